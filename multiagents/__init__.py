@@ -1,0 +1,94 @@
+"""Durable sagas for AI agents on the Celery and Redis you already run.
+
+Everything a user needs is importable from here; each name is loaded on first use, so that
+``import multiagents`` stays fast (no dspy, no rich until they are needed).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from multiagents.bootstrap import app, attach, register, sagas, start_saga
+    from multiagents.bootstrap import app as celery
+    from multiagents.core.exceptions import (
+        CircuitBreakerOpenError,
+        InvalidInput,
+        InvalidResult,
+        InvalidWorkflow,
+        MultiAgentsError,
+        NonRetryableError,
+        SagaFailed,
+        StepTimeout,
+        UnknownSaga,
+        UnknownWorker,
+        UnknownWorkflow,
+        WorkerExecutionError,
+    )
+    from multiagents.core.policies import RetryPolicy
+    from multiagents.core.settings import Settings
+    from multiagents.event_bus.redis_bus import RedisEventBus
+    from multiagents.orchestrator.builder import WorkflowBuilder, task
+    from multiagents.orchestrator.facade import Orchestrator
+    from multiagents.orchestrator.workflow import Step, Workflow
+    from multiagents.worker_sdk.breaker import circuit_breaker
+    from multiagents.worker_sdk.context import Context
+    from multiagents.worker_sdk.decorators import (
+        monitor_performance,
+        retry,
+        timeout,
+        worker,
+    )
+    from multiagents.worker_sdk.dspy_worker import dspy_worker
+    from multiagents.worker_sdk.manager import WorkerManager
+    from multiagents.worker_sdk.tools import tool
+
+_HOME = {
+    "bootstrap": ("app", "attach", "register", "sagas", "start_saga"),
+    "core.exceptions": (
+        "CircuitBreakerOpenError",
+        "InvalidInput",
+        "InvalidResult",
+        "InvalidWorkflow",
+        "MultiAgentsError",
+        "NonRetryableError",
+        "SagaFailed",
+        "StepTimeout",
+        "UnknownSaga",
+        "UnknownWorker",
+        "UnknownWorkflow",
+        "WorkerExecutionError",
+    ),
+    "core.policies": ("RetryPolicy",),
+    "core.settings": ("Settings",),
+    "event_bus.redis_bus": ("RedisEventBus",),
+    "orchestrator.builder": ("WorkflowBuilder", "task"),
+    "orchestrator.facade": ("Orchestrator",),
+    "orchestrator.workflow": ("Step", "Workflow"),
+    "worker_sdk.breaker": ("circuit_breaker",),
+    "worker_sdk.context": ("Context",),
+    "worker_sdk.decorators": ("monitor_performance", "retry", "timeout", "worker"),
+    "worker_sdk.dspy_worker": ("dspy_worker",),
+    "worker_sdk.manager": ("WorkerManager",),
+    "worker_sdk.tools": ("tool",),
+}
+_MODULE = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = sorted([*_MODULE, "__version__", "celery"])
+
+
+def __getattr__(name: str) -> Any:
+    if name == "celery":  # what ``celery -A multiagents`` looks for after ``app``
+        return __getattr__("app")
+    if name not in _MODULE:
+        raise AttributeError(f"module 'multiagents' has no attribute {name!r}")
+    value = getattr(import_module(f"multiagents.{_MODULE[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,222 @@
+"""What can stand in a saga's log?
+
+The log is the saga's truth: its state is the fold of `orchestrator.decide` over these entries.
+An entry therefore carries everything a decision needs, its own time (``at_ms``, Unix
+milliseconds) included, and is never changed once written.
+
+``encode`` and ``decode`` are the one format of an entry: a JSON list whose first item names the
+type.  Fields may be added at the end of a type, with a default; they are never reordered.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+from multiagents.core.policies import RetryPolicy
+from multiagents.core.states import Command, Kind, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error as data: it crosses processes, so no traceback objects, and no secrets."""
+
+    type: str
+    message: str
+
+    def to_dict(self) -> dict[str, str]:
+        """As users see it."""
+        return {"type": self.type, "message": self.message}
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The saga exists."""
+
+    type: ClassVar[str] = "started"
+    at_ms: int
+
+    @property
+    def id(self) -> str:
+        return "start"
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A worker has begun an attempt.
+
+    ``nonce`` identifies the claim: reports that do not present it change nothing (fencing).
+    ``retry`` is the worker's own policy, for steps whose definition sets none.
+    """
+
+    type: ClassVar[str] = "claimed"
+    at_ms: int
+    kind: Kind
+    step: str
+    attempt: int
+    nonce: str
+    worker: str = ""
+    retry: RetryPolicy | None = None
+
+    @property
+    def id(self) -> str:
+        return _attempt_id("c", self)
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    """An attempt returned.  Its result lies beside the saga, not in the log."""
+
+    type: ClassVar[str] = "succeeded"
+    at_ms: int
+    kind: Kind
+    step: str
+    attempt: int
+    nonce: str
+
+    @property
+    def id(self) -> str:
+        return _attempt_id("s", self)
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An attempt raised, timed out, or its process was seen to die.
+
+    ``retry_after_ms`` None: the policy's back-off decides.
+    """
+
+    type: ClassVar[str] = "failed"
+    at_ms: int
+    kind: Kind
+    step: str
+    attempt: int
+    nonce: str
+    error: Failure
+    outcome: Outcome = Outcome.UNKNOWN
+    retryable: bool = True
+    retry_after_ms: int | None = None
+
+    @property
+    def id(self) -> str:
+        return _attempt_id("f", self)
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The lease of an attempt ran out: its worker died, froze, or overran the step's time-out."""
+
+    type: ClassVar[str] = "lost"
+    at_ms: int
+    kind: Kind
+    step: str
+    attempt: int
+    nonce: str
+
+    @property
+    def id(self) -> str:
+        return _attempt_id("l", self)
+
+
+@dataclass(frozen=True, slots=True)
+class Unroutable:
+    """A command that nobody can take: its worker is not known to any running process."""
+
+    type: ClassVar[str] = "unroutable"
+    at_ms: int
+    kind: Kind
+    step: str
+    attempt: int
+    error: Failure
+
+    @property
+    def id(self) -> str:
+        return f"x{self.kind[0]}:{self.step}:{self.attempt}"
+
+
+@dataclass(frozen=True, slots=True)
+class TimerDue:
+    """A timer that a decision had set has come due."""
+
+    type: ClassVar[str] = "timer"
+    at_ms: int
+    timer: str
+
+    @property
+    def id(self) -> str:
+        return f"t:{self.timer}"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A person's (or a program's) command; who and why stay on record."""
+
+    type: ClassVar[str] = "asked"
+    at_ms: int
+    command: Command
+    request: str
+    """Identifies the request, so that a repeated one counts once."""
+    by: str = ""
+    reason: str = ""
+    step: str = ""
+
+    @property
+    def id(self) -> str:
+        return f"a:{self.request}"
+
+
+Entry = Started | Claimed | Succeeded | Failed | Lost | Unroutable | TimerDue | Asked
+Report = Succeeded | Failed | Lost
+"""What ends an attempt."""
+
+_TYPES: dict[str, type[Entry]] = {
+    cls.type: cls
+    for cls in (Started, Claimed, Succeeded, Failed, Lost, Unroutable, TimerDue, Asked)
+}
+
+
+def _attempt_id(letter: str, entry: Claimed | Report) -> str:
+    return f"{letter}{entry.kind[0]}:{entry.step}:{entry.attempt}:{entry.nonce}"
+
+
+def encode(entry: Entry) -> str:
+    """The entry as the log stores it; trailing defaults are left out."""
+    row: list[Any] = [entry.type]
+    values = [(spec, getattr(entry, spec.name)) for spec in fields(entry)]
+    while values and values[-1][1] == values[-1][0].default:
+        values.pop()
+    row.extend(_plain(value) for _, value in values)
+    return json.dumps(row, separators=(",", ":"), ensure_ascii=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Failure):
+        return [value.type, value.message]
+    if isinstance(value, RetryPolicy):
+        return value.to_row()
+    return value
+
+
+_REVIVE: dict[str, Any] = {
+    "kind": Kind,
+    "outcome": Outcome,
+    "command": Command,
+    "error": lambda row: Failure(*row),
+    "retry": lambda row: None if row is None else RetryPolicy.from_row(row),
+}
+_FIELDS = {
+    name: tuple((spec.name, _REVIVE.get(spec.name)) for spec in fields(cls))
+    for name, cls in _TYPES.items()
+}
+
+
+def decode(text: str | bytes) -> Entry:
+    """The entry that `encode` wrote.  Raises KeyError for a type this version does not know."""
+    row = json.loads(text)
+    return _TYPES[row[0]](
+        **{
+            name: value if revive is None else revive(value)
+            for (name, revive), value in zip(_FIELDS[row[0]], row[1:], strict=False)
+        }
+    )

@@ -1,0 +1,141 @@
+"""What can go wrong, grouped by what the caller does next?
+
+Fix the input (`InvalidInput` and its children), retry (`WorkerExecutionError`), give up
+(`NonRetryableError`, `SagaFailed`), or call a person (`NeedsAttention`).  Every error survives
+pickling and JSON: it is rebuilt from its constructor's arguments.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+
+class MultiAgentsError(Exception):
+    """Root of every error that this package raises."""
+
+
+class InvalidInput(MultiAgentsError, ValueError):  # noqa: N818 - "error" adds nothing here
+    """The caller handed in something unusable; the message says what, which and what to do."""
+
+
+class InvalidWorkflow(InvalidInput):
+    """A workflow definition with mistakes; ``errors`` names each with its place."""
+
+    def __init__(self, message: str, errors: tuple[str, ...] = ()) -> None:
+        super().__init__(message, errors)
+        self.errors = tuple(errors)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class UnknownWorkflow(InvalidInput):
+    """No workflow of that name is registered here or published by a running worker."""
+
+
+class UnknownWorker(InvalidInput):
+    """A step names a worker that no running worker process publishes."""
+
+
+class UnknownSaga(InvalidInput, LookupError):
+    """There is no saga with that id; it may have passed its retention."""
+
+
+class NotAllowed(InvalidInput):
+    """The saga's present state does not allow this command."""
+
+
+class InvalidResult(MultiAgentsError):
+    """A worker returned what cannot be stored: not JSON, or too large.  The key is named."""
+
+
+class WorkerExecutionError(MultiAgentsError):
+    """Raise from a worker to have the step tried again.
+
+    ``retry_after`` is in seconds and overrides the back-off (at most one hour is honoured).
+    """
+
+    def __init__(self, message: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message, retry_after)
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class NonRetryableError(MultiAgentsError):
+    """Raise from a worker to fail the step at once.
+
+    ``clean=True`` says that nothing was done, so that the step itself needs no compensation.
+    """
+
+    def __init__(self, message: str = "", clean: bool = False) -> None:
+        super().__init__(message, clean)
+        self.clean = clean
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class StepTimeout(MultiAgentsError, TimeoutError):
+    """A step ran longer than its ``timeout_s``."""
+
+
+class LeaseLost(MultiAgentsError):
+    """This attempt no longer owns its step: its lease ran out and another may have begun."""
+
+
+class CircuitBreakerOpenError(WorkerExecutionError):
+    """The circuit of a worker is open: the call was refused before it was made."""
+
+
+class NoServer(MultiAgentsError):
+    """No Redis-compatible server could be reached, found or started; lists what was tried."""
+
+
+class SagaFailed(MultiAgentsError):
+    """A saga ended without completing.
+
+    ``error`` is the original error (rule 11) as ``{"type", "message"}``, ``step`` the step it
+    came from (None: the saga itself, as with a deadline), ``state`` the saga's end and ``undo``
+    the undo outcome by step: ``{STEP: {"state", "attempts", "error"}}``.
+    """
+
+    def __init__(
+        self,
+        transaction_id: str,
+        state: str = "failed",
+        step: str | None = None,
+        error: dict[str, Any] | None = None,
+        undo: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(transaction_id, state, step, error, undo)
+        self.transaction_id = transaction_id
+        self.state = state
+        self.step = step
+        self.error = error or {}
+        self.undo = undo or {}
+
+    def __str__(self) -> str:
+        cause = f"{self.error.get('type', 'Error')}: {self.error.get('message', '')}"
+        place = f"step {self.step!r} failed" if self.step else "the saga failed"
+        undone = ", ".join(f"{step} {undo['state']}" for step, undo in self.undo.items())
+        return (
+            f"saga {self.transaction_id} {self.state}: {place} with {cause}"
+            f" (undo: {undone or 'nothing to undo'})"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as JSON-safe data; `from_dict` takes it back."""
+        return {
+            "transaction_id": self.transaction_id,
+            "state": self.state,
+            "step": self.step,
+            "error": self.error,
+            "undo": self.undo,
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """The error that `to_dict` described."""
+        return cls(**data)

@@ -1,0 +1,35 @@
+"""Where do identifiers come from?
+
+Random ones from `fresh_id` and `nonce`; derived ones (the same input gives the same id, in every
+process) from `derived_id`.  Decisions never call the random ones: ids are handed to them.
+"""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+
+_NAMESPACE = uuid.UUID("6f1d1f0e-6b0f-5a0e-9d57-6d756c746961")
+MAX_KEY = 128
+"""Characters in an idempotency key (DESIGN, defaults)."""
+
+
+def fresh_id() -> str:
+    """A new random id, in the form Celery uses for tasks."""
+    return str(uuid.uuid4())
+
+
+def nonce() -> str:
+    """Eight random bytes as 16 hex digits: names one claim or one commit."""
+    return secrets.token_hex(8)
+
+
+def derived_id(*parts: str | int) -> str:
+    """The id that these parts always give: `derived_id("order", "key-1")`."""
+    return str(uuid.uuid5(_NAMESPACE, "\x1f".join(map(str, parts))))
+
+
+def idempotency_key(saga_id: str, step: str, generation: int = 0, undo: bool = False) -> str:
+    """The key that a step's worker hands to other systems; stable over attempts (E8)."""
+    tail = f":undo:{generation}" if undo else ""
+    return f"{saga_id}:{step}{tail}"

@@ -1,0 +1,1 @@
+"""How is it going?  Logs, counts and health of events and workers."""

@@ -1,0 +1,157 @@
+"""What is a workflow?
+
+Frozen values, the same from the builder, from JSON and from YAML.  A `Workflow` is valid by
+construction where `check` in `graph` has passed it; its ``version`` is a hash of its content, so
+that a running saga stays with the definition it started with (rule 9).  No I/O, no clock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from multiagents.core.policies import RetryPolicy
+
+Name = Annotated[str, Field(min_length=1, max_length=128)]
+Priority = Annotated[int, Field(ge=0, le=9)]
+Seconds = Annotated[float, Field(gt=0, le=31_536_000)]
+
+
+class TaskCall(BaseModel):
+    """A plain Celery task as a step or compensation.
+
+    ``args`` and ``kwargs`` are CEL expressions over the context (``input.amount``,
+    ``steps.reserve.result.id``, ``key`` for the idempotency key); both None: the task gets the
+    context as its only argument.  ``timeout_s`` is mandatory for plain tasks, because they send
+    no heartbeats: the step's own wins, this is the default.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: Name
+    args: tuple[str, ...] | None = None
+    kwargs: dict[str, str] | None = None
+    queue: Name | None = None
+    timeout_s: Seconds = 300.0
+
+
+class Step(BaseModel):
+    """One step.  ``worker`` and ``compensation`` name a worker function or a `TaskCall`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Name
+    worker: Name | TaskCall
+    depends_on: tuple[Name, ...] = ()
+    when: str | None = None
+    failed_when: str | None = None
+    retry: RetryPolicy | None = None
+    timeout_s: Seconds | None = None
+    compensation: Name | TaskCall | None = None
+    compensation_retry: RetryPolicy | None = None
+    compensation_timeout_s: Seconds | None = None
+    compensate_on_failure: Literal["unknown", "always", "never"] = "unknown"
+    pivot: bool = False
+    queue: Name | None = None
+    priority: Priority | None = None
+
+
+class Workflow(BaseModel):
+    """A graph of steps in definition order; every dependency stands in ``depends_on``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Name
+    steps: tuple[Step, ...] = Field(min_length=1)
+    timeout_s: Seconds | None = None
+    parallel_undo: bool = False
+    tags: tuple[Name, ...] = ()
+    description: str = ""
+
+    def canonical(self) -> str:
+        """The definition as JSON that does not depend on how it was written."""
+        data = self.model_dump(mode="json", exclude_defaults=True)
+        return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+    @cached_property
+    def version(self) -> str:
+        """The first 16 hex digits of the SHA-256 of `canonical`."""
+        return hashlib.sha256(self.canonical().encode()).hexdigest()[:16]
+
+    @cached_property
+    def by_name(self) -> dict[str, Step]:
+        """The steps by name, in definition order."""
+        return {step.name: step for step in self.steps}
+
+    @cached_property
+    def dependents(self) -> dict[str, tuple[str, ...]]:
+        """For each step, the steps that wait for it, in definition order."""
+        found: dict[str, list[str]] = {step.name: [] for step in self.steps}
+        for step in self.steps:
+            for dependency in step.depends_on:
+                found[dependency].append(step.name)
+        return {name: tuple(names) for name, names in found.items()}
+
+    @cached_property
+    def last_steps(self) -> tuple[str, ...]:
+        """The steps that nothing waits for; their merged results are the saga's result."""
+        return tuple(step.name for step in self.steps if not self.dependents[step.name])
+
+    @cached_property
+    def pivot(self) -> Step | None:
+        """The point of no return, if there is one."""
+        return next((step for step in self.steps if step.pivot), None)
+
+    @cached_property
+    def has_conditions(self) -> bool:
+        """Whether decisions about this workflow read the input and results."""
+        return any(step.when or step.failed_when for step in self.steps)
+
+    def ancestors(self, name: str) -> tuple[str, ...]:
+        """The steps that end before this one begins, in definition order."""
+        return self._ancestors[name]
+
+    @cached_property
+    def _ancestors(self) -> _Ancestors:
+        return _Ancestors(self.by_name)
+
+
+class _Ancestors(dict[str, tuple[str, ...]]):
+    """Filled on demand: all pairs of a long chain would be quadratic."""
+
+    def __init__(self, steps: dict[str, Step]) -> None:
+        super().__init__()
+        self._steps = steps
+
+    def __missing__(self, name: str) -> tuple[str, ...]:
+        seen: set[str] = set()
+        stack = list(self._steps[name].depends_on)
+        while stack:
+            step = stack.pop()
+            if step not in seen:
+                seen.add(step)
+                stack.extend(self._steps[step].depends_on)
+        self[name] = tuple(step for step in self._steps if step in seen)
+        return self[name]
+
+
+def worker_name(target: str | TaskCall) -> str:
+    """The name that Flower and the logs show for a step's or compensation's worker."""
+    return target if isinstance(target, str) else target.task
+
+
+def from_canonical(text: str | bytes) -> Workflow:
+    """The workflow whose `canonical` form this is; it was checked when it was stored."""
+    return Workflow.model_validate_json(text)
+
+
+def to_plain(workflow: Workflow) -> dict[str, Any]:
+    """The definition as JSON-safe data with explicit dependencies, for people and files."""
+    data = workflow.model_dump(mode="json", exclude_defaults=True)
+    for step, plain in zip(workflow.steps, data["steps"], strict=True):
+        plain["depends_on"] = list(step.depends_on)
+    return data

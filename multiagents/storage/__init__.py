@@ -1,0 +1,1 @@
+"""What is in Redis?  Every key, every script, and the two edges that run them."""
