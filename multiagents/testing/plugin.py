@@ -1,0 +1,1 @@
+"""Which fixtures does pytest get when multiagents is installed?"""
