@@ -136,6 +136,27 @@ class Unroutable:
 
 
 @dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """A dispatched attempt was taken back before any worker had claimed it.
+
+    Written by the very commit that takes the command out of the outbox; had a worker been
+    faster, its `Claimed` would stand in the log instead (E3).  ``token`` tells apart several
+    withdrawals of one attempt.
+    """
+
+    type: ClassVar[str] = "withdrawn"
+    at_ms: int
+    kind: Kind
+    step: str
+    attempt: int
+    token: str
+
+    @property
+    def id(self) -> str:
+        return f"w{self.kind[0]}:{self.step}:{self.attempt}:{self.token}"
+
+
+@dataclass(frozen=True, slots=True)
 class TimerDue:
     """A timer that a decision had set has come due."""
 
@@ -166,13 +187,15 @@ class Asked:
         return f"a:{self.request}"
 
 
-Entry = Started | Claimed | Succeeded | Failed | Lost | Unroutable | TimerDue | Asked
+Entry = Started | Claimed | Succeeded | Failed | Lost | Unroutable | Withdrawn | TimerDue | Asked
 Report = Succeeded | Failed | Lost
 """What ends an attempt."""
 
 _TYPES: dict[str, type[Entry]] = {
     cls.type: cls
-    for cls in (Started, Claimed, Succeeded, Failed, Lost, Unroutable, TimerDue, Asked)
+    for cls in (
+        Started, Claimed, Succeeded, Failed, Lost, Unroutable, Withdrawn, TimerDue, Asked
+    )
 }
 
 

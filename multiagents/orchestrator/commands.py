@@ -1,0 +1,64 @@
+"""What can a decision ask for?
+
+Values only: `coordinator` turns them into outbox entries, timers and messages.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from multiagents.core.states import Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """Have a worker run or undo a step."""
+
+    kind: Kind
+    step: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """Take back a dispatched attempt, unless a worker has claimed it already."""
+
+    kind: Kind
+    step: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetTimer:
+    """Append `TimerDue(timer)` at ``at_ms``, Unix milliseconds."""
+
+    timer: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClearTimer:
+    """Forget a timer; one that was never set is no error."""
+
+    timer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """Tell whoever waits how the saga ended."""
+
+
+Command = Dispatch | Withdraw | SetTimer | ClearTimer | Deliver
+
+DEADLINE = "deadline"
+
+
+def retry_timer(kind: Kind, step: str, attempt: int) -> str:
+    """The timer after which the attempt that follows ``attempt`` is dispatched."""
+    return f"{kind}:{step}:{attempt}"
+
+
+def parse_retry_timer(timer: str) -> tuple[Kind, str, int]:
+    """The parts that `retry_timer` put together."""
+    kind, step, attempt = timer.split(":")
+    return Kind(kind), step, int(attempt)
