@@ -303,8 +303,9 @@ class _Turn:
             return
         if done:
             self._step(name, state=StepState.SUCCEEDED)
+        if self.saga.terminated:
+            self._call_for_attention(f"late effect of step {name!r} after terminate")
         if self.saga.terminated or not self._needs_undo(name):
-            self._call_for_attention(f"late effect of step {name!r}")
             return
         if run.undo_state in {UndoState.RUNNING, UndoState.RETRYING}:
             self._step(name, again=True)

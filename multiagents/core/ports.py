@@ -1,0 +1,94 @@
+"""Through which values do the rooms that may not meet speak with each other?
+
+`orchestrator` knows steps, `worker_sdk` knows functions; `bootstrap` hands each what it needs of
+the other in these types.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from multiagents.core.entries import Failure
+from multiagents.core.names import QUEUE_IO
+from multiagents.core.policies import RetryPolicy
+from multiagents.core.states import Kind, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """What the engine must know of a worker function to send it work."""
+
+    name: str
+    queue: str = QUEUE_IO
+    timeout_s: float | None = None
+    retry: RetryPolicy | None = None
+
+
+class Directory(Protocol):
+    """Who can do what: this process's own workers, and what running processes publish."""
+
+    def local(self, name: str) -> WorkerInfo | None:
+        """A worker function of this process."""
+
+    def queue_of(self, name: str) -> str:
+        """The queue of a worker, the default one if nobody knows it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One claimed attempt with all that its function needs.  Data is JSON text."""
+
+    saga_id: str
+    workflow: str
+    version: str
+    kind: Kind
+    step: str
+    attempt: int
+    nonce: str
+    worker: str
+    queue: str
+    delivery: str
+    """Id of the Celery delivery that holds it."""
+    deadline_ms: int = 0
+    """When the step's time-out is over, Unix ms; 0 = none."""
+    timeout_s: float | None = None
+    meta: dict[str, Any] = field(default_factory=dict)
+    idempotency_key: str = ""
+    input: str = "{}"
+    results: dict[str, str] = field(default_factory=dict)
+    """Of the steps before it, in definition order."""
+    checkpoint: str | None = None
+    step_result: str | None = None
+    """For a compensation: what the step returned, if it did."""
+    step_idempotency_key: str = ""
+    error: Failure | None = None
+    """For a compensation: why the saga goes backward."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What an exception means for the step."""
+
+    failure: Failure
+    outcome: Outcome = Outcome.UNKNOWN
+    retryable: bool = True
+    retry_after_ms: int | None = None
+
+
+class Engine(Protocol):
+    """What a worker process asks of the coordinator.  Every call may raise the store's errors."""
+
+    def claim(
+        self, saga_id: str, kind: Kind, step: str, attempt: int, *, delivery: str, queue: str
+    ) -> Assignment | None:
+        """Begin an attempt; None if it is no longer to be done."""
+
+    def succeed(self, done: Assignment, result: str, *, go_on: bool) -> Assignment | None:
+        """Report a result (JSON); with ``go_on``, perhaps the next attempt, claimed already."""
+
+    def fail(self, done: Assignment, verdict: Verdict, *, go_on: bool) -> Assignment | None:
+        """Report a failure; likewise."""
+
+    def renew(self, held: list[Assignment], notes: dict[str, dict[str, str]]) -> list[Assignment]:
+        """Renew leases; return those that are lost.  ``notes`` are by nonce."""

@@ -1,0 +1,135 @@
+"""What do the running workers know?
+
+A starting worker process publishes its worker functions and workflows and keeps saying that it is
+alive, so that a client starts a saga by name without the code, and a name that nobody has is
+found before a saga starts.  Answers are cached for a moment: a catalog is asked at every start.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from multiagents.core.clock import Clock
+from multiagents.core.names import QUEUE_IO
+from multiagents.core.ports import WorkerInfo
+from multiagents.orchestrator.workflow import Workflow, from_canonical
+from multiagents.storage.calls import Flow, Plain, ask
+from multiagents.storage.keys import Shard
+
+FRESH_MS = 3000
+"""How long an answer about workers is believed."""
+ALIVE_MS = 30_000
+"""A process that has not said anything for so long is taken to be gone."""
+
+
+def _decoded(reply: Any) -> dict[str, str]:
+    flat = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
+    return {_text(name): _text(value) for name, value in flat}
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+class Catalog:
+    """Reads and writes what running workers publish; lives on the first shard."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._shard = Shard(0)
+        self._fleet: dict[str, dict[str, Any]] = {}
+        self._read_ms = 0
+        self._local: dict[str, WorkerInfo] = {}
+
+    def add_local(self, info: WorkerInfo) -> None:
+        """A worker function of this very process."""
+        self._local[info.name] = info
+
+    def local(self, name: str) -> WorkerInfo | None:
+        """A worker function of this process."""
+        return self._local.get(name)
+
+    def queue_of(self, name: str) -> str:
+        """The queue of a worker by the last answer; the default one if nobody knew it."""
+        if name in self._local:
+            return self._local[name].queue
+        for member in self._fleet.values():
+            if name in member["workers"]:
+                return str(member["workers"][name])
+        return QUEUE_IO
+
+    def publish(
+        self, hostname: str, queues: Iterable[str], workflows: Iterable[Workflow]
+    ) -> Flow[None]:
+        """Say what this process knows and that it is alive; repeated while it lives."""
+        about = {
+            "at_ms": self._clock.now_ms(),
+            "queues": sorted(queues),
+            "workers": {name: info.queue for name, info in self._local.items()},
+        }
+        fleet = self._shard.catalog("fleet")
+        yield from ask(Plain(("HSET", fleet, hostname, json.dumps(about)), int))
+        for workflow in workflows:
+            text = workflow.canonical()
+            key = self._shard.catalog("workflows")
+            yield from ask(Plain(("HSET", key, workflow.name, text), int))
+
+    def withdraw(self, hostname: str) -> Flow[None]:
+        """This process is stopping."""
+        yield from ask(Plain(("HDEL", self._shard.catalog("fleet"), hostname), int))
+
+    def refresh(self, *, force: bool = False) -> Flow[None]:
+        """Ask again who is there, unless the last answer is fresh."""
+        now_ms = self._clock.now_ms()
+        if not force and now_ms - self._read_ms < FRESH_MS:
+            return
+        fleet = yield from ask(Plain(("HGETALL", self._shard.catalog("fleet")), _decoded))
+        members = {name: json.loads(text) for name, text in fleet.items()}
+        self._fleet = {
+            name: member for name, member in members.items() if now_ms - member["at_ms"] < ALIVE_MS
+        }
+        self._read_ms = now_ms
+
+    def fleet(self) -> Flow[dict[str, dict[str, Any]]]:
+        """Running worker processes: hostname -> queues, workers (name -> queue), at_ms."""
+        yield from self.refresh(force=True)
+        return dict(self._fleet)
+
+    def missing(self, names: set[str]) -> Flow[set[str]]:
+        """Which of these worker names neither this process nor any running one has."""
+        if names <= self._local.keys():
+            return set()
+        yield from self.refresh()
+        missing = names - self._known()
+        if missing:
+            yield from self.refresh(force=True)
+            missing = names - self._known()
+        return missing
+
+    def nobody_knows(self, name: str) -> bool:
+        """Whether there are running workers and none of them has this name, as last heard."""
+        return bool(self._fleet) and name not in self._known()
+
+    def worker_names(self) -> Flow[list[str]]:
+        """All names that are known now."""
+        yield from self.refresh()
+        return sorted(self._known())
+
+    def workflow(self, name: str) -> Flow[Workflow | None]:
+        """A published workflow."""
+        key = self._shard.catalog("workflows")
+        text = yield from ask(Plain(("HGET", key, name), lambda r: None if r is None else _text(r)))
+        return None if text is None else from_canonical(text)
+
+    def workflow_names(self) -> Flow[list[str]]:
+        """The names of all published workflows."""
+        key = self._shard.catalog("workflows")
+        reply = yield from ask(Plain(("HKEYS", key), lambda r: [_text(name) for name in r]))
+        return sorted(reply)
+
+    def _known(self) -> set[str]:
+        return {*self._local, *(n for member in self._fleet.values() for n in member["workers"])}
+
+

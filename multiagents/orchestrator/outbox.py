@@ -1,0 +1,105 @@
+"""How do a decision's commands leave the process?
+
+A commit has already recorded each command with a time at which it is looked at again, so sending
+is free to fail: what was not sent, or was lost, is sent again by a sweep.  Messages are values
+here; `tasks` hands them to Celery.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from multiagents.core.names import HEADER
+from multiagents.core.states import Kind
+from multiagents.orchestrator.workflow import Step, TaskCall, Workflow
+
+UNCONFIRMED_MS = 2000
+"""A command whose sending was not confirmed is looked at again after this long (E10)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One Celery message for an attempt of a step."""
+
+    saga_id: str
+    kind: Kind
+    step: str
+    attempt: int
+    task: str
+    queue: str
+    version: str
+    sent_ms: int
+    priority: int | None = None
+    plain: bool = False
+    """A user's own Celery task: it gets ``args`` and ``kwargs`` and reports by callbacks."""
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    task_id: str = ""
+    nonce: str = ""
+    """Of the claim made on a plain task's behalf."""
+
+    @property
+    def headers(self) -> dict[str, Any]:
+        """What marks an engine message and says which attempt it is for."""
+        return {HEADER: [*self.signature, self.version, self.sent_ms]}
+
+    @property
+    def signature(self) -> list[Any]:
+        """The arguments of a worker's task."""
+        return [self.saga_id, self.kind.value, self.step, self.attempt]
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Effect: send these messages; the reply is whether the broker took all of them."""
+
+    messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Deliverance:
+    """Effect: tell everybody who waits for a saga how it ended; the reply is whether that is done.
+
+    ``waiting``: Celery task id -> its canvas (what a Celery task's end would have started).
+    ``result`` is set for a completed saga; ``failure`` (arguments of `SagaFailed`) otherwise.
+    """
+
+    saga_id: str
+    state: str
+    waiting: dict[str, dict[str, Any]]
+    result: dict[str, Any] | None = None
+    failure: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Nudge:
+    """Effect: have some worker decide over a saga, by a message."""
+
+    saga_id: str
+
+
+def target_of(step: Step, kind: Kind) -> str | TaskCall:
+    """What does this kind of work for the step."""
+    target = step.worker if kind is Kind.RUN else step.compensation
+    if target is None:
+        raise AssertionError(f"step {step.name!r} has no compensation to dispatch")
+    return target
+
+
+def timeout_of(workflow: Workflow, step: str, kind: Kind, default_s: float | None) -> float | None:
+    """Seconds that an attempt may take: the step's word, else the worker's."""
+    spec = workflow.by_name[step]
+    chosen = spec.timeout_s if kind is Kind.RUN else spec.compensation_timeout_s
+    return default_s if chosen is None else chosen
+
+
+def outbox_value(sent_ms: int, sends: int) -> str:
+    """What stands in an outbox field: when it was last sent and how often (0 = not confirmed)."""
+    return f"{sent_ms}|{sends}"
+
+
+def parse_outbox_value(value: str) -> tuple[int, int]:
+    """When a command was last sent, Unix ms, and how often."""
+    sent_ms, sends = value.split("|")
+    return int(sent_ms), int(sends)

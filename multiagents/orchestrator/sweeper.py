@@ -1,0 +1,165 @@
+"""What happens to what is due, late or lost?
+
+One sweep lists the due members of a shard and acts on each: it fires timers, ends leases, sends
+commands again, finishes decisions that a dead process left, and removes what is past its
+retention.  Nothing is taken out before it is dealt with (E2), so a sweeper may die anywhere.
+
+The thread that repeats this is a worker's bootstep; see `celery_app`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from multiagents.core.entries import Failure, Lost, TimerDue, Unroutable
+from multiagents.core.states import ENDED, Kind
+from multiagents.orchestrator import outbox
+from multiagents.orchestrator.coordinator import Coordinator, has_dead_letters, index_keys
+from multiagents.storage import keys as k
+from multiagents.storage import sagas as store
+from multiagents.storage.calls import Flow, ask
+from multiagents.storage.keys import Shard
+from multiagents.storage.sagas import Guard, View
+
+BATCH = 100
+"""Members dealt with in one sweep; more are left for the next, which follows at once."""
+MOST_MOVES = 6
+"""A command behind an unknown message waits 2 ** n leases at most before it is sent again."""
+UNROUTABLE_AFTER = 3
+"""A command is parked when it was sent so often and no running worker knows its name (rule 9)."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueHead:
+    """Effect: look at a queue; the reply is a `Backlog`."""
+
+    queue: str
+    priority: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What a queue holds.  ``head_sent_ms``: of the oldest message; None if it does not say."""
+
+    length: int | None
+    """None: this broker cannot be looked into."""
+    head_sent_ms: int | None = None
+
+
+class Sweeper:
+    """Deals with what is due."""
+
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        *,
+        nobody_knows: Callable[[str], bool],
+        clock_ms: Callable[[], int],
+    ) -> None:
+        self._coordinator = coordinator
+        self._settings = coordinator.settings
+        self._nobody_knows = nobody_knows
+        self._clock_ms = clock_ms
+
+    def due(self, shard: Shard) -> Flow[store.Due]:
+        """What is due on a shard now, hidden from other sweepers for a moment."""
+        call = store.sweep(
+            shard, self._clock_ms(), limit=BATCH, lease_ms=self._settings.lease_ms
+        )
+        return (yield from ask(call))
+
+    def handle(self, item: Guard) -> Flow[None]:
+        """Act on one due member."""
+        letter, saga_id, *rest = item.member.split("|", 2)
+        match letter:
+            case "d":
+                yield from self._dirty(saga_id, item)
+            case "t":
+                entry = TimerDue(self._clock_ms(), rest[0])
+                yield from self._coordinator.append(saga_id, entry, guard=item)
+            case "l":
+                kind, step, attempt, nonce = rest[0].split("|")
+                lost = Lost(self._clock_ms(), Kind(kind), step, int(attempt), nonce)
+                yield from self._coordinator.append(saga_id, lost, guard=item)
+            case "o":
+                yield from self._send_again(saga_id, rest[0], item)
+            case "x":
+                yield from self._purge(saga_id, item)
+
+    def _dirty(self, saga_id: str, item: Guard) -> Flow[None]:
+        keys = self._coordinator.keys(saga_id)
+        view = yield from ask(store.load(keys))
+        if isinstance(view, View) and view.entries:
+            yield from self._coordinator.coordinate(saga_id)
+        elif view == store.GONE:
+            yield from ask(store.drop(keys.shard, item.member))
+
+    def _send_again(self, saga_id: str, name: str, item: Guard) -> Flow[None]:
+        keys = self._coordinator.keys(saga_id)
+        value = (yield from ask(store.work(keys))).get(name)
+        view = yield from ask(store.load(keys))
+        if value is None or not isinstance(view, View) or view.definition is None:
+            yield from ask(store.drop(keys.shard, item.member))
+            return
+        workflow = yield from self._coordinator.workflow(keys, view.definition)
+        if name == k.OUTBOX_END:
+            saga = (yield from self._coordinator.current(saga_id))[0]
+            yield from self._coordinator.deliver(keys, workflow, saga)
+            return
+        sent_ms, sends = outbox.parse_outbox_value(value)
+        kind, step, attempt = k.parse_outbox_field(name)
+        target = outbox.target_of(workflow.by_name[step], kind)
+        if isinstance(target, str) and sends >= UNROUTABLE_AFTER and self._nobody_knows(target):
+            yield from self._park(saga_id, (kind, step, attempt), target)
+        elif sends and (yield from self._still_queued(saga_id, name, sent_ms, sends)):
+            return
+        else:
+            yield from self._coordinator.dispatch(keys, workflow, {name: (sent_ms, sends)})
+
+    def _park(self, saga_id: str, what: tuple[Kind, str, int], worker: str) -> Flow[None]:
+        kind, step, attempt = what
+        reason = f"no running worker knows {worker!r}: deploy it, then retry this step"
+        error = Failure("UnknownWorker", reason)
+        entry = Unroutable(self._clock_ms(), kind, step, attempt, error)
+        taken = k.outbox_field(kind, step, attempt)
+        yield from self._coordinator.append(saga_id, entry, taken=taken)
+
+    def _still_queued(
+        self, saga_id: str, name: str, sent_ms: int, sends: int
+    ) -> Flow[bool]:
+        """Whether the message may well be waiting in its queue; then its time is moved (E10)."""
+        keys = self._coordinator.keys(saga_id)
+        workflow = (yield from self._coordinator.current(saga_id))[1]
+        message = self._coordinator.message(keys, workflow, k.parse_outbox_field(name))
+        backlog: Backlog = yield QueueHead(message.queue, message.priority)
+        now_ms, lease_ms = self._clock_ms(), self._settings.lease_ms
+        if backlog.length == 0:
+            return False
+        if backlog.length and backlog.head_sent_ms is not None:
+            waits = backlog.head_sent_ms <= sent_ms
+        else:
+            # A head that does not say when it was sent, or a broker that cannot be looked into:
+            # wait twice as long each time, so that re-sending stays rare but does happen.
+            waits = now_ms - sent_ms < lease_ms * 2 ** min(sends, MOST_MOVES)
+        if waits:
+            again = {name: (outbox.outbox_value(sent_ms, sends), now_ms + lease_ms)}
+            yield from ask(store.published(keys, again))
+        return waits
+
+    def _purge(self, saga_id: str, item: Guard) -> Flow[None]:
+        keys = self._coordinator.keys(saga_id)
+        view = yield from ask(store.load(keys))
+        if not isinstance(view, View) or view.definition is None:
+            yield from ask(store.drop(keys.shard, item.member))
+            return
+        saga, workflow = yield from self._coordinator.current(saga_id)
+        over = saga.ended_at + self._settings.retention_ms <= self._clock_ms()
+        if saga.state not in ENDED or has_dead_letters(saga) or view.entries or not over:
+            yield from ask(store.drop(keys.shard, item.member))
+            return
+        tags = (yield from self._coordinator.meta(keys)).get("tags", [])
+        indexes = index_keys(keys, workflow.name, tags)
+        yield from ask(store.purge(keys, view.version, (*indexes, keys.shard.state(saga.state))))
+
+

@@ -1,0 +1,201 @@
+"""How is a flow run against Redis?
+
+`Edge` is the sync edge, `AsyncEdge` the async one.  Both send calls by their hash (EVALSHA, and
+the text once where the server does not know it) and hand every other effect to ``perform``.
+Connections belong to the process that made them: after a fork each child makes its own.
+
+Every call may be sent twice: each script recognises what it has done already (E3, E4), so a lost
+reply is answered by sending the call again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import redis
+import redis.asyncio
+from redis.backoff import ExponentialBackoff, NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+
+from multiagents.core.clock import Clock, SystemClock
+from multiagents.storage.calls import Call, Flow, Plain
+from multiagents.storage.scripts import script
+
+T = TypeVar("T")
+Perform = Callable[[Any], Any]
+
+UNREACHABLE = (RedisConnectionError, RedisTimeoutError)
+"""What a caller may catch to wait and try again."""
+StoreError = RedisError
+"""Any failure of the server, for rooms that do not import redis."""
+
+TIMEOUT_S = 5.0
+RETRIES = 3
+"""Resends after a lost connection, 0.05 s to 1 s apart."""
+MAIN_TIMEOUT_S = 1.0
+"""In a worker's main process nothing may block for longer, and nothing is retried (E20)."""
+
+
+def _no_effects(effect: Any) -> Any:
+    raise TypeError(f"this edge cannot perform {effect!r}")
+
+
+class Edge:
+    """Runs flows in the calling thread.  Thread-safe; survives a fork."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        perform: Perform = _no_effects,
+        timeout_s: float = TIMEOUT_S,
+        retries: int = RETRIES,
+        client: Any = None,
+    ) -> None:
+        self.url = url
+        self.perform = perform
+        self._timeout_s = timeout_s
+        self._retries = retries
+        self._given = client
+        self._client: Any = client
+        self._pid = os.getpid() if client is not None else 0
+        self._lock = threading.Lock()
+
+    @property
+    def client(self) -> Any:
+        """The redis client of this process."""
+        if self._pid != os.getpid():
+            with self._lock:
+                if self._pid != os.getpid():
+                    self._client = self._given or self._connect()
+                    self._pid = os.getpid()
+        return self._client
+
+    def _connect(self) -> redis.Redis:
+        return redis.Redis.from_url(self.url, **_options(self._timeout_s, self._retries, Retry))
+
+    def run(self, flow: Flow[T]) -> T:
+        """Run a flow to its end and return its result; a failure is thrown into the flow."""
+        reply: Any = None
+        error: BaseException | None = None
+        while True:
+            try:
+                effect = flow.send(reply) if error is None else flow.throw(error)
+            except StopIteration as stop:
+                return stop.value  # type: ignore[no-any-return]  # a Flow[T] returns T
+            reply, error = None, None
+            try:
+                reply = self.execute(effect)
+            except Exception as failure:  # noqa: BLE001 - goes on inside the flow, or out of it
+                error = failure
+
+    def execute(self, effect: Any) -> Any:
+        """Carry out one effect."""
+        if isinstance(effect, Call):
+            return effect.parse(self._eval(effect))
+        if isinstance(effect, Plain):
+            return effect.parse(self.client.execute_command(*effect.command))
+        return self.perform(effect)
+
+    def _eval(self, call: Call[Any]) -> Any:
+        lua = script(call.script)
+        tail = (len(call.keys), *call.keys, *call.args)
+        try:
+            return self.client.execute_command("EVALSHA", lua.sha, *tail)
+        except NoScriptError:
+            return self.client.execute_command("EVAL", lua.text, *tail)
+
+    def many(self, calls: list[Call[Any]]) -> list[Any]:
+        """Run independent calls in one round trip; a failure of one is returned in its place."""
+        pipe = self.client.pipeline(transaction=False)
+        for call in calls:
+            tail = (len(call.keys), *call.keys, *call.args)
+            pipe.execute_command("EVALSHA", script(call.script).sha, *tail)
+        replies = pipe.execute(raise_on_error=False)
+        return [
+            self.execute(call) if isinstance(reply, NoScriptError) else _parsed(call, reply)
+            for call, reply in zip(calls, replies, strict=True)
+        ]
+
+    def correct(self, clock: Clock) -> None:
+        """Teach a `SystemClock` the server's time; any other clock is left alone."""
+        if isinstance(clock, SystemClock):
+            sent_ms = time.time_ns() // 1_000_000
+            seconds, micros = self.client.time()
+            received_ms = time.time_ns() // 1_000_000
+            server_ms = int(seconds) * 1000 + int(micros) // 1000
+            clock.correct(server_ms=server_ms, sent_ms=sent_ms, received_ms=received_ms)
+
+    def close(self) -> None:
+        """Close this process's connections; the next use opens new ones."""
+        if self._client is not None and self._pid == os.getpid() and self._given is None:
+            self._client.close()
+            self._pid = 0
+
+
+class AsyncEdge:
+    """Runs flows on the event loop that first uses it; effects run in threads."""
+
+    def __init__(self, url: str, *, perform: Perform = _no_effects) -> None:
+        self.url = url
+        self.perform = perform
+        options = _options(TIMEOUT_S, RETRIES, redis.asyncio.retry.Retry)
+        self.client = redis.asyncio.Redis.from_url(url, **options)
+
+    async def run(self, flow: Flow[T]) -> T:
+        """Run a flow to its end and return its result."""
+        reply: Any = None
+        error: BaseException | None = None
+        while True:
+            try:
+                effect = flow.send(reply) if error is None else flow.throw(error)
+            except StopIteration as stop:
+                return stop.value  # type: ignore[no-any-return]  # a Flow[T] returns T
+            reply, error = None, None
+            try:
+                reply = await self.execute(effect)
+            except Exception as failure:  # noqa: BLE001 - goes on inside the flow, or out of it
+                error = failure
+
+    async def execute(self, effect: Any) -> Any:
+        """Carry out one effect."""
+        if isinstance(effect, Call):
+            return effect.parse(await self._eval(effect))
+        if isinstance(effect, Plain):
+            return effect.parse(await self.client.execute_command(*effect.command))
+        return await asyncio.to_thread(self.perform, effect)
+
+    async def _eval(self, call: Call[Any]) -> Any:
+        lua = script(call.script)
+        tail = (len(call.keys), *call.keys, *call.args)
+        try:
+            return await self.client.execute_command("EVALSHA", lua.sha, *tail)
+        except NoScriptError:
+            return await self.client.execute_command("EVAL", lua.text, *tail)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self.client.aclose()
+
+
+def _options(timeout_s: float, retries: int, retry: type) -> dict[str, Any]:
+    backoff = ExponentialBackoff(cap=1.0, base=0.05) if retries else NoBackoff()
+    return {
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+        "socket_keepalive": True,
+        "retry": retry(backoff, retries),
+        "retry_on_error": list(UNREACHABLE),
+    }
+
+
+def _parsed(call: Call[Any], reply: Any) -> Any:
+    return reply if isinstance(reply, Exception) else call.parse(reply)

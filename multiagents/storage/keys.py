@@ -1,0 +1,147 @@
+"""What are all keys in Redis called?
+
+Every key of a saga carries its shard's tag, so that a saga, its shard's due set and its indexes
+always lie in one slot and can move to a server of their own.
+
+    ma:{s00}:saga:<id>     hash    v version nonce, c cursor, l last log id, w definition,
+                                   q reads values?, h head row, s:<step> step rows
+    ma:{s00}:work:<id>     hash    o:<kind>:<step>:<attempt> outbox, c:<kind>:<step> claims
+    ma:{s00}:data:<id>     hash    input, meta, r:<step> results, u:<step> undo results,
+                                   k:<step> checkpoints, p:<step> progress, alias:<task id>
+    ma:{s00}:log:<id>      stream  one entry per item, field e
+    ma:{s00}:ids:<id>      set     ids of the entries in the log
+    ma:{s00}:due           zset    member by due time, Unix ms; see `due_…`
+    ma:{s00}:tick          hash    at last sweep, grace leases stand until, Unix ms
+    ma:{s00}:sagas         zset    saga id by creation, Unix ms
+    ma:{s00}:state:<s>     zset    likewise, of one state; also workflow:<w> and tag:<t>
+    ma:{s00}:definitions   hash    version -> canonical JSON
+    ma:{s00}:catalog:…     what running workers publish: workers, workflows, fleet
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+from multiagents.core.states import Kind, SagaState
+
+PREFIX = "ma"
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """The keys that one shard's sagas share."""
+
+    number: int = 0
+
+    @property
+    def tag(self) -> str:
+        return f"{PREFIX}:{{s{self.number:02d}}}"
+
+    @property
+    def due(self) -> str:
+        return f"{self.tag}:due"
+
+    @property
+    def tick(self) -> str:
+        return f"{self.tag}:tick"
+
+    @property
+    def sagas(self) -> str:
+        return f"{self.tag}:sagas"
+
+    @property
+    def definitions(self) -> str:
+        return f"{self.tag}:definitions"
+
+    def state(self, state: SagaState | str) -> str:
+        return f"{self.tag}:state:{state}"
+
+    def workflow(self, name: str) -> str:
+        return f"{self.tag}:workflow:{name}"
+
+    def labelled(self, label: str) -> str:
+        return f"{self.tag}:tag:{label}"
+
+    def catalog(self, what: str) -> str:
+        return f"{self.tag}:catalog:{what}"
+
+
+class SagaKeys:
+    """The keys of one saga."""
+
+    __slots__ = ("data", "due", "id", "ids", "log", "saga", "shard", "work")
+
+    def __init__(self, saga_id: str, shards: int = 1) -> None:
+        self.id = saga_id
+        self.shard = shard_of(saga_id, shards)
+        tag = self.shard.tag
+        self.saga = f"{tag}:saga:{saga_id}"
+        self.work = f"{tag}:work:{saga_id}"
+        self.data = f"{tag}:data:{saga_id}"
+        self.log = f"{tag}:log:{saga_id}"
+        self.ids = f"{tag}:ids:{saga_id}"
+        self.due = self.shard.due
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """In the order in which every script takes them."""
+        return (self.saga, self.work, self.data, self.log, self.ids, self.due)
+
+
+def shard_of(saga_id: str, shards: int) -> Shard:
+    """Where a saga lives: a fixed hash of its id."""
+    return Shard(zlib.crc32(saga_id.encode()) % shards if shards > 1 else 0)
+
+
+END = "end"
+"""The outbox entry for delivering a saga's outcome."""
+
+
+def outbox_field(kind: Kind, step: str, attempt: int) -> str:
+    """In the work hash: a command that nobody has claimed."""
+    return f"o:{kind}:{step}:{attempt}"
+
+
+def parse_outbox_field(field: str) -> tuple[Kind, str, int]:
+    """The parts that `outbox_field` put together."""
+    _, kind, step, attempt = field.split(":")
+    return Kind(kind), step, int(attempt)
+
+
+OUTBOX_END = f"o:{END}"
+
+
+def claim_field(kind: Kind, step: str) -> str:
+    """In the work hash: who does it now, as ``attempt|nonce|deadline_ms|delivery``."""
+    return f"c:{kind}:{step}"
+
+
+def result_field(kind: Kind, step: str) -> str:
+    """In the data hash: what the worker or compensation returned."""
+    return f"{'r' if kind is Kind.RUN else 'u'}:{step}"
+
+
+def due_dirty(saga_id: str) -> str:
+    """Its log holds entries that no commit has covered."""
+    return f"d|{saga_id}"
+
+
+def due_outbox(saga_id: str, field: str) -> str:
+    """A command to publish, or to publish again."""
+    return f"o|{saga_id}|{field}"
+
+
+def due_lease(saga_id: str, kind: Kind, step: str, attempt: int, nonce: str) -> str:
+    """The end of a lease."""
+    return f"l|{saga_id}|{kind}|{step}|{attempt}|{nonce}"
+
+
+def due_timer(saga_id: str, timer: str) -> str:
+    """A timer that a decision set."""
+    return f"t|{saga_id}|{timer}"
+
+
+def due_purge(saga_id: str) -> str:
+    """The end of a finished saga's retention."""
+    return f"x|{saga_id}"

@@ -1,0 +1,34 @@
+-- advance: append an entry and, if nothing else has happened, write the decision over it at once.
+--
+-- The caller decided over the state it left behind; that decision holds only if the version is
+-- still the same and its entry is the only one pending.  Otherwise only the entry is written.
+--
+-- KEYS[1..6] as in lib.lua   KEYS[7] state index to leave   KEYS[8] state index to enter
+-- ARGV[1] saga id   ARGV[2] known version   ARGV[3] dirty at, Unix ms
+-- ARGV[4] entry id  ARGV[5] entry           ARGV[6] claim field  ARGV[7] nonce
+-- ARGV[8] lease member  ARGV[9] result field  ARGV[10] result JSON ("" = none)
+-- ARGV[11..] the decision, see apply in lib.lua; its cursor argument is ignored
+--
+-- Returns as commit does.
+local version = redis.call("HGET", SAGA, "v")
+if not version then return 0 end
+local clean = version == ARGV[2]
+  and redis.call("HGET", SAGA, "c") == redis.call("HGET", SAGA, "l")
+local claim = redis.call("HGET", WORK, ARGV[6])
+local current = claim and string.match(claim, "|(%x+)|") == ARGV[7]
+if append(ARGV[4], ARGV[5]) then
+  if current then redis.call("HDEL", WORK, ARGV[6]) end
+  redis.call("ZREM", DUE, ARGV[8])
+  if ARGV[10] ~= "" then
+    redis.call(current and "HSET" or "HSETNX", DATA, ARGV[9], ARGV[10])
+  end
+else
+  clean = false
+end
+if not (clean and current) then
+  redis.call("ZADD", DUE, "LT", ARGV[3], "d|" .. ARGV[1])
+  return load("")
+end
+ARGV[12] = redis.call("HGET", SAGA, "l")
+position = 10
+return {apply(KEYS[7], KEYS[8])}

@@ -1,0 +1,32 @@
+-- append: put one entry into a saga's log and return what a decision over it needs.
+--
+-- KEYS[1..6] as in lib.lua
+-- ARGV[1] saga id            ARGV[2] known version ("" = none)   ARGV[3] dirty at, Unix ms
+-- ARGV[4] entry id ("" = append nothing, only load)              ARGV[5] entry
+-- ARGV[6] due member that must still stand ("" = no such guard)  ARGV[7] its score
+-- ARGV[8] claim field that this report ends ("" = none)          ARGV[9] nonce
+-- ARGV[10] lease member      ARGV[11] result field               ARGV[12] result JSON ("" = none)
+-- ARGV[13] outbox field that must still stand and is taken out ("" = none)
+--
+-- Returns the view of lib.lua; 0 if the saga does not exist; 1 if a guard did not hold.
+if redis.call("EXISTS", SAGA) == 0 then
+  if ARGV[6] ~= "" then redis.call("ZREM", DUE, ARGV[6]) end
+  return 0
+end
+if ARGV[6] ~= "" and redis.call("ZSCORE", DUE, ARGV[6]) ~= ARGV[7] then return 1 end
+if ARGV[13] ~= "" and redis.call("HDEL", WORK, ARGV[13]) == 0 then return 1 end
+if ARGV[4] ~= "" and append(ARGV[4], ARGV[5]) then
+  redis.call("ZADD", DUE, "LT", ARGV[3], "d|" .. ARGV[1])
+  local current = false
+  if ARGV[8] ~= "" then
+    local claim = redis.call("HGET", WORK, ARGV[8])
+    current = claim and string.match(claim, "|(%x+)|") == ARGV[9]
+    if current then redis.call("HDEL", WORK, ARGV[8]) end
+    redis.call("ZREM", DUE, ARGV[10])
+  end
+  if ARGV[12] ~= "" then
+    redis.call(current and "HSET" or "HSETNX", DATA, ARGV[11], ARGV[12])
+  end
+end
+if ARGV[6] ~= "" then redis.call("ZREM", DUE, ARGV[6]) end
+return load(ARGV[2])

@@ -1,0 +1,21 @@
+-- claim: begin the recorded attempt, once.
+--
+-- KEYS[1..6] as in lib.lua
+-- ARGV[1] outbox field   ARGV[2] outbox due member   ARGV[3] claim field   ARGV[4] nonce
+-- ARGV[5] claim value    ARGV[6] lease member        ARGV[7] lease ends, Unix ms
+-- ARGV[8] entry id       ARGV[9] entry               ARGV[10] step   ARGV[11..] data fields
+--
+-- Returns {definition, head, step row or false, data values …}, also when this very claim stands
+-- already (its reply was lost); 0 if there is no such command: done, withdrawn or taken.
+local claim = redis.call("HGET", WORK, ARGV[3])
+local mine = claim and string.match(claim, "|(%x+)|") == ARGV[4]
+if not mine then
+  if claim or redis.call("HDEL", WORK, ARGV[1]) == 0 then return 0 end
+  redis.call("ZREM", DUE, ARGV[2])
+  redis.call("HSET", WORK, ARGV[3], ARGV[5])
+  redis.call("ZADD", DUE, ARGV[7], ARGV[6])
+  append(ARGV[8], ARGV[9])
+end
+local reply = redis.call("HMGET", SAGA, "w", "h", "s:" .. ARGV[10])
+for i = 11, #ARGV do reply[#reply + 1] = redis.call("HGET", DATA, ARGV[i]) end
+return reply

@@ -1,0 +1,13 @@
+-- purge: remove a finished saga whole, unless it has moved since it was looked at (E16).
+--
+-- KEYS[1..6] as in lib.lua   KEYS[7..] indexes that list it
+-- ARGV[1] saga id   ARGV[2] version that was looked at   ARGV[3] purge member
+--
+-- Returns 1 removed, 0 left alone.
+redis.call("ZREM", DUE, ARGV[3])
+local f = redis.call("HMGET", SAGA, "v", "c", "l")
+if f[1] ~= ARGV[2] or f[2] ~= f[3] then return 0 end
+for i = 7, #KEYS do redis.call("ZREM", KEYS[i], ARGV[1]) end
+redis.call("ZREM", DUE, "d|" .. ARGV[1])
+redis.call("DEL", SAGA, WORK, DATA, LOG, IDS)
+return 1

@@ -1,0 +1,406 @@
+"""Which operations on a saga are there?
+
+Each function builds one `Call`; nothing is sent here and nothing is decided here.  Payloads are
+text that this room does not look into.  All times are Unix milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from multiagents.core.entries import Claimed, Entry, Report, decode, encode
+from multiagents.core.states import Kind, SagaState
+from multiagents.storage import keys as k
+from multiagents.storage.calls import Arg, Call, Plain
+from multiagents.storage.keys import SagaKeys, Shard
+
+DIRTY_AFTER_MS = 2000
+"""An appended entry that nobody has decided over is looked at again after this long (E1)."""
+PUT_OFF_MS = 2000
+"""What a sweep returns stays hidden from other sweeps for this long."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a decision over a saga needs.
+
+    ``head``, ``steps`` (rows by step, changed ones only) and ``definition`` are None for a reader
+    that knew this ``version``; ``values`` is None where no condition reads any.
+    """
+
+    version: str
+    cursor: str
+    entries: tuple[Entry, ...]
+    last: str
+    """Log id of the last of ``entries``, or the cursor."""
+    definition: str | None = None
+    head: list[Any] | None = None
+    steps: dict[str, list[Any]] | None = None
+    values: dict[str, Any] | None = None
+
+
+GONE = "gone"
+"""The saga does not exist."""
+MOVED = "moved"
+"""A guard did not hold: what was to be acted on has changed."""
+
+
+def _text(reply: Any) -> str:
+    return reply.decode() if isinstance(reply, bytes) else str(reply)
+
+
+def _view(reply: Any) -> View | str:
+    if reply == 0:
+        return GONE
+    if reply == 1:
+        return MOVED
+    version, cursor, pending, definition, head, steps, values = reply
+    last = pending[-2] if pending else cursor
+    return View(
+        version=_text(version),
+        cursor=_text(cursor),
+        entries=tuple(decode(entry) for entry in pending[1::2]),
+        last=_text(last),
+        definition=_text(definition) if definition else None,
+        head=json.loads(head) if head else None,
+        steps=json.loads(steps) if steps else None,
+        values=json.loads(values) if values else None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """A due member that must still stand with the score a sweep gave it."""
+
+    member: str
+    token: str
+
+
+def load(saga: SagaKeys, *, known: str = "") -> Call[View | str]:
+    """The saga and its pending entries."""
+    return Call("append", saga.all, (saga.id, known, 0, *[""] * 10), _view)
+
+
+def append(
+    saga: SagaKeys,
+    entry: Entry,
+    *,
+    known: str = "",
+    dirty_at: int | None = None,
+    guard: Guard | None = None,
+    taken: str = "",
+) -> Call[View | str]:
+    """Put an entry into the log and load.  ``taken``: an outbox field to take out with it."""
+    due_ms = entry.at_ms + DIRTY_AFTER_MS if dirty_at is None else dirty_at
+    member, token = (guard.member, guard.token) if guard else ("", "")
+    claim: tuple[str, ...] = ("", "", "", "", "")
+    if guard and not isinstance(entry, Claimed) and hasattr(entry, "nonce"):
+        claim = (k.claim_field(entry.kind, entry.step), entry.nonce, member, "", "")
+    args = (saga.id, known, due_ms, entry.id, encode(entry), member, token, *claim, taken)
+    return Call("append", saga.all, args, _view)
+
+
+def _claim_args(saga: SagaKeys, entry: Report, result: str | None) -> tuple[str, ...]:
+    return (
+        k.claim_field(entry.kind, entry.step),
+        entry.nonce,
+        k.due_lease(saga.id, entry.kind, entry.step, entry.attempt, entry.nonce),
+        k.result_field(entry.kind, entry.step),
+        result or "",
+    )
+
+
+def report(
+    saga: SagaKeys,
+    entry: Report,
+    *,
+    result: str | None = None,
+    known: str = "",
+    dirty_at: int | None = None,
+) -> Call[View | str]:
+    """Append the end of an attempt: its claim and lease go, its result is kept."""
+    due_ms = entry.at_ms + DIRTY_AFTER_MS if dirty_at is None else dirty_at
+    head = (saga.id, known, due_ms, entry.id, encode(entry), "", "")
+    return Call("append", saga.all, (*head, *_claim_args(saga, entry, result), ""), _view)
+
+
+@dataclass(slots=True)
+class Plan:
+    """A decision in the form that a commit writes."""
+
+    version: str
+    """The new version: random, so that a state from a lost future never fits (E5)."""
+    cursor: str
+    head: str
+    now_ms: int
+    created_at: int
+    state_before: SagaState | None
+    state: SagaState
+    steps: list[tuple[str, str]] = field(default_factory=list)
+    decided: list[Entry] = field(default_factory=list)
+    """Entries that the decision has worked in already; the commit writes them to the log."""
+    outbox: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """Outbox field -> value, due time."""
+    withdrawals: dict[str, Entry] = field(default_factory=dict)
+    due: dict[str, int] = field(default_factory=dict)
+    cleared: list[str] = field(default_factory=list)
+    claims: dict[str, str] = field(default_factory=dict)
+
+
+def _moves(plan: Plan) -> bool:
+    return plan.state_before is not plan.state
+
+
+def _plan_args(saga: SagaKeys, plan: Plan) -> list[Arg]:
+    before = plan.state_before.value if plan.state_before and _moves(plan) else ""
+    args: list[Arg] = [plan.version, plan.cursor, plan.head, plan.now_ms, saga.id]
+    args += [before, plan.state.value if _moves(plan) else "", plan.created_at]
+    args.append(len(plan.steps))
+    args += [item for pair in plan.steps for item in pair]
+    args.append(len(plan.decided))
+    args += [item for entry in plan.decided for item in (entry.id, encode(entry))]
+    args.append(len(plan.outbox))
+    for name, (value, due_ms) in plan.outbox.items():
+        args += [name, value, k.due_outbox(saga.id, name), due_ms]
+    args.append(len(plan.withdrawals))
+    for name, entry in plan.withdrawals.items():
+        args += [name, k.due_outbox(saga.id, name), entry.id, encode(entry)]
+    args.append(len(plan.due))
+    args += [item for pair in plan.due.items() for item in pair]
+    args += [len(plan.cleared), *plan.cleared]
+    args.append(len(plan.claims))
+    args += [item for pair in plan.claims.items() for item in pair]
+    return args
+
+
+def _index_keys(saga: SagaKeys, plan: Plan) -> tuple[str, str]:
+    before = plan.state_before or plan.state
+    return saga.shard.state(before), saga.shard.state(plan.state)
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """The decision stands; ``more`` says that the log holds entries it did not see."""
+
+    more: bool
+
+
+def _committed(reply: Any) -> Committed | View | str:
+    if reply == 0:
+        return GONE
+    return Committed(bool(reply[0])) if len(reply) == 1 else _view(reply)
+
+
+def commit(saga: SagaKeys, version: str, plan: Plan) -> Call[Committed | View | str]:
+    """Write a decision over the state of ``version``; the fresh view if it is not that any more."""
+    keys = (*saga.all, *_index_keys(saga, plan))
+    # Entries that were decided over before they stand in the log may only follow what was read.
+    needs_clean_log = int(bool(plan.decided))
+    args = (version, needs_clean_log, *_plan_args(saga, plan))
+    return Call("commit", keys, args, _committed)
+
+
+def advance(
+    saga: SagaKeys, version: str, plan: Plan, *, entry: Report, result: str | None
+) -> Call[Committed | View | str]:
+    """`report` and, if nothing else has happened since ``version``, `commit` in one trip."""
+    keys = (*saga.all, *_index_keys(saga, plan))
+    head = (saga.id, version, entry.at_ms + DIRTY_AFTER_MS, entry.id, encode(entry))
+    args = (*head, *_claim_args(saga, entry, result), *_plan_args(saga, plan))
+    return Call("advance", keys, args, _committed)
+
+
+CREATED, EXISTED, SEND_DEFINITION = 1, 2, 3
+
+
+def start(
+    saga: SagaKeys,
+    plan: Plan,
+    *,
+    waiting: tuple[str, str],
+    definition: tuple[str, str],
+    reads_values: bool,
+    data: dict[str, str],
+    indexes: Sequence[str],
+) -> Call[int]:
+    """Record a new saga.
+
+    ``waiting``: the task id that gets the outcome, and its canvas as JSON.  ``definition``:
+    version and canonical JSON ("" if believed stored).
+
+    Returns CREATED, EXISTED (the task id then waits for that saga too) or SEND_DEFINITION.
+    """
+    version, text = definition
+    pairs = [item for pair in data.items() for item in pair]
+    head: tuple[Arg, ...] = (*waiting, version, text, int(reads_values), len(data), *pairs)
+    keys = (*saga.all, *_index_keys(saga, plan), saga.shard.definitions, *indexes)
+    return Call("start", keys, (*head, *_plan_args(saga, plan)), int)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A claim that holds: the definition, the saga's head, the step's row and its data."""
+
+    definition: str
+    head: list[Any]
+    step: list[Any]
+    data: tuple[str | None, ...]
+
+
+def _claim(reply: Any) -> Claim | None:
+    if reply == 0:
+        return None
+    definition, head, step, *data = reply
+    return Claim(
+        definition=_text(definition),
+        head=json.loads(head),
+        step=json.loads(step) if step else [],
+        data=tuple(None if item is None else _text(item) for item in data),
+    )
+
+
+def claim_value(attempt: int, nonce: str, deadline_ms: int, delivery: str) -> str:
+    """What stands in a claim field; ``deadline_ms`` 0 = none."""
+    return f"{attempt}|{nonce}|{deadline_ms}|{delivery}"
+
+
+def claim(
+    saga: SagaKeys,
+    entry: Claimed,
+    *,
+    delivery: str,
+    lease_ends: int,
+    deadline_ms: int,
+    fields: Sequence[str],
+) -> Call[Claim | None]:
+    """Begin the recorded attempt; None if there is no such command any more.
+
+    ``deadline_ms``: no renewal moves the lease past it (0 = none).  ``fields``: of the data hash.
+    """
+    outbox = k.outbox_field(entry.kind, entry.step, entry.attempt)
+    args = (
+        outbox,
+        k.due_outbox(saga.id, outbox),
+        k.claim_field(entry.kind, entry.step),
+        entry.nonce,
+        claim_value(entry.attempt, entry.nonce, deadline_ms, delivery),
+        k.due_lease(saga.id, entry.kind, entry.step, entry.attempt, entry.nonce),
+        lease_ends,
+        entry.id,
+        encode(entry),
+        entry.step,
+        *fields,
+    )
+    return Call("claim", saga.all, args, _claim)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One claimed attempt, as its holder names it."""
+
+    saga_id: str
+    kind: Kind
+    step: str
+    attempt: int
+    nonce: str
+
+
+def renew(
+    saga: SagaKeys, held: Attempt, *, lease_ends: int, notes: dict[str, str]
+) -> Call[bool]:
+    """Move the end of a lease; False if it is lost.  ``notes`` go into the data hash."""
+    member = k.due_lease(saga.id, held.kind, held.step, held.attempt, held.nonce)
+    pairs = [item for pair in notes.items() for item in pair]
+    field_ = k.claim_field(held.kind, held.step)
+    args = (field_, held.nonce, member, lease_ends, len(notes), *pairs)
+    return Call("renew", (saga.work, saga.due, saga.data), args, bool)
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What a sweep found: members with their tokens, and when to look again (None = nothing)."""
+
+    items: tuple[Guard, ...]
+    next_in_ms: int | None
+
+
+def _due(reply: Any) -> Due:
+    next_in, *flat = reply
+    items = tuple(
+        Guard(_text(member), _text(token))
+        for member, token in zip(flat[::2], flat[1::2], strict=True)
+    )
+    return Due(items, None if int(next_in) < 0 else int(next_in))
+
+
+def sweep(shard: Shard, now_ms: int, *, limit: int, lease_ms: int) -> Call[Due]:
+    """What is due on a shard."""
+    return Call("sweep", (shard.due, shard.tick), (now_ms, limit, PUT_OFF_MS, lease_ms), _due)
+
+
+def published(saga: SagaKeys, sent: dict[str, tuple[str, int]]) -> Call[int]:
+    """Note that commands were sent: outbox field -> (value, when to look again)."""
+    args = [
+        item
+        for name, (value, due_ms) in sent.items()
+        for item in (name, value, k.due_outbox(saga.id, name), due_ms)
+    ]
+    return Call("publish", (saga.work, saga.due), tuple(args), int)
+
+
+def settle(saga: SagaKeys, name: str) -> Call[int]:
+    """Take a command that is done out of the outbox."""
+    return Call("settle", (saga.work, saga.due), (name, k.due_outbox(saga.id, name)), int)
+
+
+def purge(saga: SagaKeys, version: str, indexes: Sequence[str]) -> Call[int]:
+    """Remove a finished saga that is still as it was looked at."""
+    args = (saga.id, version, k.due_purge(saga.id))
+    return Call("purge", (*saga.all, *indexes), args, int)
+
+
+def drop(shard: Shard, member: str) -> Plain[int]:
+    """Forget a due member whose saga is gone."""
+    return Plain(("ZREM", shard.due, member), int)
+
+
+def _hash(reply: Any) -> dict[str, str]:
+    flat = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
+    return {_text(name): _text(value) for name, value in flat}
+
+
+def work(saga: SagaKeys) -> Plain[dict[str, str]]:
+    """The outbox and the claims."""
+    return Plain(("HGETALL", saga.work), _hash)
+
+
+def data(saga: SagaKeys) -> Plain[dict[str, str]]:
+    """Input, results, checkpoints, progress and who waits."""
+    return Plain(("HGETALL", saga.data), _hash)
+
+
+def log(saga: SagaKeys) -> Plain[list[tuple[str, Entry]]]:
+    """The whole log: log id and entry, oldest first."""
+    return Plain(("XRANGE", saga.log, "-", "+"), _log)
+
+
+def _log(reply: Any) -> list[tuple[str, Entry]]:
+    entries = []
+    for log_id, fields in reply:
+        pairs = fields.items() if isinstance(fields, dict) else [(fields[0], fields[1])]
+        entries.extend((_text(log_id), decode(value)) for _, value in pairs)
+    return entries
+
+
+def definition(shard: Shard, version: str) -> Plain[str | None]:
+    """The canonical JSON of a definition."""
+    return Plain(("HGET", shard.definitions, version), lambda r: None if r is None else _text(r))
+
+
+def ids(index: str, *, offset: int, limit: int) -> Plain[list[str]]:
+    """Saga ids of an index, newest first."""
+    command = ("ZREVRANGE", index, offset, offset + limit - 1)
+    return Plain(command, lambda reply: [_text(item) for item in reply])

@@ -1,0 +1,34 @@
+"""Where is the text of a script?
+
+Scripts are files in ``lua/``; those over a saga's keys are loaded with ``lib.lua`` before them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+_WITH_LIB = frozenset({"append", "commit", "advance", "start", "claim", "purge"})
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script's text and the hash by which the server knows it."""
+
+    text: str
+    sha: str
+
+
+@cache
+def script(name: str) -> Script:
+    """The script of ``lua/<name>.lua``."""
+    text = _read(name)
+    if name in _WITH_LIB:
+        text = _read("lib") + text
+    return Script(text, hashlib.sha1(text.encode()).hexdigest())
+
+
+def _read(name: str) -> str:
+    return (resources.files(__package__) / "lua" / f"{name}.lua").read_text("utf-8")
