@@ -1,0 +1,202 @@
+"""How do events travel between processes?
+
+On Redis Streams, one for each event type (`event_bus.keys`), so that an event waits for whoever
+is away; `event_bus.bus` says what that promises.  Constructing connects to nothing.  Use a bus
+from the event loop that started it; each process and each loop has its own.
+
+Streams are cut to about ``max_stream_length`` events: the server's memory is bounded, and a group
+that falls further behind loses the oldest.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from typing import Any, Self
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff, NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from multiagents.core.events import Event
+from multiagents.core.exceptions import InvalidInput, NoServer
+from multiagents.core.settings import get_settings
+from multiagents.event_bus import keys
+from multiagents.event_bus.bus import (
+    MAX_DELIVERIES,
+    MAX_STREAM_LENGTH,
+    REDELIVER_AFTER_S,
+    DeadLetter,
+    Handler,
+    Monitor,
+    Subscription,
+    event_types,
+    not_started,
+)
+from multiagents.event_bus.delivery import Deliverer
+from multiagents.event_bus.reader import Readers
+from multiagents.event_bus.redis_readers import GroupReader, PrivateReader
+
+SOCKET_S = 5.0
+PUBLISH_TRIES = 6
+"""With pauses of 0.2, 0.4, 0.8, 1, 1 s: a server's restart is waited for, an outage is told."""
+
+
+class RedisEventBus:
+    """Publishes events to Redis and calls handlers for them, at least once per group.
+
+    ``group`` is the default of `subscribe`; ``logger`` a structlog or standard logger;
+    ``event_monitor`` is told each event's stages.
+
+        async with RedisEventBus() as bus:
+            await bus.subscribe("status", print, group="audit")
+            await bus.publish(StatusEvent(transaction_id=..., state="running"))
+    """
+
+    def __init__(
+        self,
+        redis_url: str | None = None,
+        *,
+        event_monitor: Monitor | None = None,
+        logger: Any = None,
+        group: str | None = None,
+        redeliver_after_s: float = REDELIVER_AFTER_S,
+        max_deliveries: int = MAX_DELIVERIES,
+        max_stream_length: int = MAX_STREAM_LENGTH,
+    ) -> None:
+        if redeliver_after_s <= 0 or max_deliveries < 1 or max_stream_length < 1:
+            raise InvalidInput(
+                "redeliver_after_s must be above 0, max_deliveries and max_stream_length at least"
+                f" 1; got {redeliver_after_s}, {max_deliveries}, {max_stream_length}"
+            )
+        self.redis_url = redis_url or get_settings().redis_url
+        self._group = group
+        self._redeliver_after_ms = max(1, round(redeliver_after_s * 1000))
+        self._max_deliveries = max_deliveries
+        self._max_stream_length = max_stream_length
+        self._deliverer = Deliverer(monitor=event_monitor, logger=logger)
+        self._sender: Redis | None = None
+        self._receiver: Redis | None = None
+        self._readers = Readers()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Connect; a second call does nothing.  Raises NoServer if none answers."""
+        if self._sender is not None:
+            return
+        pauses = ExponentialBackoff(cap=1.0, base=0.1)
+        self._sender = _client(self.redis_url, Retry(pauses, PUBLISH_TRIES - 1))
+        self._receiver = _client(self.redis_url, Retry(NoBackoff(), 0))
+        try:
+            await self._receiver.ping()
+        except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+            await self.stop()
+            raise NoServer(
+                f"no Redis answers at {_shown(self.redis_url)} ({error}); start one,"
+                " or set MULTIAGENTS_REDIS_URL"
+            ) from error
+
+    async def stop(self) -> None:
+        """End every subscription, then the connections; a second call does nothing.
+
+        Handlers at work get 5 s.  Not to be called by a handler (InvalidInput).
+        """
+        await self._readers.end_all()
+        clients = (self._sender, self._receiver)
+        self._sender = self._receiver = None
+        for client in clients:
+            if client is not None:
+                await client.aclose()
+
+    async def publish(self, event: Event) -> None:
+        """Return once Redis has the event.
+
+        Raises NoServer after some 3 s without an answer; the event may then have been stored
+        or not, and publishing it again is safe where receivers heed ``event_id``.
+        """
+        if self._sender is None:
+            raise not_started("publish")
+        fields: Any = {"event": event.to_json()}
+        await self._deliverer.track(event, "dispatched")
+        try:
+            await self._sender.xadd(
+                keys.stream(event.stream), fields, maxlen=self._max_stream_length, approximate=True
+            )
+        except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+            raise NoServer(
+                f"the {event.event_type} event of saga {event.transaction_id} is not published:"
+                f" no Redis answers at {_shown(self.redis_url)} ({error})"
+            ) from error
+        await self._deliverer.track(event, "published")
+
+    async def subscribe(
+        self, event_type: str, handler: Handler, *, group: str | None = None
+    ) -> Subscription:
+        """Have the handler called for each event of the type, or of all with ``"*"``."""
+        if self._receiver is None:
+            raise not_started("subscribe")
+        subscription = Subscription(event_types(event_type), group or self._group)
+        reader = self._reader(self._receiver, subscription, handler)
+        await reader.prepare()
+        self._readers.begin(subscription.id, reader)
+        return subscription
+
+    async def unsubscribe(self, subscription: Subscription) -> None:
+        """End the subscription; what its group has not handled stays for the others."""
+        await self._readers.end(subscription.id)
+
+    async def dead_letters(self, *, count: int = 100) -> list[DeadLetter]:
+        """The newest ``count`` dead letters of every group, newest first."""
+        if self._sender is None:
+            raise not_started("read dead letters")
+        rows: Any = await self._sender.xrevrange(keys.DEAD_LETTERS, count=count)
+        return [_dead_letter(fields) for _, fields in rows]
+
+    def _reader(
+        self, client: Redis, subscription: Subscription, handler: Handler
+    ) -> GroupReader | PrivateReader:
+        streams = [keys.stream(name) for name in subscription.event_types]
+        if subscription.group is None:
+            return PrivateReader(client, handler, self._deliverer, streams)
+        return GroupReader(
+            client,
+            handler,
+            self._deliverer,
+            streams,
+            group=subscription.group,
+            consumer=f"{socket.gethostname()}:{os.getpid()}:{subscription.id}",
+            redeliver_after_ms=self._redeliver_after_ms,
+            max_deliveries=self._max_deliveries,
+            max_stream_length=self._max_stream_length,
+        )
+
+
+def _client(url: str, retry: Retry) -> Redis:
+    return Redis.from_url(
+        url, retry=retry, socket_timeout=SOCKET_S, socket_connect_timeout=SOCKET_S
+    )
+
+
+def _dead_letter(fields: dict[bytes, bytes]) -> DeadLetter:
+    text = {name.decode(): value.decode(errors="replace") for name, value in fields.items()}
+    return DeadLetter(
+        group=text["group"],
+        event_type=text["event_type"],
+        event=text["event"],
+        deliveries=int(text["deliveries"]),
+        error=text["error"],
+    )
+
+
+def _shown(url: str) -> str:
+    """The URL without its user, password and options."""
+    return re.sub(r"//[^/]*@", "//", url.partition("?")[0])

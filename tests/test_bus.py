@@ -1,0 +1,566 @@
+"""Do both event buses keep the promises of `event_bus.bus`?
+
+The first part runs on memory and on a real server alike; the second is about the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from structlog.contextvars import get_contextvars
+
+from multiagents.core.events import CommandEvent, ErrorEvent, Event, ResultEvent, StatusEvent
+from multiagents.core.exceptions import InvalidInput, NoServer
+from multiagents.core.states import SagaState
+from multiagents.event_bus import keys
+from multiagents.event_bus.bus import EventBus
+from multiagents.event_bus.memory_bus import MemoryEventBus
+from multiagents.event_bus.redis_bus import RedisEventBus
+from multiagents.storage.server import EmbeddedServer
+
+pytestmark = pytest.mark.anyio
+
+SOON_S = 0.05
+"""Redelivery in these tests."""
+MakeBus = Callable[..., EventBus]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(params=["memory", "redis"])
+def make_bus(request: pytest.FixtureRequest) -> MakeBus:
+    """Makes buses with the given options; one test's Redis buses share a server."""
+    if request.param == "memory":
+        return MemoryEventBus
+    url = request.getfixturevalue("redis_url")
+    return lambda **options: RedisEventBus(url, **options)
+
+
+@pytest.fixture
+async def bus(make_bus: MakeBus) -> AsyncIterator[EventBus]:
+    made = make_bus(redeliver_after_s=SOON_S, max_deliveries=3)
+    await made.start()
+    yield made
+    await made.stop()
+
+
+def status(number: int = 0) -> StatusEvent:
+    return StatusEvent(transaction_id=f"t{number}", state=SagaState.RUNNING)
+
+
+async def until(condition: Callable[[], Any], deadline_s: float = 10.0) -> None:
+    """Wait for a condition; TimeoutError after the deadline."""
+    async with asyncio.timeout(deadline_s):
+        while not condition():  # noqa: ASYNC110 - any condition, not only events
+            await asyncio.sleep(0.005)
+
+
+class Inbox:
+    """A handler that keeps what it gets, and refuses the first ``refuse`` events."""
+
+    def __init__(self, refuse: int = 0) -> None:
+        self.events: list[Event] = []
+        self.calls = 0
+        self._refuse = refuse
+
+    async def __call__(self, event: Event) -> None:
+        self.calls += 1
+        if self.calls <= self._refuse:
+            raise ConnectionRefusedError("not now")
+        self.events.append(event)
+
+    @property
+    def ids(self) -> list[str]:
+        return [event.transaction_id for event in self.events]
+
+    async def has(self, count: int) -> None:
+        await until(lambda: len(self.events) >= count)
+
+
+async def test_each_group_gets_each_event_once(bus: EventBus) -> None:
+    """The members of a group share its events; other groups get their own."""
+    first, second, other = Inbox(), Inbox(), Inbox()
+    await bus.subscribe("status", first, group="g")
+    await bus.subscribe("status", second, group="g")
+    await bus.subscribe("status", other, group="h")
+    events = [status(n) for n in range(10)]
+    for event in events:
+        await bus.publish(event)
+    await other.has(10)
+    await until(lambda: len(first.events) + len(second.events) >= 10)
+    assert other.events == events
+    assert sorted(first.ids + second.ids) == sorted(e.transaction_id for e in events)
+
+
+async def test_events_of_one_type_arrive_in_order(bus: EventBus) -> None:
+    """A reader sees the order of publishing."""
+    inbox, private = Inbox(), Inbox()
+    await bus.subscribe("status", inbox, group="g")
+    await bus.subscribe("status", private)
+    for number in range(100):
+        await bus.publish(status(number))
+    await inbox.has(100)
+    await private.has(100)
+    assert inbox.ids == private.ids == [f"t{n}" for n in range(100)]
+
+
+@pytest.mark.parametrize("group", [None, "g"])
+async def test_a_star_subscribes_to_every_type(bus: EventBus, group: str | None) -> None:
+    """One subscription sees all; one of a type sees only that."""
+    everything, errors = Inbox(), Inbox()
+    await bus.subscribe("*", everything, group=group)
+    await bus.subscribe("error", errors, group="e")
+    sent: list[Event] = [
+        status(),
+        ErrorEvent(transaction_id="t", worker_name="w", error="x"),
+        CommandEvent(transaction_id="t", worker_name="w", context={"n": 1}),
+    ]
+    for event in sent:
+        await bus.publish(event)
+    await everything.has(3)
+    await errors.has(1)
+    assert {e.event_id for e in everything.events} == {e.event_id for e in sent}
+    assert errors.events == [sent[1]]
+
+
+async def test_a_private_subscription_sees_what_comes_after_it(bus: EventBus) -> None:
+    """Nothing older is replayed, and each private subscriber has its own copy."""
+    await bus.publish(status(1))
+    first, second = Inbox(), Inbox()
+    await bus.subscribe("status", first)
+    await bus.subscribe("status", second)
+    await bus.publish(status(2))
+    await first.has(1)
+    await second.has(1)
+    assert first.ids == second.ids == ["t2"]
+
+
+async def test_a_refused_event_is_delivered_again(bus: EventBus) -> None:
+    """A handler that raises has not taken the event."""
+    inbox = Inbox(refuse=2)
+    await bus.subscribe("status", inbox, group="g")
+    await bus.publish(status(1))
+    await inbox.has(1)
+    assert inbox.calls == 3
+    assert await bus.dead_letters() == []
+
+
+async def test_an_event_refused_too_often_becomes_a_dead_letter(bus: EventBus) -> None:
+    """It is put aside with what went wrong, it does not block the others, other groups have it."""
+    stubborn, healthy = Inbox(refuse=3), Inbox()
+    await bus.subscribe("status", stubborn, group="g")
+    await bus.subscribe("status", healthy, group="h")
+    event = status(1)
+    await bus.publish(event)
+    await until(lambda: stubborn.calls == 3)
+    await bus.publish(status(2))
+    await stubborn.has(1)
+    [letter] = await bus.dead_letters()
+    assert (letter.group, letter.event_type, letter.deliveries) == ("g", "status", 3)
+    assert letter.error == "ConnectionRefusedError"
+    assert letter.event == event.to_json()
+    assert stubborn.ids == ["t2"]
+    await healthy.has(2)
+
+
+async def test_a_group_misses_nothing_while_it_is_away(bus: EventBus) -> None:
+    """From its first subscription on, a group's events wait for it."""
+    before, after = Inbox(), Inbox()
+    subscription = await bus.subscribe("status", before, group="g")
+    await bus.unsubscribe(subscription)
+    await bus.publish(status(1))
+    await bus.stop()
+    await bus.start()
+    await bus.subscribe("status", after, group="g")
+    await after.has(1)
+    assert before.events == []
+
+
+async def test_the_bus_has_a_default_group(make_bus: MakeBus) -> None:
+    """Subscriptions that name no group use it."""
+    bus = make_bus(group="mine")
+    await bus.start()
+    first, second = Inbox(), Inbox()
+    subscription = await bus.subscribe("status", first)
+    await bus.subscribe("status", second)
+    await bus.publish(status(1))
+    await until(lambda: first.events or second.events)
+    assert subscription.group == "mine"
+    await bus.stop()
+    assert len(first.events) + len(second.events) == 1
+
+
+async def test_a_plain_handler_runs_beside_the_loop(bus: EventBus) -> None:
+    """A handler that blocks its thread does not stall the other subscriptions."""
+    release, inbox, seen = threading.Event(), Inbox(), []
+
+    def blocking(event: Event) -> None:
+        assert release.wait(10)
+        seen.append(event)
+
+    await bus.subscribe("status", blocking, group="plain")
+    await bus.subscribe("status", inbox, group="async")
+    await bus.publish(status(1))
+    await inbox.has(1)
+    assert seen == []
+    release.set()
+    await until(lambda: seen)
+
+
+async def test_a_failing_private_handler_gets_the_next_event(
+    bus: EventBus, caplog: pytest.LogCaptureFixture
+) -> None:
+    """There is nobody to redeliver to: the failure is logged with its event."""
+    inbox = Inbox(refuse=1)
+    await bus.subscribe("status", inbox)
+    await bus.publish(status(1))
+    await bus.publish(status(2))
+    await inbox.has(1)
+    assert inbox.ids == ["t2"]
+    [record] = [r for r in caplog.records if r.levelno == logging.ERROR]
+    assert "event handler failed" in record.getMessage()
+    assert "transaction_id=t1" in record.getMessage()
+
+
+async def test_a_cancelled_inner_task_counts_as_a_refusal(bus: EventBus) -> None:
+    """Only the bus may end a subscription; a handler's own cancellation must not."""
+    calls: list[Event] = []
+
+    async def handler(event: Event) -> None:
+        calls.append(event)
+        if len(calls) == 1:
+            raise asyncio.CancelledError
+
+    await bus.subscribe("status", handler, group="g")
+    await bus.publish(status(1))
+    await until(lambda: len(calls) == 2)
+
+
+async def test_unsubscribing_ends_the_calls(bus: EventBus) -> None:
+    """And may be repeated."""
+    inbox, other = Inbox(), Inbox()
+    subscription = await bus.subscribe("status", inbox)
+    await bus.unsubscribe(subscription)
+    await bus.unsubscribe(subscription)
+    await bus.subscribe("status", other)
+    await bus.publish(status(1))
+    await other.has(1)
+    assert inbox.events == []
+
+
+async def test_a_handler_may_end_its_own_subscription(bus: EventBus) -> None:
+    """The first event is handled whole; no other follows."""
+    seen: list[str] = []
+
+    async def once(event: Event) -> None:
+        await bus.unsubscribe(subscription)
+        seen.append(event.transaction_id)
+
+    subscription = await bus.subscribe("status", once, group="g")
+    other = Inbox()
+    await bus.subscribe("status", other)
+    for number in range(3):
+        await bus.publish(status(number))
+    await other.has(3)
+    await bus.stop()
+    assert seen == ["t0"]
+
+
+async def test_a_handler_cannot_stop_its_own_bus(bus: EventBus) -> None:
+    """The bus would wait for the handler and the handler for the bus."""
+    errors: list[Exception] = []
+
+    async def stopping(_: Event) -> None:
+        try:
+            await bus.stop()
+        except InvalidInput as error:
+            errors.append(error)
+
+    await bus.subscribe("status", stopping)
+    await bus.publish(status())
+    await until(lambda: errors)
+    assert "a handler cannot stop its own event bus" in str(errors[0])
+
+
+async def test_stopping_waits_for_the_handler_at_work(bus: EventBus) -> None:
+    """What was begun is finished and acknowledged, not done again after the next start."""
+    begun, finished = asyncio.Event(), []
+
+    async def slow(event: Event) -> None:
+        begun.set()
+        await asyncio.sleep(0.1)
+        finished.append(event)
+
+    await bus.subscribe("status", slow, group="g")
+    await bus.publish(status(1))
+    await begun.wait()
+    await bus.stop()
+    assert len(finished) == 1
+    await bus.start()
+    again = Inbox()
+    await bus.subscribe("status", again, group="g")
+    await bus.publish(status(2))
+    await again.has(1)
+    assert again.ids == ["t2"]
+
+
+async def test_starting_and_stopping_are_idempotent_and_leave_nothing(make_bus: MakeBus) -> None:
+    """Any number of calls; no task is left behind."""
+    before = asyncio.all_tasks()
+    bus = make_bus()
+    await bus.stop()
+    for _ in range(2):
+        await bus.start()
+        await bus.start()
+        inbox = Inbox()
+        await bus.subscribe("*", inbox, group="g")
+        await bus.subscribe("*", Inbox())
+        await bus.publish(status(1))
+        await inbox.has(1)
+        await bus.stop()
+        await bus.stop()
+    assert asyncio.all_tasks() == before
+
+
+async def test_a_bus_that_is_not_started_says_so(make_bus: MakeBus) -> None:
+    """The message names what to do."""
+    bus = make_bus()
+    with pytest.raises(InvalidInput, match=r"cannot publish: .* await bus\.start\(\) first"):
+        await bus.publish(status())
+    with pytest.raises(InvalidInput, match="cannot subscribe"):
+        await bus.subscribe("status", Inbox())
+
+
+async def test_an_unknown_type_is_refused(bus: EventBus) -> None:
+    """The known ones are named."""
+    with pytest.raises(InvalidInput, match=r"'stauts'; known: command, .*or '\*' for all"):
+        await bus.subscribe("stauts", Inbox())
+
+
+async def test_an_event_that_is_not_json_is_refused_by_publish(bus: EventBus) -> None:
+    """Also in memory, so that tests without a server find it."""
+    with pytest.raises(InvalidInput, match="result event of saga t is not JSON"):
+        await bus.publish(ResultEvent(transaction_id="t", worker_name="w", result={"f": object()}))
+
+
+class Stages:
+    """A monitor that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.stages: list[tuple[str, str]] = []
+
+    async def track_event_lifecycle(self, event: Event, stage: str) -> None:
+        self.stages.append((event.transaction_id, stage))
+
+
+async def test_the_monitor_is_told_every_stage(make_bus: MakeBus) -> None:
+    """From dispatch to the end of the handler, also where it fails."""
+    monitor = Stages()
+    bus = make_bus(event_monitor=monitor)
+    await bus.start()
+    inbox = Inbox(refuse=1)
+    await bus.subscribe("status", inbox)
+    await bus.publish(status(1))
+    await bus.publish(status(2))
+    await inbox.has(1)
+    await bus.stop()
+    for number, end in ((1, "failed"), (2, "completed")):
+        stages = [stage for saga, stage in monitor.stages if saga == f"t{number}"]
+        assert stages[0] == "dispatched"
+        assert set(stages[1:]) == {"published", "picked_up", "processing", end}
+        assert [s for s in stages if s != "published"][1:] == ["picked_up", "processing", end]
+
+
+class BrokenMonitor:
+    def track_event_lifecycle(self, event: Event, stage: str) -> None:
+        raise LookupError(stage)
+
+
+async def test_a_broken_monitor_stops_nothing(
+    make_bus: MakeBus, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its errors are logged; events travel."""
+    bus = make_bus(event_monitor=BrokenMonitor())
+    await bus.start()
+    inbox = Inbox()
+    await bus.subscribe("status", inbox, group="g")
+    await bus.publish(status(1))
+    await inbox.has(1)
+    await bus.stop()
+    assert any("event monitor failed" in record.getMessage() for record in caplog.records)
+
+
+async def test_a_handler_logs_under_its_events_ids(bus: EventBus) -> None:
+    """transaction_id and correlation_id are bound while it runs, in a thread too."""
+    bound: list[dict[str, Any]] = []
+    await bus.subscribe("status", lambda event: bound.append(get_contextvars()), group="g")
+    await bus.publish(
+        StatusEvent(transaction_id="t", correlation_id="c", state=SagaState.COMPLETED)
+    )
+    await until(lambda: bound)
+    assert bound == [{"transaction_id": "t", "correlation_id": "c"}]
+    assert get_contextvars() == {}
+
+
+# What only a server can show
+
+
+async def test_constructing_connects_to_nothing() -> None:
+    """A wrong address is found out at start, without the password in the message."""
+    bus = RedisEventBus("redis://user:hunter2@127.0.0.1:1/0")
+    with pytest.raises(NoServer, match=r"no Redis answers at redis://127\.0\.0\.1:1/0") as caught:
+        await bus.start()
+    assert "hunter2" not in str(caught.value)
+    await bus.stop()
+
+
+async def test_buses_of_several_processes_share_groups(redis_url: str) -> None:
+    """Two buses, as in two processes: each group gets each event once."""
+    first, second = Inbox(), Inbox()
+    async with RedisEventBus(redis_url) as one, RedisEventBus(redis_url) as two:
+        await one.subscribe("status", first, group="g")
+        await two.subscribe("status", second, group="g")
+        for number in range(20):
+            await one.publish(status(number))
+        await until(lambda: len(first.events) + len(second.events) >= 20)
+    assert sorted(first.ids + second.ids) == sorted(f"t{n}" for n in range(20))
+
+
+async def test_an_event_of_a_dead_process_goes_to_another(redis_url: str) -> None:
+    """What a killed consumer had read is claimed by a living one."""
+    inbox = Inbox()
+    async with RedisEventBus(redis_url, redeliver_after_s=SOON_S) as bus, _client(redis_url) as raw:
+        await raw.xgroup_create(keys.stream("status"), "g", id="0", mkstream=True)
+        await bus.publish(status(1))
+        wanted: Any = {keys.stream("status"): ">"}
+        assert await raw.xreadgroup("g", "ghost", wanted)
+        await bus.subscribe("status", inbox, group="g")
+        await inbox.has(1)
+    assert inbox.ids == ["t1"]
+
+
+async def test_an_event_that_kills_its_processes_becomes_a_dead_letter(redis_url: str) -> None:
+    """Nobody survives to count: the server does."""
+    inbox = Inbox()
+    async with (
+        _client(redis_url) as raw,
+        RedisEventBus(redis_url, redeliver_after_s=SOON_S, max_deliveries=1) as bus,
+    ):
+        await raw.xgroup_create(keys.stream("status"), "g", id="0", mkstream=True)
+        await bus.publish(status(1))
+        wanted: Any = {keys.stream("status"): ">"}
+        await raw.xreadgroup("g", "ghost", wanted)
+        await bus.subscribe("status", inbox, group="g")
+        await bus.publish(status(2))
+        await inbox.has(1)
+        letters = await _letters(bus)
+    assert [(letter.deliveries, letter.error) for letter in letters] == [(1, "NeverAcknowledged")]
+    assert inbox.ids == ["t2"]
+
+
+async def _letters(bus: EventBus) -> list[Any]:
+    async with asyncio.timeout(10):
+        while not (letters := await bus.dead_letters()):  # noqa: ASYNC110 - it lies on the server
+            await asyncio.sleep(0.01)
+    return letters
+
+
+async def test_a_slow_handler_keeps_its_event(redis_url: str) -> None:
+    """A hold is renewed while the handler works: slow is not dead."""
+    calls: list[Event] = []
+
+    async def slow(event: Event) -> None:
+        calls.append(event)
+        await asyncio.sleep(SOON_S * 8)
+
+    done = Inbox()
+    async with RedisEventBus(redis_url, redeliver_after_s=SOON_S * 2) as bus:
+        for _ in range(2):
+            await bus.subscribe("status", slow, group="g")
+        await bus.subscribe("error", done, group="g")
+        await bus.publish(status(1))
+        await until(lambda: calls)
+        await asyncio.sleep(SOON_S * 6)
+        await bus.publish(ErrorEvent(transaction_id="t", worker_name="w", error="e"))
+        await done.has(1)
+    assert len(calls) == 1
+
+
+async def test_an_unreadable_entry_becomes_a_dead_letter(redis_url: str) -> None:
+    """What is no event is put aside at its first delivery; what follows is delivered."""
+    inbox, private = Inbox(), Inbox()
+    async with RedisEventBus(redis_url) as bus, _client(redis_url) as raw:
+        await bus.subscribe("status", inbox, group="g")
+        await bus.subscribe("status", private)
+        await raw.xadd(keys.stream("status"), {"event": "{"})
+        await bus.publish(status(1))
+        await inbox.has(1)
+        await private.has(1)
+        [letter] = await _letters(bus)
+    assert (letter.error, letter.event) == ("InvalidInput", "{")
+
+
+async def test_a_lost_group_is_made_again(redis_url: str) -> None:
+    """A server that lost its data gets its groups back, and nothing published since is missed."""
+    inbox = Inbox()
+    async with RedisEventBus(redis_url) as bus, _client(redis_url) as raw:
+        await bus.subscribe("status", inbox, group="g")
+        await raw.flushall()
+        await bus.publish(status(1))
+        await inbox.has(1)
+
+
+async def test_streams_are_capped(redis_url: str) -> None:
+    """The server's memory is bounded (the cut is approximate)."""
+    async with RedisEventBus(redis_url, max_stream_length=10) as bus, _client(redis_url) as raw:
+        for number in range(300):
+            await bus.publish(status(number))
+        assert await raw.xlen(keys.stream("status")) < 300
+
+
+async def test_a_stopped_bus_leaves_no_consumer_behind(redis_url: str) -> None:
+    """Groups stay, the readers' names in them do not pile up."""
+    async with _client(redis_url) as raw:
+        async with RedisEventBus(redis_url) as bus:
+            inbox = Inbox()
+            await bus.subscribe("status", inbox, group="g")
+            await bus.publish(status(1))
+            await inbox.has(1)
+        assert await raw.xinfo_consumers(keys.stream("status"), "g") == []
+        assert (await raw.xpending(keys.stream("status"), "g"))["pending"] == 0
+
+
+async def test_subscriptions_survive_a_killed_server(tmp_path: Path) -> None:
+    """Readers reconnect; publishing waits for a restart and says when there is none."""
+    with EmbeddedServer(tmp_path / "data", appendfsync="always") as server:
+        inbox, private = Inbox(), Inbox()
+        async with RedisEventBus(server.url, redeliver_after_s=SOON_S) as bus:
+            await bus.subscribe("status", inbox, group="g")
+            await bus.subscribe("status", private)
+            await bus.publish(status(1))
+            await inbox.has(1)
+            await private.has(1)
+            server.kill()
+            publishing = asyncio.create_task(bus.publish(status(2)))
+            await asyncio.to_thread(server.restart)
+            await publishing
+            await inbox.has(2)
+            await private.has(2)
+            assert set(inbox.ids) == set(private.ids) == {"t1", "t2"}
+            server.kill()
+            with pytest.raises(NoServer, match="status event of saga t3 is not published"):
+                await bus.publish(status(3))
+
+
+def _client(url: str) -> Redis:
+    return Redis.from_url(url)
