@@ -1,0 +1,35 @@
+"""Which real server do the tests run on?
+
+One embedded server for the whole session, in a folder of its own; no server is a failure, never
+a skip.  A test that asks for ``redis_url`` gets it empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from multiagents.storage.server import EmbeddedServer
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """The session's server; stopped at the end."""
+    with EmbeddedServer(tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+@pytest.fixture
+def redis_url(server: EmbeddedServer) -> str:
+    """The url of the server, emptied."""
+    with redis.Redis.from_url(server.url) as client:
+        client.flushall()
+    return server.url
+
+
+@pytest.fixture
+def port(server: EmbeddedServer) -> int:
+    """The port of the session's server, as it is."""
+    return server.port
