@@ -10,11 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from multiagents.core.exceptions import InvalidInput
 from multiagents.core.policies import RetryPolicy
+
+if TYPE_CHECKING:
+    from multiagents.orchestrator.builder import WorkflowBuilder as WorkflowBuilder
 
 Name = Annotated[str, Field(min_length=1, max_length=128)]
 Priority = Annotated[int, Field(ge=0, le=9)]
@@ -111,6 +115,30 @@ class Workflow(BaseModel):
         """Whether decisions about this workflow read the input and results."""
         return any(step.when or step.failed_when for step in self.steps)
 
+    def get_next_step(self, step_name: str | None, context: object = None) -> Step | None:
+        """The first step, in definition order, that waits for this one; None after the last.
+
+        None as the name gives the first step of all.  ``context`` is accepted and not read:
+        whether a step really runs, with its condition and its other dependencies, is decided
+        for the saga as a whole.
+        """
+        if step_name is None:
+            return next((step for step in self.steps if not step.depends_on), None)
+        if step_name not in self.by_name:
+            known = ", ".join(self.by_name)
+            raise InvalidInput(f"workflow {self.name!r} has no step {step_name!r}; known: {known}")
+        after = self.dependents[step_name]
+        return self.by_name[after[0]] if after else None
+
+    def register(self) -> Workflow:
+        """Make this workflow startable by name in this process, and return it.
+
+        Raises InvalidWorkflow if it has mistakes.
+        """
+        from multiagents.orchestrator.registry import register  # it stands above this file
+
+        return register(self)
+
     def ancestors(self, name: str) -> tuple[str, ...]:
         """The steps that end before this one begins, in definition order."""
         return self._ancestors[name]
@@ -155,3 +183,12 @@ def to_plain(workflow: Workflow) -> dict[str, Any]:
     for step, plain in zip(workflow.steps, data["steps"], strict=True):
         plain["depends_on"] = list(step.depends_on)
     return data
+
+
+def __getattr__(name: str) -> Any:
+    """``WorkflowBuilder`` is also found here; the builder stands above this file."""
+    if name == "WorkflowBuilder":
+        from multiagents.orchestrator.builder import WorkflowBuilder
+
+        return WorkflowBuilder
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,182 @@
+"""How is a workflow written in Python?
+
+    order = (WorkflowBuilder("order")
+        .add_step("reserve", "reserve_inventory", compensation="release_inventory")
+        .add_step("charge", "charge_card", compensation="refund_card", timeout_s=30)
+        .parallel([("mail", send_mail), ("ship", "ship_order")])
+        .build())
+
+The builder only collects a document (see `document`, which says what it means): nothing is
+refused before `build`, and then everything at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, Self
+
+from pydantic import ValidationError
+
+from multiagents.core.policies import RetryPolicy
+from multiagents.orchestrator.document import Reading, read, task_mistakes
+from multiagents.orchestrator.graph import refuse
+from multiagents.orchestrator.workflow import Step, TaskCall, Workflow
+
+Retry = RetryPolicy | Mapping[str, Any] | int
+"""A number is that many attempts, with the other values of a `RetryPolicy` as they are."""
+Branch = Step | Mapping[str, Any] | Sequence[Any]
+"""A branch of `WorkflowBuilder.parallel`: ``(NAME, WORKER)``, keywords of ``add_step``, a Step."""
+WORKER_KEYS = ("worker", "compensation")
+
+
+class WorkflowBuilder:
+    """Collects the steps of a workflow, one after the other; `build` checks and freezes them.
+
+    ``timeout_s`` is the deadline of the whole saga in seconds; ``parallel_undo`` lets independent
+    branches be undone at the same time.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        timeout_s: float | None = None,
+        tags: Iterable[str] = (),
+        parallel_undo: bool = False,
+        description: str = "",
+    ) -> None:
+        self._head: dict[str, Any] = {
+            "name": name,
+            "timeout_s": timeout_s,
+            "tags": tags if isinstance(tags, str) else tuple(tags),
+            "parallel_undo": parallel_undo,
+            "description": description,
+        }
+        self._steps: list[Any] = []
+
+    def add_step(
+        self,
+        name: str,
+        worker: object,
+        *,
+        compensation: object = None,
+        depends_on: Sequence[str] | str | None = None,
+        when: str | None = None,
+        failed_when: str | None = None,
+        retry: Retry | None = None,
+        timeout_s: float | None = None,
+        compensation_retry: Retry | None = None,
+        compensation_timeout_s: float | None = None,
+        compensate_on_failure: Literal["unknown", "always", "never"] = "unknown",
+        pivot: bool = False,
+        queue: str | None = None,
+        priority: int | None = None,
+    ) -> Self:
+        """Add a step after the one (or the parallel group) that was added last.
+
+        ``depends_on`` names what it waits for instead; ``[]`` makes it start with the saga.
+        ``worker`` and ``compensation`` are a worker's name, a ``@worker`` function, a Celery task
+        or a `task`.  ``when`` and ``failed_when`` are CEL; times are in seconds; ``priority`` is
+        0 to 9, where the broker has priorities.
+        """
+        step = {key: value for key, value in locals().items() if key != "self"}
+        self._steps.append(_with_names(step))
+        return self
+
+    def parallel(
+        self, branches: Iterable[Branch], *, depends_on: Sequence[str] | str | None = None
+    ) -> Self:
+        """Add steps that run at the same time; what is added next waits for all of them.
+
+        A branch is ``(NAME, WORKER)``, ``(NAME, WORKER, COMPENSATION)``, a dict with the
+        keywords of `add_step`, or a `Step`.
+        """
+        group = [_branch(branch) for branch in branches]
+        self._steps.append({"parallel": group, "depends_on": depends_on})
+        return self
+
+    def timeout(self, seconds: float) -> Self:
+        """Set the deadline of the whole saga; passing it compensates, like a failure."""
+        self._head["timeout_s"] = seconds
+        return self
+
+    def tag(self, *tags: str) -> Self:
+        """Add tags, by which sagas are listed."""
+        self._head["tags"] = (*self._head["tags"], *tags)
+        return self
+
+    @property
+    def errors(self) -> tuple[str, ...]:
+        """All mistakes so far, each with its place; empty when `build` will succeed."""
+        return tuple(self._read().errors)
+
+    def build(self) -> Workflow:
+        """The workflow.  Raises InvalidWorkflow with all mistakes together."""
+        reading = self._read()
+        if reading.workflow is None:
+            raise refuse(f"workflow {reading.name!r}", reading.errors)
+        return reading.workflow
+
+    def _read(self) -> Reading:
+        return read({**self._head, "steps": self._steps})
+
+
+def task(
+    target: object,
+    *,
+    args: Sequence[str] | None = None,
+    kwargs: Mapping[str, str] | None = None,
+    queue: str | None = None,
+    timeout_s: float | None = None,
+) -> TaskCall:
+    """A plain Celery task, by name or object, as a step's worker or compensation.
+
+    ``args`` and ``kwargs`` are CEL expressions over the saga (``input.amount``,
+    ``steps.reserve.result.id``, ``key`` for the idempotency key; a compensation also has
+    ``result``, ``error`` and ``step_key`` of its step); without both, the task gets the context
+    as its only argument.  ``timeout_s`` decides when it is taken to be lost (300 s unless set):
+    a plain task sends no heartbeats.
+
+    Raises InvalidWorkflow when a field is wrong; the expressions are checked by ``build``.
+    """
+    given = {"args": args, "kwargs": kwargs, "queue": queue, "timeout_s": timeout_s}
+    named = _worker(target)
+    data = {"task": named.task if isinstance(named, TaskCall) else named}
+    data.update((key, value) for key, value in given.items() if value is not None)
+    try:
+        return TaskCall.model_validate(data)
+    except ValidationError as error:
+        raise refuse("task()", task_mistakes(error, data)) from error
+
+
+def _branch(branch: Branch) -> object:
+    """The branch as a step's document; what is no branch stays, for `build` to name it."""
+    if isinstance(branch, Step):
+        return branch.model_dump(exclude_unset=True)
+    if isinstance(branch, Mapping):
+        return _with_names(branch)
+    if isinstance(branch, tuple | list) and len(branch) in (2, 3):
+        return _with_names(dict(zip(("name", *WORKER_KEYS), branch, strict=False)))
+    return branch
+
+
+def _with_names(step: Mapping[str, Any]) -> dict[str, Any]:
+    plain = dict(step)
+    plain.update((key, _worker(plain[key])) for key in WORKER_KEYS if key in plain)
+    return plain
+
+
+def _worker(target: Any) -> Any:
+    """The name of a worker, or the call of a Celery task; anything else as it is.
+
+    Celery is not imported for it: a task is what has a name and ``apply_async``.
+    """
+    if isinstance(target, str | TaskCall | Mapping) or target is None:
+        return target
+    name = getattr(target, "name", None)
+    if getattr(target, "is_multiagents_worker", False) is True:
+        return name
+    if isinstance(name, str) and name and hasattr(target, "apply_async"):
+        return TaskCall(task=name)
+    worker_name = getattr(target, "worker_name", None)
+    return worker_name if isinstance(worker_name, str) else target
