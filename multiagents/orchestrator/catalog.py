@@ -131,5 +131,3 @@ class Catalog:
 
     def _known(self) -> set[str]:
         return {*self._local, *(n for member in self._fleet.values() for n in member["workers"])}
-
-

@@ -44,7 +44,7 @@ from multiagents.orchestrator.commands import (
     SetTimer,
     Withdraw,
 )
-from multiagents.orchestrator.conditions import ConditionError, evaluate
+from multiagents.orchestrator.conditions import ConditionError, compute
 from multiagents.orchestrator.decide import Decision, fold
 from multiagents.orchestrator.outbox import Deliverance, Message, Publish
 from multiagents.orchestrator.saga import (
@@ -404,8 +404,14 @@ class Coordinator:
         timeout_s = outbox.timeout_of(workflow, step, kind, call.timeout_s) or call.timeout_s
         deadline_ms = self.clock.now_ms() + round(timeout_s * 1000)
         held = yield from self.claim(
-            keys.id, kind, step, attempt,
-            delivery=task_id, queue="", worker=call.task, deadline_ms=deadline_ms,
+            keys.id,
+            kind,
+            step,
+            attempt,
+            delivery=task_id,
+            queue="",
+            worker=call.task,
+            deadline_ms=deadline_ms,
         )
         if held is None:
             return
@@ -471,17 +477,19 @@ class Coordinator:
         fields = _data_fields(workflow, kind, step)
         claim = yield from ask(
             store.claim(
-                keys, entry,
-                delivery=delivery, lease_ends=lease_ends, deadline_ms=deadline_ms, fields=fields,
+                keys,
+                entry,
+                delivery=delivery,
+                lease_ends=lease_ends,
+                deadline_ms=deadline_ms,
+                fields=fields,
             )
         )
         if claim is None:
             return None
         saga = decode_saga(saga_id, claim.head, {step: claim.step})
         found = dict(zip(fields, claim.data, strict=True))
-        return self._assignment(
-            saga, workflow, entry, found, (name, queue, delivery, deadline_ms)
-        )
+        return self._assignment(saga, workflow, entry, found, (name, queue, delivery, deadline_ms))
 
     def _workflow_of(self, keys: SagaKeys, version: str) -> Flow[Workflow | None]:
         if version not in self._workflows:
@@ -549,7 +557,9 @@ class Coordinator:
         if len(decision.commands) != 1 or not isinstance(decision.commands[0], Dispatch):
             return None
         kind, step, attempt = (
-            decision.commands[0].kind, decision.commands[0].step, decision.commands[0].attempt
+            decision.commands[0].kind,
+            decision.commands[0].step,
+            decision.commands[0].attempt,
         )
         spec = workflow.by_name[step]
         target = outbox.target_of(spec, kind)
@@ -570,9 +580,7 @@ class Coordinator:
         plan.claims[k.claim_field(claim.kind, claim.step)] = store.claim_value(
             claim.attempt, claim.nonce, deadline_ms, go_on.delivery
         )
-        lease = k.due_lease(
-            go_on.done.saga_id, claim.kind, claim.step, claim.attempt, claim.nonce
-        )
+        lease = k.due_lease(go_on.done.saga_id, claim.kind, claim.step, claim.attempt, claim.nonce)
         plan.due[lease] = self._lease_end(claim.at_ms, deadline_ms)
 
     def _deadline(self, workflow: Workflow, claim: Claimed) -> int:
@@ -640,7 +648,8 @@ class Coordinator:
         for text in ("" if not new else workflow.canonical(), workflow.canonical()):
             reply = yield from ask(
                 store.start(
-                    keys, plan,
+                    keys,
+                    plan,
                     waiting=waiting,
                     definition=(workflow.version, text),
                     reads_values=workflow.has_conditions,
@@ -697,7 +706,11 @@ def has_dead_letters(saga: Saga) -> bool:
 def refused(held: Assignment, error: Exception, now_ms: int) -> Failed:
     """The report that an attempt never began because its arguments could not be made."""
     return Failed(
-        now_ms, held.kind, held.step, held.attempt, held.nonce,
+        now_ms,
+        held.kind,
+        held.step,
+        held.attempt,
+        held.nonce,
         error=Failure(type(error).__name__, str(error)),
         outcome=Outcome.CLEAN,
         retryable=False,
@@ -723,10 +736,8 @@ def plain_arguments(
         "result": results.get(held.step, {}),
         "key": held.idempotency_key,
     }
-    args = tuple(evaluate(expression, values) for expression in call.args or ())
-    kwargs = {
-        name: evaluate(expression, values) for name, expression in (call.kwargs or {}).items()
-    }
+    args = tuple(compute(expression, values) for expression in call.args or ())
+    kwargs = {name: compute(expression, values) for name, expression in (call.kwargs or {}).items()}
     return args, kwargs
 
 

@@ -319,9 +319,7 @@ class _Turn:
 
     def _undo_afresh(self, name: str) -> None:
         run = self.steps[name]
-        self._step(
-            name, undo_state=UndoState.NONE, generation=run.generation + 1, again=False
-        )
+        self._step(name, undo_state=UndoState.NONE, generation=run.generation + 1, again=False)
         self._work(name, Kind.UNDO, tries=0)
 
     def _on_unroutable(self, entry: Unroutable) -> None:

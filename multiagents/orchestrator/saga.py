@@ -149,9 +149,7 @@ def decode_saga(saga_id: str, head: list[Any], steps: Mapping[str, list[Any]]) -
     values["state"] = SagaState(values["state"])
     values["error"] = _decode_failure(values.get("error"))
     values["attention"] = tuple(values.get("attention", ()))
-    return Saga(
-        id=saga_id, steps={name: decode_step(row) for name, row in steps.items()}, **values
-    )
+    return Saga(id=saga_id, steps={name: decode_step(row) for name, row in steps.items()}, **values)
 
 
 def _row(value: Any, names: tuple[str, ...], default: Any) -> list[Any]:

@@ -7,8 +7,10 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -39,6 +41,8 @@ OPERATIONS = (
     "cancel",
 )
 """The operations that every face offers, by method name."""
+
+Rows = list[dict[str, Any]]
 
 CheckInput = Callable[[Any, int], str]
 """Refuses an input that cannot be a saga's, or returns it as JSON."""
@@ -103,9 +107,6 @@ class SagaService:
         """A definition by name: registered here, or published by a running worker."""
         if isinstance(workflow, Workflow):
             return workflow
-        if not isinstance(workflow, str):
-            kind = type(workflow).__name__
-            raise InvalidInput(f"a workflow is named by a str or given as a Workflow, not {kind}")
         local = registry.find(workflow)
         if local is not None:
             return local
@@ -147,9 +148,9 @@ class SagaService:
         tag: str | None = None,
         limit: int = 50,
         offset: int = 0,
-    ) -> Flow[list[dict[str, Any]]]:
+    ) -> Flow[Rows]:
         """Sagas, newest first, as `get` gives them but without input and results."""
-        found: list[dict[str, Any]] = []
+        found: Rows = []
         for shard in map(Shard, range(self._settings.shards)):
             index = _index(shard, state, workflow, tag)
             for saga_id in (yield from ask(store.ids(index, offset=offset, limit=limit))):
@@ -170,7 +171,7 @@ class SagaService:
             row.pop(name)
         return {**row, "tags": meta.get("tags", [])}
 
-    def history(self, saga_id: str) -> Flow[list[dict[str, Any]]]:
+    def history(self, saga_id: str) -> Flow[Rows]:
         """What happened, oldest first, replayed from the log: entries and what they moved."""
         _, workflow = yield from self.coordinator.current(saga_id)
         keys = self.coordinator.keys(saga_id)
@@ -207,8 +208,6 @@ def _saga_id(workflow: Workflow, key: str | None, task_id: str | None) -> str:
 
 
 def _unknown(what: str, name: str, known: Sequence[str]) -> str:
-    import difflib
-
     close = difflib.get_close_matches(name, known, n=3)
     hint = f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(known) or 'none'}"
     return f"unknown {what} {name!r}; {hint}"
@@ -224,9 +223,7 @@ def _index(shard: Shard, state: str | None, workflow: str | None, tag: str | Non
     return shard.sagas
 
 
-def _matches(
-    row: dict[str, Any], state: str | None, workflow: str | None, tag: str | None
-) -> bool:
+def _matches(row: dict[str, Any], state: str | None, workflow: str | None, tag: str | None) -> bool:
     return (
         (not state or row["state"] == state)
         and (not workflow or row["workflow"] == workflow)
@@ -325,8 +322,6 @@ def replay(
     }
     values = {"input": json.loads(data.get("input", "{}")), "results": results}
     events: list[dict[str, Any]] = []
-    from dataclasses import replace
-
     saga = replace(saga, values=values)
     for entry in entries:
         events.append(_event(entry))

@@ -16,6 +16,7 @@ from multiagents.core.entries import Failure, Lost, TimerDue, Unroutable
 from multiagents.core.states import ENDED, Kind
 from multiagents.orchestrator import outbox
 from multiagents.orchestrator.coordinator import Coordinator, has_dead_letters, index_keys
+from multiagents.orchestrator.workflow import worker_name
 from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, ask
@@ -62,11 +63,9 @@ class Sweeper:
         self._nobody_knows = nobody_knows
         self._clock_ms = clock_ms
 
-    def due(self, shard: Shard) -> Flow[store.Due]:
+    def due(self, shard: Shard) -> Flow[tuple[Guard, ...]]:
         """What is due on a shard now, hidden from other sweepers for a moment."""
-        call = store.sweep(
-            shard, self._clock_ms(), limit=BATCH, lease_ms=self._settings.lease_ms
-        )
+        call = store.sweep(shard, self._clock_ms(), limit=BATCH, lease_ms=self._settings.lease_ms)
         return (yield from ask(call))
 
     def handle(self, item: Guard) -> Flow[None]:
@@ -125,13 +124,13 @@ class Sweeper:
         taken = k.outbox_field(kind, step, attempt)
         yield from self._coordinator.append(saga_id, entry, taken=taken)
 
-    def _still_queued(
-        self, saga_id: str, name: str, sent_ms: int, sends: int
-    ) -> Flow[bool]:
+    def _still_queued(self, saga_id: str, name: str, sent_ms: int, sends: int) -> Flow[bool]:
         """Whether the message may well be waiting in its queue; then its time is moved (E10)."""
         keys = self._coordinator.keys(saga_id)
         workflow = (yield from self._coordinator.current(saga_id))[1]
-        message = self._coordinator.message(keys, workflow, k.parse_outbox_field(name))
+        what = k.parse_outbox_field(name)
+        target = outbox.target_of(workflow.by_name[what[1]], what[0])
+        message = self._coordinator.message(keys, workflow, what, worker_name(target))
         backlog: Backlog = yield QueueHead(message.queue, message.priority)
         now_ms, lease_ms = self._clock_ms(), self._settings.lease_ms
         if backlog.length == 0:
@@ -161,5 +160,3 @@ class Sweeper:
         tags = (yield from self._coordinator.meta(keys)).get("tags", [])
         indexes = index_keys(keys, workflow.name, tags)
         yield from ask(store.purge(keys, view.version, (*indexes, keys.shard.state(saga.state))))
-
-

@@ -148,7 +148,7 @@ class AsyncEdge:
         self.url = url
         self.perform = perform
         options = _options(TIMEOUT_S, RETRIES, redis.asyncio.retry.Retry)
-        self.client = redis.asyncio.Redis.from_url(url, **options)
+        self.client: Any = redis.asyncio.Redis.from_url(url, **options)
 
     async def run(self, flow: Flow[T]) -> T:
         """Run a flow to its end and return its result."""

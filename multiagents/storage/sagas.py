@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from multiagents.core.entries import Claimed, Entry, Report, decode, encode
+from multiagents.core.entries import Claimed, Entry, Lost, Report, decode, encode
 from multiagents.core.states import Kind, SagaState
 from multiagents.storage import keys as k
 from multiagents.storage.calls import Arg, Call, Plain
@@ -97,9 +97,10 @@ def append(
     due_ms = entry.at_ms + DIRTY_AFTER_MS if dirty_at is None else dirty_at
     member, token = (guard.member, guard.token) if guard else ("", "")
     claim: tuple[str, ...] = ("", "", "", "", "")
-    if guard and not isinstance(entry, Claimed) and hasattr(entry, "nonce"):
+    if guard and isinstance(entry, Lost):
         claim = (k.claim_field(entry.kind, entry.step), entry.nonce, member, "", "")
-    args = (saga.id, known, due_ms, entry.id, encode(entry), member, token, *claim, taken)
+    args: tuple[Arg, ...] = (saga.id, known, due_ms, entry.id, encode(entry), member, token)
+    args = (*args, *claim, taken)
     return Call("append", saga.all, args, _view)
 
 
@@ -281,7 +282,7 @@ def claim(
     ``deadline_ms``: no renewal moves the lease past it (0 = none).  ``fields``: of the data hash.
     """
     outbox = k.outbox_field(entry.kind, entry.step, entry.attempt)
-    args = (
+    args: tuple[Arg, ...] = (
         outbox,
         k.due_outbox(saga.id, outbox),
         k.claim_field(entry.kind, entry.step),
@@ -308,42 +309,40 @@ class Attempt:
     nonce: str
 
 
-def renew(
-    saga: SagaKeys, held: Attempt, *, lease_ends: int, notes: dict[str, str]
-) -> Call[bool]:
+def renew(saga: SagaKeys, held: Attempt, *, lease_ends: int, notes: dict[str, str]) -> Call[bool]:
     """Move the end of a lease; False if it is lost.  ``notes`` go into the data hash."""
     member = k.due_lease(saga.id, held.kind, held.step, held.attempt, held.nonce)
     pairs = [item for pair in notes.items() for item in pair]
     field_ = k.claim_field(held.kind, held.step)
-    args = (field_, held.nonce, member, lease_ends, len(notes), *pairs)
+    args: tuple[Arg, ...] = (field_, held.nonce, member, lease_ends, len(notes), *pairs)
     return Call("renew", (saga.work, saga.due, saga.data), args, bool)
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
-    """What a sweep found: members with their tokens, and when to look again (None = nothing)."""
-
-    items: tuple[Guard, ...]
-    next_in_ms: int | None
+def _due(reply: Any) -> tuple[Guard, ...]:
+    pairs = zip(reply[::2], reply[1::2], strict=True)
+    return tuple(Guard(_text(member), _text(token)) for member, token in pairs)
 
 
-def _due(reply: Any) -> Due:
-    next_in, *flat = reply
-    items = tuple(
-        Guard(_text(member), _text(token))
-        for member, token in zip(flat[::2], flat[1::2], strict=True)
-    )
-    return Due(items, None if int(next_in) < 0 else int(next_in))
-
-
-def sweep(shard: Shard, now_ms: int, *, limit: int, lease_ms: int) -> Call[Due]:
-    """What is due on a shard."""
+def sweep(shard: Shard, now_ms: int, *, limit: int, lease_ms: int) -> Call[tuple[Guard, ...]]:
+    """What is due on a shard, each member with the token that acting on it must present."""
     return Call("sweep", (shard.due, shard.tick), (now_ms, limit, PUT_OFF_MS, lease_ms), _due)
+
+
+def first_due(shard: Shard) -> Plain[float | None]:
+    """When the first member of a shard is due, Unix ms; None if there is none.  One command."""
+    return Plain(("ZRANGE", shard.due, 0, 0, "WITHSCORES"), _first_score)
+
+
+def _first_score(reply: Any) -> float | None:
+    if not reply:
+        return None
+    pair = reply[0] if isinstance(reply[0], list | tuple) else reply
+    return float(pair[1])
 
 
 def published(saga: SagaKeys, sent: dict[str, tuple[str, int]]) -> Call[int]:
     """Note that commands were sent: outbox field -> (value, when to look again)."""
-    args = [
+    args: list[Arg] = [
         item
         for name, (value, due_ms) in sent.items()
         for item in (name, value, k.due_outbox(saga.id, name), due_ms)
@@ -388,7 +387,7 @@ def log(saga: SagaKeys) -> Plain[list[tuple[str, Entry]]]:
 
 
 def _log(reply: Any) -> list[tuple[str, Entry]]:
-    entries = []
+    entries: list[tuple[str, Entry]] = []
     for log_id, fields in reply:
         pairs = fields.items() if isinstance(fields, dict) else [(fields[0], fields[1])]
         entries.extend((_text(log_id), decode(value)) for _, value in pairs)

@@ -7,16 +7,14 @@
 -- KEYS[1] due zset   KEYS[2] tick hash
 -- ARGV[1] now, Unix ms   ARGV[2] most members   ARGV[3] put off by, ms   ARGV[4] lease, ms
 --
--- Returns {ms until the next member is due (-1 = none), member, score, …}.
+-- Returns {member, score, …}.
 local now, lease = tonumber(ARGV[1]), tonumber(ARGV[4])
-local last = tonumber(redis.call("HGET", KEYS[2], "at") or "0")
-local grace = tonumber(redis.call("HGET", KEYS[2], "grace") or "0")
-if now - last > lease / 2 then
-  grace = now + lease
-  redis.call("HSET", KEYS[2], "grace", grace)
-end
-redis.call("HSET", KEYS[2], "at", math.max(now, last))
-local reply, score = {-1}, string.format("%.0f", now + tonumber(ARGV[3]))
+local tick = redis.call("HMGET", KEYS[2], "at", "grace")
+local last, grace = tonumber(tick[1] or "0"), tonumber(tick[2] or "0")
+if now - last > lease / 2 then grace = now + lease end
+redis.call("HSET", KEYS[2], "at", string.format("%.0f", math.max(now, last)),
+  "grace", string.format("%.0f", grace))
+local reply, score = {}, string.format("%.0f", now + tonumber(ARGV[3]))
 local due = redis.call("ZRANGEBYSCORE", KEYS[1], "-inf", now, "LIMIT", 0, ARGV[2])
 for _, member in ipairs(due) do
   if now < grace and string.sub(member, 1, 2) == "l|" then
@@ -27,6 +25,4 @@ for _, member in ipairs(due) do
     reply[#reply + 1] = score
   end
 end
-local next_one = redis.call("ZRANGE", KEYS[1], 0, 0, "WITHSCORES")
-if next_one[2] then reply[1] = math.max(0, tonumber(next_one[2]) - now) end
 return reply

@@ -1,0 +1,291 @@
+"""How are the rooms put together?  The only wiring.
+
+`attach` gives a Celery app the engine's tasks, a task for every worker function, and the sweeper;
+`app` is the package's own app, attached.  Importing this connects to nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from billiard import current_process
+from billiard.exceptions import TimeLimitExceeded, WorkerLostError
+from celery import Celery, bootsteps, signals
+
+from multiagents.celery_app import make_app
+from multiagents.core.clock import Clock, SystemClock
+from multiagents.core.entries import Failure
+from multiagents.core.names import DEFAULT_QUEUES, HEADER
+from multiagents.core.ports import Assignment, Verdict, WorkerInfo
+from multiagents.core.settings import Settings, get_settings
+from multiagents.core.states import Kind
+from multiagents.eager import EagerRunner
+from multiagents.orchestrator import registry
+from multiagents.orchestrator.catalog import Catalog
+from multiagents.orchestrator.host import Host
+from multiagents.orchestrator.service import OPERATIONS, SagaService
+from multiagents.orchestrator.sweeper_thread import SweeperThread
+from multiagents.orchestrator.tasks import Courier, Hooks, install
+from multiagents.orchestrator.workflow import Workflow
+from multiagents.storage.client import MAIN_TIMEOUT_S, UNREACHABLE, Edge
+from multiagents.worker_sdk import breaker, run
+from multiagents.worker_sdk import registry as workers
+from multiagents.worker_sdk.attempt import perform, verdict_of
+from multiagents.worker_sdk.leases import LeaseKeeper
+from multiagents.worker_sdk.registry import Worker
+from multiagents.worker_sdk.tasks import Process, WorkerTask, report_failure
+from multiagents.worker_sdk.validation import check_input, to_json
+
+log = structlog.get_logger(__name__)
+
+LOST = (WorkerLostError, TimeLimitExceeded)
+"""What a worker's main process reports of a child; there only one write is allowed (E20)."""
+
+
+def _input_json(given: Any, limit: int) -> str:
+    return to_json(check_input(given, limit), what="input", limit=limit)
+
+
+class Runtime:
+    """The engine as one Celery app hosts it."""
+
+    def __init__(self, app: Celery, settings: Settings, clock: Clock | None = None) -> None:
+        self.app = app
+        self.settings = settings
+        self.clock: Clock = clock or SystemClock()
+        self.courier = Courier(app)
+        self.edge = Edge(settings.redis_url, perform=self.courier)
+        self.catalog = Catalog(self.clock)
+        self.host = Host(
+            self.edge,
+            settings=settings,
+            clock=self.clock,
+            catalog=self.catalog,
+            check_input=_input_json,
+        )
+        self.eager = EagerRunner(app, settings, self.catalog, _input_json)
+        self.start_saga = install(app, self._hooks())
+        self.stopping = threading.Event()
+        self._process: tuple[int, Process] | None = None
+        workers.on_register(self.add_worker)
+
+    def call(self, operation: str, *args: Any, **kwargs: Any) -> Any:
+        """Run one of the operations on sagas; in eager mode, with all that follows from it."""
+        if self.app.conf.task_always_eager:
+            return self.eager.call(operation, *args, **kwargs)
+        return self.host.call(operation, *args, **kwargs)
+
+    # ---- workers ----
+
+    def add_worker(self, worker: Worker) -> None:
+        """Make a Celery task of a worker function, under its own name."""
+        info = WorkerInfo(worker.name, worker.home_queue, worker.timeout_s, worker.retry)
+        self.catalog.add_local(info)
+        attributes = {
+            "name": worker.name,
+            "worker": worker,
+            "process_of": staticmethod(self.process),
+            "__doc__": worker.__doc__,
+            "__module__": worker.function.__module__,
+        }
+        self.app.register_task(type("WorkerTask", (WorkerTask,), attributes)())
+
+    def process(self) -> Process:
+        """What the tasks of this very process share; a forked child makes its own."""
+        if self._process is None or self._process[0] != os.getpid():
+            self._process = (os.getpid(), self._make_process())
+        return self._process[1]
+
+    def _make_process(self) -> Process:
+        settings = self.settings
+        leases = LeaseKeeper(
+            self.host.engine,
+            clock=self.clock,
+            lease_ms=settings.lease_ms,
+            cancel=run.cancel,
+            on_timeout=self._on_timeout,
+            can_kill=current_process().name != "MainProcess",
+        )
+        self.edge.correct(self.clock)
+        return Process(
+            engine=self.host.engine,
+            leases=leases,
+            perform=lambda worker, held, keeper: perform(
+                worker, held, keeper, limit=settings.max_result_bytes
+            ),
+            verdict_of=verdict_of,
+            persist=self._persist,
+            slice_s=settings.slice_s,
+            slice_steps=settings.slice_steps,
+            stopping=self.stopping.is_set,
+        )
+
+    def _persist(self, report: Callable[[], Any]) -> Any:
+        """Repeat a report while the store is away; its lease ends it if that takes too long."""
+        delays = (0.1, 0.2, 0.5, 1.0, *[2.0] * 60)
+        for delay in delays:
+            try:
+                return report()
+            except UNREACHABLE as error:
+                log.warning("store is away, report is repeated", error=type(error).__name__)
+                time.sleep(delay)
+        return report()
+
+    def _on_timeout(self, held: Assignment) -> None:
+        message = f"step {held.step!r} ran longer than its timeout_s of {held.timeout_s:g}"
+        self.host.engine.fail(held, Verdict(Failure("StepTimeout", message)), go_on=False)
+
+    # ---- what the engine's tasks call ----
+
+    def _hooks(self) -> Hooks:
+        return Hooks(
+            start=self._start,
+            coordinate=lambda saga_id: self.edge.run(self.host.coordinator.coordinate(saga_id)),
+            plain_ended=self._plain_ended,
+            failed=self._failed,
+            eager=self.eager.start,
+        )
+
+    def _start(self, workflow: Any, input: Any, **options: Any) -> str:  # noqa: A002
+        saga_id: str = self.host.call("start", workflow, input, **options)
+        return saga_id
+
+    def _plain_ended(self, saga_id: str, task_id: str, result: Any) -> None:
+        kept = result if isinstance(result, dict) else {"value": result}
+        text = to_json(kept, what="task result", limit=self.settings.max_result_bytes)
+        self.host.engine.plain_ended(saga_id, task_id, text)
+
+    def _failed(self, saga_id: str, delivery: str, error: BaseException | None) -> None:
+        if error is not None and not isinstance(error, LOST):
+            if report_failure(self.process(), error):
+                return
+            verdict, decide = verdict_of(error, Kind.RUN), True
+        else:
+            what = type(error).__name__ if error is not None else "TaskFailed"
+            verdict, decide = Verdict(Failure(what, str(error or "failed elsewhere"))), False
+        self.host.engine.fail_delivery(saga_id, delivery, verdict, decide=decide)
+
+    # ---- the sweeper ----
+
+    def sweeper_thread(self, hostname: str, queues: Callable[[], list[str]]) -> SweeperThread:
+        """The thread for a worker's main process; it talks to Redis on a connection of its own."""
+        edge = Edge(
+            self.settings.redis_url,
+            perform=self.courier,
+            timeout_s=MAIN_TIMEOUT_S,
+            retries=0,
+        )
+
+        def announce() -> Any:
+            yield from self.catalog.publish(hostname, queues(), registry.registered().values())
+            yield from self.catalog.refresh(force=True)
+
+        return SweeperThread(
+            self.host.sweeper, edge, settings=self.settings, clock=self.clock, announce=announce
+        )
+
+
+def _make_step(runtime: Runtime) -> type:
+    class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no types
+        """The engine's part of a worker's life."""
+
+        requires = ("celery.worker.components:Pool",)
+
+        def __init__(self, parent: Any, **_: Any) -> None:
+            self.thread: SweeperThread | None = None
+
+        def start(self, parent: Any) -> None:
+            runtime.host.coordinator.hostname = parent.hostname
+            queues = list(parent.app.amqp.queues.consume_from)
+            self.thread = runtime.sweeper_thread(parent.hostname, lambda: queues)
+            self.thread.start()
+
+        def stop(self, parent: Any) -> None:
+            runtime.stopping.set()
+            if self.thread is not None:
+                self.thread.stop()
+                self.thread = None
+
+    return EngineStep
+
+
+_runtimes: dict[int, Runtime] = {}
+
+
+def attach(app: Celery, settings: Settings | None = None, clock: Clock | None = None) -> Runtime:
+    """Let a Celery app host sagas beside its own tasks; its settings are left alone.
+
+    Attaching twice gives the same runtime.
+    """
+    if id(app) not in _runtimes:
+        runtime = Runtime(app, settings or get_settings(), clock)
+        _runtimes[id(app)] = runtime
+        app.steps["worker"].add(_make_step(runtime))
+        _fence_plain_tasks(app, runtime)
+    return _runtimes[id(app)]
+
+
+def _fence_plain_tasks(app: Celery, runtime: Runtime) -> None:
+    """Stop a redelivered plain task whose attempt has ended (E13)."""
+    inner = app.Task.before_start
+
+    def before_start(self: Any, task_id: str, args: Any, kwargs: Any) -> None:
+        mark = self.request.get(HEADER)
+        if mark and not isinstance(self, WorkerTask):
+            saga_id = str(mark[0])
+            if not runtime.edge.run(runtime.host.coordinator.held(saga_id, task_id)):
+                from celery.exceptions import Ignore
+
+                raise Ignore
+        inner(self, task_id, args, kwargs)
+
+    app.Task.before_start = before_start
+
+
+@signals.celeryd_init.connect  # type: ignore[untyped-decorator]  # celery has no types
+def _consume_all_queues(instance: Any = None, options: Any = None, **_: Any) -> None:
+    """Without ``-Q`` a worker consumes every queue that it knows a worker for."""
+    runtime = _runtimes.get(id(getattr(instance, "app", None)))
+    if runtime is None or runtime.app is not app or (options or {}).get("queues"):
+        return
+    known = {*DEFAULT_QUEUES, *(worker.home_queue for worker in workers.workers().values())}
+    for queue in sorted(known):
+        instance.app.amqp.queues.add(queue)
+
+
+class Sagas:
+    """The sync face: each of `OPERATIONS` as a method that returns its result."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name not in OPERATIONS:
+            raise AttributeError(f"no operation {name!r}; there are: {', '.join(OPERATIONS)}")
+        operation = getattr(SagaService, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return self._runtime.call(name, *args, **kwargs)
+
+        call.__name__, call.__doc__ = name, operation.__doc__
+        return call
+
+    def __dir__(self) -> list[str]:
+        return list(OPERATIONS)
+
+
+def register(workflow: Workflow) -> Workflow:
+    """Make a workflow startable by name, here and, through a worker that has it, everywhere."""
+    return registry.register(workflow)
+
+
+app = make_app(get_settings())
+runtime = attach(app)
+start_saga = runtime.start_saga
+sagas = Sagas(runtime)
+breaker.connect(runtime.edge.execute, runtime.clock)

@@ -1,0 +1,43 @@
+"""Which Celery app does ``celery -A multiagents`` run?
+
+One with sensible defaults and nothing of ours in it yet: `bootstrap` attaches the engine, as it
+does for any other app.  A ``celeryconfig.py`` on the path overrides every setting here.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from celery import Celery
+
+from multiagents.core.names import QUEUE_IO
+from multiagents.core.settings import Settings
+
+
+def make_app(settings: Settings) -> Celery:
+    """A Celery app with this package's defaults; connects to nothing."""
+    app = Celery("multiagents", set_as_current=False)
+    app.add_defaults(lambda: defaults(settings))
+    if find_spec("celeryconfig") is not None:
+        app.config_from_object("celeryconfig")
+    return app
+
+
+def defaults(settings: Settings) -> dict[str, object]:
+    """Celery's settings as this package wants them; each line can be overridden."""
+    return {
+        "broker_url": settings.redis_url,
+        "result_backend": settings.redis_url,
+        "result_expires": settings.retention_s,
+        "imports": settings.import_names,
+        "task_default_queue": QUEUE_IO,
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "task_acks_late": False,
+        "broker_connection_retry_on_startup": True,
+        # Cancelling running tasks when a connection breaks would leave them REVOKED for good.
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        # A result that nobody can fetch for a moment must not fail the step that made it.
+        "result_backend_always_retry": True,
+        "result_backend_max_retries": 10,
+    }

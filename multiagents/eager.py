@@ -1,0 +1,256 @@
+"""How does everything run in one process, without a server?
+
+With ``task_always_eager`` a saga runs to its end inside ``start_saga.delay``: the real `decide`,
+the real scripts against fakeredis, and a queue in memory that is drained in a loop (nesting would
+end at the recursion limit, E20).  Waiting is done by advancing a clock, so retries happen at once.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from celery import Celery, states
+from celery.result import EagerResult
+
+from multiagents.core import ids
+from multiagents.core.clock import FakeClock
+from multiagents.core.entries import Failure
+from multiagents.core.exceptions import NoServer, SagaFailed
+from multiagents.core.ports import Assignment, Verdict
+from multiagents.core.settings import Settings
+from multiagents.core.states import ENDED, SagaState
+from multiagents.orchestrator.catalog import Catalog
+from multiagents.orchestrator.host import Host
+from multiagents.orchestrator.outbox import Deliverance, Message, Nudge, Publish
+from multiagents.orchestrator.service import CheckInput
+from multiagents.orchestrator.sweeper import Backlog, QueueHead
+from multiagents.storage import sagas as store
+from multiagents.storage.calls import ask
+from multiagents.storage.client import Edge
+from multiagents.storage.keys import Shard
+from multiagents.worker_sdk import registry as workers
+from multiagents.worker_sdk.attempt import perform, verdict_of
+
+MOST_ROUNDS = 100_000
+"""Looks at the due set in one drain; beyond it something goes round in circles."""
+
+Fault = Callable[[Assignment], None]
+
+
+class EagerRunner:
+    """Runs sagas of one app in this process."""
+
+    def __init__(
+        self, app: Celery, settings: Settings, catalog: Catalog, check_input: CheckInput
+    ) -> None:
+        self._app = app
+        self._settings = settings
+        self._catalog = catalog
+        self._check_input = check_input
+        self._queue: deque[Message] = deque()
+        self._nudged: deque[str] = deque()
+        self.faults: list[Fault] = []
+        """Called before each attempt; one that raises makes the attempt fail with that error."""
+        self.path: list[Assignment] = []
+        """The attempts that ran, in order."""
+        self.outcomes: dict[str, Deliverance] = {}
+        self._host: Host | None = None
+
+    @property
+    def host(self) -> Host:
+        """The in-process store and what works over it."""
+        if self._host is None:
+            clock = FakeClock()
+            edge = Edge("", perform=self._perform, client=_in_process_redis())
+            self._host = Host(
+                edge,
+                settings=self._settings,
+                clock=clock,
+                catalog=self._catalog,
+                check_input=self._check_input,
+            )
+        return self._host
+
+    @property
+    def clock(self) -> FakeClock:
+        """The clock that `advance` moves."""
+        clock = self.host.clock
+        if not isinstance(clock, FakeClock):
+            raise AssertionError("eager mode runs on a fake clock")
+        return clock
+
+    def reset(self) -> None:
+        """Forget all sagas, faults and the path."""
+        self._host = None
+        self._queue.clear()
+        self._nudged.clear()
+        self.faults.clear()
+        self.path.clear()
+        self.outcomes.clear()
+
+    def start(
+        self,
+        workflow: Any,
+        input: Any = None,  # noqa: A002 - the public name of the argument
+        *,
+        idempotency_key: str | None = None,
+        task_id: str | None = None,
+    ) -> EagerResult:
+        """Run a saga until it ends or waits for somebody; its outcome as an EagerResult."""
+        task_id = task_id or ids.fresh_id()
+        saga_id = self.host.call(
+            "start", workflow, input, idempotency_key=idempotency_key, task_id=task_id
+        )
+        self.drain(saga_id)
+        return self.result(saga_id, task_id)
+
+    def call(self, operation: str, *args: Any, **kwargs: Any) -> Any:
+        """An operation of the sync face, and whatever follows from it."""
+        answer = self.host.call(operation, *args, **kwargs)
+        if operation == "start":
+            self.drain(answer)
+        elif isinstance(answer, dict):
+            self.drain(answer["transaction_id"])
+            return self.host.call("get", answer["transaction_id"])
+        return answer
+
+    def result(self, saga_id: str, task_id: str) -> EagerResult:
+        """What ``AsyncResult`` would give."""
+        outcome = self.outcomes.get(saga_id)
+        if outcome is None:
+            return EagerResult(task_id, None, states.STARTED)
+        if outcome.state == SagaState.COMPLETED:
+            return EagerResult(task_id, outcome.result, states.SUCCESS)
+        error = SagaFailed(**outcome.failure)
+        ended = states.REVOKED if outcome.state == SagaState.CANCELLED else states.FAILURE
+        return EagerResult(task_id, error, ended)
+
+    # ---- the loop ----
+
+    def drain(self, saga_id: str) -> None:
+        """Run what is queued, and let time pass, until the saga ends or only a person helps."""
+        for _ in range(MOST_ROUNDS):
+            self._run_queue()
+            if not self._is_moving(saga_id) or not self._pass_time():
+                return
+        raise AssertionError(f"saga {saga_id} does not come to rest")
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, and do what comes due."""
+        self.clock.advance(seconds)
+        self._sweep()
+        self._run_queue()
+
+    def _run_queue(self) -> None:
+        while self._queue or self._nudged:
+            if self._nudged:
+                saga_id = self._nudged.popleft()
+                self.host.edge.run(self.host.coordinator.coordinate(saga_id))
+            else:
+                self._deliver(self._queue.popleft())
+
+    def _is_moving(self, saga_id: str) -> bool:
+        saga, _ = self.host.edge.run(self.host.coordinator.current(saga_id))
+        return saga.state not in ENDED and saga.state is not SagaState.PAUSED
+
+    def _pass_time(self) -> bool:
+        """Go to the next due time; False if nothing is due before the end of a retention."""
+        due_ms = self.host.edge.run(ask(store.first_due(Shard())))
+        if due_ms is None or due_ms - self.clock.now_ms() >= self._settings.retention_ms:
+            return False
+        self.clock.advance(max(0.0, due_ms - self.clock.now_ms()) / 1000)
+        self._sweep()
+        return True
+
+    def _sweep(self) -> None:
+        host = self.host
+        for number in range(self._settings.shards):
+            for item in host.edge.run(host.sweeper.due(Shard(number))):
+                host.edge.run(host.sweeper.handle(item))
+
+    # ---- what a worker and a broker would do ----
+
+    def _perform(self, effect: Any) -> Any:
+        match effect:
+            case Publish(messages):
+                self._queue.extend(messages)
+            case Nudge(saga_id):
+                self._nudged.append(saga_id)
+            case Deliverance():
+                self.outcomes.setdefault(effect.saga_id, effect)
+            case QueueHead():
+                return Backlog(len(self._queue))
+            case _:
+                raise TypeError(f"unknown effect {effect!r}")
+        return True
+
+    def _deliver(self, message: Message) -> None:
+        if message.plain:
+            self._deliver_plain(message)
+            return
+        held = self.host.engine.claim(
+            message.saga_id,
+            message.kind,
+            message.step,
+            message.attempt,
+            delivery=ids.fresh_id(),
+            queue=message.queue,
+        )
+        if held is not None:
+            self._attempt(held)
+
+    def _attempt(self, held: Assignment) -> None:
+        self.path.append(held)
+        worker = workers.workers()[held.worker]
+        engine, limit = self.host.engine, self._settings.max_result_bytes
+        try:
+            for fault in self.faults:
+                fault(held)
+            result = perform(worker, held, _Leases(self.host), limit=limit)
+        except Exception as error:  # noqa: BLE001 - every error of a worker is an outcome
+            engine.fail(held, verdict_of(error, held.kind), go_on=False)
+        else:
+            engine.succeed(held, result, go_on=False)
+
+    def _deliver_plain(self, message: Message) -> None:
+        result = self._app.tasks[message.task].apply(
+            message.args, message.kwargs, task_id=message.task_id, throw=False
+        )
+        engine = self.host.engine
+        if result.successful():
+            value = result.result if isinstance(result.result, dict) else {"value": result.result}
+            text = self._check_input(value, self._settings.max_result_bytes)
+            engine.plain_ended(message.saga_id, message.task_id, text)
+            return
+        error = result.result
+        verdict = verdict_of(error, message.kind) if isinstance(error, BaseException) else None
+        verdict = verdict or Verdict(Failure("TaskFailed", str(error)))
+        engine.fail_delivery(message.saga_id, message.task_id, verdict, decide=True)
+
+
+class _Leases:
+    """Leases never run out here; notes are kept as they are everywhere."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def is_lost(self, held: Assignment) -> bool:
+        return False
+
+    def note(self, held: Assignment, field: str, value: Any) -> bool:
+        import json
+
+        notes = {held.nonce: {f"{field}:{held.step}": json.dumps(value)}}
+        return not self._host.engine.renew([held], notes)
+
+
+def _in_process_redis() -> Any:
+    try:
+        import fakeredis
+    except ImportError as error:
+        raise NoServer(
+            "task_always_eager runs on fakeredis: pip install 'multiagents[testing]'"
+        ) from error
+    return fakeredis.FakeRedis(server=fakeredis.FakeServer())

@@ -1,0 +1,104 @@
+"""How does a worker process reach the coordinator?
+
+`StoreEngine` is `core.ports.Engine` over the sync edge: what `worker_sdk` is handed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from multiagents.core.clock import Clock
+from multiagents.core.entries import Failed, Report, Succeeded
+from multiagents.core.ports import Assignment, Verdict
+from multiagents.core.states import Kind
+from multiagents.orchestrator.coordinator import Continuation, Coordinator
+from multiagents.orchestrator.outbox import Nudge
+from multiagents.storage import sagas as store
+from multiagents.storage.calls import Flow, ask
+from multiagents.storage.client import Edge
+
+
+class StoreEngine:
+    """Claims, reports and renews through Redis."""
+
+    def __init__(self, coordinator: Coordinator, edge: Edge, clock: Clock) -> None:
+        self._coordinator = coordinator
+        self._edge = edge
+        self._clock = clock
+
+    def claim(
+        self, saga_id: str, kind: Kind, step: str, attempt: int, *, delivery: str, queue: str
+    ) -> Assignment | None:
+        """Begin an attempt; None if it is no longer to be done."""
+        flow = self._coordinator.claim(saga_id, kind, step, attempt, delivery=delivery, queue=queue)
+        return self._edge.run(flow)
+
+    def succeed(self, done: Assignment, result: str, *, go_on: bool) -> Assignment | None:
+        """Report a result; perhaps the next attempt, claimed already."""
+        entry = Succeeded(self._clock.now_ms(), done.kind, done.step, done.attempt, done.nonce)
+        return self._edge.run(self._report(done, entry, result, go_on))
+
+    def fail(self, done: Assignment, verdict: Verdict, *, go_on: bool) -> Assignment | None:
+        """Report a failure; likewise."""
+        return self._edge.run(self._report(done, self._failed(done, verdict), None, go_on))
+
+    def _failed(self, done: Any, verdict: Verdict) -> Failed:
+        return Failed(
+            self._clock.now_ms(),
+            done.kind,
+            done.step,
+            done.attempt,
+            done.nonce,
+            error=verdict.failure,
+            outcome=verdict.outcome,
+            retryable=verdict.retryable,
+            retry_after_ms=verdict.retry_after_ms,
+        )
+
+    def _report(
+        self, done: Assignment, entry: Report, result: str | None, go_on: bool
+    ) -> Flow[Assignment | None]:
+        if not self._coordinator.settings.continuation:
+            keys = self._coordinator.keys(done.saga_id)
+            yield from ask(store.report(keys, entry, result=result))
+            yield Nudge(done.saga_id)
+            return None
+        going = Continuation(done.queue, done.delivery, done, result) if go_on else None
+        return (
+            yield from self._coordinator.report(done.saga_id, entry, result=result, go_on=going)
+        )
+
+    def renew(self, held: list[Assignment], notes: dict[str, dict[str, str]]) -> list[Assignment]:
+        """Renew leases in one round trip; return those that are lost.
+
+        Raises the store's error if it could not be asked: nothing is known then.
+        """
+        calls = [self._coordinator.renewal(one, notes.get(one.nonce, {})) for one in held]
+        replies = self._edge.many(calls)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return [one for one, renewed in zip(held, replies, strict=True) if not renewed]
+
+    def fail_delivery(self, saga_id: str, delivery: str, verdict: Verdict, *, decide: bool) -> bool:
+        """Report the failure of whatever a Celery delivery holds; False if it holds nothing.
+
+        Without ``decide`` it is only written down, and a sweep decides at once (E14, E20).
+        """
+        flow = self._coordinator.log_failure(
+            saga_id, delivery, lambda held: self._failed(held, verdict)
+        )
+        found = self._edge.run(flow)
+        if found and decide:
+            self._edge.run(self._coordinator.coordinate(saga_id))
+        return found
+
+    def plain_ended(self, saga_id: str, task_id: str, result: str) -> None:
+        """Report what a plain task, claimed on its behalf, has returned (JSON)."""
+        self._edge.run(self._plain_ended(saga_id, task_id, result))
+
+    def _plain_ended(self, saga_id: str, task_id: str, result: str) -> Flow[None]:
+        for held in (yield from self._coordinator.held(saga_id, task_id)):
+            now_ms = self._clock.now_ms()
+            entry = Succeeded(now_ms, held.kind, held.step, held.attempt, held.nonce)
+            yield from self._coordinator.report(saga_id, entry, result=result)

@@ -1,0 +1,48 @@
+"""What belongs together to move sagas over one store?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from multiagents.core.clock import Clock
+from multiagents.core.settings import Settings
+from multiagents.orchestrator.catalog import Catalog
+from multiagents.orchestrator.coordinator import Coordinator
+from multiagents.orchestrator.engine import StoreEngine
+from multiagents.orchestrator.service import CheckInput, SagaService
+from multiagents.orchestrator.sweeper import Sweeper
+from multiagents.storage.client import Edge
+
+
+class Host:
+    """One store, one clock, and everything that works over them."""
+
+    def __init__(
+        self,
+        edge: Edge,
+        *,
+        settings: Settings,
+        clock: Clock,
+        catalog: Catalog,
+        check_input: CheckInput,
+    ) -> None:
+        self.edge = edge
+        self.settings = settings
+        self.clock = clock
+        self.catalog = catalog
+        self.coordinator = Coordinator(settings=settings, clock=clock, directory=catalog)
+        self.engine = StoreEngine(self.coordinator, edge, clock)
+        self.sweeper = Sweeper(
+            self.coordinator, nobody_knows=catalog.nobody_knows, clock_ms=clock.now_ms
+        )
+        self.service = SagaService(
+            self.coordinator,
+            settings=settings,
+            clock=clock,
+            catalog=catalog,
+            check_input=check_input,
+        )
+
+    def call(self, operation: str, *args: Any, **kwargs: Any) -> Any:
+        """Run one of `service.OPERATIONS`."""
+        return self.edge.run(getattr(self.service, operation)(*args, **kwargs))

@@ -1,0 +1,326 @@
+"""How does Celery start and move sagas?
+
+Three tasks: ``multiagents.start_saga``, ``multiagents.coordinate`` (decide over a saga; also the
+``link`` of plain tasks) and ``multiagents.compensate`` (the ``link_error`` of every step).  And
+`Courier`, which carries out the effects that flows yield: it sends messages and delivers
+outcomes.  A task loads, calls, commits; no rule lives here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from celery import Celery, Task
+from celery.app.task import Context
+from celery.canvas import maybe_signature
+from celery.exceptions import Ignore
+from kombu.exceptions import KombuError
+from kombu.utils.json import dumps
+
+from multiagents.core import ids
+from multiagents.core.exceptions import SagaFailed
+from multiagents.core.names import COMPENSATE, COORDINATE, COORDINATOR_QUEUE, HEADER, START_SAGA
+from multiagents.core.states import SagaState
+from multiagents.orchestrator.outbox import Deliverance, Message, Nudge, Publish
+from multiagents.orchestrator.sweeper import Backlog, QueueHead
+
+log = structlog.get_logger(__name__)
+_CANVAS = ("chain", "chord", "group_id", "group_index", "root_id", "parent_id")
+_LATER = ("countdown", "eta")
+PRIORITY_STEPS = (0, 3, 6, 9)
+"""kombu's lists on Redis: a message of priority p lies in the list of the step at or below p."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What the tasks call; `bootstrap` makes them."""
+
+    start: Callable[..., str]
+    """``start(workflow, input, idempotency_key=, task_id=, canvas=)`` -> saga id."""
+    coordinate: Callable[[str], None]
+    plain_ended: Callable[[str, str, Any], None]
+    """A plain task's link: saga id, its task id, what it returned."""
+    failed: Callable[[str, str, BaseException | None], None]
+    """An errback: saga id, delivery, error (None: not known)."""
+    eager: Callable[..., Any]
+    """Runs a saga to its end in this process and returns an EagerResult."""
+
+
+class StartSaga(Task):  # type: ignore[misc]  # celery has no types
+    """``start_saga.delay(name, input, idempotency_key=None)``: the saga is recorded at once.
+
+    No message is sent for the start itself; the first steps are.  The AsyncResult resolves to the
+    saga's outcome.
+    """
+
+    name = START_SAGA
+    hooks: Hooks
+    ignore_result = False
+
+    def run(self, workflow: Any, input: Any = None, idempotency_key: str | None = None) -> None:  # noqa: A002
+        """Start from a message: ``send_task`` by name, ``countdown``, ``eta``."""
+        request = self.request
+        canvas = {
+            "callbacks": request.callbacks,
+            "errbacks": request.errbacks,
+            "group_id": request.group,
+            **{n: request.get(n) for n in _CANVAS if n != "group_id"},
+        }
+        workflow, given = _in_order(workflow, input)
+        self.hooks.start(
+            workflow,
+            given,
+            idempotency_key=idempotency_key,
+            task_id=request.id,
+            canvas=_plain(canvas),
+        )
+        raise Ignore
+
+    def apply_async(
+        self,
+        args: Any = None,
+        kwargs: Any = None,
+        task_id: str | None = None,
+        producer: Any = None,
+        link: Any = None,
+        link_error: Any = None,
+        **options: Any,
+    ) -> Any:
+        """Record the saga, then send its first steps."""
+        if any(options.get(name) for name in _LATER):
+            return super().apply_async(
+                args,
+                kwargs,
+                task_id=task_id,
+                producer=producer,
+                link=link,
+                link_error=link_error,
+                **options,
+            )
+        call = _arguments(*(args or ()), **(kwargs or {}))
+        if self.app.conf.task_always_eager:
+            return self.hooks.eager(**call, task_id=task_id)
+        task_id = task_id or ids.fresh_id()
+        canvas = {
+            "callbacks": _listed(link),
+            "errbacks": _listed(link_error),
+            **{name: options.get(name) for name in _CANVAS},
+        }
+        self.hooks.start(**call, task_id=task_id, canvas=_plain(canvas))
+        return self.AsyncResult(task_id)
+
+
+def _arguments(
+    workflow: Any,
+    input: Any = None,  # noqa: A002 - the public name of the argument
+    *,
+    idempotency_key: str | None = None,
+) -> dict[str, Any]:
+    workflow, given = _in_order(workflow, input)
+    return {"workflow": workflow, "input": given, "idempotency_key": idempotency_key}
+
+
+def _in_order(workflow: Any, given: Any) -> tuple[Any, Any]:
+    """A canvas puts the result of the task before it first: ``(result, "order")``."""
+    swapped = isinstance(given, str) and not isinstance(workflow, str)
+    return (given, workflow) if swapped else (workflow, given)
+
+
+def _listed(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _plain(canvas: dict[str, Any]) -> dict[str, Any]:
+    """A canvas without its empty parts, as JSON-safe data."""
+    kept = {name: value for name, value in canvas.items() if value}
+    text: str = dumps(kept)  # type: ignore[no-untyped-call]  # kombu has no types
+    plain: dict[str, Any] = json.loads(text)
+    return plain if kept.keys() - {"root_id", "parent_id"} else {}
+
+
+def install(app: Celery, hooks: Hooks) -> Any:
+    """Register the engine's tasks with an app; return its ``start_saga``."""
+
+    def coordinate(result: Any = None, *, saga_id: str, task_id: str | None = None) -> None:
+        """Decide over a saga; as a plain task's link, first log that it returned."""
+        if task_id is None:
+            hooks.coordinate(saga_id)
+        else:
+            hooks.plain_ended(saga_id, task_id, result)
+
+    def compensate(request: Any, exc: Any = None, *what: Any) -> None:
+        """Log that an attempt failed, and begin what follows; inline in the tracer.
+
+        Called as ``(request, exc, traceback, saga, …)``, or by message ``(task_id, saga, …)``
+        from a worker that does not know this task.
+        """
+        if isinstance(request, str):
+            hooks.failed(str(exc), request, None)
+        else:
+            hooks.failed(what[1], request.id, exc)
+
+    options = {"shared": False, "ignore_result": True}
+    app.task(coordinate, name=COORDINATE, **options)
+    app.task(compensate, name=COMPENSATE, **options)
+    start = type("StartSaga", (StartSaga,), {"hooks": hooks})()
+    return app.register_task(start)
+
+
+class Courier:
+    """Carries out the effects of flows through a Celery app."""
+
+    def __init__(self, app: Celery) -> None:
+        self.app = app
+
+    def __call__(self, effect: Any) -> Any:
+        """Perform one effect and return its reply."""
+        match effect:
+            case Publish():
+                return self._publish(effect)
+            case Deliverance():
+                return self._deliver(effect)
+            case QueueHead():
+                return self._look(effect)
+            case Nudge():
+                return self._nudge(effect)
+        raise TypeError(f"unknown effect {effect!r}")
+
+    # ---- messages ----
+
+    def _publish(self, effect: Publish) -> bool:
+        try:
+            with self.app.producer_or_acquire() as producer:
+                for message in effect.messages:
+                    self._send(message, producer)
+        except (KombuError, OSError) as error:
+            # Recorded in the outbox with a time at which a sweep looks again: not lost.
+            log.warning("not sent, a sweep will", error=type(error).__name__)
+            return False
+        return True
+
+    def _send(self, message: Message, producer: Any) -> None:
+        options: dict[str, Any] = {"producer": producer, "headers": message.headers}
+        if message.queue:
+            options["queue"] = message.queue
+        if message.priority is not None:
+            options["priority"] = message.priority
+        errback = self._signature(COMPENSATE, args=message.signature)
+        if message.plain:
+            link = self._signature(
+                COORDINATE, kwargs={"saga_id": message.saga_id, "task_id": message.task_id}
+            )
+            self.app.send_task(
+                message.task,
+                message.args,
+                message.kwargs,
+                task_id=message.task_id,
+                link=[link],
+                link_error=[errback],
+                **options,
+            )
+            return
+        task_id = ids.derived_id(message.saga_id, message.kind, message.step, message.attempt)
+        self.app.send_task(
+            message.task,
+            message.signature,
+            task_id=task_id,
+            link_error=[errback],
+            ignore_result=True,
+            **options,
+        )
+
+    def _signature(self, name: str, args: Any = (), kwargs: Any = None) -> Any:
+        options = {"queue": COORDINATOR_QUEUE}
+        return self.app.signature(name, args=tuple(args), kwargs=kwargs or {}, options=options)
+
+    def _nudge(self, effect: Nudge) -> bool:
+        try:
+            self._signature(COORDINATE, kwargs={"saga_id": effect.saga_id}).apply_async()
+        except (KombuError, OSError) as error:
+            log.warning("not sent, a sweep will", error=type(error).__name__)
+            return False
+        return True
+
+    # ---- looking into a queue ----
+
+    def _look(self, effect: QueueHead) -> Backlog:
+        """The length of a queue and the age of its head, on Redis brokers (E10)."""
+        with self.app.connection_for_read() as connection:
+            channel = connection.default_channel
+            if connection.transport.driver_type != "redis":
+                return Backlog(None)
+            queue = channel._q_for_pri(effect.queue, _step_of(channel, effect.priority))
+            with channel.conn_or_acquire() as client:
+                length, head = int(client.llen(queue)), client.lindex(queue, -1)
+        return Backlog(length, _sent_ms(head) if head else None)
+
+    # ---- outcomes ----
+
+    def _deliver(self, effect: Deliverance) -> bool:
+        for task_id, canvas in effect.waiting.items():
+            self._deliver_one(effect, task_id, canvas)
+        return True
+
+    def _deliver_one(self, effect: Deliverance, task_id: str, canvas: dict[str, Any]) -> None:
+        request = _context(task_id, canvas)
+        backend = self.app.backend
+        if effect.state == SagaState.COMPLETED:
+            backend.mark_as_done(task_id, effect.result, request=request)
+            self._go_on(canvas, effect.result)
+            return
+        error = SagaFailed(**effect.failure)
+        if effect.state == SagaState.CANCELLED:
+            backend.mark_as_revoked(task_id, str(error), request=request)
+        else:
+            backend.mark_as_failure(task_id, error, request=request, call_errbacks=False)
+        self._call_errbacks(canvas, request, error)
+
+    def _go_on(self, canvas: dict[str, Any], result: Any) -> None:
+        """What Celery's tracer does after a success: callbacks, then the rest of the chain."""
+        options = {n: canvas[n] for n in ("root_id", "parent_id") if canvas.get(n)}
+        for callback in canvas.get("callbacks") or ():
+            maybe_signature(callback, app=self.app).apply_async((result,), **options)
+        chain = list(canvas.get("chain") or ())
+        if chain:
+            following = maybe_signature(chain.pop(), app=self.app)
+            following.apply_async((result,), chain=chain, **options)
+
+    def _call_errbacks(self, canvas: dict[str, Any], request: Any, error: SagaFailed) -> None:
+        if canvas.get("errbacks"):
+            self.app.backend._call_task_errbacks(request, error, None)
+
+
+def _context(task_id: str, canvas: dict[str, Any]) -> Any:
+    return Context(
+        id=task_id,
+        task=START_SAGA,
+        args=[],
+        kwargs={},
+        errbacks=canvas.get("errbacks") or [],
+        callbacks=canvas.get("callbacks"),
+        chain=canvas.get("chain"),
+        chord=canvas.get("chord"),
+        group=canvas.get("group_id"),
+        group_index=canvas.get("group_index"),
+        root_id=canvas.get("root_id") or task_id,
+        parent_id=canvas.get("parent_id"),
+        delivery_info={},
+    )
+
+
+def _step_of(channel: Any, priority: int | None) -> int:
+    steps: list[int] = list(getattr(channel, "priority_steps", PRIORITY_STEPS))
+    return max((step for step in steps if step <= (priority or 0)), default=0)
+
+
+def _sent_ms(raw: bytes) -> int | None:
+    """When an engine message was sent; None for a foreign one."""
+    headers = json.loads(raw).get("headers") or {}
+    mark = headers.get(HEADER)
+    return int(mark[5]) if isinstance(mark, list) and len(mark) > 5 else None

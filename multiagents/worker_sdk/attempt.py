@@ -1,0 +1,80 @@
+"""How does a claimed attempt become a call of its function?
+
+From the assignment's JSON to a `Context`, through `run.execute`, to the JSON of the result; and
+from an exception to what it means for the step.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from multiagents.core.exceptions import LeaseLost, NonRetryableError, WorkerExecutionError
+from multiagents.core.ports import Assignment, Verdict
+from multiagents.core.states import Kind
+from multiagents.worker_sdk.context import Context, build_data
+from multiagents.worker_sdk.leases import LeaseKeeper
+from multiagents.worker_sdk.registry import Worker
+from multiagents.worker_sdk.run import classify, execute, undo_refused
+from multiagents.worker_sdk.validation import to_json
+
+
+def perform(worker: Worker, held: Assignment, leases: LeaseKeeper, *, limit: int) -> str:
+    """Run the function for an attempt and return its result as JSON, at most ``limit`` bytes.
+
+    Raises whatever the function raises, InvalidResult, or LeaseLost.
+    """
+    context = context_of(held, leases)
+    result = execute(worker, context, token=held.nonce, timeout_s=held.timeout_s)
+    if leases.is_lost(held):
+        raise LeaseLost(f"step {held.step!r} ran on after its lease was lost")
+    if held.kind is Kind.UNDO:
+        refusal = undo_refused(result)
+        if refusal is not None:
+            raise WorkerExecutionError(refusal)
+    return to_json(result, what=f"result of {worker.name!r}", limit=limit)
+
+
+def context_of(held: Assignment, leases: LeaseKeeper) -> Context:
+    """What the function receives."""
+    results = {step: json.loads(text) for step, text in held.results.items()}
+    own = json.loads(held.step_result) if held.step_result else None
+    layers = list(results.values())
+    if isinstance(own, dict):
+        layers.append(own)
+
+    def heartbeat(progress: float | None, note: str) -> None:
+        _keep(leases, held, "p", {"progress": progress, "note": note})
+
+    def checkpoint(value: Any) -> None:
+        _keep(leases, held, "k", value)
+
+    return Context(
+        build_data(json.loads(held.input), layers),
+        transaction_id=held.saga_id,
+        correlation_id=held.meta.get("correlation_id", held.saga_id),
+        workflow=held.workflow,
+        step=held.step,
+        attempt=held.attempt,
+        idempotency_key=held.idempotency_key,
+        results=results,
+        checkpoint_value=json.loads(held.checkpoint) if held.checkpoint else None,
+        step_result=own,
+        step_idempotency_key=held.step_idempotency_key,
+        error=held.error.to_dict() if held.error else None,
+        on_heartbeat=heartbeat,
+        on_checkpoint=checkpoint,
+    )
+
+
+def _keep(leases: LeaseKeeper, held: Assignment, field: str, value: Any) -> None:
+    if not leases.note(held, field, value):
+        raise LeaseLost(f"step {held.step!r}: its lease is lost, another attempt may have begun")
+
+
+def verdict_of(error: BaseException, kind: Kind) -> Verdict:
+    """What an exception means; a compensation is retried unless it says that it is no use."""
+    verdict = classify(error)
+    if kind is Kind.UNDO and not isinstance(error, NonRetryableError):
+        return Verdict(verdict.failure, verdict.outcome, True, verdict.retry_after_ms)
+    return verdict

@@ -1,0 +1,145 @@
+"""Who keeps a running step alive, and who stops it?
+
+One daemon thread per process renews the leases of all attempts that run in it, at a third of the
+lease, and watches their time-outs.  A lease that cannot be renewed is lost: another attempt may
+have begun, so the attempt is cancelled where that is possible, and its report changes nothing.
+
+A time-out ends an ``async`` worker by cancellation (see `run`); a plain function under prefork
+by first raising SoftTimeLimitExceeded in it, and then by ending its process; in the other pools
+a thread cannot be ended, so its lease simply is not renewed past the deadline.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+from multiagents.core.clock import Clock
+from multiagents.core.ports import Assignment, Engine
+
+GRACE_MS = 1000
+"""How long a function may take to clean up after its soft time limit."""
+
+log = structlog.get_logger(__name__)
+
+
+class LeaseKeeper:
+    """Renews what this process has claimed.  Starts its thread with the first lease."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        clock: Clock,
+        lease_ms: int,
+        cancel: Callable[[str], bool],
+        on_timeout: Callable[[Assignment], None],
+        can_kill: bool,
+    ) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._lease_ms = lease_ms
+        self._cancel = cancel
+        self._on_timeout = on_timeout
+        self._can_kill = can_kill
+        self._held: dict[str, Assignment] = {}
+        self._notes: dict[str, dict[str, str]] = {}
+        self._lost: set[str] = set()
+        self._softened: set[str] = set()
+        self._renewed_ms = 0
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def hold(self, held: Assignment) -> None:
+        """Keep this attempt's lease until `release`."""
+        with self._lock:
+            self._held[held.nonce] = held
+            if self._thread is None:
+                self._renewed_ms = self._clock.now_ms()
+                self._thread = threading.Thread(
+                    target=self._run, name="multiagents-leases", daemon=True
+                )
+                self._thread.start()
+        if held.deadline_ms:
+            self._wake.set()
+
+    def release(self, held: Assignment) -> None:
+        """The attempt is reported (or given up)."""
+        with self._lock:
+            self._held.pop(held.nonce, None)
+            self._notes.pop(held.nonce, None)
+            self._lost.discard(held.nonce)
+            self._softened.discard(held.nonce)
+
+    def is_lost(self, held: Assignment) -> bool:
+        """Whether the lease was refused renewal."""
+        return held.nonce in self._lost
+
+    def note(self, held: Assignment, field: str, value: Any) -> bool:
+        """Store progress or a checkpoint now, renewing the lease; False if it is lost."""
+        notes = {held.nonce: {f"{field}:{held.step}": json.dumps(value)}}
+        if self._engine.renew([held], notes):
+            self._lose(held)
+            return False
+        return True
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait(self._pause_s())
+            self._wake.clear()
+            try:
+                self._tick()
+            except Exception as error:  # noqa: BLE001 - the thread must outlive a server's absence
+                log.warning("leases not renewed", error=type(error).__name__)
+
+    def _pause_s(self) -> float:
+        """Until the next renewal or time-out; with nothing held, until there is."""
+        with self._lock:
+            deadlines = [held.deadline_ms for held in self._held.values() if held.deadline_ms]
+            if not self._held:
+                return self._lease_ms / 1000
+        now_ms = self._clock.now_ms()
+        wait_ms = self._lease_ms / 3
+        for deadline_ms in deadlines:
+            until = deadline_ms - now_ms
+            wait_ms = min(wait_ms, until if until > 0 else GRACE_MS / 4)
+        return max(0.02, wait_ms / 1000)
+
+    def _tick(self) -> None:
+        now_ms = self._clock.now_ms()
+        with self._lock:
+            held = list(self._held.values())
+        for attempt in held:
+            if attempt.deadline_ms and now_ms >= attempt.deadline_ms:
+                self._time_out(attempt, now_ms)
+        if held and now_ms - self._renewed_ms >= self._lease_ms / 3:
+            self._renewed_ms = now_ms
+            for attempt in self._engine.renew(held, {}):
+                self._lose(attempt)
+
+    def _lose(self, attempt: Assignment) -> None:
+        with self._lock:
+            if attempt.nonce not in self._held or attempt.nonce in self._lost:
+                return
+            self._lost.add(attempt.nonce)
+        log.warning("lease lost", saga=attempt.saga_id, step=attempt.step, attempt=attempt.attempt)
+        self._cancel(attempt.nonce)
+
+    def _time_out(self, attempt: Assignment, now_ms: int) -> None:
+        self._cancel(attempt.nonce)
+        if not self._can_kill:
+            return
+        if attempt.nonce not in self._softened:
+            self._softened.add(attempt.nonce)
+            # billiard's children raise SoftTimeLimitExceeded in the running function on this.
+            os.kill(os.getpid(), signal.SIGUSR1)
+        elif now_ms >= attempt.deadline_ms + GRACE_MS:
+            self._on_timeout(attempt)
+            os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,226 @@
+"""How does Celery run a worker function?
+
+Every worker is a Celery task of its own name, so that Flower and ``celery inspect`` speak the
+user's words.  A message names an attempt; the task claims it, runs the function inside Celery's
+own tracer, and reports afterwards, outside the tracer: an error of the engine never looks like
+an error of the function.  A failure is reported by the errback `multiagents.compensate`, which
+the tracer calls inline.
+
+When a report brings the next attempt, claimed already, it is traced right here, as a task with
+an id, events and run time of its own, without a message (E14).
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from celery import Task
+from celery.exceptions import Ignore
+
+from multiagents.core import ids
+from multiagents.core.names import COMPENSATE
+from multiagents.core.ports import Assignment, Engine, Verdict
+from multiagents.core.states import Kind
+from multiagents.worker_sdk.leases import LeaseKeeper
+from multiagents.worker_sdk.registry import Worker
+
+
+@dataclass(slots=True)
+class Process:
+    """What the tasks of one process share; made anew after a fork."""
+
+    engine: Engine
+    leases: LeaseKeeper
+    perform: Callable[[Worker, Assignment, LeaseKeeper], str]
+    verdict_of: Callable[[BaseException, Kind], Verdict]
+    persist: Callable[[Callable[[], Any]], Any]
+    """Repeats a report until the store has answered it."""
+    slice_s: float
+    slice_steps: int
+    stopping: Callable[[], bool]
+
+
+class _Slot(threading.local):
+    """What passes between a task's body, its errback and the loop around the tracer."""
+
+    held: Assignment | None = None
+    result: str | None = None
+    following: Assignment | None = None
+    go_on: bool = False
+
+
+slot = _Slot()
+
+
+class WorkerTask(Task):  # type: ignore[misc]  # celery has no types
+    """One worker function as a Celery task."""
+
+    abstract = True
+    ignore_result = True
+    typing = False
+    worker: Worker
+    process_of: Callable[[], Process]
+
+    _inner: Any = None
+
+    @property
+    def __trace__(self) -> Any:
+        """What Celery calls to run a message: its tracer, and then whatever may follow."""
+        return None if self._inner is None else self._trace
+
+    @__trace__.setter
+    def __trace__(self, tracer: Any) -> None:
+        self._inner = tracer
+
+    def run(self, saga_id: str, kind: str, step: str, attempt: int) -> Any:
+        """Do one attempt; called inside the tracer."""
+        process = self.process_of()
+        held = slot.following
+        slot.following = None
+        if held is None:
+            held = process.engine.claim(
+                saga_id,
+                Kind(kind),
+                step,
+                int(attempt),
+                delivery=self.request.id,
+                queue=_queue(self.request),
+            )
+            if held is None:
+                raise Ignore
+        slot.held = held
+        process.leases.hold(held)
+        slot.result = process.perform(self.worker, held, process.leases)
+        return json.loads(slot.result)
+
+    def _trace(self, uuid: str, args: Any, kwargs: Any, request: Any) -> Any:
+        """Celery's tracer for this message, then the attempts that its reports bring."""
+        slot.held = slot.result = slot.following = None
+        slot.go_on = True
+        process = self.process_of()
+        ends_at = time.monotonic() + process.slice_s
+        outcome = self._inner(uuid, args, kwargs, request)
+        following = _report_success(process) or _taken_following()
+        for count in range(1, process.slice_steps + 1):
+            if following is None:
+                break
+            slot.go_on = (
+                count < process.slice_steps
+                and time.monotonic() < ends_at
+                and not process.stopping()
+            )
+            following = self._trace_following(process, following, request)
+        return outcome
+
+    def _trace_following(
+        self, process: Process, held: Assignment, request: Any
+    ) -> Assignment | None:
+        task = self.app.tasks[held.worker]
+        task_id = ids.derived_id(held.saga_id, held.kind, held.step, held.attempt)
+        args = [held.saga_id, held.kind.value, held.step, held.attempt]
+        slot.held = slot.result = None
+        slot.following = held
+        events = _Events(task, task_id, request, args)
+        events.started()
+        began = time.monotonic()
+        followed = _request(request, task_id, task.name, args)
+        result = task._inner(task_id, args, {}, followed)
+        events.ended(result, time.monotonic() - began)
+        slot.following = None if slot.following is held else slot.following
+        return _report_success(process) or _taken_following()
+
+
+def _request(outer: Any, task_id: str, name: str, args: list[Any]) -> dict[str, Any]:
+    """The request of a continued attempt; it carries the same errback as a message would."""
+    errback = {
+        "task": COMPENSATE,
+        "args": args,
+        "kwargs": {},
+        "options": {},
+        "subtask_type": None,
+        "immutable": False,
+    }
+    info = outer.get("delivery_info") or {}
+    return {
+        "id": task_id,
+        "task": name,
+        "root_id": outer.get("root_id") or task_id,
+        "parent_id": outer.get("id"),
+        "args": args,
+        "kwargs": {},
+        "hostname": outer.get("hostname"),
+        "delivery_info": dict(info),
+        "errbacks": [errback],
+        "callbacks": None,
+        "ignore_result": True,
+        "is_eager": False,
+    }
+
+
+def _queue(request: Any) -> str:
+    info = request.delivery_info or {}
+    return str(info.get("routing_key") or "")
+
+
+def _taken_following() -> Assignment | None:
+    following, slot.following = slot.following, None
+    return following
+
+
+def _report_success(process: Process) -> Assignment | None:
+    held, result = slot.held, slot.result
+    if held is None or result is None:
+        return None
+    slot.held = slot.result = None
+    go_on = slot.go_on
+    try:
+        return process.persist(lambda: process.engine.succeed(held, result, go_on=go_on))  # type: ignore[no-any-return]
+    finally:
+        process.leases.release(held)
+
+
+def report_failure(process: Process, error: BaseException) -> bool:
+    """Report that the attempt in this thread has failed; False if this thread has none."""
+    held = slot.held
+    if held is None:
+        return False
+    slot.held = slot.result = None
+    go_on = slot.go_on
+    verdict = process.verdict_of(error, held.kind)
+    try:
+        slot.following = process.persist(lambda: process.engine.fail(held, verdict, go_on=go_on))
+    finally:
+        process.leases.release(held)
+    return True
+
+
+class _Events:
+    """Sends the events of a continued attempt: the main process knows nothing of it."""
+
+    def __init__(self, task: Any, task_id: str, request: Any, args: list[Any]) -> None:
+        self._on = bool(task.app.conf.worker_send_task_events)
+        self._task, self._id, self._args = task, task_id, args
+        self._hostname = request.get("hostname")
+
+    def started(self) -> None:
+        if self._on:
+            self._send("task-received", name=self._task.name, args=repr(self._args), kwargs="{}")
+            self._send("task-started")
+
+    def ended(self, outcome: Any, seconds: float) -> None:
+        if not self._on:
+            return
+        value, failed = outcome[0], outcome[1]
+        if failed is None:
+            self._send("task-succeeded", result=repr(value)[:200], runtime=seconds)
+        else:
+            self._send("task-failed", exception=repr(getattr(failed, "retval", "")))
+
+    def _send(self, kind: str, **fields: Any) -> None:
+        with self._task.app.events.default_dispatcher(hostname=self._hostname) as dispatcher:
+            dispatcher.send(kind, uuid=self._id, **fields)
