@@ -21,7 +21,7 @@ from multiagents.celery_app import make_app
 from multiagents.core.clock import Clock, SystemClock
 from multiagents.core.entries import Failure
 from multiagents.core.names import DEFAULT_QUEUES, HEADER
-from multiagents.core.ports import Assignment, Verdict, WorkerInfo
+from multiagents.core.ports import Assignment, Verdict
 from multiagents.core.settings import Settings, get_settings
 from multiagents.core.states import Kind
 from multiagents.eager import EagerRunner
@@ -47,10 +47,6 @@ LOST = (WorkerLostError, TimeLimitExceeded)
 """What a worker's main process reports of a child; there only one write is allowed (E20)."""
 
 
-def _input_json(given: Any, limit: int) -> str:
-    return to_json(check_input(given, limit), what="input", limit=limit)
-
-
 class Runtime:
     """The engine as one Celery app hosts it."""
 
@@ -66,9 +62,9 @@ class Runtime:
             settings=settings,
             clock=self.clock,
             catalog=self.catalog,
-            check_input=_input_json,
+            check_input=check_input,
         )
-        self.eager = EagerRunner(app, settings, self.catalog, _input_json)
+        self.eager = EagerRunner(app, settings, self.catalog, check_input)
         self.start_saga = install(app, self._hooks())
         self.stopping = threading.Event()
         self._process: tuple[int, Process] | None = None
@@ -84,8 +80,7 @@ class Runtime:
 
     def add_worker(self, worker: Worker) -> None:
         """Make a Celery task of a worker function, under its own name."""
-        info = WorkerInfo(worker.name, worker.home_queue, worker.timeout_s, worker.retry)
-        self.catalog.add_local(info)
+        self.catalog.add_local(worker.info)
         attributes = {
             "name": worker.name,
             "worker": worker,
@@ -198,9 +193,10 @@ def _make_step(runtime: Runtime) -> type:
 
         def __init__(self, parent: Any, **_: Any) -> None:
             self.thread: SweeperThread | None = None
+            # Before the pool forks: its children claim in this worker's name.
+            runtime.host.coordinator.hostname = parent.hostname
 
         def start(self, parent: Any) -> None:
-            runtime.host.coordinator.hostname = parent.hostname
             queues = list(parent.app.amqp.queues.consume_from)
             self.thread = runtime.sweeper_thread(parent.hostname, lambda: queues)
             self.thread.start()

@@ -336,7 +336,18 @@ def replay(
 def _event(entry: Entry) -> dict[str, Any]:
     kind = getattr(entry, "kind", None)
     prefix = {None: "", Kind.RUN: "step_", Kind.UNDO: "undo_"}[kind]
-    known = {"at_ms", "kind", "step", "attempt", "worker", "nonce", "retry", "token", "request"}
+    known = {
+        "at_ms",
+        "type",
+        "kind",
+        "step",
+        "attempt",
+        "worker",
+        "nonce",
+        "retry",
+        "token",
+        "request",
+    }
     rest = {
         name: getattr(entry, name)
         for name in entry.__dataclass_fields__

@@ -7,19 +7,28 @@ from an exception to what it means for the step.
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Protocol
 
 from multiagents.core.exceptions import LeaseLost, NonRetryableError, WorkerExecutionError
 from multiagents.core.ports import Assignment, Verdict
 from multiagents.core.states import Kind
 from multiagents.worker_sdk.context import Context, build_data
-from multiagents.worker_sdk.leases import LeaseKeeper
 from multiagents.worker_sdk.registry import Worker
 from multiagents.worker_sdk.run import classify, execute, undo_refused
 from multiagents.worker_sdk.validation import to_json
 
 
-def perform(worker: Worker, held: Assignment, leases: LeaseKeeper, *, limit: int) -> str:
+class Leases(Protocol):
+    """What keeps an attempt alive while its function runs."""
+
+    def is_lost(self, held: Assignment) -> bool:
+        """Whether another attempt may have begun."""
+
+    def note(self, held: Assignment, field: str, value: Any) -> bool:
+        """Store progress (``p``) or a checkpoint (``k``) now; False if the lease is lost."""
+
+
+def perform(worker: Worker, held: Assignment, leases: Leases, *, limit: int) -> str:
     """Run the function for an attempt and return its result as JSON, at most ``limit`` bytes.
 
     Raises whatever the function raises, InvalidResult, or LeaseLost.
@@ -35,7 +44,7 @@ def perform(worker: Worker, held: Assignment, leases: LeaseKeeper, *, limit: int
     return to_json(result, what=f"result of {worker.name!r}", limit=limit)
 
 
-def context_of(held: Assignment, leases: LeaseKeeper) -> Context:
+def context_of(held: Assignment, leases: Leases) -> Context:
     """What the function receives."""
     results = {step: json.loads(text) for step, text in held.results.items()}
     own = json.loads(held.step_result) if held.step_result else None
@@ -61,13 +70,13 @@ def context_of(held: Assignment, leases: LeaseKeeper) -> Context:
         checkpoint_value=json.loads(held.checkpoint) if held.checkpoint else None,
         step_result=own,
         step_idempotency_key=held.step_idempotency_key,
-        error=held.error.to_dict() if held.error else None,
+        error=held.error,
         on_heartbeat=heartbeat,
         on_checkpoint=checkpoint,
     )
 
 
-def _keep(leases: LeaseKeeper, held: Assignment, field: str, value: Any) -> None:
+def _keep(leases: Leases, held: Assignment, field: str, value: Any) -> None:
     if not leases.note(held, field, value):
         raise LeaseLost(f"step {held.step!r}: its lease is lost, another attempt may have begun")
 

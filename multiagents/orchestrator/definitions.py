@@ -1,0 +1,135 @@
+"""How is a workflow read from JSON or YAML?
+
+The edge to files; what a document means is said in `document`.  YAML is read safely (plain data
+only), and a key that stands twice in one mapping is a mistake in both formats: the parsers would
+keep the last one, and a compensation that is silently dropped is found too late.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from multiagents.orchestrator.document import Reading, read
+from multiagents.orchestrator.graph import refuse
+from multiagents.orchestrator.schema import json_schema
+from multiagents.orchestrator.workflow import Workflow, to_plain
+
+__all__ = ["json_schema", "load_definition", "load_file", "load_folder", "to_plain"]
+
+SUFFIXES = (".json", ".yaml", ".yml")
+
+
+def load_definition(data: object) -> Workflow:
+    """The workflow that the data (as JSON gives it) describes.
+
+    Raises InvalidWorkflow with all mistakes together.
+    """
+    reading = read(data)
+    if reading.workflow is None:
+        raise refuse(f"workflow {reading.name!r}", reading.errors)
+    return reading.workflow
+
+
+def load_file(path: str | Path) -> Workflow:
+    """The one workflow of a ``.json``, ``.yaml`` or ``.yml`` file.
+
+    Raises InvalidWorkflow with all mistakes together, each with the file's name.
+    """
+    reading = _read_file(Path(path))
+    if reading.workflow is None:
+        raise refuse(str(path), reading.errors)
+    return reading.workflow
+
+
+def load_folder(path: str | Path) -> list[Workflow]:
+    """The workflows of all definition files in a folder, by file name; no subfolders.
+
+    Raises InvalidWorkflow with all mistakes of all files together.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise refuse(str(path), [f"{path}: is no folder; expected one with {_expected()} files"])
+    found = [
+        (file, _read_file(file))
+        for file in sorted(folder.iterdir())
+        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+    ]
+    errors = [error for _, reading in found for error in reading.errors] + _repeated(found)
+    if errors:
+        raise refuse(f"folder {path}", errors)
+    return [reading.workflow for _, reading in found if reading.workflow is not None]
+
+
+def _repeated(found: list[tuple[Path, Reading]]) -> list[str]:
+    """Workflow names that more than one file defines."""
+    first: dict[str, Path] = {}
+    errors = []
+    for file, reading in found:
+        if reading.workflow is None:
+            continue
+        owner = first.setdefault(reading.name, file)
+        if owner is not file:
+            errors.append(f"{file.name}: workflow {reading.name!r} stands in {owner.name} already")
+    return errors
+
+
+def _read_file(path: Path) -> Reading:
+    """The file's workflow, or its mistakes, each beginning with the file's name."""
+    try:
+        data = _parse(path)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        return Reading(path.name, errors=[f"{path.name}: cannot be read: {_reason(error)}"])
+    reading = read(data)
+    reading.errors = [f"{path.name}: {error}" for error in reading.errors]
+    return reading
+
+
+def _parse(path: Path) -> object:
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise ValueError(f"unknown kind of file; expected {_expected()}")
+    text = path.read_text(encoding="utf-8")
+    if suffix == ".json":
+        return json.loads(text, object_pairs_hook=_unique)
+    return yaml.load(text, Loader=_UniqueKeys)  # noqa: S506 - a SafeLoader
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise ValueError(f"key {key!r} stands twice in one object; keep one")
+    return dict(pairs)
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML's safe loader, refusing repeated keys."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key_node, _ in node.value:
+            if keys.count(key_node.value) > 1:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"key {key_node.value!r} stands twice in one mapping; keep one",
+                    problem_mark=key_node.start_mark,
+                )
+        return super().construct_mapping(node, deep=deep)
+
+
+def _reason(error: Exception) -> str:
+    """One line, with line and column where the parser knows them."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    return " ".join(str(error).split())
+
+
+def _expected() -> str:
+    return ", ".join(SUFFIXES)
