@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 from typing import Any
 
 from multiagents.core.events import Event
 from multiagents.event_bus.bus import Handler, Monitor
+from multiagents.event_bus.logger import structured
 
 
 class Deliverer:
@@ -28,7 +28,7 @@ class Deliverer:
     def log(self) -> Any:
         """A structlog logger, made on first use: importing structlog takes a tenth of a second."""
         if self._logger is None:
-            self._logger = _structured(self._given_logger)
+            self._logger = structured(self._given_logger, "multiagents.event_bus")
         return self._logger
 
     async def track(self, event: Event, stage: str) -> None:
@@ -92,23 +92,3 @@ def _about(event: Event) -> dict[str, str]:
         "transaction_id": event.transaction_id,
         "correlation_id": event.correlation_id,
     }
-
-
-def _structured(logger: Any) -> Any:
-    """``logger`` as a structlog logger; None: the standard logger ``multiagents.event_bus``."""
-    if logger is not None and not isinstance(logger, logging.Logger | logging.LoggerAdapter):
-        return logger
-    import structlog
-
-    return structlog.wrap_logger(
-        logger or logging.getLogger("multiagents.event_bus"),
-        processors=[structlog.stdlib.filter_by_level, _to_text],
-        wrapper_class=structlog.stdlib.BoundLogger,
-    )
-
-
-def _to_text(_: Any, __: str, fields: Any) -> tuple[tuple[str], dict[str, Any]]:
-    """The standard library's arguments for one line of text: the event, then its fields."""
-    exc_info = fields.pop("exc_info", None)
-    words = [str(fields.pop("event")), *(f"{name}={value}" for name, value in fields.items())]
-    return (" ".join(words),), {"exc_info": exc_info}
