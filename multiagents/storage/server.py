@@ -135,8 +135,8 @@ class EmbeddedServer:
             try:
                 if users.own():
                     self._end()
-                elif self._process is not None:
-                    _LEFT_TO_OTHERS.append(self._process)
+                else:
+                    self._disown()
             finally:
                 users.close()
         self._pid = self._process = None
@@ -340,14 +340,18 @@ class EmbeddedServer:
         with suppress(ProcessLookupError):  # it ended since we looked
             os.kill(self.pid, number)
 
+    def _disown(self) -> None:
+        """Leave the process to others.  A Popen without a return code would warn when dropped."""
+        if self._process is not None:
+            self._process.returncode = 0
+        self._process = None
+
     def _log_tail(self) -> str:
         lines = (self.data_dir / "server.log").read_text(errors="replace").splitlines()
         return "\n".join(lines[-LOG_LINES:])
 
 
 _IN_USE: WeakSet[EmbeddedServer] = WeakSet()
-_LEFT_TO_OTHERS: list[subprocess.Popen[bytes]] = []
-"""Kept because a Popen warns when it is dropped while its process runs."""
 
 
 def _forget_after_fork() -> None:
@@ -355,7 +359,8 @@ def _forget_after_fork() -> None:
     for server in list(_IN_USE):
         if server._users is not None:
             server._users.close()
-        server._users = server._process = None
+        server._users = None
+        server._disown()
     _IN_USE.clear()
 
 
