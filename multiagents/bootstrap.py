@@ -247,11 +247,11 @@ def _fence_plain_tasks(app: Celery, runtime: Runtime) -> None:
 def _consume_all_queues(instance: Any = None, options: Any = None, **_: Any) -> None:
     """Without ``-Q`` a worker consumes every queue that it knows a worker for."""
     runtime = _runtimes.get(id(getattr(instance, "app", None)))
-    if runtime is None or runtime.app is not app or (options or {}).get("queues"):
+    if runtime is None or (options or {}).get("queues"):
         return
     known = {*DEFAULT_QUEUES, *(worker.home_queue for worker in workers.workers().values())}
-    for queue in sorted(known):
-        instance.app.amqp.queues.add(queue)
+    queues = instance.app.amqp.queues
+    queues.select([*queues.consume_from, *sorted(known - set(queues.consume_from))])
 
 
 class Sagas:

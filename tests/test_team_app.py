@@ -1,0 +1,131 @@
+"""Does a team's own Celery app host sagas beside its tasks, unchanged?"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.processes import ROOT, Worker, environment
+
+pytestmark = pytest.mark.processes
+
+CLIENT = """
+import json
+from tests.support.team_app import app, start_saga
+{body}
+"""
+
+
+@pytest.fixture(scope="module")
+def team(server) -> Iterator[str]:
+    """A worker of the team's app, on a server of which only this module's sagas know."""
+    with Worker(server.url, "-c", "2", app="tests.support.team_app") as worker:
+        worker.wait_ready()
+        yield server.url
+
+
+def client(url: str, body: str) -> str:
+    """What a client script of the team prints."""
+    head = (
+        "from multiagents import attach, sagas\n"
+        "from tests.support import team_app\n"
+        "from tests.support.team_app import *\n"
+        "from multiagents import SagaFailed\n"
+        "runtime = attach(app)\nstart_saga = runtime.start_saga\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", head + body],
+        env=environment(url),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_plain_tasks_are_steps_with_arguments_from_the_context(team):
+    """A task of the team runs unchanged; what is no dict is stored under ``value``."""
+    out = client(
+        team,
+        "r = start_saga.delay('team_order', {'sku': 'A1', 'amount': 3})\nprint(r.get(timeout=20))",
+    )
+    assert out == "{'length': 4}"
+
+
+def test_a_failing_plain_task_undoes_the_plain_task_before_it(team):
+    """Errors of plain tasks reach the saga by link_error, and plain tasks compensate."""
+    out = client(
+        team,
+        "r = start_saga.delay('team_failure', {'sku': 'A1'})\n"
+        "try: r.get(timeout=20)\n"
+        "except SagaFailed as e: print(e.state, e.step, e.error, e.undo)",
+    )
+    assert out.startswith("compensated boom {'type': 'RuntimeError', 'message': 'boom'}")
+    assert "'reserve': {'state': 'succeeded'" in out
+
+
+def test_a_saga_is_a_link_of_a_canvas(team):
+    """What stands before a saga in a chain is its input, what stands behind gets its result."""
+    body = (
+        "from celery import chain, group, chord\n"
+        "first = app.signature('team.release', args=({},))\n"
+        "second = start_saga.s('team_order')\n"
+        "whole = chain(start_saga.s('team_order', {'sku': 'A1', 'amount': 2}), add.s(10))\n"
+        "print(whole.apply_async().get(timeout=20))\n"
+        "both = chord([start_saga.s('team_order', {'sku': 'A1', 'amount': n}) for n in (1, 2)],"
+        " gather.s())\n"
+        "print(both.apply_async().get(timeout=20))\n"
+    )
+    assert client(team, body).splitlines() == ["{'sum': 14}", "2"]
+
+
+def test_an_errback_of_a_saga_is_called_at_its_end(team):
+    """``link_error`` on a start fires when the saga has failed and undone itself."""
+    body = (
+        "r = start_saga.apply_async(('team_failure', {'sku': 'A1'}),"
+        " link_error=app.signature('team.note_error'))\n"
+        "try: r.get(timeout=20)\n"
+        "except SagaFailed: pass\n"
+        "from tests.processes import wait_for\n"
+        "print(wait_for(lambda: app.backend.client.get('team:error')).decode())\n"
+    )
+    assert "compensated: step 'boom' failed" in client(team, body)
+
+
+def test_a_start_by_name_from_a_message_is_the_same_saga(team):
+    """``send_task`` by name needs none of our code at the client."""
+    body = (
+        "r = app.send_task('multiagents.start_saga', ('team_order', {'sku': 'A1', 'amount': 3}))\n"
+        "print(r.get(timeout=20))\n"
+    )
+    assert client(team, body) == "{'length': 4}"
+
+
+def test_two_starts_with_one_key_are_one_saga(team):
+    """Rule 12 and 14: the second start has its own Celery id and the first one's outcome."""
+    body = (
+        "a = start_saga.delay('team_order', {'sku': 'A1', 'amount': 3}, idempotency_key='k1')\n"
+        "b = start_saga.delay('team_order', {'sku': 'B2', 'amount': 3}, idempotency_key='k1')\n"
+        "print(a.get(timeout=20), b.get(timeout=20), a.id != b.id)\n"
+        "c = start_saga.delay('team_order', {'sku': 'C', 'amount': 3}, idempotency_key='k1')\n"
+        "print(c.get(timeout=20), len(sagas_list()))\n"
+    )
+    prefix = (
+        "sagas_list = lambda: runtime.call('list', workflow='team_order')\nn = len(sagas_list())\n"
+    )
+    out = client(team, prefix + body.replace("len(sagas_list())", "len(sagas_list()) - n"))
+    assert out.splitlines() == ["{'length': 4} {'length': 4} True", "{'length': 4} 1"]
+
+
+def test_the_teams_settings_are_left_alone(team):
+    """Attaching adds tasks and a bootstep, and changes no setting."""
+    out = client(
+        team, "print(app.conf.task_default_queue, app.conf.task_acks_late, app.conf.timezone)"
+    )
+    assert out == "team True Europe/Zurich"
