@@ -49,6 +49,8 @@ class Settings(BaseSettings):
     """The longest pause between two looks at the due set; a due item starts at most this late."""
     lm: str | None = None
     """The language model of @dspy_worker, by DSPy's name: ``gemini/gemini-2.5-flash``."""
+    lm_api_base: str | None = None
+    """Where ``lm`` is asked instead of at its provider: a gateway, a local server, a stub."""
     redis_server: Path | None = None
     """The server binary that the embedded server starts, instead of the one found."""
     data_dir: Path = Path(".multiagents")

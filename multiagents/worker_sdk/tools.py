@@ -1,0 +1,162 @@
+"""What may a thinking worker call, and what comes back?
+
+A tool is a plain or ``async def`` function with type hints and a docstring; both are shown to the
+model.  Three rules of its call inside a ReAct loop, which feeds every ``Exception`` to the model:
+
+- what must end the step (a time limit, Celery's Ignore, a lost lease) is carried out of the loop
+  as a ``BaseException`` and raised again outside;
+- any other error is an observation for the model: its type and message, no traceback, no paths;
+- a plain function runs in a thread beside the loop, an async one on the process's loop.
+
+dspy is imported only when a tool is bound to a program.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import inspect
+import os
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar, overload
+
+from celery.exceptions import SoftTimeLimitExceeded, TaskPredicate
+
+from multiagents.core.exceptions import InvalidInput, LeaseLost, StepTimeout
+from multiagents.worker_sdk.lm import without_secrets
+
+CONTROL: tuple[type[Exception], ...] = (
+    SoftTimeLimitExceeded,
+    TaskPredicate,  # Celery's Ignore, Reject and Retry
+    StepTimeout,
+    LeaseLost,
+)
+"""Exceptions that decide about the step, not about the call that they came out of."""
+THREADS = 64
+"""Plain tools and worker functions at work at once in one process; more wait their turn."""
+OBSERVATION_CHARS = 500
+"""An error message is cut here: it goes into every later prompt of the loop."""
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
+FINISH = "finish"
+"""The tool that dspy.ReAct adds to end its loop."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Carried(BaseException):
+    """Takes a control exception past every ``except Exception`` on its way out."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+@dataclass
+class Trace:
+    """What one run of a worker has done so far; ``effects``: code of the user was entered."""
+
+    effects: bool = False
+
+
+trace: contextvars.ContextVar[Trace | None] = contextvars.ContextVar("trace", default=None)
+
+
+@overload
+def tool(name: F) -> F: ...
+@overload
+def tool(name: str | None = None) -> Callable[[F], F]: ...
+def tool(name: Any = None) -> Any:
+    """The function unchanged, known to models as ``name`` (by default its own name).
+
+    Raises InvalidInput for a name that model providers refuse, or ``finish``, which ends a loop.
+    """
+    if callable(name):
+        return _named(name, name.__name__)
+    return lambda function: _named(function, name or function.__name__)
+
+
+def tool_name(function: Any) -> str:
+    """What a model calls this function (or dspy.Tool)."""
+    name = getattr(function, "tool_name", None) or getattr(function, "name", None)
+    return str(name or getattr(function, "__name__", type(function).__name__))
+
+
+def bind(function: Any) -> Any:
+    """The function (or dspy.Tool) as a dspy.Tool that keeps this file's rules."""
+    given = {}
+    call = function
+    if not inspect.isroutine(function) and hasattr(function, "func"):
+        given = {"desc": function.desc, "args": function.args, "arg_types": function.arg_types}
+        call = function.func
+    return _tool_class()(_carrying(call), name=tool_name(function), **given)
+
+
+def observed(tool: Any) -> Any:
+    """A dspy.Tool whose errors are observations without a traceback; its call is not the user's."""
+    return _tool_class()(tool.func, name=tool.name, desc=tool.desc, args=tool.args)
+
+
+async def invoke(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """What the function returns: awaited on this loop if it is async, else run in a thread."""
+    seen = trace.get()
+    if seen is not None:
+        seen.effects = True
+    if inspect.iscoroutinefunction(function):
+        return await function(*args, **kwargs)
+    call = functools.partial(contextvars.copy_context().run, function, *args, **kwargs)
+    result = await asyncio.get_running_loop().run_in_executor(_threads(), call)
+    return await result if inspect.isawaitable(result) else result
+
+
+def observation(name: str, error: Exception) -> str:
+    """What the model is told of a failed call."""
+    message = without_secrets(" ".join(str(error).split()))[:OBSERVATION_CHARS]
+    return f"Execution error in {name}: {type(error).__name__}: {message}"
+
+
+def _named(function: F, name: str) -> F:
+    if not _NAME.fullmatch(name) or name == FINISH:
+        raise InvalidInput(
+            f"a tool cannot be called {name!r}: expected letters, digits, '_' or '-' (at most 64,"
+            f' no digit first) and not {FINISH!r}; give another with @tool("name")'
+        )
+    function.tool_name = name  # type: ignore[attr-defined]  # functions take attributes
+    return function
+
+
+def _carrying(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return await invoke(function, *args, **kwargs)
+        except CONTROL as error:
+            raise Carried(error) from error
+
+    return call
+
+
+@functools.cache
+def _tool_class() -> Any:
+    import dspy
+
+    class ObservedTool(dspy.Tool):  # type: ignore[misc]  # dspy has no types
+        async def acall(self, **kwargs: Any) -> Any:
+            try:
+                return await super().acall(**kwargs)
+            except Exception as error:  # noqa: BLE001 - an observation for the model, by contract
+                return observation(self.name, error)
+
+    return ObservedTool
+
+
+@functools.cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(THREADS, thread_name_prefix="multiagents-llm")
+
+
+os.register_at_fork(after_in_child=_threads.cache_clear)
