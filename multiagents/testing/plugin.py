@@ -1,1 +1,46 @@
-"""Which fixtures does pytest get when multiagents is installed?"""
+"""Which fixtures does pytest get when multiagents is installed?
+
+``saga_lab`` runs sagas in the test's process; ``saga_clock`` is its clock.  Override
+``saga_celery_app`` to test an app of your own that `multiagents.attach` was called with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from multiagents.core.clock import FakeClock
+    from multiagents.testing.lab import SagaLab
+
+
+@pytest.fixture
+def saga_celery_app() -> Any:
+    """The Celery app whose sagas are tested: the package's own."""
+    from multiagents.bootstrap import app
+
+    return app
+
+
+@pytest.fixture
+def saga_lab(saga_celery_app: Any) -> Iterator[SagaLab]:
+    """Sagas run eagerly, without a server; see `multiagents.testing.lab.SagaLab`.
+
+    ``saga_lab.start("order", {...})`` returns the saga's id once it has come to rest;
+    ``start_saga.delay("order", {...}).get()`` works as well.
+    """
+    from multiagents.bootstrap import attach
+    from multiagents.testing.lab import eager
+
+    with eager(attach(saga_celery_app)) as lab:
+        yield lab
+
+
+@pytest.fixture
+def saga_clock(saga_lab: SagaLab, saga_celery_app: Any) -> FakeClock:
+    """The clock of ``saga_lab``; ``advance(seconds)`` moves it."""
+    from multiagents.bootstrap import attach
+
+    return attach(saga_celery_app).eager.clock

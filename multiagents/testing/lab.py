@@ -1,0 +1,91 @@
+"""What can a user's test do with a saga in this process?
+
+`SagaLab` runs sagas eagerly: no server, no worker, time by an advanced clock.  The engine is the
+real one; only the network and the waiting are gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from multiagents.core.exceptions import WorkerExecutionError
+from multiagents.core.ports import Assignment
+from multiagents.core.states import Kind
+
+
+class SagaLab:
+    """Sagas of one app, run in this process; see `multiagents.testing.plugin.saga_lab`."""
+
+    def __init__(self, runtime: Any) -> None:
+        self._runtime = runtime
+        self._eager = runtime.eager
+
+    def start(self, workflow: Any, input: dict[str, Any] | None = None, **options: Any) -> str:  # noqa: A002
+        """Run a saga until it ends, or waits for a person; its id."""
+        saga_id: str = self._runtime.call("start", workflow, input, **options)
+        return saga_id
+
+    def get(self, saga_id: str) -> dict[str, Any]:
+        """The saga, as ``multiagents.sagas.get`` gives it."""
+        saga: dict[str, Any] = self._runtime.call("get", saga_id)
+        return saga
+
+    def fail(
+        self,
+        step: str,
+        *,
+        attempt: int | None = 1,
+        error: BaseException | None = None,
+        undo: bool = False,
+    ) -> None:
+        """Have a step (or its compensation) fail on an attempt; ``attempt=None``: on every one."""
+        kind = Kind.UNDO if undo else Kind.RUN
+        wanted = error or WorkerExecutionError(f"{step} fails by the test's wish")
+
+        def fault(held: Assignment) -> None:
+            if (held.kind, held.step) == (kind, step) and attempt in (None, held.attempt):
+                raise wanted
+
+        self._eager.faults.append(fault)
+
+    def path(self, saga_id: str) -> list[str]:
+        """The forward attempts that were begun, by step name, in order."""
+        return self._names(saga_id, Kind.RUN)
+
+    def undone(self, saga_id: str) -> list[str]:
+        """The compensations that were begun, by step name, in order."""
+        return self._names(saga_id, Kind.UNDO)
+
+    def _names(self, saga_id: str, kind: Kind) -> list[str]:
+        held = [one for one in self._eager.path if one.saga_id == saga_id and one.kind is kind]
+        return [one.step for one in held]
+
+    def assert_path(self, saga_id: str, *steps: str) -> None:
+        """Fail unless exactly these forward attempts were begun, in this order."""
+        found = self.path(saga_id)
+        assert found == list(steps), f"saga ran {found}, expected {list(steps)}"
+
+    def assert_undone(self, saga_id: str, *steps: str) -> None:
+        """Fail unless exactly these steps were undone, in this order."""
+        found = self.undone(saga_id)
+        assert found == list(steps), f"saga undid {found}, expected {list(steps)}"
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass and do what comes due."""
+        self._eager.advance(seconds)
+
+
+@contextmanager
+def eager(runtime: Any) -> Iterator[SagaLab]:
+    """Switch an app to eager mode, with a store of its own that is gone afterwards."""
+    conf = runtime.app.conf
+    before = conf.task_always_eager
+    conf.task_always_eager = True
+    runtime.eager.reset()
+    try:
+        yield SagaLab(runtime)
+    finally:
+        conf.task_always_eager = before
+        runtime.eager.reset()

@@ -1,0 +1,167 @@
+"""Does everything run in one process, without a server?"""
+
+from __future__ import annotations
+
+import pytest
+
+from multiagents import (
+    NonRetryableError,
+    SagaFailed,
+    UnknownWorker,
+    UnknownWorkflow,
+    WorkflowBuilder,
+    app,
+    sagas,
+    start_saga,
+    task,
+    worker,
+)
+from tests.support import basic_workers  # noqa: F401 - registers "echo" and others
+
+RUNS: list[str] = []
+
+
+@worker("count")
+def count(context):
+    RUNS.append(context.step)
+    return {context.step: context.attempt, "progress": context.heartbeat(0.5, "half")}
+
+
+@app.task(name="eager.plain")
+def plain(amount):
+    return amount * 2
+
+
+def three(**last):
+    """Two compensated steps and a last one."""
+    return (
+        WorkflowBuilder("three")
+        .add_step("one", "echo", compensation="undo_echo")
+        .add_step("two", "echo", compensation="undo_echo")
+        .add_step("three", "echo", **last)
+        .build()
+    )
+
+
+def test_delay_returns_the_outcome(saga_lab):
+    """``start_saga.delay(...).get()`` is the saga's result, as with real workers."""
+    assert start_saga.delay("echoes", {"text": "hi"}).get() == {"echo": "hi"}
+
+
+def test_a_failed_saga_raises_with_its_undo_outcome(saga_lab):
+    """`SagaFailed` names the step, the error and what became of the undos."""
+    result = start_saga.delay("breaks", {})
+    assert result.state == "FAILURE"
+    with pytest.raises(SagaFailed, match="step 'two' failed with NonRetryableError: broken"):
+        result.get()
+
+
+def test_retries_happen_at_once(saga_lab):
+    """Back-off passes on the clock, not on the wall."""
+    saga_lab.fail("three", attempt=1)
+    saga_lab.fail("three", attempt=2)
+    saga_id = saga_lab.start(three())
+    saga_lab.assert_path(saga_id, "one", "two", "three", "three", "three")
+    assert saga_lab.get(saga_id)["state"] == "completed"
+
+
+def test_undo_runs_backwards(saga_lab):
+    """A step that fails for good undoes those before it, last first."""
+    saga_lab.fail("three", attempt=None)
+    saga_id = saga_lab.start(three(retry=2))
+    saga_lab.assert_path(saga_id, "one", "two", "three", "three")
+    saga_lab.assert_undone(saga_id, "two", "one")
+    assert saga_lab.get(saga_id)["state"] == "compensated"
+
+
+def test_a_failing_undo_is_parked_and_asks_for_attention(saga_lab):
+    """Rule 5: after its last attempt the others go on and the saga ends failed."""
+    saga_lab.fail("three", error=NonRetryableError("no"))
+    saga_lab.fail("two", attempt=None, undo=True)
+    saga_id = saga_lab.start(three())
+    saga = saga_lab.get(saga_id)
+    assert saga["state"] == "failed"
+    assert saga["needs_attention"]
+    assert saga["steps"]["two"]["compensation"]["state"] == "parked"
+    assert saga["steps"]["two"]["compensation"]["attempts"] == 10
+    assert saga["steps"]["one"]["compensation"]["state"] == "succeeded"
+
+
+def test_a_plain_task_is_a_step(saga_lab):
+    """A Celery task that knows nothing of sagas runs eagerly too."""
+    workflow = (
+        WorkflowBuilder("plain")
+        .add_step("double", task("eager.plain", args=["input.amount"]))
+        .add_step("last", "echo", when="steps.double.result.value == 42")
+        .build()
+    )
+    saga_id = saga_lab.start(workflow, {"amount": 21})
+    saga = saga_lab.get(saga_id)
+    assert saga["step_results"]["double"] == {"value": 42}
+    assert saga["steps"]["last"]["state"] == "succeeded"
+
+
+def test_hundreds_of_steps_do_not_nest(saga_lab):
+    """A long chain runs in a loop, below any recursion limit (E20)."""
+    builder = WorkflowBuilder("long")
+    for number in range(300):
+        builder.add_step(f"s{number}", "count")
+    saga_id = saga_lab.start(builder.build())
+    assert len(saga_lab.path(saga_id)) == 300
+    assert saga_lab.get(saga_id)["state"] == "completed"
+
+
+def test_a_deadline_compensates(saga_lab, saga_clock):
+    """Rule 8: a workflow's time-out is a failure; its retries' waiting counts."""
+    workflow = (
+        WorkflowBuilder("slow", timeout_s=5)
+        .add_step("one", "echo", compensation="undo_echo")
+        .add_step("two", "echo", retry={"max_attempts": 9, "backoff_s": 60, "jitter": False})
+        .build()
+    )
+    saga_lab.fail("two", attempt=None)
+    saga_id = saga_lab.start(workflow)
+    saga = saga_lab.get(saga_id)
+    assert saga["state"] == "compensated"
+    assert saga["error"]["type"] == "SagaDeadline"
+    saga_lab.assert_undone(saga_id, "one")
+
+
+def test_a_finished_saga_is_removed_after_its_retention(saga_lab):
+    """Rule 13 and E16: it is removed whole, and not before."""
+    saga_id = saga_lab.start(three())
+    saga_lab.advance(6 * 86_400)
+    assert saga_lab.get(saga_id)["state"] == "completed"
+    saga_lab.advance(2 * 86_400)
+    with pytest.raises(LookupError, match="retention"):
+        saga_lab.get(saga_id)
+
+
+def test_names_that_nobody_has_are_refused_with_close_matches(saga_lab):
+    """Nothing is stored for a start that cannot run."""
+    with pytest.raises(UnknownWorkflow, match="unknown workflow 'echoe'; did you mean echoes"):
+        start_saga.delay("echoe", {})
+    workflow = WorkflowBuilder("typo").add_step("one", "ecko").build()
+    with pytest.raises(UnknownWorker, match="unknown worker 'ecko'; did you mean echo"):
+        start_saga.delay(workflow, {})
+    assert sagas.list() == []
+
+
+def test_history_tells_what_happened(saga_lab):
+    """The log replayed: entries, and what they moved the saga to."""
+    saga_id = saga_lab.start("breaks")
+    kinds = [(event["type"], event["step"]) for event in sagas.history(saga_id)]
+    assert kinds == [
+        ("started", None),
+        ("saga_running", None),
+        ("step_claimed", "one"),
+        ("step_succeeded", "one"),
+        ("step_claimed", "two"),
+        ("step_failed", "two"),
+        ("saga_compensating", None),
+        ("undo_claimed", "two"),
+        ("undo_succeeded", "two"),
+        ("undo_claimed", "one"),
+        ("undo_succeeded", "one"),
+        ("saga_compensated", None),
+    ]
