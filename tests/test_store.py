@@ -1,0 +1,351 @@
+"""Does the store keep its promises, on the real server and in process alike?
+
+The conformance suite: every test runs against a real server and against fakeredis, which eager
+mode uses.  Decisions are played by hand here; the store must not care what they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import fakeredis
+import pytest
+
+from multiagents.core import ids
+from multiagents.core.entries import (
+    Asked,
+    Claimed,
+    Failed,
+    Failure,
+    Lost,
+    Started,
+    Succeeded,
+    TimerDue,
+    Withdrawn,
+)
+from multiagents.core.states import Command, Kind, SagaState
+from multiagents.storage import keys as k
+from multiagents.storage import sagas as store
+from multiagents.storage.calls import ask
+from multiagents.storage.client import Edge
+from multiagents.storage.keys import SagaKeys, Shard
+from multiagents.storage.sagas import Committed, Guard, Plan, View
+
+NOW = 1_700_000_000_000
+LEASE = 15_000
+RUN = k.outbox_field(Kind.RUN, "a", 1)
+
+
+@pytest.fixture(params=["server", "in process"])
+def edge(request: pytest.FixtureRequest) -> Iterator[Edge]:
+    """An edge to an empty store."""
+    if request.param == "server":
+        real = Edge(request.getfixturevalue("redis_url"))
+        yield real
+        real.close()
+    else:
+        yield Edge("", client=fakeredis.FakeRedis(server=fakeredis.FakeServer()))
+
+
+def plan(version: str = "v1", cursor: str = "0-0", **more) -> Plan:
+    """A decision that changes nothing but the version, unless told otherwise."""
+    state = more.pop("state", SagaState.RUNNING)
+    given = {"state_before": SagaState.RUNNING, "now_ms": NOW, "created_at": NOW, **more}
+    return Plan(version=version, cursor=cursor, head='["w","d","running"]', state=state, **given)
+
+
+@pytest.fixture
+def saga(edge: Edge) -> SagaKeys:
+    """A saga that has just started, its first command in the outbox."""
+    keys = SagaKeys(ids.fresh_id())
+    first = plan(
+        state_before=None,
+        decided=[Started(NOW)],
+        outbox={RUN: ("0|0", NOW + 2000)},
+        steps=[("a", '["dispatched"]')],
+    )
+    assert edge.execute(start(keys, first)) == store.CREATED
+    return keys
+
+
+def start(keys: SagaKeys, first: Plan, definition: str = '{"d":1}'):
+    return store.start(
+        keys,
+        first,
+        waiting=(keys.id, ""),
+        definition=("d", definition),
+        reads_values=False,
+        data={"input": '{"x":1}', "meta": "{}"},
+        indexes=(keys.shard.sagas,),
+    )
+
+
+def claim(keys: SagaKeys, nonce: str = "aa", now: int = NOW, deadline: int = 0):
+    entry = Claimed(now, Kind.RUN, "a", 1, nonce, "host")
+    return store.claim(
+        keys,
+        entry,
+        delivery="t1",
+        lease_ends=now + LEASE,
+        deadline_ms=deadline,
+        fields=["input", "r:z"],
+    )
+
+
+def due(edge: Edge) -> dict[str, float]:
+    return {m.decode(): s for m, s in edge.client.zrange(Shard().due, 0, -1, withscores=True)}
+
+
+def view(edge: Edge, keys: SagaKeys, known: str = "") -> View:
+    loaded = edge.execute(store.load(keys, known=known))
+    assert isinstance(loaded, View)
+    return loaded
+
+
+def member(keys: SagaKeys, nonce: str = "aa") -> str:
+    return k.due_lease(keys.id, Kind.RUN, "a", 1, nonce)
+
+
+def test_a_start_writes_state_log_outbox_and_indexes_at_once(edge, saga):
+    """Nothing of a saga exists without the rest of it."""
+    loaded = view(edge, saga)
+    assert loaded.version == "v1"
+    assert loaded.entries == ()
+    assert loaded.steps == {"a": ["dispatched"]}
+    assert due(edge) == {k.due_outbox(saga.id, RUN): NOW + 2000}
+    assert edge.run(ask(store.ids(Shard().state("running"), offset=0, limit=9))) == [saga.id]
+
+
+def test_a_second_start_with_one_id_joins_the_first(edge, saga):
+    """Rule 12: the first counts, and the second task id waits too."""
+    again = store.start(
+        saga,
+        plan("other"),
+        waiting=("task-2", ""),
+        definition=("d", ""),
+        reads_values=False,
+        data={"input": "{}"},
+        indexes=(),
+    )
+    assert edge.execute(again) == store.EXISTED
+    data = edge.run(ask(store.data(saga)))
+    assert {f"alias:{saga.id}", "alias:task-2"} <= data.keys()
+    assert data["input"] == '{"x":1}'
+
+
+def test_a_start_without_its_definition_asks_for_it(edge):
+    """A flushed server does not end up with sagas that nobody can read."""
+    keys = SagaKeys("s1")
+    first = plan(state_before=None, decided=[Started(NOW)])
+    assert edge.execute(start(keys, first, "")) == store.SEND_DEFINITION
+    assert not edge.client.exists(keys.saga)
+
+
+def test_a_known_entry_is_not_appended_again(edge, saga):
+    """E4: an append whose reply was lost may simply be sent again."""
+    asked = Asked(NOW, Command.PAUSE, "request-1")
+    for _ in range(3):
+        assert edge.execute(store.append(saga, asked)).entries == (asked,)
+
+
+def test_an_append_to_a_missing_saga_creates_nothing(edge):
+    """E16: a purged saga does not come back as half a saga."""
+    keys = SagaKeys("gone")
+    assert edge.execute(store.append(keys, Asked(NOW, Command.PAUSE, "r"))) == store.GONE
+    assert edge.client.keys("*gone*") == []
+
+
+def test_an_appended_entry_makes_the_saga_due_until_a_commit_covers_it(edge, saga):
+    """E1: only a commit whose cursor reaches the end of the log makes it clean."""
+    edge.execute(store.append(saga, Asked(NOW, Command.PAUSE, "r1")))
+    first = view(edge, saga)
+    assert due(edge)[k.due_dirty(saga.id)] == NOW + store.DIRTY_AFTER_MS
+    edge.execute(store.append(saga, Asked(NOW, Command.RESUME, "r2")))
+    half = edge.execute(store.commit(saga, "v1", plan("v2", first.last)))
+    assert half == Committed(more=True)
+    assert k.due_dirty(saga.id) in due(edge)
+    rest = view(edge, saga)
+    assert [entry.request for entry in rest.entries] == ["r2"]
+    assert edge.execute(store.commit(saga, "v2", plan("v3", rest.last))) == Committed(more=False)
+    assert k.due_dirty(saga.id) not in due(edge)
+
+
+def test_a_commit_over_an_older_version_gets_the_fresh_view(edge, saga):
+    """The loser of a race decides again without asking once more."""
+    edge.execute(store.append(saga, Asked(NOW, Command.PAUSE, "r1")))
+    last = view(edge, saga).last
+    assert edge.execute(store.commit(saga, "v1", plan("v2", last))) == Committed(more=False)
+    fresh = edge.execute(store.commit(saga, "v1", plan("v9", last)))
+    assert isinstance(fresh, View)
+    assert (fresh.version, fresh.entries) == ("v2", ())
+
+
+def test_a_reader_that_knows_the_version_gets_no_state(edge, saga):
+    """What is cached is not sent again."""
+    known = view(edge, saga, known="v1")
+    assert (known.head, known.steps, known.definition) == (None, None, None)
+
+
+def test_one_attempt_is_claimed_once(edge, saga):
+    """E3: exactly the recorded attempt, by one process; its own retry recognises itself."""
+    first = edge.execute(claim(saga))
+    assert first is not None
+    assert first.data == ('{"x":1}', None)
+    assert edge.execute(claim(saga, "bb")) is None
+    assert edge.execute(claim(saga)) == first
+    assert due(edge) == {member(saga): NOW + LEASE}
+    assert [entry.nonce for entry in view(edge, saga).entries] == ["aa"]
+
+
+def test_a_withdrawal_and_a_claim_cannot_both_happen(edge, saga):
+    """E3: whichever came first stands in the log, the other does nothing."""
+    withdrawn = Withdrawn(NOW, Kind.RUN, "a", 1, "v2")
+    edge.execute(
+        store.commit(saga, "v1", plan("v2", view(edge, saga).last, withdrawals={RUN: withdrawn}))
+    )
+    assert edge.execute(claim(saga)) is None
+    assert view(edge, saga).entries == (withdrawn,)
+
+
+def test_a_claimed_command_is_not_withdrawn(edge, saga):
+    """E3, the other order."""
+    edge.execute(claim(saga))
+    cursor = view(edge, saga).last
+    withdrawn = Withdrawn(NOW, Kind.RUN, "a", 1, "v2")
+    edge.execute(store.commit(saga, "v1", plan("v2", cursor, withdrawals={RUN: withdrawn})))
+    assert view(edge, saga).entries == ()
+
+
+def test_a_report_ends_claim_and_lease_and_keeps_the_result(edge, saga):
+    """The end of an attempt is one write."""
+    edge.execute(claim(saga))
+    done = Succeeded(NOW, Kind.RUN, "a", 1, "aa")
+    edge.execute(store.report(saga, done, result='{"ok":1}'))
+    assert edge.run(ask(store.work(saga))) == {}
+    assert edge.run(ask(store.data(saga)))["r:a"] == '{"ok":1}'
+    assert set(due(edge)) == {k.due_dirty(saga.id)}
+
+
+def test_a_late_result_is_recorded_and_overwrites_nothing(edge, saga):
+    """Fencing: the zombie's report stands in the log, the newer result stays."""
+    edge.execute(claim(saga))
+    edge.execute(store.report(saga, Succeeded(NOW, Kind.RUN, "a", 1, "aa"), result='{"n":1}'))
+    late = Succeeded(NOW, Kind.RUN, "a", 1, "bb")
+    loaded = edge.execute(store.report(saga, late, result='{"n":2}'))
+    assert loaded.entries[-1] == late
+    assert edge.run(ask(store.data(saga)))["r:a"] == '{"n":1}'
+
+
+def test_a_lease_is_renewed_by_its_holder_up_to_the_deadline(edge, saga):
+    """A renewal never moves a lease past the step's time-out."""
+    edge.execute(claim(saga, deadline=NOW + 20_000))
+    held = store.Attempt(saga.id, Kind.RUN, "a", 1, "aa")
+    assert edge.execute(store.renew(saga, held, lease_ends=NOW + 30_000, notes={"p:a": "1"}))
+    assert due(edge)[member(saga)] == NOW + 20_000
+    assert edge.run(ask(store.data(saga)))["p:a"] == "1"
+    other = store.Attempt(saga.id, Kind.RUN, "a", 1, "bb")
+    assert not edge.execute(store.renew(saga, other, lease_ends=NOW + 9, notes={}))
+
+
+def sweep(edge: Edge, now: int) -> tuple[Guard, ...]:
+    return edge.execute(store.sweep(Shard(), now, limit=10, lease_ms=LEASE))
+
+
+def test_a_sweep_shows_what_is_due_once_and_takes_nothing_out(edge, saga):
+    """E2: a sweeper may die with what it saw; the next one sees it a moment later."""
+    sweep(edge, NOW)
+    first = sweep(edge, NOW + 2500)
+    assert [item.member for item in first] == [k.due_outbox(saga.id, RUN)]
+    assert sweep(edge, NOW + 2500) == ()
+    assert len(sweep(edge, NOW + 2500 + store.PUT_OFF_MS)) == 1
+
+
+def test_a_lease_that_was_renewed_meanwhile_is_not_ended(edge, saga):
+    """E2: acting on a due entry needs the token that the sweep gave it."""
+    edge.execute(claim(saga))
+    for now in range(NOW, NOW + LEASE + 1, 5000):
+        found = sweep(edge, now)
+    (item,) = found
+    held = store.Attempt(saga.id, Kind.RUN, "a", 1, "aa")
+    edge.execute(store.renew(saga, held, lease_ends=NOW + 2 * LEASE, notes={}))
+    lost = Lost(NOW + LEASE, Kind.RUN, "a", 1, "aa")
+    assert edge.execute(store.append(saga, lost, guard=item)) == store.MOVED
+    assert view(edge, saga).entries[-1] != lost
+
+
+def test_a_lost_lease_cannot_be_renewed(edge, saga):
+    """E2: a zombie cannot resurrect it."""
+    edge.execute(claim(saga))
+    for now in range(NOW, NOW + LEASE + 1, 5000):
+        found = sweep(edge, now)
+    edge.execute(store.append(saga, Lost(NOW + LEASE, Kind.RUN, "a", 1, "aa"), guard=found[0]))
+    held = store.Attempt(saga.id, Kind.RUN, "a", 1, "aa")
+    assert not edge.execute(store.renew(saga, held, lease_ends=NOW + 9 * LEASE, notes={}))
+
+
+def test_after_a_gap_in_sweeping_leases_get_a_full_term(edge, saga):
+    """E9: a server that was away for long does not kill every running step."""
+    edge.execute(claim(saga))
+    assert sweep(edge, NOW + 60_000) == ()
+    assert due(edge)[member(saga)] == NOW + 60_000 + LEASE
+
+
+def test_a_timer_fires_once(edge, saga):
+    """Two sweepers that saw the same timer append one entry."""
+    timer = k.due_timer(saga.id, "deadline")
+    edge.execute(store.commit(saga, "v1", plan("v2", view(edge, saga).last, due={timer: NOW})))
+    (item,) = sweep(edge, NOW)
+    entry = TimerDue(NOW, "deadline")
+    assert edge.execute(store.append(saga, entry, guard=item)).entries == (entry,)
+    assert edge.execute(store.append(saga, entry, guard=item)) == store.MOVED
+
+
+def test_a_due_entry_of_a_missing_saga_is_dropped(edge):
+    """E16: what is left of a purged saga does not come round for ever."""
+    edge.client.zadd(Shard().due, {"t|gone|deadline": NOW})
+    (item,) = sweep(edge, NOW)
+    entry = TimerDue(NOW, "deadline")
+    assert edge.execute(store.append(SagaKeys("gone"), entry, guard=item)) == store.GONE
+    assert due(edge) == {}
+
+
+def test_an_advance_commits_only_over_what_it_knew(edge, saga):
+    """Report and decision in one trip, or the report alone and the fresh view."""
+    edge.execute(claim(saga))
+    edge.execute(store.commit(saga, "v1", plan("v2", view(edge, saga).last)))
+    done = Succeeded(NOW, Kind.RUN, "a", 1, "aa")
+    lead = plan("v3", steps=[("a", '["succeeded"]')])
+    assert edge.execute(store.advance(saga, "v2", lead, entry=done, result="{}")) == Committed(
+        False
+    )
+    assert view(edge, saga).steps == {"a": ["succeeded"]}
+    assert view(edge, saga).entries == ()
+
+
+def test_an_advance_that_was_overtaken_leaves_its_entry(edge, saga):
+    """The report is never lost with the decision."""
+    edge.execute(claim(saga))
+    done = Failed(NOW, Kind.RUN, "a", 1, "aa", Failure("E", "x"))
+    fresh = edge.execute(store.advance(saga, "v1", plan("v3"), entry=done, result=None))
+    assert isinstance(fresh, View)
+    assert [entry.type for entry in fresh.entries] == ["claimed", "failed"]
+    assert fresh.version == "v1"
+
+
+def test_entries_decided_in_advance_follow_only_what_was_read(edge, saga):
+    """A commit that brings its own entries must not step over somebody else's."""
+    edge.execute(store.append(saga, Asked(NOW, Command.PAUSE, "r1")))
+    read = view(edge, saga)
+    edge.execute(store.append(saga, Asked(NOW, Command.RESUME, "r2")))
+    lead = plan("v2", read.last, decided=[Claimed(NOW, Kind.RUN, "a", 1, "cc")])
+    fresh = edge.execute(store.commit(saga, "v1", lead))
+    assert isinstance(fresh, View)
+    assert [entry.request for entry in fresh.entries] == ["r1", "r2"]
+
+
+def test_a_purge_removes_everything_and_only_what_it_looked_at(edge, saga):
+    """E16: one script re-checks and removes the saga whole."""
+    assert edge.execute(store.purge(saga, "other", (Shard().sagas,))) == 0
+    assert edge.execute(store.purge(saga, "v1", (Shard().sagas, Shard().state("running")))) == 1
+    assert edge.client.keys(f"*{saga.id}*") == []
+    assert edge.run(ask(store.ids(Shard().sagas, offset=0, limit=9))) == []
