@@ -1,0 +1,218 @@
+"""When is a failing service left alone?
+
+A guarded function is closed (calls go through and are counted), open (calls are refused before
+they are made) or half-open (one call goes through as a probe: its success closes the circuit, its
+failure opens it again).  The state is shared by every process; see `storage.breaker`.
+
+- A guard protects a service, it is not one: when Redis cannot be asked, the call is made.
+- Outside an engine (`connect` was not called) the function is the plain function.
+- A NonRetryableError is an answer of the service, not its failure: "card declined" opens nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import functools
+import inspect
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar, overload
+
+from multiagents.core.clock import Clock, SystemClock
+from multiagents.core.exceptions import CircuitBreakerOpenError, InvalidInput, NonRetryableError
+from multiagents.core.ids import nonce
+from multiagents.storage import breaker as store
+from multiagents.storage.breaker import Limits, Permit
+from multiagents.storage.calls import Call
+from multiagents.worker_sdk.decorators import wrap
+from multiagents.worker_sdk.registry import Worker, is_async
+from multiagents.worker_sdk.validation import redact
+
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+RunCall = Callable[[Call[Any]], Any]
+
+MIN_CALLS = 10
+"""Fewer calls than this say little about a service."""
+WINDOW_S = 60.0
+_GO = Permit(allowed=True)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Connection:
+    run_call: RunCall
+    clock: Clock
+    errors: tuple[type[Exception], ...]
+
+
+_connection: _Connection | None = None
+
+
+def connect(run_call: RunCall, clock: Clock | None = None) -> None:
+    """Let the breakers of this process share their state through ``run_call`` (thread-safe)."""
+    from multiagents.storage.client import StoreError  # loads redis, which the caller has anyway
+
+    global _connection
+    _connection = _Connection(run_call, clock or SystemClock(), (StoreError, OSError))
+
+
+def disconnect() -> None:
+    """Let every guarded function be the plain function again."""
+    global _connection
+    _connection = None
+
+
+@overload
+def circuit_breaker(failure_threshold: F) -> F: ...
+@overload
+def circuit_breaker(
+    failure_threshold: float = 0.5,
+    timeout_s: float = 60.0,
+    fallback: Any = None,
+    *,
+    min_calls: int = MIN_CALLS,
+    window_s: float = WINDOW_S,
+    name: str | None = None,
+) -> Callable[[F], F]: ...
+def circuit_breaker(
+    failure_threshold: Any = 0.5,
+    timeout_s: float = 60.0,
+    fallback: Any = None,
+    *,
+    min_calls: int = MIN_CALLS,
+    window_s: float = WINDOW_S,
+    name: str | None = None,
+) -> Any:
+    """Refuse calls of a function for ``timeout_s`` when too many of the last ones failed.
+
+    It opens when of at least ``min_calls`` calls within ``window_s`` the share
+    ``failure_threshold`` (above 0 to 1) failed.  Refused calls return ``fallback`` (a value, or a
+    function of the same arguments) or raise CircuitBreakerOpenError, whose ``retry_after`` is the
+    seconds to the next probe.  ``name`` is shared by all that guard one service; by default the
+    worker's name (above ``@worker``) or the function's place.  Raises InvalidInput for bad limits.
+    """
+    if callable(failure_threshold):
+        return circuit_breaker()(failure_threshold)
+    limits = _limits(failure_threshold, timeout_s, min_calls=min_calls, window_s=window_s)
+
+    def decorate(target: F) -> F:
+        guard = _Guard(name or _default_name(target), limits, fallback)
+        return wrap(target, guard.around)
+
+    return decorate
+
+
+@dataclass(frozen=True, slots=True)
+class _Guard:
+    name: str
+    limits: Limits
+    fallback: Any
+
+    def around(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return self._around_async(function) if is_async(function) else self._around_plain(function)
+
+    def _around_plain(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            permit = self._ask()
+            if not permit.allowed:
+                return self._refuse(permit, args, kwargs)
+            try:
+                result = function(*args, **kwargs)
+            except Exception as error:
+                self._tell(permit, ok=isinstance(error, NonRetryableError))
+                raise
+            self._tell(permit, ok=True)
+            return result
+
+        return guarded
+
+    def _around_async(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        # Redis is asked in a thread: the loop is shared with every other async worker.
+        @functools.wraps(function)
+        async def guarded(*args: Any, **kwargs: Any) -> Any:
+            permit = _GO if _connection is None else await asyncio.to_thread(self._ask)
+            if not permit.allowed:
+                instead = self._refuse(permit, args, kwargs)
+                return await instead if inspect.isawaitable(instead) else instead
+            try:
+                result = await function(*args, **kwargs)
+            except (Exception, asyncio.CancelledError) as error:  # cancelled: its time was over
+                await self._tell_async(permit, ok=isinstance(error, NonRetryableError))
+                raise
+            await self._tell_async(permit, ok=True)
+            return result
+
+        return guarded
+
+    def _ask(self) -> Permit:
+        connection = _connection
+        if connection is None:
+            return _GO
+        now_ms = connection.clock.now_ms()
+        call = store.ask(self.name, self.limits, now_ms=now_ms, nonce=nonce())
+        return self._run(connection, call, otherwise=_GO)
+
+    def _tell(self, permit: Permit, *, ok: bool) -> None:
+        connection = _connection
+        if connection is None:
+            return
+        now_ms = connection.clock.now_ms()
+        call = store.tell(self.name, self.limits, now_ms=now_ms, ok=ok, probe=permit.probe)
+        self._run(connection, call, otherwise="")
+
+    async def _tell_async(self, permit: Permit, *, ok: bool) -> None:
+        if _connection is not None:
+            await asyncio.to_thread(self._tell, permit, ok=ok)
+
+    def _run(self, connection: _Connection, call: Call[T], *, otherwise: T) -> T:
+        try:
+            answer: T = connection.run_call(call)
+        except connection.errors as error:
+            logger.warning(
+                "circuit breaker %r could not reach its store, the call goes on: %s: %s",
+                self.name,
+                type(error).__name__,
+                redact(str(error)),
+            )
+            return otherwise
+        return answer
+
+    def _refuse(self, permit: Permit, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if callable(self.fallback):
+            return self.fallback(*args, **kwargs)
+        if self.fallback is not None:
+            return copy.deepcopy(self.fallback)
+        wait_s = permit.wait_ms / 1000
+        raise CircuitBreakerOpenError(
+            f"circuit {self.name!r} is open: the call was refused before it was made; the next"
+            f" one may go in {wait_s:.1f} s",
+            retry_after=wait_s,
+        )
+
+
+def _default_name(target: Callable[..., Any]) -> str:
+    if isinstance(target, Worker):
+        return target.name
+    return f"{target.__module__}.{target.__qualname__}"
+
+
+def _limits(
+    failure_threshold: float, timeout_s: float, *, min_calls: int, window_s: float
+) -> Limits:
+    found = [
+        (f"failure_threshold={failure_threshold!r}", 0 < failure_threshold <= 1, "above 0 to 1"),
+        (f"timeout_s={timeout_s!r}", timeout_s >= 0.001, "seconds, at least 0.001"),
+        (f"window_s={window_s!r}", window_s >= 0.1, "seconds, at least 0.1"),
+        (f"min_calls={min_calls!r}", min_calls >= 1, "at least 1"),
+    ]
+    wrong = [f"{given}: expected {expected}" for given, fits, expected in found if not fits]
+    if wrong:
+        raise InvalidInput(f"bad circuit breaker: {'; '.join(wrong)}")
+    return Limits(
+        float(failure_threshold), min_calls, round(window_s * 1000), round(timeout_s * 1000)
+    )

@@ -1,0 +1,236 @@
+"""Which worker functions does this process have?
+
+A `Worker` is the user's function with what the engine must know of it; called, it is that
+function.  Names are unique in a process: two functions under one name would leave to chance which
+of them touches the money.  Celery tasks are made elsewhere, through `on_register`.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal, get_args
+
+from pydantic import BaseModel
+
+from multiagents.core.exceptions import InvalidInput
+from multiagents.core.names import QUEUE_IO, QUEUE_LLM
+from multiagents.core.policies import RetryPolicy
+from multiagents.core.ports import WorkerInfo
+from multiagents.worker_sdk.performance import Performance
+
+WorkerKind = Literal["io", "cpu", "llm"]
+KINDS: tuple[str, ...] = get_args(WorkerKind)
+MAX_NAME = 128
+"""Characters in a name, as for steps: it stands in keys and in Flower's columns."""
+MAX_TIMEOUT_S = 31_536_000.0
+"""A year, as for steps."""
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_QUEUE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
+_OWN_PREFIXES = ("multiagents.", "celery.")
+
+
+class Worker:
+    """A named function that does a step; calling it calls the function, with any arguments.
+
+    ``queue`` None: see `home_queue`.  ``retry`` and ``timeout_s`` None: the step's own, then the
+    defaults.  ``function`` is what is called; decorators above ``@worker`` wrap it in place.
+    """
+
+    is_multiagents_worker: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        name: str,
+        *,
+        queue: str | None = None,
+        kind: WorkerKind = "io",
+        retry: RetryPolicy | None = None,
+        timeout_s: float | None = None,
+        input_model: type[BaseModel] | None = None,
+        output_model: type[BaseModel] | None = None,
+    ) -> None:
+        functools.update_wrapper(self, function)
+        self.function = function
+        self.name = _checked_name(name)
+        self.queue = _checked_queue(queue, name)
+        self.kind = _checked_kind(kind, name)
+        self.retry = retry
+        self.timeout_s = None if timeout_s is None else checked_timeout(timeout_s, f"{name!r}")
+        self.input_model = _checked_model(input_model, f"input_model of {name!r}")
+        self.output_model = _checked_model(output_model, f"output_model of {name!r}")
+        self.performance: Performance | None = getattr(function, "performance", None)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<worker {self.name!r}: {self.place}>"
+
+    def __reduce__(self) -> str:
+        return str(getattr(self, "__qualname__", self.name))  # pickled by name, like a function
+
+    @property
+    def worker_name(self) -> str:
+        """The same as ``name``."""
+        return self.name
+
+    @property
+    def is_async(self) -> bool:
+        """Whether calling it gives a coroutine."""
+        return is_async(self.function)
+
+    @property
+    def home_queue(self) -> str:
+        """Where its steps go unless a step names a queue."""
+        return self.queue or (QUEUE_LLM if self.kind == "llm" else QUEUE_IO)
+
+    @property
+    def info(self) -> WorkerInfo:
+        """What the engine must know of it."""
+        return WorkerInfo(self.name, self.home_queue, self.timeout_s, self.retry)
+
+    @property
+    def place(self) -> str:
+        """Where the function is defined: ``shop.workers.charge``."""
+        module, qualname = _origin(self)
+        return f"{module}.{qualname}"
+
+    @functools.cached_property
+    def takes_context(self) -> bool:
+        """Whether a worker with an ``input_model`` also wants the context, as second argument."""
+        return _positional(self.function) >= 2
+
+
+class Registry:
+    """Workers by name."""
+
+    def __init__(self) -> None:
+        self._workers: dict[str, Worker] = {}
+        self._callbacks: list[Callable[[Worker], None]] = []
+
+    def register(self, worker: Worker) -> Worker:
+        """Make the worker known; the same function once more (a reload) replaces itself.
+
+        Raises InvalidInput if another function has the name.
+        """
+        known = self._workers.get(worker.name)
+        if known is not None and not _same_origin(known, worker):
+            raise InvalidInput(
+                f"two functions are called worker {worker.name!r}: {known.place} and"
+                f' {worker.place}; give one of them another name: @worker("...")'
+            )
+        self._workers[worker.name] = worker
+        for callback in self._callbacks:
+            callback(worker)
+        return worker
+
+    def find(self, name: str) -> Worker | None:
+        """The worker of that name, None if this process has none."""
+        return self._workers.get(name)
+
+    def workers(self) -> dict[str, Worker]:
+        """All workers by name, in the order in which they came; a copy."""
+        return dict(self._workers)
+
+    def on_register(self, callback: Callable[[Worker], None]) -> None:
+        """Call back with each worker: those known now, and each one registered later."""
+        self._callbacks.append(callback)
+        for worker in list(self._workers.values()):
+            callback(worker)
+
+
+_registry = Registry()
+register = _registry.register
+find = _registry.find
+workers = _registry.workers
+on_register = _registry.on_register
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """Whether calling it gives a coroutine; callable objects and partials included."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004 - its kind is asked, not its presence
+    )
+
+
+def checked_timeout(seconds: object, of: str) -> float:
+    """A time-out in seconds.  Raises InvalidInput if it is none; ``of`` says whose it is."""
+    number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not number or not 0 < seconds <= MAX_TIMEOUT_S:  # type: ignore[operator]  # a number here
+        raise InvalidInput(
+            f"time-out of {of} is {seconds!r}: expected seconds, above 0 and at most a year"
+        )
+    return float(seconds)  # type: ignore[arg-type]  # a number here
+
+
+def _checked_name(name: str) -> str:
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or len(name) > MAX_NAME:
+        raise InvalidInput(
+            f"a worker cannot be called {name!r}: expected a letter or '_', then letters, digits,"
+            f" '_', '.' or '-', at most {MAX_NAME} characters"
+        )
+    if name.startswith(_OWN_PREFIXES):
+        raise InvalidInput(
+            f"a worker cannot be called {name!r}: names that begin with"
+            f" {' or '.join(map(repr, _OWN_PREFIXES))} belong to the engine"
+        )
+    return name
+
+
+def _checked_queue(queue: str | None, worker: str) -> str | None:
+    if queue is not None and not (isinstance(queue, str) and _QUEUE.fullmatch(queue)):
+        raise InvalidInput(
+            f"queue of worker {worker!r} is {queue!r}: expected letters, digits, '_', '.', ':'"
+            " or '-'"
+        )
+    return queue
+
+
+def _checked_kind(kind: WorkerKind, worker: str) -> WorkerKind:
+    if kind not in KINDS:
+        raise InvalidInput(
+            f"kind of worker {worker!r} is {kind!r}: expected one of {', '.join(KINDS)}"
+        )
+    return kind
+
+
+def _checked_model(model: type[BaseModel] | None, of: str) -> type[BaseModel] | None:
+    if model is None or (isinstance(model, type) and issubclass(model, BaseModel)):
+        return model
+    raise InvalidInput(f"{of} is {model!r}: expected a class derived from pydantic.BaseModel")
+
+
+def _origin(worker: Worker) -> tuple[str, str]:
+    function = inspect.unwrap(worker.function)
+    kind = type(function)
+    return (
+        getattr(function, "__module__", None) or kind.__module__,
+        getattr(function, "__qualname__", None) or kind.__qualname__,
+    )
+
+
+def _same_origin(one: Worker, other: Worker) -> bool:
+    """One place in the source; ``python -m shop`` and ``import shop`` give it two modules."""
+    (module, qualname), (other_module, other_qualname) = _origin(one), _origin(other)
+    if qualname != other_qualname:
+        return False
+    file = _file(one)
+    return module == other_module or (file is not None and file == _file(other))
+
+
+def _file(worker: Worker) -> str | None:
+    code = getattr(inspect.unwrap(worker.function), "__code__", None)
+    return None if code is None else str(code.co_filename)
+
+
+def _positional(function: Callable[..., Any]) -> int:
+    parameters = inspect.signature(function).parameters.values()
+    if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
+        return 2
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(parameter.kind in kinds for parameter in parameters)

@@ -1,0 +1,221 @@
+"""What may be stored, and what may be shown?
+
+Inputs and results are strict JSON of bounded size: what cannot be stored is refused before
+anything is, and the error names the key.  Keys are checked for form, never for words: an input
+about an "executive" is an input.  Texts that leave a worker are stripped of secrets.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from multiagents.core.exceptions import InvalidInput, InvalidResult, MultiAgentsError
+
+MAX_INPUT_DEPTH = 64
+"""Deeper than any hand-written document; far from every parser's recursion limit."""
+MAX_INPUT_KEY = 256
+"""Characters in one key of an input."""
+
+_MAX_DEPTH = 200
+"""Where the search for an offending value gives up: deeper, or it contains itself."""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+_SETTING = {
+    InvalidInput: "MULTIAGENTS_MAX_INPUT_BYTES",
+    InvalidResult: "MULTIAGENTS_MAX_RESULT_BYTES",
+}
+_SCALARS = (str, int, float, bool, type(None))
+
+
+def to_json(
+    value: Any, *, what: str, limit: int, error: type[MultiAgentsError] = InvalidResult
+) -> str:
+    """The value as strict, compact JSON of at most ``limit`` bytes.
+
+    Tuples become lists.  Raises ``error`` naming the key that JSON cannot hold, or the size.
+    ``what`` begins the message: ``result of 'charge'``.
+    """
+    try:
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        size = len(text) if text.isascii() else len(text.encode())
+        # json.dumps turns the keys 1, True and None into text without a word; what comes back
+        # differs then.  It also differs for tuples, which are welcome: the search tells.
+        faithful = json.loads(text) == value
+    except (TypeError, ValueError, RecursionError) as cause:
+        raise error(f"{what}: {_flaw(value) or f'is no JSON: {cause}'}") from cause
+    if not faithful and (flaw := _flaw(value)) is not None:
+        raise error(f"{what}: {flaw}")
+    if size > limit:
+        raise error(
+            f"{what} is {size:,} bytes of JSON; the limit is {limit:,} ({_SETTING[error]}):"
+            " keep large data elsewhere and pass a reference to it"
+        )
+    return text
+
+
+def check_input(data: Any, limit: int) -> str:
+    """A saga's input as JSON.  Raises InvalidInput for what is no dict of JSON, is too large or
+    too deep, or has a key that no honest caller sends (empty, overlong, control characters,
+    Python's and JavaScript's own names such as ``__class__`` and ``__proto__``)."""
+    if not isinstance(data, dict):
+        raise InvalidInput(f"the input is {_kind(data)}: expected a dict, as in {{'sku': 'A1'}}")
+    text = to_json(data, what="input", limit=limit, error=InvalidInput)
+    for path, value, depth in _walk(data):
+        if depth > MAX_INPUT_DEPTH:
+            raise InvalidInput(f"input: nested deeper than {MAX_INPUT_DEPTH} levels; flatten it")
+        if isinstance(value, dict):
+            _check_keys(value, path)
+    return text
+
+
+def check_result(result: Any, worker: str, limit: int) -> dict[str, Any]:
+    """A worker's result as a dict of JSON values; None is ``{}``, a pydantic model its fields.
+
+    Raises InvalidResult.
+    """
+    if isinstance(result, BaseModel):
+        result = result.model_dump(mode="json")
+    if result is None:
+        return {}
+    if not isinstance(result, dict):
+        raise InvalidResult(
+            f"worker {worker!r} returned {_kind(result)}: return a dict, as in"
+            f" {{'value': ...}}, or nothing"
+        )
+    to_json(result, what=f"result of {worker!r}", limit=limit)
+    return result
+
+
+def explain(error: ValidationError) -> str:
+    """What a validation found, without the values: they may be secrets."""
+    found = error.errors(include_url=False, include_input=False, include_context=False)
+    return "; ".join(
+        f"{'.'.join(map(str, item['loc']))}: {item['msg']}" if item["loc"] else item["msg"]
+        for item in found
+    )
+
+
+def _flaw(value: Any) -> str | None:
+    """The first thing in the value that JSON cannot hold, in words."""
+    for path, item, depth in _walk(value):
+        place = f"key {path!r}" if path else "it"
+        if depth > _MAX_DEPTH:
+            return f"{place} is nested deeper than {_MAX_DEPTH} levels or contains itself"
+        if (flaw := _flaw_of(item)) is not None:
+            return f"{place} {flaw}"
+    return None
+
+
+def _flaw_of(item: Any) -> str | None:
+    if isinstance(item, dict):
+        return next((_key_flaw(key) for key in item if _key_flaw(key)), None)
+    if isinstance(item, float) and not math.isfinite(item):
+        return f"is {float(item)!r}; JSON has no NaN and no infinity: use None or leave it out"
+    if isinstance(item, str) and not _encodable(item):
+        return "holds half of a surrogate pair, which UTF-8 cannot: clean the text"
+    if not isinstance(item, (*_SCALARS, list, tuple)):
+        return (
+            f"is {type(item).__name__}; JSON wants str, int, float, bool, None, list or dict:"
+            " convert it"
+        )
+    return None
+
+
+def _key_flaw(key: Any) -> str | None:
+    if not isinstance(key, str):
+        return f"has the key {key!r} ({type(key).__name__}); JSON wants str keys: convert it"
+    if not _encodable(key):
+        return f"has the key {key!r} with half of a surrogate pair: clean the text"
+    return None
+
+
+def _walk(value: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, Any, int]]:
+    """Every value inside with its path and depth, top first; one level past the limit at most."""
+    stack = [(path, value, depth)]
+    while stack:
+        path, value, depth = stack.pop()
+        yield path, value, depth
+        if isinstance(value, dict):
+            inner = [(_join(path, key), item) for key, item in value.items()]
+        elif isinstance(value, list | tuple):
+            inner = [(f"{path}[{index}]", item) for index, item in enumerate(value)]
+        else:
+            continue
+        stack.extend((place, item, depth + 1) for place, item in reversed(inner))
+
+
+def _join(path: str, key: Any) -> str:
+    if not _PLAIN_KEY.fullmatch(str(key)):
+        return f"{path}[{key!r}]"
+    return f"{path}.{key}" if path else str(key)
+
+
+def _check_keys(data: dict[str, Any], path: str) -> None:
+    for key in data:
+        place = f"under {path!r}" if path else "at the top"
+        if not key:
+            raise InvalidInput(f"input: an empty key {place}; name it")
+        if len(key) > MAX_INPUT_KEY:
+            raise InvalidInput(
+                f"input: a key of {len(key):,} characters {place} ({key[:20]!r}…); at most"
+                f" {MAX_INPUT_KEY}"
+            )
+        if _CONTROL.search(key):
+            raise InvalidInput(f"input: the key {key!r} {place} has control characters; rename it")
+        if key.startswith("__") and key.endswith("__"):
+            raise InvalidInput(
+                f"input: the key {key!r} {place} is a name of the language itself; rename it"
+            )
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _kind(value: Any) -> str:
+    return "None" if value is None else type(value).__name__
+
+
+_SECRETS: tuple[tuple[re.Pattern[str], str], ...] = (
+    # scheme://user:password@host; greedy, because passwords hold "@" and "/"
+    (re.compile(r"(://[^\s:/@]*:)\S+@"), r"\1***@"),
+    (re.compile(r"(://)[^\s:/@]+@"), r"\1***@"),
+    (re.compile(r"(?i)(authorization[\"']?\s*[:=]\s*[\"']?)(?:\w+\s+)?[^\s\"',;]+"), r"\1***"),
+    (re.compile(r"(?i)\b(bearer\s+)[\w.~+/=-]{8,}"), r"\1***"),
+    (
+        re.compile(
+            r"(?i)((?:api[_-]?key|access[_-]?key|(?:access|auth|refresh|id|api)[_-]?token|secret"
+            r"|passw(?:or)?d|pwd)[\w-]*[\"']?\s*[=:]\s*)(?:\"[^\"]*\"|'[^']*'|[^\s\"',;&]+)"
+        ),
+        r"\1***",
+    ),
+    (re.compile(r"(?i)(\btoken=)[^\s\"',;&]+"), r"\1***"),
+    # Keys known by their form: OpenAI and Anthropic, Google, GitHub, AWS, Slack.
+    (
+        re.compile(
+            r"(?<![A-Za-z0-9])(?:sk-[\w-]{8,}|AIza[\w-]{20,}|gh[pousr]_\w{16,}|AKIA[0-9A-Z]{12,}"
+            r"|xox[abeprs]-[\w-]{8,})"
+        ),
+        "***",
+    ),
+)
+
+
+def redact(text: str) -> str:
+    """The text with obvious secrets replaced by ``***``: passwords in URLs, keys, bearer tokens.
+
+    A net, not a proof; it prefers to hide too much.
+    """
+    for pattern, replacement in _SECRETS:
+        text = pattern.sub(replacement, text)
+    return text
