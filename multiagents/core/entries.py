@@ -193,9 +193,7 @@ Report = Succeeded | Failed | Lost
 
 _TYPES: dict[str, type[Entry]] = {
     cls.type: cls
-    for cls in (
-        Started, Claimed, Succeeded, Failed, Lost, Unroutable, Withdrawn, TimerDue, Asked
-    )
+    for cls in (Started, Claimed, Succeeded, Failed, Lost, Unroutable, Withdrawn, TimerDue, Asked)
 }
 
 

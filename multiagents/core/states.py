@@ -112,10 +112,7 @@ SAGA_MOVES: dict[tuple[SagaState, SagaState], str] = {
     (_FAILED, _R): BY_OPERATOR,
     (_UNDONE, _C): BY_ENGINE,
     (_CANCELLED, _C): BY_ENGINE,
-    **{
-        (state, _FAILED): BY_OPERATOR
-        for state in (_P, _DONE, _UNDONE, _CANCELLED)
-    },
+    **{(state, _FAILED): BY_OPERATOR for state in (_P, _DONE, _UNDONE, _CANCELLED)},
 }
 """Every legal move of a saga and who causes it.
 
