@@ -8,7 +8,6 @@ keep the last one, and a compensation that is silently dropped is found too late
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +95,7 @@ def _parse(path: Path) -> object:
     text = path.read_text(encoding="utf-8")
     if suffix == ".json":
         return json.loads(text, object_pairs_hook=_unique)
-    return yaml.load(text, Loader=_UniqueKeys)  # noqa: S506 - a SafeLoader
+    return yaml.load(text, Loader=_UniqueKeys)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -110,15 +109,17 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 class _UniqueKeys(yaml.SafeLoader):
     """YAML's safe loader, refusing repeated keys."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for key_node, _ in node.value:
-            if keys.count(key_node.value) > 1:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """The node as written: later, merge keys (``<<``) repeat keys lawfully."""
+        node = super().compose_mapping_node(anchor)
+        keys = [key.value for key, _ in node.value]
+        for key, _ in node.value:
+            if keys.count(key.value) > 1:
                 raise yaml.constructor.ConstructorError(
-                    problem=f"key {key_node.value!r} stands twice in one mapping; keep one",
-                    problem_mark=key_node.start_mark,
+                    problem=f"key {key.value!r} stands twice in one mapping; keep one",
+                    problem_mark=key.start_mark,
                 )
-        return super().construct_mapping(node, deep=deep)
+        return node
 
 
 def _reason(error: Exception) -> str:
