@@ -1,0 +1,20 @@
+"""What can be done from a shell?
+
+``multiagents COMMAND``.  What holds for every command:
+
+- ``--json`` prints one object, or one a line for lists and streams, and nothing else to stdout.
+- An error is one line on stderr, ``error: ...``; a traceback only with ``--debug``.
+- Exit codes: 0 done, 1 the saga failed (or the doctor found a failure), 2 wrong use or no server.
+- Secrets are never printed; passwords in URLs are masked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line (by default this process's) and return its exit code."""
+    from multiagents.cli.app import run
+
+    return run(argv)

@@ -1,0 +1,162 @@
+"""Which commands are there, and what becomes of their errors?
+
+`COMMANDS` is the one table of them.  Command modules import nothing slow at their top: `--help`
+and `--version` load neither Celery nor redis.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from multiagents import __version__
+from multiagents.cli import bench_command, demo, dev, doctor, fleet, look, start, steer, watch
+from multiagents.cli import workflows as workflow_commands
+from multiagents.cli.errors import INTERRUPTED, OK, WRONG_USE, CommandError, one_line
+from multiagents.cli.output import say
+from multiagents.cli.session import close_sessions
+
+COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
+    ("dev", dev.dev, "MULTIAGENTS_IMPORTS=shop.workers multiagents dev"),
+    ("demo", demo.demo, "multiagents demo"),
+    ("start", start.start, 'multiagents start order --input \'{"sku": "A1"}\' --wait'),
+    ("list", look.list_, "multiagents list --state running --limit 10"),
+    ("show", look.show, "multiagents show ID"),
+    ("watch", watch.watch, "multiagents watch ID"),
+    ("history", look.history, "multiagents history ID --json"),
+    ("pause", steer.pause, 'multiagents pause ID --reason "bank is down"'),
+    ("resume", steer.resume, "multiagents resume ID"),
+    ("cancel", steer.cancel, 'multiagents cancel ID --reason "customer called"'),
+    ("workers", fleet.workers, "multiagents workers"),
+    ("doctor", doctor.doctor, "multiagents doctor"),
+    ("bench", bench_command.bench, "multiagents bench --steps 10"),
+)
+WORKFLOW_COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
+    ("list", workflow_commands.list_, "multiagents workflows list"),
+    ("show", workflow_commands.show, "multiagents workflows show order"),
+    ("validate", workflow_commands.validate, "multiagents workflows validate order.yaml"),
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        say(f"multiagents {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit."),
+]
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere in the line.")
+]
+
+
+def _root(version: Version = False, debug: Debug = False) -> None:
+    """Durable sagas on Celery and Redis: start, watch and steer them."""
+
+
+def make_app() -> typer.Typer:
+    """The command line as typer knows it."""
+    app = _typer()
+    app.callback()(_root)
+    _add(app, COMMANDS)
+    group = _typer()
+    _add(group, WORKFLOW_COMMANDS)
+    app.add_typer(group, name="workflows", help="List, show and check workflow definitions.")
+    return app
+
+
+def _typer() -> typer.Typer:
+    return typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="rich")
+
+
+def _add(app: typer.Typer, commands: Sequence[tuple[str, Callable[..., None], str]]) -> None:
+    for name, function, example in commands:
+        app.command(name, epilog=f"Example: {example}")(function)
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code; errors become one line on stderr."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    _log_to_stderr(debug)
+    command = typer.main.get_command(make_app())
+    try:
+        code = command.main(
+            [word for word in words if word != "--debug"],
+            prog_name="multiagents",
+            standalone_mode=False,
+        )
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader (head, less) has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except Exception as error:
+        if debug:
+            traceback.print_exception(error)
+        return _report(error)
+    finally:
+        close_sessions()
+    return code if isinstance(code, int) else OK
+
+
+def _report(error: Exception) -> int:
+    """Say what is wrong on stderr; the exit code for it."""
+    usage = getattr(error, "format_message", None)
+    if usage is None:
+        print(f"error: {_explained(error)}", file=sys.stderr)
+    elif error.__class__.__name__ == "NoArgsIsHelpError":
+        print(usage(), file=sys.stderr)
+    else:
+        print(f"error: {' '.join(str(usage()).split())}{_see(error)}", file=sys.stderr)
+    return WRONG_USE
+
+
+def _see(error: Any) -> str:
+    path = getattr(getattr(error, "ctx", None), "command_path", None)
+    return f" (see `{path} --help`)" if path else ""
+
+
+def _explained(error: Exception) -> str:
+    from multiagents.core.exceptions import MultiAgentsError
+
+    if isinstance(error, MultiAgentsError):
+        return one_line(error)
+    return one_line(_of_the_server(error) or error) + (
+        "" if _of_the_server(error) else "; run it again with --debug for the traceback"
+    )
+
+
+def _of_the_server(error: Exception) -> CommandError | None:
+    """An error of the server as what the user can do about it; None for any other error."""
+    from multiagents.cli.errors import UnreachableError, masked
+    from multiagents.cli.session import environment
+    from multiagents.storage.client import UNREACHABLE, StoreError
+
+    if isinstance(error, UNREACHABLE):
+        return UnreachableError(environment().redis_url, type(error).__name__)
+    if isinstance(error, StoreError):
+        url = masked(environment().redis_url)
+        return CommandError(f"the server at {url} refused: {error}; see `multiagents doctor`")
+    return None
+
+
+def _log_to_stderr(debug: bool) -> None:
+    """Keep the engine's warnings out of the answer on stdout."""
+    import logging
+
+    import structlog
+
+    level = logging.DEBUG if debug else logging.WARNING
+    structlog.configure(
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+    )

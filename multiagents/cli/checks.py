@@ -1,0 +1,266 @@
+"""What may be wrong, and what is to be done about it?
+
+Each check is a function from what `doctor` has read to one `Check`.  No I/O here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from multiagents.core.names import COORDINATOR_QUEUE
+from multiagents.orchestrator.workflow import TaskCall, Workflow
+from multiagents.storage.health import DueHealth, ServerHealth
+
+Status = Literal["ok", "warn", "fail"]
+
+MIN_VERSION = (6, 2)
+"""The first server with XAUTOCLAIM, on which the event bus relies."""
+SKEW_MS = 2000
+"""The engine corrects clocks by the server's; beyond this other programs' times will puzzle."""
+MEMORY_WARN, MEMORY_FAIL = 0.80, 0.95
+"""Shares of maxmemory."""
+OVERDUE_WARN_MS, OVERDUE_FAIL_MS = 10_000, 60_000
+"""Due items start at most 1 s late where a worker sweeps."""
+VISIBILITY_S = 3600.0
+"""kombu's visibility time-out where none is set."""
+NAMES_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding; ``fix`` is empty where nothing is to be done."""
+
+    name: str
+    status: Status
+    message: str
+    fix: str = ""
+
+    def to_dict(self) -> dict[str, str]:
+        """As JSON shows it."""
+        return asdict(self)
+
+
+Fleet = Mapping[str, Mapping[str, Any]]
+
+
+def version(health: ServerHealth) -> Check:
+    """The server speaks what the engine needs, and is one to write to."""
+    name = "server"
+    if "INFO" in health.refused:
+        fix = "allow the user +info, or look at the server's settings yourself"
+        return Check(name, "warn", "reachable, but INFO is forbidden: little can be checked", fix)
+    kind = "Valkey" if "valkey_version" in health.info else "Redis"
+    text = health.info.get("valkey_version") or health.info.get("redis_version", "0")
+    numbers = tuple(int(part) for part in text.split(".")[:2] if part.isdigit())
+    if kind == "Redis" and numbers < MIN_VERSION:
+        return Check(name, "fail", f"Redis {text} is too old", "use Redis 6.2 or newer, or Valkey")
+    if health.info.get("role") == "slave":
+        return Check(name, "fail", "is a replica: nothing can be written", "name the primary's URL")
+    if health.info.get("cluster_enabled") == "1":
+        fix = "use a server without cluster mode: Celery's broker cannot use one"
+        return Check(name, "fail", f"{kind} {text} in cluster mode", fix)
+    return Check(name, "ok", f"reachable, {kind} {text}")
+
+
+def append_only(health: ServerHealth) -> Check:
+    """A restart of the server keeps what was written."""
+    name = "append-only file"
+    value = health.setting("appendonly")
+    if value is None:
+        return _forbidden(name, "appendonly yes")
+    if value != "yes":
+        fix = "set `appendonly yes` (redis.conf, or CONFIG SET appendonly yes)"
+        return Check(name, "warn", "off: a restart of the server loses sagas", fix)
+    if health.info.get("aof_last_write_status", "ok") != "ok":
+        return Check(
+            name, "fail", "the last write of it failed", "look at the server's disk and log"
+        )
+    sync = health.config.get("appendfsync")
+    if sync == "no":
+        fix = "set `appendfsync everysec`, or `always` to lose nothing"
+        return Check(name, "warn", "on, but only the system decides when it is on disk", fix)
+    if sync is None:
+        return Check(name, "ok", "on")
+    kept = "everything that was confirmed" if sync == "always" else "all but the last second"
+    return Check(name, "ok", f"on, {sync}: a crash of the host keeps {kept}")
+
+
+def eviction(health: ServerHealth) -> Check:
+    """The server never throws keys away to make room."""
+    name = "eviction"
+    policy = health.setting("maxmemory-policy")
+    if policy is None:
+        return _forbidden(name, "maxmemory-policy noeviction")
+    if policy != "noeviction":
+        fix = "set `maxmemory-policy noeviction`; use another server for caches"
+        message = f"maxmemory-policy is {policy}: evictions would lose sagas"
+        return Check(name, "warn", message, fix)
+    return Check(name, "ok", "noeviction")
+
+
+def memory(health: ServerHealth) -> Check:
+    """There is room left."""
+    name = "memory"
+    used, limit = health.number("used_memory"), health.number("maxmemory")
+    if not limit:
+        return Check(name, "ok", f"{_mib(used)} used, no maxmemory set")
+    share = used / limit
+    status: Status = "ok" if share < MEMORY_WARN else "warn" if share < MEMORY_FAIL else "fail"
+    fix = "raise maxmemory, or lower MULTIAGENTS_RETENTION_S so that finished sagas go earlier"
+    message = f"{_mib(used)} of {_mib(limit)} used ({share:.0%})"
+    return Check(name, status, message, "" if status == "ok" else fix)
+
+
+def clocks(skew_ms: int, fleet: Fleet, now_ms: int) -> Check:
+    """Hosts and server agree on the time.  ``skew_ms``: server minus this host."""
+    name = "clocks"
+    fix = "let NTP (chrony, systemd-timesyncd) set the clocks of all hosts"
+    if abs(skew_ms) > SKEW_MS:
+        side = "behind" if skew_ms > 0 else "ahead of"
+        message = f"this host's clock is {abs(skew_ms) / 1000:.1f} s {side} the server's"
+        return Check(name, "warn", message, fix)
+    ahead = [host for host, member in fleet.items() if member["at_ms"] - now_ms > SKEW_MS]
+    if ahead:
+        message = f"the clocks of these workers are ahead of the server's: {_names(ahead)}"
+        return Check(name, "warn", message, fix)
+    return Check(name, "ok", f"this host and the server differ by {abs(skew_ms)} ms")
+
+
+def workers(fleet: Fleet) -> Check:
+    """Somebody runs sagas."""
+    if not fleet:
+        fix = "start one: celery -A multiagents worker -Q llm,io"
+        return Check("workers", "fail", "no worker is running: nothing moves", fix)
+    functions = {name for member in fleet.values() for name in member["workers"]}
+    message = f"{_count(len(fleet), 'process')} with {_count(len(functions), 'worker function')}"
+    return Check("workers", "ok", f"{message}: {_names(fleet)}")
+
+
+def queues(fleet: Fleet, workflows: Iterable[Workflow]) -> Check:
+    """Every queue to which steps are sent is consumed."""
+    name = "queues"
+    consumed = {queue for member in fleet.values() for queue in member["queues"]}
+    needed = {COORDINATOR_QUEUE}
+    needed |= {queue for member in fleet.values() for queue in member["workers"].values()}
+    needed |= {queue for workflow in workflows for queue in _queues_of(workflow)}
+    missing = sorted(needed - consumed)
+    if missing and fleet:
+        fix = f"start a worker for them: celery -A multiagents worker -Q {','.join(missing)}"
+        return Check(name, "fail", f"nobody consumes {_names(missing)}: their steps wait", fix)
+    if missing:
+        return Check(name, "warn", f"nobody consumes {_names(missing)}", "start a worker")
+    return Check(name, "ok", f"all consumed: {_names(sorted(needed))}")
+
+
+def worker_names(fleet: Fleet, workflows: Iterable[Workflow]) -> Check:
+    """Every worker function that a published workflow names is there."""
+    name = "worker functions"
+    known = {function for member in fleet.values() for function in member["workers"]}
+    missing = sorted(
+        {
+            f"{target} ({workflow.name})"
+            for workflow in workflows
+            for step in workflow.steps
+            for target in (step.worker, step.compensation)
+            if isinstance(target, str) and target not in known
+        }
+    )
+    if missing and fleet:
+        fix = "start a worker whose MULTIAGENTS_IMPORTS has them"
+        return Check(name, "warn", f"no running worker has {_names(missing)}", fix)
+    return Check(name, "ok", "none is missing" if fleet else "not known: no worker is running")
+
+
+def due(health: DueHealth, now_ms: int) -> Check:
+    """What is due is done in time."""
+    late_ms = 0 if health.oldest_ms is None else max(0, now_ms - health.oldest_ms)
+    waiting = f"{health.members} entries, {health.overdue} overdue"
+    if not health.overdue or late_ms < OVERDUE_WARN_MS:
+        return Check("due set", "ok", waiting)
+    status: Status = "warn" if late_ms < OVERDUE_FAIL_MS else "fail"
+    fix = "start a worker, or more of them: each one sweeps; look into their logs for errors"
+    return Check("due set", status, f"{waiting}, the oldest by {late_ms / 1000:.0f} s", fix)
+
+
+def attention(ids: list[str], *, looked_at: int) -> Check:
+    """No saga waits for a person."""
+    name = "attention"
+    if not ids:
+        return Check(name, "ok", f"no saga waits for a person ({looked_at} looked at)")
+    message = f"{_count(len(ids), 'saga')} wait for a person: {_names(ids)}"
+    return Check(name, "warn", message, "see `multiagents show ID` for what each one needs")
+
+
+def visibility(transport_options: Mapping[str, Any], workflows: Iterable[Workflow]) -> Check:
+    """The broker does not hand out a message again while its step is still running."""
+    name = "visibility time-out"
+    limit_s = float(transport_options.get("visibility_timeout") or VISIBILITY_S)
+    steps = [
+        (seconds, f"{workflow.name}.{step.name}")
+        for workflow in workflows
+        for step in workflow.steps
+        for seconds in (step.timeout_s, step.compensation_timeout_s)
+        if seconds
+    ]
+    longest = max(steps, default=None)
+    if longest is None or longest[0] < limit_s:
+        return Check(name, "ok", f"{limit_s:g} s, longer than every step's time-out")
+    return Check(
+        name,
+        "warn",
+        f"{limit_s:g} s, but step {longest[1]} may take {longest[0]:g} s: plain tasks with late"
+        " acknowledgement are then run twice",
+        f'set broker_transport_options = {{"visibility_timeout": {2 * longest[0]:.0f}}}',
+    )
+
+
+def result_backend(backend: str | None) -> Check:
+    """``AsyncResult.get`` has somewhere to look."""
+    name = "result backend"
+    if not backend or backend.startswith("disabled"):
+        fix = "set result_backend, or wait with `multiagents watch ID` instead"
+        return Check(name, "warn", "none: start_saga.delay(...).get() waits for ever", fix)
+    return Check(name, "ok", "set")
+
+
+def serializers(accept: Iterable[str]) -> Check:
+    """A message is data, never code."""
+    name = "accepted content"
+    accepted = [str(kind) for kind in accept]
+    risky = [kind for kind in accepted if "pickle" in kind or "python-serialize" in kind]
+    if risky:
+        fix = 'set accept_content = ["json"]'
+        message = f"{_names(risky)}: whoever can write to the broker can run code in the workers"
+        return Check(name, "warn", message, fix)
+    return Check(name, "ok", _names(accepted))
+
+
+def _queues_of(workflow: Workflow) -> set[str]:
+    found = {step.queue for step in workflow.steps if step.queue}
+    for step in workflow.steps:
+        for target in (step.worker, step.compensation):
+            if isinstance(target, TaskCall) and target.queue:
+                found.add(target.queue)
+    return found
+
+
+def _forbidden(name: str, wanted: str) -> Check:
+    fix = f"see to it in the provider's console that `{wanted}` is set"
+    return Check(name, "warn", "not known: the server forbids INFO and CONFIG", fix)
+
+
+def _names(names: Iterable[str]) -> str:
+    listed = list(names)
+    more = f" and {len(listed) - NAMES_SHOWN} more" if len(listed) > NAMES_SHOWN else ""
+    return ", ".join(listed[:NAMES_SHOWN]) + more
+
+
+def _count(number: int, what: str) -> str:
+    plural = f"{what}es" if what.endswith("s") else f"{what}s"
+    return f"{number} {what if number == 1 else plural}"
+
+
+def _mib(size: int) -> str:
+    return f"{size / 1024 / 1024:.1f} MiB"

@@ -1,0 +1,118 @@
+"""What does the demo's shop own?
+
+A small SQLite file: stock, money, shipments and mails.  Every change has a key and counts once
+under it, and can be put back once: that is all that a saga asks of the systems it works with.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS stock (sku TEXT PRIMARY KEY, quantity INTEGER CHECK (quantity >= 0));
+CREATE TABLE IF NOT EXISTS money (account TEXT PRIMARY KEY, cents INTEGER CHECK (cents >= 0));
+CREATE TABLE IF NOT EXISTS papers (key TEXT PRIMARY KEY, kind TEXT, text TEXT);
+CREATE TABLE IF NOT EXISTS changes (key TEXT PRIMARY KEY, moves TEXT, undone INTEGER DEFAULT 0);
+"""
+WAIT_S = 10.0
+"""How long one process waits for another's transaction."""
+
+
+class RefusedError(Exception):
+    """There is not enough of what was to be taken."""
+
+
+class Shop:
+    """The shop in this file; made with its first goods if it is new."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def open(self, *, stock: dict[str, int], money: dict[str, int]) -> None:
+        """Begin with these goods (pieces by SKU) and money (cents by account)."""
+        with self._transaction() as db:
+            db.executemany("INSERT OR REPLACE INTO stock VALUES (?, ?)", stock.items())
+            db.executemany("INSERT OR REPLACE INTO money VALUES (?, ?)", money.items())
+
+    def move(self, key: str, *moves: tuple[str, str, int]) -> bool:
+        """Apply moves ``(table, what, by)`` once under the key; False if it was done before.
+
+        Raises RefusedError, changing nothing, if stock or an account would fall below zero.
+        """
+        with self._transaction() as db:
+            if db.execute("SELECT 1 FROM changes WHERE key = ?", (key,)).fetchone():
+                return False
+            db.execute("INSERT INTO changes (key, moves) VALUES (?, ?)", (key, json.dumps(moves)))
+            _apply(db, moves, sign=1)
+        return True
+
+    def put_back(self, key: str) -> bool:
+        """Reverse what was moved under the key; False if nothing was, or it is put back already.
+
+        From then on the key is used up: a late `move` under it does nothing.
+        """
+        with self._transaction() as db:
+            row = db.execute("SELECT moves, undone FROM changes WHERE key = ?", (key,)).fetchone()
+            moves, undone = row or ("[]", 1)
+            db.execute("INSERT OR REPLACE INTO changes VALUES (?, ?, 1)", (key, moves))
+            if not undone:
+                _apply(db, json.loads(moves), sign=-1)
+        return not undone
+
+    def write(self, key: str, kind: str, text: str) -> None:
+        """Keep a paper (a shipment, a mail), once under its key."""
+        with self._transaction() as db:
+            db.execute("INSERT OR IGNORE INTO papers VALUES (?, ?, ?)", (key, kind, text))
+
+    def tear(self, key: str) -> bool:
+        """Take a paper out again; False if there is none."""
+        with self._transaction() as db:
+            return db.execute("DELETE FROM papers WHERE key = ?", (key,)).rowcount > 0
+
+    def in_stock(self, sku: str) -> int | None:
+        """Pieces in stock; None for a SKU that the shop does not sell."""
+        with self._transaction() as db:
+            row = db.execute("SELECT quantity FROM stock WHERE sku = ?", (sku,)).fetchone()
+        return None if row is None else int(row[0])
+
+    def balance(self) -> dict[str, Any]:
+        """Everything countable: stock and money by name, shipments, mails."""
+        with self._transaction() as db:
+            papers = dict(db.execute("SELECT kind, count(*) FROM papers GROUP BY kind"))
+            return {
+                "stock": dict(db.execute("SELECT sku, quantity FROM stock ORDER BY sku")),
+                "money": dict(db.execute("SELECT account, cents FROM money ORDER BY account")),
+                "shipments": papers.get("shipment", 0),
+                "mails": papers.get("mail", 0),
+            }
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        db = sqlite3.connect(self._path, timeout=WAIT_S, isolation_level=None)
+        try:
+            db.executescript(SCHEMA)
+            db.execute("BEGIN IMMEDIATE")
+            with db:
+                yield db
+        finally:
+            db.close()
+
+
+def _apply(db: sqlite3.Connection, moves: Any, *, sign: int) -> None:
+    for where, what, by in moves:
+        table, name, column = _TABLES[where]
+        try:
+            db.execute(
+                f"UPDATE {table} SET {column} = {column} + ? WHERE {name} = ?",
+                (sign * by, what),
+            )
+        except sqlite3.IntegrityError as error:
+            raise RefusedError(f"not enough {where} of {what}") from error
+
+
+_TABLES = {"stock": ("stock", "sku", "quantity"), "money": ("money", "account", "cents")}

@@ -1,0 +1,140 @@
+"""How does one begin, with nothing installed but this package?
+
+`multiagents dev`: an embedded server (or the one that MULTIAGENTS_REDIS_URL names), a worker with
+the modules of MULTIAGENTS_IMPORTS, and a stub for the language model if none is set.  All of it
+ends with the command.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from multiagents.cli.errors import OK, masked
+from multiagents.cli.model import STUB, model_environment
+from multiagents.cli.output import Json, emit, hint, say
+from multiagents.cli.session import Session, connect, environment
+from multiagents.cli.worker_process import WorkerProcess
+from multiagents.core.settings import Settings
+
+Port = Annotated[
+    int | None,
+    typer.Option("--port", min=0, max=65_535, help="The server's port; 0 takes a free one."),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option("--data-dir", help="Where the server keeps its data (default: .multiagents)."),
+]
+Concurrency = Annotated[int, typer.Option("--concurrency", "-c", min=1, help="Worker children.")]
+
+USUAL_PORT = 6379
+"""With it other commands find the server without MULTIAGENTS_REDIS_URL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The server that `dev` works with."""
+
+    url: str
+    data_dir: Path | None
+    """None: the server is not ours."""
+
+
+def dev(
+    port: Port = None,
+    data_dir: DataDir = None,
+    concurrency: Concurrency = 2,
+    json_output: Json = False,
+) -> None:
+    """Run a server and a worker here, until Ctrl-C; nothing is left behind but the data.
+
+    With --json one object is printed when they are ready; logs go to stderr.
+    """
+    settings = environment()
+    with stopped_by_signals(), ExitStack() as stack:
+        place = _server(stack, settings, port, data_dir)
+        model = model_environment(stack, settings)
+        worker = stack.enter_context(
+            WorkerProcess(
+                "dev",
+                env={"MULTIAGENTS_REDIS_URL": place.url, **model},
+                options=("-l", "INFO", "-c", str(concurrency)),
+                queues=None,
+            )
+        )
+        session = connect(settings.model_copy(update={"redis_url": place.url}))
+        worker.wait_ready(session)
+        if json_output:
+            emit(_facts(session, place, worker, stub=bool(model)))
+        else:
+            _greet(session, place, settings, stub=bool(model))
+        worker.process.wait()
+        raise worker.ended()
+
+
+def _server(stack: ExitStack, settings: Settings, port: int | None, data_dir: Path | None) -> Place:
+    if "redis_url" in settings.model_fields_set and port is None and data_dir is None:
+        return Place(settings.redis_url, None)
+    from multiagents.core.exceptions import InvalidInput, NoServer
+    from multiagents.storage.server import EmbeddedServer
+
+    folder = data_dir or settings.data_dir
+    if port is None:
+        try:
+            server = stack.enter_context(EmbeddedServer(folder, port=USUAL_PORT))
+        except (InvalidInput, NoServer):  # the port is taken; any other trouble shows again below
+            server = stack.enter_context(EmbeddedServer(folder))
+    else:
+        server = stack.enter_context(EmbeddedServer(folder, port=port))
+    return Place(server.url, server.data_dir)
+
+
+def _facts(session: Session, place: Place, worker: WorkerProcess, *, stub: bool) -> dict[str, Any]:
+    return {
+        "redis_url": masked(place.url),
+        "data_dir": str(place.data_dir) if place.data_dir else None,
+        "worker": worker.hostname,
+        "worker_pid": worker.process.pid,
+        "workflows": session.run(session.runtime.catalog.workflow_names()),
+        "stub_model": stub,
+    }
+
+
+def _greet(session: Session, place: Place, settings: Settings, *, stub: bool) -> None:
+    known = session.run(session.runtime.catalog.workflow_names())
+    where = f"data in {place.data_dir}" if place.data_dir else "from MULTIAGENTS_REDIS_URL"
+    say("")
+    say(f"server     {masked(place.url)}  ({where})")
+    say(f"workflows  {', '.join(known) or 'none'}")
+    if stub:
+        say(f"model      {STUB}")
+    if not settings.import_names and not known:
+        hint("name the modules with your workers in MULTIAGENTS_IMPORTS, and start this again")
+    prefix = "" if place.url == settings.redis_url else f"MULTIAGENTS_REDIS_URL={place.url} "
+    name = known[0] if known else "WORKFLOW"
+    say(f"start one  {prefix}multiagents start {name} --input '{{}}' --wait")
+    say("stop       Ctrl-C")
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """Let Ctrl-C, SIGTERM and a closed terminal unwind the block, each being a good end."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    chosen = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, stop) for number in chosen]
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise typer.Exit(OK) from None
+    finally:
+        for number, handler in zip(chosen, before, strict=True):
+            signal.signal(number, handler)

@@ -1,0 +1,48 @@
+"""How does an error look in a shell?
+
+One line that says what, which and what to do, and an exit code.
+"""
+
+from __future__ import annotations
+
+import re
+
+from multiagents.core.exceptions import MultiAgentsError
+
+OK, SAGA_FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+"""Exit codes; 130 is what shells give a program that Ctrl-C ended."""
+
+
+class CommandError(MultiAgentsError):
+    """What the user asked cannot be done; the message is for them."""
+
+
+class UnreachableError(CommandError):
+    """There is no server at the url that the settings name."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(
+            f"cannot reach the server at {masked(url)} ({reason}); set MULTIAGENTS_REDIS_URL to a"
+            " running one, or start one with `multiagents dev`"
+        )
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error on one line; its type where the message alone says too little."""
+    text = " ".join(str(error).split())
+    if isinstance(error, CommandError):  # ours: masked where a URL is put in
+        return text
+    if isinstance(error, MultiAgentsError) and text:
+        return masked(text)
+    name = type(error).__name__
+    return masked(f"{name}: {text}" if text else name)
+
+
+def masked(text: str) -> str:
+    """The text with what may be a password in a URL replaced by ``***``.
+
+    Everything up to the last ``@`` of a URL is hidden, because an unencoded ``@`` or ``/`` in a
+    password moves where the host seems to begin; so is ``?password=``.
+    """
+    text = re.sub(r"(?<=://)\S*@", "***@", text)
+    return re.sub(r"(?i)([?&](?:password|username)=)[^&\s]*", r"\1***", text)

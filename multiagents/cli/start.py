@@ -1,0 +1,122 @@
+"""How is a saga started from a shell?"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from multiagents.cli.errors import CommandError
+from multiagents.cli.output import Json, emit, hint, say
+from multiagents.cli.render import has_ended
+from multiagents.cli.session import Session, connect
+from multiagents.cli.watch import exit_code, last_snapshot, show_saga
+
+WorkflowName = Annotated[
+    str,
+    typer.Argument(
+        metavar="WORKFLOW", help="Name of a published workflow, or a JSON or YAML file of one."
+    ),
+]
+Input = Annotated[
+    str, typer.Option("--input", "-i", metavar="JSON|@FILE|-", help="The saga's input, an object.")
+]
+Key = Annotated[
+    str | None,
+    typer.Option("--idempotency-key", metavar="KEY", help="Starting again with it starts nothing."),
+]
+Tags = Annotated[
+    list[str] | None,
+    typer.Option("--tag", metavar="TAG", help="By which to list; may be repeated."),
+]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait for the end and print the saga.")]
+Timeout = Annotated[
+    float | None,
+    typer.Option("--timeout", min=0.0, metavar="S", help="The longest --wait, seconds."),
+]
+
+
+def start(
+    workflow: WorkflowName,
+    input_text: Input = "{}",
+    idempotency_key: Key = None,
+    tag: Tags = None,
+    wait: Wait = False,
+    timeout: Timeout = None,
+    json_output: Json = False,
+) -> None:
+    """Start a saga and print its id; it is durable by then.
+
+    With --wait print the saga at its end; exit code 1 if it did not complete.
+    """
+    given = read_input(input_text)
+    if timeout is not None and not wait:
+        raise CommandError("--timeout is for --wait; add --wait, or leave it out")
+    definition = read_workflow(workflow)
+    session = connect()
+    saga_id = session.call(
+        "start", definition, given, idempotency_key=idempotency_key, tags=tag or ()
+    )
+    if wait:
+        _wait(session, saga_id, timeout_s=timeout, as_json=json_output)
+    elif json_output:
+        emit(session.call("get", saga_id))
+    else:
+        say(saga_id)
+        if sys.stdout.isatty():
+            hint(f"follow it with: multiagents watch {saga_id}")
+
+
+def _wait(session: Session, saga_id: str, *, timeout_s: float | None, as_json: bool) -> None:
+    saga = last_snapshot(session, saga_id, timeout_s=timeout_s)
+    show_saga(session, saga, as_json=as_json)
+    if not has_ended(saga):
+        raise CommandError(
+            f"saga {saga_id} is still {saga['state']} after {timeout_s:g} s; it goes on: follow it"
+            f" with `multiagents watch {saga_id}`"
+        )
+    raise typer.Exit(exit_code(saga))
+
+
+def read_input(text: str) -> dict[str, Any]:
+    """The object that ``JSON``, ``@FILE`` or ``-`` (stdin) holds.  Raises CommandError."""
+    place, content = _content(text)
+    try:
+        value = json.loads(content)
+    except ValueError as error:
+        raise CommandError(
+            f'{place} is no JSON: {error}; expected an object: \'{{"sku": "A1"}}\''
+        ) from error
+    if not isinstance(value, dict):
+        raise CommandError(
+            f'{place} is {_kind(value)}; expected a JSON object such as \'{{"sku": "A1"}}\''
+        )
+    return value
+
+
+def _content(text: str) -> tuple[str, str]:
+    if text == "-":
+        return "the input on stdin", sys.stdin.read()
+    if not text.startswith("@"):
+        return "--input", text
+    try:
+        return text[1:], Path(text[1:]).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"cannot read the input file {text[1:]!r}: {error}") from error
+
+
+def _kind(value: Any) -> str:
+    names = {list: "an array", str: "a string", bool: "a truth value", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def read_workflow(name: str) -> Any:
+    """A definition file's workflow, or the name as it is."""
+    from multiagents.orchestrator.definitions import SUFFIXES, load_file
+
+    if name.lower().endswith(SUFFIXES):
+        return load_file(name)
+    return name

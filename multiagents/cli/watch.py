@@ -1,0 +1,112 @@
+"""How is a saga followed?
+
+`snapshots` asks for a saga at most four times a second until it ends; `watch` shows each as a
+live table on a terminal, as a line per change elsewhere, or as JSON.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any
+
+import typer
+
+from multiagents.cli.errors import OK, SAGA_FAILED
+from multiagents.cli.output import Json, console, emit, say
+from multiagents.cli.render import error_text, has_ended, live_view, saga_view, step_line
+from multiagents.cli.session import Session, connect
+
+SagaId = Annotated[str, typer.Argument(metavar="ID", help="The saga's id.")]
+
+PERIOD_S = 0.25
+"""Between two looks at a saga; a person sees no difference below it."""
+
+
+def watch(saga_id: SagaId, json_output: Json = False) -> None:
+    """Follow a saga until it ends: each step with its state, attempt, time, progress and undo.
+
+    With --json one line per change. Exit code 1 if the saga did not complete.
+    """
+    session = connect()
+    found = snapshots(session, saga_id)
+    if json_output:
+        last = _each(found, emit)
+    elif sys.stdout.isatty():
+        last = _live(session, found)
+    else:
+        last = _each(found, _Lines())
+    raise typer.Exit(exit_code(last))
+
+
+def snapshots(
+    session: Session, saga_id: str, *, timeout_s: float | None = None
+) -> Iterator[dict[str, Any]]:
+    """The saga as it is, again and again; the last one has ended, or time is over."""
+    ends_at = None if timeout_s is None else time.monotonic() + timeout_s
+    while True:
+        saga = session.call("get", saga_id)
+        yield saga
+        if has_ended(saga) or (ends_at is not None and time.monotonic() >= ends_at):
+            return
+        time.sleep(PERIOD_S)
+
+
+def last_snapshot(session: Session, saga_id: str, *, timeout_s: float | None) -> dict[str, Any]:
+    """The saga at its end, or when time is over."""
+    return deque(snapshots(session, saga_id, timeout_s=timeout_s), maxlen=1)[0]
+
+
+def exit_code(saga: dict[str, Any]) -> int:
+    """0 for a completed saga, 1 for one that ended otherwise."""
+    return OK if saga["state"] == "completed" else SAGA_FAILED
+
+
+def _each(found: Iterator[dict[str, Any]], show: Callable[[dict[str, Any]], None]) -> Any:
+    """Show each snapshot that differs from the one before; return the last."""
+    last: dict[str, Any] | None = None
+    for saga in found:
+        if saga != last:
+            show(saga)
+        last = saga
+    return last
+
+
+def _live(session: Session, found: Iterator[dict[str, Any]]) -> Any:
+    from rich.live import Live
+
+    saga: dict[str, Any] = {}
+    with Live(console=console(), auto_refresh=False) as live:
+        for saga in found:
+            live.update(live_view(saga, session.now_ms), refresh=True)
+    return saga
+
+
+class _Lines:
+    """A line for each step that changed, and for the saga."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, str] = {}
+
+    def __call__(self, saga: dict[str, Any]) -> None:
+        for name, step in saga["steps"].items():
+            waiting = step["state"] == "waiting"
+            if not waiting or name in self._seen:
+                self._say(name, step_line(name, step))
+        error = f" ({error_text(saga['error'])})" if saga["error"] else ""
+        self._say("", f"saga {saga['transaction_id']} {saga['state']}{error}")
+
+    def _say(self, name: str, line: str) -> None:
+        if self._seen.get(name) != line:
+            self._seen[name] = line
+            say(line)
+
+
+def show_saga(session: Session, saga: dict[str, Any], *, as_json: bool) -> None:
+    """Print a saga whole."""
+    if as_json:
+        emit(saga)
+    else:
+        console().print(saga_view(saga, session.now_ms))

@@ -1,0 +1,127 @@
+"""How do `dev` and `demo` run a real worker?
+
+As a subprocess, ``celery -A multiagents worker``, in a session of its own: Ctrl-C in the terminal
+reaches only its owner, who stops it in order.  Nothing is left behind when the block ends.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from multiagents.cli.errors import CommandError
+from multiagents.cli.session import Session
+from multiagents.core.names import DEFAULT_QUEUES
+
+READY_S = 60.0
+"""A worker imports its modules and connects; a loaded machine takes its time."""
+STOP_S = 10.0
+"""For a warm shutdown: running steps end; what does not is taken up by the next worker."""
+POLL_S = 0.1
+LOG_LINES = 20
+
+
+class WorkerProcess:
+    """A worker with its children.  Its output goes to ``log``, or to our stderr."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        env: Mapping[str, str],
+        app_options: tuple[str, ...] = (),
+        options: tuple[str, ...] = (),
+        queues: tuple[str, ...] | None = DEFAULT_QUEUES,
+        cwd: Path | None = None,
+        log: Path | None = None,
+    ) -> None:
+        self.hostname = f"{name}-{os.getpid()}@localhost"
+        self._env = {**os.environ, **env}
+        chosen = ("-Q", ",".join(queues)) if queues else ()
+        self._command = [sys.executable, "-m", "celery", "-A", "multiagents", *app_options]
+        self._command += ["worker", "-n", self.hostname, *chosen, *options]
+        self._cwd = cwd
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        output: IO[bytes] | int = sys.stderr.fileno() if self._log is None else self._log.open("wb")
+        try:
+            self._process = subprocess.Popen(
+                self._command,
+                cwd=self._cwd,
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        finally:
+            if not isinstance(output, int):
+                output.close()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The worker's main process."""
+        if self._process is None:
+            raise CommandError(f"worker {self.hostname} is not started; use it in a with block")
+        return self._process
+
+    def wait_ready(self, session: Session) -> None:
+        """Return once the worker has published what it knows.  Raises CommandError if it ends."""
+        ends_at = time.monotonic() + READY_S
+        while self.hostname not in session.fleet():
+            if self.process.poll() is not None:
+                raise self.ended()
+            if time.monotonic() >= ends_at:
+                raise CommandError(f"the worker is not ready after {READY_S:g} s{self._tail()}")
+            time.sleep(POLL_S)
+
+    def ended(self) -> CommandError:
+        """The error of a worker that ended by itself."""
+        code = self.process.poll()
+        return CommandError(f"the worker ended with exit code {code}{self._tail()}")
+
+    def stop(self) -> None:
+        """Stop it warm, then by force; a second call does nothing."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        finally:
+            _kill_group(process.pid)
+
+    def _tail(self) -> str:
+        if self._log is None:
+            return "; its output above says why"
+        lines = self._log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+        return f"; the end of its log: {' | '.join(line for line in lines if line.strip())}"
+
+
+def _kill_group(pid: int) -> None:
+    """End the children that outlived their parent, if any did."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:  # none did
+        return

@@ -1,0 +1,117 @@
+"""How is the server itself?
+
+Reads only, each as a value to be run by an edge: what INFO and CONFIG tell, and how much is due.
+Servers that are rented often forbid CONFIG; that is an answer, not an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from redis.exceptions import AuthenticationError, ResponseError
+
+from multiagents.storage.calls import Flow, Plain, ask
+from multiagents.storage.keys import Shard
+
+T = TypeVar("T")
+
+PARAMETERS = ("appendonly", "appendfsync", "maxmemory", "maxmemory-policy")
+"""What is asked of CONFIG."""
+
+DENIED = AuthenticationError
+"""The server is there and does not let us in."""
+REFUSED = ResponseError
+"""The server is there and refuses one command."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerHealth:
+    """What the server says of itself."""
+
+    info: dict[str, str]
+    """Of INFO, all sections; empty if that is forbidden."""
+    config: dict[str, str] = field(default_factory=dict)
+    """Those of `PARAMETERS` that CONFIG GET told."""
+    refused: tuple[str, ...] = ()
+    """Commands that the server does not allow us."""
+
+    def setting(self, name: str) -> str | None:
+        """A server's parameter, as CONFIG or else INFO tells it; None if neither does."""
+        if name in self.config:
+            return self.config[name]
+        if name == "appendonly" and "aof_enabled" in self.info:
+            return "yes" if self.info["aof_enabled"] == "1" else "no"
+        return self.info.get(name.replace("-", "_"))
+
+    def number(self, name: str) -> int:
+        """A number of INFO; 0 if it is not told."""
+        text = self.info.get(name, "0")
+        return int(text) if text.lstrip("-").isdigit() else 0
+
+
+@dataclass(frozen=True, slots=True)
+class DueHealth:
+    """The due sets of all shards together; times are Unix milliseconds."""
+
+    members: int = 0
+    overdue: int = 0
+    oldest_ms: int | None = None
+    """When the oldest member was or will be due."""
+
+
+def read_server() -> Flow[ServerHealth]:
+    """Ask the server about itself."""
+    refused = []
+    info = yield from _allowed(Plain(("INFO",), _info))
+    if info is None:
+        refused.append("INFO")
+    config: dict[str, str] = {}
+    for name in PARAMETERS:
+        told = yield from _allowed(Plain(("CONFIG", "GET", name), _pairs))
+        if told is None:
+            refused.append("CONFIG")
+            break
+        config.update(told)
+    return ServerHealth(info or {}, config, tuple(refused))
+
+
+def read_due(shards: int, now_ms: int) -> Flow[DueHealth]:
+    """Count what is due and what should have been done by ``now_ms``."""
+    members = overdue = 0
+    oldest: list[int] = []
+    for shard in map(Shard, range(shards)):
+        members += yield from ask(Plain(("ZCARD", shard.due), int))
+        overdue += yield from ask(Plain(("ZCOUNT", shard.due, "-inf", now_ms), int))
+        command = ("ZRANGE", shard.due, 0, 0, "WITHSCORES")
+        oldest += yield from ask(Plain(command, _scores))
+    return DueHealth(members, overdue, min(oldest, default=None))
+
+
+def _allowed(operation: Plain[T]) -> Generator[Any, Any, T | None]:
+    try:
+        return (yield from ask(operation))
+    except ResponseError:  # NOPERM, or a command that this server has renamed away
+        return None
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _info(reply: Any) -> dict[str, str]:
+    """The client parses INFO by itself; its numbers become text again, as CONFIG's are."""
+    return {_text(name): _text(value) for name, value in reply.items()}
+
+
+def _pairs(reply: Any) -> dict[str, str]:
+    flat = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
+    return {_text(name): _text(value) for name, value in flat}
+
+
+def _scores(reply: Any) -> list[int]:
+    if not reply:
+        return []
+    pair = reply[0] if isinstance(reply[0], list | tuple) else reply
+    return [int(float(pair[1]))]

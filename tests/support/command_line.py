@@ -1,0 +1,54 @@
+"""How do tests use the command line?  In this process, as a shell would in another."""
+
+from __future__ import annotations
+
+import io
+import json
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import structlog
+
+from multiagents.cli import main
+from multiagents.core.settings import get_settings
+
+NO_SERVER = "redis://127.0.0.1:1/0"
+"""Port 1 is nobody's."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left: its exit code and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The one object on stdout."""
+        (line,) = self.lines
+        return line
+
+    @property
+    def lines(self) -> list[Any]:
+        """The objects on stdout, one a line."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+def cli(*words: str, url: str = NO_SERVER, stdin: str = "", **env: str) -> Done:
+    """Run ``multiagents WORDS`` against the server at ``url``."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"MULTIAGENTS_REDIS_URL": url, **env}.items():
+            patch.setenv(name, value)
+        patch.setattr("sys.stdin", io.StringIO(stdin))
+        try:
+            with redirect_stdout(out), redirect_stderr(err):
+                code = main(words)
+        finally:
+            structlog.reset_defaults()
+    get_settings.cache_clear()
+    return Done(code, out.getvalue(), err.getvalue())
