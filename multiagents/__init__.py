@@ -77,7 +77,44 @@ _HOME = {
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 
-__all__ = sorted([*_MODULE, "__version__", "celery"])
+__all__ = [
+    "CircuitBreakerOpenError",
+    "Context",
+    "InvalidInput",
+    "InvalidResult",
+    "InvalidWorkflow",
+    "MultiAgentsError",
+    "NonRetryableError",
+    "Orchestrator",
+    "RedisEventBus",
+    "RetryPolicy",
+    "SagaFailed",
+    "Settings",
+    "Step",
+    "StepTimeout",
+    "UnknownSaga",
+    "UnknownWorker",
+    "UnknownWorkflow",
+    "WorkerExecutionError",
+    "WorkerManager",
+    "Workflow",
+    "WorkflowBuilder",
+    "__version__",
+    "app",
+    "attach",
+    "celery",
+    "circuit_breaker",
+    "dspy_worker",
+    "monitor_performance",
+    "register",
+    "retry",
+    "sagas",
+    "start_saga",
+    "task",
+    "timeout",
+    "tool",
+    "worker",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -91,4 +128,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return list(__all__)

@@ -194,7 +194,7 @@ def _make_step(runtime: Runtime) -> type:
         def __init__(self, parent: Any, **_: Any) -> None:
             self.thread: SweeperThread | None = None
             # Before the pool forks: its children claim in this worker's name.
-            runtime.host.coordinator.hostname = parent.hostname
+            runtime.host.coordinator.claims.hostname = parent.hostname
 
         def start(self, parent: Any) -> None:
             queues = list(parent.app.amqp.queues.consume_from)

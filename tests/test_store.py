@@ -68,13 +68,14 @@ def saga(edge: Edge) -> SagaKeys:
     return keys
 
 
-def start(keys: SagaKeys, first: Plan, definition: str = '{"d":1}'):
+def start(keys: SagaKeys, first: Plan, definition: str = '{"d":1}', *, wide: bool = False):
     return store.start(
         keys,
         first,
         waiting=(keys.id, ""),
         definition=("d", definition),
         reads_values=False,
+        wide=wide,
         data={"input": '{"x":1}', "meta": "{}"},
         indexes=(keys.shard.sagas,),
     )
@@ -96,7 +97,7 @@ def due(edge: Edge) -> dict[str, float]:
     return {m.decode(): s for m, s in edge.client.zrange(Shard().due, 0, -1, withscores=True)}
 
 
-def view(edge: Edge, keys: SagaKeys, known: str = "") -> View:
+def view(edge: Edge, keys: SagaKeys, known: store.Known = store.NOTHING) -> View:
     loaded = edge.execute(store.load(keys, known=known))
     assert isinstance(loaded, View)
     return loaded
@@ -161,12 +162,12 @@ def test_an_appended_entry_makes_the_saga_due_until_a_commit_covers_it(edge, sag
     first = view(edge, saga)
     assert due(edge)[k.due_dirty(saga.id)] == NOW + store.DIRTY_AFTER_MS
     edge.execute(store.append(saga, Asked(NOW, Command.RESUME, "r2")))
-    half = edge.execute(store.commit(saga, "v1", plan("v2", first.last)))
-    assert half == Committed(more=True)
+    half = edge.execute(store.commit(saga, ("v1", "0-0"), plan("v2", first.last)))
+    assert half.more
     assert k.due_dirty(saga.id) in due(edge)
     rest = view(edge, saga)
     assert [entry.request for entry in rest.entries] == ["r2"]
-    assert edge.execute(store.commit(saga, "v2", plan("v3", rest.last))) == Committed(more=False)
+    assert edge.execute(store.commit(saga, ("v2", "0-0"), plan("v3", rest.last))).more is False
     assert k.due_dirty(saga.id) not in due(edge)
 
 
@@ -174,16 +175,36 @@ def test_a_commit_over_an_older_version_gets_the_fresh_view(edge, saga):
     """The loser of a race decides again without asking once more."""
     edge.execute(store.append(saga, Asked(NOW, Command.PAUSE, "r1")))
     last = view(edge, saga).last
-    assert edge.execute(store.commit(saga, "v1", plan("v2", last))) == Committed(more=False)
-    fresh = edge.execute(store.commit(saga, "v1", plan("v9", last)))
+    assert edge.execute(store.commit(saga, ("v1", "0-0"), plan("v2", last))).more is False
+    fresh = edge.execute(store.commit(saga, ("v1", "0-0"), plan("v9", last)))
     assert isinstance(fresh, View)
     assert (fresh.version, fresh.entries) == ("v2", ())
 
 
 def test_a_reader_that_knows_the_version_gets_no_state(edge, saga):
     """What is cached is not sent again."""
-    known = view(edge, saga, known="v1")
+    known = view(edge, saga, known=("v1", view(edge, saga).cursor))
     assert (known.head, known.steps, known.definition) == (None, None, None)
+
+
+def test_a_wide_sagas_reader_is_told_what_happened_since(edge):
+    """A process that was overtaken brings its own state up to date from the log."""
+    keys = SagaKeys("wide")
+    first = plan("01", state_before=None, decided=[Started(NOW)])
+    edge.execute(start(keys, first, wide=True))
+    base = view(edge, keys)
+    asked = [Asked(NOW, Command.PAUSE, f"r{n}") for n in range(3)]
+    for number, entry in enumerate(asked[:2]):
+        seen = edge.execute(store.append(keys, entry))
+        known = (seen.version, seen.cursor)
+        edge.execute(store.commit(keys, known, plan(f"1{number}", seen.last)))
+    edge.execute(store.append(keys, asked[2]))
+    since = view(edge, keys, known=(base.version, base.cursor))
+    assert since.head is None
+    assert (since.passed, since.entries) == (tuple(asked[:2]), (asked[2],))
+    stranger = view(edge, keys, known=("99", base.cursor))
+    assert stranger.head is not None
+    assert (stranger.passed, stranger.entries) == ((), (asked[2],))
 
 
 def test_one_attempt_is_claimed_once(edge, saga):
@@ -201,7 +222,9 @@ def test_a_withdrawal_and_a_claim_cannot_both_happen(edge, saga):
     """E3: whichever came first stands in the log, the other does nothing."""
     withdrawn = Withdrawn(NOW, Kind.RUN, "a", 1, "v2")
     edge.execute(
-        store.commit(saga, "v1", plan("v2", view(edge, saga).last, withdrawals={RUN: withdrawn}))
+        store.commit(
+            saga, ("v1", "0-0"), plan("v2", view(edge, saga).last, withdrawals={RUN: withdrawn})
+        )
     )
     assert edge.execute(claim(saga)) is None
     assert view(edge, saga).entries == (withdrawn,)
@@ -212,7 +235,9 @@ def test_a_claimed_command_is_not_withdrawn(edge, saga):
     edge.execute(claim(saga))
     cursor = view(edge, saga).last
     withdrawn = Withdrawn(NOW, Kind.RUN, "a", 1, "v2")
-    edge.execute(store.commit(saga, "v1", plan("v2", cursor, withdrawals={RUN: withdrawn})))
+    edge.execute(
+        store.commit(saga, ("v1", "0-0"), plan("v2", cursor, withdrawals={RUN: withdrawn}))
+    )
     assert view(edge, saga).entries == ()
 
 
@@ -293,7 +318,9 @@ def test_after_a_gap_in_sweeping_leases_get_a_full_term(edge, saga):
 def test_a_timer_fires_once(edge, saga):
     """Two sweepers that saw the same timer append one entry."""
     timer = k.due_timer(saga.id, "deadline")
-    edge.execute(store.commit(saga, "v1", plan("v2", view(edge, saga).last, due={timer: NOW})))
+    edge.execute(
+        store.commit(saga, ("v1", "0-0"), plan("v2", view(edge, saga).last, due={timer: NOW}))
+    )
     (item,) = sweep(edge, NOW)
     entry = TimerDue(NOW, "deadline")
     assert edge.execute(store.append(saga, entry, guard=item)).entries == (entry,)
@@ -312,12 +339,11 @@ def test_a_due_entry_of_a_missing_saga_is_dropped(edge):
 def test_an_advance_commits_only_over_what_it_knew(edge, saga):
     """Report and decision in one trip, or the report alone and the fresh view."""
     edge.execute(claim(saga))
-    edge.execute(store.commit(saga, "v1", plan("v2", view(edge, saga).last)))
+    edge.execute(store.commit(saga, ("v1", "0-0"), plan("v2", view(edge, saga).last)))
     done = Succeeded(NOW, Kind.RUN, "a", 1, "aa")
     lead = plan("v3", steps=[("a", '["succeeded"]')])
-    assert edge.execute(store.advance(saga, "v2", lead, entry=done, result="{}")) == Committed(
-        False
-    )
+    call = store.advance(saga, lead, known=("v2", "0-0"), entry=done, result="{}")
+    assert edge.execute(call).more is False
     assert view(edge, saga).steps == {"a": ["succeeded"]}
     assert view(edge, saga).entries == ()
 
@@ -326,7 +352,9 @@ def test_an_advance_that_was_overtaken_leaves_its_entry(edge, saga):
     """The report is never lost with the decision."""
     edge.execute(claim(saga))
     done = Failed(NOW, Kind.RUN, "a", 1, "aa", Failure("E", "x"))
-    fresh = edge.execute(store.advance(saga, "v1", plan("v3"), entry=done, result=None))
+    fresh = edge.execute(
+        store.advance(saga, plan("v3"), known=("v1", "0-0"), entry=done, result=None)
+    )
     assert isinstance(fresh, View)
     assert [entry.type for entry in fresh.entries] == ["claimed", "failed"]
     assert fresh.version == "v1"
@@ -338,7 +366,7 @@ def test_entries_decided_in_advance_follow_only_what_was_read(edge, saga):
     read = view(edge, saga)
     edge.execute(store.append(saga, Asked(NOW, Command.RESUME, "r2")))
     lead = plan("v2", read.last, decided=[Claimed(NOW, Kind.RUN, "a", 1, "cc")])
-    fresh = edge.execute(store.commit(saga, "v1", lead))
+    fresh = edge.execute(store.commit(saga, ("v1", "0-0"), lead))
     assert isinstance(fresh, View)
     assert [entry.request for entry in fresh.entries] == ["r1", "r2"]
 

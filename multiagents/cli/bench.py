@@ -137,7 +137,8 @@ def _measure(
     events: bool,
     progress: Callable[[str], None],
 ) -> Report:
-    from multiagents.bootstrap import attach, make_app
+    from multiagents.bootstrap import attach
+    from multiagents.celery_app import make_app
     from multiagents.cli.bench_tasks import bare, bare_noop
     from multiagents.orchestrator.builder import WorkflowBuilder
 

@@ -7,7 +7,7 @@ the other in these types.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from multiagents.core.entries import Failure
 from multiagents.core.names import QUEUE_IO
@@ -53,11 +53,13 @@ class Assignment:
     deadline_ms: int = 0
     """When the step's time-out is over, Unix ms; 0 = none."""
     timeout_s: float | None = None
-    meta: dict[str, Any] = field(default_factory=dict)
+    meta: str = "{}"
     idempotency_key: str = ""
     input: str = "{}"
     results: dict[str, str] = field(default_factory=dict)
     """Of the steps before it, in definition order."""
+    merged: str | None = None
+    """The input overlaid with the results, where somebody has put it together already."""
     checkpoint: str | None = None
     step_result: str | None = None
     """For a compensation: what the step returned, if it did."""
@@ -80,9 +82,20 @@ class Engine(Protocol):
     """What a worker process asks of the coordinator.  Every call may raise the store's errors."""
 
     def claim(
-        self, saga_id: str, kind: Kind, step: str, attempt: int, *, delivery: str, queue: str
+        self,
+        saga_id: str,
+        kind: Kind,
+        step: str,
+        attempt: int,
+        *,
+        delivery: str,
+        queue: str,
+        version: str = "",
     ) -> Assignment | None:
-        """Begin an attempt; None if it is no longer to be done."""
+        """Begin an attempt; None if it is no longer to be done.
+
+        ``version`` of the definition, where the message brought it, spares a look-up.
+        """
 
     def succeed(self, done: Assignment, result: str, *, go_on: bool) -> Assignment | None:
         """Report a result (JSON); with ``go_on``, perhaps the next attempt, claimed already."""

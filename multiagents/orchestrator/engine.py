@@ -11,7 +11,8 @@ from multiagents.core.clock import Clock
 from multiagents.core.entries import Failed, Report, Succeeded
 from multiagents.core.ports import Assignment, Verdict
 from multiagents.core.states import Kind
-from multiagents.orchestrator.coordinator import Continuation, Coordinator
+from multiagents.orchestrator.claims import Continuation
+from multiagents.orchestrator.coordinator import Coordinator
 from multiagents.orchestrator.outbox import Nudge
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, ask
@@ -27,10 +28,20 @@ class StoreEngine:
         self._clock = clock
 
     def claim(
-        self, saga_id: str, kind: Kind, step: str, attempt: int, *, delivery: str, queue: str
+        self,
+        saga_id: str,
+        kind: Kind,
+        step: str,
+        attempt: int,
+        *,
+        delivery: str,
+        queue: str,
+        version: str = "",
     ) -> Assignment | None:
         """Begin an attempt; None if it is no longer to be done."""
-        flow = self._coordinator.claim(saga_id, kind, step, attempt, delivery=delivery, queue=queue)
+        flow = self._coordinator.claim(
+            saga_id, kind, step, attempt, delivery=delivery, queue=queue, version=version
+        )
         return self._edge.run(flow)
 
     def succeed(self, done: Assignment, result: str, *, go_on: bool) -> Assignment | None:

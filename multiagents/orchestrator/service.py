@@ -22,8 +22,9 @@ from multiagents.core.settings import Settings
 from multiagents.core.states import ENDED, Command, Kind, SagaState, StepState, UndoState
 from multiagents.orchestrator import registry
 from multiagents.orchestrator.catalog import Catalog
-from multiagents.orchestrator.coordinator import Coordinator, failure_of, merged_result
+from multiagents.orchestrator.coordinator import Coordinator
 from multiagents.orchestrator.decide import fold
+from multiagents.orchestrator.outcome import failure_of, merged_result
 from multiagents.orchestrator.saga import Saga, StepRun, Work, new_saga
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage import keys as k

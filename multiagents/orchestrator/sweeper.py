@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from multiagents.core.entries import Failure, Lost, TimerDue, Unroutable
 from multiagents.core.states import ENDED, Kind
 from multiagents.orchestrator import outbox
-from multiagents.orchestrator.coordinator import Coordinator, has_dead_letters, index_keys
+from multiagents.orchestrator.coordinator import Coordinator
+from multiagents.orchestrator.outcome import has_dead_letters
+from multiagents.orchestrator.planning import index_keys
 from multiagents.orchestrator.workflow import worker_name
 from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
@@ -104,7 +106,7 @@ class Sweeper:
         workflow = yield from self._coordinator.workflow(keys, view.definition)
         if name == k.OUTBOX_END:
             saga = (yield from self._coordinator.current(saga_id))[0]
-            yield from self._coordinator.deliver(keys, workflow, saga)
+            yield from self._coordinator.dispatcher.deliver(keys, workflow, saga)
             return
         sent_ms, sends = outbox.parse_outbox_value(value)
         kind, step, attempt = k.parse_outbox_field(name)
@@ -114,7 +116,7 @@ class Sweeper:
         elif sends and (yield from self._still_queued(saga_id, name, sent_ms, sends)):
             return
         else:
-            yield from self._coordinator.dispatch(keys, workflow, {name: (sent_ms, sends)})
+            yield from self._coordinator.send_again(keys, workflow, {name: sends})
 
     def _park(self, saga_id: str, what: tuple[Kind, str, int], worker: str) -> Flow[None]:
         kind, step, attempt = what
@@ -130,7 +132,7 @@ class Sweeper:
         workflow = (yield from self._coordinator.current(saga_id))[1]
         what = k.parse_outbox_field(name)
         target = outbox.target_of(workflow.by_name[what[1]], what[0])
-        message = self._coordinator.message(keys, workflow, what, worker_name(target))
+        message = self._coordinator.dispatcher.message(keys, workflow, what, worker_name(target))
         backlog: Backlog = yield QueueHead(message.queue, message.priority)
         now_ms, lease_ms = self._clock_ms(), self._settings.lease_ms
         if backlog.length == 0:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from functools import cached_property
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -140,20 +141,41 @@ class Workflow(BaseModel):
         return register(self)
 
     def ancestors(self, name: str) -> tuple[str, ...]:
-        """The steps that end before this one begins, in definition order."""
+        """The steps that end before this one begins, in `order`."""
         return self._ancestors[name]
 
     @cached_property
+    def order(self) -> dict[str, int]:
+        """Each step's place: after all it depends on, else as defined.
+
+        This is the order in which results are laid over each other.
+        """
+        missing = {step.name: len(set(step.depends_on)) for step in self.steps}
+        place = {step.name: number for number, step in enumerate(self.steps)}
+        ready = [place[name] for name, count in missing.items() if not count]
+        heapify(ready)
+        ordered: dict[str, int] = {}
+        while ready:
+            name = self.steps[heappop(ready)].name
+            ordered[name] = len(ordered)
+            for dependent in self.dependents[name]:
+                missing[dependent] -= 1
+                if not missing[dependent]:
+                    heappush(ready, place[dependent])
+        return ordered
+
+    @cached_property
     def _ancestors(self) -> _Ancestors:
-        return _Ancestors(self.by_name)
+        return _Ancestors(self.by_name, self.order)
 
 
 class _Ancestors(dict[str, tuple[str, ...]]):
     """Filled on demand: all pairs of a long chain would be quadratic."""
 
-    def __init__(self, steps: dict[str, Step]) -> None:
+    def __init__(self, steps: dict[str, Step], order: dict[str, int]) -> None:
         super().__init__()
         self._steps = steps
+        self._order = order
 
     def __missing__(self, name: str) -> tuple[str, ...]:
         seen: set[str] = set()
@@ -163,7 +185,7 @@ class _Ancestors(dict[str, tuple[str, ...]]):
             if step not in seen:
                 seen.add(step)
                 stack.extend(self._steps[step].depends_on)
-        self[name] = tuple(step for step in self._steps if step in seen)
+        self[name] = tuple(sorted(seen, key=self._order.__getitem__))
         return self[name]
 
 

@@ -23,12 +23,18 @@ PUT_OFF_MS = 2000
 """What a sweep returns stays hidden from other sweeps for this long."""
 
 
+Known = tuple[str, str]
+"""The version and cursor of a state that the reader has: ``("", "")`` for none."""
+NOTHING: Known = ("", "")
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """What a decision over a saga needs.
 
     ``head``, ``steps`` (rows by step, changed ones only) and ``definition`` are None for a reader
-    that knew this ``version``; ``values`` is None where no condition reads any.
+    that knew this version, or one of the last before it: then ``passed`` are the entries that
+    others have decided over since.  ``values`` is None where no condition reads any.
     """
 
     version: str
@@ -36,6 +42,7 @@ class View:
     entries: tuple[Entry, ...]
     last: str
     """Log id of the last of ``entries``, or the cursor."""
+    passed: tuple[Entry, ...] = ()
     definition: str | None = None
     head: list[Any] | None = None
     steps: dict[str, list[Any]] | None = None
@@ -52,18 +59,26 @@ def _text(reply: Any) -> str:
     return reply.decode() if isinstance(reply, bytes) else str(reply)
 
 
+def _log_id(value: Any) -> tuple[int, int]:
+    ms, number = _text(value).split("-")
+    return int(ms), int(number)
+
+
 def _view(reply: Any) -> View | str:
     if reply == 0:
         return GONE
     if reply == 1:
         return MOVED
-    version, cursor, pending, definition, head, steps, values = reply
-    last = pending[-2] if pending else cursor
+    version, cursor, log, definition, head, steps, values = reply
+    at = _log_id(cursor)
+    entries = [decode(entry) for entry in log[1::2]]
+    behind = sum(1 for log_id in log[::2] if _log_id(log_id) <= at)
     return View(
         version=_text(version),
         cursor=_text(cursor),
-        entries=tuple(decode(entry) for entry in pending[1::2]),
-        last=_text(last),
+        entries=tuple(entries[behind:]),
+        last=_text(log[-2]) if len(entries) > behind else _text(cursor),
+        passed=tuple(entries[:behind]),
         definition=_text(definition) if definition else None,
         head=json.loads(head) if head else None,
         steps=json.loads(steps) if steps else None,
@@ -79,16 +94,16 @@ class Guard:
     token: str
 
 
-def load(saga: SagaKeys, *, known: str = "") -> Call[View | str]:
+def load(saga: SagaKeys, *, known: Known = NOTHING) -> Call[View | str]:
     """The saga and its pending entries."""
-    return Call("append", saga.all, (saga.id, known, 0, *[""] * 10), _view)
+    return Call("append", saga.all, (saga.id, known[0], 0, *[""] * 10, known[1]), _view)
 
 
 def append(
     saga: SagaKeys,
     entry: Entry,
     *,
-    known: str = "",
+    known: Known = NOTHING,
     dirty_at: int | None = None,
     guard: Guard | None = None,
     taken: str = "",
@@ -99,8 +114,8 @@ def append(
     claim: tuple[str, ...] = ("", "", "", "", "")
     if guard and isinstance(entry, Lost):
         claim = (k.claim_field(entry.kind, entry.step), entry.nonce, member, "", "")
-    args: tuple[Arg, ...] = (saga.id, known, due_ms, entry.id, encode(entry), member, token)
-    args = (*args, *claim, taken)
+    args: tuple[Arg, ...] = (saga.id, known[0], due_ms, entry.id, encode(entry), member, token)
+    args = (*args, *claim, taken, known[1])
     return Call("append", saga.all, args, _view)
 
 
@@ -119,13 +134,14 @@ def report(
     entry: Report,
     *,
     result: str | None = None,
-    known: str = "",
+    known: Known = NOTHING,
     dirty_at: int | None = None,
 ) -> Call[View | str]:
     """Append the end of an attempt: its claim and lease go, its result is kept."""
     due_ms = entry.at_ms + DIRTY_AFTER_MS if dirty_at is None else dirty_at
-    head = (saga.id, known, due_ms, entry.id, encode(entry), "", "")
-    return Call("append", saga.all, (*head, *_claim_args(saga, entry, result), ""), _view)
+    head: tuple[Arg, ...] = (saga.id, known[0], due_ms, entry.id, encode(entry), "", "")
+    args = (*head, *_claim_args(saga, entry, result), "", known[1])
+    return Call("append", saga.all, args, _view)
 
 
 @dataclass(slots=True)
@@ -184,33 +200,37 @@ def _index_keys(saga: SagaKeys, plan: Plan) -> tuple[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """The decision stands; ``more`` says that the log holds entries it did not see."""
+    """The decision stands.
+
+    ``more`` says that the log holds entries it did not see, ``cursor`` how far it goes.
+    """
 
     more: bool
+    cursor: str
 
 
 def _committed(reply: Any) -> Committed | View | str:
     if reply == 0:
         return GONE
-    return Committed(bool(reply[0])) if len(reply) == 1 else _view(reply)
+    return Committed(bool(reply[0]), _text(reply[1])) if len(reply) == 2 else _view(reply)
 
 
-def commit(saga: SagaKeys, version: str, plan: Plan) -> Call[Committed | View | str]:
-    """Write a decision over the state of ``version``; the fresh view if it is not that any more."""
+def commit(saga: SagaKeys, known: Known, plan: Plan) -> Call[Committed | View | str]:
+    """Write a decision over the state of a version; the fresh view if it is not that any more."""
     keys = (*saga.all, *_index_keys(saga, plan))
     # Entries that were decided over before they stand in the log may only follow what was read.
     needs_clean_log = int(bool(plan.decided))
-    args = (version, needs_clean_log, *_plan_args(saga, plan))
+    args = (*known, needs_clean_log, *_plan_args(saga, plan))
     return Call("commit", keys, args, _committed)
 
 
 def advance(
-    saga: SagaKeys, version: str, plan: Plan, *, entry: Report, result: str | None
+    saga: SagaKeys, plan: Plan, *, known: Known, entry: Report, result: str | None
 ) -> Call[Committed | View | str]:
-    """`report` and, if nothing else has happened since ``version``, `commit` in one trip."""
+    """`report` and, if nothing else has happened since ``known``, `commit` in one trip."""
     keys = (*saga.all, *_index_keys(saga, plan))
-    head = (saga.id, version, entry.at_ms + DIRTY_AFTER_MS, entry.id, encode(entry))
-    args = (*head, *_claim_args(saga, entry, result), *_plan_args(saga, plan))
+    head = (saga.id, known[0], entry.at_ms + DIRTY_AFTER_MS, entry.id, encode(entry))
+    args = (*head, *_claim_args(saga, entry, result), known[1], *_plan_args(saga, plan))
     return Call("advance", keys, args, _committed)
 
 
@@ -224,6 +244,7 @@ def start(
     waiting: tuple[str, str],
     definition: tuple[str, str],
     reads_values: bool,
+    wide: bool = False,
     data: dict[str, str],
     indexes: Sequence[str],
 ) -> Call[int]:
@@ -236,7 +257,8 @@ def start(
     """
     version, text = definition
     pairs = [item for pair in data.items() for item in pair]
-    head: tuple[Arg, ...] = (*waiting, version, text, int(reads_values), len(data), *pairs)
+    head: tuple[Arg, ...] = (*waiting, version, text, int(reads_values), int(wide))
+    head = (*head, len(data), *pairs)
     keys = (*saga.all, *_index_keys(saga, plan), saga.shard.definitions, *indexes)
     return Call("start", keys, (*head, *_plan_args(saga, plan)), int)
 
@@ -392,6 +414,18 @@ def _log(reply: Any) -> list[tuple[str, Entry]]:
         pairs = fields.items() if isinstance(fields, dict) else [(fields[0], fields[1])]
         entries.extend((_text(log_id), decode(value)) for _, value in pairs)
     return entries
+
+
+def held_by(saga_id: str, work: dict[str, str], delivery: str) -> list[Attempt]:
+    """The claims in a work hash that a Celery delivery holds."""
+    found = []
+    for name, value in work.items():
+        if name.startswith("c:"):
+            attempt, nonce, _, holder = value.split("|", 3)
+            _, kind, step = name.split(":")
+            if holder == delivery:
+                found.append(Attempt(saga_id, Kind(kind), step, int(attempt), nonce))
+    return found
 
 
 def definition(shard: Shard, version: str) -> Plain[str | None]:

@@ -7,6 +7,7 @@ from an exception to what it means for the step.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from multiagents.core.exceptions import LeaseLost, NonRetryableError, WorkerExecutionError
@@ -46,11 +47,9 @@ def perform(worker: Worker, held: Assignment, leases: Leases, *, limit: int) -> 
 
 def context_of(held: Assignment, leases: Leases) -> Context:
     """What the function receives."""
-    results = {step: json.loads(text) for step, text in held.results.items()}
+    results = Results(held.results)
     own = json.loads(held.step_result) if held.step_result else None
-    layers = list(results.values())
-    if isinstance(own, dict):
-        layers.append(own)
+    meta = json.loads(held.meta)
 
     def heartbeat(progress: float | None, note: str) -> None:
         _keep(leases, held, "p", {"progress": progress, "note": note})
@@ -59,9 +58,9 @@ def context_of(held: Assignment, leases: Leases) -> Context:
         _keep(leases, held, "k", value)
 
     return Context(
-        build_data(json.loads(held.input), layers),
+        _data(held, results, own),
         transaction_id=held.saga_id,
-        correlation_id=held.meta.get("correlation_id", held.saga_id),
+        correlation_id=meta.get("correlation_id", held.saga_id),
         workflow=held.workflow,
         step=held.step,
         attempt=held.attempt,
@@ -74,6 +73,37 @@ def context_of(held: Assignment, leases: Leases) -> Context:
         on_heartbeat=heartbeat,
         on_checkpoint=checkpoint,
     )
+
+
+def _data(held: Assignment, results: Results, own: Any) -> dict[str, Any]:
+    """The input overlaid with the results before, and for a compensation the step's own."""
+    if held.merged is not None:
+        data: dict[str, Any] = json.loads(held.merged)
+        return data
+    layers = [*results.values(), *([own] if isinstance(own, dict) else [])]
+    return build_data(json.loads(held.input), layers)
+
+
+class Results(Mapping[str, dict[str, Any]]):
+    """The results by step name, each parsed when it is asked for: a long chain has many."""
+
+    def __init__(self, texts: dict[str, str]) -> None:
+        self._texts = texts
+        self._parsed: dict[str, dict[str, Any]] = {}
+
+    def __getitem__(self, step: str) -> dict[str, Any]:
+        if step not in self._parsed:
+            self._parsed[step] = json.loads(self._texts[step])
+        return self._parsed[step]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._texts)
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
 
 
 def _keep(leases: Leases, held: Assignment, field: str, value: Any) -> None:

@@ -58,7 +58,7 @@ class Context(dict[str, Any]):
         self.step = step
         self.attempt = attempt
         self.idempotency_key = idempotency_key
-        self.results = dict(results or {})
+        self.results = {} if results is None else results
         self.checkpoint_value = checkpoint_value
         self.step_result = step_result
         self.step_idempotency_key = step_idempotency_key

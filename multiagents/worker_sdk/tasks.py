@@ -23,7 +23,7 @@ from celery import Task
 from celery.exceptions import Ignore
 
 from multiagents.core import ids
-from multiagents.core.names import COMPENSATE
+from multiagents.core.names import COMPENSATE, HEADER
 from multiagents.core.ports import Assignment, Engine, Verdict
 from multiagents.core.states import Kind
 from multiagents.worker_sdk.leases import LeaseKeeper
@@ -90,6 +90,7 @@ class WorkerTask(Task):  # type: ignore[misc]  # celery has no types
                 int(attempt),
                 delivery=self.request.id,
                 queue=_queue(self.request),
+                version=_version(self.request),
             )
             if held is None:
                 raise Ignore
@@ -137,7 +138,7 @@ class WorkerTask(Task):  # type: ignore[misc]  # celery has no types
 
 def _request(outer: Any, task_id: str, name: str, args: list[Any]) -> dict[str, Any]:
     """The request of a continued attempt; it carries the same errback as a message would."""
-    errback = {
+    errback: dict[str, Any] = {
         "task": COMPENSATE,
         "args": args,
         "kwargs": {},
@@ -165,6 +166,11 @@ def _request(outer: Any, task_id: str, name: str, args: list[Any]) -> dict[str, 
 def _queue(request: Any) -> str:
     info = request.delivery_info or {}
     return str(info.get("routing_key") or "")
+
+
+def _version(request: Any) -> str:
+    mark = request.get(HEADER)
+    return str(mark[4]) if isinstance(mark, list) and len(mark) > 4 else ""
 
 
 def _taken_following() -> Assignment | None:

@@ -7,7 +7,8 @@
 -- ARGV[1] saga id   ARGV[2] known version   ARGV[3] dirty at, Unix ms
 -- ARGV[4] entry id  ARGV[5] entry           ARGV[6] claim field  ARGV[7] nonce
 -- ARGV[8] lease member  ARGV[9] result field  ARGV[10] result JSON ("" = none)
--- ARGV[11..] the decision, see apply in lib.lua; its cursor argument is ignored
+-- ARGV[11] the cursor that goes with the known version
+-- ARGV[12..] the decision, see apply in lib.lua; its cursor argument is ignored
 --
 -- Returns as commit does.
 local version = redis.call("HGET", SAGA, "v")
@@ -27,8 +28,8 @@ else
 end
 if not (clean and current) then
   redis.call("ZADD", DUE, "LT", ARGV[3], "d|" .. ARGV[1])
-  return load("")
+  return load(ARGV[2], ARGV[11])
 end
-ARGV[12] = redis.call("HGET", SAGA, "l")
-position = 10
-return {apply(KEYS[7], KEYS[8])}
+ARGV[13] = redis.call("HGET", SAGA, "l")
+position = 11
+return apply(KEYS[7], KEYS[8])

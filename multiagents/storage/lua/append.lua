@@ -2,6 +2,7 @@
 --
 -- KEYS[1..6] as in lib.lua
 -- ARGV[1] saga id            ARGV[2] known version ("" = none)   ARGV[3] dirty at, Unix ms
+--                            ARGV[14] the cursor that goes with it
 -- ARGV[4] entry id ("" = append nothing, only load)              ARGV[5] entry
 -- ARGV[6] due member that must still stand ("" = no such guard)  ARGV[7] its score
 -- ARGV[8] claim field that this report ends ("" = none)          ARGV[9] nonce
@@ -29,4 +30,4 @@ if ARGV[4] ~= "" and append(ARGV[4], ARGV[5]) then
   end
 end
 if ARGV[6] ~= "" then redis.call("ZREM", DUE, ARGV[6]) end
-return load(ARGV[2])
+return load(ARGV[2], ARGV[14])

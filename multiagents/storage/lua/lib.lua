@@ -6,7 +6,8 @@
 -- Replies are built as JSON text by concatenation: step names need no escaping (they are checked
 -- when a workflow is built) and all values are JSON already.
 local SAGA, WORK, DATA, LOG, IDS, DUE = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local PAGE = 500  -- pending entries read at once
+local PAGE = 500  -- log entries read at once
+local KEPT = 16   -- versions that a wide saga remembers
 
 local position = 0
 local function take()
@@ -37,17 +38,27 @@ local function object(key, prefix)
   return "{" .. table.concat(parts, ",") .. "}"
 end
 
--- What a decision needs: {version, cursor, pending, definition, head, steps, values}, where pending
--- is {id, entry, ...} and the last four are false for a reader that knows this version already.
-local function view(known)
-  local f = redis.call("HMGET", SAGA, "v", "c", "w", "h", "q")
-  local pending = {}
-  for _, item in ipairs(redis.call("XRANGE", LOG, "(" .. f[2], "+", "COUNT", PAGE)) do
-    pending[#pending + 1] = item[1]
-    pending[#pending + 1] = item[2][2]
+-- The log after an id, as {id, entry, ...}.
+local function entries(after)
+  local flat = {}
+  for _, item in ipairs(redis.call("XRANGE", LOG, "(" .. after, "+", "COUNT", PAGE)) do
+    flat[#flat + 1] = item[1]
+    flat[#flat + 1] = item[2][2]
   end
-  if known == f[1] then return {f[1], f[2], pending, false, false, false, false} end
-  return {f[1], f[2], pending, f[3], f[4], object(SAGA, "s:"), false}
+  return flat
+end
+
+-- What a decision needs: {version, cursor, log, definition, head, steps, values}.
+-- A reader that knows this version, or one of the last before it (wide sagas keep their versions
+-- in p), gets the log after its own cursor and false for the state: it brings itself up to date.
+local function view(known, known_cursor)
+  local f = redis.call("HMGET", SAGA, "v", "c", "w", "h", "p")
+  if known == f[1] then return {f[1], f[2], entries(f[2]), false, false, false, false} end
+  if known ~= "" and f[5] and string.find(f[5], "," .. known .. ",", 1, true) then
+    local since = entries(known_cursor)
+    if #since < 2 * PAGE then return {f[1], f[2], since, false, false, false, false} end
+  end
+  return {f[1], f[2], entries(f[2]), f[3], f[4], object(SAGA, "s:"), false}
 end
 
 local function values()
@@ -56,13 +67,13 @@ local function values()
   return '{"input":' .. input .. ',"results":' .. object(DATA, "r:") .. "}"
 end
 
-local function load(known)
-  local reply = view(known)
+local function load(known, known_cursor)
+  local reply = view(known, known_cursor)
   reply[7] = values()
   return reply
 end
 
--- Write a decision (its arguments are next in ARGV) and return the fields put into the outbox.
+-- Write a decision, whose arguments are next in ARGV; return {1 if the log holds more, cursor}.
 -- Order: new version, cursor, head, now_ms, saga id, state index to leave and to enter ("" = the
 -- same), created_ms; then counted lists: steps (name, row); entries already decided over
 -- (id, entry); outbox (field, value, due member, due ms); withdrawals (field, due member, entry
@@ -70,6 +81,11 @@ end
 local function apply(from_index, to_index)
   local version, cursor, head = take(), take(), take()
   local now, saga_id, leaves, enters, created = take(), take(), take(), take(), take()
+  local versions = redis.call("HGET", SAGA, "p")
+  if versions then
+    local kept = string.sub("," .. version .. versions, 1, KEPT * (#version + 1) + 1)
+    redis.call("HSET", SAGA, "p", kept)
+  end
   redis.call("HSET", SAGA, "v", version, "h", head)
   if enters ~= "" then
     if leaves ~= "" then redis.call("ZREM", from_index, saga_id) end
@@ -101,8 +117,8 @@ local function apply(from_index, to_index)
   local dirty = "d|" .. saga_id
   if redis.call("HGET", SAGA, "l") == cursor then
     redis.call("ZREM", DUE, dirty)
-    return 0
+    return {0, cursor}
   end
   redis.call("ZADD", DUE, "NX", now + 2000, dirty)
-  return 1
+  return {1, cursor}
 end

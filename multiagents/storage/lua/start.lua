@@ -4,11 +4,13 @@
 -- KEYS[9] definitions hash   KEYS[10..] indexes that list the saga, zset by creation
 -- ARGV[1] task id that waits for the outcome   ARGV[2] its canvas, JSON   ARGV[3] definition version
 -- ARGV[4] definition JSON ("" = believed to be stored)   ARGV[5] "1" if decisions read values
--- ARGV[6] number of data pairs, then field, value …
+-- ARGV[6] "1" if the saga is so wide that its readers bring themselves up to date from the log
+-- ARGV[7] number of data pairs, then field, value …
 -- then the decision, see apply in lib.lua
 --
 -- Returns 1 created, 2 existed (the task id now waits too), 3 the definition must be sent.
-local task_id, canvas, definition, text, reads = take(), take(), take(), take(), take()
+local task_id, canvas, definition, text = take(), take(), take(), take()
+local reads, wide = take(), take()
 if redis.call("EXISTS", SAGA) == 1 then
   redis.call("HSETNX", DATA, "alias:" .. task_id, canvas)
   return 2
@@ -21,6 +23,7 @@ end
 repeated(function() redis.call("HSET", DATA, take(), take()) end)
 redis.call("HSET", DATA, "alias:" .. task_id, canvas)
 redis.call("HSET", SAGA, "w", definition, "q", reads, "l", "0-0")
+if wide == "1" then redis.call("HSET", SAGA, "p", ",") end
 local created, saga_id = ARGV[position + 8], ARGV[position + 5]
 for i = 10, #KEYS do redis.call("ZADD", KEYS[i], created, saga_id) end
 apply(KEYS[7], KEYS[8])

@@ -1,0 +1,49 @@
+"""What does a process remember of the sagas it has moved?
+
+The state after its own last commit, by which the next report can be decided without asking
+first.  Never trusted: every use is checked against the store's version (E5).  Thread-safe.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from multiagents.core.states import ENDED
+from multiagents.orchestrator.saga import Saga
+
+CAPACITY = 256
+"""Sagas remembered by a process; the least recently used goes first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A saga as one commit left it: the commit's version and the log id it reached."""
+
+    version: str
+    cursor: str
+    saga: Saga
+
+
+class SagaCache:
+    """The last snapshot of each saga, for the most recently used ones."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._snapshots: OrderedDict[str, Snapshot] = OrderedDict()
+
+    def get(self, saga_id: str) -> Snapshot | None:
+        """What is remembered of a saga."""
+        return self._snapshots.get(saga_id)
+
+    def put(self, snapshot: Snapshot) -> None:
+        """Remember a saga, unless it has ended."""
+        saga = snapshot.saga
+        with self._lock:
+            self._snapshots.pop(saga.id, None)
+            if saga.state in ENDED:
+                return
+            self._snapshots[saga.id] = snapshot
+            if len(self._snapshots) > CAPACITY:
+                self._snapshots.popitem(last=False)

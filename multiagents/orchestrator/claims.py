@@ -1,0 +1,271 @@
+"""How does an attempt begin?
+
+A claim is written by `storage`'s script for a message, or by a commit that goes on with the next
+step in the same process; both end as an `Assignment`, which carries all that the function needs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from multiagents.core import ids
+from multiagents.core.clock import Clock
+from multiagents.core.entries import Claimed
+from multiagents.core.ports import Assignment, Directory
+from multiagents.core.settings import Settings
+from multiagents.core.states import Kind
+from multiagents.orchestrator import outbox
+from multiagents.orchestrator.commands import Dispatch
+from multiagents.orchestrator.decide import Decision
+from multiagents.orchestrator.saga import Saga, decode_saga
+from multiagents.orchestrator.workflow import Workflow, worker_name
+from multiagents.storage import keys as k
+from multiagents.storage import sagas as store
+from multiagents.storage.calls import Call, Flow, ask
+from multiagents.storage.keys import SagaKeys
+from multiagents.storage.sagas import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """Leave to go on with the next step in this process.
+
+    ``queue``: the one this process is delivering from; ``delivery``: the Celery delivery that
+    pays for it; ``done`` the attempt that just ended.
+    """
+
+    queue: str
+    delivery: str
+    done: Assignment
+    result: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """A step's data as JSON text: read with the claim, or at hand from the step before."""
+
+    input: str
+    meta: str
+    results: dict[str, str]
+    merged: str | None = None
+    checkpoint: str | None = None
+    step_result: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Under which terms an attempt is held.  ``deadline_ms`` 0 = none."""
+
+    worker: str
+    queue: str
+    delivery: str
+    deadline_ms: int
+
+
+@dataclass(slots=True)
+class Claims:
+    """Begins attempts."""
+
+    settings: Settings
+    clock: Clock
+    directory: Directory
+    nonce: Callable[[], str]
+    hostname: str = field(default="")
+
+    def claim(
+        self,
+        keys: SagaKeys,
+        workflow: Workflow,
+        what: tuple[Kind, str, int],
+        *,
+        delivery: str,
+        queue: str,
+        deadline_ms: int | None = None,
+    ) -> Flow[Assignment | None]:
+        """Claim kind, step, attempt; None if it is no longer to be done.
+
+        ``deadline_ms`` is given for work that sends no heartbeats: its lease lasts until then.
+        """
+        kind, step, attempt = what
+        now_ms = self.clock.now_ms()
+        heartbeats = deadline_ms is None
+        entry = self._entry(workflow, kind, step, attempt, now_ms)
+        deadline = self._deadline(workflow, entry) if deadline_ms is None else deadline_ms
+        fields = _data_fields(workflow, kind, step)
+        claim = yield from ask(
+            store.claim(
+                keys,
+                entry,
+                delivery=delivery,
+                lease_ends=self._lease_end(now_ms, deadline) if heartbeats else deadline,
+                deadline_ms=deadline,
+                fields=fields,
+            )
+        )
+        if claim is None:
+            return None
+        saga = decode_saga(keys.id, claim.head, {step: claim.step})
+        found = dict(zip(fields, claim.data, strict=True))
+        terms = Terms(_name(workflow, kind, step), queue, delivery, deadline)
+        return _assignment(saga, workflow, entry, _brought(workflow, entry, found), terms)
+
+    def next_claim(
+        self, workflow: Workflow, decision: Decision, go_on: Continuation
+    ) -> Claimed | None:
+        """The claim to write with a decision whose only command may be done right here."""
+        if len(decision.commands) != 1 or not isinstance(decision.commands[0], Dispatch):
+            return None
+        dispatch = decision.commands[0]
+        spec = workflow.by_name[dispatch.step]
+        target = outbox.target_of(spec, dispatch.kind)
+        info = self.directory.local(target) if isinstance(target, str) else None
+        if info is None:
+            return None
+        queue = (spec.queue if dispatch.kind is Kind.RUN else None) or info.queue
+        if queue != go_on.queue:
+            return None
+        return self._entry(
+            workflow, dispatch.kind, dispatch.step, dispatch.attempt, self.clock.now_ms()
+        )
+
+    def plan_claim(
+        self, plan: Plan, workflow: Workflow, claim: Claimed, go_on: Continuation
+    ) -> None:
+        """Have a commit write a claim instead of the command."""
+        deadline_ms = self._deadline(workflow, claim)
+        value = store.claim_value(claim.attempt, claim.nonce, deadline_ms, go_on.delivery)
+        plan.decided.append(claim)
+        plan.claims[k.claim_field(claim.kind, claim.step)] = value
+        lease = k.due_lease(go_on.done.saga_id, claim.kind, claim.step, claim.attempt, claim.nonce)
+        plan.due[lease] = self._lease_end(claim.at_ms, deadline_ms)
+
+    def next_assignment(
+        self,
+        keys: SagaKeys,
+        saga: Saga,
+        workflow: Workflow,
+        claim: Claimed,
+        go_on: Continuation,
+    ) -> Flow[Assignment]:
+        """What a claim written by a commit has begun."""
+        brought = _at_hand(workflow, claim, go_on)
+        if brought is None:
+            found = yield from ask(store.data(keys))
+            brought = _brought(workflow, claim, found)
+        name = _name(workflow, claim.kind, claim.step)
+        terms = Terms(name, go_on.queue, go_on.delivery, self._deadline(workflow, claim))
+        return _assignment(saga, workflow, claim, brought, terms)
+
+    def renewal(self, keys: SagaKeys, held: Assignment, notes: dict[str, str]) -> Call[bool]:
+        """The call that renews a lease."""
+        end = self._lease_end(self.clock.now_ms(), held.deadline_ms)
+        attempt = store.Attempt(held.saga_id, held.kind, held.step, held.attempt, held.nonce)
+        return store.renew(keys, attempt, lease_ends=end, notes=notes)
+
+    def _entry(
+        self, workflow: Workflow, kind: Kind, step: str, attempt: int, now_ms: int
+    ) -> Claimed:
+        info = self.directory.local(_name(workflow, kind, step))
+        retry = info.retry if info else None
+        return Claimed(now_ms, kind, step, attempt, self.nonce(), self.hostname, retry)
+
+    def _deadline(self, workflow: Workflow, claim: Claimed) -> int:
+        info = self.directory.local(_name(workflow, claim.kind, claim.step))
+        default_s = info.timeout_s if info else None
+        timeout_s = outbox.timeout_of(workflow, claim.step, claim.kind, default_s)
+        return claim.at_ms + round(timeout_s * 1000) if timeout_s else 0
+
+    def _lease_end(self, now_ms: int, deadline_ms: int) -> int:
+        end = now_ms + self.settings.lease_ms
+        return min(end, deadline_ms) if deadline_ms else end
+
+
+def _name(workflow: Workflow, kind: Kind, step: str) -> str:
+    return worker_name(outbox.target_of(workflow.by_name[step], kind))
+
+
+def _data_fields(workflow: Workflow, kind: Kind, step: str) -> list[str]:
+    fields = ["input", "meta"]
+    fields += [k.result_field(Kind.RUN, name) for name in workflow.ancestors(step)]
+    if kind is Kind.UNDO:
+        return [*fields, k.result_field(Kind.RUN, step)]
+    return [*fields, f"k:{step}"]
+
+
+def _brought(workflow: Workflow, claim: Claimed, data: Mapping[str, str | None]) -> Brought:
+    """A step's data from the fields of the data hash."""
+    undo = claim.kind is Kind.UNDO
+    return Brought(
+        input=data.get("input") or "{}",
+        meta=data.get("meta") or "{}",
+        results=dict(_found(workflow.ancestors(claim.step), data)),
+        checkpoint=None if undo else data.get(f"k:{claim.step}"),
+        step_result=data.get(k.result_field(Kind.RUN, claim.step)) if undo else None,
+    )
+
+
+def _found(steps: tuple[str, ...], data: Mapping[str, str | None]) -> Iterator[tuple[str, str]]:
+    for step in steps:
+        text = data.get(k.result_field(Kind.RUN, step))
+        if text is not None:
+            yield step, text
+
+
+def _at_hand(workflow: Workflow, claim: Claimed, go_on: Continuation) -> Brought | None:
+    """The next step's data without asking, when it follows only the step just done.
+
+    Its context is then the one before, overlaid with the new result.
+    """
+    done = go_on.done
+    follows = workflow.by_name[claim.step].depends_on == (done.step,)
+    forward = claim.kind is Kind.RUN and done.kind is Kind.RUN
+    if not (follows and forward) or claim.attempt != 1 or go_on.result is None:
+        return None
+    before = json.loads(done.merged) if done.merged is not None else _merge(done)
+    before.update(json.loads(go_on.result))
+    return Brought(
+        input=done.input,
+        meta=done.meta,
+        results={**done.results, done.step: go_on.result},
+        merged=json.dumps(before, ensure_ascii=False),
+    )
+
+
+def _merge(held: Assignment) -> dict[str, object]:
+    merged: dict[str, object] = json.loads(held.input)
+    for text in held.results.values():
+        merged.update(json.loads(text))
+    return merged
+
+
+def _assignment(
+    saga: Saga, workflow: Workflow, entry: Claimed, brought: Brought, terms: Terms
+) -> Assignment:
+    kind, step = entry.kind, entry.step
+    generation = saga.steps[step].generation
+    deadline_ms = terms.deadline_ms
+    return Assignment(
+        saga_id=saga.id,
+        workflow=saga.workflow,
+        version=workflow.version,
+        kind=kind,
+        step=step,
+        attempt=entry.attempt,
+        nonce=entry.nonce,
+        worker=terms.worker,
+        queue=terms.queue,
+        delivery=terms.delivery,
+        deadline_ms=deadline_ms,
+        timeout_s=(deadline_ms - entry.at_ms) / 1000 if deadline_ms else None,
+        meta=brought.meta,
+        idempotency_key=ids.idempotency_key(saga.id, step, generation, kind is Kind.UNDO),
+        input=brought.input,
+        results=brought.results,
+        merged=brought.merged,
+        checkpoint=brought.checkpoint,
+        step_result=brought.step_result,
+        step_idempotency_key=ids.idempotency_key(saga.id, step),
+        error=saga.error,
+    )

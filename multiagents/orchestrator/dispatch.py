@@ -1,0 +1,180 @@
+"""How are commands sent?
+
+What stands in the outbox is sent by the process that committed it, and again by a sweep if it is
+not claimed in time.  Sending may fail anywhere without harm.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+from multiagents.core import ids
+from multiagents.core.clock import Clock
+from multiagents.core.entries import Failed, Failure
+from multiagents.core.ports import Assignment, Directory
+from multiagents.core.settings import Settings
+from multiagents.core.states import Kind, Outcome
+from multiagents.orchestrator import outbox
+from multiagents.orchestrator.claims import Claims
+from multiagents.orchestrator.conditions import ConditionError, compute
+from multiagents.orchestrator.outbox import Message, Publish
+from multiagents.orchestrator.outcome import outcome_of
+from multiagents.orchestrator.saga import Saga
+from multiagents.orchestrator.workflow import TaskCall, Workflow
+from multiagents.storage import keys as k
+from multiagents.storage import sagas as store
+from multiagents.storage.calls import Flow, ask
+from multiagents.storage.keys import SagaKeys
+from multiagents.storage.sagas import Plan
+
+CHUNK = 100
+"""Messages sent before their sending is confirmed: a wide fan-out is confirmed as it goes, so
+that no sweep takes what is still being sent for lost."""
+
+What = tuple[Kind, str, int]
+
+
+@dataclass(slots=True)
+class Dispatcher:
+    """Sends what the outbox holds."""
+
+    settings: Settings
+    clock: Clock
+    directory: Directory
+    claims: Claims
+
+    def send(
+        self, keys: SagaKeys, workflow: Workflow, saga: Saga, plan: Plan
+    ) -> Flow[list[Failed]]:
+        """Send what a commit has just put into the outbox; what could not even begin comes back."""
+        names = [name for name in plan.outbox if name not in plan.withdrawals]
+        if k.OUTBOX_END in names:
+            names.remove(k.OUTBOX_END)
+            yield from self.deliver(keys, workflow, saga)
+        return (yield from self.dispatch(keys, workflow, dict.fromkeys(names, 0)))
+
+    def dispatch(
+        self, keys: SagaKeys, workflow: Workflow, commands: dict[str, int]
+    ) -> Flow[list[Failed]]:
+        """Send commands: outbox field -> how often it was sent before."""
+        messages: dict[str, Message] = {}
+        refused: list[Failed] = []
+        for name in commands:
+            what = k.parse_outbox_field(name)
+            target = outbox.target_of(workflow.by_name[what[1]], what[0])
+            if isinstance(target, TaskCall):
+                refusal = yield from self._send_plain(keys, workflow, what, target)
+                refused += [refusal] if refusal else []
+            else:
+                messages[name] = self.message(keys, workflow, what, target)
+        for chunk in _chunks(messages):
+            if not (yield Publish(tuple(chunk.values()))):
+                break
+            again_ms = self.clock.now_ms() + self.settings.lease_ms
+            sent = {
+                name: (outbox.outbox_value(message.sent_ms, commands[name] + 1), again_ms)
+                for name, message in chunk.items()
+            }
+            yield from ask(store.published(keys, sent))
+        return refused
+
+    def message(self, keys: SagaKeys, workflow: Workflow, what: What, worker: str) -> Message:
+        """The message that asks a worker for an attempt."""
+        kind, step, attempt = what
+        spec = workflow.by_name[step]
+        queue = spec.queue if kind is Kind.RUN else None
+        return Message(
+            saga_id=keys.id,
+            kind=kind,
+            step=step,
+            attempt=attempt,
+            task=worker,
+            queue=queue or self.directory.queue_of(worker),
+            version=workflow.version,
+            sent_ms=self.clock.now_ms(),
+            priority=spec.priority,
+        )
+
+    def _send_plain(
+        self, keys: SagaKeys, workflow: Workflow, what: What, call: TaskCall
+    ) -> Flow[Failed | None]:
+        """Send a plain Celery task, at most once: it is claimed on its behalf first (E13).
+
+        Should this process die before the message is out, the step's time-out decides.
+        """
+        kind, step, attempt = what
+        task_id = ids.derived_id(keys.id, kind, step, attempt)
+        timeout_s = outbox.timeout_of(workflow, step, kind, call.timeout_s) or call.timeout_s
+        deadline_ms = self.clock.now_ms() + round(timeout_s * 1000)
+        held = yield from self.claims.claim(
+            keys, workflow, what, delivery=task_id, queue="", deadline_ms=deadline_ms
+        )
+        if held is None:
+            return None
+        try:
+            args, kwargs = plain_arguments(call, held)
+        except ConditionError as error:
+            return _refused(held, error, self.clock.now_ms())
+        message = replace(
+            self.message(keys, workflow, what, call.task),
+            queue=call.queue or workflow.by_name[step].queue or "",
+            plain=True,
+            args=args,
+            kwargs=kwargs,
+            task_id=task_id,
+            nonce=held.nonce,
+        )
+        yield Publish((message,))
+        return None
+
+    def deliver(self, keys: SagaKeys, workflow: Workflow, saga: Saga) -> Flow[None]:
+        """Tell who waits; the outbox keeps the command until that is done (rule 14)."""
+        data = yield from ask(store.data(keys))
+        if (yield outcome_of(saga, workflow, data)):
+            yield from ask(store.settle(keys, k.OUTBOX_END))
+
+
+def _chunks(messages: dict[str, Message]) -> Iterator[dict[str, Message]]:
+    items = iter(messages.items())
+    while chunk := dict(islice(items, CHUNK)):
+        yield chunk
+
+
+def _refused(held: Assignment, error: Exception, now_ms: int) -> Failed:
+    """The report of an attempt that never began: its arguments could not be made."""
+    return Failed(
+        now_ms,
+        held.kind,
+        held.step,
+        held.attempt,
+        held.nonce,
+        error=Failure(type(error).__name__, str(error)),
+        outcome=Outcome.CLEAN,
+        retryable=False,
+    )
+
+
+def plain_arguments(call: TaskCall, held: Assignment) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What a plain task is called with.  Raises ConditionError for an expression that fails."""
+    given = json.loads(held.input)
+    results = {step: json.loads(text) for step, text in held.results.items()}
+    if held.step_result is not None:
+        results[held.step] = json.loads(held.step_result)
+    if call.args is None and call.kwargs is None:
+        context = dict(given)
+        for result in results.values():
+            context.update(result)
+        return (context,), {}
+    values = {
+        "input": given,
+        "steps": {step: {"result": result} for step, result in results.items()},
+        "result": results.get(held.step, {}),
+        "key": held.idempotency_key,
+    }
+    args = tuple(compute(expression, values) for expression in call.args or ())
+    kwargs = {name: compute(text, values) for name, text in (call.kwargs or {}).items()}
+    return args, kwargs

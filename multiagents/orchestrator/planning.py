@@ -1,0 +1,88 @@
+"""What does a decision become in the store?
+
+A `Plan`: commands as outbox entries with a time at which somebody looks at them again, timers as
+due members, changed steps as rows.  Pure but for the version's nonce, which is handed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from multiagents.core.entries import Withdrawn
+from multiagents.core.states import ENDED
+from multiagents.orchestrator import outbox
+from multiagents.orchestrator.commands import (
+    ClearTimer,
+    Command,
+    Deliver,
+    Dispatch,
+    SetTimer,
+    Withdraw,
+)
+from multiagents.orchestrator.decide import Decision
+from multiagents.orchestrator.outcome import has_dead_letters
+from multiagents.orchestrator.saga import Saga, encode_head, encode_step
+from multiagents.storage import keys as k
+from multiagents.storage.keys import SagaKeys
+from multiagents.storage.sagas import Plan
+
+
+def plan_of(
+    before: Saga,
+    decision: Decision,
+    *,
+    version: str,
+    cursor: str,
+    now_ms: int,
+    retention_ms: int,
+) -> Plan:
+    """The plan that writes ``decision``, made over ``before``."""
+    saga = decision.saga
+    plan = Plan(
+        version=version,
+        cursor=cursor,
+        head=encode_head(saga),
+        now_ms=now_ms,
+        created_at=saga.created_at,
+        state_before=before.state,
+        state=saga.state,
+        steps=[(name, encode_step(saga.steps[name])) for name in sorted(decision.changed)],
+    )
+    for command in decision.commands:
+        _add(plan, saga.id, command)
+    _add_retention(plan, before, saga, retention_ms)
+    return plan
+
+
+def _add(plan: Plan, saga_id: str, command: Command) -> None:
+    unsent = (outbox.outbox_value(0, 0), plan.now_ms + outbox.UNCONFIRMED_MS)
+    match command:
+        case Dispatch(kind, step, attempt):
+            plan.outbox[k.outbox_field(kind, step, attempt)] = unsent
+        case Withdraw(kind, step, attempt):
+            name = k.outbox_field(kind, step, attempt)
+            plan.withdrawals[name] = Withdrawn(plan.now_ms, kind, step, attempt, plan.version)
+        case SetTimer(timer, at_ms):
+            plan.due[k.due_timer(saga_id, timer)] = at_ms
+        case ClearTimer(timer):
+            member = k.due_timer(saga_id, timer)
+            plan.due.pop(member, None)
+            plan.cleared.append(member)
+        case Deliver():
+            plan.outbox[k.OUTBOX_END] = unsent
+
+
+def _add_retention(plan: Plan, before: Saga, saga: Saga, retention_ms: int) -> None:
+    """Retention begins with the end, or when the last dead letter is closed (rule 13)."""
+    member = k.due_purge(saga.id)
+    if saga.state in ENDED and not has_dead_letters(saga):
+        if before.state not in ENDED or has_dead_letters(before):
+            plan.due[member] = plan.now_ms + retention_ms
+    elif before.state in ENDED:
+        plan.cleared.append(member)
+
+
+def index_keys(keys: SagaKeys, workflow: str, tags: Iterable[str]) -> tuple[str, ...]:
+    """The indexes that list a saga, besides the one of its state."""
+    shard = keys.shard
+    return (shard.sagas, shard.workflow(workflow), *(shard.labelled(tag) for tag in tags))
