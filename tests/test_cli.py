@@ -9,18 +9,31 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.processes import environment
-from tests.support.command_line import NO_SERVER, cli
 
 from multiagents import __version__
 from multiagents.cli.errors import masked
 from multiagents.cli.render import seconds, step_line
+from tests.processes import environment
+from tests.support.command_line import NO_SERVER, cli
 
 GOOD = {"name": "order", "steps": [{"name": "charge", "worker": "charge_card"}]}
 BAD = {"name": "order", "steps": [{"name": "a", "worker": "w", "depends_on": ["nobody"]}]}
-COMMANDS = (
-    "dev demo start list show watch history pause resume cancel workers doctor bench workflows"
-).split()
+COMMANDS = [
+    "dev",
+    "demo",
+    "start",
+    "list",
+    "show",
+    "watch",
+    "history",
+    "pause",
+    "resume",
+    "cancel",
+    "workers",
+    "doctor",
+    "bench",
+    "workflows",
+]
 
 
 def write(path: Path, data: Any) -> str:

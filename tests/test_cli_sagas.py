@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import redis
-from tests.processes import ROOT, Worker, environment, wait_for
-from tests.support.command_line import Done, cli
 
 from multiagents.storage.server import EmbeddedServer
+from tests.processes import ROOT, Worker, environment, wait_for
+from tests.support.command_line import Done, cli
 
 pytestmark = pytest.mark.processes
 

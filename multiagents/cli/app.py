@@ -99,7 +99,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader (head, less) has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the edge to the user: every error is a line
         if debug:
             traceback.print_exception(error)
         return _report(error)
