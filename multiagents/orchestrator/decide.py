@@ -58,7 +58,7 @@ from multiagents.orchestrator.commands import (
 )
 from multiagents.orchestrator.conditions import ConditionError, evaluate
 from multiagents.orchestrator.retry import delay_ms
-from multiagents.orchestrator.saga import Saga, StepRun, Work
+from multiagents.orchestrator.saga import Saga, StepRun
 from multiagents.orchestrator.workflow import Step, Workflow
 
 _LIVE = frozenset({SagaState.RUNNING, SagaState.PAUSED})
@@ -198,6 +198,8 @@ class _Turn:
         claim = (entry.kind.value, entry.attempt, entry.nonce)
         if run is None:
             self._call_for_attention(f"report for unknown step {entry.step!r}")
+        elif claim in run.lost and isinstance(entry, Lost):
+            return  # noted already; the attempt may still report
         elif claim in run.lost:
             self._step(entry.step, lost=tuple(item for item in run.lost if item != claim))
             self._on_late(entry)
@@ -232,7 +234,7 @@ class _Turn:
         elif self.saga.state is SagaState.COMPENSATING:
             self._rewind()
         elif self.saga.state in ENDED:
-            self._surface(name, done=True)
+            self._surface(name)
 
     def _fail(
         self,
@@ -252,7 +254,7 @@ class _Turn:
             if self.saga.state is SagaState.COMPENSATING:
                 self._rewind()
             elif unknown:
-                self._surface(name, done=False)
+                self._surface(name)
         elif retryable and tries < self._policy(name, Kind.RUN).max_attempts:
             self._retry_later(name, Kind.RUN, retry_after_ms)
         elif self._pivot_passed():
@@ -282,26 +284,33 @@ class _Turn:
         after_ms = entry.retry_after_ms if isinstance(entry, Failed) else None
         tries = run.undo.tries + 1
         self._work(entry.step, Kind.UNDO, error=error, tries=tries)
-        if retryable and tries < self._policy(entry.step, Kind.UNDO).max_attempts:
+        if self.saga.terminated:
+            self._step(entry.step, undo_state=UndoState.SKIPPED)
+        elif retryable and tries < self._policy(entry.step, Kind.UNDO).max_attempts:
             self._retry_later(entry.step, Kind.UNDO, after_ms)
         else:
             self._park(entry.step, Kind.UNDO)
             self._rewind()
 
     def _on_late(self, entry: Report) -> None:
-        """An attempt that was given up for lost has reported after all (E6)."""
-        if entry.kind is Kind.RUN and isinstance(entry, Succeeded):
-            self._surface(entry.step, done=True)
+        """An attempt that was given up for lost has reported after all (E6, E7)."""
+        if entry.kind is Kind.UNDO:
+            return
+        if isinstance(entry, Succeeded):
+            self._step(entry.step, done=True)
+            self._surface(entry.step)
+        elif isinstance(entry, Failed) and entry.outcome is Outcome.UNKNOWN:
+            self._surface(entry.step)
 
-    def _surface(self, name: str, *, done: bool) -> None:
+    def _surface(self, name: str) -> None:
         """An effect has come to light after the decision to go backward: undo it (again).
 
-        ``done``: the step is now known to have succeeded; else it only may have.
+        A step with an attempt under way keeps its state: that attempt must settle first.
         """
         run = self.steps[name]
         if self.saga.state in _LIVE or self.saga.state is SagaState.COMPLETED:
             return
-        if done:
+        if run.done and run.state is StepState.FAILED:
             self._step(name, state=StepState.SUCCEEDED)
         if self.saga.terminated:
             self._call_for_attention(f"late effect of step {name!r} after terminate")
@@ -327,13 +336,16 @@ class _Turn:
         if run is None or not _is_dispatched(run, entry.kind, entry.attempt):
             return
         self._work(entry.step, entry.kind, error=entry.error)
-        if entry.kind is Kind.RUN and self.saga.state not in _LIVE:
-            self._step(entry.step, state=StepState.WAITING)
+        if entry.kind is Kind.UNDO and self.saga.terminated:
+            self._step(entry.step, undo_state=UndoState.NONE)
+        elif entry.kind is Kind.UNDO:
+            self._park(entry.step, entry.kind)
             self._rewind()
-            return
-        self._park(entry.step, entry.kind)
-        if entry.kind is Kind.UNDO:
-            self._rewind()
+        elif self.saga.state in _LIVE and not self.saga.halting:
+            self._park(entry.step, entry.kind)
+        else:
+            self._leave_undone(entry.step)
+            self._go_on_stopping()
 
     def _on_withdrawn(self, entry: Withdrawn) -> None:
         run = self.steps.get(entry.step)
@@ -343,22 +355,36 @@ class _Turn:
             self._step(entry.step, undo_state=UndoState.NONE)
         else:
             self._take_back(entry.step)
+        if self.saga.state is SagaState.RUNNING and not self.saga.halting:
+            # Resumed before the withdrawal that its pause had asked for came through.
+            self._advance([entry.step])
+        else:
+            self._go_on_stopping()
+
+    def _go_on_stopping(self) -> None:
+        """A dispatched attempt that stood in the way is gone."""
         if self.saga.halting:
             self._halt()
         elif self.saga.state is SagaState.COMPENSATING:
             self._rewind()
-        elif self.saga.state is SagaState.RUNNING:
-            # Resumed before the withdrawal that its pause had asked for came through.
-            self._advance([entry.step])
 
     def _take_back(self, name: str) -> None:
         """A dispatched run that nobody claimed never happened; earlier attempts did."""
-        run = self.steps[name]
-        if run.work.nonce and self.saga.state is SagaState.COMPENSATING:
+        if not self._leave_undone(name):
+            self._work(name, Kind.RUN, attempt=self.steps[name].work.attempt - 1)
+
+    def _leave_undone(self, name: str) -> bool:
+        """The present attempt will not happen; return whether that is the end of the step."""
+        over = self.saga.state is SagaState.COMPENSATING and self._has_begun(name)
+        if over:
             self._give_up(name)
         else:
             self._step(name, state=StepState.WAITING)
-            self._work(name, Kind.RUN, attempt=run.work.attempt - 1)
+        return over
+
+    def _has_begun(self, name: str) -> bool:
+        """Whether some attempt was claimed: then its place in the order of undo counts."""
+        return bool(self.steps[name].work.nonce)
 
     # ---- time ----
 
@@ -375,6 +401,9 @@ class _Turn:
             self._dispatch(name, Kind.UNDO)
         elif run.state is StepState.RETRYING and self.saga.state is SagaState.RUNNING:
             self._dispatch(name, Kind.RUN)
+        elif run.state is StepState.RETRYING:
+            # Whoever resumes may have a clock behind the one that found the timer due.
+            self._work(name, Kind.RUN, retry_at=0)
 
     def _retry_later(self, name: str, kind: Kind, retry_after_ms: int | None) -> None:
         work = self.steps[name].of(kind)
@@ -512,7 +541,7 @@ class _Turn:
         run, step = self.steps[name], self.workflow.by_name[name]
         if step.compensation is None:
             return False
-        if run.state is StepState.SUCCEEDED:
+        if run.state is StepState.SUCCEEDED or run.done:
             return True
         if step.compensate_on_failure == "always":
             return bool(run.work.nonce)
@@ -525,7 +554,9 @@ class _Turn:
             elif run.state is StepState.RETRYING:
                 self.commands.append(ClearTimer(retry_timer(Kind.RUN, name, run.work.attempt)))
                 self._give_up(name)
-            elif run.state is StepState.PARKED:
+            elif run.state is StepState.PARKED or (
+                run.state is StepState.WAITING and self._has_begun(name)
+            ):
                 self._give_up(name)
 
     def _verdict(self) -> SagaState:
@@ -630,13 +661,22 @@ class _Turn:
         self._blame(Failure("Terminated", reason or "terminated"))
         self._set(terminated=True, halting="")
         self._call_for_attention("terminated without undo")
-        for name, run in self.steps.items():
+        for name, run in list(self.steps.items()):
             for kind in _dispatched(run):
                 self.commands.append(Withdraw(kind, name, run.of(kind).attempt))
             for kind in _retrying(run):
                 timer = retry_timer(kind, name, run.of(kind).attempt)
                 self.commands.append(ClearTimer(timer))
+            self._close(name)
         self._move(SagaState.FAILED)
+
+    def _close(self, name: str) -> None:
+        """Nobody will come back to what is parked or waits for its next attempt."""
+        run = self.steps[name]
+        if run.state in {StepState.PARKED, StepState.RETRYING}:
+            self._give_up(name)
+        if run.undo_state in {UndoState.PARKED, UndoState.RETRYING}:
+            self._step(name, undo_state=UndoState.SKIPPED)
 
     def _settle_parked(self, entry: Asked) -> None:
         """An operator's word on dead letters: all of the saga's, or one step's."""
@@ -652,13 +692,19 @@ class _Turn:
                 self._settle_run(name, entry.command)
         if not self._parked():
             self._set(attention=())
+        self._undo_what_was_retried()
+
+    def _undo_what_was_retried(self) -> None:
+        """Retried undos wait for their turn like all others."""
+        if self.saga.state is SagaState.FAILED and self._to_undo():
+            self._move(SagaState.COMPENSATING)
+        if self.saga.state is SagaState.COMPENSATING:
+            self._rewind()
 
     def _settle_undo(self, name: str, command: Ask) -> None:
         if command is Ask.RETRY:
-            if self.saga.state is SagaState.FAILED:
-                self._move(SagaState.COMPENSATING)
             self._work(name, Kind.UNDO, tries=0)
-            self._dispatch(name, Kind.UNDO)
+            self._step(name, undo_state=UndoState.NONE)
         else:
             skipped = command is Ask.SKIP
             self._step(name, undo_state=UndoState.SKIPPED if skipped else UndoState.RESOLVED)
@@ -673,6 +719,7 @@ class _Turn:
             else:
                 self._dispatch(name, Kind.RUN)
         elif command is Ask.SKIP:
+            self._give_up(name)  # its attempts may have left effects: they have their place in undo
             self._skip(name)
             self._advance(self.workflow.dependents[name])
         else:

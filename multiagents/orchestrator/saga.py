@@ -56,6 +56,8 @@ class StepRun:
     """How often an undo had to begin afresh because an effect came to light after it."""
     again: bool = False
     """An effect came to light while the present undo was under way."""
+    done: bool = False
+    """An attempt given up for lost has succeeded after all: undone whatever the others did."""
 
     def of(self, kind: Kind) -> Work:
         """The forward or the undo work."""

@@ -1,0 +1,289 @@
+"""What must hold whatever happens to a saga?
+
+`Watch` judges a history one decision at a time and `judge_end` what it has come to; Hypothesis
+and the simulator use the same laws.  They are told from the rules (docs/rules.md) and a ledger of
+effects, not from the code of `decide`.
+
+No Redis, no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from multiagents.core.entries import (
+    Asked,
+    Claimed,
+    Entry,
+    Failed,
+    Lost,
+    Succeeded,
+    TimerDue,
+)
+from multiagents.core.states import (
+    ENDED,
+    SAGA_MOVES,
+    STEP_BUSY,
+    UNDO_BUSY,
+    Kind,
+    Outcome,
+    SagaState,
+    StepState,
+    UndoState,
+)
+from multiagents.core.states import Command as Ask
+from multiagents.orchestrator.commands import (
+    ClearTimer,
+    Command,
+    Deliver,
+    Dispatch,
+    SetTimer,
+    Withdraw,
+)
+from multiagents.orchestrator.decide import Decision, decide
+from multiagents.orchestrator.saga import Saga
+from multiagents.orchestrator.workflow import Workflow
+
+_PAST = frozenset({StepState.SUCCEEDED, StepState.SKIPPED})
+_HELD = frozenset({UndoState.PARKED, UndoState.SKIPPED, UndoState.RESOLVED})
+_BAD_ENDS = ENDED - {SagaState.COMPLETED}
+
+
+class LawBroken(AssertionError):  # noqa: N818 - a verdict, not a mistake of the code here
+    """A history in which something happened that must never happen."""
+
+
+def law(holds: object, text: str) -> None:
+    """Raise LawBroken unless it holds."""
+    if not holds:
+        raise LawBroken(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """Something that a worker did to the world, in the order in which it was done."""
+
+    kind: Kind
+    nonce: str
+
+
+class Watch:
+    """Judges decisions in the order of the log."""
+
+    def __init__(self, workflow: Workflow) -> None:
+        self.workflow = workflow
+        self.delivered = 0
+        self._claimed: set[tuple[Kind, str, int]] = set()
+        self._pivot: set[str] = set()
+        self._entries: set[str] = set()
+
+    def decide(self, saga: Saga, entry: Entry) -> Decision:
+        """`decide`, judged.  Raises LawBroken."""
+        decision = decide(self.workflow, saga, entry, entry.at_ms)
+        law(entry.id not in self._entries, f"{entry.id} stands in the log twice")
+        self._entries.add(entry.id)
+        self._note(entry)
+        self._moves(saga, entry, decision)
+        for command in _standing(decision.commands):
+            if isinstance(command, Dispatch):
+                self._dispatch(saga, command, decision.saga)
+        self._commands(saga, entry, decision)
+        self._steps(saga, decision)
+        self._repeated(entry, decision)
+        return decision
+
+    def _note(self, entry: Entry) -> None:
+        if isinstance(entry, Claimed):
+            self._claimed.add((entry.kind, entry.step, entry.attempt))
+        pivot = self.workflow.pivot
+        if pivot is None or getattr(entry, "step", "") != pivot.name:
+            return
+        if isinstance(entry, Claimed):
+            self._pivot.add(entry.nonce)
+        elif isinstance(entry, Failed) and entry.outcome is Outcome.CLEAN:
+            self._pivot.discard(entry.nonce)
+
+    def _moves(self, before: Saga, entry: Entry, decision: Decision) -> None:
+        old, new = before.state, decision.saga.state
+        if before.error is not None and not before.halting:
+            law(decision.saga.error == before.error, "the first error did not stay (rule 11)")
+        if old is new:
+            return
+        law(_leads(old, new), f"{old} -> {new} by {entry.id}")
+        if old in ENDED:
+            late = isinstance(entry, Succeeded | Failed | Lost)
+            law(late or isinstance(entry, Asked), f"an ended saga moved: {old} -> {new}")
+
+    def _commands(self, before: Saga, entry: Entry, decision: Decision) -> None:
+        saga, commands = decision.saga, _standing(decision.commands)
+        ends = sum(isinstance(command, Deliver) for command in commands)
+        self.delivered += ends
+        law(self.delivered <= 1, "delivered twice (rule 14)")
+        law((self.delivered == 1) == saga.delivered, "an outcome is delivered at the first end")
+        if saga.state in ENDED:
+            law(saga.delivered, "an end without a delivery")
+            terminates = isinstance(entry, Asked) and entry.command is Ask.TERMINATE
+            allowed = (ClearTimer, Deliver, *([Withdraw] if terminates else []))
+            law(all(isinstance(c, allowed) for c in commands), f"after the end: {commands}")
+        if before.state is SagaState.PAUSED and saga.state is SagaState.PAUSED:
+            law(not any(isinstance(c, Dispatch) for c in commands), "paused, and dispatches")
+
+    def _dispatch(self, before: Saga, command: Dispatch, saga: Saga) -> None:
+        run, kind = saga.steps[command.step], command.kind
+        law(run.of(kind).attempt == command.attempt, f"{command}: not the attempt on record")
+        taken = (kind, command.step, command.attempt) in self._claimed
+        law(not taken, f"{command}: this attempt was claimed before")
+        if kind is Kind.UNDO:
+            self._dispatch_undo(before, command.step, saga)
+            return
+        law(saga.state is SagaState.RUNNING, f"{command} in a saga that is {saga.state}")
+        law(before.steps[command.step].state not in _PAST, f"{command}: it has ended")
+        for name in self.workflow.by_name[command.step].depends_on:
+            law(saga.steps[name].state in _PAST, f"{command} before {name!r} has ended")
+
+    def _dispatch_undo(self, before: Saga, name: str, saga: Saga) -> None:
+        law(self.workflow.by_name[name].compensation, f"undo of {name!r}, which has none")
+        law(not self._pivot, f"undo of {name!r} after the pivot was claimed (rule 7)")
+        law(saga.state is SagaState.COMPENSATING, f"undo of {name!r} while {saga.state}")
+        busy = [n for n, run in saga.steps.items() if run.state in STEP_BUSY]
+        law(not busy, f"undo of {name!r} before {busy} settled (rule 4)")
+        undoing = [n for n, run in saga.steps.items() if run.undo_state in UNDO_BUSY and n != name]
+        # One that had begun before another step's effect came to light is only gone on with.
+        begun = before.steps[name].undo_state is UndoState.RETRYING
+        others = () if begun else (n for n in saga.steps if n != name)
+        waiting = [n for n in others if _awaits_undo(self.workflow, saga, n)]
+        if self.workflow.parallel_undo:
+            for other in waiting if begun else (*undoing, *waiting):
+                ancestors = self.workflow.ancestors(other)
+                law(name not in ancestors, f"undo of {name!r} before that of {other!r}")
+            return
+        law(not undoing, f"undo of {name!r} while {undoing} is being undone (rule 4)")
+        for other in waiting:
+            law(
+                name not in self.workflow.ancestors(other),
+                f"undo of {name!r} before that of {other!r}, which came after it",
+            )
+            later = saga.steps[other].order < saga.steps[name].order
+            law(later, f"undo of {name!r} before that of {other!r}, which ended later (rule 4)")
+
+    def _steps(self, before: Saga, decision: Decision) -> None:
+        saga = decision.saga
+        changed = {name for name, run in saga.steps.items() if run != before.steps[name]}
+        law(changed <= decision.changed, f"changed, but not said so: {changed}")
+        if saga.state in {SagaState.RUNNING, SagaState.PAUSED, SagaState.COMPLETED}:
+            open_steps = sum(run.state not in _PAST for run in saga.steps.values())
+            law(saga.open_steps == open_steps, f"{saga.open_steps} open, really {open_steps}")
+        if saga.state is SagaState.COMPLETED:
+            law(not saga.open_steps, "completed with open steps")
+        for name, run in saga.steps.items():
+            if before.steps[name].state is StepState.SUCCEEDED:
+                law(run.state is StepState.SUCCEEDED, f"{name!r} succeeded, and is {run.state}")
+
+    def _repeated(self, entry: Entry, decision: Decision) -> None:
+        if isinstance(entry, Succeeded | Failed | Lost | TimerDue):
+            again = decide(self.workflow, decision.saga, entry, entry.at_ms)
+            law(not again.commands, f"{entry.id} repeated gives {again.commands}")
+            law(_settled(again.saga) == _settled(decision.saga), f"{entry.type} counts twice")
+
+
+def _leads(old: SagaState, new: SagaState) -> bool:
+    """Whether legal moves lead there: one entry may cause up to three in a row."""
+    reached = {old}
+    for _ in range(3):
+        reached |= {after for before, after in SAGA_MOVES if before in reached}
+    return new in reached
+
+
+def _standing(commands: Sequence[Command]) -> list[Command]:
+    """Without what a later command of the same decision takes back."""
+    taken_back = {(c.kind, c.step, c.attempt) for c in commands if isinstance(c, Withdraw)}
+    cleared = {c.timer for c in commands if isinstance(c, ClearTimer)}
+    return [
+        c
+        for c in commands
+        if not (isinstance(c, Dispatch) and (c.kind, c.step, c.attempt) in taken_back)
+        and not (isinstance(c, SetTimer) and c.timer in cleared)
+    ]
+
+
+def _settled(saga: Saga) -> Saga:
+    """What a repeated report must leave alone; that it was seen may be remarked upon."""
+    return replace(saga, attention=(), updated_at=0)
+
+
+def _awaits_undo(workflow: Workflow, saga: Saga, name: str) -> bool:
+    run, step = saga.steps[name], workflow.by_name[name]
+    if step.compensation is None or run.undo_state is not UndoState.NONE:
+        return False
+    if run.state is StepState.SUCCEEDED or run.done:
+        return True
+    if step.compensate_on_failure == "always":
+        return bool(run.work.nonce)
+    return run.unknown and step.compensate_on_failure == "unknown"
+
+
+def replayed(workflow: Workflow, saga: Saga, entries: Iterable[Entry]) -> Saga:
+    """The saga that a log makes, every decision judged.  Raises LawBroken."""
+    watch = Watch(workflow)
+    for entry in entries:
+        saga = watch.decide(saga, entry).saga
+    return saga
+
+
+def has_come_to_rest(saga: Saga) -> bool:
+    """Whether nothing but a person can move the saga."""
+    parked = any(
+        run.state is StepState.PARKED or run.undo_state is UndoState.PARKED
+        for run in saga.steps.values()
+    )
+    return saga.state in ENDED or saga.state is SagaState.PAUSED or parked
+
+
+def judge_end(
+    workflow: Workflow,
+    saga: Saga,
+    log: Sequence[Entry],
+    ledger: Mapping[str, Sequence[Effect]],
+) -> None:
+    """Judge a saga to which nothing more will happen.  Raises LawBroken.
+
+    ``ledger``: for each step what was really done, in order.
+    """
+    law(has_come_to_rest(saga), f"stuck in {saga.state}: {_where(saga)}")
+    law(not saga.halting, f"still waits to {saga.halting}")
+    if saga.terminated:
+        return
+    for name, effects in ledger.items():
+        if saga.state is SagaState.COMPLETED:
+            _judge_kept(saga, name, effects)
+        elif saga.state in _BAD_ENDS:
+            done = {e.nonce for e in log if isinstance(e, Succeeded) and e.step == name}
+            _judge_undone(workflow, saga, name, [(e, e.nonce in done) for e in effects])
+
+
+def _where(saga: Saga) -> str:
+    return ", ".join(f"{n} {run.state}/{run.undo_state}" for n, run in saga.steps.items())
+
+
+def _judge_kept(saga: Saga, name: str, effects: Sequence[Effect]) -> None:
+    law(all(e.kind is Kind.RUN for e in effects), f"completed, but {name!r} was undone")
+    run = saga.steps[name]
+    if run.state is StepState.SUCCEEDED and run.unknown is False and run.work.nonce:
+        law(effects, f"{name!r} succeeded without an effect")
+
+
+def _judge_undone(
+    workflow: Workflow, saga: Saga, name: str, effects: Sequence[tuple[Effect, bool]]
+) -> None:
+    """Completed minus undone is 0, once what may still report has reported (E6).
+
+    ``effects``: each with whether its attempt was reported as a success.
+    """
+    run, step = saga.steps[name], workflow.by_name[name]
+    if step.compensation is None or run.undo_state in _HELD:
+        return
+    silent = {nonce for kind, _, nonce in run.lost if kind == Kind.RUN}
+    never = step.compensate_on_failure == "never"
+    known = [e.kind for e, done in effects if done or not (never or e.nonce in silent)]
+    law(not known or known[-1] is Kind.UNDO, f"{saga.state}, but an effect of {name!r} is left")

@@ -1,0 +1,91 @@
+"""Which workflows are the laws tried on?
+
+Any sound definition of up to seven steps, drawn from a `random.Random`: a seed always gives the
+same one, and Hypothesis can hand in its own and shrink what it finds.
+"""
+
+from __future__ import annotations
+
+import json
+from random import Random
+from typing import Any
+
+from multiagents.core.policies import RetryPolicy
+from multiagents.orchestrator.workflow import Step, Workflow
+
+MOST_STEPS = 7
+WORKERS = ("a", "b", "c")
+UNDO_WORKERS = ("undo_a", "undo_b")
+INPUT = {"yes": True, "no": False}
+INPUT_TEXT = json.dumps(INPUT)
+RESULT = {"ok": True}
+"""What every step returns; conditions read it."""
+
+
+def random_workflow(rng: Random, *, name: str = "law", conditions: bool = True) -> Workflow:
+    """A sound workflow; ``conditions=False`` leaves out ``when``."""
+    names = [f"s{index}" for index in range(rng.randint(1, MOST_STEPS))]
+    before = {step: _dependencies(rng, names[:index]) for index, step in enumerate(names)}
+    pivot = rng.choice(names) if rng.random() < 0.25 else None
+    if pivot:
+        _join_at(names, before, pivot)
+    after_pivot = names[names.index(pivot) :] if pivot else []
+    steps = [
+        Step(
+            name=step,
+            worker=rng.choice(WORKERS),
+            depends_on=before[step],
+            when=_condition(rng, before[step]) if conditions else None,
+            retry=_policy(rng),
+            pivot=step == pivot,
+            **({} if step in after_pivot else _compensation(rng)),
+        )
+        for step in names
+    ]
+    return Workflow(
+        name=name,
+        steps=tuple(steps),
+        timeout_s=30.0 if rng.random() < 0.2 else None,
+        parallel_undo=rng.random() < 0.4,
+    )
+
+
+def _dependencies(rng: Random, earlier: list[str]) -> tuple[str, ...]:
+    if not earlier or rng.random() < 0.15:
+        return ()
+    chosen = rng.sample(earlier, min(len(earlier), rng.choice((1, 1, 1, 2, 3))))
+    return tuple(sorted(chosen))
+
+
+def _join_at(names: list[str], before: dict[str, tuple[str, ...]], pivot: str) -> None:
+    """Put every step before or after the pivot (rule 7)."""
+    place = names.index(pivot)
+    before[pivot] = tuple(names[:place])
+    for step in names[place + 1 :]:
+        before[step] = tuple(sorted({*before[step], pivot}))
+
+
+def _condition(rng: Random, before: tuple[str, ...]) -> str | None:
+    if rng.random() < 0.75:
+        return None
+    common = ["input.yes", "input.no", "input.missing > 1"]
+    if not before:
+        return rng.choice(common)
+    step = rng.choice(before)
+    return rng.choice([*common, f'steps.{step}.state == "succeeded"', f"steps.{step}.result.ok"])
+
+
+def _policy(rng: Random) -> RetryPolicy | None:
+    if rng.random() < 0.4:
+        return None
+    return RetryPolicy(max_attempts=rng.randint(1, 3), backoff_s=rng.choice((0.0, 1.0)), cap_s=5.0)
+
+
+def _compensation(rng: Random) -> dict[str, Any]:
+    if rng.random() < 0.25:
+        return {}
+    return {
+        "compensation": rng.choice(UNDO_WORKERS),
+        "compensation_retry": RetryPolicy(max_attempts=rng.randint(1, 3), cap_s=5.0),
+        "compensate_on_failure": rng.choice(("unknown", "unknown", "always", "never")),
+    }

@@ -1,0 +1,199 @@
+"""Which histories once broke a law?
+
+Each test is the shortest one found; its name says what must happen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from multiagents.core.entries import (
+    Asked,
+    Claimed,
+    Entry,
+    Failed,
+    Failure,
+    Lost,
+    Started,
+    Succeeded,
+    TimerDue,
+    Unroutable,
+    Withdrawn,
+)
+from multiagents.core.policies import RetryPolicy
+from multiagents.core.states import Command as Ask
+from multiagents.core.states import Kind, SagaState, StepState, UndoState
+from multiagents.orchestrator.commands import Command, Dispatch
+from multiagents.orchestrator.decide import decide
+from multiagents.orchestrator.saga import Saga, StepRun, new_saga
+from multiagents.orchestrator.workflow import Step, Workflow
+from multiagents.testing.laws import Watch
+
+BOOM = Failure("Boom", "boom")
+ONCE = RetryPolicy(max_attempts=1)
+RUN, UNDO = Kind.RUN, Kind.UNDO
+
+
+@dataclass
+class Story:
+    """A saga, told entry by entry; every decision is judged."""
+
+    workflow: Workflow
+    commands: list[Command] = field(default_factory=list)
+    now_ms: int = 1000
+
+    def __post_init__(self) -> None:
+        self.watch = Watch(self.workflow)
+        self.saga: Saga = new_saga(
+            "saga",
+            workflow="w",
+            version="v",
+            steps=tuple(self.workflow.by_name),
+            now_ms=self.now_ms,
+        )
+        self.tell(Started(self.now_ms))
+
+    def tell(self, entry: Entry) -> Story:
+        decision = self.watch.decide(self.saga, entry)
+        self.saga = decision.saga
+        self.commands = list(decision.commands)
+        return self
+
+    def run(self, name: str) -> StepRun:
+        return self.saga.steps[name]
+
+    def _row(self, kind: Kind, name: str, attempt: int) -> tuple[Kind, str, int, str]:
+        number = attempt or self.run(name).of(kind).attempt
+        return kind, name, number, f"{kind}{name}{number}"
+
+    def claim(self, kind: Kind, name: str) -> Story:
+        return self.tell(Claimed(self.now_ms, *self._row(kind, name, 0)))
+
+    def succeed(self, kind: Kind, name: str, attempt: int = 0) -> Story:
+        return self.tell(Succeeded(self.now_ms, *self._row(kind, name, attempt)))
+
+    def fail(self, kind: Kind, name: str, attempt: int = 0, *, retry: bool = False) -> Story:
+        row = self._row(kind, name, attempt)
+        return self.tell(Failed(self.now_ms, *row, BOOM, retryable=retry))
+
+    def lose(self, kind: Kind, name: str, attempt: int = 0) -> Story:
+        return self.tell(Lost(self.now_ms, *self._row(kind, name, attempt)))
+
+    def withdraw(self, kind: Kind, name: str) -> Story:
+        return self.tell(Withdrawn(self.now_ms, *self._row(kind, name, 0)))
+
+    def unroutable(self, kind: Kind, name: str) -> Story:
+        return self.tell(Unroutable(self.now_ms, *self._row(kind, name, 0)[:3], BOOM))
+
+    def ask(self, command: Ask, step: str = "") -> Story:
+        self.now_ms += 1
+        return self.tell(Asked(self.now_ms, command, f"{command}{self.now_ms}", step=step))
+
+    def done(self, *names: str) -> Story:
+        for name in names:
+            self.claim(RUN, name).succeed(RUN, name)
+        return self
+
+
+def _step(name: str, *after: str, **options: Any) -> Step:
+    undo = None if options.get("pivot") else "undo"
+    return Step(name=name, worker="work", depends_on=after, compensation=undo, **options)
+
+
+def _story(*steps: Step, **options: Any) -> Story:
+    return Story(Workflow(name="w", steps=steps, **options))
+
+
+def test_a_loss_told_twice_still_leaves_room_for_the_late_report() -> None:
+    """A second `Lost` must not use up the claim whose outcome is still to come (E6)."""
+    story = _story(_step("a", retry=ONCE)).claim(RUN, "a")
+    lost = Lost(story.now_ms, RUN, "a", 1, story.run("a").work.nonce)
+    story.tell(lost)
+    again = decide(story.workflow, story.saga, lost, lost.at_ms)
+    assert again.saga == story.saga
+
+
+def test_a_late_success_does_not_hide_the_attempt_under_way() -> None:
+    """Undo waits for the second attempt of a step whose first has reported late (rule 4, E7)."""
+    story = _story(_step("a"), _step("b", retry=ONCE))
+    story.claim(RUN, "a").lose(RUN, "a").tell(TimerDue(9000, "run:a:1")).claim(RUN, "a")
+    story.claim(RUN, "b").fail(RUN, "b").succeed(RUN, "a", 1)
+    assert story.run("a").state is StepState.RUNNING
+    assert not any(isinstance(c, Dispatch) for c in story.commands)
+    story.succeed(RUN, "a", 2)
+    assert story.commands == [Dispatch(UNDO, "a", 1)]
+
+
+def test_a_late_success_before_the_failure_is_undone_whatever_the_step_says() -> None:
+    """compensate_on_failure="never" speaks of failures, not of a success that came late."""
+    story = _story(_step("a", compensate_on_failure="never"))
+    story.claim(RUN, "a").lose(RUN, "a").succeed(RUN, "a", 1)
+    story.tell(TimerDue(9000, "run:a:1")).claim(RUN, "a").fail(RUN, "a")
+    assert story.commands == [Dispatch(UNDO, "a", 1)]
+
+
+def test_a_late_failure_of_unknown_outcome_is_undone_again() -> None:
+    """A zombie that fails after the undo may have acted after it too (E7)."""
+    story = _story(_step("a", retry=ONCE)).claim(RUN, "a").lose(RUN, "a")
+    story.claim(UNDO, "a").succeed(UNDO, "a")
+    assert story.saga.state is SagaState.COMPENSATED
+    story.fail(RUN, "a", 1)
+    assert story.commands == [Dispatch(UNDO, "a", 2)]
+    assert story.saga.attention
+
+
+def test_a_step_taken_back_after_an_unknown_attempt_is_undone_before_its_ancestors() -> None:
+    """A pause took back its second attempt; then the saga is cancelled (rule 4)."""
+    story = _story(_step("a"), _step("b", "a")).done("a")
+    story.claim(RUN, "b").lose(RUN, "b").tell(TimerDue(9000, "run:b:1"))
+    story.ask(Ask.PAUSE).withdraw(RUN, "b").ask(Ask.CANCEL)
+    assert story.commands == [Dispatch(UNDO, "b", 1)]
+
+
+def test_a_skipped_dead_letter_is_undone_before_its_ancestors() -> None:
+    """An operator skipped a step whose attempts may have left something (rule 4)."""
+    story = _story(_step("a"), _step("b", "a"), _step("c", "b", retry=ONCE)).done("a")
+    story.claim(RUN, "b").lose(RUN, "b").tell(TimerDue(9000, "run:b:1")).unroutable(RUN, "b")
+    story.ask(Ask.SKIP, "b").claim(RUN, "c").fail(RUN, "c").claim(UNDO, "c").succeed(UNDO, "c")
+    assert story.commands == [Dispatch(UNDO, "b", 1)]
+
+
+def test_retried_undos_wait_for_their_turn() -> None:
+    """Two dead letters retried at once are undone one at a time, last completed first (rule 4)."""
+    story = _story(_step("a"), _step("b", "a"), _step("c", "b", retry=ONCE)).done("a", "b")
+    story.claim(RUN, "c").fail(RUN, "c")
+    for name in ("c", "b", "a"):
+        story.claim(UNDO, name).fail(UNDO, name)
+    assert story.saga.state is SagaState.FAILED
+    story.ask(Ask.RETRY)
+    assert story.commands == [Dispatch(UNDO, "c", 2)]
+
+
+def test_a_cancel_is_not_forgotten_when_nobody_can_take_the_pivot() -> None:
+    """The pivot's command was to be taken back, and turned out to be for nobody."""
+    story = _story(_step("a"), _step("p", "a", pivot=True)).done("a").ask(Ask.CANCEL)
+    story.unroutable(RUN, "p")
+    assert story.commands == [Dispatch(UNDO, "a", 1)]
+
+
+def test_a_timer_that_came_due_while_paused_is_made_up_for_by_any_clock() -> None:
+    """The sweeper's clock was ahead of the clock of whoever resumes (E19)."""
+    story = _story(_step("a")).claim(RUN, "a").fail(RUN, "a", retry=True).ask(Ask.PAUSE)
+    story.tell(TimerDue(story.run("a").work.retry_at, "run:a:1"))
+    story.ask(Ask.RESUME)
+    assert story.commands == [Dispatch(RUN, "a", 2)]
+
+
+def test_after_terminate_no_undo_is_tried_again() -> None:
+    """An undo that was under way may end; if it fails it is left (rule 6)."""
+    story = _story(_step("a"), _step("b", "a", retry=ONCE)).done("a").claim(RUN, "b")
+    story.fail(RUN, "b").claim(UNDO, "b").ask(Ask.TERMINATE).fail(UNDO, "b", retry=True)
+    assert story.commands == []
+    assert story.run("b").undo_state is UndoState.SKIPPED
+
+
+def test_terminate_closes_dead_letters() -> None:
+    """A dead letter that no command reaches any more would keep the saga for ever (rule 13)."""
+    story = _story(_step("a"), _step("b")).unroutable(RUN, "a").ask(Ask.TERMINATE)
+    assert story.run("a").state is StepState.FAILED

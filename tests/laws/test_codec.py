@@ -1,0 +1,94 @@
+"""Does what is stored come back as it was?"""
+
+from __future__ import annotations
+
+import json
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from multiagents.core.entries import (
+    Claimed,
+    Entry,
+    Failed,
+    Failure,
+    Lost,
+    Succeeded,
+    Unroutable,
+    decode,
+    encode,
+)
+from multiagents.core.policies import RetryPolicy
+from multiagents.core.states import Command as Ask
+from multiagents.core.states import Kind, Outcome
+from multiagents.orchestrator.graph import check
+from multiagents.orchestrator.saga import decode_saga, encode_head, encode_step
+from multiagents.orchestrator.workflow import from_canonical
+from multiagents.testing.random_workflows import random_workflow
+from tests.laws.strategies import worlds
+from tests.laws.world import World
+
+_policies = st.builds(
+    RetryPolicy,
+    max_attempts=st.integers(1, 9),
+    backoff_s=st.floats(0, 9),
+    factor=st.floats(1, 9),
+    cap_s=st.floats(0, 9),
+    jitter=st.booleans(),
+)
+_entries: st.SearchStrategy[Entry] = st.from_type(Entry)  # type: ignore[arg-type]  # a union
+st.register_type_strategy(RetryPolicy, _policies)
+
+
+@settings(deadline=None, max_examples=300)
+@given(_entries)
+def test_an_entry_comes_back_as_it_was_written(entry: Entry) -> None:
+    """Any text in any field, every type, every default."""
+    assert decode(encode(entry)) == entry
+
+
+@settings(deadline=None, max_examples=300)
+@given(_entries)
+def test_an_entry_is_one_json_list_named_by_its_type(entry: Entry) -> None:
+    """Readers of the log in other languages may rely on it."""
+    row = json.loads(encode(entry))
+    assert isinstance(row, list)
+    assert row[0] == entry.type
+
+
+@settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
+@given(worlds(asks=tuple(Ask)))
+def test_a_saga_comes_back_as_it_was_stored(world: World) -> None:
+    """Head and steps, in any state that a history leads to."""
+    saga = world.saga
+    steps = {name: json.loads(encode_step(run)) for name, run in saga.steps.items()}
+    assert decode_saga(saga.id, json.loads(encode_head(saga)), steps) == saga
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.randoms(use_true_random=False))
+def test_a_definition_keeps_its_hash(rng: object) -> None:
+    """What is pinned to a version reads the same definition back; and it is a sound one."""
+    workflow = random_workflow(rng)  # type: ignore[arg-type]  # Hypothesis does not name its type
+    assert check(workflow) == ()
+    again = from_canonical(workflow.canonical())
+    assert again == workflow
+    assert again.version == workflow.version
+
+
+def test_ids_tell_apart_what_is_not_the_same() -> None:
+    """A forward and an undo attempt, and each way to end one, have ids of their own."""
+    row = ("s", 1, "ab")
+    error = Failure("E", "e")
+    found = [
+        entry.id
+        for kind in Kind
+        for entry in (
+            Claimed(0, kind, *row),
+            Succeeded(0, kind, *row),
+            Failed(0, kind, *row, error, Outcome.CLEAN),
+            Lost(0, kind, *row),
+            Unroutable(0, kind, "s", 1, error),
+        )
+    ]
+    assert len(set(found)) == len(found)

@@ -1,0 +1,232 @@
+"""In which world does `decide` decide?
+
+One saga, its log with pending entries, its outbox, claims, timers, and attempts that were given up
+for lost but go on.  Every choice is drawn from a `Random`: Hypothesis hands in its own.  A commit
+decides over all that is pending and carries out the commands, as the store does.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from random import Random
+
+from multiagents.core.entries import (
+    Asked,
+    Claimed,
+    Entry,
+    Failed,
+    Failure,
+    Lost,
+    Started,
+    Succeeded,
+    TimerDue,
+    Unroutable,
+    Withdrawn,
+)
+from multiagents.core.policies import RetryPolicy
+from multiagents.core.states import Command as Ask
+from multiagents.core.states import Kind, Outcome
+from multiagents.orchestrator.commands import (
+    ClearTimer,
+    Deliver,
+    Dispatch,
+    SetTimer,
+    Withdraw,
+)
+from multiagents.orchestrator.decide import fold
+from multiagents.orchestrator.saga import Saga, new_saga
+from multiagents.orchestrator.workflow import Workflow
+from multiagents.testing.laws import Effect, LawBroken, Watch, judge_end, law
+from multiagents.testing.random_workflows import INPUT, RESULT
+
+BOOM = Failure("Boom", "boom")
+Action = Callable[[], None]
+
+
+@dataclass(eq=False)
+class Holder:
+    """A worker at an attempt.  ``lost``: its lease has run out, and it may not know."""
+
+    kind: Kind
+    step: str
+    attempt: int
+    nonce: str
+    acted: bool = False
+    lost: bool = False
+
+
+class World:
+    """One saga and all that can happen to it."""
+
+    def __init__(self, workflow: Workflow, rng: Random) -> None:
+        self.workflow = workflow
+        self.rng = rng
+        self.now_ms = 1_000_000
+        values = {"input": INPUT, "results": dict.fromkeys(workflow.by_name, RESULT)}
+        blank = new_saga(
+            "saga",
+            workflow=workflow.name,
+            version=workflow.version,
+            steps=tuple(workflow.by_name),
+            now_ms=self.now_ms,
+        )
+        self.blank = replace(blank, values=values)
+        self.saga: Saga = self.blank
+        self.log: list[Entry] = []
+        self.pending: list[Entry] = []
+        self.outbox: set[tuple[Kind, str, int]] = set()
+        self.timers: dict[str, int] = {}
+        self.holders: list[Holder] = []
+        self.ledger: dict[str, list[Effect]] = defaultdict(list)
+        self.watch = Watch(workflow)
+        self._ids: set[str] = set()
+        self._serial = 0
+        self.append(Started(self.now_ms))
+        self.commit()
+
+    # ---- the store ----
+
+    def append(self, entry: Entry) -> None:
+        """Into the log, unless its id is known (E4)."""
+        if entry.id not in self._ids:
+            self._ids.add(entry.id)
+            self.log.append(entry)
+            self.pending.append(entry)
+
+    def commit(self) -> None:
+        """Decide over all that is pending, then over what the commit itself has written."""
+        while self.pending:
+            entries, self.pending = self.pending, []
+            before = self.saga
+            whole = fold(self.workflow, before, entries)
+            for entry in entries:
+                self.saga = self.watch.decide(self.saga, entry).saga
+            law(whole.saga == self.saga, "a fold is not its decisions one by one")
+            for command in whole.commands:
+                self._carry_out(command)
+
+    def _carry_out(self, command: object) -> None:
+        match command:
+            case Dispatch(kind, step, attempt):
+                law(not any(o[:2] == (kind, step) for o in self.outbox), f"{command} twice")
+                self.outbox.add((kind, step, attempt))
+            case Withdraw(kind, step, attempt):
+                if (kind, step, attempt) in self.outbox:
+                    self.outbox.remove((kind, step, attempt))
+                    self.append(Withdrawn(self.now_ms, kind, step, attempt, self._fresh()))
+            case SetTimer(timer, at_ms):
+                self.timers[timer] = at_ms
+            case ClearTimer(timer):
+                self.timers.pop(timer, None)
+            case Deliver():
+                pass
+            case _:
+                raise LawBroken(f"unknown command {command}")
+
+    def _fresh(self) -> str:
+        self._serial += 1
+        return f"{self._serial:04x}"
+
+    # ---- what can happen ----
+
+    def live(self, *, asks: tuple[Ask, ...] = ()) -> None:
+        """One random thing happens, and perhaps somebody decides."""
+        actions = self._actions()
+        if self.outbox and self.rng.random() < 0.04:
+            self._nobody_knows(min(self.outbox))
+        elif asks and (not actions or self.rng.random() < 0.12):
+            self.ask(self._choose(asks), self.rng.choice(("", *self.workflow.by_name)))
+        elif actions:
+            self.rng.choice(actions)()
+        self.now_ms += self.rng.choice((0, 1, 400))
+        if self.rng.random() < 0.7:
+            self.commit()
+
+    def settle(self) -> None:
+        """Everybody comes back and succeeds, every timer comes due, until nothing is left."""
+        self.commit()
+        for _ in range(2000):
+            if self.holders:
+                self._succeed(self.holders[0])
+            elif self.outbox:
+                self._claim(min(self.outbox))
+            elif self.timers:
+                self._fire(min(self.timers, key=lambda name: self.timers[name]))
+            else:
+                judge_end(self.workflow, self.saga, self.log, self.ledger)
+                return
+            self.commit()
+        raise LawBroken("the world does not settle")
+
+    def ask(self, command: Ask, step: str = "") -> None:
+        """A person's command."""
+        self.append(Asked(self.now_ms, command, self._fresh(), step=step))
+
+    def _choose(self, asks: tuple[Ask, ...]) -> Ask:
+        """Any of them; the end of everything less often."""
+        chosen = self.rng.choice(asks)
+        return self.rng.choice(asks) if chosen is Ask.TERMINATE else chosen
+
+    def _actions(self) -> list[Action]:
+        found: list[Action] = []
+        for what in sorted(self.outbox):
+            found += [lambda what=what: self._claim(what)] * 3  # type: ignore[misc]  # loop value
+        for holder in self.holders:
+            found += [lambda h=holder, a=act: a(h) for act in self._acts(holder)]  # type: ignore[misc]
+        found += [lambda name=name: self._fire(name) for name in self.timers]  # type: ignore[misc]
+        return found
+
+    def _acts(self, holder: Holder) -> list[Callable[[Holder], None]]:
+        silence = self._die if holder.lost else self._report_lost
+        return [self._succeed, self._succeed, self._fail, self._act, silence]
+
+    def _claim(self, what: tuple[Kind, str, int]) -> None:
+        self.outbox.remove(what)
+        holder = Holder(*what, self._fresh())
+        self.holders.append(holder)
+        retry = RetryPolicy(max_attempts=2) if self.rng.random() < 0.3 else None
+        self.append(Claimed(self.now_ms, *what, holder.nonce, "w", retry))
+
+    def _act(self, holder: Holder) -> None:
+        holder.acted = True
+        self.ledger[holder.step].append(Effect(holder.kind, holder.nonce))
+
+    def _succeed(self, holder: Holder) -> None:
+        if not holder.acted:
+            self._act(holder)
+        self.holders.remove(holder)
+        row = (holder.kind, holder.step, holder.attempt, holder.nonce)
+        self.append(Succeeded(self.now_ms, *row))
+
+    def _fail(self, holder: Holder) -> None:
+        self.holders.remove(holder)
+        clean = not holder.acted and self.rng.random() < 0.5
+        row = (holder.kind, holder.step, holder.attempt, holder.nonce)
+        failed = Failed(
+            self.now_ms,
+            *row,
+            BOOM,
+            outcome=Outcome.CLEAN if clean else Outcome.UNKNOWN,
+            retryable=self.rng.random() < 0.6,
+            retry_after_ms=self.rng.choice((None, None, 0, 5000)),
+        )
+        self.append(failed)
+
+    def _report_lost(self, holder: Holder) -> None:
+        holder.lost = True
+        self.append(Lost(self.now_ms, holder.kind, holder.step, holder.attempt, holder.nonce))
+
+    def _die(self, holder: Holder) -> None:
+        self.holders.remove(holder)
+
+    def _nobody_knows(self, what: tuple[Kind, str, int]) -> None:
+        self.outbox.remove(what)
+        self.append(Unroutable(self.now_ms, *what, Failure("UnknownWorker", "nobody")))
+
+    def _fire(self, timer: str) -> None:
+        """Timers come due by the clock of whoever sweeps: up to three seconds off."""
+        due_ms = self.timers.pop(timer)
+        self.now_ms = max(self.now_ms, due_ms)
+        self.append(TimerDue(self.now_ms + self.rng.choice((0, 0, 3000)), timer))
