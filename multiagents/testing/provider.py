@@ -67,7 +67,7 @@ class StubProvider:
         self._requests: deque[dict[str, Any]] = deque(maxlen=KEEP_REQUESTS)
         self._delay_s = 0.0
         self._closing = threading.Event()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a scripted function may script what comes next
         self._port = port
         self._server: _Server | None = None
 

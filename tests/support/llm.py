@@ -1,0 +1,21 @@
+"""How does a test of LLM workers run one?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from multiagents.worker_sdk.context import Context
+from multiagents.worker_sdk.dspy_worker import DSPyWorker
+from multiagents.worker_sdk.registry import Worker
+from multiagents.worker_sdk.run import execute
+
+
+def run(worker: Worker, **data: Any) -> dict[str, Any]:
+    """The worker's result for this context, run as the engine runs it."""
+    return execute(worker, Context(data))
+
+
+def worker_of(function: Any = None, **options: Any) -> DSPyWorker:
+    """An unregistered worker; by default its function adds nothing."""
+    options.setdefault("signature", "text -> sentiment: str, confidence: float")
+    return DSPyWorker(function or (lambda context: {}), "under_test", **options)

@@ -1,0 +1,180 @@
+"""What can a test rely on in the stub provider, and in the processes that use it?"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from multiagents.testing.provider import StubProvider
+from tests.support.llm import run, worker_of
+
+pytest_plugins = ["tests.support.llm_provider"]
+
+FORKED = """
+import os, sys
+from multiagents.worker_sdk.context import Context
+from multiagents.worker_sdk.dspy_worker import dspy_worker
+from multiagents.worker_sdk import lm
+from multiagents.worker_sdk.run import execute
+
+@dspy_worker("echo", signature="number -> answer")
+def echo(context):
+    return {}
+
+def ask(who, count):
+    return all(
+        execute(echo, Context({"number": f"{who}-{n}"}))["answer"] == f"{who}-{n}"
+        for n in range(count)
+    )
+
+assert ask("parent", 3)
+assert len(lm._models) == 1
+children = []
+for child in range(3):
+    pid = os.fork()
+    if pid == 0:
+        inherited = len(lm._models)
+        right = ask(f"child{child}", 15)
+        os._exit(0 if right and inherited == 0 else 1)
+    children.append(pid)
+right = ask("parent", 15)
+ends = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
+print(right, ends)
+"""
+
+LAZY = """
+import sys
+import multiagents.worker_sdk.dspy_worker
+from multiagents import dspy_worker, tool
+
+@tool("look")
+def look(page: int) -> str:
+    return ""
+
+dspy_worker("w", signature="a -> b", reasoning="react", tools=[look])(lambda context: {})
+print("dspy" in sys.modules, "litellm" in sys.modules)
+"""
+
+
+def python(script: str, **environment: str) -> str:
+    """What a fresh interpreter prints."""
+    done = subprocess.run(
+        # Python 3.12 warns of every fork beside a thread: that is what is under test here
+        [
+            sys.executable,
+            "-W",
+            "error",
+            "-W",
+            "ignore:This process:DeprecationWarning:",
+            "-c",
+            script,
+        ],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def post(provider: StubProvider, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """A chat request without DSPy."""
+    address = provider.url.removeprefix("http://").removesuffix("/v1")
+    connection = http.client.HTTPConnection(address, timeout=10)
+    try:
+        headers = {"Authorization": "Bearer secret", "Content-Type": "application/json"}
+        connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
+    finally:
+        connection.close()
+
+
+def test_a_worker_that_is_only_defined_does_not_load_dspy() -> None:
+    """Importing, defining tools and workers: 1.4 s and 50 MB are saved until one runs."""
+    assert python(LAZY) == "False False"
+
+
+def test_parent_and_children_get_their_own_answers(provider: StubProvider) -> None:
+    """A model object used before a fork is not used after it: no answer goes to another."""
+    provider.script({"answer": lambda inputs: inputs["number"]})
+    assert python(FORKED, **provider.environment()) == "True [0, 0, 0]"
+
+
+def test_an_answer_takes_less_than_five_milliseconds(provider: StubProvider) -> None:
+    """Hundreds of tests may ask."""
+    run(worker_of(), text="x")
+    body = provider.requests[0]
+    times = []
+    for _ in range(20):
+        begun = time.perf_counter()
+        assert post(provider, body)[0] == 200
+        times.append(time.perf_counter() - begun)
+    assert min(times) < 0.005  # what it costs when nobody else works on this machine
+
+
+def test_scripts_for_a_number_of_times_come_first(provider: StubProvider) -> None:
+    """Then the newest lasting one; what no script names is made up."""
+    provider.script({"sentiment": "always"})
+    provider.script({"sentiment": "newest"})
+    provider.script({"sentiment": "once"}, times=1)
+    provider.script({"sentiment": "then"}, times=1)
+    moods = [run(worker_of(), text="x")["sentiment"] for _ in range(4)]
+    assert moods == ["once", "then", "newest", "newest"]
+
+
+def test_faults_are_used_up_in_order(provider: StubProvider) -> None:
+    """First all that was asked for, then answers again."""
+    provider.fail(500, times=2).fail(429)
+    prompt = {"model": "stub", "messages": [{"role": "user", "content": "hello"}]}
+    assert [post(provider, prompt)[0] for _ in range(4)] == [500, 500, 429, 200]
+
+
+def test_a_prompt_of_nobody_is_answered_too(provider: StubProvider) -> None:
+    """A program that asks without DSPy gets a completion with usage."""
+    prompt = {"model": "stub", "messages": [{"role": "user", "content": "hello"}]}
+    status, body = post(provider, prompt)
+    assert status == 200
+    assert body["choices"][0]["message"]["content"] == "This is the stub model."
+    assert body["usage"]["total_tokens"] > 0
+
+
+def test_no_key_is_recorded(provider: StubProvider) -> None:
+    """Bodies only."""
+    prompt = {"model": "stub", "messages": [{"role": "user", "content": "hello"}]}
+    post(provider, prompt)
+    assert provider.requests == [prompt]
+
+
+def test_a_closed_provider_lets_hanging_requests_go() -> None:
+    """Nothing of a test outlives it."""
+    prompt = {"model": "stub", "messages": [{"role": "user", "content": "hello"}]}
+    ends: list[Exception] = []
+
+    def ask(provider: StubProvider) -> None:
+        try:
+            post(provider, prompt)
+        except http.client.RemoteDisconnected as error:
+            ends.append(error)
+
+    with StubProvider() as provider:
+        provider.hang()
+        thread = threading.Thread(target=ask, args=(provider,))
+        thread.start()
+        deadline = time.monotonic() + 5
+        while not provider.requests:
+            assert time.monotonic() < deadline, "the request never arrived"
+            thread.join(0.01)
+    thread.join(5)
+    assert len(ends) == 1
+    with pytest.raises(RuntimeError, match="not running"):
+        _ = provider.url
