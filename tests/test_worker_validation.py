@@ -1,0 +1,249 @@
+"""Is what cannot be stored refused, and what must not be shown hidden?"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from multiagents.core.exceptions import InvalidInput, InvalidResult
+from multiagents.worker_sdk.validation import check_input, check_result, redact, to_json
+
+LIMIT = 1_000_000
+
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text()
+)
+json_values = st.recursive(
+    scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20
+)
+strangers = (
+    st.sampled_from([float("nan"), float("inf"), -float("inf"), "\ud800"])
+    | st.binary(max_size=3)
+    | st.decimals()
+    | st.datetimes()
+    | st.sets(st.integers(), max_size=2)
+    | st.dictionaries(st.integers() | st.booleans() | st.none(), st.none(), min_size=1, max_size=1)
+    | st.just(object())
+)
+mixed_values = st.recursive(
+    scalars | strangers,
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=10,
+)
+
+
+@given(st.dictionaries(st.text(), json_values))
+def test_every_json_dict_is_accepted_and_comes_back_the_same(data: dict[str, Any]) -> None:
+    """And the text is what UTF-8 can carry."""
+    text = to_json(data, what="it", limit=LIMIT)
+    assert json.loads(text.encode()) == data
+
+
+@given(st.dictionaries(st.text(), mixed_values))
+def test_a_dict_is_accepted_exactly_if_it_round_trips(data: dict[str, Any]) -> None:
+    """No silent change of a key or a value."""
+    try:
+        text = to_json(data, what="it", limit=LIMIT)
+    except InvalidResult:
+        assert not _round_trips(data)
+    else:
+        assert json.loads(text) == data
+        assert _round_trips(data)
+
+
+class Colour(StrEnum):
+    RED = "red"
+
+
+class Pair(NamedTuple):
+    one: int
+    two: int
+
+
+@dataclass
+class Item:
+    price: int
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"a": (1, (2,))}, '{"a":[1,[2]]}'),
+        ({"a": Pair(1, 2)}, '{"a":[1,2]}'),
+        ({"a": Colour.RED}, '{"a":"red"}'),
+        ({"ä": "é"}, '{"ä":"é"}'),
+        ({"1": 1}, '{"1":1}'),
+    ],
+)
+def test_tuples_and_string_enums_pass(value: Any, text: str) -> None:
+    """They have one meaning in JSON."""
+    assert to_json(value, what="it", limit=LIMIT) == text
+
+
+CIRCLE: dict[str, Any] = {}
+CIRCLE["self"] = [CIRCLE]
+
+
+@pytest.mark.parametrize(
+    ("value", "flaw"),
+    [
+        (
+            {"order": {"items": [0, 1, {"price": Decimal(1)}]}},
+            "key 'order.items[2].price' is Decimal; JSON wants str, int, float, bool, None, list"
+            " or dict: convert it",
+        ),
+        ({"at": datetime.now(UTC)}, "key 'at' is datetime"),
+        ({"a b": {"c.d": b""}}, "key \"['a b']['c.d']\" is bytes"),
+        ({"a": [1.0, float("nan")]}, "key 'a[1]' is nan; JSON has no NaN"),
+        ({"a": Item(1)}, "key 'a' is Item"),
+        ({"totals": {1: 2}}, "key 'totals' has the key 1 (int); JSON wants str keys"),
+        ({"totals": {True: 2}}, "has the key True (bool)"),
+        ({None: (1, 2)}, "it has the key None (NoneType)"),
+        ({(1, 2): 1}, "has the key (1, 2) (tuple)"),
+        ({"a": "\ud800"}, "key 'a' holds half of a surrogate pair"),
+        ({"\ud800": 1}, "with half of a surrogate pair"),
+        (CIRCLE, "contains itself"),
+        ({1}, "it is set"),
+        ({"n": 10**5000}, "is no JSON: Exceeds the limit"),
+    ],
+)
+def test_a_value_that_is_no_json_is_refused_by_its_key(value: Any, flaw: str) -> None:
+    """What, which and what to do."""
+    with pytest.raises(InvalidResult) as caught:
+        to_json(value, what="result of 'charge'", limit=LIMIT)
+    assert str(caught.value).startswith("result of 'charge': ")
+    assert flaw in str(caught.value)
+
+
+def test_the_size_limit_counts_bytes_and_names_its_setting() -> None:
+    """é is two of them."""
+    value = {"a": "é" * 10}
+    assert to_json(value, what="it", limit=28)
+    with pytest.raises(
+        InvalidResult, match=r"it is 28 bytes of JSON; the limit is 27 \(MULTIAGENTS_MAX_RESULT_BYT"
+    ):
+        to_json(value, what="it", limit=27)
+    with pytest.raises(InvalidInput, match=r"input is 1,008 bytes.*MULTIAGENTS_MAX_INPUT_BYTES"):
+        check_input({"a": "x" * 1000}, 1000)
+
+
+@pytest.mark.parametrize(
+    ("data", "flaw"),
+    [
+        (["sku"], "the input is list: expected a dict"),
+        (None, "the input is None"),
+        ({1: 2}, "has the key 1"),
+        ({"": 1}, "an empty key at the top"),
+        ({"order": [{"": 1}]}, "an empty key under 'order[0]'"),
+        ({"k" * 257: 1}, "a key of 257 characters"),
+        ({"a\x00b": 1}, "control characters"),
+        ({"a\nb": 1}, "control characters"),
+        ({"order": {"__class__": 1}}, "'__class__' under 'order' is a name of the language"),
+        ({"__proto__": {}}, "rename it"),
+    ],
+)
+def test_a_hostile_key_is_refused_at_any_depth(data: Any, flaw: str) -> None:
+    """By its form, with its place."""
+    with pytest.raises(InvalidInput) as caught:
+        check_input(data, LIMIT)
+    assert flaw in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "key", ["executive", "import_duty", "evaluation", "_private", "a b", "日本"]
+)
+def test_a_word_is_no_danger(key: str) -> None:
+    """Nothing is refused, or dropped, for what it says."""
+    assert json.loads(check_input({key: "eval exec"}, LIMIT)) == {key: "eval exec"}
+
+
+def test_an_input_may_be_64_levels_deep_and_no_deeper() -> None:
+    """The input itself is level 0."""
+    assert check_input(_nested(64), LIMIT)
+    with pytest.raises(InvalidInput, match="nested deeper than 64 levels"):
+        check_input(_nested(65), LIMIT)
+    with pytest.raises(InvalidInput, match="input: "):
+        check_input(_nested(100_000), LIMIT)
+
+
+class Receipt(BaseModel):
+    paid: Decimal
+
+
+def test_a_result_is_a_dict_a_model_or_nothing() -> None:
+    """None is {}; anything else is told to become a dict."""
+    assert check_result(None, "charge", LIMIT) == {}
+    assert check_result(Receipt(paid=Decimal("1.50")), "charge", LIMIT) == {"paid": "1.50"}
+    assert check_result({"a": 1}, "charge", LIMIT) == {"a": 1}
+    with pytest.raises(InvalidResult, match="worker 'charge' returned list: return a dict"):
+        check_result([1], "charge", LIMIT)
+    with pytest.raises(InvalidResult, match="result of 'charge': key 'a' is object"):
+        check_result({"a": object()}, "charge", LIMIT)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("redis://user:p@ss/word@host:6379/0 refused", "redis://user:***@host:6379/0 refused"),
+        ("redis://:hunter2@host", "redis://:***@host"),
+        ("https://ghp_abc@github.example/x", "https://***@github.example/x"),
+        ("GET /v1?api_key=hunter2&q=1", "GET /v1?api_key=***&q=1"),
+        ('{"apiKey": "hunter2"}', '{"apiKey": ***}'),
+        ("OPENAI_API_KEY=hunter2", "OPENAI_API_KEY=***"),
+        ("aws_secret_access_key = hunter2", "aws_secret_access_key = ***"),
+        ("password='a b' x", "password=*** x"),
+        ("Authorization: Bearer hunter2.x-y", "Authorization: ***"),
+        ("{'Authorization': 'Basic aHVudGVyMg=='}", "{'Authorization': '***'}"),
+        ("sent bearer hunter2hunter2", "sent bearer ***"),
+        ("Incorrect API key provided: sk-proj-abcdefgh1234.", "Incorrect API key provided: ***."),
+        ("?token=hunter2", "?token=***"),
+        ("AIza" + "x" * 35, "***"),
+    ],
+)
+def test_secrets_are_hidden(text: str, shown: str) -> None:
+    """What surrounds them stays readable."""
+    assert redact(text) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "unexpected token: }",
+        "task-something-long failed",
+        "http://host:80/path not found",
+        "mail to a@b.example",
+        "the secretary",
+    ],
+)
+def test_plain_words_stay(text: str) -> None:
+    """A message that says nothing helps nobody."""
+    assert redact(text) == text
+
+
+def _nested(levels: int) -> dict[str, Any]:
+    data: dict[str, Any] = {}
+    for _ in range(levels):
+        data = {"a": data}
+    return data
+
+
+def _round_trips(value: Any) -> bool:
+    try:
+        text = json.dumps(value, allow_nan=False)
+        json.dumps(value, ensure_ascii=False).encode()
+    except (TypeError, ValueError):
+        return False
+    return bool(json.loads(text) == value)
