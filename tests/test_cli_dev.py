@@ -1,0 +1,174 @@
+"""`dev` and `demo`: they begin with nothing, and leave nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+
+from tests.processes import ROOT, wait_for
+from tests.support.command_line import cli
+
+pytestmark = pytest.mark.processes
+
+UNSET = ("MULTIAGENTS_REDIS_URL", "MULTIAGENTS_LM", "MULTIAGENTS_LM_API_BASE")
+END_S = 30.0
+
+Dev = Callable[..., subprocess.Popen[str]]
+
+
+def bare(**more: str) -> dict[str, str]:
+    """An environment that names no server and no model."""
+    kept = {name: value for name, value in os.environ.items() if name not in UNSET}
+    return {**kept, "PYTHONPATH": str(ROOT), **more}
+
+
+def listens(url: str) -> bool:
+    parts = urlsplit(url)
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((parts.hostname, parts.port)) == 0
+
+
+def left_over(folder: Path) -> list[str]:
+    """Processes that still have to do with this folder, by working directory or command."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            words = [process.cwd(), *process.cmdline()]
+        except psutil.Error:
+            continue
+        if any(str(folder) in word for word in words):
+            found.append(" ".join(words))
+    return found
+
+
+@pytest.fixture
+def dev(tmp_path: Path) -> Iterator[Dev]:
+    """Starts ``multiagents dev`` in a folder of its own; ends it after the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*words: str, **env: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "multiagents", "dev", "--port", "0", *words],
+            cwd=tmp_path,
+            env=bare(**env),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE if "--json" not in words else subprocess.DEVNULL,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.terminate()
+        process.communicate(timeout=END_S)
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_dev_runs_sagas_until_it_is_stopped(dev: Dev, tmp_path: Path, sign: signal.Signals) -> None:
+    """Server, worker and stub end with it; only the data stays."""
+    process = dev("--json", MULTIAGENTS_IMPORTS="tests.support.cli_workers")
+    assert process.stdout is not None
+    facts = json.loads(process.stdout.readline())
+    assert "greeting" in facts["workflows"]
+    assert facts["stub_model"] is True
+    done = cli("start", "greeting", "--wait", "--json", url=facts["redis_url"])
+    assert (done.code, done.json["state"]) == (0, "completed")
+    process.send_signal(sign)
+    assert process.wait(END_S) == 0
+    wait_for(lambda: not left_over(tmp_path), what="all processes to end")
+    assert not psutil.pid_exists(facts["worker_pid"])
+    assert not listens(facts["redis_url"])
+    assert (tmp_path / ".multiagents").is_dir()
+
+
+def test_dev_tells_how_to_start_a_saga(dev: Dev) -> None:
+    """In plain words: the server, the workflows, the stub, the next command."""
+    process = dev(MULTIAGENTS_IMPORTS="tests.support.cli_workers")
+    assert process.stdout is not None
+    told = ""
+    while "Ctrl-C" not in told:
+        line = process.stdout.readline()
+        assert line, f"ended too early: {told}"
+        told += line
+    assert "multiagents start failing --input '{}'" in told
+    assert "no language model is set (MULTIAGENTS_LM): a stub" in told
+
+
+def test_dev_says_why_its_worker_ended(dev: Dev, tmp_path: Path) -> None:
+    """A module that cannot be imported ends the command, with nothing left behind."""
+    process = dev(MULTIAGENTS_IMPORTS="no_such_module_anywhere")
+    out, err = process.communicate(timeout=END_S)
+    assert (process.returncode, out) == (2, "")
+    assert "no_such_module_anywhere" in err
+    assert err.splitlines()[-1].startswith("error: the worker ended with exit code")
+    wait_for(lambda: not left_over(tmp_path), what="all processes to end")
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+    """What ``multiagents demo --json`` gave, in an empty folder."""
+    folder = tmp_path_factory.mktemp("demo")
+    done = subprocess.run(
+        [sys.executable, "-m", "multiagents", "demo", "--json"],
+        cwd=folder,
+        env=bare(TMPDIR=str(folder)),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert list(folder.iterdir()) == []
+    wait_for(lambda: not left_over(folder), what="all processes to end")
+    return done
+
+
+def test_the_demo_succeeds_once_and_is_undone_once(
+    demo: subprocess.CompletedProcess[str],
+) -> None:
+    """Money and goods move in the first order and are put back in the second."""
+    report = json.loads(demo.stdout)
+    works, fails = report["runs"]
+    assert (works["saga"]["state"], fails["saga"]["state"]) == ("completed", "compensated")
+    assert works["shop_before"]["money"] == {"customer": 10_000, "shop": 0}
+    assert works["shop_after"]["money"] == {"customer": 6_020, "shop": 3_980}
+    assert works["shop_after"]["stock"] == {"A1": 8}
+    assert (works["shop_after"]["shipments"], works["shop_after"]["mails"]) == (1, 1)
+    assert fails["shop_before"] == fails["shop_after"] == works["shop_after"]
+    assert report["stub_model"] is True
+
+
+def test_the_demos_second_order_had_really_charged(
+    demo: subprocess.CompletedProcess[str],
+) -> None:
+    """The payment was accepted before the shipping failed twice; undo runs backward."""
+    events = json.loads(demo.stdout)["runs"][1]["history"]
+    order = [(event["type"], event["step"]) for event in events]
+    assert order.index(("step_succeeded", "charge")) < order.index(("step_failed", "ship"))
+    assert order.count(("step_failed", "ship")) == 2
+    undone = [step for kind, step in order if kind == "undo_succeeded"]
+    assert undone == ["ship", "charge", "reserve"]
+
+
+def test_the_demo_prints_timelines_and_balances(tmp_path: Path) -> None:
+    """For people: both orders, what the shop owned before and after, and that a stub wrote."""
+    done = subprocess.run(
+        [sys.executable, "-m", "multiagents", "demo"],
+        cwd=tmp_path,
+        env=bare(),
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    for words in ("completed", "compensated", "undone", "shop's money", "39.80 EUR", "a stub"):
+        assert words in done.stdout

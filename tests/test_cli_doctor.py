@@ -1,0 +1,232 @@
+"""The doctor: what it finds on a real server, and how it judges what it cannot be shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import redis
+
+from multiagents.cli import checks
+from multiagents.core.clock import FakeClock, SystemClock
+from multiagents.core.ports import WorkerInfo
+from multiagents.orchestrator.builder import WorkflowBuilder, task
+from multiagents.orchestrator.catalog import Catalog
+from multiagents.storage.client import Edge
+from multiagents.storage.health import DueHealth, ServerHealth
+from multiagents.storage.keys import Shard
+from tests.support.command_line import NO_SERVER, cli
+
+NOW = 1_700_000_000_000
+MEMBER = {"queues": ["io", "llm"], "workers": {"charge": "io"}, "at_ms": NOW}
+
+
+def publish(url: str, *, queues: tuple[str, ...] = ("io",), worker_queue: str = "io") -> None:
+    """Say what a running worker would say."""
+    catalog = Catalog(SystemClock())
+    catalog.add_local(WorkerInfo("charge", worker_queue))
+    workflow = WorkflowBuilder("order").add_step("charge", "charge").build()
+    edge = Edge(url)
+    edge.run(catalog.publish("w@host", queues, [workflow]))
+    edge.close()
+
+
+def statuses(url: str, **env: str) -> dict[str, str]:
+    done = cli("doctor", "--json", url=url, **env)
+    report = done.json
+    assert done.code == (0 if report["ok"] else 1), done.err
+    assert all(check["fix"] for check in report["checks"] if check["status"] != "ok")
+    return {check["name"]: check["status"] for check in report["checks"]}
+
+
+@contextmanager
+def server_setting(url: str, name: str, value: str) -> Iterator[None]:
+    """A parameter of the server, and back."""
+    with redis.Redis.from_url(url, decode_responses=True) as client:
+        before = client.config_get(name)[name]
+        client.config_set(name, value)
+        try:
+            yield
+        finally:
+            client.config_set(name, before)
+
+
+def test_a_healthy_system_passes_every_check(redis_url: str) -> None:
+    """With a worker and our own server nothing is to be done; exit code 0."""
+    publish(redis_url)
+    found = cli("doctor", "--json", url=redis_url).json
+    assert found["ok"] is True
+    assert [check for check in found["checks"] if check["status"] == "fail"] == []
+    assert {"name", "status", "message", "fix"} == found["checks"][0].keys()
+    told = cli("doctor", url=redis_url)
+    assert told.code == 0
+    assert "Valkey" in told.out or "Redis" in told.out
+
+
+def test_no_worker_is_a_failure(redis_url: str) -> None:
+    """Nothing moves without one: exit code 1."""
+    assert statuses(redis_url)["workers"] == "fail"
+
+
+def test_a_queue_that_nobody_consumes_is_a_failure(redis_url: str) -> None:
+    """It is named, with the command that helps."""
+    publish(redis_url, worker_queue="gpu")
+    assert statuses(redis_url)["queues"] == "fail"
+    assert "-Q gpu" in cli("doctor", url=redis_url).out
+
+
+def test_an_unreachable_server_is_a_finding(redis_url: str) -> None:
+    """What needs no server is checked nevertheless; the password is not shown."""
+    url = NO_SERVER.replace("//", "//:s3cret@")
+    done = cli("doctor", "--json", url=url)
+    assert (done.code, done.err) == (1, "")
+    assert "s3cret" not in done.out
+    assert statuses(url)["server"] == "fail"
+    assert statuses(url)["accepted content"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "check"),
+    [
+        ("appendonly", "no", "append-only file"),
+        ("appendfsync", "no", "append-only file"),
+        ("maxmemory-policy", "allkeys-lru", "eviction"),
+    ],
+)
+def test_a_risky_setting_is_a_warning(redis_url: str, name: str, value: str, check: str) -> None:
+    """A warning alone leaves exit code 0."""
+    publish(redis_url)
+    with server_setting(redis_url, name, value):
+        assert statuses(redis_url)[check] == "warn"
+        assert cli("doctor", url=redis_url).code == 0
+
+
+def test_full_memory_is_found(redis_url: str) -> None:
+    """Above 80 % of maxmemory it warns, above 95 % it fails."""
+    publish(redis_url)
+    with redis.Redis.from_url(redis_url) as client:
+        used = client.info("memory")["used_memory"]
+    with server_setting(redis_url, "maxmemory", str(int(used * 1.02))):
+        assert statuses(redis_url)["memory"] == "fail"
+
+
+def test_a_server_that_forbids_config_is_not_an_error(redis_url: str) -> None:
+    """A rented server's user may neither CONFIG nor INFO: warnings, no crash."""
+    publish(redis_url)
+    with redis.Redis.from_url(redis_url) as client:
+        client.acl_setuser(
+            "rented",
+            enabled=True,
+            passwords=["+pw"],
+            keys=["*"],
+            channels=["*"],
+            commands=["+@all", "-config", "-info"],
+        )
+        try:
+            found = statuses(redis_url.replace("//", "//rented:pw@"))
+        finally:
+            client.acl_deluser("rented")
+    assert found["server"] == found["append-only file"] == found["eviction"] == "warn"
+    assert found["workers"] == "ok"
+
+
+def test_a_wrong_password_is_told_without_it(redis_url: str) -> None:
+    """The server is there and does not let us in."""
+    done = cli("list", url=redis_url.replace("//", "//nobody:s3cret@"))
+    assert done.code == 2
+    assert "does not let us in" in done.err
+    assert "s3cret" not in done.err
+
+
+def test_overdue_work_is_found(redis_url: str) -> None:
+    """What nobody sweeps grows old."""
+    publish(redis_url)
+    with redis.Redis.from_url(redis_url) as client:
+        client.zadd(Shard().due, {"d|some-saga": 1.0})
+    assert statuses(redis_url)["due set"] == "fail"
+
+
+def test_celerys_settings_are_judged(redis_url: str) -> None:
+    """No result backend and pickle are warnings, each with what to write."""
+    assert checks.result_backend(None).status == "warn"
+    assert checks.result_backend("disabled://").status == "warn"
+    assert checks.result_backend("redis://:s3cret@h").message == "set"
+    assert checks.serializers(["json", "pickle"]).status == "warn"
+    assert checks.serializers(["json"]).status == "ok"
+
+
+def test_a_step_longer_than_the_visibility_timeout_is_found() -> None:
+    """The broker would hand its message out a second time."""
+    workflow = WorkflowBuilder("slow").add_step("train", "train", timeout_s=7200).build()
+    found = checks.visibility({}, [workflow])
+    assert found.status == "warn"
+    assert "slow.train" in found.message
+    assert checks.visibility({"visibility_timeout": 10_000}, [workflow]).status == "ok"
+
+
+@pytest.mark.parametrize(("skew_ms", "status"), [(30, "ok"), (-1999, "ok"), (5000, "warn")])
+def test_a_wrong_clock_is_found(skew_ms: int, status: str) -> None:
+    """This host's against the server's."""
+    assert checks.clocks(skew_ms, {}, NOW).status == status
+
+
+def test_a_workers_wrong_clock_is_found() -> None:
+    """A worker that was heard of in the future cannot be right."""
+    ahead: dict[str, Any] = {**MEMBER, "at_ms": NOW + 60_000}
+    found = checks.clocks(0, {"w1": MEMBER, "w2": ahead}, NOW)
+    assert found.status == "warn"
+    assert "w2" in found.message
+    assert "w1" not in found.message
+
+
+def test_queues_of_steps_and_plain_tasks_count() -> None:
+    """A step's own queue and a task's."""
+    workflow = (
+        WorkflowBuilder("mixed")
+        .add_step("a", "charge", queue="slow")
+        .add_step("b", task("shop.mail", queue="mail"))
+        .build()
+    )
+    found = checks.queues({"w": MEMBER}, [workflow])
+    assert found.status == "fail"
+    assert "mail, slow" in found.message
+
+
+def test_a_worker_function_that_nobody_has_is_found() -> None:
+    """Published once, and its code is gone."""
+    workflow = WorkflowBuilder("old").add_step("a", "gone").build()
+    assert "gone (old)" in checks.worker_names({"w": MEMBER}, [workflow]).message
+
+
+@pytest.mark.parametrize(("late_s", "status"), [(1, "ok"), (30, "warn"), (90, "fail")])
+def test_the_age_of_overdue_work_decides(late_s: int, status: str) -> None:
+    """A sweep starts what is due within a second; ten are a sign, sixty an outage."""
+    clock = FakeClock()
+    health = DueHealth(3, 1, clock.now_ms() - late_s * 1000)
+    assert checks.due(health, clock.now_ms()).status == status
+
+
+@pytest.mark.parametrize(
+    ("info", "status"),
+    [
+        ({"redis_version": "7.2.4"}, "ok"),
+        ({"redis_version": "6.0.9"}, "fail"),
+        ({"redis_version": "7.2.4", "role": "slave"}, "fail"),
+        ({"redis_version": "7.2.4", "cluster_enabled": "1"}, "fail"),
+        ({"redis_version": "7.2.4", "valkey_version": "9.1.2"}, "ok"),
+    ],
+)
+def test_an_unfit_server_is_a_failure(info: dict[str, str], status: str) -> None:
+    """Too old, a replica, or a cluster."""
+    assert checks.version(ServerHealth(info)).status == status
+
+
+def test_sagas_that_wait_for_a_person_are_named() -> None:
+    """At most a few of them, and how many there are."""
+    ids = [f"saga-{number}" for number in range(9)]
+    found = checks.attention(ids, looked_at=20)
+    assert found.status == "warn"
+    assert "9 sagas" in found.message
+    assert "and 4 more" in found.message
