@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -170,3 +171,10 @@ class Worker:
         except subprocess.TimeoutExpired:
             print(f"worker {self.name} did not end within {deadline_s} s", file=sys.stderr)
         self.kill()
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
