@@ -28,10 +28,13 @@ from typing import Any, TypeVar
 
 from multiagents.core.exceptions import InvalidInput, NonRetryableError
 from multiagents.core.policies import RetryPolicy
-from multiagents.worker_sdk.decorators import _RETRY as RETRY_MARK
-from multiagents.worker_sdk.decorators import _TIMEOUT as TIMEOUT_MARK
-from multiagents.worker_sdk.decorators import Retry, retry_policy
-from multiagents.worker_sdk.decorators import _refuse_worker as refuse_worker
+from multiagents.worker_sdk.decorators import (
+    RETRY_MARK,
+    TIMEOUT_MARK,
+    Retry,
+    refuse_worker,
+    retry_policy,
+)
 from multiagents.worker_sdk.lm import DEFAULT_TIMEOUT_S, language_model
 from multiagents.worker_sdk.lm_errors import translated
 from multiagents.worker_sdk.reasoning import Program, build_program, check_reasoning
