@@ -48,7 +48,7 @@ from multiagents.worker_sdk.validation import check_result, explain, redact
 
 MAX_MESSAGE = 2000
 """Characters of an error that a saga keeps."""
-CANCEL_GRACE_S = 5.0
+CANCEL_GRACE_S = 1.0
 """How long a cancelled coroutine may clean up before its thread goes on without it."""
 
 _running: dict[str, Future[Any]] = {}

@@ -1,0 +1,358 @@
+"""Does an open circuit spare a failing service, in every process at once, and close again?
+
+The store is the real server; time is a clock that only the test advances.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from multiagents.core.clock import FakeClock
+from multiagents.core.exceptions import CircuitBreakerOpenError, InvalidInput, NonRetryableError
+from multiagents.storage import breaker as store
+from multiagents.storage.breaker import Limits, Permit
+from multiagents.storage.client import Edge
+from multiagents.worker_sdk import breaker
+from multiagents.worker_sdk.breaker import circuit_breaker
+from multiagents.worker_sdk.context import Context
+from multiagents.worker_sdk.decorators import worker
+from multiagents.worker_sdk.run import execute
+
+LIMITS = Limits(failure_threshold=0.5, min_calls=4, window_ms=60_000, open_ms=30_000)
+OPEN = "open"
+CLOSED = "closed"
+
+
+@pytest.fixture
+def edge(redis_url: str) -> Iterator[Edge]:
+    edge = Edge(redis_url)
+    yield edge
+    edge.close()
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def connected(edge: Edge, clock: FakeClock) -> Iterator[None]:
+    before = breaker._connection
+    breaker.connect(edge.execute, clock)
+    yield
+    breaker._connection = before
+
+
+@pytest.fixture
+def unconnected() -> Iterator[None]:
+    before = breaker._connection
+    breaker.disconnect()
+    yield
+    breaker._connection = before
+
+
+class Circuit:
+    """One breaker as one process after another would use it."""
+
+    def __init__(self, edge: Edge, clock: FakeClock) -> None:
+        self._edge, self._clock = edge, clock
+        self._asked = 0
+
+    def ask(self, nonce: str = "") -> Permit:
+        self._asked += 1
+        now_ms = self._clock.now_ms()
+        call = store.ask("shop", LIMITS, now_ms=now_ms, nonce=nonce or f"n{self._asked}")
+        return self._edge.execute(call)  # type: ignore[no-any-return]  # a Call[Permit]
+
+    def tell(self, ok: bool, *, probe: bool = False) -> str:
+        call = store.tell("shop", LIMITS, now_ms=self._clock.now_ms(), ok=ok, probe=probe)
+        return str(self._edge.execute(call))
+
+
+@pytest.fixture
+def circuit(edge: Edge, clock: FakeClock) -> Circuit:
+    return Circuit(edge, clock)
+
+
+def test_it_opens_when_the_share_of_failures_is_reached(circuit: Circuit) -> None:
+    """Not before there are enough calls to judge by."""
+    assert [circuit.tell(ok) for ok in (False, False, False)] == [CLOSED] * 3
+    assert circuit.ask() == Permit(allowed=True)
+    assert circuit.tell(True) == OPEN
+    assert circuit.ask() == Permit(allowed=False, wait_ms=30_000)
+
+
+def test_below_the_share_it_stays_closed(circuit: Circuit) -> None:
+    """Two successes to each failure."""
+    assert {circuit.tell(ok) for ok in (True, True, False) * 10} == {CLOSED}
+
+
+def test_failures_of_long_ago_do_not_count(circuit: Circuit, clock: FakeClock) -> None:
+    """The window slides by tenths."""
+    for _ in range(3):
+        circuit.tell(False)
+    clock.advance(66)
+    assert circuit.tell(False) == CLOSED
+    clock.advance(50)
+    assert [circuit.tell(False) for _ in range(3)] == [CLOSED, CLOSED, OPEN]
+
+
+def test_one_probe_goes_through_when_the_time_is_over(circuit: Circuit, clock: FakeClock) -> None:
+    """All others wait for its outcome."""
+    _open(circuit)
+    clock.advance(29.999)
+    assert circuit.ask() == Permit(allowed=False, wait_ms=1)
+    clock.advance(0.001)
+    assert circuit.ask() == Permit(allowed=True, probe=True)
+    assert circuit.ask() == Permit(allowed=False, wait_ms=30_000)
+
+
+def test_a_probe_that_succeeds_closes_and_starts_counting_anew(
+    circuit: Circuit, clock: FakeClock
+) -> None:
+    """The failures before are forgotten."""
+    _open(circuit)
+    clock.advance(30)
+    circuit.ask()
+    assert circuit.tell(True, probe=True) == CLOSED
+    assert circuit.ask() == Permit(allowed=True)
+    assert [circuit.tell(False) for _ in range(4)] == [CLOSED] * 3 + [OPEN]
+
+
+def test_a_probe_that_fails_opens_again_for_the_full_time(
+    circuit: Circuit, clock: FakeClock
+) -> None:
+    """Counted from its failure."""
+    _open(circuit)
+    clock.advance(30)
+    circuit.ask()
+    clock.advance(10)
+    assert circuit.tell(False, probe=True) == OPEN
+    assert circuit.ask() == Permit(allowed=False, wait_ms=30_000)
+
+
+def test_a_probe_whose_process_died_is_followed_by_another(
+    circuit: Circuit, clock: FakeClock
+) -> None:
+    """And a slow one's late success still closes."""
+    _open(circuit)
+    clock.advance(30)
+    assert circuit.ask().probe
+    clock.advance(30)
+    assert circuit.ask().probe
+    assert circuit.tell(True, probe=True) == CLOSED
+    assert circuit.tell(True, probe=True) == CLOSED
+
+
+def test_a_call_that_began_before_it_opened_changes_nothing(circuit: Circuit) -> None:
+    """A slow success of yesterday does not close it."""
+    _open(circuit)
+    assert circuit.tell(True) == OPEN
+    assert not circuit.ask().allowed
+
+
+def test_a_probe_asked_for_twice_is_granted_twice(circuit: Circuit, clock: FakeClock) -> None:
+    """The first reply may have been lost on the way."""
+    _open(circuit)
+    clock.advance(30)
+    assert circuit.ask("same") == circuit.ask("same") == Permit(allowed=True, probe=True)
+
+
+def test_of_many_callers_at_once_one_is_the_probe(circuit: Circuit, clock: FakeClock) -> None:
+    """The script decides, not the callers."""
+    _open(circuit)
+    clock.advance(30)
+    with ThreadPoolExecutor(8) as threads:
+        permits = list(threads.map(lambda number: circuit.ask(f"t{number}"), range(40)))
+    assert [permit.probe for permit in permits].count(True) == 1
+    assert [permit.allowed for permit in permits].count(True) == 1
+
+
+def test_nothing_stays_in_redis_for_ever(circuit: Circuit, edge: Edge) -> None:
+    """Every state of the key expires."""
+    circuit.tell(False)
+    assert 0 < edge.client.pttl(store.key("shop")) <= 60_000
+    _open(circuit)
+    assert 0 < edge.client.pttl(store.key("shop")) <= 86_400_000 + 30_000
+
+
+def _open(circuit: Circuit) -> None:
+    states = [circuit.tell(False) for _ in range(LIMITS.min_calls)]
+    assert OPEN in states
+
+
+def _shop(calls: list[Any], *, below: bool, asynchronous: bool, **options: Any) -> Any:
+    """A guarded worker: the breaker below or above @worker, plain or async."""
+
+    def plain(context: dict[str, Any]) -> dict[str, Any]:
+        calls.append(context)
+        if context.get("error"):
+            raise context["error"]
+        return {"ok": True}
+
+    async def coroutine(context: dict[str, Any]) -> dict[str, Any]:
+        return plain(context)
+
+    function: Callable[..., Any] = coroutine if asynchronous else plain
+    guard = circuit_breaker(timeout_s=30, min_calls=2, **options)
+    named = worker(f"tests.shop_{'below' if below else 'above'}_{asynchronous}")
+    return named(guard(function)) if below else guard(named(function))
+
+
+@pytest.mark.usefixtures("connected")
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("below", [False, True])
+def test_a_guarded_worker_is_refused_while_open_and_recovers(
+    clock: FakeClock, below: bool, asynchronous: bool
+) -> None:
+    """Below and above @worker, plain and async alike."""
+    calls: list[Any] = []
+    shop = _shop(calls, below=below, asynchronous=asynchronous)
+    for _ in range(2):
+        with pytest.raises(OSError, match="down"):
+            execute(shop, Context({"error": OSError("down")}))
+    clock.advance(10)
+    with pytest.raises(CircuitBreakerOpenError, match=r"is open: .* in 20\.0 s") as caught:
+        execute(shop, Context())
+    assert caught.value.retry_after == 20
+    assert len(calls) == 2
+    clock.advance(20)
+    assert execute(shop, Context()) == {"ok": True}
+    assert execute(shop, Context()) == {"ok": True}
+
+
+@pytest.mark.usefixtures("connected")
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize(
+    "fallback", [{"cached": 1}, lambda context: {"cached": context["x"]}], ids=["value", "function"]
+)
+def test_a_fallback_is_returned_instead_of_an_error(asynchronous: bool, fallback: Any) -> None:
+    """A value, or a function of the same arguments; only while open."""
+    shop = _shop([], below=True, asynchronous=asynchronous, fallback=fallback)
+    for _ in range(2):
+        with pytest.raises(OSError, match="down"):
+            execute(shop, Context({"error": OSError("down")}))
+    assert execute(shop, Context({"x": 1})) == {"cached": 1}
+
+
+@pytest.mark.usefixtures("connected")
+def test_an_async_fallback_is_awaited() -> None:
+    """For an async function it may be one, too."""
+
+    async def cached(context: Context) -> dict[str, Any]:
+        return {"cached": 1}
+
+    shop = _shop([], below=True, asynchronous=True, fallback=cached)
+    for _ in range(2):
+        with pytest.raises(OSError, match="down"):
+            execute(shop, Context({"error": OSError("down")}))
+    assert execute(shop, Context()) == {"cached": 1}
+
+
+@pytest.mark.usefixtures("connected")
+def test_a_final_refusal_by_the_service_opens_nothing() -> None:
+    """A declined card is an answer; the service works."""
+    shop = _shop([], below=True, asynchronous=False)
+    for _ in range(5):
+        with pytest.raises(NonRetryableError, match="declined"):
+            execute(shop, Context({"error": NonRetryableError("declined")}))
+
+
+@pytest.mark.usefixtures("connected")
+def test_a_time_out_counts_as_a_failure() -> None:
+    """It reaches an async function as a cancellation."""
+
+    @circuit_breaker(min_calls=1, name="slow")
+    async def slow(context: Context) -> None:
+        await asyncio.Event().wait()
+
+    made = worker("tests.slow")(slow)
+    with pytest.raises(TimeoutError):
+        execute(made, Context(), timeout_s=0.02)
+    with pytest.raises(CircuitBreakerOpenError):
+        execute(made, Context(), timeout_s=0.02)
+
+
+@pytest.mark.usefixtures("connected")
+def test_functions_of_one_service_share_a_circuit_by_name() -> None:
+    """What one learns spares the other."""
+
+    @circuit_breaker(min_calls=1, name="provider")
+    def charge() -> None:
+        raise OSError("down")
+
+    @circuit_breaker(min_calls=1, name="provider")
+    def refund() -> None: ...
+
+    with pytest.raises(OSError, match="down"):
+        charge()
+    with pytest.raises(CircuitBreakerOpenError, match="circuit 'provider' is open"):
+        refund()
+
+
+@pytest.mark.usefixtures("unconnected")
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_outside_an_engine_it_is_the_plain_function(asynchronous: bool) -> None:
+    """A unit test needs no server, and never meets an open circuit."""
+    calls: list[Any] = []
+    shop = _shop(calls, below=True, asynchronous=asynchronous)
+    for _ in range(5):
+        with pytest.raises(OSError, match="down"):
+            execute(shop, Context({"error": OSError("down")}))
+    assert len(calls) == 5
+
+
+def test_a_store_that_cannot_be_reached_stops_no_call(
+    caplog: pytest.LogCaptureFixture, clock: FakeClock
+) -> None:
+    """It is logged, without the password; the call is made."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"redis://:hunter2@127.0.0.1:{free.getsockname()[1]}/0"
+    edge = Edge(url, retries=0, timeout_s=1)
+    before = breaker._connection
+    breaker.connect(edge.execute, clock)
+    try:
+        with caplog.at_level(logging.WARNING):
+            assert execute(_shop([], below=True, asynchronous=False), Context()) == {"ok": True}
+    finally:
+        breaker._connection = before
+        edge.close()
+    assert "could not reach its store" in caplog.text
+    assert "hunter2" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"failure_threshold": 0}, "failure_threshold=0: expected above 0 to 1"),
+        ({"failure_threshold": 50}, "failure_threshold=50"),
+        ({"timeout_s": 0}, "timeout_s=0"),
+        ({"min_calls": 0, "window_s": -1}, "window_s=-1: .*; min_calls=0: expected at least 1"),
+    ],
+)
+def test_bad_limits_are_refused_where_they_are_written(
+    options: dict[str, Any], message: str
+) -> None:
+    """All of them together."""
+    with pytest.raises(InvalidInput, match=message):
+        circuit_breaker(**options)
+
+
+@pytest.mark.usefixtures("unconnected")
+def test_it_works_without_brackets() -> None:
+    """With every default."""
+
+    @circuit_breaker
+    def plain(one: int, *, two: int) -> int:
+        return one + two
+
+    assert plain(1, two=2) == 3
+    assert plain.__name__ == "plain"
