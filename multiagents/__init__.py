@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from multiagents.bootstrap import app, attach, register, sagas, start_saga
+    from multiagents.bootstrap import (
+        Orchestrator,
+        WorkerManager,
+        app,
+        attach,
+        register,
+        sagas,
+        start_saga,
+    )
     from multiagents.bootstrap import app as celery
     from multiagents.core.exceptions import (
         CircuitBreakerOpenError,
@@ -32,7 +40,6 @@ if TYPE_CHECKING:
     from multiagents.core.settings import Settings
     from multiagents.event_bus.redis_bus import RedisEventBus
     from multiagents.orchestrator.builder import WorkflowBuilder, task
-    from multiagents.orchestrator.facade import Orchestrator
     from multiagents.orchestrator.workflow import Step, Workflow
     from multiagents.worker_sdk.breaker import circuit_breaker
     from multiagents.worker_sdk.context import Context
@@ -43,11 +50,19 @@ if TYPE_CHECKING:
         worker,
     )
     from multiagents.worker_sdk.dspy_worker import dspy_worker
-    from multiagents.worker_sdk.manager import WorkerManager
     from multiagents.worker_sdk.tools import tool
 
 _HOME = {
-    "bootstrap": ("app", "attach", "register", "sagas", "start_saga"),
+    # Orchestrator and WorkerManager by way of the wiring, which tells them of the engine.
+    "bootstrap": (
+        "Orchestrator",
+        "WorkerManager",
+        "app",
+        "attach",
+        "register",
+        "sagas",
+        "start_saga",
+    ),
     "core.exceptions": (
         "CircuitBreakerOpenError",
         "InvalidInput",
@@ -66,13 +81,11 @@ _HOME = {
     "core.settings": ("Settings",),
     "event_bus.redis_bus": ("RedisEventBus",),
     "orchestrator.builder": ("WorkflowBuilder", "task"),
-    "orchestrator.facade": ("Orchestrator",),
     "orchestrator.workflow": ("Step", "Workflow"),
     "worker_sdk.breaker": ("circuit_breaker",),
     "worker_sdk.context": ("Context",),
     "worker_sdk.decorators": ("monitor_performance", "retry", "timeout", "worker"),
     "worker_sdk.dspy_worker": ("dspy_worker",),
-    "worker_sdk.manager": ("WorkerManager",),
     "worker_sdk.tools": ("tool",),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}

@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Generator, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 import structlog
 from billiard import current_process
@@ -20,23 +22,30 @@ from celery import Celery, bootsteps, signals
 from multiagents.celery_app import make_app
 from multiagents.core.clock import Clock, SystemClock
 from multiagents.core.entries import Failure
-from multiagents.core.names import DEFAULT_QUEUES, HEADER
+from multiagents.core.exceptions import NoServer
+from multiagents.core.names import COORDINATOR_QUEUE, DEFAULT_QUEUES, HEADER
 from multiagents.core.ports import Assignment, Verdict
 from multiagents.core.settings import Settings, get_settings
 from multiagents.core.states import Kind
 from multiagents.eager import EagerRunner
-from multiagents.orchestrator import registry
+from multiagents.event_bus.bus import EventBus
+from multiagents.event_bus.narrator import Narrator
+from multiagents.event_bus.redis_bus import RedisEventBus, shown_url
+from multiagents.monitoring.config import MonitoringConfig
+from multiagents.orchestrator import facade, registry
 from multiagents.orchestrator.catalog import Catalog
+from multiagents.orchestrator.facade import Orchestrator as Orchestrator
 from multiagents.orchestrator.host import Host
 from multiagents.orchestrator.service import OPERATIONS, SagaService
 from multiagents.orchestrator.sweeper_thread import SweeperThread
 from multiagents.orchestrator.tasks import Courier, Hooks, install
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage.client import MAIN_TIMEOUT_S, UNREACHABLE, Edge
-from multiagents.worker_sdk import breaker, run
+from multiagents.worker_sdk import breaker, manager, run
 from multiagents.worker_sdk import registry as workers
 from multiagents.worker_sdk.attempt import perform, verdict_of
 from multiagents.worker_sdk.leases import LeaseKeeper
+from multiagents.worker_sdk.manager import WorkerManager as WorkerManager
 from multiagents.worker_sdk.registry import Worker
 from multiagents.worker_sdk.tasks import Process, WorkerTask, report_failure
 from multiagents.worker_sdk.validation import check_input, to_json
@@ -68,6 +77,7 @@ class Runtime:
         self.start_saga = install(app, self._hooks())
         self.stopping = threading.Event()
         self._process: tuple[int, Process] | None = None
+        self._narrators: WeakValueDictionary[int, Narrator] = WeakValueDictionary()
         workers.on_register(self.add_worker)
 
     def call(self, operation: str, *args: Any, **kwargs: Any) -> Any:
@@ -135,6 +145,48 @@ class Runtime:
         message = f"step {held.step!r} ran longer than its timeout_s of {held.timeout_s:g}"
         self.host.engine.fail(held, Verdict(Failure("StepTimeout", message)), go_on=False)
 
+    # ---- for the facade: work in a program's own process ----
+
+    def prepare(self) -> None:
+        """Get ready for use by this very process.  Raises NoServer."""
+        try:
+            self.edge.correct(self.clock)
+        except UNREACHABLE as error:
+            raise NoServer(
+                f"no Redis answers at {shown_url(self.settings.redis_url)}"
+                f" ({type(error).__name__}); start one, or set MULTIAGENTS_REDIS_URL"
+            ) from error
+        breaker.connect(self.edge.execute, self.clock)
+
+    def queues_for(self, chosen: Iterable[Worker]) -> set[str]:
+        """Where steps for these workers are sent, and what the engine itself needs."""
+        homes = {worker.name: worker.home_queue for worker in chosen}
+        named = {
+            step.queue
+            for workflow in registry.registered().values()
+            for step in workflow.steps
+            if step.queue and {step.worker, step.compensation} & homes.keys()
+        }
+        return {COORDINATOR_QUEUE, *homes.values(), *named}
+
+    def leave(self, hostname: str) -> None:
+        """Say that a worker is gone; while the store is away, its silence will say it."""
+        try:
+            self.edge.run(self.catalog.withdraw(hostname))
+        except UNREACHABLE as error:
+            log.warning("cannot withdraw a worker", worker=hostname, error=type(error).__name__)
+
+    def narrator(self, bus: EventBus) -> Narrator:
+        """Who tells that bus what happens here: one for all who ask for the same bus."""
+        known = self._narrators.get(id(bus))  # alive, it keeps its bus, so the id is the bus's
+        if known is None:
+            known = self._narrators[id(bus)] = Narrator(
+                bus,
+                look=lambda saga_id: self.call("get", saga_id),
+                observers=self.host.coordinator.observers,
+            )
+        return known
+
     # ---- what the engine's tasks call ----
 
     def _hooks(self) -> Hooks:
@@ -197,6 +249,7 @@ def _make_step(runtime: Runtime) -> type:
             runtime.host.coordinator.claims.hostname = parent.hostname
 
         def start(self, parent: Any) -> None:
+            runtime.stopping.clear()  # set by a worker before this one in the same process
             queues = list(parent.app.amqp.queues.consume_from)
             self.thread = runtime.sweeper_thread(parent.hostname, lambda: queues)
             self.thread.start()
@@ -280,8 +333,53 @@ def register(workflow: Workflow) -> Workflow:
     return registry.register(workflow)
 
 
+def runtime_at(redis_url: str | None) -> Runtime:
+    """The engine on that server (None: the package's own), one for each in this process."""
+    if redis_url is None or redis_url == runtime.settings.redis_url:
+        return runtime
+    with _at_lock:
+        if redis_url not in _at:
+            settings = runtime.settings.model_copy(update={"redis_url": redis_url})
+            _at[redis_url] = attach(make_app(settings), settings)
+        return _at[redis_url]
+
+
+_at: dict[str, Runtime] = {}
+_at_lock = threading.Lock()
+
+
+class Framework(NamedTuple):
+    """A bus, workers and an orchestrator that know each other; awaiting it gives itself."""
+
+    event_bus: RedisEventBus
+    worker_manager: WorkerManager
+    orchestrator: Orchestrator
+
+    def __await__(self) -> Generator[None, None, Framework]:
+        yield from ()
+        return self
+
+
+def create_simple_framework(workflow: Workflow) -> Framework:
+    """Everything that a program needs to run a workflow by itself, monitored; nothing is started.
+
+    Monitoring is set up by ``monitoring.yaml`` in the current folder, if it is there.  Unpack it,
+    awaited or not: ``event_bus, worker_manager, orchestrator = create_simple_framework(order)``.
+    """
+    found = Path("monitoring.yaml")
+    config = MonitoringConfig.from_file(found) if found.is_file() else MonitoringConfig()
+    logger = config.create_logger()
+    bus = RedisEventBus(event_monitor=config.create_event_monitor(logger), logger=logger)
+    workers_here = WorkerManager(
+        bus, worker_monitor=config.create_worker_monitor(logger), logger=logger
+    )
+    return Framework(bus, workers_here, Orchestrator(workflow, bus))
+
+
 app = make_app(get_settings())
 runtime = attach(app)
 start_saga = runtime.start_saga
 sagas = Sagas(runtime)
 breaker.connect(runtime.edge.execute, runtime.clock)
+facade.connect(runtime_at)
+manager.connect(runtime_at)

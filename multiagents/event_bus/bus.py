@@ -83,6 +83,9 @@ class EventBus(Protocol):
     async def unsubscribe(self, subscription: Subscription) -> None:
         """Return once the handler is not called any more; a second call does nothing."""
 
+    async def track(self, event: Event, stage: str) -> None:
+        """Tell the monitor of a stage that was reached outside the bus; never raises."""
+
     async def dead_letters(self, *, count: int = 100) -> list[DeadLetter]:
         """The newest ``count`` dead letters, newest first."""
 

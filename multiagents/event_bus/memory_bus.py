@@ -126,6 +126,10 @@ class MemoryEventBus:
         self._private.pop(subscription.id, None)
         await self._readers.end(subscription.id)
 
+    async def track(self, event: Event, stage: str) -> None:
+        """Tell the monitor of a stage that was reached outside the bus; never raises."""
+        await self._deliverer.track(event, stage)
+
     async def dead_letters(self, *, count: int = 100) -> list[DeadLetter]:
         """The newest ``count`` dead letters, newest first."""
         return list(reversed(self.dead))[:count]

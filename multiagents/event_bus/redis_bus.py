@@ -101,7 +101,7 @@ class RedisEventBus:
         except (RedisConnectionError, RedisTimeoutError, OSError) as error:
             await self.stop()
             raise NoServer(
-                f"no Redis answers at {_shown(self.redis_url)} ({error}); start one,"
+                f"no Redis answers at {shown_url(self.redis_url)} ({error}); start one,"
                 " or set MULTIAGENTS_REDIS_URL"
             ) from error
 
@@ -134,7 +134,7 @@ class RedisEventBus:
         except (RedisConnectionError, RedisTimeoutError, OSError) as error:
             raise NoServer(
                 f"the {event.event_type} event of saga {event.transaction_id} is not published:"
-                f" no Redis answers at {_shown(self.redis_url)} ({error})"
+                f" no Redis answers at {shown_url(self.redis_url)} ({error})"
             ) from error
         await self._deliverer.track(event, "published")
 
@@ -153,6 +153,10 @@ class RedisEventBus:
     async def unsubscribe(self, subscription: Subscription) -> None:
         """End the subscription; what its group has not handled stays for the others."""
         await self._readers.end(subscription.id)
+
+    async def track(self, event: Event, stage: str) -> None:
+        """Tell the monitor of a stage that was reached outside the bus; never raises."""
+        await self._deliverer.track(event, stage)
 
     async def dead_letters(self, *, count: int = 100) -> list[DeadLetter]:
         """The newest ``count`` dead letters of every group, newest first."""
@@ -197,6 +201,6 @@ def _dead_letter(fields: dict[bytes, bytes]) -> DeadLetter:
     )
 
 
-def _shown(url: str) -> str:
+def shown_url(url: str) -> str:
     """The URL without its user, password and options."""
     return re.sub(r"//[^/]*@", "//", url.partition("?")[0])

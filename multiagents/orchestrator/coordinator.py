@@ -25,7 +25,7 @@ from multiagents.core.entries import Claimed, Entry, Failed, Report, Started
 from multiagents.core.exceptions import UnknownSaga
 from multiagents.core.ports import Assignment, Directory
 from multiagents.core.settings import Settings
-from multiagents.core.states import ENDED, Kind
+from multiagents.core.states import ENDED, Kind, SagaState
 from multiagents.orchestrator.cache import SagaCache, Snapshot
 from multiagents.orchestrator.claims import Claims, Continuation
 from multiagents.orchestrator.decide import Decision, fold
@@ -37,7 +37,6 @@ from multiagents.storage import sagas as store
 from multiagents.storage.calls import Call, Flow, ask
 from multiagents.storage.keys import SagaKeys
 from multiagents.storage.sagas import Committed, Guard, Plan, View
-
 
 WIDE = 20
 """With more steps, a process that was overtaken reads what happened since, not all the state."""
@@ -68,6 +67,8 @@ class Coordinator:
         self.clock = clock
         self.claims = Claims(settings, clock, directory, nonce)
         self.dispatcher = Dispatcher(settings, clock, directory, self.claims)
+        self.observers: list[Callable[[str, SagaState], None]] = []
+        """Told of each state that a commit made here brings about; they must not block or raise."""
         self._nonce = nonce
         self._workflows: dict[str, Workflow] = {}
         self._cache = SagaCache()
@@ -116,6 +117,7 @@ class Coordinator:
                     )
                 )
         if reply == store.CREATED:
+            self._tell(keys, plan)
             yield from self._send(keys, _Turn(workflow, decision, plan))
             return True
         yield from self._join(keys)
@@ -285,6 +287,7 @@ class Coordinator:
         """Our decision stands: send its commands, then look at what came in meanwhile."""
         base = Snapshot(turn.plan.version, reply.cursor, turn.decision.saga)
         self._cache.put(base)
+        self._tell(keys, turn.plan)
         yield from self._send(keys, turn)
         if reply.more:
             view = yield from ask(store.load(keys, known=_known(base)))
@@ -296,6 +299,11 @@ class Coordinator:
                 keys, turn.decision.saga, turn.workflow, turn.next_claim, go_on
             )
         )
+
+    def _tell(self, keys: SagaKeys, plan: Plan) -> None:
+        if self.observers and plan.state is not plan.state_before:
+            for tell in tuple(self.observers):
+                tell(keys.id, plan.state)
 
     def _send(self, keys: SagaKeys, turn: _Turn) -> Flow[None]:
         refused = yield from self.dispatcher.send(

@@ -1,0 +1,185 @@
+"""How does an asyncio program start and follow sagas?
+
+    orchestrator = Orchestrator(workflow, event_bus)
+    await orchestrator.start()
+    transaction_id = await orchestrator.execute_workflow("order", {"sku": "A1"})
+    status = await orchestrator.get_status(transaction_id)
+
+A face of `SagaService`, like `multiagents.sagas`: the same operations, run on the program's own
+event loop.  It moves sagas only as far as their first messages; steps are done by workers, here
+(`WorkerManager`) or anywhere else on the same Redis.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol, Self
+
+from celery import Celery
+
+from multiagents.core.exceptions import InvalidInput
+from multiagents.core.settings import Settings
+from multiagents.event_bus.bus import EventBus
+from multiagents.event_bus.narrator import Narrator
+from multiagents.orchestrator import registry
+from multiagents.orchestrator.host import Host
+from multiagents.orchestrator.service import OPERATIONS, SagaService
+from multiagents.orchestrator.tasks import Courier
+from multiagents.orchestrator.workflow import Workflow
+from multiagents.storage.client import AsyncEdge
+
+
+class Home(Protocol):
+    """The engine on one server, as this process has it."""
+
+    @property
+    def app(self) -> Celery:
+        """The Celery app through which steps are sent."""
+
+    @property
+    def settings(self) -> Settings:
+        """With the server's url."""
+
+    @property
+    def host(self) -> Host:
+        """The service, and what it works over."""
+
+    @property
+    def courier(self) -> Courier:
+        """Carries out the effects of flows."""
+
+    def call(self, operation: str, *args: Any, **kwargs: Any) -> Any:
+        """Run an operation in the calling thread."""
+
+    def prepare(self) -> None:
+        """Raises NoServer if no Redis answers."""
+
+    def narrator(self, bus: EventBus) -> Narrator:
+        """Who tells that bus what happens here."""
+
+
+_home_at: Callable[[str | None], Home] | None = None
+
+
+def connect(home_at: Callable[[str | None], Home]) -> None:
+    """Have orchestrators find the engine of a Redis URL (None: the settings') by this function."""
+    global _home_at
+    _home_at = home_at
+
+
+class Orchestrator:
+    """Starts sagas of a workflow, and looks at and steers sagas of any.
+
+    ``list``, ``history``, ``pause``, ``resume``, ``cancel`` and whatever else stands in
+    `OPERATIONS` are coroutine methods with the arguments of `SagaService`'s.  The constructor
+    makes the workflow startable by name and connects to nothing.
+
+    ``state_store`` is the URL of the Redis that keeps the sagas; None: the bus's, and if that has
+    none, the settings'.  Workers must serve the same one.  Use it from one event loop.
+    """
+
+    def __init__(
+        self,
+        workflow: Workflow,
+        event_bus: EventBus | None = None,
+        state_store: str | None = None,
+    ) -> None:
+        if state_store is not None and not isinstance(state_store, str):
+            raise InvalidInput(
+                f"state_store is {state_store!r}: expected the URL of a Redis, or None for the"
+                " event bus's"
+            )
+        self.workflow = registry.register(workflow)
+        self.event_bus = event_bus
+        self._url = state_store or getattr(event_bus, "redis_url", None)
+        self._home: Home | None = None
+        self._edge: AsyncEdge | None = None
+        self._narrator: Narrator | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Connect; a second call does nothing.  Raises NoServer if no Redis answers."""
+        if self._home is not None:
+            return
+        if _home_at is None:
+            raise InvalidInput("the engine is not loaded: import Orchestrator from multiagents")
+        home = _home_at(self._url)
+        if not home.app.conf.task_always_eager:
+            await asyncio.to_thread(home.prepare)
+            self._edge = AsyncEdge(home.settings.redis_url, perform=home.courier)
+            if self.event_bus is not None:
+                self._narrator = home.narrator(self.event_bus)
+                await self._narrator.open()
+        self._home = home
+
+    async def stop(self) -> None:
+        """Close the connections; a second call does nothing.  Sagas go on."""
+        edge, narrator = self._edge, self._narrator
+        self._home = self._edge = self._narrator = None
+        if narrator is not None:
+            await narrator.close()
+        if edge is not None:
+            await edge.close()
+
+    async def execute_workflow(
+        self,
+        name: str | Workflow,
+        input: dict[str, Any] | None = None,  # noqa: A002 - the public name of the argument
+        *,
+        idempotency_key: str | None = None,
+        correlation_id: str | None = None,
+        tags: Sequence[str] = (),
+    ) -> str:
+        """Start a saga and return its transaction id; it is durable then, and goes on by itself.
+
+        With an ``idempotency_key`` the first start counts and later ones return its id.  Raises
+        UnknownWorkflow, UnknownWorker or InvalidInput before anything is stored.
+        """
+        workflow = self.workflow if name == self.workflow.name else name
+        saga_id: str = await self._call(
+            "start",
+            workflow,
+            input,
+            idempotency_key=idempotency_key,
+            correlation_id=correlation_id,
+            tags=tags,
+        )
+        return saga_id
+
+    async def get_status(self, transaction_id: str) -> dict[str, Any]:
+        """The saga as it is now, as `SagaService.get` describes it.  Raises UnknownSaga."""
+        status: dict[str, Any] = await self._call("get", transaction_id)
+        return status
+
+    async def _call(self, operation: str, *args: Any, **kwargs: Any) -> Any:
+        if self._home is None:
+            raise InvalidInput(
+                f"cannot {operation}: the orchestrator is not started;"
+                " await orchestrator.start() first"
+            )
+        if self._edge is None:  # eager: everything that follows runs before this returns
+            return await asyncio.to_thread(self._home.call, operation, *args, **kwargs)
+        flow = getattr(self._home.host.service, operation)(*args, **kwargs)
+        return await self._edge.run(flow)
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        if name not in OPERATIONS:
+            known = ", ".join(dir(self))
+            raise AttributeError(f"Orchestrator has no {name!r}; there are: {known}")
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            return await self._call(name, *args, **kwargs)
+
+        call.__name__, call.__doc__ = name, getattr(SagaService, name).__doc__
+        return call
+
+    def __dir__(self) -> list[str]:
+        own = [name for name in super().__dir__() if not name.startswith("_")]
+        return sorted({*own, *OPERATIONS})
