@@ -231,13 +231,17 @@ def replayed(workflow: Workflow, saga: Saga, entries: Iterable[Entry]) -> Saga:
     return saga
 
 
-def has_come_to_rest(saga: Saga) -> bool:
-    """Whether nothing but a person can move the saga."""
-    parked = any(
+def has_dead_letters(saga: Saga) -> bool:
+    """Whether a step or an undo waits for a person."""
+    return any(
         run.state is StepState.PARKED or run.undo_state is UndoState.PARKED
         for run in saga.steps.values()
     )
-    return saga.state in ENDED or saga.state is SagaState.PAUSED or parked
+
+
+def has_come_to_rest(saga: Saga) -> bool:
+    """Whether nothing but a person can move the saga."""
+    return saga.state in ENDED or saga.state is SagaState.PAUSED or has_dead_letters(saga)
 
 
 def judge_end(

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from hypothesis import HealthCheck, given, settings
 
+from multiagents.core.states import ENDED
 from multiagents.core.states import Command as Ask
-from multiagents.testing.laws import has_come_to_rest, replayed
+from multiagents.testing.laws import has_dead_letters, replayed
 from tests.laws.strategies import worlds
 from tests.laws.world import World
 
@@ -56,11 +57,12 @@ def test_no_command_of_an_operator_breaks_a_rule(world: World) -> None:
 def test_dead_letters_can_always_be_closed(world: World) -> None:
     """Retrying what is parked, in a world where all works, leaves no saga open."""
     world.settle()
-    for command in (Ask.RESUME, Ask.RETRY):
+    for command in (Ask.RESUME, *[Ask.RETRY] * len(world.saga.steps)):
+        # Each retried step may lead to one whose condition cannot be told, which is parked too.
         world.ask(command)
         world.settle()
-    assert has_come_to_rest(world.saga)
-    assert world.saga.ended_at or world.saga.attention == ()
+    assert world.saga.state in ENDED
+    assert not has_dead_letters(world.saga)
 
 
 @_many
