@@ -114,9 +114,10 @@ def _syntax_error(message: str) -> str:
 
 
 def _value(expression: str, values: Mapping[str, Any], step: str) -> Any:
-    program = compiled(expression)
     try:
-        return program.execute(_needed(expression, values))
+        return compiled(expression).execute(_needed(expression, values))
+    except ConditionError as error:
+        raise ConditionError(expression, error.reason, step) from error
     except _REFUSALS as error:
         raise ConditionError(expression, _reason(error, expression, values), step) from error
 

@@ -112,13 +112,14 @@ class _UniqueKeys(yaml.SafeLoader):
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """The node as written: later, merge keys (``<<``) repeat keys lawfully."""
         node = super().compose_mapping_node(anchor)
-        keys = [key.value for key, _ in node.value]
+        seen: list[object] = []
         for key, _ in node.value:
-            if keys.count(key.value) > 1:
+            if key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     problem=f"key {key.value!r} stands twice in one mapping; keep one",
                     problem_mark=key.start_mark,
                 )
+            seen.append(key.value)
         return node
 
 

@@ -107,7 +107,8 @@ class _Walk:
         return self.at(index - 1).text == "." and (is_operand or before.text in {")", "]", "}"})
 
     def _path(self, index: int) -> Path:
-        path = [self.at(index).text]
+        absolute = "." if self.at(index - 1).text == "." else ""
+        path = [absolute + self.at(index).text]
         index += 1
         while True:
             first, second, third = (self.at(index + offset) for offset in range(3))

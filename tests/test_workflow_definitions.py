@@ -1,0 +1,389 @@
+"""What do JSON and YAML files promise, and does the published schema agree?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from multiagents.core.exceptions import InvalidWorkflow
+from multiagents.core.policies import RetryPolicy
+from multiagents.orchestrator import schema
+from multiagents.orchestrator.builder import WorkflowBuilder, task
+from multiagents.orchestrator.definitions import (
+    json_schema,
+    load_definition,
+    load_file,
+    load_folder,
+    to_plain,
+)
+from multiagents.orchestrator.document import read
+from multiagents.orchestrator.graph import check
+from multiagents.orchestrator.workflow import Step, TaskCall, Workflow, from_canonical
+
+YAML = """
+$schema: workflow.schema.json
+name: order
+timeout_s: 3600
+steps:
+  - name: reserve
+    worker: reserve_inventory
+    compensation: release_inventory
+  - name: charge
+    worker:
+      task: shop.charge
+      args: [input.amount, key]
+    compensation: refund_card
+    retry: 5
+    when: input.amount > 0
+  - parallel:
+      - {name: mail, worker: send_mail}
+      - {name: ship, worker: ship_order, queue: slow}
+  - name: close
+    worker: close_order
+  - name: audit
+    worker: audit
+    depends_on: []
+  - name: report
+    worker: report
+    depends_on: audit
+"""
+
+
+def built() -> Workflow:
+    """The workflow of the YAML text, by the builder."""
+    return (
+        WorkflowBuilder("order", timeout_s=3600)
+        .add_step("reserve", "reserve_inventory", compensation="release_inventory")
+        .add_step(
+            "charge",
+            task("shop.charge", args=["input.amount", "key"]),
+            compensation="refund_card",
+            retry={"max_attempts": 5},
+            when="input.amount > 0",
+        )
+        .parallel(
+            [("mail", "send_mail"), {"name": "ship", "worker": "ship_order", "queue": "slow"}]
+        )
+        .add_step("close", "close_order")
+        .add_step("audit", "audit", depends_on=[])
+        .add_step("report", "report", depends_on="audit")
+        .build()
+    )
+
+
+def test_builder_json_and_yaml_mean_the_same(tmp_path: Path) -> None:
+    """One content, one version, however it was written."""
+    (tmp_path / "order.yaml").write_text(YAML)
+    (tmp_path / "order.json").write_text(json.dumps(yaml.safe_load(YAML)))
+    (tmp_path / "plain.yml").write_text(yaml.safe_dump(to_plain(built())))
+    for name in ("order.yaml", "order.json", "plain.yml"):
+        loaded = load_file(tmp_path / name)
+        assert loaded == built()
+        assert loaded.version == built().version
+
+
+def test_a_plain_form_has_its_dependencies_spelled_out() -> None:
+    """So that it means the same when steps are moved or taken out."""
+    assert [step["depends_on"] for step in to_plain(built())["steps"]] == [
+        [],
+        ["reserve"],
+        ["charge"],
+        ["charge"],
+        ["mail", "ship"],
+        [],
+        ["audit"],
+    ]
+
+
+def test_unknown_keys_are_named_with_what_was_meant() -> None:
+    """At every level, and beside the other mistakes."""
+    with pytest.raises(InvalidWorkflow) as raised:
+        load_definition(
+            {
+                "name": "order",
+                "timeout": 5,
+                "steps": [
+                    {"name": "a", "worker": "w", "compensate": "undo"},
+                    {"name": "b", "worker": {"task": "t", "arguments": []}},
+                    {"parallel": [{"name": "c", "worker": "w", "retry": {"cap": 1}}], "when": "x"},
+                    {"worker": "w"},
+                    {"name": "d"},
+                ],
+            }
+        )
+    assert [error.split(" known: ")[0] for error in raised.value.errors] == [
+        "order: unknown key 'timeout'; did you mean 'timeout_s'?",
+        "order.steps[2]: unknown key 'when' beside 'parallel';",
+        "order.steps[0] 'a': unknown key 'compensate'; did you mean 'compensation'?",
+        "order.steps[1] 'b': unknown key 'arguments' in worker; did you mean 'args'?",
+        "order.steps[2].parallel[0] 'c': unknown key 'cap' in retry; did you mean 'cap_s'?",
+        "order.steps[3]: 'name' is missing",
+        "order.steps[4] 'd': 'worker' is missing; expected a worker's name, a @worker function,"
+        " a Celery task or task(...)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ([], "a workflow is a mapping with 'name' and 'steps', not list"),
+        (None, "a workflow is a mapping with 'name' and 'steps', not nothing"),
+        ({"name": "a"}, "a: has no steps; expected a list of steps"),
+        ({"name": "a", "steps": "b"}, "a: steps is str; expected a list of steps"),
+        ({"name": "a", "steps": []}, "a: has no steps; add at least one"),
+        ({"name": "a", "steps": [{"parallel": []}]}, "a.steps[0]: 'parallel' needs a list"),
+        ({"steps": [{"name": "s", "worker": "w"}]}, "workflow: 'name' is missing"),
+        ({"name": 5, "steps": [{"name": "s", "worker": "w"}]}, "name should be a valid string"),
+        ({"name": "a", "steps": [{"name": "s", "worker": "w"}], True: 1}, "unknown key 'True'"),
+        ({"name": "a", "steps": [{"name": "s", "worker": ""}]}, "1 to 128 characters, not 0"),
+        ({"name": "a", "steps": [{"name": "s", "worker": 5}]}, "task(...), not int"),
+    ],
+)
+def test_what_is_no_definition_is_refused_in_words(data: object, message: str) -> None:
+    """Never with an exception of another kind."""
+    with pytest.raises(InvalidWorkflow) as raised:
+        load_definition(data)
+    assert message in str(raised.value)
+
+
+def test_null_is_the_same_as_leaving_a_key_out() -> None:
+    """Also for dependencies: only an empty list makes a root."""
+    steps = [
+        {"name": "a", "worker": "w", "retry": None},
+        {"name": "b", "worker": "w", "depends_on": None, "compensation": None, "tags": None},
+    ]
+    steps[1].pop("tags")
+    loaded = load_definition({"name": "n", "tags": None, "description": None, "steps": steps})
+    assert loaded.steps[1].depends_on == ("a",)
+    assert loaded.tags == ()
+
+
+def test_a_folder_reports_the_mistakes_of_all_its_files(tmp_path: Path) -> None:
+    """Each with its file and place; other files and hidden ones are not read."""
+    (tmp_path / "a.yaml").write_text("name: a\nsteps: [{name: s, worker: w, depends_on: x}]")
+    (tmp_path / "b.json").write_text('{"name": "b", "steps": [{"name": "s"}]}')
+    (tmp_path / "c.yml").write_text("name: c\nsteps: [")
+    (tmp_path / "d.json").write_text('{"name": "d",}')
+    (tmp_path / "e.json").write_text('{"name": "good", "steps": [{"name": "s", "worker": "w"}]}')
+    (tmp_path / "f.yaml").write_text("name: good\nsteps: [{name: s, worker: w}]")
+    (tmp_path / "g.json").write_bytes(b"\xff")
+    (tmp_path / "notes.txt").write_text("nothing")
+    (tmp_path / ".hidden.json").write_text("nothing")
+    with pytest.raises(InvalidWorkflow) as raised:
+        load_folder(tmp_path)
+    starts = [
+        "a.yaml: a.steps[0] 's': waits for unknown step 'x'",
+        "b.json: b.steps[0] 's': 'worker' is missing",
+        "c.yml: cannot be read: line ",
+        "d.json: cannot be read: ",
+        "g.json: cannot be read: ",
+        "f.yaml: workflow 'good' stands in e.json already",
+    ]
+    assert len(raised.value.errors) == len(starts)
+    for error, start in zip(raised.value.errors, starts, strict=True):
+        assert error.startswith(start)
+
+
+def test_a_folder_gives_its_workflows_by_file_name(tmp_path: Path) -> None:
+    """In a stable order; an empty folder gives none, and no folder is an error."""
+    assert load_folder(tmp_path) == []
+    for name in ("b", "a"):
+        document = {"name": name, "steps": [{"name": "s", "worker": "w"}]}
+        (tmp_path / f"{name}.json").write_text(json.dumps(document))
+    assert [workflow.name for workflow in load_folder(tmp_path)] == ["a", "b"]
+    with pytest.raises(InvalidWorkflow, match="is no folder"):
+        load_folder(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.json", '{"name": "a", "name": "b"}', "key 'name' stands twice in one object"),
+        (
+            "a.yaml",
+            "name: a\nsteps:\n- name: s\n  worker: w\n  worker: v\n",
+            "line 5, column 3: key 'worker' stands twice",
+        ),
+        ("a.toml", "", "unknown kind of file; expected .json, .yaml, .yml"),
+        ("a.yaml", "name: !!python/object:os.system {}", "could not determine a constructor"),
+    ],
+)
+def test_a_file_that_is_ambiguous_or_unsafe_is_refused(
+    name: str, text: str, message: str, tmp_path: Path
+) -> None:
+    """A key that would silently be dropped, and YAML that would make objects."""
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InvalidWorkflow) as raised:
+        load_file(tmp_path / name)
+    assert message in str(raised.value)
+    assert name in str(raised.value)
+
+
+def test_yaml_merge_keys_may_override(tmp_path: Path) -> None:
+    """``<<`` repeats keys lawfully, also through an alias that stands further up."""
+    (tmp_path / "a.yaml").write_text(
+        "name: a\n"
+        "steps:\n"
+        "- &one {name: one, worker: w, queue: slow}\n"
+        "- &two {<<: *one, name: two}\n"
+        "- {<<: *two, name: three, queue: fast}\n"
+    )
+    steps = load_file(tmp_path / "a.yaml").steps
+    assert [(step.name, step.worker, step.queue) for step in steps] == [
+        ("one", "w", "slow"),
+        ("two", "w", "slow"),
+        ("three", "w", "fast"),
+    ]
+
+
+def test_a_missing_file_is_refused_in_words(tmp_path: Path) -> None:
+    """The name and the system's reason."""
+    with pytest.raises(InvalidWorkflow, match=r"none\.yaml: cannot be read: No such file"):
+        load_file(tmp_path / "none.yaml")
+
+
+def test_the_published_schema_is_the_generated_one() -> None:
+    """``python -m multiagents.orchestrator.schema`` makes the file anew."""
+    assert schema.published() == schema.text()
+    jsonschema.Draft202012Validator.check_schema(json_schema())
+
+
+VALIDATOR = jsonschema.Draft202012Validator(json_schema())
+
+
+def test_the_schema_accepts_good_documents() -> None:
+    """Short forms, parallel groups and explicit forms."""
+    for document in (yaml.safe_load(YAML), to_plain(built())):
+        assert list(VALIDATOR.iter_errors(document)) == []
+
+
+def step(**fields: Any) -> dict[str, Any]:
+    """A document of one step with these fields."""
+    return {"name": "order", "steps": [{"name": "a", "worker": "w", **fields}]}
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"name": "order"},
+        {"name": "order", "steps": []},
+        {"steps": [{"name": "a", "worker": "w"}]},
+        {"name": "a:b", "steps": [{"name": "a", "worker": "w"}]},
+        {"name": "order", "steps": [{"parallel": []}]},
+        {"name": "order", "steps": [{"parallel": [{"name": "a"}]}]},
+        {"name": "order", "steps": [{"parallel": [{"name": "a", "worker": "w"}], "when": "x"}]},
+        {"name": "order", "steps": [{"name": "a"}]},
+        step(name="a|b"),
+        step(compensate="undo"),
+        step(worker={"args": []}),
+        step(worker={"task": "t", "args": [5]}),
+        step(retry=0),
+        step(retry={"attempts": 3}),
+        step(timeout_s=0),
+        step(priority=10),
+        step(compensate_on_failure="sometimes", compensation="undo"),
+        step(depends_on=5),
+    ],
+    ids=str,
+)
+def test_the_schema_and_the_loader_refuse_the_same(document: Any) -> None:
+    """What an editor marks is what the program refuses."""
+    assert not VALIDATOR.is_valid(document)
+    with pytest.raises(InvalidWorkflow):
+        load_definition(document)
+
+
+_SECONDS = st.floats(0.001, 1e6)
+_POLICIES = st.builds(
+    RetryPolicy, max_attempts=st.integers(1, 1000), backoff_s=_SECONDS.map(lambda s: s / 100)
+)
+_WORKERS = st.text("abcdef.", min_size=1, max_size=8)
+_CALLS = st.builds(
+    TaskCall,
+    task=_WORKERS,
+    args=st.none() | st.just(("input.amount", "key")),
+    kwargs=st.none() | st.just({"amount": "input.amount"}),
+    timeout_s=_SECONDS,
+)
+
+
+@st.composite
+def workflows(draw: st.DrawFn) -> Workflow:
+    """Any sound workflow: a random graph with random options, in a random order of definition."""
+    steps: list[Step] = []
+    for number in range(draw(st.integers(1, 8))):
+        names = [step.name for step in steps]
+        before = draw(st.lists(st.sampled_from(names), unique=True, max_size=3)) if names else []
+        undo = draw(st.none() | _WORKERS | _CALLS)
+        readable = [f"steps.{name}.state == 'skipped'" for name in before]
+        steps.append(
+            Step(
+                name=f"s{number}",
+                worker=draw(_WORKERS | _CALLS),
+                depends_on=tuple(before),
+                when=draw(st.none() | st.sampled_from(["input.x > 1", *readable])),
+                retry=draw(st.none() | _POLICIES),
+                timeout_s=draw(st.none() | _SECONDS),
+                compensation=undo,
+                compensation_retry=draw(st.none() | _POLICIES) if undo else None,
+                compensate_on_failure=draw(st.sampled_from(["unknown", "always", "never"]))
+                if undo
+                else "unknown",
+                priority=draw(st.none() | st.integers(0, 9)),
+            )
+        )
+    return Workflow(
+        name="any",
+        steps=tuple(draw(st.permutations(steps))),
+        timeout_s=draw(st.none() | _SECONDS),
+        parallel_undo=draw(st.booleans()),
+        tags=tuple(draw(st.lists(_WORKERS, max_size=2))),
+        description=draw(st.text(max_size=20)),
+    )
+
+
+@given(workflows())
+def test_any_workflow_survives_every_written_form(workflow: Workflow) -> None:
+    """Plain data, JSON, YAML and the canonical form give it back with its version."""
+    assert check(workflow) == ()
+    plain = to_plain(workflow)
+    assert VALIDATOR.is_valid(plain)
+    for copy in (
+        load_definition(plain),
+        load_definition(json.loads(json.dumps(plain))),
+        load_definition(yaml.safe_load(yaml.safe_dump(plain))),
+        from_canonical(workflow.canonical()),
+    ):
+        assert copy == workflow
+        assert copy.version == workflow.version
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from(["a", "", "s0", "input.x"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["name", "worker", "depends_on", "parallel", "retry", "task", "when"]),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.fixed_dictionaries({"name": _JSON, "steps": st.lists(_JSON, max_size=4) | _JSON}))
+def test_any_json_is_a_workflow_or_a_list_of_mistakes(document: Any) -> None:
+    """No document makes the loader fail in another way."""
+    reading = read(document)
+    if reading.workflow is None:
+        assert reading.errors
+    else:
+        assert load_definition(to_plain(reading.workflow)) == reading.workflow
