@@ -1,0 +1,156 @@
+"""Where can a worker's child be killed?
+
+Imported by a worker (MULTIAGENTS_IMPORTS), this module notes every round trip to Redis that the
+main thread of a pool process makes for one saga: the engine's calls, Celery's and kombu's alike.
+A call is named by what it is and how many of that kind came before it in this saga (``claim.2``),
+because a fresh child makes some calls that a used one does not.
+
+A saga whose id is made by `Point.saga_id` has its process (or its whole worker) killed with
+SIGKILL before or after that call.  Calls are counted in a file over all processes, so a saga is
+killed once: its count never passes there again.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from celery import signals
+from redis.connection import AbstractConnection
+
+from multiagents.storage.scripts import script
+
+NAMES = ("append", "commit", "advance", "claim", "publish", "settle", "start", "renew", "sweep")
+SCRIPTS = {script(name).sha: name for name in NAMES}
+UNCOUNTED = frozenset({"HELLO", "CLIENT", "PING", "SELECT", "AUTH", "EVAL"})
+"""What opens a connection changes nothing: to die there is to die before the call that follows.
+EVAL is a script's second try on a server that did not know it, once in that server's life."""
+REPLY_S = 2.0
+
+
+@dataclass(frozen=True)
+class Point:
+    """Before or after which call who dies.  ``when`` is "none" for a saga that is only noted."""
+
+    scope: str = "child"
+    when: str = "none"
+    call: str = ""
+
+    def saga_id(self) -> str:
+        """An id that carries the point."""
+        return f"kill_{self.scope}_{self.when}_{self.call}_{uuid4().hex[:12]}"
+
+
+def point_of(saga_id: str) -> Point | None:
+    """The point that an id carries, if any."""
+    head, *rest = saga_id.split("_")
+    if head != "kill":
+        return None
+    scope, when, call, _ = rest
+    return Point(scope, when, call)
+
+
+def calls_file(folder: Path, saga_id: str) -> Path:
+    """One line per call of a saga; and, if its point was reached, ``KILL`` and Unix time."""
+    return folder / f"calls-{saga_id}"
+
+
+def calls_of(folder: Path, saga_id: str) -> list[str]:
+    """The calls that were noted, in order, without the kill."""
+    return [line for line in _lines(folder, saga_id) if not line.startswith("KILL")]
+
+
+def killed_at(folder: Path, saga_id: str) -> float | None:
+    """Unix time of the kill; None if the point was not reached."""
+    for line in _lines(folder, saga_id):
+        if line.startswith("KILL"):
+            return float(line.split()[1])
+    return None
+
+
+def _lines(folder: Path, saga_id: str) -> list[str]:
+    path = calls_file(folder, saga_id)
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def label(packed: Any) -> str:
+    """What a packed command is: its name, or its script's."""
+    raw = packed if isinstance(packed, bytes | str) else b"".join(bytes(part) for part in packed)
+    words = (raw.encode() if isinstance(raw, str) else raw).split(b"\r\n")[2:8:2]
+    texts = [word.decode(errors="replace") for word in words]
+    if texts[0] == "EVALSHA":
+        return SCRIPTS.get(texts[1], texts[1])
+    return texts[0]
+
+
+class _Recorder:
+    """Counts the calls of the saga that this process works for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.saga_id = ""
+
+    def begin(self, saga_id: str) -> None:
+        self.saga_id = saga_id if point_of(saga_id) else ""
+
+    def send(self, connection: Any, packed: Any, send: Any) -> None:
+        """Send a command; die before or after it if this is the point."""
+        point = point_of(self.saga_id)
+        if point is None or threading.current_thread() is not threading.main_thread():
+            send()
+            return
+        call = self._note_call(label(packed))
+        if (point.when, point.call) == ("before", call):
+            self._die(point)
+        send()
+        if (point.when, point.call) == ("after", call):
+            connection.can_read(timeout=REPLY_S)  # the server has carried it out
+            self._die(point)
+
+    def _note_call(self, name: str) -> str:
+        """Write a call down under its name and number, which is returned."""
+        if name in UNCOUNTED:
+            return ""
+        before = calls_of(self.folder, self.saga_id)
+        call = f"{name}.{sum(line.split('.')[0] == name for line in before) + 1}"
+        self._write(call)
+        return call
+
+    def _write(self, line: str) -> None:
+        with calls_file(self.folder, self.saga_id).open("a") as file:
+            file.write(f"{line}\n")
+
+    def _die(self, point: Point) -> None:
+        self._write(f"KILL {time.time()}")
+        if point.scope == "group":
+            os.killpg(0, signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def install(folder: Path) -> None:
+    """Put the recorder under every Redis connection of this process and its children."""
+    recorder = _Recorder(folder)
+    inner = AbstractConnection.send_packed_command
+
+    def send_packed_command(self: Any, command: Any, check_health: bool = True) -> None:
+        def send() -> None:
+            inner(self, command, check_health)
+
+        recorder.send(self, command, send)
+
+    AbstractConnection.send_packed_command = send_packed_command  # type: ignore[method-assign]
+
+    @signals.task_prerun.connect(weak=False)
+    def begin(args: Any = (), kwargs: Any = None, **_: Any) -> None:
+        saga_id = (kwargs or {}).get("saga_id") or (args[0] if args else "")
+        recorder.begin(saga_id if isinstance(saga_id, str) else "")
+
+
+if "KILL_DIR" in os.environ:
+    install(Path(os.environ["KILL_DIR"]))

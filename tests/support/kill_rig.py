@@ -1,0 +1,138 @@
+"""How do the kill tests start workers, start sagas and judge how they ended?
+
+A `Rig` is one database of the session's server with a folder of notes; its client is an app of
+its own, so that the settings of the test process stay as they are.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import redis
+from celery import Celery
+
+from multiagents.bootstrap import Runtime, attach
+from multiagents.celery_app import make_app
+from multiagents.core.settings import Settings
+from multiagents.core.states import ENDED
+from multiagents.storage.keys import Shard
+from tests.processes import Worker, wait_for
+from tests.support import kill_points, kill_workers
+from tests.support.kill_points import Point
+from tests.support.kill_workers import Effect
+
+LEASE_S = 2.0
+RECOVERY_S = LEASE_S + 5.0
+"""Within which a saga must go on after any one death."""
+QUIET = ("--without-mingle", "--without-gossip", "--without-heartbeat")
+"""Options that only shorten a worker's start."""
+
+
+class Rig:
+    """One database, one folder, one client."""
+
+    def __init__(self, server_url: str, database: int, folder: Path) -> None:
+        self.url = f"{server_url.rsplit('/', 1)[0]}/{database}"
+        self.folder = folder
+        with redis.Redis.from_url(self.url) as client:
+            client.flushdb()
+        self.redis = redis.Redis.from_url(self.url, decode_responses=True)
+        settings = Settings(redis_url=self.url, lease_s=LEASE_S)
+        self.app: Celery = make_app(settings)
+        self.runtime: Runtime = attach(self.app, settings)
+
+    def close(self) -> None:
+        """Close the client's connections."""
+        self.redis.close()
+        self.runtime.edge.close()
+        self.app.close()
+
+    def worker(self, *args: str, imports: str = "", **env: str) -> Worker:
+        """A worker of this database, not yet started."""
+        modules = ["tests.support.kill_workers", *([imports] if imports else [])]
+        more = {"KILL_DIR": str(self.folder), "MULTIAGENTS_LEASE_S": str(LEASE_S), **env}
+        options = args if "-c" in args else ("-c", "2", *args)
+        return Worker(self.url, *QUIET, *options, imports=",".join(modules), env=more)
+
+    def start(self, workflow: str, point: Point | None = None, **given: Any) -> str:
+        """Start a saga; return its id."""
+        saga_id = point.saga_id() if point else None
+        result = self.runtime.start_saga.apply_async((workflow, given), task_id=saga_id)
+        return str(result.id)
+
+    def open(self, gate: str) -> None:
+        """Let workers through a gate."""
+        (self.folder / gate).touch()
+
+    def saga(self, saga_id: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.runtime.call("get", saga_id)
+        return found
+
+    def history(self, saga_id: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.runtime.call("history", saga_id)
+        return found
+
+    def events(self, saga_id: str) -> list[tuple[str, str | None, int | None]]:
+        """The history as type, step, attempt."""
+        return [(row["type"], row["step"], row["attempt"]) for row in self.history(saga_id)]
+
+    def effects(self, saga_id: str, what: str | None = None) -> list[Effect]:
+        """What the workers noted."""
+        found = kill_workers.effects(self.folder, saga_id)
+        return [effect for effect in found if what in (None, effect.what)]
+
+    def wait_effect(self, saga_id: str, what: str, *, step: str, attempt: int = 1) -> Effect:
+        """Wait until a worker has noted this."""
+
+        def found() -> list[Effect]:
+            effects = self.effects(saga_id, what)
+            return [e for e in effects if (e.step, e.attempt) == (step, attempt)]
+
+        return wait_for(found, 20.0, f"{what} of {step} {attempt}")[0]
+
+    def wait_end(self, saga_id: str, deadline_s: float = 20.0) -> dict[str, Any]:
+        """The saga once it has ended."""
+        wait_for(lambda: self.saga(saga_id)["state"] in ENDED, deadline_s, f"end of {saga_id}")
+        return self.saga(saga_id)
+
+    def wait_settled(self, saga_id: str, deadline_s: float = 20.0) -> dict[str, Any]:
+        """The saga once it has ended, its outcome is delivered and nothing of it is due."""
+        wait_for(lambda: not self.open_ends(saga_id), deadline_s, f"rest of {saga_id}")
+        return self.saga(saga_id)
+
+    def open_ends(self, saga_id: str) -> list[str]:
+        """What still has to happen to a saga; its removal after the retention does not count."""
+        ends = [m for m in self.redis.zrange(Shard().due, 0, -1) if f"|{saga_id}" in m]
+        ends = [member for member in ends if not member.startswith("x|")]
+        ends += self.redis.hkeys(self.runtime.host.coordinator.keys(saga_id).work)
+        if self.saga(saga_id)["state"] not in ENDED:
+            ends.append(self.saga(saga_id)["state"])
+        return ends
+
+    def ended_at(self, saga_id: str) -> float:
+        """Unix time of the last thing that happened."""
+        return datetime.fromisoformat(self.history(saga_id)[-1]["at"]).timestamp()
+
+    def calls(self, saga_id: str) -> list[str]:
+        """The round trips to Redis that the children made for a saga."""
+        return kill_points.calls_of(self.folder, saga_id)
+
+    def killed_at(self, saga_id: str) -> float | None:
+        return kill_points.killed_at(self.folder, saga_id)
+
+
+def second_starts(rig: Rig, saga_id: str) -> list[Any]:
+    """Attempts that ran twice, and starts of work that had succeeded: there must be none."""
+    found: list[Any] = []
+    begun = [(e.what, e.step, e.attempt) for e in rig.effects(saga_id) if e.what in ("run", "undo")]
+    found += [effect for effect in set(begun) if begun.count(effect) > 1]
+    done: set[tuple[str, str | None]] = set()
+    for kind, step, attempt in rig.events(saga_id):
+        prefix, _, what = kind.partition("_")
+        if what == "claimed" and (prefix, step) in done:
+            found.append((kind, step, attempt))
+        if what == "succeeded":
+            done.add((prefix, step))
+    return found

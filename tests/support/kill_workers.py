@@ -1,0 +1,153 @@
+"""Workers that note what they do, wait for gates and end in every way there is.
+
+Everything is noted in one file of the folder KILL_DIR, a line per happening, so that a SIGKILL
+loses nothing: ``Effect`` is such a line.  A gate is a file there: a worker that waits for it goes
+on once the test has made it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from celery.exceptions import SoftTimeLimitExceeded
+
+from multiagents import NonRetryableError, WorkerExecutionError, WorkflowBuilder, worker
+from tests.processes import wait_for
+
+GATE_S = 60.0
+ONE_TRY = {"max_attempts": 1}
+QUICK = {"max_attempts": 3, "backoff_s": 0.05, "jitter": False}
+
+
+def folder() -> Path:
+    return Path(os.environ["KILL_DIR"])
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One thing that a worker did."""
+
+    saga: str
+    what: str
+    step: str
+    attempt: int
+    at: float
+    pid: int
+
+
+def note(context: Any, what: str) -> None:
+    """Write an effect down before anything else can happen."""
+    saga, step, attempt = context.transaction_id, context.step, context.attempt
+    with (folder() / "effects").open("a") as file:
+        file.write(f"{saga} {what} {step} {attempt} {time.time()} {os.getpid()}\n")
+
+
+def effects(where: Path, saga: str) -> list[Effect]:
+    """What the workers did for a saga, in order."""
+    path = where / "effects"
+    rows = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+    return [
+        Effect(row[0], row[1], row[2], int(row[3]), float(row[4]), int(row[5]))
+        for row in rows
+        if row[0] == saga
+    ]
+
+
+def wait_for_gate(name: str) -> None:
+    """Wait for a file of that name."""
+    wait_for((folder() / name).exists, GATE_S, f"gate {name}")
+
+
+@worker("kp_do")
+def do(context: Any) -> dict[str, Any]:
+    note(context, "run")
+    return {context.step: context.attempt}
+
+
+@worker("kp_fail")
+def fail(context: Any) -> dict[str, Any]:
+    note(context, "run")
+    raise NonRetryableError("broken")
+
+
+@worker("kp_undo")
+def undo(context: Any) -> dict[str, Any]:
+    note(context, "undo")
+    return {}
+
+
+@worker("kp_gate")
+def gate(context: Any) -> dict[str, Any]:
+    """Wait in the attempts that have a gate: input ``gates`` is attempt -> name."""
+    note(context, "run")
+    name = context.get("gates", {}).get(str(context.attempt))
+    if name:
+        wait_for_gate(name)
+    note(context, "ran")
+    return {context.step: context.attempt}
+
+
+@worker("kp_suicide", retry={"max_attempts": 2, "backoff_s": 0.05})
+def suicide(context: Any) -> dict[str, Any]:
+    note(context, "run")
+    os.kill(os.getpid(), signal.SIGKILL)
+    return {}
+
+
+@worker("kp_flaky", retry=QUICK)
+def flaky(context: Any) -> dict[str, Any]:
+    note(context, "run")
+    if context.attempt < 3:
+        raise WorkerExecutionError("not yet")
+    return {"attempt": context.attempt}
+
+
+@worker("kp_hang", timeout_s=1, retry={**QUICK, "max_attempts": 2})
+def hang(context: Any) -> dict[str, Any]:
+    """Never end by itself; a soft limit is noted, and ignored where the input says so."""
+    note(context, "run")
+    try:
+        wait_for_gate(f"never-{context.transaction_id}")
+    except SoftTimeLimitExceeded:
+        note(context, "soft")
+        if not context.get("stubborn"):
+            raise
+        wait_for_gate(f"never-{context.transaction_id}")
+    note(context, "ran")
+    return {}
+
+
+@worker("kp_async_hang", timeout_s=1, retry={**QUICK, "max_attempts": 2})
+async def async_hang(context: Any) -> dict[str, Any]:
+    note(context, "run")
+    try:
+        await asyncio.Event().wait()
+    finally:
+        note(context, "cleaned")
+    return {}
+
+
+def _two(name: str, first: str, second: str, **options: Any) -> None:
+    builder = WorkflowBuilder(name, **options)
+    builder.add_step("one", first, compensation="kp_undo")
+    builder.add_step("two", second, compensation="kp_undo")
+    builder.build().register()
+
+
+_two("kp_breaks", "kp_do", "kp_fail")
+_two("kp_completes", "kp_do", "kp_do")
+_two("kp_long", "kp_do", "kp_gate")
+_two("kp_suicides", "kp_do", "kp_suicide")
+_two("kp_hangs", "kp_do", "kp_hang")
+_two("kp_async_hangs", "kp_do", "kp_async_hang")
+_two("kp_flakes", "kp_do", "kp_flaky")
+_two("kp_late", "kp_do", "kp_gate", timeout_s=1.5)
+WorkflowBuilder("kp_once").add_step(
+    "one", "kp_gate", compensation="kp_undo", retry=ONE_TRY
+).build().register()
