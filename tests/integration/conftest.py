@@ -73,7 +73,9 @@ class WorkerProcess:
     def id(self) -> str:
         return self._worker.name
 
-    name = id
+    @property
+    def name(self) -> str:
+        return self._worker.name
 
     @property
     def status(self) -> str:

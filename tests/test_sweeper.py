@@ -1,0 +1,203 @@
+"""Does the sweeper finish what others left, and no more than that?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from multiagents.core.clock import FakeClock
+from multiagents.core.entries import Asked, Succeeded
+from multiagents.core.ports import WorkerInfo
+from multiagents.core.settings import Settings
+from multiagents.core.states import Command, Kind, SagaState, StepState
+from multiagents.orchestrator.catalog import Catalog
+from multiagents.orchestrator.coordinator import Coordinator
+from multiagents.orchestrator.outbox import Deliverance, Publish
+from multiagents.orchestrator.sweeper import Backlog, QueueHead, Sweeper
+from multiagents.orchestrator.workflow import Step, Workflow
+from multiagents.storage import sagas as store
+from multiagents.storage.calls import ask
+from multiagents.storage.client import Edge
+from multiagents.storage.keys import Shard
+
+FLOW = Workflow(
+    name="pair",
+    steps=(Step(name="a", worker="w"), Step(name="b", worker="w", depends_on=("a",))),
+)
+
+
+class World:
+    """One coordinator and one sweeper over a real server; the broker is a list."""
+
+    def __init__(self, redis_url: str) -> None:
+        self.clock = FakeClock()
+        self.settings = Settings(redis_url=redis_url, retention_s=60)
+        self.catalog = Catalog(self.clock)
+        self.catalog.add_local(WorkerInfo("w"))
+        self.edge = Edge(redis_url, perform=self.perform)
+        self.coordinator = Coordinator(
+            settings=self.settings, clock=self.clock, directory=self.catalog
+        )
+        self.unknown: set[str] = set()
+        self.sweeper = Sweeper(
+            self.coordinator,
+            nobody_knows=lambda name: name in self.unknown,
+            clock_ms=self.clock.now_ms,
+        )
+        self.sent: list[Any] = []
+        self.ended: list[Any] = []
+        self.broker_is_up = True
+        self.backlog = Backlog(0)
+
+    def perform(self, effect: Any) -> Any:
+        if isinstance(effect, QueueHead):
+            return self.backlog
+        if not self.broker_is_up:
+            return False
+        if isinstance(effect, Publish):
+            self.sent.extend(effect.messages)
+        elif isinstance(effect, Deliverance):
+            self.ended.append(effect)
+        return True
+
+    def start(self) -> str:
+        flow = self.coordinator.start(
+            FLOW, saga_id="s1", waiting=("s1", ""), data={"input": "{}", "meta": "{}"}
+        )
+        self.edge.run(flow)
+        return "s1"
+
+    def sweep(self, seconds: float = 0) -> None:
+        """Let time pass in small steps, as sweepers see it."""
+        for _ in range(max(1, round(seconds))):
+            self.clock.advance(1 if seconds else 0)
+            for item in self.edge.run(self.sweeper.due(Shard())):
+                self.edge.run(self.sweeper.handle(item))
+
+    def do(self, step: str) -> None:
+        """Claim an attempt and report its success."""
+        held = self.edge.run(
+            self.coordinator.claim("s1", Kind.RUN, step, 1, delivery="d", queue="io")
+        )
+        assert held is not None
+        done = Succeeded(self.clock.now_ms(), Kind.RUN, step, 1, held.nonce)
+        self.edge.run(self.coordinator.report("s1", done, result="{}"))
+
+    def saga(self):
+        return self.edge.run(self.coordinator.current("s1"))[0]
+
+
+@pytest.fixture
+def world(redis_url: str):
+    made = World(redis_url)
+    made.sweep()
+    yield made
+    made.edge.close()
+
+
+def test_a_command_whose_sending_failed_is_sent_by_a_sweep(world):
+    """A broker that is down at the start delays a saga by 2 s, and loses nothing."""
+    world.broker_is_up = False
+    world.start()
+    world.broker_is_up = True
+    world.sweep(1)
+    assert world.sent == []
+    world.sweep(3)
+    assert [message.step for message in world.sent] == ["a"]
+
+
+def test_a_lost_message_is_sent_again_when_its_queue_is_empty(world):
+    """After one lease without a claim; the same attempt, not a new one."""
+    world.start()
+    world.sweep(14)
+    assert len(world.sent) == 1
+    world.sweep(4)
+    assert [(m.step, m.attempt) for m in world.sent] == [("a", 1), ("a", 1)]
+
+
+def test_a_command_behind_a_backlog_is_not_sent_again(world):
+    """E10: while the queue's head is older than it, it may well be waiting: no flood."""
+    world.start()
+    world.backlog = Backlog(10_000, head_sent_ms=world.sent[0].sent_ms - 1)
+    world.sweep(300)
+    assert len(world.sent) == 1
+    world.backlog = Backlog(9_000, head_sent_ms=world.sent[0].sent_ms + 1)
+    world.sweep(20)
+    assert len(world.sent) == 2
+
+
+def test_behind_an_unknown_head_re_sending_gets_rarer(world):
+    """E10: a foreign message at the head says nothing; waiting doubles, and does not end."""
+    world.start()
+    world.backlog = Backlog(5, head_sent_ms=None)
+    world.sweep(600)
+    assert 2 <= len(world.sent) <= 7
+
+
+def test_a_claimed_command_is_never_sent_again(world):
+    """The claim takes it out of the outbox."""
+    world.start()
+    world.edge.run(world.coordinator.claim("s1", Kind.RUN, "a", 1, delivery="d", queue="io"))
+    world.sweep(14)
+    assert len(world.sent) == 1
+
+
+def test_a_lease_that_runs_out_is_a_failed_attempt(world):
+    """The attempt is fenced and, by the default policy, tried again."""
+    world.start()
+    world.edge.run(world.coordinator.claim("s1", Kind.RUN, "a", 1, delivery="d", queue="io"))
+    world.sweep(20)
+    assert [(m.step, m.attempt) for m in world.sent] == [("a", 1), ("a", 2)]
+    assert world.saga().steps["a"].lost[0][1] == 1
+
+
+def test_an_entry_that_nobody_decided_over_is_decided_by_a_sweep(world):
+    """E1: the process died between append and commit."""
+    world.start()
+    keys = world.coordinator.keys("s1")
+    asked = Asked(world.clock.now_ms(), Command.PAUSE, "r1")
+    world.edge.run(ask(store.append(keys, asked)))
+    world.sweep(3)
+    view = world.edge.run(ask(store.load(keys)))
+    assert view.entries == ()
+    assert world.saga().state is SagaState.PAUSED
+
+
+def test_an_outcome_that_could_not_be_delivered_is_delivered_by_a_sweep(world):
+    """Rule 14: storing the result is repeated until it is done."""
+    world.start()
+    world.do("a")
+    world.broker_is_up = False
+    world.do("b")
+    assert world.ended == []
+    world.broker_is_up = True
+    world.sweep(4)
+    assert [outcome.state for outcome in world.ended] == ["completed"]
+    world.sweep(10)
+    assert len(world.ended) == 1
+
+
+def test_a_command_for_a_worker_that_is_gone_is_parked(world):
+    """Rule 9: after some sends that nobody took, and only if running workers do not know it."""
+    world.start()
+    world.sweep(120)
+    assert world.saga().steps["a"].state is StepState.DISPATCHED
+    world.unknown.add("w")
+    world.sweep(40)
+    saga = world.saga()
+    assert saga.steps["a"].state is StepState.PARKED
+    assert saga.state is SagaState.RUNNING
+    assert "deploy it" in saga.steps["a"].work.error.message
+
+
+def test_a_finished_saga_is_purged_and_nothing_is_left(world):
+    """E16: state, log, data and indexes go together, after the retention."""
+    world.start()
+    world.do("a")
+    world.do("b")
+    world.sweep(50)
+    assert world.saga().state is SagaState.COMPLETED
+    world.sweep(20)
+    left = {key.decode() for key in world.edge.client.keys("*")}
+    assert left == {Shard().definitions, Shard().tick}
