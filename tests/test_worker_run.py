@@ -252,7 +252,7 @@ def test_sys_exit_in_a_worker_ends_neither_the_process_nor_the_loop() -> None:
 
     for function in (plain, asynchronous):
         with pytest.raises(WorkerExecutionError, match=r"called sys\.exit"):
-            execute(made(function), Context())
+            execute(made(function), Context(), timeout_s=5)
     assert execute(made(next_one), Context(), timeout_s=5) == {"ok": True}
 
 

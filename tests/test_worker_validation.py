@@ -151,7 +151,7 @@ def test_the_size_limit_counts_bytes_and_names_its_setting() -> None:
         ({"k" * 257: 1}, "a key of 257 characters"),
         ({"a\x00b": 1}, "control characters"),
         ({"a\nb": 1}, "control characters"),
-        ({"order": {"__class__": 1}}, "'__class__' under 'order' is a name of the language"),
+        ({"order": {"__class__": 1}}, "the name of the language itself '__class__' under 'order'"),
         ({"__proto__": {}}, "rename it"),
     ],
 )

@@ -66,11 +66,8 @@ def check_input(data: Any, limit: int) -> str:
     if not isinstance(data, dict):
         raise InvalidInput(f"the input is {_kind(data)}: expected a dict, as in {{'sku': 'A1'}}")
     text = to_json(data, what="input", limit=limit, error=InvalidInput)
-    for path, value, depth in _walk(data):
-        if depth > MAX_INPUT_DEPTH:
-            raise InvalidInput(f"input: nested deeper than {MAX_INPUT_DEPTH} levels; flatten it")
-        if isinstance(value, dict):
-            _check_keys(value, path)
+    if not _is_sound(data):
+        raise InvalidInput(f"input: {_fault(data)}")
     return text
 
 
@@ -136,7 +133,7 @@ def _key_flaw(key: Any) -> str | None:
 
 
 def _walk(value: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, Any, int]]:
-    """Every value inside with its path and depth, top first; one level past the limit at most."""
+    """Every value inside with its path and depth, top first, in order."""
     stack = [(path, value, depth)]
     while stack:
         path, value, depth = stack.pop()
@@ -156,22 +153,42 @@ def _join(path: str, key: Any) -> str:
     return f"{path}.{key}" if path else str(key)
 
 
-def _check_keys(data: dict[str, Any], path: str) -> None:
-    for key in data:
-        place = f"under {path!r}" if path else "at the top"
-        if not key:
-            raise InvalidInput(f"input: an empty key {place}; name it")
-        if len(key) > MAX_INPUT_KEY:
-            raise InvalidInput(
-                f"input: a key of {len(key):,} characters {place} ({key[:20]!r}…); at most"
-                f" {MAX_INPUT_KEY}"
-            )
-        if _CONTROL.search(key):
-            raise InvalidInput(f"input: the key {key!r} {place} has control characters; rename it")
-        if key.startswith("__") and key.endswith("__"):
-            raise InvalidInput(
-                f"input: the key {key!r} {place} is a name of the language itself; rename it"
-            )
+def _is_sound(data: dict[str, Any]) -> bool:
+    """Whether `_fault` would find nothing; every start pays for this, so it keeps no paths."""
+    level: list[Any] = [data]
+    for _ in range(MAX_INPUT_DEPTH + 1):
+        inner: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                if any(map(_key_fault, item)):
+                    return False
+                item = item.values()
+            inner.extend(value for value in item if isinstance(value, dict | list | tuple))
+        if not inner:
+            return True
+        level = inner
+    return False
+
+
+def _fault(data: dict[str, Any]) -> str:
+    """The first key that is hostile, in words, or that the input is too deep."""
+    for path, value, _ in _walk(data):
+        faults = (_key_fault(key) for key in value) if isinstance(value, dict) else ()
+        for fault in filter(None, faults):
+            return f"{fault} {f'under {path!r}' if path else 'at the top'}; rename it"
+    return f"nested deeper than {MAX_INPUT_DEPTH} levels; flatten it"
+
+
+def _key_fault(key: str) -> str | None:
+    if not key:
+        return "an empty key"
+    if len(key) > MAX_INPUT_KEY:
+        return f"a key of {len(key):,} characters ({key[:20]!r}…; at most {MAX_INPUT_KEY})"
+    if key.startswith("__") and key.endswith("__"):
+        return f"the name of the language itself {key!r}"
+    if not key.isprintable() and _CONTROL.search(key):
+        return f"the key {key!r} with control characters"
+    return None
 
 
 def _encodable(text: str) -> bool:
