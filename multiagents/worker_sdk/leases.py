@@ -16,7 +16,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
@@ -29,6 +29,12 @@ GRACE_MS = 1000
 log = structlog.get_logger(__name__)
 
 
+class Cancel(Protocol):
+    """Cancels the async attempt of a nonce; False for a plain function, or if it is over."""
+
+    def __call__(self, token: str, /, *, overdue: bool = False) -> bool: ...
+
+
 class LeaseKeeper:
     """Renews what this process has claimed.  Starts its thread with the first lease."""
 
@@ -38,7 +44,7 @@ class LeaseKeeper:
         *,
         clock: Clock,
         lease_ms: int,
-        cancel: Callable[[str], bool],
+        cancel: Cancel,
         on_timeout: Callable[[Assignment], None],
         can_kill: bool,
     ) -> None:
@@ -133,9 +139,8 @@ class LeaseKeeper:
         self._cancel(attempt.nonce)
 
     def _time_out(self, attempt: Assignment, now_ms: int) -> None:
-        self._cancel(attempt.nonce)
-        if not self._can_kill:
-            return
+        if self._cancel(attempt.nonce, overdue=True) or not self._can_kill:
+            return  # cancelled, it ends by itself; if it does not, the next look finds it again
         if attempt.nonce not in self._softened:
             self._softened.add(attempt.nonce)
             # billiard's children raise SoftTimeLimitExceeded in the running function on this.

@@ -53,6 +53,8 @@ CANCEL_GRACE_S = 1.0
 
 _running: dict[str, Future[Any]] = {}
 """Async attempts at work, by token; `cancel` takes them out."""
+_overdue: set[str] = set()
+"""Those that were cancelled because their time is over."""
 
 
 class InputRefused(InvalidInput):
@@ -80,13 +82,18 @@ def execute(
     return check_result(_modelled(worker, returned), worker.name, get_settings().max_result_bytes)
 
 
-def cancel(token: str) -> bool:
+def cancel(token: str, *, overdue: bool = False) -> bool:
     """Cancel the async attempt of that token; False if there is none (a plain function, or over).
 
-    Its `execute` raises LeaseLost at once; the coroutine gets asyncio's CancelledError.
+    Its `execute` raises LeaseLost at once, or StepTimeout if it is ``overdue``; the coroutine
+    gets asyncio's CancelledError.
     """
     future = _running.pop(token, None)
-    return future is not None and future.cancel()
+    if future is None:
+        return False
+    if overdue:
+        _overdue.add(token)
+    return future.cancel()
 
 
 def classify(error: BaseException) -> Verdict:
@@ -161,12 +168,15 @@ def _wait(name: str, awaitable: Awaitable[Any], *, token: str, timeout_s: float 
             return future.result()
         raise _timed_out(name, timeout_s) from error
     except CancelledError as error:
+        if token in _overdue:
+            raise _timed_out(name, timeout_s) from error
         if token and token not in _running:
             raise LeaseLost(f"worker {name!r} was cancelled: it no longer owns its step") from error
         raise WorkerExecutionError(f"worker {name!r} was cancelled from inside") from error
     finally:
         future.cancel()  # a signal may have ended the wait; of a future that is done, nothing
         _running.pop(token, None)
+        _overdue.discard(token)
 
 
 async def _bounded(name: str, awaitable: Awaitable[Any], timeout_s: float | None) -> Any:
