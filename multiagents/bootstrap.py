@@ -31,9 +31,11 @@ from multiagents.eager import EagerRunner
 from multiagents.event_bus.bus import EventBus
 from multiagents.event_bus.narrator import Narrator
 from multiagents.event_bus.redis_bus import RedisEventBus, shown_url
+from multiagents.event_bus.transport import NAME as TRANSPORT
 from multiagents.monitoring.config import MonitoringConfig
 from multiagents.orchestrator import facade, registry
 from multiagents.orchestrator.catalog import Catalog
+from multiagents.orchestrator.definitions import load_folder
 from multiagents.orchestrator.facade import Orchestrator as Orchestrator
 from multiagents.orchestrator.host import Host
 from multiagents.orchestrator.service import OPERATIONS, SagaService
@@ -79,6 +81,9 @@ class Runtime:
         self._process: tuple[int, Process] | None = None
         self._narrators: WeakValueDictionary[int, Narrator] = WeakValueDictionary()
         workers.on_register(self.add_worker)
+        if settings.workflows is not None:
+            for workflow in load_folder(settings.workflows):
+                registry.register(workflow)
 
     def call(self, operation: str, *args: Any, **kwargs: Any) -> Any:
         """Run one of the operations on sagas; in eager mode, with all that follows from it."""
@@ -245,6 +250,8 @@ def _make_step(runtime: Runtime) -> type:
 
         def __init__(self, parent: Any, **_: Any) -> None:
             self.thread: SweeperThread | None = None
+            if runtime.app is app:
+                _skip_ack_emulation(parent.app)
             # Before the pool forks: its children claim in this worker's name.
             runtime.host.coordinator.claims.hostname = parent.hostname
 
@@ -261,6 +268,12 @@ def _make_step(runtime: Runtime) -> type:
                 self.thread = None
 
     return EngineStep
+
+
+def _skip_ack_emulation(app: Celery) -> None:
+    """For engine messages only, and only where the broker is a plain Redis (E11)."""
+    if str(app.conf.broker_url).startswith("redis://") and not app.conf.broker_transport:
+        app.conf.broker_transport = TRANSPORT
 
 
 _runtimes: dict[int, Runtime] = {}

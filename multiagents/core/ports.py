@@ -58,6 +58,8 @@ class Assignment:
     input: str = "{}"
     results: dict[str, str] = field(default_factory=dict)
     """Of the steps before it, in definition order."""
+    before: tuple[str, ...] = ()
+    """All steps that ended before it, skipped ones too; only filled for plain tasks."""
     merged: str | None = None
     """The input overlaid with the results, where somebody has put it together already."""
     checkpoint: str | None = None
@@ -76,6 +78,8 @@ class Verdict:
     outcome: Outcome = Outcome.UNKNOWN
     retryable: bool = True
     retry_after_ms: int | None = None
+    running: bool = False
+    """Given up while the function goes on: it may yet report."""
 
 
 class Engine(Protocol):

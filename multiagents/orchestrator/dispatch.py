@@ -17,7 +17,7 @@ from multiagents.core.clock import Clock
 from multiagents.core.entries import Failed, Failure
 from multiagents.core.ports import Assignment, Directory
 from multiagents.core.settings import Settings
-from multiagents.core.states import Kind, Outcome
+from multiagents.core.states import Kind, Outcome, StepState
 from multiagents.orchestrator import outbox
 from multiagents.orchestrator.claims import Claims
 from multiagents.orchestrator.conditions import ConditionError, compute
@@ -116,6 +116,7 @@ class Dispatcher:
         if held is None:
             return None
         try:
+            held = replace(held, before=workflow.ancestors(step))
             args, kwargs = plain_arguments(call, held)
         except ConditionError as error:
             return _refused(held, error, self.clock.now_ms())
@@ -158,6 +159,13 @@ def _refused(held: Assignment, error: Exception, now_ms: int) -> Failed:
     )
 
 
+def _seen(step: str, results: dict[str, Any]) -> dict[str, Any]:
+    """An ended step as expressions see it: what has no result was skipped."""
+    if step in results:
+        return {"state": StepState.SUCCEEDED.value, "result": results[step]}
+    return {"state": StepState.SKIPPED.value}
+
+
 def plain_arguments(call: TaskCall, held: Assignment) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """What a plain task is called with.  Raises ConditionError for an expression that fails."""
     given = json.loads(held.input)
@@ -171,10 +179,14 @@ def plain_arguments(call: TaskCall, held: Assignment) -> tuple[tuple[Any, ...], 
         return (context,), {}
     values = {
         "input": given,
-        "steps": {step: {"result": result} for step, result in results.items()},
+        "steps": {step: _seen(step, results) for step in (*held.before, *results)},
         "result": results.get(held.step, {}),
         "key": held.idempotency_key,
+        "step_key": held.step_idempotency_key,
+        "error": held.error.to_dict() if held.error else None,
     }
-    args = tuple(compute(expression, values) for expression in call.args or ())
-    kwargs = {name: compute(text, values) for name, text in (call.kwargs or {}).items()}
+    args = tuple(compute(text, values, step=held.step) for text in call.args or ())
+    kwargs = {
+        name: compute(text, values, step=held.step) for name, text in (call.kwargs or {}).items()
+    }
     return args, kwargs

@@ -1,0 +1,75 @@
+"""Do engine messages skip kombu's ack emulation, and only they?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+from kombu import Connection, Consumer, Producer, Queue
+
+from multiagents.core.names import HEADER
+from multiagents.event_bus.transport import NAME
+from tests.processes import wait_for
+
+MARK = {HEADER: ["s1", "run", "a", 1, "v", 0]}
+
+
+@pytest.fixture
+def connection(redis_url: str) -> Iterator[Connection]:
+    """A consumer's connection as the package's own workers open it."""
+    with Connection(redis_url, transport=NAME) as opened:
+        yield opened
+
+
+@pytest.fixture
+def store(redis_url: str) -> Iterator[Any]:
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+def consume(connection: Connection, count: int) -> tuple[Any, list[Any]]:
+    """Send an engine message and a foreign one, and hold both."""
+    channel, got = connection.channel(), []
+    producer = Producer(channel, routing_key="q")
+    for headers in (MARK, {}):
+        producer.publish("{}", headers=headers, declare=[Queue("q", routing_key="q")])
+    consumer = Consumer(
+        channel, [Queue("q", routing_key="q")], callbacks=[lambda b, m: got.append(m)]
+    )
+    consumer.consume()
+
+    def drained() -> bool:
+        connection.drain_events(timeout=5)
+        return len(got) == count
+
+    wait_for(drained, 10, "both messages")
+    return channel, got
+
+
+def test_only_foreign_messages_are_kept_on_the_server(connection, store):
+    """E11: an engine message stands in an outbox; what does not must survive its worker."""
+    _, got = consume(connection, 2)
+    assert store.hlen("unacked") == 1
+    for message in got:
+        message.ack()
+    assert store.hlen("unacked") == 0
+    assert store.llen("q") == 0
+
+
+def test_a_warm_shutdown_puts_both_kinds_back(connection, store):
+    """What was fetched and not begun goes back to its queue at once."""
+    channel, _ = consume(connection, 2)
+    channel.qos.restore_unacked()
+    assert store.llen("q") == 2
+
+
+def test_a_requeued_engine_message_goes_back(connection, store):
+    """``reject(requeue=True)`` works as kombu's does."""
+    channel, got = consume(connection, 2)
+    channel.basic_cancel(next(iter(channel._consumers)))
+    marked = next(message for message in got if HEADER in message.headers)
+    marked.requeue()
+    assert store.llen("q") == 1
+    assert store.hlen("unacked") == 1
