@@ -58,6 +58,11 @@ LOST = (WorkerLostError, TimeLimitExceeded)
 """What a worker's main process reports of a child; there only one write is allowed (E20)."""
 
 
+def _can_be_ended() -> bool:
+    """Whether this process is a child of a pool, of which another one takes the place."""
+    return bool(current_process().name != "MainProcess")
+
+
 class Runtime:
     """The engine as one Celery app hosts it."""
 
@@ -103,6 +108,8 @@ class Runtime:
             "__doc__": worker.__doc__,
             "__module__": worker.function.__module__,
         }
+        if isinstance(self.app.tasks.get(worker.name), WorkerTask):
+            self.app.tasks.unregister(worker.name)  # a reload: Celery would warn of two tasks
         self.app.register_task(type("WorkerTask", (WorkerTask,), attributes)())
 
     def process(self) -> Process:
@@ -119,7 +126,7 @@ class Runtime:
             lease_ms=settings.lease_ms,
             cancel=run.cancel,
             on_timeout=self._on_timeout,
-            can_kill=current_process().name != "MainProcess",
+            can_kill=_can_be_ended(),
         )
         self.edge.correct(self.clock)
         return Process(
@@ -148,7 +155,8 @@ class Runtime:
 
     def _on_timeout(self, held: Assignment) -> None:
         message = f"step {held.step!r} ran longer than its timeout_s of {held.timeout_s:g}"
-        self.host.engine.fail(held, Verdict(Failure("StepTimeout", message)), go_on=False)
+        verdict = Verdict(Failure("StepTimeout", message), running=not _can_be_ended())
+        self.host.engine.fail(held, verdict, go_on=False)
 
     # ---- for the facade: work in a program's own process ----
 

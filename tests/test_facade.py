@@ -474,6 +474,22 @@ def test_a_worker_registered_while_the_manager_runs_gets_its_steps(redis_url):
     assert asyncio.run(main())["result"] == {"late": True}
 
 
+def test_a_worker_defined_again_replaces_its_task(redis_url):
+    """A reload is no second task of that name: Celery has nothing to warn of."""
+    engine = runtime_at(redis_url)
+
+    def define(answer: int) -> Any:
+        @worker("facade.again")
+        def again(context):
+            return {"answer": answer}
+
+        return again
+
+    define(1)
+    second = define(2)
+    assert engine.app.tasks["facade.again"].worker is second
+
+
 # ---- life ----
 
 
