@@ -84,7 +84,8 @@ class Succeeded:
 class Failed:
     """An attempt raised, timed out, or its process was seen to die.
 
-    ``retry_after_ms`` None: the policy's back-off decides.
+    ``retry_after_ms`` None: the policy's back-off decides.  ``running``: it was given up while
+    its function, which nothing could end, went on; that one may yet report.
     """
 
     type: ClassVar[str] = "failed"
@@ -97,10 +98,12 @@ class Failed:
     outcome: Outcome = Outcome.UNKNOWN
     retryable: bool = True
     retry_after_ms: int | None = None
+    running: bool = False
 
     @property
     def id(self) -> str:
-        return _attempt_id("f", self)
+        # Its function's own report of failure must not be taken for a repetition of this one.
+        return _attempt_id("g" if self.running else "f", self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,10 @@ from multiagents.storage.calls import Call, Flow, ask
 from multiagents.storage.keys import SagaKeys
 from multiagents.storage.sagas import Plan
 
+OVERRUN_MS = 5000
+"""An attempt is ended, or given up, by the process that runs it; should that one go on renewing
+past the time-out all the same, the lease ends so much later."""
+
 
 @dataclass(frozen=True, slots=True)
 class Continuation:
@@ -90,8 +94,8 @@ class Claims:
         """
         kind, step, attempt = what
         now_ms = self.clock.now_ms()
-        heartbeats = deadline_ms is None
         entry = self._entry(workflow, kind, step, attempt, now_ms)
+        heartbeats = deadline_ms is None
         deadline = self._deadline(workflow, entry) if deadline_ms is None else deadline_ms
         fields = _data_fields(workflow, kind, step)
         claim = yield from ask(
@@ -100,7 +104,7 @@ class Claims:
                 entry,
                 delivery=delivery,
                 lease_ends=self._lease_end(now_ms, deadline) if heartbeats else deadline,
-                deadline_ms=deadline,
+                deadline_ms=_last_moment(deadline) if heartbeats else deadline,
                 fields=fields,
             )
         )
@@ -135,7 +139,8 @@ class Claims:
     ) -> None:
         """Have a commit write a claim instead of the command."""
         deadline_ms = self._deadline(workflow, claim)
-        value = store.claim_value(claim.attempt, claim.nonce, deadline_ms, go_on.delivery)
+        last_ms = _last_moment(deadline_ms)
+        value = store.claim_value(claim.attempt, claim.nonce, last_ms, go_on.delivery)
         plan.decided.append(claim)
         plan.claims[k.claim_field(claim.kind, claim.step)] = value
         lease = k.due_lease(go_on.done.saga_id, claim.kind, claim.step, claim.attempt, claim.nonce)
@@ -179,7 +184,12 @@ class Claims:
 
     def _lease_end(self, now_ms: int, deadline_ms: int) -> int:
         end = now_ms + self.settings.lease_ms
-        return min(end, deadline_ms) if deadline_ms else end
+        return min(end, _last_moment(deadline_ms)) if deadline_ms else end
+
+
+def _last_moment(deadline_ms: int) -> int:
+    """When an attempt's lease ends at the latest; 0 for one without a time-out."""
+    return deadline_ms + OVERRUN_MS if deadline_ms else 0
 
 
 def _name(workflow: Workflow, kind: Kind, step: str) -> str:

@@ -220,6 +220,8 @@ class _Turn:
             else:
                 self._fail(entry.step, refusal, unknown=True, retryable=True)
         elif isinstance(entry, Failed):
+            if entry.running:
+                self._step(entry.step, lost=(*run.lost, ("run", entry.attempt, entry.nonce)))
             unknown = entry.outcome is Outcome.UNKNOWN
             self._fail(entry.step, entry.error, unknown, entry.retryable, entry.retry_after_ms)
         else:
@@ -276,7 +278,7 @@ class _Turn:
                 self._undo_afresh(entry.step)
             self._rewind()
             return
-        if isinstance(entry, Lost):
+        if isinstance(entry, Lost) or entry.running:
             lost = (*run.lost, ("undo", entry.attempt, entry.nonce))
             self._step(entry.step, lost=lost)
         error = entry.error if isinstance(entry, Failed) else _LEASE_LOST

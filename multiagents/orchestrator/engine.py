@@ -64,6 +64,7 @@ class StoreEngine:
             outcome=verdict.outcome,
             retryable=verdict.retryable,
             retry_after_ms=verdict.retry_after_ms,
+            running=verdict.running,
         )
 
     def _report(

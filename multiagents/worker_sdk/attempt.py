@@ -10,7 +10,14 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
-from multiagents.core.exceptions import LeaseLost, NonRetryableError, WorkerExecutionError
+from celery.exceptions import SoftTimeLimitExceeded
+
+from multiagents.core.exceptions import (
+    LeaseLost,
+    NonRetryableError,
+    StepTimeout,
+    WorkerExecutionError,
+)
 from multiagents.core.ports import Assignment, Verdict
 from multiagents.core.states import Kind
 from multiagents.worker_sdk.context import Context, build_data
@@ -35,7 +42,10 @@ def perform(worker: Worker, held: Assignment, leases: Leases, *, limit: int) -> 
     Raises whatever the function raises, InvalidResult, or LeaseLost.
     """
     context = context_of(held, leases)
-    result = execute(worker, context, token=held.nonce, timeout_s=held.timeout_s)
+    try:
+        result = execute(worker, context, token=held.nonce, timeout_s=held.timeout_s)
+    except SoftTimeLimitExceeded as error:
+        raise StepTimeout(f"step {held.step!r} ran longer than its time limit") from error
     if leases.is_lost(held):
         raise LeaseLost(f"step {held.step!r} ran on after its lease was lost")
     if held.kind is Kind.UNDO:

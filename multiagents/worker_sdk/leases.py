@@ -5,8 +5,9 @@ lease, and watches their time-outs.  A lease that cannot be renewed is lost: ano
 have begun, so the attempt is cancelled where that is possible, and its report changes nothing.
 
 A time-out ends an ``async`` worker by cancellation (see `run`); a plain function under prefork
-by first raising SoftTimeLimitExceeded in it, and then by ending its process; in the other pools
-a thread cannot be ended, so its lease simply is not renewed past the deadline.
+by first raising SoftTimeLimitExceeded in it.  What has not ended a moment later ends with its
+process.  In the other pools nothing can end a thread: its attempt is given up, and what its
+function returns in the end is a late report.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ import structlog
 from multiagents.core.clock import Clock
 from multiagents.core.ports import Assignment, Engine
 
-GRACE_MS = 1000
-"""How long a function may take to clean up after its soft time limit."""
+GRACE_MS = 1500
+"""How long a function may take to clean up after its soft time limit or its cancellation, which
+`run` gives 1 s."""
 
 log = structlog.get_logger(__name__)
 
@@ -57,7 +59,8 @@ class LeaseKeeper:
         self._held: dict[str, Assignment] = {}
         self._notes: dict[str, dict[str, str]] = {}
         self._lost: set[str] = set()
-        self._softened: set[str] = set()
+        self._warned: set[str] = set()
+        self._overdue: set[str] = set()
         self._renewed_ms = 0
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -82,7 +85,8 @@ class LeaseKeeper:
             self._held.pop(held.nonce, None)
             self._notes.pop(held.nonce, None)
             self._lost.discard(held.nonce)
-            self._softened.discard(held.nonce)
+            self._warned.discard(held.nonce)
+            self._overdue.discard(held.nonce)
 
     def is_lost(self, held: Assignment) -> bool:
         """Whether the lease was refused renewal."""
@@ -106,11 +110,16 @@ class LeaseKeeper:
                 log.warning("leases not renewed", error=type(error).__name__)
 
     def _pause_s(self) -> float:
-        """Until the next renewal or time-out; with nothing held, until there is."""
+        """Until the next renewal or time-out.
+
+        As short with nothing held: what is held from now on may have to be renewed then.
+        """
         with self._lock:
-            deadlines = [held.deadline_ms for held in self._held.values() if held.deadline_ms]
-            if not self._held:
-                return self._lease_ms / 1000
+            deadlines = [
+                held.deadline_ms
+                for held in self._held.values()
+                if held.deadline_ms and held.nonce not in self._overdue
+            ]
         now_ms = self._clock.now_ms()
         wait_ms = self._lease_ms / 3
         for deadline_ms in deadlines:
@@ -124,7 +133,7 @@ class LeaseKeeper:
             held = list(self._held.values())
         for attempt in held:
             if attempt.deadline_ms and now_ms >= attempt.deadline_ms:
-                self._time_out(attempt, now_ms)
+                self._time_out(attempt, grace_is_over=now_ms >= attempt.deadline_ms + GRACE_MS)
         if held and now_ms - self._renewed_ms >= self._lease_ms / 3:
             self._renewed_ms = now_ms
             for attempt in self._engine.renew(held, {}):
@@ -138,13 +147,24 @@ class LeaseKeeper:
         log.warning("lease lost", saga=attempt.saga_id, step=attempt.step, attempt=attempt.attempt)
         self._cancel(attempt.nonce)
 
-    def _time_out(self, attempt: Assignment, now_ms: int) -> None:
-        if self._cancel(attempt.nonce, overdue=True) or not self._can_kill:
-            return  # cancelled, it ends by itself; if it does not, the next look finds it again
-        if attempt.nonce not in self._softened:
-            self._softened.add(attempt.nonce)
-            # billiard's children raise SoftTimeLimitExceeded in the running function on this.
-            os.kill(os.getpid(), signal.SIGUSR1)
-        elif now_ms >= attempt.deadline_ms + GRACE_MS:
-            self._on_timeout(attempt)
+    def _time_out(self, attempt: Assignment, *, grace_is_over: bool) -> None:
+        if attempt.nonce in self._overdue:
+            return
+        if attempt.nonce not in self._warned:
+            if self._cancel(attempt.nonce, overdue=True) or self._interrupt(attempt):
+                self._warned.add(attempt.nonce)
+                return
+        elif not grace_is_over:
+            return
+        self._on_timeout(attempt)
+        self._overdue.add(attempt.nonce)
+        if self._can_kill:
             os.kill(os.getpid(), signal.SIGKILL)
+
+    def _interrupt(self, attempt: Assignment) -> bool:
+        """Raise SoftTimeLimitExceeded in the function, by the handler of billiard's children."""
+        with self._lock:
+            if not self._can_kill or attempt.nonce not in self._held:
+                return self._can_kill
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+            return True
