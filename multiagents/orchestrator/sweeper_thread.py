@@ -111,7 +111,8 @@ class SweeperThread:
             log.error("cannot handle a due item", item=item.member, exc_info=error)
 
     def _pause_s(self, due_ms: float | None, now_ms: int) -> float:
-        longest = self._settings.sweep_s * 0.95
+        # A tick must not be half a lease late, or no lease would ever end (E9).
+        longest = min(self._settings.sweep_s * 0.95, self._settings.lease_s / 8)
         if due_ms is None or due_ms <= now_ms:
             return longest
         return min(longest, (due_ms - now_ms) / 1000 + 0.001)
