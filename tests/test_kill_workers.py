@@ -60,11 +60,18 @@ def test_a_frozen_workers_late_result_changes_nothing_but_is_recorded(rig: Rig) 
     assert second_starts(rig, saga_id) == []
 
 
-def test_a_frozen_workers_late_success_is_undone_again(rig: Rig) -> None:
-    """It was undone for lost, then its effect came to light after the end: undone once more."""
+@pytest.mark.parametrize("told", [False, True])
+def test_a_frozen_workers_late_success_is_undone_again(rig: Rig, told: bool) -> None:
+    """It was undone for lost, then its effect came to light after the end: undone once more.
+
+    So it is whether or not the worker was ``told`` of its loss before its function returned.
+    """
     with rig.worker("-c", "1") as one, rig.worker("-c", "1") as other:
         saga_id, holder = _freeze(rig, [one, other], "kp_once", step="one")
         assert rig.wait_settled(saga_id, FROZEN_S)["state"] == "compensated"
+        if told:
+            holder.signal(signal.SIGCONT)
+            wait_for(lambda: "lease lost" in holder.log, 10.0, "the worker to be told")
         _thaw(rig, holder)
         wait_for(lambda: len(rig.effects(saga_id, "undo")) == 2, 10.0, "the second undo")
         after = rig.wait_settled(saga_id)
