@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any
 from weakref import WeakValueDictionary
 
 import structlog
@@ -30,9 +29,8 @@ from multiagents.core.states import Kind
 from multiagents.eager import EagerRunner
 from multiagents.event_bus.bus import EventBus
 from multiagents.event_bus.narrator import Narrator
-from multiagents.event_bus.redis_bus import RedisEventBus, shown_url
+from multiagents.event_bus.redis_bus import shown_url
 from multiagents.event_bus.transport import NAME as TRANSPORT
-from multiagents.monitoring.config import MonitoringConfig
 from multiagents.orchestrator import facade, registry
 from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.definitions import load_folder
@@ -367,34 +365,6 @@ def runtime_at(redis_url: str | None) -> Runtime:
 
 _at: dict[str, Runtime] = {}
 _at_lock = threading.Lock()
-
-
-class Framework(NamedTuple):
-    """A bus, workers and an orchestrator that know each other; awaiting it gives itself."""
-
-    event_bus: RedisEventBus
-    worker_manager: WorkerManager
-    orchestrator: Orchestrator
-
-    def __await__(self) -> Generator[None, None, Framework]:
-        yield from ()
-        return self
-
-
-def create_simple_framework(workflow: Workflow) -> Framework:
-    """Everything that a program needs to run a workflow by itself, monitored; nothing is started.
-
-    Monitoring is set up by ``monitoring.yaml`` in the current folder, if it is there.  Unpack it,
-    awaited or not: ``event_bus, worker_manager, orchestrator = create_simple_framework(order)``.
-    """
-    found = Path("monitoring.yaml")
-    config = MonitoringConfig.from_file(found) if found.is_file() else MonitoringConfig()
-    logger = config.create_logger()
-    bus = RedisEventBus(event_monitor=config.create_event_monitor(logger), logger=logger)
-    workers_here = WorkerManager(
-        bus, worker_monitor=config.create_worker_monitor(logger), logger=logger
-    )
-    return Framework(bus, workers_here, Orchestrator(workflow, bus))
 
 
 app = make_app(get_settings())

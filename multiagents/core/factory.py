@@ -1,9 +1,9 @@
 """Where do the first documents say that a framework is made?
 
 Here: ``from multiagents.core.factory import create_simple_framework``.  It only passes on what
-`bootstrap` makes, and is the one file of this room that looks up.
+`framework` makes, and is the one file of this room that looks up.
 """
 
-from multiagents.bootstrap import Framework, create_simple_framework
+from multiagents.framework import Framework, create_simple_framework
 
 __all__ = ["Framework", "create_simple_framework"]
