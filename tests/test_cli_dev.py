@@ -16,11 +16,19 @@ import psutil
 import pytest
 
 from tests.processes import ROOT, wait_for
-from tests.support.command_line import cli
+from tests.support.command_line import NO_SERVER, cli
 
 pytestmark = pytest.mark.processes
 
 UNSET = ("MULTIAGENTS_REDIS_URL", "MULTIAGENTS_LM", "MULTIAGENTS_LM_API_BASE")
+MISLEADING = {
+    "MULTIAGENTS_REDIS_URL": NO_SERVER,
+    "CELERY_BROKER_URL": NO_SERVER,
+    "CELERY_RESULT_BACKEND": NO_SERVER,
+    "MULTIAGENTS_WORKFLOWS": "no/such/folder",
+    "MULTIAGENTS_IMPORTS": "no_such_module",
+}
+"""A user's own settings, none of which concerns the demo."""
 END_S = 30.0
 
 Dev = Callable[..., subprocess.Popen[str]]
@@ -118,12 +126,12 @@ def test_dev_says_why_its_worker_ended(dev: Dev, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
-    """What ``multiagents demo --json`` gave, in an empty folder."""
+    """What ``multiagents demo --json`` gave, in an empty folder, in an unfit environment."""
     folder = tmp_path_factory.mktemp("demo")
     done = subprocess.run(
         [sys.executable, "-m", "multiagents", "demo", "--json"],
         cwd=folder,
-        env=bare(TMPDIR=str(folder)),
+        env=bare(TMPDIR=str(folder), **MISLEADING),
         capture_output=True,
         text=True,
     )

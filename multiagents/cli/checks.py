@@ -176,7 +176,7 @@ def worker_names(fleet: Fleet, workflows: Iterable[Workflow]) -> Check:
 def due(health: DueHealth, now_ms: int) -> Check:
     """What is due is done in time."""
     late_ms = 0 if health.oldest_ms is None else max(0, now_ms - health.oldest_ms)
-    waiting = f"{health.members} entries, {health.overdue} overdue"
+    waiting = f"{_count(health.members, 'entry')}, {health.overdue} overdue"
     if not health.overdue or late_ms < OVERDUE_WARN_MS:
         return Check("due set", "ok", waiting)
     status: Status = "warn" if late_ms < OVERDUE_FAIL_MS else "fail"
@@ -258,8 +258,11 @@ def _names(names: Iterable[str]) -> str:
 
 
 def _count(number: int, what: str) -> str:
-    plural = f"{what}es" if what.endswith("s") else f"{what}s"
-    return f"{number} {what if number == 1 else plural}"
+    if number == 1:
+        return f"1 {what}"
+    if what.endswith("y"):
+        return f"{number} {what[:-1]}ies"
+    return f"{number} {what}es" if what.endswith("s") else f"{number} {what}s"
 
 
 def _mib(size: int) -> str:

@@ -7,6 +7,7 @@ own: a worker of ours on the queues of a server in use would take other programs
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -62,17 +63,18 @@ def _run(stack: ExitStack, *, tell: bool) -> dict[str, Any]:
     from multiagents.storage.server import EmbeddedServer
 
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="multiagents-demo-")))
-    settings = environment()
     shop = Shop(folder / "shop.sqlite")
     shop.open(stock=STOCK, money=MONEY)
     server = stack.enter_context(EmbeddedServer(folder / "server"))
+    _isolate(stack, server.url)
+    settings = environment()
     model = model_environment(stack, settings, ANSWERS)
     if tell:
         say(f"A server and a worker start for this demo alone ({server.url}).")
         if model:
             say(f"Note: {STUB}.")
-    worker = stack.enter_context(_worker(server.url, folder, model))
-    session = connect(settings.model_copy(update={"redis_url": server.url}))
+    worker = stack.enter_context(_worker(folder, model))
+    session = connect(settings)
     worker.wait_ready(session)
     runs = [_order(session, shop, number, tell=tell) for number, _ in enumerate(ORDERS)]
     return {
@@ -82,12 +84,24 @@ def _run(stack: ExitStack, *, tell: bool) -> dict[str, Any]:
     }
 
 
-def _worker(url: str, folder: Path, model: Mapping[str, str]) -> WorkerProcess:
+def _isolate(stack: ExitStack, url: str) -> None:
+    """Until the stack ends, let nothing of the user's Celery or workflows reach the demo.
+
+    Celery prefers these variables to any celeryconfig.py.
+    """
+    before = dict(os.environ)
+    stack.callback(os.environ.update, before)
+    stack.callback(os.environ.clear)
+    for name in ("CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL", "MULTIAGENTS_WORKFLOWS"):
+        os.environ.pop(name, None)
+    os.environ.update(CELERY_BROKER_URL=url, CELERY_RESULT_BACKEND=url, MULTIAGENTS_REDIS_URL=url)
+
+
+def _worker(folder: Path, model: Mapping[str, str]) -> WorkerProcess:
     """A worker in the demo's folder, where no celeryconfig.py of the user's can lead it astray."""
-    from multiagents.cli.demo_shop import SHOP_VARIABLE
+    from multiagents.cli.demo_store import SHOP_VARIABLE
 
     env = {
-        "MULTIAGENTS_REDIS_URL": url,
         "MULTIAGENTS_IMPORTS": "multiagents.cli.demo_shop",
         SHOP_VARIABLE: str(folder / "shop.sqlite"),
         **model,
@@ -95,7 +109,6 @@ def _worker(url: str, folder: Path, model: Mapping[str, str]) -> WorkerProcess:
     return WorkerProcess(
         "demo",
         env=env,
-        app_options=("-b", url, "--result-backend", url),
         options=("-l", "INFO", "-c", "2", "--without-gossip", "--without-mingle"),
         cwd=folder,
         log=folder / "worker.log",

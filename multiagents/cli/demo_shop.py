@@ -17,10 +17,8 @@ from multiagents import (
     dspy_worker,
     worker,
 )
-from multiagents.cli.demo_store import RefusedError, Shop
+from multiagents.cli.demo_store import SHOP_VARIABLE, RefusedError, Shop
 
-SHOP_VARIABLE = "MULTIAGENTS_DEMO_SHOP"
-"""Names the shop's file to the worker."""
 WORKFLOW = "demo.order"
 PRICE_CENTS = 1990
 QUICK = {"max_attempts": 2, "backoff_s": 0.3, "jitter": False}

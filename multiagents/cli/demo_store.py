@@ -19,6 +19,8 @@ CREATE TABLE IF NOT EXISTS money (account TEXT PRIMARY KEY, cents INTEGER CHECK 
 CREATE TABLE IF NOT EXISTS papers (key TEXT PRIMARY KEY, kind TEXT, text TEXT);
 CREATE TABLE IF NOT EXISTS changes (key TEXT PRIMARY KEY, moves TEXT, undone INTEGER DEFAULT 0);
 """
+SHOP_VARIABLE = "MULTIAGENTS_DEMO_SHOP"
+"""Names the shop's file to the worker."""
 WAIT_S = 10.0
 """How long one process waits for another's transaction."""
 

@@ -147,7 +147,7 @@ def _step_row(name: str, step: Mapping[str, Any], now_ms: int) -> tuple[Any, ...
         step["state"],
         step["attempts"] or None,
         seconds(started_ms, _ms(step["ended_at"]) or now_ms),
-        None if percent is None else _bar(percent),
+        _bar(percent) if percent is not None and step["state"] == "running" else None,
         error_text(error) if error else note,
         _undo(step),
     )

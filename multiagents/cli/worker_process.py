@@ -36,7 +36,6 @@ class WorkerProcess:
         name: str,
         *,
         env: Mapping[str, str],
-        app_options: tuple[str, ...] = (),
         options: tuple[str, ...] = (),
         queues: tuple[str, ...] | None = DEFAULT_QUEUES,
         cwd: Path | None = None,
@@ -45,8 +44,8 @@ class WorkerProcess:
         self.hostname = f"{name}-{os.getpid()}@localhost"
         self._env = {**os.environ, **env}
         chosen = ("-Q", ",".join(queues)) if queues else ()
-        self._command = [sys.executable, "-m", "celery", "-A", "multiagents", *app_options]
-        self._command += ["worker", "-n", self.hostname, *chosen, *options]
+        self._command = [sys.executable, "-m", "celery", "-A", "multiagents", "worker"]
+        self._command += ["-n", self.hostname, *chosen, *options]
         self._cwd = cwd
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
