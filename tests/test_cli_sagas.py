@@ -277,3 +277,18 @@ def test_celery_saga_lists_and_shows(url: str) -> None:
     assert json.loads(celery("show", saga_id, "--json").stdout)["transaction_id"] == saga_id
     missing = celery("show", "no-such-saga")
     assert (missing.returncode, missing.stderr.count("\n")) == (2, 1)
+
+
+def test_a_server_that_refuses_writes_is_one_line(url: str) -> None:
+    """A user who may not write: what was refused, by which server, without its password."""
+    with redis.Redis.from_url(url) as client:
+        rights = ["+@all", "-eval", "-evalsha"]
+        client.acl_setuser("reader", enabled=True, passwords=["+pw"], keys=["*"], commands=rights)
+        try:
+            done = cli("start", "greeting", "--json", url=url.replace("//", "//reader:pw@"))
+        finally:
+            client.acl_deluser("reader")
+    assert (done.code, done.out) == (2, "")
+    assert "refused" in done.err
+    assert "reader:pw" not in done.err
+    assert done.err.count("\n") == 1

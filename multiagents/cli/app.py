@@ -17,7 +17,7 @@ import typer
 from multiagents import __version__
 from multiagents.cli import bench_command, demo, dev, doctor, fleet, look, start, steer, watch
 from multiagents.cli import workflows as workflow_commands
-from multiagents.cli.errors import INTERRUPTED, OK, WRONG_USE, CommandError, one_line
+from multiagents.cli.errors import INTERRUPTED, OK, WRONG_USE, explained
 from multiagents.cli.output import say
 from multiagents.cli.session import close_sessions
 
@@ -112,7 +112,7 @@ def _report(error: Exception) -> int:
     """Say what is wrong on stderr; the exit code for it."""
     usage = getattr(error, "format_message", None)
     if usage is None:
-        print(f"error: {_explained(error)}", file=sys.stderr)
+        print(f"error: {explained(error)}", file=sys.stderr)
     elif error.__class__.__name__ == "NoArgsIsHelpError":
         print(usage(), file=sys.stderr)
     else:
@@ -123,30 +123,6 @@ def _report(error: Exception) -> int:
 def _see(error: Any) -> str:
     path = getattr(getattr(error, "ctx", None), "command_path", None)
     return f" (see `{path} --help`)" if path else ""
-
-
-def _explained(error: Exception) -> str:
-    from multiagents.core.exceptions import MultiAgentsError
-
-    if isinstance(error, MultiAgentsError):
-        return one_line(error)
-    return one_line(_of_the_server(error) or error) + (
-        "" if _of_the_server(error) else "; run it again with --debug for the traceback"
-    )
-
-
-def _of_the_server(error: Exception) -> CommandError | None:
-    """An error of the server as what the user can do about it; None for any other error."""
-    from multiagents.cli.errors import UnreachableError, masked
-    from multiagents.cli.session import environment
-    from multiagents.storage.client import UNREACHABLE, StoreError
-
-    if isinstance(error, UNREACHABLE):
-        return UnreachableError(environment().redis_url, type(error).__name__)
-    if isinstance(error, StoreError):
-        url = masked(environment().redis_url)
-        return CommandError(f"the server at {url} refused: {error}; see `multiagents doctor`")
-    return None
 
 
 def _log_to_stderr(debug: bool) -> None:

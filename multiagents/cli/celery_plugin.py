@@ -61,11 +61,10 @@ def _session(ctx: click.Context) -> Session:
 
 def _told(action: Callable[[], None]) -> None:
     """Do it; an error becomes one line and exit code 2, as in `multiagents`."""
-    from multiagents.cli.errors import WRONG_USE, one_line
-    from multiagents.core.exceptions import MultiAgentsError
+    from multiagents.cli.errors import WRONG_USE, explained
 
     try:
         action()
-    except MultiAgentsError as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
+    except Exception as error:  # noqa: BLE001 - the edge to the user: every error is a line
+        print(f"error: {explained(error)}", file=sys.stderr)
         sys.exit(WRONG_USE)

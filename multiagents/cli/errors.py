@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from multiagents.core.exceptions import MultiAgentsError
+from multiagents.core.settings import get_settings
 
 OK, SAGA_FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 """Exit codes; 130 is what shells give a program that Ctrl-C ended."""
@@ -25,6 +26,30 @@ class UnreachableError(CommandError):
             f"cannot reach the server at {masked(url)} ({reason}); set MULTIAGENTS_REDIS_URL to a"
             " running one, or start one with `multiagents dev`"
         )
+
+
+def explained(error: BaseException) -> str:
+    """Any error on one line, with what the user can do about it as far as that is known."""
+    if isinstance(error, MultiAgentsError):
+        return one_line(error)
+    ours = _of_the_server(error)
+    if ours is not None:
+        return one_line(ours)
+    return f"{one_line(error)}; run it again with --debug for the traceback"
+
+
+def _of_the_server(error: BaseException) -> CommandError | None:
+    from multiagents.storage.client import UNREACHABLE, StoreError
+
+    url = get_settings().redis_url
+    if isinstance(error, UNREACHABLE):
+        return UnreachableError(url, type(error).__name__)
+    if isinstance(error, StoreError):
+        reason = " ".join(str(error).split())
+        return CommandError(
+            f"the server at {masked(url)} refused: {masked(reason)}; see `multiagents doctor`"
+        )
+    return None
 
 
 def one_line(error: BaseException) -> str:

@@ -89,6 +89,7 @@ def probe(runtime: Runtime) -> None:
     from multiagents.storage.health import DENIED, REFUSED
 
     url = runtime.settings.redis_url
+    check_url(url)
     edge = Edge(url, timeout_s=PROBE_S, retries=0)
     try:
         edge.correct(runtime.clock)
