@@ -19,6 +19,10 @@ Fsync = Annotated[
 ]
 Events = Annotated[bool, typer.Option("--events", help="With Celery's task events on.")]
 
+Grow = Annotated[
+    bool, typer.Option("--growth", help="Instead: cost of a step in small and large sagas.")
+]
+
 
 def bench(
     steps: Steps = 10,
@@ -27,12 +31,16 @@ def bench(
     concurrency: Concurrency = 2,
     appendfsync: Fsync = "everysec",
     events: Events = False,
+    growth: Grow = False,
     json_output: Json = False,
 ) -> None:
     """Measure sagas against bare Celery chains, on a server and workers of their own."""
-    from multiagents.cli.bench import run
+    from multiagents.cli import bench as benches
 
-    report = run(
+    if growth:
+        _growth(rounds, concurrency, json_output)
+        return
+    report = benches.run(
         steps=steps,
         sagas=sagas,
         rounds=rounds,
@@ -47,3 +55,19 @@ def bench(
     else:
         rows = [(k, f"{v:.4g}" if isinstance(v, float) else str(v)) for k, v in facts.items()]
         console().print(table(("MEASURE", "VALUE"), rows))
+
+
+def _growth(rounds: int, concurrency: int, json_output: bool) -> None:
+    from multiagents.cli import bench as benches
+
+    found = benches.growth(rounds=rounds, concurrency=concurrency, progress=hint)
+    if json_output:
+        for one in found:
+            emit(one.to_dict())
+        return
+    rows = [
+        (one.shape, f"{one.small_ms:.3f}", f"{one.large_ms:.3f}", f"{one.ratio:.2f}")
+        for one in found
+    ]
+    heads = ("SHAPE", "SMALL MS/STEP", "LARGE MS/STEP", "RATIO")
+    console().print(table(heads, rows))
