@@ -236,9 +236,6 @@ class _Leases:
     def __init__(self, host: Host) -> None:
         self._host = host
 
-    def is_lost(self, held: Assignment) -> bool:
-        return False
-
     def note(self, held: Assignment, field: str, value: Any) -> bool:
         import json
 

@@ -29,9 +29,6 @@ from multiagents.worker_sdk.validation import to_json
 class Leases(Protocol):
     """What keeps an attempt alive while its function runs."""
 
-    def is_lost(self, held: Assignment) -> bool:
-        """Whether another attempt may have begun."""
-
     def note(self, held: Assignment, field: str, value: Any) -> bool:
         """Store progress (``p``) or a checkpoint (``k``) now; False if the lease is lost."""
 
@@ -39,15 +36,14 @@ class Leases(Protocol):
 def perform(worker: Worker, held: Assignment, leases: Leases, *, limit: int) -> str:
     """Run the function for an attempt and return its result as JSON, at most ``limit`` bytes.
 
-    Raises whatever the function raises, InvalidResult, or LeaseLost.
+    Raises whatever the function raises, InvalidResult, or LeaseLost.  A function that returned is
+    reported so even if its lease is gone: what it did is done, and may have to be undone (E6).
     """
     context = context_of(held, leases)
     try:
         result = execute(worker, context, token=held.nonce, timeout_s=held.timeout_s)
     except SoftTimeLimitExceeded as error:
         raise StepTimeout(f"step {held.step!r} ran longer than its time limit") from error
-    if leases.is_lost(held):
-        raise LeaseLost(f"step {held.step!r} ran on after its lease was lost")
     if held.kind is Kind.UNDO:
         refusal = undo_refused(result)
         if refusal is not None:

@@ -88,10 +88,6 @@ class LeaseKeeper:
             self._warned.discard(held.nonce)
             self._overdue.discard(held.nonce)
 
-    def is_lost(self, held: Assignment) -> bool:
-        """Whether the lease was refused renewal."""
-        return held.nonce in self._lost
-
     def note(self, held: Assignment, field: str, value: Any) -> bool:
         """Store progress or a checkpoint now, renewing the lease; False if it is lost."""
         notes = {held.nonce: {f"{field}:{held.step}": json.dumps(value)}}
