@@ -71,10 +71,9 @@ class Catalog:
         }
         fleet = self._shard.catalog("fleet")
         yield from ask(Plain(("HSET", fleet, hostname, json.dumps(about)), int))
-        for workflow in workflows:
-            text = workflow.canonical()
-            key = self._shard.catalog("workflows")
-            yield from ask(Plain(("HSET", key, workflow.name, text), int))
+        pairs = [text for each in workflows for text in (each.name, each.canonical())]
+        if pairs:
+            yield from ask(Plain(("HSET", self._shard.catalog("workflows"), *pairs), int))
 
     def withdraw(self, hostname: str) -> Flow[None]:
         """This process is stopping."""
