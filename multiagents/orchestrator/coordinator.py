@@ -25,7 +25,7 @@ from multiagents.core.entries import Claimed, Entry, Failed, Report, Started
 from multiagents.core.exceptions import UnknownSaga
 from multiagents.core.ports import Assignment, Directory
 from multiagents.core.settings import Settings
-from multiagents.core.states import ENDED, Kind, SagaState
+from multiagents.core.states import Kind, SagaState
 from multiagents.orchestrator.cache import SagaCache, Snapshot
 from multiagents.orchestrator.claims import Claims, Continuation
 from multiagents.orchestrator.decide import Decision, fold
@@ -33,6 +33,7 @@ from multiagents.orchestrator.dispatch import Dispatcher
 from multiagents.orchestrator.planning import index_keys, plan_of
 from multiagents.orchestrator.saga import Saga, decode_saga, new_saga
 from multiagents.orchestrator.workflow import Workflow, from_canonical
+from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Call, Flow, ask
 from multiagents.storage.keys import SagaKeys
@@ -126,8 +127,21 @@ class Coordinator:
     def _join(self, keys: SagaKeys) -> Flow[None]:
         """A second start of a saga that has ended gets its outcome at once."""
         saga, workflow = yield from self.current(keys.id)
-        if saga.state in ENDED:
-            yield from self.dispatcher.deliver(keys, workflow, saga)
+        if saga.delivered:
+            yield from self.deliver_again(keys, workflow)
+
+    def deliver_again(self, keys: SagaKeys, workflow: Workflow) -> Flow[None]:
+        """Tell who waits of the first end: what an operator did after it is not delivered."""
+        log = yield from ask(store.log(keys))
+        data = yield from ask(store.data(keys))
+        if not log:
+            return
+        saga = _blank(workflow, keys.id, log[0][1].at_ms, data)
+        for _, entry in log:
+            saga = fold(workflow, saga, (entry,)).saga
+            if saga.delivered:
+                yield from self.dispatcher.deliver(keys, workflow, saga)
+                return
 
     # ---- what happens to a saga ----
 
@@ -170,9 +184,10 @@ class Coordinator:
             turn = self._decide(base.saga, self._workflows[base.saga.version], (entry,), "", go_on)
             call = store.advance(keys, turn.plan, known=_known(base), entry=entry, result=result)
             reply = yield from ask(call)
-            if isinstance(reply, Committed):
-                return (yield from self._committed(keys, turn, reply, go_on))
-            view: View | str = reply
+            done = _own(turn, reply)
+            if isinstance(done, Committed):
+                return (yield from self._committed(keys, turn, done, go_on))
+            view: View | str = done
         else:
             view = yield from ask(store.report(keys, entry, result=result, known=_known(base)))
         return (yield from self._drive(keys, view, base, go_on))
@@ -276,9 +291,10 @@ class Coordinator:
             turn = self._decide(saga, workflow, view.entries, view.last, go_on)
             base = Snapshot(view.version, view.cursor, saga)
             reply = yield from ask(store.commit(keys, _known(base), turn.plan))
-            if isinstance(reply, Committed):
-                return (yield from self._committed(keys, turn, reply, go_on))
-            view = reply
+            done = _own(turn, reply)
+            if isinstance(done, Committed):
+                return (yield from self._committed(keys, turn, done, go_on))
+            view = done
         return None
 
     def _committed(
@@ -327,13 +343,13 @@ class Coordinator:
             if base is None:
                 raise AssertionError("the store left out a state that we do not have")
             workflow = self._workflows[base.saga.version]
-            saga = fold(workflow, base.saga, view.passed).saga
+            saga = base.saga
         else:
             workflow = yield from self.workflow(keys, view.definition)
             saga = read_saga(keys.id, workflow, view)
         if view.values is not None:
             saga = replace(saga, values=view.values)
-        return saga, workflow
+        return fold(workflow, saga, view.passed).saga, workflow
 
     def _decide(
         self,
@@ -372,6 +388,13 @@ def read_saga(saga_id: str, workflow: Workflow, view: View) -> Saga:
     )
 
 
+def _own(turn: _Turn, reply: Committed | View | str) -> Committed | View | str:
+    """A view that shows our own version: the commit was sent twice, and the first one stands."""
+    if isinstance(reply, View) and reply.version == turn.plan.version:
+        return Committed(bool(reply.entries), reply.cursor)
+    return reply
+
+
 def _known(base: Snapshot | None) -> tuple[str, str]:
     return (base.version, base.cursor) if base else ("", "")
 
@@ -386,4 +409,9 @@ def _blank(workflow: Workflow, saga_id: str, now_ms: int, data: dict[str, str]) 
     )
     if not workflow.has_conditions:
         return blank
-    return replace(blank, values={"input": json.loads(data["input"]), "results": {}})
+    results = {
+        name: json.loads(data[result])
+        for name in workflow.by_name
+        if (result := k.result_field(Kind.RUN, name)) in data
+    }
+    return replace(blank, values={"input": json.loads(data["input"]), "results": results})

@@ -17,7 +17,7 @@ from multiagents.core.clock import Clock
 from multiagents.core.entries import Failed, Failure
 from multiagents.core.ports import Assignment, Directory
 from multiagents.core.settings import Settings
-from multiagents.core.states import Kind, Outcome, StepState
+from multiagents.core.states import ENDED, Kind, Outcome, StepState
 from multiagents.orchestrator import outbox
 from multiagents.orchestrator.claims import Claims
 from multiagents.orchestrator.conditions import ConditionError, compute
@@ -54,7 +54,8 @@ class Dispatcher:
         names = [name for name in plan.outbox if name not in plan.withdrawals]
         if k.OUTBOX_END in names:
             names.remove(k.OUTBOX_END)
-            yield from self.deliver(keys, workflow, saga)
+            if saga.state in ENDED:  # else it was reopened at once, and a sweep finds its first end
+                yield from self.deliver(keys, workflow, saga)
         return (yield from self.dispatch(keys, workflow, dict.fromkeys(names, 0)))
 
     def dispatch(

@@ -94,19 +94,18 @@ class Sweeper:
         if isinstance(view, View) and view.entries:
             yield from self._coordinator.coordinate(saga_id)
         elif view == store.GONE:
-            yield from ask(store.drop(keys.shard, item.member))
+            yield from ask(store.drop(keys.shard, item))
 
     def _send_again(self, saga_id: str, name: str, item: Guard) -> Flow[None]:
         keys = self._coordinator.keys(saga_id)
         value = (yield from ask(store.work(keys))).get(name)
         view = yield from ask(store.load(keys))
         if value is None or not isinstance(view, View) or view.definition is None:
-            yield from ask(store.drop(keys.shard, item.member))
+            yield from ask(store.drop(keys.shard, item))
             return
         workflow = yield from self._coordinator.workflow(keys, view.definition)
         if name == k.OUTBOX_END:
-            saga = (yield from self._coordinator.current(saga_id))[0]
-            yield from self._coordinator.dispatcher.deliver(keys, workflow, saga)
+            yield from self._coordinator.deliver_again(keys, workflow)
             return
         sent_ms, sends = outbox.parse_outbox_value(value)
         kind, step, attempt = k.parse_outbox_field(name)
@@ -152,12 +151,17 @@ class Sweeper:
         keys = self._coordinator.keys(saga_id)
         view = yield from ask(store.load(keys))
         if not isinstance(view, View) or view.definition is None:
-            yield from ask(store.drop(keys.shard, item.member))
+            yield from ask(store.drop(keys.shard, item))
             return
         saga, workflow = yield from self._coordinator.current(saga_id)
-        over = saga.ended_at + self._settings.retention_ms <= self._clock_ms()
-        if saga.state not in ENDED or has_dead_letters(saga) or view.entries or not over:
-            yield from ask(store.drop(keys.shard, item.member))
+        if saga.state not in ENDED or has_dead_letters(saga):
+            yield from ask(store.drop(keys.shard, item))
+            return
+        # It may have ended by a faster clock than this one, or again: then it is not over yet.
+        over_ms = saga.ended_at + self._settings.retention_ms
+        if view.entries or over_ms > self._clock_ms():
+            later_ms = max(over_ms, int(float(item.token)))
+            yield from ask(store.drop(keys.shard, item, later_ms=later_ms))
             return
         tags = (yield from self._coordinator.meta(keys)).get("tags", [])
         indexes = index_keys(keys, workflow.name, tags)

@@ -383,9 +383,10 @@ def purge(saga: SagaKeys, version: str, indexes: Sequence[str]) -> Call[int]:
     return Call("purge", (*saga.all, *indexes), args, int)
 
 
-def drop(shard: Shard, member: str) -> Plain[int]:
-    """Forget a due member whose saga is gone."""
-    return Plain(("ZREM", shard.due, member), int)
+def drop(shard: Shard, item: Guard, *, later_ms: int | None = None) -> Call[int]:
+    """Forget a due member, or put it off, unless it has become due anew since it was found."""
+    later: Arg = "" if later_ms is None else later_ms
+    return Call("drop", (shard.due,), (item.member, item.token, later), int)
 
 
 def _hash(reply: Any) -> dict[str, str]:

@@ -27,7 +27,10 @@ else
   clean = false
 end
 if not (clean and current) then
-  redis.call("ZADD", DUE, "LT", ARGV[3], "d|" .. ARGV[1])
+  -- Sent again after a lost reply, nothing may be pending: then nothing would make it clean.
+  if redis.call("HGET", SAGA, "c") ~= redis.call("HGET", SAGA, "l") then
+    redis.call("ZADD", DUE, "LT", ARGV[3], "d|" .. ARGV[1])
+  end
   return load(ARGV[2], ARGV[11])
 end
 ARGV[13] = redis.call("HGET", SAGA, "l")

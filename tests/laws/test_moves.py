@@ -1,0 +1,215 @@
+"""What did the simulator find in the coordinator, the sweeper and the scripts?
+
+The shortest history for each, over a real server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from multiagents.core.clock import FakeClock
+from multiagents.core.entries import Asked, Failed, Failure, Lost, Succeeded
+from multiagents.core.policies import RetryPolicy
+from multiagents.core.ports import Assignment, WorkerInfo
+from multiagents.core.settings import Settings
+from multiagents.core.states import Command, Kind, SagaState
+from multiagents.orchestrator.catalog import Catalog
+from multiagents.orchestrator.claims import Continuation
+from multiagents.orchestrator.coordinator import Coordinator
+from multiagents.orchestrator.outbox import Deliverance, Message, Publish
+from multiagents.orchestrator.sweeper import Backlog, QueueHead, Sweeper
+from multiagents.orchestrator.workflow import Step, Workflow
+from multiagents.storage import sagas as store
+from multiagents.storage.calls import Call
+from multiagents.storage.client import Edge
+from multiagents.storage.keys import SagaKeys, Shard, due_dirty, due_purge
+
+SAGA = "saga"
+SHARD = Shard(0)
+KEYS = SagaKeys(SAGA)
+
+
+class Bench:
+    """One process over one server; what it sends and delivers is noted."""
+
+    def __init__(self, url: str) -> None:
+        self.clock = FakeClock()
+        self.settings = Settings(redis_url=url, retention_s=100)
+        self.sent: list[Message] = []
+        self.ends: list[str] = []
+        self.delivers = True
+        self.twice = ""
+        self.edge = _Repeating(url, self)
+        catalog = Catalog(self.clock)
+        for name in ("a", "undo"):
+            catalog.add_local(WorkerInfo(name))
+        self.coordinator = Coordinator(settings=self.settings, clock=self.clock, directory=catalog)
+
+    def perform(self, effect: Any) -> Any:
+        match effect:
+            case Publish(messages):
+                self.sent.extend(messages)
+                return True
+            case Deliverance():
+                if self.delivers:
+                    self.ends.append(effect.state)
+                return self.delivers
+            case QueueHead():
+                return Backlog(0)
+        raise TypeError(effect)
+
+    def start(self, *steps: Step) -> None:
+        data = {"input": "{}", "meta": "{}"}
+        workflow = Workflow(name="w", steps=steps)
+        flow = self.coordinator.start(workflow, saga_id=SAGA, waiting=(SAGA, ""), data=data)
+        self.edge.run(flow)
+
+    def claim(self) -> Assignment:
+        sent = self.sent.pop(0)
+        flow = self.coordinator.claim(
+            SAGA, sent.kind, sent.step, sent.attempt, delivery="d", queue="io"
+        )
+        held = self.edge.run(flow)
+        assert held is not None
+        return held
+
+    def succeed(self, held: Assignment) -> Assignment | None:
+        row = (held.kind, held.step, held.attempt, held.nonce)
+        entry = Succeeded(self.clock.now_ms(), *row)
+        go_on = Continuation("io", "d", held, "{}")
+        return self.edge.run(self.coordinator.report(SAGA, entry, result="{}", go_on=go_on))
+
+    def fail(self, held: Assignment) -> None:
+        row = (held.kind, held.step, held.attempt, held.nonce)
+        entry = Failed(self.clock.now_ms(), *row, Failure("E", "e"), retryable=False)
+        self.edge.run(self.coordinator.report(SAGA, entry))
+
+    def ask(self, command: Command) -> None:
+        entry = Asked(self.clock.now_ms(), command, f"{command}")
+        self.edge.run(self.coordinator.append(SAGA, entry))
+
+    def sweep(self) -> None:
+        sweeper = Sweeper(
+            self.coordinator, nobody_knows=lambda name: False, clock_ms=self.clock.now_ms
+        )
+        for item in self.edge.run(sweeper.due(SHARD)):
+            self.edge.run(sweeper.handle(item))
+
+    def due(self) -> list[str]:
+        return [member.decode() for member in self.edge.client.zrange(SHARD.due, 0, -1)]
+
+
+class _Repeating(Edge):
+    """Sends calls of the script ``bench.twice`` two times: the first reply was lost."""
+
+    def __init__(self, url: str, bench: Bench) -> None:
+        super().__init__(url, perform=bench.perform)
+        self._bench = bench
+
+    def execute(self, effect: Any) -> Any:
+        if isinstance(effect, Call) and effect.script == self._bench.twice:
+            super().execute(effect)
+        return super().execute(effect)
+
+
+@pytest.fixture
+def bench(redis_url: str) -> Iterator[Bench]:
+    found = Bench(redis_url)
+    yield found
+    found.edge.close()
+
+
+def _chain(count: int, **options: Any) -> list[Step]:
+    return [
+        Step(name=f"s{n}", worker="a", depends_on=(f"s{n - 1}",) if n else (), **options)
+        for n in range(count)
+    ]
+
+
+def test_a_report_sent_twice_leaves_no_saga_dirty(bench: Bench) -> None:
+    """The last report is decided in one trip; its reply is lost and it is sent again (E1)."""
+    bench.start(*_chain(2))
+    held = bench.succeed(bench.claim())
+    assert held is not None
+    bench.twice = "advance"
+    bench.succeed(held)
+    assert due_dirty(SAGA) not in bench.due()
+
+
+@pytest.mark.parametrize("script", ["advance", "commit"])
+def test_a_commit_sent_twice_is_recognised(bench: Bench, script: str) -> None:
+    """The process goes on with the step that it has claimed, and sends what it has decided."""
+    bench.start(*_chain(3))
+    bench.twice = script
+    held: Assignment | None = bench.claim()
+    for name in ("s1", "s2"):
+        assert held is not None
+        held = bench.succeed(held)
+        assert held is not None
+        assert held.step == name
+    assert held is not None
+    bench.succeed(held)
+    assert bench.ends == [SagaState.COMPLETED]
+
+
+def test_the_first_end_is_what_is_delivered(bench: Bench) -> None:
+    """Nobody could be told before the saga was rolled back (rule 14)."""
+    bench.delivers = False
+    bench.start(*_chain(1, compensation="undo"))
+    bench.succeed(bench.claim())
+    bench.ask(Command.ROLLBACK)
+    bench.delivers = True
+    bench.clock.advance(3)
+    bench.sweep()
+    assert bench.ends == [SagaState.COMPLETED]
+
+
+def test_a_second_start_learns_the_outcome_of_a_saga_that_was_reopened(bench: Bench) -> None:
+    """It gets the first end like everybody else, not none (rules 12 and 14)."""
+    steps = _chain(1, compensation="undo")
+    bench.start(*steps)
+    bench.succeed(bench.claim())
+    bench.ask(Command.ROLLBACK)
+    bench.start(*steps)
+    assert bench.ends == [SagaState.COMPLETED] * 2
+
+
+def test_retention_ends_by_any_clock(bench: Bench) -> None:
+    """A sweeper whose clock is behind waits a little longer, and then removes the saga (E16)."""
+    bench.start(*_chain(1))
+    bench.succeed(bench.claim())
+    ended_ms = bench.clock.now_ms()
+    due_ms = ended_ms + bench.settings.retention_ms - 2000
+    bench.edge.client.zadd(SHARD.due, {due_purge(SAGA): due_ms})
+    bench.clock.advance(99)
+    bench.sweep()
+    assert bench.due() == [due_purge(SAGA)]
+    bench.clock.advance(2)
+    bench.sweep()
+    assert bench.edge.client.keys(f"*:{SAGA}") == []
+
+
+def test_a_slow_sweep_forgets_nothing_that_is_due_anew(bench: Bench) -> None:
+    """What it found has been taken out, and put in again, before it forgets it (E2)."""
+    bench.edge.client.zadd(SHARD.due, {"o|x|o:run:a:1": 5})
+    (item,) = bench.edge.execute(store.sweep(SHARD, 10, limit=9, lease_ms=1000))
+    bench.edge.client.zadd(SHARD.due, {"o|x|o:run:a:1": 99})
+    assert bench.edge.execute(store.drop(SHARD, item)) == 0
+    assert bench.due() == ["o|x|o:run:a:1"]
+
+
+def test_a_lost_and_late_success_reopens_what_has_ended(bench: Bench) -> None:
+    """A zombie's success after the undo is undone again (E6)."""
+    bench.start(*_chain(1, compensation="undo", retry=RetryPolicy(max_attempts=1)))
+    zombie = bench.claim()
+    now_ms = bench.clock.now_ms()
+    lost = Lost(now_ms, Kind.RUN, zombie.step, zombie.attempt, zombie.nonce)
+    bench.edge.run(bench.coordinator.append(SAGA, lost))
+    bench.succeed(bench.claim())
+    again = bench.succeed(zombie)
+    assert again is not None
+    assert (again.kind, again.attempt) == (Kind.UNDO, 2)
+    assert again.idempotency_key.endswith(":undo:1")
