@@ -25,7 +25,9 @@ RESULT = {"ok": True}
 def random_workflow(rng: Random, *, name: str = "law", conditions: bool = True) -> Workflow:
     """A sound workflow; ``conditions=False`` leaves out ``when``."""
     names = [f"s{index}" for index in range(rng.randint(1, MOST_STEPS))]
-    before = {step: _dependencies(rng, names[:index]) for index, step in enumerate(names)}
+    chain = rng.random() < 0.4
+    # By workers of one queue, so that a process goes on with the next step itself.
+    before = {step: _dependencies(rng, names[:index], chain) for index, step in enumerate(names)}
     pivot = rng.choice(names) if rng.random() < 0.25 else None
     if pivot:
         _join_at(names, before, pivot)
@@ -33,7 +35,7 @@ def random_workflow(rng: Random, *, name: str = "law", conditions: bool = True) 
     steps = [
         Step(
             name=step,
-            worker=rng.choice(WORKERS),
+            worker=rng.choice(WORKERS[:2] if chain else WORKERS),
             depends_on=before[step],
             when=_condition(rng, before[step]) if conditions else None,
             retry=_policy(rng),
@@ -50,7 +52,9 @@ def random_workflow(rng: Random, *, name: str = "law", conditions: bool = True) 
     )
 
 
-def _dependencies(rng: Random, earlier: list[str]) -> tuple[str, ...]:
+def _dependencies(rng: Random, earlier: list[str], chain: bool) -> tuple[str, ...]:
+    if chain:
+        return tuple(earlier[-1:])
     if not earlier or rng.random() < 0.15:
         return ()
     chosen = rng.sample(earlier, min(len(earlier), rng.choice((1, 1, 1, 2, 3))))
