@@ -151,3 +151,4 @@ _two("kp_late", "kp_do", "kp_gate", timeout_s=1.5)
 WorkflowBuilder("kp_once").add_step(
     "one", "kp_gate", compensation="kp_undo", retry=ONE_TRY
 ).build().register()
+_two("kp_paced", "kp_gate", "kp_do")
