@@ -14,6 +14,9 @@ import redis
 from multiagents.storage.server import EmbeddedServer
 
 
+pytest_plugins = ["tests.support.llm_provider"]
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
     """The session's server; stopped at the end."""

@@ -28,7 +28,6 @@ from multiagents.worker_sdk.lm_errors import translated
 from multiagents.worker_sdk.run import cancel, classify, execute
 from tests.support.llm import run, worker_of
 
-pytest_plugins = ["tests.support.llm_provider"]
 
 
 def look(page: int) -> str:

@@ -8,7 +8,6 @@ from multiagents.core.settings import get_settings
 from multiagents.testing.provider import StubProvider
 from tests.support.llm import run, worker_of
 
-pytest_plugins = ["tests.support.llm_provider"]
 
 
 def test_model_settings_reach_the_provider(provider: StubProvider) -> None:

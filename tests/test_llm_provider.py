@@ -16,7 +16,6 @@ import pytest
 from multiagents.testing.provider import StubProvider
 from tests.support.llm import run, worker_of
 
-pytest_plugins = ["tests.support.llm_provider"]
 
 FORKED = """
 import os, sys

@@ -14,8 +14,6 @@ import pytest
 from multiagents.bootstrap import runtime_at
 from multiagents.core.settings import get_settings
 
-pytest_plugins = ["tests.support.llm_provider"]
-
 
 @pytest.fixture(autouse=True)
 def running_redis(
