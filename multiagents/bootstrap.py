@@ -21,8 +21,8 @@ from celery import Celery, bootsteps, signals
 from multiagents.celery_app import make_app
 from multiagents.core.clock import Clock, SystemClock
 from multiagents.core.entries import Failure
-from multiagents.core.exceptions import NoServer
-from multiagents.core.names import COORDINATOR_QUEUE, DEFAULT_QUEUES, HEADER
+from multiagents.core.exceptions import InvalidInput, NoServer
+from multiagents.core.names import COORDINATOR_QUEUE, DEFAULT_QUEUES, HEADER, QUEUE_LLM
 from multiagents.core.ports import Assignment, Verdict
 from multiagents.core.settings import Settings, get_settings
 from multiagents.core.states import Kind
@@ -34,6 +34,7 @@ from multiagents.event_bus.transport import NAME as TRANSPORT
 from multiagents.orchestrator import facade, registry
 from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.definitions import load_folder
+from multiagents.orchestrator.engine import StoreEngine
 from multiagents.orchestrator.facade import Orchestrator as Orchestrator
 from multiagents.orchestrator.host import Host
 from multiagents.orchestrator.service import OPERATIONS, SagaService
@@ -44,6 +45,7 @@ from multiagents.storage.client import MAIN_TIMEOUT_S, UNREACHABLE, Edge
 from multiagents.worker_sdk import breaker, manager, run
 from multiagents.worker_sdk import registry as workers
 from multiagents.worker_sdk.attempt import perform, verdict_of
+from multiagents.worker_sdk.dspy_worker import DSPyWorker
 from multiagents.worker_sdk.leases import LeaseKeeper
 from multiagents.worker_sdk.manager import WorkerManager as WorkerManager
 from multiagents.worker_sdk.registry import Worker
@@ -81,6 +83,7 @@ class Runtime:
         self.eager = EagerRunner(app, settings, self.catalog, check_input)
         self.start_saga = install(app, self._hooks())
         self.stopping = threading.Event()
+        self._main_edge = self._edge_of_main()
         self._process: tuple[int, Process] | None = None
         self._narrators: WeakValueDictionary[int, Narrator] = WeakValueDictionary()
         workers.on_register(self.add_worker)
@@ -89,10 +92,22 @@ class Runtime:
                 registry.register(workflow)
 
     def call(self, operation: str, *args: Any, **kwargs: Any) -> Any:
-        """Run one of the operations on sagas; in eager mode, with all that follows from it."""
+        """Run one of the operations on sagas; in eager mode, with all that follows from it.
+
+        Raises NoServer if Redis does not answer.
+        """
         if self.app.conf.task_always_eager:
             return self.eager.call(operation, *args, **kwargs)
-        return self.host.call(operation, *args, **kwargs)
+        try:
+            return self.host.call(operation, *args, **kwargs)
+        except UNREACHABLE as error:
+            raise self._no_server(error) from error
+
+    def _no_server(self, error: Exception) -> NoServer:
+        return NoServer(
+            f"no Redis answers at {shown_url(self.settings.redis_url)}"
+            f" ({type(error).__name__}); start one, or set MULTIAGENTS_REDIS_URL"
+        )
 
     # ---- workers ----
 
@@ -163,10 +178,7 @@ class Runtime:
         try:
             self.edge.correct(self.clock)
         except UNREACHABLE as error:
-            raise NoServer(
-                f"no Redis answers at {shown_url(self.settings.redis_url)}"
-                f" ({type(error).__name__}); start one, or set MULTIAGENTS_REDIS_URL"
-            ) from error
+            raise self._no_server(error) from error
         breaker.connect(self.edge.execute, self.clock)
 
     def queues_for(self, chosen: Iterable[Worker]) -> set[str]:
@@ -210,7 +222,7 @@ class Runtime:
         )
 
     def _start(self, workflow: Any, input: Any, **options: Any) -> str:  # noqa: A002
-        saga_id: str = self.host.call("start", workflow, input, **options)
+        saga_id: str = self.call("start", workflow, input, **options)
         return saga_id
 
     def _plain_ended(self, saga_id: str, task_id: str, result: Any) -> None:
@@ -220,24 +232,26 @@ class Runtime:
 
     def _failed(self, saga_id: str, delivery: str, error: BaseException | None) -> None:
         if error is not None and not isinstance(error, LOST):
-            if report_failure(self.process(), error):
-                return
-            verdict, decide = verdict_of(error, Kind.RUN), True
-        else:
-            what = type(error).__name__ if error is not None else "TaskFailed"
-            verdict, decide = Verdict(Failure(what, str(error or "failed elsewhere"))), False
-        self.host.engine.fail_delivery(saga_id, delivery, verdict, decide=decide)
+            if not report_failure(self.process(), error):
+                verdict = verdict_of(error, Kind.RUN)
+                self.host.engine.fail_delivery(saga_id, delivery, verdict, decide=True)
+            return
+        what = type(error).__name__ if error is not None else "TaskFailed"
+        verdict = Verdict(Failure(what, str(error or "failed elsewhere")))
+        engine = StoreEngine(self.host.coordinator, self._main_edge, self.clock)
+        engine.fail_delivery(saga_id, delivery, verdict, decide=False)
+
+    def _edge_of_main(self) -> Edge:
+        """For a worker's main process: it gives up soon and never tries again (E20)."""
+        return Edge(
+            self.settings.redis_url, perform=self.courier, timeout_s=MAIN_TIMEOUT_S, retries=0
+        )
 
     # ---- the sweeper ----
 
     def sweeper_thread(self, hostname: str, queues: Callable[[], list[str]]) -> SweeperThread:
         """The thread for a worker's main process; it talks to Redis on a connection of its own."""
-        edge = Edge(
-            self.settings.redis_url,
-            perform=self.courier,
-            timeout_s=MAIN_TIMEOUT_S,
-            retries=0,
-        )
+        edge = self._edge_of_main()
 
         def announce() -> Any:
             yield from self.catalog.publish(hostname, queues(), registry.registered().values())
@@ -258,6 +272,8 @@ def _make_step(runtime: Runtime) -> type:
             self.thread: SweeperThread | None = None
             if runtime.app is app:
                 _skip_ack_emulation(parent.app)
+            if QUEUE_LLM in parent.app.amqp.queues.consume_from:
+                _load_language_models()
             # Before the pool forks: its children claim in this worker's name.
             runtime.host.coordinator.claims.hostname = parent.hostname
 
@@ -274,6 +290,19 @@ def _make_step(runtime: Runtime) -> type:
                 self.thread = None
 
     return EngineStep
+
+
+def _load_language_models() -> None:
+    """Import what LLM workers need before the pool forks: its children share the memory.
+
+    A signature that cannot be read shows here, and again in the step that needs it.
+    """
+    for worker in workers.workers().values():
+        if isinstance(worker, DSPyWorker):
+            try:
+                worker.check()
+            except InvalidInput as error:
+                log.error("this worker cannot run", worker=worker.name, error=str(error))
 
 
 def _skip_ack_emulation(app: Celery) -> None:

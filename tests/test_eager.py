@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from celery import Celery
 
 from multiagents import (
     NonRetryableError,
@@ -11,11 +12,14 @@ from multiagents import (
     UnknownWorkflow,
     WorkflowBuilder,
     app,
+    attach,
     sagas,
     start_saga,
     task,
     worker,
 )
+from multiagents.core.exceptions import NoServer
+from multiagents.core.settings import Settings
 from tests.support import basic_workers  # noqa: F401 - registers "echo" and others
 
 RUNS: list[str] = []
@@ -165,3 +169,12 @@ def test_history_tells_what_happened(saga_lab):
         ("undo_succeeded", "one"),
         ("saga_compensated", None),
     ]
+
+
+def test_a_server_that_is_away_is_one_clear_error():
+    """Without a server a start says which one it tried, and what to do."""
+    away = Celery("away", broker="redis://127.0.0.1:1/0", set_as_current=False)
+    runtime = attach(away, Settings(redis_url="redis://:secret@127.0.0.1:1/0"))
+    with pytest.raises(NoServer, match=r"no Redis answers at .*127\.0\.0\.1:1/0") as caught:
+        runtime.start_saga.delay("echoes", {})
+    assert "secret" not in str(caught.value)
