@@ -63,6 +63,7 @@ class Coordinator:
         clock: Clock,
         directory: Directory,
         nonce: Callable[[], str] = ids.nonce,
+        wide: int = WIDE,
     ) -> None:
         self.settings = settings
         self.clock = clock
@@ -71,6 +72,7 @@ class Coordinator:
         self.observers: list[Callable[[str, SagaState], None]] = []
         """Told of each state that a commit made here brings about; they must not block or raise."""
         self._nonce = nonce
+        self._wide = wide
         self._workflows: dict[str, Workflow] = {}
         self._cache = SagaCache()
 
@@ -112,7 +114,7 @@ class Coordinator:
                         waiting=waiting,
                         definition=(workflow.version, text),
                         reads_values=workflow.has_conditions,
-                        wide=len(workflow.steps) > WIDE,
+                        wide=len(workflow.steps) > self._wide,
                         data=data,
                         indexes=index_keys(keys, workflow.name, (*workflow.tags, *tags)),
                     )

@@ -198,8 +198,8 @@ class _Turn:
         claim = (entry.kind.value, entry.attempt, entry.nonce)
         if run is None:
             self._call_for_attention(f"report for unknown step {entry.step!r}")
-        elif claim in run.lost and isinstance(entry, Lost):
-            return  # noted already; the attempt may still report
+        elif claim in run.lost and _may_still_report(entry):
+            return  # noted already
         elif claim in run.lost:
             self._step(entry.step, lost=tuple(item for item in run.lost if item != claim))
             self._on_late(entry)
@@ -774,6 +774,11 @@ def _is_dispatched(run: StepRun, kind: Kind, attempt: int) -> bool:
         else run.undo_state is UndoState.DISPATCHED
     )
     return busy and run.of(kind).attempt == attempt
+
+
+def _may_still_report(entry: Report) -> bool:
+    """Whether an attempt was only given up: what became of it is not known yet."""
+    return isinstance(entry, Lost) or (isinstance(entry, Failed) and entry.running)
 
 
 def _is_running(run: StepRun, kind: Kind) -> bool:

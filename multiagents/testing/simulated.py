@@ -46,8 +46,6 @@ WORKERS = (
 )
 
 Life = Generator[Any, Any, None]
-Lost = UNREACHABLE[0]
-"""Raised into a flow when the server cannot be reached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +145,8 @@ class World:
     settings: Settings
     now_ms: int = 1_700_000_000_000
     faults: Faults = field(default_factory=Faults)
+    wide: int = 20
+    """Sagas with more steps are caught up with by their log."""
     skill: float = 0.8
     """How often a worker succeeds."""
     seen: Counter[str] = field(default_factory=Counter)
@@ -213,7 +213,11 @@ class Process:
         for info in WORKERS:
             catalog.add_local(info)
         self.coordinator = make_coordinator(
-            settings=world.settings, clock=self.clock, directory=catalog, nonce=world.nonce
+            settings=world.settings,
+            clock=self.clock,
+            directory=catalog,
+            nonce=world.nonce,
+            wide=world.wide,
         )
         sweeper = make_sweeper(
             self.coordinator, nobody_knows=self._nobody_knows, clock_ms=self.clock.now_ms
@@ -273,6 +277,11 @@ class Process:
             yield Sleep(rng.choice((0, 0, 50, 500, 3000, 9000)))
             if held.nonce in self._cancelled and rng.random() < 0.5:
                 return None
+            if self._overruns(held):
+                row = (held.kind, held.step, held.attempt, held.nonce)
+                error = Failure("StepTimeout", "overrun")
+                given_up = Failed(self.clock.now_ms(), *row, error, running=True)
+                yield from self._report(held, given_up, queue, "")
             entry = self._outcome(held)
             if isinstance(entry, Succeeded) or (
                 rng.random() < 0.5 and entry.outcome != "failed_clean"
@@ -283,6 +292,11 @@ class Process:
             return (yield from self._report(held, entry, queue, delivery))
         finally:
             self.held.pop(held.nonce, None)
+
+    def _overruns(self, held: Assignment) -> bool:
+        """Whether its process gives it up for overrunning its time-out, and cannot stop it."""
+        late = 0 < held.deadline_ms < self.clock.now_ms()
+        return late and self.world.rng.random() < 0.5
 
     def _outcome(self, held: Assignment) -> Succeeded | Failed:
         rng, calm = self.world.rng, self.world.faults == NO_FAULTS
@@ -303,7 +317,8 @@ class Process:
         """As a worker does: again while the server is away, until it gives up."""
         rng = self.world.rng
         result = RESULT_TEXT if isinstance(entry, Succeeded) else None
-        go_on = Continuation(queue, delivery, held, result) if rng.random() < 0.8 else None
+        goes_on = bool(delivery) and rng.random() < 0.8
+        go_on = Continuation(queue, delivery, held, result) if goes_on else None
         while True:
             try:
                 if rng.random() < 0.1:

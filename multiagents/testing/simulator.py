@@ -101,6 +101,7 @@ class History:
         settings = Settings(redis_url=edge.url, lease_s=LEASE_S, retention_s=RETENTION_S)
         self.edge, self.rng, self.calls = edge, rng, 0
         self.world = World(rng, settings, faults=faults, skill=rng.choice((0.7, 0.9, 1.0)))
+        self.world.wide = rng.choice((0, 2, 20))
         self.broker = Broker(rng, self.world.seen)
         self.broker.faults = faults
 

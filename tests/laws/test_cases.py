@@ -114,6 +114,15 @@ def test_a_loss_told_twice_still_leaves_room_for_the_late_report() -> None:
     assert again.saga == story.saga
 
 
+def test_an_overrun_told_after_the_loss_still_leaves_room_for_the_late_report() -> None:
+    """Given up twice, by its lease and by its own process, the attempt still runs (E6)."""
+    story = _story(_step("a", retry=ONCE)).claim(RUN, "a").lose(RUN, "a")
+    row = (RUN, "a", 1, story.run("a").work.nonce)
+    story.claim(UNDO, "a").succeed(UNDO, "a")
+    story.tell(Failed(story.now_ms, *row, BOOM, running=True)).succeed(RUN, "a", 1)
+    assert story.commands == [Dispatch(UNDO, "a", 2)]
+
+
 def test_a_late_success_does_not_hide_the_attempt_under_way() -> None:
     """Undo waits for the second attempt of a step whose first has reported late (rule 4, E7)."""
     story = _story(_step("a"), _step("b", retry=ONCE))

@@ -180,7 +180,8 @@ class World:
 
     def _acts(self, holder: Holder) -> list[Callable[[Holder], None]]:
         silence = self._die if holder.lost else self._report_lost
-        return [self._succeed, self._succeed, self._fail, self._act, silence]
+        often = self._overrun if self.rng.random() < 0.2 else self._act
+        return [self._succeed, self._succeed, self._fail, often, silence]
 
     def _claim(self, what: tuple[Kind, str, int]) -> None:
         self.outbox.remove(what)
@@ -217,6 +218,12 @@ class World:
     def _report_lost(self, holder: Holder) -> None:
         holder.lost = True
         self.append(Lost(self.now_ms, holder.kind, holder.step, holder.attempt, holder.nonce))
+
+    def _overrun(self, holder: Holder) -> None:
+        """Given up where it runs, though it cannot be stopped."""
+        holder.lost = True
+        row = (holder.kind, holder.step, holder.attempt, holder.nonce)
+        self.append(Failed(self.now_ms, *row, BOOM, running=True))
 
     def _die(self, holder: Holder) -> None:
         self.holders.remove(holder)
