@@ -13,7 +13,6 @@ import redis
 
 from multiagents.storage.server import EmbeddedServer
 
-
 pytest_plugins = ["tests.support.llm_provider"]
 
 

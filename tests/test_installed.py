@@ -32,7 +32,10 @@ def shout(context):
 
 WorkflowBuilder("hello").add_step("greet", "greet").add_step("shout", "shout").build().register()
 """
-CLIENT = "from multiagents import start_saga; print(start_saga.delay('hello', {'name': 'you'}).get(timeout=30))"
+CLIENT = """
+from multiagents import start_saga
+print(start_saga.delay('hello', {'name': 'you'}).get(timeout=30))
+"""
 
 
 @pytest.fixture(scope="module")

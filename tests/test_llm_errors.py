@@ -29,7 +29,6 @@ from multiagents.worker_sdk.run import cancel, classify, execute
 from tests.support.llm import run, worker_of
 
 
-
 def look(page: int) -> str:
     """Look at a page."""
     return f"page {page}"

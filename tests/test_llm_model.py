@@ -9,7 +9,6 @@ from multiagents.testing.provider import StubProvider
 from tests.support.llm import run, worker_of
 
 
-
 def test_model_settings_reach_the_provider(provider: StubProvider) -> None:
     """What is not ours goes to the model, as DSPy names it."""
     run(worker_of(lm_settings={"temperature": 0.25, "max_tokens": 77}), text="x")

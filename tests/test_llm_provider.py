@@ -16,7 +16,6 @@ import pytest
 from multiagents.testing.provider import StubProvider
 from tests.support.llm import run, worker_of
 
-
 FORKED = """
 import os, sys
 from multiagents.worker_sdk.context import Context

@@ -20,7 +20,6 @@ from multiagents.worker_sdk import registry
 from multiagents.worker_sdk.context import Context
 from tests.support.llm import run, worker_of
 
-
 MOOD = "text -> sentiment: str, confidence: float"
 
 

@@ -29,7 +29,7 @@ from multiagents.storage import sagas as store
 from multiagents.storage.calls import ask
 from multiagents.storage.client import Edge
 from multiagents.storage.keys import SagaKeys, Shard
-from multiagents.storage.sagas import Committed, Guard, Plan, View
+from multiagents.storage.sagas import Guard, Plan, View
 
 NOW = 1_700_000_000_000
 LEASE = 15_000

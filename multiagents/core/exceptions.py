@@ -14,7 +14,7 @@ class MultiAgentsError(Exception):
     """Root of every error that this package raises."""
 
 
-class InvalidInput(MultiAgentsError, ValueError):  # noqa: N818 - "error" adds nothing here
+class InvalidInput(MultiAgentsError, ValueError):
     """The caller handed in something unusable; the message says what, which and what to do."""
 
 

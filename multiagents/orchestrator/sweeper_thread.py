@@ -107,7 +107,7 @@ class SweeperThread:
             self._edge.run(self._sweeper.handle(item))
         except StoreError:
             raise
-        except Exception as error:  # noqa: BLE001 - logged with all there is to know
+        except Exception as error:
             log.error("cannot handle a due item", item=item.member, exc_info=error)
 
     def _pause_s(self, due_ms: float | None, now_ms: int) -> float:
