@@ -130,9 +130,11 @@ WHOLE = (
     ("after", "commit.2"),
     ("after", "LPUSH.2"),
     ("before", "settle.1"),
+    ("after", "advance.2"),
 )
 """A step begun; a report that nobody has decided over; a decision whose messages are not out; one
-whose sending is not confirmed; an outcome that is delivered and not crossed off."""
+whose sending is not confirmed; an outcome that is delivered and not crossed off; and, where steps
+continue in one process, an undo that was claimed by the end of another."""
 
 
 def test_a_worker_killed_whole_is_replaced_by_a_new_one(
@@ -144,9 +146,9 @@ def test_a_worker_killed_whole_is_replaced_by_a_new_one(
         deaths = []
         for rig, (when, call) in zip(rigs, WHOLE, strict=True):
             stack.callback(rig.close)
-            worker = stack.enter_context(_messages_worker(rig))
+            worker = stack.enter_context(_worker(rig, call))
             saga_id = rig.start("kp_breaks", Point("group", when, call))
-            deaths.append((rig, worker, saga_id))
+            deaths.append((rig, worker, saga_id, call))
         followers = [_follow(stack, *death) for death in deaths]
         wrong = {
             call: _slow(rig, saga_id, worker) + faults(rig, saga_id)
@@ -161,14 +163,18 @@ def _lone(server: EmbeddedServer, folder: Path, number: int) -> Rig:
     return Rig(server.url, 3 + number, own)
 
 
-def _messages_worker(rig: Rig) -> Worker:
-    return rig.worker("-c", "1", imports=POINTS, MULTIAGENTS_CONTINUATION="false")
+def _worker(rig: Rig, call: str) -> Worker:
+    """A worker that moves sagas in the way in which such a call is made."""
+    alone = call.startswith("advance")
+    return rig.worker("-c", "1", imports=POINTS, MULTIAGENTS_CONTINUATION=str(alone))
 
 
-def _follow(stack: ExitStack, rig: Rig, dead: Worker, saga_id: str) -> tuple[Rig, Worker, str]:
+def _follow(
+    stack: ExitStack, rig: Rig, dead: Worker, saga_id: str, call: str
+) -> tuple[Rig, Worker, str]:
     """Wait for the death, and start a worker in its place."""
     wait_for(lambda: dead.process.poll() is not None, DEADLINE_S, f"death at {saga_id}")
-    return rig, stack.enter_context(_messages_worker(rig)), saga_id
+    return rig, stack.enter_context(_worker(rig, call)), saga_id
 
 
 def _slow(rig: Rig, saga_id: str, worker: Worker) -> list[str]:
