@@ -1,13 +1,13 @@
 """Run the examples: ``python run_examples.py [NAME ...]``; without a name, all of them.
 
-An example is a module in examples/ with an async ``main()``.  Each runs in a process of its own,
-against the server that MULTIAGENTS_REDIS_URL names.
+An example is a module in examples/ with an async ``main()``, or a folder there whose main.py has
+one.  Each runs in a process of its own, and brings its worker and, unless MULTIAGENTS_REDIS_URL
+names one, its server.
 """
 
 from __future__ import annotations
 
 import ast
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,8 +18,10 @@ OK, FAILED, WRONG_USE = 0, 1, 2
 
 
 def find_examples(folder: Path = EXAMPLES) -> list[str]:
-    """The names of the modules with an async ``main()``, sorted; nothing is imported."""
-    return sorted(path.stem for path in folder.glob("*.py") if _has_async_main(path))
+    """The names of what has an async ``main()``, sorted; nothing is imported."""
+    modules = [path.stem for path in folder.glob("*.py") if _has_async_main(path)]
+    packages = [path.parent.name for path in folder.glob("*/main.py") if _has_async_main(path)]
+    return sorted(modules + packages)
 
 
 def _has_async_main(path: Path) -> bool:
@@ -30,7 +32,8 @@ def _has_async_main(path: Path) -> bool:
 def run(name: str) -> bool:
     """Run one example; whether it succeeded."""
     print(f"== {name}", flush=True)
-    code = f"import asyncio, examples.{name} as example; asyncio.run(example.main())"
+    module = f"examples.{name}.main" if (EXAMPLES / name).is_dir() else f"examples.{name}"
+    code = f"import asyncio, {module} as example; asyncio.run(example.main())"
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == OK
 
 
@@ -39,11 +42,6 @@ def main(wanted: list[str]) -> int:
     known = find_examples()
     if unknown := sorted(set(wanted) - set(known)):
         return _refuse(f"unknown example: {', '.join(unknown)}; known: {', '.join(known)}")
-    if not os.environ.get("MULTIAGENTS_REDIS_URL"):
-        return _refuse(
-            "set MULTIAGENTS_REDIS_URL to a running Redis or Valkey server, for instance"
-            " MULTIAGENTS_REDIS_URL=redis://127.0.0.1:6379/0; without one: multiagents demo"
-        )
     failed = [name for name in wanted or known if not run(name)]
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)

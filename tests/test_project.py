@@ -150,18 +150,14 @@ class TestRunExamples:
         (tmp_path / "a.py").write_text("async def main(): ...\n")
         (tmp_path / "plain.py").write_text("def main(): ...\n")
         (tmp_path / "inner.py").write_text("class A:\n    async def main(self): ...\n")
+        (tmp_path / "c").mkdir()
+        (tmp_path / "c" / "main.py").write_text("async def main(): ...\n")
         code = "import sys, pathlib, run_examples as r; print(r.find_examples(pathlib.Path({!r})))"
         reply = run("-c", code.format(str(tmp_path)))
-        assert reply.stdout.strip() == "['a', 'b']", reply.stderr
+        assert reply.stdout.strip() == "['a', 'b', 'c']", reply.stderr
 
     def test_an_unknown_name_is_wrong_use(self) -> None:
         """Exit code 2 and one line on stderr that names it."""
         reply = run("run_examples.py", "nothing", env=environment("redis://127.0.0.1:1/0"))
         assert (reply.returncode, reply.stderr.count("\n")) == (2, 1)
         assert "unknown example: nothing; known: " in reply.stderr
-
-    def test_without_a_server_it_says_what_to_set(self) -> None:
-        """Exit code 2 and the variable's name; nothing is run."""
-        reply = run("run_examples.py", env=environment(""))
-        assert (reply.returncode, reply.stdout) == (2, "")
-        assert "MULTIAGENTS_REDIS_URL" in reply.stderr

@@ -1,0 +1,1 @@
+"""How does an order succeed, and how is it undone?  See `main`."""

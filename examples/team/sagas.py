@@ -1,0 +1,27 @@
+"""What does the team add, to make a saga of its tasks?
+
+`attach` lets the team's own app host sagas; its settings stay as they are.  `task` says with
+which arguments a task is called, in expressions over the saga: ``input``, the results of other
+``steps``, and for a compensation the ``result`` of the step that it undoes.  A task's result that
+is no dict is found under ``value``.
+"""
+
+from __future__ import annotations
+
+from examples.team.tasks import app, create_invoice, void_invoice
+from multiagents import WorkflowBuilder, attach, task
+
+runtime = attach(app)
+start_saga = runtime.start_saga
+
+billing = (
+    WorkflowBuilder("billing")
+    .add_step(
+        "invoice",
+        task(create_invoice, args=["input.customer", "input.amount"]),
+        compensation=task(void_invoice, args=["result.value"]),
+    )
+    .add_step("courier", task("billing.book_courier", kwargs={"address": "input.address"}))
+    .build()
+    .register()
+)

@@ -1,0 +1,39 @@
+"""What happened to a saga, in lines that people read?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+WORDS = {
+    "step_claimed": "starts",
+    "step_succeeded": "done",
+    "step_failed": "fails",
+    "undo_claimed": "undo starts",
+    "undo_succeeded": "undone",
+    "undo_failed": "undo fails",
+}
+"""What is told of the log; the rest is how the engine works."""
+
+
+def print_timeline(history: Iterable[Mapping[str, Any]]) -> None:
+    """Print the history that ``multiagents.sagas.history`` gives, with seconds since the start."""
+    events = list(history)
+    start_s = _seconds(events[0])
+    for event in events:
+        text = _told(event)
+        if text:
+            print(f"  {_seconds(event) - start_s:5.2f} s  {event['step'] or 'saga':<13} {text}")
+
+
+def _told(event: Mapping[str, Any]) -> str | None:
+    if event["type"].startswith("saga_"):
+        return str(event["type"]).removeprefix("saga_")
+    text = WORDS.get(event["type"])
+    error = event["data"].get("error")
+    return f"{text}: {error['message']}" if text and error else text
+
+
+def _seconds(event: Mapping[str, Any]) -> float:
+    return datetime.fromisoformat(event["at"]).timestamp()

@@ -1,0 +1,209 @@
+"""How does a program run sagas for real, on a machine where nothing is set up?
+
+    with sandbox(imports=["shop.workers"]):
+        result = multiagents.start_saga.delay("order", {"sku": "A1"})
+        print(result.get(timeout=30))
+
+A server, a worker process and, where no language model is set, a stub of one; all of it is gone
+when the block ends, by whatever it ends (SIGKILL excepted).
+
+The package's app reads its settings once, when it is first used.  So the block comes first and
+the use of ``multiagents.start_saga``, ``multiagents.sagas`` or ``multiagents.app`` inside it;
+``from multiagents import worker, WorkflowBuilder`` may stand anywhere.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from multiagents.core.exceptions import MultiAgentsError, NotAllowed
+from multiagents.core.names import DEFAULT_QUEUES
+from multiagents.core.settings import get_settings
+
+URL = "MULTIAGENTS_REDIS_URL"
+STUB_NOTE = (
+    "No language model is set (MULTIAGENTS_LM): a stub on this machine makes up the answers."
+)
+CONCURRENCY = 2
+READY_S = 60.0
+"""A worker imports its modules and connects; a loaded machine takes its time."""
+STOP_S = 10.0
+"""For a warm shutdown, in which running steps end."""
+POLL_S = 0.05
+LOG_LINES = 20
+
+
+class SandboxError(MultiAgentsError):
+    """The sandbox's worker did not start; the message has the end of its log."""
+
+
+@contextmanager
+def sandbox(
+    imports: Sequence[str] = (),
+    *,
+    app: str = "multiagents",
+    queues: Sequence[str] | None = DEFAULT_QUEUES,
+    concurrency: int = CONCURRENCY,
+    worker: bool = True,
+    stub: bool = True,
+    answers: Mapping[str, Any] | None = None,
+    env: Mapping[str, str] | None = None,
+) -> Iterator[str]:
+    """Have a server and a worker for as long as the block runs; gives the server's URL.
+
+    The server is the one of MULTIAGENTS_REDIS_URL if that is set, else an embedded one with its
+    data in a temporary folder.  The worker is ``celery -A APP worker -Q QUEUES`` (None: all that
+    it knows) with the modules ``imports``.  ``worker=False``: none, for a program that runs its
+    own: `RedisEventBus`, and what is given a bus, find the server.  Unless MULTIAGENTS_LM is set,
+    or with ``stub=False``, a stub gives ``answers`` (see `StubProvider.script`), which is said on
+    stdout.  ``env`` is set for this process and the worker, and taken back at the end.
+
+    Raises NotAllowed when this process's app was in use before with another server, NoServer
+    where none can be started, SandboxError when the worker does not start.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(_unwound_by_signals())
+        prefix = "multiagents-sandbox-"
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix)))
+        url = os.environ.get(URL) or _server(stack, folder)
+        model = _model(stack, answers) if stub else {}
+        stack.enter_context(_environment({**_addresses(url), **model, **(env or {})}))
+        if worker:
+            _check_app(url)
+            command = _command(app, queues, concurrency)
+            stack.enter_context(_worker(command, ",".join(imports), folder / "worker.log"))
+        yield url
+
+
+def _server(stack: ExitStack, folder: Path) -> str:
+    from multiagents.storage.server import EmbeddedServer
+
+    return stack.enter_context(EmbeddedServer(folder / "server")).url
+
+
+def _model(stack: ExitStack, answers: Mapping[str, Any] | None) -> dict[str, str]:
+    if os.environ.get("MULTIAGENTS_LM"):
+        return {}
+    from multiagents.testing.provider import StubProvider
+
+    print(STUB_NOTE, flush=True)
+    provider = stack.enter_context(StubProvider())
+    return provider.script(answers or {}).environment()
+
+
+def _addresses(url: str) -> dict[str, str]:
+    """One server for all: Celery's variables come before any celeryconfig.py."""
+    return {URL: url, "CELERY_BROKER_URL": url, "CELERY_RESULT_BACKEND": url}
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    get_settings.cache_clear()
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        get_settings.cache_clear()
+
+
+def _check_app(url: str) -> None:
+    loaded = sys.modules.get("multiagents.bootstrap")
+    if loaded is not None and loaded.runtime.settings.redis_url != url:
+        raise NotAllowed(
+            "this process has used multiagents with another server before: enter sandbox() first,"
+            " and use multiagents.start_saga, multiagents.sagas and multiagents.app inside it; a"
+            f" second sandbox in one process needs a server that stays ({URL})"
+        )
+
+
+# ---- the worker ----
+
+
+def _command(app: str, queues: Sequence[str] | None, concurrency: int) -> list[str]:
+    chosen = ["-Q", ",".join(queues)] if queues else []
+    quiet = ["-l", "INFO", "--without-gossip", "--without-mingle"]
+    return ["-A", app, "worker", *chosen, "-c", str(concurrency), *quiet]
+
+
+@contextmanager
+def _worker(command: Sequence[str], imports: str, log: Path) -> Iterator[None]:
+    hostname = f"sandbox-{os.getpid()}@localhost"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "celery", *command, "-n", hostname],
+            env={**os.environ, "MULTIAGENTS_IMPORTS": imports},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # Ctrl-C reaches us alone; we stop it in order
+        )
+    try:
+        _wait_ready(process, hostname, log)
+        yield
+    finally:
+        _stop(process)
+
+
+def _wait_ready(process: subprocess.Popen[bytes], hostname: str, log: Path) -> None:
+    """Return once the worker has published what it knows."""
+    from multiagents.bootstrap import runtime
+
+    ends_at = time.monotonic() + READY_S
+    while hostname not in runtime.edge.run(runtime.catalog.fleet()):
+        if process.poll() is not None:
+            raise SandboxError(f"the worker ended ({process.returncode}); its log:\n{_tail(log)}")
+        if time.monotonic() >= ends_at:
+            raise SandboxError(f"the worker is not ready in {READY_S:g} s; its log:\n{_tail(log)}")
+        time.sleep(POLL_S)
+
+
+def _tail(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Warm, then by force; children that outlive it are ended too."""
+    process.terminate()
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    finally:
+        with suppress(ProcessLookupError):  # none is left, as usual
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+@contextmanager
+def _unwound_by_signals() -> Iterator[None]:
+    """Let SIGTERM and a closed terminal end the block like an exception, as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python lets only the main thread set handlers
+        return
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    chosen = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, leave) for number in chosen]
+    try:
+        yield
+    finally:
+        for number, handler in zip(chosen, before, strict=True):
+            signal.signal(number, handler)
