@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from examples.ecommerce_order.shop import RefusedError, Shop
 from multiagents.storage.server import EmbeddedServer
 from multiagents.testing.sandbox import STUB_NOTE
 from tests.processes import ROOT, wait_for
@@ -67,17 +68,18 @@ def test_the_simple_workflow_shows_its_results_and_a_failure(url: str) -> None:
     ]
 
 
-class TestEcommerceOrder:
-    @pytest.fixture(scope="class")
-    def orders(self, server: EmbeddedServer) -> tuple[str, str]:
-        """What is printed of the order that works, and of the one whose shipment fails."""
-        database = f"{server.url.removesuffix('/0')}/{next(_databases)}"
-        out = run("-m", "examples.ecommerce_order.main", MULTIAGENTS_REDIS_URL=database)
-        note, good, bad, mails = out.split("\n\n")
-        assert note == STUB_NOTE
-        assert mails == "mails sent: ['Dear Ada, your two A1 are on their way. Thank you!']\n"
-        return good, bad
+@pytest.fixture(scope="module")
+def orders(server: EmbeddedServer) -> tuple[str, str]:
+    """What is printed of the order that works, and of the one whose shipment fails."""
+    database = f"{server.url.removesuffix('/0')}/{next(_databases)}"
+    out = run("-m", "examples.ecommerce_order.main", MULTIAGENTS_REDIS_URL=database)
+    note, good, bad, mails = out.split("\n\n")
+    assert note == STUB_NOTE
+    assert mails == "mails sent: ['Dear Ada, your two A1 are on their way. Thank you!']\n"
+    return good, bad
 
+
+class TestEcommerceOrder:
     def test_a_good_order_moves_stock_and_money_once(self, orders: tuple[str, str]) -> None:
         """Two pieces at 19.90 leave the shelf, their price changes hands, parcel and mail go."""
         title = orders[0].splitlines()[0]
@@ -113,6 +115,58 @@ class TestEcommerceOrder:
 def _balance(part: str) -> dict[str, tuple[int, int]]:
     found = re.findall(r"^  ([\w ]+): (\d+) -> (\d+)$", part, re.MULTILINE)
     return {name: (int(before), int(after)) for name, before, after in found}
+
+
+class TestShop:
+    @pytest.fixture
+    def shop(self, tmp_path: Path) -> Shop:
+        return Shop(tmp_path / "shop.sqlite")
+
+    def test_a_repeated_attempt_counts_once(self, shop: Shop) -> None:
+        """The second attempt under a key changes nothing."""
+        for _ in range(2):
+            shop.take("k1", "A1", 4)
+            shop.pay("k2", "Ada", 500)
+            shop.write("k3", "mail", "Dear Ada")
+        assert shop.balance()["stock of A1"] == 6
+        assert shop.balance()["money of the shop"] == 500
+        assert shop.mails() == ["Dear Ada"]
+
+    def test_a_repeated_undo_puts_back_once(self, shop: Shop) -> None:
+        """Stock, money and papers are as before, however often it is asked."""
+        before = shop.balance()
+        shop.take("k1", "A1", 4)
+        shop.pay("k2", "Ada", 500)
+        shop.write("k3", "mail", "Dear Ada")
+        assert [shop.put_back(key) for key in ("k1", "k2", "k3")] == [True] * 3
+        assert [shop.put_back(key) for key in ("k1", "k2", "k3")] == [False] * 3
+        assert shop.balance() == before
+
+    def test_an_undo_that_overtakes_its_step_wins(self, shop: Shop) -> None:
+        """A change that comes after its undo does nothing: nobody would undo it again."""
+        before = shop.balance()
+        assert not shop.put_back("k1")
+        shop.take("k1", "A1", 4)
+        shop.write("k1", "parcel", "4 x A1")
+        assert shop.balance() == before
+
+    @pytest.mark.parametrize(("sku", "pieces"), [("B2", 4), ("no such", 1)])
+    def test_what_is_not_there_is_refused_and_can_be_asked_again(
+        self, shop: Shop, sku: str, pieces: int
+    ) -> None:
+        """Nothing moves, and the key is not used up by it."""
+        before = shop.balance()
+        for _ in range(2):
+            with pytest.raises(RefusedError):
+                shop.take("k1", sku, pieces)
+        assert shop.balance() == before
+
+    def test_a_payment_that_is_refused_moves_nothing(self, shop: Shop) -> None:
+        """Neither side of it."""
+        before = shop.balance()
+        with pytest.raises(RefusedError, match="not enough money left of Ada"):
+            shop.pay("k1", "Ada", 10_001)
+        assert shop.balance() == before
 
 
 def test_existing_tasks_are_done_and_undone_unchanged(url: str) -> None:

@@ -13,10 +13,12 @@ from multiagents.core.ports import Assignment, Verdict
 from multiagents.core.states import Kind
 from multiagents.orchestrator.claims import Continuation
 from multiagents.orchestrator.coordinator import Coordinator
+from multiagents.orchestrator.judgement import judged
 from multiagents.orchestrator.outbox import Nudge
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, ask
 from multiagents.storage.client import Edge
+from multiagents.storage.keys import result_field
 
 
 class StoreEngine:
@@ -46,7 +48,11 @@ class StoreEngine:
 
     def succeed(self, done: Assignment, result: str, *, go_on: bool) -> Assignment | None:
         """Report a result; perhaps the next attempt, claimed already."""
-        entry = Succeeded(self._clock.now_ms(), done.kind, done.step, done.attempt, done.nonce)
+        now_ms = self._clock.now_ms()
+        entry: Report = Succeeded(now_ms, done.kind, done.step, done.attempt, done.nonce)
+        workflow = self._coordinator.known(done.version)
+        if workflow is not None and isinstance(entry, Succeeded):
+            entry = judged(workflow, entry, result, input=done.input, results=done.results)
         return self._edge.run(self._report(done, entry, result, go_on))
 
     def fail(self, done: Assignment, verdict: Verdict, *, go_on: bool) -> Assignment | None:
@@ -113,4 +119,17 @@ class StoreEngine:
         for held in (yield from self._coordinator.held(saga_id, task_id)):
             now_ms = self._clock.now_ms()
             entry = Succeeded(now_ms, held.kind, held.step, held.attempt, held.nonce)
-            yield from self._coordinator.report(saga_id, entry, result=result)
+            report = yield from self._judged(saga_id, entry, result)
+            yield from self._coordinator.report(saga_id, report, result=result)
+
+    def _judged(self, saga_id: str, entry: Succeeded, result: str) -> Flow[Report]:
+        workflow = (yield from self._coordinator.current(saga_id))[1]
+        if workflow.by_name[entry.step].failed_when is None:
+            return entry
+        data = yield from ask(store.data(self._coordinator.keys(saga_id)))
+        results = {
+            step: data[field]
+            for step in workflow.ancestors(entry.step)
+            if (field := result_field(Kind.RUN, step)) in data
+        }
+        return judged(workflow, entry, result, input=data.get("input", "{}"), results=results)

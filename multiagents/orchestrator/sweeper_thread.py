@@ -14,6 +14,7 @@ from collections.abc import Callable
 import structlog
 
 from multiagents.core.clock import Clock
+from multiagents.core.exceptions import UnknownSaga
 from multiagents.core.settings import Settings
 from multiagents.orchestrator.sweeper import BATCH, Sweeper
 from multiagents.storage import sagas as store
@@ -107,6 +108,8 @@ class SweeperThread:
             self._edge.run(self._sweeper.handle(item))
         except StoreError:
             raise
+        except UnknownSaga:
+            log.debug("another sweeper has just removed the saga", item=item.member)
         except Exception as error:
             log.error("cannot handle a due item", item=item.member, exc_info=error)
 

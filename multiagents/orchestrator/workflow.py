@@ -114,7 +114,7 @@ class Workflow(BaseModel):
     @cached_property
     def has_conditions(self) -> bool:
         """Whether decisions about this workflow read the input and results."""
-        return any(step.when or step.failed_when for step in self.steps)
+        return any(step.when for step in self.steps)
 
     def get_next_step(self, step_name: str | None, context: object = None) -> Step | None:
         """The first step, in definition order, that waits for this one; None after the last.

@@ -48,6 +48,9 @@ ELSEWHERE = {
     ".venv/bin/python -m pytest": (
         "tests/test_project.py::test_every_make_command_of_the_readme_exists"
     ),
+    ".venv/bin/python -m examples.ecommerce_order": (
+        "tests/test_examples.py::test_a_good_order_moves_stock_and_money_once"
+    ),
     "docker compose up": "tests/test_project.py::test_the_composed_services_have_their_names",
     "celery -A multiagents worker": (
         "tests/test_installed.py::test_the_literal_worker_and_flower_commands_run_a_users_module"

@@ -5,6 +5,7 @@ tests (see `tests.support.page_runner`):
 
     <!-- file: shop.py -->             the block is a file, found by all pages and by the worker
     <!-- file: billing.py; app: yes -->  likewise, but it is a Celery app of its own
+    <!-- file: try.py; run: script -->   likewise, but no worker imports it: a command runs it
     <!-- run: eager -->                run it in eager mode
     <!-- exit: 1 -->                   its last command ends with this exit code
     <!-- like: output -->              JSON with the keys of what was printed before it
@@ -59,7 +60,8 @@ class Block:
     def module(self) -> str | None:
         """The name of the worker module that it is; None for anything else."""
         ours = self.language == "python" and self.file and not self.is_test
-        return Path(str(self.file)).stem if ours and "app" not in self.directives else None
+        own = self.directives.keys() & {"app", "run"}
+        return Path(str(self.file)).stem if ours and not own else None
 
 
 def pages() -> list[Path]:

@@ -1,0 +1,48 @@
+"""Is a returned result judged by the step's own condition, once and for ever?"""
+
+from __future__ import annotations
+
+from multiagents import WorkflowBuilder, sagas, worker
+
+ANSWERS: list[dict] = []
+
+
+@worker("answering")
+def answering(context):
+    return ANSWERS.pop(0)
+
+
+def flow(**more):
+    return (
+        WorkflowBuilder("judged")
+        .add_step("first", "echo", compensation="undo_echo")
+        .add_step("ask", "answering", failed_when="result.status == 'unavailable'", **more)
+        .build()
+    )
+
+
+def test_a_refused_result_is_tried_again(saga_lab):
+    """Without ``failed_when`` it would be a success (rule 2); the history says why it was not."""
+    ANSWERS[:] = [{"status": "unavailable"}, {"status": "ok"}]
+    saga_id = saga_lab.start(flow())
+    saga = saga_lab.get(saga_id)
+    assert saga["state"] == "completed"
+    assert saga["step_results"]["ask"] == {"status": "ok"}
+    failed = [event for event in sagas.history(saga_id) if event["type"] == "step_failed"]
+    assert [event["data"]["error"]["type"] for event in failed] == ["ResultRefused"]
+
+
+def test_a_result_that_stays_refused_fails_the_step(saga_lab):
+    """Its outcome is unknown, and what came before is undone."""
+    ANSWERS[:] = [{"status": "unavailable"}] * 2
+    saga_id = saga_lab.start(flow(retry=2))
+    saga_lab.assert_undone(saga_id, "first")
+    assert saga_lab.get(saga_id)["state"] == "compensated"
+
+
+def test_a_condition_that_cannot_be_read_fails_the_step(saga_lab):
+    """The error names the expression and what is missing."""
+    ANSWERS[:] = [{"other": 1}] * 3
+    saga = saga_lab.get(saga_lab.start(flow()))
+    assert saga["error"]["type"] == "ConditionError"
+    assert "status" in saga["error"]["message"]
