@@ -20,7 +20,7 @@ import pytest
 from examples.ecommerce_order.shop import RefusedError, Shop
 from multiagents.storage.server import EmbeddedServer
 from multiagents.testing.sandbox import STUB_NOTE
-from tests.processes import ROOT, wait_for
+from tests.processes import ROOT, Worker, wait_for
 
 pytestmark = pytest.mark.processes
 
@@ -224,6 +224,19 @@ def test_the_monitors_count_every_attempt_and_event(url: str) -> None:
     assert "'published': 9" in commands
     assert "'completed': 6, 'failed': 3" in commands
     assert lines[-1] == "log: 3 lines 'worker failed', the last of step 'store'"
+
+
+def test_the_deployed_workers_publish_the_workflows(url: str) -> None:
+    """A client without the examples' code starts them by name, where these modules run."""
+    modules = "workers.io,workers.llm,workers.cpu"
+    code = (
+        "from multiagents import start_saga\n"
+        "print(start_saga.delay('review', {'text': 'Good words.'}).get(timeout=30)['review'])"
+    )
+    with Worker(url, "-Q", "llm,io", "-c", "2", imports=modules) as worker:
+        worker.wait_ready()
+        out = run("-c", code, MULTIAGENTS_REDIS_URL=url)
+    assert out == "2 words, easy to read, about good, words\n"
 
 
 def test_all_examples_are_found() -> None:
