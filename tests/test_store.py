@@ -26,10 +26,12 @@ from multiagents.core.entries import (
 from multiagents.core.states import Command, Kind, SagaState
 from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
+from multiagents.storage import views
 from multiagents.storage.calls import ask
 from multiagents.storage.client import Edge
 from multiagents.storage.keys import SagaKeys, Shard
-from multiagents.storage.sagas import Guard, Plan, View
+from multiagents.storage.sagas import Guard, Plan
+from multiagents.storage.views import View
 
 NOW = 1_700_000_000_000
 LEASE = 15_000
@@ -97,7 +99,7 @@ def due(edge: Edge) -> dict[str, float]:
     return {m.decode(): s for m, s in edge.client.zrange(Shard().due, 0, -1, withscores=True)}
 
 
-def view(edge: Edge, keys: SagaKeys, known: store.Known = store.NOTHING) -> View:
+def view(edge: Edge, keys: SagaKeys, known: views.Known = views.NOTHING) -> View:
     loaded = edge.execute(store.load(keys, known=known))
     assert isinstance(loaded, View)
     return loaded
@@ -152,7 +154,7 @@ def test_a_known_entry_is_not_appended_again(edge, saga):
 def test_an_append_to_a_missing_saga_creates_nothing(edge):
     """E16: a purged saga does not come back as half a saga."""
     keys = SagaKeys("gone")
-    assert edge.execute(store.append(keys, Asked(NOW, Command.PAUSE, "r"))) == store.GONE
+    assert edge.execute(store.append(keys, Asked(NOW, Command.PAUSE, "r"))) == views.GONE
     assert edge.client.keys("*gone*") == []
 
 
@@ -294,7 +296,7 @@ def test_a_lease_that_was_renewed_meanwhile_is_not_ended(edge, saga):
     held = store.Attempt(saga.id, Kind.RUN, "a", 1, "aa")
     edge.execute(store.renew(saga, held, lease_ends=NOW + 2 * LEASE, notes={}))
     lost = Lost(NOW + LEASE, Kind.RUN, "a", 1, "aa")
-    assert edge.execute(store.append(saga, lost, guard=item)) == store.MOVED
+    assert edge.execute(store.append(saga, lost, guard=item)) == views.MOVED
     assert view(edge, saga).entries[-1] != lost
 
 
@@ -324,7 +326,7 @@ def test_a_timer_fires_once(edge, saga):
     (item,) = sweep(edge, NOW)
     entry = TimerDue(NOW, "deadline")
     assert edge.execute(store.append(saga, entry, guard=item)).entries == (entry,)
-    assert edge.execute(store.append(saga, entry, guard=item)) == store.MOVED
+    assert edge.execute(store.append(saga, entry, guard=item)) == views.MOVED
 
 
 def test_a_due_entry_of_a_missing_saga_is_dropped(edge):
@@ -332,7 +334,7 @@ def test_a_due_entry_of_a_missing_saga_is_dropped(edge):
     edge.client.zadd(Shard().due, {"t|gone|deadline": NOW})
     (item,) = sweep(edge, NOW)
     entry = TimerDue(NOW, "deadline")
-    assert edge.execute(store.append(SagaKeys("gone"), entry, guard=item)) == store.GONE
+    assert edge.execute(store.append(SagaKeys("gone"), entry, guard=item)) == views.GONE
     assert due(edge) == {}
 
 

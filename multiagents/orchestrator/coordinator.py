@@ -31,13 +31,15 @@ from multiagents.orchestrator.claims import Claims, Continuation
 from multiagents.orchestrator.decide import Decision, fold
 from multiagents.orchestrator.dispatch import Dispatcher
 from multiagents.orchestrator.planning import index_keys, plan_of
-from multiagents.orchestrator.saga import Saga, decode_saga, new_saga
+from multiagents.orchestrator.reading import blank_saga, read_saga
+from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.workflow import Workflow, from_canonical
-from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
+from multiagents.storage import views
 from multiagents.storage.calls import Call, Flow, ask
 from multiagents.storage.keys import SagaKeys
-from multiagents.storage.sagas import Committed, Guard, Plan, View
+from multiagents.storage.sagas import Guard, Plan
+from multiagents.storage.views import Committed, View
 
 WIDE = 20
 """With more steps, a process that was overtaken reads what happened since, not all the state."""
@@ -98,7 +100,7 @@ class Coordinator:
         for its outcome too.
         """
         keys = self.keys(saga_id)
-        blank = _blank(workflow, saga_id, self.clock.now_ms(), data)
+        blank = blank_saga(workflow, saga_id, self.clock.now_ms(), data)
         entry = Started(blank.created_at)
         decision = fold(workflow, blank, (entry,))
         plan = replace(self._plan(blank, decision, "0-0"), state_before=None, decided=[entry])
@@ -138,7 +140,7 @@ class Coordinator:
         data = yield from ask(store.data(keys))
         if not log:
             return
-        saga = _blank(workflow, keys.id, log[0][1].at_ms, data)
+        saga = blank_saga(workflow, keys.id, log[0][1].at_ms, data)
         for _, entry in log:
             saga = fold(workflow, saga, (entry,)).saga
             if saga.delivered:
@@ -163,10 +165,10 @@ class Coordinator:
         keys, base = self.keys(saga_id), self._cache.get(saga_id)
         call = store.append(keys, entry, known=_known(base), guard=guard, taken=taken)
         view = yield from ask(call)
-        if view == store.GONE and guard is None:
+        if view == views.GONE and guard is None:
             raise UnknownSaga(f"no saga {saga_id!r}: it never was, or its retention is over")
         yield from self._drive(keys, view, base)
-        return view != store.MOVED
+        return view != views.MOVED
 
     def report(
         self,
@@ -386,14 +388,6 @@ class Coordinator:
         )
 
 
-def read_saga(saga_id: str, workflow: Workflow, view: View) -> Saga:
-    """The saga of a view that brought its state, steps in definition order."""
-    rows = view.steps or {}
-    return decode_saga(
-        saga_id, view.head or [], {name: rows.get(name, []) for name in workflow.by_name}
-    )
-
-
 def _own(turn: _Turn, reply: Committed | View | str) -> Committed | View | str:
     """A view that shows our own version: the commit was sent twice, and the first one stands."""
     if isinstance(reply, View) and reply.version == turn.plan.version:
@@ -403,21 +397,3 @@ def _own(turn: _Turn, reply: Committed | View | str) -> Committed | View | str:
 
 def _known(base: Snapshot | None) -> tuple[str, str]:
     return (base.version, base.cursor) if base else ("", "")
-
-
-def _blank(workflow: Workflow, saga_id: str, now_ms: int, data: dict[str, str]) -> Saga:
-    blank = new_saga(
-        saga_id,
-        workflow=workflow.name,
-        version=workflow.version,
-        steps=tuple(workflow.by_name),
-        now_ms=now_ms,
-    )
-    if not workflow.has_conditions:
-        return blank
-    results = {
-        name: json.loads(data[result])
-        for name in workflow.by_name
-        if (result := k.result_field(Kind.RUN, name)) in data
-    }
-    return replace(blank, values={"input": json.loads(data["input"]), "results": results})

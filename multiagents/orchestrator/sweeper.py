@@ -21,9 +21,11 @@ from multiagents.orchestrator.planning import index_keys
 from multiagents.orchestrator.workflow import worker_name
 from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
+from multiagents.storage import views
 from multiagents.storage.calls import Flow, ask
 from multiagents.storage.keys import Shard
-from multiagents.storage.sagas import Guard, View
+from multiagents.storage.sagas import Guard
+from multiagents.storage.views import View
 
 BATCH = 100
 """Members dealt with in one sweep; more are left for the next, which follows at once."""
@@ -93,7 +95,7 @@ class Sweeper:
         view = yield from ask(store.load(keys))
         if isinstance(view, View) and view.entries:
             yield from self._coordinator.coordinate(saga_id)
-        elif view == store.GONE:
+        elif view == views.GONE:
             yield from ask(store.drop(keys.shard, item))
 
     def _send_again(self, saga_id: str, name: str, item: Guard) -> Flow[None]:

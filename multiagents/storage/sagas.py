@@ -6,7 +6,6 @@ text that this room does not look into.  All times are Unix milliseconds.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,74 +15,22 @@ from multiagents.core.states import Kind, SagaState
 from multiagents.storage import keys as k
 from multiagents.storage.calls import Arg, Call, Plain
 from multiagents.storage.keys import SagaKeys, Shard
+from multiagents.storage.views import (
+    NOTHING,
+    Claim,
+    Committed,
+    Known,
+    View,
+    parse_claim,
+    parse_committed,
+    parse_view,
+    text_of,
+)
 
 DIRTY_AFTER_MS = 2000
 """An appended entry that nobody has decided over is looked at again after this long (E1)."""
 PUT_OFF_MS = 2000
 """What a sweep returns stays hidden from other sweeps for this long."""
-
-
-Known = tuple[str, str]
-"""The version and cursor of a state that the reader has: ``("", "")`` for none."""
-NOTHING: Known = ("", "")
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """What a decision over a saga needs.
-
-    ``head``, ``steps`` (rows by step, changed ones only) and ``definition`` are None for a reader
-    that knew this version, or one of the last before it: then ``passed`` are the entries that
-    others have decided over since.  ``values`` is None where no condition reads any.
-    """
-
-    version: str
-    cursor: str
-    entries: tuple[Entry, ...]
-    last: str
-    """Log id of the last of ``entries``, or the cursor."""
-    passed: tuple[Entry, ...] = ()
-    definition: str | None = None
-    head: list[Any] | None = None
-    steps: dict[str, list[Any]] | None = None
-    values: dict[str, Any] | None = None
-
-
-GONE = "gone"
-"""The saga does not exist."""
-MOVED = "moved"
-"""A guard did not hold: what was to be acted on has changed."""
-
-
-def _text(reply: Any) -> str:
-    return reply.decode() if isinstance(reply, bytes) else str(reply)
-
-
-def _log_id(value: Any) -> tuple[int, int]:
-    ms, number = _text(value).split("-")
-    return int(ms), int(number)
-
-
-def _view(reply: Any) -> View | str:
-    if reply == 0:
-        return GONE
-    if reply == 1:
-        return MOVED
-    version, cursor, log, definition, head, steps, values = reply
-    at = _log_id(cursor)
-    entries = [decode(entry) for entry in log[1::2]]
-    behind = sum(1 for log_id in log[::2] if _log_id(log_id) <= at)
-    return View(
-        version=_text(version),
-        cursor=_text(cursor),
-        entries=tuple(entries[behind:]),
-        last=_text(log[-2]) if len(entries) > behind else _text(cursor),
-        passed=tuple(entries[:behind]),
-        definition=_text(definition) if definition else None,
-        head=json.loads(head) if head else None,
-        steps=json.loads(steps) if steps else None,
-        values=json.loads(values) if values else None,
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +43,7 @@ class Guard:
 
 def load(saga: SagaKeys, *, known: Known = NOTHING) -> Call[View | str]:
     """The saga and its pending entries."""
-    return Call("append", saga.all, (saga.id, known[0], 0, *[""] * 10, known[1]), _view)
+    return Call("append", saga.all, (saga.id, known[0], 0, *[""] * 10, known[1]), parse_view)
 
 
 def append(
@@ -116,7 +63,7 @@ def append(
         claim = (k.claim_field(entry.kind, entry.step), entry.nonce, member, "", "")
     args: tuple[Arg, ...] = (saga.id, known[0], due_ms, entry.id, encode(entry), member, token)
     args = (*args, *claim, taken, known[1])
-    return Call("append", saga.all, args, _view)
+    return Call("append", saga.all, args, parse_view)
 
 
 def _claim_args(saga: SagaKeys, entry: Report, result: str | None) -> tuple[str, ...]:
@@ -141,7 +88,7 @@ def report(
     due_ms = entry.at_ms + DIRTY_AFTER_MS if dirty_at is None else dirty_at
     head: tuple[Arg, ...] = (saga.id, known[0], due_ms, entry.id, encode(entry), "", "")
     args = (*head, *_claim_args(saga, entry, result), "", known[1])
-    return Call("append", saga.all, args, _view)
+    return Call("append", saga.all, args, parse_view)
 
 
 @dataclass(slots=True)
@@ -198,30 +145,13 @@ def _index_keys(saga: SagaKeys, plan: Plan) -> tuple[str, str]:
     return saga.shard.state(before), saga.shard.state(plan.state)
 
 
-@dataclass(frozen=True, slots=True)
-class Committed:
-    """The decision stands.
-
-    ``more`` says that the log holds entries it did not see, ``cursor`` how far it goes.
-    """
-
-    more: bool
-    cursor: str
-
-
-def _committed(reply: Any) -> Committed | View | str:
-    if reply == 0:
-        return GONE
-    return Committed(bool(reply[0]), _text(reply[1])) if len(reply) == 2 else _view(reply)
-
-
 def commit(saga: SagaKeys, known: Known, plan: Plan) -> Call[Committed | View | str]:
     """Write a decision over the state of a version; the fresh view if it is not that any more."""
     keys = (*saga.all, *_index_keys(saga, plan))
     # Entries that were decided over before they stand in the log may only follow what was read.
     needs_clean_log = int(bool(plan.decided))
     args = (*known, needs_clean_log, *_plan_args(saga, plan))
-    return Call("commit", keys, args, _committed)
+    return Call("commit", keys, args, parse_committed)
 
 
 def advance(
@@ -231,7 +161,7 @@ def advance(
     keys = (*saga.all, *_index_keys(saga, plan))
     head = (saga.id, known[0], entry.at_ms + DIRTY_AFTER_MS, entry.id, encode(entry))
     args = (*head, *_claim_args(saga, entry, result), known[1], *_plan_args(saga, plan))
-    return Call("advance", keys, args, _committed)
+    return Call("advance", keys, args, parse_committed)
 
 
 CREATED, EXISTED, SEND_DEFINITION = 1, 2, 3
@@ -261,28 +191,6 @@ def start(
     head = (*head, len(data), *pairs)
     keys = (*saga.all, *_index_keys(saga, plan), saga.shard.definitions, *indexes)
     return Call("start", keys, (*head, *_plan_args(saga, plan)), int)
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A claim that holds: the definition, the saga's head, the step's row and its data."""
-
-    definition: str
-    head: list[Any]
-    step: list[Any]
-    data: tuple[str | None, ...]
-
-
-def _claim(reply: Any) -> Claim | None:
-    if reply == 0:
-        return None
-    definition, head, step, *data = reply
-    return Claim(
-        definition=_text(definition),
-        head=json.loads(head),
-        step=json.loads(step) if step else [],
-        data=tuple(None if item is None else _text(item) for item in data),
-    )
 
 
 def claim_value(attempt: int, nonce: str, deadline_ms: int, delivery: str) -> str:
@@ -317,7 +225,7 @@ def claim(
         entry.step,
         *fields,
     )
-    return Call("claim", saga.all, args, _claim)
+    return Call("claim", saga.all, args, parse_claim)
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,7 +250,7 @@ def renew(saga: SagaKeys, held: Attempt, *, lease_ends: int, notes: dict[str, st
 
 def _due(reply: Any) -> tuple[Guard, ...]:
     pairs = zip(reply[::2], reply[1::2], strict=True)
-    return tuple(Guard(_text(member), _text(token)) for member, token in pairs)
+    return tuple(Guard(text_of(member), text_of(token)) for member, token in pairs)
 
 
 def sweep(shard: Shard, now_ms: int, *, limit: int, lease_ms: int) -> Call[tuple[Guard, ...]]:
@@ -391,7 +299,7 @@ def drop(shard: Shard, item: Guard, *, later_ms: int | None = None) -> Call[int]
 
 def _hash(reply: Any) -> dict[str, str]:
     flat = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
-    return {_text(name): _text(value) for name, value in flat}
+    return {text_of(name): text_of(value) for name, value in flat}
 
 
 def work(saga: SagaKeys) -> Plain[dict[str, str]]:
@@ -413,7 +321,7 @@ def _log(reply: Any) -> list[tuple[str, Entry]]:
     entries: list[tuple[str, Entry]] = []
     for log_id, fields in reply:
         pairs = fields.items() if isinstance(fields, dict) else [(fields[0], fields[1])]
-        entries.extend((_text(log_id), decode(value)) for _, value in pairs)
+        entries.extend((text_of(log_id), decode(value)) for _, value in pairs)
     return entries
 
 
@@ -431,10 +339,10 @@ def held_by(saga_id: str, work: dict[str, str], delivery: str) -> list[Attempt]:
 
 def definition(shard: Shard, version: str) -> Plain[str | None]:
     """The canonical JSON of a definition."""
-    return Plain(("HGET", shard.definitions, version), lambda r: None if r is None else _text(r))
+    return Plain(("HGET", shard.definitions, version), lambda r: None if r is None else text_of(r))
 
 
 def ids(index: str, *, offset: int, limit: int) -> Plain[list[str]]:
     """Saga ids of an index, newest first."""
     command = ("ZREVRANGE", index, offset, offset + limit - 1)
-    return Plain(command, lambda reply: [_text(item) for item in reply])
+    return Plain(command, lambda reply: [text_of(item) for item in reply])

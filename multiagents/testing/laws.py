@@ -50,7 +50,7 @@ _HELD = frozenset({UndoState.PARKED, UndoState.SKIPPED, UndoState.RESOLVED})
 _BAD_ENDS = ENDED - {SagaState.COMPLETED}
 
 
-class LawBroken(AssertionError):  # noqa: N818 - a verdict, not a mistake of the code here
+class LawBroken(AssertionError):
     """A history in which something happened that must never happen."""
 
 

@@ -27,8 +27,9 @@ from typing import Any
 from multiagents.core.entries import Asked, Entry
 from multiagents.core.settings import Settings
 from multiagents.core.states import ENDED, Command, SagaState
-from multiagents.orchestrator.coordinator import Coordinator, read_saga
+from multiagents.orchestrator.coordinator import Coordinator
 from multiagents.orchestrator.outcome import has_dead_letters
+from multiagents.orchestrator.reading import read_saga
 from multiagents.orchestrator.saga import Saga, new_saga
 from multiagents.orchestrator.sweeper import Sweeper
 from multiagents.orchestrator.workflow import Workflow
@@ -37,8 +38,8 @@ from multiagents.storage import sagas as store
 from multiagents.storage.calls import Call, Plain
 from multiagents.storage.client import UNREACHABLE, Edge
 from multiagents.storage.keys import SagaKeys
-from multiagents.storage.sagas import View
 from multiagents.storage.server import EmbeddedServer
+from multiagents.storage.views import View
 from multiagents.testing.laws import LawBroken, judge_end, law, replayed
 from multiagents.testing.random_workflows import INPUT, INPUT_TEXT, RESULT, random_workflow
 from multiagents.testing.simulated import (
