@@ -16,13 +16,14 @@ from weakref import WeakValueDictionary
 import structlog
 from billiard import current_process
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
-from celery import Celery, bootsteps, signals
+from celery import Celery, signals
 
-from multiagents.celery_app import make_app
+from multiagents import hosting
+from multiagents.celery_app import OWN_NAME, make_app
 from multiagents.core.clock import Clock, SystemClock
 from multiagents.core.entries import Failure
-from multiagents.core.exceptions import InvalidInput, NoServer
-from multiagents.core.names import COORDINATOR_QUEUE, DEFAULT_QUEUES, HEADER, QUEUE_LLM
+from multiagents.core.exceptions import NoServer
+from multiagents.core.names import COORDINATOR_QUEUE, DEFAULT_QUEUES
 from multiagents.core.ports import Assignment, Verdict
 from multiagents.core.settings import Settings, get_settings
 from multiagents.core.states import Kind
@@ -30,7 +31,6 @@ from multiagents.eager import EagerRunner
 from multiagents.event_bus.bus import EventBus
 from multiagents.event_bus.narrator import Narrator
 from multiagents.event_bus.redis_bus import shown_url
-from multiagents.event_bus.transport import NAME as TRANSPORT
 from multiagents.orchestrator import facade, registry
 from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.definitions import load_folder
@@ -45,7 +45,6 @@ from multiagents.storage.client import MAIN_TIMEOUT_S, UNREACHABLE, Edge
 from multiagents.worker_sdk import breaker, manager, run
 from multiagents.worker_sdk import registry as workers
 from multiagents.worker_sdk.attempt import perform, verdict_of
-from multiagents.worker_sdk.dspy_worker import DSPyWorker
 from multiagents.worker_sdk.leases import LeaseKeeper
 from multiagents.worker_sdk.manager import WorkerManager as WorkerManager
 from multiagents.worker_sdk.registry import Worker
@@ -262,55 +261,6 @@ class Runtime:
         )
 
 
-def _make_step(runtime: Runtime) -> type:
-    class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no types
-        """The engine's part of a worker's life."""
-
-        requires = ("celery.worker.components:Pool",)
-
-        def __init__(self, parent: Any, **_: Any) -> None:
-            self.thread: SweeperThread | None = None
-            if runtime.app is app:
-                _skip_ack_emulation(parent.app)
-            if QUEUE_LLM in parent.app.amqp.queues.consume_from:
-                _load_language_models()
-            # Before the pool forks: its children claim in this worker's name.
-            runtime.host.coordinator.claims.hostname = parent.hostname
-
-        def start(self, parent: Any) -> None:
-            runtime.stopping.clear()  # set by a worker before this one in the same process
-            queues = list(parent.app.amqp.queues.consume_from)
-            self.thread = runtime.sweeper_thread(parent.hostname, lambda: queues)
-            self.thread.start()
-
-        def stop(self, parent: Any) -> None:
-            runtime.stopping.set()
-            if self.thread is not None:
-                self.thread.stop()
-                self.thread = None
-
-    return EngineStep
-
-
-def _load_language_models() -> None:
-    """Import what LLM workers need before the pool forks: its children share the memory.
-
-    A signature that cannot be read shows here, and again in the step that needs it.
-    """
-    for worker in workers.workers().values():
-        if isinstance(worker, DSPyWorker):
-            try:
-                worker.check()
-            except InvalidInput as error:
-                log.error("this worker cannot run", worker=worker.name, error=str(error))
-
-
-def _skip_ack_emulation(app: Celery) -> None:
-    """For engine messages only, and only where the broker is a plain Redis (E11)."""
-    if str(app.conf.broker_url).startswith("redis://") and not app.conf.broker_transport:
-        app.conf.broker_transport = TRANSPORT
-
-
 _runtimes: dict[int, Runtime] = {}
 
 
@@ -322,26 +272,9 @@ def attach(app: Celery, settings: Settings | None = None, clock: Clock | None = 
     if id(app) not in _runtimes:
         runtime = Runtime(app, settings or get_settings(), clock)
         _runtimes[id(app)] = runtime
-        app.steps["worker"].add(_make_step(runtime))
-        _fence_plain_tasks(app, runtime)
+        hosting.add_to_worker(app, runtime, own=app.main == OWN_NAME)
+        hosting.fence_plain_tasks(app, runtime)
     return _runtimes[id(app)]
-
-
-def _fence_plain_tasks(app: Celery, runtime: Runtime) -> None:
-    """Stop a redelivered plain task whose attempt has ended (E13)."""
-    inner = app.Task.before_start
-
-    def before_start(self: Any, task_id: str, args: Any, kwargs: Any) -> None:
-        mark = self.request.get(HEADER)
-        if mark and not isinstance(self, WorkerTask):
-            saga_id = str(mark[0])
-            if not runtime.edge.run(runtime.host.coordinator.held(saga_id, task_id)):
-                from celery.exceptions import Ignore
-
-                raise Ignore
-        inner(self, task_id, args, kwargs)
-
-    app.Task.before_start = before_start
 
 
 @signals.celeryd_init.connect  # type: ignore[untyped-decorator]  # celery has no types

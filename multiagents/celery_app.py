@@ -13,10 +13,13 @@ from celery import Celery
 from multiagents.core.names import QUEUE_IO
 from multiagents.core.settings import Settings
 
+OWN_NAME = "multiagents"
+"""The name of this package's apps; the settings of all others are left alone."""
+
 
 def make_app(settings: Settings) -> Celery:
     """A Celery app with this package's defaults; connects to nothing."""
-    app = Celery("multiagents", set_as_current=False)
+    app = Celery(OWN_NAME, set_as_current=False)
     app.add_defaults(lambda: defaults(settings))
     if find_spec("celeryconfig") is not None:
         app.config_from_object("celeryconfig")

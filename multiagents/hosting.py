@@ -1,0 +1,108 @@
+"""What does a worker do for the sagas that its app hosts, besides running tasks?
+
+A bootstep starts the sweeper and prepares what must be ready before the pool forks; plain tasks
+are fenced where a broker delivers them twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import Event
+from typing import Any, Protocol
+
+import structlog
+from celery import Celery, bootsteps
+from celery.exceptions import Ignore
+
+from multiagents.core.exceptions import InvalidInput
+from multiagents.core.names import HEADER, QUEUE_LLM
+from multiagents.event_bus.transport import NAME as TRANSPORT
+from multiagents.orchestrator.host import Host
+from multiagents.orchestrator.sweeper_thread import SweeperThread
+from multiagents.worker_sdk import registry as workers
+from multiagents.worker_sdk.dspy_worker import DSPyWorker
+from multiagents.worker_sdk.tasks import WorkerTask
+
+log = structlog.get_logger(__name__)
+
+
+class Hosted(Protocol):
+    """The engine of an app, as far as its worker is concerned."""
+
+    host: Host
+    stopping: Event
+
+    def sweeper_thread(self, hostname: str, queues: Callable[[], list[str]]) -> SweeperThread:
+        """The thread for the main process."""
+
+
+def add_to_worker(app: Celery, hosted: Hosted, *, own: bool) -> None:
+    """Give an app's workers the engine's bootstep.  ``own``: its settings are ours to make."""
+    app.steps["worker"].add(_make_step(hosted, own=own))
+
+
+def _make_step(hosted: Hosted, *, own: bool) -> type:
+    class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no types
+        """The engine's part of a worker's life."""
+
+        requires = ("celery.worker.components:Pool",)
+
+        def __init__(self, parent: Any, **_: Any) -> None:
+            self.thread: SweeperThread | None = None
+            if own:
+                _skip_ack_emulation(parent.app)
+            if QUEUE_LLM in parent.app.amqp.queues.consume_from:
+                _load_language_models()
+            # Before the pool forks: its children claim in this worker's name.
+            hosted.host.coordinator.claims.hostname = parent.hostname
+
+        def start(self, parent: Any) -> None:
+            hosted.stopping.clear()  # set by a worker before this one in the same process
+            queues = list(parent.app.amqp.queues.consume_from)
+            self.thread = hosted.sweeper_thread(parent.hostname, lambda: queues)
+            self.thread.start()
+
+        def stop(self, parent: Any) -> None:
+            hosted.stopping.set()
+            if self.thread is not None:
+                self.thread.stop()
+                self.thread = None
+
+    return EngineStep
+
+
+def _load_language_models() -> None:
+    """Import what LLM workers need before the pool forks: its children share the memory.
+
+    A signature that cannot be read shows here, and again in the step that needs it.
+    """
+    for worker in workers.workers().values():
+        if isinstance(worker, DSPyWorker):
+            try:
+                worker.check()
+            except InvalidInput as error:
+                log.error("this worker cannot run", worker=worker.name, error=str(error))
+
+
+def _skip_ack_emulation(app: Celery) -> None:
+    """For engine messages only, and only where the broker is a plain Redis (E11)."""
+    if str(app.conf.broker_url).startswith("redis://") and not app.conf.broker_transport:
+        app.conf.broker_transport = TRANSPORT
+
+
+def fence_plain_tasks(app: Celery, hosted: Hosted) -> None:
+    """Stop a redelivered plain task whose attempt has ended (E13).
+
+    On the task's class, because a prerun receiver cannot stop a task.
+    """
+    inner = app.Task.before_start
+
+    def before_start(self: Any, task_id: str, args: Any, kwargs: Any) -> None:
+        mark = self.request.get(HEADER)
+        if mark and not isinstance(self, WorkerTask):
+            held = hosted.host.coordinator.held(str(mark[0]), task_id)
+            if not hosted.host.edge.run(held):
+                raise Ignore
+        inner(self, task_id, args, kwargs)
+
+    app.Task.before_start = before_start
