@@ -129,3 +129,20 @@ def test_the_teams_settings_are_left_alone(team):
         team, "print(app.conf.task_default_queue, app.conf.task_acks_late, app.conf.timezone)"
     )
     assert out == "team True Europe/Zurich"
+
+
+def test_a_plain_task_that_is_delivered_again_does_not_run_again(team):
+    """E13: once its attempt has ended, a broker's redelivery is stopped before the function."""
+    body = (
+        "from multiagents.core import ids\n"
+        "from multiagents.core.names import HEADER\n"
+        "from tests.processes import wait_for\n"
+        "r = start_saga.delay('team_count', {})\n"
+        "print(r.get(timeout=20))\n"
+        "task_id = ids.derived_id(r.id, 'run', 'count', 1)\n"
+        "mark = {HEADER: [r.id, 'run', 'count', 1, '', 0]}\n"
+        "app.send_task('team.count', task_id=task_id, headers=mark)\n"
+        "app.send_task('team.add', (1, 2)).get(timeout=20)\n"
+        "print(app.send_task('team.count').get(timeout=20))\n"
+    )
+    assert client(team, body).splitlines() == ["{'value': 1}", "2"]

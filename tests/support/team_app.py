@@ -31,6 +31,11 @@ def release(context: dict[str, Any]) -> dict[str, Any]:
     return {"released": True}
 
 
+@app.task(name="team.count")
+def count() -> int:
+    return int(app.backend.client.incr("team:count"))
+
+
 @app.task(name="team.boom")
 def boom() -> None:
     raise RuntimeError("boom")
@@ -58,6 +63,7 @@ def measure(context: dict[str, Any]) -> dict[str, Any]:
 
 attach(app)
 
+WorkflowBuilder("team_count").add_step("count", task(count, args=[])).build().register()
 (
     WorkflowBuilder("team_order")
     .add_step(
