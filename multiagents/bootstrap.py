@@ -82,6 +82,7 @@ class Runtime:
         self.eager = EagerRunner(app, settings, self.catalog, check_input)
         self.start_saga = install(app, self._hooks())
         self.stopping = threading.Event()
+        self.most_steps: int | None = None
         self._main_edge = self._edge_of_main()
         self._process: tuple[int, Process] | None = None
         self._narrators: WeakValueDictionary[int, Narrator] = WeakValueDictionary()
@@ -152,6 +153,7 @@ class Runtime:
             slice_s=settings.slice_s,
             slice_steps=settings.slice_steps,
             stopping=self.stopping.is_set,
+            most_steps=self.most_steps,
         )
 
     def _persist(self, report: Callable[[], Any]) -> Any:

@@ -31,6 +31,8 @@ class Hosted(Protocol):
 
     host: Host
     stopping: Event
+    most_steps: int | None
+    """How many steps a child may run before it is replaced; None: any number."""
 
     def sweeper_thread(self, hostname: str, queues: Callable[[], list[str]]) -> SweeperThread:
         """The thread for the main process."""
@@ -53,7 +55,8 @@ def _make_step(hosted: Hosted, *, own: bool) -> type:
                 _skip_ack_emulation(parent.app)
             if QUEUE_LLM in parent.app.amqp.queues.consume_from:
                 _load_language_models()
-            # Before the pool forks: its children claim in this worker's name.
+            # Before the pool forks: its children know their limit, and claim in this worker's name.
+            hosted.most_steps = parent.max_tasks_per_child
             hosted.host.coordinator.claims.hostname = parent.hostname
 
         def start(self, parent: Any) -> None:

@@ -43,6 +43,16 @@ class Process:
     slice_s: float
     slice_steps: int
     stopping: Callable[[], bool]
+    most_steps: int | None = None
+    """``worker_max_tasks_per_child``: continued steps count, though billiard sees none of them."""
+    steps: int = 0
+    """Run by this process."""
+
+    def may_go_on(self, count: int, ends_at: float) -> bool:
+        """Whether a delivery that is at its ``count``-th continued step may go on after it."""
+        worn = self.most_steps is not None and self.steps >= self.most_steps
+        in_time = count < self.slice_steps and time.monotonic() < ends_at
+        return in_time and not worn and not self.stopping()
 
 
 class _Slot(threading.local):
@@ -102,19 +112,17 @@ class WorkerTask(Task):  # type: ignore[misc]  # celery has no types
     def _trace(self, uuid: str, args: Any, kwargs: Any, request: Any) -> Any:
         """Celery's tracer for this message, then the attempts that its reports bring."""
         slot.held = slot.result = slot.following = None
-        slot.go_on = True
         process = self.process_of()
+        process.steps += 1
         ends_at = time.monotonic() + process.slice_s
+        slot.go_on = process.may_go_on(0, ends_at)
         outcome = self._inner(uuid, args, kwargs, request)
         following = _report_success(process) or _taken_following()
         for count in range(1, process.slice_steps + 1):
             if following is None:
                 break
-            slot.go_on = (
-                count < process.slice_steps
-                and time.monotonic() < ends_at
-                and not process.stopping()
-            )
+            process.steps += 1
+            slot.go_on = process.may_go_on(count, ends_at)
             following = self._trace_following(process, following, request)
         return outcome
 

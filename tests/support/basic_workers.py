@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from multiagents import WorkflowBuilder, worker
@@ -21,6 +22,11 @@ async def async_echo(context: dict[str, Any]) -> dict[str, Any]:
 @worker("break")
 def break_(context: dict[str, Any]) -> dict[str, Any]:
     raise NonRetryableError("broken")
+
+
+@worker("whoami")
+def whoami(context: dict[str, Any]) -> dict[str, Any]:
+    return {context.step: os.getpid()}  # type: ignore[attr-defined]  # it is a Context
 
 
 @worker("undo_echo")
