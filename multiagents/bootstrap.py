@@ -239,7 +239,7 @@ class Runtime:
             return
         what = type(error).__name__ if error is not None else "TaskFailed"
         verdict = Verdict(Failure(what, str(error or "failed elsewhere")))
-        engine = StoreEngine(self.host.coordinator, self._main_edge, self.clock)
+        engine = StoreEngine(self.host.coordinator, self._main_edge, self.clock, self.catalog)
         engine.fail_delivery(saga_id, delivery, verdict, decide=False)
 
     def _edge_of_main(self) -> Edge:

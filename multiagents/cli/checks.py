@@ -128,6 +128,15 @@ def clocks(skew_ms: int, fleet: Fleet, now_ms: int) -> Check:
     return Check(name, "ok", f"this host and the server differ by {abs(skew_ms)} ms")
 
 
+def heartbeats(late: Mapping[str, int]) -> Check:
+    """Leases are renewed in time.  ``late``: late renewals by host."""
+    if not late:
+        return Check("heartbeats", "ok", "no worker renewed its leases late")
+    message = ", ".join(f"{host} {count} times" for host, count in sorted(late.items()))
+    fix = "mark functions that compute for seconds kind='cpu', or raise MULTIAGENTS_LEASE_S"
+    return Check("heartbeats", "warn", f"leases were renewed late: {message}", fix)
+
+
 def workers(fleet: Fleet) -> Check:
     """Somebody runs sagas."""
     if not fleet:

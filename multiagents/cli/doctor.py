@@ -79,6 +79,7 @@ def _server(session: Session, workflows: list[Workflow]) -> Iterable[Check]:
     yield checks.eviction(health)
     yield checks.memory(health)
     yield checks.clocks(skew_ms, fleet, now_ms)
+    yield checks.heartbeats(session.run(runtime.catalog.late()))
     yield checks.workers(fleet)
     yield checks.queues(fleet, workflows)
     yield checks.worker_names(fleet, workflows)

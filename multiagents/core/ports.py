@@ -23,6 +23,8 @@ class WorkerInfo:
     queue: str = QUEUE_IO
     timeout_s: float | None = None
     retry: RetryPolicy | None = None
+    least_lease_s: float = 0.0
+    """A lease is at least this long, whatever the setting: for work that may hold the GIL."""
 
 
 class Directory(Protocol):
@@ -53,6 +55,7 @@ class Assignment:
     deadline_ms: int = 0
     """When the step's time-out is over, Unix ms; 0 = none."""
     timeout_s: float | None = None
+    least_lease_s: float = 0.0
     meta: str = "{}"
     idempotency_key: str = ""
     input: str = "{}"
@@ -109,3 +112,6 @@ class Engine(Protocol):
 
     def renew(self, held: list[Assignment], notes: dict[str, dict[str, str]]) -> list[Assignment]:
         """Renew leases; return those that are lost.  ``notes`` are by nonce."""
+
+    def count_late(self) -> None:
+        """Note that a renewal came late, for `doctor` to show (E9)."""

@@ -77,7 +77,18 @@ class Catalog:
 
     def withdraw(self, hostname: str) -> Flow[None]:
         """This process is stopping."""
-        yield from ask(Plain(("HDEL", self._shard.catalog("fleet"), hostname), int))
+        for what in ("fleet", "late"):
+            yield from ask(Plain(("HDEL", self._shard.catalog(what), hostname), int))
+
+    def count_late(self, hostname: str) -> Flow[None]:
+        """One more renewal of a lease on that host came late."""
+        yield from ask(Plain(("HINCRBY", self._shard.catalog("late"), hostname, 1), int))
+
+    def late(self) -> Flow[dict[str, int]]:
+        """How many renewals came late, by the hostname of running workers."""
+        counts = yield from ask(Plain(("HGETALL", self._shard.catalog("late")), _decoded))
+        fleet = yield from self.fleet()
+        return {host: int(count) for host, count in counts.items() if host in fleet}
 
     def refresh(self, *, force: bool = False) -> Flow[None]:
         """Ask again who is there, unless the last answer is fresh."""

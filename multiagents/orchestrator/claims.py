@@ -66,6 +66,7 @@ class Terms:
     queue: str
     delivery: str
     deadline_ms: int
+    least_lease_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -97,13 +98,14 @@ class Claims:
         entry = self._entry(workflow, kind, step, attempt, now_ms)
         heartbeats = deadline_ms is None
         deadline = self._deadline(workflow, entry) if deadline_ms is None else deadline_ms
+        least_s = self._least_lease_s(workflow, entry)
         fields = _data_fields(workflow, kind, step)
         claim = yield from ask(
             store.claim(
                 keys,
                 entry,
                 delivery=delivery,
-                lease_ends=self._lease_end(now_ms, deadline) if heartbeats else deadline,
+                lease_ends=self._lease_end(now_ms, deadline, least_s) if heartbeats else deadline,
                 deadline_ms=_last_moment(deadline) if heartbeats else deadline,
                 fields=fields,
             )
@@ -112,7 +114,7 @@ class Claims:
             return None
         saga = decode_saga(keys.id, claim.head, {step: claim.step})
         found = dict(zip(fields, claim.data, strict=True))
-        terms = Terms(_name(workflow, kind, step), queue, delivery, deadline)
+        terms = Terms(_name(workflow, kind, step), queue, delivery, deadline, least_s)
         return _assignment(saga, workflow, entry, _brought(workflow, entry, found), terms)
 
     def next_claim(
@@ -144,7 +146,8 @@ class Claims:
         plan.decided.append(claim)
         plan.claims[k.claim_field(claim.kind, claim.step)] = value
         lease = k.due_lease(go_on.done.saga_id, claim.kind, claim.step, claim.attempt, claim.nonce)
-        plan.due[lease] = self._lease_end(claim.at_ms, deadline_ms)
+        least_s = self._least_lease_s(workflow, claim)
+        plan.due[lease] = self._lease_end(claim.at_ms, deadline_ms, least_s)
 
     def next_assignment(
         self,
@@ -160,12 +163,14 @@ class Claims:
             found = yield from ask(store.data(keys))
             brought = _brought(workflow, claim, found)
         name = _name(workflow, claim.kind, claim.step)
-        terms = Terms(name, go_on.queue, go_on.delivery, self._deadline(workflow, claim))
+        deadline_ms = self._deadline(workflow, claim)
+        least_s = self._least_lease_s(workflow, claim)
+        terms = Terms(name, go_on.queue, go_on.delivery, deadline_ms, least_s)
         return _assignment(saga, workflow, claim, brought, terms)
 
     def renewal(self, keys: SagaKeys, held: Assignment, notes: dict[str, str]) -> Call[bool]:
         """The call that renews a lease."""
-        end = self._lease_end(self.clock.now_ms(), held.deadline_ms)
+        end = self._lease_end(self.clock.now_ms(), held.deadline_ms, held.least_lease_s)
         attempt = store.Attempt(held.saga_id, held.kind, held.step, held.attempt, held.nonce)
         return store.renew(keys, attempt, lease_ends=end, notes=notes)
 
@@ -182,8 +187,12 @@ class Claims:
         timeout_s = outbox.timeout_of(workflow, claim.step, claim.kind, default_s)
         return claim.at_ms + round(timeout_s * 1000) if timeout_s else 0
 
-    def _lease_end(self, now_ms: int, deadline_ms: int) -> int:
-        end = now_ms + self.settings.lease_ms
+    def _least_lease_s(self, workflow: Workflow, claim: Claimed) -> float:
+        info = self.directory.local(_name(workflow, claim.kind, claim.step))
+        return info.least_lease_s if info else 0.0
+
+    def _lease_end(self, now_ms: int, deadline_ms: int, least_s: float) -> int:
+        end = now_ms + max(self.settings.lease_ms, round(least_s * 1000))
         return min(end, _last_moment(deadline_ms)) if deadline_ms else end
 
 
@@ -268,6 +277,7 @@ def _assignment(
         queue=terms.queue,
         delivery=terms.delivery,
         deadline_ms=deadline_ms,
+        least_lease_s=terms.least_lease_s,
         timeout_s=(deadline_ms - entry.at_ms) / 1000 if deadline_ms else None,
         meta=brought.meta,
         idempotency_key=ids.idempotency_key(saga.id, step, generation, kind is Kind.UNDO),

@@ -11,6 +11,7 @@ from multiagents.core.clock import Clock
 from multiagents.core.entries import Failed, Report, Succeeded
 from multiagents.core.ports import Assignment, Verdict
 from multiagents.core.states import Kind
+from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.claims import Continuation
 from multiagents.orchestrator.coordinator import Coordinator
 from multiagents.orchestrator.judgement import judged
@@ -24,8 +25,11 @@ from multiagents.storage.keys import result_field
 class StoreEngine:
     """Claims, reports and renews through Redis."""
 
-    def __init__(self, coordinator: Coordinator, edge: Edge, clock: Clock) -> None:
+    def __init__(
+        self, coordinator: Coordinator, edge: Edge, clock: Clock, catalog: Catalog
+    ) -> None:
         self._coordinator = coordinator
+        self._catalog = catalog
         self._edge = edge
         self._clock = clock
 
@@ -97,6 +101,10 @@ class StoreEngine:
             if isinstance(reply, Exception):
                 raise reply
         return [one for one, renewed in zip(held, replies, strict=True) if not renewed]
+
+    def count_late(self) -> None:
+        """Note that a renewal came late, for `doctor` to show (E9)."""
+        self._edge.run(self._catalog.count_late(self._coordinator.claims.hostname))
 
     def fail_delivery(self, saga_id: str, delivery: str, verdict: Verdict, *, decide: bool) -> bool:
         """Report the failure of whatever a Celery delivery holds; False if it holds nothing.

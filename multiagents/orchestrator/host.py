@@ -31,7 +31,7 @@ class Host:
         self.clock = clock
         self.catalog = catalog
         self.coordinator = Coordinator(settings=settings, clock=clock, directory=catalog)
-        self.engine = StoreEngine(self.coordinator, edge, clock)
+        self.engine = StoreEngine(self.coordinator, edge, clock, catalog)
         self.sweeper = Sweeper(
             self.coordinator, nobody_knows=catalog.nobody_knows, clock_ms=clock.now_ms
         )

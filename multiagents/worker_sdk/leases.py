@@ -62,6 +62,7 @@ class LeaseKeeper:
         self._warned: set[str] = set()
         self._overdue: set[str] = set()
         self._renewed_ms = 0
+        self._renewed: set[str] = set()
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
@@ -131,9 +132,18 @@ class LeaseKeeper:
             if attempt.deadline_ms and now_ms >= attempt.deadline_ms:
                 self._time_out(attempt, grace_is_over=now_ms >= attempt.deadline_ms + GRACE_MS)
         if held and now_ms - self._renewed_ms >= self._lease_ms / 3:
+            self._note_lateness(held, now_ms)
             self._renewed_ms = now_ms
             for attempt in self._engine.renew(held, {}):
                 self._lose(attempt)
+
+    def _note_lateness(self, held: list[Assignment], now_ms: int) -> None:
+        """A function that holds the GIL for seconds keeps this thread from renewing (E9)."""
+        late = now_ms - self._renewed_ms >= self._lease_ms * 2 / 3
+        if late and any(attempt.nonce in self._renewed for attempt in held):
+            log.warning("leases renewed late", by_ms=round(now_ms - self._renewed_ms))
+            self._engine.count_late()
+        self._renewed = {attempt.nonce for attempt in held}
 
     def _lose(self, attempt: Assignment) -> None:
         with self._lock:

@@ -33,6 +33,10 @@ _QUEUE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
 _OWN_PREFIXES = ("multiagents.", "celery.")
 
 
+CPU_LEASE_S = 15.0
+"""A function that computes may keep the process's heartbeat thread waiting for seconds (E9)."""
+
+
 class Worker:
     """A named function that does a step; calling it calls the function, with any arguments.
 
@@ -92,7 +96,8 @@ class Worker:
     @property
     def info(self) -> WorkerInfo:
         """What the engine must know of it."""
-        return WorkerInfo(self.name, self.home_queue, self.timeout_s, self.retry)
+        least_lease_s = CPU_LEASE_S if self.kind == "cpu" else 0.0
+        return WorkerInfo(self.name, self.home_queue, self.timeout_s, self.retry, least_lease_s)
 
     @property
     def place(self) -> str:
