@@ -5,11 +5,9 @@ from __future__ import annotations
 START_SAGA = "multiagents.start_saga"
 COORDINATE = "multiagents.coordinate"
 COMPENSATE = "multiagents.compensate"
-ENGINE_TASKS = frozenset({START_SAGA, COORDINATE, COMPENSATE})
 
 QUEUE_IO = "io"
 QUEUE_LLM = "llm"
-QUEUE_CPU = "cpu"
 DEFAULT_QUEUES = (QUEUE_LLM, QUEUE_IO)
 """What ``celery -A multiagents worker -Q llm,io`` consumes; with those two everything runs."""
 COORDINATOR_QUEUE = QUEUE_IO

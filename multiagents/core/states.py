@@ -125,7 +125,6 @@ ENDED = frozenset(
 )
 """States in which nothing but a recorded command (or a late effect) moves a saga."""
 
-STEP_ENDED = frozenset({StepState.SUCCEEDED, StepState.SKIPPED, StepState.FAILED})
 STEP_BUSY = frozenset({StepState.DISPATCHED, StepState.RUNNING})
 UNDO_BUSY = frozenset({UndoState.DISPATCHED, UndoState.RUNNING, UndoState.RETRYING})
 UNDO_SETTLED = frozenset(
