@@ -11,7 +11,7 @@ import uuid
 
 _NAMESPACE = uuid.UUID("6f1d1f0e-6b0f-5a0e-9d57-6d756c746961")
 MAX_KEY = 128
-"""Characters in an idempotency key (DESIGN, defaults)."""
+"""Characters in an idempotency key."""
 
 
 def fresh_id() -> str:

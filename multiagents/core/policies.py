@@ -43,7 +43,7 @@ class RetryPolicy(BaseModel):
 
 
 DEFAULT_RETRY = RetryPolicy()
-"""3 attempts, 1 s, factor 2, cap 60 s, full jitter (DESIGN, defaults)."""
+"""3 attempts, 1 s, factor 2, cap 60 s, full jitter."""
 
 UNDO_RETRY = RetryPolicy(max_attempts=10, cap_s=300.0)
 """A compensation is given more patience than the work it undoes (rule 5)."""
