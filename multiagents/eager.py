@@ -7,6 +7,7 @@ end at the recursion limit, E20).  Waiting is done by advancing a clock, so retr
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -237,8 +238,6 @@ class _Leases:
         self._host = host
 
     def note(self, held: Assignment, field: str, value: Any) -> bool:
-        import json
-
         notes = {held.nonce: {f"{field}:{held.step}": json.dumps(value)}}
         return not self._host.engine.renew([held], notes)
 

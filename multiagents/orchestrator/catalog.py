@@ -17,20 +17,12 @@ from multiagents.core.ports import WorkerInfo
 from multiagents.orchestrator.workflow import Workflow, from_canonical
 from multiagents.storage.calls import Flow, Plain, ask
 from multiagents.storage.keys import Shard
+from multiagents.storage.views import hash_of, text_of, text_or_none
 
 FRESH_MS = 3000
 """How long an answer about workers is believed."""
 ALIVE_MS = 30_000
 """A process that has not said anything for so long is taken to be gone."""
-
-
-def _decoded(reply: Any) -> dict[str, str]:
-    flat = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
-    return {_text(name): _text(value) for name, value in flat}
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 class Catalog:
@@ -86,7 +78,7 @@ class Catalog:
 
     def late(self) -> Flow[dict[str, int]]:
         """How many renewals came late, by the hostname of running workers."""
-        counts = yield from ask(Plain(("HGETALL", self._shard.catalog("late")), _decoded))
+        counts = yield from ask(Plain(("HGETALL", self._shard.catalog("late")), hash_of))
         fleet = yield from self.fleet()
         return {host: int(count) for host, count in counts.items() if host in fleet}
 
@@ -95,7 +87,7 @@ class Catalog:
         now_ms = self._clock.now_ms()
         if not force and now_ms - self._read_ms < FRESH_MS:
             return
-        fleet = yield from ask(Plain(("HGETALL", self._shard.catalog("fleet")), _decoded))
+        fleet = yield from ask(Plain(("HGETALL", self._shard.catalog("fleet")), hash_of))
         members = {name: json.loads(text) for name, text in fleet.items()}
         self._fleet = {
             name: member for name, member in members.items() if now_ms - member["at_ms"] < ALIVE_MS
@@ -130,13 +122,13 @@ class Catalog:
     def workflow(self, name: str) -> Flow[Workflow | None]:
         """A published workflow."""
         key = self._shard.catalog("workflows")
-        text = yield from ask(Plain(("HGET", key, name), lambda r: None if r is None else _text(r)))
+        text = yield from ask(Plain(("HGET", key, name), text_or_none))
         return None if text is None else from_canonical(text)
 
     def workflow_names(self) -> Flow[list[str]]:
         """The names of all published workflows."""
         key = self._shard.catalog("workflows")
-        reply = yield from ask(Plain(("HKEYS", key), lambda r: [_text(name) for name in r]))
+        reply = yield from ask(Plain(("HKEYS", key), lambda r: [text_of(name) for name in r]))
         return sorted(reply)
 
     def _known(self) -> set[str]:

@@ -267,8 +267,7 @@ class Coordinator:
 
     def meta(self, keys: SagaKeys) -> Flow[dict[str, Any]]:
         """What was noted at the start: correlation id, tags, idempotency key."""
-        data = yield from ask(store.data(keys))
-        found: dict[str, Any] = json.loads(data.get("meta", "{}"))
+        found: dict[str, Any] = json.loads((yield from ask(store.meta(keys))) or "{}")
         return found
 
     def known(self, version: str) -> Workflow | None:

@@ -128,7 +128,6 @@ class Dispatcher:
             args=args,
             kwargs=kwargs,
             task_id=task_id,
-            nonce=held.nonce,
         )
         yield Publish((message,))
         return None

@@ -36,8 +36,6 @@ class Message:
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
     task_id: str = ""
-    nonce: str = ""
-    """Of the claim made on a plain task's behalf."""
 
     @property
     def headers(self) -> dict[str, Any]:

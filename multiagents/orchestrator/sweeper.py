@@ -16,6 +16,7 @@ from multiagents.core.entries import Failure, Lost, TimerDue, Unroutable
 from multiagents.core.states import ENDED, Kind
 from multiagents.orchestrator import outbox
 from multiagents.orchestrator.coordinator import Coordinator
+from multiagents.orchestrator.outbox import Message
 from multiagents.orchestrator.outcome import has_dead_letters
 from multiagents.orchestrator.planning import index_keys
 from multiagents.orchestrator.workflow import worker_name
@@ -23,7 +24,7 @@ from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
 from multiagents.storage import views
 from multiagents.storage.calls import Flow, ask
-from multiagents.storage.keys import Shard
+from multiagents.storage.keys import SagaKeys, Shard
 from multiagents.storage.sagas import Guard
 from multiagents.storage.views import View
 
@@ -109,14 +110,16 @@ class Sweeper:
         if name == k.OUTBOX_END:
             yield from self._coordinator.deliver_again(keys, workflow)
             return
-        sent_ms, sends = outbox.parse_outbox_value(value)
+        sends = outbox.parse_outbox_value(value)[1]
         kind, step, attempt = k.parse_outbox_field(name)
         target = outbox.target_of(workflow.by_name[step], kind)
         if isinstance(target, str) and sends >= UNROUTABLE_AFTER and self._nobody_knows(target):
             yield from self._park(saga_id, (kind, step, attempt), target)
-        elif sends and (yield from self._still_queued(saga_id, name, sent_ms, sends)):
             return
-        else:
+        message = self._coordinator.dispatcher.message(
+            keys, workflow, (kind, step, attempt), worker_name(target)
+        )
+        if not sends or not (yield from self._still_queued(message, keys, name, value)):
             yield from self._coordinator.send_again(keys, workflow, {name: sends})
 
     def _park(self, saga_id: str, what: tuple[Kind, str, int], worker: str) -> Flow[None]:
@@ -127,13 +130,9 @@ class Sweeper:
         taken = k.outbox_field(kind, step, attempt)
         yield from self._coordinator.append(saga_id, entry, taken=taken)
 
-    def _still_queued(self, saga_id: str, name: str, sent_ms: int, sends: int) -> Flow[bool]:
+    def _still_queued(self, message: Message, keys: SagaKeys, name: str, value: str) -> Flow[bool]:
         """Whether the message may well be waiting in its queue; then its time is moved (E10)."""
-        keys = self._coordinator.keys(saga_id)
-        workflow = (yield from self._coordinator.current(saga_id))[1]
-        what = k.parse_outbox_field(name)
-        target = outbox.target_of(workflow.by_name[what[1]], what[0])
-        message = self._coordinator.dispatcher.message(keys, workflow, what, worker_name(target))
+        sent_ms, sends = outbox.parse_outbox_value(value)
         backlog: Backlog = yield QueueHead(message.queue, message.priority)
         now_ms, lease_ms = self._clock_ms(), self._settings.lease_ms
         if backlog.length == 0:
@@ -145,7 +144,7 @@ class Sweeper:
             # wait twice as long each time, so that re-sending stays rare but does happen.
             waits = now_ms - sent_ms < lease_ms * 2 ** min(sends, MOST_MOVES)
         if waits:
-            again = {name: (outbox.outbox_value(sent_ms, sends), now_ms + lease_ms)}
+            again = {name: (value, now_ms + lease_ms)}
             yield from ask(store.published(keys, again))
         return waits
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from multiagents.storage.calls import Call
+from multiagents.storage.views import text_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +56,9 @@ def tell(name: str, limits: Limits, *, now_ms: int, ok: bool, probe: bool) -> Ca
         limits.min_calls,
         repr(limits.failure_threshold),
     )
-    return Call("breaker", (key(name),), args, _text)
+    return Call("breaker", (key(name),), args, text_of)
 
 
 def _permit(reply: Any) -> Permit:
     allowed, probe, wait_ms = reply
     return Permit(bool(allowed), bool(probe), int(wait_ms))
-
-
-def _text(reply: Any) -> str:
-    return reply.decode() if isinstance(reply, bytes) else str(reply)

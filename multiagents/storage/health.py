@@ -14,6 +14,7 @@ from redis.exceptions import AuthenticationError, ResponseError
 
 from multiagents.storage.calls import Flow, Plain, ask
 from multiagents.storage.keys import Shard
+from multiagents.storage.views import hash_of, text_of
 
 T = TypeVar("T")
 
@@ -69,7 +70,7 @@ def read_server() -> Flow[ServerHealth]:
         refused.append("INFO")
     config: dict[str, str] = {}
     for name in PARAMETERS:
-        told = yield from _allowed(Plain(("CONFIG", "GET", name), _pairs))
+        told = yield from _allowed(Plain(("CONFIG", "GET", name), hash_of))
         if told is None:
             refused.append("CONFIG")
             break
@@ -96,18 +97,9 @@ def _allowed(operation: Plain[T]) -> Generator[Any, Any, T | None]:
         return None
 
 
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
 def _info(reply: Any) -> dict[str, str]:
     """The client parses INFO by itself; its numbers become text again, as CONFIG's are."""
-    return {_text(name): _text(value) for name, value in reply.items()}
-
-
-def _pairs(reply: Any) -> dict[str, str]:
-    flat = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
-    return {_text(name): _text(value) for name, value in flat}
+    return {text_of(name): text_of(value) for name, value in reply.items()}
 
 
 def _scores(reply: Any) -> list[int]:

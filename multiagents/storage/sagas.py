@@ -21,10 +21,12 @@ from multiagents.storage.views import (
     Committed,
     Known,
     View,
+    hash_of,
     parse_claim,
     parse_committed,
     parse_view,
     text_of,
+    text_or_none,
 )
 
 DIRTY_AFTER_MS = 2000
@@ -297,19 +299,19 @@ def drop(shard: Shard, item: Guard, *, later_ms: int | None = None) -> Call[int]
     return Call("drop", (shard.due,), (item.member, item.token, later), int)
 
 
-def _hash(reply: Any) -> dict[str, str]:
-    flat = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
-    return {text_of(name): text_of(value) for name, value in flat}
-
-
 def work(saga: SagaKeys) -> Plain[dict[str, str]]:
     """The outbox and the claims."""
-    return Plain(("HGETALL", saga.work), _hash)
+    return Plain(("HGETALL", saga.work), hash_of)
 
 
 def data(saga: SagaKeys) -> Plain[dict[str, str]]:
     """Input, results, checkpoints, progress and who waits."""
-    return Plain(("HGETALL", saga.data), _hash)
+    return Plain(("HGETALL", saga.data), hash_of)
+
+
+def meta(saga: SagaKeys) -> Plain[str | None]:
+    """What was noted at the start, JSON."""
+    return Plain(("HGET", saga.data, "meta"), text_or_none)
 
 
 def log(saga: SagaKeys) -> Plain[list[tuple[str, Entry]]]:
@@ -339,7 +341,7 @@ def held_by(saga_id: str, work: dict[str, str], delivery: str) -> list[Attempt]:
 
 def definition(shard: Shard, version: str) -> Plain[str | None]:
     """The canonical JSON of a definition."""
-    return Plain(("HGET", shard.definitions, version), lambda r: None if r is None else text_of(r))
+    return Plain(("HGET", shard.definitions, version), text_or_none)
 
 
 def ids(index: str, *, offset: int, limit: int) -> Plain[list[str]]:

@@ -48,6 +48,17 @@ def text_of(reply: Any) -> str:
     return reply.decode() if isinstance(reply, bytes) else str(reply)
 
 
+def text_or_none(reply: Any) -> str | None:
+    """A reply as text; None for what is not there."""
+    return None if reply is None else text_of(reply)
+
+
+def hash_of(reply: Any) -> dict[str, str]:
+    """A reply to HGETALL as text, in either protocol of Redis."""
+    flat = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
+    return {text_of(name): text_of(value) for name, value in flat}
+
+
 def _log_id(value: Any) -> tuple[int, int]:
     ms, number = text_of(value).split("-")
     return int(ms), int(number)

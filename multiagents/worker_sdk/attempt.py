@@ -23,7 +23,7 @@ from multiagents.core.states import Kind
 from multiagents.worker_sdk.context import Context, build_data
 from multiagents.worker_sdk.registry import Worker
 from multiagents.worker_sdk.run import classify, execute, undo_refused
-from multiagents.worker_sdk.validation import to_json
+from multiagents.worker_sdk.validation import compact
 
 
 class Leases(Protocol):
@@ -41,14 +41,14 @@ def perform(worker: Worker, held: Assignment, leases: Leases, *, limit: int) -> 
     """
     context = context_of(held, leases)
     try:
-        result = execute(worker, context, token=held.nonce, timeout_s=held.timeout_s)
+        result = execute(worker, context, token=held.nonce, timeout_s=held.timeout_s, limit=limit)
     except SoftTimeLimitExceeded as error:
         raise StepTimeout(f"step {held.step!r} ran longer than its time limit") from error
     if held.kind is Kind.UNDO:
         refusal = undo_refused(result)
         if refusal is not None:
             raise WorkerExecutionError(refusal)
-    return to_json(result, what=f"result of {worker.name!r}", limit=limit)
+    return compact(result)
 
 
 def context_of(held: Assignment, leases: Leases) -> Context:

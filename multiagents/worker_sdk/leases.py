@@ -57,7 +57,6 @@ class LeaseKeeper:
         self._on_timeout = on_timeout
         self._can_kill = can_kill
         self._held: dict[str, Assignment] = {}
-        self._notes: dict[str, dict[str, str]] = {}
         self._lost: set[str] = set()
         self._warned: set[str] = set()
         self._overdue: set[str] = set()
@@ -84,7 +83,6 @@ class LeaseKeeper:
         """The attempt is reported (or given up)."""
         with self._lock:
             self._held.pop(held.nonce, None)
-            self._notes.pop(held.nonce, None)
             self._lost.discard(held.nonce)
             self._warned.discard(held.nonce)
             self._overdue.discard(held.nonce)

@@ -62,11 +62,17 @@ class InputRefused(InvalidInput):
 
 
 def execute(
-    worker: Worker, context: Context, *, token: str = "", timeout_s: float | None = None
+    worker: Worker,
+    context: Context,
+    *,
+    token: str = "",
+    timeout_s: float | None = None,
+    limit: int | None = None,
 ) -> dict[str, Any]:
     """Run one attempt and return its result, ready to be stored as JSON.
 
-    ``timeout_s`` None: the worker's own.  Raises what the function raised; InputRefused before it
+    ``timeout_s`` None: the worker's own.  ``limit``: bytes of the result's JSON, None: the setting.
+    Raises what the function raised; InputRefused before it
     was entered; InvalidResult; StepTimeout; LeaseLost after ``cancel(token)``.
     """
     arguments = _arguments(worker, context)
@@ -79,7 +85,8 @@ def execute(
         if type(error) is not SystemExit:  # Celery's own shut-down passes
             raise
         raise WorkerExecutionError(f"worker {worker.name!r} called sys.exit()") from error
-    return check_result(_modelled(worker, returned), worker.name, get_settings().max_result_bytes)
+    most = get_settings().max_result_bytes if limit is None else limit
+    return check_result(_modelled(worker, returned), worker.name, most)
 
 
 def cancel(token: str, *, overdue: bool = False) -> bool:

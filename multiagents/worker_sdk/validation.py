@@ -42,7 +42,7 @@ def to_json(
     ``what`` begins the message: ``result of 'charge'``.
     """
     try:
-        text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        text = compact(value)
         size = len(text) if text.isascii() else len(text.encode())
         # json.dumps turns the keys 1, True and None into text without a word; what comes back
         # differs then.  It also differs for tuples, which are welcome: the search tells.
@@ -57,6 +57,11 @@ def to_json(
             " keep large data elsewhere and pass a reference to it"
         )
     return text
+
+
+def compact(value: Any) -> str:
+    """A value that was checked already as JSON, in the form `to_json` gives it."""
+    return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
 
 
 def check_input(data: Any, limit: int) -> str:
