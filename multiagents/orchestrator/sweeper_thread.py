@@ -76,8 +76,8 @@ class SweeperThread:
     def once(self) -> float:
         """One round over all shards; seconds until the next is worth it."""
         self._housekeep()
-        pauses = [self._round(Shard(n)) for n in range(self._settings.shards)]
-        return min(pauses)
+        shards = range(self._settings.shards)
+        return min(self._edge.run(self.round(Shard(number))) for number in shards)
 
     def _housekeep(self) -> None:
         now_ms = self._clock.now_ms()
@@ -88,24 +88,25 @@ class SweeperThread:
             self._edge.run(self._announce())
             self._announced_ms = self._clock.now_ms()
 
-    def _round(self, shard: Shard) -> float:
-        due_ms = self._edge.run(ask(store.first_due(shard)))
+    def round(self, shard: Shard) -> Flow[float]:
+        """Look at one shard and act on what is due; seconds until the next look is worth it."""
+        due_ms = yield from ask(store.first_due(shard))
         now_ms = self._clock.now_ms()
         nothing_due = due_ms is None or due_ms > now_ms
         if nothing_due and now_ms - self._swept_ms < self._settings.lease_ms / 3:
             return self._pause_s(due_ms, now_ms)
-        items = self._edge.run(self._sweeper.due(shard))
+        items = yield from self._sweeper.due(shard)
         self._swept_ms = now_ms
         for item in items:
             if self._stop.is_set():
                 break
-            self._handle(item)
+            yield from self._handle(item)
         return 0.0 if len(items) == BATCH else self._pause_s(due_ms, now_ms)
 
-    def _handle(self, item: Guard) -> None:
+    def _handle(self, item: Guard) -> Flow[None]:
         """One broken saga must not keep the others waiting; it comes round again."""
         try:
-            self._edge.run(self._sweeper.handle(item))
+            yield from self._sweeper.handle(item)
         except StoreError:
             raise
         except UnknownSaga:
