@@ -25,12 +25,11 @@ from multiagents.core.entries import Failure
 from multiagents.core.exceptions import NoServer
 from multiagents.core.names import COORDINATOR_QUEUE, DEFAULT_QUEUES
 from multiagents.core.ports import Assignment, Verdict
-from multiagents.core.settings import Settings, get_settings
+from multiagents.core.settings import Settings, get_settings, shown_url
 from multiagents.core.states import Kind
 from multiagents.eager import EagerRunner
 from multiagents.event_bus.bus import EventBus
 from multiagents.event_bus.narrator import Narrator
-from multiagents.event_bus.redis_bus import shown_url
 from multiagents.orchestrator import facade, registry
 from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.definitions import load_folder
@@ -38,10 +37,11 @@ from multiagents.orchestrator.engine import StoreEngine
 from multiagents.orchestrator.facade import Orchestrator as Orchestrator
 from multiagents.orchestrator.host import Host
 from multiagents.orchestrator.service import OPERATIONS, SagaService
-from multiagents.orchestrator.sweeper_thread import SweeperThread
+from multiagents.orchestrator.sweeper_thread import SweeperThreads
 from multiagents.orchestrator.tasks import Courier, Hooks, install
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage.client import MAIN_TIMEOUT_S, UNREACHABLE, Edge
+from multiagents.storage.routing import ServerAway, open_edge
 from multiagents.worker_sdk import breaker, manager, run
 from multiagents.worker_sdk import registry as workers
 from multiagents.worker_sdk.attempt import perform, verdict_of
@@ -70,7 +70,7 @@ class Runtime:
         self.settings = settings
         self.clock: Clock = clock or SystemClock()
         self.courier = Courier(app)
-        self.edge = Edge(settings.redis_url, perform=self.courier)
+        self.edge = open_edge(settings, perform=self.courier)
         self.catalog = Catalog(self.clock)
         self.host = Host(
             self.edge,
@@ -104,9 +104,12 @@ class Runtime:
             raise self._no_server(error) from error
 
     def _no_server(self, error: Exception) -> NoServer:
+        if isinstance(error, ServerAway):
+            return NoServer(f"{error}; the sagas on it wait for it, the others go on")
+        variable = "STATE_URLS" if self.settings.state_urls else "REDIS_URL"
         return NoServer(
-            f"no Redis answers at {shown_url(self.settings.redis_url)}"
-            f" ({type(error).__name__}); start one, or set MULTIAGENTS_REDIS_URL"
+            f"no Redis answers at {shown_url(self.edge.url)}"
+            f" ({type(error).__name__}); start one, or set MULTIAGENTS_{variable}"
         )
 
     # ---- workers ----
@@ -244,21 +247,19 @@ class Runtime:
 
     def _edge_of_main(self) -> Edge:
         """For a worker's main process: it gives up soon and never tries again (E20)."""
-        return Edge(
-            self.settings.redis_url, perform=self.courier, timeout_s=MAIN_TIMEOUT_S, retries=0
-        )
+        return open_edge(self.settings, perform=self.courier, timeout_s=MAIN_TIMEOUT_S, retries=0)
 
     # ---- the sweeper ----
 
-    def sweeper_thread(self, hostname: str, queues: Callable[[], list[str]]) -> SweeperThread:
-        """The thread for a worker's main process; it talks to Redis on a connection of its own."""
+    def sweeper_threads(self, hostname: str, queues: Callable[[], list[str]]) -> SweeperThreads:
+        """The threads for a worker's main process; their connections are their own."""
         edge = self._edge_of_main()
 
         def announce() -> Any:
             yield from self.catalog.publish(hostname, queues(), registry.registered().values())
             yield from self.catalog.refresh(force=True)
 
-        return SweeperThread(
+        return SweeperThreads(
             self.host.sweeper, edge, settings=self.settings, clock=self.clock, announce=announce
         )
 
@@ -322,7 +323,7 @@ def runtime_at(redis_url: str | None) -> Runtime:
         return runtime
     with _at_lock:
         if redis_url not in _at:
-            settings = runtime.settings.model_copy(update={"redis_url": redis_url})
+            settings = runtime.settings.at(redis_url)
             _at[redis_url] = attach(make_app(settings), settings)
         return _at[redis_url]
 

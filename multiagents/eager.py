@@ -158,12 +158,17 @@ class EagerRunner:
 
     def _pass_time(self) -> bool:
         """Go to the next due time; False if nothing is due before the end of a retention."""
-        due_ms = self.host.edge.run(ask(store.first_due(Shard())))
+        due_ms = self._first_due()
         if due_ms is None or due_ms - self.clock.now_ms() >= self._settings.retention_ms:
             return False
         self.clock.advance(max(0.0, due_ms - self.clock.now_ms()) / 1000)
         self._sweep()
         return True
+
+    def _first_due(self) -> float | None:
+        shards = map(Shard, range(self._settings.shards))
+        found = [self.host.edge.run(ask(store.first_due(shard))) for shard in shards]
+        return min((due_ms for due_ms in found if due_ms is not None), default=None)
 
     def _sweep(self) -> None:
         host = self.host

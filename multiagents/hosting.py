@@ -18,7 +18,7 @@ from multiagents.core.exceptions import InvalidInput
 from multiagents.core.names import HEADER, QUEUE_LLM
 from multiagents.event_bus.transport import NAME as TRANSPORT
 from multiagents.orchestrator.host import Host
-from multiagents.orchestrator.sweeper_thread import SweeperThread
+from multiagents.orchestrator.sweeper_thread import SweeperThreads
 from multiagents.worker_sdk import registry as workers
 from multiagents.worker_sdk.dspy_worker import DSPyWorker
 from multiagents.worker_sdk.tasks import WorkerTask
@@ -34,8 +34,8 @@ class Hosted(Protocol):
     most_steps: int | None
     """How many steps a child may run before it is replaced; None: any number."""
 
-    def sweeper_thread(self, hostname: str, queues: Callable[[], list[str]]) -> SweeperThread:
-        """The thread for the main process."""
+    def sweeper_threads(self, hostname: str, queues: Callable[[], list[str]]) -> SweeperThreads:
+        """The threads for the main process."""
 
 
 def add_to_worker(app: Celery, hosted: Hosted, *, own: bool) -> None:
@@ -50,7 +50,7 @@ def _make_step(hosted: Hosted, *, own: bool) -> type:
         requires = ("celery.worker.components:Pool",)
 
         def __init__(self, parent: Any, **_: Any) -> None:
-            self.thread: SweeperThread | None = None
+            self.threads: SweeperThreads | None = None
             if own:
                 _skip_ack_emulation(parent.app)
             if QUEUE_LLM in parent.app.amqp.queues.consume_from:
@@ -62,14 +62,14 @@ def _make_step(hosted: Hosted, *, own: bool) -> type:
         def start(self, parent: Any) -> None:
             hosted.stopping.clear()  # set by a worker before this one in the same process
             queues = list(parent.app.amqp.queues.consume_from)
-            self.thread = hosted.sweeper_thread(parent.hostname, lambda: queues)
-            self.thread.start()
+            self.threads = hosted.sweeper_threads(parent.hostname, lambda: queues)
+            self.threads.start()
 
         def stop(self, parent: Any) -> None:
             hosted.stopping.set()
-            if self.thread is not None:
-                self.thread.stop()
-                self.thread = None
+            if self.threads is not None:
+                self.threads.stop()
+                self.threads = None
 
     return EngineStep
 

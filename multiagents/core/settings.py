@@ -6,25 +6,36 @@ Celery's own settings stay in celeryconfig.py.
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from multiagents.core.exceptions import InvalidInput
 
 DEFAULT_REDIS_URL = "redis://127.0.0.1:6379/0"
+SCHEMES = ("redis://", "rediss://", "unix://")
+"""How a server's URL may begin."""
 
 
 class Settings(BaseSettings):
     """The engine's settings; each is the environment variable ``MULTIAGENTS_<NAME>``."""
 
-    model_config = SettingsConfigDict(env_prefix="MULTIAGENTS_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="MULTIAGENTS_",
+        frozen=True,
+        extra="ignore",
+        hide_input_in_errors=True,  # URLs hold passwords
+    )
 
     redis_url: str = DEFAULT_REDIS_URL
-    """Broker, results and state."""
+    """Broker and results; the sagas too, unless ``state_urls`` says where they are."""
+    state_urls: str = ""
+    """Servers of the sagas, comma-separated: shard n is on number n modulo their count."""
     imports: str = ""
     """Modules with workers and workflows, comma-separated; imported by every worker process."""
     workflows: Path | None = None
@@ -38,7 +49,10 @@ class Settings(BaseSettings):
     max_result_bytes: Annotated[int, Field(ge=2)] = 1024 * 1024
     """JSON size of one step's result."""
     shards: Annotated[int, Field(ge=1, le=1024)] = 1
-    """Into how many slots sagas are spread; never change it on a server with sagas."""
+    """Into how many slots sagas are spread; never change it on a server with sagas.
+
+    At least one for each of ``state_urls``, which is the default where there are some.
+    """
     continuation: bool = True
     """Run the next step in the same process when it is the only one and its queue is the same."""
     slice_s: Annotated[float, Field(ge=0)] = 1.0
@@ -56,6 +70,43 @@ class Settings(BaseSettings):
     data_dir: Path = Path(".multiagents")
     """Where the embedded server keeps its data."""
 
+    @model_validator(mode="after")
+    def _spread(self) -> Self:
+        """Raises InvalidInput for what is no URL, and for servers that no shard would be on."""
+        urls = _listed(self.state_urls)
+        for number, url in enumerate(urls, start=1):
+            if not url.startswith(SCHEMES):
+                raise InvalidInput(
+                    f"MULTIAGENTS_STATE_URLS: number {number} of {len(urls)} is no URL of a"
+                    " server; expected redis://[USER:PASSWORD@]HOST:PORT/NUMBER (or rediss://,"
+                    " unix://), commas in a password percent-encoded"
+                )
+        if self.shards < len(urls) and "shards" not in self.model_fields_set:
+            object.__setattr__(self, "shards", len(urls))
+        elif self.shards < len(urls):
+            raise InvalidInput(
+                f"MULTIAGENTS_SHARDS is {self.shards}, but MULTIAGENTS_STATE_URLS names"
+                f" {len(urls)} servers, which need a shard each: set it to {len(urls)} or more, or"
+                " name fewer servers"
+            )
+        return self
+
+    def at(self, redis_url: str) -> Self:
+        """The same with everything on that one server, as a face that is given a URL has it."""
+        changed: dict[str, object] = {"redis_url": redis_url, "state_urls": ""}
+        if "shards" not in self.model_fields_set:
+            changed["shards"] = type(self).model_fields["shards"].default
+        return self.model_copy(update=changed)
+
+    @property
+    def servers(self) -> dict[str, tuple[int, ...]]:
+        """The URL of each server of the sagas, the first one first -> the shards on it."""
+        urls = _listed(self.state_urls) or (self.redis_url,)
+        homes = [urls[number % len(urls)] for number in range(self.shards)]
+        return {
+            url: tuple(number for number, home in enumerate(homes) if home == url) for url in homes
+        }
+
     @property
     def lease_ms(self) -> int:
         return round(self.lease_s * 1000)
@@ -66,7 +117,16 @@ class Settings(BaseSettings):
 
     @property
     def import_names(self) -> tuple[str, ...]:
-        return tuple(name.strip() for name in self.imports.split(",") if name.strip())
+        return _listed(self.imports)
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def shown_url(url: str) -> str:
+    """The URL without its user, password and options."""
+    return re.sub(r"//[^/]*@", "//", url.partition("?")[0])
 
 
 @lru_cache(maxsize=1)
@@ -75,8 +135,11 @@ def get_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        wrong = "; ".join(
-            f"MULTIAGENTS_{'_'.join(map(str, item['loc'])).upper()}: {item['msg']}"
-            for item in error.errors()
-        )
+        wrong = "; ".join(map(_wrong, error.errors()))
         raise InvalidInput(f"bad settings: {wrong}") from error
+
+
+def _wrong(item: ErrorDetails) -> str:
+    if not item["loc"]:  # of several variables, which the message names
+        return str(item.get("ctx", {}).get("error", item["msg"]))
+    return f"MULTIAGENTS_{'_'.join(map(str, item['loc'])).upper()}: {item['msg']}"

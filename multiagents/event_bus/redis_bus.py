@@ -11,7 +11,6 @@ that falls further behind loses the oldest.
 from __future__ import annotations
 
 import os
-import re
 import socket
 from typing import Any, Self
 
@@ -23,7 +22,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from multiagents.core.events import Event
 from multiagents.core.exceptions import InvalidInput, NoServer
-from multiagents.core.settings import get_settings
+from multiagents.core.settings import get_settings, shown_url
 from multiagents.event_bus import keys
 from multiagents.event_bus.bus import (
     MAX_DELIVERIES,
@@ -199,8 +198,3 @@ def _dead_letter(fields: dict[bytes, bytes]) -> DeadLetter:
         deliveries=int(text["deliveries"]),
         error=text["error"],
     )
-
-
-def shown_url(url: str) -> str:
-    """The URL without its user, password and options."""
-    return re.sub(r"//[^/]*@", "//", url.partition("?")[0])

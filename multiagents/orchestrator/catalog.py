@@ -16,6 +16,7 @@ from multiagents.core.names import QUEUE_IO
 from multiagents.core.ports import WorkerInfo
 from multiagents.orchestrator.workflow import Workflow, from_canonical
 from multiagents.storage.calls import Flow, Plain, ask
+from multiagents.storage.client import UNREACHABLE
 from multiagents.storage.keys import Shard
 from multiagents.storage.views import hash_of, text_of, text_or_none
 
@@ -34,6 +35,7 @@ class Catalog:
         self._fleet: dict[str, dict[str, Any]] = {}
         self._read_ms = 0
         self._local: dict[str, WorkerInfo] = {}
+        self._seen: dict[str, str] = {}
 
     def add_local(self, info: WorkerInfo) -> None:
         """A worker function of this very process."""
@@ -100,10 +102,18 @@ class Catalog:
         return dict(self._fleet)
 
     def missing(self, names: set[str]) -> Flow[set[str]]:
-        """Which of these worker names neither this process nor any running one has."""
+        """Which of these worker names neither this process nor any running one has.
+
+        The last answer is believed for longer while the store cannot be asked.
+        """
         if names <= self._local.keys():
             return set()
-        yield from self.refresh()
+        try:
+            yield from self.refresh()
+        except UNREACHABLE:
+            if names - self._known():
+                raise
+            self._read_ms = self._clock.now_ms()  # each start would wait for the store otherwise
         missing = names - self._known()
         if missing:
             yield from self.refresh(force=True)
@@ -120,10 +130,18 @@ class Catalog:
         return sorted(self._known())
 
     def workflow(self, name: str) -> Flow[Workflow | None]:
-        """A published workflow."""
+        """A published workflow; as it was last seen here while the store cannot be asked."""
         key = self._shard.catalog("workflows")
-        text = yield from ask(Plain(("HGET", key, name), text_or_none))
-        return None if text is None else from_canonical(text)
+        try:
+            text = yield from ask(Plain(("HGET", key, name), text_or_none))
+        except UNREACHABLE:
+            if name not in self._seen:
+                raise
+            text = self._seen[name]
+        if text is None:
+            return None
+        self._seen[name] = text
+        return from_canonical(text)
 
     def workflow_names(self) -> Flow[list[str]]:
         """The names of all published workflows."""

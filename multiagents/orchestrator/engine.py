@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import structlog
+
 from multiagents.core.clock import Clock
 from multiagents.core.entries import Failed, Report, Succeeded
 from multiagents.core.ports import Assignment, Verdict
@@ -20,6 +22,8 @@ from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, ask
 from multiagents.storage.client import Edge
 from multiagents.storage.keys import result_field
+
+log = structlog.get_logger(__name__)
 
 
 class StoreEngine:
@@ -93,13 +97,16 @@ class StoreEngine:
     def renew(self, held: list[Assignment], notes: dict[str, dict[str, str]]) -> list[Assignment]:
         """Renew leases in one round trip; return those that are lost.
 
-        Raises the store's error if it could not be asked: nothing is known then.
+        Of those whose server could not be asked nothing is known.  Raises the store's error if
+        that is so of all.
         """
         calls = [self._coordinator.renewal(one, notes.get(one.nonce, {})) for one in held]
         replies = self._edge.many(calls)
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise reply
+        errors = [reply for reply in replies if isinstance(reply, Exception)]
+        if errors and len(errors) == len(replies):
+            raise errors[0]
+        if errors:
+            log.warning("leases not renewed", count=len(errors), error=str(errors[0]))
         return [one for one, renewed in zip(held, replies, strict=True) if not renewed]
 
     def count_late(self) -> None:

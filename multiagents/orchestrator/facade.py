@@ -28,6 +28,7 @@ from multiagents.orchestrator.service import OPERATIONS, SagaService
 from multiagents.orchestrator.tasks import Courier
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage.client import AsyncEdge
+from multiagents.storage.routing import open_async_edge
 
 
 class Home(Protocol):
@@ -113,7 +114,7 @@ class Orchestrator:
         home = _home_at(self._url)
         if not home.app.conf.task_always_eager:
             await asyncio.to_thread(home.prepare)
-            self._edge = AsyncEdge(home.settings.redis_url, perform=home.courier)
+            self._edge = open_async_edge(home.settings, perform=home.courier)
             if self.event_bus is not None:
                 self._narrator = home.narrator(self.event_bus)
                 await self._narrator.open()

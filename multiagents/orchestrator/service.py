@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any
 
 from multiagents.core import ids
@@ -44,6 +45,7 @@ OPERATIONS = (
 """The operations that every face offers, by method name."""
 
 Rows = list[dict[str, Any]]
+Ages = list[tuple[str, float]]
 
 CheckInput = Callable[[Any, int], str]
 """Refuses an input that cannot be a saga's, or returns it as JSON."""
@@ -150,16 +152,28 @@ class SagaService:
         limit: int = 50,
         offset: int = 0,
     ) -> Flow[Rows]:
-        """Sagas, newest first, as `get` gives them but without input and results."""
-        found: Rows = []
-        for shard in map(Shard, range(self._settings.shards)):
-            index = _index(shard, state, workflow, tag)
-            for saga_id in (yield from ask(store.ids(index, offset=offset, limit=limit))):
-                row = yield from self._row(saga_id)
-                if row and _matches(row, state, workflow, tag):
-                    found.append(row)
-        found.sort(key=lambda row: str(row["created_at"]), reverse=True)
-        return found[:limit]
+        """Sagas, newest first, as `get` gives them but without input and results.
+
+        Of all shards: where one's server does not answer, nothing is listed instead of a part.
+        """
+        shards = [Shard(number) for number in range(self._settings.shards)]
+        indexes = [_index(shard, state, workflow, tag) for shard in shards]
+        rows: Rows = []
+        for saga_id in (yield from self._newest(indexes, offset, limit)):
+            row = yield from self._row(saga_id)
+            if row and _matches(row, state, workflow, tag):
+                rows.append(row)
+        return rows
+
+    def _newest(self, indexes: Sequence[str], offset: int, limit: int) -> Flow[Sequence[str]]:
+        """A page of all these indexes together; any part of it may come from any one of them."""
+        if len(indexes) == 1:
+            return (yield from ask(store.ids(indexes[0], offset=offset, limit=limit)))
+        found: Ages = []
+        for index in indexes:
+            found += yield from ask(store.ages(index, limit=offset + limit))
+        found.sort(key=itemgetter(1), reverse=True)
+        return [saga_id for saga_id, _ in found[offset : offset + limit]]
 
     def _row(self, saga_id: str) -> Flow[dict[str, Any] | None]:
         try:

@@ -1,15 +1,16 @@
 """What keeps the sweeps going?
 
-One daemon thread in every worker's main process: not a timer of Celery's, because those stand
-still while Redis is away.  Looking whether anything is due costs one command; only then, and
-often enough for the tick (E9), does a sweep run.  The thread also keeps the catalog fresh and the
-clock corrected.  It survives any failure of the server: it waits and looks again.
+One daemon thread for each server, in every worker's main process: not a timer of Celery's, because
+those stand still while Redis is away.  Looking whether anything is due costs one command; only
+then, and often enough for the tick (E9), does a sweep run.  The first server's thread also keeps
+the catalog fresh and the clock corrected.  A thread survives any failure of its server: it waits,
+longer each time, and looks again; the others sweep on, however long that server keeps silent.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -32,9 +33,11 @@ MOST_PAUSE_S = 5.0
 
 log = structlog.get_logger(__name__)
 
+Announce = Callable[[], Flow[None]]
 
-class SweeperThread:
-    """Sweeps all shards until it is stopped."""
+
+class SweeperThreads:
+    """Sweeps the shards of all servers until it is stopped."""
 
     def __init__(
         self,
@@ -43,25 +46,69 @@ class SweeperThread:
         *,
         settings: Settings,
         clock: Clock,
-        announce: Callable[[], Flow[None]],
+        announce: Announce,
+    ) -> None:
+        self._threads = [
+            SweeperThread(
+                sweeper,
+                edge,
+                settings=settings,
+                clock=clock,
+                announce=None if number else announce,
+                shards=shards,
+            )
+            for number, shards in enumerate(settings.servers.values())
+        ]
+
+    def start(self) -> None:
+        """Begin."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """End after the sweeps at hand."""
+        for thread in self._threads:
+            thread.ask_to_stop()
+        for thread in self._threads:
+            thread.stop()
+
+
+class SweeperThread:
+    """Sweeps these shards (None: all).  With ``announce`` it keeps house too."""
+
+    def __init__(
+        self,
+        sweeper: Sweeper,
+        edge: Edge,
+        *,
+        settings: Settings,
+        clock: Clock,
+        announce: Announce | None,
+        shards: Sequence[int] | None = None,
     ) -> None:
         self._sweeper = sweeper
         self._edge = edge
         self._settings = settings
         self._clock = clock
+        self._shards = tuple(map(Shard, range(settings.shards) if shards is None else shards))
         self._announce = announce
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="multiagents-sweeper", daemon=True)
-        self._swept_ms = self._announced_ms = self._corrected_ms = 0
+        self._swept_ms = dict.fromkeys(self._shards, 0)
+        self._announced_ms = self._corrected_ms = 0
         self._failures = 0
 
     def start(self) -> None:
         """Begin."""
         self._thread.start()
 
+    def ask_to_stop(self) -> None:
+        """Let it end, without waiting for that."""
+        self._stop.set()
+
     def stop(self) -> None:
         """End after the sweep at hand."""
-        self._stop.set()
+        self.ask_to_stop()
         self._thread.join(timeout=5)
 
     def _run(self) -> None:
@@ -74,12 +121,13 @@ class SweeperThread:
             self._stop.wait(pause_s)
 
     def once(self) -> float:
-        """One round over all shards; seconds until the next is worth it."""
+        """One round over its shards; seconds until the next is worth it."""
         self._housekeep()
-        shards = range(self._settings.shards)
-        return min(self._edge.run(self.round(Shard(number))) for number in shards)
+        return min(self._edge.run(self.round(shard)) for shard in self._shards)
 
     def _housekeep(self) -> None:
+        if self._announce is None:
+            return
         now_ms = self._clock.now_ms()
         if now_ms - self._corrected_ms >= CORRECT_MS:
             self._edge.correct(self._clock)
@@ -93,10 +141,10 @@ class SweeperThread:
         due_ms = yield from ask(store.first_due(shard))
         now_ms = self._clock.now_ms()
         nothing_due = due_ms is None or due_ms > now_ms
-        if nothing_due and now_ms - self._swept_ms < self._settings.lease_ms / 3:
+        if nothing_due and now_ms - self._swept_ms[shard] < self._settings.lease_ms / 3:
             return self._pause_s(due_ms, now_ms)
         items = yield from self._sweeper.due(shard)
-        self._swept_ms = now_ms
+        self._swept_ms[shard] = now_ms
         for item in items:
             if self._stop.is_set():
                 break

@@ -103,7 +103,8 @@ def _model(stack: ExitStack, answers: Mapping[str, Any] | None) -> dict[str, str
 
 def _addresses(url: str) -> dict[str, str]:
     """One server for all: Celery's variables come before any celeryconfig.py."""
-    return {URL: url, "CELERY_BROKER_URL": url, "CELERY_RESULT_BACKEND": url}
+    celery = {"CELERY_BROKER_URL": url, "CELERY_RESULT_BACKEND": url}
+    return {URL: url, "MULTIAGENTS_STATE_URLS": "", **celery}
 
 
 @contextmanager

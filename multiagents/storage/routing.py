@@ -1,0 +1,221 @@
+"""On which server does a saga live, and how is a flow run when there are several?
+
+Shard n lives on server n modulo their count, for good.  A flow knows nothing of servers: its edge
+reads the shard out of the first key of each operation.  What spans sagas (the catalog, circuit
+breakers) lives on the first server.
+
+Rules: one server alone gets a plain `Edge`, so that nothing is slower where nothing is spread.  A
+server that does not answer is named by the error, without its password, and concerns only what
+lives there.  Clocks are corrected by the first server that answers: leases are judged by one
+clock, whichever server keeps them, so the servers' own clocks need not agree while it is up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from multiagents.core.clock import Clock
+from multiagents.core.settings import Settings, shown_url
+from multiagents.storage.calls import Call, Plain
+from multiagents.storage.client import (
+    RETRIES,
+    TIMEOUT_S,
+    UNREACHABLE,
+    AsyncEdge,
+    Edge,
+    Perform,
+)
+from multiagents.storage.keys import Shard
+
+E = TypeVar("E", bound=Edge | AsyncEdge)
+
+MANY_S = 2.0
+"""How long the other servers' answers to `many` wait for one that is silent; a renewal of leases
+must not be late because of it."""
+
+
+class ServerAway(RedisConnectionError):
+    """One server of several does not answer; ``server`` is its URL as it may be shown."""
+
+    server = ""
+
+
+def away(url: str, shards: Sequence[int], total: int, error: BaseException) -> ServerAway:
+    """The error that names the server and what stands still without it."""
+    shown = shown_url(url)
+    message = (
+        f"no server answers at {shown} ({type(error).__name__}), which holds {len(shards)} of"
+        f" {total} shards"
+    )
+    found = ServerAway(message)
+    found.server = shown
+    return found
+
+
+def open_edge(
+    settings: Settings,
+    *,
+    perform: Perform,
+    timeout_s: float = TIMEOUT_S,
+    retries: int = RETRIES,
+) -> Edge:
+    """The edge to the servers of these settings; connects to nothing yet."""
+    options: dict[str, Any] = {"perform": perform, "timeout_s": timeout_s, "retries": retries}
+    servers = settings.servers
+    if len(servers) == 1:
+        return Edge(next(iter(servers)), **options)
+    return RoutedEdge(servers, **options)
+
+
+def open_async_edge(settings: Settings, *, perform: Perform) -> AsyncEdge:
+    """Likewise for an event loop."""
+    servers = settings.servers
+    if len(servers) == 1:
+        return AsyncEdge(next(iter(servers)), perform=perform)
+    return AsyncRoutedEdge(servers, perform=perform)
+
+
+class _Homes(dict[str, E]):
+    """Tag of a key, up to its closing brace -> the edge to the server of that shard."""
+
+    def __init__(self, servers: Mapping[str, Sequence[int]], make: Callable[[str], E]) -> None:
+        super().__init__()
+        self.servers = servers
+        self.edges = [make(url) for url in servers]
+        self.first = self.edges[0]
+        for edge, shards in zip(self.edges, servers.values(), strict=True):
+            self.update((Shard(number).tag.partition("}")[0], edge) for number in shards)
+
+    def of(self, operation: Call[Any] | Plain[Any]) -> E:
+        """The home of an operation's first key; the first server for what has no shard."""
+        if isinstance(operation, Call):
+            key: Any = operation.keys[0] if operation.keys else ""
+        else:
+            key = operation.command[1] if len(operation.command) > 1 else ""
+        return self.get(str(key).partition("}")[0], self.first)
+
+    def away(self, edge: E, error: BaseException) -> ServerAway:
+        """The error for an edge whose server does not answer."""
+        return away(edge.url, self.servers[edge.url], len(self), error)
+
+
+class RoutedEdge(Edge):
+    """Runs each operation of a flow on the server where its keys live.
+
+    ``client`` and ``url`` are the first server's.  Raises `ServerAway` for one that is silent.
+    """
+
+    def __init__(
+        self, servers: Mapping[str, Sequence[int]], *, perform: Perform, **options: Any
+    ) -> None:
+        self._homes = _Homes(servers, lambda url: Edge(url, **options))
+        super().__init__(self._homes.first.url, perform=perform, **options)
+
+    @property
+    def client(self) -> Any:
+        """The redis client of the first server."""
+        return self._homes.first.client
+
+    def execute(self, effect: Any) -> Any:
+        """Carry out one effect."""
+        if not isinstance(effect, Call | Plain):
+            return self.perform(effect)
+        edge = self._homes.of(effect)
+        try:
+            return edge.execute(effect)
+        except UNREACHABLE as error:
+            raise self._homes.away(edge, error) from error
+
+    def many(self, calls: list[Call[Any]]) -> list[Any]:
+        """Run independent calls in one round trip to each server, all at the same time.
+
+        A failure of one is returned in its place, so is that of a whole server; none of the
+        others waits for a silent server longer than `MANY_S`.
+        """
+        groups: dict[str, list[int]] = {}
+        for number, call in enumerate(calls):
+            groups.setdefault(self._homes.of(call).url, []).append(number)
+        replies: list[Any] = [RedisTimeoutError("no answer in time")] * len(calls)
+
+        def ask(numbers: list[int]) -> None:
+            found = self._group([calls[number] for number in numbers])
+            for number, reply in zip(numbers, found, strict=True):
+                replies[number] = reply
+
+        _at_once([partial(ask, numbers) for numbers in groups.values()])
+        return list(replies)  # a late answer changes nothing that was returned
+
+    def _group(self, calls: list[Call[Any]]) -> list[Any]:
+        edge = self._homes.of(calls[0])
+        try:
+            return edge.many(calls)
+        except UNREACHABLE as error:
+            return [self._homes.away(edge, error)] * len(calls)
+        except Exception as error:  # noqa: BLE001 - returned in the place of each, for the caller
+            return [error] * len(calls)
+
+    def correct(self, clock: Clock) -> None:
+        """Teach a `SystemClock` the time of the first server that answers.
+
+        Raises ServerAway if none does.
+        """
+        failures: list[ServerAway] = []
+        for edge in self._homes.edges:
+            try:
+                edge.correct(clock)
+            except UNREACHABLE as error:
+                failures.append(self._homes.away(edge, error))
+            else:
+                return
+        raise failures[0]
+
+    def close(self) -> None:
+        """Close this process's connections; the next use opens new ones."""
+        for edge in self._homes.edges:
+            edge.close()
+
+
+class AsyncRoutedEdge(AsyncEdge):
+    """`RoutedEdge` for an event loop."""
+
+    def __init__(self, servers: Mapping[str, Sequence[int]], *, perform: Perform) -> None:
+        # Not the inherited constructor, which would make a client besides those of the edges.
+        self._homes = _Homes(servers, AsyncEdge)
+        self.url, self.perform = self._homes.first.url, perform
+        self.client = self._homes.first.client
+
+    async def execute(self, effect: Any) -> Any:
+        """Carry out one effect."""
+        if not isinstance(effect, Call | Plain):
+            return await asyncio.to_thread(self.perform, effect)
+        edge = self._homes.of(effect)
+        try:
+            return await edge.execute(effect)
+        except UNREACHABLE as error:
+            raise self._homes.away(edge, error) from error
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for edge in self._homes.edges:
+            await edge.close()
+
+
+def _at_once(asks: list[Callable[[], None]]) -> None:
+    """Do all at the same time, and wait no longer than `MANY_S`; one alone gets all its time."""
+    if len(asks) == 1:
+        asks[0]()
+        return
+    threads = [threading.Thread(target=ask, daemon=True) for ask in asks]
+    for thread in threads:
+        thread.start()
+    ends_at = time.monotonic() + MANY_S
+    for thread in threads:
+        thread.join(max(0.0, ends_at - time.monotonic()))
