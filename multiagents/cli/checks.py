@@ -5,7 +5,7 @@ Each check is a function from what `doctor` has read to one `Check`.  No I/O her
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -62,6 +62,21 @@ def version(health: ServerHealth) -> Check:
         fix = "use a server without cluster mode: Celery's broker cannot use one"
         return Check(name, "fail", f"{kind} {text} in cluster mode", fix)
     return Check(name, "ok", f"reachable, {kind} {text}")
+
+
+def silent(reason: str, shards: Sequence[int], total: int) -> Check:
+    """One server of several cannot be used."""
+    message = f"{reason}; it holds {len(shards)} of {total} shards, whose sagas stand still"
+    fix = "start it, or correct MULTIAGENTS_STATE_URLS; never leave it out while it holds sagas"
+    return Check("server", "fail", message, fix)
+
+
+def broker(reason: str) -> Check:
+    """Messages and outcomes have somewhere to go.  ``reason``: why not, empty if they have."""
+    if reason:
+        fix = "start it, or correct MULTIAGENTS_REDIS_URL"
+        return Check("broker", "fail", f"{reason}; no step is sent", fix)
+    return Check("broker", "ok", "reachable, apart from the servers of the sagas")
 
 
 def append_only(health: ServerHealth) -> Check:
@@ -126,6 +141,15 @@ def clocks(skew_ms: int, fleet: Fleet, now_ms: int) -> Check:
         message = f"the clocks of these workers are ahead of the server's: {_names(ahead)}"
         return Check(name, "warn", message, fix)
     return Check(name, "ok", f"this host and the server differ by {abs(skew_ms)} ms")
+
+
+def server_clocks(offsets_ms: Sequence[int]) -> Check:
+    """Several servers agree on the time.  ``offsets_ms``: each one's, minus this host's."""
+    apart_ms = max(offsets_ms) - min(offsets_ms)
+    if apart_ms > SKEW_MS:
+        fix = "let NTP set the servers' clocks: the next one's counts while the first is down"
+        return Check("clocks", "warn", f"the servers differ by {apart_ms / 1000:.1f} s", fix)
+    return Check("clocks", "ok", f"the servers differ by {apart_ms} ms")
 
 
 def heartbeats(late: Mapping[str, int]) -> Check:

@@ -1,24 +1,28 @@
 """Is everything as it should be?
 
 Reads all that `checks` judges and prints the findings.  A server that cannot be reached is a
-finding too; what needs no server is checked nevertheless.
+finding too; what does not need it is checked nevertheless.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from multiagents.cli.errors import CommandError, one_line
+from multiagents.cli.errors import STATE_URLS, CommandError, one_line
 from multiagents.cli.output import Json, console, emit, table
-from multiagents.cli.session import Session, environment, make_runtime, probe
+from multiagents.cli.session import Session, environment, make_runtime, probe, probe_server
+from multiagents.core.clock import SystemClock
+from multiagents.core.settings import shown_url
 
 if TYPE_CHECKING:
     from multiagents.bootstrap import Runtime
     from multiagents.cli.checks import Check
     from multiagents.orchestrator.workflow import Workflow
+    from multiagents.storage.client import Edge
 
 UNSETTLED = ("running", "paused", "compensating", "failed")
 """States in which sagas may wait for a person."""
@@ -46,47 +50,116 @@ def _told(check: Check) -> str:
 
 
 def examine() -> list[Check]:
-    """All findings, those about the server first."""
+    """All findings, those about the servers first."""
     from multiagents.cli.checks import Check
 
     try:
         runtime = make_runtime(environment())
     except CommandError as error:
         return [Check("server", "fail", one_line(error), "correct MULTIAGENTS_REDIS_URL")]
+    if runtime.settings.state_urls:
+        return _examine_servers(runtime)
     try:
         probe(runtime)
     except CommandError as error:
         fix = "set MULTIAGENTS_REDIS_URL to a running server, or run `multiagents dev`"
         return [Check("server", "fail", one_line(error), fix), *_configuration(runtime, ())]
-    workflows = _published(Session(runtime))
+    session = Session(runtime)
+    workflows = _published(session)
     return [
-        *_server(Session(runtime), workflows),
+        *_server(runtime.edge),
+        *_fleet(session, workflows),
+        *_sagas(session, range(runtime.settings.shards)),
         *_configuration(runtime, workflows),
     ]
 
 
-def _server(session: Session, workflows: list[Workflow]) -> Iterable[Check]:
+def _examine_servers(runtime: Runtime) -> list[Check]:
+    """The same for servers that the sagas are spread over, as far as they answer."""
     from multiagents.cli import checks
-    from multiagents.storage.health import read_due, read_server
+    from multiagents.storage.client import Edge
 
-    runtime = session.runtime
-    health = session.run(read_server())
-    now_ms = session.now_ms
-    fleet = session.fleet()
-    skew_ms = int(getattr(runtime.clock, "offset_ms", 0))
+    found: list[Check] = []
+    offsets: dict[str, int] = {}
+    for url, shards in runtime.settings.servers.items():
+        clock = SystemClock()
+        try:
+            probe_server(url, clock, named_by=STATE_URLS)
+        except CommandError as error:
+            found.append(checks.silent(one_line(error), shards, runtime.settings.shards))
+            continue
+        offsets[url] = clock.offset_ms
+        edge = Edge(url)
+        found += [_about(url, check) for check in _server(edge)]
+        edge.close()
+    found.append(checks.broker(_why_not(runtime.settings.redis_url)))
+    if len(offsets) > 1:
+        found.append(checks.server_clocks(list(offsets.values())))
+    if not offsets:
+        return [*found, *_configuration(runtime, ())]
+    probe(runtime)
+    return [*found, *_examine_reached(Session(runtime), offsets)]
+
+
+def _examine_reached(session: Session, reached: Container[str]) -> Iterable[Check]:
+    """What these servers know: of workers and workflows only the first, of all sagas only all."""
+    servers = session.runtime.settings.servers
+    workflows: list[Workflow] = []
+    if next(iter(servers)) in reached:
+        workflows = _published(session)
+        yield from _fleet(session, workflows)
+    shards = [number for url in servers if url in reached for number in servers[url]]
+    yield from _sagas(session, shards)
+    yield from _configuration(session.runtime, workflows)
+
+
+def _why_not(url: str) -> str:
+    try:
+        probe_server(url, SystemClock())
+    except CommandError as error:
+        return one_line(error)
+    return ""
+
+
+def _about(url: str, check: Check) -> Check:
+    return replace(check, message=f"{shown_url(url)}: {check.message}")
+
+
+def _server(edge: Edge) -> Iterable[Check]:
+    from multiagents.cli import checks
+    from multiagents.storage.health import read_server
+
+    health = edge.run(read_server())
     yield checks.version(health)
     yield checks.append_only(health)
     yield checks.eviction(health)
     yield checks.memory(health)
-    yield checks.clocks(skew_ms, fleet, now_ms)
+
+
+def _fleet(session: Session, workflows: list[Workflow]) -> Iterable[Check]:
+    from multiagents.cli import checks
+
+    runtime = session.runtime
+    fleet = session.fleet()
+    skew_ms = int(getattr(runtime.clock, "offset_ms", 0))
+    yield checks.clocks(skew_ms, fleet, session.now_ms)
     yield checks.heartbeats(session.run(runtime.catalog.late()))
     yield checks.workers(fleet)
     yield checks.queues(fleet, workflows)
     yield checks.worker_names(fleet, workflows)
-    yield checks.due(session.run(read_due(runtime.settings.shards, now_ms)), now_ms)
-    rows = _unsettled(session)
-    waiting = [row["transaction_id"] for row in rows if row["needs_attention"]]
-    yield checks.attention(waiting, looked_at=len(rows))
+
+
+def _sagas(session: Session, shards: Sequence[int]) -> Iterable[Check]:
+    """What is due on these shards, and who waits for a person if they are all."""
+    from multiagents.cli import checks
+    from multiagents.storage.health import read_due
+
+    now_ms = session.now_ms
+    yield checks.due(session.run(read_due(shards, now_ms)), now_ms)
+    if len(shards) == session.runtime.settings.shards:
+        rows = _unsettled(session)
+        waiting = [row["transaction_id"] for row in rows if row["needs_attention"]]
+        yield checks.attention(waiting, looked_at=len(rows))
 
 
 def _configuration(runtime: Runtime, workflows: Iterable[Workflow]) -> Iterable[Check]:

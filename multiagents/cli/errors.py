@@ -14,6 +14,10 @@ OK, SAGA_FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 """Exit codes; 130 is what shells give a program that Ctrl-C ended."""
 
 
+REDIS_URL, STATE_URLS = "MULTIAGENTS_REDIS_URL", "MULTIAGENTS_STATE_URLS"
+"""What may name a server."""
+
+
 class CommandError(MultiAgentsError):
     """What the user asked cannot be done; the message is for them."""
 
@@ -21,11 +25,11 @@ class CommandError(MultiAgentsError):
 class UnreachableError(CommandError):
     """There is no server at the url that the settings name."""
 
-    def __init__(self, url: str, reason: str) -> None:
-        super().__init__(
-            f"cannot reach the server at {masked(url)} ({reason}); set MULTIAGENTS_REDIS_URL to a"
-            " running one, or start one with `multiagents dev`"
-        )
+    def __init__(self, url: str, reason: str, named_by: str = REDIS_URL) -> None:
+        fix = f"set {named_by} to a running one, or start one with `multiagents dev`"
+        if named_by == STATE_URLS:
+            fix = f"start it, or correct {named_by}"
+        super().__init__(f"cannot reach the server at {masked(url)} ({reason}); {fix}")
 
 
 def explained(error: BaseException) -> str:
@@ -40,15 +44,18 @@ def explained(error: BaseException) -> str:
 
 def _of_the_server(error: BaseException) -> CommandError | None:
     from multiagents.storage.client import UNREACHABLE, StoreError
+    from multiagents.storage.routing import ServerAway
 
-    url = get_settings().redis_url
+    first, *others = get_settings().servers
+    if isinstance(error, ServerAway):
+        return CommandError(f"{error}; start it, or see `multiagents doctor`")
     if isinstance(error, UNREACHABLE):
-        return UnreachableError(url, type(error).__name__)
+        named_by = STATE_URLS if get_settings().state_urls else REDIS_URL
+        return UnreachableError(first, type(error).__name__, named_by)
     if isinstance(error, StoreError):
-        reason = " ".join(str(error).split())
-        return CommandError(
-            f"the server at {masked(url)} refused: {masked(reason)}; see `multiagents doctor`"
-        )
+        which = "a server of the sagas" if others else f"the server at {masked(first)}"
+        reason = masked(" ".join(str(error).split()))
+        return CommandError(f"{which} refused: {reason}; see `multiagents doctor`")
     return None
 
 

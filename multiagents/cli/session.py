@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from multiagents.cli.errors import CommandError, UnreachableError
+from multiagents.cli.errors import REDIS_URL, STATE_URLS, CommandError, UnreachableError
+from multiagents.core.clock import Clock
 from multiagents.core.settings import Settings, get_settings
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ def close_sessions() -> None:
 def make_runtime(settings: Settings) -> Runtime:
     """The engine for these settings; connects to nothing."""
     check_url(settings.redis_url)
+    for url in settings.servers:
+        check_url(url, variable(settings))
     from multiagents.bootstrap import attach
     from multiagents.celery_app import make_app
 
@@ -84,36 +87,56 @@ def make_runtime(settings: Settings) -> Runtime:
 
 
 def probe(runtime: Runtime) -> None:
-    """Ask the server for its time, once and not patiently, and correct our clock by it."""
+    """Correct our clock by the first server that answers; not patiently.
+
+    Raises CommandError about the first one if none does.
+    """
+    errors: list[CommandError] = []
+    for url in runtime.settings.servers:
+        try:
+            probe_server(url, runtime.clock, named_by=variable(runtime.settings))
+        except CommandError as error:
+            errors.append(error)
+        else:
+            return
+    raise errors[0]
+
+
+def probe_server(url: str, clock: Clock, *, named_by: str = REDIS_URL) -> None:
+    """Ask one server for its time, once, and correct the clock by it.  Raises CommandError."""
     from multiagents.storage.client import UNREACHABLE, Edge
     from multiagents.storage.health import DENIED, REFUSED
 
-    url = runtime.settings.redis_url
-    check_url(url)
+    check_url(url, named_by)
     edge = Edge(url, timeout_s=PROBE_S, retries=0)
     try:
-        edge.correct(runtime.clock)
+        edge.correct(clock)
     except DENIED as error:
-        raise denied(url) from error
+        raise denied(url, named_by) from error
     except UNREACHABLE as error:
-        raise UnreachableError(url, _reason(error)) from error
+        raise UnreachableError(url, _reason(error), named_by) from error
     except REFUSED as error:
-        raise denied(url) from error
+        raise denied(url, named_by) from error
     finally:
         edge.close()
 
 
-def denied(url: str) -> CommandError:
+def variable(settings: Settings) -> str:
+    """What names the servers of the sagas."""
+    return STATE_URLS if settings.state_urls else REDIS_URL
+
+
+def denied(url: str, named_by: str) -> CommandError:
     """The server is there and does not let us in."""
     from multiagents.cli.errors import masked
 
     return CommandError(
         f"the server at {masked(url)} does not let us in; put the user and password that it expects"
-        " into MULTIAGENTS_REDIS_URL: redis://USER:PASSWORD@HOST:PORT/0"
+        f" into {named_by}: redis://USER:PASSWORD@HOST:PORT/0"
     )
 
 
-def check_url(url: str) -> None:
+def check_url(url: str, named_by: str = REDIS_URL) -> None:
     """Raise CommandError for what is no URL; parsers would quote its password in their errors."""
     try:
         parts = urlsplit(url)
@@ -122,7 +145,7 @@ def check_url(url: str) -> None:
         good = False
     if not good:
         raise CommandError(
-            "MULTIAGENTS_REDIS_URL is no URL of a server; expected"
+            f"{named_by} is no URL of a server; expected"
             " redis://[USER:PASSWORD@]HOST:PORT/NUMBER (or rediss://, unix://), with signs such as"
             " / @ : # in the password percent-encoded"
         )

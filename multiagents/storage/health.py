@@ -1,4 +1,4 @@
-"""How is the server itself?
+"""How is a server itself?
 
 Reads only, each as a value to be run by an edge: what INFO and CONFIG tell, and how much is due.
 Servers that are rented often forbid CONFIG; that is an answer, not an error.
@@ -6,7 +6,7 @@ Servers that are rented often forbid CONFIG; that is an answer, not an error.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -54,7 +54,7 @@ class ServerHealth:
 
 @dataclass(frozen=True, slots=True)
 class DueHealth:
-    """The due sets of all shards together; times are Unix milliseconds."""
+    """The due sets of several shards together; times are Unix milliseconds."""
 
     members: int = 0
     overdue: int = 0
@@ -78,11 +78,11 @@ def read_server() -> Flow[ServerHealth]:
     return ServerHealth(info or {}, config, tuple(refused))
 
 
-def read_due(shards: int, now_ms: int) -> Flow[DueHealth]:
-    """Count what is due and what should have been done by ``now_ms``."""
+def read_due(shards: Iterable[int], now_ms: int) -> Flow[DueHealth]:
+    """Count what is due on these shards and what should have been done by ``now_ms``."""
     members = overdue = 0
     oldest: list[int] = []
-    for shard in map(Shard, range(shards)):
+    for shard in map(Shard, shards):
         members += yield from ask(Plain(("ZCARD", shard.due), int))
         overdue += yield from ask(Plain(("ZCOUNT", shard.due, "-inf", now_ms), int))
         command = ("ZRANGE", shard.due, 0, 0, "WITHSCORES")
