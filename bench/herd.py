@@ -1,0 +1,324 @@
+"""What do a thousand workers' sweepers do to one server?
+
+    python -m bench.herd                    # a table; about a minute
+    python -m bench.herd --blind            # the same without spreading pauses, to compare
+
+Every worker has one sweeper thread that looks at the due set.  Here 1 to 1,000 of them run the
+engine's own rounds (`SweeperThread.round`) and scripts, on a real server, but under one virtual
+clock: each call takes half a round trip to the server, waits for the calls before it, is carried
+out, and takes half a round trip back.  So looks and sweeps of different workers interleave as
+they would, and the same seed gives the same history.
+
+The items that become due are marks of sagas that are gone: dealing with one takes two calls, as
+few as any item does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field, fields
+from heapq import heappop, heappush
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from multiagents.core.settings import Settings
+from multiagents.orchestrator.catalog import Catalog
+from multiagents.orchestrator.coordinator import Coordinator
+from multiagents.orchestrator.sweeper import Sweeper
+from multiagents.orchestrator.sweeper_thread import SweeperThread
+from multiagents.storage import keys as k
+from multiagents.storage.calls import Call
+from multiagents.storage.client import Edge
+from multiagents.storage.keys import Shard
+from multiagents.storage.server import EmbeddedServer
+
+BEGAN_MS = 1_700_000_000_000
+ROUND_TRIP_US = 500
+"""Between two hosts of one data centre."""
+SERVICE_US = {"ZRANGE": 15, "sweep": 20}
+"""What a call costs the server, its socket included, as `bench.ops` measures it."""
+ITEM_US = 2
+"""For each item that a sweep brings."""
+OTHER_US = 40
+SKEW_MS = 2
+"""By how much two hosts' corrected clocks may differ."""
+LATE_WAKE_US = 300
+"""By how much a thread may wake too late."""
+SLOT_US = 10_000
+"""The peak is counted in slots of this length."""
+
+
+@dataclass(slots=True)
+class Load:
+    """What the server and the items saw."""
+
+    calls: Counter[str] = field(default_factory=Counter)
+    """By script or command; ``empty`` of the sweeps brought nothing."""
+    slots: Counter[int] = field(default_factory=Counter)
+    """Calls that arrived, by slot."""
+    busy_us: int = 0
+    longest_wait_us: int = 0
+    began: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    """By item: when a sweep handed it to a sweeper, virtual µs."""
+    done: dict[str, int] = field(default_factory=dict)
+    """By item: when it was out of the due set, virtual µs."""
+
+    @property
+    def total(self) -> int:
+        return sum(self.calls.values()) - self.calls["empty"]
+
+    @property
+    def peak(self) -> int:
+        """Most calls in one slot."""
+        return max(self.slots.values(), default=0)
+
+    @property
+    def twice(self) -> int:
+        """Items that were handed out more than once."""
+        return sum(len(times) > 1 for times in self.began.values())
+
+
+@dataclass(slots=True)
+class HostClock:
+    """The fleet's time as one host sees it."""
+
+    fleet: Fleet
+    skew_ms: int
+
+    def now_ms(self) -> int:
+        return BEGAN_MS + self.fleet.now_us // 1000 + self.skew_ms
+
+
+class Fleet:
+    """Sweepers over one server, and the time that all of them share."""
+
+    def __init__(self, edge: Edge, *, workers: int, seed: int = 1, blind: bool = False) -> None:
+        self.edge = edge
+        self.now_us = 0
+        self.load = Load()
+        self.due_us: dict[str, int] = {}
+        self._rng = Random(seed)
+        self._settings = Settings(redis_url=edge.url)
+        self._peers = 1 if blind else workers
+        self._chance = (lambda: 0.0) if blind else self._rng.random
+        self._free_us = 0
+        self._queue: list[tuple[int, int, Generator[Any, Any, None], Any, bool]] = []
+        self._count = 0
+        for _ in range(workers):
+            begins_us = self._rng.randrange(1_000_000)
+            self._put(begins_us, self._life(self._thread()), None, arrives=False)
+
+    def _thread(self) -> SweeperThread:
+        rng, settings = self._rng, self._settings
+        clock = HostClock(self, rng.randint(-SKEW_MS, SKEW_MS))
+        coordinator = Coordinator(settings=settings, clock=clock, directory=Catalog(clock))
+        sweeper = Sweeper(coordinator, nobody_knows=lambda _: False, clock_ms=clock.now_ms)
+        return SweeperThread(
+            sweeper,
+            self.edge,
+            settings=settings,
+            clock=clock,
+            announce=None,
+            peers=lambda: self._peers,
+            chance=self._chance,
+        )
+
+    def add(self, name: str, *, due_us: int) -> None:
+        """Put an item into the due set."""
+        member = k.due_dirty(name)
+        self.due_us[member] = due_us
+        self.edge.client.zadd(Shard().due, {member: BEGAN_MS + due_us // 1000})
+
+    def run(self, until_us: int) -> None:
+        """Let time pass."""
+        while self._queue and self._queue[0][0] <= until_us:
+            self.now_us, _, life, what, arrives = heappop(self._queue)
+            if arrives:
+                self._serve(life, what)
+            else:
+                self._go_on(life, what)
+        self.now_us = until_us
+
+    def stall(self, for_us: int) -> None:
+        """Let the server answer nothing for so long, as while it forks or is cut off."""
+        self._free_us = self.now_us + for_us
+
+    def _life(self, thread: SweeperThread) -> Generator[Any, Any, None]:
+        while True:
+            pause_s = yield from thread.round(Shard())
+            yield pause_s
+
+    def _put(
+        self, at_us: int, life: Generator[Any, Any, None], what: Any, *, arrives: bool
+    ) -> None:
+        self._count += 1
+        heappush(self._queue, (at_us, self._count, life, what, arrives))
+
+    def _go_on(self, life: Generator[Any, Any, None], reply: Any) -> None:
+        effect = life.send(reply)
+        if isinstance(effect, float):
+            late_us = self._rng.randrange(LATE_WAKE_US)
+            self._put(self.now_us + round(effect * 1e6) + late_us, life, None, arrives=False)
+        else:
+            self._put(self.now_us + ROUND_TRIP_US // 2, life, effect, arrives=True)
+
+    def _serve(self, life: Generator[Any, Any, None], effect: Any) -> None:
+        name = effect.script if isinstance(effect, Call) else str(effect.command[0])
+        reply = self.edge.execute(effect)
+        begins_us = max(self.now_us, self._free_us)
+        service_us = SERVICE_US.get(name, OTHER_US)
+        if name == "sweep":
+            service_us += ITEM_US * len(reply)
+        self._free_us = begins_us + service_us
+        self._note(name, effect, reply, begins_us - self.now_us, service_us)
+        self._put(self._free_us + ROUND_TRIP_US // 2, life, reply, arrives=False)
+
+    def _note(self, name: str, effect: Any, reply: Any, wait_us: int, service_us: int) -> None:
+        load = self.load
+        load.calls[name] += 1
+        load.slots[self.now_us // SLOT_US] += 1
+        load.busy_us += service_us
+        load.longest_wait_us = max(load.longest_wait_us, wait_us)
+        if name == "sweep":
+            load.calls["empty"] += not reply
+            for item in reply:
+                load.began[item.member].append(self.now_us)
+        elif name == "drop" and reply:
+            load.done[effect.args[0]] = self.now_us
+
+    def lateness_ms(self) -> list[float]:
+        """How late each item was begun, sorted."""
+        began = self.load.began
+        return sorted(
+            (began[item][0] - at) / 1000 for item, at in self.due_us.items() if item in began
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table."""
+
+    scene: str
+    workers: int
+    calls_s: float
+    looks_s: float
+    sweeps_s: float
+    empty_sweeps: int
+    peak: int
+    cpu_percent: float
+    longest_wait_ms: float
+    handled: int
+    twice: int
+    late_ms: str
+
+    @classmethod
+    def of(cls, scene: str, fleet: Fleet, workers: int, seconds: float) -> Row:
+        """What a fleet has shown for so long."""
+        load, late = fleet.load, fleet.lateness_ms()
+        shown = f"{late[len(late) // 2]:.0f} / {late[-1]:.0f}" if late else "-"
+        return cls(
+            scene,
+            workers,
+            calls_s=round(load.total / seconds, 1),
+            looks_s=round(load.calls["ZRANGE"] / seconds, 1),
+            sweeps_s=round(load.calls["sweep"] / seconds, 1),
+            empty_sweeps=load.calls["empty"],
+            peak=load.peak,
+            cpu_percent=round(load.busy_us / seconds / 1e4, 2),
+            longest_wait_ms=round(load.longest_wait_us / 1000, 1),
+            handled=len(load.done),
+            twice=load.twice,
+            late_ms=shown,
+        )
+
+
+SECOND_US = 1_000_000
+
+
+def idle(fleet: Fleet) -> float:
+    """Nothing is due."""
+    fleet.run(12 * SECOND_US)
+    return 12
+
+
+def stall(fleet: Fleet) -> float:
+    """Nothing is due, some seconds after the server stood still and then answered all at once."""
+    fleet.run(2 * SECOND_US)
+    fleet.stall(2 * SECOND_US)
+    fleet.run(8 * SECOND_US)
+    fleet.load = Load()
+    fleet.run(20 * SECOND_US)
+    return 12
+
+
+def timers(fleet: Fleet) -> float:
+    """Three timers, of which all know long before."""
+    for number in range(3):
+        fleet.add(f"timer{number}", due_us=(3 + 3 * number) * SECOND_US)
+    fleet.run(12 * SECOND_US)
+    return 12
+
+
+def stream(fleet: Fleet) -> float:
+    """A hundred timers a second."""
+    for number in range(1000):
+        fleet.add(f"timer{number}", due_us=(2 * SECOND_US) + number * 10_000)
+    fleet.run(14 * SECOND_US)
+    return 14
+
+
+def burst(fleet: Fleet) -> float:
+    """Ten thousand items in one moment."""
+    for number in range(10_000):
+        fleet.add(f"item{number}", due_us=3 * SECOND_US)
+    for second in range(4, 60):
+        fleet.run(second * SECOND_US)
+        if len(fleet.load.done) == 10_000:
+            return second
+    return 60
+
+
+SCENES = {scene.__name__: scene for scene in (idle, stall, timers, stream, burst)}
+
+
+def measure(edge: Edge, scene: str, workers: int, *, blind: bool = False) -> Row:
+    """Play one scene on an empty server."""
+    edge.client.flushall()
+    fleet = Fleet(edge, workers=workers, blind=blind)
+    return Row.of(scene, fleet, workers, SCENES[scene](fleet))
+
+
+def table(rows: Iterator[Row]) -> Iterator[str]:
+    """Markdown, a line at a time."""
+    heads = [field_.name for field_ in fields(Row)]
+    yield f"| {' | '.join(heads)} |"
+    yield "|---" * len(heads) + "|"
+    for row in rows:
+        yield f"| {' | '.join(str(getattr(row, head)) for head in heads)} |"
+
+
+def main() -> None:
+    """Play all scenes for fleets of several sizes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--blind", action="store_true", help="do not spread pauses")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 10, 100, 1000])
+    parser.add_argument("--scenes", nargs="+", default=list(SCENES), choices=SCENES)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, EmbeddedServer(Path(folder)) as server:
+        edge = Edge(server.url)
+        rows = (
+            measure(edge, scene, workers, blind=options.blind)
+            for scene in options.scenes
+            for workers in options.workers
+        )
+        for line in table(rows):
+            print(line, flush=True)
+        edge.close()
+
+
+if __name__ == "__main__":
+    main()

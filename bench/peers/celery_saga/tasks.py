@@ -1,0 +1,36 @@
+"""Which tasks does the celery-saga peer run?"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from celery import Celery
+from celery_saga import Saga, set_default_backend
+from celery_saga.backends import RedisSagaBackend
+
+from bench.harness import OUTPUT, URL_VARIABLE
+
+_URL = os.environ[URL_VARIABLE]
+
+app = Celery("bench_saga", broker=_URL, backend=_URL)
+set_default_backend(RedisSagaBackend(url=_URL))
+
+
+@app.task(name="bench.noop")
+def noop(**context: Any) -> dict[str, int]:
+    """One step."""
+    return OUTPUT
+
+
+def chain(length: int) -> Saga:
+    """Steps one after the other, without compensations."""
+    saga = Saga(f"chain{length}")
+    for _ in range(length):
+        saga.add_step(noop, no_compensation=True)
+    return saga
+
+
+def fan(width: int) -> Saga:
+    """Steps side by side, then one."""
+    return Saga(f"fan{width}").add_parallel(*[noop] * width).add_step(noop, no_compensation=True)

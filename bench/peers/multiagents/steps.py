@@ -1,0 +1,35 @@
+"""Which steps and workflows does our own side of the bench run?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bench.harness import OUTPUT
+from multiagents import WorkflowBuilder, worker
+
+
+@worker("bench_noop")
+def noop(context: dict[str, Any]) -> dict[str, int]:
+    """One step."""
+    return OUTPUT
+
+
+def chain(length: int) -> None:
+    """Register a workflow of steps one after the other."""
+    builder = WorkflowBuilder(f"bench_chain{length}")
+    for number in range(length):
+        builder.add_step(f"s{number}", "bench_noop")
+    builder.build().register()
+
+
+def fan(width: int) -> None:
+    """Register a workflow of steps side by side, then one."""
+    builder = WorkflowBuilder(f"bench_fanout{width}")
+    builder.parallel([(f"p{number}", "bench_noop") for number in range(width)])
+    builder.add_step("join", "bench_noop")
+    builder.build().register()
+
+
+chain(10)
+chain(100)
+fan(10)

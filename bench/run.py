@@ -1,0 +1,220 @@
+"""How do sagas compare with what others offer for the same work?  ``python -m bench.run``.
+
+Starts one embedded server and lets the peers take turns on it, each in a virtual environment and
+processes of its own, in several rounds; another peer begins each round.  The table goes to
+``bench/results`` as CSV, Markdown and a picture, with the lines that it is made of.  A peer that
+fails is named at the end and has no figure; the exit code is then 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from bench.environments import python_of
+from bench.harness import ROOT, WORKLOADS
+from bench.table import rows, to_csv, to_markdown
+from multiagents.storage.server import EmbeddedServer
+
+BENCH = ROOT / "bench"
+RESULTS = BENCH / "results"
+PAGE = ROOT / "docs" / "performance.md"
+PEERS = (
+    ("celery", "default"),
+    ("celery", "acks_late"),
+    ("celery_saga", "default"),
+    ("dramatiq", "default"),
+    ("dbos", "default"),
+    ("dbos", "wal"),
+    ("langgraph", "default"),
+    ("langgraph", "normal"),
+    ("multiagents", "default"),
+    ("multiagents", "by_message"),
+    ("raw", "list"),
+    ("raw", "continue"),
+)
+"""Module and variant, in the order of the table."""
+OWN = "multiagents"
+"""Runs in the environment of the runner, where the package is."""
+PEER_S = 180.0
+"""A peer that takes longer for its workloads has hung."""
+QUICK = {"rounds": 1, "runs": 10, "min_s": 0.1}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, or draw up the table anew from recorded lines."""
+    asked = _arguments(argv)
+    failed: list[str] = []
+    if asked.again:
+        machine, *lines = map(json.loads, (RESULTS / "latest.jsonl").read_text().splitlines())
+    else:
+        machine, lines, failed = _measure(asked)
+    _write(machine, lines, asked.results)
+    if asked.publish:
+        PAGE.write_text(published(PAGE.read_text(), (asked.results / "latest.md").read_text()))
+    print((asked.results / "latest.md").read_text())
+    for name in failed:
+        print(f"failed: {name}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.run", description=__doc__)
+    names = sorted({peer for peer, _ in PEERS})
+    parser.add_argument("--only", nargs="+", metavar="PEER", choices=names, help=", ".join(names))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=60, help="chains of 10 begun at once")
+    parser.add_argument("--min-s", type=float, default=1.0, help="measure each at least so long")
+    parser.add_argument("--quick", action="store_true", help="one short round: does it work?")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the table")
+    parser.add_argument("--publish", action="store_true", help="put the table into the docs too")
+    parser.add_argument("--again", action="store_true", help="measure nothing: the last lines")
+    asked = parser.parse_args(argv)
+    if asked.quick:
+        vars(asked).update(QUICK)
+    return asked
+
+
+# ---- measuring ----
+
+
+def _measure(asked: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:
+    chosen = [pair for pair in PEERS if not asked.only or pair[0] in asked.only]
+    pythons = {peer: _python(peer) for peer, _ in chosen}
+    lines: list[dict[str, Any]] = []
+    failed: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=BENCH) as folder:
+        with EmbeddedServer(Path(folder) / "server", appendfsync="everysec") as server:
+            client = redis.Redis.from_url(server.url, decode_responses=True)
+            client.config_set("auto-aof-rewrite-percentage", 0)  # no fork in the midst of a peer
+            machine = {**_machine(client), **_extent(asked)}
+            for number in range(asked.rounds):
+                for peer, variant in _turned(chosen, number):
+                    client.flushall()
+                    data = Path(folder) / f"{number}-{peer}-{variant}"
+                    data.mkdir()
+                    found = list(_run(pythons[peer], peer, variant, server.url, data, asked))
+                    lines += [{**line, "round": number} for line in found]
+                    if len(found) < len(WORKLOADS):
+                        failed.append(f"{peer} {variant}, round {number + 1}")
+            client.close()
+    order = {pair: place for place, pair in enumerate(PEERS)}
+    lines.sort(key=lambda line: (order[line["peer"], line["variant"]], line["round"]))
+    return machine, lines, failed
+
+
+def _python(peer: str) -> Path:
+    if peer == OWN:
+        return Path(sys.executable)
+    return python_of(peer, BENCH / "peers" / peer / "requirements.txt")
+
+
+def _turned(chosen: Sequence[tuple[str, str]], number: int) -> list[tuple[str, str]]:
+    """Each round begins a third further on: nobody is always first, or always after the same."""
+    start = number * max(1, len(chosen) // 3) % len(chosen)
+    return [*chosen[start:], *chosen[:start]]
+
+
+def _run(
+    python: Path, peer: str, variant: str, url: str, data: Path, asked: argparse.Namespace
+) -> Iterator[dict[str, Any]]:
+    """What a peer says about each workload; its process and all that it started are then gone."""
+    command = [str(python), "-m", f"bench.peers.{peer}.run", "--variant", variant]
+    command += ["--redis", url, "--data", str(data)]
+    command += ["--runs", str(asked.runs), "--min-s", str(asked.min_s)]
+    errors = data / "errors.log"
+    with errors.open("wb") as stderr:
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=stderr, start_new_session=True
+        )
+    try:
+        said = process.communicate(timeout=PEER_S)[0]
+    except subprocess.TimeoutExpired:
+        _end_group(process)
+        said = process.communicate()[0]
+    finally:
+        _end_group(process)
+    for text in said.decode().splitlines():
+        line = json.loads(text)
+        print(f"{peer} {variant}: {line['workload']} {line['steps_per_s']:,.0f}", file=sys.stderr)
+        yield line
+    if process.returncode:
+        print(f"{peer} {variant}:\n{errors.read_text()[-2000:]}", file=sys.stderr)
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """It leads a process group of its own, with its workers in it."""
+    with suppress(ProcessLookupError):  # all have ended
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+# ---- what it was measured on ----
+
+
+def _machine(client: redis.Redis) -> dict[str, Any]:
+    info: Any = client.info("server")
+    server = info.get("server_name", "redis")
+    version = info.get(f"{server}_version", info["redis_version"])
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "cores": os.cpu_count(),
+        "CPU": _cpu(),
+        "Python": platform.python_version(),
+        "server": f"{server} {version} (appendonly, everysec)",
+    }
+
+
+def _cpu() -> str:
+    path = Path("/proc/cpuinfo")
+    text = path.read_text() if path.exists() else ""
+    models = [line.partition(":")[2].strip() for line in text.splitlines() if "model name" in line]
+    return models[0] if models else platform.processor() or platform.machine()
+
+
+def _extent(asked: argparse.Namespace) -> dict[str, Any]:
+    at_once = "/".join(str(workload.runs(asked.runs)) for workload in WORKLOADS.values())
+    return {"rounds": asked.rounds, "runs at once": at_once}
+
+
+# ---- writing ----
+
+
+def _write(machine: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    found = rows(lines)
+    recorded = "".join(json.dumps(line) + "\n" for line in [machine, *lines])
+    (folder / "latest.jsonl").write_text(recorded)
+    (folder / "latest.csv").write_text(to_csv(found, machine))
+    (folder / "latest.md").write_text(to_markdown(found, machine))
+    python = python_of("plot", BENCH / "plot-requirements.txt")
+    table, picture = folder / "latest.csv", folder / "latest.svg"
+    subprocess.run([str(python), str(BENCH / "plot.py"), str(table), str(picture)], check=True)
+
+
+BEGIN, END = "<!-- table of the last run -->", "<!-- end of the table -->"
+
+
+def published(page: str, table: str) -> str:
+    """The page with the table between its two marks.  Raises ValueError if it has not both."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"the page has no place for the table; expected {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n\n{table}\n{END}{after}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
