@@ -36,6 +36,7 @@ from multiagents.orchestrator.definitions import load_folder
 from multiagents.orchestrator.engine import StoreEngine
 from multiagents.orchestrator.facade import Orchestrator as Orchestrator
 from multiagents.orchestrator.host import Host
+from multiagents.orchestrator.letters import Letters
 from multiagents.orchestrator.service import OPERATIONS, SagaService
 from multiagents.orchestrator.sweeper_thread import SweeperThreads
 from multiagents.orchestrator.tasks import Courier, Hooks, install
@@ -78,6 +79,7 @@ class Runtime:
             clock=self.clock,
             catalog=self.catalog,
             check_input=check_input,
+            letter_of=Letters(app, settings),
         )
         self.eager = EagerRunner(app, settings, self.catalog, check_input)
         self.start_saga = install(app, self._hooks())
@@ -257,10 +259,15 @@ class Runtime:
 
         def announce() -> Any:
             yield from self.catalog.publish(hostname, queues(), registry.registered().values())
-            yield from self.catalog.refresh(force=True)
+            yield from self.catalog.keep_up()
 
         return SweeperThreads(
-            self.host.sweeper, edge, settings=self.settings, clock=self.clock, announce=announce
+            self.host.sweeper,
+            edge,
+            settings=self.settings,
+            clock=self.clock,
+            announce=announce,
+            peers=lambda: self.catalog.peers,
         )
 
 

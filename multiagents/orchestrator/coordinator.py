@@ -29,7 +29,7 @@ from multiagents.core.states import Kind, SagaState
 from multiagents.orchestrator.cache import SagaCache, Snapshot
 from multiagents.orchestrator.claims import Claims, Continuation
 from multiagents.orchestrator.decide import Decision, fold
-from multiagents.orchestrator.dispatch import Dispatcher
+from multiagents.orchestrator.dispatch import Dispatcher, LetterOf, no_letter
 from multiagents.orchestrator.planning import index_keys, plan_of
 from multiagents.orchestrator.reading import blank_saga, read_saga
 from multiagents.orchestrator.saga import Saga
@@ -66,11 +66,12 @@ class Coordinator:
         directory: Directory,
         nonce: Callable[[], str] = ids.nonce,
         wide: int = WIDE,
+        letter_of: LetterOf = no_letter,
     ) -> None:
         self.settings = settings
         self.clock = clock
         self.claims = Claims(settings, clock, directory, nonce)
-        self.dispatcher = Dispatcher(settings, clock, directory, self.claims)
+        self.dispatcher = Dispatcher(settings, clock, directory, self.claims, letter_of)
         self.observers: list[Callable[[str, SagaState], None]] = []
         """Told of each state that a commit made here brings about; they must not block or raise."""
         self._nonce = nonce
@@ -103,7 +104,8 @@ class Coordinator:
         blank = blank_saga(workflow, saga_id, self.clock.now_ms(), data)
         entry = Started(blank.created_at)
         decision = fold(workflow, blank, (entry,))
-        plan = replace(self._plan(blank, decision, "0-0"), state_before=None, decided=[entry])
+        plan = self._plan(keys, workflow, blank, decision, "0-0")
+        plan.state_before, plan.decided = None, [entry]
         known = workflow.version in self._workflows
         self._workflows[workflow.version] = workflow
         reply = store.SEND_DEFINITION
@@ -185,7 +187,8 @@ class Coordinator:
         """
         keys, base = self.keys(saga_id), self._cache.get(saga_id)
         if base is not None and not self._workflows[base.saga.version].has_conditions:
-            turn = self._decide(base.saga, self._workflows[base.saga.version], (entry,), "", go_on)
+            workflow = self._workflows[base.saga.version]
+            turn = self._decide(keys, workflow, base.saga, (entry,), "", go_on)
             call = store.advance(keys, turn.plan, known=_known(base), entry=entry, result=result)
             reply = yield from ask(call)
             done = _own(turn, reply)
@@ -295,7 +298,7 @@ class Coordinator:
         """Decide over pending entries until there are none.  ``base``: what the view builds on."""
         while isinstance(view, View) and view.entries:
             saga, workflow = yield from self._read(keys, view, base)
-            turn = self._decide(saga, workflow, view.entries, view.last, go_on)
+            turn = self._decide(keys, workflow, saga, view.entries, view.last, go_on)
             base = Snapshot(view.version, view.cursor, saga)
             reply = yield from ask(store.commit(keys, _known(base), turn.plan))
             done = _own(turn, reply)
@@ -360,8 +363,9 @@ class Coordinator:
 
     def _decide(
         self,
-        saga: Saga,
+        keys: SagaKeys,
         workflow: Workflow,
+        saga: Saga,
         entries: Sequence[Entry],
         cursor: str,
         go_on: Continuation | None,
@@ -369,15 +373,17 @@ class Coordinator:
         decision = fold(workflow, saga, entries)
         claim = self.claims.next_claim(workflow, decision, go_on) if go_on else None
         if claim is None or go_on is None:
-            return _Turn(workflow, decision, self._plan(saga, decision, cursor))
+            return _Turn(workflow, decision, self._plan(keys, workflow, saga, decision, cursor))
         after = fold(workflow, decision.saga, (claim,))
         decision = Decision(after.saga, (), decision.changed | after.changed)
-        plan = self._plan(saga, decision, cursor)
+        plan = self._plan(keys, workflow, saga, decision, cursor)
         self.claims.plan_claim(plan, workflow, claim, go_on)
         return _Turn(workflow, decision, plan, claim)
 
-    def _plan(self, before: Saga, decision: Decision, cursor: str) -> Plan:
-        return plan_of(
+    def _plan(
+        self, keys: SagaKeys, workflow: Workflow, before: Saga, decision: Decision, cursor: str
+    ) -> Plan:
+        plan = plan_of(
             before,
             decision,
             version=self._nonce(),
@@ -385,6 +391,8 @@ class Coordinator:
             now_ms=self.clock.now_ms(),
             retention_ms=self.settings.retention_ms,
         )
+        self.dispatcher.enclose(keys, workflow, plan)
+        return plan
 
 
 def _own(turn: _Turn, reply: Committed | View | str) -> Committed | View | str:

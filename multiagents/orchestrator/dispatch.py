@@ -7,7 +7,7 @@ not claimed in time.  Sending may fail anywhere without harm.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -29,13 +29,19 @@ from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, ask
 from multiagents.storage.keys import SagaKeys
-from multiagents.storage.sagas import Plan
+from multiagents.storage.sagas import Letter, Plan
 
 CHUNK = 100
 """Messages sent before their sending is confirmed: a wide fan-out is confirmed as it goes, so
-that no sweep takes what is still being sent for lost."""
+that no sweep takes what is still being sent for lost.  And the most that one script sends."""
 
 What = tuple[Kind, str, int]
+LetterOf = Callable[[Message], Letter | None]
+
+
+def no_letter(message: Message) -> Letter | None:
+    """For brokers elsewhere: every message goes through Celery."""
+    return None
 
 
 @dataclass(slots=True)
@@ -46,16 +52,31 @@ class Dispatcher:
     clock: Clock
     directory: Directory
     claims: Claims
+    letter_of: LetterOf = no_letter
+    """Writes a message for a queue on the store's own server, if that is where the broker is."""
+
+    def enclose(self, keys: SagaKeys, workflow: Workflow, plan: Plan) -> None:
+        """Have a commit send its own commands, as far as that can be done."""
+        for name in _to_send(plan):
+            what = k.parse_outbox_field(name)
+            target = outbox.target_of(workflow.by_name[what[1]], what[0])
+            if isinstance(target, TaskCall):
+                continue
+            message = self.message(keys, workflow, what, target)
+            letter = self.letter_of(message)
+            if letter is None or len(plan.letters) == CHUNK:
+                return
+            plan.letters[name] = letter
+            plan.outbox[name] = self._sent(message, 1)
 
     def send(
         self, keys: SagaKeys, workflow: Workflow, saga: Saga, plan: Plan
     ) -> Flow[list[Failed]]:
         """Send what a commit has just put into the outbox; what could not even begin comes back."""
-        names = [name for name in plan.outbox if name not in plan.withdrawals]
-        if k.OUTBOX_END in names:
-            names.remove(k.OUTBOX_END)
-            if saga.state in ENDED:  # else it was reopened at once, and a sweep finds its first end
-                yield from self.deliver(keys, workflow, saga)
+        # A saga that was reopened at once is left to a sweep, which finds its first end.
+        if k.OUTBOX_END in plan.outbox and saga.state in ENDED:
+            yield from self.deliver(keys, workflow, saga)
+        names = [name for name in _to_send(plan) if name not in plan.letters]
         return (yield from self.dispatch(keys, workflow, dict.fromkeys(names, 0)))
 
     def dispatch(
@@ -73,15 +94,27 @@ class Dispatcher:
             else:
                 messages[name] = self.message(keys, workflow, what, target)
         for chunk in _chunks(messages):
-            if not (yield Publish(tuple(chunk.values()))):
+            letters = self._letters(chunk)
+            if not letters and not (yield Publish(tuple(chunk.values()))):
                 break
-            again_ms = self.clock.now_ms() + self.settings.lease_ms
-            sent = {
-                name: (outbox.outbox_value(message.sent_ms, commands[name] + 1), again_ms)
-                for name, message in chunk.items()
-            }
-            yield from ask(store.published(keys, sent))
+            sent = {name: self._sent(each, commands[name] + 1) for name, each in chunk.items()}
+            yield from ask(store.published(keys, sent, letters))
         return refused
+
+    def _sent(self, message: Message, sends: int) -> tuple[str, int]:
+        """What an outbox field holds from now on, and when it is looked at again."""
+        value = outbox.outbox_value(message.sent_ms, sends)
+        return value, self.clock.now_ms() + self.settings.lease_ms
+
+    def _letters(self, messages: dict[str, Message]) -> dict[str, Letter]:
+        """All of the messages as letters, or none."""
+        found: dict[str, Letter] = {}
+        for name, message in messages.items():
+            letter = self.letter_of(message)
+            if letter is None:
+                return {}
+            found[name] = letter
+        return found
 
     def message(self, keys: SagaKeys, workflow: Workflow, what: What, worker: str) -> Message:
         """The message that asks a worker for an attempt."""
@@ -137,6 +170,12 @@ class Dispatcher:
         data = yield from ask(store.data(keys))
         if (yield outcome_of(saga, workflow, data)):
             yield from ask(store.settle(keys, k.OUTBOX_END))
+
+
+def _to_send(plan: Plan) -> list[str]:
+    """The outbox fields of a plan that ask for an attempt."""
+    left_out = {k.OUTBOX_END, *plan.withdrawals}
+    return [name for name in plan.outbox if name not in left_out]
 
 
 def _chunks(messages: dict[str, Message]) -> Iterator[dict[str, Message]]:

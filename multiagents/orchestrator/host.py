@@ -8,6 +8,7 @@ from multiagents.core.clock import Clock
 from multiagents.core.settings import Settings
 from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.coordinator import Coordinator
+from multiagents.orchestrator.dispatch import LetterOf, no_letter
 from multiagents.orchestrator.engine import StoreEngine
 from multiagents.orchestrator.service import CheckInput, SagaService
 from multiagents.orchestrator.sweeper import Sweeper
@@ -25,15 +26,21 @@ class Host:
         clock: Clock,
         catalog: Catalog,
         check_input: CheckInput,
+        letter_of: LetterOf = no_letter,
     ) -> None:
         self.edge = edge
         self.settings = settings
         self.clock = clock
         self.catalog = catalog
-        self.coordinator = Coordinator(settings=settings, clock=clock, directory=catalog)
+        self.coordinator = Coordinator(
+            settings=settings, clock=clock, directory=catalog, letter_of=letter_of
+        )
         self.engine = StoreEngine(self.coordinator, edge, clock, catalog)
         self.sweeper = Sweeper(
-            self.coordinator, nobody_knows=catalog.nobody_knows, clock_ms=clock.now_ms
+            self.coordinator,
+            nobody_knows=catalog.nobody_knows,
+            clock_ms=clock.now_ms,
+            ask_around=catalog.refresh,
         )
         self.service = SagaService(
             self.coordinator,

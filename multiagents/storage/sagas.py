@@ -6,9 +6,10 @@ text that this room does not look into.  All times are Unix milliseconds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from multiagents.core.entries import Claimed, Entry, Lost, Report, decode, encode
 from multiagents.core.states import Kind, SagaState
@@ -93,6 +94,13 @@ def report(
     return Call("append", saga.all, args, parse_view)
 
 
+class Letter(NamedTuple):
+    """A message as the broker's own list on this server holds it."""
+
+    queue: str
+    text: str
+
+
 @dataclass(slots=True)
 class Plan:
     """A decision in the form that a commit writes."""
@@ -110,6 +118,8 @@ class Plan:
     """Entries that the decision has worked in already; the commit writes them to the log."""
     outbox: dict[str, tuple[str, int]] = field(default_factory=dict)
     """Outbox field -> value, due time."""
+    letters: dict[str, Letter] = field(default_factory=dict)
+    """By outbox field: what the commit itself puts into a queue."""
     withdrawals: dict[str, Entry] = field(default_factory=dict)
     due: dict[str, int] = field(default_factory=dict)
     cleared: list[str] = field(default_factory=list)
@@ -131,6 +141,8 @@ def _plan_args(saga: SagaKeys, plan: Plan) -> list[Arg]:
     args.append(len(plan.outbox))
     for name, (value, due_ms) in plan.outbox.items():
         args += [name, value, k.due_outbox(saga.id, name), due_ms]
+    args.append(len(plan.letters))
+    args += [item for letter in plan.letters.values() for item in letter]
     args.append(len(plan.withdrawals))
     for name, entry in plan.withdrawals.items():
         args += [name, k.due_outbox(saga.id, name), entry.id, encode(entry)]
@@ -272,13 +284,18 @@ def _first_score(reply: Any) -> float | None:
     return float(pair[1])
 
 
-def published(saga: SagaKeys, sent: dict[str, tuple[str, int]]) -> Call[int]:
-    """Note that commands were sent: outbox field -> (value, when to look again)."""
-    args: list[Arg] = [
-        item
-        for name, (value, due_ms) in sent.items()
-        for item in (name, value, k.due_outbox(saga.id, name), due_ms)
-    ]
+def published(
+    saga: SagaKeys,
+    sent: dict[str, tuple[str, int]],
+    letters: Mapping[str, Letter] = MappingProxyType({}),
+) -> Call[int]:
+    """Note that commands were sent: outbox field -> (value, when to look again).
+
+    Those with a letter are sent by this very call.
+    """
+    args: list[Arg] = []
+    for name, (value, due_ms) in sent.items():
+        args += [name, value, k.due_outbox(saga.id, name), due_ms, *letters.get(name, ("", ""))]
     return Call("publish", (saga.work, saga.due), tuple(args), int)
 
 

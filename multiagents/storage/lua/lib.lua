@@ -76,8 +76,8 @@ end
 -- Write a decision, whose arguments are next in ARGV; return {1 if the log holds more, cursor}.
 -- Order: new version, cursor, head, now_ms, saga id, state index to leave and to enter ("" = the
 -- same), created_ms; then counted lists: steps (name, row); entries already decided over
--- (id, entry); outbox (field, value, due member, due ms); withdrawals (field, due member, entry
--- id, entry); due members to set (member, ms) and to clear (member); claims (field, value).
+-- (id, entry); outbox (field, value, due member, due ms); letters (queue list of the broker,
+-- message); withdrawals (field, due member, entry id, entry); due members to set (member, ms) and to clear (member); claims (field, value).
 local function apply(from_index, to_index)
   local version, cursor, head = take(), take(), take()
   local now, saga_id, leaves, enters, created = take(), take(), take(), take(), take()
@@ -102,6 +102,7 @@ local function apply(from_index, to_index)
     redis.call("HSET", WORK, field, value)
     redis.call("ZADD", DUE, due_ms, member)
   end)
+  repeated(function() redis.call("LPUSH", take(), take()) end)
   repeated(function()
     local field, member, id, entry = take(), take(), take(), take()
     if redis.call("HDEL", WORK, field) == 1 then

@@ -2,7 +2,8 @@
 --
 -- What is returned is put off by a moment, so that the other sweepers leave it alone; its new
 -- score is the token that acting on it must present.  After a gap in the sweeping, leases stand
--- for one full term before any of them counts as run out (E9).
+-- for one full term before any of them counts as run out (E9).  The tick is written only when it
+-- is no longer young: a thousand workers sweep far more often than it is needed.
 --
 -- KEYS[1] due zset   KEYS[2] tick hash
 -- ARGV[1] now, Unix ms   ARGV[2] most members   ARGV[3] put off by, ms   ARGV[4] lease, ms
@@ -12,8 +13,9 @@ local now, lease = tonumber(ARGV[1]), tonumber(ARGV[4])
 local tick = redis.call("HMGET", KEYS[2], "at", "grace")
 local last, grace = tonumber(tick[1] or "0"), tonumber(tick[2] or "0")
 if now - last > lease / 2 then grace = now + lease end
-redis.call("HSET", KEYS[2], "at", string.format("%.0f", math.max(now, last)),
-  "grace", string.format("%.0f", grace))
+if now - last > lease / 64 then
+  redis.call("HSET", KEYS[2], "at", string.format("%.0f", now), "grace", string.format("%.0f", grace))
+end
 local reply, score = {}, string.format("%.0f", now + tonumber(ARGV[3]))
 local due = redis.call("ZRANGEBYSCORE", KEYS[1], "-inf", now, "LIMIT", 0, ARGV[2])
 for _, member in ipairs(due) do

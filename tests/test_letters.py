@@ -1,0 +1,163 @@
+"""Is a message that a commit puts into its queue the one that Celery would send?"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+from celery import signals
+from kombu import Queue
+
+from multiagents.bootstrap import Runtime, attach
+from multiagents.celery_app import make_app
+from multiagents.core.settings import Settings
+from multiagents.core.states import Kind
+from multiagents.orchestrator.builder import WorkflowBuilder
+from multiagents.orchestrator.letters import Letters
+from multiagents.orchestrator.outbox import Message, Publish
+from multiagents.orchestrator.tasks import Courier
+from multiagents.orchestrator.workflow import Workflow
+from multiagents.worker_sdk.decorators import worker
+
+
+@worker("letter_noop")
+def noop(context: dict[str, Any]) -> dict[str, Any]:
+    return {}
+
+
+@pytest.fixture
+def settings(redis_url: str) -> Settings:
+    return Settings(redis_url=redis_url)
+
+
+@pytest.fixture
+def store(redis_url: str) -> Iterator[Any]:
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        yield client
+
+
+def message(**changes: Any) -> Message:
+    about: dict[str, Any] = {
+        "saga_id": "s1",
+        "kind": Kind.RUN,
+        "step": "a",
+        "attempt": 1,
+        "task": "letter_noop",
+        "queue": "io",
+        "version": "v1",
+        "sent_ms": 123,
+    }
+    return Message(**{**about, **changes})
+
+
+def opened(text: str) -> dict[str, Any]:
+    """A message without what is new in each one and with its body readable."""
+    found: dict[str, Any] = json.loads(text)
+    found["body"] = json.loads(base64.b64decode(found["body"]))
+    for name in ("delivery_tag", "reply_to"):
+        assert isinstance(found["properties"].pop(name), str)
+    assert isinstance(found["headers"].pop("origin"), str)
+    return found
+
+
+@pytest.mark.parametrize("priority", [None, 0, 4, 9])
+@pytest.mark.parametrize("queue", ["io", "llm", "never_heard_of"])
+def test_a_letter_is_the_message_that_celery_sends(settings, store, queue, priority):
+    """Same list, same headers, same body: a worker cannot tell them apart."""
+    app = make_app(settings)
+    one = message(queue=queue, priority=priority)
+    letter = Letters(app, settings)(one)
+    assert letter is not None
+    assert Courier(app)(Publish((one,))) is True
+    assert opened(letter.text) == opened(store.rpop(letter.queue))
+
+
+def chain(*queues: str) -> Workflow:
+    builder = WorkflowBuilder("letters")
+    for number, queue in enumerate(queues):
+        builder.add_step(f"s{number}", "letter_noop", queue=queue)
+    return builder.build()
+
+
+def test_a_start_takes_one_request(settings, store):
+    """Recorded and sent in one script; nothing is left to confirm."""
+    runtime = attach(make_app(settings), settings)
+    workflow = chain("io")
+    runtime.start_saga.delay(workflow, {})
+    before = store.info("commandstats")["cmdstat_evalsha"]["calls"]
+    runtime.start_saga.delay(workflow, {})
+    after = store.info("commandstats")
+    assert after["cmdstat_evalsha"]["calls"] - before == 1
+    assert store.llen("io") == 2
+
+
+def test_a_wide_start_sends_all_its_messages_by_scripts(settings, store):
+    """More than one script may send are sent by the next ones, each once."""
+    builder = WorkflowBuilder("wide").parallel([(f"p{n}", "letter_noop") for n in range(250)])
+    runtime = attach(make_app(settings), settings)
+    runtime.start_saga.delay(builder.build(), {})
+    sent = [opened(text)["headers"]["multiagents"][2] for text in store.lrange("io", 0, -1)]
+    assert sorted(sent) == sorted(f"p{n}" for n in range(250))
+    assert not store.exists("_kombu.binding.io")
+
+
+@pytest.fixture
+def receiver() -> Iterator[list[str]]:
+    """Somebody who wants to know, or change, what is published."""
+    heard: list[str] = []
+
+    def hear(sender: Any = None, **_: Any) -> None:
+        heard.append(sender)
+
+    signals.before_task_publish.connect(hear)
+    yield heard
+    signals.before_task_publish.disconnect(hear)
+
+
+def test_receivers_of_publishing_signals_are_called(settings, store, receiver):
+    """Tracing adds its headers there: then each message goes through Celery."""
+    runtime = attach(make_app(settings), settings)
+    runtime.start_saga.delay(chain("io"), {})
+    assert receiver == ["letter_noop"]
+    assert store.llen("io") == 1
+
+
+def declines(settings: Settings, **conf: Any) -> bool:
+    app = make_app(settings)
+    app.conf.update(conf)
+    return Letters(app, settings)(message()) is None
+
+
+@pytest.mark.parametrize(
+    "conf",
+    [
+        {"broker_url": "redis://127.0.0.1:1/0"},
+        {"task_serializer": "yaml"},
+        {"task_compression": "gzip"},
+        {"task_send_sent_event": True},
+        {"broker_transport_options": {"global_keyprefix": "x"}},
+        {"task_queues": [Queue("io", expires=60)]},
+    ],
+    ids=lambda conf: next(iter(conf)),
+)
+def test_what_celery_would_do_otherwise_is_left_to_celery(settings, conf):
+    """Another broker, another format, another list: only Celery knows how."""
+    assert declines(settings, **conf)
+    assert not declines(settings)
+
+
+def test_several_state_servers_leave_sending_to_celery(settings):
+    """The broker is then not the server of every saga."""
+    urls = settings.model_copy(update={"state_urls": settings.redis_url})
+    assert Letters(make_app(urls), urls)(message()) is None
+
+
+def test_the_runtime_writes_letters(settings):
+    """The wiring: `attach` hands them to the dispatcher."""
+    runtime: Runtime = attach(make_app(settings), settings)
+    assert isinstance(runtime.host.coordinator.dispatcher.letter_of, Letters)
