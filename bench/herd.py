@@ -20,7 +20,7 @@ import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, fields
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -146,6 +146,12 @@ class Fleet:
     def stall(self, for_us: int) -> None:
         """Let the server answer nothing for so long, as while it forks or is cut off."""
         self._free_us = self.now_us + for_us
+
+    def keep(self, workers: int) -> None:
+        """Let all but so many die at once, which those do not know."""
+        lives = list(dict.fromkeys(life for _, _, life, _, _ in self._queue))[:workers]
+        self._queue = [entry for entry in self._queue if entry[2] in lives]
+        heapify(self._queue)
 
     def _life(self, thread: SweeperThread) -> Generator[Any, Any, None]:
         while True:

@@ -24,6 +24,13 @@ FRESH_MS = 3000
 """How long an answer about workers is believed."""
 ALIVE_MS = 30_000
 """A process that has not said anything for so long is taken to be gone."""
+FORGET_MS = 3_600_000
+"""After so long nothing is kept of it either: it may have been killed, and never come back."""
+PEER_MS = 100
+"""A worker reads the fleet once in so long for each member of it, so that all of them together
+read it ten times a second, however many there are."""
+TELL_MS = 300_000
+"""How often workflows are published again that have not changed."""
 
 
 class Catalog:
@@ -36,6 +43,7 @@ class Catalog:
         self._read_ms = 0
         self._local: dict[str, WorkerInfo] = {}
         self._seen: dict[str, str] = {}
+        self._told: tuple[list[str], int] = ([], 0)
 
     def add_local(self, info: WorkerInfo) -> None:
         """A worker function of this very process."""
@@ -58,16 +66,20 @@ class Catalog:
         self, hostname: str, queues: Iterable[str], workflows: Iterable[Workflow]
     ) -> Flow[None]:
         """Say what this process knows and that it is alive; repeated while it lives."""
+        now_ms = self._clock.now_ms()
         about = {
-            "at_ms": self._clock.now_ms(),
+            "at_ms": now_ms,
             "queues": sorted(queues),
             "workers": {name: info.queue for name, info in self._local.items()},
         }
         fleet = self._shard.catalog("fleet")
-        yield from ask(Plain(("HSET", fleet, hostname, json.dumps(about)), int))
+        is_new = yield from ask(Plain(("HSET", fleet, hostname, json.dumps(about)), int))
         pairs = [text for each in workflows for text in (each.name, each.canonical())]
-        if pairs:
+        told, told_ms = self._told
+        # A server that did not know this worker has perhaps lost everything.
+        if pairs and (is_new or pairs != told or now_ms - told_ms >= TELL_MS):
             yield from ask(Plain(("HSET", self._shard.catalog("workflows"), *pairs), int))
+            self._told = (pairs, now_ms)
 
     def withdraw(self, hostname: str) -> Flow[None]:
         """This process is stopping."""
@@ -91,10 +103,27 @@ class Catalog:
             return
         fleet = yield from ask(Plain(("HGETALL", self._shard.catalog("fleet")), hash_of))
         members = {name: json.loads(text) for name, text in fleet.items()}
+        silent_ms = {name: now_ms - member["at_ms"] for name, member in members.items()}
         self._fleet = {
-            name: member for name, member in members.items() if now_ms - member["at_ms"] < ALIVE_MS
+            name: member for name, member in members.items() if silent_ms[name] < ALIVE_MS
         }
         self._read_ms = now_ms
+        gone = [name for name, silence_ms in silent_ms.items() if silence_ms >= FORGET_MS]
+        if gone:
+            yield from ask(Plain(("HDEL", self._shard.catalog("fleet"), *gone), int))
+
+    def keep_up(self) -> Flow[None]:
+        """Know roughly who is there; call it as often as you like.
+
+        The answer of a large fleet is long, so it is asked for less often.
+        """
+        if self._clock.now_ms() - self._read_ms >= PEER_MS * len(self._fleet):
+            yield from self.refresh(force=True)
+
+    @property
+    def peers(self) -> int:
+        """How many processes were running when that was last asked; at least one, this one."""
+        return max(1, len(self._fleet))
 
     def fleet(self) -> Flow[dict[str, dict[str, Any]]]:
         """Running worker processes: hostname -> queues, workers (name -> queue), at_ms."""

@@ -62,10 +62,12 @@ class Sweeper:
         *,
         nobody_knows: Callable[[str], bool],
         clock_ms: Callable[[], int],
+        ask_around: Callable[[], Flow[None]] | None = None,
     ) -> None:
         self._coordinator = coordinator
         self._settings = coordinator.settings
         self._nobody_knows = nobody_knows
+        self._ask_around = ask_around
         self._clock_ms = clock_ms
 
     def due(self, shard: Shard) -> Flow[tuple[Guard, ...]]:
@@ -113,7 +115,11 @@ class Sweeper:
         sends = outbox.parse_outbox_value(value)[1]
         kind, step, attempt = k.parse_outbox_field(name)
         target = outbox.target_of(workflow.by_name[step], kind)
-        if isinstance(target, str) and sends >= UNROUTABLE_AFTER and self._nobody_knows(target):
+        if (
+            isinstance(target, str)
+            and sends >= UNROUTABLE_AFTER
+            and (yield from self._is_unknown(target))
+        ):
             yield from self._park(saga_id, (kind, step, attempt), target)
             return
         message = self._coordinator.dispatcher.message(
@@ -121,6 +127,12 @@ class Sweeper:
         )
         if not sends or not (yield from self._still_queued(message, keys, name, value)):
             yield from self._coordinator.send_again(keys, workflow, {name: sends})
+
+    def _is_unknown(self, worker: str) -> Flow[bool]:
+        """Whether no running worker knows this name; what was last heard may be old."""
+        if self._ask_around is not None and self._nobody_knows(worker):
+            yield from self._ask_around()
+        return self._nobody_knows(worker)
 
     def _park(self, saga_id: str, what: tuple[Kind, str, int], worker: str) -> Flow[None]:
         kind, step, attempt = what

@@ -9,6 +9,7 @@ longer each time, and looks again; the others sweep on, however long that server
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable, Sequence
 
@@ -17,6 +18,7 @@ import structlog
 from multiagents.core.clock import Clock
 from multiagents.core.exceptions import UnknownSaga
 from multiagents.core.settings import Settings
+from multiagents.orchestrator.pacing import Pace
 from multiagents.orchestrator.sweeper import BATCH, Sweeper
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, ask
@@ -47,6 +49,7 @@ class SweeperThreads:
         settings: Settings,
         clock: Clock,
         announce: Announce,
+        peers: Callable[[], int],
     ) -> None:
         self._threads = [
             SweeperThread(
@@ -56,6 +59,7 @@ class SweeperThreads:
                 clock=clock,
                 announce=None if number else announce,
                 shards=shards,
+                peers=peers,
             )
             for number, shards in enumerate(settings.servers.values())
         ]
@@ -74,7 +78,10 @@ class SweeperThreads:
 
 
 class SweeperThread:
-    """Sweeps these shards (None: all).  With ``announce`` it keeps house too."""
+    """Sweeps these shards (None: all).  With ``announce`` it keeps house too.
+
+    ``peers`` says how many workers there are, ``chance`` draws from 0 to 1; see `Pace`.
+    """
 
     def __init__(
         self,
@@ -85,6 +92,8 @@ class SweeperThread:
         clock: Clock,
         announce: Announce | None,
         shards: Sequence[int] | None = None,
+        peers: Callable[[], int] = lambda: 1,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         self._sweeper = sweeper
         self._edge = edge
@@ -92,6 +101,7 @@ class SweeperThread:
         self._clock = clock
         self._shards = tuple(map(Shard, range(settings.shards) if shards is None else shards))
         self._announce = announce
+        self._pace = Pace(settings, peers=peers, chance=chance)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="multiagents-sweeper", daemon=True)
         self._swept_ms = dict.fromkeys(self._shards, 0)
@@ -142,14 +152,14 @@ class SweeperThread:
         now_ms = self._clock.now_ms()
         nothing_due = due_ms is None or due_ms > now_ms
         if nothing_due and now_ms - self._swept_ms[shard] < self._settings.lease_ms / 3:
-            return self._pause_s(due_ms, now_ms)
+            return self._pace.pause_s(due_ms, now_ms)
         items = yield from self._sweeper.due(shard)
         self._swept_ms[shard] = now_ms
         for item in items:
             if self._stop.is_set():
                 break
             yield from self._handle(item)
-        return 0.0 if len(items) == BATCH else self._pause_s(due_ms, now_ms)
+        return 0.0 if len(items) == BATCH else self._pace.pause_s(due_ms, now_ms)
 
     def _handle(self, item: Guard) -> Flow[None]:
         """One broken saga must not keep the others waiting; it comes round again."""
@@ -161,13 +171,6 @@ class SweeperThread:
             log.debug("another sweeper has just removed the saga", item=item.member)
         except Exception as error:
             log.error("cannot handle a due item", item=item.member, exc_info=error)
-
-    def _pause_s(self, due_ms: float | None, now_ms: int) -> float:
-        # A tick must not be half a lease late, or no lease would ever end (E9).
-        longest = min(self._settings.sweep_s * 0.95, self._settings.lease_s / 8)
-        if due_ms is None or due_ms <= now_ms:
-            return longest
-        return min(longest, (due_ms - now_ms) / 1000 + 0.001)
 
     def _after(self, error: Exception) -> float:
         """Say once that sweeping fails, and wait longer each time."""

@@ -1,0 +1,197 @@
+"""What do a thousand workers cost a server that has nothing to do, or a single thing?
+
+The engine's own rounds under a virtual clock, see `bench.herd`; nothing here waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from bench.herd import BEGAN_MS, SECOND_US, Fleet, Load
+from multiagents.core.clock import FakeClock
+from multiagents.core.settings import Settings
+from multiagents.orchestrator.builder import WorkflowBuilder
+from multiagents.orchestrator.catalog import Catalog
+from multiagents.orchestrator.pacing import Pace
+from multiagents.storage.client import Edge
+from multiagents.storage.keys import Shard
+
+WORKERS = 1000
+SETTINGS = Settings()
+MOST_CALLS_S = 1.5 * WORKERS
+"""Looks and sweeps of an idle fleet, a second."""
+MOST_AT_ONCE = 100
+"""Calls within 10 ms; spread evenly, 1,400 a second would be 14."""
+LATE_MS = SETTINGS.sweep_s * 1000
+"""The promise of `sweep_s`."""
+HANDLING_MS = 200
+"""What it takes to deal with the items of one batch, one after the other."""
+
+
+@pytest.fixture
+def edge(redis_url: str) -> Iterator[Edge]:
+    made = Edge(redis_url)
+    yield made
+    made.close()
+
+
+def tick(edge: Edge) -> dict[bytes, bytes]:
+    found: dict[bytes, bytes] = edge.client.hgetall(Shard().tick)
+    return found
+
+
+def hsets(edge: Edge) -> int:
+    return int(edge.client.info("commandstats").get("cmdstat_hset", {"calls": 0})["calls"])
+
+
+def test_a_thousand_idle_workers_ask_about_once_a_second_each(edge: Edge) -> None:
+    """Evenly spread, and nearly all of it only reads."""
+    fleet = Fleet(edge, workers=WORKERS)
+    fleet.run(3 * SECOND_US)
+    fleet.load = Load()
+    before = hsets(edge)
+    fleet.run(6 * SECOND_US)
+    assert fleet.load.total / 3 <= MOST_CALLS_S
+    assert fleet.load.peak <= MOST_AT_ONCE
+    assert (hsets(edge) - before) / 3 <= 64 / SETTINGS.lease_s + 1
+
+
+def test_a_timer_does_not_wake_all_that_know_of_it_at_once(edge: Edge) -> None:
+    """One of them deals with it in time; the others hardly notice."""
+    fleet = Fleet(edge, workers=WORKERS)
+    fleet.add("timer", due_us=3 * SECOND_US)
+    fleet.run(2 * SECOND_US)
+    fleet.load = Load()
+    fleet.run(5 * SECOND_US)
+    assert len(fleet.load.done) == 1
+    assert fleet.lateness_ms()[0] <= LATE_MS
+    assert fleet.load.twice == 0
+    assert fleet.load.peak <= MOST_AT_ONCE
+    assert fleet.load.total / 3 <= MOST_CALLS_S
+
+
+def test_a_burst_is_dealt_with_once_and_in_time(edge: Edge) -> None:
+    """Each item is handed to one sweeper; those that come too late do not ask again and again."""
+    fleet = Fleet(edge, workers=WORKERS)
+    for number in range(2000):
+        fleet.add(f"item{number}", due_us=2 * SECOND_US)
+    fleet.run(5 * SECOND_US)
+    assert len(fleet.load.done) == 2000
+    assert fleet.load.twice == 0
+    assert fleet.lateness_ms()[-1] <= LATE_MS
+    assert (max(fleet.load.done.values()) - 2 * SECOND_US) / 1000 <= LATE_MS + HANDLING_MS
+    assert fleet.load.calls["sweep"] / 5 <= MOST_CALLS_S / 4
+
+
+def test_a_server_that_stood_still_does_not_bring_the_fleet_in_step(edge: Edge) -> None:
+    """All are answered in one moment, and must not come back in one for ever."""
+    fleet = Fleet(edge, workers=WORKERS)
+    fleet.run(2 * SECOND_US)
+    fleet.stall(2 * SECOND_US)
+    fleet.run(8 * SECOND_US)
+    fleet.load = Load()
+    fleet.run(10 * SECOND_US)
+    assert fleet.load.peak <= MOST_AT_ONCE
+
+
+def test_the_last_worker_of_a_thousand_is_still_in_time(edge: Edge) -> None:
+    """The promise does not rest on how many workers one believes there are (E9)."""
+    fleet = Fleet(edge, workers=WORKERS)
+    fleet.run(2 * SECOND_US)
+    fleet.keep(1)
+    for number in range(5):
+        fleet.add(f"timer{number}", due_us=(3 + 2 * number) * SECOND_US)
+    fleet.run(14 * SECOND_US)
+    assert len(fleet.load.done) == 5
+    assert fleet.lateness_ms()[-1] <= LATE_MS
+
+
+@pytest.mark.parametrize("left", [1, 2])
+def test_a_fleet_that_shrinks_leaves_no_gap_in_the_ticks(edge: Edge, left: int) -> None:
+    """E9: who skipped a write because another had just made it is still in time with the next."""
+    fleet = Fleet(edge, workers=40)
+    fleet.run(20 * SECOND_US)
+    grace = tick(edge)[b"grace"]
+    fleet.keep(left)
+    fleet.run(90 * SECOND_US)
+    assert tick(edge)[b"grace"] == grace
+    assert BEGAN_MS + 90_000 - int(tick(edge)[b"at"]) <= SETTINGS.lease_ms / 2
+
+
+# ---- the pauses ----
+
+
+def pace(peers: int, chance: float) -> Pace:
+    return Pace(SETTINGS, peers=lambda: peers, chance=lambda: chance)
+
+
+def test_a_worker_alone_is_punctual() -> None:
+    """It wakes within two milliseconds of what is due."""
+    assert pace(1, 0.99).pause_s(1_500, 1_000) <= 0.502
+
+
+@pytest.mark.parametrize("chance", [0.0, 0.5, 0.999])
+@pytest.mark.parametrize("due_ms", [None, 0, 1_000, 1_001, 1_900, 99_000])
+def test_no_pause_is_longer_than_the_promise_allows(due_ms: float | None, chance: float) -> None:
+    """However many workers there seem to be, and whatever is due."""
+    pause_s = pace(100_000, chance).pause_s(due_ms, 1_000)
+    assert 0 < pause_s <= min(SETTINGS.sweep_s, SETTINGS.lease_s / 8)
+
+
+# ---- the catalog ----
+
+
+def announced(edge: Edge, members: int, clock: FakeClock) -> Catalog:
+    """The catalog of one more worker beside so many."""
+    for number in range(members):
+        edge.run(Catalog(clock).publish(f"w{number}", ["io"], []))
+    catalog = Catalog(clock)
+    edge.run(catalog.publish("me", ["io"], []))
+    edge.run(catalog.keep_up())
+    return catalog
+
+
+def reads(edge: Edge) -> int:
+    return int(edge.client.info("commandstats").get("cmdstat_hgetall", {"calls": 0})["calls"])
+
+
+def test_the_larger_a_fleet_the_less_often_it_is_read(edge: Edge) -> None:
+    """Or what all of them read would grow with the square of their number."""
+    clock = FakeClock()
+    catalog = announced(edge, 199, clock)
+    assert catalog.peers == 200
+    before = reads(edge)
+    clock.advance(10)
+    edge.run(catalog.keep_up())
+    assert reads(edge) == before
+    clock.advance(10)
+    edge.run(catalog.keep_up())
+    assert reads(edge) == before + 1
+
+
+def test_workflows_are_published_again_only_if_they_changed_or_were_lost(edge: Edge) -> None:
+    """A thousand workers would write the same text a hundred times a second."""
+    clock, key = FakeClock(), Shard(0).catalog("workflows")
+    catalog = Catalog(clock)
+    one, two = (WorkflowBuilder(name).add_step("a", "w").build() for name in ("one", "two"))
+    edge.run(catalog.publish("me", ["io"], [one]))
+    edge.client.delete(key)
+    edge.run(catalog.publish("me", ["io"], [one]))
+    assert edge.client.hkeys(key) == []
+    edge.run(catalog.publish("me", ["io"], [one, two]))
+    assert sorted(edge.client.hkeys(key)) == [b"one", b"two"]
+    edge.client.flushdb()
+    edge.run(catalog.publish("me", ["io"], [one, two]))
+    assert sorted(edge.client.hkeys(key)) == [b"one", b"two"]
+
+
+def test_what_was_killed_long_ago_is_forgotten(edge: Edge) -> None:
+    """Hosts of containers have new names each time: the catalog must not grow for ever."""
+    clock = FakeClock()
+    catalog = announced(edge, 3, clock)
+    clock.advance(4000)
+    edge.run(catalog.publish("me", ["io"], []))
+    edge.run(catalog.keep_up())
+    assert edge.client.hkeys(Shard(0).catalog("fleet")) == [b"me"]
