@@ -41,6 +41,9 @@ MANY_S = 2.0
 """How long the other servers' answers to `many` wait for one that is silent; a renewal of leases
 must not be late because of it."""
 
+CORRECT_S = 1.0
+"""How long one server may take to tell the time; no process begins to work before one has."""
+
 
 class ServerAway(RedisConnectionError):
     """One server of several does not answer; ``server`` is its URL as it may be shown."""
@@ -163,18 +166,21 @@ class RoutedEdge(Edge):
             return [error] * len(calls)
 
     def correct(self, clock: Clock) -> None:
-        """Teach a `SystemClock` the time of the first server that answers.
+        """Teach a `SystemClock` the time of the first server that answers within `CORRECT_S`.
 
         Raises ServerAway if none does.
         """
         failures: list[ServerAway] = []
-        for edge in self._homes.edges:
+        for home in self._homes.edges:
+            edge = Edge(home.url, timeout_s=CORRECT_S, retries=0)
             try:
                 edge.correct(clock)
             except UNREACHABLE as error:
-                failures.append(self._homes.away(edge, error))
+                failures.append(self._homes.away(home, error))
             else:
                 return
+            finally:
+                edge.close()
         raise failures[0]
 
     def close(self) -> None:

@@ -1,0 +1,274 @@
+"""Where does an operation go, and what do settings and edges say of several servers?"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+import redis
+from celery import Celery
+
+from multiagents import WorkflowBuilder, attach
+from multiagents.core.clock import FakeClock, SystemClock
+from multiagents.core.exceptions import InvalidInput
+from multiagents.core.ports import WorkerInfo
+from multiagents.core.settings import Settings, get_settings
+from multiagents.orchestrator.catalog import FRESH_MS, Catalog
+from multiagents.orchestrator.host import Host
+from multiagents.orchestrator.sweeper_thread import SweeperThread
+from multiagents.storage import sagas as store
+from multiagents.storage.calls import Flow, Plain, ask
+from multiagents.storage.client import Edge
+from multiagents.storage.keys import Shard
+from multiagents.storage.routing import (
+    MANY_S,
+    RoutedEdge,
+    ServerAway,
+    open_async_edge,
+    open_edge,
+)
+from multiagents.storage.server import EmbeddedServer
+from multiagents.worker_sdk.validation import check_input
+from tests.support import basic_workers
+from tests.support.spread import id_on
+
+URLS = "redis://:s3cret@127.0.0.1:1/0, redis://127.0.0.1:1/1"
+"""Nobody is there."""
+
+
+def no_effect(effect: Any) -> Any:
+    return ("performed", effect)
+
+
+# ---- settings ----
+
+
+def test_without_state_urls_everything_is_on_one_server() -> None:
+    """As before: one shard, and an edge that routes nothing."""
+    settings = Settings(redis_url="redis://127.0.0.1:1/5", state_urls="")
+    assert (settings.shards, settings.servers) == (1, {"redis://127.0.0.1:1/5": (0,)})
+    assert type(open_edge(settings, perform=no_effect)) is Edge
+
+
+def test_each_server_has_a_shard_by_default() -> None:
+    """The broker stays where it is."""
+    settings = Settings(state_urls=URLS)
+    assert settings.shards == 2
+    assert list(settings.servers.values()) == [(0,), (1,)]
+    assert settings.redis_url not in settings.servers
+
+
+def test_shards_go_round_the_servers() -> None:
+    """Shard n is on server n modulo their count, and stays there while they keep their places."""
+    homes = Settings(state_urls="redis://a,redis://b,redis://a", shards=7).servers
+    assert homes == {"redis://a": (0, 2, 3, 5, 6), "redis://b": (1, 4)}
+
+
+def test_fewer_shards_than_servers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server without a shard is a mistake; the message says what to set, and no password."""
+    monkeypatch.setenv("MULTIAGENTS_STATE_URLS", URLS)
+    monkeypatch.setenv("MULTIAGENTS_SHARDS", "1")
+    get_settings.cache_clear()
+    with pytest.raises(InvalidInput, match=r"MULTIAGENTS_SHARDS is 1, .* set it to 2 or more") as e:
+        get_settings()
+    assert "s3cret" not in str(e.value)
+    monkeypatch.setenv("MULTIAGENTS_STATE_URLS", "redis://a, :s3cret@b")
+    with pytest.raises(InvalidInput, match=r"number 2 of 2 is no URL") as e:
+        get_settings()
+    assert "s3cret" not in str(e.value)
+    get_settings.cache_clear()
+
+
+def test_a_face_that_is_given_a_url_has_all_on_that_server() -> None:
+    """`state_store=` and a bus's URL mean one server, whatever the environment spreads."""
+    moved = Settings(state_urls=URLS).at("redis://c")
+    assert (moved.redis_url, moved.servers) == ("redis://c", {"redis://c": (0,)})
+    assert Settings(state_urls=URLS, shards=4).at("redis://c").shards == 4
+
+
+# ---- edges ----
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[EmbeddedServer]]:
+    with ExitStack() as stack:
+        folders = [tmp_path_factory.mktemp(f"home{number}") for number in range(3)]
+        yield [stack.enter_context(EmbeddedServer(folder)) for folder in folders]
+
+
+@pytest.fixture
+def edge(servers: list[EmbeddedServer]) -> Iterator[RoutedEdge]:
+    for server in servers:
+        with redis.Redis.from_url(server.url) as client:
+            client.flushall()
+    made = open_edge(spread_over(servers), perform=no_effect, retries=0)
+    assert isinstance(made, RoutedEdge)
+    yield made
+    made.close()
+
+
+def spread_over(servers: list[EmbeddedServer], **more: Any) -> Settings:
+    return Settings(state_urls=",".join(server.url for server in servers), **more)
+
+
+def put(shard: Shard) -> Plain[Any]:
+    return Plain(("HSET", shard.definitions, "where", shard.number), int)
+
+
+def test_an_operation_goes_where_its_key_lives(
+    edge: RoutedEdge, servers: list[EmbeddedServer]
+) -> None:
+    """What carries no shard goes to the first server, and what is no operation is performed."""
+
+    def flow() -> Flow[Any]:
+        for number in range(3):
+            yield from ask(put(Shard(number)))
+        yield from ask(Plain(("SET", "ma:breaker:x", "1"), bool))
+        return (yield "an effect")
+
+    assert edge.run(flow()) == ("performed", "an effect")
+    for number, server in enumerate(servers):
+        with redis.Redis.from_url(server.url, decode_responses=True) as client:
+            spans = ["ma:breaker:x"] if number == 0 else []
+            assert sorted(client.keys("*")) == sorted([*spans, Shard(number).definitions])
+
+
+def test_an_event_loop_finds_the_same_homes(
+    edge: RoutedEdge, servers: list[EmbeddedServer]
+) -> None:
+    """The async edge reads what the sync one wrote, and performs the rest."""
+    for number in range(3):
+        edge.execute(put(Shard(number)))
+
+    async def read() -> list[Any]:
+        other = open_async_edge(spread_over(servers), perform=no_effect)
+        try:
+            keys = [Shard(number).definitions for number in range(3)]
+            found = [await other.run(ask(Plain(("HGET", key, "where"), int))) for key in keys]
+            return [*found, await other.execute("an effect")]
+        finally:
+            await other.close()
+
+    assert asyncio.run(read()) == [0, 1, 2, ("performed", "an effect")]
+
+
+def test_a_server_that_is_down_is_named_and_the_others_answer(
+    edge: RoutedEdge, servers: list[EmbeddedServer]
+) -> None:
+    """Operations on the others go on, alone and in one batch; the error survives pickling."""
+    calls = [store.sweep(Shard(number), 1, limit=9, lease_ms=9) for number in (0, 1, 2, 1)]
+    servers[1].kill()
+    try:
+        replies = edge.many(calls)
+        with pytest.raises(ServerAway, match="1 of 3 shards") as caught:
+            edge.execute(put(Shard(1)))
+        edge.execute(put(Shard(2)))
+    finally:
+        servers[1].restart()
+    assert [isinstance(reply, ServerAway) for reply in replies] == [False, True, False, True]
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert (str(copy), copy.server) == (str(caught.value), servers[1].url)
+    assert not any(isinstance(reply, Exception) for reply in edge.many(calls))
+    assert edge.many([]) == []
+
+
+def test_a_silent_server_keeps_no_batch_waiting(
+    edge: RoutedEdge, servers: list[EmbeddedServer]
+) -> None:
+    """A worker's leases elsewhere are renewed in time while one server answers nothing."""
+    calls = [store.sweep(Shard(number), 1, limit=9, lease_ms=9) for number in range(3)]
+    os.kill(servers[0].pid, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        replies = edge.many(calls)
+        took_s = time.monotonic() - began
+    finally:
+        os.kill(servers[0].pid, signal.SIGCONT)
+    assert [isinstance(reply, Exception) for reply in replies] == [True, False, False]
+    assert took_s < MANY_S + 1
+
+
+def test_the_clock_is_corrected_by_the_first_server_that_answers(
+    edge: RoutedEdge, servers: list[EmbeddedServer]
+) -> None:
+    """So that a process can begin while the first is down."""
+    clock = SystemClock()
+    clock.offset_ms = 3_600_000
+    servers[0].kill()
+    try:
+        edge.correct(clock)
+    finally:
+        servers[0].restart()
+    assert abs(clock.offset_ms) < 60_000
+
+
+def test_the_catalog_believes_its_last_answer_while_the_first_server_is_down(
+    edge: RoutedEdge, servers: list[EmbeddedServer]
+) -> None:
+    """Clients without the code go on starting by name what they have started before."""
+    publisher, clock = Catalog(SystemClock()), FakeClock(time.time_ns() // 1_000_000)
+    publisher.add_local(WorkerInfo("charge", "io"))
+    workflow = WorkflowBuilder("order").add_step("charge", "charge").build()
+    edge.run(publisher.publish("w@host", ["io"], [workflow]))
+    client = Catalog(clock)
+    assert edge.run(client.missing({"charge"})) == set()
+    assert edge.run(client.workflow("order")) == workflow
+    clock.advance(2 * FRESH_MS / 1000)
+    servers[0].kill()
+    try:
+        assert edge.run(client.missing({"charge"})) == set()
+        assert edge.run(client.workflow("order")) == workflow
+        with pytest.raises(ServerAway):
+            edge.run(client.missing({"unheard"}))
+        with pytest.raises(ServerAway):
+            edge.run(client.workflow("unheard"))
+    finally:
+        servers[0].restart()
+
+
+# ---- several shards ----
+
+
+def test_every_shard_has_its_own_tick(redis_url: str) -> None:
+    """A shard where nothing is due is swept as often as the first: its leases may run out (E9)."""
+    edge, clock = Edge(redis_url), FakeClock()
+    settings = Settings(redis_url=redis_url, shards=3)
+    host = Host(
+        edge, settings=settings, clock=clock, catalog=Catalog(clock), check_input=check_input
+    )
+    thread = SweeperThread(host.sweeper, edge, settings=settings, clock=clock, announce=None)
+    for _ in range(3):
+        thread.once()
+        ticks = [int(edge.client.hget(Shard(number).tick, "at")) for number in range(3)]
+        assert ticks == [clock.now_ms()] * 3
+        clock.advance(settings.lease_s / 3)
+    edge.close()
+
+
+def test_eager_mode_waits_for_retries_on_every_shard() -> None:
+    """Time passes to what is due next on any of them."""
+    app = Celery("eager-shards", set_as_current=False)
+    app.conf.task_always_eager = True
+    runtime = attach(app, Settings(shards=4))
+    tried: list[str] = []
+
+    def once(held: Any) -> None:
+        if held.attempt == 1:
+            tried.append(held.saga_id)
+            raise RuntimeError("not yet")
+
+    runtime.eager.faults.append(once)
+    ids = [id_on(shard, 4) for shard in range(4)]
+    flow = WorkflowBuilder("again").add_step("one", basic_workers.echo.name).build()
+    for saga_id in ids:
+        result = runtime.start_saga.apply_async((flow, {"text": "hi"}), task_id=saga_id)
+        assert result.get() == {"echo": "hi"}
+    assert tried == ids
+    app.close()
