@@ -14,7 +14,7 @@ import redis
 
 from multiagents.bootstrap import attach
 from multiagents.celery_app import make_app
-from multiagents.core.exceptions import NoServer
+from multiagents.core.exceptions import NoServer, UnknownSaga
 from multiagents.core.settings import Settings, shown_url
 from multiagents.storage.server import EmbeddedServer
 from tests.processes import Worker
@@ -140,6 +140,31 @@ def test_the_steps_of_a_killed_worker_are_done_again_on_each_server(spread: Spre
             assert spread.wait_end(saga_id)["state"] == "completed"
             assert spread.attempts(saga_id, "run", "two") == [1, 2]
             assert spread.attempts(saga_id, "run", "one") == [1]
+
+
+def test_a_shard_moves_to_a_new_server_with_its_keys(spread: Spread) -> None:
+    """As docs/operations.md has it: copy what carries the tag, then name the server there."""
+    old, other, new = spread.urls
+    broker = {"redis_url": spread.broker, "shards": 4}
+    before = Settings(state_urls=f"{old},{other}", **broker)
+    after = Settings(state_urls=f"{old},{other},{new},{other}", **broker)
+    apps = make_app(before), make_app(after)
+    first, second = attach(apps[0], before), attach(apps[1], after)
+    ids = [id_on(shard, 4) for shard in range(4)]
+    for saga_id in ids:
+        first.call("start", "kp_completes", task_id=saga_id)
+    with redis.Redis.from_url(old) as source, redis.Redis.from_url(new) as target:
+        for key in source.keys("ma:{s02}:*"):
+            target.restore(key, 0, source.dump(key))
+            source.delete(key)
+    for saga_id in ids:
+        assert second.call("get", saga_id)["transaction_id"] == saga_id
+    assert len(second.call("list")) == 4
+    with pytest.raises(UnknownSaga):
+        first.call("get", ids[2])
+    for runtime, app in zip((first, second), apps, strict=True):
+        runtime.edge.close()
+        app.close()
 
 
 def test_several_shards_on_one_server_work_as_before(server: EmbeddedServer) -> None:

@@ -31,6 +31,7 @@ from multiagents.core.names import DEFAULT_QUEUES
 from multiagents.core.settings import get_settings
 
 URL = "MULTIAGENTS_REDIS_URL"
+STATE_URLS = "MULTIAGENTS_STATE_URLS"
 STUB_NOTE = (
     "No language model is set (MULTIAGENTS_LM): a stub on this machine makes up the answers."
 )
@@ -56,17 +57,21 @@ def sandbox(
     concurrency: int = CONCURRENCY,
     worker: bool = True,
     stub: bool = True,
+    state_servers: int = 0,
     answers: Mapping[str, Any] | None = None,
     env: Mapping[str, str] | None = None,
 ) -> Iterator[str]:
     """Have a server and a worker for as long as the block runs; gives the server's URL.
 
     The server is the one of MULTIAGENTS_REDIS_URL if that is set, else an embedded one with its
-    data in a temporary folder.  The worker is ``celery -A APP worker -Q QUEUES`` (None: all that
-    it knows) with the modules ``imports``.  ``worker=False``: none, for a program that runs its
-    own: `RedisEventBus`, and what is given a bus, find the server.  Unless MULTIAGENTS_LM is set,
-    or with ``stub=False``, a stub gives ``answers`` (see `StubProvider.script`), which is said on
-    stdout.  ``env`` is set for this process and the worker, and taken back at the end.
+    data in a temporary folder.  With ``state_servers`` it is an embedded one in any case, and the
+    sagas are spread over so many more of them (MULTIAGENTS_STATE_URLS).
+
+    The worker is ``celery -A APP worker -Q QUEUES`` (None: all that it knows) with the modules
+    ``imports``.  ``worker=False``: none, for a program that runs its own: `RedisEventBus`, and
+    what is given a bus, find the server.  Unless MULTIAGENTS_LM is set, or with ``stub=False``, a
+    stub gives ``answers`` (see `StubProvider.script`), which is said on stdout.  ``env`` is set
+    for this process and the worker, and taken back at the end.
 
     Raises NotAllowed when this process's app was in use before with another server, NoServer
     where none can be started, SandboxError when the worker does not start.
@@ -75,9 +80,12 @@ def sandbox(
         stack.enter_context(_unwound_by_signals())
         prefix = "multiagents-sandbox-"
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix)))
-        url = os.environ.get(URL) or _server(stack, folder)
+        given = "" if state_servers else os.environ.get(URL, "")
+        url = given or _server(stack, folder / "server")
+        state = [_server(stack, folder / f"state{number}") for number in range(state_servers)]
+        spread = {} if given else {STATE_URLS: ",".join(state)}
         model = _model(stack, answers) if stub else {}
-        stack.enter_context(_environment({**_addresses(url), **model, **(env or {})}))
+        stack.enter_context(_environment({**_addresses(url), **spread, **model, **(env or {})}))
         if worker:
             _check_app(url)
             command = _command(app, queues, concurrency)
@@ -88,7 +96,7 @@ def sandbox(
 def _server(stack: ExitStack, folder: Path) -> str:
     from multiagents.storage.server import EmbeddedServer
 
-    return stack.enter_context(EmbeddedServer(folder / "server")).url
+    return stack.enter_context(EmbeddedServer(folder)).url
 
 
 def _model(stack: ExitStack, answers: Mapping[str, Any] | None) -> dict[str, str]:
@@ -103,8 +111,7 @@ def _model(stack: ExitStack, answers: Mapping[str, Any] | None) -> dict[str, str
 
 def _addresses(url: str) -> dict[str, str]:
     """One server for all: Celery's variables come before any celeryconfig.py."""
-    celery = {"CELERY_BROKER_URL": url, "CELERY_RESULT_BACKEND": url}
-    return {URL: url, "MULTIAGENTS_STATE_URLS": "", **celery}
+    return {URL: url, "CELERY_BROKER_URL": url, "CELERY_RESULT_BACKEND": url}
 
 
 @contextmanager
