@@ -8,7 +8,8 @@ object per workload on stdout and nothing else there.  What holds:
   The clock counts from the first start to the last result, so starting and fetching are in it.
 - Before it a few runs are made without a clock: workers connect, code is imported.
 - Workers are processes that this one starts and ends; they stay in its process group, so that
-  whoever started this one can end all of them.
+  whoever started this one can end all of them, and their CPU time can be summed.
+- With ``--crash-after-s`` nothing is timed: the workers are killed in the midst of some runs.
 
 Only the standard library is imported: each peer runs in a virtual environment of its own.
 """
@@ -18,11 +19,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -31,9 +33,14 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 URL_VARIABLE = "BENCH_REDIS_URL"
 """Tells the server to worker processes that a peer starts."""
+STEPS_VARIABLE = "BENCH_STEPS_FILE"
+"""Names a file that gets a line for each step begun; steps then take `CRASH_STEP_S`."""
 WARM_RUNS = 4
-RESULT_S = 60.0
+RESULT_S = float(os.environ.get("BENCH_RESULT_S", "60"))
 """A run that gives no result within this time has hung."""
+CRASH_STEP_S = 0.1
+START_S = 60.0
+"""For a worker's start, before it is killed."""
 STOP_S = 15.0
 INPUT = {"n": 1}
 OUTPUT = {"ok": 1}
@@ -73,6 +80,15 @@ class Options:
     concurrency: int
 
 
+def work() -> dict[str, int]:
+    """What a step of a peer with workers does: nothing, unless it is to be killed in its midst."""
+    if path := os.environ.get(STEPS_VARIABLE):
+        with Path(path).open("a") as steps:
+            steps.write("step\n")
+        time.sleep(CRASH_STEP_S)
+    return OUTPUT
+
+
 @dataclass(frozen=True, slots=True)
 class Guarantees:
     """What is left after a crash, in words for a table."""
@@ -108,10 +124,12 @@ def main(peer: str, packages: tuple[str, ...], variants: Mapping[str, Variant]) 
         "guarantees": asdict(variant.guarantees),
     }
     with variant.arena(options) as workloads:
+        if asked.crash_after_s:
+            print(json.dumps({**about, **_crash(workloads["chain10"], asked)}), flush=True)
+            return
         for name in asked.workload:
             if name in workloads:
-                found = _measure(name, workloads[name], asked.runs, asked.min_s)
-                print(json.dumps({**about, **found}), flush=True)
+                print(json.dumps({**about, **_measure(name, workloads[name], asked)}), flush=True)
 
 
 def _arguments(peer: str, variants: Mapping[str, Variant]) -> argparse.Namespace:
@@ -123,24 +141,30 @@ def _arguments(peer: str, variants: Mapping[str, Variant]) -> argparse.Namespace
     parser.add_argument("--runs", type=int, default=60, help="chains of 10 begun at once")
     parser.add_argument("--min-s", type=float, default=1.0, help="measure at least so long")
     parser.add_argument("--concurrency", type=int, default=2, help="worker processes")
+    parser.add_argument("--server-pid", type=int, help="whose CPU time counts too")
+    parser.add_argument("--crash-after-s", type=float, help="instead: kill the workers after that")
+    parser.add_argument("--crash-wait-s", type=float, default=75.0, help="and wait for results")
     return parser.parse_args()
 
 
-def _measure(name: str, begin: Begin, asked_runs: int, min_s: float) -> dict[str, Any]:
+def _measure(name: str, begin: Begin, asked: argparse.Namespace) -> dict[str, Any]:
     workload = WORKLOADS[name]
-    batch = workload.runs(asked_runs)
+    batch = workload.runs(asked.runs)
     run_batch(begin, min(batch, WARM_RUNS))
-    done, began = 0, time.perf_counter()
-    while not done or time.perf_counter() - began < min_s:
+    cpu_s, done, began = _cpu_s(asked.server_pid), 0, time.perf_counter()
+    while not done or time.perf_counter() - began < asked.min_s:
         run_batch(begin, batch)
         done += batch
     elapsed_s = time.perf_counter() - began
+    cpu_s = _cpu_s(asked.server_pid) - cpu_s
+    steps = done * workload.steps
     return {
         "workload": name,
         "runs": done,
         "at_once": batch,
         "elapsed_s": round(elapsed_s, 3),
-        "steps_per_s": round(done * workload.steps / elapsed_s, 1),
+        "steps_per_s": round(steps / elapsed_s, 1),
+        "cpu_ms_per_step": round(1000 * cpu_s / steps, 3),
     }
 
 
@@ -152,24 +176,124 @@ def run_batch(begin: Begin, count: int) -> None:
             raise ValueError(f"a run gave {result!r}; expected a dict with {OUTPUT}")
 
 
+# ---- CPU time ----
+
+
+def _cpu_s(server_pid: int | None) -> float:
+    """Used so far by this process group, its ended children, and the server; 0 without /proc."""
+    ticks = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended since it was listed
+            continue
+        if int(fields[2]) == os.getpgrp() or int(stat.parent.name) == server_pid:
+            ticks += sum(map(int, fields[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+# ---- workers ----
+
+
+class Worker:
+    """A Python worker process, ``python -m COMMAND``, with its children."""
+
+    def __init__(self, command: Sequence[str], log: Path) -> None:
+        self._command = [sys.executable, "-m", *command]
+        self._log = log
+        self._process = self._start()
+
+    def replace_by_force(self) -> None:
+        """End it and all its children by SIGKILL, and start another."""
+        for pid in [self._process.pid, *_descendants(self._process.pid)]:
+            with suppress(ProcessLookupError):  # a child that ended with its parent
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait()
+        self._process = self._start()
+
+    def stop(self) -> None:
+        """End it, by force if it does not follow."""
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with self._log.open("ab") as output:
+            return subprocess.Popen(
+                self._command,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+
+
+_WORKERS: list[Worker] = []
+
+
 @contextmanager
-def worker(*command: str, log: Path, **environment: str) -> Iterator[None]:
-    """A Python worker process, ``python -m COMMAND``, ended with the block."""
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *command],
-            cwd=ROOT,
-            env={**os.environ, **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-        )
+def worker(*command: str, log: Path) -> Iterator[None]:
+    """A worker for as long as the block lasts."""
+    running = Worker(command, log)
+    _WORKERS.append(running)
     try:
         yield
     finally:
-        process.terminate()
-        try:
-            process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        _WORKERS.remove(running)
+        running.stop()
+
+
+def _descendants(pid: int) -> list[int]:
+    listed = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    children = [int(word) for text in listed for word in text.split()]
+    return children + [deeper for child in children for deeper in _descendants(child)]
+
+
+# ---- a crash ----
+
+
+def _crash(begin: Begin, asked: argparse.Namespace) -> dict[str, Any]:
+    """How many runs give their result although all workers were killed and replaced."""
+    _until_given([begin()], START_S)
+    steps = Path(os.environ[STEPS_VARIABLE])
+    steps.write_text("")
+    waiting = [begin() for _ in range(asked.runs)]
+    time.sleep(asked.crash_after_s)
+    before = len(steps.read_text().splitlines())
+    for running in _WORKERS:
+        running.replace_by_force()
+    began = time.monotonic()
+    ended_s = _until_given(waiting, asked.crash_wait_s)
+    return {
+        "chains": asked.runs,
+        "finished": len(ended_s),
+        "last_after_s": round(ended_s[-1], 1) if ended_s else None,
+        "waited_s": round(time.monotonic() - began, 1),
+        "steps_needed": asked.runs * WORKLOADS["chain10"].steps,
+        "steps_begun_before": before,
+        "steps_begun": len(steps.read_text().splitlines()),
+    }
+
+
+def _until_given(waiting: list[Wait], within_s: float) -> list[float]:
+    """After how many seconds each run gave its result; runs that gave none are not in it."""
+    given_s: list[float] = []
+    began = time.monotonic()
+    while waiting and time.monotonic() - began < within_s:
+        left = [wait for wait in waiting if not _gives(wait)]
+        given_s += [time.monotonic() - began] * (len(waiting) - len(left))
+        waiting = left
+    return given_s
+
+
+def _gives(wait: Wait) -> bool:
+    """Whether a run has given its result within `RESULT_S`."""
+    try:
+        wait()
+    except Exception as error:  # noqa: BLE001 - each peer has a time-out of its own
+        print(f"no result: {type(error).__name__}: {error}", file=sys.stderr)
+        return False
+    return True

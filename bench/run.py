@@ -11,26 +11,28 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import signal
 import subprocess
 import sys
-import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from datetime import UTC, datetime
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import redis
 
 from bench.environments import python_of
 from bench.harness import ROOT, WORKLOADS
+from bench.machine import facts
 from bench.table import rows, to_csv, to_markdown
 from multiagents.storage.server import EmbeddedServer
 
 BENCH = ROOT / "bench"
 RESULTS = BENCH / "results"
+PART = RESULTS / "part"
+"""For a run that is no comparison of all."""
 PAGE = ROOT / "docs" / "performance.md"
 PEERS = (
     ("celery", "default"),
@@ -59,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     asked = _arguments(argv)
     failed: list[str] = []
     if asked.again:
-        machine, *lines = map(json.loads, (RESULTS / "latest.jsonl").read_text().splitlines())
+        machine, *lines = map(json.loads, (asked.results / "latest.jsonl").read_text().splitlines())
     else:
         machine, lines, failed = _measure(asked)
     _write(machine, lines, asked.results)
@@ -79,12 +81,14 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=60, help="chains of 10 begun at once")
     parser.add_argument("--min-s", type=float, default=1.0, help="measure each at least so long")
     parser.add_argument("--quick", action="store_true", help="one short round: does it work?")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the table")
+    parser.add_argument("--results", type=Path, help="folder for the table")
     parser.add_argument("--publish", action="store_true", help="put the table into the docs too")
     parser.add_argument("--again", action="store_true", help="measure nothing: the last lines")
     asked = parser.parse_args(argv)
     if asked.quick:
         vars(asked).update(QUICK)
+    if asked.results is None:
+        asked.results = PART if asked.quick or asked.only else RESULTS
     return asked
 
 
@@ -93,30 +97,38 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _measure(asked: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:
     chosen = [pair for pair in PEERS if not asked.only or pair[0] in asked.only]
-    pythons = {peer: _python(peer) for peer, _ in chosen}
-    lines: list[dict[str, Any]] = []
-    failed: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="bench-", dir=BENCH) as folder:
-        with EmbeddedServer(Path(folder) / "server", appendfsync="everysec") as server:
-            client = redis.Redis.from_url(server.url, decode_responses=True)
-            client.config_set("auto-aof-rewrite-percentage", 0)  # no fork in the midst of a peer
-            machine = {**_machine(client), **_extent(asked)}
-            for number in range(asked.rounds):
-                for peer, variant in _turned(chosen, number):
-                    client.flushall()
-                    data = Path(folder) / f"{number}-{peer}-{variant}"
-                    data.mkdir()
-                    found = list(_run(pythons[peer], peer, variant, server.url, data, asked))
-                    lines += [{**line, "round": number} for line in found]
-                    if len(found) < len(WORKLOADS):
-                        failed.append(f"{peer} {variant}, round {number + 1}")
-            client.close()
+    pythons = {peer: python_for(peer) for peer, _ in chosen}
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="bench-", dir=BENCH)))
+        server = stack.enter_context(EmbeddedServer(folder / "server", appendfsync="everysec"))
+        client = stack.enter_context(redis.Redis.from_url(server.url, decode_responses=True))
+        client.config_set("auto-aof-rewrite-percentage", 0)  # no fork in the midst of a peer
+        found: list[dict[str, Any]] = []
+        for number in range(asked.rounds):
+            for peer, variant in _turned(chosen, number):
+                client.flushall()
+                data = folder / f"{number}-{peer}-{variant}"
+                data.mkdir()
+                said = _run(pythons[peer], peer, variant, server, data, asked)
+                found += [{**line, "round": number} for line in said]
+        return {**facts(client), **_extent(asked)}, _in_order(found), _missing(chosen, found, asked)
+
+
+def _in_order(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     order = {pair: place for place, pair in enumerate(PEERS)}
-    lines.sort(key=lambda line: (order[line["peer"], line["variant"]], line["round"]))
-    return machine, lines, failed
+    return sorted(found, key=lambda line: (order[line["peer"], line["variant"]], line["round"]))
 
 
-def _python(peer: str) -> Path:
+def _missing(
+    chosen: Sequence[tuple[str, str]], found: Sequence[dict[str, Any]], asked: argparse.Namespace
+) -> list[str]:
+    """Who did not give a figure for each workload in each round."""
+    counts = Counter((line["peer"], line["variant"]) for line in found)
+    return [" ".join(pair) for pair in chosen if counts[pair] < asked.rounds * len(WORKLOADS)]
+
+
+def python_for(peer: str) -> Path:
+    """The interpreter of a peer's environment, which is made if need be."""
     if peer == OWN:
         return Path(sys.executable)
     return python_of(peer, BENCH / "peers" / peer / "requirements.txt")
@@ -129,11 +141,16 @@ def _turned(chosen: Sequence[tuple[str, str]], number: int) -> list[tuple[str, s
 
 
 def _run(
-    python: Path, peer: str, variant: str, url: str, data: Path, asked: argparse.Namespace
+    python: Path,
+    peer: str,
+    variant: str,
+    server: EmbeddedServer,
+    data: Path,
+    asked: argparse.Namespace,
 ) -> Iterator[dict[str, Any]]:
     """What a peer says about each workload; its process and all that it started are then gone."""
     command = [str(python), "-m", f"bench.peers.{peer}.run", "--variant", variant]
-    command += ["--redis", url, "--data", str(data)]
+    command += ["--redis", server.url, "--server-pid", str(server.pid), "--data", str(data)]
     command += ["--runs", str(asked.runs), "--min-s", str(asked.min_s)]
     errors = data / "errors.log"
     with errors.open("wb") as stderr:
@@ -159,29 +176,6 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
     """It leads a process group of its own, with its workers in it."""
     with suppress(ProcessLookupError):  # all have ended
         os.killpg(process.pid, signal.SIGKILL)
-
-
-# ---- what it was measured on ----
-
-
-def _machine(client: redis.Redis) -> dict[str, Any]:
-    info: Any = client.info("server")
-    server = info.get("server_name", "redis")
-    version = info.get(f"{server}_version", info["redis_version"])
-    return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "cores": os.cpu_count(),
-        "CPU": _cpu(),
-        "Python": platform.python_version(),
-        "server": f"{server} {version} (appendonly, everysec)",
-    }
-
-
-def _cpu() -> str:
-    path = Path("/proc/cpuinfo")
-    text = path.read_text() if path.exists() else ""
-    models = [line.partition(":")[2].strip() for line in text.splitlines() if "model name" in line]
-    return models[0] if models else platform.processor() or platform.machine()
 
 
 def _extent(asked: argparse.Namespace) -> dict[str, Any]:

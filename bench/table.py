@@ -38,6 +38,8 @@ class Figure:
     high: float
     ratio: float | None
     """To the base peer; None if that did not run in any of these rounds."""
+    cpu_ms: float
+    """CPU time of a step, of client, workers and server together: the median of the rounds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +71,9 @@ def name_of(line: Line) -> str:
 
 
 def _row(name: str, lines: Sequence[Line], base: Mapping[tuple[str, int], float]) -> Row:
-    rates, about = _rates(lines), lines[0]
-    found = {w: _figure(w, rates, base) for w in WORKLOADS if any(key[0] == w for key in rates)}
+    about = lines[0]
+    run = {line["workload"] for line in lines}
+    found = {w: _figure(w, lines, base) for w in WORKLOADS if w in run}
     return Row(
         name,
         about["title"],
@@ -85,29 +88,30 @@ def _rates(lines: Iterable[Line]) -> dict[tuple[str, int], float]:
     return {(line["workload"], line["round"]): float(line["steps_per_s"]) for line in lines}
 
 
-def _figure(
-    workload: str,
-    rates: Mapping[tuple[str, int], float],
-    base: Mapping[tuple[str, int], float],
-) -> Figure:
-    own = {key: rate for key, rate in rates.items() if key[0] == workload}
+def _figure(workload: str, lines: Iterable[Line], base: Mapping[tuple[str, int], float]) -> Figure:
+    here = [line for line in lines if line["workload"] == workload]
+    own = _rates(here)
     ratios = [rate / base[key] for key, rate in own.items() if key in base]
     return Figure(
         statistics.median(own.values()),
         min(own.values()),
         max(own.values()),
         statistics.median(ratios) if ratios else None,
+        statistics.median(line["cpu_ms_per_step"] for line in here),
     )
 
 
 # ---- CSV ----
 
 
+PARTS = ("steps_per_s", "min", "max", "ratio", "cpu_ms")
+
+
 def to_csv(found: Sequence[Row], machine: Mapping[str, Any]) -> str:
     """A line for each row, all that is known about it in columns."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    figures = [f"{w}_{part}" for w in WORKLOADS for part in ("steps_per_s", "min", "max", "ratio")]
+    figures = [f"{w}_{part}" for w in WORKLOADS for part in PARTS]
     facts = ("settings", "durable", "after_sigkill", "compensation")
     writer.writerow(["name", "title", "version", *figures, *facts, *machine])
     for row in found:
@@ -119,9 +123,15 @@ def to_csv(found: Sequence[Row], machine: Mapping[str, Any]) -> str:
 
 def _numbers(figure: Figure | None) -> tuple[float | str, ...]:
     if figure is None:
-        return ("",) * 4
+        return ("",) * len(PARTS)
     ratio = "" if figure.ratio is None else round(figure.ratio, 2)
-    return (round(figure.median, 1), round(figure.low, 1), round(figure.high, 1), ratio)
+    return (
+        round(figure.median, 1),
+        round(figure.low, 1),
+        round(figure.high, 1),
+        ratio,
+        figure.cpu_ms,
+    )
 
 
 # ---- Markdown ----
@@ -129,18 +139,26 @@ def _numbers(figure: Figure | None) -> tuple[float | str, ...]:
 
 def to_markdown(found: Sequence[Row], machine: Mapping[str, Any]) -> str:
     """The machine, the table, and the settings of each peer."""
-    heads = ["Peer", *WORKLOADS.values(), "Durable", "Worker killed (SIGKILL)", "Compensation"]
+    heads = [
+        "Peer",
+        *WORKLOADS.values(),
+        "CPU, ms a step",
+        "Durable",
+        "Worker killed (SIGKILL)",
+        "Compensation",
+    ]
     body = [
         [
             f"{row.title} {row.version}",
             *(_shown(row.figures.get(w)) for w in WORKLOADS),
+            _cpu(row),
             row.durable,
             row.after_sigkill,
             row.compensation,
         ]
         for row in found
     ]
-    lines = [_table_line(heads), "|---|" + "---:|" * len(WORKLOADS) + "---|" * 3]
+    lines = [_table_line(heads), "|---|" + "---:|" * (len(WORKLOADS) + 1) + "---|" * 3]
     settings = [f"- {row.title}: {row.settings}." for row in found]
     parts = [
         _machine(machine),
@@ -155,7 +173,8 @@ def _machine(machine: Mapping[str, Any]) -> str:
     facts = "; ".join(f"{key} {value}" for key, value in machine.items())
     return (
         "Steps a second, median of the rounds (smallest–largest), and the median ratio to the"
-        f" Celery chain or chord of the same round. {facts}."
+        " Celery chain or chord of the same round. CPU: client, workers and server together, in"
+        f" the chain of 10. {facts}."
     )
 
 
@@ -164,6 +183,11 @@ def _shown(figure: Figure | None) -> str:
         return "–"
     ratio = "" if figure.ratio is None else f", {figure.ratio:.2f} ×"
     return f"{figure.median:,.0f} ({figure.low:,.0f}–{figure.high:,.0f}){ratio}"
+
+
+def _cpu(row: Row) -> str:
+    figure = row.figures.get("chain10")
+    return "–" if figure is None else f"{figure.cpu_ms:.2f}"
 
 
 def _table_line(cells: Iterable[str]) -> str:

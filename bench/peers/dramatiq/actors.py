@@ -12,7 +12,7 @@ from dramatiq.rate_limits.backends import RedisBackend as LimiterBackend
 from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend as ResultBackend
 
-from bench.harness import OUTPUT, URL_VARIABLE
+from bench.harness import URL_VARIABLE, work
 
 _URL = os.environ[URL_VARIABLE]
 
@@ -25,4 +25,4 @@ dramatiq.set_broker(broker)
 @dramatiq.actor(store_results=True)
 def noop(context: Any) -> dict[str, int]:
     """One step."""
-    return OUTPUT
+    return work()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.harness import OUTPUT
+from bench.harness import work
 from multiagents import WorkflowBuilder, worker
 
 
 @worker("bench_noop")
 def noop(context: dict[str, Any]) -> dict[str, int]:
     """One step."""
-    return OUTPUT
+    return work()
 
 
 def chain(length: int) -> None:

@@ -47,7 +47,7 @@ class Process:
 
     def _work_until(self, saga: str) -> dict[str, int]:
         while saga not in self.ended:
-            found = self.client.brpop([QUEUE], timeout=RESULT_S)
+            found: Any = self.client.brpop([QUEUE], timeout=RESULT_S)
             if found is None:
                 raise TimeoutError(f"saga {saga} has no step in the list for {RESULT_S:.0f} s")
             owner, _, step = found[1].partition(":")
@@ -105,13 +105,13 @@ GUARANTEES = Guarantees(
 
 VARIANTS = {
     "list": Variant(
-        "raw Redis, through a list",
+        "raw Redis through a list, redis-py",
         "one process, redis-py with hiredis; BRPOP, claim script, commit script per step",
         GUARANTEES,
         partial(arena, goes_on=False),
     ),
     "continue": Variant(
-        "raw Redis, continuing in process",
+        "raw Redis in one process, redis-py",
         "one process, redis-py with hiredis; one script per step commits it and claims the next",
         GUARANTEES,
         partial(arena, goes_on=True),
