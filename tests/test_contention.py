@@ -11,7 +11,7 @@ from collections import Counter
 import pytest
 
 from multiagents.core.clock import SystemClock
-from multiagents.core.entries import Succeeded
+from multiagents.core.entries import Succeeded, decode
 from multiagents.core.ports import WorkerInfo
 from multiagents.core.settings import Settings
 from multiagents.core.states import Kind, SagaState
@@ -20,7 +20,6 @@ from multiagents.orchestrator.coordinator import Coordinator
 from multiagents.orchestrator.outbox import Deliverance, Publish
 from multiagents.orchestrator.workflow import Step, Workflow
 from multiagents.storage import sagas as store
-from multiagents.storage.calls import ask
 from multiagents.storage.client import Edge
 from tests.processes import ROOT, environment
 
@@ -115,7 +114,7 @@ def test_eight_processes_complete_ten_thousand_branches_and_lose_none(redis_url)
     for number in range(SAGAS):
         saga, _ = edge.run(coordinator.current(f"saga-{number}"))
         assert saga.state is SagaState.COMPLETED
-        entries = edge.run(ask(store.log(coordinator.keys(saga.id))))
-        kinds = Counter(entry.type for _, entry in entries)
+        entries = edge.run(store.log(coordinator.keys(saga.id)))
+        kinds = Counter(decode(text).type for text in entries)
         assert kinds == {"started": 1, "claimed": WIDTH + 1, "succeeded": WIDTH + 1}
     edge.close()

@@ -184,7 +184,7 @@ def test_a_paused_saga_ends_its_running_step_and_waits(prefork: Rig) -> None:
     assert prefork.runtime.call("pause", saga_id)["state"] == "paused"
     prefork.open("paced")
     wait_for(lambda: prefork.saga(saga_id)["steps"]["one"]["state"] == "succeeded", 10.0)
-    assert prefork.open_ends(saga_id) == ["paused"]
+    wait_for(lambda: prefork.open_ends(saga_id) == ["paused"], 10.0, "the commit")
     prefork.runtime.call("resume", saga_id)
     assert prefork.wait_settled(saga_id)["state"] == "completed"
     assert second_starts(prefork, saga_id) == []

@@ -112,7 +112,8 @@ class Claims:
         )
         if claim is None:
             return None
-        saga = decode_saga(keys.id, claim.head, {step: claim.step})
+        names = (workflow.name, workflow.version)
+        saga = decode_saga(keys.id, names, head=claim.head, steps={step: claim.step})
         found = dict(zip(fields, claim.data, strict=True))
         terms = Terms(_name(workflow, kind, step), queue, delivery, deadline, least_s)
         return _assignment(saga, workflow, entry, _brought(workflow, entry, found), terms)

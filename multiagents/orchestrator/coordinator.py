@@ -21,7 +21,7 @@ from typing import Any
 
 from multiagents.core import ids
 from multiagents.core.clock import Clock
-from multiagents.core.entries import Claimed, Entry, Failed, Report, Started
+from multiagents.core.entries import Claimed, Entry, Failed, Report, Started, decode
 from multiagents.core.exceptions import UnknownSaga
 from multiagents.core.ports import Assignment, Directory
 from multiagents.core.settings import Settings
@@ -34,12 +34,13 @@ from multiagents.orchestrator.planning import index_keys, plan_of
 from multiagents.orchestrator.reading import blank_saga, read_saga
 from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.workflow import Workflow, from_canonical
+from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
 from multiagents.storage import views
 from multiagents.storage.calls import Call, Flow, ask
 from multiagents.storage.keys import SagaKeys
 from multiagents.storage.sagas import Guard, Plan
-from multiagents.storage.views import Committed, View
+from multiagents.storage.views import Committed, End, View
 
 WIDE = 20
 """With more steps, a process that was overtaken reads what happened since, not all the state."""
@@ -104,7 +105,7 @@ class Coordinator:
         blank = blank_saga(workflow, saga_id, self.clock.now_ms(), data)
         entry = Started(blank.created_at)
         decision = fold(workflow, blank, (entry,))
-        plan = self._plan(keys, workflow, blank, decision, "0-0")
+        plan = self._plan(keys, workflow, blank, decision, "0")
         plan.state_before, plan.decided = None, [entry]
         known = workflow.version in self._workflows
         self._workflows[workflow.version] = workflow
@@ -138,15 +139,16 @@ class Coordinator:
 
     def deliver_again(self, keys: SagaKeys, workflow: Workflow) -> Flow[None]:
         """Tell who waits of the first end: what an operator did after it is not delivered."""
-        log = yield from ask(store.log(keys))
+        log = yield from store.log(keys)
         data = yield from ask(store.data(keys))
         if not log:
             return
-        saga = blank_saga(workflow, keys.id, log[0][1].at_ms, data)
-        for _, entry in log:
+        entries = [decode(text) for text in log]
+        saga = blank_saga(workflow, keys.id, entries[0].at_ms, data)
+        for entry in entries:
             saga = fold(workflow, saga, (entry,)).saga
             if saga.delivered:
-                yield from self.dispatcher.deliver(keys, workflow, saga)
+                yield from self.dispatcher.deliver(keys, workflow, saga, End(data, log))
                 return
 
     # ---- what happens to a saga ----
@@ -314,7 +316,7 @@ class Coordinator:
         base = Snapshot(turn.plan.version, reply.cursor, turn.decision.saga)
         self._cache.put(base)
         self._tell(keys, turn.plan)
-        yield from self._send(keys, turn)
+        yield from self._send(keys, turn, reply.end)
         if reply.more:
             view = yield from ask(store.load(keys, known=_known(base)))
             yield from self._drive(keys, view, base)
@@ -331,12 +333,19 @@ class Coordinator:
             for tell in tuple(self.observers):
                 tell(keys.id, plan.state)
 
-    def _send(self, keys: SagaKeys, turn: _Turn) -> Flow[None]:
+    def _send(self, keys: SagaKeys, turn: _Turn, end: End | None = None) -> Flow[None]:
+        """``end``: as the commit's reply brought it, unless that reply was lost."""
+        if k.OUTBOX_END in turn.plan.outbox and end is None:
+            end = yield from self._end(keys)
         refused = yield from self.dispatcher.send(
-            keys, turn.workflow, turn.decision.saga, turn.plan
+            keys, turn.workflow, turn.decision.saga, plan=turn.plan, end=end
         )
         for entry in refused:
             yield from self.report(keys.id, entry)
+
+    def _end(self, keys: SagaKeys) -> Flow[End]:
+        log = yield from store.log(keys)
+        return End((yield from ask(store.data(keys))), log)
 
     def send_again(
         self, keys: SagaKeys, workflow: Workflow, commands: dict[str, int]

@@ -30,6 +30,7 @@ from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, ask
 from multiagents.storage.keys import SagaKeys
 from multiagents.storage.sagas import Letter, Plan
+from multiagents.storage.views import End
 
 CHUNK = 100
 """Messages sent before their sending is confirmed: a wide fan-out is confirmed as it goes, so
@@ -70,12 +71,18 @@ class Dispatcher:
             plan.outbox[name] = self._sent(message, 1)
 
     def send(
-        self, keys: SagaKeys, workflow: Workflow, saga: Saga, plan: Plan
+        self,
+        keys: SagaKeys,
+        workflow: Workflow,
+        saga: Saga,
+        *,
+        plan: Plan,
+        end: End | None = None,
     ) -> Flow[list[Failed]]:
         """Send what a commit has just put into the outbox; what could not even begin comes back."""
         # A saga that was reopened at once is left to a sweep, which finds its first end.
-        if k.OUTBOX_END in plan.outbox and saga.state in ENDED:
-            yield from self.deliver(keys, workflow, saga)
+        if end is not None and saga.state in ENDED:
+            yield from self.deliver(keys, workflow, saga, end)
         names = [name for name in _to_send(plan) if name not in plan.letters]
         return (yield from self.dispatch(keys, workflow, dict.fromkeys(names, 0)))
 
@@ -165,11 +172,10 @@ class Dispatcher:
         yield Publish((message,))
         return None
 
-    def deliver(self, keys: SagaKeys, workflow: Workflow, saga: Saga) -> Flow[None]:
+    def deliver(self, keys: SagaKeys, workflow: Workflow, saga: Saga, end: End) -> Flow[None]:
         """Tell who waits; the outbox keeps the command until that is done (rule 14)."""
-        data = yield from ask(store.data(keys))
-        if (yield outcome_of(saga, workflow, data)):
-            yield from ask(store.settle(keys, k.OUTBOX_END))
+        if (yield outcome_of(saga, workflow, end.data)):
+            yield from ask(store.settle_end(keys, end.log))
 
 
 def _to_send(plan: Plan) -> list[str]:

@@ -46,7 +46,10 @@ def plan_of(
         created_at=saga.created_at,
         state_before=before.state,
         state=saga.state,
-        steps=[(name, encode_step(saga.steps[name])) for name in sorted(decision.changed)],
+        steps=[
+            (name, encode_step(saga.steps[name], saga.created_at))
+            for name in sorted(decision.changed)
+        ],
     )
     for command in decision.commands:
         _add(plan, saga.id, command)

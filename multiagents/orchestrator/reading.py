@@ -16,7 +16,10 @@ def read_saga(saga_id: str, workflow: Workflow, view: View) -> Saga:
     """The saga of a view that brought its state, steps in definition order."""
     rows = view.steps or {}
     return decode_saga(
-        saga_id, view.head or [], {name: rows.get(name, []) for name in workflow.by_name}
+        saga_id,
+        (workflow.name, workflow.version),
+        head=view.head or [],
+        steps={name: rows.get(name, []) for name in workflow.by_name},
     )
 
 

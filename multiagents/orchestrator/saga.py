@@ -112,79 +112,175 @@ def new_saga(
     )
 
 
-_WORK = tuple(spec.name for spec in fields(Work))
-_RUN = tuple(spec.name for spec in fields(StepRun))
-_HEAD = tuple(spec.name for spec in fields(Saga) if spec.name not in {"id", "steps", "values"})
-_DEFAULT_WORK, _DEFAULT_RUN = Work(), StepRun()
-_DEFAULT_HEAD = Saga("", "", "")
+_DEFAULT_RUN, _DEFAULT_WORK = StepRun(), Work()
+_CODES = {
+    "waiting": "w",
+    "dispatched": "d",
+    "running": "r",
+    "retrying": "t",
+    "succeeded": "s",
+    "failed": "f",
+    "skipped": "k",
+    "parked": "p",
+    "none": "n",
+    "resolved": "v",
+}
+"""Of step and undo states: a row of at most 64 characters lies in a compact hash of the server."""
+_STEP_STATES = {_CODES[state]: state for state in StepState}
+_UNDO_STATES = {_CODES[state]: state for state in UndoState}
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
-def encode_step(run: StepRun) -> str:
-    """The row that `decode_step` takes back."""
-    return _dump(_row(run, _RUN, _DEFAULT_RUN))
+def encode_step(run: StepRun, since_ms: int) -> str:
+    """The row that `decode_step` takes back; times are counted from the saga's creation."""
+    return _encode(
+        _trimmed(
+            [
+                _CODES[run.state],
+                _work_row(run.work, since_ms),
+                run.order,
+                run.unknown,
+                run.unchosen,
+                run.lost,
+                _CODES[run.undo_state],
+                _work_row(run.undo, since_ms),
+                run.generation,
+                run.again,
+                run.done,
+            ],
+            _BLANK_RUN,
+        )
+    )
 
 
-def decode_step(row: list[Any]) -> StepRun:
+def _work_row(work: Work, since_ms: int) -> list[Any]:
+    return _trimmed(
+        [
+            work.attempt,
+            work.tries,
+            work.nonce,
+            work.worker,
+            _offset(work.started_at, since_ms),
+            _offset(work.ended_at, since_ms),
+            _offset(work.retry_at, since_ms),
+            [work.error.type, work.error.message] if work.error else None,
+            work.retry.to_row() if work.retry else None,
+        ],
+        _BLANK_WORK,
+    )
+
+
+_BLANK_WORK: list[Any] = [0, 0, "", "", 0, 0, 0, None, None]
+_BLANK_RUN: list[Any] = ["w", [], 0, False, False, (), "n", [], 0, False, False]
+
+
+def decode_step(row: list[Any], since_ms: int) -> StepRun:
     """A step from its parsed row."""
     if not row:
         return _DEFAULT_RUN
-    values = dict(zip(_RUN, row, strict=False))
-    values["state"] = StepState(values["state"])
-    for name in ("work", "undo"):
-        if name in values:
-            values[name] = _decode_work(values[name])
-    if "lost" in values:
-        values["lost"] = tuple((kind, attempt, nonce) for kind, attempt, nonce in values["lost"])
-    if "undo_state" in values:
-        values["undo_state"] = UndoState(values["undo_state"])
-    return StepRun(**values)
+    state, work, order, unknown, unchosen, lost, undo_state, undo, *rest = _filled(row, _BLANK_RUN)
+    return StepRun(
+        _STEP_STATES[state],
+        _decode_work(work, since_ms),
+        order,
+        unknown,
+        unchosen,
+        tuple((kind, attempt, nonce) for kind, attempt, nonce in lost),
+        _UNDO_STATES[undo_state],
+        _decode_work(undo, since_ms),
+        *rest,
+    )
+
+
+def _decode_work(row: list[Any], since_ms: int) -> Work:
+    if not row:
+        return _DEFAULT_WORK
+    attempt, tries, nonce, worker, started, ended, retry_at, *rest = _filled(row, _BLANK_WORK)
+    return Work(
+        attempt,
+        tries,
+        nonce,
+        worker,
+        started_at=_moment(started, since_ms),
+        ended_at=_moment(ended, since_ms),
+        retry_at=_moment(retry_at, since_ms),
+        error=_decode_failure(rest[0]),
+        retry=None if rest[1] is None else RetryPolicy.from_row(rest[1]),
+    )
+
+
+def _offset(at_ms: int, since_ms: int) -> int:
+    """A time as milliseconds after another, 0 for none; a clock may have been behind."""
+    if not at_ms:
+        return 0
+    return at_ms - since_ms + 1 if at_ms >= since_ms else at_ms - since_ms
+
+
+def _moment(offset: int, since_ms: int) -> int:
+    """What `_offset` was made of."""
+    if not offset:
+        return 0
+    return since_ms + offset - 1 if offset > 0 else since_ms + offset
 
 
 def encode_head(saga: Saga) -> str:
-    """Everything of a saga but its id, steps and values."""
-    return _dump(_row(saga, _HEAD, _DEFAULT_HEAD))
+    """Everything of a saga but its id, definition, steps and values."""
+    row = [getattr(saga, name) for name in _HEAD]
+    for index in _TIMES:
+        row[index] = _offset(row[index], saga.created_at)
+    for index in _FLAGS:
+        row[index] = int(row[index])
+    if saga.error is not None:
+        row[_ERROR] = [saga.error.type, saga.error.message]
+    return _encode(_trimmed(row, _BLANK_HEAD))
 
 
-def decode_saga(saga_id: str, head: list[Any], steps: Mapping[str, list[Any]]) -> Saga:
-    """A saga from its parsed head and step rows (in definition order)."""
-    values = dict(zip(_HEAD, head, strict=False))
+def decode_saga(
+    saga_id: str,
+    definition: tuple[str, str],
+    *,
+    head: list[Any],
+    steps: Mapping[str, list[Any]],
+) -> Saga:
+    """A saga from its parsed head and step rows (in definition order).
+
+    ``definition``: the workflow's name and version.
+    """
+    row = _filled(head, _BLANK_HEAD)
+    values = dict(zip(_HEAD, row, strict=True))
+    since_ms = values["created_at"]
     values["state"] = SagaState(values["state"])
-    values["error"] = _decode_failure(values.get("error"))
-    values["attention"] = tuple(values.get("attention", ()))
-    return Saga(id=saga_id, steps={name: decode_step(row) for name, row in steps.items()}, **values)
+    values["error"] = _decode_failure(values["error"])
+    values["attention"] = tuple(values["attention"])
+    for index in _TIMES:
+        values[_HEAD[index]] = _moment(row[index], since_ms)
+    for index in _FLAGS:
+        values[_HEAD[index]] = bool(row[index])
+    runs = {name: decode_step(row, since_ms) for name, row in steps.items()}
+    return Saga(saga_id, *definition, steps=runs, **values)
 
 
-def _row(value: Any, names: tuple[str, ...], default: Any) -> list[Any]:
-    row = [getattr(value, name) for name in names]
-    while row and row[-1] == getattr(default, names[len(row) - 1]):
-        row.pop()
-    return [_plain(item) for item in row]
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Work):
-        return _row(value, _WORK, _DEFAULT_WORK)
-    if isinstance(value, Failure):
-        return [value.type, value.message]
-    if isinstance(value, RetryPolicy):
-        return value.to_row()
-    return value
-
-
-def _decode_work(row: list[Any]) -> Work:
-    if not row:
-        return _DEFAULT_WORK
-    values = dict(zip(_WORK, row, strict=False))
-    if values.get("error") is not None:
-        values["error"] = _decode_failure(values["error"])
-    if values.get("retry") is not None:
-        values["retry"] = RetryPolicy.from_row(values["retry"])
-    return Work(**values)
+_KEPT_ELSEWHERE = {"id", "workflow", "version", "steps", "values"}
+_HEAD = tuple(spec.name for spec in fields(Saga) if spec.name not in _KEPT_ELSEWHERE)
+_BLANK_HEAD = [getattr(Saga("", "", ""), name) for name in _HEAD]
+_TIMES = tuple(map(_HEAD.index, ("updated_at", "ended_at")))
+_FLAGS = tuple(n for n, default in enumerate(_BLANK_HEAD) if isinstance(default, bool))
+_ERROR = _HEAD.index("error")
 
 
 def _decode_failure(row: list[str] | None) -> Failure | None:
     return None if row is None else Failure(*row)
 
 
-def _dump(row: list[Any]) -> str:
-    return json.dumps(row, separators=(",", ":"), ensure_ascii=False)
+def _trimmed(row: list[Any], blank: list[Any]) -> list[Any]:
+    """A row without the defaults at its end."""
+    end = len(row)
+    while end and row[end - 1] == blank[end - 1]:
+        end -= 1
+    del row[end:]
+    return row
+
+
+def _filled(row: list[Any], blank: list[Any]) -> list[Any]:
+    """A row with the defaults that `_trimmed` left out."""
+    return [*row, *blank[len(row) :]]

@@ -17,7 +17,7 @@ from typing import Any
 
 from multiagents.core import ids
 from multiagents.core.clock import Clock
-from multiagents.core.entries import Asked, Entry
+from multiagents.core.entries import Asked, Entry, decode
 from multiagents.core.exceptions import InvalidInput, UnknownWorker, UnknownWorkflow
 from multiagents.core.settings import Settings
 from multiagents.core.states import ENDED, Command, Kind, SagaState, StepState, UndoState
@@ -91,12 +91,12 @@ class SagaService:
         found = yield from self.find_workflow(workflow)
         yield from self._check_workers(found)
         saga_id = _saga_id(found, idempotency_key, task_id)
-        meta = {
-            "correlation_id": correlation_id or saga_id,
+        about = {
+            "correlation_id": correlation_id,
             "tags": list(dict.fromkeys([*found.tags, *tags])),
+            "idempotency_key": idempotency_key,
         }
-        if idempotency_key:
-            meta["idempotency_key"] = idempotency_key
+        meta = {name: value for name, value in about.items() if value}
         yield from self.coordinator.start(
             found,
             saga_id=saga_id,
@@ -190,9 +190,9 @@ class SagaService:
         """What happened, oldest first, replayed from the log: entries and what they moved."""
         _, workflow = yield from self.coordinator.current(saga_id)
         keys = self.coordinator.keys(saga_id)
-        entries = yield from ask(store.log(keys))
+        log = yield from store.log(keys)
         data = yield from ask(store.data(keys))
-        return replay(saga_id, workflow, [entry for _, entry in entries], data)
+        return replay(saga_id, workflow, [decode(text) for text in log], data)
 
     # ---- steer ----
 

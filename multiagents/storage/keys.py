@@ -3,13 +3,14 @@
 Every key of a saga carries its shard's tag, so that a saga, its shard's due set and its indexes
 always lie in one slot and can move to a server of their own.
 
-    ma:{s00}:saga:<id>     hash    v version nonce, c cursor, l last log id, w definition,
-                                   q reads values?, h head row, s:<step> step rows
+    ma:{s00}:saga:<id>     hash    v version nonce, c cursor, w definition, q reads values?,
+                                   h head row, s:<step> step rows, p last versions (wide sagas),
+                                   b entries in the log's first item, if it is compressed
     ma:{s00}:work:<id>     hash    o:<kind>:<step>:<attempt> outbox, c:<kind>:<step> claims
     ma:{s00}:data:<id>     hash    input, meta, r:<step> results, u:<step> undo results,
                                    k:<step> checkpoints, p:<step> progress, alias:<task id>
-    ma:{s00}:log:<id>      stream  one entry per item, field e
-    ma:{s00}:ids:<id>      set     ids of the entries in the log
+    ma:{s00}:log:<id>      list    entries, oldest first; of an ended saga as one compressed item
+    ma:{s00}:ids:<id>      set     hashes of the ids of the entries in the log
     ma:{s00}:due           zset    member by due time, Unix ms; see `due_…`
     ma:{s00}:tick          hash    at last sweep, grace leases stand until, Unix ms
     ma:{s00}:sagas         zset    saga id by creation, Unix ms

@@ -6,6 +6,8 @@ The replies of the saga scripts as values; payloads stay as they are.
 from __future__ import annotations
 
 import json
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +31,7 @@ class View:
     cursor: str
     entries: tuple[Entry, ...]
     last: str
-    """Log id of the last of ``entries``, or the cursor."""
+    """Position of the last of ``entries``, or the cursor."""
     passed: tuple[Entry, ...] = ()
     definition: str | None = None
     head: list[Any] | None = None
@@ -37,6 +39,7 @@ class View:
     values: dict[str, Any] | None = None
 
 
+VIEW_PARTS = 8
 GONE = "gone"
 """The saga does not exist."""
 MOVED = "moved"
@@ -59,32 +62,45 @@ def hash_of(reply: Any) -> dict[str, str]:
     return {text_of(name): text_of(value) for name, value in flat}
 
 
-def _log_id(value: Any) -> tuple[int, int]:
-    ms, number = text_of(value).split("-")
-    return int(ms), int(number)
-
-
 def parse_view(reply: Any) -> View | str:
     """A view, or GONE or MOVED."""
     if reply == 0:
         return GONE
     if reply == 1:
         return MOVED
-    version, cursor, log, definition, head, steps, values = reply
-    at = _log_id(cursor)
-    entries = [decode(entry) for entry in log[1::2]]
-    behind = sum(1 for log_id in log[::2] if _log_id(log_id) <= at)
+    version, cursor, before, log, definition, head, steps, values = reply
+    entries = [decode(entry) for entry in log]
+    behind = int(cursor) - int(before)
     return View(
         version=text_of(version),
         cursor=text_of(cursor),
         entries=tuple(entries[behind:]),
-        last=text_of(log[-2]) if len(entries) > behind else text_of(cursor),
+        last=str(max(int(cursor), int(before) + len(entries))),
         passed=tuple(entries[:behind]),
         definition=text_of(definition) if definition else None,
         head=json.loads(head) if head else None,
         steps=json.loads(steps) if steps else None,
         values=json.loads(values) if values else None,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """A saga as its end leaves it: the data hash, and the log as texts."""
+
+    data: dict[str, str]
+    log: tuple[str, ...]
+
+
+def log_of(compressed: int, items: Sequence[Any]) -> tuple[str, ...]:
+    """The entries of a log whose first item holds so many of them (0: its items are entries)."""
+    before = zlib.decompress(items[0]).decode().split("\n") if compressed else []
+    return (*before, *map(text_of, items[1 if compressed else 0 :]))
+
+
+def packed(log: Sequence[str]) -> bytes:
+    """A log as one value; entries hold no line breaks."""
+    return zlib.compress("\n".join(log).encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +112,22 @@ class Committed:
 
     more: bool
     cursor: str
+    end: End | None = None
+    """What is needed to tell of the saga's end, where that is to be done now."""
 
 
 def parse_committed(reply: Any) -> Committed | View | str:
     """What a commit answers: done, the view of whoever was faster, or GONE."""
     if reply == 0:
         return GONE
-    return Committed(bool(reply[0]), text_of(reply[1])) if len(reply) == 2 else parse_view(reply)
+    if len(reply) == VIEW_PARTS:
+        return parse_view(reply)
+    more, cursor, *end = reply
+    return Committed(bool(more), text_of(cursor), _end(*end) if end else None)
+
+
+def _end(data: Any, compressed: Any, items: list[Any]) -> End:
+    return End(hash_of(data), log_of(int(compressed), items))
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from multiagents.core.entries import Asked, Entry
+from multiagents.core.entries import Asked, Entry, decode
 from multiagents.core.settings import Settings
 from multiagents.core.states import ENDED, Command, SagaState
 from multiagents.orchestrator.coordinator import Coordinator
@@ -268,7 +268,7 @@ class History:
 
     def _judge(self, saga_id: str, workflow: Workflow) -> None:
         keys = SagaKeys(saga_id)
-        log = [entry for _, entry in self.edge.execute(store.log(keys))]
+        log = [decode(text) for text in self.edge.run(store.log(keys))]
         saga = self._stored(keys, workflow, log)
         judge_end(workflow, saga, log, self.world.ledger[saga_id])
         self._judge_store(keys, saga)

@@ -8,13 +8,12 @@
 -- ARGV[4] entry id  ARGV[5] entry           ARGV[6] claim field  ARGV[7] nonce
 -- ARGV[8] lease member  ARGV[9] result field  ARGV[10] result JSON ("" = none)
 -- ARGV[11] the cursor that goes with the known version
--- ARGV[12..] the decision, see apply in lib.lua; its cursor argument is ignored
+-- ARGV[12..] the decision, see apply in lib.lua, without a cursor
 --
 -- Returns as commit does.
-local version = redis.call("HGET", SAGA, "v")
-if not version then return 0 end
-local clean = version == ARGV[2]
-  and redis.call("HGET", SAGA, "c") == redis.call("HGET", SAGA, "l")
+local f = redis.call("HMGET", SAGA, "v", "c", "p", "b")
+if not f[1] then return 0 end
+local clean = f[1] == ARGV[2] and tonumber(f[2]) == log_end(f[4])
 local claim = redis.call("HGET", WORK, ARGV[6])
 local current = claim and string.match(claim, "|(%x+)|") == ARGV[7]
 if append(ARGV[4], ARGV[5]) then
@@ -28,11 +27,10 @@ else
 end
 if not (clean and current) then
   -- Sent again after a lost reply, nothing may be pending: then nothing would make it clean.
-  if redis.call("HGET", SAGA, "c") ~= redis.call("HGET", SAGA, "l") then
+  if tonumber(f[2]) ~= log_end(f[4]) then
     redis.call("ZADD", DUE, "LT", ARGV[3], "d|" .. ARGV[1])
   end
   return load(ARGV[2], ARGV[11])
 end
-ARGV[13] = redis.call("HGET", SAGA, "l")
 position = 11
-return apply(KEYS[7], KEYS[8])
+return apply(f[3], f[4], KEYS[7], KEYS[8])

@@ -5,13 +5,10 @@
 -- ARGV[3] "1" if the log must hold nothing beyond the decision's cursor (ARGV[5])
 -- ARGV[4..] the decision, see apply in lib.lua
 --
--- Returns {0, cursor} done, {1, cursor} done and the log holds more, or the fresh view if another
--- was faster; 0 if the saga does not exist.
-local version = redis.call("HGET", SAGA, "v")
-if not version then return 0 end
+-- Returns what apply does; the fresh view if another was faster; 0 if the saga does not exist.
+local f = redis.call("HMGET", SAGA, "v", "p", "b")
+if not f[1] then return 0 end
 local known, known_cursor = take(), take()
-if version ~= known then return load(known, known_cursor) end
-if take() == "1" and redis.call("HGET", SAGA, "l") ~= ARGV[5] then
-  return load(known, known_cursor)
-end
-return apply(KEYS[7], KEYS[8])
+if f[1] ~= known then return load(known, known_cursor) end
+if take() == "1" and log_end(f[3]) ~= tonumber(ARGV[5]) then return load(known, known_cursor) end
+return apply(f[2], f[3], KEYS[7], KEYS[8])

@@ -2,12 +2,16 @@
 --
 -- Every saga script takes the same first keys:
 -- KEYS[1] saga   hash     KEYS[2] work  hash     KEYS[3] data  hash
--- KEYS[4] log    stream   KEYS[5] ids   set      KEYS[6] due   zset
+-- KEYS[4] log    list     KEYS[5] ids   set      KEYS[6] due   zset
 -- Replies are built as JSON text by concatenation: step names need no escaping (they are checked
 -- when a workflow is built) and all values are JSON already.
+--
+-- An entry's position is its number in the log, from 1; a cursor is the last position that was
+-- decided over.  Of an ended saga the first entries, b of them, lie compressed in the first item.
 local SAGA, WORK, DATA, LOG, IDS, DUE = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local PAGE = 500  -- log entries read at once
-local KEPT = 16   -- versions that a wide saga remembers
+local PAGE = 500     -- log entries read at once
+local KEPT = 16      -- versions that a wide saga remembers
+local FIELDS = 1000  -- arguments that one command is given
 
 local position = 0
 local function take()
@@ -20,11 +24,30 @@ local function repeated(f)
   for _ = 1, tonumber(take()) do f() end
 end
 
+-- A command with any number of arguments, in pieces; all of them pairs if there are several.
+local function bulk(command, key, list)
+  for i = 1, #list, FIELDS do
+    redis.call(command, key, unpack(list, i, math.min(i + FIELDS - 1, #list)))
+  end
+end
+
 -- Append an entry unless its id is known (E4); return whether it is new.
 local function append(id, entry)
   if redis.call("SADD", IDS, id) == 0 then return false end
-  redis.call("HSET", SAGA, "l", redis.call("XADD", LOG, "*", "e", entry))
+  redis.call("RPUSH", LOG, entry)
   return true
+end
+
+-- The position of the last entry; b: how many lie compressed in the first item (false = none do).
+local function log_end(b)
+  local items = redis.call("LLEN", LOG)
+  return b and tonumber(b) + items - 1 or items
+end
+
+-- The log after a position, oldest first, one page at most.
+local function entries(after, b)
+  local first = b and tonumber(after) - tonumber(b) + 1 or tonumber(after)
+  return redis.call("LRANGE", LOG, first, first + PAGE - 1)
 end
 
 -- All fields of a hash that begin with prefix, as one JSON object without it.
@@ -38,27 +61,24 @@ local function object(key, prefix)
   return "{" .. table.concat(parts, ",") .. "}"
 end
 
--- The log after an id, as {id, entry, ...}.
-local function entries(after)
-  local flat = {}
-  for _, item in ipairs(redis.call("XRANGE", LOG, "(" .. after, "+", "COUNT", PAGE)) do
-    flat[#flat + 1] = item[1]
-    flat[#flat + 1] = item[2][2]
-  end
-  return flat
-end
-
--- What a decision needs: {version, cursor, log, definition, head, steps, values}.
+-- What a decision needs: {version, cursor, position before the log's first entry here, log,
+-- definition, head, steps, values}.
 -- A reader that knows this version, or one of the last before it (wide sagas keep their versions
 -- in p), gets the log after its own cursor and false for the state: it brings itself up to date.
 local function view(known, known_cursor)
-  local f = redis.call("HMGET", SAGA, "v", "c", "w", "h", "p")
-  if known == f[1] then return {f[1], f[2], entries(f[2]), false, false, false, false} end
-  if known ~= "" and f[5] and string.find(f[5], "," .. known .. ",", 1, true) then
-    local since = entries(known_cursor)
-    if #since < 2 * PAGE then return {f[1], f[2], since, false, false, false, false} end
+  local f = redis.call("HMGET", SAGA, "v", "c", "w", "h", "p", "b")
+  local cursor, b = f[2], f[6]
+  if known == f[1] then
+    return {f[1], cursor, cursor, entries(cursor, b), false, false, false, false}
   end
-  return {f[1], f[2], entries(f[2]), f[3], f[4], object(SAGA, "s:"), false}
+  if known ~= "" and f[5] and string.find(f[5], "," .. known .. ",", 1, true)
+    and tonumber(known_cursor) >= tonumber(b or "0") then
+    local since = entries(known_cursor, b)
+    if #since < PAGE then
+      return {f[1], cursor, known_cursor, since, false, false, false, false}
+    end
+  end
+  return {f[1], cursor, cursor, entries(cursor, b), f[3], f[4], object(SAGA, "s:"), false}
 end
 
 local function values()
@@ -69,57 +89,75 @@ end
 
 local function load(known, known_cursor)
   local reply = view(known, known_cursor)
-  reply[7] = values()
+  reply[8] = values()
   return reply
 end
 
--- Write a decision, whose arguments are next in ARGV; return {1 if the log holds more, cursor}.
--- Order: new version, cursor, head, now_ms, saga id, state index to leave and to enter ("" = the
--- same), created_ms; then counted lists: steps (name, row); entries already decided over
--- (id, entry); outbox (field, value, due member, due ms); letters (queue list of the broker,
--- message); withdrawals (field, due member, entry id, entry); due members to set (member, ms) and to clear (member); claims (field, value).
-local function apply(from_index, to_index)
-  local version, cursor, head = take(), take(), take()
-  local now, saga_id, leaves, enters, created = take(), take(), take(), take(), take()
-  local versions = redis.call("HGET", SAGA, "p")
+-- Write a decision, whose arguments are next in ARGV.
+-- Order: new version, cursor ("" = the end of the log as it is), head, now_ms, saga id, state
+-- index to leave and to enter ("" = the same), created_ms, "1" if the saga's outcome is to be
+-- delivered now; then counted lists: steps (name, row); entries already decided over (id, entry);
+-- outbox (field, value, due member, due ms); letters (queue list of the broker, message);
+-- withdrawals (field, due member, entry id, entry); due members to set (member, ms) and to clear
+-- (member); claims (field, value).
+-- versions: the field p; b: see log_end.
+--
+-- Returns {1 if the log holds more, cursor}; where the outcome is to be delivered also the data
+-- hash, b and the items of the log.
+local function apply(versions, b, from_index, to_index)
+  local version, cursor, head = take(), tonumber(take()) or log_end(b), take()
+  local now, saga_id, leaves, enters, created, ends = take(), take(), take(), take(), take(), take()
+  local saga, work, due, gone = {"v", version, "h", head}, {}, {}, {}
   if versions then
-    local kept = string.sub("," .. version .. versions, 1, KEPT * (#version + 1) + 1)
-    redis.call("HSET", SAGA, "p", kept)
+    saga[5] = "p"
+    saga[6] = string.sub("," .. version .. versions, 1, KEPT * (#version + 1) + 1)
   end
-  redis.call("HSET", SAGA, "v", version, "h", head)
   if enters ~= "" then
     if leaves ~= "" then redis.call("ZREM", from_index, saga_id) end
     redis.call("ZADD", to_index, created, saga_id)
   end
-  repeated(function() redis.call("HSET", SAGA, "s:" .. take(), take()) end)
+  repeated(function() saga[#saga + 1] = "s:" .. take(); saga[#saga + 1] = take() end)
   repeated(function()
     local id, entry = take(), take()
     append(id, entry)
-    cursor = redis.call("HGET", SAGA, "l")
+    cursor = log_end(b)
   end)
   repeated(function()
-    local field, value, member, due_ms = take(), take(), take(), take()
-    redis.call("HSET", WORK, field, value)
-    redis.call("ZADD", DUE, due_ms, member)
+    work[#work + 1] = take(); work[#work + 1] = take()
+    local member = take()
+    due[#due + 1] = take(); due[#due + 1] = member
   end)
   repeated(function() redis.call("LPUSH", take(), take()) end)
+  bulk("HSET", WORK, work)
+  work = {}
   repeated(function()
     local field, member, id, entry = take(), take(), take(), take()
     if redis.call("HDEL", WORK, field) == 1 then
-      redis.call("ZREM", DUE, member)
+      gone[#gone + 1] = member
       append(id, entry)
     end
   end)
-  repeated(function() local member, ms = take(), take(); redis.call("ZADD", DUE, ms, member) end)
-  repeated(function() redis.call("ZREM", DUE, take()) end)
-  repeated(function() redis.call("HSET", WORK, take(), take()) end)
-  redis.call("HSET", SAGA, "c", cursor)
+  repeated(function() local member = take(); due[#due + 1] = take(); due[#due + 1] = member end)
+  repeated(function() gone[#gone + 1] = take() end)
+  repeated(function() work[#work + 1] = take(); work[#work + 1] = take() end)
+  saga[#saga + 1] = "c"; saga[#saga + 1] = cursor
+  bulk("HSET", SAGA, saga)
+  bulk("HSET", WORK, work)
   -- E1: only a commit whose cursor reaches the end of the log makes the saga clean.
-  local dirty = "d|" .. saga_id
-  if redis.call("HGET", SAGA, "l") == cursor then
-    redis.call("ZREM", DUE, dirty)
-    return {0, cursor}
+  local dirty, more = "d|" .. saga_id, 0
+  if log_end(b) == cursor then
+    gone[#gone + 1] = dirty
+  else
+    more = 1
+    redis.call("ZADD", DUE, "NX", now + 2000, dirty)
   end
-  redis.call("ZADD", DUE, "NX", now + 2000, dirty)
-  return {1, cursor}
+  bulk("ZADD", DUE, due)
+  bulk("ZREM", DUE, gone)
+  local reply = {more, tostring(cursor)}
+  if ends == "1" then
+    reply[3] = redis.call("HGETALL", DATA)
+    reply[4] = b or "0"
+    reply[5] = redis.call("LRANGE", LOG, 0, -1)
+  end
+  return reply
 end

@@ -5,8 +5,8 @@
 --
 -- Returns 1 removed, 0 left alone.
 redis.call("ZREM", DUE, ARGV[3])
-local f = redis.call("HMGET", SAGA, "v", "c", "l")
-if f[1] ~= ARGV[2] or f[2] ~= f[3] then return 0 end
+local f = redis.call("HMGET", SAGA, "v", "c", "b")
+if f[1] ~= ARGV[2] or tonumber(f[2]) ~= log_end(f[3]) then return 0 end
 for i = 7, #KEYS do redis.call("ZREM", KEYS[i], ARGV[1]) end
 redis.call("ZREM", DUE, "d|" .. ARGV[1])
 redis.call("DEL", SAGA, WORK, DATA, LOG, IDS)

@@ -22,9 +22,8 @@ elseif redis.call("HEXISTS", KEYS[9], definition) == 0 then
 end
 repeated(function() redis.call("HSET", DATA, take(), take()) end)
 redis.call("HSET", DATA, "alias:" .. task_id, canvas)
-redis.call("HSET", SAGA, "w", definition, "q", reads, "l", "0-0")
-if wide == "1" then redis.call("HSET", SAGA, "p", ",") end
+redis.call("HSET", SAGA, "w", definition, "q", reads)
 local created, saga_id = ARGV[position + 8], ARGV[position + 5]
 for i = 10, #KEYS do redis.call("ZADD", KEYS[i], created, saga_id) end
-apply(KEYS[7], KEYS[8])
+apply(wide == "1" and ",", nil, KEYS[7], KEYS[8])
 return 1
