@@ -200,6 +200,12 @@ _TYPES: dict[str, type[Entry]] = {
 }
 
 
+_DEFAULTS = {
+    name: tuple((spec.name, spec.default) for spec in fields(cls)) for name, cls in _TYPES.items()
+}
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
 def _attempt_id(letter: str, entry: Claimed | Report) -> str:
     return f"{letter}{entry.kind[0]}:{entry.step}:{entry.attempt}:{entry.nonce}"
 
@@ -207,11 +213,13 @@ def _attempt_id(letter: str, entry: Claimed | Report) -> str:
 def encode(entry: Entry) -> str:
     """The entry as the log stores it; trailing defaults are left out."""
     row: list[Any] = [entry.type]
-    values = [(spec, getattr(entry, spec.name)) for spec in fields(entry)]
-    while values and values[-1][1] == values[-1][0].default:
-        values.pop()
-    row.extend(_plain(value) for _, value in values)
-    return json.dumps(row, separators=(",", ":"), ensure_ascii=False)
+    end = 1
+    for name, default in _DEFAULTS[entry.type]:
+        value = getattr(entry, name)
+        row.append(value)
+        if value != default:
+            end = len(row)
+    return _encode([_plain(value) for value in row[:end]])
 
 
 def _plain(value: Any) -> Any:

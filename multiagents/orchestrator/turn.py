@@ -6,7 +6,7 @@ The rules stand above: `backward`, `forward`, `attempts`, `people`, and `decide`
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from multiagents.core.entries import Failure
@@ -22,7 +22,7 @@ from multiagents.orchestrator.commands import (
     retry_timer,
 )
 from multiagents.orchestrator.retry import delay_ms
-from multiagents.orchestrator.saga import Saga
+from multiagents.orchestrator.saga import Saga, evolve
 from multiagents.orchestrator.workflow import Workflow
 
 LIVE = frozenset({SagaState.RUNNING, SagaState.PAUSED})
@@ -53,7 +53,7 @@ class Turn:
         self.now_ms = 0
 
     def decision(self) -> Decision:
-        saga = replace(self.saga, steps=self.steps)
+        saga = evolve(self.saga, {"steps": self.steps})
         return Decision(saga, tuple(self.commands), frozenset(self.changed))
 
     def _move(self, state: SagaState) -> None:
@@ -117,10 +117,10 @@ class Turn:
         return bool(self.steps[name].work.nonce)
 
     def _set(self, **changes: Any) -> None:
-        self.saga = replace(self.saga, **changes)
+        self.saga = evolve(self.saga, changes)
 
     def _step(self, name: str, **changes: Any) -> None:
-        self.steps[name] = replace(self.steps[name], **changes)
+        self.steps[name] = evolve(self.steps[name], changes)
         self.changed.add(name)
 
     def _set_state(self, name: str, kind: Kind, run: StepState, undo: UndoState) -> None:
@@ -131,4 +131,4 @@ class Turn:
 
     def _work(self, name: str, kind: Kind, **changes: Any) -> None:
         field = "work" if kind is Kind.RUN else "undo"
-        self._step(name, **{field: replace(self.steps[name].of(kind), **changes)})
+        self._step(name, **{field: evolve(self.steps[name].of(kind), changes)})

@@ -19,9 +19,10 @@ from typing import Any, TypeVar
 
 import redis
 import redis.asyncio
+from hiredis import pack_command
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
@@ -68,6 +69,7 @@ class Edge:
         self._client: Any = client
         self._pid = os.getpid() if client is not None else 0
         self._lock = threading.Lock()
+        self._local = threading.local()
 
     @property
     def client(self) -> Any:
@@ -102,16 +104,37 @@ class Edge:
         if isinstance(effect, Call):
             return effect.parse(self._eval(effect))
         if isinstance(effect, Plain):
-            return effect.parse(self.client.execute_command(*effect.command))
+            return effect.parse(self._command(*effect.command))
         return self.perform(effect)
 
     def _eval(self, call: Call[Any]) -> Any:
         lua = script(call.script)
         tail = (len(call.keys), *call.keys, *call.args)
         try:
-            return self.client.execute_command("EVALSHA", lua.sha, *tail)
+            return self._command("EVALSHA", lua.sha, *tail)
         except NoScriptError:
-            return self.client.execute_command("EVAL", lua.text, *tail)
+            return self._command("EVAL", lua.text, *tail)
+
+    def _command(self, *command: Any) -> Any:
+        """Send one command on this thread's own connection.
+
+        A pool's checkout and its checks cost as much as the command itself.  Where the connection
+        is broken, the client sends the command again, with its patience.
+        """
+        client = self.client
+        if not self._retries:
+            return client.execute_command(*command)
+        connection = self._connection(client)
+        try:
+            return _round_trip(connection, command)
+        except UNREACHABLE:
+            return client.execute_command(*command)
+
+    def _connection(self, client: Any) -> Any:
+        if getattr(self._local, "client", None) is not client:
+            self._local.connection = client.connection_pool.get_connection()
+            self._local.client = client
+        return self._local.connection
 
     def many(self, calls: list[Call[Any]]) -> list[Any]:
         """Run independent calls in one round trip; a failure of one is returned in its place."""
@@ -195,6 +218,18 @@ def _options(timeout_s: float, retries: int, retry: type) -> dict[str, Any]:
         "retry": retry(backoff, retries),
         "retry_on_error": list(UNREACHABLE),
     }
+
+
+def _round_trip(connection: Any, command: tuple[Any, ...]) -> Any:
+    try:
+        connection.send_packed_command((pack_command(command),), check_health=False)
+        return connection.read_response()
+    except ResponseError:
+        raise
+    except BaseException:
+        # Whatever interrupts here, a time limit's signal too, leaves a reply that nobody reads.
+        connection.disconnect()
+        raise
 
 
 def _parsed(call: Call[Any], reply: Any) -> Any:

@@ -43,6 +43,8 @@ class Process:
     slice_s: float
     slice_steps: int
     stopping: Callable[[], bool]
+    sends_events: bool = False
+    """``celery worker -E``."""
     most_steps: int | None = None
     """``worker_max_tasks_per_child``: continued steps count, though billiard sees none of them."""
     steps: int = 0
@@ -134,7 +136,7 @@ class WorkerTask(Task):  # type: ignore[misc]  # celery has no types
         args = [held.saga_id, held.kind.value, held.step, held.attempt]
         slot.held = slot.result = None
         slot.following = held
-        events = _Events(task, task_id, request, args)
+        events = _Events(task, task_id, request, args=args, on=process.sends_events)
         events.started()
         began = time.monotonic()
         followed = _request(request, task_id, task.name, args)
@@ -168,6 +170,7 @@ def _request(outer: Any, task_id: str, name: str, args: list[Any]) -> dict[str, 
         "callbacks": None,
         "ignore_result": True,
         "is_eager": False,
+        "headers": {},  # said here, Celery does not look for them in all of the above
     }
 
 
@@ -216,8 +219,8 @@ def report_failure(process: Process, error: BaseException) -> bool:
 class _Events:
     """Sends the events of a continued attempt: the main process knows nothing of it."""
 
-    def __init__(self, task: Any, task_id: str, request: Any, args: list[Any]) -> None:
-        self._on = bool(task.app.conf.worker_send_task_events)
+    def __init__(self, task: Any, task_id: str, request: Any, *, args: list[Any], on: bool) -> None:
+        self._on = on
         self._task, self._id, self._args = task, task_id, args
         self._hostname = request.get("hostname")
 

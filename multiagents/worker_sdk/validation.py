@@ -22,6 +22,7 @@ MAX_INPUT_DEPTH = 64
 MAX_INPUT_KEY = 256
 """Characters in one key of an input."""
 
+_encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
 _MAX_DEPTH = 200
 """Where the search for an offending value gives up: deeper, or it contains itself."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -61,7 +62,7 @@ def to_json(
 
 def compact(value: Any) -> str:
     """A value that was checked already as JSON, in the form `to_json` gives it."""
-    return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    return _encode(value)
 
 
 def check_input(data: Any, limit: int) -> str:
