@@ -43,11 +43,11 @@ format: $(READY)  ## Format the code and sort its imports
 	$(RUN)/ruff check --fix .
 	$(RUN)/ruff format .
 
-bench: $(READY)  ## Compare a saga with a bare Celery chain
-	$(RUN)/multiagents bench
+bench: $(READY)  ## Compare sagas with Celery, DBOS, LangGraph and others
+	$(RUN)/python -m bench.run
 
 lock:  ## Pin the packages anew (needs uv)
 	uv pip compile pyproject.toml --all-extras --universal --no-header --upgrade -o constraints.txt
 
 clean:  ## Remove .venv, caches and the embedded server's data
-	rm -rf $(VENV) .multiagents .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) bench/.venvs .multiagents .mypy_cache .ruff_cache .hypothesis build dist

@@ -33,10 +33,11 @@ def draw(table: Path, picture: Path) -> None:
     for index, (workload, label) in enumerate(WORKLOADS.items()):
         _bars(axes, found, workload, label, offset=(index - 1) * HEIGHT)
     axes.set_yticks(range(len(found)), [f"{row['title']} {row['version']}" for row in found])
+    axes.margins(y=0.01)
     axes.invert_yaxis()
     axes.set_xlabel("steps a second")
     axes.grid(axis="x", alpha=0.3)
-    axes.legend(loc="lower right")
+    axes.legend(loc="upper right")
     figure.savefig(picture, metadata={"Date": None})
 
 
