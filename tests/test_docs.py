@@ -24,7 +24,6 @@ from multiagents.orchestrator.service import OPERATIONS
 from multiagents.storage.server import EmbeddedServer
 from multiagents.testing.provider import StubProvider
 from tests.processes import ROOT, Worker, environment
-from tests.support.command_line import cli
 from tests.support.page_runner import ELSEWHERE, PageRunner
 from tests.support.pages import DIRECTIVES, LANGUAGES, SHELL_SESSIONS, Block, blocks, pages, prose
 
@@ -110,17 +109,6 @@ def test_what_is_run_elsewhere_is_run_there(place: str) -> None:
     tree = ast.parse((ROOT / file).read_text())
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
     assert name in {node.name for node in ast.walk(tree) if isinstance(node, kinds)}
-
-
-@pytest.mark.processes
-def test_the_bench_measures_both_sides() -> None:
-    """The command that docs/operations.md tells to run gives what its table shows."""
-    done = cli("bench", "--steps", "2", "--sagas", "2", "--rounds", "1", "--json")
-    assert done.code == 0, done.err
-    report = done.json
-    assert report["chain"] > 0
-    assert report["ratio"] == pytest.approx(report["saga"] / report["chain"], abs=0.01)
-    assert report["bytes_per_saga"] > 0
 
 
 @pytest.mark.parametrize(

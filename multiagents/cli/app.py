@@ -34,7 +34,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("cancel", steer.cancel, 'multiagents cancel ID --reason "customer called"'),
     ("workers", fleet.workers, "multiagents workers"),
     ("doctor", doctor.doctor, "multiagents doctor"),
-    ("bench", bench_command.bench, "multiagents bench --steps 10"),
+    ("bench", bench_command.bench, "multiagents bench --only chain10,fan10"),
 )
 WORKFLOW_COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("list", workflow_commands.list_, "multiagents workflows list"),

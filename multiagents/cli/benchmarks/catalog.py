@@ -1,0 +1,104 @@
+"""What can be measured, and what should come out?
+
+`MEASURES` is the one table.  What disturbs nothing else shares an arena, in the table's order;
+the rest have one of their own, so that what they leave behind is in nobody's way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+
+from multiagents.cli.benchmarks import speed
+from multiagents.cli.benchmarks.arena import Arena, arena
+from multiagents.cli.benchmarks.growth import growth
+from multiagents.cli.benchmarks.job import Job
+from multiagents.cli.benchmarks.measurement import Measurement, Plan, Say, Target
+from multiagents.cli.benchmarks.memory import memory
+from multiagents.cli.benchmarks.shapes import chain_of, fan_of
+from multiagents.cli.benchmarks.speed import Measure
+from multiagents.cli.benchmarks.waiting import waiting
+from multiagents.cli.errors import CommandError
+
+Place = Callable[[Plan], AbstractContextManager[Arena]]
+
+SHARED: Place = partial(arena)
+OWN: Place = partial(arena)
+NO_WORKERS: Place = partial(arena, workers=False)
+QUIET: Place = partial(arena, log_level="CRITICAL")
+"""Where 100,000 steps fail on purpose: their tracebacks would fill the disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A line of the table."""
+
+    name: str
+    what: str
+    measure: Measure
+    target: Target | None = None
+    place: Place = SHARED
+    usual: bool = True
+    """Whether it is measured unless something is chosen."""
+
+
+TEN, HUNDRED = partial(chain_of, 10), partial(chain_of, 100)
+FAN, WIDE = partial(fan_of, 10), partial(fan_of, 1000)
+PLAIN = partial(chain_of, 10, plain=True)
+NOT_SLOWER = Target(1)
+SOONER = Target(0.6, at_least=False)
+
+ENTRIES = (
+    Entry("chain10", "10 steps in a chain", speed.throughput(TEN, 40), Target(4)),
+    Entry("plain10", "10 plain tasks in a chain", speed.throughput(PLAIN, 40), Target(1.4)),
+    Entry("chain100", "100 steps in a chain", speed.throughput(HUNDRED, 4), Target(7)),
+    Entry("fan10", "10 at once, and a join", speed.throughput(FAN, 40), Target(2)),
+    Entry(
+        "wide1000",
+        "1,000 at once, and a join",
+        speed.throughput(WIDE, 1),
+        Target(2),
+    ),
+    Entry("latency", "10 steps, one chain at a time", speed.latency(TEN), SOONER),
+    Entry("cpu", "CPU of a step", speed.cpu(TEN, 80)),
+    Entry("growth", "", growth()),
+    Entry("start", "starts of 10 steps, by one client", speed.starts(TEN), NOT_SLOWER, NO_WORKERS),
+    Entry("memory", "", memory(10), place=OWN),
+    Entry(
+        "waiting",
+        "a worker while sagas wait for a timer",
+        waiting(),
+        Target(1.3, at_least=False),
+        QUIET,
+        usual=False,
+    ),
+)
+NAMES = tuple(entry.name for entry in ENTRIES)
+
+
+def chosen(only: str | None, *, everything: bool = False) -> tuple[Entry, ...]:
+    """The entries that a comma-separated list names; without one, the usual ones or all.
+
+    Raises CommandError for a name that there is not.
+    """
+    if only is None:
+        return tuple(entry for entry in ENTRIES if everything or entry.usual)
+    wanted = {name.strip() for name in only.split(",") if name.strip()}
+    unknown = sorted(wanted - set(NAMES))
+    if unknown or not wanted:
+        raise CommandError(
+            f"--only names {', '.join(unknown) or 'nothing'}; there are: {', '.join(NAMES)}"
+        )
+    return tuple(entry for entry in ENTRIES if entry.name in wanted)
+
+
+def run(entries: Collection[Entry], plan: Plan, say: Say) -> Iterator[Measurement]:
+    """Measure; each figure comes as soon as it is known."""
+    for place, group in groupby(entries, key=lambda entry: entry.place):
+        with place(plan) as ready:
+            for entry in group:
+                job = Job(entry.name, entry.what, entry.target, ready, plan, say)
+                yield from entry.measure(job)

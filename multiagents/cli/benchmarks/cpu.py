@@ -1,0 +1,105 @@
+"""How much processor time have some processes used?
+
+Read from ``/proc``; where there is none, nothing is known.  A process's time is told to 10 ms, that
+of its living threads to the nanosecond where the kernel keeps it: what is more is nearer.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+PROC = Path("/proc")
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Processor seconds of all that takes part in a side's work."""
+
+    main: float = 0.0
+    """The worker's main process."""
+    children: float = 0.0
+    server: float = 0.0
+    client: float = 0.0
+    """This process."""
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    def __sub__(self, other: Usage) -> Usage:
+        return Usage(*(a - b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    def per(self, steps: int) -> dict[str, float]:
+        """Milliseconds a step, by process and in all."""
+        parts = {name: 1000 * getattr(self, name) / steps for name in self.__slots__}
+        return {"total": sum(parts.values()), **parts}
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """Reads what a worker, the server and this process have used so far."""
+
+    worker: int
+    """The pid of the worker's main process."""
+    server: int
+
+    def read(self) -> Usage | None:
+        """None where there is no /proc."""
+        if not (PROC / "self/stat").exists():
+            return None
+        return Usage(
+            main=seconds(self.worker),
+            children=sum(map(seconds, descendants(self.worker))),
+            server=seconds(self.server),
+            client=time.process_time(),
+        )
+
+
+def tree_seconds(pid: int) -> float | None:
+    """Processor seconds of a process and all that descends from it; None without /proc."""
+    if not (PROC / "self/stat").exists():
+        return None
+    return seconds(pid) + sum(map(seconds, descendants(pid)))
+
+
+def seconds(pid: int) -> float:
+    """Processor seconds of one process, in user mode and in the kernel; 0 if it has ended."""
+    fields = _stat(pid)
+    if not fields:
+        return 0.0
+    whole = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return max(whole, sum(map(_thread_seconds, (PROC / str(pid) / "task").glob("*"))))
+
+
+def _thread_seconds(thread: Path) -> float:
+    words = _read(thread / "schedstat").split()
+    return int(words[0]) / 1e9 if words else 0.0
+
+
+def descendants(pid: int) -> list[int]:
+    """The pids of a process's children, and of theirs."""
+    parents = {int(path.name): _parent(int(path.name)) for path in PROC.glob("[0-9]*")}
+    found, new = [], [pid]
+    while new:
+        new = [child for child, parent in parents.items() if parent in new]
+        found += new
+    return found
+
+
+def _parent(pid: int) -> int | None:
+    fields = _stat(pid)
+    return int(fields[1]) if fields else None
+
+
+def _stat(pid: int) -> list[str]:
+    """What follows the name in /proc/PID/stat (proc(5)), from the state on; [] if it has ended."""
+    return _read(PROC / str(pid) / "stat").rpartition(")")[2].split()
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (FileNotFoundError, ProcessLookupError):  # it has ended, or the kernel does not tell
+        return ""
