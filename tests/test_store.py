@@ -49,7 +49,7 @@ def edge(request: pytest.FixtureRequest) -> Iterator[Edge]:
         yield Edge("", client=fakeredis.FakeRedis(server=fakeredis.FakeServer()))
 
 
-def plan(version: str = "v1", cursor: str = "0-0", **more) -> Plan:
+def plan(version: str = "v1", cursor: str = "0", **more) -> Plan:
     """A decision that changes nothing but the version, unless told otherwise."""
     state = more.pop("state", SagaState.RUNNING)
     given = {"state_before": SagaState.RUNNING, "now_ms": NOW, "created_at": NOW, **more}
@@ -83,7 +83,7 @@ def start(keys: SagaKeys, first: Plan, definition: str = '{"d":1}', *, wide: boo
     )
 
 
-def claim(keys: SagaKeys, nonce: str = "aa", now: int = NOW, deadline: int = 0):
+def claim(keys: SagaKeys, nonce: str = "aa", now: int = NOW, deadline: int = 0, known=None):
     entry = Claimed(now, Kind.RUN, "a", 1, nonce, "host")
     return store.claim(
         keys,
@@ -92,6 +92,7 @@ def claim(keys: SagaKeys, nonce: str = "aa", now: int = NOW, deadline: int = 0):
         lease_ends=now + LEASE,
         deadline_ms=deadline,
         fields=["input", "r:z"],
+        known=known,
     )
 
 
@@ -164,12 +165,12 @@ def test_an_appended_entry_makes_the_saga_due_until_a_commit_covers_it(edge, sag
     first = view(edge, saga)
     assert due(edge)[k.due_dirty(saga.id)] == NOW + store.DIRTY_AFTER_MS
     edge.execute(store.append(saga, Asked(NOW, Command.RESUME, "r2")))
-    half = edge.execute(store.commit(saga, ("v1", "0-0"), plan("v2", first.last)))
+    half = edge.execute(store.commit(saga, ("v1", "0"), plan("v2", first.last)))
     assert half.more
     assert k.due_dirty(saga.id) in due(edge)
     rest = view(edge, saga)
     assert [entry.request for entry in rest.entries] == ["r2"]
-    assert edge.execute(store.commit(saga, ("v2", "0-0"), plan("v3", rest.last))).more is False
+    assert edge.execute(store.commit(saga, ("v2", "0"), plan("v3", rest.last))).more is False
     assert k.due_dirty(saga.id) not in due(edge)
 
 
@@ -177,8 +178,8 @@ def test_a_commit_over_an_older_version_gets_the_fresh_view(edge, saga):
     """The loser of a race decides again without asking once more."""
     edge.execute(store.append(saga, Asked(NOW, Command.PAUSE, "r1")))
     last = view(edge, saga).last
-    assert edge.execute(store.commit(saga, ("v1", "0-0"), plan("v2", last))).more is False
-    fresh = edge.execute(store.commit(saga, ("v1", "0-0"), plan("v9", last)))
+    assert edge.execute(store.commit(saga, ("v1", "0"), plan("v2", last))).more is False
+    fresh = edge.execute(store.commit(saga, ("v1", "0"), plan("v9", last)))
     assert isinstance(fresh, View)
     assert (fresh.version, fresh.entries) == ("v2", ())
 
@@ -225,7 +226,7 @@ def test_a_withdrawal_and_a_claim_cannot_both_happen(edge, saga):
     withdrawn = Withdrawn(NOW, Kind.RUN, "a", 1, "v2")
     edge.execute(
         store.commit(
-            saga, ("v1", "0-0"), plan("v2", view(edge, saga).last, withdrawals={RUN: withdrawn})
+            saga, ("v1", "0"), plan("v2", view(edge, saga).last, withdrawals={RUN: withdrawn})
         )
     )
     assert edge.execute(claim(saga)) is None
@@ -237,9 +238,7 @@ def test_a_claimed_command_is_not_withdrawn(edge, saga):
     edge.execute(claim(saga))
     cursor = view(edge, saga).last
     withdrawn = Withdrawn(NOW, Kind.RUN, "a", 1, "v2")
-    edge.execute(
-        store.commit(saga, ("v1", "0-0"), plan("v2", cursor, withdrawals={RUN: withdrawn}))
-    )
+    edge.execute(store.commit(saga, ("v1", "0"), plan("v2", cursor, withdrawals={RUN: withdrawn})))
     assert view(edge, saga).entries == ()
 
 
@@ -321,7 +320,7 @@ def test_a_timer_fires_once(edge, saga):
     """Two sweepers that saw the same timer append one entry."""
     timer = k.due_timer(saga.id, "deadline")
     edge.execute(
-        store.commit(saga, ("v1", "0-0"), plan("v2", view(edge, saga).last, due={timer: NOW}))
+        store.commit(saga, ("v1", "0"), plan("v2", view(edge, saga).last, due={timer: NOW}))
     )
     (item,) = sweep(edge, NOW)
     entry = TimerDue(NOW, "deadline")
@@ -341,13 +340,32 @@ def test_a_due_entry_of_a_missing_saga_is_dropped(edge):
 def test_an_advance_commits_only_over_what_it_knew(edge, saga):
     """Report and decision in one trip, or the report alone and the fresh view."""
     edge.execute(claim(saga))
-    edge.execute(store.commit(saga, ("v1", "0-0"), plan("v2", view(edge, saga).last)))
+    edge.execute(store.commit(saga, ("v1", "0"), plan("v2", view(edge, saga).last)))
     done = Succeeded(NOW, Kind.RUN, "a", 1, "aa")
-    lead = plan("v3", steps=[("a", '["succeeded"]')])
-    call = store.advance(saga, lead, known=("v2", "0-0"), entry=done, result="{}")
+    lead = plan("v3", "", steps=[("a", '["succeeded"]')])
+    seen = int(view(edge, saga).last)
+    call = store.advance(saga, lead, known=("v2", "0"), seen=seen, entry=done, result="{}")
     assert edge.execute(call).more is False
     assert view(edge, saga).steps == {"a": ["succeeded"]}
     assert view(edge, saga).entries == ()
+
+
+def test_a_claim_brings_the_state_that_an_advance_builds_on(edge, saga):
+    """The claim's own entry is pending then: an advance decides over it and the report."""
+    claimed = edge.execute(claim(saga, known=("", "")))
+    assert claimed.view.version == "v1"
+    assert [entry.type for entry in claimed.view.entries] == ["claimed"]
+    done = Succeeded(NOW, Kind.RUN, "a", 1, "aa")
+    seen = int(claimed.view.cursor) + 1
+    known = ("v1", claimed.view.cursor)
+    call = store.advance(saga, plan("v2", ""), known=known, seen=seen, entry=done, result="{}")
+    assert edge.execute(call).more is False
+    assert view(edge, saga).entries == ()
+
+
+def test_a_claim_sends_no_state_that_is_not_asked_for(edge, saga):
+    """Of a wide saga, or one whose conditions read values, it would be much for nothing."""
+    assert edge.execute(claim(saga)).view is None
 
 
 def test_an_advance_that_was_overtaken_leaves_its_entry(edge, saga):
@@ -355,7 +373,7 @@ def test_an_advance_that_was_overtaken_leaves_its_entry(edge, saga):
     edge.execute(claim(saga))
     done = Failed(NOW, Kind.RUN, "a", 1, "aa", Failure("E", "x"))
     fresh = edge.execute(
-        store.advance(saga, plan("v3"), known=("v1", "0-0"), entry=done, result=None)
+        store.advance(saga, plan("v3"), known=("v1", "0"), seen=0, entry=done, result=None)
     )
     assert isinstance(fresh, View)
     assert [entry.type for entry in fresh.entries] == ["claimed", "failed"]
@@ -368,7 +386,7 @@ def test_entries_decided_in_advance_follow_only_what_was_read(edge, saga):
     read = view(edge, saga)
     edge.execute(store.append(saga, Asked(NOW, Command.RESUME, "r2")))
     lead = plan("v2", read.last, decided=[Claimed(NOW, Kind.RUN, "a", 1, "cc")])
-    fresh = edge.execute(store.commit(saga, ("v1", "0-0"), lead))
+    fresh = edge.execute(store.commit(saga, ("v1", "0"), lead))
     assert isinstance(fresh, View)
     assert [entry.request for entry in fresh.entries] == ["r1", "r2"]
 

@@ -10,6 +10,7 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from multiagents.core.entries import Entry
 from multiagents.core.states import ENDED
 from multiagents.orchestrator.saga import Saga
 
@@ -19,11 +20,20 @@ CAPACITY = 256
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A saga as one commit left it: the commit's version and the log id it reached."""
+    """A saga as one commit left it: the commit's version and the position it reached.
+
+    ``pending``: what the log held beyond it when it was read.
+    """
 
     version: str
     cursor: str
     saga: Saga
+    pending: tuple[Entry, ...] = ()
+
+    @property
+    def seen(self) -> int:
+        """The position of the last entry known."""
+        return int(self.cursor) + len(self.pending)
 
 
 class SagaCache:

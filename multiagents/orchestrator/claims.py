@@ -26,6 +26,7 @@ from multiagents.storage import sagas as store
 from multiagents.storage.calls import Call, Flow, ask
 from multiagents.storage.keys import SagaKeys
 from multiagents.storage.sagas import Plan
+from multiagents.storage.views import Known, View
 
 OVERRUN_MS = 5000
 """An attempt is ended, or given up, by the process that runs it; should that one go on renewing
@@ -88,10 +89,12 @@ class Claims:
         delivery: str,
         queue: str,
         deadline_ms: int | None = None,
-    ) -> Flow[Assignment | None]:
+        known: Known | None = None,
+    ) -> Flow[tuple[Assignment | None, View | None]]:
         """Claim kind, step, attempt; None if it is no longer to be done.
 
         ``deadline_ms`` is given for work that sends no heartbeats: its lease lasts until then.
+        ``known``: see `store.claim`; the view is the state that it brings.
         """
         kind, step, attempt = what
         now_ms = self.clock.now_ms()
@@ -108,15 +111,17 @@ class Claims:
                 lease_ends=self._lease_end(now_ms, deadline, least_s) if heartbeats else deadline,
                 deadline_ms=_last_moment(deadline) if heartbeats else deadline,
                 fields=fields,
+                known=known,
             )
         )
         if claim is None:
-            return None
+            return None, None
         names = (workflow.name, workflow.version)
         saga = decode_saga(keys.id, names, head=claim.head, steps={step: claim.step})
         found = dict(zip(fields, claim.data, strict=True))
         terms = Terms(_name(workflow, kind, step), queue, delivery, deadline, least_s)
-        return _assignment(saga, workflow, entry, _brought(workflow, entry, found), terms)
+        brought = _brought(workflow, entry, found)
+        return _assignment(saga, workflow, entry, brought, terms), claim.view
 
     def next_claim(
         self, workflow: Workflow, decision: Decision, go_on: Continuation

@@ -190,9 +190,17 @@ class Coordinator:
         keys, base = self.keys(saga_id), self._cache.get(saga_id)
         if base is not None and not self._workflows[base.saga.version].has_conditions:
             workflow = self._workflows[base.saga.version]
-            turn = self._decide(keys, workflow, base.saga, (entry,), "", go_on)
-            call = store.advance(keys, turn.plan, known=_known(base), entry=entry, result=result)
-            reply = yield from ask(call)
+            turn = self._decide(keys, workflow, base.saga, (*base.pending, entry), "", go_on)
+            reply = yield from ask(
+                store.advance(
+                    keys,
+                    turn.plan,
+                    known=_known(base),
+                    seen=base.seen,
+                    entry=entry,
+                    result=result,
+                )
+            )
             done = _own(turn, reply)
             if isinstance(done, Committed):
                 return (yield from self._committed(keys, turn, done, go_on))
@@ -241,11 +249,19 @@ class Coordinator:
         workflow = yield from self.workflow(keys, version)
         if step not in workflow.by_name:
             return None
-        return (
-            yield from self.claims.claim(
-                keys, workflow, (kind, step, attempt), delivery=delivery, queue=queue
-            )
+        base = self._cache.get(saga_id)
+        held, state = yield from self.claims.claim(
+            keys,
+            workflow,
+            (kind, step, attempt),
+            delivery=delivery,
+            queue=queue,
+            known=None if workflow.has_conditions else _known(base),
         )
+        if state is not None:
+            saga, _ = yield from self._read(keys, state, base)
+            self._cache.put(Snapshot(state.version, state.cursor, saga, state.entries))
+        return held
 
     def renewal(self, held: Assignment, notes: dict[str, str]) -> Call[bool]:
         """The call that renews a lease."""

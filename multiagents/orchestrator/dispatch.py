@@ -151,7 +151,7 @@ class Dispatcher:
         task_id = ids.derived_id(keys.id, kind, step, attempt)
         timeout_s = outbox.timeout_of(workflow, step, kind, call.timeout_s) or call.timeout_s
         deadline_ms = self.clock.now_ms() + round(timeout_s * 1000)
-        held = yield from self.claims.claim(
+        held, _ = yield from self.claims.claim(
             keys, workflow, what, delivery=task_id, queue="", deadline_ms=deadline_ms
         )
         if held is None:

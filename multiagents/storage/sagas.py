@@ -183,12 +183,15 @@ def commit(saga: SagaKeys, known: Known, plan: Plan) -> Call[Committed | View | 
 
 
 def advance(
-    saga: SagaKeys, plan: Plan, *, known: Known, entry: Report, result: str | None
+    saga: SagaKeys, plan: Plan, *, known: Known, seen: int, entry: Report, result: str | None
 ) -> Call[Committed | View | str]:
-    """`report` and, if nothing else has happened since ``known``, `commit` in one trip."""
+    """`report` and, if nothing else has happened since, `commit` in one trip.
+
+    ``known``: the state that was decided over, ``seen``: the position of the last entry.
+    """
     keys = (*saga.all, *_index_keys(saga, plan))
     head = (saga.id, known[0], entry.at_ms + DIRTY_AFTER_MS, entry_key(entry), encode(entry))
-    args = (*head, *_claim_args(saga, entry, result), known[1], *_plan_args(saga, plan))
+    args = (*head, *_claim_args(saga, entry, result), known[1], seen, *_plan_args(saga, plan))
     return Call("advance", keys, args, parse_committed)
 
 
@@ -234,10 +237,12 @@ def claim(
     lease_ends: int,
     deadline_ms: int,
     fields: Sequence[str],
+    known: Known | None = None,
 ) -> Call[Claim | None]:
     """Begin the recorded attempt; None if there is no such command any more.
 
     ``deadline_ms``: no renewal moves the lease past it (0 = none).  ``fields``: of the data hash.
+    ``known``: what the caller knows of the state that it would like to be sent; None: it would not.
     """
     outbox = k.outbox_field(entry.kind, entry.step, entry.attempt)
     args: tuple[Arg, ...] = (
@@ -251,6 +256,8 @@ def claim(
         entry_key(entry),
         encode(entry),
         entry.step,
+        "" if known is None else 1,
+        *(known or NOTHING),
         *fields,
     )
     return Call("claim", saga.all, args, parse_claim)

@@ -132,8 +132,12 @@ def _end(data: Any, compressed: Any, items: list[Any]) -> End:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A claim that holds: the definition, the saga's head, the step's row and its data."""
+    """A claim that holds: the definition, the saga's head, the step's row and its data.
 
+    ``view``: the saga's state, where it was asked for and is not large.
+    """
+
+    view: View | None
     definition: str
     head: list[Any]
     step: list[Any]
@@ -144,8 +148,10 @@ def parse_claim(reply: Any) -> Claim | None:
     """The claim, or None if there is nothing to claim."""
     if reply == 0:
         return None
-    definition, head, step, *data = reply
+    state, definition, head, step, *data = reply
+    view = parse_view(state) if state else None
     return Claim(
+        view=view if isinstance(view, View) else None,
         definition=text_of(definition),
         head=json.loads(head),
         step=json.loads(step) if step else [],

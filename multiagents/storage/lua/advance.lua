@@ -1,19 +1,20 @@
 -- advance: append an entry and, if nothing else has happened, write the decision over it at once.
 --
--- The caller decided over the state it left behind; that decision holds only if the version is
--- still the same and its entry is the only one pending.  Otherwise only the entry is written.
+-- The caller decided over a state and the entries it knows to be pending; that decision holds only
+-- if neither has changed.  Otherwise only the entry is written.
 --
 -- KEYS[1..6] as in lib.lua   KEYS[7] state index to leave   KEYS[8] state index to enter
 -- ARGV[1] saga id   ARGV[2] known version   ARGV[3] dirty at, Unix ms
 -- ARGV[4] entry id  ARGV[5] entry           ARGV[6] claim field  ARGV[7] nonce
 -- ARGV[8] lease member  ARGV[9] result field  ARGV[10] result JSON ("" = none)
 -- ARGV[11] the cursor that goes with the known version
--- ARGV[12..] the decision, see apply in lib.lua, without a cursor
+-- ARGV[12] the end of the log that was decided over, before this entry
+-- ARGV[13..] the decision, see apply in lib.lua, without a cursor
 --
 -- Returns as commit does.
 local f = redis.call("HMGET", SAGA, "v", "c", "p", "b")
 if not f[1] then return 0 end
-local clean = f[1] == ARGV[2] and tonumber(f[2]) == log_end(f[4])
+local clean = f[1] == ARGV[2] and tonumber(ARGV[12]) == log_end(f[4])
 local claim = redis.call("HGET", WORK, ARGV[6])
 local current = claim and string.match(claim, "|(%x+)|") == ARGV[7]
 if append(ARGV[4], ARGV[5]) then
@@ -32,5 +33,5 @@ if not (clean and current) then
   end
   return load(ARGV[2], ARGV[11])
 end
-position = 11
+position = 12
 return apply(f[3], f[4], KEYS[7], KEYS[8])

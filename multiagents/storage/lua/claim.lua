@@ -3,10 +3,13 @@
 -- KEYS[1..6] as in lib.lua
 -- ARGV[1] outbox field   ARGV[2] outbox due member   ARGV[3] claim field   ARGV[4] nonce
 -- ARGV[5] claim value    ARGV[6] lease member        ARGV[7] lease ends, Unix ms
--- ARGV[8] entry id       ARGV[9] entry               ARGV[10] step   ARGV[11..] data fields
+-- ARGV[8] entry id       ARGV[9] entry               ARGV[10] step
+-- ARGV[11] "1" if the state is wanted   ARGV[12] known version   ARGV[13] its cursor
+-- ARGV[14..] data fields
 --
--- Returns {definition, head, step row or false, data values …}, also when this very claim stands
--- already (its reply was lost); 0 if there is no such command: done, withdrawn or taken.
+-- Returns {view of lib.lua or false, definition, head, step row or false, data values …}, also when
+-- this very claim stands already (its reply was lost); 0 if there is no such command: done,
+-- withdrawn or taken.  The state of a wide saga is not sent, only what a reader does not know yet.
 local claim = redis.call("HGET", WORK, ARGV[3])
 local mine = claim and string.match(claim, "|(%x+)|") == ARGV[4]
 if not mine then
@@ -16,6 +19,12 @@ if not mine then
   redis.call("ZADD", DUE, ARGV[7], ARGV[6])
   append(ARGV[8], ARGV[9])
 end
-local reply = redis.call("HMGET", SAGA, "w", "h", "s:" .. ARGV[10])
-for i = 11, #ARGV do reply[#reply + 1] = redis.call("HGET", DATA, ARGV[i]) end
+local f = redis.call("HMGET", SAGA, "w", "h", "s:" .. ARGV[10], "p")
+local state = ARGV[11] == "1" and (not f[4] or remembers(f[4], ARGV[12]))
+local reply = {state and view(ARGV[12], ARGV[13]) or false, f[1], f[2], f[3]}
+if #ARGV > 13 then
+  for _, value in ipairs(redis.call("HMGET", DATA, unpack(ARGV, 14))) do
+    reply[#reply + 1] = value
+  end
+end
 return reply

@@ -61,6 +61,11 @@ local function object(key, prefix)
   return "{" .. table.concat(parts, ",") .. "}"
 end
 
+-- Whether a version is one of the last of a wide saga, p.
+local function remembers(p, known)
+  return known ~= "" and p and string.find(p, "," .. known .. ",", 1, true)
+end
+
 -- What a decision needs: {version, cursor, position before the log's first entry here, log,
 -- definition, head, steps, values}.
 -- A reader that knows this version, or one of the last before it (wide sagas keep their versions
@@ -71,8 +76,7 @@ local function view(known, known_cursor)
   if known == f[1] then
     return {f[1], cursor, cursor, entries(cursor, b), false, false, false, false}
   end
-  if known ~= "" and f[5] and string.find(f[5], "," .. known .. ",", 1, true)
-    and tonumber(known_cursor) >= tonumber(b or "0") then
+  if remembers(f[5], known) and tonumber(known_cursor) >= tonumber(b or "0") then
     local since = entries(known_cursor, b)
     if #since < PAGE then
       return {f[1], cursor, known_cursor, since, false, false, false, false}
