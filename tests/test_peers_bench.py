@@ -5,18 +5,21 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench.harness import WORKLOADS, run_batch
+from bench.harness import WORKLOADS, Worker, run_batch
 from bench.run import BEGIN, END, PAGE, PEERS, RESULTS, published
 from bench.table import rows, to_csv, to_markdown
-from tests.processes import ROOT
+from tests.processes import ROOT, wait_for
 
 MACHINE = {"date": "2026-01-02", "cores": 2}
 REQUIREMENTS = [
@@ -154,3 +157,38 @@ def test_the_raw_peer_measures_every_workload(redis_url: str, tmp_path: Path, va
     assert all(said["steps_per_s"] > 0 for said in found)
     assert {"settings", "guarantees", "version"} <= found[0].keys()
     assert len(rows({**said, "round": 0} for said in found)) == 1
+
+
+PARENT = """
+import os, pathlib, signal
+child = os.fork()
+if child:
+    pathlib.Path(__file__).with_suffix(".pids").write_text(f"{os.getpid()} {child}")
+signal.pause()
+"""
+
+
+def test_a_killed_worker_is_replaced_with_its_children(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of the first is left, so what goes on afterwards is the second's doing."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "parent_of_one.py").write_text(PARENT)
+    told = tmp_path / "parent_of_one.pids"
+    running = Worker(["parent_of_one"], tmp_path / "log")
+    try:
+        first = wait_for(lambda: told.exists() and told.read_text().split())
+        running.replace_by_force()
+        second = wait_for(lambda: (now := told.read_text().split()) != first and now)
+        wait_for(lambda: not any(map(_runs, first)))
+        assert all(map(_runs, second))
+    finally:
+        running.stop()
+        for pid in told.read_text().split():
+            with suppress(ProcessLookupError):  # it ended with its parent
+                os.kill(int(pid), signal.SIGKILL)
+
+
+def _runs(pid: str) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
