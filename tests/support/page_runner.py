@@ -39,6 +39,9 @@ ELSEWHERE = {
     "multiagents dev": "tests/test_cli_dev.py::test_dev_runs_sagas_until_it_is_stopped",
     "multiagents bench": "tests/test_cli_bench.py::test_the_bench_prints_an_object_for_each_figure",
     "make bench": "tests/test_peers_bench.py::test_the_raw_peer_measures_every_workload",
+    ".venv/bin/python -m bench.crash": (
+        "tests/test_peers_bench.py::test_a_killed_worker_is_replaced_with_its_children"
+    ),
     ".venv/bin/python -m bench.run": (
         "tests/test_peers_bench.py::test_the_raw_peer_measures_every_workload"
     ),
