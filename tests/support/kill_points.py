@@ -1,9 +1,10 @@
-"""Where can a worker's child be killed?
+"""Where can a worker's child, or a client, be killed?
 
 Imported by a worker (MULTIAGENTS_IMPORTS), this module notes every round trip to Redis that the
 main thread of a pool process makes for one saga: the engine's calls, Celery's and kombu's alike.
-A call is named by what it is and how many of that kind came before it in this saga (``claim.2``),
-because a fresh child makes some calls that a used one does not.
+A client says itself which saga it starts (`_Recorder.begin`).  A call is named by what it is and
+how many of that kind came before it in this saga (``claim.2``), because a fresh child makes some
+calls that a used one does not.
 
 A saga whose id is made by `Point.saga_id` has its process (or its whole worker) killed with
 SIGKILL before or after that call.  Calls are counted in a file over all processes, so a saga is
@@ -17,6 +18,7 @@ import signal
 import threading
 import time
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -24,9 +26,11 @@ from uuid import uuid4
 from celery import signals
 from redis.connection import AbstractConnection
 
+from multiagents import storage
 from multiagents.storage.scripts import script
 
-NAMES = ("append", "commit", "advance", "claim", "publish", "settle", "start", "renew", "sweep")
+LUA = resources.files(storage) / "lua"
+NAMES = [name.removesuffix(".lua") for path in LUA.iterdir() if (name := path.name) != "lib.lua"]
 SCRIPTS = {script(name).sha: name for name in NAMES}
 UNCOUNTED = frozenset({"HELLO", "CLIENT", "PING", "SELECT", "AUTH", "EVAL"})
 """What opens a connection changes nothing: to die there is to die before the call that follows.
@@ -97,6 +101,7 @@ class _Recorder:
         self.saga_id = ""
 
     def begin(self, saga_id: str) -> None:
+        """From now on this process works for that saga."""
         self.saga_id = saga_id if point_of(saga_id) else ""
 
     def send(self, connection: Any, packed: Any, send: Any) -> None:
@@ -133,8 +138,8 @@ class _Recorder:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def install(folder: Path) -> None:
-    """Put the recorder under every Redis connection of this process and its children."""
+def install(folder: Path) -> _Recorder:
+    """Put a recorder under every Redis connection of this process and its children."""
     recorder = _Recorder(folder)
     inner = AbstractConnection.send_packed_command
 
@@ -151,6 +156,7 @@ def install(folder: Path) -> None:
         saga_id = (kwargs or {}).get("saga_id") or (args[0] if args else "")
         recorder.begin(saga_id if isinstance(saga_id, str) else "")
 
+    return recorder
 
-if "KILL_DIR" in os.environ:
-    install(Path(os.environ["KILL_DIR"]))
+
+recorder = install(Path(os.environ["KILL_DIR"])) if "KILL_DIR" in os.environ else None

@@ -6,8 +6,12 @@ its own, so that the settings of the test process stay as they are.
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import redis
@@ -18,7 +22,7 @@ from multiagents.celery_app import make_app
 from multiagents.core.settings import Settings
 from multiagents.core.states import ENDED
 from multiagents.storage.keys import Shard
-from tests.processes import Worker, wait_for
+from tests.processes import ROOT, Worker, environment, wait_for
 from tests.support import kill_points, kill_workers
 from tests.support.kill_points import Point
 from tests.support.kill_workers import Effect
@@ -26,6 +30,8 @@ from tests.support.kill_workers import Effect
 LEASE_S = 2.0
 RECOVERY_S = LEASE_S + 5.0
 """Within which a saga must go on after any one death."""
+CLIENT_S = 60.0
+"""A program imports its modules and starts some dozens of sagas."""
 QUIET = ("--without-mingle", "--without-gossip", "--without-heartbeat")
 """Options that only shorten a worker's start."""
 
@@ -38,7 +44,11 @@ class Rig:
         self.folder = folder
         with redis.Redis.from_url(self.url) as client:
             client.flushdb()
-        self.redis = redis.Redis.from_url(self.url, decode_responses=True)
+        self.redis: Any = redis.Redis.from_url(
+            self.url,
+            decode_responses=True,
+            encoding_errors="replace",  # a compressed log
+        )
         settings = Settings(redis_url=self.url, lease_s=LEASE_S)
         self.app: Celery = make_app(settings)
         self.runtime: Runtime = attach(self.app, settings)
@@ -51,10 +61,28 @@ class Rig:
 
     def worker(self, *args: str, imports: str = "", **env: str) -> Worker:
         """A worker of this database, not yet started."""
-        modules = ["tests.support.kill_workers", *([imports] if imports else [])]
-        more = {"KILL_DIR": str(self.folder), "MULTIAGENTS_LEASE_S": str(LEASE_S), **env}
         options = args if "-c" in args else ("-c", "2", *args)
-        return Worker(self.url, *QUIET, *options, imports=",".join(modules), env=more)
+        more = {**self._env, **env}
+        return Worker(self.url, *QUIET, *options, imports=_modules(imports), env=more)
+
+    def start_by_clients(
+        self, workflow: str, points: Iterable[Point], *, imports: str = ""
+    ) -> list[str]:
+        """Start a saga for each point by a client of its own, which dies there; return the ids."""
+        saga_ids = [point.saga_id() for point in points]
+        modules = _modules(f"{imports},tests.support.kill_points")
+        subprocess.run(
+            [sys.executable, "-m", "tests.support.kill_client", workflow, *saga_ids],
+            check=True,
+            cwd=ROOT,
+            env=environment(self.url, modules, **self._env),
+            timeout=CLIENT_S,
+        )
+        return saga_ids
+
+    @property
+    def _env(self) -> dict[str, str]:
+        return {"KILL_DIR": str(self.folder), "MULTIAGENTS_LEASE_S": str(LEASE_S)}
 
     def start(self, workflow: str, point: Point | None = None, **given: Any) -> str:
         """Start a saga; return its id."""
@@ -111,6 +139,22 @@ class Rig:
             ends.append(self.saga(saga_id)["state"])
         return ends
 
+    def traces(self, saga_id: str) -> list[str]:
+        """The keys of the database that name a saga, or whose value does."""
+        return [key for key in self.redis.scan_iter() if saga_id in f"{key} {self._value(key)}"]
+
+    def _value(self, key: str) -> Any:
+        match self.redis.type(key):
+            case "list":
+                return self.redis.lrange(key, 0, -1)
+            case "zset":
+                return self.redis.zrange(key, 0, -1)
+            case "hash":
+                return self.redis.hgetall(key)
+            case "string":
+                return self.redis.get(key)
+        return None  # the set of a saga's entries holds hashes, and names it in its key
+
     def ended_at(self, saga_id: str) -> float:
         """Unix time of the last thing that happened."""
         return datetime.fromisoformat(self.history(saga_id)[-1]["at"]).timestamp()
@@ -121,6 +165,17 @@ class Rig:
 
     def killed_at(self, saga_id: str) -> float | None:
         return kill_points.killed_at(self.folder, saga_id)
+
+
+def _modules(more: str) -> str:
+    return ",".join(filter(None, ["tests.support.kill_workers", *more.split(",")]))
+
+
+def check_recoveries(what: str, took_s: Sequence[float]) -> None:
+    """All went on within lease + 5 s of a death; the figures are printed (``pytest -rP``)."""
+    print(f"{what}: {len(took_s)} deaths; went on after {median(took_s):.1f} s", end="")
+    print(f" (median), {max(took_s):.1f} s (longest); allowed {RECOVERY_S:g} s")
+    assert max(took_s) <= RECOVERY_S
 
 
 def second_starts(rig: Rig, saga_id: str) -> list[Any]:

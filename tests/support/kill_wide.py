@@ -1,0 +1,24 @@
+"""Workflows with more branches than one script sends messages for.
+
+Imported by a worker or a client (MULTIAGENTS_IMPORTS).
+"""
+
+from __future__ import annotations
+
+from multiagents import WorkflowBuilder
+from multiagents.orchestrator.dispatch import CHUNK
+
+FANNED = CHUNK + CHUNK // 5
+"""Branches after two steps: sent by the second one's commit and one script more."""
+WIDE = 2 * CHUNK + CHUNK // 2
+"""Branches at the start: sent by three scripts."""
+
+
+def branches(count: int) -> list[tuple[str, str]]:
+    """Steps of a parallel block with their worker."""
+    return [(f"b{number}", "kp_do") for number in range(count)]
+
+
+fanned = WorkflowBuilder("kp_fans").add_step("one", "kp_do").add_step("two", "kp_do")
+fanned.parallel(branches(FANNED)).add_step("join", "kp_do").build().register()
+WorkflowBuilder("kp_wide").parallel(branches(WIDE)).build().register()

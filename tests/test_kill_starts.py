@@ -1,0 +1,116 @@
+"""Is a saga whole or not there at all when the client that starts it is killed?
+
+Where broker and state are one server the first messages go out with the record; else, as soon as
+somebody listens to what is published, kombu sends each after it.  The clients are processes of
+their own, which die before and after each of their calls; the calls are noted first, not listed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from multiagents.core.exceptions import UnknownSaga
+from multiagents.orchestrator.dispatch import CHUNK
+from multiagents.storage.server import EmbeddedServer
+from tests.support.kill_points import Point
+from tests.support.kill_rig import Rig, check_recoveries
+from tests.support.kill_wide import WIDE
+
+pytestmark = pytest.mark.processes
+
+DATABASE = 9
+BROAD = "tests.support.kill_wide"
+WAYS = {"letters": BROAD, "kombu": f"{BROAD},tests.support.kill_kombu"}
+"""What a client imports so that its messages go one way or the other."""
+DEATHS = 4
+"""At each moment of a small start."""
+DEADLINE_S = 30.0
+
+
+@pytest.fixture(scope="module")
+def rig(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    """A database with one worker, which knows all workflows."""
+    rig = Rig(server.url, DATABASE, tmp_path_factory.mktemp("starts"))
+    with rig.worker(imports=BROAD) as worker:
+        worker.wait_ready()
+        yield rig
+    rig.close()
+
+
+def calls_of(rig: Rig, workflow: str, way: str) -> list[str]:
+    """What a client asks of Redis for a start to which nothing happens."""
+    (saga_id,) = rig.start_by_clients(workflow, [Point()], imports=WAYS[way])
+    assert rig.wait_settled(saga_id, DEADLINE_S)["state"] == "completed"
+    return rig.calls(saga_id)
+
+
+def die_at(rig: Rig, workflow: str, points: list[Point], way: str) -> list[float]:
+    """Have a client die at each of these; how long each recorded saga then took to its end."""
+    saga_ids = rig.start_by_clients(workflow, points, imports=WAYS[way])
+    wrong: list[tuple[Point, list[str]]] = []
+    took_s: list[float] = []
+    for point, saga_id in zip(points, saga_ids, strict=True):
+        died = rig.killed_at(saga_id)
+        if died is None:
+            wrong.append((point, ["not reached"]))
+        elif (point.when, point.call) == ("before", "start.1"):
+            wrong.append((point, left_over(rig, saga_id)))
+        else:
+            wrong.append((point, faults(rig, saga_id)))
+            took_s.append(rig.ended_at(saga_id) - died)
+    assert [(point, found) for point, found in wrong if found] == []
+    return took_s
+
+
+def left_over(rig: Rig, saga_id: str) -> list[str]:
+    """What there is of a saga that was never recorded; [] is right."""
+    try:
+        return [f"is {rig.saga(saga_id)['state']}"]
+    except UnknownSaga:
+        return [f"stands in {key}" for key in rig.traces(saga_id)]
+
+
+def faults(rig: Rig, saga_id: str) -> list[str]:
+    """How a recorded saga differs from one that nothing happened to; [] is right."""
+    saga = rig.wait_settled(saga_id, DEADLINE_S)
+    found = [] if saga["state"] == "completed" else [f"state {saga['state']}: {saga['error']}"]
+    runs = sorted((effect.step, effect.attempt) for effect in rig.effects(saga_id, "run"))
+    if runs != sorted((step, 1) for step in saga["steps"]):
+        found.append(f"ran {runs}")
+    if rig.app.AsyncResult(saga_id).state != "SUCCESS":
+        found.append("the outcome was not delivered")
+    return found
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_start_is_recorded_whole_or_not_at_all(rig: Rig, way: str) -> None:
+    """A client dies before and after each of its calls: nothing is left, or all is done once."""
+    calls = calls_of(rig, "kp_completes", way)
+    assert calls[0] == "start.1"
+    assert {"LPUSH.1", "publish.1"} <= set(calls) if way == "kombu" else len(calls) == 1
+    points = [Point("child", when, call) for call in calls for when in ("before", "after")]
+    took_s = die_at(rig, "kp_completes", points * DEATHS, way)
+    check_recoveries(f"small starts, {way}", took_s)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_wide_start_is_finished_by_a_sweep(rig: Rig, way: str) -> None:
+    """Its client dies between the scripts, or the messages, that send its branches: all run once.
+
+    By kombu also inside a chunk of messages, and when a chunk is sent and not confirmed.
+    """
+    calls = calls_of(rig, "kp_wide", way)
+    scripts = [call for call in calls if call.split(".")[0] in ("start", "publish")]
+    assert len(scripts) > WIDE // CHUNK
+    sent = (CHUNK // 2, CHUNK, WIDE) if way == "kombu" else ()
+    moments = [*scripts[:-1], *(f"LPUSH.{number}" for number in sent)]
+    points = [Point("child", "after", call) for call in moments]
+    took_s = [took for point in points for took in die_at(rig, "kp_wide", [point], way)]
+    check_recoveries(f"wide starts, {way}", took_s)
+
+
+def test_a_wide_start_killed_before_its_record_leaves_nothing(rig: Rig) -> None:
+    """No branch is sent before the saga stands."""
+    assert die_at(rig, "kp_wide", [Point("child", "before", "start.1")], "kombu") == []
