@@ -40,7 +40,7 @@ def bench(
     appendfsync: Fsync = "everysec",
     events: Events = False,
     scale: Scale = 1.0,
-    waiting: Waiting = 100_000,
+    waiting: Waiting = 20_000,
     json_output: Json = False,
 ) -> None:
     """Measure sagas beside bare Celery canvases, on a server and workers of their own.

@@ -29,7 +29,7 @@ SHARED: Place = partial(arena)
 OWN: Place = partial(arena)
 NO_WORKERS: Place = partial(arena, workers=False)
 QUIET: Place = partial(arena, log_level="CRITICAL")
-"""Where 100,000 steps fail on purpose: their tracebacks would fill the disk."""
+"""Where thousands of steps fail on purpose: their tracebacks would fill the disk."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ class Plan:
     concurrency: int = 2
     appendfsync: str = "everysec"
     events: bool = False
-    waiting: int = 100_000
+    waiting: int = 20_000
     """Sagas that wait for a timer, where that is measured."""
 
     def many(self, usual: int, *, least: int = 1) -> int:

@@ -37,6 +37,7 @@ def waiting(window_s: float = WINDOW_S) -> Measure:
         idle = [_watch(job.arena, window_s) for _ in rounds]
         job.say(f"{job.name}: {_median(idle):.3g} CPU ms/s without sagas")
         _bring_to_wait(job, count)
+        _watch(job.arena, window_s)  # what the many steps left to be tidied up is no waiting
         busy = [_watch(job.arena, window_s) for _ in rounds]
         job.say(f"{job.name}: {_median(busy):.3g} CPU ms/s with {count:,}")
         pairs = [Pair(now, before) for (now, _), (before, _) in zip(busy, idle, strict=True)]
