@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from bench.herd import BEGAN_MS, SECOND_US, Fleet, Load
+from bench.herd import BEGAN_MS, SECOND_US, Fleet, Load, measure, table
+from bench.ops import server
 from multiagents.core.clock import FakeClock
 from multiagents.core.settings import Settings
 from multiagents.orchestrator.builder import WorkflowBuilder
@@ -118,6 +119,20 @@ def test_a_fleet_that_shrinks_leaves_no_gap_in_the_ticks(edge: Edge, left: int) 
     fleet.run(90 * SECOND_US)
     assert tick(edge)[b"grace"] == grace
     assert BEGAN_MS + 90_000 - int(tick(edge)[b"at"]) <= SETTINGS.lease_ms / 2
+
+
+def test_the_scenes_make_a_table(edge: Edge) -> None:
+    """A line for each, under its heads."""
+    heads, _, line = table(iter([measure(edge, "timers", 1)]))
+    assert heads.count("|") == line.count("|")
+    assert line.startswith("| timers | 1 |")
+
+
+def test_what_single_calls_cost_is_told(redis_url: str) -> None:
+    """The rows that docs/scaling.md shows."""
+    rows = list(server(redis_url, times=50))
+    assert [row["what"] for row in rows][-1] == "reading a fleet of 1,000"
+    assert all(row["bytes_out"] > 0 for row in rows)
 
 
 # ---- the pauses ----
