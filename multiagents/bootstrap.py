@@ -254,12 +254,15 @@ class Runtime:
 
     # ---- the sweeper ----
 
-    def sweeper_threads(self, hostname: str, queues: Callable[[], list[str]]) -> SweeperThreads:
+    def sweeper_threads(
+        self, hostname: str, queues: Callable[[], list[str]], slots: Callable[[], int]
+    ) -> SweeperThreads:
         """The threads for a worker's main process; their connections are their own."""
         edge = self._edge_of_main()
 
         def announce() -> Any:
-            yield from self.catalog.publish(hostname, queues(), registry.registered().values())
+            known = registry.registered().values()
+            yield from self.catalog.publish(hostname, queues(), known, slots=slots())
             yield from self.catalog.keep_up()
 
         return SweeperThreads(

@@ -34,7 +34,9 @@ class Hosted(Protocol):
     most_steps: int | None
     """How many steps a child may run before it is replaced; None: any number."""
 
-    def sweeper_threads(self, hostname: str, queues: Callable[[], list[str]]) -> SweeperThreads:
+    def sweeper_threads(
+        self, hostname: str, queues: Callable[[], list[str]], slots: Callable[[], int]
+    ) -> SweeperThreads:
         """The threads for the main process."""
 
 
@@ -62,7 +64,9 @@ def _make_step(hosted: Hosted, *, own: bool) -> type:
         def start(self, parent: Any) -> None:
             hosted.stopping.clear()  # set by a worker before this one in the same process
             queues = list(parent.app.amqp.queues.consume_from)
-            self.threads = hosted.sweeper_threads(parent.hostname, lambda: queues)
+            self.threads = hosted.sweeper_threads(
+                parent.hostname, lambda: queues, lambda: _slots(parent)
+            )
             self.threads.start()
 
         def stop(self, parent: Any) -> None:
@@ -72,6 +76,11 @@ def _make_step(hosted: Hosted, *, own: bool) -> type:
                 self.threads = None
 
     return EngineStep
+
+
+def _slots(worker: Any) -> int:
+    """How many tasks a worker runs at once, or may with autoscaling."""
+    return max(1, worker.max_concurrency or 0, worker.pool.num_processes or 0)
 
 
 def _load_language_models() -> None:

@@ -6,8 +6,9 @@ the other in these types.
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from multiagents.core.entries import Failure
 from multiagents.core.names import QUEUE_IO
@@ -35,6 +36,12 @@ class Directory(Protocol):
 
     def queue_of(self, name: str) -> str:
         """The queue of a worker, the default one if nobody knows it."""
+
+    def slots(self, queue: str) -> int:
+        """How many steps the running workers of a queue can do at once; 0 = not known."""
+
+    def keep_up(self) -> Generator[Any, Any, None]:
+        """A flow: ask who is there, if the last answer is old."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,14 +62,28 @@ class Catalog:
                 return str(member["workers"][name])
         return QUEUE_IO
 
+    def slots(self, queue: str) -> int:
+        """How many steps the running workers of a queue can do at once; 0 = not known."""
+        consuming = (each for each in self._fleet.values() if queue in each["queues"])
+        return sum(each.get("slots", 1) for each in consuming)
+
     def publish(
-        self, hostname: str, queues: Iterable[str], workflows: Iterable[Workflow]
+        self,
+        hostname: str,
+        queues: Iterable[str],
+        workflows: Iterable[Workflow],
+        *,
+        slots: int = 1,
     ) -> Flow[None]:
-        """Say what this process knows and that it is alive; repeated while it lives."""
+        """Say what this process knows and that it is alive; repeated while it lives.
+
+        ``slots``: how many steps it can do at once.
+        """
         now_ms = self._clock.now_ms()
         about = {
             "at_ms": now_ms,
             "queues": sorted(queues),
+            "slots": slots,
             "workers": {name: info.queue for name, info in self._local.items()},
         }
         fleet = self._shard.catalog("fleet")
@@ -117,7 +131,7 @@ class Catalog:
 
         The answer of a large fleet is long, so it is asked for less often.
         """
-        if self._clock.now_ms() - self._read_ms >= PEER_MS * len(self._fleet):
+        if self._clock.now_ms() - self._read_ms >= max(FRESH_MS, PEER_MS * len(self._fleet)):
             yield from self.refresh(force=True)
 
     @property

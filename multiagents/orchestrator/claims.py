@@ -15,7 +15,7 @@ from multiagents.core.clock import Clock
 from multiagents.core.entries import Claimed
 from multiagents.core.ports import Assignment, Directory
 from multiagents.core.settings import Settings
-from multiagents.core.states import Kind
+from multiagents.core.states import Kind, SagaState, StepState
 from multiagents.orchestrator import outbox
 from multiagents.orchestrator.commands import Dispatch
 from multiagents.orchestrator.decide import Decision
@@ -35,16 +35,17 @@ past the time-out all the same, the lease ends so much later."""
 
 @dataclass(frozen=True, slots=True)
 class Continuation:
-    """Leave to go on with the next step in this process.
+    """The slot of a process that has just ended an attempt, ``done``.
 
     ``queue``: the one this process is delivering from; ``delivery``: the Celery delivery that
-    pays for it; ``done`` the attempt that just ended.
+    pays for it; ``allowed``: whether it may go on with another step, or has to leave it to others.
     """
 
     queue: str
     delivery: str
     done: Assignment
     result: str | None = None
+    allowed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,24 +124,45 @@ class Claims:
         brought = _brought(workflow, entry, found)
         return _assignment(saga, workflow, entry, brought, terms), claim.view
 
-    def next_claim(
-        self, workflow: Workflow, decision: Decision, go_on: Continuation
-    ) -> Claimed | None:
-        """The claim to write with a decision whose only command may be done right here."""
-        if len(decision.commands) != 1 or not isinstance(decision.commands[0], Dispatch):
+    def next_ready(
+        self, workflow: Workflow, decision: Decision, slot: Continuation
+    ) -> Dispatch | None:
+        """The first of a decision's commands that this process could do."""
+        for command in decision.commands:
+            if isinstance(command, Dispatch) and self._is_for(workflow, command, slot.queue):
+                return command
+        return None
+
+    def next_waiting(self, workflow: Workflow, saga: Saga, slot: Continuation) -> Dispatch | None:
+        """A step of a fan-out that was dispatched and not begun.
+
+        Looked for from the step that ended backwards, and from the last one: what was sent lies
+        in front.
+        """
+        if saga.state is not SagaState.RUNNING or saga.halting:
             return None
-        dispatch = decision.commands[0]
+        names = workflow.names
+        place = workflow.position[slot.done.step]
+        for at in (*range(place - 1, -1, -1), *range(len(names) - 1, place, -1)):
+            run = saga.steps[names[at]]
+            if run.state is StepState.DISPATCHED:
+                found = Dispatch(Kind.RUN, names[at], run.work.attempt)
+                if self._is_for(workflow, found, slot.queue):
+                    return found
+        return None
+
+    def _is_for(self, workflow: Workflow, dispatch: Dispatch, queue: str) -> bool:
+        """Whether this process may do it without leaving the queue it works for."""
         spec = workflow.by_name[dispatch.step]
         target = outbox.target_of(spec, dispatch.kind)
         info = self.directory.local(target) if isinstance(target, str) else None
-        if info is None:
-            return None
-        queue = (spec.queue if dispatch.kind is Kind.RUN else None) or info.queue
-        if queue != go_on.queue:
-            return None
-        return self._entry(
-            workflow, dispatch.kind, dispatch.step, dispatch.attempt, self.clock.now_ms()
-        )
+        wanted = spec.queue if dispatch.kind is Kind.RUN else None
+        return info is not None and (wanted or info.queue) == queue
+
+    def begin(self, workflow: Workflow, dispatch: Dispatch) -> Claimed:
+        """The entry of a claim that a commit is to write."""
+        what = (dispatch.kind, dispatch.step, dispatch.attempt)
+        return self._entry(workflow, *what, self.clock.now_ms())
 
     def plan_claim(
         self, plan: Plan, workflow: Workflow, claim: Claimed, go_on: Continuation
@@ -166,8 +188,9 @@ class Claims:
         """What a claim written by a commit has begun."""
         brought = _at_hand(workflow, claim, go_on)
         if brought is None:
-            found = yield from ask(store.data(keys))
-            brought = _brought(workflow, claim, found)
+            fields = _data_fields(workflow, claim.kind, claim.step)
+            found = yield from ask(store.some_data(keys, fields))
+            brought = _brought(workflow, claim, dict(zip(fields, found, strict=True)))
         name = _name(workflow, claim.kind, claim.step)
         deadline_ms = self._deadline(workflow, claim)
         least_s = self._least_lease_s(workflow, claim)
@@ -241,12 +264,15 @@ def _found(steps: tuple[str, ...], data: Mapping[str, str | None]) -> Iterator[t
 def _at_hand(workflow: Workflow, claim: Claimed, go_on: Continuation) -> Brought | None:
     """The next step's data without asking, when it follows only the step just done.
 
-    Its context is then the one before, overlaid with the new result.
+    Its context is then the one before, overlaid with the new result.  A step with the same steps
+    before it has the same context.
     """
     done = go_on.done
-    follows = workflow.by_name[claim.step].depends_on == (done.step,)
-    forward = claim.kind is Kind.RUN and done.kind is Kind.RUN
-    if not (follows and forward) or claim.attempt != 1 or go_on.result is None:
+    if claim.kind is not Kind.RUN or done.kind is not Kind.RUN or claim.attempt != 1:
+        return None
+    if workflow.ancestors(claim.step) == workflow.ancestors(done.step):
+        return Brought(done.input, done.meta, done.results, done.merged)
+    if workflow.by_name[claim.step].depends_on != (done.step,) or go_on.result is None:
         return None
     before = json.loads(done.merged) if done.merged is not None else _merge(done)
     before.update(json.loads(go_on.result))

@@ -15,22 +15,23 @@ and decides again, or finds that its entry has been dealt with.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from multiagents.core import ids
 from multiagents.core.clock import Clock
-from multiagents.core.entries import Claimed, Entry, Failed, Report, Started, decode
+from multiagents.core.entries import Entry, Failed, Report, Started, decode
 from multiagents.core.exceptions import UnknownSaga
 from multiagents.core.ports import Assignment, Directory
 from multiagents.core.settings import Settings
 from multiagents.core.states import Kind, SagaState
 from multiagents.orchestrator.cache import SagaCache, Snapshot
 from multiagents.orchestrator.claims import Claims, Continuation
-from multiagents.orchestrator.decide import Decision, fold
+from multiagents.orchestrator.decide import fold
 from multiagents.orchestrator.dispatch import Dispatcher, LetterOf, no_letter
-from multiagents.orchestrator.planning import index_keys, plan_of
+from multiagents.orchestrator.moves import Ground, Move, Planner
+from multiagents.orchestrator.planning import index_keys
 from multiagents.orchestrator.reading import blank_saga, read_saga
 from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.workflow import Workflow, from_canonical
@@ -42,18 +43,11 @@ from multiagents.storage.keys import SagaKeys
 from multiagents.storage.sagas import Guard, Plan
 from multiagents.storage.views import Committed, End, View
 
+PATIENCE = 3
+"""So often overtaken, a process gives up going on with a step: its commit is then more likely to
+succeed, because it need not be the last word."""
 WIDE = 20
 """With more steps, a process that was overtaken reads what happened since, not all the state."""
-
-
-@dataclass(slots=True)
-class _Turn:
-    """A decision on its way to a commit."""
-
-    workflow: Workflow
-    decision: Decision
-    plan: Plan
-    next_claim: Claimed | None = None
 
 
 class Coordinator:
@@ -73,6 +67,8 @@ class Coordinator:
         self.clock = clock
         self.claims = Claims(settings, clock, directory, nonce)
         self.dispatcher = Dispatcher(settings, clock, directory, self.claims, letter_of)
+        self._planner = Planner(settings, clock, self.claims, self.dispatcher, nonce)
+        self._directory = directory
         self.observers: list[Callable[[str, SagaState], None]] = []
         """Told of each state that a commit made here brings about; they must not block or raise."""
         self._nonce = nonce
@@ -104,8 +100,9 @@ class Coordinator:
         keys = self.keys(saga_id)
         blank = blank_saga(workflow, saga_id, self.clock.now_ms(), data)
         entry = Started(blank.created_at)
-        decision = fold(workflow, blank, (entry,))
-        plan = self._plan(keys, workflow, blank, decision, "0")
+        yield from self._look_around(workflow)
+        move = self._planner.move(Ground(keys, workflow, blank, "0"), (entry,))
+        plan = move.plan
         plan.state_before, plan.decided = None, [entry]
         known = workflow.version in self._workflows
         self._workflows[workflow.version] = workflow
@@ -126,7 +123,7 @@ class Coordinator:
                 )
         if reply == store.CREATED:
             self._tell(keys, plan)
-            yield from self._send(keys, _Turn(workflow, decision, plan))
+            yield from self._send(keys, move)
             return True
         yield from self._join(keys)
         return False
@@ -190,20 +187,21 @@ class Coordinator:
         keys, base = self.keys(saga_id), self._cache.get(saga_id)
         if base is not None and not self._workflows[base.saga.version].has_conditions:
             workflow = self._workflows[base.saga.version]
-            turn = self._decide(keys, workflow, base.saga, (*base.pending, entry), "", go_on)
+            ground = Ground(keys, workflow, base.saga)
+            move = self._planner.move(ground, (*base.pending, entry), go_on)
             reply = yield from ask(
                 store.advance(
                     keys,
-                    turn.plan,
+                    move.plan,
                     known=_known(base),
                     seen=base.seen,
                     entry=entry,
                     result=result,
                 )
             )
-            done = _own(turn, reply)
+            done = _own(move, reply)
             if isinstance(done, Committed):
-                return (yield from self._committed(keys, turn, done, go_on))
+                return (yield from self._committed(keys, move, done, go_on))
             view: View | str = done
         else:
             view = yield from ask(store.report(keys, entry, result=result, known=_known(base)))
@@ -249,6 +247,7 @@ class Coordinator:
         workflow = yield from self.workflow(keys, version)
         if step not in workflow.by_name:
             return None
+        yield from self._look_around(workflow)
         base = self._cache.get(saga_id)
         held, state = yield from self.claims.claim(
             keys,
@@ -304,6 +303,11 @@ class Coordinator:
             self._workflows[version] = from_canonical(text)
         return self._workflows[version]
 
+    def _look_around(self, workflow: Workflow) -> Flow[None]:
+        """Know who else is there, where it matters how many, or on which queue, others work."""
+        if workflow.fans_out or not all(map(self._directory.local, workflow.workers)):
+            yield from self._directory.keep_up()
+
     # ---- decide, commit, send ----
 
     def _drive(
@@ -314,33 +318,37 @@ class Coordinator:
         go_on: Continuation | None = None,
     ) -> Flow[Assignment | None]:
         """Decide over pending entries until there are none.  ``base``: what the view builds on."""
+        overtaken = 0
         while isinstance(view, View) and view.entries:
             saga, workflow = yield from self._read(keys, view, base)
-            turn = self._decide(keys, workflow, saga, view.entries, view.last, go_on)
+            if go_on is not None and overtaken == PATIENCE:
+                go_on = replace(go_on, allowed=False)
+            ground = Ground(keys, workflow, saga, view.last)
+            move = self._planner.move(ground, view.entries, go_on)
             base = Snapshot(view.version, view.cursor, saga)
-            reply = yield from ask(store.commit(keys, _known(base), turn.plan))
-            done = _own(turn, reply)
+            reply = yield from ask(store.commit(keys, _known(base), move.plan))
+            done = _own(move, reply)
             if isinstance(done, Committed):
-                return (yield from self._committed(keys, turn, done, go_on))
-            view = done
+                return (yield from self._committed(keys, move, done, go_on))
+            view, overtaken = done, overtaken + 1
         return None
 
     def _committed(
-        self, keys: SagaKeys, turn: _Turn, reply: Committed, go_on: Continuation | None
+        self, keys: SagaKeys, move: Move, reply: Committed, go_on: Continuation | None
     ) -> Flow[Assignment | None]:
         """Our decision stands: send its commands, then look at what came in meanwhile."""
-        base = Snapshot(turn.plan.version, reply.cursor, turn.decision.saga)
+        base = Snapshot(move.plan.version, reply.cursor, move.decision.saga)
         self._cache.put(base)
-        self._tell(keys, turn.plan)
-        yield from self._send(keys, turn, reply.end)
+        self._tell(keys, move.plan)
+        yield from self._send(keys, move, reply.end)
         if reply.more:
             view = yield from ask(store.load(keys, known=_known(base)))
             yield from self._drive(keys, view, base)
-        if turn.next_claim is None or go_on is None:
+        if move.next_claim is None or go_on is None:
             return None
         return (
             yield from self.claims.next_assignment(
-                keys, turn.decision.saga, turn.workflow, turn.next_claim, go_on
+                keys, move.decision.saga, move.workflow, move.next_claim, go_on
             )
         )
 
@@ -349,12 +357,12 @@ class Coordinator:
             for tell in tuple(self.observers):
                 tell(keys.id, plan.state)
 
-    def _send(self, keys: SagaKeys, turn: _Turn, end: End | None = None) -> Flow[None]:
+    def _send(self, keys: SagaKeys, move: Move, end: End | None = None) -> Flow[None]:
         """``end``: as the commit's reply brought it, unless that reply was lost."""
-        if k.OUTBOX_END in turn.plan.outbox and end is None:
+        if k.OUTBOX_END in move.plan.outbox and end is None:
             end = yield from self._end(keys)
         refused = yield from self.dispatcher.send(
-            keys, turn.workflow, turn.decision.saga, plan=turn.plan, end=end
+            keys, move.workflow, move.decision.saga, plan=move.plan, end=end
         )
         for entry in refused:
             yield from self.report(keys.id, entry)
@@ -386,43 +394,10 @@ class Coordinator:
             saga = replace(saga, values=view.values)
         return fold(workflow, saga, view.passed).saga, workflow
 
-    def _decide(
-        self,
-        keys: SagaKeys,
-        workflow: Workflow,
-        saga: Saga,
-        entries: Sequence[Entry],
-        cursor: str,
-        go_on: Continuation | None,
-    ) -> _Turn:
-        decision = fold(workflow, saga, entries)
-        claim = self.claims.next_claim(workflow, decision, go_on) if go_on else None
-        if claim is None or go_on is None:
-            return _Turn(workflow, decision, self._plan(keys, workflow, saga, decision, cursor))
-        after = fold(workflow, decision.saga, (claim,))
-        decision = Decision(after.saga, (), decision.changed | after.changed)
-        plan = self._plan(keys, workflow, saga, decision, cursor)
-        self.claims.plan_claim(plan, workflow, claim, go_on)
-        return _Turn(workflow, decision, plan, claim)
 
-    def _plan(
-        self, keys: SagaKeys, workflow: Workflow, before: Saga, decision: Decision, cursor: str
-    ) -> Plan:
-        plan = plan_of(
-            before,
-            decision,
-            version=self._nonce(),
-            cursor=cursor,
-            now_ms=self.clock.now_ms(),
-            retention_ms=self.settings.retention_ms,
-        )
-        self.dispatcher.enclose(keys, workflow, plan)
-        return plan
-
-
-def _own(turn: _Turn, reply: Committed | View | str) -> Committed | View | str:
+def _own(move: Move, reply: Committed | View | str) -> Committed | View | str:
     """A view that shows our own version: the commit was sent twice, and the first one stands."""
-    if isinstance(reply, View) and reply.version == turn.plan.version:
+    if isinstance(reply, View) and reply.version == move.plan.version:
         return Committed(bool(reply.entries), reply.cursor)
     return reply
 

@@ -7,6 +7,7 @@ not claimed in time.  Sending may fail anywhere without harm.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -58,6 +59,8 @@ class Dispatcher:
 
     def enclose(self, keys: SagaKeys, workflow: Workflow, plan: Plan) -> None:
         """Have a commit send its own commands, as far as that can be done."""
+        if self.settings.continuation:
+            self._hold_back(workflow, plan)
         for name in _to_send(plan):
             what = k.parse_outbox_field(name)
             target = outbox.target_of(workflow.by_name[what[1]], what[0])
@@ -69,6 +72,23 @@ class Dispatcher:
                 return
             plan.letters[name] = letter
             plan.outbox[name] = self._sent(message, 1)
+
+    def _hold_back(self, workflow: Workflow, plan: Plan) -> None:
+        """Leave in the outbox what no worker has a slot for: who ends a step goes on with it.
+
+        Sent all at once, the messages of a wide fan-out would keep everybody else waiting.
+        """
+        sent: Counter[str] = Counter()
+        held = (outbox.outbox_value(plan.now_ms, 0), plan.now_ms + self.settings.lease_ms)
+        for name in _to_send(plan):
+            kind, step, _ = k.parse_outbox_field(name)
+            spec = workflow.by_name[step]
+            if kind is Kind.RUN and isinstance(spec.worker, str):
+                queue = spec.queue or self.directory.queue_of(spec.worker)
+                sent[queue] += 1
+                if sent[queue] > self.directory.slots(queue) > 0:
+                    plan.held.add(name)
+                    plan.outbox[name] = held
 
     def send(
         self,
@@ -180,7 +200,7 @@ class Dispatcher:
 
 def _to_send(plan: Plan) -> list[str]:
     """The outbox fields of a plan that ask for an attempt."""
-    left_out = {k.OUTBOX_END, *plan.withdrawals}
+    left_out = {k.OUTBOX_END, *plan.withdrawals, *plan.held}
     return [name for name in plan.outbox if name not in left_out]
 
 

@@ -89,7 +89,7 @@ class StoreEngine:
             yield from ask(store.report(keys, entry, result=result))
             yield Nudge(done.saga_id)
             return None
-        going = Continuation(done.queue, done.delivery, done, result) if go_on else None
+        going = Continuation(done.queue, done.delivery, done, result, allowed=go_on)
         return (
             yield from self._coordinator.report(done.saga_id, entry, result=result, go_on=going)
         )

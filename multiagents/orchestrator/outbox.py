@@ -93,8 +93,16 @@ def timeout_of(workflow: Workflow, step: str, kind: Kind, default_s: float | Non
 
 
 def outbox_value(sent_ms: int, sends: int) -> str:
-    """What stands in an outbox field: when it was last sent and how often (0 = not confirmed)."""
+    """What stands in an outbox field: when it was last sent and how often.
+
+    ``0|0``: not confirmed; ``at|0``: held back since then, until a worker has a slot for it.
+    """
     return f"{sent_ms}|{sends}"
+
+
+def unsent(now_ms: int) -> tuple[str, int]:
+    """The value of a command that is being sent, and when it is looked at if that fails."""
+    return outbox_value(0, 0), now_ms + UNCONFIRMED_MS
 
 
 def parse_outbox_value(value: str) -> tuple[int, int]:

@@ -58,7 +58,7 @@ def plan_of(
 
 
 def _add(plan: Plan, saga_id: str, command: Command) -> None:
-    unsent = (outbox.outbox_value(0, 0), plan.now_ms + outbox.UNCONFIRMED_MS)
+    unsent = outbox.unsent(plan.now_ms)
     match command:
         case Dispatch(kind, step, attempt):
             plan.outbox[k.outbox_field(kind, step, attempt)] = unsent

@@ -120,13 +120,7 @@ class SagaService:
         return published
 
     def _check_workers(self, workflow: Workflow) -> Flow[None]:
-        names = {
-            target
-            for step in workflow.steps
-            for target in (step.worker, step.compensation)
-            if isinstance(target, str)
-        }
-        missing = yield from self.catalog.missing(names)
+        missing = yield from self.catalog.missing(set(workflow.workers))
         if missing:
             known = yield from self.catalog.worker_names()
             problems = "; ".join(_unknown("worker", name, known) for name in sorted(missing))

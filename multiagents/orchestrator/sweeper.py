@@ -103,7 +103,7 @@ class Sweeper:
 
     def _send_again(self, saga_id: str, name: str, item: Guard) -> Flow[None]:
         keys = self._coordinator.keys(saga_id)
-        value = (yield from ask(store.work(keys))).get(name)
+        value = yield from ask(store.command(keys, name))
         view = yield from ask(store.load(keys))
         if value is None or not isinstance(view, View) or view.definition is None:
             yield from ask(store.drop(keys.shard, item))
@@ -112,7 +112,7 @@ class Sweeper:
         if name == k.OUTBOX_END:
             yield from self._coordinator.deliver_again(keys, workflow)
             return
-        sends = outbox.parse_outbox_value(value)[1]
+        sent_ms, sends = outbox.parse_outbox_value(value)
         kind, step, attempt = k.parse_outbox_field(name)
         target = outbox.target_of(workflow.by_name[step], kind)
         if (
@@ -125,7 +125,8 @@ class Sweeper:
         message = self._coordinator.dispatcher.message(
             keys, workflow, (kind, step, attempt), worker_name(target)
         )
-        if not sends or not (yield from self._still_queued(message, keys, name, value)):
+        unsent = not (sent_ms or sends)
+        if unsent or not (yield from self._still_queued(message, keys, name, value)):
             yield from self._coordinator.send_again(keys, workflow, {name: sends})
 
     def _is_unknown(self, worker: str) -> Flow[bool]:

@@ -93,6 +93,16 @@ class Workflow(BaseModel):
         return {step.name: step for step in self.steps}
 
     @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The steps' names, in definition order."""
+        return tuple(self.by_name)
+
+    @cached_property
+    def position(self) -> dict[str, int]:
+        """Each step's place in `names`."""
+        return {name: number for number, name in enumerate(self.names)}
+
+    @cached_property
     def dependents(self) -> dict[str, tuple[str, ...]]:
         """For each step, the steps that wait for it, in definition order."""
         found: dict[str, list[str]] = {step.name: [] for step in self.steps}
@@ -100,6 +110,18 @@ class Workflow(BaseModel):
             for dependency in step.depends_on:
                 found[dependency].append(step.name)
         return {name: tuple(names) for name, names in found.items()}
+
+    @cached_property
+    def workers(self) -> tuple[str, ...]:
+        """The names of all workers, those of compensations included; plain tasks are none."""
+        targets = (each for step in self.steps for each in (step.worker, step.compensation))
+        return tuple(dict.fromkeys(each for each in targets if isinstance(each, str)))
+
+    @cached_property
+    def fans_out(self) -> bool:
+        """Whether several steps may become ready at once."""
+        roots = sum(1 for step in self.steps if not step.depends_on)
+        return roots > 1 or any(len(names) > 1 for names in self.dependents.values())
 
     @cached_property
     def last_steps(self) -> tuple[str, ...]:

@@ -104,7 +104,7 @@ class Edge:
         if isinstance(effect, Call):
             return effect.parse(self._eval(effect))
         if isinstance(effect, Plain):
-            return effect.parse(self._command(*effect.command))
+            return effect.parse(self.client.execute_command(*effect.command))
         return self.perform(effect)
 
     def _eval(self, call: Call[Any]) -> Any:
@@ -116,7 +116,7 @@ class Edge:
             return self._command("EVAL", lua.text, *tail)
 
     def _command(self, *command: Any) -> Any:
-        """Send one command on this thread's own connection.
+        """Run a script on this thread's own connection; its reply is as the server gave it.
 
         A pool's checkout and its checks cost as much as the command itself.  Where the connection
         is broken, the client sends the command again, with its patience.

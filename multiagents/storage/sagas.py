@@ -125,10 +125,14 @@ class Plan:
     """Outbox field -> value, due time."""
     letters: dict[str, Letter] = field(default_factory=dict)
     """By outbox field: what the commit itself puts into a queue."""
+    held: set[str] = field(default_factory=set)
+    """Outbox fields that are not to be sent for now."""
     withdrawals: dict[str, Entry] = field(default_factory=dict)
     due: dict[str, int] = field(default_factory=dict)
     cleared: list[str] = field(default_factory=list)
     claims: dict[str, str] = field(default_factory=dict)
+    taken: list[str] = field(default_factory=list)
+    """Outbox fields that this commit claims itself."""
 
 
 def entry_key(entry: Entry) -> bytes:
@@ -165,6 +169,9 @@ def _plan_args(saga: SagaKeys, plan: Plan) -> list[Arg]:
     args += [len(plan.cleared), *plan.cleared]
     args.append(len(plan.claims))
     args += [item for pair in plan.claims.items() for item in pair]
+    args.append(len(plan.taken))
+    for name in plan.taken:
+        args += [name, k.due_outbox(saga.id, name)]
     return args
 
 
@@ -339,6 +346,11 @@ def drop(shard: Shard, item: Guard, *, later_ms: int | None = None) -> Call[int]
     return Call("drop", (shard.due,), (item.member, item.token, later), int)
 
 
+def command(saga: SagaKeys, name: str) -> Plain[str | None]:
+    """What stands in one outbox field."""
+    return Plain(("HGET", saga.work, name), text_or_none)
+
+
 def work(saga: SagaKeys) -> Plain[dict[str, str]]:
     """The outbox and the claims."""
     return Plain(("HGETALL", saga.work), hash_of)
@@ -347,6 +359,11 @@ def work(saga: SagaKeys) -> Plain[dict[str, str]]:
 def data(saga: SagaKeys) -> Plain[dict[str, str]]:
     """Input, results, checkpoints, progress and who waits."""
     return Plain(("HGETALL", saga.data), hash_of)
+
+
+def some_data(saga: SagaKeys, fields: Sequence[str]) -> Plain[list[str | None]]:
+    """Some fields of the data hash."""
+    return Plain(("HMGET", saga.data, *fields), lambda reply: list(map(text_or_none, reply)))
 
 
 def meta(saga: SagaKeys) -> Plain[str | None]:

@@ -10,109 +10,14 @@ from typing import Any
 
 import pytest
 
-from multiagents.core.clock import FakeClock
-from multiagents.core.entries import Asked, Failed, Failure, Lost, Succeeded
+from multiagents.core.entries import Lost
 from multiagents.core.policies import RetryPolicy
-from multiagents.core.ports import Assignment, WorkerInfo
-from multiagents.core.settings import Settings
+from multiagents.core.ports import Assignment
 from multiagents.core.states import Command, Kind, SagaState
-from multiagents.orchestrator.catalog import Catalog
-from multiagents.orchestrator.claims import Continuation
-from multiagents.orchestrator.coordinator import Coordinator
-from multiagents.orchestrator.outbox import Deliverance, Message, Publish
-from multiagents.orchestrator.sweeper import Backlog, QueueHead, Sweeper
-from multiagents.orchestrator.workflow import Step, Workflow
+from multiagents.orchestrator.workflow import Step
 from multiagents.storage import sagas as store
-from multiagents.storage.calls import Call
-from multiagents.storage.client import Edge
-from multiagents.storage.keys import SagaKeys, Shard, due_dirty, due_purge
-
-SAGA = "saga"
-SHARD = Shard(0)
-KEYS = SagaKeys(SAGA)
-
-
-class Bench:
-    """One process over one server; what it sends and delivers is noted."""
-
-    def __init__(self, url: str) -> None:
-        self.clock = FakeClock()
-        self.settings = Settings(redis_url=url, retention_s=100)
-        self.sent: list[Message] = []
-        self.ends: list[str] = []
-        self.delivers = True
-        self.twice = ""
-        self.edge = _Repeating(url, self)
-        catalog = Catalog(self.clock)
-        for name in ("a", "undo"):
-            catalog.add_local(WorkerInfo(name))
-        self.coordinator = Coordinator(settings=self.settings, clock=self.clock, directory=catalog)
-
-    def perform(self, effect: Any) -> Any:
-        match effect:
-            case Publish(messages):
-                self.sent.extend(messages)
-                return True
-            case Deliverance():
-                if self.delivers:
-                    self.ends.append(effect.state)
-                return self.delivers
-            case QueueHead():
-                return Backlog(0)
-        raise TypeError(effect)
-
-    def start(self, *steps: Step) -> None:
-        data = {"input": "{}", "meta": "{}"}
-        workflow = Workflow(name="w", steps=steps)
-        flow = self.coordinator.start(workflow, saga_id=SAGA, waiting=(SAGA, ""), data=data)
-        self.edge.run(flow)
-
-    def claim(self) -> Assignment:
-        sent = self.sent.pop(0)
-        flow = self.coordinator.claim(
-            SAGA, sent.kind, sent.step, sent.attempt, delivery="d", queue="io"
-        )
-        held = self.edge.run(flow)
-        assert held is not None
-        return held
-
-    def succeed(self, held: Assignment) -> Assignment | None:
-        row = (held.kind, held.step, held.attempt, held.nonce)
-        entry = Succeeded(self.clock.now_ms(), *row)
-        go_on = Continuation("io", "d", held, "{}")
-        return self.edge.run(self.coordinator.report(SAGA, entry, result="{}", go_on=go_on))
-
-    def fail(self, held: Assignment) -> None:
-        row = (held.kind, held.step, held.attempt, held.nonce)
-        entry = Failed(self.clock.now_ms(), *row, Failure("E", "e"), retryable=False)
-        self.edge.run(self.coordinator.report(SAGA, entry))
-
-    def ask(self, command: Command) -> None:
-        entry = Asked(self.clock.now_ms(), command, f"{command}")
-        self.edge.run(self.coordinator.append(SAGA, entry))
-
-    def sweep(self) -> None:
-        sweeper = Sweeper(
-            self.coordinator, nobody_knows=lambda name: False, clock_ms=self.clock.now_ms
-        )
-        for item in self.edge.run(sweeper.due(SHARD)):
-            self.edge.run(sweeper.handle(item))
-
-    def due(self) -> list[str]:
-        return [member.decode() for member in self.edge.client.zrange(SHARD.due, 0, -1)]
-
-
-class _Repeating(Edge):
-    """Sends calls of the script ``bench.twice`` two times: the first reply was lost."""
-
-    def __init__(self, url: str, bench: Bench) -> None:
-        super().__init__(url, perform=bench.perform)
-        self._bench = bench
-
-    def execute(self, effect: Any) -> Any:
-        if isinstance(effect, Call) and effect.script == self._bench.twice:
-            super().execute(effect)
-        return super().execute(effect)
+from multiagents.storage.keys import due_dirty, due_purge
+from tests.support.one_process import SAGA, SHARD, Bench
 
 
 @pytest.fixture

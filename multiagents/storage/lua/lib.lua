@@ -103,7 +103,7 @@ end
 -- delivered now; then counted lists: steps (name, row); entries already decided over (id, entry);
 -- outbox (field, value, due member, due ms); letters (queue list of the broker, message);
 -- withdrawals (field, due member, entry id, entry); due members to set (member, ms) and to clear
--- (member); claims (field, value).
+-- (member); claims (field, value); outbox fields that they take (field, due member).
 -- versions: the field p; b: see log_end.
 --
 -- Returns {1 if the log holds more, cursor}; where the outcome is to be delivered also the data
@@ -144,6 +144,10 @@ local function apply(versions, b, from_index, to_index)
   repeated(function() local member = take(); due[#due + 1] = take(); due[#due + 1] = member end)
   repeated(function() gone[#gone + 1] = take() end)
   repeated(function() work[#work + 1] = take(); work[#work + 1] = take() end)
+  repeated(function()
+    redis.call("HDEL", WORK, take())
+    gone[#gone + 1] = take()
+  end)
   saga[#saga + 1] = "c"; saga[#saga + 1] = cursor
   bulk("HSET", SAGA, saga)
   bulk("HSET", WORK, work)

@@ -1,0 +1,114 @@
+"""What does a process make of what happened: which commit, and what does it do next?
+
+`decide` says what the saga does; here it is planned how: what goes into the outbox and which
+message goes out with the commit, and whether this process goes on with a step itself.
+
+A process that ends an attempt has a slot to give.  It goes on with a step that just became ready
+on its queue, or takes over one of a fan-out that waits in the outbox (E14); where it may not, it
+hands its place on with a message, so that a fan-out always has as many at work as it began with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from multiagents.core.clock import Clock
+from multiagents.core.entries import Claimed, Entry
+from multiagents.core.settings import Settings
+from multiagents.orchestrator import outbox
+from multiagents.orchestrator.claims import Claims, Continuation
+from multiagents.orchestrator.commands import Dispatch
+from multiagents.orchestrator.decide import Decision, fold
+from multiagents.orchestrator.dispatch import Dispatcher
+from multiagents.orchestrator.planning import plan_of
+from multiagents.orchestrator.saga import Saga
+from multiagents.orchestrator.workflow import Workflow
+from multiagents.storage import keys as k
+from multiagents.storage.keys import SagaKeys
+from multiagents.storage.sagas import Plan
+
+
+@dataclass(slots=True)
+class Move:
+    """A decision on its way to a commit."""
+
+    workflow: Workflow
+    decision: Decision
+    plan: Plan
+    next_claim: Claimed | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What is decided over: a saga at a position of its log ("" = wherever that ends)."""
+
+    keys: SagaKeys
+    workflow: Workflow
+    saga: Saga
+    cursor: str = ""
+
+
+@dataclass(slots=True)
+class Planner:
+    """Makes moves."""
+
+    settings: Settings
+    clock: Clock
+    claims: Claims
+    dispatcher: Dispatcher
+    nonce: Callable[[], str]
+
+    def move(
+        self, ground: Ground, entries: Iterable[Entry], slot: Continuation | None = None
+    ) -> Move:
+        """Decide over entries; ``slot``: of the process that reports one of them."""
+        workflow = ground.workflow
+        decision = fold(workflow, ground.saga, entries)
+        if slot is None or not self.settings.continuation:
+            return self._leaving(ground, decision)
+        ready = self.claims.next_ready(workflow, decision, slot)
+        waiting = None
+        if ready is None and workflow.fans_out:
+            waiting = self.claims.next_waiting(workflow, decision.saga, slot)
+        following = ready or waiting
+        if following is None or not slot.allowed:
+            return self._leaving(ground, decision, waiting)
+        return self._going_on(ground, decision, following, slot)
+
+    def _leaving(self, ground: Ground, decision: Decision, waiting: Dispatch | None = None) -> Move:
+        """All that follows goes out by message, and so does what another could go on with."""
+        plan = self._plan(ground, decision)
+        if waiting is not None:
+            plan.outbox[_field(waiting)] = outbox.unsent(plan.now_ms)
+        self.dispatcher.enclose(ground.keys, ground.workflow, plan)
+        return Move(ground.workflow, decision, plan)
+
+    def _going_on(
+        self, ground: Ground, decision: Decision, following: Dispatch, slot: Continuation
+    ) -> Move:
+        """The commit claims what this process does next."""
+        claim = self.claims.begin(ground.workflow, following)
+        after = fold(ground.workflow, decision.saga, (claim,))
+        rest = tuple(each for each in decision.commands if each is not following)
+        after = Decision(after.saga, rest, decision.changed | after.changed)
+        plan = self._plan(ground, after)
+        if len(rest) == len(decision.commands):
+            plan.taken.append(_field(following))
+        self.claims.plan_claim(plan, ground.workflow, claim, slot)
+        self.dispatcher.enclose(ground.keys, ground.workflow, plan)
+        return Move(ground.workflow, after, plan, claim)
+
+    def _plan(self, ground: Ground, decision: Decision) -> Plan:
+        return plan_of(
+            ground.saga,
+            decision,
+            version=self.nonce(),
+            cursor=ground.cursor,
+            now_ms=self.clock.now_ms(),
+            retention_ms=self.settings.retention_ms,
+        )
+
+
+def _field(dispatch: Dispatch) -> str:
+    return k.outbox_field(dispatch.kind, dispatch.step, dispatch.attempt)

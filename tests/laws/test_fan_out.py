@@ -1,0 +1,136 @@
+"""Do the branches of a fan-out reach the workers that are free, and only those?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from multiagents.core.ports import Assignment, WorkerInfo
+from multiagents.core.states import Command, SagaState
+from multiagents.orchestrator.workflow import Step
+from tests.support.one_process import SAGA, Bench
+
+
+@pytest.fixture
+def bench(redis_url: str) -> Iterator[Bench]:
+    found = Bench(redis_url)
+    yield found
+    found.edge.close()
+
+
+def branches(count: int, **options: object) -> list[Step]:
+    """So many branches and a join."""
+    names = [f"p{number}" for number in range(count)]
+    steps = [Step(name=name, worker="a", **options) for name in names]  # type: ignore[arg-type]
+    return [*steps, Step(name="join", worker="a", depends_on=tuple(names))]
+
+
+def walk(bench: Bench, held: Assignment | None) -> list[str]:
+    """Go on as long as there is something to go on with."""
+    done = []
+    while held is not None:
+        done.append(held.step)
+        held = bench.succeed(held)
+    return done
+
+
+def test_only_as_many_messages_are_sent_as_there_are_slots(bench: Bench) -> None:
+    """The other branches wait in the outbox, and whoever ends one goes on with the next."""
+    bench.announce(2)
+    bench.start(*branches(6))
+    assert [message.step for message in bench.sent] == ["p0", "p1"]
+    first, second = bench.claim(), bench.claim()
+    assert walk(bench, first) == ["p0", "p5", "p4", "p3", "p2"]
+    assert walk(bench, second) == ["p1", "join"]
+    assert bench.ends == [SagaState.COMPLETED]
+    assert bench.sent == []
+
+
+def test_a_branch_taken_over_has_all_that_a_message_would_have_brought(bench: Bench) -> None:
+    """Input and results before it, a lease, an entry in the log; nothing is left in the outbox."""
+    bench.announce(1)
+    before = Step(name="before", worker="a")
+    after = [Step(name=f"q{n}", worker="a", depends_on=("before",)) for n in range(3)]
+    bench.start(before, *after)
+    held = bench.succeed(bench.claim())
+    assert held is not None
+    taken = bench.succeed(held)
+    assert taken is not None
+    assert (taken.step, taken.results, taken.attempt) == ("q2", {"before": "{}"}, 1)
+    history = [entry.step for entry in bench.log() if entry.type == "claimed"]
+    assert history == ["before", "q0", "q2"]
+    assert sorted(bench.work()) == ["c:run:q2", "o:run:q1:1"]
+
+
+def test_without_known_workers_everything_is_sent(bench: Bench) -> None:
+    """Nobody can say how many would be enough."""
+    bench.start(*branches(6))
+    assert len(bench.sent) == 6
+
+
+def test_a_process_that_may_not_go_on_hands_its_place_on(bench: Bench) -> None:
+    """At the end of its slice it sends a message, so that as many go on as before."""
+    bench.announce(1)
+    bench.start(*branches(4))
+    for step in ("p0", "p3", "p2", "p1"):
+        held = bench.claim()
+        assert held.step == step
+        assert bench.succeed(held, allowed=False) is None
+    assert [message.step for message in bench.sent] == ["join"]
+
+
+def test_a_failed_branch_hands_its_place_on(bench: Bench) -> None:
+    """While it waits for its retry, its slot does something else."""
+    bench.announce(1)
+    bench.start(*branches(3))
+    following = bench.fail(bench.claim(), retryable=True, go_on=True)
+    assert following is not None
+    assert following.step == "p2"
+
+
+def test_branches_of_another_queue_are_left_to_its_workers(bench: Bench) -> None:
+    """And so are those of functions that this process does not have."""
+    bench.announce(1)
+    bench.catalog.add_local(WorkerInfo("b", queue="llm"))
+    others = [Step(name=f"b{n}", worker="b") for n in range(2)]
+    foreign = Step(name="foreign", worker="elsewhere")
+    bench.start(Step(name="p0", worker="a"), *others, foreign)
+    assert bench.succeed(bench.claim()) is None
+
+
+def test_nothing_is_taken_over_of_a_paused_saga(bench: Bench) -> None:
+    """What runs may end, nothing new begins (E19)."""
+    bench.announce(1)
+    bench.start(*branches(4))
+    held = bench.claim()
+    bench.ask(Command.PAUSE)
+    assert bench.succeed(held) is None
+    bench.ask(Command.RESUME)
+    assert len(bench.sent) == 1
+    assert len(walk(bench, bench.claim())) == 4
+
+
+def test_what_is_held_back_is_sent_when_nobody_comes_for_it(bench: Bench) -> None:
+    """The process with the only message died: after a lease a sweep finds the queue empty."""
+    bench.announce(2)
+    bench.start(*branches(5))
+    bench.sent.clear()
+    bench.clock.advance(bench.settings.lease_s + 1)
+    bench.sweep()
+    assert sorted(message.step for message in bench.sent) == [f"p{n}" for n in range(5)]
+
+
+def test_a_message_for_a_branch_that_was_taken_over_changes_nothing(bench: Bench) -> None:
+    """Its command no longer stands in the outbox (E3)."""
+    bench.start(*branches(2))
+    first, second = bench.sent
+    held = bench.claim()
+    taken = bench.succeed(held)
+    assert taken is not None
+    assert taken.step == second.step
+    flow = bench.coordinator.claim(
+        SAGA, second.kind, second.step, second.attempt, delivery="d2", queue="io"
+    )
+    assert bench.edge.run(flow) is None
+    assert first.step == held.step

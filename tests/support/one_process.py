@@ -1,0 +1,123 @@
+"""How do tests drive one process of the engine, call by call, over a real server?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from multiagents.core.clock import FakeClock
+from multiagents.core.entries import Asked, Entry, Failed, Failure, Succeeded, decode
+from multiagents.core.ports import Assignment, WorkerInfo
+from multiagents.core.settings import Settings
+from multiagents.core.states import Command
+from multiagents.orchestrator.catalog import Catalog
+from multiagents.orchestrator.claims import Continuation
+from multiagents.orchestrator.coordinator import Coordinator
+from multiagents.orchestrator.outbox import Deliverance, Message, Publish
+from multiagents.orchestrator.sweeper import Backlog, QueueHead, Sweeper
+from multiagents.orchestrator.workflow import Step, Workflow
+from multiagents.storage import sagas as store
+from multiagents.storage.calls import Call
+from multiagents.storage.client import Edge
+from multiagents.storage.keys import SagaKeys, Shard
+
+SAGA = "saga"
+SHARD = Shard(0)
+KEYS = SagaKeys(SAGA)
+
+
+class Bench:
+    """One process over one server; what it sends and delivers is noted."""
+
+    def __init__(self, url: str) -> None:
+        self.clock = FakeClock()
+        self.settings = Settings(redis_url=url, retention_s=100)
+        self.sent: list[Message] = []
+        self.ends: list[str] = []
+        self.delivers = True
+        self.twice = ""
+        self.edge = _Repeating(url, self)
+        self.catalog = Catalog(self.clock)
+        for name in ("a", "undo"):
+            self.catalog.add_local(WorkerInfo(name))
+        self.coordinator = Coordinator(
+            settings=self.settings, clock=self.clock, directory=self.catalog
+        )
+
+    def perform(self, effect: Any) -> Any:
+        match effect:
+            case Publish(messages):
+                self.sent.extend(messages)
+                return True
+            case Deliverance():
+                if self.delivers:
+                    self.ends.append(effect.state)
+                return self.delivers
+            case QueueHead():
+                return Backlog(0)
+        raise TypeError(effect)
+
+    def start(self, *steps: Step) -> None:
+        data = {"input": "{}", "meta": "{}"}
+        workflow = Workflow(name="w", steps=steps)
+        flow = self.coordinator.start(workflow, saga_id=SAGA, waiting=(SAGA, ""), data=data)
+        self.edge.run(flow)
+
+    def announce(self, slots: int) -> None:
+        """Let a worker of the queue ``io`` run that can do so many steps at once."""
+        self.edge.run(self.catalog.publish("w@host", ["io"], [], slots=slots))
+
+    def claim(self) -> Assignment:
+        sent = self.sent.pop(0)
+        flow = self.coordinator.claim(
+            SAGA, sent.kind, sent.step, sent.attempt, delivery="d", queue="io"
+        )
+        held = self.edge.run(flow)
+        assert held is not None
+        return held
+
+    def succeed(self, held: Assignment, *, allowed: bool = True) -> Assignment | None:
+        row = (held.kind, held.step, held.attempt, held.nonce)
+        entry = Succeeded(self.clock.now_ms(), *row)
+        go_on = Continuation("io", "d", held, "{}", allowed)
+        return self.edge.run(self.coordinator.report(SAGA, entry, result="{}", go_on=go_on))
+
+    def fail(
+        self, held: Assignment, *, retryable: bool = False, go_on: bool = False
+    ) -> Assignment | None:
+        row = (held.kind, held.step, held.attempt, held.nonce)
+        entry = Failed(self.clock.now_ms(), *row, Failure("E", "e"), retryable=retryable)
+        slot = Continuation("io", "d", held) if go_on else None
+        return self.edge.run(self.coordinator.report(SAGA, entry, go_on=slot))
+
+    def ask(self, command: Command) -> None:
+        entry = Asked(self.clock.now_ms(), command, f"{command}")
+        self.edge.run(self.coordinator.append(SAGA, entry))
+
+    def sweep(self) -> None:
+        sweeper = Sweeper(
+            self.coordinator, nobody_knows=lambda name: False, clock_ms=self.clock.now_ms
+        )
+        for item in self.edge.run(sweeper.due(SHARD)):
+            self.edge.run(sweeper.handle(item))
+
+    def log(self) -> list[Entry]:
+        return [decode(text) for text in self.edge.run(store.log(KEYS))]
+
+    def work(self) -> dict[str, str]:
+        return self.edge.execute(store.work(KEYS))
+
+    def due(self) -> list[str]:
+        return [member.decode() for member in self.edge.client.zrange(SHARD.due, 0, -1)]
+
+
+class _Repeating(Edge):
+    """Sends calls of the script ``bench.twice`` two times: the first reply was lost."""
+
+    def __init__(self, url: str, bench: Bench) -> None:
+        super().__init__(url, perform=bench.perform)
+        self._bench = bench
+
+    def execute(self, effect: Any) -> Any:
+        if isinstance(effect, Call) and effect.script == self._bench.twice:
+            super().execute(effect)
+        return super().execute(effect)
