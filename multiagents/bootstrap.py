@@ -22,7 +22,7 @@ from multiagents import hosting
 from multiagents.celery_app import OWN_NAME, make_app
 from multiagents.core.clock import Clock, SystemClock
 from multiagents.core.entries import Failure
-from multiagents.core.exceptions import NoServer
+from multiagents.core.exceptions import InvalidResult, NoServer
 from multiagents.core.names import COORDINATOR_QUEUE, DEFAULT_QUEUES
 from multiagents.core.ports import Assignment, Verdict
 from multiagents.core.settings import Settings, get_settings, shown_url
@@ -234,8 +234,15 @@ class Runtime:
 
     def _plain_ended(self, saga_id: str, task_id: str, result: Any) -> None:
         kept = result if isinstance(result, dict) else {"value": result}
-        text = to_json(kept, what="task result", limit=self.settings.max_result_bytes)
-        self.host.engine.plain_ended(saga_id, task_id, text)
+        try:
+            text = to_json(kept, what="task result", limit=self.settings.max_result_bytes)
+        except InvalidResult as error:
+            verdict = verdict_of(error, Kind.RUN)
+            self.host.engine.fail_delivery(saga_id, task_id, verdict, decide=True)
+            return
+        last, held = hosting.fenced.last
+        attempts = held if last == task_id else None
+        self.host.engine.plain_ended(saga_id, task_id, text, attempts=attempts)
 
     def _failed(self, saga_id: str, delivery: str, error: BaseException | None) -> None:
         if error is not None and not isinstance(error, LOST):

@@ -6,6 +6,7 @@ are fenced where a broker delivers them twice.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from threading import Event
 from typing import Any, Protocol
@@ -19,6 +20,7 @@ from multiagents.core.names import HEADER, QUEUE_LLM
 from multiagents.event_bus.transport import NAME as TRANSPORT
 from multiagents.orchestrator.host import Host
 from multiagents.orchestrator.sweeper_thread import SweeperThreads
+from multiagents.storage.sagas import Attempt
 from multiagents.worker_sdk import registry as workers
 from multiagents.worker_sdk.dspy_worker import DSPyWorker
 from multiagents.worker_sdk.tasks import WorkerTask
@@ -102,19 +104,30 @@ def _skip_ack_emulation(app: Celery) -> None:
         app.conf.broker_transport = TRANSPORT
 
 
+class _Fenced(threading.local):
+    """The plain task that this thread runs, and what it holds."""
+
+    last: tuple[str, list[Attempt]] = ("", [])
+
+
+fenced = _Fenced()
+
+
 def fence_plain_tasks(app: Celery, hosted: Hosted) -> None:
     """Stop a redelivered plain task whose attempt has ended (E13).
 
-    On the task's class, because a prerun receiver cannot stop a task.
+    On the task's class, because a prerun receiver cannot stop a task.  What it holds is kept for
+    the task's link, which is called in the same thread.
     """
     inner = app.Task.before_start
 
     def before_start(self: Any, task_id: str, args: Any, kwargs: Any) -> None:
         mark = self.request.get(HEADER)
         if mark and not isinstance(self, WorkerTask):
-            held = hosted.host.coordinator.held(str(mark[0]), task_id)
-            if not hosted.host.edge.run(held):
+            held = hosted.host.engine.fence(str(mark[0]), task_id)
+            if not held:
                 raise Ignore
+            fenced.last = (task_id, held)
         inner(self, task_id, args, kwargs)
 
     app.Task.before_start = before_start

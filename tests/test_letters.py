@@ -14,6 +14,7 @@ from kombu import Queue
 
 from multiagents.bootstrap import Runtime, attach
 from multiagents.celery_app import make_app
+from multiagents.core.ids import derived_id
 from multiagents.core.settings import Settings
 from multiagents.core.states import Kind
 from multiagents.orchestrator.builder import WorkflowBuilder
@@ -74,6 +75,63 @@ def test_a_letter_is_the_message_that_celery_sends(settings, store, queue, prior
     assert letter is not None
     assert Courier(app)(Publish((one,))) is True
     assert opened(letter.text) == opened(store.rpop(letter.queue))
+
+
+def anything(*args: Any, **kwargs: Any) -> None:
+    """What a team's own task may be."""
+
+
+def plain(**changes: Any) -> Message:
+    about = {
+        "plain": True,
+        "task": "letter.plain",
+        "args": ({"sku": "A1"}, 2),
+        "kwargs": {"by": "letter"},
+        "task_id": derived_id("s1", "run", "a", 1),
+        "timeout_s": 60.0,
+    }
+    return message(**{**about, **changes})
+
+
+@pytest.mark.parametrize("queue", ["io", "", "elsewhere"])
+@pytest.mark.parametrize("priority", [None, 7])
+@pytest.mark.parametrize("options", [{}, {"time_limit": 9, "soft_time_limit": 7}])
+def test_a_plain_task_is_written_with_its_own_options(settings, store, queue, priority, options):
+    """Its limits, its priority, its route: as if the team had called it themselves."""
+    app = make_app(settings)
+    app.task(anything, name="letter.plain", shared=False, **options)
+    app.finalize()
+    one = plain(queue=queue, priority=priority)
+    two = plain(queue=queue, priority=priority, args=("other",))
+    letters = Letters(app, settings)
+    for each in (one, two):
+        letter = letters(each)
+        assert letter is not None
+        assert Courier(app)(Publish((each,))) is True
+        assert opened(letter.text) == opened(store.rpop(letter.queue))
+
+
+def test_a_plain_task_that_expires_is_left_to_celery(settings):
+    """The time is another for each message."""
+    app = make_app(settings)
+    app.task(anything, name="letter.plain", shared=False, expires=60)
+    app.finalize()
+    assert Letters(app, settings)(plain()) is None
+
+
+def test_routes_are_asked_for_each_plain_task(settings):
+    """They may look at the arguments."""
+    app = make_app(settings)
+    app.task(anything, name="letter.plain", shared=False)
+    app.finalize()
+
+    def route(name: str, args: Any, kwargs: Any, options: Any, **_: Any) -> dict[str, str]:
+        return {"queue": f"for-{args[0]}"}
+
+    app.conf.task_routes = (route,)
+    letters = Letters(app, settings)
+    found = [letters(plain(queue="", args=(who,))) for who in ("a", "b")]
+    assert [letter.queue for letter in found if letter] == ["for-a", "for-b"]
 
 
 def chain(*queues: str) -> Workflow:
@@ -139,6 +197,7 @@ def declines(settings: Settings, **conf: Any) -> bool:
         {"task_serializer": "yaml"},
         {"task_compression": "gzip"},
         {"task_send_sent_event": True},
+        {"task_inherit_parent_priority": True},
         {"broker_transport_options": {"global_keyprefix": "x"}},
         {"task_queues": [Queue("io", expires=60)]},
     ],

@@ -13,5 +13,5 @@ DEFAULT_QUEUES = (QUEUE_LLM, QUEUE_IO)
 COORDINATOR_QUEUE = QUEUE_IO
 
 HEADER = "multiagents"
-"""Message header of every engine message; a list ``[saga, kind, step, attempt, version, sent_ms]``.
-Only messages that stand in an outbox carry it, and only those skip ack emulation (E11)."""
+"""Message header of every engine message; a list ``[saga, kind, step, attempt, version, sent_ms]``,
+that of a plain task with its time-out in seconds at the end."""

@@ -22,7 +22,7 @@ class OutboxQoS(redis.QoS):
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Hold a message until it is acknowledged."""
-        if HEADER in message.headers:
+        if self._is_remembered(message):
             virtual.QoS.append(self, message, delivery_tag)
         else:
             super().append(message, delivery_tag)
@@ -51,7 +51,18 @@ class OutboxQoS(redis.QoS):
 
     def _stands_in_outbox(self, delivery_tag: str) -> bool:
         message = self._delivered.get(delivery_tag)
-        return message is not None and HEADER in message.headers
+        return message is not None and self._is_remembered(message)
+
+    def _is_remembered(self, message: Any) -> bool:
+        """Whether the engine itself knows what to do should this message be lost.
+
+        A command stands in its outbox.  A plain task's time-out decides, if it is over before
+        kombu would deliver again: the fence would refuse what comes then.
+        """
+        mark = message.headers.get(HEADER)
+        if mark is None:
+            return False
+        return len(mark) == 6 or mark[6] < self.visibility_timeout
 
     def _put_back(self, message: Any) -> None:
         virtual.Channel._restore(self.channel, message)

@@ -22,13 +22,14 @@ CAPACITY = 256
 class Snapshot:
     """A saga as one commit left it: the commit's version and the position it reached.
 
-    ``pending``: what the log held beyond it when it was read.
+    ``pending``: what the log held beyond it when it was read; ``data``: the data hash then.
     """
 
     version: str
     cursor: str
     saga: Saga
     pending: tuple[Entry, ...] = ()
+    data: dict[str, str] | None = None
 
     @property
     def seen(self) -> int:

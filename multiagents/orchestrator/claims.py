@@ -159,6 +159,19 @@ class Claims:
         wanted = spec.queue if dispatch.kind is Kind.RUN else None
         return info is not None and (wanted or info.queue) == queue
 
+    def on_behalf(
+        self,
+        saga: Saga,
+        workflow: Workflow,
+        entry: Claimed,
+        *,
+        data: Mapping[str, str | None],
+        deadline_ms: int,
+    ) -> Assignment:
+        """What a plain task is claimed for."""
+        terms = Terms(_name(workflow, entry.kind, entry.step), "", "", deadline_ms)
+        return _assignment(saga, workflow, entry, _brought(workflow, entry, data), terms)
+
     def begin(self, workflow: Workflow, dispatch: Dispatch) -> Claimed:
         """The entry of a claim that a commit is to write."""
         what = (dispatch.kind, dispatch.step, dispatch.attempt)

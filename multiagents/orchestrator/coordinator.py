@@ -29,8 +29,10 @@ from multiagents.core.states import Kind, SagaState
 from multiagents.orchestrator.cache import SagaCache, Snapshot
 from multiagents.orchestrator.claims import Claims, Continuation
 from multiagents.orchestrator.decide import fold
-from multiagents.orchestrator.dispatch import Dispatcher, LetterOf, no_letter
+from multiagents.orchestrator.dispatch import Dispatcher
 from multiagents.orchestrator.moves import Ground, Move, Planner
+from multiagents.orchestrator.outbox import LetterOf, no_letter
+from multiagents.orchestrator.plain import PlainTasks
 from multiagents.orchestrator.planning import index_keys
 from multiagents.orchestrator.reading import blank_saga, read_saga
 from multiagents.orchestrator.saga import Saga
@@ -66,7 +68,8 @@ class Coordinator:
         self.settings = settings
         self.clock = clock
         self.claims = Claims(settings, clock, directory, nonce)
-        self.dispatcher = Dispatcher(settings, clock, directory, self.claims, letter_of)
+        plain = PlainTasks(clock, directory, self.claims, letter_of)
+        self.dispatcher = Dispatcher(settings, clock, directory, plain, letter_of)
         self._planner = Planner(settings, clock, self.claims, self.dispatcher, nonce)
         self._directory = directory
         self.observers: list[Callable[[str, SagaState], None]] = []
@@ -101,9 +104,9 @@ class Coordinator:
         blank = blank_saga(workflow, saga_id, self.clock.now_ms(), data)
         entry = Started(blank.created_at)
         yield from self._look_around(workflow)
-        move = self._planner.move(Ground(keys, workflow, blank, "0"), (entry,))
+        move = self._planner.move(Ground(keys, workflow, blank, "0", data), (entry,))
         plan = move.plan
-        plan.state_before, plan.decided = None, [entry]
+        plan.state_before, plan.decided = None, [entry, *plan.decided]
         known = workflow.version in self._workflows
         self._workflows[workflow.version] = workflow
         reply = store.SEND_DEFINITION
@@ -187,7 +190,8 @@ class Coordinator:
         keys, base = self.keys(saga_id), self._cache.get(saga_id)
         if base is not None and not self._workflows[base.saga.version].has_conditions:
             workflow = self._workflows[base.saga.version]
-            ground = Ground(keys, workflow, base.saga)
+            data = None if base.data is None else {**base.data, **_result(entry, result)}
+            ground = Ground(keys, workflow, base.saga, data=data)
             move = self._planner.move(ground, (*base.pending, entry), go_on)
             reply = yield from ask(
                 store.advance(
@@ -258,8 +262,7 @@ class Coordinator:
             known=None if workflow.has_conditions else _known(base),
         )
         if state is not None:
-            saga, _ = yield from self._read(keys, state, base)
-            self._cache.put(Snapshot(state.version, state.cursor, saga, state.entries))
+            yield from self._remember(keys, state, base)
         return held
 
     def renewal(self, held: Assignment, notes: dict[str, str]) -> Call[bool]:
@@ -270,6 +273,19 @@ class Coordinator:
         """The attempts that a Celery delivery has claimed and not yet reported."""
         work = yield from ask(store.work(self.keys(saga_id)))
         return store.held_by(saga_id, work, delivery)
+
+    def fence(self, saga_id: str, delivery: str) -> Flow[list[store.Attempt]]:
+        """Likewise, and remember the saga's state for what the delivery reports."""
+        keys, base = self.keys(saga_id), self._cache.get(saga_id)
+        view, data, attempts = yield from ask(store.load_held(keys, delivery, known=_known(base)))
+        if view is not None:
+            yield from self._remember(keys, view, base, data)
+        return attempts
+
+    def remembered(self, saga_id: str) -> Workflow | None:
+        """The definition of a saga whose state this process remembers."""
+        base = self._cache.get(saga_id)
+        return self._workflows[base.saga.version] if base else None
 
     # ---- look ----
 
@@ -378,6 +394,16 @@ class Coordinator:
         for entry in (yield from self.dispatcher.dispatch(keys, workflow, commands)):
             yield from self.report(keys.id, entry)
 
+    def _remember(
+        self,
+        keys: SagaKeys,
+        view: View,
+        base: Snapshot | None,
+        data: dict[str, str] | None = None,
+    ) -> Flow[None]:
+        saga, _ = yield from self._read(keys, view, base)
+        self._cache.put(Snapshot(view.version, view.cursor, saga, view.entries, data))
+
     def _read(
         self, keys: SagaKeys, view: View, base: Snapshot | None
     ) -> Flow[tuple[Saga, Workflow]]:
@@ -400,6 +426,11 @@ def _own(move: Move, reply: Committed | View | str) -> Committed | View | str:
     if isinstance(reply, View) and reply.version == move.plan.version:
         return Committed(bool(reply.entries), reply.cursor)
     return reply
+
+
+def _result(entry: Report, result: str | None) -> dict[str, str]:
+    """What a report adds to the data hash."""
+    return {} if result is None else {k.result_field(entry.kind, entry.step): result}
 
 
 def _known(base: Snapshot | None) -> tuple[str, str]:

@@ -6,24 +6,20 @@ not claimed in time.  Sending may fail anywhere without harm.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
-from multiagents.core import ids
 from multiagents.core.clock import Clock
-from multiagents.core.entries import Failed, Failure
-from multiagents.core.ports import Assignment, Directory
+from multiagents.core.entries import Failed
+from multiagents.core.ports import Directory
 from multiagents.core.settings import Settings
-from multiagents.core.states import ENDED, Kind, Outcome, StepState
+from multiagents.core.states import ENDED, Kind
 from multiagents.orchestrator import outbox
-from multiagents.orchestrator.claims import Claims
-from multiagents.orchestrator.conditions import ConditionError, compute
-from multiagents.orchestrator.outbox import Message, Publish
+from multiagents.orchestrator.outbox import LetterOf, Message, Publish, no_letter
 from multiagents.orchestrator.outcome import outcome_of
+from multiagents.orchestrator.plain import PlainTasks
 from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.workflow import TaskCall, Workflow
 from multiagents.storage import keys as k
@@ -38,12 +34,6 @@ CHUNK = 100
 that no sweep takes what is still being sent for lost.  And the most that one script sends."""
 
 What = tuple[Kind, str, int]
-LetterOf = Callable[[Message], Letter | None]
-
-
-def no_letter(message: Message) -> Letter | None:
-    """For brokers elsewhere: every message goes through Celery."""
-    return None
 
 
 @dataclass(slots=True)
@@ -53,9 +43,8 @@ class Dispatcher:
     settings: Settings
     clock: Clock
     directory: Directory
-    claims: Claims
+    plain: PlainTasks
     letter_of: LetterOf = no_letter
-    """Writes a message for a queue on the store's own server, if that is where the broker is."""
 
     def enclose(self, keys: SagaKeys, workflow: Workflow, plan: Plan) -> None:
         """Have a commit send its own commands, as far as that can be done."""
@@ -116,7 +105,7 @@ class Dispatcher:
             what = k.parse_outbox_field(name)
             target = outbox.target_of(workflow.by_name[what[1]], what[0])
             if isinstance(target, TaskCall):
-                refusal = yield from self._send_plain(keys, workflow, what, target)
+                refusal = yield from self.plain.send(keys, workflow, what, target)
                 refused += [refusal] if refusal else []
             else:
                 messages[name] = self.message(keys, workflow, what, target)
@@ -160,38 +149,6 @@ class Dispatcher:
             priority=spec.priority,
         )
 
-    def _send_plain(
-        self, keys: SagaKeys, workflow: Workflow, what: What, call: TaskCall
-    ) -> Flow[Failed | None]:
-        """Send a plain Celery task, at most once: it is claimed on its behalf first (E13).
-
-        Should this process die before the message is out, the step's time-out decides.
-        """
-        kind, step, attempt = what
-        task_id = ids.derived_id(keys.id, kind, step, attempt)
-        timeout_s = outbox.timeout_of(workflow, step, kind, call.timeout_s) or call.timeout_s
-        deadline_ms = self.clock.now_ms() + round(timeout_s * 1000)
-        held, _ = yield from self.claims.claim(
-            keys, workflow, what, delivery=task_id, queue="", deadline_ms=deadline_ms
-        )
-        if held is None:
-            return None
-        try:
-            held = replace(held, before=workflow.ancestors(step))
-            args, kwargs = plain_arguments(call, held)
-        except ConditionError as error:
-            return _refused(held, error, self.clock.now_ms())
-        message = replace(
-            self.message(keys, workflow, what, call.task),
-            queue=call.queue or workflow.by_name[step].queue or "",
-            plain=True,
-            args=args,
-            kwargs=kwargs,
-            task_id=task_id,
-        )
-        yield Publish((message,))
-        return None
-
     def deliver(self, keys: SagaKeys, workflow: Workflow, saga: Saga, end: End) -> Flow[None]:
         """Tell who waits; the outbox keeps the command until that is done (rule 14)."""
         if (yield outcome_of(saga, workflow, end.data)):
@@ -208,50 +165,3 @@ def _chunks(messages: dict[str, Message]) -> Iterator[dict[str, Message]]:
     items = iter(messages.items())
     while chunk := dict(islice(items, CHUNK)):
         yield chunk
-
-
-def _refused(held: Assignment, error: Exception, now_ms: int) -> Failed:
-    """The report of an attempt that never began: its arguments could not be made."""
-    return Failed(
-        now_ms,
-        held.kind,
-        held.step,
-        held.attempt,
-        held.nonce,
-        error=Failure(type(error).__name__, str(error)),
-        outcome=Outcome.CLEAN,
-        retryable=False,
-    )
-
-
-def _seen(step: str, results: dict[str, Any]) -> dict[str, Any]:
-    """An ended step as expressions see it: what has no result was skipped."""
-    if step in results:
-        return {"state": StepState.SUCCEEDED.value, "result": results[step]}
-    return {"state": StepState.SKIPPED.value}
-
-
-def plain_arguments(call: TaskCall, held: Assignment) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What a plain task is called with.  Raises ConditionError for an expression that fails."""
-    given = json.loads(held.input)
-    results = {step: json.loads(text) for step, text in held.results.items()}
-    if held.step_result is not None:
-        results[held.step] = json.loads(held.step_result)
-    if call.args is None and call.kwargs is None:
-        context = dict(given)
-        for result in results.values():
-            context.update(result)
-        return (context,), {}
-    values = {
-        "input": given,
-        "steps": {step: _seen(step, results) for step in (*held.before, *results)},
-        "result": results.get(held.step, {}),
-        "key": held.idempotency_key,
-        "step_key": held.step_idempotency_key,
-        "error": held.error.to_dict() if held.error else None,
-    }
-    args = tuple(compute(text, values, step=held.step) for text in call.args or ())
-    kwargs = {
-        name: compute(text, values, step=held.step) for name, text in (call.kwargs or {}).items()
-    }
-    return args, kwargs

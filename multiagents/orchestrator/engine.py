@@ -126,19 +126,39 @@ class StoreEngine:
             self._edge.run(self._coordinator.coordinate(saga_id))
         return found
 
-    def plain_ended(self, saga_id: str, task_id: str, result: str) -> None:
-        """Report what a plain task, claimed on its behalf, has returned (JSON)."""
-        self._edge.run(self._plain_ended(saga_id, task_id, result))
+    def fence(self, saga_id: str, task_id: str) -> list[store.Attempt]:
+        """What a plain task holds that is about to run; nothing: it must not run (E13)."""
+        return self._edge.run(self._coordinator.fence(saga_id, task_id))
 
-    def _plain_ended(self, saga_id: str, task_id: str, result: str) -> Flow[None]:
-        for held in (yield from self._coordinator.held(saga_id, task_id)):
+    def plain_ended(
+        self,
+        saga_id: str,
+        task_id: str,
+        result: str,
+        *,
+        attempts: list[store.Attempt] | None = None,
+    ) -> None:
+        """Report what a plain task, claimed on its behalf, has returned (JSON).
+
+        ``attempts``: what it holds, where that is known.
+        """
+        self._edge.run(self._plain_ended(saga_id, task_id, result, attempts))
+
+    def _plain_ended(
+        self, saga_id: str, task_id: str, result: str, attempts: list[store.Attempt] | None
+    ) -> Flow[None]:
+        if attempts is None:
+            attempts = yield from self._coordinator.held(saga_id, task_id)
+        for held in attempts:
             now_ms = self._clock.now_ms()
             entry = Succeeded(now_ms, held.kind, held.step, held.attempt, held.nonce)
             report = yield from self._judged(saga_id, entry, result)
             yield from self._coordinator.report(saga_id, report, result=result)
 
     def _judged(self, saga_id: str, entry: Succeeded, result: str) -> Flow[Report]:
-        workflow = (yield from self._coordinator.current(saga_id))[1]
+        workflow = self._coordinator.remembered(saga_id)
+        if workflow is None:
+            workflow = (yield from self._coordinator.current(saga_id))[1]
         if workflow.by_name[entry.step].failed_when is None:
             return entry
         data = yield from ask(store.data(self._coordinator.keys(saga_id)))

@@ -8,8 +8,8 @@ from multiagents.core.clock import Clock
 from multiagents.core.settings import Settings
 from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.coordinator import Coordinator
-from multiagents.orchestrator.dispatch import LetterOf, no_letter
 from multiagents.orchestrator.engine import StoreEngine
+from multiagents.orchestrator.outbox import LetterOf, no_letter
 from multiagents.orchestrator.service import CheckInput, SagaService
 from multiagents.orchestrator.sweeper import Sweeper
 from multiagents.storage.client import Edge

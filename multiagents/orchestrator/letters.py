@@ -14,28 +14,33 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 from celery import Celery, signals
 from kombu.transport import redis
 
 from multiagents.core import ids
-from multiagents.core.names import COMPENSATE, COORDINATOR_QUEUE
+from multiagents.core.names import COMPENSATE, COORDINATE, COORDINATOR_QUEUE
 from multiagents.core.settings import Settings
 from multiagents.orchestrator.outbox import Message
 from multiagents.storage.sagas import Letter
 
 _RENAMING = frozenset({"sep", "priority_steps", "global_keyprefix"})
 """Transport options that change what kombu's lists are called."""
+MOST_SHOWN = 1024
+"""Characters of arguments that Flower and the logs show, as with Celery."""
 _SIGNALS = (signals.before_task_publish, signals.after_task_publish, signals.task_sent)
 
 
-class _Queue(NamedTuple):
+class _Mould(NamedTuple):
     """What is the same for all messages of one task to one queue."""
 
-    key: str
+    queue: str
     priority: int
     headers: dict[str, Any]
+    delivery_mode: int = 2
 
 
 class Letters:
@@ -45,16 +50,53 @@ class Letters:
         self._app = app
         self._settings = settings
         self._possible: bool | None = None
-        self._queues: dict[tuple[str, str, int | None], _Queue | None] = {}
+        self._moulds: dict[tuple[str, str, int | None], _Mould | None] = {}
 
     def __call__(self, message: Message) -> Letter | None:
         """The message as its queue stores it; None if Celery itself has to send it."""
-        if message.plain or any(signal.receivers for signal in _SIGNALS):
+        if any(signal.receivers for signal in _SIGNALS):
             return None
         if self._possible is None:
             self._possible = self._is_possible()
-        queue = self._queue(message) if self._possible else None
-        return None if queue is None else Letter(queue.key, _envelope(message, queue))
+        mould = self._mould(message) if self._possible else None
+        if mould is None:
+            return None
+        return Letter(list_of(mould.queue, mould.priority), _envelope(message, mould))
+
+    def _mould(self, message: Message) -> _Mould | None:
+        wanted = (message.task, message.queue, message.priority)
+        if wanted not in self._moulds:
+            make = self._make_plain if message.plain else self._make
+            mould = make(message)
+            if message.plain and self._app.conf.task_routes:
+                return mould  # which may lead elsewhere for other arguments
+            self._moulds[wanted] = mould
+        return self._moulds[wanted]
+
+    def _make(self, message: Message) -> _Mould | None:
+        if self._is_special(message.queue):
+            return None
+        priority = message.priority
+        if priority is None:
+            priority = self._app.conf.task_default_priority or 0
+        return _Mould(message.queue, priority, _headers(message.task))
+
+    def _make_plain(self, message: Message) -> _Mould | None:
+        """Of a user's own task Celery knows the options and routes: let it write one message."""
+        recorder = _Recorder()
+        send_plain(self._app, message, recorder, retry=False)
+        options, queue = recorder.options, recorder.options["routing_key"]
+        headers = options["headers"]
+        special = options["exchange"] or options["compression"] or headers["expires"]
+        if special or options["serializer"] != "json" or self._is_special(queue):
+            return None
+        mode = options["delivery_mode"] or 2
+        return _Mould(queue, options.get("priority") or 0, headers, mode)
+
+    def _is_special(self, name: str) -> bool:
+        """Whether kombu does more for this queue than to put a message into its list."""
+        queue = self._app.amqp.queues[name]
+        return bool(queue.exchange.type != "direct" or queue.expires or queue.queue_arguments)
 
     def _is_possible(self) -> bool:
         conf = self._app.conf
@@ -65,22 +107,50 @@ class Letters:
             and conf.task_serializer == "json"
             and not conf.task_compression
             and not conf.task_send_sent_event
+            and not conf.task_inherit_parent_priority
             and not _RENAMING & dict(conf.broker_transport_options or {}).keys()
         )
 
-    def _queue(self, message: Message) -> _Queue | None:
-        wanted = (message.task, message.queue, message.priority)
-        if wanted not in self._queues:
-            self._queues[wanted] = self._describe(*wanted)
-        return self._queues[wanted]
 
-    def _describe(self, task: str, name: str, priority: int | None) -> _Queue | None:
-        queue = self._app.amqp.queues[name]
-        if queue.exchange.type != "direct" or queue.expires or queue.queue_arguments:
-            return None
-        if priority is None:
-            priority = self._app.conf.task_default_priority or 0
-        return _Queue(list_of(name, priority), priority, _headers(task))
+class _Recorder:
+    """Stands for a kombu producer, and notes what it is to publish."""
+
+    options: dict[str, Any]
+
+    @property
+    def connection(self) -> Any:
+        return self
+
+    def _reraise_as_library_errors(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def publish(self, body: Any, **options: Any) -> None:
+        self.options = options
+
+
+def send_plain(app: Celery, message: Message, producer: Any, **options: Any) -> None:
+    """Send a user's own task as a step: its end and its failure come back to the saga."""
+    options.update(producer=producer, **routing(message))
+    app.send_task(
+        message.task,
+        message.args,
+        message.kwargs,
+        task_id=message.task_id,
+        link=[_link(message)],
+        link_error=[errback(message.signature)],
+        ignore_result=True,
+        **options,
+    )
+
+
+def routing(message: Message) -> dict[str, Any]:
+    """The options of Celery that a message names; what it leaves open, Celery decides."""
+    found: dict[str, Any] = {"headers": message.headers}
+    if message.queue:
+        found["queue"] = message.queue
+    if message.priority is not None:
+        found["priority"] = message.priority
+    return found
 
 
 def list_of(queue: str, priority: int | None) -> str:
@@ -100,8 +170,6 @@ def _headers(task: str) -> dict[str, Any]:
         "group_index": None,
         "retries": 0,
         "timelimit": [None, None],
-        "parent_id": None,
-        "kwargsrepr": "{}",
         "origin": "multiagents",
         "ignore_result": True,
         "replaced_task_nesting": 0,
@@ -112,40 +180,59 @@ def _headers(task: str) -> dict[str, Any]:
 
 def errback(args: list[Any]) -> dict[str, Any]:
     """The ``link_error`` of every step, as a message carries it."""
+    return _callback(COMPENSATE, args=args)
+
+
+def _callback(
+    task: str, *, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+) -> dict[str, Any]:
     return {
-        "task": COMPENSATE,
-        "args": args,
-        "kwargs": {},
+        "task": task,
+        "args": list(args),
+        "kwargs": kwargs or {},
         "options": {"queue": COORDINATOR_QUEUE},
         "subtask_type": None,
         "immutable": False,
     }
 
 
-def _envelope(message: Message, queue: _Queue) -> str:
-    args = message.signature
-    task_id = ids.derived_id(*args)
-    canvas = {"callbacks": None, "errbacks": [errback(args)], "chain": None, "chord": None}
-    body = json.dumps([args, {}, canvas]).encode()
+def _envelope(message: Message, mould: _Mould) -> str:
+    args = message.args if message.plain else message.signature
+    callbacks = [_link(message)] if message.plain else None
+    canvas = {
+        "callbacks": callbacks,
+        "errbacks": [errback(message.signature)],
+        "chain": None,
+        "chord": None,
+    }
+    task_id = ids.derived_id(*message.signature)
+    body = json.dumps([args, message.kwargs, canvas]).encode()
     envelope = {
         "body": base64.b64encode(body).decode(),
         "content-encoding": "utf-8",
         "content-type": "application/json",
         "headers": {
-            **queue.headers,
+            **mould.headers,
             **message.headers,
             "id": task_id,
             "root_id": task_id,
-            "argsrepr": repr(args),
+            "parent_id": None,
+            "argsrepr": repr(args)[:MOST_SHOWN],
+            "kwargsrepr": repr(message.kwargs)[:MOST_SHOWN],
         },
         "properties": {
             "correlation_id": task_id,
             "reply_to": "",
-            "delivery_mode": 2,
-            "delivery_info": {"exchange": "", "routing_key": message.queue},
-            "priority": queue.priority,
+            "delivery_mode": mould.delivery_mode,
+            "delivery_info": {"exchange": "", "routing_key": mould.queue},
+            "priority": mould.priority,
             "body_encoding": "base64",
             "delivery_tag": ids.fresh_id(),
         },
     }
     return json.dumps(envelope)
+
+
+def _link(message: Message) -> dict[str, Any]:
+    about = {"saga_id": message.saga_id, "task_id": message.task_id}
+    return _callback(COORDINATE, kwargs=about)

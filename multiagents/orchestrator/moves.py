@@ -10,7 +10,7 @@ hands its place on with a message, so that a fan-out always has as many at work 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from multiagents.core.clock import Clock
@@ -20,7 +20,8 @@ from multiagents.orchestrator import outbox
 from multiagents.orchestrator.claims import Claims, Continuation
 from multiagents.orchestrator.commands import Dispatch
 from multiagents.orchestrator.decide import Decision, fold
-from multiagents.orchestrator.dispatch import Dispatcher
+from multiagents.orchestrator.dispatch import CHUNK, Dispatcher
+from multiagents.orchestrator.plain import Begun
 from multiagents.orchestrator.planning import plan_of
 from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.workflow import Workflow
@@ -47,6 +48,8 @@ class Ground:
     workflow: Workflow
     saga: Saga
     cursor: str = ""
+    data: Mapping[str, str | None] | None = None
+    """The data hash, where it is at hand."""
 
 
 @dataclass(slots=True)
@@ -78,7 +81,10 @@ class Planner:
 
     def _leaving(self, ground: Ground, decision: Decision, waiting: Dispatch | None = None) -> Move:
         """All that follows goes out by message, and so does what another could go on with."""
+        decision, begun = self._begin_plain(ground, decision)
         plan = self._plan(ground, decision)
+        for each in begun:
+            each.put_into(plan, ground.keys.id)
         if waiting is not None:
             plan.outbox[_field(waiting)] = outbox.unsent(plan.now_ms)
         self.dispatcher.enclose(ground.keys, ground.workflow, plan)
@@ -98,6 +104,25 @@ class Planner:
         self.claims.plan_claim(plan, ground.workflow, claim, slot)
         self.dispatcher.enclose(ground.keys, ground.workflow, plan)
         return Move(ground.workflow, after, plan, claim)
+
+    def _begin_plain(self, ground: Ground, decision: Decision) -> tuple[Decision, list[Begun]]:
+        """Claim the plain tasks that the commit itself can send."""
+        if ground.data is None:
+            return decision, []
+        found = [
+            self.dispatcher.plain.begin(
+                ground.keys, ground.workflow, decision.saga, command, ground.data
+            )
+            for command in decision.commands[:CHUNK]
+            if isinstance(command, Dispatch)
+        ]
+        begun = [each for each in found if each is not None]
+        if not begun:
+            return decision, []
+        after = fold(ground.workflow, decision.saga, [each.entry for each in begun])
+        sent = {each.command for each in begun}
+        rest = tuple(command for command in decision.commands if command not in sent)
+        return Decision(after.saga, rest, decision.changed | after.changed), begun
 
     def _plan(self, ground: Ground, decision: Decision) -> Plan:
         return plan_of(

@@ -7,12 +7,14 @@ here; `tasks` hands them to Celery.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from multiagents.core.names import HEADER
 from multiagents.core.states import Kind
 from multiagents.orchestrator.workflow import Step, TaskCall, Workflow
+from multiagents.storage.sagas import Letter
 
 UNCONFIRMED_MS = 2000
 """A command whose sending was not confirmed is looked at again after this long (E10)."""
@@ -36,16 +38,28 @@ class Message:
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
     task_id: str = ""
+    timeout_s: float = 0.0
+    """Of a plain task."""
 
     @property
     def headers(self) -> dict[str, Any]:
         """What marks an engine message and says which attempt it is for."""
-        return {HEADER: [*self.signature, self.version, self.sent_ms]}
+        mark = [*self.signature, self.version, self.sent_ms]
+        return {HEADER: [*mark, self.timeout_s] if self.plain else mark}
 
     @property
     def signature(self) -> list[Any]:
         """The arguments of a worker's task."""
         return [self.saga_id, self.kind.value, self.step, self.attempt]
+
+
+LetterOf = Callable[[Message], Letter | None]
+"""Writes a message for a queue on the store's own server, if that is where the broker is."""
+
+
+def no_letter(message: Message) -> Letter | None:
+    """For brokers elsewhere: every message goes through Celery."""
+    return None
 
 
 @dataclass(frozen=True, slots=True)

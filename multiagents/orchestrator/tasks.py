@@ -25,8 +25,10 @@ from multiagents.core import ids
 from multiagents.core.exceptions import SagaFailed
 from multiagents.core.names import COMPENSATE, COORDINATE, COORDINATOR_QUEUE, HEADER, START_SAGA
 from multiagents.core.states import SagaState
+from multiagents.orchestrator.letters import errback, routing, send_plain
 from multiagents.orchestrator.outbox import Deliverance, Message, Nudge, Publish
 from multiagents.orchestrator.sweeper import Backlog, QueueHead
+from multiagents.storage.client import UNREACHABLE
 
 log = structlog.get_logger(__name__)
 _CANVAS = ("chain", "chord", "group_id", "group_index", "root_id", "parent_id")
@@ -114,6 +116,37 @@ class StartSaga(Task):  # type: ignore[misc]  # celery has no types
         return self.AsyncResult(task_id)
 
 
+class Coordinate(Task):  # type: ignore[misc]  # celery has no types
+    """Decide over a saga; as a plain task's link, first log that it returned.
+
+    A link is called where the task has just ended, so there is no need for a message: it is
+    sent only if the store does not answer.
+    """
+
+    name = COORDINATE
+    hooks: Hooks
+    shared = False
+    ignore_result = True
+
+    def run(self, result: Any = None, *, saga_id: str, task_id: str | None = None) -> None:
+        """From a message: of a sweep, or of a worker that does not know this task."""
+        if task_id is None:
+            self.hooks.coordinate(saga_id)
+        else:
+            self.hooks.plain_ended(saga_id, task_id, result)
+
+    def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
+        """Called by Celery's tracer for a link, or to send a message."""
+        if args and kwargs and kwargs.get("task_id"):
+            try:
+                self.hooks.plain_ended(kwargs["saga_id"], kwargs["task_id"], args[0])
+            except UNREACHABLE as error:
+                log.warning("store is away, sent as a message", error=type(error).__name__)
+            else:
+                return None  # nobody can wait for a link
+        return super().apply_async(args, kwargs, **options)
+
+
 def _arguments(
     workflow: Any,
     input: Any = None,  # noqa: A002 - the public name of the argument
@@ -147,13 +180,6 @@ def _plain(canvas: dict[str, Any]) -> dict[str, Any]:
 def install(app: Celery, hooks: Hooks) -> Any:
     """Register the engine's tasks with an app; return its ``start_saga``."""
 
-    def coordinate(result: Any = None, *, saga_id: str, task_id: str | None = None) -> None:
-        """Decide over a saga; as a plain task's link, first log that it returned."""
-        if task_id is None:
-            hooks.coordinate(saga_id)
-        else:
-            hooks.plain_ended(saga_id, task_id, result)
-
     def compensate(request: Any, exc: Any = None, *what: Any) -> None:
         """Log that an attempt failed, and begin what follows; inline in the tracer.
 
@@ -166,7 +192,7 @@ def install(app: Celery, hooks: Hooks) -> Any:
             hooks.failed(what[1], request.id, exc)
 
     options = {"shared": False, "ignore_result": True}
-    app.task(coordinate, name=COORDINATE, **options)
+    app.register_task(type("Coordinate", (Coordinate,), {"hooks": hooks})())
     app.task(compensate, name=COMPENSATE, **options)
     start = type("StartSaga", (StartSaga,), {"hooks": hooks})()
     return app.register_task(start)
@@ -205,43 +231,23 @@ class Courier:
         return True
 
     def _send(self, message: Message, producer: Any) -> None:
-        options: dict[str, Any] = {"producer": producer, "headers": message.headers}
-        if message.queue:
-            options["queue"] = message.queue
-        if message.priority is not None:
-            options["priority"] = message.priority
-        errback = self._signature(COMPENSATE, args=message.signature)
         if message.plain:
-            link = self._signature(
-                COORDINATE, kwargs={"saga_id": message.saga_id, "task_id": message.task_id}
-            )
-            self.app.send_task(
-                message.task,
-                message.args,
-                message.kwargs,
-                task_id=message.task_id,
-                link=[link],
-                link_error=[errback],
-                **options,
-            )
+            send_plain(self.app, message, producer)
             return
-        task_id = ids.derived_id(message.saga_id, message.kind, message.step, message.attempt)
         self.app.send_task(
             message.task,
             message.signature,
-            task_id=task_id,
-            link_error=[errback],
+            task_id=ids.derived_id(*message.signature),
+            link_error=[errback(message.signature)],
             ignore_result=True,
-            **options,
+            producer=producer,
+            **routing(message),
         )
-
-    def _signature(self, name: str, args: Any = (), kwargs: Any = None) -> Any:
-        options = {"queue": COORDINATOR_QUEUE}
-        return self.app.signature(name, args=tuple(args), kwargs=kwargs or {}, options=options)
 
     def _nudge(self, effect: Nudge) -> bool:
         try:
-            self._signature(COORDINATE, kwargs={"saga_id": effect.saga_id}).apply_async()
+            about = {"saga_id": effect.saga_id}
+            self.app.send_task(COORDINATE, kwargs=about, queue=COORDINATOR_QUEUE)
         except (KombuError, OSError) as error:
             log.warning("not sent, a sweep will", error=type(error).__name__)
             return False

@@ -312,6 +312,12 @@ def _first_score(reply: Any) -> float | None:
     return float(pair[1])
 
 
+def plain_sent(saga: SagaKeys, held: Attempt, value: str, letter: Letter) -> Call[int]:
+    """Send a plain task, once, and let its claim say so: ``value`` is the claim's new one."""
+    args = (k.claim_field(held.kind, held.step), value, "", "", *letter)
+    return Call("publish", (saga.work, saga.due), args, int)
+
+
 def published(
     saga: SagaKeys,
     sent: dict[str, tuple[str, int]],
@@ -382,6 +388,23 @@ def log(saga: SagaKeys) -> Flow[tuple[str, ...]]:
 
 def _compressed(saga: SagaKeys) -> Plain[int]:
     return Plain(("HGET", saga.saga, "b"), lambda reply: int(reply or 0))
+
+
+def load_held(
+    saga: SagaKeys, delivery: str, *, known: Known = NOTHING
+) -> Call[tuple[View | None, dict[str, str] | None, list[Attempt]]]:
+    """The attempts that a Celery delivery holds; state and data where they are not large."""
+
+    def parse(reply: Any) -> tuple[View | None, dict[str, str] | None, list[Attempt]]:
+        if reply == 0:
+            return None, None, []
+        state = parse_view(reply[0]) if reply[0] else None
+        view = state if isinstance(state, View) else None
+        data = hash_of(reply[1]) if reply[1] else None
+        return view, data, held_by(saga.id, hash_of(reply[2:]), delivery)
+
+    args: tuple[Arg, ...] = (saga.id, known[0], 0, *[""] * 10, known[1], delivery)
+    return Call("append", saga.all, args, parse)
 
 
 def held_by(saga_id: str, work: dict[str, str], delivery: str) -> list[Attempt]:

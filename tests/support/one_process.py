@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from multiagents.core.clock import FakeClock
 from multiagents.core.entries import Asked, Entry, Failed, Failure, Succeeded, decode
 from multiagents.core.ports import Assignment, WorkerInfo
 from multiagents.core.settings import Settings
-from multiagents.core.states import Command
+from multiagents.core.states import Command, Kind
 from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.claims import Continuation
 from multiagents.orchestrator.coordinator import Coordinator
-from multiagents.orchestrator.outbox import Deliverance, Message, Publish
+from multiagents.orchestrator.outbox import Deliverance, LetterOf, Message, Publish, no_letter
 from multiagents.orchestrator.sweeper import Backlog, QueueHead, Sweeper
 from multiagents.orchestrator.workflow import Step, Workflow
 from multiagents.storage import sagas as store
@@ -28,19 +29,22 @@ KEYS = SagaKeys(SAGA)
 class Bench:
     """One process over one server; what it sends and delivers is noted."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, letter_of: LetterOf = no_letter) -> None:
         self.clock = FakeClock()
         self.settings = Settings(redis_url=url, retention_s=100)
         self.sent: list[Message] = []
         self.ends: list[str] = []
         self.delivers = True
-        self.twice = ""
+        self.twice = self.lose = ""
         self.edge = _Repeating(url, self)
         self.catalog = Catalog(self.clock)
         for name in ("a", "undo"):
             self.catalog.add_local(WorkerInfo(name))
         self.coordinator = Coordinator(
-            settings=self.settings, clock=self.clock, directory=self.catalog
+            settings=self.settings,
+            clock=self.clock,
+            directory=self.catalog,
+            letter_of=letter_of,
         )
 
     def perform(self, effect: Any) -> Any:
@@ -56,10 +60,10 @@ class Bench:
                 return Backlog(0)
         raise TypeError(effect)
 
-    def start(self, *steps: Step) -> None:
-        data = {"input": "{}", "meta": "{}"}
+    def start(self, *steps: Step, data: dict[str, Any] | None = None) -> None:
+        given = {"input": json.dumps(data or {}), "meta": "{}"}
         workflow = Workflow(name="w", steps=steps)
-        flow = self.coordinator.start(workflow, saga_id=SAGA, waiting=(SAGA, ""), data=data)
+        flow = self.coordinator.start(workflow, saga_id=SAGA, waiting=(SAGA, ""), data=given)
         self.edge.run(flow)
 
     def announce(self, slots: int) -> None:
@@ -68,9 +72,15 @@ class Bench:
 
     def claim(self) -> Assignment:
         sent = self.sent.pop(0)
-        flow = self.coordinator.claim(
-            SAGA, sent.kind, sent.step, sent.attempt, delivery="d", queue="io"
-        )
+        return self._claim(sent.kind, sent.step, sent.attempt)
+
+    def take_engine(self, step: str) -> Assignment:
+        """Claim the first attempt of a step whose message lies in a list of the server."""
+        self.edge.client.delete("queue")
+        return self._claim(Kind.RUN, step, 1)
+
+    def _claim(self, kind: Kind, step: str, attempt: int) -> Assignment:
+        flow = self.coordinator.claim(SAGA, kind, step, attempt, delivery="d", queue="io")
         held = self.edge.run(flow)
         assert held is not None
         return held
@@ -111,13 +121,19 @@ class Bench:
 
 
 class _Repeating(Edge):
-    """Sends calls of the script ``bench.twice`` two times: the first reply was lost."""
+    """Sends calls of the script ``bench.twice`` two times: the first reply was lost.
+
+    Those of ``bench.lose`` never.
+    """
 
     def __init__(self, url: str, bench: Bench) -> None:
         super().__init__(url, perform=bench.perform)
         self._bench = bench
 
     def execute(self, effect: Any) -> Any:
-        if isinstance(effect, Call) and effect.script == self._bench.twice:
+        script = effect.script if isinstance(effect, Call) else ""
+        if script and script == self._bench.lose:
+            raise ConnectionError(script)
+        if script and script == self._bench.twice:
             super().execute(effect)
         return super().execute(effect)

@@ -8,8 +8,12 @@
 -- ARGV[8] claim field that this report ends ("" = none)          ARGV[9] nonce
 -- ARGV[10] lease member      ARGV[11] result field               ARGV[12] result JSON ("" = none)
 -- ARGV[13] outbox field that must still stand and is taken out ("" = none)
+-- ARGV[15] Celery delivery whose claims are wanted besides, optional
 --
--- Returns the view of lib.lua; 0 if the saga does not exist; 1 if a guard did not hold.
+-- Returns the view of lib.lua; 0 if the saga does not exist; 1 if a guard did not hold.  With a
+-- delivery: {view or false, data hash or false, claim field, value, …}; the state of a wide saga is
+-- then only sent as far as the reader does not know it, as with a claim, and data only if small.
+local SMALL = 65536  -- characters
 if redis.call("EXISTS", SAGA) == 0 then
   if ARGV[6] ~= "" then redis.call("ZREM", DUE, ARGV[6]) end
   return 0
@@ -30,4 +34,17 @@ if ARGV[4] ~= "" and append(ARGV[4], ARGV[5]) then
   end
 end
 if ARGV[6] ~= "" then redis.call("ZREM", DUE, ARGV[6]) end
-return load(ARGV[2], ARGV[14])
+if not ARGV[15] then return load(ARGV[2], ARGV[14]) end
+local f = redis.call("HMGET", SAGA, "p", "q")
+local state = f[2] ~= "1" and (not f[1] or remembers(f[1], ARGV[2]))
+local data, size = state and not f[1] and redis.call("HGETALL", DATA) or {}, 0
+for _, text in ipairs(data) do size = size + #text end
+local reply = {state and view(ARGV[2], ARGV[14]) or false, #data > 0 and size <= SMALL and data}
+local flat = redis.call("HGETALL", WORK)
+for i = 1, #flat, 2 do
+  if string.match(flat[i + 1], "^%d+|%x+|%d+|(.*)$") == ARGV[15] then
+    reply[#reply + 1] = flat[i]
+    reply[#reply + 1] = flat[i + 1]
+  end
+end
+return reply

@@ -1,0 +1,196 @@
+"""How is a user's own Celery task sent, at most once?
+
+It knows nothing of claims, so it is claimed on its behalf before its message is out (E13); its
+lease lasts as long as its time-out.  Where the step's data is at hand and the broker is the
+store's own server, claim and message are part of the commit that dispatches it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from multiagents.core import ids
+from multiagents.core.clock import Clock
+from multiagents.core.entries import Claimed, Failed, Failure
+from multiagents.core.ports import Assignment, Directory
+from multiagents.core.states import Kind, Outcome, StepState
+from multiagents.orchestrator import outbox
+from multiagents.orchestrator.claims import Claims
+from multiagents.orchestrator.commands import Dispatch
+from multiagents.orchestrator.conditions import ConditionError, compute
+from multiagents.orchestrator.outbox import LetterOf, Message, Publish, no_letter
+from multiagents.orchestrator.saga import Saga
+from multiagents.orchestrator.workflow import TaskCall, Workflow
+from multiagents.storage import keys as k
+from multiagents.storage import sagas as store
+from multiagents.storage.calls import Flow, ask
+from multiagents.storage.keys import SagaKeys
+from multiagents.storage.sagas import Letter, Plan
+
+What = tuple[Kind, str, int]
+NOT_SENT = "-"
+"""Before the Celery id in a claim whose message is not out yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A plain task that a commit claims and sends."""
+
+    command: Dispatch
+    entry: Claimed
+    deadline_ms: int
+    task_id: str
+    letter: Letter
+
+    def put_into(self, plan: Plan, saga_id: str) -> None:
+        """Have the commit write it."""
+        entry = self.entry
+        what = (entry.kind, entry.step, entry.attempt)
+        value = store.claim_value(entry.attempt, entry.nonce, self.deadline_ms, self.task_id)
+        plan.decided.append(entry)
+        plan.claims[k.claim_field(entry.kind, entry.step)] = value
+        plan.due[k.due_lease(saga_id, *what, entry.nonce)] = self.deadline_ms
+        plan.letters[k.outbox_field(*what)] = self.letter
+
+
+@dataclass(slots=True)
+class PlainTasks:
+    """Sends users' own Celery tasks."""
+
+    clock: Clock
+    directory: Directory
+    claims: Claims
+    letter_of: LetterOf = no_letter
+
+    def send(
+        self, keys: SagaKeys, workflow: Workflow, what: What, call: TaskCall
+    ) -> Flow[Failed | None]:
+        """Claim, then send.  Should this process die in between, the step's time-out decides."""
+        task_id = ids.derived_id(keys.id, *what)
+        deadline_ms = self._deadline_ms(workflow, what, call)
+        holder = task_id if self.letter_of is no_letter else NOT_SENT + task_id
+        held, _ = yield from self.claims.claim(
+            keys, workflow, what, delivery=holder, queue="", deadline_ms=deadline_ms
+        )
+        if held is None:
+            return None
+        try:
+            message = self._message(workflow, call, held, task_id)
+        except ConditionError as error:
+            return _refused(held, error, self.clock.now_ms())
+        letter = self.letter_of(message)
+        if holder != task_id:
+            # By a letter in one step.  Else the claim says so first: once too few, never twice.
+            value = store.claim_value(held.attempt, held.nonce, deadline_ms, task_id)
+            attempt = store.Attempt(keys.id, *what, held.nonce)
+            yield from ask(store.plain_sent(keys, attempt, value, letter or Letter("", "")))
+        if letter is None:
+            yield Publish((message,))
+        return None
+
+    def begin(
+        self, keys: SagaKeys, workflow: Workflow, saga: Saga, command: Dispatch, data: Data
+    ) -> Begun | None:
+        """What a commit needs to claim and send a task; None if that takes more than is known."""
+        what = (command.kind, command.step, command.attempt)
+        call = outbox.target_of(workflow.by_name[command.step], command.kind)
+        known = isinstance(call, TaskCall) and _is_known(workflow, saga, command, data)
+        if not known or not isinstance(call, TaskCall):
+            return None
+        task_id = ids.derived_id(keys.id, *what)
+        deadline_ms = self._deadline_ms(workflow, what, call)
+        entry = self.claims.begin(workflow, command)
+        held = self.claims.on_behalf(saga, workflow, entry, data=data, deadline_ms=deadline_ms)
+        try:
+            letter = self.letter_of(self._message(workflow, call, held, task_id))
+        except ConditionError:
+            return None
+        return letter and Begun(command, entry, deadline_ms, task_id, letter)
+
+    def _deadline_ms(self, workflow: Workflow, what: What, call: TaskCall) -> int:
+        timeout_s = outbox.timeout_of(workflow, what[1], what[0], call.timeout_s) or call.timeout_s
+        return self.clock.now_ms() + round(timeout_s * 1000)
+
+    def _message(
+        self, workflow: Workflow, call: TaskCall, held: Assignment, task_id: str
+    ) -> Message:
+        spec = workflow.by_name[held.step]
+        args, kwargs = plain_arguments(call, replace(held, before=workflow.ancestors(held.step)))
+        return Message(
+            saga_id=held.saga_id,
+            kind=held.kind,
+            step=held.step,
+            attempt=held.attempt,
+            task=call.task,
+            queue=call.queue or spec.queue or "",
+            version=workflow.version,
+            sent_ms=self.clock.now_ms(),
+            priority=spec.priority,
+            plain=True,
+            args=args,
+            kwargs=kwargs,
+            task_id=task_id,
+            timeout_s=(held.timeout_s or call.timeout_s),
+        )
+
+
+Data = Mapping[str, str | None]
+
+
+def _is_known(workflow: Workflow, saga: Saga, command: Dispatch, data: Data) -> bool:
+    """Whether the data holds all results that a step gets: another may have ended since."""
+    return command.kind is Kind.RUN and all(
+        k.result_field(Kind.RUN, name) in data
+        for name in workflow.ancestors(command.step)
+        if saga.steps[name].state is StepState.SUCCEEDED
+    )
+
+
+def _refused(held: Assignment, error: Exception, now_ms: int) -> Failed:
+    """The report of an attempt that never began: its arguments could not be made."""
+    return Failed(
+        now_ms,
+        held.kind,
+        held.step,
+        held.attempt,
+        held.nonce,
+        error=Failure(type(error).__name__, str(error)),
+        outcome=Outcome.CLEAN,
+        retryable=False,
+    )
+
+
+def _seen(step: str, results: dict[str, Any]) -> dict[str, Any]:
+    """An ended step as expressions see it: what has no result was skipped."""
+    if step in results:
+        return {"state": StepState.SUCCEEDED.value, "result": results[step]}
+    return {"state": StepState.SKIPPED.value}
+
+
+def plain_arguments(call: TaskCall, held: Assignment) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What a plain task is called with.  Raises ConditionError for an expression that fails."""
+    given = json.loads(held.input)
+    results = {step: json.loads(text) for step, text in held.results.items()}
+    if held.step_result is not None:
+        results[held.step] = json.loads(held.step_result)
+    if call.args is None and call.kwargs is None:
+        context = dict(given)
+        for result in results.values():
+            context.update(result)
+        return (context,), {}
+    values = {
+        "input": given,
+        "steps": {step: _seen(step, results) for step in (*held.before, *results)},
+        "result": results.get(held.step, {}),
+        "key": held.idempotency_key,
+        "step_key": held.step_idempotency_key,
+        "error": held.error.to_dict() if held.error else None,
+    }
+    args = tuple(compute(text, values, step=held.step) for text in call.args or ())
+    kwargs = {
+        name: compute(text, values, step=held.step) for name, text in (call.kwargs or {}).items()
+    }
+    return args, kwargs

@@ -1,0 +1,167 @@
+"""Is a user's own Celery task sent at most once, with the right arguments, and heard of again?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from multiagents.core.states import Kind, SagaState
+from multiagents.orchestrator.engine import StoreEngine
+from multiagents.orchestrator.outbox import Message
+from multiagents.orchestrator.workflow import Step, TaskCall
+from multiagents.storage.calls import Call, Plain
+from multiagents.storage.sagas import Letter
+from tests.support.one_process import SAGA, Bench
+
+
+def letter(message: Message) -> Letter:
+    """What the broker's list would hold."""
+    shown = [message.step, list(message.args), message.kwargs, message.task_id]
+    return Letter("queue", json.dumps(shown))
+
+
+class Plainly(Bench):
+    """A bench whose broker is the store's own server, and which runs plain tasks."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, letter_of=letter)
+        self.engine = StoreEngine(self.coordinator, self.edge, self.clock, self.catalog)
+
+    def take(self) -> tuple[str, list[Any], dict[str, Any], str]:
+        """The next message: step, arguments, Celery id."""
+        text = self.edge.client.rpop("queue")
+        assert text is not None
+        step, args, kwargs, task_id = json.loads(text)
+        return step, args, kwargs, task_id
+
+    def waiting(self) -> int:
+        return int(self.edge.client.llen("queue"))
+
+    def run(self, result: dict[str, Any] | None = None) -> str:
+        """Let a worker run the next message as Celery does: fence, task, link."""
+        step, _, _, task_id = self.take()
+        attempts = self.engine.fence(SAGA, task_id)
+        assert attempts
+        self.engine.plain_ended(SAGA, task_id, json.dumps(result or {}), attempts=attempts)
+        return step
+
+
+@pytest.fixture
+def bench(redis_url: str) -> Iterator[Plainly]:
+    found = Plainly(redis_url)
+    yield found
+    found.edge.close()
+
+
+def plain(name: str, *after: str, **options: Any) -> Step:
+    call = TaskCall(task=f"shop.{name}", timeout_s=60, **options)
+    return Step(name=name, worker=call, depends_on=after)
+
+
+def test_a_chain_of_plain_tasks_takes_two_requests_a_step(bench: Plainly) -> None:
+    """The fence, and one script that reports, decides, claims and sends the next."""
+    bench.start(plain("a"), plain("b", "a"), plain("c", "b"))
+    assert [bench.run()] == ["a"]
+    calls: list[str] = []
+    execute = bench.edge.execute
+
+    def counted(effect: Any) -> Any:
+        if isinstance(effect, Call | Plain):
+            calls.append(effect.script if isinstance(effect, Call) else str(effect.command[0]))
+        return execute(effect)
+
+    bench.edge.execute = counted  # type: ignore[method-assign]  # it only counts
+    assert bench.run() == "b"
+    assert calls == ["append", "advance"]
+
+
+def test_the_commit_gives_a_task_all_that_was_before_it(bench: Plainly) -> None:
+    """The input overlaid with the results: its one argument."""
+    bench.start(plain("a"), plain("b", "a"), plain("c", "b"), data={"n": 1})
+    for result in ({"x": 1}, {"y": 2}):
+        bench.run(result)
+    assert bench.take()[1:3] == ([{"n": 1, "x": 1, "y": 2}], {})
+
+
+def test_a_join_gets_the_result_that_came_in_meanwhile(bench: Plainly) -> None:
+    """The first branch was fenced before the second had ended: its data is out of date."""
+    bench.start(plain("a"), plain("b"), plain("join", "a", "b"))
+    (_, _, _, first), (_, _, _, second) = bench.take(), bench.take()
+    held = {task: bench.engine.fence(SAGA, task) for task in (first, second)}
+    bench.engine.plain_ended(SAGA, second, '{"b": 2}', attempts=held[second])
+    bench.engine.plain_ended(SAGA, first, '{"a": 1}', attempts=held[first])
+    assert bench.take()[:2] == ("join", [{"a": 1, "b": 2}])
+
+
+def test_large_data_is_read_when_it_is_needed(bench: Plainly) -> None:
+    """A fence does not carry what may be megabytes; the task gets it all the same."""
+    bench.start(plain("a"), plain("b", "a"), plain("c", "b"))
+    text = "x" * 70_000
+    bench.run({"text": text})
+    bench.run()
+    assert bench.take()[1][0]["text"] == text
+
+
+def test_a_task_whose_claim_was_sent_twice_is_sent_once(bench: Plainly) -> None:
+    """A lost reply of the commit, or of the script that sends, must not double it (E13)."""
+    bench.twice = "advance"
+    bench.start(plain("a"), plain("b", "a"))
+    bench.run()
+    assert bench.waiting() == 1
+    bench.twice = "publish"
+    undone = Step(
+        name="c",
+        worker="a",
+        compensation=TaskCall(task="shop.undo", timeout_s=60),
+    )
+    assert undone.compensation is not None
+    bench.edge.client.flushall()
+    bench.start(undone, plain("d", "c"))
+    bench.succeed(bench.take_engine("c"))
+    assert bench.waiting() == 1
+
+
+def test_a_task_that_nobody_holds_does_not_run(bench: Plainly) -> None:
+    """Delivered again after its end, or for a saga that is gone (E13)."""
+    bench.start(plain("a"))
+    *_, task_id = bench.take()
+    attempts = bench.engine.fence(SAGA, task_id)
+    bench.engine.plain_ended(SAGA, task_id, "{}", attempts=attempts)
+    assert bench.engine.fence(SAGA, task_id) == []
+    assert bench.engine.fence("never was", task_id) == []
+    assert bench.ends == [SagaState.COMPLETED]
+
+
+def test_a_claim_whose_message_is_not_out_lets_nothing_run(bench: Plainly) -> None:
+    """Between claim and message its holder has another name."""
+    bench.start(Step(name="a", worker="a"), plain("b", "a"))
+    held = bench.take_engine("a")
+    bench.lose = "publish"
+    with pytest.raises(ConnectionError):
+        bench.succeed(held)
+    (claim,) = [value for name, value in bench.work().items() if name.startswith("c:")]
+    task_id = claim.rsplit("|-", 1)[1]
+    assert bench.engine.fence(SAGA, task_id) == []
+
+
+def test_a_refused_argument_fails_the_step_clean(bench: Plainly) -> None:
+    """An expression that cannot be computed: nothing was sent, nothing is undone."""
+    bench.start(plain("a", args=("input.missing",)))
+    assert bench.waiting() == 0
+    assert bench.ends == [SagaState.FAILED]
+
+
+def test_an_undo_by_a_plain_task_is_sent_too(bench: Plainly) -> None:
+    """Its data is read with its claim."""
+    undo = TaskCall(task="shop.undo", timeout_s=60)
+    first = Step(name="a", worker="a", compensation=undo)
+    bench.start(first, Step(name="b", worker="a", depends_on=("a",)))
+    following = bench.succeed(bench.take_engine("a"))
+    assert following is not None
+    bench.fail(following)
+    step, _, _, task_id = bench.take()
+    (attempt,) = bench.engine.fence(SAGA, task_id)
+    assert (step, attempt.kind) == ("a", Kind.UNDO)
