@@ -62,6 +62,10 @@ class Dispatcher:
             plan.letters[name] = letter
             plan.outbox[name] = self._sent(message, 1)
 
+    def holds_back(self, workflow: Workflow, queue: str) -> bool:
+        """Whether commands for a queue may be waiting that nobody has been sent."""
+        return workflow.fans_out and self.directory.slots(queue) > 0
+
     def _hold_back(self, workflow: Workflow, plan: Plan) -> None:
         """Leave in the outbox what no worker has a slot for: who ends a step goes on with it.
 

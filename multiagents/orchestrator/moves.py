@@ -72,7 +72,7 @@ class Planner:
             return self._leaving(ground, decision)
         ready = self.claims.next_ready(workflow, decision, slot)
         waiting = None
-        if ready is None and workflow.fans_out:
+        if ready is None and self.dispatcher.holds_back(workflow, slot.queue):
             waiting = self.claims.next_waiting(workflow, decision.saga, slot)
         following = ready or waiting
         if following is None or not slot.allowed:

@@ -69,6 +69,13 @@ def test_without_known_workers_everything_is_sent(bench: Bench) -> None:
     assert len(bench.sent) == 6
 
 
+def test_nothing_is_sent_twice_where_everything_was_sent(bench: Bench) -> None:
+    """Without known workers nothing is held back, so there is no place to hand on."""
+    bench.start(*branches(3))
+    bench.succeed(bench.claim(), allowed=False)
+    assert [message.step for message in bench.sent] == ["p1", "p2"]
+
+
 def test_a_process_that_may_not_go_on_hands_its_place_on(bench: Bench) -> None:
     """At the end of its slice it sends a message, so that as many go on as before."""
     bench.announce(1)
@@ -123,6 +130,7 @@ def test_what_is_held_back_is_sent_when_nobody_comes_for_it(bench: Bench) -> Non
 
 def test_a_message_for_a_branch_that_was_taken_over_changes_nothing(bench: Bench) -> None:
     """Its command no longer stands in the outbox (E3)."""
+    bench.announce(2)
     bench.start(*branches(2))
     first, second = bench.sent
     held = bench.claim()
