@@ -16,14 +16,20 @@ from multiagents.orchestrator.dispatch import CHUNK
 from multiagents.storage.server import EmbeddedServer
 from tests.support.kill_points import Point
 from tests.support.kill_rig import Rig, check_recoveries
-from tests.support.kill_wide import WIDE
 
 pytestmark = pytest.mark.processes
 
 DATABASE = 9
 BROAD = "tests.support.kill_wide"
-WAYS = {"letters": BROAD, "kombu": f"{BROAD},tests.support.kill_kombu"}
-"""What a client imports so that its messages go one way or the other."""
+KOMBU = f"{BROAD},tests.support.kill_kombu"
+WAYS = {"letters": (BROAD, "True"), "kombu": (KOMBU, "True")}
+WIDE_WAYS = {
+    **WAYS,
+    "all letters": (BROAD, "False"),
+    "all by kombu": (KOMBU, "False"),
+}
+"""What a client imports so that its messages go one way or the other, and whether steps continue
+in one process: if so, it sends no more messages than there are slots, else all of them."""
 DEATHS = 4
 """At each moment of a small start."""
 DEADLINE_S = 30.0
@@ -39,16 +45,23 @@ def rig(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Ite
     rig.close()
 
 
+def start(rig: Rig, workflow: str, points: list[Point], way: str) -> list[str]:
+    """Have clients start a saga each, in one of the ways."""
+    imports, continuation = WIDE_WAYS[way]
+    on = {"MULTIAGENTS_CONTINUATION": continuation}
+    return rig.start_by_clients(workflow, points, imports=imports, **on)
+
+
 def calls_of(rig: Rig, workflow: str, way: str) -> list[str]:
     """What a client asks of Redis for a start to which nothing happens."""
-    (saga_id,) = rig.start_by_clients(workflow, [Point()], imports=WAYS[way])
+    (saga_id,) = start(rig, workflow, [Point()], way)
     assert rig.wait_settled(saga_id, DEADLINE_S)["state"] == "completed"
     return rig.calls(saga_id)
 
 
 def die_at(rig: Rig, workflow: str, points: list[Point], way: str) -> list[float]:
     """Have a client die at each of these; how long each recorded saga then took to its end."""
-    saga_ids = rig.start_by_clients(workflow, points, imports=WAYS[way])
+    saga_ids = start(rig, workflow, points, way)
     wrong: list[tuple[Point, list[str]]] = []
     took_s: list[float] = []
     for point, saga_id in zip(points, saga_ids, strict=True):
@@ -95,22 +108,26 @@ def test_a_start_is_recorded_whole_or_not_at_all(rig: Rig, way: str) -> None:
     check_recoveries(f"small starts, {way}", took_s)
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_wide_start_is_finished_by_a_sweep(rig: Rig, way: str) -> None:
-    """Its client dies between the scripts, or the messages, that send its branches: all run once.
+def moments(calls: list[str]) -> list[Point]:
+    """After the record, and after messages and confirmations: the first ones, a middle, a last."""
+    sent = [call for call in calls if call.split(".")[0] in ("LPUSH", "publish")]
+    some = {*sent[:2], *sent[CHUNK - 1 : CHUNK + 1], *sent[-2:-1]}
+    return [Point("child", "after", call) for call in ("start.1", *sorted(some))]
 
-    By kombu also inside a chunk of messages, and when a chunk is sent and not confirmed.
+
+@pytest.mark.parametrize("way", WIDE_WAYS)
+def test_a_wide_start_whose_client_dies_runs_each_branch_once(rig: Rig, way: str) -> None:
+    """It dies between the scripts, or the messages, that send them; others bring on the rest.
+
+    Whether it sends as many as there are slots, and the others wait, or all of them.
     """
     calls = calls_of(rig, "kp_wide", way)
-    scripts = [call for call in calls if call.split(".")[0] in ("start", "publish")]
-    assert len(scripts) > WIDE // CHUNK
-    sent = (CHUNK // 2, CHUNK, WIDE) if way == "kombu" else ()
-    moments = [*scripts[:-1], *(f"LPUSH.{number}" for number in sent)]
-    points = [Point("child", "after", call) for call in moments]
-    took_s = [took for point in points for took in die_at(rig, "kp_wide", [point], way)]
-    check_recoveries(f"wide starts, {way}", took_s)
+    sends_all = way.startswith("all")
+    assert (len([call for call in calls if call.startswith("publish")]) > 1) is sends_all
+    check_recoveries(f"wide starts, {way}", die_at(rig, "kp_wide", moments(calls), way))
 
 
 def test_a_wide_start_killed_before_its_record_leaves_nothing(rig: Rig) -> None:
     """No branch is sent before the saga stands."""
-    assert die_at(rig, "kp_wide", [Point("child", "before", "start.1")], "kombu") == []
+    before = [Point("child", "before", "start.1")]
+    assert [die_at(rig, "kp_wide", before, way) for way in WIDE_WAYS] == [[]] * len(WIDE_WAYS)

@@ -13,6 +13,7 @@ killed once: its count never passes there again.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import threading
@@ -122,17 +123,16 @@ class _Recorder:
         """Write a call down under its name and number, which is returned."""
         if name in UNCOUNTED:
             return ""
-        before = calls_of(self.folder, self.saga_id)
-        call = f"{name}.{sum(line.split('.')[0] == name for line in before) + 1}"
-        self._write(call)
+        with calls_file(self.folder, self.saga_id).open("a+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # children that count at once count each call once
+            file.seek(0)
+            call = f"{name}.{sum(line.split('.')[0] == name for line in file) + 1}"
+            file.write(f"{call}\n")
         return call
 
-    def _write(self, line: str) -> None:
-        with calls_file(self.folder, self.saga_id).open("a") as file:
-            file.write(f"{line}\n")
-
     def _die(self, point: Point) -> None:
-        self._write(f"KILL {time.time()}")
+        with calls_file(self.folder, self.saga_id).open("a") as file:
+            file.write(f"KILL {time.time()}\n")
         if point.scope == "group":
             os.killpg(0, signal.SIGKILL)
         os.kill(os.getpid(), signal.SIGKILL)

@@ -66,7 +66,7 @@ class Rig:
         return Worker(self.url, *QUIET, *options, imports=_modules(imports), env=more)
 
     def start_by_clients(
-        self, workflow: str, points: Iterable[Point], *, imports: str = ""
+        self, workflow: str, points: Iterable[Point], *, imports: str = "", **env: str
     ) -> list[str]:
         """Start a saga for each point by a client of its own, which dies there; return the ids."""
         saga_ids = [point.saga_id() for point in points]
@@ -75,7 +75,7 @@ class Rig:
             [sys.executable, "-m", "tests.support.kill_client", workflow, *saga_ids],
             check=True,
             cwd=ROOT,
-            env=environment(self.url, modules, **self._env),
+            env=environment(self.url, modules, **self._env, **env),
             timeout=CLIENT_S,
         )
         return saga_ids

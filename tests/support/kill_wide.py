@@ -9,9 +9,9 @@ from multiagents import WorkflowBuilder
 from multiagents.orchestrator.dispatch import CHUNK
 
 FANNED = CHUNK + CHUNK // 5
-"""Branches after two steps: sent by the second one's commit and one script more."""
+"""Branches after two steps: sent all at once, they take one script more than the commit."""
 WIDE = 2 * CHUNK + CHUNK // 2
-"""Branches at the start: sent by three scripts."""
+"""Branches at the start: sent all at once, they take three scripts."""
 
 
 def branches(count: int) -> list[tuple[str, str]]:
