@@ -214,7 +214,7 @@ class EagerRunner:
         try:
             for fault in self.faults:
                 fault(held)
-            result = perform(worker, held, _Leases(self.host), limit=limit)
+            _, result = perform(worker, held, _Leases(self.host), limit=limit)
         except Exception as error:  # noqa: BLE001 - every error of a worker is an outcome
             engine.fail(held, verdict_of(error, held.kind), go_on=False)
         else:

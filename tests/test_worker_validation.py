@@ -185,9 +185,10 @@ class Receipt(BaseModel):
 
 def test_a_result_is_a_dict_a_model_or_nothing() -> None:
     """None is {}; anything else is told to become a dict."""
-    assert check_result(None, "charge", LIMIT) == {}
-    assert check_result(Receipt(paid=Decimal("1.50")), "charge", LIMIT) == {"paid": "1.50"}
-    assert check_result({"a": 1}, "charge", LIMIT) == {"a": 1}
+    assert check_result(None, "charge", LIMIT) == ({}, "{}")
+    model = Receipt(paid=Decimal("1.50"))
+    assert check_result(model, "charge", LIMIT) == ({"paid": "1.50"}, '{"paid":"1.50"}')
+    assert check_result({"a": 1}, "charge", LIMIT) == ({"a": 1}, '{"a":1}')
     with pytest.raises(InvalidResult, match="worker 'charge' returned list: return a dict"):
         check_result([1], "charge", LIMIT)
     with pytest.raises(InvalidResult, match="result of 'charge': key 'a' is object"):

@@ -22,8 +22,7 @@ from multiagents.core.ports import Assignment, Verdict
 from multiagents.core.states import Kind
 from multiagents.worker_sdk.context import Context, build_data
 from multiagents.worker_sdk.registry import Worker
-from multiagents.worker_sdk.run import classify, execute, undo_refused
-from multiagents.worker_sdk.validation import compact
+from multiagents.worker_sdk.run import classify, execute_to_json, undo_refused
 
 
 class Leases(Protocol):
@@ -33,22 +32,26 @@ class Leases(Protocol):
         """Store progress (``p``) or a checkpoint (``k``) now; False if the lease is lost."""
 
 
-def perform(worker: Worker, held: Assignment, leases: Leases, *, limit: int) -> str:
-    """Run the function for an attempt and return its result as JSON, at most ``limit`` bytes.
+def perform(
+    worker: Worker, held: Assignment, leases: Leases, *, limit: int
+) -> tuple[dict[str, Any], str]:
+    """Run the function for an attempt; its result, and that as JSON of at most ``limit`` bytes.
 
     Raises whatever the function raises, InvalidResult, or LeaseLost.  A function that returned is
     reported so even if its lease is gone: what it did is done, and may have to be undone (E6).
     """
     context = context_of(held, leases)
     try:
-        result = execute(worker, context, token=held.nonce, timeout_s=held.timeout_s, limit=limit)
+        result, text = execute_to_json(
+            worker, context, token=held.nonce, timeout_s=held.timeout_s, limit=limit
+        )
     except SoftTimeLimitExceeded as error:
         raise StepTimeout(f"step {held.step!r} ran longer than its time limit") from error
     if held.kind is Kind.UNDO:
         refusal = undo_refused(result)
         if refusal is not None:
             raise WorkerExecutionError(refusal)
-    return compact(result)
+    return result, text
 
 
 def context_of(held: Assignment, leases: Leases) -> Context:

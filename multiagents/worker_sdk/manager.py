@@ -36,7 +36,9 @@ from multiagents.worker_sdk.registry import Worker
 from multiagents.worker_sdk.tasks import Process
 
 T = TypeVar("T")
-Perform = Callable[[Worker, Assignment, LeaseKeeper], str]
+Done = tuple[dict[str, Any], str]
+"""A result, and that as JSON."""
+Perform = Callable[[Worker, Assignment, LeaseKeeper], Done]
 
 CONCURRENCY = 8
 STOP_S = 10.0
@@ -129,7 +131,7 @@ class Watch:
     def wrap(self, perform: Perform) -> Perform:
         """``perform``, told to the monitor and the narrator."""
 
-        def watched(worker: Worker, held: Assignment, leases: LeaseKeeper) -> str:
+        def watched(worker: Worker, held: Assignment, leases: LeaseKeeper) -> Done:
             fields = {"transaction_id": held.saga_id, "step": held.step, "attempt": held.attempt}
             self.running[held.nonce] = worker.name
             try:
@@ -164,19 +166,19 @@ class Watch:
         worker: Worker,
         held: Assignment,
         leases: LeaseKeeper,
-    ) -> str:
+    ) -> Done:
         narrator = self.narrator
         if narrator is None:
             return perform(worker, held, leases)
         begun = narrator.began(held, _told_context(held, leases))
         try:
-            result = perform(worker, held, leases)
+            done = perform(worker, held, leases)
         except BaseException as error:
             failure = run.failure_of(error)
             narrator.failed(held, begun, f"{failure.type}: {failure.message}")
             raise
-        narrator.succeeded(held, begun, result)
-        return result
+        narrator.succeeded(held, begun, done[1])
+        return done
 
 
 def _told_context(held: Assignment, leases: LeaseKeeper) -> dict[str, Any] | None:

@@ -69,7 +69,19 @@ def execute(
     timeout_s: float | None = None,
     limit: int | None = None,
 ) -> dict[str, Any]:
-    """Run one attempt and return its result, ready to be stored as JSON.
+    """Run one attempt and return its result: `execute_to_json` without the text."""
+    return execute_to_json(worker, context, token=token, timeout_s=timeout_s, limit=limit)[0]
+
+
+def execute_to_json(
+    worker: Worker,
+    context: Context,
+    *,
+    token: str = "",
+    timeout_s: float | None = None,
+    limit: int | None = None,
+) -> tuple[dict[str, Any], str]:
+    """Run one attempt and return its result, and that as JSON.
 
     ``timeout_s`` None: the worker's own.  ``limit``: bytes of the result's JSON, None: the setting.
     Raises what the function raised; InputRefused before it

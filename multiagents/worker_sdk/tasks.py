@@ -12,7 +12,6 @@ an id, events and run time of its own, without a message (E14).
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable
@@ -36,7 +35,7 @@ class Process:
 
     engine: Engine
     leases: LeaseKeeper
-    perform: Callable[[Worker, Assignment, LeaseKeeper], str]
+    perform: Callable[[Worker, Assignment, LeaseKeeper], tuple[dict[str, Any], str]]
     verdict_of: Callable[[BaseException, Kind], Verdict]
     persist: Callable[[Callable[[], Any]], Any]
     """Repeats a report until the store has answered it."""
@@ -108,8 +107,8 @@ class WorkerTask(Task):  # type: ignore[misc]  # celery has no types
                 raise Ignore
         slot.held = held
         process.leases.hold(held)
-        slot.result = process.perform(self.worker, held, process.leases)
-        return json.loads(slot.result)
+        result, slot.result = process.perform(self.worker, held, process.leases)
+        return result
 
     def _trace(self, uuid: str, args: Any, kwargs: Any, request: Any) -> Any:
         """Celery's tracer for this message, then the attempts that its reports bring."""

@@ -77,22 +77,21 @@ def check_input(data: Any, limit: int) -> str:
     return text
 
 
-def check_result(result: Any, worker: str, limit: int) -> dict[str, Any]:
-    """A worker's result as a dict of JSON values; None is ``{}``, a pydantic model its fields.
+def check_result(result: Any, worker: str, limit: int) -> tuple[dict[str, Any], str]:
+    """A worker's result as a dict of JSON values, and as JSON; None is ``{}``, a model its fields.
 
     Raises InvalidResult.
     """
     if isinstance(result, BaseModel):
         result = result.model_dump(mode="json")
     if result is None:
-        return {}
+        return {}, "{}"
     if not isinstance(result, dict):
         raise InvalidResult(
             f"worker {worker!r} returned {_kind(result)}: return a dict, as in"
             f" {{'value': ...}}, or nothing"
         )
-    to_json(result, what=f"result of {worker!r}", limit=limit)
-    return result
+    return result, to_json(result, what=f"result of {worker!r}", limit=limit)
 
 
 def explain(error: ValidationError) -> str:
