@@ -30,7 +30,8 @@ from multiagents.storage import views
 from multiagents.storage.calls import ask
 from multiagents.storage.client import Edge
 from multiagents.storage.keys import SagaKeys, Shard
-from multiagents.storage.sagas import Guard, Plan
+from multiagents.storage.plan import Plan
+from multiagents.storage.sagas import Guard
 from multiagents.storage.views import View
 
 NOW = 1_700_000_000_000

@@ -25,7 +25,7 @@ from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Call, Flow, ask
 from multiagents.storage.keys import SagaKeys
-from multiagents.storage.sagas import Plan
+from multiagents.storage.plan import Plan
 from multiagents.storage.views import Known, View
 
 OVERRUN_MS = 5000

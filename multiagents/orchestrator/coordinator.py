@@ -14,10 +14,8 @@ and decides again, or finds that its entry has been dealt with.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from multiagents.core import ids
 from multiagents.core.clock import Clock
@@ -26,23 +24,24 @@ from multiagents.core.exceptions import UnknownSaga
 from multiagents.core.ports import Assignment, Directory
 from multiagents.core.settings import Settings
 from multiagents.core.states import Kind, SagaState
-from multiagents.orchestrator.cache import SagaCache, Snapshot
+from multiagents.orchestrator.cache import Snapshot
 from multiagents.orchestrator.claims import Claims, Continuation
 from multiagents.orchestrator.decide import fold
 from multiagents.orchestrator.dispatch import Dispatcher
+from multiagents.orchestrator.knowledge import Knowledge, known_of
 from multiagents.orchestrator.moves import Ground, Move, Planner
 from multiagents.orchestrator.outbox import LetterOf, no_letter
 from multiagents.orchestrator.plain import PlainTasks
 from multiagents.orchestrator.planning import index_keys
-from multiagents.orchestrator.reading import blank_saga, read_saga
-from multiagents.orchestrator.saga import Saga
-from multiagents.orchestrator.workflow import Workflow, from_canonical
+from multiagents.orchestrator.reading import blank_saga
+from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
 from multiagents.storage import views
 from multiagents.storage.calls import Call, Flow, ask
 from multiagents.storage.keys import SagaKeys
-from multiagents.storage.sagas import Guard, Plan
+from multiagents.storage.plan import Plan
+from multiagents.storage.sagas import Guard
 from multiagents.storage.views import Committed, End, View
 
 PATIENCE = 3
@@ -52,7 +51,7 @@ WIDE = 20
 """With more steps, a process that was overtaken reads what happened since, not all the state."""
 
 
-class Coordinator:
+class Coordinator(Knowledge):
     """The flows that move sagas.  Holds caches only: any number may run at once, anywhere."""
 
     def __init__(
@@ -65,7 +64,7 @@ class Coordinator:
         wide: int = WIDE,
         letter_of: LetterOf = no_letter,
     ) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self.clock = clock
         self.claims = Claims(settings, clock, directory, nonce)
         plain = PlainTasks(clock, directory, self.claims, letter_of)
@@ -76,12 +75,6 @@ class Coordinator:
         """Told of each state that a commit made here brings about; they must not block or raise."""
         self._nonce = nonce
         self._wide = wide
-        self._workflows: dict[str, Workflow] = {}
-        self._cache = SagaCache()
-
-    def keys(self, saga_id: str) -> SagaKeys:
-        """The keys of a saga."""
-        return SagaKeys(saga_id, self.settings.shards)
 
     # ---- start ----
 
@@ -156,7 +149,7 @@ class Coordinator:
     def coordinate(self, saga_id: str) -> Flow[None]:
         """Decide over whatever is pending in a saga's log; nothing for a saga that is gone."""
         keys, base = self.keys(saga_id), self._cache.get(saga_id)
-        view = yield from ask(store.load(keys, known=_known(base)))
+        view = yield from ask(store.load(keys, known=known_of(base)))
         yield from self._drive(keys, view, base)
 
     def append(
@@ -167,7 +160,7 @@ class Coordinator:
         Raises UnknownSaga if there is no such saga.
         """
         keys, base = self.keys(saga_id), self._cache.get(saga_id)
-        call = store.append(keys, entry, known=_known(base), guard=guard, taken=taken)
+        call = store.append(keys, entry, known=known_of(base), guard=guard, taken=taken)
         view = yield from ask(call)
         if view == views.GONE and guard is None:
             raise UnknownSaga(f"no saga {saga_id!r}: it never was, or its retention is over")
@@ -197,7 +190,7 @@ class Coordinator:
                 store.advance(
                     keys,
                     move.plan,
-                    known=_known(base),
+                    known=known_of(base),
                     seen=base.seen,
                     entry=entry,
                     result=result,
@@ -208,7 +201,7 @@ class Coordinator:
                 return (yield from self._committed(keys, move, done, go_on))
             view: View | str = done
         else:
-            view = yield from ask(store.report(keys, entry, result=result, known=_known(base)))
+            view = yield from ask(store.report(keys, entry, result=result, known=known_of(base)))
         return (yield from self._drive(keys, view, base, go_on))
 
     def log_failure(
@@ -259,7 +252,7 @@ class Coordinator:
             (kind, step, attempt),
             delivery=delivery,
             queue=queue,
-            known=None if workflow.has_conditions else _known(base),
+            known=None if workflow.has_conditions else known_of(base),
         )
         if state is not None:
             yield from self._remember(keys, state, base)
@@ -269,55 +262,13 @@ class Coordinator:
         """The call that renews a lease."""
         return self.claims.renewal(self.keys(held.saga_id), held, notes)
 
-    def held(self, saga_id: str, delivery: str) -> Flow[list[store.Attempt]]:
-        """The attempts that a Celery delivery has claimed and not yet reported."""
-        work = yield from ask(store.work(self.keys(saga_id)))
-        return store.held_by(saga_id, work, delivery)
-
     def fence(self, saga_id: str, delivery: str) -> Flow[list[store.Attempt]]:
         """Likewise, and remember the saga's state for what the delivery reports."""
         keys, base = self.keys(saga_id), self._cache.get(saga_id)
-        view, data, attempts = yield from ask(store.load_held(keys, delivery, known=_known(base)))
+        view, data, attempts = yield from ask(store.load_held(keys, delivery, known=known_of(base)))
         if view is not None:
             yield from self._remember(keys, view, base, data)
         return attempts
-
-    def remembered(self, saga_id: str) -> Workflow | None:
-        """The definition of a saga whose state this process remembers."""
-        base = self._cache.get(saga_id)
-        return self._workflows[base.saga.version] if base else None
-
-    # ---- look ----
-
-    def current(self, saga_id: str) -> Flow[tuple[Saga, Workflow]]:
-        """The saga as it is now, pending entries worked in, nothing written.
-
-        Raises UnknownSaga if there is no such saga.
-        """
-        keys = self.keys(saga_id)
-        view = yield from ask(store.load(keys))
-        if not isinstance(view, View):
-            raise UnknownSaga(f"no saga {saga_id!r}: it never was, or its retention is over")
-        saga, workflow = yield from self._read(keys, view, None)
-        return fold(workflow, saga, view.entries).saga, workflow
-
-    def meta(self, keys: SagaKeys) -> Flow[dict[str, Any]]:
-        """What was noted at the start: correlation id, tags, idempotency key."""
-        found: dict[str, Any] = json.loads((yield from ask(store.meta(keys))) or "{}")
-        return found
-
-    def known(self, version: str) -> Workflow | None:
-        """A definition that this process has seen already."""
-        return self._workflows.get(version)
-
-    def workflow(self, keys: SagaKeys, version: str) -> Flow[Workflow]:
-        """The definition with this content hash."""
-        if version not in self._workflows:
-            text = yield from ask(store.definition(keys.shard, version))
-            if text is None:
-                raise UnknownSaga(f"definition {version} of saga {keys.id} is not stored")
-            self._workflows[version] = from_canonical(text)
-        return self._workflows[version]
 
     def _look_around(self, workflow: Workflow) -> Flow[None]:
         """Know who else is there, where it matters how many, or on which queue, others work."""
@@ -342,7 +293,7 @@ class Coordinator:
             ground = Ground(keys, workflow, saga, view.last)
             move = self._planner.move(ground, view.entries, go_on)
             base = Snapshot(view.version, view.cursor, saga)
-            reply = yield from ask(store.commit(keys, _known(base), move.plan))
+            reply = yield from ask(store.commit(keys, known_of(base), move.plan))
             done = _own(move, reply)
             if isinstance(done, Committed):
                 return (yield from self._committed(keys, move, done, go_on))
@@ -358,7 +309,7 @@ class Coordinator:
         self._tell(keys, move.plan)
         yield from self._send(keys, move, reply.end)
         if reply.more:
-            view = yield from ask(store.load(keys, known=_known(base)))
+            view = yield from ask(store.load(keys, known=known_of(base)))
             yield from self._drive(keys, view, base)
         if move.next_claim is None or go_on is None:
             return None
@@ -394,32 +345,6 @@ class Coordinator:
         for entry in (yield from self.dispatcher.dispatch(keys, workflow, commands)):
             yield from self.report(keys.id, entry)
 
-    def _remember(
-        self,
-        keys: SagaKeys,
-        view: View,
-        base: Snapshot | None,
-        data: dict[str, str] | None = None,
-    ) -> Flow[None]:
-        saga, _ = yield from self._read(keys, view, base)
-        self._cache.put(Snapshot(view.version, view.cursor, saga, view.entries, data))
-
-    def _read(
-        self, keys: SagaKeys, view: View, base: Snapshot | None
-    ) -> Flow[tuple[Saga, Workflow]]:
-        """The state that a view shows: its own, or what we knew brought up to its cursor."""
-        if view.head is None or view.steps is None or view.definition is None:
-            if base is None:
-                raise AssertionError("the store left out a state that we do not have")
-            workflow = self._workflows[base.saga.version]
-            saga = base.saga
-        else:
-            workflow = yield from self.workflow(keys, view.definition)
-            saga = read_saga(keys.id, workflow, view)
-        if view.values is not None:
-            saga = replace(saga, values=view.values)
-        return fold(workflow, saga, view.passed).saga, workflow
-
 
 def _own(move: Move, reply: Committed | View | str) -> Committed | View | str:
     """A view that shows our own version: the commit was sent twice, and the first one stands."""
@@ -431,7 +356,3 @@ def _own(move: Move, reply: Committed | View | str) -> Committed | View | str:
 def _result(entry: Report, result: str | None) -> dict[str, str]:
     """What a report adds to the data hash."""
     return {} if result is None else {k.result_field(entry.kind, entry.step): result}
-
-
-def _known(base: Snapshot | None) -> tuple[str, str]:
-    return (base.version, base.cursor) if base else ("", "")

@@ -26,7 +26,7 @@ from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, ask
 from multiagents.storage.keys import SagaKeys
-from multiagents.storage.sagas import Letter, Plan
+from multiagents.storage.plan import Letter, Plan
 from multiagents.storage.views import End
 
 CHUNK = 100

@@ -25,7 +25,7 @@ from multiagents.core import ids
 from multiagents.core.names import COMPENSATE, COORDINATE, COORDINATOR_QUEUE
 from multiagents.core.settings import Settings
 from multiagents.orchestrator.outbox import Message
-from multiagents.storage.sagas import Letter
+from multiagents.storage.plan import Letter
 
 _RENAMING = frozenset({"sep", "priority_steps", "global_keyprefix"})
 """Transport options that change what kombu's lists are called."""

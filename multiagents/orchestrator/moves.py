@@ -27,7 +27,7 @@ from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage import keys as k
 from multiagents.storage.keys import SagaKeys
-from multiagents.storage.sagas import Plan
+from multiagents.storage.plan import Plan
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from typing import Any
 from multiagents.core.names import HEADER
 from multiagents.core.states import Kind
 from multiagents.orchestrator.workflow import Step, TaskCall, Workflow
-from multiagents.storage.sagas import Letter
+from multiagents.storage.plan import Letter
 
 UNCONFIRMED_MS = 2000
 """A command whose sending was not confirmed is looked at again after this long (E10)."""

@@ -28,7 +28,7 @@ from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, ask
 from multiagents.storage.keys import SagaKeys
-from multiagents.storage.sagas import Letter, Plan
+from multiagents.storage.plan import Letter, Plan
 
 What = tuple[Kind, str, int]
 NOT_SENT = "-"

@@ -24,7 +24,7 @@ from multiagents.orchestrator.outcome import has_dead_letters
 from multiagents.orchestrator.saga import Saga, encode_head, encode_step
 from multiagents.storage import keys as k
 from multiagents.storage.keys import SagaKeys
-from multiagents.storage.sagas import Plan
+from multiagents.storage.plan import Plan
 
 
 def plan_of(

@@ -7,16 +7,16 @@ text that this room does not look into.  All times are Unix milliseconds.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from hashlib import blake2b
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 from multiagents.core.entries import Claimed, Entry, Lost, Report, encode
-from multiagents.core.states import Kind, SagaState
+from multiagents.core.states import Kind
 from multiagents.storage import keys as k
 from multiagents.storage.calls import Arg, Call, Flow, Plain, ask
 from multiagents.storage.keys import SagaKeys, Shard
+from multiagents.storage.plan import Letter, Plan, entry_key, plan_args
 from multiagents.storage.views import (
     NOTHING,
     Claim,
@@ -99,82 +99,6 @@ def report(
     return Call("append", saga.all, args, parse_view)
 
 
-class Letter(NamedTuple):
-    """A message as the broker's own list on this server holds it."""
-
-    queue: str
-    text: str
-
-
-@dataclass(slots=True)
-class Plan:
-    """A decision in the form that a commit writes."""
-
-    version: str
-    """The new version: random, so that a state from a lost future never fits (E5)."""
-    cursor: str
-    head: str
-    now_ms: int
-    created_at: int
-    state_before: SagaState | None
-    state: SagaState
-    steps: list[tuple[str, str]] = field(default_factory=list)
-    decided: list[Entry] = field(default_factory=list)
-    """Entries that the decision has worked in already; the commit writes them to the log."""
-    outbox: dict[str, tuple[str, int]] = field(default_factory=dict)
-    """Outbox field -> value, due time."""
-    letters: dict[str, Letter] = field(default_factory=dict)
-    """By outbox field: what the commit itself puts into a queue."""
-    held: set[str] = field(default_factory=set)
-    """Outbox fields that are not to be sent for now."""
-    withdrawals: dict[str, Entry] = field(default_factory=dict)
-    due: dict[str, int] = field(default_factory=dict)
-    cleared: list[str] = field(default_factory=list)
-    claims: dict[str, str] = field(default_factory=dict)
-    taken: list[str] = field(default_factory=list)
-    """Outbox fields that this commit claims itself."""
-
-
-def entry_key(entry: Entry) -> bytes:
-    """By what an entry is known to stand in the log (E4): 64 bits of a hash of its id.
-
-    With a thousand entries two of a saga agree once in some 10^13 sagas.
-    """
-    return blake2b(entry.id.encode(), digest_size=8).digest()
-
-
-def _moves(plan: Plan) -> bool:
-    return plan.state_before is not plan.state
-
-
-def _plan_args(saga: SagaKeys, plan: Plan) -> list[Arg]:
-    before = plan.state_before.value if plan.state_before and _moves(plan) else ""
-    args: list[Arg] = [plan.version, plan.cursor, plan.head, plan.now_ms, saga.id]
-    args += [before, plan.state.value if _moves(plan) else "", plan.created_at]
-    args.append(int(k.OUTBOX_END in plan.outbox))
-    args.append(len(plan.steps))
-    args += [item for pair in plan.steps for item in pair]
-    args.append(len(plan.decided))
-    args += [item for entry in plan.decided for item in (entry_key(entry), encode(entry))]
-    args.append(len(plan.outbox))
-    for name, (value, due_ms) in plan.outbox.items():
-        args += [name, value, k.due_outbox(saga.id, name), due_ms]
-    args.append(len(plan.letters))
-    args += [item for letter in plan.letters.values() for item in letter]
-    args.append(len(plan.withdrawals))
-    for name, entry in plan.withdrawals.items():
-        args += [name, k.due_outbox(saga.id, name), entry_key(entry), encode(entry)]
-    args.append(len(plan.due))
-    args += [item for pair in plan.due.items() for item in pair]
-    args += [len(plan.cleared), *plan.cleared]
-    args.append(len(plan.claims))
-    args += [item for pair in plan.claims.items() for item in pair]
-    args.append(len(plan.taken))
-    for name in plan.taken:
-        args += [name, k.due_outbox(saga.id, name)]
-    return args
-
-
 def _index_keys(saga: SagaKeys, plan: Plan) -> tuple[str, str]:
     before = plan.state_before or plan.state
     return saga.shard.state(before), saga.shard.state(plan.state)
@@ -185,7 +109,7 @@ def commit(saga: SagaKeys, known: Known, plan: Plan) -> Call[Committed | View | 
     keys = (*saga.all, *_index_keys(saga, plan))
     # Entries that were decided over before they stand in the log may only follow what was read.
     needs_clean_log = int(bool(plan.decided))
-    args = (*known, needs_clean_log, *_plan_args(saga, plan))
+    args = (*known, needs_clean_log, *plan_args(saga, plan))
     return Call("commit", keys, args, parse_committed)
 
 
@@ -198,7 +122,7 @@ def advance(
     """
     keys = (*saga.all, *_index_keys(saga, plan))
     head = (saga.id, known[0], entry.at_ms + DIRTY_AFTER_MS, entry_key(entry), encode(entry))
-    args = (*head, *_claim_args(saga, entry, result), known[1], seen, *_plan_args(saga, plan))
+    args = (*head, *_claim_args(saga, entry, result), known[1], seen, *plan_args(saga, plan))
     return Call("advance", keys, args, parse_committed)
 
 
@@ -228,7 +152,7 @@ def start(
     head: tuple[Arg, ...] = (*waiting, version, text, int(reads_values), int(wide))
     head = (*head, len(data), *pairs)
     keys = (*saga.all, *_index_keys(saga, plan), saga.shard.definitions, *indexes)
-    return Call("start", keys, (*head, *_plan_args(saga, plan)), int)
+    return Call("start", keys, (*head, *plan_args(saga, plan)), int)
 
 
 def claim_value(attempt: int, nonce: str, deadline_ms: int, delivery: str) -> str:

@@ -13,7 +13,7 @@ from multiagents.orchestrator.engine import StoreEngine
 from multiagents.orchestrator.outbox import Message
 from multiagents.orchestrator.workflow import Step, TaskCall
 from multiagents.storage.calls import Call, Plain
-from multiagents.storage.sagas import Letter
+from multiagents.storage.plan import Letter
 from tests.support.one_process import SAGA, Bench
 
 

@@ -1,0 +1,107 @@
+"""What does a process know of sagas, and how does it read what it does not know?
+
+It keeps the definitions that it has seen and the last state of the sagas that it has moved; both
+only spare reading, and neither is trusted unchecked.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from multiagents.core.exceptions import UnknownSaga
+from multiagents.core.settings import Settings
+from multiagents.orchestrator.cache import SagaCache, Snapshot
+from multiagents.orchestrator.decide import fold
+from multiagents.orchestrator.reading import read_saga
+from multiagents.orchestrator.saga import Saga
+from multiagents.orchestrator.workflow import Workflow, from_canonical
+from multiagents.storage import sagas as store
+from multiagents.storage.calls import Flow, ask
+from multiagents.storage.keys import SagaKeys
+from multiagents.storage.views import Known, View
+
+
+class Knowledge:
+    """What one process knows; thread-safe."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._workflows: dict[str, Workflow] = {}
+        self._cache = SagaCache()
+
+    def keys(self, saga_id: str) -> SagaKeys:
+        """The keys of a saga."""
+        return SagaKeys(saga_id, self.settings.shards)
+
+    def current(self, saga_id: str) -> Flow[tuple[Saga, Workflow]]:
+        """The saga as it is now, pending entries worked in, nothing written.
+
+        Raises UnknownSaga if there is no such saga.
+        """
+        keys = self.keys(saga_id)
+        view = yield from ask(store.load(keys))
+        if not isinstance(view, View):
+            raise UnknownSaga(f"no saga {saga_id!r}: it never was, or its retention is over")
+        saga, workflow = yield from self._read(keys, view, None)
+        return fold(workflow, saga, view.entries).saga, workflow
+
+    def meta(self, keys: SagaKeys) -> Flow[dict[str, Any]]:
+        """What was noted at the start: correlation id, tags, idempotency key."""
+        found: dict[str, Any] = json.loads((yield from ask(store.meta(keys))) or "{}")
+        return found
+
+    def known(self, version: str) -> Workflow | None:
+        """A definition that this process has seen already."""
+        return self._workflows.get(version)
+
+    def workflow(self, keys: SagaKeys, version: str) -> Flow[Workflow]:
+        """The definition with this content hash."""
+        if version not in self._workflows:
+            text = yield from ask(store.definition(keys.shard, version))
+            if text is None:
+                raise UnknownSaga(f"definition {version} of saga {keys.id} is not stored")
+            self._workflows[version] = from_canonical(text)
+        return self._workflows[version]
+
+    def remembered(self, saga_id: str) -> Workflow | None:
+        """The definition of a saga whose state this process remembers."""
+        base = self._cache.get(saga_id)
+        return self._workflows[base.saga.version] if base else None
+
+    def held(self, saga_id: str, delivery: str) -> Flow[list[store.Attempt]]:
+        """The attempts that a Celery delivery has claimed and not yet reported."""
+        work = yield from ask(store.work(self.keys(saga_id)))
+        return store.held_by(saga_id, work, delivery)
+
+    def _remember(
+        self,
+        keys: SagaKeys,
+        view: View,
+        base: Snapshot | None,
+        data: dict[str, str] | None = None,
+    ) -> Flow[None]:
+        saga, _ = yield from self._read(keys, view, base)
+        self._cache.put(Snapshot(view.version, view.cursor, saga, view.entries, data))
+
+    def _read(
+        self, keys: SagaKeys, view: View, base: Snapshot | None
+    ) -> Flow[tuple[Saga, Workflow]]:
+        """The state that a view shows: its own, or what we knew brought up to its cursor."""
+        if view.head is None or view.steps is None or view.definition is None:
+            if base is None:
+                raise AssertionError("the store left out a state that we do not have")
+            workflow = self._workflows[base.saga.version]
+            saga = base.saga
+        else:
+            workflow = yield from self.workflow(keys, view.definition)
+            saga = read_saga(keys.id, workflow, view)
+        if view.values is not None:
+            saga = replace(saga, values=view.values)
+        return fold(workflow, saga, view.passed).saga, workflow
+
+
+def known_of(base: Snapshot | None) -> Known:
+    """What to tell the store that one has already."""
+    return (base.version, base.cursor) if base else ("", "")
