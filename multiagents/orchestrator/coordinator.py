@@ -237,10 +237,10 @@ class Coordinator(Knowledge):
         """
         keys = self.keys(saga_id)
         if version not in self._workflows:
-            view = yield from ask(store.load(keys))
-            if not isinstance(view, View) or view.definition is None:
+            pinned = yield from ask(store.pinned(keys))
+            if pinned is None:
                 return None
-            version = view.definition
+            version = pinned
         workflow = yield from self.workflow(keys, version)
         if step not in workflow.by_name:
             return None

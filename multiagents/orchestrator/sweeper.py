@@ -104,11 +104,11 @@ class Sweeper:
     def _send_again(self, saga_id: str, name: str, item: Guard) -> Flow[None]:
         keys = self._coordinator.keys(saga_id)
         value = yield from ask(store.command(keys, name))
-        view = yield from ask(store.load(keys))
-        if value is None or not isinstance(view, View) or view.definition is None:
+        version = yield from ask(store.pinned(keys))
+        if value is None or version is None:
             yield from ask(store.drop(keys.shard, item))
             return
-        workflow = yield from self._coordinator.workflow(keys, view.definition)
+        workflow = yield from self._coordinator.workflow(keys, version)
         if name == k.OUTBOX_END:
             yield from self._coordinator.deliver_again(keys, workflow)
             return

@@ -276,6 +276,11 @@ def drop(shard: Shard, item: Guard, *, later_ms: int | None = None) -> Call[int]
     return Call("drop", (shard.due,), (item.member, item.token, later), int)
 
 
+def pinned(saga: SagaKeys) -> Plain[str | None]:
+    """The version of the definition that a saga runs by; None if there is no such saga."""
+    return Plain(("HGET", saga.saga, "w"), text_or_none)
+
+
 def command(saga: SagaKeys, name: str) -> Plain[str | None]:
     """What stands in one outbox field."""
     return Plain(("HGET", saga.work, name), text_or_none)
