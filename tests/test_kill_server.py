@@ -15,7 +15,7 @@ import pytest
 
 from multiagents.core.exceptions import NoServer
 from multiagents.storage.server import EmbeddedServer
-from tests.processes import wait_for
+from tests.processes import Worker, wait_for
 from tests.support.kill_points import Point
 from tests.support.kill_rig import Rig, check_recoveries, second_starts
 
@@ -26,21 +26,30 @@ EACH = 100
 """Sagas of each workflow: together two hundred."""
 CRASHES = (100, 350)
 """How many effects the workers have noted by then, of six hundred."""
+CONNECTED = "Connected to "
 HELD = 5
 """Messages that a worker has fetched and not begun."""
 DEADLINE_S = 60.0
 
 
-def crash(server: EmbeddedServer, rig: Rig) -> float:
+def crash(server: EmbeddedServer, rig: Rig, worker: Worker) -> float:
     """Kill the server each time that so much has been done, and bring it back.
 
-    Returns when it was back for good, Unix time.
+    Returns when the worker had it back for good, Unix time: Celery itself waits for 2 s, then 4 s
+    and so on between its tries.
     """
     for count in CRASHES:
         wait_for(partial(has_done, rig, count), DEADLINE_S, f"{count} effects")
+        before = worker.log.count(CONNECTED)
         server.kill()
         server.restart()
+        wait_for(partial(is_back, worker, before), DEADLINE_S, "the worker's connection")
     return time.time()
+
+
+def is_back(worker: Worker, before: int) -> bool:
+    """Whether a worker has connected anew."""
+    return worker.log.count(CONNECTED) > before
 
 
 def has_done(rig: Rig, count: int) -> bool:
@@ -85,7 +94,7 @@ def test_two_hundred_sagas_outlive_two_crashes_of_their_server(
         with rig.worker(MULTIAGENTS_CONTINUATION=continuation) as worker:
             worker.wait_ready()
             with ThreadPoolExecutor(1) as pool:
-                crashing = pool.submit(crash, server, rig)
+                crashing = pool.submit(crash, server, rig, worker)
                 sagas = [(start_surely(rig, name), end) for name, end in EACH * list(ENDS.items())]
                 back_at = crashing.result()
             wrong = {saga_id: faults(rig, saga_id, end) for saga_id, end in sagas}
@@ -108,6 +117,7 @@ def test_a_worker_that_holds_messages_outlives_a_crash_of_its_server(tmp_path: P
             server.kill()
             wait_for(lambda: "Connection to broker lost" in worker.log, DEADLINE_S, "the loss")
             server.restart()
+            wait_for(partial(is_back, worker, 1), DEADLINE_S, "the worker's connection")
             back_at = time.time()
             rig.open("up")
             wrong = {saga_id: faults(rig, saga_id, "completed") for saga_id in sagas}
