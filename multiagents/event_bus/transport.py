@@ -44,7 +44,15 @@ class OutboxQoS(redis.QoS):
         virtual.QoS.ack(self, delivery_tag)
 
     def restore_unacked(self, client: Any = None) -> None:
-        """Put everything that is held back into its queue, at a warm shutdown."""
+        """Put everything that is held back into its queue, at a warm shutdown.
+
+        Without a connection nothing can be put back, and nothing has to be: what the engine
+        remembers is sent again, and all else stands on the server.  kombu 5.7 fails there, which
+        ends the worker: it reads the message's host from a connection that is gone.
+        """
+        if getattr(self.channel.connection, "client", None) is None:
+            self._delivered.clear()
+            return
         for tag in [tag for tag in self._delivered if self._stands_in_outbox(tag)]:
             self._put_back(self._delivered.pop(tag))
         super().restore_unacked(client)
