@@ -159,6 +159,9 @@ class SweeperThread:
             if self._stop.is_set():
                 break
             yield from self._handle(item)
+            if self._clock.now_ms() - self._swept_ms[shard] >= self._settings.lease_ms / 4:
+                yield from self._sweeper.tick(shard)
+                self._swept_ms[shard] = self._clock.now_ms()
         return 0.0 if len(items) == BATCH else self._pace.pause_s(due_ms, now_ms)
 
     def _handle(self, item: Guard) -> Flow[None]:

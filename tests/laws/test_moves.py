@@ -14,9 +14,13 @@ from multiagents.core.entries import Lost
 from multiagents.core.policies import RetryPolicy
 from multiagents.core.ports import Assignment
 from multiagents.core.states import Command, Kind, SagaState
+from multiagents.orchestrator.sweeper import Sweeper
+from multiagents.orchestrator.sweeper_thread import SweeperThread
 from multiagents.orchestrator.workflow import Step
 from multiagents.storage import sagas as store
+from multiagents.storage.calls import Flow
 from multiagents.storage.keys import due_dirty, due_purge
+from multiagents.storage.sagas import Guard
 from tests.support.one_process import SAGA, SHARD, Bench
 
 
@@ -118,3 +122,32 @@ def test_a_lost_and_late_success_reopens_what_has_ended(bench: Bench) -> None:
     assert again is not None
     assert (again.kind, again.attempt) == (Kind.UNDO, 2)
     assert again.idempotency_key.endswith(":undo:1")
+
+
+class _Slow(Sweeper):
+    """Takes an eighth of a lease for each item."""
+
+    def __init__(self, bench: Bench) -> None:
+        clock_ms = bench.clock.now_ms
+        super().__init__(bench.coordinator, nobody_knows=lambda name: False, clock_ms=clock_ms)
+        self._bench = bench
+
+    def handle(self, item: Guard) -> Flow[None]:
+        self._bench.clock.advance(self._bench.settings.lease_s / 8)
+        yield from super().handle(item)
+
+
+def test_a_batch_that_takes_long_is_no_gap_in_the_sweeping(bench: Bench) -> None:
+    """Else every lease would be given another term, and no lost worker be found (E9)."""
+    thread = SweeperThread(
+        _Slow(bench), bench.edge, settings=bench.settings, clock=bench.clock, announce=None
+    )
+    thread.once()
+    bench.edge.client.hset(SHARD.tick, "grace", 0)
+    now_ms = bench.clock.now_ms()
+    bench.edge.client.zadd(SHARD.due, {due_dirty(f"gone-{n}"): now_ms for n in range(12)})
+    bench.clock.advance(1)
+    thread.once()
+    bench.sweep()
+    assert bench.due() == []
+    assert int(bench.edge.client.hget(SHARD.tick, "grace")) == 0
