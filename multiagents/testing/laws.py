@@ -1,16 +1,15 @@
 """What must hold whatever happens to a saga?
 
-`Watch` judges a history one decision at a time and `judge_end` what it has come to; Hypothesis
-and the simulator use the same laws.  They are told from the rules (docs/rules.md) and a ledger of
-effects, not from the code of `decide`.
+`Watch` judges a history one decision at a time (`AttemptLaws` those about attempts), `judge_end`
+what it has come to; Hypothesis and the simulator use the same laws.  They are told from the rules
+(docs/rules.md) and a ledger of effects, not from the code of `decide`.
 
 No Redis, no clock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
 
 from multiagents.core.entries import (
     Asked,
@@ -44,28 +43,15 @@ from multiagents.orchestrator.commands import (
 from multiagents.orchestrator.decide import Decision, decide
 from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.workflow import Workflow
+from multiagents.testing.attempt_laws import AttemptLaws, settled
+from multiagents.testing.broken import LawBroken as LawBroken
+from multiagents.testing.broken import law as law
+from multiagents.testing.end_laws import Effect as Effect
+from multiagents.testing.end_laws import has_come_to_rest as has_come_to_rest
+from multiagents.testing.end_laws import has_dead_letters as has_dead_letters
+from multiagents.testing.end_laws import judge_end as judge_end
 
 _PAST = frozenset({StepState.SUCCEEDED, StepState.SKIPPED})
-_HELD = frozenset({UndoState.PARKED, UndoState.SKIPPED, UndoState.RESOLVED})
-_BAD_ENDS = ENDED - {SagaState.COMPLETED}
-
-
-class LawBroken(AssertionError):
-    """A history in which something happened that must never happen."""
-
-
-def law(holds: object, text: str) -> None:
-    """Raise LawBroken unless it holds."""
-    if not holds:
-        raise LawBroken(text)
-
-
-@dataclass(frozen=True, slots=True)
-class Effect:
-    """Something that a worker did to the world, in the order in which it was done."""
-
-    kind: Kind
-    nonce: str
 
 
 class Watch:
@@ -77,6 +63,7 @@ class Watch:
         self._claimed: set[tuple[Kind, str, int]] = set()
         self._pivot: set[str] = set()
         self._entries: set[str] = set()
+        self._attempts = AttemptLaws(workflow)
 
     def decide(self, saga: Saga, entry: Entry) -> Decision:
         """`decide`, judged.  Raises LawBroken."""
@@ -91,6 +78,7 @@ class Watch:
         self._commands(saga, entry, decision)
         self._steps(saga, decision)
         self._repeated(entry, decision)
+        self._attempts.judge(saga, entry, decision)
         return decision
 
     def _note(self, entry: Entry) -> None:
@@ -184,7 +172,7 @@ class Watch:
         if isinstance(entry, Succeeded | Failed | Lost | TimerDue):
             again = decide(self.workflow, decision.saga, entry, entry.at_ms)
             law(not again.commands, f"{entry.id} repeated gives {again.commands}")
-            law(_settled(again.saga) == _settled(decision.saga), f"{entry.type} counts twice")
+            law(settled(again.saga) == settled(decision.saga), f"{entry.type} counts twice")
 
 
 def _leads(old: SagaState, new: SagaState) -> bool:
@@ -207,11 +195,6 @@ def _standing(commands: Sequence[Command]) -> list[Command]:
     ]
 
 
-def _settled(saga: Saga) -> Saga:
-    """What a repeated report must leave alone; that it was seen may be remarked upon."""
-    return replace(saga, attention=(), updated_at=0)
-
-
 def _awaits_undo(workflow: Workflow, saga: Saga, name: str) -> bool:
     run, step = saga.steps[name], workflow.by_name[name]
     if step.compensation is None or run.undo_state is not UndoState.NONE:
@@ -229,65 +212,3 @@ def replayed(workflow: Workflow, saga: Saga, entries: Iterable[Entry]) -> Saga:
     for entry in entries:
         saga = watch.decide(saga, entry).saga
     return saga
-
-
-def has_dead_letters(saga: Saga) -> bool:
-    """Whether a step or an undo waits for a person."""
-    return any(
-        run.state is StepState.PARKED or run.undo_state is UndoState.PARKED
-        for run in saga.steps.values()
-    )
-
-
-def has_come_to_rest(saga: Saga) -> bool:
-    """Whether nothing but a person can move the saga."""
-    return saga.state in ENDED or saga.state is SagaState.PAUSED or has_dead_letters(saga)
-
-
-def judge_end(
-    workflow: Workflow,
-    saga: Saga,
-    log: Sequence[Entry],
-    ledger: Mapping[str, Sequence[Effect]],
-) -> None:
-    """Judge a saga to which nothing more will happen.  Raises LawBroken.
-
-    ``ledger``: for each step what was really done, in order.
-    """
-    law(has_come_to_rest(saga), f"stuck in {saga.state}: {_where(saga)}")
-    law(not saga.halting, f"still waits to {saga.halting}")
-    if saga.terminated:
-        return
-    for name, effects in ledger.items():
-        if saga.state is SagaState.COMPLETED:
-            _judge_kept(saga, name, effects)
-        elif saga.state in _BAD_ENDS:
-            done = {e.nonce for e in log if isinstance(e, Succeeded) and e.step == name}
-            _judge_undone(workflow, saga, name, [(e, e.nonce in done) for e in effects])
-
-
-def _where(saga: Saga) -> str:
-    return ", ".join(f"{n} {run.state}/{run.undo_state}" for n, run in saga.steps.items())
-
-
-def _judge_kept(saga: Saga, name: str, effects: Sequence[Effect]) -> None:
-    law(all(e.kind is Kind.RUN for e in effects), f"completed, but {name!r} was undone")
-    run = saga.steps[name]
-    if run.state is StepState.SUCCEEDED and run.unknown is False and run.work.nonce:
-        law(effects, f"{name!r} succeeded without an effect")
-
-
-def _judge_undone(
-    workflow: Workflow, saga: Saga, name: str, effects: Sequence[tuple[Effect, bool]]
-) -> None:
-    """Completed minus undone is 0, once what may still report has reported (E6).
-
-    ``effects``: each with whether its attempt was reported as a success.
-    """
-    run, step = saga.steps[name], workflow.by_name[name]
-    if step.compensation is None or run.undo_state in _HELD:
-        return
-    silent = {nonce for kind, _, nonce in run.lost if kind == Kind.RUN}
-    never = step.compensate_on_failure == "never"
-    known = [e.kind for e, done in effects if done or not (never or e.nonce in silent)]
-    law(not known or known[-1] is Kind.UNDO, f"{saga.state}, but an effect of {name!r} is left")

@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 from multiagents.core.policies import RetryPolicy
-from multiagents.orchestrator.workflow import Step, Workflow
+from multiagents.orchestrator.workflow import Step, TaskCall, Workflow
 
 MOST_STEPS = 7
 WORKERS = ("a", "b", "c")
@@ -22,8 +22,13 @@ RESULT = {"ok": True}
 """What every step returns; conditions read it."""
 
 
-def random_workflow(rng: Random, *, name: str = "law", conditions: bool = True) -> Workflow:
-    """A sound workflow; ``conditions=False`` leaves out ``when``."""
+def random_workflow(
+    rng: Random, *, name: str = "law", conditions: bool = True, plain: float = 0.0
+) -> Workflow:
+    """A sound workflow; ``conditions=False`` leaves out ``when``.
+
+    ``plain``: how often a step or a compensation is a Celery task of the user's own.
+    """
     names = [f"s{index}" for index in range(rng.randint(1, MOST_STEPS))]
     chain = rng.random() < 0.4
     # By workers of one queue, so that a process goes on with the next step itself.
@@ -35,12 +40,12 @@ def random_workflow(rng: Random, *, name: str = "law", conditions: bool = True) 
     steps = [
         Step(
             name=step,
-            worker=rng.choice(WORKERS[:2] if chain else WORKERS),
+            worker=_plain(rng, plain, before[step]) or rng.choice(WORKERS[: 2 if chain else None]),
             depends_on=before[step],
             when=_condition(rng, before[step]) if conditions else None,
             retry=_policy(rng),
             pivot=step == pivot,
-            **({} if step in after_pivot else _compensation(rng)),
+            **({} if step in after_pivot else _compensation(rng, plain)),
         )
         for step in names
     ]
@@ -85,11 +90,21 @@ def _policy(rng: Random) -> RetryPolicy | None:
     return RetryPolicy(max_attempts=rng.randint(1, 3), backoff_s=rng.choice((0.0, 1.0)), cap_s=5.0)
 
 
-def _compensation(rng: Random) -> dict[str, Any]:
+def _plain(rng: Random, share: float, before: tuple[str, ...] = ()) -> TaskCall | None:
+    """A plain task or none; its arguments cannot be made if what they read was skipped."""
+    if share <= 0 or rng.random() >= share:
+        return None
+    reads = before and rng.random() < 0.2
+    args = (f"steps.{before[0]}.result.ok",) if reads else None
+    queue = rng.choice((None, "io"))
+    return TaskCall(task="p", args=args, queue=queue, timeout_s=rng.choice((3.0, 15.0)))
+
+
+def _compensation(rng: Random, plain: float) -> dict[str, Any]:
     if rng.random() < 0.25:
         return {}
     return {
-        "compensation": rng.choice(UNDO_WORKERS),
+        "compensation": _plain(rng, plain) or rng.choice(UNDO_WORKERS),
         "compensation_retry": RetryPolicy(max_attempts=rng.randint(1, 3), cap_s=5.0),
         "compensate_on_failure": rng.choice(("unknown", "unknown", "always", "never")),
     }

@@ -1,42 +1,41 @@
-"""Of what is the simulated system made?
+"""What runs in a simulated process?
 
-A broker that loses, doubles and reorders messages; processes that die, freeze and come back; and
-faults at every single call.  What runs in a process are the engine's own flows: a thread here is
-a generator that yields Redis calls and effects, and is moved on by one of them at a time.
+The engine's own flows: a thread here is a generator that yields Redis calls and effects, and is
+moved on by one of them at a time, so that its process may die, freeze and come back between any
+two.  A process works on messages, renews its leases and sweeps each server, as a worker does.
 
-No wall clock: time is the world's, and each process sees it a few seconds off.
+What a worker does around its function (`worker_sdk`) is told anew here, in short: it overruns, it
+fails, it is cancelled or cannot be, it reports again while the server is away, and gives up.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Generator
-from dataclasses import asdict, dataclass, field
-from random import Random
-from typing import Any
+import json
+from collections.abc import Callable
+from typing import Any, cast
 
 from multiagents.core.entries import Failed, Failure, Report, Succeeded
 from multiagents.core.exceptions import UnknownSaga
 from multiagents.core.policies import RetryPolicy
 from multiagents.core.ports import Assignment, WorkerInfo
-from multiagents.core.settings import Settings
 from multiagents.core.states import Outcome
 from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.claims import Continuation
 from multiagents.orchestrator.coordinator import Coordinator
-from multiagents.orchestrator.outbox import Deliverance, Message, Publish
-from multiagents.orchestrator.sweeper import Backlog, QueueHead, Sweeper
+from multiagents.orchestrator.engine import StoreEngine
+from multiagents.orchestrator.outbox import Deliverance, Message, Publish, no_letter
+from multiagents.orchestrator.sweeper import QueueHead, Sweeper
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, ask
-from multiagents.storage.client import UNREACHABLE
-from multiagents.storage.keys import Shard
-from multiagents.testing.laws import Effect
+from multiagents.storage.client import UNREACHABLE, Edge
+from multiagents.testing.faults import NO_FAULTS
+from multiagents.testing.simulated_broker import Broker, Mail, Nudged, Returned
+from multiagents.testing.simulated_store import LEASE_S, Store
+from multiagents.testing.simulated_world import Life, ProcessClock, Sleep, Take, Thread, World
 
-LEASE_S = 6.0
 SKEW_MS = 2500
 SLOTS = 2
 """Messages that a worker process deals with at once."""
-RESULT_TEXT = '{"ok":true}'
 WORKERS = (
     WorkerInfo("a"),
     WorkerInfo("b", timeout_s=4.0),
@@ -45,157 +44,25 @@ WORKERS = (
     WorkerInfo("undo_b", queue="llm"),
 )
 
-Life = Generator[Any, Any, None]
-
-
-@dataclass(frozen=True, slots=True)
-class Faults:
-    """How often something goes wrong at a yield; each is a probability."""
-
-    die_before: float = 0.004
-    die_after: float = 0.006
-    fail_before: float = 0.01
-    reply_lost: float = 0.02
-    freeze: float = 0.004
-    lose_message: float = 0.04
-    double_message: float = 0.06
-    lose_all_messages: float = 0.002
-
-
-NO_FAULTS = Faults(0, 0, 0, 0, 0, 0, 0, 0)
-
-
-def some_faults(rng: Random) -> Faults:
-    """Faults of which some never strike and some often: they hide each other otherwise."""
-    usual = asdict(Faults())
-    return Faults(**{name: share * rng.choice((0, 1, 1, 5)) for name, share in usual.items()})
-
-
-@dataclass(frozen=True, slots=True)
-class Sleep:
-    """Effect: nothing for this long."""
-
-    ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Take:
-    """Effect: the next message, when there is one."""
-
-
-class Broker:
-    """Where messages wait."""
-
-    def __init__(self, rng: Random, seen: Counter[str]) -> None:
-        self.faults = Faults()
-        self.messages: list[Message | str] = []
-        self._rng, self._seen = rng, seen
-
-    def publish(self, messages: tuple[Message, ...]) -> bool:
-        """Take messages, some never and some twice; whether to say so."""
-        for message in messages:
-            self.put(message)
-        return self._rng.random() >= self.faults.fail_before
-
-    def put(self, message: Message | str) -> None:
-        """Take one message; a str is the id of a saga to decide over."""
-        if self._happens(self.faults.lose_message, "message lost"):
-            return
-        self.messages.append(message)
-        if self._happens(self.faults.double_message, "message doubled"):
-            self.messages.append(message)
-        if self._happens(self.faults.lose_all_messages, "all messages lost"):
-            self.messages.clear()
-
-    def take(self) -> Message | str:
-        """Any of the messages."""
-        return self.messages.pop(self._rng.randrange(len(self.messages)))
-
-    def backlog(self, queue: str) -> Backlog:
-        """What a queue holds; some brokers cannot say."""
-        if self._rng.random() < 0.2:
-            return Backlog(None)
-        found = [m.sent_ms for m in self.messages if isinstance(m, Message) and m.queue == queue]
-        return Backlog(len(found), min(found, default=None))
-
-    def _happens(self, probability: float, what: str) -> bool:
-        if self._rng.random() >= probability:
-            return False
-        self._seen[what] += 1
-        return True
-
-
-@dataclass(eq=False, slots=True)
-class Thread:
-    """One flow of a process, between two of its yields."""
-
-    life: Life
-    wake_ms: int = 0
-    effect: Any = None
-    """Yielded, but not carried out: its process froze, or there is no message to take."""
-    reply: Any = None
-    error: BaseException | None = None
-
-
-@dataclass(slots=True)
-class World:
-    """What all processes share."""
-
-    rng: Random
-    settings: Settings
-    now_ms: int = 1_700_000_000_000
-    faults: Faults = field(default_factory=Faults)
-    wide: int = 20
-    """Sagas with more steps are caught up with by their log."""
-    skill: float = 0.8
-    """How often a worker succeeds."""
-    seen: Counter[str] = field(default_factory=Counter)
-    """What was injected, by name."""
-    ledger: dict[str, dict[str, list[Effect]]] = field(
-        default_factory=lambda: defaultdict(lambda: defaultdict(list))
-    )
-    """By saga and step: what was really done."""
-    ends: dict[str, list[Deliverance]] = field(default_factory=lambda: defaultdict(list))
-
-    def nonce(self) -> str:
-        """As `ids.nonce`, from the seed."""
-        return f"{self.rng.getrandbits(64):016x}"
-
-    def happens(self, probability: float, what: str) -> bool:
-        """Whether a fault strikes now; counted if it does."""
-        if probability <= 0 or self.rng.random() >= probability:
-            return False
-        self.seen[what] += 1
-        return True
-
-
-@dataclass(slots=True)
-class ProcessClock:
-    """The world's time as one process sees it."""
-
-    world: World
-    skew_ms: int
-
-    def now_ms(self) -> int:
-        return self.world.now_ms + self.skew_ms
-
-
 MakeCoordinator = Callable[..., Coordinator]
 MakeSweeper = Callable[..., Sweeper]
+Held = Assignment | store.Attempt
 
 
 class Process:
-    """A worker process: message slots, a heartbeat and a sweeper, over one coordinator."""
+    """A worker process: message slots, a heartbeat and sweepers, over one coordinator."""
 
     def __init__(
         self,
         world: World,
         broker: Broker,
+        kept: Store,
         *,
         make_coordinator: MakeCoordinator = Coordinator,
         make_sweeper: MakeSweeper = Sweeper,
     ) -> None:
         self.world, self.broker = world, broker
+        self._store = kept
         self._make = make_coordinator, make_sweeper
         self.wake_ms = 0
         """Dead or frozen until then."""
@@ -218,18 +85,23 @@ class Process:
             directory=catalog,
             nonce=world.nonce,
             wide=world.wide,
+            letter_of=self.broker.letter_of if self.broker.has_lists else no_letter,
         )
+        self._engine = StoreEngine(self.coordinator, cast(Edge, None), self.clock, catalog)
         sweeper = make_sweeper(
             self.coordinator, nobody_knows=self._nobody_knows, clock_ms=self.clock.now_ms
         )
         self.held, self._cancelled = {}, set()
         lives = [self._work() for _ in range(SLOTS)]
-        self.threads = [Thread(life) for life in (*lives, self._beat(), self._sweep(sweeper))]
+        sweeps = [self._sweep(sweeper, server) for server in range(len(self._store.clients))]
+        self.threads = [Thread(life) for life in (*lives, self._beat(), *sweeps)]
 
     @property
     def is_idle(self) -> bool:
-        """Whether all its message slots wait for one."""
-        return all(isinstance(thread.effect, Take) for thread in self.threads[:SLOTS])
+        """Whether all its message slots wait for one, and nothing else is under way."""
+        slots, others = self.threads[:SLOTS], self.threads[SLOTS:]
+        waiting = all(isinstance(thread.effect, Take) for thread in slots)
+        return waiting and all(thread.effect is None for thread in others)
 
     def die(self) -> None:
         """Forget everything; another takes its place after a while."""
@@ -242,20 +114,31 @@ class Process:
     def _nobody_knows(self, name: str) -> bool:
         return self.world.happens(self.world.faults.freeze * 20, "worker unknown")
 
-    # ---- the three kinds of threads ----
+    # ---- messages ----
 
     def _work(self) -> Life:
         while True:
-            message = yield Take()
+            mail = yield Take()
             try:
-                if isinstance(message, str):
-                    yield from self.coordinator.coordinate(message)
-                else:
-                    yield from self._deal_with(message)
+                yield from self._deal_with(mail)
             except UNREACHABLE:
                 self.world.seen["message given up"] += 1
+            except UnknownSaga:
+                self.world.seen["message about a saga that is gone"] += 1
 
-    def _deal_with(self, message: Message) -> Life:
+    def _deal_with(self, mail: Mail | None) -> Flow[None]:
+        match mail:
+            case Message(plain=True):
+                yield from self._run_plain(mail)
+            case Message():
+                yield from self._run(mail)
+            case Nudged(saga_id):
+                yield from self.coordinator.coordinate(saga_id)
+            case Returned(saga_id, task_id, result, report):
+                yield from self._engine._plain_ended(saga_id, task_id, result, None)
+                self.world.reports[saga_id].append(report)
+
+    def _run(self, message: Message) -> Flow[None]:
         delivery = f"{message.step}{self.world.rng.random()}"
         held = yield from self.coordinator.claim(
             message.saga_id,
@@ -278,16 +161,14 @@ class Process:
             if held.nonce in self._cancelled and rng.random() < 0.5:
                 return None
             if self._overruns(held):
-                row = (held.kind, held.step, held.attempt, held.nonce)
                 error = Failure("StepTimeout", "overrun")
-                given_up = Failed(self.clock.now_ms(), *row, error, running=True)
+                row = (held.kind, held.step, held.attempt, held.nonce)
+                given_up = Failed(self.clock.now_ms(), *row, error=error, running=True)
+                self.world.seen["given up, and still running"] += 1
                 yield from self._report(held, given_up, queue, "")
             entry = self._outcome(held)
-            if isinstance(entry, Succeeded) or (
-                rng.random() < 0.5 and entry.outcome != "failed_clean"
-            ):
-                effect = Effect(held.kind, held.nonce)
-                self.world.ledger[held.saga_id][held.step].append(effect)
+            if _has_effect(entry, rng.random()):
+                self.world.act(held)
             yield Sleep(rng.choice((0, 0, 0, 2000)))
             return (yield from self._report(held, entry, queue, delivery))
         finally:
@@ -298,14 +179,14 @@ class Process:
         late = 0 < held.deadline_ms < self.clock.now_ms()
         return late and self.world.rng.random() < 0.5
 
-    def _outcome(self, held: Assignment) -> Succeeded | Failed:
+    def _outcome(self, held: Held) -> Succeeded | Failed:
         rng, calm = self.world.rng, self.world.faults == NO_FAULTS
         row = (self.clock.now_ms(), held.kind, held.step, held.attempt, held.nonce)
         if rng.random() < max(self.world.skill, 0.95 if calm else 0):
             return Succeeded(*row)
         return Failed(
             *row,
-            Failure("Boom", "boom"),
+            error=Failure("Boom", "boom"),
             outcome=rng.choice((Outcome.UNKNOWN, Outcome.UNKNOWN, Outcome.CLEAN)),
             retryable=rng.random() < 0.6,
             retry_after_ms=rng.choice((None, None, 0, 3000)),
@@ -316,7 +197,7 @@ class Process:
     ) -> Flow[Assignment | None]:
         """As a worker does: again while the server is away, until it gives up."""
         rng = self.world.rng
-        result = RESULT_TEXT if isinstance(entry, Succeeded) else None
+        result = result_of(held) if isinstance(entry, Succeeded) else None
         goes_on = bool(delivery) and rng.random() < 0.8
         go_on = Continuation(queue, delivery, held, result) if goes_on else None
         while True:
@@ -324,17 +205,60 @@ class Process:
                 if rng.random() < 0.1:
                     keys = self.coordinator.keys(held.saga_id)
                     yield from ask(store.report(keys, entry, result=result))
-                    self.broker.put(held.saga_id)
-                    return None
-                return (
-                    yield from self.coordinator.report(
+                    self.broker.put(Nudged(held.saga_id))
+                    following = None
+                else:
+                    following = yield from self.coordinator.report(
                         held.saga_id, entry, result=result, go_on=go_on
                     )
-                )
+                self.world.reports[held.saga_id].append(entry)
+                return following
             except UNREACHABLE:
                 if rng.random() < 0.3:
                     return None
             yield Sleep(200)
+
+    # ---- plain tasks ----
+
+    def _run_plain(self, message: Message) -> Flow[None]:
+        """A task of the user's own: fenced, run, and reported by its link or errback (E13)."""
+        rng, saga_id, task_id = self.world.rng, message.saga_id, message.task_id
+        # As `hosting.fence_plain_tasks` does.
+        attempts = yield from self.coordinator.fence(saga_id, task_id)
+        if not attempts:
+            self.world.seen["plain task fenced"] += 1
+            return
+        held = attempts[0]
+        yield Sleep(rng.choice((0, 50, 500, 3000, 9000)))
+        entry = self.world.plain.get(held.nonce)
+        if entry is None:  # it has an idempotency key: redelivered, it does nothing again
+            entry = self.world.plain[held.nonce] = self._outcome(held)
+            if _has_effect(entry, rng.random()):
+                self.world.act(held)
+        if isinstance(entry, Succeeded):
+            yield from self._link(message, entry, attempts)
+        else:
+            yield from self._errback(message, entry)
+
+    def _link(self, message: Message, entry: Succeeded, held: list[store.Attempt]) -> Flow[None]:
+        """What a plain task returned is told where it ended, or by message if that fails."""
+        saga_id, task_id, result = message.saga_id, message.task_id, result_of(held[0])
+        try:
+            # The engine's own flow, which its face runs on a real edge.
+            yield from self._engine._plain_ended(saga_id, task_id, result, held)
+            self.world.reports[saga_id].append(entry)
+        except UNREACHABLE:
+            self.broker.put(Returned(saga_id, task_id, result, entry))
+
+    def _errback(self, message: Message, failed: Failed) -> Flow[None]:
+        saga_id = message.saga_id
+        held = yield from self.coordinator.log_failure(saga_id, message.task_id, lambda _: failed)
+        if held:
+            self.world.reports[saga_id].append(failed)
+            if self.world.rng.random() < 0.5:  # in a worker's main process it is left to a sweep
+                yield from self.coordinator.coordinate(saga_id)
+
+    # ---- beside the work ----
 
     def _beat(self) -> Life:
         while True:
@@ -348,23 +272,34 @@ class Process:
                     self._cancelled.add(held.nonce)
                     self.held.pop(held.nonce, None)
 
-    def _sweep(self, sweeper: Sweeper) -> Life:
+    def _sweep(self, sweeper: Sweeper, server: int) -> Life:
         while True:
             yield Sleep(self.world.rng.randint(300, 1500))
             try:
-                for item in (yield from sweeper.due(Shard(0))):
-                    yield from sweeper.handle(item)
+                for shard in self._store.shards_of(server):
+                    for item in (yield from sweeper.due(shard)):
+                        yield from sweeper.handle(item)
             except UNREACHABLE:
                 self.world.seen["sweep broken off"] += 1
             except UnknownSaga:
                 self.world.seen["sweep of a saga that is gone"] += 1
 
 
+def result_of(held: Held) -> str:
+    """What every step returns: by whom, so that it is seen whose result was kept."""
+    return json.dumps({"ok": True, "by": held.nonce})
+
+
+def _has_effect(entry: Succeeded | Failed, chance: float) -> bool:
+    """Whether an attempt that ends so has done something."""
+    return isinstance(entry, Succeeded) or (entry.outcome is not Outcome.CLEAN and chance < 0.5)
+
+
 def carry_out(effect: Any, world: World, broker: Broker) -> Any:
     """Carry out what is not Redis'."""
     match effect:
         case Take():
-            return broker.take()
+            return broker.take(world.now_ms)
         case Publish(messages):
             return broker.publish(messages)
         case QueueHead(queue):

@@ -1,0 +1,69 @@
+"""What goes wrong in a simulated system, and how often?
+
+Every fault is a probability: at a yield of a thread, for a message, or (`outage`, `set_back`) at a
+step of the whole system.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from random import Random
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """How often something goes wrong."""
+
+    die_before: float = 0.004
+    """A process dies before a call it was about to make."""
+    die_after: float = 0.006
+    fail_before: float = 0.01
+    """A call fails and was not carried out."""
+    reply_lost: float = 0.02
+    """A call was carried out, and fails all the same or is sent again."""
+    freeze: float = 0.004
+    """A process stands still, for up to a minute, and comes back late."""
+    lose_message: float = 0.04
+    double_message: float = 0.06
+    lose_all_messages: float = 0.002
+    outage: float = 0.0
+    """A server is away for a while."""
+    set_back: float = 0.0
+    """A server loses up to its last second."""
+
+
+NO_FAULTS = Faults(**dict.fromkeys(asdict(Faults()), 0.0))
+
+
+def some_faults(rng: Random) -> Faults:
+    """Faults of which some never strike and some often: they hide each other otherwise."""
+    usual = asdict(Faults())
+    chosen = {name: share * rng.choice((0, 1, 1, 5)) for name, share in usual.items()}
+    chosen["outage"] = rng.choice((0, 0, 0, 0.004))
+    chosen["set_back"] = rng.choice((0, 0, 0, 0.02))
+    return Faults(**chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Of what a simulated system consists."""
+
+    shards: int = 1
+    servers: int = 1
+    letters: bool = False
+    """Commits put messages into the broker's lists: only where there is one server."""
+    plain: float = 0.0
+    """How many steps are plain Celery tasks."""
+
+    def __str__(self) -> str:
+        parts = [f"{self.servers} servers" if self.servers > 1 else "one server"]
+        parts += [f"{self.shards} shards"] if self.shards > self.servers else []
+        parts += ["letters"] if self.letters else []
+        return ", ".join([*parts, "plain tasks"] if self.plain else parts)
+
+
+def some_shape(rng: Random) -> Shape:
+    """Any system."""
+    shards, servers = rng.choice(((1, 1), (1, 1), (3, 1), (3, 3)))
+    letters = servers == 1 and rng.random() < 0.5
+    return Shape(shards, servers, letters, plain=rng.choice((0.0, 0.0, 0.4)))

@@ -1,0 +1,339 @@
+"""What becomes of a few sagas in one history?
+
+Several processes and a client are moved on one yield at a time, in an order drawn from a seed, and
+faults strike between any two.  After a while the faults stop; then every saga must come to rest,
+and the laws are judged.  The same seed gives the same history.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+from multiagents.core.entries import Asked
+from multiagents.core.exceptions import UnknownSaga
+from multiagents.core.states import ENDED, Command
+from multiagents.orchestrator.coordinator import Coordinator
+from multiagents.orchestrator.outbox import Publish
+from multiagents.orchestrator.sweeper import QueueHead, Sweeper
+from multiagents.orchestrator.workflow import Workflow
+from multiagents.storage.calls import Call, Flow, Plain
+from multiagents.storage.client import UNREACHABLE
+from multiagents.testing.faults import NO_FAULTS, Faults, Shape, some_faults, some_shape
+from multiagents.testing.laws import LawBroken, judge_end, law
+from multiagents.testing.random_workflows import INPUT_TEXT, random_workflow
+from multiagents.testing.simulated import MakeCoordinator, MakeSweeper, Process, carry_out
+from multiagents.testing.simulated_broker import SENDING, Broker, Mail
+from multiagents.testing.simulated_store import RETENTION_S, Memory, Servers
+from multiagents.testing.simulated_world import Life, Sleep, Take, Thread, World
+from multiagents.testing.store_laws import (
+    is_compressed,
+    judge_reports,
+    judge_store,
+    left_of,
+    stored,
+)
+from multiagents.testing.witness import Witness
+
+CALM_STEPS = 30_000
+"""More than any history needs after its faults have stopped."""
+FORGETS_MS = 1000
+"""A server loses no more than this."""
+OUTAGES_MS = (300, 5000, 30_000)
+
+
+class History:
+    """One seed's history."""
+
+    def __init__(
+        self,
+        seed: int,
+        servers: Servers,
+        *,
+        faults: Faults | None = None,
+        shape: Shape | None = None,
+        make_coordinator: MakeCoordinator = Coordinator,
+        make_sweeper: MakeSweeper = Sweeper,
+    ) -> None:
+        self.rng = rng = Random(seed)
+        faults = some_faults(rng) if faults is None else faults
+        self.shape = shape = some_shape(rng) if shape is None else shape
+        self.store = servers.store(shape)
+        skill = rng.choice((0.7, 0.9, 1.0))
+        self.world = World(rng, self.store.settings, faults=faults, skill=skill)
+        self.world.wide = rng.choice((0, 2, 20))
+        self.broker = Broker(rng, self.world.seen, self.store, letters=shape.letters)
+        self.broker.faults = faults
+        makes: dict[str, Any] = {"make_coordinator": make_coordinator, "make_sweeper": make_sweeper}
+        self.processes = [
+            Process(self.world, self.broker, self.store, **makes) for _ in range(rng.choice((2, 3)))
+        ]
+        self.client = Process(self.world, self.broker, self.store, **makes)
+        self.workflows = {
+            f"{seed}-{index}": random_workflow(rng, name=f"w{index}", plain=shape.plain)
+            for index in range(rng.choice((1, 2)))
+        }
+        self.client.threads = [Thread(self._customer(name)) for name in self.workflows]
+        self.witness = Witness(self.store, self.workflows)
+        self._memory: Memory | None = None
+        """What a server will be set back to."""
+        self._mail: list[Mail] = []
+        self._remembered_ms = self._forgets_in = 0
+
+    # ---- what the client does ----
+
+    def _customer(self, saga_id: str) -> Life:
+        yield Sleep(self.rng.randint(0, 2000))
+        while not (yield from self._started(saga_id)):
+            yield Sleep(500)
+        asks = self.rng.choice((0, 0, 0, 0, 1, 3))
+        for _ in range(asks):
+            yield Sleep(self.rng.choice((0, 200, 2000, 8000)))
+            command = self.rng.choice((*Command, Command.PAUSE, Command.CANCEL))
+            step = self.rng.choice(("", *self.workflows[saga_id].by_name))
+            yield from self._ask(saga_id, command, step)
+        while self.world.faults != NO_FAULTS:
+            yield Sleep(1000)
+        if self.rng.random() < 0.7:
+            yield from self._ask(saga_id, Command.RESUME)
+
+    def _started(self, saga_id: str) -> Flow[bool]:
+        try:
+            yield from self.client.coordinator.start(
+                self.workflows[saga_id],
+                saga_id=saga_id,
+                waiting=(saga_id, ""),
+                data={"input": INPUT_TEXT, "meta": "{}"},
+            )
+        except UNREACHABLE:
+            return False
+        except UnknownSaga:
+            law(self._was_set_back(saga_id), f"{saga_id} was there, and is gone")
+            return False
+        return True
+
+    def _ask(self, saga_id: str, command: Command, step: str = "") -> Life:
+        request = self.world.nonce()
+        entry = Asked(self.client.clock.now_ms(), command, request, step=step)
+        while True:
+            try:
+                yield from self.client.coordinator.append(saga_id, entry)
+                return
+            except UnknownSaga:
+                law(self._was_set_back(saga_id), f"{saga_id} is gone")
+                return
+            except UNREACHABLE:
+                yield Sleep(300)
+
+    # ---- the scheduler ----
+
+    def run(self) -> None:
+        """Live through it and judge it.  Raises LawBroken."""
+        for _ in range(self.rng.randint(30, 500)):
+            self._trouble()
+            self._step()
+        self._calm_down()
+        for _ in range(CALM_STEPS):
+            if not self._step() and self._at_rest():
+                break
+        else:
+            raise LawBroken(f"no rest after {CALM_STEPS} steps: {self.store.due()}")
+        due = self.store.due()
+        for saga_id, workflow in self.workflows.items():
+            self._judge(saga_id, workflow, due)
+        self._judge_retention(due)
+
+    def _calm_down(self) -> None:
+        self.world.faults = self.broker.faults = NO_FAULTS
+        self._memory = None
+        self.store.away.clear()
+        for process in self.processes:
+            process.wake_ms = min(process.wake_ms, self.world.now_ms + 20_000)
+        if self.shape.servers > 1 and self.rng.random() < 0.3:
+            self._go_on_without(self.rng.randrange(self.shape.servers))
+
+    def _go_on_without(self, server: int) -> None:
+        """A server that stays away concerns only what lives there."""
+        self.world.seen["sagas elsewhere went on"] += 1
+        self.store.away[server] = self.world.now_ms + 10**9
+        for _ in range(CALM_STEPS):
+            if not self._step() and self._at_rest_without(server):
+                break
+        else:
+            raise LawBroken(f"server {server} is away, and others do not rest: {self.store.due()}")
+        self.store.away.clear()
+
+    def _at_rest_without(self, server: int) -> bool:
+        others = [n for n in range(self.shape.servers) if n != server]
+        started = {saga for saga in self.workflows if self.store.has(saga)}
+        here = {saga for saga in self.workflows if self.store.server_of(saga) in others}
+        lost = {saga for saga in here if self._was_set_back(saga)}
+        return here <= started | lost and all(m[0] == "x" for m in self.store.due(others))
+
+    def _trouble(self) -> None:
+        """What befalls whole servers."""
+        world, faults = self.world, self.world.faults
+        server = self.rng.randrange(len(self.store.clients)) if self.shape.servers > 1 else 0
+        if world.happens(faults.outage, "server away"):
+            self.store.away[server] = world.now_ms + self.rng.choice(OUTAGES_MS)
+        if self._memory is None and faults.set_back and self.rng.random() < faults.set_back:
+            self._memory = self.store.remember(server)
+            self._mail = list(self.broker.messages)
+            self._remembered_ms = world.now_ms
+            self._forgets_in = self.rng.randint(1, 80)
+        elif self._memory is not None:
+            self._forgets_in -= 1
+            if world.now_ms - self._remembered_ms > FORGETS_MS:
+                self._memory = None
+            elif self._forgets_in <= 0:
+                self._set_back(self._memory)
+
+    def _set_back(self, memory: Memory) -> None:
+        """A server loses what came to it since, and needs a moment to start again."""
+        self._memory = None
+        self.world.seen["server set back"] += 1
+        self.store.restore(memory)
+        self.broker.stir()
+        if self.shape.servers == 1 and self.rng.random() < 0.5:
+            self.broker.messages[:] = self._mail  # the broker was on it, too
+        self.store.away[memory.server] = self.world.now_ms + self.rng.choice((0, 0, 500, 5000))
+
+    def _step(self) -> bool:
+        """Move one thread on by one yield; False if only time has passed."""
+        world = self.world
+        world.now_ms += self.rng.choice((0, 0, 1, 5))
+        now_ms = world.now_ms
+        mail = self.broker.waiting(now_ms) > 0
+        able: list[tuple[Process, Thread]] = []
+        wakes: list[int] = []
+        for process in (*self.processes, self.client):
+            if process.wake_ms > now_ms:
+                wakes.append(process.wake_ms)
+                continue
+            if not process.threads and process is not self.client:
+                process.start()
+            for thread in process.threads:
+                if not mail and type(thread.effect) is Take:
+                    continue
+                if thread.wake_ms > now_ms:
+                    wakes.append(thread.wake_ms)
+                else:
+                    able.append((process, thread))
+        if able:
+            self._move(*self.rng.choice(able))
+            return True
+        later_ms = min(wakes, default=now_ms + 1000)
+        if self._memory is not None and later_ms - self._remembered_ms > FORGETS_MS:
+            self._set_back(self._memory)
+        world.now_ms = later_ms
+        return False
+
+    def _move(self, process: Process, thread: Thread) -> None:
+        if thread.effect is None and not self._resume(process, thread):
+            return
+        effect = thread.effect
+        if isinstance(effect, Sleep):
+            thread.wake_ms, thread.effect = self.world.now_ms + effect.ms, None
+        elif not isinstance(effect, Take) or self.broker.waiting(self.world.now_ms):
+            self._carry_out(process, thread)
+
+    def _resume(self, process: Process, thread: Thread) -> bool:
+        """Run the thread to its next yield; False at its end."""
+        reply, error = thread.reply, thread.error
+        thread.reply = thread.error = None
+        try:
+            thread.effect = thread.life.send(reply) if error is None else thread.life.throw(error)
+        except StopIteration:
+            process.threads.remove(thread)
+            return False
+        return True
+
+    def _carry_out(self, process: Process, thread: Thread) -> None:
+        """Carry out what the thread has asked for, and let faults strike."""
+        world, faults = self.world, self.world.faults
+        mortal = process is not self.client
+        if mortal and world.happens(faults.die_before, "died before a call"):
+            return process.die()
+        if mortal and world.happens(faults.freeze, "froze"):
+            process.wake_ms = world.now_ms + self.rng.choice((1000, 9000, 60_000))
+            return None
+        effect, thread.effect = thread.effect, None
+        is_call = isinstance(effect, Call | Plain)
+        if is_call and world.happens(faults.fail_before, "call failed"):
+            thread.error = UNREACHABLE[0]("injected: not sent")
+            return None
+        try:
+            thread.reply = self._perform(effect)
+        except UNREACHABLE as error:
+            thread.error = error
+            world.seen["call to a server that is away"] += 1
+            return None
+        if is_call and world.happens(faults.reply_lost, "reply lost"):
+            if self.rng.random() < 0.7:
+                thread.reply = self._perform(effect)
+            else:
+                thread.reply, thread.error = None, UNREACHABLE[0]("injected: no reply")
+        if mortal and world.happens(faults.die_after, "died after a call"):
+            process.die()
+        return None
+
+    def _perform(self, effect: Any) -> Any:
+        now_ms = self.world.now_ms
+        if isinstance(effect, Call | Plain):
+            reply = self.store.execute(effect, now_ms)
+            self.witness.called(effect, reply)
+            if isinstance(effect, Call) and effect.script in SENDING:
+                self.broker.stir()
+            return reply
+        if isinstance(effect, Publish):
+            self.witness.publishes(effect)
+        elif isinstance(effect, QueueHead) and self.shape.letters and self.store.is_away(0, now_ms):
+            raise UNREACHABLE[0]("injected: the broker is away")
+        return carry_out(effect, self.world, self.broker)
+
+    # ---- the end ----
+
+    def _at_rest(self) -> bool:
+        """Whether nothing will happen any more but the end of retention."""
+        idle = all(process.threads and process.is_idle for process in self.processes)
+        if not idle or self.client.threads or not self.broker.is_empty:
+            return False
+        return all(member.startswith("x|") for member in self.store.due())
+
+    def _was_set_back(self, saga_id: str) -> bool:
+        return self.store.server_of(saga_id) in self.store.set_back
+
+    def _judge(self, saga_id: str, workflow: Workflow, due: list[str]) -> None:
+        set_back = self._was_set_back(saga_id)
+        if set_back and not self.store.has(saga_id):
+            left = left_of(self.store, saga_id)
+            law(not left, f"{saga_id} is lost, and these are left: {left}")
+            self.world.seen["~lost with its server's last second"] += 1
+            return
+        saga, log = stored(self.store, workflow, saga_id)
+        judge_end(workflow, saga, log, self.world.ledger[saga_id], set_back=set_back)
+        judge_store(self.store, saga, log, due)
+        ends = self.world.ends[saga_id]
+        for end in ends:
+            law(end.state in ENDED, f"{saga_id}: delivered as {end.state}")
+        law(ends or not saga.delivered, f"{saga_id}: its outcome was not delivered")
+        if not set_back:
+            law(saga.delivered or not ends, f"{saga_id}: delivered before its end")
+            states = {end.state for end in ends}
+            law(len(states) < 2, f"{saga_id}: delivered as {states} (rule 14)")
+            judge_reports(log, self.world.reports[saga_id])
+        self.world.seen[f"~{saga.state}"] += 1
+        self.world.seen["logs compressed"] += is_compressed(self.store, self.store.keys(saga_id))
+
+    def _judge_retention(self, due: list[str]) -> None:
+        """When retention is over, nothing is left of what has ended (E16)."""
+        purged = [member.split("|")[1] for member in due]
+        self.world.now_ms += round(RETENTION_S * 1000)
+        for _ in range(CALM_STEPS):
+            if not self._step() and not self.store.due():
+                break
+        else:
+            raise LawBroken(f"retention does not end: {self.store.due()}")
+        for saga_id in purged:
+            left = left_of(self.store, saga_id)
+            law(not left, f"{saga_id}: its retention is over, and these are left: {left}")

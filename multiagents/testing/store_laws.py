@@ -1,0 +1,109 @@
+"""What must hold of what is stored when nothing more happens?
+
+The state is the fold of the log, every decision judged; the log reads whole, compressed or not,
+and holds each entry once; nothing is left in outbox, claims and due set but the end of retention;
+the indexes say where the saga is; each result is that of the attempt that succeeded; everything
+the engine took down stands in the log.  Of a saga that a server has lost, nothing is left.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+from multiagents.core.entries import Entry, Failed, Lost, Report, Succeeded, decode
+from multiagents.core.states import ENDED, Kind, SagaState
+from multiagents.orchestrator.reading import read_saga
+from multiagents.orchestrator.saga import Saga
+from multiagents.orchestrator.workflow import Workflow
+from multiagents.storage import keys as k
+from multiagents.storage import sagas as store
+from multiagents.storage.keys import SagaKeys
+from multiagents.storage.plan import entry_key
+from multiagents.storage.views import View
+from multiagents.testing.end_laws import has_dead_letters
+from multiagents.testing.laws import law, replayed
+from multiagents.testing.simulated_store import Store
+from multiagents.testing.witness import blank_of
+
+
+def stored(kept: Store, workflow: Workflow, saga_id: str) -> tuple[Saga, list[Entry]]:
+    """The saga as stored, and its log, which must give it.  Raises LawBroken."""
+    keys, edge = kept.keys(saga_id), kept.look
+    view = edge.execute(store.load(keys))
+    law(isinstance(view, View), f"{saga_id} is not stored")
+    law(not view.entries, f"{saga_id}: nobody decided over {view.entries}")
+    log = [decode(text) for text in edge.run(store.log(keys))]
+    law(int(view.cursor) == len(log), f"{saga_id}: cursor {view.cursor}, {len(log)} entries")
+    saga = read_saga(saga_id, workflow, view)
+    again = replayed(workflow, blank_of(saga_id, workflow, log[0].at_ms), log)
+    law(saga == again, f"{saga_id}: stored, and what its log gives: {_differences(saga, again)}")
+    return saga, log
+
+
+def _differences(saga: Saga, again: Saga) -> dict[str, Any]:
+    """Where two states differ: what is stored, then what the log gives."""
+    apart = {"steps", "values"}
+    names = [spec.name for spec in fields(saga) if spec.name not in apart]
+    pairs = {name: (getattr(saga, name), getattr(again, name)) for name in names}
+    steps = {name: (run, again.steps[name]) for name, run in saga.steps.items()}
+    return {name: pair for name, pair in {**pairs, **steps}.items() if pair[0] != pair[1]}
+
+
+def judge_store(kept: Store, saga: Saga, log: Sequence[Entry], due: Sequence[str]) -> None:
+    """Judge what is stored beside the state.  Raises LawBroken.
+
+    What a plain task returned is that of its task, whose id outlives a claim that is forgotten.
+    """
+    keys, client = kept.keys(saga.id), kept.client_of(saga.id)
+    pipe = client.pipeline(transaction=False)
+    pipe.hgetall(keys.work)
+    pipe.smembers(keys.ids)
+    pipe.hgetall(keys.data)
+    for state in SagaState:
+        pipe.zscore(keys.shard.state(state), saga.id)
+    work, ids, data, *scores = pipe.execute()
+    law(not work, f"{saga.id}: left in outbox and claims: {work}")
+    law(ids == {entry_key(entry) for entry in log}, f"{saga.id}: ids are not those logged")
+    if kept.server_of(saga.id) not in kept.set_back:
+        _judge_results(saga, log, data)
+    for state, score in zip(SagaState, scores, strict=True):
+        law((score is not None) == (state is saga.state), f"{saga.id} is {saga.state}: {state}")
+    kept_on = saga.state not in ENDED or has_dead_letters(saga)
+    purge = k.due_purge(saga.id) in due
+    law(purge is not kept_on, f"{saga.id} is {saga.state}; retention runs: {purge}")
+
+
+def _judge_results(saga: Saga, log: Sequence[Entry], data: dict[bytes, bytes]) -> None:
+    given_up = {
+        e.nonce for e in log if isinstance(e, Lost) or (isinstance(e, Failed) and e.running)
+    }
+    for entry in log:
+        if isinstance(entry, Succeeded) and entry.kind is Kind.RUN:
+            text = data.get(k.result_field(Kind.RUN, entry.step).encode())
+            law(text, f"{saga.id}: {entry.step!r} succeeded, and its result is gone")
+            last = saga.steps[entry.step].work.nonce == entry.nonce
+            if last and entry.nonce not in given_up:
+                by = json.loads(text or b"{}")["by"]
+                law(by == entry.nonce, f"{saga.id}: the result of {entry.step!r} is another's")
+
+
+def judge_reports(log: Sequence[Entry], reports: Sequence[Report]) -> None:
+    """What the engine has taken down stands in the log (E1).  Raises LawBroken."""
+    ids = {entry.id for entry in log}
+    lost = [report.id for report in reports if report.id not in ids]
+    law(not lost, f"taken down, but not in the log: {lost}")
+
+
+def left_of(kept: Store, saga_id: str) -> list[str]:
+    """Which keys there are of a saga, and which due members."""
+    found = [key.decode() for key in kept.client_of(saga_id).keys(f"*:{saga_id}")]
+    return [*found, *(member for member in kept.due() if member.split("|")[1] == saga_id)]
+
+
+def is_compressed(kept: Store, keys: SagaKeys) -> bool:
+    """Whether the log lies compressed."""
+    found: Any = kept.client_of(keys.id).hget(keys.saga, "b")
+    return bool(found)

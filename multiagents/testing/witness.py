@@ -1,0 +1,99 @@
+"""What must hold at the very moment at which a process does something?
+
+Some laws cannot be told from what is left at the end: by then the engine has mended the matter.
+The witness looks at the store beside every process, when a message is sent and when a lease is
+renewed.
+
+Rule 1: no message is sent before its attempt is on record, and a plain task's not before it was
+claimed on its behalf (E13).  E2: a lease that was renewed stands; nobody brings back a lost one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from multiagents.core.entries import decode
+from multiagents.orchestrator.commands import Dispatch
+from multiagents.orchestrator.decide import decide
+from multiagents.orchestrator.outbox import Message, Publish
+from multiagents.orchestrator.saga import Saga, new_saga
+from multiagents.orchestrator.workflow import Workflow
+from multiagents.storage import keys as k
+from multiagents.storage import sagas as store
+from multiagents.storage.calls import Call
+from multiagents.testing.broken import law
+from multiagents.testing.random_workflows import INPUT, RESULT
+from multiagents.testing.simulated_store import Store
+
+
+class Witness:
+    """Judges what is done while it is done.  Raises LawBroken."""
+
+    def __init__(self, kept: Store, workflows: Mapping[str, Workflow]) -> None:
+        self._store, self._workflows = kept, workflows
+        self._sent: set[tuple[Any, ...]] = set()
+
+    def called(self, call: Any, reply: Any) -> None:
+        """A call has been carried out."""
+        if isinstance(call, Call) and call.script == "renew" and reply:
+            self._renewed(call)
+
+    def publishes(self, effect: Publish) -> None:
+        """These messages are about to be sent."""
+        for message in effect.messages:
+            what = (message.saga_id, message.kind, message.step, message.attempt)
+            if what not in self._sent:
+                self._intended(message)
+                self._sent.add(what)
+
+    def _renewed(self, call: Call[Any]) -> None:
+        work, due, _ = call.keys
+        field, nonce, member = map(str, call.args[:3])
+        saga_id = work.rpartition(":")[2]
+        client = self._store.client_of(saga_id)
+        claim = client.hget(work, field)
+        stands = claim is not None and claim.decode().split("|")[1] == nonce
+        law(stands and client.zscore(due, member) is not None, f"{member} renewed, but lost (E2)")
+
+    def _intended(self, message: Message) -> None:
+        keys = self._store.keys(message.saga_id)
+        if self._store.server_of(keys.id) in self._store.set_back:
+            return  # what was on record may be lost
+        client = self._store.client_of(keys.id)
+        kind, step, attempt = message.kind, message.step, message.attempt
+        if client.hexists(keys.work, k.outbox_field(kind, step, attempt)):
+            law(not message.plain, f"{message}: a plain task is sent, and not claimed (E13)")
+            return
+        claim = client.hget(keys.work, k.claim_field(kind, step))
+        if claim is not None and claim.decode().startswith(f"{attempt}|"):
+            return
+        law(self._was_decided(keys, message), f"{message} is not on record (rule 1)")
+
+    def _was_decided(self, keys: k.SagaKeys, message: Message) -> bool:
+        """Whether the log, as far as it has been decided over, asks for this message."""
+        log = [decode(text) for text in self._store.look.run(store.log(keys))]
+        decided = int(self._store.client_of(keys.id).hget(keys.saga, "c") or 0)
+        workflow = self._workflows[keys.id]
+        wanted = Dispatch(message.kind, message.step, message.attempt)
+        saga = blank_of(keys.id, workflow, log[0].at_ms)
+        for entry in log[:decided]:
+            decision = decide(workflow, saga, entry, entry.at_ms)
+            if wanted in decision.commands:
+                return True
+            saga = decision.saga
+        return False
+
+
+def blank_of(saga_id: str, workflow: Workflow, now_ms: int) -> Saga:
+    """A saga of these histories before its first decision."""
+    blank = new_saga(
+        saga_id,
+        workflow=workflow.name,
+        version=workflow.version,
+        steps=tuple(workflow.by_name),
+        now_ms=now_ms,
+    )
+    results = dict.fromkeys(workflow.by_name, RESULT)
+    return replace(blank, values={"input": INPUT, "results": results})
