@@ -25,7 +25,7 @@ from multiagents.orchestrator.host import Host
 from multiagents.orchestrator.sweeper_thread import SweeperThread
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, Plain, ask
-from multiagents.storage.client import Edge
+from multiagents.storage.client import UNREACHABLE, Edge
 from multiagents.storage.keys import Shard
 from multiagents.storage.routing import (
     MANY_S,
@@ -272,3 +272,10 @@ def test_eager_mode_waits_for_retries_on_every_shard() -> None:
         assert result.get() == {"echo": "hi"}
     assert tried == ids
     app.close()
+
+
+def test_a_socket_without_a_server_is_away_and_not_a_mistake() -> None:
+    """``unix:///path``: such a connection has no keep-alive that could be set."""
+    edge = Edge("unix:///nowhere/at-all.sock", retries=0)
+    with pytest.raises(UNREACHABLE):
+        edge.execute(store.definition(Shard(0), "v"))

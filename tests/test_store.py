@@ -344,8 +344,8 @@ def test_an_advance_commits_only_over_what_it_knew(edge, saga):
     edge.execute(store.commit(saga, ("v1", "0"), plan("v2", view(edge, saga).last)))
     done = Succeeded(NOW, Kind.RUN, "a", 1, "aa")
     lead = plan("v3", "", steps=[("a", '["succeeded"]')])
-    seen = int(view(edge, saga).last)
-    call = store.advance(saga, lead, known=("v2", "0"), seen=seen, entry=done, result="{}")
+    cursor = view(edge, saga).cursor
+    call = store.advance(saga, lead, known=("v2", cursor), texts=(), entry=done, result="{}")
     assert edge.execute(call).more is False
     assert view(edge, saga).steps == {"a": ["succeeded"]}
     assert view(edge, saga).entries == ()
@@ -357,9 +357,9 @@ def test_a_claim_brings_the_state_that_an_advance_builds_on(edge, saga):
     assert claimed.view.version == "v1"
     assert [entry.type for entry in claimed.view.entries] == ["claimed"]
     done = Succeeded(NOW, Kind.RUN, "a", 1, "aa")
-    seen = int(claimed.view.cursor) + 1
+    texts = claimed.view.texts
     known = ("v1", claimed.view.cursor)
-    call = store.advance(saga, plan("v2", ""), known=known, seen=seen, entry=done, result="{}")
+    call = store.advance(saga, plan("v2", ""), known=known, texts=texts, entry=done, result="{}")
     assert edge.execute(call).more is False
     assert view(edge, saga).entries == ()
 
@@ -374,7 +374,7 @@ def test_an_advance_that_was_overtaken_leaves_its_entry(edge, saga):
     edge.execute(claim(saga))
     done = Failed(NOW, Kind.RUN, "a", 1, "aa", Failure("E", "x"))
     fresh = edge.execute(
-        store.advance(saga, plan("v3"), known=("v1", "0"), seen=0, entry=done, result=None)
+        store.advance(saga, plan("v3"), known=("v1", "0"), texts=(), entry=done, result=None)
     )
     assert isinstance(fresh, View)
     assert [entry.type for entry in fresh.entries] == ["claimed", "failed"]

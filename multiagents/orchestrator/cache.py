@@ -22,19 +22,16 @@ CAPACITY = 256
 class Snapshot:
     """A saga as one commit left it: the commit's version and the position it reached.
 
-    ``pending``: what the log held beyond it when it was read; ``data``: the data hash then.
+    ``pending``: what the log held beyond it when it was read, ``texts``: as it stands there;
+    ``data``: the data hash then.
     """
 
     version: str
     cursor: str
     saga: Saga
     pending: tuple[Entry, ...] = ()
+    texts: tuple[str, ...] = ()
     data: dict[str, str] | None = None
-
-    @property
-    def seen(self) -> int:
-        """The position of the last entry known."""
-        return int(self.cursor) + len(self.pending)
 
 
 class SagaCache:

@@ -131,8 +131,14 @@ class Catalog:
 
         The answer of a large fleet is long, so it is asked for less often.
         """
-        if self._clock.now_ms() - self._read_ms >= max(FRESH_MS, PEER_MS * len(self._fleet)):
+        if self._clock.now_ms() - self._read_ms < max(FRESH_MS, PEER_MS * len(self._fleet)):
+            return
+        try:
             yield from self.refresh(force=True)
+        except UNREACHABLE:
+            # The first server is away: what was last heard is believed, or every claim and start
+            # on the others would wait for it.
+            self._read_ms = self._clock.now_ms()
 
     @property
     def peers(self) -> int:

@@ -134,8 +134,8 @@ class Coordinator(Knowledge):
         """Tell who waits of the first end: what an operator did after it is not delivered."""
         log = yield from store.log(keys)
         data = yield from ask(store.data(keys))
-        if not log:
-            return
+        if not log or not data:
+            return  # its retention has just ended
         entries = [decode(text) for text in log]
         saga = blank_saga(workflow, keys.id, entries[0].at_ms, data)
         for entry in entries:
@@ -191,7 +191,7 @@ class Coordinator(Knowledge):
                     keys,
                     move.plan,
                     known=known_of(base),
-                    seen=base.seen,
+                    texts=base.texts,
                     entry=entry,
                     result=result,
                 )
@@ -212,7 +212,7 @@ class Coordinator(Knowledge):
         For callbacks in a worker's main process, where nothing may take long (E14, E20).
         """
         keys = self.keys(saga_id)
-        held = yield from self.held(saga_id, delivery)
+        held = yield from self.owed(saga_id, delivery)
         for attempt in held:
             entry = entry_of(attempt)
             yield from ask(store.report(keys, entry, dirty_at=entry.at_ms))
@@ -262,6 +262,22 @@ class Coordinator(Knowledge):
         """The call that renews a lease."""
         return self.claims.renewal(self.keys(held.saga_id), held, notes)
 
+    def owed(self, saga_id: str, delivery: str) -> Flow[list[store.Attempt]]:
+        """What a delivery may report: what it holds, or what was given up while it ran (E6)."""
+        held = yield from self.held(saga_id, delivery)
+        if held:
+            return held
+        view = yield from ask(store.load(self.keys(saga_id)))
+        if not isinstance(view, View):
+            return []
+        saga, workflow = yield from self._read(self.keys(saga_id), view, None)
+        return [
+            store.Attempt(saga_id, Kind(kind), step, attempt, nonce)
+            for step, run in fold(workflow, saga, view.entries).saga.steps.items()
+            for kind, attempt, nonce in run.lost
+            if ids.derived_id(saga_id, kind, step, attempt) == delivery
+        ]
+
     def fence(self, saga_id: str, delivery: str) -> Flow[list[store.Attempt]]:
         """Likewise, and remember the saga's state for what the delivery reports."""
         keys, base = self.keys(saga_id), self._cache.get(saga_id)
@@ -293,7 +309,7 @@ class Coordinator(Knowledge):
             ground = Ground(keys, workflow, saga, view.last)
             move = self._planner.move(ground, view.entries, go_on)
             base = Snapshot(view.version, view.cursor, saga)
-            reply = yield from ask(store.commit(keys, known_of(base), move.plan))
+            reply = yield from ask(store.commit(keys, known_of(base), move.plan, view.texts))
             done = _own(move, reply)
             if isinstance(done, Committed):
                 return (yield from self._committed(keys, move, done, go_on))

@@ -148,7 +148,7 @@ class StoreEngine:
         self, saga_id: str, task_id: str, result: str, attempts: list[store.Attempt] | None
     ) -> Flow[None]:
         if attempts is None:
-            attempts = yield from self._coordinator.held(saga_id, task_id)
+            attempts = yield from self._coordinator.owed(saga_id, task_id)
         for held in attempts:
             now_ms = self._clock.now_ms()
             entry = Succeeded(now_ms, held.kind, held.step, held.attempt, held.nonce)

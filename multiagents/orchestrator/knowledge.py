@@ -83,7 +83,7 @@ class Knowledge:
         data: dict[str, str] | None = None,
     ) -> Flow[None]:
         saga, _ = yield from self._read(keys, view, base)
-        self._cache.put(Snapshot(view.version, view.cursor, saga, view.entries, data))
+        self._cache.put(Snapshot(view.version, view.cursor, saga, view.entries, view.texts, data))
 
     def _read(
         self, keys: SagaKeys, view: View, base: Snapshot | None

@@ -82,7 +82,10 @@ class Edge:
         return self._client
 
     def _connect(self) -> redis.Redis:
-        return redis.Redis.from_url(self.url, **_options(self._timeout_s, self._retries, Retry))
+        return redis.Redis.from_url(
+            self.url,
+            **_options(self.url, self._timeout_s, retries=self._retries, retry=Retry),
+        )
 
     def run(self, flow: Flow[T]) -> T:
         """Run a flow to its end and return its result; a failure is thrown into the flow."""
@@ -170,7 +173,7 @@ class AsyncEdge:
     def __init__(self, url: str, *, perform: Perform = _no_effects) -> None:
         self.url = url
         self.perform = perform
-        options = _options(TIMEOUT_S, RETRIES, redis.asyncio.retry.Retry)
+        options = _options(url, TIMEOUT_S, retries=RETRIES, retry=redis.asyncio.retry.Retry)
         self.client: Any = redis.asyncio.Redis.from_url(url, **options)
 
     async def run(self, flow: Flow[T]) -> T:
@@ -209,12 +212,12 @@ class AsyncEdge:
         await self.client.aclose()
 
 
-def _options(timeout_s: float, retries: int, retry: type) -> dict[str, Any]:
+def _options(url: str, timeout_s: float, *, retries: int, retry: type) -> dict[str, Any]:
     backoff = ExponentialBackoff(cap=1.0, base=0.05) if retries else NoBackoff()
+    local = url.startswith("unix:")
     return {
         "socket_timeout": timeout_s,
-        "socket_connect_timeout": timeout_s,
-        "socket_keepalive": True,
+        **({} if local else {"socket_connect_timeout": timeout_s, "socket_keepalive": True}),
         "retry": retry(backoff, retries),
         "retry_on_error": list(UNREACHABLE),
     }

@@ -104,25 +104,39 @@ def _index_keys(saga: SagaKeys, plan: Plan) -> tuple[str, str]:
     return saga.shard.state(before), saga.shard.state(plan.state)
 
 
-def commit(saga: SagaKeys, known: Known, plan: Plan) -> Call[Committed | View | str]:
-    """Write a decision over the state of a version; the fresh view if it is not that any more."""
+def commit(
+    saga: SagaKeys, known: Known, plan: Plan, texts: Sequence[str] = ()
+) -> Call[Committed | View | str]:
+    """Write a decision over the state of a version and the entries that follow it in the log.
+
+    ``texts``: those entries as the log has them, so that a log that lost some is noticed (E5).
+    Answers with the fresh view if it is not that any more.
+    """
     keys = (*saga.all, *_index_keys(saga, plan))
     # Entries that were decided over before they stand in the log may only follow what was read.
     needs_clean_log = int(bool(plan.decided))
-    args = (*known, needs_clean_log, *plan_args(saga, plan))
+    pending = (len(texts), "\n".join(texts))
+    args = (*known, *pending, needs_clean_log, *plan_args(saga, plan))
     return Call("commit", keys, args, parse_committed)
 
 
 def advance(
-    saga: SagaKeys, plan: Plan, *, known: Known, seen: int, entry: Report, result: str | None
+    saga: SagaKeys,
+    plan: Plan,
+    *,
+    known: Known,
+    texts: Sequence[str],
+    entry: Report,
+    result: str | None,
 ) -> Call[Committed | View | str]:
     """`report` and, if nothing else has happened since, `commit` in one trip.
 
-    ``known``: the state that was decided over, ``seen``: the position of the last entry.
+    ``known``: the state that was decided over, ``texts``: the entries after it.
     """
     keys = (*saga.all, *_index_keys(saga, plan))
-    head = (saga.id, known[0], entry.at_ms + DIRTY_AFTER_MS, entry_key(entry), encode(entry))
-    args = (*head, *_claim_args(saga, entry, result), known[1], seen, *plan_args(saga, plan))
+    head: tuple[Arg, ...] = (saga.id, known[0], entry.at_ms + DIRTY_AFTER_MS)
+    head = (*head, entry_key(entry), encode(entry), *_claim_args(saga, entry, result), known[1])
+    args = (*head, len(texts), "\n".join(texts), *plan_args(saga, plan))
     return Call("advance", keys, args, parse_committed)
 
 

@@ -32,6 +32,8 @@ class View:
     entries: tuple[Entry, ...]
     last: str
     """Position of the last of ``entries``, or the cursor."""
+    texts: tuple[str, ...] = ()
+    """``entries`` as they stand in the log."""
     passed: tuple[Entry, ...] = ()
     definition: str | None = None
     head: list[Any] | None = None
@@ -76,6 +78,7 @@ def parse_view(reply: Any) -> View | str:
         cursor=text_of(cursor),
         entries=tuple(entries[behind:]),
         last=str(max(int(cursor), int(before) + len(entries))),
+        texts=tuple(map(text_of, log[behind:])),
         passed=tuple(entries[:behind]),
         definition=text_of(definition) if definition else None,
         head=json.loads(head) if head else None,

@@ -8,13 +8,14 @@
 -- ARGV[4] entry id  ARGV[5] entry           ARGV[6] claim field  ARGV[7] nonce
 -- ARGV[8] lease member  ARGV[9] result field  ARGV[10] result JSON ("" = none)
 -- ARGV[11] the cursor that goes with the known version
--- ARGV[12] the end of the log that was decided over, before this entry
--- ARGV[13..] the decision, see apply in lib.lua, without a cursor
+-- ARGV[12] number and ARGV[13] texts, line by line, of the entries after it that were decided over
+-- ARGV[14..] the decision, see apply in lib.lua, without a cursor
 --
 -- Returns as commit does.
 local f = redis.call("HMGET", SAGA, "v", "c", "p", "b")
 if not f[1] then return 0 end
-local clean = f[1] == ARGV[2] and tonumber(ARGV[12]) == log_end(f[4])
+local clean = f[1] == ARGV[2] and tonumber(ARGV[11]) + tonumber(ARGV[12]) == log_end(f[4])
+  and follow(ARGV[11], f[4], ARGV[12], ARGV[13])
 local claim = redis.call("HGET", WORK, ARGV[6])
 local current = claim and string.match(claim, "|(%x+)|") == ARGV[7]
 if append(ARGV[4], ARGV[5]) then
@@ -33,5 +34,5 @@ if not (clean and current) then
   end
   return load(ARGV[2], ARGV[11])
 end
-position = 12
+position = 13
 return apply(f[3], f[4], KEYS[7], KEYS[8])

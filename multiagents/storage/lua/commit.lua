@@ -2,13 +2,15 @@
 --
 -- KEYS[1..6] as in lib.lua   KEYS[7] state index to leave   KEYS[8] state index to enter
 -- ARGV[1] version that was read   ARGV[2] its cursor
--- ARGV[3] "1" if the log must hold nothing beyond the decision's cursor (ARGV[5])
--- ARGV[4..] the decision, see apply in lib.lua
+-- ARGV[3] number and ARGV[4] texts, line by line, of the entries after it that were decided over
+-- ARGV[5] "1" if the log must hold nothing beyond the decision's cursor (ARGV[7])
+-- ARGV[6..] the decision, see apply in lib.lua
 --
 -- Returns what apply does; the fresh view if another was faster; 0 if the saga does not exist.
 local f = redis.call("HMGET", SAGA, "v", "p", "b")
 if not f[1] then return 0 end
 local known, known_cursor = take(), take()
 if f[1] ~= known then return load(known, known_cursor) end
-if take() == "1" and log_end(f[3]) ~= tonumber(ARGV[5]) then return load(known, known_cursor) end
+if not follow(known_cursor, f[3], take(), take()) then return load(known, known_cursor) end
+if take() == "1" and log_end(f[3]) ~= tonumber(ARGV[7]) then return load(known, known_cursor) end
 return apply(f[2], f[3], KEYS[7], KEYS[8])
