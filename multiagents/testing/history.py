@@ -62,6 +62,7 @@ class History:
         skill = rng.choice((0.7, 0.9, 1.0))
         self.world = World(rng, self.store.settings, faults=faults, skill=skill)
         self.world.wide = rng.choice((0, 2, 20))
+        self.world.slots = rng.choice((0, 0, 1, 2))
         self.broker = Broker(rng, self.world.seen, self.store, letters=shape.letters)
         self.broker.faults = faults
         makes: dict[str, Any] = {"make_coordinator": make_coordinator, "make_sweeper": make_sweeper}

@@ -76,7 +76,7 @@ class Process:
         world, rng = self.world, self.world.rng
         make_coordinator, make_sweeper = self._make
         self.clock = ProcessClock(world, rng.randint(-SKEW_MS, SKEW_MS))
-        catalog = Catalog(self.clock)
+        catalog = self._catalog = Catalog(self.clock)
         for info in WORKERS:
             catalog.add_local(info)
         self.coordinator = make_coordinator(
@@ -262,6 +262,10 @@ class Process:
 
     def _beat(self) -> Life:
         while True:
+            try:
+                yield from self._announce()
+            except UNREACHABLE:
+                self.world.seen["not announced"] += 1
             yield Sleep(round(LEASE_S * 1000 / 3))
             for held in list(self.held.values()):
                 try:
@@ -271,6 +275,12 @@ class Process:
                 if not renewed:
                     self._cancelled.add(held.nonce)
                     self.held.pop(held.nonce, None)
+
+    def _announce(self) -> Flow[None]:
+        """Say how much can be done at once, by which fan-outs are held back."""
+        if self.world.slots:
+            queues = [info.queue for info in WORKERS]
+            yield from self._catalog.publish("all", queues, [], slots=self.world.slots)
 
     def _sweep(self, sweeper: Sweeper, server: int) -> Life:
         while True:

@@ -57,6 +57,8 @@ class World:
     settings: Settings
     now_ms: int = 1_700_000_000_000
     faults: Faults = NO_FAULTS
+    slots: int = 0
+    """How many steps a queue's workers are said to do at once; 0: nobody says."""
     wide: int = 20
     """Sagas with more steps are caught up with by their log."""
     skill: float = 0.8
