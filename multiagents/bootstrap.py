@@ -31,6 +31,7 @@ from multiagents.eager import EagerRunner
 from multiagents.event_bus.bus import EventBus
 from multiagents.event_bus.narrator import Narrator
 from multiagents.orchestrator import facade, registry
+from multiagents.orchestrator.answers import Answers
 from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.definitions import load_folder
 from multiagents.orchestrator.engine import StoreEngine
@@ -80,6 +81,7 @@ class Runtime:
             catalog=self.catalog,
             check_input=check_input,
             letter_of=Letters(app, settings),
+            answer_of=Answers(app, settings),
         )
         self.eager = EagerRunner(app, settings, self.catalog, check_input)
         self.start_saga = install(app, self._hooks())

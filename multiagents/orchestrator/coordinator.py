@@ -30,7 +30,7 @@ from multiagents.orchestrator.decide import fold
 from multiagents.orchestrator.dispatch import Dispatcher
 from multiagents.orchestrator.knowledge import Knowledge, known_of
 from multiagents.orchestrator.moves import Ground, Move, Planner
-from multiagents.orchestrator.outbox import LetterOf, no_letter
+from multiagents.orchestrator.outbox import AnswerOf, LetterOf, no_answer, no_letter
 from multiagents.orchestrator.plain import PlainTasks
 from multiagents.orchestrator.planning import index_keys
 from multiagents.orchestrator.reading import blank_saga
@@ -63,12 +63,13 @@ class Coordinator(Knowledge):
         nonce: Callable[[], str] = ids.nonce,
         wide: int = WIDE,
         letter_of: LetterOf = no_letter,
+        answer_of: AnswerOf = no_answer,
     ) -> None:
         super().__init__(settings)
         self.clock = clock
         self.claims = Claims(settings, clock, directory, nonce)
         plain = PlainTasks(clock, directory, self.claims, letter_of)
-        self.dispatcher = Dispatcher(settings, clock, directory, plain, letter_of)
+        self.dispatcher = Dispatcher(settings, clock, directory, plain, letter_of, answer_of)
         self._planner = Planner(settings, clock, self.claims, self.dispatcher, nonce)
         self._directory = directory
         self.observers: list[Callable[[str, SagaState], None]] = []

@@ -17,7 +17,14 @@ from multiagents.core.ports import Directory
 from multiagents.core.settings import Settings
 from multiagents.core.states import ENDED, Kind
 from multiagents.orchestrator import outbox
-from multiagents.orchestrator.outbox import LetterOf, Message, Publish, no_letter
+from multiagents.orchestrator.outbox import (
+    AnswerOf,
+    LetterOf,
+    Message,
+    Publish,
+    no_answer,
+    no_letter,
+)
 from multiagents.orchestrator.outcome import outcome_of
 from multiagents.orchestrator.plain import PlainTasks
 from multiagents.orchestrator.saga import Saga
@@ -45,6 +52,7 @@ class Dispatcher:
     directory: Directory
     plain: PlainTasks
     letter_of: LetterOf = no_letter
+    answer_of: AnswerOf = no_answer
 
     def enclose(self, keys: SagaKeys, workflow: Workflow, plan: Plan) -> None:
         """Have a commit send its own commands, as far as that can be done."""
@@ -155,8 +163,10 @@ class Dispatcher:
 
     def deliver(self, keys: SagaKeys, workflow: Workflow, saga: Saga, end: End) -> Flow[None]:
         """Tell who waits; the outbox keeps the command until that is done (rule 14)."""
-        if (yield outcome_of(saga, workflow, end.data)):
-            yield from ask(store.settle_end(keys, end.log))
+        outcome = outcome_of(saga, workflow, end.data)
+        answers = self.answer_of(outcome)
+        if answers is not None or (yield outcome):
+            yield from ask(store.settle_end(keys, end.log, answers or ()))
 
 
 def _to_send(plan: Plan) -> list[str]:

@@ -9,7 +9,7 @@ from multiagents.core.settings import Settings
 from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.coordinator import Coordinator
 from multiagents.orchestrator.engine import StoreEngine
-from multiagents.orchestrator.outbox import LetterOf, no_letter
+from multiagents.orchestrator.outbox import AnswerOf, LetterOf, no_answer, no_letter
 from multiagents.orchestrator.service import CheckInput, SagaService
 from multiagents.orchestrator.sweeper import Sweeper
 from multiagents.storage.client import Edge
@@ -27,13 +27,18 @@ class Host:
         catalog: Catalog,
         check_input: CheckInput,
         letter_of: LetterOf = no_letter,
+        answer_of: AnswerOf = no_answer,
     ) -> None:
         self.edge = edge
         self.settings = settings
         self.clock = clock
         self.catalog = catalog
         self.coordinator = Coordinator(
-            settings=settings, clock=clock, directory=catalog, letter_of=letter_of
+            settings=settings,
+            clock=clock,
+            directory=catalog,
+            letter_of=letter_of,
+            answer_of=answer_of,
         )
         self.engine = StoreEngine(self.coordinator, edge, clock, catalog)
         self.sweeper = Sweeper(

@@ -14,7 +14,7 @@ from typing import Any
 from multiagents.core.names import HEADER
 from multiagents.core.states import Kind
 from multiagents.orchestrator.workflow import Step, TaskCall, Workflow
-from multiagents.storage.plan import Letter
+from multiagents.storage.plan import Answer, Letter
 
 UNCONFIRMED_MS = 2000
 """A command whose sending was not confirmed is looked at again after this long (E10)."""
@@ -82,6 +82,15 @@ class Deliverance:
     waiting: dict[str, dict[str, Any]]
     result: dict[str, Any] | None = None
     failure: dict[str, Any] = field(default_factory=dict)
+
+
+AnswerOf = Callable[[Deliverance], list[Answer] | None]
+"""Writes an outcome for results on the store's own server, if that is where they are."""
+
+
+def no_answer(end: Deliverance) -> list[Answer] | None:
+    """For results elsewhere: every outcome goes through Celery."""
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,14 @@ class Letter(NamedTuple):
     text: str
 
 
+class Answer(NamedTuple):
+    """A result as Celery's backend on this server holds it; ``expires_s`` 0 = never."""
+
+    key: str | bytes
+    text: str
+    expires_s: int
+
+
 @dataclass(slots=True)
 class Plan:
     """A decision in the form that a commit writes."""

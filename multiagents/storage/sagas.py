@@ -16,7 +16,7 @@ from multiagents.core.states import Kind
 from multiagents.storage import keys as k
 from multiagents.storage.calls import Arg, Call, Flow, Plain, ask
 from multiagents.storage.keys import SagaKeys, Shard
-from multiagents.storage.plan import Letter, Plan, entry_key, plan_args
+from multiagents.storage.plan import Answer, Letter, Plan, entry_key, plan_args
 from multiagents.storage.views import (
     NOTHING,
     Claim,
@@ -271,10 +271,11 @@ def published(
     return Call("publish", (saga.work, saga.due), tuple(args), int)
 
 
-def settle_end(saga: SagaKeys, log: Sequence[str]) -> Call[int]:
-    """The saga's end has been told: take that out of the outbox, and compress the log."""
+def settle_end(saga: SagaKeys, log: Sequence[str], answers: Sequence[Answer] = ()) -> Call[int]:
+    """The saga's end is told, by these answers or already: note that, and compress the log."""
     text = packed(log) if len(log) <= MOST_PACKED else ""
-    args = (k.OUTBOX_END, k.due_outbox(saga.id, k.OUTBOX_END), len(log), text)
+    args: tuple[Arg, ...] = (k.OUTBOX_END, k.due_outbox(saga.id, k.OUTBOX_END), len(log), text)
+    args = (*args, *(item for answer in answers for item in answer))
     return Call("settle", saga.all, args, int)
 
 

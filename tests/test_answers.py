@@ -1,0 +1,110 @@
+"""Is an outcome that is stored with the saga's end the one that Celery's backend would store?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from multiagents.bootstrap import attach
+from multiagents.celery_app import make_app
+from multiagents.core.settings import Settings
+from multiagents.orchestrator.answers import Answers
+from multiagents.orchestrator.outbox import Deliverance
+from multiagents.orchestrator.tasks import Courier
+from multiagents.storage import sagas as store
+from multiagents.storage.keys import SagaKeys
+
+
+@pytest.fixture
+def settings(redis_url: str) -> Settings:
+    return Settings(redis_url=redis_url)
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[Any]:
+    with redis.Redis.from_url(redis_url) as opened:
+        yield opened
+
+
+def end(**changes: Any) -> Deliverance:
+    about: dict[str, Any] = {
+        "saga_id": "s1",
+        "state": "completed",
+        "waiting": {"t1": {}, "t2": {}},
+        "result": {"paid": 3, "text": "ä"},
+    }
+    return Deliverance(**{**about, **changes})
+
+
+def stored(client: Any, task_id: str) -> dict[str, Any]:
+    """A stored result without its time."""
+    found: dict[str, Any] = json.loads(client.get(f"celery-task-meta-{task_id}"))
+    assert isinstance(found.pop("date_done"), str)
+    return found
+
+
+def settle(runtime: Any, answers: Any) -> None:
+    runtime.edge.execute(store.settle_end(SagaKeys("s1"), (), answers))
+
+
+def test_an_answer_is_what_the_backend_stores(settings, client):
+    """Same keys, same text, same time to live: AsyncResult cannot tell them apart."""
+    runtime = attach(make_app(settings), settings)
+    answers = Answers(runtime.app, settings)(end())
+    settle(runtime, answers)
+    ours = {name: stored(client, name) for name in ("t1", "t2")}
+    lives = client.ttl("celery-task-meta-t1")
+    client.flushall()
+    assert Courier(runtime.app)(end()) is True
+    assert ours == {name: stored(client, name) for name in ("t1", "t2")}
+    assert abs(lives - client.ttl("celery-task-meta-t1")) <= 2
+
+
+def test_a_success_stays(settings, client):
+    """The first end counts, also if the script is sent twice."""
+    runtime = attach(make_app(settings), settings)
+    for result in ({"n": 1}, {"n": 2}):
+        settle(runtime, Answers(runtime.app, settings)(end(result=result)))
+    assert stored(client, "t1")["result"] == {"n": 1}
+
+
+def test_whoever_waits_is_woken(settings, client):
+    """Results are published under their key."""
+    runtime = attach(make_app(settings), settings)
+    with client.pubsub(ignore_subscribe_messages=True) as heard:
+        heard.subscribe("celery-task-meta-t1")
+        heard.get_message(timeout=5)
+        settle(runtime, Answers(runtime.app, settings)(end()))
+        message = heard.get_message(timeout=5)
+    assert json.loads(message["data"])["status"] == "SUCCESS"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"state": "failed"}, {"state": "cancelled"}, {"waiting": {"t1": {"chain": ["x"]}}}],
+    ids=["failed", "cancelled", "chain"],
+)
+def test_other_ends_are_left_to_celery(settings, changes):
+    """Errors, links and chords are Celery's to handle."""
+    assert Answers(make_app(settings), settings)(end(**changes)) is None
+
+
+@pytest.mark.parametrize(
+    "conf",
+    [
+        {"result_backend": "cache+memory://"},
+        {"result_serializer": "yaml"},
+        {"result_extended": True},
+        {"result_compression": "gzip"},
+    ],
+    ids=lambda conf: next(iter(conf)),
+)
+def test_other_backends_are_left_to_celery(settings, conf):
+    """Only Celery knows how those store a result."""
+    app = make_app(settings)
+    app.conf.update(conf)
+    assert Answers(app, settings)(end()) is None
