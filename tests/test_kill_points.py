@@ -153,7 +153,7 @@ def test_every_kind_of_call_is_among_the_points(mode: Mode) -> None:
     """
     kinds = {call.split(".")[0] for call in mode.calls}
     decides = "advance" if mode.name == "continuation" else "commit"
-    assert {"claim", "append", decides, "MULTI", "settle"} <= kinds
+    assert {"claim", decides, "settle"} <= kinds
     assert ("publish" in kinds) is (mode.name == "kombu")
 
 

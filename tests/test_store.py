@@ -7,6 +7,7 @@ mode uses.  Decisions are played by hand here; the store must not care what they
 from __future__ import annotations
 
 from collections.abc import Iterator
+from threading import Thread
 
 import fakeredis
 import pytest
@@ -398,3 +399,21 @@ def test_a_purge_removes_everything_and_only_what_it_looked_at(edge, saga):
     assert edge.execute(store.purge(saga, "v1", (Shard().sagas, Shard().state("running")))) == 1
     assert edge.client.keys(f"*{saga.id}*") == []
     assert edge.run(ask(store.ids(Shard().sagas, offset=0, limit=9))) == []
+
+
+def test_threads_that_end_leave_no_connection_behind(redis_url: str):
+    """Each thread has a connection of its own for scripts; a program may have any number."""
+    edge = Edge(redis_url)
+    keys = SagaKeys("nobody")
+
+    def ask_once() -> None:
+        assert edge.execute(store.load(keys)) == views.GONE
+
+    ask_once()
+    before = len(edge.client.client_list())
+    for _ in range(150):
+        thread = Thread(target=ask_once)
+        thread.start()
+        thread.join()
+    assert len(edge.client.client_list()) <= before + 3
+    edge.close()

@@ -87,13 +87,19 @@ class Catalog:
             "workers": {name: info.queue for name, info in self._local.items()},
         }
         fleet = self._shard.catalog("fleet")
-        is_new = yield from ask(Plain(("HSET", fleet, hostname, json.dumps(about)), int))
         pairs = [text for each in workflows for text in (each.name, each.canonical())]
         told, told_ms = self._told
+        tell = bool(pairs) and (pairs != told or now_ms - told_ms >= TELL_MS)
+        if tell:  # first: who sees this worker may ask for its workflows
+            yield from self._tell(pairs)
+        is_new = yield from ask(Plain(("HSET", fleet, hostname, json.dumps(about)), int))
         # A server that did not know this worker has perhaps lost everything.
-        if pairs and (is_new or pairs != told or now_ms - told_ms >= TELL_MS):
-            yield from ask(Plain(("HSET", self._shard.catalog("workflows"), *pairs), int))
-            self._told = (pairs, now_ms)
+        if pairs and is_new and not tell:
+            yield from self._tell(pairs)
+
+    def _tell(self, pairs: list[str]) -> Flow[None]:
+        yield from ask(Plain(("HSET", self._shard.catalog("workflows"), *pairs), int))
+        self._told = (pairs, self._clock.now_ms())
 
     def withdraw(self, hostname: str) -> Flow[None]:
         """This process is stopping."""

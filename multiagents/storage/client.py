@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 import redis
 import redis.asyncio
@@ -70,6 +71,7 @@ class Edge:
         self._pid = os.getpid() if client is not None else 0
         self._lock = threading.Lock()
         self._local = threading.local()
+        self._connections: WeakSet[Any] = WeakSet()
 
     @property
     def client(self) -> Any:
@@ -135,9 +137,10 @@ class Edge:
 
     def _connection(self, client: Any) -> Any:
         if getattr(self._local, "client", None) is not client:
-            self._local.connection = client.connection_pool.get_connection()
+            self._local.own = _Own(client.connection_pool)
             self._local.client = client
-        return self._local.connection
+            self._connections.add(self._local.own.connection)
+        return self._local.own.connection
 
     def many(self, calls: list[Call[Any]]) -> list[Any]:
         """Run independent calls in one round trip; a failure of one is returned in its place."""
@@ -164,6 +167,8 @@ class Edge:
         """Close this process's connections; the next use opens new ones."""
         if self._client is not None and self._pid == os.getpid() and self._given is None:
             self._client.close()
+            for connection in tuple(self._connections):
+                connection.disconnect()
             self._pid = 0
 
 
@@ -221,6 +226,22 @@ def _options(url: str, timeout_s: float, *, retries: int, retry: type) -> dict[s
         "retry": retry(backoff, retries),
         "retry_on_error": list(UNREACHABLE),
     }
+
+
+class _Own:
+    """A thread's connection; closed with its thread.
+
+    It is not one of the pool's: a pool counts what it lends, and a thread that ends gives nothing
+    back.
+    """
+
+    def __init__(self, pool: Any) -> None:
+        self._pid = os.getpid()
+        self.connection = pool.connection_class(**pool.connection_kwargs)
+
+    def __del__(self) -> None:
+        if self._pid == os.getpid():  # else it is the parent's
+            self.connection.disconnect()
 
 
 def _round_trip(connection: Any, command: tuple[Any, ...]) -> Any:
