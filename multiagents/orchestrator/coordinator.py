@@ -74,7 +74,6 @@ class Coordinator(Knowledge):
         self._directory = directory
         self.observers: list[Callable[[str, SagaState], None]] = []
         """Told of each state that a commit made here brings about; they must not block or raise."""
-        self._nonce = nonce
         self._wide = wide
 
     # ---- start ----

@@ -56,6 +56,8 @@ class Dispatcher:
 
     def enclose(self, keys: SagaKeys, workflow: Workflow, plan: Plan) -> None:
         """Have a commit send its own commands, as far as that can be done."""
+        if not plan.outbox:  # as with each step that is gone on with
+            return
         if self.settings.continuation:
             self._hold_back(workflow, plan)
         for name in _to_send(plan):
@@ -63,9 +65,11 @@ class Dispatcher:
             target = outbox.target_of(workflow.by_name[what[1]], what[0])
             if isinstance(target, TaskCall):
                 continue
+            if len(plan.letters) == CHUNK:
+                return
             message = self.message(keys, workflow, what, target)
             letter = self.letter_of(message)
-            if letter is None or len(plan.letters) == CHUNK:
+            if letter is None:
                 return
             plan.letters[name] = letter
             plan.outbox[name] = self._sent(message, 1)

@@ -33,8 +33,6 @@ from multiagents.storage.client import UNREACHABLE
 log = structlog.get_logger(__name__)
 _CANVAS = ("chain", "chord", "group_id", "group_index", "root_id", "parent_id")
 _LATER = ("countdown", "eta")
-PRIORITY_STEPS = (0, 3, 6, 9)
-"""kombu's lists on Redis: a message of priority p lies in the list of the step at or below p."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +259,7 @@ class Courier:
             channel = connection.default_channel
             if connection.transport.driver_type != "redis":
                 return Backlog(None)
-            queue = channel._q_for_pri(effect.queue, _step_of(channel, effect.priority))
+            queue = channel._q_for_pri(effect.queue, effect.priority or 0)
             with channel.conn_or_acquire() as client:
                 length, head = int(client.llen(queue)), client.lindex(queue, -1)
         return Backlog(length, _sent_ms(head) if head else None)
@@ -318,11 +316,6 @@ def _context(task_id: str, canvas: dict[str, Any]) -> Any:
         parent_id=canvas.get("parent_id"),
         delivery_info={},
     )
-
-
-def _step_of(channel: Any, priority: int | None) -> int:
-    steps: list[int] = list(getattr(channel, "priority_steps", PRIORITY_STEPS))
-    return max((step for step in steps if step <= (priority or 0)), default=0)
 
 
 def _sent_ms(raw: bytes) -> int | None:
