@@ -39,7 +39,7 @@ from multiagents.orchestrator.facade import Orchestrator as Orchestrator
 from multiagents.orchestrator.host import Host
 from multiagents.orchestrator.letters import Letters
 from multiagents.orchestrator.service import OPERATIONS, SagaService
-from multiagents.orchestrator.sweeper_thread import SweeperThreads
+from multiagents.orchestrator.sweeper_thread import Refuse, SweeperThreads
 from multiagents.orchestrator.tasks import Courier, Hooks, install
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage.client import MAIN_TIMEOUT_S, UNREACHABLE, Edge
@@ -264,7 +264,12 @@ class Runtime:
     # ---- the sweeper ----
 
     def sweeper_threads(
-        self, hostname: str, queues: Callable[[], list[str]], slots: Callable[[], int]
+        self,
+        hostname: str,
+        queues: Callable[[], list[str]],
+        slots: Callable[[], int],
+        *,
+        refuse: Refuse,
     ) -> SweeperThreads:
         """The threads for a worker's main process; their connections are their own."""
         edge = self._edge_of_main()
@@ -281,6 +286,7 @@ class Runtime:
             clock=self.clock,
             announce=announce,
             peers=lambda: self.catalog.peers,
+            refuse=refuse,
         )
 
 

@@ -14,12 +14,13 @@ from typing import Any, Protocol
 import structlog
 from celery import Celery, bootsteps
 from celery.exceptions import Ignore
+from celery.platforms import EX_FAILURE
 
-from multiagents.core.exceptions import InvalidInput
+from multiagents.core.exceptions import InvalidInput, NewerFormat
 from multiagents.core.names import HEADER, QUEUE_LLM
 from multiagents.event_bus.transport import NAME as TRANSPORT
 from multiagents.orchestrator.host import Host
-from multiagents.orchestrator.sweeper_thread import SweeperThreads
+from multiagents.orchestrator.sweeper_thread import Refuse, SweeperThreads
 from multiagents.storage.sagas import Attempt
 from multiagents.worker_sdk import registry as workers
 from multiagents.worker_sdk.dspy_worker import DSPyWorker
@@ -37,7 +38,12 @@ class Hosted(Protocol):
     """How many steps a child may run before it is replaced; None: any number."""
 
     def sweeper_threads(
-        self, hostname: str, queues: Callable[[], list[str]], slots: Callable[[], int]
+        self,
+        hostname: str,
+        queues: Callable[[], list[str]],
+        slots: Callable[[], int],
+        *,
+        refuse: Refuse,
     ) -> SweeperThreads:
         """The threads for the main process."""
 
@@ -55,6 +61,7 @@ def _make_step(hosted: Hosted, *, own: bool) -> type:
 
         def __init__(self, parent: Any, **_: Any) -> None:
             self.threads: SweeperThreads | None = None
+            self.refused = False
             if own:
                 _skip_ack_emulation(parent.app)
             if QUEUE_LLM in parent.app.amqp.queues.consume_from:
@@ -67,17 +74,30 @@ def _make_step(hosted: Hosted, *, own: bool) -> type:
             hosted.stopping.clear()  # set by a worker before this one in the same process
             queues = list(parent.app.amqp.queues.consume_from)
             self.threads = hosted.sweeper_threads(
-                parent.hostname, lambda: queues, lambda: _slots(parent)
+                parent.hostname, lambda: queues, lambda: _slots(parent), refuse=self._refuse
             )
             self.threads.start()
+
+        def _refuse(self, error: NewerFormat) -> None:
+            """End the worker, warm, with an error: by the flag that its main loop looks at."""
+            self.refused = True
+            _stop_worker(EX_FAILURE)
 
         def stop(self, parent: Any) -> None:
             hosted.stopping.set()
             if self.threads is not None:
                 self.threads.stop()
                 self.threads = None
+            if self.refused:
+                _stop_worker(None)  # a flag of the whole process, which may start another worker
 
     return EngineStep
+
+
+def _stop_worker(exit_code: int | None) -> None:
+    from celery.worker import state  # slow to import, and in a worker it is there
+
+    state.should_stop = exit_code
 
 
 def _slots(worker: Any) -> int:

@@ -93,6 +93,23 @@ class NoServer(MultiAgentsError):
     """No Redis-compatible server could be reached, found or started; lists what was tried."""
 
 
+class NewerFormat(MultiAgentsError):
+    """The sagas are stored in a format that a newer version wrote: upgrade this process.
+
+    ``stored`` and ``known`` are the formats' numbers.
+    """
+
+    def __init__(self, stored: int, known: int) -> None:
+        super().__init__(stored, known)
+        self.stored, self.known = stored, known
+
+    def __str__(self) -> str:
+        return (
+            f"the sagas are stored in format {self.stored}, and this version of multiagents knows"
+            f" formats up to {self.known}: upgrade it"
+        )
+
+
 class SagaFailed(MultiAgentsError):
     """A saga ended without completing.
 

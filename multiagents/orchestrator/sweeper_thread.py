@@ -4,7 +4,8 @@ One daemon thread for each server, in every worker's main process: not a timer o
 those stand still while Redis is away.  Looking whether anything is due costs one command; only
 then, and often enough for the tick (E9), does a sweep run.  The first server's thread also keeps
 the catalog fresh and the clock corrected.  A thread survives any failure of its server: it waits,
-longer each time, and looks again; the others sweep on, however long that server keeps silent.
+longer each time, and looks again; the others sweep on, however long that server keeps silent.  Only
+sagas in a format that a newer engine has written end it, and its worker.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from multiagents.core.clock import Clock
-from multiagents.core.exceptions import UnknownSaga
+from multiagents.core.exceptions import NewerFormat, UnknownSaga
 from multiagents.core.settings import Settings
 from multiagents.orchestrator.pacing import Pace
 from multiagents.orchestrator.sweeper import BATCH, Sweeper
+from multiagents.storage import formats
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, ask
 from multiagents.storage.client import Edge, StoreError
@@ -27,7 +29,7 @@ from multiagents.storage.keys import Shard
 from multiagents.storage.sagas import Guard
 
 ANNOUNCE_MS = 10_000
-"""How often a worker says that it is alive."""
+"""How often a worker says that it is alive, and looks whether it may go on."""
 CORRECT_MS = 60_000
 """How often the host's clock is compared with the server's."""
 MOST_PAUSE_S = 5.0
@@ -36,6 +38,12 @@ MOST_PAUSE_S = 5.0
 log = structlog.get_logger(__name__)
 
 Announce = Callable[[], Flow[None]]
+Refuse = Callable[[NewerFormat], None]
+"""Told, once, that this worker must not go on."""
+
+
+def _go_on(error: NewerFormat) -> None:
+    """For sweepers that have no worker to end."""
 
 
 class SweeperThreads:
@@ -50,6 +58,7 @@ class SweeperThreads:
         clock: Clock,
         announce: Announce,
         peers: Callable[[], int],
+        refuse: Refuse = _go_on,
     ) -> None:
         self._threads = [
             SweeperThread(
@@ -60,6 +69,7 @@ class SweeperThreads:
                 announce=None if number else announce,
                 shards=shards,
                 peers=peers,
+                refuse=refuse,
             )
             for number, shards in enumerate(settings.servers.values())
         ]
@@ -94,6 +104,7 @@ class SweeperThread:
         shards: Sequence[int] | None = None,
         peers: Callable[[], int] = lambda: 1,
         chance: Callable[[], float] = random.random,
+        refuse: Refuse = _go_on,
     ) -> None:
         self._sweeper = sweeper
         self._edge = edge
@@ -105,7 +116,8 @@ class SweeperThread:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="multiagents-sweeper", daemon=True)
         self._swept_ms = dict.fromkeys(self._shards, 0)
-        self._announced_ms = self._corrected_ms = 0
+        self._announced_ms = self._corrected_ms = self._noted_ms = 0
+        self._refuse = refuse
         self._failures = 0
 
     def start(self) -> None:
@@ -126,6 +138,10 @@ class SweeperThread:
             try:
                 pause_s = self.once()
                 self._failures = 0
+            except NewerFormat as error:
+                log.critical(str(error))
+                self._refuse(error)
+                return
             except Exception as error:  # noqa: BLE001 - the thread must outlive everything
                 pause_s = self._after(error)
             self._stop.wait(pause_s)
@@ -136,9 +152,12 @@ class SweeperThread:
         return min(self._edge.run(self.round(shard)) for shard in self._shards)
 
     def _housekeep(self) -> None:
+        now_ms = self._clock.now_ms()
+        if now_ms - self._noted_ms >= ANNOUNCE_MS:
+            self._edge.run(formats.note(self._shards))
+            self._noted_ms = self._clock.now_ms()
         if self._announce is None:
             return
-        now_ms = self._clock.now_ms()
         if now_ms - self._corrected_ms >= CORRECT_MS:
             self._edge.correct(self._clock)
             self._corrected_ms = self._clock.now_ms()

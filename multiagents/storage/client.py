@@ -14,7 +14,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 from weakref import WeakSet
 
@@ -29,6 +29,8 @@ from redis.retry import Retry
 
 from multiagents.core.clock import Clock, SystemClock
 from multiagents.storage.calls import Call, Flow, Plain
+from multiagents.storage.formats import check
+from multiagents.storage.keys import Shard
 from multiagents.storage.scripts import script
 
 T = TypeVar("T")
@@ -61,9 +63,11 @@ class Edge:
         timeout_s: float = TIMEOUT_S,
         retries: int = RETRIES,
         client: Any = None,
+        shards: Sequence[int] = (),
     ) -> None:
         self.url = url
         self.perform = perform
+        self._shards = shards
         self._timeout_s = timeout_s
         self._retries = retries
         self._given = client
@@ -75,7 +79,10 @@ class Edge:
 
     @property
     def client(self) -> Any:
-        """The redis client of this process."""
+        """The redis client of this process.
+
+        The first use connects; raises NewerFormat if a newer engine has written to our shards.
+        """
         if self._pid != os.getpid():
             with self._lock:
                 if self._pid != os.getpid():
@@ -84,10 +91,13 @@ class Edge:
         return self._client
 
     def _connect(self) -> redis.Redis:
-        return redis.Redis.from_url(
+        client = redis.Redis.from_url(
             self.url,
             **_options(self.url, self._timeout_s, retries=self._retries, retry=Retry),
         )
+        if self._shards:
+            check(client.mget([Shard(number).format for number in self._shards]))
+        return client
 
     def run(self, flow: Flow[T]) -> T:
         """Run a flow to its end and return its result; a failure is thrown into the flow."""

@@ -16,6 +16,7 @@ always lie in one slot and can move to a server of their own.
     ma:{s00}:sagas         zset    saga id by creation, Unix ms
     ma:{s00}:state:<s>     zset    likewise, of one state; also workflow:<w> and tag:<t>
     ma:{s00}:definitions   hash    version -> canonical JSON
+    ma:{s00}:format        string  number of the newest format that was written; see `formats`
     ma:{s00}:catalog:…     what running workers publish: workers, workflows, fleet
 """
 
@@ -54,6 +55,10 @@ class Shard:
     @property
     def definitions(self) -> str:
         return f"{self.tag}:definitions"
+
+    @property
+    def format(self) -> str:
+        return f"{self.tag}:format"
 
     def state(self, state: SagaState | str) -> str:
         return f"{self.tag}:state:{state}"

@@ -74,7 +74,8 @@ def open_edge(
     options: dict[str, Any] = {"perform": perform, "timeout_s": timeout_s, "retries": retries}
     servers = settings.servers
     if len(servers) == 1:
-        return Edge(next(iter(servers)), **options)
+        ((url, shards),) = servers.items()
+        return Edge(url, shards=shards, **options)
     return RoutedEdge(servers, **options)
 
 
@@ -119,7 +120,7 @@ class RoutedEdge(Edge):
     def __init__(
         self, servers: Mapping[str, Sequence[int]], *, perform: Perform, **options: Any
     ) -> None:
-        self._homes = _Homes(servers, lambda url: Edge(url, **options))
+        self._homes = _Homes(servers, lambda url: Edge(url, shards=servers[url], **options))
         super().__init__(self._homes.first.url, perform=perform, **options)
 
     @property
