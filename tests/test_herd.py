@@ -210,3 +210,22 @@ def test_what_was_killed_long_ago_is_forgotten(edge: Edge) -> None:
     edge.run(catalog.publish("me", ["io"], []))
     edge.run(catalog.keep_up())
     assert edge.client.hkeys(Shard(0).catalog("fleet")) == [b"me"]
+
+
+def test_a_name_means_what_the_worker_says_that_began_last(edge: Edge) -> None:
+    """While old and new workers run side by side, and when the old ones have gone."""
+    clock = FakeClock()
+    old, new = Catalog(clock), Catalog(clock)
+    before, after = (
+        WorkflowBuilder("order").add_step(step, "w").build() for step in ("before", "after")
+    )
+    edge.run(old.publish("old", ["io"], [before]))
+    edge.run(new.publish("new", ["io"], [after]))
+    clock.advance(400)
+    for catalog, name, workflow in ((old, "old", before), (new, "new", after)):
+        edge.run(catalog.publish(name, ["io"], [workflow]))
+        assert edge.run(catalog.workflow("order")) == after
+    edge.client.delete(Shard(0).catalog("workflows"))
+    clock.advance(400)
+    edge.run(old.publish("old", ["io"], [before]))
+    assert edge.run(new.workflow("order")) == before  # better than none, where it was lost

@@ -30,7 +30,7 @@ PEER_MS = 100
 """A worker reads the fleet once in so long for each member of it, so that all of them together
 read it ten times a second, however many there are."""
 TELL_MS = 300_000
-"""How often workflows are published again that have not changed."""
+"""How often it is looked whether workflows that have not changed are still there."""
 
 
 class Catalog:
@@ -43,7 +43,8 @@ class Catalog:
         self._read_ms = 0
         self._local: dict[str, WorkerInfo] = {}
         self._seen: dict[str, str] = {}
-        self._told: tuple[list[str], int] = ([], 0)
+        self._told: dict[str, str] = {}
+        self._told_ms = 0
 
     def add_local(self, info: WorkerInfo) -> None:
         """A worker function of this very process."""
@@ -87,19 +88,33 @@ class Catalog:
             "workers": {name: info.queue for name, info in self._local.items()},
         }
         fleet = self._shard.catalog("fleet")
-        pairs = [text for each in workflows for text in (each.name, each.canonical())]
-        told, told_ms = self._told
-        tell = bool(pairs) and (pairs != told or now_ms - told_ms >= TELL_MS)
-        if tell:  # first: who sees this worker may ask for its workflows
-            yield from self._tell(pairs)
+        named = {each.name: each.canonical() for each in workflows}
+        told = yield from self._tell(named)  # first: who sees this worker may ask for them
         is_new = yield from ask(Plain(("HSET", fleet, hostname, json.dumps(about)), int))
         # A server that did not know this worker has perhaps lost everything.
-        if pairs and is_new and not tell:
-            yield from self._tell(pairs)
+        if is_new and not told:
+            yield from self._fill_in()
 
-    def _tell(self, pairs: list[str]) -> Flow[None]:
-        yield from ask(Plain(("HSET", self._shard.catalog("workflows"), *pairs), int))
-        self._told = (pairs, self._clock.now_ms())
+    def _tell(self, named: dict[str, str]) -> Flow[bool]:
+        """Publish what is new here; of the rest only what is not there at all.
+
+        So a name means what the worker says that began last: one that still has last week's
+        workflow does not bring it back.  False if it was not even looked.
+        """
+        new = [text for pair in named.items() - self._told.items() for text in pair]
+        if new:
+            yield from ask(Plain(("HSET", self._shard.catalog("workflows"), *new), int))
+            self._told = named
+        tell = bool(new) or self._clock.now_ms() - self._told_ms >= TELL_MS
+        if tell:
+            yield from self._fill_in()
+        return tell
+
+    def _fill_in(self) -> Flow[None]:
+        key = self._shard.catalog("workflows")
+        for name, text in self._told.items():
+            yield from ask(Plain(("HSETNX", key, name, text), int))
+        self._told_ms = self._clock.now_ms()
 
     def withdraw(self, hostname: str) -> Flow[None]:
         """This process is stopping."""
