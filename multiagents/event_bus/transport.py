@@ -1,9 +1,18 @@
-"""How do the engine's messages do without kombu's ack emulation?
+"""How does a worker outlive its broker, and how do engine messages do without ack emulation?
 
-kombu keeps every message that a worker holds in a hash on the server until it is acknowledged:
-over half of Celery's cost for a small task.  An engine message stands in an outbox and is sent
-again if nobody claims it, so it is kept in memory only; all other messages are treated as kombu
-does (E11: switched off for a whole connection, a SIGKILL lost other people's tasks).
+**A broker that goes away.**  With Celery 5.7 and kombu 5.7 a prefork or threads worker that holds
+messages when its Redis goes away ends with ``AttributeError: 'NoneType' object has no attribute
+'hostname'`` (or ``'client'``): kombu's channel cannot be closed, because it reads and restores
+through dead sockets first, so Celery closes it once more, when its connection is gone.
+`SteadyChannel` closes all the same.  What it held stays on the server, where kombu's visibility
+time-out brings it back.  `SteadyTransport` is that alone, and the ``broker_transport`` that any
+Celery app on Redis may name; `WorkerTransport` has it too.
+
+**Ack emulation.**  kombu keeps every message that a worker holds in a hash on the server until it
+is acknowledged: over half of Celery's cost for a small task.  An engine message stands in an
+outbox and is sent again if nobody claims it, so it is kept in memory only; all other messages are
+treated as kombu does (E11: switched off for a whole connection, a SIGKILL lost other people's
+tasks).
 
 For kombu 5.7; `WorkerTransport` is only used by consumers of the package's own app.
 """
@@ -12,13 +21,59 @@ from __future__ import annotations
 
 from typing import Any
 
+import structlog
 from kombu.transport import redis, virtual
 
 from multiagents.core.names import HEADER
 
+log = structlog.get_logger(__name__)
 
-class OutboxQoS(redis.QoS):
-    """kombu's QoS, but messages that stand in an outbox stay in memory."""
+
+class SteadyQoS(redis.QoS):
+    """kombu's QoS, but what cannot be put back is left where it is."""
+
+    def restore_unacked(self, client: Any = None) -> None:
+        """Put everything that is held back into its queue, when its channel is closed.
+
+        Without a connection nothing can be put back, and nothing has to be: it stands on the
+        server, or the engine sends it again.
+        """
+        if getattr(self.channel.connection, "client", None) is not None:
+            try:
+                self._restore_held(client)
+            except self.channel.connection_errors as error:
+                log.info("broker is away, messages are left to it", error=type(error).__name__)
+        self._delivered.clear()
+
+    def _restore_held(self, client: Any) -> None:
+        super().restore_unacked(client)
+
+
+class SteadyChannel(redis.Channel):
+    """kombu's channel, which can be closed without its server."""
+
+    QoS = SteadyQoS
+
+    def close(self) -> None:
+        """Close, reading what still comes and removing bindings if the server is there."""
+        try:
+            super().close()
+        except self.connection_errors as error:
+            # It is past its read now, which is not repeated.  Without bindings to remove it asks
+            # the server for nothing any more.
+            log.info("broker is away, channel is closed", error=type(error).__name__)
+            self._fanout_queues.clear()
+            super().close()
+
+
+class SteadyTransport(redis.Transport):
+    """What any Celery app on Redis may name as its ``broker_transport``."""
+
+    Channel = SteadyChannel
+
+
+class OutboxQoS(SteadyQoS):
+    """The steady QoS, but messages that stand in an outbox stay in memory."""
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Hold a message until it is acknowledged."""
@@ -43,19 +98,10 @@ class OutboxQoS(redis.QoS):
             self._put_back(self._delivered[delivery_tag])
         virtual.QoS.ack(self, delivery_tag)
 
-    def restore_unacked(self, client: Any = None) -> None:
-        """Put everything that is held back into its queue, at a warm shutdown.
-
-        Without a connection nothing can be put back, and nothing has to be: what the engine
-        remembers is sent again, and all else stands on the server.  kombu 5.7 fails there, which
-        ends the worker: it reads the message's host from a connection that is gone.
-        """
-        if getattr(self.channel.connection, "client", None) is None:
-            self._delivered.clear()
-            return
+    def _restore_held(self, client: Any) -> None:
         for tag in [tag for tag in self._delivered if self._stands_in_outbox(tag)]:
             self._put_back(self._delivered.pop(tag))
-        super().restore_unacked(client)
+        super()._restore_held(client)
 
     def _stands_in_outbox(self, delivery_tag: str) -> bool:
         message = self._delivered.get(delivery_tag)
@@ -76,16 +122,29 @@ class OutboxQoS(redis.QoS):
         virtual.Channel._restore(self.channel, message)
 
 
-class WorkerChannel(redis.Channel):
-    """kombu's channel with `OutboxQoS`."""
+class WorkerChannel(SteadyChannel):
+    """The steady channel with `OutboxQoS`."""
 
     QoS = OutboxQoS
 
 
-class WorkerTransport(redis.Transport):
+class WorkerTransport(SteadyTransport):
     """What ``broker_transport`` names for the package's own workers."""
 
     Channel = WorkerChannel
 
 
+class SentinelWorkerChannel(WorkerChannel, redis.SentinelChannel):
+    """The same where Sentinels say which server is the primary."""
+
+
+class SentinelWorkerTransport(WorkerTransport, redis.SentinelTransport):
+    """Likewise."""
+
+    default_port = redis.SentinelTransport.default_port
+    Channel = SentinelWorkerChannel
+
+
 NAME = f"{__name__}:{WorkerTransport.__name__}"
+TRANSPORTS = {"redis": NAME, "sentinel": f"{__name__}:{SentinelWorkerTransport.__name__}"}
+"""By the scheme of ``broker_url``."""
