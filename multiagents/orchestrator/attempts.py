@@ -157,7 +157,7 @@ class Attempts(Forward):
         run = self.steps.get(entry.step)
         if run is None or not _is_dispatched(run, entry.kind, entry.attempt):
             return
-        self._work(entry.step, entry.kind, error=entry.error)
+        self._work(entry.step, entry.kind, error=entry.error, ended_at=self.now_ms)
         if entry.kind is Kind.UNDO and self.saga.terminated:
             self._step(entry.step, undo_state=UndoState.NONE)
         elif entry.kind is Kind.UNDO:

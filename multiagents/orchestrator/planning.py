@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from multiagents.core.entries import Withdrawn
 from multiagents.core.states import ENDED
 from multiagents.orchestrator import outbox
+from multiagents.orchestrator.attention import changes
 from multiagents.orchestrator.commands import (
     ClearTimer,
     Command,
@@ -54,6 +55,8 @@ def plan_of(
     for command in decision.commands:
         _add(plan, saga.id, command)
     _add_retention(plan, before, saga, retention_ms)
+    if before.attention or saga.attention:  # what is parked asks for it too
+        plan.waiting = changes(before, saga, decision.changed)
     return plan
 
 

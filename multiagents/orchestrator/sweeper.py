@@ -184,4 +184,5 @@ class Sweeper:
             return
         tags = (yield from self._coordinator.meta(keys)).get("tags", [])
         indexes = index_keys(keys, workflow.name, tags)
-        yield from ask(store.purge(keys, view.version, (*indexes, keys.shard.state(saga.state))))
+        indexes = (*indexes, keys.shard.state(saga.state), keys.shard.attention)
+        yield from ask(store.purge(keys, view.version, indexes))

@@ -15,6 +15,8 @@ always lie in one slot and can move to a server of their own.
     ma:{s00}:tick          hash    at last sweep, grace leases stand until, Unix ms
     ma:{s00}:sagas         zset    saga id by creation, Unix ms
     ma:{s00}:state:<s>     zset    likewise, of one state; also workflow:<w> and tag:<t>
+    ma:{s00}:attention     zset    id of a saga that asks for attention by since when, Unix ms
+    ma:{s00}:dead-letters  zset    `dead_letter` by since when it is parked, Unix ms
     ma:{s00}:definitions   hash    version -> canonical JSON
     ma:{s00}:format        string  number of the newest format that was written; see `formats`
     ma:{s00}:catalog:…     what running workers publish: workers, workflows, fleet
@@ -62,6 +64,14 @@ class Shard:
 
     def state(self, state: SagaState | str) -> str:
         return f"{self.tag}:state:{state}"
+
+    @property
+    def attention(self) -> str:
+        return f"{self.tag}:attention"
+
+    @property
+    def dead_letters(self) -> str:
+        return f"{self.tag}:dead-letters"
 
     def workflow(self, name: str) -> str:
         return f"{self.tag}:workflow:{name}"
@@ -126,6 +136,17 @@ def claim_field(kind: Kind, step: str) -> str:
 def result_field(kind: Kind, step: str) -> str:
     """In the data hash: what the worker or compensation returned."""
     return f"{'r' if kind is Kind.RUN else 'u'}:{step}"
+
+
+def dead_letter(kind: Kind, step: str, workflow: str, saga_id: str) -> str:
+    """In the index of dead letters: all that one filters by, so that no saga is read for it."""
+    return f"{kind}|{step}|{workflow}|{saga_id}"
+
+
+def parse_dead_letter(member: str) -> tuple[Kind, str, str, str]:
+    """The parts that `dead_letter` put together; only an id may hold what stands between them."""
+    kind, step, workflow, saga_id = member.split("|", 3)
+    return Kind(kind), step, workflow, saga_id
 
 
 def due_dirty(saga_id: str) -> str:

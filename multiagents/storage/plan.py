@@ -32,6 +32,16 @@ class Answer(NamedTuple):
     expires_s: int
 
 
+class Waiting(NamedTuple):
+    """A change of the indexes of what waits for a person."""
+
+    index: int
+    """0: sagas that ask for attention, 1: dead letters."""
+    member: str
+    since: int | None
+    """Unix ms; None: it waits no longer."""
+
+
 @dataclass(slots=True)
 class Plan:
     """A decision in the form that a commit writes."""
@@ -59,6 +69,8 @@ class Plan:
     claims: dict[str, str] = field(default_factory=dict)
     taken: list[str] = field(default_factory=list)
     """Outbox fields that this commit claims itself."""
+    waiting: list[Waiting] = field(default_factory=list)
+    """What begins or ceases to wait for a person; of a healthy saga nothing."""
 
     @property
     def moves(self) -> bool:
@@ -100,4 +112,6 @@ def plan_args(saga: SagaKeys, plan: Plan) -> list[Arg]:
     args.append(len(plan.taken))
     for name in plan.taken:
         args += [name, k.due_outbox(saga.id, name)]
+    for index, member, since in plan.waiting:
+        args += [index, member, "" if since is None else since]
     return args

@@ -99,9 +99,10 @@ def report(
     return Call("append", saga.all, args, parse_view)
 
 
-def _index_keys(saga: SagaKeys, plan: Plan) -> tuple[str, str]:
-    before = plan.state_before or plan.state
-    return saga.shard.state(before), saga.shard.state(plan.state)
+def _index_keys(saga: SagaKeys, plan: Plan) -> tuple[str, ...]:
+    before, shard = plan.state_before or plan.state, saga.shard
+    keys = (shard.state(before), shard.state(plan.state))
+    return (*keys, shard.attention, shard.dead_letters) if plan.waiting else keys
 
 
 def commit(

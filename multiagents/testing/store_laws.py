@@ -2,8 +2,9 @@
 
 The state is the fold of the log, every decision judged; the log reads whole, compressed or not,
 and holds each entry once; nothing is left in outbox, claims and due set but the end of retention;
-the indexes say where the saga is; each result is that of the attempt that succeeded; everything
-the engine took down stands in the log.  Of a saga that a server has lost, nothing is left.
+the indexes say where the saga is, and what of it waits for a person; each result is that of the
+attempt that succeeded; everything the engine took down stands in the log.  Of a saga that a server
+has lost, nothing is left.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from typing import Any
 
 from multiagents.core.entries import Entry, Failed, Lost, Report, Succeeded, decode
 from multiagents.core.states import ENDED, Kind, SagaState
+from multiagents.orchestrator.attention import LETTERS, SAGAS, entries_of
 from multiagents.orchestrator.reading import read_saga
 from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
 from multiagents.storage.keys import SagaKeys
-from multiagents.storage.plan import entry_key
+from multiagents.storage.plan import Waiting, entry_key
 from multiagents.storage.views import View
 from multiagents.testing.end_laws import has_dead_letters
 from multiagents.testing.laws import law, replayed
@@ -65,6 +67,7 @@ def judge_store(kept: Store, saga: Saga, log: Sequence[Entry], due: Sequence[str
     for state in SagaState:
         pipe.zscore(keys.shard.state(state), saga.id)
     work, ids, data, *scores = pipe.execute()
+    _judge_waiting(saga, _waiting(kept, saga.id))
     law(not work, f"{saga.id}: left in outbox and claims: {work}")
     law(ids == {entry_key(entry) for entry in log}, f"{saga.id}: ids are not those logged")
     if kept.server_of(saga.id) not in kept.set_back:
@@ -74,6 +77,25 @@ def judge_store(kept: Store, saga: Saga, log: Sequence[Entry], due: Sequence[str
     kept_on = saga.state not in ENDED or has_dead_letters(saga)
     purge = k.due_purge(saga.id) in due
     law(purge is not kept_on, f"{saga.id} is {saga.state}; retention runs: {purge}")
+
+
+def _judge_waiting(saga: Saga, found: list[Waiting]) -> None:
+    letters = {each for each in found if each.index == LETTERS}
+    wanted = {each for each in entries_of(saga) if each.index == LETTERS}
+    law(letters == wanted, f"{saga.id}: dead letters {wanted}, listed {letters}")
+    listed = any(each.index == SAGAS for each in found)
+    law(listed is bool(saga.attention), f"{saga.id}: {saga.attention}, listed: {listed}")
+
+
+def _waiting(kept: Store, saga_id: str) -> list[Waiting]:
+    """What the indexes of what waits for a person have of a saga."""
+    shard, client = kept.keys(saga_id).shard, kept.client_of(saga_id)
+    found = [
+        Waiting(index, member.decode(), int(since))
+        for index, key in enumerate((shard.attention, shard.dead_letters))
+        for member, since in client.zrange(key, 0, -1, withscores=True)
+    ]
+    return [each for each in found if each.member.rpartition("|")[2] == saga_id]
 
 
 def _judge_results(saga: Saga, log: Sequence[Entry], data: dict[bytes, bytes]) -> None:
@@ -100,7 +122,8 @@ def judge_reports(log: Sequence[Entry], reports: Sequence[Report]) -> None:
 def left_of(kept: Store, saga_id: str) -> list[str]:
     """Which keys there are of a saga, and which due members."""
     found = [key.decode() for key in kept.client_of(saga_id).keys(f"*:{saga_id}")]
-    return [*found, *(member for member in kept.due() if member.split("|")[1] == saga_id)]
+    listed = [each.member for each in _waiting(kept, saga_id)]
+    return [*found, *listed, *(each for each in kept.due() if each.split("|")[1] == saga_id)]
 
 
 def is_compressed(kept: Store, keys: SagaKeys) -> bool:

@@ -112,7 +112,9 @@ end
 -- delivered now; then counted lists: steps (name, row); entries already decided over (id, entry);
 -- outbox (field, value, due member, due ms); letters (queue list of the broker, message);
 -- withdrawals (field, due member, entry id, entry); due members to set (member, ms) and to clear
--- (member); claims (field, value); outbox fields that they take (field, due member).
+-- (member); claims (field, value); outbox fields that they take (field, due member).  Then, to the
+-- end, what begins or ceases to wait for a person: 0 KEYS[9] or 1 KEYS[10], member, since when
+-- ("" = no longer).
 -- versions: the field p; b: see log_end.
 --
 -- Returns {1 if the log holds more, cursor}; where the outcome is to be delivered also the data
@@ -170,6 +172,10 @@ local function apply(versions, b, from_index, to_index)
   end
   bulk("ZADD", DUE, due)
   bulk("ZREM", DUE, gone)
+  while ARGV[position + 1] do
+    local index, member, since = KEYS[9 + take()], take(), take()
+    if since == "" then redis.call("ZREM", index, member) else redis.call("ZADD", index, since, member) end
+  end
   local reply = {more, tostring(cursor)}
   if ends == "1" then
     reply[3] = redis.call("HGETALL", DATA)
