@@ -10,10 +10,10 @@ type.  Fields may be added at the end of a type, with a default; they are never 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
+from multiagents.core.json_text import dumps, loads
 from multiagents.core.policies import RetryPolicy
 from multiagents.core.states import Command, Kind, Outcome
 
@@ -203,7 +203,6 @@ _TYPES: dict[str, type[Entry]] = {
 _DEFAULTS = {
     name: tuple((spec.name, spec.default) for spec in fields(cls)) for name, cls in _TYPES.items()
 }
-_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 def _attempt_id(letter: str, entry: Claimed | Report) -> str:
@@ -219,7 +218,7 @@ def encode(entry: Entry) -> str:
         row.append(value)
         if value != default:
             end = len(row)
-    return _encode([_plain(value) for value in row[:end]])
+    return dumps([_plain(value) for value in row[:end]])
 
 
 def _plain(value: Any) -> Any:
@@ -245,7 +244,7 @@ _FIELDS = {
 
 def decode(text: str | bytes) -> Entry:
     """The entry that `encode` wrote.  Raises KeyError for a type this version does not know."""
-    row = json.loads(text)
+    row = loads(text)
     return _TYPES[row[0]](
         **{
             name: value if revive is None else revive(value)

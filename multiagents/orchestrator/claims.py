@@ -6,13 +6,13 @@ step in the same process; both end as an `Assignment`, which carries all that th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from multiagents.core import ids
 from multiagents.core.clock import Clock
 from multiagents.core.entries import Claimed
+from multiagents.core.json_text import dumps, loads
 from multiagents.core.ports import Assignment, Directory
 from multiagents.core.settings import Settings
 from multiagents.core.states import Kind, SagaState, StepState
@@ -287,20 +287,20 @@ def _at_hand(workflow: Workflow, claim: Claimed, go_on: Continuation) -> Brought
         return Brought(done.input, done.meta, done.results, done.merged)
     if workflow.by_name[claim.step].depends_on != (done.step,) or go_on.result is None:
         return None
-    before = json.loads(done.merged) if done.merged is not None else _merge(done)
-    before.update(json.loads(go_on.result))
+    before = loads(done.merged) if done.merged is not None else _merge(done)
+    before.update(loads(go_on.result))
     return Brought(
         input=done.input,
         meta=done.meta,
         results={**done.results, done.step: go_on.result},
-        merged=json.dumps(before, ensure_ascii=False),
+        merged=dumps(before),
     )
 
 
 def _merge(held: Assignment) -> dict[str, object]:
-    merged: dict[str, object] = json.loads(held.input)
+    merged: dict[str, object] = loads(held.input)
     for text in held.results.values():
-        merged.update(json.loads(text))
+        merged.update(loads(text))
     return merged
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+from multiagents.core.json_text import loads
 from multiagents.core.states import Kind, SagaState, StepState, UndoState
 from multiagents.orchestrator.outbox import Deliverance
 from multiagents.orchestrator.saga import Saga
@@ -23,7 +23,7 @@ def has_dead_letters(saga: Saga) -> bool:
 def outcome_of(saga: Saga, workflow: Workflow, data: dict[str, str]) -> Deliverance:
     """How the saga ended, for those who wait; ``data`` is its data hash."""
     waiting = {
-        name.removeprefix("alias:"): json.loads(canvas or "{}")
+        name.removeprefix("alias:"): loads(canvas or "{}")
         for name, canvas in data.items()
         if name.startswith("alias:")
     }
@@ -37,7 +37,7 @@ def merged_result(workflow: Workflow, data: dict[str, str]) -> dict[str, Any]:
     """The results of the last steps, later ones over earlier ones."""
     merged: dict[str, Any] = {}
     for step in workflow.last_steps:
-        merged.update(json.loads(data.get(k.result_field(Kind.RUN, step), "{}")))
+        merged.update(loads(data.get(k.result_field(Kind.RUN, step), "{}")))
     return merged
 
 

@@ -7,12 +7,12 @@ that changed (E15).  No Redis, no clock.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 from multiagents.core.entries import Failure
+from multiagents.core.json_text import dumps
 from multiagents.core.policies import RetryPolicy
 from multiagents.core.states import Kind, SagaState, StepState, UndoState
 
@@ -139,12 +139,11 @@ _CODES = {
 """Of step and undo states: a row of at most 64 characters lies in a compact hash of the server."""
 _STEP_STATES = {_CODES[state]: state for state in StepState}
 _UNDO_STATES = {_CODES[state]: state for state in UndoState}
-_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 def encode_step(run: StepRun, since_ms: int) -> str:
     """The row that `decode_step` takes back; times are counted from the saga's creation."""
-    return _encode(
+    return dumps(
         _trimmed(
             [
                 _CODES[run.state],
@@ -243,7 +242,7 @@ def encode_head(saga: Saga) -> str:
         row[index] = int(row[index])
     if saga.error is not None:
         row[_ERROR] = [saga.error.type, saga.error.message]
-    return _encode(_trimmed(row, _BLANK_HEAD))
+    return dumps(_trimmed(row, _BLANK_HEAD))
 
 
 def decode_saga(

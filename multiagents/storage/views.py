@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from multiagents.core.entries import Entry, decode
+from multiagents.core.json_text import loads
 
 Known = tuple[str, str]
 """The version and cursor of a state that the reader has: ``("", "")`` for none."""
@@ -81,8 +82,8 @@ def parse_view(reply: Any) -> View | str:
         texts=tuple(map(text_of, log[behind:])),
         passed=tuple(entries[:behind]),
         definition=text_of(definition) if definition else None,
-        head=json.loads(head) if head else None,
-        steps=json.loads(steps) if steps else None,
+        head=loads(head) if head else None,
+        steps=loads(steps) if steps else None,
         values=json.loads(values) if values else None,
     )
 
@@ -156,7 +157,7 @@ def parse_claim(reply: Any) -> Claim | None:
     return Claim(
         view=view if isinstance(view, View) else None,
         definition=text_of(definition),
-        head=json.loads(head),
-        step=json.loads(step) if step else [],
+        head=loads(head),
+        step=loads(step) if step else [],
         data=tuple(None if item is None else text_of(item) for item in data),
     )

@@ -6,7 +6,6 @@ from an exception to what it means for the step.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
@@ -18,6 +17,7 @@ from multiagents.core.exceptions import (
     StepTimeout,
     WorkerExecutionError,
 )
+from multiagents.core.json_text import loads
 from multiagents.core.ports import Assignment, Verdict
 from multiagents.core.states import Kind
 from multiagents.worker_sdk.context import Context, build_data
@@ -57,8 +57,8 @@ def perform(
 def context_of(held: Assignment, leases: Leases) -> Context:
     """What the function receives."""
     results = Results(held.results)
-    own = json.loads(held.step_result) if held.step_result else None
-    meta = json.loads(held.meta)
+    own = loads(held.step_result) if held.step_result else None
+    meta = loads(held.meta)
 
     def heartbeat(progress: float | None, note: str) -> None:
         _keep(leases, held, "p", {"progress": progress, "note": note})
@@ -75,7 +75,7 @@ def context_of(held: Assignment, leases: Leases) -> Context:
         attempt=held.attempt,
         idempotency_key=held.idempotency_key,
         results=results,
-        checkpoint_value=json.loads(held.checkpoint) if held.checkpoint else None,
+        checkpoint_value=loads(held.checkpoint) if held.checkpoint else None,
         step_result=own,
         step_idempotency_key=held.step_idempotency_key,
         error=held.error,
@@ -87,10 +87,10 @@ def context_of(held: Assignment, leases: Leases) -> Context:
 def _data(held: Assignment, results: Results, own: Any) -> dict[str, Any]:
     """The input overlaid with the results before, and for a compensation the step's own."""
     if held.merged is not None:
-        data: dict[str, Any] = json.loads(held.merged)
+        data: dict[str, Any] = loads(held.merged)
         return data
     layers = [*results.values(), *([own] if isinstance(own, dict) else [])]
-    return build_data(json.loads(held.input), layers)
+    return build_data(loads(held.input), layers)
 
 
 class Results(Mapping[str, dict[str, Any]]):
@@ -102,7 +102,7 @@ class Results(Mapping[str, dict[str, Any]]):
 
     def __getitem__(self, step: str) -> dict[str, Any]:
         if step not in self._parsed:
-            self._parsed[step] = json.loads(self._texts[step])
+            self._parsed[step] = loads(self._texts[step])
         return self._parsed[step]
 
     def __iter__(self) -> Iterator[str]:

@@ -7,7 +7,6 @@ about an "executive" is an input.  Texts that leave a worker are stripped of sec
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator
@@ -16,13 +15,13 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from multiagents.core.exceptions import InvalidInput, InvalidResult, MultiAgentsError
+from multiagents.core.json_text import dumps, loads
 
 MAX_INPUT_DEPTH = 64
 """Deeper than any hand-written document; far from every parser's recursion limit."""
 MAX_INPUT_KEY = 256
 """Characters in one key of an input."""
 
-_encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
 _MAX_DEPTH = 200
 """Where the search for an offending value gives up: deeper, or it contains itself."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -45,9 +44,9 @@ def to_json(
     try:
         text = compact(value)
         size = len(text) if text.isascii() else len(text.encode())
-        # json.dumps turns the keys 1, True and None into text without a word; what comes back
-        # differs then.  It also differs for tuples, which are welcome: the search tells.
-        faithful = json.loads(text) == value
+        # Dates and the keys 1, True and None become text without a word; what comes back differs
+        # then.  It also differs for tuples, which are welcome: the search tells.
+        faithful = loads(text) == value
     except (TypeError, ValueError, RecursionError) as cause:
         raise error(f"{what}: {_flaw(value) or f'is no JSON: {cause}'}") from cause
     if not faithful and (flaw := _flaw(value)) is not None:
@@ -62,7 +61,7 @@ def to_json(
 
 def compact(value: Any) -> str:
     """A value that was checked already as JSON, in the form `to_json` gives it."""
-    return _encode(value)
+    return dumps(value)
 
 
 def check_input(data: Any, limit: int) -> str:
