@@ -15,7 +15,18 @@ from typing import Annotated, Any
 import typer
 
 from multiagents import __version__
-from multiagents.cli import bench_command, demo, dev, doctor, fleet, look, start, steer, watch
+from multiagents.cli import (
+    bench_command,
+    chaos_command,
+    demo,
+    dev,
+    doctor,
+    fleet,
+    look,
+    start,
+    steer,
+    watch,
+)
 from multiagents.cli import workflows as workflow_commands
 from multiagents.cli.errors import INTERRUPTED, OK, WRONG_USE, explained
 from multiagents.cli.output import say
@@ -35,6 +46,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("workers", fleet.workers, "multiagents workers"),
     ("doctor", doctor.doctor, "multiagents doctor"),
     ("bench", bench_command.bench, "multiagents bench --only chain10,fan10"),
+    ("chaos", chaos_command.chaos, "multiagents chaos --seconds 30 --kills 3"),
 )
 WORKFLOW_COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("list", workflow_commands.list_, "multiagents workflows list"),

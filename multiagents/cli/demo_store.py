@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS stock (sku TEXT PRIMARY KEY, quantity INTEGER CHECK (quantity >= 0));
@@ -32,6 +32,9 @@ class RefusedError(Exception):
 class Shop:
     """The shop in this file; made with its first goods if it is new."""
 
+    schema: ClassVar[str] = SCHEMA
+    wait_s: ClassVar[float] = WAIT_S
+
     def __init__(self, path: Path) -> None:
         self._path = path
 
@@ -47,10 +50,13 @@ class Shop:
         Raises RefusedError, changing nothing, if stock or an account would fall below zero.
         """
         with self._transaction() as db:
-            if db.execute("SELECT 1 FROM changes WHERE key = ?", (key,)).fetchone():
+            row = db.execute("SELECT undone FROM changes WHERE key = ?", (key,)).fetchone()
+            if row:
+                self._note(db, "late" if row[0] else "done again", key)
                 return False
             db.execute("INSERT INTO changes (key, moves) VALUES (?, ?)", (key, json.dumps(moves)))
             _apply(db, moves, sign=1)
+            self._note(db, "done", key)
         return True
 
     def put_back(self, key: str) -> bool:
@@ -64,6 +70,8 @@ class Shop:
             db.execute("INSERT OR REPLACE INTO changes VALUES (?, ?, 1)", (key, moves))
             if not undone:
                 _apply(db, json.loads(moves), sign=-1)
+            if row:
+                self._note(db, "undone again" if undone else "undone", key)
         return not undone
 
     def write(self, key: str, kind: str, text: str) -> None:
@@ -93,11 +101,14 @@ class Shop:
                 "mails": papers.get("mail", 0),
             }
 
+    def _note(self, db: sqlite3.Connection, what: str, key: str) -> None:
+        """Called in the transaction of each change, and where the key has absorbed one."""
+
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        db = sqlite3.connect(self._path, timeout=WAIT_S, isolation_level=None)
+        db = sqlite3.connect(self._path, timeout=self.wait_s, isolation_level=None)
         try:
-            db.executescript(SCHEMA)
+            db.executescript(self.schema)
             db.execute("BEGIN IMMEDIATE")
             with db:
                 yield db
