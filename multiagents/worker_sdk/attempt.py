@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
-from celery.exceptions import SoftTimeLimitExceeded
+from celery.exceptions import SoftTimeLimitExceeded, TaskPredicate
 
 from multiagents.core.exceptions import (
     LeaseLost,
@@ -47,11 +47,25 @@ def perform(
         )
     except SoftTimeLimitExceeded as error:
         raise StepTimeout(f"step {held.step!r} ran longer than its time limit") from error
+    except (TaskPredicate, MemoryError) as error:
+        raise WorkerExecutionError(_foreign(worker.name, error)) from error
     if held.kind is Kind.UNDO:
         refusal = undo_refused(result)
         if refusal is not None:
             raise WorkerExecutionError(refusal)
     return result, text
+
+
+def _foreign(name: str, error: BaseException) -> str:
+    """Why an error that Celery takes for something else is only a failure here.
+
+    Of Ignore and Retry no errback is told, so the attempt would never end; at a MemoryError the
+    whole prefork worker ends, with the steps of all its children.
+    """
+    if isinstance(error, MemoryError):
+        return f"worker {name!r} ran out of memory: {error}"
+    kind = type(error).__name__
+    return f"worker {name!r} raised Celery's {kind}: return a result, or raise another error"
 
 
 def context_of(held: Assignment, leases: Leases) -> Context:
