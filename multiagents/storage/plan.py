@@ -35,7 +35,7 @@ class Answer(NamedTuple):
 class Waiting(NamedTuple):
     """A change of the indexes of what waits for a person."""
 
-    index: int
+    which: int
     """0: sagas that ask for attention, 1: dead letters."""
     member: str
     since: int | None
@@ -112,6 +112,6 @@ def plan_args(saga: SagaKeys, plan: Plan) -> list[Arg]:
     args.append(len(plan.taken))
     for name in plan.taken:
         args += [name, k.due_outbox(saga.id, name)]
-    for index, member, since in plan.waiting:
-        args += [index, member, "" if since is None else since]
+    for which, member, since in plan.waiting:
+        args += [which, member, "" if since is None else since]
     return args

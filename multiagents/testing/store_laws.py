@@ -80,10 +80,10 @@ def judge_store(kept: Store, saga: Saga, log: Sequence[Entry], due: Sequence[str
 
 
 def _judge_waiting(saga: Saga, found: list[Waiting]) -> None:
-    letters = {each for each in found if each.index == LETTERS}
-    wanted = {each for each in entries_of(saga) if each.index == LETTERS}
+    letters = {each for each in found if each.which == LETTERS}
+    wanted = {each for each in entries_of(saga) if each.which == LETTERS}
     law(letters == wanted, f"{saga.id}: dead letters {wanted}, listed {letters}")
-    listed = any(each.index == SAGAS for each in found)
+    listed = any(each.which == SAGAS for each in found)
     law(listed is bool(saga.attention), f"{saga.id}: {saga.attention}, listed: {listed}")
 
 
