@@ -6,6 +6,8 @@ pivot.  And E6: an effect that comes to light after its undo is undone again.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from multiagents.core.entries import Failure
 from multiagents.core.states import (
     ENDED,
@@ -18,9 +20,19 @@ from multiagents.core.states import (
     UndoState,
 )
 from multiagents.orchestrator.commands import ClearTimer, Withdraw, retry_timer
+from multiagents.orchestrator.saga import StepRun
 from multiagents.orchestrator.turn import LIVE, Turn
+from multiagents.orchestrator.workflow import Workflow
 
 _STOPPABLE = LIVE | {SagaState.PENDING}
+
+
+def pivot_passed(workflow: Workflow, steps: Mapping[str, StepRun]) -> bool:
+    """Rule 7 and E17: from its first claim until all its attempts are known to be clean."""
+    if workflow.pivot is None:
+        return False
+    run = steps[workflow.pivot.name]
+    return run.unknown or run.state in {StepState.RUNNING, StepState.SUCCEEDED}
 
 
 class Backward(Turn):
@@ -124,12 +136,7 @@ class Backward(Turn):
             self._rewind()
 
     def _pivot_passed(self) -> bool:
-        """Rule 7 and E17: from its first claim until all its attempts are known to be clean."""
-        pivot = self.workflow.pivot
-        if pivot is None:
-            return False
-        run = self.steps[pivot.name]
-        return run.unknown or run.state in {StepState.RUNNING, StepState.SUCCEEDED}
+        return pivot_passed(self.workflow, self.steps)
 
     def _blame_and_stop(self, why: str, error: Failure) -> None:
         """Cancel or deadline: go backward, unless the pivot is passed or may be just now."""

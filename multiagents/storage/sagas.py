@@ -377,11 +377,11 @@ def ids(index: str, *, offset: int, limit: int) -> Plain[list[str]]:
 
 def ages(index: str, *, limit: int) -> Plain[list[tuple[str, float]]]:
     """Likewise from the newest on, each with the time of its creation, Unix ms."""
-    return Plain(("ZREVRANGE", index, 0, limit - 1, "WITHSCORES"), _pairs)
+    return Plain(("ZREVRANGE", index, 0, limit - 1, "WITHSCORES"), pairs_of)
 
 
-def _pairs(reply: Any) -> list[tuple[str, float]]:
-    """The client makes pairs of a flat reply by itself, unless it speaks by another protocol."""
+def pairs_of(reply: Any) -> list[tuple[str, float]]:
+    """Members with their scores; the client makes pairs of a flat reply by itself, unless it speaks by another protocol."""
     if reply and not isinstance(reply[0], list | tuple):
         reply = zip(reply[::2], reply[1::2], strict=True)
     return [(text_of(item), float(score)) for item, score in reply]
