@@ -381,7 +381,10 @@ def ages(index: str, *, limit: int) -> Plain[list[tuple[str, float]]]:
 
 
 def pairs_of(reply: Any) -> list[tuple[str, float]]:
-    """Members with their scores; the client makes pairs of a flat reply by itself, unless it speaks by another protocol."""
+    """Members with their scores.
+
+    The client makes pairs of a flat reply by itself, unless it speaks by another protocol.
+    """
     if reply and not isinstance(reply[0], list | tuple):
         reply = zip(reply[::2], reply[1::2], strict=True)
     return [(text_of(item), float(score)) for item, score in reply]
