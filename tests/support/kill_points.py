@@ -33,8 +33,9 @@ from multiagents.storage.scripts import script
 LUA = resources.files(storage) / "lua"
 NAMES = [name.removesuffix(".lua") for path in LUA.iterdir() if (name := path.name) != "lib.lua"]
 SCRIPTS = {script(name).sha: name for name in NAMES}
-UNCOUNTED = frozenset({"HELLO", "CLIENT", "PING", "SELECT", "AUTH", "EVAL"})
-"""What opens a connection changes nothing: to die there is to die before the call that follows.
+UNCOUNTED = frozenset({"HELLO", "CLIENT", "PING", "SELECT", "AUTH", "MGET", "EVAL"})
+"""What opens a connection (MGET asks for the format of the state) changes nothing: to die there is
+to die before the call that follows.
 EVAL is a script's second try on a server that did not know it, once in that server's life."""
 REPLY_S = 2.0
 
