@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
+from itertools import chain, repeat
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -22,7 +23,7 @@ from multiagents import hosting
 from multiagents.celery_app import OWN_NAME, make_app
 from multiagents.core.clock import Clock, SystemClock
 from multiagents.core.entries import Failure
-from multiagents.core.exceptions import InvalidResult, NoServer
+from multiagents.core.exceptions import InvalidResult, NoServer, NotWritable
 from multiagents.core.names import COORDINATOR_QUEUE, DEFAULT_QUEUES
 from multiagents.core.ports import Assignment, Verdict
 from multiagents.core.settings import Settings, get_settings, shown_url
@@ -42,8 +43,8 @@ from multiagents.orchestrator.service import OPERATIONS, SagaService
 from multiagents.orchestrator.sweeper_thread import Refuse, SweeperThreads
 from multiagents.orchestrator.tasks import Courier, Hooks, install
 from multiagents.orchestrator.workflow import Workflow
-from multiagents.storage.client import MAIN_TIMEOUT_S, UNREACHABLE, Edge
-from multiagents.storage.routing import ServerAway, open_edge
+from multiagents.storage.client import MAIN_TIMEOUT_S, UNREACHABLE, Edge, WritesRefused
+from multiagents.storage.routing import ServerAway, open_edge, told
 from multiagents.worker_sdk import breaker, manager, run
 from multiagents.worker_sdk import registry as workers
 from multiagents.worker_sdk.attempt import perform, verdict_of
@@ -57,6 +58,10 @@ log = structlog.get_logger(__name__)
 
 LOST = (WorkerLostError, TimeLimitExceeded)
 """What a worker's main process reports of a child; there only one write is allowed (E20)."""
+
+
+MOST_REPEATS = 60
+"""Of a report that others must not wait for; some two minutes."""
 
 
 def _can_be_ended() -> bool:
@@ -102,18 +107,22 @@ class Runtime:
         """
         if self.app.conf.task_always_eager:
             return self.eager.call(operation, *args, **kwargs)
+        began = time.monotonic()
         try:
             return self.host.call(operation, *args, **kwargs)
         except UNREACHABLE as error:
-            raise self._no_server(error) from error
+            raise self.no_server(error, time.monotonic() - began) from error
 
-    def _no_server(self, error: Exception) -> NoServer:
+    def no_server(self, error: Exception, tried_s: float) -> NoServer:
+        """The error that says which server is away, why, and for how long it was tried."""
+        if isinstance(error, WritesRefused):
+            return NotWritable(f"{error}; nothing was stored: see `multiagents doctor`")
         if isinstance(error, ServerAway):
             return NoServer(f"{error}; the sagas on it wait for it, the others go on")
         variable = "STATE_URLS" if self.settings.state_urls else "REDIS_URL"
         return NoServer(
-            f"no Redis answers at {shown_url(self.edge.url)}"
-            f" ({type(error).__name__}); start one, or set MULTIAGENTS_{variable}"
+            f"no Redis answers at {shown_url(self.edge.url)} ({type(error).__name__}, tried for"
+            f" {tried_s:.1f} s); start one, or set MULTIAGENTS_{variable}"
         )
 
     # ---- workers ----
@@ -165,15 +174,19 @@ class Runtime:
         )
 
     def _persist(self, report: Callable[[], Any]) -> Any:
-        """Repeat a report while the store is away; its lease ends it if that takes too long."""
-        delays = (0.1, 0.2, 0.5, 1.0, *[2.0] * 60)
-        for delay in delays:
+        """Repeat a report until the store has it.
+
+        Only for some two minutes where other servers' sagas need this process, or it is to end.
+        """
+        for count, delay in enumerate(chain((0.1, 0.2, 0.5, 1.0), repeat(2.0))):
             try:
                 return report()
             except UNREACHABLE as error:
-                log.warning("store is away, report is repeated", error=type(error).__name__)
+                if count >= MOST_REPEATS and (self.settings.state_urls or self.stopping.is_set()):
+                    raise
+                log.warning("a report is kept until it can be stored", why=told(self.edge, error))
                 time.sleep(delay)
-        return report()
+        raise AssertionError("unreachable: the delays have no end")
 
     def _on_timeout(self, held: Assignment) -> None:
         message = f"step {held.step!r} ran longer than its timeout_s of {held.timeout_s:g}"
@@ -184,10 +197,11 @@ class Runtime:
 
     def prepare(self) -> None:
         """Get ready for use by this very process.  Raises NoServer."""
+        began = time.monotonic()
         try:
             self.edge.correct(self.clock)
         except UNREACHABLE as error:
-            raise self._no_server(error) from error
+            raise self.no_server(error, time.monotonic() - began) from error
         breaker.connect(self.edge.execute, self.clock)
 
     def queues_for(self, chosen: Iterable[Worker]) -> set[str]:

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 
 from celery import Celery
 
+from multiagents.core import sentinel
 from multiagents.core.names import QUEUE_IO
 from multiagents.core.settings import Settings
 
@@ -28,9 +29,15 @@ def make_app(settings: Settings) -> Celery:
 
 def defaults(settings: Settings) -> dict[str, object]:
     """Celery's settings as this package wants them; each line can be overridden."""
+    url, options = (
+        sentinel.celery_url(settings.redis_url),
+        sentinel.transport_options(settings.redis_url),
+    )
     return {
-        "broker_url": settings.redis_url,
-        "result_backend": settings.redis_url,
+        "broker_url": url,
+        "result_backend": url,
+        "broker_transport_options": options,
+        "result_backend_transport_options": dict(options),
         "result_expires": settings.retention_s,
         "imports": settings.import_names,
         "task_default_queue": QUEUE_IO,
@@ -38,6 +45,8 @@ def defaults(settings: Settings) -> dict[str, object]:
         "accept_content": ["json"],
         "task_acks_late": False,
         "broker_connection_retry_on_startup": True,
+        # A worker waits for its server for as long as it takes.
+        "broker_connection_max_retries": None,
         # Cancelling running tasks when a connection breaks would leave them REVOKED for good.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         # A result that nobody can fetch for a moment must not fail the step that made it.

@@ -18,7 +18,7 @@ from celery.platforms import EX_FAILURE
 
 from multiagents.core.exceptions import InvalidInput, NewerFormat
 from multiagents.core.names import HEADER, QUEUE_LLM
-from multiagents.event_bus.transport import NAME as TRANSPORT
+from multiagents.event_bus.transport import TRANSPORTS
 from multiagents.orchestrator.host import Host
 from multiagents.orchestrator.sweeper_thread import Refuse, SweeperThreads
 from multiagents.storage.sagas import Attempt
@@ -119,9 +119,10 @@ def _load_language_models() -> None:
 
 
 def _skip_ack_emulation(app: Celery) -> None:
-    """For engine messages only, and only where the broker is a plain Redis (E11)."""
-    if str(app.conf.broker_url).startswith("redis://") and not app.conf.broker_transport:
-        app.conf.broker_transport = TRANSPORT
+    """For engine messages only, and only where the broker is a Redis (E11)."""
+    scheme = str(app.conf.broker_url).partition("://")[0]
+    if scheme in TRANSPORTS and not app.conf.broker_transport:
+        app.conf.broker_transport = TRANSPORTS[scheme]
 
 
 class _Fenced(threading.local):

@@ -43,12 +43,14 @@ def explained(error: BaseException) -> str:
 
 
 def _of_the_server(error: BaseException) -> CommandError | None:
-    from multiagents.storage.client import UNREACHABLE, StoreError
+    from multiagents.storage.client import UNREACHABLE, StoreError, WritesRefused
     from multiagents.storage.routing import ServerAway
 
     first, *others = get_settings().servers
     if isinstance(error, ServerAway):
         return CommandError(f"{error}; start it, or see `multiagents doctor`")
+    if isinstance(error, WritesRefused):
+        return CommandError(f"{error}; nothing was stored: see `multiagents doctor`")
     if isinstance(error, UNREACHABLE):
         named_by = STATE_URLS if get_settings().state_urls else REDIS_URL
         return UnreachableError(first, type(error).__name__, named_by)
@@ -74,7 +76,7 @@ def masked(text: str) -> str:
     """The text with what may be a password in a URL replaced by ``***``.
 
     Everything up to the last ``@`` of a URL is hidden, because an unencoded ``@`` or ``/`` in a
-    password moves where the host seems to begin; so is ``?password=``.
+    password moves where the host seems to begin; so is ``?password=``, the Sentinels' one too.
     """
     text = re.sub(r"(?<=://)\S*@", "***@", text)
-    return re.sub(r"(?i)([?&](?:password|username)=)[^&\s]*", r"\1***", text)
+    return re.sub(r"(?i)([?&]\w*(?:password|username)=)[^&\s]*", r"\1***", text)

@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 
 from multiagents.cli.errors import REDIS_URL, STATE_URLS, CommandError, UnreachableError
 from multiagents.core.clock import Clock
+from multiagents.core.exceptions import InvalidInput
+from multiagents.core.sentinel import is_sentinel, parse
 from multiagents.core.settings import Settings, get_settings
 
 if TYPE_CHECKING:
@@ -138,6 +140,12 @@ def denied(url: str, named_by: str) -> CommandError:
 
 def check_url(url: str, named_by: str = REDIS_URL) -> None:
     """Raise CommandError for what is no URL; parsers would quote its password in their errors."""
+    if is_sentinel(url):
+        try:
+            parse(url)
+        except InvalidInput as error:
+            raise CommandError(f"{named_by}: {error}") from error
+        return
     try:
         parts = urlsplit(url)
         good = parts.scheme in ("redis", "rediss", "unix") and (parts.port or 1) > 0
@@ -146,13 +154,15 @@ def check_url(url: str, named_by: str = REDIS_URL) -> None:
     if not good:
         raise CommandError(
             f"{named_by} is no URL of a server; expected"
-            " redis://[USER:PASSWORD@]HOST:PORT/NUMBER (or rediss://, unix://), with signs such as"
-            " / @ : # in the password percent-encoded"
+            " redis://[USER:PASSWORD@]HOST:PORT/NUMBER (or rediss://, unix://, sentinel://), with"
+            " signs such as / @ : # in the password percent-encoded"
         )
 
 
 def _reason(error: BaseException) -> str:
     text = str(error).lower()
+    if "no master found" in text:
+        return "its Sentinels do not answer, or know no primary of that name"
     for sign in ("refused", "timed out", "timeout"):
         if sign in text:
             return "connection refused" if sign == "refused" else "no answer in time"

@@ -10,12 +10,13 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from math import inf
 from typing import Annotated, Any
 
 import typer
 
-from multiagents.cli.errors import OK, SAGA_FAILED
-from multiagents.cli.output import Json, console, emit, say
+from multiagents.cli.errors import OK, SAGA_FAILED, explained
+from multiagents.cli.output import Json, console, emit, hint, say
 from multiagents.cli.render import error_text, has_ended, live_view, saga_view, step_line
 from multiagents.cli.session import Session, connect
 
@@ -23,6 +24,9 @@ SagaId = Annotated[str, typer.Argument(metavar="ID", help="The saga's id.")]
 
 PERIOD_S = 0.25
 """Between two looks at a saga; a person sees no difference below it."""
+AWAY_S = 1.0
+"""Likewise while its server is away."""
+AWAY = "{}: waiting for it, and saga {} goes on when it is back (Ctrl-C ends only the waiting)"
 
 
 def watch(saga_id: SagaId, json_output: Json = False) -> None:
@@ -44,14 +48,38 @@ def watch(saga_id: SagaId, json_output: Json = False) -> None:
 def snapshots(
     session: Session, saga_id: str, *, timeout_s: float | None = None
 ) -> Iterator[dict[str, Any]]:
-    """The saga as it is, again and again; the last one has ended, or time is over."""
-    ends_at = None if timeout_s is None else time.monotonic() + timeout_s
+    """The saga as it is, again and again; the last one has ended, or time is over.
+
+    A server that goes away meanwhile is waited for.
+    """
+    ends_at = inf if timeout_s is None else time.monotonic() + timeout_s
     while True:
-        saga = session.call("get", saga_id)
+        saga = _get(session, saga_id, ends_at)
         yield saga
-        if has_ended(saga) or (ends_at is not None and time.monotonic() >= ends_at):
+        if has_ended(saga) or time.monotonic() >= ends_at:
             return
         time.sleep(PERIOD_S)
+
+
+def _get(session: Session, saga_id: str, ends_at: float) -> dict[str, Any]:
+    """The saga; says on stderr that its server is away, and raises that when time is over."""
+    from multiagents.storage.client import UNREACHABLE
+
+    began, said = time.monotonic(), False
+    while True:
+        try:
+            saga: dict[str, Any] = session.call("get", saga_id)
+        except UNREACHABLE as error:
+            if time.monotonic() >= ends_at:
+                raise
+            if not said:
+                hint(AWAY.format(explained(error).partition("; ")[0], saga_id))
+                said = True
+            time.sleep(AWAY_S)
+        else:
+            if said:
+                hint(f"the server is back after {time.monotonic() - began:.0f} s")
+            return saga
 
 
 def last_snapshot(session: Session, saga_id: str, *, timeout_s: float | None) -> dict[str, Any]:

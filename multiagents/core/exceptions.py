@@ -93,6 +93,13 @@ class NoServer(MultiAgentsError):
     """No Redis-compatible server could be reached, found or started; lists what was tried."""
 
 
+class NotWritable(NoServer):
+    """The server answers and takes no writes for now: it is full, a replica, without a disk.
+
+    Nothing was stored.  The message says which server and why; try again when it is mended.
+    """
+
+
 class NewerFormat(MultiAgentsError):
     """The sagas are stored in a format that a newer version wrote: upgrade this process.
 

@@ -15,10 +15,11 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from multiagents.core import sentinel
 from multiagents.core.exceptions import InvalidInput
 
 DEFAULT_REDIS_URL = "redis://127.0.0.1:6379/0"
-SCHEMES = ("redis://", "rediss://", "unix://")
+SCHEMES = ("redis://", "rediss://", "unix://", sentinel.SCHEME)
 """How a server's URL may begin."""
 
 
@@ -61,6 +62,8 @@ class Settings(BaseSettings):
     """How many steps one delivery may run."""
     sweep_s: Annotated[float, Field(gt=0, le=10)] = 1.0
     """The longest pause between two looks at the due set; a due item starts at most this late."""
+    operator: str = ""
+    """Who asks, in a saga's history, where a command names nobody; unset: the system's user."""
     lm: str | None = None
     """The language model of @dspy_worker, by DSPy's name: ``gemini/gemini-2.5-flash``."""
     lm_api_base: str | None = None
@@ -73,13 +76,15 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _spread(self) -> Self:
         """Raises InvalidInput for what is no URL, and for servers that no shard would be on."""
-        urls = _listed(self.state_urls)
+        _check_sentinel("MULTIAGENTS_REDIS_URL", self.redis_url)
+        urls = _urls(self.state_urls)
         for number, url in enumerate(urls, start=1):
+            _check_sentinel("MULTIAGENTS_STATE_URLS", url)
             if not url.startswith(SCHEMES):
                 raise InvalidInput(
                     f"MULTIAGENTS_STATE_URLS: number {number} of {len(urls)} is no URL of a"
                     " server; expected redis://[USER:PASSWORD@]HOST:PORT/NUMBER (or rediss://,"
-                    " unix://), commas in a password percent-encoded"
+                    " unix://, sentinel://), commas in a password percent-encoded"
                 )
         if self.shards < len(urls) and "shards" not in self.model_fields_set:
             object.__setattr__(self, "shards", len(urls))
@@ -101,7 +106,7 @@ class Settings(BaseSettings):
     @property
     def servers(self) -> dict[str, tuple[int, ...]]:
         """The URL of each server of the sagas, the first one first -> the shards on it."""
-        urls = _listed(self.state_urls) or (self.redis_url,)
+        urls = _urls(self.state_urls) or (self.redis_url,)
         homes = [urls[number % len(urls)] for number in range(self.shards)]
         return {
             url: tuple(number for number, home in enumerate(homes) if home == url) for url in homes
@@ -124,9 +129,30 @@ def _listed(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+def _urls(text: str) -> tuple[str, ...]:
+    """The URLs of a list; the hosts in one of Sentinels are separated by commas too."""
+    found: list[str] = []
+    for part in _listed(text):
+        if found and "://" not in part and sentinel.is_sentinel(found[-1]):
+            found[-1] += f",{part}"
+        else:
+            found.append(part)
+    return tuple(found)
+
+
+def _check_sentinel(variable: str, url: str) -> None:
+    if sentinel.is_sentinel(url):
+        try:
+            sentinel.parse(url)
+        except InvalidInput as error:
+            raise InvalidInput(f"{variable}: {error}") from error
+
+
 def shown_url(url: str) -> str:
-    """The URL without its user, password and options."""
-    return re.sub(r"//[^/]*@", "//", url.partition("?")[0])
+    """The URL without its user, password and options, but with the name of a primary."""
+    shown = re.sub(r"//[^/]*@", "//", url.partition("?")[0])
+    name = re.search(r"[?&](master_name=[^&\s]*)", url)
+    return f"{shown}?{name[1]}" if name and sentinel.is_sentinel(url) else shown
 
 
 @lru_cache(maxsize=1)

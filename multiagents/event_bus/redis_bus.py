@@ -38,6 +38,7 @@ from multiagents.event_bus.bus import (
 from multiagents.event_bus.delivery import Deliverer
 from multiagents.event_bus.reader import Readers
 from multiagents.event_bus.redis_readers import GroupReader, PrivateReader
+from multiagents.storage.connect import close_async_sentinels, open_async_client
 
 SOCKET_S = 5.0
 PUBLISH_TRIES = 6
@@ -115,6 +116,7 @@ class RedisEventBus:
         for client in clients:
             if client is not None:
                 await client.aclose()
+                await close_async_sentinels(client)
 
     async def publish(self, event: Event) -> None:
         """Return once Redis has the event.
@@ -184,7 +186,7 @@ class RedisEventBus:
 
 
 def _client(url: str, retry: Retry) -> Redis:
-    return Redis.from_url(
+    return open_async_client(
         url, retry=retry, socket_timeout=SOCKET_S, socket_connect_timeout=SOCKET_S
     )
 

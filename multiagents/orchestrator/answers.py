@@ -11,10 +11,11 @@ For Celery 5.7; `tests/test_answers.py` compares it with what the backend stores
 from __future__ import annotations
 
 from celery import Celery, states
-from celery.backends.redis import RedisBackend
+from celery.backends.redis import RedisBackend, SentinelBackend
 
 from multiagents.core.settings import Settings
 from multiagents.core.states import SagaState
+from multiagents.orchestrator.letters import same_server
 from multiagents.orchestrator.outbox import Deliverance
 from multiagents.storage.plan import Answer
 
@@ -40,8 +41,10 @@ class Answers:
     def _is_possible(self) -> bool:
         conf = self._app.conf
         return (
-            type(self._app.backend) is RedisBackend
-            and conf.result_backend == self._settings.redis_url
+            type(self._app.backend) in (RedisBackend, SentinelBackend)
+            and same_server(
+                self._settings, conf.result_backend, conf.result_backend_transport_options
+            )
             and not self._settings.state_urls
             and conf.result_serializer == "json"
             and not conf.result_extended

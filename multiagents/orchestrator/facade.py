@@ -13,12 +13,13 @@ event loop.  It moves sagas only as far as their first messages; steps are done 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, Self
 
 from celery import Celery
 
-from multiagents.core.exceptions import InvalidInput
+from multiagents.core.exceptions import InvalidInput, NoServer
 from multiagents.core.settings import Settings
 from multiagents.event_bus.bus import EventBus
 from multiagents.event_bus.narrator import Narrator
@@ -27,7 +28,7 @@ from multiagents.orchestrator.host import Host
 from multiagents.orchestrator.service import OPERATIONS, SagaService
 from multiagents.orchestrator.tasks import Courier
 from multiagents.orchestrator.workflow import Workflow
-from multiagents.storage.client import AsyncEdge
+from multiagents.storage.client import UNREACHABLE, AsyncEdge
 from multiagents.storage.routing import open_async_edge
 
 
@@ -55,6 +56,9 @@ class Home(Protocol):
 
     def prepare(self) -> None:
         """Raises NoServer if no Redis answers."""
+
+    def no_server(self, error: Exception, tried_s: float) -> NoServer:
+        """What is raised instead of an error of the store."""
 
     def narrator(self, bus: EventBus) -> Narrator:
         """Who tells that bus what happens here."""
@@ -168,7 +172,11 @@ class Orchestrator:
         if self._edge is None:  # eager: everything that follows runs before this returns
             return await asyncio.to_thread(self._home.call, operation, *args, **kwargs)
         flow = getattr(self._home.host.service, operation)(*args, **kwargs)
-        return await self._edge.run(flow)
+        began = time.monotonic()
+        try:
+            return await self._edge.run(flow)
+        except UNREACHABLE as error:
+            raise self._home.no_server(error, time.monotonic() - began) from error
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
         if name not in OPERATIONS:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from celery import Celery, signals
 from kombu.transport import redis
 
-from multiagents.core import ids
+from multiagents.core import ids, sentinel
 from multiagents.core.names import COMPENSATE, COORDINATE, COORDINATOR_QUEUE
 from multiagents.core.settings import Settings
 from multiagents.orchestrator.outbox import Message
@@ -102,7 +102,7 @@ class Letters:
         conf = self._app.conf
         url = conf.broker_write_url or conf.broker_url
         return (
-            url == self._settings.redis_url
+            same_server(self._settings, url, conf.broker_transport_options)
             and not self._settings.state_urls
             and conf.task_serializer == "json"
             and not conf.task_compression
@@ -110,6 +110,13 @@ class Letters:
             and not conf.task_inherit_parent_priority
             and not _RENAMING & dict(conf.broker_transport_options or {}).keys()
         )
+
+
+def same_server(settings: Settings, url: Any, options: Any) -> bool:
+    """Whether one of Celery's URLs, with its transport options, is the server of the settings."""
+    master = dict(options or {}).get("master_name")
+    ours = sentinel.transport_options(settings.redis_url).get("master_name")
+    return bool(url == sentinel.celery_url(settings.redis_url) and (not ours or master == ours))
 
 
 class _Recorder:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 import structlog
@@ -24,8 +25,9 @@ from multiagents.orchestrator.sweeper import BATCH, Sweeper
 from multiagents.storage import formats
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, ask
-from multiagents.storage.client import Edge, StoreError
+from multiagents.storage.client import UNREACHABLE, Edge, StoreError
 from multiagents.storage.keys import Shard
+from multiagents.storage.routing import told
 from multiagents.storage.sagas import Guard
 
 ANNOUNCE_MS = 10_000
@@ -34,6 +36,7 @@ CORRECT_MS = 60_000
 """How often the host's clock is compared with the server's."""
 MOST_PAUSE_S = 5.0
 """The longest wait between two tries while the server is away."""
+WAITS = f"its sagas wait; it is asked again every {MOST_PAUSE_S:g} s, until this worker is stopped"
 
 log = structlog.get_logger(__name__)
 
@@ -119,6 +122,7 @@ class SweeperThread:
         self._announced_ms = self._corrected_ms = self._noted_ms = 0
         self._refuse = refuse
         self._failures = 0
+        self._failed_at = 0.0
 
     def start(self) -> None:
         """Begin."""
@@ -137,7 +141,7 @@ class SweeperThread:
         while not self._stop.is_set():
             try:
                 pause_s = self.once()
-                self._failures = 0
+                self._note_return()
             except NewerFormat as error:
                 log.critical(str(error))
                 self._refuse(error)
@@ -145,6 +149,11 @@ class SweeperThread:
             except Exception as error:  # noqa: BLE001 - the thread must outlive everything
                 pause_s = self._after(error)
             self._stop.wait(pause_s)
+
+    def _note_return(self) -> None:
+        if self._failures:
+            log.warning("the sweeps go on", after_s=round(time.monotonic() - self._failed_at))
+        self._failures = 0
 
     def once(self) -> float:
         """One round over its shards; seconds until the next is worth it."""
@@ -198,5 +207,9 @@ class SweeperThread:
         """Say once that sweeping fails, and wait longer each time."""
         self._failures += 1
         if self._failures == 1:
-            log.warning("sweep failed, will go on trying", error=str(error), exc_info=error)
+            self._failed_at = time.monotonic()
+            if isinstance(error, UNREACHABLE):
+                log.warning(f"{told(self._edge, error)}: {WAITS}")
+            else:
+                log.warning("sweep failed, will go on trying", error=str(error), exc_info=error)
         return min(MOST_PAUSE_S, 0.2 * 2.0 ** min(self._failures, 10))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -23,12 +24,25 @@ import redis.asyncio
 from hiredis import pack_command
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import (
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from multiagents.core.clock import Clock, SystemClock
+from multiagents.core.settings import shown_url
 from multiagents.storage.calls import Call, Flow, Plain
+from multiagents.storage.connect import (
+    close_async_sentinels,
+    close_sentinels,
+    open_async_client,
+    open_client,
+)
 from multiagents.storage.formats import check
 from multiagents.storage.keys import Shard
 from multiagents.storage.scripts import script
@@ -36,7 +50,18 @@ from multiagents.storage.scripts import script
 T = TypeVar("T")
 Perform = Callable[[Any], Any]
 
-UNREACHABLE = (RedisConnectionError, RedisTimeoutError)
+
+class WritesRefused(RedisError):
+    """The server answers and takes no writes for now; nothing was changed.
+
+    A script that is refused has written nothing: Redis looks before a script's first write, and
+    no more after it.
+    """
+
+
+BROKEN = (RedisConnectionError, RedisTimeoutError)
+"""Nobody answers, or the connection is lost: what was asked may have been done."""
+UNREACHABLE = (*BROKEN, WritesRefused)
 """What a caller may catch to wait and try again."""
 StoreError = RedisError
 """Any failure of the server, for rooms that do not import redis."""
@@ -46,6 +71,15 @@ RETRIES = 3
 """Resends after a lost connection, 0.05 s to 1 s apart."""
 MAIN_TIMEOUT_S = 1.0
 """In a worker's main process nothing may block for longer, and nothing is retried (E20)."""
+
+REFUSALS = {
+    "OOM": "it is full (its maxmemory is used up)",
+    "READONLY": "it is a replica",
+    "MISCONF": "it cannot write to its disk",
+    "NOREPLICAS": "too few of its replicas are connected",
+}
+"""By the word with which a server refuses."""
+_REFUSAL = re.compile(rf"(?:^|-)({'|'.join(REFUSALS)})\b")
 
 
 def _no_effects(effect: Any) -> Any:
@@ -91,10 +125,8 @@ class Edge:
         return self._client
 
     def _connect(self) -> redis.Redis:
-        client = redis.Redis.from_url(
-            self.url,
-            **_options(self.url, self._timeout_s, retries=self._retries, retry=Retry),
-        )
+        options = _options(self.url, self._timeout_s, retries=self._retries, retry=Retry)
+        client = open_client(self.url, **options)
         if self._shards:
             check(client.mget([Shard(number).format for number in self._shards]))
         return client
@@ -115,12 +147,24 @@ class Edge:
                 error = failure
 
     def execute(self, effect: Any) -> Any:
-        """Carry out one effect."""
-        if isinstance(effect, Call):
-            return effect.parse(self._eval(effect))
-        if isinstance(effect, Plain):
+        """Carry out one effect.  Raises WritesRefused saying why the server takes none."""
+        if not isinstance(effect, Call | Plain):
+            return self.perform(effect)
+        try:
+            if isinstance(effect, Call):
+                return effect.parse(self._eval(effect))
             return effect.parse(self.client.execute_command(*effect.command))
-        return self.perform(effect)
+        except ResponseError as error:
+            found = self._told(error)
+            if found is error:
+                raise
+            raise found from error
+
+    def _told(self, error: ResponseError) -> RedisError:
+        found = refusal(self.url, error)
+        if isinstance(error, ReadOnlyError):  # what the address names now may be another server
+            self.client.connection_pool.disconnect(inuse_connections=False)
+        return found
 
     def _eval(self, call: Call[Any]) -> Any:
         lua = script(call.script)
@@ -142,7 +186,7 @@ class Edge:
         connection = self._connection(client)
         try:
             return _round_trip(connection, command)
-        except UNREACHABLE:
+        except BROKEN:
             return client.execute_command(*command)
 
     def _connection(self, client: Any) -> Any:
@@ -160,9 +204,14 @@ class Edge:
             pipe.execute_command("EVALSHA", script(call.script).sha, *tail)
         replies = pipe.execute(raise_on_error=False)
         return [
-            self.execute(call) if isinstance(reply, NoScriptError) else _parsed(call, reply)
+            self.execute(call) if isinstance(reply, NoScriptError) else self._parsed(call, reply)
             for call, reply in zip(calls, replies, strict=True)
         ]
+
+    def _parsed(self, call: Call[Any], reply: Any) -> Any:
+        if isinstance(reply, ResponseError):
+            return self._told(reply)
+        return reply if isinstance(reply, Exception) else call.parse(reply)
 
     def correct(self, clock: Clock) -> None:
         """Teach a `SystemClock` the server's time; any other clock is left alone."""
@@ -177,6 +226,7 @@ class Edge:
         """Close this process's connections; the next use opens new ones."""
         if self._client is not None and self._pid == os.getpid() and self._given is None:
             self._client.close()
+            close_sentinels(self._client)
             for connection in tuple(self._connections):
                 connection.disconnect()
             self._pid = 0
@@ -189,7 +239,7 @@ class AsyncEdge:
         self.url = url
         self.perform = perform
         options = _options(url, TIMEOUT_S, retries=RETRIES, retry=redis.asyncio.retry.Retry)
-        self.client: Any = redis.asyncio.Redis.from_url(url, **options)
+        self.client: Any = open_async_client(url, **options)
 
     async def run(self, flow: Flow[T]) -> T:
         """Run a flow to its end and return its result."""
@@ -207,12 +257,23 @@ class AsyncEdge:
                 error = failure
 
     async def execute(self, effect: Any) -> Any:
-        """Carry out one effect."""
-        if isinstance(effect, Call):
-            return effect.parse(await self._eval(effect))
-        if isinstance(effect, Plain):
+        """Carry out one effect.  Raises WritesRefused saying why the server takes none."""
+        if not isinstance(effect, Call | Plain):
+            return await asyncio.to_thread(self.perform, effect)
+        try:
+            if isinstance(effect, Call):
+                return effect.parse(await self._eval(effect))
             return effect.parse(await self.client.execute_command(*effect.command))
-        return await asyncio.to_thread(self.perform, effect)
+        except ResponseError as error:
+            found = await self._told(error)
+            if found is error:
+                raise
+            raise found from error
+
+    async def _told(self, error: ResponseError) -> RedisError:
+        if isinstance(error, ReadOnlyError):
+            await self.client.connection_pool.disconnect(inuse_connections=False)
+        return refusal(self.url, error)
 
     async def _eval(self, call: Call[Any]) -> Any:
         lua = script(call.script)
@@ -225,6 +286,7 @@ class AsyncEdge:
     async def close(self) -> None:
         """Close the connections."""
         await self.client.aclose()
+        await close_async_sentinels(self.client)
 
 
 def _options(url: str, timeout_s: float, *, retries: int, retry: type) -> dict[str, Any]:
@@ -234,7 +296,7 @@ def _options(url: str, timeout_s: float, *, retries: int, retry: type) -> dict[s
         "socket_timeout": timeout_s,
         **({} if local else {"socket_connect_timeout": timeout_s, "socket_keepalive": True}),
         "retry": retry(backoff, retries),
-        "retry_on_error": list(UNREACHABLE),
+        "retry_on_error": list(BROKEN),
     }
 
 
@@ -258,6 +320,9 @@ def _round_trip(connection: Any, command: tuple[Any, ...]) -> Any:
     try:
         connection.send_packed_command((pack_command(command),), check_health=False)
         return connection.read_response()
+    except ReadOnlyError:  # what the address names now may be another server
+        connection.disconnect()
+        raise
     except ResponseError:
         raise
     except BaseException:
@@ -266,5 +331,14 @@ def _round_trip(connection: Any, command: tuple[Any, ...]) -> Any:
         raise
 
 
-def _parsed(call: Call[Any], reply: Any) -> Any:
-    return reply if isinstance(reply, Exception) else call.parse(reply)
+def refusal(url: str, error: ResponseError) -> RedisError:
+    """The error that says why a server takes no writes; the given one if it is none of these."""
+    kinds = {OutOfMemoryError: "OOM", ReadOnlyError: "READONLY"}
+    word = kinds.get(type(error))
+    if word is None:
+        # redis-py has no class for it, or Redis 6.2 has put its own words before it.
+        found = _REFUSAL.search(str(error))
+        if found is None:
+            return error
+        word = found[1]
+    return WritesRefused(f"the server at {shown_url(url)} takes no writes: {REFUSALS[word]}")

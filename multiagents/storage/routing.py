@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
+from redis.exceptions import AuthenticationError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -26,12 +27,13 @@ from multiagents.core.clock import Clock
 from multiagents.core.settings import Settings, shown_url
 from multiagents.storage.calls import Call, Plain
 from multiagents.storage.client import (
+    BROKEN,
     RETRIES,
     TIMEOUT_S,
-    UNREACHABLE,
     AsyncEdge,
     Edge,
     Perform,
+    WritesRefused,
 )
 from multiagents.storage.keys import Shard
 
@@ -61,6 +63,15 @@ def away(url: str, shards: Sequence[int], total: int, error: BaseException) -> S
     found = ServerAway(message)
     found.server = shown
     return found
+
+
+def told(edge: Edge, error: BaseException) -> str:
+    """Which server is away or refuses, and why, without its password."""
+    if isinstance(error, ServerAway | WritesRefused):
+        return str(error)
+    if isinstance(error, AuthenticationError):
+        return f"the server at {shown_url(edge.url)} does not let us in"
+    return f"no server answers at {shown_url(edge.url)} ({type(error).__name__})"
 
 
 def open_edge(
@@ -135,7 +146,7 @@ class RoutedEdge(Edge):
         edge = self._homes.of(effect)
         try:
             return edge.execute(effect)
-        except UNREACHABLE as error:
+        except BROKEN as error:
             raise self._homes.away(edge, error) from error
 
     def many(self, calls: list[Call[Any]]) -> list[Any]:
@@ -161,7 +172,7 @@ class RoutedEdge(Edge):
         edge = self._homes.of(calls[0])
         try:
             return edge.many(calls)
-        except UNREACHABLE as error:
+        except BROKEN as error:
             return [self._homes.away(edge, error)] * len(calls)
         except Exception as error:  # noqa: BLE001 - returned in the place of each, for the caller
             return [error] * len(calls)
@@ -176,7 +187,7 @@ class RoutedEdge(Edge):
             edge = Edge(home.url, timeout_s=CORRECT_S, retries=0)
             try:
                 edge.correct(clock)
-            except UNREACHABLE as error:
+            except BROKEN as error:
                 failures.append(self._homes.away(home, error))
             else:
                 return
@@ -206,7 +217,7 @@ class AsyncRoutedEdge(AsyncEdge):
         edge = self._homes.of(effect)
         try:
             return await edge.execute(effect)
-        except UNREACHABLE as error:
+        except BROKEN as error:
             raise self._homes.away(edge, error) from error
 
     async def close(self) -> None:

@@ -28,6 +28,7 @@ from typing import Any
 
 from multiagents.core.exceptions import MultiAgentsError, NotAllowed
 from multiagents.core.names import DEFAULT_QUEUES
+from multiagents.core.sentinel import celery_url
 from multiagents.core.settings import get_settings
 
 URL = "MULTIAGENTS_REDIS_URL"
@@ -111,7 +112,8 @@ def _model(stack: ExitStack, answers: Mapping[str, Any] | None) -> dict[str, str
 
 def _addresses(url: str) -> dict[str, str]:
     """One server for all: Celery's variables come before any celeryconfig.py."""
-    return {URL: url, "CELERY_BROKER_URL": url, "CELERY_RESULT_BACKEND": url}
+    celery = celery_url(url)
+    return {URL: url, "CELERY_BROKER_URL": celery, "CELERY_RESULT_BACKEND": celery}
 
 
 @contextmanager

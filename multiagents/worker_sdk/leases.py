@@ -62,6 +62,7 @@ class LeaseKeeper:
         self._overdue: set[str] = set()
         self._renewed_ms = 0
         self._renewed: set[str] = set()
+        self._failing = False
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
@@ -102,7 +103,7 @@ class LeaseKeeper:
             try:
                 self._tick()
             except Exception as error:  # noqa: BLE001 - the thread must outlive a server's absence
-                log.warning("leases not renewed", error=type(error).__name__)
+                log.warning("cannot look after leases", error=type(error).__name__)
 
     def _pause_s(self) -> float:
         """Until the next renewal or time-out.
@@ -116,7 +117,7 @@ class LeaseKeeper:
                 if held.deadline_ms and held.nonce not in self._overdue
             ]
         now_ms = self._clock.now_ms()
-        wait_ms = self._lease_ms / 3
+        wait_ms = self._lease_ms / (12 if self._failing else 3)
         for deadline_ms in deadlines:
             until = deadline_ms - now_ms
             wait_ms = min(wait_ms, until if until > 0 else GRACE_MS / 4)
@@ -129,11 +130,24 @@ class LeaseKeeper:
         for attempt in held:
             if attempt.deadline_ms and now_ms >= attempt.deadline_ms:
                 self._time_out(attempt, grace_is_over=now_ms >= attempt.deadline_ms + GRACE_MS)
-        if held and now_ms - self._renewed_ms >= self._lease_ms / 3:
+        if held and (self._failing or now_ms - self._renewed_ms >= self._lease_ms / 3):
+            self._renew(held, now_ms)
+
+    def _renew(self, held: list[Assignment], now_ms: int) -> None:
+        """Renew all, and soon again after a failure: a short outage must not cost a lease (E9)."""
+        try:
+            lost = self._engine.renew(held, {})
+        except Exception as error:  # noqa: BLE001 - the thread must outlive a server's absence
+            if not self._failing:
+                log.warning("leases not renewed, will go on trying", error=type(error).__name__)
+            self._failing = True
+            return
+        if not self._failing:
             self._note_lateness(held, now_ms)
-            self._renewed_ms = now_ms
-            for attempt in self._engine.renew(held, {}):
-                self._lose(attempt)
+        self._failing = False
+        self._renewed_ms = now_ms
+        for attempt in lost:
+            self._lose(attempt)
 
     def _note_lateness(self, held: list[Assignment], now_ms: int) -> None:
         """A function that holds the GIL for seconds keeps this thread from renewing (E9)."""

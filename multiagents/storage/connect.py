@@ -1,0 +1,71 @@
+"""How is the server of a URL connected to?
+
+By its address, or by Sentinels that are asked where the primary is each time a connection is
+made; a connection to what has become a replica breaks, so that it is made anew.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis
+import redis.asyncio
+import redis.asyncio.sentinel
+import redis.sentinel
+from redis.backoff import NoBackoff
+
+from multiagents.core.sentinel import SentinelAddress, is_sentinel, parse
+
+
+def open_client(url: str, **options: Any) -> redis.Redis:
+    """A client of the server; connects to nothing yet."""
+    if not is_sentinel(url):
+        return redis.Redis.from_url(url, **options)
+    address = parse(url)
+    make: Any = redis.sentinel.Sentinel  # which has no types
+    manager = make(address.hosts, sentinel_kwargs=_of_sentinels(address, options))
+    client: redis.Redis = manager.master_for(address.master, **_of_primary(address, options))
+    return client
+
+
+def open_async_client(url: str, **options: Any) -> redis.asyncio.Redis:
+    """Likewise for an event loop."""
+    if not is_sentinel(url):
+        return redis.asyncio.Redis.from_url(url, **options)
+    address = parse(url)
+    make: Any = redis.asyncio.sentinel.Sentinel
+    manager = make(list(address.hosts), sentinel_kwargs=_of_sentinels(address, options))
+    client: redis.asyncio.Redis = manager.master_for(
+        address.master, **_of_primary(address, options)
+    )
+    return client
+
+
+def close_sentinels(client: Any) -> None:
+    """Close a client's connections to its Sentinels; its own are closed by itself."""
+    for each in _sentinels(client):
+        each.close()
+
+
+async def close_async_sentinels(client: Any) -> None:
+    """Likewise."""
+    for each in _sentinels(client):
+        await each.aclose()
+
+
+def _sentinels(client: Any) -> list[Any]:
+    manager = getattr(client.connection_pool, "sentinel_manager", None)
+    return list(manager.sentinels) if manager is not None else []
+
+
+def _of_primary(address: SentinelAddress, options: dict[str, Any]) -> dict[str, Any]:
+    return {**options, **address.credentials, "db": address.db}
+
+
+def _of_sentinels(address: SentinelAddress, options: dict[str, Any]) -> dict[str, Any]:
+    """One try of each: whoever asks for the primary asks again."""
+    times = {name: value for name, value in options.items() if name.startswith("socket_")}
+    retry = options.get("retry")
+    if retry is not None:
+        times["retry"] = type(retry)(NoBackoff(), 0)
+    return {**times, **address.sentinel_credentials}
