@@ -25,7 +25,7 @@ from multiagents.core.states import ENDED, SagaState
 from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.host import Host
 from multiagents.orchestrator.outbox import Deliverance, Message, Nudge, Publish
-from multiagents.orchestrator.service import CheckInput
+from multiagents.orchestrator.service import STEERING, CheckInput
 from multiagents.orchestrator.sweeper import Backlog, QueueHead
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import ask
@@ -112,9 +112,12 @@ class EagerRunner:
         answer = self.host.call(operation, *args, **kwargs)
         if operation == "start":
             self.drain(answer)
-        elif isinstance(answer, dict):
+        elif operation in ("get", *STEERING):
             self.drain(answer["transaction_id"])
             return self.host.call("get", answer["transaction_id"])
+        elif operation == "settle_dead_letters":
+            for saga_id in {letter["transaction_id"] for letter in answer}:
+                self.drain(saga_id)
         return answer
 
     def result(self, saga_id: str, task_id: str) -> EagerResult:

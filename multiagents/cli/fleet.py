@@ -8,7 +8,7 @@ from multiagents.cli.session import connect
 
 def workers(json_output: Json = False) -> None:
     """List running worker processes: host, queues, the names of their workers, last seen."""
-    from multiagents.orchestrator.service import iso
+    from multiagents.orchestrator.describe import iso
 
     session = connect()
     fleet = sorted(session.fleet().items())

@@ -1,0 +1,302 @@
+"""Which steps and undos wait for a person, and how are many of them settled at once?
+
+They are found by the index that the commits keep, without reading other sagas, and each is checked
+against its saga: an entry that is wrong shows nothing.  A dead letter leaves the list only by a
+command in its saga's log, with who and why.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Any
+
+from multiagents.core.exceptions import InvalidInput, NotAllowed, UnknownSaga
+from multiagents.core.states import Command, Kind, StepState
+from multiagents.orchestrator.allowed import SETTLING
+from multiagents.orchestrator.attention import (
+    LETTERS,
+    SAGAS,
+    dead_letters_of,
+    entries_of,
+    parked,
+    parked_at,
+)
+from multiagents.orchestrator.describe import iso
+from multiagents.orchestrator.looking import Rows
+from multiagents.orchestrator.outbox import target_of
+from multiagents.orchestrator.saga import Saga
+from multiagents.orchestrator.steering import Steering, check_reason
+from multiagents.orchestrator.workflow import Workflow, worker_name
+from multiagents.storage import keys as k
+from multiagents.storage import sagas as store
+from multiagents.storage import waiting
+from multiagents.storage.calls import Flow, ask
+from multiagents.storage.keys import Shard
+
+KINDS = {"step": Kind.RUN, "undo": Kind.UNDO}
+"""What users call the two kinds of dead letters."""
+_CALLED = {kind: name for name, kind in KINDS.items()}
+PAGE = 500
+"""Members of an index that are read at once."""
+REMEMBERED = 100
+"""Sagas that are kept while a list is made: the letters of one saga are often neighbours."""
+
+Letter = dict[str, Any]
+Found = tuple[Saga, Workflow, dict[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which dead letters are meant; None: any."""
+
+    workflow: str | None = None
+    step: str | None = None
+    kind: Kind | None = None
+    until_ms: int | None = None
+    """Parked by then, Unix ms."""
+
+    def fits(self, kind: Kind, step: str, workflow: str) -> bool:
+        """Whether a letter is meant, its age apart."""
+        wanted = ((self.kind, kind), (self.step, step), (self.workflow, workflow))
+        return all(asked is None or asked == found for asked, found in wanted)
+
+
+class DeadLetters(Steering):
+    """Lists what is parked, and settles many of them by one word."""
+
+    def dead_letters(
+        self,
+        *,
+        saga_id: str | None = None,
+        workflow: str | None = None,
+        step: str | None = None,
+        kind: str | None = None,
+        older_than_s: float | None = None,
+        limit: int | None = 100,
+    ) -> Flow[Rows]:
+        """Parked steps and undos, those that wait longest first; of all sagas, or of one.
+
+        ``kind``: ``step`` or ``undo``; ``limit`` None: all.  Of one saga, that it is not in the
+        index does not matter, and ``step_results`` and ``result`` (for an undo: of the step) are
+        there too.  Raises UnknownSaga for a ``saga_id`` that is not there.
+        """
+        wanted = self._filter(workflow, step, kind, older_than_s)
+        if saga_id is not None:
+            return (yield from self._of_saga(saga_id, wanted, limit))
+        return (yield from self._of_all(wanted, limit, with_input=True))
+
+    def settle_dead_letters(
+        self,
+        decision: str,
+        *,
+        workflow: str | None = None,
+        step: str | None = None,
+        kind: str | None = None,
+        older_than_s: float | None = None,
+        limit: int | None = None,
+        by: str | None = None,
+        reason: str = "",
+        dry_run: bool = False,
+    ) -> Flow[Rows]:
+        """``retry``, ``skip`` or ``resolve`` every dead letter that fits, one by one.
+
+        The letters as they were, without their input, with ``done`` (None with ``dry_run``, which
+        changes nothing) and ``problem``: why it was not done.  Raises InvalidInput without a
+        reason where one is needed, NoServer if a server stops answering: what was done until then
+        is done, and calling it again goes on.
+        """
+        command = _decision(decision)
+        check_reason(command, reason)
+        wanted = self._filter(workflow, step, kind, older_than_s)
+        rows = yield from self._of_all(wanted, limit, with_input=False)
+        for row in rows:
+            problem = None
+            if not dry_run:
+                problem = yield from self._settle(row, command, by, reason)
+            row["done"], row["problem"] = None if dry_run else problem is None, problem
+        return rows
+
+    def _settle(
+        self, row: Letter, command: Command, by: str | None, reason: str
+    ) -> Flow[str | None]:
+        try:
+            yield from self._ask(row["transaction_id"], command, by, reason, row["step"])
+        except (NotAllowed, UnknownSaga) as error:  # others were faster
+            return str(error)
+        return None
+
+    def reindex_dead_letters(self) -> Flow[dict[str, int]]:
+        """Compare the indexes with every saga, and mend them; takes long where there are many.
+
+        Needed once after workers of a version without the index have parked something.  Gives
+        how many ``sagas`` were looked at and how many entries were ``added`` and ``removed``.
+        """
+        told = {"sagas": 0, "added": 0, "removed": 0}
+        for shard in self._shards:
+            indexes = {SAGAS: shard.attention, LETTERS: shard.dead_letters}
+            for saga_id, _ in (yield from _members(shard.sagas)):
+                told["sagas"] += 1
+                for entry in (yield from self._entries(saga_id)):
+                    index = indexes[entry.which]
+                    told["added"] += yield from ask(
+                        waiting.enter(index, entry.member, entry.since or 0)
+                    )
+            for which, index in indexes.items():
+                for member, since_ms in (yield from _members(index)):
+                    saga_id = k.parse_dead_letter(member)[3] if which == LETTERS else member
+                    entries = yield from self._entries(saga_id)
+                    if not any(each.which == which and each.member == member for each in entries):
+                        told["removed"] += yield from ask(
+                            waiting.strike(index, member, int(since_ms))
+                        )
+        return told
+
+    def unlisted(self, saga_id: str) -> Flow[bool]:
+        """Whether something of a saga waits for a person that the indexes do not have."""
+        shard = self.coordinator.keys(saga_id).shard
+        indexes = {SAGAS: shard.attention, LETTERS: shard.dead_letters}
+        for entry in (yield from self._entries(saga_id)):
+            if not (yield from ask(waiting.has(indexes[entry.which], entry.member))):
+                return True
+        return False
+
+    def _entries(self, saga_id: str) -> Flow[list[Any]]:
+        try:
+            saga, _ = yield from self.coordinator.current(saga_id)
+        except UnknownSaga:
+            return []
+        return entries_of(saga)
+
+    def _filter(
+        self, workflow: str | None, step: str | None, kind: str | None, older_than_s: float | None
+    ) -> Filter:
+        if kind is not None and kind not in KINDS:
+            raise InvalidInput(f"kind is {kind!r}; expected one of: {', '.join(KINDS)}")
+        until_ms = None
+        if older_than_s is not None:
+            until_ms = self._clock.now_ms() - round(older_than_s * 1000)
+        return Filter(workflow, step, KINDS[kind] if kind else None, until_ms)
+
+    # ---- finding them ----
+
+    def _of_saga(self, saga_id: str, wanted: Filter, limit: int | None) -> Flow[Rows]:
+        saga, workflow = yield from self.coordinator.current(saga_id)
+        data = yield from ask(store.data(self.coordinator.keys(saga_id)))
+        letters = [
+            (step, kind)
+            for step, kind in dead_letters_of(saga)
+            if wanted.fits(kind, step, saga.workflow)
+            and (wanted.until_ms is None or parked_at(saga, step, kind) <= wanted.until_ms)
+        ]
+        found = (saga, workflow, data)
+        rows = [
+            {**self._row_of(found, step, kind), **_details(found, step, kind)}
+            for step, kind in letters
+        ]
+        rows.sort(key=itemgetter("parked_at"))
+        return rows[:limit]
+
+    def _of_all(self, wanted: Filter, limit: int | None, *, with_input: bool) -> Flow[Rows]:
+        rows: Rows = []
+        for shard in self._shards:
+            rows += yield from self._of_shard(shard, wanted, limit, with_input)
+        rows.sort(key=itemgetter("parked_at"))
+        return rows[:limit]
+
+    def _of_shard(
+        self, shard: Shard, wanted: Filter, limit: int | None, with_input: bool
+    ) -> Flow[Rows]:
+        rows: Rows = []
+        sagas: dict[str, Found | None] = {}
+        listed = yield from self._listed(shard, wanted)
+        for kind, step, _, saga_id in listed:
+            if len(rows) == limit:
+                break
+            if saga_id not in sagas:
+                if len(sagas) == REMEMBERED:
+                    sagas.clear()
+                sagas[saga_id] = yield from self._found(saga_id, with_input)
+            found = sagas[saga_id]
+            if found is not None and _is_open(found[0], step, kind):
+                rows.append(self._row_of(found, step, kind, with_input=with_input))
+        return rows
+
+    def _listed(self, shard: Shard, wanted: Filter) -> Flow[list[tuple[Kind, str, str, str]]]:
+        """The index's members that fit, in its order."""
+        found: list[tuple[Kind, str, str, str]] = []
+        offset = 0
+        while True:
+            page = yield from ask(
+                waiting.waiting(
+                    shard.dead_letters, until_ms=wanted.until_ms, offset=offset, limit=PAGE
+                )
+            )
+            members = (k.parse_dead_letter(member) for member, _ in page)
+            found += [member for member in members if wanted.fits(*member[:3])]
+            offset += PAGE
+            if len(page) < PAGE:
+                return found
+
+    def _found(self, saga_id: str, with_input: bool) -> Flow[Found | None]:
+        try:
+            saga, workflow = yield from self.coordinator.current(saga_id)
+        except UnknownSaga:
+            return None
+        data: dict[str, str] = {}
+        if with_input:
+            call = store.some_data(self.coordinator.keys(saga_id), ("input",))
+            data["input"] = (yield from ask(call))[0] or "{}"
+        return saga, workflow, data
+
+    def _row_of(self, found: Found, step: str, kind: Kind, *, with_input: bool = True) -> Letter:
+        saga, workflow, data = found
+        work = saga.steps[step].of(kind)
+        since_ms = parked_at(saga, step, kind)
+        row: Letter = {
+            "transaction_id": saga.id,
+            "workflow": saga.workflow,
+            "kind": _CALLED[kind],
+            "step": step,
+            "worker": worker_name(target_of(workflow.by_name[step], kind)),
+            "attempts": work.attempt,
+            "error": work.error.to_dict() if work.error else None,
+            "parked_at": iso(since_ms),
+            "age_s": max(0, self._clock.now_ms() - since_ms) / 1000,
+            "state": saga.state.value,
+        }
+        return {**row, "input": json.loads(data["input"])} if with_input else row
+
+
+def _members(index: str) -> Flow[list[tuple[str, float]]]:
+    """All members of an index, some perhaps twice."""
+    cursor, found = yield from ask(waiting.scan(index, "0"))
+    while cursor != "0":
+        cursor, more = yield from ask(waiting.scan(index, cursor))
+        found += more
+    return found
+
+
+def _is_open(saga: Saga, step: str, kind: Kind) -> bool:
+    return step in saga.steps and parked(saga.steps[step]) is kind
+
+
+def _details(found: Found, step: str, kind: Kind) -> dict[str, Any]:
+    """What else its function would be given."""
+    saga, workflow, data = found
+    results = {
+        name: json.loads(data[field])
+        for name in workflow.ancestors(step)
+        if saga.steps[name].state is StepState.SUCCEEDED
+        and (field := k.result_field(Kind.RUN, name)) in data
+    }
+    own = data.get(k.result_field(Kind.RUN, step)) if kind is Kind.UNDO else None
+    return {"step_results": results, "result": json.loads(own) if own else None}
+
+
+def _decision(word: str) -> Command:
+    if word not in SETTLING:
+        known = ", ".join(SETTLING)
+        raise InvalidInput(f"a dead letter cannot be {word!r}; what can be decided: {known}")
+    return Command(word)

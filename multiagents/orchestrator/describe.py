@@ -1,0 +1,173 @@
+"""What do users see of a saga?
+
+The shapes that every face gives: a saga as JSON-safe data, its history as events.  Pure.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from multiagents.core.entries import Entry
+from multiagents.core.states import ENDED, Kind, SagaState, StepState, UndoState
+from multiagents.orchestrator.decide import fold
+from multiagents.orchestrator.outcome import failure_of, merged_result
+from multiagents.orchestrator.saga import Saga, StepRun, Work, new_saga
+from multiagents.orchestrator.workflow import Workflow
+from multiagents.storage import keys as k
+
+
+def iso(ms: int) -> str | None:
+    """A time as ISO 8601 in UTC; None for "not yet"."""
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds") if ms else None
+
+
+def describe(saga: Saga, workflow: Workflow, data: dict[str, str]) -> dict[str, Any]:
+    """A saga in the shape that users see everywhere."""
+    results = {
+        name: json.loads(data[field])
+        for name in workflow.by_name
+        if (field := k.result_field(Kind.RUN, name)) in data
+        and saga.steps[name].state is StepState.SUCCEEDED
+    }
+    error = failure_of(saga)["error"]
+    completed = saga.state is SagaState.COMPLETED
+    return {
+        "transaction_id": saga.id,
+        "workflow": saga.workflow,
+        "version": saga.version,
+        "state": saga.state.value,
+        "current_step": current_step(saga),
+        "input": json.loads(data.get("input", "{}")),
+        "step_results": results,
+        "result": merged_result(workflow, data) if completed else None,
+        "error": {**error, "step": saga.error_step or None} if error else None,
+        "needs_attention": bool(saga.attention),
+        "attention": list(saga.attention),
+        "correlation_id": json.loads(data.get("meta", "{}")).get("correlation_id", saga.id),
+        "created_at": iso(saga.created_at),
+        "updated_at": iso(saga.updated_at),
+        "steps": {
+            name: _describe_step(run, data.get(f"p:{name}")) for name, run in saga.steps.items()
+        },
+    }
+
+
+def _describe_step(run: StepRun, progress: str | None) -> dict[str, Any]:
+    undone = run.undo_state is not UndoState.NONE
+    return {
+        "state": run.state.value,
+        "attempts": run.work.attempt,
+        "worker": run.work.worker or None,
+        "started_at": iso(run.work.started_at),
+        "ended_at": iso(run.work.ended_at),
+        "error": _error(run.work),
+        "progress": json.loads(progress) if progress else None,
+        "compensation": {
+            "state": run.undo_state.value,
+            "attempts": run.undo.attempt,
+            "error": _error(run.undo),
+        }
+        if undone
+        else None,
+    }
+
+
+def _error(work: Work) -> dict[str, str] | None:
+    return work.error.to_dict() if work.error else None
+
+
+def current_step(saga: Saga) -> str | None:
+    """The step that is being worked on, the first in definition order; None at the end."""
+    if saga.state in ENDED:
+        return None
+    busy = {StepState.RUNNING, StepState.DISPATCHED, StepState.RETRYING, StepState.PARKED}
+    undoing = {UndoState.RUNNING, UndoState.DISPATCHED, UndoState.RETRYING}
+    for name, run in saga.steps.items():
+        if run.undo_state in undoing or run.state in busy:
+            return name
+    return None
+
+
+def replay(
+    saga_id: str, workflow: Workflow, entries: Sequence[Entry], data: dict[str, str]
+) -> list[dict[str, Any]]:
+    """The log as events; a saga's own moves are found by deciding again, entry by entry."""
+    start_ms = entries[0].at_ms if entries else 0
+    saga = new_saga(
+        saga_id,
+        workflow=workflow.name,
+        version=workflow.version,
+        steps=tuple(workflow.by_name),
+        now_ms=start_ms,
+    )
+    results = {
+        name: json.loads(data[field])
+        for name in workflow.by_name
+        if (field := k.result_field(Kind.RUN, name)) in data
+    }
+    values = {"input": json.loads(data.get("input", "{}")), "results": results}
+    events: list[dict[str, Any]] = []
+    saga = replace(saga, values=values)
+    for entry in entries:
+        events.append(_event(entry))
+        after = fold(workflow, saga, (entry,)).saga
+        if after.state is not saga.state:
+            moved = {"from": saga.state.value, "to": after.state.value}
+            events.append(_plain_event(f"saga_{after.state}", entry.at_ms, data=moved))
+        saga = after
+    return events
+
+
+def _event(entry: Entry) -> dict[str, Any]:
+    kind = getattr(entry, "kind", None)
+    prefix = {None: "", Kind.RUN: "step_", Kind.UNDO: "undo_"}[kind]
+    known = {
+        "at_ms",
+        "type",
+        "kind",
+        "step",
+        "attempt",
+        "worker",
+        "nonce",
+        "retry",
+        "token",
+        "request",
+    }
+    rest = {
+        name: getattr(entry, name)
+        for name in entry.__dataclass_fields__
+        if name not in known and getattr(entry, name) not in ("", None)
+    }
+    if "error" in rest:
+        rest["error"] = rest["error"].to_dict()
+    return _plain_event(
+        f"{prefix}{entry.type}",
+        entry.at_ms,
+        step=getattr(entry, "step", None) or None,
+        attempt=getattr(entry, "attempt", None),
+        worker=getattr(entry, "worker", None) or None,
+        data={name: str(v) if isinstance(v, str) else v for name, v in rest.items()},
+    )
+
+
+def _plain_event(
+    kind: str,
+    at_ms: int,
+    *,
+    step: str | None = None,
+    attempt: int | None = None,
+    worker: str | None = None,
+    data: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    return {
+        "type": kind,
+        "step": step,
+        "attempt": attempt,
+        "at": iso(at_ms),
+        "worker": worker,
+        "data": data or {},
+    }

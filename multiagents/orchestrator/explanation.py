@@ -1,0 +1,246 @@
+"""Why is a saga where it is, and what would move it?
+
+From what was read of it to sentences, and the same as data: each reason has a ``code`` for
+programs, a ``text`` for people, when it will move by itself (``at``) and what a person can do about
+it (``commands``).  Pure; `explaining` reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from multiagents.core.entries import Asked
+from multiagents.core.states import ENDED, Command, SagaState, StepState
+from multiagents.orchestrator.allowed import refusal
+from multiagents.orchestrator.attention import dead_letters_of
+from multiagents.orchestrator.backward import Backward
+from multiagents.orchestrator.commands import DEADLINE
+from multiagents.orchestrator.describe import iso
+from multiagents.orchestrator.outcome import failure_of
+from multiagents.orchestrator.saga import Saga
+from multiagents.orchestrator.workflow import Workflow
+from multiagents.storage import keys as k
+
+SHOWN = 5
+"""Steps of one kind that are told of one by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One thing that keeps a saga where it is, or that will move it."""
+
+    code: str
+    text: str
+    step: str | None = None
+    kind: str | None = None
+    """``step`` or ``undo``."""
+    at: str | None = None
+    """When it moves by itself at the latest, ISO 8601; None: it does not, or nobody knows."""
+    commands: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON shows it."""
+        return {
+            "code": self.code,
+            "text": self.text,
+            "step": self.step,
+            "kind": self.kind,
+            "at": self.at,
+            "commands": list(self.commands),
+            **self.facts,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """A saga and what beside its state bears on it."""
+
+    saga: Saga
+    workflow: Workflow
+    now_ms: int
+    due: Mapping[str, int]
+    """Due member -> Unix ms."""
+    pending: int = 0
+    """Entries of its log that nobody has decided over."""
+    asked: Asked | None = None
+    """The person's command that brought it where it is."""
+    workers: bool = True
+    """Whether any worker runs."""
+
+    def when(self, at_ms: int) -> str:
+        """A time, and how far it is from now."""
+        moment = (iso(at_ms) or "").partition(".")[0].replace("T", " ")
+        away_ms = at_ms - self.now_ms
+        far = f"in {span(away_ms)}" if away_ms > 0 else f"{span(-away_ms)} ago"
+        return f"{moment} UTC ({far})"
+
+
+def span(ms: float) -> str:
+    """A time that passes, by its largest unit."""
+    for unit, size, most in (("ms", 1, 1000), ("s", 1000, 120), ("min", 60_000, 120)):
+        if ms < size * most:
+            return f"{ms / size:.0f} {unit}"
+    hours = ms / 3_600_000
+    return f"{hours:.0f} h" if hours < 48 else f"{hours / 24:.0f} days"
+
+
+def explanation(now: Situation, work: Iterable[Reason]) -> dict[str, Any]:
+    """What `explain` gives; ``work``: what is under way or parked, as `underway` tells it."""
+    reasons = [*_of_the_saga(now), *work, *_of_the_rest(now)]
+    if not reasons:
+        reasons = [Reason("nothing", "Nothing of it is under way.")]
+    commands = list(dict.fromkeys(each for reason in reasons for each in reason.commands))
+    text = " ".join([_head(now), *(reason.text for reason in reasons)])
+    if commands:
+        text = f"{text} What you can do: {'; '.join(f'`{each}`' for each in commands)}."
+    return {
+        "transaction_id": now.saga.id,
+        "workflow": now.saga.workflow,
+        "state": now.saga.state.value,
+        "text": text,
+        "reasons": [reason.to_dict() for reason in reasons],
+        "commands": commands,
+    }
+
+
+def _head(now: Situation) -> str:
+    saga = now.saga
+    name = f"Saga {saga.id} of workflow {saga.workflow!r}"
+    if saga.state in ENDED:
+        took = span(max(0, saga.ended_at - saga.created_at))
+        return f"{name} ended {saga.state} at {now.when(saga.ended_at)}, {took} after its start."
+    return f"{name}, started at {now.when(saga.created_at)}, is {saga.state}."
+
+
+# ---- the saga's own state ----
+
+
+def _of_the_saga(now: Situation) -> Iterator[Reason]:
+    saga = now.saga
+    if saga.state is SagaState.PAUSED:
+        yield _paused(now)
+    elif saga.state is SagaState.COMPENSATING:
+        yield _compensating(now)
+    elif saga.state in ENDED:
+        yield _ended(now)
+    if saga.halting:
+        yield _halting(now)
+
+
+def _paused(now: Situation) -> Reason:
+    who = _by(now, Command.PAUSE)
+    text = f"It was paused{who}: no new step begins, running ones end."
+    return Reason("paused", text, commands=(f"multiagents resume {now.saga.id}",))
+
+
+def _compensating(now: Situation) -> Reason:
+    saga = now.saga
+    left = _to_undo(now)
+    then = f"After what is under way, these are undone: {_listed(left)}." if left else ""
+    text = f"It is being undone because {_cause(now)}. {then}".strip()
+    return Reason("compensating", text, facts={"to_undo": left, "error": failure_of(saga)["error"]})
+
+
+def _to_undo(now: Situation) -> list[str]:
+    return Backward(now.workflow, now.saga)._to_undo()
+
+
+def _ended(now: Situation) -> Reason:
+    saga = now.saga
+    kept = now.due.get(k.due_purge(saga.id))
+    until = f" It is kept until {now.when(kept)}." if kept else ""
+    commands: tuple[str, ...] = ()
+    if saga.state is SagaState.COMPLETED:
+        text = "All its steps are done."
+        if not refusal(now.workflow, saga, Command.ROLLBACK):
+            commands = (f"multiagents rollback {saga.id}",)
+    else:
+        text = f"The reason: {_cause(now)}.{_undone(saga)}"
+    open_letters = any(dead_letters_of(saga))
+    last = " It waits for a person." if open_letters else " Nothing moves it any more by itself."
+    facts = {"error": failure_of(saga)["error"], "kept_until": iso(kept) if kept else None}
+    return Reason("ended", f"{text}{last}{until}", commands=commands, facts=facts)
+
+
+def _cause(now: Situation) -> str:
+    saga = now.saga
+    for flag, command, word in (
+        (saga.terminated, Command.TERMINATE, "it was terminated"),
+        (saga.rolled_back, Command.ROLLBACK, "it was rolled back"),
+        (saga.cancelled, Command.CANCEL, "it was cancelled"),
+    ):
+        if flag:
+            return f"{word}{_by(now, command)}"
+    if saga.error is None:
+        return "of a late effect"
+    error = f"{saga.error.type}: {saga.error.message}"
+    return f"step {saga.error_step!r} failed with {error}" if saga.error_step else error
+
+
+def _undone(saga: Saga) -> str:
+    undo = failure_of(saga)["undo"]
+    if not undo:
+        return " There was nothing to undo."
+    told = ", ".join(f"{step} {each['state']}" for step, each in undo.items())
+    return f" Undo: {told}."
+
+
+def _by(now: Situation, command: Command) -> str:
+    asked = now.asked
+    if asked is None or asked.command is not command:
+        return ""
+    who = f" by {asked.by}" if asked.by else ""
+    why = f" ({asked.reason!r})" if asked.reason else ""
+    return f"{who} at {now.when(asked.at_ms)}{why}"
+
+
+def _halting(now: Situation) -> Reason:
+    pivot = now.workflow.pivot.name if now.workflow.pivot else ""
+    text = (
+        f"Its {now.saga.halting} waits to learn whether its point of no return, step {pivot!r},"
+        " was begun in time."
+    )
+    return Reason("halting", text, step=pivot)
+
+
+# ---- what else bears on it ----
+
+
+def _of_the_rest(now: Situation) -> Iterator[Reason]:
+    saga = now.saga
+    waiting = [name for name, run in saga.steps.items() if run.state is StepState.WAITING]
+    if waiting and saga.state in {SagaState.RUNNING, SagaState.PAUSED}:
+        verb = "begins" if len(waiting) == 1 else "begin"
+        text = f"{_listed(waiting)} {verb} when what comes before has ended."
+        yield Reason("waiting", text, facts={"steps": waiting})
+    deadline_ms = now.due.get(k.due_timer(saga.id, DEADLINE))
+    if deadline_ms is not None and saga.state not in ENDED:
+        text = f"Its deadline is at {now.when(deadline_ms)}; then what it did is undone."
+        yield Reason("deadline", text, at=iso(deadline_ms))
+    if now.pending:
+        yield _undecided(now)
+    notes = [note for note in saga.attention if not note.endswith(" is parked")]
+    if notes:
+        commands = () if any(dead_letters_of(saga)) or saga.terminated else _acknowledge(saga)
+        text = f"A person should know: {'; '.join(notes)}."
+        yield Reason("attention", text, commands=commands, facts={"attention": notes})
+
+
+def _acknowledge(saga: Saga) -> tuple[str, ...]:
+    return (f'multiagents dead-letters resolve {saga.id} --reason "..."',)
+
+
+def _undecided(now: Situation) -> Reason:
+    count = "1 entry" if now.pending == 1 else f"{now.pending} entries"
+    who = "the next sweep of a worker does it" if now.workers else "no worker runs that could do it"
+    text = f"{count} of its log {'is' if now.pending == 1 else 'are'} not decided over: {who}."
+    return Reason("undecided", text, facts={"entries": now.pending})
+
+
+def _listed(names: Iterable[str]) -> str:
+    listed = list(names)
+    more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
+    return ", ".join(map(repr, listed[:SHOWN])) + more

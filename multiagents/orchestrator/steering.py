@@ -1,0 +1,109 @@
+"""What can a person ask of one saga?
+
+Each command goes into the saga's log with who asked and why, and the saga is given back as it is
+then.  One that its state does not allow is refused before that, so that the log does not grow;
+one that was overtaken meanwhile stands in the log, and is refused after it.
+"""
+
+from __future__ import annotations
+
+import getpass
+from typing import Any
+
+from multiagents.core import ids
+from multiagents.core.entries import Asked
+from multiagents.core.exceptions import InvalidInput, NotAllowed
+from multiagents.core.states import Command
+from multiagents.orchestrator.allowed import done, refusal, refused
+from multiagents.orchestrator.looking import Looking
+from multiagents.storage.calls import Flow
+
+Saga = dict[str, Any]
+
+
+class Steering(Looking):
+    """Moves sagas by a person's word.
+
+    ``by``: who asks; None: the setting ``operator``, or else the system's user.  Every method
+    raises UnknownSaga, and NotAllowed where the state does not allow it, saying what would be.
+    """
+
+    def pause(self, saga_id: str, *, by: str | None = None, reason: str = "") -> Flow[Saga]:
+        """Hold back new work; running steps end, timers are only recorded."""
+        return (yield from self._ask(saga_id, Command.PAUSE, by, reason))
+
+    def resume(self, saga_id: str, *, by: str | None = None, reason: str = "") -> Flow[Saga]:
+        """Let a paused saga go on."""
+        return (yield from self._ask(saga_id, Command.RESUME, by, reason))
+
+    def cancel(self, saga_id: str, *, by: str | None = None, reason: str = "") -> Flow[Saga]:
+        """Stop a saga and undo what was done.
+
+        After the point of no return NotAllowed is raised, and the saga asks for attention.
+        """
+        return (yield from self._ask(saga_id, Command.CANCEL, by, reason))
+
+    def rollback(self, saga_id: str, *, by: str | None = None, reason: str = "") -> Flow[Saga]:
+        """Undo a completed saga, last step first."""
+        return (yield from self._ask(saga_id, Command.ROLLBACK, by, reason))
+
+    def terminate(self, saga_id: str, *, by: str | None = None, reason: str = "") -> Flow[Saga]:
+        """End a saga as failed without undoing anything; its dead letters are closed."""
+        return (yield from self._ask(saga_id, Command.TERMINATE, by, reason))
+
+    def retry(
+        self, saga_id: str, step: str = "", *, by: str | None = None, reason: str = ""
+    ) -> Flow[Saga]:
+        """Try a dead letter of the saga again, with all its attempts; "" = all of them."""
+        return (yield from self._ask(saga_id, Command.RETRY, by, reason, step))
+
+    def skip(
+        self, saga_id: str, step: str = "", *, reason: str, by: str | None = None
+    ) -> Flow[Saga]:
+        """Go on without a parked step, or leave a parked undo undone; "" = all of them.
+
+        Raises InvalidInput without a reason.
+        """
+        return (yield from self._ask(saga_id, Command.SKIP, by, reason, step))
+
+    def resolve(
+        self, saga_id: str, step: str = "", *, reason: str, by: str | None = None
+    ) -> Flow[Saga]:
+        """Take a parked step or undo for done: somebody did it by hand; "" = all of them.
+
+        A step resolved so has an empty result.  Of a saga without dead letters its attention is
+        closed.  Raises InvalidInput without a reason.
+        """
+        return (yield from self._ask(saga_id, Command.RESOLVE, by, reason, step))
+
+    def _ask(
+        self, saga_id: str, command: Command, by: str | None, reason: str, step: str = ""
+    ) -> Flow[Saga]:
+        check_reason(command, reason)
+        before, workflow = yield from self.coordinator.current(saga_id)
+        why_not = refusal(workflow, before, command, step)
+        if why_not:
+            raise NotAllowed(refused(workflow, before, command, why_not))
+        entry = Asked(self._clock.now_ms(), command, ids.nonce(), self._who(by), reason, step)
+        yield from self.coordinator.append(saga_id, entry)
+        saga, _ = yield from self.coordinator.current(saga_id)
+        if not done(before, saga, command, step):
+            why_not = "; ".join(saga.attention) or f"it is {saga.state} by now"
+            raise NotAllowed(refused(workflow, saga, command, why_not))
+        return (yield from self.get(saga_id))
+
+    def _who(self, by: str | None) -> str:
+        return by or self._settings.operator or _user()
+
+
+def check_reason(command: Command, reason: str) -> None:
+    """Raise InvalidInput where a command needs a reason and has none."""
+    if command in (Command.SKIP, Command.RESOLVE) and not reason.strip():
+        raise InvalidInput(f"{command} needs a reason: it stays in the saga's history")
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container may run as a user that has no name
+        return ""

@@ -1,0 +1,69 @@
+"""What do the indexes hold of what waits for a person?
+
+Sagas that ask for attention and dead letters, each by since when, Unix ms.  The commits write
+them (`apply` of lib.lua); here they are read, and mended where a commit of an engine without them
+left a gap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from multiagents.storage.calls import Call, Plain
+from multiagents.storage.sagas import pairs_of
+from multiagents.storage.views import text_of
+
+Ages = list[tuple[str, float]]
+"""Members and their scores, Unix ms."""
+SCANNED = 500
+"""Members that one step of a scan looks at."""
+
+
+def waiting(index: str, *, until_ms: int | None, offset: int, limit: int) -> Plain[Ages]:
+    """Members that wait longest first; ``until_ms``: only those that do since then or longer."""
+    last = "+inf" if until_ms is None else until_ms
+    place = ("LIMIT", offset, limit)
+    return Plain(("ZRANGEBYSCORE", index, "-inf", last, "WITHSCORES", *place), pairs_of)
+
+
+def count(index: str) -> Plain[int]:
+    """How many wait."""
+    return Plain(("ZCARD", index), int)
+
+
+def enter(index: str, member: str, since_ms: int) -> Plain[int]:
+    """List what is not listed; 1 if it was not."""
+    return Plain(("ZADD", index, "NX", since_ms, member), int)
+
+
+def strike(index: str, member: str, since_ms: int) -> Call[int]:
+    """Take out a member, unless it has been entered anew meanwhile; 1 if it was."""
+    return Call("drop", (index,), (member, since_ms, ""), int)
+
+
+def scan(index: str, cursor: str) -> Plain[tuple[str, Ages]]:
+    """Some members, and where to go on ("0" = at the end, as at the beginning).
+
+    What is there all the time is found, once at least.
+    """
+    return Plain(("ZSCAN", index, cursor, "COUNT", SCANNED), _page)
+
+
+def _page(reply: Any) -> tuple[str, Ages]:
+    cursor, found = reply
+    return text_of(cursor), pairs_of(found)
+
+
+def has(index: str, member: str) -> Plain[bool]:
+    """Whether something is listed."""
+    return Plain(("ZSCORE", index, member), lambda reply: reply is not None)
+
+
+def since(index: str, members: Sequence[str]) -> Plain[list[int | None]]:
+    """When each of these is due, or since when it waits; None for what is not there."""
+    return Plain(("ZMSCORE", index, *members), _scores)
+
+
+def _scores(reply: Any) -> list[int | None]:
+    return [None if score is None else int(float(score)) for score in reply]
