@@ -10,7 +10,9 @@ type.  Fields may be added at the end of a type, with a default; they are never 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any, ClassVar
 
 from multiagents.core.json_text import dumps, loads
@@ -200,9 +202,15 @@ _TYPES: dict[str, type[Entry]] = {
 }
 
 
-_DEFAULTS = {
-    name: tuple((spec.name, spec.default) for spec in fields(cls)) for name, cls in _TYPES.items()
-}
+def _row_of(cls: type[Entry]) -> tuple[Callable[[Entry], Any], tuple[Any, ...], tuple[int, ...]]:
+    """How to get all values of an entry, their defaults, and which of them are no plain JSON."""
+    names = ("type", *(spec.name for spec in fields(cls)))
+    blank = (None, *(spec.default for spec in fields(cls)))
+    nested = tuple(place for place, name in enumerate(names) if name in {"error", "retry"})
+    return attrgetter(*names), blank, nested
+
+
+_ROWS = {name: _row_of(cls) for name, cls in _TYPES.items()}
 
 
 def _attempt_id(letter: str, entry: Claimed | Report) -> str:
@@ -211,14 +219,14 @@ def _attempt_id(letter: str, entry: Claimed | Report) -> str:
 
 def encode(entry: Entry) -> str:
     """The entry as the log stores it; trailing defaults are left out."""
-    row: list[Any] = [entry.type]
-    end = 1
-    for name, default in _DEFAULTS[entry.type]:
-        value = getattr(entry, name)
-        row.append(value)
-        if value != default:
-            end = len(row)
-    return dumps([_plain(value) for value in row[:end]])
+    values, blank, nested = _ROWS[entry.type]
+    row: list[Any] = list(values(entry))
+    while row[-1] == blank[len(row) - 1]:
+        row.pop()
+    for place in nested:
+        if place < len(row):
+            row[place] = _plain(row[place])
+    return dumps(row)
 
 
 def _plain(value: Any) -> Any:

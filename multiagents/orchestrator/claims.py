@@ -7,7 +7,7 @@ step in the same process; both end as an `Assignment`, which carries all that th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from multiagents.core import ids
 from multiagents.core.clock import Clock
@@ -101,15 +101,17 @@ class Claims:
         now_ms = self.clock.now_ms()
         entry = self._entry(workflow, kind, step, attempt, now_ms)
         heartbeats = deadline_ms is None
-        deadline = self._deadline(workflow, entry) if deadline_ms is None else deadline_ms
-        least_s = self._least_lease_s(workflow, entry)
+        terms = self._terms(workflow, entry, queue, delivery)
+        if deadline_ms is not None:
+            terms = replace(terms, deadline_ms=deadline_ms)
+        deadline = terms.deadline_ms
         fields = _data_fields(workflow, kind, step)
         claim = yield from ask(
             store.claim(
                 keys,
                 entry,
                 delivery=delivery,
-                lease_ends=self._lease_end(now_ms, deadline, least_s) if heartbeats else deadline,
+                lease_ends=self._lease_end(now_ms, terms) if heartbeats else deadline,
                 deadline_ms=_last_moment(deadline) if heartbeats else deadline,
                 fields=fields,
                 known=known,
@@ -120,7 +122,6 @@ class Claims:
         names = (workflow.name, workflow.version)
         saga = decode_saga(keys.id, names, head=claim.head, steps={step: claim.step})
         found = dict(zip(fields, claim.data, strict=True))
-        terms = Terms(_name(workflow, kind, step), queue, delivery, deadline, least_s)
         brought = _brought(workflow, entry, found)
         return _assignment(saga, workflow, entry, brought, terms), claim.view
 
@@ -179,40 +180,37 @@ class Claims:
 
     def plan_claim(
         self, plan: Plan, workflow: Workflow, claim: Claimed, go_on: Continuation
-    ) -> None:
+    ) -> Terms:
         """Have a commit write a claim instead of the command."""
-        deadline_ms = self._deadline(workflow, claim)
-        last_ms = _last_moment(deadline_ms)
+        terms = self._terms(workflow, claim, go_on.queue, go_on.delivery)
+        last_ms = _last_moment(terms.deadline_ms)
         value = store.claim_value(claim.attempt, claim.nonce, last_ms, go_on.delivery)
         plan.decided.append(claim)
         plan.claims[k.claim_field(claim.kind, claim.step)] = value
         lease = k.due_lease(go_on.done.saga_id, claim.kind, claim.step, claim.attempt, claim.nonce)
-        least_s = self._least_lease_s(workflow, claim)
-        plan.due[lease] = self._lease_end(claim.at_ms, deadline_ms, least_s)
+        plan.due[lease] = self._lease_end(claim.at_ms, terms)
+        return terms
 
     def next_assignment(
         self,
         keys: SagaKeys,
         saga: Saga,
         workflow: Workflow,
-        claim: Claimed,
+        begun: tuple[Claimed, Terms],
         go_on: Continuation,
     ) -> Flow[Assignment]:
         """What a claim written by a commit has begun."""
+        claim, terms = begun
         brought = _at_hand(workflow, claim, go_on)
         if brought is None:
             fields = _data_fields(workflow, claim.kind, claim.step)
             found = yield from ask(store.some_data(keys, fields))
             brought = _brought(workflow, claim, dict(zip(fields, found, strict=True)))
-        name = _name(workflow, claim.kind, claim.step)
-        deadline_ms = self._deadline(workflow, claim)
-        least_s = self._least_lease_s(workflow, claim)
-        terms = Terms(name, go_on.queue, go_on.delivery, deadline_ms, least_s)
         return _assignment(saga, workflow, claim, brought, terms)
 
     def renewal(self, keys: SagaKeys, held: Assignment, notes: dict[str, str]) -> Call[bool]:
         """The call that renews a lease."""
-        end = self._lease_end(self.clock.now_ms(), held.deadline_ms, held.least_lease_s)
+        end = self._lease_end(self.clock.now_ms(), held)
         attempt = store.Attempt(held.saga_id, held.kind, held.step, held.attempt, held.nonce)
         return store.renew(keys, attempt, lease_ends=end, notes=notes)
 
@@ -223,19 +221,17 @@ class Claims:
         retry = info.retry if info else None
         return Claimed(now_ms, kind, step, attempt, self.nonce(), self.hostname, retry)
 
-    def _deadline(self, workflow: Workflow, claim: Claimed) -> int:
-        info = self.directory.local(_name(workflow, claim.kind, claim.step))
+    def _terms(self, workflow: Workflow, claim: Claimed, queue: str, delivery: str) -> Terms:
+        name = _name(workflow, claim.kind, claim.step)
+        info = self.directory.local(name)
         default_s = info.timeout_s if info else None
         timeout_s = outbox.timeout_of(workflow, claim.step, claim.kind, default_s)
-        return claim.at_ms + round(timeout_s * 1000) if timeout_s else 0
+        deadline_ms = claim.at_ms + round(timeout_s * 1000) if timeout_s else 0
+        return Terms(name, queue, delivery, deadline_ms, info.least_lease_s if info else 0.0)
 
-    def _least_lease_s(self, workflow: Workflow, claim: Claimed) -> float:
-        info = self.directory.local(_name(workflow, claim.kind, claim.step))
-        return info.least_lease_s if info else 0.0
-
-    def _lease_end(self, now_ms: int, deadline_ms: int, least_s: float) -> int:
-        end = now_ms + max(self.settings.lease_ms, round(least_s * 1000))
-        return min(end, _last_moment(deadline_ms)) if deadline_ms else end
+    def _lease_end(self, now_ms: int, terms: Terms | Assignment) -> int:
+        end = now_ms + max(self.settings.lease_ms, round(terms.least_lease_s * 1000))
+        return min(end, _last_moment(terms.deadline_ms)) if terms.deadline_ms else end
 
 
 def _last_moment(deadline_ms: int) -> int:

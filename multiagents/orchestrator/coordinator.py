@@ -327,11 +327,11 @@ class Coordinator(Knowledge):
         if reply.more:
             view = yield from ask(store.load(keys, known=known_of(base)))
             yield from self._drive(keys, view, base)
-        if move.next_claim is None or go_on is None:
+        if move.begun is None or go_on is None:
             return None
         return (
             yield from self.claims.next_assignment(
-                keys, move.decision.saga, move.workflow, move.next_claim, go_on
+                keys, move.decision.saga, move.workflow, move.begun, go_on
             )
         )
 

@@ -109,6 +109,8 @@ class Dispatcher:
         if end is not None and saga.state in ENDED:
             yield from self.deliver(keys, workflow, saga, end)
         names = [name for name in _to_send(plan) if name not in plan.letters]
+        if not names:
+            return []
         return (yield from self.dispatch(keys, workflow, dict.fromkeys(names, 0)))
 
     def dispatch(
@@ -175,6 +177,8 @@ class Dispatcher:
 
 def _to_send(plan: Plan) -> list[str]:
     """The outbox fields of a plan that ask for an attempt."""
+    if not plan.outbox:
+        return []
     left_out = {k.OUTBOX_END, *plan.withdrawals, *plan.held}
     return [name for name in plan.outbox if name not in left_out]
 

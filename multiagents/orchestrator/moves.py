@@ -17,7 +17,7 @@ from multiagents.core.clock import Clock
 from multiagents.core.entries import Claimed, Entry
 from multiagents.core.settings import Settings
 from multiagents.orchestrator import outbox
-from multiagents.orchestrator.claims import Claims, Continuation
+from multiagents.orchestrator.claims import Claims, Continuation, Terms
 from multiagents.orchestrator.commands import Dispatch
 from multiagents.orchestrator.decide import Decision, fold
 from multiagents.orchestrator.dispatch import CHUNK, Dispatcher
@@ -37,7 +37,8 @@ class Move:
     workflow: Workflow
     decision: Decision
     plan: Plan
-    next_claim: Claimed | None = None
+    begun: tuple[Claimed, Terms] | None = None
+    """What the process that commits it goes on with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +102,9 @@ class Planner:
         plan = self._plan(ground, after)
         if len(rest) == len(decision.commands):
             plan.taken.append(_field(following))
-        self.claims.plan_claim(plan, ground.workflow, claim, slot)
+        terms = self.claims.plan_claim(plan, ground.workflow, claim, slot)
         self.dispatcher.enclose(ground.keys, ground.workflow, plan)
-        return Move(ground.workflow, after, plan, claim)
+        return Move(ground.workflow, after, plan, (claim, terms))
 
     def _begin_plain(self, ground: Ground, decision: Decision) -> tuple[Decision, list[Begun]]:
         """Claim the plain tasks that the commit itself can send."""

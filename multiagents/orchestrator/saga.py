@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from multiagents.core.entries import Failure
@@ -36,12 +37,15 @@ class Work:
     """What the worker that claimed it wishes, for steps whose definition sets no policy."""
 
 
+NO_WORK = Work()
+
+
 @dataclass(frozen=True)
 class StepRun:
     """One step of one saga."""
 
     state: StepState = StepState.WAITING
-    work: Work = Work()
+    work: Work = NO_WORK
     order: int = 0
     """Position in the order of completion, 1-based; undo runs backwards along it."""
     unknown: bool = False
@@ -51,7 +55,7 @@ class StepRun:
     lost: tuple[tuple[str, int, str], ...] = ()
     """Claims whose outcome was never reported: ``(kind, attempt, nonce)``; they may come late."""
     undo_state: UndoState = UndoState.NONE
-    undo: Work = Work()
+    undo: Work = NO_WORK
     generation: int = 0
     """How often an undo had to begin afresh because an effect came to light after it."""
     again: bool = False
@@ -123,7 +127,7 @@ def new_saga(
     )
 
 
-_DEFAULT_RUN, _DEFAULT_WORK = StepRun(), Work()
+_DEFAULT_RUN = StepRun()
 _CODES = {
     "waiting": "w",
     "dispatched": "d",
@@ -164,6 +168,8 @@ def encode_step(run: StepRun, since_ms: int) -> str:
 
 
 def _work_row(work: Work, since_ms: int) -> list[Any]:
+    if work is NO_WORK:
+        return []
     return _trimmed(
         [
             work.attempt,
@@ -204,7 +210,7 @@ def decode_step(row: list[Any], since_ms: int) -> StepRun:
 
 def _decode_work(row: list[Any], since_ms: int) -> Work:
     if not row:
-        return _DEFAULT_WORK
+        return NO_WORK
     attempt, tries, nonce, worker, started, ended, retry_at, *rest = _filled(row, _BLANK_WORK)
     return Work(
         attempt,
@@ -235,7 +241,7 @@ def _moment(offset: int, since_ms: int) -> int:
 
 def encode_head(saga: Saga) -> str:
     """Everything of a saga but its id, definition, steps and values."""
-    row = [getattr(saga, name) for name in _HEAD]
+    row = list(_head_of(saga))
     for index in _TIMES:
         row[index] = _offset(row[index], saga.created_at)
     for index in _FLAGS:
@@ -272,6 +278,7 @@ def decode_saga(
 
 _KEPT_ELSEWHERE = {"id", "workflow", "version", "steps", "values"}
 _HEAD = tuple(spec.name for spec in fields(Saga) if spec.name not in _KEPT_ELSEWHERE)
+_head_of = attrgetter(*_HEAD)
 _BLANK_HEAD = [getattr(Saga("", "", ""), name) for name in _HEAD]
 _TIMES = tuple(map(_HEAD.index, ("updated_at", "ended_at")))
 _FLAGS = tuple(n for n, default in enumerate(_BLANK_HEAD) if isinstance(default, bool))

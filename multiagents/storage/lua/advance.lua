@@ -14,25 +14,24 @@
 -- Returns as commit does.
 local f = redis.call("HMGET", SAGA, "v", "c", "p", "b")
 if not f[1] then return 0 end
-local clean = f[1] == ARGV[2] and tonumber(ARGV[11]) + tonumber(ARGV[12]) == log_end(f[4])
-  and follow(ARGV[11], f[4], ARGV[12], ARGV[13])
 local claim = redis.call("HGET", WORK, ARGV[6])
 local current = claim and string.match(claim, "|(%x+)|") == ARGV[7]
-if append(ARGV[4], ARGV[5]) then
+local last = append(ARGV[4], ARGV[5], f[4])
+local clean = last and current and f[1] == ARGV[2] and last == ARGV[11] + ARGV[12] + 1
+  and follow(ARGV[11], f[4], ARGV[12], ARGV[13])
+if last then
   if current then redis.call("HDEL", WORK, ARGV[6]) end
-  redis.call("ZREM", DUE, ARGV[8])
   if ARGV[10] ~= "" then
     redis.call(current and "HSET" or "HSETNX", DATA, ARGV[9], ARGV[10])
   end
-else
-  clean = false
 end
-if not (clean and current) then
+if not clean then
+  if last then redis.call("ZREM", DUE, ARGV[8]) end
   -- Sent again after a lost reply, nothing may be pending: then nothing would make it clean.
   if tonumber(f[2]) ~= log_end(f[4]) then
     redis.call("ZADD", DUE, "LT", ARGV[3], "d|" .. ARGV[1])
   end
-  return load(ARGV[2], ARGV[11])
+  return readers().load(ARGV[2], ARGV[11])
 end
 position = 13
-return apply(f[3], f[4], KEYS[7], KEYS[8])
+return apply(f[3], f[4], last, {ARGV[8]})

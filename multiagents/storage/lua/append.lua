@@ -34,12 +34,13 @@ if ARGV[4] ~= "" and append(ARGV[4], ARGV[5]) then
   end
 end
 if ARGV[6] ~= "" then redis.call("ZREM", DUE, ARGV[6]) end
-if not ARGV[15] then return load(ARGV[2], ARGV[14]) end
+local read = readers()
+if not ARGV[15] then return read.load(ARGV[2], ARGV[14]) end
 local f = redis.call("HMGET", SAGA, "p", "q")
-local state = f[2] ~= "1" and (not f[1] or remembers(f[1], ARGV[2]))
+local state = f[2] ~= "1" and (not f[1] or read.remembers(f[1], ARGV[2]))
 local data, size = state and not f[1] and redis.call("HGETALL", DATA) or {}, 0
 for _, text in ipairs(data) do size = size + #text end
-local reply = {state and view(ARGV[2], ARGV[14]) or false, #data > 0 and size <= SMALL and data}
+local reply = {state and read.view(ARGV[2], ARGV[14]) or false, #data > 0 and size <= SMALL and data}
 local flat = redis.call("HGETALL", WORK)
 for i = 1, #flat, 2 do
   if string.match(flat[i + 1], "^%d+|%x+|%d+|(.*)$") == ARGV[15] then

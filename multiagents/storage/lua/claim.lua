@@ -19,9 +19,10 @@ if not mine then
   redis.call("ZADD", DUE, ARGV[7], ARGV[6])
   append(ARGV[8], ARGV[9])
 end
+local read = readers()
 local f = redis.call("HMGET", SAGA, "w", "h", "s:" .. ARGV[10], "p")
-local state = ARGV[11] == "1" and (not f[4] or remembers(f[4], ARGV[12]))
-local reply = {state and view(ARGV[12], ARGV[13]) or false, f[1], f[2], f[3]}
+local state = ARGV[11] == "1" and (not f[4] or read.remembers(f[4], ARGV[12]))
+local reply = {state and read.view(ARGV[12], ARGV[13]) or false, f[1], f[2], f[3]}
 if #ARGV > 13 then
   for _, value in ipairs(redis.call("HMGET", DATA, unpack(ARGV, 14))) do
     reply[#reply + 1] = value

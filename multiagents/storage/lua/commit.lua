@@ -10,7 +10,9 @@
 local f = redis.call("HMGET", SAGA, "v", "p", "b")
 if not f[1] then return 0 end
 local known, known_cursor = take(), take()
-if f[1] ~= known then return load(known, known_cursor) end
-if not follow(known_cursor, f[3], take(), take()) then return load(known, known_cursor) end
-if take() == "1" and log_end(f[3]) ~= tonumber(ARGV[7]) then return load(known, known_cursor) end
-return apply(f[2], f[3], KEYS[7], KEYS[8])
+local last = log_end(f[3])
+local fits = f[1] == known
+  and follow(known_cursor, f[3], take(), take())
+  and (take() ~= "1" or last == tonumber(ARGV[7]))
+if not fits then return readers().load(known, known_cursor) end
+return apply(f[2], f[3], last, {})

@@ -19,9 +19,9 @@ local function take()
   return ARGV[position]
 end
 
--- take a count n, then call f n times
-local function repeated(f)
-  for _ = 1, tonumber(take()) do f() end
+-- How many items a list has that comes next in ARGV.
+local function count()
+  return tonumber(take())
 end
 
 -- A command with any number of arguments, in pieces; all of them pairs if there are several.
@@ -31,17 +31,20 @@ local function bulk(command, key, list)
   end
 end
 
--- Append an entry unless its id is known (E4); return whether it is new.
-local function append(id, entry)
-  if redis.call("SADD", IDS, id) == 0 then return false end
-  redis.call("RPUSH", LOG, entry)
-  return true
+-- The position of the last of so many items of the log.
+-- b: how many entries lie compressed in the first item (false = none do).
+local function place(items, b)
+  return b and tonumber(b) + items - 1 or items
 end
 
--- The position of the last entry; b: how many lie compressed in the first item (false = none do).
+-- The position of the last entry.
 local function log_end(b)
-  local items = redis.call("LLEN", LOG)
-  return b and tonumber(b) + items - 1 or items
+  return place(redis.call("LLEN", LOG), b)
+end
+
+-- Append an entry and return its position; false if its id is known (E4).
+local function append(id, entry, b)
+  return redis.call("SADD", IDS, id) == 1 and place(redis.call("RPUSH", LOG, entry), b)
 end
 
 -- Whether just these entries follow a position: so many, their texts line by line.  After a server
@@ -53,57 +56,63 @@ local function follow(after, b, count, texts)
   return table.concat(found, "\n") == texts
 end
 
--- The log after a position, oldest first, one page at most.
-local function entries(after, b)
-  local first = b and tonumber(after) - tonumber(b) + 1 or tonumber(after)
-  return redis.call("LRANGE", LOG, first, first + PAGE - 1)
-end
+-- What reads a saga.  A script makes all its functions anew in each run, and most runs need none
+-- of these.
+local function readers()
+  -- The log after a position, oldest first, one page at most.
+  local function entries(after, b)
+    local first = b and tonumber(after) - tonumber(b) + 1 or tonumber(after)
+    return redis.call("LRANGE", LOG, first, first + PAGE - 1)
+  end
 
--- All fields of a hash that begin with prefix, as one JSON object without it.
-local function object(key, prefix)
-  local flat, parts = redis.call("HGETALL", key), {}
-  for i = 1, #flat, 2 do
-    if string.sub(flat[i], 1, #prefix) == prefix then
-      parts[#parts + 1] = '"' .. string.sub(flat[i], #prefix + 1) .. '":' .. flat[i + 1]
+  -- All fields of a hash that begin with prefix, as one JSON object without it.
+  local function object(key, prefix)
+    local flat, parts = redis.call("HGETALL", key), {}
+    for i = 1, #flat, 2 do
+      if string.sub(flat[i], 1, #prefix) == prefix then
+        parts[#parts + 1] = '"' .. string.sub(flat[i], #prefix + 1) .. '":' .. flat[i + 1]
+      end
     end
+    return "{" .. table.concat(parts, ",") .. "}"
   end
-  return "{" .. table.concat(parts, ",") .. "}"
-end
 
--- Whether a version is one of the last of a wide saga, p.
-local function remembers(p, known)
-  return known ~= "" and p and string.find(p, "," .. known .. ",", 1, true)
-end
-
--- What a decision needs: {version, cursor, position before the log's first entry here, log,
--- definition, head, steps, values}.
--- A reader that knows this version, or one of the last before it (wide sagas keep their versions
--- in p), gets the log after its own cursor and false for the state: it brings itself up to date.
-local function view(known, known_cursor)
-  local f = redis.call("HMGET", SAGA, "v", "c", "w", "h", "p", "b")
-  local cursor, b = f[2], f[6]
-  if known == f[1] then
-    return {f[1], cursor, cursor, entries(cursor, b), false, false, false, false}
+  -- Whether a version is one of the last of a wide saga, p.
+  local function remembers(p, known)
+    return known ~= "" and p and string.find(p, "," .. known .. ",", 1, true)
   end
-  if remembers(f[5], known) and tonumber(known_cursor) >= tonumber(b or "0") then
-    local since = entries(known_cursor, b)
-    if #since < PAGE then
-      return {f[1], cursor, known_cursor, since, false, false, false, false}
+
+  -- What a decision needs: {version, cursor, position before the log's first entry here, log,
+  -- definition, head, steps, values}.
+  -- A reader that knows this version, or one of the last before it (wide sagas keep their versions
+  -- in p), gets the log after its own cursor and false for the state: it brings itself up to date.
+  local function view(known, known_cursor)
+    local f = redis.call("HMGET", SAGA, "v", "c", "w", "h", "p", "b")
+    local cursor, b = f[2], f[6]
+    if known == f[1] then
+      return {f[1], cursor, cursor, entries(cursor, b), false, false, false, false}
     end
+    if remembers(f[5], known) and tonumber(known_cursor) >= tonumber(b or "0") then
+      local since = entries(known_cursor, b)
+      if #since < PAGE then
+        return {f[1], cursor, known_cursor, since, false, false, false, false}
+      end
+    end
+    return {f[1], cursor, cursor, entries(cursor, b), f[3], f[4], object(SAGA, "s:"), false}
   end
-  return {f[1], cursor, cursor, entries(cursor, b), f[3], f[4], object(SAGA, "s:"), false}
-end
 
-local function values()
-  if redis.call("HGET", SAGA, "q") ~= "1" then return false end
-  local input = redis.call("HGET", DATA, "input") or "{}"
-  return '{"input":' .. input .. ',"results":' .. object(DATA, "r:") .. "}"
-end
+  local function values()
+    if redis.call("HGET", SAGA, "q") ~= "1" then return false end
+    local input = redis.call("HGET", DATA, "input") or "{}"
+    return '{"input":' .. input .. ',"results":' .. object(DATA, "r:") .. "}"
+  end
 
-local function load(known, known_cursor)
-  local reply = view(known, known_cursor)
-  reply[8] = values()
-  return reply
+  local function load(known, known_cursor)
+    local reply = view(known, known_cursor)
+    reply[8] = values()
+    return reply
+  end
+
+  return {load = load, view = view, remembers = remembers}
 end
 
 -- Write a decision, whose arguments are next in ARGV.
@@ -115,56 +124,58 @@ end
 -- (member); claims (field, value); outbox fields that they take (field, due member).  Then, to the
 -- end, what begins or ceases to wait for a person: 0 KEYS[9] or 1 KEYS[10], member, since when
 -- ("" = no longer).
--- versions: the field p; b: see log_end.
+-- versions: the field p; b: see place; last: the position of the last entry; gone: due members to
+-- clear besides.
 --
 -- Returns {1 if the log holds more, cursor}; where the outcome is to be delivered also the data
 -- hash, b and the items of the log.
-local function apply(versions, b, from_index, to_index)
-  local version, cursor, head = take(), tonumber(take()) or log_end(b), take()
-  local now, saga_id, leaves, enters, created, ends = take(), take(), take(), take(), take(), take()
-  local saga, work, due, gone = {"v", version, "h", head}, {}, {}, {}
+local function apply(versions, b, last, gone)
+  local version, cursor, head, now, saga_id, leaves, enters, created, ends =
+    unpack(ARGV, position + 1, position + 9)
+  position = position + 9
+  cursor = tonumber(cursor) or last
+  local saga, work, due = {"v", version, "h", head}, {}, {}
   if versions then
     saga[5] = "p"
     saga[6] = string.sub("," .. version .. versions, 1, KEPT * (#version + 1) + 1)
   end
   if enters ~= "" then
-    if leaves ~= "" then redis.call("ZREM", from_index, saga_id) end
-    redis.call("ZADD", to_index, created, saga_id)
+    if leaves ~= "" then redis.call("ZREM", KEYS[7], saga_id) end
+    redis.call("ZADD", KEYS[8], created, saga_id)
   end
-  repeated(function() saga[#saga + 1] = "s:" .. take(); saga[#saga + 1] = take() end)
-  repeated(function()
-    local id, entry = take(), take()
-    append(id, entry)
-    cursor = log_end(b)
-  end)
-  repeated(function()
+  for _ = 1, count() do saga[#saga + 1] = "s:" .. take(); saga[#saga + 1] = take() end
+  for _ = 1, count() do
+    last = append(take(), take(), b) or last
+    cursor = last
+  end
+  for _ = 1, count() do
     work[#work + 1] = take(); work[#work + 1] = take()
     local member = take()
     due[#due + 1] = take(); due[#due + 1] = member
-  end)
-  repeated(function() redis.call("LPUSH", take(), take()) end)
+  end
+  for _ = 1, count() do redis.call("LPUSH", take(), take()) end
   bulk("HSET", WORK, work)
   work = {}
-  repeated(function()
+  for _ = 1, count() do
     local field, member, id, entry = take(), take(), take(), take()
     if redis.call("HDEL", WORK, field) == 1 then
       gone[#gone + 1] = member
-      append(id, entry)
+      last = append(id, entry, b) or last
     end
-  end)
-  repeated(function() local member = take(); due[#due + 1] = take(); due[#due + 1] = member end)
-  repeated(function() gone[#gone + 1] = take() end)
-  repeated(function() work[#work + 1] = take(); work[#work + 1] = take() end)
-  repeated(function()
+  end
+  for _ = 1, count() do local member = take(); due[#due + 1] = take(); due[#due + 1] = member end
+  for _ = 1, count() do gone[#gone + 1] = take() end
+  for _ = 1, count() do work[#work + 1] = take(); work[#work + 1] = take() end
+  for _ = 1, count() do
     redis.call("HDEL", WORK, take())
     gone[#gone + 1] = take()
-  end)
+  end
   saga[#saga + 1] = "c"; saga[#saga + 1] = cursor
   bulk("HSET", SAGA, saga)
   bulk("HSET", WORK, work)
   -- E1: only a commit whose cursor reaches the end of the log makes the saga clean.
   local dirty, more = "d|" .. saga_id, 0
-  if log_end(b) == cursor then
+  if last == cursor then
     gone[#gone + 1] = dirty
   else
     more = 1

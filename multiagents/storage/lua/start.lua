@@ -20,10 +20,10 @@ if text ~= "" then
 elseif redis.call("HEXISTS", KEYS[9], definition) == 0 then
   return 3
 end
-repeated(function() redis.call("HSET", DATA, take(), take()) end)
+for _ = 1, count() do redis.call("HSET", DATA, take(), take()) end
 redis.call("HSET", DATA, "alias:" .. task_id, canvas)
 redis.call("HSET", SAGA, "w", definition, "q", reads)
 local created, saga_id = ARGV[position + 8], ARGV[position + 5]
 for i = 10, #KEYS do redis.call("ZADD", KEYS[i], created, saga_id) end
-apply(wide == "1" and ",", nil, KEYS[7], KEYS[8])
+apply(wide == "1" and ",", nil, 0, {})
 return 1
