@@ -93,7 +93,7 @@ class Runtime:
         self.stopping = threading.Event()
         self.most_steps: int | None = None
         self._main_edge = self._edge_of_main()
-        self._process: tuple[int, Process] | None = None
+        self._processes: dict[int, Process] = {}
         self._narrators: WeakValueDictionary[int, Narrator] = WeakValueDictionary()
         workers.on_register(self.add_worker)
         if settings.workflows is not None:
@@ -143,9 +143,12 @@ class Runtime:
 
     def process(self) -> Process:
         """What the tasks of this very process share; a forked child makes its own."""
-        if self._process is None or self._process[0] != os.getpid():
-            self._process = (os.getpid(), self._make_process())
-        return self._process[1]
+        found = self._processes.get(pid := os.getpid())
+        if found is None:
+            # Of threads that come at once each makes one, and all take the same: with a keeper of
+            # leases each, what one holds would never be released.
+            found = self._processes.setdefault(pid, self._make_process())
+        return found
 
     def _make_process(self) -> Process:
         settings = self.settings

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 
 from multiagents import WorkflowBuilder, worker
+from multiagents.bootstrap import runtime_at
 from multiagents.cli import checks
 from multiagents.core.clock import FakeClock
 from multiagents.core.ports import Assignment
@@ -107,3 +110,17 @@ def test_the_doctor_shows_late_renewals(redis_url):
     made.edge.run(made.catalog.withdraw("h1"))
     assert made.edge.run(made.catalog.late()) == {}
     made.edge.close()
+
+
+def test_threads_that_begin_at_once_share_one_keeper_of_leases(redis_url: str) -> None:
+    """What one thread lets another's keeper hold would never be released."""
+    engine = runtime_at(f"{redis_url.rpartition('/')[0]}/9")  # that nobody has used yet
+    together = Barrier(8)
+
+    def first_use(_: int) -> LeaseKeeper:
+        together.wait()
+        return engine.process().leases
+
+    with ThreadPoolExecutor(8) as pool:
+        keepers = list(pool.map(first_use, range(8)))
+    assert len({id(keeper) for keeper in keepers}) == 1
