@@ -18,6 +18,8 @@ from multiagents.core.exceptions import InvalidInput
 
 SCHEME = "sentinel://"
 DEFAULT_PORT = 26379
+ASK_S = 1.0
+"""How long one Sentinel may take to answer."""
 FORM = "sentinel://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...]/NUMBER?master_name=NAME"
 _OPTIONS = frozenset({"master_name", "sentinel_username", "sentinel_password"})
 
@@ -40,9 +42,10 @@ class SentinelAddress:
         return _given(username=self.username, password=self.password)
 
     @property
-    def sentinel_credentials(self) -> dict[str, str]:
-        """For the Sentinels."""
-        return _given(username=self.sentinel_username, password=self.sentinel_password)
+    def sentinel_kwargs(self) -> dict[str, Any]:
+        """How redis-py connects to each Sentinel: once, the next one is asked if it is away."""
+        times = {"socket_timeout": ASK_S, "socket_connect_timeout": ASK_S, "retry": None}
+        return {**times, **_given(username=self.sentinel_username, password=self.sentinel_password)}
 
     @property
     def celery_url(self) -> str:
@@ -56,10 +59,7 @@ class SentinelAddress:
     @property
     def transport_options(self) -> dict[str, Any]:
         """What Celery wants beside the URL."""
-        found: dict[str, Any] = {"master_name": self.master}
-        if self.sentinel_credentials:
-            found["sentinel_kwargs"] = self.sentinel_credentials
-        return found
+        return {"master_name": self.master, "sentinel_kwargs": self.sentinel_kwargs}
 
 
 def is_sentinel(url: str) -> bool:

@@ -12,7 +12,6 @@ import redis
 import redis.asyncio
 import redis.asyncio.sentinel
 import redis.sentinel
-from redis.backoff import NoBackoff
 
 from multiagents.core.sentinel import SentinelAddress, is_sentinel, parse
 
@@ -23,7 +22,7 @@ def open_client(url: str, **options: Any) -> redis.Redis:
         return redis.Redis.from_url(url, **options)
     address = parse(url)
     make: Any = redis.sentinel.Sentinel  # which has no types
-    manager = make(address.hosts, sentinel_kwargs=_of_sentinels(address, options))
+    manager = make(address.hosts, sentinel_kwargs=address.sentinel_kwargs)
     client: redis.Redis = manager.master_for(address.master, **_of_primary(address, options))
     return client
 
@@ -34,7 +33,7 @@ def open_async_client(url: str, **options: Any) -> redis.asyncio.Redis:
         return redis.asyncio.Redis.from_url(url, **options)
     address = parse(url)
     make: Any = redis.asyncio.sentinel.Sentinel
-    manager = make(list(address.hosts), sentinel_kwargs=_of_sentinels(address, options))
+    manager = make(list(address.hosts), sentinel_kwargs=address.sentinel_kwargs)
     client: redis.asyncio.Redis = manager.master_for(
         address.master, **_of_primary(address, options)
     )
@@ -60,12 +59,3 @@ def _sentinels(client: Any) -> list[Any]:
 
 def _of_primary(address: SentinelAddress, options: dict[str, Any]) -> dict[str, Any]:
     return {**options, **address.credentials, "db": address.db}
-
-
-def _of_sentinels(address: SentinelAddress, options: dict[str, Any]) -> dict[str, Any]:
-    """One try of each: whoever asks for the primary asks again."""
-    times = {name: value for name, value in options.items() if name.startswith("socket_")}
-    retry = options.get("retry")
-    if retry is not None:
-        times["retry"] = type(retry)(NoBackoff(), 0)
-    return {**times, **address.sentinel_credentials}

@@ -6,6 +6,7 @@ its own, so that the settings of the test process stay as they are.
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -14,13 +15,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import redis
 from celery import Celery
 
 from multiagents.bootstrap import Runtime, attach
 from multiagents.celery_app import make_app
 from multiagents.core.settings import Settings
 from multiagents.core.states import ENDED
+from multiagents.storage.connect import close_sentinels, open_client
 from multiagents.storage.keys import Shard
 from tests.processes import ROOT, Worker, environment, wait_for
 from tests.support import kill_points, kill_workers
@@ -40,15 +41,14 @@ class Rig:
     """One database, one folder, one client."""
 
     def __init__(self, server_url: str, database: int, folder: Path) -> None:
-        self.url = f"{server_url.rsplit('/', 1)[0]}/{database}"
+        self.url = re.sub(r"/\d+(?=$|\?)", f"/{database}", server_url)
         self.folder = folder
-        with redis.Redis.from_url(self.url) as client:
-            client.flushdb()
-        self.redis: Any = redis.Redis.from_url(
+        self.redis: Any = open_client(
             self.url,
             decode_responses=True,
             encoding_errors="replace",  # a compressed log
         )
+        self.redis.flushdb()
         settings = Settings(redis_url=self.url, lease_s=LEASE_S)
         self.app: Celery = make_app(settings)
         self.runtime: Runtime = attach(self.app, settings)
@@ -56,6 +56,7 @@ class Rig:
     def close(self) -> None:
         """Close the client's connections."""
         self.redis.close()
+        close_sentinels(self.redis)
         self.runtime.edge.close()
         self.app.close()
 

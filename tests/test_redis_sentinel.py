@@ -1,0 +1,166 @@
+"""Do sagas go on when Sentinels make a replica the primary?"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery.backends.redis import SentinelBackend
+
+from multiagents.bootstrap import Orchestrator
+from multiagents.celery_app import make_app
+from multiagents.core.events import StatusEvent
+from multiagents.core.sentinel import parse
+from multiagents.core.settings import Settings, shown_url
+from multiagents.core.states import Kind
+from multiagents.event_bus.redis_bus import RedisEventBus
+from multiagents.orchestrator.letters import Letters
+from multiagents.orchestrator.outbox import Message
+from multiagents.orchestrator.registry import registered
+from tests.support.command_line import cli
+from tests.support.kill_rig import Rig, second_starts
+from tests.support.sentinels import Watched, watched
+
+LETTER = Message(
+    saga_id="s",
+    kind=Kind.RUN,
+    step="a",
+    attempt=1,
+    task="kp_do",
+    queue="io",
+    version="v",
+    sent_ms=1,
+)
+SECRETS = "sentinel://me:s3cret@a,b:7/2?master_name=shop&sentinel_password=0ther"
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    with watched(tmp_path_factory.mktemp("sentinel")) as running:
+        yield running
+
+
+@pytest.mark.processes
+def test_sagas_go_on_after_a_fail_over(servers: Watched, tmp_path: Path) -> None:
+    """Running and new ones end on the new primary, each step begun once, by the fast way too."""
+    rig = Rig(servers.url, 0, tmp_path)
+    with rig.worker() as worker:
+        worker.wait_ready()
+        assert rig.runtime.start_saga.delay("kp_completes", {}).get(timeout=20) == {"two": 1}
+        held = [rig.start("kp_long", gates={"1": "up"}) for _ in range(2)]
+        for saga_id in held:
+            rig.wait_effect(saga_id, "run", step="two")
+        servers.fail_over()
+        rig.open("up")
+        after = rig.runtime.start_saga.delay("kp_breaks", {})
+        for saga_id in held:
+            assert rig.wait_settled(saga_id)["state"] == "completed"
+            assert second_starts(rig, saga_id) == []
+        assert rig.wait_settled(after.id)["state"] == "compensated"
+        assert rig.runtime.start_saga.delay("kp_completes", {}).get(timeout=20) == {"two": 1}
+        assert worker.process.poll() is None
+    rig.close()
+
+
+@pytest.mark.processes
+def test_asyncio_programs_and_the_event_bus_use_sentinels(servers: Watched) -> None:
+    """They find the primary as everybody else does."""
+
+    async def main() -> dict[str, Any]:
+        async with RedisEventBus(servers.url) as bus:
+            await bus.publish(StatusEvent(transaction_id="s", state="running"))
+            async with Orchestrator(registered()["kp_completes"], bus) as orchestrator:
+                saga_id = await orchestrator.execute_workflow("kp_completes", {})
+                return await orchestrator.get_status(saga_id)
+
+    assert asyncio.run(main())["state"] == "running"
+
+
+@pytest.mark.processes
+def test_the_command_line_uses_sentinels(servers: Watched) -> None:
+    """And says which primary is meant where there is none of that name."""
+    assert cli("list", url=servers.url).code == 0
+    assert "reachable" in cli("doctor", url=servers.url).out
+    done = cli("list", url=servers.url.replace("=shop", "=nobody"))
+    assert (done.code, done.out) == (2, "")
+    assert "master_name=nobody" in done.err
+    assert "know no primary of that name" in done.err
+
+
+def test_a_url_says_all_that_celery_is_told() -> None:
+    """Its own list form, the primary's name and the Sentinels' password."""
+    conf = make_app(Settings(redis_url=SECRETS)).conf
+    assert conf.broker_url == "sentinel://me:s3cret@a:26379/2;sentinel://me:s3cret@b:7/2"
+    assert conf.result_backend == conf.broker_url
+    for options in (conf.broker_transport_options, conf.result_backend_transport_options):
+        assert options["master_name"] == "shop"
+        assert options["sentinel_kwargs"]["password"] == "0ther"
+
+
+@pytest.mark.parametrize(
+    "url", ["sentinel://a:1,b:2/3?master_name=m", "sentinel://a:1/3;sentinel://b:2/3?master_name=m"]
+)
+def test_both_ways_to_list_sentinels_are_understood(url: str) -> None:
+    """With commas, and as Celery has it."""
+    assert (parse(url).hosts, parse(url).db) == ((("a", 1), ("b", 2)), 3)
+
+
+def test_sentinels_stand_in_the_list_of_state_servers() -> None:
+    """Their own commas do not separate servers."""
+    one, other = "sentinel://a:1,b:2/0?master_name=m", "redis://c:3/0"
+    settings = Settings(state_urls=f"{one},{other},{one}")
+    assert list(settings.servers) == [one, other]
+    assert settings.shards == 3
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("sentinel://:s3cret@a:1/0", "must name the primary"),
+        ("sentinel://:s3cret@a:1/x?master_name=m", "database's number"),
+        ("sentinel://:s3cret@a:b/0?master_name=m", "port is no number"),
+        ("sentinel://:s3cret@a:1,/0?master_name=m", "host is missing"),
+        ("sentinel://:s3cret@a:1/0?master_name=m&ssl=1", "unknown option ssl"),
+    ],
+)
+def test_a_wrong_url_is_refused_without_its_password(url: str, problem: str) -> None:
+    """By whom it is read first; the variable is named."""
+    with pytest.raises(ValueError, match=problem) as raised:
+        Settings(redis_url=url)
+    assert "s3cret" not in str(raised.value)
+    done = cli("list", url=url)
+    assert (done.code, done.out) == (2, "")
+    assert problem in done.err
+    assert "MULTIAGENTS_REDIS_URL" in done.err
+    assert "s3cret" not in done.err
+
+
+def test_no_password_of_a_sentinel_url_is_shown() -> None:
+    """Neither the primary's nor the Sentinels'."""
+    assert shown_url(SECRETS) == "sentinel://a,b:7/2?master_name=shop"
+    assert "s3cret" not in repr(parse(SECRETS))
+    assert "0ther" not in repr(parse(SECRETS))
+
+
+@pytest.mark.parametrize(
+    ("changes", "possible"),
+    [
+        ({}, True),
+        ({"broker_transport_options": {"master_name": "other"}}, False),
+        ({"broker_url": "sentinel://a:1/0"}, False),
+        ({"broker_url": "redis://a:1/0"}, False),
+    ],
+)
+def test_only_the_very_same_primary_is_written_to_at_once(
+    changes: dict[str, object], possible: bool
+) -> None:
+    """A commit's script puts messages into the queue where the broker is the sagas' server."""
+    settings = Settings(redis_url="sentinel://a:1,b:2/0?master_name=shop")
+    app = make_app(settings)
+    app.conf.update(changes)
+    assert (Letters(app, settings)(LETTER) is not None) is possible
+    assert isinstance(app.backend, SentinelBackend)
+    app.close()
