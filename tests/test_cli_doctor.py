@@ -226,7 +226,19 @@ def test_an_unfit_server_is_a_failure(info: dict[str, str], status: str) -> None
 def test_sagas_that_wait_for_a_person_are_named() -> None:
     """At most a few of them, and how many there are."""
     ids = [f"saga-{number}" for number in range(9)]
-    found = checks.attention(ids, looked_at=20)
+    found = checks.attention(ids, count=20)
     assert found.status == "warn"
-    assert "9 sagas" in found.message
-    assert "and 4 more" in found.message
+    assert "20 sagas" in found.message
+    assert "and 15 more" in found.message
+
+
+def test_dead_letters_are_counted_and_a_list_with_gaps_is_told() -> None:
+    """How many and how old; what an older version parked is no reason to say that all is well."""
+    found = checks.dead_letters(2, 1_000, 7_201_000, [])
+    assert (found.status, "2 steps" in found.message, "2 h" in found.message) == (
+        "warn",
+        True,
+        True,
+    )
+    assert checks.dead_letters(0, None, 0, []).status == "ok"
+    assert "reindex" in checks.dead_letters(0, None, 0, ["s"]).fix

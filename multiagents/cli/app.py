@@ -18,9 +18,11 @@ from multiagents import __version__
 from multiagents.cli import (
     bench_command,
     chaos_command,
+    dead_letters,
     demo,
     dev,
     doctor,
+    explain,
     fleet,
     look,
     start,
@@ -40,9 +42,13 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("show", look.show, "multiagents show ID"),
     ("watch", watch.watch, "multiagents watch ID"),
     ("history", look.history, "multiagents history ID --json"),
+    ("explain", explain.explain, "multiagents explain ID"),
     ("pause", steer.pause, 'multiagents pause ID --reason "bank is down"'),
     ("resume", steer.resume, "multiagents resume ID"),
     ("cancel", steer.cancel, 'multiagents cancel ID --reason "customer called"'),
+    ("rollback", steer.rollback, 'multiagents rollback ID --reason "wrong price"'),
+    ("terminate", steer.terminate, 'multiagents terminate ID --reason "undone by hand"'),
+    ("retry", steer.retry, "multiagents retry ID STEP"),
     ("workers", fleet.workers, "multiagents workers"),
     ("doctor", doctor.doctor, "multiagents doctor"),
     ("bench", bench_command.bench, "multiagents bench --only chain10,fan10"),
@@ -52,6 +58,18 @@ WORKFLOW_COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("list", workflow_commands.list_, "multiagents workflows list"),
     ("show", workflow_commands.show, "multiagents workflows show order"),
     ("validate", workflow_commands.validate, "multiagents workflows validate order.yaml"),
+)
+DEAD_LETTER_COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
+    ("list", dead_letters.list_, "multiagents dead-letters list --workflow order"),
+    ("show", dead_letters.show, "multiagents dead-letters show ID"),
+    ("retry", dead_letters.retry, "multiagents dead-letters retry --workflow order --all"),
+    ("skip", dead_letters.skip, 'multiagents dead-letters skip ID STEP --reason "no mail needed"'),
+    ("resolve", dead_letters.resolve, 'multiagents dead-letters resolve ID --reason "refunded"'),
+    ("reindex", dead_letters.reindex, "multiagents dead-letters reindex"),
+)
+GROUPS = (
+    ("dead-letters", DEAD_LETTER_COMMANDS, "List and settle what waits for a person."),
+    ("workflows", WORKFLOW_COMMANDS, "List, show and check workflow definitions."),
 )
 
 
@@ -79,9 +97,10 @@ def make_app() -> typer.Typer:
     app = _typer()
     app.callback()(_root)
     _add(app, COMMANDS)
-    group = _typer()
-    _add(group, WORKFLOW_COMMANDS)
-    app.add_typer(group, name="workflows", help="List, show and check workflow definitions.")
+    for name, commands, help_text in GROUPS:
+        group = _typer()
+        _add(group, commands)
+        app.add_typer(group, name=name, help=help_text)
     return app
 
 

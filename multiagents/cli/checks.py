@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from multiagents.core.names import COORDINATOR_QUEUE
+from multiagents.orchestrator.explanation import span
 from multiagents.orchestrator.workflow import TaskCall, Workflow
 from multiagents.storage.health import DueHealth, ServerHealth
 
@@ -217,13 +218,34 @@ def due(health: DueHealth, now_ms: int) -> Check:
     return Check("due set", status, f"{waiting}, the oldest by {late_ms / 1000:.0f} s", fix)
 
 
-def attention(ids: list[str], *, looked_at: int) -> Check:
-    """No saga waits for a person."""
+def attention(ids: Sequence[str], *, count: int) -> Check:
+    """No saga waits for a person.  ``ids``: those that wait longest, of ``count``."""
     name = "attention"
-    if not ids:
-        return Check(name, "ok", f"no saga waits for a person ({looked_at} looked at)")
-    message = f"{_count(len(ids), 'saga')} wait for a person: {_names(ids)}"
-    return Check(name, "warn", message, "see `multiagents show ID` for what each one needs")
+    if not count:
+        return Check(name, "ok", "no saga waits for a person")
+    more = f" and {count - len(ids[:NAMES_SHOWN])} more" if count > len(ids[:NAMES_SHOWN]) else ""
+    verb = "waits" if count == 1 else "wait"
+    shown = f"{', '.join(ids[:NAMES_SHOWN])}{more}"
+    message = f"{_count(count, 'saga')} {verb} for a person: {shown}"
+    return Check(name, "warn", message, "see `multiagents explain ID` for what each one needs")
+
+
+def dead_letters(count: int, oldest_ms: int | None, now_ms: int, unlisted: Sequence[str]) -> Check:
+    """Nothing is parked, and the list of it is whole.
+
+    ``oldest_ms``: since when the first waits; ``unlisted``: sagas of which the list lacks some.
+    """
+    name = "dead letters"
+    if unlisted:
+        message = f"{count} listed, but not those of {_names(unlisted)}"
+        fix = "workers of an older version parked them: run `multiagents dead-letters reindex`"
+        return Check(name, "warn", message, fix)
+    if not count:
+        return Check(name, "ok", "none")
+    age = f", the oldest for {span(max(0, now_ms - oldest_ms))}" if oldest_ms is not None else ""
+    what = "1 step or undo is" if count == 1 else f"{count} steps and undos are"
+    message = f"{what} parked{age}"
+    return Check(name, "warn", message, "see `multiagents dead-letters list`")
 
 
 def visibility(transport_options: Mapping[str, Any], workflows: Iterable[Workflow]) -> Check:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -150,16 +150,17 @@ def _fleet(session: Session, workflows: list[Workflow]) -> Iterable[Check]:
 
 
 def _sagas(session: Session, shards: Sequence[int]) -> Iterable[Check]:
-    """What is due on these shards, and who waits for a person if they are all."""
+    """What is due on these shards, and what waits for a person."""
     from multiagents.cli import checks
     from multiagents.storage.health import read_due
+    from multiagents.storage.waiting import read_waiting
 
     now_ms = session.now_ms
     yield checks.due(session.run(read_due(shards, now_ms)), now_ms)
-    if len(shards) == session.runtime.settings.shards:
-        rows = _unsettled(session)
-        waiting = [row["transaction_id"] for row in rows if row["needs_attention"]]
-        yield checks.attention(waiting, looked_at=len(rows))
+    waiting = session.run(read_waiting(shards))
+    yield checks.attention(waiting.sagas, count=waiting.saga_count)
+    unlisted = _unlisted(session, shards)
+    yield checks.dead_letters(waiting.letter_count, waiting.oldest_ms, now_ms, unlisted)
 
 
 def _configuration(runtime: Runtime, workflows: Iterable[Workflow]) -> Iterable[Check]:
@@ -177,7 +178,13 @@ def _published(session: Session) -> list[Workflow]:
     return [workflow for workflow in found if workflow is not None]
 
 
-def _unsettled(session: Session) -> list[dict[str, Any]]:
-    return [
+def _unlisted(session: Session, shards: Sequence[int]) -> list[str]:
+    """Sagas that wait for a person unlisted, among the newest of those that may: a sample."""
+    if len(shards) < session.runtime.settings.shards:
+        return []  # what is listed cannot be asked of all
+    service = session.runtime.host.service
+    rows = [
         row for state in UNSETTLED for row in session.call("list", state=state, limit=LOOKED_AT)
     ]
+    waiting = [row["transaction_id"] for row in rows if row["needs_attention"]]
+    return [saga_id for saga_id in waiting if session.run(service.unlisted(saga_id))]

@@ -7,10 +7,13 @@ left a gap.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
-from multiagents.storage.calls import Call, Plain
+from multiagents.storage.calls import Call, Flow, Plain, ask
+from multiagents.storage.keys import Shard
 from multiagents.storage.sagas import pairs_of
 from multiagents.storage.views import text_of
 
@@ -25,6 +28,10 @@ def waiting(index: str, *, until_ms: int | None, offset: int, limit: int) -> Pla
     last = "+inf" if until_ms is None else until_ms
     place = ("LIMIT", offset, limit)
     return Plain(("ZRANGEBYSCORE", index, "-inf", last, "WITHSCORES", *place), pairs_of)
+
+
+def _first(index: str, limit: int) -> Plain[Ages]:
+    return waiting(index, until_ms=None, offset=0, limit=limit)
 
 
 def count(index: str) -> Plain[int]:
@@ -67,3 +74,30 @@ def since(index: str, members: Sequence[str]) -> Plain[list[int | None]]:
 
 def _scores(reply: Any) -> list[int | None]:
     return [None if score is None else int(float(score)) for score in reply]
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingHealth:
+    """What waits for a person on several shards together."""
+
+    sagas: tuple[str, ...] = ()
+    """Some of those that ask for attention, the first of each shard."""
+    saga_count: int = 0
+    letter_count: int = 0
+    oldest_ms: int | None = None
+    """Since when the first dead letter waits."""
+
+
+def read_waiting(shards: Iterable[int], *, some: int = 10) -> Flow[WaitingHealth]:
+    """Count what waits on these shards, by the indexes alone."""
+    first: Ages = []
+    oldest: list[float] = []
+    sagas = letters = 0
+    for shard in map(Shard, shards):
+        sagas += yield from ask(count(shard.attention))
+        letters += yield from ask(count(shard.dead_letters))
+        first += yield from ask(_first(shard.attention, some))
+        oldest += [at for _, at in (yield from ask(_first(shard.dead_letters, 1)))]
+    first.sort(key=itemgetter(1))
+    names = tuple(saga_id for saga_id, _ in first)
+    return WaitingHealth(names, sagas, letters, int(min(oldest)) if oldest else None)
