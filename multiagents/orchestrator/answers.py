@@ -10,6 +10,8 @@ For Celery 5.7; `tests/test_answers.py` compares it with what the backend stores
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from celery import Celery, states
 from celery.backends.redis import RedisBackend, SentinelBackend
 
@@ -58,7 +60,7 @@ class Answers:
             "result": backend.encode_result(end.result, states.SUCCESS),
             "traceback": None,
             "children": [],
-            "date_done": self._app.now().isoformat(),
+            "date_done": datetime.now(self._app.timezone).isoformat(),
             "task_id": task_id,
         }
         key = backend.get_key_for_task(task_id)

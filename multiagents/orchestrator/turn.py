@@ -46,15 +46,15 @@ class Turn:
 
     def __init__(self, workflow: Workflow, saga: Saga) -> None:
         self.workflow = workflow
-        self.saga = saga
         self.steps = dict(saga.steps)
+        self.saga = evolve(saga, {"steps": self.steps})
+        """Of this turn alone until it is over: changed in place."""
         self.commands: list[Command] = []
         self.changed: set[str] = set()
         self.now_ms = 0
 
     def decision(self) -> Decision:
-        saga = evolve(self.saga, {"steps": self.steps})
-        return Decision(saga, tuple(self.commands), frozenset(self.changed))
+        return Decision(self.saga, tuple(self.commands), frozenset(self.changed))
 
     def _move(self, state: SagaState) -> None:
         """Change the saga's state; the table of legal moves is the judge."""
@@ -117,7 +117,7 @@ class Turn:
         return bool(self.steps[name].work.nonce)
 
     def _set(self, **changes: Any) -> None:
-        self.saga = evolve(self.saga, changes)
+        self.saga.__dict__.update(changes)
 
     def _step(self, name: str, **changes: Any) -> None:
         self.steps[name] = evolve(self.steps[name], changes)
