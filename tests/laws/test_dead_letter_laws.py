@@ -1,0 +1,97 @@
+"""Does a dead letter ever vanish, and is what is told of commands what `decide` does?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import HealthCheck, given, settings
+
+from multiagents.core.entries import Asked, Entry
+from multiagents.core.states import Command as Ask
+from multiagents.core.states import Kind, SagaState
+from multiagents.orchestrator.allowed import SETTLING, done, refusal
+from multiagents.orchestrator.attention import changes, dead_letters_of, entries_of
+from multiagents.orchestrator.decide import decide, fold
+from multiagents.orchestrator.saga import Saga
+from multiagents.storage.plan import Waiting
+from tests.laws.strategies import worlds
+from tests.laws.world import World
+
+_many = settings(
+    deadline=None,
+    max_examples=250,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+_CLOSING = {*SETTLING, Ask.TERMINATE}
+_FORWARD = {SagaState.RUNNING, SagaState.PAUSED, SagaState.COMPLETED}
+
+
+def steps_of(world: World) -> list[tuple[Saga, Entry, Saga]]:
+    """A history, decision by decision: before, entry, after."""
+    found, saga = [], world.blank
+    for entry in world.log:
+        after = decide(world.workflow, saga, entry, entry.at_ms).saga
+        found.append((saga, entry, after))
+        saga = after
+    return found
+
+
+@_many
+@given(worlds(most=60, asks=tuple(Ask)))
+def test_a_dead_letter_leaves_only_by_a_word_in_the_log(world: World) -> None:
+    """Retry, skip, resolve or terminate; a parked step also where its saga turns to being undone."""
+    world.commit()
+    for before, entry, after in steps_of(world):
+        gone = set(dead_letters_of(before)) - set(dead_letters_of(after))
+        asked = isinstance(entry, Asked) and entry.command in _CLOSING
+        turned = before.state in _FORWARD and after.state not in _FORWARD
+        for _, kind in gone:
+            assert asked or (kind is Kind.RUN and turned), (entry, gone)
+
+
+@_many
+@given(worlds(most=60, asks=tuple(Ask)))
+def test_what_is_parked_asks_for_attention(world: World) -> None:
+    """By that the commits know that there is something to enter into the index."""
+    world.commit()
+    for _, _, after in steps_of(world):
+        assert after.attention or not any(dead_letters_of(after))
+
+
+@_many
+@given(worlds(most=60, asks=tuple(Ask)))
+def test_the_index_follows_from_the_changes_of_each_commit(world: World) -> None:
+    """Whatever batches the entries were decided in: members and times, no more and no less."""
+    world.commit()
+    saga, index, left = world.blank, {}, list(world.log)
+    while left:
+        size = world.rng.randint(1, 4)
+        decision = fold(world.workflow, saga, left[:size])
+        for which, member, since in changes(saga, decision.saga, decision.changed):
+            index[which, member] = since
+        saga, left = decision.saga, left[size:]
+        listed = {key for key, since in index.items() if since is not None}
+        wanted = entries_of(saga)
+        assert listed == {(each.which, each.member) for each in wanted}
+        letters = [each for each in wanted if each.which == 1]
+        assert letters == [Waiting(1, each.member, index[1, each.member]) for each in letters]
+
+
+@_many
+@given(worlds(asks=tuple(Ask)))
+def test_what_is_refused_would_change_nothing_and_what_is_not_has_its_effect(world: World) -> None:
+    """`refusal` and `done` say what `decide` does, for every command and step at any moment."""
+    world.commit()
+    before = world.saga
+    for command in Ask:
+        for step in ("", *before.steps) if command in SETTLING else ("",):
+            entry = Asked(world.now_ms, command, "r", step=step)
+            after = decide(world.workflow, before, entry, world.now_ms).saga
+            why_not = refusal(world.workflow, before, command, step)
+            if why_not:
+                same = {"updated_at": before.updated_at, "attention": before.attention}
+                assert replace(after, **same) == before, (command, step, why_not)
+            elif not done(before, after, command, step):
+                # Only a cancel may be without effect though nothing speaks against it, and says so.
+                assert command is Ask.CANCEL, (command, step)
+                assert any("pivot" in note for note in after.attention)
