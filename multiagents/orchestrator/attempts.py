@@ -112,7 +112,7 @@ class Attempts(Forward):
                 self._surface(name)
         elif retryable and tries < self._policy(name, Kind.RUN).max_attempts:
             self._retry_later(name, Kind.RUN, retry_after_ms)
-        elif self._pivot_passed():
+        elif self._pivot_passed(but=name):
             self._park(name, Kind.RUN)
         else:
             self._blame(error, name)

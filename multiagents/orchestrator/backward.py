@@ -135,7 +135,11 @@ class Backward(Turn):
         if self.saga.state is SagaState.COMPENSATING:
             self._rewind()
 
-    def _pivot_passed(self) -> bool:
+    def _pivot_passed(self, *, but: str = "") -> bool:
+        """``but``: a step whose attempt has just ended, so that only what it left counts."""
+        pivot = self.workflow.pivot
+        if pivot is not None and pivot.name == but:
+            return self.steps[but].unknown
         return pivot_passed(self.workflow, self.steps)
 
     def _blame_and_stop(self, why: str, error: Failure) -> None:

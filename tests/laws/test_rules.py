@@ -1,0 +1,435 @@
+"""Does the engine keep the rules that no other test is about?
+
+Each test names the rule of docs/rules.md that it holds; the table there names it, and
+``python -m tests.planted.rules`` shows that it fails where the rule is broken.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from threading import Event
+from typing import Any
+
+import pytest
+import redis
+
+from multiagents.bootstrap import attach
+from multiagents.celery_app import make_app
+from multiagents.core.entries import Asked, Failed, Failure, Lost, Succeeded
+from multiagents.core.policies import RetryPolicy
+from multiagents.core.ports import Assignment, Verdict
+from multiagents.core.settings import Settings
+from multiagents.core.states import Command, Kind, Outcome, SagaState, StepState, UndoState
+from multiagents.orchestrator.answers import Answers
+from multiagents.orchestrator.engine import StoreEngine
+from multiagents.orchestrator.outbox import Deliverance, Message
+from multiagents.orchestrator.saga import Saga
+from multiagents.orchestrator.workflow import Step, TaskCall, Workflow
+from multiagents.storage import sagas as store
+from multiagents.storage.calls import Call, ask
+from multiagents.storage.client import UNREACHABLE, Edge
+from multiagents.storage.keys import due_dirty
+from multiagents.storage.plan import Letter
+from multiagents.worker_sdk.tasks import Process
+from tests.support.one_process import KEYS, SAGA, Bench
+
+TWICE, ONCE = RetryPolicy(max_attempts=2), RetryPolicy(max_attempts=1)
+
+
+@pytest.fixture
+def bench(redis_url: str) -> Iterator[Bench]:
+    found = Bench(redis_url)
+    yield found
+    found.edge.close()
+
+
+def step(name: str, *after: str, **options: Any) -> Step:
+    return Step(name=name, worker="a", depends_on=after, **options)
+
+
+def undoable(name: str, *after: str, **options: Any) -> Step:
+    return step(name, *after, compensation="undo", **options)
+
+
+def begin(bench: Bench, *steps: Step, **options: Any) -> None:
+    """Start a saga of a workflow with options of its own."""
+    given = {"input": "{}", "meta": "{}"}
+    workflow = Workflow(name="w", steps=steps, **options)
+    bench.edge.run(bench.coordinator.start(workflow, saga_id=SAGA, waiting=(SAGA, ""), data=given))
+
+
+def now(bench: Bench) -> Saga:
+    return bench.edge.run(bench.coordinator.current(SAGA))[0]
+
+
+def row(held: Assignment) -> tuple[Kind, str, int, str]:
+    return held.kind, held.step, held.attempt, held.nonce
+
+
+def lose(bench: Bench) -> Assignment:
+    """Begin an attempt, and let its lease run out."""
+    bench.sweep()
+    held = bench.claim()
+    sweep_for(bench, bench.settings.lease_s + 3)
+    assert any(isinstance(entry, Lost) and entry.nonce == held.nonce for entry in bench.log())
+    return held
+
+
+def sweep_for(bench: Bench, seconds: float) -> None:
+    """Let time pass in steps that leave no gap in the sweeping."""
+    for _ in range(round(seconds)):
+        bench.clock.advance(1)
+        bench.sweep()
+
+
+# ---- E1 ----
+
+
+def test_what_an_errback_has_written_is_decided_at_once(bench: Bench) -> None:
+    """E1: it is due now, not after the moment that a process would be given."""
+    bench.start(step("s"))
+    bench.claim()
+    failed = bench.coordinator.log_failure(
+        SAGA,
+        "d",
+        lambda held: Failed(
+            bench.clock.now_ms(), held.kind, held.step, held.attempt, held.nonce, Failure("E", "e")
+        ),
+    )
+    assert bench.edge.run(failed)
+    assert bench.edge.client.zscore(KEYS.due, due_dirty(SAGA)) == bench.clock.now_ms()
+    bench.sweep()
+    assert now(bench).steps["s"].state is StepState.RETRYING
+
+
+# ---- E5 ----
+
+
+def test_a_report_of_an_unknown_claim_is_recorded_and_asks_for_a_person(bench: Bench) -> None:
+    """E5: the server may have lost that claim; it changes nothing by itself."""
+    bench.start(step("s"))
+    held = bench.claim()
+    foreign = Succeeded(bench.clock.now_ms(), Kind.RUN, "s", 1, "f" * 16)
+    bench.edge.run(bench.coordinator.report(SAGA, foreign, result="{}"))
+    assert foreign in bench.log()
+    assert now(bench).steps["s"].state is StepState.RUNNING
+    assert now(bench).attention == ("report of an unknown attempt of 's'",)
+    bench.succeed(held)
+    assert now(bench).state is SagaState.COMPLETED
+
+
+def test_what_a_process_knows_from_a_lost_future_does_not_fit(bench: Bench, redis_url: str) -> None:
+    """E5: versions are random, so as many commits later it still is another state.
+
+    The server comes back without its last second; in that second's place somebody pauses the
+    saga.  A worker from the lost second must neither go on nor undo that pause.
+    """
+    bench.start(step("s0"), step("s1", "s0"), step("s2", "s1"))
+    held = bench.claim()
+    client = bench.edge.client
+    kept = {key: client.dump(key) for key in client.keys("*")}
+    zombie = bench.succeed(held)
+    assert zombie is not None
+    client.flushdb()
+    for key, dump in kept.items():
+        client.restore(key, 0, dump)
+    other = Bench(redis_url)
+    other.ask(Command.PAUSE)
+    other.edge.close()
+    assert bench.succeed(zombie) is None
+    assert now(bench).state is SagaState.PAUSED
+    assert now(bench).steps["s2"].state is StepState.WAITING
+    assert now(bench).attention
+
+
+# ---- E7, E8 ----
+
+
+def test_a_lost_attempt_makes_a_step_unknown_that_failed_clean_later(bench: Bench) -> None:
+    """E7: a step is clean only if all its started attempts were."""
+    bench.start(undoable("s", retry=TWICE))
+    lose(bench)
+    held = bench.claim()
+    clean = Failed(
+        bench.clock.now_ms(), *row(held), Failure("E", "e"), Outcome.CLEAN, retryable=False
+    )
+    bench.edge.run(bench.coordinator.report(SAGA, clean))
+    assert now(bench).steps["s"].undo_state is UndoState.DISPATCHED
+
+
+def test_an_undo_has_keys_and_attempts_of_its_own(bench: Bench) -> None:
+    """E8: and is given the step's key; an undo that begins afresh has a new one (E4: numbered)."""
+    bench.start(undoable("s", retry=ONCE))
+    first = lose(bench)
+    assert first.idempotency_key == f"{SAGA}:s"
+    undo = bench.claim()
+    assert (undo.kind, undo.attempt) == (Kind.UNDO, 1)
+    assert undo.step_idempotency_key == first.idempotency_key
+    bench.fail(undo, retryable=True)
+    sweep_for(bench, 4)
+    again = bench.claim()
+    assert (again.attempt, again.idempotency_key) == (2, undo.idempotency_key)
+    bench.succeed(again)
+    afresh = bench.succeed(first)
+    assert afresh is not None
+    assert afresh.attempt == 3
+    keys = {first.idempotency_key, undo.idempotency_key, afresh.idempotency_key}
+    assert len(keys) == 3
+
+
+# ---- E12 ----
+
+
+def test_a_result_is_kept_as_long_as_its_saga(redis_url: str) -> None:
+    """E12: for both ways in which it is stored."""
+    settings = Settings(redis_url=redis_url, retention_s=123)
+    app = make_app(settings)
+    end = Deliverance("s", SagaState.COMPLETED, waiting={"t": {}}, result={})
+    answers = Answers(app, settings)(end)
+    assert answers is not None
+    assert [answer.expires_s for answer in answers] == [123]
+    assert app.backend.expires == 123
+    app.close()
+
+
+# ---- E13, E14 ----
+
+
+def letter(message: Message) -> Letter:
+    return Letter("queue", json.dumps([message.step, message.attempt]))
+
+
+@pytest.fixture
+def plainly(redis_url: str) -> Iterator[Bench]:
+    """A bench whose broker is the store's own server."""
+    found = Bench(redis_url, letter_of=letter)
+    found.sweep()
+    yield found
+    found.edge.close()
+
+
+def waiting(bench: Bench) -> list[Any]:
+    return [json.loads(text) for text in bench.edge.client.lrange("queue", 0, -1)]
+
+
+def plain(name: str, *after: str, **options: Any) -> Step:
+    call = TaskCall(task="shop.work", timeout_s=60)
+    return Step(name=name, worker=call, depends_on=after, **options)
+
+
+def test_a_plain_task_is_sent_once_and_its_time_out_decides(plainly: Bench) -> None:
+    """E13: nobody can tell whether its message was lost or it is at work."""
+    plainly.start(plain("p", retry=TWICE))
+    sweep_for(plainly, 55)
+    assert waiting(plainly) == [["p", 1]]
+    assert now(plainly).steps["p"].state is StepState.RUNNING
+    sweep_for(plainly, 15)
+    assert waiting(plainly) == [["p", 2], ["p", 1]]
+
+
+def test_only_steps_of_workers_are_continued(plainly: Bench) -> None:
+    """E14: a plain task that comes next travels by message."""
+    plainly.start(step("s0"), step("s1", "s0"), plain("p", "s1"))
+    following = plainly.succeed(plainly.take_engine("s0"))
+    assert following is not None
+    assert plainly.succeed(following) is None
+    assert waiting(plainly) == [["p", 1]]
+
+
+def test_an_errback_fails_what_its_delivery_holds_now(bench: Bench) -> None:
+    """E14: the step that the message was for has long ended; the one continued has not."""
+    bench.start(step("s0"), step("s1", "s0", retry=ONCE))
+    following = bench.succeed(bench.claim())
+    assert following is not None
+    engine = StoreEngine(bench.coordinator, bench.edge, bench.clock, bench.catalog)
+    assert engine.fail_delivery(SAGA, "d", Verdict(Failure("Killed", "")), decide=True)
+    states = {name: run.state for name, run in now(bench).steps.items()}
+    assert states == {"s0": StepState.SUCCEEDED, "s1": StepState.FAILED}
+
+
+def test_a_worker_that_stops_continues_nothing() -> None:
+    """E14: nor one whose slice, or whose child, is used up."""
+    stopping = Event()
+    process = Process(
+        engine=None,  # type: ignore[arg-type]  # none of these is asked
+        leases=None,  # type: ignore[arg-type]
+        perform=lambda *_: ({}, "{}"),
+        verdict_of=lambda *_: Verdict(Failure("", "")),
+        persist=lambda report: report(),
+        slice_s=1,
+        slice_steps=5,
+        stopping=stopping.is_set,
+        most_steps=3,
+    )
+    later, past = time.monotonic() + 60, time.monotonic() - 1
+    assert process.may_go_on(0, later)
+    assert not process.may_go_on(5, later)
+    assert not process.may_go_on(0, past)
+    process.steps = 3
+    assert not process.may_go_on(0, later)
+    process.steps = 0
+    stopping.set()
+    assert not process.may_go_on(0, later)
+
+
+# ---- E15 ----
+
+
+def test_a_commit_writes_only_what_has_changed(bench: Bench) -> None:
+    """E15: in the midst of 400 steps as much as of 4."""
+    sizes = {}
+    for count in (4, 400):
+        bench.edge.client.flushdb()
+        bench.start(*(step(f"s{n}", *([f"s{n - 1}"] if n else [])) for n in range(count)))
+        held = bench.succeed(bench.claim())
+        calls: list[Call[Any]] = []
+        execute = bench.edge.execute
+
+        def noted(effect: Any, execute: Any = execute, calls: list[Any] = calls) -> Any:
+            calls.append(effect)
+            return execute(effect)
+
+        bench.edge.execute = noted  # type: ignore[method-assign]  # it only notes
+        assert held is not None
+        assert bench.succeed(held) is not None
+        bench.edge.execute = execute  # type: ignore[method-assign]
+        assert [call.script for call in calls] == ["advance"]
+        sizes[count] = sum(len(str(arg)) for arg in calls[0].args)
+    assert sizes[400] <= sizes[4] + 40
+
+
+def test_a_long_log_is_read_in_pages(bench: Bench) -> None:
+    """E15: what came in while nobody decided is decided a page at a time, all of it."""
+    bench.start(step("s"))
+    count = 1200
+    commands = (Command.PAUSE, Command.RESUME)
+    for number in range(count):
+        entry = Asked(bench.clock.now_ms(), commands[number % 2], f"r{number}")
+        bench.edge.client.rpush(KEYS.log, store.encode(entry))
+    first = bench.edge.run(ask(store.load(KEYS)))
+    assert len(first.entries) == 500
+    bench.edge.run(bench.coordinator.coordinate(SAGA))
+    left = bench.edge.run(ask(store.load(KEYS)))
+    assert left.entries == ()
+    assert len([entry for entry in bench.log() if isinstance(entry, Asked)]) == count
+
+
+# ---- E17 ----
+
+
+def pivoted(bench: Bench) -> Assignment | None:
+    """A saga whose pivot is on its way; the process goes on with it."""
+    bench.start(undoable("s"), step("pivot", "s", pivot=True, retry=ONCE), step("z", "pivot"))
+    return bench.succeed(bench.claim())
+
+
+def test_the_pivot_counts_as_passed_from_its_first_claim(bench: Bench) -> None:
+    """E17: its effect may have happened, so a cancel asks for a person, and undoes nothing."""
+    assert pivoted(bench) is not None
+    bench.ask(Command.CANCEL)
+    saga = now(bench)
+    assert (saga.state, saga.steps["s"].undo_state) == (SagaState.RUNNING, UndoState.NONE)
+    assert saga.attention == ("cancel came after the pivot: not undone",)
+
+
+def test_a_pivot_that_nobody_has_claimed_is_taken_back(bench: Bench) -> None:
+    """E17: the cancel waits to learn that, then undoes."""
+    bench.start(undoable("s"), step("pivot", "s", pivot=True))
+    held = bench.claim()
+    assert bench.succeed(held, allowed=False) is None
+    bench.ask(Command.CANCEL)
+    assert now(bench).steps["s"].undo_state is UndoState.DISPATCHED
+
+
+def test_a_pivot_that_failed_clean_is_not_passed(bench: Bench) -> None:
+    """E17: until all its attempts are known to have done nothing; then all is undone."""
+    held = pivoted(bench)
+    assert held is not None
+    clean = Failed(
+        bench.clock.now_ms(), *row(held), Failure("E", "e"), Outcome.CLEAN, retryable=False
+    )
+    bench.edge.run(bench.coordinator.report(SAGA, clean))
+    assert now(bench).steps["s"].undo_state is UndoState.DISPATCHED
+
+
+def test_a_pivot_that_may_have_acted_is_parked(bench: Bench) -> None:
+    """E17: of its attempts one is unknown: a person decides."""
+    held = pivoted(bench)
+    assert held is not None
+    bench.fail(held)
+    saga = now(bench)
+    assert saga.steps["pivot"].state is StepState.PARKED
+    assert saga.steps["s"].undo_state is UndoState.NONE
+
+
+# ---- E19 ----
+
+
+def test_in_a_pause_leases_and_the_deadline_go_on(bench: Bench) -> None:
+    """E19: a lost worker is noticed, its retry held back, and the deadline turns the saga round."""
+    bench.sweep()
+    begin(bench, undoable("s", retry=TWICE), timeout_s=60)
+    bench.claim()
+    bench.ask(Command.PAUSE)
+    sweep_for(bench, 20)
+    run = now(bench).steps["s"]
+    assert (now(bench).state, run.state, len(run.lost)) == (
+        SagaState.PAUSED,
+        StepState.RETRYING,
+        1,
+    )
+    assert bench.sent == []
+    sweep_for(bench, 45)
+    assert now(bench).state is SagaState.COMPENSATING
+
+
+# ---- E20 ----
+
+
+def test_a_workers_main_process_waits_a_second_for_a_silent_server() -> None:
+    """E20: and asks once: it has children, signals and heartbeats to see to."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+        settings = Settings(redis_url=url)
+        app = make_app(settings)
+        edge = attach(app, settings)._edge_of_main()
+        began = time.monotonic()
+        with pytest.raises(UNREACHABLE):
+            edge.run(ask(store.load(KEYS)))
+        assert 0.9 < time.monotonic() - began < 2.5
+        edge.close()
+        app.close()
+
+
+def test_a_forked_child_has_connections_of_its_own(redis_url: str) -> None:
+    """E20: on its parent's, the replies of both would be mixed up."""
+    from billiard import get_context
+
+    edge = Edge(redis_url)
+    own = edge.client.client_id()
+    assert edge.client.client_id() == own
+    context = get_context("fork")
+    receiver, sender = context.Pipe()
+    child = context.Process(target=lambda: sender.send(edge.client.client_id()))
+    child.start()
+    assert receiver.poll(10)
+    assert receiver.recv() != own
+    child.join(10)
+    assert edge.client.client_id() == own
+    edge.close()
+
+
+def test_the_servers_time_is_the_engines(redis_url: str) -> None:
+    """E9: leases are judged by the server's clock, however wrong the host's is."""
+    from multiagents.core.clock import SystemClock
+
+    clock, edge = SystemClock(), Edge(redis_url)
+    clock.offset_ms = 3_600_000
+    edge.correct(clock)
+    with redis.Redis.from_url(redis_url) as client:
+        seconds, _ = client.time()
+    assert abs(clock.now_ms() - 1000 * seconds) < 5000
+    edge.close()
