@@ -1,0 +1,38 @@
+"""How do tests bring sagas on a real server into a state, without any worker?
+
+Eagerly, as in a user's tests, but over the server that the command line and `doctor` then ask.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from multiagents.bootstrap import runtime_at
+from multiagents.core.clock import FakeClock
+from multiagents.core.settings import Settings
+from multiagents.orchestrator.host import Host
+from multiagents.storage.client import Edge
+from multiagents.testing.lab import SagaLab, eager
+from multiagents.worker_sdk.validation import check_input
+
+
+@contextmanager
+def lab_on(url: str, settings: Settings | None = None) -> Iterator[SagaLab]:
+    """A lab whose sagas lie on that server; its clock begins now, and only it moves it."""
+    runtime = runtime_at(url)
+    with eager(runtime) as lab:
+        given = settings or runtime.settings
+        edge = Edge(url, perform=runtime.eager._perform)
+        runtime.eager._host = Host(
+            edge,
+            settings=given,
+            clock=FakeClock(round(time.time() * 1000)),
+            catalog=runtime.catalog,
+            check_input=check_input,
+        )
+        try:
+            yield lab
+        finally:
+            edge.close()
