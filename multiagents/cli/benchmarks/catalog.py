@@ -16,8 +16,10 @@ from multiagents.cli.benchmarks import speed
 from multiagents.cli.benchmarks.arena import Arena, arena
 from multiagents.cli.benchmarks.growth import growth
 from multiagents.cli.benchmarks.job import Job
+from multiagents.cli.benchmarks.leases import leases
 from multiagents.cli.benchmarks.measurement import Measurement, Plan, Say, Target
 from multiagents.cli.benchmarks.memory import memory
+from multiagents.cli.benchmarks.recovery import recovery
 from multiagents.cli.benchmarks.shapes import chain_of, fan_of
 from multiagents.cli.benchmarks.speed import Measure
 from multiagents.cli.benchmarks.waiting import waiting
@@ -28,6 +30,8 @@ Place = Callable[[Plan], AbstractContextManager[Arena]]
 SHARED: Place = partial(arena)
 OWN: Place = partial(arena)
 NO_WORKERS: Place = partial(arena, workers=False)
+ALONE: Place = partial(arena, workers=False)
+"""For what starts workers of its own."""
 QUIET: Place = partial(arena, log_level="CRITICAL")
 """Where thousands of steps fail on purpose: their tracebacks would fill the disk."""
 
@@ -45,6 +49,8 @@ class Entry:
     """Whether it is measured unless something is chosen."""
 
 
+# So many pieces of work that a round takes some 0.7 s or more: in a shorter one the first start and
+# the last outcome, where a process has nothing to do, weigh more than the work.
 TEN, HUNDRED = partial(chain_of, 10), partial(chain_of, 100)
 FAN, WIDE = partial(fan_of, 10), partial(fan_of, 1000)
 PLAIN = partial(chain_of, 10, plain=True)
@@ -52,10 +58,10 @@ NOT_SLOWER = Target(1)
 SOONER = Target(0.6, at_least=False)
 
 ENTRIES = (
-    Entry("chain10", "10 steps in a chain", speed.throughput(TEN, 40), Target(4)),
-    Entry("plain10", "10 plain tasks in a chain", speed.throughput(PLAIN, 40), Target(1.4)),
-    Entry("chain100", "100 steps in a chain", speed.throughput(HUNDRED, 4), Target(7)),
-    Entry("fan10", "10 at once, and a join", speed.throughput(FAN, 40), Target(2)),
+    Entry("chain10", "10 steps in a chain", speed.throughput(TEN, 150), Target(4)),
+    Entry("plain10", "10 plain tasks in a chain", speed.throughput(PLAIN, 100), Target(1.4)),
+    Entry("chain100", "100 steps in a chain", speed.throughput(HUNDRED, 16), Target(7)),
+    Entry("fan10", "10 at once, and a join", speed.throughput(FAN, 100), Target(2)),
     Entry(
         "wide1000",
         "1,000 at once, and a join",
@@ -73,6 +79,22 @@ ENTRIES = (
         waiting(),
         Target(1.3, at_least=False),
         QUIET,
+        usual=False,
+    ),
+    Entry(
+        "leases",
+        "leases of 5 s lost by mistake, at full load",
+        leases(),
+        Target(0, at_least=False, of="saga"),
+        ALONE,
+        usual=False,
+    ),
+    Entry(
+        "recovery",
+        "until a killed worker's step is begun again, lease 5 s",
+        recovery(),
+        Target(7, at_least=False, of="saga"),
+        ALONE,
         usual=False,
     ),
 )
