@@ -31,8 +31,9 @@ from multiagents.core.states import Kind
 from multiagents.eager import EagerRunner
 from multiagents.event_bus.bus import EventBus
 from multiagents.event_bus.narrator import Narrator
-from multiagents.orchestrator import facade, registry
+from multiagents.orchestrator import discards, facade, registry
 from multiagents.orchestrator.answers import Answers
+from multiagents.orchestrator.awaiting import Outcomes
 from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.definitions import load_folder
 from multiagents.orchestrator.engine import StoreEngine
@@ -43,8 +44,10 @@ from multiagents.orchestrator.service import OPERATIONS, SagaService
 from multiagents.orchestrator.sweeper_thread import Refuse, SweeperThreads
 from multiagents.orchestrator.tasks import Courier, Hooks, install
 from multiagents.orchestrator.workflow import Workflow
+from multiagents.storage.calls import ask
 from multiagents.storage.client import MAIN_TIMEOUT_S, UNREACHABLE, Edge, WritesRefused
 from multiagents.storage.routing import ServerAway, open_edge, told
+from multiagents.storage.sagas import pinned
 from multiagents.worker_sdk import breaker, manager, run
 from multiagents.worker_sdk import registry as workers
 from multiagents.worker_sdk.attempt import perform, verdict_of
@@ -89,6 +92,9 @@ class Runtime:
             answer_of=Answers(app, settings),
         )
         self.eager = EagerRunner(app, settings, self.catalog, check_input)
+        self.outcomes = Outcomes(
+            app, is_known=self._is_known, told=lambda error: told(self.edge, error)
+        )
         self.start_saga = install(app, self._hooks())
         self.stopping = threading.Event()
         self.most_steps: int | None = None
@@ -241,6 +247,7 @@ class Runtime:
     def _hooks(self) -> Hooks:
         return Hooks(
             start=self._start,
+            result=self.outcomes.result,
             coordinate=lambda saga_id: self.edge.run(self.host.coordinator.coordinate(saga_id)),
             plain_ended=self._plain_ended,
             failed=self._failed,
@@ -250,6 +257,10 @@ class Runtime:
     def _start(self, workflow: Any, input: Any, **options: Any) -> str:  # noqa: A002
         saga_id: str = self.call("start", workflow, input, **options)
         return saga_id
+
+    def _is_known(self, saga_id: str) -> bool:
+        keys = self.host.coordinator.keys(saga_id)
+        return self.edge.run(ask(pinned(keys))) is not None
 
     def _plain_ended(self, saga_id: str, task_id: str, result: Any) -> None:
         kept = result if isinstance(result, dict) else {"value": result}

@@ -41,6 +41,8 @@ class Hooks:
 
     start: Callable[..., str]
     """``start(workflow, input, idempotency_key=, task_id=, canvas=)`` -> saga id."""
+    result: Callable[[str, str], Any]
+    """``result(task id, saga id)``: by which the outcome is waited for."""
     coordinate: Callable[[str], None]
     plain_ended: Callable[[str, str, Any], None]
     """A plain task's link: saga id, its task id, what it returned."""
@@ -110,8 +112,8 @@ class StartSaga(Task):  # type: ignore[misc]  # celery has no types
             "errbacks": _listed(link_error),
             **{name: options.get(name) for name in _CANVAS},
         }
-        self.hooks.start(**call, task_id=task_id, canvas=_plain(canvas))
-        return self.AsyncResult(task_id)
+        saga_id = self.hooks.start(**call, task_id=task_id, canvas=_plain(canvas))
+        return self.hooks.result(task_id, saga_id)
 
 
 class Coordinate(Task):  # type: ignore[misc]  # celery has no types
