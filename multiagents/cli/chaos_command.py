@@ -90,7 +90,8 @@ def _show(report: Report) -> None:
     out.print(table(("SAGAS", "COUNT"), [("started", report.started), *report.states.items()]))
     say("")
     out.print(_absorbed(report))
-    say(f"\nleases that ran out without such a fault: {report.unexplained_losses}")
+    say(f"\nattempts lost without such a fault: {report.unexplained_losses}")
+    say(f"sagas undone because of faults alone: {report.undone_by_faults}")
     say(f"starts that had to be repeated: {report.repeated_starts}")
     say(f"violations: {len(report.violations)}")
     if not report.ok:
@@ -99,7 +100,7 @@ def _show(report: Report) -> None:
 
 
 def _faults(report: Report) -> Any:
-    counts = {kind.value: count for kind, count in report.injected.items()}
+    counts = {kind.value: count for kind, count in report.done.items()}
     asked = {kind.value: count for kind, count in report.plan.asked.items()}
     rows = [
         (name, counts.get(name), asked.get(name), one.count, *_times(one))

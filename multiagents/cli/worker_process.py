@@ -1,4 +1,4 @@
-"""How do `dev`, `demo` and `bench` run a real worker?
+"""How do `dev`, `demo`, `bench` and `chaos` run a real worker?
 
 As a subprocess, ``celery -A multiagents worker``, in a session of its own: Ctrl-C in the terminal
 reaches only its owner, who stops it in order.  Nothing is left behind when the block ends.
@@ -119,6 +119,13 @@ class WorkerProcess:
             process.wait()
         finally:
             _kill_group(process.pid)
+
+    def kill(self) -> None:
+        """End it with its children, as the loss of a host would; a second call does nothing."""
+        process, self._process = self._process, None
+        if process is not None:
+            _kill_group(process.pid)
+            process.wait()
 
     def tail(self) -> str:
         """Where to read why: the end of its log, to be put behind a message."""

@@ -81,6 +81,14 @@ def outcome(saga: Mapping[str, Any]) -> str:
     return "parked" if is_parked(saga) else str(saga["state"])
 
 
+def undone_by_faults(evidence: Evidence) -> int:
+    """How many sagas did not complete though their orders let them."""
+    return sum(
+        Trouble(given["trouble"]) in MAY_COMPLETE and saga["state"] != SagaState.COMPLETED
+        for _, given, saga in evidence.found()
+    )
+
+
 def absorbed(evidence: Evidence) -> dict[str, dict[str, int]]:
     """How often keys absorbed a duplicate, by what it was and what had brought it about."""
     counts = {word: {BY_ORDERS: 0, BY_FAULTS: 0} for word in ABSORBED}

@@ -59,22 +59,25 @@ class Crew:
         self._folder = folder
         self._env = env
         self._count = 0
+        self._workers: list[WorkerProcess] = []
         self._dead: list[tuple[Member, float]] = []
         self.members: list[Member] = []
         self.ended_by_themselves: list[str] = []
         """What to tell of workers that nobody killed."""
-        self.orphans_killed = 0
 
     def __enter__(self) -> Crew:
-        self.members = [self._start(slot) for slot in range(self._plan.workers)]
         return self
 
     def __exit__(self, *_: object) -> None:
         """End everything at once; `stop` is the way to end in order."""
-        for member in (*self.members, *(dead for dead, _ in self._dead)):
-            _signal_group(member.pid, signal.SIGKILL)
-            member.worker.stop()
-        self.members, self._dead = [], []
+        for worker in self._workers:
+            worker.kill()
+        self.members, self._workers, self._dead = [], [], []
+
+    def start(self) -> None:
+        """Start all; they work some seconds later."""
+        for slot in range(self._plan.workers):
+            self.members.append(self._start(slot))
 
     def _start(self, slot: int) -> Member:
         self._count += 1
@@ -88,6 +91,7 @@ class Crew:
             cwd=self._folder,
             log=self._folder / f"{name}.log",
         )
+        self._workers.append(worker)  # before it exists: whatever comes between, it is ended
         worker.__enter__()
         return Member(slot, pool, worker)
 
@@ -108,17 +112,23 @@ class Crew:
         for member in list(self.members):
             if member.has_ended:
                 self.ended_by_themselves.append(f"{member.name}: {member.worker.ended()}")
+                self._bury(member)
                 self._replace(member)
         for dead, until in list(self._dead):
-            over = time.monotonic() >= until
-            if over or not _group_lives(dead.pid):
-                self.orphans_killed += over
+            if time.monotonic() >= until or not _group_lives(dead.pid):
                 self._dead.remove((dead, until))
-                dead.worker.stop()
+                self._end(dead)
 
     def _replace(self, member: Member) -> None:
-        self._dead.append((member, time.monotonic() + ORPHANS_S))
         self.members[self.members.index(member)] = self._start(member.slot)
+
+    def _bury(self, member: Member) -> None:
+        """Let what is left of a dead worker end by itself, for a while."""
+        self._dead.append((member, time.monotonic() + ORPHANS_S))
+
+    def _end(self, member: Member) -> None:
+        member.worker.kill()
+        self._workers.remove(member.worker)
 
     # ---- what is done to it ----
 
@@ -138,10 +148,11 @@ class Crew:
             children = sorted(descendants(member.pid))
             return bool(children) and _signal(chance.choice(children), signal.SIGKILL)
         if kind is FaultKind.KILL_ALL:
-            _signal_group(member.pid, signal.SIGKILL)
+            self._end(member)
         else:
             member.worker.process.kill()
-        member.worker.process.wait()
+            member.worker.process.wait()
+            self._bury(member)
         self._replace(member)
         return True
 

@@ -2,7 +2,8 @@
 
 One loop carries out the schedule: faults when their time comes, and the ends of those that last (a
 frozen worker is woken, a dead server comes back).  A fault that finds nobody to hurt is tried
-again until it does.  In the same loop dead workers are replaced and progress is told.
+again until it does; one of the server also waits until the last has been over for a lease, so that
+each can be recovered from.  In the same loop dead workers are replaced and progress is told.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import heapq
 import itertools
 import random
 import time
-from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -54,6 +54,8 @@ class Injector:
         self._order = itertools.count()
         self._agenda: list[tuple[float, int, Act]] = []
         self._down = False
+        self._lease_s = plan.lease_s
+        self._calm_s = 0.0
         self._looked = self._told = 0.0
         for planned in schedule(plan):
             self._put(planned.at_s, partial(self._inject, planned))
@@ -62,11 +64,6 @@ class Injector:
     def done(self) -> bool:
         """Whether every fault was done and is over."""
         return not self._agenda
-
-    @property
-    def counts(self) -> dict[FaultKind, int]:
-        """Faults done, by kind."""
-        return Counter(fault.kind for fault in self.faults)
 
     def run(self, fed: Callable[[], bool], *, until_s: float) -> None:
         """Do all faults, and watch until the sagas are ``fed``; gives up after ``until_s``."""
@@ -118,11 +115,11 @@ class Injector:
             return self._kill(planned.kind)
         if planned.kind is FaultKind.PAUSE:
             return self._freeze(planned.lasts_s)
-        return not self._down and (
-            self._kill_server(planned.lasts_s)
-            if planned.kind is FaultKind.KILL_SERVER
-            else self._cut()
-        )
+        if self._down or self._now_s < self._calm_s:
+            return False
+        if planned.kind is FaultKind.KILL_SERVER:
+            return self._kill_server(planned.lasts_s)
+        return self._cut()
 
     def _note(self, kind: FaultKind, worker: str = "") -> None:
         self.faults.append(Fault(kind, self._session.now_ms, worker))
@@ -158,6 +155,7 @@ class Injector:
     def _revive(self) -> bool:
         self._server.restart()
         self._down = False
+        self._calm_s = self._now_s + self._lease_s
         return True
 
     def _cut(self) -> bool:
@@ -171,4 +169,5 @@ class Injector:
         except UNREACHABLE:  # the server has just come back: not a cut
             return False
         self._note(FaultKind.CUT)
-        return bool(chosen)
+        self._calm_s = self._now_s + self._lease_s
+        return True

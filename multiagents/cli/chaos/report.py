@@ -5,13 +5,15 @@ Values only.  `Report.to_dict` is what ``--json`` prints; docs/chaos.md names it
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from multiagents.cli.chaos.audit import Violation
 from multiagents.cli.chaos.plan import FaultKind, Plan
-from multiagents.cli.chaos.recovery import Recovery
+from multiagents.cli.chaos.recovery import Fault, Recovery
+from multiagents.orchestrator.describe import iso
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,9 @@ class Report:
     """Starts that got no answer at first."""
     states: Mapping[str, int]
     """Sagas by state; ``parked`` ones are counted as that alone."""
-    injected: Mapping[FaultKind, int]
+    undone_by_faults: int
+    """Sagas that would have completed if nothing had been done to them."""
+    injected: Sequence[Fault]
     recovery: Mapping[str, Recovery]
     unexplained_losses: int
     """Leases that ran out though nobody had killed or frozen their worker."""
@@ -46,14 +50,19 @@ class Report:
         """Whether nothing is wrong."""
         return not self.violations
 
+    @property
+    def done(self) -> Mapping[FaultKind, int]:
+        """Faults that were done, by kind."""
+        return Counter(fault.kind for fault in self.injected)
+
     def _not_as_asked(self) -> Iterator[Violation]:
         if self.started != self.plan.sagas:
             detail = f"{self.started} of {self.plan.sagas} sagas were started"
             yield Violation("not as asked", "", detail)
         for kind, count in self.plan.asked.items():
-            done = self.injected.get(kind, 0)
-            if done != count:
-                yield Violation("not as asked", "", f"{kind.value}: {done} of {count} were done")
+            if self.done[kind] != count:
+                detail = f"{kind.value}: {self.done[kind]} of {count} were done"
+                yield Violation("not as asked", "", detail)
 
     def _unasked(self) -> Iterator[Violation]:
         for text in self.ended_by_themselves:
@@ -73,11 +82,16 @@ class Report:
                 "started": self.started,
                 "repeated_starts": self.repeated_starts,
                 "states": dict(self.states),
+                "undone_by_faults": self.undone_by_faults,
             },
             "faults": {
-                kind.value: {"asked": count, "done": self.injected.get(kind, 0)}
+                kind.value: {"asked": count, "done": self.done[kind]}
                 for kind, count in self.plan.asked.items()
             },
+            "injected": [
+                {"kind": fault.kind.value, "at": iso(fault.at_ms), "worker": fault.worker or None}
+                for fault in self.injected
+            ],
             "recovery": {name: asdict(one) for name, one in self.recovery.items()},
             "unexplained_losses": self.unexplained_losses,
             "absorbed": {word: dict(counts) for word, counts in self.absorbed.items()},

@@ -131,6 +131,7 @@ def _scene(plan: Plan) -> Iterator[Scene]:
         stack.callback(edge.close)
         env = {"MULTIAGENTS_IMPORTS": SHOP, LEDGER_VARIABLE: str(folder / "ledger.sqlite")}
         crew = stack.enter_context(Crew(plan, folder, env))
+        crew.start()
         yield Scene(plan, server, session, edge, ledger, crew)
 
 
@@ -214,7 +215,8 @@ def _report(scene: Scene, feeder: Feeder, injector: Injector, seconds: float) ->
         started=len(feeder.started),
         repeated_starts=feeder.retried,
         states=Counter(audit.outcome(saga) for _, _, saga in evidence.found()),
-        injected=injector.counts,
+        undone_by_faults=audit.undone_by_faults(evidence),
+        injected=injector.faults,
         recovery=recovered.summary(),
         unexplained_losses=recovered.unexplained,
         absorbed=audit.absorbed(evidence),
