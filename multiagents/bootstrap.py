@@ -282,8 +282,11 @@ class Runtime:
             return
         what = type(error).__name__ if error is not None else "TaskFailed"
         verdict = Verdict(Failure(what, str(error or "failed elsewhere")))
-        engine = StoreEngine(self.host.coordinator, self._main_edge, self.clock, self.catalog)
-        engine.fail_delivery(saga_id, delivery, verdict, decide=False)
+        self.main_engine().fail_delivery(saga_id, delivery, verdict, decide=False)
+
+    def main_engine(self) -> StoreEngine:
+        """For what a worker's main process has to report: it gives up soon."""
+        return StoreEngine(self.host.coordinator, self._main_edge, self.clock, self.catalog)
 
     def _edge_of_main(self) -> Edge:
         """For a worker's main process: it gives up soon and never tries again (E20)."""
@@ -331,6 +334,7 @@ def attach(app: Celery, settings: Settings | None = None, clock: Clock | None = 
         _runtimes[id(app)] = runtime
         hosting.add_to_worker(app, runtime, own=app.main == OWN_NAME)
         hosting.fence_plain_tasks(app, runtime)
+        discards.listen(app, runtime.main_engine)
     return _runtimes[id(app)]
 
 

@@ -20,6 +20,7 @@ from multiagents.core.states import ENDED, Kind, Outcome, SagaState, StepState, 
 from multiagents.orchestrator.forward import Forward
 from multiagents.orchestrator.saga import StepRun
 from multiagents.orchestrator.turn import LIVE
+from multiagents.orchestrator.workflow import TaskCall
 
 _LEASE_LOST = Failure("LeaseLost", "the worker fell silent: its lease ran out")
 
@@ -79,7 +80,7 @@ class Attempts(Forward):
             self._fail(entry.step, entry.error, unknown, entry.retryable, entry.retry_after_ms)
         else:
             self._step(entry.step, lost=(*run.lost, ("run", entry.attempt, entry.nonce)))
-            self._fail(entry.step, _LEASE_LOST, unknown=True, retryable=True)
+            self._fail(entry.step, self._silence(entry), unknown=True, retryable=True)
 
     def _succeed(self, name: str) -> None:
         self._set(orders=self.saga.orders + 1, open_steps=self.saga.open_steps - 1)
@@ -130,7 +131,7 @@ class Attempts(Forward):
         if isinstance(entry, Lost) or entry.running:
             lost = (*run.lost, ("undo", entry.attempt, entry.nonce))
             self._step(entry.step, lost=lost)
-        error = entry.error if isinstance(entry, Failed) else _LEASE_LOST
+        error = entry.error if isinstance(entry, Failed) else self._silence(entry)
         retryable = not isinstance(entry, Failed) or entry.retryable
         after_ms = entry.retry_after_ms if isinstance(entry, Failed) else None
         tries = run.undo.tries + 1
@@ -142,6 +143,14 @@ class Attempts(Forward):
         else:
             self._park(entry.step, Kind.UNDO)
             self._rewind()
+
+    def _silence(self, entry: Report) -> Failure:
+        """Why an attempt was given up of which nobody has heard."""
+        spec = self.workflow.by_name[entry.step]
+        target = spec.worker if entry.kind is Kind.RUN else spec.compensation
+        if not isinstance(target, TaskCall):
+            return _LEASE_LOST
+        return Failure("StepTimeout", f"task {target.task!r} reported nothing within its timeout_s")
 
     def _on_late(self, entry: Report) -> None:
         """An attempt that was given up for lost has reported after all (E6, E7)."""

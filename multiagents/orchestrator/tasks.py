@@ -27,6 +27,7 @@ from multiagents.core.names import COMPENSATE, COORDINATE, COORDINATOR_QUEUE, HE
 from multiagents.core.states import SagaState
 from multiagents.orchestrator.letters import errback, routing, send_plain
 from multiagents.orchestrator.outbox import Deliverance, Message, Nudge, Publish
+from multiagents.orchestrator.results import HastyBackend
 from multiagents.orchestrator.sweeper import Backlog, QueueHead
 from multiagents.storage.client import UNREACHABLE
 
@@ -203,6 +204,7 @@ class Courier:
 
     def __init__(self, app: Celery) -> None:
         self.app = app
+        self._results = HastyBackend(app)
 
     def __call__(self, effect: Any) -> Any:
         """Perform one effect and return its reply."""
@@ -269,13 +271,20 @@ class Courier:
     # ---- outcomes ----
 
     def _deliver(self, effect: Deliverance) -> bool:
-        for task_id, canvas in effect.waiting.items():
-            self._deliver_one(effect, task_id, canvas)
+        """Whether all who wait are told; if not, a sweep tells all of them again."""
+        try:
+            for task_id, canvas in effect.waiting.items():
+                self._deliver_one(effect, task_id, canvas)
+        except Exception as error:  # noqa: BLE001 - a backend may raise anything
+            # Raised on, it would look like a failure of the step that has just ended.
+            why = f"{type(error).__name__}: {error}"
+            log.warning("outcome not stored, a sweep will", saga=effect.saga_id, error=why)
+            return False
         return True
 
     def _deliver_one(self, effect: Deliverance, task_id: str, canvas: dict[str, Any]) -> None:
         request = _context(task_id, canvas)
-        backend = self.app.backend
+        backend = self._results.get()
         if effect.state == SagaState.COMPLETED:
             backend.mark_as_done(task_id, effect.result, request=request)
             self._go_on(canvas, effect.result)

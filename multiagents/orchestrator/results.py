@@ -1,0 +1,46 @@
+"""How is an outcome stored without keeping anybody waiting?
+
+Whoever ends a saga stores its outcome: a worker's slot, or the sweeper of all sagas.  Celery's
+Redis backend may try for long to reach its server (10 s and more with ``always_retry``), and waits
+for two minutes for one that is silent.  The engine tries again by itself, so here one short try is
+enough.
+
+For Celery 5.7.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from celery import Celery
+from celery.backends.redis import RedisBackend
+
+TIMEOUT_S = 2.0
+"""For one connection and for one reply."""
+ONE_TRY = {"max_retries": 0, "interval_start": 0, "interval_step": 0, "interval_max": 0}
+
+
+class HastyBackend:
+    """An app's result backend as the engine uses it; other backends than Redis as they are."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self._own: tuple[int, Any] | None = None
+
+    def get(self) -> Any:
+        """The backend of this process; a forked child makes its own."""
+        if not isinstance(self._app.backend, RedisBackend):
+            return self._app.backend
+        if self._own is None or self._own[0] != os.getpid():
+            self._own = (os.getpid(), self._make())
+        return self._own[1]
+
+    def _make(self) -> Any:
+        backend = self._app._get_backend()
+        backend.always_retry = False
+        backend._transport_options = {**backend._transport_options, "retry_policy": ONE_TRY}
+        backend.connparams["socket_timeout"] = TIMEOUT_S
+        if "socket_connect_timeout" in backend.connparams:  # not where it is a file
+            backend.connparams["socket_connect_timeout"] = TIMEOUT_S
+        return backend
