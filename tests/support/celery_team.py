@@ -1,0 +1,109 @@
+"""A team's own Celery app whose tasks meet all that Celery does to a task.
+
+As in `kill_workers`, what happens is noted in files of KILL_DIR: ``plain`` has a line per run of a
+plain task, ``TAG NAME PID``.  TEAM_BACKEND and TEAM_CONF (JSON) change the app.  What its workers
+send goes through Celery, because the team listens to it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from celery import Celery, signals
+from celery.exceptions import Ignore, Reject, Retry
+
+from multiagents import attach, worker
+from tests.support.kill_workers import folder, note, wait_for_gate
+
+RAISED: dict[str, type[Exception]] = {
+    error.__name__: error for error in (Ignore, Reject, Retry, MemoryError)
+}
+STEADY = "multiagents.event_bus.transport:SteadyTransport"
+_URL = os.environ.get("MULTIAGENTS_REDIS_URL", "redis://127.0.0.1:6379/0")
+
+app = Celery("celery_team", broker=_URL, backend=os.environ.get("TEAM_BACKEND", _URL))
+app.conf.update(task_default_queue="team", broker_connection_retry_on_startup=True)
+app.conf.update(json.loads(os.environ.get("TEAM_CONF", "{}")))
+
+
+def runs(where: Path, tag: str, name: str) -> list[int]:
+    """The processes in which a plain task ran, in order."""
+    path = where / "plain"
+    rows = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+    return [int(row[2]) for row in rows if row[:2] == [tag, name]]
+
+
+def _note(given: Mapping[str, Any], name: str) -> None:
+    with (folder() / "plain").open("a") as file:
+        file.write(f"{given['tag']} {name} {os.getpid()}\n")
+
+
+@signals.before_task_publish.connect(weak=False)  # type: ignore[untyped-decorator]  # no types
+def expire(sender: Any = None, headers: Any = None, **_: Any) -> None:
+    """What the team does to its messages of one task: they are over at once."""
+    if sender == "team.late":
+        headers["expires"] = "2020-01-01T00:00:00+00:00"
+
+
+@app.task(name="team.late")
+def late(given: dict[str, Any]) -> dict[str, Any]:
+    _note(given, "late")
+    return {}
+
+
+@app.task(name="team.work")
+def work(given: dict[str, Any]) -> dict[str, Any]:
+    _note(given, "work")
+    return {"worked": given["tag"]}
+
+
+@app.task(name="team.undo")
+def undo(given: dict[str, Any]) -> dict[str, Any]:
+    _note(given, "undo")
+    return {}
+
+
+@app.task(name="team.gate")
+def gate(given: dict[str, Any]) -> dict[str, Any]:
+    _note(given, "gate")
+    wait_for_gate(given["tag"])
+    return {"passed": given["tag"]}
+
+
+@app.task(name="team.overrun", time_limit=1)
+def overrun(given: dict[str, Any]) -> None:
+    _note(given, "overrun")
+    wait_for_gate("never")
+
+
+@app.task(name="team.die", acks_late=True, reject_on_worker_lost=True)
+def die(given: dict[str, Any]) -> None:
+    _note(given, "die")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(name="team.ignore")
+def ignore(given: dict[str, Any]) -> None:
+    _note(given, "ignore")
+    raise Ignore
+
+
+@app.task(name="team.reject")
+def reject(given: dict[str, Any]) -> None:
+    _note(given, "reject")
+    raise Reject("not mine", requeue=False)
+
+
+@worker("ct_raise", retry={"max_attempts": 2, "backoff_s": 0.05})
+def raise_it(context: Any) -> dict[str, Any]:
+    """Raise what the input names: an exception of Celery's own, or MemoryError."""
+    note(context, "run")
+    raise RAISED[context["what"]]
+
+
+attach(app)
