@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
 
@@ -198,10 +199,13 @@ def _settle_all(session: Session, decision: str, choice: Choice, how: How) -> No
 
 def _agreed(decision: str, count: int) -> bool:
     letters = "1 dead letter" if count == 1 else f"{count} dead letters"
-    try:
-        return typer.confirm(f"{decision} {letters}?", err=True)
-    except typer.Abort as error:
-        raise CommandError(f"nobody there to ask whether to {decision}; add --yes") from error
+    # Not by typer, which writes a part of its question to stdout.
+    print(f"{decision} {letters}? [y/N] ", end="", file=sys.stderr, flush=True)
+    answer = sys.stdin.readline()
+    if not answer:
+        hint("")
+        raise CommandError(f"nobody there to ask whether to {decision}; add --yes")
+    return answer.strip().lower() in ("y", "yes")
 
 
 def _told(decision: str, rows: list[dict[str, Any]], *, as_json: bool) -> int:

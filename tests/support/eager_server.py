@@ -20,7 +20,7 @@ from multiagents.worker_sdk.validation import check_input
 
 @contextmanager
 def lab_on(url: str, settings: Settings | None = None) -> Iterator[SagaLab]:
-    """A lab whose sagas lie on that server; its clock begins now, and only it moves it."""
+    """A lab whose sagas lie on that server; its clock, which it alone moves, is an hour behind."""
     runtime = runtime_at(url)
     with eager(runtime) as lab:
         given = settings or runtime.settings
@@ -28,7 +28,7 @@ def lab_on(url: str, settings: Settings | None = None) -> Iterator[SagaLab]:
         runtime.eager._host = Host(
             edge,
             settings=given,
-            clock=FakeClock(round(time.time() * 1000)),
+            clock=FakeClock(round((time.time() - 3600) * 1000)),
             catalog=runtime.catalog,
             check_input=check_input,
         )
