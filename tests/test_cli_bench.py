@@ -19,7 +19,9 @@ from multiagents.cli.benchmarks import catalog, cpu, speed
 from multiagents.cli.benchmarks.arena import Arena, arena
 from multiagents.cli.benchmarks.growth import growth
 from multiagents.cli.benchmarks.job import Job
+from multiagents.cli.benchmarks.leases import leases
 from multiagents.cli.benchmarks.measurement import Measurement, Pair, Plan, Target, paired
+from multiagents.cli.benchmarks.recovery import recovery
 from multiagents.cli.benchmarks.shapes import Shape, chain_of, fan_of
 from multiagents.cli.benchmarks.speed import MakeShape, Measure, throughput
 from multiagents.cli.benchmarks.waiting import waiting
@@ -99,7 +101,7 @@ def test_what_takes_minutes_is_not_usual() -> None:
     """But can be had by name, and with everything else."""
     usual = {entry.name for entry in catalog.chosen(None)}
     everything = {entry.name for entry in catalog.chosen(None, everything=True)}
-    assert everything - usual == {"waiting"}
+    assert everything - usual == {"waiting", "leases", "recovery"}
     assert [entry.name for entry in catalog.chosen("waiting, chain10")] == ["chain10", "waiting"]
 
 
@@ -131,7 +133,7 @@ def test_descendants_are_found_at_any_depth() -> None:
 
 # ---- real measurements, tiny ----
 
-PLAN = Plan(rounds=2, scale=0.02, waiting=1000)
+PLAN = Plan(rounds=2, scale=0.02, waiting=1000, minutes=0.05)
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +187,21 @@ def test_growth_compares_sagas_with_sagas(ready: Arena) -> None:
 
 
 @pytest.mark.processes
+def test_leases_are_watched_while_all_children_burn() -> None:
+    """None is lost where nobody dies; each step outlives its lease."""
+    with arena(PLAN, workers=False) as alone:
+        (found,) = measured(leases(lease_s=1, step_s=(1.2, 1.6)), alone)
+    assert (found.saga, found.errors["saga"], found.unit) == (0, 0, "lost")
+    assert found.detail["steps"] >= found.detail["children"] > found.detail["processors"]
+
+
+def test_a_killed_workers_step_is_timed_until_it_begins_again() -> None:
+    """From the kill to the claim of the next attempt, by the worker that stands by."""
+    with arena(PLAN, workers=False) as alone:
+        (found,) = measured(recovery(lease_s=1), alone)
+    assert 0.5 < found.detail["shortest_s"] <= found.saga <= found.detail["longest_s"] < 10
+
+
 def test_waiting_sagas_have_their_timers_before_the_worker_is_watched(ready: Arena) -> None:
     """As many as were asked for, and the worker has nothing else to do."""
     (found,) = measured(waiting(window_s=0.1), ready)

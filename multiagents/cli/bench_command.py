@@ -29,6 +29,9 @@ Scale = Annotated[
 Waiting = Annotated[
     int, typer.Option("--waiting", min=1, help="How many sagas wait for a timer in `waiting`.")
 ]
+Minutes = Annotated[
+    float, typer.Option("--minutes", min=0.01, help="How long `leases` keeps all processors busy.")
+]
 HEADS = ("NAME", "WHAT", "SAGA", "CELERY", "RATIO (MIN TO MAX)", "TARGET", "MET", "ERRORS")
 
 
@@ -41,12 +44,13 @@ def bench(
     events: Events = False,
     scale: Scale = 1.0,
     waiting: Waiting = 20_000,
+    minutes: Minutes = 10,
     json_output: Json = False,
 ) -> None:
     """Measure sagas beside bare Celery canvases, on a server and workers of their own.
 
-    There are chain10, plain10, chain100, fan10, wide1000, latency, cpu, growth, start, memory,
-    and waiting, which takes minutes and is only run if it is named, or with --all.
+    There are chain10, plain10, chain100, fan10, wide1000, latency, cpu, growth, start, memory;
+    and waiting, leases, recovery, which take minutes and are only run if named, or with --all.
     """
     with stopped_by_signals(INTERRUPTED):
         from multiagents.cli.benchmarks import catalog
@@ -54,7 +58,7 @@ def bench(
         from multiagents.cli.benchmarks.measurement import Plan
 
         entries = catalog.chosen(only, everything=everything)
-        plan = Plan(rounds, scale, concurrency, appendfsync, events, waiting)
+        plan = Plan(rounds, scale, concurrency, appendfsync, events, waiting, minutes)
         hint(f"{machine()}; appendfsync {appendfsync}, task events {'on' if events else 'off'}")
         found = []
         try:
@@ -74,7 +78,7 @@ def _row(one: Measurement) -> tuple[Any, ...]:
         _figure(one.saga, one.unit),
         _figure(one.celery, one.unit) if one.base is None else f"(sagas: {_number(one.base)})",
         _ratio(one),
-        None if one.target is None else _wanted(one.target),
+        None if one.target is None else _wanted(one.target, one.unit),
         None if one.met is None else _met(good=one.met),
         _errors(one),
     )
@@ -94,9 +98,9 @@ def _ratio(one: Measurement) -> str | None:
     return f"{one.ratio:.2f} ({one.ratio_min:.2f} to {one.ratio_max:.2f})"
 
 
-def _wanted(target: Target) -> str:
+def _wanted(target: Target, unit: str) -> str:
     sign = "≥" if target.at_least else "≤"
-    return f"{sign} {target.limit:g} {'×' if target.of == 'ratio' else 'KiB'}"
+    return f"{sign} {target.limit:g} {'×' if target.of == 'ratio' else unit}"
 
 
 def _met(*, good: bool) -> Any:

@@ -64,6 +64,15 @@ def tree_seconds(pid: int) -> float | None:
     return seconds(pid) + sum(map(seconds, descendants(pid)))
 
 
+def idle_seconds() -> float | None:
+    """Seconds that all processors of this machine have had nothing to do; None without /proc."""
+    words = _read(PROC / "stat").split(maxsplit=6)
+    if not words:
+        return None
+    idle, for_disks = words[4:6]
+    return (int(idle) + int(for_disks)) / os.sysconf("SC_CLK_TCK")
+
+
 def seconds(pid: int) -> float:
     """Processor seconds of one process, in user mode and in the kernel; 0 if it has ended."""
     fields = _stat(pid)

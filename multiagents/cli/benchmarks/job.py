@@ -63,3 +63,7 @@ class Job:
     def found(self, pairs: list[Pair], **more: Any) -> Measurement:
         """The figure that rounds of pairs come to."""
         return paired(pairs, name=self.name, what=self.what, target=self.target, **more)
+
+    def alone(self, value: float, **more: Any) -> Measurement:
+        """A figure of sagas that is compared with nothing."""
+        return Measurement(name=self.name, what=self.what, target=self.target, saga=value, **more)

@@ -28,6 +28,8 @@ class Plan:
     events: bool = False
     waiting: int = 20_000
     """Sagas that wait for a timer, where that is measured."""
+    minutes: float = 10.0
+    """How long leases are watched under load, where that is measured."""
 
     def many(self, usual: int, *, least: int = 1) -> int:
         """So many instead of the usual number."""

@@ -67,3 +67,13 @@ def held_before_last(steps: int, queue: str) -> Workflow:
 def waiting_for_a_timer() -> Workflow:
     """A saga whose one step fails and is to be tried again long after the bench."""
     return WorkflowBuilder("bench_waiting").add_step("fail", "bench_fail").build()
+
+
+def burning() -> Workflow:
+    """A saga whose one step uses a processor for as long as its input says."""
+    return WorkflowBuilder("bench_burning").add_step("burn", "bench_burn").build()
+
+
+def held_once() -> Workflow:
+    """A saga whose one step ends only when it is tried again."""
+    return WorkflowBuilder("bench_held_once").add_step("hold", "bench_hold").build()

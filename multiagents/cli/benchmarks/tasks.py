@@ -6,6 +6,7 @@ own.  Both do the same nothing.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from celery import Celery, shared_task
@@ -62,3 +63,20 @@ def noop(context: dict[str, Any]) -> dict[str, Any]:
 def fail(context: dict[str, Any]) -> dict[str, Any]:
     """One step that fails, and is to be tried again tomorrow."""
     raise RuntimeError("fails so that its saga waits for a retry timer")
+
+
+@worker("bench_burn")
+def burn(context: dict[str, Any]) -> dict[str, Any]:
+    """Use a processor, in Python, so that this thread and that of the leases share the GIL."""
+    ends, rounds = time.monotonic() + context["seconds"], 0
+    while time.monotonic() < ends:
+        rounds += sum(range(1000)) > 0
+    return {"rounds": rounds}
+
+
+@worker("bench_hold")
+def hold(context: Any) -> dict[str, Any]:
+    """Be at work until the process is killed; the next attempt ends at once."""
+    if context.attempt == 1:
+        time.sleep(WAIT_S)
+    return {"attempt": context.attempt}
