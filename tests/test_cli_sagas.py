@@ -134,7 +134,13 @@ def test_an_unknown_workflow_names_the_close_ones(url: str) -> None:
     assert "greeting" in done.err
 
 
-@pytest.mark.parametrize("command", ["show", "watch", "history", "pause", "resume", "cancel"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("show", "watch", "history", "explain", "pause", "resume", "cancel"),
+        *("rollback", "terminate", "retry"),
+    ],
+)
 def test_an_unknown_saga_is_wrong_use(url: str, command: str) -> None:
     """One line, exit code 2."""
     done = cli(command, "no-such-saga", "--json", url=url)
@@ -229,6 +235,42 @@ def test_cancel_undoes_what_was_done(url: str, gate: Path) -> None:
     assert done.code == 1
     assert done.lines[-1]["state"] == "cancelled"
     assert done.lines[-1]["steps"]["first"]["compensation"]["state"] == "succeeded"
+
+
+def test_a_rolled_back_saga_is_parked_explained_retried_and_undone(url: str, gate: Path) -> None:
+    """A dead letter from its beginning to its end, by a real worker."""
+    given = json.dumps({"gate": str(gate)})
+    start = ("start", "stubborn", "-i", given, "--wait", "--json")
+    saga_id = cli(*start, url=url).json["transaction_id"]
+    rolled = cli("rollback", saga_id, "--by", "ada", "--reason", "wrong price", url=url)
+    assert rolled.code == 0, rolled.err
+    assert cli("watch", saga_id, url=url).code == 1
+    letter = cli("dead-letters", "show", saga_id, "--json", url=url).json
+    assert (letter["kind"], letter["step"], letter["state"]) == ("undo", "first", "failed")
+    assert letter["error"]["message"] == "the bank is closed"
+    told = cli("explain", saga_id, url=url).out
+    assert "it was rolled back by ada" in told
+    assert f"multiagents retry {saga_id} first" in told
+    gate.touch()
+    assert cli("retry", saga_id, "first", "--reason", "open again", url=url).code == 0
+    assert cli("watch", saga_id, "--json", url=url).lines[-1]["state"] == "compensated"
+    events = cli("history", saga_id, "--json", url=url).lines
+    asked = [event["data"] for event in events if event["type"] == "asked"]
+    assert [each["command"] for each in asked] == ["rollback", "retry"]
+    assert [each["reason"] for each in asked] == ["wrong price", "open again"]
+
+
+def test_a_running_step_is_explained_and_terminated(url: str, gate: Path) -> None:
+    """Where it runs and how far it is; terminated, nothing is undone."""
+    saga_id = start_gated(url, gate)
+    told = cli("explain", saga_id, "--json", url=url).json
+    running = next(each for each in told["reasons"] if each["code"] == "running")
+    assert "at 40%, page 4/10; its lease lasts until" in running["text"]
+    assert "among the running workers" not in running["text"]
+    done = cli("terminate", saga_id, "--reason", "a mess", "--json", url=url)
+    assert (done.code, done.json["state"], done.json["needs_attention"]) == (0, "failed", True)
+    assert done.json["steps"]["first"]["compensation"] is None
+    assert "'a mess'" in cli("explain", saga_id, url=url).out
 
 
 @pytest.mark.parametrize("command", ["pause", "resume", "cancel"])

@@ -34,12 +34,26 @@ def undo(context: Any) -> dict[str, Any]:
     return {}
 
 
+@worker("cli.undo_at_gate")
+def undo_at_gate(context: Any) -> dict[str, Any]:
+    """Undo only where the file of the input is."""
+    if not Path(context["gate"]).exists():
+        raise NonRetryableError("the bank is closed")
+    return {}
+
+
 WorkflowBuilder("greeting", tags=["polite"]).add_step("greet", "cli.greet").build().register()
 (
     WorkflowBuilder("gated", description="Waits for a file")
     .add_step("first", "cli.greet", compensation="cli.undo")
     .add_step("second", "cli.wait", compensation="cli.undo")
     .add_step("third", "cli.greet")
+    .build()
+    .register()
+)
+(
+    WorkflowBuilder("stubborn", description="Its undo needs a file")
+    .add_step("first", "cli.greet", compensation="cli.undo_at_gate")
     .build()
     .register()
 )
