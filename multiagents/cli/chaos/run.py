@@ -67,6 +67,7 @@ def run(plan: Plan, say: Say) -> Report:
                 tell=lambda: _tell(scene, feeder, injector, say, began),
             )
             injector.run(lambda: feeder.done, until_s=plan.seconds + plan.settle_s)
+        _tell(scene, feeder, injector, say, began)
         say("no more faults: what is in flight may end")
         _settle(scene, injector)
         seconds = time.monotonic() - began
@@ -129,7 +130,11 @@ def _scene(plan: Plan) -> Iterator[Scene]:
         session = connect(environment())
         edge = Edge(server.url)
         stack.callback(edge.close)
-        env = {"MULTIAGENTS_IMPORTS": SHOP, LEDGER_VARIABLE: str(folder / "ledger.sqlite")}
+        env = {
+            "MULTIAGENTS_IMPORTS": SHOP,
+            LEDGER_VARIABLE: str(folder / "ledger.sqlite"),
+            "TMPDIR": str(folder),  # who is killed leaves its temporary files
+        }
         crew = stack.enter_context(Crew(plan, folder, env))
         crew.start()
         yield Scene(plan, server, session, edge, ledger, crew)
