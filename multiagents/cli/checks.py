@@ -27,6 +27,7 @@ OVERDUE_WARN_MS, OVERDUE_FAIL_MS = 10_000, 60_000
 VISIBILITY_S = 3600.0
 """kombu's visibility time-out where none is set."""
 NAMES_SHOWN = 5
+GROW = "raise maxmemory (CONFIG SET maxmemory, and redis.conf), or delete what is not the sagas'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +107,31 @@ def append_only(health: ServerHealth) -> Check:
 def eviction(health: ServerHealth) -> Check:
     """The server never throws keys away to make room."""
     name = "eviction"
-    policy = health.setting("maxmemory-policy")
+    policy, evicted = health.setting("maxmemory-policy"), health.number("evicted_keys")
     if policy is None:
         return _forbidden(name, "maxmemory-policy noeviction")
     if policy != "noeviction":
         fix = "set `maxmemory-policy noeviction`; use another server for caches"
         message = f"maxmemory-policy is {policy}: evictions would lose sagas"
-        return Check(name, "warn", message, fix)
+        return Check(name, "warn", message, fix) if not evicted else _evicted(evicted, fix)
+    if evicted:
+        return _evicted(evicted, "see below which sagas are gone")
     return Check(name, "ok", "noeviction")
+
+
+def _evicted(count: int, fix: str) -> Check:
+    message = f"{_count(count, 'key')} thrown away since the server's start: sagas may be gone"
+    return Check("eviction", "fail", message, fix)
+
+
+def missing(ids: Sequence[str]) -> Check:
+    """Every saga that is listed is there."""
+    name = "lost sagas"
+    if not ids:
+        return Check(name, "ok", "none of those looked at")
+    message = f"listed and gone: {_names(ids)}; the server has thrown them away or lost them"
+    fix = "find out what their steps have done: what a server has lost is told in redis-failures.md"
+    return Check(name, "fail", message, fix)
 
 
 def memory(health: ServerHealth) -> Check:
@@ -126,6 +144,9 @@ def memory(health: ServerHealth) -> Check:
     status: Status = "ok" if share < MEMORY_WARN else "warn" if share < MEMORY_FAIL else "fail"
     fix = "raise maxmemory, or lower MULTIAGENTS_RETENTION_S so that finished sagas go earlier"
     message = f"{_mib(used)} of {_mib(limit)} used ({share:.0%})"
+    if share >= 1 and health.setting("maxmemory-policy") == "noeviction":
+        message += ": full, so it refuses writes (OOM); sagas stand still, starts are refused"
+        fix = f"{GROW}; sagas then go on by themselves, nothing is lost"
     return Check(name, status, message, "" if status == "ok" else fix)
 
 

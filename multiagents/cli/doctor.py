@@ -152,13 +152,14 @@ def _fleet(session: Session, workflows: list[Workflow]) -> Iterable[Check]:
 def _sagas(session: Session, shards: Sequence[int]) -> Iterable[Check]:
     """What is due on these shards, and what waits for a person."""
     from multiagents.cli import checks
-    from multiagents.storage.health import read_due
+    from multiagents.storage.health import read_due, read_missing
     from multiagents.storage.waiting import read_waiting
 
     now_ms = session.now_ms
     yield checks.due(session.run(read_due(shards, now_ms)), now_ms)
     waiting = session.run(read_waiting(shards))
     yield checks.attention(waiting.sagas, count=waiting.saga_count)
+    yield checks.missing(session.run(read_missing(shards, each=LOOKED_AT)))
     unlisted = _unlisted(session, shards)
     yield checks.dead_letters(waiting.letter_count, waiting.oldest_ms, now_ms, unlisted)
 

@@ -17,6 +17,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import structlog
+
 from multiagents.core import ids
 from multiagents.core.clock import Clock
 from multiagents.core.entries import Entry, Failed, Report, Started, decode
@@ -44,9 +46,15 @@ from multiagents.storage.plan import Plan
 from multiagents.storage.sagas import Guard
 from multiagents.storage.views import Committed, End, View
 
+log = structlog.get_logger(__name__)
+
 PATIENCE = 3
 """So often overtaken, a process gives up going on with a step: its commit is then more likely to
 succeed, because it need not be the last word."""
+REPORTED_TO_NOBODY = (
+    "a step has ended whose saga is gone, so nothing undoes it: its server has lost the saga, or"
+    " its retention is over"
+)
 WIDE = 20
 """With more steps, a process that was overtaken reads what happened since, not all the state."""
 
@@ -202,6 +210,9 @@ class Coordinator(Knowledge):
             view: View | str = done
         else:
             view = yield from ask(store.report(keys, entry, result=result, known=known_of(base)))
+        if view == views.GONE:
+            what = {"saga": saga_id, "step": entry.step, "attempt": entry.attempt}
+            log.error(REPORTED_TO_NOBODY, **what)
         return (yield from self._drive(keys, view, base, go_on))
 
     def log_failure(

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from redis.exceptions import AuthenticationError, ResponseError
 
+from multiagents.core.states import SagaState
 from multiagents.storage.calls import Flow, Plain, ask
 from multiagents.storage.keys import Shard
 from multiagents.storage.views import hash_of, text_of
@@ -88,6 +89,27 @@ def read_due(shards: Iterable[int], now_ms: int) -> Flow[DueHealth]:
         command = ("ZRANGE", shard.due, 0, 0, "WITHSCORES")
         oldest += yield from ask(Plain(command, _scores))
     return DueHealth(members, overdue, min(oldest, default=None))
+
+
+def read_missing(shards: Iterable[int], *, each: int) -> Flow[list[str]]:
+    """Sagas that are listed and not there, among the newest ``each`` of each state and shard."""
+    found: list[str] = []
+    for shard in map(Shard, shards):
+        for state in SagaState:
+            listed = yield from ask(
+                Plain(("ZREVRANGE", shard.state(state), 0, each - 1), _texts)
+            )
+            keys = [f"{shard.tag}:saga:{saga_id}" for saga_id in listed]
+            if not keys or (yield from ask(Plain(("EXISTS", *keys), int))) == len(keys):
+                continue
+            for saga_id, key in zip(listed, keys, strict=True):
+                if not (yield from ask(Plain(("EXISTS", key), int))):
+                    found.append(saga_id)
+    return found
+
+
+def _texts(reply: Any) -> list[str]:
+    return [text_of(item) for item in reply]
 
 
 def _allowed(operation: Plain[T]) -> Generator[Any, Any, T | None]:
