@@ -3,7 +3,7 @@
 Whoever ends a saga stores its outcome: a worker's slot, or the sweeper of all sagas.  Celery's
 Redis backend may try for long to reach its server (10 s and more with ``always_retry``), and waits
 for two minutes for one that is silent.  The engine tries again by itself, so here one short try is
-enough.
+enough, and a server that did not answer is left alone for a while.
 
 For Celery 5.7.
 """
@@ -11,13 +11,18 @@ For Celery 5.7.
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 from celery import Celery
 from celery.backends.redis import RedisBackend
 
+from multiagents.storage.client import UNREACHABLE
+
 TIMEOUT_S = 2.0
 """For one connection and for one reply."""
+REST_S = 3.0
+"""A sweep that finds a thousand outcomes to be told must not wait for each."""
 ONE_TRY = {"max_retries": 0, "interval_start": 0, "interval_step": 0, "interval_max": 0}
 
 
@@ -27,6 +32,7 @@ class HastyBackend:
     def __init__(self, app: Celery) -> None:
         self._app = app
         self._own: tuple[int, Any] | None = None
+        self._rests_until = 0.0
 
     def get(self) -> Any:
         """The backend of this process; a forked child makes its own."""
@@ -35,6 +41,15 @@ class HastyBackend:
         if self._own is None or self._own[0] != os.getpid():
             self._own = (os.getpid(), self._make())
         return self._own[1]
+
+    def rests(self) -> bool:
+        """Whether its server has just failed to answer."""
+        return time.monotonic() < self._rests_until
+
+    def note(self, error: Exception) -> None:
+        """Let it rest if it was its server that failed."""
+        if isinstance(error, UNREACHABLE):
+            self._rests_until = time.monotonic() + REST_S
 
     def _make(self) -> Any:
         backend = self._app._get_backend()

@@ -272,11 +272,14 @@ class Courier:
 
     def _deliver(self, effect: Deliverance) -> bool:
         """Whether all who wait are told; if not, a sweep tells all of them again."""
+        if self._results.rests():
+            return False
         try:
             for task_id, canvas in effect.waiting.items():
                 self._deliver_one(effect, task_id, canvas)
         except Exception as error:  # noqa: BLE001 - a backend may raise anything
             # Raised on, it would look like a failure of the step that has just ended.
+            self._results.note(error)
             why = f"{type(error).__name__}: {error}"
             log.warning("outcome not stored, a sweep will", saga=effect.saga_id, error=why)
             return False
