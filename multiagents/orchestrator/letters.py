@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -22,7 +21,7 @@ from celery import Celery, signals
 from kombu.transport import redis
 
 from multiagents.core import ids, sentinel
-from multiagents.core.names import COMPENSATE, COORDINATE, COORDINATOR_QUEUE
+from multiagents.core.callbacks import errback, link
 from multiagents.core.settings import Settings
 from multiagents.orchestrator.outbox import Message
 from multiagents.storage.plan import Letter
@@ -143,7 +142,7 @@ def send_plain(app: Celery, message: Message, producer: Any, **options: Any) -> 
         message.args,
         message.kwargs,
         task_id=message.task_id,
-        link=[_link(message)],
+        link=[link(saga_id=message.saga_id, task_id=message.task_id)],
         link_error=[errback(message.signature)],
         ignore_result=True,
         **options,
@@ -185,27 +184,10 @@ def _headers(task: str) -> dict[str, Any]:
     }
 
 
-def errback(args: list[Any]) -> dict[str, Any]:
-    """The ``link_error`` of every step, as a message carries it."""
-    return _callback(COMPENSATE, args=args)
-
-
-def _callback(
-    task: str, *, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    return {
-        "task": task,
-        "args": list(args),
-        "kwargs": kwargs or {},
-        "options": {"queue": COORDINATOR_QUEUE},
-        "subtask_type": None,
-        "immutable": False,
-    }
-
-
 def _envelope(message: Message, mould: _Mould) -> str:
     args = message.args if message.plain else message.signature
-    callbacks = [_link(message)] if message.plain else None
+    about = {"saga_id": message.saga_id, "task_id": message.task_id}
+    callbacks = [link(**about)] if message.plain else None
     canvas = {
         "callbacks": callbacks,
         "errbacks": [errback(message.signature)],
@@ -238,8 +220,3 @@ def _envelope(message: Message, mould: _Mould) -> str:
         },
     }
     return json.dumps(envelope)
-
-
-def _link(message: Message) -> dict[str, Any]:
-    about = {"saga_id": message.saga_id, "task_id": message.task_id}
-    return _callback(COORDINATE, kwargs=about)

@@ -22,10 +22,11 @@ from kombu.exceptions import KombuError
 from kombu.utils.json import dumps
 
 from multiagents.core import ids
+from multiagents.core.callbacks import errback
 from multiagents.core.exceptions import SagaFailed
 from multiagents.core.names import COMPENSATE, COORDINATE, COORDINATOR_QUEUE, HEADER, START_SAGA
 from multiagents.core.states import SagaState
-from multiagents.orchestrator.letters import errback, routing, send_plain
+from multiagents.orchestrator.letters import routing, send_plain
 from multiagents.orchestrator.outbox import Deliverance, Message, Nudge, Publish
 from multiagents.orchestrator.results import HastyBackend
 from multiagents.orchestrator.sweeper import Backlog, QueueHead

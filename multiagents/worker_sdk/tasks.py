@@ -22,7 +22,8 @@ from celery import Task
 from celery.exceptions import Ignore
 
 from multiagents.core import ids
-from multiagents.core.names import COMPENSATE, HEADER
+from multiagents.core.callbacks import errback
+from multiagents.core.names import HEADER
 from multiagents.core.ports import Assignment, Engine, Verdict
 from multiagents.core.states import Kind
 from multiagents.worker_sdk.leases import LeaseKeeper
@@ -147,14 +148,6 @@ class WorkerTask(Task):  # type: ignore[misc]  # celery has no types
 
 def _request(outer: Any, task_id: str, name: str, args: list[Any]) -> dict[str, Any]:
     """The request of a continued attempt; it carries the same errback as a message would."""
-    errback: dict[str, Any] = {
-        "task": COMPENSATE,
-        "args": args,
-        "kwargs": {},
-        "options": {},
-        "subtask_type": None,
-        "immutable": False,
-    }
     info = outer.get("delivery_info") or {}
     return {
         "id": task_id,
@@ -165,7 +158,7 @@ def _request(outer: Any, task_id: str, name: str, args: list[Any]) -> dict[str, 
         "kwargs": {},
         "hostname": outer.get("hostname"),
         "delivery_info": dict(info),
-        "errbacks": [errback],
+        "errbacks": [errback(args)],
         "callbacks": None,
         "ignore_result": True,
         "is_eager": False,
