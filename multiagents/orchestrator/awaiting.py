@@ -29,11 +29,11 @@ from celery.result import AsyncResult
 from multiagents.core.exceptions import UnknownSaga
 from multiagents.storage.client import UNREACHABLE
 
-LOOK_S = 10.0
+LOOK_S = 5.0
 """So often it is asked whether the saga still exists."""
 AWAY_S = 1.0
 """Between two tries while the server is away, and until the first such look after it."""
-TIMEOUT_S = 5.0
+TIMEOUT_S = 2.0
 """For one reply of a silent server."""
 ONE_TRY = {"max_retries": 0}
 
