@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 import redis
+from billiard import get_context
 
 from multiagents.bootstrap import attach
 from multiagents.celery_app import make_app
+from multiagents.core.clock import FakeClock, SystemClock
 from multiagents.core.entries import Asked, Failed, Failure, Lost, Succeeded
 from multiagents.core.policies import RetryPolicy
 from multiagents.core.ports import Assignment, Verdict
@@ -33,6 +35,7 @@ from multiagents.storage.calls import Call, ask
 from multiagents.storage.client import UNREACHABLE, Edge
 from multiagents.storage.keys import due_dirty
 from multiagents.storage.plan import Letter
+from multiagents.worker_sdk.leases import LeaseKeeper
 from multiagents.worker_sdk.tasks import Process
 from tests.support.one_process import KEYS, SAGA, Bench
 
@@ -105,7 +108,54 @@ def test_what_an_errback_has_written_is_decided_at_once(bench: Bench) -> None:
     assert now(bench).steps["s"].state is StepState.RETRYING
 
 
+# ---- E2 ----
+
+
+class Gone:
+    """An engine to which no lease is known any more."""
+
+    def renew(self, held: list[Assignment], notes: Any) -> list[Assignment]:
+        return held
+
+    def count_late(self) -> None:
+        raise AssertionError("nothing was late")
+
+
+def test_a_lost_lease_cancels_its_attempt() -> None:
+    """E2: told that it is lost, the process stops the step as far as it can, once."""
+    clock, cancelled = FakeClock(), list[str]()
+    keeper = LeaseKeeper(
+        Gone(),  # type: ignore[arg-type]  # all that is asked of it
+        clock=clock,
+        lease_ms=30_000_000,
+        cancel=lambda token, overdue=False: bool(cancelled.append(token)),
+        on_timeout=lambda held: None,
+        can_kill=False,
+    )
+    held = Assignment("s", "w", "v", Kind.RUN, "a", 1, "n1", "w", "io", "d")
+    keeper.hold(held)
+    for _ in range(2):
+        clock.advance(10_001)
+        keeper._tick()
+    assert cancelled == ["n1"]
+    assert not keeper.note(held, "p", 1)
+
+
 # ---- E5 ----
+
+
+def test_no_two_commits_make_the_same_version(bench: Bench, redis_url: str) -> None:
+    """E5: not even the same decision over the same state, as after a server's loss."""
+    versions = set()
+    for _ in range(5):
+        bench.edge.client.flushdb()
+        other = Bench(redis_url)
+        other.start(step("s0"), step("s1", "s0"))
+        versions.add(bench.edge.client.hget(KEYS.saga, "v"))
+        other.succeed(other.claim())
+        versions.add(bench.edge.client.hget(KEYS.saga, "v"))
+        other.edge.close()
+    assert len(versions) == 10
 
 
 def test_a_report_of_an_unknown_claim_is_recorded_and_asks_for_a_person(bench: Bench) -> None:
@@ -344,6 +394,20 @@ def test_a_pivot_that_nobody_has_claimed_is_taken_back(bench: Bench) -> None:
     assert now(bench).steps["s"].undo_state is UndoState.DISPATCHED
 
 
+def test_a_pivot_that_was_claimed_in_time_is_not_undone(bench: Bench) -> None:
+    """E17: a claim that came after the cancel, and before anybody had decided, counts."""
+    bench.start(undoable("s"), step("pivot", "s", pivot=True))
+    assert bench.succeed(bench.claim(), allowed=False) is None
+    asked = Asked(bench.clock.now_ms(), Command.CANCEL, "r")
+    bench.edge.run(ask(store.append(KEYS, asked)))
+    bench.claim()
+    bench.edge.run(bench.coordinator.coordinate(SAGA))
+    saga = now(bench)
+    assert (saga.state, saga.halting) == (SagaState.RUNNING, "")
+    assert saga.steps["s"].undo_state is UndoState.NONE
+    assert saga.attention
+
+
 def test_a_pivot_that_failed_clean_is_not_passed(bench: Bench) -> None:
     """E17: until all its attempts are known to have done nothing; then all is undone."""
     held = pivoted(bench)
@@ -405,27 +469,26 @@ def test_a_workers_main_process_waits_a_second_for_a_silent_server() -> None:
 
 
 def test_a_forked_child_has_connections_of_its_own(redis_url: str) -> None:
-    """E20: on its parent's, the replies of both would be mixed up."""
-    from billiard import get_context
-
+    """E20: on its parent's, the replies of both would be mixed up; that of a thread, too."""
     edge = Edge(redis_url)
-    own = edge.client.client_id()
-    assert edge.client.client_id() == own
+
+    def connection() -> int:
+        return int(edge._command("CLIENT", "ID"))
+
+    own = connection()
     context = get_context("fork")
     receiver, sender = context.Pipe()
-    child = context.Process(target=lambda: sender.send(edge.client.client_id()))
+    child = context.Process(target=lambda: sender.send(connection()))
     child.start()
     assert receiver.poll(10)
     assert receiver.recv() != own
     child.join(10)
-    assert edge.client.client_id() == own
+    assert connection() == own
     edge.close()
 
 
 def test_the_servers_time_is_the_engines(redis_url: str) -> None:
     """E9: leases are judged by the server's clock, however wrong the host's is."""
-    from multiagents.core.clock import SystemClock
-
     clock, edge = SystemClock(), Edge(redis_url)
     clock.offset_ms = 3_600_000
     edge.correct(clock)
