@@ -8,6 +8,10 @@ through dead sockets first, so Celery closes it once more, when its connection i
 time-out brings it back.  `SteadyTransport` is that alone, and the ``broker_transport`` that any
 Celery app on Redis may name; `WorkerTransport` has it too.
 
+**A broker that takes no writes.**  A full Redis, or one that has become a replica, answers with an
+error that Celery takes to be beyond repair: a worker that starts or reconnects then ends.  Here it
+is a lost connection, so that the worker tries again until the server takes writes.
+
 **Ack emulation.**  kombu keeps every message that a worker holds in a hash on the server until it
 is acknowledged: over half of Celery's cost for a small task.  An engine message stands in an
 outbox and is sent again if nobody claims it, so it is kept in memory only; all other messages are
@@ -23,10 +27,14 @@ from typing import Any
 
 import structlog
 from kombu.transport import redis, virtual
+from redis.exceptions import OutOfMemoryError, ReadOnlyError
 
 from multiagents.core.names import HEADER
 
 log = structlog.get_logger(__name__)
+
+PROBE = "_kombu.takes-writes"
+"""A key that never is, so that a SET which only overwrites changes nothing."""
 
 
 class SteadyQoS(redis.QoS):
@@ -70,6 +78,13 @@ class SteadyTransport(redis.Transport):
     """What any Celery app on Redis may name as its ``broker_transport``."""
 
     Channel = SteadyChannel
+    connection_errors = (*redis.Transport.connection_errors, OutOfMemoryError, ReadOnlyError)
+
+    def establish_connection(self) -> Any:
+        """Connect to a server that takes writes; raises its refusal as a connection's error."""
+        connection = super().establish_connection()
+        self._avail_channels[-1].client.set(PROBE, "", xx=True)
+        return connection
 
 
 class OutboxQoS(SteadyQoS):
