@@ -15,6 +15,7 @@ import redis
 from multiagents.core.clock import FakeClock, SystemClock
 from multiagents.core.exceptions import NewerFormat
 from multiagents.core.settings import Settings
+from multiagents.orchestrator.sweeper_thread import ANNOUNCE_MS, SweeperThread
 from multiagents.storage.formats import FORMAT
 from multiagents.storage.keys import Shard
 from multiagents.storage.routing import open_edge
@@ -158,7 +159,7 @@ def test_only_the_shards_of_a_server_are_asked(redis_url: str) -> None:
 
 @pytest.mark.processes
 def test_a_worker_ends_when_a_newer_one_has_written(redis_url: str) -> None:
-    """At its start, and while it runs: it says why, and its exit code is an error's."""
+    """It says why, and its exit code is an error's."""
     with redis.Redis.from_url(redis_url) as client:
         client.set(Shard(0).format, FORMAT + 1)
         with Worker(redis_url, "-c", "1", imports=work.__name__) as worker:
@@ -166,6 +167,24 @@ def test_a_worker_ends_when_a_newer_one_has_written(redis_url: str) -> None:
             assert f"stored in format {FORMAT + 1}" in worker.log
             assert "upgrade it" in worker.log
         assert client.get(Shard(0).format) == str(FORMAT + 1).encode()
+
+
+def test_a_worker_looks_again_every_ten_seconds(redis_url: str) -> None:
+    """A newer worker may begin at any time; what the older one then does may harm."""
+    player = Player(redis_url)
+    thread = SweeperThread(
+        player.host.sweeper,
+        player.edge,
+        settings=player.settings,
+        clock=player.clock,
+        announce=None,
+    )
+    thread.once()
+    player.edge.client.set(Shard(0).format, FORMAT + 1)
+    player.clock.advance(ANNOUNCE_MS / 1000 + 1)
+    with pytest.raises(NewerFormat):
+        thread.once()
+    player.close()
 
 
 def test_a_worker_notes_its_format(redis_url: str) -> None:

@@ -38,6 +38,9 @@ ELSEWHERE = {
     "multiagents demo": "tests/test_cli_dev.py::test_the_demo_succeeds_once_and_is_undone_once",
     "multiagents dev": "tests/test_cli_dev.py::test_dev_runs_sagas_until_it_is_stopped",
     "multiagents bench": "tests/test_cli_bench.py::test_the_bench_prints_an_object_for_each_figure",
+    "python -m tests.fixtures.state.make": (
+        "tests/test_versions_state.py::test_the_present_format_is_stored"
+    ),
     "multiagents chaos": "tests/test_chaos.py::test_nothing_is_lost_while_everything_is_killed",
     "make bench": "tests/test_peers_bench.py::test_the_raw_peer_measures_every_workload",
     ".venv/bin/python -m bench.crash": (
