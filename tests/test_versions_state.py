@@ -66,6 +66,21 @@ def test_a_stored_saga_ends_as_it_would_have(player: Player, state: State) -> No
 
 
 @STORED
+def test_stored_dead_letters_are_found(player: Player, state: State) -> None:
+    """Also those of a version that did not list them, once they have been looked for."""
+    put_back(player.settings.redis_url, state)
+    player.host.call("reindex_dead_letters")
+    found = {(row["transaction_id"], row["step"]) for row in player.host.call("dead_letters")}
+    assert found == {
+        (saga, name)
+        for saga, seen in state.before.items()
+        for name, step in seen["steps"].items()
+        if "parked" in (step["state"], (step["compensation"] or {}).get("state"))
+    }
+    assert len(found) == 4
+
+
+@STORED
 def test_a_stored_saga_is_removed_whole(player: Player, state: State) -> None:
     """When its retention is over: this version knows all keys that the other has made."""
     put_back(player.settings.redis_url, state)
