@@ -54,7 +54,7 @@ def test_delay_returns_the_outcome(saga_lab):
 
 def test_a_failed_saga_raises_with_its_undo_outcome(saga_lab):
     """`SagaFailed` names the step, the error and what became of the undos."""
-    result = start_saga.delay("breaks", {})
+    result = start_saga.delay("fails_at_two", {})
     assert result.state == "FAILURE"
     with pytest.raises(SagaFailed, match="step 'two' failed with NonRetryableError: broken"):
         result.get()
@@ -153,7 +153,7 @@ def test_names_that_nobody_has_are_refused_with_close_matches(saga_lab):
 
 def test_history_tells_what_happened(saga_lab):
     """The log replayed: entries, and what they moved the saga to."""
-    saga_id = saga_lab.start("breaks")
+    saga_id = saga_lab.start("fails_at_two")
     kinds = [(event["type"], event["step"]) for event in sagas.history(saga_id)]
     assert kinds == [
         ("started", None),

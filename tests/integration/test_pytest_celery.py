@@ -23,7 +23,7 @@ def test_a_saga_runs_on_a_node(celery_setup, sagas):
 def test_a_failed_saga_reaches_the_client_as_an_error(celery_setup, sagas):
     """The error survives the result backend."""
     with pytest.raises(SagaFailed) as caught:
-        sagas.start_saga.delay("breaks", {}).get(timeout=20)
+        sagas.start_saga.delay("fails_at_two", {}).get(timeout=20)
     assert caught.value.state == "compensated"
     assert caught.value.undo["one"]["state"] == "succeeded"
 

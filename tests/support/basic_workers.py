@@ -38,6 +38,6 @@ WorkflowBuilder("echoes").add_step("one", "echo").add_step("two", "async_echo").
     "three", "echo"
 ).build().register()
 
-WorkflowBuilder("breaks").add_step("one", "echo", compensation="undo_echo").add_step(
+WorkflowBuilder("fails_at_two").add_step("one", "echo", compensation="undo_echo").add_step(
     "two", "break", compensation="undo_echo"
 ).build().register()
