@@ -174,7 +174,9 @@ def test_a_worker_starts_on_a_full_server_and_works_when_there_is_room(
     saga_id = rig.start("kp_completes")
     with full(rig.redis), rig.worker("-c", "1", "-P", "threads") as worker:
         wait_for(lambda: f"{REASON}: its sagas wait" in worker.log, 40.0, "the sweeper")
+        wait_for(lambda: "Trying again in" in worker.log, 20.0, "Celery's own line")
         assert worker.process.poll() is None
+        assert "Frequent restarts" not in worker.log
         rig.redis.config_set("maxmemory", "0")
         assert rig.wait_settled(saga_id)["state"] == "completed"
         assert second_starts(rig, saga_id) == []

@@ -12,6 +12,7 @@ from celery.backends.redis import SentinelBackend
 
 from multiagents.bootstrap import Orchestrator
 from multiagents.celery_app import make_app
+from multiagents.cli.errors import masked
 from multiagents.core.events import StatusEvent
 from multiagents.core.sentinel import parse
 from multiagents.core.settings import Settings, shown_url
@@ -62,6 +63,7 @@ def test_sagas_go_on_after_a_fail_over(servers: Watched, tmp_path: Path) -> None
         assert rig.wait_settled(after.id)["state"] == "compensated"
         assert rig.runtime.start_saga.delay("kp_completes", {}).get(timeout=20) == {"two": 1}
         assert worker.process.poll() is None
+        assert "SentinelWorkerTransport" in worker.log  # without kombu's ack emulation
     rig.close()
 
 
@@ -140,6 +142,9 @@ def test_a_wrong_url_is_refused_without_its_password(url: str, problem: str) -> 
 
 def test_no_password_of_a_sentinel_url_is_shown() -> None:
     """Neither the primary's nor the Sentinels'."""
+    for shown in (masked(SECRETS), masked(f"cannot reach {SECRETS}")):
+        assert "s3cret" not in shown
+        assert "0ther" not in shown
     assert shown_url(SECRETS) == "sentinel://a,b:7/2?master_name=shop"
     assert "s3cret" not in repr(parse(SECRETS))
     assert "0ther" not in repr(parse(SECRETS))
