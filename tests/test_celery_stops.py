@@ -133,6 +133,7 @@ def test_a_warm_stop_ends_what_runs_and_strands_nothing(shared: Shared) -> None:
     start = shared.rig.worker
     for stop in stopped(shared, "term", start, number=signal.SIGTERM):
         assert stop.ended_with(gate_first=True) == 0
+        assert shared.rig.redis.llen(stop.queue) >= HELD  # put back, not left to a sweep
         found[stop.pool] = stop.attempts()
     assert found == {"prefork": ONCE, "threads": ONCE, "solo": ONCE}
 
