@@ -12,6 +12,7 @@ databases of it.
 from __future__ import annotations
 
 import argparse
+import logging
 import multiprocessing
 import sys
 import time
@@ -22,6 +23,8 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
+
+import structlog
 
 from multiagents.testing.faults import Faults, Shape
 from multiagents.testing.history import History
@@ -127,7 +130,13 @@ _servers: list[Servers] = []
 
 
 def _open(urls: Any) -> None:
+    _hush()
     _servers.append(Servers(urls.get()))
+
+
+def _hush() -> None:
+    """The engine tells of every fault, and here most calls have one."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
 
 def _survey(seeds: range, keep_going: bool) -> Summary:
@@ -194,6 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.server and given.processes > 1:
         parser.error("--server is one server; --processes needs one for each: leave one out")
+    _hush()
     summary = run(
         range(given.seed, given.seed + given.count),
         processes=given.processes,
