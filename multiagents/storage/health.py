@@ -96,9 +96,7 @@ def read_missing(shards: Iterable[int], *, each: int) -> Flow[list[str]]:
     found: list[str] = []
     for shard in map(Shard, shards):
         for state in SagaState:
-            listed = yield from ask(
-                Plain(("ZREVRANGE", shard.state(state), 0, each - 1), _texts)
-            )
+            listed = yield from ask(Plain(("ZREVRANGE", shard.state(state), 0, each - 1), _texts))
             keys = [f"{shard.tag}:saga:{saga_id}" for saga_id in listed]
             if not keys or (yield from ask(Plain(("EXISTS", *keys), int))) == len(keys):
                 continue

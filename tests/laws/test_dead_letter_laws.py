@@ -39,7 +39,7 @@ def steps_of(world: World) -> list[tuple[Saga, Entry, Saga]]:
 @_many
 @given(worlds(most=60, asks=tuple(Ask)))
 def test_a_dead_letter_leaves_only_by_a_word_in_the_log(world: World) -> None:
-    """Retry, skip, resolve or terminate; a parked step also where its saga turns to being undone."""
+    """Retry, skip, resolve or terminate; a parked step also where its saga is being undone."""
     world.commit()
     for before, entry, after in steps_of(world):
         gone = set(dead_letters_of(before)) - set(dead_letters_of(after))
