@@ -12,8 +12,7 @@ import pytest
 from multiagents import WorkflowBuilder
 from multiagents.storage.server import EmbeddedServer
 from tests.processes import Worker, wait_for
-from tests.support.celery_rig import TEAM, CeleryRig, after_work, plain
-from tests.support.celery_team import STEADY
+from tests.support.celery_rig import STEADY, TEAM, CeleryRig, after_work, plain
 from tests.support.kill_rig import second_starts
 
 pytestmark = pytest.mark.processes

@@ -2,7 +2,7 @@
 
 As in `kill_workers`, what happens is noted in files of KILL_DIR: ``plain`` has a line per run of a
 plain task, ``TAG NAME PID``.  TEAM_BACKEND and TEAM_CONF (JSON) change the app.  What its workers
-send goes through Celery, because the team listens to it.
+send goes through Celery, because the team listens to it; so only its workers import this.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import json
 import os
 import signal
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from celery import Celery, signals
@@ -23,19 +22,11 @@ from tests.support.kill_workers import folder, note, wait_for_gate
 RAISED: dict[str, type[Exception]] = {
     error.__name__: error for error in (Ignore, Reject, Retry, MemoryError)
 }
-STEADY = "multiagents.event_bus.transport:SteadyTransport"
 _URL = os.environ.get("MULTIAGENTS_REDIS_URL", "redis://127.0.0.1:6379/0")
 
 app = Celery("celery_team", broker=_URL, backend=os.environ.get("TEAM_BACKEND", _URL))
 app.conf.update(task_default_queue="team", broker_connection_retry_on_startup=True)
 app.conf.update(json.loads(os.environ.get("TEAM_CONF", "{}")))
-
-
-def runs(where: Path, tag: str, name: str) -> list[int]:
-    """The processes in which a plain task ran, in order."""
-    path = where / "plain"
-    rows = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
-    return [int(row[2]) for row in rows if row[:2] == [tag, name]]
 
 
 def _note(given: Mapping[str, Any], name: str) -> None:
