@@ -236,10 +236,10 @@ def test_a_time_out_counts_while_the_server_is_away(server: EmbeddedServer, rig:
     result = rig.runtime.start_saga.delay("kp_completes", {})
     catalog = rig.runtime.catalog
     rig.runtime.edge.run(catalog.publish("w@host", ["io"], registered().values()))
-    waiting = Getter(result, 2.0)
     command = Command(rig, "start", "kp_completes", "--wait", "--timeout", "4")
     wait_for(lambda: len(rig.runtime.call("list")) == 2, 20.0, "the start")
     server.kill()
+    waiting = Getter(result, 2.0)
     try:
         error = waiting.end()
         code, out, err = command.end()
