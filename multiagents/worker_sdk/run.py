@@ -25,6 +25,7 @@ from collections.abc import Awaitable
 from concurrent.futures import CancelledError, Future
 from typing import Any
 
+from billiard.common import terminate_handler_fired
 from pydantic import ValidationError
 
 from multiagents.core.entries import Failure
@@ -94,7 +95,9 @@ def execute_to_json(
         if inspect.isawaitable(returned):
             returned = _wait(worker.name, returned, token=token, timeout_s=limit_s)
     except SystemExit as error:
-        if type(error) is not SystemExit:  # Celery's own shut-down passes
+        # Celery's own shut-down passes, and that of a child which was told to end: its function
+        # did not call sys.exit(), and the worker's main process says what becomes of the attempt.
+        if type(error) is not SystemExit or terminate_handler_fired():
             raise
         raise WorkerExecutionError(f"worker {worker.name!r} called sys.exit()") from error
     most = get_settings().max_result_bytes if limit is None else limit
