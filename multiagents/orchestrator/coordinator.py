@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import structlog
 
@@ -108,23 +109,22 @@ class Coordinator(Knowledge):
         move = self._planner.move(Ground(keys, workflow, blank, "0", data), (entry,))
         plan = move.plan
         plan.state_before, plan.decided = None, [entry, *plan.decided]
-        known = workflow.version in self._workflows
+        text = "" if workflow.version in self._workflows else workflow.canonical()
         self._workflows[workflow.version] = workflow
-        reply = store.SEND_DEFINITION
-        for text in ("", workflow.canonical()) if known else (workflow.canonical(),):
-            if reply == store.SEND_DEFINITION:
-                reply = yield from ask(
-                    store.start(
-                        keys,
-                        plan,
-                        waiting=waiting,
-                        definition=(workflow.version, text),
-                        reads_values=workflow.has_conditions,
-                        wide=len(workflow.steps) > self._wide,
-                        data=data,
-                        indexes=index_keys(keys, workflow.name, (*workflow.tags, *tags)),
-                    )
-                )
+        record = partial(
+            store.start,
+            keys,
+            plan,
+            waiting=waiting,
+            reads_values=workflow.has_conditions,
+            wide=len(workflow.steps) > self._wide,
+            data=data,
+            indexes=index_keys(keys, workflow.name, (*workflow.tags, *tags)),
+        )
+        reply = yield from ask(record(definition=(workflow.version, text)))
+        if reply == store.SEND_DEFINITION:
+            text = workflow.canonical()
+            reply = yield from ask(record(definition=(workflow.version, text)))
         if reply == store.CREATED:
             self._tell(keys, plan)
             yield from self._send(keys, move)

@@ -174,9 +174,11 @@ def _listed(value: Any) -> list[Any]:
 def _plain(canvas: dict[str, Any]) -> dict[str, Any]:
     """A canvas without its empty parts, as JSON-safe data."""
     kept = {name: value for name, value in canvas.items() if value}
+    if not kept.keys() - {"root_id", "parent_id"}:
+        return {}
     text: str = dumps(kept)  # type: ignore[no-untyped-call]  # kombu has no types
     plain: dict[str, Any] = json.loads(text)
-    return plain if kept.keys() - {"root_id", "parent_id"} else {}
+    return plain
 
 
 def install(app: Celery, hooks: Hooks) -> Any:
