@@ -27,15 +27,13 @@ from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import AsyncResult
 
 from multiagents.core.exceptions import UnknownSaga
+from multiagents.orchestrator.results import impatient
 from multiagents.storage.client import UNREACHABLE
 
 LOOK_S = 5.0
 """So often it is asked whether the saga still exists."""
 AWAY_S = 1.0
 """Between two tries while the server is away, and until the first such look after it."""
-TIMEOUT_S = 2.0
-"""For one reply of a silent server."""
-ONE_TRY = {"max_retries": 0}
 
 log = structlog.get_logger(__name__)
 
@@ -175,12 +173,7 @@ class Outcomes:
             own[1].client.connection_pool.disconnect()
 
     def _make(self) -> Any:
-        backend = self._app._get_backend()
-        backend.always_retry = False
-        backend._transport_options = {**backend._transport_options, "retry_policy": ONE_TRY}
-        backend.connparams["socket_timeout"] = TIMEOUT_S
-        if "socket_connect_timeout" in backend.connparams:  # not where it is a file
-            backend.connparams["socket_connect_timeout"] = TIMEOUT_S
+        backend = impatient(self._app)
         backend.result_consumer._reconnect = _give_up
         return backend
 

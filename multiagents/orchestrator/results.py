@@ -39,7 +39,7 @@ class HastyBackend:
         if not isinstance(self._app.backend, RedisBackend):
             return self._app.backend
         if self._own is None or self._own[0] != os.getpid():
-            self._own = (os.getpid(), self._make())
+            self._own = (os.getpid(), impatient(self._app))
         return self._own[1]
 
     def rests(self) -> bool:
@@ -51,11 +51,13 @@ class HastyBackend:
         if isinstance(error, UNREACHABLE):
             self._rests_until = time.monotonic() + REST_S
 
-    def _make(self) -> Any:
-        backend = self._app._get_backend()
-        backend.always_retry = False
-        backend._transport_options = {**backend._transport_options, "retry_policy": ONE_TRY}
-        backend.connparams["socket_timeout"] = TIMEOUT_S
-        if "socket_connect_timeout" in backend.connparams:  # not where it is a file
-            backend.connparams["socket_connect_timeout"] = TIMEOUT_S
-        return backend
+
+def impatient(app: Celery) -> Any:
+    """A Redis backend of an app, besides its own, that tries once and not for long."""
+    backend = app._get_backend()
+    backend.always_retry = False
+    backend._transport_options = {**backend._transport_options, "retry_policy": ONE_TRY}
+    backend.connparams["socket_timeout"] = TIMEOUT_S
+    if "socket_connect_timeout" in backend.connparams:  # not where it is a file
+        backend.connparams["socket_connect_timeout"] = TIMEOUT_S
+    return backend
