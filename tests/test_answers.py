@@ -17,6 +17,7 @@ from multiagents.orchestrator.outbox import Deliverance
 from multiagents.orchestrator.tasks import Courier
 from multiagents.storage import sagas as store
 from multiagents.storage.keys import SagaKeys
+from multiagents.storage.views import End
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def stored(client: Any, task_id: str) -> dict[str, Any]:
 
 
 def settle(runtime: Any, answers: Any) -> None:
-    runtime.edge.execute(store.settle_end(SagaKeys("s1"), (), answers))
+    runtime.edge.execute(store.settle_end(SagaKeys("s1"), End("", {}, ()), answers))
 
 
 def test_an_answer_is_what_the_backend_stores(settings, client):
@@ -108,3 +109,18 @@ def test_other_backends_are_left_to_celery(settings, conf):
     app = make_app(settings)
     app.conf.update(conf)
     assert Answers(app, settings)(end()) is None
+
+
+def test_a_log_is_compressed_only_at_the_version_that_was_read(settings, client):
+    """E5: a process from a lost second must not put its log over one that has as many entries."""
+    keys, runtime = SagaKeys("s1"), attach(make_app(settings), settings)
+    client.hset(keys.saga, mapping={"v": "now", "c": 2})
+    client.rpush(keys.log, '["started",1]', '["asked",2,"resume","r"]')
+    lost = End("lost", {}, ('["started",1]', '["timer",2,"deadline"]'))
+    runtime.edge.execute(store.settle_end(keys, lost))
+    found = runtime.edge.run(store.log(keys))
+    assert found == ('["started",1]', '["asked",2,"resume","r"]')
+    assert not client.hexists(keys.saga, "b")
+    runtime.edge.execute(store.settle_end(keys, End("now", {}, found)))
+    assert runtime.edge.run(store.log(keys)) == found
+    assert client.hget(keys.saga, "b") == b"2"

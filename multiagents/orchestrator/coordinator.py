@@ -140,16 +140,15 @@ class Coordinator(Knowledge):
 
     def deliver_again(self, keys: SagaKeys, workflow: Workflow) -> Flow[None]:
         """Tell who waits of the first end: what an operator did after it is not delivered."""
-        log = yield from store.log(keys)
-        data = yield from ask(store.data(keys))
-        if not log or not data:
+        end = yield from self._end(keys)
+        if not end.log or not end.data:
             return  # its retention has just ended
-        entries = [decode(text) for text in log]
-        saga = blank_saga(workflow, keys.id, entries[0].at_ms, data)
+        entries = [decode(text) for text in end.log]
+        saga = blank_saga(workflow, keys.id, entries[0].at_ms, end.data)
         for entry in entries:
             saga = fold(workflow, saga, (entry,)).saga
             if saga.delivered:
-                yield from self.dispatcher.deliver(keys, workflow, saga, End(data, log))
+                yield from self.dispatcher.deliver(keys, workflow, saga, end)
                 return
 
     # ---- what happens to a saga ----
@@ -362,8 +361,9 @@ class Coordinator(Knowledge):
             yield from self.report(keys.id, entry)
 
     def _end(self, keys: SagaKeys) -> Flow[End]:
+        version = yield from ask(store.version(keys))
         log = yield from store.log(keys)
-        return End((yield from ask(store.data(keys))), log)
+        return End(version or "", (yield from ask(store.data(keys))), log)
 
     def send_again(
         self, keys: SagaKeys, workflow: Workflow, commands: dict[str, int]

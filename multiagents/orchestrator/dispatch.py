@@ -172,7 +172,7 @@ class Dispatcher:
         outcome = outcome_of(saga, workflow, end.data)
         answers = self.answer_of(outcome)
         if answers is not None or (yield outcome):
-            yield from ask(store.settle_end(keys, end.log, answers or ()))
+            yield from ask(store.settle_end(keys, end, answers or ()))
 
 
 def _to_send(plan: Plan) -> list[str]:

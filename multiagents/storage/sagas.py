@@ -21,6 +21,7 @@ from multiagents.storage.views import (
     NOTHING,
     Claim,
     Committed,
+    End,
     Known,
     View,
     hash_of,
@@ -272,11 +273,11 @@ def published(
     return Call("publish", (saga.work, saga.due), tuple(args), int)
 
 
-def settle_end(saga: SagaKeys, log: Sequence[str], answers: Sequence[Answer] = ()) -> Call[int]:
+def settle_end(saga: SagaKeys, end: End, answers: Sequence[Answer] = ()) -> Call[int]:
     """The saga's end is told, by these answers or already: note that, and compress the log."""
-    text = packed(log) if len(log) <= MOST_PACKED else ""
-    args: tuple[Arg, ...] = (k.OUTBOX_END, k.due_outbox(saga.id, k.OUTBOX_END), len(log), text)
-    args = (*args, *(item for answer in answers for item in answer))
+    text = packed(end.log) if len(end.log) <= MOST_PACKED else ""
+    args: tuple[Arg, ...] = (k.OUTBOX_END, k.due_outbox(saga.id, k.OUTBOX_END), end.version)
+    args = (*args, len(end.log), text, *(item for answer in answers for item in answer))
     return Call("settle", saga.all, args, int)
 
 
@@ -290,6 +291,11 @@ def drop(shard: Shard, item: Guard, *, later_ms: int | None = None) -> Call[int]
     """Forget a due member, or put it off, unless it has become due anew since it was found."""
     later: Arg = "" if later_ms is None else later_ms
     return Call("drop", (shard.due,), (item.member, item.token, later), int)
+
+
+def version(saga: SagaKeys) -> Plain[str | None]:
+    """The version of a saga's state; None if there is no such saga."""
+    return Plain(("HGET", saga.saga, "v"), text_or_none)
 
 
 def pinned(saga: SagaKeys) -> Plain[str | None]:

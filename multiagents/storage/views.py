@@ -90,8 +90,9 @@ def parse_view(reply: Any) -> View | str:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """A saga as its end leaves it: the data hash, and the log as texts."""
+    """A saga as its end leaves it: its version, the data hash, and the log as texts."""
 
+    version: str
     data: dict[str, str]
     log: tuple[str, ...]
 
@@ -130,8 +131,8 @@ def parse_committed(reply: Any) -> Committed | View | str:
     return Committed(bool(more), text_of(cursor), _end(*end) if end else None)
 
 
-def _end(data: Any, compressed: Any, items: list[Any]) -> End:
-    return End(hash_of(data), log_of(int(compressed), items))
+def _end(version: Any, data: Any, compressed: Any, items: list[Any]) -> End:
+    return End(text_of(version), hash_of(data), log_of(int(compressed), items))
 
 
 @dataclass(frozen=True, slots=True)

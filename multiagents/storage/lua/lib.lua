@@ -127,8 +127,8 @@ end
 -- versions: the field p; b: see place; last: the position of the last entry; gone: due members to
 -- clear besides.
 --
--- Returns {1 if the log holds more, cursor}; where the outcome is to be delivered also the data
--- hash, b and the items of the log.
+-- Returns {1 if the log holds more, cursor}; where the outcome is to be delivered also the version,
+-- the data hash, b and the items of the log.
 local function apply(versions, b, last, gone)
   local version, cursor, head, now, saga_id, leaves, enters, created, ends =
     unpack(ARGV, position + 1, position + 9)
@@ -189,9 +189,10 @@ local function apply(versions, b, last, gone)
   end
   local reply = {more, tostring(cursor)}
   if ends == "1" then
-    reply[3] = redis.call("HGETALL", DATA)
-    reply[4] = b or "0"
-    reply[5] = redis.call("LRANGE", LOG, 0, -1)
+    reply[3] = version
+    reply[4] = redis.call("HGETALL", DATA)
+    reply[5] = b or "0"
+    reply[6] = redis.call("LRANGE", LOG, 0, -1)
   end
   return reply
 end

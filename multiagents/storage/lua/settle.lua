@@ -2,11 +2,12 @@
 --
 -- KEYS[1..6] as in lib.lua
 -- ARGV[1] field   ARGV[2] due member
--- ARGV[3] entries that ARGV[4] holds   ARGV[4] the whole log, compressed ("" = none)
--- ARGV[5..] results for Celery's backend: key, text, expires after, s (0 = never) …
+-- ARGV[3] version at which the log was read
+-- ARGV[4] entries that ARGV[5] holds   ARGV[5] the whole log, compressed ("" = none)
+-- ARGV[6..] results for Celery's backend: key, text, expires after, s (0 = never) …
 --
 -- Returns 1 taken out, 0 it was gone.
-for i = 5, #ARGV, 3 do
+for i = 6, #ARGV, 3 do
   -- A success is never overwritten, as with Celery.
   local stored = redis.call("GET", ARGV[i])
   if not (stored and string.find(stored, '"status": "SUCCESS"', 1, true)) then
@@ -16,11 +17,13 @@ for i = 5, #ARGV, 3 do
   end
 end
 redis.call("ZREM", DUE, ARGV[2])
-local f = redis.call("HMGET", SAGA, "c", "b")
-local all = tonumber(ARGV[3])
-if ARGV[4] ~= "" and f[1] and tonumber(f[1]) == all and log_end(f[2]) == all then
+local f = redis.call("HMGET", SAGA, "v", "c", "b")
+local all = tonumber(ARGV[4])
+-- After a server lost its last second another log may have as many entries (E5).
+local same = f[1] == ARGV[3]
+if same and ARGV[5] ~= "" and tonumber(f[2]) == all and log_end(f[3]) == all then
   redis.call("DEL", LOG)
-  redis.call("RPUSH", LOG, ARGV[4])
+  redis.call("RPUSH", LOG, ARGV[5])
   redis.call("HSET", SAGA, "b", all)
 end
 return redis.call("HDEL", WORK, ARGV[1])
