@@ -25,6 +25,7 @@ from multiagents.cli.benchmarks.speed import Measure
 from multiagents.cli.worker_process import WorkerProcess
 from multiagents.core.exceptions import NotAllowed
 from multiagents.core.names import QUEUE_IO
+from multiagents.storage.client import UNREACHABLE
 
 LEASE_S = 5.0
 CHILDREN_PER_CPU = 3
@@ -55,7 +56,10 @@ def leases(lease_s: float = LEASE_S, step_s: tuple[float, float] = STEP_S) -> Me
 
 @dataclass(slots=True)
 class _Load:
-    """What was done under load.  ``late``: renewals after two thirds of a lease."""
+    """What was done under load.
+
+    ``late``: renewals after two thirds of a lease; ``silent``: looks that the server did not answer.
+    """
 
     seconds: float = 0.0
     busy: float | None = None
@@ -63,11 +67,12 @@ class _Load:
     steps: int = 0
     lost: int = 0
     late: int = 0
+    silent: int = 0
     failed: int = 0
     waiting: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        names = ("seconds", "busy", "steps", "late")
+        names = ("seconds", "busy", "steps", "late", "silent")
         return {name: getattr(self, name) for name in names}
 
 
@@ -116,11 +121,16 @@ def _reap(arena: Arena, load: _Load) -> None:
     """Count what became of the sagas that have ended."""
     running = []
     for saga_id in load.waiting:
-        state = arena.session.call("get", saga_id)["state"]
+        try:
+            state = arena.session.call("get", saga_id)["state"]
+            kinds = [row["type"] for row in arena.session.call("history", saga_id)]
+        except UNREACHABLE:
+            load.silent += 1  # there is no processor left for the server, or for this program
+            running.append(saga_id)
+            continue
         if state in ("running", "compensating"):
             running.append(saga_id)
             continue
-        kinds = [row["type"] for row in arena.session.call("history", saga_id)]
         load.steps += kinds.count("step_succeeded")
         load.lost += kinds.count("step_lost")
         load.failed += state == "failed"
