@@ -58,7 +58,7 @@ def leases(lease_s: float = LEASE_S, step_s: tuple[float, float] = STEP_S) -> Me
 class _Load:
     """What was done under load.
 
-    ``late``: renewals after two thirds of a lease; ``silent``: looks that the server did not answer.
+    ``late``: renewals after two thirds of a lease; ``silent``: looks that got no answer.
     """
 
     seconds: float = 0.0
