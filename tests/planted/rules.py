@@ -144,6 +144,13 @@ MUTANTS = (
         LAWS + "rules.py::test_a_report_of_an_unknown_claim_is_recorded_and_asks_for_a_person",
     ),
     Mutant(
+        "E5",
+        LUA + "settle.lua",
+        "local same = f[1] == ARGV[3]",
+        "local same = f[1]",
+        "tests/test_answers.py::test_a_log_is_compressed_only_at_the_version_that_was_read",
+    ),
+    Mutant(
         "E6",
         ENGINE + "attempts.py",
         "            self._step(entry.step, done=True)\n            self._surface(entry.step)\n",
