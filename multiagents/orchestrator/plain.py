@@ -86,7 +86,9 @@ class PlainTasks:
             # By a letter in one step.  Else the claim says so first: once too few, never twice.
             value = store.claim_value(held.attempt, held.nonce, deadline_ms, task_id)
             attempt = store.Attempt(keys.id, *what, held.nonce)
-            yield from ask(store.plain_sent(keys, attempt, value, letter or Letter("", "")))
+            sent = store.plain_sent(keys, attempt, value, letter or Letter("", ""))
+            if not (yield from ask(sent)):
+                return None  # given up meanwhile: this process was silent for too long
         if letter is None:
             yield Publish((message,))
         return None

@@ -40,7 +40,7 @@ def stored(kept: Store, workflow: Workflow, saga_id: str) -> tuple[Saga, list[En
     log = [decode(text) for text in edge.run(store.log(keys))]
     law(int(view.cursor) == len(log), f"{saga_id}: cursor {view.cursor}, {len(log)} entries")
     saga = read_saga(saga_id, workflow, view)
-    again = replayed(workflow, blank_of(saga_id, workflow, log[0].at_ms), log)
+    again = replayed(workflow, blank_of(kept, workflow, saga_id, log[0].at_ms), log)
     law(saga == again, f"{saga_id}: stored, and what its log gives: {_differences(saga, again)}")
     return saga, log
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from multiagents.core.entries import decode
+from multiagents.core.states import Kind
 from multiagents.orchestrator.commands import Dispatch
 from multiagents.orchestrator.decide import decide
 from multiagents.orchestrator.outbox import Message, Publish
@@ -77,7 +78,7 @@ class Witness:
         decided = int(self._store.client_of(keys.id).hget(keys.saga, "c") or 0)
         workflow = self._workflows[keys.id]
         wanted = Dispatch(message.kind, message.step, message.attempt)
-        saga = blank_of(keys.id, workflow, log[0].at_ms)
+        saga = blank_of(self._store, workflow, keys.id, log[0].at_ms)
         for entry in log[:decided]:
             decision = decide(workflow, saga, entry, entry.at_ms)
             if wanted in decision.commands:
@@ -86,8 +87,11 @@ class Witness:
         return False
 
 
-def blank_of(saga_id: str, workflow: Workflow, now_ms: int) -> Saga:
-    """A saga of these histories before its first decision."""
+def blank_of(kept: Store, workflow: Workflow, saga_id: str, now_ms: int) -> Saga:
+    """A saga of these histories before its first decision.
+
+    A step that a person settled has no result for conditions to read.
+    """
     blank = new_saga(
         saga_id,
         workflow=workflow.name,
@@ -95,5 +99,10 @@ def blank_of(saga_id: str, workflow: Workflow, now_ms: int) -> Saga:
         steps=tuple(workflow.by_name),
         now_ms=now_ms,
     )
-    results = dict.fromkeys(workflow.by_name, RESULT)
+    stored = kept.client_of(saga_id).hkeys(kept.keys(saga_id).data)
+    results = {
+        step: RESULT
+        for step in workflow.by_name
+        if k.result_field(Kind.RUN, step).encode() in stored
+    }
     return replace(blank, values={"input": INPUT, "results": results})

@@ -271,6 +271,13 @@ MUTANTS = (
     ),
     Mutant(
         "E13",
+        LUA + "publish.lua",
+        "if value and is_same(ARGV[i], value, ARGV[i + 1]) then",
+        "if value then",
+        LAWS + "plain_tasks.py::test_a_task_that_was_given_up_before_it_was_sent_is_not_sent",
+    ),
+    Mutant(
+        "E13",
         ENGINE + "plain.py",
         "        return self.clock.now_ms() + round(timeout_s * 1000)\n",
         "        return self.clock.now_ms() + round(timeout_s * 100)\n",
