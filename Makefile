@@ -28,11 +28,13 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## Run an order that succeeds and one that is undone
 	$(RUN)/multiagents demo
 
-# They wait more than they work: three processes take half the time on two cores.
+# They wait more than they work: three processes take half the time on two cores.  Those that measure
+# how soon a saga goes on after a kill run alone.
 TESTS_AT_ONCE ?= 3
 
 test: $(READY)  ## Run the tests, on servers of their own
-	$(RUN)/python -m pytest -n $(TESTS_AT_ONCE) --dist loadfile
+	$(RUN)/python -m pytest -n $(TESTS_AT_ONCE) --dist loadfile -m "not alone"
+	$(RUN)/python -m pytest -m alone
 
 check: lint test  ## All that continuous integration runs
 

@@ -260,8 +260,8 @@ def test_a_running_saga_is_paused_resumed_cancelled_and_told(redis_url):
             saga_id = await orchestrator.execute_workflow("facade-pausing", {"number": 1})
             states = [(await orchestrator.pause(saga_id, by="me", reason="look"))["state"]]
             states.append((await orchestrator.resume(saga_id))["state"])
-            GATE.set()
             await orchestrator.cancel(saga_id)
+            GATE.set()
             states.append((await ended(orchestrator, saga_id))["state"])
             return states, await orchestrator.history(saga_id)
 

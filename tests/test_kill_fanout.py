@@ -18,7 +18,7 @@ from tests.processes import Worker, wait_for
 from tests.support.kill_points import Point
 from tests.support.kill_rig import Rig, check_recoveries, second_starts
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.alone]
 
 DATABASE = 12
 DEADLINE_S = 30.0

@@ -19,7 +19,7 @@ from multiagents.storage.server import EmbeddedServer
 from tests.processes import Worker, wait_for
 from tests.support.kill_rig import Rig, check_recoveries, second_starts
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.alone]
 
 DATABASE = 13
 KOMBU = "tests.support.kill_kombu"

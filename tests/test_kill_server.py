@@ -19,7 +19,7 @@ from tests.processes import Worker, wait_for
 from tests.support.kill_points import Point
 from tests.support.kill_rig import Rig, check_recoveries, second_starts
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.alone]
 
 ENDS = {"kp_completes": "completed", "kp_breaks": "compensated"}
 EACH = 100

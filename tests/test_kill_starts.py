@@ -17,7 +17,7 @@ from multiagents.storage.server import EmbeddedServer
 from tests.support.kill_points import Point
 from tests.support.kill_rig import Rig, check_recoveries
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.alone]
 
 DATABASE = 9
 BROAD = "tests.support.kill_wide"

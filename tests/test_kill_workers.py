@@ -15,7 +15,7 @@ from multiagents.storage.server import EmbeddedServer
 from tests.processes import Worker, wait_for
 from tests.support.kill_rig import LEASE_S, RECOVERY_S, Rig, second_starts
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.alone]
 
 DATABASE = 9
 NOTICED_S = 6.0
