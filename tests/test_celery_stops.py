@@ -1,6 +1,6 @@
 """What becomes of work when its process is asked to stop, is stopped hard, or kills itself?
 
-On prefork, threads and solo at once: each pool has a worker with a queue of its own, and when that
+On prefork, threads, solo and gevent at once: each pool has a worker with a queue of its own, and when that
 has gone a successor takes the queue over.
 """
 
@@ -28,7 +28,9 @@ SOFT_S = 2
 """``worker_soft_shutdown_timeout``."""
 HELD = 2
 """Sagas whose message a worker has fetched and not begun."""
-POOLS = ("prefork", "threads", "solo")
+POOLS = ("prefork", "threads", "solo", "gevent")
+FETCHING = ("prefork", "threads")
+"""While it works, solo fetches nothing, and gevent hardly more than it has places for."""
 DEADLINE_S = 20.0
 SAID = {
     "term": ("Warm shutdown",),
@@ -81,7 +83,7 @@ class Stop:
         self.sagas = [rig.begin(workflow, gates={"1": self.gate})]
         rig.wait_effect(self.sagas[0], "run", step="one")
         self.sagas += [rig.begin(workflow) for _ in range(HELD)]
-        if self.pool != "solo":  # which fetches nothing while it works
+        if self.pool in FETCHING:
             wait_for(lambda: not rig.redis.llen(self.queue), DEADLINE_S, "all messages")
 
     def ended_with(self, *, gate_first: bool) -> int:
@@ -140,17 +142,17 @@ def test_a_warm_stop_ends_what_runs_and_strands_nothing(shared: Shared) -> None:
         assert stop.ended_with(gate_first=True) == 0
         assert shared.rig.redis.llen(stop.queue) >= len(stop.waiting())  # not left to a sweep
         found[stop.pool] = stop.attempts()
-    assert found == {"prefork": ONCE, "threads": ONCE, "solo": ONCE}
+    assert found == dict.fromkeys(POOLS, ONCE)
 
 
 def test_a_cold_stop_costs_a_lease(shared: Shared) -> None:
-    """QUIT: prefork and solo lose the running step, which is done again; threads wait for it."""
+    """QUIT: the running step is lost and done again; threads wait for it."""
     found: dict[str, Any] = {}
     start = shared.rig.worker
     for stop in stopped(shared, "quit", start, number=signal.SIGQUIT):
         stop.ended_with(gate_first=stop.pool == "threads")
         found[stop.pool] = stop.attempts()
-    assert found == {"prefork": AGAIN, "threads": ONCE, "solo": AGAIN}
+    assert found == {"prefork": AGAIN, "threads": ONCE, "solo": AGAIN, "gevent": AGAIN}
 
 
 def test_a_soft_stop_gives_steps_their_time(shared: Shared) -> None:
@@ -163,6 +165,8 @@ def test_a_soft_stop_gives_steps_their_time(shared: Shared) -> None:
     for stop in stopped(shared, "soft", start, number=signal.SIGQUIT):
         stop.ended_with(gate_first=stop.pool != "solo")
         found[stop.pool] = stop.attempts()
+    # Python may run the signal's handler, which waits, inside the greenlet of the step itself.
+    assert found.pop("gevent") in (ONCE, AGAIN)
     assert found == {"prefork": ONCE, "threads": ONCE, "solo": AGAIN}
 
 

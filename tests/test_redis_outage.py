@@ -32,8 +32,8 @@ from tests.processes import ROOT, Worker, environment, free_port, wait_for
 from tests.support.command_line import NO_SERVER, cli
 from tests.support.kill_rig import LEASE_S, QUIET, Rig, second_starts
 
-AWAY_S = 1.6 * LEASE_S
-"""Longer than a lease, and than every time-out of a call."""
+AWAY_S = 60.0
+"""Many leases, and longer than every time-out of a call and pause between two attempts."""
 SECRET = "s3cret"
 BOUNDED_S = 10.0
 SWEEPER = "its sagas wait; it is asked again every 5 s, until this worker is stopped"
@@ -206,7 +206,7 @@ def test_everybody_waits_for_a_server_that_is_away(
         wait_for(lambda: len(rig.runtime.call("list")) == len(queued) + 1, 20.0, "the start")
         rig.wait_effect(running.id, "run", step="two")
         wait_for(lambda: running.id in follower.out, 20.0, "the first look")
-        waiting = Getter(running, 60.0)
+        waiting = Getter(running, 2 * AWAY_S)
         server.kill()
         stay_away(AWAY_S)
         rig.open("up")

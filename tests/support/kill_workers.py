@@ -20,7 +20,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from multiagents import NonRetryableError, WorkerExecutionError, WorkflowBuilder, worker
 from tests.processes import wait_for
 
-GATE_S = 60.0
+GATE_S = 120.0
 ONE_TRY = {"max_attempts": 1}
 QUICK = {"max_attempts": 3, "backoff_s": 0.05, "jitter": False}
 
