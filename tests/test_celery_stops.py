@@ -1,6 +1,6 @@
 """What becomes of work when its process is asked to stop, is stopped hard, or kills itself?
 
-On prefork, threads, solo and gevent at once: each pool has a worker with a queue of its own, and when that
+On prefork, threads, solo and gevent: each pool has a worker with a queue of its own, and when that
 has gone a successor takes the queue over.
 """
 

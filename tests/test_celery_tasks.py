@@ -114,6 +114,17 @@ def test_an_expired_step_is_retried_and_compensated(team: Team) -> None:
     assert len(team.rig.runs(saga_id, "undo")) == 1
 
 
+def test_a_step_whose_message_cannot_be_made_fails_itself(team: Team) -> None:
+    """Not the step before it, whose worker was to send it: that has ended well, and is undone."""
+    saga_id = team.rig.begin(after_work(plain("misrouted")))
+    saga = ended(team.rig, saga_id, "Unsendable")
+    assert saga["error"]["message"].startswith("task 'team.misrouted' cannot be sent (TypeError")
+    assert failures(team.rig, saga_id) == [("failed", 1)]
+    assert failures(team.rig, saga_id, "a") == []
+    assert len(team.rig.runs(saga_id, "work")) == 1
+    assert len(team.rig.runs(saga_id, "undo")) == 1  # of a; b did nothing
+
+
 def revoked(team: Team, workflow: Workflow, kind: Kind = Kind.RUN, step: str = "b") -> str:
     """Start a saga the first attempt of whose step is revoked before it can begin."""
     saga_id = str(uuid4())

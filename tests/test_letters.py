@@ -17,7 +17,7 @@ from multiagents.celery_app import make_app
 from multiagents.core.ids import derived_id
 from multiagents.core.settings import Settings
 from multiagents.core.states import Kind
-from multiagents.orchestrator.builder import WorkflowBuilder
+from multiagents.orchestrator.builder import WorkflowBuilder, task
 from multiagents.orchestrator.letters import Letters
 from multiagents.orchestrator.outbox import Message, Publish
 from multiagents.orchestrator.tasks import Courier
@@ -132,6 +132,28 @@ def test_routes_are_asked_for_each_plain_task(settings):
     letters = Letters(app, settings)
     found = [letters(plain(queue="", args=(who,))) for who in ("a", "b")]
     assert [letter.queue for letter in found if letter] == ["for-a", "for-b"]
+
+
+@pytest.mark.parametrize("heard", [False, True], ids=["by script", "by Celery"])
+def test_a_plain_task_that_cannot_be_routed_fails_its_step(settings, store, request, heard):
+    """At the start of a saga already, whoever would have written the message."""
+    if heard:
+        request.getfixturevalue("receiver")
+    app = make_app(settings)
+    app.conf.task_routes = (lost,)
+    runtime = attach(app, settings)
+    workflow = WorkflowBuilder("lost").add_step("a", task("letter.plain")).build()
+    result = runtime.start_saga.delay(workflow, {})
+    saga = runtime.call("get", result.id)
+    assert (saga["state"], saga["error"]["type"]) == ("failed", "Unsendable")
+    assert "ValueError: no way to letter.plain" in saga["error"]["message"]
+    assert store.keys("*letter*") == []
+
+
+def lost(name: str, *_: Any, **__: Any) -> None:
+    """A router with a hole."""
+    if name == "letter.plain":
+        raise ValueError(f"no way to {name}")
 
 
 def chain(*queues: str) -> Workflow:

@@ -30,7 +30,7 @@ from multiagents.storage.server import EmbeddedServer
 from multiagents.worker_sdk.leases import LeaseKeeper
 from tests.processes import ROOT, Worker, environment, free_port, wait_for
 from tests.support.command_line import NO_SERVER, cli
-from tests.support.kill_rig import LEASE_S, QUIET, Rig, second_starts
+from tests.support.kill_rig import QUIET, Rig, second_starts
 
 AWAY_S = 60.0
 """Many leases, and longer than every time-out of a call and pause between two attempts."""

@@ -23,7 +23,7 @@ from kombu.transport import redis
 from multiagents.core import ids, sentinel
 from multiagents.core.callbacks import errback, link
 from multiagents.core.settings import Settings
-from multiagents.orchestrator.outbox import Message
+from multiagents.orchestrator.outbox import Message, Unsendable
 from multiagents.storage.plan import Letter
 
 _RENAMING = frozenset({"sep", "priority_steps", "global_keyprefix"})
@@ -83,7 +83,10 @@ class Letters:
     def _make_plain(self, message: Message) -> _Mould | None:
         """Of a user's own task Celery knows the options and routes: let it write one message."""
         recorder = _Recorder()
-        send_plain(self._app, message, recorder, retry=False)
+        try:
+            send_plain(self._app, message, recorder, retry=False)
+        except Exception as error:  # routers and options of the app may raise anything
+            raise Unsendable(message.task, f"{type(error).__name__}: {error}") from error
         options, queue = recorder.options, recorder.options["routing_key"]
         headers = options["headers"]
         special = options["exchange"] or options["compression"] or headers["expires"]

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from multiagents.core.exceptions import MultiAgentsError
 from multiagents.core.names import HEADER
 from multiagents.core.states import Kind
 from multiagents.orchestrator.workflow import Step, TaskCall, Workflow
@@ -51,6 +52,19 @@ class Message:
     def signature(self) -> list[Any]:
         """The arguments of a worker's task."""
         return [self.saga_id, self.kind.value, self.step, self.attempt]
+
+
+class Unsendable(MultiAgentsError):
+    """Celery cannot make a message of a command: it has not been sent, and never will be so."""
+
+    def __init__(self, task: str, reason: str) -> None:
+        super().__init__(task, reason)
+        self.task = task
+        self.reason = reason
+
+    def __str__(self) -> str:
+        where = "look at task_routes, its annotations and its own options"
+        return f"task {self.task!r} cannot be sent ({self.reason}); {where}"
 
 
 LetterOf = Callable[[Message], Letter | None]

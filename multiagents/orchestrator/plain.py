@@ -21,7 +21,7 @@ from multiagents.orchestrator import outbox
 from multiagents.orchestrator.claims import Claims
 from multiagents.orchestrator.commands import Dispatch
 from multiagents.orchestrator.conditions import ConditionError, compute
-from multiagents.orchestrator.outbox import LetterOf, Message, Publish, no_letter
+from multiagents.orchestrator.outbox import LetterOf, Message, Publish, Unsendable, no_letter
 from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.workflow import TaskCall, Workflow
 from multiagents.storage import keys as k
@@ -79,9 +79,9 @@ class PlainTasks:
             return None
         try:
             message = self._message(workflow, call, held, task_id)
-        except ConditionError as error:
+            letter = self.letter_of(message)
+        except (ConditionError, Unsendable) as error:
             return _refused(held, error, self.clock.now_ms())
-        letter = self.letter_of(message)
         if holder != task_id:
             # By a letter in one step.  Else the claim says so first: once too few, never twice.
             value = store.claim_value(held.attempt, held.nonce, deadline_ms, task_id)
@@ -90,7 +90,10 @@ class PlainTasks:
             if not (yield from ask(sent)):
                 return None  # given up meanwhile: this process was silent for too long
         if letter is None:
-            yield Publish((message,))
+            try:
+                yield Publish((message,))
+            except Unsendable as error:
+                return _refused(held, error, self.clock.now_ms())
         return None
 
     def begin(
@@ -108,8 +111,8 @@ class PlainTasks:
         held = self.claims.on_behalf(saga, workflow, entry, data=data, deadline_ms=deadline_ms)
         try:
             letter = self.letter_of(self._message(workflow, call, held, task_id))
-        except ConditionError:
-            return None
+        except (ConditionError, Unsendable):
+            return None  # `send` meets it again, and reports it
         return letter and Begun(command, entry, deadline_ms, task_id, letter)
 
     def _deadline_ms(self, workflow: Workflow, what: What, call: TaskCall) -> int:
@@ -152,7 +155,7 @@ def _is_known(workflow: Workflow, saga: Saga, command: Dispatch, data: Data) -> 
 
 
 def _refused(held: Assignment, error: Exception, now_ms: int) -> Failed:
-    """The report of an attempt that never began: its arguments could not be made."""
+    """The report of an attempt that never began: its message could not be made."""
     return Failed(
         now_ms,
         held.kind,

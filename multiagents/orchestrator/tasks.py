@@ -27,7 +27,7 @@ from multiagents.core.exceptions import SagaFailed
 from multiagents.core.names import COMPENSATE, COORDINATE, COORDINATOR_QUEUE, HEADER, START_SAGA
 from multiagents.core.states import SagaState
 from multiagents.orchestrator.letters import routing, send_plain
-from multiagents.orchestrator.outbox import Deliverance, Message, Nudge, Publish
+from multiagents.orchestrator.outbox import Deliverance, Message, Nudge, Publish, Unsendable
 from multiagents.orchestrator.results import HastyBackend
 from multiagents.orchestrator.sweeper import Backlog, QueueHead
 from multiagents.storage.client import UNREACHABLE
@@ -225,17 +225,30 @@ class Courier:
     # ---- messages ----
 
     def _publish(self, effect: Publish) -> bool:
+        """Whether all is sent.  Raises Unsendable for what Celery can make no message of."""
         try:
             with self.app.producer_or_acquire() as producer:
                 for message in effect.messages:
                     self._send(message, producer)
-        except (KombuError, OSError) as error:
+        except Unsendable:
+            raise
+        except Exception as error:  # noqa: BLE001 - raised on, it would fail the step that ended
             # Recorded in the outbox with a time at which a sweep looks again: not lost.
             log.warning("not sent, a sweep will", error=type(error).__name__)
             return False
         return True
 
     def _send(self, message: Message, producer: Any) -> None:
+        try:
+            self._send_task(message, producer)
+        except Exception as error:
+            broker = producer.connection
+            away = (KombuError, OSError, *broker.connection_errors, *broker.channel_errors)
+            if isinstance(error, away):
+                raise
+            raise Unsendable(message.task, f"{type(error).__name__}: {error}") from error
+
+    def _send_task(self, message: Message, producer: Any) -> None:
         if message.plain:
             send_plain(self.app, message, producer)
             return

@@ -25,7 +25,11 @@ RAISED: dict[str, type[Exception]] = {
 _URL = os.environ.get("MULTIAGENTS_REDIS_URL", "redis://127.0.0.1:6379/0")
 
 app = Celery("celery_team", broker=_URL, backend=os.environ.get("TEAM_BACKEND", _URL))
-app.conf.update(task_default_queue="team", broker_connection_retry_on_startup=True)
+app.conf.update(
+    task_default_queue="team",
+    broker_connection_retry_on_startup=True,
+    task_routes={"team.misrouted": {"expires": "soon"}},  # which Celery cannot read
+)
 app.conf.update(json.loads(os.environ.get("TEAM_CONF", "{}")))
 
 
