@@ -6,6 +6,7 @@ A server that is not there yet, one that dies while sagas run, and one that is s
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from multiagents.core.clock import FakeClock
 from multiagents.core.exceptions import NoServer, UnknownSaga
 from multiagents.core.ports import Assignment
 from multiagents.core.states import Kind
+from multiagents.orchestrator.awaiting import LOOK_S
 from multiagents.orchestrator.registry import registered
 from multiagents.storage.client import UNREACHABLE
 from multiagents.storage.server import EmbeddedServer
@@ -314,7 +316,21 @@ def test_a_lease_is_renewed_soon_after_a_short_outage() -> None:
     assert engine.late == 0
 
 
-# ---- lost by the server ----
+# ---- lost on the way, or by the server ----
+
+
+@pytest.mark.processes
+def test_an_outcome_that_was_told_unheard_is_found_soon(rig: Rig) -> None:
+    """It was stored after the waiter asked for it, and told before it was heard to listen."""
+    result = rig.runtime.start_saga.delay("kp_completes", {})
+    waiting = Getter(result, 40.0)
+    channel = rig.runtime.app.backend.get_key_for_task(result.id).decode()
+    wait_for(lambda: rig.redis.pubsub_channels(channel), 10.0, "somebody who listens")
+    meta = {"status": "SUCCESS", "result": {"two": 1}, "task_id": result.id, "children": []}
+    began = time.monotonic()
+    rig.redis.set(channel, json.dumps(meta))  # and nothing is published
+    assert waiting.end() == {"two": 1}
+    assert time.monotonic() - began < LOOK_S / 2
 
 
 @pytest.mark.processes

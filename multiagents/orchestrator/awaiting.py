@@ -2,8 +2,9 @@
 
 `SagaResult` is Celery's AsyncResult with more patience.  Celery's own gives up 20 s after its Redis
 has gone, with an error that says to restart the program, and waits for ever for a saga that the
-server has lost.  This one says what it waits for, goes on when the server is back, and asks now
-and then whether the saga still exists.
+server has lost, or for an outcome that was told while it began to listen: it asks for the outcome
+on another connection than it listens on, so the server may take these two in the other order.
+This one says what it waits for, goes on when the server is back, and looks again now and then.
 
 It waits by a Redis backend of its own, one for each thread, which reports a lost connection at
 once instead of retrying.  For Celery 5.7; with other backends it is Celery's own.
@@ -30,10 +31,10 @@ from multiagents.core.exceptions import UnknownSaga
 from multiagents.orchestrator.results import impatient
 from multiagents.storage.client import UNREACHABLE
 
-LOOK_S = 5.0
-"""So often it is asked whether the saga still exists."""
+FIRST_LOOK_S, LOOK_S = 0.1, 5.0
+"""Until it is asked whether the saga has ended, or is gone: each time twice as long."""
 AWAY_S = 1.0
-"""Between two tries while the server is away, and until the first such look after it."""
+"""Between two tries while the server is away, and until the first look after it."""
 
 log = structlog.get_logger(__name__)
 
@@ -100,7 +101,7 @@ class _Wait:
         self._saga_id = saga_id
         self._ends_at = inf if timeout_s is None else time.monotonic() + timeout_s
         self._away_since = 0.0
-        self._look_s = LOOK_S
+        self._look_s = FIRST_LOOK_S
 
     def slice_s(self) -> float:
         """Until the next look at the saga."""
@@ -127,7 +128,7 @@ class _Wait:
             away_s = round(time.monotonic() - self._away_since)
             log.warning(f"the server is back after {away_s} s: saga {self._saga_id} goes on")
         self._away_since = 0.0
-        self._look_s = LOOK_S
+        self._look_s = min(2 * self._look_s, LOOK_S)
 
 
 class Outcomes:
