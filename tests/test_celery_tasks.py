@@ -6,6 +6,7 @@ One prefork worker of a team's own app for all of it: none of this may end that 
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from functools import partial
@@ -188,6 +189,16 @@ def test_a_hard_time_limit_is_one_failure(team: Team) -> None:
     assert len(set(team.rig.runs(saga_id, "overrun"))) == 2
     assert len(team.rig.runs(saga_id, "undo")) == 2  # of b and of a
     assert team.worker.log.count("Hard time limit (1s) exceeded for team.overrun") == 2
+
+
+@pytest.mark.parametrize("name", ["ct_bug", "ct_async_bug"])
+def test_the_traceback_in_the_log_is_the_functions_own(team: Team, name: str) -> None:
+    """Who looks for a bug in a step has no use for the engine's frames above it."""
+    saga_id = team.rig.begin(after_work(name, queue=TEAM))
+    ended(team.rig, saga_id, "ZeroDivisionError")
+    logged = re.findall(rf"Task {name}\[.*raised (?s:.*?)\nZeroDivisionError:", team.worker.log)
+    found = [re.findall(r'File ".*", line \d+, in (\w+)', text) for text in logged]
+    assert found == [["trace_task", "__protected_call__", name, "_divide"]] * 2
 
 
 @pytest.mark.parametrize("what", ["Ignore", "Reject", "Retry", "MemoryError"])

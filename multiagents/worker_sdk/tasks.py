@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 from celery import Task
@@ -28,6 +29,9 @@ from multiagents.core.ports import Assignment, Engine, Verdict
 from multiagents.core.states import Kind
 from multiagents.worker_sdk.leases import LeaseKeeper
 from multiagents.worker_sdk.registry import Worker
+
+_ON_THE_WAY = {"multiagents", "concurrent", "asyncio"}
+"""Packages whose frames lie between Celery's tracer and a worker function."""
 
 
 @dataclass(slots=True)
@@ -108,7 +112,11 @@ class WorkerTask(Task):  # type: ignore[misc]  # celery has no types
                 raise Ignore
         slot.held = held
         process.leases.hold(held)
-        result, slot.result = process.perform(self.worker, held, process.leases)
+        try:
+            result, slot.result = process.perform(self.worker, held, process.leases)
+        except Exception as error:
+            error.__traceback__ = _of_the_user(error.__traceback__)
+            raise
         return result
 
     def _trace(self, uuid: str, args: Any, kwargs: Any, request: Any) -> Any:
@@ -164,6 +172,18 @@ def _request(outer: Any, task_id: str, name: str, args: list[Any]) -> dict[str, 
         "is_eager": False,
         "headers": {},  # said here, Celery does not look for them in all of the above
     }
+
+
+def _of_the_user(found: TracebackType | None) -> TracebackType | None:
+    """A traceback from where the function was entered: all of it if that is not where it failed."""
+    frame = found
+    while frame is not None and _package(frame) in _ON_THE_WAY:
+        frame = frame.tb_next
+    return frame or found
+
+
+def _package(frame: TracebackType) -> str:
+    return str(frame.tb_frame.f_globals.get("__name__")).partition(".")[0]
 
 
 def _queue(request: Any) -> str:

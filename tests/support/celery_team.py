@@ -101,4 +101,20 @@ def raise_it(context: Any) -> dict[str, Any]:
     raise RAISED[context["what"]]
 
 
+@worker("ct_bug", retry={"max_attempts": 2, "backoff_s": 0.05})
+def ct_bug(context: Any) -> dict[str, Any]:
+    """Fail in a function that it calls."""
+    return {"half": _divide(1, 0)}
+
+
+@worker("ct_async_bug", retry={"max_attempts": 2, "backoff_s": 0.05})
+async def ct_async_bug(context: Any) -> dict[str, Any]:
+    """Likewise, as a coroutine."""
+    return {"half": _divide(1, 0)}
+
+
+def _divide(total: float, parts: float) -> float:
+    return total / parts
+
+
 attach(app)
