@@ -14,7 +14,7 @@ from multiagents.core.states import Command, Kind, SagaState, StepState
 from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.coordinator import Coordinator
 from multiagents.orchestrator.outbox import Deliverance, Publish
-from multiagents.orchestrator.sweeper import Backlog, QueueHead, Sweeper
+from multiagents.orchestrator.sweeper import LATER, Backlog, QueueHead, Sweeper
 from multiagents.orchestrator.workflow import Step, Workflow
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import ask
@@ -49,9 +49,11 @@ class World:
         self.ended: list[Any] = []
         self.broker_is_up = True
         self.backlog = Backlog(0)
+        self.looks = 0
 
     def perform(self, effect: Any) -> Any:
         if isinstance(effect, QueueHead):
+            self.looks += 1
             return self.backlog
         if not self.broker_is_up:
             return False
@@ -61,12 +63,11 @@ class World:
             self.ended.append(effect)
         return True
 
-    def start(self) -> str:
+    def start(self, saga_id: str = "s1") -> None:
         flow = self.coordinator.start(
-            FLOW, saga_id="s1", waiting=("s1", ""), data={"input": "{}", "meta": "{}"}
+            FLOW, saga_id=saga_id, waiting=(saga_id, ""), data={"input": "{}", "meta": "{}"}
         )
         self.edge.run(flow)
-        return "s1"
 
     def sweep(self, seconds: float = 0) -> None:
         """Let time pass in small steps, as sweepers see it."""
@@ -123,8 +124,26 @@ def test_a_command_behind_a_backlog_is_not_sent_again(world):
     world.sweep(300)
     assert len(world.sent) == 1
     world.backlog = Backlog(9_000, head_sent_ms=world.sent[0].sent_ms + 1)
-    world.sweep(20)
+    world.sweep(300 // LATER)
     assert len(world.sent) == 2
+
+
+def test_a_long_queue_is_looked_into_for_all_that_waits_in_it(world):
+    """E10: a backlog costs the sweepers one look a second, not one for each message in it."""
+    for number in range(50):
+        world.start(f"s{number}")
+    world.backlog = Backlog(50, head_sent_ms=world.sent[0].sent_ms)
+    world.sweep(20)
+    assert 1 <= world.looks <= 2
+    assert len(world.sent) == 50
+
+
+def test_what_has_waited_long_is_looked_for_less_often(world):
+    """E10: in an hour behind a backlog a command comes due some twenty times, not 240."""
+    world.start()
+    world.backlog = Backlog(10_000, head_sent_ms=world.sent[0].sent_ms)
+    world.sweep(3600)
+    assert 10 <= world.looks <= 24
 
 
 def test_behind_an_unknown_head_re_sending_gets_rarer(world):

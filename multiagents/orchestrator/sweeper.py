@@ -30,6 +30,11 @@ from multiagents.storage.views import View
 
 BATCH = 100
 """Members dealt with in one sweep; more are left for the next, which follows at once."""
+LOOK_MS = 1000
+"""So long a look at a queue is good for all that waits in it: with a hundred thousand messages in
+it, a look for each would take half a worker's main process, as measured."""
+LATER = 4
+"""What has waited behind others is looked for again after a quarter of that time."""
 MOST_MOVES = 6
 """A command behind an unknown message waits 2 ** n leases at most before it is sent again."""
 UNROUTABLE_AFTER = 3
@@ -54,7 +59,7 @@ class Backlog:
 
 
 class Sweeper:
-    """Deals with what is due."""
+    """Deals with what is due.  Thread-safe."""
 
     def __init__(
         self,
@@ -69,6 +74,7 @@ class Sweeper:
         self._nobody_knows = nobody_knows
         self._ask_around = ask_around
         self._clock_ms = clock_ms
+        self._looks: dict[QueueHead, tuple[int, Backlog]] = {}
 
     def due(self, shard: Shard) -> Flow[tuple[Guard, ...]]:
         """What is due on a shard now, hidden from other sweepers for a moment."""
@@ -151,7 +157,7 @@ class Sweeper:
     def _still_queued(self, message: Message, keys: SagaKeys, name: str, value: str) -> Flow[bool]:
         """Whether the message may well be waiting in its queue; then its time is moved (E10)."""
         sent_ms, sends = outbox.parse_outbox_value(value)
-        backlog: Backlog = yield QueueHead(message.queue, message.priority)
+        backlog = yield from self._look(QueueHead(message.queue, message.priority))
         now_ms, lease_ms = self._clock_ms(), self._settings.lease_ms
         if backlog.length == 0:
             return False
@@ -162,9 +168,17 @@ class Sweeper:
             # wait twice as long each time, so that re-sending stays rare but does happen.
             waits = now_ms - sent_ms < lease_ms * 2 ** min(sends, MOST_MOVES)
         if waits:
-            again = {name: (value, now_ms + lease_ms)}
-            yield from ask(store.published(keys, again))
+            later_ms = max(lease_ms, (now_ms - sent_ms) // LATER)
+            yield from ask(store.published(keys, {name: (value, now_ms + later_ms)}))
         return waits
+
+    def _look(self, queue: QueueHead) -> Flow[Backlog]:
+        now_ms = self._clock_ms()
+        looked_ms, backlog = self._looks.get(queue, (0, Backlog(None)))
+        if not 0 <= now_ms - looked_ms < LOOK_MS:
+            backlog = yield queue
+            self._looks[queue] = now_ms, backlog
+        return backlog
 
     def _purge(self, saga_id: str, item: Guard) -> Flow[None]:
         keys = self._coordinator.keys(saga_id)

@@ -215,6 +215,20 @@ MUTANTS = (
     ),
     Mutant(
         "E10",
+        ENGINE + "sweeper.py",
+        "if not 0 <= now_ms - looked_ms < LOOK_MS:",
+        "if True:",
+        "tests/test_sweeper.py::test_a_long_queue_is_looked_into_for_all_that_waits_in_it",
+    ),
+    Mutant(
+        "E10",
+        ENGINE + "sweeper.py",
+        "later_ms = max(lease_ms, (now_ms - sent_ms) // LATER)",
+        "later_ms = lease_ms",
+        "tests/test_sweeper.py::test_what_has_waited_long_is_looked_for_less_often",
+    ),
+    Mutant(
+        "E10",
         ENGINE + "outbox.py",
         "return outbox_value(0, 0), now_ms + UNCONFIRMED_MS",
         "return outbox_value(0, 0), now_ms + 1000 * UNCONFIRMED_MS",
