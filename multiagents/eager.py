@@ -24,7 +24,7 @@ from multiagents.core.settings import Settings
 from multiagents.core.states import ENDED, SagaState
 from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.host import Host
-from multiagents.orchestrator.outbox import Deliverance, Message, Nudge, Publish
+from multiagents.orchestrator.outbox import Deliverance, Message, Publish
 from multiagents.orchestrator.service import STEERING, CheckInput
 from multiagents.orchestrator.sweeper import Backlog, QueueHead
 from multiagents.storage import sagas as store
@@ -51,7 +51,6 @@ class EagerRunner:
         self._catalog = catalog
         self._check_input = check_input
         self._queue: deque[Message] = deque()
-        self._nudged: deque[str] = deque()
         self.faults: list[Fault] = []
         """Called before each attempt; one that raises makes the attempt fail with that error."""
         self.path: list[Assignment] = []
@@ -86,7 +85,6 @@ class EagerRunner:
         """Forget all sagas, faults and the path."""
         self._host = None
         self._queue.clear()
-        self._nudged.clear()
         self.faults.clear()
         self.path.clear()
         self.outcomes.clear()
@@ -148,12 +146,8 @@ class EagerRunner:
         self._run_queue()
 
     def _run_queue(self) -> None:
-        while self._queue or self._nudged:
-            if self._nudged:
-                saga_id = self._nudged.popleft()
-                self.host.edge.run(self.host.coordinator.coordinate(saga_id))
-            else:
-                self._deliver(self._queue.popleft())
+        while self._queue:
+            self._deliver(self._queue.popleft())
 
     def _is_moving(self, saga_id: str) -> bool:
         saga, _ = self.host.edge.run(self.host.coordinator.current(saga_id))
@@ -185,8 +179,6 @@ class EagerRunner:
         match effect:
             case Publish(messages):
                 self._queue.extend(messages)
-            case Nudge(saga_id):
-                self._nudged.append(saga_id)
             case Deliverance():
                 self.outcomes.setdefault(effect.saga_id, effect)
             case QueueHead():

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -22,15 +23,37 @@ from tests.support.kill_rig import Rig, check_recoveries, second_starts
 pytestmark = [pytest.mark.processes, pytest.mark.alone]
 
 POINTS = "tests.support.kill_points"
+
+
+class Way(NamedTuple):
+    """A way in which sagas move."""
+
+    continuation: bool
+    """Whether steps continue in one process."""
+    imports: str = POINTS
+    """So that a worker's messages go out with its commits, or after them."""
+    workflow: str = "kp_breaks"
+    calls: frozenset[str] | None = None
+    """Those in which it differs from the others; None: all."""
+
+
 MODES = {
-    "continuation": ("True", POINTS),
-    "messages": ("False", POINTS),
-    "kombu": ("False", f"{POINTS},tests.support.kill_kombu"),
+    "continuation": Way(True),
+    "messages": Way(False),
+    "kombu": Way(
+        False,
+        f"{POINTS},tests.support.kill_kombu",
+        calls=frozenset({"advance", "commit", "LPUSH", "publish"}),
+    ),
+    "conditions": Way(True, workflow="kp_chooses", calls=frozenset({"append", "commit"})),
 }
-"""Whether steps continue in one process, and what a worker imports so that its messages go out
-with its commits, or after them."""
-SENDING = {"commit", "LPUSH", "publish"}
-"""Calls in which kombu's way differs from messages that go out with their commit."""
+KINDS = {
+    "continuation": {"claim", "advance", "settle"},
+    "messages": {"claim", "advance", "settle"},
+    "kombu": {"claim", "advance", "publish", "settle"},
+    "conditions": {"claim", "append", "commit", "settle"},
+}
+"""What a saga needs of Redis in each."""
 RECORDINGS = 4
 """Sagas that are noted first: some by children that have done nothing yet, and others."""
 BATCH = 16
@@ -62,7 +85,7 @@ def mode(
     rig = Rig(server.url, 1, tmp_path_factory.mktemp(name))
     with _worker(rig, name) as worker:
         worker.wait_ready()
-        notes = [_undisturbed(rig) for _ in range(RECORDINGS)]
+        notes = [_undisturbed(rig, name) for _ in range(RECORDINGS)]
         calls = dict.fromkeys(call for note in notes for call in note)
         yield Mode(name, rig, worker, list(calls), frozenset.intersection(*map(frozenset, notes)))
     rig.close()
@@ -70,19 +93,19 @@ def mode(
 
 def _worker(rig: Rig, mode: str, *args: str) -> Worker:
     """A worker that moves sagas in that way."""
-    continuation, imports = MODES[mode]
-    return rig.worker(*args, imports=imports, MULTIAGENTS_CONTINUATION=continuation)
+    way = MODES[mode]
+    return rig.worker(*args, imports=way.imports, MULTIAGENTS_CONTINUATION=str(way.continuation))
 
 
-def _undisturbed(rig: Rig) -> list[str]:
+def _undisturbed(rig: Rig, mode: str) -> list[str]:
     """The calls of a saga to which nothing happens."""
-    saga_id = rig.start("kp_breaks", Point())
+    saga_id = rig.start(MODES[mode].workflow, Point())
     assert faults(rig, saga_id) == []
     return rig.calls(saga_id)
 
 
 def faults(rig: Rig, saga_id: str) -> list[str]:
-    """How a saga of ``kp_breaks`` differs from one that nothing happened to; [] is right."""
+    """How a saga that breaks differs from one that nothing happened to; [] is right."""
     saga = rig.wait_settled(saga_id, DEADLINE_S)
     steps = saga["steps"]
     found = []
@@ -113,14 +136,14 @@ class Findings:
     """From each death to the saga's end."""
 
 
-def _kill_all(rig: Rig, points: list[Point], at_once: int, findings: Findings) -> None:
+def _kill_all(mode: Mode, points: list[Point], at_once: int, findings: Findings) -> None:
     """A saga for each point, so many at once."""
     for first in range(0, len(points), at_once):
-        _kill(rig, points[first : first + at_once], findings)
+        _kill(mode.rig, MODES[mode.name].workflow, points[first : first + at_once], findings)
 
 
-def _kill(rig: Rig, points: list[Point], findings: Findings) -> None:
-    for saga_id, point in [(rig.start("kp_breaks", point), point) for point in points]:
+def _kill(rig: Rig, workflow: str, points: list[Point], findings: Findings) -> None:
+    for saga_id, point in [(rig.start(workflow, point), point) for point in points]:
         found = faults(rig, saga_id)
         if found:
             findings.wrong[f"{point.when} {point.call}"] = found
@@ -133,15 +156,16 @@ def _kill(rig: Rig, points: list[Point], findings: Findings) -> None:
 
 def test_a_child_killed_at_any_call_costs_no_effect_and_repeats_none(mode: Mode) -> None:
     """Before and after each call of two steps and two undos: all ends as without the kill."""
-    calls = [call for call in mode.calls if mode.name != "kombu" or call.split(".")[0] in SENDING]
+    chosen = MODES[mode.name].calls
+    calls = [call for call in mode.calls if chosen is None or call.split(".")[0] in chosen]
     points = [Point("child", when, call) for call in calls for when in ("before", "after")]
     findings = Findings()
-    _kill_all(mode.rig, points, BATCH, findings)
+    _kill_all(mode, points, BATCH, findings)
     # Among so many deaths a sweep may have done what a child was to die of: try those again.
     for at_once in (FEW, 1):
         again = [point for point in findings.missed if point.call in mode.always]
         findings.missed = []
-        _kill_all(mode.rig, again, at_once, findings)
+        _kill_all(mode, again, at_once, findings)
     assert (findings.wrong, findings.missed) == ({}, [])
     check_recoveries(f"children, {mode.name}", findings.took_s)
 
@@ -149,21 +173,22 @@ def test_a_child_killed_at_any_call_costs_no_effect_and_repeats_none(mode: Mode)
 def test_every_kind_of_call_is_among_the_points(mode: Mode) -> None:
     """The notes hold what a saga needs of Redis: else the test above would cover nothing.
 
-    And its way is what its name says: only kombu's messages are confirmed after they are sent.
+    And its way is what its name says: only kombu's messages are confirmed after they are sent, and
+    a process that continues claims the first step alone by a message.
     """
     kinds = {call.split(".")[0] for call in mode.calls}
-    decides = "advance" if mode.name == "continuation" else "commit"
-    assert {"claim", decides, "settle"} <= kinds
+    assert KINDS[mode.name] <= kinds
     assert ("publish" in kinds) is (mode.name == "kombu")
+    assert ("claim.2" in mode.always) is not MODES[mode.name].continuation
 
 
 WHOLE = (
     ("messages", "after", "claim.2"),
-    ("messages", "after", "append.2"),
-    ("messages", "after", "commit.2"),
+    ("conditions", "after", "append.2"),
+    ("messages", "after", "advance.2"),
     ("messages", "before", "settle.1"),
-    ("kombu", "after", "commit.2"),
-    ("kombu", "after", "LPUSH.4"),
+    ("kombu", "after", "advance.2"),
+    ("kombu", "after", "LPUSH.2"),
     ("continuation", "after", "advance.2"),
 )
 """A step begun; a report that nobody has decided over; a decision that has sent its messages; an
@@ -208,7 +233,7 @@ def _begin(
     rig = Rig(server.url, 3 + number, own)
     stack.callback(rig.close)
     worker = stack.enter_context(_worker(rig, mode, "-c", "1"))
-    return Death(mode, rig, worker, rig.start("kp_breaks", Point("group", *moment)))
+    return Death(mode, rig, worker, rig.start(MODES[mode].workflow, Point("group", *moment)))
 
 
 def _follow(stack: ExitStack, death: Death) -> Worker:

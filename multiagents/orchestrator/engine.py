@@ -17,7 +17,6 @@ from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.claims import Continuation
 from multiagents.orchestrator.coordinator import Coordinator
 from multiagents.orchestrator.judgement import judged
-from multiagents.orchestrator.outbox import Nudge
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, ask
 from multiagents.storage.client import Edge
@@ -84,11 +83,6 @@ class StoreEngine:
     def _report(
         self, done: Assignment, entry: Report, result: str | None, go_on: bool
     ) -> Flow[Assignment | None]:
-        if not self._coordinator.settings.continuation:
-            keys = self._coordinator.keys(done.saga_id)
-            yield from ask(store.report(keys, entry, result=result))
-            yield Nudge(done.saga_id)
-            return None
         going = Continuation(done.queue, done.delivery, done, result, allowed=go_on)
         return (
             yield from self._coordinator.report(done.saga_id, entry, result=result, go_on=going)

@@ -107,13 +107,6 @@ def no_answer(end: Deliverance) -> list[Answer] | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class Nudge:
-    """Effect: have some worker decide over a saga, by a message."""
-
-    saga_id: str
-
-
 def target_of(step: Step, kind: Kind) -> str | TaskCall:
     """What does this kind of work for the step."""
     target = step.worker if kind is Kind.RUN else step.compensation

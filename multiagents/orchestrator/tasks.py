@@ -24,10 +24,10 @@ from kombu.utils.json import dumps
 from multiagents.core import ids
 from multiagents.core.callbacks import errback
 from multiagents.core.exceptions import SagaFailed
-from multiagents.core.names import COMPENSATE, COORDINATE, COORDINATOR_QUEUE, HEADER, START_SAGA
+from multiagents.core.names import COMPENSATE, COORDINATE, HEADER, START_SAGA
 from multiagents.core.states import SagaState
 from multiagents.orchestrator.letters import routing, send_plain
-from multiagents.orchestrator.outbox import Deliverance, Message, Nudge, Publish, Unsendable
+from multiagents.orchestrator.outbox import Deliverance, Message, Publish, Unsendable
 from multiagents.orchestrator.results import HastyBackend
 from multiagents.orchestrator.sweeper import Backlog, QueueHead
 from multiagents.storage.client import UNREACHABLE
@@ -131,7 +131,7 @@ class Coordinate(Task):  # type: ignore[misc]  # celery has no types
     ignore_result = True
 
     def run(self, result: Any = None, *, saga_id: str, task_id: str | None = None) -> None:
-        """From a message: of a sweep, or of a worker that does not know this task."""
+        """From a message: of whoever wants a saga looked at, or of a worker without this task."""
         if task_id is None:
             self.hooks.coordinate(saga_id)
         else:
@@ -218,8 +218,6 @@ class Courier:
                 return self._deliver(effect)
             case QueueHead():
                 return self._look(effect)
-            case Nudge():
-                return self._nudge(effect)
         raise TypeError(f"unknown effect {effect!r}")
 
     # ---- messages ----
@@ -261,15 +259,6 @@ class Courier:
             producer=producer,
             **routing(message),
         )
-
-    def _nudge(self, effect: Nudge) -> bool:
-        try:
-            about = {"saga_id": effect.saga_id}
-            self.app.send_task(COORDINATE, kwargs=about, queue=COORDINATOR_QUEUE)
-        except (KombuError, OSError) as error:
-            log.warning("not sent, a sweep will", error=type(error).__name__)
-            return False
-        return True
 
     # ---- looking into a queue ----
 

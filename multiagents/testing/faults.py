@@ -54,16 +54,20 @@ class Shape:
     """Commits put messages into the broker's lists: only where there is one server."""
     plain: float = 0.0
     """How many steps are plain Celery tasks."""
+    continues: bool = True
+    """Processes go on with the next step; else each step is a message."""
 
     def __str__(self) -> str:
         parts = [f"{self.servers} servers" if self.servers > 1 else "one server"]
         parts += [f"{self.shards} shards"] if self.shards > self.servers else []
         parts += ["letters"] if self.letters else []
-        return ", ".join([*parts, "plain tasks"] if self.plain else parts)
+        parts += ["plain tasks"] if self.plain else []
+        return ", ".join(parts if self.continues else [*parts, "by message"])
 
 
 def some_shape(rng: Random) -> Shape:
     """Any system."""
     shards, servers = rng.choice(((1, 1), (1, 1), (3, 1), (3, 3)))
     letters = servers == 1 and rng.random() < 0.5
-    return Shape(shards, servers, letters, plain=rng.choice((0.0, 0.0, 0.4)))
+    plain = rng.choice((0.0, 0.0, 0.4))
+    return Shape(shards, servers, letters, plain, continues=rng.random() < 0.8)

@@ -26,10 +26,10 @@ from multiagents.orchestrator.engine import StoreEngine
 from multiagents.orchestrator.outbox import Deliverance, Message, Publish, no_letter
 from multiagents.orchestrator.sweeper import QueueHead, Sweeper
 from multiagents.storage import sagas as store
-from multiagents.storage.calls import Flow, ask
+from multiagents.storage.calls import Flow
 from multiagents.storage.client import UNREACHABLE, Edge
 from multiagents.testing.faults import NO_FAULTS
-from multiagents.testing.simulated_broker import Broker, Mail, Nudged, Returned
+from multiagents.testing.simulated_broker import Broker, Mail, Returned
 from multiagents.testing.simulated_store import LEASE_S, Store
 from multiagents.testing.simulated_world import Life, ProcessClock, Sleep, Take, Thread, World
 
@@ -132,8 +132,6 @@ class Process:
                 yield from self._run_plain(mail)
             case Message():
                 yield from self._run(mail)
-            case Nudged(saga_id):
-                yield from self.coordinator.coordinate(saga_id)
             case Returned(saga_id, task_id, result, report):
                 yield from self._engine._plain_ended(saga_id, task_id, result, None)
                 self.world.reports[saga_id].append(report)
@@ -202,15 +200,9 @@ class Process:
         go_on = Continuation(queue, delivery, held, result) if goes_on else None
         while True:
             try:
-                if rng.random() < 0.1:
-                    keys = self.coordinator.keys(held.saga_id)
-                    yield from ask(store.report(keys, entry, result=result))
-                    self.broker.put(Nudged(held.saga_id))
-                    following = None
-                else:
-                    following = yield from self.coordinator.report(
-                        held.saga_id, entry, result=result, go_on=go_on
-                    )
+                following = yield from self.coordinator.report(
+                    held.saga_id, entry, result=result, go_on=go_on
+                )
                 self.world.reports[held.saga_id].append(entry)
                 return following
             except UNREACHABLE:

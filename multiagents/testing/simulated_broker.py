@@ -30,13 +30,6 @@ BLIND = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Nudged:
-    """A message that asks some worker to decide over a saga."""
-
-    saga_id: str
-
-
-@dataclass(frozen=True, slots=True)
 class Returned:
     """The link of a plain task: what it has returned."""
 
@@ -47,7 +40,7 @@ class Returned:
     """What the engine is to make of it."""
 
 
-Mail = Message | Nudged | Returned
+Mail = Message | Returned
 
 
 class Broker:

@@ -56,7 +56,7 @@ class Servers:
 
     def store(self, shape: Shape) -> Store:
         """An empty store of that shape."""
-        key = Shape(shape.shards, shape.servers)
+        key = Shape(shape.shards, shape.servers, shape.continues)
         if key not in self._edges:
             urls = self.urls[: shape.servers]
             settings = Settings(
@@ -64,6 +64,7 @@ class Servers:
                 state_urls=",".join(urls) if len(urls) > 1 else "",
                 shards=shape.shards,
                 lease_s=LEASE_S,
+                continuation=shape.continues,
                 retention_s=RETENTION_S,
             )
             self._edges[key] = settings, self._edge(settings)

@@ -141,6 +141,9 @@ def _two(name: str, first: str, second: str, **options: Any) -> None:
 
 
 _two("kp_breaks", "kp_do", "kp_fail")
+WorkflowBuilder("kp_chooses").add_step("one", "kp_do", compensation="kp_undo").add_step(
+    "two", "kp_fail", compensation="kp_undo", when="has(input.never) == false"
+).build().register()
 _two("kp_completes", "kp_do", "kp_do")
 _two("kp_long", "kp_do", "kp_gate")
 _two("kp_suicides", "kp_do", "kp_suicide")
