@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from functools import partial
 
 from multiagents.cli.benchmarks.arena import SOON_MS, Arena
 from multiagents.cli.benchmarks.cpu import seconds, tree_seconds
@@ -68,8 +69,15 @@ def _bring_to_wait(job: Job, count: int) -> None:
         if number and number % BATCH == 0:
             job.say(f"{job.name}: {number:,} of {count:,} sagas started")
         arena.session.runtime.start_saga.delay(workflow, GIVEN)
-    arena.until(lambda: _timers(arena) >= count, f"{count:,} timers to be set", PATIENCE_S)
+    for number in (*range(BATCH, count, BATCH), count):
+        if _timers(arena) < number:
+            arena.until(partial(_has_timers, arena, number), f"{number:,} timers", PATIENCE_S)
+            job.say(f"{job.name}: {number:,} of {count:,} sagas wait")
     arena.rest()
+
+
+def _has_timers(arena: Arena, number: int) -> bool:
+    return _timers(arena) >= number
 
 
 def _timers(arena: Arena) -> int:
