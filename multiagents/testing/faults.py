@@ -26,6 +26,8 @@ class Faults:
     lose_message: float = 0.04
     double_message: float = 0.06
     lose_all_messages: float = 0.002
+    refuse_message: float = 0.01
+    """Celery can make no message of a plain task."""
     outage: float = 0.0
     """A server is away for a while."""
     set_back: float = 0.0

@@ -14,7 +14,7 @@ from multiagents.core.entries import Asked
 from multiagents.core.exceptions import UnknownSaga
 from multiagents.core.states import ENDED, Command
 from multiagents.orchestrator.coordinator import Coordinator
-from multiagents.orchestrator.outbox import Publish
+from multiagents.orchestrator.outbox import Publish, Unsendable
 from multiagents.orchestrator.sweeper import QueueHead, Sweeper
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage.calls import Call, Flow, Plain
@@ -265,6 +265,8 @@ class History:
             return None
         try:
             thread.reply = self._perform(effect)
+        except Unsendable as error:
+            thread.error = error
         except UNREACHABLE as error:
             thread.error = error
             world.seen["call to a server that is away"] += 1

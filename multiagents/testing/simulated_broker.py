@@ -13,7 +13,7 @@ from random import Random
 
 from multiagents.core.entries import Succeeded
 from multiagents.core.states import Kind
-from multiagents.orchestrator.outbox import Message
+from multiagents.orchestrator.outbox import Message, Unsendable
 from multiagents.orchestrator.sweeper import Backlog
 from multiagents.storage.plan import Letter
 from multiagents.testing.faults import NO_FAULTS
@@ -65,13 +65,20 @@ class Broker:
         """A message for the lists, unless it has to go through Celery."""
         if not self.has_lists or message.queue not in self._accepted:
             return None
+        self._refuse(message)
         return Letter(f"queue:{message.queue}", _text(message))
 
     def publish(self, messages: tuple[Message, ...]) -> bool:
         """Take messages, some never and some twice; whether to say so."""
         for message in messages:
+            self._refuse(message)
             self.put(message)
         return self._rng.random() >= self.faults.fail_before
+
+    def _refuse(self, message: Message) -> None:
+        """As if a router or an option of the user's task raised."""
+        if message.plain and self._happens(self.faults.refuse_message, "message refused"):
+            raise Unsendable(message.task, "injected")
 
     def put(self, message: Mail) -> None:
         """Take one message."""

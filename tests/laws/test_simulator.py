@@ -56,6 +56,23 @@ def test_plain_tasks_are_claimed_on_their_behalf(servers: Servers) -> None:
     assert summary.seen["plain task fenced"]
 
 
+@pytest.mark.parametrize("letters", [True, False])
+def test_a_task_of_which_no_message_can_be_made_fails_alone(
+    servers: Servers, letters: bool
+) -> None:
+    """Before its claim, after it, or with the commit that wants it: its step fails, clean."""
+    faults = replace(NO_FAULTS, refuse_message=0.3, die_after=0.01, reply_lost=0.05)
+    shape = Shape(letters=letters, plain=0.6)
+    summary = simulate(range(3500, 3560), servers, faults=faults, shape=shape)
+    assert summary.seen["message refused"]
+
+
+def test_each_step_may_be_a_message(servers: Servers) -> None:
+    """No process goes on with the next step; each outbox is emptied by messages alone."""
+    faults = replace(NO_FAULTS, lose_message=0.1, die_after=0.01)
+    simulate(range(3600, 3660), servers, faults=faults, shape=Shape(continues=False))
+
+
 def test_servers_may_be_away_for_a_while(servers: Servers) -> None:
     """Sagas on three servers go on when theirs is back."""
     faults = replace(NO_FAULTS, outage=0.02)
