@@ -10,8 +10,8 @@ from importlib.util import find_spec
 
 from celery import Celery
 
-from multiagents.core import sentinel
 from multiagents.core.names import QUEUE_IO
+from multiagents.core.server_urls import celery_url, transport_options
 from multiagents.core.settings import Settings
 
 OWN_NAME = "multiagents"
@@ -29,10 +29,7 @@ def make_app(settings: Settings) -> Celery:
 
 def defaults(settings: Settings) -> dict[str, object]:
     """Celery's settings as this package wants them; each line can be overridden."""
-    url, options = (
-        sentinel.celery_url(settings.redis_url),
-        sentinel.transport_options(settings.redis_url),
-    )
+    url, options = celery_url(settings.redis_url), transport_options(settings.redis_url)
     return {
         "broker_url": url,
         "result_backend": url,

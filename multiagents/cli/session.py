@@ -163,6 +163,8 @@ def _reason(error: BaseException) -> str:
     text = str(error).lower()
     if "no master found" in text:
         return "its Sentinels do not answer, or know no primary of that name"
+    if "certificate verify failed" in text:
+        return "its certificate is not trusted: name its authority's, ?ssl_ca_certs=FILE"
     for sign in ("refused", "timed out", "timeout"):
         if sign in text:
             return "connection refused" if sign == "refused" else "no answer in time"

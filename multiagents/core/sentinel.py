@@ -89,16 +89,6 @@ def parse(url: str) -> SentinelAddress:
     )
 
 
-def celery_url(url: str) -> str:
-    """The URL as Celery wants it."""
-    return parse(url).celery_url if is_sentinel(url) else url
-
-
-def transport_options(url: str) -> dict[str, Any]:
-    """What Celery wants beside that URL; nothing for a server's own."""
-    return parse(url).transport_options if is_sentinel(url) else {}
-
-
 def _check(master: str, number: str, options: dict[str, str]) -> None:
     unknown = sorted(options.keys() - _OPTIONS)
     if unknown:

@@ -161,5 +161,9 @@ class SentinelWorkerTransport(WorkerTransport, redis.SentinelTransport):
 
 
 NAME = f"{__name__}:{WorkerTransport.__name__}"
-TRANSPORTS = {"redis": NAME, "sentinel": f"{__name__}:{SentinelWorkerTransport.__name__}"}
+TRANSPORTS = {
+    "redis": NAME,
+    "rediss": NAME,
+    "sentinel": f"{__name__}:{SentinelWorkerTransport.__name__}",
+}
 """By the scheme of ``broker_url``."""

@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 from celery import Celery, signals
 from kombu.transport import redis
 
-from multiagents.core import ids, sentinel
+from multiagents.core import ids
 from multiagents.core.callbacks import errback, link
+from multiagents.core.server_urls import celery_url, explicit, transport_options
 from multiagents.core.settings import Settings
 from multiagents.orchestrator.outbox import Message, Unsendable
 from multiagents.storage.plan import Letter
@@ -117,8 +118,9 @@ class Letters:
 def same_server(settings: Settings, url: Any, options: Any) -> bool:
     """Whether one of Celery's URLs, with its transport options, is the server of the settings."""
     master = dict(options or {}).get("master_name")
-    ours = sentinel.transport_options(settings.redis_url).get("master_name")
-    return bool(url == sentinel.celery_url(settings.redis_url) and (not ours or master == ours))
+    ours = transport_options(settings.redis_url).get("master_name")
+    same = explicit(str(url or "")) == celery_url(settings.redis_url)
+    return same and (not ours or master == ours)
 
 
 class _Recorder:

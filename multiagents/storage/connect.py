@@ -14,12 +14,13 @@ import redis.asyncio.sentinel
 import redis.sentinel
 
 from multiagents.core.sentinel import SentinelAddress, is_sentinel, parse
+from multiagents.core.server_urls import explicit
 
 
 def open_client(url: str, **options: Any) -> redis.Redis:
     """A client of the server; connects to nothing yet."""
     if not is_sentinel(url):
-        return redis.Redis.from_url(url, **options)
+        return redis.Redis.from_url(explicit(url), **options)
     address = parse(url)
     make: Any = redis.sentinel.Sentinel  # which has no types
     manager = make(address.hosts, sentinel_kwargs=address.sentinel_kwargs)
@@ -30,7 +31,7 @@ def open_client(url: str, **options: Any) -> redis.Redis:
 def open_async_client(url: str, **options: Any) -> redis.asyncio.Redis:
     """Likewise for an event loop."""
     if not is_sentinel(url):
-        return redis.asyncio.Redis.from_url(url, **options)
+        return redis.asyncio.Redis.from_url(explicit(url), **options)
     address = parse(url)
     make: Any = redis.asyncio.sentinel.Sentinel
     manager = make(list(address.hosts), sentinel_kwargs=address.sentinel_kwargs)

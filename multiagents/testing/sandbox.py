@@ -28,7 +28,7 @@ from typing import Any
 
 from multiagents.core.exceptions import MultiAgentsError, NotAllowed
 from multiagents.core.names import DEFAULT_QUEUES
-from multiagents.core.sentinel import celery_url
+from multiagents.core.server_urls import celery_url
 from multiagents.core.settings import get_settings
 
 URL = "MULTIAGENTS_REDIS_URL"
