@@ -42,7 +42,7 @@ from multiagents.orchestrator.host import Host
 from multiagents.orchestrator.letters import Letters
 from multiagents.orchestrator.service import OPERATIONS, SagaService
 from multiagents.orchestrator.sweeper_thread import Refuse, SweeperThreads
-from multiagents.orchestrator.tasks import Courier, Hooks, install
+from multiagents.orchestrator.tasks import Courier, Held, Hooks, install
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage.calls import ask
 from multiagents.storage.client import MAIN_TIMEOUT_S, UNREACHABLE, Edge, WritesRefused
@@ -250,6 +250,7 @@ class Runtime:
             result=self.outcomes.result,
             coordinate=lambda saga_id: self.edge.run(self.host.coordinator.coordinate(saga_id)),
             plain_ended=self._plain_ended,
+            held=hosting.held_by,
             failed=self._failed,
             eager=self.eager.start,
         )
@@ -262,23 +263,22 @@ class Runtime:
         keys = self.host.coordinator.keys(saga_id)
         return self.edge.run(ask(pinned(keys))) is not None
 
-    def _plain_ended(self, saga_id: str, task_id: str, result: Any) -> None:
+    def _plain_ended(self, saga_id: str, task_id: str, result: Any, held: Held) -> None:
         kept = result if isinstance(result, dict) else {"value": result}
         try:
             text = to_json(kept, what="task result", limit=self.settings.max_result_bytes)
         except InvalidResult as error:
             verdict = verdict_of(error, Kind.RUN)
-            self.host.engine.fail_delivery(saga_id, task_id, verdict, decide=True)
+            self.host.engine.fail_delivery(saga_id, task_id, verdict, decide=True, attempts=held)
             return
-        last, held = hosting.fenced.last
-        attempts = held if last == task_id else None
-        self.host.engine.plain_ended(saga_id, task_id, text, attempts=attempts)
+        self.host.engine.plain_ended(saga_id, task_id, text, attempts=held)
 
     def _failed(self, saga_id: str, delivery: str, error: BaseException | None) -> None:
         if error is not None and not isinstance(error, LOST):
             if not report_failure(self.process(), error):
                 verdict = verdict_of(error, Kind.RUN)
-                self.host.engine.fail_delivery(saga_id, delivery, verdict, decide=True)
+                engine, held = self.host.engine, hosting.held_by(delivery)
+                engine.fail_delivery(saga_id, delivery, verdict, decide=True, attempts=held)
             return
         what = type(error).__name__ if error is not None else "TaskFailed"
         verdict = Verdict(Failure(what, str(error or "failed elsewhere")))

@@ -134,6 +134,12 @@ class _Fenced(threading.local):
 fenced = _Fenced()
 
 
+def held_by(task_id: str) -> list[Attempt] | None:
+    """What a plain task held when it began, if it is the last that ran in this thread."""
+    last, held = fenced.last
+    return held if last == task_id else None
+
+
 def fence_plain_tasks(app: Celery, hosted: Hosted) -> None:
     """Stop a redelivered plain task whose attempt has ended (E13).
 

@@ -6,6 +6,7 @@ A server that is not there yet, one that dies while sagas run, and one that is s
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +25,13 @@ from celery.exceptions import TimeoutError as CeleryTimeoutError
 from multiagents.bootstrap import Orchestrator
 from multiagents.core.clock import FakeClock
 from multiagents.core.exceptions import NoServer, UnknownSaga
+from multiagents.core.names import COORDINATE
 from multiagents.core.ports import Assignment
 from multiagents.core.states import Kind
 from multiagents.orchestrator.awaiting import LOOK_S
 from multiagents.orchestrator.registry import registered
 from multiagents.storage.client import UNREACHABLE
+from multiagents.storage.sagas import Attempt
 from multiagents.storage.server import EmbeddedServer
 from multiagents.worker_sdk.leases import LeaseKeeper
 from tests.processes import ROOT, Worker, environment, free_port, wait_for
@@ -317,6 +321,29 @@ def test_a_lease_is_renewed_soon_after_a_short_outage() -> None:
 
 
 # ---- lost on the way, or by the server ----
+
+
+@pytest.mark.processes
+def test_a_return_that_is_told_by_message_says_what_it_held(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would count for a later claim of the attempt, while that one's task runs (E5)."""
+    task = rig.runtime.app.tasks[COORDINATE]
+    held = [Attempt("s", Kind.RUN, "a", 2, "n2")]
+    told: list[Any] = []
+
+    def ended(*what: Any) -> None:
+        told.append(what)
+        if len(told) == 1:
+            raise UNREACHABLE[0]("away")
+
+    hooks = replace(task.hooks, held=lambda task_id: held, plain_ended=ended)
+    monkeypatch.setattr(type(task), "hooks", hooks)
+    task.apply_async(({"ok": 1},), {"saga_id": "s", "task_id": "t"}, queue="io")
+    (raw,) = rig.redis.lrange("io", 0, -1)
+    args, kwargs, _ = json.loads(base64.b64decode(json.loads(raw)["body"]))
+    task.run(*args, **kwargs)
+    assert told == [("s", "t", {"ok": 1}, held)] * 2
 
 
 @pytest.mark.processes

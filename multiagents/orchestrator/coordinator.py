@@ -215,14 +215,22 @@ class Coordinator(Knowledge):
         return (yield from self._drive(keys, view, base, go_on))
 
     def log_failure(
-        self, saga_id: str, delivery: str, entry_of: Callable[[store.Attempt], Failed]
+        self,
+        saga_id: str,
+        delivery: str,
+        entry_of: Callable[[store.Attempt], Failed],
+        *,
+        attempts: list[store.Attempt] | None = None,
     ) -> Flow[bool]:
         """Log that whatever a delivery holds has failed, and leave deciding to a sweep.
 
         For callbacks in a worker's main process, where nothing may take long (E14, E20).
+        ``attempts``: what it holds, where that is known.
         """
         keys = self.keys(saga_id)
-        held = yield from self.owed(saga_id, delivery)
+        held = attempts
+        if held is None:
+            held = yield from self.owed(saga_id, delivery)
         for attempt in held:
             entry = entry_of(attempt)
             yield from ask(store.report(keys, entry, dirty_at=entry.at_ms))

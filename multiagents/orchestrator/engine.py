@@ -107,13 +107,22 @@ class StoreEngine:
         """Note that a renewal came late, for `doctor` to show (E9)."""
         self._edge.run(self._catalog.count_late(self._coordinator.claims.hostname))
 
-    def fail_delivery(self, saga_id: str, delivery: str, verdict: Verdict, *, decide: bool) -> bool:
+    def fail_delivery(
+        self,
+        saga_id: str,
+        delivery: str,
+        verdict: Verdict,
+        *,
+        decide: bool,
+        attempts: list[store.Attempt] | None = None,
+    ) -> bool:
         """Report the failure of whatever a Celery delivery holds; False if it holds nothing.
 
         Without ``decide`` it is only written down, and a sweep decides at once (E14, E20).
+        ``attempts``: what it holds, where that is known.
         """
         flow = self._coordinator.log_failure(
-            saga_id, delivery, lambda held: self._failed(held, verdict)
+            saga_id, delivery, lambda held: self._failed(held, verdict), attempts=attempts
         )
         found = self._edge.run(flow)
         if found and decide:

@@ -25,16 +25,20 @@ from multiagents.core import ids
 from multiagents.core.callbacks import errback
 from multiagents.core.exceptions import SagaFailed
 from multiagents.core.names import COMPENSATE, COORDINATE, HEADER, START_SAGA
-from multiagents.core.states import SagaState
+from multiagents.core.states import Kind, SagaState
 from multiagents.orchestrator.letters import routing, send_plain
 from multiagents.orchestrator.outbox import Deliverance, Message, Publish, Unsendable
 from multiagents.orchestrator.results import HastyBackend
 from multiagents.orchestrator.sweeper import Backlog, QueueHead
 from multiagents.storage.client import UNREACHABLE
+from multiagents.storage.sagas import Attempt
 
 log = structlog.get_logger(__name__)
 _CANVAS = ("chain", "chord", "group_id", "group_index", "root_id", "parent_id")
 _LATER = ("countdown", "eta")
+
+Held = list[Attempt] | None
+"""What a plain task held when it began; None: not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +50,10 @@ class Hooks:
     result: Callable[[str, str], Any]
     """``result(task id, saga id)``: by which the outcome is waited for."""
     coordinate: Callable[[str], None]
-    plain_ended: Callable[[str, str, Any], None]
-    """A plain task's link: saga id, its task id, what it returned."""
+    plain_ended: Callable[[str, str, Any, Held], None]
+    """A plain task's link: saga id, its task id, what it returned, what it held."""
+    held: Callable[[str], Held]
+    """What the plain task of this id held, if it has just run in this thread."""
     failed: Callable[[str, str, BaseException | None], None]
     """An errback: saga id, delivery, error (None: not known)."""
     eager: Callable[..., Any]
@@ -130,23 +136,45 @@ class Coordinate(Task):  # type: ignore[misc]  # celery has no types
     shared = False
     ignore_result = True
 
-    def run(self, result: Any = None, *, saga_id: str, task_id: str | None = None) -> None:
+    def run(
+        self,
+        result: Any = None,
+        *,
+        saga_id: str,
+        task_id: str | None = None,
+        held: list[list[Any]] | None = None,
+    ) -> None:
         """From a message: of whoever wants a saga looked at, or of a worker without this task."""
         if task_id is None:
             self.hooks.coordinate(saga_id)
         else:
-            self.hooks.plain_ended(saga_id, task_id, result)
+            self.hooks.plain_ended(saga_id, task_id, result, _attempts(saga_id, held))
 
     def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
         """Called by Celery's tracer for a link, or to send a message."""
         if args and kwargs and kwargs.get("task_id"):
+            held = self.hooks.held(kwargs["task_id"])
             try:
-                self.hooks.plain_ended(kwargs["saga_id"], kwargs["task_id"], args[0])
+                self.hooks.plain_ended(kwargs["saga_id"], kwargs["task_id"], args[0], held)
             except UNREACHABLE as error:
                 log.warning("store is away, sent as a message", error=type(error).__name__)
+                kwargs = {**kwargs, "held": _rows(held)}
             else:
                 return None  # nobody can wait for a link
         return super().apply_async(args, kwargs, **options)
+
+
+def _rows(held: Held) -> list[list[Any]] | None:
+    """Attempts as a message carries them."""
+    if held is None:
+        return None
+    return [[each.kind, each.step, each.attempt, each.nonce] for each in held]
+
+
+def _attempts(saga_id: str, rows: list[list[Any]] | None) -> Held:
+    if rows is None:
+        return None
+    return [Attempt(saga_id, Kind(kind), *rest) for kind, *rest in rows]
 
 
 def _arguments(

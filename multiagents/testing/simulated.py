@@ -132,8 +132,8 @@ class Process:
                 yield from self._run_plain(mail)
             case Message():
                 yield from self._run(mail)
-            case Returned(saga_id, task_id, result, report):
-                yield from self._engine._plain_ended(saga_id, task_id, result, None)
+            case Returned(saga_id, task_id, result, report, held):
+                yield from self._engine._plain_ended(saga_id, task_id, result, list(held))
                 self.world.reports[saga_id].append(report)
 
     def _run(self, message: Message) -> Flow[None]:
@@ -230,7 +230,7 @@ class Process:
         if isinstance(entry, Succeeded):
             yield from self._link(message, entry, attempts)
         else:
-            yield from self._errback(message, entry)
+            yield from self._errback(message, entry, attempts)
 
     def _link(self, message: Message, entry: Succeeded, held: list[store.Attempt]) -> Flow[None]:
         """What a plain task returned is told where it ended, or by message if that fails."""
@@ -240,14 +240,19 @@ class Process:
             yield from self._engine._plain_ended(saga_id, task_id, result, held)
             self.world.reports[saga_id].append(entry)
         except UNREACHABLE:
-            self.broker.put(Returned(saga_id, task_id, result, entry))
+            self.broker.put(Returned(saga_id, task_id, result, entry, tuple(held)))
 
-    def _errback(self, message: Message, failed: Failed) -> Flow[None]:
-        saga_id = message.saga_id
-        held = yield from self.coordinator.log_failure(saga_id, message.task_id, lambda _: failed)
+    def _errback(
+        self, message: Message, failed: Failed, attempts: list[store.Attempt]
+    ) -> Flow[None]:
+        """In the tracer; or in a worker's main process, which leaves deciding to a sweep."""
+        saga_id, inline = message.saga_id, self.world.rng.random() < 0.5
+        held = yield from self.coordinator.log_failure(
+            saga_id, message.task_id, lambda _: failed, attempts=attempts if inline else None
+        )
         if held:
             self.world.reports[saga_id].append(failed)
-            if self.world.rng.random() < 0.5:  # in a worker's main process it is left to a sweep
+            if inline:
                 yield from self.coordinator.coordinate(saga_id)
 
     # ---- beside the work ----

@@ -16,6 +16,7 @@ from multiagents.core.states import Kind
 from multiagents.orchestrator.outbox import Message, Unsendable
 from multiagents.orchestrator.sweeper import Backlog
 from multiagents.storage.plan import Letter
+from multiagents.storage.sagas import Attempt
 from multiagents.testing.faults import NO_FAULTS
 from multiagents.testing.simulated_store import Store
 
@@ -38,6 +39,8 @@ class Returned:
     result: str
     report: Succeeded
     """What the engine is to make of it."""
+    held: tuple[Attempt, ...]
+    """What the task held when it began."""
 
 
 Mail = Message | Returned

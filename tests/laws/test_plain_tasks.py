@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from multiagents.core.states import Kind, SagaState
+from multiagents.core.entries import Failure
+from multiagents.core.ports import Verdict
+from multiagents.core.states import Kind, SagaState, StepState
 from multiagents.orchestrator.engine import StoreEngine
 from multiagents.orchestrator.outbox import Message
 from multiagents.orchestrator.workflow import Step, TaskCall
@@ -134,6 +137,20 @@ def test_a_task_that_nobody_holds_does_not_run(bench: Plainly) -> None:
     assert bench.engine.fence(SAGA, task_id) == []
     assert bench.engine.fence("never was", task_id) == []
     assert bench.ends == [SagaState.COMPLETED]
+
+
+def test_a_return_counts_only_for_the_claim_that_it_held(bench: Plainly) -> None:
+    """After a server lost its last second a task may run twice under one id: it is told (E5)."""
+    bench.start(plain("a"))
+    *_, task_id = bench.take()
+    (held,) = bench.engine.fence(SAGA, task_id)
+    forgotten = [replace(held, nonce="0" * len(held.nonce))]
+    bench.engine.plain_ended(SAGA, task_id, '{"a": 1}', attempts=forgotten)
+    failed = Verdict(Failure("Broken", "in a second that was lost"))
+    bench.engine.fail_delivery(SAGA, task_id, failed, decide=True, attempts=forgotten)
+    saga, _ = bench.edge.run(bench.coordinator.current(SAGA))
+    assert saga.steps["a"].state is StepState.RUNNING
+    assert saga.attention == ("report of an unknown attempt of 'a'",)
 
 
 def test_a_claim_whose_message_is_not_out_lets_nothing_run(bench: Plainly) -> None:
