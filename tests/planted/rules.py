@@ -145,6 +145,13 @@ MUTANTS = (
     ),
     Mutant(
         "E5",
+        ENGINE + "coordinator.py",
+        "        held = attempts\n",
+        "        held = None\n",
+        LAWS + "plain_tasks.py::test_a_return_counts_only_for_the_claim_that_it_held",
+    ),
+    Mutant(
+        "E5",
         LUA + "settle.lua",
         "local same = f[1] == ARGV[3]",
         "local same = f[1]",
