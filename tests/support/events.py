@@ -1,0 +1,12 @@
+"""Which event do tests publish where any will do?"""
+
+from __future__ import annotations
+
+from multiagents.core.events import CommandEvent
+
+
+def command(saga: str = "t") -> CommandEvent:
+    """A command, dated long ago."""
+    return CommandEvent(
+        transaction_id=saga, correlation_id="c", worker_name="w", timestamp="2023-11-14T22:13:20Z"
+    )

@@ -1,0 +1,286 @@
+"""Are the logs readable and free of secrets?"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from multiagents.core.events import Event
+from multiagents.event_bus.memory_bus import MemoryEventBus
+from multiagents.event_bus.redis_bus import RedisEventBus
+from multiagents.monitoring import EventMonitor, MonitoringConfig
+from multiagents.monitoring.logs import bound_ids, close_logs
+from multiagents.monitoring.redaction import HIDDEN, hide, redact
+from multiagents.monitoring.rotation import SharedRotatingFileHandler
+from tests.support.events import command
+
+
+@pytest.fixture(autouse=True)
+def in_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The default log path is relative; what a test sets up is undone."""
+    monkeypatch.chdir(tmp_path)
+    yield
+    close_logs()
+
+
+def lines(path: Path | str = "logs/multiagents.log") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
+# The logger
+
+
+def test_the_default_logger_writes_json_lines_to_the_default_file() -> None:
+    """File and folder appear with the first record that passes the level, not before."""
+    logger = MonitoringConfig().create_logger()
+    logger.debug("too quiet")
+    assert not Path("logs").exists()
+    logger.info("step done", step="reserve", n=2)
+    [line] = lines()
+    stamp = line.pop("timestamp")
+    assert stamp.endswith("Z")
+    assert line == {
+        "event": "step done",
+        "level": "info",
+        "logger": "multiagents",
+        "step": "reserve",
+        "n": 2,
+    }
+
+
+def test_creating_the_logger_twice_writes_each_line_once() -> None:
+    """Components each ask for a logger; the process has one output."""
+    first, second = (MonitoringConfig().create_logger() for _ in range(2))
+    first.info("one")
+    second.info("two")
+    assert [line["event"] for line in lines()] == ["one", "two"]
+
+
+def test_a_new_configuration_replaces_the_old_one() -> None:
+    """The last one counts, for loggers that were made before as well."""
+    logger = MonitoringConfig().create_logger()
+    MonitoringConfig(logging={"file_path": "other.log", "level": "debug"}).create_logger()
+    logger.debug("now heard")
+    assert [line["event"] for line in lines("other.log")] == ["now heard"]
+    assert not Path("logs").exists()
+
+
+def test_the_console_gets_text_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    """Standard output belongs to the program (``--json``)."""
+    MonitoringConfig(logging={"default_logger": "console"}).create_logger().info("hello", n=1)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "hello" in printed.err
+    assert "n=1" in printed.err
+    assert not Path("logs").exists()
+
+
+def test_composite_writes_to_both(capsys: pytest.CaptureFixture[str]) -> None:
+    """One record, two forms."""
+    MonitoringConfig(logging={"default_logger": "composite"}).create_logger().info("hello")
+    assert "hello" in capsys.readouterr().err
+    assert [line["event"] for line in lines()] == ["hello"]
+
+
+def test_plain_records_of_the_package_take_the_same_way() -> None:
+    """Rooms that log through the standard library look the same in the file."""
+    MonitoringConfig().create_logger()
+    with bound_ids(transaction_id="t"):
+        logging.getLogger("multiagents.orchestrator").warning("lease of %s ran out", "reserve")
+    [line] = lines()
+    assert line["event"] == "lease of reserve ran out"
+    assert line["logger"] == "multiagents.orchestrator"
+    assert line["transaction_id"] == "t"
+
+
+def test_ids_are_bound_for_a_while() -> None:
+    """Every line within carries them, no line after."""
+    logger = MonitoringConfig().create_logger()
+    with bound_ids(transaction_id="t", correlation_id="c"):
+        logger.info("in")
+    logger.info("out")
+    inside, outside = lines()
+    assert (inside["transaction_id"], inside["correlation_id"]) == ("t", "c")
+    assert "transaction_id" not in outside
+
+
+def test_an_exception_is_logged_with_its_traceback_and_without_secrets(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In both forms; local variables are not shown."""
+    logger = MonitoringConfig(logging={"default_logger": "composite"}).create_logger()
+    hidden_local = "hunter3"
+    try:
+        raise ConnectionError(f"no answer from redis://me:hunter2@host/0 {len(hidden_local)}")
+    except ConnectionError:
+        logger.exception("lost")
+    [line] = lines()
+    printed = capsys.readouterr().err
+    for text in (line["exception"], printed):
+        assert "Traceback" in text
+        assert "redis://***@host/0" in text
+        assert "hunter" not in text.replace('hidden_local = "hunter3"', "")
+
+
+def test_the_bus_and_the_logger_work_together() -> None:
+    """A failing handler is in the log under the ids of its event."""
+    logger = MonitoringConfig().create_logger()
+
+    async def refuse(event: Event) -> None:
+        raise LookupError("no such order")
+
+    async def scenario() -> None:
+        async with MemoryEventBus(logger=logger, max_deliveries=1) as bus:
+            await bus.subscribe("command", refuse, group="g")
+            await bus.publish(command())
+            while not await bus.dead_letters():  # noqa: ASYNC110 - within the test's time-out
+                await asyncio.sleep(0.005)
+
+    asyncio.run(asyncio.wait_for(scenario(), 10))
+    failed, dead = lines()
+    assert failed["event"] == "event handler failed"
+    assert failed["transaction_id"] == "t"
+    assert "LookupError: no such order" in failed["exception"]
+    assert dead["event"] == "event is a dead letter"
+
+
+def test_a_bus_with_logger_and_monitor_counts_truly(redis_url: str) -> None:
+    """Every stage of every event of a real bus, seen by the monitor that was handed in."""
+    config = MonitoringConfig()
+    logger = config.create_logger()
+    monitor = EventMonitor(logger=logger)
+    everything_seen = threading.Event()
+
+    def handler(event: Event) -> None:
+        if event.transaction_id == "t9":
+            everything_seen.set()
+
+    async def scenario() -> None:
+        async with RedisEventBus(redis_url, event_monitor=monitor, logger=logger) as bus:
+            await bus.subscribe("command", handler, group="g")
+            for number in range(10):
+                await bus.publish(command(f"t{number}"))
+            assert await asyncio.to_thread(everything_seen.wait, 10)
+
+    asyncio.run(scenario())
+    metrics = monitor.get_metrics()
+    assert metrics["stages"] == {
+        "dispatched": 10,
+        "published": 10,
+        "picked_up": 10,
+        "processing": 10,
+        "completed": 10,
+        "failed": 0,
+    }
+    assert metrics["pickup_ms"]["samples"] == metrics["handling_ms"]["samples"] == 10
+
+
+# Secrets
+
+
+def test_values_under_secret_names_are_hidden() -> None:
+    """At any depth, however the name is written."""
+    record = {
+        "password": "x",
+        "apiKey": "x",
+        "X-Api-Key": "x",
+        "OPENAI_API_KEY": "x",
+        "headers": {"Authorization": "Bearer abc", "Accept": "json"},
+        "list": [{"client_secret": "x"}],
+        "access_token": 12345,
+    }
+    assert redact(None, "info", record) == {
+        "password": HIDDEN,
+        "apiKey": HIDDEN,
+        "X-Api-Key": HIDDEN,
+        "OPENAI_API_KEY": HIDDEN,
+        "headers": {"Authorization": HIDDEN, "Accept": "json"},
+        "list": [{"client_secret": HIDDEN}],
+        "access_token": HIDDEN,
+    }
+
+
+def test_harmless_names_stay_readable() -> None:
+    """Counting tokens is daily business; a secretary is a person."""
+    record = {"max_tokens": 300, "token_count": 512, "secretary": "Ann", "key": "k", "token": None}
+    assert redact(None, "info", record) == record
+
+
+@pytest.mark.parametrize(
+    ("text", "safe"),
+    [
+        ("redis://:hunter2@db:6379/0", "redis://***@db:6379/0"),
+        ("redis://db:6379/0 and a@b", "redis://db:6379/0 and a@b"),
+        ("Authorization: Bearer abcdefgh1234", "Authorization: Bearer ***"),
+        ("password=hunter2&user=me", "password=***&user=me"),
+        ("{'api_key': 'hunter2', 'n': 1}", "{'api_key': ***, 'n': 1}"),
+        ("OPENAI_API_KEY=hunter2", "OPENAI_API_KEY=***"),
+        ("3 tokens left: none", "3 tokens left: none"),
+    ],
+)
+def test_secrets_in_text_are_hidden(text: str, safe: str) -> None:
+    """Messages of libraries repeat URLs and headers."""
+    assert hide(text) == safe
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=10,
+)
+
+
+@given(st.dictionaries(st.text(), _JSON))
+def test_redaction_takes_any_record(record: dict[str, Any]) -> None:
+    """It never fails and keeps every name."""
+    assert list(redact(None, "info", record)) == list(record)
+
+
+def test_a_cyclic_value_is_cut() -> None:
+    """A log line must end."""
+    loop: dict[str, Any] = {}
+    loop["again"] = loop
+    assert HIDDEN in json.dumps(redact(None, "info", {"loop": loop}))
+
+
+# Rotation
+
+
+def test_two_writers_share_one_rotating_file(tmp_path: Path) -> None:
+    """As two processes would: no line is lost, and no one goes on in a renamed file."""
+    path = tmp_path / "deep" / "shared.log"
+    writers = [SharedRotatingFileHandler(path, max_bytes=1024, backup_count=50) for _ in range(2)]
+    for number in range(200):
+        record = logging.makeLogRecord({"msg": f"line {number}", "levelno": 20})
+        writers[number % 2].handle(record)
+    for writer in writers:
+        writer.close()
+    files = sorted(path.parent.glob("shared.log*"))
+    written = [line for file in files for line in file.read_text().splitlines()]
+    assert sorted(written) == sorted(f"line {n}" for n in range(200))
+    assert all(file.stat().st_size <= 1024 for file in files)
+
+
+def test_old_files_are_removed(tmp_path: Path) -> None:
+    """Disk use is bounded by max_bytes times backup_count + 1."""
+    path = tmp_path / "small.log"
+    writer = SharedRotatingFileHandler(path, max_bytes=1024, backup_count=2)
+    for number in range(500):
+        writer.handle(logging.makeLogRecord({"msg": f"line {number}"}))
+    writer.close()
+    assert sorted(p.name for p in tmp_path.glob("small.log*")) == [
+        "small.log",
+        "small.log.1",
+        "small.log.2",
+        "small.log.lock",
+    ]
+    assert "line 499" in path.read_text()
