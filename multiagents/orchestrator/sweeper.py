@@ -110,14 +110,15 @@ class Sweeper:
         if isinstance(view, View) and view.entries:
             yield from self._coordinator.coordinate(saga_id)
         elif view == views.GONE:
-            yield from ask(store.drop(keys.shard, item))
+            yield from ask(store.drop(keys.shard, item, because=(keys.saga, "v", "")))
 
     def _send_again(self, saga_id: str, name: str, item: Guard) -> Flow[None]:
         keys = self._coordinator.keys(saga_id)
         value = yield from ask(store.command(keys, name))
         version = yield from ask(store.pinned(keys))
         if value is None or version is None:
-            yield from ask(store.drop(keys.shard, item))
+            missing = (keys.work, name) if value is None else (keys.saga, "w")
+            yield from ask(store.drop(keys.shard, item, because=(*missing, "")))
             return
         workflow = yield from self._coordinator.workflow(keys, version)
         if name == k.OUTBOX_END:
@@ -184,17 +185,18 @@ class Sweeper:
         keys = self._coordinator.keys(saga_id)
         view = yield from ask(store.load(keys))
         if not isinstance(view, View) or view.definition is None:
-            yield from ask(store.drop(keys.shard, item))
+            yield from ask(store.drop(keys.shard, item, because=(keys.saga, "w", "")))
             return
+        as_read = (keys.saga, "v", view.version)
         saga, workflow = yield from self._coordinator.current(saga_id)
         if saga.state not in ENDED or has_dead_letters(saga):
-            yield from ask(store.drop(keys.shard, item))
+            yield from ask(store.drop(keys.shard, item, because=as_read))
             return
         # It may have ended by a faster clock than this one, or again: then it is not over yet.
         over_ms = saga.ended_at + self._settings.retention_ms
         if view.entries or over_ms > self._clock_ms():
             later_ms = max(over_ms, int(float(item.token)))
-            yield from ask(store.drop(keys.shard, item, later_ms=later_ms))
+            yield from ask(store.drop(keys.shard, item, because=as_read, later_ms=later_ms))
             return
         tags = (yield from self._coordinator.meta(keys)).get("tags", [])
         indexes = index_keys(keys, workflow.name, tags)

@@ -50,6 +50,10 @@ class Guard:
     token: str
 
 
+Reason = tuple[str, str, str]
+"""A hash, a field of it, and the value that it has ("" = none): why a due member is dropped."""
+
+
 def load(saga: SagaKeys, *, known: Known = NOTHING) -> Call[View | str]:
     """The saga and its pending entries."""
     return Call("append", saga.all, (saga.id, known[0], 0, *[""] * 10, known[1]), parse_view)
@@ -287,10 +291,12 @@ def purge(saga: SagaKeys, version: str, indexes: Sequence[str]) -> Call[int]:
     return Call("purge", (*saga.all, *indexes), args, int)
 
 
-def drop(shard: Shard, item: Guard, *, later_ms: int | None = None) -> Call[int]:
+def drop(shard: Shard, item: Guard, *, because: Reason, later_ms: int | None = None) -> Call[int]:
     """Forget a due member, or put it off, unless it has become due anew since it was found."""
     later: Arg = "" if later_ms is None else later_ms
-    return Call("drop", (shard.due,), (item.member, item.token, later), int)
+    key, field_, value = because
+    args = (item.member, item.token, later, field_, value)
+    return Call("drop", (shard.due, key), args, int)
 
 
 def version(saga: SagaKeys) -> Plain[str | None]:

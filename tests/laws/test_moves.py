@@ -19,9 +19,9 @@ from multiagents.orchestrator.sweeper_thread import SweeperThread
 from multiagents.orchestrator.workflow import Step
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow
-from multiagents.storage.keys import due_dirty, due_purge
+from multiagents.storage.keys import SagaKeys, due_dirty, due_purge
 from multiagents.storage.sagas import Guard
-from tests.support.one_process import SAGA, SHARD, Bench
+from tests.support.one_process import KEYS, SAGA, SHARD, Bench
 
 
 @pytest.fixture
@@ -106,8 +106,24 @@ def test_a_slow_sweep_forgets_nothing_that_is_due_anew(bench: Bench) -> None:
     bench.edge.client.zadd(SHARD.due, {"o|x|o:run:a:1": 5})
     (item,) = bench.edge.execute(store.sweep(SHARD, 10, limit=9, lease_ms=1000))
     bench.edge.client.zadd(SHARD.due, {"o|x|o:run:a:1": 99})
-    assert bench.edge.execute(store.drop(SHARD, item)) == 0
+    reason = (SagaKeys("x").work, "o:run:a:1", "")
+    assert bench.edge.execute(store.drop(SHARD, item, because=reason)) == 0
     assert bench.due() == ["o|x|o:run:a:1"]
+
+
+def test_a_sweep_forgets_nothing_for_a_reason_that_is_lost(bench: Bench) -> None:
+    """It saw a command claimed in a second that its server has lost: the command stands (E5)."""
+    bench.start(*_chain(1))
+    (field,) = bench.work()
+    bench.clock.advance(99)
+    sweeper = bench.sweeper()
+    (item,) = bench.edge.run(sweeper.due(SHARD))
+    handling = sweeper.handle(item)
+    assert next(handling) == store.command(KEYS, field)
+    handling.send(None)  # as after a claim
+    dropped = handling.send("a definition's version")
+    assert bench.edge.execute(dropped) == 0
+    assert bench.due() == [item.member]
 
 
 def test_a_lost_and_late_success_reopens_what_has_ended(bench: Bench) -> None:

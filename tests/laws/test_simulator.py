@@ -108,7 +108,7 @@ class ForgetfulSweeper(Sweeper):
     def handle(self, item: Guard) -> Flow[None]:
         if item.member.startswith("o|"):
             keys = self._coordinator.keys(item.member.split("|")[1])
-            yield from ask(store.drop(keys.shard, item))
+            yield from ask(store.drop(keys.shard, item, because=(keys.saga, "none", "")))
         else:
             yield from super().handle(item)
 
@@ -126,7 +126,7 @@ class CarelessSweeper(Sweeper):
         letter, saga_id, *_ = item.member.split("|")
         if letter == "l":
             keys = self._coordinator.keys(saga_id)
-            yield from ask(store.drop(keys.shard, item))
+            yield from ask(store.drop(keys.shard, item, because=(keys.saga, "none", "")))
         else:
             yield from super().handle(item)
 

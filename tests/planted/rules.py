@@ -152,6 +152,13 @@ MUTANTS = (
     ),
     Mutant(
         "E5",
+        LUA + "drop.lua",
+        "~= ARGV[5] then",
+        "~= ARGV[5] and false then",
+        LAWS + "moves.py::test_a_sweep_forgets_nothing_for_a_reason_that_is_lost",
+    ),
+    Mutant(
+        "E5",
         LUA + "settle.lua",
         "local same = f[1] == ARGV[3]",
         "local same = f[1]",

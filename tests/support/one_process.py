@@ -104,11 +104,15 @@ class Bench:
         self.edge.run(self.coordinator.append(SAGA, entry))
 
     def sweep(self) -> None:
-        sweeper = Sweeper(
-            self.coordinator, nobody_knows=lambda name: False, clock_ms=self.clock.now_ms
-        )
+        sweeper = self.sweeper()
         for item in self.edge.run(sweeper.due(SHARD)):
             self.edge.run(sweeper.handle(item))
+
+    def sweeper(self) -> Sweeper:
+        """One that remembers nothing."""
+        return Sweeper(
+            self.coordinator, nobody_knows=lambda name: False, clock_ms=self.clock.now_ms
+        )
 
     def log(self) -> list[Entry]:
         return [decode(text) for text in self.edge.run(store.log(KEYS))]
