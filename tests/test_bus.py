@@ -9,6 +9,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -494,6 +495,35 @@ async def test_a_slow_handler_keeps_its_event(redis_url: str) -> None:
         await bus.publish(ErrorEvent(transaction_id="t", worker_name="w", error="e"))
         await done.has(1)
     assert len(calls) == 1
+
+
+async def test_a_renewal_that_was_not_cancelled_holds_nobody_up(redis_url: str) -> None:
+    """A cancellation that gets lost inside the client would keep the reader waiting for ever."""
+    renewing, taken = asyncio.Event(), asyncio.Event()
+
+    class Deaf(Redis):
+        async def xclaim(self, *args: Any, **options: Any) -> Any:
+            renewing.set()
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+
+    async def handler(event: Event) -> None:
+        await renewing.wait()
+        if taken.is_set():
+            second.set()
+        taken.set()
+
+    second = asyncio.Event()
+    async with RedisEventBus(redis_url, redeliver_after_s=SOON_S * 20) as bus:
+        real, bus._receiver = bus._receiver, Deaf.from_url(redis_url)
+        await bus.subscribe("status", handler, group="g")
+        await bus.publish(status(0))
+        await until(taken.is_set)
+        await bus.publish(status(1))
+        await until(second.is_set)
+        deaf, bus._receiver = bus._receiver, real
+        await bus._readers.end_all()
+        await deaf.aclose()
 
 
 async def test_an_unreadable_entry_becomes_a_dead_letter(redis_url: str) -> None:

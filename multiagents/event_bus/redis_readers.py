@@ -229,15 +229,16 @@ class GroupReader(_StreamReader):
         try:
             yield
         finally:
+            # redis-py may lose a cancellation: a renewal that has nothing to hold ends by itself.
+            self._held.clear()
             renewing.cancel()
             await asyncio.wait({renewing})
-            self._held.clear()
 
     async def _renew(self) -> None:
-        while True:
+        while any(self._held.values()):
             await asyncio.sleep(self._redeliver_after_ms / 3000)
             try:
-                for stream, held in self._held.items():
+                for stream, held in tuple(self._held.items()):
                     if held:
                         await self.client.xclaim(
                             stream, self._group, self._consumer, 0, list(held), justid=True
