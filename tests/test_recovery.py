@@ -78,6 +78,7 @@ def overdue(rig: Rig, saga_id: str) -> list[float]:
 # ---- time-outs ----
 
 
+@pytest.mark.alone
 def test_a_plain_function_gets_a_soft_limit_first(prefork: Rig) -> None:
     """SoftTimeLimitExceeded is raised in it; the step is retried, then undone, as timed out."""
     saga_id = prefork.start("kp_hangs")
@@ -87,6 +88,7 @@ def test_a_plain_function_gets_a_soft_limit_first(prefork: Rig) -> None:
     assert all(1.0 <= took_s < 1.0 + SLACK_S for took_s in overdue(prefork, saga_id))
 
 
+@pytest.mark.alone
 def test_a_function_that_ignores_its_soft_limit_ends_with_its_child(prefork: Rig) -> None:
     """A moment after the soft limit the child is killed, the time-out recorded before."""
     saga_id = prefork.start("kp_hangs", stubborn=True)
@@ -97,6 +99,7 @@ def test_a_function_that_ignores_its_soft_limit_ends_with_its_child(prefork: Rig
     assert all(2.0 <= took_s < 2.5 + SLACK_S for took_s in overdue(prefork, saga_id))
 
 
+@pytest.mark.alone
 def test_an_async_function_is_cancelled_and_cleans_up(prefork: Rig) -> None:
     """Its ``finally`` runs, and its process lives on."""
     saga_id = prefork.start("kp_async_hangs")
@@ -106,6 +109,7 @@ def test_an_async_function_is_cancelled_and_cleans_up(prefork: Rig) -> None:
     assert all(1.0 <= took_s < 1.0 + SLACK_S for took_s in overdue(prefork, saga_id))
 
 
+@pytest.mark.alone
 def test_a_thread_that_overruns_is_given_up_and_its_late_success_undone(rig: Rig) -> None:
     """Nothing can end a thread: the attempt is over at its time-out, its effect is not."""
     with rig.worker("-P", "threads", "-c", "6") as worker:
@@ -123,6 +127,7 @@ def test_a_thread_that_overruns_is_given_up_and_its_late_success_undone(rig: Rig
     assert undone[-1].at > max(effect.at for effect in rig.effects(saga_id, "ran"))
 
 
+@pytest.mark.alone
 def test_a_solo_worker_says_at_once_that_its_step_is_overdue(rig: Rig) -> None:
     """It can do nothing else meanwhile, and goes on when its function returns."""
     with rig.worker("-P", "solo") as worker:
