@@ -250,10 +250,8 @@ def first_due(shard: Shard) -> Plain[float | None]:
 
 
 def _first_score(reply: Any) -> float | None:
-    if not reply:
-        return None
-    pair = reply[0] if isinstance(reply[0], list | tuple) else reply
-    return float(pair[1])
+    pair = reply[0] if reply and isinstance(reply[0], list | tuple) else reply
+    return float(pair[1]) if pair else None
 
 
 def plain_sent(saga: SagaKeys, held: Attempt, value: str, letter: Letter) -> Call[int]:
@@ -294,9 +292,8 @@ def purge(saga: SagaKeys, version: str, indexes: Sequence[str]) -> Call[int]:
 def drop(shard: Shard, item: Guard, *, because: Reason, later_ms: int | None = None) -> Call[int]:
     """Forget a due member, or put it off, unless it has become due anew since it was found."""
     later: Arg = "" if later_ms is None else later_ms
-    key, field_, value = because
-    args = (item.member, item.token, later, field_, value)
-    return Call("drop", (shard.due, key), args, int)
+    key, *reason = because
+    return Call("drop", (shard.due, key), (item.member, item.token, later, *reason), int)
 
 
 def version(saga: SagaKeys) -> Plain[str | None]:
