@@ -56,7 +56,7 @@ class Servers:
 
     def store(self, shape: Shape) -> Store:
         """An empty store of that shape."""
-        key = Shape(shape.shards, shape.servers, shape.continues)
+        key = Shape(shape.shards, shape.servers, continues=shape.continues)
         if key not in self._edges:
             urls = self.urls[: shape.servers]
             settings = Settings(
