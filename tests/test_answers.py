@@ -15,6 +15,7 @@ from multiagents.core.settings import Settings
 from multiagents.orchestrator.answers import Answers
 from multiagents.orchestrator.outbox import Deliverance
 from multiagents.orchestrator.tasks import Courier
+from multiagents.storage import ends
 from multiagents.storage import sagas as store
 from multiagents.storage.keys import SagaKeys
 from multiagents.storage.views import End
@@ -49,7 +50,7 @@ def stored(client: Any, task_id: str) -> dict[str, Any]:
 
 
 def settle(runtime: Any, answers: Any) -> None:
-    runtime.edge.execute(store.settle_end(SagaKeys("s1"), End("", {}, ()), answers))
+    runtime.edge.execute(ends.settle(SagaKeys("s1"), End("", {}, ()), answers))
 
 
 def test_an_answer_is_what_the_backend_stores(settings, client):
@@ -117,10 +118,10 @@ def test_a_log_is_compressed_only_at_the_version_that_was_read(settings, client)
     client.hset(keys.saga, mapping={"v": "now", "c": 2})
     client.rpush(keys.log, '["started",1]', '["asked",2,"resume","r"]')
     lost = End("lost", {}, ('["started",1]', '["timer",2,"deadline"]'))
-    runtime.edge.execute(store.settle_end(keys, lost))
+    runtime.edge.execute(ends.settle(keys, lost))
     found = runtime.edge.run(store.log(keys))
     assert found == ('["started",1]', '["asked",2,"resume","r"]')
     assert not client.hexists(keys.saga, "b")
-    runtime.edge.execute(store.settle_end(keys, End("now", {}, found)))
+    runtime.edge.execute(ends.settle(keys, End("now", {}, found)))
     assert runtime.edge.run(store.log(keys)) == found
     assert client.hget(keys.saga, "b") == b"2"

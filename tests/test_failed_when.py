@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+import pytest
+
 from multiagents import WorkflowBuilder, sagas, worker
+from tests.support import basic_workers  # noqa: F401 - registers "echo" and others
 
 ANSWERS: list[dict] = []
+
+
+GIVEN: list[dict] = []
+
+
+@worker("judged.next")
+def following(context):
+    GIVEN.append(dict(context))
+    return {}
+
+
+@worker("judged.undo")
+def undo(context):
+    GIVEN.append(context.step_result)
+    return {}
 
 
 @worker("answering")
@@ -38,6 +56,38 @@ def test_a_result_that_stays_refused_fails_the_step(saga_lab):
     saga_id = saga_lab.start(flow(retry=2))
     saga_lab.assert_undone(saga_id, "first")
     assert saga_lab.get(saga_id)["state"] == "compensated"
+
+
+@pytest.mark.parametrize("settle", ["resolve", "skip"])
+def test_nobody_is_given_a_refused_result(saga_lab, settle):
+    """A person has settled the step: it counts as done with an empty result, or not at all."""
+    ANSWERS[:], GIVEN[:] = [{"status": "unavailable", "payment": "p-1"}], []
+    workflow = (
+        WorkflowBuilder("settled")
+        .add_step(
+            "ask", "answering", failed_when="result.status == 'unavailable'", pivot=True, retry=1
+        )
+        .add_step("next", "judged.next")
+        .build()
+    )
+    saga_id = saga_lab.start(workflow)
+    getattr(sagas, settle)(saga_id, "ask", reason="done by hand")
+    assert saga_lab.get(saga_id)["state"] == "completed"
+    assert GIVEN == [{}]
+
+
+def test_an_undo_is_given_the_refused_result(saga_lab):
+    """It may name what there is to undo."""
+    refused = {"status": "unavailable", "payment": "p-1"}
+    ANSWERS[:], GIVEN[:] = [refused], []
+    options = {"failed_when": "result.status == 'unavailable'", "retry": 1}
+    workflow = (
+        WorkflowBuilder("undone").add_step(
+            "ask", "answering", compensation="judged.undo", **options
+        )
+    ).build()
+    saga_lab.start(workflow)
+    assert [refused] == GIVEN
 
 
 def test_a_condition_that_cannot_be_read_fails_the_step(saga_lab):

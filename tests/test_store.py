@@ -25,9 +25,9 @@ from multiagents.core.entries import (
     Withdrawn,
 )
 from multiagents.core.states import Command, Kind, SagaState
+from multiagents.storage import ends, views
 from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
-from multiagents.storage import views
 from multiagents.storage.calls import ask
 from multiagents.storage.client import Edge
 from multiagents.storage.keys import SagaKeys, Shard
@@ -395,8 +395,9 @@ def test_entries_decided_in_advance_follow_only_what_was_read(edge, saga):
 
 def test_a_purge_removes_everything_and_only_what_it_looked_at(edge, saga):
     """E16: one script re-checks and removes the saga whole."""
-    assert edge.execute(store.purge(saga, "other", (Shard().sagas,))) == 0
-    assert edge.execute(store.purge(saga, "v1", (Shard().sagas, Shard().state("running")))) == 1
+    indexes = (Shard().sagas, Shard().state("running"))
+    assert edge.execute(ends.purge(saga, "other", indexes, later_ms=NOW)) == 0
+    assert edge.execute(ends.purge(saga, "v1", indexes, later_ms=NOW)) == 1
     assert edge.client.keys(f"*{saga.id}*") == []
     assert edge.run(ask(store.ids(Shard().sagas, offset=0, limit=9))) == []
 

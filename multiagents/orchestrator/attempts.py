@@ -68,6 +68,8 @@ class Attempts(Forward):
                 self._on_run_report(entry, run)
             else:
                 self._on_undo_report(entry, run)
+        elif isinstance(entry, Succeeded) and run.state is not StepState.SUCCEEDED:
+            self._on_late(entry)  # of an attempt whose failure somebody else has reported
 
     def _on_run_report(self, entry: Report, run: StepRun) -> None:
         self._work(entry.step, Kind.RUN, ended_at=self.now_ms)

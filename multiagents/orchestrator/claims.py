@@ -19,6 +19,7 @@ from multiagents.core.states import Kind, SagaState, StepState
 from multiagents.orchestrator import outbox
 from multiagents.orchestrator.commands import Dispatch
 from multiagents.orchestrator.decide import Decision
+from multiagents.orchestrator.reading import own_result
 from multiagents.orchestrator.saga import Saga, decode_saga
 from multiagents.orchestrator.workflow import Workflow, worker_name
 from multiagents.storage import keys as k
@@ -129,8 +130,8 @@ class Claims:
         self, workflow: Workflow, decision: Decision, slot: Continuation
     ) -> Dispatch | None:
         """The first of a decision's commands that this process could do."""
-        for command in decision.commands:
-            if isinstance(command, Dispatch) and self._is_for(workflow, command, slot.queue):
+        for command in decision.to_begin:
+            if self._is_for(workflow, command, slot.queue):
                 return command
         return None
 
@@ -201,7 +202,7 @@ class Claims:
     ) -> Flow[Assignment]:
         """What a claim written by a commit has begun."""
         claim, terms = begun
-        brought = _at_hand(workflow, claim, go_on)
+        brought = _at_hand(workflow, saga, claim, go_on)
         if brought is None:
             fields = _data_fields(workflow, claim.kind, claim.step)
             found = yield from ask(store.some_data(keys, fields))
@@ -247,7 +248,7 @@ def _data_fields(workflow: Workflow, kind: Kind, step: str) -> list[str]:
     fields = ["input", "meta"]
     fields += [k.result_field(Kind.RUN, name) for name in workflow.ancestors(step)]
     if kind is Kind.UNDO:
-        return [*fields, k.result_field(Kind.RUN, step)]
+        return [*fields, k.result_field(Kind.RUN, step), k.refused_field(step)]
     return [*fields, f"k:{step}"]
 
 
@@ -259,7 +260,7 @@ def _brought(workflow: Workflow, claim: Claimed, data: Mapping[str, str | None])
         meta=data.get("meta") or "{}",
         results=dict(_found(workflow.ancestors(claim.step), data)),
         checkpoint=None if undo else data.get(f"k:{claim.step}"),
-        step_result=data.get(k.result_field(Kind.RUN, claim.step)) if undo else None,
+        step_result=own_result(claim.step, data) if undo else None,
     )
 
 
@@ -270,11 +271,12 @@ def _found(steps: tuple[str, ...], data: Mapping[str, str | None]) -> Iterator[t
             yield step, text
 
 
-def _at_hand(workflow: Workflow, claim: Claimed, go_on: Continuation) -> Brought | None:
+def _at_hand(workflow: Workflow, saga: Saga, claim: Claimed, go_on: Continuation) -> Brought | None:
     """The next step's data without asking, when it follows only the step just done.
 
-    Its context is then the one before, overlaid with the new result.  A step with the same steps
-    before it has the same context.
+    Its context is then the one before, overlaid with the new result, if that is the one that
+    counts: a late attempt's is not, where another attempt has ended before it (fencing).  A step
+    with the same steps before it has the same context.
     """
     done = go_on.done
     if claim.kind is not Kind.RUN or done.kind is not Kind.RUN or claim.attempt != 1:
@@ -282,6 +284,8 @@ def _at_hand(workflow: Workflow, claim: Claimed, go_on: Continuation) -> Brought
     if workflow.ancestors(claim.step) == workflow.ancestors(done.step):
         return Brought(done.input, done.meta, done.results, done.merged)
     if workflow.by_name[claim.step].depends_on != (done.step,) or go_on.result is None:
+        return None
+    if saga.steps[done.step].work.nonce != done.nonce:
         return None
     before = loads(done.merged) if done.merged is not None else _merge(done)
     before.update(loads(go_on.result))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from multiagents.core.states import Kind
+from multiagents.core.states import Kind, SagaState
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,9 @@ class ClearTimer:
 
 @dataclass(frozen=True, slots=True)
 class Deliver:
-    """Tell whoever waits how the saga ended."""
+    """Tell whoever waits how the saga ended: with ``state``, whatever a person does after it."""
+
+    state: SagaState
 
 
 Command = Dispatch | Withdraw | SetTimer | ClearTimer | Deliver

@@ -27,6 +27,7 @@ from multiagents.core.exceptions import UnknownSaga
 from multiagents.core.ports import Assignment, Directory
 from multiagents.core.settings import Settings
 from multiagents.core.states import Kind, SagaState
+from multiagents.orchestrator import outbox
 from multiagents.orchestrator.cache import Snapshot
 from multiagents.orchestrator.claims import Claims, Continuation
 from multiagents.orchestrator.decide import fold
@@ -38,9 +39,9 @@ from multiagents.orchestrator.plain import PlainTasks
 from multiagents.orchestrator.planning import index_keys
 from multiagents.orchestrator.reading import blank_saga
 from multiagents.orchestrator.workflow import Workflow
+from multiagents.storage import ends, views
 from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
-from multiagents.storage import views
 from multiagents.storage.calls import Call, Flow, ask
 from multiagents.storage.keys import SagaKeys
 from multiagents.storage.plan import Plan
@@ -136,6 +137,8 @@ class Coordinator(Knowledge):
         """A second start of a saga that has ended gets its outcome at once."""
         saga, workflow = yield from self.current(keys.id)
         if saga.delivered:
+            # From here on a sweep does it, should this process die or the results be away.
+            yield from ask(ends.owe(keys, self.clock.now_ms() + outbox.UNCONFIRMED_MS))
             yield from self.deliver_again(keys, workflow)
 
     def deliver_again(self, keys: SagaKeys, workflow: Workflow) -> Flow[None]:
@@ -360,18 +363,19 @@ class Coordinator(Knowledge):
 
     def _send(self, keys: SagaKeys, move: Move, end: End | None = None) -> Flow[None]:
         """``end``: as the commit's reply brought it, unless that reply was lost."""
-        if k.OUTBOX_END in move.plan.outbox and end is None:
+        saga = move.decision.saga
+        if k.OUTBOX_END not in move.plan.outbox or move.decision.end is not saga.state:
+            end = None  # a person was so quick that a sweep has to find the first end
+        elif end is None:
             end = yield from self._end(keys)
-        refused = yield from self.dispatcher.send(
-            keys, move.workflow, move.decision.saga, plan=move.plan, end=end
-        )
+        else:
+            end = replace(end, owed=move.plan.outbox[k.OUTBOX_END][0])
+        plan, workflow = move.plan, move.workflow
+        refused = yield from self.dispatcher.send(keys, workflow, saga, plan=plan, end=end)
+        if move.handed_on:
+            yield from self.dispatcher.dispatch(keys, workflow, {move.handed_on: 0})
         for entry in refused:
             yield from self.report(keys.id, entry)
-
-    def _end(self, keys: SagaKeys) -> Flow[End]:
-        version = yield from ask(store.version(keys))
-        log = yield from store.log(keys)
-        return End(version or "", (yield from ask(store.data(keys))), log)
 
     def send_again(
         self, keys: SagaKeys, workflow: Workflow, commands: dict[str, int]
@@ -390,4 +394,4 @@ def _own(move: Move, reply: Committed | View | str) -> Committed | View | str:
 
 def _result(entry: Report, result: str | None) -> dict[str, str]:
     """What a report adds to the data hash."""
-    return {} if result is None else {k.result_field(entry.kind, entry.step): result}
+    return {} if result is None else {store.result_field_of(entry): result}

@@ -26,6 +26,7 @@ from multiagents.orchestrator.attention import (
 from multiagents.orchestrator.describe import iso
 from multiagents.orchestrator.looking import Rows
 from multiagents.orchestrator.outbox import target_of
+from multiagents.orchestrator.reading import own_result
 from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.steering import Steering, check_reason
 from multiagents.orchestrator.workflow import Workflow, worker_name
@@ -291,7 +292,7 @@ def _details(found: Found, step: str, kind: Kind) -> dict[str, Any]:
         if saga.steps[name].state is StepState.SUCCEEDED
         and (field := k.result_field(Kind.RUN, name)) in data
     }
-    own = data.get(k.result_field(Kind.RUN, step)) if kind is Kind.UNDO else None
+    own = own_result(step, data) if kind is Kind.UNDO else None
     return {"step_results": results, "result": json.loads(own) if own else None}
 
 

@@ -15,7 +15,7 @@ from multiagents.core.clock import Clock
 from multiagents.core.entries import Failed
 from multiagents.core.ports import Directory
 from multiagents.core.settings import Settings
-from multiagents.core.states import ENDED, Kind
+from multiagents.core.states import Kind
 from multiagents.orchestrator import outbox
 from multiagents.orchestrator.outbox import (
     AnswerOf,
@@ -29,6 +29,7 @@ from multiagents.orchestrator.outcome import outcome_of
 from multiagents.orchestrator.plain import PlainTasks
 from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.workflow import TaskCall, Workflow
+from multiagents.storage import ends
 from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, ask
@@ -105,8 +106,7 @@ class Dispatcher:
         end: End | None = None,
     ) -> Flow[list[Failed]]:
         """Send what a commit has just put into the outbox; what could not even begin comes back."""
-        # A saga that was reopened at once is left to a sweep, which finds its first end.
-        if end is not None and saga.state in ENDED:
+        if end is not None:
             yield from self.deliver(keys, workflow, saga, end)
         names = [name for name in _to_send(plan) if name not in plan.letters]
         if not names:
@@ -172,7 +172,8 @@ class Dispatcher:
         outcome = outcome_of(saga, workflow, end.data)
         answers = self.answer_of(outcome)
         if answers is not None or (yield outcome):
-            yield from ask(store.settle_end(keys, end, answers or ()))
+            told = [task_id for task_id, canvas in outcome.waiting.items() if canvas]
+            yield from ask(ends.settle(keys, end, answers or (), told=told))
 
 
 def _to_send(plan: Plan) -> list[str]:

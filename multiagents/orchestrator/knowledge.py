@@ -17,10 +17,11 @@ from multiagents.orchestrator.decide import fold
 from multiagents.orchestrator.reading import read_saga
 from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.workflow import Workflow, from_canonical
+from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, ask
 from multiagents.storage.keys import SagaKeys
-from multiagents.storage.views import Known, View
+from multiagents.storage.views import End, Known, View
 
 
 class Knowledge:
@@ -74,6 +75,13 @@ class Knowledge:
         """The attempts that a Celery delivery has claimed and not yet reported."""
         work = yield from ask(store.work(self.keys(saga_id)))
         return store.held_by(saga_id, work, delivery)
+
+    def _end(self, keys: SagaKeys) -> Flow[End]:
+        """All that is told of an ended saga; read in this order, so that no joining is missed."""
+        owed = yield from ask(store.command(keys, k.OUTBOX_END))
+        version = yield from ask(store.version(keys))
+        log = yield from store.log(keys)
+        return End(version or "", (yield from ask(store.data(keys))), log, owed or "")
 
     def _remember(
         self,

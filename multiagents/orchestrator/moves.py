@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from multiagents.core.clock import Clock
 from multiagents.core.entries import Claimed, Entry
 from multiagents.core.settings import Settings
-from multiagents.orchestrator import outbox
 from multiagents.orchestrator.claims import Claims, Continuation, Terms
 from multiagents.orchestrator.commands import Dispatch
 from multiagents.orchestrator.decide import Decision, fold
@@ -39,6 +38,8 @@ class Move:
     plan: Plan
     begun: tuple[Claimed, Terms] | None = None
     """What the process that commits it goes on with."""
+    handed_on: str = ""
+    """Outbox field of what waits already, for which it leaves its place to another process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +87,10 @@ class Planner:
         plan = self._plan(ground, decision)
         for each in begun:
             each.put_into(plan, ground.keys.id)
-        if waiting is not None:
-            plan.outbox[_field(waiting)] = outbox.unsent(plan.now_ms)
         self.dispatcher.enclose(ground.keys, ground.workflow, plan)
-        return Move(ground.workflow, decision, plan)
+        # Not by the commit: another may have claimed it since it was read, and a command that is
+        # put into the outbox again can be claimed again (E3).
+        return Move(ground.workflow, decision, plan, handed_on=_field(waiting) if waiting else "")
 
     def _going_on(
         self, ground: Ground, decision: Decision, following: Dispatch, slot: Continuation
@@ -114,8 +115,7 @@ class Planner:
             self.dispatcher.plain.begin(
                 ground.keys, ground.workflow, decision.saga, command, ground.data
             )
-            for command in decision.commands[:CHUNK]
-            if isinstance(command, Dispatch)
+            for command in decision.to_begin[:CHUNK]
         ]
         begun = [each for each in found if each is not None]
         if not begun:

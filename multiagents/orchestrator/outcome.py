@@ -21,11 +21,16 @@ def has_dead_letters(saga: Saga) -> bool:
 
 
 def outcome_of(saga: Saga, workflow: Workflow, data: dict[str, str]) -> Deliverance:
-    """How the saga ended, for those who wait; ``data`` is its data hash."""
+    """How the saga ended, for those who wait; ``data`` is its data hash.
+
+    Told again, it is stored again; what a canvas starts is not started again.
+    """
+    aliases = [name for name in data if name.startswith("alias:")]
     waiting = {
-        name.removeprefix("alias:"): loads(canvas or "{}")
-        for name, canvas in data.items()
-        if name.startswith("alias:")
+        (task_id := name.removeprefix("alias:")): loads(
+            (data[name] if f"told:{task_id}" not in data else "") or "{}"
+        )
+        for name in aliases
     }
     if saga.state is SagaState.COMPLETED:
         merged = merged_result(workflow, data)

@@ -74,7 +74,7 @@ def _add(plan: Plan, saga_id: str, command: Command) -> None:
             member = k.due_timer(saga_id, timer)
             plan.due.pop(member, None)
             plan.cleared.append(member)
-        case Deliver():
+        case Deliver(_):
             plan.outbox[k.OUTBOX_END] = unsent
 
 

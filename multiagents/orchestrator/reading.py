@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 
 from multiagents.core.states import Kind
@@ -21,6 +22,11 @@ def read_saga(saga_id: str, workflow: Workflow, view: View) -> Saga:
         head=view.head or [],
         steps={name: rows.get(name, []) for name in workflow.by_name},
     )
+
+
+def own_result(step: str, data: Mapping[str, str | None]) -> str | None:
+    """What an undo is given of its step: a refused result, too, may say what there is to undo."""
+    return data.get(k.result_field(Kind.RUN, step)) or data.get(k.refused_field(step))
 
 
 def blank_saga(workflow: Workflow, saga_id: str, now_ms: int, data: dict[str, str]) -> Saga:

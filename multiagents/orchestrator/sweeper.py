@@ -20,9 +20,9 @@ from multiagents.orchestrator.outbox import Message
 from multiagents.orchestrator.outcome import has_dead_letters
 from multiagents.orchestrator.planning import index_keys
 from multiagents.orchestrator.workflow import worker_name
+from multiagents.storage import ends, views
 from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
-from multiagents.storage import views
 from multiagents.storage.calls import Flow, ask
 from multiagents.storage.keys import SagaKeys, Shard
 from multiagents.storage.sagas import Guard
@@ -201,4 +201,5 @@ class Sweeper:
         tags = (yield from self._coordinator.meta(keys)).get("tags", [])
         indexes = index_keys(keys, workflow.name, tags)
         indexes = (*indexes, keys.shard.state(saga.state), keys.shard.attention)
-        yield from ask(store.purge(keys, view.version, indexes))
+        later_ms = self._clock_ms() + self._settings.lease_ms
+        yield from ask(ends.purge(keys, view.version, indexes, later_ms=later_ms))

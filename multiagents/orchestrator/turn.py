@@ -19,6 +19,7 @@ from multiagents.orchestrator.commands import (
     Deliver,
     Dispatch,
     SetTimer,
+    Withdraw,
     retry_timer,
 )
 from multiagents.orchestrator.retry import delay_ms
@@ -35,6 +36,21 @@ class Decision:
     saga: Saga
     commands: tuple[Command, ...] = ()
     changed: frozenset[str] = frozenset()
+
+    @property
+    def to_begin(self) -> list[Dispatch]:
+        """The attempts that it asks for, but those that it takes back itself."""
+        asked = [command for command in self.commands if isinstance(command, Dispatch)]
+        taken = [command for command in self.commands if isinstance(command, Withdraw)]
+        if not taken:
+            return asked
+        gone = {(each.kind, each.step, each.attempt) for each in taken}
+        return [each for each in asked if (each.kind, each.step, each.attempt) not in gone]
+
+    @property
+    def end(self) -> SagaState | None:
+        """The end that it brings about, as those who wait are told it."""
+        return next((each.state for each in self.commands if isinstance(each, Deliver)), None)
 
 
 class Turn:
@@ -70,7 +86,7 @@ class Turn:
         self.commands.append(ClearTimer(DEADLINE))
         if not self.saga.delivered:
             self._set(delivered=True)
-            self.commands.append(Deliver())
+            self.commands.append(Deliver(self.saga.state))
 
     def _blame(self, error: Failure, step: str = "") -> None:
         """Keep the first error: it stays the saga's error (rule 11)."""

@@ -8,7 +8,9 @@ always lie in one slot and can move to a server of their own.
                                    b entries in the log's first item, if it is compressed
     ma:{s00}:work:<id>     hash    o:<kind>:<step>:<attempt> outbox, c:<kind>:<step> claims
     ma:{s00}:data:<id>     hash    input, meta, r:<step> results, u:<step> undo results,
-                                   k:<step> checkpoints, p:<step> progress, alias:<task id>
+                                   f:<step> refused results, k:<step> checkpoints,
+                                   p:<step> progress, alias:<task id> canvas of who waits,
+                                   told:<task id> if it was started
     ma:{s00}:log:<id>      list    entries, oldest first; of an ended saga as one compressed item
     ma:{s00}:ids:<id>      set     hashes of the ids of the entries in the log
     ma:{s00}:due           zset    member by due time, Unix ms; see `due_…`
@@ -136,6 +138,11 @@ def claim_field(kind: Kind, step: str) -> str:
 def result_field(kind: Kind, step: str) -> str:
     """In the data hash: what the worker or compensation returned."""
     return f"{'r' if kind is Kind.RUN else 'u'}:{step}"
+
+
+def refused_field(step: str) -> str:
+    """In the data hash: what the worker returned that its step's condition then refused."""
+    return f"f:{step}"
 
 
 def dead_letter(kind: Kind, step: str, workflow: str, saga_id: str) -> str:

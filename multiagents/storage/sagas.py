@@ -11,22 +11,20 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from multiagents.core.entries import Claimed, Entry, Lost, Report, encode
+from multiagents.core.entries import Claimed, Entry, Failed, Lost, Report, encode
 from multiagents.core.states import Kind
 from multiagents.storage import keys as k
 from multiagents.storage.calls import Arg, Call, Flow, Plain, ask
 from multiagents.storage.keys import SagaKeys, Shard
-from multiagents.storage.plan import Answer, Letter, Plan, entry_key, plan_args
+from multiagents.storage.plan import Letter, Plan, entry_key, plan_args
 from multiagents.storage.views import (
     NOTHING,
     Claim,
     Committed,
-    End,
     Known,
     View,
     hash_of,
     log_of,
-    packed,
     parse_claim,
     parse_committed,
     parse_view,
@@ -36,8 +34,6 @@ from multiagents.storage.views import (
 
 DIRTY_AFTER_MS = 2000
 """An appended entry that nobody has decided over is looked at again after this long (E1)."""
-MOST_PACKED = 5000
-"""Entries of a log that are compressed at the end; a longer one stays as it is."""
 PUT_OFF_MS = 2000
 """What a sweep returns stays hidden from other sweeps for this long."""
 
@@ -79,12 +75,19 @@ def append(
     return Call("append", saga.all, args, parse_view)
 
 
+def result_field_of(entry: Report) -> str:
+    """Where a report's result is kept: one that was refused is not what other steps are given."""
+    if entry.kind is Kind.RUN and isinstance(entry, Failed):
+        return k.refused_field(entry.step)
+    return k.result_field(entry.kind, entry.step)
+
+
 def _claim_args(saga: SagaKeys, entry: Report, result: str | None) -> tuple[str, ...]:
     return (
         k.claim_field(entry.kind, entry.step),
         entry.nonce,
         k.due_lease(saga.id, entry.kind, entry.step, entry.attempt, entry.nonce),
-        k.result_field(entry.kind, entry.step),
+        result_field_of(entry),
         result or "",
     )
 
@@ -273,20 +276,6 @@ def published(
     for name, (value, due_ms) in sent.items():
         args += [name, value, k.due_outbox(saga.id, name), due_ms, *letters.get(name, ("", ""))]
     return Call("publish", (saga.work, saga.due), tuple(args), int)
-
-
-def settle_end(saga: SagaKeys, end: End, answers: Sequence[Answer] = ()) -> Call[int]:
-    """The saga's end is told, by these answers or already: note that, and compress the log."""
-    text = packed(end.log) if len(end.log) <= MOST_PACKED else ""
-    args: tuple[Arg, ...] = (k.OUTBOX_END, k.due_outbox(saga.id, k.OUTBOX_END), end.version)
-    args = (*args, len(end.log), text, *(item for answer in answers for item in answer))
-    return Call("settle", saga.all, args, int)
-
-
-def purge(saga: SagaKeys, version: str, indexes: Sequence[str]) -> Call[int]:
-    """Remove a finished saga that is still as it was looked at."""
-    args = (saga.id, version, k.due_purge(saga.id))
-    return Call("purge", (*saga.all, *indexes), args, int)
 
 
 def drop(shard: Shard, item: Guard, *, because: Reason, later_ms: int | None = None) -> Call[int]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-_WITH_LIB = frozenset({"append", "commit", "advance", "start", "claim", "settle", "purge"})
+_WITH_LIB = frozenset({"append", "commit", "advance", "start", "claim", "settle", "owe", "purge"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,11 +90,15 @@ def parse_view(reply: Any) -> View | str:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """A saga as its end leaves it: its version, the data hash, and the log as texts."""
+    """A saga as its end leaves it: its version, the data hash, and the log as texts.
+
+    ``owed``: what its outbox holds until its outcome is told; "" = nothing.
+    """
 
     version: str
     data: dict[str, str]
     log: tuple[str, ...]
+    owed: str = ""
 
 
 def log_of(compressed: int, items: Sequence[Any]) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ from multiagents.testing.simulated_store import RETENTION_S, Memory, Servers
 from multiagents.testing.simulated_world import Life, Sleep, Take, Thread, World
 from multiagents.testing.store_laws import (
     is_compressed,
+    judge_given,
     judge_reports,
     judge_store,
     left_of,
@@ -325,6 +326,7 @@ class History:
             states = {end.state for end in ends}
             law(len(states) < 2, f"{saga_id}: delivered as {states} (rule 14)")
             judge_reports(log, self.world.reports[saga_id])
+            judge_given(self.store, saga_id, self.world.given[saga_id])
         self.world.seen[f"~{saga.state}"] += 1
         self.world.seen["logs compressed"] += is_compressed(self.store, self.store.keys(saga_id))
 

@@ -154,6 +154,7 @@ class Process:
         """Do the work and report it; perhaps the next attempt."""
         rng = self.world.rng
         self.held[held.nonce] = held
+        self.world.given[held.saga_id].append((held.step, held.results))
         try:
             yield Sleep(rng.choice((0, 0, 50, 500, 3000, 9000)))
             if held.nonce in self._cancelled and rng.random() < 0.5:
@@ -197,7 +198,9 @@ class Process:
         rng = self.world.rng
         result = result_of(held) if isinstance(entry, Succeeded) else None
         goes_on = bool(delivery) and rng.random() < 0.8
-        go_on = Continuation(queue, delivery, held, result) if goes_on else None
+        # Where its slice is over, or it is to end, a process leaves what follows to others.
+        allowed = rng.random() < 0.8
+        go_on = Continuation(queue, delivery, held, result, allowed) if goes_on else None
         while True:
             try:
                 following = yield from self.coordinator.report(

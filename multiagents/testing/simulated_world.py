@@ -72,6 +72,10 @@ class World:
     ends: dict[str, list[Deliverance]] = field(default_factory=lambda: defaultdict(list))
     reports: dict[str, list[Report]] = field(default_factory=lambda: defaultdict(list))
     """By saga: what the engine has said it has taken down."""
+    given: dict[str, list[tuple[str, dict[str, str]]]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    """By saga: each step that a worker began, and the results that it was given (JSON)."""
     plain: dict[str, Succeeded | Failed] = field(default_factory=dict)
     """How each plain task ended, by the nonce of its claim."""
 

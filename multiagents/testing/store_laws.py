@@ -112,6 +112,15 @@ def _judge_results(saga: Saga, log: Sequence[Entry], data: dict[bytes, bytes]) -
                 law(by == entry.nonce, f"{saga.id}: the result of {entry.step!r} is another's")
 
 
+def judge_given(kept: Store, saga_id: str, given: Sequence[tuple[str, dict[str, str]]]) -> None:
+    """No step worked with a result that its saga does not have.  Raises LawBroken."""
+    data = kept.client_of(saga_id).hgetall(kept.keys(saga_id).data)
+    for step, results in given:
+        for before, text in results.items():
+            stored = data.get(k.result_field(Kind.RUN, before).encode(), b"").decode()
+            law(text == stored, f"{saga_id}: {step!r} was given {text} of {before!r}, not {stored}")
+
+
 def judge_reports(log: Sequence[Entry], reports: Sequence[Report]) -> None:
     """What the engine has taken down stands in the log (E1).  Raises LawBroken."""
     ids = {entry.id for entry in log}

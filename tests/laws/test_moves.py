@@ -13,13 +13,13 @@ import pytest
 from multiagents.core.entries import Lost
 from multiagents.core.policies import RetryPolicy
 from multiagents.core.ports import Assignment
-from multiagents.core.states import Command, Kind, SagaState
+from multiagents.core.states import Kind, SagaState
 from multiagents.orchestrator.sweeper import Sweeper
 from multiagents.orchestrator.sweeper_thread import SweeperThread
 from multiagents.orchestrator.workflow import Step
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow
-from multiagents.storage.keys import SagaKeys, due_dirty, due_purge
+from multiagents.storage.keys import SagaKeys, due_dirty
 from multiagents.storage.sagas import Guard
 from tests.support.one_process import KEYS, SAGA, SHARD, Bench
 
@@ -62,43 +62,6 @@ def test_a_commit_sent_twice_is_recognised(bench: Bench, script: str) -> None:
     assert held is not None
     bench.succeed(held)
     assert bench.ends == [SagaState.COMPLETED]
-
-
-def test_the_first_end_is_what_is_delivered(bench: Bench) -> None:
-    """Nobody could be told before the saga was rolled back (rule 14)."""
-    bench.delivers = False
-    bench.start(*_chain(1, compensation="undo"))
-    bench.succeed(bench.claim())
-    bench.ask(Command.ROLLBACK)
-    bench.delivers = True
-    bench.clock.advance(3)
-    bench.sweep()
-    assert bench.ends == [SagaState.COMPLETED]
-
-
-def test_a_second_start_learns_the_outcome_of_a_saga_that_was_reopened(bench: Bench) -> None:
-    """It gets the first end like everybody else, not none (rules 12 and 14)."""
-    steps = _chain(1, compensation="undo")
-    bench.start(*steps)
-    bench.succeed(bench.claim())
-    bench.ask(Command.ROLLBACK)
-    bench.start(*steps)
-    assert bench.ends == [SagaState.COMPLETED] * 2
-
-
-def test_retention_ends_by_any_clock(bench: Bench) -> None:
-    """A sweeper whose clock is behind waits a little longer, and then removes the saga (E16)."""
-    bench.start(*_chain(1))
-    bench.succeed(bench.claim())
-    ended_ms = bench.clock.now_ms()
-    due_ms = ended_ms + bench.settings.retention_ms - 2000
-    bench.edge.client.zadd(SHARD.due, {due_purge(SAGA): due_ms})
-    bench.clock.advance(99)
-    bench.sweep()
-    assert bench.due() == [due_purge(SAGA)]
-    bench.clock.advance(2)
-    bench.sweep()
-    assert bench.edge.client.keys(f"*:{SAGA}") == []
 
 
 def test_a_slow_sweep_forgets_nothing_that_is_due_anew(bench: Bench) -> None:

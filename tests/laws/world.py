@@ -120,7 +120,7 @@ class World:
                 self.timers[timer] = at_ms
             case ClearTimer(timer):
                 self.timers.pop(timer, None)
-            case Deliver():
+            case Deliver(_):
                 pass
             case _:
                 raise LawBroken(f"unknown command {command}")

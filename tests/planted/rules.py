@@ -116,6 +116,22 @@ MUTANTS = (
         STORE + "a_claimed_command_is_not_withdrawn",
     ),
     Mutant(
+        "E3",
+        ENGINE + "moves.py",
+        "        plan = self._plan(ground, decision)\n        for each in begun:",
+        "        plan = self._plan(ground, decision)\n"
+        '        if waiting:\n            plan.outbox[_field(waiting)] = "0|0", 0\n'
+        "        for each in begun:",
+        LAWS + "overtaken.py::test_a_place_is_not_handed_on_to_what_another_has_begun",
+    ),
+    Mutant(
+        "E3",
+        ENGINE + "claims.py",
+        "    if saga.steps[done.step].work.nonce != done.nonce:\n",
+        "    if False:\n",
+        LAWS + "overtaken.py::test_a_late_process_goes_on_with_the_result_that_counts",
+    ),
+    Mutant(
         "E4",
         LUA + "lib.lua",
         'redis.call("SADD", IDS, id) == 1 and',
@@ -170,6 +186,13 @@ MUTANTS = (
         "            self._step(entry.step, done=True)\n            self._surface(entry.step)\n",
         "            self._step(entry.step, done=True)\n",
         LAWS + "moves.py::test_a_lost_and_late_success_reopens_what_has_ended",
+    ),
+    Mutant(
+        "E6",
+        ENGINE + "attempts.py",
+        "elif isinstance(entry, Succeeded) and run.state is not StepState.SUCCEEDED:",
+        "elif False:",
+        LAWS + "overtaken.py::test_a_success_is_undone_whose_failure_another_has_reported",
     ),
     Mutant(
         "E7",
@@ -284,6 +307,34 @@ MUTANTS = (
         "tests/test_team_app.py::test_a_saga_is_a_link_of_a_canvas",
     ),
     Mutant(
+        "E12",
+        ENGINE + "outcome.py",
+        'if f"told:{task_id}" not in data else ""',
+        'if True else ""',
+        LAWS + "ends.py::test_a_canvas_is_started_once_however_many_starts_follow",
+    ),
+    Mutant(
+        "E12",
+        ENGINE + "coordinator.py",
+        "            yield from ask(ends.owe(keys, self.clock.now_ms() + outbox.UNCONFIRMED_MS))\n",
+        "",
+        LAWS + "ends.py::test_who_starts_after_the_end_is_told_though_it_cannot_be_done_at_once",
+    ),
+    Mutant(
+        "E12",
+        LUA + "settle.lua",
+        "if owed and owed ~= ARGV[6] then return 0 end\n",
+        "",
+        LAWS + "ends.py::test_who_starts_while_the_end_is_told_is_not_forgotten",
+    ),
+    Mutant(
+        "E12",
+        ENGINE + "coordinator.py",
+        "or move.decision.end is not saga.state:",
+        "or False:",
+        LAWS + "ends.py::test_the_first_end_is_told_though_one_decision_went_past_it",
+    ),
+    Mutant(
         "E13",
         "multiagents/hosting.py",
         "            if not held:\n                raise Ignore\n",
@@ -368,6 +419,20 @@ MUTANTS = (
         STORE + "a_due_entry_of_a_missing_saga_is_dropped",
     ),
     Mutant(
+        "E16",
+        LUA + "purge.lua",
+        'if redis.call("HEXISTS", WORK, "o:end") == 1 then',
+        "if false then",
+        LAWS + "ends.py::test_retention_waits_until_the_end_is_told",
+    ),
+    Mutant(
+        "E16",
+        LUA + "owe.lua",
+        'if redis.call("EXISTS", SAGA) == 0 then return 0 end\n',
+        "",
+        LAWS + "ends.py::test_what_is_gone_owes_nothing",
+    ),
+    Mutant(
         "E17",
         ENGINE + "backward.py",
         "return run.unknown or run.state in {StepState.RUNNING, StepState.SUCCEEDED}",
@@ -415,6 +480,13 @@ MUTANTS = (
         "        if self.saga.state not in _STOPPABLE or self.saga.halting:\n",
         "        if self.saga.state is SagaState.PAUSED or self.saga.halting:\n",
         LAWS + "rules.py::test_in_a_pause_leases_and_the_deadline_go_on",
+    ),
+    Mutant(
+        "E19",
+        ENGINE + "turn.py",
+        "        if not taken:\n",
+        "        if True:\n",
+        LAWS + "overtaken.py::test_nothing_new_begins_after_a_person_has_said_stop",
     ),
     Mutant(
         "E20",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from multiagents.core.clock import FakeClock
 from multiagents.core.entries import Asked, Entry, Failed, Failure, Succeeded, decode
@@ -17,9 +18,11 @@ from multiagents.orchestrator.outbox import Deliverance, LetterOf, Message, Publ
 from multiagents.orchestrator.sweeper import Backlog, QueueHead, Sweeper
 from multiagents.orchestrator.workflow import Step, Workflow
 from multiagents.storage import sagas as store
-from multiagents.storage.calls import Call
+from multiagents.storage.calls import Call, Flow
 from multiagents.storage.client import Edge
 from multiagents.storage.keys import SagaKeys, Shard
+
+T = TypeVar("T")
 
 SAGA = "saga"
 SHARD = Shard(0)
@@ -34,6 +37,8 @@ class Bench:
         self.settings = Settings(redis_url=url, retention_s=100)
         self.sent: list[Message] = []
         self.ends: list[str] = []
+        self.told: list[dict[str, Any]] = []
+        """Who was told of each of these ends, with the canvas that was started for it."""
         self.delivers = True
         self.twice = self.lose = ""
         self.edge = _Repeating(url, self)
@@ -55,6 +60,7 @@ class Bench:
             case Deliverance():
                 if self.delivers:
                     self.ends.append(effect.state)
+                    self.told.append(effect.waiting)
                 return self.delivers
             case QueueHead():
                 return Backlog(0)
@@ -91,6 +97,13 @@ class Bench:
         go_on = Continuation("io", "d", held, "{}", allowed)
         return self.edge.run(self.coordinator.report(SAGA, entry, result="{}", go_on=go_on))
 
+    def report_of(self, held: Assignment) -> Flow[Assignment | None]:
+        """The flow that reports a success and goes on."""
+        row = (held.kind, held.step, held.attempt, held.nonce)
+        entry = Succeeded(self.clock.now_ms(), *row)
+        go_on = Continuation("io", "d", held, "{}")
+        return self.coordinator.report(SAGA, entry, result="{}", go_on=go_on)
+
     def fail(
         self, held: Assignment, *, retryable: bool = False, go_on: bool = False
     ) -> Assignment | None:
@@ -113,6 +126,31 @@ class Bench:
         return Sweeper(
             self.coordinator, nobody_knows=lambda name: False, clock_ms=self.clock.now_ms
         )
+
+    def beside(self) -> Bench:
+        """Another process over the same store; what it sends and delivers is noted together."""
+        other = Bench(self.settings.redis_url)
+        other.clock = other.coordinator.clock = other.coordinator.claims.clock = self.clock
+        other.sent, other.ends, other.told = self.sent, self.ends, self.told
+        return other
+
+    def interrupted(self, flow: Flow[T], script: str, meanwhile: Callable[[], Any]) -> T:
+        """Run a flow; just before its first call of that script something else happens."""
+        reply, waits = None, True
+        while True:
+            try:
+                effect = flow.send(reply)
+            except StopIteration as stop:
+                found: T = stop.value
+                return found
+            if waits and isinstance(effect, Call) and effect.script == script:
+                waits = False
+                meanwhile()
+            reply = self.edge.execute(effect)
+
+    def forget(self) -> None:
+        """Remember no saga: as if another process had begun it."""
+        self.coordinator._cache._snapshots.clear()
 
     def log(self) -> list[Entry]:
         return [decode(text) for text in self.edge.run(store.log(KEYS))]

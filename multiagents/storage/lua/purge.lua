@@ -2,8 +2,13 @@
 --
 -- KEYS[1..6] as in lib.lua   KEYS[7..] indexes that list it
 -- ARGV[1] saga id   ARGV[2] version that was looked at   ARGV[3] purge member
+-- ARGV[4] when to try again while its outcome is not told (rule 14), Unix ms
 --
 -- Returns 1 removed, 0 left alone.
+if redis.call("HEXISTS", WORK, "o:end") == 1 then
+  redis.call("ZADD", DUE, "XX", ARGV[4], ARGV[3])
+  return 0
+end
 redis.call("ZREM", DUE, ARGV[3])
 local f = redis.call("HMGET", SAGA, "v", "c", "b")
 if f[1] ~= ARGV[2] or tonumber(f[2]) ~= log_end(f[3]) then return 0 end

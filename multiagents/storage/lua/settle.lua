@@ -4,10 +4,12 @@
 -- ARGV[1] field   ARGV[2] due member
 -- ARGV[3] version at which the log was read
 -- ARGV[4] entries that ARGV[5] holds   ARGV[5] the whole log, compressed ("" = none)
--- ARGV[6..] results for Celery's backend: key, text, expires after, s (0 = never) …
+-- ARGV[6] value of the field   ARGV[7] number of task ids whose canvas was started, then these
+-- then results for Celery's backend: key, text, expires after, s (0 = never) …
 --
--- Returns 1 taken out, 0 it was gone.
-for i = 6, #ARGV, 3 do
+-- Returns 1 taken out, 0 it was gone, or somebody has joined meanwhile who is owed it still.
+local told = tonumber(ARGV[7])
+for i = 8 + told, #ARGV, 3 do
   -- A success is never overwritten, as with Celery.
   local stored = redis.call("GET", ARGV[i])
   if not (stored and string.find(stored, '"status": "SUCCESS"', 1, true)) then
@@ -16,7 +18,6 @@ for i = 6, #ARGV, 3 do
     redis.call("PUBLISH", ARGV[i], ARGV[i + 1])
   end
 end
-redis.call("ZREM", DUE, ARGV[2])
 local f = redis.call("HMGET", SAGA, "v", "c", "b")
 local all = tonumber(ARGV[4])
 -- After a server lost its last second another log may have as many entries (E5).
@@ -26,4 +27,10 @@ if same and ARGV[5] ~= "" and tonumber(f[2]) == all and log_end(f[3]) == all the
   redis.call("RPUSH", LOG, ARGV[5])
   redis.call("HSET", SAGA, "b", all)
 end
+if f[1] then
+  for i = 8, 7 + told do redis.call("HSET", DATA, "told:" .. ARGV[i], 1) end
+end
+local owed = redis.call("HGET", WORK, ARGV[1])
+if owed and owed ~= ARGV[6] then return 0 end
+redis.call("ZREM", DUE, ARGV[2])
 return redis.call("HDEL", WORK, ARGV[1])

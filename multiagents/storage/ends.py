@@ -1,0 +1,55 @@
+"""Which operations are there on a saga that has ended?
+
+Its outcome is owed to who waits, until that is settled; later its retention is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from multiagents.storage import keys as k
+from multiagents.storage.calls import Arg, Call
+from multiagents.storage.keys import SagaKeys
+from multiagents.storage.plan import Answer
+from multiagents.storage.views import End, packed, text_of
+
+MOST_PACKED = 5000
+"""Entries of a log that are compressed at the end; a longer one stays as it is."""
+
+
+def owe(saga: SagaKeys, due_ms: int) -> Call[str | None]:
+    """Have a sweep tell the outcome of an ended saga, unless it is settled before.
+
+    Answers with what stands in the outbox for it; None if the saga is gone.
+    """
+    member = k.due_outbox(saga.id, k.OUTBOX_END)
+    return Call("owe", saga.all, (k.OUTBOX_END, member, due_ms), _owed)
+
+
+def _owed(reply: Any) -> str | None:
+    return None if reply == 0 else text_of(reply)
+
+
+def settle(
+    saga: SagaKeys, end: End, answers: Sequence[Answer] = (), *, told: Sequence[str] = ()
+) -> Call[int]:
+    """Note that a saga's end is told, by these answers or already; and compress its log.
+
+    ``told``: the task ids with a canvas, which is not to be started once more.  Who has joined
+    since ``end`` was read is still owed it: then only that is left in the outbox.
+    """
+    text = packed(end.log) if len(end.log) <= MOST_PACKED else ""
+    member = k.due_outbox(saga.id, k.OUTBOX_END)
+    args: tuple[Arg, ...] = (k.OUTBOX_END, member, end.version, len(end.log), text, end.owed)
+    args = (*args, len(told), *told, *(item for answer in answers for item in answer))
+    return Call("settle", saga.all, args, int)
+
+
+def purge(saga: SagaKeys, version: str, indexes: Sequence[str], *, later_ms: int) -> Call[int]:
+    """Remove a finished saga that is still as it was looked at.
+
+    ``later_ms``: when to look again, Unix ms, should its outcome not be told yet.
+    """
+    args = (saga.id, version, k.due_purge(saga.id), later_ms)
+    return Call("purge", (*saga.all, *indexes), args, int)

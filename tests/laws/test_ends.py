@@ -1,0 +1,159 @@
+"""Is everybody who waits told how a saga ended, once, and does nothing of it stay for ever?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from multiagents.core.entries import Succeeded
+from multiagents.core.states import Command, SagaState
+from multiagents.orchestrator.workflow import Step, Workflow
+from multiagents.storage import ends
+from multiagents.storage import sagas as store
+from multiagents.storage.keys import due_purge
+from tests.support.one_process import KEYS, SAGA, SHARD, Bench
+
+CANVAS = '{"chain":[{"task":"ship"}]}'
+SHIP = {"chain": [{"task": "ship"}]}
+
+
+@pytest.fixture
+def bench(redis_url: str) -> Iterator[Bench]:
+    found = Bench(redis_url)
+    yield found
+    found.edge.close()
+
+
+def _chain(count: int, **options: Any) -> list[Step]:
+    return [
+        Step(name=f"s{n}", worker="a", depends_on=(f"s{n - 1}",) if n else (), **options)
+        for n in range(count)
+    ]
+
+
+def join(bench: Bench, task_id: str, canvas: str = "") -> bool:
+    """Start the same saga for somebody else."""
+    workflow = Workflow(name="w", steps=tuple(_chain(1)))
+    data = {"input": "{}", "meta": "{}"}
+    flow = bench.coordinator.start(workflow, saga_id=SAGA, waiting=(task_id, canvas), data=data)
+    return bench.edge.run(flow)
+
+
+def test_the_first_end_is_what_is_delivered(bench: Bench) -> None:
+    """Nobody could be told before the saga was rolled back (rule 14)."""
+    bench.delivers = False
+    bench.start(*_chain(1, compensation="undo"))
+    bench.succeed(bench.claim())
+    bench.ask(Command.ROLLBACK)
+    bench.delivers = True
+    bench.clock.advance(3)
+    bench.sweep()
+    assert bench.ends == [SagaState.COMPLETED]
+
+
+def test_a_second_start_learns_the_outcome_of_a_saga_that_was_reopened(bench: Bench) -> None:
+    """It gets the first end like everybody else, not none (rules 12 and 14)."""
+    steps = _chain(1, compensation="undo")
+    bench.start(*steps)
+    bench.succeed(bench.claim())
+    bench.ask(Command.ROLLBACK)
+    bench.start(*steps)
+    assert bench.ends == [SagaState.COMPLETED] * 2
+
+
+def test_retention_ends_by_any_clock(bench: Bench) -> None:
+    """A sweeper whose clock is behind waits a little longer, and then removes the saga (E16)."""
+    bench.start(*_chain(1))
+    bench.succeed(bench.claim())
+    ended_ms = bench.clock.now_ms()
+    due_ms = ended_ms + bench.settings.retention_ms - 2000
+    bench.edge.client.zadd(SHARD.due, {due_purge(SAGA): due_ms})
+    bench.clock.advance(99)
+    bench.sweep()
+    assert bench.due() == [due_purge(SAGA)]
+    bench.clock.advance(2)
+    bench.sweep()
+    assert bench.edge.client.keys(f"*:{SAGA}") == []
+
+
+def test_the_first_end_is_told_though_one_decision_went_past_it(bench: Bench) -> None:
+    """The process that reported died; the person who then terminates decides over both."""
+    bench.start(*_chain(1))
+    held = bench.claim()
+    row = (held.kind, held.step, held.attempt, held.nonce)
+    bench.edge.execute(store.report(KEYS, Succeeded(bench.clock.now_ms(), *row), result="{}"))
+    bench.ask(Command.TERMINATE)
+    bench.clock.advance(3)
+    bench.sweep()
+    assert bench.ends == [SagaState.COMPLETED]
+
+
+def test_a_canvas_is_started_once_however_many_starts_follow(bench: Bench) -> None:
+    """A webhook that comes twice does not ship twice (rule 12)."""
+    assert join(bench, "t1", CANVAS)
+    bench.succeed(bench.claim())
+    assert bench.told == [{"t1": SHIP}]
+    assert not join(bench, "t1", CANVAS)
+    assert not join(bench, "t2", CANVAS)
+    assert bench.told[1:] == [{"t1": {}}, {"t1": {}, "t2": SHIP}]
+    assert bench.work() == {}
+
+
+def test_who_starts_after_the_end_is_told_though_it_cannot_be_done_at_once(bench: Bench) -> None:
+    """The results are away, or the process dies: a sweep does it (rule 14)."""
+    join(bench, "t1")
+    bench.succeed(bench.claim())
+    bench.delivers = False
+    join(bench, "t2")
+    bench.delivers = True
+    bench.clock.advance(3)
+    bench.sweep()
+    assert [sorted(waiting) for waiting in bench.told] == [["t1"], ["t1", "t2"]]
+    assert bench.work() == {}
+    assert bench.due() == [due_purge(SAGA)]
+
+
+def test_who_starts_while_the_end_is_told_is_not_forgotten(bench: Bench) -> None:
+    """What the one settles is not what the other is owed."""
+    other = bench.beside()
+    join(bench, "t1")
+    held = bench.claim()
+    bench.forget()
+
+    def meanwhile() -> None:
+        other.delivers = False
+        join(other, "t2")
+
+    bench.interrupted(bench.report_of(held), "settle", meanwhile)
+    assert bench.told == [{"t1": {}}]
+    bench.clock.advance(3)
+    bench.sweep()
+    assert sorted(bench.told[-1]) == ["t1", "t2"]
+    assert bench.work() == {}
+    other.edge.close()
+
+
+def test_what_is_gone_owes_nothing(bench: Bench) -> None:
+    """E16: a start that finds its saga removed meanwhile leaves no key behind."""
+    assert bench.edge.execute(ends.owe(KEYS, 0)) is None
+    assert bench.edge.client.keys() == []
+
+
+def test_retention_waits_until_the_end_is_told(bench: Bench) -> None:
+    """Rule 14: removed before, its result and all that follows from it would be lost."""
+    bench.start(*_chain(1))
+    bench.delivers = False
+    bench.succeed(bench.claim())
+    for _ in range(60):
+        bench.clock.advance(2)
+        bench.sweep()
+    assert bench.edge.client.exists(KEYS.saga)
+    bench.delivers = True
+    for _ in range(30):
+        bench.clock.advance(2)
+        bench.sweep()
+    assert bench.ends == [SagaState.COMPLETED]
+    assert bench.edge.client.keys(f"*{SAGA}*") == []
+    assert bench.due() == []

@@ -1,0 +1,151 @@
+"""What if another process was faster?
+
+Between what a process reads and what it writes, others claim, report and ask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from multiagents.core.entries import Asked, Failed, Failure, Succeeded
+from multiagents.core.ports import Assignment
+from multiagents.core.states import Command, Kind, Outcome, SagaState, StepState
+from multiagents.orchestrator.claims import Continuation
+from multiagents.orchestrator.saga import Saga
+from multiagents.orchestrator.workflow import Step
+from multiagents.storage import sagas as store
+from multiagents.storage.calls import Flow
+from tests.support.one_process import KEYS, SAGA, Bench
+
+
+@pytest.fixture
+def bench(redis_url: str) -> Iterator[Bench]:
+    found = Bench(redis_url)
+    yield found
+    found.edge.close()
+
+
+@pytest.fixture
+def other(bench: Bench) -> Iterator[Bench]:
+    """Another process."""
+    found = bench.beside()
+    yield found
+    found.edge.close()
+
+
+def state(bench: Bench) -> Saga:
+    return bench.edge.run(bench.coordinator.current(SAGA))[0]
+
+
+def succeeded(bench: Bench, held: Assignment) -> Succeeded:
+    return Succeeded(bench.clock.now_ms(), held.kind, held.step, held.attempt, held.nonce)
+
+
+def reports(
+    bench: Bench, held: Assignment, result: str = "{}", *, allowed: bool = True
+) -> Flow[Assignment | None]:
+    """The flow of a process that has just read the saga, and reports."""
+    bench.forget()
+    slot = Continuation("io", "d", held, result, allowed)
+    return bench.coordinator.report(SAGA, succeeded(bench, held), result=result, go_on=slot)
+
+
+def claims(bench: Bench, step: str, attempt: int = 1) -> Assignment | None:
+    flow = bench.coordinator.claim(SAGA, Kind.RUN, step, attempt, delivery="d2", queue="io")
+    return bench.edge.run(flow)
+
+
+def test_a_place_is_not_handed_on_to_what_another_has_begun(bench: Bench, other: Bench) -> None:
+    """E3: it would run a second time, even after its success."""
+    bench.announce(2)
+    bench.edge.run(bench.catalog.refresh(force=True))
+    branches = [Step(name=name, worker="a") for name in ("p0", "p1")]
+    bench.start(*branches, Step(name="join", worker="a", depends_on=("p0", "p1")))
+    first = bench.claim()
+    begun: list[Assignment | None] = []
+    bench.interrupted(
+        reports(bench, first, allowed=False),
+        "commit",
+        lambda: begun.append(claims(other, "p1")),
+    )
+    assert begun[0] is not None
+    assert "o:run:p1:1" not in bench.work()
+    other.edge.run(other.coordinator.report(SAGA, succeeded(other, begun[0]), result="{}"))
+    assert claims(bench, "p1") is None
+    assert state(bench).attention == ()
+
+
+@pytest.mark.parametrize("pivot", [False, True])
+@pytest.mark.parametrize("command", [Command.CANCEL, Command.PAUSE, Command.TERMINATE])
+def test_nothing_new_begins_after_a_person_has_said_stop(
+    bench: Bench, other: Bench, command: Command, pivot: bool
+) -> None:
+    """Rules 4 and 5, E17, E19: what the same decision takes back is not gone on with."""
+    first = Step(name="first", worker="a", compensation="undo")
+    bench.start(first, Step(name="second", worker="a", depends_on=("first",), pivot=pivot))
+    asked = Asked(bench.clock.now_ms(), command, "request")
+    following = bench.interrupted(
+        reports(bench, bench.claim()),
+        "commit",
+        lambda: other.edge.execute(store.append(KEYS, asked)),
+    )
+    assert following is None
+    other.edge.run(other.coordinator.coordinate(SAGA))
+    saga = state(bench)
+    assert saga.steps["second"].state is StepState.WAITING
+    wanted = {
+        Command.CANCEL: SagaState.COMPENSATING,
+        Command.PAUSE: SagaState.PAUSED,
+        Command.TERMINATE: SagaState.FAILED,
+    }
+    assert saga.state is wanted[command]
+    assert claims(other, "second") is None
+
+
+def test_a_late_process_goes_on_with_the_result_that_counts(bench: Bench, other: Bench) -> None:
+    """Fencing: its own attempt was given up, and another one has succeeded since."""
+    bench.start(
+        Step(name="first", worker="a"), Step(name="second", worker="a", depends_on=("first",))
+    )
+    late = bench.claim()
+    bench.sweep()
+    for _ in range(60):
+        bench.clock.advance(1)
+        other.sweep()
+        if bench.sent:
+            break
+    again = claims(other, "first", bench.sent.pop().attempt)
+    assert again is not None
+    other.edge.execute(store.report(KEYS, succeeded(other, again), result='{"by":"again"}'))
+    following = bench.edge.run(reports(bench, late, '{"by":"late"}'))
+    assert following is not None
+    assert following.results == {"first": '{"by":"again"}'}
+
+
+def fails(bench: Bench, held: Assignment, outcome: Outcome) -> None:
+    """Somebody else reports that this very attempt has failed for good."""
+    row = (held.kind, held.step, held.attempt, held.nonce)
+    entry = Failed(bench.clock.now_ms(), *row, Failure("E", "e"), outcome, retryable=False)
+    bench.edge.run(bench.coordinator.report(SAGA, entry))
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+def test_a_success_is_undone_whose_failure_another_has_reported(
+    bench: Bench, other: Bench, outcome: Outcome
+) -> None:
+    """E6: the effect is there, whatever was believed of it."""
+    bench.start(Step(name="charge", worker="a", compensation="undo"))
+    held = bench.claim()
+    fails(other, held, outcome)
+    if outcome is Outcome.UNKNOWN:  # it is undone already, and once more for what was not known
+        bench.succeed(bench.claim())
+    assert len(bench.ends) == 1
+    undo = bench.edge.run(reports(bench, held))
+    assert undo is not None
+    assert (undo.kind, undo.step) == (Kind.UNDO, "charge")
+    bench.succeed(undo)
+    saga = state(bench)
+    assert saga.state is SagaState.COMPENSATED
+    assert saga.steps["charge"].state is StepState.SUCCEEDED
