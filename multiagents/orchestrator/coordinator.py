@@ -26,13 +26,14 @@ from multiagents.core.entries import Entry, Failed, Report, Started, decode
 from multiagents.core.exceptions import UnknownSaga
 from multiagents.core.ports import Assignment, Directory
 from multiagents.core.settings import Settings
-from multiagents.core.states import Kind, SagaState
+from multiagents.core.states import SagaState
 from multiagents.orchestrator import outbox
 from multiagents.orchestrator.cache import Snapshot
 from multiagents.orchestrator.claims import Claims, Continuation
 from multiagents.orchestrator.decide import fold
 from multiagents.orchestrator.dispatch import Dispatcher
-from multiagents.orchestrator.knowledge import Knowledge, known_of
+from multiagents.orchestrator.holding import Holding
+from multiagents.orchestrator.knowledge import known_of
 from multiagents.orchestrator.moves import Ground, Move, Planner
 from multiagents.orchestrator.outbox import AnswerOf, LetterOf, no_answer, no_letter
 from multiagents.orchestrator.plain import PlainTasks
@@ -42,7 +43,7 @@ from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage import ends, views
 from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
-from multiagents.storage.calls import Call, Flow, ask
+from multiagents.storage.calls import Flow, ask
 from multiagents.storage.keys import SagaKeys
 from multiagents.storage.plan import Plan
 from multiagents.storage.sagas import Guard
@@ -61,7 +62,7 @@ WIDE = 20
 """With more steps, a process that was overtaken reads what happened since, not all the state."""
 
 
-class Coordinator(Knowledge):
+class Coordinator(Holding):
     """The flows that move sagas.  Holds caches only: any number may run at once, anywhere."""
 
     def __init__(
@@ -75,13 +76,12 @@ class Coordinator(Knowledge):
         letter_of: LetterOf = no_letter,
         answer_of: AnswerOf = no_answer,
     ) -> None:
-        super().__init__(settings)
+        claims = Claims(settings, clock, directory, nonce)
+        plain = PlainTasks(clock, directory, claims, letter_of)
+        dispatcher = Dispatcher(settings, clock, directory, plain, letter_of, answer_of)
+        super().__init__(settings, directory, claims, dispatcher)
         self.clock = clock
-        self.claims = Claims(settings, clock, directory, nonce)
-        plain = PlainTasks(clock, directory, self.claims, letter_of)
-        self.dispatcher = Dispatcher(settings, clock, directory, plain, letter_of, answer_of)
-        self._planner = Planner(settings, clock, self.claims, self.dispatcher, nonce)
-        self._directory = directory
+        self._planner = Planner(settings, clock, claims, dispatcher, nonce)
         self.observers: list[Callable[[str, SagaState], None]] = []
         """Told of each state that a commit made here brings about; they must not block or raise."""
         self._wide = wide
@@ -238,79 +238,6 @@ class Coordinator(Knowledge):
             entry = entry_of(attempt)
             yield from ask(store.report(keys, entry, dirty_at=entry.at_ms))
         return bool(held)
-
-    # ---- attempts ----
-
-    def claim(
-        self,
-        saga_id: str,
-        kind: Kind,
-        step: str,
-        attempt: int,
-        *,
-        delivery: str,
-        queue: str,
-        version: str = "",
-    ) -> Flow[Assignment | None]:
-        """Begin an attempt; None if it is no longer to be done.
-
-        ``version`` spares a look-up of the definition where the message brought it.
-        """
-        keys = self.keys(saga_id)
-        if version not in self._workflows:
-            pinned = yield from ask(store.pinned(keys))
-            if pinned is None:
-                return None
-            version = pinned
-        workflow = yield from self.workflow(keys, version)
-        if step not in workflow.by_name:
-            return None
-        yield from self._look_around(workflow)
-        base = self._cache.get(saga_id)
-        held, state = yield from self.claims.claim(
-            keys,
-            workflow,
-            (kind, step, attempt),
-            delivery=delivery,
-            queue=queue,
-            known=None if workflow.has_conditions else known_of(base),
-        )
-        if state is not None:
-            yield from self._remember(keys, state, base)
-        return held
-
-    def renewal(self, held: Assignment, notes: dict[str, str]) -> Call[bool]:
-        """The call that renews a lease."""
-        return self.claims.renewal(self.keys(held.saga_id), held, notes)
-
-    def owed(self, saga_id: str, delivery: str) -> Flow[list[store.Attempt]]:
-        """What a delivery may report: what it holds, or what was given up while it ran (E6)."""
-        held = yield from self.held(saga_id, delivery)
-        if held:
-            return held
-        view = yield from ask(store.load(self.keys(saga_id)))
-        if not isinstance(view, View):
-            return []
-        saga, workflow = yield from self._read(self.keys(saga_id), view, None)
-        return [
-            store.Attempt(saga_id, Kind(kind), step, attempt, nonce)
-            for step, run in fold(workflow, saga, view.entries).saga.steps.items()
-            for kind, attempt, nonce in run.lost
-            if ids.derived_id(saga_id, kind, step, attempt) == delivery
-        ]
-
-    def fence(self, saga_id: str, delivery: str) -> Flow[list[store.Attempt]]:
-        """Likewise, and remember the saga's state for what the delivery reports."""
-        keys, base = self.keys(saga_id), self._cache.get(saga_id)
-        view, data, attempts = yield from ask(store.load_held(keys, delivery, known=known_of(base)))
-        if view is not None:
-            yield from self._remember(keys, view, base, data)
-        return attempts
-
-    def _look_around(self, workflow: Workflow) -> Flow[None]:
-        """Know who else is there, where it matters how many, or on which queue, others work."""
-        if workflow.fans_out or not all(map(self._directory.local, workflow.workers)):
-            yield from self._directory.keep_up()
 
     # ---- decide, commit, send ----
 

@@ -1,0 +1,103 @@
+"""Who holds an attempt?
+
+A worker claims one by a message; a plain task's is claimed before it is sent, and asked for when
+the task begins, and when it has ended.
+"""
+
+from __future__ import annotations
+
+from multiagents.core import ids
+from multiagents.core.ports import Assignment, Directory
+from multiagents.core.settings import Settings
+from multiagents.core.states import Kind
+from multiagents.orchestrator.claims import Claims
+from multiagents.orchestrator.decide import fold
+from multiagents.orchestrator.dispatch import Dispatcher
+from multiagents.orchestrator.knowledge import Knowledge, known_of
+from multiagents.orchestrator.workflow import Workflow
+from multiagents.storage import sagas as store
+from multiagents.storage.calls import Call, Flow, ask
+from multiagents.storage.views import View
+
+
+class Holding(Knowledge):
+    """Gives attempts to processes."""
+
+    def __init__(
+        self, settings: Settings, directory: Directory, claims: Claims, dispatcher: Dispatcher
+    ) -> None:
+        super().__init__(settings)
+        self.claims = claims
+        self.dispatcher = dispatcher
+        self._directory = directory
+
+    def claim(
+        self,
+        saga_id: str,
+        kind: Kind,
+        step: str,
+        attempt: int,
+        *,
+        delivery: str,
+        queue: str,
+        version: str = "",
+    ) -> Flow[Assignment | None]:
+        """Begin an attempt; None if it is no longer to be done.
+
+        ``version`` spares a look-up of the definition where the message brought it.
+        """
+        keys = self.keys(saga_id)
+        if version not in self._workflows:
+            pinned = yield from ask(store.pinned(keys))
+            if pinned is None:
+                return None
+            version = pinned
+        workflow = yield from self.workflow(keys, version)
+        if step not in workflow.by_name:
+            return None
+        yield from self._look_around(workflow)
+        base = self._cache.get(saga_id)
+        held, state = yield from self.claims.claim(
+            keys,
+            workflow,
+            (kind, step, attempt),
+            delivery=delivery,
+            queue=queue,
+            known=None if workflow.has_conditions else known_of(base),
+        )
+        if state is not None:
+            yield from self._remember(keys, state, base)
+        return held
+
+    def renewal(self, held: Assignment, notes: dict[str, str]) -> Call[bool]:
+        """The call that renews a lease."""
+        return self.claims.renewal(self.keys(held.saga_id), held, notes)
+
+    def owed(self, saga_id: str, delivery: str) -> Flow[list[store.Attempt]]:
+        """What a delivery may report: what it holds, or what was given up while it ran (E6)."""
+        held = yield from self.held(saga_id, delivery)
+        if held:
+            return held
+        view = yield from ask(store.load(self.keys(saga_id)))
+        if not isinstance(view, View):
+            return []
+        saga, workflow = yield from self._read(self.keys(saga_id), view, None)
+        return [
+            store.Attempt(saga_id, Kind(kind), step, attempt, nonce)
+            for step, run in fold(workflow, saga, view.entries).saga.steps.items()
+            for kind, attempt, nonce in run.lost
+            if ids.derived_id(saga_id, kind, step, attempt) == delivery
+        ]
+
+    def fence(self, saga_id: str, delivery: str) -> Flow[list[store.Attempt]]:
+        """Likewise, and remember the saga's state for what the delivery reports."""
+        keys, base = self.keys(saga_id), self._cache.get(saga_id)
+        view, data, attempts = yield from ask(store.load_held(keys, delivery, known=known_of(base)))
+        if view is not None:
+            yield from self._remember(keys, view, base, data)
+        return attempts
+
+    def _look_around(self, workflow: Workflow) -> Flow[None]:
+        """Know who else is there, where it matters how many, or on which queue, others work."""
+        if workflow.fans_out or not all(map(self._directory.local, workflow.workers)):
+            yield from self._directory.keep_up()
