@@ -29,6 +29,8 @@ from multiagents.storage.keys import SagaKeys
 from multiagents.storage.plan import Plan
 from multiagents.storage.views import Known, View
 
+TRIES = 8
+"""So many steps of a fan-out are looked at for one to go on with: others take them, too."""
 OVERRUN_MS = 5000
 """An attempt is ended, or given up, by the process that runs it; should that one go on renewing
 past the time-out all the same, the lease ends so much later."""
@@ -135,23 +137,27 @@ class Claims:
                 return command
         return None
 
-    def next_waiting(self, workflow: Workflow, saga: Saga, slot: Continuation) -> Dispatch | None:
-        """A step of a fan-out that was dispatched and not begun.
+    def waiting(
+        self, workflow: Workflow, saga: Saga, step: str, queue: str, *, most: int = TRIES
+    ) -> list[Dispatch]:
+        """The first steps of a fan-out that were dispatched and not begun, and could be done here.
 
-        Looked for from the step that ended backwards, and from the last one: what was sent lies
-        in front.
+        From ``step`` backwards, and then from the last one: what was sent lies in front.
         """
+        found: list[Dispatch] = []
         if saga.state is not SagaState.RUNNING or saga.halting:
-            return None
+            return found
         names = workflow.names
-        place = workflow.position[slot.done.step]
+        place = workflow.position[step]
         for at in (*range(place - 1, -1, -1), *range(len(names) - 1, place, -1)):
             run = saga.steps[names[at]]
             if run.state is StepState.DISPATCHED:
-                found = Dispatch(Kind.RUN, names[at], run.work.attempt)
-                if self._is_for(workflow, found, slot.queue):
-                    return found
-        return None
+                each = Dispatch(Kind.RUN, names[at], run.work.attempt)
+                if self._is_for(workflow, each, queue):
+                    found.append(each)
+                    if len(found) == most:
+                        break
+        return found
 
     def _is_for(self, workflow: Workflow, dispatch: Dispatch, queue: str) -> bool:
         """Whether this process may do it without leaving the queue it works for."""

@@ -262,7 +262,9 @@ class Coordinator(Holding):
             if isinstance(done, Committed):
                 return (yield from self._committed(keys, move, done, go_on))
             view, overtaken = done, overtaken + 1
-        return None
+        if go_on is None or not isinstance(view, View):
+            return None
+        return (yield from self._keep_place(keys, go_on))
 
     def _committed(
         self, keys: SagaKeys, move: Move, reply: Committed, go_on: Continuation | None
@@ -299,8 +301,7 @@ class Coordinator(Holding):
             end = replace(end, owed=move.plan.outbox[k.OUTBOX_END][0])
         plan, workflow = move.plan, move.workflow
         refused = yield from self.dispatcher.send(keys, workflow, saga, plan=plan, end=end)
-        if move.handed_on:
-            yield from self.dispatcher.dispatch(keys, workflow, {move.handed_on: 0})
+        yield from self.dispatcher.hand_on(keys, workflow, move.waiting)
         for entry in refused:
             yield from self.report(keys.id, entry)
 

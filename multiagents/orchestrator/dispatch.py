@@ -17,6 +17,7 @@ from multiagents.core.ports import Directory
 from multiagents.core.settings import Settings
 from multiagents.core.states import Kind
 from multiagents.orchestrator import outbox
+from multiagents.orchestrator.commands import Dispatch
 from multiagents.orchestrator.outbox import (
     AnswerOf,
     LetterOf,
@@ -28,7 +29,7 @@ from multiagents.orchestrator.outbox import (
 from multiagents.orchestrator.outcome import outcome_of
 from multiagents.orchestrator.plain import PlainTasks
 from multiagents.orchestrator.saga import Saga
-from multiagents.orchestrator.workflow import TaskCall, Workflow
+from multiagents.orchestrator.workflow import TaskCall, Workflow, worker_name
 from multiagents.storage import ends
 from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
@@ -134,6 +135,24 @@ class Dispatcher:
             sent = {name: self._sent(each, commands[name] + 1) for name, each in chunk.items()}
             yield from ask(store.published(keys, sent, letters))
         return refused
+
+    def hand_on(self, keys: SagaKeys, workflow: Workflow, waiting: list[Dispatch]) -> Flow[None]:
+        """Send the first of these that nobody has begun: a place in a fan-out stays at work.
+
+        Only what still stands in the outbox: another may have begun it since it was read, and a
+        command that is put there again can be claimed again (E3).
+        """
+        for found in waiting:
+            what = (found.kind, found.step, found.attempt)
+            target = outbox.target_of(workflow.by_name[found.step], found.kind)
+            message = self.message(keys, workflow, what, worker_name(target))
+            name, letter = k.outbox_field(*what), self.letter_of(message)
+            if letter is None and not (yield Publish((message,))):
+                return
+            letters = {name: letter} if letter else {}
+            stands = yield from ask(store.published(keys, {name: self._sent(message, 1)}, letters))
+            if stands or letter is None:  # a message that is out finds another by itself
+                return
 
     def _sent(self, message: Message, sends: int) -> tuple[str, int]:
         """What an outbox field holds from now on, and when it is looked at again."""

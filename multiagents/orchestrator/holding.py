@@ -6,18 +6,32 @@ the task begins, and when it has ended.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from multiagents.core import ids
 from multiagents.core.ports import Assignment, Directory
 from multiagents.core.settings import Settings
 from multiagents.core.states import Kind
-from multiagents.orchestrator.claims import Claims
+from multiagents.orchestrator.claims import Claims, Continuation
+from multiagents.orchestrator.commands import Dispatch
 from multiagents.orchestrator.decide import fold
 from multiagents.orchestrator.dispatch import Dispatcher
 from multiagents.orchestrator.knowledge import Knowledge, known_of
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Call, Flow, ask
+from multiagents.storage.keys import SagaKeys
 from multiagents.storage.views import View
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """A saga, and the delivery and queue of the process that claims something of it."""
+
+    keys: SagaKeys
+    workflow: Workflow
+    delivery: str
+    queue: str
 
 
 class Holding(Knowledge):
@@ -44,6 +58,8 @@ class Holding(Knowledge):
     ) -> Flow[Assignment | None]:
         """Begin an attempt; None if it is no longer to be done.
 
+        A message also stands for a place at work in its fan-out.  If another has begun its step
+        already, the place is taken by a step that waits: then that is what is returned.
         ``version`` spares a look-up of the definition where the message brought it.
         """
         keys = self.keys(saga_id)
@@ -56,18 +72,57 @@ class Holding(Knowledge):
         if step not in workflow.by_name:
             return None
         yield from self._look_around(workflow)
-        base = self._cache.get(saga_id)
+        where = Where(keys, workflow, delivery, queue)
+        held = yield from self._claim(where, (kind, step, attempt))
+        if held is None and kind is Kind.RUN:
+            held = yield from self._claim_another(where, step)
+        return held
+
+    def _keep_place(self, keys: SagaKeys, go_on: Continuation) -> Flow[Assignment | None]:
+        """Go on with a fan-out, or have another do so, though somebody else has decided."""
+        workflow = self.known(go_on.done.version)
+        if workflow is None or not self.settings.continuation:
+            return None
+        where = Where(keys, workflow, go_on.delivery, go_on.queue)
+        if go_on.allowed:
+            return (yield from self._claim_another(where, go_on.done.step))
+        waiting = yield from self._waiting(where, go_on.done.step)
+        yield from self.dispatcher.hand_on(keys, workflow, waiting)
+        return None
+
+    def _claim(self, where: Where, what: tuple[Kind, str, int]) -> Flow[Assignment | None]:
+        base = self._cache.get(where.keys.id)
         held, state = yield from self.claims.claim(
-            keys,
-            workflow,
-            (kind, step, attempt),
-            delivery=delivery,
-            queue=queue,
-            known=None if workflow.has_conditions else known_of(base),
+            where.keys,
+            where.workflow,
+            what,
+            delivery=where.delivery,
+            queue=where.queue,
+            known=None if where.workflow.has_conditions else known_of(base),
         )
         if state is not None:
-            yield from self._remember(keys, state, base)
+            yield from self._remember(where.keys, state, base)
         return held
+
+    def _claim_another(self, where: Where, step: str) -> Flow[Assignment | None]:
+        """A step of the fan-out that was dispatched and not begun."""
+        for found in (yield from self._waiting(where, step)):
+            held = yield from self._claim(where, (found.kind, found.step, found.attempt))
+            if held is not None:
+                return held
+        return None
+
+    def _waiting(self, where: Where, step: str) -> Flow[list[Dispatch]]:
+        """Some steps that this process could do now; none if all are sent at once anyway."""
+        if not self.dispatcher.holds_back(where.workflow, where.queue):
+            return []
+        base = self._cache.get(where.keys.id)
+        view = yield from ask(store.load(where.keys, known=known_of(base)))
+        if not isinstance(view, View):
+            return []
+        saga, workflow = yield from self._read(where.keys, view, base)
+        saga = fold(workflow, saga, view.entries).saga
+        return self.claims.waiting(workflow, saga, step, where.queue)
 
     def renewal(self, held: Assignment, notes: dict[str, str]) -> Call[bool]:
         """The call that renews a lease."""

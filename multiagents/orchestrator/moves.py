@@ -11,12 +11,12 @@ hands its place on with a message, so that a fan-out always has as many at work 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from multiagents.core.clock import Clock
 from multiagents.core.entries import Claimed, Entry
 from multiagents.core.settings import Settings
-from multiagents.orchestrator.claims import Claims, Continuation, Terms
+from multiagents.orchestrator.claims import TRIES, Claims, Continuation, Terms
 from multiagents.orchestrator.commands import Dispatch
 from multiagents.orchestrator.decide import Decision, fold
 from multiagents.orchestrator.dispatch import CHUNK, Dispatcher
@@ -38,8 +38,8 @@ class Move:
     plan: Plan
     begun: tuple[Claimed, Terms] | None = None
     """What the process that commits it goes on with."""
-    handed_on: str = ""
-    """Outbox field of what waits already, for which it leaves its place to another process."""
+    waiting: list[Dispatch] = field(default_factory=list)
+    """What waits already; it leaves its place to another process, for the first of these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,26 +71,26 @@ class Planner:
         workflow = ground.workflow
         decision = fold(workflow, ground.saga, entries)
         if slot is None or not self.settings.continuation:
-            return self._leaving(ground, decision)
+            return self._leaving(ground, decision, [])
         ready = self.claims.next_ready(workflow, decision, slot)
-        waiting = None
+        waiting: list[Dispatch] = []
         if ready is None and self.dispatcher.holds_back(workflow, slot.queue):
-            waiting = self.claims.next_waiting(workflow, decision.saga, slot)
-        following = ready or waiting
+            most = 1 if slot.allowed else TRIES
+            last = slot.done.step
+            waiting = self.claims.waiting(workflow, decision.saga, last, slot.queue, most=most)
+        following = ready or next(iter(waiting), None)
         if following is None or not slot.allowed:
             return self._leaving(ground, decision, waiting)
         return self._going_on(ground, decision, following, slot)
 
-    def _leaving(self, ground: Ground, decision: Decision, waiting: Dispatch | None = None) -> Move:
+    def _leaving(self, ground: Ground, decision: Decision, waiting: list[Dispatch]) -> Move:
         """All that follows goes out by message, and so does what another could go on with."""
         decision, begun = self._begin_plain(ground, decision)
         plan = self._plan(ground, decision)
         for each in begun:
             each.put_into(plan, ground.keys.id)
         self.dispatcher.enclose(ground.keys, ground.workflow, plan)
-        # Not by the commit: another may have claimed it since it was read, and a command that is
-        # put into the outbox again can be claimed again (E3).
-        return Move(ground.workflow, decision, plan, handed_on=_field(waiting) if waiting else "")
+        return Move(ground.workflow, decision, plan, waiting=waiting)
 
     def _going_on(
         self, ground: Ground, decision: Decision, following: Dispatch, slot: Continuation

@@ -7,7 +7,8 @@ an error of the function.  A failure is reported by the errback `multiagents.com
 the tracer calls inline.
 
 When a report brings the next attempt, claimed already, it is traced right here, as a task with
-an id, events and run time of its own, without a message (E14).
+an id, events and run time of its own, without a message (E14).  So is what a claim brings instead
+of the step that the message was for.
 """
 
 from __future__ import annotations
@@ -109,6 +110,9 @@ class WorkerTask(Task):  # type: ignore[misc]  # celery has no types
                 version=_version(self.request),
             )
             if held is None:
+                raise Ignore
+            if (held.step, held.attempt) != (step, int(attempt)):
+                slot.following = held  # traced next, under its own id
                 raise Ignore
         slot.held = held
         process.leases.hold(held)

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from multiagents.core.ports import Assignment, WorkerInfo
-from multiagents.core.states import Command, SagaState
+from multiagents.core.states import Command, Kind, SagaState
+from multiagents.orchestrator.outbox import Message
 from multiagents.orchestrator.workflow import Step
+from multiagents.storage.plan import Letter
 from tests.support.one_process import SAGA, Bench
 
 
@@ -128,8 +130,14 @@ def test_what_is_held_back_is_sent_when_nobody_comes_for_it(bench: Bench) -> Non
     assert sorted(message.step for message in bench.sent) == [f"p{n}" for n in range(5)]
 
 
+def claims(bench: Bench, message: Message) -> Assignment | None:
+    """Another process takes a message."""
+    what = (message.kind, message.step, message.attempt)
+    return bench.edge.run(bench.coordinator.claim(SAGA, *what, delivery="d2", queue="io"))
+
+
 def test_a_message_for_a_branch_that_was_taken_over_changes_nothing(bench: Bench) -> None:
-    """Its command no longer stands in the outbox (E3)."""
+    """Its command no longer stands in the outbox (E3), and no other one waits."""
     bench.announce(2)
     bench.start(*branches(2))
     first, second = bench.sent
@@ -137,8 +145,77 @@ def test_a_message_for_a_branch_that_was_taken_over_changes_nothing(bench: Bench
     taken = bench.succeed(held)
     assert taken is not None
     assert taken.step == second.step
-    flow = bench.coordinator.claim(
-        SAGA, second.kind, second.step, second.attempt, delivery="d2", queue="io"
-    )
-    assert bench.edge.run(flow) is None
+    assert claims(bench, second) is None
     assert first.step == held.step
+
+
+def test_a_message_for_a_branch_that_was_taken_over_takes_another(bench: Bench) -> None:
+    """Else its place would be lost: in the end a wide fan-out had a single one at work."""
+    bench.announce(1)
+    bench.start(*branches(4))
+    assert bench.succeed(bench.claim(), allowed=False) is None
+    (handed_on,) = bench.sent
+    bench.announce(2)
+    first = claims(bench, handed_on)
+    assert first is not None
+    second = claims(bench, handed_on)
+    assert second is not None
+    assert {first.step, second.step} == {"p2", "p3"}
+    assert walk(bench, second) == ["p2", "p1"]
+    assert claims(bench, handed_on) is None
+    assert walk(bench, first) == ["p3", "join"]
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_process_whose_report_another_decided_over_keeps_its_place(
+    bench: Bench, allowed: bool
+) -> None:
+    """Two end at the same time, and one of them decides over both reports."""
+    other = bench.beside()
+    bench.announce(2)
+    bench.start(*branches(5))
+    held, sent = bench.claim(), len(bench.sent)
+    bench.forget()
+    flow = bench.report_of(held, allowed=allowed)
+    decides = other.coordinator.coordinate(SAGA)
+    following = bench.interrupted(flow, "commit", lambda: other.edge.run(decides))
+    if allowed:
+        assert following is not None
+        assert following.step == "p4"
+    else:
+        assert following is None
+        assert [message.step for message in bench.sent[sent:]] == ["p4"]
+    other.edge.close()
+
+
+def test_a_place_is_handed_on_to_what_nobody_has_begun(redis_url: str) -> None:
+    """Another takes the branch that was meant just before it is sent; then it is the next."""
+    bench = Bench(redis_url, letter_of=lambda message: Letter("queue", message.step))
+    other = Bench(redis_url)
+    bench.announce(1)
+    other.edge.run(other.catalog.refresh(force=True))
+    bench.start(*branches(4))
+    held = bench.take_engine("p0")
+
+    def meanwhile() -> None:
+        what = (Kind.RUN, "p3", 1)
+        assert other.edge.run(other.coordinator.claim(SAGA, *what, delivery="d2", queue="io"))
+
+    bench.interrupted(bench.report_of(held, allowed=False), "publish", meanwhile)
+    assert bench.edge.client.lrange("queue", 0, -1) == [b"p2"]
+    bench.edge.close()
+    other.edge.close()
+
+
+def test_a_message_takes_nothing_of_a_saga_that_stops(bench: Bench) -> None:
+    """What was taken over is one thing, what a person has stopped another (E19)."""
+    bench.announce(1)
+    bench.start(*branches(4))
+    message = bench.sent[0]
+    held = bench.claim()
+    bench.ask(Command.PAUSE)
+    assert claims(bench, message) is None
+    bench.ask(Command.RESUME)
+    bench.ask(Command.CANCEL)
+    assert claims(bench, message) is None
+    assert bench.succeed(held) is None

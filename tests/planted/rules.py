@@ -120,7 +120,7 @@ MUTANTS = (
         ENGINE + "moves.py",
         "        plan = self._plan(ground, decision)\n        for each in begun:",
         "        plan = self._plan(ground, decision)\n"
-        '        if waiting:\n            plan.outbox[_field(waiting)] = "0|0", 0\n'
+        '        if waiting:\n            plan.outbox[_field(waiting[0])] = "0|0", 0\n'
         "        for each in begun:",
         LAWS + "overtaken.py::test_a_place_is_not_handed_on_to_what_another_has_begun",
     ),
@@ -389,6 +389,27 @@ MUTANTS = (
         '"timelimit": [None, None],',
         '"timelimit": [9, 9],',
         "tests/test_messages.py::test_a_step_message_carries_its_errback_and_its_attempt",
+    ),
+    Mutant(
+        "E14",
+        ENGINE + "holding.py",
+        "        if held is None and kind is Kind.RUN:\n",
+        "        if False:\n",
+        LAWS + "fan_out.py::test_a_message_for_a_branch_that_was_taken_over_takes_another",
+    ),
+    Mutant(
+        "E14",
+        ENGINE + "coordinator.py",
+        "        return (yield from self._keep_place(keys, go_on))\n",
+        "        return None\n",
+        LAWS + "fan_out.py::test_a_process_whose_report_another_decided_over_keeps_its_place",
+    ),
+    Mutant(
+        "E14",
+        ENGINE + "dispatch.py",
+        "            if stands or letter is None:",
+        "            if True:",
+        LAWS + "fan_out.py::test_a_place_is_handed_on_to_what_nobody_has_begun",
     ),
     Mutant(
         "E15",

@@ -97,11 +97,11 @@ class Bench:
         go_on = Continuation("io", "d", held, "{}", allowed)
         return self.edge.run(self.coordinator.report(SAGA, entry, result="{}", go_on=go_on))
 
-    def report_of(self, held: Assignment) -> Flow[Assignment | None]:
+    def report_of(self, held: Assignment, *, allowed: bool = True) -> Flow[Assignment | None]:
         """The flow that reports a success and goes on."""
         row = (held.kind, held.step, held.attempt, held.nonce)
         entry = Succeeded(self.clock.now_ms(), *row)
-        go_on = Continuation("io", "d", held, "{}")
+        go_on = Continuation("io", "d", held, "{}", allowed)
         return self.coordinator.report(SAGA, entry, result="{}", go_on=go_on)
 
     def fail(
