@@ -16,7 +16,7 @@ import redis
 
 from multiagents import WorkflowBuilder, task, worker
 from multiagents.bootstrap import Runtime, runtime_at
-from multiagents.core.entries import Failure
+from multiagents.core.entries import Failure, Lost
 from multiagents.core.ports import Assignment, Verdict
 from multiagents.core.states import Kind
 from multiagents.orchestrator.host import Host
@@ -401,6 +401,65 @@ def test_what_is_parked_gives_commands_that_work(office: Office) -> None:
         assert done.code == 0, done.err
         assert saga_id in done.out
         assert not any(each["code"] == "parked" for each in office.explain(saga_id)["reasons"])
+
+
+def lose(office: Office, held: Assignment) -> None:
+    """Its lease runs out, and a sweep notices."""
+    now_ms = office.runtime.clock.now_ms()
+    lost = Lost(now_ms, held.kind, held.step, held.attempt, held.nonce)
+    office.runtime.edge.run(office.runtime.host.coordinator.append(held.saga_id, lost))
+
+
+def test_an_attempt_that_succeeds_after_it_was_given_up_is_told(office: Office) -> None:
+    """Its step stays parked, but whoever decides must know that it is done."""
+    workflow = (
+        WorkflowBuilder("explain-late")
+        .add_step("pay", "explain.do", pivot=True)
+        .add_step("mail", "explain.do", retry=1)
+        .build()
+    )
+    saga_id = office.start(workflow)
+    office.succeed(saga_id, "pay")
+    held = office.claim(saga_id, "mail")
+    lose(office, held)
+    assert office.reason(saga_id, "parked")["late_successes"] == []
+    assert "reported success" not in office.explain(saga_id)["text"]
+    office.runtime.host.engine.succeed(held, "{}", go_on=False)
+    reason = office.reason(saga_id, "parked")
+    assert "Attempt 1 reported success at" in reason["text"]
+    assert "after it was given up: what it does may well be done. Only a person" in reason["text"]
+    (late,) = reason["late_successes"]
+    (event,) = [
+        each
+        for each in office.runtime.call("history", saga_id)
+        if (each["type"], each["step"]) == ("step_succeeded", "mail")
+    ]
+    assert late == {"attempt": 1, "at": event["at"]}
+    shown = cli("dead-letters", "show", saga_id, url=office.url)
+    assert f"attempt 1 at {late['at']}, after it was given up" in shown.out
+    letter = cli("dead-letters", "show", saga_id, "--json", url=office.url).json
+    assert letter["late_successes"] == [late]
+
+
+def test_an_undo_that_succeeds_after_it_was_given_up_is_told(office: Office) -> None:
+    """Of the undo alone: that the step itself has succeeded is nothing late."""
+    workflow = (
+        WorkflowBuilder("explain-late-undo")
+        .add_step("pay", "explain.do", compensation="explain.do", compensation_retry=1)
+        .add_step("mail", "explain.do")
+        .build()
+    )
+    saga_id = office.start(workflow)
+    office.succeed(saga_id, "pay")
+    office.fail(office.claim(saga_id, "mail"))
+    held = office.claim(saga_id, "pay", Kind.UNDO)
+    lose(office, held)
+    assert office.reason(saga_id, "parked")["late_successes"] == []
+    office.runtime.host.engine.succeed(held, "{}", go_on=False)
+    reason = office.reason(saga_id, "parked")
+    assert [each["attempt"] for each in reason["late_successes"]] == [1]
+    (letter,) = office.runtime.call("dead_letters", saga_id=saga_id)
+    assert letter["late_successes"] == reason["late_successes"]
 
 
 def test_explaining_changes_nothing(office: Office) -> None:

@@ -118,7 +118,9 @@ class Explaining(DeadLetters):
     ) -> Flow[Surroundings]:
         queue_of, backlogs = yield from self._queues(now, tasks)
         progress = yield from self._progress(keys, tasks)
-        return Surroundings(work, fleet, queue_of, backlogs, progress)
+        parked = any(task.state == StepState.PARKED.value for task in tasks)
+        late = (yield from self._late(keys.id)) if parked else {}
+        return Surroundings(work, fleet, queue_of, backlogs, progress, late)
 
     def _queues(
         self, now: Situation, tasks: list[Task]

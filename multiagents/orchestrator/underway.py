@@ -17,6 +17,7 @@ from multiagents.orchestrator.attention import parked_at
 from multiagents.orchestrator.commands import retry_timer
 from multiagents.orchestrator.describe import iso
 from multiagents.orchestrator.explanation import SHOWN, Reason, Situation, span
+from multiagents.orchestrator.late import LateSuccesses
 from multiagents.orchestrator.outbox import parse_outbox_value, target_of
 from multiagents.orchestrator.plain import NOT_SENT
 from multiagents.orchestrator.sweeper import Backlog
@@ -57,6 +58,7 @@ class Surroundings:
     """Likewise; one that is not there could not be looked into."""
     progress: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """By step."""
+    late: LateSuccesses = field(default_factory=dict)
 
 
 def tasks_of(now: Situation) -> list[Task]:
@@ -91,7 +93,7 @@ def underway(now: Situation, around: Surroundings, tasks: Sequence[Task]) -> Ite
             case StepState.RETRYING.value:
                 yield _retrying(now, task)
             case _:
-                yield _parked(now, task)
+                yield _parked(now, around, task)
     for state in BUSY:
         left = sum(task.state == state for task in tasks) - sum(t.state == state for t in told)
         if left:
@@ -276,11 +278,15 @@ def _retrying(now: Situation, task: Task) -> Reason:
     return _reason(now, task, "retrying", text, at=iso(at_ms) if at_ms else None, facts=facts)
 
 
-def _parked(now: Situation, task: Task) -> Reason:
+def _parked(now: Situation, around: Surroundings, task: Task) -> Reason:
+    late = around.late.get((task.kind, task.step), [])
     work = now.saga.steps[task.step].of(task.kind)
     since = now.when(parked_at(now.saga, task.step, task.kind))
     attempts = f"{work.attempt} attempt{'' if work.attempt == 1 else 's'}"
     text = f"{task.name} is parked since {since}, after {attempts}: {_error(now, task)}."
+    for each in late:
+        text += f" Attempt {each.attempt} reported success at {now.when(each.at_ms)}, after it was"
+        text += " given up: what it does may well be done."
     text += (
         " Only a person moves it on: try it again, skip it, or resolve it after doing it by hand."
     )
@@ -290,7 +296,8 @@ def _parked(now: Situation, task: Task) -> Reason:
         f'multiagents dead-letters skip {what} --reason "..."',
         f'multiagents dead-letters resolve {what} --reason "..."',
     )
-    return _reason(now, task, "parked", text, commands=commands)
+    facts = {"late_successes": [each.to_dict() for each in late]}
+    return _reason(now, task, "parked", text, commands=commands, facts=facts)
 
 
 def _error(now: Situation, task: Task) -> str:
