@@ -58,9 +58,10 @@ def rig(server: EmbeddedServer, tmp_path: Path) -> Iterator[CeleryRig]:
 
 
 @pytest.fixture
-def worker(rig: CeleryRig) -> Iterator[Worker]:
-    """Two places, and more messages than that."""
-    with rig.team("-c", "2", "--prefetch-multiplier", "4") as worker:
+def worker(rig: CeleryRig, request: pytest.FixtureRequest) -> Iterator[Worker]:
+    """Two places, and more messages than that; of the pool that a test names, else prefork."""
+    pool = getattr(request, "param", "prefork")
+    with rig.team("-P", pool, "-c", "2", "--prefetch-multiplier", "4") as worker:
         yield worker.wait_ready()
 
 
@@ -161,3 +162,17 @@ def test_a_cold_stop_loses_a_plain_task_at_work_that_was_acked_early(
         successor.wait_ready()
         found = fates(rig, sagas)
     assert found == {"gate": LOST, "gate_kept": AGAIN, "work": ONCE, "work_kept": ONCE}
+
+
+@pytest.mark.parametrize("worker", ["threads"], indirect=True)
+def test_a_cold_stop_of_threads_waits_for_plain_tasks(rig: CeleryRig, worker: Worker) -> None:
+    """QUIT: Celery cannot stop its threads; they end what they do, and all else is put back."""
+    sagas = given_to(rig, {})
+    worker.process.send_signal(signal.SIGQUIT)
+    wait_for(lambda: "does not implement kill_job" in worker.log, DEADLINE_S, "the stop")
+    open_gates(rig, sagas)
+    worker.process.wait(DEADLINE_S)
+    with rig.team("-c", "2") as successor:
+        successor.wait_ready()
+        found = fates(rig, sagas)
+    assert found == dict.fromkeys((*AT_WORK, *FETCHED), ONCE)
