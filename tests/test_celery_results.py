@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,10 +13,12 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from celery.exceptions import TimeoutError as CeleryTimeoutError
 
 from multiagents import SagaFailed
+from multiagents.orchestrator.awaiting import Outcomes
 from multiagents.storage.server import EmbeddedServer
-from tests.processes import wait_for
+from tests.processes import free_port, wait_for
 from tests.support.broken_backend import BROKEN
 from tests.support.celery_rig import CeleryRig
 
@@ -106,3 +110,51 @@ def test_a_backend_that_raises_costs_no_step_its_success(rig: CeleryRig) -> None
         runs = [len(rig.effects(saga_id, "run")) for saga_id in sagas]
     assert (ends, told) == (["completed", "compensated"], [{"two": 1}, "compensated"])
     assert runs == [2, 2]
+
+
+def test_who_waits_names_the_backend_that_is_away(
+    rig: CeleryRig, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Not the server of the sagas, which is well; ``get`` goes on when the backend is back."""
+    told: list[Any] = []
+    with (
+        EmbeddedServer(tmp_path / "results") as results,
+        rig.team("-c", "1", TEAM_BACKEND=results.url) as worker,
+    ):
+        rig.app.conf.result_backend = results.url
+        worker.wait_ready()
+        started = rig.runtime.start_saga.delay("kp_long", {"gates": {"1": "back"}})
+        rig.wait_effect(started.id, "run", step="two")
+        waiting = threading.Thread(target=lambda: told.append(started.get(timeout=60)))
+        waiting.start()
+        said = ""
+
+        def names_one() -> bool:
+            nonlocal said
+            said += capfd.readouterr().out
+            return f"waiting for saga {started.id}" in said
+
+        with without(results, "away"):
+            wait_for(names_one, 20.0, "the line that names a server")
+        rig.open("back")
+        waiting.join(30)
+        assert rig.wait_settled(started.id)["state"] == "completed"
+    assert told == [{"two": 1}]
+    away = re.findall(r"no server answers at (\S+) ", said)
+    assert away == [results.url]
+
+
+def test_the_backend_is_named_without_its_secrets(rig: CeleryRig) -> None:
+    """By its URL without user, password and options, or by the settings of its place."""
+    port = free_port()
+    rig.app.conf.result_backend = f"redis://me:s3cret@127.0.0.1:{port}/3?health_check_interval=9"
+    result = rig.runtime.start_saga.delay("kp_completes", {})
+    with pytest.raises(CeleryTimeoutError) as raised:
+        result.get(timeout=0.5)
+    assert str(raised.value).startswith(f"no server answers at redis://127.0.0.1:{port}/3 (")
+    assert "s3cret" not in str(raised.value)
+    client = Celery(broker=rig.url, set_as_current=False)
+    client.conf.update(result_backend="redis", redis_host="results", redis_password="s3cret")
+    outcomes = Outcomes(client, is_known=bool, told=str)
+    told = outcomes.told_of_backend(ConnectionError("gone"))
+    assert told == "no server answers at redis://results:6379/0 (ConnectionError)"

@@ -162,6 +162,61 @@ def test_a_step_revoked_while_it_runs_is_undone(team: Team, target: Any) -> None
     assert len(team.rig.runs(saga_id, "undo")) == 2
 
 
+def two_workers(queue: str, first: str, second: str) -> Workflow:
+    """Steps ``a`` and ``b`` of one queue: a worker that has done one goes on with the other."""
+    return (
+        WorkflowBuilder(f"two_workers_{uuid4().hex[:8]}")
+        .add_step("a", first, queue=queue, compensation=plain("undo"))
+        .add_step("b", second, queue=queue, compensation=plain("undo"), retry=QUICK)
+        .build()
+    )
+
+
+def test_revoking_a_step_that_was_continued_does_nothing(team: Team) -> None:
+    """Flower shows its id, but no message has it: Celery finds nothing, before or while it runs."""
+    ahead = revoked(team, two_workers(TEAM, "kp_do", "kp_do"))
+    assert team.rig.wait_settled(ahead)["state"] == "completed"
+    saga_id = team.rig.begin(two_workers(TEAM, "kp_do", "kp_gate"), gates={"1": "continued"})
+    pid = team.rig.wait_effect(saga_id, "run", step="b").pid
+    task_id = ids.derived_id(saga_id, Kind.RUN, "b", 1)
+    told = team.rig.app.control.revoke(
+        task_id, destination=[team.worker.name], terminate=True, reply=True
+    )
+    assert told == [{team.worker.name: {"ok": "terminate: tasks unknown"}}]
+    team.rig.open("continued")
+    assert team.rig.wait_settled(saga_id)["state"] == "completed"
+    assert [(e.step, e.attempt, e.pid) for e in team.rig.effects(saga_id, "run")] == [
+        ("a", 1, pid),
+        ("b", 1, pid),
+    ]
+    assert f"kp_gate[{task_id}] received" not in team.worker.log
+
+
+def test_revoking_the_message_that_a_step_was_continued_from_ends_it(team: Team) -> None:
+    """With ``terminate=True``: its process ends, whatever step it is at."""
+    saga_id = team.rig.begin(two_workers(TEAM, "kp_do", "kp_gate"), gates={"1": "never"})
+    team.rig.wait_effect(saga_id, "run", step="b")
+    task_id = ids.derived_id(saga_id, Kind.RUN, "a", 1)
+    team.rig.app.control.revoke(task_id, destination=[team.worker.name], terminate=True)
+    saga = ended(team.rig, saga_id, "TaskRevoked")
+    assert saga["error"]["message"] == f"its Celery task {task_id} was revoked while it ran"
+    assert failures(team.rig, saga_id, "a") == []
+    assert failures(team.rig, saga_id) == [("failed", 1)]
+
+
+def test_without_continuation_every_step_can_be_revoked(shared: Team) -> None:
+    """Each is a message then, of which Celery knows."""
+    rig = shared.rig
+    with rig.team("-c", "1", "-Q", "single", MULTIAGENTS_CONTINUATION="false") as worker:
+        worker.wait_ready()
+        saga_id = revoked(Team(rig, worker), two_workers("single", "kp_do", "kp_do"))
+        saga = ended(rig, saga_id, "TaskRevoked")
+    assert saga["error"]["message"].endswith("was revoked before it began")
+    assert failures(rig, saga_id) == [("failed", 1)]
+    assert [effect.step for effect in rig.effects(saga_id)] == ["a"]
+    assert len(rig.runs(saga_id, "undo")) == 1  # of a; b did nothing
+
+
 def _has_begun(rig: CeleryRig, saga_id: str) -> bool:
     return bool(rig.runs(saga_id, "gate") or rig.effects(saga_id, "run"))
 

@@ -87,7 +87,7 @@ def show(saga_id: SagaId, step: StepName = "", json_output: Json = False) -> Non
         emit_each(letters)
         return
     for letter in letters:
-        made = table(("", ""), [(name, _shown(value)) for name, value in letter.items()])
+        made = table(("", ""), [(name, _shown(name, value)) for name, value in letter.items()])
         made.show_header = False
         console().print(made)
 
@@ -263,7 +263,12 @@ def letters_table(letters: list[dict[str, Any]]) -> Any:
     )
 
 
-def _shown(value: Any) -> Any:
+def _shown(name: str, value: Any) -> Any:
+    if name == "late_successes":
+        told = [
+            f"attempt {each['attempt']} at {each['at']}, after it was given up" for each in value
+        ]
+        return "; ".join(told) or None
     if isinstance(value, dict) and value.keys() == {"type", "message"}:
         return error_text(value)
     return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value

@@ -30,6 +30,7 @@ from celery.result import AsyncResult
 from multiagents.core.exceptions import UnknownSaga
 from multiagents.orchestrator.results import impatient
 from multiagents.storage.client import UNREACHABLE
+from multiagents.storage.routing import told_at
 
 FIRST_LOOK_S, LOOK_S = 0.1, 5.0
 """Until it is asked whether the saga has ended, or is gone: each time twice as long."""
@@ -67,7 +68,7 @@ class SagaResult(AsyncResult):  # type: ignore[misc]  # celery has no types
                 wait.check(None)
                 self._look(wait)
             except (*UNREACHABLE, ConnectionLost) as error:
-                self._wait_for_server(wait, error)
+                self._wait_for_server(wait, self.outcomes.told_of_backend(error))
 
     def __del__(self) -> None:
         with suppress(ConnectionLost):  # it unsubscribes, from a server that is away
@@ -76,11 +77,17 @@ class SagaResult(AsyncResult):  # type: ignore[misc]  # celery has no types
     def _look(self, wait: _Wait) -> None:
         assert self.outcomes is not None
         try:
-            if self.outcomes.is_known(self.saga_id) or self.ready():
-                wait.answered()
-                return
+            known = self.outcomes.is_known(self.saga_id)
         except UNREACHABLE as error:
-            self._wait_for_server(wait, error)
+            self._wait_for_server(wait, self.outcomes.told(error))
+            return
+        try:
+            known = known or self.ready()
+        except UNREACHABLE as error:
+            self._wait_for_server(wait, self.outcomes.told_of_backend(error))
+            return
+        if known:
+            wait.answered()
             return
         raise UnknownSaga(
             f"saga {self.saga_id!r} was started and is gone: its retention is over, or its server"
@@ -88,10 +95,10 @@ class SagaResult(AsyncResult):  # type: ignore[misc]  # celery has no types
             " what its steps have done before you start it again"
         )
 
-    def _wait_for_server(self, wait: _Wait, error: Exception) -> None:
+    def _wait_for_server(self, wait: _Wait, away: str) -> None:
         assert self.outcomes is not None
         self.outcomes.forget_backend()
-        wait.check(self.outcomes.told(error))
+        wait.check(away)
 
 
 class _Wait:
@@ -134,14 +141,15 @@ class _Wait:
 class Outcomes:
     """The results of one app's sagas.
 
-    ``is_known`` says whether a saga exists, ``told`` which server an error is about.
+    They may lie on another server than the sagas: ``is_known`` asks theirs whether a saga exists,
+    ``told`` says which of theirs an error is about.
     """
 
     def __init__(
         self, app: Celery, *, is_known: Callable[[str], bool], told: Callable[[Exception], str]
     ) -> None:
         self._app = app
-        self._told = told
+        self.told = told
         self.is_known = is_known
         self._local = threading.local()
 
@@ -156,9 +164,10 @@ class Outcomes:
         made.outcomes, made.saga_id = self, saga_id
         return made
 
-    def told(self, error: Exception) -> str:
-        """Which server is away."""
-        return self._told(error.__cause__ if isinstance(error, ConnectionLost) else error)  # type: ignore[arg-type]  # raised from one
+    def told_of_backend(self, error: Exception) -> str:
+        """That the results' own server is away, and why."""
+        cause = error.__cause__ if isinstance(error, ConnectionLost) else error
+        return told_at(_url_of(self._app.backend), cause or error)
 
     def backend(self) -> Any:
         """This thread's backend for waiting."""
@@ -177,6 +186,12 @@ class Outcomes:
         backend = impatient(self._app)
         backend.result_consumer._reconnect = _give_up
         return backend
+
+
+def _url_of(backend: Any) -> str:
+    """Where it is; its settings may name host, port and database one by one."""
+    given = {"host": "localhost", "port": 6379, "db": 0, **backend.connparams}
+    return str(backend.url or "redis://{host}:{port}/{db}".format_map(given))
 
 
 def _give_up() -> NoReturn:

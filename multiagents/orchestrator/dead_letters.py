@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
+from multiagents.core.entries import decode
 from multiagents.core.exceptions import InvalidInput, NotAllowed, UnknownSaga
 from multiagents.core.states import Command, Kind, StepState
 from multiagents.orchestrator.allowed import SETTLING
@@ -24,6 +25,7 @@ from multiagents.orchestrator.attention import (
     parked_at,
 )
 from multiagents.orchestrator.describe import iso
+from multiagents.orchestrator.late import LateSuccesses, late_successes
 from multiagents.orchestrator.looking import Rows
 from multiagents.orchestrator.outbox import target_of
 from multiagents.orchestrator.reading import own_result
@@ -80,8 +82,9 @@ class DeadLetters(Steering):
         """Parked steps and undos, those that wait longest first; of all sagas, or of one.
 
         ``kind``: ``step`` or ``undo``; ``limit`` None: all.  Of one saga, that it is not in the
-        index does not matter, and ``step_results`` and ``result`` (for an undo: of the step) are
-        there too.  Raises UnknownSaga for a ``saga_id`` that is not there.
+        index does not matter, and ``step_results``, ``result`` (for an undo: of the step) and
+        ``late_successes`` (attempts that reported success after they were given up) are there too.
+        Raises UnknownSaga for a ``saga_id`` that is not there.
         """
         wanted = self._filter(workflow, step, kind, older_than_s)
         if saga_id is not None:
@@ -192,12 +195,21 @@ class DeadLetters(Steering):
             and (wanted.until_ms is None or parked_at(saga, step, kind) <= wanted.until_ms)
         ]
         found = (saga, workflow, data)
+        late = (yield from self._late(saga_id)) if letters else {}
         rows = [
-            {**self._row_of(found, step, kind), **_details(found, step, kind)}
+            {
+                **self._row_of(found, step, kind),
+                **_details(found, step, kind),
+                "late_successes": [each.to_dict() for each in late.get((kind, step), ())],
+            }
             for step, kind in letters
         ]
         rows.sort(key=itemgetter("parked_at"))
         return rows[:limit]
+
+    def _late(self, saga_id: str) -> Flow[LateSuccesses]:
+        log = yield from store.log(self.coordinator.keys(saga_id))
+        return late_successes(map(decode, log))
 
     def _of_all(self, wanted: Filter, limit: int | None, *, with_input: bool) -> Flow[Rows]:
         rows: Rows = []

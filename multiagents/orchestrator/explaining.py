@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from kombu.exceptions import KombuError
+from kombu.transport.redis import PRIORITY_STEPS
 
 from multiagents.core.clock import Clock
 from multiagents.core.entries import Asked, decode
@@ -28,12 +29,14 @@ from multiagents.orchestrator.sweeper import Backlog, QueueHead
 from multiagents.orchestrator.underway import (
     Surroundings,
     Task,
+    field_of,
     members_of,
+    plain_task,
     shown,
     tasks_of,
     underway,
 )
-from multiagents.orchestrator.workflow import TaskCall, Workflow, worker_name
+from multiagents.orchestrator.workflow import worker_name
 from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
 from multiagents.storage import waiting
@@ -113,30 +116,43 @@ class Explaining(DeadLetters):
         work: dict[str, str],
         fleet: dict[str, dict[str, Any]],
     ) -> Flow[Surroundings]:
-        sent = [task for task in tasks if task.state == StepState.DISPATCHED.value]
-        queue_of = {
-            k.outbox_field(
-                task.kind, task.step, now.saga.steps[task.step].of(task.kind).attempt
-            ): self._queue(now.workflow, task)
-            for task in sent
-        }
-        priorities = {
-            self._queue(now.workflow, task): now.workflow.by_name[task.step].priority
-            for task in sent
-        }
-        backlogs = {}
-        for queue, priority in priorities.items():
-            backlogs[queue] = yield from _backlog(queue, priority)
+        queue_of, backlogs = yield from self._queues(now, tasks)
         progress = yield from self._progress(keys, tasks)
-        return Surroundings(work, fleet, backlogs, queue_of, progress)
+        parked = any(task.state == StepState.PARKED.value for task in tasks)
+        late = (yield from self._late(keys.id)) if parked else {}
+        return Surroundings(work, fleet, queue_of, backlogs, progress, late)
 
-    def _queue(self, workflow: Workflow, task: Task) -> str:
-        spec = workflow.by_name[task.step]
-        target = target_of(spec, task.kind)
+    def _queues(
+        self, now: Situation, tasks: list[Task]
+    ) -> Flow[tuple[dict[str, str], dict[str, Backlog]]]:
+        """By outbox field: to which queue something was sent, and what waits there."""
+        queue_of: dict[str, str] = {}
+        backlogs: dict[str, Backlog] = {}
+        looks: dict[tuple[str, tuple[int | None, ...]], Backlog] = {}
+        for task in tasks:
+            is_plain = plain_task(now, task) is not None
+            if task.state != StepState.DISPATCHED.value and not (
+                is_plain and task.state == StepState.RUNNING.value
+            ):
+                continue
+            name, queue = field_of(now, task), self._queue(now, task)
+            priority = now.workflow.by_name[task.step].priority
+            # A task of the team's may have a priority of its own, which decides on its list.
+            any_list = is_plain and priority is None
+            look = queue, (tuple(PRIORITY_STEPS) if any_list else (priority,))
+            if queue and look not in looks:
+                looks[look] = yield from _backlog(*look)
+            queue_of[name], backlogs[name] = queue, looks.get(look, Backlog(None))
+        return queue_of, backlogs
+
+    def _queue(self, now: Situation, task: Task) -> str:
+        """Where a task's message goes; empty where the app that sends it decides."""
+        spec = now.workflow.by_name[task.step]
+        call = plain_task(now, task)
+        if call is not None:
+            return call.queue or spec.queue or ""
         own = spec.queue if task.kind is Kind.RUN else None
-        if isinstance(target, TaskCall):
-            own = target.queue or own
-        return own or self.catalog.queue_of(worker_name(target))
+        return own or self.catalog.queue_of(worker_name(target_of(spec, task.kind)))
 
     def _progress(self, keys: SagaKeys, tasks: list[Task]) -> Flow[dict[str, dict[str, Any]]]:
         steps = [task.step for task in tasks if task.state == StepState.RUNNING.value]
@@ -157,10 +173,18 @@ def _brought_by(saga: Saga) -> Command | None:
     return Command.CANCEL if saga.cancelled else None
 
 
-def _backlog(queue: str, priority: int | None) -> Flow[Backlog]:
-    """What waits in a queue; not known where the broker does not answer."""
-    try:
-        found: Backlog = yield QueueHead(queue, priority)
-    except (*UNREACHABLE, KombuError, OSError):
-        return Backlog(None)
-    return found
+def _backlog(queue: str, priorities: tuple[int | None, ...]) -> Flow[Backlog]:
+    """How many messages wait in a queue's lists for these priorities.
+
+    Not known where the broker does not answer.
+    """
+    total = 0
+    for priority in priorities:
+        try:
+            found: Backlog = yield QueueHead(queue, priority)
+        except (*UNREACHABLE, KombuError, OSError):
+            return Backlog(None)
+        if found.length is None:
+            return found
+        total += found.length
+    return Backlog(total)

@@ -69,9 +69,14 @@ def told(edge: Edge, error: BaseException) -> str:
     """Which server is away or refuses, and why, without its password."""
     if isinstance(error, ServerAway | WritesRefused):
         return str(error)
+    return told_at(edge.url, error)
+
+
+def told_at(url: str, error: BaseException) -> str:
+    """What an error says about the server at a URL, without its password."""
     if isinstance(error, AuthenticationError):
-        return f"the server at {shown_url(edge.url)} does not let us in"
-    return f"no server answers at {shown_url(edge.url)} ({type(error).__name__})"
+        return f"the server at {shown_url(url)} does not let us in"
+    return f"no server answers at {shown_url(url)} ({type(error).__name__})"
 
 
 def open_edge(

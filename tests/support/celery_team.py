@@ -57,6 +57,20 @@ def work(given: dict[str, Any]) -> dict[str, Any]:
     return {"worked": given["tag"]}
 
 
+@app.task(name="team.work_kept", acks_late=True)
+def work_kept(given: dict[str, Any]) -> dict[str, Any]:
+    """Its message is kept until it has ended, as that of the next one."""
+    _note(given, "work_kept")
+    return {}
+
+
+@app.task(name="team.gate_kept", acks_late=True)
+def gate_kept(given: dict[str, Any]) -> dict[str, Any]:
+    _note(given, "gate_kept")
+    wait_for_gate(given["tag"])
+    return {}
+
+
 @app.task(name="team.undo")
 def undo(given: dict[str, Any]) -> dict[str, Any]:
     _note(given, "undo")

@@ -1,0 +1,52 @@
+"""Which attempts that were given up for lost have succeeded after all?
+
+A worker that was cut off, or a plain task that outlived its time-out, may report when its step
+waits for a person already.  That moves nothing (a person may be at it), but whoever decides has to
+know it.  Found in the log.  Pure.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from multiagents.core.entries import Entry, Failed, Lost, Succeeded
+from multiagents.core.states import Kind
+from multiagents.orchestrator.describe import iso
+
+
+@dataclass(frozen=True, slots=True)
+class LateSuccess:
+    """An attempt's report that it succeeded, which came after it had been given up."""
+
+    attempt: int
+    at_ms: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON shows it."""
+        return {"attempt": self.attempt, "at": iso(self.at_ms)}
+
+
+LateSuccesses = dict[tuple[Kind, str], list[LateSuccess]]
+"""By kind and step, oldest first."""
+
+
+def late_successes(entries: Iterable[Entry]) -> LateSuccesses:
+    """The late successes of a saga's log.
+
+    By the nonce of the claim: one that nobody knows is no success of an attempt of ours (E5).
+    """
+    given_up: set[tuple[Kind, str, int, str]] = set()
+    found: LateSuccesses = defaultdict(list)
+    for entry in entries:
+        if not isinstance(entry, Lost | Failed | Succeeded):
+            continue
+        claim = (entry.kind, entry.step, entry.attempt, entry.nonce)
+        if isinstance(entry, Lost) or (isinstance(entry, Failed) and entry.running):
+            given_up.add(claim)
+        elif isinstance(entry, Succeeded) and claim in given_up:
+            given_up.discard(claim)
+            found[entry.kind, entry.step].append(LateSuccess(entry.attempt, entry.at_ms))
+    return dict(found)
