@@ -20,7 +20,9 @@ from multiagents.storage.formats import FORMAT
 from multiagents.storage.keys import Shard
 from multiagents.storage.routing import open_edge
 from tests.fixtures.state import work
+from tests.fixtures.state.make import record
 from tests.fixtures.state.player import YEARS_S, Player
+from tests.fixtures.state.shape import shape_of
 from tests.fixtures.state.stored import State, restore, states
 from tests.processes import Worker, wait_for
 
@@ -45,6 +47,15 @@ def put_back(url: str, state: State) -> None:
 def test_the_present_format_is_stored() -> None:
     """No version is released without one; see docs/upgrading.md."""
     assert FORMAT in [state.format for state in STATES]
+
+
+def test_the_present_format_is_written_as_it_is_stored(redis_url: str) -> None:
+    """Versions of one format stand side by side: an older one has to read what a newer one writes.
+
+    A change that it can live with is stored anew, any other needs a new format.
+    """
+    now, then = shape_of(record(redis_url)), shape_of(STATES[-1])
+    assert (sorted(now - then), sorted(then - now)) == ([], [])
 
 
 @STORED

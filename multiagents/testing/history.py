@@ -40,6 +40,7 @@ CALM_STEPS = 30_000
 """More than any history needs after its faults have stopped."""
 FORGETS_MS = 1000
 """A server loses no more than this."""
+CANVAS = '{"chain":[]}'
 OUTAGES_MS = (300, 5000, 30_000)
 
 
@@ -75,7 +76,10 @@ class History:
             f"{seed}-{index}": random_workflow(rng, name=f"w{index}", plain=shape.plain)
             for index in range(rng.choice((1, 2)))
         }
-        self.client.threads = [Thread(self._customer(name)) for name in self.workflows]
+        self.client.threads = [
+            *(Thread(self._customer(name)) for name in self.workflows),
+            *(Thread(self._late_customer(name)) for name in self.workflows if rng.random() < 0.3),
+        ]
         self.witness = Witness(self.store, self.workflows)
         self._memory: Memory | None = None
         """What a server will be set back to."""
@@ -86,8 +90,7 @@ class History:
 
     def _customer(self, saga_id: str) -> Life:
         yield Sleep(self.rng.randint(0, 2000))
-        while not (yield from self._started(saga_id)):
-            yield Sleep(500)
+        yield from self._start(saga_id, saga_id)
         asks = self.rng.choice((0, 0, 0, 0, 1, 3))
         for _ in range(asks):
             yield Sleep(self.rng.choice((0, 200, 2000, 8000)))
@@ -99,12 +102,23 @@ class History:
         if self.rng.random() < 0.7:
             yield from self._ask(saga_id, Command.RESUME)
 
-    def _started(self, saga_id: str) -> Flow[bool]:
+    def _late_customer(self, saga_id: str) -> Life:
+        """Starts the same saga for another task, at any time."""
+        yield Sleep(self.rng.choice((0, 3000, 9000, 30_000)))
+        yield from self._start(saga_id, f"{saga_id}-late")
+
+    def _start(self, saga_id: str, task_id: str) -> Life:
+        """Start a saga, or join it, until that is confirmed: then its end is owed."""
+        while not (yield from self._started(saga_id, task_id)):
+            yield Sleep(500)
+        self.world.owed[saga_id].add(task_id)
+
+    def _started(self, saga_id: str, task_id: str) -> Flow[bool]:
         try:
             yield from self.client.coordinator.start(
                 self.workflows[saga_id],
                 saga_id=saga_id,
-                waiting=(saga_id, ""),
+                waiting=(task_id, CANVAS if task_id != saga_id else ""),
                 data={"input": INPUT_TEXT, "meta": "{}"},
             )
         except UNREACHABLE:
@@ -325,6 +339,8 @@ class History:
             law(saga.delivered or not ends, f"{saga_id}: delivered before its end")
             states = {end.state for end in ends}
             law(len(states) < 2, f"{saga_id}: delivered as {states} (rule 14)")
+            untold = self.world.owed[saga_id] - self.world.told[saga_id]
+            law(not untold or not saga.delivered, f"{saga_id}: {untold} wait for ever (rule 14)")
             judge_reports(log, self.world.reports[saga_id])
             judge_given(self.store, saga_id, self.world.given[saga_id])
         self.world.seen[f"~{saga.state}"] += 1

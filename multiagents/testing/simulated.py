@@ -316,5 +316,8 @@ def carry_out(effect: Any, world: World, broker: Broker) -> Any:
             return broker.backlog(queue)
         case Deliverance(saga_id):
             world.ends[saga_id].append(effect)
-            return not world.happens(world.faults.fail_before, "delivery failed")
+            if world.happens(world.faults.fail_before, "delivery failed"):
+                return False
+            world.told[saga_id].update(effect.waiting)
+            return True
     raise TypeError(f"the simulator does not know {effect!r}")

@@ -70,6 +70,9 @@ class World:
     )
     """By saga and step: what was really done."""
     ends: dict[str, list[Deliverance]] = field(default_factory=lambda: defaultdict(list))
+    owed: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    """By saga: the task ids whose start was confirmed."""
+    told: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     reports: dict[str, list[Report]] = field(default_factory=lambda: defaultdict(list))
     """By saga: what the engine has said it has taken down."""
     given: dict[str, list[tuple[str, dict[str, str]]]] = field(
