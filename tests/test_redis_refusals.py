@@ -135,7 +135,7 @@ def test_all_that_a_connection_writes_is_refused_alike(tmp_path: Path, word: str
 def test_every_transport_knows_refusals() -> None:
     """Those with Sentinels too."""
     named = [value for name, value in vars(transport).items() if name.endswith("Transport")]
-    assert len(named) == 3
+    assert len(named) == 4
     for each in named:
         assert set(transport.REFUSED) <= set(each.connection_errors)
         assert issubclass(each.Channel, transport.SteadyChannel)

@@ -6,7 +6,8 @@ messages when its Redis goes away ends with ``AttributeError: 'NoneType' object 
 through dead sockets first, so Celery closes it once more, when its connection is gone.
 `SteadyChannel` closes all the same.  What it held stays on the server, where kombu's visibility
 time-out brings it back.  `SteadyTransport` is that alone, and the ``broker_transport`` that any
-Celery app on Redis may name; `WorkerTransport` has it too.
+Celery app on Redis may name (`SentinelSteadyTransport` with Sentinels); `WorkerTransport` has it
+too.
 
 **A broker that takes no writes.**  A Redis that is full, has become a replica, cannot write to its
 disk or lacks replicas answers with an error that Celery takes to be beyond repair.  A worker that
@@ -25,6 +26,7 @@ For kombu 5.7; `WorkerTransport` is only used by consumers of the package's own 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import structlog
@@ -111,11 +113,36 @@ class SteadyTransport(redis.Transport):
     Channel = SteadyChannel
     connection_errors = (*redis.Transport.connection_errors, *REFUSED)
 
+    def __init__(self, client: Any, **options: Any) -> None:
+        super().__init__(client, **options)
+        client.switch = partial(_switch, client, type(self))
+
     def establish_connection(self) -> Any:
         """Connect to a server that takes writes; raises its refusal as a connection's error."""
         connection = super().establish_connection()
         self._avail_channels[-1].client.set(PROBE, "", xx=True)
         return connection
+
+
+def _switch(client: Any, transport: type[SteadyTransport], url: str) -> None:
+    """Turn kombu's connection to its next URL, and leave it its transport.
+
+    Left to itself it would take the one of the URL's scheme, for good: of several Sentinels it
+    turns to the next whenever it cannot connect.
+    """
+    type(client).switch(client, url)
+    client.transport_cls = f"{transport.__module__}:{transport.__name__}"
+
+
+class SentinelSteadyChannel(SteadyChannel, redis.SentinelChannel):
+    """The same where Sentinels say which server is the primary."""
+
+
+class SentinelSteadyTransport(SteadyTransport, redis.SentinelTransport):
+    """What an app whose broker is behind Sentinels may name."""
+
+    default_port = redis.SentinelTransport.default_port
+    Channel = SentinelSteadyChannel
 
 
 class OutboxQoS(SteadyQoS):
@@ -181,7 +208,7 @@ class WorkerTransport(SteadyTransport):
 
 
 class SentinelWorkerChannel(WorkerChannel, redis.SentinelChannel):
-    """The same where Sentinels say which server is the primary."""
+    """Likewise with Sentinels."""
 
 
 class SentinelWorkerTransport(WorkerTransport, redis.SentinelTransport):
