@@ -30,6 +30,8 @@ DATABASE = 14
 LEASE_S = "1"
 LOOP_S = 3.0
 """The time-out of a task that kills its process; Celery begins it again as often as it can."""
+DEADLINE_S = 8.0
+"""Of a saga whose step never begins."""
 NOTICED_S = 10.0
 """An idle main process of Celery looks for lost children every 5 s."""
 
@@ -67,11 +69,11 @@ def failures(rig: CeleryRig, saga_id: str, step: str = "b") -> list[tuple[str, i
     ]
 
 
-def ended(rig: CeleryRig, saga_id: str, error: str) -> dict[str, Any]:
-    """The settled saga, compensated because of that error of step ``b``, and undone once."""
+def ended(rig: CeleryRig, saga_id: str, error: str, *, step: str | None = "b") -> dict[str, Any]:
+    """The settled saga, compensated because of that error of that step, and undone once."""
     saga = rig.wait_settled(saga_id)
     assert (saga["state"], saga["error"]["type"]) == ("compensated", error)
-    assert saga["error"]["step"] == "b"
+    assert saga["error"]["step"] == step
     assert saga["steps"]["a"]["compensation"]["attempts"] == 1
     assert second_starts(rig, saga_id) == []
     return saga
@@ -113,6 +115,27 @@ def test_an_expired_step_is_retried_and_compensated(team: Team) -> None:
     assert failures(team.rig, saga_id) == [("failed", 1), ("failed", 2)]
     assert team.rig.runs(saga_id, "late") == []
     assert len(team.rig.runs(saga_id, "undo")) == 1
+
+
+def test_a_command_that_expires_each_time_is_sent_until_its_saga_is_over(team: Team) -> None:
+    """A team that limits all its messages: `explain` counts them, and the deadline ends it."""
+    workflow = (
+        WorkflowBuilder(f"late_{uuid4().hex[:8]}", timeout_s=DEADLINE_S)
+        .add_step("a", plain("work"), compensation=plain("undo"))
+        .add_step("b", "ct_late", queue=TEAM, timeout_s=1.0, compensation=plain("undo"))
+        .build()
+    )
+    saga_id = team.rig.begin(workflow)
+    wait_for(lambda: "3 times so far" in told(team.rig, saga_id), DEADLINE_S, "three sendings")
+    assert team.rig.saga(saga_id)["needs_attention"] is False
+    ended(team.rig, saga_id, "SagaDeadline", step=None)
+    assert team.rig.effects(saga_id) == []
+    assert len(team.rig.runs(saga_id, "undo")) == 1  # of a; b did nothing
+
+
+def told(rig: CeleryRig, saga_id: str) -> str:
+    """What `explain` says."""
+    return str(rig.runtime.call("explain", saga_id)["text"])
 
 
 def test_a_step_whose_message_cannot_be_made_fails_itself(team: Team) -> None:
@@ -272,6 +295,64 @@ def test_a_plain_task_that_ignores_itself_is_decided_by_its_time_out(team: Team)
     saga = ended(team.rig, saga_id, "StepTimeout")
     assert "task 'team.ignore' reported nothing" in saga["error"]["message"]
     assert failures(team.rig, saga_id) == [("lost", 1), ("lost", 2)]
+
+
+def test_a_plain_task_that_rejects_itself_is_a_failed_attempt(team: Team) -> None:
+    """Celery calls the errback, so it is known at once; the step's policy retries it."""
+    saga_id = team.rig.begin(after_work(plain("reject")))
+    ended(team.rig, saga_id, "Reject")
+    assert failures(team.rig, saga_id) == [("failed", 1), ("failed", 2)]
+    assert len(team.rig.runs(saga_id, "reject")) == 2
+    assert len(team.rig.runs(saga_id, "undo")) == 2  # of b and of a
+
+
+def test_a_plain_task_that_puts_itself_back_goes_on_in_its_attempt(team: Team) -> None:
+    """With late acknowledgement the broker delivers it again at once, and it may succeed then."""
+    saga_id = team.rig.begin(after_work(plain("requeue_late")), times=3)
+    saga = team.rig.wait_settled(saga_id)
+    assert (saga["state"], saga["steps"]["b"]["attempts"]) == ("completed", 1)
+    assert len(team.rig.runs(saga_id, "requeue_late")) == 3
+
+
+def test_a_plain_task_that_puts_itself_back_for_ever_ends_with_its_time_out(team: Team) -> None:
+    """The delivery after it does not reach the task any more."""
+    saga_id = team.rig.begin(after_work(plain("requeue_late", timeout_s=1), retry=1), times=10**6)
+    ended(team.rig, saga_id, "StepTimeout")
+    wait_for(partial(_is_quiet, team.rig), NOTICED_S, "the last redelivery")
+
+
+def test_a_plain_task_that_puts_back_what_is_acknowledged_is_lost(team: Team) -> None:
+    """Without late acknowledgement there is nothing to put back: its time-out decides."""
+    saga_id = team.rig.begin(after_work(plain("requeue", timeout_s=1)))
+    ended(team.rig, saga_id, "StepTimeout")
+    assert failures(team.rig, saga_id) == [("lost", 1), ("lost", 2)]
+    assert len(team.rig.runs(saga_id, "requeue")) == 2
+
+
+def test_a_plain_task_that_retries_itself_does_so_in_one_attempt(team: Team) -> None:
+    """Its message takes the saga's callbacks along; only the end is reported."""
+    saga_id = team.rig.begin(after_work(plain("again")), retries=2)
+    saga = team.rig.wait_settled(saga_id)
+    assert (saga["state"], saga["steps"]["b"]["attempts"]) == ("completed", 1)
+    assert len(team.rig.runs(saga_id, "again")) == 3
+
+
+def test_a_plain_task_that_has_used_up_its_retries_is_a_failed_attempt(team: Team) -> None:
+    """With the error that it gave to `retry`; a ValueError is not retried by the step's policy."""
+    saga_id = team.rig.begin(after_work(plain("again")), retries=9)
+    ended(team.rig, saga_id, "ValueError")
+    assert failures(team.rig, saga_id) == [("failed", 1)]
+    assert len(team.rig.runs(saga_id, "again")) == 3
+
+
+def test_a_plain_tasks_own_retries_end_with_its_time_out(team: Team) -> None:
+    """The time counts from the step's start; what comes later does not reach the task."""
+    workflow = after_work(plain("again", timeout_s=1), retry=1)
+    saga_id = team.rig.begin(workflow, retries=2, countdown=3)
+    ended(team.rig, saga_id, "StepTimeout")
+    task_id = ids.derived_id(saga_id, Kind.RUN, "b", 1)
+    wait_for(lambda: f"[{task_id}] ignored" in team.worker.log, NOTICED_S, "the second try")
+    assert len(team.rig.runs(saga_id, "again")) == 1
 
 
 # ---- lost processes ----

@@ -20,6 +20,7 @@ from multiagents.core.states import Kind
 from multiagents.orchestrator.builder import WorkflowBuilder, task
 from multiagents.orchestrator.letters import Letters
 from multiagents.orchestrator.outbox import Message, Publish
+from multiagents.orchestrator.sweeper import Backlog, QueueHead
 from multiagents.orchestrator.tasks import Courier
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.worker_sdk.decorators import worker
@@ -75,6 +76,37 @@ def test_a_letter_is_the_message_that_celery_sends(settings, store, queue, prior
     assert letter is not None
     assert Courier(app)(Publish((one,))) is True
     assert opened(letter.text) == opened(store.rpop(letter.queue))
+
+
+@pytest.mark.parametrize("default", [None, 3, 5, 9])
+@pytest.mark.parametrize("priority", [None, 0, 4])
+@pytest.mark.parametrize("known", [False, True], ids=["elsewhere", "here"])
+def test_a_look_into_a_queue_finds_the_message(settings, store, default, priority, known):
+    """E10: by whatever way it was sent, and with the app's own default for its priority."""
+    app = make_app(settings)
+    app.conf.task_default_priority = default
+    if known:
+        app.task(anything, name="letter_noop", shared=False)
+        app.finalize()
+    one = message(priority=priority)
+    letter = Letters(app, settings)(one)
+    assert letter is not None
+    courier = Courier(app)
+    store.lpush(letter.queue, letter.text)
+    assert courier(QueueHead("io", priority)) == Backlog(1, one.sent_ms)
+    assert courier(Publish((one,))) is True
+    assert courier(QueueHead("io", priority)) == Backlog(2, one.sent_ms)
+
+
+def test_a_look_minds_the_brokers_own_steps(settings, store):
+    """With other steps Celery sends, and its lists are looked into."""
+    app = make_app(settings)
+    app.conf.task_default_priority = 5
+    app.conf.broker_transport_options = {"priority_steps": [0, 5], "sep": ":"}
+    assert Letters(app, settings)(message()) is None
+    assert Courier(app)(Publish((message(),))) is True
+    assert store.llen("io:5") == 1
+    assert Courier(app)(QueueHead("io", None)) == Backlog(1, 123)
 
 
 def anything(*args: Any, **kwargs: Any) -> None:

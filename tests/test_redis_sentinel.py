@@ -15,15 +15,19 @@ from multiagents.celery_app import make_app
 from multiagents.cli.errors import masked
 from multiagents.core.events import StatusEvent
 from multiagents.core.sentinel import parse
+from multiagents.core.server_urls import celery_url, transport_options
 from multiagents.core.settings import Settings, shown_url
 from multiagents.core.states import Kind
 from multiagents.event_bus.redis_bus import RedisEventBus
 from multiagents.orchestrator.letters import Letters
 from multiagents.orchestrator.outbox import Message
 from multiagents.orchestrator.registry import registered
+from tests.processes import wait_for
+from tests.support.celery_rig import SENTINEL_STEADY, TEAM, CeleryRig, after_work, plain
 from tests.support.command_line import cli
 from tests.support.kill_rig import Rig, second_starts
 from tests.support.sentinels import Watched, watched
+from tests.test_celery_broker import TEAMS
 
 LETTER = Message(
     saga_id="s",
@@ -63,8 +67,47 @@ def test_sagas_go_on_after_a_fail_over(servers: Watched, tmp_path: Path) -> None
         assert rig.wait_settled(after.id)["state"] == "compensated"
         assert rig.runtime.start_saga.delay("kp_completes", {}).get(timeout=20) == {"two": 1}
         assert worker.process.poll() is None
-        assert "SentinelWorkerTransport" in worker.log  # without kombu's ack emulation
+        transport = "Connected to multiagents.event_bus.transport:SentinelWorkerTransport"
+        assert worker.log.count(transport) == 2  # without kombu's ack emulation, afterwards too
     rig.close()
+
+
+def conf_of(url: str) -> dict[str, Any]:
+    """What a team writes into its own app for the servers of that URL."""
+    options = transport_options(url)
+    return {
+        "broker_url": celery_url(url),
+        "broker_transport": SENTINEL_STEADY,
+        "broker_transport_options": {**TEAMS["broker_transport_options"], **options},
+        "result_backend": celery_url(url),
+        "result_backend_transport_options": options,
+        "worker_prefetch_multiplier": 8,
+    }
+
+
+@pytest.mark.processes
+def test_a_busy_worker_of_a_teams_own_app_outlives_a_fail_over(tmp_path: Path) -> None:
+    """Both its slots are at work and it holds messages: nothing ends, is lost or is done twice."""
+    with watched(tmp_path) as servers:
+        rig = CeleryRig(servers.url, 0, tmp_path)
+        with rig.team("-c", "2", conf=conf_of(servers.url)) as worker:
+            worker.wait_ready()
+            gated = after_work("kp_gate", queue=TEAM)
+            busy = [rig.begin(gated, gates={"1": "up"}) for _ in range(2)]
+            for saga_id in busy:
+                rig.wait_effect(saga_id, "run", step="b")
+            held = [rig.begin(after_work(plain("work"))) for _ in range(2)]
+            wait_for(lambda: worker.log.count("Task team.work") > 5, 20.0, "all messages")
+            servers.fail_over()
+            wait_for(lambda: "Connection to broker lost" in worker.log, 20.0, "the loss")
+            wait_for(lambda: worker.log.count("Connected to ") > 1, 20.0, "the connection")
+            rig.open("up")
+            for saga_id in busy + held:
+                assert rig.wait_settled(saga_id)["state"] == "completed"
+                assert second_starts(rig, saga_id) == []
+            assert worker.process.poll() is None
+            assert worker.log.count("Connected to multiagents.event_bus") == 2  # not to kombu's own
+        rig.close()
 
 
 @pytest.mark.processes

@@ -10,7 +10,7 @@ import redis
 from kombu import Connection, Consumer, Producer, Queue
 
 from multiagents.core.names import HEADER
-from multiagents.event_bus.transport import NAME
+from multiagents.event_bus.transport import NAME, WorkerTransport
 from tests.processes import wait_for
 
 MARK = {HEADER: ["s1", "run", "a", 1, "v", 0]}
@@ -63,6 +63,15 @@ def test_a_warm_shutdown_puts_both_kinds_back(connection, store):
     channel, _ = consume(connection, 2)
     channel.qos.restore_unacked()
     assert store.llen("q") == 2
+
+
+def test_a_connection_keeps_its_transport_at_its_next_url(redis_url):
+    """kombu takes that of the URL's scheme: with several Sentinels after the first fail-over."""
+    with Connection(f"{redis_url};{redis_url}", transport=NAME) as connection:
+        for _ in range(3):
+            connection.connect()
+            assert isinstance(connection.transport, WorkerTransport)
+            connection.maybe_switch_next()
 
 
 def test_a_requeued_engine_message_goes_back(connection, store):

@@ -13,6 +13,7 @@ from multiagents.core.names import COORDINATOR_QUEUE
 from multiagents.orchestrator.explanation import span
 from multiagents.orchestrator.workflow import TaskCall, Workflow
 from multiagents.storage.health import DueHealth, ServerHealth
+from multiagents.storage.refusals import REFUSALS
 
 Status = Literal["ok", "warn", "fail"]
 
@@ -148,6 +149,42 @@ def memory(health: ServerHealth) -> Check:
         message += ": full, so it refuses writes (OOM); sagas stand still, starts are refused"
         fix = f"{GROW}; sagas then go on by themselves, nothing is lost"
     return Check(name, status, message, "" if status == "ok" else fix)
+
+
+def snapshots(health: ServerHealth) -> Check:
+    """None has failed, after which the server takes no writes."""
+    name = "snapshots"
+    if health.info.get("rdb_last_bgsave_status", "ok") == "ok":
+        return Check(name, "ok", "the last one has not failed")
+    fix = "look at the server's disk and log; then BGSAVE, by which it learns that it can write"
+    stops = health.config.get("stop-writes-on-bgsave-error")
+    if stops == "no" or health.config.get("save") == "":
+        return Check(name, "warn", "the last one failed; writes are taken all the same", fix)
+    if stops is None:
+        return Check(name, "warn", "the last one failed, so writes may be refused (MISCONF)", fix)
+    return Check(name, "fail", f"the last one failed: {_refuses('MISCONF')}", fix)
+
+
+def replicas(health: ServerHealth) -> Check:
+    """There are as many as the server must have to take writes."""
+    name = "replicas"
+    told = health.config.get("min-replicas-to-write", "")
+    # INFO has the number of good ones only where some are wanted.
+    wanted = int(told) if told.isdigit() else int("min_slaves_good_slaves" in health.info)
+    good = health.number("min_slaves_good_slaves")
+    if not wanted or "min_slaves_good_slaves" not in health.info:
+        return Check(name, "ok", "none is needed to write")
+    if good >= wanted:
+        return Check(name, "ok", f"{good} in time, and {wanted} needed to write")
+    fix = (
+        "start them, or see why they lag; or lower min-replicas-to-write, and lose more by a crash"
+    )
+    message = f"{good} in time, and {wanted} needed to write: {_refuses('NOREPLICAS')}"
+    return Check(name, "fail", message, fix)
+
+
+def _refuses(word: str) -> str:
+    return f"{REFUSALS[word]}, so it refuses writes ({word}); sagas stand still"
 
 
 def clocks(skew_ms: int, fleet: Fleet, now_ms: int) -> Check:

@@ -134,6 +134,8 @@ def _server(edge: Edge) -> Iterable[Check]:
     yield checks.append_only(health)
     yield checks.eviction(health)
     yield checks.memory(health)
+    yield checks.snapshots(health)
+    yield checks.replicas(health)
 
 
 def _fleet(session: Session, workflows: list[Workflow]) -> Iterable[Check]:

@@ -6,11 +6,14 @@ messages when its Redis goes away ends with ``AttributeError: 'NoneType' object 
 through dead sockets first, so Celery closes it once more, when its connection is gone.
 `SteadyChannel` closes all the same.  What it held stays on the server, where kombu's visibility
 time-out brings it back.  `SteadyTransport` is that alone, and the ``broker_transport`` that any
-Celery app on Redis may name; `WorkerTransport` has it too.
+Celery app on Redis may name (`SentinelSteadyTransport` with Sentinels); `WorkerTransport` has it
+too.
 
-**A broker that takes no writes.**  A full Redis, or one that has become a replica, answers with an
-error that Celery takes to be beyond repair: a worker that starts or reconnects then ends.  Here it
-is a lost connection, so that the worker tries again until the server takes writes.
+**A broker that takes no writes.**  A Redis that is full, has become a replica, cannot write to its
+disk or lacks replicas answers with an error that Celery takes to be beyond repair.  A worker that
+starts or reconnects then ends, and but for the first reason any worker: to fetch a message is a
+write.  Here such an answer is a lost connection, so that the worker tries again until the server
+takes writes.  For the last two redis-py has no class of error; `RefusalParser` gives them one.
 
 **Ack emulation.**  kombu keeps every message that a worker holds in a hash on the server until it
 is acknowledged: over half of Celery's cost for a small task.  An engine message stands in an
@@ -23,18 +26,45 @@ For kombu 5.7; `WorkerTransport` is only used by consumers of the package's own 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import structlog
 from kombu.transport import redis, virtual
-from redis.exceptions import OutOfMemoryError, ReadOnlyError
+from redis.connection import DefaultParser
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
 from multiagents.core.names import HEADER
+from multiagents.storage.refusals import word_of
 
 log = structlog.get_logger(__name__)
 
 PROBE = "_kombu.takes-writes"
 """A key that never is, so that a SET which only overwrites changes nothing."""
+
+
+class Refused(ResponseError):
+    """A server's refusal of a write for which redis-py has no class of its own."""
+
+
+REFUSED = (OutOfMemoryError, ReadOnlyError, Refused)
+"""The server answers, and takes no writes for now."""
+
+
+class RefusalParser(DefaultParser):  # type: ignore[misc, valid-type]  # chosen when it is imported
+    """redis-py's parser, which makes a `Refused` of what refuses a write, wherever it stands.
+
+    So it costs nothing where there is no error, and reaches those that stand in the reply of a
+    transaction.
+    """
+
+    @classmethod
+    def parse_error(cls, response: str) -> Exception:
+        """The error that a server's answer means."""
+        error: Exception = super().parse_error(response)
+        if isinstance(error, ResponseError) and not isinstance(error, REFUSED) and word_of(error):
+            return Refused(response)
+        return error
 
 
 class SteadyQoS(redis.QoS):
@@ -62,6 +92,9 @@ class SteadyChannel(redis.Channel):
 
     QoS = SteadyQoS
 
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        return {**super()._connparams(asynchronous), "parser_class": RefusalParser}
+
     def close(self) -> None:
         """Close, reading what still comes and removing bindings if the server is there."""
         try:
@@ -78,13 +111,38 @@ class SteadyTransport(redis.Transport):
     """What any Celery app on Redis may name as its ``broker_transport``."""
 
     Channel = SteadyChannel
-    connection_errors = (*redis.Transport.connection_errors, OutOfMemoryError, ReadOnlyError)
+    connection_errors = (*redis.Transport.connection_errors, *REFUSED)
+
+    def __init__(self, client: Any, **options: Any) -> None:
+        super().__init__(client, **options)
+        client.switch = partial(_switch, client, type(self))
 
     def establish_connection(self) -> Any:
         """Connect to a server that takes writes; raises its refusal as a connection's error."""
         connection = super().establish_connection()
         self._avail_channels[-1].client.set(PROBE, "", xx=True)
         return connection
+
+
+def _switch(client: Any, transport: type[SteadyTransport], url: str) -> None:
+    """Turn kombu's connection to its next URL, and leave it its transport.
+
+    Left to itself it would take the one of the URL's scheme, for good: of several Sentinels it
+    turns to the next whenever it cannot connect.
+    """
+    type(client).switch(client, url)
+    client.transport_cls = f"{transport.__module__}:{transport.__name__}"
+
+
+class SentinelSteadyChannel(SteadyChannel, redis.SentinelChannel):
+    """The same where Sentinels say which server is the primary."""
+
+
+class SentinelSteadyTransport(SteadyTransport, redis.SentinelTransport):
+    """What an app whose broker is behind Sentinels may name."""
+
+    default_port = redis.SentinelTransport.default_port
+    Channel = SentinelSteadyChannel
 
 
 class OutboxQoS(SteadyQoS):
@@ -150,7 +208,7 @@ class WorkerTransport(SteadyTransport):
 
 
 class SentinelWorkerChannel(WorkerChannel, redis.SentinelChannel):
-    """The same where Sentinels say which server is the primary."""
+    """Likewise with Sentinels."""
 
 
 class SentinelWorkerTransport(WorkerTransport, redis.SentinelTransport):

@@ -76,9 +76,7 @@ class Letters:
     def _make(self, message: Message) -> _Mould | None:
         if self._is_special(message.queue):
             return None
-        priority = message.priority
-        if priority is None:
-            priority = self._app.conf.task_default_priority or 0
+        priority = priority_of(self._app, message.priority)
         return _Mould(message.queue, priority, _headers(message.task))
 
     def _make_plain(self, message: Message) -> _Mould | None:
@@ -164,10 +162,18 @@ def routing(message: Message) -> dict[str, Any]:
     return found
 
 
-def list_of(queue: str, priority: int | None) -> str:
-    """kombu's list for a queue: a priority lies in the list of the step at or below it."""
-    step = max((s for s in redis.PRIORITY_STEPS if s <= (priority or 0)), default=0)
-    return f"{queue}{redis.Channel.sep}{step}" if step else queue
+def priority_of(app: Celery, wanted: int | None) -> int:
+    """The priority of an engine message; what its step leaves open, the app's settings say."""
+    return int(app.conf.task_default_priority or 0) if wanted is None else wanted
+
+
+def list_of(queue: str, priority: int, channel: Any = redis.Channel) -> str:
+    """kombu's list for a queue: a priority lies in the list of the step at or below it.
+
+    ``channel``: one whose transport options may have other steps than kombu's own.
+    """
+    step = max((s for s in channel.priority_steps if s <= priority), default=0)
+    return f"{queue}{channel.sep}{step}" if step else queue
 
 
 def _headers(task: str) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from multiagents.core.callbacks import errback
 from multiagents.core.exceptions import SagaFailed
 from multiagents.core.names import COMPENSATE, COORDINATE, HEADER, START_SAGA
 from multiagents.core.states import Kind, SagaState
-from multiagents.orchestrator.letters import routing, send_plain
+from multiagents.orchestrator.letters import list_of, priority_of, routing, send_plain
 from multiagents.orchestrator.outbox import Deliverance, Message, Publish, Unsendable
 from multiagents.orchestrator.results import HastyBackend
 from multiagents.orchestrator.sweeper import Backlog, QueueHead
@@ -278,6 +278,10 @@ class Courier:
         if message.plain:
             send_plain(self.app, message, producer)
             return
+        options = routing(message)
+        if self.app.conf.task_default_priority:
+            # Celery itself uses it only where this app has the worker's function.
+            options["priority"] = priority_of(self.app, message.priority)
         self.app.send_task(
             message.task,
             message.signature,
@@ -285,7 +289,7 @@ class Courier:
             link_error=[errback(message.signature)],
             ignore_result=True,
             producer=producer,
-            **routing(message),
+            **options,
         )
 
     # ---- looking into a queue ----
@@ -296,7 +300,7 @@ class Courier:
             channel = connection.default_channel
             if connection.transport.driver_type != "redis":
                 return Backlog(None)
-            queue = channel._q_for_pri(effect.queue, effect.priority or 0)
+            queue = list_of(effect.queue, priority_of(self.app, effect.priority), channel)
             with channel.conn_or_acquire() as client:
                 length, head = int(client.llen(queue)), client.lindex(queue, -1)
         return Backlog(length, _sent_ms(head) if head else None)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -24,13 +23,7 @@ import redis.asyncio
 from hiredis import pack_command
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import (
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-)
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
@@ -45,6 +38,7 @@ from multiagents.storage.connect import (
 )
 from multiagents.storage.formats import check
 from multiagents.storage.keys import Shard
+from multiagents.storage.refusals import REFUSALS, word_of
 from multiagents.storage.scripts import script
 
 T = TypeVar("T")
@@ -71,15 +65,6 @@ RETRIES = 3
 """Resends after a lost connection, 0.05 s to 1 s apart."""
 MAIN_TIMEOUT_S = 1.0
 """In a worker's main process nothing may block for longer, and nothing is retried (E20)."""
-
-REFUSALS = {
-    "OOM": "it is full (its maxmemory is used up)",
-    "READONLY": "it is a replica",
-    "MISCONF": "it cannot write to its disk",
-    "NOREPLICAS": "too few of its replicas are connected",
-}
-"""By the word with which a server refuses."""
-_REFUSAL = re.compile(rf"(?:^|-)({'|'.join(REFUSALS)})\b")
 
 
 def _no_effects(effect: Any) -> Any:
@@ -333,12 +318,7 @@ def _round_trip(connection: Any, command: tuple[Any, ...]) -> Any:
 
 def refusal(url: str, error: ResponseError) -> RedisError:
     """The error that says why a server takes no writes; the given one if it is none of these."""
-    kinds = {OutOfMemoryError: "OOM", ReadOnlyError: "READONLY"}
-    word = kinds.get(type(error))
+    word = word_of(error)
     if word is None:
-        # redis-py has no class for it, or Redis 6.2 has put its own words before it.
-        found = _REFUSAL.search(str(error))
-        if found is None:
-            return error
-        word = found[1]
+        return error
     return WritesRefused(f"the server at {shown_url(url)} takes no writes: {REFUSALS[word]}")

@@ -19,7 +19,15 @@ from multiagents.storage.views import hash_of, text_of
 
 T = TypeVar("T")
 
-PARAMETERS = ("appendonly", "appendfsync", "maxmemory", "maxmemory-policy")
+PARAMETERS = (
+    "appendonly",
+    "appendfsync",
+    "maxmemory",
+    "maxmemory-policy",
+    "save",
+    "stop-writes-on-bgsave-error",
+    "min-replicas-to-write",
+)
 """What is asked of CONFIG."""
 
 DENIED = AuthenticationError

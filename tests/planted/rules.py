@@ -272,6 +272,13 @@ MUTANTS = (
         "tests/test_sweeper.py::test_a_command_whose_sending_failed_is_sent_by_a_sweep",
     ),
     Mutant(
+        "E10",
+        ENGINE + "tasks.py",
+        "priority_of(self.app, effect.priority), channel)",
+        "effect.priority or 0, channel)",
+        "tests/test_letters.py::test_a_look_into_a_queue_finds_the_message",
+    ),
+    Mutant(
         "E11",
         "multiagents/event_bus/transport.py",
         "        if mark is None:\n            return False\n",

@@ -15,6 +15,7 @@ TEAM = "team"
 """The queue of the team's own tasks."""
 QUICK = {"max_attempts": 2, "backoff_s": 0.05, "jitter": False}
 STEADY = "multiagents.event_bus.transport:SteadyTransport"
+SENTINEL_STEADY = "multiagents.event_bus.transport:SentinelSteadyTransport"
 LONG_S = 60.0
 """A time-out that no test waits for."""
 

@@ -38,10 +38,15 @@ def _note(given: Mapping[str, Any], name: str) -> None:
         file.write(f"{given['tag']} {name} {os.getpid()}\n")
 
 
+def _count(given: Mapping[str, Any], name: str) -> int:
+    lines = (folder() / "plain").read_text().splitlines()
+    return sum(line.startswith(f"{given['tag']} {name} ") for line in lines)
+
+
 @signals.before_task_publish.connect(weak=False)  # type: ignore[untyped-decorator]  # no types
 def expire(sender: Any = None, headers: Any = None, **_: Any) -> None:
-    """What the team does to its messages of one task: they are over at once."""
-    if sender == "team.late":
+    """What the team does to its messages of two tasks: they are over at once."""
+    if sender in ("team.late", "ct_late"):
         headers["expires"] = "2020-01-01T00:00:00+00:00"
 
 
@@ -108,11 +113,42 @@ def reject(given: dict[str, Any]) -> None:
     raise Reject("not mine", requeue=False)
 
 
+@app.task(name="team.requeue")
+def requeue(given: dict[str, Any]) -> None:
+    _note(given, "requeue")
+    raise Reject("not now", requeue=True)
+
+
+@app.task(name="team.requeue_late", acks_late=True)
+def requeue_late(given: dict[str, Any]) -> dict[str, Any]:
+    """Put itself back until it has run as often as the input says."""
+    _note(given, "requeue_late")
+    if _count(given, "requeue_late") < given["times"]:
+        raise Reject("not now", requeue=True)
+    return {}
+
+
+@app.task(name="team.again", bind=True, max_retries=2)
+def again(self: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """Retry itself as often as the input says, which may be more than Celery allows."""
+    _note(given, "again")
+    if self.request.retries < given["retries"]:
+        raise self.retry(countdown=given.get("countdown", 0.1), exc=ValueError("not yet"))
+    return {}
+
+
 @worker("ct_raise", retry={"max_attempts": 2, "backoff_s": 0.05})
 def raise_it(context: Any) -> dict[str, Any]:
     """Raise what the input names: an exception of Celery's own, or MemoryError."""
     note(context, "run")
     raise RAISED[context["what"]]
+
+
+@worker("ct_late")
+def ct_late(context: Any) -> dict[str, Any]:
+    """Never called: its messages are over before they come."""
+    note(context, "run")
+    return {}
 
 
 @worker("ct_bug", retry={"max_attempts": 2, "backoff_s": 0.05})

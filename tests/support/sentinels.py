@@ -62,6 +62,7 @@ class Watched:
         self.wait_replicated()
         self.primary.kill()
         wait_for(lambda: self.primary_port == self.replica.port, FAILOVER_S, "the fail-over")
+        wait_for(lambda: _is_up(self.sentinel.sentinel_master(MASTER)), FAILOVER_S, "its end")
 
 
 @contextmanager
@@ -88,7 +89,12 @@ def _knows_all(client: Any) -> bool:
         state = client.sentinel_master(MASTER)
     except redis.RedisError:  # not up yet; the caller has the deadline
         return False
-    return bool(state["num-slaves"] == 1 and state["is_master"] and not state["is_sdown"])
+    return state["num-slaves"] == 1 and _is_up(state)
+
+
+def _is_up(state: dict[str, Any]) -> bool:
+    """Whether clients that ask for the primary are told of it."""
+    return bool(state["is_master"] and not state["is_sdown"] and not state["is_odown"])
 
 
 @contextmanager

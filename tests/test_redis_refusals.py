@@ -1,0 +1,254 @@
+"""Does a worker outlive a server that answers and takes no writes, for its disk or its replicas?
+
+To fetch a message is a write, so even an idle worker meets that within a second.  A full server
+still hands out messages: of it tells `test_redis_full`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from kombu import Connection
+
+from multiagents import WorkflowBuilder
+from multiagents.cli import checks
+from multiagents.event_bus import transport
+from multiagents.event_bus.transport import NAME, RefusalParser, SteadyTransport
+from multiagents.storage.health import ServerHealth
+from multiagents.storage.refusals import REFUSALS
+from multiagents.storage.server import EmbeddedServer
+from tests.processes import Worker, wait_for
+from tests.support.celery_rig import TEAM, CeleryRig, after_work, plain
+from tests.support.command_line import cli
+from tests.support.kill_rig import second_starts
+from tests.test_celery_broker import CONNECTED, TEAMS
+
+DEADLINE_S = 30.0
+LOST = "Connection to broker lost"
+
+
+# ---- what refuses ----
+
+
+@contextmanager
+def no_replicas(server: EmbeddedServer, client: Any) -> Iterator[None]:
+    """The server has fewer replicas than it must have for a write."""
+    client.config_set("min-replicas-to-write", "1")
+    try:
+        yield
+    finally:
+        client.config_set("min-replicas-to-write", "0")
+
+
+@contextmanager
+def no_disk(server: EmbeddedServer, client: Any) -> Iterator[None]:
+    """The server's last snapshot has failed: a directory stands where its file shall be."""
+    client.config_set("save", "3600 1")
+    in_the_way = server.data_dir / "dump.rdb"
+    in_the_way.mkdir()
+    _snapshot(client, "err")
+    try:
+        yield
+    finally:
+        in_the_way.rmdir()
+        _snapshot(client, "ok")
+        in_the_way.unlink()
+        client.config_set("save", "")
+
+
+def _snapshot(client: Any, status: str) -> None:
+    client.execute_command("BGSAVE")
+    wait_for(
+        lambda: client.info("persistence")["rdb_last_bgsave_status"] == status, DEADLINE_S, status
+    )
+
+
+Reason = Callable[[EmbeddedServer, Any], Any]
+REASONS: dict[str, Reason] = {"NOREPLICAS": no_replicas, "MISCONF": no_disk}
+
+
+# ---- a worker's connection ----
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "NOREPLICAS Not enough good replicas to write.",
+        "MISCONF Valkey is configured to save RDB snapshots, but",
+        "NOREPLICAS Not enough good replicas to write. script: on @user_script:2.",
+        "EXECABORT Transaction discarded because of: NOREPLICAS Not enough good replicas to write.",
+        "ERR Error running script (call to f_x): @user_script:1: -MISCONF Errors writing to",
+        "OOM command not allowed when used memory > 'maxmemory'.",
+        "READONLY You can't write against a read only replica.",
+    ],
+)
+def test_a_refusal_is_a_lost_connection(text: str) -> None:
+    """Whatever says it: a command, a script, a transaction."""
+    assert isinstance(RefusalParser.parse_error(text), SteadyTransport.connection_errors)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ERR wrong number of arguments for MISCONF command",
+        "EXECABORT Transaction discarded because of previous errors.",
+        "WRONGTYPE Operation against a key holding the wrong kind of value",
+        "NOSCRIPT No matching script.",
+    ],
+)
+def test_another_error_is_what_it_was(text: str) -> None:
+    """It is a fault; who takes it for an outage would try again for ever."""
+    error = RefusalParser.parse_error(text)
+    assert not isinstance(error, SteadyTransport.connection_errors)
+    assert type(error) is type(redis.connection.DefaultParser.parse_error(text))
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("word", REASONS)
+def test_all_that_a_connection_writes_is_refused_alike(tmp_path: Path, word: str) -> None:
+    """A new connection, a message, and a script in a transaction; afterwards all of it goes."""
+    with (
+        EmbeddedServer(tmp_path) as server,
+        redis.Redis.from_url(server.url) as client,
+        Connection(server.url, transport=NAME) as opened,
+    ):
+        errors = opened.connection_errors
+        channel = opened.channel()
+        script = "return redis.call('SET', 'k', 'v')"
+        with REASONS[word](server, client):
+            with pytest.raises(errors, match=word):
+                channel._put("q", {"properties": {"priority": 0}})
+            with pytest.raises(errors, match=word):
+                channel.client.pipeline().eval(script, 0).execute()
+            with pytest.raises(errors, match=word), Connection(server.url, transport=NAME) as new:
+                new.connect()
+        channel._put("q", {"properties": {"priority": 0}})
+        channel.client.pipeline().eval(script, 0).execute()
+        assert (client.llen("q"), client.get("k")) == (1, b"v")
+
+
+def test_every_transport_knows_refusals() -> None:
+    """Those with Sentinels too."""
+    named = [value for name, value in vars(transport).items() if name.endswith("Transport")]
+    assert len(named) == 4
+    for each in named:
+        assert set(transport.REFUSED) <= set(each.connection_errors)
+        assert issubclass(each.Channel, transport.SteadyChannel)
+
+
+# ---- workers ----
+
+
+def worker_of(rig: CeleryRig, app: str, pool: str) -> Worker:
+    """A worker with two slots that fetches all there is."""
+    if app == "team":
+        return rig.team("-P", pool, "-c", "2", conf=TEAMS)
+    return rig.worker("-P", pool, "-c", "2", "-Q", f"{TEAM},io", "--prefetch-multiplier", "8")
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("word", "app", "pool"),
+    [
+        ("NOREPLICAS", "own", "prefork"),
+        ("MISCONF", "own", "threads"),
+        ("MISCONF", "team", "prefork"),
+        ("NOREPLICAS", "team", "threads"),
+    ],
+)
+def test_a_worker_waits_until_writes_are_taken(
+    tmp_path: Path, word: str, app: str, pool: str
+) -> None:
+    """Once while it is idle, once with both slots at work and messages held: nothing is lost."""
+    gated = WorkflowBuilder("gated").add_step("one", "kp_gate", queue=TEAM).build()
+    with EmbeddedServer(tmp_path / "server") as server:
+        rig = CeleryRig(server.url, 0, tmp_path)
+        with worker_of(rig, app, pool) as worker:
+            worker.wait_ready()
+            with REASONS[word](server, rig.redis):
+                refused(worker, word, times=1)
+                doctor = cli("doctor", "--json", url=rig.url)
+            wait_for(lambda: worker.log.count(CONNECTED) == 2, DEADLINE_S, "the connection")
+            busy = [rig.begin(gated, gates={"1": "up"}) for _ in range(2)]
+            for saga_id in busy:
+                rig.wait_effect(saga_id, "run", step="one")
+            held = [rig.begin(gated) for _ in range(2)]
+            if app == "team":
+                held.append(rig.begin(after_work(plain("work"))))
+            every = len(busy + held)
+            wait_for(lambda: worker.log.count(" received") == every, DEADLINE_S, "all messages")
+            with REASONS[word](server, rig.redis):
+                refused(worker, word, times=2)
+                rig.open("up")
+                wait_for(lambda: "a report is kept until it can be stored" in worker.log, 20.0)
+            ends = [rig.wait_settled(saga_id, DEADLINE_S)["state"] for saga_id in busy + held]
+            assert worker.process.poll() is None
+            assert [fault for one in busy + held for fault in second_starts(rig, one)] == []
+        rig.close()
+    assert set(ends) == {"completed"}
+    assert (doctor.code, doctor.json["ok"]) == (1, False)
+    assert REFUSALS[word] in " ".join(check["message"] for check in doctor.json["checks"])
+
+
+def refused(worker: Worker, word: str, *, times: int) -> None:
+    """Return once the worker has noticed, has said why, and has tried in vain to connect."""
+    wait_for(lambda: worker.log.count(LOST) == times, DEADLINE_S, "the loss")
+    tried = worker.log.count("Cannot connect to")
+    wait_for(lambda: worker.log.count("Cannot connect to") > tried, DEADLINE_S, "Celery's tries")
+    assert f": {word} " in worker.log
+    sweeper = f"takes no writes: {REFUSALS[word]}: its sagas wait"
+    wait_for(lambda: sweeper in worker.log, DEADLINE_S, "the sweeper")
+    assert worker.process.poll() is None
+
+
+# ---- what doctor says ----
+
+MUST = {"min-replicas-to-write": "1"}
+FAILED = {"rdb_last_bgsave_status": "err"}
+STOPS = {"save": "3600 1", "stop-writes-on-bgsave-error": "yes"}
+
+
+@pytest.mark.parametrize(
+    ("info", "config", "status"),
+    [
+        ({"rdb_last_bgsave_status": "ok"}, STOPS, "ok"),
+        (FAILED, STOPS, "fail"),
+        (FAILED, {**STOPS, "stop-writes-on-bgsave-error": "no"}, "warn"),
+        (FAILED, {**STOPS, "save": ""}, "warn"),
+        (FAILED, {}, "warn"),
+        ({}, {}, "ok"),
+    ],
+)
+def test_a_failed_snapshot_is_found(
+    info: dict[str, str], config: dict[str, str], status: str
+) -> None:
+    """A failure where writes are refused because of it; where CONFIG is forbidden, a warning."""
+    found = checks.snapshots(ServerHealth(info, config))
+    assert (found.status, bool(found.fix)) == (status, status != "ok")
+    assert ("refuses writes (MISCONF)" in found.message) is (status == "fail")
+
+
+@pytest.mark.parametrize(
+    ("info", "config", "status"),
+    [
+        ({"min_slaves_good_slaves": "0"}, MUST, "fail"),
+        ({"min_slaves_good_slaves": "1"}, MUST, "ok"),
+        ({"min_slaves_good_slaves": "1"}, {"min-replicas-to-write": "2"}, "fail"),
+        ({"min_slaves_good_slaves": "0"}, {}, "fail"),
+        ({"min_slaves_good_slaves": "1"}, {}, "ok"),
+        ({}, MUST, "ok"),
+        ({}, {}, "ok"),
+    ],
+)
+def test_too_few_replicas_are_found(
+    info: dict[str, str], config: dict[str, str], status: str
+) -> None:
+    """INFO names the good ones only where some are wanted; without CONFIG one at least is."""
+    found = checks.replicas(ServerHealth(info, config))
+    assert (found.status, bool(found.fix)) == (status, status != "ok")
+    assert ("refuses writes (NOREPLICAS)" in found.message) is (status == "fail")
