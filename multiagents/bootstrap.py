@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
-from itertools import chain, repeat
+from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -54,6 +54,8 @@ from multiagents.worker_sdk.attempt import perform, verdict_of
 from multiagents.worker_sdk.leases import LeaseKeeper
 from multiagents.worker_sdk.manager import WorkerManager as WorkerManager
 from multiagents.worker_sdk.registry import Worker
+from multiagents.worker_sdk.reports import persist
+from multiagents.worker_sdk.stopping import StopFlag
 from multiagents.worker_sdk.tasks import Process, WorkerTask, report_failure
 from multiagents.worker_sdk.validation import check_input, to_json
 
@@ -61,10 +63,6 @@ log = structlog.get_logger(__name__)
 
 LOST = (WorkerLostError, TimeLimitExceeded)
 """What a worker's main process reports of a child; there only one write is allowed (E20)."""
-
-
-MOST_REPEATS = 60
-"""Of a report that others must not wait for; some two minutes."""
 
 
 def _can_be_ended() -> bool:
@@ -96,7 +94,7 @@ class Runtime:
             app, is_known=self._is_known, told=lambda error: told(self.edge, error)
         )
         self.start_saga = install(app, self._hooks())
-        self.stopping = threading.Event()
+        self.stopping = StopFlag()
         self.most_steps: int | None = None
         self._main_edge = self._edge_of_main()
         self._processes: dict[int, Process] = {}
@@ -174,7 +172,7 @@ class Runtime:
                 worker, held, keeper, limit=settings.max_result_bytes
             ),
             verdict_of=verdict_of,
-            persist=self._persist,
+            persist=partial(persist, edge=self.edge, is_needed=self._is_needed),
             slice_s=settings.slice_s,
             slice_steps=settings.slice_steps,
             stopping=self.stopping.is_set,
@@ -182,20 +180,9 @@ class Runtime:
             most_steps=self.most_steps,
         )
 
-    def _persist(self, report: Callable[[], Any]) -> Any:
-        """Repeat a report until the store has it.
-
-        Only for some two minutes where other servers' sagas need this process, or it is to end.
-        """
-        for count, delay in enumerate(chain((0.1, 0.2, 0.5, 1.0), repeat(2.0))):
-            try:
-                return report()
-            except UNREACHABLE as error:
-                if count >= MOST_REPEATS and (self.settings.state_urls or self.stopping.is_set()):
-                    raise
-                log.warning("a report is kept until it can be stored", why=told(self.edge, error))
-                time.sleep(delay)
-        raise AssertionError("unreachable: the delays have no end")
+    def _is_needed(self) -> bool:
+        """Whether other servers' sagas need this process, or it is to end."""
+        return bool(self.settings.state_urls) or self.stopping.is_set()
 
     def _on_timeout(self, held: Assignment) -> None:
         message = f"step {held.step!r} ran longer than its timeout_s of {held.timeout_s:g}"

@@ -327,6 +327,20 @@ MUTANTS = (
     ),
     Mutant(
         "E14",
+        "multiagents/worker_sdk/tasks.py",
+        "return process.may_go_on(slot.count, slot.ends_at)",
+        "return True",
+        "tests/test_worker_stopping.py::test_whether_to_go_on_is_asked_when_a_step_is_reported",
+    ),
+    Mutant(
+        "E14",
+        "multiagents/worker_sdk/stopping.py",
+        "self._byte = mmap(-1, 1)",
+        "self._byte = bytearray(1)",
+        "tests/test_worker_stopping.py::test_a_child_sees_that_its_worker_stops",
+    ),
+    Mutant(
+        "E14",
         "multiagents/storage/sagas.py",
         "            if holder == delivery:\n",
         "            if False:\n",
