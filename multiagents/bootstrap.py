@@ -187,7 +187,7 @@ class Runtime:
     def _on_timeout(self, held: Assignment) -> None:
         message = f"step {held.step!r} ran longer than its timeout_s of {held.timeout_s:g}"
         verdict = Verdict(Failure("StepTimeout", message), running=not _can_be_ended())
-        self.host.engine.fail(held, verdict, go_on=False)
+        self.main_engine().fail(held, verdict, go_on=False)
 
     # ---- for the facade: work in a program's own process ----
 
@@ -272,7 +272,7 @@ class Runtime:
         self.main_engine().fail_delivery(saga_id, delivery, verdict, decide=False)
 
     def main_engine(self) -> StoreEngine:
-        """For what a worker's main process has to report: it gives up soon."""
+        """For what a worker's main process, or a keeper of leases, reports: it gives up soon."""
         return StoreEngine(self.host.coordinator, self._main_edge, self.clock, self.catalog)
 
     def _edge_of_main(self) -> Edge:

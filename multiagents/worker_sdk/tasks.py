@@ -120,6 +120,8 @@ class WorkerTask(Task):  # type: ignore[misc]  # celery has no types
         except Exception as error:
             error.__traceback__ = _of_the_user(error.__traceback__)
             raise
+        finally:
+            process.leases.ended(held)
         return result
 
     def _trace(self, uuid: str, args: Any, kwargs: Any, request: Any) -> Any:
@@ -224,6 +226,7 @@ def report_failure(process: Process, error: BaseException) -> bool:
     if held is None:
         return False
     slot.held = slot.result = None
+    process.leases.ended(held)  # once more: a time limit's signal may have cut the first call short
     verdict = process.verdict_of(error, held.kind)
 
     def report() -> Assignment | None:

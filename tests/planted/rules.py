@@ -215,6 +215,28 @@ MUTANTS = (
     ),
     Mutant(
         "E9",
+        "multiagents/worker_sdk/leases.py",
+        "            if not self._has_timed_out(attempt, now_ms):",
+        "            if self._time_out(attempt, grace_is_over=True):",
+        "tests/test_leases.py::"
+        "test_a_time_out_that_cannot_be_reported_keeps_no_lease_from_being_renewed",
+    ),
+    Mutant(
+        "E9",
+        "multiagents/worker_sdk/leases.py",
+        "        over = held.nonce in self._ended or",
+        "        over =",
+        "tests/test_leases.py::test_what_has_ended_in_time_is_renewed_and_not_timed_out",
+    ),
+    Mutant(
+        "E9",
+        "multiagents/worker_sdk/leases.py",
+        "        elif nonce in self._held and nonce not in self._ended:",
+        "        elif True:",
+        "tests/test_leases.py::test_a_time_limits_signal_that_comes_late_is_ignored",
+    ),
+    Mutant(
+        "E9",
         "multiagents/core/clock.py",
         "self.offset_ms = server_ms",
         "self.offset_ms += 0 * server_ms",
