@@ -260,12 +260,19 @@ class Runtime:
             return
         self.host.engine.plain_ended(saga_id, task_id, text, attempts=held)
 
-    def _failed(self, saga_id: str, delivery: str, error: BaseException | None) -> None:
+    def _failed(self, saga_id: str, delivery: str, error: BaseException | None, task: str) -> None:
         if error is not None and not isinstance(error, LOST):
-            if not report_failure(self.process(), error):
-                verdict = verdict_of(error, Kind.RUN)
-                engine, held = self.host.engine, hosting.held_by(delivery)
-                engine.fail_delivery(saga_id, delivery, verdict, decide=True, attempts=held)
+            if report_failure(self.process, error):
+                return
+            if isinstance(self.app.tasks.get(task), WorkerTask):
+                # What this delivery's id holds, another message of the same id has begun: its claim
+                # failed, or its report was given up.  Its command or its lease decides.
+                why = f"{type(error).__name__}: {error}"
+                log.warning("a message is given up that holds no attempt", saga=saga_id, error=why)
+                return
+            verdict = verdict_of(error, Kind.RUN)
+            engine, held = self.host.engine, hosting.held_by(delivery)
+            engine.fail_delivery(saga_id, delivery, verdict, decide=True, attempts=held)
             return
         what = type(error).__name__ if error is not None else "TaskFailed"
         verdict = Verdict(Failure(what, str(error or "failed elsewhere")))

@@ -220,11 +220,12 @@ def _report_success(process: Process) -> Assignment | None:
         process.leases.release(held)
 
 
-def report_failure(process: Process, error: BaseException) -> bool:
+def report_failure(process_of: Callable[[], Process], error: BaseException) -> bool:
     """Report that the attempt in this thread has failed; False if this thread has none."""
     held = slot.held
     if held is None:
         return False
+    process = process_of()
     slot.held = slot.result = None
     process.leases.ended(held)  # once more: a time limit's signal may have cut the first call short
     verdict = process.verdict_of(error, held.kind)

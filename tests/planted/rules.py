@@ -363,6 +363,21 @@ MUTANTS = (
     ),
     Mutant(
         "E14",
+        "multiagents/bootstrap.py",
+        "if isinstance(self.app.tasks.get(task), WorkerTask):",
+        "if False:",
+        "tests/test_duplicates.py::test_a_claim_that_fails_does_not_fail_what_another_worker_runs",
+    ),
+    Mutant(
+        "E14",
+        ENGINE + "discards.py",
+        "    return len(mark) == 6",
+        "    return False",
+        "tests/test_duplicates.py::"
+        "test_a_worker_without_the_function_does_not_fail_what_another_runs",
+    ),
+    Mutant(
+        "E14",
         "multiagents/storage/sagas.py",
         "            if holder == delivery:\n",
         "            if False:\n",
