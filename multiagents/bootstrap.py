@@ -48,6 +48,7 @@ from multiagents.storage.calls import ask
 from multiagents.storage.client import MAIN_TIMEOUT_S, UNREACHABLE, Edge, WritesRefused
 from multiagents.storage.routing import ServerAway, open_edge, told
 from multiagents.storage.sagas import pinned
+from multiagents.storage.timekeeping import Timekeeper
 from multiagents.worker_sdk import breaker, manager, run
 from multiagents.worker_sdk import registry as workers
 from multiagents.worker_sdk.attempt import perform, verdict_of
@@ -77,6 +78,7 @@ class Runtime:
         self.app = app
         self.settings = settings
         self.clock: Clock = clock or SystemClock()
+        self.timekeeper = Timekeeper(self.clock)
         self.courier = Courier(app)
         self.edge = open_edge(settings, perform=self.courier)
         self.catalog = Catalog(self.clock)
@@ -113,6 +115,7 @@ class Runtime:
             return self.eager.call(operation, *args, **kwargs)
         began = time.monotonic()
         try:
+            self.timekeeper.keep(self.edge)
             return self.host.call(operation, *args, **kwargs)
         except UNREACHABLE as error:
             raise self.no_server(error, time.monotonic() - began) from error
@@ -163,8 +166,9 @@ class Runtime:
             cancel=run.cancel,
             on_timeout=self._on_timeout,
             can_kill=_can_be_ended(),
+            keep_time=lambda: self.timekeeper.keep(self._main_edge),
         )
-        self.edge.correct(self.clock)
+        self.timekeeper.keep(self.edge)
         return Process(
             engine=self.host.engine,
             leases=leases,
@@ -195,7 +199,7 @@ class Runtime:
         """Get ready for use by this very process.  Raises NoServer."""
         began = time.monotonic()
         try:
-            self.edge.correct(self.clock)
+            self.timekeeper.keep(self.edge)
         except UNREACHABLE as error:
             raise self.no_server(error, time.monotonic() - began) from error
         breaker.connect(self.edge.execute, self.clock)

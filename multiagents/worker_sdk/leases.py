@@ -55,6 +55,7 @@ class LeaseKeeper:
         cancel: Cancel,
         on_timeout: Callable[[Assignment], None],
         can_kill: bool,
+        keep_time: Callable[[], None] = lambda: None,
     ) -> None:
         self._engine = engine
         self._clock = clock
@@ -62,6 +63,8 @@ class LeaseKeeper:
         self._cancel = cancel
         self._on_timeout = on_timeout
         self._can_kill = can_kill
+        self._keep_time = keep_time
+        self._timeless = False
         self._held: dict[str, Assignment] = {}
         self._lost: set[str] = set()
         self._warned: set[str] = set()
@@ -142,16 +145,30 @@ class LeaseKeeper:
         return max(0.02, wait_ms / 1000)
 
     def _tick(self) -> None:
+        if not self._failing:  # else the renewals are waited for
+            self._correct()
         now_ms = self._clock.now_ms()
         with self._lock:
             held = list(self._held.values())
             timed = [each for each in held if self._is_timed(each) and now_ms >= each.deadline_ms]
-        if held and (self._failing or now_ms - self._renewed_ms >= self._lease_ms / 3):
+        since_ms = now_ms - self._renewed_ms  # less than nothing if the clock was set back
+        if held and (self._failing or not 0 <= since_ms < self._lease_ms / 3):
             self._renew(held, now_ms)
         # Those first that have failed least; a second server's silence is not waited for.
         for attempt in sorted(timed, key=lambda each: self._untold[each.nonce]):
             if not self._has_timed_out(attempt, now_ms):
                 break
+
+    def _correct(self) -> None:
+        """Leases end by the server's clock, also where the host's is set meanwhile (E9)."""
+        try:
+            self._keep_time()
+        except Exception as error:  # noqa: BLE001 - the thread must outlive a server's absence
+            if not self._timeless:
+                log.warning("clock not corrected, will go on trying", error=type(error).__name__)
+            self._timeless = True
+        else:
+            self._timeless = False
 
     def _is_timed(self, held: Assignment) -> bool:
         """Whether its time-out is still to be kept: the function runs, and is not given up."""
