@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
-from itertools import chain, repeat
+from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -48,12 +48,15 @@ from multiagents.storage.calls import ask
 from multiagents.storage.client import MAIN_TIMEOUT_S, UNREACHABLE, Edge, WritesRefused
 from multiagents.storage.routing import ServerAway, open_edge, told
 from multiagents.storage.sagas import pinned
+from multiagents.storage.timekeeping import Timekeeper
 from multiagents.worker_sdk import breaker, manager, run
 from multiagents.worker_sdk import registry as workers
 from multiagents.worker_sdk.attempt import perform, verdict_of
 from multiagents.worker_sdk.leases import LeaseKeeper
 from multiagents.worker_sdk.manager import WorkerManager as WorkerManager
 from multiagents.worker_sdk.registry import Worker
+from multiagents.worker_sdk.reports import persist
+from multiagents.worker_sdk.stopping import StopFlag
 from multiagents.worker_sdk.tasks import Process, WorkerTask, report_failure
 from multiagents.worker_sdk.validation import check_input, to_json
 
@@ -61,10 +64,6 @@ log = structlog.get_logger(__name__)
 
 LOST = (WorkerLostError, TimeLimitExceeded)
 """What a worker's main process reports of a child; there only one write is allowed (E20)."""
-
-
-MOST_REPEATS = 60
-"""Of a report that others must not wait for; some two minutes."""
 
 
 def _can_be_ended() -> bool:
@@ -79,6 +78,7 @@ class Runtime:
         self.app = app
         self.settings = settings
         self.clock: Clock = clock or SystemClock()
+        self.timekeeper = Timekeeper(self.clock)
         self.courier = Courier(app)
         self.edge = open_edge(settings, perform=self.courier)
         self.catalog = Catalog(self.clock)
@@ -96,7 +96,7 @@ class Runtime:
             app, is_known=self._is_known, told=lambda error: told(self.edge, error)
         )
         self.start_saga = install(app, self._hooks())
-        self.stopping = threading.Event()
+        self.stopping = StopFlag()
         self.most_steps: int | None = None
         self._main_edge = self._edge_of_main()
         self._processes: dict[int, Process] = {}
@@ -115,6 +115,7 @@ class Runtime:
             return self.eager.call(operation, *args, **kwargs)
         began = time.monotonic()
         try:
+            self.timekeeper.keep(self.edge)
             return self.host.call(operation, *args, **kwargs)
         except UNREACHABLE as error:
             raise self.no_server(error, time.monotonic() - began) from error
@@ -165,8 +166,9 @@ class Runtime:
             cancel=run.cancel,
             on_timeout=self._on_timeout,
             can_kill=_can_be_ended(),
+            keep_time=lambda: self.timekeeper.keep(self._main_edge),
         )
-        self.edge.correct(self.clock)
+        self.timekeeper.keep(self.edge)
         return Process(
             engine=self.host.engine,
             leases=leases,
@@ -174,7 +176,7 @@ class Runtime:
                 worker, held, keeper, limit=settings.max_result_bytes
             ),
             verdict_of=verdict_of,
-            persist=self._persist,
+            persist=partial(persist, edge=self.edge, is_needed=self._is_needed),
             slice_s=settings.slice_s,
             slice_steps=settings.slice_steps,
             stopping=self.stopping.is_set,
@@ -182,25 +184,14 @@ class Runtime:
             most_steps=self.most_steps,
         )
 
-    def _persist(self, report: Callable[[], Any]) -> Any:
-        """Repeat a report until the store has it.
-
-        Only for some two minutes where other servers' sagas need this process, or it is to end.
-        """
-        for count, delay in enumerate(chain((0.1, 0.2, 0.5, 1.0), repeat(2.0))):
-            try:
-                return report()
-            except UNREACHABLE as error:
-                if count >= MOST_REPEATS and (self.settings.state_urls or self.stopping.is_set()):
-                    raise
-                log.warning("a report is kept until it can be stored", why=told(self.edge, error))
-                time.sleep(delay)
-        raise AssertionError("unreachable: the delays have no end")
+    def _is_needed(self) -> bool:
+        """Whether other servers' sagas need this process, or it is to end."""
+        return bool(self.settings.state_urls) or self.stopping.is_set()
 
     def _on_timeout(self, held: Assignment) -> None:
         message = f"step {held.step!r} ran longer than its timeout_s of {held.timeout_s:g}"
         verdict = Verdict(Failure("StepTimeout", message), running=not _can_be_ended())
-        self.host.engine.fail(held, verdict, go_on=False)
+        self.main_engine().fail(held, verdict, go_on=False)
 
     # ---- for the facade: work in a program's own process ----
 
@@ -208,7 +199,7 @@ class Runtime:
         """Get ready for use by this very process.  Raises NoServer."""
         began = time.monotonic()
         try:
-            self.edge.correct(self.clock)
+            self.timekeeper.keep(self.edge)
         except UNREACHABLE as error:
             raise self.no_server(error, time.monotonic() - began) from error
         breaker.connect(self.edge.execute, self.clock)
@@ -273,19 +264,26 @@ class Runtime:
             return
         self.host.engine.plain_ended(saga_id, task_id, text, attempts=held)
 
-    def _failed(self, saga_id: str, delivery: str, error: BaseException | None) -> None:
+    def _failed(self, saga_id: str, delivery: str, error: BaseException | None, task: str) -> None:
         if error is not None and not isinstance(error, LOST):
-            if not report_failure(self.process(), error):
-                verdict = verdict_of(error, Kind.RUN)
-                engine, held = self.host.engine, hosting.held_by(delivery)
-                engine.fail_delivery(saga_id, delivery, verdict, decide=True, attempts=held)
+            if report_failure(self.process, error):
+                return
+            if isinstance(self.app.tasks.get(task), WorkerTask):
+                # What this delivery's id holds, another message of the same id has begun: its claim
+                # failed, or its report was given up.  Its command or its lease decides.
+                why = f"{type(error).__name__}: {error}"
+                log.warning("a message is given up that holds no attempt", saga=saga_id, error=why)
+                return
+            verdict = verdict_of(error, Kind.RUN)
+            engine, held = self.host.engine, hosting.held_by(delivery)
+            engine.fail_delivery(saga_id, delivery, verdict, decide=True, attempts=held)
             return
         what = type(error).__name__ if error is not None else "TaskFailed"
         verdict = Verdict(Failure(what, str(error or "failed elsewhere")))
         self.main_engine().fail_delivery(saga_id, delivery, verdict, decide=False)
 
     def main_engine(self) -> StoreEngine:
-        """For what a worker's main process has to report: it gives up soon."""
+        """For what a worker's main process, or a keeper of leases, reports: it gives up soon."""
         return StoreEngine(self.host.coordinator, self._main_edge, self.clock, self.catalog)
 
     def _edge_of_main(self) -> Edge:

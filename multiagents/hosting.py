@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from threading import Event
 from typing import Any, Protocol
 
 import structlog
-from celery import Celery, bootsteps
+from celery import Celery, bootsteps, signals
 from celery.exceptions import Ignore
 from celery.platforms import EX_FAILURE
 
@@ -24,6 +23,7 @@ from multiagents.orchestrator.sweeper_thread import Refuse, SweeperThreads
 from multiagents.storage.sagas import Attempt
 from multiagents.worker_sdk import registry as workers
 from multiagents.worker_sdk.dspy_worker import DSPyWorker
+from multiagents.worker_sdk.stopping import StopFlag
 from multiagents.worker_sdk.tasks import WorkerTask
 
 log = structlog.get_logger(__name__)
@@ -33,7 +33,7 @@ class Hosted(Protocol):
     """The engine of an app, as far as its worker is concerned."""
 
     host: Host
-    stopping: Event
+    stopping: StopFlag
     most_steps: int | None
     """How many steps a child may run before it is replaced; None: any number."""
 
@@ -52,6 +52,13 @@ def add_to_worker(app: Celery, hosted: Hosted, *, own: bool) -> None:
     """Give an app's workers the engine's bootstep.  ``own``: its settings are ours to make."""
     app.steps["worker"].add(_make_step(hosted, own=own))
 
+    def on_shutting_down(sender: Any, **_: Any) -> None:
+        if sender == hosted.host.coordinator.claims.hostname:
+            hosted.stopping.set()
+
+    # Sent by the signal's handler, before the main loop has heard of it.
+    signals.worker_shutting_down.connect(on_shutting_down, weak=False)
+
 
 def _make_step(hosted: Hosted, *, own: bool) -> type:
     class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no types
@@ -66,12 +73,13 @@ def _make_step(hosted: Hosted, *, own: bool) -> type:
                 _skip_ack_emulation(parent.app)
             if QUEUE_LLM in parent.app.amqp.queues.consume_from:
                 _load_language_models()
-            # Before the pool forks: its children know their limit, and claim in this worker's name.
+            # Before the pool forks: its children know their limit, claim in this worker's name, and
+            # see when it is stopped.
+            hosted.stopping.renew()
             hosted.most_steps = parent.max_tasks_per_child
             hosted.host.coordinator.claims.hostname = parent.hostname
 
         def start(self, parent: Any) -> None:
-            hosted.stopping.clear()  # set by a worker before this one in the same process
             queues = list(parent.app.amqp.queues.consume_from)
             self.threads = hosted.sweeper_threads(
                 parent.hostname, lambda: queues, lambda: _slots(parent), refuse=self._refuse
@@ -81,10 +89,14 @@ def _make_step(hosted: Hosted, *, own: bool) -> type:
         def _refuse(self, error: NewerFormat) -> None:
             """End the worker, warm, with an error: by the flag that its main loop looks at."""
             self.refused = True
+            hosted.stopping.set()
             _stop_worker(EX_FAILURE)
 
-        def stop(self, parent: Any) -> None:
+        def close(self, parent: Any) -> None:
+            """Before any part of the worker is stopped, warm or cold, with a signal or without."""
             hosted.stopping.set()
+
+        def stop(self, parent: Any) -> None:
             if self.threads is not None:
                 self.threads.stop()
                 self.threads = None

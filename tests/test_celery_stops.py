@@ -15,10 +15,12 @@ from typing import Any, NamedTuple
 import pytest
 
 from multiagents import Workflow, WorkflowBuilder
+from multiagents.core import ids
 from multiagents.storage.server import EmbeddedServer
 from tests.processes import Worker, wait_for
 from tests.support.celery_rig import CeleryRig
 from tests.support.kill_rig import second_starts
+from tests.support.kill_workers import Effect
 
 pytestmark = pytest.mark.processes
 
@@ -39,6 +41,7 @@ SAID = {
     "soft": ("Soft Shutdown",),
 }
 """What a worker logs when it has got the signal."""
+FIRST = ("one", 1)
 ONCE, AGAIN = [1], [1, 2]
 """The attempts of a step that was allowed to end, and of one that was lost."""
 
@@ -99,6 +102,17 @@ class Stop:
         rig = self.shared.rig
         return [saga_id for saga_id in self.sagas[1:] if not rig.effects(saga_id, "run")]
 
+    def went_on(self) -> list[Effect]:
+        """Second steps that the stopped worker has gone on with: they are its successor's.
+
+        Not those whose message it had got, in the moment before it looked whether it is to stop.
+        """
+        rig = self.shared.rig
+        (own,) = {e.pid for e in rig.effects(self.sagas[0], "run") if (e.step, e.attempt) == FIRST}
+        runs = [effect for saga_id in self.sagas for effect in rig.effects(saga_id, "run")]
+        begun = [effect for effect in runs if effect.step == "two" and effect.pid == own]
+        return [effect for effect in begun if f"[{_id(effect)}] received" not in self.worker.log]
+
     def attempts(self) -> list[int]:
         """How often the running step was begun, once all is done by the successor."""
         rig, successor = self.shared
@@ -109,6 +123,11 @@ class Stop:
         held = [[e.attempt for e in rig.effects(saga_id, "run")] for saga_id in self.sagas[1:]]
         assert held == HELD * [[1, 1]]  # both steps, each at its first attempt
         return [e.attempt for e in rig.effects(self.sagas[0], "run") if e.step == "one"]
+
+
+def _id(effect: Effect) -> str:
+    """Celery's id of a step's message."""
+    return ids.derived_id(effect.saga, effect.what, effect.step, effect.attempt)
 
 
 def stopped(
@@ -135,13 +154,17 @@ def has_heard(worker: Worker, said: tuple[str, ...]) -> bool:
 
 
 def test_a_warm_stop_ends_what_runs_and_strands_nothing(shared: Shared) -> None:
-    """TERM: the running step ends at its first attempt, what was held is done elsewhere."""
+    """TERM: the running step ends at its first attempt, what was held is done elsewhere.
+
+    So is the step after it: going on in the same process ends when the worker stops (E14).
+    """
     found: dict[str, Any] = {}
     start = shared.rig.worker
     for stop in stopped(shared, "term", start, number=signal.SIGTERM):
         assert stop.ended_with(gate_first=True) == 0
         assert shared.rig.redis.llen(stop.queue) >= len(stop.waiting())  # not left to a sweep
         found[stop.pool] = stop.attempts()
+        assert stop.went_on() == [], stop.pool
     assert found == dict.fromkeys(POOLS, ONCE)
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
+from threading import Barrier, current_thread
 from typing import Any
+
+import pytest
+from celery.exceptions import SoftTimeLimitExceeded
+from structlog.testing import capture_logs
 
 from multiagents import WorkflowBuilder, worker
 from multiagents.bootstrap import runtime_at
@@ -15,7 +20,7 @@ from multiagents.core.settings import Settings
 from multiagents.core.states import Kind
 from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.host import Host
-from multiagents.storage.client import Edge
+from multiagents.storage.client import UNREACHABLE, Edge
 from multiagents.storage.keys import Shard
 from multiagents.worker_sdk.leases import LeaseKeeper
 from multiagents.worker_sdk.validation import check_input
@@ -97,6 +102,101 @@ def test_a_late_renewal_is_counted(redis_url):
     keeper.hold(Assignment("s", "w", "v", Kind.RUN, "b", 1, "n2", "w", "io", "d"))
     keeper._tick()
     assert engine.late == 1
+
+
+class Limited:
+    """A keeper of attempts, some of them with a time-out of 100 s, on a clock to advance."""
+
+    def __init__(self, *names: str) -> None:
+        self.clock = FakeClock()
+        self.renewed: list[list[str]] = []
+        self.told: list[str] = []
+        self.refusing: set[str] = set()
+        self.keeper = LeaseKeeper(
+            self,  # type: ignore[arg-type]  # all that is asked of an engine here
+            clock=self.clock,
+            lease_ms=30_000,
+            cancel=lambda token, overdue=False: False,
+            on_timeout=self._tell,
+            can_kill=False,
+        )
+        self.keeper._thread = current_thread()  # there is no other: it looks when it is told to
+        self.held = {name: self._hold(name) for name in names}
+
+    def _hold(self, name: str) -> Assignment:
+        deadline_ms = 0 if name == "free" else self.clock.now_ms() + 100_000
+        where = ("s", "w", "v", Kind.RUN, name, 1, name, "w", "io", "d")
+        held = Assignment(*where, deadline_ms=deadline_ms)
+        self.keeper.hold(held)
+        return held
+
+    def renew(self, held: list[Assignment], notes: Any) -> list[Assignment]:
+        self.renewed.append([each.step for each in held])
+        return []
+
+    def count_late(self) -> None:
+        """Nobody looks at it."""
+
+    def _tell(self, held: Assignment) -> None:
+        self.told.append(held.step)
+        if held.step in self.refusing:
+            raise UNREACHABLE[0]("the server of this one is away")
+
+    def pass_time(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        self.keeper._tick()
+
+
+def test_a_time_out_that_cannot_be_reported_keeps_no_lease_from_being_renewed() -> None:
+    """Nor the time-out of another; it is tried again, and said once."""
+    limited = Limited("away", "near", "free")
+    limited.refusing = {"away"}
+    with capture_logs() as logs:
+        for _ in range(3):
+            limited.pass_time(101)
+    assert limited.renewed == 3 * [["away", "near", "free"]]
+    assert limited.told.count("near") == 1
+    assert limited.told.count("away") >= 2
+    said = [line for line in logs if line["event"].startswith("a time-out is not reported")]
+    assert [line["step"] for line in said] == ["away"]
+    limited.refusing.clear()
+    limited.pass_time(1)
+    again = limited.told.count("away")
+    limited.pass_time(1)
+    assert limited.told.count("away") == again
+
+
+def test_what_has_ended_in_time_is_renewed_and_not_timed_out() -> None:
+    """Its report may take long; once that stands, nothing of it is kept."""
+    limited = Limited("one")
+    keeper, held = limited.keeper, limited.held["one"]
+    keeper.ended(held)
+    limited.pass_time(101)
+    assert (limited.told, limited.renewed) == ([], [["one"]])
+    keeper.release(held)
+    limited.pass_time(101)
+    assert (limited.renewed, keeper._ended, keeper._held) == ([["one"]], set(), {})
+
+
+def test_a_time_limits_signal_that_comes_late_is_ignored() -> None:
+    """Sent while the function ran, it may come when its report is under way, or the next runs."""
+    passed_on: list[int] = []
+    limited = Limited("one", "next")
+    keeper = limited.keeper
+    keeper._previous = lambda number, frame: passed_on.append(number)
+    for step in ("one", "next"):
+        keeper._interrupted = step
+        with pytest.raises(SoftTimeLimitExceeded):
+            keeper._on_signal(signal.SIGUSR1, None)
+    keeper._interrupted = "one"
+    keeper.ended(limited.held["one"])
+    keeper._on_signal(signal.SIGUSR1, None)
+    keeper._interrupted = "one"
+    keeper.release(limited.held["one"])
+    keeper._on_signal(signal.SIGUSR1, None)
+    assert passed_on == []
+    keeper._on_signal(signal.SIGUSR1, None)  # a limit of Celery's own
+    assert passed_on == [signal.SIGUSR1]
 
 
 def test_the_doctor_shows_late_renewals(redis_url):

@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 
+from multiagents import WorkflowBuilder
 from multiagents.bootstrap import Orchestrator
 from multiagents.core.clock import FakeClock
 from multiagents.core.exceptions import NoServer, UnknownSaga
@@ -234,6 +235,27 @@ def test_everybody_waits_for_a_server_that_is_away(
         assert "waiting for it" in err
         assert "the server is back after" in err
         assert "Traceback" not in err
+
+
+@pytest.mark.processes
+def test_a_step_that_ended_in_time_is_not_timed_out_while_its_report_waits(
+    server: EmbeddedServer, rig: Rig
+) -> None:
+    """Its result is kept past the time-out, and its process lives to report it."""
+    timed = WorkflowBuilder("timed").add_step("one", "kp_gate", timeout_s=2).build()
+    with rig.worker("-c", "1") as worker:
+        worker.wait_ready()
+        saga_id = rig.runtime.start_saga.delay(timed, {"gates": {"1": "in-time"}}).id
+        begun = rig.wait_effect(saga_id, "run", step="one")
+        server.kill()
+        rig.open("in-time")
+        assert rig.wait_effect(saga_id, "ran", step="one").at < begun.at + 2
+        stay_away(5)  # past the time-out and the grace after it
+        server.restart()
+        saga = rig.wait_settled(saga_id)
+        assert (saga["state"], saga["steps"]["one"]["attempts"]) == ("completed", 1)
+        assert rig.effects(saga_id, "run") == [begun]
+        assert "WorkerLostError" not in worker.log
 
 
 @pytest.mark.processes

@@ -9,6 +9,9 @@ and calls no errback for it.  Here signals tell of it, in the worker's main proc
   step's policy says.  A command to a worker function stands in its outbox still: a sweep sends it
   again, or parks it when nobody knows the function (rule 9).
 
+A command that was sent again has several messages of one id, so one that never ran here says
+nothing of an attempt that is claimed: another worker may be running it by another message.
+
 Nothing is decided here (E20); a report that cannot be stored is made up for by the time-out of a
 plain task, and by the next message of a command, which is revoked as well.
 """
@@ -71,12 +74,18 @@ def _unknown(name: str, hostname: str) -> Verdict:
 
 def _report(engine: StoreEngine, mark: list[Any], task_id: str, verdict: Verdict) -> None:
     """Fail what the message holds, or what it stands for if that is not to be done any more."""
+    never_ran = _is_command(mark) and verdict.outcome is Outcome.CLEAN
     try:
-        held = engine.fail_delivery(str(mark[0]), task_id, verdict, decide=False)
+        held = not never_ran and engine.fail_delivery(str(mark[0]), task_id, verdict, decide=False)
         if not held and not verdict.retryable and _claim(engine, mark, task_id):
             engine.fail_delivery(str(mark[0]), task_id, verdict, decide=False)
     except StoreError as error:
         log.warning("a discarded task is not reported", task=task_id, error=type(error).__name__)
+
+
+def _is_command(mark: list[Any]) -> bool:
+    """Whether a message is for a worker function; that of a plain task says its time-out too."""
+    return len(mark) == 6
 
 
 def _claim(engine: StoreEngine, mark: list[Any], task_id: str) -> bool:

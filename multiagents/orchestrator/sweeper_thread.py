@@ -29,11 +29,10 @@ from multiagents.storage.client import UNREACHABLE, Edge, StoreError
 from multiagents.storage.keys import Shard
 from multiagents.storage.routing import told
 from multiagents.storage.sagas import Guard
+from multiagents.storage.timekeeping import Timekeeper
 
 ANNOUNCE_MS = 10_000
 """How often a worker says that it is alive, and looks whether it may go on."""
-CORRECT_MS = 60_000
-"""How often the host's clock is compared with the server's."""
 MOST_PAUSE_S = 5.0
 """The longest wait between two tries while the server is away."""
 WAITS = f"its sagas wait; it is asked again every {MOST_PAUSE_S:g} s, until this worker is stopped"
@@ -119,7 +118,8 @@ class SweeperThread:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="multiagents-sweeper", daemon=True)
         self._swept_ms = dict.fromkeys(self._shards, 0)
-        self._announced_ms = self._corrected_ms = self._noted_ms = 0
+        self._timekeeper = Timekeeper(clock)
+        self._announced_ms = self._noted_ms = 0
         self._refuse = refuse
         self._failures = 0
         self._failed_at = 0.0
@@ -161,15 +161,14 @@ class SweeperThread:
         return min(self._edge.run(self.round(shard)) for shard in self._shards)
 
     def _housekeep(self) -> None:
+        if self._announce is not None:
+            self._timekeeper.keep(self._edge)
         now_ms = self._clock.now_ms()
         if now_ms - self._noted_ms >= ANNOUNCE_MS:
             self._edge.run(formats.note(self._shards))
             self._noted_ms = self._clock.now_ms()
         if self._announce is None:
             return
-        if now_ms - self._corrected_ms >= CORRECT_MS:
-            self._edge.correct(self._clock)
-            self._corrected_ms = self._clock.now_ms()
         if now_ms - self._announced_ms >= ANNOUNCE_MS:
             self._edge.run(self._announce())
             self._announced_ms = self._clock.now_ms()

@@ -54,8 +54,8 @@ class Hooks:
     """A plain task's link: saga id, its task id, what it returned, what it held."""
     held: Callable[[str], Held]
     """What the plain task of this id held, if it has just run in this thread."""
-    failed: Callable[[str, str, BaseException | None], None]
-    """An errback: saga id, delivery, error (None: not known)."""
+    failed: Callable[[str, str, BaseException | None, str], None]
+    """An errback: saga id, delivery, error (None: not known), the task's name ("": not known)."""
     eager: Callable[..., Any]
     """Runs a saga to its end in this process and returns an EagerResult."""
 
@@ -219,9 +219,9 @@ def install(app: Celery, hooks: Hooks) -> Any:
         from a worker that does not know this task.
         """
         if isinstance(request, str):
-            hooks.failed(str(exc), request, None)
+            hooks.failed(str(exc), request, None, "")
         else:
-            hooks.failed(what[1], request.id, exc)
+            hooks.failed(what[1], request.id, exc, request.get("task") or "")
 
     options = {"shared": False, "ignore_result": True}
     app.register_task(type("Coordinate", (Coordinate,), {"hooks": hooks})())

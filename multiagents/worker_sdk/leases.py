@@ -7,7 +7,10 @@ have begun, so the attempt is cancelled where that is possible, and its report c
 A time-out ends an ``async`` worker by cancellation (see `run`); a plain function under prefork
 by first raising SoftTimeLimitExceeded in it.  What has not ended a moment later ends with its
 process.  In the other pools nothing can end a thread: its attempt is given up, and what its
-function returns in the end is a late report.
+function returns in the end is a late report.  A function that has ended in time is interrupted no
+more, however long its report takes; its lease is renewed until that stands.
+
+Whatever fails for one attempt concerns that one alone: the others are renewed all the same.
 """
 
 from __future__ import annotations
@@ -16,10 +19,13 @@ import json
 import os
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable
+from types import FrameType
 from typing import Any, Protocol
 
 import structlog
+from celery.exceptions import SoftTimeLimitExceeded
 
 from multiagents.core.clock import Clock
 from multiagents.core.ports import Assignment, Engine
@@ -49,6 +55,7 @@ class LeaseKeeper:
         cancel: Cancel,
         on_timeout: Callable[[Assignment], None],
         can_kill: bool,
+        keep_time: Callable[[], None] = lambda: None,
     ) -> None:
         self._engine = engine
         self._clock = clock
@@ -56,10 +63,16 @@ class LeaseKeeper:
         self._cancel = cancel
         self._on_timeout = on_timeout
         self._can_kill = can_kill
+        self._keep_time = keep_time
+        self._timeless = False
         self._held: dict[str, Assignment] = {}
         self._lost: set[str] = set()
         self._warned: set[str] = set()
         self._overdue: set[str] = set()
+        self._ended: set[str] = set()
+        self._untold: Counter[str] = Counter()
+        self._interrupted = ""
+        self._previous: Any = None
         self._renewed_ms = 0
         self._renewed: set[str] = set()
         self._failing = False
@@ -72,6 +85,7 @@ class LeaseKeeper:
         with self._lock:
             self._held[held.nonce] = held
             if self._thread is None:
+                self._listen()
                 self._renewed_ms = self._clock.now_ms()
                 self._thread = threading.Thread(
                     target=self._run, name="multiagents-leases", daemon=True
@@ -80,6 +94,15 @@ class LeaseKeeper:
         if held.deadline_ms:
             self._wake.set()
 
+    def ended(self, held: Assignment) -> None:
+        """Its function has returned or raised: its time-out is kept, and its report may take long.
+
+        Called in the thread in which the function ran; a signal that comes after it is ignored.
+        """
+        with self._lock:
+            if held.nonce in self._held:
+                self._ended.add(held.nonce)
+
     def release(self, held: Assignment) -> None:
         """The attempt is reported (or given up)."""
         with self._lock:
@@ -87,6 +110,8 @@ class LeaseKeeper:
             self._lost.discard(held.nonce)
             self._warned.discard(held.nonce)
             self._overdue.discard(held.nonce)
+            self._ended.discard(held.nonce)
+            self._untold.pop(held.nonce, None)
 
     def note(self, held: Assignment, field: str, value: Any) -> bool:
         """Store progress or a checkpoint now, renewing the lease; False if it is lost."""
@@ -111,11 +136,7 @@ class LeaseKeeper:
         As short with nothing held: what is held from now on may have to be renewed then.
         """
         with self._lock:
-            deadlines = [
-                held.deadline_ms
-                for held in self._held.values()
-                if held.deadline_ms and held.nonce not in self._overdue
-            ]
+            deadlines = [held.deadline_ms for held in self._held.values() if self._is_timed(held)]
         now_ms = self._clock.now_ms()
         wait_ms = self._lease_ms / (12 if self._failing else 3)
         for deadline_ms in deadlines:
@@ -124,14 +145,35 @@ class LeaseKeeper:
         return max(0.02, wait_ms / 1000)
 
     def _tick(self) -> None:
+        if not self._failing:  # else the renewals are waited for
+            self._correct()
         now_ms = self._clock.now_ms()
         with self._lock:
             held = list(self._held.values())
-        for attempt in held:
-            if attempt.deadline_ms and now_ms >= attempt.deadline_ms:
-                self._time_out(attempt, grace_is_over=now_ms >= attempt.deadline_ms + GRACE_MS)
-        if held and (self._failing or now_ms - self._renewed_ms >= self._lease_ms / 3):
+            timed = [each for each in held if self._is_timed(each) and now_ms >= each.deadline_ms]
+        since_ms = now_ms - self._renewed_ms  # less than nothing if the clock was set back
+        if held and (self._failing or not 0 <= since_ms < self._lease_ms / 3):
             self._renew(held, now_ms)
+        # Those first that have failed least; a second server's silence is not waited for.
+        for attempt in sorted(timed, key=lambda each: self._untold[each.nonce]):
+            if not self._has_timed_out(attempt, now_ms):
+                break
+
+    def _correct(self) -> None:
+        """Leases end by the server's clock, also where the host's is set meanwhile (E9)."""
+        try:
+            self._keep_time()
+        except Exception as error:  # noqa: BLE001 - the thread must outlive a server's absence
+            if not self._timeless:
+                log.warning("clock not corrected, will go on trying", error=type(error).__name__)
+            self._timeless = True
+        else:
+            self._timeless = False
+
+    def _is_timed(self, held: Assignment) -> bool:
+        """Whether its time-out is still to be kept: the function runs, and is not given up."""
+        over = held.nonce in self._ended or held.nonce in self._overdue
+        return bool(held.deadline_ms) and held.nonce in self._held and not over
 
     def _renew(self, held: list[Assignment], now_ms: int) -> None:
         """Renew all, and soon again after a failure: a short outage must not cost a lease (E9)."""
@@ -142,20 +184,21 @@ class LeaseKeeper:
                 log.warning("leases not renewed, will go on trying", error=type(error).__name__)
             self._failing = True
             return
-        if not self._failing:
-            self._note_lateness(held, now_ms)
+        late_ms = 0 if self._failing else self._lateness_ms(held, now_ms)
         self._failing = False
         self._renewed_ms = now_ms
+        self._renewed = {attempt.nonce for attempt in held}
         for attempt in lost:
             self._lose(attempt)
-
-    def _note_lateness(self, held: list[Assignment], now_ms: int) -> None:
-        """A function that holds the GIL for seconds keeps this thread from renewing (E9)."""
-        late = now_ms - self._renewed_ms >= self._lease_ms * 2 / 3
-        if late and any(attempt.nonce in self._renewed for attempt in held):
-            log.warning("leases renewed late", by_ms=round(now_ms - self._renewed_ms))
+        if late_ms:
+            log.warning("leases renewed late", by_ms=late_ms)
             self._engine.count_late()
-        self._renewed = {attempt.nonce for attempt in held}
+
+    def _lateness_ms(self, held: list[Assignment], now_ms: int) -> int:
+        """A function that holds the GIL for seconds keeps this thread from renewing (E9)."""
+        since_ms = now_ms - self._renewed_ms
+        late = since_ms >= self._lease_ms * 2 / 3
+        return since_ms if late and any(each.nonce in self._renewed for each in held) else 0
 
     def _lose(self, attempt: Assignment) -> None:
         with self._lock:
@@ -165,24 +208,57 @@ class LeaseKeeper:
         log.warning("lease lost", saga=attempt.saga_id, step=attempt.step, attempt=attempt.attempt)
         self._cancel(attempt.nonce)
 
+    def _has_timed_out(self, attempt: Assignment, now_ms: int) -> bool:
+        """False if its report failed: it is tried again at the next tick, and said once."""
+        try:
+            self._time_out(attempt, grace_is_over=now_ms >= attempt.deadline_ms + GRACE_MS)
+        except Exception as error:  # noqa: BLE001 - other attempts need this thread
+            if not self._untold[attempt.nonce]:
+                what = {"saga": attempt.saga_id, "step": attempt.step, "attempt": attempt.attempt}
+                why = type(error).__name__
+                log.warning("a time-out is not reported, will go on trying", error=why, **what)
+            with self._lock:
+                if attempt.nonce in self._held:
+                    self._untold[attempt.nonce] += 1
+            return False
+        return True
+
     def _time_out(self, attempt: Assignment, *, grace_is_over: bool) -> None:
-        if attempt.nonce in self._overdue:
-            return
         if attempt.nonce not in self._warned:
             if self._cancel(attempt.nonce, overdue=True) or self._interrupt(attempt):
                 self._warned.add(attempt.nonce)
                 return
         elif not grace_is_over:
             return
+        with self._lock:
+            if not self._is_timed(attempt):
+                return  # it has ended meanwhile, and will be reported
         self._on_timeout(attempt)
         self._overdue.add(attempt.nonce)
         if self._can_kill:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def _interrupt(self, attempt: Assignment) -> bool:
-        """Raise SoftTimeLimitExceeded in the function, by the handler of billiard's children."""
+        """Raise SoftTimeLimitExceeded in the function, by a signal to the thread that runs it."""
         with self._lock:
-            if not self._can_kill or attempt.nonce not in self._held:
+            if not self._can_kill or not self._is_timed(attempt):
                 return self._can_kill
+            self._interrupted = attempt.nonce
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
             return True
+
+    def _listen(self) -> None:
+        """Take the signal of billiard's children, whose handler does not know what it is for."""
+        if self._can_kill:
+            self._previous = signal.signal(signal.SIGUSR1, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        """In the function's thread, which may hold the lock.  A limit of Celery's own is passed on.
+
+        The function may have ended since the signal was sent; its report must not be cut short.
+        """
+        nonce, self._interrupted = self._interrupted, ""
+        if not nonce:
+            self._previous(number, frame)
+        elif nonce in self._held and nonce not in self._ended:
+            raise SoftTimeLimitExceeded

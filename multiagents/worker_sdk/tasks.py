@@ -68,7 +68,10 @@ class _Slot(threading.local):
     held: Assignment | None = None
     result: str | None = None
     following: Assignment | None = None
-    go_on: bool = False
+    count: int = 0
+    """Of the steps that this delivery has been continued with."""
+    ends_at: float = 0.0
+    """When the delivery's slice is over, by the monotonic clock."""
 
 
 slot = _Slot()
@@ -121,6 +124,8 @@ class WorkerTask(Task):  # type: ignore[misc]  # celery has no types
         except Exception as error:
             error.__traceback__ = _of_the_user(error.__traceback__)
             raise
+        finally:
+            process.leases.ended(held)
         return result
 
     def _trace(self, uuid: str, args: Any, kwargs: Any, request: Any) -> Any:
@@ -128,15 +133,14 @@ class WorkerTask(Task):  # type: ignore[misc]  # celery has no types
         slot.held = slot.result = slot.following = None
         process = self.process_of()
         process.steps += 1
-        ends_at = time.monotonic() + process.slice_s
-        slot.go_on = process.may_go_on(0, ends_at)
+        slot.count, slot.ends_at = 0, time.monotonic() + process.slice_s
         outcome = self._inner(uuid, args, kwargs, request)
         following = _report_success(process) or _taken_following()
         for count in range(1, process.slice_steps + 1):
             if following is None:
                 break
             process.steps += 1
-            slot.go_on = process.may_go_on(count, ends_at)
+            slot.count = count
             following = self._trace_following(process, following, request)
         return outcome
 
@@ -210,26 +214,39 @@ def _report_success(process: Process) -> Assignment | None:
     if held is None or result is None:
         return None
     slot.held = slot.result = None
-    go_on = slot.go_on
+
+    def report() -> Assignment | None:
+        return process.engine.succeed(held, result, go_on=_may_go_on(process))
+
     try:
-        return process.persist(lambda: process.engine.succeed(held, result, go_on=go_on))  # type: ignore[no-any-return]
+        return process.persist(report)  # type: ignore[no-any-return]
     finally:
         process.leases.release(held)
 
 
-def report_failure(process: Process, error: BaseException) -> bool:
+def report_failure(process_of: Callable[[], Process], error: BaseException) -> bool:
     """Report that the attempt in this thread has failed; False if this thread has none."""
     held = slot.held
     if held is None:
         return False
+    process = process_of()
     slot.held = slot.result = None
-    go_on = slot.go_on
+    process.leases.ended(held)  # once more: a time limit's signal may have cut the first call short
     verdict = process.verdict_of(error, held.kind)
+
+    def report() -> Assignment | None:
+        return process.engine.fail(held, verdict, go_on=_may_go_on(process))
+
     try:
-        slot.following = process.persist(lambda: process.engine.fail(held, verdict, go_on=go_on))
+        slot.following = process.persist(report)
     finally:
         process.leases.release(held)
     return True
+
+
+def _may_go_on(process: Process) -> bool:
+    """Asked with the report itself: the worker may have been stopped, or the slice have ended."""
+    return process.may_go_on(slot.count, slot.ends_at)
 
 
 class _Events:

@@ -1,0 +1,44 @@
+"""How long is a report kept that the store does not take?
+
+What a step returned is done and cannot be done again for nothing, so its process waits with it for
+the store's return, however long that takes; unless it is needed elsewhere.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from itertools import chain, repeat
+from typing import TypeVar
+
+import structlog
+
+from multiagents.storage.client import UNREACHABLE, Edge
+from multiagents.storage.routing import told
+
+T = TypeVar("T")
+
+PATIENCE_S = 120.0
+"""How long a report is kept by a process that others need, or that is to end."""
+
+log = structlog.get_logger(__name__)
+
+
+def persist(report: Callable[[], T], *, edge: Edge, is_needed: Callable[[], bool]) -> T:
+    """Repeat a report until the store has it.
+
+    ``is_needed``: whether the process is not to wait longer than `PATIENCE_S`; after that it raises
+    the store's error, and the attempt's lease decides.
+    """
+    began = time.monotonic()
+    for delay in chain((0.1, 0.2, 0.5, 1.0), repeat(2.0)):
+        try:
+            return report()
+        except UNREACHABLE as error:
+            why = told(edge, error)
+            if is_needed() and time.monotonic() - began >= PATIENCE_S:
+                log.error("a report is given up, the step's lease will end", why=why)
+                raise
+            log.warning("a report is kept until it can be stored", why=why)
+            time.sleep(delay)
+    raise AssertionError("unreachable: the delays have no end")

@@ -1,0 +1,50 @@
+"""How do tests run a step's message through Celery's own tracer, in this process?
+
+As a worker's child does; between two messages a test may look, and be a second worker.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery
+from celery.app.trace import build_tracer
+
+from multiagents.bootstrap import Runtime, attach
+from multiagents.core import ids
+from multiagents.core.callbacks import errback
+from multiagents.core.settings import Settings
+from multiagents.worker_sdk.tasks import WorkerTask
+
+
+class TracedWorker:
+    """One worker's app on a store; its messages are those that a test delivers."""
+
+    def __init__(self, redis_url: str, name: str = "traced", **settings: Any) -> None:
+        self.app = Celery(name, broker="memory://", backend="cache+memory://", set_as_current=False)
+        self.runtime: Runtime = attach(self.app, Settings(redis_url=redis_url, **settings))
+        for task in self.app.tasks.values():
+            if isinstance(task, WorkerTask):
+                task.__trace__ = build_tracer(task.name, task, app=self.app, loader=self.app.loader)
+
+    def deliver(self, saga_id: str, kind: str, step: str, task: str, attempt: int = 1) -> Any:
+        """What the tracer of that task returns for the message of an attempt."""
+        args = [saga_id, kind, step, attempt]
+        request = {
+            "id": (task_id := ids.derived_id(*args)),
+            "task": task,
+            "args": args,
+            "kwargs": {},
+            "errbacks": [errback(args)],
+            "callbacks": None,
+            "delivery_info": {"routing_key": "io"},
+            "ignore_result": True,
+            "is_eager": False,
+            "hostname": self.app.main,
+        }
+        return self.app.tasks[task].__trace__(task_id, args, {}, request)
+
+    def close(self) -> None:
+        """Close its connections."""
+        self.runtime.edge.close()
+        self.app.close()

@@ -1,0 +1,177 @@
+"""Do leases and deadlines follow the server's clock where a host's is wrong, or is set?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import pytest
+import redis
+
+from multiagents import WorkflowBuilder, worker
+from multiagents.core.clock import FakeClock, SystemClock
+from multiagents.core.ports import Assignment
+from multiagents.core.states import Kind
+from multiagents.orchestrator.sweeper_thread import SweeperThread
+from multiagents.storage import timekeeping
+from multiagents.storage.client import UNREACHABLE, Edge
+from multiagents.storage.timekeeping import Timekeeper
+from multiagents.worker_sdk.leases import LeaseKeeper
+from tests.support.traced import TracedWorker
+
+NEAR_MS = 5_000
+
+
+@worker("clocks_act")
+def act(context: Any) -> dict[str, Any]:
+    return {}
+
+
+class HostClock:
+    """The clock of this host, as far as the engine sees it; ``wrong_s`` sets it."""
+
+    wrong_s = 0.0
+
+    def __init__(self) -> None:
+        self._real = time.time_ns
+
+    def __call__(self) -> int:
+        return self._real() + round(self.wrong_s * 1e9)
+
+    def error_ms(self, clock: SystemClock) -> float:
+        """How wrong a corrected clock is all the same; the server is on this host."""
+        return abs(clock.now_ms() - self._real() / 1e6)
+
+
+@pytest.fixture
+def host_clock(monkeypatch: pytest.MonkeyPatch) -> HostClock:
+    made = HostClock()
+    monkeypatch.setattr(time, "time_ns", made)
+    return made
+
+
+@pytest.fixture
+def edge(redis_url: str) -> Iterator[Edge]:
+    made = Edge(redis_url)
+    yield made
+    made.close()
+
+
+def asked(redis_url: str) -> int:
+    """How often the server was asked for the time."""
+    with redis.Redis.from_url(redis_url) as client:
+        return int(client.info("commandstats").get("cmdstat_time", {}).get("calls", 0))
+
+
+def test_a_clock_is_compared_at_first_each_minute_and_when_it_was_set(
+    edge: Edge, redis_url: str, host_clock: HostClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """E9: and no more often: not with each start of a saga."""
+    clock, before = SystemClock(), asked(redis_url)
+    keeper = Timekeeper(clock)
+    host_clock.wrong_s = -120
+    for wrong_s, times in ((-120, 1), (-120, 1), (3600, 2), (-3600, 3)):
+        host_clock.wrong_s = wrong_s
+        keeper.keep(edge)
+        assert host_clock.error_ms(clock) < NEAR_MS
+        assert asked(redis_url) - before == times
+    monkeypatch.setattr(timekeeping, "CORRECT_S", 0.0)
+    keeper.keep(edge)
+    assert asked(redis_url) - before == 4
+
+
+def test_a_client_starts_sagas_by_the_servers_clock(redis_url: str, host_clock: HostClock) -> None:
+    """E9: two minutes behind, it would start a saga with a deadline of one minute overdue."""
+    client, before = TracedWorker(redis_url, "client"), asked(redis_url)
+    host_clock.wrong_s = -120
+    workflow = WorkflowBuilder("clocks").add_step("one", "clocks_act").build()
+    for _ in range(3):
+        saga_id = client.runtime.call("start", workflow, {})
+    assert asked(redis_url) - before == 1
+    created_at = client.runtime.call("get", saga_id)["created_at"]
+    client.close()
+    began = datetime.fromisoformat(created_at).timestamp()
+    assert abs(began - (time.time_ns() / 1e9 + 120)) < NEAR_MS / 1000
+
+
+class Leases:
+    """An engine that notes by which clock it renews."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.renewals = 0
+
+    def renew(self, held: list[Assignment], notes: Any) -> list[Assignment]:
+        if self.away:
+            raise UNREACHABLE[0]("away")
+        self.renewals += 1
+        return []
+
+    def count_late(self) -> None:
+        """Nobody looks at it."""
+
+
+def test_a_keeper_of_leases_keeps_the_time() -> None:
+    """E9: a pool's child lives for days; but no renewal that is overdue waits for it."""
+    engine, clock, kept = Leases(), FakeClock(), list[int]()
+
+    def keep_time() -> None:
+        kept.append(clock.now_ms())
+        raise UNREACHABLE[0]("the clock of nobody")
+
+    keeper = LeaseKeeper(
+        engine,  # type: ignore[arg-type]  # all that is asked of it
+        clock=clock,
+        lease_ms=3_000_000,
+        cancel=lambda token, overdue=False: False,
+        on_timeout=lambda held: None,
+        can_kill=False,
+        keep_time=keep_time,
+    )
+    keeper.hold(Assignment("s", "w", "v", Kind.RUN, "a", 1, "n1", "w", "io", "d"))
+    clock.advance(1001)
+    keeper._tick()
+    clock.advance(-100_000)  # set back: what was renewed in the future is renewed now
+    keeper._tick()
+    assert (engine.renewals, len(kept)) == (2, 2)
+    engine.away = True
+    clock.advance(1001)
+    keeper._tick()
+    keeper._tick()
+    assert len(kept) == 3
+
+
+def test_a_worker_process_gives_its_keeper_of_leases_the_servers_time(
+    redis_url: str, host_clock: HostClock
+) -> None:
+    """E9: set by NTP after the process began, its leases would end in the past."""
+    made = TracedWorker(redis_url, "child")
+    leases = made.runtime.process().leases
+    host_clock.wrong_s = -60
+    leases._tick()
+    assert isinstance(made.runtime.clock, SystemClock)
+    assert host_clock.error_ms(made.runtime.clock) < NEAR_MS
+    made.close()
+
+
+def test_a_sweepers_clock_that_was_set_back_is_corrected(
+    redis_url: str, host_clock: HostClock
+) -> None:
+    """E9: at its next look, not when the wrong clock has come to where it was."""
+    made = TracedWorker(redis_url, "sweeper")
+    runtime = made.runtime
+    thread = SweeperThread(
+        runtime.host.sweeper,
+        runtime.edge,
+        settings=runtime.settings,
+        clock=runtime.clock,
+        announce=lambda: runtime.catalog.keep_up(),
+    )
+    assert isinstance(runtime.clock, SystemClock)
+    for wrong_s in (7200, -7200):
+        host_clock.wrong_s = wrong_s
+        thread.once()
+        assert host_clock.error_ms(runtime.clock) < NEAR_MS
+    made.close()
