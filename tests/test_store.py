@@ -25,13 +25,13 @@ from multiagents.core.entries import (
     Withdrawn,
 )
 from multiagents.core.states import Command, Kind, SagaState
-from multiagents.storage import ends, views
+from multiagents.storage import ends, sending, views
 from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import ask
 from multiagents.storage.client import Edge
 from multiagents.storage.keys import SagaKeys, Shard
-from multiagents.storage.plan import Plan
+from multiagents.storage.plan import Letter, Plan
 from multiagents.storage.sagas import Guard
 from multiagents.storage.views import View
 
@@ -391,6 +391,16 @@ def test_entries_decided_in_advance_follow_only_what_was_read(edge, saga):
     fresh = edge.execute(store.commit(saga, ("v1", "0"), lead))
     assert isinstance(fresh, View)
     assert [entry.request for entry in fresh.entries] == ["r1", "r2"]
+
+
+def test_two_that_leave_their_places_send_two_commands(edge, saga):
+    """In the same millisecond, too: the second finds the first one's sent, and then none left."""
+    held_back = {f"o:run:{step}:1": f"{NOW}|0" for step in ("x", "y")}
+    edge.client.hset(saga.work, mapping=held_back)
+    rows = [(name, (f"{NOW}|1", NOW + 5), Letter("queue", name)) for name in held_back]
+    assert [edge.execute(sending.hand_on(saga, rows)) for _ in range(3)] == [1, 2, 0]
+    assert edge.client.lrange("queue", 0, -1) == [b"o:run:y:1", b"o:run:x:1"]
+    assert edge.client.zscore(saga.due, f"o|{saga.id}|o:run:x:1") == NOW + 5
 
 
 def test_a_purge_removes_everything_and_only_what_it_looked_at(edge, saga):

@@ -29,8 +29,6 @@ from multiagents.storage.keys import SagaKeys
 from multiagents.storage.plan import Plan
 from multiagents.storage.views import Known, View
 
-TRIES = 8
-"""So many steps of a fan-out are looked at for one to go on with: others take them, too."""
 OVERRUN_MS = 5000
 """An attempt is ended, or given up, by the process that runs it; should that one go on renewing
 past the time-out all the same, the lease ends so much later."""
@@ -138,9 +136,9 @@ class Claims:
         return None
 
     def waiting(
-        self, workflow: Workflow, saga: Saga, step: str, queue: str, *, most: int = TRIES
+        self, workflow: Workflow, saga: Saga, step: str, queue: str, *, most: int | None = None
     ) -> list[Dispatch]:
-        """The first steps of a fan-out that were dispatched and not begun, and could be done here.
+        """The steps of a fan-out that were dispatched and not begun, and could be done here.
 
         From ``step`` backwards, and then from the last one: what was sent lies in front.
         """

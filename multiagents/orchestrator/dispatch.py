@@ -30,9 +30,8 @@ from multiagents.orchestrator.outcome import outcome_of
 from multiagents.orchestrator.plain import PlainTasks
 from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.workflow import TaskCall, Workflow, worker_name
-from multiagents.storage import ends
+from multiagents.storage import ends, sending
 from multiagents.storage import keys as k
-from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, ask
 from multiagents.storage.keys import SagaKeys
 from multiagents.storage.plan import Letter, Plan
@@ -41,6 +40,9 @@ from multiagents.storage.views import End
 CHUNK = 100
 """Messages sent before their sending is confirmed: a wide fan-out is confirmed as it goes, so
 that no sweep takes what is still being sent for lost.  And the most that one script sends."""
+
+TRIES = 8
+"""So many steps of a fan-out are looked at for one to go on with: others take them, too."""
 
 What = tuple[Kind, str, int]
 
@@ -133,26 +135,32 @@ class Dispatcher:
             if not letters and not (yield Publish(tuple(chunk.values()))):
                 break
             sent = {name: self._sent(each, commands[name] + 1) for name, each in chunk.items()}
-            yield from ask(store.published(keys, sent, letters))
+            yield from ask(sending.published(keys, sent, letters))
         return refused
 
-    def hand_on(self, keys: SagaKeys, workflow: Workflow, waiting: list[Dispatch]) -> Flow[None]:
-        """Send the first of these that nobody has begun: a place in a fan-out stays at work.
+    def hand_on(
+        self, keys: SagaKeys, workflow: Workflow, waiting: list[Dispatch], *, token: str
+    ) -> Flow[None]:
+        """Send one of these that was held back: a place in a fan-out stays at work.
 
         Only what still stands in the outbox: another may have begun it since it was read, and a
         command that is put there again can be claimed again (E3).
         """
-        for found in waiting:
+        messages = []
+        for found in some_of(waiting, token):
             what = (found.kind, found.step, found.attempt)
             target = outbox.target_of(workflow.by_name[found.step], found.kind)
-            message = self.message(keys, workflow, what, worker_name(target))
-            name, letter = k.outbox_field(*what), self.letter_of(message)
-            if letter is None and not (yield Publish((message,))):
-                return
-            letters = {name: letter} if letter else {}
-            stands = yield from ask(store.published(keys, {name: self._sent(message, 1)}, letters))
-            if stands or letter is None:  # a message that is out finds another by itself
-                return
+            messages.append(self.message(keys, workflow, what, worker_name(target)))
+        if not messages:
+            return
+        letters = list(map(self.letter_of, messages))
+        rows = [
+            (k.outbox_field(each.kind, each.step, each.attempt), self._sent(each, 1), letter)
+            for each, letter in zip(messages, letters, strict=True)
+        ]
+        which = yield from ask(sending.hand_on(keys, rows))
+        if which and letters[which - 1] is None:
+            yield Publish((messages[which - 1],))  # lost, it is looked for after a lease
 
     def _sent(self, message: Message, sends: int) -> tuple[str, int]:
         """What an outbox field holds from now on, and when it is looked at again."""
@@ -193,6 +201,12 @@ class Dispatcher:
         if answers is not None or (yield outcome):
             told = [task_id for task_id, canvas in outcome.waiting.items() if canvas]
             yield from ask(ends.settle(keys, end, answers or (), told=told))
+
+
+def some_of(waiting: list[Dispatch], token: str) -> list[Dispatch]:
+    """Some of what waits in a fan-out, for each asker others: ``token`` is a nonce."""
+    at = int(token, 16) % len(waiting) if waiting else 0
+    return (waiting[at:] + waiting[:at])[:TRIES]
 
 
 def _to_send(plan: Plan) -> list[str]:

@@ -15,7 +15,7 @@ from multiagents.core.states import Kind
 from multiagents.orchestrator.claims import Claims, Continuation
 from multiagents.orchestrator.commands import Dispatch
 from multiagents.orchestrator.decide import fold
-from multiagents.orchestrator.dispatch import Dispatcher
+from multiagents.orchestrator.dispatch import Dispatcher, some_of
 from multiagents.orchestrator.knowledge import Knowledge, known_of
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage import sagas as store
@@ -75,7 +75,7 @@ class Holding(Knowledge):
         where = Where(keys, workflow, delivery, queue)
         held = yield from self._claim(where, (kind, step, attempt))
         if held is None and kind is Kind.RUN:
-            held = yield from self._claim_another(where, step)
+            held = yield from self._claim_another(where, step, self.claims.nonce())
         return held
 
     def _keep_place(self, keys: SagaKeys, go_on: Continuation) -> Flow[Assignment | None]:
@@ -83,11 +83,11 @@ class Holding(Knowledge):
         workflow = self.known(go_on.done.version)
         if workflow is None or not self.settings.continuation:
             return None
-        where = Where(keys, workflow, go_on.delivery, go_on.queue)
+        where, done = Where(keys, workflow, go_on.delivery, go_on.queue), go_on.done
         if go_on.allowed:
-            return (yield from self._claim_another(where, go_on.done.step))
-        waiting = yield from self._waiting(where, go_on.done.step)
-        yield from self.dispatcher.hand_on(keys, workflow, waiting)
+            return (yield from self._claim_another(where, done.step, done.nonce))
+        waiting = yield from self._waiting(where, done.step)
+        yield from self.dispatcher.hand_on(keys, workflow, waiting, token=done.nonce)
         return None
 
     def _claim(self, where: Where, what: tuple[Kind, str, int]) -> Flow[Assignment | None]:
@@ -104,16 +104,16 @@ class Holding(Knowledge):
             yield from self._remember(where.keys, state, base)
         return held
 
-    def _claim_another(self, where: Where, step: str) -> Flow[Assignment | None]:
+    def _claim_another(self, where: Where, step: str, token: str) -> Flow[Assignment | None]:
         """A step of the fan-out that was dispatched and not begun."""
-        for found in (yield from self._waiting(where, step)):
+        for found in some_of((yield from self._waiting(where, step)), token):
             held = yield from self._claim(where, (found.kind, found.step, found.attempt))
             if held is not None:
                 return held
         return None
 
     def _waiting(self, where: Where, step: str) -> Flow[list[Dispatch]]:
-        """Some steps that this process could do now; none if all are sent at once anyway."""
+        """The steps that this process could do now; none if all are sent at once anyway."""
         if not self.dispatcher.holds_back(where.workflow, where.queue):
             return []
         base = self._cache.get(where.keys.id)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from multiagents.core.clock import Clock
 from multiagents.core.entries import Claimed, Entry
 from multiagents.core.settings import Settings
-from multiagents.orchestrator.claims import TRIES, Claims, Continuation, Terms
+from multiagents.orchestrator.claims import Claims, Continuation, Terms
 from multiagents.orchestrator.commands import Dispatch
 from multiagents.orchestrator.decide import Decision, fold
 from multiagents.orchestrator.dispatch import CHUNK, Dispatcher
@@ -39,7 +39,7 @@ class Move:
     begun: tuple[Claimed, Terms] | None = None
     """What the process that commits it goes on with."""
     waiting: list[Dispatch] = field(default_factory=list)
-    """What waits already; it leaves its place to another process, for the first of these."""
+    """What waits already; it leaves its place to another process, for one of these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class Planner:
         ready = self.claims.next_ready(workflow, decision, slot)
         waiting: list[Dispatch] = []
         if ready is None and self.dispatcher.holds_back(workflow, slot.queue):
-            most = 1 if slot.allowed else TRIES
+            most = 1 if slot.allowed else None
             last = slot.done.step
             waiting = self.claims.waiting(workflow, decision.saga, last, slot.queue, most=most)
         following = ready or next(iter(waiting), None)

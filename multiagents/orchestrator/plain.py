@@ -26,6 +26,7 @@ from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.workflow import TaskCall, Workflow
 from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
+from multiagents.storage import sending
 from multiagents.storage.calls import Flow, ask
 from multiagents.storage.keys import SagaKeys
 from multiagents.storage.plan import Letter, Plan
@@ -86,7 +87,7 @@ class PlainTasks:
             # By a letter in one step.  Else the claim says so first: once too few, never twice.
             value = store.claim_value(held.attempt, held.nonce, deadline_ms, task_id)
             attempt = store.Attempt(keys.id, *what, held.nonce)
-            sent = store.plain_sent(keys, attempt, value, letter or Letter("", ""))
+            sent = sending.plain_sent(keys, attempt, value, letter or Letter("", ""))
             if not (yield from ask(sent)):
                 return None  # given up meanwhile: this process was silent for too long
         if letter is None:

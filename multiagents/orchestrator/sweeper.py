@@ -20,7 +20,7 @@ from multiagents.orchestrator.outbox import Message
 from multiagents.orchestrator.outcome import has_dead_letters
 from multiagents.orchestrator.planning import index_keys
 from multiagents.orchestrator.workflow import worker_name
-from multiagents.storage import ends, views
+from multiagents.storage import ends, sending, views
 from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, ask
@@ -170,7 +170,7 @@ class Sweeper:
             waits = now_ms - sent_ms < lease_ms * 2 ** min(sends, MOST_MOVES)
         if waits:
             later_ms = max(lease_ms, (now_ms - sent_ms) // LATER)
-            yield from ask(store.published(keys, {name: (value, now_ms + later_ms)}))
+            yield from ask(sending.published(keys, {name: (value, now_ms + later_ms)}))
         return waits
 
     def _look(self, queue: QueueHead) -> Flow[Backlog]:

@@ -6,9 +6,8 @@ text that this room does not look into.  All times are Unix milliseconds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 from multiagents.core.entries import Claimed, Entry, Failed, Lost, Report, encode
@@ -16,7 +15,7 @@ from multiagents.core.states import Kind
 from multiagents.storage import keys as k
 from multiagents.storage.calls import Arg, Call, Flow, Plain, ask
 from multiagents.storage.keys import SagaKeys, Shard
-from multiagents.storage.plan import Letter, Plan, entry_key, plan_args
+from multiagents.storage.plan import Plan, entry_key, plan_args
 from multiagents.storage.views import (
     NOTHING,
     Claim,
@@ -255,27 +254,6 @@ def first_due(shard: Shard) -> Plain[float | None]:
 def _first_score(reply: Any) -> float | None:
     pair = reply[0] if reply and isinstance(reply[0], list | tuple) else reply
     return float(pair[1]) if pair else None
-
-
-def plain_sent(saga: SagaKeys, held: Attempt, value: str, letter: Letter) -> Call[int]:
-    """Send a plain task, once, and let its claim say so: ``value`` is the claim's new one."""
-    args = (k.claim_field(held.kind, held.step), value, "", "", *letter)
-    return Call("publish", (saga.work, saga.due), args, int)
-
-
-def published(
-    saga: SagaKeys,
-    sent: dict[str, tuple[str, int]],
-    letters: Mapping[str, Letter] = MappingProxyType({}),
-) -> Call[int]:
-    """Note that commands were sent: outbox field -> (value, when to look again).
-
-    Those with a letter are sent by this very call.
-    """
-    args: list[Arg] = []
-    for name, (value, due_ms) in sent.items():
-        args += [name, value, k.due_outbox(saga.id, name), due_ms, *letters.get(name, ("", ""))]
-    return Call("publish", (saga.work, saga.due), tuple(args), int)
 
 
 def drop(shard: Shard, item: Guard, *, because: Reason, later_ms: int | None = None) -> Call[int]:

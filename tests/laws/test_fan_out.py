@@ -82,10 +82,12 @@ def test_a_process_that_may_not_go_on_hands_its_place_on(bench: Bench) -> None:
     """At the end of its slice it sends a message, so that as many go on as before."""
     bench.announce(1)
     bench.start(*branches(4))
-    for step in ("p0", "p3", "p2", "p1"):
-        held = bench.claim()
-        assert held.step == step
-        assert bench.succeed(held, allowed=False) is None
+    done = []
+    for _ in range(4):
+        (message,) = bench.sent
+        done.append(message.step)
+        assert bench.succeed(bench.claim(), allowed=False) is None
+    assert sorted(done) == ["p0", "p1", "p2", "p3"]
     assert [message.step for message in bench.sent] == ["join"]
 
 
@@ -160,10 +162,10 @@ def test_a_message_for_a_branch_that_was_taken_over_takes_another(bench: Bench) 
     assert first is not None
     second = claims(bench, handed_on)
     assert second is not None
-    assert {first.step, second.step} == {"p2", "p3"}
-    assert walk(bench, second) == ["p2", "p1"]
+    done = walk(bench, second)
+    assert len(done) == 2
     assert claims(bench, handed_on) is None
-    assert walk(bench, first) == ["p3", "join"]
+    assert sorted([*done, *walk(bench, first)]) == ["join", "p1", "p2", "p3"]
 
 
 @pytest.mark.parametrize("allowed", [True, False])
@@ -181,15 +183,16 @@ def test_a_process_whose_report_another_decided_over_keeps_its_place(
     following = bench.interrupted(flow, "commit", lambda: other.edge.run(decides))
     if allowed:
         assert following is not None
-        assert following.step == "p4"
+        assert following.step in {"p1", "p2", "p3", "p4"}
     else:
         assert following is None
-        assert [message.step for message in bench.sent[sent:]] == ["p4"]
+        (message,) = bench.sent[sent:]
+        assert message.step in {"p2", "p3", "p4"}  # p1 was sent before
     other.edge.close()
 
 
 def test_a_place_is_handed_on_to_what_nobody_has_begun(redis_url: str) -> None:
-    """Another takes the branch that was meant just before it is sent; then it is the next."""
+    """Others take two branches just before one of them is sent; then it is the third."""
     bench = Bench(redis_url, letter_of=lambda message: Letter("queue", message.step))
     other = Bench(redis_url)
     bench.announce(1)
@@ -198,10 +201,11 @@ def test_a_place_is_handed_on_to_what_nobody_has_begun(redis_url: str) -> None:
     held = bench.take_engine("p0")
 
     def meanwhile() -> None:
-        what = (Kind.RUN, "p3", 1)
-        assert other.edge.run(other.coordinator.claim(SAGA, *what, delivery="d2", queue="io"))
+        for step in ("p3", "p1"):
+            what = (Kind.RUN, step, 1)
+            assert other.edge.run(other.coordinator.claim(SAGA, *what, delivery=step, queue="io"))
 
-    bench.interrupted(bench.report_of(held, allowed=False), "publish", meanwhile)
+    bench.interrupted(bench.report_of(held, allowed=False), "hand_on", meanwhile)
     assert bench.edge.client.lrange("queue", 0, -1) == [b"p2"]
     bench.edge.close()
     other.edge.close()

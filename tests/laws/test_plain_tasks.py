@@ -16,6 +16,7 @@ from multiagents.orchestrator.engine import StoreEngine
 from multiagents.orchestrator.outbox import Message
 from multiagents.orchestrator.workflow import Step, TaskCall
 from multiagents.storage import sagas as store
+from multiagents.storage import sending
 from multiagents.storage.calls import Call, Plain
 from multiagents.storage.plan import Letter
 from tests.support.one_process import SAGA, Bench
@@ -191,11 +192,11 @@ def test_a_task_that_was_given_up_before_it_was_sent_is_not_sent(bench: Plainly)
     bench.edge.client.hset(keys.work, "c:run:s", "2|bb|0|second")
     late = store.Attempt(SAGA, Kind.RUN, "s", 1, "aa")
     assert not bench.edge.execute(
-        store.plain_sent(keys, late, "1|aa|0|first", Letter("queue", "m"))
+        sending.plain_sent(keys, late, "1|aa|0|first", Letter("queue", "m"))
     )
     assert bench.edge.client.hget(keys.work, "c:run:s") == b"2|bb|0|second"
     assert not bench.waiting()
     own = store.Attempt(SAGA, Kind.RUN, "s", 2, "bb")
-    assert bench.edge.execute(store.plain_sent(keys, own, "2|bb|0|third", Letter("queue", "m")))
+    assert bench.edge.execute(sending.plain_sent(keys, own, "2|bb|0|third", Letter("queue", "m")))
     assert bench.edge.client.hget(keys.work, "c:run:s") == b"2|bb|0|third"
     assert bench.waiting() == 1

@@ -1,0 +1,20 @@
+-- hand_on: send the first command that was held back, so that a place in a fan-out stays at work.
+--
+-- Of two processes that leave their places at the same time each sends another one.  Sent twice
+-- because its reply was lost, it sends two: one more is at work than there was before.
+--
+-- KEYS[1] work hash   KEYS[2] due zset
+-- ARGV[1..] field, value, due member, due ms, queue list of the broker, message ("" = it is sent
+--           by the caller) …
+--
+-- Returns which of them, from 1; 0 if each was sent, or is claimed.
+for i = 1, #ARGV, 6 do
+  local value = redis.call("HGET", KEYS[1], ARGV[i])
+  if value and string.match(value, "|0$") then
+    redis.call("HSET", KEYS[1], ARGV[i], ARGV[i + 1])
+    redis.call("ZADD", KEYS[2], ARGV[i + 3], ARGV[i + 2])
+    if ARGV[i + 5] ~= "" then redis.call("LPUSH", ARGV[i + 4], ARGV[i + 5]) end
+    return (i + 5) / 6
+  end
+end
+return 0
