@@ -92,11 +92,12 @@ class Claims:
         queue: str,
         deadline_ms: int | None = None,
         known: Known | None = None,
+        alone: bool = False,
     ) -> Flow[tuple[Assignment | None, View | None]]:
         """Claim kind, step, attempt; None if it is no longer to be done.
 
         ``deadline_ms`` is given for work that sends no heartbeats: its lease lasts until then.
-        ``known``: see `store.claim`; the view is the state that it brings.
+        ``known``, ``alone``: see `store.claim`; the view is the state that it brings.
         """
         kind, step, attempt = what
         now_ms = self.clock.now_ms()
@@ -116,6 +117,7 @@ class Claims:
                 deadline_ms=_last_moment(deadline) if heartbeats else deadline,
                 fields=fields,
                 known=known,
+                alone=alone,
             )
         )
         if claim is None:

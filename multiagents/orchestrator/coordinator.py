@@ -301,7 +301,7 @@ class Coordinator(Holding):
             end = replace(end, owed=move.plan.outbox[k.OUTBOX_END][0])
         plan, workflow = move.plan, move.workflow
         refused = yield from self.dispatcher.send(keys, workflow, saga, plan=plan, end=end)
-        yield from self.dispatcher.hand_on(keys, workflow, move.waiting, token=plan.version)
+        yield from self.dispatcher.hand_on(keys, workflow, move.waiting)
         for entry in refused:
             yield from self.report(keys.id, entry)
 

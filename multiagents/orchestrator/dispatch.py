@@ -41,8 +41,8 @@ CHUNK = 100
 """Messages sent before their sending is confirmed: a wide fan-out is confirmed as it goes, so
 that no sweep takes what is still being sent for lost.  And the most that one script sends."""
 
-TRIES = 8
-"""So many steps of a fan-out are looked at for one to go on with: others take them, too."""
+MOST_LEAVING = 64
+"""So many processes may leave their places in a fan-out in the same moment and lose none."""
 
 What = tuple[Kind, str, int]
 
@@ -138,16 +138,14 @@ class Dispatcher:
             yield from ask(sending.published(keys, sent, letters))
         return refused
 
-    def hand_on(
-        self, keys: SagaKeys, workflow: Workflow, waiting: list[Dispatch], *, token: str
-    ) -> Flow[None]:
+    def hand_on(self, keys: SagaKeys, workflow: Workflow, waiting: list[Dispatch]) -> Flow[None]:
         """Send one of these that was held back: a place in a fan-out stays at work.
 
         Only what still stands in the outbox: another may have begun it since it was read, and a
         command that is put there again can be claimed again (E3).
         """
         messages = []
-        for found in some_of(waiting, token):
+        for found in waiting[:MOST_LEAVING]:
             what = (found.kind, found.step, found.attempt)
             target = outbox.target_of(workflow.by_name[found.step], found.kind)
             messages.append(self.message(keys, workflow, what, worker_name(target)))
@@ -201,12 +199,6 @@ class Dispatcher:
         if answers is not None or (yield outcome):
             told = [task_id for task_id, canvas in outcome.waiting.items() if canvas]
             yield from ask(ends.settle(keys, end, answers or (), told=told))
-
-
-def some_of(waiting: list[Dispatch], token: str) -> list[Dispatch]:
-    """Some of what waits in a fan-out, for each asker others: ``token`` is a nonce."""
-    at = int(token, 16) % len(waiting) if waiting else 0
-    return (waiting[at:] + waiting[:at])[:TRIES]
 
 
 def _to_send(plan: Plan) -> list[str]:

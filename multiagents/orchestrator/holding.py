@@ -15,13 +15,16 @@ from multiagents.core.states import Kind
 from multiagents.orchestrator.claims import Claims, Continuation
 from multiagents.orchestrator.commands import Dispatch
 from multiagents.orchestrator.decide import fold
-from multiagents.orchestrator.dispatch import Dispatcher, some_of
+from multiagents.orchestrator.dispatch import Dispatcher
 from multiagents.orchestrator.knowledge import Knowledge, known_of
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Call, Flow, ask
 from multiagents.storage.keys import SagaKeys
 from multiagents.storage.views import View
+
+TRIES = 8
+"""So many steps of a fan-out are tried for one to begin: others take them at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,7 @@ class Holding(Knowledge):
         where = Where(keys, workflow, delivery, queue)
         held = yield from self._claim(where, (kind, step, attempt))
         if held is None and kind is Kind.RUN:
-            held = yield from self._claim_another(where, step, self.claims.nonce())
+            held = yield from self._claim_another(where, step)
         return held
 
     def _keep_place(self, keys: SagaKeys, go_on: Continuation) -> Flow[Assignment | None]:
@@ -85,12 +88,14 @@ class Holding(Knowledge):
             return None
         where, done = Where(keys, workflow, go_on.delivery, go_on.queue), go_on.done
         if go_on.allowed:
-            return (yield from self._claim_another(where, done.step, done.nonce))
+            return (yield from self._claim_another(where, done.step))
         waiting = yield from self._waiting(where, done.step)
-        yield from self.dispatcher.hand_on(keys, workflow, waiting, token=done.nonce)
+        yield from self.dispatcher.hand_on(keys, workflow, waiting)
         return None
 
-    def _claim(self, where: Where, what: tuple[Kind, str, int]) -> Flow[Assignment | None]:
+    def _claim(
+        self, where: Where, what: tuple[Kind, str, int], *, alone: bool = False
+    ) -> Flow[Assignment | None]:
         base = self._cache.get(where.keys.id)
         held, state = yield from self.claims.claim(
             where.keys,
@@ -99,15 +104,21 @@ class Holding(Knowledge):
             delivery=where.delivery,
             queue=where.queue,
             known=None if where.workflow.has_conditions else known_of(base),
+            alone=alone,
         )
         if state is not None:
             yield from self._remember(where.keys, state, base)
         return held
 
-    def _claim_another(self, where: Where, step: str, token: str) -> Flow[Assignment | None]:
-        """A step of the fan-out that was dispatched and not begun."""
-        for found in some_of((yield from self._waiting(where, step)), token):
-            held = yield from self._claim(where, (found.kind, found.step, found.attempt))
+    def _claim_another(self, where: Where, step: str) -> Flow[Assignment | None]:
+        """A step of the fan-out that was dispatched and not begun.
+
+        A message that was sent again has the id of the first one.  If that one is at work, this
+        one takes nothing: an errback fails all that its delivery holds (E14).
+        """
+        for found in (yield from self._waiting(where, step))[:TRIES]:
+            what = (found.kind, found.step, found.attempt)
+            held = yield from self._claim(where, what, alone=True)
             if held is not None:
                 return held
         return None

@@ -19,7 +19,7 @@ from multiagents.core.settings import Settings
 from multiagents.orchestrator.claims import Claims, Continuation, Terms
 from multiagents.orchestrator.commands import Dispatch
 from multiagents.orchestrator.decide import Decision, fold
-from multiagents.orchestrator.dispatch import CHUNK, Dispatcher
+from multiagents.orchestrator.dispatch import CHUNK, MOST_LEAVING, Dispatcher
 from multiagents.orchestrator.plain import Begun
 from multiagents.orchestrator.planning import plan_of
 from multiagents.orchestrator.saga import Saga
@@ -75,7 +75,7 @@ class Planner:
         ready = self.claims.next_ready(workflow, decision, slot)
         waiting: list[Dispatch] = []
         if ready is None and self.dispatcher.holds_back(workflow, slot.queue):
-            most = 1 if slot.allowed else None
+            most = 1 if slot.allowed else MOST_LEAVING
             last = slot.done.step
             waiting = self.claims.waiting(workflow, decision.saga, last, slot.queue, most=most)
         following = ready or next(iter(waiting), None)

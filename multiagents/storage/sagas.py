@@ -191,11 +191,13 @@ def claim(
     deadline_ms: int,
     fields: Sequence[str],
     known: Known | None = None,
+    alone: bool = False,
 ) -> Call[Claim | None]:
     """Begin the recorded attempt; None if there is no such command any more.
 
     ``deadline_ms``: no renewal moves the lease past it (0 = none).  ``fields``: of the data hash.
     ``known``: what the caller knows of the state that it would like to be sent; None: it would not.
+    ``alone``: None, too, if the delivery holds something of this saga already.
     """
     outbox = k.outbox_field(entry.kind, entry.step, entry.attempt)
     args: tuple[Arg, ...] = (
@@ -211,6 +213,7 @@ def claim(
         entry.step,
         "" if known is None else 1,
         *(known or NOTHING),
+        delivery if alone else "",
         *fields,
     )
     return Call("claim", saga.all, args, parse_claim)

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from multiagents.core.ports import Assignment, WorkerInfo
+from multiagents.core.entries import Failure
+from multiagents.core.ports import Assignment, Verdict, WorkerInfo
 from multiagents.core.states import Command, Kind, SagaState
+from multiagents.orchestrator.engine import StoreEngine
 from multiagents.orchestrator.outbox import Message
 from multiagents.orchestrator.workflow import Step
 from multiagents.storage.plan import Letter
@@ -132,10 +134,10 @@ def test_what_is_held_back_is_sent_when_nobody_comes_for_it(bench: Bench) -> Non
     assert sorted(message.step for message in bench.sent) == [f"p{n}" for n in range(5)]
 
 
-def claims(bench: Bench, message: Message) -> Assignment | None:
+def claims(bench: Bench, message: Message, delivery: str = "d2") -> Assignment | None:
     """Another process takes a message."""
     what = (message.kind, message.step, message.attempt)
-    return bench.edge.run(bench.coordinator.claim(SAGA, *what, delivery="d2", queue="io"))
+    return bench.edge.run(bench.coordinator.claim(SAGA, *what, delivery=delivery, queue="io"))
 
 
 def test_a_message_for_a_branch_that_was_taken_over_changes_nothing(bench: Bench) -> None:
@@ -158,7 +160,7 @@ def test_a_message_for_a_branch_that_was_taken_over_takes_another(bench: Bench) 
     assert bench.succeed(bench.claim(), allowed=False) is None
     (handed_on,) = bench.sent
     bench.announce(2)
-    first = claims(bench, handed_on)
+    first = claims(bench, handed_on, delivery="another's")
     assert first is not None
     second = claims(bench, handed_on)
     assert second is not None
@@ -166,6 +168,20 @@ def test_a_message_for_a_branch_that_was_taken_over_takes_another(bench: Bench) 
     assert len(done) == 2
     assert claims(bench, handed_on) is None
     assert sorted([*done, *walk(bench, first)]) == ["join", "p1", "p2", "p3"]
+
+
+def test_a_message_that_was_sent_again_takes_nothing_beside_the_first(bench: Bench) -> None:
+    """Both have one Celery id: should a child be lost, all that this id holds has failed (E14)."""
+    bench.announce(1)
+    bench.start(*branches(4))
+    (message,) = bench.sent
+    first = claims(bench, message)
+    assert first is not None
+    assert claims(bench, message) is None
+    engine = StoreEngine(bench.coordinator, bench.edge, bench.clock, bench.catalog)
+    assert engine.fail_delivery(SAGA, "d2", Verdict(Failure("WorkerLostError", "")), decide=True)
+    failed = [entry.step for entry in bench.log() if entry.type == "failed"]
+    assert failed == [first.step]
 
 
 @pytest.mark.parametrize("allowed", [True, False])

@@ -492,6 +492,13 @@ MUTANTS = (
     ),
     Mutant(
         "E14",
+        ENGINE + "holding.py",
+        "held = yield from self._claim(where, what, alone=True)",
+        "held = yield from self._claim(where, what)",
+        LAWS + "fan_out.py::test_a_message_that_was_sent_again_takes_nothing_beside_the_first",
+    ),
+    Mutant(
+        "E14",
         ENGINE + "coordinator.py",
         "        return (yield from self._keep_place(keys, go_on))\n",
         "        return None\n",

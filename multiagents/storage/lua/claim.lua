@@ -5,14 +5,19 @@
 -- ARGV[5] claim value    ARGV[6] lease member        ARGV[7] lease ends, Unix ms
 -- ARGV[8] entry id       ARGV[9] entry               ARGV[10] step
 -- ARGV[11] "1" if the state is wanted   ARGV[12] known version   ARGV[13] its cursor
--- ARGV[14..] data fields
+-- ARGV[14] delivery that may hold nothing yet ("" = it may)   ARGV[15..] data fields
 --
 -- Returns {view of lib.lua or false, definition, head, step row or false, data values …}, also when
 -- this very claim stands already (its reply was lost); 0 if there is no such command: done,
--- withdrawn or taken.  The state of a wide saga is not sent, only what a reader does not know yet.
+-- withdrawn or taken, or the delivery holds something.  The state of a wide saga is not sent, only what a reader does not know yet.
 local claim = redis.call("HGET", WORK, ARGV[3])
 local mine = claim and string.match(claim, "|(%x+)|") == ARGV[4]
 if not mine then
+  if ARGV[14] ~= "" then
+    for _, value in ipairs(redis.call("HVALS", WORK)) do
+      if string.match(value, "^%d+|%x+|%d+|(.*)$") == ARGV[14] then return 0 end
+    end
+  end
   if claim or redis.call("HDEL", WORK, ARGV[1]) == 0 then return 0 end
   redis.call("ZREM", DUE, ARGV[2])
   redis.call("HSET", WORK, ARGV[3], ARGV[5])
@@ -23,8 +28,8 @@ local read = readers()
 local f = redis.call("HMGET", SAGA, "w", "h", "s:" .. ARGV[10], "p")
 local state = ARGV[11] == "1" and (not f[4] or read.remembers(f[4], ARGV[12]))
 local reply = {state and read.view(ARGV[12], ARGV[13]) or false, f[1], f[2], f[3]}
-if #ARGV > 13 then
-  for _, value in ipairs(redis.call("HMGET", DATA, unpack(ARGV, 14))) do
+if #ARGV > 14 then
+  for _, value in ipairs(redis.call("HMGET", DATA, unpack(ARGV, 15))) do
     reply[#reply + 1] = value
   end
 end
