@@ -78,7 +78,7 @@ class Coordinator(Holding):
     ) -> None:
         claims = Claims(settings, clock, directory, nonce)
         plain = PlainTasks(clock, directory, claims, letter_of)
-        dispatcher = Dispatcher(settings, clock, directory, plain, letter_of, answer_of)
+        dispatcher = Dispatcher(settings, clock, directory, plain, letter_of, answer_of, nonce)
         super().__init__(settings, directory, claims, dispatcher)
         self.clock = clock
         self._planner = Planner(settings, clock, claims, dispatcher, nonce)

@@ -7,10 +7,11 @@ not claimed in time.  Sending may fail anywhere without harm.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from itertools import islice
 
+from multiagents.core import ids
 from multiagents.core.clock import Clock
 from multiagents.core.entries import Failed
 from multiagents.core.ports import Directory
@@ -20,6 +21,7 @@ from multiagents.orchestrator import outbox
 from multiagents.orchestrator.commands import Dispatch
 from multiagents.orchestrator.outbox import (
     AnswerOf,
+    Deliverance,
     LetterOf,
     Message,
     Publish,
@@ -41,6 +43,8 @@ CHUNK = 100
 """Messages sent before their sending is confirmed: a wide fan-out is confirmed as it goes, so
 that no sweep takes what is still being sent for lost.  And the most that one script sends."""
 
+TELLING_MS = 30_000
+"""So long one process has for starting what hangs on a saga's end, before another does."""
 MOST_LEAVING = 64
 """So many processes may leave their places in a fan-out in the same moment and lose none."""
 
@@ -57,6 +61,7 @@ class Dispatcher:
     plain: PlainTasks
     letter_of: LetterOf = no_letter
     answer_of: AnswerOf = no_answer
+    nonce: Callable[[], str] = ids.nonce
 
     def enclose(self, keys: SagaKeys, workflow: Workflow, plan: Plan) -> None:
         """Have a commit send its own commands, as far as that can be done."""
@@ -195,10 +200,29 @@ class Dispatcher:
     def deliver(self, keys: SagaKeys, workflow: Workflow, saga: Saga, end: End) -> Flow[None]:
         """Tell who waits; the outbox keeps the command until that is done (rule 14)."""
         outcome = outcome_of(saga, workflow, end.data)
+        canvases = [task_id for task_id, canvas in outcome.waiting.items() if canvas]
+        if canvases:
+            yield from self._tell_canvases(keys, outcome, canvases, end)
+            return
         answers = self.answer_of(outcome)
         if answers is not None or (yield outcome):
-            told = [task_id for task_id, canvas in outcome.waiting.items() if canvas]
-            yield from ask(ends.settle(keys, end, answers or (), told=told))
+            yield from ask(ends.settle(keys, end, answers or ()))
+
+    def _tell_canvases(
+        self, keys: SagaKeys, outcome: Deliverance, canvases: list[str], end: End
+    ) -> Flow[None]:
+        """Start those that nobody else is starting; while somebody is, the end stays owed."""
+        teller, now_ms = self.nonce(), self.clock.now_ms()
+        until_ms = now_ms + TELLING_MS
+        call = ends.take(keys, canvases, teller=teller, now_ms=now_ms, until_ms=until_ms)
+        mine = yield from ask(call)
+        others = set(canvases) - set(mine)
+        waiting = {each: {} if each in others else own for each, own in outcome.waiting.items()}
+        if not (yield replace(outcome, waiting=waiting)):
+            yield from ask(ends.give_back(keys, mine, teller=teller))
+            return
+        owed = "by somebody else" if others else end.owed
+        yield from ask(ends.settle(keys, replace(end, owed=owed), told=mine))
 
 
 def _to_send(plan: Plan) -> list[str]:

@@ -31,6 +31,22 @@ def _owed(reply: Any) -> str | None:
     return None if reply == 0 else text_of(reply)
 
 
+def take(
+    saga: SagaKeys, task_ids: Sequence[str], *, teller: str, now_ms: int, until_ms: int
+) -> Call[list[str]]:
+    """Of these task ids those whose canvas the teller is to start: nobody else does until then."""
+    return Call("telling", saga.all, (teller, now_ms, until_ms, *task_ids), _ids)
+
+
+def give_back(saga: SagaKeys, task_ids: Sequence[str], *, teller: str) -> Call[list[str]]:
+    """They could not be told; whoever comes next may start their canvases."""
+    return Call("telling", saga.all, (teller, 0, "", *task_ids), _ids)
+
+
+def _ids(reply: Any) -> list[str]:
+    return [text_of(each) for each in reply]
+
+
 def settle(
     saga: SagaKeys, end: End, answers: Sequence[Answer] = (), *, told: Sequence[str] = ()
 ) -> Call[int]:

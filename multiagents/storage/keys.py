@@ -10,7 +10,8 @@ always lie in one slot and can move to a server of their own.
     ma:{s00}:data:<id>     hash    input, meta, r:<step> results, u:<step> undo results,
                                    f:<step> refused results, k:<step> checkpoints,
                                    p:<step> progress, alias:<task id> canvas of who waits,
-                                   told:<task id> if it was started
+                                   told:<task id> if it was started,
+                                   telling:<task id> who starts it and until when
     ma:{s00}:log:<id>      list    entries, oldest first; of an ended saga as one compressed item
     ma:{s00}:ids:<id>      set     hashes of the ids of the entries in the log
     ma:{s00}:due           zset    member by due time, Unix ms; see `due_…`

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-_WITH_LIB = frozenset({"append", "commit", "advance", "start", "claim", "settle", "owe", "purge"})
+_WITH_LIB = frozenset(
+    {"append", "commit", "advance", "start", "claim", "settle", "owe", "telling", "purge"}
+)
 
 
 @dataclass(frozen=True, slots=True)

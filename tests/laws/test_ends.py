@@ -101,6 +101,50 @@ def test_a_canvas_is_started_once_however_many_starts_follow(bench: Bench) -> No
     assert bench.work() == {}
 
 
+def test_a_canvas_is_started_once_though_two_tell_of_the_end(bench: Bench) -> None:
+    """A start that comes, or a sweep, while the first process is telling (rule 12)."""
+    other = bench.beside()
+    join(bench, "t1", CANVAS)
+    held = bench.claim()
+    bench.forget()
+
+    def meanwhile() -> None:
+        join(other, "t2", CANVAS)
+        bench.clock.advance(3)
+        other.sweep()
+
+    bench.interrupted(bench.report_of(held), "settle", meanwhile)
+    bench.clock.advance(3)
+    bench.sweep()
+    started = [task for told in bench.told for task, canvas in told.items() if canvas]
+    assert sorted(started) == ["t1", "t2"]
+    assert (bench.work(), bench.due()) == ({}, [due_purge(SAGA)])
+    other.edge.close()
+
+
+def test_a_canvas_that_could_not_be_started_is_started_by_the_next(bench: Bench) -> None:
+    """At once where the process says so, and after its term where it has died."""
+    join(bench, "t1", CANVAS)
+    bench.delivers = False
+    held = bench.claim()
+    bench.succeed(held)
+    bench.delivers, bench.lose = True, "settle"
+    bench.clock.advance(3)
+    with pytest.raises(ConnectionError):
+        bench.sweep()
+    assert bench.told == [{"t1": SHIP}]
+    bench.lose = ""
+    for _ in range(4):
+        bench.clock.advance(3)
+        bench.sweep()
+    assert bench.told[1:] == [{"t1": {}}] * 4
+    for _ in range(8):
+        bench.clock.advance(3)
+        bench.sweep()
+    assert {"t1": SHIP} in bench.told[1:]
+    assert bench.work() == {}
+
+
 def test_who_starts_after_the_end_is_told_though_it_cannot_be_done_at_once(bench: Bench) -> None:
     """The results are away, or the process dies: a sweep does it (rule 14)."""
     join(bench, "t1")

@@ -379,6 +379,20 @@ MUTANTS = (
     ),
     Mutant(
         "E12",
+        LUA + "telling.lua",
+        "(free or tonumber(ends) <= tonumber(ARGV[2]))",
+        "true",
+        LAWS + "ends.py::test_a_canvas_is_started_once_though_two_tell_of_the_end",
+    ),
+    Mutant(
+        "E12",
+        LUA + "telling.lua",
+        'if free then redis.call("HDEL", DATA, field) end',
+        "",
+        LAWS + "ends.py::test_a_canvas_that_could_not_be_started_is_started_by_the_next",
+    ),
+    Mutant(
+        "E12",
         ENGINE + "coordinator.py",
         "            yield from ask(ends.owe(keys, self.clock.now_ms() + outbox.UNCONFIRMED_MS))\n",
         "",

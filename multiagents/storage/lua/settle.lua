@@ -28,7 +28,10 @@ if same and ARGV[5] ~= "" and tonumber(f[2]) == all and log_end(f[3]) == all the
   redis.call("HSET", SAGA, "b", all)
 end
 if f[1] then
-  for i = 8, 7 + told do redis.call("HSET", DATA, "told:" .. ARGV[i], 1) end
+  for i = 8, 7 + told do
+    redis.call("HSET", DATA, "told:" .. ARGV[i], 1)
+    redis.call("HDEL", DATA, "telling:" .. ARGV[i])
+  end
 end
 local owed = redis.call("HGET", WORK, ARGV[1])
 if owed and owed ~= ARGV[6] then return 0 end
