@@ -6,8 +6,10 @@ are fenced where a broker delivers them twice.
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable
+from types import MethodType
 from typing import Any, Protocol
 
 import structlog
@@ -73,6 +75,7 @@ def _make_step(hosted: Hosted, *, own: bool) -> type:
                 _skip_ack_emulation(parent.app)
             if QUEUE_LLM in parent.app.amqp.queues.consume_from:
                 _load_language_models()
+            _fence_registered(parent.app, hosted)
             # Before the pool forks: its children know their limit, claim in this worker's name, and
             # see when it is stopped.
             hosted.stopping.renew()
@@ -145,6 +148,9 @@ class _Fenced(threading.local):
 
 fenced = _Fenced()
 
+_PASSED = "multiagents_passed"
+"""Set in the request of a delivery that has passed the fence."""
+
 
 def held_by(task_id: str) -> list[Attempt] | None:
     """What a plain task held when it began, if it is the last that ran in this thread."""
@@ -153,20 +159,61 @@ def held_by(task_id: str) -> list[Attempt] | None:
 
 
 def fence_plain_tasks(app: Celery, hosted: Hosted) -> None:
-    """Stop a redelivered plain task whose attempt has ended (E13).
+    """Fence the tasks that an app makes later, whatever its workers find when they start."""
+    _fence(app.Task, hosted)
 
-    On the task's class, because a prerun receiver cannot stop a task.  What it holds is kept for
-    the task's link, which is called in the same thread.
+
+def _fence_registered(app: Celery, hosted: Hosted) -> None:
+    """Fence every task that a worker is about to run, however it was made.
+
+    Its class may descend from celery's own `Task`, have been made before `attach`, or override
+    `before_start` without calling the inherited one.
     """
-    inner = app.Task.before_start
+    for task in app.tasks.values():
+        _fence(type(task), hosted)
 
-    def before_start(self: Any, task_id: str, args: Any, kwargs: Any) -> None:
-        mark = self.request.get(HEADER)
-        if mark and not isinstance(self, WorkerTask):
-            held = hosted.host.engine.fence(str(mark[0]), task_id)
+
+def _fence(task_class: Any, hosted: Hosted) -> None:
+    """Once for a class, also when it is fenced twice; the worker that starts last owns it."""
+    if issubclass(task_class, WorkerTask):
+        return
+    found = inspect.getattr_static(task_class, "before_start")
+    if isinstance(found, _Fence) and found.hosted is hosted:
+        return
+    own = vars(task_class).get("before_start")
+    inner = own.inner if isinstance(own, _Fence) else own
+    task_class.before_start = _Fence(task_class, inner, hosted)
+
+
+class _Fence:
+    """A task class's `before_start`: stops a redelivered plain task whose attempt has ended (E13).
+
+    Not a prerun receiver, which cannot stop a task.  What the task holds is kept for its link,
+    which is called in the same thread.
+    """
+
+    def __init__(self, task_class: type[Any], inner: Any, hosted: Hosted) -> None:
+        """``inner``: what the class itself has defined; None if it has only inherited."""
+        self.hosted = hosted
+        self.inner = inner
+        self._class = task_class
+
+    def __get__(self, task: Any, task_class: type | None = None) -> Any:
+        return self if task is None else MethodType(self, task)
+
+    def __call__(self, task: Any, task_id: str, args: Any, kwargs: Any) -> None:
+        request = task.request
+        mark = request.get(HEADER)
+        # A class may call the one that it inherits, which is fenced too.
+        if mark and not isinstance(task, WorkerTask) and not request.get(_PASSED):
+            held = self.hosted.host.engine.fence(str(mark[0]), task_id)
             if not held:
                 raise Ignore
             fenced.last = (task_id, held)
-        inner(self, task_id, args, kwargs)
-
-    app.Task.before_start = before_start
+            setattr(request, _PASSED, True)
+        if self.inner is None:
+            inherited: Any = super(self._class, task)
+            inherited.before_start(task_id, args, kwargs)
+            return
+        bind = getattr(self.inner, "__get__", None)  # it may be static, or no function at all
+        (bind(task, type(task)) if bind else self.inner)(task_id, args, kwargs)

@@ -147,6 +147,14 @@ MUTANTS = (
     ),
     Mutant(
         "E5",
+        "multiagents/hosting.py",
+        "            fenced.last = (task_id, held)\n",
+        "",
+        "tests/test_team_fence.py::"
+        "test_the_link_of_a_task_with_a_base_counts_only_for_the_claim_it_held",
+    ),
+    Mutant(
+        "E5",
         ENGINE + "moves.py",
         "version=self.nonce(),",
         'version=f"{int(ground.cursor or 9):016x}",',
@@ -418,6 +426,20 @@ MUTANTS = (
         "            if not held:\n                raise Ignore\n",
         "",
         "tests/test_team_app.py::test_a_plain_task_that_is_delivered_again_does_not_run_again",
+    ),
+    Mutant(
+        "E13",
+        "multiagents/hosting.py",
+        "            _fence_registered(parent.app, hosted)\n",
+        "",
+        "tests/test_team_fence.py::test_a_task_of_any_kind_does_not_run_again",
+    ),
+    Mutant(
+        "E13",
+        "multiagents/hosting.py",
+        "            setattr(request, _PASSED, True)\n",
+        "",
+        "tests/test_team_fence.py::test_a_class_that_is_fenced_twice_asks_once_and_the_last_worker",
     ),
     Mutant(
         "E13",
