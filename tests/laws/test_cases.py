@@ -206,3 +206,20 @@ def test_terminate_closes_dead_letters() -> None:
     """A dead letter that no command reaches any more would keep the saga for ever (rule 13)."""
     story = _story(_step("a"), _step("b")).unroutable(RUN, "a").ask(Ask.TERMINATE)
     assert story.run("a").state is StepState.FAILED
+
+
+def test_settling_a_dead_letter_leaves_the_other_calls_for_a_person() -> None:
+    """A report that fits nothing is another matter (E5); so is what is still parked."""
+    story = _story(_step("a"), _step("b"), _step("c", "a", "b")).done("a", "b")
+    story.claim(RUN, "c").fail(RUN, "c").claim(UNDO, "c").succeed(UNDO, "c")
+    for name in ("b", "a"):
+        story.claim(UNDO, name).fail(UNDO, name)
+    story.tell(Succeeded(story.now_ms, RUN, "c", 1, "feed"))
+    unknown = "report of an unknown attempt of 'c'"
+    assert story.saga.attention == ("undo of 'b' is parked", "undo of 'a' is parked", unknown)
+    story.ask(Ask.SKIP, "b")
+    assert story.saga.attention == ("undo of 'a' is parked", unknown)
+    story.ask(Ask.RETRY)
+    assert story.saga.attention == (unknown,)
+    story.claim(UNDO, "a").succeed(UNDO, "a").ask(Ask.RESOLVE)
+    assert story.saga.attention == ()

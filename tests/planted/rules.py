@@ -161,6 +161,13 @@ MUTANTS = (
     ),
     Mutant(
         "E5",
+        ENGINE + "people.py",
+        "for note in self.saga.attention if note not in over",
+        "for note in self.saga.attention if self._parked()",
+        LAWS + "cases.py::test_settling_a_dead_letter_leaves_the_other_calls_for_a_person",
+    ),
+    Mutant(
+        "E5",
         ENGINE + "coordinator.py",
         "        held = attempts\n",
         "        held = None\n",
