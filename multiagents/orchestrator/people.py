@@ -91,7 +91,7 @@ class People(Attempts):
             self._step(name, undo_state=UndoState.SKIPPED)
 
     def _settle_parked(self, entry: Asked) -> None:
-        """An operator's word on dead letters: all of the saga's, or one step's."""
+        """An operator's word on dead letters: all of the saga's, one step's, or just one."""
         if self.saga.terminated:
             return
         if entry.command is Command.RESOLVE and not entry.step and not self._parked():
@@ -99,7 +99,7 @@ class People(Attempts):
         settled = False
         for name in [entry.step] if entry.step else list(self.steps):
             run = self.steps.get(name)
-            kind = parked(run) if run else None
+            kind = parked(run) if run and _is_meant(entry, run) else None
             if kind is Kind.UNDO:
                 self._settle_undo(name, entry.command)
             elif kind is Kind.RUN:
@@ -152,6 +152,14 @@ class People(Attempts):
 
     def _parked(self) -> bool:
         return any(parked(run) for run in self.steps.values())
+
+
+def _is_meant(entry: Asked, run: StepRun) -> bool:
+    """Whether what is parked of a step now is what the person has seen."""
+    if entry.letter is None:
+        return True
+    since_ms = run.of(entry.letter).ended_at
+    return parked(run) is entry.letter and entry.parked_at in (0, since_ms)
 
 
 def _dispatched(run: StepRun) -> list[Kind]:
