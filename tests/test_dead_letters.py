@@ -249,7 +249,9 @@ def test_many_are_settled_by_one_word_and_each_saga_has_it_in_its_log(
     assert [row["transaction_id"] for row in desk.dead_letters()] == [other]
     for saga_id in meant:
         (event,) = asked(desk, saga_id)
-        assert event["data"] == {"command": "skip", "by": "ada", "reason": "old"}
+        (since,) = (row["parked_at"] for row in rows if row["transaction_id"] == saga_id)
+        which = {"kind": "undo", "parked_at": since}
+        assert event["data"] == {"command": "skip", "by": "ada", "reason": "old", **which}
     with pytest.raises(InvalidInput, match="retry, skip, resolve"):
         desk.settle_dead_letters("forget")
 

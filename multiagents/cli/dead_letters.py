@@ -1,7 +1,7 @@
 """How does a person deal with what is parked, from a shell?
 
 One by one (``ID [STEP]``) or many at once (``--all``, with filters).  Many are shown first and
-need a yes; what is parked after that is not touched.
+need a yes; none but those that were shown are touched.
 """
 
 from __future__ import annotations
@@ -179,9 +179,9 @@ def _check(decision: str, choice: Choice, how: How) -> None:
 
 
 def _settle_all(session: Session, decision: str, choice: Choice, how: How) -> None:
-    given = {**choice.filters, "by": how.by, "reason": how.reason}
-    shown_ms = session.now_ms
-    meant = session.call("settle_dead_letters", decision, **given, dry_run=True)
+    given = {"by": how.by, "reason": how.reason}
+    wanted = {**choice.filters, **given}
+    meant = session.call("settle_dead_letters", decision, **wanted, dry_run=True)
     if how.dry_run or not meant:
         _print(meant, as_json=how.as_json)
         return
@@ -190,10 +190,7 @@ def _settle_all(session: Session, decision: str, choice: Choice, how: How) -> No
     if not how.yes and not _agreed(decision, len(meant)):
         hint("nothing was changed")
         raise typer.Exit(NOT_ALL_DONE)
-    # Only what was shown: what has been parked since then is younger than this.
-    shown_s = (session.now_ms - shown_ms) / 1000
-    given["older_than_s"] = choice.filters.get("older_than_s", 0.0) + shown_s
-    rows = session.call("settle_dead_letters", decision, **given)
+    rows = session.call("settle_dead_letters", decision, **given, letters=meant)
     raise typer.Exit(_told(decision, rows, as_json=how.as_json))
 
 

@@ -186,6 +186,10 @@ class Asked:
     by: str = ""
     reason: str = ""
     step: str = ""
+    letter: Kind | None = None
+    """Of which work of the step the dead letter is that is meant; None: of whichever is parked."""
+    parked_at: int = 0
+    """Since when that one is parked, Unix ms; a later one is another.  0: whichever is there."""
 
     @property
     def id(self) -> str:
@@ -241,6 +245,7 @@ _REVIVE: dict[str, Any] = {
     "kind": Kind,
     "outcome": Outcome,
     "command": Command,
+    "letter": lambda kind: None if kind is None else Kind(kind),
     "error": lambda row: Failure(*row),
     "retry": lambda row: None if row is None else RetryPolicy.from_row(row),
 }

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from multiagents.core.states import ENDED, Command, SagaState
-from multiagents.orchestrator.attention import dead_letters_of, parked_at
+from multiagents.core.states import ENDED, Command, Kind, SagaState, StepState, UndoState
+from multiagents.orchestrator.attention import dead_letters_of, parked, parked_at
 from multiagents.orchestrator.backward import pivot_passed
+from multiagents.orchestrator.describe import iso
 from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.workflow import Workflow
 
@@ -18,6 +19,13 @@ SETTLING = (Command.RETRY, Command.SKIP, Command.RESOLVE)
 """A person's words on dead letters."""
 _OPEN = frozenset(SagaState) - ENDED
 _UNDOING = frozenset({SagaState.COMPENSATING, SagaState.COMPENSATED, SagaState.CANCELLED})
+_GIVEN_UP = frozenset({StepState.FAILED, StepState.SKIPPED, StepState.SUCCEEDED})
+"""Where a parked step may be without a further attempt."""
+_CLOSED = frozenset({UndoState.SKIPPED, UndoState.RESOLVED})
+"""Where a parked undo is without a further attempt."""
+
+OneLetter = tuple[Kind, int]
+"""Which dead letter of a step: of its run or its undo, parked since when, Unix ms."""
 
 
 def allowed(workflow: Workflow, saga: Saga) -> list[Command]:
@@ -25,10 +33,17 @@ def allowed(workflow: Workflow, saga: Saga) -> list[Command]:
     return [command for command in Command if not refusal(workflow, saga, command)]
 
 
-def refusal(workflow: Workflow, saga: Saga, command: Command, step: str = "") -> str:
+def refusal(
+    workflow: Workflow,
+    saga: Saga,
+    command: Command,
+    step: str = "",
+    letter: OneLetter | None = None,
+) -> str:
     """Why a command would change nothing; "" if it would, or if what it asks for is so already.
 
-    ``step``: whose dead letter is meant; "" = all of the saga's.
+    ``step``: whose dead letter is meant; "" = all of the saga's.  ``letter``: which of that step;
+    None: whichever there is.
     """
     match command:
         case Command.PAUSE if saga.halting:
@@ -44,10 +59,12 @@ def refusal(workflow: Workflow, saga: Saga, command: Command, step: str = "") ->
         case Command.TERMINATE:
             return _unless(saga, frozenset(SagaState) - {SagaState.FAILED})
         case _:
-            return _no_letter(saga, command, step)
+            return _no_letter(saga, command, step) or _another(saga, step, letter)
 
 
-def done(before: Saga, saga: Saga, command: Command, step: str = "") -> bool:
+def done(
+    before: Saga, saga: Saga, command: Command, step: str = "", letter: OneLetter | None = None
+) -> bool:
     """Whether the saga is now where a command was to bring it; ``before``: when it was asked."""
     match command:
         case Command.PAUSE:
@@ -61,8 +78,10 @@ def done(before: Saga, saga: Saga, command: Command, step: str = "") -> bool:
             return saga.rolled_back
         case Command.TERMINATE:
             return saga.terminated or saga.state is SagaState.FAILED
+        case _ if _letters(before, step) & _letters(saga, step):
+            return False
         case _:
-            return not _letters(before, step) & _letters(saga, step)
+            return letter is None or _is_settled(before, saga, command, step, letter[0])
 
 
 def refused(workflow: Workflow, saga: Saga, command: Command, why: str) -> str:
@@ -93,6 +112,27 @@ def _no_letter(saga: Saga, command: Command, step: str) -> str:
         return f"step {step!r} is {state}, no dead letter; its dead letters: {_listed(names)}"
     acknowledged = command is Command.RESOLVE and saga.attention
     return "" if names or acknowledged else f"it is {saga.state} and has no dead letter"
+
+
+def _another(saga: Saga, step: str, letter: OneLetter | None) -> str:
+    kind = parked(saga.steps[step]) if letter else None
+    if kind is None or (kind, since_ms := parked_at(saga, step, kind)) == letter:
+        return ""
+    what = f"the undo of step {step!r}" if kind is Kind.UNDO else f"step {step!r}"
+    return f"its dead letter is another one by now: {what}, parked at {iso(since_ms)}"
+
+
+def _is_settled(before: Saga, saga: Saga, command: Command, step: str, kind: Kind) -> bool:
+    """Whether a dead letter that has gone was settled so; it may have been by others, otherwise."""
+    run = saga.steps[step]
+    if command is Command.RETRY:
+        tried = run.of(kind).attempt > before.steps[step].of(kind).attempt
+        given_up = run.state in _GIVEN_UP if kind is Kind.RUN else run.undo_state in _CLOSED
+        return tried or not given_up
+    skipped = command is Command.SKIP
+    if kind is Kind.UNDO:
+        return run.undo_state is (UndoState.SKIPPED if skipped else UndoState.RESOLVED)
+    return run.state is (StepState.SKIPPED if skipped else StepState.SUCCEEDED)
 
 
 def _letters(saga: Saga, step: str) -> set[tuple[str, str, int]]:

@@ -8,14 +8,16 @@ command in its saga's log, with who and why.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from operator import itemgetter
 from typing import Any
 
 from multiagents.core.entries import decode
 from multiagents.core.exceptions import InvalidInput, NotAllowed, UnknownSaga
 from multiagents.core.states import Command, Kind, StepState
-from multiagents.orchestrator.allowed import SETTLING
+from multiagents.orchestrator.allowed import SETTLING, OneLetter
 from multiagents.orchestrator.attention import (
     LETTERS,
     SAGAS,
@@ -45,6 +47,9 @@ PAGE = 500
 """Members of an index that are read at once."""
 REMEMBERED = 100
 """Sagas that are kept while a list is made: the letters of one saga are often neighbours."""
+
+_LARGE = ("input", "result", "step_results", "late_successes")
+"""Of a letter, what settling it does not need."""
 
 Letter = dict[str, Any]
 Found = tuple[Saga, Workflow, dict[str, str]]
@@ -100,11 +105,15 @@ class DeadLetters(Steering):
         kind: str | None = None,
         older_than_s: float | None = None,
         limit: int | None = None,
+        letters: Sequence[Mapping[str, Any]] | None = None,
         by: str | None = None,
         reason: str = "",
         dry_run: bool = False,
     ) -> Flow[Rows]:
         """``retry``, ``skip`` or ``resolve`` every dead letter that fits, one by one.
+
+        ``letters``: just these, as `dead_letters` or a ``dry_run`` has listed them, instead of
+        filters.  One that has been settled since then, or parked anew, is left alone.
 
         The letters as they were, without their input, with ``done`` (None with ``dry_run``, which
         changes nothing) and ``problem``: why it was not done.  Raises InvalidInput without a
@@ -113,8 +122,12 @@ class DeadLetters(Steering):
         """
         command = _decision(decision)
         check_reason(command, reason)
-        wanted = self._filter(workflow, step, kind, older_than_s)
-        rows = yield from self._of_all(wanted, limit, with_input=False)
+        if letters is None:
+            wanted = self._filter(workflow, step, kind, older_than_s)
+            rows = yield from self._of_all(wanted, limit, with_input=False)
+        else:
+            _refuse_filters(workflow, step, kind, older_than_s, limit)
+            rows = _named(letters)
         for row in rows:
             problem = None
             if not dry_run:
@@ -126,7 +139,8 @@ class DeadLetters(Steering):
         self, row: Letter, command: Command, by: str | None, reason: str
     ) -> Flow[str | None]:
         try:
-            yield from self._ask(row["transaction_id"], command, by, reason, row["step"])
+            where = row["transaction_id"], command, by, reason, row["step"]
+            yield from self._ask(*where, _one(row))
         except (NotAllowed, UnknownSaga) as error:  # others were faster
             return str(error)
         return None
@@ -232,7 +246,7 @@ class DeadLetters(Steering):
                     sagas.clear()
                 sagas[saga_id] = yield from self._found(saga_id, with_input)
             found = sagas[saga_id]
-            if found is not None and _is_open(found[0], step, kind):
+            if found is not None and _is_open(found[0], step, kind, wanted.until_ms):
                 rows.append(self._row_of(found, step, kind, with_input=with_input))
         return rows
 
@@ -291,8 +305,33 @@ def _members(index: str) -> Flow[list[tuple[str, float]]]:
     return found
 
 
-def _is_open(saga: Saga, step: str, kind: Kind) -> bool:
-    return step in saga.steps and parked(saga.steps[step]) is kind
+def _is_open(saga: Saga, step: str, kind: Kind, until_ms: int | None) -> bool:
+    """Whether it waits, and since then; it may have been parked anew since the index was read."""
+    if step not in saga.steps or parked(saga.steps[step]) is not kind:
+        return False
+    return until_ms is None or parked_at(saga, step, kind) <= until_ms
+
+
+def _refuse_filters(*filters: object) -> None:
+    if any(each is not None for each in filters):
+        raise InvalidInput("letters are named one by one: leave out the filters and the limit")
+
+
+def _named(letters: Sequence[Mapping[str, Any]]) -> Rows:
+    """The letters that somebody has listed before.  Raises InvalidInput for anything else."""
+    rows = [{key: each[key] for key in each if key not in _LARGE} for each in letters]
+    for row in rows:
+        try:
+            _one(row)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidInput(f"no letter as dead_letters lists them: {row}") from error
+    return rows
+
+
+def _one(row: Letter) -> OneLetter:
+    """Which of its step's dead letters a row tells of."""
+    since = datetime.fromisoformat(row["parked_at"])
+    return KINDS[row["kind"]], round(since.timestamp() * 1000)
 
 
 def _details(found: Found, step: str, kind: Kind) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from multiagents.core.entries import Entry
+from multiagents.core.entries import Asked, Entry
 from multiagents.core.states import ENDED, Kind, SagaState, StepState, UndoState
 from multiagents.orchestrator.decide import fold
 from multiagents.orchestrator.outcome import failure_of, merged_result
@@ -136,6 +136,8 @@ def _event(entry: Entry) -> dict[str, Any]:
         "retry",
         "token",
         "request",
+        "letter",
+        "parked_at",
     }
     rest = {
         name: getattr(entry, name)
@@ -144,6 +146,9 @@ def _event(entry: Entry) -> dict[str, Any]:
     }
     if "error" in rest:
         rest["error"] = rest["error"].to_dict()
+    if isinstance(entry, Asked) and entry.letter:
+        called = "step" if entry.letter is Kind.RUN else "undo"
+        rest |= {"kind": called, "parked_at": iso(entry.parked_at)}
     return _plain_event(
         f"{prefix}{entry.type}",
         entry.at_ms,

@@ -11,8 +11,10 @@ from typing import assert_never
 from multiagents.core.entries import Asked, Failure
 from multiagents.core.states import Command, Kind, SagaState, StepState, UndoState
 from multiagents.orchestrator.attempts import Attempts
+from multiagents.orchestrator.attention import parked
 from multiagents.orchestrator.commands import ClearTimer, Withdraw, retry_timer
 from multiagents.orchestrator.saga import StepRun
+from multiagents.orchestrator.turn import parked_note
 
 
 class People(Attempts):
@@ -89,20 +91,33 @@ class People(Attempts):
             self._step(name, undo_state=UndoState.SKIPPED)
 
     def _settle_parked(self, entry: Asked) -> None:
-        """An operator's word on dead letters: all of the saga's, or one step's."""
+        """An operator's word on dead letters: all of the saga's, one step's, or just one."""
         if self.saga.terminated:
             return
+        if entry.command is Command.RESOLVE and not entry.step and not self._parked():
+            self._set(attention=())
+        settled = False
         for name in [entry.step] if entry.step else list(self.steps):
             run = self.steps.get(name)
-            if run is None:
-                continue
-            if run.undo_state is UndoState.PARKED:
+            kind = parked(run) if run and _is_meant(entry, run) else None
+            if kind is Kind.UNDO:
                 self._settle_undo(name, entry.command)
-            elif run.state is StepState.PARKED:
+            elif kind is Kind.RUN:
                 self._settle_run(name, entry.command)
-        if not self._parked():
-            self._set(attention=())
+            settled = settled or kind is not None
+        if settled:
+            self._forget_what_is_parked_no_more()
         self._undo_what_was_retried()
+
+    def _forget_what_is_parked_no_more(self) -> None:
+        """What else a person should know of is another matter, and stays."""
+        over = {
+            parked_note(kind, name)
+            for name, run in self.steps.items()
+            for kind in Kind
+            if parked(run) is not kind
+        }
+        self._set(attention=tuple(note for note in self.saga.attention if note not in over))
 
     def _undo_what_was_retried(self) -> None:
         """Retried undos wait for their turn like all others."""
@@ -136,10 +151,15 @@ class People(Attempts):
             self._succeed(name)
 
     def _parked(self) -> bool:
-        return any(
-            run.state is StepState.PARKED or run.undo_state is UndoState.PARKED
-            for run in self.steps.values()
-        )
+        return any(parked(run) for run in self.steps.values())
+
+
+def _is_meant(entry: Asked, run: StepRun) -> bool:
+    """Whether what is parked of a step now is what the person has seen."""
+    if entry.letter is None:
+        return True
+    since_ms = run.of(entry.letter).ended_at
+    return parked(run) is entry.letter and entry.parked_at in (0, since_ms)
 
 
 def _dispatched(run: StepRun) -> list[Kind]:

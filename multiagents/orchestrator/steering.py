@@ -8,13 +8,14 @@ one that was overtaken meanwhile stands in the log, and is refused after it.
 from __future__ import annotations
 
 import getpass
+from dataclasses import replace
 from typing import Any
 
 from multiagents.core import ids
 from multiagents.core.entries import Asked
 from multiagents.core.exceptions import InvalidInput, NotAllowed
 from multiagents.core.states import Command
-from multiagents.orchestrator.allowed import done, refusal, refused
+from multiagents.orchestrator.allowed import OneLetter, done, refusal, refused
 from multiagents.orchestrator.looking import Looking
 from multiagents.storage.calls import Flow
 
@@ -77,17 +78,28 @@ class Steering(Looking):
         return (yield from self._ask(saga_id, Command.RESOLVE, by, reason, step))
 
     def _ask(
-        self, saga_id: str, command: Command, by: str | None, reason: str, step: str = ""
+        self,
+        saga_id: str,
+        command: Command,
+        by: str | None,
+        reason: str,
+        step: str = "",
+        letter: OneLetter | None = None,
     ) -> Flow[Saga]:
+        """``letter``: which dead letter of the step is meant; None: whichever there is."""
         check_reason(command, reason)
         before, workflow = yield from self.coordinator.current(saga_id)
-        why_not = refusal(workflow, before, command, step)
+        why_not = refusal(workflow, before, command, step, letter)
         if why_not:
             raise NotAllowed(refused(workflow, before, command, why_not))
         entry = Asked(self._clock.now_ms(), command, ids.nonce(), self._who(by), reason, step)
+        if letter is not None:
+            kind = letter[0]
+            since_ms = before.steps[step].of(kind).ended_at
+            entry = replace(entry, letter=kind, parked_at=since_ms)
         yield from self.coordinator.append(saga_id, entry)
         saga, _ = yield from self.coordinator.current(saga_id)
-        if not done(before, saga, command, step):
+        if not done(before, saga, command, step, letter):
             why_not = "; ".join(saga.attention) or f"it is {saga.state} by now"
             raise NotAllowed(refused(workflow, saga, command, why_not))
         return (yield from self.get(saga_id))

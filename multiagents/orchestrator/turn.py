@@ -119,7 +119,7 @@ class Turn:
 
     def _park(self, name: str, kind: Kind) -> None:
         self._set_state(name, kind, StepState.PARKED, UndoState.PARKED)
-        self._call_for_attention(f"{kind} of {name!r} is parked")
+        self._call_for_attention(parked_note(kind, name))
 
     def _policy(self, name: str, kind: Kind) -> RetryPolicy:
         """Step before decorator before default."""
@@ -148,3 +148,8 @@ class Turn:
     def _work(self, name: str, kind: Kind, **changes: Any) -> None:
         field = "work" if kind is Kind.RUN else "undo"
         self._step(name, **{field: evolve(self.steps[name].of(kind), changes)})
+
+
+def parked_note(kind: Kind, name: str) -> str:
+    """How a saga asks for attention while a step or undo of it is parked."""
+    return f"{kind} of {name!r} is parked"

@@ -86,9 +86,10 @@ class Story:
     def unroutable(self, kind: Kind, name: str) -> Story:
         return self.tell(Unroutable(self.now_ms, *self._row(kind, name, 0)[:3], BOOM))
 
-    def ask(self, command: Ask, step: str = "") -> Story:
+    def ask(self, command: Ask, step: str = "", **letter: Any) -> Story:
         self.now_ms += 1
-        return self.tell(Asked(self.now_ms, command, f"{command}{self.now_ms}", step=step))
+        row = (self.now_ms, command, f"{command}{self.now_ms}")
+        return self.tell(Asked(*row, step=step, **letter))
 
     def done(self, *names: str) -> Story:
         for name in names:
@@ -206,3 +207,37 @@ def test_terminate_closes_dead_letters() -> None:
     """A dead letter that no command reaches any more would keep the saga for ever (rule 13)."""
     story = _story(_step("a"), _step("b")).unroutable(RUN, "a").ask(Ask.TERMINATE)
     assert story.run("a").state is StepState.FAILED
+
+
+def test_a_decision_on_a_dead_letter_passes_over_any_other() -> None:
+    """Its step was parked, is being undone by now, and what is parked is its undo."""
+    story = _story(_step("a")).claim(RUN, "a").lose(RUN, "a")
+    story.tell(TimerDue(9000, "run:a:1")).unroutable(RUN, "a")
+    seen = {"step": "a", "letter": RUN, "parked_at": story.run("a").work.ended_at}
+    story.ask(Ask.CANCEL).claim(UNDO, "a").fail(UNDO, "a")
+    before = story.saga
+    story.ask(Ask.SKIP, **seen)
+    assert story.run("a").undo_state is UndoState.PARKED
+    assert story.saga.attention == before.attention
+    undo_at = story.run("a").undo.ended_at
+    story.ask(Ask.SKIP, step="a", letter=UNDO, parked_at=undo_at - 1)
+    assert story.run("a").undo_state is UndoState.PARKED
+    story.ask(Ask.SKIP, step="a", letter=UNDO, parked_at=undo_at)
+    assert (story.run("a").undo_state, story.saga.attention) == (UndoState.SKIPPED, ())
+
+
+def test_settling_a_dead_letter_leaves_the_other_calls_for_a_person() -> None:
+    """A report that fits nothing is another matter (E5); so is what is still parked."""
+    story = _story(_step("a"), _step("b"), _step("c", "a", "b")).done("a", "b")
+    story.claim(RUN, "c").fail(RUN, "c").claim(UNDO, "c").succeed(UNDO, "c")
+    for name in ("b", "a"):
+        story.claim(UNDO, name).fail(UNDO, name)
+    story.tell(Succeeded(story.now_ms, RUN, "c", 1, "feed"))
+    unknown = "report of an unknown attempt of 'c'"
+    assert story.saga.attention == ("undo of 'b' is parked", "undo of 'a' is parked", unknown)
+    story.ask(Ask.SKIP, "b")
+    assert story.saga.attention == ("undo of 'a' is parked", unknown)
+    story.ask(Ask.RETRY)
+    assert story.saga.attention == (unknown,)
+    story.claim(UNDO, "a").succeed(UNDO, "a").ask(Ask.RESOLVE)
+    assert story.saga.attention == ()

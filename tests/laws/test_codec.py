@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from multiagents.core.entries import (
+    Asked,
     Claimed,
     Entry,
     Failed,
@@ -78,6 +79,15 @@ def test_a_definition_keeps_its_hash(rng: object) -> None:
     again = from_canonical(workflow.canonical())
     assert again == workflow
     assert again.version == workflow.version
+
+
+def test_a_command_is_written_as_before_where_it_names_no_letter() -> None:
+    """What an older version has written means the same, and it reads what this one writes."""
+    asked = Asked(1, Ask.SKIP, "r", "ada", "old", "take")
+    assert encode(asked) == '["asked",1,"skip","r","ada","old","take"]'
+    named = Asked(1, Ask.SKIP, "r", "ada", "old", "take", Kind.UNDO, 7)
+    assert encode(named) == '["asked",1,"skip","r","ada","old","take","undo",7]'
+    assert (decode(encode(asked)), decode(encode(named))) == (asked, named)
 
 
 def test_ids_tell_apart_what_is_not_the_same() -> None:

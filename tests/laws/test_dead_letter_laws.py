@@ -9,8 +9,13 @@ from hypothesis import HealthCheck, given, settings
 from multiagents.core.entries import Asked, Entry
 from multiagents.core.states import Command as Ask
 from multiagents.core.states import Kind, SagaState
-from multiagents.orchestrator.allowed import SETTLING, done, refusal
-from multiagents.orchestrator.attention import changes, dead_letters_of, entries_of
+from multiagents.orchestrator.allowed import SETTLING, OneLetter, done, refusal
+from multiagents.orchestrator.attention import (
+    changes,
+    dead_letters_of,
+    entries_of,
+    parked_at,
+)
 from multiagents.orchestrator.decide import decide, fold
 from multiagents.orchestrator.saga import Saga
 from multiagents.storage.plan import Waiting
@@ -95,3 +100,25 @@ def test_what_is_refused_would_change_nothing_and_what_is_not_has_its_effect(wor
                 # Only a cancel may be without effect though nothing speaks against it, and says so.
                 assert command is Ask.CANCEL, (command, step)
                 assert any("pivot" in note for note in after.attention)
+
+
+@_many
+@given(worlds(most=60, asks=tuple(Ask)))
+def test_a_decision_on_one_letter_settles_that_one_or_is_refused(world: World) -> None:
+    """Whichever it names, of a step's run or undo: the one that is there, or an earlier one."""
+    world.commit()
+    before = world.saga
+    here = {(step, kind): parked_at(before, step, kind) for step, kind in dead_letters_of(before)}
+    for command in SETTLING:
+        for step, kind in [(step, kind) for step, _ in here for kind in Kind]:
+            for earlier_ms in (0, 1):
+                since_ms = here.get((step, kind), 1) - earlier_ms
+                letter: OneLetter = (kind, since_ms)
+                entry = Asked(world.now_ms, command, "r", "", "", step, *letter)
+                after = decide(world.workflow, before, entry, world.now_ms).saga
+                meant = here.get((step, kind)) == since_ms
+                why_not = refusal(world.workflow, before, command, step, letter)
+                assert bool(why_not) is not meant, (command, step, letter)
+                assert done(before, after, command, step, letter) is meant, (command, step, letter)
+                left = {(step, kind): parked_at(after, step, kind) for step, kind in here}
+                assert meant or left == here
