@@ -618,6 +618,13 @@ MUTANTS = (
     ),
     Mutant(
         "E20",
+        "multiagents/bootstrap.py",
+        "Courier(self.app, hasty=True)",
+        "Courier(self.app)",
+        "tests/test_broker.py::test_a_broker_that_is_away_holds_up_no_deadline",
+    ),
+    Mutant(
+        "E20",
         "multiagents/storage/client.py",
         "        if self._pid != os.getpid():\n            with",
         "        if self._client is None:\n            with",
