@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from celery import Celery
+from celery.exceptions import QueueNotFound
 from kombu.exceptions import KombuError
 
 from multiagents.storage.client import MAIN_TIMEOUT_S
@@ -137,7 +138,8 @@ def is_redis(connection: Any) -> bool:
 def is_away(error: Exception, connection: Any) -> bool:
     """Whether an error says that the broker does not answer, rather than what was wrong."""
     away = (KombuError, OSError, *connection.connection_errors, *connection.channel_errors)
-    return isinstance(error, away)
+    # It is a KeyError, which kombu takes for an error of a connection to Redis.
+    return isinstance(error, away) and not isinstance(error, QueueNotFound)
 
 
 def _impatient(connection: Any) -> Any:

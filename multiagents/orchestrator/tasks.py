@@ -260,8 +260,8 @@ class Courier:
             return False
         try:
             with self._broker.producer() as producer:
-                for message in effect.messages:
-                    self._send(message, producer)
+                for sent, message in enumerate(effect.messages):
+                    self._send(message, producer, sent)
         except Unsendable:
             raise
         except Exception as error:  # noqa: BLE001 - raised on, it would fail the step that ended
@@ -271,13 +271,15 @@ class Courier:
             return False
         return True
 
-    def _send(self, message: Message, producer: Any) -> None:
+    def _send(self, message: Message, producer: Any, sent: int) -> None:
         try:
             self._send_task(message, producer)
         except Exception as error:
             if is_away(error, producer.connection):
                 raise
-            raise Unsendable(message.task, f"{type(error).__name__}: {error}") from error
+            unsendable = Unsendable(message.task, f"{type(error).__name__}: {error}")
+            unsendable.sent = sent
+            raise unsendable from error
 
     def _send_task(self, message: Message, producer: Any) -> None:
         options = self._broker.options(producer)

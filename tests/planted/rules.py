@@ -47,6 +47,13 @@ LUA, ENGINE = "multiagents/storage/lua/", "multiagents/orchestrator/"
 MUTANTS = (
     Mutant(
         "E1",
+        ENGINE + "letters.py",
+        "            return True\n        return bool(queue",
+        "            raise\n        return bool(queue",
+        "tests/test_letters.py::test_a_step_whose_queue_the_app_does_not_have_fails_itself",
+    ),
+    Mutant(
+        "E1",
         LUA + "append.lua",
         'redis.call("ZADD", DUE, "LT", ARGV[3], "d|" .. ARGV[1])',
         "",
