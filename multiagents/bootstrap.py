@@ -288,7 +288,8 @@ class Runtime:
 
     def _edge_of_main(self) -> Edge:
         """For a worker's main process: it gives up soon and never tries again (E20)."""
-        return open_edge(self.settings, perform=self.courier, timeout_s=MAIN_TIMEOUT_S, retries=0)
+        hasty = Courier(self.app, hasty=True)
+        return open_edge(self.settings, perform=hasty, timeout_s=MAIN_TIMEOUT_S, retries=0)
 
     # ---- the sweeper ----
 

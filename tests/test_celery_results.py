@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +18,7 @@ from multiagents.storage.server import EmbeddedServer
 from tests.processes import free_port, wait_for
 from tests.support.broken_backend import BROKEN
 from tests.support.celery_rig import CeleryRig
+from tests.support.outage import without
 
 pytestmark = pytest.mark.processes
 
@@ -53,22 +51,6 @@ def outcomes(app: Celery, saga_ids: list[str]) -> list[Any]:
 def is_owed(rig: CeleryRig, saga_id: str) -> bool:
     """Whether a saga's outcome still stands in its outbox."""
     return END_KEY in rig.open_ends(saga_id)
-
-
-@contextmanager
-def without(results: EmbeddedServer, how: str) -> Iterator[None]:
-    """A time in which that server is not there, or does not answer."""
-    if how == "silent":
-        os.kill(results.pid, signal.SIGSTOP)
-    else:
-        results.kill()
-    try:
-        yield
-    finally:
-        if how == "silent":
-            os.kill(results.pid, signal.SIGCONT)
-        else:
-            results.restart()
 
 
 @pytest.mark.parametrize("how", ["away", "silent"])

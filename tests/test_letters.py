@@ -188,6 +188,53 @@ def lost(name: str, *_: Any, **__: Any) -> None:
         raise ValueError(f"no way to {name}")
 
 
+def closed(settings: Settings) -> Runtime:
+    """A team whose app knows the queue "io", and makes no others."""
+    app = make_app(settings)
+    app.conf.update(task_create_missing_queues=False, task_queues=[Queue("io")])
+    return attach(app, settings)
+
+
+def claim(runtime: Runtime, saga_id: str, step: str, kind: Kind = Kind.RUN) -> Any:
+    held = runtime.host.engine.claim(saga_id, kind, step, 1, delivery="d", queue="io")
+    assert held is not None
+    return held
+
+
+@pytest.mark.parametrize("heard", [False, True], ids=["by script", "by Celery"])
+@pytest.mark.parametrize("go_on", [False, True], ids=["leaving", "going on"])
+def test_a_step_whose_queue_the_app_does_not_have_fails_itself(settings, request, heard, go_on):
+    """Not the report of the step before it, which is recorded, goes on, and is undone."""
+    if heard:
+        request.getfixturevalue("receiver")
+    runtime = closed(settings)
+    builder = WorkflowBuilder("closed").add_step("a", "letter_noop", compensation="letter_noop")
+    saga_id = runtime.call("start", builder.add_step("b", "letter_noop", queue="gone").build(), {})
+    held = claim(runtime, saga_id, "a")
+    assert runtime.host.engine.succeed(held, "{}", go_on=go_on) is None
+    saga = runtime.call("get", saga_id)
+    assert (saga["steps"]["a"]["state"], saga["error"]["step"]) == ("succeeded", "b")
+    assert saga["error"]["type"] == "Unsendable"
+    assert "Queue 'gone' missing from task_queues" in saga["error"]["message"]
+    runtime.host.engine.succeed(claim(runtime, saga_id, "a", Kind.UNDO), "{}", go_on=False)
+    saga = runtime.call("get", saga_id)
+    assert (saga["state"], saga["steps"]["b"]["attempts"]) == ("compensated", 1)
+
+
+def test_of_a_fan_out_what_can_be_sent_is_sent(settings, store):
+    """Once, and confirmed; what cannot be sent fails, wherever it stands among the others."""
+    runtime = closed(settings)
+    queues = ["gone", "io", "gone", "io", "gone"]
+    builder = WorkflowBuilder("wide")
+    for number, queue in enumerate(queues):
+        builder.add_step(f"p{number}", "letter_noop", queue=queue, depends_on=[])
+    saga_id = runtime.call("start", builder.build(), {})
+    sent = [opened(text)["headers"]["multiagents"][2] for text in store.lrange("io", 0, -1)]
+    assert sorted(sent) == ["p1", "p3"]
+    steps = runtime.call("get", saga_id)["steps"]
+    assert [steps[f"p{n}"]["state"] for n in range(5) if queues[n] == "gone"] == ["failed"] * 3
+
+
 def chain(*queues: str) -> Workflow:
     builder = WorkflowBuilder("letters")
     for number, queue in enumerate(queues):

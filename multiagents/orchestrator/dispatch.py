@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -25,6 +26,7 @@ from multiagents.orchestrator.outbox import (
     LetterOf,
     Message,
     Publish,
+    Unsendable,
     no_answer,
     no_letter,
 )
@@ -137,11 +139,29 @@ class Dispatcher:
                 messages[name] = self.message(keys, workflow, what, target)
         for chunk in _chunks(messages):
             letters = self._letters(chunk)
-            if not letters and not (yield Publish(tuple(chunk.values()))):
+            if not letters and not (yield from self._publish(keys, workflow, chunk, refused)):
                 break
             sent = {name: self._sent(each, commands[name] + 1) for name, each in chunk.items()}
-            yield from ask(sending.published(keys, sent, letters))
+            if sent:
+                yield from ask(sending.published(keys, sent, letters))
         return refused
+
+    def _publish(
+        self, keys: SagaKeys, workflow: Workflow, chunk: dict[str, Message], out: list[Failed]
+    ) -> Flow[bool]:
+        """Whether the broker took these; what Celery can make no message of moves to ``out``."""
+        left = list(chunk)
+        while left:
+            try:
+                return bool((yield Publish(tuple(chunk[name] for name in left))))
+            except Unsendable as error:
+                name = left[error.sent]
+                left = left[error.sent + 1 :]
+                del chunk[name]
+                what = k.parse_outbox_field(name)
+                refusal = yield from self.plain.refuse(keys, workflow, what, error)
+                out += [refusal] if refusal else []
+        return True
 
     def hand_on(self, keys: SagaKeys, workflow: Workflow, waiting: list[Dispatch]) -> Flow[None]:
         """Send one of these that was held back: a place in a fan-out stays at work.
@@ -163,7 +183,8 @@ class Dispatcher:
         ]
         which = yield from ask(sending.hand_on(keys, rows))
         if which and letters[which - 1] is None:
-            yield Publish((messages[which - 1],))  # lost, it is looked for after a lease
+            with suppress(Unsendable):  # not sent or lost, it is looked for after a lease
+                yield Publish((messages[which - 1],))
 
     def _sent(self, message: Message, sends: int) -> tuple[str, int]:
         """What an outbox field holds from now on, and when it is looked at again."""

@@ -96,7 +96,11 @@ class Letters:
 
     def _is_special(self, name: str) -> bool:
         """Whether kombu does more for this queue than to put a message into its list."""
-        queue = self._app.amqp.queues[name]
+        try:
+            queue = self._app.amqp.queues[name]
+        except Exception:  # noqa: BLE001 - an app may have closed its list, or make queues itself
+            # Raised here, it would take with it the report that the message is to follow.
+            return True
         return bool(queue.exchange.type != "direct" or queue.expires or queue.queue_arguments)
 
     def _is_possible(self) -> bool:

@@ -61,9 +61,11 @@ class Unsendable(MultiAgentsError):
         super().__init__(task, reason)
         self.task = task
         self.reason = reason
+        self.sent = 0
+        """How many messages of the same `Publish` went out before."""
 
     def __str__(self) -> str:
-        where = "look at task_routes, its annotations and its own options"
+        where = "look at task_queues, task_routes, its annotations and its own options"
         return f"task {self.task!r} cannot be sent ({self.reason}); {where}"
 
 

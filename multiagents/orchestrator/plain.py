@@ -82,7 +82,7 @@ class PlainTasks:
             message = self._message(workflow, call, held, task_id)
             letter = self.letter_of(message)
         except (ConditionError, Unsendable) as error:
-            return _refused(held, error, self.clock.now_ms())
+            return refused(held, error, self.clock.now_ms())
         if holder != task_id:
             # By a letter in one step.  Else the claim says so first: once too few, never twice.
             value = store.claim_value(held.attempt, held.nonce, deadline_ms, task_id)
@@ -94,8 +94,16 @@ class PlainTasks:
             try:
                 yield Publish((message,))
             except Unsendable as error:
-                return _refused(held, error, self.clock.now_ms())
+                return refused(held, error, self.clock.now_ms())
         return None
+
+    def refuse(
+        self, keys: SagaKeys, workflow: Workflow, what: What, error: Unsendable
+    ) -> Flow[Failed | None]:
+        """Claim what a worker's function cannot be asked for, so that it has failed like a task."""
+        delivery = ids.derived_id(keys.id, *what)
+        held, _ = yield from self.claims.claim(keys, workflow, what, delivery=delivery, queue="")
+        return None if held is None else refused(held, error, self.clock.now_ms())
 
     def begin(
         self, keys: SagaKeys, workflow: Workflow, saga: Saga, command: Dispatch, data: Data
@@ -155,7 +163,7 @@ def _is_known(workflow: Workflow, saga: Saga, command: Dispatch, data: Data) -> 
     )
 
 
-def _refused(held: Assignment, error: Exception, now_ms: int) -> Failed:
+def refused(held: Assignment, error: Exception, now_ms: int) -> Failed:
     """The report of an attempt that never began: its message could not be made."""
     return Failed(
         now_ms,

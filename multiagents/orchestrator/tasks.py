@@ -18,7 +18,6 @@ from celery import Celery, Task
 from celery.app.task import Context
 from celery.canvas import maybe_signature
 from celery.exceptions import Ignore
-from kombu.exceptions import KombuError
 from kombu.utils.json import dumps
 
 from multiagents.core import ids
@@ -26,6 +25,7 @@ from multiagents.core.callbacks import errback
 from multiagents.core.exceptions import SagaFailed
 from multiagents.core.names import COMPENSATE, COORDINATE, HEADER, START_SAGA
 from multiagents.core.states import Kind, SagaState
+from multiagents.orchestrator.broker import Broker, HastyBroker, is_away, is_redis
 from multiagents.orchestrator.letters import list_of, priority_of, routing, send_plain
 from multiagents.orchestrator.outbox import Deliverance, Message, Publish, Unsendable
 from multiagents.orchestrator.results import HastyBackend
@@ -231,10 +231,14 @@ def install(app: Celery, hooks: Hooks) -> Any:
 
 
 class Courier:
-    """Carries out the effects of flows through a Celery app."""
+    """Carries out the effects of flows through a Celery app.
 
-    def __init__(self, app: Celery) -> None:
+    ``hasty``: for who must not wait for a broker that is away; sent then is what can be at once.
+    """
+
+    def __init__(self, app: Celery, *, hasty: bool = False) -> None:
         self.app = app
+        self._broker = HastyBroker(app) if hasty else Broker(app)
         self._results = HastyBackend(app)
 
     def __call__(self, effect: Any) -> Any:
@@ -252,33 +256,37 @@ class Courier:
 
     def _publish(self, effect: Publish) -> bool:
         """Whether all is sent.  Raises Unsendable for what Celery can make no message of."""
+        if self._broker.rests():
+            return False
         try:
-            with self.app.producer_or_acquire() as producer:
-                for message in effect.messages:
-                    self._send(message, producer)
+            with self._broker.producer() as producer:
+                for sent, message in enumerate(effect.messages):
+                    self._send(message, producer, sent)
         except Unsendable:
             raise
         except Exception as error:  # noqa: BLE001 - raised on, it would fail the step that ended
             # Recorded in the outbox with a time at which a sweep looks again: not lost.
+            self._broker.note()
             log.warning("not sent, a sweep will", error=type(error).__name__)
             return False
         return True
 
-    def _send(self, message: Message, producer: Any) -> None:
+    def _send(self, message: Message, producer: Any, sent: int) -> None:
         try:
             self._send_task(message, producer)
         except Exception as error:
-            broker = producer.connection
-            away = (KombuError, OSError, *broker.connection_errors, *broker.channel_errors)
-            if isinstance(error, away):
+            if is_away(error, producer.connection):
                 raise
-            raise Unsendable(message.task, f"{type(error).__name__}: {error}") from error
+            unsendable = Unsendable(message.task, f"{type(error).__name__}: {error}")
+            unsendable.sent = sent
+            raise unsendable from error
 
     def _send_task(self, message: Message, producer: Any) -> None:
+        options = self._broker.options(producer)
         if message.plain:
-            send_plain(self.app, message, producer)
+            send_plain(self.app, message, producer, **options)
             return
-        options = routing(message)
+        options.update(routing(message))
         if self.app.conf.task_default_priority:
             # Celery itself uses it only where this app has the worker's function.
             options["priority"] = priority_of(self.app, message.priority)
@@ -296,14 +304,24 @@ class Courier:
 
     def _look(self, effect: QueueHead) -> Backlog:
         """The length of a queue and the age of its head, on Redis brokers (E10)."""
-        with self.app.connection_for_read() as connection:
-            channel = connection.default_channel
-            if connection.transport.driver_type != "redis":
+        if self._broker.rests():
+            return Backlog(None)
+        with self._broker.connection() as connection:
+            if not is_redis(connection):
                 return Backlog(None)
-            queue = list_of(effect.queue, priority_of(self.app, effect.priority), channel)
-            with channel.conn_or_acquire() as client:
-                length, head = int(client.llen(queue)), client.lindex(queue, -1)
+            try:
+                length, head = self._read(effect, connection)
+            except Exception as error:
+                if not (is_away(error, connection) and self._broker.note()):
+                    raise
+                return Backlog(None)
         return Backlog(length, _sent_ms(head) if head else None)
+
+    def _read(self, effect: QueueHead, connection: Any) -> tuple[int, bytes | None]:
+        channel = connection.default_channel
+        queue = list_of(effect.queue, priority_of(self.app, effect.priority), channel)
+        with channel.conn_or_acquire() as client:
+            return int(client.llen(queue)), client.lindex(queue, -1)
 
     # ---- outcomes ----
 
@@ -311,6 +329,8 @@ class Courier:
         """Whether all who wait are told; if not, a sweep tells all of them again."""
         if self._results.rests():
             return False
+        if any(effect.waiting.values()) and not self._broker.answers():
+            return False  # what follows in their canvas is sent by Celery, with its patience
         try:
             for task_id, canvas in effect.waiting.items():
                 self._deliver_one(effect, task_id, canvas)

@@ -47,6 +47,13 @@ LUA, ENGINE = "multiagents/storage/lua/", "multiagents/orchestrator/"
 MUTANTS = (
     Mutant(
         "E1",
+        ENGINE + "letters.py",
+        "            return True\n        return bool(queue",
+        "            raise\n        return bool(queue",
+        "tests/test_letters.py::test_a_step_whose_queue_the_app_does_not_have_fails_itself",
+    ),
+    Mutant(
+        "E1",
         LUA + "append.lua",
         'redis.call("ZADD", DUE, "LT", ARGV[3], "d|" .. ARGV[1])',
         "",
@@ -693,6 +700,13 @@ MUTANTS = (
         "timeout_s=MAIN_TIMEOUT_S, retries=0)",
         ")",
         LAWS + "rules.py::test_a_workers_main_process_waits_a_second_for_a_silent_server",
+    ),
+    Mutant(
+        "E20",
+        "multiagents/bootstrap.py",
+        "Courier(self.app, hasty=True)",
+        "Courier(self.app)",
+        "tests/test_broker.py::test_a_broker_that_is_away_holds_up_no_deadline",
     ),
     Mutant(
         "E20",

@@ -1,0 +1,149 @@
+"""Do the sweeps go on while the broker, on a server of its own, is away or silent?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from celery import Celery
+from kombu import Connection
+
+from multiagents import Workflow, WorkflowBuilder
+from multiagents.bootstrap import Runtime, attach
+from multiagents.celery_app import make_app
+from multiagents.core.settings import Settings
+from multiagents.core.states import Kind
+from multiagents.orchestrator.broker import HastyBroker
+from multiagents.orchestrator.outbox import Message, Publish
+from multiagents.orchestrator.sweeper import Backlog, QueueHead
+from multiagents.orchestrator.tasks import Courier
+from multiagents.storage.client import MAIN_TIMEOUT_S
+from multiagents.storage.server import EmbeddedServer
+from multiagents.worker_sdk.decorators import worker
+from tests.processes import free_port, wait_for
+from tests.support.outage import without
+
+MANY = 60
+"""Commands that are due; Celery's own tries would take half a second for each."""
+SOON_S = 8.0
+HEARD = "heard"
+"""The queue of whoever is called when a saga has failed."""
+
+
+@worker("broker_noop")
+def noop(context: dict[str, Any]) -> dict[str, Any]:
+    return {}
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[EmbeddedServer]:
+    with EmbeddedServer(tmp_path / "broker") as server:
+        yield server
+
+
+@pytest.fixture
+def runtime(redis_url: str, broker: EmbeddedServer) -> Runtime:
+    """Sagas and results on one server, messages on another."""
+    app = Celery("team", broker=broker.url, backend=redis_url, set_as_current=False)
+    return attach(app, Settings(redis_url=broker.url, state_urls=redis_url, lease_s=1))
+
+
+@contextmanager
+def sweeping(runtime: Runtime) -> Iterator[None]:
+    """The sweeps of a worker's main process."""
+    threads = runtime.sweeper_threads("w@h", lambda: ["io"], lambda: 1, refuse=print)
+    threads.start()
+    try:
+        yield
+    finally:
+        threads.stop()
+
+
+def flow(timeout_s: float | None = None) -> Workflow:
+    return WorkflowBuilder("broken", timeout_s=timeout_s).add_step("a", "broker_noop").build()
+
+
+def message() -> Message:
+    return Message("s1", Kind.RUN, "a", 1, "broker_noop", "io", "v1", 123)
+
+
+@pytest.mark.parametrize("how", ["away", "silent"])
+def test_a_broker_that_is_away_holds_up_no_deadline(
+    runtime: Runtime, broker: EmbeddedServer, how: str
+) -> None:
+    """Whatever is due to be sent meanwhile; when it is back, that is sent, and who waits called."""
+    for _ in range(MANY):
+        runtime.call("start", flow(), {})
+    errback = runtime.app.signature("team.errback", queue=HEARD)
+    ending = [
+        runtime.start_saga.apply_async((flow(timeout_s), {}), link_error=errback).id
+        for timeout_s in (2.0, 4.0)
+    ]
+    with redis.Redis.from_url(broker.url) as client:
+        client.flushall()
+        with without(broker, how), sweeping(runtime):
+            wait_for(lambda: failed(runtime) == set(ending), SOON_S, "the deadlines")
+        with sweeping(runtime):
+            wait_for(lambda: client.llen("io") >= MANY, SOON_S, "all commands")
+            wait_for(lambda: client.llen(HEARD) == len(ending), SOON_S, "the errbacks")
+
+
+def failed(runtime: Runtime) -> set[str]:
+    return {row["transaction_id"] for row in runtime.call("list", state="failed")}
+
+
+def test_after_an_error_nothing_is_asked_for_a_while() -> None:
+    """Neither sent nor looked at: only the time is moved at which a sweep looks again."""
+    port = free_port()
+    app = Celery(broker=f"redis://127.0.0.1:{port}/0", set_as_current=False)
+    courier, tried = Courier(app, hasty=True), []
+    broker: Any = courier._broker
+    connect = broker.connection
+    broker.connection = lambda: tried.append(1) or connect()
+    assert courier(QueueHead("io", None)) == Backlog(None)
+    assert courier(Publish((message(),))) is False
+    assert courier(QueueHead("io", None)) == Backlog(None)
+    assert len(tried) == 1
+
+
+def test_a_message_sent_in_haste_is_the_one_that_celery_sends(redis_url: str) -> None:
+    """Twice by one connection, and found by a look."""
+    courier = Courier(make_app(Settings(redis_url=redis_url)), hasty=True)
+    assert courier(Publish((message(),))) is True
+    first = courier._broker._own.producer  # type: ignore[attr-defined]
+    assert courier(Publish((message(),))) is True
+    assert courier._broker._own.producer is first  # type: ignore[attr-defined]
+    assert courier(QueueHead("io", None)) == Backlog(2, 123)
+
+
+def test_another_broker_than_redis_is_used_as_it_is() -> None:
+    """Its options are its own; it has nothing to look into."""
+    app = Celery(broker="memory://", set_as_current=False)
+    courier = Courier(app, hasty=True)
+    assert courier(Publish((message(),))) is True
+    assert courier(QueueHead("io", None)) == Backlog(None)
+    assert HastyBroker(app).answers()
+
+
+def test_behind_sentinels_each_is_asked_once_and_not_for_long() -> None:
+    """Whatever else the app's options say to them is kept."""
+    app = Celery(broker="sentinel://a:1;sentinel://b:2", set_as_current=False)
+    app.conf.broker_transport_options = {
+        "master_name": "m",
+        "socket_timeout": 60,
+        "sentinel_kwargs": {"password": "secret", "socket_timeout": 60},
+    }
+    connection: Connection = HastyBroker(app).connection()
+    options = connection.transport_options
+    assert (options["master_name"], options["max_retries"]) == ("m", 1)
+    assert options["socket_timeout"] == options["socket_connect_timeout"] == MAIN_TIMEOUT_S
+    assert options["sentinel_kwargs"] == {
+        "password": "secret",
+        "socket_timeout": MAIN_TIMEOUT_S,
+        "socket_connect_timeout": MAIN_TIMEOUT_S,
+        "retry": None,
+    }
