@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from multiagents.core.settings import Settings, shown_url
 from multiagents.core.states import Kind
 from multiagents.event_bus.redis_bus import RedisEventBus
 from multiagents.orchestrator.letters import Letters
-from multiagents.orchestrator.outbox import Message
+from multiagents.orchestrator.outbox import Message, Publish
 from multiagents.orchestrator.registry import registered
+from multiagents.orchestrator.sweeper import Backlog, QueueHead
+from multiagents.orchestrator.tasks import Courier
 from tests.processes import wait_for
 from tests.support.celery_rig import SENTINEL_STEADY, TEAM, CeleryRig, after_work, plain
 from tests.support.command_line import cli
@@ -70,6 +73,18 @@ def test_sagas_go_on_after_a_fail_over(servers: Watched, tmp_path: Path) -> None
         transport = "Connected to multiagents.event_bus.transport:SentinelWorkerTransport"
         assert worker.log.count(transport) == 2  # without kombu's ack emulation, afterwards too
     rig.close()
+
+
+@pytest.mark.processes
+def test_a_sweep_sends_by_way_of_sentinels(servers: Watched) -> None:
+    """In haste, before and after a fail-over: an error, a rest, and then to the new primary."""
+    courier = Courier(make_app(Settings(redis_url=servers.url)), hasty=True)
+    asked = replace(LETTER, queue="asked")
+    assert courier(Publish((asked,))) is True
+    assert courier(QueueHead("asked", None)) == Backlog(1, asked.sent_ms)
+    servers.fail_over()
+    wait_for(lambda: courier(Publish((asked,))), 20.0, "the new primary")
+    assert courier(QueueHead("asked", None)).length in (1, 2)
 
 
 def conf_of(url: str) -> dict[str, Any]:

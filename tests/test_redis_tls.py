@@ -14,6 +14,7 @@ from multiagents.core.events import StatusEvent
 from multiagents.core.server_urls import celery_url, explicit
 from multiagents.core.settings import Settings
 from multiagents.event_bus.redis_bus import RedisEventBus
+from multiagents.orchestrator.broker import HastyBroker
 from multiagents.orchestrator.letters import same_server
 from multiagents.storage.server import EmbeddedServer
 from tests.support.command_line import cli
@@ -45,6 +46,7 @@ def test_sagas_run_over_tls(server: Secured, tmp_path: Path, options: tuple[str,
         assert rig.wait_settled(rig.start("kp_breaks"))["state"] == "compensated"
         assert "WorkerTransport" in worker.log  # without kombu's ack emulation
     assert same_server(rig.runtime.settings, rig.app.conf.broker_url, {})  # commits send
+    assert HastyBroker(rig.app).answers()  # and a sweep could
     rig.close()
 
 
