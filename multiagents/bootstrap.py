@@ -166,7 +166,7 @@ class Runtime:
             cancel=run.cancel,
             on_timeout=self._on_timeout,
             can_kill=_can_be_ended(),
-            keep_time=lambda: self.timekeeper.keep(self._main_edge),
+            keep_time=lambda only: self.timekeeper.keep(self._main_edge, only_if_set=only),
         )
         self.timekeeper.keep(self.edge)
         return Process(

@@ -115,10 +115,10 @@ class Leases:
 
 def test_a_keeper_of_leases_keeps_the_time() -> None:
     """E9: a pool's child lives for days; but no renewal that is overdue waits for it."""
-    engine, clock, kept = Leases(), FakeClock(), list[int]()
+    engine, clock, kept = Leases(), FakeClock(), list[tuple[bool, int]]()
 
-    def keep_time() -> None:
-        kept.append(clock.now_ms())
+    def keep_time(only_if_set: bool) -> None:
+        kept.append((only_if_set, engine.renewals))
         raise UNREACHABLE[0]("the clock of nobody")
 
     keeper = LeaseKeeper(
@@ -135,12 +135,13 @@ def test_a_keeper_of_leases_keeps_the_time() -> None:
     keeper._tick()
     clock.advance(-100_000)  # set back: what was renewed in the future is renewed now
     keeper._tick()
-    assert (engine.renewals, len(kept)) == (2, 2)
+    # Before a renewal only if the clock was set, else after it.
+    assert kept == [(True, 0), (False, 1), (True, 1), (False, 2)]
     engine.away = True
     clock.advance(1001)
     keeper._tick()
     keeper._tick()
-    assert len(kept) == 3
+    assert kept[4:] == [(True, 2)]
 
 
 def test_a_worker_process_gives_its_keeper_of_leases_the_servers_time(

@@ -27,18 +27,24 @@ class Timekeeper:
         self._corrected_s = 0.0
         self._lead_ms = 0.0
 
-    def keep(self, edge: Edge) -> None:
-        """Correct the clock if it is time to.  Raises the store's error."""
-        if self._is_right():
+    def keep(self, edge: Edge, *, only_if_set: bool = False) -> None:
+        """Correct the clock if it is time to.  Raises the store's error.
+
+        ``only_if_set``: not for its minute's sake, which can wait.
+        """
+        if self._is_right() or (only_if_set and self._is_as_it_was()):
             return
         edge.correct(self._clock)
         self._pid, self._corrected_s = os.getpid(), time.monotonic()
         self._lead_ms = self._measured_ms()
 
     def _is_right(self) -> bool:
-        recent = time.monotonic() - self._corrected_s < CORRECT_S
+        return self._is_as_it_was() and time.monotonic() - self._corrected_s < CORRECT_S
+
+    def _is_as_it_was(self) -> bool:
+        """Whether it was compared by this process, and not set since."""
         same = self._pid == os.getpid()
-        return same and recent and abs(self._measured_ms() - self._lead_ms) < STEP_MS
+        return same and abs(self._measured_ms() - self._lead_ms) < STEP_MS
 
     def _measured_ms(self) -> float:
         """How far the clock is ahead of the monotonic one: the same until somebody sets it."""

@@ -55,7 +55,7 @@ class LeaseKeeper:
         cancel: Cancel,
         on_timeout: Callable[[Assignment], None],
         can_kill: bool,
-        keep_time: Callable[[], None] = lambda: None,
+        keep_time: Callable[[bool], None] = lambda only_if_set: None,
     ) -> None:
         self._engine = engine
         self._clock = clock
@@ -146,7 +146,7 @@ class LeaseKeeper:
 
     def _tick(self) -> None:
         if not self._failing:  # else the renewals are waited for
-            self._correct()
+            self._correct(only_if_set=True)
         now_ms = self._clock.now_ms()
         with self._lock:
             held = list(self._held.values())
@@ -154,15 +154,17 @@ class LeaseKeeper:
         since_ms = now_ms - self._renewed_ms  # less than nothing if the clock was set back
         if held and (self._failing or not 0 <= since_ms < self._lease_ms / 3):
             self._renew(held, now_ms)
+        if not self._failing:  # after them: a connection that has to be made anew takes its time
+            self._correct()
         # Those first that have failed least; a second server's silence is not waited for.
         for attempt in sorted(timed, key=lambda each: self._untold[each.nonce]):
             if not self._has_timed_out(attempt, now_ms):
                 break
 
-    def _correct(self) -> None:
+    def _correct(self, *, only_if_set: bool = False) -> None:
         """Leases end by the server's clock, also where the host's is set meanwhile (E9)."""
         try:
-            self._keep_time()
+            self._keep_time(only_if_set)
         except Exception as error:  # noqa: BLE001 - the thread must outlive a server's absence
             if not self._timeless:
                 log.warning("clock not corrected, will go on trying", error=type(error).__name__)

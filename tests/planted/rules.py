@@ -318,15 +318,15 @@ MUTANTS = (
     Mutant(
         "E9",
         "multiagents/bootstrap.py",
-        "            keep_time=lambda: self.timekeeper.keep(self._main_edge),\n",
-        "",
+        "self.timekeeper.keep(self._main_edge, only_if_set=only)",
+        "None",
         "tests/test_clocks.py::test_a_worker_process_gives_its_keeper_of_leases_the_servers_time",
     ),
     Mutant(
         "E9",
         "multiagents/storage/timekeeping.py",
-        " and abs(self._measured_ms() - self._lead_ms) < STEP_MS",
-        "",
+        "return same and abs(self._measured_ms() - self._lead_ms) < STEP_MS",
+        "return same",
         "tests/test_clocks.py::test_a_clock_is_compared_at_first_each_minute_and_when_it_was_set",
     ),
     Mutant(
