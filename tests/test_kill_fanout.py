@@ -50,7 +50,12 @@ WAYS = {
     "slots by kombu": Way(
         "True",
         KOMBU,
-        (("after", "LPUSH.1"), ("before", "LPUSH.5"), ("after", "LPUSH.5"), ("after", "publish.4")),
+        (
+            ("after", "LPUSH.1"),
+            ("before", "LPUSH.5"),
+            ("after", "LPUSH.5"),
+            ("after", "handover.2"),
+        ),
     ),
     "all letters": Way(
         "False", FANS, (("before", "commit.2"), ("after", "commit.2"), ("after", "publish.1"))
@@ -59,8 +64,8 @@ WAYS = {
         "False", KOMBU, (("after", "LPUSH.60"), ("after", "publish.2"), ("after", "LPUSH.120"))
     ),
 }
-"""The call that decides on the fan-out, and one in the middle; a branch's message, the message of a
-handed-on place and its confirmation; and likewise where all are sent, a script's worth at once."""
+"""The call that decides on the fan-out, and one in the middle; a branch's message, the note that a
+place is handed on and its message; and likewise where all are sent, a script's worth at once."""
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ def hand_on(
     args: list[Arg] = []
     for name, (value, due_ms), letter in waiting:
         args += [name, value, k.due_outbox(saga.id, name), due_ms, *(letter or ("", ""))]
-    return Call("hand_on", (saga.work, saga.due), tuple(args), int)
+    return Call("handover", (saga.work, saga.due), tuple(args), int)
 
 
 def published(

@@ -22,7 +22,7 @@ from multiagents.testing.simulated_store import Store
 
 QUEUES = ("io", "llm")
 LISTS = tuple(f"queue:{name}" for name in QUEUES)
-SENDING = frozenset({"start", "commit", "advance", "publish", "hand_on"})
+SENDING = frozenset({"start", "commit", "advance", "publish", "handover"})
 """Scripts that may put letters into the lists."""
 REDELIVERED_MS = (0, 0, 5000, 20_000)
 """How long after the first a second delivery may come."""

@@ -221,7 +221,7 @@ def test_a_place_is_handed_on_to_what_nobody_has_begun(redis_url: str) -> None:
             what = (Kind.RUN, step, 1)
             assert other.edge.run(other.coordinator.claim(SAGA, *what, delivery=step, queue="io"))
 
-    bench.interrupted(bench.report_of(held, allowed=False), "hand_on", meanwhile)
+    bench.interrupted(bench.report_of(held, allowed=False), "handover", meanwhile)
     assert bench.edge.client.lrange("queue", 0, -1) == [b"p2"]
     bench.edge.close()
     other.edge.close()

@@ -584,14 +584,14 @@ MUTANTS = (
     ),
     Mutant(
         "E14",
-        LUA + "hand_on.lua",
+        LUA + "handover.lua",
         'if value and string.match(value, "|0$") then',
         "if true then",
         LAWS + "fan_out.py::test_a_place_is_handed_on_to_what_nobody_has_begun",
     ),
     Mutant(
         "E14",
-        LUA + "hand_on.lua",
+        LUA + "handover.lua",
         'if value and string.match(value, "|0$") then',
         "if value then",
         STORE + "two_that_leave_their_places_send_two_commands",

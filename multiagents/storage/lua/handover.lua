@@ -1,4 +1,4 @@
--- hand_on: send the first command that was held back, so that a place in a fan-out stays at work.
+-- handover: send the first command that was held back, so that a place in a fan-out stays at work.
 --
 -- Of two processes that leave their places at the same time each sends another one.  Sent twice
 -- because its reply was lost, it sends two: one more is at work than there was before.
