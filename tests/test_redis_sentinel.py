@@ -72,7 +72,8 @@ def test_sagas_go_on_after_a_fail_over(servers: Watched, tmp_path: Path) -> None
         assert rig.runtime.start_saga.delay("kp_completes", {}).get(timeout=20) == {"two": 1}
         assert worker.process.poll() is None
         transport = "Connected to multiagents.event_bus.transport:SentinelWorkerTransport"
-        assert worker.log.count(transport) == 2  # without kombu's ack emulation, afterwards too
+        # Without kombu's ack emulation, afterwards too, however often it had to connect.
+        assert worker.log.count("Connected to ") == worker.log.count(transport) >= 2
     rig.close()
 
 
@@ -137,7 +138,8 @@ def test_a_busy_worker_of_a_teams_own_app_outlives_a_fail_over(tmp_path: Path) -
                 assert wait_settled(rig, saga_id) == "completed"
                 assert second_starts(rig, saga_id) == []
             assert worker.process.poll() is None
-            assert worker.log.count("Connected to multiagents.event_bus") == 2  # not to kombu's own
+            ours = worker.log.count("Connected to multiagents.event_bus")
+            assert worker.log.count("Connected to ") == ours >= 2  # not by kombu's own
         rig.close()
 
 
