@@ -25,13 +25,12 @@ def outcome_of(saga: Saga, workflow: Workflow, data: dict[str, str]) -> Delivera
 
     Told again, it is stored again; what a canvas starts is not started again.
     """
-    aliases = [name for name in data if name.startswith("alias:")]
-    waiting = {
-        (task_id := name.removeprefix("alias:")): loads(
-            (data[name] if f"told:{task_id}" not in data else "") or "{}"
-        )
-        for name in aliases
-    }
+    waiting: dict[str, dict[str, Any]] = {}
+    for name, canvas in data.items():
+        prefix, _, task_id = name.partition(":")
+        if prefix == "alias":
+            started = f"told:{task_id}" in data
+            waiting[task_id] = {} if started else loads(canvas or "{}")
     if saga.state is SagaState.COMPLETED:
         merged = merged_result(workflow, data)
         return Deliverance(saga.id, saga.state, waiting, result=merged)

@@ -2,40 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import pytest
 
 from multiagents.core.entries import Succeeded
 from multiagents.core.states import Command, SagaState
-from multiagents.orchestrator.workflow import Step, Workflow
+from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage import ends
 from multiagents.storage import sagas as store
 from multiagents.storage.keys import due_purge
-from tests.support.one_process import KEYS, SAGA, SHARD, Bench
+from tests.support.one_process import KEYS, SAGA, SHARD, Bench, chain
 
 CANVAS = '{"chain":[{"task":"ship"}]}'
 SHIP = {"chain": [{"task": "ship"}]}
 
 
-@pytest.fixture
-def bench(redis_url: str) -> Iterator[Bench]:
-    found = Bench(redis_url)
-    yield found
-    found.edge.close()
-
-
-def _chain(count: int, **options: Any) -> list[Step]:
-    return [
-        Step(name=f"s{n}", worker="a", depends_on=(f"s{n - 1}",) if n else (), **options)
-        for n in range(count)
-    ]
-
-
 def join(bench: Bench, task_id: str, canvas: str = "") -> bool:
     """Start the same saga for somebody else."""
-    workflow = Workflow(name="w", steps=tuple(_chain(1)))
+    workflow = Workflow(name="w", steps=tuple(chain(1)))
     data = {"input": "{}", "meta": "{}"}
     flow = bench.coordinator.start(workflow, saga_id=SAGA, waiting=(task_id, canvas), data=data)
     return bench.edge.run(flow)
@@ -44,7 +27,7 @@ def join(bench: Bench, task_id: str, canvas: str = "") -> bool:
 def test_the_first_end_is_what_is_delivered(bench: Bench) -> None:
     """Nobody could be told before the saga was rolled back (rule 14)."""
     bench.delivers = False
-    bench.start(*_chain(1, compensation="undo"))
+    bench.start(*chain(1, compensation="undo"))
     bench.succeed(bench.claim())
     bench.ask(Command.ROLLBACK)
     bench.delivers = True
@@ -55,7 +38,7 @@ def test_the_first_end_is_what_is_delivered(bench: Bench) -> None:
 
 def test_a_second_start_learns_the_outcome_of_a_saga_that_was_reopened(bench: Bench) -> None:
     """It gets the first end like everybody else, not none (rules 12 and 14)."""
-    steps = _chain(1, compensation="undo")
+    steps = chain(1, compensation="undo")
     bench.start(*steps)
     bench.succeed(bench.claim())
     bench.ask(Command.ROLLBACK)
@@ -65,7 +48,7 @@ def test_a_second_start_learns_the_outcome_of_a_saga_that_was_reopened(bench: Be
 
 def test_retention_ends_by_any_clock(bench: Bench) -> None:
     """A sweeper whose clock is behind waits a little longer, and then removes the saga (E16)."""
-    bench.start(*_chain(1))
+    bench.start(*chain(1))
     bench.succeed(bench.claim())
     ended_ms = bench.clock.now_ms()
     due_ms = ended_ms + bench.settings.retention_ms - 2000
@@ -80,7 +63,7 @@ def test_retention_ends_by_any_clock(bench: Bench) -> None:
 
 def test_the_first_end_is_told_though_one_decision_went_past_it(bench: Bench) -> None:
     """The process that reported died; the person who then terminates decides over both."""
-    bench.start(*_chain(1))
+    bench.start(*chain(1))
     held = bench.claim()
     row = (held.kind, held.step, held.attempt, held.nonce)
     bench.edge.execute(store.report(KEYS, Succeeded(bench.clock.now_ms(), *row), result="{}"))
@@ -187,7 +170,7 @@ def test_what_is_gone_owes_nothing(bench: Bench) -> None:
 
 def test_retention_waits_until_the_end_is_told(bench: Bench) -> None:
     """Rule 14: removed before, its result and all that follows from it would be lost."""
-    bench.start(*_chain(1))
+    bench.start(*chain(1))
     bench.delivers = False
     bench.succeed(bench.claim())
     for _ in range(60):

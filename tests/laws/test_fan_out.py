@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from multiagents.core.entries import Failure
@@ -14,13 +12,6 @@ from multiagents.orchestrator.outbox import Message
 from multiagents.orchestrator.workflow import Step
 from multiagents.storage.plan import Letter
 from tests.support.one_process import SAGA, Bench
-
-
-@pytest.fixture
-def bench(redis_url: str) -> Iterator[Bench]:
-    found = Bench(redis_url)
-    yield found
-    found.edge.close()
 
 
 def branches(count: int, **options: object) -> list[Step]:

@@ -5,9 +5,6 @@ The shortest history for each, over a real server.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import pytest
 
 from multiagents.core.entries import Lost
@@ -16,31 +13,16 @@ from multiagents.core.ports import Assignment
 from multiagents.core.states import Kind, SagaState
 from multiagents.orchestrator.sweeper import Sweeper
 from multiagents.orchestrator.sweeper_thread import SweeperThread
-from multiagents.orchestrator.workflow import Step
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow
 from multiagents.storage.keys import SagaKeys, due_dirty
 from multiagents.storage.sagas import Guard
-from tests.support.one_process import KEYS, SAGA, SHARD, Bench
-
-
-@pytest.fixture
-def bench(redis_url: str) -> Iterator[Bench]:
-    found = Bench(redis_url)
-    yield found
-    found.edge.close()
-
-
-def _chain(count: int, **options: Any) -> list[Step]:
-    return [
-        Step(name=f"s{n}", worker="a", depends_on=(f"s{n - 1}",) if n else (), **options)
-        for n in range(count)
-    ]
+from tests.support.one_process import KEYS, SAGA, SHARD, Bench, chain
 
 
 def test_a_report_sent_twice_leaves_no_saga_dirty(bench: Bench) -> None:
     """The last report is decided in one trip; its reply is lost and it is sent again (E1)."""
-    bench.start(*_chain(2))
+    bench.start(*chain(2))
     held = bench.succeed(bench.claim())
     assert held is not None
     bench.twice = "advance"
@@ -51,7 +33,7 @@ def test_a_report_sent_twice_leaves_no_saga_dirty(bench: Bench) -> None:
 @pytest.mark.parametrize("script", ["advance", "commit"])
 def test_a_commit_sent_twice_is_recognised(bench: Bench, script: str) -> None:
     """The process goes on with the step that it has claimed, and sends what it has decided."""
-    bench.start(*_chain(3))
+    bench.start(*chain(3))
     bench.twice = script
     held: Assignment | None = bench.claim()
     for name in ("s1", "s2"):
@@ -76,7 +58,7 @@ def test_a_slow_sweep_forgets_nothing_that_is_due_anew(bench: Bench) -> None:
 
 def test_a_sweep_forgets_nothing_for_a_reason_that_is_lost(bench: Bench) -> None:
     """It saw a command claimed in a second that its server has lost: the command stands (E5)."""
-    bench.start(*_chain(1))
+    bench.start(*chain(1))
     (field,) = bench.work()
     bench.clock.advance(99)
     sweeper = bench.sweeper()
@@ -91,7 +73,7 @@ def test_a_sweep_forgets_nothing_for_a_reason_that_is_lost(bench: Bench) -> None
 
 def test_a_lost_and_late_success_reopens_what_has_ended(bench: Bench) -> None:
     """A zombie's success after the undo is undone again (E6)."""
-    bench.start(*_chain(1, compensation="undo", retry=RetryPolicy(max_attempts=1)))
+    bench.start(*chain(1, compensation="undo", retry=RetryPolicy(max_attempts=1)))
     zombie = bench.claim()
     now_ms = bench.clock.now_ms()
     lost = Lost(now_ms, Kind.RUN, zombie.step, zombie.attempt, zombie.nonce)

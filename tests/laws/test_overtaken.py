@@ -21,13 +21,6 @@ from tests.support.one_process import KEYS, SAGA, Bench
 
 
 @pytest.fixture
-def bench(redis_url: str) -> Iterator[Bench]:
-    found = Bench(redis_url)
-    yield found
-    found.edge.close()
-
-
-@pytest.fixture
 def other(bench: Bench) -> Iterator[Bench]:
     """Another process."""
     found = bench.beside()

@@ -42,13 +42,6 @@ from tests.support.one_process import KEYS, SAGA, Bench
 TWICE, ONCE = RetryPolicy(max_attempts=2), RetryPolicy(max_attempts=1)
 
 
-@pytest.fixture
-def bench(redis_url: str) -> Iterator[Bench]:
-    found = Bench(redis_url)
-    yield found
-    found.edge.close()
-
-
 def step(name: str, *after: str, **options: Any) -> Step:
     return Step(name=name, worker="a", depends_on=after, **options)
 

@@ -423,8 +423,8 @@ MUTANTS = (
     Mutant(
         "E12",
         ENGINE + "outcome.py",
-        'if f"told:{task_id}" not in data else ""',
-        'if True else ""',
+        'started = f"told:{task_id}" in data',
+        "started = False",
         LAWS + "ends.py::test_a_canvas_is_started_once_however_many_starts_follow",
     ),
     Mutant(

@@ -162,6 +162,14 @@ class Bench:
         return [member.decode() for member in self.edge.client.zrange(SHARD.due, 0, -1)]
 
 
+def chain(count: int, **options: Any) -> list[Step]:
+    """Steps ``s0``, ``s1`` and so on, each after the one before."""
+    return [
+        Step(name=f"s{n}", worker="a", depends_on=(f"s{n - 1}",) if n else (), **options)
+        for n in range(count)
+    ]
+
+
 class _Repeating(Edge):
     """Sends calls of the script ``bench.twice`` two times: the first reply was lost.
 
