@@ -51,6 +51,21 @@ def environment(redis_url: str, imports: str = "", **more: str) -> dict[str, str
     return {**os.environ, **own, **more}
 
 
+def run_script(text: str, redis_url: str, *, deadline_s: float = 60) -> str:
+    """What a program prints that runs by itself, without white space around it."""
+    done = subprocess.run(
+        [sys.executable, "-c", text],
+        env=environment(redis_url),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=deadline_s,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
 class Worker:
     """A real ``celery -A multiagents worker`` with all its children.
 

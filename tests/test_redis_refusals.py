@@ -15,7 +15,6 @@ import pytest
 import redis
 from kombu import Connection
 
-from multiagents import WorkflowBuilder
 from multiagents.cli import checks
 from multiagents.event_bus import transport
 from multiagents.event_bus.transport import NAME, RefusalParser, SteadyTransport
@@ -23,12 +22,16 @@ from multiagents.storage.health import ServerHealth
 from multiagents.storage.refusals import REFUSALS
 from multiagents.storage.server import EmbeddedServer
 from tests.processes import Worker, wait_for
-from tests.support.celery_rig import TEAM, CeleryRig, after_work, plain
+from tests.support.celery_rig import (
+    CONNECTED,
+    DEADLINE_S,
+    CeleryRig,
+    assert_completed_once,
+    busy_worker,
+    fill,
+)
 from tests.support.command_line import cli
-from tests.support.kill_rig import second_starts
-from tests.test_celery_broker import CONNECTED, TEAMS
 
-DEADLINE_S = 30.0
 LOST = "Connection to broker lost"
 
 
@@ -144,13 +147,6 @@ def test_every_transport_knows_refusals() -> None:
 # ---- workers ----
 
 
-def worker_of(rig: CeleryRig, app: str, pool: str) -> Worker:
-    """A worker with two slots that fetches all there is."""
-    if app == "team":
-        return rig.team("-P", pool, "-c", "2", conf=TEAMS)
-    return rig.worker("-P", pool, "-c", "2", "-Q", f"{TEAM},io", "--prefetch-multiplier", "8")
-
-
 @pytest.mark.processes
 @pytest.mark.parametrize(
     ("word", "app", "pool"),
@@ -165,32 +161,21 @@ def test_a_worker_waits_until_writes_are_taken(
     tmp_path: Path, word: str, app: str, pool: str
 ) -> None:
     """Once while it is idle, once with both slots at work and messages held: nothing is lost."""
-    gated = WorkflowBuilder("gated").add_step("one", "kp_gate", queue=TEAM).build()
     with EmbeddedServer(tmp_path / "server") as server:
         rig = CeleryRig(server.url, 0, tmp_path)
-        with worker_of(rig, app, pool) as worker:
+        with busy_worker(rig, app, pool) as worker:
             worker.wait_ready()
             with REASONS[word](server, rig.redis):
                 refused(worker, word, times=1)
                 doctor = cli("doctor", "--json", url=rig.url)
             wait_for(lambda: worker.log.count(CONNECTED) == 2, DEADLINE_S, "the connection")
-            busy = [rig.begin(gated, gates={"1": "up"}) for _ in range(2)]
-            for saga_id in busy:
-                rig.wait_effect(saga_id, "run", step="one")
-            held = [rig.begin(gated) for _ in range(2)]
-            if app == "team":
-                held.append(rig.begin(after_work(plain("work"))))
-            every = len(busy + held)
-            wait_for(lambda: worker.log.count(" received") == every, DEADLINE_S, "all messages")
+            every = fill(rig, worker, app)
             with REASONS[word](server, rig.redis):
                 refused(worker, word, times=2)
                 rig.open("up")
                 wait_for(lambda: "a report is kept until it can be stored" in worker.log, 20.0)
-            ends = [rig.wait_settled(saga_id, DEADLINE_S)["state"] for saga_id in busy + held]
-            assert worker.process.poll() is None
-            assert [fault for one in busy + held for fault in second_starts(rig, one)] == []
+            assert_completed_once(rig, worker, every)
         rig.close()
-    assert set(ends) == {"completed"}
     assert (doctor.code, doctor.json["ok"]) == (1, False)
     assert REFUSALS[word] in " ".join(check["message"] for check in doctor.json["checks"])
 

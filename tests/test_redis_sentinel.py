@@ -27,11 +27,10 @@ from multiagents.orchestrator.registry import registered
 from multiagents.orchestrator.sweeper import Backlog, QueueHead
 from multiagents.orchestrator.tasks import Courier
 from tests.processes import wait_for
-from tests.support.celery_rig import SENTINEL_STEADY, TEAM, CeleryRig, after_work, plain
+from tests.support.celery_rig import BUSY_TEAM, SENTINEL_STEADY, TEAM, CeleryRig, after_work, plain
 from tests.support.command_line import cli
 from tests.support.kill_rig import Rig, second_starts
 from tests.support.sentinels import Watched, watched
-from tests.test_celery_broker import TEAMS
 
 LETTER = Message(
     saga_id="s",
@@ -110,7 +109,7 @@ def conf_of(url: str) -> dict[str, Any]:
     return {
         "broker_url": celery_url(url),
         "broker_transport": SENTINEL_STEADY,
-        "broker_transport_options": {**TEAMS["broker_transport_options"], **options},
+        "broker_transport_options": {**BUSY_TEAM["broker_transport_options"], **options},
         "result_backend": celery_url(url),
         "result_backend_transport_options": options,
         "worker_prefetch_multiplier": 8,

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
 
-from tests.processes import ROOT, Worker, environment
+from tests.processes import Worker, run_script
 
 pytestmark = pytest.mark.processes
 
@@ -36,17 +34,7 @@ def client(url: str, body: str) -> str:
         "from multiagents import SagaFailed\n"
         "runtime = attach(app)\nstart_saga = runtime.start_saga\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", head + body],
-        env=environment(url),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    return run_script(head + body, url)
 
 
 def test_plain_tasks_are_steps_with_arguments_from_the_context(team):

@@ -7,8 +7,6 @@ counts its runs, and those of a ``before_start`` of its own.
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -16,7 +14,7 @@ from celery import Celery, Task
 
 from multiagents import hosting
 from multiagents.worker_sdk.tasks import WorkerTask
-from tests.processes import ROOT, Worker, environment
+from tests.processes import Worker, run_script
 
 pytestmark = pytest.mark.processes
 
@@ -60,17 +58,7 @@ def client(url: str, body: str) -> Any:
         "from multiagents.storage.keys import SagaKeys\n"
         "from tests.processes import wait_for\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", head + body],
-        env=environment(url),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return ast.literal_eval(done.stdout.strip())
+    return ast.literal_eval(run_script(head + body, url, deadline_s=90))
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])

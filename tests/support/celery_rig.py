@@ -8,8 +8,8 @@ from typing import Any
 from uuid import uuid4
 
 from multiagents import Workflow, WorkflowBuilder, task
-from tests.processes import Worker
-from tests.support.kill_rig import QUIET, Rig
+from tests.processes import Worker, wait_for
+from tests.support.kill_rig import QUIET, Rig, second_starts
 
 TEAM = "team"
 """The queue of the team's own tasks."""
@@ -18,6 +18,20 @@ STEADY = "multiagents.event_bus.transport:SteadyTransport"
 SENTINEL_STEADY = "multiagents.event_bus.transport:SentinelSteadyTransport"
 LONG_S = 60.0
 """A time-out that no test waits for."""
+DEADLINE_S = 30.0
+CONNECTED = "Connected to "
+"""What Celery logs when it reached the broker."""
+VISIBILITY_S = 3
+"""After which kombu delivers again what a worker held when its connection broke."""
+BUSY_TEAM = {
+    "broker_transport": STEADY,
+    "broker_transport_options": {
+        "visibility_timeout": VISIBILITY_S,
+        "unacked_restore_interval": 1,
+        "unacked_restore_throttle": 1,
+    },
+    "worker_prefetch_multiplier": 8,
+}
 
 
 class CeleryRig(Rig):
@@ -64,3 +78,32 @@ def after_work(target: Any, **options: Any) -> Workflow:
         .add_step("b", target, compensation=plain("undo"), **{"retry": QUICK, **options})
         .build()
     )
+
+
+def busy_worker(rig: CeleryRig, app: str, pool: str) -> Worker:
+    """A worker with two slots that fetches all there is: of the package's own app, or a team's."""
+    if app == "team":
+        return rig.team("-P", pool, "-c", "2", conf=BUSY_TEAM)
+    return rig.worker("-P", pool, "-c", "2", "-Q", f"{TEAM},io", "--prefetch-multiplier", "8")
+
+
+def fill(rig: CeleryRig, worker: Worker, app: str) -> list[str]:
+    """Sagas that hold both slots of a worker until the gate ``up`` opens, and some that wait."""
+    gated = WorkflowBuilder("gated").add_step("one", "kp_gate", queue=TEAM).build()
+    busy = [rig.begin(gated, gates={"1": "up"}) for _ in range(2)]
+    for saga_id in busy:
+        rig.wait_effect(saga_id, "run", step="one")
+    held = [rig.begin(gated) for _ in range(2)]
+    if app == "team":
+        held.append(rig.begin(after_work(plain("work"))))
+    every = [*busy, *held]
+    wait_for(lambda: worker.log.count(" received") == len(every), DEADLINE_S, "all messages")
+    return every
+
+
+def assert_completed_once(rig: CeleryRig, worker: Worker, saga_ids: list[str]) -> None:
+    """Each saga completed, no step of it was started twice, and the worker is still there."""
+    ends = [rig.wait_settled(saga_id, DEADLINE_S)["state"] for saga_id in saga_ids]
+    assert set(ends) == {"completed"}
+    assert worker.process.poll() is None
+    assert [fault for one in saga_ids for fault in second_starts(rig, one)] == []
