@@ -264,7 +264,9 @@ class Coordinator(Holding):
             view, overtaken = done, overtaken + 1
         if go_on is None or not isinstance(view, View):
             return None
-        return (yield from self._keep_place(keys, go_on))
+        saga, workflow = yield from self._read(keys, view, base)
+        self._cache.put(Snapshot(view.version, view.cursor, saga))
+        return (yield from self._keep_place(keys, workflow, saga, go_on))
 
     def _committed(
         self, keys: SagaKeys, move: Move, reply: Committed, go_on: Continuation | None

@@ -17,6 +17,7 @@ from multiagents.orchestrator.commands import Dispatch
 from multiagents.orchestrator.decide import fold
 from multiagents.orchestrator.dispatch import Dispatcher
 from multiagents.orchestrator.knowledge import Knowledge, known_of
+from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Call, Flow, ask
@@ -81,15 +82,16 @@ class Holding(Knowledge):
             held = yield from self._claim_another(where, step)
         return held
 
-    def _keep_place(self, keys: SagaKeys, go_on: Continuation) -> Flow[Assignment | None]:
+    def _keep_place(
+        self, keys: SagaKeys, workflow: Workflow, saga: Saga, go_on: Continuation
+    ) -> Flow[Assignment | None]:
         """Go on with a fan-out, or have another do so, though somebody else has decided."""
-        workflow = self.known(go_on.done.version)
-        if workflow is None or not self.settings.continuation:
+        if not self.settings.continuation:
             return None
         where, done = Where(keys, workflow, go_on.delivery, go_on.queue), go_on.done
+        waiting = self._waiting(where, saga, done.step)
         if go_on.allowed:
-            return (yield from self._claim_another(where, done.step))
-        waiting = yield from self._waiting(where, done.step)
+            return (yield from self._claim_first(where, waiting))
         yield from self.dispatcher.hand_on(keys, workflow, waiting)
         return None
 
@@ -111,29 +113,35 @@ class Holding(Knowledge):
         return held
 
     def _claim_another(self, where: Where, step: str) -> Flow[Assignment | None]:
-        """A step of the fan-out that was dispatched and not begun.
+        """A step of the fan-out that was dispatched and not begun."""
+        if not self.dispatcher.holds_back(where.workflow, where.queue):
+            return None
+        base = self._cache.get(where.keys.id)
+        view = yield from ask(store.load(where.keys, known=known_of(base)))
+        if not isinstance(view, View):
+            return None
+        saga, workflow = yield from self._read(where.keys, view, base)
+        saga = fold(workflow, saga, view.entries).saga
+        return (yield from self._claim_first(where, self._waiting(where, saga, step)))
+
+    def _claim_first(self, where: Where, waiting: list[Dispatch]) -> Flow[Assignment | None]:
+        """The first of these steps that nobody else has begun.
 
         A message that was sent again has the id of the first one.  If that one is at work, this
         one takes nothing: an errback fails all that its delivery holds (E14).
         """
-        for found in (yield from self._waiting(where, step))[:TRIES]:
+        for found in waiting[:TRIES]:
             what = (found.kind, found.step, found.attempt)
             held = yield from self._claim(where, what, alone=True)
             if held is not None:
                 return held
         return None
 
-    def _waiting(self, where: Where, step: str) -> Flow[list[Dispatch]]:
+    def _waiting(self, where: Where, saga: Saga, step: str) -> list[Dispatch]:
         """The steps that this process could do now; none if all are sent at once anyway."""
         if not self.dispatcher.holds_back(where.workflow, where.queue):
             return []
-        base = self._cache.get(where.keys.id)
-        view = yield from ask(store.load(where.keys, known=known_of(base)))
-        if not isinstance(view, View):
-            return []
-        saga, workflow = yield from self._read(where.keys, view, base)
-        saga = fold(workflow, saga, view.entries).saga
-        return self.claims.waiting(workflow, saga, step, where.queue)
+        return self.claims.waiting(where.workflow, saga, step, where.queue)
 
     def renewal(self, held: Assignment, notes: dict[str, str]) -> Call[bool]:
         """The call that renews a lease."""

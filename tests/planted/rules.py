@@ -578,7 +578,7 @@ MUTANTS = (
     Mutant(
         "E14",
         ENGINE + "coordinator.py",
-        "        return (yield from self._keep_place(keys, go_on))\n",
+        "        return (yield from self._keep_place(keys, workflow, saga, go_on))\n",
         "        return None\n",
         LAWS + "fan_out.py::test_a_process_whose_report_another_decided_over_keeps_its_place",
     ),
