@@ -27,7 +27,16 @@ from multiagents.orchestrator.registry import registered
 from multiagents.orchestrator.sweeper import Backlog, QueueHead
 from multiagents.orchestrator.tasks import Courier
 from tests.processes import wait_for
-from tests.support.celery_rig import BUSY_TEAM, SENTINEL_STEADY, TEAM, CeleryRig, after_work, plain
+from tests.support.celery_rig import (
+    BUSY_TEAM,
+    CONNECTED,
+    DEADLINE_S,
+    SENTINEL_STEADY,
+    TEAM,
+    CeleryRig,
+    after_work,
+    plain,
+)
 from tests.support.command_line import cli
 from tests.support.kill_rig import Rig, second_starts
 from tests.support.sentinels import Watched, watched
@@ -72,7 +81,7 @@ def test_sagas_go_on_after_a_fail_over(servers: Watched, tmp_path: Path) -> None
         assert worker.process.poll() is None
         transport = "Connected to multiagents.event_bus.transport:SentinelWorkerTransport"
         # Without kombu's ack emulation, afterwards too, however often it had to connect.
-        assert worker.log.count("Connected to ") == worker.log.count(transport) >= 2
+        assert worker.log.count(CONNECTED) == worker.log.count(transport) >= 2
     rig.close()
 
 
@@ -131,14 +140,14 @@ def test_a_busy_worker_of_a_teams_own_app_outlives_a_fail_over(tmp_path: Path) -
             wait_for(lambda: worker.log.count("Task team.work") > 5, 20.0, "all messages")
             servers.fail_over()
             wait_for(lambda: "Connection to broker lost" in worker.log, 20.0, "the loss")
-            wait_for(lambda: worker.log.count("Connected to ") > 1, 20.0, "the connection")
+            wait_for(lambda: worker.log.count(CONNECTED) > 1, DEADLINE_S, "the connection")
             rig.open("up")
             for saga_id in busy + held:
                 assert wait_settled(rig, saga_id) == "completed"
                 assert second_starts(rig, saga_id) == []
             assert worker.process.poll() is None
             ours = worker.log.count("Connected to multiagents.event_bus")
-            assert worker.log.count("Connected to ") == ours >= 2  # not by kombu's own
+            assert worker.log.count(CONNECTED) == ours >= 2  # not by kombu's own
         rig.close()
 
 

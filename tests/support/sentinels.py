@@ -18,9 +18,11 @@ from multiagents.storage.server import EmbeddedServer, locate
 from tests.processes import free_port, wait_for
 
 MASTER = "shop"
-DOWN_AFTER_MS = 400
-"""A primary that is silent for so long is taken to be down."""
-FAILOVER_S = 20.0
+DOWN_AFTER_MS = 1500
+"""A primary that is silent for so long is taken to be down; a busy machine may be, for less."""
+TILT_MS = 1000
+"""A Sentinel that was stopped for 2 s distrusts what it knows for so long: 30 s by itself."""
+FAILOVER_S = 30.0
 CONFIG = """\
 port {port}
 bind 127.0.0.1
@@ -78,6 +80,7 @@ def watched(folder: Path) -> Iterator[Watched]:
             client = redis.Redis(port=port, decode_responses=True)
             found = Watched(primary, replica, port, client)
             wait_for(lambda: _knows_all(client), FAILOVER_S, "the Sentinel's knowledge")
+            client.execute_command("SENTINEL DEBUG", "tilt-period", TILT_MS)
             try:
                 yield found
             finally:
