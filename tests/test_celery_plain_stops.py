@@ -33,6 +33,8 @@ VISIBILITY = {
 }
 HELD = 3
 """Messages that kombu knows to be held: of both that wait, and of the one that is acked late."""
+HELD_BY_GREENLETS = 2
+"""A full pool of them blocks the consumer: one message more stays in the queue."""
 AT_WORK, FETCHED = ("gate", "gate_kept"), ("work", "work_kept")
 
 
@@ -70,7 +72,7 @@ def one_step(name: str, timeout_s: float) -> Workflow:
     return WorkflowBuilder(f"stop_{name}").add_step("b", target, retry=QUICK).build()
 
 
-def given_to(rig: CeleryRig, timeouts_s: dict[str, float]) -> dict[str, str]:
+def given_to(rig: CeleryRig, timeouts_s: dict[str, float], *, held: int = HELD) -> dict[str, str]:
     """Sagas by their task's name; two are at work, the worker holds the others."""
     sagas = {}
     for names in (AT_WORK, FETCHED):
@@ -79,7 +81,7 @@ def given_to(rig: CeleryRig, timeouts_s: dict[str, float]) -> dict[str, str]:
         if names is AT_WORK:
             wait_for(lambda: all(rig.runs(sagas[n], n) for n in AT_WORK), DEADLINE_S, "two at work")
     # Between taking a message and noting that, kombu would lose it; one was acked when it began.
-    wait_for(lambda: rig.redis.hlen("unacked") == HELD, DEADLINE_S, "all messages fetched")
+    wait_for(lambda: rig.redis.hlen("unacked") == held, DEADLINE_S, "all messages fetched")
     return sagas
 
 
@@ -176,3 +178,41 @@ def test_a_cold_stop_of_threads_waits_for_plain_tasks(rig: CeleryRig, worker: Wo
         successor.wait_ready()
         found = fates(rig, sagas)
     assert found == dict.fromkeys((*AT_WORK, *FETCHED), ONCE)
+
+
+@pytest.mark.parametrize("worker", ["gevent"], indirect=True)
+def test_a_cold_stop_of_greenlets_leaves_plain_tasks_to_their_time_outs_at_worst(
+    rig: CeleryRig, worker: Worker
+) -> None:
+    """QUIT: what Celery puts back depends on the greenlet that the signal meets."""
+    sagas = given_to(rig, dict.fromkeys((*AT_WORK, *FETCHED), SHORT_S), held=HELD_BY_GREENLETS)
+    worker.process.send_signal(signal.SIGQUIT)
+    worker.process.wait(DEADLINE_S)
+    open_gates(rig, sagas)
+    with rig.team("-c", "2") as successor:
+        successor.wait_ready()
+        found = fates(rig, sagas)
+    assert found["gate"] == LOST
+    assert found["gate_kept"] in (AGAIN, LOST)
+    assert {found["work"], found["work_kept"]} <= {ONCE, NOT_BEGUN}
+
+
+@pytest.mark.parametrize("name", AT_WORK)
+def test_a_cold_stop_of_solo_fails_the_plain_task_at_work(rig: CeleryRig, name: str) -> None:
+    """QUIT: Celery stumbles within the task, whose error is reported like any other."""
+    with rig.team("-P", "solo") as worker:
+        worker.wait_ready()
+        saga_id = rig.begin(one_step(name, LONG_S))
+        wait_for(lambda: rig.runs(saga_id, name), DEADLINE_S, "the task at work")
+        worker.process.send_signal(signal.SIGQUIT)
+        worker.process.wait(DEADLINE_S)
+    rig.open(saga_id)
+    with rig.team("-c", "2") as successor:
+        successor.wait_ready()
+        saga = rig.wait_settled(saga_id, DEADLINE_S)
+    failed = [row["data"] for row in rig.history(saga_id) if row["type"] == "step_failed"]
+    assert [(each["error"]["type"], each["outcome"]) for each in failed] == [
+        ("NotImplementedError", "unknown")
+    ]
+    assert (saga["state"], saga["steps"]["b"]["attempts"]) == ("completed", 2)
+    assert second_starts(rig, saga_id) == []
