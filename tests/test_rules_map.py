@@ -8,7 +8,8 @@ from functools import cache
 
 import pytest
 
-from tests.planted.rules import MUTANTS, Mutant, changed
+from tests.planted.mutant import Mutant
+from tests.planted.rules import MUTANTS, changed
 from tests.processes import ROOT
 
 PAGE = (ROOT / "docs" / "rules.md").read_text("utf-8")
