@@ -7,19 +7,15 @@ Each test names the rule of docs/rules.md that it holds; the table there names i
 from __future__ import annotations
 
 import json
-import socket
 import time
 from collections.abc import Iterator
 from threading import Event
 from typing import Any
 
 import pytest
-import redis
-from billiard import get_context
 
-from multiagents.bootstrap import attach
 from multiagents.celery_app import make_app
-from multiagents.core.clock import FakeClock, SystemClock
+from multiagents.core.clock import FakeClock
 from multiagents.core.entries import Asked, Failed, Failure, Lost, Succeeded
 from multiagents.core.policies import RetryPolicy
 from multiagents.core.ports import Assignment, Verdict
@@ -28,26 +24,16 @@ from multiagents.core.states import Command, Kind, Outcome, SagaState, StepState
 from multiagents.orchestrator.answers import Answers
 from multiagents.orchestrator.engine import StoreEngine
 from multiagents.orchestrator.outbox import Deliverance, Message
-from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.workflow import Step, TaskCall, Workflow
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Call, ask
-from multiagents.storage.client import UNREACHABLE, Edge
 from multiagents.storage.keys import due_dirty
 from multiagents.storage.plan import Letter
 from multiagents.worker_sdk.leases import LeaseKeeper
 from multiagents.worker_sdk.tasks import Process
-from tests.support.one_process import KEYS, SAGA, Bench
+from tests.support.one_process import KEYS, SAGA, Bench, row, step, undoable
 
 TWICE, ONCE = RetryPolicy(max_attempts=2), RetryPolicy(max_attempts=1)
-
-
-def step(name: str, *after: str, **options: Any) -> Step:
-    return Step(name=name, worker="a", depends_on=after, **options)
-
-
-def undoable(name: str, *after: str, **options: Any) -> Step:
-    return step(name, *after, compensation="undo", **options)
 
 
 def begin(bench: Bench, *steps: Step, **options: Any) -> None:
@@ -55,14 +41,6 @@ def begin(bench: Bench, *steps: Step, **options: Any) -> None:
     given = {"input": "{}", "meta": "{}"}
     workflow = Workflow(name="w", steps=steps, **options)
     bench.edge.run(bench.coordinator.start(workflow, saga_id=SAGA, waiting=(SAGA, ""), data=given))
-
-
-def now(bench: Bench) -> Saga:
-    return bench.edge.run(bench.coordinator.current(SAGA))[0]
-
-
-def row(held: Assignment) -> tuple[Kind, str, int, str]:
-    return held.kind, held.step, held.attempt, held.nonce
 
 
 def lose(bench: Bench) -> Assignment:
@@ -98,7 +76,7 @@ def test_what_an_errback_has_written_is_decided_at_once(bench: Bench) -> None:
     assert bench.edge.run(failed)
     assert bench.edge.client.zscore(KEYS.due, due_dirty(SAGA)) == bench.clock.now_ms()
     bench.sweep()
-    assert now(bench).steps["s"].state is StepState.RETRYING
+    assert bench.saga().steps["s"].state is StepState.RETRYING
 
 
 # ---- E2 ----
@@ -158,10 +136,10 @@ def test_a_report_of_an_unknown_claim_is_recorded_and_asks_for_a_person(bench: B
     foreign = Succeeded(bench.clock.now_ms(), Kind.RUN, "s", 1, "f" * 16)
     bench.edge.run(bench.coordinator.report(SAGA, foreign, result="{}"))
     assert foreign in bench.log()
-    assert now(bench).steps["s"].state is StepState.RUNNING
-    assert now(bench).attention == ("report of an unknown attempt of 's'",)
+    assert bench.saga().steps["s"].state is StepState.RUNNING
+    assert bench.saga().attention == ("report of an unknown attempt of 's'",)
     bench.succeed(held)
-    assert now(bench).state is SagaState.COMPLETED
+    assert bench.saga().state is SagaState.COMPLETED
 
 
 def test_what_a_process_knows_from_a_lost_future_does_not_fit(bench: Bench, redis_url: str) -> None:
@@ -183,9 +161,9 @@ def test_what_a_process_knows_from_a_lost_future_does_not_fit(bench: Bench, redi
     other.ask(Command.PAUSE)
     other.edge.close()
     assert bench.succeed(zombie) is None
-    assert now(bench).state is SagaState.PAUSED
-    assert now(bench).steps["s2"].state is StepState.WAITING
-    assert now(bench).attention
+    assert bench.saga().state is SagaState.PAUSED
+    assert bench.saga().steps["s2"].state is StepState.WAITING
+    assert bench.saga().attention
 
 
 # ---- E7, E8 ----
@@ -200,7 +178,7 @@ def test_a_lost_attempt_makes_a_step_unknown_that_failed_clean_later(bench: Benc
         bench.clock.now_ms(), *row(held), Failure("E", "e"), Outcome.CLEAN, retryable=False
     )
     bench.edge.run(bench.coordinator.report(SAGA, clean))
-    assert now(bench).steps["s"].undo_state is UndoState.DISPATCHED
+    assert bench.saga().steps["s"].undo_state is UndoState.DISPATCHED
 
 
 def test_an_undo_has_keys_and_attempts_of_its_own(bench: Bench) -> None:
@@ -268,7 +246,7 @@ def test_a_plain_task_is_sent_once_and_its_time_out_decides(plainly: Bench) -> N
     plainly.start(plain("p", retry=TWICE))
     sweep_for(plainly, 55)
     assert waiting(plainly) == [["p", 1]]
-    assert now(plainly).steps["p"].state is StepState.RUNNING
+    assert plainly.saga().steps["p"].state is StepState.RUNNING
     sweep_for(plainly, 15)
     assert waiting(plainly) == [["p", 2], ["p", 1]]
 
@@ -289,7 +267,7 @@ def test_an_errback_fails_what_its_delivery_holds_now(bench: Bench) -> None:
     assert following is not None
     engine = StoreEngine(bench.coordinator, bench.edge, bench.clock, bench.catalog)
     assert engine.fail_delivery(SAGA, "d", Verdict(Failure("Killed", "")), decide=True)
-    states = {name: run.state for name, run in now(bench).steps.items()}
+    states = {name: run.state for name, run in bench.saga().steps.items()}
     assert states == {"s0": StepState.SUCCEEDED, "s1": StepState.FAILED}
 
 
@@ -360,68 +338,6 @@ def test_a_long_log_is_read_in_pages(bench: Bench) -> None:
     assert len([entry for entry in bench.log() if isinstance(entry, Asked)]) == count
 
 
-# ---- E17 ----
-
-
-def pivoted(bench: Bench) -> Assignment | None:
-    """A saga whose pivot is on its way; the process goes on with it."""
-    bench.start(undoable("s"), step("pivot", "s", pivot=True, retry=ONCE), step("z", "pivot"))
-    return bench.succeed(bench.claim())
-
-
-def test_the_pivot_counts_as_passed_from_its_first_claim(bench: Bench) -> None:
-    """E17: its effect may have happened, so a cancel asks for a person, and undoes nothing."""
-    assert pivoted(bench) is not None
-    bench.ask(Command.CANCEL)
-    saga = now(bench)
-    assert (saga.state, saga.steps["s"].undo_state) == (SagaState.RUNNING, UndoState.NONE)
-    assert saga.attention == ("cancel came after the pivot: not undone",)
-
-
-def test_a_pivot_that_nobody_has_claimed_is_taken_back(bench: Bench) -> None:
-    """E17: the cancel waits to learn that, then undoes."""
-    bench.start(undoable("s"), step("pivot", "s", pivot=True))
-    held = bench.claim()
-    assert bench.succeed(held, allowed=False) is None
-    bench.ask(Command.CANCEL)
-    assert now(bench).steps["s"].undo_state is UndoState.DISPATCHED
-
-
-def test_a_pivot_that_was_claimed_in_time_is_not_undone(bench: Bench) -> None:
-    """E17: a claim that came after the cancel, and before anybody had decided, counts."""
-    bench.start(undoable("s"), step("pivot", "s", pivot=True))
-    assert bench.succeed(bench.claim(), allowed=False) is None
-    asked = Asked(bench.clock.now_ms(), Command.CANCEL, "r")
-    bench.edge.run(ask(store.append(KEYS, asked)))
-    bench.claim()
-    bench.edge.run(bench.coordinator.coordinate(SAGA))
-    saga = now(bench)
-    assert (saga.state, saga.halting) == (SagaState.RUNNING, "")
-    assert saga.steps["s"].undo_state is UndoState.NONE
-    assert saga.attention
-
-
-def test_a_pivot_that_failed_clean_is_not_passed(bench: Bench) -> None:
-    """E17: until all its attempts are known to have done nothing; then all is undone."""
-    held = pivoted(bench)
-    assert held is not None
-    clean = Failed(
-        bench.clock.now_ms(), *row(held), Failure("E", "e"), Outcome.CLEAN, retryable=False
-    )
-    bench.edge.run(bench.coordinator.report(SAGA, clean))
-    assert now(bench).steps["s"].undo_state is UndoState.DISPATCHED
-
-
-def test_a_pivot_that_may_have_acted_is_parked(bench: Bench) -> None:
-    """E17: of its attempts one is unknown: a person decides."""
-    held = pivoted(bench)
-    assert held is not None
-    bench.fail(held)
-    saga = now(bench)
-    assert saga.steps["pivot"].state is StepState.PARKED
-    assert saga.steps["s"].undo_state is UndoState.NONE
-
-
 # ---- E19 ----
 
 
@@ -432,60 +348,12 @@ def test_in_a_pause_leases_and_the_deadline_go_on(bench: Bench) -> None:
     bench.claim()
     bench.ask(Command.PAUSE)
     sweep_for(bench, 20)
-    run = now(bench).steps["s"]
-    assert (now(bench).state, run.state, len(run.lost)) == (
+    run = bench.saga().steps["s"]
+    assert (bench.saga().state, run.state, len(run.lost)) == (
         SagaState.PAUSED,
         StepState.RETRYING,
         1,
     )
     assert bench.sent == []
     sweep_for(bench, 45)
-    assert now(bench).state is SagaState.COMPENSATING
-
-
-# ---- E20 ----
-
-
-def test_a_workers_main_process_waits_a_second_for_a_silent_server() -> None:
-    """E20: and asks once: it has children, signals and heartbeats to see to."""
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
-        settings = Settings(redis_url=url)
-        app = make_app(settings)
-        edge = attach(app, settings)._edge_of_main()
-        began = time.monotonic()
-        with pytest.raises(UNREACHABLE):
-            edge.run(ask(store.load(KEYS)))
-        assert 0.9 < time.monotonic() - began < 2.5
-        edge.close()
-        app.close()
-
-
-def test_a_forked_child_has_connections_of_its_own(redis_url: str) -> None:
-    """E20: on its parent's, the replies of both would be mixed up; that of a thread, too."""
-    edge = Edge(redis_url)
-
-    def connection() -> int:
-        return int(edge._command("CLIENT", "ID"))
-
-    own = connection()
-    context = get_context("fork")
-    receiver, sender = context.Pipe()
-    child = context.Process(target=lambda: sender.send(connection()))
-    child.start()
-    assert receiver.poll(10)
-    assert receiver.recv() != own
-    child.join(10)
-    assert connection() == own
-    edge.close()
-
-
-def test_the_servers_time_is_the_engines(redis_url: str) -> None:
-    """E9: leases are judged by the server's clock, however wrong the host's is."""
-    clock, edge = SystemClock(), Edge(redis_url)
-    clock.offset_ms = 3_600_000
-    edge.correct(clock)
-    with redis.Redis.from_url(redis_url) as client:
-        seconds, _ = client.time()
-    assert abs(clock.now_ms() - 1000 * seconds) < 5000
-    edge.close()
+    assert bench.saga().state is SagaState.COMPENSATING

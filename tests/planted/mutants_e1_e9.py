@@ -308,6 +308,6 @@ E1_E9 = (
         "multiagents/core/clock.py",
         "self.offset_ms = server_ms",
         "self.offset_ms += 0 * server_ms",
-        LAWS + "rules.py::test_the_servers_time_is_the_engines",
+        LAWS + "edges.py::test_the_servers_time_is_the_engines",
     ),
 )

@@ -15,6 +15,7 @@ from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.claims import Continuation
 from multiagents.orchestrator.coordinator import Coordinator
 from multiagents.orchestrator.outbox import Deliverance, LetterOf, Message, Publish, no_letter
+from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.sweeper import Backlog, QueueHead, Sweeper
 from multiagents.orchestrator.workflow import Step, Workflow
 from multiagents.storage import sagas as store
@@ -158,8 +159,27 @@ class Bench:
     def work(self) -> dict[str, str]:
         return self.edge.execute(store.work(KEYS))
 
+    def saga(self) -> Saga:
+        """The saga as it is now."""
+        return self.edge.run(self.coordinator.current(SAGA))[0]
+
     def due(self) -> list[str]:
         return [member.decode() for member in self.edge.client.zrange(SHARD.due, 0, -1)]
+
+
+def step(name: str, *after: str, **options: Any) -> Step:
+    """A step of the worker that the bench has."""
+    return Step(name=name, worker="a", depends_on=after, **options)
+
+
+def undoable(name: str, *after: str, **options: Any) -> Step:
+    """Likewise, with a compensation."""
+    return step(name, *after, compensation="undo", **options)
+
+
+def row(held: Assignment) -> tuple[Kind, str, int, str]:
+    """What an entry about an attempt begins with, after its time."""
+    return held.kind, held.step, held.attempt, held.nonce
 
 
 def chain(count: int, **options: Any) -> list[Step]:

@@ -1,0 +1,72 @@
+"""When has a saga passed its pivot, and what is undone then?"""
+
+from __future__ import annotations
+
+from multiagents.core.entries import Asked, Failed, Failure
+from multiagents.core.policies import RetryPolicy
+from multiagents.core.ports import Assignment
+from multiagents.core.states import Command, Outcome, SagaState, StepState, UndoState
+from multiagents.storage import sagas as store
+from multiagents.storage.calls import ask
+from tests.support.one_process import KEYS, SAGA, Bench, row, step, undoable
+
+ONCE = RetryPolicy(max_attempts=1)
+
+
+def pivoted(bench: Bench) -> Assignment | None:
+    """A saga whose pivot is on its way; the process goes on with it."""
+    bench.start(undoable("s"), step("pivot", "s", pivot=True, retry=ONCE), step("z", "pivot"))
+    return bench.succeed(bench.claim())
+
+
+def test_the_pivot_counts_as_passed_from_its_first_claim(bench: Bench) -> None:
+    """E17: its effect may have happened, so a cancel asks for a person, and undoes nothing."""
+    assert pivoted(bench) is not None
+    bench.ask(Command.CANCEL)
+    saga = bench.saga()
+    assert (saga.state, saga.steps["s"].undo_state) == (SagaState.RUNNING, UndoState.NONE)
+    assert saga.attention == ("cancel came after the pivot: not undone",)
+
+
+def test_a_pivot_that_nobody_has_claimed_is_taken_back(bench: Bench) -> None:
+    """E17: the cancel waits to learn that, then undoes."""
+    bench.start(undoable("s"), step("pivot", "s", pivot=True))
+    held = bench.claim()
+    assert bench.succeed(held, allowed=False) is None
+    bench.ask(Command.CANCEL)
+    assert bench.saga().steps["s"].undo_state is UndoState.DISPATCHED
+
+
+def test_a_pivot_that_was_claimed_in_time_is_not_undone(bench: Bench) -> None:
+    """E17: a claim that came after the cancel, and before anybody had decided, counts."""
+    bench.start(undoable("s"), step("pivot", "s", pivot=True))
+    assert bench.succeed(bench.claim(), allowed=False) is None
+    asked = Asked(bench.clock.now_ms(), Command.CANCEL, "r")
+    bench.edge.run(ask(store.append(KEYS, asked)))
+    bench.claim()
+    bench.edge.run(bench.coordinator.coordinate(SAGA))
+    saga = bench.saga()
+    assert (saga.state, saga.halting) == (SagaState.RUNNING, "")
+    assert saga.steps["s"].undo_state is UndoState.NONE
+    assert saga.attention
+
+
+def test_a_pivot_that_failed_clean_is_not_passed(bench: Bench) -> None:
+    """E17: until all its attempts are known to have done nothing; then all is undone."""
+    held = pivoted(bench)
+    assert held is not None
+    clean = Failed(
+        bench.clock.now_ms(), *row(held), Failure("E", "e"), Outcome.CLEAN, retryable=False
+    )
+    bench.edge.run(bench.coordinator.report(SAGA, clean))
+    assert bench.saga().steps["s"].undo_state is UndoState.DISPATCHED
+
+
+def test_a_pivot_that_may_have_acted_is_parked(bench: Bench) -> None:
+    """E17: of its attempts one is unknown: a person decides."""
+    held = pivoted(bench)
+    assert held is not None
+    bench.fail(held)
+    saga = bench.saga()
+    assert saga.steps["pivot"].state is StepState.PARKED
+    assert saga.steps["s"].undo_state is UndoState.NONE
