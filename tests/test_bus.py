@@ -1,7 +1,4 @@
-"""Do both event buses keep the promises of `event_bus.bus`?
-
-The first part runs on memory and on a real server alike; the second is about the server.
-"""
+"""Do both event buses, in memory and on a real server, keep the promises of `event_bus.bus`?"""
 
 from __future__ import annotations
 
@@ -9,27 +6,21 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
-from redis.asyncio import Redis
 from structlog.contextvars import get_contextvars
 
 from multiagents.core.events import CommandEvent, ErrorEvent, Event, ResultEvent, StatusEvent
-from multiagents.core.exceptions import InvalidInput, NoServer
+from multiagents.core.exceptions import InvalidInput
 from multiagents.core.states import SagaState
-from multiagents.event_bus import keys
 from multiagents.event_bus.bus import EventBus
 from multiagents.event_bus.memory_bus import MemoryEventBus
 from multiagents.event_bus.redis_bus import RedisEventBus
-from multiagents.storage.server import EmbeddedServer
+from tests.support.bus import SOON_S, Inbox, status, until
 
 pytestmark = pytest.mark.anyio
 
-SOON_S = 0.05
-"""Redelivery in these tests."""
 MakeBus = Callable[..., EventBus]
 
 
@@ -53,39 +44,6 @@ async def bus(make_bus: MakeBus) -> AsyncIterator[EventBus]:
     await made.start()
     yield made
     await made.stop()
-
-
-def status(number: int = 0) -> StatusEvent:
-    return StatusEvent(transaction_id=f"t{number}", state=SagaState.RUNNING)
-
-
-async def until(condition: Callable[[], Any], deadline_s: float = 10.0) -> None:
-    """Wait for a condition; TimeoutError after the deadline."""
-    async with asyncio.timeout(deadline_s):
-        while not condition():  # noqa: ASYNC110 - any condition, not only events
-            await asyncio.sleep(0.005)
-
-
-class Inbox:
-    """A handler that keeps what it gets, and refuses the first ``refuse`` events."""
-
-    def __init__(self, refuse: int = 0) -> None:
-        self.events: list[Event] = []
-        self.calls = 0
-        self._refuse = refuse
-
-    async def __call__(self, event: Event) -> None:
-        self.calls += 1
-        if self.calls <= self._refuse:
-            raise ConnectionRefusedError("not now")
-        self.events.append(event)
-
-    @property
-    def ids(self) -> list[str]:
-        return [event.transaction_id for event in self.events]
-
-    async def has(self, count: int) -> None:
-        await until(lambda: len(self.events) >= count)
 
 
 async def test_each_group_gets_each_event_once(bus: EventBus) -> None:
@@ -411,186 +369,3 @@ async def test_a_handler_logs_under_its_events_ids(bus: EventBus) -> None:
     await until(lambda: bound)
     assert bound == [{"transaction_id": "t", "correlation_id": "c"}]
     assert get_contextvars() == {}
-
-
-# What only a server can show
-
-
-async def test_constructing_connects_to_nothing() -> None:
-    """A wrong address is found out at start, without the password in the message."""
-    bus = RedisEventBus("redis://user:hunter2@127.0.0.1:1/0")
-    with pytest.raises(NoServer, match=r"no Redis answers at redis://127\.0\.0\.1:1/0") as caught:
-        await bus.start()
-    assert "hunter2" not in str(caught.value)
-    await bus.stop()
-
-
-async def test_buses_of_several_processes_share_groups(redis_url: str) -> None:
-    """Two buses, as in two processes: each group gets each event once."""
-    first, second = Inbox(), Inbox()
-    async with RedisEventBus(redis_url) as one, RedisEventBus(redis_url) as two:
-        await one.subscribe("status", first, group="g")
-        await two.subscribe("status", second, group="g")
-        for number in range(20):
-            await one.publish(status(number))
-        await until(lambda: len(first.events) + len(second.events) >= 20)
-    assert sorted(first.ids + second.ids) == sorted(f"t{n}" for n in range(20))
-
-
-async def test_an_event_of_a_dead_process_goes_to_another(redis_url: str) -> None:
-    """What a killed consumer had read is claimed by a living one."""
-    inbox = Inbox()
-    async with RedisEventBus(redis_url, redeliver_after_s=SOON_S) as bus, _client(redis_url) as raw:
-        await raw.xgroup_create(keys.stream("status"), "g", id="0", mkstream=True)
-        await bus.publish(status(1))
-        wanted: Any = {keys.stream("status"): ">"}
-        assert await raw.xreadgroup("g", "ghost", wanted)
-        await bus.subscribe("status", inbox, group="g")
-        await inbox.has(1)
-    assert inbox.ids == ["t1"]
-
-
-async def test_an_event_that_kills_its_processes_becomes_a_dead_letter(redis_url: str) -> None:
-    """Nobody survives to count: the server does."""
-    inbox = Inbox()
-    async with (
-        _client(redis_url) as raw,
-        RedisEventBus(redis_url, redeliver_after_s=SOON_S, max_deliveries=1) as bus,
-    ):
-        await raw.xgroup_create(keys.stream("status"), "g", id="0", mkstream=True)
-        await bus.publish(status(1))
-        wanted: Any = {keys.stream("status"): ">"}
-        await raw.xreadgroup("g", "ghost", wanted)
-        await bus.subscribe("status", inbox, group="g")
-        await bus.publish(status(2))
-        await inbox.has(1)
-        letters = await _letters(bus)
-    assert [(letter.deliveries, letter.error) for letter in letters] == [(1, "NeverAcknowledged")]
-    assert inbox.ids == ["t2"]
-
-
-async def _letters(bus: EventBus) -> list[Any]:
-    async with asyncio.timeout(10):
-        while not (letters := await bus.dead_letters()):  # noqa: ASYNC110 - it lies on the server
-            await asyncio.sleep(0.01)
-    return letters
-
-
-async def test_a_slow_handler_keeps_its_event(redis_url: str) -> None:
-    """A hold is renewed while the handler works: slow is not dead."""
-    calls: list[Event] = []
-
-    async def slow(event: Event) -> None:
-        calls.append(event)
-        await asyncio.sleep(SOON_S * 8)
-
-    done = Inbox()
-    async with RedisEventBus(redis_url, redeliver_after_s=SOON_S * 2) as bus:
-        for _ in range(2):
-            await bus.subscribe("status", slow, group="g")
-        await bus.subscribe("error", done, group="g")
-        await bus.publish(status(1))
-        await until(lambda: calls)
-        await asyncio.sleep(SOON_S * 6)
-        await bus.publish(ErrorEvent(transaction_id="t", worker_name="w", error="e"))
-        await done.has(1)
-    assert len(calls) == 1
-
-
-async def test_a_renewal_that_was_not_cancelled_holds_nobody_up(redis_url: str) -> None:
-    """A cancellation that gets lost inside the client would keep the reader waiting for ever."""
-    renewing, taken = asyncio.Event(), asyncio.Event()
-
-    class Deaf(Redis):
-        async def xclaim(self, *args: Any, **options: Any) -> Any:
-            renewing.set()
-            with suppress(asyncio.CancelledError):
-                await asyncio.Event().wait()
-
-    async def handler(event: Event) -> None:
-        await renewing.wait()
-        if taken.is_set():
-            second.set()
-        taken.set()
-
-    second = asyncio.Event()
-    async with RedisEventBus(redis_url, redeliver_after_s=SOON_S * 20) as bus:
-        real, bus._receiver = bus._receiver, Deaf.from_url(redis_url)
-        await bus.subscribe("status", handler, group="g")
-        await bus.publish(status(0))
-        await until(taken.is_set)
-        await bus.publish(status(1))
-        await until(second.is_set)
-        deaf, bus._receiver = bus._receiver, real
-        await bus._readers.end_all()
-        await deaf.aclose()
-
-
-async def test_an_unreadable_entry_becomes_a_dead_letter(redis_url: str) -> None:
-    """What is no event is put aside at its first delivery; what follows is delivered."""
-    inbox, private = Inbox(), Inbox()
-    async with RedisEventBus(redis_url) as bus, _client(redis_url) as raw:
-        await bus.subscribe("status", inbox, group="g")
-        await bus.subscribe("status", private)
-        await raw.xadd(keys.stream("status"), {"event": "{"})
-        await bus.publish(status(1))
-        await inbox.has(1)
-        await private.has(1)
-        [letter] = await _letters(bus)
-    assert (letter.error, letter.event) == ("InvalidInput", "{")
-
-
-async def test_a_lost_group_is_made_again(redis_url: str) -> None:
-    """A server that lost its data gets its groups back, and nothing published since is missed."""
-    inbox = Inbox()
-    async with RedisEventBus(redis_url) as bus, _client(redis_url) as raw:
-        await bus.subscribe("status", inbox, group="g")
-        await raw.flushall()
-        await bus.publish(status(1))
-        await inbox.has(1)
-
-
-async def test_streams_are_capped(redis_url: str) -> None:
-    """The server's memory is bounded (the cut is approximate)."""
-    async with RedisEventBus(redis_url, max_stream_length=10) as bus, _client(redis_url) as raw:
-        for number in range(300):
-            await bus.publish(status(number))
-        assert await raw.xlen(keys.stream("status")) < 300
-
-
-async def test_a_stopped_bus_leaves_no_consumer_behind(redis_url: str) -> None:
-    """Groups stay, the readers' names in them do not pile up."""
-    async with _client(redis_url) as raw:
-        async with RedisEventBus(redis_url) as bus:
-            inbox = Inbox()
-            await bus.subscribe("status", inbox, group="g")
-            await bus.publish(status(1))
-            await inbox.has(1)
-        assert await raw.xinfo_consumers(keys.stream("status"), "g") == []
-        assert (await raw.xpending(keys.stream("status"), "g"))["pending"] == 0
-
-
-async def test_subscriptions_survive_a_killed_server(tmp_path: Path) -> None:
-    """Readers reconnect; publishing waits for a restart and says when there is none."""
-    with EmbeddedServer(tmp_path / "data", appendfsync="always") as server:
-        inbox, private = Inbox(), Inbox()
-        async with RedisEventBus(server.url, redeliver_after_s=SOON_S) as bus:
-            await bus.subscribe("status", inbox, group="g")
-            await bus.subscribe("status", private)
-            await bus.publish(status(1))
-            await inbox.has(1)
-            await private.has(1)
-            server.kill()
-            publishing = asyncio.create_task(bus.publish(status(2)))
-            await asyncio.to_thread(server.restart)
-            await publishing
-            await inbox.has(2)
-            await private.has(2)
-            assert set(inbox.ids) == set(private.ids) == {"t1", "t2"}
-            server.kill()
-            with pytest.raises(NoServer, match="status event of saga t3 is not published"):
-                await bus.publish(status(3))
-
-
-def _client(url: str) -> Redis:
-    return Redis.from_url(url)

@@ -7,31 +7,22 @@ from __future__ import annotations
 
 import json
 import shlex
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import redis
 
-from multiagents import WorkflowBuilder, task, worker
-from multiagents.bootstrap import Runtime, runtime_at
-from multiagents.core.entries import Failure, Lost
-from multiagents.core.ports import Assignment, Verdict
+from multiagents import WorkflowBuilder, worker
+from multiagents.core.entries import Lost
+from multiagents.core.ports import Assignment
 from multiagents.core.states import Kind
 from multiagents.orchestrator.host import Host
-from multiagents.orchestrator.letters import list_of
-from multiagents.orchestrator.plain import NOT_SENT
 from multiagents.orchestrator.workflow import Workflow
-from multiagents.storage import keys as k
 from multiagents.storage.client import Edge
-from multiagents.storage.keys import Shard
 from multiagents.worker_sdk.validation import check_input
-from tests.processes import wait_for
 from tests.support.command_line import cli
-
-FLEET = Shard(0).catalog("fleet")
-BOOM = Failure("BankDown", "the bank does not answer")
+from tests.support.office import Office, open_office
 
 
 @worker("explain.do")
@@ -54,63 +45,10 @@ def two(**options: Any) -> Workflow:
     )
 
 
-class Office:
-    """One process that has begun to work on a saga."""
-
-    def __init__(self, url: str) -> None:
-        self.runtime: Runtime = runtime_at(url)
-        self.url = url
-
-    def start(self, workflow: Workflow) -> str:
-        saga_id: str = self.runtime.call("start", workflow, {})
-        return saga_id
-
-    def worker_runs(self, *queues: str, functions: tuple[str, ...] = ("explain.do",)) -> None:
-        """Let a worker with two slots have told that it is alive."""
-        about = {
-            "at_ms": round(time.time() * 1000),
-            "queues": list(queues),
-            "slots": 2,
-            "workers": dict.fromkeys(functions, queues[0]),
-        }
-        with redis.Redis.from_url(self.url) as client:
-            client.hset(FLEET, "celery@one", json.dumps(about))
-
-    def claim(self, saga_id: str, step: str, kind: Kind = Kind.RUN, attempt: int = 1) -> Assignment:
-        held = self.runtime.host.engine.claim(
-            saga_id, kind, step, attempt, delivery="d", queue="io"
-        )
-        assert held is not None
-        return held
-
-    def succeed(self, saga_id: str, step: str) -> None:
-        held = self.claim(saga_id, step)
-        self.runtime.host.engine.succeed(held, "{}", go_on=False)
-
-    def fail(self, held: Assignment, *, retryable: bool = False) -> None:
-        verdict = Verdict(BOOM, retryable=retryable)
-        self.runtime.host.engine.fail(held, verdict, go_on=False)
-
-    def explain(self, saga_id: str) -> dict[str, Any]:
-        told: dict[str, Any] = self.runtime.call("explain", saga_id)
-        return told
-
-    def reason(self, saga_id: str, code: str) -> dict[str, Any]:
-        """The one reason of that code."""
-        told = self.explain(saga_id)
-        found = [reason for reason in told["reasons"] if reason["code"] == code]
-        assert len(found) == 1, told
-        assert found[0]["text"] in told["text"]
-        return found[0]
-
-
 @pytest.fixture
 def office(redis_url: str) -> Iterator[Office]:
-    """An office with nobody else at work."""
-    found = Office(redis_url)
-    yield found
-    with redis.Redis.from_url(redis_url) as client:
-        client.delete(FLEET)
+    with open_office(redis_url) as found:
+        yield found
 
 
 # ---- sent, and not begun ----
@@ -266,116 +204,6 @@ def test_a_completed_saga_can_be_rolled_back_and_a_cancelled_one_says_by_whom(
     assert told["state"] == "cancelled"
     assert "it was cancelled by ada at" in told["text"]
     assert told["commands"] == []
-
-
-# ---- plain tasks, which are claimed when they are sent ----
-
-
-def paying(**options: Any) -> Workflow:
-    """A step that is the team's own Celery task."""
-    pay = task("team.pay", **{"queue": "billing", "timeout_s": 60, **options})
-    return WorkflowBuilder("explain-pay").add_step("pay", pay).build()
-
-
-def test_a_plain_task_that_waits_is_not_said_to_run(office: Office) -> None:
-    """When it was sent and where to, what waits there, and when its time-out decides."""
-    saga_id = office.start(paying())
-    reason = office.reason(saga_id, "unreported")
-    text = reason["text"]
-    assert text.startswith("Step 'pay' (attempt 1) is the Celery task 'team.pay'. It was sent ")
-    assert "ago to queue 'billing' and has not reported; whether it has begun is not known" in text
-    assert "1 message waits there, perhaps its own." in text
-    assert "If it does not report, its time-out decides, at" in text
-    assert "running for" not in office.explain(saga_id)["text"]
-    assert (reason["step"], reason["kind"], reason["worker_function"]) == (
-        "pay",
-        "step",
-        "team.pay",
-    )
-    assert (reason["queue"], reason["waiting"], reason["consumers"]) == ("billing", 1, [])
-    assert reason["sent_at"] < reason["at"]
-    office.start(paying())
-    assert "2 messages wait there, perhaps its own among them" in office.explain(saga_id)["text"]
-
-
-def test_of_a_plain_tasks_queue_only_what_is_known_is_said(office: Office) -> None:
-    """Workers of its app without `attach` tell nobody that they run: they may consume it."""
-    office.worker_runs("io")
-    saga_id = office.start(paying())
-    unseen = office.reason(saga_id, "unreported")
-    assert (
-        "No running worker that hosts sagas consumes that queue; whether another" in unseen["text"]
-    )
-    assert "nobody consumes" not in unseen["text"]
-    assert unseen["commands"] == []
-    office.worker_runs("billing")
-    with redis.Redis.from_url(office.url) as client:
-        client.delete("billing")
-    taken = office.reason(saga_id, "unreported")
-    assert "consumed by celery@one, with 2 slots" in taken["text"]
-    assert "the queue is empty, so a worker has the message, at work on it or not" in taken["text"]
-    assert (taken["waiting"], taken["consumers"]) == (0, ["celery@one"])
-
-
-def test_a_plain_tasks_own_priority_hides_no_message(office: Office) -> None:
-    """Its app may have given it one: the message lies in another list of its queue."""
-    saga_id = office.start(paying())
-    with redis.Redis.from_url(office.url) as client:
-        client.rename("billing", list_of("billing", 9))
-    assert office.reason(saga_id, "unreported")["waiting"] == 1
-
-
-def test_a_plain_task_that_its_app_routes_has_no_queue_that_is_known(office: Office) -> None:
-    """Neither the task nor the step names one; the step's holds for the undo too."""
-    reason = office.reason(office.start(paying(queue=None)), "unreported")
-    assert "sent" in reason["text"]
-    assert "to the queue that the routes of its app give it" in reason["text"]
-    assert (reason["queue"], reason["waiting"], reason["consumers"]) == (None, None, [])
-    undone = (
-        WorkflowBuilder("explain-repay")
-        .add_step("pay", "explain.do", queue="shop", compensation=task("team.repay", timeout_s=60))
-        .add_step("send", "explain.do")
-        .build()
-    )
-    saga_id = office.start(undone)
-    office.succeed(saga_id, "pay")
-    office.fail(office.claim(saga_id, "send"))
-    repaid = office.reason(saga_id, "unreported")
-    assert repaid["text"].startswith(
-        "The undo of 'pay' (attempt 1) is the Celery task 'team.repay'"
-    )
-    assert (repaid["queue"], repaid["kind"]) == ("shop", "undo")
-
-
-def test_a_plain_task_that_was_perhaps_not_sent_says_so(office: Office) -> None:
-    """Whoever claimed it may have died before its message was out: it is never sent again."""
-    saga_id = office.start(paying())
-    work = office.runtime.host.coordinator.keys(saga_id).work
-    with redis.Redis.from_url(office.url, decode_responses=True) as client:
-        claim = str(client.hget(work, k.claim_field(Kind.RUN, "pay")))
-        head, _, delivery = claim.rpartition("|")
-        client.hset(work, k.claim_field(Kind.RUN, "pay"), f"{head}|{NOT_SENT}{delivery}")
-    reason = office.reason(saga_id, "not_sent")
-    assert "Its message is not known to be sent, and is not sent again." in reason["text"]
-    assert "its time-out decides, at" in reason["text"]
-    assert reason["sent_at"] is None
-
-
-def test_a_plain_task_whose_time_is_over_waits_for_a_sweep(office: Office) -> None:
-    """Without a worker nobody notices."""
-    saga_id = office.start(paying(timeout_s=0.05))
-    wait_for(lambda: "was over at" in office.explain(saga_id)["text"], 5.0, "the time-out")
-    assert "no worker runs to notice it" in office.reason(saga_id, "unreported")["text"]
-
-
-def test_the_command_tells_of_a_plain_task(office: Office) -> None:
-    """The same for people and for programs."""
-    saga_id = office.start(paying())
-    told = cli("explain", saga_id, url=office.url).out
-    assert "is the Celery task 'team.pay'. It was sent" in told
-    assert "its time-out decides" in told
-    (reason,) = cli("explain", saga_id, "--json", url=office.url).json["reasons"]
-    assert (reason["code"], reason["queue"], reason["waiting"]) == ("unreported", "billing", 1)
 
 
 # ---- parked ----

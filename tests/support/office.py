@@ -1,0 +1,79 @@
+"""How do the tests of `explain` bring a saga where it is?"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import redis
+
+from multiagents.bootstrap import Runtime, runtime_at
+from multiagents.core.entries import Failure
+from multiagents.core.ports import Assignment, Verdict
+from multiagents.core.states import Kind
+from multiagents.orchestrator.workflow import Workflow
+from multiagents.storage.keys import Shard
+
+FLEET = Shard(0).catalog("fleet")
+BOOM = Failure("BankDown", "the bank does not answer")
+
+
+class Office:
+    """One process that has begun to work on a saga."""
+
+    def __init__(self, url: str) -> None:
+        self.runtime: Runtime = runtime_at(url)
+        self.url = url
+
+    def start(self, workflow: Workflow) -> str:
+        saga_id: str = self.runtime.call("start", workflow, {})
+        return saga_id
+
+    def worker_runs(self, *queues: str, functions: tuple[str, ...] = ("explain.do",)) -> None:
+        """Let a worker with two slots have told that it is alive."""
+        about = {
+            "at_ms": round(time.time() * 1000),
+            "queues": list(queues),
+            "slots": 2,
+            "workers": dict.fromkeys(functions, queues[0]),
+        }
+        with redis.Redis.from_url(self.url) as client:
+            client.hset(FLEET, "celery@one", json.dumps(about))
+
+    def claim(self, saga_id: str, step: str, kind: Kind = Kind.RUN, attempt: int = 1) -> Assignment:
+        held = self.runtime.host.engine.claim(
+            saga_id, kind, step, attempt, delivery="d", queue="io"
+        )
+        assert held is not None
+        return held
+
+    def succeed(self, saga_id: str, step: str) -> None:
+        held = self.claim(saga_id, step)
+        self.runtime.host.engine.succeed(held, "{}", go_on=False)
+
+    def fail(self, held: Assignment, *, retryable: bool = False) -> None:
+        verdict = Verdict(BOOM, retryable=retryable)
+        self.runtime.host.engine.fail(held, verdict, go_on=False)
+
+    def explain(self, saga_id: str) -> dict[str, Any]:
+        told: dict[str, Any] = self.runtime.call("explain", saga_id)
+        return told
+
+    def reason(self, saga_id: str, code: str) -> dict[str, Any]:
+        """The one reason of that code."""
+        told = self.explain(saga_id)
+        found = [reason for reason in told["reasons"] if reason["code"] == code]
+        assert len(found) == 1, told
+        assert found[0]["text"] in told["text"]
+        return found[0]
+
+
+@contextmanager
+def open_office(url: str) -> Iterator[Office]:
+    """An office with nobody else at work."""
+    yield Office(url)
+    with redis.Redis.from_url(url) as client:
+        client.delete(FLEET)
