@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 
 import pytest
 import redis
+from structlog.testing import capture_logs
 
 from multiagents import WorkflowBuilder, worker
 from multiagents.core.clock import FakeClock, SystemClock
@@ -113,15 +114,8 @@ class Leases:
         """Nobody looks at it."""
 
 
-def test_a_keeper_of_leases_keeps_the_time() -> None:
-    """E9: a pool's child lives for days; but no renewal that is overdue waits for it."""
-    engine, clock, kept = Leases(), FakeClock(), list[tuple[bool, int]]()
-
-    def keep_time(only_if_set: bool) -> None:
-        kept.append((only_if_set, engine.renewals))
-        raise UNREACHABLE[0]("the clock of nobody")
-
-    keeper = LeaseKeeper(
+def keeper_of(engine: Leases, clock: FakeClock, keep_time: Callable[[bool], None]) -> LeaseKeeper:
+    return LeaseKeeper(
         engine,  # type: ignore[arg-type]  # all that is asked of it
         clock=clock,
         lease_ms=3_000_000,
@@ -130,6 +124,17 @@ def test_a_keeper_of_leases_keeps_the_time() -> None:
         can_kill=False,
         keep_time=keep_time,
     )
+
+
+def test_a_keeper_of_leases_keeps_the_time() -> None:
+    """E9: a pool's child lives for days; but no renewal that is overdue waits for it."""
+    engine, clock, kept = Leases(), FakeClock(), list[tuple[bool, int]]()
+
+    def keep_time(only_if_set: bool) -> None:
+        kept.append((only_if_set, engine.renewals))
+        raise UNREACHABLE[0]("the clock of nobody")
+
+    keeper = keeper_of(engine, clock, keep_time)
     keeper.hold(Assignment("s", "w", "v", Kind.RUN, "a", 1, "n1", "w", "io", "d"))
     clock.advance(1001)
     keeper._tick()
@@ -142,6 +147,26 @@ def test_a_keeper_of_leases_keeps_the_time() -> None:
     keeper._tick()
     keeper._tick()
     assert kept[4:] == [(True, 2)]
+
+
+def test_an_idle_process_tells_once_that_it_cannot_compare_its_clock() -> None:
+    """And again only after the server has answered: each child would say so every few seconds."""
+    away = True
+
+    def keep_time(only_if_set: bool) -> None:
+        if away and not only_if_set:  # a clock that nobody has set is not compared
+            raise UNREACHABLE[0]("away")
+
+    keeper = keeper_of(Leases(), FakeClock(), keep_time)
+    with capture_logs() as logs:
+        for _ in range(3):
+            keeper._tick()
+        away = False
+        keeper._tick()
+        away = True
+        keeper._tick()
+        keeper._tick()
+    assert [row["event"] for row in logs] == ["clock not corrected, will go on trying"] * 2
 
 
 def test_a_worker_process_gives_its_keeper_of_leases_the_servers_time(

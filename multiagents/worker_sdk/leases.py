@@ -170,7 +170,8 @@ class LeaseKeeper:
                 log.warning("clock not corrected, will go on trying", error=type(error).__name__)
             self._timeless = True
         else:
-            self._timeless = False
+            if not only_if_set:  # which asks the server nothing, mostly
+                self._timeless = False
 
     def _is_timed(self, held: Assignment) -> bool:
         """Whether its time-out is still to be kept: the function runs, and is not given up."""
