@@ -86,11 +86,12 @@ class Holding(Knowledge):
         self, keys: SagaKeys, workflow: Workflow, saga: Saga, go_on: Continuation
     ) -> Flow[Assignment | None]:
         """Go on with a fan-out, or have another do so, though somebody else has decided."""
-        if not self.settings.continuation:
+        holds_back = self.dispatcher.holds_back(workflow, go_on.queue)
+        if not (holds_back and self.settings.continuation):
             return None
-        where, done = Where(keys, workflow, go_on.delivery, go_on.queue), go_on.done
-        waiting = self._waiting(where, saga, done.step)
+        waiting = self.claims.waiting(workflow, saga, go_on.done.step, go_on.queue)
         if go_on.allowed:
+            where = Where(keys, workflow, go_on.delivery, go_on.queue)
             return (yield from self._claim_first(where, waiting))
         yield from self.dispatcher.hand_on(keys, workflow, waiting)
         return None
@@ -113,7 +114,7 @@ class Holding(Knowledge):
         return held
 
     def _claim_another(self, where: Where, step: str) -> Flow[Assignment | None]:
-        """A step of the fan-out that was dispatched and not begun."""
+        """A step of the fan-out that was dispatched and not begun; none if all are sent at once."""
         if not self.dispatcher.holds_back(where.workflow, where.queue):
             return None
         base = self._cache.get(where.keys.id)
@@ -122,7 +123,8 @@ class Holding(Knowledge):
             return None
         saga, workflow = yield from self._read(where.keys, view, base)
         saga = fold(workflow, saga, view.entries).saga
-        return (yield from self._claim_first(where, self._waiting(where, saga, step)))
+        waiting = self.claims.waiting(workflow, saga, step, where.queue)
+        return (yield from self._claim_first(where, waiting))
 
     def _claim_first(self, where: Where, waiting: list[Dispatch]) -> Flow[Assignment | None]:
         """The first of these steps that nobody else has begun.
@@ -136,12 +138,6 @@ class Holding(Knowledge):
             if held is not None:
                 return held
         return None
-
-    def _waiting(self, where: Where, saga: Saga, step: str) -> list[Dispatch]:
-        """The steps that this process could do now; none if all are sent at once anyway."""
-        if not self.dispatcher.holds_back(where.workflow, where.queue):
-            return []
-        return self.claims.waiting(where.workflow, saga, step, where.queue)
 
     def renewal(self, held: Assignment, notes: dict[str, str]) -> Call[bool]:
         """The call that renews a lease."""

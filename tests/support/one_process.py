@@ -184,10 +184,7 @@ def row(held: Assignment) -> tuple[Kind, str, int, str]:
 
 def chain(count: int, **options: Any) -> list[Step]:
     """Steps ``s0``, ``s1`` and so on, each after the one before."""
-    return [
-        Step(name=f"s{n}", worker="a", depends_on=(f"s{n - 1}",) if n else (), **options)
-        for n in range(count)
-    ]
+    return [step(f"s{n}", *((f"s{n - 1}",) if n else ()), **options) for n in range(count)]
 
 
 class _Repeating(Edge):
