@@ -14,8 +14,6 @@ import pytest
 import redis
 
 from multiagents import WorkflowBuilder, worker
-from multiagents.core.entries import Lost
-from multiagents.core.ports import Assignment
 from multiagents.core.states import Kind
 from multiagents.orchestrator.host import Host
 from multiagents.orchestrator.workflow import Workflow
@@ -231,13 +229,6 @@ def test_what_is_parked_gives_commands_that_work(office: Office) -> None:
         assert not any(each["code"] == "parked" for each in office.explain(saga_id)["reasons"])
 
 
-def lose(office: Office, held: Assignment) -> None:
-    """Its lease runs out, and a sweep notices."""
-    now_ms = office.runtime.clock.now_ms()
-    lost = Lost(now_ms, held.kind, held.step, held.attempt, held.nonce)
-    office.runtime.edge.run(office.runtime.host.coordinator.append(held.saga_id, lost))
-
-
 def test_an_attempt_that_succeeds_after_it_was_given_up_is_told(office: Office) -> None:
     """Its step stays parked, but whoever decides must know that it is done."""
     workflow = (
@@ -249,10 +240,11 @@ def test_an_attempt_that_succeeds_after_it_was_given_up_is_told(office: Office) 
     saga_id = office.start(workflow)
     office.succeed(saga_id, "pay")
     held = office.claim(saga_id, "mail")
-    lose(office, held)
+    office.lose(held)
     assert office.reason(saga_id, "parked")["late_successes"] == []
     assert "reported success" not in office.explain(saga_id)["text"]
-    office.runtime.host.engine.succeed(held, "{}", go_on=False)
+    assert office.runtime.call("dead_letters", saga_id=saga_id)[0]["result"] is None
+    office.runtime.host.engine.succeed(held, '{"sent": 1}', go_on=False)
     reason = office.reason(saga_id, "parked")
     assert "Attempt 1 reported success at" in reason["text"]
     assert "after it was given up: what it does may well be done. Only a person" in reason["text"]
@@ -267,6 +259,7 @@ def test_an_attempt_that_succeeds_after_it_was_given_up_is_told(office: Office) 
     assert f"attempt 1 at {late['at']}, after it was given up" in shown.out
     letter = cli("dead-letters", "show", saga_id, "--json", url=office.url).json
     assert letter["late_successes"] == [late]
+    assert letter["result"] == {"sent": 1}
 
 
 def test_an_undo_that_succeeds_after_it_was_given_up_is_told(office: Office) -> None:
@@ -281,7 +274,7 @@ def test_an_undo_that_succeeds_after_it_was_given_up_is_told(office: Office) -> 
     office.succeed(saga_id, "pay")
     office.fail(office.claim(saga_id, "mail"))
     held = office.claim(saga_id, "pay", Kind.UNDO)
-    lose(office, held)
+    office.lose(held)
     assert office.reason(saga_id, "parked")["late_successes"] == []
     office.runtime.host.engine.succeed(held, "{}", go_on=False)
     reason = office.reason(saga_id, "parked")

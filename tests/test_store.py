@@ -264,6 +264,26 @@ def test_a_late_result_is_recorded_and_overwrites_nothing(edge, saga):
     assert edge.run(ask(store.data(saga)))["r:a"] == '{"n":1}'
 
 
+def test_a_lost_attempts_result_is_put_aside_until_a_commit_adopts_it(edge, saga):
+    """Of several the first; a result that counts is not overwritten by it."""
+    edge.execute(claim(saga))
+    for nonce, result in (("bb", '{"n":2}'), ("cc", '{"n":3}')):
+        late = Succeeded(NOW, Kind.RUN, "a", 1, nonce)
+        seen = edge.execute(store.report(saga, late, result=result))
+    kept = edge.run(ask(store.data(saga)))
+    assert "r:a" not in kept
+    assert kept["l:a"] == '{"n":2}'
+    adopts = plan("v2", seen.last, adopted=["a", "b"])
+    edge.execute(store.commit(saga, ("v1", "0"), adopts))
+    kept = edge.run(ask(store.data(saga)))
+    assert kept["r:a"] == '{"n":2}'
+    assert "r:b" not in kept
+    edge.execute(store.report(saga, Succeeded(NOW, Kind.RUN, "a", 1, "aa"), result='{"n":1}'))
+    again = plan("v3", view(edge, saga).last, adopted=["a"])
+    edge.execute(store.commit(saga, ("v2", seen.last), again))
+    assert edge.run(ask(store.data(saga)))["r:a"] == '{"n":1}'
+
+
 def test_a_lease_is_renewed_by_its_holder_up_to_the_deadline(edge, saga):
     """A renewal never moves a lease past the step's time-out."""
     edge.execute(claim(saga, deadline=NOW + 20_000))

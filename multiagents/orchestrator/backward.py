@@ -121,6 +121,7 @@ class Backward(Turn):
             return
         if run.done and run.state is StepState.FAILED:
             self._step(name, state=StepState.SUCCEEDED)
+            self._adopt(name)
         if self.saga.terminated:
             self._call_for_attention(f"late effect of step {name!r} after terminate")
         if self.saga.terminated or not self._needs_undo(name):

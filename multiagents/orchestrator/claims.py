@@ -254,7 +254,8 @@ def _data_fields(workflow: Workflow, kind: Kind, step: str) -> list[str]:
     fields = ["input", "meta"]
     fields += [k.result_field(Kind.RUN, name) for name in workflow.ancestors(step)]
     if kind is Kind.UNDO:
-        return [*fields, k.result_field(Kind.RUN, step), k.refused_field(step)]
+        own = (k.result_field(Kind.RUN, step), k.late_field(step), k.refused_field(step))
+        return [*fields, *own]
     return [*fields, f"k:{step}"]
 
 

@@ -50,7 +50,14 @@ class Deliver:
     state: SagaState
 
 
-Command = Dispatch | Withdraw | SetTimer | ClearTimer | Deliver
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """Take what an attempt returned that was given up, for its step's result from now on."""
+
+    step: str
+
+
+Command = Dispatch | Withdraw | SetTimer | ClearTimer | Deliver | Adopt
 
 DEADLINE = "deadline"
 

@@ -87,8 +87,9 @@ class DeadLetters(Steering):
         """Parked steps and undos, those that wait longest first; of all sagas, or of one.
 
         ``kind``: ``step`` or ``undo``; ``limit`` None: all.  Of one saga, that it is not in the
-        index does not matter, and ``step_results``, ``result`` (for an undo: of the step) and
-        ``late_successes`` (attempts that reported success after they were given up) are there too.
+        index does not matter, and ``step_results``, ``late_successes`` (attempts that reported
+        success after they were given up) and ``result`` (for an undo: of the step; for a step: of
+        the first late success) are there too.
         Raises UnknownSaga for a ``saga_id`` that is not there.
         """
         wanted = self._filter(workflow, step, kind, older_than_s)
@@ -335,7 +336,7 @@ def _one(row: Letter) -> OneLetter:
 
 
 def _details(found: Found, step: str, kind: Kind) -> dict[str, Any]:
-    """What else its function would be given."""
+    """What else its function would be given; of a step the result that `resolve` would take."""
     saga, workflow, data = found
     results = {
         name: json.loads(data[field])
@@ -343,7 +344,11 @@ def _details(found: Found, step: str, kind: Kind) -> dict[str, Any]:
         if saga.steps[name].state is StepState.SUCCEEDED
         and (field := k.result_field(Kind.RUN, name)) in data
     }
-    own = own_result(step, data) if kind is Kind.UNDO else None
+    own = None
+    if kind is Kind.UNDO:
+        own = own_result(step, data)
+    elif saga.steps[step].done:
+        own = data.get(k.late_field(step))
     return {"step_results": results, "result": json.loads(own) if own else None}
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,7 +14,8 @@ from multiagents.core.entries import Asked, Entry
 from multiagents.core.states import ENDED, Kind, SagaState, StepState, UndoState
 from multiagents.orchestrator.decide import fold
 from multiagents.orchestrator.outcome import failure_of, merged_result
-from multiagents.orchestrator.saga import Saga, StepRun, Work, new_saga
+from multiagents.orchestrator.reading import blank_saga
+from multiagents.orchestrator.saga import Saga, StepRun, Work
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage import keys as k
 
@@ -97,21 +97,8 @@ def replay(
 ) -> list[dict[str, Any]]:
     """The log as events; a saga's own moves are found by deciding again, entry by entry."""
     start_ms = entries[0].at_ms if entries else 0
-    saga = new_saga(
-        saga_id,
-        workflow=workflow.name,
-        version=workflow.version,
-        steps=tuple(workflow.by_name),
-        now_ms=start_ms,
-    )
-    results = {
-        name: json.loads(data[field])
-        for name in workflow.by_name
-        if (field := k.result_field(Kind.RUN, name)) in data
-    }
-    values = {"input": json.loads(data.get("input", "{}")), "results": results}
+    saga = blank_saga(workflow, saga_id, start_ms, data)
     events: list[dict[str, Any]] = []
-    saga = replace(saga, values=values)
     for entry in entries:
         events.append(_event(entry))
         after = fold(workflow, saga, (entry,)).saga

@@ -148,6 +148,8 @@ class People(Attempts):
             self._skip(name)
             self._advance(self.workflow.dependents[name])
         else:
+            if self.steps[name].done:
+                self._adopt(name)
             self._succeed(name)
 
     def _parked(self) -> bool:

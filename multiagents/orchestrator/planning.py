@@ -13,6 +13,7 @@ from multiagents.core.states import ENDED
 from multiagents.orchestrator import outbox
 from multiagents.orchestrator.attention import changes
 from multiagents.orchestrator.commands import (
+    Adopt,
     ClearTimer,
     Command,
     Deliver,
@@ -76,6 +77,8 @@ def _add(plan: Plan, saga_id: str, command: Command) -> None:
             plan.cleared.append(member)
         case Deliver(_):
             plan.outbox[k.OUTBOX_END] = unsent
+        case Adopt(step):
+            plan.adopted.append(step)
 
 
 def _add_retention(plan: Plan, before: Saga, saga: Saga, retention_ms: int) -> None:

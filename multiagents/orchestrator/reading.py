@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from multiagents.core.states import Kind
 from multiagents.orchestrator.saga import Saga, decode_saga, new_saga
@@ -25,8 +26,9 @@ def read_saga(saga_id: str, workflow: Workflow, view: View) -> Saga:
 
 
 def own_result(step: str, data: Mapping[str, str | None]) -> str | None:
-    """What an undo is given of its step: a refused result, too, may say what there is to undo."""
-    return data.get(k.result_field(Kind.RUN, step)) or data.get(k.refused_field(step))
+    """What an undo is given of its step: a late or refused result may say what there is to undo."""
+    fields = (k.result_field(Kind.RUN, step), k.late_field(step), k.refused_field(step))
+    return next((text for field in fields if (text := data.get(field))), None)
 
 
 def blank_saga(workflow: Workflow, saga_id: str, now_ms: int, data: dict[str, str]) -> Saga:
@@ -40,9 +42,14 @@ def blank_saga(workflow: Workflow, saga_id: str, now_ms: int, data: dict[str, st
     )
     if not workflow.has_conditions:
         return blank
-    results = {
-        name: json.loads(data[result])
-        for name in workflow.by_name
-        if (result := k.result_field(Kind.RUN, name)) in data
-    }
-    return replace(blank, values={"input": json.loads(data["input"]), "results": results})
+    return replace(blank, values=_values(workflow, data))
+
+
+def _values(workflow: Workflow, data: Mapping[str, str]) -> dict[str, Any]:
+    """What conditions read, as `Saga.values` holds it."""
+    fields = {name: (k.result_field(Kind.RUN, name), k.late_field(name)) for name in workflow.names}
+    results, late = (
+        {name: json.loads(data[own[at]]) for name, own in fields.items() if own[at] in data}
+        for at in (0, 1)
+    )
+    return {"input": json.loads(data.get("input", "{}")), "results": results, "late": late}

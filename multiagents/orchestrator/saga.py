@@ -97,8 +97,9 @@ class Saga:
     """Why a person should look, oldest first."""
     steps: Mapping[str, StepRun] = field(default_factory=dict)
     values: Mapping[str, Any] = field(default_factory=dict, compare=False)
-    """What conditions read: ``{"input": …, "results": {STEP: …}}``; empty without conditions.
-    Not part of the state: it lies beside the saga and never changes once written."""
+    """What conditions read: ``{"input": …, "results": {STEP: …}, "late": {STEP: …}}``, ``late``
+    being what lost attempts returned; empty without conditions.  Not part of the state: it lies
+    beside the saga, and the result of a step that has ended never changes."""
 
 
 V = TypeVar("V", Work, StepRun, Saga)

@@ -72,8 +72,9 @@ class Steering(Looking):
     ) -> Flow[Saga]:
         """Take a parked step or undo for done: somebody did it by hand; "" = all of them.
 
-        A step resolved so has an empty result.  Of a saga without dead letters its attention is
-        closed.  Raises InvalidInput without a reason.
+        A step resolved so has the result of an attempt that was given up and reported success
+        before that, else an empty one, whatever comes later.  Of a saga without dead letters its
+        attention is closed.  Raises InvalidInput without a reason.
         """
         return (yield from self._ask(saga_id, Command.RESOLVE, by, reason, step))
 

@@ -14,6 +14,7 @@ from multiagents.core.policies import DEFAULT_RETRY, UNDO_RETRY, RetryPolicy
 from multiagents.core.states import ENDED, SAGA_MOVES, Kind, SagaState, StepState, UndoState
 from multiagents.orchestrator.commands import (
     DEADLINE,
+    Adopt,
     ClearTimer,
     Command,
     Deliver,
@@ -116,6 +117,15 @@ class Turn:
         self._set_state(name, kind, StepState.RETRYING, UndoState.RETRYING)
         timer = retry_timer(kind, name, work.attempt)
         self.commands.append(SetTimer(timer, self.now_ms + delay))
+
+    def _adopt(self, name: str) -> None:
+        """Let the late success of an attempt that was given up be the step's, result and all."""
+        self.commands.append(Adopt(name))
+        values = self.saga.values
+        late = values.get("late", {})
+        if name in late:
+            results = {name: late[name], **values.get("results", {})}
+            self._set(values={**values, "results": results})
 
     def _park(self, name: str, kind: Kind) -> None:
         self._set_state(name, kind, StepState.PARKED, UndoState.PARKED)

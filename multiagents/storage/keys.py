@@ -8,6 +8,7 @@ always lie in one slot and can move to a server of their own.
                                    b entries in the log's first item, if it is compressed
     ma:{s00}:work:<id>     hash    o:<kind>:<step>:<attempt> outbox, c:<kind>:<step> claims
     ma:{s00}:data:<id>     hash    input, meta, r:<step> results, u:<step> undo results,
+                                   l:<step> late results, of attempts given up for lost,
                                    f:<step> refused results, k:<step> checkpoints,
                                    p:<step> progress, alias:<task id> canvas of who waits,
                                    told:<task id> if it was started,
@@ -139,6 +140,14 @@ def claim_field(kind: Kind, step: str) -> str:
 def result_field(kind: Kind, step: str) -> str:
     """In the data hash: what the worker or compensation returned."""
     return f"{'r' if kind is Kind.RUN else 'u'}:{step}"
+
+
+def late_field(step: str) -> str:
+    """In the data hash: what an attempt returned that had been given up; a decision may adopt it.
+
+    Apart from the results, which other steps and conditions read: what those were given stays true.
+    """
+    return f"l:{step}"
 
 
 def refused_field(step: str) -> str:

@@ -15,7 +15,7 @@ from dataclasses import fields
 from typing import Any
 
 from multiagents.core.entries import Entry, Failed, Lost, Report, Succeeded, decode
-from multiagents.core.states import ENDED, Kind, SagaState
+from multiagents.core.states import ENDED, Kind, SagaState, StepState
 from multiagents.orchestrator.attention import LETTERS, SAGAS, entries_of
 from multiagents.orchestrator.reading import read_saga
 from multiagents.orchestrator.saga import Saga
@@ -24,7 +24,7 @@ from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
 from multiagents.storage.keys import SagaKeys
 from multiagents.storage.plan import Waiting, entry_key
-from multiagents.storage.views import View
+from multiagents.storage.views import View, hash_of
 from multiagents.testing.end_laws import has_dead_letters
 from multiagents.testing.laws import law, replayed
 from multiagents.testing.simulated_store import Store
@@ -71,7 +71,7 @@ def judge_store(kept: Store, saga: Saga, log: Sequence[Entry], due: Sequence[str
     law(not work, f"{saga.id}: left in outbox and claims: {work}")
     law(ids == {entry_key(entry) for entry in log}, f"{saga.id}: ids are not those logged")
     if kept.server_of(saga.id) not in kept.set_back:
-        _judge_results(saga, log, data)
+        _judge_results(saga, log, hash_of(data))
     for state, score in zip(SagaState, scores, strict=True):
         law((score is not None) == (state is saga.state), f"{saga.id} is {saga.state}: {state}")
     kept_on = saga.state not in ENDED or has_dead_letters(saga)
@@ -98,27 +98,33 @@ def _waiting(kept: Store, saga_id: str) -> list[Waiting]:
     return [each for each in found if each.member.rpartition("|")[2] == saga_id]
 
 
-def _judge_results(saga: Saga, log: Sequence[Entry], data: dict[bytes, bytes]) -> None:
+def _judge_results(saga: Saga, log: Sequence[Entry], data: dict[str, str]) -> None:
     given_up = {
         e.nonce for e in log if isinstance(e, Lost) or (isinstance(e, Failed) and e.running)
     }
     for entry in log:
         if isinstance(entry, Succeeded) and entry.kind is Kind.RUN:
-            text = data.get(k.result_field(Kind.RUN, entry.step).encode())
-            law(text, f"{saga.id}: {entry.step!r} succeeded, and its result is gone")
-            last = saga.steps[entry.step].work.nonce == entry.nonce
-            if last and entry.nonce not in given_up:
-                by = json.loads(text or b"{}")["by"]
+            run, text = saga.steps[entry.step], data.get(k.result_field(Kind.RUN, entry.step))
+            kept = text or data.get(k.late_field(entry.step))
+            law(kept, f"{saga.id}: {entry.step!r} succeeded, and its result is gone")
+            if run.work.nonce == entry.nonce and entry.nonce not in given_up:
+                by = json.loads(text or "{}")["by"]
                 law(by == entry.nonce, f"{saga.id}: the result of {entry.step!r} is another's")
+    for name, run in saga.steps.items():
+        counts = run.state is StepState.SUCCEEDED
+        has = k.result_field(Kind.RUN, name) in data
+        law(counts or not has, f"{saga.id}: {name!r} is {run.state}, and has a result")
 
 
-def judge_given(kept: Store, saga_id: str, given: Sequence[tuple[str, dict[str, str]]]) -> None:
-    """No step worked with a result that its saga does not have.  Raises LawBroken."""
-    data = kept.client_of(saga_id).hgetall(kept.keys(saga_id).data)
+def judge_given(
+    kept: Store, workflow: Workflow, saga_id: str, given: Sequence[tuple[str, dict[str, str]]]
+) -> None:
+    """Each step worked with just the results that its saga has.  Raises LawBroken."""
+    data = hash_of(kept.client_of(saga_id).hgetall(kept.keys(saga_id).data))
     for step, results in given:
-        for before, text in results.items():
-            stored = data.get(k.result_field(Kind.RUN, before).encode(), b"").decode()
-            law(text == stored, f"{saga_id}: {step!r} was given {text} of {before!r}, not {stored}")
+        fields = {name: k.result_field(Kind.RUN, name) for name in workflow.ancestors(step)}
+        stored = {name: data[own] for name, own in fields.items() if own in data}
+        law(results == stored, f"{saga_id}: {step!r} was given {results}, not {stored}")
 
 
 def judge_reports(log: Sequence[Entry], reports: Sequence[Report]) -> None:

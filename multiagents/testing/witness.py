@@ -11,21 +11,20 @@ claimed on its behalf (E13).  E2: a lease that was renewed stands; nobody brings
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from multiagents.core.entries import decode
-from multiagents.core.states import Kind
 from multiagents.orchestrator.commands import Dispatch
 from multiagents.orchestrator.decide import decide
 from multiagents.orchestrator.outbox import Message, Publish
-from multiagents.orchestrator.saga import Saga, new_saga
+from multiagents.orchestrator.reading import blank_saga
+from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Call
+from multiagents.storage.views import hash_of
 from multiagents.testing.broken import law
-from multiagents.testing.random_workflows import INPUT, RESULT
 from multiagents.testing.simulated_store import Store
 
 
@@ -88,21 +87,6 @@ class Witness:
 
 
 def blank_of(kept: Store, workflow: Workflow, saga_id: str, now_ms: int) -> Saga:
-    """A saga of these histories before its first decision.
-
-    A step that a person settled has no result for conditions to read.
-    """
-    blank = new_saga(
-        saga_id,
-        workflow=workflow.name,
-        version=workflow.version,
-        steps=tuple(workflow.by_name),
-        now_ms=now_ms,
-    )
-    stored = kept.client_of(saga_id).hkeys(kept.keys(saga_id).data)
-    results = {
-        step: RESULT
-        for step in workflow.by_name
-        if k.result_field(Kind.RUN, step).encode() in stored
-    }
-    return replace(blank, values={"input": INPUT, "results": results})
+    """A saga of these histories before its first decision."""
+    data = hash_of(kept.client_of(saga_id).hgetall(kept.keys(saga_id).data))
+    return blank_saga(workflow, saga_id, now_ms, data)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import pytest
 
-from multiagents.core.entries import Lost
 from multiagents.core.policies import RetryPolicy
 from multiagents.core.ports import Assignment
 from multiagents.core.states import Kind, SagaState
@@ -17,7 +16,7 @@ from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow
 from multiagents.storage.keys import SagaKeys, due_dirty
 from multiagents.storage.sagas import Guard
-from tests.support.one_process import KEYS, SAGA, SHARD, Bench, chain
+from tests.support.one_process import KEYS, SAGA, SHARD, Bench, chain, lose
 
 
 def test_a_report_sent_twice_leaves_no_saga_dirty(bench: Bench) -> None:
@@ -75,9 +74,7 @@ def test_a_lost_and_late_success_reopens_what_has_ended(bench: Bench) -> None:
     """A zombie's success after the undo is undone again (E6)."""
     bench.start(*chain(1, compensation="undo", retry=RetryPolicy(max_attempts=1)))
     zombie = bench.claim()
-    now_ms = bench.clock.now_ms()
-    lost = Lost(now_ms, Kind.RUN, zombie.step, zombie.attempt, zombie.nonce)
-    bench.edge.run(bench.coordinator.append(SAGA, lost))
+    lose(bench.edge, bench.coordinator, zombie)
     bench.succeed(bench.claim())
     again = bench.succeed(zombie)
     assert again is not None

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
+from typing import Any
 
 from multiagents.core.entries import (
     Asked,
@@ -29,6 +30,7 @@ from multiagents.core.policies import RetryPolicy
 from multiagents.core.states import Command as Ask
 from multiagents.core.states import Kind, Outcome
 from multiagents.orchestrator.commands import (
+    Adopt,
     ClearTimer,
     Deliver,
     Dispatch,
@@ -42,6 +44,8 @@ from multiagents.testing.laws import Effect, LawBroken, Watch, judge_end, law
 from multiagents.testing.random_workflows import INPUT, RESULT
 
 BOOM = Failure("Boom", "boom")
+LATE = {"ok": False}
+"""What an attempt returns that was given up for lost: conditions tell it from `RESULT`."""
 Action = Callable[[], None]
 
 
@@ -64,15 +68,16 @@ class World:
         self.workflow = workflow
         self.rng = rng
         self.now_ms = 1_000_000
-        values = {"input": INPUT, "results": dict.fromkeys(workflow.by_name, RESULT)}
-        blank = new_saga(
+        self._blank = new_saga(
             "saga",
             workflow=workflow.name,
             version=workflow.version,
             steps=tuple(workflow.by_name),
             now_ms=self.now_ms,
         )
-        self.blank = replace(blank, values=values)
+        self.claims: dict[tuple[Kind, str], str] = {}
+        self.results: dict[str, Any] = {}
+        self.late: dict[str, Any] = {}
         self.saga: Saga = self.blank
         self.log: list[Entry] = []
         self.pending: list[Entry] = []
@@ -88,18 +93,38 @@ class World:
 
     # ---- the store ----
 
+    @property
+    def blank(self) -> Saga:
+        """The saga before its first decision, with what conditions can read now."""
+        results, late = dict(self.results), dict(self.late)
+        return replace(self._blank, values={"input": INPUT, "results": results, "late": late})
+
     def append(self, entry: Entry) -> None:
         """Into the log, unless its id is known (E4)."""
         if entry.id not in self._ids:
             self._ids.add(entry.id)
             self.log.append(entry)
             self.pending.append(entry)
+            self._keep_result(entry)
+
+    def _keep_result(self, entry: Entry) -> None:
+        """Only that of the attempt that holds the claim counts; another's is put aside."""
+        if isinstance(entry, Claimed):
+            self.claims[entry.kind, entry.step] = entry.nonce
+        if not isinstance(entry, Succeeded | Failed | Lost):
+            return
+        current = self.claims.get((entry.kind, entry.step)) == entry.nonce
+        if current:
+            del self.claims[entry.kind, entry.step]
+        if isinstance(entry, Succeeded) and entry.kind is Kind.RUN:
+            self.results |= {entry.step: RESULT} if current else {}
+            self.late |= {} if current else {entry.step: LATE}
 
     def commit(self) -> None:
         """Decide over all that is pending, then over what the commit itself has written."""
         while self.pending:
             entries, self.pending = self.pending, []
-            before = self.saga
+            before = self.saga = replace(self.saga, values=self.blank.values)
             whole = fold(self.workflow, before, entries)
             for entry in entries:
                 self.saga = self.watch.decide(self.saga, entry).saga
@@ -122,6 +147,10 @@ class World:
                 self.timers.pop(timer, None)
             case Deliver(_):
                 pass
+            case Adopt(step):
+                law(step in self.late, f"{command}: there is none")
+                law(step not in self.results, f"{command}: it has one")
+                self.results[step] = self.late[step]
             case _:
                 raise LawBroken(f"unknown command {command}")
 

@@ -99,6 +99,29 @@ E1_E9 = (
         LAWS + "overtaken.py::test_a_late_process_goes_on_with_the_result_that_counts",
     ),
     Mutant(
+        "E3",
+        LUA + "lib.lua",
+        '(string.gsub(field, "^r:", "l:"))',
+        "field",
+        LAWS + "late_results.py::test_what_a_person_settled_has_no_result_whatever_comes_late",
+    ),
+    Mutant(
+        "E3",
+        LUA + "lib.lua",
+        'if late then redis.call("HSETNX", DATA, result, late) end',
+        "",
+        LAWS + "late_results.py::"
+        "test_a_late_success_is_the_result_of_a_step_that_is_resolved_after_it",
+    ),
+    Mutant(
+        "E3",
+        ENGINE + "turn.py",
+        "results = {name: late[name], **values",
+        "results = {**values",
+        LAWS + "late_results.py::"
+        "test_a_late_success_is_the_result_of_a_step_that_is_resolved_after_it",
+    ),
+    Mutant(
         "E4",
         LUA + "lib.lua",
         'redis.call("SADD", IDS, id) == 1 and',

@@ -16,6 +16,7 @@ from multiagents.core.ports import Assignment, Verdict
 from multiagents.core.states import Kind
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage.keys import Shard
+from tests.support.one_process import lose
 
 FLEET = Shard(0).catalog("fleet")
 BOOM = Failure("BankDown", "the bank does not answer")
@@ -57,6 +58,10 @@ class Office:
     def fail(self, held: Assignment, *, retryable: bool = False) -> None:
         verdict = Verdict(BOOM, retryable=retryable)
         self.runtime.host.engine.fail(held, verdict, go_on=False)
+
+    def lose(self, held: Assignment) -> None:
+        """Its lease runs out, and a sweep notices."""
+        lose(self.runtime.edge, self.runtime.host.coordinator, held)
 
     def explain(self, saga_id: str) -> dict[str, Any]:
         told: dict[str, Any] = self.runtime.call("explain", saga_id)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from multiagents.core.clock import FakeClock
-from multiagents.core.entries import Asked, Entry, Failed, Failure, Succeeded, decode
+from multiagents.core.entries import Asked, Entry, Failed, Failure, Lost, Succeeded, decode
 from multiagents.core.ports import Assignment, WorkerInfo
 from multiagents.core.settings import Settings
 from multiagents.core.states import Command, Kind
@@ -19,9 +19,9 @@ from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.sweeper import Backlog, QueueHead, Sweeper
 from multiagents.orchestrator.workflow import Step, Workflow
 from multiagents.storage import sagas as store
-from multiagents.storage.calls import Call, Flow
+from multiagents.storage.calls import Call, Flow, Plain
 from multiagents.storage.client import Edge
-from multiagents.storage.keys import SagaKeys, Shard
+from multiagents.storage.keys import SagaKeys, Shard, due_lease
 
 T = TypeVar("T")
 
@@ -38,6 +38,7 @@ class Bench:
         self.settings = Settings(redis_url=url, retention_s=100)
         self.sent: list[Message] = []
         self.ends: list[str] = []
+        self.results: list[dict[str, Any] | None] = []
         self.told: list[dict[str, Any]] = []
         """Who was told of each of these ends, with the canvas that was started for it."""
         self.delivers = True
@@ -61,6 +62,7 @@ class Bench:
             case Deliverance():
                 if self.delivers:
                     self.ends.append(effect.state)
+                    self.results.append(effect.result)
                     self.told.append(effect.waiting)
                 return self.delivers
             case QueueHead():
@@ -92,29 +94,28 @@ class Bench:
         assert held is not None
         return held
 
-    def succeed(self, held: Assignment, *, allowed: bool = True) -> Assignment | None:
-        row = (held.kind, held.step, held.attempt, held.nonce)
-        entry = Succeeded(self.clock.now_ms(), *row)
-        go_on = Continuation("io", "d", held, "{}", allowed)
-        return self.edge.run(self.coordinator.report(SAGA, entry, result="{}", go_on=go_on))
+    def succeed(
+        self, held: Assignment, result: str = "{}", *, allowed: bool = True
+    ) -> Assignment | None:
+        return self.edge.run(self.report_of(held, result, allowed=allowed))
 
-    def report_of(self, held: Assignment, *, allowed: bool = True) -> Flow[Assignment | None]:
+    def report_of(
+        self, held: Assignment, result: str = "{}", *, allowed: bool = True
+    ) -> Flow[Assignment | None]:
         """The flow that reports a success and goes on."""
-        row = (held.kind, held.step, held.attempt, held.nonce)
-        entry = Succeeded(self.clock.now_ms(), *row)
-        go_on = Continuation("io", "d", held, "{}", allowed)
-        return self.coordinator.report(SAGA, entry, result="{}", go_on=go_on)
+        entry = Succeeded(self.clock.now_ms(), *row(held))
+        go_on = Continuation("io", "d", held, result, allowed)
+        return self.coordinator.report(SAGA, entry, result=result, go_on=go_on)
 
     def fail(
         self, held: Assignment, *, retryable: bool = False, go_on: bool = False
     ) -> Assignment | None:
-        row = (held.kind, held.step, held.attempt, held.nonce)
-        entry = Failed(self.clock.now_ms(), *row, Failure("E", "e"), retryable=retryable)
+        entry = Failed(self.clock.now_ms(), *row(held), Failure("E", "e"), retryable=retryable)
         slot = Continuation("io", "d", held) if go_on else None
         return self.edge.run(self.coordinator.report(SAGA, entry, go_on=slot))
 
-    def ask(self, command: Command) -> None:
-        entry = Asked(self.clock.now_ms(), command, f"{command}")
+    def ask(self, command: Command, step: str = "") -> None:
+        entry = Asked(self.clock.now_ms(), command, f"{command}", step=step)
         self.edge.run(self.coordinator.append(SAGA, entry))
 
     def sweep(self) -> None:
@@ -180,6 +181,16 @@ def undoable(name: str, *after: str, **options: Any) -> Step:
 def row(held: Assignment) -> tuple[Kind, str, int, str]:
     """What an entry about an attempt begins with, after its time."""
     return held.kind, held.step, held.attempt, held.nonce
+
+
+def lose(edge: Any, coordinator: Coordinator, held: Assignment) -> None:
+    """Its lease runs out, and a sweep notices: the claim goes with it."""
+    keys = coordinator.keys(held.saga_id)
+    member = due_lease(held.saga_id, *row(held))
+    score = edge.execute(Plain(("ZSCORE", keys.due, member), float))
+    lost = Lost(coordinator.clock.now_ms(), *row(held))
+    guard = store.Guard(member, f"{score:.0f}")
+    assert edge.run(coordinator.append(held.saga_id, lost, guard=guard))
 
 
 def chain(count: int, **options: Any) -> list[Step]:

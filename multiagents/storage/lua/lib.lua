@@ -47,6 +47,13 @@ local function append(id, entry, b)
   return redis.call("SADD", IDS, id) == 1 and place(redis.call("RPUSH", LOG, entry), b)
 end
 
+-- Keep a result.  Only that of the attempt that holds the claim counts; another's, which had been
+-- given up, is put aside until a decision adopts it: what other steps have read stays true.
+local function keep(field, text, current)
+  if current then return redis.call("HSET", DATA, field, text) end
+  redis.call("HSETNX", DATA, (string.gsub(field, "^r:", "l:")), text)
+end
+
 -- Whether just these entries follow a position: so many, their texts line by line.  After a server
 -- lost its last second others may stand there, while the version is still the same (E5).
 local function follow(after, b, count, texts)
@@ -65,9 +72,9 @@ local function readers()
     return redis.call("LRANGE", LOG, first, first + PAGE - 1)
   end
 
-  -- All fields of a hash that begin with prefix, as one JSON object without it.
-  local function object(key, prefix)
-    local flat, parts = redis.call("HGETALL", key), {}
+  -- The fields of a hash, as HGETALL gives it, that begin with prefix: as JSON without it.
+  local function object(flat, prefix)
+    local parts = {}
     for i = 1, #flat, 2 do
       if string.sub(flat[i], 1, #prefix) == prefix then
         parts[#parts + 1] = '"' .. string.sub(flat[i], #prefix + 1) .. '":' .. flat[i + 1]
@@ -97,13 +104,14 @@ local function readers()
         return {f[1], cursor, known_cursor, since, false, false, false, false}
       end
     end
-    return {f[1], cursor, cursor, entries(cursor, b), f[3], f[4], object(SAGA, "s:"), false}
+    return {f[1], cursor, cursor, entries(cursor, b), f[3], f[4], object(redis.call("HGETALL", SAGA), "s:"), false}
   end
 
   local function values()
     if redis.call("HGET", SAGA, "q") ~= "1" then return false end
-    local input = redis.call("HGET", DATA, "input") or "{}"
-    return '{"input":' .. input .. ',"results":' .. object(DATA, "r:") .. "}"
+    local input, flat = redis.call("HGET", DATA, "input") or "{}", redis.call("HGETALL", DATA)
+    local results, late = object(flat, "r:"), object(flat, "l:")
+    return '{"input":' .. input .. ',"results":' .. results .. ',"late":' .. late .. "}"
   end
 
   local function load(known, known_cursor)
@@ -121,9 +129,9 @@ end
 -- delivered now; then counted lists: steps (name, row); entries already decided over (id, entry);
 -- outbox (field, value, due member, due ms); letters (queue list of the broker, message);
 -- withdrawals (field, due member, entry id, entry); due members to set (member, ms) and to clear
--- (member); claims (field, value); outbox fields that they take (field, due member).  Then, to the
--- end, what begins or ceases to wait for a person: 0 KEYS[9] or 1 KEYS[10], member, since when
--- ("" = no longer).
+-- (member); claims (field, value); outbox fields that they take (field, due member); late results
+-- that count from now on (field, result field).  Then, to the end, what begins or ceases to wait
+-- for a person: 0 KEYS[9] or 1 KEYS[10], member, since when ("" = no longer).
 -- versions: the field p; b: see place; last: the position of the last entry; gone: due members to
 -- clear besides.
 --
@@ -169,6 +177,10 @@ local function apply(versions, b, last, gone)
   for _ = 1, count() do
     redis.call("HDEL", WORK, take())
     gone[#gone + 1] = take()
+  end
+  for _ = 1, count() do
+    local late, result = redis.call("HGET", DATA, take()), take()
+    if late then redis.call("HSETNX", DATA, result, late) end
   end
   saga[#saga + 1] = "c"; saga[#saga + 1] = cursor
   bulk("HSET", SAGA, saga)

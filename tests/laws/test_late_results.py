@@ -1,0 +1,157 @@
+"""What becomes of what an attempt returns after it was given up for lost?
+
+It is put aside.  Only a decision makes it the step's: what conditions, later steps and those who
+wait have been told stays true, and the log alone gives the saga.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from multiagents.core.entries import Asked, Failure, Unroutable
+from multiagents.core.policies import RetryPolicy
+from multiagents.core.ports import Assignment
+from multiagents.core.states import Command, Kind, SagaState, StepState
+from multiagents.orchestrator.decide import fold
+from multiagents.orchestrator.reading import blank_saga
+from multiagents.storage import sagas as store
+from multiagents.storage.calls import ask
+from tests.support.one_process import KEYS, SAGA, Bench, lose, step, undoable
+
+LATE = '{"ok": true}'
+ONCE = RetryPolicy(max_attempts=1)
+HAS_RESULT = "has(steps.charge.result) && has(steps.charge.result.ok)"
+
+
+def data(bench: Bench) -> dict[str, str]:
+    return bench.edge.run(ask(store.data(KEYS)))
+
+
+def parked(bench: Bench, *following: Any) -> Assignment:
+    """A saga whose point of no return is lost, and waits for a person; its lost attempt."""
+    bench.start(step("charge", pivot=True, retry=ONCE), *following)
+    held = bench.claim()
+    lose(bench.edge, bench.coordinator, held)
+    assert bench.saga().steps["charge"].state is StepState.PARKED
+    return held
+
+
+def assert_replayed(bench: Bench) -> None:
+    """What the log gives is what is stored."""
+    saga, workflow = bench.edge.run(bench.coordinator.current(SAGA))
+    log = bench.log()
+    blank = blank_saga(workflow, SAGA, log[0].at_ms, data(bench))
+    assert fold(workflow, blank, log).saga == saga
+
+
+def results_of(held: Assignment) -> dict[str, Any]:
+    return {name: json.loads(text) for name, text in held.results.items()}
+
+
+@pytest.mark.parametrize("command", [Command.RESOLVE, Command.SKIP])
+def test_what_a_person_settled_has_no_result_whatever_comes_late(
+    bench: Bench, command: Command
+) -> None:
+    """The steps after it have gone on without one."""
+    late = parked(
+        bench, step("mail", "charge"), step("thank", "mail", when=HAS_RESULT), step("end", "thank")
+    )
+    bench.ask(command, "charge")
+    bench.succeed(late, LATE)
+    mail = bench.claim()
+    assert results_of(mail) == {}
+    end = bench.succeed(mail, '{"sent": 1}')
+    assert end is not None
+    assert end.step == "end"
+    assert results_of(end) == {"mail": {"sent": 1}}
+    bench.succeed(end)
+    assert bench.ends == [SagaState.COMPLETED]
+    assert_replayed(bench)
+
+
+def test_a_condition_reads_no_result_that_came_after_the_word_of_a_person(bench: Bench) -> None:
+    """Both stand in the log when somebody decides: the first is decided over without the second."""
+    late = parked(bench, step("thank", "charge", when=HAS_RESULT))
+    asked = Asked(bench.clock.now_ms(), Command.RESOLVE, "request", step="charge")
+    bench.edge.execute(store.append(KEYS, asked))
+    bench.succeed(late, LATE)
+    assert bench.saga().steps["thank"].state is StepState.SKIPPED
+    assert_replayed(bench)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_late_success_is_the_result_of_a_step_that_is_resolved_after_it(
+    bench: Bench, together: bool
+) -> None:
+    """Whoever resolves it has seen that it is done; the condition after it reads it at once."""
+    late = parked(bench, step("thank", "charge", when="steps.charge.result.ok"))
+    if together:  # decided over at once
+        bench.lose = "commit"
+        with pytest.raises(ConnectionError):
+            bench.succeed(late, LATE)
+        bench.lose = ""
+    else:
+        bench.succeed(late, LATE)
+    assert bench.saga().steps["charge"].state is StepState.PARKED
+    bench.ask(Command.RESOLVE, "charge")
+    thank = bench.claim()
+    assert results_of(thank) == {"charge": {"ok": True}}
+    bench.succeed(thank)
+    assert bench.ends == [SagaState.COMPLETED]
+    assert_replayed(bench)
+
+
+def test_an_outcome_is_told_again_as_it_was_told_first(bench: Bench) -> None:
+    """A second start gets the same, though the last step's lost attempt has succeeded since."""
+    bench.start(step("pay", pivot=True), step("charge", "pay", retry=ONCE))
+    late = bench.succeed(bench.claim())
+    assert late is not None
+    lose(bench.edge, bench.coordinator, late)
+    bench.ask(Command.RESOLVE, "charge")
+    bench.succeed(late, LATE)
+    _, workflow = bench.edge.run(bench.coordinator.current(SAGA))
+    again = bench.coordinator.start(
+        workflow, saga_id=SAGA, waiting=("another", ""), data={"input": "{}", "meta": "{}"}
+    )
+    bench.edge.run(again)
+    assert bench.ends == [SagaState.COMPLETED] * 2
+    assert bench.results == [{}, {}]
+
+
+def test_the_undo_of_a_skipped_step_is_given_what_came_late(bench: Bench) -> None:
+    """The step counts as not done; its effect is there, and what it returned says what it is."""
+    bench.start(undoable("charge"), step("mail", "charge"))
+    late = bench.claim()
+    lose(bench.edge, bench.coordinator, late)
+    while not bench.sent:
+        bench.clock.advance(1)
+        bench.sweep()
+    assert bench.sent.pop().attempt == 2
+    nobody = Unroutable(bench.clock.now_ms(), Kind.RUN, "charge", 2, Failure("UnknownWorker", "-"))
+    bench.edge.run(bench.coordinator.append(SAGA, nobody, taken="o:run:charge:2"))
+    bench.ask(Command.SKIP, "charge")
+    bench.succeed(late, LATE)
+    bench.fail(bench.claim())
+    undo = bench.claim()
+    assert (undo.kind, undo.step, undo.step_result) == (Kind.UNDO, "charge", LATE)
+    bench.succeed(undo)
+    assert bench.ends == [SagaState.COMPENSATED]
+    assert_replayed(bench)
+
+
+def test_a_step_that_was_given_up_has_the_result_of_its_late_success(bench: Bench) -> None:
+    """It counts as succeeded from then on, and is undone again."""
+    bench.start(undoable("charge", retry=ONCE))
+    late = bench.claim()
+    lose(bench.edge, bench.coordinator, late)
+    first = bench.claim()
+    assert first.step_result is None
+    bench.succeed(first)
+    assert "r:charge" not in data(bench)
+    again = bench.succeed(late, LATE)
+    assert again is not None
+    assert again.step_result == LATE
+    assert data(bench)["r:charge"] == LATE
