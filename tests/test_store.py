@@ -265,21 +265,21 @@ def test_a_late_result_is_recorded_and_overwrites_nothing(edge, saga):
 
 
 def test_a_lost_attempts_result_is_put_aside_until_a_commit_adopts_it(edge, saga):
-    """Of several the first; a result that counts is not overwritten by it."""
+    """Each by its claim; a result that counts is not overwritten by it."""
     edge.execute(claim(saga))
     for nonce, result in (("bb", '{"n":2}'), ("cc", '{"n":3}')):
         late = Succeeded(NOW, Kind.RUN, "a", 1, nonce)
         seen = edge.execute(store.report(saga, late, result=result))
     kept = edge.run(ask(store.data(saga)))
     assert "r:a" not in kept
-    assert kept["l:a"] == '{"n":2}'
-    adopts = plan("v2", seen.last, adopted=["a", "b"])
+    assert (kept["l:bb"], kept["l:cc"]) == ('{"n":2}', '{"n":3}')
+    adopts = plan("v2", seen.last, adopted=[("a", "bb"), ("b", "dd")])
     edge.execute(store.commit(saga, ("v1", "0"), adopts))
     kept = edge.run(ask(store.data(saga)))
     assert kept["r:a"] == '{"n":2}'
     assert "r:b" not in kept
     edge.execute(store.report(saga, Succeeded(NOW, Kind.RUN, "a", 1, "aa"), result='{"n":1}'))
-    again = plan("v3", view(edge, saga).last, adopted=["a"])
+    again = plan("v3", view(edge, saga).last, adopted=[("a", "cc")])
     edge.execute(store.commit(saga, ("v2", seen.last), again))
     assert edge.run(ask(store.data(saga)))["r:a"] == '{"n":1}'
 

@@ -159,7 +159,7 @@ class Attempts(Forward):
         if entry.kind is Kind.UNDO:
             return
         if isinstance(entry, Succeeded):
-            self._step(entry.step, done=True)
+            self._step(entry.step, done=self.steps[entry.step].done or entry.nonce)
             self._surface(entry.step)
         elif isinstance(entry, Failed) and entry.outcome is Outcome.UNKNOWN:
             self._surface(entry.step)

@@ -19,7 +19,7 @@ from multiagents.core.states import Kind, SagaState, StepState
 from multiagents.orchestrator import outbox
 from multiagents.orchestrator.commands import Dispatch
 from multiagents.orchestrator.decide import Decision
-from multiagents.orchestrator.reading import own_result
+from multiagents.orchestrator.reading import own_fields, own_result
 from multiagents.orchestrator.saga import Saga, decode_saga
 from multiagents.orchestrator.workflow import Workflow, worker_name
 from multiagents.storage import keys as k
@@ -125,7 +125,10 @@ class Claims:
         names = (workflow.name, workflow.version)
         saga = decode_saga(keys.id, names, head=claim.head, steps={step: claim.step})
         found = dict(zip(fields, claim.data, strict=True))
-        brought = _brought(workflow, entry, found)
+        if kind is Kind.UNDO and saga.steps[step].done:  # only now it is known which it is
+            late = [k.late_field(saga.steps[step].done)]
+            found |= zip(late, (yield from ask(store.some_data(keys, late))), strict=True)
+        brought = _brought(workflow, saga, entry, found)
         return _assignment(saga, workflow, entry, brought, terms), claim.view
 
     def next_ready(
@@ -178,7 +181,7 @@ class Claims:
     ) -> Assignment:
         """What a plain task is claimed for."""
         terms = Terms(_name(workflow, entry.kind, entry.step), "", "", deadline_ms)
-        return _assignment(saga, workflow, entry, _brought(workflow, entry, data), terms)
+        return _assignment(saga, workflow, entry, _brought(workflow, saga, entry, data), terms)
 
     def begin(self, workflow: Workflow, dispatch: Dispatch) -> Claimed:
         """The entry of a claim that a commit is to write."""
@@ -210,9 +213,10 @@ class Claims:
         claim, terms = begun
         brought = _at_hand(workflow, saga, claim, go_on)
         if brought is None:
-            fields = _data_fields(workflow, claim.kind, claim.step)
+            late = saga.steps[claim.step].done
+            fields = _data_fields(workflow, claim.kind, claim.step, late)
             found = yield from ask(store.some_data(keys, fields))
-            brought = _brought(workflow, claim, dict(zip(fields, found, strict=True)))
+            brought = _brought(workflow, saga, claim, dict(zip(fields, found, strict=True)))
         return _assignment(saga, workflow, claim, brought, terms)
 
     def renewal(self, keys: SagaKeys, held: Assignment, notes: dict[str, str]) -> Call[bool]:
@@ -250,24 +254,24 @@ def _name(workflow: Workflow, kind: Kind, step: str) -> str:
     return worker_name(outbox.target_of(workflow.by_name[step], kind))
 
 
-def _data_fields(workflow: Workflow, kind: Kind, step: str) -> list[str]:
+def _data_fields(workflow: Workflow, kind: Kind, step: str, late: str = "") -> list[str]:
+    """``late``: `StepRun.done`, if it is known."""
     fields = ["input", "meta"]
     fields += [k.result_field(Kind.RUN, name) for name in workflow.ancestors(step)]
-    if kind is Kind.UNDO:
-        own = (k.result_field(Kind.RUN, step), k.late_field(step), k.refused_field(step))
-        return [*fields, *own]
-    return [*fields, f"k:{step}"]
+    return [*fields, *(own_fields(step, late) if kind is Kind.UNDO else (f"k:{step}",))]
 
 
-def _brought(workflow: Workflow, claim: Claimed, data: Mapping[str, str | None]) -> Brought:
+def _brought(
+    workflow: Workflow, saga: Saga, claim: Claimed, data: Mapping[str, str | None]
+) -> Brought:
     """A step's data from the fields of the data hash."""
-    undo = claim.kind is Kind.UNDO
+    undo, late = claim.kind is Kind.UNDO, saga.steps[claim.step].done
     return Brought(
         input=data.get("input") or "{}",
         meta=data.get("meta") or "{}",
         results=dict(_found(workflow.ancestors(claim.step), data)),
         checkpoint=None if undo else data.get(f"k:{claim.step}"),
-        step_result=own_result(claim.step, data) if undo else None,
+        step_result=own_result(claim.step, late, data) if undo else None,
     )
 
 
@@ -282,8 +286,8 @@ def _at_hand(workflow: Workflow, saga: Saga, claim: Claimed, go_on: Continuation
     """The next step's data without asking, when it follows only the step just done.
 
     Its context is then the one before, overlaid with the new result, if that is the one that
-    counts: a late attempt's is not, where another attempt has ended before it (fencing).  A step
-    with the same steps before it has the same context.
+    counts: a late attempt's is not, where another attempt or a person has settled the step before
+    it (fencing).  A step with the same steps before it has the same context.
     """
     done = go_on.done
     if claim.kind is not Kind.RUN or done.kind is not Kind.RUN or claim.attempt != 1:
@@ -292,7 +296,7 @@ def _at_hand(workflow: Workflow, saga: Saga, claim: Claimed, go_on: Continuation
         return Brought(done.input, done.meta, done.results, done.merged)
     if workflow.by_name[claim.step].depends_on != (done.step,) or go_on.result is None:
         return None
-    if saga.steps[done.step].work.nonce != done.nonce:
+    if not saga.steps[done.step].returned(done.nonce):
         return None
     before = loads(done.merged) if done.merged is not None else _merge(done)
     before.update(loads(go_on.result))

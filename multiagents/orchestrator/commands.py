@@ -52,9 +52,11 @@ class Deliver:
 
 @dataclass(frozen=True, slots=True)
 class Adopt:
-    """Take what an attempt returned that was given up, for its step's result from now on."""
+    """Take what an attempt returned after it was given up for its step's result from now on."""
 
     step: str
+    nonce: str
+    """Of its claim."""
 
 
 Command = Dispatch | Withdraw | SetTimer | ClearTimer | Deliver | Adopt

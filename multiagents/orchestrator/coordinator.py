@@ -134,12 +134,18 @@ class Coordinator(Holding):
         return False
 
     def _join(self, keys: SagaKeys) -> Flow[None]:
-        """A second start of a saga that has ended gets its outcome at once."""
-        saga, workflow = yield from self.current(keys.id)
-        if saga.delivered:
-            # From here on a sweep does it, should this process die or the results be away.
-            yield from ask(ends.owe(keys, self.clock.now_ms() + outbox.UNCONFIRMED_MS))
-            yield from self.deliver_again(keys, workflow)
+        """A second start of a saga that has ended gets its outcome at once.
+
+        Of one that has not, the end to come will find who waits.
+        """
+        while True:
+            saga, workflow, view = yield from self._stored(keys)
+            if not saga.delivered:
+                return
+            due_ms = self.clock.now_ms() + outbox.UNCONFIRMED_MS
+            if (yield from ask(ends.owe(keys, view.version, due_ms))):
+                # From here on a sweep does it, should this process die or the results be away.
+                return (yield from self.deliver_again(keys, workflow))
 
     def deliver_again(self, keys: SagaKeys, workflow: Workflow) -> Flow[None]:
         """Tell who waits of the first end: what an operator did after it is not delivered."""

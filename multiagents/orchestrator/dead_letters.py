@@ -344,11 +344,8 @@ def _details(found: Found, step: str, kind: Kind) -> dict[str, Any]:
         if saga.steps[name].state is StepState.SUCCEEDED
         and (field := k.result_field(Kind.RUN, name)) in data
     }
-    own = None
-    if kind is Kind.UNDO:
-        own = own_result(step, data)
-    elif saga.steps[step].done:
-        own = data.get(k.late_field(step))
+    late = saga.steps[step].done
+    own = own_result(step, late, data) if kind is Kind.UNDO or late else None
     return {"step_results": results, "result": json.loads(own) if own else None}
 
 

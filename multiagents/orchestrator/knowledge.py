@@ -41,12 +41,15 @@ class Knowledge:
 
         Raises UnknownSaga if there is no such saga.
         """
-        keys = self.keys(saga_id)
+        saga, workflow, view = yield from self._stored(self.keys(saga_id))
+        return fold(workflow, saga, view.entries).saga, workflow
+
+    def _stored(self, keys: SagaKeys) -> Flow[tuple[Saga, Workflow, View]]:
+        """The saga as it was decided last, and what is pending.  Raises UnknownSaga."""
         view = yield from ask(store.load(keys))
         if not isinstance(view, View):
-            raise UnknownSaga(f"no saga {saga_id!r}: it never was, or its retention is over")
-        saga, workflow = yield from self._read(keys, view, None)
-        return fold(workflow, saga, view.entries).saga, workflow
+            raise UnknownSaga(f"no saga {keys.id!r}: it never was, or its retention is over")
+        return *(yield from self._read(keys, view, None)), view
 
     def meta(self, keys: SagaKeys) -> Flow[dict[str, Any]]:
         """What was noted at the start: correlation id, tags, idempotency key."""

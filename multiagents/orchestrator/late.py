@@ -44,9 +44,9 @@ def late_successes(entries: Iterable[Entry]) -> LateSuccesses:
         if not isinstance(entry, Lost | Failed | Succeeded):
             continue
         claim = (entry.kind, entry.step, entry.attempt, entry.nonce)
-        if isinstance(entry, Lost) or (isinstance(entry, Failed) and entry.running):
+        if not isinstance(entry, Succeeded):
             given_up.add(claim)
-        elif isinstance(entry, Succeeded) and claim in given_up:
+        elif claim in given_up:
             given_up.discard(claim)
             found[entry.kind, entry.step].append(LateSuccess(entry.attempt, entry.at_ms))
     return dict(found)

@@ -77,8 +77,8 @@ def _add(plan: Plan, saga_id: str, command: Command) -> None:
             plan.cleared.append(member)
         case Deliver(_):
             plan.outbox[k.OUTBOX_END] = unsent
-        case Adopt(step):
-            plan.adopted.append(step)
+        case Adopt(step, nonce):
+            plan.adopted.append((step, nonce))
 
 
 def _add_retention(plan: Plan, before: Saga, saga: Saga, retention_ms: int) -> None:

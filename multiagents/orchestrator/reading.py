@@ -25,10 +25,18 @@ def read_saga(saga_id: str, workflow: Workflow, view: View) -> Saga:
     )
 
 
-def own_result(step: str, data: Mapping[str, str | None]) -> str | None:
-    """What an undo is given of its step: a late or refused result may say what there is to undo."""
-    fields = (k.result_field(Kind.RUN, step), k.late_field(step), k.refused_field(step))
-    return next((text for field in fields if (text := data.get(field))), None)
+def own_fields(step: str, late: str) -> tuple[str, ...]:
+    """Where what an undo is given of its step may lie, the first that is there.
+
+    A late or refused result, too, may say what there is to undo.  ``late``: `StepRun.done`.
+    """
+    aside = (k.late_field(late),) if late else ()
+    return k.result_field(Kind.RUN, step), *aside, k.refused_field(step)
+
+
+def own_result(step: str, late: str, data: Mapping[str, str | None]) -> str | None:
+    """What an undo is given of its step."""
+    return next((text for field in own_fields(step, late) if (text := data.get(field))), None)
 
 
 def blank_saga(workflow: Workflow, saga_id: str, now_ms: int, data: dict[str, str]) -> Saga:
@@ -47,9 +55,15 @@ def blank_saga(workflow: Workflow, saga_id: str, now_ms: int, data: dict[str, st
 
 def _values(workflow: Workflow, data: Mapping[str, str]) -> dict[str, Any]:
     """What conditions read, as `Saga.values` holds it."""
-    fields = {name: (k.result_field(Kind.RUN, name), k.late_field(name)) for name in workflow.names}
-    results, late = (
-        {name: json.loads(data[own[at]]) for name, own in fields.items() if own[at] in data}
-        for at in (0, 1)
-    )
+    results = {
+        name: json.loads(data[field])
+        for name in workflow.names
+        if (field := k.result_field(Kind.RUN, name)) in data
+    }
+    aside = k.late_field("")
+    late = {
+        field.removeprefix(aside): json.loads(text)
+        for field, text in data.items()
+        if field.startswith(aside)
+    }
     return {"input": json.loads(data.get("input", "{}")), "results": results, "late": late}

@@ -60,8 +60,14 @@ class StepRun:
     """How often an undo had to begin afresh because an effect came to light after it."""
     again: bool = False
     """An effect came to light while the present undo was under way."""
-    done: bool = False
-    """An attempt given up for lost has succeeded after all: undone whatever the others did."""
+    done: str = ""
+    """The claim of an attempt that was given up and has succeeded after all, the first that did:
+    undone whatever the others did."""
+
+    def returned(self, nonce: str) -> bool:
+        """Whether the attempt of this claim brought its result: not a person, nor another one."""
+        own = self.work.nonce == nonce and self.work.error is None
+        return own and self.state is StepState.SUCCEEDED
 
     def of(self, kind: Kind) -> Work:
         """The forward or the undo work."""
@@ -97,9 +103,10 @@ class Saga:
     """Why a person should look, oldest first."""
     steps: Mapping[str, StepRun] = field(default_factory=dict)
     values: Mapping[str, Any] = field(default_factory=dict, compare=False)
-    """What conditions read: ``{"input": …, "results": {STEP: …}, "late": {STEP: …}}``, ``late``
-    being what lost attempts returned; empty without conditions.  Not part of the state: it lies
-    beside the saga, and the result of a step that has ended never changes."""
+    """What conditions read: ``{"input": …, "results": {STEP: …}, "late": {NONCE: …}}``, ``late``
+    being what was returned by attempts that had been given up; empty without conditions.  Not part
+    of the state: it lies beside the saga, and never changes for a step that has succeeded or was
+    skipped."""
 
 
 V = TypeVar("V", Work, StepRun, Saga)
@@ -188,14 +195,17 @@ def _work_row(work: Work, since_ms: int) -> list[Any]:
 
 
 _BLANK_WORK: list[Any] = [0, 0, "", "", 0, 0, 0, None, None]
-_BLANK_RUN: list[Any] = ["w", [], 0, False, False, (), "n", [], 0, False, False]
+_BLANK_RUN: list[Any] = ["w", [], 0, False, False, (), "n", [], 0, False, ""]
+_NAMELESS = "?"
+"""For `StepRun.done` in format 1, which only told that there was one."""
 
 
 def decode_step(row: list[Any], since_ms: int) -> StepRun:
     """A step from its parsed row."""
     if not row:
         return _DEFAULT_RUN
-    state, work, order, unknown, unchosen, lost, undo_state, undo, *rest = _filled(row, _BLANK_RUN)
+    row = _filled(row, _BLANK_RUN)
+    state, work, order, unknown, unchosen, lost, undo_state, undo, generation, again, done = row
     return StepRun(
         _STEP_STATES[state],
         _decode_work(work, since_ms),
@@ -205,7 +215,9 @@ def decode_step(row: list[Any], since_ms: int) -> StepRun:
         tuple((kind, attempt, nonce) for kind, attempt, nonce in lost),
         _UNDO_STATES[undo_state],
         _decode_work(undo, since_ms),
-        *rest,
+        generation,
+        again,
+        _NAMELESS if done is True else done,
     )
 
 

@@ -120,11 +120,11 @@ class Turn:
 
     def _adopt(self, name: str) -> None:
         """Let the late success of an attempt that was given up be the step's, result and all."""
-        self.commands.append(Adopt(name))
-        values = self.saga.values
+        nonce, values = self.steps[name].done, self.saga.values
+        self.commands.append(Adopt(name, nonce))
         late = values.get("late", {})
-        if name in late:
-            results = {name: late[name], **values.get("results", {})}
+        if nonce in late:
+            results = {name: late[nonce], **values.get("results", {})}
             self._set(values={**values, "results": results})
 
     def _park(self, name: str, kind: Kind) -> None:

@@ -18,17 +18,13 @@ MOST_PACKED = 5000
 """Entries of a log that are compressed at the end; a longer one stays as it is."""
 
 
-def owe(saga: SagaKeys, due_ms: int) -> Call[str | None]:
-    """Have a sweep tell the outcome of an ended saga, unless it is settled before.
+def owe(saga: SagaKeys, version: str, due_ms: int) -> Call[bool]:
+    """Have a sweep tell the outcome of a saga that has ended by this version, unless it is settled.
 
-    Answers with what stands in the outbox for it; None if the saga is gone.
+    False if it has another version by now, or is gone.
     """
     member = k.due_outbox(saga.id, k.OUTBOX_END)
-    return Call("owe", saga.all, (k.OUTBOX_END, member, due_ms), _owed)
-
-
-def _owed(reply: Any) -> str | None:
-    return None if reply == 0 else text_of(reply)
+    return Call("owe", saga.all, (k.OUTBOX_END, member, due_ms, version), bool)
 
 
 def take(

@@ -17,7 +17,7 @@ from multiagents.core.exceptions import NewerFormat
 from multiagents.storage.calls import Call, Flow, ask
 from multiagents.storage.keys import Shard
 
-FORMAT = 1
+FORMAT = 2
 """The format that this engine writes."""
 
 

@@ -8,7 +8,7 @@ always lie in one slot and can move to a server of their own.
                                    b entries in the log's first item, if it is compressed
     ma:{s00}:work:<id>     hash    o:<kind>:<step>:<attempt> outbox, c:<kind>:<step> claims
     ma:{s00}:data:<id>     hash    input, meta, r:<step> results, u:<step> undo results,
-                                   l:<step> late results, of attempts given up for lost,
+                                   l:<nonce> late results, by claim,
                                    f:<step> refused results, k:<step> checkpoints,
                                    p:<step> progress, alias:<task id> canvas of who waits,
                                    told:<task id> if it was started,
@@ -142,12 +142,12 @@ def result_field(kind: Kind, step: str) -> str:
     return f"{'r' if kind is Kind.RUN else 'u'}:{step}"
 
 
-def late_field(step: str) -> str:
-    """In the data hash: what an attempt returned that had been given up; a decision may adopt it.
+def late_field(nonce: str) -> str:
+    """In the data hash: what the attempt of a claim returned after it had been given up.
 
-    Apart from the results, which other steps and conditions read: what those were given stays true.
+    Apart from the results, which other steps and conditions read, until a decision adopts it.
     """
-    return f"l:{step}"
+    return f"l:{nonce}"
 
 
 def refused_field(step: str) -> str:

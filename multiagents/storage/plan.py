@@ -69,8 +69,8 @@ class Plan:
     claims: dict[str, str] = field(default_factory=dict)
     taken: list[str] = field(default_factory=list)
     """Outbox fields that this commit claims itself."""
-    adopted: list[str] = field(default_factory=list)
-    """Steps whose late result counts from now on."""
+    adopted: list[tuple[str, str]] = field(default_factory=list)
+    """Step and claim whose late result counts from now on."""
     waiting: list[Waiting] = field(default_factory=list)
     """What begins or ceases to wait for a person; of a healthy saga nothing."""
 
@@ -115,8 +115,8 @@ def plan_args(saga: SagaKeys, plan: Plan) -> list[Arg]:
     for name in plan.taken:
         args += [name, k.due_outbox(saga.id, name)]
     args.append(len(plan.adopted))
-    for step in plan.adopted:
-        args += [k.late_field(step), k.result_field(Kind.RUN, step)]
+    for step, nonce in plan.adopted:
+        args += [k.late_field(nonce), k.result_field(Kind.RUN, step)]
     for which, member, since in plan.waiting:
         args += [which, member, "" if since is None else since]
     return args

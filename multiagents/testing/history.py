@@ -14,6 +14,7 @@ from typing import Any
 from multiagents.core.entries import Asked
 from multiagents.core.exceptions import UnknownSaga
 from multiagents.core.states import ENDED, Command
+from multiagents.orchestrator.attention import dead_letters_of
 from multiagents.orchestrator.coordinator import Coordinator
 from multiagents.orchestrator.outbox import Publish, Unsendable
 from multiagents.orchestrator.sweeper import QueueHead, Sweeper
@@ -80,8 +81,11 @@ class History:
         self.client.threads = [
             *(Thread(self._customer(name)) for name in self.workflows),
             *(Thread(self._late_customer(name)) for name in self.workflows if rng.random() < 0.3),
+            *(Thread(self._operator(name)) for name in self.workflows if rng.random() < 0.4),
         ]
         self.witness = Witness(self.store, self.workflows)
+        self._pace_ms = rng.choice((1, 1, 500, 3000))
+        """Who sleeps wakes at a multiple of this: many at once, so that they meet in a saga."""
         self._memory: Memory | None = None
         """What a server will be set back to."""
         self._mail: list[Mail] = []
@@ -107,6 +111,19 @@ class History:
         """Starts the same saga for another task, at any time."""
         yield Sleep(self.rng.choice((0, 3000, 9000, 30_000)))
         yield from self._start(saga_id, f"{saga_id}-late")
+
+    def _operator(self, saga_id: str) -> Life:
+        """Looks after dead letters a few times, also when nothing goes wrong any more."""
+        for _ in range(self.rng.choice((2, 5, 10))):
+            yield Sleep(self.rng.choice((300, 1000, 4000)))
+            try:
+                saga, _ = yield from self.client.coordinator.current(saga_id)
+            except (*UNREACHABLE, UnknownSaga):
+                continue
+            if letters := list(dead_letters_of(saga)):
+                step, _ = self.rng.choice(letters)
+                decision = self.rng.choice((Command.RETRY, Command.SKIP, Command.RESOLVE))
+                yield from self._ask(saga_id, decision, step)
 
     def _start(self, saga_id: str, task_id: str) -> Life:
         """Start a saga, or join it, until that is confirmed: then its end is owed."""
@@ -250,9 +267,14 @@ class History:
             return
         effect = thread.effect
         if isinstance(effect, Sleep):
-            thread.wake_ms, thread.effect = self.world.now_ms + effect.ms, None
+            thread.wake_ms, thread.effect = self._later(effect.ms), None
         elif not isinstance(effect, Take) or self.broker.waiting(self.world.now_ms):
             self._carry_out(process, thread)
+
+    def _later(self, ms: int) -> int:
+        """When a sleep of so long is over."""
+        wake_ms = self.world.now_ms + ms
+        return wake_ms + -wake_ms % self._pace_ms if ms else wake_ms
 
     def _resume(self, process: Process, thread: Thread) -> bool:
         """Run the thread to its next yield; False at its end."""
@@ -272,7 +294,7 @@ class History:
         if mortal and world.happens(faults.die_before, "died before a call"):
             return process.die()
         if mortal and world.happens(faults.freeze, "froze"):
-            process.wake_ms = world.now_ms + self.rng.choice((1000, 9000, 60_000))
+            process.wake_ms = self._later(self.rng.choice((1000, 9000, 60_000)))
             return None
         effect, thread.effect = thread.effect, None
         is_call = isinstance(effect, Call | Plain)

@@ -165,6 +165,7 @@ class Process:
                 given_up = Failed(self.clock.now_ms(), *row, error=error, running=True)
                 self.world.seen["given up, and still running"] += 1
                 yield from self._report(held, given_up, queue, "")
+                yield Sleep(rng.choice((0, 500, 3000, 9000)))
             entry = self._outcome(held)
             if _has_effect(entry, rng.random()):
                 self.world.act(held)

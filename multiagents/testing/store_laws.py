@@ -105,7 +105,7 @@ def _judge_results(saga: Saga, log: Sequence[Entry], data: dict[str, str]) -> No
     for entry in log:
         if isinstance(entry, Succeeded) and entry.kind is Kind.RUN:
             run, text = saga.steps[entry.step], data.get(k.result_field(Kind.RUN, entry.step))
-            kept = text or data.get(k.late_field(entry.step))
+            kept = text or data.get(k.late_field(entry.nonce))
             law(kept, f"{saga.id}: {entry.step!r} succeeded, and its result is gone")
             if run.work.nonce == entry.nonce and entry.nonce not in given_up:
                 by = json.loads(text or "{}")["by"]

@@ -121,7 +121,7 @@ def test_an_overrun_told_after_the_loss_still_leaves_room_for_the_late_report() 
     row = (RUN, "a", 1, story.run("a").work.nonce)
     story.claim(UNDO, "a").succeed(UNDO, "a")
     story.tell(Failed(story.now_ms, *row, BOOM, running=True)).succeed(RUN, "a", 1)
-    assert story.commands == [Adopt("a"), Dispatch(UNDO, "a", 2)]
+    assert story.commands == [Adopt("a", "runa1"), Dispatch(UNDO, "a", 2)]
 
 
 def test_a_late_success_does_not_hide_the_attempt_under_way() -> None:

@@ -164,8 +164,29 @@ def test_who_starts_while_the_end_is_told_is_not_forgotten(bench: Bench) -> None
 
 def test_what_is_gone_owes_nothing(bench: Bench) -> None:
     """E16: a start that finds its saga removed meanwhile leaves no key behind."""
-    assert bench.edge.execute(ends.owe(KEYS, 0)) is None
+    assert not bench.edge.execute(ends.owe(KEYS, "v", 0))
     assert bench.edge.client.keys() == []
+
+
+def test_an_end_that_its_server_has_lost_is_not_owed(bench: Bench) -> None:
+    """E5: who joined it then waits for the end to come, and no sweep looks for what is gone."""
+    join(bench, "t1")
+    held = bench.claim()
+    client = bench.edge.client
+    before = {key: client.dump(key) for key in client.keys("*")}
+    bench.succeed(held)
+    again = bench.coordinator._join(KEYS)
+
+    def set_back() -> None:
+        client.flushdb()
+        for key, value in before.items():
+            client.restore(key, 0, value)
+
+    bench.interrupted(again, "owe", set_back)
+    assert [name for name in bench.work() if name.startswith("o:")] == []
+    bench.succeed(held)
+    assert bench.ends == [SagaState.COMPLETED] * 2
+    assert bench.work() == {}
 
 
 def test_retention_waits_until_the_end_is_told(bench: Bench) -> None:

@@ -11,15 +11,17 @@ from typing import Any
 
 import pytest
 
-from multiagents.core.entries import Asked, Failure, Unroutable
+from multiagents.core.entries import Asked, Failed, Failure, Succeeded, Unroutable
 from multiagents.core.policies import RetryPolicy
 from multiagents.core.ports import Assignment
-from multiagents.core.states import Command, Kind, SagaState, StepState
+from multiagents.core.states import Command, Kind, Outcome, SagaState, StepState
+from multiagents.orchestrator.claims import Continuation
 from multiagents.orchestrator.decide import fold
+from multiagents.orchestrator.late import late_successes
 from multiagents.orchestrator.reading import blank_saga
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import ask
-from tests.support.one_process import KEYS, SAGA, Bench, lose, step, undoable
+from tests.support.one_process import KEYS, SAGA, Bench, lose, row, step, undoable
 
 LATE = '{"ok": true}'
 ONCE = RetryPolicy(max_attempts=1)
@@ -102,6 +104,69 @@ def test_a_late_success_is_the_result_of_a_step_that_is_resolved_after_it(
     bench.succeed(thank)
     assert bench.ends == [SagaState.COMPLETED]
     assert_replayed(bench)
+
+
+@pytest.mark.parametrize("command", [Command.RESOLVE, Command.SKIP])
+@pytest.mark.parametrize("decided", [True, False])
+def test_a_lost_attempts_process_goes_on_without_its_result(
+    bench: Bench, command: Command, decided: bool
+) -> None:
+    """It takes over a branch that waits, or the next step; what it brings is not the step's."""
+    bench.announce(1)
+    late = parked(bench, *(step(f"mail{n}", "charge") for n in range(3)))
+    asked = Asked(bench.clock.now_ms(), command, "request", step="charge")
+    if decided:
+        bench.edge.run(bench.coordinator.append(SAGA, asked))
+    else:
+        bench.edge.execute(store.append(KEYS, asked))
+    mail = bench.succeed(late, LATE)
+    assert mail is not None
+    assert results_of(mail) == {}
+
+
+def test_a_refused_result_is_not_gone_on_with(bench: Bench) -> None:
+    """While it was reported, another process parked the step and a person took it for done."""
+    bench.start(step("charge", pivot=True, retry=ONCE), step("mail", "charge"))
+    held, other = bench.claim(), bench.beside()
+    now_ms = bench.clock.now_ms()
+    refused = Failed(now_ms, *row(held), Failure("Refused", "-"), Outcome.UNKNOWN)
+
+    def meanwhile() -> None:
+        other.edge.run(other.coordinator.coordinate(SAGA))
+        asked = Asked(now_ms, Command.RESOLVE, "request", step="charge")
+        other.edge.execute(store.append(KEYS, asked))
+        other.edge.close()
+
+    bench.forget()
+    slot = Continuation("io", "d", held, LATE)
+    report = bench.coordinator.report(SAGA, refused, result=LATE, go_on=slot)
+    mail = bench.interrupted(report, "commit", meanwhile)
+    assert mail is not None
+    assert results_of(mail) == {}
+
+
+def test_nobody_takes_the_result_of_an_attempt_that_nobody_knows(bench: Bench) -> None:
+    """E5: it came first, and counts for nothing; the one that was lost is the step's."""
+    bench.start(step("charge", pivot=True, retry=ONCE), step("mail", "charge"))
+    late = bench.claim()
+    stranger = Succeeded(bench.clock.now_ms(), Kind.RUN, "charge", 1, "f" * 16)
+    bench.edge.run(bench.coordinator.report(SAGA, stranger, result='{"from": "nowhere"}'))
+    lose(bench.edge, bench.coordinator, late)
+    bench.succeed(late, LATE)
+    bench.ask(Command.RESOLVE, "charge")
+    assert results_of(bench.claim()) == {"charge": {"ok": True}}
+
+
+def test_a_success_that_follows_a_reported_failure_is_late_too(bench: Bench) -> None:
+    """Who resolves the step is told of the attempt whose result it gets."""
+    bench.start(step("charge", pivot=True, retry=ONCE), step("mail", "charge"))
+    held = bench.claim()
+    bench.fail(held)
+    bench.succeed(held, LATE)
+    (told,) = late_successes(bench.log())[Kind.RUN, "charge"]
+    assert told.attempt == 1
+    bench.ask(Command.RESOLVE, "charge")
+    assert results_of(bench.claim()) == {"charge": {"ok": True}}
 
 
 def test_an_outcome_is_told_again_as_it_was_told_first(bench: Bench) -> None:

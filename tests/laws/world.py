@@ -118,7 +118,7 @@ class World:
             del self.claims[entry.kind, entry.step]
         if isinstance(entry, Succeeded) and entry.kind is Kind.RUN:
             self.results |= {entry.step: RESULT} if current else {}
-            self.late |= {} if current else {entry.step: LATE}
+            self.late |= {} if current else {entry.nonce: LATE}
 
     def commit(self) -> None:
         """Decide over all that is pending, then over what the commit itself has written."""
@@ -147,10 +147,10 @@ class World:
                 self.timers.pop(timer, None)
             case Deliver(_):
                 pass
-            case Adopt(step):
-                law(step in self.late, f"{command}: there is none")
+            case Adopt(step, nonce):
+                law(nonce in self.late, f"{command}: there is none")
                 law(step not in self.results, f"{command}: it has one")
-                self.results[step] = self.late[step]
+                self.results[step] = self.late[nonce]
             case _:
                 raise LawBroken(f"unknown command {command}")
 

@@ -99,8 +99,8 @@ E10_E20 = (
     Mutant(
         "E12",
         ENGINE + "coordinator.py",
-        "            yield from ask(ends.owe(keys, self.clock.now_ms() + outbox.UNCONFIRMED_MS))\n",
-        "",
+        "(yield from ask(ends.owe(keys, view.version, due_ms)))",
+        "due_ms",
         LAWS + "ends.py::test_who_starts_after_the_end_is_told_though_it_cannot_be_done_at_once",
     ),
     Mutant(
@@ -289,7 +289,7 @@ E10_E20 = (
     Mutant(
         "E16",
         LUA + "owe.lua",
-        'if redis.call("EXISTS", SAGA) == 0 then return 0 end\n',
+        'if redis.call("HGET", SAGA, "v") ~= ARGV[4] then return 0 end\n',
         "",
         LAWS + "ends.py::test_what_is_gone_owes_nothing",
     ),

@@ -94,14 +94,21 @@ E1_E9 = (
     Mutant(
         "E3",
         ENGINE + "claims.py",
-        "    if saga.steps[done.step].work.nonce != done.nonce:\n",
+        "    if not saga.steps[done.step].returned(done.nonce):\n",
         "    if False:\n",
         LAWS + "overtaken.py::test_a_late_process_goes_on_with_the_result_that_counts",
     ),
     Mutant(
         "E3",
+        ENGINE + "saga.py",
+        "self.work.nonce == nonce and self.work.error is None",
+        "self.work.nonce == nonce",
+        LAWS + "late_results.py::test_a_lost_attempts_process_goes_on_without_its_result",
+    ),
+    Mutant(
+        "E3",
         LUA + "lib.lua",
-        '(string.gsub(field, "^r:", "l:"))',
+        'string.sub(field, 1, 2) == "r:" and "l:" .. nonce or field',
         "field",
         LAWS + "late_results.py::test_what_a_person_settled_has_no_result_whatever_comes_late",
     ),
@@ -116,7 +123,7 @@ E1_E9 = (
     Mutant(
         "E3",
         ENGINE + "turn.py",
-        "results = {name: late[name], **values",
+        "results = {name: late[nonce], **values",
         "results = {**values",
         LAWS + "late_results.py::"
         "test_a_late_success_is_the_result_of_a_step_that_is_resolved_after_it",
@@ -214,10 +221,17 @@ E1_E9 = (
         "tests/test_answers.py::test_a_log_is_compressed_only_at_the_version_that_was_read",
     ),
     Mutant(
+        "E5",
+        LUA + "owe.lua",
+        'if redis.call("HGET", SAGA, "v") ~= ARGV[4] then return 0 end\n',
+        'if redis.call("EXISTS", SAGA) == 0 then return 0 end\n',
+        LAWS + "ends.py::test_an_end_that_its_server_has_lost_is_not_owed",
+    ),
+    Mutant(
         "E6",
         ENGINE + "attempts.py",
-        "            self._step(entry.step, done=True)\n            self._surface(entry.step)\n",
-        "            self._step(entry.step, done=True)\n",
+        "or entry.nonce)\n            self._surface(entry.step)\n",
+        "or entry.nonce)\n",
         LAWS + "moves.py::test_a_lost_and_late_success_reopens_what_has_ended",
     ),
     Mutant(

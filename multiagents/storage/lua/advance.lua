@@ -22,7 +22,7 @@ local clean = last and current and f[1] == ARGV[2] and last == ARGV[11] + ARGV[1
 if last then
   if current then redis.call("HDEL", WORK, ARGV[6]) end
   if ARGV[10] ~= "" then
-    keep(ARGV[9], ARGV[10], current)
+    keep(ARGV[9], ARGV[10], ARGV[7], current)
   end
 end
 if not clean then

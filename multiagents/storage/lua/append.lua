@@ -30,7 +30,7 @@ if ARGV[4] ~= "" and append(ARGV[4], ARGV[5]) then
     redis.call("ZREM", DUE, ARGV[10])
   end
   if ARGV[12] ~= "" then
-    keep(ARGV[11], ARGV[12], current)
+    keep(ARGV[11], ARGV[12], ARGV[9], current)
   end
 end
 if ARGV[6] ~= "" then redis.call("ZREM", DUE, ARGV[6]) end

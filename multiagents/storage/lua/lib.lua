@@ -49,9 +49,9 @@ end
 
 -- Keep a result.  Only that of the attempt that holds the claim counts; another's, which had been
 -- given up, is put aside until a decision adopts it: what other steps have read stays true.
-local function keep(field, text, current)
+local function keep(field, text, nonce, current)
   if current then return redis.call("HSET", DATA, field, text) end
-  redis.call("HSETNX", DATA, (string.gsub(field, "^r:", "l:")), text)
+  redis.call("HSETNX", DATA, string.sub(field, 1, 2) == "r:" and "l:" .. nonce or field, text)
 end
 
 -- Whether just these entries follow a position: so many, their texts line by line.  After a server
