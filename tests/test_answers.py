@@ -125,3 +125,15 @@ def test_a_log_is_compressed_only_at_the_version_that_was_read(settings, client)
     runtime.edge.execute(ends.settle(keys, End("now", {}, found)))
     assert runtime.edge.run(store.log(keys)) == found
     assert client.hget(keys.saga, "b") == b"2"
+
+
+def test_a_log_says_itself_whether_it_is_compressed(settings, client):
+    """E5: its server may be set back between two reads; that is no reason to misread it."""
+    keys, runtime = SagaKeys("s1"), attach(make_app(settings), settings)
+    entries = ('["started",1]', '["timer",2,"deadline"]')
+    client.hset(keys.saga, mapping={"v": "now", "c": 2})
+    client.rpush(keys.log, *entries)
+    runtime.edge.execute(ends.settle(keys, End("now", {}, entries)))
+    assert client.llen(keys.log) == 1
+    client.hdel(keys.saga, "b")
+    assert runtime.edge.run(store.log(keys)) == entries

@@ -302,16 +302,8 @@ def meta(saga: SagaKeys) -> Plain[str | None]:
 
 
 def log(saga: SagaKeys) -> Flow[tuple[str, ...]]:
-    """The whole log, oldest first, as texts; read again if it was compressed meanwhile."""
-    while True:
-        compressed = yield from ask(_compressed(saga))
-        items = yield from ask(Plain(("LRANGE", saga.log, 0, -1), list))
-        if (yield from ask(_compressed(saga))) == compressed:
-            return log_of(compressed, items)
-
-
-def _compressed(saga: SagaKeys) -> Plain[int]:
-    return Plain(("HGET", saga.saga, "b"), lambda reply: int(reply or 0))
+    """The whole log, oldest first, as texts."""
+    return (yield from ask(Plain(("LRANGE", saga.log, 0, -1), log_of)))
 
 
 def load_held(

@@ -101,10 +101,15 @@ class End:
     owed: str = ""
 
 
-def log_of(compressed: int, items: Sequence[Any]) -> tuple[str, ...]:
-    """The entries of a log whose first item holds so many of them (0: its items are entries)."""
-    before = zlib.decompress(items[0]).decode().split("\n") if compressed else []
-    return (*before, *map(text_of, items[1 if compressed else 0 :]))
+def log_of(items: Sequence[Any]) -> tuple[str, ...]:
+    """The entries of a log; its first item may hold many of them, as `packed` makes it.
+
+    An entry is a JSON array, so the item itself says which it is: whoever reads it needs to know
+    nothing that may have changed meanwhile.
+    """
+    if not items or items[0][:1] == b"[":
+        return tuple(map(text_of, items))
+    return (*zlib.decompress(items[0]).decode().split("\n"), *map(text_of, items[1:]))
 
 
 def packed(log: Sequence[str]) -> bytes:
@@ -135,8 +140,8 @@ def parse_committed(reply: Any) -> Committed | View | str:
     return Committed(bool(more), text_of(cursor), _end(*end) if end else None)
 
 
-def _end(version: Any, data: Any, compressed: Any, items: list[Any]) -> End:
-    return End(text_of(version), hash_of(data), log_of(int(compressed), items))
+def _end(version: Any, data: Any, items: list[Any]) -> End:
+    return End(text_of(version), hash_of(data), log_of(items))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ and the laws are judged.  The same seed gives the same history.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -16,7 +15,7 @@ from multiagents.core.exceptions import UnknownSaga
 from multiagents.core.states import ENDED, Command
 from multiagents.orchestrator.attention import dead_letters_of
 from multiagents.orchestrator.coordinator import Coordinator
-from multiagents.orchestrator.outbox import Publish, Unsendable
+from multiagents.orchestrator.outbox import Deliverance, Publish, Unsendable
 from multiagents.orchestrator.sweeper import QueueHead, Sweeper
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage.calls import Call, Flow, Plain
@@ -361,7 +360,7 @@ class History:
         if not set_back:
             law(saga.delivered or not ends, f"{saga_id}: delivered before its end")
             for end in ends[1:]:
-                same = replace(end, waiting=ends[0].waiting) == ends[0]
+                same = _outcome(end) == _outcome(ends[0])
                 law(same, f"{saga_id}: delivered as {ends[0]}, then as {end} (rule 14)")
             untold = self.world.owed[saga_id] - self.world.told[saga_id]
             law(not untold or not saga.delivered, f"{saga_id}: {untold} wait for ever (rule 14)")
@@ -382,3 +381,9 @@ class History:
         for saga_id in purged:
             left = left_of(self.store, saga_id)
             law(not left, f"{saga_id}: its retention is over, and these are left: {left}")
+
+
+def _outcome(end: Deliverance) -> tuple[Any, ...]:
+    """What is told; how far the undo is may be told as of a moment later."""
+    failure = {name: value for name, value in end.failure.items() if name != "undo"}
+    return end.state, end.result, failure

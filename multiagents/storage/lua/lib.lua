@@ -104,7 +104,8 @@ local function readers()
         return {f[1], cursor, known_cursor, since, false, false, false, false}
       end
     end
-    return {f[1], cursor, cursor, entries(cursor, b), f[3], f[4], object(redis.call("HGETALL", SAGA), "s:"), false}
+    local steps = object(redis.call("HGETALL", SAGA), "s:")
+    return {f[1], cursor, cursor, entries(cursor, b), f[3], f[4], steps, false}
   end
 
   local function values()
@@ -136,7 +137,7 @@ end
 -- clear besides.
 --
 -- Returns {1 if the log holds more, cursor}; where the outcome is to be delivered also the version,
--- the data hash, b and the items of the log.
+-- the data hash and the items of the log.
 local function apply(versions, b, last, gone)
   local version, cursor, head, now, saga_id, leaves, enters, created, ends =
     unpack(ARGV, position + 1, position + 9)
@@ -203,8 +204,7 @@ local function apply(versions, b, last, gone)
   if ends == "1" then
     reply[3] = version
     reply[4] = redis.call("HGETALL", DATA)
-    reply[5] = b or "0"
-    reply[6] = redis.call("LRANGE", LOG, 0, -1)
+    reply[5] = redis.call("LRANGE", LOG, 0, -1)
   end
   return reply
 end
