@@ -96,9 +96,9 @@ def test_a_seed_always_gives_the_same_history(servers: Servers) -> None:
 
 def test_the_command_line_counts_what_was_injected(capsys: pytest.CaptureFixture[str]) -> None:
     """Progress goes to stderr, the table to stdout."""
-    assert main(["--seed", "7", "--count", "5"]) == 0
+    assert main(["--seed", "7", "--count", "20"]) == 0
     shown = capsys.readouterr()
-    assert "5 histories" in shown.err
+    assert "20 histories" in shown.err
     assert "reply lost" in shown.out
 
 
