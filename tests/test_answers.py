@@ -119,11 +119,11 @@ def test_a_log_is_compressed_only_at_the_version_that_was_read(settings, client)
     client.rpush(keys.log, '["started",1]', '["asked",2,"resume","r"]')
     lost = End("lost", {}, ('["started",1]', '["timer",2,"deadline"]'))
     runtime.edge.execute(ends.settle(keys, lost))
-    found = runtime.edge.run(store.log(keys))
+    found = runtime.edge.execute(store.log(keys))
     assert found == ('["started",1]', '["asked",2,"resume","r"]')
     assert not client.hexists(keys.saga, "b")
     runtime.edge.execute(ends.settle(keys, End("now", {}, found)))
-    assert runtime.edge.run(store.log(keys)) == found
+    assert runtime.edge.execute(store.log(keys)) == found
     assert client.hget(keys.saga, "b") == b"2"
 
 
@@ -136,4 +136,4 @@ def test_a_log_says_itself_whether_it_is_compressed(settings, client):
     runtime.edge.execute(ends.settle(keys, End("now", {}, entries)))
     assert client.llen(keys.log) == 1
     client.hdel(keys.saga, "b")
-    assert runtime.edge.run(store.log(keys)) == entries
+    assert runtime.edge.execute(store.log(keys)) == entries

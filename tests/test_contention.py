@@ -114,7 +114,7 @@ def test_eight_processes_complete_ten_thousand_branches_and_lose_none(redis_url)
     for number in range(SAGAS):
         saga, _ = edge.run(coordinator.current(f"saga-{number}"))
         assert saga.state is SagaState.COMPLETED
-        entries = edge.run(store.log(coordinator.keys(saga.id)))
+        entries = edge.execute(store.log(coordinator.keys(saga.id)))
         kinds = Counter(decode(text).type for text in entries)
         assert kinds == {"started": 1, "claimed": WIDTH + 1, "succeeded": WIDTH + 1}
     edge.close()

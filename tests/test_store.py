@@ -273,13 +273,13 @@ def test_a_lost_attempts_result_is_put_aside_until_a_commit_adopts_it(edge, saga
     kept = edge.run(ask(store.data(saga)))
     assert "r:a" not in kept
     assert (kept["l:bb"], kept["l:cc"]) == ('{"n":2}', '{"n":3}')
-    adopts = plan("v2", seen.last, adopted=[("a", "bb"), ("b", "dd")])
+    adopts = plan("v2", seen.last, adopted={"l:bb": "r:a", "l:dd": "r:b"})
     edge.execute(store.commit(saga, ("v1", "0"), adopts))
     kept = edge.run(ask(store.data(saga)))
     assert kept["r:a"] == '{"n":2}'
     assert "r:b" not in kept
     edge.execute(store.report(saga, Succeeded(NOW, Kind.RUN, "a", 1, "aa"), result='{"n":1}'))
-    again = plan("v3", view(edge, saga).last, adopted=[("a", "cc")])
+    again = plan("v3", view(edge, saga).last, adopted={"l:cc": "r:a"})
     edge.execute(store.commit(saga, ("v2", seen.last), again))
     assert edge.run(ask(store.data(saga)))["r:a"] == '{"n":1}'
 

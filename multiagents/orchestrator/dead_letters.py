@@ -223,7 +223,7 @@ class DeadLetters(Steering):
         return rows[:limit]
 
     def _late(self, saga_id: str) -> Flow[LateSuccesses]:
-        log = yield from store.log(self.coordinator.keys(saga_id))
+        log = yield from ask(store.log(self.coordinator.keys(saga_id)))
         return late_successes(map(decode, log))
 
     def _of_all(self, wanted: Filter, limit: int | None, *, with_input: bool) -> Flow[Rows]:

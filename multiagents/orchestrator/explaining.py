@@ -97,7 +97,7 @@ class Explaining(DeadLetters):
         command = _brought_by(saga)
         if command is None:
             return None
-        entries = [decode(text) for text in (yield from store.log(keys))]
+        entries = [decode(text) for text in (yield from ask(store.log(keys)))]
         asked = [each for each in entries if isinstance(each, Asked) and each.command is command]
         return asked[-1] if asked else None
 

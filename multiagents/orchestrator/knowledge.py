@@ -83,7 +83,7 @@ class Knowledge:
         """All that is told of an ended saga; read in this order, so that no joining is missed."""
         owed = yield from ask(store.command(keys, k.OUTBOX_END))
         version = yield from ask(store.version(keys))
-        log = yield from store.log(keys)
+        log = yield from ask(store.log(keys))
         return End(version or "", (yield from ask(store.data(keys))), log, owed or "")
 
     def _remember(

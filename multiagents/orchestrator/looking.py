@@ -85,7 +85,7 @@ class Looking:
         """What happened, oldest first, replayed from the log: entries and what they moved."""
         _, workflow = yield from self.coordinator.current(saga_id)
         keys = self.coordinator.keys(saga_id)
-        log = yield from store.log(keys)
+        log = yield from ask(store.log(keys))
         data = yield from ask(store.data(keys))
         return replay(saga_id, workflow, [decode(text) for text in log], data)
 

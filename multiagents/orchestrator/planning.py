@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from multiagents.core.entries import Withdrawn
-from multiagents.core.states import ENDED
+from multiagents.core.states import ENDED, Kind
 from multiagents.orchestrator import outbox
 from multiagents.orchestrator.attention import changes
 from multiagents.orchestrator.commands import (
@@ -78,7 +78,7 @@ def _add(plan: Plan, saga_id: str, command: Command) -> None:
         case Deliver(_):
             plan.outbox[k.OUTBOX_END] = unsent
         case Adopt(step, nonce):
-            plan.adopted.append((step, nonce))
+            plan.adopted[k.late_field(nonce)] = k.result_field(Kind.RUN, step)
 
 
 def _add_retention(plan: Plan, before: Saga, saga: Saga, retention_ms: int) -> None:

@@ -11,7 +11,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from multiagents.core.entries import Entry, encode
-from multiagents.core.states import Kind, SagaState
+from multiagents.core.states import SagaState
 from multiagents.storage import keys as k
 from multiagents.storage.calls import Arg
 from multiagents.storage.keys import SagaKeys
@@ -69,8 +69,8 @@ class Plan:
     claims: dict[str, str] = field(default_factory=dict)
     taken: list[str] = field(default_factory=list)
     """Outbox fields that this commit claims itself."""
-    adopted: list[tuple[str, str]] = field(default_factory=list)
-    """Step and claim whose late result counts from now on."""
+    adopted: dict[str, str] = field(default_factory=dict)
+    """Data field of a late result that counts from now on -> field of results."""
     waiting: list[Waiting] = field(default_factory=list)
     """What begins or ceases to wait for a person; of a healthy saga nothing."""
 
@@ -115,8 +115,7 @@ def plan_args(saga: SagaKeys, plan: Plan) -> list[Arg]:
     for name in plan.taken:
         args += [name, k.due_outbox(saga.id, name)]
     args.append(len(plan.adopted))
-    for step, nonce in plan.adopted:
-        args += [k.late_field(nonce), k.result_field(Kind.RUN, step)]
+    args += [item for pair in plan.adopted.items() for item in pair]
     for which, member, since in plan.waiting:
         args += [which, member, "" if since is None else since]
     return args

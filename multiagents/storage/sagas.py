@@ -13,7 +13,7 @@ from typing import Any
 from multiagents.core.entries import Claimed, Entry, Failed, Lost, Report, encode
 from multiagents.core.states import Kind
 from multiagents.storage import keys as k
-from multiagents.storage.calls import Arg, Call, Flow, Plain, ask
+from multiagents.storage.calls import Arg, Call, Plain
 from multiagents.storage.keys import SagaKeys, Shard
 from multiagents.storage.plan import Plan, entry_key, plan_args
 from multiagents.storage.views import (
@@ -301,9 +301,9 @@ def meta(saga: SagaKeys) -> Plain[str | None]:
     return Plain(("HGET", saga.data, "meta"), text_or_none)
 
 
-def log(saga: SagaKeys) -> Flow[tuple[str, ...]]:
+def log(saga: SagaKeys) -> Plain[tuple[str, ...]]:
     """The whole log, oldest first, as texts."""
-    return (yield from ask(Plain(("LRANGE", saga.log, 0, -1), log_of)))
+    return Plain(("LRANGE", saga.log, 0, -1), log_of)
 
 
 def load_held(

@@ -37,7 +37,7 @@ def stored(kept: Store, workflow: Workflow, saga_id: str) -> tuple[Saga, list[En
     view = edge.execute(store.load(keys))
     law(isinstance(view, View), f"{saga_id} is not stored")
     law(not view.entries, f"{saga_id}: nobody decided over {view.entries}")
-    log = [decode(text) for text in edge.run(store.log(keys))]
+    log = [decode(text) for text in edge.execute(store.log(keys))]
     law(int(view.cursor) == len(log), f"{saga_id}: cursor {view.cursor}, {len(log)} entries")
     saga = read_saga(saga_id, workflow, view)
     again = replayed(workflow, blank_of(kept, workflow, saga_id, log[0].at_ms), log)
@@ -99,9 +99,7 @@ def _waiting(kept: Store, saga_id: str) -> list[Waiting]:
 
 
 def _judge_results(saga: Saga, log: Sequence[Entry], data: dict[str, str]) -> None:
-    given_up = {
-        e.nonce for e in log if isinstance(e, Lost) or (isinstance(e, Failed) and e.running)
-    }
+    given_up = {entry.nonce for entry in log if isinstance(entry, Lost | Failed)}
     for entry in log:
         if isinstance(entry, Succeeded) and entry.kind is Kind.RUN:
             run, text = saga.steps[entry.step], data.get(k.result_field(Kind.RUN, entry.step))

@@ -73,7 +73,7 @@ class Witness:
 
     def _was_decided(self, keys: k.SagaKeys, message: Message) -> bool:
         """Whether the log, as far as it has been decided over, asks for this message."""
-        log = [decode(text) for text in self._store.look.run(store.log(keys))]
+        log = [decode(text) for text in self._store.look.execute(store.log(keys))]
         decided = int(self._store.client_of(keys.id).hget(keys.saga, "c") or 0)
         workflow = self._workflows[keys.id]
         wanted = Dispatch(message.kind, message.step, message.attempt)

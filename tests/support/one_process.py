@@ -155,7 +155,7 @@ class Bench:
         self.coordinator._cache._snapshots.clear()
 
     def log(self) -> list[Entry]:
-        return [decode(text) for text in self.edge.run(store.log(KEYS))]
+        return [decode(text) for text in self.edge.execute(store.log(KEYS))]
 
     def work(self) -> dict[str, str]:
         return self.edge.execute(store.work(KEYS))

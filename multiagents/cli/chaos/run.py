@@ -245,4 +245,4 @@ def _evidence(scene: Scene, feeder: Feeder) -> audit.Evidence:
 
 def _log(scene: Scene, saga_id: str) -> list[Entry]:
     keys = scene.session.runtime.host.coordinator.keys(saga_id)
-    return [decode(text) for text in scene.session.run(store.log(keys))]
+    return [decode(text) for text in scene.session.runtime.edge.execute(store.log(keys))]
