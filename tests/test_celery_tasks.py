@@ -21,8 +21,7 @@ from multiagents.core.ports import WorkerInfo
 from multiagents.core.states import Kind
 from multiagents.storage.server import EmbeddedServer
 from tests.processes import Worker, wait_for
-from tests.support.celery_rig import QUICK, TEAM, CeleryRig, after_work, plain
-from tests.support.kill_rig import second_starts
+from tests.support.celery_rig import QUICK, TEAM, CeleryRig, after_work, ended, failures, plain
 
 pytestmark = pytest.mark.processes
 
@@ -57,26 +56,6 @@ def team(shared: Team) -> Iterator[Team]:
     """The worker, which is still the same process at the end."""
     yield shared
     assert shared.worker.process.poll() is None, shared.worker.log[-2000:]
-
-
-def failures(rig: CeleryRig, saga_id: str, step: str = "b") -> list[tuple[str, int | None]]:
-    """How the attempts of a step ended, in order."""
-    ends = ("step_failed", "step_lost", "step_unroutable")
-    return [
-        (kind.removeprefix("step_"), attempt)
-        for kind, name, attempt in rig.events(saga_id)
-        if kind in ends and name == step
-    ]
-
-
-def ended(rig: CeleryRig, saga_id: str, error: str, *, step: str | None = "b") -> dict[str, Any]:
-    """The settled saga, compensated because of that error of that step, and undone once."""
-    saga = rig.wait_settled(saga_id)
-    assert (saga["state"], saga["error"]["type"]) == ("compensated", error)
-    assert saga["error"]["step"] == step
-    assert saga["steps"]["a"]["compensation"]["attempts"] == 1
-    assert second_starts(rig, saga_id) == []
-    return saga
 
 
 # ---- dropped before it runs ----

@@ -12,58 +12,18 @@ from typing import Any
 import pytest
 import redis
 
-from multiagents import (
-    NonRetryableError,
-    Orchestrator,
-    UnknownSaga,
-    WorkflowBuilder,
-    register,
-    sagas,
-    worker,
-)
+from multiagents import NonRetryableError, Orchestrator, UnknownSaga, register, sagas
 from multiagents.bootstrap import Sagas, runtime_at
 from multiagents.core.exceptions import InvalidInput, NotAllowed
 from multiagents.core.settings import Settings
 from multiagents.event_bus.memory_bus import MemoryEventBus
-from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage.keys import Shard
 from multiagents.testing.lab import SagaLab
 from tests.support.command_line import cli
 from tests.support.eager_server import lab_on
+from tests.support.letters import order, park_step, park_undo, pivoted
 
 SHARD = Shard(0)
-
-
-@worker("letters.do")
-def do(context: Any) -> dict[str, Any]:
-    return {context.step: "done"}
-
-
-@worker("letters.undo")
-def undo(context: Any) -> dict[str, Any]:
-    return {}
-
-
-def order(name: str = "letters-order") -> Workflow:
-    """Two steps that can be undone and one that can fail."""
-    return (
-        WorkflowBuilder(name)
-        .add_step("reserve", "letters.do", compensation="letters.undo")
-        .add_step("charge", "letters.do", compensation="letters.undo")
-        .add_step("ship", "letters.do")
-        .build()
-    )
-
-
-def pivoted() -> Workflow:
-    """After ``charge`` nothing is undone: what fails then is parked."""
-    return (
-        WorkflowBuilder("letters-pivot")
-        .add_step("charge", "letters.do", pivot=True)
-        .add_step("mail", "letters.do")
-        .add_step("file", "letters.do")
-        .build()
-    )
 
 
 @pytest.fixture
@@ -76,23 +36,6 @@ def lab(redis_url: str) -> Iterator[SagaLab]:
 def desk(redis_url: str, lab: SagaLab) -> Sagas:
     """The sync face over the lab's server."""
     return Sagas(runtime_at(redis_url))
-
-
-def park_undo(lab: SagaLab, step: str = "charge", name: str = "letters-order") -> str:
-    """A failed saga of which one undo is parked; from then on everything works."""
-    lab.fail("ship", error=NonRetryableError("no courier"), attempt=None)
-    lab.fail(step, error=NonRetryableError("bank is closed"), attempt=None, undo=True)
-    saga_id = lab.start(order(name), {"sku": "A1"})
-    lab._eager.faults.clear()
-    return saga_id
-
-
-def park_step(lab: SagaLab, step: str = "mail") -> str:
-    """A running saga of which one step after the pivot is parked."""
-    lab.fail(step, error=NonRetryableError("no such address"), attempt=None)
-    saga_id = lab.start(pivoted(), {"to": "ada"})
-    lab._eager.faults.clear()
-    return saga_id
 
 
 def index(url: str) -> tuple[set[bytes], set[bytes]]:

@@ -24,20 +24,16 @@ from multiagents.core.entries import (
     TimerDue,
     Withdrawn,
 )
-from multiagents.core.states import Command, Kind, SagaState
+from multiagents.core.states import Command, Kind
 from multiagents.storage import ends, sending, views
 from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import ask
 from multiagents.storage.client import Edge
 from multiagents.storage.keys import SagaKeys, Shard
-from multiagents.storage.plan import Letter, Plan
-from multiagents.storage.sagas import Guard
+from multiagents.storage.plan import Letter
 from multiagents.storage.views import View
-
-NOW = 1_700_000_000_000
-LEASE = 15_000
-RUN = k.outbox_field(Kind.RUN, "a", 1)
+from tests.support.stored import LEASE, NOW, RUN, claim, due, member, plan, start, sweep, view
 
 
 @pytest.fixture(params=["server", "in process"])
@@ -49,13 +45,6 @@ def edge(request: pytest.FixtureRequest) -> Iterator[Edge]:
         real.close()
     else:
         yield Edge("", client=fakeredis.FakeRedis(server=fakeredis.FakeServer()))
-
-
-def plan(version: str = "v1", cursor: str = "0", **more) -> Plan:
-    """A decision that changes nothing but the version, unless told otherwise."""
-    state = more.pop("state", SagaState.RUNNING)
-    given = {"state_before": SagaState.RUNNING, "now_ms": NOW, "created_at": NOW, **more}
-    return Plan(version=version, cursor=cursor, head='["w","d","running"]', state=state, **given)
 
 
 @pytest.fixture
@@ -70,46 +59,6 @@ def saga(edge: Edge) -> SagaKeys:
     )
     assert edge.execute(start(keys, first)) == store.CREATED
     return keys
-
-
-def start(keys: SagaKeys, first: Plan, definition: str = '{"d":1}', *, wide: bool = False):
-    return store.start(
-        keys,
-        first,
-        waiting=(keys.id, ""),
-        definition=("d", definition),
-        reads_values=False,
-        wide=wide,
-        data={"input": '{"x":1}', "meta": "{}"},
-        indexes=(keys.shard.sagas,),
-    )
-
-
-def claim(keys: SagaKeys, nonce: str = "aa", now: int = NOW, deadline: int = 0, known=None):
-    entry = Claimed(now, Kind.RUN, "a", 1, nonce, "host")
-    return store.claim(
-        keys,
-        entry,
-        delivery="t1",
-        lease_ends=now + LEASE,
-        deadline_ms=deadline,
-        fields=["input", "r:z"],
-        known=known,
-    )
-
-
-def due(edge: Edge) -> dict[str, float]:
-    return {m.decode(): s for m, s in edge.client.zrange(Shard().due, 0, -1, withscores=True)}
-
-
-def view(edge: Edge, keys: SagaKeys, known: views.Known = views.NOTHING) -> View:
-    loaded = edge.execute(store.load(keys, known=known))
-    assert isinstance(loaded, View)
-    return loaded
-
-
-def member(keys: SagaKeys, nonce: str = "aa") -> str:
-    return k.due_lease(keys.id, Kind.RUN, "a", 1, nonce)
 
 
 def test_a_start_writes_state_log_outbox_and_indexes_at_once(edge, saga):
@@ -293,10 +242,6 @@ def test_a_lease_is_renewed_by_its_holder_up_to_the_deadline(edge, saga):
     assert edge.run(ask(store.data(saga)))["p:a"] == "1"
     other = store.Attempt(saga.id, Kind.RUN, "a", 1, "bb")
     assert not edge.execute(store.renew(saga, other, lease_ends=NOW + 9, notes={}))
-
-
-def sweep(edge: Edge, now: int) -> tuple[Guard, ...]:
-    return edge.execute(store.sweep(Shard(), now, limit=10, lease_ms=LEASE))
 
 
 def test_a_sweep_shows_what_is_due_once_and_takes_nothing_out(edge, saga):

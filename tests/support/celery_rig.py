@@ -80,6 +80,26 @@ def after_work(target: Any, **options: Any) -> Workflow:
     )
 
 
+def failures(rig: CeleryRig, saga_id: str, step: str = "b") -> list[tuple[str, int | None]]:
+    """How the attempts of a step ended, in order."""
+    ends = ("step_failed", "step_lost", "step_unroutable")
+    return [
+        (kind.removeprefix("step_"), attempt)
+        for kind, name, attempt in rig.events(saga_id)
+        if kind in ends and name == step
+    ]
+
+
+def ended(rig: CeleryRig, saga_id: str, error: str, *, step: str | None = "b") -> dict[str, Any]:
+    """The settled saga, compensated because of that error of that step, and undone once."""
+    saga = rig.wait_settled(saga_id)
+    assert (saga["state"], saga["error"]["type"]) == ("compensated", error)
+    assert saga["error"]["step"] == step
+    assert saga["steps"]["a"]["compensation"]["attempts"] == 1
+    assert second_starts(rig, saga_id) == []
+    return saga
+
+
 def busy_worker(rig: CeleryRig, app: str, pool: str) -> Worker:
     """A worker with two slots that fetches all there is: of the package's own app, or a team's."""
     if app == "team":

@@ -1,0 +1,69 @@
+"""How do the tests of the store play decisions by hand, and look at what came of them?"""
+
+from __future__ import annotations
+
+from multiagents.core.entries import Claimed
+from multiagents.core.states import Kind, SagaState
+from multiagents.storage import keys as k
+from multiagents.storage import sagas as store
+from multiagents.storage import views
+from multiagents.storage.client import Edge
+from multiagents.storage.keys import SagaKeys, Shard
+from multiagents.storage.plan import Plan
+from multiagents.storage.sagas import Guard
+from multiagents.storage.views import View
+
+NOW = 1_700_000_000_000
+LEASE = 15_000
+RUN = k.outbox_field(Kind.RUN, "a", 1)
+
+
+def plan(version: str = "v1", cursor: str = "0", **more) -> Plan:
+    """A decision that changes nothing but the version, unless told otherwise."""
+    state = more.pop("state", SagaState.RUNNING)
+    given = {"state_before": SagaState.RUNNING, "now_ms": NOW, "created_at": NOW, **more}
+    return Plan(version=version, cursor=cursor, head='["w","d","running"]', state=state, **given)
+
+
+def start(keys: SagaKeys, first: Plan, definition: str = '{"d":1}', *, wide: bool = False):
+    return store.start(
+        keys,
+        first,
+        waiting=(keys.id, ""),
+        definition=("d", definition),
+        reads_values=False,
+        wide=wide,
+        data={"input": '{"x":1}', "meta": "{}"},
+        indexes=(keys.shard.sagas,),
+    )
+
+
+def claim(keys: SagaKeys, nonce: str = "aa", now: int = NOW, deadline: int = 0, known=None):
+    entry = Claimed(now, Kind.RUN, "a", 1, nonce, "host")
+    return store.claim(
+        keys,
+        entry,
+        delivery="t1",
+        lease_ends=now + LEASE,
+        deadline_ms=deadline,
+        fields=["input", "r:z"],
+        known=known,
+    )
+
+
+def due(edge: Edge) -> dict[str, float]:
+    return {m.decode(): s for m, s in edge.client.zrange(Shard().due, 0, -1, withscores=True)}
+
+
+def view(edge: Edge, keys: SagaKeys, known: views.Known = views.NOTHING) -> View:
+    loaded = edge.execute(store.load(keys, known=known))
+    assert isinstance(loaded, View)
+    return loaded
+
+
+def member(keys: SagaKeys, nonce: str = "aa") -> str:
+    return k.due_lease(keys.id, Kind.RUN, "a", 1, nonce)
+
+
+def sweep(edge: Edge, now: int) -> tuple[Guard, ...]:
+    return edge.execute(store.sweep(Shard(), now, limit=10, lease_ms=LEASE))
