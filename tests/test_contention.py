@@ -1,4 +1,4 @@
-"""Do many processes that complete branches of one saga at once lose anything?"""
+"""Do many processes that complete branches of one saga at once, or many threads, lose anything?"""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 from collections import Counter
+from threading import Thread
 
 import pytest
 
@@ -20,7 +21,9 @@ from multiagents.orchestrator.coordinator import Coordinator
 from multiagents.orchestrator.outbox import Deliverance, Publish
 from multiagents.orchestrator.workflow import Step, Workflow
 from multiagents.storage import sagas as store
+from multiagents.storage import views
 from multiagents.storage.client import Edge
+from multiagents.storage.keys import SagaKeys
 from tests.processes import ROOT, environment
 
 PROCESSES, SAGAS, WIDTH = 8, 40, 250
@@ -117,4 +120,22 @@ def test_eight_processes_complete_ten_thousand_branches_and_lose_none(redis_url)
         entries = edge.execute(store.log(coordinator.keys(saga.id)))
         kinds = Counter(decode(text).type for text in entries)
         assert kinds == {"started": 1, "claimed": WIDTH + 1, "succeeded": WIDTH + 1}
+    edge.close()
+
+
+def test_threads_that_end_leave_no_connection_behind(redis_url: str):
+    """Each thread has a connection of its own for scripts; a program may have any number."""
+    edge = Edge(redis_url)
+    keys = SagaKeys("nobody")
+
+    def ask_once() -> None:
+        assert edge.execute(store.load(keys)) == views.GONE
+
+    ask_once()
+    before = len(edge.client.client_list())
+    for _ in range(150):
+        thread = Thread(target=ask_once)
+        thread.start()
+        thread.join()
+    assert len(edge.client.client_list()) <= before + 3
     edge.close()

@@ -96,3 +96,37 @@ def test_a_condition_that_cannot_be_read_fails_the_step(saga_lab):
     saga = saga_lab.get(saga_lab.start(flow()))
     assert saga["error"]["type"] == "ConditionError"
     assert "status" in saga["error"]["message"]
+
+
+@pytest.mark.parametrize("chosen", [True, False])
+def test_the_condition_sees_which_steps_were_skipped(saga_lab, chosen):
+    """A step that its own condition left out has a state, and no result."""
+    ANSWERS[:] = [{"status": "ok"}]
+    refused = "steps.opt.state == 'succeeded' && has(steps.opt.result.echo)"
+    workflow = (
+        WorkflowBuilder("seeing")
+        .add_step("opt", "echo", when="input.chosen")
+        .add_step("ask", "answering", failed_when=refused, retry=1)
+        .build()
+    )
+    saga = saga_lab.get(saga_lab.start(workflow, {"chosen": chosen}))
+    assert saga["state"] == ("failed" if chosen else "completed")
+    assert saga["steps"]["opt"]["state"] == ("succeeded" if chosen else "skipped")
+
+
+@pytest.mark.parametrize(("settle", "error"), [("resolve", "ResultRefused"), ("skip", None)])
+def test_the_condition_sees_what_was_done_by_hand(saga_lab, settle, error):
+    """It counts as succeeded, with an empty result."""
+    ANSWERS[:] = [{"status": "unavailable"}, {"status": "ok"}]
+    by_hand = "steps.ask.state == 'succeeded' && !has(steps.ask.result.status)"
+    options = {"failed_when": "result.status == 'unavailable'", "pivot": True, "retry": 1}
+    workflow = (
+        WorkflowBuilder("seeing by hand")
+        .add_step("ask", "answering", **options)
+        .add_step("again", "answering", failed_when=by_hand, retry=1)
+        .build()
+    )
+    saga_id = saga_lab.start(workflow)
+    getattr(sagas, settle)(saga_id, "ask", reason="done by hand")
+    shown = saga_lab.get(saga_id)["steps"]["again"]["error"]
+    assert (shown and shown["type"]) == error

@@ -7,7 +7,6 @@ mode uses.  Decisions are played by hand here; the store must not care what they
 from __future__ import annotations
 
 from collections.abc import Iterator
-from threading import Thread
 
 import fakeredis
 import pytest
@@ -170,6 +169,15 @@ def test_one_attempt_is_claimed_once(edge, saga):
     assert edge.execute(claim(saga)) == first
     assert due(edge) == {member(saga): NOW + LEASE}
     assert [entry.nonce for entry in view(edge, saga).entries] == ["aa"]
+
+
+def test_a_claim_brings_the_results_of_any_number_of_steps(edge, saga):
+    """E15: a script's stack has room for some thousands of values, and no more."""
+    edge.client.hset(saga.data, mapping={"r:s0": "1", "r:s8999": "2"})
+    held = edge.execute(claim(saga, fields=[f"r:s{number}" for number in range(9000)]))
+    assert held is not None
+    assert (len(held.data), held.data[0], held.data[8999]) == (9000, "1", "2")
+    assert not any(held.data[1:8999])
 
 
 def test_a_withdrawal_and_a_claim_cannot_both_happen(edge, saga):
@@ -375,21 +383,3 @@ def test_a_purge_removes_everything_and_only_what_it_looked_at(edge, saga):
     assert edge.execute(ends.purge(saga, "v1", indexes, later_ms=NOW)) == 1
     assert edge.client.keys(f"*{saga.id}*") == []
     assert edge.run(ask(store.ids(Shard().sagas, offset=0, limit=9))) == []
-
-
-def test_threads_that_end_leave_no_connection_behind(redis_url: str):
-    """Each thread has a connection of its own for scripts; a program may have any number."""
-    edge = Edge(redis_url)
-    keys = SagaKeys("nobody")
-
-    def ask_once() -> None:
-        assert edge.execute(store.load(keys)) == views.GONE
-
-    ask_once()
-    before = len(edge.client.client_list())
-    for _ in range(150):
-        thread = Thread(target=ask_once)
-        thread.start()
-        thread.join()
-    assert len(edge.client.client_list()) <= before + 3
-    edge.close()

@@ -68,8 +68,6 @@ class Assignment:
     input: str = "{}"
     results: dict[str, str] = field(default_factory=dict)
     """Of the steps before it, in definition order."""
-    before: tuple[str, ...] = ()
-    """All steps that ended before it, skipped ones too; only filled for plain tasks."""
     merged: str | None = None
     """The input overlaid with the results, where somebody has put it together already."""
     checkpoint: str | None = None

@@ -19,8 +19,8 @@ from multiagents.core.states import Kind, SagaState, StepState
 from multiagents.orchestrator import outbox
 from multiagents.orchestrator.commands import Dispatch
 from multiagents.orchestrator.decide import Decision
-from multiagents.orchestrator.reading import own_fields, own_result
-from multiagents.orchestrator.saga import Saga, decode_saga
+from multiagents.orchestrator.reading import late_fields, own_fields, own_result
+from multiagents.orchestrator.saga import Saga, StepRun, decode_saga
 from multiagents.orchestrator.workflow import Workflow, worker_name
 from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
@@ -32,6 +32,7 @@ from multiagents.storage.views import Known, View
 OVERRUN_MS = 5000
 """An attempt is ended, or given up, by the process that runs it; should that one go on renewing
 past the time-out all the same, the lease ends so much later."""
+_NOT_KNOWN = StepRun()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +126,8 @@ class Claims:
         names = (workflow.name, workflow.version)
         saga = decode_saga(keys.id, names, head=claim.head, steps={step: claim.step})
         found = dict(zip(fields, claim.data, strict=True))
-        if kind is Kind.UNDO and saga.steps[step].done:  # only now it is known which it is
-            late = [k.late_field(saga.steps[step].done)]
+        late = late_fields(saga.steps[step])
+        if kind is Kind.UNDO and late and found[k.result_field(Kind.RUN, step)] is None:
             found |= zip(late, (yield from ask(store.some_data(keys, late))), strict=True)
         brought = _brought(workflow, saga, entry, found)
         return _assignment(saga, workflow, entry, brought, terms), claim.view
@@ -213,8 +214,8 @@ class Claims:
         claim, terms = begun
         brought = _at_hand(workflow, saga, claim, go_on)
         if brought is None:
-            late = saga.steps[claim.step].done
-            fields = _data_fields(workflow, claim.kind, claim.step, late)
+            run = saga.steps[claim.step]
+            fields = _data_fields(workflow, claim.kind, claim.step, run)
             found = yield from ask(store.some_data(keys, fields))
             brought = _brought(workflow, saga, claim, dict(zip(fields, found, strict=True)))
         return _assignment(saga, workflow, claim, brought, terms)
@@ -254,24 +255,23 @@ def _name(workflow: Workflow, kind: Kind, step: str) -> str:
     return worker_name(outbox.target_of(workflow.by_name[step], kind))
 
 
-def _data_fields(workflow: Workflow, kind: Kind, step: str, late: str = "") -> list[str]:
-    """``late``: `StepRun.done`, if it is known."""
+def _data_fields(workflow: Workflow, kind: Kind, step: str, run: StepRun = _NOT_KNOWN) -> list[str]:
     fields = ["input", "meta"]
     fields += [k.result_field(Kind.RUN, name) for name in workflow.ancestors(step)]
-    return [*fields, *(own_fields(step, late) if kind is Kind.UNDO else (f"k:{step}",))]
+    return [*fields, *(own_fields(step, run) if kind is Kind.UNDO else (f"k:{step}",))]
 
 
 def _brought(
     workflow: Workflow, saga: Saga, claim: Claimed, data: Mapping[str, str | None]
 ) -> Brought:
     """A step's data from the fields of the data hash."""
-    undo, late = claim.kind is Kind.UNDO, saga.steps[claim.step].done
+    undo, run = claim.kind is Kind.UNDO, saga.steps[claim.step]
     return Brought(
         input=data.get("input") or "{}",
         meta=data.get("meta") or "{}",
         results=dict(_found(workflow.ancestors(claim.step), data)),
         checkpoint=None if undo else data.get(f"k:{claim.step}"),
-        step_result=own_result(claim.step, late, data) if undo else None,
+        step_result=own_result(claim.step, run, data) if undo else None,
     )
 
 

@@ -39,6 +39,7 @@ from multiagents.orchestrator.outbox import AnswerOf, LetterOf, no_answer, no_le
 from multiagents.orchestrator.plain import PlainTasks
 from multiagents.orchestrator.planning import index_keys
 from multiagents.orchestrator.reading import blank_saga
+from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage import ends, views
 from multiagents.storage import keys as k
@@ -143,7 +144,8 @@ class Coordinator(Holding):
             if not saga.delivered:
                 return
             due_ms = self.clock.now_ms() + outbox.UNCONFIRMED_MS
-            if (yield from ask(ends.owe(keys, view.version, due_ms))):
+            owed = ends.owe(keys, view.version, due_ms, nonce=self.claims.nonce())
+            if (yield from ask(owed)):
                 # From here on a sweep does it, should this process die or the results be away.
                 return (yield from self.deliver_again(keys, workflow))
 
@@ -217,11 +219,12 @@ class Coordinator(Holding):
                 return (yield from self._committed(keys, move, done, go_on))
             view: View | str = done
         else:
+            move = None
             view = yield from ask(store.report(keys, entry, result=result, known=known_of(base)))
         if view == views.GONE:
             what = {"saga": saga_id, "step": entry.step, "attempt": entry.attempt}
             log.error(REPORTED_TO_NOBODY, **what)
-        return (yield from self._drive(keys, view, base, go_on))
+        return (yield from self._drive(keys, view, base, go_on, move))
 
     def log_failure(
         self,
@@ -253,11 +256,19 @@ class Coordinator(Holding):
         view: View | str,
         base: Snapshot | None,
         go_on: Continuation | None = None,
+        tried: Move | None = None,
     ) -> Flow[Assignment | None]:
-        """Decide over pending entries until there are none.  ``base``: what the view builds on."""
+        """Decide over pending entries until there are none.
+
+        ``base``: what the view builds on.  ``tried``: the last commit that was overtaken, or so it
+        seems: its reply may have been lost, and what another has decided then follows it.
+        """
         overtaken = 0
         while isinstance(view, View) and view.entries:
             saga, workflow = yield from self._read(keys, view, base)
+            if go_on is not None and tried is not None and tried.holds(saga):
+                yield from self._drive(keys, view, base)
+                return (yield from self._go_on(keys, saga, tried, go_on))
             if go_on is not None and overtaken == PATIENCE:
                 go_on = replace(go_on, allowed=False)
             ground = Ground(keys, workflow, saga, view.last)
@@ -267,11 +278,13 @@ class Coordinator(Holding):
             done = _own(move, reply)
             if isinstance(done, Committed):
                 return (yield from self._committed(keys, move, done, go_on))
-            view, overtaken = done, overtaken + 1
+            view, overtaken, tried = done, overtaken + 1, move
         if go_on is None or not isinstance(view, View):
             return None
         saga, workflow = yield from self._read(keys, view, base)
         self._cache.put(Snapshot(view.version, view.cursor, saga))
+        if tried is not None and tried.holds(saga):
+            return (yield from self._go_on(keys, saga, tried, go_on))
         return (yield from self._keep_place(keys, workflow, saga, go_on))
 
     def _committed(
@@ -285,12 +298,18 @@ class Coordinator(Holding):
         if reply.more:
             view = yield from ask(store.load(keys, known=known_of(base)))
             yield from self._drive(keys, view, base)
-        if move.begun is None or go_on is None:
+        if go_on is None:
+            return None
+        return (yield from self._go_on(keys, move.decision.saga, move, go_on))
+
+    def _go_on(
+        self, keys: SagaKeys, saga: Saga, move: Move, go_on: Continuation
+    ) -> Flow[Assignment | None]:
+        """What a commit has begun for this process."""
+        if move.begun is None:
             return None
         return (
-            yield from self.claims.next_assignment(
-                keys, move.decision.saga, move.workflow, move.begun, go_on
-            )
+            yield from self.claims.next_assignment(keys, saga, move.workflow, move.begun, go_on)
         )
 
     def _tell(self, keys: SagaKeys, plan: Plan) -> None:

@@ -117,12 +117,13 @@ class DeadLetters(Steering):
         filters.  One that has been settled since then, or parked anew, is left alone.
 
         The letters as they were, without their input, with ``done`` (None with ``dry_run``, which
-        changes nothing) and ``problem``: why it was not done.  Raises InvalidInput without a
-        reason where one is needed, NoServer if a server stops answering: what was done until then
-        is done, and calling it again goes on.
+        changes nothing and needs no reason) and ``problem``: why it was not done.  Raises
+        InvalidInput without a reason where one is needed, NoServer if a server stops answering:
+        what was done until then is done, and calling it again goes on.
         """
         command = _decision(decision)
-        check_reason(command, reason)
+        if not dry_run:
+            check_reason(command, reason)
         if letters is None:
             wanted = self._filter(workflow, step, kind, older_than_s)
             rows = yield from self._of_all(wanted, limit, with_input=False)
@@ -344,8 +345,8 @@ def _details(found: Found, step: str, kind: Kind) -> dict[str, Any]:
         if saga.steps[name].state is StepState.SUCCEEDED
         and (field := k.result_field(Kind.RUN, name)) in data
     }
-    late = saga.steps[step].done
-    own = own_result(step, late, data) if kind is Kind.UNDO or late else None
+    run = saga.steps[step]
+    own = own_result(step, run, data) if kind is Kind.UNDO else data.get(k.late_field(run.done))
     return {"step_results": results, "result": json.loads(own) if own else None}
 
 

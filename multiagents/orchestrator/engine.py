@@ -16,7 +16,8 @@ from multiagents.core.states import Kind
 from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.claims import Continuation
 from multiagents.orchestrator.coordinator import Coordinator
-from multiagents.orchestrator.judgement import judged
+from multiagents.orchestrator.judgement import Given, is_judged, judged
+from multiagents.orchestrator.seen import states_of
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, ask
 from multiagents.storage.client import Edge
@@ -55,12 +56,18 @@ class StoreEngine:
 
     def succeed(self, done: Assignment, result: str, *, go_on: bool) -> Assignment | None:
         """Report a result; perhaps the next attempt, claimed already."""
-        now_ms = self._clock.now_ms()
-        entry: Report = Succeeded(now_ms, done.kind, done.step, done.attempt, done.nonce)
-        workflow = self._coordinator.known(done.version)
-        if workflow is not None and isinstance(entry, Succeeded):
-            entry = judged(workflow, entry, result, input=done.input, results=done.results)
-        return self._edge.run(self._report(done, entry, result, go_on))
+        return self._edge.run(self._succeed(done, result, go_on))
+
+    def _succeed(self, done: Assignment, result: str, go_on: bool) -> Flow[Assignment | None]:
+        returned = Succeeded(self._clock.now_ms(), done.kind, done.step, done.attempt, done.nonce)
+        report: Report = returned
+        keys = self._coordinator.keys(done.saga_id)
+        workflow = yield from self._coordinator.workflow(keys, done.version)
+        if is_judged(workflow, returned):
+            states = yield from states_of(keys, workflow, done.step, done.results)
+            given = Given(done.input, done.results, states)
+            report = judged(workflow, returned, result, given)
+        return (yield from self._report(done, report, result, go_on))
 
     def fail(self, done: Assignment, verdict: Verdict, *, go_on: bool) -> Assignment | None:
         """Report a failure; likewise."""
@@ -158,16 +165,18 @@ class StoreEngine:
             report = yield from self._judged(saga_id, entry, result)
             yield from self._coordinator.report(saga_id, report, result=result)
 
-    def _judged(self, saga_id: str, entry: Succeeded, result: str) -> Flow[Report]:
+    def _judged(self, saga_id: str, returned: Succeeded, result: str) -> Flow[Report]:
         workflow = self._coordinator.remembered(saga_id)
         if workflow is None:
             workflow = (yield from self._coordinator.current(saga_id))[1]
-        if workflow.by_name[entry.step].failed_when is None:
-            return entry
-        data = yield from ask(store.data(self._coordinator.keys(saga_id)))
+        if not is_judged(workflow, returned):
+            return returned
+        keys = self._coordinator.keys(saga_id)
+        data = yield from ask(store.data(keys))
         results = {
             step: data[field]
-            for step in workflow.ancestors(entry.step)
+            for step in workflow.ancestors(returned.step)
             if (field := result_field(Kind.RUN, step)) in data
         }
-        return judged(workflow, entry, result, input=data.get("input", "{}"), results=results)
+        states = yield from states_of(keys, workflow, returned.step, results)
+        return judged(workflow, returned, result, Given(data.get("input", "{}"), results, states))

@@ -15,6 +15,7 @@ from multiagents.core.states import Kind, SagaState, StepState
 from multiagents.orchestrator.backward import Backward
 from multiagents.orchestrator.conditions import ConditionError, evaluate
 from multiagents.orchestrator.saga import StepRun
+from multiagents.orchestrator.seen import as_seen
 from multiagents.orchestrator.workflow import Step
 
 _PAST = frozenset({StepState.SUCCEEDED, StepState.SKIPPED})
@@ -81,10 +82,7 @@ class Forward(Backward):
         """What a condition reads; a result counts from the moment its step has succeeded."""
         results = self.saga.values.get("results", {})
         view: dict[str, Any] = {
-            step: {"state": run.state.value, "result": results.get(step, {})}
-            if run.state is StepState.SUCCEEDED
-            else {"state": run.state.value}
-            for step, run in self.steps.items()
+            step: as_seen(run.state, results.get(step)) for step, run in self.steps.items()
         }
         return {"input": self.saga.values.get("input", {}), "steps": view}
 

@@ -9,46 +9,51 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from multiagents.core.entries import Failed, Failure, Report, Succeeded
-from multiagents.core.states import Kind, StepState
+from multiagents.core.states import Kind
 from multiagents.orchestrator.conditions import ConditionError, evaluate
+from multiagents.orchestrator.seen import States, before
 from multiagents.orchestrator.workflow import Workflow
 
 
-def judged(
-    workflow: Workflow,
-    entry: Succeeded,
-    result: str,
-    *,
-    input: str,  # noqa: A002 - what conditions call it
-    results: Mapping[str, str],
-) -> Report:
-    """The report itself, or the failure that the step's ``failed_when`` makes of it.
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a step was given: its saga's input and the results before it, by name, as JSON."""
 
-    ``result``, ``input`` and ``results`` (of the steps before, by name) are JSON.
-    """
-    expression = workflow.by_name[entry.step].failed_when
-    if expression is None or entry.kind is Kind.UNDO:
-        return entry
+    input: str
+    results: Mapping[str, str]
+    states: States
+    """How those before it ended that have no result."""
+
+
+def is_judged(workflow: Workflow, returned: Succeeded) -> bool:
+    """Whether its step says when a result is a failure."""
+    return returned.kind is Kind.RUN and workflow.by_name[returned.step].failed_when is not None
+
+
+def judged(workflow: Workflow, returned: Succeeded, result: str, given: Given) -> Report:
+    """The report itself, or the failure that the step's ``failed_when`` makes of a JSON result."""
+    expression = workflow.by_name[returned.step].failed_when
+    if expression is None:
+        return returned
     own = json.loads(result)
-    seen = {step: json.loads(text) for step, text in results.items()} | {entry.step: own}
+    results = {step: json.loads(text) for step, text in given.results.items()}
     values = {
-        "input": json.loads(input),
-        "steps": {
-            step: {"state": StepState.SUCCEEDED.value, "result": value}
-            for step, value in seen.items()
-        },
+        "input": json.loads(given.input),
+        "steps": before(results | {returned.step: own}, given.states),
         "result": own,
     }
     try:
-        refused = evaluate(expression, values, step=entry.step)
+        refused = evaluate(expression, values, step=returned.step)
     except ConditionError as error:
-        return _failed(entry, Failure("ConditionError", str(error)))
+        return _failed(returned, Failure("ConditionError", str(error)))
     if not refused:
-        return entry
-    return _failed(entry, Failure("ResultRefused", f"its result meets {expression!r}"))
+        return returned
+    return _failed(returned, Failure("ResultRefused", f"its result meets {expression!r}"))
 
 
-def _failed(entry: Succeeded, error: Failure) -> Failed:
-    return Failed(entry.at_ms, entry.kind, entry.step, entry.attempt, entry.nonce, error=error)
+def _failed(returned: Succeeded, error: Failure) -> Failed:
+    row = (returned.kind, returned.step, returned.attempt, returned.nonce)
+    return Failed(returned.at_ms, *row, error=error)

@@ -56,10 +56,6 @@ class Knowledge:
         found: dict[str, Any] = json.loads((yield from ask(store.meta(keys))) or "{}")
         return found
 
-    def known(self, version: str) -> Workflow | None:
-        """A definition that this process has seen already."""
-        return self._workflows.get(version)
-
     def workflow(self, keys: SagaKeys, version: str) -> Flow[Workflow]:
         """The definition with this content hash."""
         if version not in self._workflows:

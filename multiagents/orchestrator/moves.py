@@ -41,6 +41,13 @@ class Move:
     waiting: list[Dispatch] = field(default_factory=list)
     """What waits already; it leaves its place to another process, for one of these."""
 
+    def holds(self, saga: Saga) -> bool:
+        """Whether a later state has the attempt that this commit began as still under way."""
+        if self.begun is None:
+            return False
+        claim = self.begun[0]
+        return saga.steps[claim.step].is_held(claim.kind, claim.nonce)
+
 
 @dataclass(frozen=True, slots=True)
 class Ground:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from multiagents.core import ids
@@ -23,6 +23,7 @@ from multiagents.orchestrator.commands import Dispatch
 from multiagents.orchestrator.conditions import ConditionError, compute
 from multiagents.orchestrator.outbox import LetterOf, Message, Publish, Unsendable, no_letter
 from multiagents.orchestrator.saga import Saga
+from multiagents.orchestrator.seen import States, before, states_of, without_result
 from multiagents.orchestrator.workflow import TaskCall, Workflow
 from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
@@ -78,8 +79,11 @@ class PlainTasks:
         )
         if held is None:
             return None
+        states: States = {}
+        if call.computes:
+            states = yield from states_of(keys, workflow, held.step, held.results)
         try:
-            message = self._message(workflow, call, held, task_id)
+            message = self._message(workflow, call, held, task_id, states)
             letter = self.letter_of(message)
         except (ConditionError, Unsendable) as error:
             return refused(held, error, self.clock.now_ms())
@@ -118,8 +122,10 @@ class PlainTasks:
         deadline_ms = self._deadline_ms(workflow, what, call)
         entry = self.claims.begin(workflow, command)
         held = self.claims.on_behalf(saga, workflow, entry, data=data, deadline_ms=deadline_ms)
+        unseen = without_result(workflow, held.step, held.results)
+        states = {name: saga.steps[name].state for name in unseen}
         try:
-            letter = self.letter_of(self._message(workflow, call, held, task_id))
+            letter = self.letter_of(self._message(workflow, call, held, task_id, states))
         except (ConditionError, Unsendable):
             return None  # `send` meets it again, and reports it
         return letter and Begun(command, entry, deadline_ms, task_id, letter)
@@ -129,10 +135,15 @@ class PlainTasks:
         return self.clock.now_ms() + round(timeout_s * 1000)
 
     def _message(
-        self, workflow: Workflow, call: TaskCall, held: Assignment, task_id: str
+        self,
+        workflow: Workflow,
+        call: TaskCall,
+        held: Assignment,
+        task_id: str,
+        states: States,
     ) -> Message:
         spec = workflow.by_name[held.step]
-        args, kwargs = plain_arguments(call, replace(held, before=workflow.ancestors(held.step)))
+        args, kwargs = plain_arguments(call, held, states)
         return Message(
             saga_id=held.saga_id,
             kind=held.kind,
@@ -177,27 +188,22 @@ def refused(held: Assignment, error: Exception, now_ms: int) -> Failed:
     )
 
 
-def _seen(step: str, results: dict[str, Any]) -> dict[str, Any]:
-    """An ended step as expressions see it: what has no result was skipped."""
-    if step in results:
-        return {"state": StepState.SUCCEEDED.value, "result": results[step]}
-    return {"state": StepState.SKIPPED.value}
-
-
-def plain_arguments(call: TaskCall, held: Assignment) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def plain_arguments(
+    call: TaskCall, held: Assignment, states: States
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """What a plain task is called with.  Raises ConditionError for an expression that fails."""
     given = json.loads(held.input)
     results = {step: json.loads(text) for step, text in held.results.items()}
     if held.step_result is not None:
         results[held.step] = json.loads(held.step_result)
-    if call.args is None and call.kwargs is None:
+    if not call.computes:
         context = dict(given)
         for result in results.values():
             context.update(result)
         return (context,), {}
     values = {
         "input": given,
-        "steps": {step: _seen(step, results) for step in (*held.before, *results)},
+        "steps": before(results, states),
         "result": results.get(held.step, {}),
         "key": held.idempotency_key,
         "step_key": held.step_idempotency_key,

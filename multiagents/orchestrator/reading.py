@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from multiagents.core.states import Kind
-from multiagents.orchestrator.saga import Saga, decode_saga, new_saga
+from multiagents.orchestrator.saga import Saga, StepRun, decode_saga, new_saga
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage import keys as k
 from multiagents.storage.views import View
@@ -25,18 +25,22 @@ def read_saga(saga_id: str, workflow: Workflow, view: View) -> Saga:
     )
 
 
-def own_fields(step: str, late: str) -> tuple[str, ...]:
+def late_fields(run: StepRun) -> tuple[str, ...]:
+    """Where late results of a step may lie; whether they do, no decision need have noted yet."""
+    return tuple(map(k.late_field, run.given_up))
+
+
+def own_fields(step: str, run: StepRun) -> tuple[str, ...]:
     """Where what an undo is given of its step may lie, the first that is there.
 
-    A late or refused result, too, may say what there is to undo.  ``late``: `StepRun.done`.
+    A late or refused result, too, may say what there is to undo.
     """
-    aside = (k.late_field(late),) if late else ()
-    return k.result_field(Kind.RUN, step), *aside, k.refused_field(step)
+    return k.result_field(Kind.RUN, step), *late_fields(run), k.refused_field(step)
 
 
-def own_result(step: str, late: str, data: Mapping[str, str | None]) -> str | None:
+def own_result(step: str, run: StepRun, data: Mapping[str, str | None]) -> str | None:
     """What an undo is given of its step."""
-    return next((text for field in own_fields(step, late) if (text := data.get(field))), None)
+    return next((text for field in own_fields(step, run) if (text := data.get(field))), None)
 
 
 def blank_saga(workflow: Workflow, saga_id: str, now_ms: int, data: dict[str, str]) -> Saga:

@@ -64,6 +64,19 @@ class StepRun:
     """The claim of an attempt that was given up and has succeeded after all, the first that did:
     undone whatever the others did."""
 
+    @property
+    def given_up(self) -> tuple[str, ...]:
+        """Claims that may have succeeded after all, the one that counts first."""
+        lost = (nonce for kind, _, nonce in self.lost if kind == Kind.RUN)
+        return tuple(filter(None, dict.fromkeys((self.done, *lost, self.work.nonce))))
+
+    def is_held(self, kind: Kind, nonce: str) -> bool:
+        """Whether the attempt of this claim is under way."""
+        busy = self.state is StepState.RUNNING
+        if kind is Kind.UNDO:
+            busy = self.undo_state is UndoState.RUNNING
+        return busy and self.of(kind).nonce == nonce
+
     def returned(self, nonce: str) -> bool:
         """Whether the attempt of this claim brought its result: not a person, nor another one."""
         own = self.work.nonce == nonce and self.work.error is None

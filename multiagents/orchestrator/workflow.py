@@ -43,6 +43,11 @@ class TaskCall(BaseModel):
     queue: Name | None = None
     timeout_s: Seconds = 300.0
 
+    @property
+    def computes(self) -> bool:
+        """Whether it is called with what expressions give, not with the context as it is."""
+        return self.args is not None or self.kwargs is not None
+
 
 class Step(BaseModel):
     """One step.  ``worker`` and ``compensation`` name a worker function or a `TaskCall`."""

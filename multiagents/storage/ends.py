@@ -18,13 +18,14 @@ MOST_PACKED = 5000
 """Entries of a log that are compressed at the end; a longer one stays as it is."""
 
 
-def owe(saga: SagaKeys, version: str, due_ms: int) -> Call[bool]:
+def owe(saga: SagaKeys, version: str, due_ms: int, *, nonce: str) -> Call[bool]:
     """Have a sweep tell the outcome of a saga that has ended by this version, unless it is settled.
 
-    False if it has another version by now, or is gone.
+    ``nonce``: of who asks, 16 hex digits.  False if it has another version by now, or is gone.
     """
     member = k.due_outbox(saga.id, k.OUTBOX_END)
-    return Call("owe", saga.all, (k.OUTBOX_END, member, due_ms, version), bool)
+    token = int(nonce[:10], 16)  # 40 bits: a number to Lua as well
+    return Call("owe", saga.all, (k.OUTBOX_END, member, due_ms, version, token), bool)
 
 
 def take(

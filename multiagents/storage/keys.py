@@ -137,6 +137,11 @@ def claim_field(kind: Kind, step: str) -> str:
     return f"c:{kind}:{step}"
 
 
+def step_field(step: str) -> str:
+    """In the saga's own hash: the row of a step."""
+    return f"s:{step}"
+
+
 def result_field(kind: Kind, step: str) -> str:
     """In the data hash: what the worker or compensation returned."""
     return f"{'r' if kind is Kind.RUN else 'u'}:{step}"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from multiagents.core.entries import Claimed, Entry, Failed, Lost, Report, encode
+from multiagents.core.json_text import loads
 from multiagents.core.states import Kind
 from multiagents.storage import keys as k
 from multiagents.storage.calls import Arg, Call, Plain
@@ -294,6 +295,14 @@ def data(saga: SagaKeys) -> Plain[dict[str, str]]:
 def some_data(saga: SagaKeys, fields: Sequence[str]) -> Plain[list[str | None]]:
     """Some fields of the data hash."""
     return Plain(("HMGET", saga.data, *fields), lambda reply: list(map(text_or_none, reply)))
+
+
+def rows(saga: SagaKeys, steps: Sequence[str]) -> Plain[list[list[Any]]]:
+    """The rows of some steps, parsed; empty for one that the saga does not have."""
+    fields = (k.step_field(step) for step in steps)
+    return Plain(
+        ("HMGET", saga.saga, *fields), lambda reply: [loads(row or b"[]") for row in reply]
+    )
 
 
 def meta(saga: SagaKeys) -> Plain[str | None]:

@@ -7,29 +7,35 @@ and the laws are judged.  The same seed gives the same history.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from random import Random
 from typing import Any
 
-from multiagents.core.entries import Asked
-from multiagents.core.exceptions import UnknownSaga
-from multiagents.core.states import ENDED, Command
-from multiagents.orchestrator.attention import dead_letters_of
+from multiagents.core.states import ENDED
 from multiagents.orchestrator.coordinator import Coordinator
+from multiagents.orchestrator.dispatch import TELLING_MS
 from multiagents.orchestrator.outbox import Deliverance, Publish, Unsendable
 from multiagents.orchestrator.sweeper import QueueHead, Sweeper
 from multiagents.orchestrator.workflow import Workflow
-from multiagents.storage.calls import Call, Flow, Plain
+from multiagents.storage.calls import Call, Plain
 from multiagents.storage.client import UNREACHABLE
 from multiagents.testing.faults import NO_FAULTS, Faults, Shape, some_faults, some_shape
+from multiagents.testing.given_laws import judge_given
 from multiagents.testing.laws import LawBroken, judge_end, law
-from multiagents.testing.random_workflows import INPUT_TEXT, random_workflow
-from multiagents.testing.simulated import MakeCoordinator, MakeSweeper, Process, carry_out
+from multiagents.testing.random_workflows import random_workflow
+from multiagents.testing.simulated import (
+    SKEW_MS,
+    MakeCoordinator,
+    MakeSweeper,
+    Process,
+    carry_out,
+)
 from multiagents.testing.simulated_broker import SENDING, Broker, Mail
+from multiagents.testing.simulated_people import People
 from multiagents.testing.simulated_store import RETENTION_S, Memory, Servers
-from multiagents.testing.simulated_world import Life, Sleep, Take, Thread, World
+from multiagents.testing.simulated_world import Sleep, Take, Thread, World
 from multiagents.testing.store_laws import (
     is_compressed,
-    judge_given,
     judge_reports,
     judge_store,
     left_of,
@@ -41,7 +47,8 @@ CALM_STEPS = 30_000
 """More than any history needs after its faults have stopped."""
 FORGETS_MS = 1000
 """A server loses no more than this."""
-CANVAS = '{"chain":[]}'
+TOLD_MS = TELLING_MS - 2 * SKEW_MS - 5000
+"""Between two starts of one canvas, by clocks that differ and with some time to start it."""
 OUTAGES_MS = (300, 5000, 30_000)
 
 
@@ -72,16 +79,11 @@ class History:
         self.processes = [
             Process(self.world, self.broker, self.store, **makes) for _ in range(rng.choice((2, 3)))
         ]
-        self.client = Process(self.world, self.broker, self.store, **makes)
         self.workflows = {
             f"{seed}-{index}": random_workflow(rng, name=f"w{index}", plain=shape.plain)
             for index in range(rng.choice((1, 2)))
         }
-        self.client.threads = [
-            *(Thread(self._customer(name)) for name in self.workflows),
-            *(Thread(self._late_customer(name)) for name in self.workflows if rng.random() < 0.3),
-            *(Thread(self._operator(name)) for name in self.workflows if rng.random() < 0.4),
-        ]
+        self.people = People(self.world, self.broker, self.store, self.workflows, **makes)
         self.witness = Witness(self.store, self.workflows)
         self._pace_ms = rng.choice((1, 1, 500, 3000))
         """Who sleeps wakes at a multiple of this: many at once, so that they meet in a saga."""
@@ -89,74 +91,6 @@ class History:
         """What a server will be set back to."""
         self._mail: list[Mail] = []
         self._remembered_ms = self._forgets_in = 0
-
-    # ---- what the client does ----
-
-    def _customer(self, saga_id: str) -> Life:
-        yield Sleep(self.rng.randint(0, 2000))
-        yield from self._start(saga_id, saga_id)
-        asks = self.rng.choice((0, 0, 0, 0, 1, 3))
-        for _ in range(asks):
-            yield Sleep(self.rng.choice((0, 200, 2000, 8000)))
-            command = self.rng.choice((*Command, Command.PAUSE, Command.CANCEL))
-            step = self.rng.choice(("", *self.workflows[saga_id].by_name))
-            yield from self._ask(saga_id, command, step)
-        while self.world.faults != NO_FAULTS:
-            yield Sleep(1000)
-        if self.rng.random() < 0.7:
-            yield from self._ask(saga_id, Command.RESUME)
-
-    def _late_customer(self, saga_id: str) -> Life:
-        """Starts the same saga for another task, at any time."""
-        yield Sleep(self.rng.choice((0, 3000, 9000, 30_000)))
-        yield from self._start(saga_id, f"{saga_id}-late")
-
-    def _operator(self, saga_id: str) -> Life:
-        """Looks after dead letters a few times, also when nothing goes wrong any more."""
-        for _ in range(self.rng.choice((2, 5, 10))):
-            yield Sleep(self.rng.choice((300, 1000, 4000)))
-            try:
-                saga, _ = yield from self.client.coordinator.current(saga_id)
-            except (*UNREACHABLE, UnknownSaga):
-                continue
-            if letters := list(dead_letters_of(saga)):
-                step, _ = self.rng.choice(letters)
-                decision = self.rng.choice((Command.RETRY, Command.SKIP, Command.RESOLVE))
-                yield from self._ask(saga_id, decision, step)
-
-    def _start(self, saga_id: str, task_id: str) -> Life:
-        """Start a saga, or join it, until that is confirmed: then its end is owed."""
-        while not (yield from self._started(saga_id, task_id)):
-            yield Sleep(500)
-        self.world.owed[saga_id].add(task_id)
-
-    def _started(self, saga_id: str, task_id: str) -> Flow[bool]:
-        try:
-            yield from self.client.coordinator.start(
-                self.workflows[saga_id],
-                saga_id=saga_id,
-                waiting=(task_id, CANVAS if task_id != saga_id else ""),
-                data={"input": INPUT_TEXT, "meta": "{}"},
-            )
-        except UNREACHABLE:
-            return False
-        except UnknownSaga:
-            law(self._was_set_back(saga_id), f"{saga_id} was there, and is gone")
-            return False
-        return True
-
-    def _ask(self, saga_id: str, command: Command, step: str = "") -> Life:
-        request = self.world.nonce()
-        entry = Asked(self.client.clock.now_ms(), command, request, step=step)
-        while True:
-            try:
-                yield from self.client.coordinator.append(saga_id, entry)
-                return
-            except UnknownSaga:
-                law(self._was_set_back(saga_id), f"{saga_id} is gone")
-                return
-            except UNREACHABLE:
-                yield Sleep(300)
 
     # ---- the scheduler ----
 
@@ -180,7 +114,7 @@ class History:
         self.world.faults = self.broker.faults = NO_FAULTS
         self._memory = None
         self.store.away.clear()
-        for process in self.processes:
+        for process in (*self.processes, self.people):
             process.wake_ms = min(process.wake_ms, self.world.now_ms + 20_000)
         if self.shape.servers > 1 and self.rng.random() < 0.3:
             self._go_on_without(self.rng.randrange(self.shape.servers))
@@ -199,8 +133,9 @@ class History:
     def _at_rest_without(self, server: int) -> bool:
         others = [n for n in range(self.shape.servers) if n != server]
         started = {saga for saga in self.workflows if self.store.has(saga)}
-        here = {saga for saga in self.workflows if self.store.server_of(saga) in others}
-        lost = {saga for saga in here if self._was_set_back(saga)}
+        to_start = self.people.to_start
+        here = {saga for saga in to_start if self.store.server_of(saga) in others}
+        lost = {saga for saga in here if self.store.was_set_back(saga)}
         return here <= started | lost and all(m[0] == "x" for m in self.store.due(others))
 
     def _trouble(self) -> None:
@@ -239,11 +174,11 @@ class History:
         mail = self.broker.waiting(now_ms) > 0
         able: list[tuple[Process, Thread]] = []
         wakes: list[int] = []
-        for process in (*self.processes, self.client):
+        for process in (*self.processes, self.people):
             if process.wake_ms > now_ms:
                 wakes.append(process.wake_ms)
                 continue
-            if not process.threads and process is not self.client:
+            if process.is_dead:
                 process.start()
             for thread in process.threads:
                 if not mail and type(thread.effect) is Take:
@@ -289,10 +224,9 @@ class History:
     def _carry_out(self, process: Process, thread: Thread) -> None:
         """Carry out what the thread has asked for, and let faults strike."""
         world, faults = self.world, self.world.faults
-        mortal = process is not self.client
-        if mortal and world.happens(faults.die_before, "died before a call"):
+        if world.happens(faults.die_before, "died before a call"):
             return process.die()
-        if mortal and world.happens(faults.freeze, "froze"):
+        if world.happens(faults.freeze, "froze"):
             process.wake_ms = self._later(self.rng.choice((1000, 9000, 60_000)))
             return None
         effect, thread.effect = thread.effect, None
@@ -313,7 +247,7 @@ class History:
                 thread.reply = self._perform(effect)
             else:
                 thread.reply, thread.error = None, UNREACHABLE[0]("injected: no reply")
-        if mortal and world.happens(faults.die_after, "died after a call"):
+        if world.happens(faults.die_after, "died after a call"):
             process.die()
         return None
 
@@ -336,19 +270,14 @@ class History:
     def _at_rest(self) -> bool:
         """Whether nothing will happen any more but the end of retention."""
         idle = all(process.threads and process.is_idle for process in self.processes)
-        if not idle or self.client.threads or not self.broker.is_empty:
+        if not idle or self.people.is_dead or self.people.threads or not self.broker.is_empty:
             return False
         return all(member.startswith("x|") for member in self.store.due())
 
-    def _was_set_back(self, saga_id: str) -> bool:
-        return self.store.server_of(saga_id) in self.store.set_back
-
     def _judge(self, saga_id: str, workflow: Workflow, due: list[str]) -> None:
-        set_back = self._was_set_back(saga_id)
-        if set_back and not self.store.has(saga_id):
-            left = left_of(self.store, saga_id)
-            law(not left, f"{saga_id} is lost, and these are left: {left}")
-            self.world.seen["~lost with its server's last second"] += 1
+        set_back = self.store.was_set_back(saga_id)
+        if not self.store.has(saga_id):
+            self._judge_absent(saga_id, set_back)
             return
         saga, log = stored(self.store, workflow, saga_id)
         judge_end(workflow, saga, log, self.world.ledger[saga_id], set_back=set_back)
@@ -365,9 +294,25 @@ class History:
             untold = self.world.owed[saga_id] - self.world.told[saga_id]
             law(not untold or not saga.delivered, f"{saga_id}: {untold} wait for ever (rule 14)")
             judge_reports(log, self.world.reports[saga_id])
-            judge_given(self.store, workflow, saga_id, self.world.given[saga_id])
+            judge_given(self.store, workflow, saga, log, self.world.begun[saga_id])
+            self._judge_canvases(saga_id)
         self.world.seen[f"~{saga.state}"] += 1
         self.world.seen["logs compressed"] += is_compressed(self.store, self.store.keys(saga_id))
+
+    def _judge_absent(self, saga_id: str, set_back: bool) -> None:
+        """A saga is there as a whole, or not at all."""
+        left = left_of(self.store, saga_id)
+        law(not left, f"{saga_id} is not there, and these are left: {left}")
+        law(set_back or not self.world.owed[saga_id], f"{saga_id} was started, and is gone")
+        self.world.seen["~lost with its server's last second" if set_back else "~not started"] += 1
+
+    def _judge_canvases(self, saga_id: str) -> None:
+        """A canvas is started a second time only where its teller was silent for long (E12)."""
+        if self.world.seen["froze"]:
+            return  # who wakes late starts what another has been given since
+        for task_id, times in self.world.canvases[saga_id].items():
+            gaps = [later - earlier for earlier, later in pairwise(times)]
+            law(min(gaps, default=TOLD_MS) >= TOLD_MS, f"canvas of {task_id}: at {times} (E12)")
 
     def _judge_retention(self, due: list[str]) -> None:
         """When retention is over, nothing is left of what has ended (E16)."""

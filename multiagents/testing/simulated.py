@@ -97,6 +97,11 @@ class Process:
         self.threads = [Thread(life) for life in (*lives, self._beat(), *sweeps)]
 
     @property
+    def is_dead(self) -> bool:
+        """Whether it has died, and nobody has started it again."""
+        return not self.threads
+
+    @property
     def is_idle(self) -> bool:
         """Whether all its message slots wait for one, and nothing else is under way."""
         slots, others = self.threads[:SLOTS], self.threads[SLOTS:]
@@ -154,7 +159,7 @@ class Process:
         """Do the work and report it; perhaps the next attempt."""
         rng = self.world.rng
         self.held[held.nonce] = held
-        self.world.given[held.saga_id].append((held.step, held.results))
+        self.world.begun[held.saga_id].append(held)
         try:
             yield Sleep(rng.choice((0, 0, 50, 500, 3000, 9000)))
             if held.nonce in self._cancelled and rng.random() < 0.5:
@@ -320,5 +325,7 @@ def carry_out(effect: Any, world: World, broker: Broker) -> Any:
             if world.happens(world.faults.fail_before, "delivery failed"):
                 return False
             world.told[saga_id].update(effect.waiting)
+            for task_id in filter(effect.waiting.get, effect.waiting):
+                world.canvases[saga_id][task_id].append(world.now_ms)
             return True
     raise TypeError(f"the simulator does not know {effect!r}")

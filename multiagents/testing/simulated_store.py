@@ -142,6 +142,10 @@ class Store:
         """The observer's connection to where a saga lives."""
         return self.clients[self.server_of(saga_id)]
 
+    def was_set_back(self, saga_id: str) -> bool:
+        """Whether the server of a saga has lost its last second at some time."""
+        return self.server_of(saga_id) in self.set_back
+
     def has(self, saga_id: str) -> bool:
         """Whether a saga is stored."""
         return bool(self.client_of(saga_id).exists(self.keys(saga_id).saga))

@@ -75,10 +75,12 @@ class World:
     told: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     reports: dict[str, list[Report]] = field(default_factory=lambda: defaultdict(list))
     """By saga: what the engine has said it has taken down."""
-    given: dict[str, list[tuple[str, dict[str, str]]]] = field(
-        default_factory=lambda: defaultdict(list)
+    canvases: dict[str, dict[str, list[int]]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(list))
     )
-    """By saga: each step that a worker began, and the results that it was given (JSON)."""
+    """By saga and task id: when its canvas was started, Unix ms."""
+    begun: dict[str, list[Assignment]] = field(default_factory=lambda: defaultdict(list))
+    """By saga: what worker functions were called with."""
     plain: dict[str, Succeeded | Failed] = field(default_factory=dict)
     """How each plain task ended, by the nonce of its claim."""
 

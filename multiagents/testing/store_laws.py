@@ -114,17 +114,6 @@ def _judge_results(saga: Saga, log: Sequence[Entry], data: dict[str, str]) -> No
         law(counts or not has, f"{saga.id}: {name!r} is {run.state}, and has a result")
 
 
-def judge_given(
-    kept: Store, workflow: Workflow, saga_id: str, given: Sequence[tuple[str, dict[str, str]]]
-) -> None:
-    """Each step worked with just the results that its saga has.  Raises LawBroken."""
-    data = hash_of(kept.client_of(saga_id).hgetall(kept.keys(saga_id).data))
-    for step, results in given:
-        fields = {name: k.result_field(Kind.RUN, name) for name in workflow.ancestors(step)}
-        stored = {name: data[own] for name, own in fields.items() if own in data}
-        law(results == stored, f"{saga_id}: {step!r} was given {results}, not {stored}")
-
-
 def judge_reports(log: Sequence[Entry], reports: Sequence[Report]) -> None:
     """What the engine has taken down stands in the log (E1).  Raises LawBroken."""
     ids = {entry.id for entry in log}

@@ -5,7 +5,8 @@ The witness looks at the store beside every process, when a message is sent and 
 renewed.
 
 Rule 1: no message is sent before its attempt is on record, and a plain task's not before it was
-claimed on its behalf (E13).  E2: a lease that was renewed stands; nobody brings back a lost one.
+claimed on its behalf, and only once (E13; what scripts send themselves is not seen here).  E2: a
+lease that was renewed stands; nobody brings back a lost one.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ class Witness:
             if what not in self._sent:
                 self._intended(message)
                 self._sent.add(what)
+            elif message.plain:
+                law(self._store.was_set_back(message.saga_id), f"{message} is sent twice (E13)")
 
     def _renewed(self, call: Call[Any]) -> None:
         work, due, _ = call.keys
@@ -59,7 +62,7 @@ class Witness:
 
     def _intended(self, message: Message) -> None:
         keys = self._store.keys(message.saga_id)
-        if self._store.server_of(keys.id) in self._store.set_back:
+        if self._store.was_set_back(keys.id):
             return  # what was on record may be lost
         client = self._store.client_of(keys.id)
         kind, step, attempt = message.kind, message.step, message.attempt

@@ -164,7 +164,7 @@ def test_who_starts_while_the_end_is_told_is_not_forgotten(bench: Bench) -> None
 
 def test_what_is_gone_owes_nothing(bench: Bench) -> None:
     """E16: a start that finds its saga removed meanwhile leaves no key behind."""
-    assert not bench.edge.execute(ends.owe(KEYS, "v", 0))
+    assert not bench.edge.execute(ends.owe(KEYS, "v", 0, nonce="a" * 16))
     assert bench.edge.client.keys() == []
 
 
@@ -205,3 +205,28 @@ def test_retention_waits_until_the_end_is_told(bench: Bench) -> None:
     assert bench.ends == [SagaState.COMPLETED]
     assert bench.edge.client.keys(f"*{SAGA}*") == []
     assert bench.due() == []
+
+
+def test_who_starts_after_a_sweep_has_told_the_others_is_told_too(bench: Bench) -> None:
+    """One who tells slowly settles what it has seen, not what is owed to somebody since."""
+    sweeping, other = bench.beside(), bench.beside()
+    join(bench, "t1")
+    bench.succeed(bench.claim())
+
+    def meanwhile() -> None:
+        bench.clock.advance(3)
+        sweeping.sweep()
+        assert bench.work() == {}
+        other.delivers = False
+        join(other, "t3")
+
+    _, workflow = bench.edge.run(bench.coordinator.current(SAGA))
+    data = {"input": "{}", "meta": "{}"}
+    flow = bench.coordinator.start(workflow, saga_id=SAGA, waiting=("t2", ""), data=data)
+    bench.interrupted(flow, "settle", meanwhile)
+    bench.clock.advance(3)
+    sweeping.sweep()
+    assert "t3" in bench.told[-1]
+    assert bench.work() == {}
+    for process in (sweeping, other):
+        process.edge.close()

@@ -220,3 +220,24 @@ def test_a_step_that_was_given_up_has_the_result_of_its_late_success(bench: Benc
     assert again is not None
     assert again.step_result == LATE
     assert data(bench)["r:charge"] == LATE
+
+
+@pytest.mark.parametrize("reported_by_another", [False, True])
+def test_an_undo_is_given_what_came_late_before_anybody_decided_over_it(
+    bench: Bench, reported_by_another: bool
+) -> None:
+    """Its message is claimed between the report and its commit, whose process may have died."""
+    bench.start(undoable("charge", retry=ONCE))
+    late = bench.claim()
+    if reported_by_another:
+        bench.fail(late)
+    else:
+        lose(bench.edge, bench.coordinator, late)
+    done = Succeeded(bench.clock.now_ms(), *row(late))
+    bench.edge.execute(store.report(KEYS, done, result=LATE))
+    undo = bench.claim()
+    assert (undo.kind, undo.step_result) == (Kind.UNDO, LATE)
+    bench.succeed(undo)
+    assert bench.ends == [SagaState.COMPENSATED]
+    assert bench.sent == []
+    assert_replayed(bench)

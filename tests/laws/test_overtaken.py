@@ -16,8 +16,8 @@ from multiagents.orchestrator.claims import Continuation
 from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.workflow import Step
 from multiagents.storage import sagas as store
-from multiagents.storage.calls import Flow
-from tests.support.one_process import KEYS, SAGA, Bench
+from multiagents.storage.calls import Call, Flow
+from tests.support.one_process import KEYS, SAGA, Bench, step
 
 
 @pytest.fixture
@@ -144,3 +144,31 @@ def test_a_success_is_undone_whose_failure_another_has_reported(
     saga = state(bench)
     assert saga.state is SagaState.COMPENSATED
     assert saga.steps["charge"].state is StepState.SUCCEEDED
+
+
+@pytest.mark.parametrize("pending", [False, True])
+def test_a_process_goes_on_though_its_commit_seemed_overtaken(bench: Bench, pending: bool) -> None:
+    """E3: the reply was lost, and somebody has decided since; the claim is known by its nonce."""
+    bench.start(step("a"), step("pay", "a", pivot=True))
+    held, other = bench.claim(), bench.beside()
+    flow, reply, sent = bench.report_of(held), None, False
+    going: Assignment | None = None
+    while True:
+        try:
+            effect = flow.send(reply)
+        except StopIteration as stop:
+            going = stop.value
+            break
+        reply = bench.edge.execute(effect)
+        if isinstance(effect, Call) and effect.script in ("advance", "commit") and not sent:
+            sent = True
+            other.ask(Command.PAUSE)
+            if pending:
+                resume = Asked(bench.clock.now_ms(), Command.RESUME, "request")
+                other.edge.execute(store.append(KEYS, resume))
+            reply = bench.edge.execute(effect)
+    other.edge.close()
+    assert sent
+    assert going is not None
+    assert (going.step, going.nonce) == ("pay", bench.saga().steps["pay"].work.nonce)
+    assert bench.saga().state is (SagaState.RUNNING if pending else SagaState.PAUSED)

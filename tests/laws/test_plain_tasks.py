@@ -11,7 +11,7 @@ import pytest
 
 from multiagents.core.entries import Failure
 from multiagents.core.ports import Verdict
-from multiagents.core.states import Kind, SagaState, StepState
+from multiagents.core.states import Command, Kind, SagaState, StepState
 from multiagents.orchestrator.engine import StoreEngine
 from multiagents.orchestrator.outbox import Message
 from multiagents.orchestrator.workflow import Step, TaskCall
@@ -20,6 +20,8 @@ from multiagents.storage import sending
 from multiagents.storage.calls import Call, Plain
 from multiagents.storage.plan import Letter
 from tests.support.one_process import SAGA, Bench
+
+NEVER = Verdict(Failure("Declined", "-"), retryable=False)
 
 
 def letter(message: Message) -> Letter:
@@ -200,3 +202,17 @@ def test_a_task_that_was_given_up_before_it_was_sent_is_not_sent(bench: Plainly)
     assert bench.edge.execute(sending.plain_sent(keys, own, "2|bb|0|third", Letter("queue", "m")))
     assert bench.edge.client.hget(keys.work, "c:run:s") == b"2|bb|0|third"
     assert bench.waiting() == 1
+
+
+@pytest.mark.parametrize(("command", "seen"), [("resolve", "succeeded {}"), ("skip", "skipped")])
+def test_a_task_sees_whether_a_step_was_done_by_hand(
+    bench: Plainly, command: str, seen: str
+) -> None:
+    """Neither has a result; what was done counts as succeeded with an empty one."""
+    own = "steps.a.state + (has(steps.a.result) ? ' {}' : '')"
+    bench.start(plain("a").model_copy(update={"pivot": True}), plain("b", "a", args=(own,)))
+    *_, task_id = bench.take()
+    bench.engine.fail_delivery(SAGA, task_id, NEVER, decide=True)
+    bench.ask(Command(command), "a")
+    step, args, *_ = bench.take()
+    assert (step, args) == ("b", [seen])

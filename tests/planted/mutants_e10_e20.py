@@ -99,7 +99,7 @@ E10_E20 = (
     Mutant(
         "E12",
         ENGINE + "coordinator.py",
-        "(yield from ask(ends.owe(keys, view.version, due_ms)))",
+        "(yield from ask(owed))",
         "due_ms",
         LAWS + "ends.py::test_who_starts_after_the_end_is_told_though_it_cannot_be_done_at_once",
     ),
@@ -116,6 +116,13 @@ E10_E20 = (
         "or move.decision.end is not saga.state:",
         "or False:",
         LAWS + "ends.py::test_the_first_end_is_told_though_one_decision_went_past_it",
+    ),
+    Mutant(
+        "E12",
+        LUA + "owe.lua",
+        '"0|" .. ARGV[5]',
+        '"0|1"',
+        LAWS + "ends.py::test_who_starts_after_a_sweep_has_told_the_others_is_told_too",
     ),
     Mutant(
         "E13",
@@ -264,6 +271,13 @@ E10_E20 = (
         "local PAGE = 500 ",
         "local PAGE = 5000 ",
         LAWS + "rules.py::test_a_long_log_is_read_in_pages",
+    ),
+    Mutant(
+        "E15",
+        LUA + "claim.lua",
+        "math.min(i + FIELDS - 1, #ARGV)",
+        "#ARGV",
+        STORE + "a_claim_brings_the_results_of_any_number_of_steps",
     ),
     Mutant(
         "E16",

@@ -129,6 +129,20 @@ E1_E9 = (
         "test_a_late_success_is_the_result_of_a_step_that_is_resolved_after_it",
     ),
     Mutant(
+        "E3",
+        ENGINE + "saga.py",
+        "(self.done, *lost, self.work.nonce)",
+        "(self.done,)",
+        LAWS + "late_results.py::test_an_undo_is_given_what_came_late_before_anybody_decided_over_it",
+    ),
+    Mutant(
+        "E3",
+        ENGINE + "moves.py",
+        "return saga.steps[claim.step].is_held(claim.kind, claim.nonce)",
+        "return False",
+        LAWS + "overtaken.py::test_a_process_goes_on_though_its_commit_seemed_overtaken",
+    ),
+    Mutant(
         "E4",
         LUA + "lib.lua",
         'redis.call("SADD", IDS, id) == 1 and',

@@ -38,7 +38,15 @@ def start(keys: SagaKeys, first: Plan, definition: str = '{"d":1}', *, wide: boo
     )
 
 
-def claim(keys: SagaKeys, nonce: str = "aa", now: int = NOW, deadline: int = 0, known=None):
+def claim(
+    keys: SagaKeys,
+    nonce: str = "aa",
+    now: int = NOW,
+    *,
+    deadline: int = 0,
+    known=None,
+    fields=("input", "r:z"),
+):
     entry = Claimed(now, Kind.RUN, "a", 1, nonce, "host")
     return store.claim(
         keys,
@@ -46,7 +54,7 @@ def claim(keys: SagaKeys, nonce: str = "aa", now: int = NOW, deadline: int = 0, 
         delivery="t1",
         lease_ends=now + LEASE,
         deadline_ms=deadline,
-        fields=["input", "r:z"],
+        fields=fields,
         known=known,
     )
 

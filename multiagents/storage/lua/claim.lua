@@ -28,9 +28,8 @@ local read = readers()
 local f = redis.call("HMGET", SAGA, "w", "h", "s:" .. ARGV[10], "p")
 local state = ARGV[11] == "1" and (not f[4] or read.remembers(f[4], ARGV[12]))
 local reply = {state and read.view(ARGV[12], ARGV[13]) or false, f[1], f[2], f[3]}
-if #ARGV > 14 then
-  for _, value in ipairs(redis.call("HMGET", DATA, unpack(ARGV, 15))) do
-    reply[#reply + 1] = value
-  end
+for i = 15, #ARGV, FIELDS do
+  local some = redis.call("HMGET", DATA, unpack(ARGV, i, math.min(i + FIELDS - 1, #ARGV)))
+  for _, value in ipairs(some) do reply[#reply + 1] = value end
 end
 return reply
