@@ -23,7 +23,7 @@ from multiagents import hosting
 from multiagents.celery_app import OWN_NAME, make_app
 from multiagents.core.clock import Clock, SystemClock
 from multiagents.core.entries import Failure
-from multiagents.core.exceptions import InvalidResult, NoServer, NotWritable
+from multiagents.core.exceptions import NoServer, NotWritable
 from multiagents.core.names import COORDINATOR_QUEUE, DEFAULT_QUEUES
 from multiagents.core.ports import Assignment, Verdict
 from multiagents.core.settings import Settings, get_settings, shown_url
@@ -39,26 +39,26 @@ from multiagents.orchestrator.definitions import load_folder
 from multiagents.orchestrator.engine import StoreEngine
 from multiagents.orchestrator.facade import Orchestrator as Orchestrator
 from multiagents.orchestrator.host import Host
+from multiagents.orchestrator.insisting import Insistence
 from multiagents.orchestrator.letters import Letters
 from multiagents.orchestrator.service import OPERATIONS, SagaService
 from multiagents.orchestrator.sweeper_thread import Refuse, SweeperThreads
-from multiagents.orchestrator.tasks import Courier, Held, Hooks, install
+from multiagents.orchestrator.tasks import Courier, Hooks, install
 from multiagents.orchestrator.workflow import Workflow
-from multiagents.storage.calls import ask
 from multiagents.storage.client import MAIN_TIMEOUT_S, UNREACHABLE, Edge, WritesRefused
 from multiagents.storage.routing import ServerAway, open_edge, told
-from multiagents.storage.sagas import pinned
 from multiagents.storage.timekeeping import Timekeeper
 from multiagents.worker_sdk import breaker, manager, run
 from multiagents.worker_sdk import registry as workers
 from multiagents.worker_sdk.attempt import perform, verdict_of
 from multiagents.worker_sdk.leases import LeaseKeeper
 from multiagents.worker_sdk.manager import WorkerManager as WorkerManager
+from multiagents.worker_sdk.plain_ends import GIVEN_UP, PlainEnds
 from multiagents.worker_sdk.registry import Worker
 from multiagents.worker_sdk.reports import persist
 from multiagents.worker_sdk.stopping import StopFlag
 from multiagents.worker_sdk.tasks import Process, WorkerTask, report_failure
-from multiagents.worker_sdk.validation import check_input, to_json
+from multiagents.worker_sdk.validation import check_input
 
 log = structlog.get_logger(__name__)
 
@@ -93,10 +93,19 @@ class Runtime:
         )
         self.eager = EagerRunner(app, settings, self.catalog, check_input)
         self.outcomes = Outcomes(
-            app, is_known=self._is_known, told=lambda error: told(self.edge, error)
+            app,
+            is_known=lambda saga_id: self.edge.run(self.host.service.is_known(saga_id)),
+            told=lambda error: told(self.edge, error),
+            person_awaited=lambda saga_id: self.edge.run(self.host.service.person_awaited(saga_id)),
+        )
+        self.stopping = StopFlag()
+        self.persist: Callable[..., Any] = partial(
+            persist, edge=self.edge, is_needed=self._is_needed
+        )
+        self._plain_ends = PlainEnds(
+            self.host.engine, persist=self.persist, limit=settings.max_result_bytes
         )
         self.start_saga = install(app, self._hooks())
-        self.stopping = StopFlag()
         self.most_steps: int | None = None
         self._main_edge = self._edge_of_main()
         self._processes: dict[int, Process] = {}
@@ -176,7 +185,7 @@ class Runtime:
                 worker, held, keeper, limit=settings.max_result_bytes
             ),
             verdict_of=verdict_of,
-            persist=partial(persist, edge=self.edge, is_needed=self._is_needed),
+            persist=self.persist,
             slice_s=settings.slice_s,
             slice_steps=settings.slice_steps,
             stopping=self.stopping.is_set,
@@ -240,9 +249,10 @@ class Runtime:
             start=self._start,
             result=self.outcomes.result,
             coordinate=lambda saga_id: self.edge.run(self.host.coordinator.coordinate(saga_id)),
-            plain_ended=self._plain_ended,
+            plain_ended=self._plain_ends.returned,
             held=hosting.held_by,
             failed=self._failed,
+            insist=Insistence(self.app, self.stopping.is_set).insist,
             eager=self.eager.start,
         )
 
@@ -250,36 +260,27 @@ class Runtime:
         saga_id: str = self.call("start", workflow, input, **options)
         return saga_id
 
-    def _is_known(self, saga_id: str) -> bool:
-        keys = self.host.coordinator.keys(saga_id)
-        return self.edge.run(ask(pinned(keys))) is not None
-
-    def _plain_ended(self, saga_id: str, task_id: str, result: Any, held: Held) -> None:
-        kept = result if isinstance(result, dict) else {"value": result}
-        try:
-            text = to_json(kept, what="task result", limit=self.settings.max_result_bytes)
-        except InvalidResult as error:
-            verdict = verdict_of(error, Kind.RUN)
-            self.host.engine.fail_delivery(saga_id, task_id, verdict, decide=True, attempts=held)
-            return
-        self.host.engine.plain_ended(saga_id, task_id, text, attempts=held)
-
     def _failed(self, saga_id: str, delivery: str, error: BaseException | None, task: str) -> None:
-        if error is not None and not isinstance(error, LOST):
-            if report_failure(self.process, error):
-                return
-            if isinstance(self.app.tasks.get(task), WorkerTask):
-                # What this delivery's id holds, another message of the same id has begun: its claim
-                # failed, or its report was given up.  Its command or its lease decides.
-                why = f"{type(error).__name__}: {error}"
-                log.warning("a message is given up that holds no attempt", saga=saga_id, error=why)
-                return
-            verdict = verdict_of(error, Kind.RUN)
-            engine, held = self.host.engine, hosting.held_by(delivery)
-            engine.fail_delivery(saga_id, delivery, verdict, decide=True, attempts=held)
+        if error is None:  # by a message, which a slot has taken
+            verdict = Verdict(Failure("TaskFailed", "failed elsewhere"))
+            self.persist(lambda: self._note_failure(saga_id, delivery, verdict), given_up=GIVEN_UP)
+        elif isinstance(error, LOST):
+            verdict = Verdict(Failure(type(error).__name__, str(error)))
+            self._note_failure(saga_id, delivery, verdict)
+        elif report_failure(self.process, error):
             return
-        what = type(error).__name__ if error is not None else "TaskFailed"
-        verdict = Verdict(Failure(what, str(error or "failed elsewhere")))
+        elif isinstance(self.app.tasks.get(task), WorkerTask):
+            # What this delivery's id holds, another message of the same id has begun: its claim
+            # failed, or its report was given up.  Its command or its lease decides.
+            why = f"{type(error).__name__}: {error}"
+            log.warning("a message is given up that holds no attempt", saga=saga_id, error=why)
+        elif (held := hosting.held_by(delivery)) is not None:  # by the slot that ran it
+            self._plain_ends.failed(saga_id, delivery, error, held)
+        else:
+            self._note_failure(saga_id, delivery, verdict_of(error, Kind.RUN))
+
+    def _note_failure(self, saga_id: str, delivery: str, verdict: Verdict) -> None:
+        """Perhaps in a worker's main process: one short try to write it down, a sweep decides."""
         self.main_engine().fail_delivery(saga_id, delivery, verdict, decide=False)
 
     def main_engine(self) -> StoreEngine:

@@ -1,7 +1,7 @@
 """What does a worker do for the sagas that its app hosts, besides running tasks?
 
-A bootstep starts the sweeper and prepares what must be ready before the pool forks; plain tasks
-are fenced where a broker delivers them twice.
+A bootstep starts the sweeper, prepares what must be ready before the pool forks, and warns of a
+transport that a broker's restart ends; plain tasks are fenced where a broker delivers them twice.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ import structlog
 from celery import Celery, bootsteps, signals
 from celery.exceptions import Ignore
 from celery.platforms import EX_FAILURE
+from kombu.transport import redis
 
 from multiagents.core.exceptions import InvalidInput, NewerFormat
 from multiagents.core.names import HEADER, QUEUE_LLM
-from multiagents.event_bus.transport import TRANSPORTS
+from multiagents.event_bus.transport import TRANSPORTS, SentinelSteadyTransport, SteadyTransport
 from multiagents.orchestrator.host import Host
 from multiagents.orchestrator.sweeper_thread import Refuse, SweeperThreads
 from multiagents.storage.sagas import Attempt
@@ -29,6 +30,8 @@ from multiagents.worker_sdk.stopping import StopFlag
 from multiagents.worker_sdk.tasks import WorkerTask
 
 log = structlog.get_logger(__name__)
+BEGIN_LATER = "a plain task waits to begin until its saga's server is back"
+NOT_BEGUN = "a plain task is given up that has not begun, its time-out decides"
 
 
 class Hosted(Protocol):
@@ -38,6 +41,9 @@ class Hosted(Protocol):
     stopping: StopFlag
     most_steps: int | None
     """How many steps a child may run before it is replaced; None: any number."""
+
+    persist: Callable[..., Any]
+    """Asks the store until it answers: `worker_sdk.reports.persist` for its processes."""
 
     def sweeper_threads(
         self,
@@ -73,6 +79,7 @@ def _make_step(hosted: Hosted, *, own: bool) -> type:
             self.refused = False
             if own:
                 _skip_ack_emulation(parent.app)
+            _warn_of_transport(parent.app)
             if QUEUE_LLM in parent.app.amqp.queues.consume_from:
                 _load_language_models()
             _fence_registered(parent.app, hosted)
@@ -138,6 +145,29 @@ def _skip_ack_emulation(app: Celery) -> None:
     scheme = str(app.conf.broker_url).partition("://")[0]
     if scheme in TRANSPORTS and not app.conf.broker_transport:
         app.conf.broker_transport = TRANSPORTS[scheme]
+
+
+def steady_for(app: Celery) -> str:
+    """What an app's ``broker_transport`` should be; empty where it is good, or not on a Redis.
+
+    Reads the URLs and connects to nothing.
+    """
+    found = app.connection_for_read().get_transport_cls()
+    if not issubclass(found, redis.Transport) or issubclass(found, SteadyTransport):
+        return ""
+    sentinels = issubclass(found, redis.SentinelTransport)
+    steady = SentinelSteadyTransport if sentinels else SteadyTransport
+    return f"{steady.__module__}:{steady.__name__}"
+
+
+def _warn_of_transport(app: Celery) -> None:
+    name = steady_for(app)
+    if name:
+        log.warning(
+            "this worker may end when its broker restarts or fails over",
+            fix=f"set broker_transport to {name}",
+            see="docs/celery-failures.md: A worker that outlives its broker",
+        )
 
 
 class _Fenced(threading.local):
@@ -206,7 +236,10 @@ class _Fence:
         mark = request.get(HEADER)
         # A class may call the one that it inherits, which is fenced too.
         if mark and not isinstance(task, WorkerTask) and not request.get(_PASSED):
-            held = self.hosted.host.engine.fence(str(mark[0]), task_id)
+            engine = self.hosted.host.engine
+            held = self.hosted.persist(
+                lambda: engine.fence(str(mark[0]), task_id), kept=BEGIN_LATER, given_up=NOT_BEGUN
+            )
             if not held:
                 raise Ignore
             fenced.last = (task_id, held)

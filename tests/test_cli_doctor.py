@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,8 +34,8 @@ def publish(url: str, *, queues: tuple[str, ...] = ("io",), worker_queue: str = 
     edge.close()
 
 
-def statuses(url: str, **env: str) -> dict[str, str]:
-    done = cli("doctor", "--json", url=url, **env)
+def statuses(url: str, *words: str, **env: str) -> dict[str, str]:
+    done = cli("doctor", "--json", *words, url=url, **env)
     report = done.json
     assert done.code == (0 if report["ok"] else 1), done.err
     assert all(check["fix"] for check in report["checks"] if check["status"] != "ok")
@@ -85,6 +86,32 @@ def test_an_unreachable_server_is_a_finding(redis_url: str) -> None:
     assert "s3cret" not in done.out
     assert statuses(url)["server"] == "fail"
     assert statuses(url)["accepted content"] == "ok"
+
+
+def test_the_settings_of_a_named_app_are_judged(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A team's own app has other ones than the package's."""
+    (tmp_path / "judged_app.py").write_text(
+        "from celery import Celery\n"
+        "app = Celery('judged', broker='redis://127.0.0.1:1/0', set_as_current=False)\n"
+        "app.conf.accept_content = ['json', 'pickle']\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    publish(redis_url)
+    judged = ("accepted content", "result backend")
+    ours, theirs = statuses(redis_url), statuses(redis_url, "-A", "judged_app")
+    assert [ours[name] for name in judged] == ["ok", "ok"]
+    assert [theirs[name] for name in judged] == ["warn", "warn"]
+
+
+@pytest.mark.parametrize("name", ["no_such_module", "json", "json:dumps"])
+def test_what_is_no_app_is_wrong_use(redis_url: str, name: str) -> None:
+    """And no finding about a server."""
+    done = cli("doctor", "--app", name, url=redis_url)
+    assert (done.code, done.out) == (2, "")
+    assert name in done.err
+    assert "MODULE:NAME" in done.err
 
 
 @pytest.mark.parametrize(

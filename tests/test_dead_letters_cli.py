@@ -130,8 +130,29 @@ def test_many_are_settled_for_a_program(letters: Any, parked: list[str]) -> None
 
 def test_a_dry_run_of_one_saga_shows_its_letters(letters: Any, parked: list[str]) -> None:
     """And changes nothing."""
-    assert letters("retry", parked[0], "--dry-run", "--json").json["step"] == "charge"
+    for word in ("retry", "skip", "resolve"):
+        assert letters(word, parked[0], "--dry-run", "--json").json["step"] == "charge"
     assert len(letters("list", "--json").lines) == 3
+
+
+def test_a_dry_run_needs_no_reason(letters: Any, parked: list[str]) -> None:
+    """Nothing is changed, so there is nothing to give a reason for."""
+    for word in ("skip", "resolve"):
+        shown = letters(word, "--all", "--dry-run", "--json")
+        assert [row["transaction_id"] for row in shown.lines] == parked
+        assert letters(word, "--all", "--yes").code == 2
+    assert len(letters("list", "--json").lines) == 3
+
+
+def test_help_says_for_which_words_a_reason_is_required(redis_url: str) -> None:
+    """Where the option itself is told of, for those alone."""
+    told = {
+        word: " ".join(cli("dead-letters", word, "--help").out.replace("│", " ").split())
+        for word in ("retry", "skip", "resolve")
+    }
+    required = "Required, except with --dry-run: why; kept in the saga's history."
+    assert [required in text for text in told.values()] == [False, True, True]
+    assert "Why; kept in the saga's history." in told["retry"]
 
 
 @pytest.mark.parametrize(

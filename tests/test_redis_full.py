@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from multiagents.bootstrap import Orchestrator
 from multiagents.cli import checks
 from multiagents.core.exceptions import NotWritable
 from multiagents.core.states import SagaState
+from multiagents.orchestrator.explanation import Situation, explanation
 from multiagents.orchestrator.registry import registered
 from multiagents.orchestrator.workflow import Step
 from multiagents.storage import sagas as store
@@ -28,6 +30,7 @@ from multiagents.storage.server import EmbeddedServer
 from tests.processes import wait_for
 from tests.support.command_line import cli
 from tests.support.kill_rig import Rig, second_starts
+from tests.support.office import open_office
 from tests.support.one_process import KEYS, SAGA, Bench
 
 REASON = "takes no writes: it is full (its maxmemory is used up)"
@@ -198,6 +201,40 @@ def test_asyncio_programs_are_told_that_the_server_is_full(redis_url: str) -> No
                 await orchestrator.execute_workflow("kp_completes")
 
     asyncio.run(main())
+
+
+# ---- what explain says ----
+
+
+def test_explain_says_that_nothing_moves_a_saga_on_a_full_server(redis_url: str) -> None:
+    """First and by a code of its own, with what tells what to do; and it writes nothing."""
+    with open_office(redis_url) as office, redis.Redis.from_url(redis_url) as client:
+        saga_id = office.start(registered()["kp_flakes"])
+        office.fail(office.claim(saga_id, "one"), retryable=True)
+        before = cli("explain", saga_id, "--json", url=redis_url).json
+        with full(client):
+            keys = {key: client.dump(key) for key in client.keys("*")}
+            told = cli("explain", saga_id, "--json", url=redis_url).json
+            assert {key: client.dump(key) for key in client.keys("*")} == keys
+        after = cli("explain", saga_id, "--json", url=redis_url).json
+    first, *others = told["reasons"]
+    assert (first["code"], first["refusal"], first["server"]) == ("no_writes", "OOM", redis_url)
+    assert f"Its server, {redis_url}, {REASON}. Nothing moves it" in told["text"]
+    assert told["commands"][0] == "multiagents doctor"
+    assert [(reason["code"], reason["at"]) for reason in others[:1]] == [("retrying", None)]
+    for each in (before, after):
+        assert [reason["code"] for reason in each["reasons"]] == ["retrying", "waiting"]
+        assert each["reasons"][0]["at"]
+
+
+def test_what_nobody_has_decided_over_waits_for_room(redis_url: str) -> None:
+    """No sweep does it meanwhile, though a worker runs."""
+    with open_office(redis_url) as office:
+        now = Situation(*office.current(office.start(registered()["kp_flakes"])), 0, {}, pending=1)
+    assert "the next sweep of a worker does it" in explanation(now, ())["text"]
+    text = explanation(replace(now, server=redis_url, refusal="OOM"), ())["text"]
+    assert "the next sweep" not in text
+    assert "1 entry of its log is not decided over: that needs a write." in text
 
 
 # ---- what doctor says ----

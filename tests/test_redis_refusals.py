@@ -15,12 +15,14 @@ import pytest
 import redis
 from kombu import Connection
 
+from multiagents import WorkflowBuilder
 from multiagents.cli import checks
 from multiagents.event_bus import transport
 from multiagents.event_bus.transport import NAME, RefusalParser, SteadyTransport
 from multiagents.storage.health import ServerHealth
 from multiagents.storage.refusals import REFUSALS
 from multiagents.storage.server import EmbeddedServer
+from multiagents.storage.writes import refusal_of
 from tests.processes import Worker, wait_for
 from tests.support.celery_rig import (
     CONNECTED,
@@ -31,6 +33,7 @@ from tests.support.celery_rig import (
     fill,
 )
 from tests.support.command_line import cli
+from tests.support.office import open_office
 
 LOST = "Connection to broker lost"
 
@@ -189,6 +192,67 @@ def refused(worker: Worker, word: str, *, times: int) -> None:
     sweeper = f"takes no writes: {REFUSALS[word]}: its sagas wait"
     wait_for(lambda: sweeper in worker.log, DEADLINE_S, "the sweeper")
     assert worker.process.poll() is None
+
+
+# ---- what explain says ----
+
+
+@contextmanager
+def replica(server: EmbeddedServer, client: Any) -> Iterator[None]:
+    """The server follows another, which is away."""
+    client.execute_command("REPLICAOF", "127.0.0.1", "1")
+    try:
+        yield
+    finally:
+        client.execute_command("REPLICAOF", "NO", "ONE")
+
+
+@pytest.mark.parametrize(
+    ("word", "begin"), [*REASONS.items(), ("READONLY", replica)], ids=[*REASONS, "READONLY"]
+)
+def test_explain_says_why_nothing_moves_a_saga(tmp_path: Path, word: str, begin: Reason) -> None:
+    """Whatever it is for which the server takes no writes; and no more when it takes them."""
+    workflow = WorkflowBuilder("refused").add_step("one", "kp_do").build()
+    with (
+        EmbeddedServer(tmp_path) as server,
+        redis.Redis.from_url(server.url) as client,
+        open_office(server.url) as office,
+    ):
+        saga_id = office.start(workflow)
+        with begin(server, client):
+            told = office.explain(saga_id)
+        first = told["reasons"][0]
+        assert (first["code"], first["refusal"]) == ("no_writes", word)
+        assert f"takes no writes: {REFUSALS[word]}. Nothing moves it" in told["text"]
+        assert "no_writes" not in {each["code"] for each in office.explain(saga_id)["reasons"]}
+        office.runtime.edge.close()
+
+
+ROOM: dict[str, str] = {"used_memory": "50", "maxmemory": "100", "maxmemory_policy": "noeviction"}
+FULL = {**ROOM, "used_memory": "101"}
+
+
+@pytest.mark.parametrize(
+    ("info", "word"),
+    [
+        ({}, None),
+        (ROOM, None),
+        (FULL, "OOM"),
+        ({**FULL, "mem_not_counted_for_evict": "2"}, None),
+        ({**FULL, "maxmemory_policy": "allkeys-lru"}, None),
+        ({**FULL, "role": "slave"}, "READONLY"),
+        ({"aof_enabled": "1", "aof_last_write_status": "err"}, "MISCONF"),
+        ({"aof_enabled": "0", "aof_last_write_status": "err"}, None),
+        ({"rdb_last_bgsave_status": "err"}, None),
+        ({"min_slaves_good_slaves": "0"}, "NOREPLICAS"),
+        ({"min_slaves_good_slaves": "1"}, None),
+    ],
+)
+def test_what_a_server_tells_of_itself_says_whether_it_takes_writes(
+    info: dict[str, str], word: str | None
+) -> None:
+    """By INFO alone; what only CONFIG would tell is not said."""
+    assert refusal_of(ServerHealth(info)) == word
 
 
 # ---- what doctor says ----

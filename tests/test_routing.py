@@ -26,6 +26,7 @@ from multiagents.orchestrator.sweeper_thread import SweeperThread
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, Plain, ask
 from multiagents.storage.client import UNREACHABLE, Edge
+from multiagents.storage.health import read_server
 from multiagents.storage.keys import Shard
 from multiagents.storage.routing import (
     MANY_S,
@@ -138,6 +139,42 @@ def test_an_operation_goes_where_its_key_lives(
         with redis.Redis.from_url(server.url, decode_responses=True) as client:
             spans = ["ma:breaker:x"] if number == 0 else []
             assert sorted(client.keys("*")) == sorted([*spans, Shard(number).definitions])
+
+
+def test_a_command_without_a_key_goes_where_it_is_told(
+    edge: RoutedEdge, servers: list[EmbeddedServer]
+) -> None:
+    """How a server is, of all that keep sagas, is asked of the one that is meant."""
+    ports = []
+    for number in range(3):
+        health = edge.run(read_server(key=Shard(number).due))
+        ports.append(health.info["tcp_port"])
+    first = edge.run(read_server())
+    assert ports == [str(server.port) for server in servers]
+    assert first.info["tcp_port"] == ports[0]
+
+
+def test_only_a_saga_whose_server_takes_no_writes_is_said_to_stand_still(
+    servers: list[EmbeddedServer],
+) -> None:
+    """`explain` asks the server of that saga, and names it."""
+    settings = spread_over(servers)
+    app = Celery(broker=servers[0].url, set_as_current=False)
+    runtime = attach(app, settings)
+    workflow = WorkflowBuilder("still").add_step("one", "echo").build()
+    sagas = [runtime.call("start", workflow, {}) for _ in range(12)]
+    homes = {saga_id: runtime.host.coordinator.keys(saga_id).shard.number for saga_id in sagas}
+    with redis.Redis.from_url(servers[1].url) as client:
+        client.config_set("maxmemory", "1")
+        try:
+            told = {saga_id: runtime.call("explain", saga_id)["reasons"][0] for saga_id in sagas}
+        finally:
+            client.config_set("maxmemory", "0")
+    still = {saga_id for saga_id, reason in told.items() if reason["code"] == "no_writes"}
+    assert still == {saga_id for saga_id, home in homes.items() if home == 1} != set()
+    assert {told[saga_id]["server"] for saga_id in still} == {servers[1].url}
+    runtime.edge.close()
+    app.close()
 
 
 def test_an_event_loop_finds_the_same_homes(

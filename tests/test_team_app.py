@@ -18,11 +18,17 @@ from tests.support.team_app import app, start_saga
 
 
 @pytest.fixture(scope="module")
-def team(server) -> Iterator[str]:
+def team_worker(server) -> Iterator[Worker]:
     """A worker of the team's app, on a server of which only this module's sagas know."""
     with Worker(server.url, "-c", "2", app="tests.support.team_app") as worker:
         worker.wait_ready()
-        yield server.url
+        yield worker
+
+
+@pytest.fixture
+def team(team_worker, server) -> str:
+    """Where that worker is."""
+    return server.url
 
 
 def client(url: str, body: str) -> str:
@@ -117,6 +123,13 @@ def test_the_teams_settings_are_left_alone(team):
         team, "print(app.conf.task_default_queue, app.conf.task_acks_late, app.conf.timezone)"
     )
     assert out == "team True Europe/Zurich"
+
+
+def test_a_worker_that_its_brokers_restart_may_end_says_so(team_worker):
+    """Once, with the setting that helps: `attach` itself makes none."""
+    assert team_worker.log.count("this worker may end when its broker restarts") == 1
+    advice = "set broker_transport to multiagents.event_bus.transport:SteadyTransport"
+    assert advice in team_worker.log
 
 
 def test_a_plain_task_that_is_delivered_again_does_not_run_again(team):

@@ -13,6 +13,8 @@ import pytest
 from celery import Celery, Task
 
 from multiagents import hosting
+from multiagents.storage.client import UNREACHABLE, Edge
+from multiagents.worker_sdk import reports
 from multiagents.worker_sdk.tasks import WorkerTask
 from tests.processes import Worker, run_script
 
@@ -84,13 +86,22 @@ def test_the_link_of_a_task_with_a_base_counts_only_for_the_claim_it_held(redis_
 class Host:
     """An engine that has been asked ``count`` times whether a delivery holds its attempt."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, away: int = 0) -> None:
         self.count = 0
+        self.away = away
+        """So often it does not answer."""
         self.host = self.engine = self
 
     def fence(self, saga_id: str, task_id: str) -> list[str]:
+        if self.away:
+            self.away -= 1
+            raise UNREACHABLE[0]("away")
         self.count += 1
         return [task_id]
+
+    def persist(self, ask: Any, **told: str) -> Any:
+        edge = Edge("redis://127.0.0.1:1/0")
+        return reports.persist(ask, edge=edge, is_needed=lambda: False, **told)
 
 
 def base() -> type[Task]:
@@ -104,6 +115,16 @@ def begin(task_class: type[Task], *, mark: bool = True) -> None:
     task.bind(Celery(set_as_current=False))
     task.push_request(id="d", **({hosting.HEADER: ["s", "run", "a", 1, "", 0]} if mark else {}))
     task.before_start("d", [], {})
+
+
+def test_a_task_that_is_to_begin_waits_for_its_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its message is acked already, so an error would cost it all of its time-out."""
+    pauses: list[float] = []
+    monkeypatch.setattr("multiagents.worker_sdk.reports.time.sleep", pauses.append)
+    task_class, host = base(), Host(away=2)
+    hosting._fence(task_class, host)
+    begin(task_class)
+    assert (host.count, len(pauses)) == (1, 2)
 
 
 def test_a_class_that_is_fenced_twice_asks_once_and_the_last_worker() -> None:

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import redis
+from celery import Celery
 from kombu import Connection, Consumer, Producer, Queue
 
 from multiagents.core.names import HEADER
-from multiagents.event_bus.transport import NAME, WorkerTransport
+from multiagents.event_bus.transport import NAME, TRANSPORTS, WorkerTransport
+from multiagents.hosting import steady_for
 from tests.processes import wait_for
 
 MARK = {HEADER: ["s1", "run", "a", 1, "v", 0]}
@@ -82,3 +84,31 @@ def test_a_requeued_engine_message_goes_back(connection, store):
     marked.requeue()
     assert store.llen("q") == 1
     assert store.hlen("unacked") == 1
+
+
+STEADY = "multiagents.event_bus.transport:SteadyTransport"
+SENTINEL_STEADY = "multiagents.event_bus.transport:SentinelSteadyTransport"
+
+
+@pytest.mark.parametrize(
+    ("url", "transport", "advised"),
+    [
+        ("redis://h/0", None, STEADY),
+        ("redis://h/0", "redis", STEADY),
+        ("rediss://h/0", None, STEADY),
+        ("sentinel://h/0;sentinel://i/0", None, SENTINEL_STEADY),
+        ("redis://h/0", STEADY, ""),
+        ("rediss://h/0", STEADY, ""),
+        ("redis://h/0", TRANSPORTS["redis"], ""),
+        ("sentinel://h/0", SENTINEL_STEADY, ""),
+        ("amqp://h//", None, ""),
+        ("memory://", None, ""),
+    ],
+)
+def test_an_app_is_advised_a_transport_that_outlives_its_broker(
+    url: str, transport: str | None, advised: str
+) -> None:
+    """On a Redis, unless it names one of ours."""
+    app = Celery("advised", broker=url, set_as_current=False)
+    app.conf.broker_transport = transport
+    assert steady_for(app) == advised

@@ -14,6 +14,7 @@ from multiagents.orchestrator.explanation import span
 from multiagents.orchestrator.workflow import TaskCall, Workflow
 from multiagents.storage.health import DueHealth, ServerHealth
 from multiagents.storage.refusals import REFUSALS
+from multiagents.storage.writes import file_failed, is_full, is_replica, replicas_of, snapshots_stop
 
 Status = Literal["ok", "warn", "fail"]
 
@@ -59,7 +60,7 @@ def version(health: ServerHealth) -> Check:
     numbers = tuple(int(part) for part in text.split(".")[:2] if part.isdigit())
     if kind == "Redis" and numbers < MIN_VERSION:
         return Check(name, "fail", f"Redis {text} is too old", "use Redis 6.2 or newer, or Valkey")
-    if health.info.get("role") == "slave":
+    if is_replica(health):
         return Check(name, "fail", "is a replica: nothing can be written", "name the primary's URL")
     if health.info.get("cluster_enabled") == "1":
         fix = "use a server without cluster mode: Celery's broker cannot use one"
@@ -91,7 +92,7 @@ def append_only(health: ServerHealth) -> Check:
     if value != "yes":
         fix = "set `appendonly yes` (redis.conf, or CONFIG SET appendonly yes)"
         return Check(name, "warn", "off: a restart of the server loses sagas", fix)
-    if health.info.get("aof_last_write_status", "ok") != "ok":
+    if file_failed(health):
         return Check(
             name, "fail", "the last write of it failed", "look at the server's disk and log"
         )
@@ -145,7 +146,7 @@ def memory(health: ServerHealth) -> Check:
     status: Status = "ok" if share < MEMORY_WARN else "warn" if share < MEMORY_FAIL else "fail"
     fix = "raise maxmemory, or lower MULTIAGENTS_RETENTION_S so that finished sagas go earlier"
     message = f"{_mib(used)} of {_mib(limit)} used ({share:.0%})"
-    if share >= 1 and health.setting("maxmemory-policy") == "noeviction":
+    if is_full(health):
         message += ": full, so it refuses writes (OOM); sagas stand still, starts are refused"
         fix = f"{GROW}; sagas then go on by themselves, nothing is lost"
     return Check(name, status, message, "" if status == "ok" else fix)
@@ -157,23 +158,21 @@ def snapshots(health: ServerHealth) -> Check:
     if health.info.get("rdb_last_bgsave_status", "ok") == "ok":
         return Check(name, "ok", "the last one has not failed")
     fix = "look at the server's disk and log; then BGSAVE, by which it learns that it can write"
-    stops = health.config.get("stop-writes-on-bgsave-error")
-    if stops == "no" or health.config.get("save") == "":
-        return Check(name, "warn", "the last one failed; writes are taken all the same", fix)
+    stops = snapshots_stop(health)
     if stops is None:
         return Check(name, "warn", "the last one failed, so writes may be refused (MISCONF)", fix)
+    if not stops:
+        return Check(name, "warn", "the last one failed; writes are taken all the same", fix)
     return Check(name, "fail", f"the last one failed: {_refuses('MISCONF')}", fix)
 
 
 def replicas(health: ServerHealth) -> Check:
     """There are as many as the server must have to take writes."""
     name = "replicas"
-    told = health.config.get("min-replicas-to-write", "")
-    # INFO has the number of good ones only where some are wanted.
-    wanted = int(told) if told.isdigit() else int("min_slaves_good_slaves" in health.info)
-    good = health.number("min_slaves_good_slaves")
-    if not wanted or "min_slaves_good_slaves" not in health.info:
+    found = replicas_of(health)
+    if found is None:
         return Check(name, "ok", "none is needed to write")
+    good, wanted = found
     if good >= wanted:
         return Check(name, "ok", f"{good} in time, and {wanted} needed to write")
     fix = (

@@ -24,6 +24,7 @@ from multiagents.cli.watch import SagaId
 NOT_ALL_DONE = 1
 """Exit code: the answer was no, or some could not be settled."""
 UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+NEEDING_REASON = ("skip", "resolve")
 DONE = {"retry": "retried", "skip": "skipped", "resolve": "resolved"}
 
 OfWorkflow = Annotated[
@@ -40,6 +41,12 @@ OlderThan = Annotated[
 ListLimit = Annotated[int, typer.Option("--limit", min=1, help="At most so many.")]
 Limit = Annotated[
     int | None, typer.Option("--limit", min=1, help="With --all: at most so many, oldest first.")
+]
+NeededReason = Annotated[
+    str,
+    typer.Option(
+        "--reason", help="Required, except with --dry-run: why; kept in the saga's history."
+    ),
 ]
 OneSaga = Annotated[str, typer.Argument(metavar="ID", help="The saga's id; else --all.")]
 All = Annotated[bool, typer.Option("--all", help="All that fit the filters.")]
@@ -116,6 +123,8 @@ def _settling(decision: str, help_text: str) -> Callable[..., None]:
         _settle(decision, choice, how)
 
     settle.__doc__ = help_text
+    if decision in NEEDING_REASON:
+        settle.__annotations__["reason"] = NeededReason
     return settle
 
 
@@ -168,7 +177,7 @@ def _settle(decision: str, choice: Choice, how: How) -> None:
 
 
 def _check(decision: str, choice: Choice, how: How) -> None:
-    if decision != "retry" and not how.reason.strip():
+    if decision in NEEDING_REASON and not how.dry_run and not how.reason.strip():
         raise CommandError(f"{decision} needs a reason; add --reason TEXT")
     if choice.every and choice.saga_id:
         raise CommandError("name one saga's ID, or use --all with filters, not both")

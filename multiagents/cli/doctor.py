@@ -8,13 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from multiagents.cli.errors import STATE_URLS, CommandError, one_line
 from multiagents.cli.output import Json, console, emit, table
-from multiagents.cli.session import Session, environment, make_runtime, probe, probe_server
+from multiagents.cli.session import (
+    Session,
+    environment,
+    find_app,
+    make_runtime,
+    probe,
+    probe_server,
+)
 from multiagents.core.clock import SystemClock
 from multiagents.core.settings import shown_url
 
@@ -30,12 +37,24 @@ LOOKED_AT = 100
 """Of each of those states, the newest."""
 
 
-def doctor(json_output: Json = False) -> None:
+App = Annotated[
+    str,
+    typer.Option(
+        "--app",
+        "-A",
+        metavar="NAME",
+        help="Judge the settings of this Celery app, named as after `celery -A`.",
+    ),
+]
+
+
+def doctor(app: App = "", json_output: Json = False) -> None:
     """Check the server, its settings, workers and sagas; say what to do about each finding.
 
-    Exit code 1 if a check failed; warnings alone give 0.
+    Celery's settings are those of the package's own app, unless `--app` names another. Exit code 1
+    if a check failed; warnings alone give 0.
     """
-    found = examine()
+    found = examine(app)
     failed = any(check.status == "fail" for check in found)
     if json_output:
         emit({"ok": not failed, "checks": [check.to_dict() for check in found]})
@@ -49,12 +68,14 @@ def _told(check: Check) -> str:
     return f"{check.message}\n→ {check.fix}" if check.fix else check.message
 
 
-def examine() -> list[Check]:
-    """All findings, those about the servers first."""
+def examine(app_name: str = "") -> list[Check]:
+    """All findings, those about the servers first.  Raises CommandError if there is no such app."""
     from multiagents.cli.checks import Check
 
+    settings = environment()
+    app = find_app(app_name) if app_name else None
     try:
-        runtime = make_runtime(environment())
+        runtime = make_runtime(settings, app)
     except CommandError as error:
         return [Check("server", "fail", one_line(error), "correct MULTIAGENTS_REDIS_URL")]
     if runtime.settings.state_urls:

@@ -18,6 +18,8 @@ from multiagents.core.sentinel import is_sentinel, parse
 from multiagents.core.settings import Settings, get_settings
 
 if TYPE_CHECKING:
+    from celery import Celery
+
     from multiagents.bootstrap import Runtime
     from multiagents.storage.calls import Flow
 
@@ -26,6 +28,7 @@ T = TypeVar("T")
 _opened: list[Runtime] = []
 PROBE_S = 3.0
 """How long a server may take to say that it is there."""
+_EXPECTED_APP = "expected a module that has one, or MODULE:NAME, as after `celery -A`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +78,31 @@ def close_sessions() -> None:
         runtime.edge.close()
 
 
-def make_runtime(settings: Settings) -> Runtime:
-    """The engine for these settings; connects to nothing."""
+def make_runtime(settings: Settings, app: Celery | None = None) -> Runtime:
+    """The engine for these settings, hosted by this app or one of its own; connects to nothing."""
     check_url(settings.redis_url)
     for url in settings.servers:
         check_url(url, variable(settings))
     from multiagents.bootstrap import attach
     from multiagents.celery_app import make_app
 
-    runtime = attach(make_app(settings), settings)
+    runtime = attach(app or make_app(settings), settings)
     _opened.append(runtime)
     return runtime
+
+
+def find_app(name: str) -> Celery:
+    """The Celery app that ``celery -A NAME`` would find.  Raises CommandError if there is none."""
+    from celery import Celery
+    from celery.app import utils
+
+    try:
+        found = utils.find_app(name)
+    except (ImportError, AttributeError) as error:
+        raise CommandError(f"no Celery app {name!r}: {error}; {_EXPECTED_APP}") from error
+    if not isinstance(found, Celery):
+        raise CommandError(f"{name!r} is a {type(found).__name__}, no Celery app; {_EXPECTED_APP}")
+    return found
 
 
 def probe(runtime: Runtime) -> None:

@@ -75,10 +75,19 @@ def _wait(session: Session, saga_id: str, *, timeout_s: float | None, as_json: b
     show_saga(session, saga, as_json=as_json)
     if not has_ended(saga):
         raise CommandError(
-            f"saga {saga_id} is still {saga['state']} after {timeout_s:g} s; it goes on: follow it"
-            f" with `multiagents watch {saga_id}`"
+            f"saga {saga_id} is still {saga['state']} after {timeout_s:g} s; {_then(saga)}"
         )
     raise typer.Exit(exit_code(saga))
+
+
+def _then(saga: dict[str, Any]) -> str:
+    """What becomes of a saga for which nobody waits any more."""
+    from multiagents.orchestrator.describe import person_awaited
+
+    saga_id = saga["transaction_id"]
+    if person_awaited(saga):
+        return f"it waits for a person: see `multiagents explain {saga_id}`"
+    return f"it goes on: follow it with `multiagents watch {saga_id}`"
 
 
 def read_input(text: str) -> dict[str, Any]:

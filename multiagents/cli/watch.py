@@ -28,6 +28,8 @@ AWAY_S = 1.0
 """Likewise while its server is away."""
 AWAY = "{}: waiting for it, and saga {} goes on when it is back (Ctrl-C ends only the waiting)"
 
+PERSON = "saga {} waits for a person ({}): see `multiagents explain {}`"
+
 
 def watch(saga_id: SagaId, json_output: Json = False) -> None:
     """Follow a saga until it ends: each step with its state, attempt, time, progress and undo.
@@ -50,12 +52,20 @@ def snapshots(
 ) -> Iterator[dict[str, Any]]:
     """The saga as it is, again and again; the last one has ended, or time is over.
 
-    A server that goes away meanwhile is waited for.
+    A server that goes away meanwhile is waited for.  Says on stderr, once, that and why a person
+    is waited for.
     """
+    from multiagents.orchestrator.describe import person_awaited
+
     ends_at = inf if timeout_s is None else time.monotonic() + timeout_s
+    said = ""
     while True:
         saga = _get(session, saga_id, ends_at)
         yield saga
+        why = person_awaited(saga)
+        if why and why != said:
+            hint(PERSON.format(saga_id, why, saga_id))
+        said = why
         if has_ended(saga) or time.monotonic() >= ends_at:
             return
         time.sleep(PERIOD_S)

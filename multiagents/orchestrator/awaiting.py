@@ -65,7 +65,7 @@ class SagaResult(AsyncResult):  # type: ignore[misc]  # celery has no types
             try:
                 return super().get(wait.slice_s(), *args, **options)
             except CeleryTimeoutError:
-                wait.check(None)
+                wait.check(None, self.outcomes.person_awaited)
                 self._look(wait)
             except (*UNREACHABLE, ConnectionLost) as error:
                 self._wait_for_server(wait, self.outcomes.told_of_backend(error))
@@ -114,12 +114,16 @@ class _Wait:
         """Until the next look at the saga."""
         return max(0.0, min(self._look_s, self._ends_at - time.monotonic()))
 
-    def check(self, away: str | None) -> None:
-        """Pause if the server is ``away``, saying so once.  Raises TimeoutError at the end."""
+    def check(self, away: str | None, person_awaited: Callable[[str], str] | None = None) -> None:
+        """Pause if the server is ``away``, saying so once.  Raises TimeoutError at the end.
+
+        ``person_awaited`` is asked then why the saga waits for a person, if it does.
+        """
         left_s = self._ends_at - time.monotonic()
         if left_s <= 0:
             why = f"{away}; " if away else ""
-            raise CeleryTimeoutError(f"{why}saga {self._saga_id} has not ended in time: it goes on")
+            then = _then(self._saga_id, person_awaited)
+            raise CeleryTimeoutError(f"{why}saga {self._saga_id} has not ended in time: {then}")
         if away is None:
             return
         if not self._away_since:
@@ -138,17 +142,34 @@ class _Wait:
         self._look_s = min(2 * self._look_s, LOOK_S)
 
 
+def _then(saga_id: str, person_awaited: Callable[[str], str] | None) -> str:
+    """What becomes of a saga for which nobody waits any more."""
+    person = ""
+    with suppress(*UNREACHABLE):
+        person = person_awaited(saga_id) if person_awaited else ""
+    if not person:
+        return "it goes on"
+    return f"it waits for a person ({person}), see `multiagents explain {saga_id}`"
+
+
 class Outcomes:
     """The results of one app's sagas.
 
     They may lie on another server than the sagas: ``is_known`` asks theirs whether a saga exists,
-    ``told`` says which of theirs an error is about.
+    ``told`` says which of theirs an error is about, ``person_awaited`` why a saga waits for a
+    person (empty: it does not, or nobody knows).
     """
 
     def __init__(
-        self, app: Celery, *, is_known: Callable[[str], bool], told: Callable[[Exception], str]
+        self,
+        app: Celery,
+        *,
+        is_known: Callable[[str], bool],
+        told: Callable[[Exception], str],
+        person_awaited: Callable[[str], str] = lambda saga_id: "",
     ) -> None:
         self._app = app
+        self.person_awaited = person_awaited
         self.told = told
         self.is_known = is_known
         self._local = threading.local()

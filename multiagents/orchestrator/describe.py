@@ -6,7 +6,7 @@ The shapes that every face gives: a saga as JSON-safe data, its history as event
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +18,9 @@ from multiagents.orchestrator.reading import blank_saga
 from multiagents.orchestrator.saga import Saga, StepRun, Work
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage import keys as k
+
+NAMED = 3
+"""Of what is parked, where one line has to do."""
 
 
 def iso(ms: int) -> str | None:
@@ -90,6 +93,18 @@ def current_step(saga: Saga) -> str | None:
         if run.undo_state in undoing or run.state in busy:
             return name
     return None
+
+
+def person_awaited(shown: Mapping[str, Any]) -> str:
+    """Why a saga, as `describe` shows it, waits for a person; empty: it does not."""
+    found = ["it is paused"] if shown["state"] == SagaState.PAUSED else []
+    for name, step in shown["steps"].items():
+        if step["state"] == StepState.PARKED:
+            found.append(f"step {name!r} is parked")
+        if (step["compensation"] or {}).get("state") == UndoState.PARKED:
+            found.append(f"the undo of {name!r} is parked")
+    more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+    return ", ".join(found[:NAMED]) + more
 
 
 def replay(

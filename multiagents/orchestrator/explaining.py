@@ -1,7 +1,8 @@
 """What is read to explain a saga?
 
-Its state, its outbox and claims, the times at which something is due, who works and what waits in
-the queues concerned.  Reads only; `explanation` and `underway` make the sentences.
+Its state, its outbox and claims, the times at which something is due, who works, what waits in the
+queues concerned, and whether its server takes writes.  Reads only; `explanation` and `underway`
+make the sentences.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from kombu.transport.redis import PRIORITY_STEPS
 from multiagents.core.clock import Clock
 from multiagents.core.entries import Asked, decode
 from multiagents.core.exceptions import UnknownSaga
-from multiagents.core.settings import Settings
+from multiagents.core.settings import Settings, shown_url
 from multiagents.core.states import Command, Kind, SagaState, StepState
 from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.commands import DEADLINE
@@ -43,6 +44,7 @@ from multiagents.storage import waiting
 from multiagents.storage.calls import Flow, ask
 from multiagents.storage.client import UNREACHABLE
 from multiagents.storage.keys import SagaKeys
+from multiagents.storage.writes import read_refusal
 
 
 class Explaining(DeadLetters):
@@ -73,11 +75,18 @@ class Explaining(DeadLetters):
             pending=(yield from self._pending(keys)),
             asked=(yield from self._asked(keys, saga)),
             workers=bool(fleet),
+            server=self._server(keys),
+            refusal=(yield from read_refusal(keys.saga)),
         )
         tasks = tasks_of(now)
         now = replace(now, due=(yield from self._due(keys, now, shown(tasks))))
         around = yield from self._around(keys, now, shown(tasks), work, fleet)
         return explanation(now, underway(now, around, tasks))
+
+    def _server(self, keys: SagaKeys) -> str:
+        """Where the saga lives, without the URL's password."""
+        servers = self._settings.servers.items()
+        return next(shown_url(url) for url, shards in servers if keys.shard.number in shards)
 
     def _fleet(self) -> Flow[dict[str, dict[str, Any]]]:
         """Who runs; nobody where the server that would know it does not answer."""

@@ -8,20 +8,21 @@ it (``commands``).  Pure; `explaining` reads.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from multiagents.core.entries import Asked
 from multiagents.core.states import ENDED, Command, SagaState, StepState
 from multiagents.orchestrator.allowed import refusal
 from multiagents.orchestrator.attention import dead_letters_of
-from multiagents.orchestrator.backward import Backward
+from multiagents.orchestrator.backward import Backward, pivot_passed
 from multiagents.orchestrator.commands import DEADLINE
 from multiagents.orchestrator.describe import iso
 from multiagents.orchestrator.outcome import failure_of
 from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage import keys as k
+from multiagents.storage.refusals import REFUSALS
 
 SHOWN = 5
 """Steps of one kind that are told of one by one."""
@@ -69,6 +70,10 @@ class Situation:
     """The person's command that brought it where it is."""
     workers: bool = True
     """Whether any worker runs."""
+    server: str = ""
+    """The URL of its server, as it may be shown."""
+    refusal: str | None = None
+    """The word of `REFUSALS` with which that server takes no writes."""
 
     def when(self, at_ms: int) -> str:
         """A time, and how far it is from now."""
@@ -92,6 +97,8 @@ def explanation(now: Situation, work: Iterable[Reason]) -> dict[str, Any]:
     reasons = [*_of_the_saga(now), *work, *_of_the_rest(now)]
     if not reasons:
         reasons = [Reason("nothing", "Nothing of it is under way.")]
+    if now.refusal:
+        reasons = [_no_writes(now), *(replace(reason, at=None) for reason in reasons)]
     commands = list(dict.fromkeys(each for reason in reasons for each in reason.commands))
     text = " ".join([_head(now), *(reason.text for reason in reasons)])
     if commands:
@@ -113,6 +120,17 @@ def _head(now: Situation) -> str:
         took = span(max(0, saga.ended_at - saga.created_at))
         return f"{name} ended {saga.state} at {now.when(saga.ended_at)}, {took} after its start."
     return f"{name}, started at {now.when(saga.created_at)}, is {saga.state}."
+
+
+def _no_writes(now: Situation) -> Reason:
+    why = REFUSALS[now.refusal or ""]
+    then = "" if now.saga.state in ENDED else "; then it goes on by itself"
+    text = (
+        f"Its server, {now.server}, takes no writes: {why}. Nothing moves it and nothing can be"
+        f" asked of it until that is mended, as `multiagents doctor` tells{then}."
+    )
+    facts = {"server": now.server, "refusal": now.refusal}
+    return Reason("no_writes", text, commands=("multiagents doctor",), facts=facts)
 
 
 # ---- the saga's own state ----
@@ -217,9 +235,9 @@ def _of_the_rest(now: Situation) -> Iterator[Reason]:
         text = f"{_listed(waiting)} {verb} when what comes before has ended."
         yield Reason("waiting", text, facts={"steps": waiting})
     deadline_ms = now.due.get(k.due_timer(saga.id, DEADLINE))
-    if deadline_ms is not None and saga.state not in ENDED:
-        text = f"Its deadline is at {now.when(deadline_ms)}; then what it did is undone."
-        yield Reason("deadline", text, at=iso(deadline_ms))
+    stopping = saga.halting or saga.state is SagaState.COMPENSATING
+    if deadline_ms is not None and not stopping and saga.state not in ENDED:
+        yield _deadline(now, deadline_ms)
     if now.pending:
         yield _undecided(now)
     notes = [note for note in saga.attention if not note.endswith(" is parked")]
@@ -229,6 +247,20 @@ def _of_the_rest(now: Situation) -> Iterator[Reason]:
         yield Reason("attention", text, commands=commands, facts={"attention": notes})
 
 
+def _deadline(now: Situation, deadline_ms: int) -> Reason:
+    pivot, facts = now.workflow.pivot, {"deadline": iso(deadline_ms)}
+    state = now.saga.steps[pivot.name].state if pivot else StepState.SKIPPED
+    name = f"its point of no return, step {pivot.name!r}," if pivot else ""
+    text = f"Its deadline is at {now.when(deadline_ms)}"
+    if pivot_passed(now.workflow, now.saga.steps):
+        passed = "is passed" if state is StepState.SUCCEEDED else "may be passed"
+        text += f"; since {name} {passed}, nothing is undone then: it asks for attention, no more."
+        return Reason("deadline", text, facts=facts)
+    begun = f", unless {name} has begun by then" if state is not StepState.SKIPPED else ""
+    text += f"; then what it did is undone{begun}."
+    return Reason("deadline", text, at=iso(deadline_ms), facts=facts)
+
+
 def _acknowledge(saga: Saga) -> tuple[str, ...]:
     return (f'multiagents dead-letters resolve {saga.id} --reason "..."',)
 
@@ -236,6 +268,7 @@ def _acknowledge(saga: Saga) -> tuple[str, ...]:
 def _undecided(now: Situation) -> Reason:
     count = "1 entry" if now.pending == 1 else f"{now.pending} entries"
     who = "the next sweep of a worker does it" if now.workers else "no worker runs that could do it"
+    who = "that needs a write" if now.refusal else who
     text = f"{count} of its log {'is' if now.pending == 1 else 'are'} not decided over: {who}."
     return Reason("undecided", text, facts={"entries": now.pending})
 

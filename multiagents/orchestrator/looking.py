@@ -9,10 +9,11 @@ from typing import Any
 
 from multiagents.core.clock import Clock
 from multiagents.core.entries import decode
+from multiagents.core.exceptions import UnknownSaga
 from multiagents.core.settings import Settings
 from multiagents.core.states import SagaState
 from multiagents.orchestrator.coordinator import Coordinator
-from multiagents.orchestrator.describe import describe, replay
+from multiagents.orchestrator.describe import describe, person_awaited, replay
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, ask
 from multiagents.storage.keys import Shard
@@ -38,6 +39,18 @@ class Looking:
         saga, workflow = yield from self.coordinator.current(saga_id)
         data = yield from ask(store.data(self.coordinator.keys(saga_id)))
         return describe(saga, workflow, data)
+
+    def is_known(self, saga_id: str) -> Flow[bool]:
+        """Whether there is such a saga."""
+        return (yield from ask(store.pinned(self.coordinator.keys(saga_id)))) is not None
+
+    def person_awaited(self, saga_id: str) -> Flow[str]:
+        """Why a saga waits for a person; empty if it does not, or is not there."""
+        try:
+            saga, workflow = yield from self.coordinator.current(saga_id)
+        except UnknownSaga:
+            return ""
+        return person_awaited(describe(saga, workflow, {}))
 
     def list(
         self,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
@@ -18,7 +19,6 @@ from celery import Celery, Task
 from celery.app.task import Context
 from celery.canvas import maybe_signature
 from celery.exceptions import Ignore
-from kombu.utils.json import dumps
 
 from multiagents.core import ids
 from multiagents.core.callbacks import errback
@@ -29,12 +29,12 @@ from multiagents.orchestrator.broker import Broker, HastyBroker, is_away, is_red
 from multiagents.orchestrator.letters import list_of, priority_of, routing, send_plain
 from multiagents.orchestrator.outbox import Deliverance, Message, Publish, Unsendable
 from multiagents.orchestrator.results import HastyBackend
+from multiagents.orchestrator.start_call import arguments, canvas_of_call, canvas_of_request
 from multiagents.orchestrator.sweeper import Backlog, QueueHead
 from multiagents.storage.client import UNREACHABLE
 from multiagents.storage.sagas import Attempt
 
 log = structlog.get_logger(__name__)
-_CANVAS = ("chain", "chord", "group_id", "group_index", "root_id", "parent_id")
 _LATER = ("countdown", "eta")
 
 Held = list[Attempt] | None
@@ -51,11 +51,16 @@ class Hooks:
     """``result(task id, saga id)``: by which the outcome is waited for."""
     coordinate: Callable[[str], None]
     plain_ended: Callable[[str, str, Any, Held], None]
-    """A plain task's link: saga id, its task id, what it returned, what it held."""
+    """A plain task's link: saga id, its task id, what it returned, what it held.
+
+    It waits for the store; raises the store's error if it cannot any longer.
+    """
     held: Callable[[str], Held]
     """What the plain task of this id held, if it has just run in this thread."""
     failed: Callable[[str, str, BaseException | None, str], None]
     """An errback: saga id, delivery, error (None: not known), the task's name ("": not known)."""
+    insist: Callable[[Task, Callable[[], None]], None]
+    """Does what a message asks for until its server takes it, see `insisting`."""
     eager: Callable[..., Any]
     """Runs a saga to its end in this process and returns an EagerResult."""
 
@@ -70,24 +75,21 @@ class StartSaga(Task):  # type: ignore[misc]  # celery has no types
     name = START_SAGA
     hooks: Hooks
     ignore_result = False
+    acks_late = True
+    reject_on_worker_lost = True
 
     def run(self, workflow: Any, input: Any = None, idempotency_key: str | None = None) -> None:  # noqa: A002
-        """Start from a message: ``send_task`` by name, ``countdown``, ``eta``."""
-        request = self.request
-        canvas = {
-            "callbacks": request.callbacks,
-            "errbacks": request.errbacks,
-            "group_id": request.group,
-            **{n: request.get(n) for n in _CANVAS if n != "group_id"},
-        }
-        workflow, given = _in_order(workflow, input)
-        self.hooks.start(
-            workflow,
-            given,
-            idempotency_key=idempotency_key,
-            task_id=request.id,
-            canvas=_plain(canvas),
-        )
+        """Start from a message: ``send_task`` by name, ``countdown``, ``eta``.
+
+        Its id is the saga's, so doing it again, for whatever reason, starts nothing twice.
+        """
+        call = arguments(workflow, input, idempotency_key=idempotency_key)
+        canvas = canvas_of_request(self.request)
+
+        def start() -> None:
+            self.hooks.start(**call, task_id=self.request.id, canvas=canvas)
+
+        self.hooks.insist(self, start)
         raise Ignore
 
     def apply_async(
@@ -111,16 +113,12 @@ class StartSaga(Task):  # type: ignore[misc]  # celery has no types
                 link_error=link_error,
                 **options,
             )
-        call = _arguments(*(args or ()), **(kwargs or {}))
+        call = arguments(*(args or ()), **(kwargs or {}))
         if self.app.conf.task_always_eager:
             return self.hooks.eager(**call, task_id=task_id)
         task_id = task_id or ids.fresh_id()
-        canvas = {
-            "callbacks": _listed(link),
-            "errbacks": _listed(link_error),
-            **{name: options.get(name) for name in _CANVAS},
-        }
-        saga_id = self.hooks.start(**call, task_id=task_id, canvas=_plain(canvas))
+        canvas = canvas_of_call(link, link_error, options)
+        saga_id = self.hooks.start(**call, task_id=task_id, canvas=canvas)
         return self.hooks.result(task_id, saga_id)
 
 
@@ -128,13 +126,15 @@ class Coordinate(Task):  # type: ignore[misc]  # celery has no types
     """Decide over a saga; as a plain task's link, first log that it returned.
 
     A link is called where the task has just ended, so there is no need for a message: it is
-    sent only if the store does not answer.
+    sent only if the process cannot wait any longer for a store that does not answer.
     """
 
     name = COORDINATE
     hooks: Hooks
     shared = False
     ignore_result = True
+    acks_late = True
+    reject_on_worker_lost = True
 
     def run(
         self,
@@ -147,8 +147,9 @@ class Coordinate(Task):  # type: ignore[misc]  # celery has no types
         """From a message: of whoever wants a saga looked at, or of a worker without this task."""
         if task_id is None:
             self.hooks.coordinate(saga_id)
-        else:
-            self.hooks.plain_ended(saga_id, task_id, result, _attempts(saga_id, held))
+            return
+        ended = partial(self.hooks.plain_ended, saga_id, task_id, result, _attempts(saga_id, held))
+        self.hooks.insist(self, ended)
 
     def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
         """Called by Celery's tracer for a link, or to send a message."""
@@ -175,38 +176,6 @@ def _attempts(saga_id: str, rows: list[list[Any]] | None) -> Held:
     if rows is None:
         return None
     return [Attempt(saga_id, Kind(kind), *rest) for kind, *rest in rows]
-
-
-def _arguments(
-    workflow: Any,
-    input: Any = None,  # noqa: A002 - the public name of the argument
-    *,
-    idempotency_key: str | None = None,
-) -> dict[str, Any]:
-    workflow, given = _in_order(workflow, input)
-    return {"workflow": workflow, "input": given, "idempotency_key": idempotency_key}
-
-
-def _in_order(workflow: Any, given: Any) -> tuple[Any, Any]:
-    """A canvas puts the result of the task before it first: ``(result, "order")``."""
-    swapped = isinstance(given, str) and not isinstance(workflow, str)
-    return (given, workflow) if swapped else (workflow, given)
-
-
-def _listed(value: Any) -> list[Any]:
-    if value is None:
-        return []
-    return list(value) if isinstance(value, list | tuple) else [value]
-
-
-def _plain(canvas: dict[str, Any]) -> dict[str, Any]:
-    """A canvas without its empty parts, as JSON-safe data."""
-    kept = {name: value for name, value in canvas.items() if value}
-    if not kept.keys() - {"root_id", "parent_id"}:
-        return {}
-    text: str = dumps(kept)  # type: ignore[no-untyped-call]  # kombu has no types
-    plain: dict[str, Any] = json.loads(text)
-    return plain
 
 
 def install(app: Celery, hooks: Hooks) -> Any:

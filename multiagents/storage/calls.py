@@ -32,6 +32,8 @@ class Plain(Generic[T]):
 
     command: tuple[Arg, ...]
     parse: Callable[[Any], T]
+    key: str = ""
+    """Whose server is meant, of several, where the command itself names no key."""
 
 
 Flow = Generator[Any, Any, T]

@@ -71,20 +71,25 @@ class DueHealth:
     """When the oldest member was or will be due."""
 
 
-def read_server() -> Flow[ServerHealth]:
-    """Ask the server about itself."""
+def read_server(*, key: str = "") -> Flow[ServerHealth]:
+    """Ask a server about itself: of several the one that has this key, by default the first."""
     refused = []
-    info = yield from _allowed(Plain(("INFO",), _info))
+    info = yield from read_info(key=key)
     if info is None:
         refused.append("INFO")
     config: dict[str, str] = {}
     for name in PARAMETERS:
-        told = yield from _allowed(Plain(("CONFIG", "GET", name), hash_of))
+        told = yield from _allowed(Plain(("CONFIG", "GET", name), hash_of, key))
         if told is None:
             refused.append("CONFIG")
             break
         config.update(told)
     return ServerHealth(info or {}, config, tuple(refused))
+
+
+def read_info(*, key: str = "") -> Flow[dict[str, str] | None]:
+    """What INFO tells, likewise; None if that is forbidden."""
+    return (yield from _allowed(Plain(("INFO",), _info, key)))
 
 
 def read_due(shards: Iterable[int], now_ms: int) -> Flow[DueHealth]:

@@ -119,7 +119,7 @@ class _Homes(dict[str, E]):
         if isinstance(operation, Call):
             key: Any = operation.keys[0] if operation.keys else ""
         else:
-            key = operation.command[1] if len(operation.command) > 1 else ""
+            key = operation.key or (operation.command[1] if len(operation.command) > 1 else "")
         return self.get(str(key).partition("}")[0], self.first)
 
     def away(self, edge: E, error: BaseException) -> ServerAway:

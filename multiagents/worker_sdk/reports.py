@@ -24,11 +24,22 @@ PATIENCE_S = 120.0
 log = structlog.get_logger(__name__)
 
 
-def persist(report: Callable[[], T], *, edge: Edge, is_needed: Callable[[], bool]) -> T:
+KEPT = "a report is kept until it can be stored"
+GIVEN_UP = "a report is given up, the step's lease will end"
+
+
+def persist(
+    report: Callable[[], T],
+    *,
+    edge: Edge,
+    is_needed: Callable[[], bool],
+    kept: str = KEPT,
+    given_up: str = GIVEN_UP,
+) -> T:
     """Repeat a report until the store has it.
 
     ``is_needed``: whether the process is not to wait longer than `PATIENCE_S`; after that it raises
-    the store's error, and the attempt's lease decides.
+    the store's error, and the attempt's lease decides.  ``kept``, ``given_up``: what is logged.
     """
     began = time.monotonic()
     for delay in chain((0.1, 0.2, 0.5, 1.0), repeat(2.0)):
@@ -37,8 +48,8 @@ def persist(report: Callable[[], T], *, edge: Edge, is_needed: Callable[[], bool
         except UNREACHABLE as error:
             why = told(edge, error)
             if is_needed() and time.monotonic() - began >= PATIENCE_S:
-                log.error("a report is given up, the step's lease will end", why=why)
+                log.error(given_up, why=why)
                 raise
-            log.warning("a report is kept until it can be stored", why=why)
+            log.warning(kept, why=why)
             time.sleep(delay)
     raise AssertionError("unreachable: the delays have no end")

@@ -89,6 +89,13 @@ def gate(given: dict[str, Any]) -> dict[str, Any]:
     return {"passed": given["tag"]}
 
 
+@app.task(name="team.gate_breaks")
+def gate_breaks(given: dict[str, Any]) -> None:
+    _note(given, "gate_breaks")
+    wait_for_gate(given["tag"])
+    _divide(1, 0)
+
+
 @app.task(name="team.overrun", time_limit=1)
 def overrun(given: dict[str, Any]) -> None:
     _note(given, "overrun")

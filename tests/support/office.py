@@ -14,6 +14,7 @@ from multiagents.bootstrap import Runtime, runtime_at
 from multiagents.core.entries import Failure
 from multiagents.core.ports import Assignment, Verdict
 from multiagents.core.states import Kind
+from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage.keys import Shard
 from tests.support.one_process import lose
@@ -62,6 +63,10 @@ class Office:
     def lose(self, held: Assignment) -> None:
         """Its lease runs out, and a sweep notices."""
         lose(self.runtime.edge, self.runtime.host.coordinator, held)
+
+    def current(self, saga_id: str) -> tuple[Saga, Workflow]:
+        """A saga as it is now, and by what it runs."""
+        return self.runtime.edge.run(self.runtime.host.coordinator.current(saga_id))
 
     def explain(self, saga_id: str) -> dict[str, Any]:
         told: dict[str, Any] = self.runtime.call("explain", saga_id)

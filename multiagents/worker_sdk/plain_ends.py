@@ -1,0 +1,124 @@
+"""How is the end of a plain task reported by the slot that ran it?
+
+Celery's tracer calls its link, or its errback, in the thread that has just run it.  What it did
+is done and cannot be done again for nothing, so there its end is kept until the store takes it, as
+the report of a `@worker` step is.
+
+Rules: a success is never reported as a failure, whatever stops its report (a time limit's signal,
+the store, the broker); Celery's tracer takes all of these for a failure of the task.  A worker's
+main process runs no task and must not wait (E20), so nothing here is called there.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+import structlog
+from celery.exceptions import SoftTimeLimitExceeded
+
+from multiagents.core.exceptions import InvalidResult
+from multiagents.core.ports import Verdict
+from multiagents.core.states import Kind
+from multiagents.storage.client import UNREACHABLE
+from multiagents.storage.sagas import Attempt
+from multiagents.worker_sdk.attempt import verdict_of
+from multiagents.worker_sdk.validation import to_json
+
+log = structlog.get_logger(__name__)
+
+GIVEN_UP = "a report is given up, the step's time-out decides"
+"""A plain task has no lease."""
+
+Held = list[Attempt] | None
+"""What a plain task held when it began; None: not known."""
+Report = Callable[[], Any]
+
+
+class PlainEngine(Protocol):
+    """What the end of a plain task asks of the coordinator."""
+
+    def plain_ended(
+        self, saga_id: str, task_id: str, result: str, *, attempts: Held = None
+    ) -> None:
+        """Report what it has returned (JSON)."""
+
+    def fail_delivery(
+        self, saga_id: str, delivery: str, verdict: Verdict, *, decide: bool, attempts: Held = None
+    ) -> bool:
+        """Report that it has failed."""
+
+
+class _Returned(threading.local):
+    """The last plain task that has returned in this thread."""
+
+    delivery: str = ""
+    held: Held = None
+    """By its identity another run of the same delivery is told from this one."""
+    report: Report | None = None
+    """What the store is still to be told; None: it has been, or that is given up."""
+
+
+_returned = _Returned()
+
+
+class PlainEnds:
+    """Reports the ends of an app's plain tasks.
+
+    ``persist``: `reports.persist` for this process.
+    ``limit``: of a result, in bytes.
+    """
+
+    def __init__(self, engine: PlainEngine, *, persist: Callable[..., Any], limit: int) -> None:
+        self._engine = engine
+        self._persist = persist
+        self._limit = limit
+
+    def returned(self, saga_id: str, delivery: str, result: Any, held: Held) -> None:
+        """Report a success.  Raises the store's error if that is given up."""
+        last = _returned
+        last.delivery, last.held = delivery, held
+        last.report = self._report_of(saga_id, delivery, result, held)
+        self._tell()
+
+    def _report_of(self, saga_id: str, delivery: str, result: Any, held: Held) -> Report:
+        kept = result if isinstance(result, dict) else {"value": result}
+        try:
+            text = to_json(kept, what="task result", limit=self._limit)
+        except InvalidResult as error:
+            return self._failure(saga_id, delivery, error, held)
+        return partial(self._engine.plain_ended, saga_id, delivery, text, attempts=held)
+
+    def failed(self, saga_id: str, delivery: str, error: BaseException, held: Held) -> None:
+        """Report a failure; of a task that had returned, what of its success is still untold."""
+        if _returned.delivery == delivery and _returned.held is held:
+            why = f"{type(error).__name__}: {error}"
+            log.warning("a plain task has succeeded, what came after failed", saga=saga_id, why=why)
+            self._tell()
+            return
+        self._keep(self._failure(saga_id, delivery, error, held))
+
+    def _failure(self, saga_id: str, delivery: str, error: BaseException, held: Held) -> Report:
+        verdict = verdict_of(error, Kind.RUN)
+        return partial(
+            self._engine.fail_delivery, saga_id, delivery, verdict, decide=True, attempts=held
+        )
+
+    def _tell(self) -> None:
+        report = _returned.report
+        if report is None:
+            return
+        try:
+            self._keep(report)
+        except UNREACHABLE:
+            _returned.report = None
+            raise
+        _returned.report = None
+
+    def _keep(self, report: Report) -> None:
+        try:
+            self._persist(report, given_up=GIVEN_UP)
+        except SoftTimeLimitExceeded:  # sent once for a task, and meant for its function
+            self._persist(report, given_up=GIVEN_UP)

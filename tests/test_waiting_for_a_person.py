@@ -1,0 +1,180 @@
+"""Is whoever waits for a saga told when the saga waits for a person?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from celery.exceptions import TimeoutError as CeleryTimeoutError
+
+from multiagents import WorkflowBuilder, worker
+from multiagents.cli import watch
+from multiagents.core.states import Kind
+from multiagents.orchestrator.awaiting import SagaResult
+from multiagents.orchestrator.workflow import Workflow
+from multiagents.storage.client import UNREACHABLE
+from tests.support.command_line import cli
+from tests.support.office import Office, open_office
+
+
+@worker("person.do")
+def do(context: Any) -> dict[str, Any]:
+    return {}
+
+
+@pytest.fixture
+def office(redis_url: str) -> Iterator[Office]:
+    with open_office(redis_url) as found:
+        yield found
+
+
+def paid() -> Workflow:
+    """What fails after its first step is parked."""
+    return (
+        WorkflowBuilder("person-paid")
+        .add_step("pay", "person.do", pivot=True)
+        .add_step("mail", "person.do")
+        .build()
+    )
+
+
+def reserved() -> Workflow:
+    """Its first step can be undone."""
+    return (
+        WorkflowBuilder("person-reserved")
+        .add_step("reserve", "person.do", compensation="person.do")
+        .add_step("pay", "person.do")
+        .build()
+    )
+
+
+def park_step(office: Office, saga_id: str) -> None:
+    office.succeed(saga_id, "pay")
+    office.fail(office.claim(saga_id, "mail"))
+
+
+@pytest.fixture
+def acts(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
+    """What is done, one by one, every third time that the command line has looked at a saga."""
+    left: list[Callable[[], None]] = []
+    looks: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) % 3 == 0:
+            left.pop(0)()
+
+    clock = SimpleNamespace(sleep=sleep, monotonic=time.monotonic)
+    monkeypatch.setattr(watch, "time", clock)
+    return left
+
+
+def test_watch_says_once_for_what_a_person_is_awaited(
+    office: Office, acts: list[Callable[[], None]]
+) -> None:
+    """A line on stderr each time that changes, however often it looks; none while all goes on."""
+    saga_id = office.start(paid())
+    call = office.runtime.call
+    acts += [
+        lambda: call("pause", saga_id),
+        lambda: call("resume", saga_id),
+        lambda: park_step(office, saga_id),
+        lambda: call("retry", saga_id),
+        lambda: office.fail(office.claim(saga_id, "mail", attempt=2)),
+        lambda: call("skip", saga_id, reason="by phone"),
+    ]
+    done = cli("watch", saga_id, url=office.url)
+    explain = f"see `multiagents explain {saga_id}`"
+    assert (done.code, acts) == (0, [])
+    assert done.err.splitlines() == [
+        f"saga {saga_id} waits for a person (it is paused): {explain}",
+        f"saga {saga_id} waits for a person (step 'mail' is parked): {explain}",
+        f"saga {saga_id} waits for a person (step 'mail' is parked): {explain}",
+    ]
+    assert done.out.splitlines()[-1] == f"saga {saga_id} completed"
+
+
+def test_start_that_waits_says_it_and_gives_its_answer_alone_on_stdout(
+    office: Office, acts: list[Callable[[], None]]
+) -> None:
+    """One line, and the saga when a person has moved it."""
+    office.worker_runs("io", functions=("person.do",))
+    workflow = paid().register()
+    started = office.runtime.call("start", workflow, {}, idempotency_key="waits")
+    park_step(office, started)
+    acts.append(lambda: office.runtime.call("resolve", started, reason="by phone"))
+    words = ("start", workflow.name, "--idempotency-key", "waits", "--wait", "--json")
+    done = cli(*words, url=office.url)
+    assert (done.code, done.json["transaction_id"], done.json["state"]) == (0, started, "completed")
+    assert done.err.count("\n") == 1
+    assert "waits for a person (step 'mail' is parked)" in done.err
+
+
+def test_a_wait_that_is_over_says_that_a_person_is_awaited(office: Office) -> None:
+    """Of `start --wait --timeout`, as of a saga that goes on."""
+    workflow = paid().register()
+    parked, going = (
+        office.runtime.call("start", workflow, {}, idempotency_key=key)
+        for key in ("parked", "going")
+    )
+    park_step(office, parked)
+    words = ("start", workflow.name, "--wait", "--timeout", "0", "--idempotency-key")
+    done = cli(*words, "parked", url=office.url)
+    assert done.code == 2
+    assert f"after 0 s; it waits for a person: see `multiagents explain {parked}`" in done.err
+    assert "multiagents watch" not in done.err
+    done = cli(*words, "going", url=office.url)
+    assert done.code == 2
+    assert f"after 0 s; it goes on: follow it with `multiagents watch {going}`" in done.err
+    assert "person" not in done.err
+
+
+def test_an_undo_that_is_parked_waits_for_a_person_when_its_saga_has_ended(office: Office) -> None:
+    """The saga has failed, and that is not all there is to say."""
+    saga_id = office.start(reserved())
+    office.succeed(saga_id, "reserve")
+    office.fail(office.claim(saga_id, "pay"))
+    office.fail(office.claim(saga_id, "reserve", Kind.UNDO))
+    done = cli("watch", saga_id, "--json", url=office.url)
+    assert (done.code, done.json["state"]) == (1, "failed")
+    assert "waits for a person (the undo of 'reserve' is parked)" in done.err
+
+
+# ---- in Python ----
+
+
+def delayed(office: Office, workflow: Workflow) -> Any:
+    started = office.runtime.start_saga.delay(workflow, {})
+    assert isinstance(started, SagaResult)
+    return started
+
+
+def test_a_result_that_does_not_come_in_time_says_for_what_a_person_is_awaited(
+    office: Office,
+) -> None:
+    """What is parked, a pause; else that the saga goes on."""
+    parked, paused, going = (delayed(office, paid()) for _ in range(3))
+    park_step(office, parked.id)
+    office.runtime.call("pause", paused.id)
+    told = {parked: r"waits for a person \(step 'mail' is parked\), see `multiagents explain"}
+    told |= {paused: r"waits for a person \(it is paused\)", going: "it goes on$"}
+    for result, says in told.items():
+        with pytest.raises(
+            CeleryTimeoutError, match=f"{result.id} has not ended in time: .*{says}"
+        ):
+            result.get(timeout=0.2)
+
+
+def test_a_state_server_that_is_away_holds_up_no_time_out(office: Office) -> None:
+    """Then nothing is known of a person, and the message is as before."""
+
+    def away(saga_id: str) -> str:
+        raise UNREACHABLE[0]("away")
+
+    result = delayed(office, paid())
+    result.outcomes.person_awaited = away
+    with pytest.raises(CeleryTimeoutError, match="it goes on"):
+        result.get(timeout=0.2)
