@@ -253,17 +253,21 @@ async def test_a_handler_cannot_stop_its_own_bus(bus: EventBus) -> None:
 
 async def test_stopping_waits_for_the_handler_at_work(bus: EventBus) -> None:
     """What was begun is finished and acknowledged, not done again after the next start."""
-    begun, finished = asyncio.Event(), []
+    begun, leave, finished = asyncio.Event(), asyncio.Event(), []
 
     async def slow(event: Event) -> None:
         begun.set()
-        await asyncio.sleep(0.1)
+        await leave.wait()
         finished.append(event)
 
     await bus.subscribe("status", slow, group="g")
     await bus.publish(status(1))
     await begun.wait()
-    await bus.stop()
+    stopping = asyncio.create_task(bus.stop())
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(stopping), SOON_S)
+    leave.set()
+    await stopping
     assert len(finished) == 1
     await bus.start()
     again = Inbox()

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -143,11 +144,13 @@ def ready() -> Iterator[Arena]:
         yield made
 
 
-def measured(measure: Measure, made: Arena, target: Target | None = None) -> list[Measurement]:
+def measured(
+    measure: Measure, made: Arena, target: Target | None = None, *, plan: Plan = PLAN
+) -> list[Measurement]:
     """What a measure finds, after it has said something for every round."""
     said: list[str] = []
-    found = measure(Job("job", "what", target, made, PLAN, said.append))
-    assert len(said) >= PLAN.rounds
+    found = measure(Job("job", "what", target, made, plan, said.append))
+    assert len(said) >= plan.rounds
     return found
 
 
@@ -195,11 +198,18 @@ def test_leases_are_watched_while_all_children_burn() -> None:
     assert found.detail["steps"] >= found.detail["children"] > found.detail["processors"]
 
 
+@pytest.mark.alone
+@pytest.mark.processes
 def test_a_killed_workers_step_is_timed_until_it_begins_again() -> None:
-    """From the kill to the claim of the next attempt, by the worker that stands by."""
-    with arena(PLAN, workers=False) as alone:
-        (found,) = measured(recovery(lease_s=1), alone)
-    assert 0.5 < found.detail["shortest_s"] <= found.saga <= found.detail["longest_s"] < 10
+    """To the claim of the next attempt, by who stands by: a lease and 2 s at most, by the median.
+
+    One kill may meet a machine that is busy with other things; of three the median does not.
+    """
+    plan = replace(PLAN, rounds=3)
+    with arena(plan, workers=False) as alone:
+        (found,) = measured(recovery(lease_s=1), alone, plan=plan)
+    assert 0.5 < found.detail["shortest_s"] <= found.saga <= found.detail["longest_s"]
+    assert found.saga <= 1 + 2
 
 
 def test_waiting_sagas_have_their_timers_before_the_worker_is_watched(ready: Arena) -> None:

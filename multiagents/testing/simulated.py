@@ -207,8 +207,15 @@ class Process:
         # Where its slice is over, or it is to end, a process leaves what follows to others.
         allowed = rng.random() < 0.8
         go_on = Continuation(queue, delivery, held, result, allowed) if goes_on else None
+        # As if it died before it decided: then whoever comes next does, who may be late itself.
+        hasty = rng.random() < 0.15
         while True:
             try:
+                if hasty:
+                    keys = self.coordinator.keys(held.saga_id)
+                    yield store.report(keys, entry, result=result)
+                    self.world.reports[held.saga_id].append(entry)
+                    return None
                 following = yield from self.coordinator.report(
                     held.saga_id, entry, result=result, go_on=go_on
                 )
@@ -273,6 +280,9 @@ class Process:
             except UNREACHABLE:
                 self.world.seen["not announced"] += 1
             yield Sleep(round(LEASE_S * 1000 / 3))
+            if self.world.happens(self.world.faults.freeze * 10, "renewals held up"):
+                # As when something else holds the interpreter: the work itself goes on.
+                yield Sleep(round(LEASE_S * 2000))
             for held in list(self.held.values()):
                 try:
                     renewed = yield self.coordinator.renewal(held, {})

@@ -15,6 +15,7 @@ from multiagents.core.exceptions import UnknownSaga
 from multiagents.core.states import Command
 from multiagents.orchestrator.attention import dead_letters_of
 from multiagents.orchestrator.workflow import Workflow
+from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow
 from multiagents.storage.client import UNREACHABLE
 from multiagents.testing.broken import law
@@ -132,9 +133,14 @@ class People(Process):
     def _ask(self, saga_id: str, command: Command, step: str = "") -> Life:
         request = self.world.nonce()
         entry = Asked(self.clock.now_ms(), command, request, step=step)
+        # As if it died before it decided: then whoever comes next does, who may be a late worker.
+        hasty = self._rng.random() < 0.3
         while True:
             try:
-                yield from self.coordinator.append(saga_id, entry)
+                if hasty:
+                    yield store.append(self.coordinator.keys(saga_id), entry)
+                else:
+                    yield from self.coordinator.append(saga_id, entry)
                 return
             except UnknownSaga:
                 law(self._store.was_set_back(saga_id), f"{saga_id} is gone")

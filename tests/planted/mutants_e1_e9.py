@@ -133,7 +133,8 @@ E1_E9 = (
         ENGINE + "saga.py",
         "(self.done, *lost, self.work.nonce)",
         "(self.done,)",
-        LAWS + "late_results.py::test_an_undo_is_given_what_came_late_before_anybody_decided_over_it",
+        LAWS
+        + "late_results.py::test_an_undo_is_given_what_came_late_before_anybody_decided_over_it",
     ),
     Mutant(
         "E3",
