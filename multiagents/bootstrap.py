@@ -102,9 +102,7 @@ class Runtime:
         self.persist: Callable[..., Any] = partial(
             persist, edge=self.edge, is_needed=self._is_needed
         )
-        self._plain_ends = PlainEnds(
-            self.host.engine, persist=self.persist, limit=settings.max_result_bytes
-        )
+        self._plain_ends = PlainEnds(self.host.engine, self.persist, settings.max_result_bytes)
         self.start_saga = install(app, self._hooks())
         self.most_steps: int | None = None
         self._main_edge = self._edge_of_main()
@@ -250,9 +248,10 @@ class Runtime:
             result=self.outcomes.result,
             coordinate=lambda saga_id: self.edge.run(self.host.coordinator.coordinate(saga_id)),
             plain_ended=self._plain_ends.returned,
+            plain_told=self._plain_ends.report,
             held=hosting.held_by,
             failed=self._failed,
-            insist=Insistence(self.app, self.stopping.is_set).insist,
+            insist=Insistence(self.app, self.stopping.is_set, self.catalog).insist,
             eager=self.eager.start,
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ import pytest
 from celery.exceptions import Reject, SoftTimeLimitExceeded
 
 from multiagents import Workflow, WorkflowBuilder
-from multiagents.bootstrap import Runtime
+from multiagents.bootstrap import Runtime, attach
 from multiagents.celery_app import make_app
+from multiagents.core.names import COORDINATE
 from multiagents.core.ports import Verdict
 from multiagents.core.settings import Settings
 from multiagents.core.states import Kind
@@ -234,6 +236,27 @@ def test_a_result_that_cannot_be_stored_is_a_failure() -> None:
     engine = Engine()
     ends(engine).returned("s", "d", "x" * 2000, held())
     assert engine.told == [("d", "InvalidResult")]
+
+
+def test_a_message_about_an_end_leaves_its_slot(redis_url: str) -> None:
+    """It is tried once, and comes again: nobody waits in the slot that others need."""
+    runtime = attach(make_app(Settings(redis_url=redis_url)))
+    task = runtime.app.tasks[COORDINATE]
+    told: list[str] = []
+
+    def once(saga_id: str, task_id: str, result: Any, held: Held) -> None:
+        told.append(task_id)
+        raise UNREACHABLE[0]("away")
+
+    def insist(task: Any, act: Callable[[], None]) -> None:
+        with pytest.raises(UNREACHABLE):
+            act()
+
+    before = task.hooks
+    task.hooks = replace(before, plain_told=once, insist=insist)
+    task.run({}, saga_id="s", task_id="t")
+    task.hooks = before
+    assert told == ["t"]
 
 
 def test_a_process_that_has_not_run_the_task_does_not_wait() -> None:

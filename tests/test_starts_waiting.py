@@ -15,13 +15,17 @@ from typing import Any
 import pytest
 from celery.exceptions import Reject
 
+from multiagents import WorkflowBuilder
 from multiagents.bootstrap import Runtime, attach
 from multiagents.celery_app import make_app
-from multiagents.core.exceptions import NoServer, UnknownWorkflow
+from multiagents.core.clock import FakeClock
+from multiagents.core.exceptions import NoServer, UnknownWorker, UnknownWorkflow
 from multiagents.core.ids import fresh_id
 from multiagents.core.names import START_SAGA
+from multiagents.core.ports import WorkerInfo
 from multiagents.core.settings import Settings
 from multiagents.core.states import ENDED
+from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.insisting import Insistence
 from multiagents.storage.connect import open_client
 from multiagents.storage.server import EmbeddedServer
@@ -217,8 +221,10 @@ def stopping(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return pauses
 
 
-def insistence(pauses: list[float]) -> Insistence:
-    return Insistence(make_app(Settings(redis_url=NO_SERVER)), lambda: len(pauses) >= 3)
+def insistence(pauses: list[float], *, heard: bool = True) -> Insistence:
+    catalog = Catalog(FakeClock())
+    catalog._fleet = {"other@host": {"workers": {}}} if heard else {}
+    return Insistence(make_app(Settings(redis_url=NO_SERVER)), lambda: len(pauses) >= 3, catalog)
 
 
 def test_without_a_broker_a_message_waits_in_its_slot(stopping: list[float]) -> None:
@@ -258,3 +264,40 @@ def test_what_is_wrong_is_not_tried_again(stopping: list[float]) -> None:
     with pytest.raises(NoServer):
         insistence(stopping).insist(Asked(direct=True), missing)
     assert stopping == []
+
+
+def test_nobody_is_missed_who_cannot_have_said_that_he_runs(stopping: list[float]) -> None:
+    """A server without room takes no such word: after 30 s nobody is known to run."""
+    errors: list[Exception] = [UnknownWorker("w")]
+
+    def act() -> None:
+        if errors:
+            raise errors.pop()
+
+    insistence(stopping, heard=False).insist(Asked(), act)
+    assert (errors, len(stopping)) == ([], 1)
+    errors = [UnknownWorker("w"), NoServer("away")]
+    insistence(stopping).insist(Asked(), act)
+    assert (errors, len(stopping)) == ([], 3)
+    errors = [UnknownWorker("w")]
+    with pytest.raises(UnknownWorker):
+        insistence(stopping).insist(Asked(), act)
+
+
+def test_a_message_does_not_wait_longer_than_kombu_does(stopping: list[float]) -> None:
+    """What lies in a worker until its time has come is delivered again after that."""
+    app = make_app(Settings(redis_url=NO_SERVER))
+    app.conf.broker_transport_options = {"visibility_timeout": 8}
+    assert Insistence(app, lambda: True, Catalog(FakeClock()))._most_s() == 2
+
+
+def test_a_second_start_joins_its_saga_whoever_runs_now(runtime: Runtime) -> None:
+    """Its message came twice: it must not fail the task whose saga goes on."""
+    workflow = WorkflowBuilder("joined").add_step("one", "nobody.has.it").build()
+    saga_id = fresh_id()
+    with pytest.raises(UnknownWorker):
+        runtime.call("start", workflow, {}, task_id=saga_id)
+    runtime.catalog.add_local(WorkerInfo("nobody.has.it"))
+    assert runtime.call("start", workflow, {}, task_id=saga_id) == saga_id
+    del runtime.catalog._local["nobody.has.it"]
+    assert runtime.call("start", workflow, {}, task_id=saga_id) == saga_id

@@ -171,6 +171,11 @@ class Catalog:
         yield from self.refresh(force=True)
         return dict(self._fleet)
 
+    @property
+    def hears_somebody(self) -> bool:
+        """Whether any process was able to say lately that it runs, when that was last asked."""
+        return bool(self._fleet)
+
     def missing(self, names: set[str]) -> Flow[set[str]]:
         """Which of these worker names neither this process nor any running one has.
 

@@ -15,19 +15,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from itertools import chain, repeat
+from math import inf
 from typing import Any
 
 import structlog
 from celery import Celery
 from celery.exceptions import Ignore, Reject
 
-from multiagents.core.exceptions import NoServer
+from multiagents.core.exceptions import NoServer, UnknownWorker
 from multiagents.orchestrator.broker import HastyBroker
+from multiagents.orchestrator.catalog import Catalog
 from multiagents.storage.client import UNREACHABLE
 
 log = structlog.get_logger(__name__)
 
 AWAY = (NoServer, *UNREACHABLE)
+HEARD_S = 30.0
+"""After an outage every worker has said again within this time that it runs."""
 PAUSES_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Before a message comes again, by how often it has; the last one holds for ever."""
 
@@ -38,10 +42,12 @@ class Insistence:
     ``stopping``: whether this worker is to end.
     """
 
-    def __init__(self, app: Celery, stopping: Callable[[], bool]) -> None:
+    def __init__(self, app: Celery, stopping: Callable[[], bool], catalog: Catalog) -> None:
         self._app = app
         self._broker = HastyBroker(app)
         self._stopping = stopping
+        self._catalog = catalog
+        self._away_at = -HEARD_S
         self._waits = False
 
     def insist(self, task: Any, act: Callable[[], None]) -> None:
@@ -56,7 +62,9 @@ class Insistence:
         for delay_s in chain((0.1, 0.2, 0.5, 1.0), repeat(2.0)):
             try:
                 act()
-            except AWAY as error:
+            except (*AWAY, UnknownWorker) as error:
+                if not self._is_away(error):
+                    raise
                 self._note(task, error)
                 if self._is_sent_again(task):
                     raise Ignore from error
@@ -66,6 +74,14 @@ class Insistence:
             else:
                 self._note_taken()
                 return
+
+    def _is_away(self, error: Exception) -> bool:
+        """Whether to come again: also where those who could do it cannot have said so."""
+        now = time.monotonic()
+        if not isinstance(error, UnknownWorker):
+            self._away_at = now
+            return True
+        return not self._catalog.hears_somebody or now - self._away_at < HEARD_S
 
     def _note(self, task: Any, error: Exception) -> None:
         """Say it once for each process and outage."""
@@ -78,12 +94,17 @@ class Insistence:
             self._waits = False
             log.info("messages are taken again")
 
+    def _most_s(self) -> float:
+        """Well within the time after which kombu takes a message that waits for a lost one."""
+        options = self._app.conf.broker_transport_options or {}
+        return float(options.get("visibility_timeout", inf)) / 4
+
     def _is_sent_again(self, task: Any) -> bool:
         """Whether the broker has the message anew; it is asked once, and not for long."""
         if self._broker.rests():
             return False
         times = task.request.retries
-        pause_s = PAUSES_S[min(times, len(PAUSES_S) - 1)]
+        pause_s = min(PAUSES_S[min(times, len(PAUSES_S) - 1)], self._most_s())
         again = task.signature_from_request(countdown=pause_s, retries=times + 1)
         try:
             with self._broker.producer() as producer:

@@ -90,8 +90,8 @@ class SagaService(Explaining):
         """
         text = self._check_input({} if input is None else input, self._settings.max_input_bytes)
         found = yield from self.find_workflow(workflow)
-        yield from self._check_workers(found)
         saga_id = _saga_id(found, idempotency_key, task_id)
+        yield from self._check_workers(found, saga_id)
         about = {
             "correlation_id": correlation_id,
             "tags": list(dict.fromkeys([*found.tags, *tags])),
@@ -120,9 +120,9 @@ class SagaService(Explaining):
             raise UnknownWorkflow(_unknown("workflow", workflow, known))
         return published
 
-    def _check_workers(self, workflow: Workflow) -> Flow[None]:
+    def _check_workers(self, workflow: Workflow, saga_id: str) -> Flow[None]:
         missing = yield from self.catalog.missing(set(workflow.workers))
-        if missing:
+        if missing and not (yield from self.is_known(saga_id)):  # who joins a saga finds it going
             known = yield from self.catalog.worker_names()
             problems = "; ".join(_unknown("worker", name, known) for name in sorted(missing))
             raise UnknownWorker(

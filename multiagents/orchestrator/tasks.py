@@ -55,6 +55,8 @@ class Hooks:
 
     It waits for the store; raises the store's error if it cannot any longer.
     """
+    plain_told: Callable[[str, str, Any, Held], None]
+    """Likewise, by a message: raises the store's error at once."""
     held: Callable[[str], Held]
     """What the plain task of this id held, if it has just run in this thread."""
     failed: Callable[[str, str, BaseException | None, str], None]
@@ -148,7 +150,7 @@ class Coordinate(Task):  # type: ignore[misc]  # celery has no types
         if task_id is None:
             self.hooks.coordinate(saga_id)
             return
-        ended = partial(self.hooks.plain_ended, saga_id, task_id, result, _attempts(saga_id, held))
+        ended = partial(self.hooks.plain_told, saga_id, task_id, result, _attempts(saga_id, held))
         self.hooks.insist(self, ended)
 
     def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:

@@ -71,25 +71,26 @@ class PlainEnds:
     ``limit``: of a result, in bytes.
     """
 
-    def __init__(self, engine: PlainEngine, *, persist: Callable[..., Any], limit: int) -> None:
+    def __init__(self, engine: PlainEngine, persist: Callable[..., Any], limit: int) -> None:
         self._engine = engine
         self._persist = persist
         self._limit = limit
 
     def returned(self, saga_id: str, delivery: str, result: Any, held: Held) -> None:
         """Report a success.  Raises the store's error if that is given up."""
-        last = _returned
-        last.delivery, last.held = delivery, held
-        last.report = self._report_of(saga_id, delivery, result, held)
+        _returned.report = partial(self.report, saga_id, delivery, result, held)
+        _returned.delivery, _returned.held = delivery, held
         self._tell()
 
-    def _report_of(self, saga_id: str, delivery: str, result: Any, held: Held) -> Report:
+    def report(self, saga_id: str, delivery: str, result: Any, held: Held) -> None:
+        """Report a success, once.  Raises the store's error."""
         kept = result if isinstance(result, dict) else {"value": result}
         try:
             text = to_json(kept, what="task result", limit=self._limit)
         except InvalidResult as error:
-            return self._failure(saga_id, delivery, error, held)
-        return partial(self._engine.plain_ended, saga_id, delivery, text, attempts=held)
+            self._failure(saga_id, delivery, error, held)()
+            return
+        self._engine.plain_ended(saga_id, delivery, text, attempts=held)
 
     def failed(self, saga_id: str, delivery: str, error: BaseException, held: Held) -> None:
         """Report a failure; of a task that had returned, what of its success is still untold."""
