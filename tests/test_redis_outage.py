@@ -359,7 +359,7 @@ def test_a_return_that_is_told_by_message_says_what_it_held(
         if len(told) == 1:
             raise UNREACHABLE[0]("away")
 
-    hooks = replace(task.hooks, held=lambda task_id: held, plain_ended=ended)
+    hooks = replace(task.hooks, held=lambda task_id: held, plain_ended=ended, plain_told=ended)
     monkeypatch.setattr(type(task), "hooks", hooks)
     task.apply_async(({"ok": 1},), {"saga_id": "s", "task_id": "t"}, queue="io")
     (raw,) = rig.redis.lrange("io", 0, -1)

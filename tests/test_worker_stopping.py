@@ -18,7 +18,8 @@ from tests.processes import wait_for
 from tests.support.kill_rig import LEASE_S, Rig, second_starts
 from tests.support.traced import TracedWorker
 
-SLICE_S = 0.2
+SLICE_S = 1.5
+"""Long enough for a machine that stands still for a moment."""
 BOUNDED_S = 30.0
 """Some patience for a report (see `hasty_reports`), Celery's own waits, and a busy machine."""
 
