@@ -86,8 +86,13 @@ class Sweeper:
         lease_ms = self._settings.lease_ms
         yield from ask(store.sweep(shard, self._clock_ms(), limit=0, lease_ms=lease_ms))
 
+    def put_off(self, shard: Shard, item: Guard, error: Exception) -> Flow[int]:
+        """Look later at what could not be handled; how often that has been so, see `put_off`."""
+        why = f"{type(error).__name__}: {error}"
+        return (yield from ask(store.put_off(shard, item, now_ms=self._clock_ms(), why=why)))
+
     def handle(self, item: Guard) -> Flow[None]:
-        """Act on one due member."""
+        """Act on one due member.  Raises what goes wrong, which concerns this member alone."""
         letter, saga_id, *rest = item.member.split("|", 2)
         match letter:
             case "d":

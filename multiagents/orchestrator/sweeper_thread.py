@@ -6,6 +6,10 @@ then, and often enough for the tick (E9), does a sweep run.  The first server's 
 the catalog fresh and the clock corrected.  A thread survives any failure of its server: it waits,
 longer each time, and looks again; the others sweep on, however long that server keeps silent.  Only
 sagas in a format that a newer engine has written end it, and its worker.
+
+Only a server that does not answer, or takes no writes, ends a round.  Any other error concerns one
+due member: it is told in one line, the member is tried again later and later, up to a minute, and
+the round goes on.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 
 import structlog
@@ -36,6 +41,13 @@ ANNOUNCE_MS = 10_000
 MOST_PAUSE_S = 5.0
 """The longest wait between two tries while the server is away."""
 WAITS = f"its sagas wait; it is asked again every {MOST_PAUSE_S:g} s, until this worker is stopped"
+
+ENDS_A_ROUND = (*UNREACHABLE, NewerFormat)
+"""What concerns more than one saga."""
+TOLD_AGAIN = 60
+"""So often has an item failed when that is told again: about once an hour."""
+MOST_UNKNOWN = 3
+"""An item of a saga that is gone is told of from then on: it should have been dropped."""
 
 log = structlog.get_logger(__name__)
 
@@ -121,6 +133,8 @@ class SweeperThread:
         self._timekeeper = Timekeeper(clock)
         self._announced_ms = self._noted_ms = 0
         self._refuse = refuse
+        self._failing: set[str] = set()
+        """What fails, has been told and goes on failing."""
         self._failures = 0
         self._failed_at = 0.0
 
@@ -158,7 +172,26 @@ class SweeperThread:
     def once(self) -> float:
         """One round over its shards; seconds until the next is worth it."""
         self._housekeep()
-        return min(self._edge.run(self.round(shard)) for shard in self._shards)
+        return min(self._try_round(shard) for shard in self._shards)
+
+    def _try_round(self, shard: Shard) -> float:
+        """A due set that cannot be read keeps no other shard waiting."""
+        what = f"sweep of {shard.due}"
+        try:
+            pause_s = self._edge.run(self.round(shard))
+        except ENDS_A_ROUND:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, it concerns this shard alone
+            self._note_failure(what, error)
+            return MOST_PAUSE_S
+        self._failing.discard(what)
+        return pause_s
+
+    def _note_failure(self, what: str, error: Exception) -> None:
+        """Say it once, until it goes well again."""
+        if what not in self._failing:
+            self._failing.add(what)
+            log.error(f"{what} failed, it is tried again", **_about(error))
 
     def _housekeep(self) -> None:
         if self._announce is not None:
@@ -170,8 +203,20 @@ class SweeperThread:
         if self._announce is None:
             return
         if now_ms - self._announced_ms >= ANNOUNCE_MS:
-            self._edge.run(self._announce())
-            self._announced_ms = self._clock.now_ms()
+            self._try_to_announce(self._announce)
+
+    def _try_to_announce(self, announce: Announce) -> None:
+        """That nobody is told of this worker keeps no saga waiting."""
+        what = "telling others of this worker"
+        try:
+            self._edge.run(announce())
+        except ENDS_A_ROUND:
+            raise
+        except Exception as error:  # noqa: BLE001 - sagas come first
+            self._note_failure(what, error)
+        else:
+            self._failing.discard(what)
+        self._announced_ms = self._clock.now_ms()
 
     def round(self, shard: Shard) -> Flow[float]:
         """Look at one shard and act on what is due; seconds until the next look is worth it."""
@@ -185,22 +230,34 @@ class SweeperThread:
         for item in items:
             if self._stop.is_set():
                 break
-            yield from self._handle(item)
+            yield from self._handle(shard, item)
             if self._clock.now_ms() - self._swept_ms[shard] >= self._settings.lease_ms / 4:
                 yield from self._sweeper.tick(shard)
                 self._swept_ms[shard] = self._clock.now_ms()
         return 0.0 if len(items) == BATCH else self._pace.pause_s(due_ms, now_ms)
 
-    def _handle(self, item: Guard) -> Flow[None]:
-        """One broken saga must not keep the others waiting; it comes round again."""
+    def _handle(self, shard: Shard, item: Guard) -> Flow[None]:
+        """One broken saga must not keep the others waiting; it comes again, later each time."""
         try:
             yield from self._sweeper.handle(item)
-        except StoreError:
+        except ENDS_A_ROUND:
             raise
-        except UnknownSaga:
-            log.debug("another sweeper has just removed the saga", item=item.member)
-        except Exception as error:
-            log.error("cannot handle a due item", item=item.member, exc_info=error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it concerns this item alone
+            yield from self._put_off(shard, item, error)
+
+    def _put_off(self, shard: Shard, item: Guard, error: Exception) -> Flow[None]:
+        try:
+            failures = yield from self._sweeper.put_off(shard, item, error)
+        except UNREACHABLE:
+            raise
+        except StoreError as second:  # then it comes round in two seconds
+            self._note_failure(f"counting failures in {shard.stuck}", second)
+            failures = 0
+        what = {"item": item.member, "failures": failures, **_about(error)}
+        if isinstance(error, UnknownSaga) and failures < MOST_UNKNOWN:
+            log.debug("another sweeper has just removed the saga", **what)
+        elif failures == 1 or failures % TOLD_AGAIN == 0:
+            log.error("a due item cannot be handled, it is tried again", **what)
 
     def _after(self, error: Exception) -> float:
         """Say once that sweeping fails, and wait longer each time."""
@@ -210,5 +267,13 @@ class SweeperThread:
             if isinstance(error, UNREACHABLE):
                 log.warning(f"{told(self._edge, error)}: {WAITS}")
             else:
-                log.warning("sweep failed, will go on trying", error=str(error), exc_info=error)
+                log.warning("sweep failed, will go on trying", **_about(error))
         return min(MOST_PAUSE_S, 0.2 * 2.0 ** min(self._failures, 10))
+
+
+def _about(error: Exception) -> dict[str, str]:
+    """An error in a line: what it says, and where in the engine it came up."""
+    frames = traceback.extract_tb(error.__traceback__)
+    flows = [frame for frame in frames if "/orchestrator/" in frame.filename] or frames
+    at = f"{flows[-1].filename.rpartition('/')[2]}:{flows[-1].lineno}" if flows else ""
+    return {"error": f"{type(error).__name__}: {' '.join(str(error).split())}", "at": at}

@@ -16,6 +16,7 @@ always lie in one slot and can move to a server of their own.
     ma:{s00}:log:<id>      list    entries, oldest first; of an ended saga as one compressed item
     ma:{s00}:ids:<id>      set     hashes of the ids of the entries in the log
     ma:{s00}:due           zset    member by due time, Unix ms; see `due_…`
+    ma:{s00}:stuck         hash    due member -> how often its handling has failed|when|why; expires
     ma:{s00}:tick          hash    at last sweep, grace leases stand until, Unix ms
     ma:{s00}:sagas         zset    saga id by creation, Unix ms
     ma:{s00}:state:<s>     zset    likewise, of one state; also workflow:<w> and tag:<t>
@@ -53,6 +54,10 @@ class Shard:
     @property
     def tick(self) -> str:
         return f"{self.tag}:tick"
+
+    @property
+    def stuck(self) -> str:
+        return f"{self.tag}:stuck"
 
     @property
     def sagas(self) -> str:

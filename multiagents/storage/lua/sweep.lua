@@ -1,7 +1,9 @@
 -- sweep: list what is due, without taking it out (E2).
 --
 -- What is returned is put off by a moment, so that the other sweepers leave it alone; its new
--- score is the token that acting on it must present.  After a gap in the sweeping, leases stand
+-- score is the token that acting on it must present.  Each gets a score of its own, in the order in
+-- which they were due: members with one score come in the order of their names, so that some of a
+-- large batch would never come.  After a gap in the sweeping, leases stand
 -- for one full term before any of them counts as run out (E9).  The tick is written only when it
 -- is no longer young: a thousand workers sweep far more often than it is needed.
 --
@@ -16,12 +18,13 @@ if now - last > lease / 2 then grace = now + lease end
 if now - last > lease / 64 then
   redis.call("HSET", KEYS[2], "at", string.format("%.0f", now), "grace", string.format("%.0f", grace))
 end
-local reply, score = {}, string.format("%.0f", now + tonumber(ARGV[3]))
+local reply, later = {}, now + tonumber(ARGV[3])
 local due = redis.call("ZRANGEBYSCORE", KEYS[1], "-inf", now, "LIMIT", 0, ARGV[2])
-for _, member in ipairs(due) do
+for i, member in ipairs(due) do
   if now < grace and string.sub(member, 1, 2) == "l|" then
     redis.call("ZADD", KEYS[1], string.format("%.0f", grace), member)
   else
+    local score = string.format("%.0f", later + i - 1)
     redis.call("ZADD", KEYS[1], score, member)
     reply[#reply + 1] = member
     reply[#reply + 1] = score
