@@ -22,6 +22,7 @@ from celery.exceptions import QueueNotFound
 from kombu.exceptions import KombuError
 
 from multiagents.storage.client import MAIN_TIMEOUT_S
+from multiagents.storage.refusals import concerns_a_key
 
 REST_S = 3.0
 """A sweep that finds a thousand commands to be sent must not wait for each."""
@@ -137,6 +138,8 @@ def is_redis(connection: Any) -> bool:
 
 def is_away(error: Exception, connection: Any) -> bool:
     """Whether an error says that the broker does not answer, rather than what was wrong."""
+    if concerns_a_key(error):
+        return False
     away = (KombuError, OSError, *connection.connection_errors, *connection.channel_errors)
     # It is a KeyError, which kombu takes for an error of a connection to Redis.
     return isinstance(error, away) and not isinstance(error, QueueNotFound)

@@ -14,7 +14,7 @@ and decides again, or finds that its entry has been dealt with.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -35,8 +35,15 @@ from multiagents.orchestrator.dispatch import Dispatcher
 from multiagents.orchestrator.holding import Holding
 from multiagents.orchestrator.knowledge import known_of
 from multiagents.orchestrator.moves import Ground, Move, Planner
-from multiagents.orchestrator.outbox import AnswerOf, LetterOf, no_answer, no_letter
-from multiagents.orchestrator.plain import PlainTasks
+from multiagents.orchestrator.outbox import (
+    AnswerOf,
+    LetterOf,
+    NotTaken,
+    no_answer,
+    no_letter,
+    not_taken,
+)
+from multiagents.orchestrator.plain import PlainTasks, Unsent
 from multiagents.orchestrator.planning import index_keys
 from multiagents.orchestrator.reading import blank_saga
 from multiagents.orchestrator.saga import Saga
@@ -46,7 +53,7 @@ from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, ask
 from multiagents.storage.keys import SagaKeys
-from multiagents.storage.plan import Plan
+from multiagents.storage.plan import Plan, Refused
 from multiagents.storage.sagas import Guard
 from multiagents.storage.views import Committed, End, View
 
@@ -127,12 +134,13 @@ class Coordinator(Holding):
         if reply == store.SEND_DEFINITION:
             text = workflow.canonical()
             reply = yield from ask(record(definition=(workflow.version, text)))
-        if reply == store.CREATED:
-            self._tell(keys, plan)
-            yield from self._send(keys, move)
-            return True
-        yield from self._join(keys)
-        return False
+        if reply == store.EXISTED:
+            yield from self._join(keys)
+            return False
+        _note(keys, () if isinstance(reply, int) else reply)
+        self._tell(keys, plan)
+        yield from self._send(keys, move)
+        return True
 
     def _join(self, keys: SagaKeys) -> Flow[None]:
         """A second start of a saga that has ended gets its outcome at once.
@@ -147,20 +155,23 @@ class Coordinator(Holding):
             owed = ends.owe(keys, view.version, due_ms, nonce=self.claims.nonce())
             if (yield from ask(owed)):
                 # From here on a sweep does it, should this process die or the results be away.
-                return (yield from self.deliver_again(keys, workflow))
+                return _note(keys, (yield from self.deliver_again(keys, workflow)))
 
-    def deliver_again(self, keys: SagaKeys, workflow: Workflow) -> Flow[None]:
-        """Tell who waits of the first end: what an operator did after it is not delivered."""
+    def deliver_again(self, keys: SagaKeys, workflow: Workflow) -> Flow[Sequence[Refused]]:
+        """Tell who waits of the first end: what an operator did after it is not delivered.
+
+        Returns the results that the server refused.
+        """
         end = yield from self._end(keys)
         if not end.log or not end.data:
-            return  # its retention has just ended
+            return ()  # its retention has just ended
         entries = [decode(text) for text in end.log]
         saga = blank_saga(workflow, keys.id, entries[0].at_ms, end.data)
         for entry in entries:
             saga = fold(workflow, saga, (entry,)).saga
             if saga.delivered:
-                yield from self.dispatcher.deliver(keys, workflow, saga, end)
-                return
+                return (yield from self.dispatcher.deliver(keys, workflow, saga, end))
+        return ()
 
     # ---- what happens to a saga ----
 
@@ -294,6 +305,7 @@ class Coordinator(Holding):
         base = Snapshot(move.plan.version, reply.cursor, move.decision.saga)
         self._cache.put(base)
         self._tell(keys, move.plan)
+        _note(keys, reply.refused)
         yield from self._send(keys, move, reply.end)
         if reply.more:
             view = yield from ask(store.load(keys, known=known_of(base)))
@@ -327,17 +339,40 @@ class Coordinator(Holding):
         else:
             end = replace(end, owed=move.plan.outbox[k.OUTBOX_END][0])
         plan, workflow = move.plan, move.workflow
-        refused = yield from self.dispatcher.send(keys, workflow, saga, plan=plan, end=end)
+        done = yield from self.dispatcher.send(keys, workflow, saga, plan=plan, end=end)
         yield from self.dispatcher.hand_on(keys, workflow, move.waiting)
-        for entry in refused:
+        _note(keys, done.refused)
+        for entry in done.failed:
             yield from self.report(keys.id, entry)
 
     def send_again(
         self, keys: SagaKeys, workflow: Workflow, commands: dict[str, int]
     ) -> Flow[None]:
-        """Send commands of the outbox that nobody has claimed: field -> how often it was sent."""
-        for entry in (yield from self.dispatcher.dispatch(keys, workflow, commands)):
+        """Send commands of the outbox that nobody has claimed: field -> how often it was sent.
+
+        Raises NotTaken for what its queue refuses.
+        """
+        done = yield from self.dispatcher.dispatch(keys, workflow, commands)
+        for entry in done.failed:
             yield from self.report(keys.id, entry)
+        if error := not_taken(done.refused):
+            raise error
+
+    def send_claimed(self, keys: SagaKeys, claim: Unsent) -> Flow[None]:
+        """Send a plain task that is claimed and not sent.  Raises NotTaken likewise."""
+        saga, workflow = yield from self.current(keys.id)
+        found = yield from self.dispatcher.plain.send_claimed(keys, workflow, saga, claim)
+        if isinstance(found, Failed):
+            yield from self.report(keys.id, found)
+        elif found is not None:
+            raise NotTaken(found.key, found.reason)
+
+
+def _note(keys: SagaKeys, refused: Sequence[Refused]) -> None:
+    """Tell of what a server has refused of a saga; a sweep does it as soon as it can be done."""
+    for each in refused:
+        what = {"saga": keys.id, "command": each.field, "key": each.key, "why": each.reason}
+        log.error("refused by the server; it is tried again", **what)
 
 
 def _own(move: Move, reply: Committed | View | str) -> Committed | View | str:

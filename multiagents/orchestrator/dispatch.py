@@ -7,9 +7,9 @@ not claimed in time.  Sending may fail anywhere without harm.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from multiagents.core import ids
@@ -25,6 +25,7 @@ from multiagents.orchestrator.outbox import (
     Deliverance,
     LetterOf,
     Message,
+    NotTaken,
     Publish,
     Unsendable,
     no_answer,
@@ -38,7 +39,7 @@ from multiagents.storage import ends, sending
 from multiagents.storage import keys as k
 from multiagents.storage.calls import Flow, ask
 from multiagents.storage.keys import SagaKeys
-from multiagents.storage.plan import Letter, Plan
+from multiagents.storage.plan import Letter, Plan, Refused
 from multiagents.storage.views import End
 
 CHUNK = 100
@@ -51,6 +52,23 @@ MOST_LEAVING = 64
 """So many processes may leave their places in a fan-out in the same moment and lose none."""
 
 What = tuple[Kind, str, int]
+
+
+@dataclass(slots=True)
+class Dispatched:
+    """What could not be sent."""
+
+    failed: list[Failed] = field(default_factory=list)
+    """Attempts that could not even begin, to be reported."""
+    refused: list[Refused] = field(default_factory=list)
+    """What queues did not take, and a sweep sends later."""
+
+    def add(self, found: Failed | Refused | None) -> None:
+        """Note what became of a plain task; None: it is sent, or not to be."""
+        if isinstance(found, Failed):
+            self.failed.append(found)
+        elif found is not None:
+            self.refused.append(found)
 
 
 @dataclass(slots=True)
@@ -114,53 +132,60 @@ class Dispatcher:
         *,
         plan: Plan,
         end: End | None = None,
-    ) -> Flow[list[Failed]]:
-        """Send what a commit has just put into the outbox; what could not even begin comes back."""
+    ) -> Flow[Dispatched]:
+        """Send what a commit has just put into the outbox."""
+        untold: Sequence[Refused] = ()
         if end is not None:
-            yield from self.deliver(keys, workflow, saga, end)
+            untold = yield from self.deliver(keys, workflow, saga, end)
         names = [name for name in _to_send(plan) if name not in plan.letters]
         if not names:
-            return []
-        return (yield from self.dispatch(keys, workflow, dict.fromkeys(names, 0)))
+            return Dispatched(refused=list(untold))
+        done = yield from self.dispatch(keys, workflow, dict.fromkeys(names, 0))
+        done.refused += untold
+        return done
 
     def dispatch(
         self, keys: SagaKeys, workflow: Workflow, commands: dict[str, int]
-    ) -> Flow[list[Failed]]:
+    ) -> Flow[Dispatched]:
         """Send commands: outbox field -> how often it was sent before."""
         messages: dict[str, Message] = {}
-        refused: list[Failed] = []
+        done = Dispatched()
         for name in commands:
             what = k.parse_outbox_field(name)
             target = outbox.target_of(workflow.by_name[what[1]], what[0])
             if isinstance(target, TaskCall):
-                refusal = yield from self.plain.send(keys, workflow, what, target)
-                refused += [refusal] if refusal else []
+                done.add((yield from self.plain.send(keys, workflow, what, target)))
             else:
                 messages[name] = self.message(keys, workflow, what, target)
         for chunk in _chunks(messages):
             letters = self._letters(chunk)
-            if not letters and not (yield from self._publish(keys, workflow, chunk, refused)):
+            if not letters and not (yield from self._publish(keys, workflow, chunk, done)):
                 break
             sent = {name: self._sent(each, commands[name] + 1) for name, each in chunk.items()}
             if sent:
-                yield from ask(sending.published(keys, sent, letters))
-        return refused
+                done.refused += (yield from ask(sending.published(keys, sent, letters))).refused
+        return done
 
     def _publish(
-        self, keys: SagaKeys, workflow: Workflow, chunk: dict[str, Message], out: list[Failed]
+        self, keys: SagaKeys, workflow: Workflow, chunk: dict[str, Message], done: Dispatched
     ) -> Flow[bool]:
-        """Whether the broker took these; what Celery can make no message of moves to ``out``."""
+        """Whether the broker took these, but those that move from ``chunk`` to ``done``.
+
+        Celery can make no message of them, or their queue does not take any.
+        """
         left = list(chunk)
         while left:
             try:
                 return bool((yield Publish(tuple(chunk[name] for name in left))))
-            except Unsendable as error:
+            except (Unsendable, NotTaken) as error:
                 name = left[error.sent]
                 left = left[error.sent + 1 :]
                 del chunk[name]
+                if isinstance(error, NotTaken):
+                    done.add(Refused(name, error.key, error.reason))
+                    continue
                 what = k.parse_outbox_field(name)
-                refusal = yield from self.plain.refuse(keys, workflow, what, error)
-                out += [refusal] if refusal else []
+                done.add((yield from self.plain.refuse(keys, workflow, what, error)))
         return True
 
     def hand_on(self, keys: SagaKeys, workflow: Workflow, waiting: list[Dispatch]) -> Flow[None]:
@@ -183,7 +208,7 @@ class Dispatcher:
         ]
         which = yield from ask(sending.hand_on(keys, rows))
         if which and letters[which - 1] is None:
-            with suppress(Unsendable):  # not sent or lost, it is looked for after a lease
+            with suppress(Unsendable, NotTaken):  # not sent or lost, it is looked for after a lease
                 yield Publish((messages[which - 1],))
 
     def _sent(self, message: Message, sends: int) -> tuple[str, int]:
@@ -218,16 +243,23 @@ class Dispatcher:
             priority=spec.priority,
         )
 
-    def deliver(self, keys: SagaKeys, workflow: Workflow, saga: Saga, end: End) -> Flow[None]:
-        """Tell who waits; the outbox keeps the command until that is done (rule 14)."""
+    def deliver(
+        self, keys: SagaKeys, workflow: Workflow, saga: Saga, end: End
+    ) -> Flow[Sequence[Refused]]:
+        """Tell who waits; the outbox keeps the command until that is done (rule 14).
+
+        Returns the results that the server refused.
+        """
         outcome = outcome_of(saga, workflow, end.data)
         canvases = [task_id for task_id, canvas in outcome.waiting.items() if canvas]
         if canvases:
             yield from self._tell_canvases(keys, outcome, canvases, end)
-            return
+            return ()
         answers = self.answer_of(outcome)
-        if answers is not None or (yield outcome):
-            yield from ask(ends.settle(keys, end, answers or ()))
+        if answers is None and not (yield outcome):
+            return ()
+        settled = yield from ask(ends.settle(keys, end, answers or ()))
+        return () if isinstance(settled, int) else settled
 
     def _tell_canvases(
         self, keys: SagaKeys, outcome: Deliverance, canvases: list[str], end: End

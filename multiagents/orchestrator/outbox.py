@@ -7,7 +7,7 @@ here; `tasks` hands them to Celery.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from multiagents.core.exceptions import MultiAgentsError
 from multiagents.core.names import HEADER
 from multiagents.core.states import Kind
 from multiagents.orchestrator.workflow import Step, TaskCall, Workflow
-from multiagents.storage.plan import Answer, Letter
+from multiagents.storage.plan import Answer, Letter, Refused
 
 UNCONFIRMED_MS = 2000
 """A command whose sending was not confirmed is looked at again after this long (E10)."""
@@ -67,6 +67,29 @@ class Unsendable(MultiAgentsError):
     def __str__(self) -> str:
         where = "look at task_queues, task_routes, its annotations and its own options"
         return f"task {self.task!r} cannot be sent ({self.reason}); {where}"
+
+
+class NotTaken(MultiAgentsError):
+    """The server refuses what one saga is to put under a key: its commands stay in the outbox.
+
+    It is tried again, for the key or the user's rights may be put right.
+    """
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(key, reason)
+        self.key = key
+        self.reason = reason
+        self.sent = 0
+        """How many messages of the same `Publish` went out before."""
+
+    def __str__(self) -> str:
+        fix = "grant the right, or move the key if it is not the broker's; see `multiagents doctor`"
+        return f"{self.key!r} cannot be written ({self.reason}): {fix}"
+
+
+def not_taken(refused: Sequence[Refused]) -> NotTaken | None:
+    """The error that tells of the first of these; None if there are none."""
+    return NotTaken(refused[0].key, refused[0].reason) if refused else None
 
 
 LetterOf = Callable[[Message], Letter | None]

@@ -21,7 +21,15 @@ from multiagents.orchestrator import outbox
 from multiagents.orchestrator.claims import Claims
 from multiagents.orchestrator.commands import Dispatch
 from multiagents.orchestrator.conditions import ConditionError, compute
-from multiagents.orchestrator.outbox import LetterOf, Message, Publish, Unsendable, no_letter
+from multiagents.orchestrator.outbox import (
+    UNCONFIRMED_MS,
+    LetterOf,
+    Message,
+    NotTaken,
+    Publish,
+    Unsendable,
+    no_letter,
+)
 from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.seen import States, before, states_of, without_result
 from multiagents.orchestrator.workflow import TaskCall, Workflow
@@ -30,11 +38,34 @@ from multiagents.storage import sagas as store
 from multiagents.storage import sending
 from multiagents.storage.calls import Flow, ask
 from multiagents.storage.keys import SagaKeys
-from multiagents.storage.plan import Letter, Plan
+from multiagents.storage.plan import Letter, Plan, Refused
 
 What = tuple[Kind, str, int]
 NOT_SENT = "-"
 """Before the Celery id in a claim whose message is not out yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unsent:
+    """A plain task that is claimed, and whose message is not out."""
+
+    kind: Kind
+    step: str
+    attempt: int
+    nonce: str
+    deadline_ms: int
+    task_id: str
+
+
+def unsent(kind: Kind, step: str, claim: str | None) -> Unsent | None:
+    """What a claim's value says of a task that is not sent; None: it is, or there is none."""
+    if claim is None:
+        return None
+    attempt, nonce, deadline_ms, holder = claim.split("|", 3)
+    if not holder.startswith(NOT_SENT):
+        return None
+    task_id = holder.removeprefix(NOT_SENT)
+    return Unsent(kind, step, int(attempt), nonce, int(deadline_ms), task_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +100,11 @@ class PlainTasks:
 
     def send(
         self, keys: SagaKeys, workflow: Workflow, what: What, call: TaskCall
-    ) -> Flow[Failed | None]:
-        """Claim, then send.  Should this process die in between, the step's time-out decides."""
+    ) -> Flow[Failed | Refused | None]:
+        """Claim, then send.  Should this process die in between, the step's time-out decides.
+
+        What its queue refuses is sent by a sweep, see `send_claimed`.
+        """
         task_id = ids.derived_id(keys.id, *what)
         deadline_ms = self._deadline_ms(workflow, what, call)
         holder = task_id if self.letter_of is no_letter else NOT_SENT + task_id
@@ -91,15 +125,53 @@ class PlainTasks:
             # By a letter in one step.  Else the claim says so first: once too few, never twice.
             value = store.claim_value(held.attempt, held.nonce, deadline_ms, task_id)
             attempt = store.Attempt(keys.id, *what, held.nonce)
-            sent = sending.plain_sent(keys, attempt, value, letter or Letter("", ""))
-            if not (yield from ask(sent)):
-                return None  # given up meanwhile: this process was silent for too long
+            again_ms = self.clock.now_ms() + UNCONFIRMED_MS
+            sent = yield from ask(
+                sending.plain_sent(
+                    keys, attempt, value, letter or Letter("", ""), again_ms=again_ms
+                )
+            )
+            if not sent.standing:  # refused; or given up: this process was silent for too long
+                return next(iter(sent.refused), None)
         if letter is None:
             try:
                 yield Publish((message,))
             except Unsendable as error:
                 return refused(held, error, self.clock.now_ms())
+            except NotTaken as error:
+                return refused(held, error, self.clock.now_ms(), retryable=True)
         return None
+
+    def send_claimed(
+        self, keys: SagaKeys, workflow: Workflow, saga: Saga, claim: Unsent
+    ) -> Flow[Failed | Refused | None]:
+        """Send a task that was claimed and whose message its queue has refused.
+
+        Only by a letter, with which the claim says in the same step that it is sent (E13).
+        """
+        work = saga.steps[claim.step].of(claim.kind)
+        what = (claim.kind, claim.step, claim.attempt)
+        call = outbox.target_of(workflow.by_name[claim.step], claim.kind)
+        if not isinstance(call, TaskCall) or work.nonce != claim.nonce:
+            return None
+        entry = Claimed(work.started_at, *what, claim.nonce)
+        data = yield from ask(store.data(keys))
+        ends_ms = claim.deadline_ms
+        held = self.claims.on_behalf(saga, workflow, entry, data=data, deadline_ms=ends_ms)
+        states: States = {}
+        if call.computes:
+            states = yield from states_of(keys, workflow, held.step, held.results)
+        try:
+            letter = self.letter_of(self._message(workflow, call, held, claim.task_id, states))
+        except (ConditionError, Unsendable) as error:
+            return refused(held, error, self.clock.now_ms())
+        field = k.claim_field(claim.kind, claim.step)
+        if letter is None:
+            return Refused(field, call.queue or "", "only Celery can send it from here")
+        value = store.claim_value(claim.attempt, claim.nonce, ends_ms, claim.task_id)
+        attempt = store.Attempt(keys.id, *what, claim.nonce)
+        sent = yield from ask(sending.plain_sent(keys, attempt, value, letter, ends_ms=ends_ms))
+        return next(iter(sent.refused), None)
 
     def refuse(
         self, keys: SagaKeys, workflow: Workflow, what: What, error: Unsendable
@@ -174,8 +246,8 @@ def _is_known(workflow: Workflow, saga: Saga, command: Dispatch, data: Data) -> 
     )
 
 
-def refused(held: Assignment, error: Exception, now_ms: int) -> Failed:
-    """The report of an attempt that never began: its message could not be made."""
+def refused(held: Assignment, error: Exception, now_ms: int, *, retryable: bool = False) -> Failed:
+    """The report of an attempt that never began: its message could not be made, or was refused."""
     return Failed(
         now_ms,
         held.kind,
@@ -184,7 +256,7 @@ def refused(held: Assignment, error: Exception, now_ms: int) -> Failed:
         held.nonce,
         error=Failure(type(error).__name__, str(error)),
         outcome=Outcome.CLEAN,
-        retryable=False,
+        retryable=retryable,
     )
 
 

@@ -16,8 +16,9 @@ from multiagents.core.entries import Failure, Lost, TimerDue, Unroutable
 from multiagents.core.states import ENDED, Kind
 from multiagents.orchestrator import outbox
 from multiagents.orchestrator.coordinator import Coordinator
-from multiagents.orchestrator.outbox import Message
+from multiagents.orchestrator.outbox import Message, not_taken
 from multiagents.orchestrator.outcome import has_dead_letters
+from multiagents.orchestrator.plain import unsent
 from multiagents.orchestrator.planning import index_keys
 from multiagents.orchestrator.workflow import worker_name
 from multiagents.storage import ends, sending, views
@@ -101,9 +102,7 @@ class Sweeper:
                 entry = TimerDue(self._clock_ms(), rest[0])
                 yield from self._coordinator.append(saga_id, entry, guard=item)
             case "l":
-                kind, step, attempt, nonce = rest[0].split("|")
-                lost = Lost(self._clock_ms(), Kind(kind), step, int(attempt), nonce)
-                yield from self._coordinator.append(saga_id, lost, guard=item)
+                yield from self._lease(saga_id, rest[0], item)
             case "o":
                 yield from self._send_again(saga_id, rest[0], item)
             case "x":
@@ -117,6 +116,18 @@ class Sweeper:
         elif view == views.GONE:
             yield from ask(store.drop(keys.shard, item, because=(keys.saga, "v", "")))
 
+    def _lease(self, saga_id: str, name: str, item: Guard) -> Flow[None]:
+        """An attempt is lost; or its message, a plain task's, was refused by the queue."""
+        kind, step, attempt, nonce = name.split("|")
+        keys, now_ms = self._coordinator.keys(saga_id), self._clock_ms()
+        claim = yield from ask(store.command(keys, k.claim_field(Kind(kind), step)))
+        task = unsent(Kind(kind), step, claim)
+        if task is not None and task.nonce == nonce and now_ms < task.deadline_ms:
+            yield from self._coordinator.send_claimed(keys, task)
+            return
+        lost = Lost(now_ms, Kind(kind), step, int(attempt), nonce)
+        yield from self._coordinator.append(saga_id, lost, guard=item)
+
     def _send_again(self, saga_id: str, name: str, item: Guard) -> Flow[None]:
         keys = self._coordinator.keys(saga_id)
         value = yield from ask(store.command(keys, name))
@@ -127,7 +138,9 @@ class Sweeper:
             return
         workflow = yield from self._coordinator.workflow(keys, version)
         if name == k.OUTBOX_END:
-            yield from self._coordinator.deliver_again(keys, workflow)
+            refused = yield from self._coordinator.deliver_again(keys, workflow)
+            if error := not_taken(refused):
+                raise error
             return
         sent_ms, sends = outbox.parse_outbox_value(value)
         kind, step, attempt = k.parse_outbox_field(name)
@@ -142,8 +155,8 @@ class Sweeper:
         message = self._coordinator.dispatcher.message(
             keys, workflow, (kind, step, attempt), worker_name(target)
         )
-        unsent = not (sent_ms or sends)
-        if unsent or not (yield from self._still_queued(message, keys, name, value)):
+        is_new = not (sent_ms or sends)
+        if is_new or not (yield from self._still_queued(message, keys, name, value)):
             yield from self._coordinator.send_again(keys, workflow, {name: sends})
 
     def _is_unknown(self, worker: str) -> Flow[bool]:

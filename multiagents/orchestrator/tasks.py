@@ -27,11 +27,18 @@ from multiagents.core.names import COMPENSATE, COORDINATE, HEADER, START_SAGA
 from multiagents.core.states import Kind, SagaState
 from multiagents.orchestrator.broker import Broker, HastyBroker, is_away, is_redis
 from multiagents.orchestrator.letters import list_of, priority_of, routing, send_plain
-from multiagents.orchestrator.outbox import Deliverance, Message, Publish, Unsendable
+from multiagents.orchestrator.outbox import (
+    Deliverance,
+    Message,
+    NotTaken,
+    Publish,
+    Unsendable,
+)
 from multiagents.orchestrator.results import HastyBackend
 from multiagents.orchestrator.start_call import arguments, canvas_of_call, canvas_of_request
 from multiagents.orchestrator.sweeper import Backlog, QueueHead
 from multiagents.storage.client import UNREACHABLE
+from multiagents.storage.refusals import concerns_a_key
 from multiagents.storage.sagas import Attempt
 
 log = structlog.get_logger(__name__)
@@ -226,14 +233,18 @@ class Courier:
     # ---- messages ----
 
     def _publish(self, effect: Publish) -> bool:
-        """Whether all is sent.  Raises Unsendable for what Celery can make no message of."""
+        """Whether all is sent.
+
+        Raises Unsendable for what Celery can make no message of, NotTaken for what a Redis broker
+        refuses to put into its queue.
+        """
         if self._broker.rests():
             return False
         try:
             with self._broker.producer() as producer:
                 for sent, message in enumerate(effect.messages):
                     self._send(message, producer, sent)
-        except Unsendable:
+        except (Unsendable, NotTaken):
             raise
         except Exception as error:  # noqa: BLE001 - raised on, it would fail the step that ended
             # Recorded in the outbox with a time at which a sweep looks again: not lost.
@@ -248,6 +259,10 @@ class Courier:
         except Exception as error:
             if is_away(error, producer.connection):
                 raise
+            if concerns_a_key(error):
+                refused = NotTaken(message.queue, f"{type(error).__name__}: {error}")
+                refused.sent = sent
+                raise refused from error
             unsendable = Unsendable(message.task, f"{type(error).__name__}: {error}")
             unsendable.sent = sent
             raise unsendable from error
@@ -283,6 +298,8 @@ class Courier:
             try:
                 length, head = self._read(effect, connection)
             except Exception as error:
+                if concerns_a_key(error):
+                    return Backlog(None)
                 if not (is_away(error, connection) and self._broker.note()):
                     raise
                 return Backlog(None)

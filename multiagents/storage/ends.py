@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from redis.exceptions import ResponseError
+
 from multiagents.storage import keys as k
 from multiagents.storage.calls import Arg, Call
 from multiagents.storage.keys import SagaKeys
-from multiagents.storage.plan import Answer
-from multiagents.storage.views import End, packed, text_of
+from multiagents.storage.plan import Answer, Refused
+from multiagents.storage.refusals import word_of
+from multiagents.storage.views import End, packed, refused_of, text_of
 
 MOST_PACKED = 5000
 """Entries of a log that are compressed at the end; a longer one stays as it is."""
@@ -46,17 +49,31 @@ def _ids(reply: Any) -> list[str]:
 
 def settle(
     saga: SagaKeys, end: End, answers: Sequence[Answer] = (), *, told: Sequence[str] = ()
-) -> Call[int]:
+) -> Call[int | tuple[Refused, ...]]:
     """Note that a saga's end is told, by these answers or already; and compress its log.
 
     ``told``: the task ids with a canvas, which is not to be started once more.  Who has joined
     since ``end`` was read is still owed it: then only that is left in the outbox.
+
+    Returns 1; 0 if it is owed still, or is settled already; or the answers that were refused, with
+    which it is owed still.
     """
     text = packed(end.log) if len(end.log) <= MOST_PACKED else ""
     member = k.due_outbox(saga.id, k.OUTBOX_END)
     args: tuple[Arg, ...] = (k.OUTBOX_END, member, end.version, len(end.log), text, end.owed)
     args = (*args, len(told), *told, *(item for answer in answers for item in answer))
-    return Call("settle", saga.all, args, int)
+    return Call("settle", saga.all, args, _settled)
+
+
+def _settled(reply: Any) -> int | tuple[Refused, ...]:
+    if not isinstance(reply, list):
+        return int(reply)
+    refused = refused_of(reply)
+    for each in refused:
+        error = ResponseError(each.reason)
+        if word_of(error):  # the server takes no writes at all, as the edge then says
+            raise error
+    return refused
 
 
 def purge(saga: SagaKeys, version: str, indexes: Sequence[str], *, later_ms: int) -> Call[int]:

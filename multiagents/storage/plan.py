@@ -24,6 +24,16 @@ class Letter(NamedTuple):
     text: str
 
 
+class Refused(NamedTuple):
+    """What a script was to put under a key that is not the engine's, and the server refused."""
+
+    field: str
+    """Of the outbox, or of a plain task's claim: the command, which is unsent."""
+    key: str
+    """The broker's list, or the result's key."""
+    reason: str
+
+
 class Answer(NamedTuple):
     """A result as Celery's backend on this server holds it; ``expires_s`` 0 = never."""
 
@@ -102,7 +112,8 @@ def plan_args(saga: SagaKeys, plan: Plan) -> list[Arg]:
     for name, (value, due_ms) in plan.outbox.items():
         args += [name, value, k.due_outbox(saga.id, name), due_ms]
     args.append(len(plan.letters))
-    args += [item for letter in plan.letters.values() for item in letter]
+    for name, letter in plan.letters.items():
+        args += [name if name in plan.outbox else _claim_of(name), *letter]
     args.append(len(plan.withdrawals))
     for name, entry in plan.withdrawals.items():
         args += [name, k.due_outbox(saga.id, name), entry_key(entry), encode(entry)]
@@ -119,3 +130,9 @@ def plan_args(saga: SagaKeys, plan: Plan) -> list[Arg]:
     for which, member, since in plan.waiting:
         args += [which, member, "" if since is None else since]
     return args
+
+
+def _claim_of(name: str) -> str:
+    """The field of the claim that a commit writes instead of a command."""
+    kind, step, _ = k.parse_outbox_field(name)
+    return k.claim_field(kind, step)

@@ -1,10 +1,16 @@
-"""With which words does a server say that it takes no writes for now?"""
+"""With which words does a server say that it takes no writes for now, or not to one key?"""
 
 from __future__ import annotations
 
 import re
 
-from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
+from redis.exceptions import (
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 
 REFUSALS = {
     "OOM": "it is full (its maxmemory is used up)",
@@ -18,6 +24,8 @@ _CLASSES = {OutOfMemoryError: "OOM", ReadOnlyError: "READONLY"}
 _REFUSAL = re.compile(rf"(?:^|-|because of: )({'|'.join(REFUSALS)})\b")
 """The first word, or the one after those of a script (Redis 6.2) or of a transaction."""
 
+_WRONGTYPE = re.compile(r"(?:^|[\s-])WRONGTYPE\b")
+
 
 def word_of(error: ResponseError) -> str | None:
     """The word of `REFUSALS` with which the server refused; None if it is another error."""
@@ -25,3 +33,13 @@ def word_of(error: ResponseError) -> str | None:
     if word is None and (found := _REFUSAL.search(str(error))):
         word = found[1]
     return word
+
+
+def is_of_another_type(error: Exception) -> bool:
+    """Whether a command met a key of another type than its own, alone or in a script."""
+    return isinstance(error, RedisError) and bool(_WRONGTYPE.search(str(error)))
+
+
+def concerns_a_key(error: Exception) -> bool:
+    """Whether the server refuses a command for its key or the user's rights: others may go."""
+    return isinstance(error, NoPermissionError) or is_of_another_type(error)

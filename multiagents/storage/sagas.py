@@ -16,7 +16,7 @@ from multiagents.core.states import Kind
 from multiagents.storage import keys as k
 from multiagents.storage.calls import Arg, Call, Plain
 from multiagents.storage.keys import SagaKeys, Shard
-from multiagents.storage.plan import Plan, entry_key, plan_args
+from multiagents.storage.plan import Plan, Refused, entry_key, plan_args
 from multiagents.storage.views import (
     NOTHING,
     Claim,
@@ -28,6 +28,7 @@ from multiagents.storage.views import (
     parse_claim,
     parse_committed,
     parse_view,
+    refused_of,
     text_of,
     text_or_none,
 )
@@ -170,20 +171,25 @@ def start(
     wide: bool = False,
     data: dict[str, str],
     indexes: Sequence[str],
-) -> Call[int]:
+) -> Call[int | tuple[Refused, ...]]:
     """Record a new saga.
 
     ``waiting``: the task id that gets the outcome, and its canvas as JSON.  ``definition``:
     version and canonical JSON ("" if believed stored).
 
-    Returns CREATED, EXISTED (the task id then waits for that saga too) or SEND_DEFINITION.
+    Returns CREATED, EXISTED (the task id then waits for that saga too) or SEND_DEFINITION; created
+    as well: the letters that their queues did not take.
     """
     version, text = definition
     pairs = [item for pair in data.items() for item in pair]
     head: tuple[Arg, ...] = (*waiting, version, text, int(reads_values), int(wide))
     head = (*head, len(data), *pairs)
     keys = (*saga.all, *_index_keys(saga, plan), saga.shard.definitions, *indexes)
-    return Call("start", keys, (*head, *plan_args(saga, plan)), int)
+    return Call("start", keys, (*head, *plan_args(saga, plan)), _started)
+
+
+def _started(reply: Any) -> int | tuple[Refused, ...]:
+    return refused_of(reply) if isinstance(reply, list) else int(reply)
 
 
 def claim_value(attempt: int, nonce: str, deadline_ms: int, delivery: str) -> str:

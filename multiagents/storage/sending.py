@@ -3,19 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 from multiagents.storage import keys as k
 from multiagents.storage.calls import Arg, Call
 from multiagents.storage.keys import SagaKeys
-from multiagents.storage.plan import Letter
+from multiagents.storage.plan import Letter, Refused
 from multiagents.storage.sagas import Attempt
+from multiagents.storage.views import refused_of
 
 
-def plain_sent(saga: SagaKeys, held: Attempt, value: str, letter: Letter) -> Call[int]:
-    """Send a plain task, once, and let its claim say so: ``value`` is the claim's new one."""
-    args = (k.claim_field(held.kind, held.step), value, "", "", *letter)
-    return Call("publish", (saga.work, saga.due), args, int)
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """How many commands still stood, and which of them their queues did not take."""
+
+    standing: int
+    refused: tuple[Refused, ...] = ()
+
+
+def _sent(reply: Any) -> Sent:
+    if isinstance(reply, list):
+        return Sent(int(reply[0]), refused_of(reply[1:]))
+    return Sent(int(reply))
+
+
+def plain_sent(
+    saga: SagaKeys,
+    held: Attempt,
+    value: str,
+    letter: Letter,
+    *,
+    ends_ms: int | None = None,
+    again_ms: int | None = None,
+) -> Call[Sent]:
+    """Send a plain task, once, and let its claim say so: ``value`` is the claim's new one.
+
+    ``ends_ms``: when its lease ends then; ``again_ms``: when the claim is looked at again should
+    its queue refuse the message; None: as before.
+    """
+    member = k.due_lease(saga.id, held.kind, held.step, held.attempt, held.nonce)
+    times = ["" if each is None else each for each in (again_ms, ends_ms)]
+    row = (k.claim_field(held.kind, held.step), value, member, times[1], *letter)
+    return Call("publish", (saga.work, saga.due), (times[0], *row), _sent)
 
 
 def hand_on(
@@ -36,12 +67,12 @@ def published(
     saga: SagaKeys,
     sent: dict[str, tuple[str, int]],
     letters: Mapping[str, Letter] = MappingProxyType({}),
-) -> Call[int]:
+) -> Call[Sent]:
     """Note that commands were sent: outbox field -> (value, when to look again).
 
-    Those with a letter are sent by this very call.
+    Those with a letter are sent by this very call; what its queue refuses stays as it was.
     """
-    args: list[Arg] = []
+    args: list[Arg] = [""]
     for name, (value, due_ms) in sent.items():
         args += [name, value, k.due_outbox(saga.id, name), due_ms, *letters.get(name, ("", ""))]
-    return Call("publish", (saga.work, saga.due), tuple(args), int)
+    return Call("publish", (saga.work, saga.due), tuple(args), _sent)

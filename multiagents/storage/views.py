@@ -13,6 +13,7 @@ from typing import Any
 
 from multiagents.core.entries import Entry, decode
 from multiagents.core.json_text import loads
+from multiagents.storage.plan import Refused
 
 Known = tuple[str, str]
 """The version and cursor of a state that the reader has: ``("", "")`` for none."""
@@ -128,6 +129,8 @@ class Committed:
     cursor: str
     end: End | None = None
     """What is needed to tell of the saga's end, where that is to be done now."""
+    refused: tuple[Refused, ...] = ()
+    """Letters that their queues did not take; none where the reply was lost."""
 
 
 def parse_committed(reply: Any) -> Committed | View | str:
@@ -137,7 +140,14 @@ def parse_committed(reply: Any) -> Committed | View | str:
     if len(reply) == VIEW_PARTS:
         return parse_view(reply)
     more, cursor, *end = reply
-    return Committed(bool(more), text_of(cursor), _end(*end) if end else None)
+    refused = refused_of(end.pop()) if len(end) % 3 else ()
+    return Committed(bool(more), text_of(cursor), _end(*end) if end else None, refused)
+
+
+def refused_of(flat: Sequence[Any]) -> tuple[Refused, ...]:
+    """What the server refused of a script: field, key, error, field, …"""
+    texts = iter(map(text_of, flat))
+    return tuple(Refused(*row) for row in zip(texts, texts, texts, strict=True))
 
 
 def _end(version: Any, data: Any, items: list[Any]) -> End:

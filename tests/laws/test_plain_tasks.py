@@ -195,11 +195,13 @@ def test_a_task_that_was_given_up_before_it_was_sent_is_not_sent(bench: Plainly)
     late = store.Attempt(SAGA, Kind.RUN, "s", 1, "aa")
     assert not bench.edge.execute(
         sending.plain_sent(keys, late, "1|aa|0|first", Letter("queue", "m"))
-    )
+    ).standing
     assert bench.edge.client.hget(keys.work, "c:run:s") == b"2|bb|0|second"
     assert not bench.waiting()
     own = store.Attempt(SAGA, Kind.RUN, "s", 2, "bb")
-    assert bench.edge.execute(sending.plain_sent(keys, own, "2|bb|0|third", Letter("queue", "m")))
+    assert bench.edge.execute(
+        sending.plain_sent(keys, own, "2|bb|0|third", Letter("queue", "m"))
+    ).standing
     assert bench.edge.client.hget(keys.work, "c:run:s") == b"2|bb|0|third"
     assert bench.waiting() == 1
 

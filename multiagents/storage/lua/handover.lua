@@ -7,14 +7,16 @@
 -- ARGV[1..] field, value, due member, due ms, queue list of the broker, message ("" = it is sent
 --           by the caller) …
 --
--- Returns which of them, from 1; 0 if each was sent, or is claimed.
+-- Returns which of them, from 1; 0 if each was sent, is claimed, or was refused by its queue: then it
+-- is held back as before, and looked at again at the time given.
 for i = 1, #ARGV, 6 do
   local value = redis.call("HGET", KEYS[1], ARGV[i])
   if value and string.match(value, "|0$") then
     redis.call("HSET", KEYS[1], ARGV[i], ARGV[i + 1])
     redis.call("ZADD", KEYS[2], ARGV[i + 3], ARGV[i + 2])
-    if ARGV[i + 5] ~= "" then redis.call("LPUSH", ARGV[i + 4], ARGV[i + 5]) end
-    return (i + 5) / 6
+    local sent = ARGV[i + 5] ~= "" and redis.pcall("LPUSH", ARGV[i + 4], ARGV[i + 5])
+    if type(sent) ~= "table" then return (i + 5) / 6 end
+    redis.call("HSET", KEYS[1], ARGV[i], value)
   end
 end
 return 0

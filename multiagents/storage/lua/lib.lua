@@ -6,6 +6,10 @@
 -- Replies are built as JSON text by concatenation: step names need no escaping (they are checked
 -- when a workflow is built) and all values are JSON already.
 --
+-- A key that is not the engine's (a queue of the broker, a result of Celery's) may be refused for a
+-- reason of its own: another type, a right that the user lacks.  What a script does with it comes
+-- after all that it writes of the saga, by pcall, and what was refused stays owed.
+--
 -- An entry's position is its number in the log, from 1; a cursor is the last position that was
 -- decided over.  Of an ended saga the first entries, b of them, lie compressed in the first item.
 local SAGA, WORK, DATA, LOG, IDS, DUE = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
@@ -61,6 +65,26 @@ local function follow(after, b, count, texts)
   local first = b and tonumber(after) - tonumber(b) + 1 or tonumber(after)
   local found = redis.call("LRANGE", LOG, first, first + tonumber(count) - 1)
   return table.concat(found, "\n") == texts
+end
+
+-- The error by which the server has refused a command that was sent by pcall; nil if it has not.
+local function refusal(reply)
+  return type(reply) == "table" and reply.err or nil
+end
+
+-- Note that the message of a command was refused: it is unsent, and looked at again at a time.
+-- field: of the outbox; or the claim of a plain task, whose holder is then marked by a "-".
+local function take_back(field, saga_id, at)
+  if string.sub(field, 1, 2) == "o:" then
+    redis.call("HSET", WORK, field, "0|0")
+    redis.call("ZADD", DUE, at, "o|" .. saga_id .. "|" .. field)
+    return
+  end
+  local value = redis.call("HGET", WORK, field)
+  local attempt, nonce, deadline, holder = string.match(value, "^(%d+)|(%x+)|(%d+)|(.*)$")
+  local kind, step = string.match(field, "^c:([^:]+):(.+)$")
+  redis.call("HSET", WORK, field, table.concat({attempt, nonce, deadline, "-" .. holder}, "|"))
+  redis.call("ZADD", DUE, at, table.concat({"l", saga_id, kind, step, attempt, nonce}, "|"))
 end
 
 -- What reads a saga.  A script makes all its functions anew in each run, and most runs need none
@@ -128,7 +152,7 @@ end
 -- Order: new version, cursor ("" = the end of the log as it is), head, now_ms, saga id, state
 -- index to leave and to enter ("" = the same), created_ms, "1" if the saga's outcome is to be
 -- delivered now; then counted lists: steps (name, row); entries already decided over (id, entry);
--- outbox (field, value, due member, due ms); letters (queue list of the broker, message);
+-- outbox (field, value, due member, due ms); letters (field, queue list of the broker, message);
 -- withdrawals (field, due member, entry id, entry); due members to set (member, ms) and to clear
 -- (member); claims (field, value); outbox fields that they take (field, due member); late results
 -- that count from now on (field, result field).  Then, to the end, what begins or ceases to wait
@@ -137,7 +161,8 @@ end
 -- clear besides.
 --
 -- Returns {1 if the log holds more, cursor}; where the outcome is to be delivered also the version,
--- the data hash and the items of the log.
+-- the data hash and the items of the log; at the end, if queues refused letters, a list of these:
+-- {field, queue list, error, …}, which is returned a second time beside the reply.
 local function apply(versions, b, last, gone)
   local version, cursor, head, now, saga_id, leaves, enters, created, ends =
     unpack(ARGV, position + 1, position + 9)
@@ -162,7 +187,8 @@ local function apply(versions, b, last, gone)
     local member = take()
     due[#due + 1] = take(); due[#due + 1] = member
   end
-  for _ = 1, count() do redis.call("LPUSH", take(), take()) end
+  local letters = position + 1
+  position = letters + 3 * tonumber(ARGV[letters])
   bulk("HSET", WORK, work)
   work = {}
   for _ = 1, count() do
@@ -206,5 +232,15 @@ local function apply(versions, b, last, gone)
     reply[4] = redis.call("HGETALL", DATA)
     reply[5] = redis.call("LRANGE", LOG, 0, -1)
   end
-  return reply
+  local refused = {}
+  for i = letters + 1, letters + 3 * tonumber(ARGV[letters]), 3 do
+    local why = refusal(redis.pcall("LPUSH", ARGV[i + 1], ARGV[i + 2]))
+    if why then
+      take_back(ARGV[i], saga_id, now + 2000)
+      for _, each in ipairs({ARGV[i], ARGV[i + 1], why}) do refused[#refused + 1] = each end
+    end
+  end
+  if not refused[1] then return reply end
+  reply[#reply + 1] = refused
+  return reply, refused
 end

@@ -7,17 +7,9 @@
 -- ARGV[6] value of the field   ARGV[7] number of task ids whose canvas was started, then these
 -- then results for Celery's backend: key, text, expires after, s (0 = never) …
 --
--- Returns 1 taken out, 0 it was gone, or somebody has joined meanwhile who is owed it still.
+-- Returns 1 taken out, 0 it was gone, or somebody has joined meanwhile who is owed it still; a list of
+-- the results that were refused, {field, key, error, …}: then it is owed still.
 local told = tonumber(ARGV[7])
-for i = 8 + told, #ARGV, 3 do
-  -- A success is never overwritten, as with Celery.
-  local stored = redis.call("GET", ARGV[i])
-  if not (stored and string.find(stored, '"status": "SUCCESS"', 1, true)) then
-    redis.call("SET", ARGV[i], ARGV[i + 1])
-    if ARGV[i + 2] ~= "0" then redis.call("EXPIRE", ARGV[i], ARGV[i + 2]) end
-    redis.call("PUBLISH", ARGV[i], ARGV[i + 1])
-  end
-end
 local f = redis.call("HMGET", SAGA, "v", "c", "b")
 local all = tonumber(ARGV[4])
 -- After a server lost its last second another log may have as many entries (E5).
@@ -34,6 +26,29 @@ if f[1] then
   end
 end
 local owed = redis.call("HGET", WORK, ARGV[1])
+
+-- Store a result as Celery's backend does; the error if that was refused.
+local function answer(key, text, expires_s)
+  local stored = redis.pcall("GET", key)
+  local why = refusal(stored)
+  -- A success is never overwritten, as with Celery; it is told again, for it may not have been.
+  if stored and not why and string.find(stored, '"status": "SUCCESS"', 1, true) then
+    text = stored
+  elseif not why then
+    why = refusal(redis.pcall("SET", key, text))
+    if not why and expires_s ~= "0" then why = refusal(redis.pcall("EXPIRE", key, expires_s)) end
+  end
+  return why or refusal(redis.pcall("PUBLISH", key, text))
+end
+
+local refused = {}
+for i = 8 + told, #ARGV, 3 do
+  local why = answer(ARGV[i], ARGV[i + 1], ARGV[i + 2])
+  if why then
+    for _, each in ipairs({ARGV[1], ARGV[i], why}) do refused[#refused + 1] = each end
+  end
+end
+if refused[1] then return refused end
 if owed and owed ~= ARGV[6] then return 0 end
 redis.call("ZREM", DUE, ARGV[2])
 return redis.call("HDEL", WORK, ARGV[1])

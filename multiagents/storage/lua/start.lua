@@ -8,11 +8,14 @@
 -- ARGV[7] number of data pairs, then field, value …
 -- then the decision, see apply in lib.lua
 --
--- Returns 1 created, 2 existed (the task id now waits too), 3 the definition must be sent.
+-- Returns 1 created, 2 existed (the task id now waits too; of a saga that is damaged something is
+-- there), 3 the definition must be sent; created as well: a list of the letters that queues refused.
 local task_id, canvas, definition, text = take(), take(), take(), take()
 local reads, wide = take(), take()
-if redis.call("EXISTS", SAGA) == 1 then
-  redis.call("HSETNX", DATA, "alias:" .. task_id, canvas)
+if redis.call("EXISTS", SAGA, WORK, DATA, LOG, IDS) > 0 then
+  if redis.call("EXISTS", SAGA) == 1 then
+    redis.call("HSETNX", DATA, "alias:" .. task_id, canvas)
+  end
   return 2
 end
 if text ~= "" then
@@ -25,5 +28,5 @@ redis.call("HSET", DATA, "alias:" .. task_id, canvas)
 redis.call("HSET", SAGA, "w", definition, "q", reads)
 local created, saga_id = ARGV[position + 8], ARGV[position + 5]
 for i = 10, #KEYS do redis.call("ZADD", KEYS[i], created, saga_id) end
-apply(wide == "1" and ",", nil, 0, {})
-return 1
+local _, refused = apply(wide == "1" and ",", nil, 0, {})
+return refused or 1
