@@ -58,6 +58,7 @@ class Worker:
         input_model: type[BaseModel] | None = None,
         output_model: type[BaseModel] | None = None,
     ) -> None:
+        _refuse_generator(function, name)
         functools.update_wrapper(self, function)
         self.function = function
         self.name = _checked_name(name)
@@ -109,6 +110,14 @@ class Worker:
     def takes_context(self) -> bool:
         """Whether a worker with an ``input_model`` also wants the context, as second argument."""
         return _positional(self.function) >= 2
+
+
+def _refuse_generator(function: Callable[..., Any], name: str) -> None:
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise InvalidInput(
+            f"worker {name!r} is a generator (it has `yield`), so calling it does nothing: return"
+            " one dict instead, and tell of progress by context.heartbeat()"
+        )
 
 
 class Registry:
