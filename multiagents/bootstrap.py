@@ -48,7 +48,7 @@ from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage.client import MAIN_TIMEOUT_S, UNREACHABLE, Edge, WritesRefused
 from multiagents.storage.routing import ServerAway, open_edge, told
 from multiagents.storage.timekeeping import Timekeeper
-from multiagents.worker_sdk import breaker, manager, run
+from multiagents.worker_sdk import awaiting, breaker, manager
 from multiagents.worker_sdk import registry as workers
 from multiagents.worker_sdk.attempt import perform, verdict_of
 from multiagents.worker_sdk.leases import LeaseKeeper
@@ -170,7 +170,8 @@ class Runtime:
             self.host.engine,
             clock=self.clock,
             lease_ms=settings.lease_ms,
-            cancel=run.cancel,
+            cancel=awaiting.cancel,
+            keeps_time=awaiting.keeps_time,
             on_timeout=self._on_timeout,
             can_kill=_can_be_ended(),
             keep_time=lambda only: self.timekeeper.keep(self._main_edge, only_if_set=only),
@@ -189,6 +190,8 @@ class Runtime:
             stopping=self.stopping.is_set,
             sends_events=bool(self.app.conf.worker_send_task_events),
             most_steps=self.most_steps,
+            left_by=awaiting.taken,
+            can_be_ended=_can_be_ended(),
         )
 
     def _is_needed(self) -> bool:

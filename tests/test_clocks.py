@@ -119,7 +119,7 @@ def keeper_of(engine: Leases, clock: FakeClock, keep_time: Callable[[bool], None
         engine,  # type: ignore[arg-type]  # all that is asked of it
         clock=clock,
         lease_ms=3_000_000,
-        cancel=lambda token, overdue=False: False,
+        cancel=lambda token: False,
         on_timeout=lambda held: None,
         can_kill=False,
         keep_time=keep_time,

@@ -87,7 +87,7 @@ def test_a_late_renewal_is_counted(redis_url):
         engine,
         clock=clock,
         lease_ms=3_000_000,
-        cancel=lambda token, overdue=False: False,
+        cancel=lambda token: False,
         on_timeout=lambda held: None,
         can_kill=False,
     )
@@ -104,6 +104,15 @@ def test_a_late_renewal_is_counted(redis_url):
     assert engine.late == 1
 
 
+class Holding:
+    """A thread that can be said to be gone."""
+
+    is_gone = False
+
+    def is_alive(self) -> bool:
+        return not self.is_gone
+
+
 class Limited:
     """A keeper of attempts, some of them with a time-out of 100 s, on a clock to advance."""
 
@@ -112,11 +121,12 @@ class Limited:
         self.renewed: list[list[str]] = []
         self.told: list[str] = []
         self.refusing: set[str] = set()
+        self.threads: dict[str, Holding] = {}
         self.keeper = LeaseKeeper(
             self,  # type: ignore[arg-type]  # all that is asked of an engine here
             clock=self.clock,
             lease_ms=30_000,
-            cancel=lambda token, overdue=False: False,
+            cancel=lambda token: False,
             on_timeout=self._tell,
             can_kill=False,
         )
@@ -127,7 +137,7 @@ class Limited:
         deadline_ms = 0 if name == "free" else self.clock.now_ms() + 100_000
         where = ("s", "w", "v", Kind.RUN, name, 1, name, "w", "io", "d")
         held = Assignment(*where, deadline_ms=deadline_ms)
-        self.keeper.hold(held)
+        self.keeper.hold(held, by=self.threads.setdefault(name, Holding()))
         return held
 
     def renew(self, held: list[Assignment], notes: Any) -> list[Assignment]:
@@ -197,6 +207,36 @@ def test_a_time_limits_signal_that_comes_late_is_ignored() -> None:
     assert passed_on == []
     keeper._on_signal(signal.SIGUSR1, None)  # a limit of Celery's own
     assert passed_on == [signal.SIGUSR1]
+
+
+def test_no_lease_is_renewed_for_a_thread_that_is_gone() -> None:
+    """Whatever took its function past the report: the lease ends, and the saga goes on."""
+    limited = Limited("free", "timed")
+    limited.threads["free"].is_gone = True
+    with capture_logs() as logs:
+        limited.pass_time(20)
+    assert limited.renewed == [["timed"]]
+    assert [(line["step"], line["why"]) for line in logs] == [("free", "its thread is gone")]
+
+
+def test_no_lease_is_renewed_for_what_its_thread_has_left() -> None:
+    """A thread does one attempt at a time: with the next one, the one before is over."""
+    limited = Limited("before", "timed")
+    limited.threads["free"] = limited.threads["before"]
+    with capture_logs() as logs:
+        limited._hold("free")
+    limited.pass_time(20)
+    assert limited.renewed == [["timed", "free"]]
+    told = [(line["step"], line["why"]) for line in logs]
+    assert told == [("before", "its thread has begun another")]
+
+
+def test_what_keeps_its_own_time_out_is_renewed_and_left_alone() -> None:
+    """One authority: an async attempt is cancelled where it is waited for."""
+    limited = Limited("timed")
+    limited.keeper._keeps_time = lambda token: token == "timed"
+    limited.pass_time(200)
+    assert (limited.told, limited.renewed) == ([], [["timed"]])
 
 
 def test_the_doctor_shows_late_renewals(redis_url):

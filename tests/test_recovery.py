@@ -110,21 +110,56 @@ def test_an_async_function_is_cancelled_and_cleans_up(prefork: Rig) -> None:
 
 
 @pytest.mark.alone
-def test_a_thread_that_overruns_is_given_up_and_its_late_success_undone(rig: Rig) -> None:
-    """Nothing can end a thread: the attempt is over at its time-out, its effect is not."""
+def test_a_thread_of_an_async_function_ends_with_its_child(prefork: Rig) -> None:
+    """Cancelling the coroutine does not stop it: what has not ended a second later is killed."""
+    saga_id = prefork.start("kp_thread_hangs")
+    saga = prefork.wait_settled(saga_id)
+    prefork.open(f"never-{saga_id}")
+    assert (saga["state"], saga["error"]["type"]) == ("compensated", "StepTimeout")
+    runs = [effect for effect in prefork.effects(saga_id, "run") if effect.step == "two"]
+    assert len({effect.pid for effect in runs}) == len(runs) == 2
+    assert all(2.0 <= took_s < 2.0 + SLACK_S for took_s in overdue(prefork, saga_id))
+    assert prefork.effects(saga_id, "ran") == []
+
+
+def test_a_function_that_panics_has_failed_and_holds_no_lease(prefork: Rig) -> None:
+    """What is no `Exception` ends an attempt as well, at once, and leaves its child alone."""
+    saga_id = prefork.start("kp_panics")
+    saga = prefork.wait_settled(saga_id)
+    told = "worker 'kp_panic' raised Panic: index out of bounds"
+    assert (saga["state"], saga["error"]["message"]) == ("compensated", told)
+
+
+@pytest.mark.alone
+def test_a_thread_that_overruns_is_given_up_and_its_late_end_undone(rig: Rig) -> None:
+    """Nothing can end a thread: the attempt is over at its time-out, its effect is not.
+
+    So with the thread of an async function, which has no result of the step.
+    """
     with rig.worker("-P", "threads", "-c", "6") as worker:
         worker.wait_ready()
-        saga_id = rig.start("kp_hangs")
-        saga = rig.wait_settled(saga_id)
-        assert (saga["state"], saga["error"]["type"]) == ("compensated", "StepTimeout")
-        assert all(1.0 <= took_s < 1.0 + SLACK_S for took_s in overdue(rig, saga_id))
-        rig.open(f"never-{saga_id}")
-        late = [("step_succeeded", "two", 1), ("step_succeeded", "two", 2)]
-        wait_for(lambda: set(late) <= set(rig.events(saga_id)), 10.0, "late reports")
-        saga = rig.wait_settled(saga_id)
-    assert (saga["state"], saga["needs_attention"]) == ("compensated", True)
-    undone = [effect for effect in rig.effects(saga_id, "undo") if effect.step == "two"]
-    assert undone[-1].at > max(effect.at for effect in rig.effects(saga_id, "ran"))
+        plain, threaded, panic = map(rig.start, ("kp_hangs", "kp_thread_hangs", "kp_panics"))
+        assert rig.wait_settled(panic)["error"]["message"].endswith("Panic: index out of bounds")
+        for saga_id, grace_s in ((plain, 0.0), (threaded, 1.0)):
+            saga = rig.wait_settled(saga_id)
+            assert (saga["state"], saga["error"]["type"]) == ("compensated", "StepTimeout")
+            least_s = 1.0 + grace_s
+            assert all(least_s <= took_s < least_s + SLACK_S for took_s in overdue(rig, saga_id))
+            rig.open(f"never-{saga_id}")
+        late = {("step_succeeded", "two", 1), ("step_succeeded", "two", 2)}
+        wait_for(lambda: late <= set(rig.events(plain)), 10.0, "late reports")
+        wait_for(lambda: len(late_effects(rig, threaded)) == 2, 10.0, "late effects")
+        for saga_id in (plain, threaded):
+            saga = rig.wait_settled(saga_id)
+            assert (saga["state"], saga["needs_attention"]) == ("compensated", True)
+            undone = [effect for effect in rig.effects(saga_id, "undo") if effect.step == "two"]
+            assert undone[-1].at > max(effect.at for effect in rig.effects(saga_id, "ran"))
+
+
+def late_effects(rig: Rig, saga_id: str) -> list[str]:
+    """What ended late of the threads that attempts had left at work."""
+    errors = [row["data"].get("error") or {} for row in rig.history(saga_id)]
+    return [error["message"] for error in errors if error.get("type") == "LateEffect"]
 
 
 @pytest.mark.alone

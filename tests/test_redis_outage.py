@@ -324,7 +324,7 @@ def test_a_lease_is_renewed_soon_after_a_short_outage() -> None:
         engine,
         clock=engine.clock,
         lease_ms=3_000_000,
-        cancel=lambda token, overdue=False: False,
+        cancel=lambda token: False,
         on_timeout=lambda held: None,
         can_kill=False,
     )

@@ -218,30 +218,6 @@ def test_a_lost_lease_cancels_a_running_async_attempt() -> None:
     assert not cancel("n1")
 
 
-def test_an_overdue_async_attempt_ends_as_timed_out() -> None:
-    """The engine may see the deadline just before the function does: a time-out all the same."""
-    begun = threading.Event()
-
-    async def function(context: Context) -> None:
-        begun.set()
-        await asyncio.Event().wait()
-
-    caught: list[BaseException] = []
-
-    def attempt() -> None:
-        try:
-            execute(made(function), Context(), token="n3", timeout_s=30)
-        except StepTimeout as error:
-            caught.append(error)
-
-    thread = threading.Thread(target=attempt)
-    thread.start()
-    until(begun.is_set, "the attempt")
-    until(lambda: cancel("n3", overdue=True), "the attempt can be cancelled")
-    thread.join(DEADLINE_S)
-    assert len(caught) == 1
-
-
 def test_what_is_not_running_cannot_be_cancelled() -> None:
     """Neither an unknown attempt, nor a plain function, nor one that is over."""
     assert not cancel("nobody")

@@ -87,7 +87,9 @@ class Failed:
     """An attempt raised, timed out, or its process was seen to die.
 
     ``retry_after_ms`` None: the policy's back-off decides.  ``running``: it was given up while
-    its function, which nothing could end, went on; that one may yet report.
+    its function, which nothing could end, went on; that one may yet report.  ``part``: counts,
+    from 1, what ended late of an attempt that had been given up; while more of it is at work,
+    ``running`` says so.
     """
 
     type: ClassVar[str] = "failed"
@@ -101,11 +103,13 @@ class Failed:
     retryable: bool = True
     retry_after_ms: int | None = None
     running: bool = False
+    part: int = 0
 
     @property
     def id(self) -> str:
         # Its function's own report of failure must not be taken for a repetition of this one.
-        return _attempt_id("g" if self.running else "f", self)
+        own = _attempt_id("g" if self.running else "f", self)
+        return f"{own}:{self.part}" if self.part else own
 
 
 @dataclass(frozen=True, slots=True)

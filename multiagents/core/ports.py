@@ -88,6 +88,8 @@ class Verdict:
     retry_after_ms: int | None = None
     running: bool = False
     """Given up while the function goes on: it may yet report."""
+    part: int = 0
+    """See `core.entries.Failed`."""
 
 
 class Engine(Protocol):

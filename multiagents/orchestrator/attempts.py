@@ -57,7 +57,8 @@ class Attempts(Forward):
         if run is None:
             self._call_for_attention(f"report for unknown step {entry.step!r}")
         elif claim in run.lost and _may_still_report(entry):
-            return  # noted already
+            if isinstance(entry, Failed) and entry.part:
+                self._on_late(entry)  # of some of what it left at work; else it is noted already
         elif claim in run.lost:
             self._step(entry.step, lost=tuple(item for item in run.lost if item != claim))
             self._on_late(entry)

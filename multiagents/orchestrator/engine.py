@@ -85,6 +85,7 @@ class StoreEngine:
             retryable=verdict.retryable,
             retry_after_ms=verdict.retry_after_ms,
             running=verdict.running,
+            part=verdict.part,
         )
 
     def _report(

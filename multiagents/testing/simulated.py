@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
 from multiagents.core.entries import Failed, Failure, Report, Succeeded
@@ -171,6 +172,8 @@ class Process:
                 self.world.seen["given up, and still running"] += 1
                 yield from self._report(held, given_up, queue, "")
                 yield Sleep(rng.choice((0, 500, 3000, 9000)))
+                if rng.random() < 0.3:
+                    yield from self._end_late_in_part(held, replace(given_up, part=1), queue)
             entry = self._outcome(held)
             if _has_effect(entry, rng.random()):
                 self.world.act(held)
@@ -178,6 +181,13 @@ class Process:
             return (yield from self._report(held, entry, queue, delivery))
         finally:
             self.held.pop(held.nonce, None)
+
+    def _end_late_in_part(self, held: Assignment, part: Failed, queue: str) -> Flow[None]:
+        """One of two threads that were left at work has ended, and the other has not."""
+        self.world.act(held)
+        self.world.seen["ended late in part"] += 1
+        yield from self._report(held, part, queue, "")
+        yield Sleep(self.world.rng.choice((0, 500, 3000)))
 
     def _overruns(self, held: Assignment) -> bool:
         """Whether its process gives it up for overrunning its time-out, and cannot stop it."""

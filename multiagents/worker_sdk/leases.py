@@ -4,11 +4,14 @@ One daemon thread per process renews the leases of all attempts that run in it, 
 lease, and watches their time-outs.  A lease that cannot be renewed is lost: another attempt may
 have begun, so the attempt is cancelled where that is possible, and its report changes nothing.
 
-A time-out ends an ``async`` worker by cancellation (see `run`); a plain function under prefork
-by first raising SoftTimeLimitExceeded in it.  What has not ended a moment later ends with its
-process.  In the other pools nothing can end a thread: its attempt is given up, and what its
-function returns in the end is a late report.  A function that has ended in time is interrupted no
-more, however long its report takes; its lease is renewed until that stands.
+A time-out of an ``async`` worker is kept where that is waited for (see `awaiting`).  A plain
+function under prefork has SoftTimeLimitExceeded raised in it, and what has not ended a moment later
+ends with its process.  In the other pools nothing can end a thread: its attempt is given up, and
+what its function returns in the end is a late report.  A function that has ended in time is
+interrupted no more, however long its report takes; its lease is renewed until that stands.
+
+No lease is renewed for work that no longer runs: that of a thread which is gone, or which has
+begun another attempt, is let go, whoever should have released it.
 
 Whatever fails for one attempt concerns that one alone: the others are renewed all the same.
 """
@@ -31,16 +34,16 @@ from multiagents.core.clock import Clock
 from multiagents.core.ports import Assignment, Engine
 
 GRACE_MS = 1500
-"""How long a function may take to clean up after its soft time limit or its cancellation, which
-`run` gives 1 s."""
+"""How long a plain function may take to clean up after its soft time limit."""
 
 log = structlog.get_logger(__name__)
 
 
-class Cancel(Protocol):
-    """Cancels the async attempt of a nonce; False for a plain function, or if it is over."""
+class Holder(Protocol):
+    """Who does the work of a lease: a thread."""
 
-    def __call__(self, token: str, /, *, overdue: bool = False) -> bool: ...
+    def is_alive(self) -> bool:
+        """Whether it can still be at it."""
 
 
 class LeaseKeeper:
@@ -52,9 +55,10 @@ class LeaseKeeper:
         *,
         clock: Clock,
         lease_ms: int,
-        cancel: Cancel,
+        cancel: Callable[[str], bool],
         on_timeout: Callable[[Assignment], None],
         can_kill: bool,
+        keeps_time: Callable[[str], bool] = lambda token: False,
         keep_time: Callable[[bool], None] = lambda only_if_set: None,
     ) -> None:
         self._engine = engine
@@ -63,9 +67,11 @@ class LeaseKeeper:
         self._cancel = cancel
         self._on_timeout = on_timeout
         self._can_kill = can_kill
+        self._keeps_time = keeps_time
         self._keep_time = keep_time
         self._timeless = False
         self._held: dict[str, Assignment] = {}
+        self._holders: dict[str, Holder] = {}
         self._lost: set[str] = set()
         self._warned: set[str] = set()
         self._overdue: set[str] = set()
@@ -80,10 +86,19 @@ class LeaseKeeper:
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def hold(self, held: Assignment) -> None:
-        """Keep this attempt's lease until `release`."""
+    def hold(self, held: Assignment, *, by: Holder | None = None) -> None:
+        """Keep this attempt's lease until `release`, or until the thread that holds it is gone.
+
+        ``by``: the calling thread, which does one attempt at a time.
+        """
+        holder = by or threading.current_thread()
+        with self._lock:
+            before = [nonce for nonce, other in self._holders.items() if other is holder]
+        for nonce in before:
+            self._abandon(nonce, "its thread has begun another")
         with self._lock:
             self._held[held.nonce] = held
+            self._holders[held.nonce] = holder
             if self._thread is None:
                 self._listen()
                 self._renewed_ms = self._clock.now_ms()
@@ -107,6 +122,7 @@ class LeaseKeeper:
         """The attempt is reported (or given up)."""
         with self._lock:
             self._held.pop(held.nonce, None)
+            self._holders.pop(held.nonce, None)
             self._lost.discard(held.nonce)
             self._warned.discard(held.nonce)
             self._overdue.discard(held.nonce)
@@ -147,6 +163,7 @@ class LeaseKeeper:
     def _tick(self) -> None:
         if not self._failing:  # else the renewals are waited for
             self._correct(only_if_set=True)
+        self._look_for_the_gone()
         now_ms = self._clock.now_ms()
         with self._lock:
             held = list(self._held.values())
@@ -160,6 +177,21 @@ class LeaseKeeper:
         for attempt in sorted(timed, key=lambda each: self._untold[each.nonce]):
             if not self._has_timed_out(attempt, now_ms):
                 break
+
+    def _look_for_the_gone(self) -> None:
+        """Renew nothing whose work no longer runs, whatever kept it from being released."""
+        with self._lock:
+            gone = [nonce for nonce, holder in self._holders.items() if not holder.is_alive()]
+        for nonce in gone:
+            self._abandon(nonce, "its thread is gone")
+
+    def _abandon(self, nonce: str, why: str) -> None:
+        with self._lock:
+            held = self._held.get(nonce)
+        if held is not None:
+            what = {"saga": held.saga_id, "step": held.step, "attempt": held.attempt}
+            log.error("a lease is renewed no more", why=why, **what)
+            self.release(held)
 
     def _correct(self, *, only_if_set: bool = False) -> None:
         """Leases end by the server's clock, also where the host's is set meanwhile (E9)."""
@@ -227,8 +259,10 @@ class LeaseKeeper:
         return True
 
     def _time_out(self, attempt: Assignment, *, grace_is_over: bool) -> None:
+        if self._keeps_time(attempt.nonce):
+            return
         if attempt.nonce not in self._warned:
-            if self._cancel(attempt.nonce, overdue=True) or self._interrupt(attempt):
+            if self._interrupt(attempt):
                 self._warned.add(attempt.nonce)
                 return
         elif not grace_is_over:

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import threading
-from collections.abc import Coroutine
-from concurrent.futures import Future
-from typing import Any, TypeVar
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import Any
 
-T = TypeVar("T")
+from multiagents.worker_sdk.activity import current
+
+_LOOKUPS = (socket.getaddrinfo, socket.getnameinfo)
+"""Names of hosts are looked up in threads, too; that has no effect that anybody need hear of."""
 
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
@@ -28,7 +32,7 @@ def process_loop() -> asyncio.AbstractEventLoop:
     global _loop, _thread
     with _lock:
         if _loop is None:
-            _loop = asyncio.new_event_loop()
+            _loop = _made()
             _thread = threading.Thread(
                 target=_serve, args=(_loop,), name="multiagents-loop", daemon=True
             )
@@ -36,14 +40,32 @@ def process_loop() -> asyncio.AbstractEventLoop:
         return _loop
 
 
-def submit(coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-    """Start a coroutine on the process's loop; the caller's context variables go with it."""
-    return asyncio.run_coroutine_threadsafe(coroutine, process_loop())
-
-
 def on_loop_thread() -> bool:
     """Whether the caller is on the loop: waiting there for the loop would wait for ever."""
     return _thread is not None and threading.get_ident() == _thread.ident
+
+
+def _made() -> asyncio.AbstractEventLoop:
+    """A loop that notes which attempt has given a call to a thread, in whatever executor."""
+    loop = asyncio.new_event_loop()
+    executor = ThreadPoolExecutor(thread_name_prefix="asyncio")
+    loop.set_default_executor(executor)
+    original = loop.run_in_executor
+
+    def run_in_executor(
+        given: Executor | None, function: Callable[..., Any], *args: Any
+    ) -> asyncio.Future[Any]:
+        activity = current.get()
+        if activity is None or function in _LOOKUPS:
+            return original(given, function, *args)
+        # As asyncio itself keeps it: a program may have set another one.
+        default = getattr(loop, "_default_executor", None) or executor
+        call = (given or default).submit(function, *args)
+        activity.add(call, function, args)
+        return asyncio.wrap_future(call, loop=loop)
+
+    loop.run_in_executor = run_in_executor  # type: ignore[assignment]  # the loop is our own
+    return loop
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:

@@ -13,49 +13,40 @@ and, for a compensation, asks `undo_refused(result)` whether that result is a fa
 
 A plain function runs in the calling thread: nothing here can stop it, its time-out is the
 engine's.  An ``async def`` runs on the process's loop (see `loop`), where its time-out and
-`cancel` reach it as asyncio's cancellation; the calling thread waits.  No Redis, no Celery.
+`cancel` reach it as asyncio's cancellation; the calling thread waits (see `awaiting`).  Whatever
+leaves a function ends its attempt (see `escapes`).  No Redis.
 """
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import math
-from collections.abc import Awaitable
-from concurrent.futures import CancelledError, Future
+import time
+from functools import partial
 from typing import Any
 
-from billiard.common import terminate_handler_fired
 from pydantic import ValidationError
 
 from multiagents.core.entries import Failure
 from multiagents.core.exceptions import (
     InvalidInput,
     InvalidResult,
-    LeaseLost,
     NonRetryableError,
-    NotAllowed,
-    StepTimeout,
     WorkerExecutionError,
 )
 from multiagents.core.policies import MAX_RETRY_AFTER_S
 from multiagents.core.ports import Verdict
 from multiagents.core.settings import get_settings
 from multiagents.core.states import Outcome
-from multiagents.worker_sdk import loop
+from multiagents.worker_sdk.awaiting import await_attempt
+from multiagents.worker_sdk.awaiting import cancel as cancel
 from multiagents.worker_sdk.context import Context
+from multiagents.worker_sdk.escapes import ends_process, failure_of_escape
 from multiagents.worker_sdk.registry import Worker
 from multiagents.worker_sdk.validation import check_result, explain, redact
 
 MAX_MESSAGE = 2000
 """Characters of an error that a saga keeps."""
-CANCEL_GRACE_S = 1.0
-"""How long a cancelled coroutine may clean up before its thread goes on without it."""
-
-_running: dict[str, Future[Any]] = {}
-"""Async attempts at work, by token; `cancel` takes them out."""
-_overdue: set[str] = set()
-"""Those that were cancelled because their time is over."""
 
 
 class InputRefused(InvalidInput):
@@ -90,32 +81,28 @@ def execute_to_json(
     """
     arguments = _arguments(worker, context)
     limit_s = worker.timeout_s if timeout_s is None else timeout_s
+    finish = partial(_finished, worker, limit)
+    began = time.monotonic()
     try:
         returned = worker(*arguments)
         if inspect.isawaitable(returned):
-            returned = _wait(worker.name, returned, token=token, timeout_s=limit_s)
-    except SystemExit as error:
-        # Celery's own shut-down passes, and that of a child which was told to end: its function
-        # did not call sys.exit(), and the worker's main process says what becomes of the attempt.
-        if type(error) is not SystemExit or terminate_handler_fired():
+            returned = await_attempt(
+                worker.name,
+                returned,
+                token=token,
+                timeout_s=limit_s,
+                used_s=time.monotonic() - began,
+                finish=lambda late: finish(late)[1],
+            )
+    except Exception:
+        raise
+    except BaseException as error:
+        # What ends a child or a worker passes: what becomes of the attempt, the worker's main
+        # process or its lease says.
+        if ends_process(error):
             raise
-        raise WorkerExecutionError(f"worker {worker.name!r} called sys.exit()") from error
-    most = get_settings().max_result_bytes if limit is None else limit
-    return check_result(_modelled(worker, returned), worker.name, most)
-
-
-def cancel(token: str, *, overdue: bool = False) -> bool:
-    """Cancel the async attempt of that token; False if there is none (a plain function, or over).
-
-    Its `execute` raises LeaseLost at once, or StepTimeout if it is ``overdue``; the coroutine
-    gets asyncio's CancelledError.
-    """
-    future = _running.pop(token, None)
-    if future is None:
-        return False
-    if overdue:
-        _overdue.add(token)
-    return future.cancel()
+        raise failure_of_escape(worker.name, error) from error
+    return finish(returned)
 
 
 def classify(error: BaseException) -> Verdict:
@@ -160,6 +147,11 @@ def _arguments(worker: Worker, context: Context) -> tuple[Any, ...]:
     return (model, context) if worker.takes_context else (model,)
 
 
+def _finished(worker: Worker, limit: int | None, returned: Any) -> tuple[dict[str, Any], str]:
+    most = get_settings().max_result_bytes if limit is None else limit
+    return check_result(_modelled(worker, returned), worker.name, most)
+
+
 def _modelled(worker: Worker, returned: Any) -> Any:
     model = worker.output_model
     if model is None or isinstance(returned, model):
@@ -170,49 +162,6 @@ def _modelled(worker: Worker, returned: Any) -> Any:
         raise InvalidResult(
             f"result of {worker.name!r} is refused by {model.__name__}: {explain(error)}"
         ) from error
-
-
-def _wait(name: str, awaitable: Awaitable[Any], *, token: str, timeout_s: float | None) -> Any:
-    if loop.on_loop_thread():
-        if inspect.iscoroutine(awaitable):
-            awaitable.close()
-        raise NotAllowed(
-            f"worker {name!r} was run from another async worker, which would wait for itself; run"
-            " it with asyncio.to_thread"
-        )
-    future = loop.submit(_bounded(name, awaitable, timeout_s))
-    if token:
-        _running[token] = future
-    try:
-        return future.result(None if timeout_s is None else timeout_s + CANCEL_GRACE_S)
-    except TimeoutError as error:
-        if future.done():  # the function's own error
-            return future.result()
-        raise _timed_out(name, timeout_s) from error
-    except CancelledError as error:
-        if token in _overdue:
-            raise _timed_out(name, timeout_s) from error
-        if token and token not in _running:
-            raise LeaseLost(f"worker {name!r} was cancelled: it no longer owns its step") from error
-        raise WorkerExecutionError(f"worker {name!r} was cancelled from inside") from error
-    finally:
-        future.cancel()  # a signal may have ended the wait; of a future that is done, nothing
-        _running.pop(token, None)
-        _overdue.discard(token)
-
-
-async def _bounded(name: str, awaitable: Awaitable[Any], timeout_s: float | None) -> Any:
-    try:
-        async with asyncio.timeout(timeout_s) as scope:
-            return await awaitable
-    except TimeoutError as error:
-        if scope.expired():
-            raise _timed_out(name, timeout_s) from error
-        raise
-
-
-def _timed_out(name: str, timeout_s: float | None) -> StepTimeout:
-    return StepTimeout(f"worker {name!r} did not end within its time-out of {timeout_s} s")
 
 
 def _retryable(error: BaseException) -> bool:

@@ -13,23 +13,32 @@ of the step that the message was for.
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
 from typing import Any
 
+import structlog
 from celery import Task
 from celery.exceptions import Ignore
 
 from multiagents.core import ids
 from multiagents.core.callbacks import errback
+from multiagents.core.entries import Failure
+from multiagents.core.exceptions import StepTimeout
 from multiagents.core.names import HEADER
 from multiagents.core.ports import Assignment, Engine, Verdict
-from multiagents.core.states import Kind
+from multiagents.core.states import Kind, Outcome
+from multiagents.worker_sdk.activity import Activity, Ending
 from multiagents.worker_sdk.leases import LeaseKeeper
 from multiagents.worker_sdk.registry import Worker
+
+log = structlog.get_logger(__name__)
 
 _ON_THE_WAY = {"multiagents", "concurrent", "asyncio"}
 """Packages whose frames lie between Celery's tracer and a worker function."""
@@ -54,6 +63,10 @@ class Process:
     """``worker_max_tasks_per_child``: continued steps count, though billiard sees none of them."""
     steps: int = 0
     """Run by this process."""
+    left_by: Callable[[str], Activity | None] = lambda nonce: None
+    """What the failed attempt of a nonce has left at work, given out once."""
+    can_be_ended: bool = False
+    """Whether another process takes the place of this one."""
 
     def may_go_on(self, count: int, ends_at: float) -> bool:
         """Whether a delivery that is at its ``count``-th continued step may go on after it."""
@@ -134,15 +147,18 @@ class WorkerTask(Task):  # type: ignore[misc]  # celery has no types
         process = self.process_of()
         process.steps += 1
         slot.count, slot.ends_at = 0, time.monotonic() + process.slice_s
-        outcome = self._inner(uuid, args, kwargs, request)
-        following = _report_success(process) or _taken_following()
-        for count in range(1, process.slice_steps + 1):
-            if following is None:
-                break
-            process.steps += 1
-            slot.count = count
-            following = self._trace_following(process, following, request)
-        return outcome
+        try:
+            outcome = self._inner(uuid, args, kwargs, request)
+            following = _report_success(process) or _taken_following()
+            for count in range(1, process.slice_steps + 1):
+                if following is None:
+                    break
+                process.steps += 1
+                slot.count = count
+                following = self._trace_following(process, following, request)
+            return outcome
+        finally:
+            _let_go(process)
 
     def _trace_following(
         self, process: Process, held: Assignment, request: Any
@@ -233,15 +249,65 @@ def report_failure(process_of: Callable[[], Process], error: BaseException) -> b
     slot.held = slot.result = None
     process.leases.ended(held)  # once more: a time limit's signal may have cut the first call short
     verdict = process.verdict_of(error, held.kind)
+    left = process.left_by(held.nonce)
+    ends_here = left is not None and process.can_be_ended and isinstance(error, StepTimeout)
+    if left is not None:
+        verdict = replace(verdict, outcome=Outcome.UNKNOWN, running=not ends_here)
 
     def report() -> Assignment | None:
-        return process.engine.fail(held, verdict, go_on=_may_go_on(process))
+        go_on = _may_go_on(process) and not ends_here
+        return process.engine.fail(held, verdict, go_on=go_on)
 
     try:
         slot.following = process.persist(report)
     finally:
         process.leases.release(held)
+        if left is not None and not ends_here:
+            left.leave(partial(report_ending, process, held))
+    if ends_here:
+        log.warning("a process is ended: its step did not end in time", **about(held))
+        os.kill(os.getpid(), signal.SIGKILL)
     return True
+
+
+def report_ending(process: Process, held: Assignment, ending: Ending) -> None:
+    """Report what an attempt that was given up has ended late (E6); called where that ended."""
+    log.warning("a given-up step has ended late", what=ending.label, **about(held))
+
+    def report() -> None:
+        result, verdict = _late_outcome(process, held, ending)
+        if result is not None:
+            process.engine.succeed(held, result, go_on=False)
+        elif verdict is not None:
+            process.engine.fail(held, verdict, go_on=False)
+
+    process.persist(report)
+
+
+def _late_outcome(
+    process: Process, held: Assignment, ending: Ending
+) -> tuple[str | None, Verdict | None]:
+    if ending.finish is None:
+        what = f"{ending.label}, which attempt {held.attempt} had left in a thread, has ended"
+        late = Failure("LateEffect", what)
+        return None, Verdict(late, running=ending.more, part=ending.part)
+    try:
+        return ending.finish(), None
+    except BaseException as error:  # noqa: BLE001 - whatever ended it is its outcome
+        return None, replace(process.verdict_of(error, held.kind), part=ending.part)
+
+
+def about(held: Assignment) -> dict[str, Any]:
+    """What a line of the log says of an attempt."""
+    return {"saga": held.saga_id, "step": held.step, "attempt": held.attempt}
+
+
+def _let_go(process: Process) -> None:
+    """Keep nothing that this delivery has begun and that an error has taken past its report."""
+    held, slot.held = slot.held, None
+    slot.result = slot.following = None
+    if held is not None:
+        process.leases.release(held)
 
 
 def _may_go_on(process: Process) -> bool:

@@ -20,6 +20,8 @@ from multiagents.core.entries import (
     TimerDue,
     Unroutable,
     Withdrawn,
+    decode,
+    encode,
 )
 from multiagents.core.policies import RetryPolicy
 from multiagents.core.states import Command as Ask
@@ -151,6 +153,29 @@ def test_a_late_failure_of_unknown_outcome_is_undone_again() -> None:
     story.fail(RUN, "a", 1)
     assert story.commands == [Dispatch(UNDO, "a", 2)]
     assert story.saga.attention
+
+
+def test_each_late_end_of_a_given_up_attempt_is_undone_again() -> None:
+    """Of two threads that it left at work each may have had its effect after the undo (E6)."""
+    story = _story(_step("a", retry=ONCE)).claim(RUN, "a")
+    row = (RUN, "a", 1, story.run("a").work.nonce)
+    story.tell(Failed(story.now_ms, *row, BOOM, running=True))
+    for part, more in ((1, True), (2, False)):
+        story.claim(UNDO, "a").succeed(UNDO, "a")
+        assert story.saga.state is SagaState.COMPENSATED
+        story.tell(Failed(story.now_ms, *row, BOOM, running=more, part=part))
+        assert story.commands == [Dispatch(UNDO, "a", part + 1)]
+        assert story.saga.attention
+    assert story.run("a").lost == ()
+
+
+def test_the_late_ends_of_one_attempt_are_entries_of_their_own() -> None:
+    """An entry whose id is known is not appended again (E4)."""
+    row = (0, RUN, "a", 1, "n", BOOM)
+    endings = [(part, more) for part in (0, 1, 2) for more in (True, False)]
+    entries = [Failed(*row, running=more, part=part) for part, more in endings]
+    assert len({entry.id for entry in entries}) == len(entries)
+    assert [decode(encode(entry)) for entry in entries] == entries
 
 
 def test_a_step_taken_back_after_an_unknown_attempt_is_undone_before_its_ancestors() -> None:

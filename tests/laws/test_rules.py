@@ -99,7 +99,7 @@ def test_a_lost_lease_cancels_its_attempt() -> None:
         Gone(),  # type: ignore[arg-type]  # all that is asked of it
         clock=clock,
         lease_ms=30_000_000,
-        cancel=lambda token, overdue=False: bool(cancelled.append(token)),
+        cancel=lambda token: bool(cancelled.append(token)),
         on_timeout=lambda held: None,
         can_kill=False,
     )

@@ -62,6 +62,20 @@ E1_E9 = (
         LAWS + "rules.py::test_a_lost_lease_cancels_its_attempt",
     ),
     Mutant(
+        "E2",
+        "multiagents/worker_sdk/leases.py",
+        "if not holder.is_alive()]",
+        "if False]",
+        "tests/test_leases.py::test_no_lease_is_renewed_for_a_thread_that_is_gone",
+    ),
+    Mutant(
+        "E9",
+        "multiagents/worker_sdk/awaiting.py",
+        "        self.activity.settle(CANCEL_GRACE_S)\n",
+        "",
+        "tests/test_worker_left.py::test_a_time_out_waits_for_the_clean_up",
+    ),
+    Mutant(
         "E3",
         LUA + "claim.lua",
         'if claim or redis.call("HDEL", WORK, ARGV[1]) == 0 then return 0 end',
@@ -248,6 +262,27 @@ E1_E9 = (
         "or entry.nonce)\n            self._surface(entry.step)\n",
         "or entry.nonce)\n",
         LAWS + "moves.py::test_a_lost_and_late_success_reopens_what_has_ended",
+    ),
+    Mutant(
+        "E6",
+        ENGINE + "attempts.py",
+        "if isinstance(entry, Failed) and entry.part:",
+        "if False:",
+        LAWS + "cases.py::test_each_late_end_of_a_given_up_attempt_is_undone_again",
+    ),
+    Mutant(
+        "E6",
+        "multiagents/worker_sdk/activity.py",
+        "            if not self._given_up:\n",
+        "            if True:\n",
+        "tests/test_worker_left.py::test_a_thread_that_ends_before_anybody_asks_is_told_of",
+    ),
+    Mutant(
+        "E6",
+        "multiagents/worker_sdk/loop.py",
+        "        activity.add(call, function, args)\n",
+        "",
+        "tests/test_worker_left.py::test_a_plain_tool_that_outlives_its_attempt_is_noticed",
     ),
     Mutant(
         "E6",

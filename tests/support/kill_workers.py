@@ -133,6 +133,29 @@ async def async_hang(context: Any) -> dict[str, Any]:
     return {}
 
 
+@worker("kp_thread_hang", timeout_s=1, retry={**QUICK, "max_attempts": 2})
+async def thread_hang(context: Any) -> dict[str, Any]:
+    """A blocking client, called beside the loop."""
+    note(context, "run")
+
+    def call() -> dict[str, Any]:
+        wait_for_gate(f"never-{context.transaction_id}")
+        note(context, "ran")
+        return {}
+
+    return await asyncio.to_thread(call)
+
+
+class Panic(BaseException):
+    """As the panics of Rust extensions are."""
+
+
+@worker("kp_panic", retry=ONE_TRY)
+def panic(context: Any) -> dict[str, Any]:
+    note(context, "run")
+    raise Panic("index out of bounds")
+
+
 def _two(name: str, first: str, second: str, **options: Any) -> None:
     builder = WorkflowBuilder(name, **options)
     builder.add_step("one", first, compensation="kp_undo")
@@ -149,6 +172,8 @@ _two("kp_long", "kp_do", "kp_gate")
 _two("kp_suicides", "kp_do", "kp_suicide")
 _two("kp_hangs", "kp_do", "kp_hang")
 _two("kp_async_hangs", "kp_do", "kp_async_hang")
+_two("kp_thread_hangs", "kp_do", "kp_thread_hang")
+_two("kp_panics", "kp_do", "kp_panic")
 _two("kp_flakes", "kp_do", "kp_flaky")
 _two("kp_late", "kp_do", "kp_gate", timeout_s=1.5)
 WorkflowBuilder("kp_once").add_step(

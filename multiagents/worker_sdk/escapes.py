@@ -1,0 +1,45 @@
+"""What may leave a worker function past every ``except Exception``, and what does that mean?
+
+A panic of an extension, a cancellation that leaks out of `asyncio.run`, ``GeneratorExit``,
+``sys.exit()``: each ends the attempt as a failure, like any other error.  Only what ends the
+process is passed on; the attempt is then lost with it.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+from billiard.common import terminate_handler_fired
+from celery.exceptions import WorkerShutdown, WorkerTerminate
+
+from multiagents.core.exceptions import WorkerExecutionError
+
+
+def ends_process(error: BaseException) -> bool:
+    """Whether it comes from the process's own end, and not from the function.
+
+    Python raises KeyboardInterrupt in the main thread alone, by its own handler of SIGINT; Celery
+    has another one, and its children have none.
+    """
+    if isinstance(error, WorkerShutdown | WorkerTerminate) or terminate_handler_fired():
+        return True
+    if not isinstance(error, KeyboardInterrupt):
+        return False
+    by_python = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    return by_python and threading.current_thread() is threading.main_thread()
+
+
+def failure_of_escape(worker: str, error: BaseException) -> WorkerExecutionError:
+    """The failure of an attempt that such an error has ended."""
+    if isinstance(error, SystemExit):
+        return WorkerExecutionError(f"worker {worker!r} called sys.exit()")
+    said = f"{type(error).__name__}: {_text_of(error)}".removesuffix(": ")
+    return WorkerExecutionError(f"worker {worker!r} raised {said}")
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as broken:  # noqa: BLE001 - the user's own __str__ may raise anything
+        return f"(its message could not be read: {type(broken).__name__})"

@@ -1,0 +1,292 @@
+"""What of an async attempt goes on after it has ended, and is that noticed?"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from multiagents.core.exceptions import LeaseLost, StepTimeout
+from multiagents.worker_sdk import awaiting
+from multiagents.worker_sdk.activity import Activity, Ending
+from multiagents.worker_sdk.context import Context
+from multiagents.worker_sdk.registry import Worker
+from multiagents.worker_sdk.run import execute
+from multiagents.worker_sdk.tools import invoke
+
+DEADLINE_S = 10.0
+
+
+def until(condition: Callable[[], Any], what: str) -> None:
+    """Wait for a condition; fail after ten seconds."""
+    ends_at = time.monotonic() + DEADLINE_S
+    gone = threading.Event()
+    while not condition():
+        assert time.monotonic() < ends_at, f"waited in vain for {what}"
+        gone.wait(0.005)
+
+
+class Blocked:
+    """A plain function that ends when it is let go."""
+
+    def __init__(self) -> None:
+        self.begun, self.go = threading.Event(), threading.Event()
+
+    def pay(self) -> dict[str, int]:
+        """What a blocking client does."""
+        self.begun.set()
+        assert self.go.wait(DEADLINE_S)
+        return {"paid": 1}
+
+
+def timed_out(function: Callable[[Context], Any], *, token: str = "t") -> StepTimeout:
+    """Run it with a time-out that passes at once."""
+    with pytest.raises(StepTimeout) as caught:
+        execute(Worker(function, "w"), Context(), token=token, timeout_s=0.05)
+    return caught.value
+
+
+def endings_of(activity: Activity | None) -> list[Ending]:
+    """Where the endings of what was left will stand."""
+    assert activity is not None
+    told: list[Ending] = []
+    activity.leave(told.append)
+    return told
+
+
+@pytest.fixture
+def blocked() -> Blocked:
+    return Blocked()
+
+
+# ---- the second to clean up ----
+
+
+def test_a_time_out_waits_for_the_clean_up() -> None:
+    """It is cancelled once, so an ``await`` within its ``finally`` goes through."""
+    cleaned: list[str] = []
+
+    async def function(context: Context) -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.2)
+            cleaned.append("after 0.2 s")
+
+    error = timed_out(function)
+    assert cleaned == ["after 0.2 s"]
+    assert str(error) == "worker 'w' did not end within its time-out of 0.05 s"
+    assert awaiting.taken("t") is None
+
+
+def test_a_lost_lease_waits_for_the_clean_up() -> None:
+    """The other attempt may have begun, but this one is not cut off in its ``finally``."""
+    begun, cleaned = threading.Event(), threading.Event()
+
+    async def function(context: Context) -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.2)
+            cleaned.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(execute, Worker(function, "w"), Context(), token="t", timeout_s=60)
+        assert begun.wait(DEADLINE_S)
+        assert awaiting.cancel("t")
+        assert awaiting.cancel("t")  # the keeper of leases may find it lost again
+        assert isinstance(ended.exception(DEADLINE_S), LeaseLost)
+    assert cleaned.is_set()
+
+
+def test_a_result_within_the_second_counts() -> None:
+    """As that of a plain function which catches its soft time limit."""
+
+    async def function(context: Context) -> dict[str, bool]:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            return {"saved": True}
+        return {}
+
+    assert execute(Worker(function, "w"), Context(), timeout_s=0.05) == {"saved": True}
+
+
+def test_the_time_of_a_plain_part_counts() -> None:
+    """A plain function that returns an awaitable has one time-out, not two."""
+
+    def function(context: Context) -> Any:
+        ends_at = time.monotonic() + 0.3
+        while time.monotonic() < ends_at:
+            threading.Event().wait(0.01)
+        return asyncio.sleep(0.3, {"done": True})
+
+    with pytest.raises(StepTimeout):
+        execute(Worker(function, "w"), Context(), timeout_s=0.5)
+
+
+# ---- what is left at work ----
+
+
+def test_a_thread_that_outlives_its_attempt_is_noticed(blocked: Blocked) -> None:
+    """`asyncio.to_thread`: the coroutine ends at once, its effect is yet to come."""
+
+    async def function(context: Context) -> Any:
+        return await asyncio.to_thread(blocked.pay)
+
+    error = timed_out(function)
+    assert str(error).endswith("and is still at work (Blocked.pay)")
+    told = endings_of(awaiting.taken("t"))
+    assert told == []
+    blocked.go.set()
+    until(lambda: told, "the end of the thread")
+    assert told == [Ending("Blocked.pay", 1, more=False)]
+    assert awaiting.taken("t") is None
+
+
+def test_a_thread_that_ends_before_anybody_asks_is_told_of(blocked: Blocked) -> None:
+    """The report of the failure takes its time, and must come first."""
+
+    async def function(context: Context) -> Any:
+        return await asyncio.to_thread(blocked.pay)
+
+    timed_out(function)
+    left = awaiting.taken("t")
+    blocked.go.set()
+    assert left is not None
+    left.settle(DEADLINE_S)
+    assert endings_of(left) == [Ending("Blocked.pay", 1, more=False)]
+
+
+def test_a_thread_of_an_executor_of_ones_own_is_noticed(blocked: Blocked) -> None:
+    """``run_in_executor`` with any executor."""
+    with ThreadPoolExecutor(1) as own:
+
+        async def function(context: Context) -> Any:
+            return await asyncio.get_running_loop().run_in_executor(own, blocked.pay)
+
+        timed_out(function)
+        told = endings_of(awaiting.taken("t"))
+        blocked.go.set()
+        until(lambda: told, "the end of the thread")
+
+
+def test_a_plain_tool_that_outlives_its_attempt_is_noticed(blocked: Blocked) -> None:
+    """So does the plain function of a model's worker."""
+
+    async def function(context: Context) -> Any:
+        return await invoke(blocked.pay)
+
+    timed_out(function)
+    told = endings_of(awaiting.taken("t"))
+    blocked.go.set()
+    until(lambda: told, "the end of the tool")
+    assert told == [Ending("Blocked.pay", 1, more=False)]
+
+
+def test_each_thread_is_told_of_as_it_ends(blocked: Blocked) -> None:
+    """One that hangs for ever hides no effect of the others."""
+    other = Blocked()
+
+    async def function(context: Context) -> Any:
+        return await asyncio.gather(
+            asyncio.to_thread(blocked.pay), asyncio.to_thread(other.pay), return_exceptions=True
+        )
+
+    timed_out(function)
+    told = endings_of(awaiting.taken("t"))
+    other.go.set()
+    until(lambda: told, "the end of the first")
+    blocked.go.set()
+    until(lambda: len(told) == 2, "the end of the second")
+    assert [(each.part, each.more) for each in told] == [(1, True), (2, False)]
+
+
+def test_a_failure_that_leaves_a_thread_is_noticed(blocked: Blocked) -> None:
+    """Of two at once one has failed: the other's effect comes after the undo."""
+
+    async def function(context: Context) -> None:
+        await asyncio.gather(asyncio.to_thread(blocked.pay), refuse(blocked))
+
+    async def refuse(first: Blocked) -> None:
+        assert await asyncio.to_thread(first.begun.wait, DEADLINE_S)
+        raise ValueError("the other one failed")
+
+    with pytest.raises(ValueError, match="the other one failed"):
+        execute(Worker(function, "w"), Context(), token="t")
+    told = endings_of(awaiting.taken("t"))
+    blocked.go.set()
+    until(lambda: told, "the end of the thread")
+
+
+def test_a_coroutine_that_swallows_its_cancellation_brings_its_result(blocked: Blocked) -> None:
+    """Late, and after the threads that it waits for."""
+
+    async def function(context: Context) -> Any:
+        paying = asyncio.ensure_future(asyncio.to_thread(blocked.pay))
+        while not paying.done():
+            try:
+                await asyncio.shield(paying)
+            except asyncio.CancelledError:
+                continue
+        return paying.result()
+
+    timed_out(function)
+    told = endings_of(awaiting.taken("t"))
+    blocked.go.set()
+    until(lambda: len(told) == 2, "the end of the function")
+    assert [(each.label, each.more) for each in told] == [
+        ("Blocked.pay", True),
+        ("its function", False),
+    ]
+    assert told[1].finish is not None
+    assert json.loads(told[1].finish()) == {"paid": 1}
+
+
+def test_what_no_thread_has_begun_does_not_begin(blocked: Blocked) -> None:
+    """A full executor: after its time-out an attempt begins no more effects."""
+    entered: list[bool] = []
+    with ThreadPoolExecutor(1) as own:
+        own.submit(blocked.pay)
+
+        async def function(context: Context) -> Any:
+            run = asyncio.get_running_loop().run_in_executor
+            return await run(own, entered.append, True)
+
+        timed_out(function)
+        assert awaiting.taken("t") is None
+        blocked.go.set()
+    assert entered == []
+
+
+def test_a_look_up_of_a_name_is_no_effect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name server that is silent is what many time-outs come from."""
+    go = threading.Event()
+    monkeypatch.setattr("multiagents.worker_sdk.loop._LOOKUPS", (go.wait, socket.getaddrinfo))
+
+    async def function(context: Context) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(None, go.wait)
+
+    timed_out(function)
+    go.set()
+    assert awaiting.taken("t") is None
+
+
+def test_nothing_is_kept_of_what_nobody_asks_for(blocked: Blocked) -> None:
+    """Without a saga, as in a unit test."""
+
+    async def function(context: Context) -> Any:
+        return await asyncio.to_thread(blocked.pay)
+
+    timed_out(function, token="forgotten")
+    blocked.go.set()
+    until(lambda: gc.collect() and "forgotten" not in awaiting._left, "it is forgotten")
