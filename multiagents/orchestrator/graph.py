@@ -9,8 +9,10 @@ No I/O, no clock.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
+from functools import cached_property
 
 from multiagents.core.exceptions import InvalidWorkflow
 from multiagents.orchestrator.conditions import ConditionError, check_syntax
@@ -31,6 +33,8 @@ STEP_FIELDS = ("result", "state")
 _UNDO_OPTIONS = ("compensation_retry", "compensation_timeout_s", "compensate_on_failure")
 _SHOWN_NAMES = 12
 _SHOWN_CYCLES = 20
+_MOST_SUGGESTIONS = 100
+"""For unknown names in one definition; a message without one still names the step."""
 
 
 def check(workflow: Workflow, *, places: Sequence[str] | None = None) -> tuple[str, ...]:
@@ -73,6 +77,7 @@ class _Check:
             f"{workflow.name}.{spot} {step.name!r}" if step.name else f"{workflow.name}.{spot}"
             for spot, step in zip(spots, self.steps, strict=True)
         ]
+        self.suggested = 0
         self.by_name: dict[str, Step] = {}
         self.place_of: dict[str, str] = {}
         for step, place in zip(self.steps, self.places, strict=True):
@@ -109,12 +114,18 @@ class _Check:
             yield f"{place}: the name is taken by {self.place_of[step.name]}; rename one of them"
 
     def _dependencies(self, step: Step, place: str) -> Iterator[str]:
-        for name in dict.fromkeys(step.depends_on):
+        for name, count in Counter(step.depends_on).items():
             if name not in self.by_name:
-                others = [other for other in self.by_name if other and other != step.name]
-                yield f"{place}: waits for unknown step {name!r}; {suggest(name, others)}"
-            if step.depends_on.count(name) > 1:
+                yield f"{place}: waits for unknown step {name!r}{self._meant(step, name)}"
+            if count > 1:
                 yield f"{place}: waits for {name!r} more than once; name it once"
+
+    def _meant(self, step: Step, name: str) -> str:
+        """A suggestion for an unknown name; each one compares it with all names."""
+        self.suggested += 1
+        if self.suggested > _MOST_SUGGESTIONS:
+            return ""
+        return f"; {suggest(name, [other for other in self.by_name if other != step.name])}"
 
     def _undo_options(self, step: Step, place: str) -> Iterator[str]:
         if step.compensation is not None:
@@ -175,16 +186,27 @@ class _Check:
     # ---- the graph ----
 
     def _waits_for(self, step: Step, name: str) -> bool:
-        seen: set[str] = set()
-        stack = [step.name]
-        while stack:
-            before = self._before(stack.pop())
-            if name in before:
-                return True
-            fresh = [other for other in before if other not in seen]
-            seen.update(fresh)
-            stack.extend(fresh)
-        return False
+        """Whether a step begins after the named one; for what stands in a circle, anything."""
+        before = self._all_before.get(step.name)
+        return before is None or bool(before >> self._place[name] & 1)
+
+    @cached_property
+    def _place(self) -> dict[str, int]:
+        return {name: number for number, name in enumerate(self.by_name)}
+
+    @cached_property
+    def _all_before(self) -> dict[str, int]:
+        """For each step outside of circles, all steps before it, as bits at their places.
+
+        Bits, since sets for all pairs of a wide group are cubic.
+        """
+        before = {name: dict.fromkeys(self._before(name)) for name in self.by_name}
+        found: dict[str, int] = {}
+        for name in _in_order(before):
+            found[name] = 0
+            for other in before[name]:
+                found[name] |= found[other] | 1 << self._place[other]
+        return found
 
     def _before(self, name: str) -> list[str]:
         step = self.by_name.get(name)
@@ -235,8 +257,7 @@ class _Check:
             name = next(other for other in before[name] if other in stuck)
         walked = list(trail)
         cycle = walked[walked.index(name) :][::-1]
-        order = list(self.by_name)
-        first = cycle.index(min(cycle, key=order.index))
+        first = cycle.index(min(cycle, key=self._place.__getitem__))
         return cycle[first:] + cycle[:first]
 
     def _pivots(self) -> Iterator[str]:
@@ -292,17 +313,22 @@ def _expressions_of(step: Step) -> Iterator[tuple[str, str, Sequence[str]]]:
                 yield f"{field}.kwargs.{key}", text, names
 
 
-def _stuck(before: dict[str, dict[str, None]]) -> set[str]:
-    """The steps that can never start: those of a circle or behind one (Kahn 1962)."""
+def _in_order(before: dict[str, dict[str, None]]) -> list[str]:
+    """The steps that can start, each after all it waits for (Kahn 1962)."""
     waiting = {name: len(others) for name, others in before.items()}
     after: dict[str, list[str]] = {name: [] for name in before}
     for name, others in before.items():
         for other in others:
             after[other].append(name)
-    free = [name for name, count in waiting.items() if count == 0]
-    while free:
-        for name in after[free.pop()]:
+    order = [name for name, count in waiting.items() if count == 0]
+    for done in order:
+        for name in after[done]:
             waiting[name] -= 1
             if waiting[name] == 0:
-                free.append(name)
-    return {name for name, count in waiting.items() if count > 0}
+                order.append(name)
+    return order
+
+
+def _stuck(before: dict[str, dict[str, None]]) -> set[str]:
+    """The steps that can never start: those of a circle or behind one."""
+    return before.keys() - _in_order(before)
