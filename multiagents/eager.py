@@ -18,7 +18,7 @@ from celery.result import EagerResult
 from multiagents.core import ids
 from multiagents.core.clock import FakeClock
 from multiagents.core.entries import Failure
-from multiagents.core.exceptions import NoServer, SagaFailed
+from multiagents.core.exceptions import InvalidResult, NoServer, SagaFailed
 from multiagents.core.ports import Assignment, Verdict
 from multiagents.core.settings import Settings
 from multiagents.core.states import ENDED, SagaState
@@ -33,6 +33,7 @@ from multiagents.storage.client import Edge
 from multiagents.storage.keys import Shard
 from multiagents.worker_sdk import registry as workers
 from multiagents.worker_sdk.attempt import perform, verdict_of
+from multiagents.worker_sdk.validation import to_json
 
 MOST_ROUNDS = 100_000
 """Looks at the due set in one drain; beyond it something goes round in circles."""
@@ -220,12 +221,17 @@ class EagerRunner:
             message.args, message.kwargs, task_id=message.task_id, throw=False
         )
         engine = self.host.engine
-        if result.successful():
-            value = result.result if isinstance(result.result, dict) else {"value": result.result}
-            text = self._check_input(value, self._settings.max_result_bytes)
-            engine.plain_ended(message.saga_id, message.task_id, text)
-            return
         error = result.result
+        if result.successful():
+            limit = self._settings.max_result_bytes
+            value = result.result if isinstance(result.result, dict) else {"value": result.result}
+            try:
+                text = to_json(value, what="task result", limit=limit)
+            except InvalidResult as refused:
+                error = refused
+            else:
+                engine.plain_ended(message.saga_id, message.task_id, text)
+                return
         verdict = verdict_of(error, message.kind) if isinstance(error, BaseException) else None
         verdict = verdict or Verdict(Failure("TaskFailed", str(error)))
         engine.fail_delivery(message.saga_id, message.task_id, verdict, decide=True)

@@ -21,6 +21,7 @@ from multiagents import (
 from multiagents.core.exceptions import NoServer
 from multiagents.core.settings import Settings
 from tests.support import basic_workers  # noqa: F401 - registers "echo" and others
+from tests.support.values import EXPECTED, GIVEN, REFUSED, STORED
 
 RUNS: list[str] = []
 
@@ -178,3 +179,16 @@ def test_a_server_that_is_away_is_one_clear_error():
     with pytest.raises(NoServer, match=r"no Redis answers at .*127\.0\.0\.1:1/0") as caught:
         runtime.start_saga.delay("echoes", {})
     assert "secret" not in str(caught.value)
+
+
+def test_values_have_the_same_form_on_every_way(saga_lab):
+    """Input, results of workers and plain tasks, checkpoints, arguments: as with real workers."""
+    saga = saga_lab.get(start_saga.delay("values", GIVEN).id)
+    assert (saga["input"], saga["step_results"]) == (STORED, EXPECTED)
+
+
+def test_a_plain_tasks_value_without_a_form_fails_its_step(saga_lab):
+    """The error names the key, as it does with real workers."""
+    with pytest.raises(SagaFailed) as failed:
+        start_saga.delay("values_refused", {}).get()
+    assert failed.value.error["message"].startswith(REFUSED)

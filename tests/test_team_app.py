@@ -79,6 +79,23 @@ def test_a_saga_is_a_link_of_a_canvas(team):
     assert client(team, body).splitlines() == ["{'sum': 14}", "2"]
 
 
+def test_values_have_the_same_form_on_every_way(team):
+    """Started here and by message; returned by workers and by plain tasks."""
+    body = (
+        "from tests.support.values import *\n"
+        "by_name = app.send_task('multiagents.start_saga', ('values', GIVEN))\n"
+        "ids = [start_saga.delay('values', GIVEN).id, by_name.id]\n"
+        "for saga_id in ids:\n"
+        "    app.AsyncResult(saga_id).get(timeout=20)\n"
+        "    saga = runtime.call('get', saga_id)\n"
+        "    assert saga['input'] == STORED, saga['input']\n"
+        "    assert saga['step_results'] == EXPECTED, saga['step_results']\n"
+        "try: start_saga.delay('values_refused', {}).get(timeout=20)\n"
+        "except SagaFailed as e: print(e.error['message'].startswith(REFUSED))"
+    )
+    assert client(team, body) == "True"
+
+
 def test_an_errback_of_a_saga_is_called_at_its_end(team):
     """``link_error`` on a start fires when the saga has failed and undone itself."""
     body = (

@@ -95,7 +95,7 @@ def read_input(text: str) -> dict[str, Any]:
     place, content = _content(text)
     try:
         value = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CommandError(
             f'{place} is no JSON: {error}; expected an object: \'{{"sku": "A1"}}\''
         ) from error

@@ -83,7 +83,7 @@ class Context(dict[str, Any]):
             self.on_heartbeat(progress, note)
 
     def checkpoint(self, value: Any) -> None:
-        """Keep a JSON value for the next attempt, which finds it in ``checkpoint_value``.
+        """Keep a value for the next attempt, which finds its JSON form in ``checkpoint_value``.
 
         Each call replaces the value before.  Raises InvalidResult if it cannot be stored.
         """
@@ -91,7 +91,7 @@ class Context(dict[str, Any]):
         text = to_json(value, what=f"checkpoint of {self.step!r}", limit=limit)
         self.checkpoint_value = json.loads(text)
         if self.on_checkpoint is not None:
-            self.on_checkpoint(value)
+            self.on_checkpoint(self.checkpoint_value)
 
     def copy(self) -> Context:
         """A shallow copy, attributes included."""

@@ -1,13 +1,13 @@
 """What may be stored, and what may be shown?
 
-Inputs and results are strict JSON of bounded size: what cannot be stored is refused before
-anything is, and the error names the key.  Keys are checked for form, never for words: an input
-about an "executive" is an input.  Texts that leave a worker are stripped of secrets.
+Inputs and results are strict JSON of bounded size.  What JSON does not have is stored in its plain
+form (`core.plain_values`) or refused before anything is stored, and the error names the key.
+Keys are checked for form, never for words: an input about an "executive" is an input.  Texts that
+leave a worker are stripped of secrets.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -16,47 +16,63 @@ from pydantic import BaseModel, ValidationError
 
 from multiagents.core.exceptions import InvalidInput, InvalidResult, MultiAgentsError
 from multiagents.core.json_text import dumps, loads
+from multiagents.core.plain_values import NoPlainValue, plain
 
 MAX_INPUT_DEPTH = 64
 """Deeper than any hand-written document; far from every parser's recursion limit."""
 MAX_INPUT_KEY = 256
 """Characters in one key of an input."""
 
-_MAX_DEPTH = 200
-"""Where the search for an offending value gives up: deeper, or it contains itself."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _SETTING = {
     InvalidInput: "MULTIAGENTS_MAX_INPUT_BYTES",
     InvalidResult: "MULTIAGENTS_MAX_RESULT_BYTES",
 }
-_SCALARS = (str, int, float, bool, type(None))
 
 
 def to_json(
     value: Any, *, what: str, limit: int, error: type[MultiAgentsError] = InvalidResult
 ) -> str:
-    """The value as strict, compact JSON of at most ``limit`` bytes.
+    """The value as strict, compact JSON of at most ``limit`` bytes: the text of `as_json`."""
+    return as_json(value, what=what, limit=limit, error=error)[1]
 
-    Tuples become lists.  Raises ``error`` naming the key that JSON cannot hold, or the size.
-    ``what`` begins the message: ``result of 'charge'``.
+
+def as_json(
+    value: Any, *, what: str, limit: int, error: type[MultiAgentsError] = InvalidResult
+) -> tuple[Any, str]:
+    """The value as it will be read again, and as strict, compact JSON of at most ``limit`` bytes.
+
+    What JSON does not have takes its form of `core.plain_values`.  Raises ``error`` naming the
+    key that has none, or the size.  ``what`` begins the message: ``result of 'charge'``.
     """
     try:
         text = compact(value)
-        size = len(text) if text.isascii() else len(text.encode())
-        # Dates and the keys 1, True and None become text without a word; what comes back differs
-        # then.  It also differs for tuples, which are welcome: the search tells.
-        faithful = loads(text) == value
-    except (TypeError, ValueError, RecursionError) as cause:
-        raise error(f"{what}: {_flaw(value) or f'is no JSON: {cause}'}") from cause
-    if not faithful and (flaw := _flaw(value)) is not None:
-        raise error(f"{what}: {flaw}")
+        # The codec writes much that is no JSON without a word; what comes back differs then.
+        # It also differs for tuples, which are welcome.
+        if loads(text) != value:
+            raise ValueError("not what was given")
+    except (TypeError, ValueError, RecursionError):
+        value, text = _converted(value, what=what, error=error)
+    size = len(text) if text.isascii() else len(text.encode())
     if size > limit:
         raise error(
             f"{what} is {size:,} bytes of JSON; the limit is {limit:,} ({_SETTING[error]}):"
             " keep large data elsewhere and pass a reference to it"
         )
-    return text
+    return value, text
+
+
+def _converted(value: Any, *, what: str, error: type[MultiAgentsError]) -> tuple[Any, str]:
+    try:
+        value = plain(value)
+        text = compact(value)
+        loads(text)
+    except NoPlainValue as cause:
+        raise error(f"{what}: {cause}") from cause
+    except (TypeError, ValueError, RecursionError) as cause:
+        raise error(f"{what}: is no JSON: {cause}") from cause
+    return value, text
 
 
 def compact(value: Any) -> str:
@@ -70,7 +86,7 @@ def check_input(data: Any, limit: int) -> str:
     Python's and JavaScript's own names such as ``__class__`` and ``__proto__``)."""
     if not isinstance(data, dict):
         raise InvalidInput(f"the input is {_kind(data)}: expected a dict, as in {{'sku': 'A1'}}")
-    text = to_json(data, what="input", limit=limit, error=InvalidInput)
+    data, text = as_json(data, what="input", limit=limit, error=InvalidInput)
     if not _is_sound(data):
         raise InvalidInput(f"input: {_fault(data)}")
     return text
@@ -90,7 +106,8 @@ def check_result(result: Any, worker: str, limit: int) -> tuple[dict[str, Any], 
             f"worker {worker!r} returned {_kind(result)}: return a dict, as in"
             f" {{'value': ...}}, or nothing"
         )
-    return result, to_json(result, what=f"result of {worker!r}", limit=limit)
+    found: tuple[dict[str, Any], str] = as_json(result, what=f"result of {worker!r}", limit=limit)
+    return found
 
 
 def explain(error: ValidationError) -> str:
@@ -100,40 +117,6 @@ def explain(error: ValidationError) -> str:
         f"{'.'.join(map(str, item['loc']))}: {item['msg']}" if item["loc"] else item["msg"]
         for item in found
     )
-
-
-def _flaw(value: Any) -> str | None:
-    """The first thing in the value that JSON cannot hold, in words."""
-    for path, item, depth in _walk(value):
-        place = f"key {path!r}" if path else "it"
-        if depth > _MAX_DEPTH:
-            return f"{place} is nested deeper than {_MAX_DEPTH} levels or contains itself"
-        if (flaw := _flaw_of(item)) is not None:
-            return f"{place} {flaw}"
-    return None
-
-
-def _flaw_of(item: Any) -> str | None:
-    if isinstance(item, dict):
-        return next((_key_flaw(key) for key in item if _key_flaw(key)), None)
-    if isinstance(item, float) and not math.isfinite(item):
-        return f"is {float(item)!r}; JSON has no NaN and no infinity: use None or leave it out"
-    if isinstance(item, str) and not _encodable(item):
-        return "holds half of a surrogate pair, which UTF-8 cannot: clean the text"
-    if not isinstance(item, (*_SCALARS, list, tuple)):
-        return (
-            f"is {type(item).__name__}; JSON wants str, int, float, bool, None, list or dict:"
-            " convert it"
-        )
-    return None
-
-
-def _key_flaw(key: Any) -> str | None:
-    if not isinstance(key, str):
-        return f"has the key {key!r} ({type(key).__name__}); JSON wants str keys: convert it"
-    if not _encodable(key):
-        return f"has the key {key!r} with half of a surrogate pair: clean the text"
-    return None
 
 
 def _walk(value: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, Any, int]]:
@@ -193,14 +176,6 @@ def _key_fault(key: str) -> str | None:
     if not key.isprintable() and _CONTROL.search(key):
         return f"the key {key!r} with control characters"
     return None
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _kind(value: Any) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from celery import Celery
 
 from multiagents import WorkflowBuilder, attach, task, worker
+from tests.support import values  # noqa: F401 - registers the workflow "values"
 
 _URL = os.environ["MULTIAGENTS_REDIS_URL"]
 
