@@ -38,6 +38,7 @@ from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.definitions import load_folder
 from multiagents.orchestrator.engine import StoreEngine
 from multiagents.orchestrator.facade import Orchestrator as Orchestrator
+from multiagents.orchestrator.handback import HandBack
 from multiagents.orchestrator.host import Host
 from multiagents.orchestrator.insisting import Insistence
 from multiagents.orchestrator.letters import Letters
@@ -319,6 +320,8 @@ class Runtime:
             clock=self.clock,
             announce=announce,
             peers=lambda: self.catalog.peers,
+            hand_backs=lambda: HandBack(self.settings, self.clock, self.catalog),
+            queues=queues,
             refuse=refuse,
         )
 

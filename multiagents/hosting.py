@@ -21,6 +21,8 @@ from kombu.transport import redis
 from multiagents.core.exceptions import InvalidInput, NewerFormat
 from multiagents.core.names import HEADER, QUEUE_LLM
 from multiagents.event_bus.transport import TRANSPORTS, SentinelSteadyTransport, SteadyTransport
+from multiagents.orchestrator import strangers
+from multiagents.orchestrator.handback import Foreign
 from multiagents.orchestrator.host import Host
 from multiagents.orchestrator.sweeper_thread import Refuse, SweeperThreads
 from multiagents.storage.sagas import Attempt
@@ -57,8 +59,10 @@ class Hosted(Protocol):
 
 
 def add_to_worker(app: Celery, hosted: Hosted, *, own: bool) -> None:
-    """Give an app's workers the engine's bootstep.  ``own``: its settings are ours to make."""
-    app.steps["worker"].add(_make_step(hosted, own=own))
+    """Give an app's workers the engine's bootsteps.  ``own``: its settings are ours to make."""
+    step = _make_step(hosted, own=own)
+    app.steps["worker"].add(step)
+    app.steps["consumer"].add(strangers.step_for(step.give_back))
 
     def on_shutting_down(sender: Any, **_: Any) -> None:
         if sender == hosted.host.coordinator.claims.hostname:
@@ -68,11 +72,19 @@ def add_to_worker(app: Celery, hosted: Hosted, *, own: bool) -> None:
     signals.worker_shutting_down.connect(on_shutting_down, weak=False)
 
 
-def _make_step(hosted: Hosted, *, own: bool) -> type:
+def _make_step(hosted: Hosted, *, own: bool) -> Any:
     class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no types
         """The engine's part of a worker's life."""
 
         requires = ("celery.worker.components:Pool",)
+        running: SweeperThreads | None = None
+        """Of the one worker that a process has."""
+
+        @classmethod
+        def give_back(cls, message: Foreign) -> None:
+            """Leave to the threads a command whose function is not here; without them, a sweep."""
+            if cls.running is not None:
+                cls.running.hand_back(message)
 
         def __init__(self, parent: Any, **_: Any) -> None:
             self.threads: SweeperThreads | None = None
@@ -80,6 +92,7 @@ def _make_step(hosted: Hosted, *, own: bool) -> type:
             if own:
                 _skip_ack_emulation(parent.app)
             _warn_of_transport(parent.app)
+            _warn_of_no_functions(parent.app, own=own)
             if QUEUE_LLM in parent.app.amqp.queues.consume_from:
                 _load_language_models()
             _fence_registered(parent.app, hosted)
@@ -90,9 +103,12 @@ def _make_step(hosted: Hosted, *, own: bool) -> type:
             hosted.host.coordinator.claims.hostname = parent.hostname
 
         def start(self, parent: Any) -> None:
-            queues = list(parent.app.amqp.queues.consume_from)
-            self.threads = hosted.sweeper_threads(
-                parent.hostname, lambda: queues, lambda: _slots(parent), refuse=self._refuse
+            consumed = parent.app.amqp.queues
+            self.threads = type(self).running = hosted.sweeper_threads(
+                parent.hostname,
+                lambda: list(consumed.consume_from),
+                lambda: _slots(parent),
+                refuse=self._refuse,
             )
             self.threads.start()
 
@@ -109,7 +125,7 @@ def _make_step(hosted: Hosted, *, own: bool) -> type:
         def stop(self, parent: Any) -> None:
             if self.threads is not None:
                 self.threads.stop()
-                self.threads = None
+                self.threads = type(self).running = None
             if self.refused:
                 _stop_worker(None)  # a flag of the whole process, which may start another worker
 
@@ -168,6 +184,18 @@ def _warn_of_transport(app: Celery) -> None:
             fix=f"set broker_transport to {name}",
             see="docs/celery-failures.md: A worker that outlives its broker",
         )
+
+
+def _warn_of_no_functions(app: Celery, *, own: bool) -> None:
+    """Somebody has forgotten to import them: such a worker can do nothing but take messages."""
+    tasks = [name for name in app.tasks if not name.startswith(("celery.", "multiagents."))]
+    if workers.workers() or tasks:
+        return
+    place = "MULTIAGENTS_IMPORTS" if own else "the app's imports"
+    log.warning(
+        "this worker has no worker functions: it gives back every step that it takes",
+        fix=f"name the modules with your workers in {place}, and start it again",
+    )
 
 
 class _Fenced(threading.local):

@@ -40,6 +40,9 @@ class Directory(Protocol):
     def slots(self, queue: str) -> int:
         """How many steps the running workers of a queue can do at once; 0 = not known."""
 
+    def crew(self, queue: str, name: str) -> dict[str, int]:
+        """The running workers of a queue that have a function: hostname -> slots."""
+
     def keep_up(self) -> Generator[Any, Any, None]:
         """A flow: ask who is there, if the last answer is old."""
 

@@ -54,6 +54,11 @@ class Catalog:
         """A worker function of this process."""
         return self._local.get(name)
 
+    @property
+    def local_names(self) -> tuple[str, ...]:
+        """The worker functions of this process."""
+        return tuple(self._local)
+
     def queue_of(self, name: str) -> str:
         """The queue of a worker by the last answer; the default one if nobody knew it."""
         if name in self._local:
@@ -67,6 +72,14 @@ class Catalog:
         """How many steps the running workers of a queue can do at once; 0 = not known."""
         consuming = (each for each in self._fleet.values() if queue in each["queues"])
         return sum(each.get("slots", 1) for each in consuming)
+
+    def crew(self, queue: str, name: str) -> dict[str, int]:
+        """The running workers of a queue that have a function: hostname -> slots."""
+        return {
+            host: each.get("slots", 1)
+            for host, each in self._fleet.items()
+            if queue in each["queues"] and name in each["workers"]
+        }
 
     def publish(
         self,

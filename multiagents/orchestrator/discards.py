@@ -1,13 +1,14 @@
 """What becomes of an attempt whose message Celery throws away?
 
 Celery drops a message that was revoked, that has expired, or whose task its worker does not have,
-and calls no errback for it.  Here signals tell of it, in the worker's main process.
+and calls no errback for it.  Here signals tell of it, in the worker's main process.  A command
+for a function that its worker lacks never gets here: it is given back (`strangers`).
 
 - Revoked: somebody said that it shall not run.  The attempt fails and is not tried again; its
   outcome is unknown if it was ended while it ran.
-- Expired, or unknown to its worker: a plain task's attempt fails clean and is tried again as the
-  step's policy says.  A command to a worker function stands in its outbox still: a sweep sends it
-  again, or parks it when nobody knows the function (rule 9).
+- Expired, or a plain task unknown to its worker: a plain task's attempt fails clean and is tried
+  again as the step's policy says.  A command to a worker function stands in its outbox still: a
+  sweep sends it again.
 
 A command that was sent again has several messages of one id, so one that never ran here says
 nothing of an attempt that is claimed: another worker may be running it by another message.

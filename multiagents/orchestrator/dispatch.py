@@ -52,6 +52,8 @@ MOST_LEAVING = 64
 """So many processes may leave their places in a fan-out in the same moment and lose none."""
 
 What = tuple[Kind, str, int]
+Crew = frozenset[str]
+"""Hostnames; or a queue whose workers nobody knows."""
 
 
 @dataclass(slots=True)
@@ -110,19 +112,31 @@ class Dispatcher:
     def _hold_back(self, workflow: Workflow, plan: Plan) -> None:
         """Leave in the outbox what no worker has a slot for: who ends a step goes on with it.
 
-        Sent all at once, the messages of a wide fan-out would keep everybody else waiting.
+        Sent all at once, the messages of a wide fan-out would keep everybody else waiting.  The
+        slots that count are those of the workers that have the function: nobody else goes on.
         """
-        sent: Counter[str] = Counter()
+        sent: Counter[Crew] = Counter()
+        crews: dict[tuple[str, str], tuple[Crew, int]] = {}
         held = (outbox.outbox_value(plan.now_ms, 0), plan.now_ms + self.settings.lease_ms)
         for name in _to_send(plan):
             kind, step, _ = k.parse_outbox_field(name)
             spec = workflow.by_name[step]
             if kind is Kind.RUN and isinstance(spec.worker, str):
-                queue = spec.queue or self.directory.queue_of(spec.worker)
-                sent[queue] += 1
-                if sent[queue] > self.directory.slots(queue) > 0:
+                of = (spec.queue or self.directory.queue_of(spec.worker), spec.worker)
+                if of not in crews:
+                    crews[of] = self._crew(*of)
+                crew, slots = crews[of]
+                sent[crew] += 1
+                if sent[crew] > slots > 0:
                     plan.held.add(name)
                     plan.outbox[name] = held
+
+    def _crew(self, queue: str, worker: str) -> tuple[Crew, int]:
+        """Who does a function's steps, and in how many slots; the whole queue if nobody can."""
+        crew = self.directory.crew(queue, worker)
+        if not crew:
+            return frozenset((queue,)), self.directory.slots(queue)
+        return frozenset(crew), sum(crew.values())
 
     def send(
         self,

@@ -150,7 +150,8 @@ def timeout_of(workflow: Workflow, step: str, kind: Kind, default_s: float | Non
 def outbox_value(sent_ms: int, sends: int) -> str:
     """What stands in an outbox field: when it was last sent and how often.
 
-    ``0|0``: not confirmed; ``at|0``: held back since then, until a worker has a slot for it.
+    ``0|0``: to be sent, or not confirmed; ``at|0``: held back since then, until a worker has a slot
+    for it; ``0|n``: given back by a worker without its function after n sendings.
     """
     return f"{sent_ms}|{sends}"
 

@@ -155,8 +155,8 @@ class Sweeper:
         message = self._coordinator.dispatcher.message(
             keys, workflow, (kind, step, attempt), worker_name(target)
         )
-        is_new = not (sent_ms or sends)
-        if is_new or not (yield from self._still_queued(message, keys, name, value)):
+        # Not known to be sent, or given back by a worker: no message of it waits in its queue.
+        if not sent_ms or not (yield from self._still_queued(message, keys, name, value)):
             yield from self._coordinator.send_again(keys, workflow, {name: sends})
 
     def _is_unknown(self, worker: str) -> Flow[bool]:

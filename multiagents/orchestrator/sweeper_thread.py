@@ -3,7 +3,9 @@
 One daemon thread for each server, in every worker's main process: not a timer of Celery's, because
 those stand still while Redis is away.  Looking whether anything is due costs one command; only
 then, and often enough for the tick (E9), does a sweep run.  The first server's thread also keeps
-the catalog fresh and the clock corrected.  A thread survives any failure of its server: it waits,
+the catalog fresh and the clock corrected.  Each thread gives back the commands that came to this
+worker without its having their function (`handback`): whoever takes messages leaves that to it and
+goes on at once.  A thread survives any failure of its server: it waits,
 longer each time, and looks again; the others sweep on, however long that server keeps silent.  Only
 sagas in a format that a newer engine has written end it, and its worker.
 
@@ -18,6 +20,7 @@ import random
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Sequence
 
 import structlog
@@ -25,13 +28,14 @@ import structlog
 from multiagents.core.clock import Clock
 from multiagents.core.exceptions import NewerFormat, UnknownSaga
 from multiagents.core.settings import Settings
+from multiagents.orchestrator.handback import Foreign, HandBack
 from multiagents.orchestrator.pacing import Pace
 from multiagents.orchestrator.sweeper import BATCH, Sweeper
 from multiagents.storage import formats
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, ask
 from multiagents.storage.client import UNREACHABLE, Edge, StoreError
-from multiagents.storage.keys import Shard
+from multiagents.storage.keys import Shard, shard_of
 from multiagents.storage.routing import told
 from multiagents.storage.sagas import Guard
 from multiagents.storage.timekeeping import Timekeeper
@@ -40,6 +44,13 @@ ANNOUNCE_MS = 10_000
 """How often a worker says that it is alive, and looks whether it may go on."""
 MOST_PAUSE_S = 5.0
 """The longest wait between two tries while the server is away."""
+MOST_FOREIGN = 100_000
+"""Messages that a worker without their functions remembers; a sweep finds what is beyond."""
+UNCONFIRMED_S = 0.05
+"""Until a command is given back again whose sending was not confirmed."""
+WAKINGS = 2
+"""So often a worker wakes what waits for its functions, one announcement apart: at the first time
+another thread may not have announced them yet."""
 WAITS = f"its sagas wait; it is asked again every {MOST_PAUSE_S:g} s, until this worker is stopped"
 
 ENDS_A_ROUND = (*UNREACHABLE, NewerFormat)
@@ -52,6 +63,8 @@ MOST_UNKNOWN = 3
 log = structlog.get_logger(__name__)
 
 Announce = Callable[[], Flow[None]]
+Queues = Callable[[], list[str]]
+"""What this worker consumes."""
 Refuse = Callable[[NewerFormat], None]
 """Told, once, that this worker must not go on."""
 
@@ -72,8 +85,11 @@ class SweeperThreads:
         clock: Clock,
         announce: Announce,
         peers: Callable[[], int],
+        hand_backs: Callable[[], HandBack],
+        queues: Queues,
         refuse: Refuse = _go_on,
     ) -> None:
+        self._settings = settings
         self._threads = [
             SweeperThread(
                 sweeper,
@@ -83,10 +99,17 @@ class SweeperThreads:
                 announce=None if number else announce,
                 shards=shards,
                 peers=peers,
+                hand_back=hand_backs(),
+                queues=queues,
                 refuse=refuse,
             )
             for number, shards in enumerate(settings.servers.values())
         ]
+
+    def hand_back(self, message: Foreign) -> None:
+        """Leave a command to the thread of its server; returns at once, for any thread."""
+        home = shard_of(message.saga_id, self._settings.shards)
+        next(each for each in self._threads if home in each.shards).take(message)
 
     def start(self) -> None:
         """Begin."""
@@ -118,18 +141,27 @@ class SweeperThread:
         shards: Sequence[int] | None = None,
         peers: Callable[[], int] = lambda: 1,
         chance: Callable[[], float] = random.random,
+        hand_back: HandBack | None = None,
+        queues: Queues = list,
         refuse: Refuse = _go_on,
     ) -> None:
         self._sweeper = sweeper
         self._edge = edge
         self._settings = settings
         self._clock = clock
-        self._shards = tuple(map(Shard, range(settings.shards) if shards is None else shards))
+        self.shards = tuple(map(Shard, range(settings.shards) if shards is None else shards))
+        self._hand_back = hand_back
+        self._queues = queues
+        self._foreign: deque[Foreign] = deque(maxlen=MOST_FOREIGN)
+        self._at_hand: list[Foreign] = []
+        self._wake = threading.Event()
+        self._wakings = 0
+        self._brings: tuple[object, ...] = ()
         self._announce = announce
         self._pace = Pace(settings, peers=peers, chance=chance)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="multiagents-sweeper", daemon=True)
-        self._swept_ms = dict.fromkeys(self._shards, 0)
+        self._swept_ms = dict.fromkeys(self.shards, 0)
         self._timekeeper = Timekeeper(clock)
         self._announced_ms = self._noted_ms = 0
         self._refuse = refuse
@@ -142,9 +174,15 @@ class SweeperThread:
         """Begin."""
         self._thread.start()
 
+    def take(self, message: Foreign) -> None:
+        """Have it give a command back, soon."""
+        self._foreign.append(message)
+        self._wake.set()
+
     def ask_to_stop(self) -> None:
         """Let it end, without waiting for that."""
         self._stop.set()
+        self._wake.set()
 
     def stop(self) -> None:
         """End after the sweep at hand."""
@@ -162,7 +200,17 @@ class SweeperThread:
                 return
             except Exception as error:  # noqa: BLE001 - the thread must outlive everything
                 pause_s = self._after(error)
-            self._stop.wait(pause_s)
+            self._wake.wait(pause_s)
+            self._wake.clear()
+        self._leave()
+
+    def _leave(self) -> None:
+        """Give back what came last; a sweep of another worker finds what cannot be given now."""
+        try:
+            while self._foreign:
+                self._give_back()
+        except StoreError as error:
+            log.warning("steps are left to a sweep", error=type(error).__name__)
 
     def _note_return(self) -> None:
         if self._failures:
@@ -172,7 +220,8 @@ class SweeperThread:
     def once(self) -> float:
         """One round over its shards; seconds until the next is worth it."""
         self._housekeep()
-        return min(self._try_round(shard) for shard in self._shards)
+        again_s = self._give_back()
+        return min(again_s, *(self._try_round(shard) for shard in self.shards))
 
     def _try_round(self, shard: Shard) -> float:
         """A due set that cannot be read keeps no other shard waiting."""
@@ -193,23 +242,42 @@ class SweeperThread:
             self._failing.add(what)
             log.error(f"{what} failed, it is tried again", **_about(error))
 
+    def _give_back(self) -> float:
+        """Give back one batch of commands; seconds until the next is worth it."""
+        if self._hand_back is None:
+            return MOST_PAUSE_S
+        while self._foreign and len(self._at_hand) < BATCH:
+            self._at_hand.append(self._foreign.popleft())
+        if not self._at_hand:
+            return MOST_PAUSE_S
+        try:
+            self._at_hand = self._edge.run(self._hand_back.hand_back(self._at_hand))
+        except ENDS_A_ROUND:
+            raise
+        except Exception as error:  # noqa: BLE001 - the sweeps go on, and one will send them
+            log.error("cannot give back steps, a sweep will", **_about(error))
+            self._at_hand = []
+        if self._foreign:
+            return 0.0
+        return UNCONFIRMED_S if self._at_hand else MOST_PAUSE_S
+
     def _housekeep(self) -> None:
         if self._announce is not None:
             self._timekeeper.keep(self._edge)
         now_ms = self._clock.now_ms()
         if now_ms - self._noted_ms >= ANNOUNCE_MS:
-            self._edge.run(formats.note(self._shards))
+            self._edge.run(formats.note(self.shards))
             self._noted_ms = self._clock.now_ms()
-        if self._announce is None:
-            return
         if now_ms - self._announced_ms >= ANNOUNCE_MS:
-            self._try_to_announce(self._announce)
+            self._try_to_announce()
 
-    def _try_to_announce(self, announce: Announce) -> None:
+    def _try_to_announce(self) -> None:
         """That nobody is told of this worker keeps no saga waiting."""
         what = "telling others of this worker"
         try:
-            self._edge.run(announce())
+            if self._announce is not None:
+                self._edge.run(self._announce())
+            self._wake_waiting()
         except ENDS_A_ROUND:
             raise
         except Exception as error:  # noqa: BLE001 - sagas come first
@@ -217,6 +285,18 @@ class SweeperThread:
         else:
             self._failing.discard(what)
         self._announced_ms = self._clock.now_ms()
+
+    def _wake_waiting(self) -> None:
+        """After it was announced: what waits for functions that this worker brings is due."""
+        if self._hand_back is None:
+            return
+        queues = self._queues()
+        brings = (*sorted(queues), *self._hand_back.functions)
+        if brings != self._brings:
+            self._brings, self._wakings = brings, WAKINGS
+        if self._wakings:
+            self._edge.run(self._hand_back.wake(self.shards, queues))
+            self._wakings -= 1
 
     def round(self, shard: Shard) -> Flow[float]:
         """Look at one shard and act on what is due; seconds until the next look is worth it."""

@@ -22,6 +22,7 @@ always lie in one slot and can move to a server of their own.
     ma:{s00}:state:<s>     zset    likewise, of one state; also workflow:<w> and tag:<t>
     ma:{s00}:attention     zset    id of a saga that asks for attention by since when, Unix ms
     ma:{s00}:dead-letters  zset    `dead_letter` by since when it is parked, Unix ms
+    ma:{s00}:wanted        zset    `wanted`: a command for which no worker was found, by since when
     ma:{s00}:definitions   hash    version -> canonical JSON
     ma:{s00}:format        string  number of the newest format that was written; see `formats`
     ma:{s00}:catalog:…     what running workers publish: workers, workflows, fleet
@@ -81,6 +82,10 @@ class Shard:
     @property
     def dead_letters(self) -> str:
         return f"{self.tag}:dead-letters"
+
+    @property
+    def wanted(self) -> str:
+        return f"{self.tag}:wanted"
 
     def workflow(self, name: str) -> str:
         return f"{self.tag}:workflow:{name}"
@@ -184,6 +189,11 @@ def due_dirty(saga_id: str) -> str:
 def due_outbox(saga_id: str, field: str) -> str:
     """A command to publish, or to publish again."""
     return f"o|{saga_id}|{field}"
+
+
+def wanted(queue: str, function: str, due: str) -> str:
+    """A due command whose function no consumer of its queue has."""
+    return f"{queue}\n{function}\n{due}"
 
 
 def due_lease(saga_id: str, kind: Kind, step: str, attempt: int, nonce: str) -> str:

@@ -1,18 +1,25 @@
-"""Which operations send commands, or note that they were sent?"""
+"""Which operations send commands, note that they were sent, or take them back?"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from multiagents.storage import keys as k
 from multiagents.storage.calls import Arg, Call
-from multiagents.storage.keys import SagaKeys
+from multiagents.storage.keys import SagaKeys, Shard
 from multiagents.storage.plan import Letter, Refused
 from multiagents.storage.sagas import Attempt
 from multiagents.storage.views import refused_of
+
+WANTED_MS = 3_600_000
+"""A command that waits for a worker is given back again within minutes; older marks are stale."""
+GIVEN_BACK, UNCONFIRMED = 1, 2
+"""What `hand_back` answers where the command still stands."""
+WAKE_SPACE_MS = 2
+"""Between two commands that a new worker wakes, so that not all of them come at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +83,34 @@ def published(
     for name, (value, due_ms) in sent.items():
         args += [name, value, k.due_outbox(saga.id, name), due_ms, *letters.get(name, ("", ""))]
     return Call("publish", (saga.work, saga.due), tuple(args), _sent)
+
+
+def hand_back(
+    saga: SagaKeys,
+    field: str,
+    *,
+    sent_ms: int,
+    due_ms: int,
+    wanted: str,
+    has_home: bool,
+    now_ms: int,
+) -> Call[int]:
+    """Give a command back whose message came to a worker without its function.
+
+    ``sent_ms``: when that message was sent; ``due_ms``: when it is sent again; ``wanted``: the
+    mark by which `wake` finds it, unless it ``has_home``: a worker that has the function.
+    """
+    member = k.due_outbox(saga.id, field)
+    flag = "1" if has_home else ""
+    about: tuple[Arg, ...] = (field, member, sent_ms, due_ms, flag, wanted)
+    args = (*about, now_ms, WANTED_MS)
+    return Call("handback", (saga.work, saga.due, saga.shard.wanted), args, int)
+
+
+def wake(
+    shard: Shard, queues: Iterable[str], functions: Iterable[str], *, now_ms: int
+) -> Call[int]:
+    """Make due what waits on these queues for these functions; answers how many commands."""
+    named = tuple(queues)
+    args: tuple[Arg, ...] = (now_ms, WAKE_SPACE_MS, len(named), *named, *functions)
+    return Call("wake", (shard.wanted, shard.due), args, int)

@@ -49,6 +49,8 @@ FORGETS_MS = 1000
 """A server loses no more than this."""
 TOLD_MS = TELLING_MS - 2 * SKEW_MS - 5000
 """Between two starts of one canvas, by clocks that differ and with some time to start it."""
+MIXED = 0.25
+"""In so many histories some processes lack some functions."""
 OUTAGES_MS = (300, 5000, 30_000)
 
 
@@ -73,11 +75,14 @@ class History:
         self.world = World(rng, self.store.settings, faults=faults, skill=skill)
         self.world.wide = rng.choice((0, 2, 20))
         self.world.slots = rng.choice((0, 0, 1, 2))
+        mixed = Random(f"mixed {seed}")  # apart: what else a seed means is as it was without it
+        self.world.mixed = mixed if mixed.random() < MIXED else None
         self.broker = Broker(rng, self.world.seen, self.store, letters=shape.letters)
         self.broker.faults = faults
         makes: dict[str, Any] = {"make_coordinator": make_coordinator, "make_sweeper": make_sweeper}
         self.processes = [
-            Process(self.world, self.broker, self.store, **makes) for _ in range(rng.choice((2, 3)))
+            Process(self.world, self.broker, self.store, number=number, **makes)
+            for number in range(rng.choice((2, 3)))
         ]
         self.workflows = {
             f"{seed}-{index}": random_workflow(rng, name=f"w{index}", plain=shape.plain)

@@ -24,12 +24,15 @@ from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.claims import Continuation
 from multiagents.orchestrator.coordinator import Coordinator
 from multiagents.orchestrator.engine import StoreEngine
+from multiagents.orchestrator.handback import Foreign, HandBack
 from multiagents.orchestrator.outbox import Deliverance, Message, Publish, no_letter
 from multiagents.orchestrator.sweeper import QueueHead, Sweeper
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow
 from multiagents.storage.client import UNREACHABLE, Edge
+from multiagents.storage.keys import Shard
 from multiagents.testing.faults import NO_FAULTS
+from multiagents.testing.laws import law
 from multiagents.testing.simulated_broker import Broker, Mail, Returned
 from multiagents.testing.simulated_store import LEASE_S, Store
 from multiagents.testing.simulated_world import Life, ProcessClock, Sleep, Take, Thread, World
@@ -59,9 +62,12 @@ class Process:
         broker: Broker,
         kept: Store,
         *,
+        number: int = 0,
         make_coordinator: MakeCoordinator = Coordinator,
         make_sweeper: MakeSweeper = Sweeper,
     ) -> None:
+        """``number``: the first one, 0, has all functions, even where others do not."""
+        self._number = number
         self.world, self.broker = world, broker
         self._store = kept
         self._make = make_coordinator, make_sweeper
@@ -78,8 +84,11 @@ class Process:
         make_coordinator, make_sweeper = self._make
         self.clock = ProcessClock(world, rng.randint(-SKEW_MS, SKEW_MS))
         catalog = self._catalog = Catalog(self.clock)
+        self._lacks = self._lacking()
         for info in WORKERS:
-            catalog.add_local(info)
+            if info.name not in self._lacks:
+                catalog.add_local(info)
+        self._foreign: list[Foreign] = []
         self.coordinator = make_coordinator(
             settings=world.settings,
             clock=self.clock,
@@ -93,9 +102,18 @@ class Process:
             self.coordinator, nobody_knows=self._nobody_knows, clock_ms=self.clock.now_ms
         )
         self.held, self._cancelled = {}, set()
+        self._hand_back = HandBack(world.settings, self.clock, catalog)
         lives = [self._work() for _ in range(SLOTS)]
         sweeps = [self._sweep(sweeper, server) for server in range(len(self._store.clients))]
-        self.threads = [Thread(life) for life in (*lives, self._beat(), *sweeps)]
+        desks = [self._give_back()] if self._lacks else []
+        self.threads = [Thread(life) for life in (*lives, self._beat(), *sweeps, *desks)]
+
+    def _lacking(self) -> set[str]:
+        """Which functions this life of it does without."""
+        mixed = self.world.mixed
+        if mixed is None or not self._number:
+            return set()
+        return {info.name for info in WORKERS if mixed.random() < 0.4}
 
     @property
     def is_dead(self) -> bool:
@@ -136,6 +154,10 @@ class Process:
         match mail:
             case Message(plain=True):
                 yield from self._run_plain(mail)
+            case Message(task=task) if task in self._lacks:
+                self.world.seen["message came to a stranger"] += 1
+                row = (mail.saga_id, mail.kind, mail.step, mail.attempt, mail.sent_ms)
+                self._foreign.append(Foreign(*row, task, mail.queue))
             case Message():
                 yield from self._run(mail)
             case Returned(saga_id, task_id, result, report, held):
@@ -159,6 +181,7 @@ class Process:
     def _perform(self, held: Assignment, queue: str, delivery: str) -> Flow[Assignment | None]:
         """Do the work and report it; perhaps the next attempt."""
         rng = self.world.rng
+        law(held.worker not in self._lacks, f"a process without {held.worker} began it")
         self.held[held.nonce] = held
         self.world.begun[held.saga_id].append(held)
         try:
@@ -303,10 +326,25 @@ class Process:
                     self.held.pop(held.nonce, None)
 
     def _announce(self) -> Flow[None]:
-        """Say how much can be done at once, by which fan-outs are held back."""
-        if self.world.slots:
-            queues = [info.queue for info in WORKERS]
+        """Say how much can be done at once, by which fan-outs are held back, and who can."""
+        queues = [info.queue for info in WORKERS]
+        if self.world.mixed is not None:
+            slots = self.world.slots or 1
+            yield from self._catalog.publish(f"w{self._number}", queues, [], slots=slots)
+            yield from self._hand_back.wake(map(Shard, range(self.world.settings.shards)), queues)
+        elif self.world.slots:
             yield from self._catalog.publish("all", queues, [], slots=self.world.slots)
+
+    def _give_back(self) -> Life:
+        """Give back what this process lacks the functions for."""
+        while True:
+            yield Sleep(50 if self._foreign else 200)
+            at_hand, self._foreign = self._foreign, []
+            try:
+                at_hand = yield from self._hand_back.hand_back(at_hand)
+            except UNREACHABLE:
+                self.world.seen["not given back at once"] += 1
+            self._foreign += at_hand
 
     def _sweep(self, sweeper: Sweeper, server: int) -> Life:
         while True:

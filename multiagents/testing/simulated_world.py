@@ -61,6 +61,8 @@ class World:
     """How many steps a queue's workers are said to do at once; 0: nobody says."""
     wide: int = 20
     """Sagas with more steps are caught up with by their log."""
+    mixed: Random | None = None
+    """Draws which functions each process lacks, but for the first one; None: all have all."""
     skill: float = 0.8
     """How often a worker succeeds."""
     seen: Counter[str] = field(default_factory=Counter)

@@ -1,0 +1,198 @@
+"""What becomes of a command whose message came to a worker without its function?
+
+Workers that consume one queue may have different functions: during a roll-out, or by design.  The
+worker that lacks one gives the command back to its outbox, and a sweep sends it again.
+
+- A running worker consumes the queue and has the function: at once, later each time that the
+  command comes here again, never more than `LATER_MS` later.  So it finds its worker soon, and a
+  worker that is busy does not make the others spin.
+- None does: the command waits for a lease, and is marked as wanted.  A worker that brings the
+  function makes what is wanted due (`wake`).  Where no worker at all has it, three sendings park
+  it (rule 9).
+
+A process may die anywhere: the command stands in its outbox with the time of its sending, and is
+sent again after a lease.  Only the last message of a command gives it back, so messages never
+multiply.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from multiagents.core.clock import Clock
+from multiagents.core.names import HEADER
+from multiagents.core.settings import Settings
+from multiagents.core.states import Kind
+from multiagents.orchestrator.catalog import Catalog
+from multiagents.orchestrator.outbox import UNCONFIRMED_MS
+from multiagents.storage import keys as k
+from multiagents.storage import sending
+from multiagents.storage.calls import Flow, ask
+from multiagents.storage.client import UNREACHABLE, StoreError
+from multiagents.storage.keys import SagaKeys, Shard
+
+SOON_MS, LATER_MS = 20, 1000
+"""Until a command is sent again: for each time that it came here, and the longest."""
+SPACE_MS = 2
+"""Between two commands of one worker: it gives back 500 a second at most."""
+MOST_DOUBLED = 4
+"""No command waits longer than 2 ** n leases for a worker that consumes its queue."""
+REMEMBERED = 10_000
+"""Commands of which a worker remembers how often they came."""
+TELL_MS = 300_000
+"""Between two log lines about one function."""
+SHOWN = 3
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """A command's message, in a worker without its function."""
+
+    saga_id: str
+    kind: Kind
+    step: str
+    attempt: int
+    sent_ms: int
+    function: str
+    queue: str
+
+    @property
+    def field(self) -> str:
+        """Where its command stands in the outbox."""
+        return k.outbox_field(self.kind, self.step, self.attempt)
+
+
+def foreign_of(name: str, headers: Any, queue: object) -> Foreign | None:
+    """What a message stands for; None if it is not a command to a worker function."""
+    mark = headers.get(HEADER) if isinstance(headers, dict) else None
+    if not isinstance(mark, list) or len(mark) != 6:
+        return None
+    saga_id, kind, step, attempt, _, sent_ms = mark
+    texts = all(isinstance(each, str) for each in (saga_id, kind, step, queue))
+    numbers = all(isinstance(each, int) for each in (attempt, sent_ms))
+    if not (texts and numbers and kind in tuple(Kind)):
+        return None
+    return Foreign(saga_id, Kind(kind), step, attempt, sent_ms, name, str(queue))
+
+
+class HandBack:
+    """Gives commands back, and wakes those that wait.  For one thread of one process."""
+
+    def __init__(self, settings: Settings, clock: Clock, catalog: Catalog) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._catalog = catalog
+        self._came: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._slot_ms = 0
+        self._told_ms: dict[tuple[str, str], int] = {}
+
+    def hand_back(self, messages: Sequence[Foreign]) -> Flow[list[Foreign]]:
+        """Give these back; those that are not known to be sent yet are to be given again.
+
+        A worker that brings the function announces it, then wakes what is marked; here a command
+        is marked, then it is looked whether anybody has announced it: neither misses the other.
+        """
+        if not messages:
+            return []
+        yield from self._catalog.keep_up()
+        waiting, left = [], []
+        for message in messages:
+            count = self._count(message)
+            has_home = self._has_home(message)
+            try:
+                reply = yield from self._give(message, count, has_home=has_home)
+            except UNREACHABLE:
+                raise
+            except StoreError as error:  # of this saga alone
+                log.error("a step is not given back", saga=message.saga_id, error=str(error))
+                continue
+            if reply == sending.UNCONFIRMED:
+                left.append(message)
+            elif reply and not has_home:
+                waiting.append(message)
+        if waiting:
+            yield from self._look_again(waiting)
+        self._tell(messages)
+        return [each for each in left if self._clock.now_ms() - each.sent_ms < 2 * UNCONFIRMED_MS]
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """What this process brings."""
+        return self._catalog.local_names
+
+    def wake(self, shards: Iterable[Shard], queues: Sequence[str]) -> Flow[None]:
+        """Make due what waits on these queues for a function of this process."""
+        for shard in shards if self.functions else ():
+            call = sending.wake(shard, queues, self.functions, now_ms=self._clock.now_ms())
+            woken = yield from ask(call)
+            if woken:
+                log.info("steps waited for functions of this worker", count=woken)
+
+    def _look_again(self, waiting: list[Foreign]) -> Flow[None]:
+        try:
+            yield from self._catalog.refresh(force=True)
+        except UNREACHABLE:
+            return  # the first server of several is away, and nobody can announce anything
+        for message in filter(self._has_home, waiting):
+            yield from self._give(message, 1, has_home=True)
+
+    def _has_home(self, message: Foreign) -> bool:
+        return bool(self._catalog.crew(message.queue, message.function))
+
+    def _give(self, message: Foreign, count: int, *, has_home: bool) -> Flow[int]:
+        keys = SagaKeys(message.saga_id, self._settings.shards)
+        member = k.due_outbox(message.saga_id, message.field)
+        now_ms = self._clock.now_ms()
+        due_ms = self._soon(now_ms, count) if has_home else self._later(now_ms, count, message)
+        call = sending.hand_back(
+            keys,
+            message.field,
+            sent_ms=message.sent_ms,
+            due_ms=due_ms,
+            wanted=k.wanted(message.queue, message.function, member),
+            has_home=has_home,
+            now_ms=now_ms,
+        )
+        return (yield from ask(call))
+
+    def _soon(self, now_ms: int, count: int) -> int:
+        self._slot_ms = max(now_ms, self._slot_ms + SPACE_MS)
+        return self._slot_ms + min(LATER_MS, SOON_MS * count)
+
+    def _later(self, now_ms: int, count: int, message: Foreign) -> int:
+        parks = self._catalog.nobody_knows(message.function)
+        doubled = 0 if parks else min(count - 1, MOST_DOUBLED)
+        return now_ms + (self._settings.lease_ms << doubled)
+
+    def _count(self, message: Foreign) -> int:
+        """How often this command has come here, this time included."""
+        what = (message.saga_id, message.field)
+        self._came[what] = self._came.pop(what, 0) + 1
+        if len(self._came) > REMEMBERED:
+            self._came.popitem(last=False)
+        return self._came[what]
+
+    def _tell(self, messages: Sequence[Foreign]) -> None:
+        """One line for each function, now and then."""
+        now_ms = self._clock.now_ms()
+        for queue, function in dict.fromkeys((each.queue, each.function) for each in messages):
+            told_ms = self._told_ms.get((queue, function))
+            if told_ms is not None and 0 <= now_ms - told_ms < TELL_MS:
+                continue
+            self._told_ms[queue, function] = now_ms
+            crew = list(self._catalog.crew(queue, function))
+            who = ", ".join(crew[:SHOWN]) or "no running worker of this queue"
+            log.warning(
+                "this worker consumes a queue without one of its functions, and gives its steps"
+                " back: import the function's module here, or give the step a queue of its own",
+                function=function,
+                queue=queue,
+                has_it=who,
+            )
