@@ -38,7 +38,6 @@ from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.definitions import load_folder
 from multiagents.orchestrator.engine import StoreEngine
 from multiagents.orchestrator.facade import Orchestrator as Orchestrator
-from multiagents.orchestrator.handback import HandBack
 from multiagents.orchestrator.host import Host
 from multiagents.orchestrator.insisting import Insistence
 from multiagents.orchestrator.letters import Letters
@@ -98,6 +97,7 @@ class Runtime:
             is_known=lambda saga_id: self.edge.run(self.host.service.is_known(saga_id)),
             told=lambda error: told(self.edge, error),
             person_awaited=lambda saga_id: self.edge.run(self.host.service.person_awaited(saga_id)),
+            stranded=lambda saga_id: self._main_edge.run(self.host.service.stranded(saga_id)),
         )
         self.stopping = StopFlag()
         self.persist: Callable[..., Any] = partial(
@@ -308,19 +308,16 @@ class Runtime:
         """The threads for a worker's main process; their connections are their own."""
         edge = self._edge_of_main()
 
-        def announce() -> Any:
-            known = registry.registered().values()
-            yield from self.catalog.publish(hostname, queues(), known, slots=slots())
-            yield from self.catalog.keep_up()
-
         return SweeperThreads(
             self.host.sweeper,
             edge,
             settings=self.settings,
             clock=self.clock,
-            announce=announce,
+            announce=lambda: self.host.announce(
+                hostname, queues(), slots=slots(), app=self.app.main or OWN_NAME
+            ),
             peers=lambda: self.catalog.peers,
-            hand_backs=lambda: HandBack(self.settings, self.clock, self.catalog),
+            hand_backs=self.host.hand_back,
             queues=queues,
             refuse=refuse,
         )

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import redis
 
-from multiagents.cli import checks
+from multiagents.cli import checks, fleet_checks
+from multiagents.cli.fleet_checks import Known
 from multiagents.core.clock import FakeClock, SystemClock
 from multiagents.core.ports import WorkerInfo
 from multiagents.orchestrator.builder import WorkflowBuilder, task
@@ -216,7 +217,7 @@ def test_queues_of_steps_and_plain_tasks_count() -> None:
         .add_step("b", task("shop.mail", queue="mail"))
         .build()
     )
-    found = checks.queues({"w": MEMBER}, [workflow])
+    found = fleet_checks.queues(Known({"w": MEMBER}, [workflow]))
     assert found.status == "fail"
     assert "mail, slow" in found.message
 
@@ -224,7 +225,57 @@ def test_queues_of_steps_and_plain_tasks_count() -> None:
 def test_a_worker_function_that_nobody_has_is_found() -> None:
     """Published once, and its code is gone."""
     workflow = WorkflowBuilder("old").add_step("a", "gone").build()
-    assert "gone (old)" in checks.worker_names({"w": MEMBER}, [workflow]).message
+    found = fleet_checks.worker_functions(Known({"w": MEMBER}, [workflow]))
+    assert "gone (old)" in found.message
+
+
+def flow(name: str = "order", **options: Any) -> Any:
+    """A step of ``charge``."""
+    return WorkflowBuilder(name).add_step("a", "charge", **options).build()
+
+
+def test_a_function_must_be_where_its_steps_are_sent() -> None:
+    """Another worker has it, on another queue, so over all of them none is missing."""
+    known = Known(
+        {"one": {**MEMBER, "workers": {}}, "two": {**MEMBER, "queues": ["slow"]}}, [flow()]
+    )
+    found = fleet_checks.worker_functions(known)
+    assert found.status == "fail"
+    assert "no worker that consumes 'io' has charge, which two has" in found.message
+    assert "celery -A multiagents worker -Q io" in found.fix
+
+
+def test_a_worker_that_lacks_a_function_of_its_queue_is_named() -> None:
+    """The steps are done, by way of it: a warning, with what to do."""
+    known = Known({"one": {**MEMBER, "workers": {}}, "two": MEMBER}, [flow()])
+    found = fleet_checks.worker_functions(known)
+    assert found.status == "warn"
+    assert "one consumes 'io' without charge" in found.message
+    assert fleet_checks.lacking_of(known) == {"one": {"io": ["charge"]}}
+
+
+def test_functions_of_different_queues_are_not_missed() -> None:
+    """A worker for one queue needs nothing of another one's; an undo goes to its own queue."""
+    fleet = {
+        "one": {**MEMBER, "queues": ["io"]},
+        "two": {**MEMBER, "queues": ["slow"], "workers": {"undo": "slow"}},
+    }
+    found = fleet_checks.worker_functions(Known(fleet, [flow(compensation="undo")]))
+    assert (found.status, found.message) == ("ok", "none is missing")
+
+
+def test_a_shell_is_told_who_lacks_what(redis_url: str) -> None:
+    """`workers` has a column for it, where there is something in it."""
+    publish(redis_url)
+    assert "LACKS" not in cli("workers", url=redis_url).out
+    edge = Edge(redis_url)
+    edge.run(Catalog(SystemClock()).publish("empty@host", ["io"], []))
+    edge.close()
+    told = cli("workers", url=redis_url).out
+    assert "LACKS" in told
+    rows = {row["hostname"]: row for row in cli("workers", "--json", url=redis_url).lines}
+    assert rows["empty@host"]["lacks"] == {"io": ["charge"]}
+    assert rows["w@host"]["lacks"] == {}
 
 
 @pytest.mark.parametrize(("late_s", "status"), [(1, "ok"), (30, "warn"), (90, "fail")])

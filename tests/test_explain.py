@@ -15,7 +15,9 @@ import redis
 
 from multiagents import WorkflowBuilder, worker
 from multiagents.core.states import Kind
+from multiagents.orchestrator import launches
 from multiagents.orchestrator.host import Host
+from multiagents.orchestrator.launches import Launch
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage.client import Edge
 from multiagents.worker_sdk.validation import check_input
@@ -56,7 +58,8 @@ def test_without_any_worker_it_says_how_to_start_one(office: Office) -> None:
     """The queue of the step is named in the command."""
     reason = office.reason(office.start(two()), "no_worker")
     assert (reason["step"], reason["queue"]) == ("reserve", "io")
-    assert reason["commands"] == ["celery -A multiagents worker -Q io"]
+    start = "MULTIAGENTS_IMPORTS=YOUR_MODULE celery -A multiagents worker -Q io,llm"
+    assert reason["commands"] == [start]
     assert "sent to queue 'io'" in reason["text"]
     assert reason["at"]
 
@@ -69,7 +72,8 @@ def test_a_queue_that_nobody_consumes_is_named(office: Office) -> None:
     reason = office.reason(saga_id, "no_consumer")
     assert reason["queue"] == "llm"
     assert "nobody consumes that queue; running: celery@one (io)" in reason["text"]
-    assert reason["commands"] == ["celery -A multiagents worker -Q llm"]
+    start = "MULTIAGENTS_IMPORTS=YOUR_MODULE celery -A multiagents worker -Q llm"
+    assert reason["commands"] == [start]
 
 
 def test_a_function_that_no_worker_has_is_named(office: Office) -> None:
@@ -77,6 +81,56 @@ def test_a_function_that_no_worker_has_is_named(office: Office) -> None:
     office.worker_runs("io", functions=("other",))
     reason = office.reason(office.start(two()), "unknown_function")
     assert "no running worker has the function 'explain.do'" in reason["text"]
+
+
+def test_a_function_on_another_queue_does_not_help_and_is_told(office: Office) -> None:
+    """It is deployed in the wrong place; the command is that of the project's own app."""
+    launch = Launch("proj", (), ("celery",), ("explain.do",), at_ms=1)
+    office.runtime.edge.run(launches.remember(launch))
+    office.worker_runs("celery")
+    office.worker_runs("io", functions=("other",), host="celery@two")
+    reason = office.reason(office.start(two()), "function_elsewhere")
+    assert "no worker of that queue has the function 'explain.do'" in reason["text"]
+    assert "celery@one has it, and consumes celery" in reason["text"]
+    assert reason["without_function"] == ["celery@two"]
+    assert reason["commands"] == ["celery -A proj worker -Q io"]
+
+
+def test_a_worker_that_takes_messages_in_vain_is_named(office: Office) -> None:
+    """Another of the queue has the function, so the step will be done."""
+    office.worker_runs("io")
+    office.worker_runs("io", functions=("other",), host="celery@two")
+    reason = office.reason(office.start(two()), "queued")
+    assert reason["without_function"] == ["celery@two"]
+    assert (
+        "celery@two consumes queue 'io' without the function 'explain.do', and gives its steps"
+        " back" in reason["text"]
+    )
+    assert reason["commands"] == []
+
+
+def test_a_step_that_was_given_back_says_so(office: Office) -> None:
+    """It waits without a message for a worker that has its function."""
+    office.worker_runs("io", functions=("other",))
+    saga_id = office.start(two())
+    keys = office.runtime.host.coordinator.keys(saga_id)
+    with redis.Redis.from_url(office.url) as client:
+        client.hset(keys.work, "o:run:reserve:1", "0|1")
+    text = office.reason(saga_id, "unknown_function")["text"]
+    assert "sent to queue 'io', and given back by a worker" in text
+
+
+def test_a_parked_step_says_that_a_worker_has_its_function_now(office: Office) -> None:
+    """Rule 9 left it to a person, who may not know that the roll-out is over."""
+    office.worker_runs("io", functions=("other",))
+    saga_id = office.start(two())
+    edge, host = office.runtime.edge, office.runtime.host
+    edge.run(office.runtime.catalog.refresh(force=True))
+    edge.run(host.sweeper._park(saga_id, (Kind.RUN, "reserve", 1), "explain.do"))
+    assert "has that function now" not in office.reason(saga_id, "parked")["text"]
+    office.worker_runs("io", host="celery@two")
+    text = office.reason(saga_id, "parked")["text"]
+    assert "celery@two has that function now: try it again" in text
 
 
 def test_messages_before_it_are_counted(office: Office) -> None:

@@ -9,9 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from multiagents.core.names import COORDINATOR_QUEUE
 from multiagents.orchestrator.explanation import span
-from multiagents.orchestrator.workflow import TaskCall, Workflow
+from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage.health import DueHealth, ServerHealth
 from multiagents.storage.refusals import REFUSALS
 from multiagents.storage.writes import file_failed, is_full, is_replica, replicas_of, snapshots_stop
@@ -122,7 +121,7 @@ def eviction(health: ServerHealth) -> Check:
 
 
 def _evicted(count: int, fix: str) -> Check:
-    message = f"{_count(count, 'key')} thrown away since the server's start: sagas may be gone"
+    message = f"{count_of(count, 'key')} thrown away since the server's start: sagas may be gone"
     return Check("eviction", "fail", message, fix)
 
 
@@ -131,7 +130,7 @@ def missing(ids: Sequence[str]) -> Check:
     name = "lost sagas"
     if not ids:
         return Check(name, "ok", "none of those looked at")
-    message = f"listed and gone: {_names(ids)}; the server has thrown them away or lost them"
+    message = f"listed and gone: {names_of(ids)}; the server has thrown them away or lost them"
     fix = "find out what their steps have done: what a server has lost is told in redis-failures.md"
     return Check(name, "fail", message, fix)
 
@@ -196,7 +195,7 @@ def clocks(skew_ms: int, fleet: Fleet, now_ms: int) -> Check:
         return Check(name, "warn", message, fix)
     ahead = [host for host, member in fleet.items() if member["at_ms"] - now_ms > SKEW_MS]
     if ahead:
-        message = f"the clocks of these workers are ahead of the server's: {_names(ahead)}"
+        message = f"the clocks of these workers are ahead of the server's: {names_of(ahead)}"
         return Check(name, "warn", message, fix)
     return Check(name, "ok", f"this host and the server differ by {abs(skew_ms)} ms")
 
@@ -219,55 +218,10 @@ def heartbeats(late: Mapping[str, int]) -> Check:
     return Check("heartbeats", "warn", f"leases were renewed late: {message}", fix)
 
 
-def workers(fleet: Fleet) -> Check:
-    """Somebody runs sagas."""
-    if not fleet:
-        fix = "start one: celery -A multiagents worker -Q llm,io"
-        return Check("workers", "fail", "no worker is running: nothing moves", fix)
-    functions = {name for member in fleet.values() for name in member["workers"]}
-    message = f"{_count(len(fleet), 'process')} with {_count(len(functions), 'worker function')}"
-    return Check("workers", "ok", f"{message}: {_names(fleet)}")
-
-
-def queues(fleet: Fleet, workflows: Iterable[Workflow]) -> Check:
-    """Every queue to which steps are sent is consumed."""
-    name = "queues"
-    consumed = {queue for member in fleet.values() for queue in member["queues"]}
-    needed = {COORDINATOR_QUEUE}
-    needed |= {queue for member in fleet.values() for queue in member["workers"].values()}
-    needed |= {queue for workflow in workflows for queue in _queues_of(workflow)}
-    missing = sorted(needed - consumed)
-    if missing and fleet:
-        fix = f"start a worker for them: celery -A multiagents worker -Q {','.join(missing)}"
-        return Check(name, "fail", f"nobody consumes {_names(missing)}: their steps wait", fix)
-    if missing:
-        return Check(name, "warn", f"nobody consumes {_names(missing)}", "start a worker")
-    return Check(name, "ok", f"all consumed: {_names(sorted(needed))}")
-
-
-def worker_names(fleet: Fleet, workflows: Iterable[Workflow]) -> Check:
-    """Every worker function that a published workflow names is there."""
-    name = "worker functions"
-    known = {function for member in fleet.values() for function in member["workers"]}
-    missing = sorted(
-        {
-            f"{target} ({workflow.name})"
-            for workflow in workflows
-            for step in workflow.steps
-            for target in (step.worker, step.compensation)
-            if isinstance(target, str) and target not in known
-        }
-    )
-    if missing and fleet:
-        fix = "start a worker whose MULTIAGENTS_IMPORTS has them"
-        return Check(name, "warn", f"no running worker has {_names(missing)}", fix)
-    return Check(name, "ok", "none is missing" if fleet else "not known: no worker is running")
-
-
 def due(health: DueHealth, now_ms: int) -> Check:
     """What is due is done in time."""
     late_ms = 0 if health.oldest_ms is None else max(0, now_ms - health.oldest_ms)
-    waiting = f"{_count(health.members, 'entry')}, {health.overdue} overdue"
+    waiting = f"{count_of(health.members, 'entry')}, {health.overdue} overdue"
     if not health.overdue or late_ms < OVERDUE_WARN_MS:
         return Check("due set", "ok", waiting)
     status: Status = "warn" if late_ms < OVERDUE_FAIL_MS else "fail"
@@ -283,7 +237,7 @@ def attention(ids: Sequence[str], *, count: int) -> Check:
     more = f" and {count - len(ids[:NAMES_SHOWN])} more" if count > len(ids[:NAMES_SHOWN]) else ""
     verb = "waits" if count == 1 else "wait"
     shown = f"{', '.join(ids[:NAMES_SHOWN])}{more}"
-    message = f"{_count(count, 'saga')} {verb} for a person: {shown}"
+    message = f"{count_of(count, 'saga')} {verb} for a person: {shown}"
     return Check(name, "warn", message, "see `multiagents explain ID` for what each one needs")
 
 
@@ -294,7 +248,7 @@ def dead_letters(count: int, oldest_ms: int | None, now_ms: int, unlisted: Seque
     """
     name = "dead letters"
     if unlisted:
-        message = f"{count} listed, but not those of {_names(unlisted)}"
+        message = f"{count} listed, but not those of {names_of(unlisted)}"
         fix = "workers of an older version parked them: run `multiagents dead-letters reindex`"
         return Check(name, "warn", message, fix)
     if not count:
@@ -344,18 +298,9 @@ def serializers(accept: Iterable[str]) -> Check:
     risky = [kind for kind in accepted if "pickle" in kind or "python-serialize" in kind]
     if risky:
         fix = 'set accept_content = ["json"]'
-        message = f"{_names(risky)}: whoever can write to the broker can run code in the workers"
+        message = f"{names_of(risky)}: whoever can write to the broker can run code in the workers"
         return Check(name, "warn", message, fix)
-    return Check(name, "ok", _names(accepted))
-
-
-def _queues_of(workflow: Workflow) -> set[str]:
-    found = {step.queue for step in workflow.steps if step.queue}
-    for step in workflow.steps:
-        for target in (step.worker, step.compensation):
-            if isinstance(target, TaskCall) and target.queue:
-                found.add(target.queue)
-    return found
+    return Check(name, "ok", names_of(accepted))
 
 
 def _forbidden(name: str, wanted: str) -> Check:
@@ -363,13 +308,15 @@ def _forbidden(name: str, wanted: str) -> Check:
     return Check(name, "warn", "not known: the server forbids INFO and CONFIG", fix)
 
 
-def _names(names: Iterable[str]) -> str:
+def names_of(names: Iterable[str]) -> str:
+    """Some of these, and how many more."""
     listed = list(names)
     more = f" and {len(listed) - NAMES_SHOWN} more" if len(listed) > NAMES_SHOWN else ""
     return ", ".join(listed[:NAMES_SHOWN]) + more
 
 
-def _count(number: int, what: str) -> str:
+def count_of(number: int, what: str) -> str:
+    """So many of these, in the plural if it is not one."""
     if number == 1:
         return f"1 {what}"
     if what.endswith("y"):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from multiagents.cli.errors import STATE_URLS, CommandError, one_line
+from multiagents.cli.fleet import published
 from multiagents.cli.output import Json, console, emit, table
 from multiagents.cli.session import (
     Session,
@@ -86,7 +87,7 @@ def examine(app_name: str = "") -> list[Check]:
         fix = "set MULTIAGENTS_REDIS_URL to a running server, or run `multiagents dev`"
         return [Check("server", "fail", one_line(error), fix), *_configuration(runtime, ())]
     session = Session(runtime)
-    workflows = _published(session)
+    workflows = published(session)
     return [
         *_server(runtime.edge),
         *_fleet(session, workflows),
@@ -127,7 +128,7 @@ def _examine_reached(session: Session, reached: Container[str]) -> Iterable[Chec
     servers = session.runtime.settings.servers
     workflows: list[Workflow] = []
     if next(iter(servers)) in reached:
-        workflows = _published(session)
+        workflows = published(session)
         yield from _fleet(session, workflows)
     shards = [number for url in servers if url in reached for number in servers[url]]
     yield from _sagas(session, shards)
@@ -160,16 +161,18 @@ def _server(edge: Edge) -> Iterable[Check]:
 
 
 def _fleet(session: Session, workflows: list[Workflow]) -> Iterable[Check]:
-    from multiagents.cli import checks
+    from multiagents.cli import checks, fleet_checks
+    from multiagents.cli.fleet import known_of
 
     runtime = session.runtime
-    fleet = session.fleet()
+    known = known_of(session, workflows)
+    fleet = known.fleet
     skew_ms = int(getattr(runtime.clock, "offset_ms", 0))
     yield checks.clocks(skew_ms, fleet, session.now_ms)
     yield checks.heartbeats(session.run(runtime.catalog.late()))
-    yield checks.workers(fleet)
-    yield checks.queues(fleet, workflows)
-    yield checks.worker_names(fleet, workflows)
+    yield fleet_checks.workers(known)
+    yield fleet_checks.queues(known)
+    yield fleet_checks.worker_functions(known)
 
 
 def _sagas(session: Session, shards: Sequence[int]) -> Iterable[Check]:
@@ -194,12 +197,6 @@ def _configuration(runtime: Runtime, workflows: Iterable[Workflow]) -> Iterable[
     yield checks.visibility(conf.broker_transport_options or {}, workflows)
     yield checks.result_backend(conf.result_backend)
     yield checks.serializers(conf.accept_content or ())
-
-
-def _published(session: Session) -> list[Workflow]:
-    catalog = session.runtime.catalog
-    found = [session.run(catalog.workflow(name)) for name in session.run(catalog.workflow_names())]
-    return [workflow for workflow in found if workflow is not None]
 
 
 def _unlisted(session: Session, shards: Sequence[int]) -> list[str]:

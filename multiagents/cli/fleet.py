@@ -2,36 +2,71 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
 from multiagents.cli.output import Json, console, emit_each, say, table
-from multiagents.cli.session import connect
+from multiagents.cli.session import Session, connect
+
+if TYPE_CHECKING:
+    from multiagents.cli.fleet_checks import Known
+    from multiagents.orchestrator.workflow import Workflow
 
 
 def workers(json_output: Json = False) -> None:
-    """List running worker processes: host, queues, the names of their workers, last seen."""
-    from multiagents.orchestrator.describe import iso
+    """List running worker processes: host, queues, worker functions, last seen.
+
+    LACKS names the functions of a queue that a worker of that queue does not have.
+    """
+    from multiagents.cli.fleet_checks import lacking_of
 
     session = connect()
-    fleet = sorted(session.fleet().items())
+    known = known_of(session, published(session))
+    lacking = lacking_of(known)
     if json_output:
-        emit_each(
-            {
-                "hostname": hostname,
-                "queues": member["queues"],
-                "workers": member["workers"],
-                "last_seen": iso(member["at_ms"]),
-            }
-            for hostname, member in fleet
-        )
-    elif fleet:
-        rows = [
-            (
-                hostname,
-                ", ".join(member["queues"]),
-                ", ".join(sorted(member["workers"])),
-                f"{max(0, session.now_ms - member['at_ms']) / 1000:.0f} s ago",
-            )
-            for hostname, member in fleet
-        ]
-        console().print(table(("HOST", "QUEUES", "WORKERS", "LAST SEEN"), rows))
+        emit_each(_row(host, each, lacking) for host, each in sorted(known.fleet.items()))
+    elif known.fleet:
+        _print(known.fleet, lacking, session.now_ms)
     else:
-        say("no worker is running; start one with: celery -A multiagents worker -Q llm,io")
+        say(f"no worker is running; start one with: {known.start()}")
+
+
+def _row(host: str, member: Mapping[str, Any], lacking: Mapping[str, Any]) -> dict[str, Any]:
+    from multiagents.orchestrator.describe import iso
+
+    return {
+        "hostname": host,
+        "app": member.get("app"),
+        "imports": member.get("imports", []),
+        "queues": member["queues"],
+        "workers": member["workers"],
+        "lacks": lacking.get(host, {}),
+        "last_seen": iso(member["at_ms"]),
+    }
+
+
+def _print(fleet: Mapping[str, Any], lacking: Mapping[str, Any], now_ms: int) -> None:
+    columns = ["HOST", "QUEUES", "WORKERS", *(["LACKS"] if lacking else []), "LAST SEEN"]
+    rows = []
+    for host, member in sorted(fleet.items()):
+        lacks = lacking.get(host, {}).values()
+        cells = [host, ", ".join(member["queues"]), ", ".join(sorted(member["workers"]))]
+        cells += [", ".join(name for names in lacks for name in names)] if lacking else []
+        rows.append((*cells, f"{max(0, now_ms - member['at_ms']) / 1000:.0f} s ago"))
+    console().print(table(columns, rows))
+
+
+def known_of(session: Session, workflows: Sequence[Workflow] = ()) -> Known:
+    """What workers publish."""
+    from multiagents.cli.fleet_checks import Known
+    from multiagents.orchestrator import launches
+
+    imports = session.runtime.settings.import_names
+    return Known(session.fleet(), workflows, session.run(launches.read()), imports)
+
+
+def published(session: Session) -> list[Workflow]:
+    """The workflows that workers have published."""
+    catalog = session.runtime.catalog
+    found = [session.run(catalog.workflow(name)) for name in session.run(catalog.workflow_names())]
+    return [workflow for workflow in found if workflow is not None]

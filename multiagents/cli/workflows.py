@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from multiagents.cli.errors import OK, WRONG_USE
+from multiagents.cli.fleet import known_of
 from multiagents.cli.output import Json, console, emit, emit_each, say, table
 from multiagents.cli.session import connect
 
@@ -42,7 +43,8 @@ def list_(json_output: Json = False) -> None:
         cells = [(r["name"], r["version"], ", ".join(r["steps"]), r["description"]) for r in rows]
         console().print(table(("WORKFLOW", "VERSION", "STEPS", "DESCRIPTION"), cells))
     else:
-        say("no workflows are published; start a worker whose MULTIAGENTS_IMPORTS registers some")
+        known = known_of(session)
+        say(f"no workflows are published; start a worker that registers some: {known.start()}")
 
 
 def show(name: Name, json_output: Json = False) -> None:

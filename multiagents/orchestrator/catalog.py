@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from multiagents.core.clock import Clock
 from multiagents.core.names import QUEUE_IO
 from multiagents.core.ports import WorkerInfo
+from multiagents.orchestrator import launches
+from multiagents.orchestrator.launches import Launch
 from multiagents.orchestrator.workflow import Workflow, from_canonical
 from multiagents.storage.calls import Flow, Plain, ask
 from multiagents.storage.client import UNREACHABLE
@@ -44,7 +47,7 @@ class Catalog:
         self._local: dict[str, WorkerInfo] = {}
         self._seen: dict[str, str] = {}
         self._told: dict[str, str] = {}
-        self._told_ms = 0
+        self._told_ms = self._launched_ms = 0
 
     def add_local(self, info: WorkerInfo) -> None:
         """A worker function of this very process."""
@@ -88,10 +91,11 @@ class Catalog:
         workflows: Iterable[Workflow],
         *,
         slots: int = 1,
+        launch: Launch | None = None,
     ) -> Flow[None]:
         """Say what this process knows and that it is alive; repeated while it lives.
 
-        ``slots``: how many steps it can do at once.
+        ``slots``: how many steps it can do at once.  ``launch``: how it was started.
         """
         now_ms = self._clock.now_ms()
         about = {
@@ -101,9 +105,14 @@ class Catalog:
             "workers": {name: info.queue for name, info in self._local.items()},
         }
         fleet = self._shard.catalog("fleet")
+        if launch is not None:
+            about |= {"app": launch.app, "imports": launch.imports}
         named = {each.name: each.canonical() for each in workflows}
         told = yield from self._tell(named)  # first: who sees this worker may ask for them
         is_new = yield from ask(Plain(("HSET", fleet, hostname, json.dumps(about)), int))
+        if launch is not None and now_ms - self._launched_ms >= TELL_MS:
+            yield from launches.remember(replace(launch, at_ms=now_ms))
+            self._launched_ms = now_ms
         # A server that did not know this worker has perhaps lost everything.
         if is_new and not told:
             yield from self._fill_in()
@@ -180,7 +189,10 @@ class Catalog:
         return max(1, len(self._fleet))
 
     def fleet(self) -> Flow[dict[str, dict[str, Any]]]:
-        """Running worker processes: hostname -> queues, workers (name -> queue), at_ms."""
+        """Running worker processes: hostname -> queues, workers (name -> queue), at_ms, slots.
+
+        Those that ``celery worker`` started also tell app and imports.
+        """
         yield from self.refresh(force=True)
         return dict(self._fleet)
 

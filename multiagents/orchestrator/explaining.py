@@ -19,24 +19,26 @@ from multiagents.core.entries import Asked, decode
 from multiagents.core.exceptions import UnknownSaga
 from multiagents.core.settings import Settings, shown_url
 from multiagents.core.states import Command, Kind, SagaState, StepState
+from multiagents.orchestrator import launches
 from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.commands import DEADLINE
 from multiagents.orchestrator.coordinator import Coordinator
 from multiagents.orchestrator.dead_letters import DeadLetters
 from multiagents.orchestrator.explanation import Situation, explanation
+from multiagents.orchestrator.launches import Launch
 from multiagents.orchestrator.outbox import target_of
 from multiagents.orchestrator.saga import Saga
-from multiagents.orchestrator.sweeper import Backlog, QueueHead
-from multiagents.orchestrator.underway import (
+from multiagents.orchestrator.surroundings import (
     Surroundings,
     Task,
     field_of,
-    members_of,
     plain_task,
     shown,
     tasks_of,
-    underway,
 )
+from multiagents.orchestrator.sweeper import Backlog, QueueHead
+from multiagents.orchestrator.unclaimed import STRANDED, stranded
+from multiagents.orchestrator.underway import members_of, underway
 from multiagents.orchestrator.workflow import worker_name
 from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
@@ -83,6 +85,20 @@ class Explaining(DeadLetters):
         around = yield from self._around(keys, now, shown(tasks), work, fleet)
         return explanation(now, underway(now, around, tasks))
 
+    def stranded(self, saga_id: str) -> Flow[str]:
+        """Why no worker does the steps of a saga, and what to do; empty where one may.
+
+        For whoever waits in vain.
+        """
+        try:
+            reasons = (yield from self.explain(saga_id))["reasons"]
+        except UnknownSaga:
+            return ""
+        at_work = [reason for reason in reasons if reason["step"]]
+        if not at_work or any(reason["code"] not in STRANDED for reason in at_work):
+            return ""
+        return stranded(at_work[0])
+
     def _server(self, keys: SagaKeys) -> str:
         """Where the saga lives, without the URL's password."""
         servers = self._settings.servers.items()
@@ -94,6 +110,12 @@ class Explaining(DeadLetters):
             return (yield from self.catalog.fleet())
         except UNREACHABLE:
             return {}
+
+    def _launches(self) -> Flow[list[Launch]]:
+        try:
+            return (yield from launches.read())
+        except UNREACHABLE:
+            return []
 
     def _pending(self, keys: SagaKeys) -> Flow[int]:
         view = yield from ask(store.load(keys))
@@ -129,7 +151,9 @@ class Explaining(DeadLetters):
         progress = yield from self._progress(keys, tasks)
         parked = any(task.state == StepState.PARKED.value for task in tasks)
         late = (yield from self._late(keys.id)) if parked else {}
-        return Surroundings(work, fleet, queue_of, backlogs, progress, late)
+        known = yield from self._launches()
+        imports = self._settings.import_names
+        return Surroundings(work, fleet, queue_of, backlogs, progress, late, known, imports)
 
     def _queues(
         self, now: Situation, tasks: list[Task]

@@ -6,12 +6,16 @@ from typing import Any
 
 from multiagents.core.clock import Clock
 from multiagents.core.settings import Settings
+from multiagents.orchestrator import registry
 from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.coordinator import Coordinator
 from multiagents.orchestrator.engine import StoreEngine
+from multiagents.orchestrator.handback import HandBack
+from multiagents.orchestrator.launches import launch_of
 from multiagents.orchestrator.outbox import AnswerOf, LetterOf, no_answer, no_letter
 from multiagents.orchestrator.service import CheckInput, SagaService
 from multiagents.orchestrator.sweeper import Sweeper
+from multiagents.storage.calls import Flow
 from multiagents.storage.client import Edge
 
 
@@ -54,6 +58,25 @@ class Host:
             catalog=catalog,
             check_input=check_input,
         )
+
+    def announce(self, hostname: str, queues: list[str], *, slots: int, app: str) -> Flow[None]:
+        """Say what the worker of this process knows, and hear of the others.
+
+        ``app``: the name of its Celery app, if the command line does not tell.
+        """
+        known = registry.registered().values()
+        launch = launch_of(
+            app,
+            imports=self.settings.import_names,
+            queues=queues,
+            functions=self.catalog.local_names,
+        )
+        yield from self.catalog.publish(hostname, queues, known, slots=slots, launch=launch)
+        yield from self.catalog.keep_up()
+
+    def hand_back(self) -> HandBack:
+        """What gives back the steps that this worker lacks the functions for; for one thread."""
+        return HandBack(self.settings, self.clock, self.catalog)
 
     def call(self, operation: str, *args: Any, **kwargs: Any) -> Any:
         """Run one of `service.OPERATIONS`."""

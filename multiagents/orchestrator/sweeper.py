@@ -42,6 +42,10 @@ UNROUTABLE_AFTER = 3
 """A command is parked when it was sent so often and no running worker knows its name (rule 9)."""
 
 
+UNKNOWN_WORKER = "UnknownWorker"
+"""Type of the error with which it is parked."""
+
+
 @dataclass(frozen=True, slots=True)
 class QueueHead:
     """Effect: look at a queue; the reply is a `Backlog`."""
@@ -168,7 +172,7 @@ class Sweeper:
     def _park(self, saga_id: str, what: tuple[Kind, str, int], worker: str) -> Flow[None]:
         kind, step, attempt = what
         reason = f"no running worker knows {worker!r}: deploy it, then retry this step"
-        error = Failure("UnknownWorker", reason)
+        error = Failure(UNKNOWN_WORKER, reason)
         entry = Unroutable(self._clock_ms(), kind, step, attempt, error)
         taken = k.outbox_field(kind, step, attempt)
         yield from self._coordinator.append(saga_id, entry, taken=taken)

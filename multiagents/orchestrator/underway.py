@@ -7,76 +7,32 @@ sent (E13), so that its state says "running" from then on.  Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from multiagents.core.policies import DEFAULT_RETRY, UNDO_RETRY
 from multiagents.core.states import Kind, StepState
 from multiagents.orchestrator.attention import parked_at
 from multiagents.orchestrator.commands import retry_timer
 from multiagents.orchestrator.describe import iso
-from multiagents.orchestrator.explanation import SHOWN, Reason, Situation, span
-from multiagents.orchestrator.late import LateSuccesses
-from multiagents.orchestrator.outbox import parse_outbox_value, target_of
+from multiagents.orchestrator.explanation import Reason, Situation, span
+from multiagents.orchestrator.outbox import target_of
 from multiagents.orchestrator.plain import NOT_SENT
-from multiagents.orchestrator.sweeper import Backlog
-from multiagents.orchestrator.workflow import TaskCall, worker_name
+from multiagents.orchestrator.surroundings import (
+    BUSY,
+    Surroundings,
+    Task,
+    able,
+    consumers_of,
+    field_of,
+    hosts,
+    plain_task,
+    reason_of,
+    shown,
+)
+from multiagents.orchestrator.sweeper import UNKNOWN_WORKER, Backlog
+from multiagents.orchestrator.unclaimed import dispatched
+from multiagents.orchestrator.workflow import worker_name
 from multiagents.storage import keys as k
-
-BUSY = ("running", "dispatched", "retrying", "parked")
-"""States of a step or an undo that are told of; what is parked is told of last."""
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """One step's run or undo that has begun and not ended."""
-
-    step: str
-    kind: Kind
-    state: str
-
-    @property
-    def name(self) -> str:
-        return f"{'step' if self.kind is Kind.RUN else 'the undo of'} {self.step!r}"
-
-    @property
-    def called(self) -> str:
-        return "step" if self.kind is Kind.RUN else "undo"
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What is known of queues and workers."""
-
-    work: Mapping[str, str] = field(default_factory=dict)
-    """Outbox and claims."""
-    fleet: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    queue_of: Mapping[str, str] = field(default_factory=dict)
-    """By outbox field; empty where the app that sends a plain task decides."""
-    backlogs: Mapping[str, Backlog] = field(default_factory=dict)
-    """Likewise; one that is not there could not be looked into."""
-    progress: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """By step."""
-    late: LateSuccesses = field(default_factory=dict)
-
-
-def tasks_of(now: Situation) -> list[Task]:
-    """What has begun and not ended, in definition order, what is parked last."""
-    found = [
-        Task(name, kind, state.value)
-        for name, run in now.saga.steps.items()
-        for kind, state in ((Kind.RUN, run.state), (Kind.UNDO, run.undo_state))
-        if state.value in BUSY
-    ]
-    return sorted(found, key=lambda task: task.state == StepState.PARKED.value)
-
-
-def shown(tasks: Sequence[Task]) -> list[Task]:
-    """The first of each state: the sentences are for a person."""
-    return [
-        task for state in BUSY for task in [each for each in tasks if each.state == state][:SHOWN]
-    ]
 
 
 def underway(now: Situation, around: Surroundings, tasks: Sequence[Task]) -> Iterator[Reason]:
@@ -89,7 +45,7 @@ def underway(now: Situation, around: Surroundings, tasks: Sequence[Task]) -> Ite
             case StepState.RUNNING.value:
                 yield _running(now, around, task)
             case StepState.DISPATCHED.value:
-                yield _dispatched(now, around, task)
+                yield dispatched(now, around, task)
             case StepState.RETRYING.value:
                 yield _retrying(now, task)
             case _:
@@ -115,24 +71,6 @@ def members_of(now: Situation, tasks: Sequence[Task]) -> list[str]:
     return found
 
 
-def plain_task(now: Situation, task: Task) -> TaskCall | None:
-    """The user's own Celery task that does this work, if that is what does it."""
-    target = target_of(now.workflow.by_name[task.step], task.kind)
-    return target if isinstance(target, TaskCall) else None
-
-
-def field_of(now: Situation, task: Task) -> str:
-    """The outbox field of its present attempt."""
-    return k.outbox_field(task.kind, task.step, now.saga.steps[task.step].of(task.kind).attempt)
-
-
-def _reason(now: Situation, task: Task, code: str, text: str, **more: Any) -> Reason:
-    work = now.saga.steps[task.step].of(task.kind)
-    facts = {"attempt": work.attempt, **more.pop("facts", {})}
-    text = text[0].upper() + text[1:]
-    return Reason(code, text, step=task.step, kind=task.called, facts=facts, **more)
-
-
 # ---- running ----
 
 
@@ -145,7 +83,7 @@ def _running(now: Situation, around: Surroundings, task: Task) -> Reason:
     text += f"{_progress(around, task)}{_silent(around, work.worker)}; {_lease(now, lease_ms)}"
     facts = {"worker": work.worker or None, "started_at": iso(work.started_at)}
     at = iso(lease_ms) if lease_ms else None
-    return _reason(now, task, "running", text, at=at, facts=facts)
+    return reason_of(now, task, "running", text, at=at, facts=facts)
 
 
 def _lease_end(now: Situation, task: Task) -> int | None:
@@ -209,9 +147,9 @@ def _unreported(now: Situation, around: Surroundings, task: Task) -> Reason:
         "queue": queue or None,
         "sent_at": iso(work.started_at) if code == "unreported" else None,
         "waiting": backlog.length,
-        "consumers": list(_consumers(around, queue)),
+        "consumers": list(consumers_of(around, queue)),
     }
-    return _reason(now, task, code, text, at=iso(end_ms) if end_ms else None, facts=facts)
+    return reason_of(now, task, code, text, at=iso(end_ms) if end_ms else None, facts=facts)
 
 
 def _is_unsent(around: Surroundings, task: Task, nonce: str) -> bool:
@@ -248,7 +186,7 @@ def _known_of(
 
 def _consumed(around: Surroundings, queue: str) -> str:
     """Who is known to consume a queue: a worker without `attach` tells nobody that it runs."""
-    consumers = _consumers(around, queue)
+    consumers = consumers_of(around, queue)
     if consumers:
         slots = sum(each.get("slots", 1) for each in consumers.values())
         return f"That queue is consumed by {', '.join(consumers)}, with {slots} slots"
@@ -275,7 +213,7 @@ def _retrying(now: Situation, task: Task) -> Reason:
     if not now.workers:
         text += " No worker runs that would begin it."
     facts = {"tries": work.tries, "max_attempts": most}
-    return _reason(now, task, "retrying", text, at=iso(at_ms) if at_ms else None, facts=facts)
+    return reason_of(now, task, "retrying", text, at=iso(at_ms) if at_ms else None, facts=facts)
 
 
 def _parked(now: Situation, around: Surroundings, task: Task) -> Reason:
@@ -287,6 +225,7 @@ def _parked(now: Situation, around: Surroundings, task: Task) -> Reason:
     for each in late:
         text += f" Attempt {each.attempt} reported success at {now.when(each.at_ms)}, after it was"
         text += " given up: what it does may well be done."
+    text += _brought(now, around, task)
     text += (
         " Only a person moves it on: try it again, skip it, or resolve it after doing it by hand."
     )
@@ -297,84 +236,19 @@ def _parked(now: Situation, around: Surroundings, task: Task) -> Reason:
         f'multiagents dead-letters resolve {what} --reason "..."',
     )
     facts = {"late_successes": [each.to_dict() for each in late]}
-    return _reason(now, task, "parked", text, commands=commands, facts=facts)
+    return reason_of(now, task, "parked", text, commands=commands, facts=facts)
+
+
+def _brought(now: Situation, around: Surroundings, task: Task) -> str:
+    """That a worker has by now the function for want of which it was parked (rule 9)."""
+    error = now.saga.steps[task.step].of(task.kind).error
+    if error is None or error.type != UNKNOWN_WORKER:
+        return ""
+    function = worker_name(target_of(now.workflow.by_name[task.step], task.kind))
+    capable = able(around, function)
+    return f" {hosts(capable)} has that function now: try it again." if capable else ""
 
 
 def _error(now: Situation, task: Task) -> str:
     error = now.saga.steps[task.step].of(task.kind).error
     return f"{error.type}: {error.message}" if error else "not known"
-
-
-# ---- sent, or not yet ----
-
-
-def _dispatched(now: Situation, around: Surroundings, task: Task) -> Reason:
-    work = now.saga.steps[task.step].of(task.kind)
-    name = field_of(now, task)
-    value = around.work.get(name)
-    target = target_of(now.workflow.by_name[task.step], task.kind)
-    queue = around.queue_of.get(name, "")
-    again_ms = now.due.get(k.due_outbox(now.saga.id, name))
-    code, why = "claimed", "a worker has just begun it."
-    if value is not None:
-        sent_ms, sends = parse_outbox_value(value)
-        if sends:
-            code, why = _not_claimed(around, name, worker_name(target))
-            times = "" if sends == 1 else f", {sends} times so far"
-            sent = f"its message was sent to queue {queue!r} {span(now.now_ms - sent_ms)} ago"
-            why = f"{sent}{times}, and nobody has claimed it: {why}"
-        else:
-            code, why = _not_sent(now, around, queue, sent_ms)
-    if again_ms and code not in ("claimed", "held_back"):
-        why += f" It is looked at again at {now.when(again_ms)}."
-    facts = {"queue": queue or None, "worker_function": worker_name(target)}
-    text = f"{task.name} (attempt {work.attempt}): {why}"
-    at = iso(again_ms) if again_ms else None
-    commands = _start_worker(queue) if code in ("no_worker", "no_consumer") else ()
-    return _reason(now, task, code, text, at=at, commands=commands, facts=facts)
-
-
-def _not_sent(now: Situation, around: Surroundings, queue: str, held_ms: int) -> tuple[str, str]:
-    if not held_ms:
-        return "not_sent", "its message is not known to be sent yet."
-    slots = sum(each.get("slots", 1) for each in _consumers(around, queue).values())
-    taken = f"the {slots} slots" if slots else "all slots"
-    return "held_back", (
-        f"it waits since {now.when(held_ms)} for one of {taken} of queue {queue!r}; the process"
-        " that ends another branch goes on with it."
-    )
-
-
-def _not_claimed(around: Surroundings, name: str, function: str) -> tuple[str, str]:
-    """Why a message that was sent, of that outbox field, is not claimed."""
-    queue = around.queue_of.get(name, "")
-    consumers = _consumers(around, queue)
-    if not around.fleet:
-        return "no_worker", "no worker is running."
-    if not consumers:
-        running = ", ".join(
-            f"{host} ({', '.join(each['queues'])})" for host, each in around.fleet.items()
-        )
-        return "no_consumer", f"nobody consumes that queue; running: {running}."
-    if not any(function in each["workers"] for each in around.fleet.values()):
-        return "unknown_function", (
-            f"no running worker has the function {function!r}; sent some times more, it is parked."
-        )
-    backlog = around.backlogs.get(name)
-    if backlog is None or backlog.length is None:
-        return "sent", "the broker cannot be looked into."
-    if backlog.length:
-        slots = sum(each.get("slots", 1) for each in consumers.values())
-        count = "1 message waits" if backlog.length == 1 else f"{backlog.length} messages wait"
-        return "queued", f"{count} there, for {slots} slots of {', '.join(consumers)}."
-    return "sent", (
-        "the queue is empty, so a worker holds the message or it is lost; then it is sent again."
-    )
-
-
-def _consumers(around: Surroundings, queue: str) -> dict[str, Mapping[str, Any]]:
-    return {host: each for host, each in around.fleet.items() if queue in each["queues"]}
-
-
-def _start_worker(queue: str) -> tuple[str, ...]:
-    return (f"celery -A multiagents worker -Q {queue or 'llm,io'}",)

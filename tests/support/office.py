@@ -34,7 +34,12 @@ class Office:
         saga_id: str = self.runtime.call("start", workflow, {})
         return saga_id
 
-    def worker_runs(self, *queues: str, functions: tuple[str, ...] = ("explain.do",)) -> None:
+    def worker_runs(
+        self,
+        *queues: str,
+        functions: tuple[str, ...] = ("explain.do",),
+        host: str = "celery@one",
+    ) -> None:
         """Let a worker with two slots have told that it is alive."""
         about = {
             "at_ms": round(time.time() * 1000),
@@ -43,7 +48,7 @@ class Office:
             "workers": dict.fromkeys(functions, queues[0]),
         }
         with redis.Redis.from_url(self.url) as client:
-            client.hset(FLEET, "celery@one", json.dumps(about))
+            client.hset(FLEET, host, json.dumps(about))
 
     def claim(self, saga_id: str, step: str, kind: Kind = Kind.RUN, attempt: int = 1) -> Assignment:
         held = self.runtime.host.engine.claim(

@@ -1,0 +1,155 @@
+"""Do the workers that run have what the workflows need?
+
+Checks of `doctor`, as in `checks`, over what running workers and workflows publish.  No I/O here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from multiagents.cli.checks import Check, Fleet, count_of, names_of
+from multiagents.core.names import COORDINATOR_QUEUE, QUEUE_IO
+from multiagents.orchestrator.launches import Launch, advice
+from multiagents.orchestrator.workflow import TaskCall, Workflow
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is published.  ``imports``: MULTIAGENTS_IMPORTS of whoever asks."""
+
+    fleet: Fleet
+    workflows: Sequence[Workflow] = ()
+    launches: Sequence[Launch] = ()
+    imports: Sequence[str] = ()
+
+    def start(self, queues: Iterable[str] = (), functions: Iterable[str] = ()) -> str:
+        """The command that starts a worker for these."""
+        return advice(
+            self.launches,
+            queues=queues,
+            functions=functions,
+            imports=self.imports,
+            alone=not self.fleet,
+        )
+
+
+def workers(known: Known) -> Check:
+    """A worker runs."""
+    fleet = known.fleet
+    if not fleet:
+        fix = f"start one: {known.start()}"
+        return Check("workers", "fail", "no worker is running: nothing moves", fix)
+    functions = {name for member in fleet.values() for name in member["workers"]}
+    message = (
+        f"{count_of(len(fleet), 'process')} with {count_of(len(functions), 'worker function')}"
+    )
+    return Check("workers", "ok", f"{message}: {names_of(fleet)}")
+
+
+def queues(known: Known) -> Check:
+    """Every queue to which steps are sent is consumed."""
+    name = "queues"
+    consumed = {queue for member in known.fleet.values() for queue in member["queues"]}
+    needed = {COORDINATOR_QUEUE}
+    needed |= {queue for member in known.fleet.values() for queue in member["workers"].values()}
+    needed |= {queue for workflow in known.workflows for queue in _queues_of(workflow)}
+    missing = sorted(needed - consumed)
+    if not missing:
+        return Check(name, "ok", f"all consumed: {names_of(sorted(needed))}")
+    fix = f"start a worker for them: {known.start(missing)}"
+    if known.fleet:
+        return Check(name, "fail", f"nobody consumes {names_of(missing)}: their steps wait", fix)
+    return Check(name, "warn", f"nobody consumes {names_of(missing)}", fix)
+
+
+def worker_functions(known: Known) -> Check:
+    """Every worker function that a published workflow names is where its steps are sent."""
+    name, fleet = "worker functions", known.fleet
+    if not fleet:
+        return Check(name, "ok", "not known: no worker is running")
+    wanted = wanted_of(known)
+    missing = sorted(each for each in wanted if not _with(fleet, each[1]))
+    if missing:
+        shown = [
+            f"{function} ({', '.join(wanted[queue, function])})" for queue, function in missing
+        ]
+        places = {queue for queue, _ in missing}
+        fix = f"start a worker that has them: {known.start(places, {each[1] for each in missing})}"
+        return Check(name, "warn", f"no running worker has {names_of(shown)}", fix)
+    elsewhere = sorted(each for each in wanted if not _crew(fleet, *each))
+    if elsewhere:
+        return _elsewhere(known, elsewhere)
+    lacking = lacking_of(known)
+    if lacking:
+        return _lacking(lacking)
+    return Check(name, "ok", "none is missing")
+
+
+def wanted_of(known: Known) -> dict[tuple[str, str], list[str]]:
+    """(queue, function) of each step and undo -> the names of the workflows."""
+    homes = {
+        function: str(queue)
+        for member in known.fleet.values()
+        for function, queue in member["workers"].items()
+    }
+    found: dict[tuple[str, str], list[str]] = {}
+    for workflow in known.workflows:
+        for step in workflow.steps:
+            for target, queue in ((step.worker, step.queue), (step.compensation, None)):
+                if isinstance(target, str):
+                    what = (queue or homes.get(target, QUEUE_IO), target)
+                    names = found.setdefault(what, [])
+                    names += [] if workflow.name in names else [workflow.name]
+    return found
+
+
+def lacking_of(known: Known) -> dict[str, dict[str, list[str]]]:
+    """Hostname -> queue that it consumes -> functions that are wanted there and it lacks."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for queue, function in sorted(wanted_of(known)):
+        for host, member in known.fleet.items():
+            if queue in member["queues"] and function not in member["workers"]:
+                found.setdefault(host, {}).setdefault(queue, []).append(function)
+    return found
+
+
+def _elsewhere(known: Known, elsewhere: Sequence[tuple[str, str]]) -> Check:
+    queue, function = elsewhere[0]
+    more = f" (and {len(elsewhere) - 1} more such functions)" if len(elsewhere) > 1 else ""
+    message = (
+        f"no worker that consumes {queue!r} has {function}{more}, which"
+        f" {names_of(_with(known.fleet, function))} has: its steps wait"
+    )
+    functions = [name for place, name in elsewhere if place == queue]
+    return Check(
+        "worker functions", "fail", message, f"start one: {known.start([queue], functions)}"
+    )
+
+
+def _lacking(lacking: Mapping[str, Mapping[str, Sequence[str]]]) -> Check:
+    told = [
+        f"{host} consumes {queue!r} without {names_of(functions)}"
+        for host, places in lacking.items()
+        for queue, functions in places.items()
+    ]
+    fix = "import the same modules in all workers of a queue, or give the functions another queue"
+    message = f"{'; '.join(told[:3])}{'; …' if told[3:] else ''}: it gives their steps back"
+    return Check("worker functions", "warn", message, fix)
+
+
+def _with(fleet: Fleet, function: str) -> list[str]:
+    return [host for host, member in fleet.items() if function in member["workers"]]
+
+
+def _crew(fleet: Fleet, queue: str, function: str) -> list[str]:
+    return [host for host in _with(fleet, function) if queue in fleet[host]["queues"]]
+
+
+def _queues_of(workflow: Workflow) -> set[str]:
+    found = {step.queue for step in workflow.steps if step.queue}
+    for step in workflow.steps:
+        for target in (step.worker, step.compensation):
+            if isinstance(target, TaskCall) and target.queue:
+                found.add(target.queue)
+    return found

@@ -1,0 +1,139 @@
+"""How is a worker of this project started?
+
+Each running worker publishes its launch: the app after ``celery -A``, MULTIAGENTS_IMPORTS where
+the package's own app needs it, its queues and its worker functions.  A launch outlives its worker,
+so that `explain` and `doctor` can say how to start one like it when none runs.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from multiagents.core.names import DEFAULT_QUEUES
+from multiagents.storage.calls import Flow, Plain, ask
+from multiagents.storage.keys import Shard
+from multiagents.storage.views import hash_of
+
+KEPT_MS = 30 * 86_400_000
+"""So long after its last worker a launch is remembered."""
+OWN_APP = "multiagents"
+UNKNOWN_MODULE = "YOUR_MODULE"
+_KEY = Shard(0).catalog("launches")
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One way in which workers are started."""
+
+    app: str = OWN_APP
+    imports: tuple[str, ...] = ()
+    queues: tuple[str, ...] = ()
+    functions: tuple[str, ...] = ()
+    at_ms: int = 0
+    """When such a worker last said that it is there."""
+
+    def command(self, queues: Iterable[str]) -> str:
+        """What starts such a worker, for these queues."""
+        words = ["celery", "-A", self.app, "worker", "-Q", ",".join(sorted(queues))]
+        if self.imports:
+            words.insert(0, f"MULTIAGENTS_IMPORTS={','.join(self.imports)}")
+        return shlex.join(words)
+
+    @property
+    def name(self) -> str:
+        """What tells it from other launches."""
+        return json.dumps([self.app, self.imports, self.queues])
+
+
+def launch_of(
+    app: str, *, imports: Iterable[str], queues: Iterable[str], functions: Iterable[str]
+) -> Launch | None:
+    """How this very process was started; None if it has nothing to offer, or no command.
+
+    ``app``: its name, if the command line does not tell.
+    """
+    name, known = app_named(sys.argv, app), tuple(sorted(functions))
+    own = app == OWN_APP
+    if not name or (own and not known):
+        return None
+    return Launch(name, tuple(imports) if own else (), tuple(sorted(queues)), known)
+
+
+def app_named(argv: Sequence[str], default: str) -> str:
+    """The app's name as a command line gave it to Celery, else the default.
+
+    Empty if that is not how this worker was started: it lives in a program of its own.
+    """
+    if "worker" not in argv[1:]:
+        return ""
+    for at, word in enumerate(argv):
+        if word in ("-A", "--app") and at + 1 < len(argv):
+            return argv[at + 1]
+        found = re.fullmatch(r"(?:-A|--app=)(.+)", word)
+        if found:
+            return found[1]
+    return default
+
+
+def remember(launch: Launch) -> Flow[None]:
+    """Publish a launch, and forget those that have not been seen for long."""
+    told = {"at_ms": launch.at_ms, "functions": launch.functions}
+    yield from ask(Plain(("HSET", _KEY, launch.name, json.dumps(told)), int))
+    known = yield from ask(Plain(("HGETALL", _KEY), hash_of))
+    old = [
+        name for name, text in known.items() if launch.at_ms - json.loads(text)["at_ms"] > KEPT_MS
+    ]
+    if old:
+        yield from ask(Plain(("HDEL", _KEY, *old), int))
+
+
+def read() -> Flow[list[Launch]]:
+    """All launches that are known, the last one seen first."""
+    known = yield from ask(Plain(("HGETALL", _KEY), hash_of))
+    found = [_launch(name, json.loads(text)) for name, text in known.items()]
+    return sorted(found, key=lambda launch: -launch.at_ms)
+
+
+def advice(
+    launches: Sequence[Launch],
+    *,
+    queues: Iterable[str] = (),
+    functions: Iterable[str] = (),
+    imports: Sequence[str] = (),
+    alone: bool = False,
+) -> str:
+    """The command that starts a worker for these queues with these functions.
+
+    ``launches``: the last one seen first.  ``imports``: of who asks, for want of any launch.
+    ``alone``: no worker runs, so this one is to consume all that such a worker did.
+    """
+    wanted, places = set(functions), set(queues)
+    found = _like(launches, wanted, tuple(imports))
+    if alone or not places:
+        places |= set(found.queues or DEFAULT_QUEUES)
+    return found.command(places)
+
+
+def _like(launches: Sequence[Launch], wanted: set[str], imports: tuple[str, ...]) -> Launch:
+    """The launch to repeat; where none had the functions, with a place for their module."""
+    able = [each for each in launches if wanted <= set(each.functions)]
+    if able:
+        return able[0]
+    if not launches:
+        return Launch(imports=imports or (UNKNOWN_MODULE,))
+    last = launches[0]
+    if last.app != OWN_APP:
+        return last  # which has its modules by itself
+    return replace(last, imports=(*last.imports, UNKNOWN_MODULE))
+
+
+def _launch(name: str, told: dict[str, Any]) -> Launch:
+    app, imports, queues = json.loads(name)
+    functions = tuple(told["functions"])
+    return Launch(app, tuple(imports), tuple(queues), functions, told["at_ms"])

@@ -1,0 +1,101 @@
+"""Does the advice to start a worker fit the project that it is given to?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from multiagents.core.clock import FakeClock
+from multiagents.core.ports import WorkerInfo
+from multiagents.orchestrator import launches
+from multiagents.orchestrator.catalog import Catalog
+from multiagents.orchestrator.launches import KEPT_MS, Launch, advice, app_named, launch_of
+from multiagents.storage.client import Edge
+
+SHOP = Launch("multiagents", ("shop", "shop.mail"), ("io", "llm"), ("reserve", "mail"), at_ms=2)
+PROJ = Launch("proj", (), ("celery", "io"), ("pay",), at_ms=1)
+
+
+def test_the_launch_that_has_the_functions_is_repeated() -> None:
+    """With its app, its imports, and the queue that lacks a worker."""
+    told = advice([SHOP, PROJ], queues=["io"], functions=["reserve"])
+    assert told == "MULTIAGENTS_IMPORTS=shop,shop.mail celery -A multiagents worker -Q io"
+    told = advice([SHOP, PROJ], queues=["slow"], functions=["pay"])
+    assert told == "celery -A proj worker -Q slow"
+
+
+def test_where_no_worker_runs_all_its_queues_are_consumed() -> None:
+    """One queue alone would leave the others, and the engine's own, to nobody."""
+    told = advice([SHOP], queues=["slow"], functions=["mail"], alone=True)
+    assert told.endswith("celery -A multiagents worker -Q io,llm,slow")
+    assert advice([PROJ]) == "celery -A proj worker -Q celery,io"
+
+
+def test_a_function_that_no_launch_had_needs_a_module() -> None:
+    """What was imported stays; an app of the team's has its modules by itself."""
+    told = advice([SHOP], queues=["io"], functions=["reserve", "new"])
+    assert told == (
+        "MULTIAGENTS_IMPORTS=shop,shop.mail,YOUR_MODULE celery -A multiagents worker -Q io"
+    )
+    assert advice([PROJ], queues=["io"], functions=["new"]) == "celery -A proj worker -Q io"
+
+
+def test_without_any_launch_the_askers_own_imports_are_taken() -> None:
+    """A program with MULTIAGENTS_IMPORTS has what its workers need; else it is a gap to fill."""
+    told = advice([], functions=["f"], imports=["shop"])
+    assert told == "MULTIAGENTS_IMPORTS=shop celery -A multiagents worker -Q io,llm"
+    told = advice([], queues=["io"])
+    assert told == "MULTIAGENTS_IMPORTS=YOUR_MODULE celery -A multiagents worker -Q io"
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("celery -A proj worker -Q io", "proj"),
+        ("celery -Aproj.app:it worker", "proj.app:it"),
+        ("/usr/bin/celery --app=proj worker -c 2", "proj"),
+        ("celery --app proj worker", "proj"),
+        ("python -m celery worker", "named"),
+        ("gunicorn -A proj", ""),
+        ("program.py", ""),
+    ],
+)
+def test_the_name_after_celery_is_found(line: str, name: str) -> None:
+    """A worker in a program of its own was not started by celery, and cannot be again."""
+    assert app_named(line.split(), "named") == name
+
+
+def test_a_worker_without_functions_is_no_example(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is what the advice is to avoid; a team's app may well have plain tasks alone."""
+    monkeypatch.setattr("sys.argv", ["celery", "-A", "multiagents", "worker"])
+    given: dict[str, Any] = {"imports": ["shop"], "queues": ["io"]}
+    assert launch_of("multiagents", functions=[], **given) is None
+    assert launch_of("multiagents", functions=["f"], **given) == Launch(
+        "multiagents", ("shop",), ("io",), ("f",)
+    )
+    monkeypatch.setattr("sys.argv", ["celery", "-A", "proj.celery", "worker"])
+    assert launch_of("proj", functions=[], **given) == Launch("proj.celery", (), ("io",))
+
+
+@pytest.fixture
+def edge(redis_url: str) -> Iterator[Edge]:
+    made = Edge(redis_url)
+    yield made
+    made.close()
+
+
+def test_a_launch_outlives_its_worker(edge: Edge) -> None:
+    """When none runs it is most needed; one that nobody has used for a month is forgotten."""
+    clock = FakeClock()
+    catalog = Catalog(clock)
+    catalog.add_local(WorkerInfo("pay"))
+    edge.run(catalog.publish("w@h", ["io"], [], launch=PROJ))
+    assert edge.run(catalog.fleet())["w@h"]["app"] == "proj"
+    edge.run(catalog.withdraw("w@h"))
+    (found,) = edge.run(launches.read())
+    assert (found.app, found.queues, found.at_ms) == ("proj", PROJ.queues, clock.now_ms())
+    clock.advance(KEPT_MS / 1000 + 1)
+    edge.run(Catalog(clock).publish("s@h", ["io"], [], launch=SHOP))
+    assert [each.app for each in edge.run(launches.read())] == ["multiagents"]
