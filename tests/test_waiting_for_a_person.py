@@ -115,6 +115,7 @@ def test_start_that_waits_says_it_and_gives_its_answer_alone_on_stdout(
 
 def test_a_wait_that_is_over_says_that_a_person_is_awaited(office: Office) -> None:
     """Of `start --wait --timeout`, as of a saga that goes on."""
+    office.worker_runs("io", functions=("person.do",))
     workflow = paid().register()
     parked, going = (
         office.runtime.call("start", workflow, {}, idempotency_key=key)
@@ -156,6 +157,7 @@ def test_a_result_that_does_not_come_in_time_says_for_what_a_person_is_awaited(
     office: Office,
 ) -> None:
     """What is parked, a pause; else that the saga goes on."""
+    office.worker_runs("io", functions=("person.do",))
     parked, paused, going = (delayed(office, paid()) for _ in range(3))
     park_step(office, parked.id)
     office.runtime.call("pause", paused.id)
@@ -166,6 +168,26 @@ def test_a_result_that_does_not_come_in_time_says_for_what_a_person_is_awaited(
             CeleryTimeoutError, match=f"{result.id} has not ended in time: .*{says}"
         ):
             result.get(timeout=0.2)
+
+
+def test_whoever_waits_in_vain_is_told_what_is_missing(office: Office) -> None:
+    """Not that it goes on: no worker runs, or none of the queue has the function."""
+    result = delayed(office, paid())
+    said = r"nothing moves it, because no worker runs: start one with `MULTIAGENTS_IMPORTS="
+    with pytest.raises(CeleryTimeoutError, match=f"{result.id} has not ended in time: {said}"):
+        result.get(timeout=0.2)
+    office.worker_runs("io", functions=("other",))
+    with pytest.raises(
+        CeleryTimeoutError, match=r"no running worker has the function 'person\.do'"
+    ):
+        result.get(timeout=0.2)
+    office.worker_runs("llm", functions=("person.do",), host="celery@two")
+    said = "no worker that consumes queue 'io' has the function 'person.do'"
+    with pytest.raises(CeleryTimeoutError, match=said):
+        result.get(timeout=0.2)
+    told = cli("start", "person-paid", "--wait", "--timeout", "0.2", url=office.url)
+    assert told.code == 2
+    assert "nothing moves it" in told.err
 
 
 def test_a_state_server_that_is_away_holds_up_no_time_out(office: Office) -> None:

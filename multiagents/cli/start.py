@@ -75,18 +75,21 @@ def _wait(session: Session, saga_id: str, *, timeout_s: float | None, as_json: b
     show_saga(session, saga, as_json=as_json)
     if not has_ended(saga):
         raise CommandError(
-            f"saga {saga_id} is still {saga['state']} after {timeout_s:g} s; {_then(saga)}"
+            f"saga {saga_id} is still {saga['state']} after {timeout_s:g} s; {_then(session, saga)}"
         )
     raise typer.Exit(exit_code(saga))
 
 
-def _then(saga: dict[str, Any]) -> str:
+def _then(session: Session, saga: dict[str, Any]) -> str:
     """What becomes of a saga for which nobody waits any more."""
     from multiagents.orchestrator.describe import person_awaited
 
     saga_id = saga["transaction_id"]
     if person_awaited(saga):
         return f"it waits for a person: see `multiagents explain {saga_id}`"
+    stranded = session.run(session.runtime.host.service.stranded(saga_id))
+    if stranded:
+        return f"{stranded}; see `multiagents explain {saga_id}`"
     return f"it goes on: follow it with `multiagents watch {saga_id}`"
 
 

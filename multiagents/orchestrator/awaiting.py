@@ -37,6 +37,8 @@ FIRST_LOOK_S, LOOK_S = 0.1, 5.0
 AWAY_S = 1.0
 """Between two tries while the server is away, and until the first look after it."""
 
+GOES_ON = "it goes on"
+
 log = structlog.get_logger(__name__)
 
 
@@ -65,7 +67,7 @@ class SagaResult(AsyncResult):  # type: ignore[misc]  # celery has no types
             try:
                 return super().get(wait.slice_s(), *args, **options)
             except CeleryTimeoutError:
-                wait.check(None, self.outcomes.person_awaited)
+                wait.check(None, self.outcomes)
                 self._look(wait)
             except (*UNREACHABLE, ConnectionLost) as error:
                 self._wait_for_server(wait, self.outcomes.told_of_backend(error))
@@ -114,15 +116,15 @@ class _Wait:
         """Until the next look at the saga."""
         return max(0.0, min(self._look_s, self._ends_at - time.monotonic()))
 
-    def check(self, away: str | None, person_awaited: Callable[[str], str] | None = None) -> None:
+    def check(self, away: str | None, outcomes: Outcomes | None = None) -> None:
         """Pause if the server is ``away``, saying so once.  Raises TimeoutError at the end.
 
-        ``person_awaited`` is asked then why the saga waits for a person, if it does.
+        ``outcomes`` are asked then what the saga waits for.
         """
         left_s = self._ends_at - time.monotonic()
         if left_s <= 0:
             why = f"{away}; " if away else ""
-            then = _then(self._saga_id, person_awaited)
+            then = _then(self._saga_id, outcomes) if outcomes else GOES_ON
             raise CeleryTimeoutError(f"{why}saga {self._saga_id} has not ended in time: {then}")
         if away is None:
             return
@@ -142,14 +144,16 @@ class _Wait:
         self._look_s = min(2 * self._look_s, LOOK_S)
 
 
-def _then(saga_id: str, person_awaited: Callable[[str], str] | None) -> str:
+def _then(saga_id: str, outcomes: Outcomes) -> str:
     """What becomes of a saga for which nobody waits any more."""
-    person = ""
     with suppress(*UNREACHABLE):
-        person = person_awaited(saga_id) if person_awaited else ""
-    if not person:
-        return "it goes on"
-    return f"it waits for a person ({person}), see `multiagents explain {saga_id}`"
+        person = outcomes.person_awaited(saga_id)
+        if person:
+            return f"it waits for a person ({person}), see `multiagents explain {saga_id}`"
+        stranded = outcomes.stranded(saga_id)
+        if stranded:
+            return f"{stranded}; see `multiagents explain {saga_id}`"
+    return GOES_ON
 
 
 class Outcomes:
@@ -157,7 +161,7 @@ class Outcomes:
 
     They may lie on another server than the sagas: ``is_known`` asks theirs whether a saga exists,
     ``told`` says which of theirs an error is about, ``person_awaited`` why a saga waits for a
-    person (empty: it does not, or nobody knows).
+    person, and ``stranded`` why no worker does its steps (empty: it is not so, or not known).
     """
 
     def __init__(
@@ -167,8 +171,10 @@ class Outcomes:
         is_known: Callable[[str], bool],
         told: Callable[[Exception], str],
         person_awaited: Callable[[str], str] = lambda saga_id: "",
+        stranded: Callable[[str], str] = lambda saga_id: "",
     ) -> None:
         self._app = app
+        self.stranded = stranded
         self.person_awaited = person_awaited
         self.told = told
         self.is_known = is_known
