@@ -8,9 +8,9 @@ ends with the command.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -74,6 +74,7 @@ def dev(
             emit(_facts(session, place, worker, stub=bool(model)))
         else:
             _greet(session, place, settings, stub=bool(model))
+            _warn(_others(session, worker))
         worker.process.wait()
         raise worker.ended()
 
@@ -103,6 +104,7 @@ def _facts(session: Session, place: Place, worker: WorkerProcess, *, stub: bool)
         "worker_pid": worker.process.pid,
         "workflows": session.run(session.runtime.catalog.workflow_names()),
         "stub_model": stub,
+        "others": [other.to_dict() for other in _others(session, worker)],
     }
 
 
@@ -120,6 +122,50 @@ def _greet(session: Session, place: Place, settings: Settings, *, stub: bool) ->
     name = known[0] if known else "WORKFLOW"
     say(f"start one  {prefix}multiagents start {name} --input '{{}}' --wait")
     say("stop       Ctrl-C")
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """Another worker on the server, and which functions of shared queues the one or other lacks."""
+
+    hostname: str
+    lacks: tuple[str, ...]
+    brings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON shows it."""
+        return asdict(self)
+
+
+def _others(session: Session, worker: WorkerProcess) -> list[Other]:
+    """Who works on this server beside our worker."""
+    fleet = dict(session.fleet())
+    ours = fleet.pop(worker.hostname, {"queues": [], "workers": {}})
+    return [
+        Other(hostname, lacks=_missing(ours, of=each), brings=_missing(each, of=ours))
+        for hostname, each in sorted(fleet.items())
+    ]
+
+
+def _missing(one: Mapping[str, Any], *, of: Mapping[str, Any]) -> tuple[str, ...]:
+    """Functions of the one that the other lacks, though it consumes their queue."""
+    return tuple(
+        sorted(
+            name
+            for name, queue in one["workers"].items()
+            if queue in of["queues"] and name not in of["workers"]
+        )
+    )
+
+
+def _warn(others: list[Other]) -> None:
+    for other in others:
+        text = f"another worker, {other.hostname}, is on this server, and takes steps of yours"
+        if other.lacks:
+            text += f"; it lacks {', '.join(other.lacks)}, and gives their steps back"
+        if other.brings:
+            text += f"; this one lacks {', '.join(other.brings)}"
+        hint(text)
 
 
 @contextmanager
