@@ -15,6 +15,10 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
+from multiagents.core.clock import SystemClock
+from multiagents.core.ports import WorkerInfo
+from multiagents.orchestrator.catalog import Catalog
+from multiagents.storage.client import Edge
 from tests.processes import ROOT, wait_for
 from tests.support.command_line import NO_SERVER, cli
 
@@ -122,6 +126,33 @@ def test_dev_says_why_its_worker_ended(dev: Dev, tmp_path: Path) -> None:
     assert "no_such_module_anywhere" in err
     assert err.splitlines()[-1].startswith("error: the worker ended with exit code")
     wait_for(lambda: not left_over(tmp_path), what="all processes to end")
+
+
+def test_dev_names_who_works_on_its_server_already(tmp_path: Path, redis_url: str) -> None:
+    """They share its queues: which functions they lack, and which this worker lacks."""
+    catalog, edge = Catalog(SystemClock()), Edge(redis_url)
+    for name in ("their_function", "cli.greet"):
+        catalog.add_local(WorkerInfo(name))
+    edge.run(catalog.publish("other@host", ["io"], []))
+    edge.close()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "multiagents", "dev", "--json"],
+        cwd=tmp_path,
+        env=bare(MULTIAGENTS_REDIS_URL=redis_url, MULTIAGENTS_IMPORTS="tests.support.cli_workers"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        (other,) = json.loads(process.stdout.readline())["others"]
+    finally:
+        process.terminate()
+        process.communicate(timeout=END_S)
+    assert other["hostname"] == "other@host"
+    assert other["brings"] == ["their_function"]
+    assert "cli.greet" not in other["lacks"]
+    assert other["lacks"]
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,8 @@ from functools import partial
 from typing import Any
 
 import pytest
+from celery import Celery
+from kombu import Queue
 
 from multiagents.core.ports import WorkerInfo
 from multiagents.core.states import Kind, StepState
@@ -297,11 +299,24 @@ class Consumer:
     connection_errors = ()
 
     def __init__(self) -> None:
+        self.app = Celery()
+        self.app.conf.task_queues = [Queue("io"), Queue("mail", routing_key="mail.now")]
         self.strategies: dict[str, Any] = {"known": "its strategy"}
         self.dropped: list[str] = []
 
     def on_unknown_task(self, body: Any, message: Any, error: Exception) -> None:
         self.dropped.append(str(error))
+
+
+def test_the_queue_is_named_as_its_workers_name_it() -> None:
+    """A team's queues may have routing keys of their own, which is all that a message tells."""
+    consumer, taken = Consumer(), []
+    table = Strategies(consumer, taken.append)
+    for key in ("io", "mail.now", "gone"):
+        headers = {"multiagents": ["s", "run", "a", 1, "v", 2]}
+        about = {"headers": headers, "delivery_info": {"routing_key": key}}
+        table["pay"](type("Message", (), about)(), None, lambda *_: None, None, [])
+    assert [each.queue for each in taken] == ["io", "mail", "gone"]
 
 
 def test_celery_drops_what_is_no_command_and_a_command_is_acknowledged_and_taken() -> None:

@@ -8,6 +8,7 @@ make the sentences.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -110,6 +111,12 @@ class Explaining(DeadLetters):
             return (yield from self.catalog.fleet())
         except UNREACHABLE:
             return {}
+
+    def start_command(self, functions: Iterable[str] = ()) -> Flow[str]:
+        """What starts a worker with these functions, in this project."""
+        known = yield from self._launches()
+        imports = self._settings.import_names
+        return launches.advice(known, functions=functions, imports=imports)
 
     def _launches(self) -> Flow[list[Launch]]:
         try:

@@ -125,9 +125,10 @@ class SagaService(Explaining):
         if missing and not (yield from self.is_known(saga_id)):  # who joins a saga finds it going
             known = yield from self.catalog.worker_names()
             problems = "; ".join(_unknown("worker", name, known) for name in sorted(missing))
+            start = yield from self.start_command(missing)
             raise UnknownWorker(
-                f"workflow {workflow.name!r} cannot run: {problems}. Start a worker that has it,"
-                " or use task(...) for a plain Celery task"
+                f"workflow {workflow.name!r} cannot run: {problems}; start a worker that has it"
+                f" (`{start}`), or use task(...) for a plain Celery task"
             )
 
 

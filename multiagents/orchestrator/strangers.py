@@ -36,8 +36,7 @@ class Strategies(dict[str, Strategy]):
 
     def __missing__(self, name: str) -> Strategy:
         def strategy(message: Any, body: Any, ack: Any, *_: Any) -> None:
-            queue = (message.delivery_info or {}).get("routing_key")
-            found = foreign_of(name, message.headers, queue)
+            found = foreign_of(name, message.headers, self._queue_of(message))
             if found is None:
                 self._drop(name, message)
                 return
@@ -45,6 +44,14 @@ class Strategies(dict[str, Strategy]):
             self._take(found)
 
         return strategy
+
+    def _queue_of(self, message: Any) -> Any:
+        """The name of the queue that it came from; a team's queues may have other routing keys."""
+        key = (message.delivery_info or {}).get("routing_key")
+        queues = self._consumer.app.amqp.queues.consume_from
+        if key in queues:
+            return key
+        return next((name for name, each in queues.items() if each.routing_key == key), key)
 
     def _drop(self, name: str, message: Any) -> None:
         try:
