@@ -218,8 +218,7 @@ def test_all_mistakes_are_reported_together() -> None:
         "order.steps[1] 'charge': worker should be a worker's name, a @worker function, a Celery"
         " task or task(...), not builtin_function_or_method 'len'",
         "order.steps[2] 'ship': priority should be less than or equal to 9, not 10",
-        "order.steps[1] 'charge': when: CEL 'input.x >': at character 10: Syntax error: it ends"
-        " too early",
+        "order.steps[1] 'charge': when: CEL 'input.x >': at character 10: it ends too early",
         "order.steps[2] 'ship': waits for unknown step 'pay'",
         "order.steps[2] 'ship': worker.args[0]: CEL 'steps.late.result': unknown step 'late'",
         "order.steps[4] 'ship': the name is taken by order.steps[2] 'ship'",

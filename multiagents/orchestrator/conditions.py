@@ -1,8 +1,8 @@
 """What does a condition say about these values?
 
 Conditions (``when``, ``failed_when``) and the arguments of plain tasks are CEL expressions over
-``input`` and ``steps``.  Evaluating one is pure: no I/O, no clock, and only the steps that the
-expression names are handed to CEL, since that copies every value.
+``input`` and ``steps``.  Evaluating one is pure: no I/O, no clock, and a bounded number of
+operations.
 
 A condition is true or false, or it is an error: nothing is truthy.
 """
@@ -10,33 +10,24 @@ A condition is true or false, or it is an error: nothing is truthy.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from multiagents.core.exceptions import MultiAgentsError
-from multiagents.orchestrator.references import Path, paths
+from multiagents.orchestrator.cel.checks import DYN, TypeMistake, check
+from multiagents.orchestrator.cel.evaluation import build
+from multiagents.orchestrator.cel.refusals import Refusal
+from multiagents.orchestrator.cel.scope import MOST_OPERATIONS, Run, Scope, TooCostly
+from multiagents.orchestrator.cel.syntax import Node, parse
+from multiagents.orchestrator.cel.tokens import CelSyntaxError
+from multiagents.orchestrator.cel.values import Kind, Uint, article, kind_of
 
-if TYPE_CHECKING:
-    from cel import Program
-
-FUNCTIONS = frozenset(
-    {
-        *("size", "contains", "startsWith", "endsWith", "matches"),
-        *("int", "uint", "double", "string", "bytes", "type", "dyn", "timestamp", "duration"),
-        *("getFullYear", "getMonth", "getDate", "getDayOfMonth", "getDayOfWeek", "getDayOfYear"),
-        *("getHours", "getMinutes", "getSeconds", "getMilliseconds"),
-    }
-)
-"""What an expression can call, macros (has, all, exists, exists_one, map, filter) apart."""
-
-_REFUSALS = (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError)
-"""What the CEL library raises for an expression that has no value."""
+_NO_JSON = frozenset({"bytes", "timestamp", "duration"})
 
 
 class ConditionError(MultiAgentsError):
-    """A CEL expression that cannot be compiled, or has no usable value for a saga's data."""
+    """A CEL expression that means nothing, or has no usable value for a saga's data."""
 
     def __init__(self, expression: str, reason: str, step: str = "") -> None:
         super().__init__(expression, reason, step)
@@ -46,7 +37,16 @@ class ConditionError(MultiAgentsError):
 
     def __str__(self) -> str:
         place = f"step {self.step!r}: " if self.step else ""
-        return f"{place}CEL {self.expression!r}: {self.reason}"
+        return f"{place}CEL {_shown(self.expression)}: {self.reason}"
+
+
+_MOST_SHOWN = 500
+
+
+def _shown(expression: str) -> str:
+    if len(expression) <= _MOST_SHOWN:
+        return repr(expression)
+    return f"{expression[:_MOST_SHOWN]!r}… ({len(expression):,} characters)"
 
 
 def evaluate(expression: str, values: Mapping[str, Any], *, step: str = "") -> bool:
@@ -57,11 +57,11 @@ def evaluate(expression: str, values: Mapping[str, Any], *, step: str = "") -> b
     value = _value(expression, values, step)
     if isinstance(value, bool):
         return value
-    raise ConditionError(
-        expression,
-        f"gives {type(value).__name__}, expected true or false; compare it with something",
-        step,
-    )
+    raise ConditionError(expression, _no_bool(kind_of(value)), step)
+
+
+def _no_bool(kind: str) -> str:
+    return f"gives {article(kind)}, expected true or false; compare it with something"
 
 
 def compute(expression: str, values: Mapping[str, Any], *, step: str = "") -> Any:
@@ -70,115 +70,93 @@ def compute(expression: str, values: Mapping[str, Any], *, step: str = "") -> An
     Raises ConditionError when there is none, or it is no JSON (bytes, a timestamp).
     """
     value = _value(expression, values, step)
-    alien = _alien(value)
-    if alien is None:
-        return value
-    raise ConditionError(expression, f"gives {alien}, which is no JSON; use string(…)", step)
+    try:
+        return _json(value)
+    except _NoJson as alien:
+        raise ConditionError(expression, _no_json(str(alien)), step) from alien
 
 
-def check_syntax(expression: str) -> None:
-    """Raise ConditionError unless the expression compiles and calls only known functions."""
-    unknown = [name for name in compiled(expression).functions() if _is_unknown(name)]
-    if unknown:
-        raise ConditionError(
-            expression,
-            f"unknown function {unknown[0]!r}; known: {', '.join(sorted(FUNCTIONS))}",
-        )
+def _no_json(what: str) -> str:
+    return f"gives {what}, which is no JSON; use string(…)"
 
 
-def _is_unknown(function: str) -> bool:
-    return function.isidentifier() and not function.startswith("_") and function not in FUNCTIONS
+def check_syntax(expression: str) -> str:
+    """Raise ConditionError unless the expression can have a value; return its kind or ``dyn``."""
+    node = _parsed(expression)
+    try:
+        return check(node)
+    except TypeMistake as error:
+        raise ConditionError(expression, str(error)) from error
+
+
+def check_condition(expression: str) -> None:
+    """Raise ConditionError unless the expression can be true or false."""
+    kind = check_syntax(expression)
+    if kind not in {"bool", DYN}:
+        raise ConditionError(expression, _no_bool(kind))
+
+
+def check_argument(expression: str) -> None:
+    """Raise ConditionError unless the expression can give what a plain task takes."""
+    kind = check_syntax(expression)
+    if kind in _NO_JSON:
+        raise ConditionError(expression, _no_json(article(kind)))
+
+
+def _parsed(expression: str) -> Node:
+    try:
+        return parse(expression)
+    except CelSyntaxError as error:
+        raise ConditionError(expression, _placed(expression, error)) from error
+
+
+def _placed(expression: str, error: CelSyntaxError) -> str:
+    if error.place is None:
+        return error.reason
+    before = expression[: error.place]
+    line, column = before.count("\n") + 1, error.place - before.rfind("\n")
+    place = f"character {column}" if line == 1 else f"line {line}, character {column}"
+    return f"at {place}: {error.reason}"
 
 
 @lru_cache(maxsize=4096)
-def compiled(expression: str) -> Program:
-    """The compiled expression.  Raises ConditionError with the place of a syntax error."""
-    from cel import compile as compile_cel  # 0.1 s: the package imports its own command line
-
-    if not expression.strip():
-        raise ConditionError(expression, "is empty; leave it out instead")
-    try:
-        return compile_cel(expression)
-    except ValueError as error:
-        raise ConditionError(expression, _syntax_error(str(error))) from error
-
-
-def _syntax_error(message: str) -> str:
-    match = re.search(r"<input>:(\d+):(\d+): ([^\n]*)", message)
-    if match is None:
-        return message.splitlines()[0]
-    line, column, text = match.groups()
-    place = f"character {column}" if line == "1" else f"line {line}, character {column}"
-    text = text.split(" expecting ")[0].replace("mismatched input '<EOF>'", "it ends too early")
-    return f"at {place}: {text.split('OtherError(')[0].strip()}"
+def _program(expression: str) -> Run:
+    return build(_parsed(expression))
 
 
 def _value(expression: str, values: Mapping[str, Any], step: str) -> Any:
     try:
-        return compiled(expression).execute(_needed(expression, values))
+        return _program(expression)(Scope(values))
     except ConditionError as error:
         raise ConditionError(expression, error.reason, step) from error
-    except _REFUSALS as error:
-        raise ConditionError(expression, _reason(error, expression, values), step) from error
+    except Refusal as error:
+        raise ConditionError(expression, error.reason, step) from error
+    except TooCostly as error:
+        reason = f"takes more than {MOST_OPERATIONS:,} operations; prepare the data in a step"
+        raise ConditionError(expression, reason, step) from error
+    except RecursionError as error:
+        raise ConditionError(expression, "reads data that is nested too deep", step) from error
 
 
-def _needed(expression: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of the values that the expression names."""
-    used = paths(expression)
-    needed = {path[0]: values[path[0]] for path in used if path[0] in values}
-    named = {path[1] for path in used if path[0] == "steps" and len(path) > 1}
-    if "steps" in needed and ("steps",) not in used:
-        steps = values["steps"]
-        needed["steps"] = {name: steps[name] for name in named if name in steps}
-    return needed
+class _NoJson(ValueError):
+    """A part that JSON does not have; the message names its kind."""
 
 
-def _reason(error: Exception, expression: str, values: Mapping[str, Any]) -> str:
-    """Why there is no value, in the user's words; never with the values themselves."""
-    if isinstance(error, KeyError):
-        return _missing(str(error.args[0]), expression, values)
-    if isinstance(error, OverflowError):
-        return "arithmetic overflow"
-    return (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0]
-
-
-def _missing(key: str, expression: str, values: Mapping[str, Any]) -> str:
-    for path in paths(expression):
-        owner = _owner_of_missing(path, values)
-        if owner is not None and path[len(owner)] == key:
-            return f"missing key {key!r} in {'.'.join(owner)}{_hint(owner, key, values)}"
-    return "missing key (its name is computed, so it is not shown)"
-
-
-def _owner_of_missing(path: Path, values: Mapping[str, Any]) -> Path | None:
-    """The longest part of the path that exists; None if all of it does, or it is no mapping."""
-    here: Any = values
-    for index, name in enumerate(path):
-        if not isinstance(here, Mapping):
-            return None
-        if name not in here:
-            return path[:index]
-        here = here[name]
-    return None
-
-
-def _hint(owner: Path, key: str, values: Mapping[str, Any]) -> str:
-    if owner[:1] != ("steps",) or len(owner) != 2 or key != "result":
-        return f"; guard it with has({'.'.join((*owner, key))})" if key.isidentifier() else ""
-    state = values["steps"][owner[1]].get("state", "unknown")
-    return f": the step is {state} and has none; guard it with has({'.'.join(owner)}.result)"
-
-
-def _alien(value: Any) -> str | None:
-    """The type of the first part that JSON does not have; None if there is none."""
-    if isinstance(value, dict):
+def _json(value: Any) -> Any:
+    """The value, of Python's own types alone."""
+    if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
-            return "a map with keys that are no strings"
-        return next(filter(None, map(_alien, value.values())), None)
+            raise _NoJson("a map with keys that are no strings")
+        return {key: _json(item) for key, item in value.items()}
     if isinstance(value, list):
-        return next(filter(None, map(_alien, value)), None)
+        return [_json(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
-        return "a number that is not finite"
-    if value is None or isinstance(value, str | int | float):
-        return None
-    return type(value).__name__
+        raise _NoJson("a number that is not finite")
+    if isinstance(value, Uint):
+        return int(value)
+    if isinstance(value, Kind):
+        return value.name
+    kind = kind_of(value)
+    if kind in _NO_JSON:
+        raise _NoJson(article(kind))
+    return value

@@ -15,7 +15,11 @@ from difflib import get_close_matches
 from functools import cached_property
 
 from multiagents.core.exceptions import InvalidWorkflow
-from multiagents.orchestrator.conditions import ConditionError, check_syntax
+from multiagents.orchestrator.conditions import (
+    ConditionError,
+    check_argument,
+    check_condition,
+)
 from multiagents.orchestrator.references import Path, paths
 from multiagents.orchestrator.workflow import Step, TaskCall, Workflow
 
@@ -31,6 +35,7 @@ STEP_FIELDS = ("result", "state")
 """What there is to read of a step."""
 
 _UNDO_OPTIONS = ("compensation_retry", "compensation_timeout_s", "compensate_on_failure")
+_CONDITIONS = ("when", "failed_when")
 _SHOWN_NAMES = 12
 _SHOWN_CYCLES = 20
 _MOST_SUGGESTIONS = 100
@@ -138,6 +143,11 @@ class _Check:
 
     def _expressions(self, step: Step, place: str) -> Iterator[str]:
         for field, text, names in _expressions_of(step):
+            try:
+                (check_condition if field in _CONDITIONS else check_argument)(text)
+            except ConditionError as error:
+                yield f"{place}: {field}: {error}"
+                continue
             of_itself = "result" in names
             for mistake in self._expression(step, text, names=names, of_itself=of_itself):
                 yield f"{place}: {field}: {mistake}"
@@ -145,11 +155,6 @@ class _Check:
     def _expression(
         self, step: Step, text: str, *, names: Sequence[str], of_itself: bool
     ) -> Iterator[str]:
-        try:
-            check_syntax(text)
-        except ConditionError as error:
-            yield str(error)
-            return
         for path in paths(text):
             reason = self._path(step, path, names=names, of_itself=of_itself)
             if reason:

@@ -5,12 +5,8 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from multiagents.core.states import Command as Ask
-from multiagents.orchestrator.conditions import check_syntax
 from multiagents.testing.random_workflows import random_workflow
 from tests.laws.world import World
-
-# Loading CEL draws random numbers, which Hypothesis does not allow within a strategy.
-check_syntax("input.yes")
 
 
 @st.composite

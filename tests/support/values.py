@@ -11,7 +11,7 @@ from celery import shared_task
 
 from multiagents import WorkerExecutionError, WorkflowBuilder, task, worker
 
-WEI = 10**15 + 1
+WEI = 10**20 + 1
 GIVEN: dict[str, Any] = {
     "id": UUID(int=7),
     "price": Decimal("1.50"),
@@ -61,7 +61,7 @@ def returning(context: Any) -> dict[str, Any]:
 WorkflowBuilder("values").add_step("alone", task(alone)).add_step(
     "plain",
     task(plain, args=["input.wei", "input", "[input.wei][0]"]),
-    when="input.wei > 100 && input.wei == input.wei",
+    when="input.wei > 100 && input.wei == input.wei && input.wei != 1e20",
 ).add_step("worker", "values.worker").build().register()
 WorkflowBuilder("values_refused").add_step("unknown", task(unknown), retry=1).build().register()
 
