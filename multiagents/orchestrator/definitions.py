@@ -1,18 +1,20 @@
 """How is a workflow read from JSON or YAML?
 
-The edge to files; what a document means is said in `document`.  YAML is read safely (plain data
-only), and a key that stands twice in one mapping is a mistake in both formats: the parsers would
-keep the last one, and a compensation that is silently dropped is found too late.
+The edge to files; what a document means is said in `document`.  A key that stands twice in one
+mapping is a mistake in both formats: the parsers would keep the last one, and a compensation that
+is silently dropped is found too late.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from multiagents.orchestrator import yaml_text
 from multiagents.orchestrator.document import Reading, read
 from multiagents.orchestrator.graph import refuse
 from multiagents.orchestrator.schema import json_schema
@@ -80,47 +82,30 @@ def _repeated(found: list[tuple[Path, Reading]]) -> list[str]:
 def _read_file(path: Path) -> Reading:
     """The file's workflow, or its mistakes, each beginning with the file's name."""
     try:
-        data = _parse(path)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        data, bare = _parse(path)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         return Reading(path.name, errors=[f"{path.name}: cannot be read: {_reason(error)}"])
-    reading = read(data)
+    reading = read(data, bare=bare)
     reading.errors = [f"{path.name}: {error}" for error in reading.errors]
     return reading
 
 
-def _parse(path: Path) -> object:
+def _parse(path: Path) -> tuple[object, dict[str, str]]:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise ValueError(f"unknown kind of file; expected {_expected()}")
     text = path.read_text(encoding="utf-8")
     if suffix == ".json":
-        return json.loads(text, object_pairs_hook=_unique)
-    return yaml.load(text, Loader=_UniqueKeys)
+        return json.loads(text, object_pairs_hook=_unique), {}
+    return yaml_text.parse(text)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise ValueError(f"key {key!r} stands twice in one object; keep one")
-    return dict(pairs)
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML's safe loader, refusing repeated keys."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """The node as written: later, merge keys (``<<``) repeat keys lawfully."""
-        node = super().compose_mapping_node(anchor)
-        seen: list[object] = []
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    problem=f"key {key.value!r} stands twice in one mapping; keep one",
-                    problem_mark=key.start_mark,
-                )
-            seen.append(key.value)
-        return node
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        (key, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"key {key!r} stands twice in one object; keep one")
+    return found
 
 
 def _reason(error: Exception) -> str:
@@ -128,6 +113,8 @@ def _reason(error: Exception) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
+    if isinstance(error, RecursionError):
+        return "is nested too deep; a definition has no more than seven levels"
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
     return " ".join(str(error).split())

@@ -5,7 +5,8 @@ makes one, JSON and YAML files are ones, so that the three can never mean differ
 
 - a step without ``depends_on`` follows what stands before it: the last step, or all branches of
   the last parallel group; ``"depends_on": []`` makes a root;
-- ``depends_on`` may be one name, ``retry`` may be a number of attempts.
+- ``depends_on`` may be one name, ``retry`` may be a number of attempts;
+- keys at the top that begin with ``x-`` hold what anchors and people need, and mean nothing.
 
 `read` reports every mistake at once.  To do so it reads a step with bad fields as if they were
 absent, and goes on.  No I/O.
@@ -27,6 +28,8 @@ from multiagents.orchestrator.workflow import Step, TaskCall, Workflow
 SCHEMA_KEY = "$schema"
 """Editors look here for the schema of a file; it says nothing about the workflow."""
 GROUP_KEYS = ("parallel", "depends_on")
+NOTE_KEYS = "x-"
+"""Keys at the top that begin so say nothing about the workflow."""
 RETRY_KEYS = ("retry", "compensation_retry")
 WORKER_KEYS = ("worker", "compensation")
 A_WORKER = "a worker's name, a @worker function, a Celery task or task(...)"
@@ -39,6 +42,8 @@ class Reading:
     name: str
     workflow: Workflow | None = None
     errors: list[str] = field(default_factory=list)
+    bare: Mapping[str, str] = field(default_factory=dict)
+    """By place, what to write where text was expected: see `yaml_text.parse`."""
 
 
 @dataclass(slots=True)
@@ -47,14 +52,15 @@ class _Placed:
     data: Mapping[str, Any]
 
 
-def read(data: object) -> Reading:
+def read(data: object, *, bare: Mapping[str, str] | None = None) -> Reading:
     """The workflow that the document describes, or all its mistakes."""
     if not isinstance(data, Mapping):
         wanted = f"a workflow is a mapping with 'name' and 'steps', not {_kind(data)}"
         return Reading("workflow", errors=[wanted])
-    data = _text_keys(data)
+    keys = _text_keys(data)
+    data = {key: value for key, value in keys.items() if not key.startswith(NOTE_KEYS)}
     name = data.get("name")
-    reading = Reading(name if isinstance(name, str) and name else "workflow")
+    reading = Reading(name if isinstance(name, str) and name else "workflow", bare=bare or {})
     head = _read_head(data, reading)
     steps, places = _read_steps(data.get("steps"), reading)
     draft = Workflow.model_construct(**{**head, "name": reading.name}, steps=tuple(steps))
@@ -72,7 +78,7 @@ def _read_head(data: Mapping[str, Any], reading: Reading) -> dict[str, Any]:
         Workflow.model_validate({**head, "steps": (stand_in,)})
     except ValidationError as error:
         reading.errors.extend(
-            f"{reading.name}: {line}" for line in _lines(error, head, model=Workflow)
+            f"{reading.name}: {line}" for line in _lines(error, head, Workflow, bare=reading.bare)
         )
         bad = {item["loc"][0] for item in error.errors()}
         return {key: value for key, value in head.items() if key not in bad}
@@ -157,7 +163,7 @@ def _read_step(placed: _Placed, reading: Reading) -> Step:
         label = f" {name!r}" if isinstance(name, str) else ""
         reading.errors.extend(
             f"{reading.name}.{placed.place}{label}: {line}"
-            for line in _lines(error, placed.data, model=Step)
+            for line in _lines(error, placed.data, Step, bare=reading.bare, place=placed.place)
         )
         return _without_bad(placed.data, error)
 
@@ -173,23 +179,42 @@ def _without_bad(data: Mapping[str, Any], error: ValidationError) -> Step:
 
 def task_mistakes(error: ValidationError, data: Mapping[str, Any]) -> list[str]:
     """The mistakes of a `TaskCall` on its own, one readable line each."""
-    return [f"task({data.get('task')!r}): {line}" for line in _lines(error, data, model=TaskCall)]
+    return [f"task({data.get('task')!r}): {line}" for line in _lines(error, data, TaskCall)]
 
 
 def _lines(
-    error: ValidationError, data: Mapping[Any, Any], *, model: type[BaseModel]
+    error: ValidationError,
+    data: Mapping[Any, Any],
+    model: type[BaseModel],
+    *,
+    bare: Mapping[str, str] | None = None,
+    place: str = "",
 ) -> Iterator[str]:
     """One readable line for each mistake that pydantic found."""
     vague: set[object] = set()
+    bare = bare or {}
     for item in error.errors(include_url=False):
         first = item["loc"][0]
         if first in WORKER_KEYS and not isinstance(data.get(first), Mapping):
             if first not in vague:
                 vague.add(first)
-                yield _worker_line(str(first), data)
+                yield _worker_line(str(first), data) + _quotes(bare, place, (str(first),))
         elif first not in WORKER_KEYS or "TaskCall" in item["loc"]:
             path = tuple(part for part in item["loc"] if part != "TaskCall")
-            yield _line(path, item, model=model)
+            quotes = _quotes(bare, place, path) if item["type"] in _WANTS_TEXT else ""
+            yield _line(path, item, model=model) + quotes
+
+
+_WANTS_TEXT = frozenset({"string_type", "tuple_type"})
+"""A name alone may stand for a list of one."""
+
+
+def _quotes(bare: Mapping[str, str], place: str, path: tuple[int | str, ...]) -> str:
+    """What to write for a YAML value that was meant as text."""
+    spot = ".".join(filter(None, (place, _dotted(path)))).removesuffix("[0]")
+    whole_group = re.sub(r"\.parallel\[\d+\]", "", spot)
+    found = bare.get(f"{spot}[0]") or bare.get(spot) or bare.get(whole_group)
+    return f"; {found}" if found else ""
 
 
 def _worker_line(key: str, data: Mapping[Any, Any]) -> str:

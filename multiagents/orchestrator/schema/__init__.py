@@ -14,7 +14,7 @@ import json
 from importlib.resources import files
 from typing import Any
 
-from multiagents.orchestrator.document import SCHEMA_KEY
+from multiagents.orchestrator.document import NOTE_KEYS, SCHEMA_KEY
 from multiagents.orchestrator.graph import STEP_NAME, WORKFLOW_NAME
 from multiagents.orchestrator.workflow import Workflow
 
@@ -28,6 +28,7 @@ def json_schema() -> dict[str, Any]:
     schema["properties"]["name"]["pattern"] = f"^{WORKFLOW_NAME}$"
     schema["properties"]["steps"]["items"] = _either("Step", "Parallel")
     schema["properties"][SCHEMA_KEY] = {"type": "string"}
+    schema["patternProperties"] = {f"^{NOTE_KEYS}": {}}
     definitions = schema["$defs"]
     _admit_short_forms(definitions["Step"]["properties"])
     definitions["Parallel"] = _parallel(definitions["Step"]["properties"]["depends_on"])
