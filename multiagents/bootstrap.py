@@ -48,7 +48,7 @@ from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage.client import MAIN_TIMEOUT_S, UNREACHABLE, Edge, WritesRefused
 from multiagents.storage.routing import ServerAway, open_edge, told
 from multiagents.storage.timekeeping import Timekeeper
-from multiagents.worker_sdk import awaiting, breaker, manager
+from multiagents.worker_sdk import awaiting, breaker, loop_watch, manager
 from multiagents.worker_sdk import registry as workers
 from multiagents.worker_sdk.attempt import perform, verdict_of
 from multiagents.worker_sdk.leases import LeaseKeeper
@@ -178,6 +178,8 @@ class Runtime:
             keep_time=lambda only: self.timekeeper.keep(self._main_edge, only_if_set=only),
         )
         self.timekeeper.keep(self.edge)
+        loop_watch.watch.tell = lambda report: self.main_engine().tell_loop(report)
+        loop_watch.watch.ends_process = _can_be_ended()
         return Process(
             engine=self.host.engine,
             leases=leases,

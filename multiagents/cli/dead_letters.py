@@ -272,7 +272,9 @@ def letters_table(letters: list[dict[str, Any]]) -> Any:
 def _shown(name: str, value: Any) -> Any:
     if name == "late_successes":
         told = [
-            f"attempt {each['attempt']} at {each['at']}, after it was given up" for each in value
+            f"attempt {each['attempt']} at {each['at']}, after it was given up"
+            + (f" ({each['left']})" if "left" in each else "")
+            for each in value
         ]
         return "; ".join(told) or None
     if isinstance(value, dict) and value.keys() == {"type", "message"}:

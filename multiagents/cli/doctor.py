@@ -161,7 +161,7 @@ def _server(edge: Edge) -> Iterable[Check]:
 
 
 def _fleet(session: Session, workflows: list[Workflow]) -> Iterable[Check]:
-    from multiagents.cli import checks, fleet_checks
+    from multiagents.cli import checks, fleet_checks, loop_checks
     from multiagents.cli.fleet import known_of
 
     runtime = session.runtime
@@ -170,6 +170,7 @@ def _fleet(session: Session, workflows: list[Workflow]) -> Iterable[Check]:
     skew_ms = int(getattr(runtime.clock, "offset_ms", 0))
     yield checks.clocks(skew_ms, fleet, session.now_ms)
     yield checks.heartbeats(session.run(runtime.catalog.late()))
+    yield loop_checks.loops(session.run(runtime.catalog.loops()), session.now_ms)
     yield fleet_checks.workers(known)
     yield fleet_checks.queues(known)
     yield fleet_checks.worker_functions(known)

@@ -89,7 +89,8 @@ class Failed:
     ``retry_after_ms`` None: the policy's back-off decides.  ``running``: it was given up while
     its function, which nothing could end, went on; that one may yet report.  ``part``: counts,
     from 1, what ended late of an attempt that had been given up; while more of it is at work,
-    ``running`` says so.
+    ``running`` says so.  ``counts``: whether it is one of the attempts that the policy allows; one
+    that another step has cut off is not.
     """
 
     type: ClassVar[str] = "failed"
@@ -104,6 +105,7 @@ class Failed:
     retry_after_ms: int | None = None
     running: bool = False
     part: int = 0
+    counts: bool = True
 
     @property
     def id(self) -> str:

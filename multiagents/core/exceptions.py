@@ -81,6 +81,21 @@ class StepTimeout(MultiAgentsError, TimeoutError):
     """A step ran longer than its ``timeout_s``."""
 
 
+class LoopBlocked(MultiAgentsError):
+    """Another attempt has blocked the event loop that this one was on.
+
+    ``entered``: whether its function had been entered.  It is retried at once, and does not count.
+    """
+
+    def __init__(self, message: str = "", entered: bool = False) -> None:
+        super().__init__(message, entered)
+        self.entered = entered
+        self.retry_after = 0.5
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class LeaseLost(MultiAgentsError):
     """This attempt no longer owns its step: its lease ran out and another may have begun."""
 

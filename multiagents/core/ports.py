@@ -93,6 +93,8 @@ class Verdict:
     """Given up while the function goes on: it may yet report."""
     part: int = 0
     """See `core.entries.Failed`."""
+    counts: bool = True
+    """Whether it is one of the attempts that the step's policy allows."""
 
 
 class Engine(Protocol):

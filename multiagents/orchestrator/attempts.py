@@ -80,7 +80,8 @@ class Attempts(Forward):
             if entry.running:
                 self._step(entry.step, lost=(*run.lost, ("run", entry.attempt, entry.nonce)))
             unknown = entry.outcome is Outcome.UNKNOWN
-            self._fail(entry.step, entry.error, unknown, entry.retryable, entry.retry_after_ms)
+            after_ms, counts = entry.retry_after_ms, entry.counts
+            self._fail(entry.step, entry.error, unknown, entry.retryable, after_ms, counts)
         else:
             self._step(entry.step, lost=(*run.lost, ("run", entry.attempt, entry.nonce)))
             self._fail(entry.step, self._silence(entry), unknown=True, retryable=True)
@@ -102,10 +103,11 @@ class Attempts(Forward):
         unknown: bool,
         retryable: bool,
         retry_after_ms: int | None = None,
+        counts: bool = True,
     ) -> None:
         """A forward attempt did not succeed: retry it, park it, or give the step up."""
         run = self.steps[name]
-        tries = run.work.tries + 1
+        tries = run.work.tries + counts
         self._work(name, Kind.RUN, error=error, tries=tries)
         self._step(name, unknown=run.unknown or unknown)
         if self.saga.state not in LIVE:
@@ -114,7 +116,7 @@ class Attempts(Forward):
                 self._rewind()
             elif unknown:
                 self._surface(name)
-        elif retryable and tries < self._policy(name, Kind.RUN).max_attempts:
+        elif retryable and (not counts or tries < self._policy(name, Kind.RUN).max_attempts):
             self._retry_later(name, Kind.RUN, retry_after_ms)
         elif self._pivot_passed(but=name):
             self._park(name, Kind.RUN)
@@ -137,11 +139,13 @@ class Attempts(Forward):
         error = entry.error if isinstance(entry, Failed) else self._silence(entry)
         retryable = not isinstance(entry, Failed) or entry.retryable
         after_ms = entry.retry_after_ms if isinstance(entry, Failed) else None
-        tries = run.undo.tries + 1
+        counts = not isinstance(entry, Failed) or entry.counts
+        tries = run.undo.tries + counts
+        most = self._policy(entry.step, Kind.UNDO).max_attempts
         self._work(entry.step, Kind.UNDO, error=error, tries=tries)
         if self.saga.terminated:
             self._step(entry.step, undo_state=UndoState.SKIPPED)
-        elif retryable and tries < self._policy(entry.step, Kind.UNDO).max_attempts:
+        elif retryable and (not counts or tries < most):
             self._retry_later(entry.step, Kind.UNDO, after_ms)
         else:
             self._park(entry.step, Kind.UNDO)

@@ -140,7 +140,7 @@ class Catalog:
 
     def withdraw(self, hostname: str) -> Flow[None]:
         """This process is stopping."""
-        for what in ("fleet", "late"):
+        for what in ("fleet", "late", "loops"):
             yield from ask(Plain(("HDEL", self._shard.catalog(what), hostname), int))
 
     def count_late(self, hostname: str) -> Flow[None]:
@@ -152,6 +152,22 @@ class Catalog:
         counts = yield from ask(Plain(("HGETALL", self._shard.catalog("late")), hash_of))
         fleet = yield from self.fleet()
         return {host: int(count) for host, count in counts.items() if host in fleet}
+
+    def tell_loop(self, hostname: str, report: dict[str, Any]) -> Flow[None]:
+        """An event loop of that worker does not answer, or does so again.  Its last report stands.
+
+        ``report``: ``blocked``, ``lag_ms``, ``place`` in the code, ``by`` (saga, step, attempt and
+        worker of the attempt that blocks it; empty: not known), ``token`` of that attempt's claim,
+        and ``held``: the tokens of all attempts that are on the loop.
+        """
+        text = json.dumps({**report, "at_ms": self._clock.now_ms()})
+        yield from ask(Plain(("HSET", self._shard.catalog("loops"), hostname, text), int))
+
+    def loops(self) -> Flow[dict[str, dict[str, Any]]]:
+        """The last report of an event loop, by the hostname of running workers."""
+        texts = yield from ask(Plain(("HGETALL", self._shard.catalog("loops")), hash_of))
+        fleet = yield from self.fleet()
+        return {host: json.loads(text) for host, text in texts.items() if host in fleet}
 
     def refresh(self, *, force: bool = False) -> Flow[None]:
         """Ask again who is there, unless the last answer is fresh."""

@@ -86,6 +86,7 @@ class StoreEngine:
             retry_after_ms=verdict.retry_after_ms,
             running=verdict.running,
             part=verdict.part,
+            counts=verdict.counts,
         )
 
     def _report(
@@ -114,6 +115,10 @@ class StoreEngine:
     def count_late(self) -> None:
         """Note that a renewal came late, for `doctor` to show (E9)."""
         self._edge.run(self._catalog.count_late(self._coordinator.claims.hostname))
+
+    def tell_loop(self, report: dict[str, Any]) -> None:
+        """Say that an event loop of this process does not answer, for `doctor` and `explain`."""
+        self._edge.run(self._catalog.tell_loop(self._coordinator.claims.hostname, report))
 
     def fail_delivery(
         self,

@@ -8,7 +8,7 @@ make the sentences.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from multiagents.core.exceptions import UnknownSaga
 from multiagents.core.settings import Settings, shown_url
 from multiagents.core.states import Command, Kind, SagaState, StepState
 from multiagents.orchestrator import launches
+from multiagents.orchestrator.blocked_loops import Report, blocked_now
 from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.commands import DEADLINE
 from multiagents.orchestrator.coordinator import Coordinator
@@ -112,6 +113,13 @@ class Explaining(DeadLetters):
         except UNREACHABLE:
             return {}
 
+    def _loops(self) -> Flow[Sequence[Report]]:
+        """Which event loops of running workers are blocked."""
+        try:
+            return blocked_now((yield from self.catalog.loops()), self._clock.now_ms())
+        except UNREACHABLE:
+            return []
+
     def start_command(self, functions: Iterable[str] = ()) -> Flow[str]:
         """What starts a worker with these functions, in this project."""
         known = yield from self._launches()
@@ -160,7 +168,9 @@ class Explaining(DeadLetters):
         late = (yield from self._late(keys.id)) if parked else {}
         known = yield from self._launches()
         imports = self._settings.import_names
-        return Surroundings(work, fleet, queue_of, backlogs, progress, late, known, imports)
+        running = any(task.state == StepState.RUNNING.value for task in tasks)
+        loops = (yield from self._loops()) if running else []
+        return Surroundings(work, fleet, queue_of, backlogs, progress, late, known, imports, loops)
 
     def _queues(
         self, now: Situation, tasks: list[Task]

@@ -1,4 +1,4 @@
-"""Which attempts that were given up for lost have succeeded after all?
+"""Which attempts that were given up for lost have succeeded, or ended something, after all?
 
 A worker that was cut off, or a plain task that outlived its time-out, may report when its step
 waits for a person already.  That moves nothing (a person may be at it), but whoever decides has to
@@ -23,10 +23,13 @@ class LateSuccess:
 
     attempt: int
     at_ms: int
+    left: str = ""
+    """What it had left at work and has ended since: no success of its own is known."""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON shows it."""
-        return {"attempt": self.attempt, "at": iso(self.at_ms)}
+        told = {"attempt": self.attempt, "at": iso(self.at_ms)}
+        return {**told, "left": self.left} if self.left else told
 
 
 LateSuccesses = dict[tuple[Kind, str], list[LateSuccess]]
@@ -44,7 +47,10 @@ def late_successes(entries: Iterable[Entry]) -> LateSuccesses:
         if not isinstance(entry, Lost | Failed | Succeeded):
             continue
         claim = (entry.kind, entry.step, entry.attempt, entry.nonce)
-        if not isinstance(entry, Succeeded):
+        if isinstance(entry, Failed) and entry.part and claim in given_up:
+            late = LateSuccess(entry.attempt, entry.at_ms, entry.error.message)
+            found[entry.kind, entry.step].append(late)
+        elif not isinstance(entry, Succeeded):
             given_up.add(claim)
         elif claim in given_up:
             given_up.discard(claim)

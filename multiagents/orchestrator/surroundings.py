@@ -57,6 +57,8 @@ class Surroundings:
     launches: Sequence[Launch] = ()
     imports: Sequence[str] = ()
     """MULTIAGENTS_IMPORTS of whoever asks."""
+    loops: Sequence[Mapping[str, Any]] = ()
+    """Event loops that are blocked: see `Catalog.tell_loop`."""
 
 
 def tasks_of(now: Situation) -> list[Task]:

@@ -8,10 +8,12 @@ sent (E13), so that its state says "running" from then on.  Pure.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from multiagents.core.policies import DEFAULT_RETRY, UNDO_RETRY
 from multiagents.core.states import Kind, StepState
 from multiagents.orchestrator.attention import parked_at
+from multiagents.orchestrator.blocked_loops import told_of_loop
 from multiagents.orchestrator.commands import retry_timer
 from multiagents.orchestrator.describe import iso
 from multiagents.orchestrator.explanation import Reason, Situation, span
@@ -81,7 +83,11 @@ def _running(now: Situation, around: Surroundings, task: Task) -> Reason:
     lease_ms = _lease_end(now, task)
     text = f"{task.name} (attempt {work.attempt}) has been running {where} for {since}"
     text += f"{_progress(around, task)}{_silent(around, work.worker)}; {_lease(now, lease_ms)}"
-    facts = {"worker": work.worker or None, "started_at": iso(work.started_at)}
+    blocked = next((one for one in around.loops if work.nonce in one["held"]), None)
+    facts: dict[str, Any] = {"worker": work.worker or None, "started_at": iso(work.started_at)}
+    if blocked is not None:
+        text += " " + told_of_loop(blocked, work.nonce, now.now_ms)
+        facts["loop_blocked_by"] = {**blocked["by"], "place": blocked["place"]}
     at = iso(lease_ms) if lease_ms else None
     return reason_of(now, task, "running", text, at=at, facts=facts)
 
@@ -222,9 +228,12 @@ def _parked(now: Situation, around: Surroundings, task: Task) -> Reason:
     since = now.when(parked_at(now.saga, task.step, task.kind))
     attempts = f"{work.attempt} attempt{'' if work.attempt == 1 else 's'}"
     text = f"{task.name} is parked since {since}, after {attempts}: {_error(now, task)}."
-    for each in late:
-        text += f" Attempt {each.attempt} reported success at {now.when(each.at_ms)}, after it was"
-        text += " given up: what it does may well be done."
+    for each in (one for one in late if not one.left):
+        when = now.when(each.at_ms)
+        text += f" Attempt {each.attempt} reported success at {when}, after it was given up: what"
+        text += " it does may well be done."
+    for each in (one for one in late if one.left):
+        text += f" Late, at {now.when(each.at_ms)}: {each.left}. See what it has done."
     text += _brought(now, around, task)
     text += (
         " Only a person moves it on: try it again, skip it, or resolve it after doing it by hand."

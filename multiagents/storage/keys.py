@@ -25,7 +25,7 @@ always lie in one slot and can move to a server of their own.
     ma:{s00}:wanted        zset    `wanted`: a command for which no worker was found, by since when
     ma:{s00}:definitions   hash    version -> canonical JSON
     ma:{s00}:format        string  number of the newest format that was written; see `formats`
-    ma:{s00}:catalog:…     what running workers publish: workflows, fleet, late, launches
+    ma:{s00}:catalog:…     what running workers publish: workflows, fleet, late, launches, loops
 """
 
 from __future__ import annotations

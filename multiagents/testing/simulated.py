@@ -222,6 +222,10 @@ class Process:
         row = (self.clock.now_ms(), held.kind, held.step, held.attempt, held.nonce)
         if rng.random() < max(self.world.skill, 0.95 if calm else 0):
             return Succeeded(*row)
+        if rng.random() < 0.1:  # cut off by another step, which had blocked its event loop
+            blocked = Failure("LoopBlocked", "blocked")
+            outcome = rng.choice((Outcome.UNKNOWN, Outcome.CLEAN))
+            return Failed(*row, error=blocked, outcome=outcome, retry_after_ms=500, counts=False)
         return Failed(
             *row,
             error=Failure("Boom", "boom"),

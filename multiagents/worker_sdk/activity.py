@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from contextvars import ContextVar
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 current: ContextVar[Activity | None] = ContextVar("multiagents_activity", default=None)
@@ -41,9 +42,20 @@ Tell = Callable[[Ending], None]
 class Activity:
     """The coroutine and the calls in threads of one attempt."""
 
-    def __init__(self, name: str, token: str = "", finish: Callable[[Any], str] = str) -> None:
+    def __init__(
+        self,
+        name: str,
+        token: str = "",
+        *,
+        finish: Callable[[Any], str] = str,
+        about: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         self.name = name
         self.token = token
+        self.about = about
+        """Its saga, step and attempt."""
+        self.blocked_s = 0.0
+        """For how long it has blocked its loop."""
         self._finish = finish
         self._function: Future[Any] = Future()
         self._open: dict[Future[Any], str] = {}

@@ -7,6 +7,7 @@ from an exception to what it means for the step.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 from celery.exceptions import SoftTimeLimitExceeded, TaskPredicate
@@ -138,5 +139,5 @@ def verdict_of(error: BaseException, kind: Kind) -> Verdict:
     """What an exception means; a compensation is retried unless it says that it is no use."""
     verdict = classify(error)
     if kind is Kind.UNDO and not isinstance(error, NonRetryableError):
-        return Verdict(verdict.failure, verdict.outcome, True, verdict.retry_after_ms)
+        return replace(verdict, retryable=True)
     return verdict

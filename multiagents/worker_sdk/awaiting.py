@@ -6,6 +6,9 @@ next attempt, or the undo, begins when the clean-up has ended or its second is o
 at work then is left (see `activity`), and its end is told to whoever asks for it by `taken`.
 
 A value that the function returns within that second counts; so does an error of its own.
+
+What another attempt took by blocking the loop is not held against this one: it was not entered, or
+not let go on, and ends as `LoopBlocked`, which does not count.
 """
 
 from __future__ import annotations
@@ -13,18 +16,24 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextvars import copy_context
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 from weakref import WeakValueDictionary
 
 from multiagents.core.exceptions import (
     LeaseLost,
+    LoopBlocked,
     NotAllowed,
     StepTimeout,
     WorkerExecutionError,
 )
-from multiagents.worker_sdk import loop
+from multiagents.worker_sdk import loop, loop_watch
 from multiagents.worker_sdk.activity import Activity, current
+from multiagents.worker_sdk.loop import Home
 
 CANCEL_GRACE_S = 1.0
 """How long a cancelled attempt may clean up before its thread goes on without it."""
@@ -38,34 +47,45 @@ _left: WeakValueDictionary[str, Activity] = WeakValueDictionary()
 class Cancelled(Exception):
     """The coroutine has ended by its cancellation."""
 
+    def __init__(self) -> None:
+        super().__init__("the coroutine was cancelled")
+
 
 class Waiting:
-    """One awaitable on the process's loop, and the thread that waits for it."""
+    """One awaitable on a loop, and the thread that waits for it."""
 
     def __init__(self, name: str, awaitable: Awaitable[Any], activity: Activity) -> None:
         self.name = name
         self.activity = activity
         self.is_lost = False
         self.is_overdue = False
+        self._entered_at = 0.0
+        self.displaced = ""
+        """Why its loop was given up under it."""
+        self.is_cancelled = False
+        """Its cancellation has reached the loop."""
         self._awaitable = awaitable
+        self._context = copy_context()
         self._task: asyncio.Task[Any] | None = None
-        self._cancelled = False
+        self._asked = False
         self._turned = threading.Event()
-        """It has ended, or its lease is lost."""
+        """It has ended, or is to be waited for no longer."""
         self._lock = threading.Lock()
         self._future = activity.begin()
         self._future.add_done_callback(lambda _: self._turned.set())
-        self._loop = loop.process_loop()
+        self.home = loop.home()
+        self._lost_s = self.home.lost_s
 
     def begin(self) -> None:
         """Hand it to the loop; the caller's context variables go with it."""
-        self._loop.call_soon_threadsafe(self._start)
+        self.home.enter(self)
+        loop_watch.watch.look_after(self.home)
+        self._send()
 
     def wait(self, timeout_s: float | None) -> None:
-        """Until it has ended, its lease is lost, or that time and the clean-up are over."""
+        """Until it has ended, is displaced or lost, or that time and the clean-up are over."""
         try:
-            if not self._turned.wait(timeout_s):
-                self.is_overdue = True
+            self.is_overdue = not self._turn(timeout_s)
         except Exception:  # a time limit of Celery's own
             self._clean_up()
             raise
@@ -75,20 +95,74 @@ class Waiting:
         if not self._future.done():
             self._clean_up()
 
+    def _turn(self, timeout_s: float | None) -> bool:
+        """Wait for its end; False if its time, which begins when it is entered, is over."""
+        ends_at = time.monotonic() + (timeout_s or 0.0) + loop_watch.watch.blocked_s
+        wait_s = timeout_s
+        while not self._turned.wait(wait_s):
+            if self._entered_at:
+                ends_at = self._entered_at + (timeout_s or 0.0)
+            wait_s = ends_at - time.monotonic()
+            if wait_s <= 0:
+                return False
+        return True
+
+    def end(self) -> None:
+        """Nobody waits for it any more."""
+        self.home.leave(self)
+
     def lose(self) -> None:
         """Its lease is lost: cancel it, from any thread."""
         self.is_lost = True
         self.cancel()
         self._turned.set()
 
-    def cancel(self) -> None:
-        """Cancel the coroutine, the first time that this is called."""
+    def displace(self, why: str, *, move: bool) -> None:
+        """Its loop is given up: go to a new one, if it has not been entered and ``move`` is set."""
         with self._lock:
-            if self._cancelled:
+            if self._future.done():
                 return
-            self._cancelled = True
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._cancel)
+            moves = move and not self.is_entered and not self._asked
+            if moves:
+                before, self.home = self.home, loop.home()
+        if moves:
+            self._lost_s = self.home.lost_s
+            self.begin()
+            before.leave(self)
+        else:
+            self.displaced = why
+            self.cancel()
+            self._turned.set()
+
+    def cancel(self) -> None:
+        """Cancel the coroutine, the first time that this is called; if need be, do not enter it."""
+        with self._lock:
+            if self._asked:
+                return
+            self._asked = True
+            if not self.is_entered and not self._future.done():
+                self._future.set_exception(Cancelled())
+                self.is_cancelled = True
+                return
+        if not self.home.loop.is_closed():
+            self.home.loop.call_soon_threadsafe(self._cancel)
+
+    def blocked_by(self, timeout_s: float | None) -> str:
+        """Who else has taken the time of this attempt; empty: nobody."""
+        if not (self.is_cancelled and self.is_entered):
+            now = loop_watch.blocked_by_another(self.home, self.activity)
+            if now:
+                return now
+        lost_s = loop_watch.watch.lost_s(self.home, to_others_than=self.activity)
+        eaten_s = lost_s - self._lost_s
+        if timeout_s is not None and eaten_s >= timeout_s / 2:
+            return loop_watch.told_of(None, eaten_s)
+        return ""
+
+    @property
+    def is_entered(self) -> bool:
+        """Whether its function has been entered."""
+        return self._entered_at > 0
 
     @property
     def has_ended(self) -> bool:
@@ -103,28 +177,45 @@ class Waiting:
         self.cancel()
         self.activity.settle(CANCEL_GRACE_S)
 
+    def _send(self) -> None:
+        self.home.loop.call_soon_threadsafe(self._start, self.home, context=self._context)
+
     # ---- on the loop ----
 
-    def _start(self) -> None:
+    def _start(self, home: Home) -> None:
+        if home is self.home:
+            task = asyncio.ensure_future(self._entered(home), loop=home.loop)
+            task.add_done_callback(partial(self._settle, home))
+            self._task = task
+
+    async def _entered(self, home: Home) -> Any:
         with self._lock:
-            if self._cancelled:
+            if home is not self.home:
+                raise Cancelled
+            if self._asked:
                 _close(self._awaitable)
-                self._future.set_exception(Cancelled())
-                return
-            self._task = asyncio.ensure_future(_awaited(self._awaitable), loop=self._loop)
-        self._task.add_done_callback(self._settle)
+                raise Cancelled
+            self._entered_at = time.monotonic()
+        return await self._awaitable
 
     def _cancel(self) -> None:
+        self.is_cancelled = True
         if self._task is not None:
             self._task.cancel()
 
-    def _settle(self, task: asyncio.Task[Any]) -> None:
-        if task.cancelled():
-            self._future.set_exception(Cancelled())
-        elif (error := task.exception()) is not None:
+    def _settle(self, home: Home, task: asyncio.Task[Any]) -> None:
+        error = Cancelled() if task.cancelled() else task.exception()
+        with self._lock:
+            if home is not self.home or self._future.done():
+                return
+        if error is not None:
             self._future.set_exception(error)
         else:
             self._future.set_result(task.result())
+        home.ended(self.activity)
+
+
+loop.tells(Waiting._entered.__code__, lambda frame: frame.f_locals["self"].activity)
 
 
 def await_attempt(
@@ -135,12 +226,13 @@ def await_attempt(
     timeout_s: float | None,
     used_s: float = 0.0,
     finish: Callable[[Any], str] = str,
+    about: Mapping[str, Any] = MappingProxyType({}),
 ) -> Any:
     """What the awaitable of a worker function gives, on the process's loop.
 
     ``used_s``: how much of its time-out is gone.  ``finish`` makes a result's JSON, should it come
-    after the attempt was given up.  Raises what the function raised, StepTimeout, LeaseLost, or
-    WorkerExecutionError for its own cancellation.
+    after the attempt was given up; ``about`` says whose attempt it is.  Raises what the function
+    raised, StepTimeout, LeaseLost, LoopBlocked, or WorkerExecutionError for its own cancellation.
     """
     if loop.on_loop_thread():
         _close(awaitable)
@@ -148,16 +240,16 @@ def await_attempt(
             f"worker {name!r} was run from another async worker, which would wait for itself; run"
             " it with asyncio.to_thread"
         )
-    activity = Activity(name, token, finish)
+    activity = Activity(name, token, finish=finish, about=about)
     before = current.set(activity)
     try:
         waiting = Waiting(name, awaitable, activity)
-        if token:
-            _waited_for[token] = waiting
-        waiting.begin()
     finally:
         current.reset(before)
+    if token:
+        _waited_for[token] = waiting
     try:
+        waiting.begin()
         waiting.wait(None if timeout_s is None else max(0.0, timeout_s - used_s))
         return _judged(waiting, timeout_s)
     except BaseException:
@@ -165,6 +257,7 @@ def await_attempt(
             _left[token] = activity
         raise
     finally:
+        waiting.end()
         _waited_for.pop(token, None)
 
 
@@ -202,6 +295,13 @@ def _judged(waiting: Waiting, timeout_s: float | None) -> Any:
         error = TimeoutError(f"it did not end within {CANCEL_GRACE_S:g} s of its cancellation")
     if waiting.is_lost:
         raise LeaseLost(f"worker {name!r} was cancelled: it no longer owns its step") from error
+    if waiting.displaced:
+        raise LoopBlocked(f"worker {name!r}: {waiting.displaced}", waiting.is_entered) from error
+    if waiting.is_overdue and not waiting.is_entered:
+        why = waiting.blocked_by(timeout_s) or loop_watch.told_of(None, timeout_s or 0.0)
+        raise LoopBlocked(f"worker {name!r} was not entered: {why}", False) from error
+    if waiting.is_overdue and (why := waiting.blocked_by(timeout_s)):
+        raise LoopBlocked(f"worker {name!r} did not end in time: {why}", True) from error
     if waiting.is_overdue:
         left = waiting.activity.left()
         still = f", and is still at work ({left})" if left else ""
@@ -209,10 +309,6 @@ def _judged(waiting: Waiting, timeout_s: float | None) -> Any:
             f"worker {name!r} did not end within its time-out of {timeout_s} s{still}"
         ) from error
     raise WorkerExecutionError(f"worker {name!r} was cancelled from inside") from error
-
-
-async def _awaited(awaitable: Awaitable[Any]) -> Any:
-    return await awaitable
 
 
 def _close(awaitable: Awaitable[Any]) -> None:

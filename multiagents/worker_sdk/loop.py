@@ -3,6 +3,10 @@
 One per process, in a daemon thread, started on first use and kept: clients with connection pools
 live as long as the process, as their authors expect.  A forked child starts its own; a loop does
 not cross a fork.
+
+A `Home` is a loop with its thread and the attempts on it.  One that a blocking call has taken for
+good is retired (see `loop_watch`): the next attempt gets a new one.  A retired loop ends with the
+last attempt on it.
 """
 
 from __future__ import annotations
@@ -10,39 +14,150 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import sys
 import threading
+from asyncio.events import Handle
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Any
+from types import CodeType, FrameType
+from typing import Any, Protocol
 
-from multiagents.worker_sdk.activity import current
+from multiagents.worker_sdk.activity import Activity, current
 
 _LOOKUPS = (socket.getaddrinfo, socket.getnameinfo)
 """Names of hosts are looked up in threads, too; that has no effect that anybody need hear of."""
+Whose = Callable[[FrameType], Activity | None]
 
+_whose: dict[CodeType, Whose] = {
+    Handle._run.__code__: lambda frame: frame.f_locals["self"]._context.get(current)
+}
+"""Code by which a loop enters what it has to run, and how to tell whose that is."""
+
+
+class Attempt(Protocol):
+    """An attempt on a loop."""
+
+    activity: Activity
+    home: Home
+
+    @property
+    def is_entered(self) -> bool:
+        """Whether its function has been entered."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its outcome is known."""
+
+
+class Home:
+    """A loop, its thread, and the attempts on it."""
+
+    def __init__(self) -> None:
+        self.loop = _made()
+        self.attempts: set[Any] = set()
+        """Those that are waited for."""
+        self.left: set[Activity] = set()
+        """Those that were given up, and have not ended."""
+        self.lost_s = 0.0
+        """For how long the loop did not answer, in all."""
+        self.is_retired = False
+        self._thread = threading.Thread(target=self._serve, name="multiagents-loop", daemon=True)
+        self._thread.start()
+
+    def enter(self, attempt: Attempt) -> None:
+        """An attempt begins to be waited for."""
+        self.attempts.add(attempt)
+
+    def leave(self, attempt: Attempt) -> None:
+        """It is waited for no more; perhaps its coroutine has not ended."""
+        if attempt.is_entered and attempt.home is self:
+            self.left.add(attempt.activity)
+            if attempt.has_ended:
+                self.left.discard(attempt.activity)
+        self.attempts.discard(attempt)
+        self._end_if_over()
+
+    def ended(self, activity: Activity) -> None:
+        """A coroutine has ended."""
+        self.left.discard(activity)
+        self._end_if_over()
+
+    def retire(self) -> None:
+        """Let a new loop take its place."""
+        global _home
+        with _lock:
+            self.is_retired = True
+            if _home is self:
+                _home = None
+        self._end_if_over()
+
+    def _end_if_over(self) -> None:
+        if self.is_retired and not self.attempts and not self.left and not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self.loop.stop)
+
+    def frame(self) -> FrameType | None:
+        """Where its thread is; None with gevent, whose threads have no frames of their own."""
+        return sys._current_frames().get(self._thread.ident or 0)
+
+    def running(self) -> Activity | None:
+        """The attempt whose code it is running now, if that can be told."""
+        frame = self.frame()
+        while frame is not None:
+            whose = _whose.get(frame.f_code)
+            if whose is not None:
+                return whose(frame)
+            frame = frame.f_back
+        return None
+
+    def _serve(self) -> None:
+        _here.home = self
+        asyncio.set_event_loop(self.loop)
+        while True:
+            try:
+                self.loop.run_forever()
+            except (SystemExit, KeyboardInterrupt):
+                # A task called sys.exit(): asyncio has stored it for whoever waits for that task,
+                # and also lets it end the loop, with all the other workers' tasks on it.
+                continue
+            break
+        _wind_up(self.loop)
+
+
+class _Here(threading.local):
+    """Whose thread this is."""
+
+    home: Home | None = None
+
+
+_here = _Here()
 _lock = threading.Lock()
-_loop: asyncio.AbstractEventLoop | None = None
-_thread: threading.Thread | None = None
-_parents: list[asyncio.AbstractEventLoop] = []
+_home: Home | None = None
+_parents: list[Home] = []
 """Loops from before a fork: kept, because collecting one would close what the parent still uses."""
+
+
+def home() -> Home:
+    """The loop of this process, running."""
+    global _home
+    with _lock:
+        if _home is None:
+            _home = Home()
+        return _home
+
+
+def tells(code: CodeType, whose: Whose) -> None:
+    """Whoever runs this code on a loop can be told from its frame, on any kind of loop."""
+    _whose[code] = whose
 
 
 def process_loop() -> asyncio.AbstractEventLoop:
     """The running loop of this process."""
-    global _loop, _thread
-    with _lock:
-        if _loop is None:
-            _loop = _made()
-            _thread = threading.Thread(
-                target=_serve, args=(_loop,), name="multiagents-loop", daemon=True
-            )
-            _thread.start()
-        return _loop
+    return home().loop
 
 
 def on_loop_thread() -> bool:
-    """Whether the caller is on the loop: waiting there for the loop would wait for ever."""
-    return _thread is not None and threading.get_ident() == _thread.ident
+    """Whether the caller is on a loop of ours: waiting there for the loop would wait for ever."""
+    return _here.home is not None
 
 
 def _made() -> asyncio.AbstractEventLoop:
@@ -68,23 +183,22 @@ def _made() -> asyncio.AbstractEventLoop:
     return loop
 
 
-def _serve(loop: asyncio.AbstractEventLoop) -> None:
-    asyncio.set_event_loop(loop)
-    while True:
-        try:
-            loop.run_forever()
-        except (SystemExit, KeyboardInterrupt):
-            # A task called sys.exit(): asyncio has stored it for whoever waits for that task,
-            # and also lets it end the loop, with all the other workers' tasks on it.
-            continue
-        return
+def _wind_up(loop: asyncio.AbstractEventLoop) -> None:
+    """End a retired loop as `asyncio.run` does: what programs have left there is cancelled."""
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        loop.run_until_complete(asyncio.wait(tasks, timeout=1.0))
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
 
 
 def _forget() -> None:
-    global _lock, _loop, _thread
-    if _loop is not None:
-        _parents.append(_loop)
-    _lock, _loop, _thread = threading.Lock(), None, None
+    global _lock, _home, _here
+    if _home is not None:
+        _parents.append(_home)
+    _lock, _home, _here = threading.Lock(), None, _Here()
 
 
 os.register_at_fork(after_in_child=_forget)

@@ -31,6 +31,7 @@ from multiagents.core.entries import Failure
 from multiagents.core.exceptions import (
     InvalidInput,
     InvalidResult,
+    LoopBlocked,
     NonRetryableError,
     WorkerExecutionError,
 )
@@ -93,6 +94,7 @@ def execute_to_json(
                 timeout_s=limit_s,
                 used_s=time.monotonic() - began,
                 finish=lambda late: finish(late)[1],
+                about=_about(context),
             )
     except Exception:
         raise
@@ -107,8 +109,11 @@ def execute_to_json(
 
 def classify(error: BaseException) -> Verdict:
     """What an exception means for the step (rule 2): its outcome, and whether to try again."""
-    clean = isinstance(error, InputRefused) or (
-        isinstance(error, NonRetryableError) and error.clean
+    displaced = isinstance(error, LoopBlocked)
+    clean = (
+        isinstance(error, InputRefused)
+        or (isinstance(error, NonRetryableError) and error.clean)
+        or (isinstance(error, LoopBlocked) and not error.entered)
     )
     retryable = _retryable(error)
     return Verdict(
@@ -116,6 +121,7 @@ def classify(error: BaseException) -> Verdict:
         outcome=Outcome.CLEAN if clean else Outcome.UNKNOWN,
         retryable=retryable,
         retry_after_ms=_retry_after_ms(error) if retryable else None,
+        counts=not displaced,
     )
 
 
@@ -150,6 +156,16 @@ def _arguments(worker: Worker, context: Context) -> tuple[Any, ...]:
 def _finished(worker: Worker, limit: int | None, returned: Any) -> tuple[dict[str, Any], str]:
     most = get_settings().max_result_bytes if limit is None else limit
     return check_result(_modelled(worker, returned), worker.name, most)
+
+
+def _about(context: Context) -> dict[str, Any]:
+    if not context.transaction_id:
+        return {}
+    return {
+        "saga": context.transaction_id,
+        "step": context.step,
+        "attempt": context.attempt,
+    }
 
 
 def _modelled(worker: Worker, returned: Any) -> Any:

@@ -30,7 +30,7 @@ from celery.exceptions import Ignore
 from multiagents.core import ids
 from multiagents.core.callbacks import errback
 from multiagents.core.entries import Failure
-from multiagents.core.exceptions import StepTimeout
+from multiagents.core.exceptions import LoopBlocked, StepTimeout
 from multiagents.core.names import HEADER
 from multiagents.core.ports import Assignment, Engine, Verdict
 from multiagents.core.states import Kind, Outcome
@@ -250,7 +250,8 @@ def report_failure(process_of: Callable[[], Process], error: BaseException) -> b
     process.leases.ended(held)  # once more: a time limit's signal may have cut the first call short
     verdict = process.verdict_of(error, held.kind)
     left = process.left_by(held.nonce)
-    ends_here = left is not None and process.can_be_ended and isinstance(error, StepTimeout)
+    stuck = isinstance(error, LoopBlocked) or (left is not None and isinstance(error, StepTimeout))
+    ends_here = stuck and process.can_be_ended
     if left is not None:
         verdict = replace(verdict, outcome=Outcome.UNKNOWN, running=not ends_here)
 
@@ -265,7 +266,8 @@ def report_failure(process_of: Callable[[], Process], error: BaseException) -> b
         if left is not None and not ends_here:
             left.leave(partial(report_ending, process, held))
     if ends_here:
-        log.warning("a process is ended: its step did not end in time", **about(held))
+        why = f"{type(error).__name__}: {error}"
+        log.warning("a process is ended, another takes its place", why=why, **about(held))
         os.kill(os.getpid(), signal.SIGKILL)
     return True
 

@@ -25,8 +25,8 @@ from multiagents.core.entries import (
 )
 from multiagents.core.policies import RetryPolicy
 from multiagents.core.states import Command as Ask
-from multiagents.core.states import Kind, SagaState, StepState, UndoState
-from multiagents.orchestrator.commands import Adopt, Command, Dispatch
+from multiagents.core.states import Kind, Outcome, SagaState, StepState, UndoState
+from multiagents.orchestrator.commands import Adopt, Command, Dispatch, SetTimer
 from multiagents.orchestrator.decide import decide
 from multiagents.orchestrator.saga import Saga, StepRun, new_saga
 from multiagents.orchestrator.workflow import Step, Workflow
@@ -167,6 +167,22 @@ def test_each_late_end_of_a_given_up_attempt_is_undone_again() -> None:
         assert story.commands == [Dispatch(UNDO, "a", part + 1)]
         assert story.saga.attention
     assert story.run("a").lost == ()
+
+
+def test_an_attempt_that_another_step_cut_off_does_not_count() -> None:
+    """It is retried whatever the policy says, and leaves the step its attempts (E7)."""
+    story = _story(_step("a", retry=ONCE))
+    for kind in (RUN, UNDO):
+        for outcome in (Outcome.CLEAN, Outcome.UNKNOWN):
+            attempt = story.claim(kind, "a").run("a").of(kind).attempt
+            row = (story.now_ms, kind, "a", attempt, story.run("a").of(kind).nonce, BOOM)
+            story.tell(Failed(*row, outcome=outcome, retry_after_ms=500, counts=False))
+            assert story.run("a").of(kind).tries == 0
+            assert [type(command) for command in story.commands] == [SetTimer]
+            story.tell(TimerDue(story.now_ms + 500, f"{kind}:a:{attempt}"))
+        story.claim(kind, "a").fail(kind, "a")
+    assert story.run("a").unknown
+    assert story.run("a").undo.tries == 1
 
 
 def test_the_late_ends_of_one_attempt_are_entries_of_their_own() -> None:

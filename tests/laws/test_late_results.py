@@ -7,6 +7,7 @@ wait have been told stays true, and the log alone gives the saga.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -167,6 +168,18 @@ def test_a_success_that_follows_a_reported_failure_is_late_too(bench: Bench) -> 
     assert told.attempt == 1
     bench.ask(Command.RESOLVE, "charge")
     assert results_of(bench.claim()) == {"charge": {"ok": True}}
+
+
+def test_what_an_attempt_had_left_at_work_is_told_when_it_ends(bench: Bench) -> None:
+    """A thread has no result: who settles the step is told that it has ended, and which it was."""
+    bench.start(step("charge", pivot=True, retry=ONCE))
+    held = bench.claim()
+    given_up = Failed(bench.clock.now_ms(), *row(held), Failure("E", "e"), running=True)
+    late = Failure("LateEffect", "pay, which attempt 1 had left in a thread, has ended")
+    for entry in (given_up, replace(given_up, error=late, running=False, part=1)):
+        bench.edge.run(bench.coordinator.report(SAGA, entry))
+    (told,) = late_successes(bench.log())[Kind.RUN, "charge"]
+    assert told.to_dict()["left"] == late.message
 
 
 def test_an_outcome_is_told_again_as_it_was_told_first(bench: Bench) -> None:

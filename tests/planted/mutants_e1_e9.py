@@ -69,6 +69,27 @@ E1_E9 = (
         "tests/test_leases.py::test_no_lease_is_renewed_for_a_thread_that_is_gone",
     ),
     Mutant(
+        "E7",
+        ENGINE + "attempts.py",
+        "elif retryable and (not counts or tries < self._policy(name",
+        "elif retryable and (tries < self._policy(name",
+        LAWS + "cases.py::test_an_attempt_that_another_step_cut_off_does_not_count",
+    ),
+    Mutant(
+        "E9",
+        "multiagents/worker_sdk/loop_watch.py",
+        "if pulse.blocker in home.left or (home.left and home.frame() is None):",
+        "if False:",
+        "tests/test_worker_loops.py::test_a_loop_that_a_timed_out_attempt_blocks_is_replaced",
+    ),
+    Mutant(
+        "E9",
+        "multiagents/worker_sdk/loop_watch.py",
+        "self.silent_s += min(now - self.looked_at, most_s)",
+        "self.silent_s += now - self.looked_at",
+        "tests/test_worker_loops.py::test_a_process_that_stood_still_takes_no_loop_for_blocked",
+    ),
+    Mutant(
         "E9",
         "multiagents/worker_sdk/awaiting.py",
         "        self.activity.settle(CANCEL_GRACE_S)\n",

@@ -146,6 +146,27 @@ async def thread_hang(context: Any) -> dict[str, Any]:
     return await asyncio.to_thread(call)
 
 
+@worker("kp_block", timeout_s=2, retry=ONE_TRY)
+async def block(context: Any) -> dict[str, Any]:
+    """A blocking client, called on the loop."""
+    note(context, "run")
+    wait_for_gate(f"never-{context.transaction_id}")
+    note(context, "ran")
+    return {}
+
+
+@worker("kp_innocent", timeout_s=1, retry={**QUICK, "max_attempts": 2})
+async def innocent(context: Any) -> dict[str, Any]:
+    note(context, "run")
+    return {}
+
+
+@worker("kp_patient", retry=ONE_TRY)
+async def patient(context: Any) -> dict[str, Any]:
+    note(context, "run")
+    return {}
+
+
 class Panic(BaseException):
     """As the panics of Rust extensions are."""
 
@@ -173,6 +194,9 @@ _two("kp_suicides", "kp_do", "kp_suicide")
 _two("kp_hangs", "kp_do", "kp_hang")
 _two("kp_async_hangs", "kp_do", "kp_async_hang")
 _two("kp_thread_hangs", "kp_do", "kp_thread_hang")
+_two("kp_blocks", "kp_do", "kp_block")
+WorkflowBuilder("kp_innocents").add_step("one", "kp_innocent").build().register()
+WorkflowBuilder("kp_patients").add_step("one", "kp_patient").build().register()
 _two("kp_panics", "kp_do", "kp_panic")
 _two("kp_flakes", "kp_do", "kp_flaky")
 _two("kp_late", "kp_do", "kp_gate", timeout_s=1.5)

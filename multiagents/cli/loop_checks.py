@@ -1,0 +1,18 @@
+"""Do the event loops of the running workers answer?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from multiagents.cli.checks import Check
+from multiagents.orchestrator.blocked_loops import KEPT_MS, Report, told_of_worker
+
+
+def loops(reports: Mapping[str, Report], now_ms: int) -> Check:
+    """Event loops answer.  ``reports``: the last one by host, see `Catalog.tell_loop`."""
+    recent = {host: each for host, each in reports.items() if now_ms - each["at_ms"] < KEPT_MS}
+    if not recent:
+        return Check("event loops", "ok", "no worker's event loop was blocked in the last hour")
+    message = "; ".join(told_of_worker(host, each) for host, each in sorted(recent.items()))
+    fix = "call what blocks by asyncio.to_thread, or make its worker a plain function"
+    return Check("event loops", "warn", message, fix)
