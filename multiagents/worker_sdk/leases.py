@@ -72,6 +72,7 @@ class LeaseKeeper:
         self._timeless = False
         self._held: dict[str, Assignment] = {}
         self._holders: dict[str, Holder] = {}
+        self._work_of: dict[Holder, str] = {}
         self._lost: set[str] = set()
         self._warned: set[str] = set()
         self._overdue: set[str] = set()
@@ -92,13 +93,12 @@ class LeaseKeeper:
         ``by``: the calling thread, which does one attempt at a time.
         """
         holder = by or threading.current_thread()
-        with self._lock:
-            before = [nonce for nonce, other in self._holders.items() if other is holder]
-        for nonce in before:
-            self._abandon(nonce, "its thread has begun another")
+        before = self._work_of.get(holder)
+        if before is not None:
+            self._abandon(before, "its thread has begun another")
         with self._lock:
             self._held[held.nonce] = held
-            self._holders[held.nonce] = holder
+            self._holders[held.nonce], self._work_of[holder] = holder, held.nonce
             if self._thread is None:
                 self._listen()
                 self._renewed_ms = self._clock.now_ms()
@@ -122,7 +122,9 @@ class LeaseKeeper:
         """The attempt is reported (or given up)."""
         with self._lock:
             self._held.pop(held.nonce, None)
-            self._holders.pop(held.nonce, None)
+            holder = self._holders.pop(held.nonce, None)
+            if holder is not None and self._work_of.get(holder) == held.nonce:
+                del self._work_of[holder]
             self._lost.discard(held.nonce)
             self._warned.discard(held.nonce)
             self._overdue.discard(held.nonce)
