@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 import redis
 from kombu import Connection
+from redis import _parsers
 
 from multiagents import WorkflowBuilder
 from multiagents.cli import checks
 from multiagents.event_bus import transport
-from multiagents.event_bus.transport import NAME, RefusalParser, SteadyTransport
+from multiagents.event_bus.transport import NAME, SteadyTransport, telling_parser
 from multiagents.storage.health import ServerHealth
 from multiagents.storage.refusals import REFUSALS
 from multiagents.storage.server import EmbeddedServer
@@ -80,7 +81,16 @@ REASONS: dict[str, Reason] = {"NOREPLICAS": no_replicas, "MISCONF": no_disk}
 
 # ---- a worker's connection ----
 
+PARSERS = {
+    "hiredis": _parsers._HiredisParser,
+    "resp2": _parsers._RESP2Parser,
+    "resp3": _parsers._RESP3Parser,
+}
+"""Of which redis-py takes one, by what is installed and by the protocol."""
+every_parser = pytest.mark.parametrize("parser", PARSERS.values(), ids=PARSERS.keys())
 
+
+@every_parser
 @pytest.mark.parametrize(
     "text",
     [
@@ -93,11 +103,13 @@ REASONS: dict[str, Reason] = {"NOREPLICAS": no_replicas, "MISCONF": no_disk}
         "READONLY You can't write against a read only replica.",
     ],
 )
-def test_a_refusal_is_a_lost_connection(text: str) -> None:
+def test_a_refusal_is_a_lost_connection(text: str, parser: Any) -> None:
     """Whatever says it: a command, a script, a transaction."""
-    assert isinstance(RefusalParser.parse_error(text), SteadyTransport.connection_errors)
+    error = telling_parser(parser).parse_error(text)
+    assert isinstance(error, SteadyTransport.connection_errors)
 
 
+@every_parser
 @pytest.mark.parametrize(
     "text",
     [
@@ -107,11 +119,11 @@ def test_a_refusal_is_a_lost_connection(text: str) -> None:
         "NOSCRIPT No matching script.",
     ],
 )
-def test_another_error_is_what_it_was(text: str) -> None:
+def test_another_error_is_what_it_was(text: str, parser: Any) -> None:
     """It is a fault; who takes it for an outage would try again for ever."""
-    error = RefusalParser.parse_error(text)
+    error = telling_parser(parser).parse_error(text)
     assert not isinstance(error, SteadyTransport.connection_errors)
-    assert type(error) is type(redis.connection.DefaultParser.parse_error(text))
+    assert type(error) is type(parser.parse_error(text))
 
 
 @pytest.mark.processes

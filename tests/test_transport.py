@@ -13,7 +13,7 @@ from kombu import Connection, Consumer, Producer, Queue
 from multiagents.core.names import HEADER
 from multiagents.event_bus.transport import NAME, TRANSPORTS, WorkerTransport
 from multiagents.hosting import steady_for
-from tests.processes import wait_for
+from tests.processes import run_script, wait_for
 
 MARK = {HEADER: ["s1", "run", "a", 1, "v", 0]}
 
@@ -112,3 +112,30 @@ def test_an_app_is_advised_a_transport_that_outlives_its_broker(
     app = Celery("advised", broker=url, set_as_current=False)
     app.conf.broker_transport = transport
     assert steady_for(app) == advised
+
+
+WITHOUT_HIREDIS = """
+import sys
+sys.modules["hiredis"] = None  # so that to import it fails
+from kombu import Connection
+from multiagents import WorkflowBuilder, sagas, worker
+from multiagents.event_bus.transport import NAME
+
+with Connection("{url}", transport=NAME) as connection:
+    connection.ensure_connection(max_retries=1)
+    print(type(connection.default_channel.client.connection_pool.make_connection()._parser).__mro__)
+
+@worker("hello")
+def hello(context): return {{}}
+
+WorkflowBuilder("w").add_step("a", "hello").build().register()
+print(len(sagas.list()), sagas.get(sagas.start("w", {{}}))["state"])
+"""
+
+
+def test_without_hiredis_a_worker_connects_and_a_saga_starts(redis_url: str) -> None:
+    """redis-py then has parsers of its own, one for each protocol, and changes between them."""
+    parser, saga = run_script(WITHOUT_HIREDIS.format(url=redis_url), redis_url).splitlines()
+    assert "Refusals" in parser
+    assert "_RESP3Parser" in parser or "_RESP2Parser" in parser
+    assert saga == "0 running"

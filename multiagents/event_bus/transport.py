@@ -13,7 +13,7 @@ too.
 disk or lacks replicas answers with an error that Celery takes to be beyond repair.  A worker that
 starts or reconnects then ends, and but for the first reason any worker: to fetch a message is a
 write.  Here such an answer is a lost connection, so that the worker tries again until the server
-takes writes.  For the last two redis-py has no class of error; `RefusalParser` gives them one.
+takes writes.  For the last two redis-py has no class of error; `Refusals` gives them one.
 
 **Ack emulation.**  kombu keeps every message that a worker holds in a hash on the server until it
 is acknowledged: over half of Celery's cost for a small task.  An engine message stands in an
@@ -26,12 +26,12 @@ For kombu 5.7; `WorkerTransport` is only used by consumers of the package's own 
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import structlog
-from kombu.transport import redis, virtual
-from redis.connection import DefaultParser
+from kombu.connection import Connection
+from kombu.transport import get_transport_cls, redis, virtual
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
 from multiagents.core.names import HEADER
@@ -51,20 +51,42 @@ REFUSED = (OutOfMemoryError, ReadOnlyError, Refused)
 """The server answers, and takes no writes for now."""
 
 
-class RefusalParser(DefaultParser):  # type: ignore[misc, valid-type]  # chosen when it is imported
-    """redis-py's parser, which makes a `Refused` of what refuses a write, wherever it stands.
+class Refusals:
+    """What makes a `Refused` of an answer that refuses a write, wherever it stands.
 
-    So it costs nothing where there is no error, and reaches those that stand in the reply of a
-    transaction.
+    Mixed into the parser that redis-py has chosen for a connection: hiredis's, or its own for the
+    protocol that they speak.  So it costs nothing where there is no error, and reaches those that
+    stand in the reply of a transaction.
     """
 
     @classmethod
     def parse_error(cls, response: str) -> Exception:
         """The error that a server's answer means."""
-        error: Exception = super().parse_error(response)
+        inherited: Any = super()
+        error: Exception = inherited.parse_error(response)
         if isinstance(error, ResponseError) and not isinstance(error, REFUSED) and word_of(error):
             return Refused(response)
         return error
+
+
+class _Telling:
+    """Mixed into a connection of redis-py: its parser, whichever and whenever, has `Refusals`."""
+
+    def set_parser(self, parser_class: type) -> None:
+        """Take a new parser; redis-py does so at the start, and when protocols change."""
+        inherited: Any = super()
+        inherited.set_parser(telling_parser(parser_class))
+
+
+@cache
+def telling_parser(chosen: type) -> type:
+    """redis-py's parser with `Refusals`."""
+    return chosen if issubclass(chosen, Refusals) else type(chosen.__name__, (Refusals, chosen), {})
+
+
+def _telling_connection(chosen: type) -> type:
+    """Never kept: kombu makes a class for each channel, which holds the channel."""
+    return type(chosen.__name__, (_Telling, chosen), {})
 
 
 class SteadyQoS(redis.QoS):
@@ -93,7 +115,9 @@ class SteadyChannel(redis.Channel):
     QoS = SteadyQoS
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
-        return {**super()._connparams(asynchronous), "parser_class": RefusalParser}
+        found: dict[str, Any] = super()._connparams(asynchronous)
+        found["connection_class"] = _telling_connection(found["connection_class"])
+        return found
 
     def close(self) -> None:
         """Close, reading what still comes and removing bindings if the server is there."""
