@@ -24,14 +24,14 @@ from multiagents.celery_app import OWN_NAME, make_app
 from multiagents.core.clock import Clock, SystemClock
 from multiagents.core.entries import Failure
 from multiagents.core.exceptions import NoServer, NotWritable
-from multiagents.core.names import COORDINATOR_QUEUE, DEFAULT_QUEUES
+from multiagents.core.names import COORDINATOR_QUEUE
 from multiagents.core.ports import Assignment, Verdict
 from multiagents.core.settings import Settings, get_settings, shown_url
 from multiagents.core.states import Kind
 from multiagents.eager import EagerRunner
 from multiagents.event_bus.bus import EventBus
 from multiagents.event_bus.narrator import Narrator
-from multiagents.orchestrator import discards, facade, registry
+from multiagents.orchestrator import app_settings, discards, facade, registry
 from multiagents.orchestrator.answers import Answers
 from multiagents.orchestrator.awaiting import Outcomes
 from multiagents.orchestrator.catalog import Catalog
@@ -331,11 +331,13 @@ _runtimes: dict[int, Runtime] = {}
 def attach(app: Celery, settings: Settings | None = None, clock: Clock | None = None) -> Runtime:
     """Let a Celery app host sagas beside its own tasks; its settings are left alone.
 
-    Attaching twice gives the same runtime.
+    Attaching twice gives the same runtime.  Raises InvalidInput for an app that cannot host any.
     """
     if id(app) not in _runtimes:
+        app_settings.refuse(app)
         runtime = Runtime(app, settings or get_settings(), clock)
         _runtimes[id(app)] = runtime
+        hosting.equip(app)
         hosting.add_to_worker(app, runtime, own=app.main == OWN_NAME)
         hosting.fence_plain_tasks(app, runtime)
         discards.listen(app, runtime.main_engine)
@@ -348,9 +350,7 @@ def _consume_all_queues(instance: Any = None, options: Any = None, **_: Any) -> 
     runtime = _runtimes.get(id(getattr(instance, "app", None)))
     if runtime is None or (options or {}).get("queues"):
         return
-    known = {*DEFAULT_QUEUES, *(worker.home_queue for worker in workers.workers().values())}
-    queues = instance.app.amqp.queues
-    queues.select([*queues.consume_from, *sorted(known - set(queues.consume_from))])
+    hosting.consume_all(instance.app)
 
 
 class Sagas:

@@ -14,14 +14,21 @@ from typing import Any, Protocol
 
 import structlog
 from celery import Celery, bootsteps, signals
-from celery.exceptions import Ignore
+from celery.app.amqp import AMQP
+from celery.exceptions import Ignore, ImproperlyConfigured
 from celery.platforms import EX_FAILURE
 from kombu.transport import redis
 
 from multiagents.core.exceptions import InvalidInput, NewerFormat
-from multiagents.core.names import HEADER, QUEUE_LLM
-from multiagents.event_bus.transport import TRANSPORTS, SentinelSteadyTransport, SteadyTransport
+from multiagents.core.names import COORDINATOR_QUEUE, DEFAULT_QUEUES, HEADER, QUEUE_LLM
+from multiagents.event_bus.transport import (
+    TRANSPORTS,
+    FaithfulConnection,
+    SentinelSteadyTransport,
+    SteadyTransport,
+)
 from multiagents.orchestrator import strangers
+from multiagents.orchestrator.app_settings import BROKER, faults
 from multiagents.orchestrator.handback import Foreign
 from multiagents.orchestrator.host import Host
 from multiagents.orchestrator.sweeper_thread import Refuse, SweeperThreads
@@ -89,6 +96,7 @@ def _make_step(hosted: Hosted, *, own: bool) -> Any:
         def __init__(self, parent: Any, **_: Any) -> None:
             self.threads: SweeperThreads | None = None
             self.refused = False
+            _judge_settings(parent.app)
             if own:
                 _skip_ack_emulation(parent.app)
             _warn_of_transport(parent.app)
@@ -154,6 +162,59 @@ def _load_language_models() -> None:
                 worker.check()
             except InvalidInput as error:
                 log.error("this worker cannot run", worker=worker.name, error=str(error))
+
+
+def equip(app: Celery) -> None:
+    """Give an app what `HostingAMQP` has; one with a class of its own is left as it is."""
+    if app.amqp_cls == Celery.amqp_cls:
+        app.amqp_cls = HostingAMQP
+    if "amqp" in vars(app) and type(app.amqp) is AMQP:
+        app.amqp.__class__ = HostingAMQP
+        if "queues" in vars(app.amqp):
+            _add_own_queue(app.amqp.queues)
+
+
+class HostingAMQP(AMQP):  # type: ignore[misc]  # celery has no types
+    """Celery's own; ``broker_transport`` holds for a broker on a unix socket, too.
+
+    And the engine's own queue is known where ``task_create_missing_queues`` is off: its messages
+    can be sent, and a worker without ``-Q`` consumes it.
+    """
+
+    Connection = FaithfulConnection
+
+    def Queues(self, *args: Any, **options: Any) -> Any:  # noqa: N802 - the name is Celery's
+        """The queues that the app knows."""
+        return _add_own_queue(super().Queues(*args, **options))
+
+
+def _add_own_queue(queues: Any) -> Any:
+    if not queues.create_missing and COORDINATOR_QUEUE not in queues:
+        queues.select_add(queues.new_missing(COORDINATOR_QUEUE))
+    return queues
+
+
+def consume_all(app: Celery) -> None:
+    """Let a worker consume every queue that it knows a function for; its step says of others."""
+    known = {*DEFAULT_QUEUES, *(worker.home_queue for worker in workers.workers().values())}
+    queues = app.amqp.queues
+    if not queues.create_missing:
+        known &= queues.keys()
+    queues.select([*queues.consume_from, *sorted(known - set(queues.consume_from))])
+
+
+def _judge_settings(app: Celery) -> None:
+    """Say what does not work.  Raises ImproperlyConfigured where Celery would die of it."""
+    homes = {worker.home_queue for worker in workers.workers().values()}
+    for fault in faults(app, homes):
+        if fault.setting in BROKER:
+            raise ImproperlyConfigured(str(fault))
+        log.error(
+            "this app's sagas will not get far",
+            setting=fault.setting,
+            fix=fault.fix,
+            why=fault.message,
+        )
 
 
 def _skip_ack_emulation(app: Celery) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from multiagents.core.server_urls import celery_url
 from multiagents.storage.server import EmbeddedServer
 from tests.processes import wait_for
 from tests.support.celery_rig import (
@@ -19,19 +20,29 @@ from tests.support.celery_rig import (
     busy_worker,
     fill,
 )
+from tests.support.socket_server import SocketServer
 
 pytestmark = pytest.mark.processes
 
 
 @pytest.mark.parametrize(
-    ("app", "pool"), [("own", "threads"), ("team", "prefork"), ("team", "threads")]
+    ("app", "pool", "kind"),
+    [
+        ("own", "threads", SocketServer),
+        ("team", "prefork", EmbeddedServer),
+        ("team", "threads", SocketServer),
+    ],
 )
 def test_a_busy_worker_outlives_a_restart_of_its_broker(
-    tmp_path: Path, app: str, pool: str
+    tmp_path: Path, app: str, pool: str, kind: type[EmbeddedServer]
 ) -> None:
-    """Both slots are at work and messages are held; nothing ends, is lost or is done twice."""
-    with EmbeddedServer(tmp_path / "server", appendfsync="always") as server:
-        rig = CeleryRig(server.url, 0, tmp_path)
+    """Both slots are at work and messages are held; nothing ends, is lost or is done twice.
+
+    By TCP, and by a unix socket, for which kombu would take a transport of its own.
+    """
+    with kind(tmp_path / "server", appendfsync="always") as server:
+        by_socket = isinstance(server, SocketServer)
+        rig = CeleryRig(celery_url(server.socket_url) if by_socket else server.url, 0, tmp_path)
         with busy_worker(rig, app, pool) as worker:
             worker.wait_ready()
             every = fill(rig, worker, app)

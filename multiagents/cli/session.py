@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
 from multiagents.cli.errors import REDIS_URL, STATE_URLS, CommandError, UnreachableError
 from multiagents.core.clock import Clock
-from multiagents.core.exceptions import InvalidInput
-from multiagents.core.sentinel import is_sentinel, parse
+from multiagents.core.exceptions import InvalidInput, MultiAgentsError
+from multiagents.core.server_urls import check
 from multiagents.core.settings import Settings, get_settings
 
 if TYPE_CHECKING:
@@ -100,6 +99,10 @@ def find_app(name: str) -> Celery:
         found = utils.find_app(name)
     except (ImportError, AttributeError) as error:
         raise CommandError(f"no Celery app {name!r}: {error}; {_EXPECTED_APP}") from error
+    except ValueError as error:  # kombu's word for one that a module raises
+        if isinstance(error.__context__, MultiAgentsError):
+            raise error.__context__ from error
+        raise
     if not isinstance(found, Celery):
         raise CommandError(f"{name!r} is a {type(found).__name__}, no Celery app; {_EXPECTED_APP}")
     return found
@@ -157,23 +160,10 @@ def denied(url: str, named_by: str) -> CommandError:
 
 def check_url(url: str, named_by: str = REDIS_URL) -> None:
     """Raise CommandError for what is no URL; parsers would quote its password in their errors."""
-    if is_sentinel(url):
-        try:
-            parse(url)
-        except InvalidInput as error:
-            raise CommandError(f"{named_by}: {error}") from error
-        return
     try:
-        parts = urlsplit(url)
-        good = parts.scheme in ("redis", "rediss", "unix") and (parts.port or 1) > 0
-    except ValueError:
-        good = False
-    if not good:
-        raise CommandError(
-            f"{named_by} is no URL of a server; expected"
-            " redis://[USER:PASSWORD@]HOST:PORT/NUMBER (or rediss://, unix://, sentinel://), with"
-            " signs such as / @ : # in the password percent-encoded"
-        )
+        check(url)
+    except InvalidInput as error:
+        raise CommandError(f"{named_by}: {error}") from error
 
 
 def _reason(error: BaseException) -> str:

@@ -1,37 +1,162 @@
 """How is the URL of a server written for the libraries that connect to it?
 
-redis-py, kombu and Celery each have their own idea of Sentinels, and of a ``rediss://`` URL without
-``ssl_cert_reqs``: the first checks the server's certificate, the second does not, the third
-refuses the URL.  Here it is always checked unless the URL says otherwise.  No I/O here.
+redis-py, kombu and Celery each have their own idea of Sentinels, of unix sockets, of options after
+a ``?``, and of a ``rediss://`` URL without ``ssl_cert_reqs``: the first checks the server's
+certificate, the second does not, the third refuses the URL.  Here it is always checked unless the
+URL says otherwise.
+
+`check` lets through only what all three understand once it is written in their words.  An option
+that one of them takes and another dies of is refused where the settings are read, not by a worker
+that does not start.  No message quotes a URL, which may hold a password.  No I/O here.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
+from urllib.parse import parse_qsl, quote, urlsplit
 
+from multiagents.core import sentinel
+from multiagents.core.exceptions import InvalidInput
 from multiagents.core.sentinel import is_sentinel, parse
 
 TLS = "rediss://"
-_CHECKED = "ssl_cert_reqs="
+SOCKETS = ("unix://", "redis+socket://", "socket://")
+"""redis-py's word for a unix socket, and Celery's."""
+SCHEMES = ("redis://", TLS, *SOCKETS[:2], sentinel.SCHEME)
+"""How a server's URL may begin."""
+EXPECTED = (
+    "expected redis://HOST:PORT/NUMBER (or rediss://, unix://, sentinel://), before the host"
+    " USER:PASSWORD@ if they are asked for, with signs such as / @ : # , in them percent-encoded"
+)
+SOCKET_FORM = "unix:///PATH?db=NUMBER"
+_CHECKED = "ssl_cert_reqs"
+_HOW = ("required", "optional", "none")
+_TLS_OPTIONS = (_CHECKED, "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+_NUMBER = ("db", "virtual_host")
+"""How redis-py and Celery call the number of a socket's database."""
+_INSTEAD = {
+    "protocol": "leave it out: the server is asked which one it speaks",
+    "db": "write the number after the host: redis://HOST:PORT/NUMBER",
+    "virtual_host": "write the number after the host: redis://HOST:PORT/NUMBER",
+    "username": "write USER:PASSWORD@ before the host",
+    "password": "write USER:PASSWORD@ before the host",
+}
+_CELERYS = (
+    "leave it out: the engine's own connections are set as it needs them, and those of Celery by"
+    " broker_transport_options and redis_* in celeryconfig.py"
+)
+
+
+def check(url: str) -> None:
+    """Raise InvalidInput saying what is wrong with a URL, and what to write instead."""
+    if is_sentinel(url):
+        parse(url)
+        return
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise InvalidInput(f"no URL of a server; {EXPECTED}") from error
+    if not url.startswith(SCHEMES) or parts.fragment or "@" in parts.path:
+        raise InvalidInput(f"no URL of a server; {EXPECTED}")
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    if is_socket(url):
+        _check_socket(parts.hostname, parts.path, options)
+    else:
+        _check_number(parts.path.strip("/"))
+        _check_options(options, known=_TLS_OPTIONS if url.startswith(TLS) else ())
+
+
+def _check_socket(host: str | None, path: str, options: dict[str, str]) -> None:
+    if host or len(path) < 2:
+        raise InvalidInput(f"a unix socket is named by its whole path; expected {SOCKET_FORM}")
+    _check_options(options, known=_NUMBER)
+    for value in options.values():
+        _check_number(value)
+
+
+def _check_number(text: str) -> None:
+    if text and not text.isdigit():
+        raise InvalidInput(f"the part for the database is no number; {EXPECTED}")
+
+
+def _check_options(options: dict[str, str], known: tuple[str, ...]) -> None:
+    unknown = sorted(options.keys() - set(known))
+    if unknown:
+        name = unknown[0]
+        instead = _INSTEAD.get(name, _CELERYS)
+        if name.startswith("ssl_"):
+            listed = ", ".join(_TLS_OPTIONS)
+            instead = f"TLS is asked for by rediss://, which takes {listed}"
+        raise InvalidInput(f"the option {name!r} is not one that works everywhere; {instead}")
+    how = options.get(_CHECKED)
+    if how is not None and _spelled(how) not in _HOW:
+        raise InvalidInput(f"{_CHECKED} is none of {', '.join(_HOW)}")
+
+
+def is_socket(url: str) -> bool:
+    """Whether a URL names a unix socket."""
+    return url.startswith(SOCKETS)
 
 
 def explicit(url: str) -> str:
-    """A URL that says whether the certificate is checked, in words that all three understand."""
+    """A server's URL for redis-py; one that says whether the certificate is checked."""
+    if is_socket(url):
+        return _socket(url, "unix", "db")
     if not url.startswith(TLS):
         return url
     place, _, query = url.partition("?")
     options = [option for option in query.split("&") if option]
-    said = [option for option in options if option.startswith(_CHECKED)] or [f"{_CHECKED}required"]
-    how = said[-1].removeprefix(_CHECKED).removeprefix("CERT_").lower()  # as the ssl module has it
-    others = [option for option in options if not option.startswith(_CHECKED)]
-    return f"{place}?{'&'.join([*others, f'{_CHECKED}{how}'])}"
+    said = [option for option in options if option.startswith(f"{_CHECKED}=")]
+    how = _spelled(said[-1].partition("=")[2]) if said else "required"
+    others = [option for option in options if option not in said]
+    return f"{place}?{'&'.join([*others, f'{_CHECKED}={how}'])}"
 
 
 def celery_url(url: str) -> str:
     """The URL as ``broker_url`` and ``result_backend`` want it."""
+    if is_socket(url):
+        return _socket(url, "redis+socket", "virtual_host")
     return parse(url).celery_url if is_sentinel(url) else explicit(url)
 
 
 def transport_options(url: str) -> dict[str, Any]:
     """What Celery wants beside that URL; nothing for a server's own."""
     return parse(url).transport_options if is_sentinel(url) else {}
+
+
+def shown_url(url: str) -> str:
+    """The URL without its user, password and options, but with the name of a primary.
+
+    A sign that should have been percent-encoded moves where the host seems to begin: what may be
+    part of a password is never shown, if need be with all the rest.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return "***" if "@" in url else url
+    place, _, query = rest.partition("?")
+    if "@" in query:
+        return f"{scheme}://***"
+    pieces = re.split(rf";(?={sentinel.SCHEME})", place)
+    shown = ";".join([pieces[0].rpartition("@")[2], *map(_without_login, pieces[1:])])
+    name = re.search(r"(?:^|&)(master_name=[^&\s]*)", query)
+    return f"{scheme}://{shown}?{name[1]}" if name and is_sentinel(url) else f"{scheme}://{shown}"
+
+
+def _without_login(url: str) -> str:
+    scheme, separator, place = url.partition("://")
+    return f"{scheme}{separator}{place.rpartition('@')[2]}"
+
+
+def _spelled(how: str) -> str:
+    return how.removeprefix("CERT_").lower()  # as the ssl module has it
+
+
+def _socket(url: str, scheme: str, number_is: str) -> str:
+    """A socket's URL in other words; the first database is named by nothing."""
+    parts = urlsplit(url)
+    numbers = [value for name, value in parse_qsl(parts.query) if name in _NUMBER]
+    number = int(numbers[-1]) if numbers else 0
+    query = f"?{number_is}={number}" if number else ""
+    return f"{scheme}://{parts.netloc}{quote(parts.path, safe='/%')}{query}"

@@ -6,7 +6,6 @@ Celery's own settings stay in celeryconfig.py.
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Self
@@ -17,10 +16,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from multiagents.core import sentinel
 from multiagents.core.exceptions import InvalidInput
+from multiagents.core.server_urls import check
+from multiagents.core.server_urls import shown_url as shown_url
 
 DEFAULT_REDIS_URL = "redis://127.0.0.1:6379/0"
-SCHEMES = ("redis://", "rediss://", "unix://", sentinel.SCHEME)
-"""How a server's URL may begin."""
 
 
 class Settings(BaseSettings):
@@ -76,16 +75,10 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _spread(self) -> Self:
         """Raises InvalidInput for what is no URL, and for servers that no shard would be on."""
-        _check_sentinel("MULTIAGENTS_REDIS_URL", self.redis_url)
+        check_named("MULTIAGENTS_REDIS_URL", self.redis_url)
         urls = _urls(self.state_urls)
         for number, url in enumerate(urls, start=1):
-            _check_sentinel("MULTIAGENTS_STATE_URLS", url)
-            if not url.startswith(SCHEMES):
-                raise InvalidInput(
-                    f"MULTIAGENTS_STATE_URLS: number {number} of {len(urls)} is no URL of a"
-                    " server; expected redis://[USER:PASSWORD@]HOST:PORT/NUMBER (or rediss://,"
-                    " unix://, sentinel://), commas in a password percent-encoded"
-                )
+            check_named(f"MULTIAGENTS_STATE_URLS, number {number} of {len(urls)}", url)
         if self.shards < len(urls) and "shards" not in self.model_fields_set:
             object.__setattr__(self, "shards", len(urls))
         elif self.shards < len(urls):
@@ -97,7 +90,11 @@ class Settings(BaseSettings):
         return self
 
     def at(self, redis_url: str) -> Self:
-        """The same with everything on that one server, as a face that is given a URL has it."""
+        """The same with everything on that one server, as a face that is given a URL has it.
+
+        Raises InvalidInput for a URL that does not work.
+        """
+        check_named("the server's URL", redis_url)
         changed: dict[str, object] = {"redis_url": redis_url, "state_urls": ""}
         if "shards" not in self.model_fields_set:
             changed["shards"] = type(self).model_fields["shards"].default
@@ -140,19 +137,12 @@ def _urls(text: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _check_sentinel(variable: str, url: str) -> None:
-    if sentinel.is_sentinel(url):
-        try:
-            sentinel.parse(url)
-        except InvalidInput as error:
-            raise InvalidInput(f"{variable}: {error}") from error
-
-
-def shown_url(url: str) -> str:
-    """The URL without its user, password and options, but with the name of a primary."""
-    shown = re.sub(r"//[^/]*@", "//", url.partition("?")[0])
-    name = re.search(r"[?&](master_name=[^&\s]*)", url)
-    return f"{shown}?{name[1]}" if name and sentinel.is_sentinel(url) else shown
+def check_named(name: str, url: str) -> None:
+    """Raise InvalidInput naming what holds the URL, and what to write into it instead."""
+    try:
+        check(url)
+    except InvalidInput as error:
+        raise InvalidInput(f"{name}: {error}") from error
 
 
 @lru_cache(maxsize=1)

@@ -22,7 +22,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from multiagents.core.events import Event
 from multiagents.core.exceptions import InvalidInput, NoServer
-from multiagents.core.settings import get_settings, shown_url
+from multiagents.core.server_urls import is_socket, shown_url
+from multiagents.core.settings import check_named, get_settings
 from multiagents.event_bus import keys
 from multiagents.event_bus.bus import (
     MAX_DELIVERIES,
@@ -73,6 +74,7 @@ class RedisEventBus:
                 f" 1; got {redeliver_after_s}, {max_deliveries}, {max_stream_length}"
             )
         self.redis_url = redis_url or get_settings().redis_url
+        check_named("the event bus's redis_url", self.redis_url)
         self._group = group
         self._redeliver_after_ms = max(1, round(redeliver_after_s * 1000))
         self._max_deliveries = max_deliveries
@@ -186,9 +188,10 @@ class RedisEventBus:
 
 
 def _client(url: str, retry: Retry) -> Redis:
-    return open_async_client(
-        url, retry=retry, socket_timeout=SOCKET_S, socket_connect_timeout=SOCKET_S
-    )
+    times = {"socket_timeout": SOCKET_S}
+    if not is_socket(url):  # which has nothing to wait for
+        times["socket_connect_timeout"] = SOCKET_S
+    return open_async_client(url, retry=retry, **times)
 
 
 def _dead_letter(fields: dict[bytes, bytes]) -> DeadLetter:

@@ -158,6 +158,35 @@ def _switch(client: Any, transport: type[SteadyTransport], url: str) -> None:
     client.transport_cls = f"{transport.__module__}:{transport.__name__}"
 
 
+class FaithfulConnection(Connection):
+    """kombu's connection, which takes a steady transport for ``redis+socket://`` too.
+
+    Left to itself it would take the one that stands before the ``+``, whatever it is given.
+    """
+
+    def __init__(
+        self,
+        hostname: Any = "localhost",
+        userid: Any = None,
+        password: Any = None,
+        virtual_host: Any = None,
+        port: Any = None,
+        *,
+        transport: Any = None,
+        **options: Any,
+    ) -> None:
+        address = (hostname, userid, password, virtual_host, port)
+        super().__init__(*address, transport=transport, **options)
+        if self.uri_prefix == "redis" and transport and is_steady(transport):
+            self.transport_cls = self._initial_params["transport"] = transport
+
+
+def is_steady(transport: Any) -> bool:
+    """Whether what ``broker_transport`` names is one of ours."""
+    found: Any = get_transport_cls(transport)
+    return issubclass(found, SteadyTransport)
+
+
 class SentinelSteadyChannel(SteadyChannel, redis.SentinelChannel):
     """The same where Sentinels say which server is the primary."""
 
@@ -246,6 +275,7 @@ NAME = f"{__name__}:{WorkerTransport.__name__}"
 TRANSPORTS = {
     "redis": NAME,
     "rediss": NAME,
+    "redis+socket": NAME,
     "sentinel": f"{__name__}:{SentinelWorkerTransport.__name__}",
 }
 """By the scheme of ``broker_url``."""

@@ -22,7 +22,8 @@ from kombu.transport import redis
 
 from multiagents.core import ids
 from multiagents.core.callbacks import errback, link
-from multiagents.core.server_urls import celery_url, explicit, transport_options
+from multiagents.core.sentinel import is_sentinel
+from multiagents.core.server_urls import celery_url, transport_options
 from multiagents.core.settings import Settings
 from multiagents.orchestrator.outbox import Message, Unsendable
 from multiagents.storage.plan import Letter
@@ -121,7 +122,10 @@ def same_server(settings: Settings, url: Any, options: Any) -> bool:
     """Whether one of Celery's URLs, with its transport options, is the server of the settings."""
     master = dict(options or {}).get("master_name")
     ours = transport_options(settings.redis_url).get("master_name")
-    same = explicit(str(url or "")) == celery_url(settings.redis_url)
+    theirs = str(url or "")
+    if not is_sentinel(theirs):  # which is written in Celery's words already
+        theirs = celery_url(theirs)
+    same = theirs == celery_url(settings.redis_url)
     return same and (not ours or master == ours)
 
 

@@ -1,0 +1,107 @@
+"""Which settings of a Celery app can its sagas not live with?
+
+`refuse` is for `attach`: what no worker and no client could make good.  `faults` reads what a
+worker says when it starts, and `doctor` at any time.  Connects to nothing.
+
+For Celery 5.7 and kombu 5.7.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl
+
+from celery import Celery
+from kombu.connection import Connection
+
+from multiagents.core.exceptions import InvalidInput
+from multiagents.core.names import COORDINATOR_QUEUE
+from multiagents.core.server_urls import SOCKETS
+
+BROKER = ("broker_url", "broker_read_url", "broker_write_url")
+_SOCKET = SOCKETS[0]
+_TCP = ("redis", "rediss")
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A setting that does not work, and what to write instead."""
+
+    setting: str
+    message: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.setting}: {self.message}; {self.fix}"
+
+
+def refuse(app: Celery) -> None:
+    """Raise InvalidInput for an app that cannot host sagas at all."""
+    if int(app.conf.task_protocol) == 1:
+        raise InvalidInput(
+            f"app {app.main!r}: with task_protocol = 1 a message has no headers, by which a plain"
+            " task's message is known as a saga's; set task_protocol = 2, Celery's default, which"
+            " its workers of 4.0 and newer read"
+        )
+
+
+def faults(app: Celery, queues: Iterable[str] = ()) -> Iterator[Fault]:
+    """What does not work in an app.  ``queues``: where its own workers' steps go."""
+    yield from _broker_urls(app)
+    yield from _result_url(app)
+    yield from _missing_queues(app, queues)
+
+
+def _broker_urls(app: Celery) -> Iterator[Fault]:
+    for setting in BROKER:
+        for url in _listed(app.conf.get(setting)):
+            if url.startswith(_SOCKET):
+                yield Fault(setting, f"Celery knows no {_SOCKET}", _socket_fix())
+            elif names := _unknown_options(url):
+                yield Fault(
+                    setting,
+                    f"kombu takes no option {', '.join(names)} in a URL, and no worker starts",
+                    "leave it out, and set it in broker_transport_options if you need it",
+                )
+
+
+def _listed(urls: Any) -> list[str]:
+    """One URL, several separated by ``;``, or a list."""
+    if isinstance(urls, str):
+        return urls.split(";")
+    return [str(url) for url in urls or ()]
+
+
+def _unknown_options(url: str) -> list[str]:
+    place, _, query = url.partition("?")
+    if place.partition("://")[0] not in _TCP:
+        return []
+    known = inspect.signature(Connection._init_params).parameters.keys()
+    names = [name for name, _ in parse_qsl(query, keep_blank_values=True)]
+    return [name for name in names if not name.startswith("ssl_") and name not in known]
+
+
+def _result_url(app: Celery) -> Iterator[Fault]:
+    if str(app.conf.result_backend or "").startswith(_SOCKET):
+        yield Fault("result_backend", f"Celery knows no {_SOCKET}", _socket_fix())
+
+
+def _socket_fix() -> str:
+    return f"write {SOCKETS[1]}/PATH?virtual_host=NUMBER"
+
+
+def _missing_queues(app: Celery, queues: Iterable[str]) -> Iterator[Fault]:
+    if app.conf.task_create_missing_queues:
+        return
+    have = app.amqp.queues.keys()
+    missing = sorted({COORDINATOR_QUEUE, *queues} - have)
+    if missing:
+        yield Fault(
+            "task_queues",
+            f"task_create_missing_queues is off, and {', '.join(missing)} is not there: steps for"
+            " it cannot be sent, and no worker consumes it",
+            f"add {', '.join(f'Queue({name!r})' for name in missing)}",
+        )

@@ -1,0 +1,16 @@
+"""How do tests have a server that listens on a unix socket, too?"""
+
+from __future__ import annotations
+
+from multiagents.storage.server import EmbeddedServer
+
+
+class SocketServer(EmbeddedServer):
+    """An embedded server with a socket in its data directory."""
+
+    @property
+    def socket_url(self) -> str:
+        return f"unix://{self.data_dir}/s.sock"
+
+    def _options(self) -> list[str]:
+        return [*super()._options(), "--unixsocket", f"{self.data_dir}/s.sock"]
