@@ -5,6 +5,9 @@ Redis backend may try for long to reach its server (10 s and more with ``always_
 for two minutes for one that is silent.  The engine tries again by itself, so here one short try is
 enough, and a server that did not answer is left alone for a while.
 
+With ``rpc://`` an outcome is stored nowhere: it is a message to the queue on which the caller of
+the start listens.  So that queue is recorded with the start, as a part of its canvas.
+
 For Celery 5.7.
 """
 
@@ -16,6 +19,7 @@ from typing import Any
 
 from celery import Celery
 from celery.backends.redis import RedisBackend
+from celery.backends.rpc import RPCBackend
 
 from multiagents.storage.client import UNREACHABLE
 
@@ -61,3 +65,14 @@ def impatient(app: Celery) -> Any:
     if "socket_connect_timeout" in backend.connparams:  # not where it is a file
         backend.connparams["socket_connect_timeout"] = TIMEOUT_S
     return backend
+
+
+def reply_of(app: Celery, queue: str | None) -> dict[str, str]:
+    """What a start's canvas says of where its outcome goes; empty where results are stored."""
+    return {"reply_to": queue} if queue and isinstance(app.backend, RPCBackend) else {}
+
+
+def declare_reply(app: Celery, task_id: str, producer: Any) -> None:
+    """Make the queue on which this thread listens, as Celery does when it sends a task."""
+    with app.producer_or_acquire(producer) as sender:
+        app.backend.on_task_call(sender, task_id)

@@ -34,7 +34,7 @@ from multiagents.orchestrator.outbox import (
     Publish,
     Unsendable,
 )
-from multiagents.orchestrator.results import HastyBackend
+from multiagents.orchestrator.results import HastyBackend, declare_reply, reply_of
 from multiagents.orchestrator.start_call import arguments, canvas_of_call, canvas_of_request
 from multiagents.orchestrator.sweeper import Backlog, QueueHead
 from multiagents.storage.client import UNREACHABLE
@@ -93,7 +93,7 @@ class StartSaga(Task):  # type: ignore[misc]  # celery has no types
         Its id is the saga's, so doing it again, for whatever reason, starts nothing twice.
         """
         call = arguments(workflow, input, idempotency_key=idempotency_key)
-        canvas = canvas_of_request(self.request)
+        canvas = {**canvas_of_request(self.request), **reply_of(self.app, self.request.reply_to)}
 
         def start() -> None:
             self.hooks.start(**call, task_id=self.request.id, canvas=canvas)
@@ -127,6 +127,9 @@ class StartSaga(Task):  # type: ignore[misc]  # celery has no types
             return self.hooks.eager(**call, task_id=task_id)
         task_id = task_id or ids.fresh_id()
         canvas = canvas_of_call(link, link_error, options)
+        if reply := reply_of(self.app, options.get("reply_to") or self.app.thread_oid):
+            declare_reply(self.app, task_id, producer)
+            canvas.update(reply)
         saga_id = self.hooks.start(**call, task_id=task_id, canvas=canvas)
         return self.hooks.result(task_id, saga_id)
 
@@ -373,6 +376,8 @@ def _context(task_id: str, canvas: dict[str, Any]) -> Any:
         group_index=canvas.get("group_index"),
         root_id=canvas.get("root_id") or task_id,
         parent_id=canvas.get("parent_id"),
+        reply_to=canvas.get("reply_to"),
+        correlation_id=task_id,
         delivery_info={},
     )
 
