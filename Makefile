@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 RUN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint format bench lock clean
+.PHONY: help setup demo test check lint format bench lock compat clean
 
 help:  ## What can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -54,5 +54,8 @@ bench: $(READY)  ## Compare sagas with Celery, DBOS, LangGraph and others
 lock:  ## Pin the packages anew (needs uv)
 	uv pip compile pyproject.toml --all-extras --universal --no-header --upgrade -o constraints.txt
 
+compat:  ## Run the fast tests on old and new packages and Pythons (needs uv; 10 minutes each)
+	$(PYTHON) -m tests.compat
+
 clean:  ## Remove .venv, caches and the embedded server's data
-	rm -rf $(VENV) bench/.venvs .multiagents .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) .compat bench/.venvs .multiagents .mypy_cache .ruff_cache .hypothesis build dist
