@@ -347,10 +347,8 @@ def attach(app: Celery, settings: Settings | None = None, clock: Clock | None = 
 @signals.celeryd_init.connect  # type: ignore[untyped-decorator]  # celery has no types
 def _consume_all_queues(instance: Any = None, options: Any = None, **_: Any) -> None:
     """Without ``-Q`` a worker consumes every queue that it knows a worker for."""
-    runtime = _runtimes.get(id(getattr(instance, "app", None)))
-    if runtime is None or (options or {}).get("queues"):
-        return
-    hosting.consume_all(instance.app)
+    if id(getattr(instance, "app", None)) in _runtimes and not (options or {}).get("queues"):
+        hosting.consume_all(instance.app)
 
 
 class Sagas:
