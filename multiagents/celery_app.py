@@ -7,8 +7,10 @@ does for any other app.  A ``celeryconfig.py`` on the path overrides every setti
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import Any
 
-from celery import Celery
+import click
+from celery import Celery, signals
 
 from multiagents.core.names import QUEUE_IO
 from multiagents.core.server_urls import celery_url, transport_options
@@ -25,6 +27,20 @@ def make_app(settings: Settings) -> Celery:
     if find_spec("celeryconfig") is not None:
         app.config_from_object("celeryconfig")
     return app
+
+
+@signals.import_modules.connect  # type: ignore[untyped-decorator]  # celery has no types
+def _be_the_default(sender: Any = None, **_: Any) -> None:
+    """Make it the default app of a process that ``celery -A multiagents`` runs.
+
+    Other apps are that by being made; this one is made by an import, perhaps in a program that has
+    an app of its own.  Flower looks into the default app's results, whichever app it is given.
+    """
+    context = click.get_current_context(silent=True)
+    named: Any = context.obj.app if context and hasattr(context.obj, "app") else None
+    if named is sender and named.main == OWN_NAME:
+        named.set_current()
+        named.set_default()
 
 
 def defaults(settings: Settings) -> dict[str, object]:
