@@ -91,7 +91,7 @@ class Runtime:
             letter_of=Letters(app, settings),
             answer_of=Answers(app, settings),
         )
-        self.eager = EagerRunner(app, settings, self.catalog, check_input)
+        self.eager = EagerRunner(app, settings, self.catalog, check_input, task_of=self.task_of)
         self.outcomes = Outcomes(
             app,
             is_known=lambda saga_id: self.edge.run(self.host.service.is_known(saga_id)),
@@ -109,7 +109,7 @@ class Runtime:
         self._main_edge = self._edge_of_main()
         self._processes: dict[int, Process] = {}
         self._narrators: WeakValueDictionary[int, Narrator] = WeakValueDictionary()
-        workers.on_register(self.add_worker)
+        workers.on_register(self.add_worker, check=partial(hosting.refuse_taken_name, app))
         if settings.workflows is not None:
             for workflow in load_folder(settings.workflows):
                 registry.register(workflow)
@@ -145,16 +145,16 @@ class Runtime:
     def add_worker(self, worker: Worker) -> None:
         """Make a Celery task of a worker function, under its own name."""
         self.catalog.add_local(worker.info)
-        attributes = {
-            "name": worker.name,
-            "worker": worker,
-            "process_of": staticmethod(self.process),
-            "__doc__": worker.__doc__,
-            "__module__": worker.function.__module__,
-        }
-        if isinstance(self.app.tasks.get(worker.name), WorkerTask):
-            self.app.tasks.unregister(worker.name)  # a reload: Celery would warn of two tasks
-        self.app.register_task(type("WorkerTask", (WorkerTask,), attributes)())
+        hosting.register_worker(self.app, worker, self.process)
+
+    def task_of(self, name: str) -> WorkerTask:
+        """The Celery task of a worker function."""
+        return hosting.task_of(self.app, name, self.process)
+
+    def renew_tasks(self) -> None:
+        """Make the tasks of worker functions as the app's base class is now."""
+        for name in workers.workers():
+            self.task_of(name)
 
     def process(self) -> Process:
         """What the tasks of this very process share; a forked child makes its own."""
@@ -338,6 +338,7 @@ def attach(app: Celery, settings: Settings | None = None, clock: Clock | None = 
         runtime = Runtime(app, settings or get_settings(), clock)
         _runtimes[id(app)] = runtime
         hosting.equip(app)
+        hosting.guard_names(app)
         hosting.add_to_worker(app, runtime, own=app.main == OWN_NAME)
         hosting.fence_plain_tasks(app, runtime)
         discards.listen(app, runtime.main_engine)

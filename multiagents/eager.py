@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from celery import Celery, states
@@ -33,6 +34,7 @@ from multiagents.storage.client import Edge
 from multiagents.storage.keys import Shard
 from multiagents.worker_sdk import registry as workers
 from multiagents.worker_sdk.attempt import perform, verdict_of
+from multiagents.worker_sdk.tasks import WorkerTask, call_here
 from multiagents.worker_sdk.validation import to_json
 
 MOST_ROUNDS = 100_000
@@ -45,9 +47,17 @@ class EagerRunner:
     """Runs sagas of one app in this process."""
 
     def __init__(
-        self, app: Celery, settings: Settings, catalog: Catalog, check_input: CheckInput
+        self,
+        app: Celery,
+        settings: Settings,
+        catalog: Catalog,
+        check_input: CheckInput,
+        *,
+        task_of: Callable[[str], WorkerTask],
     ) -> None:
+        """``task_of``: the Celery task of a worker function, by its name."""
         self._app = app
+        self._task_of = task_of
         self._settings = settings
         self._catalog = catalog
         self._check_input = check_input
@@ -210,7 +220,8 @@ class EagerRunner:
         try:
             for fault in self.faults:
                 fault(held)
-            _, result = perform(worker, held, _Leases(self.host), limit=limit)
+            do = partial(perform, worker, held, _Leases(self.host), limit=limit)
+            _, result = call_here(self._task_of(held.worker), held, do)
         except Exception as error:  # noqa: BLE001 - every error of a worker is an outcome
             engine.fail(held, verdict_of(error, held.kind), go_on=False)
         else:

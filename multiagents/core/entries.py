@@ -15,17 +15,24 @@ from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Any, ClassVar
 
-from multiagents.core.json_text import dumps, loads
+from multiagents.core.json_text import dumps, encodable, loads
 from multiagents.core.policies import RetryPolicy
 from multiagents.core.states import Command, Kind, Outcome
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An error as data: it crosses processes, so no traceback objects, and no secrets."""
+    """An error as data: it crosses processes, so no traceback objects, and no secrets.
+
+    What UTF-8 cannot hold is replaced: a report that cannot be stored would be lost.
+    """
 
     type: str
     message: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "type", encodable(self.type))
+        object.__setattr__(self, "message", encodable(self.message))
 
     def to_dict(self) -> dict[str, str]:
         """As users see it."""

@@ -20,3 +20,13 @@ loads = pydantic_core.from_json
 def dumps(value: Any) -> str:
     """The value as compact JSON; NaN and the infinities become null.  Raises ValueError."""
     return pydantic_core.to_json(value, inf_nan_mode="null").decode()
+
+
+def encodable(text: str) -> str:
+    """The text itself; halves of surrogate pairs, which UTF-8 cannot hold, as ``\\udce9``.
+
+    Python has them in the names of files that are no UTF-8, and in errors that tell of them.
+    """
+    if text.isascii():
+        return text
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -21,6 +21,7 @@ from typing import Any
 from multiagents.core import ids
 from multiagents.core.clock import Clock
 from multiagents.core.exceptions import InvalidInput, UnknownWorker, UnknownWorkflow
+from multiagents.core.json_text import dumps
 from multiagents.core.settings import Settings
 from multiagents.orchestrator import registry
 from multiagents.orchestrator.catalog import Catalog
@@ -90,19 +91,19 @@ class SagaService(Explaining):
         """
         text = self._check_input({} if input is None else input, self._settings.max_input_bytes)
         found = yield from self.find_workflow(workflow)
-        saga_id = _saga_id(found, idempotency_key, task_id)
-        yield from self._check_workers(found, saga_id)
         about = {
             "correlation_id": correlation_id,
             "tags": list(dict.fromkeys([*found.tags, *tags])),
             "idempotency_key": idempotency_key,
         }
-        meta = {name: value for name, value in about.items() if value}
+        meta = _meta({name: value for name, value in about.items() if value})
+        saga_id = _saga_id(found, idempotency_key, task_id)
+        yield from self._check_workers(found, saga_id)
         yield from self.coordinator.start(
             found,
             saga_id=saga_id,
             waiting=(task_id or saga_id, json.dumps(canvas) if canvas else ""),
-            data={"input": text, "meta": json.dumps(meta)},
+            data={"input": text, "meta": meta},
             tags=tuple(tags),
         )
         return saga_id
@@ -130,6 +131,15 @@ class SagaService(Explaining):
                 f"workflow {workflow.name!r} cannot run: {problems}; start a worker that has it"
                 f" (`{start}`), or use task(...) for a plain Celery task"
             )
+
+
+def _meta(about: dict[str, Any]) -> str:
+    """What is noted at the start, as JSON; every step reads it.  Raises InvalidInput."""
+    try:
+        return dumps(about)
+    except ValueError as error:
+        names = " or ".join(about)
+        raise InvalidInput(f"{names} cannot be stored: {error}; clean the text") from error
 
 
 def _saga_id(workflow: Workflow, key: str | None, task_id: str | None) -> str:

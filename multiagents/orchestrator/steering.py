@@ -14,6 +14,7 @@ from typing import Any
 from multiagents.core import ids
 from multiagents.core.entries import Asked
 from multiagents.core.exceptions import InvalidInput, NotAllowed
+from multiagents.core.json_text import encodable
 from multiagents.core.states import Command
 from multiagents.orchestrator.allowed import OneLetter, done, refusal, refused
 from multiagents.orchestrator.looking import Looking
@@ -93,7 +94,8 @@ class Steering(Looking):
         why_not = refusal(workflow, before, command, step, letter)
         if why_not:
             raise NotAllowed(refused(workflow, before, command, why_not))
-        entry = Asked(self._clock.now_ms(), command, ids.nonce(), self._who(by), reason, step)
+        who, why = encodable(self._who(by)), encodable(reason)
+        entry = Asked(self._clock.now_ms(), command, ids.nonce(), who, why, step)
         if letter is not None:
             kind = letter[0]
             since_ms = before.steps[step].of(kind).ended_at

@@ -12,6 +12,7 @@ from typing import Any
 
 from multiagents.core.entries import Failure
 from multiagents.core.exceptions import InvalidInput
+from multiagents.core.json_text import encodable
 from multiagents.core.settings import get_settings
 from multiagents.worker_sdk.validation import to_json
 
@@ -78,6 +79,7 @@ class Context(dict[str, Any]):
                 f"progress of step {self.step!r} is {progress!r}: expected 0 to 1 (0.4 is 40 %)"
             )
         self.progress = self.progress if progress is None else float(progress)
+        note = encodable(note)
         self.note = note or self.note
         if self.on_heartbeat is not None:
             self.on_heartbeat(progress, note)

@@ -126,11 +126,13 @@ class Registry:
     def __init__(self) -> None:
         self._workers: dict[str, Worker] = {}
         self._callbacks: list[Callable[[Worker], None]] = []
+        self._checks: list[Callable[[Worker], None]] = []
 
     def register(self, worker: Worker) -> Worker:
         """Make the worker known; the same function once more (a reload) replaces itself.
 
-        Raises InvalidInput if another function has the name.
+        Raises InvalidInput if another function, or a Celery task, has the name; then nothing has
+        changed.
         """
         known = self._workers.get(worker.name)
         if known is not None and not _same_origin(known, worker):
@@ -138,6 +140,8 @@ class Registry:
                 f"two functions are called worker {worker.name!r}: {known.place} and"
                 f' {worker.place}; give one of them another name: @worker("...")'
             )
+        for check in self._checks:
+            check(worker)
         self._workers[worker.name] = worker
         for callback in self._callbacks:
             callback(worker)
@@ -151,8 +155,17 @@ class Registry:
         """All workers by name, in the order in which they came; a copy."""
         return dict(self._workers)
 
-    def on_register(self, callback: Callable[[Worker], None]) -> None:
-        """Call back with each worker: those known now, and each one registered later."""
+    def on_register(
+        self, callback: Callable[[Worker], None], *, check: Callable[[Worker], None] | None = None
+    ) -> None:
+        """Call back with each worker: those known now, and each one registered later.
+
+        ``check`` is called before, and refuses a worker by raising.
+        """
+        if check is not None:
+            for worker in list(self._workers.values()):
+                check(worker)
+            self._checks.append(check)
         self._callbacks.append(callback)
         for worker in list(self._workers.values()):
             callback(worker)

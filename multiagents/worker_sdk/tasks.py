@@ -85,17 +85,21 @@ class _Slot(threading.local):
     """Of the steps that this delivery has been continued with."""
     ends_at: float = 0.0
     """When the delivery's slice is over, by the monotonic clock."""
+    instead: Callable[[], Any] | None = None
+    """What eager mode does instead of claiming the attempt."""
 
 
 slot = _Slot()
 
 
 class WorkerTask(Task):  # type: ignore[misc]  # celery has no types
-    """One worker function as a Celery task."""
+    """One worker function as a Celery task; its other base is its app's own `Task`."""
 
     abstract = True
     ignore_result = True
     typing = False
+    autoretry_for = ()
+    """Steps are retried by their policy."""
     worker: Worker
     process_of: Callable[[], Process]
 
@@ -112,6 +116,9 @@ class WorkerTask(Task):  # type: ignore[misc]  # celery has no types
 
     def run(self, saga_id: str, kind: str, step: str, attempt: int) -> Any:
         """Do one attempt; called inside the tracer."""
+        if slot.instead is not None:
+            instead, slot.instead = slot.instead, None
+            return instead()
         process = self.process_of()
         held = slot.following
         slot.following = None
@@ -176,6 +183,15 @@ class WorkerTask(Task):  # type: ignore[misc]  # celery has no types
         events.ended(result, time.monotonic() - began)
         slot.following = None if slot.following is held else slot.following
         return _report_success(process) or _taken_following()
+
+
+def call_here(task: WorkerTask, held: Assignment, do: Callable[[], Any]) -> Any:
+    """What ``do`` gives, called by the task's own class as in a worker: with its ``__call__``."""
+    slot.instead = do
+    try:
+        return task(held.saga_id, held.kind.value, held.step, held.attempt)
+    finally:
+        slot.instead = None
 
 
 def _request(outer: Any, task_id: str, name: str, args: list[Any]) -> dict[str, Any]:

@@ -20,9 +20,28 @@ from multiagents.worker_sdk.tasks import WorkerTask
 class TracedWorker:
     """One worker's app on a store; its messages are those that a test delivers."""
 
-    def __init__(self, redis_url: str, name: str = "traced", **settings: Any) -> None:
-        self.app = Celery(name, broker="memory://", backend="cache+memory://", set_as_current=False)
+    def __init__(
+        self,
+        redis_url: str,
+        name: str = "traced",
+        *,
+        task_cls: Any = None,
+        conf: dict[str, Any] | None = None,
+        **settings: Any,
+    ) -> None:
+        self.app = Celery(
+            name,
+            broker="memory://",
+            backend="cache+memory://",
+            set_as_current=False,
+            task_cls=task_cls,
+        )
+        self.app.conf.update(conf or {})
         self.runtime: Runtime = attach(self.app, Settings(redis_url=redis_url, **settings))
+        self.trace()
+
+    def trace(self) -> None:
+        """Make the tracers of its workers' tasks."""
         for task in self.app.tasks.values():
             if isinstance(task, WorkerTask):
                 task.__trace__ = build_tracer(task.name, task, app=self.app, loader=self.app.loader)

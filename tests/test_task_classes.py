@@ -1,0 +1,136 @@
+"""Is the Celery task of a worker function one of its app's tasks: by its name, and by its class?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from celery import Celery, Task
+
+from multiagents.bootstrap import Runtime, attach
+from multiagents.core.exceptions import InvalidInput
+from multiagents.core.settings import Settings
+from multiagents.orchestrator.builder import WorkflowBuilder
+from multiagents.worker_sdk import registry
+from multiagents.worker_sdk.decorators import worker
+from tests.support.traced import TracedWorker
+
+INSIDE: list[str] = []
+"""What is open now: as Flask's context of an application would be."""
+SEEN: list[tuple[str, list[str]]] = []
+
+
+class ContextTask(Task):  # type: ignore[misc]  # celery has no types
+    """As Flask's manual writes it."""
+
+    abstract = True
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        INSIDE.append(self.name)
+        try:
+            return super().__call__(*args, **kwargs)
+        finally:
+            INSIDE.pop()
+
+
+@worker("tc.look")
+def look(context: Any) -> dict[str, Any]:
+    SEEN.append((context.step, list(INSIDE)))
+    return {}
+
+
+two = WorkflowBuilder("tc_two").add_step("one", "tc.look").add_step("two", "tc.look").build()
+
+
+@pytest.fixture(autouse=True)
+def nothing_seen() -> None:
+    SEEN.clear()
+
+
+def team(**options: Any) -> Celery:
+    return Celery("tc", broker="memory://", set_as_current=False, **options)
+
+
+@pytest.fixture
+def hosted() -> Runtime:
+    app = team()
+    app.task(noop, name="tc.taken", shared=False)
+    return attach(app, Settings(redis_url="redis://127.0.0.1:1/0"))
+
+
+def noop(*args: Any) -> dict[str, Any]:
+    return {}
+
+
+class Other(Task):  # type: ignore[misc]  # celery has no types
+    """A task of the old kind."""
+
+    name = "tc.look"
+
+    def run(self) -> None:
+        """Never called."""
+
+
+def test_a_worker_named_like_a_task_is_refused_where_it_is_registered(hosted: Runtime) -> None:
+    """The error names both, and the worker is not there afterwards."""
+    with pytest.raises(InvalidInput, match=r"both called 'tc\.taken': .*noop and .*noop; give the"):
+        worker("tc.taken")(noop)
+    assert registry.find("tc.taken") is None
+    assert hosted.app.tasks["tc.taken"].run is noop
+
+
+@pytest.mark.parametrize(
+    "register",
+    [
+        lambda app: app.task(noop, name="tc.look", shared=False),
+        lambda app: app.register_task(Other()),
+        lambda app: app.register_task(Other),
+    ],
+    ids=["decorated", "object", "class"],
+)
+def test_a_task_named_like_a_worker_is_refused_where_it_is_registered(
+    hosted: Runtime, register: Callable[[Celery], Any]
+) -> None:
+    """Celery would give the caller the worker's task, or take the worker's place."""
+    before = hosted.app.tasks["tc.look"]
+    with pytest.raises(InvalidInput, match=r"both called 'tc\.look'"):
+        register(hosted.app)
+    assert hosted.app.tasks["tc.look"] is before
+
+
+def test_an_app_that_has_a_task_named_like_a_worker_cannot_be_attached() -> None:
+    """The worker came first, and the task before its app met the engine."""
+    app = team()
+    app.task(noop, name="tc.look", shared=False)
+    with pytest.raises(InvalidInput, match=r"both called 'tc\.look'"):
+        attach(app, Settings(redis_url="redis://127.0.0.1:1/0"))
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["task_cls", "app.Task after attach"])
+def test_a_step_runs_within_its_apps_base_class(redis_url: str, late: bool) -> None:
+    """The first by its message, the second as its continuation; it is what Flask users rely on."""
+    if late:
+        traced = TracedWorker(redis_url)
+        traced.app.Task = ContextTask
+        traced.runtime.renew_tasks()
+        traced.trace()
+    else:
+        traced = TracedWorker(redis_url, task_cls=ContextTask)
+    try:
+        saga_id = traced.runtime.call("start", two, {})
+        traced.deliver(saga_id, "run", "one", "tc.look")
+        assert traced.runtime.call("get", saga_id)["state"] == "completed"
+        assert SEEN == [("one", ["tc.look"]), ("two", ["tc.look"])]
+    finally:
+        traced.close()
+
+
+def test_an_eager_step_runs_within_its_apps_base_class() -> None:
+    """Tests see what workers do."""
+    app = team()
+    app.conf.task_always_eager = True
+    runtime = attach(app, Settings(redis_url="redis://127.0.0.1:1/0"))
+    app.Task = ContextTask
+    assert runtime.start_saga.delay(two, {}).state == "SUCCESS"
+    assert SEEN == [("one", ["tc.look"]), ("two", ["tc.look"])]
