@@ -86,7 +86,9 @@ class Coordinator(Holding):
     ) -> None:
         claims = Claims(settings, clock, directory, nonce)
         plain = PlainTasks(clock, directory, claims, letter_of)
-        dispatcher = Dispatcher(settings, clock, directory, plain, letter_of, answer_of, nonce)
+        dispatcher = Dispatcher(
+            settings, clock, directory, plain, letter_of, answer_of, nonce=nonce
+        )
         super().__init__(settings, directory, claims, dispatcher)
         self.clock = clock
         self._planner = Planner(settings, clock, claims, dispatcher, nonce)
@@ -112,6 +114,7 @@ class Coordinator(Holding):
         for its outcome too.
         """
         keys = self.keys(saga_id)
+        self.dispatcher.headers.start(saga_id, data.get("meta"))
         blank = blank_saga(workflow, saga_id, self.clock.now_ms(), data)
         entry = Started(blank.created_at)
         yield from self._look_around(workflow)
@@ -135,6 +138,7 @@ class Coordinator(Holding):
             text = workflow.canonical()
             reply = yield from ask(record(definition=(workflow.version, text)))
         if reply == store.EXISTED:
+            self.dispatcher.headers.forget(saga_id)
             yield from self._join(keys)
             return False
         _note(keys, () if isinstance(reply, int) else reply)
@@ -210,6 +214,8 @@ class Coordinator(Holding):
         else has happened since.
         """
         keys, base = self.keys(saga_id), self._cache.get(saga_id)
+        if saga_id not in self.dispatcher.headers:
+            yield from self.dispatcher.headers.learn(keys)
         if base is not None and not self._workflows[base.saga.version].has_conditions:
             workflow = self._workflows[base.saga.version]
             data = None if base.data is None else {**base.data, **_result(entry, result)}
@@ -275,6 +281,8 @@ class Coordinator(Holding):
         seems: its reply may have been lost, and what another has decided then follows it.
         """
         overtaken = 0
+        if isinstance(view, View) and view.entries:
+            yield from self.dispatcher.headers.learn(keys)
         while isinstance(view, View) and view.entries:
             saga, workflow = yield from self._read(keys, view, base)
             if go_on is not None and tried is not None and tried.holds(saga):
@@ -352,6 +360,7 @@ class Coordinator(Holding):
 
         Raises NotTaken for what its queue refuses.
         """
+        yield from self.dispatcher.headers.learn(keys)
         done = yield from self.dispatcher.dispatch(keys, workflow, commands)
         for entry in done.failed:
             yield from self.report(keys.id, entry)

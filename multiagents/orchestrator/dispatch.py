@@ -20,6 +20,7 @@ from multiagents.core.settings import Settings
 from multiagents.core.states import Kind
 from multiagents.orchestrator import outbox
 from multiagents.orchestrator.commands import Dispatch
+from multiagents.orchestrator.headers import SagaHeaders
 from multiagents.orchestrator.outbox import (
     AnswerOf,
     Deliverance,
@@ -83,6 +84,7 @@ class Dispatcher:
     plain: PlainTasks
     letter_of: LetterOf = no_letter
     answer_of: AnswerOf = no_answer
+    headers: SagaHeaders = field(default_factory=SagaHeaders)
     nonce: Callable[[], str] = ids.nonce
 
     def enclose(self, keys: SagaKeys, workflow: Workflow, plan: Plan) -> None:
@@ -255,6 +257,7 @@ class Dispatcher:
             version=workflow.version,
             sent_ms=self.clock.now_ms(),
             priority=spec.priority,
+            travelling=self.headers[keys.id],
         )
 
     def deliver(

@@ -109,6 +109,8 @@ class Holding(Knowledge):
             known=None if where.workflow.has_conditions else known_of(base),
             alone=alone,
         )
+        if held is not None:
+            self.dispatcher.headers.note(held.saga_id, held.meta)
         if state is not None:
             yield from self._remember(where.keys, state, base)
         return held
@@ -163,6 +165,8 @@ class Holding(Knowledge):
         """Likewise, and remember the saga's state for what the delivery reports."""
         keys, base = self.keys(saga_id), self._cache.get(saga_id)
         view, data, attempts = yield from ask(store.load_held(keys, delivery, known=known_of(base)))
+        if data is not None:
+            self.dispatcher.headers.note(saga_id, data.get("meta"))
         if view is not None:
             yield from self._remember(keys, view, base, data)
         return attempts

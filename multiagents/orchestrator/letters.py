@@ -3,8 +3,8 @@
 Where the broker is the very server that holds the state, a message is an LPUSH like any other
 write: the commit's script does it, so a command is recorded and sent in one step, or not at all.
 `Letters` writes a message as Celery and kombu would.  Where they would do more than that (another
-broker, receivers of the publishing signals, special queues), it declines, and the message goes
-through Celery after the commit.
+broker, receivers of the publishing signals, special queues, a way of sending of the app's or the
+task's own), it declines, and the message goes through Celery after the commit.
 
 For the wire format of Celery 5.7 and kombu 5.7 (message protocol 2); `tests/test_letters.py`
 compares it with what they send.
@@ -14,7 +14,10 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from celery import Celery, signals
@@ -26,6 +29,7 @@ from multiagents.core.sentinel import is_sentinel
 from multiagents.core.server_urls import celery_url, transport_options
 from multiagents.core.settings import Settings
 from multiagents.orchestrator.outbox import Message, Unsendable
+from multiagents.orchestrator.own_ways import sends_its_own_way, sends_itself
 from multiagents.storage.plan import Letter
 
 _RENAMING = frozenset({"sep", "priority_steps", "global_keyprefix"})
@@ -42,6 +46,8 @@ class _Mould(NamedTuple):
     priority: int
     headers: dict[str, Any]
     delivery_mode: int = 2
+    check: Callable[..., Any] | None = None
+    """Raises TypeError for arguments that do not fit, as the task itself would."""
 
 
 class Letters:
@@ -62,6 +68,11 @@ class Letters:
         mould = self._mould(message) if self._possible else None
         if mould is None:
             return None
+        if mould.check is not None:
+            try:
+                mould.check(*message.args, **message.kwargs)
+            except TypeError as error:
+                raise Unsendable(message.task, f"{type(error).__name__}: {error}") from error
         return Letter(list_of(mould.queue, mould.priority), _envelope(message, mould))
 
     def _mould(self, message: Message) -> _Mould | None:
@@ -75,16 +86,20 @@ class Letters:
         return self._moulds[wanted]
 
     def _make(self, message: Message) -> _Mould | None:
-        if self._is_special(message.queue):
+        task = self._app.tasks.get(message.task)
+        if self._is_special(message.queue) or (task is not None and sends_itself(task)):
             return None
         priority = priority_of(self._app, message.priority)
         return _Mould(message.queue, priority, _headers(message.task))
 
     def _make_plain(self, message: Message) -> _Mould | None:
         """Of a user's own task Celery knows the options and routes: let it write one message."""
+        task = self._app.tasks.get(message.task)
+        if task is not None and sends_itself(task):
+            return None  # what that does may be another thing for each message
         recorder = _Recorder()
         try:
-            send_plain(self._app, message, recorder, retry=False)
+            send_plain(self._app, replace(message, travelling={}), recorder, retry=False)
         except Exception as error:  # routers and options of the app may raise anything
             raise Unsendable(message.task, f"{type(error).__name__}: {error}") from error
         options, queue = recorder.options, recorder.options["routing_key"]
@@ -93,7 +108,8 @@ class Letters:
         if special or options["serializer"] != "json" or self._is_special(queue):
             return None
         mode = options["delivery_mode"] or 2
-        return _Mould(queue, options.get("priority") or 0, headers, mode)
+        check = getattr(task, "__header__", None) if task is not None and task.typing else None
+        return _Mould(queue, options.get("priority") or 0, headers, mode, check)
 
     def _is_special(self, name: str) -> bool:
         """Whether kombu does more for this queue than to put a message into its list."""
@@ -108,7 +124,8 @@ class Letters:
         conf = self._app.conf
         url = conf.broker_write_url or conf.broker_url
         return (
-            same_server(self._settings, url, conf.broker_transport_options)
+            not sends_its_own_way(self._app)
+            and same_server(self._settings, url, conf.broker_transport_options)
             and not self._settings.state_urls
             and conf.task_serializer == "json"
             and not conf.task_compression
@@ -146,10 +163,14 @@ class _Recorder:
 
 
 def send_plain(app: Celery, message: Message, producer: Any, **options: Any) -> None:
-    """Send a user's own task as a step: its end and its failure come back to the saga."""
+    """Send a user's own task as a step: its end and its failure come back to the saga.
+
+    As a signature of Celery's is sent: by the task's own `apply_async`, where this app has it.
+    """
     options.update(producer=producer, **routing(message))
-    app.send_task(
-        message.task,
+    task = app.tasks.get(message.task)
+    send = partial(app.send_task, message.task) if task is None else task.apply_async
+    send(
         message.args,
         message.kwargs,
         task_id=message.task_id,

@@ -7,7 +7,7 @@ here; `tasks` hands them to Celery.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,12 +41,14 @@ class Message:
     task_id: str = ""
     timeout_s: float = 0.0
     """Of a plain task."""
+    travelling: Mapping[str, Any] = field(default_factory=dict)
+    """Headers of the saga's start, which go with all its messages."""
 
     @property
     def headers(self) -> dict[str, Any]:
-        """What marks an engine message and says which attempt it is for."""
+        """Those of the start, and what marks an engine message and says for which attempt it is."""
         mark = [*self.signature, self.version, self.sent_ms]
-        return {HEADER: [*mark, self.timeout_s] if self.plain else mark}
+        return {**self.travelling, HEADER: [*mark, self.timeout_s] if self.plain else mark}
 
     @property
     def signature(self) -> list[Any]:

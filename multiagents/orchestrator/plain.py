@@ -21,6 +21,7 @@ from multiagents.orchestrator import outbox
 from multiagents.orchestrator.claims import Claims
 from multiagents.orchestrator.commands import Dispatch
 from multiagents.orchestrator.conditions import ConditionError, compute
+from multiagents.orchestrator.headers import headers_of
 from multiagents.orchestrator.outbox import (
     UNCONFIRMED_MS,
     LetterOf,
@@ -231,6 +232,7 @@ class PlainTasks:
             kwargs=kwargs,
             task_id=task_id,
             timeout_s=(held.timeout_s or call.timeout_s),
+            travelling=headers_of(held.meta),
         )
 
 

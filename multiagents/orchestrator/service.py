@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from multiagents.core import ids
@@ -27,6 +27,7 @@ from multiagents.orchestrator import registry
 from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.coordinator import Coordinator
 from multiagents.orchestrator.explaining import Explaining
+from multiagents.orchestrator.headers import META, checked
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage.calls import Flow
 
@@ -83,10 +84,12 @@ class SagaService(Explaining):
         tags: Sequence[str] = (),
         task_id: str | None = None,
         canvas: dict[str, Any] | None = None,
+        headers: Mapping[str, Any] | None = None,
     ) -> Flow[str]:
         """Start a saga and return its id; durable when it returns.
 
-        With an ``idempotency_key`` the first start counts and later ones return its id.  Raises
+        With an ``idempotency_key`` the first start counts and later ones return its id.
+        ``headers``: of Celery messages, which the messages of all its steps carry.  Raises
         UnknownWorkflow, UnknownWorker or InvalidInput before anything is stored.
         """
         text = self._check_input({} if input is None else input, self._settings.max_input_bytes)
@@ -95,6 +98,7 @@ class SagaService(Explaining):
             "correlation_id": correlation_id,
             "tags": list(dict.fromkeys([*found.tags, *tags])),
             "idempotency_key": idempotency_key,
+            META: checked(headers),
         }
         meta = _meta({name: value for name, value in about.items() if value})
         saga_id = _saga_id(found, idempotency_key, task_id)

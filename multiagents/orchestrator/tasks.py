@@ -26,6 +26,7 @@ from multiagents.core.exceptions import SagaFailed
 from multiagents.core.names import COMPENSATE, COORDINATE, HEADER, START_SAGA
 from multiagents.core.states import Kind, SagaState
 from multiagents.orchestrator.broker import Broker, HastyBroker, is_away, is_redis
+from multiagents.orchestrator.headers import found_in
 from multiagents.orchestrator.letters import list_of, priority_of, routing, send_plain
 from multiagents.orchestrator.outbox import (
     Deliverance,
@@ -34,6 +35,7 @@ from multiagents.orchestrator.outbox import (
     Publish,
     Unsendable,
 )
+from multiagents.orchestrator.own_ways import sends_itself
 from multiagents.orchestrator.results import HastyBackend, declare_reply, reply_of
 from multiagents.orchestrator.start_call import arguments, canvas_of_call, canvas_of_request
 from multiagents.orchestrator.sweeper import Backlog, QueueHead
@@ -53,7 +55,7 @@ class Hooks:
     """What the tasks call; `bootstrap` makes them."""
 
     start: Callable[..., str]
-    """``start(workflow, input, idempotency_key=, task_id=, canvas=)`` -> saga id."""
+    """``start(workflow, input, idempotency_key=, task_id=, canvas=, headers=)`` -> saga id."""
     result: Callable[[str, str], Any]
     """``result(task id, saga id)``: by which the outcome is waited for."""
     coordinate: Callable[[str], None]
@@ -94,9 +96,10 @@ class StartSaga(Task):  # type: ignore[misc]  # celery has no types
         """
         call = arguments(workflow, input, idempotency_key=idempotency_key)
         canvas = {**canvas_of_request(self.request), **reply_of(self.app, self.request.reply_to)}
+        headers, task_id = found_in(vars(self.request)), self.request.id
 
         def start() -> None:
-            self.hooks.start(**call, task_id=self.request.id, canvas=canvas)
+            self.hooks.start(**call, task_id=task_id, canvas=canvas, headers=headers)
 
         self.hooks.insist(self, start)
         raise Ignore
@@ -130,7 +133,8 @@ class StartSaga(Task):  # type: ignore[misc]  # celery has no types
         if reply := reply_of(self.app, options.get("reply_to") or self.app.thread_oid):
             declare_reply(self.app, task_id, producer)
             canvas.update(reply)
-        saga_id = self.hooks.start(**call, task_id=task_id, canvas=canvas)
+        headers = options.get("headers")
+        saga_id = self.hooks.start(**call, task_id=task_id, canvas=canvas, headers=headers)
         return self.hooks.result(task_id, saga_id)
 
 
@@ -279,8 +283,10 @@ class Courier:
         if self.app.conf.task_default_priority:
             # Celery itself uses it only where this app has the worker's function.
             options["priority"] = priority_of(self.app, message.priority)
-        self.app.send_task(
-            message.task,
+        task = self.app.tasks.get(message.task)
+        own = task is not None and sends_itself(task)
+        send = task.apply_async if own else partial(self.app.send_task, message.task)
+        send(
             message.signature,
             task_id=ids.derived_id(*message.signature),
             link_error=[errback(message.signature)],

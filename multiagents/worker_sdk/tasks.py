@@ -31,6 +31,7 @@ from multiagents.core import ids
 from multiagents.core.callbacks import errback
 from multiagents.core.entries import Failure
 from multiagents.core.exceptions import LoopBlocked, StepTimeout
+from multiagents.core.message_headers import custom
 from multiagents.core.names import HEADER
 from multiagents.core.ports import Assignment, Engine, Verdict
 from multiagents.core.states import Kind, Outcome
@@ -195,9 +196,14 @@ def call_here(task: WorkerTask, held: Assignment, do: Callable[[], Any]) -> Any:
 
 
 def _request(outer: Any, task_id: str, name: str, args: list[Any]) -> dict[str, Any]:
-    """The request of a continued attempt; it carries the same errback as a message would."""
+    """The request of a continued attempt; it carries the same errback as a message would.
+
+    And the same headers of the saga's start, or of its app's own, as the message that paid for it.
+    """
     info = outer.get("delivery_info") or {}
+    headers = custom(outer)
     return {
+        **headers,
         "id": task_id,
         "task": name,
         "root_id": outer.get("root_id") or task_id,
@@ -210,7 +216,7 @@ def _request(outer: Any, task_id: str, name: str, args: list[Any]) -> dict[str, 
         "callbacks": None,
         "ignore_result": True,
         "is_eager": False,
-        "headers": {},  # said here, Celery does not look for them in all of the above
+        "headers": headers,  # said here, Celery does not look for them in all of the above
     }
 
 

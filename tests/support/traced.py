@@ -46,10 +46,20 @@ class TracedWorker:
             if isinstance(task, WorkerTask):
                 task.__trace__ = build_tracer(task.name, task, app=self.app, loader=self.app.loader)
 
-    def deliver(self, saga_id: str, kind: str, step: str, task: str, attempt: int = 1) -> Any:
+    def deliver(
+        self,
+        saga_id: str,
+        kind: str,
+        step: str,
+        task: str,
+        attempt: int = 1,
+        *,
+        headers: dict[str, Any] | None = None,
+    ) -> Any:
         """What the tracer of that task returns for the message of an attempt."""
         args = [saga_id, kind, step, attempt]
         request = {
+            **(headers or {}),
             "id": (task_id := ids.derived_id(*args)),
             "task": task,
             "args": args,

@@ -1,0 +1,116 @@
+"""Which message headers travel with a saga?
+
+Those of its start (a tenant, the context of a trace): they are noted with the saga and go out with
+the messages of all its steps.  What a process knows of them only spares reading.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import structlog
+
+from multiagents.core.exceptions import InvalidInput
+from multiagents.core.json_text import dumps
+from multiagents.core.message_headers import OWN, custom
+from multiagents.storage import sagas as store
+from multiagents.storage.calls import Flow, ask
+from multiagents.storage.keys import SagaKeys
+
+MOST_BYTES = 4096
+"""Of JSON: they travel in every message of the saga, and each of its steps reads them."""
+CAPACITY = 10_000
+"""Sagas of which a process remembers them, more than it moves at once; the first known goes first.
+Most have none, and cost little."""
+META = "headers"
+"""Under which name they stand in what is noted at the start."""
+
+log = structlog.get_logger(__name__)
+
+Headers = Mapping[str, Any]
+NONE: Headers = MappingProxyType({})
+
+
+def checked(given: Any) -> dict[str, Any]:
+    """The headers of a start, as they are stored.
+
+    Raises InvalidInput for what is no JSON, too large, or a name that Celery uses itself.
+    """
+    if not given:
+        return {}
+    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+        raise InvalidInput(f"headers are {type(given).__name__}: expected a dict with str keys")
+    headers = dict(given)
+    own = sorted(headers.keys() & OWN)
+    if own:
+        raise InvalidInput(f"headers {', '.join(own)} belong to Celery: give them other names")
+    try:
+        text = json.dumps(headers, allow_nan=False)
+        dumps(headers)  # refuses what UTF-8 cannot hold
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"headers are no JSON: {error}") from error
+    if len(text) > MOST_BYTES:
+        raise InvalidInput(f"headers are {len(text):,} bytes of JSON; the limit is {MOST_BYTES:,}")
+    return headers
+
+
+def found_in(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a start's message, as far as a saga can keep them.
+
+    Others may have come without the caller's doing.
+    """
+    headers = custom(request)
+    try:
+        return checked(headers)
+    except InvalidInput as error:
+        log.warning("a start's headers are not handed on to its steps", why=str(error))
+        return {}
+
+
+def headers_of(meta: str | None) -> Headers:
+    """The headers in what was noted at a saga's start (JSON)."""
+    if not meta or f'"{META}"' not in meta:
+        return NONE
+    found: Headers = json.loads(meta).get(META, NONE)
+    return found
+
+
+class SagaHeaders:
+    """What a process knows of the headers of sagas.  Thread-safe: a loss only costs a reading."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[str, Headers] = OrderedDict()
+
+    def __contains__(self, saga_id: str) -> bool:
+        return saga_id in self._known
+
+    def __getitem__(self, saga_id: str) -> Headers:
+        """The headers of a saga; none if it is not known."""
+        return self._known.get(saga_id, NONE)
+
+    def note(self, saga_id: str, meta: str | None) -> None:
+        """Remember the headers in what was noted at a saga's start, unless they are known."""
+        if saga_id not in self._known:
+            self.start(saga_id, meta)
+
+    def forget(self, saga_id: str) -> None:
+        """They were those of a start that has only joined the saga."""
+        self._known.pop(saga_id, None)
+
+    def start(self, saga_id: str, meta: str | None) -> None:
+        """Remember those of a saga that begins."""
+        self._known[saga_id] = headers_of(meta)
+        if len(self._known) > CAPACITY:
+            try:
+                self._known.popitem(last=False)
+            except KeyError:  # other threads have
+                return
+
+    def learn(self, keys: SagaKeys) -> Flow[None]:
+        """Read them, unless they are known."""
+        if keys.id not in self._known:
+            self.note(keys.id, (yield from ask(store.meta(keys))))
