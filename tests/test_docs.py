@@ -80,7 +80,7 @@ def test_everything_on_a_page_works(page: Path, workers: Workers) -> None:
         env=workers.app_env if has_app else workers.env,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
