@@ -91,7 +91,8 @@ class Runtime:
             letter_of=Letters(app, settings),
             answer_of=Answers(app, settings),
         )
-        self.eager = EagerRunner(app, settings, self.catalog, check_input, task_of=self.task_of)
+        task_of = partial(hosting.task_of, app, process_of=self.process)
+        self.eager = EagerRunner(app, settings, self.catalog, check_input, task_of=task_of)
         self.outcomes = Outcomes(
             app,
             is_known=lambda saga_id: self.edge.run(self.host.service.is_known(saga_id)),
@@ -147,14 +148,10 @@ class Runtime:
         self.catalog.add_local(worker.info)
         hosting.register_worker(self.app, worker, self.process)
 
-    def task_of(self, name: str) -> WorkerTask:
-        """The Celery task of a worker function."""
-        return hosting.task_of(self.app, name, self.process)
-
     def renew_tasks(self) -> None:
         """Make the tasks of worker functions as the app's base class is now."""
         for name in workers.workers():
-            self.task_of(name)
+            hosting.task_of(self.app, name, self.process)
 
     def process(self) -> Process:
         """What the tasks of this very process share; a forked child makes its own."""

@@ -28,6 +28,7 @@ from multiagents.orchestrator.host import Host
 from multiagents.orchestrator.outbox import Deliverance, Message, Publish
 from multiagents.orchestrator.service import STEERING, CheckInput
 from multiagents.orchestrator.sweeper import Backlog, QueueHead
+from multiagents.orchestrator.targets import TOLD
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import ask
 from multiagents.storage.client import Edge
@@ -192,6 +193,7 @@ class EagerRunner:
                 self._queue.extend(messages)
             case Deliverance():
                 self.outcomes.setdefault(effect.saga_id, effect)
+                return TOLD
             case QueueHead():
                 return Backlog(len(self._queue))
             case _:

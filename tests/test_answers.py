@@ -14,6 +14,7 @@ from multiagents.celery_app import make_app
 from multiagents.core.settings import Settings
 from multiagents.orchestrator.answers import Answers
 from multiagents.orchestrator.outbox import Deliverance
+from multiagents.orchestrator.targets import TOLD
 from multiagents.orchestrator.tasks import Courier
 from multiagents.storage import ends
 from multiagents.storage import sagas as store
@@ -61,7 +62,7 @@ def test_an_answer_is_what_the_backend_stores(settings, client):
     ours = {name: stored(client, name) for name in ("t1", "t2")}
     lives = client.ttl("celery-task-meta-t1")
     client.flushall()
-    assert Courier(runtime.app)(end()) is True
+    assert Courier(runtime.app)(end()) == TOLD
     assert ours == {name: stored(client, name) for name in ("t1", "t2")}
     assert abs(lives - client.ttl("celery-task-meta-t1")) <= 2
 

@@ -19,6 +19,7 @@ from multiagents.core.states import Kind, SagaState
 from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.coordinator import Coordinator
 from multiagents.orchestrator.outbox import Deliverance, Publish
+from multiagents.orchestrator.targets import TOLD
 from multiagents.orchestrator.workflow import Step, Workflow
 from multiagents.storage import sagas as store
 from multiagents.storage import views
@@ -49,6 +50,7 @@ class Post:
             self.messages.extend(effect.messages)
         elif isinstance(effect, Deliverance):
             self.ended.append(effect)
+            return TOLD
         return True
 
 

@@ -13,8 +13,9 @@ from multiagents.core.settings import Settings
 from multiagents.core.states import Command, Kind, SagaState, StepState
 from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.coordinator import Coordinator
-from multiagents.orchestrator.outbox import Deliverance, Publish
+from multiagents.orchestrator.outbox import Deliverance
 from multiagents.orchestrator.sweeper import LATER, Backlog, QueueHead, Sweeper
+from multiagents.orchestrator.targets import Told
 from multiagents.orchestrator.workflow import Step, Workflow
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import ask
@@ -55,13 +56,13 @@ class World:
         if isinstance(effect, QueueHead):
             self.looks += 1
             return self.backlog
-        if not self.broker_is_up:
-            return False
-        if isinstance(effect, Publish):
+        if isinstance(effect, Deliverance):
+            if self.broker_is_up:
+                self.ended.append(effect)
+            return Told(self.broker_is_up)
+        if self.broker_is_up:
             self.sent.extend(effect.messages)
-        elif isinstance(effect, Deliverance):
-            self.ended.append(effect)
-        return True
+        return self.broker_is_up
 
     def start(self, saga_id: str = "s1") -> None:
         flow = self.coordinator.start(

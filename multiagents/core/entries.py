@@ -139,7 +139,11 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Unroutable:
-    """A command that nobody can take: its worker is not known to any running process."""
+    """A command that nobody can take: its worker is not known to any running process.
+
+    With ``target`` it is no command of a step: Celery refuses to send what hangs on the saga's end
+    (``link 1 (shop.mail) of TASK ID``); then step and attempt say nothing.
+    """
 
     type: ClassVar[str] = "unroutable"
     at_ms: int
@@ -147,9 +151,12 @@ class Unroutable:
     step: str
     attempt: int
     error: Failure
+    target: str = ""
 
     @property
     def id(self) -> str:
+        if self.target:
+            return f"xe:{self.at_ms}:{self.target}"
         return f"x{self.kind[0]}:{self.step}:{self.attempt}"
 
 

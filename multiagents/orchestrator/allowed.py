@@ -13,6 +13,7 @@ from multiagents.orchestrator.attention import dead_letters_of, parked, parked_a
 from multiagents.orchestrator.backward import pivot_passed
 from multiagents.orchestrator.describe import iso
 from multiagents.orchestrator.saga import Saga
+from multiagents.orchestrator.targets import parked_notes
 from multiagents.orchestrator.workflow import Workflow
 
 SETTLING = (Command.RETRY, Command.SKIP, Command.RESOLVE)
@@ -111,6 +112,7 @@ def _no_letter(saga: Saga, command: Command, step: str) -> str:
         state = saga.steps[step].state
         return f"step {step!r} is {state}, no dead letter; its dead letters: {_listed(names)}"
     acknowledged = command is Command.RESOLVE and saga.attention
+    acknowledged = acknowledged or (command is Command.RETRY and not step and parked_notes(saga))
     return "" if names or acknowledged else f"it is {saga.state} and has no dead letter"
 
 

@@ -19,6 +19,7 @@ from multiagents.core.entries import (
 from multiagents.core.states import ENDED, Kind, Outcome, SagaState, StepState, UndoState
 from multiagents.orchestrator.forward import Forward
 from multiagents.orchestrator.saga import StepRun
+from multiagents.orchestrator.targets import note_of
 from multiagents.orchestrator.turn import LIVE
 from multiagents.orchestrator.workflow import TaskCall
 
@@ -170,6 +171,9 @@ class Attempts(Forward):
             self._surface(entry.step)
 
     def _on_unroutable(self, entry: Unroutable) -> None:
+        if entry.target:
+            self._call_for_attention(note_of(entry.target, entry.error))
+            return
         run = self.steps.get(entry.step)
         if run is None or not _is_dispatched(run, entry.kind, entry.attempt):
             return

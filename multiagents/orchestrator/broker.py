@@ -18,8 +18,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from celery import Celery
-from celery.exceptions import QueueNotFound
-from kombu.exceptions import KombuError
+from kombu.exceptions import (
+    ContentDisallowed,
+    KombuError,
+    SerializationError,
+    SerializerNotInstalled,
+)
 
 from multiagents.storage.client import MAIN_TIMEOUT_S
 from multiagents.storage.refusals import concerns_a_key
@@ -131,6 +135,15 @@ class _Own(threading.local):
     producer: Any = None
 
 
+_NEVER_SENT = (
+    KeyError,  # of a router, or QueueNotFound; kombu's own, of a connection, are wrapped by then
+    SerializationError,
+    SerializerNotInstalled,
+    ContentDisallowed,
+)
+"""What is wrong with a message itself, though kombu's errors all descend from one."""
+
+
 def is_redis(connection: Any) -> bool:
     """Whether a connection of kombu leads to Redis, perhaps by way of Sentinels."""
     return bool(connection.transport.driver_type == "redis")
@@ -141,8 +154,7 @@ def is_away(error: Exception, connection: Any) -> bool:
     if concerns_a_key(error):
         return False
     away = (KombuError, OSError, *connection.connection_errors, *connection.channel_errors)
-    # It is a KeyError, which kombu takes for an error of a connection to Redis.
-    return isinstance(error, away) and not isinstance(error, QueueNotFound)
+    return isinstance(error, away) and not isinstance(error, _NEVER_SENT)
 
 
 def _impatient(connection: Any) -> Any:

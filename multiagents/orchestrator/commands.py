@@ -51,6 +51,11 @@ class Deliver:
 
 
 @dataclass(frozen=True, slots=True)
+class TellAgain:
+    """Tell of the first end what had been parked."""
+
+
+@dataclass(frozen=True, slots=True)
 class Adopt:
     """Take what an attempt returned after it was given up for its step's result from now on."""
 
@@ -59,7 +64,7 @@ class Adopt:
     """Of its claim."""
 
 
-Command = Dispatch | Withdraw | SetTimer | ClearTimer | Deliver | Adopt
+Command = Dispatch | Withdraw | SetTimer | ClearTimer | Deliver | TellAgain | Adopt
 
 DEADLINE = "deadline"
 

@@ -89,6 +89,7 @@ class Coordinator(Holding):
         dispatcher = Dispatcher(
             settings, clock, directory, plain, letter_of, answer_of, nonce=nonce
         )
+        dispatcher.record = self.append
         super().__init__(settings, directory, claims, dispatcher)
         self.clock = clock
         self._planner = Planner(settings, clock, claims, dispatcher, nonce)
@@ -171,10 +172,11 @@ class Coordinator(Holding):
             return ()  # its retention has just ended
         entries = [decode(text) for text in end.log]
         saga = blank_saga(workflow, keys.id, entries[0].at_ms, end.data)
-        for entry in entries:
+        for place, entry in enumerate(entries, start=1):
             saga = fold(workflow, saga, (entry,)).saga
             if saga.delivered:
-                return (yield from self.dispatcher.deliver(keys, workflow, saga, end))
+                now = fold(workflow, saga, entries[place:]).saga
+                return (yield from self.dispatcher.deliver(keys, workflow, saga, end, now=now))
         return ()
 
     # ---- what happens to a saga ----

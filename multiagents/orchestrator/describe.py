@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from multiagents.core.entries import Asked, Entry
+from multiagents.core.entries import Asked, Entry, Unroutable
 from multiagents.core.states import ENDED, Kind, SagaState, StepState, UndoState
 from multiagents.orchestrator.decide import fold
 from multiagents.orchestrator.outcome import failure_of, merged_result
@@ -127,6 +127,8 @@ def replay(
 def _event(entry: Entry) -> dict[str, Any]:
     kind = getattr(entry, "kind", None)
     prefix = {None: "", Kind.RUN: "step_", Kind.UNDO: "undo_"}[kind]
+    of_end = isinstance(entry, Unroutable) and bool(entry.target)
+    prefix = "end_" if of_end else prefix
     known = {
         "at_ms",
         "type",
@@ -155,7 +157,7 @@ def _event(entry: Entry) -> dict[str, Any]:
         f"{prefix}{entry.type}",
         entry.at_ms,
         step=getattr(entry, "step", None) or None,
-        attempt=getattr(entry, "attempt", None),
+        attempt=None if of_end else getattr(entry, "attempt", None),
         worker=getattr(entry, "worker", None) or None,
         data={name: str(v) if isinstance(v, str) else v for name, v in rest.items()},
     )

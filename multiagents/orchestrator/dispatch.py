@@ -14,7 +14,8 @@ from itertools import islice
 
 from multiagents.core import ids
 from multiagents.core.clock import Clock
-from multiagents.core.entries import Failed
+from multiagents.core.entries import Failed, Unroutable
+from multiagents.core.exceptions import UnknownSaga
 from multiagents.core.ports import Directory
 from multiagents.core.settings import Settings
 from multiagents.core.states import Kind
@@ -35,6 +36,7 @@ from multiagents.orchestrator.outbox import (
 from multiagents.orchestrator.outcome import outcome_of
 from multiagents.orchestrator.plain import PlainTasks
 from multiagents.orchestrator.saga import Saga
+from multiagents.orchestrator.targets import Told
 from multiagents.orchestrator.workflow import TaskCall, Workflow, worker_name
 from multiagents.storage import ends, sending
 from multiagents.storage import keys as k
@@ -55,6 +57,10 @@ MOST_LEAVING = 64
 What = tuple[Kind, str, int]
 Crew = frozenset[str]
 """Hostnames; or a queue whose workers nobody knows."""
+
+
+def _nowhere(saga_id: str, entry: Unroutable) -> Flow[bool]:
+    raise AssertionError("the coordinator says where")
 
 
 @dataclass(slots=True)
@@ -86,6 +92,8 @@ class Dispatcher:
     answer_of: AnswerOf = no_answer
     headers: SagaHeaders = field(default_factory=SagaHeaders)
     nonce: Callable[[], str] = ids.nonce
+    record: Callable[[str, Unroutable], Flow[bool]] = _nowhere
+    """Writes into a saga's log what of its end cannot be told."""
 
     def enclose(self, keys: SagaKeys, workflow: Workflow, plan: Plan) -> None:
         """Have a commit send its own commands, as far as that can be done."""
@@ -261,19 +269,20 @@ class Dispatcher:
         )
 
     def deliver(
-        self, keys: SagaKeys, workflow: Workflow, saga: Saga, end: End
+        self, keys: SagaKeys, workflow: Workflow, saga: Saga, end: End, *, now: Saga | None = None
     ) -> Flow[Sequence[Refused]]:
         """Tell who waits; the outbox keeps the command until that is done (rule 14).
 
-        Returns the results that the server refused.
+        ``now``: the saga as it is by now, if it has moved since that end.  Returns the results that
+        the server refused.
         """
-        outcome = outcome_of(saga, workflow, end.data)
+        outcome = outcome_of(saga, workflow, end.data, now=now)
         canvases = [task_id for task_id, canvas in outcome.waiting.items() if canvas]
         if canvases:
             yield from self._tell_canvases(keys, outcome, canvases, end)
             return ()
         answers = self.answer_of(outcome)
-        if answers is None and not (yield outcome):
+        if answers is None and not (yield outcome).done:
             return ()
         settled = yield from ask(ends.settle(keys, end, answers or ()))
         return () if isinstance(settled, int) else settled
@@ -281,18 +290,35 @@ class Dispatcher:
     def _tell_canvases(
         self, keys: SagaKeys, outcome: Deliverance, canvases: list[str], end: End
     ) -> Flow[None]:
-        """Start those that nobody else is starting; while somebody is, the end stays owed."""
+        """Start those that nobody else is starting; while somebody is, the end stays owed.
+
+        What Celery refuses to send is logged before anything is settled: once too often rather
+        than never.
+        """
         teller, now_ms = self.nonce(), self.clock.now_ms()
         until_ms = now_ms + TELLING_MS
         call = ends.take(keys, canvases, teller=teller, now_ms=now_ms, until_ms=until_ms)
         mine = yield from ask(call)
-        others = set(canvases) - set(mine)
+        others = set(canvases) - mine.keys()
         waiting = {each: {} if each in others else own for each, own in outcome.waiting.items()}
-        if not (yield replace(outcome, waiting=waiting)):
-            yield from ask(ends.give_back(keys, mine, teller=teller))
-            return
-        owed = "by somebody else" if others else end.owed
-        yield from ask(ends.settle(keys, replace(end, owed=owed), told=mine))
+        parked = outcome.settled
+        settled = {each: told | parked.get(each, frozenset()) for each, told in mine.items()}
+        told: Told = yield replace(outcome, waiting=waiting, settled=settled)
+        for refusal in told.refused:
+            error, at_ms = refusal.error, self.clock.now_ms()
+            entry = Unroutable(at_ms, Kind.RUN, "", 0, error, target=refusal.target)
+            with suppress(UnknownSaga):  # its retention has just ended
+                yield from self.record(keys.id, entry)
+        left = {each.task_id for each in told.refused} if told.done else set(mine)
+        # Of what a person had been asked about before, the rest may be told by now.
+        left |= {each for each in mine if parked.get(each)}
+        parts = {each: mine[each] | set(told.parts.get(each, ())) for each in left}
+        if parts:
+            yield from ask(ends.give_back(keys, parts, teller=teller))
+        if told.done:
+            owed = "by somebody else" if others else end.owed
+            whole = [each for each in mine if each not in left]
+            yield from ask(ends.settle(keys, replace(end, owed=owed), told=whole))
 
 
 def _to_send(plan: Plan) -> list[str]:

@@ -20,6 +20,7 @@ from multiagents.orchestrator.commands import DEADLINE
 from multiagents.orchestrator.describe import iso
 from multiagents.orchestrator.outcome import failure_of
 from multiagents.orchestrator.saga import Saga
+from multiagents.orchestrator.targets import parked_notes
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage import keys as k
 from multiagents.storage.refusals import REFUSALS
@@ -177,7 +178,7 @@ def _ended(now: Situation) -> Reason:
             commands = (f"multiagents rollback {saga.id}",)
     else:
         text = f"The reason: {_cause(now)}.{_undone(saga)}"
-    open_letters = any(dead_letters_of(saga))
+    open_letters = any(dead_letters_of(saga)) or bool(parked_notes(saga))
     last = " It waits for a person." if open_letters else " Nothing moves it any more by itself."
     facts = {"error": failure_of(saga)["error"], "kept_until": iso(kept) if kept else None}
     return Reason("ended", f"{text}{last}{until}", commands=commands, facts=facts)
@@ -240,11 +241,27 @@ def _of_the_rest(now: Situation) -> Iterator[Reason]:
         yield _deadline(now, deadline_ms)
     if now.pending:
         yield _undecided(now)
-    notes = [note for note in saga.attention if not note.endswith(" is parked")]
+    untold = parked_notes(saga)
+    if untold:
+        yield _untold(now, untold)
+    notes = [each for each in saga.attention if each not in untold and not _is_parked(each)]
     if notes:
         commands = () if any(dead_letters_of(saga)) or saga.terminated else _acknowledge(saga)
         text = f"A person should know: {'; '.join(notes)}."
         yield Reason("attention", text, commands=commands, facts={"attention": notes})
+
+
+def _is_parked(note: str) -> bool:
+    return note.endswith(" is parked")
+
+
+def _untold(now: Situation, notes: tuple[str, ...]) -> Reason:
+    """What of its end Celery refuses to send; a retry of the saga's dead letters tries it, too."""
+    text = f"Of its end not all could be told: {'; '.join(notes)}. All else is told, once."
+    commands: tuple[str, ...] = (f"multiagents dead-letters retry {now.saga.id}",)
+    if not any(dead_letters_of(now.saga)):
+        commands = (*commands, *_acknowledge(now.saga))
+    return Reason("untold", text, commands=commands, facts={"untold": list(notes)})
 
 
 def _deadline(now: Situation, deadline_ms: int) -> Reason:

@@ -112,9 +112,10 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class Deliverance:
-    """Effect: tell everybody who waits for a saga how it ended; the reply is whether that is done.
+    """Effect: tell everybody who waits for a saga how it ended; the reply is a `Told`.
 
     ``waiting``: Celery task id -> its canvas (what a Celery task's end would have started).
+    ``settled``: of that, by task id, the names of what is told already or waits for a person.
     ``result`` is set for a completed saga; ``failure`` (arguments of `SagaFailed`) otherwise.
     """
 
@@ -123,6 +124,7 @@ class Deliverance:
     waiting: dict[str, dict[str, Any]]
     result: dict[str, Any] | None = None
     failure: dict[str, Any] = field(default_factory=dict)
+    settled: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 AnswerOf = Callable[[Deliverance], list[Answer] | None]

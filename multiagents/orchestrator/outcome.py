@@ -8,33 +8,50 @@ from multiagents.core.json_text import loads
 from multiagents.core.states import Kind, SagaState, StepState, UndoState
 from multiagents.orchestrator.outbox import Deliverance
 from multiagents.orchestrator.saga import Saga
+from multiagents.orchestrator.targets import parked_notes, parked_targets, targets_of
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage import keys as k
 
 
 def has_dead_letters(saga: Saga) -> bool:
-    """Whether a step or an undo waits for a person."""
-    return any(
+    """Whether a step, an undo, or what hangs on the saga's end waits for a person."""
+    return bool(saga.attention and parked_notes(saga)) or any(
         run.state is StepState.PARKED or run.undo_state is UndoState.PARKED
         for run in saga.steps.values()
     )
 
 
-def outcome_of(saga: Saga, workflow: Workflow, data: dict[str, str]) -> Deliverance:
+def outcome_of(
+    saga: Saga, workflow: Workflow, data: dict[str, str], *, now: Saga | None = None
+) -> Deliverance:
     """How the saga ended, for those who wait; ``data`` is its data hash.
 
-    Told again, it is stored again; what a canvas starts is not started again.
+    Told again, it is stored again; what a canvas starts is not started again.  ``now``: the saga
+    as it is by now, if it has moved since that end.
     """
     waiting: dict[str, dict[str, Any]] = {}
+    parked = parked_targets(now or saga)
+    completed = saga.state is SagaState.COMPLETED
     for name, canvas in data.items():
         prefix, _, task_id = name.partition(":")
         if prefix == "alias":
             started = f"told:{task_id}" in data
-            waiting[task_id] = {} if started else loads(canvas or "{}")
-    if saga.state is SagaState.COMPLETED:
+            own: dict[str, Any] = {} if started else loads(canvas or "{}")
+            names = {each.name for each in targets_of(own, completed=completed)} if own else set()
+            # What is left of its canvas waits for a person, or that was nothing.
+            waits = names and names <= parked.get(task_id, set()) | parts_in(data, task_id)
+            waiting[task_id] = {} if waits else own
+    settled = {task_id: frozenset(names) for task_id, names in parked.items()}
+    if completed:
         merged = merged_result(workflow, data)
-        return Deliverance(saga.id, saga.state, waiting, result=merged)
-    return Deliverance(saga.id, saga.state, waiting, failure=failure_of(saga))
+        return Deliverance(saga.id, saga.state, waiting, result=merged, settled=settled)
+    failure = failure_of(saga)
+    return Deliverance(saga.id, saga.state, waiting, failure=failure, settled=settled)
+
+
+def parts_in(data: dict[str, str], task_id: str) -> set[str]:
+    """The targets of a canvas that were told while others could not be."""
+    return set(loads(data.get(k.part_field(task_id), "[]")))
 
 
 def merged_result(workflow: Workflow, data: dict[str, str]) -> dict[str, Any]:

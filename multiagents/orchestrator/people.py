@@ -12,8 +12,9 @@ from multiagents.core.entries import Asked, Failure
 from multiagents.core.states import Command, Kind, SagaState, StepState, UndoState
 from multiagents.orchestrator.attempts import Attempts
 from multiagents.orchestrator.attention import parked
-from multiagents.orchestrator.commands import ClearTimer, Withdraw, retry_timer
+from multiagents.orchestrator.commands import ClearTimer, TellAgain, Withdraw, retry_timer
 from multiagents.orchestrator.saga import StepRun
+from multiagents.orchestrator.targets import parked_notes
 from multiagents.orchestrator.turn import parked_note
 
 
@@ -94,6 +95,8 @@ class People(Attempts):
         """An operator's word on dead letters: all of the saga's, one step's, or just one."""
         if self.saga.terminated:
             return
+        if entry.command is Command.RETRY and not entry.step:
+            self._tell_again()
         if entry.command is Command.RESOLVE and not entry.step and not self._parked():
             self._set(attention=())
         settled = False
@@ -108,6 +111,14 @@ class People(Attempts):
         if settled:
             self._forget_what_is_parked_no_more()
         self._undo_what_was_retried()
+
+    def _tell_again(self) -> None:
+        """What of the end could not be told is no longer left alone."""
+        parked = parked_notes(self.saga)
+        if parked:
+            left = tuple(note for note in self.saga.attention if note not in parked)
+            self._set(attention=left)
+            self.commands.append(TellAgain())
 
     def _forget_what_is_parked_no_more(self) -> None:
         """What else a person should know of is another matter, and stays."""

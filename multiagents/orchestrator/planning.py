@@ -19,6 +19,7 @@ from multiagents.orchestrator.commands import (
     Deliver,
     Dispatch,
     SetTimer,
+    TellAgain,
     Withdraw,
 )
 from multiagents.orchestrator.decide import Decision
@@ -77,6 +78,10 @@ def _add(plan: Plan, saga_id: str, command: Command) -> None:
             plan.cleared.append(member)
         case Deliver(_):
             plan.outbox[k.OUTBOX_END] = unsent
+        case TellAgain():
+            # Another number than any before it: whoever is telling now does not settle it (E12).
+            token = int(plan.version[:10], 16)
+            plan.outbox[k.OUTBOX_END] = (f"0|{token}", unsent[1])
         case Adopt(step, nonce):
             plan.adopted[k.late_field(nonce)] = k.result_field(Kind.RUN, step)
 

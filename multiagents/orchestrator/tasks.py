@@ -16,15 +16,12 @@ from typing import Any
 
 import structlog
 from celery import Celery, Task
-from celery.app.task import Context
-from celery.canvas import maybe_signature
 from celery.exceptions import Ignore
 
 from multiagents.core import ids
 from multiagents.core.callbacks import errback
-from multiagents.core.exceptions import SagaFailed
 from multiagents.core.names import COMPENSATE, COORDINATE, HEADER, START_SAGA
-from multiagents.core.states import Kind, SagaState
+from multiagents.core.states import Kind
 from multiagents.orchestrator.broker import Broker, HastyBroker, is_away, is_redis
 from multiagents.orchestrator.headers import found_in
 from multiagents.orchestrator.letters import list_of, priority_of, routing, send_plain
@@ -39,6 +36,7 @@ from multiagents.orchestrator.own_ways import sends_itself
 from multiagents.orchestrator.results import HastyBackend, declare_reply, reply_of
 from multiagents.orchestrator.start_call import arguments, canvas_of_call, canvas_of_request
 from multiagents.orchestrator.sweeper import Backlog, QueueHead
+from multiagents.orchestrator.telling import Telling
 from multiagents.storage.client import UNREACHABLE
 from multiagents.storage.refusals import concerns_a_key
 from multiagents.storage.sagas import Attempt
@@ -224,7 +222,7 @@ class Courier:
     def __init__(self, app: Celery, *, hasty: bool = False) -> None:
         self.app = app
         self._broker = HastyBroker(app) if hasty else Broker(app)
-        self._results = HastyBackend(app)
+        self._tell = Telling(app, self._broker, HastyBackend(app))
 
     def __call__(self, effect: Any) -> Any:
         """Perform one effect and return its reply."""
@@ -232,7 +230,7 @@ class Courier:
             case Publish():
                 return self._publish(effect)
             case Deliverance():
-                return self._deliver(effect)
+                return self._tell(effect)
             case QueueHead():
                 return self._look(effect)
         raise TypeError(f"unknown effect {effect!r}")
@@ -319,73 +317,6 @@ class Courier:
         queue = list_of(effect.queue, priority_of(self.app, effect.priority), channel)
         with channel.conn_or_acquire() as client:
             return int(client.llen(queue)), client.lindex(queue, -1)
-
-    # ---- outcomes ----
-
-    def _deliver(self, effect: Deliverance) -> bool:
-        """Whether all who wait are told; if not, a sweep tells all of them again."""
-        if self._results.rests():
-            return False
-        if any(effect.waiting.values()) and not self._broker.answers():
-            return False  # what follows in their canvas is sent by Celery, with its patience
-        try:
-            for task_id, canvas in effect.waiting.items():
-                self._deliver_one(effect, task_id, canvas)
-        except Exception as error:  # noqa: BLE001 - a backend may raise anything
-            # Raised on, it would look like a failure of the step that has just ended.
-            self._results.note(error)
-            why = f"{type(error).__name__}: {error}"
-            log.warning("outcome not stored, a sweep will", saga=effect.saga_id, error=why)
-            return False
-        return True
-
-    def _deliver_one(self, effect: Deliverance, task_id: str, canvas: dict[str, Any]) -> None:
-        request = _context(task_id, canvas)
-        backend = self._results.get()
-        if effect.state == SagaState.COMPLETED:
-            backend.mark_as_done(task_id, effect.result, request=request)
-            self._go_on(canvas, effect.result)
-            return
-        error = SagaFailed(**effect.failure)
-        if effect.state == SagaState.CANCELLED:
-            backend.mark_as_revoked(task_id, str(error), request=request)
-        else:
-            backend.mark_as_failure(task_id, error, request=request, call_errbacks=False)
-        self._call_errbacks(canvas, request, error)
-
-    def _go_on(self, canvas: dict[str, Any], result: Any) -> None:
-        """What Celery's tracer does after a success: callbacks, then the rest of the chain."""
-        options = {n: canvas[n] for n in ("root_id", "parent_id") if canvas.get(n)}
-        for callback in canvas.get("callbacks") or ():
-            maybe_signature(callback, app=self.app).apply_async((result,), **options)
-        chain = list(canvas.get("chain") or ())
-        if chain:
-            following = maybe_signature(chain.pop(), app=self.app)
-            following.apply_async((result,), chain=chain, **options)
-
-    def _call_errbacks(self, canvas: dict[str, Any], request: Any, error: SagaFailed) -> None:
-        if canvas.get("errbacks"):
-            self.app.backend._call_task_errbacks(request, error, None)
-
-
-def _context(task_id: str, canvas: dict[str, Any]) -> Any:
-    return Context(
-        id=task_id,
-        task=START_SAGA,
-        args=[],
-        kwargs={},
-        errbacks=canvas.get("errbacks") or [],
-        callbacks=canvas.get("callbacks"),
-        chain=canvas.get("chain"),
-        chord=canvas.get("chord"),
-        group=canvas.get("group_id"),
-        group_index=canvas.get("group_index"),
-        root_id=canvas.get("root_id") or task_id,
-        parent_id=canvas.get("parent_id"),
-        reply_to=canvas.get("reply_to"),
-        correlation_id=task_id,
-        delivery_info={},
-    )
 
 
 def _sent_ms(raw: bytes) -> int | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
+from multiagents.core.json_text import dumps, loads
 from multiagents.storage import keys as k
 from multiagents.storage.calls import Arg, Call
 from multiagents.storage.keys import SagaKeys
@@ -31,20 +32,32 @@ def owe(saga: SagaKeys, version: str, due_ms: int, *, nonce: str) -> Call[bool]:
     return Call("owe", saga.all, (k.OUTBOX_END, member, due_ms, version, token), bool)
 
 
+Parts = dict[str, frozenset[str]]
+"""By task id the names of the targets of its canvas that were told."""
+
+
 def take(
     saga: SagaKeys, task_ids: Sequence[str], *, teller: str, now_ms: int, until_ms: int
-) -> Call[list[str]]:
-    """Of these task ids those whose canvas the teller is to start: nobody else does until then."""
-    return Call("telling", saga.all, (teller, now_ms, until_ms, *task_ids), _ids)
+) -> Call[Parts]:
+    """Of these task ids those whose canvas the teller is to start: nobody else does until then.
+
+    With what of each was told before.
+    """
+    return Call("telling", saga.all, (teller, now_ms, until_ms, *task_ids), _parts)
 
 
-def give_back(saga: SagaKeys, task_ids: Sequence[str], *, teller: str) -> Call[list[str]]:
-    """They could not be told; whoever comes next may start their canvases."""
-    return Call("telling", saga.all, (teller, 0, "", *task_ids), _ids)
+def give_back(saga: SagaKeys, parts: Parts, *, teller: str) -> Call[Parts]:
+    """All of them could not be told, but these parts; whoever comes next may tell the rest."""
+    rows = [(task_id, dumps(sorted(names)) if names else "") for task_id, names in parts.items()]
+    return Call(
+        "telling", saga.all, (teller, 0, "", *(item for row in rows for item in row)), _parts
+    )
 
 
-def _ids(reply: Any) -> list[str]:
-    return [text_of(each) for each in reply]
+def _parts(reply: Any) -> Parts:
+    texts = [text_of(each) for each in reply]
+    pairs = zip(texts[::2], texts[1::2], strict=True)
+    return {task_id: frozenset(loads(told or "[]")) for task_id, told in pairs}
 
 
 def settle(

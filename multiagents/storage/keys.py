@@ -12,6 +12,8 @@ always lie in one slot and can move to a server of their own.
                                    f:<step> refused results, k:<step> checkpoints,
                                    p:<step> progress, alias:<task id> canvas of who waits,
                                    told:<task id> if it was started,
+                                   part:<task id> the names of its targets that were told, JSON,
+                                   where others could not be,
                                    telling:<task id> who starts it and until when
     ma:{s00}:log:<id>      list    entries, oldest first; of an ended saga as one compressed item
     ma:{s00}:ids:<id>      set     hashes of the ids of the entries in the log
@@ -163,6 +165,11 @@ def late_field(nonce: str) -> str:
     Apart from the results, which other steps and conditions read, until a decision adopts it.
     """
     return f"l:{nonce}"
+
+
+def part_field(task_id: str) -> str:
+    """In the data hash: what of a canvas was told, where not all of it could be."""
+    return f"part:{task_id}"
 
 
 def refused_field(step: str) -> str:

@@ -63,6 +63,9 @@ class AttemptLaws:
                 self._claimed(entry, decision.saga)
             case Succeeded() | Failed() | Lost() if entry.step in before.steps:
                 self._reported(before, entry, decision)
+            case Unroutable() if entry.target:
+                law(before.delivered, f"{entry.id}: there was no end to tell of")
+                law(not decision.commands, f"{entry.id} gives {decision.commands}")
             case Withdrawn() | Unroutable():
                 what = (entry.kind, entry.step, entry.attempt)
                 law(what in self._dispatched, f"{entry.id}: taken back, but not dispatched (E3)")

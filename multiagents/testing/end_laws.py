@@ -43,6 +43,12 @@ def has_dead_letters(saga: Saga) -> bool:
     )
 
 
+def is_kept(saga: Saga) -> bool:
+    """Whether retention waits for a person: a dead letter, or what could not be told of its end."""
+    untold = any(" cannot be told: " in note for note in saga.attention)
+    return has_dead_letters(saga) or (untold and not saga.terminated)
+
+
 def has_come_to_rest(saga: Saga) -> bool:
     """Whether nothing but a person can move the saga."""
     return saga.state in ENDED or saga.state is SagaState.PAUSED or has_dead_letters(saga)

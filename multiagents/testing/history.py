@@ -7,15 +7,20 @@ and the laws are judged.  The same seed gives the same history.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from itertools import pairwise
 from random import Random
 from typing import Any
 
-from multiagents.core.states import ENDED
+from multiagents.core.entries import Asked, Entry
+from multiagents.core.states import ENDED, Command, SagaState
 from multiagents.orchestrator.coordinator import Coordinator
 from multiagents.orchestrator.dispatch import TELLING_MS
 from multiagents.orchestrator.outbox import Deliverance, Publish, Unsendable
+from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.sweeper import QueueHead, Sweeper
+from multiagents.orchestrator.targets import targets_of
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage.calls import Call, Plain
 from multiagents.storage.client import UNREACHABLE
@@ -24,6 +29,7 @@ from multiagents.testing.given_laws import judge_given
 from multiagents.testing.laws import LawBroken, judge_end, law
 from multiagents.testing.random_workflows import random_workflow
 from multiagents.testing.simulated import (
+    PICKY,
     SKEW_MS,
     MakeCoordinator,
     MakeSweeper,
@@ -31,7 +37,7 @@ from multiagents.testing.simulated import (
     carry_out,
 )
 from multiagents.testing.simulated_broker import SENDING, Broker, Mail
-from multiagents.testing.simulated_people import People
+from multiagents.testing.simulated_people import CANVAS, People
 from multiagents.testing.simulated_store import RETENTION_S, Memory, Servers
 from multiagents.testing.simulated_world import Sleep, Take, Thread, World
 from multiagents.testing.store_laws import (
@@ -73,6 +79,7 @@ class History:
         self.store = servers.store(shape)
         skill = rng.choice((0.7, 0.9, 1.0))
         self.world = World(rng, self.store.settings, faults=faults, skill=skill)
+        self._stays_picky = rng.random() < 0.5
         self.world.wide = rng.choice((0, 2, 20))
         self.world.slots = rng.choice((0, 0, 1, 2))
         mixed = Random(f"mixed {seed}")  # apart: what else a seed means is as it was without it
@@ -117,6 +124,7 @@ class History:
 
     def _calm_down(self) -> None:
         self.world.faults = self.broker.faults = NO_FAULTS
+        self.world.is_picky = self._stays_picky
         self._memory = None
         self.store.away.clear()
         for process in (*self.processes, self.people):
@@ -300,7 +308,7 @@ class History:
             law(not untold or not saga.delivered, f"{saga_id}: {untold} wait for ever (rule 14)")
             judge_reports(log, self.world.reports[saga_id])
             judge_given(self.store, workflow, saga, log, self.world.begun[saga_id])
-            self._judge_canvases(saga_id)
+            self._judge_canvases(saga, log)
         self.world.seen[f"~{saga.state}"] += 1
         self.world.seen["logs compressed"] += is_compressed(self.store, self.store.keys(saga_id))
 
@@ -311,13 +319,23 @@ class History:
         law(set_back or not self.world.owed[saga_id], f"{saga_id} was started, and is gone")
         self.world.seen["~lost with its server's last second" if set_back else "~not started"] += 1
 
-    def _judge_canvases(self, saga_id: str) -> None:
-        """A canvas is started a second time only where its teller was silent for long (E12)."""
+    def _judge_canvases(self, saga: Saga, log: Sequence[Entry]) -> None:
+        """Each target is told, or parked; a second time only where its teller was silent (E12)."""
+        told = self.world.canvases[saga.id]
+        closed = saga.terminated or any(
+            isinstance(entry, Asked) and entry.command is Command.RESOLVE for entry in log
+        )
+        completed = saga.delivered and self.world.ends[saga.id][0].state == SagaState.COMPLETED
+        for task_id in self.world.owed[saga.id] - {saga.id} if saga.delivered else ():
+            for target in targets_of(json.loads(CANVAS), completed=completed):
+                name = f"{target.name} of {task_id}"
+                parked = PICKY in name and (closed or name in " ".join(saga.attention))
+                law(told.get(name) or parked, f"{name} waits for ever (E12): {saga.attention}")
         if self.world.seen["froze"]:
             return  # who wakes late starts what another has been given since
-        for task_id, times in self.world.canvases[saga_id].items():
+        for name, times in told.items():
             gaps = [later - earlier for earlier, later in pairwise(times)]
-            law(min(gaps, default=TOLD_MS) >= TOLD_MS, f"canvas of {task_id}: at {times} (E12)")
+            law(min(gaps, default=TOLD_MS) >= TOLD_MS, f"{name}: told at {times} (E12)")
 
     def _judge_retention(self, due: list[str]) -> None:
         """When retention is over, nothing is left of what has ended (E16)."""

@@ -39,6 +39,7 @@ from multiagents.orchestrator.commands import (
     Deliver,
     Dispatch,
     SetTimer,
+    TellAgain,
     Withdraw,
 )
 from multiagents.orchestrator.decide import Decision, decide
@@ -113,7 +114,7 @@ class Watch:
         if saga.state in ENDED:
             law(saga.delivered, "an end without a delivery")
             terminates = isinstance(entry, Asked) and entry.command is Ask.TERMINATE
-            allowed = (Adopt, ClearTimer, Deliver, *([Withdraw] if terminates else []))
+            allowed = (Adopt, ClearTimer, Deliver, TellAgain, *([Withdraw] if terminates else []))
             law(all(isinstance(c, allowed) for c in commands), f"after the end: {commands}")
         if before.state is SagaState.PAUSED and saga.state is SagaState.PAUSED:
             law(not any(isinstance(c, Dispatch) for c in commands), "paused, and dispatches")

@@ -19,7 +19,7 @@ from multiagents.core.entries import Failed, Failure, Report, Succeeded
 from multiagents.core.exceptions import UnknownSaga
 from multiagents.core.policies import RetryPolicy
 from multiagents.core.ports import Assignment, WorkerInfo
-from multiagents.core.states import Outcome
+from multiagents.core.states import Outcome, SagaState
 from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.claims import Continuation
 from multiagents.orchestrator.coordinator import Coordinator
@@ -27,6 +27,7 @@ from multiagents.orchestrator.engine import StoreEngine
 from multiagents.orchestrator.handback import Foreign, HandBack
 from multiagents.orchestrator.outbox import Deliverance, Message, Publish, no_letter
 from multiagents.orchestrator.sweeper import QueueHead, Sweeper
+from multiagents.orchestrator.targets import Refusal, Told, targets_of
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow
 from multiagents.storage.client import UNREACHABLE, Edge
@@ -47,6 +48,9 @@ WORKERS = (
     WorkerInfo("undo_a"),
     WorkerInfo("undo_b", queue="llm"),
 )
+
+PICKY = "picky"
+"""A task that Celery refuses to send."""
 
 MakeCoordinator = Callable[..., Coordinator]
 MakeSweeper = Callable[..., Sweeper]
@@ -384,10 +388,29 @@ def carry_out(effect: Any, world: World, broker: Broker) -> Any:
             return broker.backlog(queue)
         case Deliverance(saga_id):
             world.ends[saga_id].append(effect)
-            if world.happens(world.faults.fail_before, "delivery failed"):
-                return False
-            world.told[saga_id].update(effect.waiting)
-            for task_id in filter(effect.waiting.get, effect.waiting):
-                world.canvases[saga_id][task_id].append(world.now_ms)
-            return True
+            return _tell(effect, world)
     raise TypeError(f"the simulator does not know {effect!r}")
+
+
+def _tell(effect: Deliverance, world: World) -> Told:
+    """Tell the targets one by one, up to where the broker fails; the picky ones refuse."""
+    parts: dict[str, tuple[str, ...]] = {}
+    refused: list[Refusal] = []
+    completed = effect.state == SagaState.COMPLETED
+    for task_id, canvas in effect.waiting.items():
+        settled = effect.settled.get(task_id, frozenset())
+        for target in targets_of(canvas, completed=completed):
+            if world.happens(world.faults.fail_before * 3, "delivery failed"):
+                return Told(False, parts, tuple(refused))
+            if target.name in settled:
+                continue
+            if target.signature["task"] == PICKY and world.is_picky:
+                world.seen["target refused"] += 1
+                refused.append(Refusal(task_id, target.name, Failure("TypeError", "injected")))
+                continue
+            parts[task_id] = (*parts.get(task_id, ()), target.name)
+            world.canvases[effect.saga_id][f"{target.name} of {task_id}"].append(world.now_ms)
+    if world.happens(world.faults.fail_before, "delivery failed"):
+        return Told(False, parts, tuple(refused))
+    world.told[effect.saga_id].update(effect.waiting)
+    return Told(True, parts, tuple(refused))

@@ -6,6 +6,7 @@ begun anew, or never again: then a start that nobody confirmed may have happened
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ from multiagents.core.entries import Asked
 from multiagents.core.exceptions import UnknownSaga
 from multiagents.core.states import Command
 from multiagents.orchestrator.attention import dead_letters_of
+from multiagents.orchestrator.targets import parked_notes
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow
@@ -21,12 +23,18 @@ from multiagents.storage.client import UNREACHABLE
 from multiagents.testing.broken import law
 from multiagents.testing.faults import NO_FAULTS
 from multiagents.testing.random_workflows import INPUT_TEXT
-from multiagents.testing.simulated import Process
+from multiagents.testing.simulated import PICKY, Process
 from multiagents.testing.simulated_broker import Broker
 from multiagents.testing.simulated_store import Store
 from multiagents.testing.simulated_world import Life, Sleep, Thread, World
 
-CANVAS = '{"chain":[]}'
+CANVAS = json.dumps(
+    {
+        "callbacks": [{"task": "ship"}, {"task": PICKY}],
+        "errbacks": [{"task": PICKY}, {"task": "sorry"}],
+    }
+)
+"""Of each kind one that can be sent, and one that Celery refuses."""
 
 
 class People(Process):
@@ -104,7 +112,10 @@ class People(Process):
                 saga, _ = yield from self.coordinator.current(saga_id)
             except (*UNREACHABLE, UnknownSaga):
                 continue
-            if letters := list(dead_letters_of(saga)):
+            if parked_notes(saga) and self._rng.random() < 0.5:
+                decision = self._rng.choice((Command.RETRY, Command.RESOLVE))
+                yield from self._ask(saga_id, decision)
+            elif letters := list(dead_letters_of(saga)):
                 step, _ = self._rng.choice(letters)
                 decision = self._rng.choice((Command.RETRY, Command.SKIP, Command.RESOLVE))
                 yield from self._ask(saga_id, decision, step)

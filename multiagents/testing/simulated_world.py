@@ -80,7 +80,9 @@ class World:
     canvases: dict[str, dict[str, list[int]]] = field(
         default_factory=lambda: defaultdict(lambda: defaultdict(list))
     )
-    """By saga and task id: when its canvas was started, Unix ms."""
+    """By saga and target of a canvas: when it was told, Unix ms."""
+    is_picky: bool = True
+    """Whether Celery refuses to send some targets."""
     begun: dict[str, list[Assignment]] = field(default_factory=lambda: defaultdict(list))
     """By saga: what worker functions were called with."""
     plain: dict[str, Succeeded | Failed] = field(default_factory=dict)

@@ -25,7 +25,7 @@ from multiagents.storage import sagas as store
 from multiagents.storage.keys import SagaKeys
 from multiagents.storage.plan import Waiting, entry_key
 from multiagents.storage.views import View, hash_of
-from multiagents.testing.end_laws import has_dead_letters
+from multiagents.testing.end_laws import is_kept
 from multiagents.testing.laws import law, replayed
 from multiagents.testing.simulated_store import Store
 from multiagents.testing.witness import blank_of
@@ -74,7 +74,7 @@ def judge_store(kept: Store, saga: Saga, log: Sequence[Entry], due: Sequence[str
         _judge_results(saga, log, hash_of(data))
     for state, score in zip(SagaState, scores, strict=True):
         law((score is not None) == (state is saga.state), f"{saga.id} is {saga.state}: {state}")
-    kept_on = saga.state not in ENDED or has_dead_letters(saga)
+    kept_on = saga.state not in ENDED or is_kept(saga)
     purge = k.due_purge(saga.id) in due
     law(purge is not kept_on, f"{saga.id} is {saga.state}; retention runs: {purge}")
 

@@ -70,10 +70,17 @@ E10_E20 = (
     ),
     Mutant(
         "E12",
-        ENGINE + "tasks.py",
-        "self._go_on(canvas, effect.result)",
+        ENGINE + "telling.py",
+        "signature.apply_async((effect.result,), **given)",
         "pass",
         "tests/test_team_app.py::test_a_saga_is_a_link_of_a_canvas",
+    ),
+    Mutant(
+        "E12",
+        ENGINE + "telling.py",
+        "if target.name not in settled:",
+        "if True:",
+        "tests/test_untold_ends.py::test_a_broker_that_is_away_refuses_nothing",
     ),
     Mutant(
         "E12",

@@ -17,6 +17,7 @@ from multiagents.orchestrator.coordinator import Coordinator
 from multiagents.orchestrator.outbox import Deliverance, LetterOf, Message, Publish, no_letter
 from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.sweeper import Backlog, QueueHead, Sweeper
+from multiagents.orchestrator.targets import NOT_TOLD, TOLD
 from multiagents.orchestrator.workflow import Step, Workflow
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Call, Flow, Plain
@@ -64,7 +65,7 @@ class Bench:
                     self.ends.append(effect.state)
                     self.results.append(effect.result)
                     self.told.append(effect.waiting)
-                return self.delivers
+                return TOLD if self.delivers else NOT_TOLD
             case QueueHead():
                 return Backlog(0)
         raise TypeError(effect)
