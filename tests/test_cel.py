@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from multiagents.orchestrator.cel.checks import DYN, MOST_LOOPS, TypeMistake, check
 from multiagents.orchestrator.cel.evaluation import build
 from multiagents.orchestrator.cel.functions import FUNCTIONS, METHODS, TYPES, overloads
+from multiagents.orchestrator.cel.patterns import complexity
 from multiagents.orchestrator.cel.refusals import Refusal
 from multiagents.orchestrator.cel.scope import MOST_OPERATIONS, Scope
 from multiagents.orchestrator.cel.syntax import MOST_DEPTH, parse
@@ -121,6 +123,34 @@ def test_an_expression_has_the_value_that_its_specification_says(text: str, expe
 def test_a_time_is_told_in_its_zone(text: str, expected: Any) -> None:
     """UTC without one; names follow daylight saving; nanoseconds are kept."""
     assert value_of(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("pattern", "least", "most"),
+    [
+        ("^a.*c$", 5, 10),
+        (r"[0-9]{4}-[0-9]{2}-[0-9]{2}", 60, 100),
+        (r"\w{500}", 4_000, 5_000),
+        (r"((a{10}){10}){10,20}", 2_000, 3_000),
+        (r"(a{2}", 1, 10),
+        ("a{99999999999999999}", 10**9, 10**12),
+        (r"[]{5}]\]{3}", 5, 30),
+        ("", 1, 1),
+    ],
+)
+def test_the_cost_of_a_pattern_is_told_from_its_text(pattern: str, least: int, most: int) -> None:
+    """Repetitions count as often as they are compiled."""
+    assert least <= complexity(pattern) <= most
+
+
+@given(st.text(max_size=60), st.text(max_size=20))
+def test_any_pattern_finds_something_or_is_none(text: str, pattern: str) -> None:
+    """A pattern may come from the data."""
+    with suppress(Refusal):
+        assert value_of("x.text.matches(x.pattern)", {"text": text, "pattern": pattern}) in {
+            True,
+            False,
+        }
 
 
 BIG = st.integers(-(10**30), 10**30) | st.integers(2**63 - 3, 2**64 + 3)

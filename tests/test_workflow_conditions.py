@@ -214,6 +214,7 @@ def test_an_argument_of_a_plain_task_is_of_plain_types() -> None:
         ("timestamp('2026-01-05') < timestamp(input.at)", "is no time in RFC 3339 with a zone"),
         ("duration('1d') > duration('1h')", "'1d' is no duration, as '1h30m'"),
         ("input.x.matches('a(')", "'a(' is no regular expression in the syntax of RE2"),
+        ("input.x.matches('a{99999}')", "takes more than 2,000,000 operations"),
         ("input.all(x, size(x))", "size(x): gives an int, expected true or false in all"),
         ("9223372036854775808 > input.x", "9223372036854775808 does not fit in 64 bits"),
         ("input.x == 'a", 'at character 12: "\'" is a text that does not end'),
@@ -315,6 +316,8 @@ def test_macros_over_data_are_at_most_two_deep() -> None:
         "input.xs.all(x, input.xs == input.ys)",
         "input.xs.all(x, input.text.contains(string(x)) || true)",
         "input.texts.all(x, input.text.matches(x + '.*z') || true)",
+        "input.texts.all(x, x.matches('\\\\w{400}') || true)",
+        "input.texts.all(x, x.matches('(([a-z]{9}){9}){9}' + x) || true)",
         "input.xs.map(x, input.text + input.text).size() > 0",
         "[input.xs].all(a, [a + a].all(b, [b + b].all(c, [c + c].all(d, [d + d].all(e, [e + e]"
         ".all(f, [f + f].all(g, [g + g].all(h, [h + h].all(i, [i + i].all(j, true))))))))))",

@@ -20,7 +20,7 @@ from multiagents.orchestrator.cel.functions import (
     signatures,
 )
 from multiagents.orchestrator.cel.refusals import Refusal, shown
-from multiagents.orchestrator.cel.scope import Scope
+from multiagents.orchestrator.cel.scope import MOST_OPERATIONS, Scope, TooCostly
 from multiagents.orchestrator.cel.syntax import Node
 from multiagents.orchestrator.cel.values import KINDS, NUMBERS, ORDERED, article, kind_of
 
@@ -193,6 +193,8 @@ def _try_constants(node: Node) -> None:
         build(trial)(Scope({}))
     except Refusal as error:
         raise _fail(node, error.reason) from error
+    except TooCostly as error:
+        raise _fail(node, f"takes more than {MOST_OPERATIONS:,} operations") from error
 
 
 def _with_first(node: Node, value: str) -> Node:

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from decimal import Decimal
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from multiagents.orchestrator.cel.patterns import matches
 from multiagents.orchestrator.cel.times import (
     SECOND,
     in_zone,
@@ -36,9 +36,6 @@ from multiagents.orchestrator.cel.values import (
     kind_of,
     quotient,
 )
-
-if TYPE_CHECKING:
-    from cel import Program
 
 ANY = "any"
 """What takes values of every kind."""
@@ -70,22 +67,6 @@ def _length(value: Any, _: Spend) -> int:
 def _contains(text: str, part: str, spend: Spend) -> bool:
     spend(len(text) // 128)
     return part in text
-
-
-def _matches(text: str, pattern: str, spend: Spend) -> bool:
-    # Rust's engine is linear in both; Python's own may take for ever.
-    spend(len(text) * len(pattern) // 64 + len(pattern))
-    try:
-        return bool(_matcher().execute({"text": text, "pattern": pattern}))
-    except (RuntimeError, ValueError):
-        raise ValueError("is no regular expression in the syntax of RE2") from None
-
-
-@lru_cache(maxsize=1)
-def _matcher() -> Program:
-    from cel import compile as compile_cel  # 0.1 s: the package imports its own command line
-
-    return compile_cel("text.matches(pattern)")
 
 
 def _to_int(value: Any, _: Spend) -> int:
@@ -236,7 +217,7 @@ METHODS: dict[str, tuple[Overload, ...]] = {
     "contains": (Overload(_TEXTS, "bool", _contains),),
     "startsWith": (Overload(_TEXTS, "bool", lambda text, part, _: text.startswith(part)),),
     "endsWith": (Overload(_TEXTS, "bool", lambda text, part, _: text.endswith(part)),),
-    "matches": (Overload(_TEXTS, "bool", _matches),),
+    "matches": (Overload(_TEXTS, "bool", matches),),
     **{name: tuple(_getters(name)) for name in _FIELDS},
 }
 """``x.f(y)``."""
