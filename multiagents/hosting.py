@@ -20,7 +20,13 @@ from celery.platforms import EX_FAILURE
 from kombu.transport import redis
 
 from multiagents.core.exceptions import InvalidInput, NewerFormat
-from multiagents.core.names import COORDINATOR_QUEUE, DEFAULT_QUEUES, HEADER, QUEUE_LLM
+from multiagents.core.names import (
+    COORDINATOR_QUEUE,
+    DEFAULT_QUEUES,
+    HEADER,
+    QUEUE_LLM,
+    queue_flaw,
+)
 from multiagents.event_bus.transport import (
     TRANSPORTS,
     FaithfulConnection,
@@ -105,6 +111,7 @@ def _make_step(hosted: Hosted, *, own: bool) -> Any:
                 _skip_ack_emulation(parent.app)
             _warn_of_transport(parent.app)
             _warn_of_no_functions(parent.app, own=own)
+            _check_queues(parent.app)
             if QUEUE_LLM in parent.app.amqp.queues.consume_from:
                 _load_language_models()
             hosted.renew_tasks()
@@ -240,6 +247,13 @@ def steady_for(app: Celery) -> str:
     sentinels = issubclass(found, redis.SentinelTransport)
     steady = SentinelSteadyTransport if sentinels else SteadyTransport
     return f"{steady.__module__}:{steady.__name__}"
+
+
+def _check_queues(app: Celery) -> None:
+    """Raise InvalidInput for a queue (``-Q``) that is another key: a worker would empty it."""
+    for name in app.amqp.queues.consume_from:
+        if flaw := queue_flaw(name):
+            raise InvalidInput(f"this worker is to consume the queue {name!r}: {flaw}")
 
 
 def _warn_of_transport(app: Celery) -> None:

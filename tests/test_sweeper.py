@@ -77,17 +77,17 @@ class World:
             for item in self.edge.run(self.sweeper.due(Shard())):
                 self.edge.run(self.sweeper.handle(item))
 
-    def do(self, step: str) -> None:
+    def do(self, step: str, *, saga_id: str = "s1", attempt: int = 1) -> None:
         """Claim an attempt and report its success."""
         held = self.edge.run(
-            self.coordinator.claim("s1", Kind.RUN, step, 1, delivery="d", queue="io")
+            self.coordinator.claim(saga_id, Kind.RUN, step, attempt, delivery="d", queue="io")
         )
         assert held is not None
-        done = Succeeded(self.clock.now_ms(), Kind.RUN, step, 1, held.nonce)
-        self.edge.run(self.coordinator.report("s1", done, result="{}"))
+        done = Succeeded(self.clock.now_ms(), Kind.RUN, step, attempt, held.nonce)
+        self.edge.run(self.coordinator.report(saga_id, done, result="{}"))
 
-    def saga(self):
-        return self.edge.run(self.coordinator.current("s1"))[0]
+    def saga(self, saga_id: str = "s1"):
+        return self.edge.run(self.coordinator.current(saga_id))[0]
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from typing import Any, Literal, Self
 
 from pydantic import ValidationError
 
+from multiagents.core.names import queue_flaw
 from multiagents.core.policies import RetryPolicy
 from multiagents.orchestrator.document import Reading, read, task_mistakes
 from multiagents.orchestrator.graph import refuse
@@ -144,9 +145,12 @@ def task(
     data = {"task": named.task if isinstance(named, TaskCall) else named}
     data.update((key, value) for key, value in given.items() if value is not None)
     try:
-        return TaskCall.model_validate(data)
+        call = TaskCall.model_validate(data)
     except ValidationError as error:
         raise refuse("task()", task_mistakes(error, data)) from error
+    if call.queue is not None and (flaw := queue_flaw(call.queue)):
+        raise refuse("task()", [f"task(): queue {call.queue!r}: {flaw}"])
+    return call
 
 
 def _branch(branch: Branch) -> object:

@@ -15,6 +15,7 @@ from difflib import get_close_matches
 from functools import cached_property
 
 from multiagents.core.exceptions import InvalidWorkflow
+from multiagents.core.names import queue_flaw
 from multiagents.orchestrator.conditions import (
     ConditionError,
     check_argument,
@@ -96,6 +97,7 @@ class _Check:
             yield from self._name(step, place)
             yield from self._dependencies(step, place)
             yield from self._undo_options(step, place)
+            yield from self._queues(step, place)
             yield from self._expressions(step, place)
         yield from self._cycles()
         yield from self._pivots()
@@ -138,6 +140,12 @@ class _Check:
         for option in _UNDO_OPTIONS:
             if getattr(step, option) != Step.model_fields[option].default:
                 yield f"{place}: sets {option} without a compensation; add one or leave it out"
+
+    def _queues(self, step: Step, place: str) -> Iterator[str]:
+        named = [("", step.queue), *((field, call.queue) for field, call in _calls_of(step))]
+        for field, queue in named:
+            if queue is not None and (flaw := queue_flaw(queue)):
+                yield f"{place}: {field}queue {queue!r}: {flaw}"
 
     # ---- expressions ----
 
@@ -307,15 +315,19 @@ def _expressions_of(step: Step) -> Iterator[tuple[str, str, Sequence[str]]]:
         yield "when", step.when, WHEN_NAMES
     if step.failed_when is not None:
         yield "failed_when", step.failed_when, FAILED_WHEN_NAMES
-    for field, target, names in (
-        ("worker", step.worker, RUN_NAMES),
-        ("compensation", step.compensation, UNDO_NAMES),
-    ):
+    for field, target in _calls_of(step):
+        names = RUN_NAMES if field == "worker." else UNDO_NAMES
+        for index, text in enumerate(target.args or ()):
+            yield f"{field}args[{index}]", text, names
+        for key, text in (target.kwargs or {}).items():
+            yield f"{field}kwargs.{key}", text, names
+
+
+def _calls_of(step: Step) -> Iterator[tuple[str, TaskCall]]:
+    """The plain tasks that a step names, each after the place of its fields."""
+    for field, target in (("worker.", step.worker), ("compensation.", step.compensation)):
         if isinstance(target, TaskCall):
-            for index, text in enumerate(target.args or ()):
-                yield f"{field}.args[{index}]", text, names
-            for key, text in (target.kwargs or {}).items():
-                yield f"{field}.kwargs.{key}", text, names
+            yield field, target
 
 
 def _in_order(before: dict[str, dict[str, None]]) -> list[str]:

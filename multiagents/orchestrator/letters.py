@@ -25,6 +25,8 @@ from kombu.transport import redis
 
 from multiagents.core import ids
 from multiagents.core.callbacks import errback, link
+from multiagents.core.exceptions import InvalidInput
+from multiagents.core.names import queue_flaw
 from multiagents.core.sentinel import is_sentinel
 from multiagents.core.server_urls import celery_url, transport_options
 from multiagents.core.settings import Settings
@@ -113,6 +115,8 @@ class Letters:
 
     def _is_special(self, name: str) -> bool:
         """Whether kombu does more for this queue than to put a message into its list."""
+        if queue_flaw(name):
+            return True
         try:
             queue = self._app.amqp.queues[name]
         except Exception:  # noqa: BLE001 - an app may have closed its list, or make queues itself
@@ -182,9 +186,14 @@ def send_plain(app: Celery, message: Message, producer: Any, **options: Any) -> 
 
 
 def routing(message: Message) -> dict[str, Any]:
-    """The options of Celery that a message names; what it leaves open, Celery decides."""
+    """The options of Celery that a message names; what it leaves open, Celery decides.
+
+    Raises InvalidInput for a queue that a definition was stored with before it was refused.
+    """
     found: dict[str, Any] = {"headers": message.headers}
     if message.queue:
+        if flaw := queue_flaw(message.queue):
+            raise InvalidInput(f"queue {message.queue!r}: {flaw}")
         found["queue"] = message.queue
     if message.priority is not None:
         found["priority"] = message.priority

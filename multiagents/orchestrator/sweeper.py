@@ -98,19 +98,21 @@ class Sweeper:
 
     def handle(self, item: Guard) -> Flow[None]:
         """Act on one due member.  Raises what goes wrong, which concerns this member alone."""
-        letter, saga_id, *rest = item.member.split("|", 2)
-        match letter:
-            case "d":
+        match k.parse_due(item.member):
+            case "d", saga_id, _:
                 yield from self._dirty(saga_id, item)
-            case "t":
-                entry = TimerDue(self._clock_ms(), rest[0])
+            case "t", saga_id, (timer,):
+                entry = TimerDue(self._clock_ms(), timer)
                 yield from self._coordinator.append(saga_id, entry, guard=item)
-            case "l":
-                yield from self._lease(saga_id, rest[0], item)
-            case "o":
-                yield from self._send_again(saga_id, rest[0], item)
-            case "x":
+            case "l", saga_id, (kind, step, attempt, nonce):
+                held = store.Attempt(saga_id, Kind(kind), step, int(attempt), nonce)
+                yield from self._lease(held, item)
+            case "o", saga_id, (name,):
+                yield from self._send_again(saga_id, name, item)
+            case "x", saga_id, _:
                 yield from self._purge(saga_id, item)
+            case None:
+                raise ValueError("no due member that the engine has written")
 
     def _dirty(self, saga_id: str, item: Guard) -> Flow[None]:
         keys = self._coordinator.keys(saga_id)
@@ -120,17 +122,16 @@ class Sweeper:
         elif view == views.GONE:
             yield from ask(store.drop(keys.shard, item, because=(keys.saga, "v", "")))
 
-    def _lease(self, saga_id: str, name: str, item: Guard) -> Flow[None]:
+    def _lease(self, held: store.Attempt, item: Guard) -> Flow[None]:
         """An attempt is lost; or its message, a plain task's, was refused by the queue."""
-        kind, step, attempt, nonce = name.split("|")
-        keys, now_ms = self._coordinator.keys(saga_id), self._clock_ms()
-        claim = yield from ask(store.command(keys, k.claim_field(Kind(kind), step)))
-        task = unsent(Kind(kind), step, claim)
-        if task is not None and task.nonce == nonce and now_ms < task.deadline_ms:
+        keys, now_ms = self._coordinator.keys(held.saga_id), self._clock_ms()
+        claim = yield from ask(store.command(keys, k.claim_field(held.kind, held.step)))
+        task = unsent(held.kind, held.step, claim)
+        if task is not None and task.nonce == held.nonce and now_ms < task.deadline_ms:
             yield from self._coordinator.send_claimed(keys, task)
             return
-        lost = Lost(now_ms, Kind(kind), step, int(attempt), nonce)
-        yield from self._coordinator.append(saga_id, lost, guard=item)
+        lost = Lost(now_ms, held.kind, held.step, held.attempt, held.nonce)
+        yield from self._coordinator.append(held.saga_id, lost, guard=item)
 
     def _send_again(self, saga_id: str, name: str, item: Guard) -> Flow[None]:
         keys = self._coordinator.keys(saga_id)

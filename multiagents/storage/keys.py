@@ -216,3 +216,20 @@ def due_timer(saga_id: str, timer: str) -> str:
 def due_purge(saga_id: str) -> str:
     """The end of a finished saga's retention."""
     return f"x|{saga_id}"
+
+
+_PARTS = {"d": 0, "x": 0, "o": 1, "t": 1, "l": 4}
+"""How many parts follow the saga's id in a due member."""
+
+
+def parse_due(member: str) -> tuple[str, str, tuple[str, ...]] | None:
+    """A due member's letter, its saga and the parts after it; None for one that is none of ours.
+
+    Read from its end: only the saga's id may hold what stands between the parts.
+    """
+    letter, _, rest = member.partition("|")
+    if letter not in _PARTS:
+        return None
+    saga_id, *parts = rest.rsplit("|", _PARTS[letter]) if _PARTS[letter] else [rest]
+    sound = saga_id and len(parts) == _PARTS[letter]
+    return (letter, saga_id, tuple(parts)) if sound else None

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal, get_args
 from pydantic import BaseModel
 
 from multiagents.core.exceptions import InvalidInput
-from multiagents.core.names import QUEUE_IO, QUEUE_LLM
+from multiagents.core.names import QUEUE_IO, QUEUE_LLM, queue_flaw
 from multiagents.core.policies import RetryPolicy
 from multiagents.core.ports import WorkerInfo
 from multiagents.worker_sdk.performance import Performance
@@ -215,6 +215,8 @@ def _checked_queue(queue: str | None, worker: str) -> str | None:
             f"queue of worker {worker!r} is {queue!r}: expected letters, digits, '_', '.', ':'"
             " or '-'"
         )
+    if queue is not None and (flaw := queue_flaw(queue)):
+        raise InvalidInput(f"queue of worker {worker!r} is {queue!r}: {flaw}")
     return queue
 
 
