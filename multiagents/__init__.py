@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from multiagents.bootstrap import app as celery
     from multiagents.core.exceptions import (
         CircuitBreakerOpenError,
+        IdempotencyConflict,
         InvalidInput,
         InvalidResult,
         InvalidWorkflow,
@@ -69,6 +70,7 @@ _HOME = {
     ),
     "core.exceptions": (
         "CircuitBreakerOpenError",
+        "IdempotencyConflict",
         "InvalidInput",
         "InvalidResult",
         "InvalidWorkflow",
@@ -101,6 +103,7 @@ _MODULE = {name: module for module, names in _HOME.items() for name in names}
 __all__ = [
     "CircuitBreakerOpenError",
     "Context",
+    "IdempotencyConflict",
     "InvalidInput",
     "InvalidResult",
     "InvalidWorkflow",

@@ -106,14 +106,12 @@ class EagerRunner:
         workflow: Any,
         input: Any = None,  # noqa: A002 - the public name of the argument
         *,
-        idempotency_key: str | None = None,
         task_id: str | None = None,
+        **options: Any,
     ) -> EagerResult:
         """Run a saga until it ends or waits for somebody; its outcome as an EagerResult."""
         task_id = task_id or ids.fresh_id()
-        saga_id = self.host.call(
-            "start", workflow, input, idempotency_key=idempotency_key, task_id=task_id
-        )
+        saga_id = self.host.call("start", workflow, input, task_id=task_id, **options)
         self.drain(saga_id)
         return self.result(saga_id, task_id)
 

@@ -127,7 +127,7 @@ class Stop:
 
 def _id(effect: Effect) -> str:
     """Celery's id of a step's message."""
-    return ids.derived_id(effect.saga, effect.what, effect.step, effect.attempt)
+    return ids.step_id(effect.saga, effect.what, effect.step, effect.attempt)
 
 
 def stopped(

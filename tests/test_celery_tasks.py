@@ -131,7 +131,7 @@ def test_a_step_whose_message_cannot_be_made_fails_itself(team: Team) -> None:
 def revoked(team: Team, workflow: Workflow, kind: Kind = Kind.RUN, step: str = "b") -> str:
     """Start a saga the first attempt of whose step is revoked before it can begin."""
     saga_id = str(uuid4())
-    task_id = ids.derived_id(saga_id, kind, step, 1)
+    task_id = ids.step_id(saga_id, kind, step, 1)
     team.rig.app.control.revoke(task_id, destination=[team.worker.name], reply=True)
     wait_for(lambda: f"Tasks flagged as revoked: {task_id}" in team.worker.log, 10.0, "revoke")
     return team.rig.begin(workflow, saga_id)
@@ -156,7 +156,7 @@ def test_a_step_revoked_while_it_runs_is_undone(team: Team, target: Any) -> None
     queue = {"queue": TEAM} if isinstance(target, str) else {}
     saga_id = team.rig.begin(after_work(target, **queue), gates={"1": "never"})
     wait_for(lambda: _has_begun(team.rig, saga_id), 10.0, "b at work")
-    task_id = ids.derived_id(saga_id, Kind.RUN, "b", 1)
+    task_id = ids.step_id(saga_id, Kind.RUN, "b", 1)
     team.rig.app.control.revoke(task_id, destination=[team.worker.name], terminate=True)
     saga = ended(team.rig, saga_id, "TaskRevoked")
     assert saga["error"]["message"].endswith("was revoked while it ran")
@@ -180,7 +180,7 @@ def test_revoking_a_step_that_was_continued_does_nothing(team: Team) -> None:
     assert team.rig.wait_settled(ahead)["state"] == "completed"
     saga_id = team.rig.begin(two_workers(TEAM, "kp_do", "kp_gate"), gates={"1": "continued"})
     pid = team.rig.wait_effect(saga_id, "run", step="b").pid
-    task_id = ids.derived_id(saga_id, Kind.RUN, "b", 1)
+    task_id = ids.step_id(saga_id, Kind.RUN, "b", 1)
     told = team.rig.app.control.revoke(
         task_id, destination=[team.worker.name], terminate=True, reply=True
     )
@@ -198,7 +198,7 @@ def test_revoking_the_message_that_a_step_was_continued_from_ends_it(team: Team)
     """With ``terminate=True``: its process ends, whatever step it is at."""
     saga_id = team.rig.begin(two_workers(TEAM, "kp_do", "kp_gate"), gates={"1": "never"})
     team.rig.wait_effect(saga_id, "run", step="b")
-    task_id = ids.derived_id(saga_id, Kind.RUN, "a", 1)
+    task_id = ids.step_id(saga_id, Kind.RUN, "a", 1)
     team.rig.app.control.revoke(task_id, destination=[team.worker.name], terminate=True)
     saga = ended(team.rig, saga_id, "TaskRevoked")
     assert saga["error"]["message"] == f"its Celery task {task_id} was revoked while it ran"
@@ -329,7 +329,7 @@ def test_a_plain_tasks_own_retries_end_with_its_time_out(team: Team) -> None:
     workflow = after_work(plain("again", timeout_s=1), retry=1)
     saga_id = team.rig.begin(workflow, retries=2, countdown=3)
     ended(team.rig, saga_id, "StepTimeout")
-    task_id = ids.derived_id(saga_id, Kind.RUN, "b", 1)
+    task_id = ids.step_id(saga_id, Kind.RUN, "b", 1)
     wait_for(lambda: f"[{task_id}] ignored" in team.worker.log, NOTICED_S, "the second try")
     assert len(team.rig.runs(saga_id, "again")) == 1
 

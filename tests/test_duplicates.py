@@ -49,7 +49,7 @@ class Twice(NamedTuple):
 
     @property
     def task_id(self) -> str:
-        return ids.derived_id(self.saga_id, "run", "charge", 1)
+        return ids.step_id(self.saga_id, "run", "charge", 1)
 
     def saga(self) -> dict[str, Any]:
         found: dict[str, Any] = self.runner.runtime.call("get", self.saga_id)

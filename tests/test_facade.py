@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from multiagents import (
+    IdempotencyConflict,
     Orchestrator,
     UnknownSaga,
     UnknownWorker,
@@ -95,14 +96,19 @@ def test_the_status_is_the_dict_of_the_sync_face(redis_url):
 
 
 def test_an_idempotency_key_starts_one_saga(redis_url):
-    """The second start under a key returns the first saga's id."""
+    """A later start under a key returns the first saga's id; with another input if it asks so."""
 
     async def main():
         async with framework(redis_url, NUMBERS, double, describe) as (_, _, orchestrator):
             start = orchestrator.execute_workflow
             ids = {
-                await start("facade-numbers", {"number": n}, idempotency_key="k") for n in (1, 2)
+                await start(
+                    "facade-numbers", {"number": n}, idempotency_key="k", on_conflict="first"
+                )
+                for n in (1, 2)
             }
+            with pytest.raises(IdempotencyConflict, match="other: 'number'"):
+                await start("facade-numbers", {"number": 3}, idempotency_key="k")
             return ids, await orchestrator.list(workflow="facade-numbers")
 
     ids, rows = asyncio.run(main())

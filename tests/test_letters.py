@@ -14,7 +14,7 @@ from kombu import Queue
 
 from multiagents.bootstrap import Runtime, attach
 from multiagents.celery_app import make_app
-from multiagents.core.ids import derived_id
+from multiagents.core.ids import step_id
 from multiagents.core.settings import Settings
 from multiagents.core.states import Kind
 from multiagents.orchestrator.builder import WorkflowBuilder, task
@@ -119,7 +119,7 @@ def plain(**changes: Any) -> Message:
         "task": "letter.plain",
         "args": ({"sku": "A1"}, 2),
         "kwargs": {"by": "letter"},
-        "task_id": derived_id("s1", "run", "a", 1),
+        "task_id": step_id("s1", "run", "a", 1),
         "timeout_s": 60.0,
     }
     return message(**{**about, **changes})

@@ -122,9 +122,10 @@ def test_two_starts_with_one_key_are_one_saga(team):
     """Rule 12 and 14: the second start has its own Celery id and the first one's outcome."""
     body = (
         "a = start_saga.delay('team_order', {'sku': 'A1', 'amount': 3}, idempotency_key='k1')\n"
-        "b = start_saga.delay('team_order', {'sku': 'B2', 'amount': 3}, idempotency_key='k1')\n"
+        "b = start_saga.delay('team_order', {'amount': 3, 'sku': 'A1'}, idempotency_key='k1')\n"
         "print(a.get(timeout=20), b.get(timeout=20), a.id != b.id)\n"
-        "c = start_saga.delay('team_order', {'sku': 'C', 'amount': 3}, idempotency_key='k1')\n"
+        "c = start_saga.delay('team_order', {'sku': 'C', 'amount': 3}, idempotency_key='k1',"
+        " on_conflict='first')\n"
         "print(c.get(timeout=20), len(sagas_list()))\n"
     )
     prefix = (
@@ -157,10 +158,67 @@ def test_a_plain_task_that_is_delivered_again_does_not_run_again(team):
         "from tests.processes import wait_for\n"
         "r = start_saga.delay('team_count', {})\n"
         "print(r.get(timeout=20))\n"
-        "task_id = ids.derived_id(r.id, 'run', 'count', 1)\n"
+        "task_id = ids.step_id(r.id, 'run', 'count', 1)\n"
         "mark = {HEADER: [r.id, 'run', 'count', 1, '', 0]}\n"
         "app.send_task('team.count', task_id=task_id, headers=mark)\n"
         "app.send_task('team.add', (1, 2)).get(timeout=20)\n"
         "print(app.send_task('team.count').get(timeout=20))\n"
     )
     assert client(team, body).splitlines() == ["{'value': 1}", "2"]
+
+
+def test_a_start_that_a_canvas_refuses_fails_as_a_task_of_its_own(team):
+    """The task before it has succeeded, and whoever waits for the start is told why."""
+    body = (
+        "from multiagents import IdempotencyConflict, InvalidInput\n"
+        "order = {'sku': 'A1', 'amount': 3}\n"
+        "start_saga.delay('team_order', order, idempotency_key='c').get(timeout=20)\n"
+        "refused = start_saga.s('team_order', idempotency_key='c')\n"
+        "for before in add.s({'length': 1}, 2), start_saga.s('team_order', order):\n"
+        "    r = (before | refused).apply_async()\n"
+        "    try: r.get(timeout=20)\n"
+        "    except IdempotencyConflict as error: print(r.parent.get(timeout=20), error)\n"
+        "try: (start_saga.s('nowhere', {}) | refused).apply_async()\n"
+        "except InvalidInput as error: print(error)\n"
+    )
+    first, second, third = client(team, body).splitlines()
+    assert first.startswith("{'sum': 3} idempotency_key 'c' of workflow 'team_order' belongs to")
+    assert second.startswith("{'length': 4} idempotency_key 'c' of workflow 'team_order'")
+    assert third.startswith("unknown workflow 'nowhere'")
+
+
+def test_maps_and_chunks_start_every_saga(team):
+    """In a worker each item is a saga, and the map's result is their ids."""
+    body = (
+        "from tests.processes import wait_for\n"
+        "items = [('team_order', {'sku': f'A{n}', 'amount': 3}) for n in range(3)]\n"
+        "found = start_saga.starmap(items).delay().get(timeout=20)\n"
+        "found += [each for part in start_saga.chunks(items, 2).group()().get(timeout=20)"
+        " for each in part]\n"
+        "state = lambda: {runtime.call('get', each)['state'] for each in found}\n"
+        "wait_for(lambda: state() == {'completed'}, 20, 'sagas')\n"
+        "print(len(set(found)), runtime.call('get', found[2])['input']['sku'])\n"
+    )
+    assert client(team, body) == "6 A2"
+
+
+def test_every_celery_id_leads_to_the_saga(team, team_worker):
+    """Ids from Flower and the log, of a worker's step and of a plain task, and of any start."""
+    body = (
+        "import uuid\n"
+        "given, order = uuid.uuid4(), {'sku': 'A1', 'amount': 3}\n"
+        "r = start_saga.apply_async(('team_order', order), task_id=given)\n"
+        "r.get(timeout=20)\n"
+        "named = ('multiagents.start_saga', ('team_order', order, 'n'))\n"
+        "named = app.send_task(*named, task_id='a|b')\n"
+        "named.get(timeout=20)\n"
+        "get = lambda each: runtime.call('get', each)['transaction_id']\n"
+        "steps = runtime.call('get', given)['steps']\n"
+        "print(get(given) == r.id == str(given), get('a|b') != 'a|b')\n"
+        "print({get(step['task_id']) for step in steps.values()} == {r.id})\n"
+        "print(r.id)\n"
+    )
+    *found, saga_id = client(team, body).splitlines()
+    assert found == ["True True", "True"]
+    for line in ("team.reserve[{}:reserve:1]", "measure[{}:measure:1]"):
+        assert f"Task {line.format(saga_id)} succeeded" in team_worker.log

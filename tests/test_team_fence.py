@@ -29,7 +29,7 @@ for saga in started.values():
 first = {name: (runs(name), runs("before:" + name)) for name in TASKS}
 for name, saga in started.items():
     mark = {HEADER: [saga.id, "run", name, 1, "", 0]}
-    task_id = ids.derived_id(saga.id, "run", name, 1)
+    task_id = ids.step_id(saga.id, "run", name, 1)
     app.send_task(name, task_id=task_id, headers=mark)
 app.send_task("plain").get(timeout=30)
 again = {name: (runs(name), runs("before:" + name)) for name in TASKS}

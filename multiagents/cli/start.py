@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,14 @@ from multiagents.cli.output import Json, emit, hint, say
 from multiagents.cli.render import has_ended
 from multiagents.cli.session import Session, connect
 from multiagents.cli.watch import exit_code, last_snapshot, show_saga
+
+
+class Conflict(StrEnum):
+    """What becomes of a start whose key belongs to a saga with another input."""
+
+    REFUSE = "refuse"
+    FIRST = "first"
+
 
 WorkflowName = Annotated[
     str,
@@ -26,7 +35,13 @@ Input = Annotated[
 ]
 Key = Annotated[
     str | None,
-    typer.Option("--idempotency-key", metavar="KEY", help="Starting again with it starts nothing."),
+    typer.Option(
+        "--idempotency-key", "--key", metavar="KEY", help="Starting again with it starts nothing."
+    ),
+]
+OnConflict = Annotated[
+    Conflict,
+    typer.Option("--on-conflict", help="With a key whose saga has another input: be given it too."),
 ]
 Tags = Annotated[
     list[str] | None,
@@ -43,6 +58,7 @@ def start(
     workflow: WorkflowName,
     input_text: Input = "{}",
     idempotency_key: Key = None,
+    on_conflict: OnConflict = Conflict.REFUSE,
     tag: Tags = None,
     wait: Wait = False,
     timeout: Timeout = None,
@@ -58,7 +74,12 @@ def start(
     definition = read_workflow(workflow)
     session = connect()
     saga_id = session.call(
-        "start", definition, given, idempotency_key=idempotency_key, tags=tag or ()
+        "start",
+        definition,
+        given,
+        idempotency_key=idempotency_key,
+        on_conflict=on_conflict.value,
+        tags=tag or (),
     )
     if wait:
         _wait(session, saga_id, timeout_s=timeout, as_json=json_output)

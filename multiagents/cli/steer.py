@@ -61,4 +61,4 @@ def steer(
     if as_json:
         emit(saga)
     else:
-        say(f"saga {saga_id} is {saga['state']}")
+        say(f"saga {saga['transaction_id']} is {saga['state']}")

@@ -20,7 +20,9 @@ from multiagents.cli.output import Json, console, emit, hint, say
 from multiagents.cli.render import error_text, has_ended, live_view, saga_view, step_line
 from multiagents.cli.session import Session, connect
 
-SagaId = Annotated[str, typer.Argument(metavar="ID", help="The saga's id.")]
+SagaId = Annotated[
+    str, typer.Argument(metavar="ID", help="The saga's id, or a Celery id of its starts or steps.")
+]
 
 PERIOD_S = 0.25
 """Between two looks at a saga; a person sees no difference below it."""

@@ -41,6 +41,20 @@ class UnknownSaga(InvalidInput, LookupError):
     """There is no saga with that id; it may have passed its retention."""
 
 
+class IdempotencyConflict(InvalidInput):
+    """The idempotency key belongs to a saga that was started with another input.
+
+    Nothing was started.  ``transaction_id`` is that saga's.
+    """
+
+    def __init__(self, message: str, transaction_id: str = "") -> None:
+        super().__init__(message, transaction_id)
+        self.transaction_id = transaction_id
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class NotAllowed(InvalidInput):
     """The saga's present state does not allow this command."""
 

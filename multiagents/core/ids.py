@@ -7,12 +7,14 @@ the random ones: ids are handed to them.
 
 from __future__ import annotations
 
+import re
 import secrets
 import uuid
 from hashlib import sha1
 
 from multiagents.core.exceptions import InvalidInput
 
+_ATTEMPT = r"(?:undo)?[1-9][0-9]*"
 _NAMESPACE = uuid.UUID("6f1d1f0e-6b0f-5a0e-9d57-6d756c746961").bytes
 MAX_KEY = 128
 """Characters in an idempotency key."""
@@ -46,10 +48,38 @@ def idempotency_key(saga_id: str, step: str, generation: int = 0, undo: bool = F
     return f"{saga_id}:{step}{tail}"
 
 
+def step_id(saga_id: str, kind: str, step: str, attempt: int) -> str:
+    """The Celery id of an attempt's message: ``SAGA:STEP:2``, of an undo's ``SAGA:STEP:undo2``.
+
+    It leads back to its saga, see `saga_of`.  A step whose name makes it too long for a message is
+    named by a hash.
+    """
+    tail = attempt if kind == "run" else f"{kind}{attempt}"
+    made = f"{saga_id}:{step}:{tail}"
+    if len(made.encode()) <= MOST_BYTES:
+        return made
+    return f"{saga_id}:~{sha1(step.encode(), usedforsecurity=False).hexdigest()[:16]}:{tail}"
+
+
+def saga_of(step_id: str) -> str | None:
+    """The saga's id in the id of a step's message; None for what has another form."""
+    saga_id, *tail = step_id.rsplit(":", 2)
+    return saga_id if len(tail) == 2 and saga_id and re.fullmatch(_ATTEMPT, tail[1]) else None
+
+
 def as_text(value: object) -> str | None:
     """An id as Celery's users write it: text, a UUID or an int; None for anything else."""
     known = isinstance(value, str | uuid.UUID | int) and not isinstance(value, bool)
     return str(value) if known else None
+
+
+def is_encodable(text: str) -> bool:
+    """Whether UTF-8 has it all: half of a surrogate pair it has not."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def checked_id(value: object) -> str:

@@ -107,12 +107,12 @@ class Coordinator(Holding):
         waiting: tuple[str, str],
         data: dict[str, str],
         tags: tuple[str, ...] = (),
-    ) -> Flow[bool]:
+        digest: str = "",
+    ) -> Flow[int]:
         """Record a saga with its first decision, then send its first commands.
 
         Durable when it returns.  ``waiting``: the Celery task id that gets the outcome, and its
-        canvas as JSON ("" = none).  False: a saga with this id existed, and the task id now waits
-        for its outcome too.
+        canvas as JSON ("" = none).  ``digest`` and what is returned: see `storage.sagas.start`.
         """
         keys = self.keys(saga_id)
         self.dispatcher.headers.start(saga_id, data.get("meta"))
@@ -133,19 +133,21 @@ class Coordinator(Holding):
             wide=len(workflow.steps) > self._wide,
             data=data,
             indexes=index_keys(keys, workflow.name, (*workflow.tags, *tags)),
+            digest=digest,
         )
         reply = yield from ask(record(definition=(workflow.version, text)))
         if reply == store.SEND_DEFINITION:
             text = workflow.canonical()
             reply = yield from ask(record(definition=(workflow.version, text)))
-        if reply == store.EXISTED:
+        if isinstance(reply, int) and reply != store.CREATED:
             self.dispatcher.headers.forget(saga_id)
-            yield from self._join(keys)
-            return False
+            if reply == store.EXISTED:
+                yield from self._join(keys)
+            return reply
         _note(keys, () if isinstance(reply, int) else reply)
         self._tell(keys, plan)
         yield from self._send(keys, move)
-        return True
+        return store.CREATED
 
     def _join(self, keys: SagaKeys) -> Flow[None]:
         """A second start of a saga that has ended gets its outcome at once.

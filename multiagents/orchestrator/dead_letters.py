@@ -28,7 +28,7 @@ from multiagents.orchestrator.attention import (
 )
 from multiagents.orchestrator.describe import iso
 from multiagents.orchestrator.late import LateSuccesses, late_successes
-from multiagents.orchestrator.looking import Rows
+from multiagents.orchestrator.looking import Rows, by_any_id
 from multiagents.orchestrator.outbox import target_of
 from multiagents.orchestrator.reading import own_result
 from multiagents.orchestrator.saga import Saga
@@ -201,6 +201,7 @@ class DeadLetters(Steering):
 
     # ---- finding them ----
 
+    @by_any_id
     def _of_saga(self, saga_id: str, wanted: Filter, limit: int | None) -> Flow[Rows]:
         saga, workflow = yield from self.coordinator.current(saga_id)
         data = yield from ask(store.data(self.coordinator.keys(saga_id)))

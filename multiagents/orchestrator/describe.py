@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from multiagents.core import ids
 from multiagents.core.entries import Asked, Entry, Unroutable
 from multiagents.core.states import ENDED, Kind, SagaState, StepState, UndoState
 from multiagents.orchestrator.decide import fold
@@ -50,21 +51,24 @@ def describe(saga: Saga, workflow: Workflow, data: dict[str, str]) -> dict[str, 
         "error": {**error, "step": saga.error_step or None} if error else None,
         "needs_attention": bool(saga.attention),
         "attention": list(saga.attention),
+        "task_ids": [name[6:] for name in data if name.startswith("alias:")],
         "correlation_id": json.loads(data.get("meta", "{}")).get("correlation_id", saga.id),
         "created_at": iso(saga.created_at),
         "updated_at": iso(saga.updated_at),
         "steps": {
-            name: _describe_step(run, data.get(f"p:{name}")) for name, run in saga.steps.items()
+            name: _describe_step(saga.id, name, run, data.get(f"p:{name}"))
+            for name, run in saga.steps.items()
         },
     }
 
 
-def _describe_step(run: StepRun, progress: str | None) -> dict[str, Any]:
+def _describe_step(saga_id: str, name: str, run: StepRun, progress: str | None) -> dict[str, Any]:
     undone = run.undo_state is not UndoState.NONE
     return {
         "state": run.state.value,
         "attempts": run.work.attempt,
         "worker": run.work.worker or None,
+        "task_id": _task_id(saga_id, Kind.RUN, name, run.work),
         "started_at": iso(run.work.started_at),
         "ended_at": iso(run.work.ended_at),
         "error": _error(run.work),
@@ -72,11 +76,17 @@ def _describe_step(run: StepRun, progress: str | None) -> dict[str, Any]:
         "compensation": {
             "state": run.undo_state.value,
             "attempts": run.undo.attempt,
+            "task_id": _task_id(saga_id, Kind.UNDO, name, run.undo),
             "error": _error(run.undo),
         }
         if undone
         else None,
     }
+
+
+def _task_id(saga_id: str, kind: Kind, step: str, work: Work) -> str | None:
+    """The Celery id of its last attempt."""
+    return ids.step_id(saga_id, kind, step, work.attempt) if work.attempt else None
 
 
 def _error(work: Work) -> dict[str, str] | None:

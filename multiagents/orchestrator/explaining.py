@@ -28,6 +28,7 @@ from multiagents.orchestrator.coordinator import Coordinator
 from multiagents.orchestrator.dead_letters import DeadLetters
 from multiagents.orchestrator.explanation import Situation, explanation
 from multiagents.orchestrator.launches import Launch
+from multiagents.orchestrator.looking import by_any_id
 from multiagents.orchestrator.outbox import target_of
 from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.surroundings import (
@@ -60,6 +61,7 @@ class Explaining(DeadLetters):
         super().__init__(coordinator, settings=settings, clock=clock)
         self.catalog = catalog
 
+    @by_any_id
     def explain(self, saga_id: str) -> Flow[dict[str, Any]]:
         """Why the saga is where it is and what would move it.
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 from celery import Celery
 
@@ -141,11 +141,14 @@ class Orchestrator:
         idempotency_key: str | None = None,
         correlation_id: str | None = None,
         tags: Sequence[str] = (),
+        on_conflict: Literal["refuse", "first"] = "refuse",
     ) -> str:
         """Start a saga and return its transaction id; it is durable then, and goes on by itself.
 
-        With an ``idempotency_key`` the first start counts and later ones return its id.  Raises
-        UnknownWorkflow, UnknownWorker or InvalidInput before anything is stored.
+        With an ``idempotency_key`` the first start of a workflow counts and later ones return its
+        saga's id.  A later one with another input raises IdempotencyConflict; with
+        ``on_conflict="first"`` it is given the first saga too.  Raises UnknownWorkflow,
+        UnknownWorker or InvalidInput before anything is stored.
         """
         workflow = self.workflow if name == self.workflow.name else name
         saga_id: str = await self._call(
@@ -155,6 +158,7 @@ class Orchestrator:
             idempotency_key=idempotency_key,
             correlation_id=correlation_id,
             tags=tags,
+            on_conflict=on_conflict,
         )
         return saga_id
 

@@ -158,7 +158,7 @@ class Holding(Knowledge):
             store.Attempt(saga_id, Kind(kind), step, attempt, nonce)
             for step, run in fold(workflow, saga, view.entries).saga.steps.items()
             for kind, attempt, nonce in run.lost
-            if ids.derived_id(saga_id, kind, step, attempt) == delivery
+            if delivery in _ids_of(saga_id, kind, step, attempt)
         ]
 
     def fence(self, saga_id: str, delivery: str) -> Flow[list[store.Attempt]]:
@@ -175,3 +175,9 @@ class Holding(Knowledge):
         """Know who else is there, where it matters how many, or on which queue, others work."""
         if workflow.fans_out or not all(map(self._directory.local, workflow.workers)):
             yield from self._directory.keep_up()
+
+
+def _ids_of(saga_id: str, kind: str, step: str, attempt: int) -> tuple[str, str]:
+    """The id of an attempt's message, and the one that an earlier version gave it."""
+    what = (saga_id, kind, step, attempt)
+    return ids.step_id(*what), ids.derived_id(*what)

@@ -243,7 +243,7 @@ def _envelope(message: Message, mould: _Mould) -> str:
         "chain": None,
         "chord": None,
     }
-    task_id = ids.derived_id(*message.signature)
+    task_id = ids.step_id(*message.signature)
     body = json.dumps([args, message.kwargs, canvas]).encode()
     envelope = {
         "body": base64.b64encode(body).decode(),

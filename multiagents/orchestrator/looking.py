@@ -1,25 +1,76 @@
-"""What can be seen of sagas?  Reads only."""
+"""What can be seen of sagas?  Reads only.
+
+A saga is found by its own id, and by every Celery id that it owns: of its starts, and of the
+messages of its steps and compensations.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import wraps
 from operator import itemgetter
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from multiagents.core import ids
 from multiagents.core.clock import Clock
 from multiagents.core.entries import decode
 from multiagents.core.exceptions import UnknownSaga
 from multiagents.core.settings import Settings
-from multiagents.core.states import SagaState
+from multiagents.core.states import Kind, SagaState
 from multiagents.orchestrator.coordinator import Coordinator
 from multiagents.orchestrator.describe import describe, person_awaited, replay
+from multiagents.storage import aliases
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, ask
+from multiagents.storage.client import UNREACHABLE
 from multiagents.storage.keys import Shard
 from multiagents.storage.waiting import Ages
 
 Rows = list[dict[str, Any]]
+P = ParamSpec("P")
+T = TypeVar("T")
+Face = TypeVar("Face", bound="Looking")
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The saga of a Celery id."""
+
+    saga_id: str
+    step: str = ""
+    """Whose message has the id; empty: it is a start's."""
+
+
+def by_any_id(
+    operation: Callable[Concatenate[Face, str, P], Flow[T]],
+) -> Callable[Concatenate[Face, str, P], Flow[T]]:
+    """The same, also for the ids of a saga's starts and of its steps' messages.
+
+    The saga's own id costs nothing more.
+    """
+
+    @wraps(operation)
+    def asked(self: Face, saga_id: str, *args: P.args, **kwargs: P.kwargs) -> Flow[T]:
+        text = known_text(saga_id)
+        try:
+            return (yield from operation(self, text, *args, **kwargs))
+        except UnknownSaga:
+            owner = yield from self.owner(text)
+            if owner is None:
+                raise
+        return (yield from operation(self, owner.saga_id, *args, **kwargs))
+
+    return asked  # type: ignore[return-value]  # which also takes the id by its name
+
+
+def known_text(given: object) -> str:
+    """An id to look for, as text.  Raises UnknownSaga for what can be the id of none."""
+    text = ids.as_text(given)
+    if text is None or not ids.is_encodable(text):
+        raise UnknownSaga(f"no saga {given!a}: an id is text, a UUID or an int")
+    return text
 
 
 class Looking:
@@ -34,6 +85,42 @@ class Looking:
     def _shards(self) -> list[Shard]:
         return [Shard(number) for number in range(self._settings.shards)]
 
+    def owner(self, task_id: str) -> Flow[Owner | None]:
+        """The saga of a Celery id that is not the saga's own; None if there is none."""
+        found = yield from self._owner_of_step(task_id)
+        return found or (yield from self._owner_of_start(task_id))
+
+    def _owner_of_step(self, task_id: str) -> Flow[Owner | None]:
+        saga_id = ids.saga_of(task_id)
+        if saga_id is None:
+            return None
+        try:
+            saga, _ = yield from self.coordinator.current(saga_id)
+        except UnknownSaga:
+            return None
+        for name, run in saga.steps.items():
+            for kind in Kind:
+                for attempt in range(run.of(kind).attempt, 0, -1):
+                    if ids.step_id(saga_id, kind, name, attempt) == task_id:
+                        return Owner(saga_id, name)
+        return None
+
+    def _owner_of_start(self, task_id: str) -> Flow[Owner | None]:
+        """Raises the error of a server that is away, if no other one knows the id."""
+        away: Exception | None = None
+        for shard in self._shards:
+            try:
+                saga_id = yield from ask(aliases.owner(shard, task_id))
+            except UNREACHABLE as error:
+                away = error
+                continue
+            if saga_id is not None:
+                return Owner(saga_id)
+        if away is not None:
+            raise away
+        return None
+
+    @by_any_id
     def get(self, saga_id: str) -> Flow[dict[str, Any]]:
         """A saga as JSON-safe data; see docs/reference.md for its shape.  Raises UnknownSaga."""
         saga, workflow = yield from self.coordinator.current(saga_id)
@@ -90,10 +177,11 @@ class Looking:
             return None
         meta = yield from self.coordinator.meta(self.coordinator.keys(saga_id))
         row = describe(saga, workflow, {"meta": json.dumps(meta)})
-        for name in ("input", "step_results", "result"):
+        for name in ("input", "step_results", "result", "task_ids"):
             row.pop(name)
         return {**row, "tags": meta.get("tags", [])}
 
+    @by_any_id
     def history(self, saga_id: str) -> Flow[Rows]:
         """What happened, oldest first, replayed from the log: entries and what they moved."""
         _, workflow = yield from self.coordinator.current(saga_id)

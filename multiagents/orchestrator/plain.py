@@ -106,7 +106,7 @@ class PlainTasks:
 
         What its queue refuses is sent by a sweep, see `send_claimed`.
         """
-        task_id = ids.derived_id(keys.id, *what)
+        task_id = ids.step_id(keys.id, *what)
         deadline_ms = self._deadline_ms(workflow, what, call)
         holder = task_id if self.letter_of is no_letter else NOT_SENT + task_id
         held, _ = yield from self.claims.claim(
@@ -178,7 +178,7 @@ class PlainTasks:
         self, keys: SagaKeys, workflow: Workflow, what: What, error: Unsendable
     ) -> Flow[Failed | None]:
         """Claim what a worker's function cannot be asked for, so that it has failed like a task."""
-        delivery = ids.derived_id(keys.id, *what)
+        delivery = ids.step_id(keys.id, *what)
         held, _ = yield from self.claims.claim(keys, workflow, what, delivery=delivery, queue="")
         return None if held is None else refused(held, error, self.clock.now_ms())
 
@@ -191,7 +191,7 @@ class PlainTasks:
         known = isinstance(call, TaskCall) and _is_known(workflow, saga, command, data)
         if not known or not isinstance(call, TaskCall):
             return None
-        task_id = ids.derived_id(keys.id, *what)
+        task_id = ids.step_id(keys.id, *what)
         deadline_ms = self._deadline_ms(workflow, what, call)
         entry = self.claims.begin(workflow, command)
         held = self.claims.on_behalf(saga, workflow, entry, data=data, deadline_ms=deadline_ms)

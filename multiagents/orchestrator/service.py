@@ -16,11 +16,17 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from multiagents.core import ids
 from multiagents.core.clock import Clock
-from multiagents.core.exceptions import InvalidInput, UnknownWorker, UnknownWorkflow
+from multiagents.core.exceptions import (
+    IdempotencyConflict,
+    InvalidInput,
+    UnknownWorker,
+    UnknownWorkflow,
+)
 from multiagents.core.json_text import dumps
 from multiagents.core.settings import Settings
 from multiagents.orchestrator import registry
@@ -28,8 +34,10 @@ from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.coordinator import Coordinator
 from multiagents.orchestrator.explaining import Explaining
 from multiagents.orchestrator.headers import META, checked
+from multiagents.orchestrator.start_call import FIRST, REFUSE, differing, digest_of
 from multiagents.orchestrator.workflow import Workflow
-from multiagents.storage.calls import Flow
+from multiagents.storage import sagas as store
+from multiagents.storage.calls import Flow, ask
 
 STEERING = (
     "pause",
@@ -54,6 +62,9 @@ OPERATIONS = (
     "reindex_dead_letters",
 )
 """The operations that every face offers, by method name."""
+
+SHOWN, MOST_SHOWN = 4, 40
+"""Keys of an input that a message names, and how many characters of each."""
 
 CheckInput = Callable[[Any, int], str]
 """Refuses an input that cannot be a saga's, or returns it as JSON."""
@@ -82,35 +93,61 @@ class SagaService(Explaining):
         idempotency_key: str | None = None,
         correlation_id: str | None = None,
         tags: Sequence[str] = (),
+        on_conflict: str = REFUSE,
         task_id: str | None = None,
         canvas: dict[str, Any] | None = None,
         headers: Mapping[str, Any] | None = None,
     ) -> Flow[str]:
         """Start a saga and return its id; durable when it returns.
 
-        With an ``idempotency_key`` the first start counts and later ones return its id.
-        ``headers``: of Celery messages, which the messages of all its steps carry.  Raises
-        UnknownWorkflow, UnknownWorker or InvalidInput before anything is stored.
+        With an ``idempotency_key`` the first start of a workflow counts and later ones return its
+        saga's id.  A later one with another input raises IdempotencyConflict; with
+        ``on_conflict="first"`` it is given the first saga too.  ``headers``: of Celery messages,
+        which the messages of all its steps carry.  Raises UnknownWorkflow, UnknownWorker or
+        InvalidInput before anything is stored.
         """
         text = self._check_input({} if input is None else input, self._settings.max_input_bytes)
+        task_id = None if task_id is None else ids.checked_id(task_id)
+        _check_conflict(on_conflict)
         found = yield from self.find_workflow(workflow)
         about = {
-            "correlation_id": correlation_id,
+            "correlation_id": _correlation_id(correlation_id),
             "tags": list(dict.fromkeys([*found.tags, *tags])),
             "idempotency_key": idempotency_key,
             META: checked(headers),
         }
         meta = _meta({name: value for name, value in about.items() if value})
+        data = {"input": text, "meta": meta}
+        if idempotency_key is not None:
+            data[store.DIGEST] = digest_of(text)
         saga_id = _saga_id(found, idempotency_key, task_id)
         yield from self._check_workers(found, saga_id)
-        yield from self.coordinator.start(
+        record = partial(
+            self.coordinator.start,
             found,
             saga_id=saga_id,
             waiting=(task_id or saga_id, json.dumps(canvas) if canvas else ""),
-            data={"input": text, "meta": meta},
+            data=data,
             tags=tuple(tags),
         )
+        digest = data.get(store.DIGEST, "") if on_conflict == REFUSE else ""
+        if (yield from record(digest=digest)) == store.OTHER_INPUT:
+            yield from self._check_same(saga_id, text, f"{found.name!r}", idempotency_key)
+            yield from record()
         return saga_id
+
+    def _check_same(self, saga_id: str, text: str, workflow: str, key: str | None) -> Flow[None]:
+        """Compare with the input itself: an earlier version has stored no digest of it."""
+        [first] = yield from ask(store.some_data(self.coordinator.keys(saga_id), ("input",)))
+        if first is None or digest_of(first) == digest_of(text):
+            return  # nothing: its retention has just ended
+        raise IdempotencyConflict(
+            f"idempotency_key {key!r} of workflow {workflow} belongs to saga {saga_id}, which was"
+            f" started with another input ({_some(differing(first, text))}); start with the same"
+            ' input, or under another key, or with on_conflict="first" (--on-conflict first) to be'
+            " given that saga",
+            saga_id,
+        )
 
     def find_workflow(self, workflow: str | Workflow) -> Flow[Workflow]:
         """A definition by name: registered here, or published by a running worker."""
@@ -149,9 +186,28 @@ def _meta(about: dict[str, Any]) -> str:
 def _saga_id(workflow: Workflow, key: str | None, task_id: str | None) -> str:
     if key is None:
         return task_id or ids.fresh_id()
-    if not isinstance(key, str) or not 0 < len(key) <= ids.MAX_KEY:
-        raise InvalidInput(f"idempotency_key must be a str of 1 to {ids.MAX_KEY} characters")
+    if not isinstance(key, str) or not 0 < len(key) <= ids.MAX_KEY or not ids.is_encodable(key):
+        raise InvalidInput(
+            f"idempotency_key is {key!a}: expected text of 1 to {ids.MAX_KEY} characters"
+        )
     return ids.derived_id(workflow.name, key)
+
+
+def _check_conflict(word: str) -> None:
+    if word not in (REFUSE, FIRST):
+        raise InvalidInput(f"on_conflict is {word!r}; expected {REFUSE!r} or {FIRST!r}")
+
+
+def _correlation_id(value: object) -> str | None:
+    text = ids.as_text(value)
+    if value is not None and (text is None or not ids.is_encodable(text)):
+        raise InvalidInput(f"correlation_id is {value!a}: expected text, a UUID or an int")
+    return text
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"other: {', '.join(ascii(name[:MOST_SHOWN]) for name in names[:SHOWN])}{more}"
 
 
 def _unknown(what: str, name: str, known: Sequence[str]) -> str:

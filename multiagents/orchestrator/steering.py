@@ -13,21 +13,25 @@ from typing import Any
 
 from multiagents.core import ids
 from multiagents.core.entries import Asked
-from multiagents.core.exceptions import InvalidInput, NotAllowed
+from multiagents.core.exceptions import InvalidInput, NotAllowed, UnknownSaga
 from multiagents.core.json_text import encodable
 from multiagents.core.states import Command
 from multiagents.orchestrator.allowed import OneLetter, done, refusal, refused
-from multiagents.orchestrator.looking import Looking
+from multiagents.orchestrator.looking import Looking, Owner, known_text
 from multiagents.storage.calls import Flow
 
 Saga = dict[str, Any]
+OF_STEPS = frozenset({Command.RETRY, Command.SKIP, Command.RESOLVE})
+"""What can be asked of one step of a saga, so that the id of its message names it, too."""
 
 
 class Steering(Looking):
     """Moves sagas by a person's word.
 
-    ``by``: who asks; None: the setting ``operator``, or else the system's user.  Every method
-    raises UnknownSaga, and NotAllowed where the state does not allow it, saying what would be.
+    ``by``: who asks; None: the setting ``operator``, or else the system's user.  Every method takes
+    the Celery id of any start of the saga, too; retry, skip and resolve also that of a step's
+    message, which then names the step.  Every method raises UnknownSaga, and NotAllowed where the
+    state does not allow it, saying what would be.
     """
 
     def pause(self, saga_id: str, *, by: str | None = None, reason: str = "") -> Flow[Saga]:
@@ -90,7 +94,15 @@ class Steering(Looking):
     ) -> Flow[Saga]:
         """``letter``: which dead letter of the step is meant; None: whichever there is."""
         check_reason(command, reason)
-        before, workflow = yield from self.coordinator.current(saga_id)
+        saga_id = known_text(saga_id)
+        try:
+            before, workflow = yield from self.coordinator.current(saga_id)
+        except UnknownSaga:
+            owner = yield from self.owner(saga_id)
+            if owner is None:
+                raise
+            saga_id, step = owner.saga_id, step or _step_meant(owner, saga_id, command)
+            before, workflow = yield from self.coordinator.current(saga_id)
         why_not = refusal(workflow, before, command, step, letter)
         if why_not:
             raise NotAllowed(refused(workflow, before, command, why_not))
@@ -109,6 +121,16 @@ class Steering(Looking):
 
     def _who(self, by: str | None) -> str:
         return by or self._settings.operator or _user()
+
+
+def _step_meant(owner: Owner, given: str, command: Command) -> str:
+    """The step of a Celery id.  Raises InvalidInput where a whole saga would be moved by it."""
+    if owner.step and command not in OF_STEPS:
+        raise InvalidInput(
+            f"{given!r} is a message of step {owner.step!r}, and {command} moves a whole saga:"
+            f" give the id of the saga, {owner.saga_id}"
+        )
+    return owner.step
 
 
 def check_reason(command: Command, reason: str) -> None:

@@ -16,14 +16,12 @@ from typing import Any
 
 import structlog
 from celery import Celery, Task
-from celery.exceptions import Ignore
 
 from multiagents.core import ids
 from multiagents.core.callbacks import errback
-from multiagents.core.names import COMPENSATE, COORDINATE, HEADER, START_SAGA
+from multiagents.core.names import COMPENSATE, COORDINATE, HEADER
 from multiagents.core.states import Kind
 from multiagents.orchestrator.broker import Broker, HastyBroker, is_away, is_redis
-from multiagents.orchestrator.headers import found_in
 from multiagents.orchestrator.letters import list_of, priority_of, routing, send_plain
 from multiagents.orchestrator.outbox import (
     Deliverance,
@@ -33,8 +31,8 @@ from multiagents.orchestrator.outbox import (
     Unsendable,
 )
 from multiagents.orchestrator.own_ways import sends_itself
-from multiagents.orchestrator.results import HastyBackend, declare_reply, reply_of
-from multiagents.orchestrator.start_call import arguments, canvas_of_call, canvas_of_request
+from multiagents.orchestrator.results import HastyBackend
+from multiagents.orchestrator.start_task import StartSaga
 from multiagents.orchestrator.sweeper import Backlog, QueueHead
 from multiagents.orchestrator.telling import Telling
 from multiagents.storage.client import UNREACHABLE
@@ -42,8 +40,6 @@ from multiagents.storage.refusals import concerns_a_key
 from multiagents.storage.sagas import Attempt
 
 log = structlog.get_logger(__name__)
-_LATER = ("countdown", "eta")
-
 Held = list[Attempt] | None
 """What a plain task held when it began; None: not known."""
 
@@ -53,7 +49,7 @@ class Hooks:
     """What the tasks call; `bootstrap` makes them."""
 
     start: Callable[..., str]
-    """``start(workflow, input, idempotency_key=, task_id=, canvas=, headers=)`` -> saga id."""
+    """``start(workflow, input, …, task_id=, canvas=, headers=)`` -> saga id; see `StartSaga`."""
     result: Callable[[str, str], Any]
     """``result(task id, saga id)``: by which the outcome is waited for."""
     coordinate: Callable[[str], None]
@@ -72,68 +68,6 @@ class Hooks:
     """Does what a message asks for until its server takes it, see `insisting`."""
     eager: Callable[..., Any]
     """Runs a saga to its end in this process and returns an EagerResult."""
-
-
-class StartSaga(Task):  # type: ignore[misc]  # celery has no types
-    """``start_saga.delay(name, input, idempotency_key=None)``: the saga is recorded at once.
-
-    No message is sent for the start itself; the first steps are.  The AsyncResult resolves to the
-    saga's outcome.
-    """
-
-    name = START_SAGA
-    hooks: Hooks
-    ignore_result = False
-    acks_late = True
-    reject_on_worker_lost = True
-
-    def run(self, workflow: Any, input: Any = None, idempotency_key: str | None = None) -> None:  # noqa: A002
-        """Start from a message: ``send_task`` by name, ``countdown``, ``eta``.
-
-        Its id is the saga's, so doing it again, for whatever reason, starts nothing twice.
-        """
-        call = arguments(workflow, input, idempotency_key=idempotency_key)
-        canvas = {**canvas_of_request(self.request), **reply_of(self.app, self.request.reply_to)}
-        headers, task_id = found_in(vars(self.request)), self.request.id
-
-        def start() -> None:
-            self.hooks.start(**call, task_id=task_id, canvas=canvas, headers=headers)
-
-        self.hooks.insist(self, start)
-        raise Ignore
-
-    def apply_async(
-        self,
-        args: Any = None,
-        kwargs: Any = None,
-        task_id: str | None = None,
-        producer: Any = None,
-        link: Any = None,
-        link_error: Any = None,
-        **options: Any,
-    ) -> Any:
-        """Record the saga, then send its first steps."""
-        if any(options.get(name) for name in _LATER):
-            return super().apply_async(
-                args,
-                kwargs,
-                task_id=task_id,
-                producer=producer,
-                link=link,
-                link_error=link_error,
-                **options,
-            )
-        call = arguments(*(args or ()), **(kwargs or {}))
-        if self.app.conf.task_always_eager:
-            return self.hooks.eager(**call, task_id=task_id)
-        task_id = task_id or ids.fresh_id()
-        canvas = canvas_of_call(link, link_error, options)
-        if reply := reply_of(self.app, options.get("reply_to") or self.app.thread_oid):
-            declare_reply(self.app, task_id, producer)
-            canvas.update(reply)
-        headers = options.get("headers")
-        saga_id = self.hooks.start(**call, task_id=task_id, canvas=canvas, headers=headers)
-        return self.hooks.result(task_id, saga_id)
 
 
 class Coordinate(Task):  # type: ignore[misc]  # celery has no types
@@ -286,7 +220,7 @@ class Courier:
         send = task.apply_async if own else partial(self.app.send_task, message.task)
         send(
             message.signature,
-            task_id=ids.derived_id(*message.signature),
+            task_id=ids.step_id(*message.signature),
             link_error=[errback(message.signature)],
             ignore_result=True,
             producer=producer,

@@ -150,8 +150,7 @@ class Telling:
         elif target.kind == ERRBACK:
             self._call_errback(request, target, error)
         else:
-            options = {n: getattr(request, n) for n in ("root_id", "parent_id")}
-            given: dict[str, Any] = {name: value for name, value in options.items() if value}
+            given: dict[str, Any] = {"root_id": request.root_id, "parent_id": request.id}
             if target.kind == CHAIN:
                 given["chain"] = list(request.chain[:-1])
             signature = maybe_signature(dict(target.signature), app=self.app)

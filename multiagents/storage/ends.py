@@ -95,4 +95,4 @@ def purge(saga: SagaKeys, version: str, indexes: Sequence[str], *, later_ms: int
     ``later_ms``: when to look again, Unix ms, should its outcome not be told yet.
     """
     args = (saga.id, version, k.due_purge(saga.id), later_ms)
-    return Call("purge", (*saga.all, *indexes), args, int)
+    return Call("purge", (*saga.all, saga.shard.aliases, *indexes), args, int)

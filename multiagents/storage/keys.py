@@ -14,7 +14,8 @@ always lie in one slot and can move to a server of their own.
                                    told:<task id> if it was started,
                                    part:<task id> the names of its targets that were told, JSON,
                                    where others could not be,
-                                   telling:<task id> who starts it and until when
+                                   telling:<task id> who starts it and until when,
+                                   digest of the input, where a key was given
     ma:{s00}:log:<id>      list    entries, oldest first; of an ended saga as one compressed item
     ma:{s00}:ids:<id>      set     hashes of the ids of the entries in the log
     ma:{s00}:due           zset    member by due time, Unix ms; see `due_…`
@@ -22,6 +23,7 @@ always lie in one slot and can move to a server of their own.
     ma:{s00}:tick          hash    at last sweep, grace leases stand until, Unix ms
     ma:{s00}:sagas         zset    saga id by creation, Unix ms
     ma:{s00}:state:<s>     zset    likewise, of one state; also workflow:<w> and tag:<t>
+    ma:{s00}:aliases       hash    Celery id of a start -> its saga's, where that is another
     ma:{s00}:attention     zset    id of a saga that asks for attention by since when, Unix ms
     ma:{s00}:dead-letters  zset    `dead_letter` by since when it is parked, Unix ms
     ma:{s00}:wanted        zset    `wanted`: a command for which no worker was found, by since when
@@ -76,6 +78,10 @@ class Shard:
 
     def state(self, state: SagaState | str) -> str:
         return f"{self.tag}:state:{state}"
+
+    @property
+    def aliases(self) -> str:
+        return f"{self.tag}:aliases"
 
     @property
     def attention(self) -> str:

@@ -158,7 +158,9 @@ def advance(
     return Call("advance", keys, args, parse_committed)
 
 
-CREATED, EXISTED, SEND_DEFINITION = 1, 2, 3
+CREATED, EXISTED, SEND_DEFINITION, OTHER_INPUT = 1, 2, 3, 4
+DIGEST = "digest"
+"""In the data hash: of the input, by which starts under one idempotency key are compared."""
 
 
 def start(
@@ -171,20 +173,24 @@ def start(
     wide: bool = False,
     data: dict[str, str],
     indexes: Sequence[str],
+    digest: str = "",
 ) -> Call[int | tuple[Refused, ...]]:
     """Record a new saga.
 
     ``waiting``: the task id that gets the outcome, and its canvas as JSON.  ``definition``:
-    version and canonical JSON ("" if believed stored).
+    version and canonical JSON ("" if believed stored).  ``digest``: what a saga that exists must
+    have been started with ("" = anything).
 
-    Returns CREATED, EXISTED (the task id then waits for that saga too) or SEND_DEFINITION; created
-    as well: the letters that their queues did not take.
+    Returns CREATED, EXISTED (the task id then waits for that saga too), SEND_DEFINITION or
+    OTHER_INPUT (by the digest, or without one; then it does not wait); created as well: the letters
+    that their queues did not take.
     """
     version, text = definition
     pairs = [item for pair in data.items() for item in pair]
     head: tuple[Arg, ...] = (*waiting, version, text, int(reads_values), int(wide))
-    head = (*head, len(data), *pairs)
-    keys = (*saga.all, *_index_keys(saga, plan), saga.shard.definitions, *indexes)
+    head = (*head, "" if waiting[0] == saga.id else saga.id, digest, len(data), *pairs)
+    shard = saga.shard
+    keys = (*saga.all, shard.aliases, shard.state(plan.state), shard.definitions, *indexes)
     return Call("start", keys, (*head, *plan_args(saga, plan)), _started)
 
 

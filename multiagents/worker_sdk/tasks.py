@@ -172,7 +172,7 @@ class WorkerTask(Task):  # type: ignore[misc]  # celery has no types
         self, process: Process, held: Assignment, request: Any
     ) -> Assignment | None:
         task = self.app.tasks[held.worker]
-        task_id = ids.derived_id(held.saga_id, held.kind, held.step, held.attempt)
+        task_id = ids.step_id(held.saga_id, held.kind, held.step, held.attempt)
         args = [held.saga_id, held.kind.value, held.step, held.attempt]
         slot.held = slot.result = None
         slot.following = held

@@ -60,7 +60,7 @@ class TracedWorker:
         args = [saga_id, kind, step, attempt]
         request = {
             **(headers or {}),
-            "id": (task_id := ids.derived_id(*args)),
+            "id": (task_id := ids.step_id(*args)),
             "task": task,
             "args": args,
             "kwargs": {},

@@ -1,6 +1,6 @@
 -- purge: remove a finished saga whole, unless it has moved since it was looked at (E16).
 --
--- KEYS[1..6] as in lib.lua   KEYS[7..] indexes that list it
+-- KEYS[1..6] as in lib.lua   KEYS[7] aliases hash   KEYS[8..] indexes that list it
 -- ARGV[1] saga id   ARGV[2] version that was looked at   ARGV[3] purge member
 -- ARGV[4] when to try again while its outcome is not told (rule 14), Unix ms
 --
@@ -12,7 +12,13 @@ end
 redis.call("ZREM", DUE, ARGV[3])
 local f = redis.call("HMGET", SAGA, "v", "c", "b")
 if f[1] ~= ARGV[2] or tonumber(f[2]) ~= log_end(f[3]) then return 0 end
-for i = 7, #KEYS do redis.call("ZREM", KEYS[i], ARGV[1]) end
+for i = 8, #KEYS do redis.call("ZREM", KEYS[i], ARGV[1]) end
+for _, field in ipairs(redis.call("HKEYS", DATA)) do
+  local task_id = string.match(field, "^alias:(.*)$")
+  if task_id and redis.call("HGET", KEYS[7], task_id) == ARGV[1] then
+    redis.call("HDEL", KEYS[7], task_id)
+  end
+end
 redis.call("ZREM", DUE, "d|" .. ARGV[1])
 redis.call("DEL", SAGA, WORK, DATA, LOG, IDS)
 return 1

@@ -1,20 +1,25 @@
 -- start: record a new saga with its first decision, or join the one that has this id (rule 12).
 --
--- KEYS[1..6] as in lib.lua   KEYS[7] unused   KEYS[8] state index to enter
+-- KEYS[1..6] as in lib.lua   KEYS[7] aliases hash   KEYS[8] state index to enter
 -- KEYS[9] definitions hash   KEYS[10..] indexes that list the saga, zset by creation
 -- ARGV[1] task id that waits for the outcome   ARGV[2] its canvas, JSON   ARGV[3] definition version
 -- ARGV[4] definition JSON ("" = believed to be stored)   ARGV[5] "1" if decisions read values
 -- ARGV[6] "1" if the saga is so wide that its readers bring themselves up to date from the log
--- ARGV[7] number of data pairs, then field, value …
+-- ARGV[7] the saga's id, if the task id is another ("" = it is the same)
+-- ARGV[8] what the saga that exists must have been started with, by its field digest ("" = anything)
+-- ARGV[9] number of data pairs, then field, value …
 -- then the decision, see apply in lib.lua
 --
 -- Returns 1 created, 2 existed (the task id now waits too; of a saga that is damaged something is
--- there), 3 the definition must be sent; created as well: a list of the letters that queues refused.
+-- there), 3 the definition must be sent, 4 existed, with another digest or none (the task id waits
+-- for nothing); created as well: a list of the letters that queues refused.
 local task_id, canvas, definition, text = take(), take(), take(), take()
-local reads, wide = take(), take()
+local reads, wide, alias_of, digest = take(), take(), take(), take()
 if redis.call("EXISTS", SAGA, WORK, DATA, LOG, IDS) > 0 then
   if redis.call("EXISTS", SAGA) == 1 then
+    if digest ~= "" and redis.call("HGET", DATA, "digest") ~= digest then return 4 end
     redis.call("HSETNX", DATA, "alias:" .. task_id, canvas)
+    if alias_of ~= "" then redis.call("HSETNX", KEYS[7], task_id, alias_of) end
   end
   return 2
 end
@@ -25,6 +30,7 @@ elseif redis.call("HEXISTS", KEYS[9], definition) == 0 then
 end
 for _ = 1, count() do redis.call("HSET", DATA, take(), take()) end
 redis.call("HSET", DATA, "alias:" .. task_id, canvas)
+if alias_of ~= "" then redis.call("HSETNX", KEYS[7], task_id, alias_of) end
 redis.call("HSET", SAGA, "w", definition, "q", reads)
 local created, saga_id = ARGV[position + 8], ARGV[position + 5]
 for i = 10, #KEYS do redis.call("ZADD", KEYS[i], created, saga_id) end

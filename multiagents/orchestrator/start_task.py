@@ -1,0 +1,152 @@
+"""How does Celery start a saga?
+
+The task ``multiagents.start_saga``: called with ``delay`` or in a canvas it records the saga at
+once and sends no message of its own; from a message it does the same in a worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import structlog
+from celery import Task
+from celery._state import get_current_worker_task
+from celery.exceptions import Ignore
+
+from multiagents.core import ids
+from multiagents.core.exceptions import MultiAgentsError
+from multiagents.core.names import START_SAGA
+from multiagents.orchestrator.headers import found_in
+from multiagents.orchestrator.results import declare_reply, reply_of
+from multiagents.orchestrator.start_call import (
+    REFUSE,
+    arguments,
+    canvas_of_call,
+    canvas_of_request,
+)
+
+log = structlog.get_logger(__name__)
+_LATER = ("countdown", "eta")
+
+
+class StartHooks(Protocol):
+    """What the task calls; see `tasks.Hooks`."""
+
+    @property
+    def start(self) -> Callable[..., str]:
+        """Records the saga."""
+
+    @property
+    def result(self) -> Callable[[str, str], Any]:
+        """By what its outcome is waited for."""
+
+    @property
+    def insist(self) -> Callable[[Task, Callable[[], None]], None]:
+        """Does what a message asks for until its server takes it."""
+
+    @property
+    def eager(self) -> Callable[..., Any]:
+        """Runs it here."""
+
+
+class StartSaga(Task):  # type: ignore[misc]  # celery has no types
+    """``start_saga.delay(name, input, idempotency_key=None)``: the saga is recorded at once.
+
+    No message is sent for the start itself; the first steps are.  The AsyncResult resolves to the
+    saga's outcome.  Called like a function it gives the saga's id, and so do ``map``, ``starmap``
+    and ``chunks``, which call it for each of their items.
+    """
+
+    name = START_SAGA
+    hooks: StartHooks
+    ignore_result = False
+    acks_late = True
+    reject_on_worker_lost = True
+
+    def run(
+        self,
+        workflow: Any,
+        input: Any = None,  # noqa: A002
+        idempotency_key: str | None = None,
+        *more: Any,
+        on_conflict: str = REFUSE,
+    ) -> str:
+        """Start from a message: ``send_task`` by name, ``countdown``, ``eta``.
+
+        Its id is the saga's, so doing it again, for whatever reason, starts nothing twice.
+        """
+        call = arguments(workflow, input, idempotency_key, *more, on_conflict=on_conflict)
+        if self.request.called_directly:
+            return self.hooks.start(**call, task_id=_id_of_item())
+        canvas = {**canvas_of_request(self.request), **reply_of(self.app, self.request.reply_to)}
+        headers, task_id = found_in(vars(self.request)), self.request.id
+
+        def start() -> None:
+            self.hooks.start(**call, task_id=task_id, canvas=canvas, headers=headers)
+
+        self.hooks.insist(self, start)
+        raise Ignore
+
+    def apply_async(
+        self,
+        args: Any = None,
+        kwargs: Any = None,
+        task_id: str | None = None,
+        producer: Any = None,
+        link: Any = None,
+        link_error: Any = None,
+        **options: Any,
+    ) -> Any:
+        """Record the saga, then send its first steps.
+
+        Where a canvas goes on (only then is there a ``parent_id``), nobody can be told that this
+        is refused: the start goes by message, and fails as a task of its own.
+        """
+        task_id = None if task_id is None else ids.checked_id(task_id)
+        if any(options.get(name) for name in _LATER):
+            return super().apply_async(
+                args,
+                kwargs,
+                task_id=task_id,
+                producer=producer,
+                link=link,
+                link_error=link_error,
+                **options,
+            )
+        task_id = task_id or ids.fresh_id()
+        try:
+            call = arguments(*(args or ()), **(kwargs or {}))
+            if self.app.conf.task_always_eager:
+                return self.hooks.eager(**call, task_id=task_id)
+            canvas = canvas_of_call(link, link_error, options)
+            if reply := reply_of(self.app, options.get("reply_to") or self.app.thread_oid):
+                declare_reply(self.app, task_id, producer)
+                canvas.update(reply)
+            headers = options.get("headers")
+            saga_id = self.hooks.start(**call, task_id=task_id, canvas=canvas, headers=headers)
+        except (MultiAgentsError, TypeError) as error:
+            if not options.get("parent_id"):
+                raise
+            log.warning("a start is refused, sent as a message", task=task_id, error=str(error))
+            options |= {"producer": producer, "link": link, "link_error": link_error}
+            return super().apply_async(args, kwargs, task_id=task_id, **options)
+        return self.hooks.result(task_id, saga_id)
+
+
+_MAPS = frozenset({"celery.map", "celery.starmap"})
+"""Celery's tasks that call another for each of their items; chunks are starmaps."""
+
+
+def _id_of_item() -> str:
+    """The id of a saga whose start is called like a function.
+
+    For an item of a map it follows from the map's own id and the item's place: delivered again,
+    the map starts nothing twice.
+    """
+    outer = get_current_worker_task()
+    if outer is None or outer.name not in _MAPS:
+        return ids.fresh_id()
+    place = getattr(outer.request, "multiagents_started", 0)
+    outer.request.multiagents_started = place + 1
+    return ids.derived_id("map", outer.request.id, place)
