@@ -18,6 +18,8 @@ from multiagents.core.settings import Settings
 
 OWN_NAME = "multiagents"
 """The name of this package's apps; the settings of all others are left alone."""
+MESSAGE = "%(message)s%(of_step)s"
+"""For a log's format; `core.log_context` gives each record its ``of_step``."""
 
 
 def make_app(settings: Settings) -> Celery:
@@ -54,6 +56,11 @@ def defaults(settings: Settings) -> dict[str, object]:
         "result_expires": settings.retention_s,
         "imports": settings.import_names,
         "task_default_queue": QUEUE_IO,
+        # Celery's own, with the saga, workflow and step of the line at its end.
+        "worker_log_format": f"[%(asctime)s: %(levelname)s/%(processName)s] {MESSAGE}",
+        "worker_task_log_format": (
+            f"[%(asctime)s: %(levelname)s/%(processName)s] %(task_name)s[%(task_id)s]: {MESSAGE}"
+        ),
         "task_serializer": "json",
         "accept_content": ["json"],
         "task_acks_late": False,

@@ -20,6 +20,7 @@ from multiagents.core import ids
 from multiagents.core.clock import FakeClock
 from multiagents.core.entries import Failure
 from multiagents.core.exceptions import InvalidResult, NoServer, SagaFailed
+from multiagents.core.log_context import bind_step, unbind
 from multiagents.core.ports import Assignment, Verdict
 from multiagents.core.settings import Settings
 from multiagents.core.states import ENDED, SagaState
@@ -217,6 +218,9 @@ class EagerRunner:
         self.path.append(held)
         worker = workers.workers()[held.worker]
         engine, limit = self.host.engine, self._settings.max_result_bytes
+        bound = bind_step(
+            saga=held.saga_id, workflow=held.workflow, step=held.step, attempt=held.attempt
+        )
         try:
             for fault in self.faults:
                 fault(held)
@@ -226,6 +230,8 @@ class EagerRunner:
             engine.fail(held, verdict_of(error, held.kind), go_on=False)
         else:
             engine.succeed(held, result, go_on=False)
+        finally:
+            unbind(bound)
 
     def _deliver_plain(self, message: Message) -> None:
         result = self._app.tasks[message.task].apply(

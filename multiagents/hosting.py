@@ -20,6 +20,7 @@ from celery.platforms import EX_FAILURE
 from kombu.transport import redis
 
 from multiagents.core.exceptions import InvalidInput, NewerFormat
+from multiagents.core.log_context import Bound, add_step_filter, bind_step, unbind
 from multiagents.core.names import (
     COORDINATOR_QUEUE,
     DEFAULT_QUEUES,
@@ -343,10 +344,22 @@ def _same_name(worker: Worker, task: Any) -> InvalidInput:
     )
 
 
+@signals.after_setup_logger.connect  # type: ignore[untyped-decorator]  # celery has no types
+@signals.after_setup_task_logger.connect  # type: ignore[untyped-decorator]
+def _know_steps(logger: Any = None, **_: Any) -> None:
+    """Let a worker's log say of each line to which step it belongs, in a format that asks for it.
+
+    Celery's formats can: its two loggers exist by now, with their handlers.
+    """
+    add_step_filter(logger)
+
+
 class _Fenced(threading.local):
     """The plain task that this thread runs, and what it holds."""
 
     last: tuple[str, list[Attempt]] = ("", [])
+    bound: Bound | None = None
+    """For its log lines, until Celery has said how it ended."""
 
 
 fenced = _Fenced()
@@ -388,6 +401,20 @@ def _fence(task_class: Any, hosted: Hosted) -> None:
     task_class.before_start = _Fence(task_class, inner, hosted)
 
 
+def _bind(held: Attempt, workflow: str) -> None:
+    _unbind()
+    fenced.bound = bind_step(
+        saga=held.saga_id, workflow=workflow, step=held.step, attempt=held.attempt
+    )
+
+
+@signals.task_postrun.connect  # type: ignore[untyped-decorator]  # celery has no types
+def _unbind(**_: Any) -> None:
+    if fenced.bound is not None:
+        unbind(fenced.bound)
+        fenced.bound = None
+
+
 class _Fence:
     """A task class's `before_start`: stops a redelivered plain task whose attempt has ended (E13).
 
@@ -409,13 +436,16 @@ class _Fence:
         mark = request.get(HEADER)
         # A class may call the one that it inherits, which is fenced too.
         if mark and not isinstance(task, WorkerTask) and not request.get(_PASSED):
-            engine = self.hosted.host.engine
+            engine, version = self.hosted.host.engine, str(mark[4]) if len(mark) > 4 else ""
             held = self.hosted.persist(
-                lambda: engine.fence(str(mark[0]), task_id), kept=BEGIN_LATER, given_up=NOT_BEGUN
+                lambda: engine.fence(str(mark[0]), task_id, version),
+                kept=BEGIN_LATER,
+                given_up=NOT_BEGUN,
             )
             if not held:
                 raise Ignore
             fenced.last = (task_id, held)
+            _bind(held[0], self.hosted.host.coordinator.workflow_name(version))
             setattr(request, _PASSED, True)
         if self.inner is None:
             inherited: Any = super(self._class, task)

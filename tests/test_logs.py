@@ -13,14 +13,19 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.contextvars import get_contextvars, merge_contextvars
+from structlog.testing import capture_logs
 
+from multiagents import sagas
 from multiagents.core.events import Event
+from multiagents.core.log_context import StepFilter, add_step_filter, bind_step, unbind
 from multiagents.event_bus.memory_bus import MemoryEventBus
 from multiagents.event_bus.redis_bus import RedisEventBus
 from multiagents.monitoring import EventMonitor, MonitoringConfig
 from multiagents.monitoring.logs import bound_ids, close_logs
 from multiagents.monitoring.redaction import HIDDEN, hide, redact
 from multiagents.monitoring.rotation import SharedRotatingFileHandler
+from tests.support import basic_workers  # noqa: F401 - registers "telling"
 from tests.support.events import command
 
 
@@ -284,3 +289,44 @@ def test_old_files_are_removed(tmp_path: Path) -> None:
         "small.log.lock",
     ]
     assert "line 499" in path.read_text()
+
+
+# Which step a line belongs to
+
+
+def test_a_record_says_to_which_step_it_belongs() -> None:
+    """By attributes that a format may name; empty outside a step, so that any format holds."""
+    bound = bind_step(saga="s1", workflow="order", step="charge", attempt=2)
+    inside = _filtered(logging.makeLogRecord({"msg": "in"}))
+    unbind(bound)
+    outside = _filtered(logging.makeLogRecord({"msg": "out"}))
+    shape = logging.Formatter("%(message)s%(of_step)s %(step)s")
+    assert shape.format(inside) == "in saga=s1 workflow=order step=charge attempt=2 charge"
+    assert shape.format(outside) == "out "
+
+
+def _filtered(record: logging.LogRecord) -> logging.LogRecord:
+    assert StepFilter().filter(record)
+    return record
+
+
+def test_a_program_keeps_its_own_context_beside_a_steps(saga_lab) -> None:
+    """In eager mode a step runs in the middle of a test, which may have bound the same names."""
+    with bound_ids(step="mine", user="ada"), capture_logs(processors=[merge_contextvars]) as said:
+        saga_id = sagas.start("telling", {})
+        assert get_contextvars() == {"step": "mine", "user": "ada"}
+    told = [line for line in said if line["event"] == "told by structlog"]
+    assert [(line["saga"], line["workflow"], line["step"]) for line in told] == [
+        (saga_id, "telling", "one"),
+        (saga_id, "telling", "two"),
+    ]
+    assert {line["user"] for line in told} == {"ada"}
+
+
+def test_handlers_are_given_the_filter_once() -> None:
+    """Celery may set its loggers up again."""
+    logger = logging.getLogger("tests.handlers")
+    logger.addHandler(logging.NullHandler())
+    for _ in range(2):
+        add_step_filter(logger)
+    assert len(logger.handlers[0].filters) == 1

@@ -10,7 +10,7 @@ from celery import Celery
 
 from multiagents import WorkflowBuilder, attach
 from multiagents.core.settings import Settings
-from tests.processes import Worker
+from tests.processes import Worker, wait_for
 
 pytestmark = pytest.mark.processes
 
@@ -18,14 +18,20 @@ LENGTH = 200
 
 
 @pytest.fixture(scope="module")
-def client(server: Any) -> Iterator[Any]:
-    """The engine as a client of a real worker with two processes."""
+def worker(server: Any) -> Iterator[Worker]:
+    """A real worker with two processes."""
     options = ("-Q", "llm,io", "-c", "2")
     with Worker(server.url, *options, imports="tests.support.basic_workers") as worker:
         worker.wait_ready()
-        app = Celery("shapes", broker=server.url, backend=server.url, set_as_current=False)
-        yield attach(app, Settings(redis_url=server.url))
-        app.close()
+        yield worker
+
+
+@pytest.fixture(scope="module")
+def client(server: Any, worker: Worker) -> Iterator[Any]:
+    """The engine as a client of that worker."""
+    app = Celery("shapes", broker=server.url, backend=server.url, set_as_current=False)
+    yield attach(app, Settings(redis_url=server.url))
+    app.close()
 
 
 def test_a_chain_of_two_hundred_steps_completes(client):
@@ -51,3 +57,17 @@ def test_a_fan_out_of_two_hundred_joins(client):
     order = [event["step"] for event in client.call("history", result.id) if event["step"]]
     assert order[-2:] == ["join", "join"]
     assert order.count("join") == 2
+
+
+def test_every_log_line_of_a_step_says_which_step_it_is(client, worker):
+    """Celery's own and the function's, also of a step that is gone on with, and of an async one."""
+    result = client.start_saga.delay("telling", {})
+    result.get(timeout=60)
+    wait_for(lambda: f"[{result.id}:two:1] succeeded" in worker.log, 10, "Celery's line")
+    lines = [line for line in worker.log.splitlines() if result.id in line]
+    for step in ("one", "two"):
+        mark = f" saga={result.id} workflow=telling step={step} attempt=1"
+        assert sum("told by logging" in line and line.endswith(mark) for line in lines) == 1
+        assert sum("succeeded in" in line and line.endswith(mark) for line in lines) == 1
+        told = [line for line in lines if "told by structlog" in line]
+        assert sum(f"step={step}" in line and "workflow=telling" in line for line in told) == 1

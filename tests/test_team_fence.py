@@ -7,13 +7,16 @@ counts its runs, and those of a ``before_start`` of its own.
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from celery import Celery, Task
+from celery import Celery, Task, signals
 
 from multiagents import hosting
+from multiagents.core.states import Kind
 from multiagents.storage.client import UNREACHABLE, Edge
+from multiagents.storage.sagas import Attempt
 from multiagents.worker_sdk import reports
 from multiagents.worker_sdk.tasks import WorkerTask
 from tests.processes import Worker, run_script
@@ -83,6 +86,13 @@ def test_the_link_of_a_task_with_a_base_counts_only_for_the_claim_it_held(redis_
         assert client(redis_url, TOLD) == "running"
 
 
+@pytest.fixture(autouse=True)
+def celery_says_the_end() -> Iterator[None]:
+    """Where a test calls the fence itself, no tracer sends the signal of the task's end."""
+    yield
+    signals.task_postrun.send(sender=None)
+
+
 class Host:
     """An engine that has been asked ``count`` times whether a delivery holds its attempt."""
 
@@ -90,14 +100,17 @@ class Host:
         self.count = 0
         self.away = away
         """So often it does not answer."""
-        self.host = self.engine = self
+        self.host = self.engine = self.coordinator = self
 
-    def fence(self, saga_id: str, task_id: str) -> list[str]:
+    def fence(self, saga_id: str, task_id: str, version: str) -> list[Attempt]:
         if self.away:
             self.away -= 1
             raise UNREACHABLE[0]("away")
         self.count += 1
-        return [task_id]
+        return [Attempt(saga_id, Kind.RUN, "a", 1, task_id)]
+
+    def workflow_name(self, version: str) -> str:
+        return "order"
 
     def persist(self, ask: Any, **told: str) -> Any:
         edge = Edge("redis://127.0.0.1:1/0")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from multiagents.core.log_context import StepFilter
 from multiagents.monitoring.config import MonitoringConfig
 from multiagents.monitoring.event_monitor import EventMonitor
 from multiagents.monitoring.worker_monitor import WorkerMonitor
 
-__all__ = ["EventMonitor", "MonitoringConfig", "WorkerMonitor"]
+__all__ = ["EventMonitor", "MonitoringConfig", "StepFilter", "WorkerMonitor"]

@@ -142,9 +142,12 @@ class StoreEngine:
             self._edge.run(self._coordinator.coordinate(saga_id))
         return found
 
-    def fence(self, saga_id: str, task_id: str) -> list[store.Attempt]:
-        """What a plain task holds that is about to run; nothing: it must not run (E13)."""
-        return self._edge.run(self._coordinator.fence(saga_id, task_id))
+    def fence(self, saga_id: str, task_id: str, version: str = "") -> list[store.Attempt]:
+        """What a plain task holds that is about to run; nothing: it must not run (E13).
+
+        ``version`` of its saga's definition, where its message says so.
+        """
+        return self._edge.run(self._coordinator.fence(saga_id, task_id, version))
 
     def plain_ended(
         self,

@@ -6,9 +6,11 @@ the task begins, and when it has ended.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from multiagents.core import ids
+from multiagents.core.exceptions import UnknownSaga
 from multiagents.core.ports import Assignment, Directory
 from multiagents.core.settings import Settings
 from multiagents.core.states import Kind
@@ -161,14 +163,20 @@ class Holding(Knowledge):
             if delivery in _ids_of(saga_id, kind, step, attempt)
         ]
 
-    def fence(self, saga_id: str, delivery: str) -> Flow[list[store.Attempt]]:
-        """Likewise, and remember the saga's state for what the delivery reports."""
+    def fence(self, saga_id: str, delivery: str, version: str = "") -> Flow[list[store.Attempt]]:
+        """Likewise, and remember the saga's state for what the delivery reports.
+
+        ``version`` of the definition, by which its workflow is known then.
+        """
         keys, base = self.keys(saga_id), self._cache.get(saga_id)
         view, data, attempts = yield from ask(store.load_held(keys, delivery, known=known_of(base)))
         if data is not None:
             self.dispatcher.headers.note(saga_id, data.get("meta"))
         if view is not None:
             yield from self._remember(keys, view, base, data)
+        elif attempts and version:
+            with suppress(UnknownSaga):  # a server that has lost it: nothing hangs on a name
+                yield from self.workflow(keys, version)
         return attempts
 
     def _look_around(self, workflow: Workflow) -> Flow[None]:

@@ -65,6 +65,11 @@ class Knowledge:
             self._workflows[version] = from_canonical(text)
         return self._workflows[version]
 
+    def workflow_name(self, version: str) -> str:
+        """The workflow of a definition that this process has read; empty if it has not."""
+        known = self._workflows.get(version)
+        return "" if known is None else known.name
+
     def remembered(self, saga_id: str) -> Workflow | None:
         """The definition of a saga whose state this process remembers."""
         base = self._cache.get(saga_id)

@@ -242,7 +242,7 @@ class LeaseKeeper:
             if attempt.nonce not in self._held or attempt.nonce in self._lost:
                 return
             self._lost.add(attempt.nonce)
-        log.warning("lease lost", saga=attempt.saga_id, step=attempt.step, attempt=attempt.attempt)
+        log.warning("lease lost", **_of(attempt))
         self._cancel(attempt.nonce)
 
     def _has_timed_out(self, attempt: Assignment, now_ms: int) -> bool:
@@ -251,9 +251,10 @@ class LeaseKeeper:
             self._time_out(attempt, grace_is_over=now_ms >= attempt.deadline_ms + GRACE_MS)
         except Exception as error:  # noqa: BLE001 - other attempts need this thread
             if not self._untold[attempt.nonce]:
-                what = {"saga": attempt.saga_id, "step": attempt.step, "attempt": attempt.attempt}
                 why = type(error).__name__
-                log.warning("a time-out is not reported, will go on trying", error=why, **what)
+                log.warning(
+                    "a time-out is not reported, will go on trying", error=why, **_of(attempt)
+                )
             with self._lock:
                 if attempt.nonce in self._held:
                     self._untold[attempt.nonce] += 1
@@ -301,3 +302,13 @@ class LeaseKeeper:
             self._previous(number, frame)
         elif nonce in self._held and nonce not in self._ended:
             raise SoftTimeLimitExceeded
+
+
+def _of(held: Assignment) -> dict[str, Any]:
+    """What a log line of a step has; this thread is not the step's own."""
+    return {
+        "saga": held.saga_id,
+        "workflow": held.workflow,
+        "step": held.step,
+        "attempt": held.attempt,
+    }

@@ -31,6 +31,7 @@ from multiagents.core import ids
 from multiagents.core.callbacks import errback
 from multiagents.core.entries import Failure
 from multiagents.core.exceptions import LoopBlocked, StepTimeout
+from multiagents.core.log_context import Bound, bind_step, unbind
 from multiagents.core.message_headers import custom
 from multiagents.core.names import HEADER
 from multiagents.core.ports import Assignment, Engine, Verdict
@@ -88,6 +89,8 @@ class _Slot(threading.local):
     """When the delivery's slice is over, by the monotonic clock."""
     instead: Callable[[], Any] | None = None
     """What eager mode does instead of claiming the attempt."""
+    bound: Bound | None = None
+    """Of the attempt to which the log lines of this thread belong."""
 
 
 slot = _Slot()
@@ -139,6 +142,7 @@ class WorkerTask(Task):  # type: ignore[misc]  # celery has no types
                 slot.following = held  # traced next, under its own id
                 raise Ignore
         slot.held = held
+        _bind(held)
         process.leases.hold(held)
         try:
             result, slot.result = process.perform(self.worker, held, process.leases)
@@ -167,6 +171,7 @@ class WorkerTask(Task):  # type: ignore[misc]  # celery has no types
             return outcome
         finally:
             _let_go(process)
+            _unbind()
 
     def _trace_following(
         self, process: Process, held: Assignment, request: Any
@@ -193,6 +198,20 @@ def call_here(task: WorkerTask, held: Assignment, do: Callable[[], Any]) -> Any:
         return task(held.saga_id, held.kind.value, held.step, held.attempt)
     finally:
         slot.instead = None
+
+
+def _bind(held: Assignment) -> None:
+    """Until the attempt is reported: Celery's own lines of its end come before that."""
+    _unbind()
+    slot.bound = bind_step(
+        saga=held.saga_id, workflow=held.workflow, step=held.step, attempt=held.attempt
+    )
+
+
+def _unbind() -> None:
+    if slot.bound is not None:
+        unbind(slot.bound)
+        slot.bound = None
 
 
 def _request(outer: Any, task_id: str, name: str, args: list[Any]) -> dict[str, Any]:
