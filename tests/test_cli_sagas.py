@@ -290,6 +290,7 @@ def test_workers_shows_the_fleet(url: str) -> None:
     assert member["queues"] == ["io", "llm"]
     assert member["workers"]["cli.greet"] == "io"
     assert member["last_seen"].endswith("+00:00")
+    assert member["blocked_loop"] is None
     assert member["hostname"] in cli("workers", url=url).out
 
 

@@ -19,19 +19,27 @@ def workers(json_output: Json = False) -> None:
     LACKS names the functions of a queue that a worker of that queue does not have.
     """
     from multiagents.cli.fleet_checks import lacking_of
+    from multiagents.orchestrator.blocked_loops import lately
 
     session = connect()
     known = known_of(session, published(session))
     lacking = lacking_of(known)
     if json_output:
-        emit_each(_row(host, each, lacking) for host, each in sorted(known.fleet.items()))
+        loops = lately(session.run(session.runtime.catalog.loops()), session.now_ms)
+        fleet = sorted(known.fleet.items())
+        emit_each(_row(host, each, lacking, loops.get(host)) for host, each in fleet)
     elif known.fleet:
         _print(known.fleet, lacking, session.now_ms)
     else:
         say(f"no worker is running; start one with: {known.start()}")
 
 
-def _row(host: str, member: Mapping[str, Any], lacking: Mapping[str, Any]) -> dict[str, Any]:
+def _row(
+    host: str,
+    member: Mapping[str, Any],
+    lacking: Mapping[str, Any],
+    loop: Mapping[str, Any] | None,
+) -> dict[str, Any]:
     from multiagents.orchestrator.describe import iso
 
     return {
@@ -41,6 +49,11 @@ def _row(host: str, member: Mapping[str, Any], lacking: Mapping[str, Any]) -> di
         "queues": member["queues"],
         "workers": member["workers"],
         "lacks": lacking.get(host, {}),
+        "blocked_loop": loop
+        and {
+            **{name: loop[name] for name in ("blocked", "lag_ms", "by", "place")},
+            "at": iso(loop["at_ms"]),
+        },
         "last_seen": iso(member["at_ms"]),
     }
 

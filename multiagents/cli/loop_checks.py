@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from multiagents.cli.checks import Check
-from multiagents.orchestrator.blocked_loops import KEPT_MS, Report, told_of_worker
+from multiagents.orchestrator.blocked_loops import Report, lately, told_of_worker
 
 
 def loops(reports: Mapping[str, Report], now_ms: int) -> Check:
     """Event loops answer.  ``reports``: the last one by host, see `Catalog.tell_loop`."""
-    recent = {host: each for host, each in reports.items() if now_ms - each["at_ms"] < KEPT_MS}
+    recent = lately(reports, now_ms)
     if not recent:
         return Check("event loops", "ok", "no worker's event loop was blocked in the last hour")
     message = "; ".join(told_of_worker(host, each) for host, each in sorted(recent.items()))

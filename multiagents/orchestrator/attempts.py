@@ -117,7 +117,7 @@ class Attempts(Forward):
                 self._rewind()
             elif unknown:
                 self._surface(name)
-        elif retryable and (not counts or tries < self._policy(name, Kind.RUN).max_attempts):
+        elif retryable and tries < self._policy(name, Kind.RUN).max_attempts:
             self._retry_later(name, Kind.RUN, retry_after_ms)
         elif self._pivot_passed(but=name):
             self._park(name, Kind.RUN)
@@ -142,11 +142,10 @@ class Attempts(Forward):
         after_ms = entry.retry_after_ms if isinstance(entry, Failed) else None
         counts = not isinstance(entry, Failed) or entry.counts
         tries = run.undo.tries + counts
-        most = self._policy(entry.step, Kind.UNDO).max_attempts
         self._work(entry.step, Kind.UNDO, error=error, tries=tries)
         if self.saga.terminated:
             self._step(entry.step, undo_state=UndoState.SKIPPED)
-        elif retryable and (not counts or tries < most):
+        elif retryable and tries < self._policy(entry.step, Kind.UNDO).max_attempts:
             self._retry_later(entry.step, Kind.UNDO, after_ms)
         else:
             self._park(entry.step, Kind.UNDO)

@@ -25,6 +25,11 @@ def blocked_now(reports: Mapping[str, Report], now_ms: int) -> Sequence[Report]:
     ]
 
 
+def lately(reports: Mapping[str, Report], now_ms: int) -> dict[str, Report]:
+    """Those of the last hour, by host."""
+    return {host: each for host, each in reports.items() if now_ms - each["at_ms"] < KEPT_MS}
+
+
 def told_of_loop(report: Report, token: str, now_ms: int) -> str:
     """What the attempt of that token has to do with it."""
     long = span(report["lag_ms"] + max(0, now_ms - report["at_ms"]))

@@ -71,8 +71,8 @@ E1_E9 = (
     Mutant(
         "E7",
         ENGINE + "attempts.py",
-        "elif retryable and (not counts or tries < self._policy(name",
-        "elif retryable and (tries < self._policy(name",
+        "tries = run.work.tries + counts",
+        "tries = run.work.tries + 1",
         LAWS + "cases.py::test_an_attempt_that_another_step_cut_off_does_not_count",
     ),
     Mutant(
