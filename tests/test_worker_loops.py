@@ -18,6 +18,7 @@ from multiagents.core.exceptions import LoopBlocked, StepTimeout
 from multiagents.core.states import Kind, Outcome
 from multiagents.orchestrator.blocked_loops import blocked_now, told_of_loop
 from multiagents.worker_sdk import awaiting, loop, loop_watch
+from multiagents.worker_sdk.activity import Activity
 from multiagents.worker_sdk.attempt import verdict_of
 from multiagents.worker_sdk.context import Context
 from multiagents.worker_sdk.loop_watch import Pulse, Report, Watch
@@ -162,6 +163,43 @@ def test_a_step_without_a_time_out_does_not_wait_for_ever(rig: Rig) -> None:
     assert not blocking.done()
     rig.go.set()
     assert blocking.result(DEADLINE_S) == {"blocked": True}
+
+
+def test_a_child_gives_back_what_it_cannot_begin(rig: Rig) -> None:
+    """What an attempt that has ended has left on the loop blocks it: the process is replaced."""
+    loop_watch.watch.stuck_s = 0.6
+    loop_watch.watch.ends_process = True
+
+    async def leaves_a_call(context: Context) -> dict[str, Any]:
+        asyncio.get_running_loop().call_later(0.1, call)
+        return {}
+
+    def call() -> None:
+        rig.begun.set()
+        rig.go.wait(DEADLINE_S)
+
+    assert rig.begin(leaves_a_call, "leaves").result(DEADLINE_S) == {}
+    assert rig.begun.wait(DEADLINE_S)
+    error = rig.begin(rig.where, "innocent").exception(DEADLINE_S)
+    assert isinstance(error, LoopBlocked)
+    assert not error.entered
+    assert "blocked by worker 'leaves'" in str(error)
+
+
+def test_a_loop_that_is_retired_before_an_attempt_begins_is_left(rig: Rig) -> None:
+    """It ends as soon as no attempt is on it."""
+    home = loop.home()
+
+    async def function() -> dict[str, Any]:
+        return {"loop": id(asyncio.get_running_loop())}
+
+    waiting = awaiting.Waiting("w", function(), Activity("w"))
+    home.retire()
+    until(home.loop.is_closed, "the end of the old loop")
+    waiting.begin()
+    waiting.wait(DEADLINE_S)
+    assert waiting.outcome() == {"loop": id(loop.process_loop())}
+    waiting.end()
 
 
 # ---- the others lose no attempt ----

@@ -79,6 +79,10 @@ class Waiting:
     def begin(self) -> None:
         """Hand it to the loop; the caller's context variables go with it."""
         self.home.enter(self)
+        while self.home.is_retired:  # since it was chosen: it may end at any moment
+            before, self.home = self.home, loop.home()
+            self.home.enter(self)
+            before.leave(self)
         loop_watch.watch.look_after(self.home)
         self._send()
 
@@ -143,6 +147,7 @@ class Waiting:
             if not self.is_entered and not self._future.done():
                 self._future.set_exception(Cancelled())
                 self.is_cancelled = True
+                _close(self._awaitable)
                 return
         if not self.home.loop.is_closed():
             self.home.loop.call_soon_threadsafe(self._cancel)
@@ -190,10 +195,7 @@ class Waiting:
 
     async def _entered(self, home: Home) -> Any:
         with self._lock:
-            if home is not self.home:
-                raise Cancelled
-            if self._asked:
-                _close(self._awaitable)
+            if home is not self.home or self._asked:
                 raise Cancelled
             self._entered_at = time.monotonic()
         return await self._awaitable
