@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 RUN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint format bench lock compat clean
+.PHONY: help setup demo test servers check lint format bench lock compat clean
 
 help:  ## What can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -36,7 +36,13 @@ test: $(READY)  ## Run the tests, on servers of their own
 	$(RUN)/python -m pytest -n $(TESTS_AT_ONCE) --dist loadfile -m "not alone"
 	$(RUN)/python -m pytest -m alone
 
-check: lint test  ## All that continuous integration runs
+# The number that must be here; where there is one only, that is all there is to say.
+SERVERS ?= 1
+
+servers: $(READY)  ## Run what depends on the server on the other servers that are here
+	$(RUN)/python -m tests.servers --at-least $(SERVERS)
+
+check: lint test servers  ## All that continuous integration runs
 
 lint: $(READY)
 	$(RUN)/ruff check .

@@ -40,7 +40,7 @@ def _be_the_default(sender: Any = None, **_: Any) -> None:
     """
     context = click.get_current_context(silent=True)
     named: Any = context.obj.app if context and hasattr(context.obj, "app") else None
-    if named is sender and named.main == OWN_NAME:
+    if named is not None and named is sender and named.main == OWN_NAME:
         named.set_current()
         named.set_default()
 

@@ -12,8 +12,15 @@ import pytest
 import redis
 
 from multiagents.storage.server import EmbeddedServer
+from multiagents.storage.server_binary import locate
 
 pytest_plugins = ["tests.support.llm_provider"]
+
+
+def pytest_report_header() -> str:
+    """Which server the tests run on."""
+    found = locate()
+    return f"server: {found.path.name} {'.'.join(map(str, found.version))} ({found.source})"
 
 
 @pytest.fixture(scope="session")

@@ -90,6 +90,11 @@ def end(process: subprocess.Popen[str], line: str) -> str:
 
 
 class TestLocate:
+    @pytest.fixture(autouse=True)
+    def unset(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whichever server the tests themselves are told to use."""
+        monkeypatch.delenv("MULTIAGENTS_REDIS_SERVER", raising=False)
+
     def test_the_setting_wins(self, tmp_path: Path) -> None:
         """MULTIAGENTS_REDIS_SERVER is taken before anything on PATH or bundled."""
         mine = script(tmp_path, "mine", "echo 'Redis server v=7.4.1 sha=0:0 bits=64'")

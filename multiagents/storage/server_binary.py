@@ -43,7 +43,7 @@ def locate(settings: Settings | None = None) -> ServerBinary:
     if explicit is not None:
         return _explicit(explicit)
     tried = ["MULTIAGENTS_REDIS_SERVER: not set"]
-    for source, name, path in _candidates():
+    for source, name, path in candidates():
         try:
             return probe(source, path)
         except NoServer as error:
@@ -66,7 +66,8 @@ def _explicit(path: Path) -> ServerBinary:
         ) from error
 
 
-def _candidates() -> Iterator[tuple[str, str, str | None]]:
+def candidates() -> Iterator[tuple[str, str, str | None]]:
+    """Where one may be, in the order of preference: source, name, path or None."""
     for name in ("valkey-server", "redis-server"):
         yield "PATH", f"{name} on PATH", shutil.which(name)
     yield "bundled", f"bundled {BUNDLE}", _bundled()

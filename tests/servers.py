@@ -1,0 +1,88 @@
+"""Do the tests that depend on the server pass on every server that is here?
+
+    python -m tests.servers [--at-least N] [--bundled]
+
+The whole suite runs on one server: the binary that MULTIAGENTS_REDIS_SERVER names, else one on
+PATH, else the bundled one.  This runs what depends on the server most (scripts and their errors,
+refusals of writes, streams, the transport, a worker through a restart) on each of the others.
+``--bundled`` prints the path of the bundled one instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+
+from multiagents.core.exceptions import NoServer
+from multiagents.storage.server_binary import ServerBinary, candidates, locate, probe
+from tests.processes import ROOT
+
+SELECTED = (
+    "tests/test_store.py",
+    "tests/test_server_urls.py",
+    "tests/test_transport.py",
+    "tests/test_redis_refusals.py",
+    "tests/test_redis_full.py",
+    "tests/test_letters.py",
+    "tests/test_answers.py",
+    "tests/test_bus_server.py",
+    "tests/test_clocks.py",
+    "tests/test_celery_broker.py",
+)
+PROCESSES = "not processes or a_busy_worker_outlives and team-prefork"
+"""Of the tests with workers, one: a prefork worker goes on after its server's restart."""
+
+
+def main() -> int:
+    """Run the selected tests on each server but the one of the whole suite; pytest's exit code."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--at-least", type=int, default=1, metavar="N", help="servers expected")
+    parser.add_argument("--bundled", action="store_true", help="print the bundled one's path")
+    options = parser.parse_args()
+    found = servers()
+    if options.bundled:
+        print(next(str(each.path) for each in found if each.source == "bundled"))
+        return 0
+    first = locate()
+    others = [each for each in found if each.version != first.version]
+    print(f"the whole suite's server: {said(first)}; others here: {len(others)}", flush=True)
+    if len(others) + 1 < options.at_least:
+        print(f"{options.at_least} servers are expected; install one: apt-get install redis-server")
+        return 1
+    return max([run(each) for each in others], default=0)
+
+
+def servers() -> list[ServerBinary]:
+    """Every server that works here, once a version."""
+    found: dict[tuple[int, int, int], ServerBinary] = {}
+    for source, _, path in candidates():
+        try:
+            binary = probe(source, path)
+        except NoServer:  # not here, or too old
+            continue
+        found.setdefault(binary.version, binary)
+    return list(found.values())
+
+
+def run(server: ServerBinary) -> int:
+    """The selected tests on one server; pytest's exit code."""
+    print(f"== on {said(server)}", flush=True)
+    began = time.monotonic()
+    words = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile", "-k", PROCESSES]
+    env = {**os.environ, "MULTIAGENTS_REDIS_SERVER": str(server.path)}
+    code = subprocess.run([*words, *SELECTED], cwd=ROOT, env=env, check=False).returncode
+    print(f"== on {said(server)}: exit code {code}, {time.monotonic() - began:.0f} s", flush=True)
+    return code
+
+
+def said(server: ServerBinary) -> str:
+    """Its name, version and place."""
+    version = ".".join(map(str, server.version))
+    return f"{server.path.name} {version} ({server.source}: {server.path})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
