@@ -45,7 +45,7 @@ from multiagents.orchestrator.service import OPERATIONS, SagaService
 from multiagents.orchestrator.sweeper_thread import Refuse, SweeperThreads
 from multiagents.orchestrator.tasks import Courier, Hooks, install
 from multiagents.orchestrator.workflow import Workflow
-from multiagents.storage.client import MAIN_TIMEOUT_S, UNREACHABLE, Edge, WritesRefused
+from multiagents.storage.client import MAIN_TIMEOUT_S, UNREACHABLE, Edge, NothingDone, WritesRefused
 from multiagents.storage.routing import ServerAway, open_edge, told
 from multiagents.storage.timekeeping import Timekeeper
 from multiagents.worker_sdk import awaiting, breaker, loop_watch, manager
@@ -133,6 +133,8 @@ class Runtime:
         """The error that says which server is away, why, and for how long it was tried."""
         if isinstance(error, WritesRefused):
             return NotWritable(f"{error}; nothing was stored: see `multiagents doctor`")
+        if isinstance(error, NothingDone):
+            return NoServer(f"{error}; nothing was stored: try again")
         if isinstance(error, ServerAway):
             return NoServer(f"{error}; the sagas on it wait for it, the others go on")
         variable = "STATE_URLS" if self.settings.state_urls else "REDIS_URL"

@@ -43,13 +43,13 @@ def explained(error: BaseException) -> str:
 
 
 def _of_the_server(error: BaseException) -> CommandError | None:
-    from multiagents.storage.client import UNREACHABLE, StoreError, WritesRefused
+    from multiagents.storage.client import UNREACHABLE, NothingDone, StoreError
     from multiagents.storage.routing import ServerAway
 
     first, *others = get_settings().servers
     if isinstance(error, ServerAway):
         return CommandError(f"{error}; start it, or see `multiagents doctor`")
-    if isinstance(error, WritesRefused):
+    if isinstance(error, NothingDone):
         return CommandError(f"{error}; nothing was stored: see `multiagents doctor`")
     if isinstance(error, UNREACHABLE):
         named_by = STATE_URLS if get_settings().state_urls else REDIS_URL

@@ -12,7 +12,6 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import ClassVar
 
 from multiagents.core.exceptions import InvalidInput
 from multiagents.event_bus.bus import Handler
@@ -26,9 +25,6 @@ DRAIN_S = 5.0
 
 class Reader(ABC):
     """Reads events for one handler, from `begin` to `end`."""
-
-    outages: ClassVar[tuple[type[Exception], ...]] = ()
-    """Errors that only mean "not now"; all others are logged with their traceback."""
 
     def __init__(self, handler: Handler, deliverer: Deliverer) -> None:
         self.handler = handler
@@ -45,6 +41,10 @@ class Reader(ABC):
     @abstractmethod
     async def leave(self) -> None:
         """Give back what the subscription holds, after its last event."""
+
+    def is_outage(self, error: Exception) -> bool:
+        """Whether an error only means "not now"; all others are logged with their traceback."""
+        return False
 
     def begin(self) -> None:
         """Start reading."""
@@ -95,12 +95,13 @@ class Reader(ABC):
                 await self.read_once()
                 pause_s = FIRST_PAUSE_S
                 continue
-            except self.outages as error:
-                self.deliverer.log.warning(
-                    "event bus cannot read; trying again", error=str(error), pause_s=pause_s
-                )
-            except Exception:
-                self.deliverer.log.exception("event bus read failed", pause_s=pause_s)
+            except Exception as error:
+                if self.is_outage(error):
+                    self.deliverer.log.warning(
+                        "event bus cannot read; trying again", error=str(error), pause_s=pause_s
+                    )
+                else:
+                    self.deliverer.log.exception("event bus read failed", pause_s=pause_s)
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
 

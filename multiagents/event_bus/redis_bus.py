@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import os
 import socket
+from functools import partial
 from typing import Any, Self
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialBackoff, NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.backoff import NoBackoff
 
 from multiagents.core.events import Event
 from multiagents.core.exceptions import InvalidInput, NoServer
@@ -37,13 +36,12 @@ from multiagents.event_bus.bus import (
     not_started,
 )
 from multiagents.event_bus.delivery import Deliverer
+from multiagents.event_bus.patience import PAUSES, TRIES, is_outage, patiently
 from multiagents.event_bus.reader import Readers
 from multiagents.event_bus.redis_readers import GroupReader, PrivateReader
 from multiagents.storage.connect import close_async_sentinels, open_async_client
 
 SOCKET_S = 5.0
-PUBLISH_TRIES = 6
-"""With pauses of 0.2, 0.4, 0.8, 1, 1 s: a server's restart is waited for, an outage is told."""
 
 
 class RedisEventBus:
@@ -95,13 +93,14 @@ class RedisEventBus:
         """Connect; a second call does nothing.  Raises NoServer if none answers."""
         if self._sender is not None:
             return
-        pauses = ExponentialBackoff(cap=1.0, base=0.1)
-        self._sender = _client(self.redis_url, Retry(pauses, PUBLISH_TRIES - 1))
+        self._sender = _client(self.redis_url, Retry(PAUSES, TRIES - 1))
         self._receiver = _client(self.redis_url, Retry(NoBackoff(), 0))
         try:
-            await self._receiver.ping()
-        except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+            await patiently(self._receiver.ping)
+        except Exception as error:
             await self.stop()
+            if not is_outage(error):
+                raise
             raise NoServer(
                 f"no Redis answers at {shown_url(self.redis_url)} ({error}); start one,"
                 " or set MULTIAGENTS_REDIS_URL"
@@ -130,14 +129,21 @@ class RedisEventBus:
             raise not_started("publish")
         fields: Any = {"event": event.to_json()}
         await self._deliverer.track(event, "dispatched")
+        add = partial(
+            self._sender.xadd,
+            keys.stream(event.stream),
+            fields,
+            maxlen=self._max_stream_length,
+            approximate=True,
+        )
         try:
-            await self._sender.xadd(
-                keys.stream(event.stream), fields, maxlen=self._max_stream_length, approximate=True
-            )
-        except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+            await patiently(add)
+        except Exception as error:
+            if not is_outage(error):
+                raise
             raise NoServer(
                 f"the {event.event_type} event of saga {event.transaction_id} is not published:"
-                f" no Redis answers at {shown_url(self.redis_url)} ({error})"
+                f" no Redis takes it at {shown_url(self.redis_url)} ({error})"
             ) from error
         await self._deliverer.track(event, "published")
 
@@ -149,7 +155,7 @@ class RedisEventBus:
             raise not_started("subscribe")
         subscription = Subscription(event_types(event_type), group or self._group)
         reader = self._reader(self._receiver, subscription, handler)
-        await reader.prepare()
+        await patiently(reader.prepare)
         self._readers.begin(subscription.id, reader)
         return subscription
 

@@ -18,15 +18,14 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from multiagents.core.events import Event, parse_event
 from multiagents.core.exceptions import InvalidInput
 from multiagents.event_bus import keys
 from multiagents.event_bus.bus import Handler
 from multiagents.event_bus.delivery import Deliverer
+from multiagents.event_bus.patience import is_outage
 from multiagents.event_bus.reader import Reader
 
 BATCH = 32
@@ -40,14 +39,15 @@ Entry = tuple[str, bytes, dict[bytes, bytes]]
 
 
 class _StreamReader(Reader):
-    outages = (RedisConnectionError, RedisTimeoutError, OSError)
-
     def __init__(
         self, client: Redis, handler: Handler, deliverer: Deliverer, streams: Iterable[str]
     ) -> None:
         super().__init__(handler, deliverer)
         self.client = client
         self.streams = tuple(streams)
+
+    def is_outage(self, error: Exception) -> bool:
+        return is_outage(error)
 
     @abstractmethod
     async def prepare(self) -> None:

@@ -14,6 +14,7 @@ disk or lacks replicas answers with an error that Celery takes to be beyond repa
 starts or reconnects then ends, and but for the first reason any worker: to fetch a message is a
 write.  Here such an answer is a lost connection, so that the worker tries again until the server
 takes writes.  For the last two redis-py has no class of error; `Refusals` gives them one.
+Likewise one that does nothing for now: a script keeps it busy (BUSY), say.
 
 **Ack emulation.**  kombu keeps every message that a worker holds in a hash on the server until it
 is acknowledged: over half of Celery's cost for a small task.  An engine message stands in an
@@ -32,10 +33,10 @@ from typing import Any
 import structlog
 from kombu.connection import Connection
 from kombu.transport import get_transport_cls, redis, virtual
-from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
+from redis.exceptions import ResponseError
 
 from multiagents.core.names import HEADER
-from multiagents.storage.refusals import word_of
+from multiagents.storage.refusals import CLASSES, word_of
 
 log = structlog.get_logger(__name__)
 
@@ -44,15 +45,15 @@ PROBE = "_kombu.takes-writes"
 
 
 class Refused(ResponseError):
-    """A server's refusal of a write for which redis-py has no class of its own."""
+    """A server's refusal, of a write or of any command, for which redis-py has no class."""
 
 
-REFUSED = (OutOfMemoryError, ReadOnlyError, Refused)
-"""The server answers, and takes no writes for now."""
+REFUSED = (*CLASSES, Refused)
+"""The server answers, and takes no writes, or nothing, for now."""
 
 
 class Refusals:
-    """What makes a `Refused` of an answer that refuses a write, wherever it stands.
+    """What makes a `Refused` of an answer that says so, wherever it stands.
 
     Mixed into the parser that redis-py has chosen for a connection: hiredis's, or its own for the
     protocol that they speak.  So it costs nothing where there is no error, and reaches those that

@@ -29,7 +29,7 @@ from celery.result import AsyncResult
 
 from multiagents.core.exceptions import UnknownSaga
 from multiagents.orchestrator.results import impatient
-from multiagents.storage.client import UNREACHABLE
+from multiagents.storage.client import UNREACHABLE, asking
 from multiagents.storage.routing import told_at
 
 FIRST_LOOK_S, LOOK_S = 0.1, 5.0
@@ -65,7 +65,8 @@ class SagaResult(AsyncResult):  # type: ignore[misc]  # celery has no types
         while True:
             self.backend = self.outcomes.backend()
             try:
-                return super().get(wait.slice_s(), *args, **options)
+                with asking(self.outcomes.url):
+                    return super().get(wait.slice_s(), *args, **options)
             except CeleryTimeoutError:
                 wait.check(None, self.outcomes)
                 self._look(wait)
@@ -84,7 +85,8 @@ class SagaResult(AsyncResult):  # type: ignore[misc]  # celery has no types
             self._wait_for_server(wait, self.outcomes.told(error))
             return
         try:
-            known = known or self.ready()
+            with asking(self.outcomes.url):
+                known = known or self.ready()
         except UNREACHABLE as error:
             self._wait_for_server(wait, self.outcomes.told_of_backend(error))
             return
@@ -191,10 +193,15 @@ class Outcomes:
         made.outcomes, made.saga_id = self, saga_id
         return made
 
+    @property
+    def url(self) -> str:
+        """Where they are, with its password."""
+        return _url_of(self._app.backend)
+
     def told_of_backend(self, error: Exception) -> str:
         """That the results' own server is away, and why."""
         cause = error.__cause__ if isinstance(error, ConnectionLost) else error
-        return told_at(_url_of(self._app.backend), cause or error)
+        return told_at(self.url, cause or error)
 
     def backend(self) -> Any:
         """This thread's backend for waiting."""

@@ -22,6 +22,7 @@ from celery.backends.redis import RedisBackend
 from celery.backends.rpc import RPCBackend
 
 from multiagents.storage.client import UNREACHABLE
+from multiagents.storage.refusals import word_of
 
 TIMEOUT_S = 2.0
 """For one connection and for one reply."""
@@ -51,8 +52,8 @@ class HastyBackend:
         return time.monotonic() < self._rests_until
 
     def note(self, error: Exception) -> None:
-        """Let it rest if it was its server that failed."""
-        if isinstance(error, UNREACHABLE):
+        """Let it rest if it was its server that failed, or that does nothing for now."""
+        if isinstance(error, UNREACHABLE) or word_of(error):
             self._rests_until = time.monotonic() + REST_S
 
 

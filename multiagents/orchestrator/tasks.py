@@ -35,7 +35,7 @@ from multiagents.orchestrator.results import HastyBackend
 from multiagents.orchestrator.start_task import StartSaga
 from multiagents.orchestrator.sweeper import Backlog, QueueHead
 from multiagents.orchestrator.telling import Telling
-from multiagents.storage.client import UNREACHABLE
+from multiagents.storage.client import StoreError
 from multiagents.storage.refusals import concerns_a_key
 from multiagents.storage.sagas import Attempt
 
@@ -105,8 +105,8 @@ class Coordinate(Task):  # type: ignore[misc]  # celery has no types
             held = self.hooks.held(kwargs["task_id"])
             try:
                 self.hooks.plain_ended(kwargs["saga_id"], kwargs["task_id"], args[0], held)
-            except UNREACHABLE as error:
-                log.warning("store is away, sent as a message", error=type(error).__name__)
+            except StoreError as error:
+                log.warning("store does not take it, sent as a message", error=type(error).__name__)
                 kwargs = {**kwargs, "held": _rows(held)}
             else:
                 return None  # nobody can wait for a link

@@ -5,7 +5,7 @@ the text once where the server does not know it) and hand every other effect to 
 Connections belong to the process that made them: after a fork each child makes its own.
 
 Every call may be sent twice: each script recognises what it has done already (E3, E4), so a lost
-reply is answered by sending the call again.
+reply is answered by sending the call again.  So is a reply which says that nothing was done.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 from weakref import WeakSet
 
@@ -37,7 +38,7 @@ from multiagents.storage.connect import (
 )
 from multiagents.storage.formats import check
 from multiagents.storage.keys import Shard
-from multiagents.storage.refusals import REFUSALS, word_of
+from multiagents.storage.refusals import PAUSES, REFUSALS, word_of
 from multiagents.storage.scripts import script
 
 T = TypeVar("T")
@@ -50,7 +51,11 @@ except ImportError:  # a dependency, and yet an installation may lack it
     _pack = None
 
 
-class WritesRefused(RedisError):
+class NothingDone(RedisError):
+    """The server answers that it does nothing for now; nothing was changed."""
+
+
+class WritesRefused(NothingDone):
     """The server answers and takes no writes for now; nothing was changed.
 
     A script that is refused has written nothing: Redis looks before a script's first write, and
@@ -60,14 +65,16 @@ class WritesRefused(RedisError):
 
 BROKEN = (RedisConnectionError, RedisTimeoutError)
 """Nobody answers, or the connection is lost: what was asked may have been done."""
-UNREACHABLE = (*BROKEN, WritesRefused)
+UNREACHABLE = (*BROKEN, NothingDone)
 """What a caller may catch to wait and try again."""
 StoreError = RedisError
 """Any failure of the server, for rooms that do not import redis."""
 
 TIMEOUT_S = 5.0
 RETRIES = 3
-"""Resends after a lost connection, 0.05 s to 1 s apart."""
+"""Resends after a lost connection, or a server's pause: `_PAUSE`."""
+_PAUSE = ExponentialBackoff(cap=1.0, base=0.05)
+"""Seconds between them."""
 MAIN_TIMEOUT_S = 1.0
 """In a worker's main process nothing may block for longer, and nothing is retried (E20)."""
 
@@ -137,18 +144,31 @@ class Edge:
                 error = failure
 
     def execute(self, effect: Any) -> Any:
-        """Carry out one effect.  Raises WritesRefused saying why the server takes none."""
+        """Carry out one effect.  Raises NothingDone saying why the server takes none."""
         if not isinstance(effect, Call | Plain):
             return self.perform(effect)
         try:
-            if isinstance(effect, Call):
-                return effect.parse(self._eval(effect))
-            return effect.parse(self.client.execute_command(*effect.command))
+            return self._ask(effect)
         except ResponseError as error:
-            found = self._told(error)
-            if found is error:
-                raise
-            raise found from error
+            return self._ask_again(effect, error)
+
+    def _ask(self, operation: Call[Any] | Plain[Any]) -> Any:
+        if isinstance(operation, Call):
+            return operation.parse(self._eval(operation))
+        return operation.parse(self.client.execute_command(*operation.command))
+
+    def _ask_again(self, operation: Call[Any] | Plain[Any], error: ResponseError) -> Any:
+        """A server that does nothing for the moment has the patience of a lost connection."""
+        for failures in range(1, self._retries + 1):
+            if word_of(error) not in PAUSES:
+                break
+            time.sleep(_PAUSE.compute(failures))
+            try:
+                return self._ask(operation)
+            except ResponseError as again:
+                error = again
+        found = self._told(error)
+        raise found from (None if found is error else error)
 
     def _told(self, error: ResponseError) -> RedisError:
         found = refusal(self.url, error)
@@ -206,8 +226,10 @@ class Edge:
     def correct(self, clock: Clock) -> None:
         """Teach a `SystemClock` the server's time; any other clock is left alone."""
         if isinstance(clock, SystemClock):
-            sent_ms = time.time_ns() // 1_000_000
-            seconds, micros = self.client.time()
+            with asking(self.url):
+                client = self.client  # which connects
+                sent_ms = time.time_ns() // 1_000_000
+                seconds, micros = client.time()
             received_ms = time.time_ns() // 1_000_000
             server_ms = int(seconds) * 1000 + int(micros) // 1000
             clock.correct(server_ms=server_ms, sent_ms=sent_ms, received_ms=received_ms)
@@ -247,18 +269,30 @@ class AsyncEdge:
                 error = failure
 
     async def execute(self, effect: Any) -> Any:
-        """Carry out one effect.  Raises WritesRefused saying why the server takes none."""
+        """Carry out one effect.  Raises NothingDone saying why the server takes none."""
         if not isinstance(effect, Call | Plain):
             return await asyncio.to_thread(self.perform, effect)
         try:
-            if isinstance(effect, Call):
-                return effect.parse(await self._eval(effect))
-            return effect.parse(await self.client.execute_command(*effect.command))
+            return await self._ask(effect)
         except ResponseError as error:
-            found = await self._told(error)
-            if found is error:
-                raise
-            raise found from error
+            return await self._ask_again(effect, error)
+
+    async def _ask(self, operation: Call[Any] | Plain[Any]) -> Any:
+        if isinstance(operation, Call):
+            return operation.parse(await self._eval(operation))
+        return operation.parse(await self.client.execute_command(*operation.command))
+
+    async def _ask_again(self, operation: Call[Any] | Plain[Any], error: ResponseError) -> Any:
+        for failures in range(1, RETRIES + 1):
+            if word_of(error) not in PAUSES:
+                break
+            await asyncio.sleep(_PAUSE.compute(failures))
+            try:
+                return await self._ask(operation)
+            except ResponseError as again:
+                error = again
+        found = await self._told(error)
+        raise found from (None if found is error else error)
 
     async def _told(self, error: ResponseError) -> RedisError:
         if isinstance(error, ReadOnlyError):
@@ -280,7 +314,7 @@ class AsyncEdge:
 
 
 def _options(url: str, timeout_s: float, *, retries: int, retry: type) -> dict[str, Any]:
-    backoff = ExponentialBackoff(cap=1.0, base=0.05) if retries else NoBackoff()
+    backoff = _PAUSE if retries else NoBackoff()
     local = is_socket(url)
     return {
         "socket_timeout": timeout_s,
@@ -326,9 +360,24 @@ def _round_trip(connection: Any, command: tuple[Any, ...]) -> Any:
         raise
 
 
+@contextmanager
+def asking(url: str) -> Iterator[None]:
+    """For what is asked by another client: its server's refusals are raised as `NothingDone`."""
+    try:
+        yield
+    except ResponseError as error:
+        found = refusal(url, error)
+        if found is error:
+            raise
+        raise found from error
+
+
 def refusal(url: str, error: ResponseError) -> RedisError:
-    """The error that says why a server takes no writes; the given one if it is none of these."""
+    """The error that says why a server has done nothing; the given one if it is none of these."""
     word = word_of(error)
     if word is None:
         return error
-    return WritesRefused(f"the server at {shown_url(url)} takes no writes: {REFUSALS[word]}")
+    where = f"the server at {shown_url(url)}"
+    if word in REFUSALS:
+        return WritesRefused(f"{where} takes no writes: {REFUSALS[word]}")
+    return NothingDone(f"{where} does nothing for now: {PAUSES[word]}")

@@ -1,15 +1,23 @@
-"""With which words does a server say that it takes no writes for now, or not to one key?"""
+"""With which words does a server say that it has done nothing of what it was asked?
+
+Some refuse writes, some any command; all pass by themselves or by an operator's hand.  Each is
+said before a command or a script has changed anything, so the same may be asked again.  Others
+refuse what is done to one key.
+"""
 
 from __future__ import annotations
 
 import re
 
 from redis.exceptions import (
+    ClusterDownError,
+    MasterDownError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
 
 REFUSALS = {
@@ -18,21 +26,42 @@ REFUSALS = {
     "MISCONF": "it cannot write to its disk",
     "NOREPLICAS": "too few of its replicas are connected",
 }
-"""What each word means."""
-_CLASSES = {OutOfMemoryError: "OOM", ReadOnlyError: "READONLY"}
+"""Of writes: what each word means."""
+PAUSES = {
+    "BUSY": "a script has been running on it for long, see SCRIPT KILL",
+    "LOADING": "it is still reading its data",
+    "MASTERDOWN": "it is a replica without its primary",
+    "CLUSTERDOWN": "its cluster is down",
+    "TRYAGAIN": "its cluster is moving these keys",
+    "UNBLOCKED": "it has just become a replica",
+    "KILLED": "somebody has ended the script with SCRIPT KILL",
+}
+"""Of any command: what each word means."""
+CLASSES: dict[type[Exception], str] = {
+    OutOfMemoryError: "OOM",
+    ReadOnlyError: "READONLY",
+    MasterDownError: "MASTERDOWN",
+    ClusterDownError: "CLUSTERDOWN",
+    TryAgainError: "TRYAGAIN",
+}
 """redis-py takes the word of these away; it has no class for the others."""
-_REFUSAL = re.compile(rf"(?:^|-|because of: )({'|'.join(REFUSALS)})\b")
+_WORDS = "|".join(word for word in (*REFUSALS, *PAUSES) if word != "KILLED")
+_FIRST = re.compile(rf"(?:^|-|because of: )({_WORDS})\b")
 """The first word, or the one after those of a script (Redis 6.2) or of a transaction."""
+_KILLED = "Script killed by user with SCRIPT KILL"
+"""A server kills only a script that has not written yet."""
 
 _WRONGTYPE = re.compile(r"(?:^|[\s-])WRONGTYPE\b")
 
 
-def word_of(error: ResponseError) -> str | None:
-    """The word of `REFUSALS` with which the server refused; None if it is another error."""
-    word = _CLASSES.get(type(error))
-    if word is None and (found := _REFUSAL.search(str(error))):
+def word_of(error: Exception) -> str | None:
+    """The word of `REFUSALS` or `PAUSES` that a server answered; None if it is another error."""
+    if not isinstance(error, ResponseError):
+        return None
+    word = CLASSES.get(type(error))
+    if word is None and (found := _FIRST.search(str(error))):
         word = found[1]
-    return word
+    return "KILLED" if word is None and _KILLED in str(error) else word
 
 
 def is_of_another_type(error: Exception) -> bool:

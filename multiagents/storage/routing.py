@@ -32,8 +32,8 @@ from multiagents.storage.client import (
     TIMEOUT_S,
     AsyncEdge,
     Edge,
+    NothingDone,
     Perform,
-    WritesRefused,
 )
 from multiagents.storage.keys import Shard
 
@@ -67,13 +67,15 @@ def away(url: str, shards: Sequence[int], total: int, error: BaseException) -> S
 
 def told(edge: Edge, error: BaseException) -> str:
     """Which server is away or refuses, and why, without its password."""
-    if isinstance(error, ServerAway | WritesRefused):
+    if isinstance(error, ServerAway | NothingDone):
         return str(error)
     return told_at(edge.url, error)
 
 
 def told_at(url: str, error: BaseException) -> str:
     """What an error says about the server at a URL, without its password."""
+    if isinstance(error, NothingDone):
+        return str(error)
     if isinstance(error, AuthenticationError):
         return f"the server at {shown_url(url)} does not let us in"
     return f"no server answers at {shown_url(url)} ({type(error).__name__})"
@@ -185,13 +187,15 @@ class RoutedEdge(Edge):
     def correct(self, clock: Clock) -> None:
         """Teach a `SystemClock` the time of the first server that answers within `CORRECT_S`.
 
-        Raises ServerAway if none does.
+        Raises ServerAway, or NothingDone, if none does.
         """
-        failures: list[ServerAway] = []
+        failures: list[Exception] = []
         for home in self._homes.edges:
             edge = Edge(home.url, timeout_s=CORRECT_S, retries=0)
             try:
                 edge.correct(clock)
+            except NothingDone as error:
+                failures.append(error)
             except BROKEN as error:
                 failures.append(self._homes.away(home, error))
             else:

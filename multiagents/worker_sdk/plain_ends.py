@@ -22,7 +22,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from multiagents.core.exceptions import InvalidResult
 from multiagents.core.ports import Verdict
 from multiagents.core.states import Kind
-from multiagents.storage.client import UNREACHABLE
+from multiagents.storage.client import StoreError
 from multiagents.storage.sagas import Attempt
 from multiagents.worker_sdk.attempt import verdict_of
 from multiagents.worker_sdk.validation import to_json
@@ -113,7 +113,7 @@ class PlainEnds:
             return
         try:
             self._keep(report)
-        except UNREACHABLE:
+        except StoreError:
             _returned.report = None
             raise
         _returned.report = None
