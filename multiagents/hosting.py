@@ -21,10 +21,10 @@ from kombu.transport import redis
 
 from multiagents.core.exceptions import InvalidInput, NewerFormat
 from multiagents.core.log_context import Bound, add_step_filter, bind_step, unbind
+from multiagents.core.marks import read_mark
 from multiagents.core.names import (
     COORDINATOR_QUEUE,
     DEFAULT_QUEUES,
-    HEADER,
     QUEUE_LLM,
     queue_flaw,
 )
@@ -433,12 +433,12 @@ class _Fence:
 
     def __call__(self, task: Any, task_id: str, args: Any, kwargs: Any) -> None:
         request = task.request
-        mark = request.get(HEADER)
+        mark = read_mark(request)
         # A class may call the one that it inherits, which is fenced too.
         if mark and not isinstance(task, WorkerTask) and not request.get(_PASSED):
-            engine, version = self.hosted.host.engine, str(mark[4]) if len(mark) > 4 else ""
+            engine, about = self.hosted.host.engine, mark
             held = self.hosted.persist(
-                lambda: engine.fence(str(mark[0]), task_id, version),
+                lambda: engine.fence(about.saga_id, task_id, about.version),
                 kept=BEGIN_LATER,
                 given_up=NOT_BEGUN,
             )

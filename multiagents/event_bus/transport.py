@@ -16,6 +16,11 @@ write.  Here such an answer is a lost connection, so that the worker tries again
 takes writes.  For the last two redis-py has no class of error; `Refusals` gives them one.
 Likewise one that does nothing for now: a script keeps it busy (BUSY), say.
 
+**A message that cannot be read.**  kombu and Celery look into a message before they trust it, and
+what no Celery has sent (no JSON, a header or a tag of another type) ends a worker, again and again
+while kombu gives the message back.  Here it is logged and dropped, as Celery does with a body that
+it cannot decode.
+
 **Ack emulation.**  kombu keeps every message that a worker holds in a hash on the server until it
 is acknowledged: over half of Celery's cost for a small task.  An engine message stands in an
 outbox and is sent again if nobody claims it, so it is kept in memory only; all other messages are
@@ -27,21 +32,30 @@ For kombu 5.7; `WorkerTransport` is only used by consumers of the package's own 
 
 from __future__ import annotations
 
+import traceback
 from functools import cache, partial
+from json import JSONDecodeError
+from pathlib import Path
 from typing import Any
 
 import structlog
 from kombu.connection import Connection
+from kombu.exceptions import SerializationError
 from kombu.transport import get_transport_cls, redis, virtual
-from redis.exceptions import ResponseError
+from redis.exceptions import DataError, ResponseError
 
-from multiagents.core.names import HEADER
+from multiagents.core.marks import read_mark
 from multiagents.storage.refusals import CLASSES, word_of
 
 log = structlog.get_logger(__name__)
 
 PROBE = "_kombu.takes-writes"
 """A key that never is, so that a SET which only overwrites changes nothing."""
+
+
+DROPPED = "a message cannot be read, it is dropped"
+UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, DataError, SerializationError)
+"""What kombu and Celery raise for a message that they take for another than it is."""
 
 
 class Refused(ResponseError):
@@ -120,6 +134,14 @@ class SteadyChannel(redis.Channel):
         found["connection_class"] = _telling_connection(found["connection_class"])
         return found
 
+    def _brpop_read(self, **options: Any) -> Any:
+        """Take one message; one that is no JSON is dropped."""
+        try:
+            return super()._brpop_read(**options)
+        except (JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+            log.error(DROPPED, error=f"{type(error).__name__}: {error}")
+            return True
+
     def close(self) -> None:
         """Close, reading what still comes and removing bindings if the server is there."""
         try:
@@ -147,6 +169,30 @@ class SteadyTransport(redis.Transport):
         connection = super().establish_connection()
         self._avail_channels[-1].client.set(PROBE, "", xx=True)
         return connection
+
+    def _deliver(self, message: Any, queue: str) -> None:
+        """Hand a message to its consumer; one that cannot be read is dropped."""
+        try:
+            super()._deliver(message, queue)
+        except UNREADABLE as error:
+            why, at = f"{type(error).__name__}: {error}", _innermost(error)
+            log.error(DROPPED, queue=queue, error=why, at=at)
+            tag = _tag_of(message)
+            for channel in self.channels:
+                if tag in channel.qos._delivered:
+                    channel.basic_ack(tag)
+
+
+def _innermost(error: BaseException) -> str:
+    """Where an error was raised: a file's name and line."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{Path(frame.filename).name}:{frame.lineno}"
+
+
+def _tag_of(message: Any) -> str:
+    properties = message.get("properties") if isinstance(message, dict) else None
+    tag = properties.get("delivery_tag") if isinstance(properties, dict) else None
+    return tag if isinstance(tag, str) else ""
 
 
 def _switch(client: Any, transport: type[SteadyTransport], url: str) -> None:
@@ -240,10 +286,10 @@ class OutboxQoS(SteadyQoS):
         A command stands in its outbox.  A plain task's time-out decides, if it is over before
         kombu would deliver again: the fence would refuse what comes then.
         """
-        mark = message.headers.get(HEADER)
+        mark = read_mark(message.headers)
         if mark is None:
             return False
-        return len(mark) == 6 or mark[6] < self.visibility_timeout
+        return mark.timeout_s is None or mark.timeout_s < self.visibility_timeout
 
     def _put_back(self, message: Any) -> None:
         virtual.Channel._restore(self.channel, message)

@@ -26,9 +26,9 @@ import structlog
 from celery import Celery, signals
 
 from multiagents.core.entries import Failure
-from multiagents.core.names import HEADER
+from multiagents.core.marks import Mark, read_mark
 from multiagents.core.ports import Verdict
-from multiagents.core.states import Kind, Outcome
+from multiagents.core.states import Outcome
 from multiagents.orchestrator.engine import StoreEngine
 from multiagents.storage.client import StoreError
 
@@ -39,14 +39,14 @@ def listen(app: Celery, engine: Callable[[], StoreEngine]) -> None:
     """Report what this app's workers throw away; ``engine`` is one that gives up soon."""
 
     def on_revoked(sender: Any, request: Any, terminated: bool, expired: bool, **_: Any) -> None:
-        mark = request.get(HEADER)
+        mark = read_mark(request)
         if sender.app is not app or not mark:
             return
         verdict = _expired(request.id) if expired else _revoked(request.id, ran=terminated)
         _report(engine(), mark, request.id, verdict)
 
     def on_unknown(sender: Any, message: Any, name: str, id: str, **_: Any) -> None:  # noqa: A002
-        mark = message.headers.get(HEADER)
+        mark = read_mark(message.headers)
         if sender.app is app and mark:
             _report(engine(), mark, id, _unknown(name, sender.hostname))
 
@@ -73,32 +73,26 @@ def _unknown(name: str, hostname: str) -> Verdict:
     return Verdict(Failure("UnknownTask", message), Outcome.CLEAN)
 
 
-def _report(engine: StoreEngine, mark: list[Any], task_id: str, verdict: Verdict) -> None:
+def _report(engine: StoreEngine, mark: Mark, task_id: str, verdict: Verdict) -> None:
     """Fail what the message holds, or what it stands for if that is not to be done any more."""
-    never_ran = _is_command(mark) and verdict.outcome is Outcome.CLEAN
+    never_ran = mark.timeout_s is None and verdict.outcome is Outcome.CLEAN
     try:
-        held = not never_ran and engine.fail_delivery(str(mark[0]), task_id, verdict, decide=False)
+        held = not never_ran and engine.fail_delivery(mark.saga_id, task_id, verdict, decide=False)
         if not held and not verdict.retryable and _claim(engine, mark, task_id):
-            engine.fail_delivery(str(mark[0]), task_id, verdict, decide=False)
+            engine.fail_delivery(mark.saga_id, task_id, verdict, decide=False)
     except StoreError as error:
         log.warning("a discarded task is not reported", task=task_id, error=type(error).__name__)
 
 
-def _is_command(mark: list[Any]) -> bool:
-    """Whether a message is for a worker function; that of a plain task says its time-out too."""
-    return len(mark) == 6
-
-
-def _claim(engine: StoreEngine, mark: list[Any], task_id: str) -> bool:
+def _claim(engine: StoreEngine, mark: Mark, task_id: str) -> bool:
     """Take a command that nobody has taken, so that nobody does it; False if it is not to be."""
-    saga_id, kind, step, attempt, version = mark[:5]
     held = engine.claim(
-        saga_id,
-        Kind(kind),
-        step,
-        int(attempt),
+        mark.saga_id,
+        mark.kind,
+        mark.step,
+        mark.attempt,
         delivery=task_id,
         queue="",
-        version=version,
+        version=mark.version,
     )
     return held is not None

@@ -19,7 +19,8 @@ from celery import Celery, Task
 
 from multiagents.core import ids
 from multiagents.core.callbacks import errback
-from multiagents.core.names import COMPENSATE, COORDINATE, HEADER
+from multiagents.core.marks import read_mark
+from multiagents.core.names import COMPENSATE, COORDINATE
 from multiagents.core.states import Kind
 from multiagents.orchestrator.broker import Broker, HastyBroker, is_away, is_redis
 from multiagents.orchestrator.letters import list_of, priority_of, routing, send_plain
@@ -254,7 +255,10 @@ class Courier:
 
 
 def _sent_ms(raw: bytes) -> int | None:
-    """When an engine message was sent; None for a foreign one."""
-    headers = json.loads(raw).get("headers") or {}
-    mark = headers.get(HEADER)
-    return int(mark[5]) if isinstance(mark, list) and len(mark) > 5 else None
+    """When an engine message was sent; None for a foreign one, whatever it holds."""
+    try:
+        message = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    mark = read_mark(message.get("headers")) if isinstance(message, dict) else None
+    return int(mark.sent_ms) if mark else None

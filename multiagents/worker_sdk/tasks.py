@@ -32,8 +32,8 @@ from multiagents.core.callbacks import errback
 from multiagents.core.entries import Failure
 from multiagents.core.exceptions import LoopBlocked, StepTimeout
 from multiagents.core.log_context import Bound, bind_step, unbind
+from multiagents.core.marks import read_mark
 from multiagents.core.message_headers import custom
-from multiagents.core.names import HEADER
 from multiagents.core.ports import Assignment, Engine, Verdict
 from multiagents.core.states import Kind, Outcome
 from multiagents.worker_sdk.activity import Activity, Ending
@@ -257,8 +257,8 @@ def _queue(request: Any) -> str:
 
 
 def _version(request: Any) -> str:
-    mark = request.get(HEADER)
-    return str(mark[4]) if isinstance(mark, list) and len(mark) > 4 else ""
+    mark = read_mark(request)
+    return mark.version if mark else ""
 
 
 def _taken_following() -> Assignment | None:
