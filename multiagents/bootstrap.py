@@ -24,6 +24,7 @@ from multiagents.celery_app import OWN_NAME, make_app
 from multiagents.core.clock import Clock, SystemClock
 from multiagents.core.entries import Failure
 from multiagents.core.exceptions import NoServer, NotWritable
+from multiagents.core.logs import tame
 from multiagents.core.names import COORDINATOR_QUEUE
 from multiagents.core.ports import Assignment, Verdict
 from multiagents.core.settings import Settings, get_settings, shown_url
@@ -75,6 +76,7 @@ class Runtime:
     """The engine as one Celery app hosts it."""
 
     def __init__(self, app: Celery, settings: Settings, clock: Clock | None = None) -> None:
+        tame()
         self.app = app
         self.settings = settings
         self.clock: Clock = clock or SystemClock()

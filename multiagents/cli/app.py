@@ -31,7 +31,7 @@ from multiagents.cli import (
 )
 from multiagents.cli import workflows as workflow_commands
 from multiagents.cli.errors import INTERRUPTED, OK, WRONG_USE, explained
-from multiagents.cli.output import say
+from multiagents.cli.output import hint, say
 from multiagents.cli.session import close_sessions
 
 COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
@@ -143,11 +143,11 @@ def _report(error: Exception) -> int:
     """Say what is wrong on stderr; the exit code for it."""
     usage = getattr(error, "format_message", None)
     if usage is None:
-        print(f"error: {explained(error)}", file=sys.stderr)
+        hint(f"error: {explained(error)}")
     elif error.__class__.__name__ == "NoArgsIsHelpError":
         print(usage(), file=sys.stderr)
     else:
-        print(f"error: {' '.join(str(usage()).split())}{_see(error)}", file=sys.stderr)
+        hint(f"error: {' '.join(str(usage()).split())}{_see(error)}")
     return WRONG_USE
 
 
@@ -162,6 +162,9 @@ def _log_to_stderr(debug: bool) -> None:
 
     import structlog
 
+    from multiagents.core.logs import tame
+
+    tame()
     level = logging.DEBUG if debug else logging.WARNING
     structlog.configure(
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),

@@ -62,9 +62,10 @@ def _session(ctx: click.Context) -> Session:
 def _told(action: Callable[[], None]) -> None:
     """Do it; an error becomes one line and exit code 2, as in `multiagents`."""
     from multiagents.cli.errors import WRONG_USE, explained
+    from multiagents.cli.output import hint
 
     try:
         action()
     except Exception as error:  # noqa: BLE001 - the edge to the user: every error is a line
-        print(f"error: {explained(error)}", file=sys.stderr)
+        hint(f"error: {explained(error)}")
         sys.exit(WRONG_USE)

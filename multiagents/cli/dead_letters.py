@@ -206,7 +206,7 @@ def _settle_all(session: Session, decision: str, choice: Choice, how: How) -> No
 def _agreed(decision: str, count: int) -> bool:
     letters = "1 dead letter" if count == 1 else f"{count} dead letters"
     # Not by typer, which writes a part of its question to stdout.
-    print(f"{decision} {letters}? [y/N] ", end="", file=sys.stderr, flush=True)
+    hint(f"{decision} {letters}? [y/N] ", end="")
     answer = sys.stdin.readline()
     if not answer:
         hint("")

@@ -1,7 +1,8 @@
 """How do answers reach a person or a program?
 
 `emit` writes a JSON line; everything else is for people, by rich, which is imported only then.
-User data is never read as markup.
+User data is never read as markup, and its control characters are shown as text: all that is printed
+for people passes `say`, `hint` or `console`.
 """
 
 from __future__ import annotations
@@ -9,9 +10,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from multiagents.core.texts import shown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -54,20 +58,34 @@ def emit_each(values: Iterable[Any]) -> None:
 
 def say(text: str) -> None:
     """Print a line for people."""
-    print(text, flush=True)
+    print(shown(text), flush=True)
 
 
-def hint(text: str) -> None:
+def hint(text: str, *, end: str = "\n") -> None:
     """Print a line that is no answer, on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    print(shown(text), end=end, file=sys.stderr, flush=True)
 
 
 def console() -> Console:
     """Where people read, as wide as their terminal."""
+    width = None if sys.stdout.isatty() else PIPED_WIDTH
+    made: Console = _console_class()(width=width, highlight=False, markup=False, emoji=False)
+    return made
+
+
+@cache
+def _console_class() -> Any:
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() else PIPED_WIDTH
-    return Console(width=width, highlight=False, markup=False, emoji=False)
+    class EscapingConsole(Console):
+        """Whatever is rendered, only rich's own control codes reach the terminal."""
+
+        def render(self, *args: Any, **options: Any) -> Iterable[Any]:
+            for segment in super().render(*args, **options):
+                safe = segment.control or shown(segment.text) == segment.text
+                yield segment if safe else segment._replace(text=shown(segment.text))
+
+    return EscapingConsole
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]] = ()) -> Table:
@@ -87,5 +105,5 @@ def cell(value: Any) -> Any:
     if value is None or value == "":
         return Text("-", style="dim")
     if isinstance(value, str):
-        return Text(value, style=COLOURS.get(value, ""))
+        return Text(shown(value), style=COLOURS.get(value, ""))
     return Text(str(value)) if isinstance(value, int | float) else value

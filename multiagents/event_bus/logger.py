@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from multiagents.core.texts import shown_line
+
 
 def structured(logger: Any, name: str) -> Any:
     """``logger`` as a structlog logger; None stands for the standard logger ``name``."""
@@ -27,4 +29,4 @@ def _to_text(_: Any, __: str, fields: Any) -> tuple[tuple[str], dict[str, Any]]:
     """The standard library's arguments for one line of text: the event, then its fields."""
     exc_info = fields.pop("exc_info", None)
     words = [str(fields.pop("event")), *(f"{name}={value}" for name, value in fields.items())]
-    return (" ".join(words),), {"exc_info": exc_info}
+    return (shown_line(" ".join(words)),), {"exc_info": exc_info}

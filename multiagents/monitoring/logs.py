@@ -19,6 +19,7 @@ import structlog
 from structlog.contextvars import bound_contextvars as bound_ids
 from structlog.typing import Processor
 
+from multiagents.core.logs import escaped
 from multiagents.monitoring.config_models import LoggingConfig
 from multiagents.monitoring.redaction import redact
 from multiagents.monitoring.rotation import SharedRotatingFileHandler
@@ -97,15 +98,15 @@ def _handlers(config: LoggingConfig) -> tuple[logging.Handler, ...]:
         made.append(file)
     if config.default_logger in {"console", "composite"}:
         console = _StderrHandler()
-        console.setFormatter(_formatter(_for_people()))
+        console.setFormatter(_formatter(escaped, _for_people()))
         made.append(console)
     return tuple(made)
 
 
-def _formatter(renderer: Processor) -> logging.Formatter:
+def _formatter(*renderers: Processor) -> logging.Formatter:
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[*_PREPARE, structlog.stdlib.ExtraAdder()],
-        processors=[*_FINISH, renderer],
+        processors=[*_FINISH, *renderers],
     )
 
 

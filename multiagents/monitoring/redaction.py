@@ -25,7 +25,8 @@ _SECRET_PAIRS = frozenset(
     {("api", "key"), ("access", "key"), ("private", "key"), ("encryption", "key"), ("auth", "key")}
 )
 _IN_TEXT = (
-    (re.compile(r"(?<=://)[^/@\s]*:[^/\s]*(?=@)"), HIDDEN),
+    # To the last @: one in a password, or a /, ? or #, moves where the host seems to begin.
+    (re.compile(r"(?<=://)[^@\s\"]*:[^\s\"]*(?=@)"), HIDDEN),
     (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}"), rf"\1 {HIDDEN}"),
     (
         re.compile(

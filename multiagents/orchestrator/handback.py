@@ -25,7 +25,7 @@ from typing import Any
 import structlog
 
 from multiagents.core.clock import Clock
-from multiagents.core.names import HEADER
+from multiagents.core.marks import read_mark
 from multiagents.core.settings import Settings
 from multiagents.core.states import Kind
 from multiagents.orchestrator.catalog import Catalog
@@ -71,15 +71,11 @@ class Foreign:
 
 def foreign_of(name: str, headers: Any, queue: object) -> Foreign | None:
     """What a message stands for; None if it is not a command to a worker function."""
-    mark = headers.get(HEADER) if isinstance(headers, dict) else None
-    if not isinstance(mark, list) or len(mark) != 6:
+    mark = read_mark(headers)
+    if mark is None or mark.timeout_s is not None or not isinstance(queue, str):
         return None
-    saga_id, kind, step, attempt, _, sent_ms = mark
-    texts = all(isinstance(each, str) for each in (saga_id, kind, step, queue))
-    numbers = all(isinstance(each, int) for each in (attempt, sent_ms))
-    if not (texts and numbers and kind in tuple(Kind)):
-        return None
-    return Foreign(saga_id, Kind(kind), step, attempt, sent_ms, name, str(queue))
+    sent_ms = int(mark.sent_ms)
+    return Foreign(mark.saga_id, mark.kind, mark.step, mark.attempt, sent_ms, name, queue)
 
 
 class HandBack:

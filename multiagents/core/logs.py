@@ -1,0 +1,51 @@
+"""How do the engine's log lines look where nobody has configured structlog?
+
+As structlog's own, with two differences: a traceback is plain, without the local variables of its
+frames, which may hold secrets; and control characters are shown as text.  A program that configures
+structlog decides both by itself.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Any
+
+import structlog
+
+from multiagents.core.texts import shown, shown_line
+
+
+def tame() -> None:
+    """Make structlog's default lines so, once; a configuration is left alone."""
+    processors: Any = structlog.get_config()["processors"]
+    if not structlog.is_configured() and plainly not in processors:
+        processors.insert(len(processors) - 1, plainly)
+
+
+def plainly(_: Any, __: str, fields: Any) -> Any:
+    """A structlog processor before the console's: what is to be read, as text."""
+    error = _error_of(fields.pop("exc_info", None))
+    for name, value in fields.items():
+        if isinstance(value, str):
+            fields[name] = shown_line(value)
+    if error is not None:
+        fields["stack"] = shown("".join(traceback.format_exception(error)).rstrip())
+    return fields
+
+
+def escaped(_: Any, __: str, fields: Any) -> Any:
+    """The same where a traceback is a text already."""
+    for name, value in fields.items():
+        if isinstance(value, str):
+            fields[name] = (shown if name in ("exception", "stack") else shown_line)(value)
+    return fields
+
+
+def _error_of(exc_info: Any) -> BaseException | None:
+    if isinstance(exc_info, BaseException):
+        return exc_info
+    if isinstance(exc_info, tuple):
+        error: BaseException | None = exc_info[1]
+        return error
+    return sys.exc_info()[1] if exc_info else None

@@ -1,0 +1,32 @@
+"""What of a text may a terminal be given?
+
+Reasons, ids, errors, names and tags come from anywhere.  A control character in one of them would
+move the cursor, rename the window or hide what stands before it, so it is shown as its escape.
+"""
+
+from __future__ import annotations
+
+import re
+
+_CONTROLS = r"\x00-\x08\x0b-\x1f\x7f-\x9f"
+"""ASCII's and Latin-1's, but for the tab and the end of a line."""
+_ORDER = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
+"""What changes the direction of writing, and so what stands where."""
+_HALVES = "\ud800-\udfff"
+"""Lone surrogates, which cannot be encoded."""
+_UNSAFE = re.compile(f"[{_CONTROLS}{_ORDER}{_HALVES}]")
+_UNSAFE_IN_LINE = re.compile(f"[\n\u2028\u2029\x85{_CONTROLS}{_ORDER}{_HALVES}]")
+
+
+def shown(text: str) -> str:
+    """``text`` with its control characters as escapes: ``\\x1b``."""
+    return _UNSAFE.sub(_escape, text)
+
+
+def shown_line(text: str) -> str:
+    """Likewise, and on one line."""
+    return _UNSAFE_IN_LINE.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape", "surrogatepass").decode()
