@@ -167,7 +167,8 @@ def _slots(worker: Any) -> int:
 def _load_language_models() -> None:
     """Import what LLM workers need before the pool forks: its children share the memory.
 
-    A signature that cannot be read shows here, and again in the step that needs it.
+    A signature or a tool that cannot be read shows here, and again in the step that needs it; it
+    is no reason to stop the others.
     """
     for worker in workers.workers().values():
         if isinstance(worker, DSPyWorker):
@@ -175,6 +176,9 @@ def _load_language_models() -> None:
                 worker.check()
             except InvalidInput as error:
                 log.error("this worker cannot run", worker=worker.name, error=str(error))
+            except Exception as error:
+                what = {"worker": worker.name, "place": worker.place}
+                log.error("this worker cannot run", **what, exc_info=error)
 
 
 def equip(app: Celery) -> None:

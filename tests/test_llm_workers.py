@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import functools
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 import pytest
+import structlog
 from pydantic import BaseModel
 
-from multiagents import dspy_worker, retry, timeout, tool
+from multiagents import dspy_worker, hosting, retry, timeout, tool
 from multiagents.core.exceptions import InvalidInput, NonRetryableError
 from multiagents.testing.provider import StubProvider
 from multiagents.worker_sdk import registry
 from multiagents.worker_sdk.context import Context
+from multiagents.worker_sdk.tools import bind
 from tests.support.llm import run, worker_of
 
 MOOD = "text -> sentiment: str, confidence: float"
@@ -160,6 +163,90 @@ def test_async_tools_share_the_loop_of_the_process(provider: StubProvider) -> No
     run(looker, question="2")
     assert len(loops) == 2
     assert loops[0] is loops[1]
+
+
+def weather(unit: str, city: str) -> str:
+    """The weather of a city."""
+    return f"20 {unit} in {city}"
+
+
+class Orders:
+    """An object with methods, and one that is called."""
+
+    def find(self, number: int) -> str:
+        """Finds an order."""
+        return f"order {number}"
+
+    async def __call__(self, number: int) -> str:
+        """Looks an order up."""
+        return f"order {number}"
+
+
+class Sealed(Orders):
+    __slots__ = ()
+
+
+ODD_TOOLS = {
+    "partial": (functools.partial(weather, "C"), "weather", {"city": "Rome"}, "20 C in Rome"),
+    "named partial": (
+        tool("rain")(functools.partial(weather, "C")),
+        "rain",
+        {"city": "Rome"},
+        "20 C in Rome",
+    ),
+    "method": (Orders().find, "find", {"number": 7}, "order 7"),
+    "named method": (tool("look")(Orders().find), "look", {"number": 7}, "order 7"),
+    "object": (Orders(), "Orders", {"number": 7}, "order 7"),
+    "named object": (tool("ask")(Sealed()), "ask", {"number": 7}, "order 7"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD_TOOLS)
+def test_a_tool_is_whatever_can_be_called(provider: StubProvider, kind: str) -> None:
+    """The model is shown its name, text and arguments, and what it returns."""
+    odd, name, args, told = ODD_TOOLS[kind]
+    worker = worker_of(signature="question -> answer", reasoning="react", tools=[odd])
+    worker.check()
+    bound = bind(odd, worker="w")
+    assert (bound.name, list(bound.args)) == (name, list(args))
+    assert "order" in bound.desc or "weather" in bound.desc
+    assert asyncio.run(bound.acall(**args)) == told
+
+
+def test_a_tool_that_cannot_be_bound_is_named(provider: StubProvider) -> None:
+    """With its worker, its place and why."""
+
+    def unreadable(number: Nowhere) -> str:  # type: ignore[name-defined]  # noqa: F821
+        return "never"
+
+    worker = worker_of(signature="question -> answer", reasoning="react", tools=[unreadable])
+    line = unreadable.__code__.co_firstlineno
+    wanted = rf"tool 'unreadable' \(.*test_llm_workers.py:{line}\): NameError.*Nowhere"
+    with pytest.raises(InvalidInput, match=wanted):
+        worker.check()
+    other = worker_of(signature="question -> answer", reasoning="react", tools=[object()])
+    with pytest.raises(InvalidInput, match="a object cannot be called"):
+        other.check()
+
+
+def test_a_worker_that_cannot_run_does_not_stop_the_others(
+    provider: StubProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is wrong with it is logged, and its process starts."""
+
+    def check() -> None:
+        raise RuntimeError("anything")
+
+    broken = worker_of(signature="question -> answer")
+    sound = worker_of(signature="question -> answer")
+    monkeypatch.setattr(broken, "check", check)
+    monkeypatch.setattr(registry._registry, "_workers", {"broken": broken, "sound": sound})
+    with structlog.testing.capture_logs() as said:
+        hosting._load_language_models()
+    assert [(line["worker"], line["event"]) for line in said] == [
+        (broken.name, "this worker cannot run")
+    ]
+    assert sound._program is not None
 
 
 def test_an_error_of_a_tool_is_told_without_its_place(provider: StubProvider) -> None:

@@ -118,7 +118,7 @@ def build_program(
     if reasoning is Reasoning.CHAIN_OF_THOUGHT:
         outputs = tuple(dict.fromkeys(("reasoning", *outputs)))
     return Program(
-        module=_MODULES[reasoning](asked, tools, max_iters),
+        module=_MODULES[reasoning](asked, [bind(tool, worker=worker) for tool in tools], max_iters),
         inputs=tuple(asked.input_fields),
         required=tuple(name for name, info in asked.input_fields.items() if info.is_required()),
         outputs=outputs,
@@ -154,8 +154,7 @@ def _chain_of_thought(signature: Any, tools: Sequence[Any], max_iters: int) -> A
 
 
 def _react(signature: Any, tools: Sequence[Any], max_iters: int) -> Any:
-    bound = [bind(tool) for tool in tools]
-    module = load_dspy().ReAct(signature, tools=bound, max_iters=max_iters)
+    module = load_dspy().ReAct(signature, tools=tools, max_iters=max_iters)
     # a wrong argument of ``finish`` is an observation too, without a traceback
     module.tools[FINISH] = observed(module.tools[FINISH])
     return module

@@ -1,7 +1,8 @@
 """What may a thinking worker call, and what comes back?
 
 A tool is a plain or ``async def`` function with type hints and a docstring; both are shown to the
-model.  Three rules of its call inside a ReAct loop, which feeds every ``Exception`` to the model:
+model.  A bound method, a `functools.partial` and an object with ``__call__`` are tools too.  Three
+rules of its call inside a ReAct loop, which feeds every ``Exception`` to the model:
 
 - what must end the step (a time limit, Celery's Ignore, a lost lease) is carried out of the loop
   as a ``BaseException`` and raised again outside;
@@ -19,6 +20,7 @@ import functools
 import inspect
 import os
 import re
+import typing
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -73,27 +75,75 @@ def tool(name: str | None = None) -> Callable[[F], F]: ...
 def tool(name: Any = None) -> Any:
     """The function unchanged, known to models as ``name`` (by default its own name).
 
-    Raises InvalidInput for a name that model providers refuse, or ``finish``, which ends a loop.
+    Of what takes no attributes, a bound method say, a `functools.partial` that calls it.  Raises
+    InvalidInput for a name that model providers refuse, or ``finish``, which ends a loop.
     """
     if callable(name):
-        return _named(name, name.__name__)
-    return lambda function: _named(function, name or function.__name__)
+        return _named(name, tool_name(name))
+    return lambda function: _named(function, name or tool_name(function))
 
 
 def tool_name(function: Any) -> str:
     """What a model calls this function (or dspy.Tool)."""
     name = getattr(function, "tool_name", None) or getattr(function, "name", None)
+    if name is None and isinstance(function, functools.partial):
+        return tool_name(function.func)
     return str(name or getattr(function, "__name__", type(function).__name__))
 
 
-def bind(function: Any) -> Any:
-    """The function (or dspy.Tool) as a dspy.Tool that keeps this file's rules."""
-    given = {}
-    call = function
-    if not inspect.isroutine(function) and hasattr(function, "func"):
+def bind(function: Any, *, worker: str) -> Any:
+    """The function (or dspy.Tool) as a dspy.Tool that keeps this file's rules.
+
+    Raises InvalidInput naming the tool and its place if DSPy cannot make one of it.
+    """
+    try:
+        return _bound(function)
+    except Exception as error:
+        raise InvalidInput(
+            f"worker {worker!r} cannot give its model the tool {tool_name(function)!r}"
+            f" ({_place(function)}): {type(error).__name__}: {error}; expected a function with type"
+            " hints that can be read where it is defined"
+        ) from error
+
+
+def _bound(function: Any) -> Any:
+    made = _tool_class()
+    if isinstance(function, made.__base__):
         given = {"desc": function.desc, "args": function.args, "arg_types": function.arg_types}
-        call = function.func
-    return _tool_class()(_carrying(call), name=tool_name(function), **given)
+        return made(_carrying(function.func), name=tool_name(function), **given)
+    return made(_described(function), name=tool_name(function))
+
+
+def _described(function: Any) -> Any:
+    """What DSPy reads: a plain function with the parameters, hints and text of any callable."""
+    if not callable(function):
+        raise TypeError(f"a {type(function).__name__} cannot be called")
+    code = _code_of(function)
+    hints = typing.get_type_hints(code, include_extras=True)
+    signature = inspect.signature(function)
+    call: Any = _carrying(function)
+    call.__dict__.pop("__wrapped__", None)  # its hints would be read again, by other names
+    call.__name__ = tool_name(function)
+    call.__doc__ = inspect.getdoc(code) or inspect.getdoc(type(function))
+    call.__annotations__ = {name: hints.get(name, Any) for name in signature.parameters}
+    call.__signature__ = signature
+    return call
+
+
+def _code_of(function: Any) -> Any:
+    """The function or method behind a callable."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function if inspect.isroutine(function) else function.__call__
+
+
+def _place(function: Any) -> str:
+    """File and line of a tool; its type where nothing says them."""
+    call = getattr(function, "func", function)
+    code = getattr(inspect.unwrap(_code_of(call)), "__code__", None) if callable(call) else None
+    if code is None:
+        return f"a {type(function).__module__}.{type(function).__qualname__}"
+    return f"{code.co_filename}:{code.co_firstlineno}"
 
 
 def observed(tool: Any) -> Any:
@@ -125,8 +175,13 @@ def _named(function: F, name: str) -> F:
             f"a tool cannot be called {name!r}: expected letters, digits, '_' or '-' (at most 64,"
             f' no digit first) and not {FINISH!r}; give another with @tool("name")'
         )
-    function.tool_name = name  # type: ignore[attr-defined]  # functions take attributes
-    return function
+    named: Any = function
+    try:
+        named.tool_name = name
+    except AttributeError:  # a bound method, a builtin, an object with slots
+        named = functools.partial(function)
+        named.tool_name = name
+    return named  # type: ignore[no-any-return]  # it is called alike
 
 
 def _carrying(function: Callable[..., Any]) -> Callable[..., Any]:
