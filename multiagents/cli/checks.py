@@ -222,6 +222,13 @@ def due(health: DueHealth, now_ms: int) -> Check:
     """What is due is done in time."""
     late_ms = 0 if health.oldest_ms is None else max(0, now_ms - health.oldest_ms)
     waiting = f"{count_of(health.members, 'entry')}, {health.overdue} overdue"
+    if health.stray:
+        member, at_ms = health.stray[0]
+        when = f"the first ({member}) in {span(at_ms - now_ms)}"
+        what = f"{count_of(len(health.stray), 'entry')} due later than anything may be, {when}"
+        key = f"ZADD ma:{{s00}}:due XX {now_ms} MEMBER"
+        fix = f"compare the clocks, for one was wrong; then bring each forward: {key}"
+        return Check("due set", "warn", what, fix)
     if not health.overdue or late_ms < OVERDUE_WARN_MS:
         return Check("due set", "ok", waiting)
     status: Status = "warn" if late_ms < OVERDUE_FAIL_MS else "fail"

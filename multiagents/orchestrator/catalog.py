@@ -127,7 +127,7 @@ class Catalog:
         if new:
             yield from ask(Plain(("HSET", self._shard.catalog("workflows"), *new), int))
             self._told = named
-        tell = bool(new) or self._clock.now_ms() - self._told_ms >= TELL_MS
+        tell = bool(new) or abs(self._clock.now_ms() - self._told_ms) >= TELL_MS
         if tell:
             yield from self._fill_in()
         return tell
@@ -172,11 +172,12 @@ class Catalog:
     def refresh(self, *, force: bool = False) -> Flow[None]:
         """Ask again who is there, unless the last answer is fresh."""
         now_ms = self._clock.now_ms()
-        if not force and now_ms - self._read_ms < FRESH_MS:
+        if not force and abs(now_ms - self._read_ms) < FRESH_MS:
             return
         fleet = yield from ask(Plain(("HGETALL", self._shard.catalog("fleet")), hash_of))
         members = {name: json.loads(text) for name, text in fleet.items()}
-        silent_ms = {name: now_ms - member["at_ms"] for name, member in members.items()}
+        # One that spoke in the future did so before a clock was set back.
+        silent_ms = {name: abs(now_ms - member["at_ms"]) for name, member in members.items()}
         self._fleet = {
             name: member for name, member in members.items() if silent_ms[name] < ALIVE_MS
         }
@@ -190,7 +191,7 @@ class Catalog:
 
         The answer of a large fleet is long, so it is asked for less often.
         """
-        if self._clock.now_ms() - self._read_ms < max(FRESH_MS, PEER_MS * len(self._fleet)):
+        if abs(self._clock.now_ms() - self._read_ms) < max(FRESH_MS, PEER_MS * len(self._fleet)):
             return
         try:
             yield from self.refresh(force=True)

@@ -131,7 +131,26 @@ class Sweeper:
             yield from self._coordinator.send_claimed(keys, task)
             return
         lost = Lost(now_ms, held.kind, held.step, held.attempt, held.nonce)
-        yield from self._coordinator.append(held.saga_id, lost, guard=item)
+        if not (yield from self._is_in_time(keys, lost, item, claim)):
+            yield from self._coordinator.append(held.saga_id, lost, guard=item)
+
+    def _is_in_time(self, keys: SagaKeys, lost: Lost, item: Guard, claim: str | None) -> Flow[bool]:
+        """Whether a plain task may still be running, which renews nothing; then it is put back.
+
+        Its lease lasts until its time-out, and is due before where a clock was ahead (sweep.lua).
+        """
+        deadline_ms = store.deadline_of(claim, lost.nonce)
+        if claim is None or deadline_ms <= self._clock_ms():
+            return False
+        version = yield from ask(store.pinned(keys))
+        if version is None:
+            return False
+        workflow = yield from self._coordinator.workflow(keys, version)
+        if isinstance(outbox.target_of(workflow.by_name[lost.step], lost.kind), str):
+            return False
+        because = (keys.work, k.claim_field(lost.kind, lost.step), claim)
+        yield from ask(store.drop(keys.shard, item, because=because, later_ms=deadline_ms))
+        return True
 
     def _send_again(self, saga_id: str, name: str, item: Guard) -> Flow[None]:
         keys = self._coordinator.keys(saga_id)
@@ -186,11 +205,11 @@ class Sweeper:
         if backlog.length == 0:
             return False
         if backlog.length and backlog.head_sent_ms is not None:
-            waits = backlog.head_sent_ms <= sent_ms
+            waits = backlog.head_sent_ms <= sent_ms <= now_ms + lease_ms  # else a clock was ahead
         else:
             # A head that does not say when it was sent, or a broker that cannot be looked into:
             # wait twice as long each time, so that re-sending stays rare but does happen.
-            waits = now_ms - sent_ms < lease_ms * 2 ** min(sends, MOST_MOVES)
+            waits = -lease_ms <= now_ms - sent_ms < lease_ms * 2 ** min(sends, MOST_MOVES)
         if waits:
             later_ms = max(lease_ms, (now_ms - sent_ms) // LATER)
             yield from ask(sending.published(keys, {name: (value, now_ms + later_ms)}))

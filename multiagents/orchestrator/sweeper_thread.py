@@ -265,10 +265,10 @@ class SweeperThread:
         if self._announce is not None:
             self._timekeeper.keep(self._edge)
         now_ms = self._clock.now_ms()
-        if now_ms - self._noted_ms >= ANNOUNCE_MS:
+        if abs(now_ms - self._noted_ms) >= ANNOUNCE_MS:  # a clock may be set back, too
             self._edge.run(formats.note(self.shards))
             self._noted_ms = self._clock.now_ms()
-        if now_ms - self._announced_ms >= ANNOUNCE_MS:
+        if abs(now_ms - self._announced_ms) >= ANNOUNCE_MS:
             self._try_to_announce()
 
     def _try_to_announce(self) -> None:
@@ -303,7 +303,7 @@ class SweeperThread:
         due_ms = yield from ask(store.first_due(shard))
         now_ms = self._clock.now_ms()
         nothing_due = due_ms is None or due_ms > now_ms
-        if nothing_due and now_ms - self._swept_ms[shard] < self._settings.lease_ms / 3:
+        if nothing_due and abs(now_ms - self._swept_ms[shard]) < self._settings.lease_ms / 3:
             return self._pace.pause_s(due_ms, now_ms)
         items = yield from self._sweeper.due(shard)
         self._swept_ms[shard] = now_ms
@@ -311,7 +311,7 @@ class SweeperThread:
             if self._stop.is_set():
                 break
             yield from self._handle(shard, item)
-            if self._clock.now_ms() - self._swept_ms[shard] >= self._settings.lease_ms / 4:
+            if abs(self._clock.now_ms() - self._swept_ms[shard]) >= self._settings.lease_ms / 4:
                 yield from self._sweeper.tick(shard)
                 self._swept_ms[shard] = self._clock.now_ms()
         return 0.0 if len(items) == BATCH else self._pace.pause_s(due_ms, now_ms)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, TypeVar
 
 from redis.exceptions import AuthenticationError, ResponseError
@@ -15,6 +16,7 @@ from redis.exceptions import AuthenticationError, ResponseError
 from multiagents.core.states import SagaState
 from multiagents.storage.calls import Flow, Plain, ask
 from multiagents.storage.keys import Shard
+from multiagents.storage.sagas import pairs_of
 from multiagents.storage.views import hash_of, text_of
 
 T = TypeVar("T")
@@ -29,6 +31,13 @@ PARAMETERS = (
     "min-replicas-to-write",
 )
 """What is asked of CONFIG."""
+
+YEAR_MS = 366 * 86_400_000
+"""More than any time-out, back-off or deadline may be."""
+LATEST_MS = {"d": 2 * 3600_000, "o": 31 * 86_400_000, "x": 10 * YEAR_MS}
+"""How far in the future a due member can be meant to be, by its letter; others a year."""
+LOOKED_AT = 10_000
+"""Members of a shard at which is looked for strays."""
 
 DENIED = AuthenticationError
 """The server is there and does not let us in."""
@@ -69,6 +78,8 @@ class DueHealth:
     overdue: int = 0
     oldest_ms: int | None = None
     """When the oldest member was or will be due."""
+    stray: tuple[tuple[str, int], ...] = ()
+    """Members that are due later than anything puts them off, with their times, the first first."""
 
 
 def read_server(*, key: str = "") -> Flow[ServerHealth]:
@@ -96,12 +107,22 @@ def read_due(shards: Iterable[int], now_ms: int) -> Flow[DueHealth]:
     """Count what is due on these shards and what should have been done by ``now_ms``."""
     members = overdue = 0
     oldest: list[int] = []
+    stray: list[tuple[str, int]] = []
     for shard in map(Shard, shards):
         members += yield from ask(Plain(("ZCARD", shard.due), int))
         overdue += yield from ask(Plain(("ZCOUNT", shard.due, "-inf", now_ms), int))
         command = ("ZRANGE", shard.due, 0, 0, "WITHSCORES")
         oldest += yield from ask(Plain(command, _scores))
-    return DueHealth(members, overdue, min(oldest, default=None))
+        soon_ms = now_ms + min(LATEST_MS.values())
+        far = ("ZRANGEBYSCORE", shard.due, soon_ms, "+inf", "WITHSCORES", "LIMIT", 0, LOOKED_AT)
+        found = yield from ask(Plain(far, pairs_of))
+        stray += [(member, int(at)) for member, at in found if at > now_ms + _latest_ms(member)]
+    stray.sort(key=itemgetter(1))
+    return DueHealth(members, overdue, min(oldest, default=None), tuple(stray))
+
+
+def _latest_ms(member: str) -> int:
+    return LATEST_MS.get(member[:1], YEAR_MS)
 
 
 def read_missing(shards: Iterable[int], *, each: int) -> Flow[list[str]]:

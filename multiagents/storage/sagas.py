@@ -362,6 +362,14 @@ def load_held(
     return Call("append", saga.all, args, parse)
 
 
+def deadline_of(value: str | None, nonce: str) -> int:
+    """Until when the claim of that nonce lasts at the latest, Unix ms; 0: no end, or another's."""
+    if value is None:
+        return 0
+    _, holder, deadline_ms, _ = value.split("|", 3)
+    return int(deadline_ms) if holder == nonce else 0
+
+
 def held_by(saga_id: str, work: dict[str, str], delivery: str) -> list[Attempt]:
     """The claims in a work hash that a Celery delivery holds."""
     found = []

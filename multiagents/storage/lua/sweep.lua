@@ -7,6 +7,10 @@
 -- for one full term before any of them counts as run out (E9).  The tick is written only when it
 -- is no longer young: a thousand workers sweep far more often than it is needed.
 --
+-- A tick that lies more than a term ahead means that a sweeper's clock was, or that the server's
+-- was set back: that is a gap, too, and leases, commands, dirty marks and retries that were put off
+-- by that clock are looked at after one term.  It does no harm if one of them comes too early.
+--
 -- KEYS[1] due zset   KEYS[2] tick hash
 -- ARGV[1] now, Unix ms   ARGV[2] most members   ARGV[3] put off by, ms   ARGV[4] lease, ms
 --
@@ -14,8 +18,23 @@
 local now, lease = tonumber(ARGV[1]), tonumber(ARGV[4])
 local tick = redis.call("HMGET", KEYS[2], "at", "grace")
 local last, grace = tonumber(tick[1] or "0"), tonumber(tick[2] or "0")
+local ahead = last - now > lease
 if now - last > lease / 2 then grace = now + lease end
-if now - last > lease / 64 then
+if ahead then
+  grace = now + lease
+  local PAGE, term, kept = 1000, string.format("%.0f", grace), 0
+  repeat
+    local far = redis.call("ZRANGEBYSCORE", KEYS[1], "(" .. term, "+inf", "LIMIT", kept, PAGE)
+    for _, member in ipairs(far) do
+      if string.find(member, "^[lod]|") or string.find(member, "^t|.+|%l+:[^:|]+:%d+$") then
+        redis.call("ZADD", KEYS[1], term, member)
+      else
+        kept = kept + 1
+      end
+    end
+  until #far < PAGE
+end
+if now - last > lease / 64 or ahead then
   redis.call("HSET", KEYS[2], "at", string.format("%.0f", now), "grace", string.format("%.0f", grace))
 end
 local reply, later = {}, now + tonumber(ARGV[3])

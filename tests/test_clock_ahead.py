@@ -1,0 +1,142 @@
+"""Does a clock that was wrong for a moment, or a server's set back, delay anything for long?
+
+A sweeper whose clock is an hour ahead puts off all leases by an hour, and marks the time of its
+sweep, which the others then find in their future.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from multiagents.cli import checks
+from multiagents.core.entries import decode
+from multiagents.core.states import Kind
+from multiagents.orchestrator.workflow import Step, TaskCall
+from multiagents.storage import sagas as store
+from multiagents.storage.health import read_due
+from multiagents.storage.keys import Shard, due_dirty, due_lease, due_outbox, due_purge, due_timer
+from tests.support.one_process import KEYS, SAGA, SHARD, Bench
+
+HOUR_S = 3600
+DUE = Shard().due
+
+
+@pytest.fixture
+def bench(redis_url: str) -> Iterator[Bench]:
+    made = Bench(redis_url)
+    made.edge.client.flushdb()
+    yield made
+    made.edge.client.flushdb()
+    made.edge.close()
+
+
+def events(bench: Bench) -> list[str]:
+    return [decode(text).type for text in bench.edge.run(log_of())]
+
+
+def log_of() -> Any:
+    return (yield store.log(KEYS))
+
+
+def sweep_for(bench: Bench, seconds: float) -> None:
+    """Sweeps go on, a second apart."""
+    for _ in range(round(seconds)):
+        bench.sweep()
+        bench.clock.advance(1)
+
+
+def lost_lease(bench: Bench) -> None:
+    """A worker holds a step, and is gone; sweeps have been going on."""
+    bench.sweep()
+    bench.start(Step(name="x", worker="a"))
+    bench.claim()
+    sweep_for(bench, 2)
+
+
+def test_one_sweep_an_hour_ahead_delays_a_lost_lease_by_a_term(bench: Bench) -> None:
+    """It had been put off by an hour and more."""
+    lost_lease(bench)
+    bench.clock.advance(HOUR_S)
+    bench.sweep()
+    bench.clock.advance(-HOUR_S)
+    sweep_for(bench, 3 * bench.settings.lease_s)
+    assert "lost" in events(bench)
+
+
+def test_a_server_that_is_set_back_delays_a_lost_lease_by_a_term(bench: Bench) -> None:
+    """All processes follow its clock."""
+    lost_lease(bench)
+    bench.clock.advance(-HOUR_S)
+    sweep_for(bench, 3 * bench.settings.lease_s)
+    assert "lost" in events(bench)
+
+
+def test_a_lease_that_is_renewed_stands(bench: Bench) -> None:
+    """Its worker lives: a look at what was put off must not cost it its attempt."""
+    bench.sweep()
+    bench.start(Step(name="x", worker="a"))
+    held = bench.claim()
+    bench.clock.advance(HOUR_S)
+    bench.sweep()
+    bench.clock.advance(-HOUR_S)
+    for _ in range(20):
+        bench.sweep()
+        assert bench.edge.execute(bench.coordinator.renewal(held, {}))
+        bench.clock.advance(bench.settings.lease_s / 3)
+    assert "lost" not in events(bench)
+
+
+def test_a_plain_task_keeps_its_time(bench: Bench) -> None:
+    """It renews nothing, so its lease is put back where it was."""
+    bench.sweep()
+    bench.start(Step(name="x", worker=TaskCall(task="t", queue="io", timeout_s=7200)))
+    (member,) = [m for m in bench.edge.client.zrange(DUE, 0, -1) if m.startswith(b"l|")]
+    ends = bench.edge.client.zscore(DUE, member)
+    bench.clock.advance(HOUR_S)
+    bench.sweep()
+    bench.clock.advance(-HOUR_S)
+    bench.sweep()
+    assert bench.edge.client.zscore(DUE, member) < ends
+    sweep_for(bench, 3 * bench.settings.lease_s)
+    assert bench.edge.client.zscore(DUE, member) == ends
+    bench.clock.advance(7200)
+    sweep_for(bench, 3 * bench.settings.lease_s)
+    assert "lost" in events(bench)
+
+
+def test_only_what_may_be_looked_at_early_is_brought_forward(bench: Bench) -> None:
+    """A deadline or the end of a retention must not come before its time; a retry may."""
+    now_ms, lease_ms = bench.clock.now_ms(), bench.settings.lease_ms
+    far_ms = now_ms + 2 * HOUR_S * 1000
+    early = [due_dirty("s"), due_outbox("s", "o:run:x:1"), due_lease("s", Kind.RUN, "x", 1, "ab")]
+    early.append(due_timer("s:t|u", "undo:x:2"))
+    late = [
+        due_timer("s", "deadline"),
+        due_purge("s"),
+        *(due_timer("s", f"t{n}") for n in range(9)),
+    ]
+    many = [due_dirty(f"s{n}") for n in range(2500)]
+    bench.edge.client.zadd(DUE, dict.fromkeys([*early, *late, *many], far_ms))
+    bench.edge.client.hset(SHARD.tick, mapping={"at": far_ms - 1, "grace": far_ms})
+    assert bench.edge.run(bench.sweeper().due(SHARD)) == ()
+    scores = {m.decode(): s for m, s in bench.edge.client.zrange(DUE, 0, -1, withscores=True)}
+    assert {scores[each] for each in (*early, *many)} == {now_ms + lease_ms}
+    assert {scores[each] for each in late} == {far_ms}
+
+
+def test_doctor_names_what_is_due_later_than_anything_may_be(bench: Bench) -> None:
+    """With the first of them, and what to do."""
+    now_ms = bench.clock.now_ms()
+    fine = bench.edge.run(read_due([0], now_ms))
+    assert checks.due(fine, now_ms).status == "ok"
+    year_ms = 366 * 86_400_000
+    members = {due_dirty(SAGA): 3 * HOUR_S * 1000, due_timer(SAGA, "deadline"): 2 * year_ms}
+    bench.edge.client.zadd(DUE, {name: now_ms + ms for name, ms in members.items()})
+    bench.edge.client.zadd(DUE, {due_purge(SAGA): now_ms + year_ms, due_timer("t", "u"): now_ms})
+    found = checks.due(bench.edge.run(read_due([0], now_ms)), now_ms)
+    assert found.status == "warn"
+    assert "2 entries due later than anything may be, the first (d|saga) in 3 h" in found.message
+    assert f"ZADD ma:{{s00}}:due XX {now_ms} MEMBER" in str(found.fix)
