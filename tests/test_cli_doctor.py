@@ -16,6 +16,7 @@ from multiagents.core.clock import FakeClock, SystemClock
 from multiagents.core.ports import WorkerInfo
 from multiagents.orchestrator.builder import WorkflowBuilder, task
 from multiagents.orchestrator.catalog import Catalog
+from multiagents.orchestrator.launches import Launch
 from multiagents.storage.client import Edge
 from multiagents.storage.health import DueHealth, ServerHealth
 from multiagents.storage.keys import Shard
@@ -252,6 +253,17 @@ def test_a_worker_that_lacks_a_function_of_its_queue_is_named() -> None:
     assert found.status == "warn"
     assert "one consumes 'io' without charge" in found.message
     assert fleet_checks.lacking_of(known) == {"one": {"io": ["charge"]}}
+
+
+def test_a_worker_with_no_functions_is_named() -> None:
+    """A forgotten MULTIAGENTS_IMPORTS; a team's app may well have plain tasks alone."""
+    shop = Launch("multiagents", ("shop",), ("io",), ("charge",))
+    empty = {**MEMBER, "workers": {}}
+    found = fleet_checks.workers(Known({"one": MEMBER, "two": empty}, launches=[shop]))
+    assert found.status == "warn"
+    assert found.message.startswith("two without any worker function")
+    assert "MULTIAGENTS_IMPORTS=shop celery -A multiagents worker -Q io" in found.fix
+    assert fleet_checks.workers(Known({"two": {**empty, "app": "proj"}})).status == "ok"
 
 
 def test_functions_of_different_queues_are_not_missed() -> None:

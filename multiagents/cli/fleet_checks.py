@@ -40,6 +40,12 @@ def workers(known: Known) -> Check:
     if not fleet:
         fix = f"start one: {known.start()}"
         return Check("workers", "fail", "no worker is running: nothing moves", fix)
+    # One of a team's own app, which it names, may well have plain tasks alone.
+    empty = [host for host, each in fleet.items() if not (each["workers"] or each.get("app"))]
+    if empty:
+        message = f"{names_of(empty)} without any worker function: steps come there in vain"
+        fix = f"stop it, or start it with its modules: {known.start()}"
+        return Check("workers", "warn", message, fix)
     functions = {name for member in fleet.values() for name in member["workers"]}
     message = (
         f"{count_of(len(fleet), 'process')} with {count_of(len(functions), 'worker function')}"
