@@ -27,6 +27,7 @@ from multiagents.core.states import ENDED, SagaState
 from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.host import Host
 from multiagents.orchestrator.outbox import Deliverance, Message, Publish
+from multiagents.orchestrator.own_ways import sends_itself
 from multiagents.orchestrator.service import STEERING, CheckInput
 from multiagents.orchestrator.sweeper import Backlog, QueueHead
 from multiagents.orchestrator.targets import TOLD
@@ -234,9 +235,10 @@ class EagerRunner:
             unbind(bound)
 
     def _deliver_plain(self, message: Message) -> None:
-        result = self._app.tasks[message.task].apply(
-            message.args, message.kwargs, task_id=message.task_id, throw=False
-        )
+        task = self._app.tasks[message.task]
+        options = {"task_id": message.task_id, "throw": False, "headers": dict(message.travelling)}
+        own = sends_itself(task)  # an `apply_async` of its own is called here too
+        result = (task.apply_async if own else task.apply)(message.args, message.kwargs, **options)
         engine = self.host.engine
         error = result.result
         if result.successful():

@@ -7,16 +7,18 @@ once and sends no message of its own; from a message it does the same in a worke
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import structlog
-from celery import Task
+from celery import Task, states
 from celery._state import get_current_worker_task
 from celery.exceptions import Ignore
+from celery.result import EagerResult
 
 from multiagents.core import ids
-from multiagents.core.exceptions import MultiAgentsError
+from multiagents.core.exceptions import MultiAgentsError, SagaFailed
 from multiagents.core.names import START_SAGA
+from multiagents.core.states import SagaState
 from multiagents.orchestrator.headers import found_in
 from multiagents.orchestrator.results import declare_reply, reply_of
 from multiagents.orchestrator.start_call import (
@@ -63,6 +65,10 @@ class StartSaga(Task):  # type: ignore[misc]  # celery has no types
     ignore_result = False
     acks_late = True
     reject_on_worker_lost = True
+    throws = (SagaFailed,)
+    """Only seen in eager mode, where this task is the saga."""
+    _ended: ClassVar[dict[str, Any]] = {}
+    """In eager mode: the result of a saga that has just ended, by its task id."""
 
     def run(
         self,
@@ -71,11 +77,14 @@ class StartSaga(Task):  # type: ignore[misc]  # celery has no types
         idempotency_key: str | None = None,
         *more: Any,
         on_conflict: str = REFUSE,
-    ) -> str:
+    ) -> Any:
         """Start from a message: ``send_task`` by name, ``countdown``, ``eta``.
 
-        Its id is the saga's, so doing it again, for whatever reason, starts nothing twice.
+        Its id is the saga's, so doing it again, for whatever reason, starts nothing twice.  In
+        eager mode the saga has ended, and Celery's own tracer does what hangs on that.
         """
+        if self.request.id in self._ended:
+            return _outcome(self._ended.pop(self.request.id))
         call = arguments(workflow, input, idempotency_key, *more, on_conflict=on_conflict)
         if self.request.called_directly:
             return self.hooks.start(**call, task_id=_id_of_item())
@@ -116,9 +125,10 @@ class StartSaga(Task):  # type: ignore[misc]  # celery has no types
             )
         task_id = task_id or ids.fresh_id()
         try:
-            call = arguments(*(args or ()), **(kwargs or {}))
             if self.app.conf.task_always_eager:
-                return self.hooks.eager(**call, task_id=task_id)
+                given = {**options, "link": link, "link_error": link_error}
+                return self.apply(args, kwargs, task_id=task_id, **given)
+            call = arguments(*(args or ()), **(kwargs or {}))
             canvas = canvas_of_call(link, link_error, options)
             if reply := reply_of(self.app, options.get("reply_to") or self.app.thread_oid):
                 declare_reply(self.app, task_id, producer)
@@ -132,6 +142,31 @@ class StartSaga(Task):  # type: ignore[misc]  # celery has no types
             options |= {"producer": producer, "link": link, "link_error": link_error}
             return super().apply_async(args, kwargs, task_id=task_id, **options)
         return self.hooks.result(task_id, saga_id)
+
+    def apply(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
+        """Run the saga here, in eager mode, with what hangs on its end; an EagerResult."""
+        if not self.app.conf.task_always_eager:
+            return super().apply(args, kwargs, **options)
+        call = arguments(*(args or ()), **(kwargs or {}))
+        task_id = options["task_id"] = options.get("task_id") or ids.fresh_id()
+        headers = options.get("headers")
+        self._ended[task_id] = self.hooks.eager(**call, task_id=task_id, headers=headers)
+        found = super().apply(args, kwargs, **options)
+        state, error = found.state, found.result
+        if state == states.IGNORED:  # it waits for somebody
+            return EagerResult(found.id, None, states.STARTED)
+        if isinstance(error, SagaFailed) and error.state == SagaState.CANCELLED:
+            return EagerResult(found.id, error, states.REVOKED)
+        return found
+
+
+def _outcome(result: Any) -> Any:
+    """What a saga that ran to its end returns or, as a task does, raises."""
+    if isinstance(result.result, SagaFailed):
+        raise result.result
+    if result.state != states.SUCCESS:
+        raise Ignore
+    return result.result
 
 
 _MAPS = frozenset({"celery.map", "celery.starmap"})
