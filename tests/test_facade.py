@@ -41,6 +41,7 @@ from tests.support.facade import (
     until,
     wait_at_gate,
 )
+from tests.support.values import GIVEN, STORED
 
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
 
@@ -66,6 +67,20 @@ def test_a_saga_runs_to_its_end_in_one_process(redis_url):
     assert status["state"] == "completed"
     assert status["result"] == {"said": "it is 42"}
     assert status["step_results"]["double"] == {"doubled": 42}
+
+
+def test_an_input_has_the_form_it_has_everywhere(redis_url):
+    """A UUID or a Decimal of an asyncio program is stored as that of any other."""
+
+    async def main():
+        async with framework(redis_url, NUMBERS, double, describe) as (_, _, orchestrator):
+            given = {"number": 2**70, **GIVEN}
+            saga_id = await orchestrator.execute_workflow("facade-numbers", given)
+            return await ended(orchestrator, saga_id)
+
+    status = asyncio.run(main())
+    assert status["input"] == {"number": 2**70, **STORED}
+    assert status["step_results"]["double"] == {"doubled": 2**71}
 
 
 def test_a_failed_saga_is_compensated(redis_url):

@@ -397,11 +397,77 @@ def test_the_free_names_are_those_that_cel_finds(expression: str) -> None:
     assert listed - free <= bound
 
 
-@given(st.text(max_size=40))
+_PIECES = [
+    *(
+        "input",
+        ".",
+        "x",
+        "(",
+        ")",
+        "[",
+        "]",
+        "{",
+        "}",
+        ",",
+        ":",
+        "?",
+        "!",
+        "-",
+        "+",
+        "/",
+        "%",
+        "==",
+        "<",
+    ),
+    *(
+        "&&",
+        "||",
+        " in ",
+        "1",
+        "1u",
+        "-9223372036854775808",
+        "1.5",
+        "'a'",
+        "b'\\xff'",
+        "true",
+        "null",
+    ),
+    *(
+        "size(",
+        ".size()",
+        ".all(x, ",
+        ".map(x, ",
+        "has(",
+        "int(",
+        "timestamp('",
+        "'",
+        '"""',
+        "type(",
+    ),
+    *(
+        ".matches('",
+        ".getHours('",
+        "duration(",
+        "\\u",
+        "//",
+        "\n",
+        "0x",
+        "e9",
+        "r'",
+        "x in ",
+        "string(",
+    ),
+]
+
+
+@given(st.text(max_size=40) | st.lists(st.sampled_from(_PIECES), max_size=12).map("".join))
 def test_any_text_is_an_expression_or_a_condition_error(text: str) -> None:
     """No input of a definition file escapes as another exception."""
+    for use in (check_condition, check_argument):
+        with suppress(ConditionError):
+            use(text)
     with suppress(ConditionError):
-        check_syntax(text)
+        compute(text, VALUES)
     try:
         paths(text)
     except CelSyntaxError:

@@ -42,6 +42,8 @@ _ESCAPE = re.compile(
     r"""|U(?P<U>[0-9a-fA-F]{8})|(?P<octal>[0-3][0-7]{2})|(?P<bad>[\s\S]?))"""
 )
 _PLAIN = dict(zip("abfnrtv", "\a\b\f\n\r\t\v", strict=True))
+_LONG = 1000
+"""Digits that Python need not read to know that they are too many."""
 _OPENERS = frozenset("([{")
 
 
@@ -104,7 +106,7 @@ def number(token: Token, *, negative: bool) -> int | float:
     unsigned = text[-1] in "uU" and not re.fullmatch(r"-?0x[0-9a-fA-F]+", text)
     digits = text[:-1] if unsigned else text
     if re.fullmatch(r"-?(?:0x[0-9a-fA-F]+|[0-9]+)", digits):
-        whole = int(digits, 16 if "x" in digits else 10)
+        whole = int(digits, 16 if "x" in digits else 10) if len(digits) < _LONG else UINT_MAX + 1
         if unsigned and 0 <= whole <= UINT_MAX:
             return Uint(whole)
         if not unsigned and -INT_MAX - 1 <= whole <= INT_MAX:
