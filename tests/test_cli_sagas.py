@@ -100,10 +100,28 @@ def test_start_takes_a_definition_file(url: str, tmp_path: Path) -> None:
 
 
 def test_start_again_under_one_key_starts_nothing(url: str) -> None:
-    """The first saga's id is printed again."""
+    """The first saga's id is printed again; with another input only if that is asked for."""
     first = cli("start", "greeting", "--idempotency-key", "k1", url=url)
-    again = cli("start", "greeting", "--idempotency-key", "k1", url=url)
+    again = cli("start", "greeting", "--key", "k1", url=url)
     assert first.out == again.out
+    other = ("start", "greeting", "--key", "k1", "-i", '{"name": "Ada"}')
+    refused = cli(*other, url=url)
+    assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
+    assert first.out.strip() in refused.err
+    assert "--on-conflict first" in refused.err
+    assert cli(*other, "--on-conflict", "first", url=url).out == first.out
+
+
+def test_the_ids_that_show_lists_are_taken_by_every_command(url: str) -> None:
+    """As they stand in Flower and in the log; what moves a saga says whose id it was given."""
+    saga = cli("start", "greeting", "--wait", "--json", url=url).json
+    [task_id] = {step["task_id"] for step in saga["steps"].values() if step["task_id"]}
+    assert cli("show", task_id, "--json", url=url).json == saga
+    assert cli("history", task_id, url=url).out == cli("history", task_id, url=url).out != ""
+    assert cli("explain", task_id, url=url).code == 0
+    refused = cli("cancel", task_id, url=url)
+    assert refused.code == 2
+    assert f"give the id of the saga, {saga['transaction_id']}" in refused.err
 
 
 def test_a_saga_that_failed_gives_exit_code_1(url: str) -> None:

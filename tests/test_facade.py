@@ -122,6 +122,10 @@ def test_an_idempotency_key_starts_one_saga(redis_url):
                 )
                 for n in (1, 2)
             }
+            [saga_id] = ids
+            step = next(iter((await orchestrator.get_status(saga_id))["steps"]))
+            status = await orchestrator.get_status(f"{saga_id}:{step}:1")
+            assert status["transaction_id"] == saga_id
             with pytest.raises(IdempotencyConflict, match="other: 'number'"):
                 await start("facade-numbers", {"number": 3}, idempotency_key="k")
             return ids, await orchestrator.list(workflow="facade-numbers")

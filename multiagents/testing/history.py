@@ -43,6 +43,7 @@ from multiagents.testing.simulated_world import Sleep, Take, Thread, World
 from multiagents.testing.store_laws import (
     is_compressed,
     judge_reports,
+    judge_starts,
     judge_store,
     left_of,
     stored,
@@ -306,6 +307,7 @@ class History:
                 law(same, f"{saga_id}: delivered as {ends[0]}, then as {end} (rule 14)")
             untold = self.world.owed[saga_id] - self.world.told[saga_id]
             law(not untold or not saga.delivered, f"{saga_id}: {untold} wait for ever (rule 14)")
+            judge_starts(self.store, saga_id, self.world.owed[saga_id])
             judge_reports(log, self.world.reports[saga_id])
             judge_given(self.store, workflow, saga, log, self.world.begun[saga_id])
             self._judge_canvases(saga, log)
@@ -339,7 +341,7 @@ class History:
 
     def _judge_retention(self, due: list[str]) -> None:
         """When retention is over, nothing is left of what has ended (E16)."""
-        purged = [member.split("|")[1] for member in due]
+        purged = [member.partition("|")[2] for member in due]
         self.world.now_ms += round(RETENTION_S * 1000)
         for _ in range(CALM_STEPS):
             if not self._step() and not self.store.due():

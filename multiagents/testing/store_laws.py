@@ -10,7 +10,7 @@ has lost, nothing is left.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -20,6 +20,7 @@ from multiagents.orchestrator.attention import LETTERS, SAGAS, entries_of
 from multiagents.orchestrator.reading import read_saga
 from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.workflow import Workflow
+from multiagents.storage import aliases
 from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
 from multiagents.storage.keys import SagaKeys
@@ -122,10 +123,21 @@ def judge_reports(log: Sequence[Entry], reports: Sequence[Report]) -> None:
 
 
 def left_of(kept: Store, saga_id: str) -> list[str]:
-    """Which keys there are of a saga, and which due members."""
+    """Which keys there are of a saga, and which due members and ids of its starts."""
+    starts = kept.client_of(saga_id).hgetall(kept.keys(saga_id).shard.aliases)
+    named = [name.decode() for name, saga in starts.items() if saga.decode() == saga_id]
     found = [key.decode() for key in kept.client_of(saga_id).keys(f"*:{saga_id}")]
     listed = [each.member for each in _waiting(kept, saga_id)]
-    return [*found, *listed, *(each for each in kept.due() if each.split("|")[1] == saga_id)]
+    due = [each for each in kept.due() if (parts := k.parse_due(each)) and parts[1] == saga_id]
+    return [*found, *named, *listed, *due]
+
+
+def judge_starts(kept: Store, saga_id: str, task_ids: Iterable[str]) -> None:
+    """Each start that was confirmed is found by its own id.  Raises LawBroken."""
+    shard, edge = kept.keys(saga_id).shard, kept.look
+    for task_id in sorted(set(task_ids) - {saga_id}):
+        found = edge.execute(aliases.owner(shard, task_id))
+        law(found == saga_id, f"{saga_id} was started as {task_id}, which leads to {found}")
 
 
 def is_compressed(kept: Store, keys: SagaKeys) -> bool:

@@ -70,6 +70,13 @@ E10_E20 = (
     ),
     Mutant(
         "E12",
+        LUA + "start.lua",
+        'redis.call("HGET", DATA, "digest") ~= digest',
+        "false",
+        "tests/test_starts.py::test_the_same_key_with_another_input_is_refused",
+    ),
+    Mutant(
+        "E12",
         ENGINE + "telling.py",
         "signature.apply_async((effect.result,), **given)",
         "pass",
@@ -292,6 +299,13 @@ E10_E20 = (
         "if f[1] ~= ARGV[2] or tonumber(f[2]) ~= log_end(f[3]) then return 0 end\n",
         "",
         STORE + "a_purge_removes_everything_and_only_what_it_looked_at",
+    ),
+    Mutant(
+        "E16",
+        LUA + "purge.lua",
+        'redis.call("HDEL", KEYS[7], task_id)',
+        'redis.call("HLEN", KEYS[7])',
+        "tests/test_starts.py::test_the_ids_of_starts_are_removed_with_their_saga",
     ),
     Mutant(
         "E16",
