@@ -32,7 +32,7 @@ from multiagents.core.states import Kind
 from multiagents.eager import EagerRunner
 from multiagents.event_bus.bus import EventBus
 from multiagents.event_bus.narrator import Narrator
-from multiagents.orchestrator import app_settings, discards, facade, registry
+from multiagents.orchestrator import app_broker, app_settings, discards, facade, registry
 from multiagents.orchestrator.answers import Answers
 from multiagents.orchestrator.awaiting import Outcomes
 from multiagents.orchestrator.catalog import Catalog
@@ -338,7 +338,7 @@ def attach(app: Celery, settings: Settings | None = None, clock: Clock | None = 
         app_settings.refuse(app)
         runtime = Runtime(app, settings or get_settings(), clock)
         _runtimes[id(app)] = runtime
-        hosting.equip(app)
+        app_broker.equip(app)
         hosting.guard_names(app)
         hosting.add_to_worker(app, runtime, own=app.main == OWN_NAME)
         hosting.fence_plain_tasks(app, runtime)
@@ -350,7 +350,7 @@ def attach(app: Celery, settings: Settings | None = None, clock: Clock | None = 
 def _consume_all_queues(instance: Any = None, options: Any = None, **_: Any) -> None:
     """Without ``-Q`` a worker consumes every queue that it knows a worker for."""
     if id(getattr(instance, "app", None)) in _runtimes and not (options or {}).get("queues"):
-        hosting.consume_all(instance.app)
+        app_broker.consume_all(instance.app, hosting.home_queues())
 
 
 class Sagas:

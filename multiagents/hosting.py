@@ -14,28 +14,15 @@ from typing import Any, Protocol
 
 import structlog
 from celery import Celery, bootsteps, signals
-from celery.app.amqp import AMQP
-from celery.exceptions import Ignore, ImproperlyConfigured
+from celery.exceptions import Ignore
 from celery.platforms import EX_FAILURE
-from kombu.transport import redis
 
 from multiagents.core.exceptions import InvalidInput, NewerFormat
 from multiagents.core.log_context import Bound, add_step_filter, bind_step, unbind
 from multiagents.core.marks import read_mark
-from multiagents.core.names import (
-    COORDINATOR_QUEUE,
-    DEFAULT_QUEUES,
-    QUEUE_LLM,
-    queue_flaw,
-)
-from multiagents.event_bus.transport import (
-    TRANSPORTS,
-    FaithfulConnection,
-    SentinelSteadyTransport,
-    SteadyTransport,
-)
-from multiagents.orchestrator import strangers
-from multiagents.orchestrator.app_settings import BROKER, faults
+from multiagents.core.names import QUEUE_LLM, queue_flaw
+from multiagents.orchestrator import app_broker, strangers
+from multiagents.orchestrator.app_broker import steady_for as steady_for
 from multiagents.orchestrator.handback import Foreign
 from multiagents.orchestrator.host import Host
 from multiagents.orchestrator.sweeper_thread import Refuse, SweeperThreads
@@ -107,10 +94,10 @@ def _make_step(hosted: Hosted, *, own: bool) -> Any:
         def __init__(self, parent: Any, **_: Any) -> None:
             self.threads: SweeperThreads | None = None
             self.refused = False
-            _judge_settings(parent.app)
+            app_broker.judge(parent.app, home_queues())
             if own:
-                _skip_ack_emulation(parent.app)
-            _warn_of_transport(parent.app)
+                app_broker.skip_ack_emulation(parent.app)
+            app_broker.warn_of_transport(parent.app)
             _warn_of_no_functions(parent.app, own=own)
             _check_queues(parent.app)
             if QUEUE_LLM in parent.app.amqp.queues.consume_from:
@@ -181,77 +168,9 @@ def _load_language_models() -> None:
                 log.error("this worker cannot run", **what, exc_info=error)
 
 
-def equip(app: Celery) -> None:
-    """Give an app what `HostingAMQP` has; one with a class of its own is left as it is."""
-    if app.amqp_cls == Celery.amqp_cls:
-        app.amqp_cls = HostingAMQP
-    if "amqp" in vars(app) and type(app.amqp) is AMQP:
-        app.amqp.__class__ = HostingAMQP
-        if "queues" in vars(app.amqp):
-            _add_own_queue(app.amqp.queues)
-
-
-class HostingAMQP(AMQP):  # type: ignore[misc]  # celery has no types
-    """Celery's own; ``broker_transport`` holds for a broker on a unix socket, too.
-
-    And the engine's own queue is known where ``task_create_missing_queues`` is off: its messages
-    can be sent, and a worker without ``-Q`` consumes it.
-    """
-
-    Connection = FaithfulConnection
-
-    def Queues(self, *args: Any, **options: Any) -> Any:  # noqa: N802 - the name is Celery's
-        """The queues that the app knows."""
-        return _add_own_queue(super().Queues(*args, **options))
-
-
-def _add_own_queue(queues: Any) -> Any:
-    if not queues.create_missing and COORDINATOR_QUEUE not in queues:
-        queues.select_add(queues.new_missing(COORDINATOR_QUEUE))
-    return queues
-
-
-def consume_all(app: Celery) -> None:
-    """Let a worker consume every queue that it knows a function for; its step says of others."""
-    known = {*DEFAULT_QUEUES, *(worker.home_queue for worker in workers.workers().values())}
-    queues = app.amqp.queues
-    if not queues.create_missing:
-        known &= queues.keys()
-    queues.select([*queues.consume_from, *sorted(known - set(queues.consume_from))])
-
-
-def _judge_settings(app: Celery) -> None:
-    """Say what does not work.  Raises ImproperlyConfigured where Celery would die of it."""
-    homes = {worker.home_queue for worker in workers.workers().values()}
-    for fault in faults(app, homes):
-        if fault.setting in BROKER:
-            raise ImproperlyConfigured(str(fault))
-        log.error(
-            "this app's sagas will not get far",
-            setting=fault.setting,
-            fix=fault.fix,
-            why=fault.message,
-        )
-
-
-def _skip_ack_emulation(app: Celery) -> None:
-    """For engine messages only, and only where the broker is a Redis (E11)."""
-    scheme = str(app.conf.broker_url).partition("://")[0]
-    if scheme in TRANSPORTS and not app.conf.broker_transport:
-        app.conf.broker_transport = TRANSPORTS[scheme]
-
-
-def steady_for(app: Celery) -> str:
-    """What an app's ``broker_transport`` should be; empty where it is good, or not on a Redis.
-
-    Reads the URLs and connects to nothing.
-    """
-    found = app.connection_for_read().get_transport_cls()
-    if not issubclass(found, redis.Transport) or issubclass(found, SteadyTransport):
-        return ""
-    sentinels = issubclass(found, redis.SentinelTransport)
-    steady = SentinelSteadyTransport if sentinels else SteadyTransport
-    return f"{steady.__module__}:{steady.__name__}"
+def home_queues() -> set[str]:
+    """Where the steps of the functions that are registered here go."""
+    return {worker.home_queue for worker in workers.workers().values()}
 
 
 def _check_queues(app: Celery) -> None:
@@ -259,16 +178,6 @@ def _check_queues(app: Celery) -> None:
     for name in app.amqp.queues.consume_from:
         if flaw := queue_flaw(name):
             raise InvalidInput(f"this worker is to consume the queue {name!r}: {flaw}")
-
-
-def _warn_of_transport(app: Celery) -> None:
-    name = steady_for(app)
-    if name:
-        log.warning(
-            "this worker may end when its broker restarts or fails over",
-            fix=f"set broker_transport to {name}",
-            see="docs/celery-failures.md: A worker that outlives its broker",
-        )
 
 
 def _warn_of_no_functions(app: Celery, *, own: bool) -> None:

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 from celery import Celery
+from celery.exceptions import ImproperlyConfigured
 from kombu import Queue
 
-from multiagents import SagaFailed
+from multiagents import SagaFailed, worker
 from multiagents.bootstrap import attach
 from multiagents.core.exceptions import InvalidInput
 from multiagents.core.server_urls import celery_url
-from multiagents.hosting import consume_all
+from multiagents.hosting import home_queues
+from multiagents.orchestrator.app_broker import consume_all, judge
 from multiagents.orchestrator.app_settings import Fault, faults
 from multiagents.storage.server import EmbeddedServer
 from tests.processes import Worker
@@ -47,6 +49,16 @@ def test_message_protocol_1_is_refused_where_sagas_are_attached() -> None:
     """Its messages have no headers: a plain task's would be claimed and never sent."""
     with pytest.raises(InvalidInput, match=r"app 'team': .* set task_protocol = 2"):
         attach(made(task_protocol=1))
+
+
+def test_a_worker_of_an_app_that_was_changed_later_does_not_start() -> None:
+    """What `attach` has not seen, a worker's start does."""
+    app = made()
+    attach(app)
+    judge(app, home_queues())
+    app.conf.task_protocol = 1
+    with pytest.raises(InvalidInput, match="set task_protocol = 2"):
+        judge(app, home_queues())
 
 
 @pytest.mark.parametrize("attached", [True, False])
@@ -93,6 +105,23 @@ def test_a_setting_that_does_not_work_is_told_with_what_to_write(
         assert fix in fault.fix
 
 
+def test_a_worker_names_the_url_of_which_celery_would_die() -> None:
+    """Before Celery does, with an error that names no setting."""
+    app = made(broker_url="redis://h/0?protocol=3")
+    attach(app)
+    with pytest.raises(ImproperlyConfigured, match=r"broker_url: .* option protocol"):
+        judge(app, home_queues())
+
+
+def test_a_worker_names_the_queues_that_it_lacks(capsys: pytest.CaptureFixture[str]) -> None:
+    """And starts: its other queues are served."""
+    app = made(task_create_missing_queues=False)
+    attach(app)
+    worker("as_engraves", queue="as_engravers")(lambda context: {})
+    judge(app, home_queues())
+    assert "Queue('as_engravers')" in capsys.readouterr().out
+
+
 def test_doctor_judges_the_settings_of_a_named_app(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,7 +148,7 @@ def test_an_app_that_makes_no_queues_knows_the_engines_own(read_before: bool) ->
     if read_before:
         assert set(app.amqp.queues) == {"team"}
     attach(app)
-    consume_all(app)
+    consume_all(app, [])
     assert set(app.amqp.queues.consume_from) == {"team", "io"}
 
 
@@ -148,8 +177,8 @@ def test_outcomes_come_by_message_where_the_result_backend_is_rpc(rig: CeleryRig
         imports="tests.support.kill_workers",
         env=env,
         app="tests.support.celery_team",
-    ) as worker:
-        worker.wait_ready()
+    ) as running:
+        running.wait_ready()
         assert start.delay("kp_completes", {}).get(timeout=20) == {"two": 1}
         with pytest.raises(SagaFailed):
             start.delay("kp_breaks", {}).get(timeout=20)

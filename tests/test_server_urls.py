@@ -14,7 +14,7 @@ from multiagents.core.server_urls import celery_url, check, explicit, shown_url
 from multiagents.core.settings import Settings, get_settings
 from multiagents.event_bus.redis_bus import RedisEventBus
 from multiagents.event_bus.transport import NAME, SteadyTransport
-from multiagents.hosting import steady_for
+from multiagents.orchestrator.app_broker import steady_for
 from multiagents.orchestrator.letters import same_server
 from multiagents.storage.client import Edge
 from tests.support.command_line import cli

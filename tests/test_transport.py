@@ -12,7 +12,7 @@ from kombu import Connection, Consumer, Producer, Queue
 
 from multiagents.core.names import HEADER
 from multiagents.event_bus.transport import NAME, TRANSPORTS, WorkerTransport
-from multiagents.hosting import steady_for
+from multiagents.orchestrator.app_broker import steady_for
 from tests.processes import run_script, wait_for
 
 MARK = {HEADER: ["s1", "run", "a", 1, "v", 0]}

@@ -193,12 +193,11 @@ def _sagas(session: Session, shards: Sequence[int]) -> Iterable[Check]:
 
 def _configuration(runtime: Runtime, workflows: Iterable[Workflow]) -> Iterable[Check]:
     from multiagents.cli import checks
+    from multiagents.hosting import home_queues
     from multiagents.orchestrator.app_settings import faults
-    from multiagents.worker_sdk.registry import workers as registered_workers
 
     conf = runtime.app.conf
-    homes = {worker.home_queue for worker in registered_workers().values()}
-    for fault in faults(runtime.app, homes):
+    for fault in faults(runtime.app, home_queues()):
         yield checks.Check(fault.setting, "fail", fault.message, fault.fix)
     yield checks.visibility(conf.broker_transport_options or {}, workflows)
     yield checks.result_backend(conf.result_backend)
