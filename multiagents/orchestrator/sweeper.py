@@ -73,7 +73,9 @@ class Sweeper:
         nobody_knows: Callable[[str], bool],
         clock_ms: Callable[[], int],
         ask_around: Callable[[], Flow[None]] | None = None,
+        batch: int = BATCH,
     ) -> None:
+        self.batch = batch
         self._coordinator = coordinator
         self._settings = coordinator.settings
         self._nobody_knows = nobody_knows
@@ -83,7 +85,9 @@ class Sweeper:
 
     def due(self, shard: Shard) -> Flow[tuple[Guard, ...]]:
         """What is due on a shard now, hidden from other sweepers for a moment."""
-        call = store.sweep(shard, self._clock_ms(), limit=BATCH, lease_ms=self._settings.lease_ms)
+        call = store.sweep(
+            shard, self._clock_ms(), limit=self.batch, lease_ms=self._settings.lease_ms
+        )
         return (yield from ask(call))
 
     def tick(self, shard: Shard) -> Flow[None]:
@@ -119,7 +123,9 @@ class Sweeper:
         view = yield from ask(store.load(keys))
         if isinstance(view, View) and view.entries:
             yield from self._coordinator.coordinate(saga_id)
-        elif view == views.GONE:
+            return
+        yield from self._coordinator.check_damage(keys)
+        if view == views.GONE:
             yield from ask(store.drop(keys.shard, item, because=(keys.saga, "v", "")))
 
     def _lease(self, held: store.Attempt, item: Guard) -> Flow[None]:

@@ -30,7 +30,7 @@ from multiagents.core.exceptions import NewerFormat, UnknownSaga
 from multiagents.core.settings import Settings
 from multiagents.orchestrator.handback import Foreign, HandBack
 from multiagents.orchestrator.pacing import Pace
-from multiagents.orchestrator.sweeper import BATCH, Sweeper
+from multiagents.orchestrator.sweeper import Sweeper
 from multiagents.storage import formats
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, ask
@@ -246,7 +246,7 @@ class SweeperThread:
         """Give back one batch of commands; seconds until the next is worth it."""
         if self._hand_back is None:
             return MOST_PAUSE_S
-        while self._foreign and len(self._at_hand) < BATCH:
+        while self._foreign and len(self._at_hand) < self._sweeper.batch:
             self._at_hand.append(self._foreign.popleft())
         if not self._at_hand:
             return MOST_PAUSE_S
@@ -314,7 +314,7 @@ class SweeperThread:
             if abs(self._clock.now_ms() - self._swept_ms[shard]) >= self._settings.lease_ms / 4:
                 yield from self._sweeper.tick(shard)
                 self._swept_ms[shard] = self._clock.now_ms()
-        return 0.0 if len(items) == BATCH else self._pace.pause_s(due_ms, now_ms)
+        return 0.0 if len(items) == self._sweeper.batch else self._pace.pause_s(due_ms, now_ms)
 
     def _handle(self, shard: Shard, item: Guard) -> Flow[None]:
         """One broken saga must not keep the others waiting; it comes again, later each time."""

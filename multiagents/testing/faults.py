@@ -32,6 +32,11 @@ class Faults:
     """A server is away for a while."""
     set_back: float = 0.0
     """A server loses up to its last second."""
+    refuse_push: float = 0.0
+    """A queue takes no messages for a while, of all sagas or of one: so the server says in the
+    middle of a script."""
+    refuse_saga: float = 0.0
+    """The server refuses whatever is asked about one saga for a while."""
 
 
 NO_FAULTS = Faults(**dict.fromkeys(asdict(Faults()), 0.0))
@@ -43,6 +48,8 @@ def some_faults(rng: Random) -> Faults:
     chosen = {name: share * rng.choice((0, 1, 1, 5)) for name, share in usual.items()}
     chosen["outage"] = rng.choice((0, 0, 0, 0.004))
     chosen["set_back"] = rng.choice((0, 0, 0, 0.02))
+    chosen["refuse_push"] = rng.choice((0, 0, 0.02))
+    chosen["refuse_saga"] = rng.choice((0, 0, 0, 0.005))
     return Faults(**chosen)
 
 

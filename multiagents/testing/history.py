@@ -17,13 +17,13 @@ from multiagents.core.entries import Asked, Entry
 from multiagents.core.states import ENDED, Command, SagaState
 from multiagents.orchestrator.coordinator import Coordinator
 from multiagents.orchestrator.dispatch import TELLING_MS
-from multiagents.orchestrator.outbox import Deliverance, Publish, Unsendable
+from multiagents.orchestrator.outbox import Deliverance, NotTaken, Publish, Unsendable
 from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.sweeper import QueueHead, Sweeper
 from multiagents.orchestrator.targets import targets_of
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage.calls import Call, Plain
-from multiagents.storage.client import UNREACHABLE
+from multiagents.storage.client import UNREACHABLE, StoreError
 from multiagents.testing.faults import NO_FAULTS, Faults, Shape, some_faults, some_shape
 from multiagents.testing.given_laws import judge_given
 from multiagents.testing.laws import LawBroken, judge_end, law
@@ -34,9 +34,9 @@ from multiagents.testing.simulated import (
     MakeCoordinator,
     MakeSweeper,
     Process,
-    carry_out,
 )
-from multiagents.testing.simulated_broker import SENDING, Broker, Mail
+from multiagents.testing.simulated_broker import QUEUES, SENDING, Broker, Mail
+from multiagents.testing.simulated_effects import carry_out
 from multiagents.testing.simulated_people import CANVAS, People
 from multiagents.testing.simulated_store import RETENTION_S, Memory, Servers
 from multiagents.testing.simulated_world import Sleep, Take, Thread, World
@@ -59,6 +59,7 @@ TOLD_MS = TELLING_MS - 2 * SKEW_MS - 5000
 MIXED = 0.25
 """In so many histories some processes lack some functions."""
 OUTAGES_MS = (300, 5000, 30_000)
+REFUSALS_MS = (1000, 10_000, 100_000)
 
 
 class History:
@@ -85,6 +86,7 @@ class History:
         self.world.slots = rng.choice((0, 0, 1, 2))
         mixed = Random(f"mixed {seed}")  # apart: what else a seed means is as it was without it
         self.world.mixed = mixed if mixed.random() < MIXED else None
+        self.world.batch = rng.choice((1, 3, 100, 100))
         self.broker = Broker(rng, self.world.seen, self.store, letters=shape.letters)
         self.broker.faults = faults
         makes: dict[str, Any] = {"make_coordinator": make_coordinator, "make_sweeper": make_sweeper}
@@ -127,11 +129,14 @@ class History:
         self.world.faults = self.broker.faults = NO_FAULTS
         self.world.is_picky = self._stays_picky
         self._memory = None
-        self.store.away.clear()
+        for trouble in (self.store.away, self.store.refused, self.broker.refusing):
+            trouble.clear()
         for process in (*self.processes, self.people):
             process.wake_ms = min(process.wake_ms, self.world.now_ms + 20_000)
         if self.shape.servers > 1 and self.rng.random() < 0.3:
             self._go_on_without(self.rng.randrange(self.shape.servers))
+        elif len(self.workflows) > 1 and self.rng.random() < 0.5:
+            self._go_on_beside(self.rng.choice(list(self.workflows)))
 
     def _go_on_without(self, server: int) -> None:
         """A server that stays away concerns only what lives there."""
@@ -143,6 +148,25 @@ class History:
         else:
             raise LawBroken(f"server {server} is away, and others do not rest: {self.store.due()}")
         self.store.away.clear()
+
+    def _go_on_beside(self, refused: str) -> None:
+        """A saga that the server refuses concerns no other: neither its calls nor its messages."""
+        self.world.seen["sagas beside a refused one went on"] += 1
+        trouble = self.rng.choice((self.store.refused, self.broker.refusing))
+        trouble[refused] = self.world.now_ms + 10**9
+        for _ in range(CALM_STEPS):
+            if not self._step() and self._at_rest_beside(refused):
+                break
+        else:
+            raise LawBroken(f"{refused} is refused, and others do not rest: {self.store.due()}")
+        trouble.clear()
+
+    def _at_rest_beside(self, refused: str) -> bool:
+        others = self.people.to_start - {refused}
+        started = {saga for saga in others if self.store.has(saga)}
+        lost = {saga for saga in others if self.store.was_set_back(saga)}
+        due = (member for member in self.store.due() if member.split("|")[1] != refused)
+        return others <= started | lost and all(member[0] == "x" for member in due)
 
     def _at_rest_without(self, server: int) -> bool:
         others = [n for n in range(self.shape.servers) if n != server]
@@ -158,6 +182,7 @@ class History:
         server = self.rng.randrange(len(self.store.clients)) if self.shape.servers > 1 else 0
         if world.happens(faults.outage, "server away"):
             self.store.away[server] = world.now_ms + self.rng.choice(OUTAGES_MS)
+        self._refuse_something()
         if self._memory is None and faults.set_back and self.rng.random() < faults.set_back:
             self._memory = self.store.remember(server)
             self._mail = list(self.broker.messages)
@@ -169,6 +194,16 @@ class History:
                 self._memory = None
             elif self._forgets_in <= 0:
                 self._set_back(self._memory)
+
+    def _refuse_something(self) -> None:
+        """A key is of another type, or all calls about one saga fail, for a while."""
+        world, faults = self.world, self.world.faults
+        if world.happens(faults.refuse_push, "queue refuses messages"):
+            until_ms = world.now_ms + self.rng.choice(REFUSALS_MS)
+            self.broker.refusing[self.rng.choice((*QUEUES, *self.workflows))] = until_ms
+        if world.happens(faults.refuse_saga, "saga refused"):
+            until_ms = world.now_ms + self.rng.choice(REFUSALS_MS)
+            self.store.refused[self.rng.choice(list(self.workflows))] = until_ms
 
     def _set_back(self, memory: Memory) -> None:
         """A server loses what came to it since, and needs a moment to start again."""
@@ -250,11 +285,15 @@ class History:
             return None
         try:
             thread.reply = self._perform(effect)
-        except Unsendable as error:
+        except (Unsendable, NotTaken) as error:
             thread.error = error
         except UNREACHABLE as error:
             thread.error = error
             world.seen["call to a server that is away"] += 1
+            return None
+        except StoreError as error:
+            thread.error = error
+            world.seen["call about a saga that is refused"] += 1
             return None
         if is_call and world.happens(faults.reply_lost, "reply lost"):
             if self.rng.random() < 0.7:

@@ -13,29 +13,29 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, cast
+from typing import cast
 
 from multiagents.core.entries import Failed, Failure, Report, Succeeded
 from multiagents.core.exceptions import UnknownSaga
 from multiagents.core.policies import RetryPolicy
 from multiagents.core.ports import Assignment, WorkerInfo
-from multiagents.core.states import Outcome, SagaState
+from multiagents.core.states import Outcome
 from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.claims import Continuation
 from multiagents.orchestrator.coordinator import Coordinator
 from multiagents.orchestrator.engine import StoreEngine
 from multiagents.orchestrator.handback import Foreign, HandBack
-from multiagents.orchestrator.outbox import Deliverance, Message, Publish, no_letter
-from multiagents.orchestrator.sweeper import QueueHead, Sweeper
-from multiagents.orchestrator.targets import Refusal, Told, targets_of
+from multiagents.orchestrator.outbox import Message, no_letter
+from multiagents.orchestrator.sweeper import Sweeper
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow
-from multiagents.storage.client import UNREACHABLE, Edge
+from multiagents.storage.client import UNREACHABLE, Edge, StoreError
 from multiagents.storage.keys import Shard
 from multiagents.testing.faults import NO_FAULTS
 from multiagents.testing.laws import law
 from multiagents.testing.simulated_broker import Broker, Mail, Returned
 from multiagents.testing.simulated_store import LEASE_S, Store
+from multiagents.testing.simulated_sweeps import ITEMS_OWN, Sweeps
 from multiagents.testing.simulated_world import Life, ProcessClock, Sleep, Take, Thread, World
 
 SKEW_MS = 2500
@@ -49,8 +49,6 @@ WORKERS = (
     WorkerInfo("undo_b", queue="llm"),
 )
 
-PICKY = "picky"
-"""A task that Celery refuses to send."""
 
 MakeCoordinator = Callable[..., Coordinator]
 MakeSweeper = Callable[..., Sweeper]
@@ -103,14 +101,19 @@ class Process:
         )
         self._engine = StoreEngine(self.coordinator, cast(Edge, None), self.clock, catalog)
         sweeper = make_sweeper(
-            self.coordinator, nobody_knows=self._nobody_knows, clock_ms=self.clock.now_ms
+            self.coordinator,
+            nobody_knows=self._nobody_knows,
+            clock_ms=self.clock.now_ms,
+            batch=world.batch,
         )
+        sweeps = Sweeps(sweeper, world, self.clock)
         self.held, self._cancelled = {}, set()
         self._hand_back = HandBack(world.settings, self.clock, catalog)
         lives = [self._work() for _ in range(SLOTS)]
-        sweeps = [self._sweep(sweeper, server) for server in range(len(self._store.clients))]
-        desks = [self._give_back()] if self._lacks else []
-        self.threads = [Thread(life) for life in (*lives, self._beat(), *sweeps, *desks)]
+        servers = range(len(self._store.clients))
+        lives += [self._beat(), *(self._sweep(sweeps, server) for server in servers)]
+        lives += [self._give_back()] if self._lacks else []
+        self.threads = [Thread(life) for life in lives]
 
     def _lacking(self) -> set[str]:
         """Which functions this life of it does without."""
@@ -149,7 +152,7 @@ class Process:
             mail = yield Take()
             try:
                 yield from self._deal_with(mail)
-            except UNREACHABLE:
+            except StoreError:
                 self.world.seen["message given up"] += 1
             except UnknownSaga:
                 self.world.seen["message about a saga that is gone"] += 1
@@ -262,7 +265,7 @@ class Process:
                 )
                 self.world.reports[held.saga_id].append(entry)
                 return following
-            except UNREACHABLE:
+            except StoreError:
                 if rng.random() < 0.3:
                     return None
             yield Sleep(200)
@@ -296,7 +299,7 @@ class Process:
             # The engine's own flow, which its face runs on a real edge.
             yield from self._engine._plain_ended(saga_id, task_id, result, held)
             self.world.reports[saga_id].append(entry)
-        except UNREACHABLE:
+        except StoreError:
             self.broker.put(Returned(saga_id, task_id, result, entry, tuple(held)))
 
     def _errback(
@@ -327,7 +330,7 @@ class Process:
             for held in list(self.held.values()):
                 try:
                     renewed = yield self.coordinator.renewal(held, {})
-                except UNREACHABLE:
+                except StoreError:
                     continue
                 if not renewed:
                     self._cancelled.add(held.nonce)
@@ -354,17 +357,14 @@ class Process:
                 self.world.seen["not given back at once"] += 1
             self._foreign += at_hand
 
-    def _sweep(self, sweeper: Sweeper, server: int) -> Life:
+    def _sweep(self, sweeps: Sweeps, server: int) -> Life:
         while True:
             yield Sleep(self.world.rng.randint(300, 1500))
             try:
                 for shard in self._store.shards_of(server):
-                    for item in (yield from sweeper.due(shard)):
-                        yield from sweeper.handle(item)
-            except UNREACHABLE:
+                    yield from sweeps.round(shard)
+            except ITEMS_OWN:  # as the thread does, which waits and begins another round
                 self.world.seen["sweep broken off"] += 1
-            except UnknownSaga:
-                self.world.seen["sweep of a saga that is gone"] += 1
 
 
 def result_of(held: Held) -> str:
@@ -375,42 +375,3 @@ def result_of(held: Held) -> str:
 def _has_effect(entry: Succeeded | Failed, chance: float) -> bool:
     """Whether an attempt that ends so has done something."""
     return isinstance(entry, Succeeded) or (entry.outcome is not Outcome.CLEAN and chance < 0.5)
-
-
-def carry_out(effect: Any, world: World, broker: Broker) -> Any:
-    """Carry out what is not Redis'."""
-    match effect:
-        case Take():
-            return broker.take(world.now_ms)
-        case Publish(messages):
-            return broker.publish(messages)
-        case QueueHead(queue):
-            return broker.backlog(queue)
-        case Deliverance(saga_id):
-            world.ends[saga_id].append(effect)
-            return _tell(effect, world)
-    raise TypeError(f"the simulator does not know {effect!r}")
-
-
-def _tell(effect: Deliverance, world: World) -> Told:
-    """Tell the targets one by one, up to where the broker fails; the picky ones refuse."""
-    parts: dict[str, tuple[str, ...]] = {}
-    refused: list[Refusal] = []
-    completed = effect.state == SagaState.COMPLETED
-    for task_id, canvas in effect.waiting.items():
-        settled = effect.settled.get(task_id, frozenset())
-        for target in targets_of(canvas, completed=completed):
-            if world.happens(world.faults.fail_before * 3, "delivery failed"):
-                return Told(False, parts, tuple(refused))
-            if target.name in settled:
-                continue
-            if target.signature["task"] == PICKY and world.is_picky:
-                world.seen["target refused"] += 1
-                refused.append(Refusal(task_id, target.name, Failure("TypeError", "injected")))
-                continue
-            parts[task_id] = (*parts.get(task_id, ()), target.name)
-            world.canvases[effect.saga_id][f"{target.name} of {task_id}"].append(world.now_ms)
-    if world.happens(world.faults.fail_before, "delivery failed"):
-        return Told(False, parts, tuple(refused))
-    world.told[effect.saga_id].update(effect.waiting)
-    return Told(True, parts, tuple(refused))

@@ -13,7 +13,7 @@ from random import Random
 
 from multiagents.core.entries import Succeeded
 from multiagents.core.states import Kind
-from multiagents.orchestrator.outbox import Message, Unsendable
+from multiagents.orchestrator.outbox import Message, NotTaken, Unsendable
 from multiagents.orchestrator.sweeper import Backlog
 from multiagents.storage.plan import Letter
 from multiagents.storage.sagas import Attempt
@@ -22,6 +22,8 @@ from multiagents.testing.simulated_store import Store
 
 QUEUES = ("io", "llm")
 LISTS = tuple(f"queue:{name}" for name in QUEUES)
+REFUSING = "queue:refusing"
+"""A key of another type than a list: the server refuses a letter for it."""
 SENDING = frozenset({"start", "commit", "advance", "publish", "handover"})
 """Scripts that may put letters into the lists."""
 REDELIVERED_MS = (0, 0, 5000, 20_000)
@@ -58,6 +60,10 @@ class Broker:
         self._now_ms = 0
         self._rng, self._seen, self._store = rng, seen, store
         self.has_lists = letters
+        self.refusing: dict[str, int] = {}
+        """Queue or saga -> until when its messages are refused, Unix ms."""
+        if letters:
+            store.clients[0].hset(REFUSING, "a team's own", "value")
         # Others are queues that a letter cannot be put into.
         self._accepted = {name for name in QUEUES if rng.random() > 0.15}
         self._lengths: list[int] | None = [0] * len(LISTS)
@@ -69,12 +75,18 @@ class Broker:
         if not self.has_lists or message.queue not in self._accepted:
             return None
         self._refuse(message)
+        if self._is_refused(message):
+            return Letter(REFUSING, _text(message))
         return Letter(f"queue:{message.queue}", _text(message))
 
     def publish(self, messages: tuple[Message, ...]) -> bool:
         """Take messages, some never and some twice; whether to say so."""
-        for message in messages:
+        for sent, message in enumerate(messages):
             self._refuse(message)
+            if self._is_refused(message):
+                error = NotTaken(message.queue, "injected")
+                error.sent = sent
+                raise error
             self.put(message)
         return self._rng.random() >= self.faults.fail_before
 
@@ -82,6 +94,10 @@ class Broker:
         """As if a router or an option of the user's task raised."""
         if message.plain and self._happens(self.faults.refuse_message, "message refused"):
             raise Unsendable(message.task, "injected")
+
+    def _is_refused(self, message: Message) -> bool:
+        until_ms = (self.refusing.get(what, 0) for what in (message.queue, message.saga_id))
+        return bool(self.refusing) and any(each > self._now_ms for each in until_ms)
 
     def put(self, message: Mail) -> None:
         """Take one message."""
@@ -141,7 +157,7 @@ class Broker:
             client.delete(*LISTS)
             self.stir()
         lost = self._happens(self.faults.lose_message, "letter lost")
-        return None if lost else _message(text)
+        return None if lost else message_of(text)
 
     def _lists(self) -> list[int]:
         if self._lengths is None:
@@ -162,7 +178,7 @@ class Broker:
             length += letters
             if letters:
                 oldest = self._store.clients[0].lindex(f"queue:{queue}", -1)
-                found.append(_message(oldest).sent_ms)
+                found.append(message_of(oldest).sent_ms)
         return Backlog(length, min(found, default=None))
 
     def _happens(self, probability: float, what: str) -> bool:
@@ -178,6 +194,7 @@ def _text(message: Message) -> str:
     return json.dumps([*row, *rest])
 
 
-def _message(text: bytes) -> Message:
+def message_of(text: bytes | str) -> Message:
+    """The message of a letter."""
     saga_id, kind, *rest = json.loads(text)
     return Message(saga_id, Kind(kind), *rest)

@@ -19,12 +19,13 @@ from multiagents.orchestrator.targets import parked_notes
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow
-from multiagents.storage.client import UNREACHABLE
+from multiagents.storage.client import StoreError
 from multiagents.testing.broken import law
 from multiagents.testing.faults import NO_FAULTS
 from multiagents.testing.random_workflows import INPUT_TEXT
-from multiagents.testing.simulated import PICKY, Process
+from multiagents.testing.simulated import Process
 from multiagents.testing.simulated_broker import Broker
+from multiagents.testing.simulated_effects import PICKY
 from multiagents.testing.simulated_store import Store
 from multiagents.testing.simulated_world import Life, Sleep, Thread, World
 
@@ -110,7 +111,7 @@ class People(Process):
             yield Sleep(self._rng.choice((300, 1000, 4000)))
             try:
                 saga, _ = yield from self.coordinator.current(saga_id)
-            except (*UNREACHABLE, UnknownSaga):
+            except (StoreError, UnknownSaga):
                 continue
             if parked_notes(saga) and self._rng.random() < 0.5:
                 decision = self._rng.choice((Command.RETRY, Command.RESOLVE))
@@ -134,7 +135,7 @@ class People(Process):
                 waiting=(task_id, CANVAS if task_id != saga_id else ""),
                 data={"input": INPUT_TEXT, "meta": "{}"},
             )
-        except UNREACHABLE:
+        except StoreError:
             return False
         except UnknownSaga:
             law(self._store.was_set_back(saga_id), f"{saga_id} was there, and is gone")
@@ -156,5 +157,5 @@ class People(Process):
             except UnknownSaga:
                 law(self._store.was_set_back(saga_id), f"{saga_id} is gone")
                 return
-            except UNREACHABLE:
+            except StoreError:
                 yield Sleep(300)

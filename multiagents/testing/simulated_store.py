@@ -21,6 +21,7 @@ from typing import Any
 
 import redis
 from redis.backoff import ConstantBackoff
+from redis.exceptions import ResponseError
 from redis.retry import Retry
 
 from multiagents.core.settings import Settings
@@ -106,6 +107,8 @@ class Store:
         self.calls = 0
         self.away: dict[int, int] = {}
         """Server -> until when it is away, Unix ms."""
+        self.refused: dict[str, int] = {}
+        """Saga -> until when the server refuses whatever is asked about it, Unix ms."""
         self.set_back: set[int] = set()
         """Servers that have lost something at some time."""
 
@@ -113,8 +116,15 @@ class Store:
         """Carry out what a process asks for."""
         if self.away and self.is_away(self._home(operation), now_ms):
             raise UNREACHABLE[0]("injected: this server is away")
+        if self.refused and self._is_refused(operation, now_ms):
+            raise ResponseError("ERR injected: refused, for this saga alone")
         self.calls += 1
         return self.look.execute(operation)
+
+    def _is_refused(self, operation: Call[Any] | Plain[Any], now_ms: int) -> bool:
+        keys = operation.keys if isinstance(operation, Call) else operation.command[1:2]
+        sagas = {str(key).rpartition(":")[2] for key in keys}
+        return any(self.refused.get(each, 0) > now_ms for each in sagas)
 
     def is_away(self, server: int, now_ms: int) -> bool:
         """Whether a server does not answer now."""

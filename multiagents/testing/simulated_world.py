@@ -63,6 +63,8 @@ class World:
     """Sagas with more steps are caught up with by their log."""
     mixed: Random | None = None
     """Draws which functions each process lacks, but for the first one; None: all have all."""
+    batch: int = 100
+    """How many due items a sweep takes."""
     skill: float = 0.8
     """How often a worker succeeds."""
     seen: Counter[str] = field(default_factory=Counter)

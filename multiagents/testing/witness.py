@@ -6,7 +6,8 @@ renewed.
 
 Rule 1: no message is sent before its attempt is on record, and a plain task's not before it was
 claimed on its behalf, and only once (E13; what scripts send themselves is not seen here).  E2: a
-lease that was renewed stands; nobody brings back a lost one.
+lease that was renewed stands; nobody brings back a lost one.  E21: what its queue has refused does
+not count as sent.
 """
 
 from __future__ import annotations
@@ -17,16 +18,20 @@ from typing import Any
 from multiagents.core.entries import decode
 from multiagents.orchestrator.commands import Dispatch
 from multiagents.orchestrator.decide import decide
-from multiagents.orchestrator.outbox import Message, Publish
+from multiagents.orchestrator.outbox import Message, Publish, outbox_value
 from multiagents.orchestrator.reading import blank_saga
 from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Call
-from multiagents.storage.views import hash_of
+from multiagents.storage.views import Committed, hash_of
 from multiagents.testing.broken import law
+from multiagents.testing.simulated_broker import REFUSING, message_of
 from multiagents.testing.simulated_store import Store
+
+COMMITTING = frozenset({"start", "commit", "advance"})
+UNSENT = outbox_value(0, 0)
 
 
 class Witness:
@@ -38,8 +43,12 @@ class Witness:
 
     def called(self, call: Any, reply: Any) -> None:
         """A call has been carried out."""
-        if isinstance(call, Call) and call.script == "renew" and reply:
+        if not isinstance(call, Call):
+            return
+        if call.script == "renew" and reply:
             self._renewed(call)
+        elif call.script in COMMITTING and REFUSING in call.args and _stands(reply):
+            self._refused(call)
 
     def publishes(self, effect: Publish) -> None:
         """These messages are about to be sent."""
@@ -50,6 +59,19 @@ class Witness:
                 self._sent.add(what)
             elif message.plain:
                 law(self._store.was_set_back(message.saga_id), f"{message} is sent twice (E13)")
+
+    def _refused(self, call: Call[Any]) -> None:
+        """A commit was to send messages that their queue does not take."""
+        args = call.args
+        for text in (args[at + 1] for at, each in enumerate(args[:-1]) if each == REFUSING):
+            message = message_of(str(text))
+            keys, kind, step = self._store.keys(message.saga_id), message.kind, message.step
+            client = self._store.client_of(keys.id)
+            outbox = k.outbox_field(kind, step, message.attempt)
+            field = k.claim_field(kind, step) if message.plain else outbox
+            value = (client.hget(keys.work, field) or b"").decode()
+            unsent = "|-" in value if message.plain else value == UNSENT
+            law(unsent, f"{field} of {keys.id}: {value}, though its queue refused it (E21)")
 
     def _renewed(self, call: Call[Any]) -> None:
         work, due, _ = call.keys
@@ -93,3 +115,8 @@ def blank_of(kept: Store, workflow: Workflow, saga_id: str, now_ms: int) -> Saga
     """A saga of these histories before its first decision."""
     data = hash_of(kept.client_of(saga_id).hgetall(kept.keys(saga_id).data))
     return blank_saga(workflow, saga_id, now_ms, data)
+
+
+def _stands(reply: Any) -> bool:
+    """Whether a commit has been written; CREATED, or what was refused, is a start's reply."""
+    return isinstance(reply, Committed | tuple) or reply == store.CREATED
