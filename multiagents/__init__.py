@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from multiagents.bootstrap import app as celery
     from multiagents.core.exceptions import (
         CircuitBreakerOpenError,
+        DamagedSaga,
         IdempotencyConflict,
         InvalidInput,
         InvalidResult,
@@ -70,6 +71,7 @@ _HOME = {
     ),
     "core.exceptions": (
         "CircuitBreakerOpenError",
+        "DamagedSaga",
         "IdempotencyConflict",
         "InvalidInput",
         "InvalidResult",
@@ -103,6 +105,7 @@ _MODULE = {name: module for module, names in _HOME.items() for name in names}
 __all__ = [
     "CircuitBreakerOpenError",
     "Context",
+    "DamagedSaga",
     "IdempotencyConflict",
     "InvalidInput",
     "InvalidResult",

@@ -49,6 +49,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("rollback", steer.rollback, 'multiagents rollback ID --reason "wrong price"'),
     ("terminate", steer.terminate, 'multiagents terminate ID --reason "undone by hand"'),
     ("retry", steer.retry, "multiagents retry ID STEP"),
+    ("remove", steer.remove, 'multiagents remove ID --reason "undone by hand"'),
     ("workers", fleet.workers, "multiagents workers"),
     ("doctor", doctor.doctor, "multiagents doctor"),
     ("bench", bench_command.bench, "multiagents bench --only chain10,fan10"),

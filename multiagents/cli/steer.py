@@ -53,6 +53,15 @@ def retry(
     steer("retry", saga_id, step, by=by, reason=reason, as_json=json_output)
 
 
+def remove(saga_id: SagaId, reason: Reason = "", by: By = None, json_output: Json = False) -> None:
+    """Take away a damaged saga with all that lists it; nothing is undone."""
+    removed = connect().call("remove", saga_id, by=by, reason=reason)
+    if json_output:
+        emit(removed)
+    else:
+        say(f"saga {saga_id} is removed: {'; '.join(removed['problems'])}")
+
+
 def steer(
     command: str, saga_id: str, *step: str, by: str | None, reason: str, as_json: bool
 ) -> None:

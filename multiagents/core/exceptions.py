@@ -55,6 +55,24 @@ class IdempotencyConflict(InvalidInput):
         return str(self.args[0])
 
 
+class DamagedSaga(MultiAgentsError):
+    """A saga's keys are partly missing, of another type, or cannot be read: call a person.
+
+    ``problems`` says what is damaged.  It concerns no other saga.
+    """
+
+    def __init__(self, saga_id: str, problems: tuple[str, ...] = ()) -> None:
+        super().__init__(saga_id, problems)
+        self.saga_id = saga_id
+        self.problems = tuple(problems)
+
+    def __str__(self) -> str:
+        return (
+            f"saga {self.saga_id!r} is damaged: {'; '.join(self.problems)}. Find out what its steps"
+            f" have done, then take it away: multiagents remove {self.saga_id}"
+        )
+
+
 class NotAllowed(InvalidInput):
     """The saga's present state does not allow this command."""
 

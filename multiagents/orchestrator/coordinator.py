@@ -52,8 +52,10 @@ from multiagents.storage import ends, views
 from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, ask
+from multiagents.storage.client import StoreError
 from multiagents.storage.keys import SagaKeys
 from multiagents.storage.plan import Plan, Refused
+from multiagents.storage.refusals import is_of_another_type
 from multiagents.storage.sagas import Guard
 from multiagents.storage.views import Committed, End, View
 
@@ -113,6 +115,7 @@ class Coordinator(Holding):
 
         Durable when it returns.  ``waiting``: the Celery task id that gets the outcome, and its
         canvas as JSON ("" = none).  ``digest`` and what is returned: see `storage.sagas.start`.
+        Raises DamagedSaga where something is left of a saga with this id.
         """
         keys = self.keys(saga_id)
         self.dispatcher.headers.start(saga_id, data.get("meta"))
@@ -135,12 +138,18 @@ class Coordinator(Holding):
             indexes=index_keys(keys, workflow.name, (*workflow.tags, *tags)),
             digest=digest,
         )
-        reply = yield from ask(record(definition=(workflow.version, text)))
-        if reply == store.SEND_DEFINITION:
-            text = workflow.canonical()
+        try:
             reply = yield from ask(record(definition=(workflow.version, text)))
+            if reply == store.SEND_DEFINITION:
+                text = workflow.canonical()
+                reply = yield from ask(record(definition=(workflow.version, text)))
+        except StoreError as error:
+            if is_of_another_type(error):
+                yield from self.check_damage(keys, error)
+            raise
         if isinstance(reply, int) and reply != store.CREATED:
             self.dispatcher.headers.forget(saga_id)
+            yield from self.check_damage(keys)
             if reply == store.EXISTED:
                 yield from self._join(keys)
             return reply

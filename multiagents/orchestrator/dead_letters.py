@@ -15,7 +15,7 @@ from operator import itemgetter
 from typing import Any
 
 from multiagents.core.entries import decode
-from multiagents.core.exceptions import InvalidInput, NotAllowed, UnknownSaga
+from multiagents.core.exceptions import DamagedSaga, InvalidInput, NotAllowed, UnknownSaga
 from multiagents.core.states import Command, Kind, StepState
 from multiagents.orchestrator.allowed import SETTLING, OneLetter
 from multiagents.orchestrator.attention import (
@@ -31,13 +31,15 @@ from multiagents.orchestrator.late import LateSuccesses, late_successes
 from multiagents.orchestrator.looking import Rows, by_any_id
 from multiagents.orchestrator.outbox import target_of
 from multiagents.orchestrator.reading import own_result
+from multiagents.orchestrator.removing import Removing
 from multiagents.orchestrator.saga import Saga
-from multiagents.orchestrator.steering import Steering, check_reason
+from multiagents.orchestrator.steering import check_reason
 from multiagents.orchestrator.workflow import Workflow, worker_name
 from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
 from multiagents.storage import waiting
 from multiagents.storage.calls import Flow, ask
+from multiagents.storage.client import UNREACHABLE, StoreError
 from multiagents.storage.keys import Shard
 
 KINDS = {"step": Kind.RUN, "undo": Kind.UNDO}
@@ -71,7 +73,7 @@ class Filter:
         return all(asked is None or asked == found for asked, found in wanted)
 
 
-class DeadLetters(Steering):
+class DeadLetters(Removing):
     """Lists what is parked, and settles many of them by one word."""
 
     def dead_letters(
@@ -143,8 +145,12 @@ class DeadLetters(Steering):
         try:
             where = row["transaction_id"], command, by, reason, row["step"]
             yield from self._ask(*where, _one(row))
-        except (NotAllowed, UnknownSaga) as error:  # others were faster
+        except (NotAllowed, UnknownSaga, DamagedSaga) as error:  # others were faster, say
             return str(error)
+        except UNREACHABLE:
+            raise
+        except StoreError as error:  # it concerns this saga alone
+            return f"the server refused it: {error}"
         return None
 
     def reindex_dead_letters(self) -> Flow[dict[str, int]]:
@@ -158,7 +164,7 @@ class DeadLetters(Steering):
             indexes = {SAGAS: shard.attention, LETTERS: shard.dead_letters}
             for saga_id, _ in (yield from _members(shard.sagas)):
                 told["sagas"] += 1
-                for entry in (yield from self._entries(saga_id)):
+                for entry in (yield from self._entries(saga_id)) or ():
                     index = indexes[entry.which]
                     told["added"] += yield from ask(
                         waiting.enter(index, entry.member, entry.since or 0)
@@ -167,7 +173,9 @@ class DeadLetters(Steering):
                 for member, since_ms in (yield from _members(index)):
                     saga_id = k.parse_dead_letter(member)[3] if which == LETTERS else member
                     entries = yield from self._entries(saga_id)
-                    if not any(each.which == which and each.member == member for each in entries):
+                    if entries is not None and not any(
+                        each.which == which and each.member == member for each in entries
+                    ):
                         told["removed"] += yield from ask(
                             waiting.strike(index, member, int(since_ms))
                         )
@@ -177,16 +185,19 @@ class DeadLetters(Steering):
         """Whether something of a saga waits for a person that the indexes do not have."""
         shard = self.coordinator.keys(saga_id).shard
         indexes = {SAGAS: shard.attention, LETTERS: shard.dead_letters}
-        for entry in (yield from self._entries(saga_id)):
+        for entry in (yield from self._entries(saga_id)) or ():
             if not (yield from ask(waiting.has(indexes[entry.which], entry.member))):
                 return True
         return False
 
-    def _entries(self, saga_id: str) -> Flow[list[Any]]:
+    def _entries(self, saga_id: str) -> Flow[list[Any] | None]:
+        """What should be listed of a saga; None if it is damaged: that is not known."""
         try:
             saga, _ = yield from self.coordinator.current(saga_id)
         except UnknownSaga:
             return []
+        except DamagedSaga:
+            return None
         return entries_of(saga)
 
     def _filter(
@@ -272,7 +283,7 @@ class DeadLetters(Steering):
     def _found(self, saga_id: str, with_input: bool) -> Flow[Found | None]:
         try:
             saga, workflow = yield from self.coordinator.current(saga_id)
-        except UnknownSaga:
+        except (UnknownSaga, DamagedSaga):
             return None
         data: dict[str, str] = {}
         if with_input:

@@ -20,6 +20,8 @@ from multiagents.orchestrator.saga import Saga, StepRun, Work
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage import keys as k
 
+DAMAGED = "damaged"
+"""The state that is shown of a saga that has none."""
 NAMED = 3
 """Of what is parked, where one line has to do."""
 
@@ -59,6 +61,25 @@ def describe(saga: Saga, workflow: Workflow, data: dict[str, str]) -> dict[str, 
             name: _describe_step(saga.id, name, run, data.get(f"p:{name}"))
             for name, run in saga.steps.items()
         },
+    }
+
+
+def damaged_row(saga_id: str, problems: Sequence[str]) -> dict[str, Any]:
+    """A saga of which nothing can be told but that it is damaged, in the shape of a list."""
+    return {
+        "transaction_id": saga_id,
+        "workflow": "",
+        "version": "",
+        "state": DAMAGED,
+        "current_step": None,
+        "error": None,
+        "needs_attention": True,
+        "attention": list(problems),
+        "correlation_id": saga_id,
+        "created_at": None,
+        "updated_at": None,
+        "steps": {},
+        "tags": [],
     }
 
 

@@ -67,10 +67,10 @@ class Explaining(DeadLetters):
 
         ``text`` in a paragraph; ``reasons`` one by one, each with ``code``, ``text``, ``step``,
         ``kind``, ``at`` (when it moves by itself at the latest) and ``commands``; ``commands``:
-        all that a person can do.  Changes nothing.  Raises UnknownSaga.
+        all that a person can do.  Changes nothing.  Raises UnknownSaga, and DamagedSaga.
         """
         keys = self.coordinator.keys(saga_id)
-        saga, workflow = yield from self.coordinator.current(saga_id)
+        saga, workflow = yield from self.sound(saga_id)
         work = yield from ask(store.work(keys))
         fleet = yield from self._fleet()
         now = Situation(

@@ -10,16 +10,18 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from multiagents.core.exceptions import UnknownSaga
+from multiagents.core.exceptions import DamagedSaga, UnknownSaga
 from multiagents.core.settings import Settings
 from multiagents.orchestrator.cache import SagaCache, Snapshot
 from multiagents.orchestrator.decide import fold
 from multiagents.orchestrator.reading import read_saga
 from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.workflow import Workflow, from_canonical
+from multiagents.storage import damage
 from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, ask
+from multiagents.storage.client import UNREACHABLE, StoreError
 from multiagents.storage.keys import SagaKeys
 from multiagents.storage.views import End, Known, View
 
@@ -45,11 +47,40 @@ class Knowledge:
         return fold(workflow, saga, view.entries).saga, workflow
 
     def _stored(self, keys: SagaKeys) -> Flow[tuple[Saga, Workflow, View]]:
-        """The saga as it was decided last, and what is pending.  Raises UnknownSaga."""
-        view = yield from ask(store.load(keys))
-        if not isinstance(view, View):
-            raise UnknownSaga(f"no saga {keys.id!r}: it never was, or its retention is over")
-        return *(yield from self._read(keys, view, None)), view
+        """The saga as it was decided last, and what is pending.
+
+        Raises UnknownSaga, and DamagedSaga for one that cannot be read.
+        """
+        try:
+            view = yield from ask(store.load(keys))
+            if not isinstance(view, View):
+                raise UnknownSaga(f"no saga {keys.id!r}: it never was, or its retention is over")
+            return *(yield from self._read(keys, view, None)), view
+        except UNREACHABLE:
+            raise
+        except Exception as error:
+            yield from self.check_damage(keys, error)
+            raise
+
+    def check_damage(self, keys: SagaKeys, error: Exception | None = None) -> Flow[None]:
+        """Raise DamagedSaga if a saga is damaged; ``error``: with which reading it has failed."""
+        found = yield from ask(damage.examine(keys))
+        problems = found.problems
+        if not problems and found.there and error is not None:
+            problems = yield from self._unreadable(keys, error)
+        if problems:
+            raise DamagedSaga(keys.id, problems) from error
+
+    def _unreadable(self, keys: SagaKeys, error: Exception) -> Flow[tuple[str, ...]]:
+        """What an error says of a saga whose keys are in order; another may just have made it."""
+        if isinstance(error, StoreError):
+            return ()
+        if not isinstance(error, UnknownSaga):
+            return (f"it cannot be read ({type(error).__name__}: {error})",)
+        version = yield from ask(store.pinned(keys))
+        if version is None or (yield from ask(store.definition(keys.shard, version))):
+            return ()
+        return (f"its definition {version} is not stored",)
 
     def meta(self, keys: SagaKeys) -> Flow[dict[str, Any]]:
         """What was noted at the start: correlation id, tags, idempotency key."""

@@ -16,11 +16,19 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from multiagents.core import ids
 from multiagents.core.clock import Clock
 from multiagents.core.entries import decode
-from multiagents.core.exceptions import UnknownSaga
+from multiagents.core.exceptions import DamagedSaga, UnknownSaga
 from multiagents.core.settings import Settings
 from multiagents.core.states import Kind, SagaState
 from multiagents.orchestrator.coordinator import Coordinator
-from multiagents.orchestrator.describe import describe, person_awaited, replay
+from multiagents.orchestrator.describe import (
+    DAMAGED,
+    damaged_row,
+    describe,
+    person_awaited,
+    replay,
+)
+from multiagents.orchestrator.saga import Saga
+from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage import aliases
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, ask
@@ -122,10 +130,21 @@ class Looking:
 
     @by_any_id
     def get(self, saga_id: str) -> Flow[dict[str, Any]]:
-        """A saga as JSON-safe data; see docs/reference.md for its shape.  Raises UnknownSaga."""
-        saga, workflow = yield from self.coordinator.current(saga_id)
+        """A saga as JSON-safe data; see docs/reference.md for its shape.
+
+        Raises UnknownSaga, and DamagedSaga for one whose keys are not what they have to be.
+        """
+        saga, workflow = yield from self.sound(saga_id)
         data = yield from ask(store.data(self.coordinator.keys(saga_id)))
         return describe(saga, workflow, data)
+
+    def sound(self, saga_id: str) -> Flow[tuple[Saga, Workflow]]:
+        """The saga as it is now, if all of its keys are in order.
+
+        Raises UnknownSaga, and DamagedSaga.
+        """
+        yield from self.coordinator.check_damage(self.coordinator.keys(saga_id))
+        return (yield from self.coordinator.current(saga_id))
 
     def is_known(self, saga_id: str) -> Flow[bool]:
         """Whether there is such a saga."""
@@ -137,6 +156,8 @@ class Looking:
             saga, workflow = yield from self.coordinator.current(saga_id)
         except UnknownSaga:
             return ""
+        except DamagedSaga as error:
+            return str(error)
         return person_awaited(describe(saga, workflow, {}))
 
     def list(
@@ -150,7 +171,9 @@ class Looking:
     ) -> Flow[Rows]:
         """Sagas, newest first, as `get` gives them but without input and results.
 
-        Of all shards: where one's server does not answer, nothing is listed instead of a part.
+        One that is damaged has the state ``damaged``, and its attention says what is; it is left
+        out where a ``state`` is asked for.  Of all shards: where one's server does not answer,
+        nothing is listed instead of a part.
         """
         indexes = [_index(shard, state, workflow, tag) for shard in self._shards]
         rows: Rows = []
@@ -172,9 +195,11 @@ class Looking:
 
     def _row(self, saga_id: str) -> Flow[dict[str, Any] | None]:
         try:
-            saga, workflow = yield from self.coordinator.current(saga_id)
-        except LookupError:
+            saga, workflow = yield from self.sound(saga_id)
+        except UnknownSaga:
             return None
+        except DamagedSaga as error:
+            return damaged_row(saga_id, error.problems)
         meta = yield from self.coordinator.meta(self.coordinator.keys(saga_id))
         row = describe(saga, workflow, {"meta": json.dumps(meta)})
         for name in ("input", "step_results", "result", "task_ids"):
@@ -184,7 +209,7 @@ class Looking:
     @by_any_id
     def history(self, saga_id: str) -> Flow[Rows]:
         """What happened, oldest first, replayed from the log: entries and what they moved."""
-        _, workflow = yield from self.coordinator.current(saga_id)
+        _, workflow = yield from self.sound(saga_id)
         keys = self.coordinator.keys(saga_id)
         log = yield from ask(store.log(keys))
         data = yield from ask(store.data(keys))
@@ -202,6 +227,8 @@ def _index(shard: Shard, state: str | None, workflow: str | None, tag: str | Non
 
 
 def _matches(row: dict[str, Any], state: str | None, workflow: str | None, tag: str | None) -> bool:
+    if row["state"] == DAMAGED:  # what else it is cannot be told: it stood in the index
+        return not state
     return (
         (not state or row["state"] == state)
         and (not workflow or row["workflow"] == workflow)

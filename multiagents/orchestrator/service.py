@@ -7,6 +7,7 @@
     service         start
     explaining      why a saga is where it is
     dead_letters    find what is parked, and settle it
+    removing        find what is damaged, and take it away
     steering        what a person asks of one saga
     looking         show sagas
 """
@@ -57,6 +58,7 @@ OPERATIONS = (
     "history",
     "explain",
     *STEERING,
+    "remove",
     "dead_letters",
     "settle_dead_letters",
     "reindex_dead_letters",

@@ -29,14 +29,13 @@ from multiagents.testing.given_laws import judge_given
 from multiagents.testing.laws import LawBroken, judge_end, law
 from multiagents.testing.random_workflows import random_workflow
 from multiagents.testing.simulated import (
-    PICKY,
     SKEW_MS,
     MakeCoordinator,
     MakeSweeper,
     Process,
 )
 from multiagents.testing.simulated_broker import QUEUES, SENDING, Broker, Mail
-from multiagents.testing.simulated_effects import carry_out
+from multiagents.testing.simulated_effects import PICKY, carry_out
 from multiagents.testing.simulated_people import CANVAS, People
 from multiagents.testing.simulated_store import RETENTION_S, Memory, Servers
 from multiagents.testing.simulated_world import Sleep, Take, Thread, World

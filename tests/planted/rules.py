@@ -26,6 +26,7 @@ from pathlib import Path
 from tests.planted.mutant import Mutant
 from tests.planted.mutants_e1_e9 import E1_E9
 from tests.planted.mutants_e10_e20 import E10_E20
+from tests.planted.mutants_e21 import E21
 
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("multiagents", "tests", "bench", "docs", "pyproject.toml", "README.md")
@@ -33,7 +34,7 @@ LEFT_OUT = ("__pycache__", ".venvs", "results", "*.patch")
 TEST_S = 180
 """A test that takes longer hangs."""
 FOUND = "found"
-MUTANTS = (*E1_E9, *E10_E20)
+MUTANTS = (*E1_E9, *E10_E20, *E21)
 
 
 class Rotten(AssertionError):

@@ -16,7 +16,7 @@
 local task_id, canvas, definition, text = take(), take(), take(), take()
 local reads, wide, alias_of, digest = take(), take(), take(), take()
 if redis.call("EXISTS", SAGA, WORK, DATA, LOG, IDS) > 0 then
-  if redis.call("EXISTS", SAGA) == 1 then
+  if redis.call("EXISTS", SAGA, DATA) == 2 then
     if digest ~= "" and redis.call("HGET", DATA, "digest") ~= digest then return 4 end
     redis.call("HSETNX", DATA, "alias:" .. task_id, canvas)
     if alias_of ~= "" then redis.call("HSETNX", KEYS[7], task_id, alias_of) end

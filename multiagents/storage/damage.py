@@ -1,0 +1,172 @@
+"""Is a saga whole, and how is one taken away that is not?
+
+A saga has a hash, data, a log and the ids of its log; its work is there while something is to be
+done.  What an older engine, a hand or another program did to these keys is found here, without
+reading what they hold.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from multiagents.core.states import SagaState
+from multiagents.storage import waiting
+from multiagents.storage.calls import Arg, Call, Flow, Plain, ask
+from multiagents.storage.keys import SagaKeys, Shard
+from multiagents.storage.views import hash_of, text_of
+
+SCANNED = 1000
+"""Keys or members that one step of a search looks at."""
+_PARTS = (
+    ("hash", "hash"),
+    ("work", "hash"),
+    ("data", "hash"),
+    ("log", "list"),
+    ("ids", "set"),
+)
+"""What a saga's keys are called, and of which types they are."""
+_FIELDS = ("version", "cursor", "definition", "state")
+"""What its hash must have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What stands under a saga's keys."""
+
+    problems: tuple[str, ...]
+    """What is damaged; empty if it is whole, and if nothing is there."""
+    there: bool
+    """Whether any of its keys exists."""
+    listed: bool
+    """Whether the index of all sagas has it."""
+
+
+def examine(saga: SagaKeys) -> Call[Examined]:
+    """Look at a saga's keys; reads only."""
+    return Call("examine", (*saga.all, saga.shard.sagas), (saga.id,), _examined)
+
+
+def _examined(reply: Any) -> Examined:
+    types = [text_of(each) for each in reply[:5]]
+    items, listed, *fields = reply[5], *map(text_of, reply[6:])
+    there = any(each != "none" for each in types)
+    problems = [*_of_types(types), *_of_hash(types, int(items), fields)] if there else []
+    return Examined(tuple(problems), there, bool(listed))
+
+
+def _of_types(types: Sequence[str]) -> list[str]:
+    found = []
+    for (name, wanted), kind in zip(_PARTS, types, strict=True):
+        if kind == "none" and name != "work":
+            found.append(f"its {name} is missing")
+        elif kind not in ("none", wanted):
+            found.append(f"its {name} is a {kind}, and has to be a {wanted}")
+    return found
+
+
+def _of_hash(types: Sequence[str], items: int, fields: Sequence[str]) -> list[str]:
+    if types[0] != "hash":
+        return []
+    found = [
+        f"its hash has no {name}" for name, text in zip(_FIELDS, fields, strict=False) if not text
+    ]
+    cursor, packed = fields[1], fields[4]
+    end = items + (int(packed) - 1 if packed.isdigit() else 0)
+    if not found and types[3] == "list" and not (cursor.isdigit() and int(cursor) <= end):
+        found.append(f"its log has {end} entries, and {cursor} were decided over")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Traces:
+    """Where a saga is listed, besides its own keys."""
+
+    indexes: tuple[str, ...]
+    due: tuple[str, ...]
+    dead_letters: tuple[str, ...]
+    aliases: tuple[str, ...]
+    """Celery ids of starts that have joined it."""
+
+
+def find(saga: SagaKeys) -> Flow[Traces]:
+    """Search a shard for all that lists a saga; takes long where there are many keys."""
+    shard, name = saga.shard, _escaped(saga.id)
+    indexes = [shard.sagas, shard.attention, *map(shard.state, SagaState)]
+    for pattern in (shard.workflow("*"), shard.labelled("*")):
+        indexes += yield from _keys(shard, pattern)
+    due = yield from _members(saga.due, f"?|{name}*")
+    mine = (f"|{saga.id}", f"|{saga.id}|")
+    due = [each for each in due if each[1:] == mine[0] or each[1:].startswith(mine[1])]
+    letters = yield from _members(shard.dead_letters, f"*|{name}")
+    joined = yield from _aliases(shard, saga.id)
+    return Traces(tuple(indexes), tuple(due), tuple(letters), tuple(joined))
+
+
+def remove(saga: SagaKeys, traces: Traces) -> Call[int]:
+    """Take away a saga and its traces; how many keys of its own there were."""
+    shard = saga.shard
+    keys = (*saga.all, shard.dead_letters, shard.stuck, shard.aliases, *traces.indexes)
+    args: tuple[Arg, ...] = (saga.id,)
+    for members in (traces.due, traces.dead_letters, traces.aliases):
+        args = (*args, len(members), *members)
+    return Call("remove", keys, args, int)
+
+
+def stuck(shard: Shard) -> Plain[dict[str, tuple[int, int, str]]]:
+    """Due members whose handling has failed: member -> how often, when last (Unix ms), why."""
+    return Plain(("HGETALL", shard.stuck), _stuck)
+
+
+def _stuck(reply: Any) -> dict[str, tuple[int, int, str]]:
+    found = {}
+    for member, text in hash_of(reply).items():
+        failures, at_ms, why = text.split("|", 2)
+        found[member] = int(failures), int(at_ms), why
+    return found
+
+
+def _keys(shard: Shard, pattern: str) -> Flow[list[str]]:
+    cursor, found = "0", []
+    while True:
+        command = ("SCAN", cursor, "MATCH", pattern, "COUNT", SCANNED)
+        cursor, page = yield from ask(Plain(command, _page, shard.sagas))
+        found += page
+        if cursor == "0":
+            return sorted(set(found))
+
+
+def _page(reply: Any) -> tuple[str, list[str]]:
+    cursor, page = reply
+    return text_of(cursor), [text_of(each) for each in page]
+
+
+def _aliases(shard: Shard, saga_id: str) -> Flow[list[str]]:
+    cursor, found = "0", []
+    while True:
+        command = ("HSCAN", shard.aliases, cursor, "COUNT", SCANNED)
+        cursor, page = yield from ask(Plain(command, _pairs))
+        found += [task_id for task_id, owner in page.items() if owner == saga_id]
+        if cursor == "0":
+            return sorted(set(found))
+
+
+def _pairs(reply: Any) -> tuple[str, dict[str, str]]:
+    cursor, page = reply
+    return text_of(cursor), hash_of(page)
+
+
+def _members(index: str, pattern: str) -> Flow[list[str]]:
+    cursor, found = "0", []
+    while True:
+        cursor, page = yield from ask(waiting.scan(index, cursor, pattern))
+        found += [member for member, _ in page]
+        if cursor == "0":
+            return sorted(set(found))
+
+
+def _escaped(text: str) -> str:
+    """A text as a pattern of Redis that only it fits."""
+    return re.sub(r"([*?\[\]^\\-])", r"\\\1", text)

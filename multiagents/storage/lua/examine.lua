@@ -1,0 +1,17 @@
+-- examine: say of which types a saga's keys are, and what its hash has.  Writes nothing.
+--
+-- KEYS[1..6] as in lib.lua   KEYS[7] index of all sagas, zset
+-- ARGV[1] saga id
+--
+-- Returns {type of each of the first five keys ("none" = it is not there), how many items the log
+-- has, "1" if the saga is listed, v, c, w, h, b}.
+local reply = {}
+for i = 1, 5 do
+  local found = redis.call("TYPE", KEYS[i])
+  reply[i] = type(found) == "table" and found.ok or found
+end
+reply[6] = reply[4] == "list" and redis.call("LLEN", KEYS[4]) or 0
+reply[7] = redis.call("ZSCORE", KEYS[7], ARGV[1]) and "1" or ""
+local f = reply[1] == "hash" and redis.call("HMGET", KEYS[1], "v", "c", "w", "h", "b") or {}
+for i = 1, 5 do reply[7 + i] = f[i] or "" end
+return reply

@@ -1,0 +1,60 @@
+"""How is the rule E21 broken?"""
+
+from __future__ import annotations
+
+from tests.planted.mutant import ENGINE, LAWS, LUA, Mutant
+
+REFUSED = LAWS + "refused_keys.py::"
+
+E21 = (
+    Mutant(
+        "E21",
+        LUA + "lib.lua",
+        "    if why then\n      take_back",
+        "    if false then\n      take_back",
+        REFUSED + "test_a_start_is_recorded_whole_though_its_queue_refuses_the_message",
+    ),
+    Mutant(
+        "E21",
+        LUA + "lib.lua",
+        'refusal(redis.pcall("LPUSH", ARGV[i + 1], ARGV[i + 2]))',
+        'refusal(redis.call("LPUSH", ARGV[i + 1], ARGV[i + 2]))',
+        REFUSED + "test_a_report_counts_though_the_next_queue_refuses_its_message",
+    ),
+    Mutant(
+        "E21",
+        ENGINE + "sweeper.py",
+        "if task is not None and task.nonce == nonce and now_ms < task.deadline_ms:",
+        "if task is not None and not nonce:",
+        REFUSED + "test_a_plain_task_that_its_queue_refuses_is_sent_when_the_key_is_put_right",
+    ),
+    Mutant(
+        "E21",
+        LUA + "settle.lua",
+        "if refused[1] then return refused end\n",
+        "",
+        REFUSED + "test_an_end_whose_result_is_refused_is_owed_still",
+    ),
+    Mutant(
+        "E21",
+        ENGINE + "sweeper_thread.py",
+        "            yield from self._put_off(shard, item, error)\n",
+        "            raise\n",
+        REFUSED + "test_a_refused_saga_keeps_no_other_waiting",
+    ),
+    Mutant(
+        "E21",
+        LUA + "putoff.lua",
+        "2 ^ math.min(failures - 1, 20)",
+        "1",
+        REFUSED + "test_what_fails_again_and_again_is_tried_less_often_up_to_a_minute",
+    ),
+    Mutant(
+        "E21",
+        LUA + "remove.lua",
+        'for i = 10, #KEYS do redis.pcall("ZREM", KEYS[i], ARGV[1]) end\n',
+        "",
+        "tests/test_damaged.py"
+        "::test_a_damaged_saga_is_taken_away_whole_and_its_key_starts_a_new_one",
+    ),
+)
