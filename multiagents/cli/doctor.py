@@ -87,13 +87,38 @@ def examine(app_name: str = "") -> list[Check]:
         fix = "set MULTIAGENTS_REDIS_URL to a running server, or run `multiagents dev`"
         return [Check("server", "fail", one_line(error), fix), *_configuration(runtime, ())]
     session = Session(runtime)
-    workflows = published(session)
     return [
         *_server(runtime.edge),
-        *_fleet(session, workflows),
-        *_sagas(session, range(runtime.settings.shards)),
-        *_configuration(runtime, workflows),
+        *_of_sagas(session, range(runtime.settings.shards), fleet=True),
     ]
+
+
+def _of_sagas(session: Session, shards: Sequence[int], *, fleet: bool) -> Iterable[Check]:
+    """What is known of workers, if their server is reached, and of sagas, part by part."""
+    workflows: list[Workflow] = []
+
+    def of_fleet() -> Iterable[Check]:
+        workflows.extend(published(session))
+        yield from _fleet(session, workflows)
+
+    if fleet:
+        yield from _as_far_as_told("workers", of_fleet())
+        yield from _as_far_as_told("rights", _rights(session, workflows))
+    yield from _as_far_as_told("sagas", _sagas(session, shards))
+    yield from _configuration(session.runtime, workflows)
+
+
+def _as_far_as_told(part: str, found: Iterable[Check]) -> Iterable[Check]:
+    """A key that is not what it has to be keeps nothing else from being told."""
+    from multiagents.cli import key_checks
+    from multiagents.storage.client import UNREACHABLE, StoreError
+
+    try:
+        yield from found
+    except UNREACHABLE:
+        raise
+    except StoreError as error:
+        yield key_checks.refused(part, error)
 
 
 def _examine_servers(runtime: Runtime) -> list[Check]:
@@ -126,13 +151,8 @@ def _examine_servers(runtime: Runtime) -> list[Check]:
 def _examine_reached(session: Session, reached: Container[str]) -> Iterable[Check]:
     """What these servers know: of workers and workflows only the first, of all sagas only all."""
     servers = session.runtime.settings.servers
-    workflows: list[Workflow] = []
-    if next(iter(servers)) in reached:
-        workflows = published(session)
-        yield from _fleet(session, workflows)
     shards = [number for url in servers if url in reached for number in servers[url]]
-    yield from _sagas(session, shards)
-    yield from _configuration(session.runtime, workflows)
+    yield from _of_sagas(session, shards, fleet=next(iter(servers)) in reached)
 
 
 def _why_not(url: str) -> str:
@@ -178,8 +198,11 @@ def _fleet(session: Session, workflows: list[Workflow]) -> Iterable[Check]:
 
 def _sagas(session: Session, shards: Sequence[int]) -> Iterable[Check]:
     """What is due on these shards, and what waits for a person."""
-    from multiagents.cli import checks
+    from multiagents.cli import checks, key_checks
+    from multiagents.storage.calls import ask
+    from multiagents.storage.damage import stuck
     from multiagents.storage.health import read_due, read_missing
+    from multiagents.storage.keys import Shard
     from multiagents.storage.waiting import read_waiting
 
     now_ms = session.now_ms
@@ -187,8 +210,46 @@ def _sagas(session: Session, shards: Sequence[int]) -> Iterable[Check]:
     waiting = session.run(read_waiting(shards))
     yield checks.attention(waiting.sagas, count=waiting.saga_count)
     yield checks.missing(session.run(read_missing(shards, each=LOOKED_AT)))
+    service = session.runtime.host.service
+    yield key_checks.damaged(session.run(service.damaged(shards, each=LOOKED_AT)))
+    failing: dict[str, tuple[int, int, str]] = {}
+    for number in shards:
+        counted = session.run(ask(stuck(Shard(number))))
+        failing.update(counted)
+    yield key_checks.stuck(failing, now_ms)
     unlisted = _unlisted(session, shards)
     yield checks.dead_letters(waiting.letter_count, waiting.oldest_ms, now_ms, unlisted)
+
+
+def _rights(session: Session, workflows: list[Workflow]) -> Iterable[Check]:
+    """Whether queues and results can be written, where they lie on the server of the settings."""
+    from multiagents.cli import key_checks
+    from multiagents.orchestrator.letters import same_server
+    from multiagents.storage.client import Edge
+    from multiagents.storage.rights import of_list, of_result
+
+    app, settings = session.runtime.app, session.runtime.settings
+    conf = app.conf
+    lists: dict[str, str] = {}
+    results: list[str] = []
+    broker_url = conf.broker_write_url or conf.broker_url
+    if same_server(settings, broker_url, conf.broker_transport_options):
+        lists = key_checks.lists_of(session.fleet(), workflows)
+    options = conf.result_backend_transport_options
+    if same_server(settings, conf.result_backend, options):
+        results = [_text(app.backend.get_key_for_task("doctor"))]
+    edge = Edge(settings.redis_url)
+    try:
+        looks = {f"queue {queue!r}": edge.run(of_list(key)) for key, queue in lists.items()}
+        looks |= {f"result {key!r}": edge.run(of_result(key)) for key in results}
+    finally:
+        edge.close()
+    problems = {name: why for name, why in looks.items() if why}
+    yield key_checks.rights(problems, looked_at=len(lists) + len(results))
+
+
+def _text(key: str | bytes) -> str:
+    return key.decode() if isinstance(key, bytes) else key
 
 
 def _configuration(runtime: Runtime, workflows: Iterable[Workflow]) -> Iterable[Check]:

@@ -57,9 +57,7 @@ def queues(known: Known) -> Check:
     """Every queue to which steps are sent is consumed."""
     name = "queues"
     consumed = {queue for member in known.fleet.values() for queue in member["queues"]}
-    needed = {COORDINATOR_QUEUE}
-    needed |= {queue for member in known.fleet.values() for queue in member["workers"].values()}
-    needed |= {queue for workflow in known.workflows for queue in _queues_of(workflow)}
+    needed = needed_queues(known.fleet, known.workflows)
     missing = sorted(needed - consumed)
     if not missing:
         return Check(name, "ok", f"all consumed: {names_of(sorted(needed))}")
@@ -67,6 +65,13 @@ def queues(known: Known) -> Check:
     if known.fleet:
         return Check(name, "fail", f"nobody consumes {names_of(missing)}: their steps wait", fix)
     return Check(name, "warn", f"nobody consumes {names_of(missing)}", fix)
+
+
+def needed_queues(fleet: Fleet, workflows: Iterable[Workflow]) -> set[str]:
+    """The queues to which steps are sent, and the engine's own."""
+    needed = {COORDINATOR_QUEUE}
+    needed |= {queue for member in fleet.values() for queue in member["workers"].values()}
+    return needed | {queue for workflow in workflows for queue in _queues_of(workflow)}
 
 
 def worker_functions(known: Known) -> Check:

@@ -31,18 +31,11 @@ from multiagents.orchestrator import outbox
 from multiagents.orchestrator.cache import Snapshot
 from multiagents.orchestrator.claims import Claims, Continuation
 from multiagents.orchestrator.decide import fold
-from multiagents.orchestrator.dispatch import Dispatcher
+from multiagents.orchestrator.dispatch import Dispatcher, note_refused
 from multiagents.orchestrator.holding import Holding
 from multiagents.orchestrator.knowledge import known_of
 from multiagents.orchestrator.moves import Ground, Move, Planner
-from multiagents.orchestrator.outbox import (
-    AnswerOf,
-    LetterOf,
-    NotTaken,
-    no_answer,
-    no_letter,
-    not_taken,
-)
+from multiagents.orchestrator.outbox import AnswerOf, LetterOf, no_answer, no_letter
 from multiagents.orchestrator.plain import PlainTasks, Unsent
 from multiagents.orchestrator.planning import index_keys
 from multiagents.orchestrator.reading import blank_saga
@@ -153,7 +146,7 @@ class Coordinator(Holding):
             if reply == store.EXISTED:
                 yield from self._join(keys)
             return reply
-        _note(keys, () if isinstance(reply, int) else reply)
+        note_refused(keys, () if isinstance(reply, int) else reply)
         self._tell(keys, plan)
         yield from self._send(keys, move)
         return store.CREATED
@@ -171,7 +164,7 @@ class Coordinator(Holding):
             owed = ends.owe(keys, view.version, due_ms, nonce=self.claims.nonce())
             if (yield from ask(owed)):
                 # From here on a sweep does it, should this process die or the results be away.
-                return _note(keys, (yield from self.deliver_again(keys, workflow)))
+                return note_refused(keys, (yield from self.deliver_again(keys, workflow)))
 
     def deliver_again(self, keys: SagaKeys, workflow: Workflow) -> Flow[Sequence[Refused]]:
         """Tell who waits of the first end: what an operator did after it is not delivered.
@@ -326,7 +319,7 @@ class Coordinator(Holding):
         base = Snapshot(move.plan.version, reply.cursor, move.decision.saga)
         self._cache.put(base)
         self._tell(keys, move.plan)
-        _note(keys, reply.refused)
+        note_refused(keys, reply.refused)
         yield from self._send(keys, move, reply.end)
         if reply.more:
             view = yield from ask(store.load(keys, known=known_of(base)))
@@ -362,7 +355,7 @@ class Coordinator(Holding):
         plan, workflow = move.plan, move.workflow
         done = yield from self.dispatcher.send(keys, workflow, saga, plan=plan, end=end)
         yield from self.dispatcher.hand_on(keys, workflow, move.waiting)
-        _note(keys, done.refused)
+        note_refused(keys, done.refused)
         for entry in done.failed:
             yield from self.report(keys.id, entry)
 
@@ -377,7 +370,7 @@ class Coordinator(Holding):
         done = yield from self.dispatcher.dispatch(keys, workflow, commands)
         for entry in done.failed:
             yield from self.report(keys.id, entry)
-        if error := not_taken(done.refused):
+        if error := outbox.not_taken(done.refused):
             raise error
 
     def send_claimed(self, keys: SagaKeys, claim: Unsent) -> Flow[None]:
@@ -387,14 +380,7 @@ class Coordinator(Holding):
         if isinstance(found, Failed):
             yield from self.report(keys.id, found)
         elif found is not None:
-            raise NotTaken(found.key, found.reason)
-
-
-def _note(keys: SagaKeys, refused: Sequence[Refused]) -> None:
-    """Tell of what a server has refused of a saga; a sweep does it as soon as it can be done."""
-    for each in refused:
-        what = {"saga": keys.id, "command": each.field, "key": each.key, "why": each.reason}
-        log.error("refused by the server; it is tried again", **what)
+            raise outbox.NotTaken(found.key, found.reason)
 
 
 def _own(move: Move, reply: Committed | View | str) -> Committed | View | str:

@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
+import structlog
+
 from multiagents.core import ids
 from multiagents.core.clock import Clock
 from multiagents.core.entries import Failed, Unroutable
@@ -44,6 +46,8 @@ from multiagents.storage.calls import Flow, ask
 from multiagents.storage.keys import SagaKeys
 from multiagents.storage.plan import Letter, Plan, Refused
 from multiagents.storage.views import End
+
+log = structlog.get_logger(__name__)
 
 CHUNK = 100
 """Messages sent before their sending is confirmed: a wide fan-out is confirmed as it goes, so
@@ -279,17 +283,18 @@ class Dispatcher:
         outcome = outcome_of(saga, workflow, end.data, now=now)
         canvases = [task_id for task_id, canvas in outcome.waiting.items() if canvas]
         if canvases:
-            yield from self._tell_canvases(keys, outcome, canvases, end)
-            return ()
+            return (yield from self._tell_canvases(keys, outcome, canvases, end))
         answers = self.answer_of(outcome)
-        if answers is None and not (yield outcome).done:
-            return ()
+        if answers is None:
+            told: Told = yield outcome
+            if not told.done:
+                return _untold(told)
         settled = yield from ask(ends.settle(keys, end, answers or ()))
         return () if isinstance(settled, int) else settled
 
     def _tell_canvases(
         self, keys: SagaKeys, outcome: Deliverance, canvases: list[str], end: End
-    ) -> Flow[None]:
+    ) -> Flow[Sequence[Refused]]:
         """Start those that nobody else is starting; while somebody is, the end stays owed.
 
         What Celery refuses to send is logged before anything is settled: once too often rather
@@ -319,6 +324,12 @@ class Dispatcher:
             owed = "by somebody else" if others else end.owed
             whole = [each for each in mine if each not in left]
             yield from ask(ends.settle(keys, replace(end, owed=owed), told=whole))
+        return _untold(told)
+
+
+def _untold(told: Told) -> Sequence[Refused]:
+    """What the server has refused of telling an end; none if it is told, or nobody answers."""
+    return (Refused(k.OUTBOX_END, "a result", told.refusal),) if told.refusal else ()
 
 
 def _to_send(plan: Plan) -> list[str]:
@@ -333,3 +344,10 @@ def _chunks(messages: dict[str, Message]) -> Iterator[dict[str, Message]]:
     items = iter(messages.items())
     while chunk := dict(islice(items, CHUNK)):
         yield chunk
+
+
+def note_refused(keys: SagaKeys, refused: Sequence[Refused]) -> None:
+    """Tell of what a server has refused of a saga; a sweep does it as soon as it can be done."""
+    for each in refused:
+        what = {"saga": keys.id, "command": each.field, "key": each.key, "why": each.reason}
+        log.error("refused by the server; it is tried again", **what)

@@ -79,6 +79,8 @@ class Told:
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """By task id the names of the targets that were told."""
     refused: tuple[Refusal, ...] = ()
+    refusal: str = ""
+    """Why the server of results has refused one for its key, where that is why it is not done."""
 
 
 TOLD, NOT_TOLD = Told(True), Told(False)

@@ -11,6 +11,7 @@ For Celery 5.7.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -41,6 +42,7 @@ from multiagents.orchestrator.targets import (
     targets_of,
 )
 from multiagents.storage.client import UNREACHABLE
+from multiagents.storage.refusals import concerns_a_key
 
 log = structlog.get_logger(__name__)
 
@@ -75,6 +77,8 @@ class Telling:
             # Raised on, it would look like a failure of the step that has just ended.
             error = away.__cause__
             why = f"{type(error).__name__}: {error}"
+            if isinstance(error, Exception) and concerns_a_key(error):  # whoever asked tells of it
+                return replace(told.made(done=False), refusal=why)
             log.warning("outcome not stored, a sweep will", saga=effect.saga_id, error=why)
             return told.made(done=False)
         return told.made(done=True)
