@@ -17,6 +17,8 @@ from celery import Celery
 from celery.app import amqp, base, task
 from kombu import messaging
 
+from multiagents.orchestrator.app_broker import HostingAMQP
+
 _OF_TASKS = ("apply_async", "shadow_name", "_get_exec_options")
 
 
@@ -29,7 +31,7 @@ def sends_its_own_way(app: Celery) -> bool:
     """Whether an app has."""
     return not (
         _is_of(base, app, "send_task")
-        and type(app.amqp) is amqp.AMQP
+        and type(app.amqp) in (amqp.AMQP, HostingAMQP)  # ours makes messages as Celery's does
         and _is_of(messaging, messaging.Producer, "publish")
     )
 
