@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import datetime
-from pathlib import Path
 from statistics import median
 from typing import Any
 from uuid import uuid4
@@ -21,7 +20,7 @@ from multiagents.core.ports import WorkerInfo
 from multiagents.core.states import ENDED
 from multiagents.storage.server import EmbeddedServer
 from tests.processes import Worker, wait_for
-from tests.support.kill_rig import Rig
+from tests.support.kill_rig import QUIET, Rig
 
 pytestmark = pytest.mark.processes
 
@@ -36,10 +35,10 @@ BROUGHT_S = 8.0
 
 
 class Halves:
-    """A client, and the two workers."""
+    """A client, the two workers, and one on a queue of its own that has no functions."""
 
-    def __init__(self, rig: Rig, one: Worker, two: Worker) -> None:
-        self.rig, self.one, self.two = rig, one, two
+    def __init__(self, rig: Rig, one: Worker, two: Worker, empty: Worker) -> None:
+        self.rig, self.one, self.two, self.empty = rig, one, two, empty
 
     def call(self, operation: str, *args: Any, **options: Any) -> Any:
         return self.rig.runtime.call(operation, *args, **options)
@@ -70,6 +69,7 @@ def halves(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> 
     rig = Rig(server.url, DATABASE, tmp_path_factory.mktemp("halves"))
     names = ("half_one", "half_two")
     workers = [worker(rig, imports=f"tests.support.{name}") for name in names]
+    workers.append(worker(rig, queue="aside"))
     with ExitStack() as stack:
         for each in workers:
             stack.enter_context(each)
@@ -79,9 +79,8 @@ def halves(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> 
     rig.close()
 
 
-def worker(rig: Rig, *args: str, imports: str = "") -> Worker:
-    quiet = ("--without-mingle", "--without-gossip", "--without-heartbeat")
-    return Worker(rig.url, *quiet, "-c", "2", "-Q", "io", *args, imports=imports)
+def worker(rig: Rig, *, queue: str = "io", imports: str = "") -> Worker:
+    return Worker(rig.url, *QUIET, "-c", "2", "-Q", queue, imports=imports)
 
 
 def test_no_saga_waits_for_a_lease(halves: Halves) -> None:
@@ -150,10 +149,8 @@ def wanted(halves: Halves) -> bool:
     return bool(halves.rig.redis.keys("ma:{s00}:wanted"))
 
 
-def test_a_worker_without_functions_says_so_at_its_start(halves: Halves, tmp_path: Path) -> None:
+def test_a_worker_without_functions_says_so_at_its_start(halves: Halves) -> None:
     """It would give back all that it takes: somebody has forgotten MULTIAGENTS_IMPORTS."""
-    with worker(halves.rig) as empty:
-        empty.wait_ready()
-        (line,) = [each for each in empty.log.splitlines() if "no worker functions" in each]
-        assert "MULTIAGENTS_IMPORTS" in line
+    (line,) = [each for each in halves.empty.log.splitlines() if "no worker functions" in each]
+    assert "MULTIAGENTS_IMPORTS" in line
     assert "no worker functions" not in halves.one.log

@@ -159,6 +159,23 @@ def test_a_command_whose_sending_is_not_confirmed_is_given_back_later(bench: Str
     assert len(bench.sent) == 2
 
 
+def test_a_sending_again_that_is_not_confirmed_is_given_back_later(bench: Stranger) -> None:
+    """Of a command that was given back before: its outbox tells of the message before this one."""
+    bench.start(step("one"))
+    bench.give(bench.sent[0])
+    before = bench.work()["o:run:one:1"]
+    bench.pass_time(16)
+    message, value = bench.sent[1], bench.work()["o:run:one:1"]
+    bench.colleague("a")
+    bench.edge.client.hset(KEYS.work, "o:run:one:1", before)
+    assert [each.step for each in bench.give(message)] == ["one"]
+    assert bench.work()["o:run:one:1"] == before
+    bench.edge.client.hset(KEYS.work, "o:run:one:1", value)
+    assert bench.give(message) == []
+    bench.pass_time(0.1)
+    assert len(bench.sent) == 3
+
+
 def test_a_worker_that_is_busy_does_not_make_the_others_spin(bench: Stranger) -> None:
     """Each time that a command comes here it waits longer, and never longer than a second."""
     bench.colleague("a")

@@ -98,12 +98,11 @@ class HandBack:
         if not messages:
             return []
         yield from self._catalog.keep_up()
-        waiting, left = [], []
+        given, waiting, left = [], [], []
         for message in messages:
-            count = self._count(message)
             has_home = self._has_home(message)
             try:
-                reply = yield from self._give(message, count, has_home=has_home)
+                reply = yield from self._give(message, has_home=has_home)
             except UNREACHABLE:
                 raise
             except StoreError as error:  # of this saga alone
@@ -111,11 +110,13 @@ class HandBack:
                 continue
             if reply == sending.UNCONFIRMED:
                 left.append(message)
-            elif reply and not has_home:
-                waiting.append(message)
+            elif reply:
+                self._remember(message)
+                given.append(message)
+                waiting += [] if has_home else [message]
         if waiting:
             yield from self._look_again(waiting)
-        self._tell(messages)
+        self._tell(given)
         return [each for each in left if self._clock.now_ms() - each.sent_ms < 2 * UNCONFIRMED_MS]
 
     @property
@@ -137,15 +138,15 @@ class HandBack:
         except UNREACHABLE:
             return  # the first server of several is away, and nobody can announce anything
         for message in filter(self._has_home, waiting):
-            yield from self._give(message, 1, has_home=True)
+            yield from self._give(message, has_home=True)
 
     def _has_home(self, message: Foreign) -> bool:
         return bool(self._catalog.crew(message.queue, message.function))
 
-    def _give(self, message: Foreign, count: int, *, has_home: bool) -> Flow[int]:
+    def _give(self, message: Foreign, *, has_home: bool) -> Flow[int]:
         keys = SagaKeys(message.saga_id, self._settings.shards)
         member = k.due_outbox(message.saga_id, message.field)
-        now_ms = self._clock.now_ms()
+        now_ms, count = self._clock.now_ms(), self._came.get(_what(message), 0) + 1
         due_ms = self._soon(now_ms, count) if has_home else self._later(now_ms, count, message)
         call = sending.hand_back(
             keys,
@@ -167,13 +168,13 @@ class HandBack:
         doubled = 0 if parks else min(count - 1, MOST_DOUBLED)
         return now_ms + (self._settings.lease_ms << doubled)
 
-    def _count(self, message: Foreign) -> int:
-        """How often this command has come here, this time included."""
-        what = (message.saga_id, message.field)
-        self._came[what] = self._came.pop(what, 0) + 1
+    def _remember(self, message: Foreign) -> None:
+        """Count how often this command came here."""
+        what = _what(message)
+        self._came[what] = self._came.get(what, 0) + 1
+        self._came.move_to_end(what)
         if len(self._came) > REMEMBERED:
             self._came.popitem(last=False)
-        return self._came[what]
 
     def _tell(self, messages: Sequence[Foreign]) -> None:
         """One line for each function, now and then."""
@@ -192,3 +193,7 @@ class HandBack:
                 queue=queue,
                 has_it=who,
             )
+
+
+def _what(message: Foreign) -> tuple[str, str]:
+    return message.saga_id, message.field

@@ -26,7 +26,7 @@ always lie in one slot and can move to a server of their own.
     ma:{s00}:aliases       hash    Celery id of a start -> its saga's, where that is another
     ma:{s00}:attention     zset    id of a saga that asks for attention by since when, Unix ms
     ma:{s00}:dead-letters  zset    `dead_letter` by since when it is parked, Unix ms
-    ma:{s00}:wanted        zset    `wanted`: a command for which no worker was found, by since when
+    ma:{s00}:wanted        zset    `wanted`, a command that no worker can do, by its sending
     ma:{s00}:definitions   hash    version -> canonical JSON
     ma:{s00}:format        string  number of the newest format that was written; see `formats`
     ma:{s00}:catalog:…     what running workers publish: workflows, fleet, late, launches, loops
