@@ -49,7 +49,7 @@ from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage.client import MAIN_TIMEOUT_S, UNREACHABLE, Edge, NothingDone, WritesRefused
 from multiagents.storage.routing import ServerAway, open_edge, told
 from multiagents.storage.timekeeping import Timekeeper
-from multiagents.worker_sdk import awaiting, breaker, loop_watch, manager
+from multiagents.worker_sdk import awaiting, breaker, loop_watch, manager, registration
 from multiagents.worker_sdk import registry as workers
 from multiagents.worker_sdk.attempt import perform, verdict_of
 from multiagents.worker_sdk.leases import LeaseKeeper
@@ -93,7 +93,7 @@ class Runtime:
             letter_of=Letters(app, settings),
             answer_of=Answers(app, settings),
         )
-        task_of = partial(hosting.task_of, app, process_of=self.process)
+        task_of = partial(registration.task_of, app, process_of=self.process)
         self.eager = EagerRunner(app, settings, self.catalog, check_input, task_of=task_of)
         self.outcomes = Outcomes(
             app,
@@ -112,7 +112,7 @@ class Runtime:
         self._main_edge = self._edge_of_main()
         self._processes: dict[int, Process] = {}
         self._narrators: WeakValueDictionary[int, Narrator] = WeakValueDictionary()
-        workers.on_register(self.add_worker, check=partial(hosting.refuse_taken_name, app))
+        workers.on_register(self.add_worker, check=partial(registration.check, app))
         if settings.workflows is not None:
             for workflow in load_folder(settings.workflows):
                 registry.register(workflow)
@@ -149,13 +149,8 @@ class Runtime:
 
     def add_worker(self, worker: Worker) -> None:
         """Make a Celery task of a worker function, under its own name."""
-        self.catalog.add_local(worker.info)
-        hosting.register_worker(self.app, worker, self.process)
-
-    def renew_tasks(self) -> None:
-        """Make the tasks of worker functions as the app's base class is now."""
-        for name in workers.workers():
-            hosting.task_of(self.app, name, self.process)
+        registration.register_worker(self.app, worker, self.process)
+        self.catalog.add_local(registration.info_of(self.app, worker))
 
     def process(self) -> Process:
         """What the tasks of this very process share; a forked child makes its own."""
@@ -196,6 +191,7 @@ class Runtime:
             most_steps=self.most_steps,
             left_by=awaiting.taken,
             can_be_ended=_can_be_ended(),
+            goes_alone=self.catalog.alone,
         )
 
     def _is_needed(self) -> bool:
@@ -220,7 +216,7 @@ class Runtime:
 
     def queues_for(self, chosen: Iterable[Worker]) -> set[str]:
         """Where steps for these workers are sent, and what the engine itself needs."""
-        homes = {worker.name: worker.home_queue for worker in chosen}
+        homes = {worker.name: self.catalog.queue_of(worker.name) for worker in chosen}
         named = {
             step.queue
             for workflow in registry.registered().values()
@@ -339,7 +335,7 @@ def attach(app: Celery, settings: Settings | None = None, clock: Clock | None = 
         runtime = Runtime(app, settings or get_settings(), clock)
         _runtimes[id(app)] = runtime
         app_broker.equip(app)
-        hosting.guard_names(app)
+        registration.guard_names(app)
         hosting.add_to_worker(app, runtime, own=app.main == OWN_NAME)
         hosting.fence_plain_tasks(app, runtime)
         discards.listen(app, runtime.main_engine)
@@ -350,7 +346,7 @@ def attach(app: Celery, settings: Settings | None = None, clock: Clock | None = 
 def _consume_all_queues(instance: Any = None, options: Any = None, **_: Any) -> None:
     """Without ``-Q`` a worker consumes every queue that it knows a worker for."""
     if id(getattr(instance, "app", None)) in _runtimes and not (options or {}).get("queues"):
-        app_broker.consume_all(instance.app, hosting.home_queues())
+        app_broker.consume_all(instance.app, registration.homes(instance.app))
 
 
 class Sagas:

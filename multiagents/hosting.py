@@ -23,13 +23,14 @@ from multiagents.core.marks import read_mark
 from multiagents.core.names import QUEUE_LLM, queue_flaw
 from multiagents.orchestrator import app_broker, strangers
 from multiagents.orchestrator.app_broker import steady_for as steady_for
+from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.handback import Foreign
 from multiagents.orchestrator.host import Host
 from multiagents.orchestrator.sweeper_thread import Refuse, SweeperThreads
 from multiagents.storage.sagas import Attempt
+from multiagents.worker_sdk import registration
 from multiagents.worker_sdk import registry as workers
 from multiagents.worker_sdk.dspy_worker import DSPyWorker
-from multiagents.worker_sdk.registry import Worker
 from multiagents.worker_sdk.stopping import StopFlag
 from multiagents.worker_sdk.tasks import Process, WorkerTask
 
@@ -46,8 +47,10 @@ class Hosted(Protocol):
     most_steps: int | None
     """How many steps a child may run before it is replaced; None: any number."""
 
-    def renew_tasks(self) -> None:
-        """Make the tasks of worker functions as the app's base class is now."""
+    catalog: Catalog
+
+    def process(self) -> Process:
+        """What the tasks of this very process share."""
 
     persist: Callable[..., Any]
     """Asks the store until it answers: `worker_sdk.reports.persist` for its processes."""
@@ -94,7 +97,7 @@ def _make_step(hosted: Hosted, *, own: bool) -> Any:
         def __init__(self, parent: Any, **_: Any) -> None:
             self.threads: SweeperThreads | None = None
             self.refused = False
-            app_broker.judge(parent.app, home_queues())
+            app_broker.judge(parent.app, registration.homes(parent.app))
             if own:
                 app_broker.skip_ack_emulation(parent.app)
             app_broker.warn_of_transport(parent.app)
@@ -102,7 +105,7 @@ def _make_step(hosted: Hosted, *, own: bool) -> Any:
             _check_queues(parent.app)
             if QUEUE_LLM in parent.app.amqp.queues.consume_from:
                 _load_language_models()
-            hosted.renew_tasks()
+            renew_tasks(parent.app, hosted)
             _fence_registered(parent.app, hosted)
             # Before the pool forks: its children know their limit, claim in this worker's name, and
             # see when it is stopped.
@@ -140,6 +143,16 @@ def _make_step(hosted: Hosted, *, own: bool) -> Any:
     return EngineStep
 
 
+def renew_tasks(app: Celery, hosted: Hosted) -> None:
+    """Make the tasks of worker functions as the app's base class and settings are now.
+
+    Raises InvalidInput for an option that cannot be kept for a step.
+    """
+    for info in registration.renewed(app, hosted.process):
+        hosted.catalog.add_local(info)
+    registration.check_all(app)
+
+
 def _stop_worker(exit_code: int | None) -> None:
     from celery.worker import state  # slow to import, and in a worker it is there
 
@@ -168,11 +181,6 @@ def _load_language_models() -> None:
                 log.error("this worker cannot run", **what, exc_info=error)
 
 
-def home_queues() -> set[str]:
-    """Where the steps of the functions that are registered here go."""
-    return {worker.home_queue for worker in workers.workers().values()}
-
-
 def _check_queues(app: Celery) -> None:
     """Raise InvalidInput for a queue (``-Q``) that is another key: a worker would empty it."""
     for name in app.amqp.queues.consume_from:
@@ -189,71 +197,6 @@ def _warn_of_no_functions(app: Celery, *, own: bool) -> None:
     log.warning(
         "this worker has no worker functions: it gives back every step that it takes",
         fix=f"name the modules with your workers in {place}, and start it again",
-    )
-
-
-def register_worker(app: Celery, worker: Worker, process_of: Callable[[], Process]) -> None:
-    """Make a Celery task of a worker function, under its own name.
-
-    A team's own base class does for a step what it does for the team's tasks.
-    """
-    attributes = {
-        "name": worker.name,
-        "worker": worker,
-        "process_of": staticmethod(process_of),
-        "__doc__": worker.__doc__,
-        "__module__": worker.function.__module__,
-    }
-    if isinstance(app.tasks.get(worker.name), WorkerTask):
-        app.tasks.unregister(worker.name)  # a reload: Celery would warn of two tasks
-    app.register_task(type("WorkerTask", (WorkerTask, app.Task), attributes)())
-
-
-def task_of(app: Celery, name: str, process_of: Callable[[], Process]) -> WorkerTask:
-    """The task of a worker function, made anew if the app's base class has changed."""
-    task: WorkerTask = app.tasks[name]
-    if not isinstance(task, app.Task):
-        register_worker(app, task.worker, process_of)
-        task = app.tasks[name]
-    return task
-
-
-def refuse_taken_name(app: Celery, worker: Worker) -> None:
-    """Raise InvalidInput for a worker whose name is that of a Celery task of this app."""
-    task = app.tasks.get(worker.name)
-    if task is not None and not isinstance(task, WorkerTask):
-        raise _same_name(worker, task)
-
-
-def guard_names(app: Celery) -> None:
-    """Have an app refuse tasks that are named like a worker, where they are registered.
-
-    Celery would give a decorated function the worker's task, and a class would replace it.
-    """
-    from_function, register = app._task_from_fun, app.register_task
-
-    def task_from_fun(fun: Any, name: str | None = None, **options: Any) -> Any:
-        taken = app._tasks.get(name or app.gen_task_name(fun.__name__, fun.__module__))
-        if isinstance(taken, WorkerTask):
-            raise _same_name(taken.worker, fun)
-        return from_function(fun, name=name, **options)
-
-    def register_task(task: Any, **options: Any) -> Any:
-        taken = app._tasks.get(task.name)
-        if isinstance(taken, WorkerTask) and not isinstance(task, WorkerTask):
-            raise _same_name(taken.worker, task)
-        return register(task, **options)
-
-    app._task_from_fun, app.register_task = task_from_fun, register_task
-
-
-def _same_name(worker: Worker, task: Any) -> InvalidInput:
-    run = getattr(task, "run", task)
-    module = getattr(task, "__module__", None) or type(task).__module__
-    place = f"{module}.{getattr(run, '__qualname__', type(task).__qualname__)}"
-    return InvalidInput(
-        f"a worker and a Celery task are both called {worker.name!r}: {worker.place} and {place};"
-        ' give the worker another name: @worker("...")'
     )
 
 

@@ -15,10 +15,10 @@ from multiagents import SagaFailed, worker
 from multiagents.bootstrap import attach
 from multiagents.core.exceptions import InvalidInput
 from multiagents.core.server_urls import celery_url
-from multiagents.hosting import home_queues
 from multiagents.orchestrator.app_broker import consume_all, judge
 from multiagents.orchestrator.app_settings import Fault, faults
 from multiagents.storage.server import EmbeddedServer
+from multiagents.worker_sdk.registration import homes
 from tests.processes import Worker
 from tests.support.celery_rig import STEADY, CeleryRig
 from tests.support.command_line import cli
@@ -55,10 +55,10 @@ def test_a_worker_of_an_app_that_was_changed_later_does_not_start() -> None:
     """What `attach` has not seen, a worker's start does."""
     app = made()
     attach(app)
-    judge(app, home_queues())
+    judge(app, homes(app))
     app.conf.task_protocol = 1
     with pytest.raises(InvalidInput, match="set task_protocol = 2"):
-        judge(app, home_queues())
+        judge(app, homes(app))
 
 
 @pytest.mark.parametrize("attached", [True, False])
@@ -110,7 +110,7 @@ def test_a_worker_names_the_url_of_which_celery_would_die() -> None:
     app = made(broker_url="redis://h/0?protocol=3")
     attach(app)
     with pytest.raises(ImproperlyConfigured, match=r"broker_url: .* option protocol"):
-        judge(app, home_queues())
+        judge(app, homes(app))
 
 
 def test_a_worker_names_the_queues_that_it_lacks(capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,7 +118,7 @@ def test_a_worker_names_the_queues_that_it_lacks(capsys: pytest.CaptureFixture[s
     app = made(task_create_missing_queues=False)
     attach(app)
     worker("as_engraves", queue="as_engravers")(lambda context: {})
-    judge(app, home_queues())
+    judge(app, homes(app))
     assert "Queue('as_engravers')" in capsys.readouterr().out
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from celery import Celery, Task
 
+from multiagents import hosting
 from multiagents.bootstrap import Runtime, attach
 from multiagents.core.exceptions import InvalidInput
 from multiagents.core.settings import Settings
@@ -113,7 +114,7 @@ def test_a_step_runs_within_its_apps_base_class(redis_url: str, late: bool) -> N
     if late:
         traced = TracedWorker(redis_url)
         traced.app.Task = ContextTask
-        traced.runtime.renew_tasks()
+        hosting.renew_tasks(traced.app, traced.runtime)
         traced.trace()
     else:
         traced = TracedWorker(redis_url, task_cls=ContextTask)

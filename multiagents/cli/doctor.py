@@ -254,11 +254,11 @@ def _text(key: str | bytes) -> str:
 
 def _configuration(runtime: Runtime, workflows: Iterable[Workflow]) -> Iterable[Check]:
     from multiagents.cli import checks
-    from multiagents.hosting import home_queues
     from multiagents.orchestrator.app_settings import faults
+    from multiagents.worker_sdk.registration import homes
 
     conf = runtime.app.conf
-    for fault in faults(runtime.app, home_queues()):
+    for fault in faults(runtime.app, homes(runtime.app)):
         yield checks.Check(fault.setting, "fail", fault.message, fault.fix)
     yield checks.visibility(conf.broker_transport_options or {}, workflows)
     yield checks.result_backend(conf.result_backend)

@@ -26,6 +26,8 @@ class WorkerInfo:
     retry: RetryPolicy | None = None
     least_lease_s: float = 0.0
     """A lease is at least this long, whatever the setting: for work that may hold the GIL."""
+    alone: bool = False
+    """Each of its steps is a message of its own: it is neither continued with nor continued."""
 
 
 class Directory(Protocol):
@@ -36,6 +38,9 @@ class Directory(Protocol):
 
     def queue_of(self, name: str) -> str:
         """The queue of a worker, the default one if nobody knows it."""
+
+    def alone(self, name: str) -> bool:
+        """Whether each step of a worker is a message of its own."""
 
     def slots(self, queue: str) -> int:
         """How many steps the running workers of a queue can do at once; 0 = not known."""

@@ -44,6 +44,7 @@ class Catalog:
         self._shard = Shard(0)
         self._fleet: dict[str, dict[str, Any]] = {}
         self._read_ms = 0
+        self._alone: set[str] = set()
         self._local: dict[str, WorkerInfo] = {}
         self._seen: dict[str, str] = {}
         self._told: dict[str, str] = {}
@@ -70,6 +71,12 @@ class Catalog:
             if name in member["workers"]:
                 return str(member["workers"][name])
         return QUEUE_IO
+
+    def alone(self, name: str) -> bool:
+        """Whether each step of a worker is a message of its own, by the last answer."""
+        if name in self._local:
+            return self._local[name].alone
+        return name in self._alone
 
     def slots(self, queue: str) -> int:
         """How many steps the running workers of a queue can do at once; 0 = not known."""
@@ -103,6 +110,7 @@ class Catalog:
             "queues": sorted(queues),
             "slots": slots,
             "workers": {name: info.queue for name, info in self._local.items()},
+            "alone": [name for name, info in self._local.items() if info.alone],
         }
         fleet = self._shard.catalog("fleet")
         if launch is not None:
@@ -181,6 +189,7 @@ class Catalog:
         self._fleet = {
             name: member for name, member in members.items() if silent_ms[name] < ALIVE_MS
         }
+        self._alone = {name for each in self._fleet.values() for name in each.get("alone", ())}
         self._read_ms = now_ms
         gone = [name for name, silence_ms in silent_ms.items() if silence_ms >= FORGET_MS]
         if gone:

@@ -169,7 +169,7 @@ class Claims:
         target = outbox.target_of(spec, dispatch.kind)
         info = self.directory.local(target) if isinstance(target, str) else None
         wanted = spec.queue if dispatch.kind is Kind.RUN else None
-        return info is not None and (wanted or info.queue) == queue
+        return info is not None and not info.alone and (wanted or info.queue) == queue
 
     def on_behalf(
         self,

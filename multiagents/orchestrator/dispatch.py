@@ -135,8 +135,9 @@ class Dispatcher:
         for name in _to_send(plan):
             kind, step, _ = k.parse_outbox_field(name)
             spec = workflow.by_name[step]
-            if kind is Kind.RUN and isinstance(spec.worker, str):
-                of = (spec.queue or self.directory.queue_of(spec.worker), spec.worker)
+            worker = spec.worker
+            if kind is Kind.RUN and isinstance(worker, str) and not self.directory.alone(worker):
+                of = (spec.queue or self.directory.queue_of(worker), worker)
                 if of not in crews:
                     crews[of] = self._crew(*of)
                 crew, slots = crews[of]

@@ -81,6 +81,7 @@ class History:
         skill = rng.choice((0.7, 0.9, 1.0))
         self.world = World(rng, self.store.settings, faults=faults, skill=skill)
         self._stays_picky = rng.random() < 0.5
+        self.world.alone = rng.random() < 0.3
         self.world.wide = rng.choice((0, 2, 20))
         self.world.slots = rng.choice((0, 0, 1, 2))
         mixed = Random(f"mixed {seed}")  # apart: what else a seed means is as it was without it

@@ -89,7 +89,8 @@ class Process:
         self._lacks = self._lacking()
         for info in WORKERS:
             if info.name not in self._lacks:
-                catalog.add_local(info)
+                alone = world.alone and info.name == "b"
+                catalog.add_local(replace(info, alone=alone))
         self._foreign: list[Foreign] = []
         self.coordinator = make_coordinator(
             settings=world.settings,
@@ -183,7 +184,9 @@ class Process:
             version=message.version if self.world.rng.random() < 0.8 else "",
         )
         while held is not None:
-            held = yield from self._perform(held, message.queue, delivery)
+            before, held = held, (yield from self._perform(held, message.queue, delivery))
+            alone = held is not None and self._catalog.alone(held.worker)
+            law(not alone, f"{before.step!r} is continued with what has to go alone (E14)")
 
     def _perform(self, held: Assignment, queue: str, delivery: str) -> Flow[Assignment | None]:
         """Do the work and report it; perhaps the next attempt."""

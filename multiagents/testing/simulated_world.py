@@ -83,6 +83,8 @@ class World:
         default_factory=lambda: defaultdict(lambda: defaultdict(list))
     )
     """By saga and target of a canvas: when it was told, Unix ms."""
+    alone: bool = False
+    """Whether the steps of worker ``b`` have to be messages of their own."""
     is_picky: bool = True
     """Whether Celery refuses to send some targets."""
     begun: dict[str, list[Assignment]] = field(default_factory=lambda: defaultdict(list))

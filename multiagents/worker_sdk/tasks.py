@@ -69,6 +69,8 @@ class Process:
     """What the failed attempt of a nonce has left at work, given out once."""
     can_be_ended: bool = False
     """Whether another process takes the place of this one."""
+    goes_alone: Callable[[str], bool] = lambda worker: False
+    """Whether each step of a worker is a message of its own."""
 
     def may_go_on(self, count: int, ends_at: float) -> bool:
         """Whether a delivery that is at its ``count``-th continued step may go on after it."""
@@ -87,6 +89,8 @@ class _Slot(threading.local):
     """Of the steps that this delivery has been continued with."""
     ends_at: float = 0.0
     """When the delivery's slice is over, by the monotonic clock."""
+    headers: dict[str, Any] | None = None
+    """Of this delivery's message, those that its sender gave it; None: not looked for."""
     instead: Callable[[], Any] | None = None
     """What eager mode does instead of claiming the attempt."""
     bound: Bound | None = None
@@ -158,6 +162,7 @@ class WorkerTask(Task):  # type: ignore[misc]  # celery has no types
         slot.held = slot.result = slot.following = None
         process = self.process_of()
         process.steps += 1
+        slot.headers = None
         slot.count, slot.ends_at = 0, time.monotonic() + process.slice_s
         try:
             outcome = self._inner(uuid, args, kwargs, request)
@@ -181,7 +186,9 @@ class WorkerTask(Task):  # type: ignore[misc]  # celery has no types
         args = [held.saga_id, held.kind.value, held.step, held.attempt]
         slot.held = slot.result = None
         slot.following = held
-        events = _Events(task, task_id, request, args=args, on=process.sends_events)
+        events = _Events(
+            task, task_id, request, args=args, on=process.sends_events and task.send_events
+        )
         events.started()
         began = time.monotonic()
         followed = _request(request, task_id, task.name, args)
@@ -220,7 +227,7 @@ def _request(outer: Any, task_id: str, name: str, args: list[Any]) -> dict[str, 
     And the same headers of the saga's start, or of its app's own, as the message that paid for it.
     """
     info = outer.get("delivery_info") or {}
-    headers = custom(outer)
+    headers = slot.headers = custom(outer) if slot.headers is None else slot.headers
     return {
         **headers,
         "id": task_id,
@@ -273,7 +280,7 @@ def _report_success(process: Process) -> Assignment | None:
     slot.held = slot.result = None
 
     def report() -> Assignment | None:
-        return process.engine.succeed(held, result, go_on=_may_go_on(process))
+        return process.engine.succeed(held, result, go_on=_may_go_on(process, held))
 
     try:
         return process.persist(report)  # type: ignore[no-any-return]
@@ -297,7 +304,7 @@ def report_failure(process_of: Callable[[], Process], error: BaseException) -> b
         verdict = replace(verdict, outcome=Outcome.UNKNOWN, running=not ends_here)
 
     def report() -> Assignment | None:
-        go_on = _may_go_on(process) and not ends_here
+        go_on = _may_go_on(process, held) and not ends_here
         return process.engine.fail(held, verdict, go_on=go_on)
 
     try:
@@ -353,8 +360,10 @@ def _let_go(process: Process) -> None:
         process.leases.release(held)
 
 
-def _may_go_on(process: Process) -> bool:
+def _may_go_on(process: Process, held: Assignment) -> bool:
     """Asked with the report itself: the worker may have been stopped, or the slice have ended."""
+    if process.goes_alone(held.worker):
+        return False
     return process.may_go_on(slot.count, slot.ends_at)
 
 

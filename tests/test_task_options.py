@@ -1,0 +1,172 @@
+"""Do the options that an app sets for tasks hold for a worker's steps, or are they refused?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import redis
+from celery import Celery, Task
+from kombu import Queue
+
+from multiagents import hosting
+from multiagents.bootstrap import attach
+from multiagents.celery_app import defaults
+from multiagents.core.exceptions import InvalidInput
+from multiagents.core.settings import Settings
+from multiagents.orchestrator.builder import WorkflowBuilder
+from multiagents.orchestrator.catalog import Catalog
+from multiagents.worker_sdk import registration
+from multiagents.worker_sdk.decorators import worker
+from tests.support.traced import TracedWorker
+
+NOWHERE = Settings(redis_url="redis://127.0.0.1:1/0")
+
+
+@worker("to.free")
+def free(context: Any) -> dict[str, Any]:
+    return {}
+
+
+@worker("to.limited")
+def limited(context: Any) -> dict[str, Any]:
+    return {}
+
+
+@worker("to.placed", queue="placed")
+def placed(context: Any) -> dict[str, Any]:
+    return {}
+
+
+LIMITS = [{"rate_limit": "1/s"}, {"time_limit": 5}, {"soft_time_limit": 5}]
+
+
+@pytest.mark.parametrize("limit", LIMITS, ids=lambda limit: next(iter(limit)))
+@pytest.mark.parametrize("names", [("to.free", "to.limited"), ("to.limited", "to.free")])
+def test_a_step_that_celery_limits_is_a_message_of_its_own(redis_url, limit, names):
+    """Continued, it would escape the limit; continued with another, it would lend it its own."""
+    traced = TracedWorker(redis_url, conf={"task_annotations": {"to.limited": limit}})
+    builder = WorkflowBuilder("to_two")
+    for number, name in enumerate(names):
+        builder.add_step(f"s{number}", name)
+    saga_id = traced.runtime.call("start", builder.build(), {})
+    for number, name in enumerate(names):
+        steps = traced.runtime.call("get", saga_id)["steps"]
+        assert steps[f"s{number}"]["state"] == "dispatched"
+        traced.deliver(saga_id, "run", f"s{number}", name)
+    assert traced.runtime.call("get", saga_id)["state"] == "completed"
+    traced.close()
+
+
+def test_a_fan_out_of_limited_steps_is_sent_at_once(redis_url):
+    """Held back, each would wait for a place that no process may give it."""
+    settings = Settings(redis_url=redis_url)
+    app = Celery("to", set_as_current=False)
+    app.conf.update(
+        {**defaults(settings), "task_annotations": {"to.limited": {"rate_limit": "9/s"}}}
+    )
+    runtime = attach(app, settings)
+    runtime.edge.run(runtime.catalog.publish("w@host", ["io"], [], slots=1))
+    for name, sent in (("to.limited", 5), ("to.free", 1)):
+        wide = WorkflowBuilder("to_wide").parallel([(f"p{n}", name) for n in range(5)]).build()
+        with redis.Redis.from_url(redis_url) as client:
+            client.delete("io")
+            runtime.start_saga.delay(wide, {})
+            assert client.llen("io") == sent
+
+
+def test_others_learn_which_steps_go_alone(redis_url):
+    """A client without the function decides what is held back."""
+    settings = Settings(redis_url=redis_url)
+    app = Celery("to", set_as_current=False)
+    app.conf.update(
+        {**defaults(settings), "task_annotations": {"to.limited": {"rate_limit": "9/s"}}}
+    )
+    runtime = attach(app, settings)
+    runtime.edge.run(runtime.catalog.publish("w@host", ["io"], []))
+    other = Catalog(runtime.clock)
+    runtime.edge.run(other.refresh(force=True))
+    assert (other.alone("to.limited"), other.alone("to.free")) == (True, False)
+
+
+REFUSED = {
+    "queue": "fast",
+    "routing_key": "fast",
+    "priority": 3,
+    "expires": 60,
+    "serializer": "yaml",
+    "compression": "gzip",
+    "ignore_result": False,
+    "track_started": True,
+}
+
+
+@pytest.mark.parametrize("option", REFUSED)
+def test_an_option_that_cannot_be_kept_is_refused_by_name(option):
+    """It was lost without a word."""
+    app = Celery("to", set_as_current=False)
+    app.conf.task_annotations = {"to.free": {option: REFUSED[option]}}
+    with pytest.raises(InvalidInput, match=rf"{option} of worker 'to\.free' is .*cannot be kept"):
+        attach(app, NOWHERE)
+
+
+def test_an_option_of_a_base_class_is_refused_too():
+    """Also one that the app is given after it was attached, when its worker starts."""
+
+    class Expiring(Task):  # type: ignore[misc]  # celery has no types
+        abstract = True
+        expires = 60
+
+    app = Celery("to", set_as_current=False)
+    runtime = attach(app, NOWHERE)
+    app.Task = Expiring
+    try:
+        with pytest.raises(InvalidInput, match=r"expires of worker '"):
+            hosting.renew_tasks(app, runtime)
+    finally:
+        app.Task = Task  # it lives on, and looks at each new worker
+
+
+def test_settings_for_all_tasks_are_no_options_of_one():
+    """They are the app's, and hold for messages of steps as far as they concern them."""
+    app = Celery("to", set_as_current=False)
+    app.conf.update(task_default_priority=4, task_track_started=True, task_compression="gzip")
+    app.conf.update(task_acks_late=True, task_reject_on_worker_lost=True, task_ignore_result=True)
+    app.conf.task_annotations = {"*": {"acks_late": False, "throws": (ValueError,)}}
+    attach(app, NOWHERE)
+    registration.check_all(app)
+    assert app.tasks["to.free"].throws == (ValueError,)
+
+
+@pytest.mark.parametrize(
+    "routes",
+    [
+        {"to.*": {"queue": "routed"}},
+        {"to.free": "routed", "to.placed": "routed"},
+        [lambda name, *_, **__: {"queue": Queue("routed")} if name.startswith("to.") else None],
+    ],
+    ids=["pattern", "names", "function"],
+)
+def test_routes_of_the_app_say_where_a_workers_steps_go(redis_url, routes):
+    """Unless the worker itself names a queue, as a call that names one does in Celery."""
+    settings = Settings(redis_url=redis_url)
+    app = Celery("to", set_as_current=False)
+    app.conf.update({**defaults(settings), "task_routes": routes})
+    runtime = attach(app, settings)
+    flow = WorkflowBuilder("to_routed").parallel([("a", "to.free"), ("b", "to.placed")]).build()
+    runtime.start_saga.delay(flow, {})
+    with redis.Redis.from_url(redis_url) as client:
+        assert [client.llen(queue) for queue in ("routed", "placed", "io")] == [1, 1, 0]
+    assert {"routed", "placed"} <= registration.homes(app)
+
+
+def test_routes_that_raise_leave_a_worker_where_it_is(caplog):
+    """They may know the team's own tasks alone; a step's queue is known without them."""
+
+    def router(name: str, *_: Any, **__: Any) -> dict[str, str]:
+        raise KeyError(name)
+
+    app = Celery("to", set_as_current=False)
+    app.conf.task_routes = [router]
+    runtime = attach(app, NOWHERE)
+    assert runtime.catalog.queue_of("to.free") == "io"
