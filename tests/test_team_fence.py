@@ -14,6 +14,7 @@ import pytest
 from celery import Celery, Task, signals
 
 from multiagents import hosting
+from multiagents.core.names import HEADER
 from multiagents.core.states import Kind
 from multiagents.storage.client import UNREACHABLE, Edge
 from multiagents.storage.sagas import Attempt
@@ -126,7 +127,7 @@ def begin(task_class: type[Task], *, mark: bool = True) -> None:
     """What Celery's tracer does first with a delivery."""
     task = task_class()
     task.bind(Celery(set_as_current=False))
-    task.push_request(id="d", **({hosting.HEADER: ["s", "run", "a", 1, "", 0]} if mark else {}))
+    task.push_request(id="d", **({HEADER: ["s", "run", "a", 1, "", 0]} if mark else {}))
     task.before_start("d", [], {})
 
 

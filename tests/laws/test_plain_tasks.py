@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from multiagents.core import ids
 from multiagents.core.entries import Failure
 from multiagents.core.ports import Verdict
 from multiagents.core.states import Command, Kind, SagaState, StepState
@@ -154,6 +155,19 @@ def test_a_return_counts_only_for_the_claim_that_it_held(bench: Plainly) -> None
     saga, _ = bench.edge.run(bench.coordinator.current(SAGA))
     assert saga.steps["a"].state is StepState.RUNNING
     assert saga.attention == ("report of an unknown attempt of 'a'",)
+
+
+@pytest.mark.parametrize("id_of", [ids.step_id, ids.derived_id], ids=["present", "earlier"])
+def test_what_was_given_up_may_report_by_the_id_it_was_sent_with(bench: Plainly, id_of) -> None:
+    """Of an earlier version, too, whose task runs on while its workers are replaced (E6)."""
+    bench.start(plain("a"))
+    *_, task_id = bench.take()
+    (held,) = bench.engine.fence(SAGA, task_id)
+    for _ in range(20):  # without a gap in the sweeping, after which its time would begin anew
+        bench.clock.advance(5)
+        bench.sweep()
+    assert bench.edge.run(bench.coordinator.held(SAGA, task_id)) == []
+    assert bench.edge.run(bench.coordinator.owed(SAGA, id_of(SAGA, "run", "a", 1))) == [held]
 
 
 def test_a_claim_whose_message_is_not_out_lets_nothing_run(bench: Plainly) -> None:
