@@ -343,7 +343,7 @@ _MERGES = "\n".join(
 @pytest.mark.parametrize(
     ("name", "text", "reason"),
     [
-        ("a.json", "[" * 5_000 + "]" * 5_000, "is nested too deep"),
+        ("a.json", "[" * 100_000 + "]" * 100_000, "is nested too deep"),
         ("a.json", '{"steps": ' * 100_000 + "1" + "}" * 100_000, "is nested too deep"),
         ("a.yaml", "[" * 5_000 + "]" * 5_000, "line 1, column 101: is nested deeper than 100"),
         ("a.yaml", "\n".join(f"{' ' * n}a:" for n in range(2_000)), "deeper than 100 levels"),
