@@ -7,6 +7,7 @@ does for any other app.  A ``celeryconfig.py`` on the path overrides every setti
 from __future__ import annotations
 
 from importlib.util import find_spec
+from math import ceil
 from typing import Any
 
 import click
@@ -53,7 +54,7 @@ def defaults(settings: Settings) -> dict[str, object]:
         "result_backend": url,
         "broker_transport_options": options,
         "result_backend_transport_options": dict(options),
-        "result_expires": settings.retention_s,
+        "result_expires": max(1, ceil(settings.retention_s)),  # to Celery 0 is for ever
         "imports": settings.import_names,
         "task_default_queue": QUEUE_IO,
         # Celery's own, with the saga, workflow and step of the line at its end.

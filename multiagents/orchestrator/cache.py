@@ -9,11 +9,17 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from multiagents.core.entries import Entry
 from multiagents.core.states import ENDED
 from multiagents.orchestrator.saga import Saga
 
+K = TypeVar("K")
+V = TypeVar("V")
+
+DEFINITIONS = 512
+"""Definitions that a process keeps parsed, and other things that it can make anew."""
 CAPACITY = 256
 """Sagas remembered by a process; the least recently used goes first."""
 
@@ -32,6 +38,35 @@ class Snapshot:
     pending: tuple[Entry, ...] = ()
     texts: tuple[str, ...] = ()
     data: dict[str, str] | None = None
+
+
+class Recent(Generic[K, V]):
+    """The values last used; what is not there any more can be made anew.  Thread-safe."""
+
+    def __init__(self, capacity: int = DEFINITIONS) -> None:
+        self._capacity = capacity
+        self._lock = threading.Lock()
+        self._values: OrderedDict[K, V] = OrderedDict()
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._values
+
+    def get(self, key: K) -> V | None:
+        """A value, which is thereby used."""
+        with self._lock:
+            found = self._values.get(key)
+            if found is not None:
+                self._values.move_to_end(key)
+            return found
+
+    def put(self, key: K, value: V) -> V:
+        """Keep a value, and return it."""
+        with self._lock:
+            self._values[key] = value
+            self._values.move_to_end(key)
+            if len(self._values) > self._capacity:
+                self._values.popitem(last=False)
+        return value
 
 
 class SagaCache:

@@ -16,6 +16,7 @@ from multiagents.core.clock import Clock
 from multiagents.core.names import QUEUE_IO
 from multiagents.core.ports import WorkerInfo
 from multiagents.orchestrator import launches
+from multiagents.orchestrator.cache import Recent
 from multiagents.orchestrator.launches import Launch
 from multiagents.orchestrator.workflow import Workflow, from_canonical
 from multiagents.storage.calls import Flow, Plain, ask
@@ -46,7 +47,7 @@ class Catalog:
         self._read_ms = 0
         self._alone: set[str] = set()
         self._local: dict[str, WorkerInfo] = {}
-        self._seen: dict[str, str] = {}
+        self._seen: Recent[str, str] = Recent()
         self._told: dict[str, str] = {}
         self._told_ms = self._launched_ms = 0
 
@@ -261,12 +262,12 @@ class Catalog:
         try:
             text = yield from ask(Plain(("HGET", key, name), text_or_none))
         except UNREACHABLE:
-            if name not in self._seen:
+            text = self._seen.get(name)
+            if text is None:
                 raise
-            text = self._seen[name]
         if text is None:
             return None
-        self._seen[name] = text
+        self._seen.put(name, text)
         return from_canonical(text)
 
     def workflow_names(self) -> Flow[list[str]]:

@@ -119,7 +119,7 @@ class Coordinator(Holding):
         plan = move.plan
         plan.state_before, plan.decided = None, [entry, *plan.decided]
         text = "" if workflow.version in self._workflows else workflow.canonical()
-        self._workflows[workflow.version] = workflow
+        self._workflows.put(workflow.version, workflow)
         record = partial(
             store.start,
             keys,
@@ -222,8 +222,8 @@ class Coordinator(Holding):
         keys, base = self.keys(saga_id), self._cache.get(saga_id)
         if saga_id not in self.dispatcher.headers:
             yield from self.dispatcher.headers.learn(keys)
-        if base is not None and not self._workflows[base.saga.version].has_conditions:
-            workflow = self._workflows[base.saga.version]
+        workflow = self._workflows.get(base.saga.version) if base else None
+        if base is not None and workflow is not None and not workflow.has_conditions:
             data = None if base.data is None else {**base.data, **_result(entry, result)}
             ground = Ground(keys, workflow, base.saga, data=data)
             move = self._planner.move(ground, (*base.pending, entry), go_on)

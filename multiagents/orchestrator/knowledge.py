@@ -12,7 +12,7 @@ from typing import Any
 
 from multiagents.core.exceptions import DamagedSaga, UnknownSaga
 from multiagents.core.settings import Settings
-from multiagents.orchestrator.cache import SagaCache, Snapshot
+from multiagents.orchestrator.cache import Recent, SagaCache, Snapshot
 from multiagents.orchestrator.decide import fold
 from multiagents.orchestrator.reading import read_saga
 from multiagents.orchestrator.saga import Saga
@@ -31,7 +31,7 @@ class Knowledge:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._workflows: dict[str, Workflow] = {}
+        self._workflows: Recent[str, Workflow] = Recent()
         self._cache = SagaCache()
 
     def keys(self, saga_id: str) -> SagaKeys:
@@ -89,12 +89,13 @@ class Knowledge:
 
     def workflow(self, keys: SagaKeys, version: str) -> Flow[Workflow]:
         """The definition with this content hash."""
-        if version not in self._workflows:
+        found = self._workflows.get(version)
+        if found is None:
             text = yield from ask(store.definition(keys.shard, version))
             if text is None:
                 raise UnknownSaga(f"definition {version} of saga {keys.id} is not stored")
-            self._workflows[version] = from_canonical(text)
-        return self._workflows[version]
+            found = self._workflows.put(version, from_canonical(text))
+        return found
 
     def workflow_name(self, version: str) -> str:
         """The workflow of a definition that this process has read; empty if it has not."""
@@ -104,7 +105,7 @@ class Knowledge:
     def remembered(self, saga_id: str) -> Workflow | None:
         """The definition of a saga whose state this process remembers."""
         base = self._cache.get(saga_id)
-        return self._workflows[base.saga.version] if base else None
+        return self._workflows.get(base.saga.version) if base else None
 
     def held(self, saga_id: str, delivery: str) -> Flow[list[store.Attempt]]:
         """The attempts that a Celery delivery has claimed and not yet reported."""
@@ -135,7 +136,7 @@ class Knowledge:
         if view.head is None or view.steps is None or view.definition is None:
             if base is None:
                 raise AssertionError("the store left out a state that we do not have")
-            workflow = self._workflows[base.saga.version]
+            workflow = yield from self.workflow(keys, base.saga.version)
             saga = base.saga
         else:
             workflow = yield from self.workflow(keys, view.definition)

@@ -30,6 +30,7 @@ from multiagents.core.names import queue_flaw
 from multiagents.core.sentinel import is_sentinel
 from multiagents.core.server_urls import celery_url, transport_options
 from multiagents.core.settings import Settings
+from multiagents.orchestrator.cache import Recent
 from multiagents.orchestrator.outbox import Message, Unsendable
 from multiagents.orchestrator.own_ways import sends_its_own_way, sends_itself
 from multiagents.storage.plan import Letter
@@ -59,7 +60,7 @@ class Letters:
         self._app = app
         self._settings = settings
         self._possible: bool | None = None
-        self._moulds: dict[tuple[str, str, int | None], _Mould | None] = {}
+        self._moulds: Recent[tuple[str, str, int | None], tuple[_Mould | None]] = Recent()
 
     def __call__(self, message: Message) -> Letter | None:
         """The message as its queue stores it; None if Celery itself has to send it."""
@@ -79,13 +80,14 @@ class Letters:
 
     def _mould(self, message: Message) -> _Mould | None:
         wanted = (message.task, message.queue, message.priority)
-        if wanted not in self._moulds:
-            make = self._make_plain if message.plain else self._make
-            mould = make(message)
-            if message.plain and self._app.conf.task_routes:
-                return mould  # which may lead elsewhere for other arguments
-            self._moulds[wanted] = mould
-        return self._moulds[wanted]
+        known = self._moulds.get(wanted)
+        if known is not None:
+            return known[0]
+        make = self._make_plain if message.plain else self._make
+        mould = make(message)
+        if message.plain and self._app.conf.task_routes:
+            return mould  # which may lead elsewhere for other arguments
+        return self._moulds.put(wanted, (mould,))[0]
 
     def _make(self, message: Message) -> _Mould | None:
         task = self._app.tasks.get(message.task)

@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from multiagents.core.entries import Failure, Lost, TimerDue, Unroutable
 from multiagents.core.states import ENDED, Kind
 from multiagents.orchestrator import outbox
+from multiagents.orchestrator.cache import Recent
 from multiagents.orchestrator.coordinator import Coordinator
 from multiagents.orchestrator.outbox import Message, not_taken
 from multiagents.orchestrator.outcome import has_dead_letters
 from multiagents.orchestrator.plain import unsent
 from multiagents.orchestrator.planning import index_keys
 from multiagents.orchestrator.workflow import worker_name
-from multiagents.storage import ends, sending, views
+from multiagents.storage import definitions, ends, sending, views
 from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, ask
@@ -81,7 +82,7 @@ class Sweeper:
         self._nobody_knows = nobody_knows
         self._ask_around = ask_around
         self._clock_ms = clock_ms
-        self._looks: dict[QueueHead, tuple[int, Backlog]] = {}
+        self._looks: Recent[QueueHead, tuple[int, Backlog]] = Recent()
 
     def due(self, shard: Shard) -> Flow[tuple[Guard, ...]]:
         """What is due on a shard now, hidden from other sweepers for a moment."""
@@ -115,6 +116,8 @@ class Sweeper:
                 yield from self._send_again(saga_id, name, item)
             case "x", saga_id, _:
                 yield from self._purge(saga_id, item)
+            case "g", number, _:
+                yield from self._collect(Shard(int(number)))
             case None:
                 raise ValueError("no due member that the engine has written")
 
@@ -145,7 +148,7 @@ class Sweeper:
 
         Its lease lasts until its time-out, and is due before where a clock was ahead (sweep.lua).
         """
-        deadline_ms = store.deadline_of(claim, lost.nonce)
+        deadline_ms = views.deadline_of(claim, lost.nonce)
         if claim is None or deadline_ms <= self._clock_ms():
             return False
         version = yield from ask(store.pinned(keys))
@@ -223,11 +226,16 @@ class Sweeper:
 
     def _look(self, queue: QueueHead) -> Flow[Backlog]:
         now_ms = self._clock_ms()
-        looked_ms, backlog = self._looks.get(queue, (0, Backlog(None)))
+        looked_ms, backlog = self._looks.get(queue) or (0, Backlog(None))
         if not 0 <= now_ms - looked_ms < LOOK_MS:
             backlog = yield queue
-            self._looks[queue] = now_ms, backlog
+            self._looks.put(queue, (now_ms, backlog))
         return backlog
+
+    def _collect(self, shard: Shard) -> Flow[None]:
+        now_ms = self._clock_ms()
+        later_ms = now_ms + self._settings.lease_ms
+        yield from definitions.collect(shard, now_ms=now_ms, later_ms=later_ms)
 
     def _purge(self, saga_id: str, item: Guard) -> Flow[None]:
         keys = self._coordinator.keys(saga_id)

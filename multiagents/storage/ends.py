@@ -92,7 +92,10 @@ def _settled(reply: Any) -> int | tuple[Refused, ...]:
 def purge(saga: SagaKeys, version: str, indexes: Sequence[str], *, later_ms: int) -> Call[int]:
     """Remove a finished saga that is still as it was looked at.
 
-    ``later_ms``: when to look again, Unix ms, should its outcome not be told yet.
+    ``later_ms``: when to look again, Unix ms, should its outcome not be told yet; else, when to
+    look whether its definition is used any more.
     """
-    args = (saga.id, version, k.due_purge(saga.id), later_ms)
-    return Call("purge", (*saga.all, saga.shard.aliases, *indexes), args, int)
+    shard = saga.shard
+    unused = k.due_definitions(shard)
+    args = (saga.id, version, k.due_purge(saga.id), later_ms, unused)
+    return Call("purge", (*saga.all, shard.aliases, shard.unused, *indexes), args, int)

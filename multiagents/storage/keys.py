@@ -28,6 +28,7 @@ always lie in one slot and can move to a server of their own.
     ma:{s00}:dead-letters  zset    `dead_letter` by since when it is parked, Unix ms
     ma:{s00}:wanted        zset    `wanted`, a command that no worker can do, by its sending
     ma:{s00}:definitions   hash    version -> canonical JSON
+    ma:{s00}:unused        hash    version that may be unused -> id of the saga removed last
     ma:{s00}:format        string  number of the newest format that was written; see `formats`
     ma:{s00}:catalog:…     what running workers publish: workflows, fleet, late, launches, loops
 """
@@ -71,6 +72,10 @@ class Shard:
     @property
     def definitions(self) -> str:
         return f"{self.tag}:definitions"
+
+    @property
+    def unused(self) -> str:
+        return f"{self.tag}:unused"
 
     @property
     def format(self) -> str:
@@ -224,7 +229,12 @@ def due_purge(saga_id: str) -> str:
     return f"x|{saga_id}"
 
 
-_PARTS = {"d": 0, "x": 0, "o": 1, "t": 1, "l": 4}
+def due_definitions(shard: Shard) -> str:
+    """Some definitions of a shard may be unused; it is no saga's."""
+    return f"g|{shard.number}"
+
+
+_PARTS = {"d": 0, "g": 0, "x": 0, "o": 1, "t": 1, "l": 4}
 """How many parts follow the saga's id in a due member."""
 
 

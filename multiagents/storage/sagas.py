@@ -190,8 +190,8 @@ def start(
     head: tuple[Arg, ...] = (*waiting, version, text, int(reads_values), int(wide))
     head = (*head, "" if waiting[0] == saga.id else saga.id, digest, len(data), *pairs)
     shard = saga.shard
-    keys = (*saga.all, shard.aliases, shard.state(plan.state), shard.definitions, *indexes)
-    return Call("start", keys, (*head, *plan_args(saga, plan)), _started)
+    keys = (*saga.all, shard.aliases, shard.state(plan.state), shard.definitions, shard.unused)
+    return Call("start", (*keys, *indexes), (*head, *plan_args(saga, plan)), _started)
 
 
 def _started(reply: Any) -> int | tuple[Refused, ...]:
@@ -360,14 +360,6 @@ def load_held(
 
     args: tuple[Arg, ...] = (saga.id, known[0], 0, *[""] * 10, known[1], delivery)
     return Call("append", saga.all, args, parse)
-
-
-def deadline_of(value: str | None, nonce: str) -> int:
-    """Until when the claim of that nonce lasts at the latest, Unix ms; 0: no end, or another's."""
-    if value is None:
-        return 0
-    _, holder, deadline_ms, _ = value.split("|", 3)
-    return int(deadline_ms) if holder == nonce else 0
 
 
 def held_by(saga_id: str, work: dict[str, str], delivery: str) -> list[Attempt]:

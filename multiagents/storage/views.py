@@ -181,3 +181,11 @@ def parse_claim(reply: Any) -> Claim | None:
         step=loads(step) if step else [],
         data=tuple(None if item is None else text_of(item) for item in data),
     )
+
+
+def deadline_of(value: str | None, nonce: str) -> int:
+    """Until when the claim of that nonce lasts at the latest, Unix ms; 0: no end, or another's."""
+    if value is None:
+        return 0
+    _, holder, deadline_ms, _ = value.split("|", 3)
+    return int(deadline_ms) if holder == nonce else 0

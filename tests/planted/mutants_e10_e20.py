@@ -309,6 +309,13 @@ E10_E20 = (
     ),
     Mutant(
         "E16",
+        LUA + "start.lua",
+        'redis.call("HDEL", KEYS[10], definition)\n',
+        "",
+        "tests/test_definitions_unused.py::test_a_start_while_it_is_looked_keeps_its_definition",
+    ),
+    Mutant(
+        "E16",
         LUA + "append.lua",
         '  if ARGV[6] ~= "" then redis.call("ZREM", DUE, ARGV[6]) end\n  return 0\n',
         "  return 0\n",

@@ -1,8 +1,12 @@
 -- purge: remove a finished saga whole, unless it has moved since it was looked at (E16).
 --
--- KEYS[1..6] as in lib.lua   KEYS[7] aliases hash   KEYS[8..] indexes that list it
+-- The definition by which it ran is marked: perhaps nothing runs by it any more.
+--
+-- KEYS[1..6] as in lib.lua   KEYS[7] aliases hash   KEYS[8] hash of unused definitions
+-- KEYS[9..] indexes that list it
 -- ARGV[1] saga id   ARGV[2] version that was looked at   ARGV[3] purge member
--- ARGV[4] when to try again while its outcome is not told (rule 14), Unix ms
+-- ARGV[4] when to try again while its outcome is not told (rule 14), and when to look at what is
+--         unused, Unix ms   ARGV[5] due member for that
 --
 -- Returns 1 removed, 0 left alone.
 if redis.call("HEXISTS", WORK, "o:end") == 1 then
@@ -10,9 +14,9 @@ if redis.call("HEXISTS", WORK, "o:end") == 1 then
   return 0
 end
 redis.call("ZREM", DUE, ARGV[3])
-local f = redis.call("HMGET", SAGA, "v", "c", "b")
+local f = redis.call("HMGET", SAGA, "v", "c", "b", "w")
 if f[1] ~= ARGV[2] or tonumber(f[2]) ~= log_end(f[3]) then return 0 end
-for i = 8, #KEYS do redis.call("ZREM", KEYS[i], ARGV[1]) end
+for i = 9, #KEYS do redis.call("ZREM", KEYS[i], ARGV[1]) end
 for _, field in ipairs(redis.call("HKEYS", DATA)) do
   local task_id = string.match(field, "^alias:(.*)$")
   if task_id and redis.call("HGET", KEYS[7], task_id) == ARGV[1] then
@@ -21,4 +25,8 @@ for _, field in ipairs(redis.call("HKEYS", DATA)) do
 end
 redis.call("ZREM", DUE, "d|" .. ARGV[1])
 redis.call("DEL", SAGA, WORK, DATA, LOG, IDS)
+if f[4] then
+  redis.call("HSET", KEYS[8], f[4], ARGV[1])
+  redis.call("ZADD", DUE, "NX", ARGV[4], ARGV[5])
+end
 return 1

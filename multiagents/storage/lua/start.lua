@@ -1,7 +1,8 @@
 -- start: record a new saga with its first decision, or join the one that has this id (rule 12).
 --
 -- KEYS[1..6] as in lib.lua   KEYS[7] aliases hash   KEYS[8] state index to enter
--- KEYS[9] definitions hash   KEYS[10..] indexes that list the saga, zset by creation
+-- KEYS[9] definitions hash   KEYS[10] hash of those that may be unused
+-- KEYS[11..] indexes that list the saga, zset by creation
 -- ARGV[1] task id that waits for the outcome   ARGV[2] its canvas, JSON   ARGV[3] definition version
 -- ARGV[4] definition JSON ("" = believed to be stored)   ARGV[5] "1" if decisions read values
 -- ARGV[6] "1" if the saga is so wide that its readers bring themselves up to date from the log
@@ -28,11 +29,12 @@ if text ~= "" then
 elseif redis.call("HEXISTS", KEYS[9], definition) == 0 then
   return 3
 end
+redis.call("HDEL", KEYS[10], definition)
 for _ = 1, count() do redis.call("HSET", DATA, take(), take()) end
 redis.call("HSET", DATA, "alias:" .. task_id, canvas)
 if alias_of ~= "" then redis.call("HSETNX", KEYS[7], task_id, alias_of) end
 redis.call("HSET", SAGA, "w", definition, "q", reads)
 local created, saga_id = ARGV[position + 8], ARGV[position + 5]
-for i = 10, #KEYS do redis.call("ZADD", KEYS[i], created, saga_id) end
+for i = 11, #KEYS do redis.call("ZADD", KEYS[i], created, saga_id) end
 local _, refused = apply(wide == "1" and ",", nil, 0, {})
 return refused or 1
