@@ -40,6 +40,8 @@ SOON_MS, LATER_MS = 20, 1000
 """Until a command is sent again: for each time that it came here, and the longest."""
 SPACE_MS = 2
 """Between two commands of one worker: it gives back 500 a second at most."""
+MOST_SPACED_MS = 60_000
+"""A slot that lies farther ahead was given before the clock was set back."""
 MOST_DOUBLED = 4
 """No command waits longer than 2 ** n leases for a worker that consumes its queue."""
 REMEMBERED = 10_000
@@ -160,7 +162,9 @@ class HandBack:
         return (yield from ask(call))
 
     def _soon(self, now_ms: int, count: int) -> int:
-        self._slot_ms = max(now_ms, self._slot_ms + SPACE_MS)
+        next_ms = self._slot_ms + SPACE_MS
+        was_set_back = next_ms > now_ms + MOST_SPACED_MS
+        self._slot_ms = now_ms if was_set_back else max(now_ms, next_ms)
         return self._slot_ms + min(LATER_MS, SOON_MS * count)
 
     def _later(self, now_ms: int, count: int, message: Foreign) -> int:

@@ -9,6 +9,16 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from random import Random
 
+ODD_ENDINGS = (":w:o:end", "{s01}", " a b ", "*?[x]", "'\"\\", "%s-%d", "é日本🦊", "x" * 200)
+"""Of a saga's id: what keys, members and patterns are made of, no ASCII, and much of it."""
+NOTHING_DONE = (
+    "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
+    "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+    "ERR Error running script: Script killed by user with SCRIPT KILL... script: f",
+    "MISCONF Errors writing to the AOF file: No space left on device",
+)
+"""As a server says it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Faults:
@@ -37,6 +47,12 @@ class Faults:
     middle of a script."""
     refuse_saga: float = 0.0
     """The server refuses whatever is asked about one saga for a while."""
+    busy: float = 0.0
+    """A server answers for a while that it has done nothing: to all processes, or to one."""
+    ahead: float = 0.0
+    """A process's clock is an hour ahead for one sweep."""
+    clock_back: float = 0.0
+    """The servers' clock is set back, and all processes follow it."""
 
 
 NO_FAULTS = Faults(**dict.fromkeys(asdict(Faults()), 0.0))
@@ -44,12 +60,15 @@ NO_FAULTS = Faults(**dict.fromkeys(asdict(Faults()), 0.0))
 
 def some_faults(rng: Random) -> Faults:
     """Faults of which some never strike and some often: they hide each other otherwise."""
-    usual = asdict(Faults())
+    usual = {name: share for name, share in asdict(Faults()).items() if share}
     chosen = {name: share * rng.choice((0, 1, 1, 5)) for name, share in usual.items()}
     chosen["outage"] = rng.choice((0, 0, 0, 0.004))
     chosen["set_back"] = rng.choice((0, 0, 0, 0.02))
     chosen["refuse_push"] = rng.choice((0, 0, 0.02))
     chosen["refuse_saga"] = rng.choice((0, 0, 0, 0.005))
+    chosen["busy"] = rng.choice((0, 0, 0.004))
+    chosen["ahead"] = rng.choice((0, 0, 0, 0.02))
+    chosen["clock_back"] = rng.choice((0, 0, 0, 0, 0.004))
     return Faults(**chosen)
 
 
@@ -65,12 +84,15 @@ class Shape:
     """How many steps are plain Celery tasks."""
     continues: bool = True
     """Processes go on with the next step; else each step is a message."""
+    odd: bool = False
+    """Ids and names are long, hold what keys and members are put together with, or no ASCII."""
 
     def __str__(self) -> str:
         parts = [f"{self.servers} servers" if self.servers > 1 else "one server"]
         parts += [f"{self.shards} shards"] if self.shards > self.servers else []
         parts += ["letters"] if self.letters else []
         parts += ["plain tasks"] if self.plain else []
+        parts += ["odd names"] if self.odd else []
         return ", ".join(parts if self.continues else [*parts, "by message"])
 
 
@@ -79,4 +101,5 @@ def some_shape(rng: Random) -> Shape:
     shards, servers = rng.choice(((1, 1), (1, 1), (3, 1), (3, 3)))
     letters = servers == 1 and rng.random() < 0.5
     plain = rng.choice((0.0, 0.0, 0.4))
-    return Shape(shards, servers, letters, plain, continues=rng.random() < 0.8)
+    continues = rng.random() < 0.8
+    return Shape(shards, servers, letters, plain, continues, odd=rng.random() < 0.3)

@@ -7,43 +7,54 @@ and the laws are judged.  The same seed gives the same history.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from itertools import pairwise
+from functools import partial
 from random import Random
 from typing import Any
 
-from multiagents.core.entries import Asked, Entry
-from multiagents.core.states import ENDED, Command, SagaState
+from redis.exceptions import ResponseError
+
 from multiagents.orchestrator.coordinator import Coordinator
-from multiagents.orchestrator.dispatch import TELLING_MS
-from multiagents.orchestrator.outbox import Deliverance, NotTaken, Publish, Unsendable
-from multiagents.orchestrator.saga import Saga
+from multiagents.orchestrator.outbox import NotTaken, Publish, Unsendable
 from multiagents.orchestrator.sweeper import QueueHead, Sweeper
-from multiagents.orchestrator.targets import targets_of
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage.calls import Call, Plain
-from multiagents.storage.client import UNREACHABLE, StoreError
-from multiagents.testing.faults import NO_FAULTS, Faults, Shape, some_faults, some_shape
+from multiagents.storage.client import UNREACHABLE, StoreError, refusal
+from multiagents.testing.canvas_laws import judge_canvases, judge_ends
+from multiagents.testing.faults import (
+    NO_FAULTS,
+    NOTHING_DONE,
+    ODD_ENDINGS,
+    Faults,
+    Shape,
+    some_faults,
+    some_shape,
+)
 from multiagents.testing.given_laws import judge_given
 from multiagents.testing.laws import LawBroken, judge_end, law
 from multiagents.testing.random_workflows import random_workflow
 from multiagents.testing.simulated import (
-    SKEW_MS,
     MakeCoordinator,
     MakeSweeper,
     Process,
 )
 from multiagents.testing.simulated_broker import QUEUES, SENDING, Broker, Mail
-from multiagents.testing.simulated_effects import PICKY, carry_out
-from multiagents.testing.simulated_people import CANVAS, People
+from multiagents.testing.simulated_clocks import (
+    HOURS_BACK_MS,
+    set_clock_back,
+    sweeps_go_on,
+    time_that_may_be_lost,
+)
+from multiagents.testing.simulated_effects import carry_out
+from multiagents.testing.simulated_people import People
 from multiagents.testing.simulated_store import RETENTION_S, Memory, Servers
 from multiagents.testing.simulated_world import Sleep, Take, Thread, World
 from multiagents.testing.store_laws import (
     is_compressed,
+    judge_definitions,
     judge_reports,
     judge_starts,
     judge_store,
+    judge_sweep,
     left_of,
     stored,
 )
@@ -53,8 +64,6 @@ CALM_STEPS = 30_000
 """More than any history needs after its faults have stopped."""
 FORGETS_MS = 1000
 """A server loses no more than this."""
-TOLD_MS = TELLING_MS - 2 * SKEW_MS - 5000
-"""Between two starts of one canvas, by clocks that differ and with some time to start it."""
 MIXED = 0.25
 """In so many histories some processes lack some functions."""
 OUTAGES_MS = (300, 5000, 30_000)
@@ -94,8 +103,10 @@ class History:
             Process(self.world, self.broker, self.store, number=number, **makes)
             for number in range(rng.choice((2, 3)))
         ]
+        endings = ODD_ENDINGS if shape.odd else ("",)
+        make = partial(random_workflow, rng, plain=shape.plain, odd=shape.odd)
         self.workflows = {
-            f"{seed}-{index}": random_workflow(rng, name=f"w{index}", plain=shape.plain)
+            f"{seed}-{index}{rng.choice(endings)}": make(name=f"w{index}")
             for index in range(rng.choice((1, 2)))
         }
         self.people = People(self.world, self.broker, self.store, self.workflows, **makes)
@@ -105,7 +116,10 @@ class History:
         self._memory: Memory | None = None
         """What a server will be set back to."""
         self._mail: list[Mail] = []
-        self._remembered_ms = self._forgets_in = 0
+        self._remembered_ms = self._forgets_in = self._busy_ms = 0
+        self._refused: Process | None = None
+        """The one that the server refuses; None: all."""
+        self._answer = ""
 
     # ---- the scheduler ----
 
@@ -129,6 +143,7 @@ class History:
         self.world.faults = self.broker.faults = NO_FAULTS
         self.world.is_picky = self._stays_picky
         self._memory = None
+        self._busy_ms = 0
         for trouble in (self.store.away, self.store.refused, self.broker.refusing):
             trouble.clear()
         for process in (*self.processes, self.people):
@@ -183,6 +198,16 @@ class History:
         if world.happens(faults.outage, "server away"):
             self.store.away[server] = world.now_ms + self.rng.choice(OUTAGES_MS)
         self._refuse_something()
+        if world.happens(faults.busy, "server does nothing for a while"):
+            self._busy_ms = world.now_ms + self.rng.choice(OUTAGES_MS)
+            self._refused = self.rng.choice((None, *self.processes))
+            self._answer = self.rng.choice(NOTHING_DONE)
+        if self.rng.random() < faults.clock_back and sweeps_go_on(world, self.store):
+            by_ms = time_that_may_be_lost(self.shape, self.workflows.values())
+            self._remembered_ms -= by_ms
+            self._busy_ms -= by_ms
+            processes = (*self.processes, self.people)
+            set_clock_back(by_ms, world, self.store, self.broker, processes)
         if self._memory is None and faults.set_back and self.rng.random() < faults.set_back:
             self._memory = self.store.remember(server)
             self._mail = list(self.broker.messages)
@@ -283,6 +308,10 @@ class History:
         if is_call and world.happens(faults.fail_before, "call failed"):
             thread.error = UNREACHABLE[0]("injected: not sent")
             return None
+        if is_call and self._does_nothing(process):
+            world.seen["call that a server refused"] += 1
+            thread.error = refusal("redis://simulated", ResponseError(self._answer))
+            return None
         try:
             thread.reply = self._perform(effect)
         except (Unsendable, NotTaken) as error:
@@ -304,11 +333,16 @@ class History:
             process.die()
         return None
 
+    def _does_nothing(self, process: Process) -> bool:
+        return self._busy_ms > self.world.now_ms and self._refused in (None, process)
+
     def _perform(self, effect: Any) -> Any:
         now_ms = self.world.now_ms
         if isinstance(effect, Call | Plain):
             reply = self.store.execute(effect, now_ms)
             self.witness.called(effect, reply)
+            if isinstance(effect, Call) and effect.script == "sweep":
+                judge_sweep(self.store, effect, now_ms)
             if isinstance(effect, Call) and effect.script in SENDING:
                 self.broker.stir()
             return reply
@@ -335,21 +369,12 @@ class History:
         saga, log = stored(self.store, workflow, saga_id)
         judge_end(workflow, saga, log, self.world.ledger[saga_id], set_back=set_back)
         judge_store(self.store, saga, log, due)
-        ends = self.world.ends[saga_id]
-        for end in ends:
-            law(end.state in ENDED, f"{saga_id}: delivered as {end.state}")
-        law(ends or not saga.delivered, f"{saga_id}: its outcome was not delivered")
+        judge_ends(self.world, saga, set_back=set_back)
         if not set_back:
-            law(saga.delivered or not ends, f"{saga_id}: delivered before its end")
-            for end in ends[1:]:
-                same = _outcome(end) == _outcome(ends[0])
-                law(same, f"{saga_id}: delivered as {ends[0]}, then as {end} (rule 14)")
-            untold = self.world.owed[saga_id] - self.world.told[saga_id]
-            law(not untold or not saga.delivered, f"{saga_id}: {untold} wait for ever (rule 14)")
             judge_starts(self.store, saga_id, self.world.owed[saga_id])
             judge_reports(log, self.world.reports[saga_id])
             judge_given(self.store, workflow, saga, log, self.world.begun[saga_id])
-            self._judge_canvases(saga, log)
+            judge_canvases(self.world, saga, log)
         self.world.seen[f"~{saga.state}"] += 1
         self.world.seen["logs compressed"] += is_compressed(self.store, self.store.keys(saga_id))
 
@@ -360,28 +385,10 @@ class History:
         law(set_back or not self.world.owed[saga_id], f"{saga_id} was started, and is gone")
         self.world.seen["~lost with its server's last second" if set_back else "~not started"] += 1
 
-    def _judge_canvases(self, saga: Saga, log: Sequence[Entry]) -> None:
-        """Each target is told, or parked; a second time only where its teller was silent (E12)."""
-        told = self.world.canvases[saga.id]
-        closed = saga.terminated or any(
-            isinstance(entry, Asked) and entry.command is Command.RESOLVE for entry in log
-        )
-        completed = saga.delivered and self.world.ends[saga.id][0].state == SagaState.COMPLETED
-        for task_id in self.world.owed[saga.id] - {saga.id} if saga.delivered else ():
-            for target in targets_of(json.loads(CANVAS), completed=completed):
-                name = f"{target.name} of {task_id}"
-                parked = PICKY in name and (closed or name in " ".join(saga.attention))
-                law(told.get(name) or parked, f"{name} waits for ever (E12): {saga.attention}")
-        if self.world.seen["froze"]:
-            return  # who wakes late starts what another has been given since
-        for name, times in told.items():
-            gaps = [later - earlier for earlier, later in pairwise(times)]
-            law(min(gaps, default=TOLD_MS) >= TOLD_MS, f"{name}: told at {times} (E12)")
-
     def _judge_retention(self, due: list[str]) -> None:
         """When retention is over, nothing is left of what has ended (E16)."""
         purged = [member.partition("|")[2] for member in due]
-        self.world.now_ms += round(RETENTION_S * 1000)
+        self.world.now_ms += round(RETENTION_S * 1000) + HOURS_BACK_MS
         for _ in range(CALM_STEPS):
             if not self._step() and not self.store.due():
                 break
@@ -390,9 +397,4 @@ class History:
         for saga_id in purged:
             left = left_of(self.store, saga_id)
             law(not left, f"{saga_id}: its retention is over, and these are left: {left}")
-
-
-def _outcome(end: Deliverance) -> tuple[Any, ...]:
-    """What is told; how far the undo is may be told as of a moment later."""
-    failure = {name: value for name, value in end.failure.items() if name != "undo"}
-    return end.state, end.result, failure
+        judge_definitions(self.store)

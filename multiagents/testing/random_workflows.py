@@ -14,6 +14,8 @@ from multiagents.core.policies import RetryPolicy
 from multiagents.orchestrator.workflow import Step, TaskCall, Workflow
 
 MOST_STEPS = 7
+ODD_NAMES = ("end", "run", "undo", "deadline", "input", "s.1-x_", "n" * 128)
+"""Of steps: words of the engine's own fields and members, and whatever else a name may be."""
 WORKERS = ("a", "b", "c")
 UNDO_WORKERS = ("undo_a", "undo_b")
 INPUT = {"yes": True, "no": False}
@@ -23,13 +25,21 @@ RESULT = {"ok": True}
 
 
 def random_workflow(
-    rng: Random, *, name: str = "law", conditions: bool = True, plain: float = 0.0
+    rng: Random,
+    *,
+    name: str = "law",
+    conditions: bool = True,
+    plain: float = 0.0,
+    odd: bool = False,
 ) -> Workflow:
     """A sound workflow; ``conditions=False`` leaves out ``when``.
 
-    ``plain``: how often a step or a compensation is a Celery task of the user's own.
+    ``plain``: how often a step or a compensation is a Celery task of the user's own.  ``odd``:
+    some steps have `ODD_NAMES`.
     """
     names = [f"s{index}" for index in range(rng.randint(1, MOST_STEPS))]
+    if odd:
+        names = [rng.choice((usual, other)) for usual, other in zip(names, ODD_NAMES, strict=False)]
     chain = rng.random() < 0.4
     # By workers of one queue, so that a process goes on with the next step itself.
     before = {step: _dependencies(rng, names[:index], chain) for index, step in enumerate(names)}
@@ -81,6 +91,8 @@ def _condition(rng: Random, before: tuple[str, ...]) -> str | None:
     if not before:
         return rng.choice(common)
     step = rng.choice(before)
+    if not step.isidentifier():
+        return rng.choice(common)
     return rng.choice([*common, f'steps.{step}.state == "succeeded"', f"steps.{step}.result.ok"])
 
 
@@ -94,7 +106,7 @@ def _plain(rng: Random, share: float, before: tuple[str, ...] = ()) -> TaskCall 
     """A plain task or none; its arguments cannot be made if what they read was skipped."""
     if share <= 0 or rng.random() >= share:
         return None
-    reads = before and rng.random() < 0.2
+    reads = before and rng.random() < 0.2 and before[0].isidentifier()
     args = (f"steps.{before[0]}.result.ok",) if reads else None
     queue = rng.choice((None, "io"))
     return TaskCall(task="p", args=args, queue=queue, timeout_s=rng.choice((3.0, 15.0)))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import cast
 
 from multiagents.core.entries import Failed, Failure, Report, Succeeded
@@ -34,11 +35,11 @@ from multiagents.storage.keys import Shard
 from multiagents.testing.faults import NO_FAULTS
 from multiagents.testing.laws import law
 from multiagents.testing.simulated_broker import Broker, Mail, Returned
+from multiagents.testing.simulated_clocks import SKEW_MS, Found, by_a_clock_ahead
 from multiagents.testing.simulated_store import LEASE_S, Store
 from multiagents.testing.simulated_sweeps import ITEMS_OWN, Sweeps
 from multiagents.testing.simulated_world import Life, ProcessClock, Sleep, Take, Thread, World
 
-SKEW_MS = 2500
 SLOTS = 2
 """Messages that a worker process deals with at once."""
 WORKERS = (
@@ -48,7 +49,6 @@ WORKERS = (
     WorkerInfo("undo_a"),
     WorkerInfo("undo_b", queue="llm"),
 )
-
 
 MakeCoordinator = Callable[..., Coordinator]
 MakeSweeper = Callable[..., Sweeper]
@@ -75,6 +75,8 @@ class Process:
         self._make = make_coordinator, make_sweeper
         self.wake_ms = 0
         """Dead or frozen until then."""
+        self._ahead_ms = 0
+        """How far its clock is ahead for the sweep at hand."""
         self.threads: list[Thread] = []
         self.held: dict[str, Assignment] = {}
         self._cancelled: set[str] = set()
@@ -104,9 +106,10 @@ class Process:
         sweeper = make_sweeper(
             self.coordinator,
             nobody_knows=self._nobody_knows,
-            clock_ms=self.clock.now_ms,
+            clock_ms=lambda: self.clock.now_ms() + self._ahead_ms,
             batch=world.batch,
         )
+        sweeper.due = partial(self._due, sweeper.due)  # type: ignore[method-assign]  # for a fault
         sweeps = Sweeps(sweeper, world, self.clock)
         self.held, self._cancelled = {}, set()
         self._hand_back = HandBack(world.settings, self.clock, catalog)
@@ -272,6 +275,7 @@ class Process:
                 if rng.random() < 0.3:
                     return None
             yield Sleep(200)
+            entry = replace(entry, at_ms=self.clock.now_ms())  # as it is reported now
 
     # ---- plain tasks ----
 
@@ -310,6 +314,7 @@ class Process:
     ) -> Flow[None]:
         """In the tracer; or in a worker's main process, which leaves deciding to a sweep."""
         saga_id, inline = message.saga_id, self.world.rng.random() < 0.5
+        failed = replace(failed, at_ms=self.clock.now_ms())
         held = yield from self.coordinator.log_failure(
             saga_id, message.task_id, lambda _: failed, attempts=attempts if inline else None
         )
@@ -368,6 +373,11 @@ class Process:
                     yield from sweeps.round(shard)
             except ITEMS_OWN:  # as the thread does, which waits and begins another round
                 self.world.seen["sweep broken off"] += 1
+
+    def _due(self, due: Callable[[Shard], Flow[Found]], shard: Shard) -> Flow[Found]:
+        if self.world.happens(self.world.faults.ahead, "sweep by a clock an hour ahead"):
+            return (yield from by_a_clock_ahead(due, partial(setattr, self, "_ahead_ms"), shard))
+        return (yield from due(shard))
 
 
 def result_of(held: Held) -> str:

@@ -110,6 +110,11 @@ class Broker:
         if self._happens(self.faults.lose_all_messages, "all messages lost"):
             self.messages.clear()
 
+    def set_clock_back(self, ms: int) -> None:
+        """What comes a second time comes as long after the first."""
+        self._now_ms -= ms
+        self._redelivered = [(at - ms, mail) for at, mail in self._redelivered]
+
     def stir(self) -> None:
         """A script may have sent letters: look again."""
         self._lengths = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -159,3 +160,4 @@ class People(Process):
                 return
             except StoreError:
                 yield Sleep(300)
+                entry = replace(entry, at_ms=self.clock.now_ms())

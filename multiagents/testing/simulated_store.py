@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ class Servers:
 
     def store(self, shape: Shape) -> Store:
         """An empty store of that shape."""
-        key = Shape(shape.shards, shape.servers, continues=shape.continues)
+        key = replace(shape, letters=False, plain=0.0, odd=False)
         if key not in self._edges:
             urls = self.urls[: shape.servers]
             settings = Settings(
@@ -114,7 +114,7 @@ class Store:
 
     def execute(self, operation: Call[Any] | Plain[Any], now_ms: int) -> Any:
         """Carry out what a process asks for."""
-        if self.away and self.is_away(self._home(operation), now_ms):
+        if self.away and self.is_away(self.home_of(operation), now_ms):
             raise UNREACHABLE[0]("injected: this server is away")
         if self.refused and self._is_refused(operation, now_ms):
             raise ResponseError("ERR injected: refused, for this saga alone")
@@ -130,7 +130,8 @@ class Store:
         """Whether a server does not answer now."""
         return self.away.get(server, 0) > now_ms
 
-    def _home(self, operation: Call[Any] | Plain[Any]) -> int:
+    def home_of(self, operation: Call[Any] | Plain[Any]) -> int:
+        """The number of the server that an operation is for."""
         keys = operation.keys if isinstance(operation, Call) else operation.command[1:2]
         return _homes(self.settings.shards, len(self.clients)).get(
             str(keys[0]).partition("}")[0], 0

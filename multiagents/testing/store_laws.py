@@ -23,6 +23,7 @@ from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage import aliases
 from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
+from multiagents.storage.calls import Call
 from multiagents.storage.keys import SagaKeys
 from multiagents.storage.plan import Waiting, entry_key
 from multiagents.storage.views import View, hash_of
@@ -30,6 +31,9 @@ from multiagents.testing.end_laws import is_kept
 from multiagents.testing.laws import law, replayed
 from multiagents.testing.simulated_store import Store
 from multiagents.testing.witness import blank_of
+
+LATEST_LEASE_MS = 60_000
+"""No lease of these histories, nor the time of a plain task, is longer, by whoever's clock."""
 
 
 def stored(kept: Store, workflow: Workflow, saga_id: str) -> tuple[Saga, list[Entry]]:
@@ -122,11 +126,40 @@ def judge_reports(log: Sequence[Entry], reports: Sequence[Report]) -> None:
     law(not lost, f"taken down, but not in the log: {lost}")
 
 
+def judge_definitions(kept: Store) -> None:
+    """A definition is stored as long as a saga runs by it, and no longer (E16).
+
+    Raises LawBroken.
+    """
+    for server, client in enumerate(kept.clients):
+        for shard in kept.shards_of(server):
+            sagas = client.keys(f"{shard.tag}:saga:*")
+            used = {client.hget(key, "w") for key in sagas}
+            stored = set(client.hkeys(shard.definitions))
+            law(stored == used, f"definitions {stored} of {shard}, used are {used} (E16)")
+            law(not client.exists(shard.unused), f"marked as unused: {shard}")
+
+
+def judge_sweep(kept: Store, sweep: Call[Any], now_ms: int) -> None:
+    """After a sweep by a clock that is right no lease stands farther off than one may (E9).
+
+    Raises LawBroken.
+    """
+    due, args = sweep.keys[0], sweep.args
+    if int(args[0]) > now_ms + LATEST_LEASE_MS:  # by one that is ahead
+        return
+    client = kept.clients[kept.home_of(sweep)]
+    far = client.zrangebyscore(due, now_ms + LATEST_LEASE_MS, "+inf")
+    stray = [member for member in far if member.startswith((b"l|", b"d|"))]
+    law(not stray, f"due much later than a lease lasts: {stray} (E9)")
+
+
 def left_of(kept: Store, saga_id: str) -> list[str]:
     """Which keys there are of a saga, and which due members and ids of its starts."""
     starts = kept.client_of(saga_id).hgetall(kept.keys(saga_id).shard.aliases)
     named = [name.decode() for name, saga in starts.items() if saga.decode() == saga_id]
-    found = [key.decode() for key in kept.client_of(saga_id).keys(f"*:{saga_id}")]
+    every = [key.decode() for key in kept.client_of(saga_id).keys("*")]
+    found = [key for key in every if key.endswith(f":{saga_id}")]
     listed = [each.member for each in _waiting(kept, saga_id)]
     due = [each for each in kept.due() if (parts := k.parse_due(each)) and parts[1] == saga_id]
     return [*found, *named, *listed, *due]

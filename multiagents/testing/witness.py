@@ -76,7 +76,7 @@ class Witness:
     def _renewed(self, call: Call[Any]) -> None:
         work, due, _ = call.keys
         field, nonce, member = map(str, call.args[:3])
-        saga_id = work.rpartition(":")[2]
+        saga_id = work.split(":", 3)[3]
         client = self._store.client_of(saga_id)
         claim = client.hget(work, field)
         stands = claim is not None and claim.decode().split("|")[1] == nonce
