@@ -170,6 +170,24 @@ async def test_an_unreadable_entry_becomes_a_dead_letter(redis_url: str) -> None
     assert (letter.error, letter.event) == ("InvalidInput", "{")
 
 
+async def test_an_event_that_cannot_be_settled_keeps_no_other_waiting(redis_url: str) -> None:
+    """Here the dead letters' key is of another type; when it is put right the letter is there."""
+    inbox = Inbox()
+    async with (
+        RedisEventBus(redis_url, redeliver_after_s=SOON_S) as bus,
+        _client(redis_url) as raw,
+    ):
+        await raw.set(keys.DEAD_LETTERS, "no stream")
+        await raw.xgroup_create(keys.stream("status"), "g", id="0", mkstream=True)
+        await raw.xadd(keys.stream("status"), {"event": "{"})
+        await bus.publish(status(1))
+        await bus.subscribe("status", inbox, group="g")
+        await inbox.has(1)
+        await raw.delete(keys.DEAD_LETTERS)
+        [letter] = await _letters(bus)
+    assert letter.error in ("InvalidInput", "NeverAcknowledged")
+
+
 async def test_a_lost_group_is_made_again(redis_url: str) -> None:
     """A server that lost its data gets its groups back, and nothing published since is missed."""
     inbox = Inbox()

@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from multiagents.core.events import Event, parse_event
 from multiagents.core.exceptions import InvalidInput
@@ -177,8 +177,18 @@ class GroupReader(_StreamReader):
             for entry, deliveries in entries:
                 if self.stopping:
                     return  # the rest stays pending for the group's other readers
-                await self._handle(entry, deliveries)
+                await self._try(entry, deliveries)
                 self._held[entry[0]].discard(entry[1])
+
+    async def _try(self, entry: Entry, deliveries: int) -> None:
+        """What cannot be settled stays pending and comes again; the others go on."""
+        try:
+            await self._handle(entry, deliveries)
+        except RedisError as error:
+            if self.is_outage(error):
+                raise
+            about = {"stream": entry[0], "entry": entry[1].decode()}
+            self.deliverer.log.error("event cannot be settled", **about, error=str(error))
 
     async def _handle(self, entry: Entry, deliveries: int) -> None:
         stream, entry_id, fields = entry
@@ -198,7 +208,10 @@ class GroupReader(_StreamReader):
             await self._bury(entry, deliveries, type(failure).__name__)
 
     async def _bury(self, entry: Entry, deliveries: int, error: str) -> None:
-        """Move the entry to the dead letters and out of the group, both or neither."""
+        """Move the entry to the dead letters, then out of the group: twice rather than never.
+
+        A transaction would take it out although the server refuses the letter.
+        """
         stream, entry_id, fields = entry
         letter: Any = {
             "group": self._group,
@@ -207,10 +220,9 @@ class GroupReader(_StreamReader):
             "deliveries": deliveries,
             "error": error,
         }
-        async with self.client.pipeline(transaction=True) as pipe:
-            pipe.xadd(keys.DEAD_LETTERS, letter, maxlen=self._max_stream_length, approximate=True)
-            pipe.xack(stream, self._group, entry_id)
-            await pipe.execute()
+        length = self._max_stream_length
+        await self.client.xadd(keys.DEAD_LETTERS, letter, maxlen=length, approximate=True)
+        await self.client.xack(stream, self._group, entry_id)
         self.deliverer.log.error(
             "event is a dead letter",
             group=self._group,
