@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from multiagents.celery_app import make_app
 from multiagents.core.settings import Settings
 from multiagents.core.states import Kind
 from multiagents.orchestrator.broker import HastyBroker
-from multiagents.orchestrator.outbox import Message, Publish
+from multiagents.orchestrator.outbox import Message, NotTaken, Publish
 from multiagents.orchestrator.sweeper import Backlog, QueueHead
 from multiagents.orchestrator.tasks import Courier
 from multiagents.storage.client import MAIN_TIMEOUT_S
@@ -118,6 +119,24 @@ def test_a_message_sent_in_haste_is_the_one_that_celery_sends(redis_url: str) ->
     assert courier(Publish((message(),))) is True
     assert courier._broker._own.producer is first  # type: ignore[attr-defined]
     assert courier(QueueHead("io", None)) == Backlog(2, 123)
+
+
+@pytest.mark.parametrize("hasty", [True, False])
+def test_a_queue_that_refuses_a_message_is_not_a_broker_that_is_away(
+    redis_url: str, hasty: bool
+) -> None:
+    """What else is to be sent goes; the refused one is named with its place, and the reason."""
+    courier = Courier(make_app(Settings(redis_url=redis_url)), hasty=hasty)
+    bad = replace(message(), queue="orders")
+    with redis.Redis.from_url(redis_url) as client:
+        client.hset("orders", "x", 1)
+        with pytest.raises(NotTaken, match="WRONGTYPE") as refused:
+            courier(Publish((message(), bad, message())))
+        assert (refused.value.sent, refused.value.key) == (1, "orders")
+        assert not courier._broker.rests()
+        assert courier(QueueHead("orders", None)) == Backlog(None)
+        assert courier(Publish((message(),))) is True
+        assert client.llen("io") == 2
 
 
 def test_another_broker_than_redis_is_used_as_it_is() -> None:

@@ -184,7 +184,7 @@ class Catalog:
         if not force and abs(now_ms - self._read_ms) < FRESH_MS:
             return
         fleet = yield from ask(Plain(("HGETALL", self._shard.catalog("fleet")), hash_of))
-        members = {name: json.loads(text) for name, text in fleet.items()}
+        members = {name: found for name, text in fleet.items() if (found := _member(text))}
         # One that spoke in the future did so before a clock was set back.
         silent_ms = {name: abs(now_ms - member["at_ms"]) for name, member in members.items()}
         self._fleet = {
@@ -278,3 +278,12 @@ class Catalog:
 
     def _known(self) -> set[str]:
         return {*self._local, *(n for member in self._fleet.values() for n in member["workers"])}
+
+
+def _member(text: str) -> dict[str, Any] | None:
+    """What a process has said of itself; None if it cannot be read: others have said theirs."""
+    try:
+        found: dict[str, Any] = json.loads(text)
+        return found if found.keys() >= {"at_ms", "queues", "workers"} else None
+    except (ValueError, AttributeError):
+        return None

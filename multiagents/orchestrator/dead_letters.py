@@ -191,12 +191,14 @@ class DeadLetters(Removing):
         return False
 
     def _entries(self, saga_id: str) -> Flow[list[Any] | None]:
-        """What should be listed of a saga; None if it is damaged: that is not known."""
+        """What should be listed of a saga; None if that is not known: it is damaged, say."""
         try:
             saga, _ = yield from self.coordinator.current(saga_id)
         except UnknownSaga:
             return []
-        except DamagedSaga:
+        except UNREACHABLE:
+            raise
+        except (DamagedSaga, StoreError):  # it concerns this saga alone
             return None
         return entries_of(saga)
 

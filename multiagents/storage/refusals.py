@@ -51,7 +51,7 @@ _FIRST = re.compile(rf"(?:^|-|because of: )({_WORDS})\b")
 _KILLED = "Script killed by user with SCRIPT KILL"
 """A server kills only a script that has not written yet."""
 
-_WRONGTYPE = re.compile(r"(?:^|[\s-])WRONGTYPE\b")
+_WRONGTYPE = re.compile(r"(?:^|[\s'-])WRONGTYPE\b")
 
 
 def word_of(error: Exception) -> str | None:
@@ -70,5 +70,11 @@ def is_of_another_type(error: Exception) -> bool:
 
 
 def concerns_a_key(error: Exception) -> bool:
-    """Whether the server refuses a command for its key or the user's rights: others may go."""
-    return isinstance(error, NoPermissionError) or is_of_another_type(error)
+    """Whether the server refuses a command for its key or the user's rights: others may go.
+
+    Also where a library has wrapped the refusal, as kombu does.
+    """
+    found = (error, error.__cause__)
+    return any(isinstance(each, NoPermissionError) for each in found) or any(
+        isinstance(each, Exception) and is_of_another_type(each) for each in found
+    )
