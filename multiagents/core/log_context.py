@@ -9,25 +9,36 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from contextvars import Token
-from typing import Any
+from contextvars import ContextVar, Token
+from typing import Any, NamedTuple
 
-from structlog.contextvars import bind_contextvars, get_contextvars, reset_contextvars
+from structlog.contextvars import bind_contextvars, reset_contextvars
 
-FIELDS = ("saga", "workflow", "step", "attempt")
-"""What a line of a step has; structlog's names and those of a record's attributes."""
+Names = Mapping[str, Any]
+"""What the record of a line has."""
+_OUTSIDE: Names = {"saga": "", "workflow": "", "step": "", "attempt": "", "of_step": ""}
+_names: ContextVar[Names] = ContextVar("multiagents_step", default=_OUTSIDE)
+"""Apart from structlog's variables, which take longer to read: each line asks for it."""
 
-Bound = Mapping[str, Token[Any]]
+
+class Bound(NamedTuple):
+    """What ends the belonging."""
+
+    variables: Mapping[str, Token[Any]]
+    names: Token[Names]
 
 
 def bind_step(*, saga: str, workflow: str, step: str, attempt: int) -> Bound:
     """Begin: the lines of this thread belong to that step, until `unbind` is given the reply."""
-    return bind_contextvars(saga=saga, workflow=workflow, step=step, attempt=attempt)
+    found: dict[str, Any] = {"saga": saga, "workflow": workflow, "step": step, "attempt": attempt}
+    of_step = f" saga={saga} workflow={workflow} step={step} attempt={attempt}"
+    return Bound(bind_contextvars(**found), _names.set({**found, "of_step": of_step}))
 
 
 def unbind(bound: Bound) -> None:
     """End: the lines belong to what they belonged to before."""
-    reset_contextvars(**bound)
+    reset_contextvars(**bound.variables)
+    _names.reset(bound.names)
 
 
 class StepFilter(logging.Filter):
@@ -39,10 +50,7 @@ class StepFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Let every record pass."""
-        bound = get_contextvars()
-        found = {name: bound.get(name, "") for name in FIELDS}
-        of_step = "".join(f" {name}={value}" for name, value in found.items() if value != "")
-        for name, value in {**found, "of_step": of_step if found["saga"] else ""}.items():
+        for name, value in _names.get().items():
             record.__dict__.setdefault(name, value)
         return True
 
