@@ -39,10 +39,9 @@ from multiagents.testing.simulated import (
 )
 from multiagents.testing.simulated_broker import QUEUES, SENDING, Broker, Mail
 from multiagents.testing.simulated_clocks import (
-    HOURS_BACK_MS,
+    BACK_MS,
     set_clock_back,
     sweeps_go_on,
-    time_that_may_be_lost,
 )
 from multiagents.testing.simulated_effects import carry_out
 from multiagents.testing.simulated_people import People
@@ -203,11 +202,10 @@ class History:
             self._refused = self.rng.choice((None, *self.processes))
             self._answer = self.rng.choice(NOTHING_DONE)
         if self.rng.random() < faults.clock_back and sweeps_go_on(world, self.store):
-            by_ms = time_that_may_be_lost(self.shape, self.workflows.values())
-            self._remembered_ms -= by_ms
-            self._busy_ms -= by_ms
+            self._remembered_ms -= BACK_MS
+            self._busy_ms -= BACK_MS
             processes = (*self.processes, self.people)
-            set_clock_back(by_ms, world, self.store, self.broker, processes)
+            set_clock_back(BACK_MS, world, self.store, self.broker, processes)
         if self._memory is None and faults.set_back and self.rng.random() < faults.set_back:
             self._memory = self.store.remember(server)
             self._mail = list(self.broker.messages)
@@ -388,7 +386,7 @@ class History:
     def _judge_retention(self, due: list[str]) -> None:
         """When retention is over, nothing is left of what has ended (E16)."""
         purged = [member.partition("|")[2] for member in due]
-        self.world.now_ms += round(RETENTION_S * 1000) + HOURS_BACK_MS
+        self.world.now_ms += round(RETENTION_S * 1000) + BACK_MS
         for _ in range(CALM_STEPS):
             if not self._step() and not self.store.due():
                 break

@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage.calls import Call, Flow
 from multiagents.storage.client import UNREACHABLE
 from multiagents.storage.keys import Shard
 from multiagents.storage.sagas import Guard
-from multiagents.testing.faults import Shape
 from multiagents.testing.simulated_broker import Broker
 from multiagents.testing.simulated_store import Store
 from multiagents.testing.simulated_world import World
@@ -23,19 +21,10 @@ Found = tuple[Guard, ...]
 SKEW_MS = 2500
 """How wrong a process's clock is at most, usually."""
 HOUR_MS = 3_600_000
-HOURS_BACK_MS = 24 * HOUR_MS
-"""More than a clock is set back in a history."""
 SET_BACK = "servers' clock set back"
-
-
-def time_that_may_be_lost(shape: Shape, workflows: Iterable[Workflow]) -> int:
-    """By how much a clock may be set back, ms.
-
-    Time-outs of plain tasks and deadlines stay where they are: histories with those would wait for
-    an hour.
-    """
-    waits = shape.plain or any(each.timeout_s for each in workflows)
-    return 20_000 if waits else HOUR_MS
+BACK_MS = 20_000
+"""By how much.  Time-outs of plain tasks, deadlines, and retries of what was logged before and is
+decided after it, stay where they are: for an hour no history could wait."""
 
 
 def sweeps_go_on(world: World, kept: Store) -> bool:
