@@ -10,15 +10,15 @@ E21 = (
     Mutant(
         "E21",
         LUA + "lib.lua",
-        "    if why then\n      take_back",
-        "    if false then\n      take_back",
+        '    if type(sent) == "table" then\n',
+        "    if false then\n",
         REFUSED + "test_a_start_is_recorded_whole_though_its_queue_refuses_the_message",
     ),
     Mutant(
         "E21",
         LUA + "lib.lua",
-        'refusal(redis.pcall("LPUSH", ARGV[i + 1], ARGV[i + 2]))',
-        'refusal(redis.call("LPUSH", ARGV[i + 1], ARGV[i + 2]))',
+        'redis.pcall("LPUSH", ARGV[i + 1], ARGV[i + 2])',
+        'redis.call("LPUSH", ARGV[i + 1], ARGV[i + 2])',
         REFUSED + "test_a_report_counts_though_the_next_queue_refuses_its_message",
     ),
     Mutant(

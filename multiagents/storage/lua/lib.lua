@@ -67,26 +67,6 @@ local function follow(after, b, count, texts)
   return table.concat(found, "\n") == texts
 end
 
--- The error by which the server has refused a command that was sent by pcall; nil if it has not.
-local function refusal(reply)
-  return type(reply) == "table" and reply.err or nil
-end
-
--- Note that the message of a command was refused: it is unsent, and looked at again at a time.
--- field: of the outbox; or the claim of a plain task, whose holder is then marked by a "-".
-local function take_back(field, saga_id, at)
-  if string.sub(field, 1, 2) == "o:" then
-    redis.call("HSET", WORK, field, "0|0")
-    redis.call("ZADD", DUE, at, "o|" .. saga_id .. "|" .. field)
-    return
-  end
-  local value = redis.call("HGET", WORK, field)
-  local attempt, nonce, deadline, holder = string.match(value, "^(%d+)|(%x+)|(%d+)|(.*)$")
-  local kind, step = string.match(field, "^c:([^:]+):(.+)$")
-  redis.call("HSET", WORK, field, table.concat({attempt, nonce, deadline, "-" .. holder}, "|"))
-  redis.call("ZADD", DUE, at, table.concat({"l", saga_id, kind, step, attempt, nonce}, "|"))
-end
-
 -- What reads a saga.  A script makes all its functions anew in each run, and most runs need none
 -- of these.
 local function readers()
@@ -232,15 +212,27 @@ local function apply(versions, b, last, gone)
     reply[4] = redis.call("HGETALL", DATA)
     reply[5] = redis.call("LRANGE", LOG, 0, -1)
   end
-  local refused = {}
+  local refused
   for i = letters + 1, letters + 3 * tonumber(ARGV[letters]), 3 do
-    local why = refusal(redis.pcall("LPUSH", ARGV[i + 1], ARGV[i + 2]))
-    if why then
-      take_back(ARGV[i], saga_id, now + 2000)
-      for _, each in ipairs({ARGV[i], ARGV[i + 1], why}) do refused[#refused + 1] = each end
+    local field, sent = ARGV[i], redis.pcall("LPUSH", ARGV[i + 1], ARGV[i + 2])
+    if type(sent) == "table" then
+      -- It is unsent, and looked at again soon.  Of a plain task, whose claim this commit has
+      -- written, the holder is marked by a "-".
+      local value, member = "0|0", "o|" .. saga_id .. "|" .. field
+      if string.sub(field, 1, 2) == "c:" then
+        local start, holder = string.match(redis.call("HGET", WORK, field), "^(%d+|%x+|%d+|)(.*)$")
+        local attempt, nonce = string.match(start, "^(%d+)|(%x+)")
+        local kind, step = string.match(field, "^c:([^:]+):(.+)$")
+        value = start .. "-" .. holder
+        member = table.concat({"l", saga_id, kind, step, attempt, nonce}, "|")
+      end
+      redis.call("HSET", WORK, field, value)
+      redis.call("ZADD", DUE, now + 2000, member)
+      refused = refused or {}
+      for _, each in ipairs({field, ARGV[i + 1], sent.err}) do refused[#refused + 1] = each end
     end
   end
-  if not refused[1] then return reply end
+  if not refused then return reply end
   reply[#reply + 1] = refused
   return reply, refused
 end

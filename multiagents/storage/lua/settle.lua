@@ -27,6 +27,11 @@ if f[1] then
 end
 local owed = redis.call("HGET", WORK, ARGV[1])
 
+-- The error by which the server has refused a command; nil if it has not.
+local function refusal(reply)
+  return type(reply) == "table" and reply.err or nil
+end
+
 -- Store a result as Celery's backend does; the error if that was refused.
 local function answer(key, text, expires_s)
   local stored = redis.pcall("GET", key)
