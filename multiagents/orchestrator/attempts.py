@@ -171,7 +171,10 @@ class Attempts(Forward):
 
     def _on_unroutable(self, entry: Unroutable) -> None:
         if entry.target:
-            self._call_for_attention(note_of(entry.target, entry.error))
+            # A server that lost its last second may have lost the end that was told (E5): the
+            # saga ends again, and what is refused then is noted then.
+            if self.saga.delivered:
+                self._call_for_attention(note_of(entry.target, entry.error))
             return
         run = self.steps.get(entry.step)
         if run is None or not _is_dispatched(run, entry.kind, entry.attempt):

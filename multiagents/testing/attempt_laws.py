@@ -64,7 +64,8 @@ class AttemptLaws:
             case Succeeded() | Failed() | Lost() if entry.step in before.steps:
                 self._reported(before, entry, decision)
             case Unroutable() if entry.target:
-                law(before.delivered, f"{entry.id}: there was no end to tell of")
+                told = before.delivered or decision.saga.attention == before.attention
+                law(told, f"{entry.id}: noted, though its end is lost (E5)")
                 law(not decision.commands, f"{entry.id} gives {decision.commands}")
             case Withdrawn() | Unroutable():
                 what = (entry.kind, entry.step, entry.attempt)

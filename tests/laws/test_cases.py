@@ -282,3 +282,14 @@ def test_settling_a_dead_letter_leaves_the_other_calls_for_a_person() -> None:
     assert story.saga.attention == (unknown,)
     story.claim(UNDO, "a").succeed(UNDO, "a").ask(Ask.RESOLVE)
     assert story.saga.attention == ()
+
+
+def test_a_refused_target_of_an_end_that_the_server_has_lost_is_not_noted() -> None:
+    """The saga ends again, and what cannot be told of that end is noted then (E5, E12)."""
+    target = "link 1 (mail) of saga"
+    story = _story(_step("a")).claim(RUN, "a")
+    story.tell(Unroutable(story.now_ms, RUN, "", 0, BOOM, target=target))
+    assert story.saga.attention == ()
+    story.succeed(RUN, "a")
+    story.tell(Unroutable(story.now_ms + 1, RUN, "", 0, BOOM, target=target))
+    assert story.saga.attention == (f"{target} cannot be told: {BOOM.type}: {BOOM.message}",)
