@@ -239,6 +239,20 @@ def test_what_keeps_its_own_time_out_is_renewed_and_left_alone() -> None:
     assert (limited.told, limited.renewed) == ([], [["timed"]])
 
 
+def test_what_an_async_function_gave_while_it_cleaned_up_is_not_timed_out() -> None:
+    """Its result is checked when nobody waits for it any more; but not for ever."""
+    limited, waited_for = Limited("timed"), {"timed"}
+    limited.keeper._keeps_time = waited_for.__contains__
+    limited.pass_time(100.5)
+    waited_for.clear()
+    limited.pass_time(0.5)
+    assert limited.told == []
+    limited.pass_time(1.5)
+    assert limited.told == ["timed"]
+    limited.keeper.release(limited.held["timed"])
+    assert limited.keeper._kept_ms == {}
+
+
 def test_the_doctor_shows_late_renewals(redis_url):
     """Counted by host, forgotten when the worker leaves."""
     made = host(redis_url)

@@ -77,6 +77,7 @@ class LeaseKeeper:
         self._warned: set[str] = set()
         self._overdue: set[str] = set()
         self._ended: set[str] = set()
+        self._kept_ms: dict[str, int] = {}
         self._untold: Counter[str] = Counter()
         self._interrupted = ""
         self._previous: Any = None
@@ -129,6 +130,7 @@ class LeaseKeeper:
             self._warned.discard(held.nonce)
             self._overdue.discard(held.nonce)
             self._ended.discard(held.nonce)
+            self._kept_ms.pop(held.nonce, None)
             self._untold.pop(held.nonce, None)
 
     def note(self, held: Assignment, field: str, value: Any) -> bool:
@@ -262,7 +264,7 @@ class LeaseKeeper:
         return True
 
     def _time_out(self, attempt: Assignment, *, grace_is_over: bool) -> None:
-        if self._keeps_time(attempt.nonce):
+        if self._is_kept_elsewhere(attempt.nonce):
             return
         if attempt.nonce not in self._warned:
             if self._interrupt(attempt):
@@ -277,6 +279,17 @@ class LeaseKeeper:
         self._overdue.add(attempt.nonce)
         if self._can_kill:
             os.kill(os.getpid(), signal.SIGKILL)
+
+    def _is_kept_elsewhere(self, nonce: str) -> bool:
+        """Or was so just now: what its function has given in time is being checked."""
+        now_ms = self._clock.now_ms()
+        if not self._keeps_time(nonce):
+            kept_ms = self._kept_ms.get(nonce)
+            return kept_ms is not None and now_ms - kept_ms < GRACE_MS
+        with self._lock:
+            if nonce in self._held:
+                self._kept_ms[nonce] = now_ms
+        return True
 
     def _interrupt(self, attempt: Assignment) -> bool:
         """Raise SoftTimeLimitExceeded in the function, by a signal to the thread that runs it."""
