@@ -202,6 +202,44 @@ def test_a_loop_that_is_retired_before_an_attempt_begins_is_left(rig: Rig) -> No
     waiting.end()
 
 
+def test_an_attempt_that_moves_while_it_begins_is_run_once(rig: Rig) -> None:
+    """Its loop is retired after it was chosen, and before it has the attempt."""
+    old, runs = loop.home(), 0
+
+    async def function() -> dict[str, Any]:
+        nonlocal runs
+        runs += 1
+        await asyncio.sleep(0.05)
+        return {"loop": id(asyncio.get_running_loop())}
+
+    waiting = awaiting.Waiting("w", function(), Activity("w"))
+    old.enter(waiting)
+    old.retire()
+    waiting.displace("blocked", move=True)
+    waiting.begin()
+    waiting.wait(DEADLINE_S)
+    assert (waiting.outcome(), runs) == ({"loop": id(loop.process_loop())}, 1)
+    waiting.end()
+
+
+def test_an_attempt_that_has_moved_by_itself_stays_where_it_is(rig: Rig) -> None:
+    """Told to move once more, its loop still knows it."""
+
+    async def function() -> dict[str, Any]:
+        return {}
+
+    waiting = awaiting.Waiting("w", function(), Activity("w"))
+    loop.home().retire()
+    waiting.home = loop.home()
+    waiting.home.enter(waiting)
+    waiting.displace("blocked", move=True)
+    assert waiting.home.attempts == {waiting}
+    waiting.begin()
+    waiting.wait(DEADLINE_S)
+    assert waiting.outcome() == {}
+    waiting.end()
+
+
 # ---- the others lose no attempt ----
 
 

@@ -67,6 +67,7 @@ class Waiting:
         self._awaitable = awaitable
         self._context = copy_context()
         self._task: asyncio.Task[Any] | None = None
+        self._begun_on: Home | None = None
         self._asked = False
         self._turned = threading.Event()
         """It has ended, or is to be waited for no longer."""
@@ -124,7 +125,7 @@ class Waiting:
     def displace(self, why: str, *, move: bool) -> None:
         """Its loop is given up: go to a new one, if it has not been entered and ``move`` is set."""
         with self._lock:
-            if self._future.done():
+            if self._future.done() or not self.home.is_retired:  # it has gone by itself
                 return
             moves = move and not self.is_entered and not self._asked
             if moves:
@@ -188,7 +189,9 @@ class Waiting:
     # ---- on the loop ----
 
     def _start(self, home: Home) -> None:
-        if home is self.home:
+        """Once on each loop: one that is given up while this is handed to it hands it on, too."""
+        if home is self.home and home is not self._begun_on:
+            self._begun_on = home
             task = asyncio.ensure_future(self._entered(home), loop=home.loop)
             task.add_done_callback(partial(self._settle, home))
             self._task = task
