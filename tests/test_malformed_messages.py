@@ -22,6 +22,7 @@ from multiagents.core.names import HEADER
 from multiagents.core.states import Kind
 from multiagents.event_bus.transport import NAME
 from multiagents.orchestrator import discards
+from multiagents.orchestrator.handback import foreign_of
 from multiagents.orchestrator.tasks import _sent_ms
 from multiagents.worker_sdk.tasks import _version
 
@@ -42,6 +43,11 @@ MALFORMED: list[Any] = [
     ["s", "run", "charge", "one", "v", 1],
     ["s", "run", "charge", True, "v", 1],
     SOUND[:5],
+    [*SOUND[:5], float("inf")],
+    [*SOUND[:5], 2**70],
+    [*SOUND, float("-inf")],
+    ["\ud800", *SOUND[1:]],
+    [*SOUND[:2], "\udfff", *SOUND[3:]],
 ]
 
 
@@ -68,7 +74,22 @@ def test_a_malformed_mark_is_logged_once(mark: Any) -> None:
         assert read_mark({HEADER: mark}) is None
         assert _version(Context({HEADER: mark})) == ""
         assert _sent_ms(raw) is None
+        assert foreign_of("f", {HEADER: mark}, "q") is None
     assert [line["header"] for line in said] == [repr(mark)]
+
+
+@pytest.mark.parametrize(("name", "queue"), [("\ud800", "q"), ("f", "\ud800"), ("f", None)])
+def test_a_message_whose_task_or_queue_has_no_name_is_given_back_to_nobody(
+    name: str, queue: object
+) -> None:
+    """Sent to the server with others, it would keep these from being given back."""
+    assert foreign_of("f", {HEADER: SOUND}, "q") is not None
+    assert foreign_of(name, {HEADER: SOUND}, queue) is None
+
+
+def test_a_time_that_is_no_number_is_none() -> None:
+    """JSON as Python reads it has one, which is not even equal to itself."""
+    assert read_mark({HEADER: [*SOUND[:5], float("nan")]}) is None
 
 
 @pytest.mark.parametrize("raw", [b"", b"no json", b"[]", b"7", b"\xff", b'{"headers": 7}'])

@@ -7,8 +7,9 @@ message is treated as one that is not the engine's.
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeGuard, cast
 
 import structlog
 
@@ -20,6 +21,9 @@ log = structlog.get_logger(__name__)
 SHOWN = 200
 """Characters of a header that are logged."""
 _KINDS = frozenset(Kind)
+_HALVES = re.compile("[\ud800-\udfff]")
+"""Lone surrogates, which UTF-8 does not have."""
+_MOST = 2**63
 
 
 class Mark(NamedTuple):
@@ -56,9 +60,19 @@ def _is_sound(found: Any) -> bool:
     if not isinstance(found, list | tuple) or len(found) < 6:
         return False
     saga_id, kind, step, attempt, version, sent_ms, *rest = cast("list[Any]", found)
-    texts = all(isinstance(text, str) for text in (saga_id, kind, step, version))
-    numbers = all(type(number) in (int, float) for number in (sent_ms, *rest[:1]))
+    texts = all(map(is_text, (saga_id, kind, step, version)))
+    numbers = all(map(_is_number, (sent_ms, *rest[:1])))
     return texts and numbers and kind in _KINDS and type(attempt) is int
+
+
+def is_text(found: Any) -> TypeGuard[str]:
+    """Whether the server can be sent this as a name: JSON may hold half of a character."""
+    return isinstance(found, str) and not _HALVES.search(found)
+
+
+def _is_number(found: Any) -> bool:
+    """Whether it can be made whole: Python's JSON has numbers without end, and ``NaN``."""
+    return type(found) in (int, float) and -_MOST < found < _MOST
 
 
 @lru_cache(maxsize=1000)

@@ -25,7 +25,7 @@ from typing import Any
 import structlog
 
 from multiagents.core.clock import Clock
-from multiagents.core.marks import read_mark
+from multiagents.core.marks import is_text, read_mark
 from multiagents.core.settings import Settings
 from multiagents.core.states import Kind
 from multiagents.orchestrator.catalog import Catalog
@@ -74,7 +74,7 @@ class Foreign:
 def foreign_of(name: str, headers: Any, queue: object) -> Foreign | None:
     """What a message stands for; None if it is not a command to a worker function."""
     mark = read_mark(headers)
-    if mark is None or mark.timeout_s is not None or not isinstance(queue, str):
+    if mark is None or mark.timeout_s is not None or not (is_text(name) and is_text(queue)):
         return None
     sent_ms = int(mark.sent_ms)
     return Foreign(mark.saga_id, mark.kind, mark.step, mark.attempt, sent_ms, name, queue)
