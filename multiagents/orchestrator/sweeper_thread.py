@@ -336,6 +336,8 @@ class SweeperThread:
         what = {"item": item.member, "failures": failures, **_about(error)}
         if isinstance(error, UnknownSaga) and failures < MOST_UNKNOWN:
             log.debug("another sweeper has just removed the saga", **what)
+        elif failures == store.NOT_COUNTED:
+            self._note_failure(_beyond(shard), error)
         elif failures == 1 or failures % TOLD_AGAIN == 0:
             log.error("a due item cannot be handled, it is tried again", **what)
 
@@ -349,6 +351,10 @@ class SweeperThread:
             else:
                 log.warning("sweep failed, will go on trying", **_about(error))
         return min(MOST_PAUSE_S, 0.2 * 2.0 ** min(self._failures, 10))
+
+
+def _beyond(shard: Shard) -> str:
+    return f"handling more than {store.MOST_FAILURES} due items of {shard.due}"
 
 
 def _about(error: Exception) -> dict[str, str]:

@@ -43,6 +43,8 @@ FAILURES_KEPT_MS = 600_000
 """So long after the last failure of any due member it is forgotten how often each has failed."""
 MOST_FAILURES = 1000
 """Members of a shard whose failures are counted."""
+NOT_COUNTED = -1
+"""What `put_off` answers for one beyond these."""
 REASON_LENGTH = 300
 """Characters that are kept of why."""
 
@@ -290,7 +292,8 @@ def drop(shard: Shard, item: Guard, *, because: Reason, later_ms: int | None = N
 def put_off(shard: Shard, item: Guard, *, now_ms: int, why: str) -> Call[int]:
     """Look later at a due member whose handling has failed, longer each time.
 
-    Returns how often it has failed; 0: it has been dealt with meanwhile, or is due anew.
+    Returns how often it has failed, or NOT_COUNTED; 0: it has been dealt with meanwhile, or is due
+    anew.
     """
     times = (PUT_OFF_MS, MOST_PUT_OFF_MS, FAILURES_KEPT_MS, MOST_FAILURES)
     args: tuple[Arg, ...] = (item.member, item.token, now_ms, why[:REASON_LENGTH], *times)

@@ -286,6 +286,41 @@ def test_what_fails_again_and_again_is_tried_less_often_up_to_a_minute(bench: Re
     assert bench.waiting() == 1
 
 
+def put_off_due(bench: Refusing, now_ms: int) -> list[int]:
+    """Have all that is due fail; what each of them is answered."""
+    found = []
+    while items := bench.edge.execute(store.sweep(SHARD, now_ms, limit=100, lease_ms=10_000)):
+        for item in items:
+            put_off = store.put_off(SHARD, item, now_ms=now_ms, why="-")
+            found.append(bench.edge.execute(put_off))
+    return found
+
+
+def test_more_failing_items_than_are_counted_are_tried_less_often_too(bench: Refusing) -> None:
+    """A count is not lost to others: else all would be tried, and told of, every two seconds."""
+    client, now_ms = bench.edge.client, 320_000_000
+    client.delete(SHARD.due)
+    count = store.MOST_FAILURES + 50
+    client.zadd(SHARD.due, {due_dirty(f"s{n}"): n for n in range(count)})
+    first = put_off_due(bench, now_ms)
+    assert first == [1] * store.MOST_FAILURES + [store.NOT_COUNTED] * 50
+    assert client.zcount(SHARD.due, now_ms + 60_000, "+inf") == 50
+    assert put_off_due(bench, now_ms + 2000) == [2] * store.MOST_FAILURES
+    assert client.hlen(SHARD.stuck) == store.MOST_FAILURES
+
+
+def test_a_count_that_is_old_makes_place(bench: Refusing) -> None:
+    """What goes on failing keeps all counts, also of what has been put right."""
+    client, now_ms = bench.edge.client, 320_000_000
+    old_ms = now_ms - store.FAILURES_KEPT_MS - 1
+    client.hset(SHARD.stuck, mapping={f"d|s{n}": f"3|{old_ms}|-" for n in range(999)})
+    client.hset(SHARD.stuck, "d|s999", f"3|{now_ms}|-")
+    client.delete(SHARD.due)
+    client.zadd(SHARD.due, {due_dirty("new"): now_ms})
+    assert put_off_due(bench, now_ms) == [1]
+    assert sorted(client.hkeys(SHARD.stuck)) == [b"d|new", b"d|s999"]
+
+
 def test_what_has_become_due_anew_is_not_put_off(bench: Refusing) -> None:
     """A sweep that was slow and failed does not delay what has been done meanwhile."""
     bench.start(step("s"))
