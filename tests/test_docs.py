@@ -218,8 +218,13 @@ def test_every_rule_is_told() -> None:
 
 
 def test_examples_import_only_public_names() -> None:
-    """What users copy comes from the package itself, its testing kit or its definitions."""
-    public = ("multiagents", "multiagents.testing", "multiagents.orchestrator.definitions")
+    """What users copy comes from the package, its testing kit, its definitions or monitoring."""
+    public = (
+        "multiagents",
+        "multiagents.testing",
+        "multiagents.orchestrator.definitions",
+        "multiagents.monitoring",
+    )
     private = [
         f"{block.place}: {node.module}"
         for block in ALL
