@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import redis
 
-from multiagents import WorkflowBuilder, task
+from multiagents import WorkflowBuilder, task, worker
 from multiagents.core.states import Kind
 from multiagents.orchestrator.letters import list_of
 from multiagents.orchestrator.plain import NOT_SENT
@@ -17,6 +17,11 @@ from multiagents.storage import keys as k
 from tests.processes import wait_for
 from tests.support.command_line import cli
 from tests.support.office import Office, open_office
+
+
+@worker("explain_plain.do")
+def do(context: Any) -> dict[str, Any]:
+    return {}
 
 
 @pytest.fixture
@@ -87,8 +92,8 @@ def test_a_plain_task_that_its_app_routes_has_no_queue_that_is_known(office: Off
     assert (reason["queue"], reason["waiting"], reason["consumers"]) == (None, None, [])
     undone = (
         WorkflowBuilder("explain-repay")
-        .add_step("pay", "explain.do", queue="shop", compensation=task("team.repay", timeout_s=60))
-        .add_step("send", "explain.do")
+        .add_step("pay", do, queue="shop", compensation=task("team.repay", timeout_s=60))
+        .add_step("send", do)
         .build()
     )
     saga_id = office.start(undone)
