@@ -232,9 +232,8 @@ async def test_subscriptions_survive_a_killed_server(tmp_path: Path) -> None:
             publishing = asyncio.create_task(bus.publish(status(2)))
             await asyncio.to_thread(server.restart)
             await publishing
-            await inbox.has(2)
-            await private.has(2)
-            assert set(inbox.ids) == set(private.ids) == {"t1", "t2"}
+            # At least once: on a slow machine the first event may come again before the second.
+            await until(lambda: set(inbox.ids) == set(private.ids) == {"t1", "t2"})
             server.kill()
             with pytest.raises(NoServer, match="status event of saga t3 is not published"):
                 await bus.publish(status(3))
