@@ -17,7 +17,7 @@ SHIP = {"chain": [{"task": "ship"}]}
 
 
 def join(bench: Bench, task_id: str, canvas: str = "") -> bool:
-    """Start the same saga for somebody else."""
+    """Start the same saga for somebody else; whether that made a new one."""
     workflow = Workflow(name="w", steps=tuple(chain(1)))
     data = {"input": "{}", "meta": "{}"}
     flow = bench.coordinator.start(workflow, saga_id=SAGA, waiting=(task_id, canvas), data=data)
