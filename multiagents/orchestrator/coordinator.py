@@ -36,6 +36,7 @@ from multiagents.orchestrator.holding import Holding
 from multiagents.orchestrator.knowledge import known_of
 from multiagents.orchestrator.moves import Ground, Move, Planner
 from multiagents.orchestrator.outbox import AnswerOf, LetterOf, no_answer, no_letter
+from multiagents.orchestrator.outcome import fields_of
 from multiagents.orchestrator.plain import PlainTasks, Unsent
 from multiagents.orchestrator.planning import index_keys
 from multiagents.orchestrator.reading import blank_saga
@@ -172,13 +173,19 @@ class Coordinator(Holding):
         Returns the results that the server refused.
         """
         end = yield from self._end(keys)
-        if not end.log or not end.data:
+        # Conditions may read the result of any step.
+        data = (yield from ask(store.data(keys))) if workflow.has_conditions else {}
+        entries = [decode(text) for text in end.log or ()]
+        if not entries or (workflow.has_conditions and not data):
             return ()  # its retention has just ended
-        entries = [decode(text) for text in end.log]
-        saga = blank_saga(workflow, keys.id, entries[0].at_ms, end.data)
+        saga = blank_saga(workflow, keys.id, entries[0].at_ms, data)
         for place, entry in enumerate(entries, start=1):
             saga = fold(workflow, saga, (entry,)).saga
             if saga.delivered:
+                data = yield from ends.read_data(keys, fields_of(workflow, saga.state))
+                if not data:
+                    return ()
+                end = replace(end, data=data)
                 now = fold(workflow, saga, entries[place:]).saga
                 return (yield from self.dispatcher.deliver(keys, workflow, saga, end, now=now))
         return ()
@@ -346,12 +353,9 @@ class Coordinator(Holding):
     def _send(self, keys: SagaKeys, move: Move, end: End | None = None) -> Flow[None]:
         """``end``: as the commit's reply brought it, unless that reply was lost."""
         saga = move.decision.saga
-        if k.OUTBOX_END not in move.plan.outbox or move.decision.end is not saga.state:
-            end = None  # a person was so quick that a sweep has to find the first end
-        elif end is None:
-            end = yield from self._end(keys)
-        else:
-            end = replace(end, owed=move.plan.outbox[k.OUTBOX_END][0])
+        if move.plan.outcome is not None:
+            owed = move.plan.outbox[k.OUTBOX_END][0]
+            end = yield from self._complete(keys, end, move.plan.outcome, owed)
         plan, workflow = move.plan, move.workflow
         done = yield from self.dispatcher.send(keys, workflow, saga, plan=plan, end=end)
         yield from self.dispatcher.hand_on(keys, workflow, move.waiting)

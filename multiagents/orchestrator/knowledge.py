@@ -7,6 +7,7 @@ only spare reading, and neither is trusted unchecked.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from multiagents.orchestrator.decide import fold
 from multiagents.orchestrator.reading import read_saga
 from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.workflow import Workflow, from_canonical
-from multiagents.storage import damage
+from multiagents.storage import damage, ends
 from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, ask
@@ -113,11 +114,20 @@ class Knowledge:
         return store.held_by(saga_id, work, delivery)
 
     def _end(self, keys: SagaKeys) -> Flow[End]:
-        """All that is told of an ended saga; read in this order, so that no joining is missed."""
+        """An ended saga without its data, which is read after this: so no joining is missed."""
         owed = yield from ask(store.command(keys, k.OUTBOX_END))
         version = yield from ask(store.version(keys))
-        log = yield from ask(store.log(keys))
-        return End(version or "", (yield from ask(store.data(keys))), log, owed or "")
+        return End(version or "", {}, (yield from ends.read_log(keys)), owed or "")
+
+    def _complete(
+        self, keys: SagaKeys, end: End | None, fields: Sequence[str], owed: str
+    ) -> Flow[End]:
+        """What a commit's reply has left out of an end: a long log; None: the reply was lost."""
+        if end is None:
+            found = yield from self._end(keys)
+            return replace(found, data=(yield from ends.read_data(keys, fields)))
+        log = (yield from ends.read_log(keys)) if end.log is None else end.log
+        return replace(end, log=log, owed=owed)
 
     def _remember(
         self,

@@ -20,6 +20,7 @@ from multiagents.orchestrator.claims import Claims, Continuation, Terms
 from multiagents.orchestrator.commands import Dispatch
 from multiagents.orchestrator.decide import Decision, fold
 from multiagents.orchestrator.dispatch import CHUNK, MOST_LEAVING, Dispatcher
+from multiagents.orchestrator.outcome import fields_of
 from multiagents.orchestrator.plain import Begun
 from multiagents.orchestrator.planning import plan_of
 from multiagents.orchestrator.saga import Saga
@@ -133,7 +134,7 @@ class Planner:
         return Decision(after.saga, rest, decision.changed | after.changed), begun
 
     def _plan(self, ground: Ground, decision: Decision) -> Plan:
-        return plan_of(
+        plan = plan_of(
             ground.saga,
             decision,
             version=self.nonce(),
@@ -141,6 +142,9 @@ class Planner:
             now_ms=self.clock.now_ms(),
             retention_ms=self.settings.retention_ms,
         )
+        if decision.end is decision.saga.state:  # else a sweep has to find the first end
+            plan.outcome = fields_of(ground.workflow, decision.end)
+        return plan
 
 
 def _field(dispatch: Dispatch) -> str:

@@ -21,10 +21,16 @@ def has_dead_letters(saga: Saga) -> bool:
     )
 
 
+def fields_of(workflow: Workflow, state: SagaState) -> tuple[str, ...]:
+    """The data fields that the outcome of this end is made of, besides those of who waits."""
+    steps = workflow.last_steps if state is SagaState.COMPLETED else ()
+    return tuple(k.result_field(Kind.RUN, step) for step in steps)
+
+
 def outcome_of(
     saga: Saga, workflow: Workflow, data: dict[str, str], *, now: Saga | None = None
 ) -> Deliverance:
-    """How the saga ended, for those who wait; ``data`` is its data hash.
+    """How the saga ended, for those who wait; ``data``: who waits, and what `fields_of` names.
 
     Told again, it is stored again; what a canvas starts is not started again.  ``now``: the saga
     as it is by now, if it has moved since that end.

@@ -12,14 +12,52 @@ from redis.exceptions import ResponseError
 
 from multiagents.core.json_text import dumps, loads
 from multiagents.storage import keys as k
-from multiagents.storage.calls import Arg, Call
+from multiagents.storage import sagas as store
+from multiagents.storage.calls import Arg, Call, Flow, Plain, ask
 from multiagents.storage.keys import SagaKeys
 from multiagents.storage.plan import Answer, Refused
 from multiagents.storage.refusals import word_of
-from multiagents.storage.views import End, packed, refused_of, text_of
+from multiagents.storage.views import End, log_of, packed, refused_of, text_of
 
 MOST_PACKED = 5000
 """Entries of a log that are compressed at the end; a longer one stays as it is."""
+LOG_PAGE = 1000
+"""Entries of a log that are read at once."""
+WAITING = ("alias:", "told:", "part:")
+"""How the data fields begin that say who waits, and what they were told; in lib.lua as well."""
+
+
+def read_data(saga: SagaKeys, outcome: Sequence[str]) -> Flow[dict[str, str]]:
+    """Of the data hash the fields that an outcome is made of, and who waits.
+
+    Who waits is read last: of a saga that is just being removed it is nobody.
+    """
+    names = yield from ask(Plain(("HKEYS", saga.data), lambda reply: list(map(text_of, reply))))
+    fields = [*outcome, *(name for name in names if name.startswith(WAITING))]
+    found: dict[str, str] = {}
+    for at in range(0, len(fields), LOG_PAGE):
+        some = fields[at : at + LOG_PAGE]
+        values = yield from ask(store.some_data(saga, some))
+        found.update(
+            (name, text) for name, text in zip(some, values, strict=True) if text is not None
+        )
+    return found
+
+
+def read_log(saga: SagaKeys) -> Flow[tuple[str, ...]]:
+    """The whole log, oldest first, in pages; anew if it is compressed meanwhile."""
+    while True:
+        items: list[Any] = []
+        page = yield from ask(_page(saga, 0))
+        while page:
+            items += page
+            page = (yield from ask(_page(saga, len(items)))) if len(page) == LOG_PAGE else []
+        if len(items) < LOG_PAGE or (yield from ask(_page(saga, 0, 1))) == items[:1]:
+            return log_of(items)
+
+
+def _page(saga: SagaKeys, start: int, size: int = LOG_PAGE) -> Plain[list[Any]]:
+    return Plain(("LRANGE", saga.log, start, start + size - 1), list)
 
 
 def owe(saga: SagaKeys, version: str, due_ms: int, *, nonce: str) -> Call[bool]:
@@ -71,9 +109,10 @@ def settle(
     Returns 1; 0 if it is owed still, or is settled already; or the answers that were refused, with
     which it is owed still.
     """
-    text = packed(end.log) if len(end.log) <= MOST_PACKED else ""
+    entries = end.log or ()
+    text = packed(entries) if len(entries) <= MOST_PACKED else ""
     member = k.due_outbox(saga.id, k.OUTBOX_END)
-    args: tuple[Arg, ...] = (k.OUTBOX_END, member, end.version, len(end.log), text, end.owed)
+    args: tuple[Arg, ...] = (k.OUTBOX_END, member, end.version, len(entries), text, end.owed)
     args = (*args, len(told), *told, *(item for answer in answers for item in answer))
     return Call("settle", saga.all, args, _settled)
 

@@ -81,6 +81,8 @@ class Plan:
     """Outbox fields that this commit claims itself."""
     adopted: dict[str, str] = field(default_factory=dict)
     """Data field of a late result that counts from now on -> field of results."""
+    outcome: tuple[str, ...] | None = None
+    """Data fields that the outcome is made of, if it is to be told now."""
     waiting: list[Waiting] = field(default_factory=list)
     """What begins or ceases to wait for a person; of a healthy saga nothing."""
 
@@ -103,7 +105,7 @@ def plan_args(saga: SagaKeys, plan: Plan) -> list[Arg]:
     before = plan.state_before.value if plan.state_before and plan.moves else ""
     args: list[Arg] = [plan.version, plan.cursor, plan.head, plan.now_ms, saga.id]
     args += [before, plan.state.value if plan.moves else "", plan.created_at]
-    args.append(int(k.OUTBOX_END in plan.outbox))
+    args += [""] if plan.outcome is None else [len(plan.outcome), *plan.outcome]
     args.append(len(plan.steps))
     args += [item for pair in plan.steps for item in pair]
     args.append(len(plan.decided))

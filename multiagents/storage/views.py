@@ -91,14 +91,15 @@ def parse_view(reply: Any) -> View | str:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """A saga as its end leaves it: its version, the data hash, and the log as texts.
+    """A saga as its end leaves it: its version, and the log as texts.
 
-    ``owed``: what its outbox holds until its outcome is told; "" = nothing.
+    ``data``: of the data hash what the outcome is made of, and who waits.  ``log``: None if it is
+    still to be read.  ``owed``: what its outbox holds until its outcome is told; "" = nothing.
     """
 
     version: str
     data: dict[str, str]
-    log: tuple[str, ...]
+    log: tuple[str, ...] | None
     owed: str = ""
 
 
@@ -150,8 +151,9 @@ def refused_of(flat: Sequence[Any]) -> tuple[Refused, ...]:
     return tuple(Refused(*row) for row in zip(texts, texts, texts, strict=True))
 
 
-def _end(version: Any, data: Any, items: list[Any]) -> End:
-    return End(text_of(version), hash_of(data), log_of(items))
+def _end(version: Any, data: Any, items: list[Any] | int) -> End:
+    log = None if isinstance(items, int) else log_of(items)
+    return End(text_of(version), hash_of(data), log)
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,9 +126,9 @@ E10_E20 = (
     ),
     Mutant(
         "E12",
-        ENGINE + "coordinator.py",
-        "or move.decision.end is not saga.state:",
-        "or False:",
+        ENGINE + "moves.py",
+        "if decision.end is decision.saga.state:",
+        "if decision.end is not None:",
         LAWS + "ends.py::test_the_first_end_is_told_though_one_decision_went_past_it",
     ),
     Mutant(
@@ -292,6 +292,20 @@ E10_E20 = (
         "math.min(i + FIELDS - 1, #ARGV)",
         "#ARGV",
         STORE + "a_claim_brings_the_results_of_any_number_of_steps",
+    ),
+    Mutant(
+        "E15",
+        LUA + "lib.lua",
+        'if kind == "alias" or',
+        'if kind == "r" or kind == "alias" or',
+        LAWS + "large_ends.py::test_an_end_reads_only_what_its_outcome_is_made_of",
+    ),
+    Mutant(
+        "E15",
+        "multiagents/storage/ends.py",
+        "== items[:1]",
+        "",
+        LAWS + "large_ends.py::test_a_log_that_is_compressed_while_it_is_read_is_read_whole",
     ),
     Mutant(
         "E16",

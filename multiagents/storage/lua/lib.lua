@@ -16,6 +16,7 @@ local SAGA, WORK, DATA, LOG, IDS, DUE = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS
 local PAGE = 500     -- log entries read at once
 local KEPT = 16      -- versions that a wide saga remembers
 local FIELDS = 1000  -- arguments that one command is given
+local CARRIED = 65536  -- bytes of a log that the reply to a saga's end brings along
 
 local position = 0
 local function take()
@@ -130,8 +131,9 @@ end
 
 -- Write a decision, whose arguments are next in ARGV.
 -- Order: new version, cursor ("" = the end of the log as it is), head, now_ms, saga id, state
--- index to leave and to enter ("" = the same), created_ms, "1" if the saga's outcome is to be
--- delivered now; then counted lists: steps (name, row); entries already decided over (id, entry);
+-- index to leave and to enter ("" = the same), created_ms, and if the saga's outcome is to be
+-- delivered now a counted list of the data fields that it is made of ("" = it is not); then counted
+-- lists: steps (name, row); entries already decided over (id, entry);
 -- outbox (field, value, due member, due ms); letters (field, queue list of the broker, message);
 -- withdrawals (field, due member, entry id, entry); due members to set (member, ms) and to clear
 -- (member); claims (field, value); outbox fields that they take (field, due member); late results
@@ -141,12 +143,15 @@ end
 -- clear besides.
 --
 -- Returns {1 if the log holds more, cursor}; where the outcome is to be delivered also the version,
--- the data hash and the items of the log; at the end, if queues refused letters, a list of these:
+-- of the data hash those fields and who waits, as HGETALL gives them, and the items of the log, or
+-- their number if they are many or large; at the end, if queues refused letters, a list of these:
 -- {field, queue list, error, …}, which is returned a second time beside the reply.
 local function apply(versions, b, last, gone)
   local version, cursor, head, now, saga_id, leaves, enters, created, ends =
     unpack(ARGV, position + 1, position + 9)
   position = position + 9
+  local wanted = ends ~= "" and {}
+  for _ = 1, tonumber(ends) or 0 do wanted[#wanted + 1] = take() end
   cursor = tonumber(cursor) or last
   local saga, work, due = {"v", version, "h", head}, {}, {}
   if versions then
@@ -207,10 +212,24 @@ local function apply(versions, b, last, gone)
     if since == "" then redis.call("ZREM", index, member) else redis.call("ZADD", index, since, member) end
   end
   local reply = {more, tostring(cursor)}
-  if ends == "1" then
-    reply[3] = version
-    reply[4] = redis.call("HGETALL", DATA)
-    reply[5] = redis.call("LRANGE", LOG, 0, -1)
+  if wanted then
+    for _, name in ipairs(redis.call("HKEYS", DATA)) do
+      local kind = string.match(name, "^(%l+):")
+      if kind == "alias" or kind == "told" or kind == "part" then wanted[#wanted + 1] = name end
+    end
+    local data, log, bytes = {}, redis.call("LLEN", LOG), 0
+    for i = 1, #wanted, FIELDS do
+      local some = redis.call("HMGET", DATA, unpack(wanted, i, math.min(i + FIELDS - 1, #wanted)))
+      for j, value in ipairs(some) do
+        if value then data[#data + 1] = wanted[i + j - 1]; data[#data + 1] = value end
+      end
+    end
+    if log <= PAGE then
+      local items = redis.call("LRANGE", LOG, 0, -1)
+      for _, item in ipairs(items) do bytes = bytes + #item end
+      if bytes <= CARRIED then log = items end
+    end
+    reply[3], reply[4], reply[5] = version, data, log
   end
   local refused
   for i = letters + 1, letters + 3 * tonumber(ARGV[letters]), 3 do
