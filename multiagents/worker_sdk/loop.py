@@ -61,6 +61,8 @@ class Home:
         self.lost_s = 0.0
         """For how long the loop did not answer, in all."""
         self.is_retired = False
+        self._greenlet: Any = None
+        """Of its thread, where threads are greenlets: gevent's, or eventlet's."""
         self._thread = threading.Thread(target=self._serve, name="multiagents-loop", daemon=True)
         self._thread.start()
 
@@ -96,8 +98,14 @@ class Home:
             self.loop.call_soon_threadsafe(self.loop.stop)
 
     def frame(self) -> FrameType | None:
-        """Where its thread is; None with gevent, whose threads have no frames of their own."""
-        return sys._current_frames().get(self._thread.ident or 0)
+        """Where its thread is."""
+        found = sys._current_frames().get(self._thread.ident or 0)
+        return self._greenlet.gr_frame if found is None and self._greenlet is not None else found
+
+    @property
+    def is_greenlet(self) -> bool:
+        """Whether its thread is a greenlet: no second loop runs beside it, see asyncio's own."""
+        return self._greenlet is not None
 
     def running(self) -> Activity | None:
         """The attempt whose code it is running now, if that can be told."""
@@ -111,6 +119,7 @@ class Home:
 
     def _serve(self) -> None:
         _here.home = self
+        self._greenlet = _own_greenlet()
         asyncio.set_event_loop(self.loop)
         while True:
             try:
@@ -181,6 +190,14 @@ def _made() -> asyncio.AbstractEventLoop:
 
     loop.run_in_executor = run_in_executor  # type: ignore[assignment]  # the loop is our own
     return loop
+
+
+def _own_greenlet() -> Any:
+    """The greenlet that stands for this thread; None in a thread of the system's."""
+    greenlet: Any = sys.modules.get("greenlet")
+    if greenlet is None or threading.get_ident() in sys._current_frames():
+        return None
+    return greenlet.getcurrent()
 
 
 def _wind_up(loop: asyncio.AbstractEventLoop) -> None:

@@ -7,7 +7,7 @@ a loop, a thread asks it twice a second to answer.  Rules:
    runs, with its stack, and the store is told, for `doctor` and `explain`.
 2. A blocked loop is *retired* when the attempt that blocks it has been given up (its time-out and
    its second to clean up are over), or after `STUCK_S` if another attempt is on it.  A new loop
-   takes its place; under prefork a new process does.
+   takes its place; under prefork a new process does.  Among greenlets none can: it is waited for.
 3. An attempt that has not been entered moves to the new loop, or is given back.  One that has been
    entered is given up, and does not count: see `LoopBlocked`.
 
@@ -58,6 +58,8 @@ class Pulse:
     """When the present blockage was told last; 0: there is none."""
     blocker: Activity | None = None
     place: str = ""
+    is_told_kept: bool = False
+    """That it would be retired, and cannot be, has been told."""
 
     def ask(self, now: float) -> None:
         """Ask it to answer."""
@@ -159,11 +161,11 @@ class Watch:
             self._report(pulse, blocked=True)
             pulse.told_at = now
         if not home.is_retired and self._is_to_be_retired(pulse):
-            self._retire(pulse)
+            (self._keep if home.is_greenlet else self._retire)(pulse)
 
     def _is_to_be_retired(self, pulse: Pulse) -> bool:
         home = pulse.home
-        if pulse.blocker in home.left or (home.left and home.frame() is None):
+        if pulse.blocker in home.left:
             return True
         others = [each for each in list(home.attempts) if each.activity is not pulse.blocker]
         return pulse.silent_s >= self.stuck_s and bool(others)
@@ -185,6 +187,15 @@ class Watch:
             pulse.blocker.blocked_s += pulse.silent_s
         self._report(pulse, blocked=False)
         pulse.told_at, pulse.blocker, pulse.place = 0.0, None, ""
+        pulse.is_told_kept = False
+
+    def _keep(self, pulse: Pulse) -> None:
+        """All greenlets share one thread, and asyncio runs one loop in each: it is waited for."""
+        if not pulse.is_told_kept:
+            pulse.is_told_kept = True
+            why = told_of(pulse.blocker, pulse.silent_s)
+            fix = "if it does not answer again, end this worker and start another"
+            log.error("an event loop cannot be given up among greenlets", why=why, fix=fix)
 
     def _retire(self, pulse: Pulse) -> None:
         home, blocker = pulse.home, pulse.blocker

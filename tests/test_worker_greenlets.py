@@ -1,0 +1,25 @@
+"""What becomes of async workers in a pool of greenlets, when one blocks their event loop?"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+
+def test_a_blocked_loop_among_greenlets_is_waited_for() -> None:
+    """All of them share one thread, in which asyncio runs one loop: another could not even start.
+
+    The attempt that blocks is known all the same: it counts, and the others lose none.
+    """
+    program = [sys.executable, "-m", "tests.support.greenlet_loop"]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    (blocking, timed_out), (quick, cut_off) = found["errors"]
+    assert (blocking, quick) == ("StepTimeout", "LoopBlocked")
+    assert "is still at work (its function)" in timed_out
+    assert "worker 'blocks' in step 'blocks' of saga S" in cut_off
+    assert "greenlet_loop.py" in found["place"]
+    assert found["one_loop"]
+    assert "an event loop cannot be given up among greenlets" in done.stdout
