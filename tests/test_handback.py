@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -152,6 +153,7 @@ def test_a_command_whose_sending_is_not_confirmed_is_given_back_later(bench: Str
     message = bench.sent[0]
     value = bench.work()["o:run:one:1"]
     bench.edge.client.hset(KEYS.work, "o:run:one:1", "0|0")
+    assert bench.give(replace(message, sent_ms=message.sent_ms + 10_000)) == []
     assert [each.step for each in bench.give(message)] == ["one"]
     bench.edge.client.hset(KEYS.work, "o:run:one:1", value)
     assert bench.give(message) == []
