@@ -18,6 +18,7 @@ from multiagents.orchestrator.cache import DEFINITIONS, Recent
 from multiagents.orchestrator.workflow import Step, Workflow
 from multiagents.storage import definitions
 from multiagents.storage import keys as k
+from multiagents.storage import sagas as store
 from tests.support.one_process import SAGA, SHARD, Bench, row
 
 
@@ -92,12 +93,47 @@ def test_a_start_while_it_is_looked_keeps_its_definition(bench: Bench) -> None:
     bench.clock.advance(bench.settings.retention_s + 1)
     bench.sweep()
     assert bench.edge.client.hexists(SHARD.unused, workflow.version)
-    looking = definitions.collect(SHARD, now_ms=bench.clock.now_ms(), later_ms=0)
+    looking = definitions.collect(SHARD, clock_ms=bench.clock.now_ms, lease_ms=0)
     removed = bench.interrupted(looking, "forget", lambda: start(bench, "late", workflow))
     assert removed == 0
     assert stored(bench) == {workflow.version}
     end(bench, "late")
     assert bench.ends[-1] == "completed"
+
+
+def test_no_other_sweeper_looks_at_the_same_time(bench: Bench) -> None:
+    """A look at a million sagas takes longer than a sweep hides what it has found."""
+    workflow = flow("one")
+    start(bench, SAGA, workflow)
+    end(bench, SAGA)
+    bench.clock.advance(bench.settings.retention_s + 1)
+    bench.sweep()
+    bench.clock.advance(bench.settings.lease_s + 1)
+    seen: list[tuple[store.Guard, ...]] = []
+
+    def look_too() -> None:
+        bench.clock.advance(5)
+        seen.append(bench.edge.run(bench.sweeper().due(SHARD)))
+
+    (item,) = bench.edge.run(bench.sweeper().due(SHARD))
+    bench.interrupted(bench.sweeper().handle(item), "uses", look_too)
+    assert (seen, stored(bench)) == ([()], set())
+
+
+def test_a_look_that_took_long_is_followed_by_a_long_rest(bench: Bench) -> None:
+    """Whatever is marked meanwhile: a server must not be busy with that alone."""
+    workflow = flow("one")
+    start(bench, SAGA, workflow)
+    end(bench, SAGA)
+    bench.clock.advance(bench.settings.retention_s + 1)
+    bench.sweep()
+    looking = definitions.collect(SHARD, clock_ms=bench.clock.now_ms, lease_ms=1000)
+    assert bench.interrupted(looking, "uses", lambda: bench.clock.advance(4)) == 1
+    member = k.due_definitions(SHARD)
+    assert bench.edge.client.zscore(SHARD.due, member) == bench.clock.now_ms() + 200_000
+    bench.clock.advance(201)
+    bench.sweep()
+    assert bench.edge.client.zscore(SHARD.due, member) is None
 
 
 def test_a_process_that_believes_it_stored_sends_it_again(bench: Bench) -> None:

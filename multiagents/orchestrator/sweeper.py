@@ -117,7 +117,9 @@ class Sweeper:
             case "x", saga_id, _:
                 yield from self._purge(saga_id, item)
             case "g", number, _:
-                yield from self._collect(Shard(int(number)))
+                lease_ms = self._settings.lease_ms
+                shard = Shard(int(number))
+                yield from definitions.collect(shard, clock_ms=self._clock_ms, lease_ms=lease_ms)
             case None:
                 raise ValueError("no due member that the engine has written")
 
@@ -231,11 +233,6 @@ class Sweeper:
             backlog = yield queue
             self._looks.put(queue, (now_ms, backlog))
         return backlog
-
-    def _collect(self, shard: Shard) -> Flow[None]:
-        now_ms = self._clock_ms()
-        later_ms = now_ms + self._settings.lease_ms
-        yield from definitions.collect(shard, now_ms=now_ms, later_ms=later_ms)
 
     def _purge(self, saga_id: str, item: Guard) -> Flow[None]:
         keys = self._coordinator.keys(saga_id)

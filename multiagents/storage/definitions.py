@@ -7,7 +7,7 @@ may have started one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from multiagents.storage import keys as k
@@ -21,12 +21,20 @@ MOST = 1000
 """Definitions that are dealt with at once; the rest is next."""
 UNREADABLE = "?"
 AGAIN_MS = 60_000
-"""When to look again where a saga cannot be read: it may run by any of them."""
+"""When to look again where a saga cannot be read: it may run by any of them; or where whoever
+looks is gone."""
+REST = 50
+"""So many times as long as a look at all sagas has taken there is none: each takes 5 µs of its
+server's time, and a purge may mark a definition every second."""
+MOST_REST_MS = 3_600_000
 
 
-def collect(shard: Shard, *, now_ms: int, later_ms: int) -> Flow[int]:
-    """Remove what is unused on a shard; how many.  ``later_ms``: when to look at the rest."""
+def collect(shard: Shard, *, clock_ms: Callable[[], int], lease_ms: int) -> Flow[int]:
+    """Remove what is unused on a shard; how many.  The next look is a lease later, or a `REST`."""
+    began_ms = clock_ms()
     marked = dict(list((yield from ask(_marked(shard))).items())[:MOST])
+    if marked:
+        yield from ask(_hide(shard, began_ms + AGAIN_MS))
     used: set[str] = set()
     cursor = "0"
     while not marked.keys() <= used:
@@ -34,10 +42,16 @@ def collect(shard: Shard, *, now_ms: int, later_ms: int) -> Flow[int]:
         used |= found
         if cursor == "0":
             break
+    ended_ms = clock_ms()
+    rest_ms = min(REST * (ended_ms - began_ms), MOST_REST_MS)
     if UNREADABLE in used:
-        used |= marked.keys()
-        marked, later_ms = {}, now_ms + AGAIN_MS
-    return (yield from ask(_forget(shard, marked, used, later_ms)))
+        marked, rest_ms = {}, max(rest_ms, AGAIN_MS)
+    return (yield from ask(_forget(shard, marked, used, ended_ms + max(lease_ms, rest_ms))))
+
+
+def _hide(shard: Shard, until_ms: int) -> Plain[int]:
+    """From other sweepers, while this one looks: a look may take longer than a sweep hides it."""
+    return Plain(("ZADD", shard.due, "XX", until_ms, k.due_definitions(shard)), int)
 
 
 def _marked(shard: Shard) -> Plain[dict[str, str]]:

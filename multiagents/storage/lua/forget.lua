@@ -4,8 +4,8 @@
 -- that bears the mark with which it was looked at has not been used since.
 --
 -- KEYS[1] definitions hash   KEYS[2] hash of unused ones: version, mark   KEYS[3] due zset
--- ARGV[1] due member   ARGV[2] when to look at what is left, Unix ms
--- ARGV[3..] version, mark, "1" if it is in use …
+-- ARGV[1] due member   ARGV[2] when to look at what is left, or has been marked by then, Unix ms
+-- ARGV[3..] version, mark, "1" if it is in use … (none = the member goes if nothing is marked)
 --
 -- Returns how many were removed.
 local removed = 0
@@ -15,7 +15,7 @@ for i = 3, #ARGV, 3 do
     if ARGV[i + 2] ~= "1" then removed = removed + redis.call("HDEL", KEYS[1], ARGV[i]) end
   end
 end
-if redis.call("EXISTS", KEYS[2]) == 0 then
+if #ARGV == 2 and redis.call("EXISTS", KEYS[2]) == 0 then
   redis.call("ZREM", KEYS[3], ARGV[1])
 else
   redis.call("ZADD", KEYS[3], ARGV[2], ARGV[1])
