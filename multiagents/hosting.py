@@ -220,6 +220,7 @@ class _Fenced(threading.local):
 
 fenced = _Fenced()
 
+_UNBIND = "multiagents.unbind"
 _PASSED = "multiagents_passed"
 """Set in the request of a delivery that has passed the fence."""
 
@@ -259,12 +260,13 @@ def _fence(task_class: Any, hosted: Hosted) -> None:
 
 def _bind(held: Attempt, workflow: str) -> None:
     _unbind()
+    # Only now: with a receiver, Celery sends the signal for each step of a worker, too.
+    signals.task_postrun.connect(_unbind, dispatch_uid=_UNBIND)
     fenced.bound = bind_step(
         saga=held.saga_id, workflow=workflow, step=held.step, attempt=held.attempt
     )
 
 
-@signals.task_postrun.connect  # type: ignore[untyped-decorator]  # celery has no types
 def _unbind(**_: Any) -> None:
     if fenced.bound is not None:
         unbind(fenced.bound)
@@ -289,9 +291,9 @@ class _Fence:
 
     def __call__(self, task: Any, task_id: str, args: Any, kwargs: Any) -> None:
         request = task.request
-        mark = read_mark(request)
+        mark = None if isinstance(task, WorkerTask) else read_mark(request)
         # A class may call the one that it inherits, which is fenced too.
-        if mark and not isinstance(task, WorkerTask) and not request.get(_PASSED):
+        if mark and not request.get(_PASSED):
             engine, about = self.hosted.host.engine, mark
             held = self.hosted.persist(
                 lambda: engine.fence(about.saga_id, task_id, about.version),
