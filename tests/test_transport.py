@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -84,6 +85,30 @@ def test_a_requeued_engine_message_goes_back(connection, store):
     marked.requeue()
     assert store.llen("q") == 1
     assert store.hlen("unacked") == 1
+
+
+def test_a_queue_whose_key_is_no_list_keeps_no_other_from_being_consumed(connection, store):
+    """Celery takes WRONGTYPE to be beyond repair: it had ended the worker."""
+    got: list[Any] = []
+    queues = [Queue(name, routing_key=name) for name in ("q", "other")]
+
+    def fetched(count: int) -> bool:
+        with suppress(TimeoutError):
+            connection.drain_events(timeout=1)
+        return len(got) == count
+
+    store.hset("q", "x", "1")
+    channel = connection.channel()
+    Consumer(channel, queues, callbacks=[lambda _, m: got.append(m)], no_ack=True).consume()
+    producer = Producer(channel)
+    producer.publish("{}", routing_key="other")
+    wait_for(lambda: fetched(1), 10, "the other queue's message")
+    store.delete("q")
+    producer.publish("{}", routing_key="q")
+    wait_for(lambda: fetched(2), 10, "the message of the queue that is a list again")
+    store.hset("q", "x", "1")
+    producer.publish("{}", routing_key="other")
+    wait_for(lambda: fetched(3), 10, "the other queue's second message")
 
 
 STEADY = "multiagents.event_bus.transport:SteadyTransport"

@@ -45,6 +45,7 @@ from kombu.transport import get_transport_cls, redis, virtual
 from redis.exceptions import DataError, ResponseError
 
 from multiagents.core.marks import read_mark
+from multiagents.event_bus.mistyped import TypedChannel
 from multiagents.storage.refusals import CLASSES, word_of
 
 log = structlog.get_logger(__name__)
@@ -124,7 +125,7 @@ class SteadyQoS(redis.QoS):
         super().restore_unacked(client)
 
 
-class SteadyChannel(redis.Channel):
+class SteadyChannel(TypedChannel):
     """kombu's channel, which can be closed without its server."""
 
     QoS = SteadyQoS

@@ -1,0 +1,78 @@
+"""How does a worker consume its other queues while the key of one is no list?
+
+Redis answers a BRPOP or LLEN of such a key with WRONGTYPE, which Celery takes to be beyond repair:
+the worker ends, at its start and at work, and its other queues stand still.  Here the queue is left
+out, and looked at again, until its key is a list or gone.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import Any
+
+import structlog
+from kombu.transport import redis
+from redis.exceptions import ResponseError
+
+log = structlog.get_logger(__name__)
+
+LOOK_S = 2.0
+"""How often a queue that is left out is looked at."""
+LISTS = ("list", "none")
+WRONG = "WRONGTYPE"
+
+
+class TypedChannel(redis.Channel):
+    """kombu's channel, which leaves out queues whose key is no list."""
+
+    _mistyped: frozenset[str] = frozenset()
+    _look_at = 0.0
+
+    @property
+    def active_queues(self) -> list[str]:
+        """The queues from which messages are fetched now."""
+        if self._mistyped and monotonic() >= self._look_at:
+            self._look()
+        found: list[str] = super().active_queues
+        return [queue for queue in found if queue not in self._mistyped]
+
+    def _brpop_read(self, **options: Any) -> Any:
+        inherited: Any = super()
+        try:
+            return inherited._brpop_read(**options)
+        except ResponseError as error:
+            if WRONG not in str(error):
+                raise
+            self._look()
+            return True
+
+    def _size(self, queue: str) -> int:
+        inherited: Any = super()
+        try:
+            return int(inherited._size(queue))
+        except ResponseError as error:
+            if WRONG not in str(error):
+                raise
+            return 0
+
+    def _look(self) -> None:
+        """Find the queues whose key is no list; log each that is left out or taken back."""
+        queues: list[str] = super().active_queues
+        found = frozenset(queue for queue in queues if not self._is_list(queue))
+        for queue in sorted(found - self._mistyped):
+            log.error(
+                "the queue is not consumed: its key is not a list",
+                queue=queue,
+                fix="move the key, or give the steps another queue; this worker then goes on",
+            )
+        for queue in sorted(self._mistyped - found):
+            log.info("the queue is consumed again", queue=queue)
+        self._mistyped, self._look_at = found, monotonic() + LOOK_S
+        self._queue_cycle.update([queue for queue in queues if queue not in found])
+
+    def _is_list(self, queue: str) -> bool:
+        own: Any = self
+        with own.conn_or_acquire() as client:
+            keys = {own._q_for_pri(queue, priority) for priority in own.priority_steps}
+            types = [client.type(key) for key in keys]
+        return all((each.decode() if isinstance(each, bytes) else each) in LISTS for each in types)
