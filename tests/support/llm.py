@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from multiagents.testing.provider import StubProvider
 from multiagents.worker_sdk.context import Context
 from multiagents.worker_sdk.dspy_worker import DSPyWorker
 from multiagents.worker_sdk.registry import Worker
@@ -19,3 +20,8 @@ def worker_of(function: Any = None, **options: Any) -> DSPyWorker:
     """An unregistered worker; by default its function adds nothing."""
     options.setdefault("signature", "text -> sentiment: str, confidence: float")
     return DSPyWorker(function or (lambda context: {}), "under_test", **options)
+
+
+def asked(provider: StubProvider, number: int = -1) -> str:
+    """The last message of a request."""
+    return str(provider.requests[number]["messages"][-1]["content"])
