@@ -127,6 +127,20 @@ def test_only_what_may_be_looked_at_early_is_brought_forward(bench: Bench) -> No
     assert {scores[each] for each in late} == {far_ms}
 
 
+def test_whatever_stands_among_many_that_stay_is_brought_forward(bench: Bench) -> None:
+    """Read page by page; many may be due at one time, or each at its own."""
+    now_ms, lease_ms = bench.clock.now_ms(), bench.settings.lease_ms
+    far_ms = now_ms + 2 * HOUR_S * 1000
+    stay = {due_purge(f"s{n}"): far_ms + max(0, n - 2500) for n in range(5000)}
+    come = {due_outbox(f"s{n}", "o:run:x:1"): far_ms + n // 2 for n in range(0, 6000, 3)}
+    bench.edge.client.zadd(DUE, {**stay, **come})
+    bench.edge.client.hset(SHARD.tick, mapping={"at": far_ms, "grace": far_ms})
+    bench.edge.run(bench.sweeper().due(SHARD))
+    scores = {m.decode(): s for m, s in bench.edge.client.zrange(DUE, 0, -1, withscores=True)}
+    assert {scores.pop(each) for each in come} == {now_ms + lease_ms}
+    assert scores == stay
+
+
 def test_doctor_names_what_is_due_later_than_anything_may_be(bench: Bench) -> None:
     """With the first of them, and what to do."""
     now_ms = bench.clock.now_ms()

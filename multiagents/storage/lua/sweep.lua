@@ -22,17 +22,23 @@ local ahead = last - now > lease
 if now - last > lease / 2 then grace = now + lease end
 if ahead then
   grace = now + lease
-  local PAGE, term, kept = 1000, string.format("%.0f", grace), 0
+  -- Page by page from a score on: some servers count their way to a place among a million.
+  local PAGE, term = 1000, string.format("%.0f", grace)
+  local from, kept = "(" .. term, 0
   repeat
-    local far = redis.call("ZRANGEBYSCORE", KEYS[1], "(" .. term, "+inf", "LIMIT", kept, PAGE)
-    for _, member in ipairs(far) do
+    local range = {from, "+inf", "WITHSCORES", "LIMIT", kept, PAGE}
+    local far = redis.call("ZRANGEBYSCORE", KEYS[1], unpack(range))
+    for i = 1, #far, 2 do
+      local member, score = far[i], far[i + 1]
       if string.find(member, "^[lod]|") or string.find(member, "^t|.+|%l+:[^:|]+:%d+$") then
         redis.call("ZADD", KEYS[1], term, member)
-      else
+      elseif score == from then
         kept = kept + 1
+      else
+        from, kept = score, 1
       end
     end
-  until #far < PAGE
+  until #far < 2 * PAGE
 end
 if now - last > lease / 64 or ahead then
   redis.call("HSET", KEYS[2], "at", string.format("%.0f", now), "grace", string.format("%.0f", grace))
