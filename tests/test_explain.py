@@ -55,10 +55,10 @@ def office(redis_url: str) -> Iterator[Office]:
 
 
 def test_without_any_worker_it_says_how_to_start_one(office: Office) -> None:
-    """The queue of the step is named in the command."""
+    """Without ``-Q``: the worker that is to start knows the queue of its function, and only it."""
     reason = office.reason(office.start(two()), "no_worker")
     assert (reason["step"], reason["queue"]) == ("reserve", "io")
-    start = "MULTIAGENTS_IMPORTS=YOUR_MODULE celery -A multiagents worker -Q io,llm"
+    start = "MULTIAGENTS_IMPORTS=YOUR_MODULE celery -A multiagents worker"
     assert reason["commands"] == [start]
     assert "sent to queue 'io'" in reason["text"]
     assert reason["at"]

@@ -45,7 +45,7 @@ def test_a_function_that_no_launch_had_needs_a_module() -> None:
 def test_without_any_launch_the_askers_own_imports_are_taken() -> None:
     """A program with MULTIAGENTS_IMPORTS has what its workers need; else it is a gap to fill."""
     told = advice([], functions=["f"], imports=["shop"])
-    assert told == "MULTIAGENTS_IMPORTS=shop celery -A multiagents worker -Q io,llm"
+    assert told == "MULTIAGENTS_IMPORTS=shop celery -A multiagents worker"
     told = advice([], queues=["io"])
     assert told == "MULTIAGENTS_IMPORTS=YOUR_MODULE celery -A multiagents worker -Q io"
 

@@ -39,8 +39,10 @@ class Launch:
     """When such a worker last said that it is there."""
 
     def command(self, queues: Iterable[str]) -> str:
-        """What starts such a worker, for these queues."""
-        words = ["celery", "-A", self.app, "worker", "-Q", ",".join(sorted(queues))]
+        """What starts such a worker, for these queues; if there are none, for its functions'."""
+        words = ["celery", "-A", self.app, "worker"]
+        if names := ",".join(sorted(queues)):
+            words += ["-Q", names]
         if self.imports:
             words.insert(0, f"MULTIAGENTS_IMPORTS={','.join(self.imports)}")
         return shlex.join(words)
@@ -116,7 +118,9 @@ def advice(
     wanted, places = set(functions), set(queues)
     found = _like(launches, wanted, tuple(imports))
     if alone or not places:
-        places |= set(found.queues or DEFAULT_QUEUES)
+        # Without -Q a worker consumes the queues of its functions, which nobody here knows.
+        is_default = not found.queues and places <= set(DEFAULT_QUEUES)
+        places = set() if is_default else places | set(found.queues or DEFAULT_QUEUES)
     return found.command(places)
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from multiagents.core.names import QUEUE_IO
+from multiagents.core.states import Kind
 from multiagents.orchestrator.describe import iso
 from multiagents.orchestrator.explanation import Reason, Situation, span
 from multiagents.orchestrator.launches import advice
@@ -56,7 +58,11 @@ def dispatched(now: Situation, around: Surroundings, task: Task) -> Reason:
     facts = {"queue": queue or None, "worker_function": function, "without_function": lacking}
     text = f"{task.name} (attempt {work.attempt}): {why}"
     at = iso(again_ms) if again_ms else None
-    commands = (_start_worker(around, queue, function),) if code in STRANDED else ()
+    own = now.workflow.by_name[task.step].queue if task.kind is Kind.RUN else None
+    # The default queue is a guess, if neither the definition nor a running worker names it.
+    known = own or queue != QUEUE_IO or able(around, function)
+    place = queue if known else ""
+    commands = (_start_worker(around, place, function),) if code in STRANDED else ()
     return reason_of(now, task, code, text, at=at, commands=commands, facts=facts)
 
 
