@@ -240,6 +240,31 @@ def test_an_attempt_that_has_moved_by_itself_stays_where_it_is(rig: Rig) -> None
     waiting.end()
 
 
+def test_an_attempt_moves_while_its_old_loop_is_about_to_begin_it(rig: Rig) -> None:
+    """One context cannot be entered by two loops at once."""
+
+    async def function() -> dict[str, Any]:
+        return {}
+
+    waiting = awaiting.Waiting("w", function(), Activity("w"))
+
+    def move() -> None:
+        waiting.begin()
+        waiting.wait(1.0)
+
+    waiting._context.run(move)
+    assert waiting.outcome() == {}
+    waiting.end()
+
+
+def test_a_loop_that_has_just_closed_takes_no_attempt_with_it(rig: Rig) -> None:
+    """Between the look at it and the call it may end: that is no error of the attempt."""
+    home = loop.home()
+    home.retire()
+    until(home.loop.is_closed, "its end")
+    home.call(home.loop.stop)
+
+
 # ---- the others lose no attempt ----
 
 

@@ -150,8 +150,7 @@ class Waiting:
                 self.is_cancelled = True
                 _close(self._awaitable)
                 return
-        if not self.home.loop.is_closed():
-            self.home.loop.call_soon_threadsafe(self._cancel)
+        self.home.call(self._cancel)
 
     def blocked_by(self, timeout_s: float | None) -> str:
         """Who else has taken the time of this attempt; empty: nobody."""
@@ -184,7 +183,9 @@ class Waiting:
         self.activity.settle(CANCEL_GRACE_S)
 
     def _send(self) -> None:
-        self.home.loop.call_soon_threadsafe(self._start, self.home, context=self._context)
+        home = self.home
+        # A copy for each loop: the one before may be in its own at this very moment.
+        home.call(self._start, home, context=self._context.copy())
 
     # ---- on the loop ----
 

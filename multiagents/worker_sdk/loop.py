@@ -12,6 +12,7 @@ last attempt on it.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 import sys
@@ -19,6 +20,7 @@ import threading
 from asyncio.events import Handle
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextvars import Context
 from types import CodeType, FrameType
 from typing import Any, Protocol
 
@@ -94,13 +96,25 @@ class Home:
         self._end_if_over()
 
     def _end_if_over(self) -> None:
-        if self.is_retired and not self.attempts and not self.left and not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(self.loop.stop)
+        if self.is_retired and not self.attempts and not self.left:
+            self.call(self.loop.stop)
+
+    def call(
+        self, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> None:
+        """Have the loop call this soon; one that has closed, perhaps just now, calls nothing."""
+        try:
+            self.loop.call_soon_threadsafe(callback, *args, context=context)
+        except RuntimeError:
+            if not self.loop.is_closed():
+                raise
 
     def frame(self) -> FrameType | None:
         """Where its thread is."""
-        found = sys._current_frames().get(self._thread.ident or 0)
-        return self._greenlet.gr_frame if found is None and self._greenlet is not None else found
+        if self._greenlet is not None:
+            found: FrameType | None = self._greenlet.gr_frame
+            return found
+        return _frames().get(self._thread.ident or 0)
 
     @property
     def is_greenlet(self) -> bool:
@@ -195,9 +209,23 @@ def _made() -> asyncio.AbstractEventLoop:
 def _own_greenlet() -> Any:
     """The greenlet that stands for this thread; None in a thread of the system's."""
     greenlet: Any = sys.modules.get("greenlet")
-    if greenlet is None or threading.get_ident() in sys._current_frames():
-        return None
-    return greenlet.getcurrent()
+    found = greenlet and greenlet.getcurrent()
+    return found if found and found.parent is not None else None
+
+
+def _frames() -> dict[int, FrameType]:
+    """Where each thread is.
+
+    Python holds a lock meanwhile, for which others may wait with the GIL: code that a collection
+    of garbage runs there, and that lets the GIL go, would stop the whole process (gh-106883).
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        return sys._current_frames()
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _wind_up(loop: asyncio.AbstractEventLoop) -> None:
