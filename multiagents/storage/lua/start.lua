@@ -29,11 +29,13 @@ if text ~= "" then
 elseif redis.call("HEXISTS", KEYS[9], definition) == 0 then
   return 3
 end
-redis.call("HDEL", KEYS[10], definition)
 for _ = 1, count() do redis.call("HSET", DATA, take(), take()) end
 redis.call("HSET", DATA, "alias:" .. task_id, canvas)
 if alias_of ~= "" then redis.call("HSETNX", KEYS[7], task_id, alias_of) end
 redis.call("HSET", SAGA, "w", definition, "q", reads)
+-- Not before: a full server refuses a script at its first write, and lets pass one that begins by
+-- deleting.
+redis.call("HDEL", KEYS[10], definition)
 local created, saga_id = ARGV[position + 8], ARGV[position + 5]
 for i = 11, #KEYS do redis.call("ZADD", KEYS[i], created, saga_id) end
 local _, refused = apply(wide == "1" and ",", nil, 0, {})
