@@ -20,7 +20,7 @@ from multiagents.core.settings import Settings
 OWN_NAME = "multiagents"
 """The name of this package's apps; the settings of all others are left alone."""
 MESSAGE = "%(message)s%(of_step)s"
-"""For a log's format; `core.log_context` gives each record its ``of_step``."""
+"""For a log's format; `core.log_records` gives each record its ``of_step``."""
 
 
 def make_app(settings: Settings) -> Celery:

@@ -18,7 +18,8 @@ from celery.exceptions import Ignore
 from celery.platforms import EX_FAILURE
 
 from multiagents.core.exceptions import InvalidInput, NewerFormat
-from multiagents.core.log_context import Bound, add_step_filter, bind_step, unbind
+from multiagents.core.log_context import Bound, bind_step, unbind
+from multiagents.core.log_records import add_step_filter
 from multiagents.core.marks import read_mark
 from multiagents.core.names import QUEUE_LLM, queue_flaw
 from multiagents.orchestrator import app_broker, strangers

@@ -18,7 +18,8 @@ from structlog.testing import capture_logs
 
 from multiagents import sagas
 from multiagents.core.events import Event
-from multiagents.core.log_context import StepFilter, add_step_filter, bind_step, unbind
+from multiagents.core.log_context import bind_step, unbind
+from multiagents.core.log_records import StepFilter, add_step_filter
 from multiagents.event_bus.memory_bus import MemoryEventBus
 from multiagents.event_bus.redis_bus import RedisEventBus
 from multiagents.monitoring import EventMonitor, MonitoringConfig

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from multiagents.core.log_context import StepFilter
+from multiagents.core.log_records import StepFilter
 from multiagents.monitoring.config import MonitoringConfig
 from multiagents.monitoring.event_monitor import EventMonitor
 from multiagents.monitoring.worker_monitor import WorkerMonitor
