@@ -200,7 +200,7 @@ def _sagas(session: Session, shards: Sequence[int]) -> Iterable[Check]:
     """What is due on these shards, and what waits for a person."""
     from multiagents.cli import checks, key_checks
     from multiagents.storage.calls import ask
-    from multiagents.storage.damage import stuck
+    from multiagents.storage.damage import Failing, stuck
     from multiagents.storage.health import read_due, read_missing
     from multiagents.storage.keys import Shard
     from multiagents.storage.waiting import read_waiting
@@ -212,7 +212,7 @@ def _sagas(session: Session, shards: Sequence[int]) -> Iterable[Check]:
     yield checks.missing(session.run(read_missing(shards, each=LOOKED_AT)))
     service = session.runtime.host.service
     yield key_checks.damaged(session.run(service.damaged(shards, each=LOOKED_AT)))
-    failing: dict[str, tuple[int, int, str]] = {}
+    failing: dict[str, Failing] = {}
     for number in shards:
         counted = session.run(ask(stuck(Shard(number))))
         failing.update(counted)

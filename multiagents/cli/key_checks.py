@@ -11,6 +11,7 @@ from multiagents.cli.checks import NAMES_SHOWN, Check, Fleet
 from multiagents.cli.fleet_checks import needed_queues
 from multiagents.orchestrator.letters import list_of
 from multiagents.orchestrator.workflow import Workflow
+from multiagents.storage.damage import Failing
 
 STUCK_AFTER = 3
 """So often has a due item failed when it is told of: others may pass."""
@@ -50,7 +51,7 @@ def damaged(found: Mapping[str, str]) -> Check:
     return Check(name, "fail", f"{shown}; nothing moves them", fix)
 
 
-def stuck(found: Mapping[str, tuple[int, int, str]], now_ms: int) -> Check:
+def stuck(found: Mapping[str, Failing], now_ms: int) -> Check:
     """What is due can be handled.  ``found``: how often not, when last and why, by due member."""
     name = "stuck items"
     bad = {

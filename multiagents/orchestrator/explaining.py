@@ -43,9 +43,9 @@ from multiagents.orchestrator.sweeper import Backlog, QueueHead
 from multiagents.orchestrator.unclaimed import STRANDED, stranded
 from multiagents.orchestrator.underway import members_of, underway
 from multiagents.orchestrator.workflow import worker_name
+from multiagents.storage import damage, waiting
 from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
-from multiagents.storage import waiting
 from multiagents.storage.calls import Flow, ask
 from multiagents.storage.client import UNREACHABLE
 from multiagents.storage.keys import SagaKeys
@@ -86,6 +86,7 @@ class Explaining(DeadLetters):
         )
         tasks = tasks_of(now)
         now = replace(now, due=(yield from self._due(keys, now, shown(tasks))))
+        now = replace(now, failing=(yield from self._failing(keys, now)))
         around = yield from self._around(keys, now, shown(tasks), work, fleet)
         return explanation(now, underway(now, around, tasks))
 
@@ -151,10 +152,17 @@ class Explaining(DeadLetters):
 
     def _due(self, keys: SagaKeys, now: Situation, tasks: list[Task]) -> Flow[dict[str, int]]:
         saga_id = keys.id
-        members = [*members_of(now, tasks), k.due_timer(saga_id, DEADLINE), k.due_purge(saga_id)]
+        own = (k.due_timer(saga_id, DEADLINE), k.due_purge(saga_id), k.due_dirty(saga_id))
+        members = [*members_of(now, tasks), *own, k.due_outbox(saga_id, k.OUTBOX_END)]
         scores = yield from ask(waiting.since(keys.due, members))
         pairs = zip(members, scores, strict=True)
         return {member: score for member, score in pairs if score is not None}
+
+    def _failing(self, keys: SagaKeys, now: Situation) -> Flow[dict[str, damage.Failing]]:
+        """Of what is still due: counts outlast the failures for a while."""
+        if not now.due:
+            return {}
+        return (yield from ask(damage.stuck_among(keys.shard, tuple(now.due))))
 
     def _around(
         self,

@@ -23,6 +23,7 @@ from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.targets import parked_notes
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage import keys as k
+from multiagents.storage.damage import Failing
 from multiagents.storage.refusals import REFUSALS
 
 SHOWN = 5
@@ -75,6 +76,8 @@ class Situation:
     """The URL of its server, as it may be shown."""
     refusal: str | None = None
     """The word of `REFUSALS` with which that server takes no writes."""
+    failing: Mapping[str, Failing] = field(default_factory=dict)
+    """By due member: what sweeps have tried without success."""
 
     def when(self, at_ms: int) -> str:
         """A time, and how far it is from now."""
@@ -95,7 +98,7 @@ def span(ms: float) -> str:
 
 def explanation(now: Situation, work: Iterable[Reason]) -> dict[str, Any]:
     """What `explain` gives; ``work``: what is under way or parked, as `underway` tells it."""
-    reasons = [*_of_the_saga(now), *work, *_of_the_rest(now)]
+    reasons = [*_of_the_saga(now), *work, *_failing(now), *_of_the_rest(now)]
     if not reasons:
         reasons = [Reason("nothing", "Nothing of it is under way.")]
     if now.refusal:
@@ -132,6 +135,15 @@ def _no_writes(now: Situation) -> Reason:
     )
     facts = {"server": now.server, "refusal": now.refusal}
     return Reason("no_writes", text, commands=("multiagents doctor",), facts=facts)
+
+
+def _failing(now: Situation) -> Iterator[Reason]:
+    for failing in now.failing.values():
+        times = "once" if failing.times == 1 else f"{failing.times} times"
+        last = span(max(0, now.now_ms - failing.last_ms))
+        text = f"A sweep has tried to move it {times}, last {last} ago, and failed: {failing.why}."
+        facts = {"failures": failing.times, "error": failing.why}
+        yield Reason("failing", text, commands=("multiagents doctor",), facts=facts)
 
 
 # ---- the saga's own state ----

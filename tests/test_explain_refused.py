@@ -1,0 +1,61 @@
+"""Does `explain` tell what sweeps try in vain, and why?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from multiagents import WorkflowBuilder, worker
+from multiagents.core.states import Kind
+from multiagents.storage import sagas as store
+from multiagents.storage.calls import ask
+from multiagents.storage.keys import Shard, due_outbox, outbox_field
+from multiagents.storage.sagas import Guard
+from tests.support.office import Office, open_office
+
+
+@worker("explain.refused", queue="explain-refused")
+def do(context: Any) -> dict[str, Any]:
+    return {}
+
+
+@pytest.fixture
+def office(redis_url: str) -> Iterator[Office]:
+    with open_office(redis_url) as found:
+        yield found
+
+
+def test_a_queue_that_the_server_refuses_is_named_with_the_reason(office: Office) -> None:
+    """Else a person reads only that the message is not sent yet."""
+    with redis.Redis.from_url(office.url, decode_responses=True) as client:
+        client.hset("explain-refused", "a team's", "own")
+        saga_id = office.start(
+            WorkflowBuilder("explain-refused").add_step("a", "explain.refused").build()
+        )
+        member = due_outbox(saga_id, outbox_field(Kind.RUN, "a", 1))
+        token = f"{client.zscore(Shard().due, member):.0f}"
+        now_ms = office.runtime.clock.now_ms()
+        why = "NotTaken: 'explain-refused' cannot be written (WRONGTYPE)"
+        failed = store.put_off(Shard(), Guard(member, token), now_ms=now_ms, why=why)
+        assert office.runtime.edge.run(ask(failed)) == 1
+    reason = office.reason(saga_id, "failing")
+    assert (reason["failures"], reason["error"]) == (1, why)
+    assert why in reason["text"]
+    assert "multiagents doctor" in reason["commands"]
+
+
+def test_what_has_been_done_since_is_not_told(office: Office) -> None:
+    """The counts of failures outlast them for some minutes."""
+    saga_id = office.start(
+        WorkflowBuilder("explain-taken").add_step("a", "explain.refused").build()
+    )
+    with redis.Redis.from_url(office.url) as client:
+        member = due_outbox(saga_id, outbox_field(Kind.RUN, "a", 1))
+        client.hset(Shard().stuck, member, f"3|{office.runtime.clock.now_ms()}|it was refused")
+    office.reason(saga_id, "failing")
+    office.claim(saga_id, "a")
+    codes = [each["code"] for each in office.runtime.call("explain", saga_id)["reasons"]]
+    assert "failing" not in codes
