@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Callable
+from functools import cache
 from types import MethodType
 from typing import Any, Protocol
 
@@ -221,7 +222,6 @@ class _Fenced(threading.local):
 
 fenced = _Fenced()
 
-_UNBIND = "multiagents.unbind"
 _PASSED = "multiagents_passed"
 """Set in the request of a delivery that has passed the fence."""
 
@@ -261,11 +261,16 @@ def _fence(task_class: Any, hosted: Hosted) -> None:
 
 def _bind(held: Attempt, workflow: str) -> None:
     _unbind()
-    # Only now: with a receiver, Celery sends the signal for each step of a worker, too.
-    signals.task_postrun.connect(_unbind, dispatch_uid=_UNBIND)
+    _unbind_after_tasks()
     fenced.bound = bind_step(
         saga=held.saga_id, workflow=workflow, step=held.step, attempt=held.attempt
     )
+
+
+@cache
+def _unbind_after_tasks() -> None:
+    """From the first plain task on: with a receiver, Celery sends it for workers' steps too."""
+    signals.task_postrun.connect(_unbind)
 
 
 def _unbind(**_: Any) -> None:

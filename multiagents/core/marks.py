@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeGuard, cast
+from typing import Any, NamedTuple, TypeGuard
 
 import structlog
 
@@ -20,10 +20,13 @@ log = structlog.get_logger(__name__)
 
 SHOWN = 200
 """Characters of a header that are logged."""
-_KINDS = frozenset(Kind)
 _HALVES = re.compile("[\ud800-\udfff]")
 """Lone surrogates, which UTF-8 does not have."""
 _MOST = 2**63
+
+
+_ITEMS = 7
+"""Of what a newer engine puts behind the last item nothing is said."""
 
 
 class Mark(NamedTuple):
@@ -48,26 +51,32 @@ def read_mark(headers: Any) -> Mark | None:
     found = get(HEADER) if callable(get) else None
     if found is None:
         return None
-    if not _is_sound(found):
-        _tell(repr(found)[:SHOWN])
-        return None
+    if isinstance(found, list | tuple):
+        try:
+            return _mark_of(tuple(found[:_ITEMS]))
+        except (TypeError, ValueError):
+            pass  # told below
+    _tell(repr(found)[:SHOWN])
+    return None
+
+
+@lru_cache(maxsize=64)
+def _mark_of(found: tuple[Any, ...]) -> Mark:
+    """Raises ValueError or TypeError for what is no mark.
+
+    Remembered: a plain task's message is looked at three times.
+    """
     saga_id, kind, step, attempt, version, sent_ms, *rest = found
-    return Mark(saga_id, Kind(kind), step, attempt, version, sent_ms, rest[0] if rest else None)
-
-
-def _is_sound(found: Any) -> bool:
-    """Of what a newer engine puts behind the last item nothing is said."""
-    if not isinstance(found, list | tuple) or len(found) < 6:
-        return False
-    saga_id, kind, step, attempt, version, sent_ms, *rest = cast("list[Any]", found)
     texts = all(map(is_text, (saga_id, kind, step, version)))
-    numbers = all(map(_is_number, (sent_ms, *rest[:1])))
-    return texts and numbers and kind in _KINDS and type(attempt) is int
+    numbers = all(map(_is_number, (sent_ms, *rest)))
+    if not (texts and numbers and type(attempt) is int):
+        raise ValueError(found)
+    return Mark(saga_id, Kind(kind), step, attempt, version, sent_ms, rest[0] if rest else None)
 
 
 def is_text(found: Any) -> TypeGuard[str]:
     """Whether the server can be sent this as a name: JSON may hold half of a character."""
-    return isinstance(found, str) and not _HALVES.search(found)
+    return isinstance(found, str) and (found.isascii() or not _HALVES.search(found))
 
 
 def _is_number(found: Any) -> bool:

@@ -34,7 +34,8 @@ class TypedChannel(redis.Channel):
         if self._mistyped and monotonic() >= self._look_at:
             self._look()
         found: list[str] = super().active_queues
-        return [queue for queue in found if queue not in self._mistyped]
+        left_out = self._mistyped
+        return [queue for queue in found if queue not in left_out] if left_out else found
 
     def _brpop_read(self, **options: Any) -> Any:
         inherited: Any = super()
