@@ -24,8 +24,10 @@ from enum import StrEnum
 from pathlib import Path
 
 from tests.planted.mutant import Mutant
-from tests.planted.mutants_e1_e9 import E1_E9
-from tests.planted.mutants_e10_e20 import E10_E20
+from tests.planted.mutants_e1_e5 import E1_E5
+from tests.planted.mutants_e6_e9 import E6_E9
+from tests.planted.mutants_e10_e14 import E10_E14
+from tests.planted.mutants_e15_e20 import E15_E20
 from tests.planted.mutants_e21 import E21
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,7 +36,7 @@ LEFT_OUT = ("__pycache__", ".venvs", "results", "*.patch")
 TEST_S = 180
 """A test that takes longer hangs."""
 FOUND = "found"
-MUTANTS = (*E1_E9, *E10_E20, *E21)
+MUTANTS = (*E1_E5, *E6_E9, *E10_E14, *E15_E20, *E21)
 
 
 class Rotten(AssertionError):
