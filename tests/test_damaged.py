@@ -24,7 +24,7 @@ from multiagents.orchestrator.sweeper import Backlog, QueueHead
 from multiagents.orchestrator.sweeper_thread import SweeperThread
 from multiagents.orchestrator.workflow import Step, Workflow
 from multiagents.storage.client import Edge
-from multiagents.storage.damage import stuck
+from multiagents.storage.failures import stuck
 from multiagents.storage.keys import SagaKeys, Shard
 
 FLOW = Workflow(name="pair", steps=(Step(name="a", worker="w"),))

@@ -10,7 +10,7 @@ import redis
 
 from multiagents import WorkflowBuilder, worker
 from multiagents.core.states import Kind
-from multiagents.storage import sagas as store
+from multiagents.storage import failures
 from multiagents.storage.calls import ask
 from multiagents.storage.keys import Shard, due_outbox, outbox_field
 from multiagents.storage.sagas import Guard
@@ -39,7 +39,7 @@ def test_a_queue_that_the_server_refuses_is_named_with_the_reason(office: Office
         token = f"{client.zscore(Shard().due, member):.0f}"
         now_ms = office.runtime.clock.now_ms()
         why = "NotTaken: 'explain-refused' cannot be written (WRONGTYPE)"
-        failed = store.put_off(Shard(), Guard(member, token), now_ms=now_ms, why=why)
+        failed = failures.put_off(Shard(), Guard(member, token), now_ms=now_ms, why=why)
         assert office.runtime.edge.run(ask(failed)) == 1
     reason = office.reason(saga_id, "failing")
     assert (reason["failures"], reason["error"]) == (1, why)

@@ -200,7 +200,7 @@ def _sagas(session: Session, shards: Sequence[int]) -> Iterable[Check]:
     """What is due on these shards, and what waits for a person."""
     from multiagents.cli import checks, key_checks
     from multiagents.storage.calls import ask
-    from multiagents.storage.damage import Failing, stuck
+    from multiagents.storage.failures import Failing, stuck
     from multiagents.storage.health import read_due, read_missing
     from multiagents.storage.keys import Shard
     from multiagents.storage.waiting import read_waiting

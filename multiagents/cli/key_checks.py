@@ -11,7 +11,7 @@ from multiagents.cli.checks import NAMES_SHOWN, Check, Fleet
 from multiagents.cli.fleet_checks import needed_queues
 from multiagents.orchestrator.letters import list_of
 from multiagents.orchestrator.workflow import Workflow
-from multiagents.storage.damage import Failing
+from multiagents.storage.failures import Failing
 
 STUCK_AFTER = 3
 """So often has a due item failed when it is told of: others may pass."""

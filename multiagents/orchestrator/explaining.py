@@ -43,7 +43,7 @@ from multiagents.orchestrator.sweeper import Backlog, QueueHead
 from multiagents.orchestrator.unclaimed import STRANDED, stranded
 from multiagents.orchestrator.underway import members_of, underway
 from multiagents.orchestrator.workflow import worker_name
-from multiagents.storage import damage, waiting
+from multiagents.storage import failures, waiting
 from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, ask
@@ -158,11 +158,11 @@ class Explaining(DeadLetters):
         pairs = zip(members, scores, strict=True)
         return {member: score for member, score in pairs if score is not None}
 
-    def _failing(self, keys: SagaKeys, now: Situation) -> Flow[dict[str, damage.Failing]]:
+    def _failing(self, keys: SagaKeys, now: Situation) -> Flow[dict[str, failures.Failing]]:
         """Of what is still due: counts outlast the failures for a while."""
         if not now.due:
             return {}
-        return (yield from ask(damage.stuck_among(keys.shard, tuple(now.due))))
+        return (yield from ask(failures.stuck_among(keys.shard, tuple(now.due))))
 
     def _around(
         self,

@@ -23,7 +23,7 @@ from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.targets import parked_notes
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage import keys as k
-from multiagents.storage.damage import Failing
+from multiagents.storage.failures import Failing
 from multiagents.storage.refusals import REFUSALS
 
 SHOWN = 5

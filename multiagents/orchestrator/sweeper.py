@@ -22,7 +22,7 @@ from multiagents.orchestrator.outcome import has_dead_letters
 from multiagents.orchestrator.plain import unsent
 from multiagents.orchestrator.planning import index_keys
 from multiagents.orchestrator.workflow import worker_name
-from multiagents.storage import definitions, ends, sending, views
+from multiagents.storage import definitions, ends, failures, sending, views
 from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, ask
@@ -99,7 +99,7 @@ class Sweeper:
     def put_off(self, shard: Shard, item: Guard, error: Exception) -> Flow[int]:
         """Look later at what could not be handled; how often that has been so, see `put_off`."""
         why = f"{type(error).__name__}: {error}"
-        return (yield from ask(store.put_off(shard, item, now_ms=self._clock_ms(), why=why)))
+        return (yield from ask(failures.put_off(shard, item, now_ms=self._clock_ms(), why=why)))
 
     def handle(self, item: Guard) -> Flow[None]:
         """Act on one due member.  Raises what goes wrong, which concerns this member alone."""

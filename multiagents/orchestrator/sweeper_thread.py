@@ -35,6 +35,7 @@ from multiagents.storage import formats
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, ask
 from multiagents.storage.client import UNREACHABLE, Edge, StoreError
+from multiagents.storage.failures import MOST_FAILURES, NOT_COUNTED
 from multiagents.storage.keys import Shard, shard_of
 from multiagents.storage.routing import told
 from multiagents.storage.sagas import Guard
@@ -336,7 +337,7 @@ class SweeperThread:
         what = {"item": item.member, "failures": failures, **_about(error)}
         if isinstance(error, UnknownSaga) and failures < MOST_UNKNOWN:
             log.debug("another sweeper has just removed the saga", **what)
-        elif failures == store.NOT_COUNTED:
+        elif failures == NOT_COUNTED:
             self._note_failure(_beyond(shard), error)
         elif failures == 1 or failures % TOLD_AGAIN == 0:
             log.error("a due item cannot be handled, it is tried again", **what)
@@ -354,7 +355,7 @@ class SweeperThread:
 
 
 def _beyond(shard: Shard) -> str:
-    return f"handling more than {store.MOST_FAILURES} due items of {shard.due}"
+    return f"handling more than {MOST_FAILURES} due items of {shard.due}"
 
 
 def _about(error: Exception) -> dict[str, str]:

@@ -8,15 +8,15 @@ reading what they hold.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from multiagents.core.states import SagaState
 from multiagents.storage import waiting
 from multiagents.storage.calls import Arg, Call, Flow, Plain, ask
 from multiagents.storage.keys import SagaKeys, Shard
-from multiagents.storage.views import hash_of, text_of, text_or_none
+from multiagents.storage.views import hash_of, text_of
 
 SCANNED = 1000
 """Keys or members that one step of a search looks at."""
@@ -113,37 +113,6 @@ def remove(saga: SagaKeys, traces: Traces) -> Call[int]:
     for members in (traces.due, traces.dead_letters, traces.aliases):
         args = (*args, len(members), *members)
     return Call("remove", keys, args, int)
-
-
-class Failing(NamedTuple):
-    """What sweeps have tried without success."""
-
-    times: int
-    last_ms: int
-    why: str
-
-
-def stuck(shard: Shard) -> Plain[dict[str, Failing]]:
-    """Due members whose handling has failed."""
-    return Plain(("HGETALL", shard.stuck), lambda reply: _failing(hash_of(reply)))
-
-
-def stuck_among(shard: Shard, members: Sequence[str]) -> Plain[dict[str, Failing]]:
-    """Which of these due members are among them."""
-
-    def parse(reply: Any) -> dict[str, Failing]:
-        found = zip(members, map(text_or_none, reply), strict=True)
-        return _failing({member: text for member, text in found if text is not None})
-
-    return Plain(("HMGET", shard.stuck, *members), parse)
-
-
-def _failing(counts: Mapping[str, str]) -> dict[str, Failing]:
-    found = {}
-    for member, text in counts.items():
-        times, last_ms, why = text.split("|", 2)
-        found[member] = Failing(int(times), int(last_ms), why)
-    return found
 
 
 def _keys(shard: Shard, pattern: str) -> Flow[list[str]]:

@@ -37,16 +37,6 @@ DIRTY_AFTER_MS = 2000
 """An appended entry that nobody has decided over is looked at again after this long (E1)."""
 PUT_OFF_MS = 2000
 """What a sweep returns stays hidden from other sweeps for this long."""
-MOST_PUT_OFF_MS = 60_000
-"""What fails again and again is tried once in so long; at first, after `PUT_OFF_MS`."""
-FAILURES_KEPT_MS = 600_000
-"""So long after the last failure of any due member it is forgotten how often each has failed."""
-MOST_FAILURES = 1000
-"""Members of a shard whose failures are counted."""
-NOT_COUNTED = -1
-"""What `put_off` answers for one beyond these."""
-REASON_LENGTH = 300
-"""Characters that are kept of why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,17 +277,6 @@ def drop(shard: Shard, item: Guard, *, because: Reason, later_ms: int | None = N
     later: Arg = "" if later_ms is None else later_ms
     key, *reason = because
     return Call("drop", (shard.due, key), (item.member, item.token, later, *reason), int)
-
-
-def put_off(shard: Shard, item: Guard, *, now_ms: int, why: str) -> Call[int]:
-    """Look later at a due member whose handling has failed, longer each time.
-
-    Returns how often it has failed, or NOT_COUNTED; 0: it has been dealt with meanwhile, or is due
-    anew.
-    """
-    times = (PUT_OFF_MS, MOST_PUT_OFF_MS, FAILURES_KEPT_MS, MOST_FAILURES)
-    args: tuple[Arg, ...] = (item.member, item.token, now_ms, why[:REASON_LENGTH], *times)
-    return Call("putoff", (shard.due, shard.stuck), args, int)
 
 
 def version(saga: SagaKeys) -> Plain[str | None]:

@@ -17,7 +17,7 @@ from multiagents.core.states import Kind, SagaState
 from multiagents.orchestrator.outbox import NotTaken
 from multiagents.orchestrator.sweeper_thread import SweeperThread
 from multiagents.orchestrator.workflow import Step, TaskCall, Workflow
-from multiagents.storage import ends, sending
+from multiagents.storage import ends, failures, sending
 from multiagents.storage import sagas as store
 from multiagents.storage.client import WritesRefused
 from multiagents.storage.keys import Shard, due_dirty, due_lease, due_outbox, shard_of
@@ -291,7 +291,7 @@ def put_off_due(bench: Refusing, now_ms: int) -> list[int]:
     found = []
     while items := bench.edge.execute(store.sweep(SHARD, now_ms, limit=100, lease_ms=10_000)):
         for item in items:
-            put_off = store.put_off(SHARD, item, now_ms=now_ms, why="-")
+            put_off = failures.put_off(SHARD, item, now_ms=now_ms, why="-")
             found.append(bench.edge.execute(put_off))
     return found
 
@@ -300,19 +300,19 @@ def test_more_failing_items_than_are_counted_are_tried_less_often_too(bench: Ref
     """A count is not lost to others: else all would be tried, and told of, every two seconds."""
     client, now_ms = bench.edge.client, 320_000_000
     client.delete(SHARD.due)
-    count = store.MOST_FAILURES + 50
+    count = failures.MOST_FAILURES + 50
     client.zadd(SHARD.due, {due_dirty(f"s{n}"): n for n in range(count)})
     first = put_off_due(bench, now_ms)
-    assert first == [1] * store.MOST_FAILURES + [store.NOT_COUNTED] * 50
+    assert first == [1] * failures.MOST_FAILURES + [failures.NOT_COUNTED] * 50
     assert client.zcount(SHARD.due, now_ms + 60_000, "+inf") == 50
-    assert put_off_due(bench, now_ms + 2000) == [2] * store.MOST_FAILURES
-    assert client.hlen(SHARD.stuck) == store.MOST_FAILURES
+    assert put_off_due(bench, now_ms + 2000) == [2] * failures.MOST_FAILURES
+    assert client.hlen(SHARD.stuck) == failures.MOST_FAILURES
 
 
 def test_a_count_that_is_old_makes_place(bench: Refusing) -> None:
     """What goes on failing keeps all counts, also of what has been put right."""
     client, now_ms = bench.edge.client, 320_000_000
-    old_ms = now_ms - store.FAILURES_KEPT_MS - 1
+    old_ms = now_ms - failures.FAILURES_KEPT_MS - 1
     client.hset(SHARD.stuck, mapping={f"d|s{n}": f"3|{old_ms}|-" for n in range(999)})
     client.hset(SHARD.stuck, "d|s999", f"3|{now_ms}|-")
     client.delete(SHARD.due)
@@ -327,7 +327,7 @@ def test_what_has_become_due_anew_is_not_put_off(bench: Refusing) -> None:
     bench.swept_after(20)
     (item,) = [store.Guard(each, "5") for each in bench.due()]
     before = bench.score(item.member)
-    put_off = store.put_off(SHARD, item, now_ms=bench.clock.now_ms(), why="-")
+    put_off = failures.put_off(SHARD, item, now_ms=bench.clock.now_ms(), why="-")
     assert bench.edge.execute(put_off) == 0
     assert bench.score(item.member) == before
 
