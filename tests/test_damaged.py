@@ -274,3 +274,26 @@ def test_examining_writes_nothing(redis_url: str, office: Office) -> None:
         office.call("get", GOOD.id)
         assert office.edge.run(office.host.service.damaged([0], each=10)) == {}
         assert {key: client.dump(key) for key in client.keys("*")} == before
+
+
+def test_a_saga_that_comes_and_goes_while_it_is_looked_for_is_not_damaged(office: Office) -> None:
+    """Its definition goes with it, between any two calls of whoever looks."""
+    client, seen = office.edge.client, 0
+
+    def ask(effect: Any) -> Any:
+        nonlocal seen
+        seen += 1
+        if seen == 2:  # after it was found missing
+            office.call("start", FLOW, {}, task_id="late")
+        if seen == 4:
+            client.flushdb()
+        return office.edge.execute(effect)
+
+    def look() -> None:
+        flow = office.host.coordinator.current("late")
+        effect = next(flow)
+        while True:
+            effect = flow.send(ask(effect))
+
+    with pytest.raises(UnknownSaga, match="no saga 'late'"):
+        look()

@@ -68,20 +68,9 @@ class Knowledge:
         found = yield from ask(damage.examine(keys))
         problems = found.problems
         if not problems and found.there and error is not None:
-            problems = yield from self._unreadable(keys, error)
+            problems = _unreadable(error)
         if problems:
             raise DamagedSaga(keys.id, problems) from error
-
-    def _unreadable(self, keys: SagaKeys, error: Exception) -> Flow[tuple[str, ...]]:
-        """What an error says of a saga whose keys are in order; another may just have made it."""
-        if isinstance(error, StoreError):
-            return ()
-        if not isinstance(error, UnknownSaga):
-            return (f"it cannot be read ({type(error).__name__}: {error})",)
-        version = yield from ask(store.pinned(keys))
-        if version is None or (yield from ask(store.definition(keys.shard, version))):
-            return ()
-        return (f"its definition {version} is not stored",)
 
     def meta(self, keys: SagaKeys) -> Flow[dict[str, Any]]:
         """What was noted at the start: correlation id, tags, idempotency key."""
@@ -159,3 +148,10 @@ class Knowledge:
 def known_of(base: Snapshot | None) -> Known:
     """What to tell the store that one has already."""
     return (base.version, base.cursor) if base else ("", "")
+
+
+def _unreadable(error: Exception) -> tuple[str, ...]:
+    """What an error says of a saga whose keys are in order; another may just have made it."""
+    if isinstance(error, StoreError | UnknownSaga):
+        return ()
+    return (f"it cannot be read ({type(error).__name__}: {error})",)

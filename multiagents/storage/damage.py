@@ -46,7 +46,8 @@ class Examined:
 
 def examine(saga: SagaKeys) -> Call[Examined]:
     """Look at a saga's keys; reads only."""
-    return Call("examine", (*saga.all, saga.shard.sagas), (saga.id,), _examined)
+    keys = (*saga.all, saga.shard.sagas, saga.shard.definitions)
+    return Call("examine", keys, (saga.id,), _examined)
 
 
 def _examined(reply: Any) -> Examined:
@@ -75,6 +76,9 @@ def _of_hash(types: Sequence[str], items: int, fields: Sequence[str]) -> list[st
     ]
     cursor, packed = fields[1], fields[4]
     end = items + (int(packed) - 1 if packed.isdigit() else 0)
+    version, stored = fields[2], fields[5]
+    if version and not stored:
+        found.append(f"its definition {version} is not stored")
     if not found and types[3] == "list" and not (cursor.isdigit() and int(cursor) <= end):
         found.append(f"its log has {end} entries, and {cursor} were decided over")
     return found
