@@ -94,6 +94,11 @@ def test_a_seed_always_gives_the_same_history(servers: Servers) -> None:
     assert (first.calls, first.states, first.seen) == (second.calls, second.states, second.seen)
 
 
+def test_the_law_of_far_leases_allows_a_clock_that_is_a_little_ahead(servers: Servers) -> None:
+    """What it puts off for the longest time is a second farther off by a clock that is right."""
+    assert simulate([91014752], servers).calls
+
+
 def test_the_command_line_counts_what_was_injected(capsys: pytest.CaptureFixture[str]) -> None:
     """Progress goes to stderr, the table to stdout."""
     assert main(["--seed", "7", "--count", "20"]) == 0
