@@ -52,7 +52,10 @@ def show(name: Name, json_output: Json = False) -> None:
     from multiagents.orchestrator.definitions import to_plain
 
     session = connect()
-    plain = to_plain(session.run(session.runtime.host.service.find_workflow(name)))
+    workflow = session.run(session.runtime.host.service.find_workflow(name))
+    plain = to_plain(workflow)
+    if not workflow.examples and (found := session.run(session.runtime.catalog.examples(name))):
+        plain["examples"] = found
     if json_output:
         emit(plain)
     else:

@@ -34,7 +34,7 @@ class WorkflowBuilder:
     """Collects the steps of a workflow, one after the other; `build` checks and freezes them.
 
     ``timeout_s`` is the deadline of the whole saga in seconds; ``parallel_undo`` lets independent
-    branches be undone at the same time.
+    branches be undone at the same time.  ``examples`` are inputs: see `example`.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class WorkflowBuilder:
         tags: Iterable[str] = (),
         parallel_undo: bool = False,
         description: str = "",
+        examples: Iterable[Mapping[str, Any]] = (),
     ) -> None:
         self._head: dict[str, Any] = {
             "name": name,
@@ -52,6 +53,7 @@ class WorkflowBuilder:
             "tags": tags if isinstance(tags, str) else tuple(tags),
             "parallel_undo": parallel_undo,
             "description": description,
+            "examples": examples if isinstance(examples, Mapping | str) else tuple(examples),
         }
         self._steps: list[Any] = []
 
@@ -104,6 +106,15 @@ class WorkflowBuilder:
     def tag(self, *tags: str) -> Self:
         """Add tags, by which sagas are listed."""
         self._head["tags"] = (*self._head["tags"], *tags)
+        return self
+
+    def example(self, input: Mapping[str, Any]) -> Self:  # noqa: A002 - a saga's input
+        """Add an input to try the workflow with; `multiagents dev` prints a start of the first.
+
+        Examples are published with the workflow.  They are no part of its version, and no saga
+        carries them.
+        """
+        self._head["examples"] = (*self._head["examples"], input)
         return self
 
     @property

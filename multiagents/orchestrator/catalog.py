@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from multiagents.core.clock import Clock
+from multiagents.core.json_text import dumps
 from multiagents.core.names import QUEUE_IO
 from multiagents.core.ports import WorkerInfo
 from multiagents.orchestrator import launches
@@ -49,6 +50,8 @@ class Catalog:
         self._local: dict[str, WorkerInfo] = {}
         self._seen: Recent[str, str] = Recent()
         self._told: dict[str, str] = {}
+        self._shown: dict[str, str] = {}
+        """The examples that were published with them."""
         self._told_ms = self._launched_ms = 0
 
     def add_local(self, info: WorkerInfo) -> None:
@@ -116,8 +119,11 @@ class Catalog:
         fleet = self._shard.catalog("fleet")
         if launch is not None:
             about |= {"app": launch.app, "imports": launch.imports}
-        named = {each.name: each.canonical() for each in workflows}
-        told = yield from self._tell(named)  # first: who sees this worker may ask for them
+        known = list(workflows)
+        yield from self._tell_examples(known)
+        told = yield from self._tell(
+            {each.name: each.canonical() for each in known}
+        )  # first: who sees this worker may ask for them
         is_new = yield from ask(Plain(("HSET", fleet, hostname, json.dumps(about)), int))
         if launch is not None and now_ms - self._launched_ms >= TELL_MS:
             yield from launches.remember(replace(launch, at_ms=now_ms))
@@ -141,10 +147,23 @@ class Catalog:
             yield from self._fill_in()
         return tell
 
+    def _tell_examples(self, workflows: list[Workflow]) -> Flow[None]:
+        """Likewise for their examples, which are no part of the definitions."""
+        named = {each.name: dumps(each.examples) if each.examples else "" for each in workflows}
+        changed = dict(named.items() - self._shown.items())
+        key = self._shard.catalog("examples")
+        if new := [text for pair in changed.items() if pair[1] for text in pair]:
+            yield from ask(Plain(("HSET", key, *new), int))
+        if gone := [name for name, text in changed.items() if not text]:
+            yield from ask(Plain(("HDEL", key, *gone), int))
+        self._shown = named
+
     def _fill_in(self) -> Flow[None]:
-        key = self._shard.catalog("workflows")
-        for name, text in self._told.items():
-            yield from ask(Plain(("HSETNX", key, name, text), int))
+        for what, texts in (("workflows", self._told), ("examples", self._shown)):
+            key = self._shard.catalog(what)
+            for name, text in texts.items():
+                if text:
+                    yield from ask(Plain(("HSETNX", key, name, text), int))
         self._told_ms = self._clock.now_ms()
 
     def withdraw(self, hostname: str) -> Flow[None]:
@@ -269,6 +288,11 @@ class Catalog:
             return None
         self._seen.put(name, text)
         return from_canonical(text)
+
+    def examples(self, name: str) -> Flow[list[dict[str, Any]]]:
+        """The example inputs of a published workflow; none if it has none, or is not known."""
+        text = yield from ask(Plain(("HGET", self._shard.catalog("examples"), name), text_or_none))
+        return [] if text is None else list(json.loads(text))
 
     def workflow_names(self) -> Flow[list[str]]:
         """The names of all published workflows."""

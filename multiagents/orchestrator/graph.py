@@ -14,15 +14,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from functools import cached_property
 
-from multiagents.core.exceptions import InvalidWorkflow
+from multiagents.core.exceptions import InvalidInput, InvalidWorkflow
 from multiagents.core.names import queue_flaw
+from multiagents.core.stored_json import check_input
 from multiagents.orchestrator.conditions import (
     ConditionError,
     check_argument,
     check_condition,
 )
 from multiagents.orchestrator.references import Path, paths
-from multiagents.orchestrator.workflow import Step, TaskCall, Workflow
+from multiagents.orchestrator.workflow import MOST_EXAMPLES, Step, TaskCall, Workflow
 
 STEP_NAME = r"[A-Za-z_][A-Za-z0-9_.-]*"
 WORKFLOW_NAME = r"[A-Za-z_]([A-Za-z0-9_. -]*[A-Za-z0-9_.-])?"
@@ -34,6 +35,9 @@ UNDO_NAMES = (*RUN_NAMES, "step_key", "result", "error")
 """Likewise for a compensation: ``key`` is its own, ``step_key`` and ``result`` are the step's."""
 STEP_FIELDS = ("result", "state")
 """What there is to read of a step."""
+
+MAX_EXAMPLE_BYTES = 16 * 1024
+"""Of JSON: people read an example, and edit it."""
 
 _UNDO_OPTIONS = ("compensation_retry", "compensation_timeout_s", "compensate_on_failure")
 _CONDITIONS = ("when", "failed_when")
@@ -93,6 +97,7 @@ class _Check:
 
     def mistakes(self) -> Iterator[str]:
         yield from self._workflow_name()
+        yield from self._examples()
         for step, place in zip(self.steps, self.places, strict=True):
             yield from self._name(step, place)
             yield from self._dependencies(step, place)
@@ -110,6 +115,16 @@ class _Check:
                 f"{self.workflow.name!r}: a workflow's name begins with a letter or _ and has"
                 " only letters, digits, _ . - and spaces between them"
             )
+
+    def _examples(self) -> Iterator[str]:
+        examples, name = self.workflow.examples, self.workflow.name
+        if len(examples) > MOST_EXAMPLES:
+            yield f"{name}: has {len(examples)} examples; keep at most {MOST_EXAMPLES}"
+        for index, example in enumerate(examples):
+            try:
+                check_input(example, MAX_EXAMPLE_BYTES, limited_by="an example is short")
+            except InvalidInput as error:
+                yield f"{name}: examples[{index}]: {error}"
 
     def _name(self, step: Step, place: str) -> Iterator[str]:
         if step.name and not re.fullmatch(STEP_NAME, step.name):

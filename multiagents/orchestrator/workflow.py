@@ -13,9 +13,11 @@ from functools import cached_property
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from multiagents.core.exceptions import InvalidInput
+from multiagents.core.plain_values import NoPlainValue
+from multiagents.core.plain_values import plain as plain_value
 from multiagents.core.policies import RetryPolicy
 
 if TYPE_CHECKING:
@@ -24,6 +26,20 @@ if TYPE_CHECKING:
 Name = Annotated[str, Field(min_length=1, max_length=128)]
 Priority = Annotated[int, Field(ge=0, le=9)]
 Seconds = Annotated[float, Field(gt=0, le=31_536_000)]
+
+
+def _plain_example(value: Any) -> Any:
+    """An example in the form that an input is stored in; what has none is left for `graph`."""
+    try:
+        return plain_value(value)
+    except NoPlainValue:
+        return value
+
+
+Example = Annotated[dict[str, Any], BeforeValidator(_plain_example)]
+"""The input of a saga that makes sense."""
+EXAMPLES = "Inputs to show and to try; they do not change the version, and no saga carries them."
+MOST_EXAMPLES = 20
 
 
 class TaskCall(BaseModel):
@@ -81,10 +97,13 @@ class Workflow(BaseModel):
     parallel_undo: bool = False
     tags: tuple[Name, ...] = ()
     description: str = ""
+    examples: tuple[Example, ...] = Field(
+        default=(), description=EXAMPLES, json_schema_extra={"maxItems": MOST_EXAMPLES}
+    )
 
     def canonical(self) -> str:
         """The definition as JSON that does not depend on how it was written."""
-        data = self.model_dump(mode="json", exclude_defaults=True)
+        data = self.model_dump(mode="json", exclude_defaults=True, exclude={"examples"})
         return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
     @cached_property

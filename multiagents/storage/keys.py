@@ -30,7 +30,7 @@ always lie in one slot and can move to a server of their own.
     ma:{s00}:definitions   hash    version -> canonical JSON
     ma:{s00}:unused        hash    version that may be unused -> id of the saga removed last
     ma:{s00}:format        string  number of the newest format that was written; see `formats`
-    ma:{s00}:catalog:…     what running workers publish: workflows, fleet, late, launches, loops
+    ma:{s00}:catalog:…     what running workers publish: workflows, examples, fleet, …
 """
 
 from __future__ import annotations
