@@ -24,8 +24,9 @@ from multiagents.orchestrator.sweeper import Backlog, QueueHead
 from multiagents.orchestrator.sweeper_thread import SweeperThread
 from multiagents.orchestrator.workflow import Step, Workflow
 from multiagents.storage.client import Edge
+from multiagents.storage.definitions import collect
 from multiagents.storage.failures import stuck
-from multiagents.storage.keys import SagaKeys, Shard
+from multiagents.storage.keys import SagaKeys, Shard, due_definitions
 
 FLOW = Workflow(name="pair", steps=(Step(name="a", worker="w"),))
 BAD, GOOD = SagaKeys("bad"), SagaKeys("good")
@@ -177,6 +178,29 @@ def test_a_damaged_saga_is_taken_away_whole_and_its_key_starts_a_new_one(
     assert office.call("get", BAD.id)["state"] == "running"
 
 
+def test_the_definition_of_a_removed_saga_goes_with_it(damaged: tuple[Office, str]) -> None:
+    """Unless another saga runs by it; also where nothing tells by which it ran."""
+    office, _ = damaged
+    definitions = office.edge.client.hkeys
+    before = definitions(SHARD.definitions)
+    with capture_logs():
+        office.call("remove", BAD.id)
+        look(office)
+        assert definitions(SHARD.definitions) == before
+        office.edge.client.delete(GOOD.log)
+        office.call("remove", GOOD.id)
+        look(office)
+    assert definitions(SHARD.definitions) == []
+
+
+def look(office: Office) -> None:
+    """A sweep looks at what is unused."""
+    office.clock.advance(office.settings.lease_s + 1)
+    lease_ms = office.settings.lease_ms
+    office.edge.run(collect(SHARD, clock_ms=office.clock.now_ms, lease_ms=lease_ms))
+    assert office.edge.client.zscore(SHARD.due, due_definitions(SHARD)) is not None
+
+
 def test_a_start_under_the_id_of_a_damaged_saga_says_so(damaged: tuple[Office, str]) -> None:
     """It neither joins it silently nor writes over what is left."""
     office, says = damaged
@@ -212,11 +236,9 @@ def test_a_name_with_signs_of_a_pattern_takes_no_other_with_it(office: Office) -
     client.delete(SagaKeys("b*d").log)
     office.call("remove", "b*d")
     assert client.exists(BAD.saga)
-    assert {m.decode().split("|")[1] for m in client.zrange(SHARD.due, 0, -1)} == {
-        "bad",
-        "good",
-        "b?d",
-    }
+    due = {member.decode() for member in client.zrange(SHARD.due, 0, -1)}
+    due.remove(due_definitions(SHARD))
+    assert {member.split("|")[1] for member in due} == {"bad", "good", "b?d"}
 
 
 def test_a_decision_on_many_dead_letters_passes_over_a_damaged_saga(office: Office) -> None:

@@ -44,9 +44,11 @@ class Removing(Steering):
             )
         keys = self.coordinator.keys(saga_id)
         traces = yield from damage.find(keys)
-        count = yield from ask(damage.remove(keys, traces))
+        now_ms = self._clock.now_ms()
+        count = yield from ask(damage.remove(keys, traces, now_ms=now_ms))
         # A sweep or a worker may have been at it.
-        count += yield from ask(damage.remove(keys, (yield from damage.find(keys))))
+        found = yield from damage.find(keys)
+        count += yield from ask(damage.remove(keys, found, now_ms=now_ms, again=True))
         about = {"problems": list(problems), "by": self._who(by), "reason": reason}
         log.warning("a damaged saga is removed", saga=saga_id, **about)
         return {"transaction_id": saga_id, "problems": list(problems), "keys": count}

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from multiagents.core.states import SagaState
+from multiagents.storage import keys as k
 from multiagents.storage import waiting
 from multiagents.storage.calls import Arg, Call, Flow, Plain, ask
 from multiagents.storage.keys import SagaKeys, Shard
@@ -109,11 +110,16 @@ def find(saga: SagaKeys) -> Flow[Traces]:
     return Traces(tuple(indexes), tuple(due), tuple(letters), tuple(joined))
 
 
-def remove(saga: SagaKeys, traces: Traces) -> Call[int]:
-    """Take away a saga and its traces; how many keys of its own there were."""
+def remove(saga: SagaKeys, traces: Traces, *, now_ms: int, again: bool = False) -> Call[int]:
+    """Take away a saga and its traces; how many keys of its own there were.
+
+    Its definition is looked at by the next sweep.  ``again``: it was taken away before, so that a
+    missing hash does not mean that its definition is not known.
+    """
     shard = saga.shard
-    keys = (*saga.all, shard.dead_letters, shard.stuck, shard.aliases, *traces.indexes)
-    args: tuple[Arg, ...] = (saga.id,)
+    keys = (*saga.all, shard.dead_letters, shard.stuck, shard.aliases, shard.definitions)
+    keys = (*keys, shard.unused, *traces.indexes)
+    args: tuple[Arg, ...] = (saga.id, k.due_definitions(shard), now_ms, "" if again else 1)
     for members in (traces.due, traces.dead_letters, traces.aliases):
         args = (*args, len(members), *members)
     return Call("remove", keys, args, int)

@@ -56,6 +56,13 @@ E15_E20 = (
     ),
     Mutant(
         "E16",
+        LUA + "remove.lua",
+        'redis.call("HSET", KEYS[11], name, ARGV[1])',
+        'redis.call("HLEN", KEYS[11])',
+        "tests/test_damaged.py::test_the_definition_of_a_removed_saga_goes_with_it",
+    ),
+    Mutant(
+        "E16",
         LUA + "start.lua",
         'redis.call("HDEL", KEYS[10], definition)\n',
         "",
