@@ -11,7 +11,7 @@ from multiagents.cli.errors import INTERRUPTED
 from multiagents.cli.output import Json, console, emit, hint, table
 
 if TYPE_CHECKING:
-    from multiagents.cli.benchmarks.measurement import Measurement, Target
+    from multiagents.cli.benchmarks.measurement import Measurement
 
 Only = Annotated[
     str | None, typer.Option("--only", metavar="NAME,...", help="Measure these and no others.")
@@ -32,7 +32,7 @@ Waiting = Annotated[
 Minutes = Annotated[
     float, typer.Option("--minutes", min=0.01, help="How long `leases` keeps all processors busy.")
 ]
-HEADS = ("NAME", "WHAT", "SAGA", "CELERY", "RATIO (MIN TO MAX)", "TARGET", "MET", "ERRORS")
+HEADS = ("NAME", "WHAT", "SAGA", "CELERY", "RATIO (MIN TO MAX)", "ERRORS")
 
 
 def bench(
@@ -78,8 +78,6 @@ def _row(one: Measurement) -> tuple[Any, ...]:
         _figure(one.saga, one.unit),
         _figure(one.celery, one.unit) if one.base is None else f"(sagas: {_number(one.base)})",
         _ratio(one),
-        None if one.target is None else _wanted(one.target, one.unit),
-        None if one.met is None else _met(good=one.met),
         _errors(one),
     )
 
@@ -96,17 +94,6 @@ def _ratio(one: Measurement) -> str | None:
     if one.ratio is None:
         return None
     return f"{one.ratio:.2f} ({one.ratio_min:.2f} to {one.ratio_max:.2f})"
-
-
-def _wanted(target: Target, unit: str) -> str:
-    sign = "≥" if target.at_least else "≤"
-    return f"{sign} {target.limit:g} {'×' if target.of == 'ratio' else unit}"
-
-
-def _met(*, good: bool) -> Any:
-    from rich.text import Text
-
-    return Text("yes", style="green") if good else Text("no", style="red")
 
 
 def _errors(one: Measurement) -> str | None:

@@ -1,4 +1,4 @@
-"""What can be measured, and what should come out?
+"""What can be measured?
 
 `MEASURES` is the one table.  What disturbs nothing else shares an arena, in the table's order;
 the rest have one of their own, so that what they leave behind is in nobody's way.
@@ -17,7 +17,7 @@ from multiagents.cli.benchmarks.arena import Arena, arena
 from multiagents.cli.benchmarks.growth import growth
 from multiagents.cli.benchmarks.job import Job
 from multiagents.cli.benchmarks.leases import leases
-from multiagents.cli.benchmarks.measurement import Measurement, Plan, Say, Target
+from multiagents.cli.benchmarks.measurement import Measurement, Plan, Say
 from multiagents.cli.benchmarks.memory import memory
 from multiagents.cli.benchmarks.recovery import recovery
 from multiagents.cli.benchmarks.shapes import chain_of, fan_of
@@ -43,7 +43,6 @@ class Entry:
     name: str
     what: str
     measure: Measure
-    target: Target | None = None
     place: Place = SHARED
     usual: bool = True
     """Whether it is measured unless something is chosen."""
@@ -54,47 +53,41 @@ class Entry:
 TEN, HUNDRED = partial(chain_of, 10), partial(chain_of, 100)
 FAN, WIDE = partial(fan_of, 10), partial(fan_of, 1000)
 PLAIN = partial(chain_of, 10, plain=True)
-NOT_SLOWER = Target(1)
-SOONER = Target(0.6, at_least=False)
 
 ENTRIES = (
-    Entry("chain10", "10 steps in a chain", speed.throughput(TEN, 150), Target(4)),
-    Entry("plain10", "10 plain tasks in a chain", speed.throughput(PLAIN, 100), Target(1.4)),
-    Entry("chain100", "100 steps in a chain", speed.throughput(HUNDRED, 16), Target(7)),
-    Entry("fan10", "10 at once, and a join", speed.throughput(FAN, 100), Target(2)),
+    Entry("chain10", "10 steps in a chain", speed.throughput(TEN, 150)),
+    Entry("plain10", "10 plain tasks in a chain", speed.throughput(PLAIN, 100)),
+    Entry("chain100", "100 steps in a chain", speed.throughput(HUNDRED, 16)),
+    Entry("fan10", "10 at once, and a join", speed.throughput(FAN, 100)),
     Entry(
         "wide1000",
         "1,000 at once, and a join",
         speed.throughput(WIDE, 1),
-        Target(2),
     ),
-    Entry("latency", "10 steps, one chain at a time", speed.latency(TEN), SOONER),
+    Entry("latency", "10 steps, one chain at a time", speed.latency(TEN)),
     Entry("cpu", "CPU of a step", speed.cpu(TEN, 80)),
     Entry("growth", "", growth()),
-    Entry("start", "starts of 10 steps, by one client", speed.starts(TEN), NOT_SLOWER, NO_WORKERS),
+    Entry("start", "starts of 10 steps, by one client", speed.starts(TEN), place=NO_WORKERS),
     Entry("memory", "", memory(10), place=OWN),
     Entry(
         "waiting",
         "a worker while sagas wait for a timer",
         waiting(),
-        Target(1.3, at_least=False),
-        QUIET,
+        place=QUIET,
         usual=False,
     ),
     Entry(
         "leases",
         "leases of 5 s lost by mistake, at full load",
         leases(),
-        Target(0, at_least=False, of="saga"),
-        ALONE,
+        place=ALONE,
         usual=False,
     ),
     Entry(
         "recovery",
         "until a killed worker's step is begun again, lease 5 s",
         recovery(),
-        Target(7, at_least=False, of="saga"),
-        ALONE,
+        place=ALONE,
         usual=False,
     ),
 )
@@ -122,5 +115,5 @@ def run(entries: Collection[Entry], plan: Plan, say: Say) -> Iterator[Measuremen
     for place, group in groupby(entries, key=lambda entry: entry.place):
         with place(plan) as ready:
             for entry in group:
-                job = Job(entry.name, entry.what, entry.target, ready, plan, say)
+                job = Job(entry.name, entry.what, ready, plan, say)
                 yield from entry.measure(job)

@@ -11,12 +11,11 @@ from collections.abc import Callable
 from typing import Literal
 
 from multiagents.cli.benchmarks.job import WARM_UP, Job
-from multiagents.cli.benchmarks.measurement import Measurement, SideName, Target
+from multiagents.cli.benchmarks.measurement import Measurement, SideName
 from multiagents.cli.benchmarks.shapes import Shape, chain_of, fan_of
 from multiagents.cli.benchmarks.speed import Measure
 
 SMALL, LARGE = 10, 1000
-MOST = Target(1.3, at_least=False)
 
 
 def growth() -> Measure:
@@ -24,8 +23,8 @@ def growth() -> Measure:
 
     def measure(job: Job) -> list[Measurement]:
         large = job.plan.many(LARGE, least=2 * SMALL)
-        chain = job.part("chain", f"a step in chains of {large:,}, against {SMALL}", MOST)
-        fan = job.part("fan", f"a step in fan-outs of {large:,}, against {SMALL}", MOST)
+        chain = job.part("chain", f"a step in chains of {large:,}, against {SMALL}")
+        fan = job.part("fan", f"a step in fan-outs of {large:,}, against {SMALL}")
         return [
             _grow(chain, chain_of, large, at_once=job.plan.concurrency),
             _grow(fan, fan_of, large, at_once=1),

@@ -13,7 +13,6 @@ from multiagents.cli.benchmarks.measurement import (
     Plan,
     Say,
     SideName,
-    Target,
     paired,
 )
 from multiagents.cli.benchmarks.shapes import Shape
@@ -29,14 +28,13 @@ class Job:
 
     name: str
     what: str
-    target: Target | None
     arena: Arena
     plan: Plan
     say: Say
 
-    def part(self, name: str, what: str, target: Target | None = None) -> Job:
+    def part(self, name: str, what: str) -> Job:
         """One of several figures that are found together."""
-        return replace(self, name=f"{self.name}.{name}", what=what, target=target)
+        return replace(self, name=f"{self.name}.{name}", what=what)
 
     def warm_up(self, shape: Shape, count: int = WARM_UP) -> None:
         """Let both sides do a little of it."""
@@ -62,8 +60,8 @@ class Job:
 
     def found(self, pairs: list[Pair], **more: Any) -> Measurement:
         """The figure that rounds of pairs come to."""
-        return paired(pairs, name=self.name, what=self.what, target=self.target, **more)
+        return paired(pairs, name=self.name, what=self.what, **more)
 
     def alone(self, value: float, **more: Any) -> Measurement:
         """A figure of sagas that is compared with nothing."""
-        return Measurement(name=self.name, what=self.what, target=self.target, saga=value, **more)
+        return Measurement(name=self.name, what=self.what, saga=value, **more)

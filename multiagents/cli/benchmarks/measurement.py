@@ -37,19 +37,6 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """What a figure should be.  ``of``: the median ratio, or the saga's own value."""
-
-    limit: float
-    at_least: bool = True
-    of: Literal["ratio", "saga"] = "ratio"
-
-    def met(self, value: float) -> bool:
-        """Whether the value is good enough."""
-        return value >= self.limit if self.at_least else value <= self.limit
-
-
-@dataclass(frozen=True, slots=True)
 class Pair:
     """The two sides of one round, in one unit; ``celery`` may be another figure of sagas."""
 
@@ -80,18 +67,9 @@ class Measurement:
     ratio: float | None = None
     ratio_min: float | None = None
     ratio_max: float | None = None
-    target: Target | None = None
     rounds: int = 1
     errors: dict[SideName, int] = field(default_factory=lambda: {"saga": 0, "celery": 0})
     detail: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def met(self) -> bool | None:
-        """Whether the target is met, without an error of ours; None: no target, or not known."""
-        if self.target is None:
-            return None
-        value = self.ratio if self.target.of == "ratio" else self.saga
-        return None if value is None else self.target.met(value) and not self.errors["saga"]
 
     def to_dict(self, plan: Plan) -> dict[str, Any]:
         """As JSON shows it, with the settings that it was measured under."""
@@ -101,8 +79,7 @@ class Measurement:
             "events": plan.events,
         }
         facts = {name: _short(value) for name, value in asdict(self).items()}
-        target = None if self.target is None else asdict(self.target)
-        return {**facts, "target": target, "met": self.met, **settings}
+        return {**facts, **settings}
 
 
 def paired(

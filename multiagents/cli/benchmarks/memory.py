@@ -14,7 +14,7 @@ from typing import Any
 
 from multiagents.cli.benchmarks.arena import Arena
 from multiagents.cli.benchmarks.job import Job
-from multiagents.cli.benchmarks.measurement import KIB, Measurement, Target
+from multiagents.cli.benchmarks.measurement import KIB, Measurement
 from multiagents.cli.benchmarks.shapes import GIVEN, chain_of, held_before_last
 from multiagents.cli.benchmarks.speed import Measure
 from multiagents.storage.keys import PREFIX
@@ -27,8 +27,6 @@ SETTLE_S = 0.1
 """What has not changed for so long is final: the last saga's end has been dealt with."""
 CATALOG = ":catalog:"
 """In the keys that are not of sagas but of workers."""
-MOST_FLIGHT = Target(8, at_least=False, of="saga")
-MOST_ENDED = Target(3, at_least=False, of="saga")
 
 Bytes = tuple[float, float]
 """Of a saga, and of what belongs to it but is not counted."""
@@ -43,15 +41,11 @@ def memory(steps: int) -> Measure:
         flight = _rounds(job, _in_flight, steps)
         return [
             _figure(
-                job.part("flight", f"memory of a saga in flight, {steps} steps", MOST_FLIGHT),
+                job.part("flight", f"memory of a saga in flight, {steps} steps"),
                 flight,
                 "message",
             ),
-            _figure(
-                job.part("ended", "memory of a saga that has ended", MOST_ENDED),
-                ended,
-                "result_key",
-            ),
+            _figure(job.part("ended", "memory of a saga that has ended"), ended, "result_key"),
         ]
 
     return measure
@@ -70,7 +64,6 @@ def _figure(job: Job, rounds: list[Bytes], beside: str) -> Measurement:
         what=job.what,
         unit="KiB",
         saga=statistics.median(kib),
-        target=job.target,
         rounds=len(rounds),
         detail={
             "min": min(kib),
