@@ -231,19 +231,24 @@ def test_a_completed_saga_is_rolled_back(lab: SagaLab, desk: Sagas) -> None:
 def test_terminate_ends_without_undo_and_closes_the_letters(
     lab: SagaLab, desk: Sagas, redis_url: str
 ) -> None:
-    """Loudly: the saga goes on asking for attention."""
+    """Loudly: the saga goes on asking for attention, until a person has seen to it."""
     saga_id = park_step(lab)
     saga = desk.terminate(saga_id, reason="a mess")
     assert (saga["state"], saga["attention"][-1]) == ("failed", "terminated without undo")
     assert desk.dead_letters() == []
     assert index(redis_url) == ({saga_id.encode()}, set())
+    with pytest.raises(NotAllowed, match=r"it was terminated; .* now: resolve"):
+        desk.retry(saga_id)
+    resolved = desk.resolve(saga_id, reason="cleared up by hand")
+    assert (resolved["state"], resolved["attention"]) == ("failed", [])
+    assert index(redis_url) == (set(), set())
 
 
 @pytest.mark.parametrize(
     ("command", "make", "why"),
     [
         ("rollback", park_undo, "it is failed; what can be asked of it now: retry, skip, resolve"),
-        ("retry", lambda lab: lab.start(order()), "has no dead letter.*rollback, terminate"),
+        ("retry", lambda lab: lab.start(order()), "has no dead letter.*of it now: rollback$"),
         ("resume", lambda lab: lab.start(order()), "it is completed"),
         ("cancel", park_undo, "it is failed"),
         ("pause", park_undo, "it is failed"),

@@ -30,8 +30,13 @@ OneLetter = tuple[Kind, int]
 
 
 def allowed(workflow: Workflow, saga: Saga) -> list[Command]:
-    """What can be asked of it now."""
-    return [command for command in Command if not refusal(workflow, saga, command)]
+    """What can be asked of it now and makes sense: to terminate what has ended is for no one."""
+    senseless = {Command.TERMINATE} if saga.state in ENDED else set()
+    return [
+        command
+        for command in Command
+        if command not in senseless and not refusal(workflow, saga, command)
+    ]
 
 
 def refusal(
@@ -104,7 +109,8 @@ def _past_pivot(workflow: Workflow, saga: Saga) -> str:
 
 def _no_letter(saga: Saga, command: Command, step: str) -> str:
     if saga.terminated:
-        return "it was terminated"
+        acknowledged = command is Command.RESOLVE and not step and saga.attention
+        return "" if acknowledged else "it was terminated"
     names = [name for name, _ in dead_letters_of(saga)]
     if step and step not in saga.steps:
         return f"it has no step {step!r}; known: {', '.join(saga.steps)}"

@@ -94,6 +94,8 @@ class People(Attempts):
     def _settle_parked(self, entry: Asked) -> None:
         """An operator's word on dead letters: all of the saga's, one step's, or just one."""
         if self.saga.terminated:
+            if entry.command is Command.RESOLVE and not entry.step:
+                self._set(attention=())
             return
         if entry.command is Command.RETRY and not entry.step:
             self._tell_again()
