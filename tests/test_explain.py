@@ -356,14 +356,19 @@ def test_explaining_changes_nothing(office: Office) -> None:
 # ---- the command ----
 
 
-def test_the_command_prints_a_paragraph_or_the_reasons(office: Office) -> None:
-    """One line for people; the same and more as JSON; an unknown saga is wrong use."""
+def test_the_command_prints_paragraphs_or_the_reasons(office: Office) -> None:
+    """A line a paragraph for programs; the same and more as JSON; an unknown saga is wrong use."""
     saga_id = parked(office)
     done = cli("explain", saga_id, url=office.url)
-    assert (done.code, done.out.count("\n")) == (0, 1)
+    assert done.code == 0
     assert done.out.startswith(f"Saga {saga_id} of workflow 'explain-two' ended failed")
     told = cli("explain", saga_id, "--json", url=office.url).json
-    assert told.keys() == {"transaction_id", "workflow", "state", "text", "reasons", "commands"}
+    keys = {"transaction_id", "workflow", "state", "summary", "text", "reasons", "commands"}
+    assert told.keys() == keys
+    paragraphs = done.out.rstrip("\n").split("\n\n")
+    assert len(paragraphs) == 1 + len(told["reasons"]) + 1
+    assert paragraphs[-1].split("\n  ") == ["What you can do:", *told["commands"]]
+    assert told["text"].split("\n\n")[-1] == paragraphs[-1]
     assert {"code", "text", "step", "kind", "at", "commands"} <= told["reasons"][0].keys()
     missing = cli("explain", "no-such-saga", url=office.url)
     assert (missing.code, missing.out) == (2, "")

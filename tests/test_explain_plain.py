@@ -10,6 +10,8 @@ import redis
 
 from multiagents import WorkflowBuilder, task, worker
 from multiagents.core.states import Kind
+from multiagents.orchestrator import launches
+from multiagents.orchestrator.launches import Launch
 from multiagents.orchestrator.letters import list_of
 from multiagents.orchestrator.plain import NOT_SENT
 from multiagents.orchestrator.workflow import Workflow
@@ -66,7 +68,7 @@ def test_of_a_plain_tasks_queue_only_what_is_known_is_said(office: Office) -> No
         "No running worker that hosts sagas consumes that queue; whether another" in unseen["text"]
     )
     assert "nobody consumes" not in unseen["text"]
-    assert unseen["commands"] == []
+    assert unseen["commands"] == ["celery -A YOUR_APP worker -Q billing"]
     office.worker_runs("billing")
     with redis.Redis.from_url(office.url) as client:
         client.delete("billing")
@@ -74,6 +76,35 @@ def test_of_a_plain_tasks_queue_only_what_is_known_is_said(office: Office) -> No
     assert "consumed by celery@one, with 2 slots" in taken["text"]
     assert "the queue is empty, so a worker has the message, at work on it or not" in taken["text"]
     assert (taken["waiting"], taken["consumers"]) == (0, ["celery@one"])
+
+
+def test_a_plain_task_that_no_worker_takes_does_not_go_on(office: Office) -> None:
+    """Whoever waits is told what is missing, and how to start it; a worker may be unseen."""
+    saga_id = office.start(paying())
+    start = "celery -A YOUR_APP worker -Q billing"
+    reason = office.reason(saga_id, "unreported")
+    assert "No worker that hosts sagas is running, so that nothing moves it." in reason["text"]
+    assert reason["commands"] == [start]
+    why = "no worker that hosts sagas consumes queue 'billing', where its message waits"
+    stranded = f"nothing moves it, because {why}: start one with `{start}`"
+    assert office.runtime.edge.run(office.runtime.host.service.stranded(saga_id)) == stranded
+    waited = cli("start", "explain-pay", "--wait", "--timeout", "0", url=office.url)
+    assert "it goes on" not in waited.err
+    office.worker_runs("billing")
+    assert office.reason(saga_id, "unreported")["commands"] == []
+    assert office.runtime.edge.run(office.runtime.host.service.stranded(saga_id)) == ""
+
+
+def test_a_plain_task_of_a_known_app_says_how_that_is_started(office: Office) -> None:
+    """As its workers were started before; where its app routes it, for their queues."""
+    launch = Launch("shop", (), ("billing", "celery"), (), at_ms=1)
+    office.runtime.edge.run(launches.remember(launch))
+    routed = office.reason(office.start(paying(queue=None)), "unreported")
+    assert routed["commands"] == ["celery -A shop worker -Q billing,celery"]
+    assert "No worker that hosts sagas is running" in routed["text"]
+    office.worker_runs("io")
+    waiting = office.reason(office.start(paying()), "unreported")
+    assert waiting["commands"] == ["celery -A shop worker -Q billing"]
 
 
 def test_a_plain_tasks_own_priority_hides_no_message(office: Office) -> None:

@@ -231,10 +231,11 @@ def test_what_nobody_has_decided_over_waits_for_room(redis_url: str) -> None:
     """No sweep does it meanwhile, though a worker runs."""
     with open_office(redis_url) as office:
         now = Situation(*office.current(office.start(registered()["kp_flakes"])), 0, {}, pending=1)
-    assert "the next sweep of a worker does it" in explanation(now, ())["text"]
+    undecided = "1 event of it is recorded and not acted on yet:"
+    assert f"{undecided} a worker does so within seconds." in explanation(now, ())["text"]
     text = explanation(replace(now, server=redis_url, refusal="OOM"), ())["text"]
-    assert "the next sweep" not in text
-    assert "1 entry of its log is not decided over: that needs a write." in text
+    assert "a worker does so" not in text
+    assert f"{undecided} that needs a write." in text
 
 
 # ---- what doctor says ----

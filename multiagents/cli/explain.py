@@ -1,10 +1,23 @@
-"""How does a person learn why a saga is where it is?"""
+"""How does a person learn why a saga is where it is?
+
+In short paragraphs that a terminal can hold; a command to copy stands on a line of its own, and
+neither it nor an id is ever broken.
+"""
 
 from __future__ import annotations
+
+import shutil
+import sys
+import textwrap
+from collections.abc import Mapping
+from typing import Any
 
 from multiagents.cli.output import Json, emit, say
 from multiagents.cli.session import connect
 from multiagents.cli.watch import SagaId
+
+WIDEST = 100
+"""Columns of a paragraph on a wide terminal: longer lines are hard to read."""
 
 
 def explain(saga_id: SagaId, json_output: Json = False) -> None:
@@ -16,4 +29,28 @@ def explain(saga_id: SagaId, json_output: Json = False) -> None:
     if json_output:
         emit(told)
     else:
-        say(told["text"])
+        say(laid_out(told, width=paragraph_width()))
+
+
+def laid_out(told: Mapping[str, Any], *, width: int | None) -> str:
+    """What `explain` of the service gives, in lines of so many columns; None: of any length."""
+    from multiagents.core.texts import shown_line
+    from multiagents.orchestrator.explanation import WHAT_TO_DO
+
+    texts = [told["summary"], *(reason["text"] for reason in told["reasons"])]
+    paragraphs = [wrapped(shown_line(text), width) for text in texts]
+    if told["commands"]:
+        paragraphs.append("\n  ".join([WHAT_TO_DO, *map(shown_line, told["commands"])]))
+    return "\n\n".join(paragraphs)
+
+
+def paragraph_width() -> int | None:
+    """Columns for a paragraph on stdout; None where that is no terminal: programs wrap nothing."""
+    return min(shutil.get_terminal_size().columns, WIDEST) if sys.stdout.isatty() else None
+
+
+def wrapped(text: str, width: int | None) -> str:
+    """A paragraph; a word that is longer than a line stays whole."""
+    if width is None:
+        return text
+    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)

@@ -40,7 +40,7 @@ from multiagents.orchestrator.surroundings import (
     tasks_of,
 )
 from multiagents.orchestrator.sweeper import Backlog, QueueHead
-from multiagents.orchestrator.unclaimed import STRANDED, stranded
+from multiagents.orchestrator.unclaimed import is_stranded, stranded
 from multiagents.orchestrator.underway import members_of, underway
 from multiagents.orchestrator.workflow import worker_name
 from multiagents.storage import failures, waiting
@@ -65,9 +65,10 @@ class Explaining(DeadLetters):
     def explain(self, saga_id: str) -> Flow[dict[str, Any]]:
         """Why the saga is where it is and what would move it.
 
-        ``text`` in a paragraph; ``reasons`` one by one, each with ``code``, ``text``, ``step``,
-        ``kind``, ``at`` (when it moves by itself at the latest) and ``commands``; ``commands``:
-        all that a person can do.  Changes nothing.  Raises UnknownSaga, and DamagedSaga.
+        ``text`` in short paragraphs, with the commands on lines of their own; ``summary``: the
+        first of them; ``reasons`` one by one, each with ``code``, ``text``, ``step``, ``kind``,
+        ``at`` (when it moves by itself at the latest) and ``commands``; ``commands``: all that a
+        person can do.  Changes nothing.  Raises UnknownSaga, and DamagedSaga.
         """
         keys = self.coordinator.keys(saga_id)
         saga, workflow = yield from self.sound(saga_id)
@@ -100,7 +101,7 @@ class Explaining(DeadLetters):
         except UnknownSaga:
             return ""
         at_work = [reason for reason in reasons if reason["step"]]
-        if not at_work or any(reason["code"] not in STRANDED for reason in at_work):
+        if not at_work or not all(map(is_stranded, at_work)):
             return ""
         return stranded(at_work[0])
 

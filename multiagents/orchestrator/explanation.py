@@ -12,12 +12,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from multiagents.core.entries import Asked
-from multiagents.core.states import ENDED, Command, SagaState, StepState
+from multiagents.core.states import ENDED, Command, SagaState, StepState, UndoState
 from multiagents.orchestrator.allowed import refusal
 from multiagents.orchestrator.attention import dead_letters_of
 from multiagents.orchestrator.backward import Backward, pivot_passed
 from multiagents.orchestrator.commands import DEADLINE
 from multiagents.orchestrator.describe import iso
+from multiagents.orchestrator.forward import PAST
 from multiagents.orchestrator.outcome import failure_of
 from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.targets import parked_notes
@@ -26,6 +27,7 @@ from multiagents.storage import keys as k
 from multiagents.storage.failures import Failing
 from multiagents.storage.refusals import REFUSALS
 
+WHAT_TO_DO = "What you can do:"
 SHOWN = 5
 """Steps of one kind that are told of one by one."""
 
@@ -104,14 +106,16 @@ def explanation(now: Situation, work: Iterable[Reason]) -> dict[str, Any]:
     if now.refusal:
         reasons = [_no_writes(now), *(replace(reason, at=None) for reason in reasons)]
     commands = list(dict.fromkeys(each for reason in reasons for each in reason.commands))
-    text = " ".join([_head(now), *(reason.text for reason in reasons)])
+    summary = _head(now)
+    paragraphs = [summary, *(reason.text for reason in reasons)]
     if commands:
-        text = f"{text} What you can do: {'; '.join(f'`{each}`' for each in commands)}."
+        paragraphs.append("\n  ".join([WHAT_TO_DO, *commands]))
     return {
         "transaction_id": now.saga.id,
         "workflow": now.saga.workflow,
         "state": now.saga.state.value,
-        "text": text,
+        "summary": summary,
+        "text": "\n\n".join(paragraphs),
         "reasons": [reason.to_dict() for reason in reasons],
         "commands": commands,
     }
@@ -131,7 +135,7 @@ def _no_writes(now: Situation) -> Reason:
     then = "" if now.saga.state in ENDED else "; then it goes on by itself"
     text = (
         f"Its server, {now.server}, takes no writes: {why}. Nothing moves it and nothing can be"
-        f" asked of it until that is mended, as `multiagents doctor` tells{then}."
+        f" asked of it until that is mended{then}."
     )
     facts = {"server": now.server, "refusal": now.refusal}
     return Reason("no_writes", text, commands=("multiagents doctor",), facts=facts)
@@ -141,7 +145,7 @@ def _failing(now: Situation) -> Iterator[Reason]:
     for failing in now.failing.values():
         times = "once" if failing.times == 1 else f"{failing.times} times"
         last = span(max(0, now.now_ms - failing.last_ms))
-        text = f"A sweep has tried to move it {times}, last {last} ago, and failed: {failing.why}."
+        text = f"A worker has tried to move it {times}, last {last} ago, and failed: {failing.why}."
         facts = {"failures": failing.times, "error": failing.why}
         yield Reason("failing", text, commands=("multiagents doctor",), facts=facts)
 
@@ -189,7 +193,7 @@ def _ended(now: Situation) -> Reason:
         if not refusal(now.workflow, saga, Command.ROLLBACK):
             commands = (f"multiagents rollback {saga.id}",)
     else:
-        text = f"The reason: {_cause(now)}.{_undone(saga)}"
+        text = f"The reason: {_cause(now)}.{_undone(now)}"
     open_letters = any(dead_letters_of(saga)) or bool(parked_notes(saga))
     last = " It waits for a person." if open_letters else " Nothing moves it any more by itself."
     facts = {"error": failure_of(saga)["error"], "kept_until": iso(kept) if kept else None}
@@ -211,12 +215,26 @@ def _cause(now: Situation) -> str:
     return f"step {saga.error_step!r} failed with {error}" if saga.error_step else error
 
 
-def _undone(saga: Saga) -> str:
-    undo = failure_of(saga)["undo"]
-    if not undo:
-        return " There was nothing to undo."
+def _undone(now: Situation) -> str:
+    """What came of its undos, and what was done and stays."""
+    undo, left = failure_of(now.saga)["undo"], _left(now)
     told = ", ".join(f"{step} {each['state']}" for step, each in undo.items())
-    return f" Undo: {told}."
+    found = [f" Undo: {told}."] if undo else []
+    found += [f" Left as they are: {', '.join(left)}."] if left else []
+    return "".join(found) or " There was nothing to undo."
+
+
+def _left(now: Situation) -> list[str]:
+    """The steps that are done, or may be, and were not begun to be undone."""
+    found = []
+    for name, run in now.saga.steps.items():
+        done = run.state is StepState.SUCCEEDED
+        if run.undo_state is UndoState.NONE and (done or run.unknown):
+            notes = [] if done else ["perhaps done"]
+            if now.workflow.by_name[name].compensation is None:
+                notes.append("it has no compensation")
+            found.append(f"{name} ({', '.join(notes)})" if notes else name)
+    return found
 
 
 def _by(now: Situation, command: Command) -> str:
@@ -242,11 +260,8 @@ def _halting(now: Situation) -> Reason:
 
 def _of_the_rest(now: Situation) -> Iterator[Reason]:
     saga = now.saga
-    waiting = [name for name, run in saga.steps.items() if run.state is StepState.WAITING]
-    if waiting and saga.state in {SagaState.RUNNING, SagaState.PAUSED}:
-        verb = "begins" if len(waiting) == 1 else "begin"
-        text = f"{_listed(waiting)} {verb} when what comes before has ended."
-        yield Reason("waiting", text, facts={"steps": waiting})
+    if saga.state in {SagaState.RUNNING, SagaState.PAUSED}:
+        yield from _waiting(now)
     deadline_ms = now.due.get(k.due_timer(saga.id, DEADLINE))
     stopping = saga.halting or saga.state is SagaState.COMPENSATING
     if deadline_ms is not None and not stopping and saga.state not in ENDED:
@@ -258,9 +273,33 @@ def _of_the_rest(now: Situation) -> Iterator[Reason]:
         yield _untold(now, untold)
     notes = [each for each in saga.attention if each not in untold and not _is_parked(each)]
     if notes:
-        commands = () if any(dead_letters_of(saga)) or saga.terminated else _acknowledge(saga)
+        commands = () if any(dead_letters_of(saga)) else _acknowledge(saga)
         text = f"A person should know: {'; '.join(notes)}."
         yield Reason("attention", text, commands=commands, facts={"attention": notes})
+
+
+def _waiting(now: Situation) -> Iterator[Reason]:
+    """What has not begun: it waits for other steps, or only for the end of a pause."""
+    steps = now.saga.steps
+    waiting = [name for name, run in steps.items() if run.state is StepState.WAITING]
+    if not waiting:
+        return
+    ready = [
+        name
+        for name in waiting
+        if now.saga.state is SagaState.PAUSED
+        and all(steps[each].state in PAST for each in now.workflow.by_name[name].depends_on)
+    ]
+    others = [name for name in waiting if name not in ready]
+    texts = [
+        f"{_listed(names)} {'begins' if len(names) == 1 else 'begin'} when {then}."
+        for names, then in (
+            (ready, "the saga is resumed"),
+            (others, "what comes before has ended"),
+        )
+        if names
+    ]
+    yield Reason("waiting", " ".join(texts), facts={"steps": waiting})
 
 
 def _is_parked(note: str) -> bool:
@@ -295,10 +334,12 @@ def _acknowledge(saga: Saga) -> tuple[str, ...]:
 
 
 def _undecided(now: Situation) -> Reason:
-    count = "1 entry" if now.pending == 1 else f"{now.pending} entries"
-    who = "the next sweep of a worker does it" if now.workers else "no worker runs that could do it"
-    who = "that needs a write" if now.refusal else who
-    text = f"{count} of its log {'is' if now.pending == 1 else 'are'} not decided over: {who}."
+    count = "1 event" if now.pending == 1 else f"{now.pending} events"
+    text = f"{count} of it {'is' if now.pending == 1 else 'are'} recorded and not acted on yet: "
+    if now.refusal:
+        text += "that needs a write."
+    else:
+        text += "a worker does so within seconds." if now.workers else "no worker runs to do so."
     return Reason("undecided", text, facts={"entries": now.pending})
 
 

@@ -18,7 +18,7 @@ from multiagents.orchestrator.saga import StepRun
 from multiagents.orchestrator.seen import as_seen
 from multiagents.orchestrator.workflow import Step
 
-_PAST = frozenset({StepState.SUCCEEDED, StepState.SKIPPED})
+PAST = frozenset({StepState.SUCCEEDED, StepState.SKIPPED})
 """What the dependents of a step wait for."""
 
 
@@ -43,7 +43,7 @@ class Forward(Backward):
             return False
         step = self.workflow.by_name[name]
         before = [self.steps[dependency] for dependency in step.depends_on]
-        if any(run.state not in _PAST for run in before):
+        if any(run.state not in PAST for run in before):
             return False
         if _all_unchosen(before):
             return self._skip(name, unchosen=True)

@@ -13,7 +13,7 @@ from multiagents.core.names import QUEUE_IO
 from multiagents.core.states import Kind
 from multiagents.orchestrator.describe import iso
 from multiagents.orchestrator.explanation import Reason, Situation, span
-from multiagents.orchestrator.launches import advice
+from multiagents.orchestrator.launches import OWN_APP, Launch, advice
 from multiagents.orchestrator.outbox import parse_outbox_value, target_of
 from multiagents.orchestrator.surroundings import (
     Surroundings,
@@ -24,11 +24,14 @@ from multiagents.orchestrator.surroundings import (
     hosts,
     reason_of,
 )
+from multiagents.orchestrator.sweeper import Backlog
 from multiagents.orchestrator.workflow import worker_name
 from multiagents.storage import keys as k
 
 STRANDED = ("no_worker", "no_consumer", "unknown_function", "function_elsewhere")
 """Codes of reasons why no worker will do a step: only another worker helps."""
+THEIR_APP = Launch("YOUR_APP")
+"""Where no worker of a team's own app is known."""
 
 
 def dispatched(now: Situation, around: Surroundings, task: Task) -> Reason:
@@ -66,10 +69,20 @@ def dispatched(now: Situation, around: Surroundings, task: Task) -> Reason:
     return reason_of(now, task, code, text, at=at, commands=commands, facts=facts)
 
 
+def is_stranded(reason: Mapping[str, Any]) -> bool:
+    """Whether a reason, as JSON shows it, says that only another worker helps."""
+    of_plain = reason["code"] == "unreported" and reason["commands"]
+    return reason["code"] in STRANDED or bool(of_plain)
+
+
 def stranded(reason: Mapping[str, Any]) -> str:
-    """A `STRANDED` reason, as JSON shows it, in few words."""
+    """Such a reason in few words."""
     queue, function = reason["queue"], reason["worker_function"]
     match reason["code"]:
+        case "unreported" if reason["waiting"]:
+            why = f"no worker that hosts sagas consumes queue {queue!r}, where its message waits"
+        case "unreported":
+            why = "no worker that hosts sagas is running"
         case "no_worker":
             why = "no worker runs"
         case "no_consumer":
@@ -137,6 +150,22 @@ def _strangers(around: Surroundings, queue: str, function: str) -> str:
         f" {hosts(lacking)} {verb} queue {queue!r} without the function {function!r}, and give"
         f"{'s' if len(lacking) == 1 else ''} its steps back."
     )
+
+
+def start_for_plain(around: Surroundings, queue: str, backlog: Backlog) -> tuple[str, ...]:
+    """What starts a worker for a plain task's queue, if it seems that none consumes it.
+
+    It seems so where no worker hosts sagas, or none of those that do consumes the queue, and
+    messages wait there: a worker of its app without `attach` tells nobody that it runs.
+    """
+    if around.fleet and (consumers_of(around, queue) or not backlog.length):
+        return ()
+    theirs = [each for each in around.launches if each.app != OWN_APP]
+    places = [queue] if queue else []
+    if not theirs and not any(place in each.queues for each in around.launches for place in places):
+        return (THEIR_APP.command(places),)
+    known = theirs or around.launches
+    return (advice(known, queues=places, imports=around.imports, alone=not around.fleet),)
 
 
 def _start_worker(around: Surroundings, queue: str, function: str) -> str:

@@ -32,9 +32,11 @@ from multiagents.orchestrator.surroundings import (
     shown,
 )
 from multiagents.orchestrator.sweeper import UNKNOWN_WORKER, Backlog
-from multiagents.orchestrator.unclaimed import dispatched
+from multiagents.orchestrator.unclaimed import dispatched, start_for_plain
 from multiagents.orchestrator.workflow import worker_name
 from multiagents.storage import keys as k
+
+NO_WORKER = "No worker that hosts sagas is running, so that nothing moves it."
 
 
 def underway(now: Situation, around: Surroundings, tasks: Sequence[Task]) -> Iterator[Reason]:
@@ -124,7 +126,7 @@ def _lease(now: Situation, lease_ms: int | None) -> str:
 
 
 def _who_notices(now: Situation) -> str:
-    return "a worker's sweep takes it for lost" if now.workers else "no worker runs to notice it"
+    return "a worker will take it for lost" if now.workers else "no worker runs to notice it"
 
 
 # ---- sent, and not reported: plain tasks ----
@@ -155,7 +157,11 @@ def _unreported(now: Situation, around: Surroundings, task: Task) -> Reason:
         "waiting": backlog.length,
         "consumers": list(consumers_of(around, queue)),
     }
-    return reason_of(now, task, code, text, at=iso(end_ms) if end_ms else None, facts=facts)
+    commands: tuple[str, ...] = ()
+    if end_ms is not None and code == "unreported":
+        commands = start_for_plain(around, queue, backlog)
+    at = iso(end_ms) if end_ms else None
+    return reason_of(now, task, code, text, at=at, commands=commands, facts=facts)
 
 
 def _is_unsent(around: Surroundings, task: Task, nonce: str) -> bool:
@@ -172,7 +178,7 @@ def _known_of(
     if not queue:
         return (
             f"It was sent {ago} ago, to the queue that the routes of its app give it, and has not"
-            " reported; whether it has begun is not known."
+            f" reported; whether it has begun is not known.{_unhosted(around)}"
         )
     sent = f"It was sent {ago} ago to queue {queue!r} and has not reported; whether it has begun is"
     match backlog.length:
@@ -196,10 +202,16 @@ def _consumed(around: Surroundings, queue: str) -> str:
     if consumers:
         slots = sum(each.get("slots", 1) for each in consumers.values())
         return f"That queue is consumed by {', '.join(consumers)}, with {slots} slots"
+    if not around.fleet:
+        return NO_WORKER.removesuffix(".")
     return (
         "No running worker that hosts sagas consumes that queue; whether another worker of its app"
-        " does is not known here (`celery -A YOUR_APP inspect active_queues`)"
+        " does is not known here"
     )
+
+
+def _unhosted(around: Surroundings) -> str:
+    return "" if around.fleet else f" {NO_WORKER}"
 
 
 # ---- retrying, parked ----

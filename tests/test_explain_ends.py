@@ -1,0 +1,117 @@
+"""Does `explain` say what an end or a pause has left as it is, in lines that a terminal holds?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from multiagents import WorkflowBuilder, worker
+from multiagents.cli.explain import laid_out
+from multiagents.core.states import Kind
+from multiagents.orchestrator.workflow import Workflow
+from tests.support.command_line import cli
+from tests.support.office import Office, open_office
+
+
+@worker("explain_ends.do")
+def do(context: Any) -> dict[str, Any]:
+    return {}
+
+
+@pytest.fixture
+def office(redis_url: str) -> Iterator[Office]:
+    with open_office(redis_url) as found:
+        yield found
+
+
+def order() -> Workflow:
+    """Two steps that can be undone, one that cannot, and a last one."""
+    return (
+        WorkflowBuilder("explain-order")
+        .add_step("reserve", "explain_ends.do", compensation="explain_ends.do")
+        .add_step("charge", "explain_ends.do", compensation="explain_ends.do")
+        .add_step("mail", "explain_ends.do")
+        .add_step("ship", "explain_ends.do", compensation="explain_ends.do")
+        .build()
+    )
+
+
+def test_a_terminated_saga_says_what_is_left_as_it_is(office: Office) -> None:
+    """Whether or not it could have been undone; a person closes the matter by a word."""
+    saga_id = office.start(order())
+    for step in ("reserve", "charge", "mail"):
+        office.succeed(saga_id, step)
+    office.runtime.call("terminate", saga_id, by="ada", reason="a mess")
+    text = office.reason(saga_id, "ended")["text"]
+    assert "Left as they are: reserve, charge, mail (it has no compensation)." in text
+    assert "nothing to undo" not in text
+    resolve = f'multiagents dead-letters resolve {saga_id} --reason "..."'
+    assert office.explain(saga_id)["commands"] == [resolve]
+    office.runtime.call("resolve", saga_id, reason="cleared up")
+    assert office.explain(saga_id)["commands"] == []
+
+
+def test_what_has_no_compensation_is_left_too(office: Office) -> None:
+    """Beside what is undone; a step whose outcome is not known is perhaps done."""
+    saga_id = office.start(order())
+    for step in ("reserve", "charge", "mail"):
+        office.succeed(saga_id, step)
+    office.fail(office.claim(saga_id, "ship"))
+    for step in ("ship", "charge", "reserve"):
+        held = office.claim(saga_id, step, Kind.UNDO)
+        office.runtime.host.engine.succeed(held, "{}", go_on=False)
+    text = office.reason(saga_id, "ended")["text"]
+    assert "Undo: reserve succeeded, charge succeeded, ship succeeded." in text
+    assert "Left as they are: mail (it has no compensation)." in text
+    alone = WorkflowBuilder("explain-alone").add_step("mail", "explain_ends.do").build()
+    saga_id = office.start(alone)
+    office.fail(office.claim(saga_id, "mail"))
+    text = office.reason(saga_id, "ended")["text"]
+    assert "Left as they are: mail (perhaps done, it has no compensation)." in text
+
+
+def test_where_nothing_was_done_there_is_nothing_to_undo(office: Office) -> None:
+    """Cancelled before its first step had begun."""
+    saga_id = office.start(order())
+    office.runtime.call("cancel", saga_id)
+    assert "There was nothing to undo." in office.reason(saga_id, "ended")["text"]
+
+
+def test_the_first_step_of_a_paused_saga_waits_for_the_resume_alone(office: Office) -> None:
+    """Nothing comes before it; the others wait for it."""
+    saga_id = office.start(order())
+    office.runtime.call("pause", saga_id)
+    reason = office.reason(saga_id, "waiting")
+    assert reason["text"] == (
+        "'reserve' begins when the saga is resumed."
+        " 'charge', 'mail', 'ship' begin when what comes before has ended."
+    )
+    assert reason["steps"] == ["reserve", "charge", "mail", "ship"]
+
+
+def test_a_completed_saga_is_offered_what_makes_sense(office: Office) -> None:
+    """To terminate it would only make a failure of a success."""
+    single = WorkflowBuilder("explain-single").add_step("a", "explain_ends.do").build()
+    saga_id = office.start(single)
+    office.succeed(saga_id, "a")
+    refused = cli("cancel", saga_id, url=office.url)
+    assert refused.err.rstrip().endswith("what can be asked of it now: rollback")
+    assert office.explain(saga_id)["commands"] == [f"multiagents rollback {saga_id}"]
+
+
+def test_at_80_columns_no_id_and_no_command_is_broken(office: Office) -> None:
+    """Paragraphs are wrapped between words; each command has a line, however long."""
+    saga_id = office.start(order())
+    office.succeed(saga_id, "reserve")
+    office.fail(office.claim(saga_id, "charge"))
+    office.fail(office.claim(saga_id, "charge", Kind.UNDO))
+    told = office.explain(saga_id)
+    lines = laid_out(told, width=80).splitlines()
+    commands = [line.strip() for line in lines if line.startswith("  ")]
+    assert commands == told["commands"] != []
+    prose = [line for line in lines if not line.startswith("  ")]
+    assert max(map(len, prose)) <= 80
+    assert sum(saga_id in line for line in prose) == 1
+    assert "\n".join(lines).split() == told["text"].split()
