@@ -44,10 +44,11 @@ if TYPE_CHECKING:
     )
     from multiagents.core.policies import RetryPolicy
     from multiagents.core.settings import Settings
+    from multiagents.core.states import WorkflowState
     from multiagents.event_bus.redis_bus import RedisEventBus
     from multiagents.orchestrator.builder import WorkflowBuilder, task
     from multiagents.orchestrator.workflow import Step, Workflow
-    from multiagents.worker_sdk.breaker import circuit_breaker
+    from multiagents.worker_sdk.breaker import CircuitBreaker, circuit_breaker
     from multiagents.worker_sdk.context import Context
     from multiagents.worker_sdk.decorators import (
         monitor_performance,
@@ -91,10 +92,11 @@ _HOME = {
     ),
     "core.policies": ("RetryPolicy",),
     "core.settings": ("Settings",),
+    "core.states": ("WorkflowState",),
     "event_bus.redis_bus": ("RedisEventBus",),
     "orchestrator.builder": ("WorkflowBuilder", "task"),
     "orchestrator.workflow": ("Step", "Workflow"),
-    "worker_sdk.breaker": ("circuit_breaker",),
+    "worker_sdk.breaker": ("CircuitBreaker", "circuit_breaker"),
     "worker_sdk.context": ("Context",),
     "worker_sdk.decorators": ("monitor_performance", "retry", "timeout", "worker"),
     "worker_sdk.dspy_worker": ("dspy_worker",),
@@ -103,6 +105,7 @@ _HOME = {
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
+    "CircuitBreaker",
     "CircuitBreakerOpenError",
     "Context",
     "DamagedSaga",
@@ -130,6 +133,7 @@ __all__ = [
     "WorkerManager",
     "Workflow",
     "WorkflowBuilder",
+    "WorkflowState",
     "__version__",
     "app",
     "attach",

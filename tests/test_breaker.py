@@ -20,7 +20,7 @@ from multiagents.storage import breaker as store
 from multiagents.storage.breaker import Limits, Permit
 from multiagents.storage.client import Edge
 from multiagents.worker_sdk import breaker
-from multiagents.worker_sdk.breaker import circuit_breaker
+from multiagents.worker_sdk.breaker import CircuitBreaker, circuit_breaker
 from multiagents.worker_sdk.context import Context
 from multiagents.worker_sdk.decorators import worker
 from multiagents.worker_sdk.run import execute
@@ -335,6 +335,7 @@ def test_a_store_that_cannot_be_reached_stops_no_call(
         ({"failure_threshold": 0}, "failure_threshold=0: expected above 0 to 1"),
         ({"failure_threshold": 50}, "failure_threshold=50"),
         ({"timeout_s": 0}, "timeout_s=0"),
+        ({"timeout_s": 5, "timeout_seconds": 6}, "timeout_seconds=6 are one setting"),
         ({"min_calls": 0, "window_s": -1}, "window_s=-1: .*; min_calls=0: expected at least 1"),
     ],
 )
@@ -356,3 +357,79 @@ def test_it_works_without_brackets() -> None:
 
     assert plain(1, two=2) == 3
     assert plain.__name__ == "plain"
+
+
+# ---- an object instead of a decorator ----
+
+
+def down(*_: Any) -> None:
+    raise OSError("down")
+
+
+async def down_later(*_: Any) -> None:
+    raise OSError("down")
+
+
+@pytest.mark.usefixtures("connected")
+@pytest.mark.parametrize("failing", [down, down_later, lambda: down_later()])
+def test_calls_through_a_circuit_breaker_open_it_and_a_probe_closes_it(
+    clock: FakeClock, failing: Callable[..., Any]
+) -> None:
+    """Of plain functions, of coroutine functions, and of what returns a coroutine."""
+
+    async def main() -> None:
+        shop = CircuitBreaker(0.5, 30, min_calls=2, name="shop")
+        for _ in range(2):
+            with pytest.raises(OSError, match="down"):
+                await shop.call(failing)
+        with pytest.raises(CircuitBreakerOpenError, match="circuit 'shop' is open"):
+            await shop.call(sorted, [2, 1])
+        clock.advance(30)
+        assert await shop.call(sorted, [2, 1], reverse=True) == [2, 1]
+
+    asyncio.run(main())
+
+
+@pytest.mark.usefixtures("connected")
+def test_a_circuit_breaker_shares_its_circuit_with_other_processes_and_decorators() -> None:
+    """By its name; without one, by the line that makes it, in every process the same."""
+
+    @circuit_breaker(min_calls=1, name="provider", timeout_seconds=30)
+    def fetch() -> None: ...
+
+    class Ours(CircuitBreaker):
+        def __init__(self) -> None:
+            super().__init__(min_calls=1)
+
+    async def main() -> None:
+        with pytest.raises(OSError, match="down"):
+            await CircuitBreaker(min_calls=1, name="provider").call(down)
+        with pytest.raises(CircuitBreakerOpenError) as caught:
+            fetch()
+        assert caught.value.retry_after == 60
+        again, other = [CircuitBreaker(min_calls=1) for _ in range(2)], Ours()
+        with pytest.raises(OSError, match="down"):
+            await again[0].call(down_later)
+        with pytest.raises(CircuitBreakerOpenError):
+            await again[1].call(down_later)
+        assert again[0].name == again[1].name == f"{__name__}:{line_of_both}"
+        assert other.name == again[0].name
+
+    line_of_both = main.__code__.co_firstlineno + 6
+    asyncio.run(main())
+
+
+@pytest.mark.usefixtures("connected")
+def test_a_circuit_breaker_has_a_fallback_and_refuses_bad_limits() -> None:
+    """As the decorator has; errors name its own arguments."""
+
+    async def main() -> list[Any]:
+        cached = CircuitBreaker(min_calls=1, fallback=lambda given: [given])
+        with pytest.raises(OSError, match="down"):
+            await cached.call(down, "A1")
+        found: list[Any] = await cached.call(down, "A1")
+        return found
+
+    assert asyncio.run(main()) == ["A1"]
+    with pytest.raises(InvalidInput, match="timeout_seconds=0: expected seconds"):
+        CircuitBreaker(timeout_seconds=0)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+import multiagents
+from multiagents.core import events as core_events
 from multiagents.core.events import (
     EVENT_TYPES,
     CommandEvent,
@@ -150,3 +152,9 @@ async def _doubled() -> dict[str, Any]:
 def test_a_command_can_be_executed_through_whoever_holds_the_workers() -> None:
     """The command names its worker and holds what the worker needs."""
     assert asyncio.run(_doubled()) == {"n": 8}
+
+
+def test_the_six_states_of_a_workflow_are_a_type() -> None:
+    """`WorkflowState` annotates; a saga has these states and two in which it is under way, too."""
+    assert multiagents.WorkflowState is core_events.WorkflowState
+    assert {*get_args(multiagents.WorkflowState), "paused", "compensating"} == set(SagaState)

@@ -27,6 +27,7 @@ from pydantic_core import PydanticSerializationError
 from multiagents.core.exceptions import InvalidInput
 from multiagents.core.ids import fresh_id
 from multiagents.core.states import SagaState
+from multiagents.core.states import WorkflowState as WorkflowState
 
 EventType = Literal["command", "result", "error", "compensation", "status"]
 EVENT_TYPES: tuple[EventType, ...] = get_args(EventType)

@@ -8,6 +8,13 @@ No I/O, no clock.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Literal
+
+WorkflowState = Literal["pending", "running", "completed", "failed", "compensated", "cancelled"]
+"""The states of a saga in which nothing out of the ordinary is going on, for annotations.
+
+`SagaState` has these and two more, in which a saga waits for a person or undoes its steps.
+"""
 
 
 class SagaState(StrEnum):

@@ -16,8 +16,11 @@ import copy
 import functools
 import inspect
 import logging
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from types import FrameType
 from typing import Any, TypeVar, overload
 
 from multiagents.core.clock import Clock, SystemClock
@@ -36,6 +39,7 @@ RunCall = Callable[[Call[Any]], Any]
 
 MIN_CALLS = 10
 """Fewer calls than this say little about a service."""
+OPEN_S = 60.0
 WINDOW_S = 60.0
 _GO = Permit(allowed=True)
 
@@ -71,23 +75,27 @@ def circuit_breaker(failure_threshold: F) -> F: ...
 @overload
 def circuit_breaker(
     failure_threshold: float = 0.5,
-    timeout_s: float = 60.0,
+    timeout_s: float | None = None,
     fallback: Any = None,
     *,
+    timeout_seconds: float | None = None,
     min_calls: int = MIN_CALLS,
     window_s: float = WINDOW_S,
     name: str | None = None,
 ) -> Callable[[F], F]: ...
 def circuit_breaker(
     failure_threshold: Any = 0.5,
-    timeout_s: float = 60.0,
+    timeout_s: float | None = None,
     fallback: Any = None,
     *,
+    timeout_seconds: float | None = None,
     min_calls: int = MIN_CALLS,
     window_s: float = WINDOW_S,
     name: str | None = None,
 ) -> Any:
     """Refuse calls of a function for ``timeout_s`` when too many of the last ones failed.
+
+    ``timeout_seconds`` is another name of ``timeout_s``, 60 by default.
 
     It opens when of at least ``min_calls`` calls within ``window_s`` the share
     ``failure_threshold`` (above 0 to 1) failed.  Refused calls return ``fallback`` (a value, or a
@@ -97,13 +105,62 @@ def circuit_breaker(
     """
     if callable(failure_threshold):
         return circuit_breaker()(failure_threshold)
-    limits = _limits(failure_threshold, timeout_s, min_calls=min_calls, window_s=window_s)
+    open_s = _one_of(timeout_s, timeout_seconds)
+    limits = _limits(failure_threshold, open_s, min_calls=min_calls, window_s=window_s)
 
     def decorate(target: F) -> F:
         guard = _Guard(name or _default_name(target), limits, fallback)
         return wrap(target, guard.around)
 
     return decorate
+
+
+class CircuitBreaker:
+    """The circuit of one service, for calls that are made through it.
+
+        provider = CircuitBreaker(failure_threshold=0.5, timeout_seconds=60, name="provider")
+        rates = await provider.call(fetch_rates, "EUR")
+
+    It opens, and ``fallback`` is used, as `circuit_breaker` says.  ``name`` is shared by all that
+    guard one service; by default it is the place in the code that makes this one, so several made
+    by one line have one circuit.  Raises InvalidInput for bad limits.
+    """
+
+    def __init__(
+        self,
+        failure_threshold: float = 0.5,
+        timeout_seconds: float = OPEN_S,
+        fallback: Any = None,
+        *,
+        min_calls: int = MIN_CALLS,
+        window_s: float = WINDOW_S,
+        name: str | None = None,
+    ) -> None:
+        limits = _limits(
+            failure_threshold,
+            timeout_seconds,
+            min_calls=min_calls,
+            window_s=window_s,
+            timeout_name="timeout_seconds",
+        )
+        self.failure_threshold = failure_threshold
+        self.timeout_seconds = timeout_seconds
+        self.name = name or _place(self, sys._getframe(1))
+        self._guard = _Guard(self.name, limits, fallback)
+
+    async def call(self, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """What ``func`` returns for these arguments; a plain function is called in a thread.
+
+        Raises what it raises, and CircuitBreakerOpenError while the circuit is open.
+        """
+        return await self._guard.around_async(partial(_call, func))(*args, **kwargs)
+
+
+async def _call(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    if is_async(func):
+        return await func(*args, **kwargs)
+    result = await asyncio.to_thread(func, *args, **kwargs)
+    return await result if inspect.isawaitable(result) else result
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +170,7 @@ class _Guard:
     fallback: Any
 
     def around(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        return self._around_async(function) if is_async(function) else self._around_plain(function)
+        return self.around_async(function) if is_async(function) else self._around_plain(function)
 
     def _around_plain(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
@@ -131,7 +188,7 @@ class _Guard:
 
         return guarded
 
-    def _around_async(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def around_async(self, function: Callable[..., Any]) -> Callable[..., Any]:
         # Redis is asked in a thread: the loop is shared with every other async worker.
         @functools.wraps(function)
         async def guarded(*args: Any, **kwargs: Any) -> Any:
@@ -201,12 +258,34 @@ def _default_name(target: Callable[..., Any]) -> str:
     return f"{target.__module__}.{target.__qualname__}"
 
 
+def _place(made: CircuitBreaker, frame: FrameType) -> str:
+    """The line that makes it, which in every process is the same; not one of a subclass's."""
+    while frame.f_back is not None and frame.f_locals.get("self") is made:
+        frame = frame.f_back
+    return f"{frame.f_globals.get('__name__', '')}:{frame.f_lineno}"
+
+
+def _one_of(timeout_s: float | None, timeout_seconds: float | None) -> float:
+    if timeout_s is not None and timeout_seconds is not None:
+        raise InvalidInput(
+            f"bad circuit breaker: timeout_s={timeout_s!r} and timeout_seconds={timeout_seconds!r}"
+            " are one setting: expected one of them"
+        )
+    found = timeout_seconds if timeout_s is None else timeout_s
+    return OPEN_S if found is None else found
+
+
 def _limits(
-    failure_threshold: float, timeout_s: float, *, min_calls: int, window_s: float
+    failure_threshold: float,
+    timeout_s: float,
+    *,
+    min_calls: int,
+    window_s: float,
+    timeout_name: str = "timeout_s",
 ) -> Limits:
     found = [
         (f"failure_threshold={failure_threshold!r}", 0 < failure_threshold <= 1, "above 0 to 1"),
-        (f"timeout_s={timeout_s!r}", timeout_s >= 0.001, "seconds, at least 0.001"),
+        (f"{timeout_name}={timeout_s!r}", timeout_s >= 0.001, "seconds, at least 0.001"),
         (f"window_s={window_s!r}", window_s >= 0.1, "seconds, at least 0.1"),
         (f"min_calls={min_calls!r}", min_calls >= 1, "at least 1"),
     ]
