@@ -285,7 +285,9 @@ def test_without_a_server_start_fails_soon_and_says_what_to_do(make):
 
 def test_a_state_store_is_a_url():
     """Sagas live in Redis; an object of one's own is refused instead of being ignored."""
-    with pytest.raises(InvalidInput, match="URL of a Redis"):
+    with pytest.raises(
+        InvalidInput, match=r"object of builtins\.object: expected the URL of the Redis"
+    ):
         Orchestrator(NUMBERS, MemoryEventBus(), state_store=object())  # type: ignore[arg-type]
 
 

@@ -20,7 +20,7 @@ from typing import Any, Literal, Protocol, Self
 from celery import Celery
 
 from multiagents.core.exceptions import InvalidInput, NoServer
-from multiagents.core.settings import Settings
+from multiagents.core.settings import Settings, check_named
 from multiagents.event_bus.bus import EventBus
 from multiagents.event_bus.narrator import Narrator
 from multiagents.orchestrator import registry
@@ -81,7 +81,11 @@ class Orchestrator:
     makes the workflow startable by name and connects to nothing.
 
     ``state_store`` is the URL of the Redis that keeps the sagas; None: the bus's, and if that has
-    none, the settings'.  Workers must serve the same one.  Use it from one event loop.
+    none, the settings'.  Workers must serve the same one.
+
+    Once started it may be used from any event loop, so also by an ``async def`` worker of the same
+    program, whose loop is another thread's.  Such a call neither waits for the loop of `start` nor
+    holds it up: a thread makes it, with the connection of its own that `Home.call` gives it.
     """
 
     def __init__(
@@ -90,16 +94,14 @@ class Orchestrator:
         event_bus: EventBus | None = None,
         state_store: str | None = None,
     ) -> None:
-        if state_store is not None and not isinstance(state_store, str):
-            raise InvalidInput(
-                f"state_store is {state_store!r}: expected the URL of a Redis, or None for the"
-                " event bus's"
-            )
+        _check_state_store(state_store)
         self.workflow = registry.register(workflow)
         self.event_bus = event_bus
         self._url = state_store or getattr(event_bus, "redis_url", None)
         self._home: Home | None = None
         self._edge: AsyncEdge | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """Of `start`, to which the connections of the edge and the narrator belong."""
         self._narrator: Narrator | None = None
 
     async def __aenter__(self) -> Self:
@@ -118,6 +120,7 @@ class Orchestrator:
         home = _home_at(self._url)
         if not home.app.conf.task_always_eager:
             await asyncio.to_thread(home.prepare)
+            self._loop = asyncio.get_running_loop()
             self._edge = open_async_edge(home.settings, perform=home.courier)
             if self.event_bus is not None:
                 self._narrator = home.narrator(self.event_bus)
@@ -126,12 +129,13 @@ class Orchestrator:
 
     async def stop(self) -> None:
         """Close the connections; a second call does nothing.  Sagas go on."""
-        edge, narrator = self._edge, self._narrator
-        self._home = self._edge = self._narrator = None
-        if narrator is not None:
-            await narrator.close()
-        if edge is not None:
-            await edge.close()
+        edge, narrator, loop = self._edge, self._narrator, self._loop
+        self._home = self._edge = self._narrator = self._loop = None
+        if loop is asyncio.get_running_loop():
+            await _close(narrator, edge)
+        elif loop is not None and loop.is_running():
+            closing = asyncio.run_coroutine_threadsafe(_close(narrator, edge), loop)
+            await asyncio.wrap_future(closing)
 
     async def execute_workflow(
         self,
@@ -168,19 +172,21 @@ class Orchestrator:
         return status
 
     async def _call(self, operation: str, *args: Any, **kwargs: Any) -> Any:
-        if self._home is None:
+        home, edge = self._home, self._edge
+        if home is None:
             raise InvalidInput(
                 f"cannot {operation}: the orchestrator is not started;"
                 " await orchestrator.start() first"
             )
-        if self._edge is None:  # eager: everything that follows runs before this returns
-            return await asyncio.to_thread(self._home.call, operation, *args, **kwargs)
-        flow = getattr(self._home.host.service, operation)(*args, **kwargs)
+        if edge is None or self._loop is not asyncio.get_running_loop():
+            # In eager mode all that follows runs before this returns.
+            return await asyncio.to_thread(home.call, operation, *args, **kwargs)
+        flow = getattr(home.host.service, operation)(*args, **kwargs)
         began = time.monotonic()
         try:
-            return await self._edge.run(flow)
+            return await edge.run(flow)
         except UNREACHABLE as error:
-            raise self._home.no_server(error, time.monotonic() - began) from error
+            raise home.no_server(error, time.monotonic() - began) from error
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
         if name not in OPERATIONS:
@@ -196,3 +202,25 @@ class Orchestrator:
     def __dir__(self) -> list[str]:
         own = [name for name in super().__dir__() if not name.startswith("_")]
         return sorted({*own, *OPERATIONS})
+
+
+async def _close(narrator: Narrator | None, edge: AsyncEdge | None) -> None:
+    if narrator is not None:
+        await narrator.close()
+    if edge is not None:
+        await edge.close()
+
+
+def _check_state_store(given: object) -> None:
+    """Raise InvalidInput for what names no server."""
+    if given is None:
+        return
+    if not isinstance(given, str):
+        kind = type(given)
+        raise InvalidInput(
+            f"state_store is an object of {kind.__module__}.{kind.__qualname__}: expected the URL"
+            " of the Redis that keeps the sagas, as text, such as 'redis://127.0.0.1:6379/0', or"
+            " None for the event bus's. The engine itself stores the sagas: no store of one's own"
+            " can take its place"
+        )
+    check_named("state_store", given)
