@@ -61,6 +61,8 @@ class EagerRunner:
         """``task_of``: the Celery task of a worker function, by its name."""
         self._app = app
         self._task_of = task_of
+        self.asked_by = "task_always_eager"
+        """What has switched it on, for an error."""
         self._settings = settings
         self._catalog = catalog
         self._check_input = check_input
@@ -77,7 +79,7 @@ class EagerRunner:
         """The in-process store and what works over it."""
         if self._host is None:
             clock = FakeClock()
-            edge = Edge("", perform=self._perform, client=_in_process_redis())
+            edge = Edge("", perform=self._perform, client=_in_process_redis(self.asked_by))
             self._host = Host(
                 edge,
                 settings=self._settings,
@@ -267,11 +269,12 @@ class _Leases:
         return not self._host.engine.renew([held], notes)
 
 
-def _in_process_redis() -> Any:
+def _in_process_redis(asked_by: str) -> Any:
     try:
         import fakeredis
-    except ImportError as error:
+    except ImportError:
         raise NoServer(
-            "task_always_eager runs on fakeredis: pip install 'multiagents[testing]'"
-        ) from error
+            f"{asked_by} runs sagas in this process, on fakeredis, which is not installed:"
+            " pip install 'multiagents[testing]'"
+        ) from None
     return fakeredis.FakeRedis(server=fakeredis.FakeServer())

@@ -81,11 +81,11 @@ class SagaLab:
 def eager(runtime: Any) -> Iterator[SagaLab]:
     """Switch an app to eager mode, with a store of its own that is gone afterwards."""
     conf = runtime.app.conf
-    before = conf.task_always_eager
-    conf.task_always_eager = True
+    before = conf.task_always_eager, runtime.eager.asked_by
+    conf.task_always_eager, runtime.eager.asked_by = True, "the fixture saga_lab"
     runtime.eager.reset()
     try:
         yield SagaLab(runtime)
     finally:
-        conf.task_always_eager = before
+        conf.task_always_eager, runtime.eager.asked_by = before
         runtime.eager.reset()
