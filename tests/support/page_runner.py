@@ -59,7 +59,13 @@ ELSEWHERE = {
     ".venv/bin/python -m pytest": (
         "tests/test_project.py::test_every_make_command_of_the_readme_exists"
     ),
-    ".venv/bin/python -m examples.ecommerce_order": (
+    "source .venv/bin/activate": (
+        "tests/test_project.py::test_a_page_activates_its_environment_before_it_uses_it"
+    ),
+    "pip install 'FOLDER[testing]'": (
+        "tests/test_project.py::test_the_extra_for_tests_has_what_the_quickstart_uses"
+    ),
+    "python -m examples.ecommerce_order": (
         "tests/test_examples.py::test_a_good_order_moves_stock_and_money_once"
     ),
     "docker compose up": "tests/test_project.py::test_the_composed_services_have_their_names",
