@@ -23,16 +23,23 @@ from multiagents import hosting
 from multiagents.celery_app import OWN_NAME, make_app
 from multiagents.core.clock import Clock, SystemClock
 from multiagents.core.entries import Failure
-from multiagents.core.exceptions import NoServer, NotWritable
+from multiagents.core.exceptions import InvalidInput, NoServer
 from multiagents.core.logs import tame
 from multiagents.core.names import COORDINATOR_QUEUE
 from multiagents.core.ports import Assignment, Verdict
-from multiagents.core.settings import Settings, get_settings, shown_url
+from multiagents.core.settings import Settings, get_settings
 from multiagents.core.states import Kind
 from multiagents.eager import EagerRunner
 from multiagents.event_bus.bus import EventBus
 from multiagents.event_bus.narrator import Narrator
-from multiagents.orchestrator import app_broker, app_settings, discards, facade, registry
+from multiagents.orchestrator import (
+    app_broker,
+    app_home,
+    app_settings,
+    discards,
+    facade,
+    registry,
+)
 from multiagents.orchestrator.answers import Answers
 from multiagents.orchestrator.awaiting import Outcomes
 from multiagents.orchestrator.catalog import Catalog
@@ -42,12 +49,12 @@ from multiagents.orchestrator.facade import Orchestrator as Orchestrator
 from multiagents.orchestrator.host import Host
 from multiagents.orchestrator.insisting import Insistence
 from multiagents.orchestrator.letters import Letters
-from multiagents.orchestrator.service import OPERATIONS, SagaService
 from multiagents.orchestrator.sweeper_thread import Refuse, SweeperThreads
+from multiagents.orchestrator.sync_face import Sagas as Sagas
 from multiagents.orchestrator.tasks import Courier, Hooks, install
 from multiagents.orchestrator.workflow import Workflow
-from multiagents.storage.client import MAIN_TIMEOUT_S, UNREACHABLE, Edge, NothingDone, WritesRefused
-from multiagents.storage.routing import ServerAway, open_edge, told
+from multiagents.storage.client import MAIN_TIMEOUT_S, UNREACHABLE, Edge
+from multiagents.storage.routing import no_server, open_edge, told
 from multiagents.storage.timekeeping import Timekeeper
 from multiagents.worker_sdk import awaiting, breaker, loop_watch, manager, registration
 from multiagents.worker_sdk import registry as workers
@@ -133,17 +140,7 @@ class Runtime:
 
     def no_server(self, error: Exception, tried_s: float) -> NoServer:
         """The error that says which server is away, why, and for how long it was tried."""
-        if isinstance(error, WritesRefused):
-            return NotWritable(f"{error}; nothing was stored: see `multiagents doctor`")
-        if isinstance(error, NothingDone):
-            return NoServer(f"{error}; nothing was stored: try again")
-        if isinstance(error, ServerAway):
-            return NoServer(f"{error}; the sagas on it wait for it, the others go on")
-        variable = "STATE_URLS" if self.settings.state_urls else "REDIS_URL"
-        return NoServer(
-            f"no Redis answers at {shown_url(self.edge.url)} ({type(error).__name__}, tried for"
-            f" {tried_s:.1f} s); start one, or set MULTIAGENTS_{variable}"
-        )
+        return no_server(self.settings.home, error, tried_s)
 
     # ---- workers ----
 
@@ -325,20 +322,38 @@ class Runtime:
 _runtimes: dict[int, Runtime] = {}
 
 
-def attach(app: Celery, settings: Settings | None = None, clock: Clock | None = None) -> Runtime:
+def attach(
+    app: Celery,
+    settings: Settings | None = None,
+    clock: Clock | None = None,
+    *,
+    url: str | None = None,
+) -> Runtime:
     """Let a Celery app host sagas beside its own tasks; its settings are left alone.
 
-    Attaching twice gives the same runtime.  Raises InvalidInput for an app that cannot host any.
+    ``url``: the Redis for its sagas.  Without it they are on the server that MULTIAGENTS_REDIS_URL
+    names, or else on the app's own Redis: its broker, or its result backend.  Attaching twice gives
+    the same runtime.  Raises InvalidInput for an app that cannot host any, or that is attached with
+    another ``url`` already.
     """
     if id(app) not in _runtimes:
         app_settings.refuse(app)
-        runtime = Runtime(app, settings or get_settings(), clock)
+        own = app.main == OWN_NAME
+        settings = app_home.settings_for(app, settings or get_settings(), url, own=own)
+        runtime = Runtime(app, settings, clock)
         _runtimes[id(app)] = runtime
         app_broker.equip(app)
         registration.guard_names(app)
-        hosting.add_to_worker(app, runtime, own=app.main == OWN_NAME)
+        hosting.add_to_worker(app, runtime, own=own)
         hosting.fence_plain_tasks(app, runtime)
         discards.listen(app, runtime.main_engine)
+        if not own:  # whose breakers are connected below, until an app of the program's is attached
+            breaker.connect(runtime.edge.execute, runtime.clock)
+    elif url is not None and url != _runtimes[id(app)].settings.home.url:
+        raise InvalidInput(
+            f"app {app.main!r} is attached already, with its sagas at"
+            f" {_runtimes[id(app)].settings.home}; give attach() the url where it is called first"
+        )
     return _runtimes[id(app)]
 
 
@@ -349,27 +364,6 @@ def _consume_all_queues(instance: Any = None, options: Any = None, **_: Any) -> 
         app_broker.consume_all(instance.app, registration.homes(instance.app))
 
 
-class Sagas:
-    """The sync face: each of `OPERATIONS` as a method that returns its result."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        if name not in OPERATIONS:
-            raise AttributeError(f"no operation {name!r}; there are: {', '.join(OPERATIONS)}")
-        operation = getattr(SagaService, name)
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            return self._runtime.call(name, *args, **kwargs)
-
-        call.__name__, call.__doc__ = name, operation.__doc__
-        return call
-
-    def __dir__(self) -> list[str]:
-        return list(OPERATIONS)
-
-
 def register(workflow: Workflow) -> Workflow:
     """Make a workflow startable by name, here and, through a worker that has it, everywhere."""
     return registry.register(workflow)
@@ -377,7 +371,7 @@ def register(workflow: Workflow) -> Workflow:
 
 def runtime_at(redis_url: str | None) -> Runtime:
     """The engine on that server (None: the package's own), one for each in this process."""
-    if redis_url is None or redis_url == runtime.settings.redis_url:
+    if redis_url is None or redis_url == runtime.settings.home.url:
         return runtime
     with _at_lock:
         if redis_url not in _at:

@@ -23,6 +23,7 @@ from multiagents.core.log_context import Bound, bind_step, unbind
 from multiagents.core.log_records import add_step_filter
 from multiagents.core.marks import read_mark
 from multiagents.core.names import QUEUE_LLM, queue_flaw
+from multiagents.core.settings import Home, shown_url
 from multiagents.orchestrator import app_broker, strangers
 from multiagents.orchestrator.app_broker import steady_for as steady_for
 from multiagents.orchestrator.catalog import Catalog
@@ -105,6 +106,7 @@ def _make_step(hosted: Hosted, *, own: bool) -> Any:
             app_broker.warn_of_transport(parent.app)
             _warn_of_no_functions(parent.app, own=own)
             _check_queues(parent.app)
+            _tell_home(hosted.host.settings.home)
             if QUEUE_LLM in parent.app.amqp.queues.consume_from:
                 _load_language_models()
             renew_tasks(parent.app, hosted)
@@ -188,6 +190,13 @@ def _check_queues(app: Celery) -> None:
     for name in app.amqp.queues.consume_from:
         if flaw := queue_flaw(name):
             raise InvalidInput(f"this worker is to consume the queue {name!r}: {flaw}")
+
+
+def _tell_home(home: Home) -> None:
+    """In the log of each worker, so that one which looks elsewhere than others is found."""
+    log.info("sagas are kept", server=shown_url(home.url), named_by=home.named_by)
+    if home.flaw:
+        log.warning(home.flaw, server=shown_url(home.url), named_by=home.named_by)
 
 
 def _warn_of_no_functions(app: Celery, *, own: bool) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from multiagents.core.settings import REDIS_URL, Home
 from multiagents.orchestrator.explanation import span
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage.health import DueHealth, ServerHealth
@@ -65,6 +66,13 @@ def version(health: ServerHealth) -> Check:
         fix = "use a server without cluster mode: Celery's broker cannot use one"
         return Check(name, "fail", f"{kind} {text} in cluster mode", fix)
     return Check(name, "ok", f"reachable, {kind} {text}")
+
+
+def place(home: Home) -> Check:
+    """Where this app's sagas are; all its processes should say the same."""
+    if home.flaw:
+        return Check("place", "warn", f"{home}; {home.flaw}", f"name one server with {REDIS_URL}")
+    return Check("place", "ok", str(home))
 
 
 def silent(reason: str, shards: Sequence[int], total: int) -> Check:

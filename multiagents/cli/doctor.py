@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from multiagents.cli.errors import STATE_URLS, CommandError, one_line
+from multiagents.cli.errors import CommandError, one_line
 from multiagents.cli.fleet import published
 from multiagents.cli.output import Json, console, emit, table
 from multiagents.cli.session import (
@@ -24,7 +24,8 @@ from multiagents.cli.session import (
     probe_server,
 )
 from multiagents.core.clock import SystemClock
-from multiagents.core.settings import shown_url
+from multiagents.core.exceptions import InvalidInput
+from multiagents.core.settings import STATE_URLS, shown_url
 
 if TYPE_CHECKING:
     from multiagents.bootstrap import Runtime
@@ -71,6 +72,7 @@ def _told(check: Check) -> str:
 
 def examine(app_name: str = "") -> list[Check]:
     """All findings, those about the servers first.  Raises CommandError if there is no such app."""
+    from multiagents.cli import checks
     from multiagents.cli.checks import Check
 
     settings = environment()
@@ -79,16 +81,20 @@ def examine(app_name: str = "") -> list[Check]:
         runtime = make_runtime(settings, app)
     except CommandError as error:
         return [Check("server", "fail", one_line(error), "correct MULTIAGENTS_REDIS_URL")]
+    except InvalidInput as error:  # of an app that has no server for its sagas
+        return [Check("server", "fail", one_line(error), "give the app's sagas a Redis")]
     if runtime.settings.state_urls:
         return _examine_servers(runtime)
     try:
         probe(runtime)
     except CommandError as error:
-        fix = "set MULTIAGENTS_REDIS_URL to a running server, or run `multiagents dev`"
+        named_by = runtime.settings.home.named_by
+        fix = f"set {named_by} to a running server, or run `multiagents dev`"
         return [Check("server", "fail", one_line(error), fix), *_configuration(runtime, ())]
     session = Session(runtime)
     return [
         *_server(runtime.edge),
+        checks.place(runtime.settings.home),
         *_of_sagas(session, range(runtime.settings.shards), fleet=True),
     ]
 
@@ -233,12 +239,12 @@ def _rights(session: Session, workflows: list[Workflow]) -> Iterable[Check]:
     lists: dict[str, str] = {}
     results: list[str] = []
     broker_url = conf.broker_write_url or conf.broker_url
-    if same_server(settings, broker_url, conf.broker_transport_options):
+    if same_server(settings, broker_url, conf.broker_transport_options, conf.broker_use_ssl):
         lists = key_checks.lists_of(session.fleet(), workflows)
     options = conf.result_backend_transport_options
-    if same_server(settings, conf.result_backend, options):
+    if same_server(settings, conf.result_backend, options, conf.redis_backend_use_ssl):
         results = [_text(app.backend.get_key_for_task("doctor"))]
-    edge = Edge(settings.redis_url)
+    edge = Edge(settings.home.url)
     try:
         looks = {f"queue {queue!r}": edge.run(of_list(key)) for key, queue in lists.items()}
         looks |= {f"result {key!r}": edge.run(of_result(key)) for key in results}

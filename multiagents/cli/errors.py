@@ -8,14 +8,10 @@ from __future__ import annotations
 import re
 
 from multiagents.core.exceptions import MultiAgentsError
-from multiagents.core.settings import get_settings
+from multiagents.core.settings import REDIS_URL, get_settings
 
 OK, SAGA_FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 """Exit codes; 130 is what shells give a program that Ctrl-C ended."""
-
-
-REDIS_URL, STATE_URLS = "MULTIAGENTS_REDIS_URL", "MULTIAGENTS_STATE_URLS"
-"""What may name a server."""
 
 
 class CommandError(MultiAgentsError):
@@ -27,7 +23,7 @@ class UnreachableError(CommandError):
 
     def __init__(self, url: str, reason: str, named_by: str = REDIS_URL) -> None:
         fix = f"set {named_by} to a running one, or start one with `multiagents dev`"
-        if named_by == STATE_URLS:
+        if named_by != REDIS_URL:
             fix = f"start it, or correct {named_by}"
         super().__init__(f"cannot reach the server at {masked(url)} ({reason}); {fix}")
 
@@ -52,8 +48,7 @@ def _of_the_server(error: BaseException) -> CommandError | None:
     if isinstance(error, NothingDone):
         return CommandError(f"{error}; nothing was stored: see `multiagents doctor`")
     if isinstance(error, UNREACHABLE):
-        named_by = STATE_URLS if get_settings().state_urls else REDIS_URL
-        return UnreachableError(first, type(error).__name__, named_by)
+        return UnreachableError(first, type(error).__name__, get_settings().home.named_by)
     if isinstance(error, StoreError):
         which = "a server of the sagas" if others else f"the server at {masked(first)}"
         reason = masked(" ".join(str(error).split()))

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from multiagents.cli.errors import REDIS_URL, STATE_URLS, CommandError, UnreachableError
+from multiagents.cli.errors import CommandError, UnreachableError
 from multiagents.core.clock import Clock
 from multiagents.core.exceptions import InvalidInput, MultiAgentsError
 from multiagents.core.server_urls import check
-from multiagents.core.settings import Settings, get_settings
+from multiagents.core.settings import REDIS_URL, Settings, get_settings
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -79,13 +79,12 @@ def close_sessions() -> None:
 
 def make_runtime(settings: Settings, app: Celery | None = None) -> Runtime:
     """The engine for these settings, hosted by this app or one of its own; connects to nothing."""
-    check_url(settings.redis_url)
-    for url in settings.servers:
-        check_url(url, variable(settings))
     from multiagents.bootstrap import attach
     from multiagents.celery_app import make_app
 
     runtime = attach(app or make_app(settings), settings)
+    for url in runtime.settings.servers:
+        check_url(url, runtime.settings.home.named_by)
     _opened.append(runtime)
     return runtime
 
@@ -116,7 +115,7 @@ def probe(runtime: Runtime) -> None:
     errors: list[CommandError] = []
     for url in runtime.settings.servers:
         try:
-            probe_server(url, runtime.clock, named_by=variable(runtime.settings))
+            probe_server(url, runtime.clock, named_by=runtime.settings.home.named_by)
         except CommandError as error:
             errors.append(error)
         else:
@@ -141,11 +140,6 @@ def probe_server(url: str, clock: Clock, *, named_by: str = REDIS_URL) -> None:
         raise denied(url, named_by) from error
     finally:
         edge.close()
-
-
-def variable(settings: Settings) -> str:
-    """What names the servers of the sagas."""
-    return STATE_URLS if settings.state_urls else REDIS_URL
 
 
 def denied(url: str, named_by: str) -> CommandError:

@@ -30,9 +30,10 @@ EXPECTED = (
     " USER:PASSWORD@ if they are asked for, with signs such as / @ : # , in them percent-encoded"
 )
 SOCKET_FORM = "unix:///PATH?db=NUMBER"
-_CHECKED = "ssl_cert_reqs"
+CHECKED = "ssl_cert_reqs"
+"""Whether the server's certificate is checked."""
 _HOW = ("required", "optional", "none")
-_TLS_OPTIONS = (_CHECKED, "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+TLS_OPTIONS = (CHECKED, "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _NUMBER = ("db", "virtual_host")
 """How redis-py and Celery call the number of a socket's database."""
 _INSTEAD = {
@@ -65,7 +66,7 @@ def check(url: str) -> None:
         _check_socket(parts.hostname, parts.path, options)
     else:
         _check_number(parts.path.strip("/"))
-        _check_options(options, known=_TLS_OPTIONS if url.startswith(TLS) else ())
+        _check_options(options, known=TLS_OPTIONS if url.startswith(TLS) else ())
 
 
 def _check_socket(host: str | None, path: str, options: dict[str, str]) -> None:
@@ -87,12 +88,12 @@ def _check_options(options: dict[str, str], known: tuple[str, ...]) -> None:
         name = unknown[0]
         instead = _INSTEAD.get(name, _CELERYS)
         if name.startswith("ssl_"):
-            listed = ", ".join(_TLS_OPTIONS)
+            listed = ", ".join(TLS_OPTIONS)
             instead = f"TLS is asked for by rediss://, which takes {listed}"
         raise InvalidInput(f"the option {name!r} is not one that works everywhere; {instead}")
-    how = options.get(_CHECKED)
+    how = options.get(CHECKED)
     if how is not None and _spelled(how) not in _HOW:
-        raise InvalidInput(f"{_CHECKED} is none of {', '.join(_HOW)}")
+        raise InvalidInput(f"{CHECKED} is none of {', '.join(_HOW)}")
 
 
 def is_socket(url: str) -> bool:
@@ -108,10 +109,10 @@ def explicit(url: str) -> str:
         return url
     place, _, query = url.partition("?")
     options = [option for option in query.split("&") if option]
-    said = [option for option in options if option.startswith(f"{_CHECKED}=")]
+    said = [option for option in options if option.startswith(f"{CHECKED}=")]
     how = _spelled(said[-1].partition("=")[2]) if said else "required"
     others = [option for option in options if option not in said]
-    return f"{place}?{'&'.join([*others, f'{_CHECKED}={how}'])}"
+    return f"{place}?{'&'.join([*others, f'{CHECKED}={how}'])}"
 
 
 def celery_url(url: str) -> str:

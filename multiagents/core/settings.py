@@ -6,11 +6,13 @@ Celery's own settings stay in celeryconfig.py.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -20,6 +22,22 @@ from multiagents.core.server_urls import check
 from multiagents.core.server_urls import shown_url as shown_url
 
 DEFAULT_REDIS_URL = "redis://127.0.0.1:6379/0"
+REDIS_URL, STATE_URLS = "MULTIAGENTS_REDIS_URL", "MULTIAGENTS_STATE_URLS"
+"""The variables that may name a server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The server where sagas are kept, the first one if there are several."""
+
+    url: str
+    named_by: str
+    """The variable, or whatever else names it."""
+    flaw: str = ""
+    """What its users should know."""
+
+    def __str__(self) -> str:
+        return f"{shown_url(self.url)}, named by {self.named_by}"
 
 
 class Settings(BaseSettings):
@@ -33,7 +51,10 @@ class Settings(BaseSettings):
     )
 
     redis_url: str = DEFAULT_REDIS_URL
-    """Broker and results; the sagas too, unless ``state_urls`` says where they are."""
+    """Broker and results; the sagas too, unless ``state_urls`` says where they are.
+
+    Where neither is set, `attach` keeps an app's sagas on the app's own Redis.
+    """
     state_urls: str = ""
     """Servers of the sagas, comma-separated: shard n is on number n modulo their count."""
     imports: str = ""
@@ -71,14 +92,16 @@ class Settings(BaseSettings):
     """The server binary that the embedded server starts, instead of the one found."""
     data_dir: Path = Path(".multiagents")
     """Where the embedded server keeps its data."""
+    _find: Callable[[], Home] | None = PrivateAttr(default=None)
+    """Says where the sagas are, in place of the two variables."""
 
     @model_validator(mode="after")
     def _spread(self) -> Self:
         """Raises InvalidInput for what is no URL, and for servers that no shard would be on."""
-        check_named("MULTIAGENTS_REDIS_URL", self.redis_url)
+        check_named(REDIS_URL, self.redis_url)
         urls = _urls(self.state_urls)
         for number, url in enumerate(urls, start=1):
-            check_named(f"MULTIAGENTS_STATE_URLS, number {number} of {len(urls)}", url)
+            check_named(f"{STATE_URLS}, number {number} of {len(urls)}", url)
         if self.shards < len(urls) and "shards" not in self.model_fields_set:
             object.__setattr__(self, "shards", len(urls))
         elif self.shards < len(urls):
@@ -89,21 +112,42 @@ class Settings(BaseSettings):
             )
         return self
 
-    def at(self, redis_url: str) -> Self:
+    def at(self, redis_url: str, *, named_by: str = "the server's URL") -> Self:
         """The same with everything on that one server, as a face that is given a URL has it.
 
         Raises InvalidInput for a URL that does not work.
         """
-        check_named("the server's URL", redis_url)
+        check_named(named_by, redis_url)
         changed: dict[str, object] = {"redis_url": redis_url, "state_urls": ""}
         if "shards" not in self.model_fields_set:
             changed["shards"] = type(self).model_fields["shards"].default
-        return self.model_copy(update=changed)
+        return self.model_copy(update=changed).found_by(lambda: Home(redis_url, named_by))
+
+    def found_by(self, find: Callable[[], Home]) -> Self:
+        """The same with the sagas where ``find`` says, which is called when that is needed."""
+        found = self.model_copy()
+        found._find = find
+        return found
+
+    @property
+    def names_a_server(self) -> bool:
+        """Whether the environment, or the code that made these settings, says where sagas are."""
+        return self._find is not None or bool(
+            self.state_urls or "redis_url" in self.model_fields_set
+        )
+
+    @property
+    def home(self) -> Home:
+        """Where the sagas are.  Raises InvalidInput if an app is to say that and does not."""
+        if self._find is not None:
+            return self._find()
+        urls = _urls(self.state_urls)
+        return Home(urls[0], STATE_URLS) if urls else Home(self.redis_url, REDIS_URL)
 
     @property
     def servers(self) -> dict[str, tuple[int, ...]]:
         """The URL of each server of the sagas, the first one first -> the shards on it."""
-        urls = _urls(self.state_urls) or (self.redis_url,)
+        urls = _urls(self.state_urls) or (self.home.url,)
         homes = [urls[number % len(urls)] for number in range(self.shards)]
         return {
             url: tuple(number for number, home in enumerate(homes) if home == url) for url in homes

@@ -44,10 +44,13 @@ class Answers:
         conf = self._app.conf
         return (
             type(self._app.backend) in (RedisBackend, SentinelBackend)
-            and same_server(
-                self._settings, conf.result_backend, conf.result_backend_transport_options
-            )
             and not self._settings.state_urls
+            and same_server(
+                self._settings,
+                conf.result_backend,
+                conf.result_backend_transport_options,
+                conf.redis_backend_use_ssl,
+            )
             and conf.result_serializer == "json"
             and not conf.result_extended
             and not conf.result_compression

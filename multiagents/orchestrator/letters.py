@@ -24,11 +24,10 @@ from celery import Celery, signals
 from kombu.transport import redis
 
 from multiagents.core import ids
+from multiagents.core.app_urls import engine_url, is_redis, is_same, urls_of
 from multiagents.core.callbacks import errback, link
 from multiagents.core.exceptions import InvalidInput
 from multiagents.core.names import queue_flaw
-from multiagents.core.sentinel import is_sentinel
-from multiagents.core.server_urls import celery_url, transport_options
 from multiagents.core.settings import Settings
 from multiagents.orchestrator.cache import Recent
 from multiagents.orchestrator.outbox import Message, Unsendable
@@ -131,8 +130,8 @@ class Letters:
         url = conf.broker_write_url or conf.broker_url
         return (
             not sends_its_own_way(self._app)
-            and same_server(self._settings, url, conf.broker_transport_options)
             and not self._settings.state_urls
+            and same_server(self._settings, url, conf.broker_transport_options, conf.broker_use_ssl)
             and conf.task_serializer == "json"
             and not conf.task_compression
             and not conf.task_send_sent_event
@@ -141,15 +140,20 @@ class Letters:
         )
 
 
-def same_server(settings: Settings, url: Any, options: Any) -> bool:
-    """Whether one of Celery's URLs, with its transport options, is the server of the settings."""
-    master = dict(options or {}).get("master_name")
-    ours = transport_options(settings.redis_url).get("master_name")
-    theirs = str(url or "")
-    if not is_sentinel(theirs):  # which is written in Celery's words already
-        theirs = celery_url(theirs)
-    same = theirs == celery_url(settings.redis_url)
-    return same and (not ours or master == ours)
+def same_server(settings: Settings, url: Any, options: Any, tls: Any = None) -> bool:
+    """Whether a URL of Celery's is the server of the sagas.
+
+    ``options``: its transport options, ``tls``: its setting for TLS.  One of several servers is
+    not: Celery may have moved to another.
+    """
+    listed = urls_of(url)
+    if len(listed) != 1 or not is_redis(listed[0]):
+        return False
+    try:
+        theirs = engine_url(listed[0], options=options, tls=tls)
+    except InvalidInput:
+        return False  # which sagas cannot be on
+    return is_same(theirs, settings.home.url)
 
 
 class _Recorder:

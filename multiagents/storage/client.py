@@ -88,7 +88,7 @@ class Edge:
 
     def __init__(
         self,
-        url: str,
+        url: str | Callable[[], str],
         *,
         perform: Perform = _no_effects,
         timeout_s: float = TIMEOUT_S,
@@ -96,7 +96,8 @@ class Edge:
         client: Any = None,
         shards: Sequence[int] = (),
     ) -> None:
-        self.url = url
+        """``url``: where it is not known before the first use, what says it then."""
+        self._url = url
         self.perform = perform
         self._shards = shards
         self._timeout_s = timeout_s
@@ -107,6 +108,11 @@ class Edge:
         self._lock = threading.Lock()
         self._local = threading.local()
         self._connections: WeakSet[Any] = WeakSet()
+
+    @property
+    def url(self) -> str:
+        """The server's."""
+        return self._url if isinstance(self._url, str) else self._url()
 
     @property
     def client(self) -> Any:

@@ -24,7 +24,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from multiagents.core.clock import Clock
-from multiagents.core.settings import Settings, shown_url
+from multiagents.core.exceptions import NoServer, NotWritable
+from multiagents.core.settings import REDIS_URL, STATE_URLS, Home, Settings, shown_url
 from multiagents.storage.calls import Call, Plain
 from multiagents.storage.client import (
     BROKEN,
@@ -34,6 +35,7 @@ from multiagents.storage.client import (
     Edge,
     NothingDone,
     Perform,
+    WritesRefused,
 )
 from multiagents.storage.keys import Shard
 
@@ -81,6 +83,21 @@ def told_at(url: str, error: BaseException) -> str:
     return f"no server answers at {shown_url(url)} ({type(error).__name__})"
 
 
+def no_server(home: Home, error: BaseException, tried_s: float) -> NoServer:
+    """What a program is told when its sagas cannot be reached: which server, why, what to do."""
+    if isinstance(error, WritesRefused):
+        return NotWritable(f"{error}; nothing was stored: see `multiagents doctor`")
+    if isinstance(error, NothingDone):
+        return NoServer(f"{error}; nothing was stored: try again")
+    if isinstance(error, ServerAway):
+        return NoServer(f"{error}; the sagas on it wait for it, the others go on")
+    fix = f"{'set' if home.named_by in (REDIS_URL, STATE_URLS) else 'correct'} {home.named_by}"
+    return NoServer(
+        f"no Redis answers at {shown_url(home.url)} ({type(error).__name__}, tried for"
+        f" {tried_s:.1f} s); start one, or {fix}"
+    )
+
+
 def open_edge(
     settings: Settings,
     *,
@@ -90,6 +107,8 @@ def open_edge(
 ) -> Edge:
     """The edge to the servers of these settings; connects to nothing yet."""
     options: dict[str, Any] = {"perform": perform, "timeout_s": timeout_s, "retries": retries}
+    if not settings.state_urls:  # an app may not have loaded yet what names its server
+        return Edge(lambda: settings.home.url, shards=range(settings.shards), **options)
     servers = settings.servers
     if len(servers) == 1:
         ((url, shards),) = servers.items()

@@ -61,7 +61,9 @@ def connect(run_call: RunCall, clock: Clock | None = None) -> None:
     from multiagents.storage.client import StoreError  # loads redis, which the caller has anyway
 
     global _connection
-    _connection = _Connection(run_call, clock or SystemClock(), (StoreError, OSError))
+    # InvalidInput: an app that hosts sagas has no server for them, in its unit tests for example.
+    errors = (StoreError, OSError, InvalidInput)
+    _connection = _Connection(run_call, clock or SystemClock(), errors)
 
 
 def disconnect() -> None:

@@ -38,11 +38,13 @@ class Done:
         return [json.loads(line) for line in self.out.splitlines()]
 
 
-def cli(*words: str, url: str = NO_SERVER, stdin: str = "", **env: str) -> Done:
-    """Run ``multiagents WORDS`` against the server at ``url``."""
+def cli(*words: str, url: str | None = NO_SERVER, stdin: str = "", **env: str) -> Done:
+    """Run ``multiagents WORDS`` against the server at ``url``; None: its variable is not set."""
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"MULTIAGENTS_REDIS_URL": url, **env}.items():
+        patch.delenv("MULTIAGENTS_REDIS_URL", raising=False)
+        named = {} if url is None else {"MULTIAGENTS_REDIS_URL": url}
+        for name, value in {**named, **env}.items():
             patch.setenv(name, value)
         patch.setattr("sys.stdin", io.StringIO(stdin))
         try:

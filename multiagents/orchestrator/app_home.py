@@ -1,0 +1,96 @@
+"""Where does a Celery app keep its sagas?
+
+On the server that `attach(app, url=...)` names, or else MULTIAGENTS_REDIS_URL or
+MULTIAGENTS_STATE_URLS; where none of them does, on the app's own Redis: its broker, or else its
+result backend.  An app's settings are often loaded after `attach`, so they are read when the
+server is first needed, and the answer holds from then on.  Connects to nothing.
+
+For Celery 5.7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from celery import Celery
+
+from multiagents.core.app_urls import engine_url, is_redis, is_same, urls_of
+from multiagents.core.exceptions import InvalidInput
+from multiagents.core.settings import REDIS_URL, Home, Settings
+
+HOW = (
+    'attach(app, url="redis://HOST:PORT/NUMBER") names one, or'
+    f" {REDIS_URL} in every process of the app, clients included"
+)
+
+
+class _Source(NamedTuple):
+    setting: str
+    url: Any
+    options: Any
+    tls: Any
+
+
+def settings_for(app: Celery, settings: Settings, url: str | None, *, own: bool) -> Settings:
+    """The settings with which an app's sagas are kept.
+
+    ``own``: the app is the package's, whose broker is the variable's server unless a
+    ``celeryconfig.py`` says otherwise.  Raises InvalidInput for a URL that does not work.
+    """
+    if url is not None:
+        return settings.at(url, named_by="attach(app, url=...)")
+    if settings.names_a_server:
+        return settings
+    return settings.found_by(_Search(app, settings.redis_url if own else "").home)
+
+
+class _Search:
+    """Looks for an app's own Redis, once."""
+
+    def __init__(self, app: Celery, default: str) -> None:
+        self._app = app
+        self._default = default
+
+    def home(self) -> Home:
+        """Raises InvalidInput where the app has no Redis, or one that sagas cannot be kept on."""
+        return self._home
+
+    @cached_property
+    def _home(self) -> Home:
+        for source in _sources(self._app):
+            if is_redis(source.url):
+                return self._at(source)
+        if self._default:
+            return Home(self._default, REDIS_URL)
+        kinds = " and ".join(f"{each.setting} {_kind(each.url)}" for each in _sources(self._app))
+        raise InvalidInput(f"app {self._app.main!r} has no Redis for its sagas ({kinds}): {HOW}")
+
+    def _at(self, source: _Source) -> Home:
+        name = f"{source.setting} of app {self._app.main!r}"
+        first, *others = urls_of(source.url)
+        try:
+            url = engine_url(first, options=source.options, tls=source.tls)
+        except InvalidInput as error:
+            raise InvalidInput(f"{name}: {error}; {HOW}") from error
+        if self._default and is_same(url, self._default):
+            return Home(url, REDIS_URL)
+        flaw = f"it is the first of {len(others) + 1} servers, and sagas do not move to another"
+        return Home(url, name, flaw if others else "")
+
+
+def _sources(app: Celery) -> Iterator[_Source]:
+    conf = app.conf
+    setting = "broker_write_url" if conf.broker_write_url != conf.broker_url else "broker_url"
+    options = conf.broker_transport_options
+    yield _Source(setting, conf.broker_write_url, options, conf.broker_use_ssl)
+    options, tls = conf.result_backend_transport_options, conf.redis_backend_use_ssl
+    yield _Source("result_backend", conf.result_backend, options, tls)
+
+
+def _kind(url: Any) -> str:
+    """Which kind of server a setting names, without its address."""
+    listed = urls_of(url)
+    scheme, separator, _ = (listed or ["not set"])[0].partition("://")
+    return f"{scheme}{separator}"

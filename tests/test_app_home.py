@@ -1,0 +1,286 @@
+"""Where are an app's sagas, if nothing but the app's own settings says so?"""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+
+import pytest
+import structlog.testing
+from celery import Celery
+
+from multiagents import NoServer, WorkflowBuilder, task, worker
+from multiagents.bootstrap import attach
+from multiagents.core.app_urls import engine_url, urls_of
+from multiagents.core.exceptions import InvalidInput
+from multiagents.core.settings import REDIS_URL, STATE_URLS, Settings
+from multiagents.hosting import _tell_home
+from multiagents.orchestrator.letters import same_server
+from multiagents.storage.keys import SagaKeys
+from tests.support.command_line import cli
+
+BROKER, BACKEND = "redis://broker:1/1", "redis://backend:1/2"
+MASTER = {"master_name": "main"}
+SECRET = "hunter2"
+
+APP = """
+from celery import Celery
+from multiagents import attach
+app = Celery("shop", broker={broker!r}, backend={backend!r})
+attach(app)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (REDIS_URL, STATE_URLS, "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def shop(**conf: Any) -> Celery:
+    """An app of a team, which connects to nothing."""
+    app = Celery("shop", set_as_current=False)
+    app.conf.update(conf)
+    return app
+
+
+def home_of(app: Celery, *, url: str | None = None, **settings: Any) -> tuple[str, str]:
+    """Where its sagas are, and what says so."""
+    home = attach(app, Settings(**settings), url=url).settings.home
+    return home.url, home.named_by
+
+
+# ---- what comes first ----
+
+
+def test_the_apps_own_broker_keeps_its_sagas() -> None:
+    """Without a word about a server, sagas are where the app's messages are."""
+    found = home_of(shop(broker_url=BROKER, result_backend=BACKEND))
+    assert found == (BROKER, "broker_url of app 'shop'")
+
+
+def test_a_result_backend_keeps_them_where_the_broker_is_no_redis() -> None:
+    """An app on RabbitMQ with its results on Redis."""
+    found = home_of(shop(broker_url="amqp://u:p@h//", result_backend=BACKEND))
+    assert found == (BACKEND, "result_backend of app 'shop'")
+
+
+def test_the_variable_comes_before_the_app(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of the two variables, read from the environment or given by the program."""
+    app = shop(broker_url=BROKER)
+    assert home_of(app, redis_url="redis://said:1/0") == ("redis://said:1/0", REDIS_URL)
+    monkeypatch.setenv(REDIS_URL, "redis://variable:1/0")
+    assert home_of(shop(broker_url=BROKER)) == ("redis://variable:1/0", REDIS_URL)
+    monkeypatch.setenv(STATE_URLS, "redis://state:1/0")
+    assert home_of(shop(broker_url=BROKER)) == ("redis://state:1/0", STATE_URLS)
+
+
+def test_a_given_url_comes_before_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also before servers that the sagas would be spread over."""
+    monkeypatch.setenv(REDIS_URL, "redis://variable:1/0")
+    monkeypatch.setenv(STATE_URLS, "redis://one:1/0,redis://two:1/0")
+    app = shop(broker_url=BROKER)
+    found = home_of(app, url="redis://given:1/0")
+    assert found == ("redis://given:1/0", "attach(app, url=...)")
+    assert attach(app).settings.servers == {"redis://given:1/0": (0,)}
+
+
+def test_an_app_is_attached_with_one_url_only() -> None:
+    """A second one would be forgotten without a word."""
+    app = shop(broker_url=BROKER)
+    runtime = attach(app, Settings())
+    assert attach(app, url=BROKER) is runtime
+    with pytest.raises(InvalidInput, match=r"attached already.* redis://broker:1/1, named by"):
+        attach(app, url="redis://other:1/0")
+
+
+def test_an_app_without_any_redis_is_told_both_ways_to_name_one() -> None:
+    """Not by `attach`, which may come before the settings, but by the first use."""
+    runtime = attach(shop(broker_url=f"amqp://u:{SECRET}@h//", result_backend="rpc://"), Settings())
+    with pytest.raises(InvalidInput) as refused:
+        runtime.call("list")
+    text = str(refused.value)
+    assert "app 'shop' has no Redis for its sagas" in text
+    assert "broker_url amqp:// and result_backend rpc://" in text
+    assert 'attach(app, url="redis://HOST:PORT/NUMBER")' in text
+    assert f"{REDIS_URL} in every process of the app" in text
+    assert SECRET not in text
+
+
+def test_an_app_without_any_redis_runs_in_eager_mode() -> None:
+    """Where no server is used, none has to be named."""
+
+    @worker("home_say")
+    def say(context: dict[str, Any]) -> dict[str, Any]:
+        return {"said": context["word"]}
+
+    app = shop(broker_url="memory://", task_always_eager=True)
+    said = WorkflowBuilder("home_say").add_step("say", say).build()
+    assert attach(app, Settings()).start_saga.delay(said, {"word": "yes"}).get() == {"said": "yes"}
+
+
+# ---- when it is looked for ----
+
+
+def test_settings_that_come_after_attach_count() -> None:
+    """`config_from_object`, in a namespace as Django has it, a lambda, or a plain assignment."""
+    app = Celery("shop", set_as_current=False)
+    runtime = attach(app, Settings())
+    app.config_from_object({"CELERY_BROKER_URL": BROKER}, namespace="CELERY")
+    assert runtime.settings.home.url == BROKER
+    app = Celery("shop", set_as_current=False)
+    runtime = attach(app, Settings())
+    app.conf.broker_url = BROKER
+    assert runtime.edge.url == BROKER
+
+
+def test_what_was_found_once_holds() -> None:
+    """Half of the sagas elsewhere would be worse than all where they were."""
+    app = shop(broker_url=BROKER)
+    runtime = attach(app, Settings())
+    assert runtime.settings.home.url == BROKER
+    app.conf.broker_url = BACKEND
+    assert runtime.settings.home.url == BROKER
+
+
+@pytest.mark.parametrize(
+    ("conf", "url", "setting"),
+    [
+        ({"broker_write_url": BACKEND, "broker_url": BROKER}, BACKEND, "broker_write_url"),
+        ({"broker_read_url": BACKEND, "broker_url": BROKER}, BROKER, "broker_url"),
+        ({"broker_url": [BROKER]}, BROKER, "broker_url"),
+        ({"broker_url": f"{BROKER};{BROKER}"}, BROKER, "broker_url"),
+        (
+            {"broker_url": "sentinel://a:1/0;sentinel://b:1/0", "broker_transport_options": MASTER},
+            "sentinel://a:1/0;sentinel://b:1/0?master_name=main",
+            "broker_url",
+        ),
+    ],
+)
+def test_every_way_to_name_a_broker_is_read(conf: dict[str, Any], url: str, setting: str) -> None:
+    """What an app sends to, as a URL, in a list, several times, or by Sentinels."""
+    assert home_of(shop(**conf)) == (url, f"{setting} of app 'shop'")
+
+
+def test_a_list_of_brokers_keeps_sagas_on_its_first_and_says_so() -> None:
+    """Celery moves to the next when one is away; sagas wait, and are not published past Celery."""
+    app = shop(broker_url=[BROKER, BACKEND])
+    settings = attach(app, Settings()).settings
+    assert settings.home.url == BROKER
+    with structlog.testing.capture_logs() as told:
+        _tell_home(settings.home)
+    assert [line["log_level"] for line in told] == ["info", "warning"]
+    assert "first of 2 servers, and sagas do not move to another" in told[1]["event"]
+    assert not same_server(settings, app.conf.broker_url, {})
+    assert same_server(settings, BROKER, {})
+
+
+# ---- in the engine's words ----
+
+
+@pytest.mark.parametrize(
+    ("url", "said", "found"),
+    [
+        ("redis://:p%2Fw@h:1/2?heartbeat=10", {}, "redis://:p%2Fw@h:1/2"),
+        ("redis://h:1//2", {}, "redis://h:1//2"),
+        ("rediss://h:1/0?ssl_cert_reqs=none", {}, "rediss://h:1/0?ssl_cert_reqs=none"),
+        ("rediss://h:1/0", {"tls": True}, "rediss://h:1/0"),
+        (
+            "redis://h:1/0",
+            {"tls": {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_ca_certs": "/etc/ca.pem"}},
+            "rediss://h:1/0?ssl_cert_reqs=REQUIRED&ssl_ca_certs=/etc/ca.pem",
+        ),
+        ("rediss://h/0", {"tls": {"ssl_cert_reqs": None}}, "rediss://h/0?ssl_cert_reqs=none"),
+        ("redis+socket:///s?virtual_host=3", {}, "redis+socket:///s?virtual_host=3"),
+        ("socket:///s", {}, "redis+socket:///s"),
+        (
+            "sentinel://:p@a:1/2",
+            {"options": {**MASTER, "sentinel_kwargs": {"password": "q", "socket_timeout": 1}}},
+            "sentinel://:p@a:1/2?sentinel_password=q&master_name=main",
+        ),
+    ],
+)
+def test_what_celery_says_beside_a_url_is_part_of_it(
+    url: str, said: dict[str, Any], found: str
+) -> None:
+    """Options for Celery's own connections are left out, whoever is connected to stays the same."""
+    assert engine_url(url, **said) == found
+
+
+@pytest.mark.parametrize(
+    ("url", "said", "why"),
+    [
+        ("redis://h/0", {"tls": {"ssl_check_hostname": False}}, "not 'ssl_check_hostname'"),
+        ("rediss://h/0?ssl_check_hostname=false", {}, "the option 'ssl_check_hostname'"),
+        ("sentinel://h/0", {}, "must name the primary"),
+        ("sentinel://h/0", {"options": MASTER, "tls": True}, "by way of Sentinels with TLS"),
+        (
+            "sentinel://h/0",
+            {"options": {**MASTER, "sentinel_kwargs": {"ssl": True}}},
+            "by way of Sentinels with 'ssl'",
+        ),
+    ],
+)
+def test_what_sagas_cannot_connect_to_is_refused_by_name(
+    url: str, said: dict[str, Any], why: str
+) -> None:
+    """Better than another server than the one that was meant."""
+    with pytest.raises(InvalidInput, match=why):
+        engine_url(url, **said)
+
+
+def test_a_broker_that_sagas_cannot_use_is_named_with_the_ways_out() -> None:
+    """They are not put on the result backend instead, for which nobody has asked."""
+    app = shop(broker_url="sentinel://a:1/0", result_backend=BACKEND)
+    with pytest.raises(InvalidInput, match=r"^broker_url of app 'shop': a Sentinel URL.* attach\("):
+        _ = attach(app, Settings()).settings.home
+
+
+def test_the_sentinels_of_one_primary_are_one_server() -> None:
+    """A list of others is as many servers as there are."""
+    assert urls_of(["sentinel://a/0", "sentinel://b/0"]) == ["sentinel://a/0;sentinel://b/0"]
+    assert urls_of(f"{BROKER}; {BACKEND}") == [BROKER, BACKEND]
+    assert urls_of(None) == []
+
+
+# ---- with a server ----
+
+
+def test_a_saga_is_stored_and_sent_in_one_step_on_the_apps_broker(redis_url: str) -> None:
+    """The record and the message in its queue: one database, one script, no publishing."""
+    url = redis_url.removesuffix("/0") + "/5"
+    app = shop(broker_url=f"{url}?heartbeat=10", result_backend="rpc://")
+    runtime = attach(app, Settings())
+    workflow = WorkflowBuilder("home").add_step("say", task("shop.say", args=[], queue="home"))
+    saga_id = runtime.call("start", workflow.build(), {})
+    assert runtime.edge.url == url
+    assert runtime.edge.client.exists(SagaKeys(saga_id).saga)
+    assert same_server(runtime.settings, app.conf.broker_url, {})
+    assert runtime.edge.client.llen("home") == 1
+
+
+def test_an_error_names_what_names_the_server() -> None:
+    """Not a variable that is not set."""
+    runtime = attach(shop(broker_url=f"redis://:{SECRET}@127.0.0.1:1/0"), Settings())
+    with pytest.raises(NoServer) as refused:
+        runtime.call("list")
+    assert "127.0.0.1:1/0" in str(refused.value)
+    assert "start one, or correct broker_url of app 'shop'" in str(refused.value)
+    assert SECRET not in str(refused.value)
+
+
+def test_doctor_says_where_an_apps_sagas_are_and_who_says_so(
+    redis_url: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An operator compares two processes by it."""
+    (tmp_path / "home_shop.py").write_text(APP.format(broker=redis_url, backend=None))
+    (tmp_path / "home_rabbit.py").write_text(APP.format(broker="amqp://h//", backend="rpc://"))
+    monkeypatch.syspath_prepend(tmp_path)
+    found = {
+        each["name"]: each
+        for each in cli("doctor", "-A", "home_shop", "--json", url=None).json["checks"]
+    }
+    assert found["place"]["message"] == f"{redis_url}, named by broker_url of app 'shop'"
+    refused = cli("doctor", "-A", "home_rabbit", "--json", url=None).json["checks"][0]
+    assert (refused["name"], refused["status"]) == ("server", "fail")
+    assert "app 'shop' has no Redis for its sagas" in refused["message"]
