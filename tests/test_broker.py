@@ -18,7 +18,7 @@ from multiagents.bootstrap import Runtime, attach
 from multiagents.celery_app import make_app
 from multiagents.core.settings import Settings
 from multiagents.core.states import Kind
-from multiagents.orchestrator.broker import HastyBroker
+from multiagents.orchestrator.broker import HastyBroker, is_away
 from multiagents.orchestrator.outbox import Message, NotTaken, Publish
 from multiagents.orchestrator.sweeper import Backlog, QueueHead
 from multiagents.orchestrator.tasks import Courier
@@ -86,15 +86,33 @@ def test_a_broker_that_is_away_holds_up_no_deadline(
     ]
     with redis.Redis.from_url(broker.url) as client:
         client.flushall()
-        with without(broker, how), sweeping(runtime):
-            wait_for(lambda: failed(runtime) == set(ending), SOON_S, "the deadlines")
-        with sweeping(runtime):
-            wait_for(lambda: client.llen("io") >= MANY, SOON_S, "all commands")
-            wait_for(lambda: client.llen(HEARD) == len(ending), SOON_S, "the errbacks")
+    with without(broker, how), sweeping(runtime):
+        wait_for(lambda: failed(runtime) == set(ending), SOON_S, "the deadlines")
+    # The connection of before is cut.
+    with redis.Redis.from_url(broker.url) as client, sweeping(runtime):
+        wait_for(lambda: client.llen("io") >= MANY, SOON_S, "all commands")
+        wait_for(lambda: client.llen(HEARD) == len(ending), SOON_S, "the errbacks")
 
 
 def failed(runtime: Runtime) -> set[str]:
     return {row["transaction_id"] for row in runtime.call("list", state="failed")}
+
+
+def test_a_channel_that_was_closed_says_that_the_broker_is_away(redis_url: str) -> None:
+    """While kombu connects anew it may send by the old channel, and fails with AttributeError.
+
+    The same error in an app's own code is a fault.
+    """
+    app = make_app(Settings(redis_url=redis_url))
+    with app.connection_for_write() as connection:
+        channel = connection.channel()
+        channel.close()
+        with pytest.raises(AttributeError) as closed:
+            channel.basic_publish(channel.prepare_message("x"), exchange="", routing_key="q")
+        assert is_away(closed.value, connection)
+        with pytest.raises(AttributeError) as own:
+            app.none.client  # noqa: B018
+        assert not is_away(own.value, connection)
 
 
 def test_after_an_error_nothing_is_asked_for_a_while() -> None:

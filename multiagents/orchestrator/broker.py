@@ -153,8 +153,19 @@ def is_away(error: Exception, connection: Any) -> bool:
     """Whether an error says that the broker does not answer, rather than what was wrong."""
     if concerns_a_key(error):
         return False
+    if _of_a_closed_channel(error):
+        return True
     away = (KombuError, OSError, *connection.connection_errors, *connection.channel_errors)
     return isinstance(error, away) and not isinstance(error, _NEVER_SENT)
+
+
+def _of_a_closed_channel(error: Exception) -> bool:
+    """Whether kombu sent by a channel whose connection has been closed: it looks into None."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    module = str(frame.tb_frame.f_globals.get("__name__")) if frame is not None else ""
+    return isinstance(error, AttributeError) and module.startswith("kombu.")
 
 
 def _impatient(connection: Any) -> Any:
