@@ -7,14 +7,16 @@ import json
 import logging
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 from structlog.contextvars import get_contextvars, merge_contextvars
-from structlog.testing import capture_logs
+from structlog.testing import LogCapture
 
 from multiagents import sagas
 from multiagents.core.events import Event
@@ -311,9 +313,21 @@ def _filtered(record: logging.LogRecord) -> logging.LogRecord:
     return record
 
 
+@contextmanager
+def captured_with_context() -> Iterator[list[Any]]:
+    """What is logged, with structlog's context; `capture_logs` has that from 25.5 on."""
+    capture, processors = LogCapture(), structlog.get_config()["processors"]
+    before = processors.copy()
+    processors[:] = [merge_contextvars, capture]
+    try:
+        yield capture.entries
+    finally:
+        processors[:] = before
+
+
 def test_a_program_keeps_its_own_context_beside_a_steps(saga_lab) -> None:
     """In eager mode a step runs in the middle of a test, which may have bound the same names."""
-    with bound_ids(step="mine", user="ada"), capture_logs(processors=[merge_contextvars]) as said:
+    with bound_ids(step="mine", user="ada"), captured_with_context() as said:
         saga_id = sagas.start("telling", {})
         assert get_contextvars() == {"step": "mine", "user": "ada"}
     told = [line for line in said if line["event"] == "told by structlog"]

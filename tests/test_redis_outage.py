@@ -9,6 +9,7 @@ import asyncio
 import base64
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -42,7 +43,7 @@ from tests.support.kill_rig import QUIET, Rig, second_starts
 AWAY_S = 60.0
 """Many leases, and longer than every time-out of a call and pause between two attempts."""
 SECRET = "s3cret"
-BOUNDED_S = 10.0
+BOUNDED_S = 5.0
 SWEEPER = "its sagas wait; it is asked again every 5 s, until this worker is stopped"
 
 
@@ -156,25 +157,25 @@ def test_a_start_without_a_server_is_a_clear_error_soon() -> None:
         "    except NoServer as error:\n"
         "        print(error)\n"
     )
-    began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", script],
         cwd=ROOT,
         env=environment(url),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=True,
     )
     told = cli("start", "order", url=url)
-    assert time.monotonic() - began < BOUNDED_S
     assert (told.code, told.out) == (2, "")
     lines = done.stdout.splitlines()
     assert len(lines) == 2, done.stdout + done.stderr
     for line in (*lines, told.err):
         assert "127.0.0.1:1/0" in line
         assert "MULTIAGENTS_REDIS_URL" in line
-    assert all("tried for" in line for line in lines)
+    tried = [float(text) for text in re.findall(r"tried for ([\d.]+) s", done.stdout)]
+    assert len(tried) == 2
+    assert max(tried) < BOUNDED_S
     assert SECRET not in done.stdout + done.stderr + told.err
 
 
