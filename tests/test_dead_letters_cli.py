@@ -84,9 +84,13 @@ def test_one_is_settled_by_its_saga_and_step(
     skipped = letters("skip", parked[0], "charge", "--reason", "cents", "--by", "ada", "--json")
     assert (skipped.code, skipped.json["state"]) == (0, "failed")
     resolved = letters("resolve", parked[1], "--reason", "refunded", MULTIAGENTS_OPERATOR="night")
-    assert resolved.out == f"saga {parked[1]} is failed\n"
+    ended = f"saga {parked[1]} is failed"
+    assert resolved.out == (
+        f"undo of 'charge' marked resolved; {ended}, nothing else waits for a person\n"
+    )
     retried = cli("retry", parked[2], "mail", url=redis_url)
-    assert (retried.code, retried.out) == (0, f"saga {parked[2]} is running\n")
+    going = f"saga {parked[2]} is running, nothing else waits for a person"
+    assert (retried.code, retried.out) == (0, f"step 'mail' is tried again; {going}\n")
     who = []
     for saga_id in parked:
         events = cli("history", saga_id, "--json", url=redis_url).lines

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
 
 import typer
 
+from multiagents.cli.asking import REFUSED, agreed
 from multiagents.cli.errors import OK, CommandError
 from multiagents.cli.output import Json, console, emit, emit_each, hint, say, table
 from multiagents.cli.render import error_text
 from multiagents.cli.session import Session, connect
-from multiagents.cli.steer import By, Reason, StepName, steer
+from multiagents.cli.settling import settle_one
+from multiagents.cli.steer import By, Reason, StepName
 from multiagents.cli.watch import SagaId
 
-NOT_ALL_DONE = 1
-"""Exit code: the answer was no, or some could not be settled."""
 UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 NEEDING_REASON = ("skip", "resolve")
 DONE = {"retry": "retried", "skip": "skipped", "resolve": "resolved"}
@@ -173,7 +172,7 @@ def _settle(decision: str, choice: Choice, how: How) -> None:
         _print(_of_saga(connect(), choice.saga_id, choice.step), as_json=how.as_json)
     else:
         saga = (choice.saga_id, choice.step)
-        steer(decision, *saga, by=how.by, reason=how.reason, as_json=how.as_json)
+        settle_one(connect(), decision, *saga, by=how.by, reason=how.reason, as_json=how.as_json)
 
 
 def _check(decision: str, choice: Choice, how: How) -> None:
@@ -198,20 +197,14 @@ def _settle_all(session: Session, decision: str, choice: Choice, how: How) -> No
         _print(meant, as_json=False)
     if not how.yes and not _agreed(decision, len(meant)):
         hint("nothing was changed")
-        raise typer.Exit(NOT_ALL_DONE)
+        raise typer.Exit(REFUSED)
     rows = session.call("settle_dead_letters", decision, **given, letters=meant)
     raise typer.Exit(_told(decision, rows, as_json=how.as_json))
 
 
 def _agreed(decision: str, count: int) -> bool:
     letters = "1 dead letter" if count == 1 else f"{count} dead letters"
-    # Not by typer, which writes a part of its question to stdout.
-    hint(f"{decision} {letters}? [y/N] ", end="")
-    answer = sys.stdin.readline()
-    if not answer:
-        hint("")
-        raise CommandError(f"nobody there to ask whether to {decision}; add --yes")
-    return answer.strip().lower() in ("y", "yes")
+    return agreed(f"{decision} {letters}?", verb=decision)
 
 
 def _told(decision: str, rows: list[dict[str, Any]], *, as_json: bool) -> int:
@@ -224,7 +217,7 @@ def _told(decision: str, rows: list[dict[str, Any]], *, as_json: bool) -> int:
             hint(
                 f"not {DONE[decision]}: {row['step']} of {row['transaction_id']}: {row['problem']}"
             )
-    return NOT_ALL_DONE if failed else OK
+    return REFUSED if failed else OK
 
 
 def _of_saga(session: Session, saga_id: str, step: str) -> list[dict[str, Any]]:

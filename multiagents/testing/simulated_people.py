@@ -145,7 +145,9 @@ class People(Process):
 
     def _ask(self, saga_id: str, command: Command, step: str = "") -> Life:
         request = self.world.nonce()
-        entry = Asked(self.clock.now_ms(), command, request, step=step)
+        # Not drawn, so that a seed's history stays what it was.
+        by, reason = ("ada", f"because {request}") if request[-1] in "02468ace" else ("", "")
+        entry = Asked(self.clock.now_ms(), command, request, by, reason, step)
         # As if it died before it decided: then whoever comes next does, who may be a late worker.
         hasty = self._rng.random() < 0.3
         while True:

@@ -1,0 +1,213 @@
+"""The command line over several sagas at once, and what it asks of a person before."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from multiagents import WorkflowBuilder, worker
+from multiagents.cli.settling import settled
+from multiagents.cli.steer import question
+from multiagents.core.states import Kind
+from multiagents.orchestrator.workflow import Workflow
+from tests.processes import ROOT, environment
+from tests.support.command_line import cli
+from tests.support.office import Office, open_office
+
+
+@worker("steer.do")
+def do(context: Any) -> dict[str, Any]:
+    return {}
+
+
+def order() -> Workflow:
+    return (
+        WorkflowBuilder("steer-order")
+        .add_step("reserve", "steer.do", compensation="steer.do")
+        .add_step("charge", "steer.do", compensation="steer.do")
+        .build()
+    )
+
+
+@pytest.fixture
+def office(redis_url: str) -> Iterator[Office]:
+    with open_office(redis_url) as found:
+        yield found
+
+
+def state(office: Office, saga_id: str) -> str:
+    return str(office.runtime.call("get", saga_id)["state"])
+
+
+def asked(office: Office, saga_id: str) -> list[dict[str, Any]]:
+    """What people have asked of it."""
+    events = office.runtime.call("history", saga_id)
+    return [event["data"] for event in events if event["type"] == "asked"]
+
+
+# ---- several at once ----
+
+
+def test_several_are_steered_by_one_word_with_its_reason(office: Office) -> None:
+    """Each has who and why in its history; twice the same id is once."""
+    sagas = [office.start(order()) for _ in range(3)]
+    for words, then in (
+        (("pause",), "paused"),
+        (("resume",), "running"),
+        (("terminate",), "failed"),
+    ):
+        given = (*words, *sagas, sagas[0], "--reason", "bank holiday", "--by", "ada")
+        done = cli(*given, url=office.url)
+        assert done.code == 0, done.err
+        assert done.out.splitlines() == [f"saga {saga_id} is {then}" for saga_id in sagas]
+    for saga_id in sagas:
+        found = asked(office, saga_id)
+        assert [each["command"] for each in found] == ["pause", "resume", "terminate"]
+        assert {(each["by"], each["reason"]) for each in found} == {("ada", "bank holiday")}
+
+
+def test_those_that_cannot_be_steered_are_listed_and_the_others_are(office: Office) -> None:
+    """Exit code 1; for a program a line for each."""
+    good, ended = office.start(order()), office.start(order())
+    office.runtime.call("terminate", ended)
+    done = cli("cancel", good, ended, "no-such-saga", url=office.url)
+    assert (done.code, done.out) == (1, f"saga {good} is cancelled\n")
+    refused, unknown, count = done.err.splitlines()
+    assert refused.startswith(f"{ended}: cannot cancel saga {ended}: it is failed;")
+    assert unknown.startswith("no-such-saga: ")
+    assert count == "2 of 3 could not be asked to cancel"
+    lines = cli("rollback", good, ended, "--json", url=office.url).lines
+    assert [line["transaction_id"] for line in lines] == [good, ended]
+    assert all("cannot rollback" in line["problem"] for line in lines)
+
+
+def test_one_alone_that_cannot_be_steered_is_wrong_use(office: Office) -> None:
+    """As ever: one line, exit code 2."""
+    done = cli("cancel", "no-such-saga", url=office.url)
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+
+
+def test_a_script_is_asked_nothing(office: Office) -> None:
+    """Where there is no terminal, with or without an answer to read."""
+    for stdin in ("", "n\n"):
+        saga_id = office.start(order())
+        assert cli("terminate", saga_id, url=office.url, stdin=stdin).code == 0
+        assert state(office, saga_id) == "failed"
+
+
+# ---- the question ----
+
+
+def test_the_question_says_which_sagas_and_what_becomes_of_them() -> None:
+    """How many of each state; of very many some by name."""
+    sagas = [
+        {"transaction_id": f"s{number}", "workflow": "w", "state": state}
+        for number, state in enumerate(["running", "paused", "running"])
+    ]
+    text = question("terminate", sagas)
+    assert text.splitlines() == [
+        "  s0  w, running",
+        "  s1  w, paused",
+        "  s2  w, running",
+        "They end as failed and nothing is undone: what was done stays.",
+        "terminate 3 sagas (2 running, 1 paused)?",
+    ]
+    assert question("terminate", sagas[:1]).splitlines()[1:] == [
+        "It ends as failed and nothing is undone: what was done stays.",
+        "terminate this saga?",
+    ]
+    assert "  and 20 more\n" in question("cancel", sagas * 10)
+
+
+@pytest.mark.processes
+def test_a_person_at_a_terminal_is_asked_and_may_say_no(office: Office) -> None:
+    """Nothing is changed without a yes; ``--yes`` spares the question."""
+    saga_id = office.start(order())
+    said, code = at_terminal(office.url, "terminate", saga_id, answer="n")
+    assert "nothing is undone: what was done stays." in said
+    assert f"{saga_id}  steer-order, running" in said
+    assert (code, "nothing was changed" in said) == (1, True)
+    assert state(office, saga_id) == "running"
+    said, code = at_terminal(office.url, "terminate", saga_id, answer="y")
+    assert (code, f"saga {saga_id} is failed" in said) == (0, True)
+    other = office.start(order())
+    said, code = at_terminal(office.url, "cancel", other, "--yes", answer="")
+    assert (code, "[y/N]" in said) == (0, False)
+    assert state(office, other) == "cancelled"
+
+
+def at_terminal(url: str, *words: str, answer: str) -> tuple[str, int]:
+    """What ``multiagents WORDS`` shows on a terminal where this is typed, and its exit code."""
+    terminal, theirs = pty.openpty()
+    command = (sys.executable, "-m", "multiagents", *words)
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment(url), stdin=theirs, stdout=theirs, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        said = _typed(terminal, answer)
+        code = process.wait(10)
+    os.close(terminal)
+    return said.decode().replace("\r\n", "\n"), code
+
+
+def _typed(terminal: int, answer: str) -> bytes:
+    """All that is shown until the other side has gone."""
+    said, ends_at = b"", time.monotonic() + 60
+    while time.monotonic() < ends_at:
+        if not select.select([terminal], [], [], 0.2)[0]:
+            continue
+        try:
+            more = os.read(terminal, 4096)
+        except OSError:  # nobody holds the other end
+            return said
+        if b"[y/N]" in (said + more) and b"[y/N]" not in said:
+            os.write(terminal, f"{answer}\n".encode())
+        said += more
+    raise AssertionError(f"it did not end: {said!r}")
+
+
+# ---- what was settled ----
+
+
+def test_what_was_settled_and_what_is_left_are_told(office: Office) -> None:
+    """A letter that another word has left is named; so is what else waits."""
+    saga_id = office.start(order())
+    office.succeed(saga_id, "reserve")
+    office.fail(office.claim(saga_id, "charge"))
+    for step in ("charge", "reserve"):
+        office.fail(office.claim(saga_id, step, Kind.UNDO))
+    words = ("dead-letters", "resolve", saga_id, "charge", "--reason", "paid back")
+    assert cli(*words, url=office.url).out == (
+        f"undo of 'charge' marked resolved; saga {saga_id} is failed,"
+        " and still waits for a person: the undo of 'reserve' is parked\n"
+    )
+    skip = ("dead-letters", "skip", saga_id, "--reason", "cents", "--json")
+    assert json.loads(cli(*skip, url=office.url).out)["state"] == "failed"
+
+
+def test_attention_without_a_letter_is_said_to_be_closed(office: Office) -> None:
+    """Of a terminated saga, say."""
+    saga_id = office.start(order())
+    office.runtime.call("terminate", saga_id)
+    done = cli("dead-letters", "resolve", saga_id, "--reason", "cleared up", url=office.url)
+    assert done.out == (
+        f"what it asked attention for is closed; saga {saga_id} is failed,"
+        " nothing else waits for a person\n"
+    )
+
+
+def test_a_letter_that_is_parked_anew_is_another_one() -> None:
+    """It was tried again, and waits since later."""
+    letter = {"kind": "step", "step": "mail", "parked_at": "2026-01-01"}
+    saga = {"transaction_id": "s", "state": "running", "attention": ["x"], "steps": {}}
+    told = settled("retry", [letter], [{**letter, "parked_at": "2026-01-02"}], saga)
+    assert told == "step 'mail' is tried again; saga s is running, and still waits for a person: x"
