@@ -16,6 +16,7 @@ import typer
 
 from multiagents import __version__
 from multiagents.cli import (
+    attention,
     bench_command,
     chaos_command,
     dead_letters,
@@ -43,6 +44,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("watch", watch.watch, "multiagents watch ID"),
     ("history", look.history, "multiagents history ID --json"),
     ("explain", explain.explain, "multiagents explain ID"),
+    ("attention", attention.attention, "multiagents attention"),
     ("pause", steer.pause, 'multiagents pause ID --reason "bank is down"'),
     ("resume", steer.resume, "multiagents resume ID"),
     ("cancel", steer.cancel, 'multiagents cancel ID --reason "customer called"'),

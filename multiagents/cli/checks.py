@@ -244,16 +244,21 @@ def due(health: DueHealth, now_ms: int) -> Check:
     return Check("due set", status, f"{waiting}, the oldest by {late_ms / 1000:.0f} s", fix)
 
 
-def attention(ids: Sequence[str], *, count: int) -> Check:
-    """No saga waits for a person.  ``ids``: those that wait longest, of ``count``."""
+def attention(ids: Sequence[str], *, count: int, paused: int = 0) -> Check:
+    """No saga waits for a person.
+
+    ``ids``: some of those that wait, of ``count``, of which so many are ``paused``.
+    """
     name = "attention"
     if not count:
         return Check(name, "ok", "no saga waits for a person")
     more = f" and {count - len(ids[:NAMES_SHOWN])} more" if count > len(ids[:NAMES_SHOWN]) else ""
     verb = "waits" if count == 1 else "wait"
     shown = f"{', '.join(ids[:NAMES_SHOWN])}{more}"
-    message = f"{count_of(count, 'saga')} {verb} for a person: {shown}"
-    return Check(name, "warn", message, "see `multiagents explain ID` for what each one needs")
+    held = f" ({paused} paused)" if paused else ""
+    message = f"{count_of(count, 'saga')} {verb} for a person{held}: {shown}"
+    fix = "see `multiagents attention` for what each one needs"
+    return Check(name, "warn", message, fix)
 
 
 def dead_letters(count: int, oldest_ms: int | None, now_ms: int, unlisted: Sequence[str]) -> Check:

@@ -214,7 +214,7 @@ def _sagas(session: Session, shards: Sequence[int]) -> Iterable[Check]:
     now_ms = session.now_ms
     yield checks.due(session.run(read_due(shards, now_ms)), now_ms)
     waiting = session.run(read_waiting(shards))
-    yield checks.attention(waiting.sagas, count=waiting.saga_count)
+    yield checks.attention(waiting.sagas, count=waiting.saga_count, paused=waiting.paused_count)
     yield checks.missing(session.run(read_missing(shards, each=LOOKED_AT)))
     service = session.runtime.host.service
     yield key_checks.damaged(session.run(service.damaged(shards, each=LOOKED_AT)))

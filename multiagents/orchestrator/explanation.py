@@ -12,14 +12,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from multiagents.core.entries import Asked
-from multiagents.core.states import ENDED, Command, SagaState, StepState, UndoState
+from multiagents.core.states import ENDED, Command, SagaState, StepState
 from multiagents.orchestrator.allowed import refusal
 from multiagents.orchestrator.attention import dead_letters_of
 from multiagents.orchestrator.backward import Backward, pivot_passed
 from multiagents.orchestrator.commands import DEADLINE
 from multiagents.orchestrator.describe import iso
 from multiagents.orchestrator.forward import PAST
-from multiagents.orchestrator.outcome import failure_of
+from multiagents.orchestrator.outcome import failure_of, left_of
 from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.targets import parked_notes
 from multiagents.orchestrator.workflow import Workflow
@@ -217,24 +217,11 @@ def _cause(now: Situation) -> str:
 
 def _undone(now: Situation) -> str:
     """What came of its undos, and what was done and stays."""
-    undo, left = failure_of(now.saga)["undo"], _left(now)
+    undo, left = failure_of(now.saga)["undo"], left_of(now.workflow, now.saga)
     told = ", ".join(f"{step} {each['state']}" for step, each in undo.items())
     found = [f" Undo: {told}."] if undo else []
     found += [f" Left as they are: {', '.join(left)}."] if left else []
     return "".join(found) or " There was nothing to undo."
-
-
-def _left(now: Situation) -> list[str]:
-    """The steps that are done, or may be, and were not begun to be undone."""
-    found = []
-    for name, run in now.saga.steps.items():
-        done = run.state is StepState.SUCCEEDED
-        if run.undo_state is UndoState.NONE and (done or run.unknown):
-            notes = [] if done else ["perhaps done"]
-            if now.workflow.by_name[name].compensation is None:
-                notes.append("it has no compensation")
-            found.append(f"{name} ({', '.join(notes)})" if notes else name)
-    return found
 
 
 def _by(now: Situation, command: Command) -> str:

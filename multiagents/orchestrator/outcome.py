@@ -86,3 +86,16 @@ def failure_of(saga: Saga) -> dict[str, Any]:
         "error": saga.error.to_dict() if saga.error else None,
         "undo": undo,
     }
+
+
+def left_of(workflow: Workflow, saga: Saga) -> list[str]:
+    """The steps that are done, or may be, and were not begun to be undone; for a person."""
+    found = []
+    for name, run in saga.steps.items():
+        done = run.state is StepState.SUCCEEDED
+        if run.undo_state is UndoState.NONE and (done or run.unknown):
+            notes = [] if done else ["perhaps done"]
+            if workflow.by_name[name].compensation is None:
+                notes.append("it has no compensation")
+            found.append(f"{name} ({', '.join(notes)})" if notes else name)
+    return found

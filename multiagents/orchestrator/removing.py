@@ -15,7 +15,8 @@ import structlog
 from multiagents.core.exceptions import DamagedSaga, NotAllowed, UnknownSaga
 from multiagents.core.states import SagaState
 from multiagents.orchestrator.steering import Steering
-from multiagents.storage import damage
+from multiagents.storage import damage, failures
+from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, ask
 from multiagents.storage.keys import Shard
@@ -65,14 +66,25 @@ class Removing(Steering):
         return ()
 
     def damaged(self, shards: Iterable[int], *, each: int) -> Flow[dict[str, str]]:
-        """Of the newest ``each`` sagas of each state those that are damaged, and what is."""
+        """Those that are damaged, by id, and what is.
+
+        Looked at are the sagas that sweeps try in vain to move, and the newest ``each`` of each
+        state.
+        """
         found: dict[str, str] = {}
         for shard in map(Shard, shards):
+            names = yield from self._stuck(shard)
             for index in (shard.sagas, *map(shard.state, SagaState)):
-                for saga_id in (yield from ask(store.ids(index, offset=0, limit=each))):
-                    if saga_id not in found:
-                        found |= yield from self._damage(saga_id)
+                names += yield from ask(store.ids(index, offset=0, limit=each))
+            for saga_id in dict.fromkeys(names):
+                found |= yield from self._damage(saga_id)
         return found
+
+    def _stuck(self, shard: Shard) -> Flow[list[str]]:
+        """The sagas of a shard's due members that sweeps have tried in vain."""
+        members = yield from ask(failures.stuck(shard))
+        parts = [k.parse_due(member) for member in members]
+        return [each[1] for each in parts if each and each[0] != "g"]
 
     def _damage(self, saga_id: str) -> Flow[dict[str, str]]:
         try:

@@ -5,6 +5,7 @@
 `Flow` method of `SagaService`, which has them in layers:
 
     service         start
+    attending       what of all sagas waits for a person
     explaining      why a saga is where it is
     dead_letters    find what is parked, and settle it
     removing        find what is damaged, and take it away
@@ -31,9 +32,9 @@ from multiagents.core.exceptions import (
 from multiagents.core.json_text import dumps
 from multiagents.core.settings import Settings
 from multiagents.orchestrator import registry
+from multiagents.orchestrator.attending import Attending
 from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.coordinator import Coordinator
-from multiagents.orchestrator.explaining import Explaining
 from multiagents.orchestrator.headers import META, checked
 from multiagents.orchestrator.start_call import FIRST, REFUSE, differing, digest_of
 from multiagents.orchestrator.workflow import Workflow
@@ -57,6 +58,7 @@ OPERATIONS = (
     "list",
     "history",
     "explain",
+    "attention",
     *STEERING,
     "remove",
     "dead_letters",
@@ -72,7 +74,7 @@ CheckInput = Callable[[Any, int], str]
 """Refuses an input that cannot be a saga's, or returns it as JSON."""
 
 
-class SagaService(Explaining):
+class SagaService(Attending):
     """Start, look at, explain and steer sagas."""
 
     def __init__(

@@ -1,0 +1,300 @@
+"""Is there one list of all that waits for a person, with why and what to type?"""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from multiagents import Orchestrator, WorkflowBuilder, worker
+from multiagents.cli.attention import TITLES, laid_out
+from multiagents.core.exceptions import NotAllowed
+from multiagents.core.states import Kind
+from multiagents.orchestrator.workflow import Workflow
+from multiagents.storage import keys as k
+from multiagents.storage.calls import Flow
+from multiagents.storage.keys import SagaKeys, Shard
+from tests.support.command_line import cli
+from tests.support.office import Office, open_office
+
+SHARD = Shard(0)
+
+
+@worker("attention.do")
+def do(context: Any) -> dict[str, Any]:
+    return {}
+
+
+def order() -> Workflow:
+    """Two steps that can be undone, the point of no return, and one after it."""
+    return (
+        WorkflowBuilder("attention-order")
+        .add_step("reserve", "attention.do", compensation="attention.do")
+        .add_step("charge", "attention.do", compensation="attention.do")
+        .add_step("pay", "attention.do", pivot=True)
+        .add_step("mail", "attention.do")
+        .build()
+    )
+
+
+@pytest.fixture
+def office(redis_url: str) -> Iterator[Office]:
+    with open_office(redis_url) as found:
+        yield found
+
+
+# ---- each of these leaves one thing for a person ----
+
+
+def pause(office: Office) -> str:
+    saga_id = office.start(order())
+    office.runtime.call("pause", saga_id, by="ada", reason="the bank is down")
+    return saga_id
+
+
+def terminate(office: Office) -> str:
+    saga_id = office.start(order())
+    office.succeed(saga_id, "reserve")
+    office.runtime.call("terminate", saga_id, by="ada", reason="a mess")
+    return saga_id
+
+
+def park_undo(office: Office) -> str:
+    saga_id = office.start(order())
+    office.succeed(saga_id, "reserve")
+    office.fail(office.claim(saga_id, "charge"))
+    office.fail(office.claim(saga_id, "charge", Kind.UNDO))
+    held = office.claim(saga_id, "reserve", Kind.UNDO)
+    office.runtime.host.engine.succeed(held, "{}", go_on=False)
+    return saga_id
+
+
+def park_step(office: Office) -> str:
+    saga_id = office.start(order())
+    for step in ("reserve", "charge", "pay"):
+        office.succeed(saga_id, step)
+    office.fail(office.claim(saga_id, "mail"))
+    return saga_id
+
+
+def cancel_late(office: Office) -> str:
+    saga_id = office.start(order())
+    for step in ("reserve", "charge"):
+        office.succeed(saga_id, step)
+    held = office.claim(saga_id, "pay")
+    with pytest.raises(NotAllowed):
+        office.runtime.call("cancel", saga_id)
+    office.runtime.host.engine.succeed(held, "{}", go_on=False)
+    office.succeed(saga_id, "mail")
+    return saga_id
+
+
+def damage(office: Office) -> str:
+    saga_id = office.start(order())
+    with redis.Redis.from_url(office.url) as client:
+        client.delete(SagaKeys(saga_id).log)
+    return saga_id
+
+
+MAKERS = {
+    "paused": pause,
+    "terminated": terminate,
+    "undo": park_undo,
+    "step": park_step,
+    "note": cancel_late,
+    "damaged": damage,
+}
+
+
+def listed(office: Office, **given: Any) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = office.runtime.call("attention", **given)
+    return rows
+
+
+def test_all_that_waits_is_listed_oldest_first(office: Office) -> None:
+    """A row for each kind; of what is damaged it is not known since when, and it comes first."""
+    made = [(kind, make(office)) for kind, make in MAKERS.items()]
+    office.start(order())
+    rows = listed(office)
+    found = [(row["kind"], row["transaction_id"]) for row in rows]
+    assert found == [made[-1], *made[:-1]]
+    times = [row["since"] for row in rows[1:]]
+    assert times == sorted(times)
+    assert rows[0]["since"] is rows[0]["age_s"] is None
+    assert [row["transaction_id"] for row in listed(office, limit=2)] == [
+        saga_id for _, saga_id in found[:2]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("paused", "paused by ada: the bank is down"),
+        ("terminated", "terminated without undo by ada: a mess; left as they are: reserve"),
+        ("undo", "BankDown: the bank does not answer (after 1 attempt)"),
+        ("step", "BankDown: the bank does not answer (after 1 attempt)"),
+        ("note", "cancel came after the pivot: not undone"),
+        ("damaged", "its log is missing"),
+    ],
+)
+def test_each_says_why_and_its_commands_work_as_they_stand(
+    office: Office, kind: str, says: str
+) -> None:
+    """But for the reason; whatever of them is done, nothing waits any more."""
+    row = _only(office, MAKERS[kind](office))
+    assert (row["kind"], row["reason"]) == (kind, says)
+    for number in range(len(row["commands"])):
+        saga_id = row["transaction_id"] if number == 0 else MAKERS[kind](office)
+        command = _only(office, saga_id)["commands"][number].replace("...", "by phone")
+        done = cli(*shlex.split(command)[1:], url=office.url)
+        assert done.code == 0, done.err
+        if "explain" in command:
+            office.runtime.call("resolve", saga_id, reason="seen")
+        assert listed(office) == []
+
+
+def _only(office: Office, saga_id: str) -> dict[str, Any]:
+    (row,) = listed(office)
+    assert row["transaction_id"] == saga_id
+    return row
+
+
+def test_a_saga_with_several_things_has_a_row_for_each(office: Office) -> None:
+    """Paused with a parked step; both go away by themselves."""
+    saga_id = park_step(office)
+    office.runtime.call("pause", saga_id)
+    assert [row["kind"] for row in listed(office)] == ["step", "paused"]
+    office.runtime.call("skip", saga_id, reason="by phone")
+    assert [row["kind"] for row in listed(office)] == ["paused"]
+    office.runtime.call("resume", saga_id)
+    assert listed(office) == []
+
+
+def test_what_is_listed_and_gone_waits_for_nobody(office: Office) -> None:
+    """An index may be older than the sagas."""
+    with redis.Redis.from_url(office.url) as client:
+        client.zadd(SHARD.attention, {"gone": 1})
+        client.zadd(SHARD.state("paused"), {"gone": 1, office.start(order()): 2})
+    assert listed(office) == []
+
+
+def test_a_damaged_saga_that_sweeps_meet_is_found_among_any_number(office: Office) -> None:
+    """It is not among the newest of its state."""
+    saga_id = damage(office)
+    with redis.Redis.from_url(office.url) as client:
+        for index in (SHARD.sagas, SHARD.state("running")):
+            client.zrem(index, saga_id)
+        assert listed(office) == []
+        client.hset(SHARD.stuck, k.due_dirty(saga_id), "3|1|DamagedSaga: it is damaged")
+        client.hset(SHARD.stuck, k.due_definitions(SHARD), "3|1|no saga's")
+    assert _only(office, saga_id)["kind"] == "damaged"
+
+
+def test_a_short_list_reads_few_sagas(office: Office) -> None:
+    """However many wait: the indexes give the first of them."""
+    first = park_undo(office)
+    for _ in range(12):
+        park_undo(office)
+        pause(office)
+    calls = 0
+
+    def counted(flow: Flow[Any]) -> Any:
+        nonlocal calls
+        answer: Any = None
+        try:
+            while True:
+                effect = flow.send(answer)
+                calls += 1
+                answer = office.runtime.edge.execute(effect)
+        except StopIteration as done:
+            return done.value
+
+    service = office.runtime.host.service
+    service.damaged = lambda *_, **__: _nothing()  # type: ignore[method-assign]  # it looks at all
+    try:
+        (row,) = counted(service.attention(limit=1))
+        least = calls
+        calls = 0
+        assert len(counted(service.attention(limit=None))) == 25
+    finally:
+        del service.damaged
+    assert row["transaction_id"] == first
+    assert least < calls / 4
+
+
+def _nothing() -> Flow[dict[str, str]]:
+    yield from ()
+    return {}
+
+
+# ---- faces ----
+
+
+def test_an_asyncio_program_gets_the_same_list(office: Office) -> None:
+    """By the same name."""
+    saga_id = pause(office)
+
+    async def ask() -> list[dict[str, Any]]:
+        async with Orchestrator(order(), state_store=office.url) as orchestrator:
+            rows: list[dict[str, Any]] = await orchestrator.attention(limit=5)
+            return rows
+
+    (row,) = asyncio.run(ask())
+    assert (row["transaction_id"], row["by"], row["why"]) == (saga_id, "ada", "the bank is down")
+
+
+def test_the_command_prints_blocks_or_lines_of_json(office: Office) -> None:
+    """The command to type stands alone; an empty list is no error."""
+    assert cli("attention", url=office.url).out == "nothing waits for a person\n"
+    saga_id, parked = pause(office), park_step(office)
+    shown = cli("attention", url=office.url)
+    first, second, rest = shown.out.split("\n\n")
+    assert first.splitlines()[1:] == [
+        "paused by ada: the bank is down",
+        f"  multiagents resume {saga_id}",
+    ]
+    assert first.startswith("paused for ")
+    assert second.splitlines()[0].endswith(f": attention-order {parked}")
+    assert second.startswith("step mail parked for ")
+    assert rest == "All that can be done about one, and why: multiagents explain ID\n"
+    lines = cli("attention", "--json", url=office.url).lines
+    assert [(row["kind"], row["transaction_id"]) for row in lines] == [
+        ("paused", saga_id),
+        ("step", parked),
+    ]
+    short = cli("attention", "--limit", "1", url=office.url).out
+    assert "At most 1 are shown; more with --limit." in short
+    assert parked not in short
+
+
+def test_at_80_columns_ids_and_commands_stay_whole(office: Office) -> None:
+    """A long reason is wrapped between words."""
+    for make in MAKERS.values():
+        make(office)
+    rows = listed(office)
+    assert {row["kind"] for row in rows} <= TITLES.keys()
+    rows[1]["reason"] = "word " * 60
+    lines = laid_out(rows, width=80).splitlines()
+    for row in rows:
+        assert f"  {row['commands'][0]}" in lines
+        assert any(row["transaction_id"] in line for line in lines if line[:1] != " ")
+    assert max(len(line) for line in lines if not line.startswith("  ")) <= 80
+
+
+def test_doctor_counts_the_same(office: Office) -> None:
+    """Paused ones included, each saga once; and it names the command."""
+    for make in (pause, terminate, park_undo):
+        make(office)
+    both = park_step(office)
+    office.runtime.call("pause", both)
+    checks = {each["name"]: each for each in cli("doctor", "--json", url=office.url).json["checks"]}
+    found = checks["attention"]
+    assert found["message"].startswith("4 sagas wait for a person (2 paused): ")
+    assert "`multiagents attention`" in found["fix"]
+    assert {row["transaction_id"] for row in listed(office)} == {
+        each.strip() for each in found["message"].partition("): ")[2].split(",")
+    }
