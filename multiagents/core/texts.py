@@ -1,4 +1,4 @@
-"""What of a text may a terminal be given?
+"""What of a text may a terminal be given, and how are clauses joined to a message?
 
 Reasons, ids, errors, names and tags come from anywhere.  A control character in one of them would
 move the cursor, rename the window or hide what stands before it, so it is shown as its escape.
@@ -14,6 +14,8 @@ _ORDER = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 """What changes the direction of writing, and so what stands where."""
 _HALVES = "\ud800-\udfff"
 """Lone surrogates, which cannot be encoded."""
+_ENDS = ("?", "!", ".", "\u2026")
+"""What a sentence ends with."""
 _UNSAFE = re.compile(f"[{_CONTROLS}{_ORDER}{_HALVES}]")
 _UNSAFE_IN_LINE = re.compile(f"[\n\u2028\u2029\x85{_CONTROLS}{_ORDER}{_HALVES}]")
 
@@ -26,6 +28,22 @@ def shown(text: str) -> str:
 def shown_line(text: str) -> str:
     """Likewise, and on one line."""
     return _UNSAFE_IN_LINE.sub(_escape, text)
+
+
+def joined(*clauses: str) -> str:
+    """Clauses as one message: after ``?``, ``!`` or ``.`` a new sentence begins, else ``;`` parts.
+
+    Empty ones are left out.
+    """
+    message = ""
+    for clause in filter(None, clauses):
+        if not message:
+            message = clause
+        elif message.endswith(_ENDS):
+            message = f"{message} {clause[0].upper()}{clause[1:]}"
+        else:
+            message = f"{message}; {clause}"
+    return message
 
 
 def _escape(found: re.Match[str]) -> str:

@@ -1,0 +1,130 @@
+"""Where in the user's code does something stand?
+
+A `Place` is shown as ``shop.py:12``, for messages that a user has to act on.  The user's code is
+what is neither this package's nor Python's own; an installed library's only where there is no
+other.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import sysconfig
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import CodeType, FrameType, TracebackType
+from typing import Any
+
+_PACKAGE = str(Path(__file__).parents[1]) + os.sep
+_PATHS = sysconfig.get_paths()
+_LIBRARIES = tuple({_PATHS["purelib"] + os.sep, _PATHS["platlib"] + os.sep})
+_PYTHON = tuple({_PATHS["stdlib"] + os.sep, _PATHS["platstdlib"] + os.sep})
+MODULE = "<module>"
+"""How Python calls the code of a module."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A line of a file."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{shown_path(self.file)}:{self.line}"
+
+
+def shown_path(path: str) -> str:
+    """A path as it is shown: from the working folder on, if it is below that."""
+    try:
+        below = os.path.relpath(path)
+    except (ValueError, OSError):  # another drive, or a working folder that is gone
+        return path
+    return path if below.startswith(os.pardir) else below
+
+
+def code_of(function: Any) -> CodeType | None:
+    """The code behind a callable: partials, methods, objects and wrappers included."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if not inspect.isroutine(function) and not isinstance(function, type):
+        function = getattr(type(function), "__call__", function)  # noqa: B004 - it is looked into
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return code if isinstance(code, CodeType) else None
+
+
+def defined(function: Any) -> Place | None:
+    """Where a callable is defined; None for what is not written in Python."""
+    code = code_of(function)
+    return None if code is None else Place(code.co_filename, code.co_firstlineno)
+
+
+def in_brackets(place: Place | None) -> str:
+    """The place for a message, behind a name: `` (shop.py:12)``; empty if it is not known."""
+    return "" if place is None else f" ({place})"
+
+
+def calling() -> FrameType | None:
+    """The frame of the user's code that has called this package; None if there is none."""
+    frame = inspect.currentframe()
+    return _users(_outwards(frame))
+
+
+def called_at() -> Place | None:
+    """The line of the user's code that has called this package."""
+    return at(calling())
+
+
+def at(frame: FrameType | None) -> Place | None:
+    """Where a frame is."""
+    return None if frame is None else Place(frame.f_code.co_filename, frame.f_lineno)
+
+
+def raised_at(error: BaseException) -> Place | None:
+    """The line of the user's code in which an error was raised, or which called what raised it."""
+    if isinstance(error, SyntaxError) and error.filename and error.lineno:
+        return Place(error.filename, error.lineno)
+    steps = list(_inwards(error.__traceback__))
+    frame = _users(step.tb_frame for step in reversed(steps))
+    step = next((step for step in reversed(steps) if step.tb_frame is frame), None)
+    return None if step is None else Place(step.tb_frame.f_code.co_filename, step.tb_lineno)
+
+
+def own(code: CodeType) -> bool:
+    """Whether code is this package's."""
+    return code.co_filename.startswith(_PACKAGE)
+
+
+def imports(frame: FrameType | None) -> bool:
+    """Whether a frame runs while its module is imported, or is that of a script itself."""
+    return any(
+        each.f_code.co_filename.startswith("<frozen importlib") for each in _outwards(frame)
+    ) or (frame is not None and frame.f_code.co_name == MODULE)
+
+
+def _users(frames: Iterable[FrameType]) -> FrameType | None:
+    """The first frame of the user's code; for want of one, of an installed library."""
+    library = None
+    for frame in frames:
+        name = frame.f_code.co_filename
+        if name.startswith((_PACKAGE, "<frozen ")):
+            continue
+        if not name.startswith((*_LIBRARIES, *_PYTHON)):
+            return frame
+        if library is None and name.startswith(_LIBRARIES):
+            library = frame
+    return library
+
+
+def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _inwards(step: TracebackType | None) -> Iterator[TracebackType]:
+    while step is not None:
+        yield step
+        step = step.tb_next
