@@ -129,9 +129,6 @@ def test_a_tool_that_cannot_be_bound_is_named(provider: StubProvider) -> None:
     wanted = rf"tool 'unreadable' \(.*test_llm_tools.py:{line}\): NameError.*Nowhere"
     with pytest.raises(InvalidInput, match=wanted):
         worker.check()
-    other = worker_of(signature="question -> answer", reasoning="react", tools=[object()])
-    with pytest.raises(InvalidInput, match="a object cannot be called"):
-        other.check()
 
 
 def test_a_worker_that_cannot_run_does_not_stop_the_others(
@@ -193,5 +190,5 @@ def test_a_tool_stays_the_function_it_was() -> None:
 @pytest.mark.parametrize("name", ["two words", "finish", "", "9lives"])
 def test_a_tool_name_that_models_refuse_is_refused(name: str) -> None:
     """Providers take letters, digits, '_' and '-'; finish ends a loop."""
-    with pytest.raises(InvalidInput, match="a tool cannot be called"):
+    with pytest.raises(InvalidInput, match=r"a tool .*cannot be called"):
         tool(name)(lambda: None)

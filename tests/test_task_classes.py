@@ -75,7 +75,8 @@ class Other(Task):  # type: ignore[misc]  # celery has no types
 
 def test_a_worker_named_like_a_task_is_refused_where_it_is_registered(hosted: Runtime) -> None:
     """The error names both, and the worker is not there afterwards."""
-    with pytest.raises(InvalidInput, match=r"both called 'tc\.taken': .*noop and .*noop; give the"):
+    noop_twice = r".*noop \(.*\.py:\d+\) and .*noop \(.*\.py:\d+\); give the"
+    with pytest.raises(InvalidInput, match=rf"both called 'tc\.taken': {noop_twice}"):
         worker("tc.taken")(noop)
     assert registry.find("tc.taken") is None
     assert hosted.app.tasks["tc.taken"].run is noop

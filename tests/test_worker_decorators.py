@@ -193,7 +193,9 @@ def test_two_functions_cannot_share_a_name() -> None:
     """Both places are named."""
     registry = Registry()
     registry.register(Worker(_nothing, "charge"))
-    with pytest.raises(InvalidInput, match=r"_nothing and .*_other; give one"):
+    with pytest.raises(
+        InvalidInput, match=r"_nothing \(.*py:\d+\) and .*_other \(.*py:\d+\); give"
+    ):
         registry.register(Worker(_other, "charge"))
 
 

@@ -55,7 +55,8 @@ def worker(
     The function takes the `Context` and returns a dict of JSON values (or None for ``{}``).  With
     ``input_model`` it takes the validated model, and the context as second argument if it has
     one.  ``retry``: a policy, its fields as a dict, or just the number of attempts.  Raises
-    InvalidInput for a name, queue, policy or time-out that cannot be used.
+    InvalidInput for a function that cannot be called so, naming its place, and for a name, queue,
+    policy or time-out that cannot be used.
 
         @worker("charge_card", retry=5, timeout_s=30)
         async def charge(context): ...
@@ -163,7 +164,7 @@ def refuse_worker(function: Callable[..., Any]) -> None:
     """Raise InvalidInput for what cannot be made a worker: one already, or no function."""
     if isinstance(function, Worker):
         raise InvalidInput(
-            f"{function.place} is the worker {function.name!r} already: one @worker is enough"
+            f"{function.named_place} is the worker {function.name!r} already: one @worker is enough"
         )
     if not callable(function):
         raise InvalidInput(f"@worker stands above a function, not above {function!r}")

@@ -39,6 +39,7 @@ from multiagents.worker_sdk.lm import DEFAULT_TIMEOUT_S, language_model
 from multiagents.worker_sdk.lm_errors import translated
 from multiagents.worker_sdk.reasoning import Program, build_program, check_reasoning
 from multiagents.worker_sdk.registry import Worker, register
+from multiagents.worker_sdk.signatures import OUTCOME, refuse_call
 from multiagents.worker_sdk.tools import Carried, Trace, invoke, trace
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -86,8 +87,10 @@ class DSPyWorker(Worker):
         """The (plain or async) function that makes the final result of every run.
 
         It is called with the result so far and the context as the step received it, and returns
-        a dict, which replaces the result.
+        a dict, which replaces the result.  Raises InvalidInput for one that takes less or more.
         """
+        whose = f"the post_process of worker {self.name!r}"
+        refuse_call(function, whose, given=2, expected=OUTCOME)
         self._finish = function
         return function
 

@@ -16,7 +16,7 @@ from pydantic_core import to_jsonable_python
 
 from multiagents.core.exceptions import InvalidInput
 from multiagents.worker_sdk.lm import load_dspy
-from multiagents.worker_sdk.tools import FINISH, bind, observed, tool_name
+from multiagents.worker_sdk.tools import FINISH, bind, check_tools, observed, tool_name
 
 
 class Reasoning(StrEnum):
@@ -81,6 +81,7 @@ def check_reasoning(worker: str, reasoning: str, tools: Sequence[Any], max_iters
             f'worker {worker!r} has tools but reasoning "{reasoning}" calls none; set'
             ' reasoning="react" or drop the tools'
         )
+    check_tools(worker, tools)
     names = [tool_name(tool) for tool in tools]
     twice = sorted({name for name in names if names.count(name) > 1 or name == FINISH})
     if twice:

@@ -14,6 +14,7 @@ import structlog
 from celery import Celery
 
 from multiagents.core.exceptions import InvalidInput
+from multiagents.core.places import defined, in_brackets
 from multiagents.core.ports import WorkerInfo
 from multiagents.worker_sdk.registry import Worker, workers
 from multiagents.worker_sdk.task_options import goes_alone, refuse, routed
@@ -127,6 +128,7 @@ def _same_name(worker: Worker, task: Any) -> InvalidInput:
     module = getattr(task, "__module__", None) or type(task).__module__
     place = f"{module}.{getattr(run, '__qualname__', type(task).__qualname__)}"
     return InvalidInput(
-        f"a worker and a Celery task are both called {worker.name!r}: {worker.place} and {place};"
+        f"a worker and a Celery task are both called {worker.name!r}: {worker.named_place} and"
+        f" {place}{in_brackets(defined(run))};"
         ' give the worker another name: @worker("...")'
     )

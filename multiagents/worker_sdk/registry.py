@@ -17,9 +17,12 @@ from pydantic import BaseModel
 
 from multiagents.core.exceptions import InvalidInput
 from multiagents.core.names import QUEUE_IO, QUEUE_LLM, queue_flaw
+from multiagents.core.places import defined, in_brackets
 from multiagents.core.policies import RetryPolicy
 from multiagents.core.ports import WorkerInfo
+from multiagents.worker_sdk import signatures
 from multiagents.worker_sdk.performance import Performance
+from multiagents.worker_sdk.signatures import positional, refuse_call
 
 WorkerKind = Literal["io", "cpu", "llm"]
 KINDS: tuple[str, ...] = get_args(WorkerKind)
@@ -59,6 +62,7 @@ class Worker:
         output_model: type[BaseModel] | None = None,
     ) -> None:
         _refuse_generator(function, name)
+        _refuse_signature(function, name, has_model=input_model is not None)
         functools.update_wrapper(self, function)
         self.function = function
         self.name = _checked_name(name)
@@ -106,18 +110,30 @@ class Worker:
         module, qualname = _origin(self)
         return f"{module}.{qualname}"
 
+    @property
+    def named_place(self) -> str:
+        """The same with file and line: ``shop.workers.charge (shop/workers.py:12)``."""
+        return f"{self.place}{in_brackets(defined(self.function))}"
+
     @functools.cached_property
     def takes_context(self) -> bool:
         """Whether a worker with an ``input_model`` also wants the context, as second argument."""
-        return _positional(self.function) >= 2
+        return positional(self.function) >= 2
 
 
 def _refuse_generator(function: Callable[..., Any], name: str) -> None:
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise InvalidInput(
-            f"worker {name!r} is a generator (it has `yield`), so calling it does nothing: return"
-            " one dict instead, and tell of progress by context.heartbeat()"
+            f"worker {name!r}{in_brackets(defined(function))} is a generator (it has `yield`), so"
+            " calling it does nothing: return one dict instead, and tell of progress by"
+            " context.heartbeat()"
         )
+
+
+def _refuse_signature(function: Callable[..., Any], name: str, *, has_model: bool) -> None:
+    given = 2 if has_model and positional(function) >= 2 else 1
+    expected = signatures.MODEL if has_model else signatures.CONTEXT
+    refuse_call(function, f"worker {name!r}", given=given, expected=expected)
 
 
 class Registry:
@@ -137,8 +153,8 @@ class Registry:
         known = self._workers.get(worker.name)
         if known is not None and not _same_origin(known, worker):
             raise InvalidInput(
-                f"two functions are called worker {worker.name!r}: {known.place} and"
-                f' {worker.place}; give one of them another name: @worker("...")'
+                f"two functions are called worker {worker.name!r}: {known.named_place} and"
+                f' {worker.named_place}; give one of them another name: @worker("...")'
             )
         for check in self._checks:
             check(worker)
@@ -255,11 +271,3 @@ def _same_origin(one: Worker, other: Worker) -> bool:
 def _file(worker: Worker) -> str | None:
     code = getattr(inspect.unwrap(worker.function), "__code__", None)
     return None if code is None else str(code.co_filename)
-
-
-def _positional(function: Callable[..., Any]) -> int:
-    parameters = inspect.signature(function).parameters.values()
-    if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
-        return 2
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return sum(parameter.kind in kinds for parameter in parameters)

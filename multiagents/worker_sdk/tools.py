@@ -20,8 +20,9 @@ import functools
 import inspect
 import os
 import re
+import sys
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar, overload
@@ -29,7 +30,10 @@ from typing import Any, TypeVar, overload
 from celery.exceptions import SoftTimeLimitExceeded, TaskPredicate
 
 from multiagents.core.exceptions import InvalidInput, LeaseLost, StepTimeout
+from multiagents.core.places import defined, in_brackets
+from multiagents.core.texts import joined
 from multiagents.worker_sdk.lm import without_secrets
+from multiagents.worker_sdk.signatures import refuse_tool
 
 CONTROL: tuple[type[Exception], ...] = (
     SoftTimeLimitExceeded,
@@ -76,10 +80,13 @@ def tool(name: Any = None) -> Any:
     """The function unchanged, known to models as ``name`` (by default its own name).
 
     Of what takes no attributes, a bound method say, a `functools.partial` that calls it.  Raises
-    InvalidInput for a name that model providers refuse, or ``finish``, which ends a loop.
+    InvalidInput for a name that model providers refuse, or ``finish``, which ends a loop, and for
+    a function that no model can call.
     """
     if callable(name):
         return _named(name, tool_name(name))
+    if name is not None and not isinstance(name, str):
+        raise InvalidInput(f'a tool cannot be called {name!r}: expected text, as in @tool("find")')
     return lambda function: _named(function, name or tool_name(function))
 
 
@@ -99,11 +106,10 @@ def bind(function: Any, *, worker: str) -> Any:
     try:
         return _bound(function)
     except Exception as error:
-        raise InvalidInput(
-            f"worker {worker!r} cannot give its model the tool {tool_name(function)!r}"
-            f" ({_place(function)}): {type(error).__name__}: {error}; expected a function with type"
-            " hints that can be read where it is defined"
-        ) from error
+        what = f"worker {worker!r} cannot give its model the tool {tool_name(function)!r}"
+        why = f"{what}{_place(function)}: {type(error).__name__}: {error}"
+        expected = "expected a function with type hints that can be read where it is defined"
+        raise InvalidInput(joined(why, expected)) from error
 
 
 def _bound(function: Any) -> Any:
@@ -139,11 +145,26 @@ def _code_of(function: Any) -> Any:
 
 def _place(function: Any) -> str:
     """File and line of a tool; its type where nothing says them."""
-    call = getattr(function, "func", function)
-    code = getattr(inspect.unwrap(_code_of(call)), "__code__", None) if callable(call) else None
-    if code is None:
-        return f"a {type(function).__module__}.{type(function).__qualname__}"
-    return f"{code.co_filename}:{code.co_firstlineno}"
+    place = defined(getattr(function, "func", function))
+    if place is None:
+        return f" (a {type(function).__module__}.{type(function).__qualname__})"
+    return in_brackets(place)
+
+
+def check_tools(worker: str, tools: Sequence[Any]) -> None:
+    """Raise InvalidInput for a tool that no model can call, as far as that is seen without DSPy.
+
+    Names in type hints may be defined later: they are read when the tools are bound.
+    """
+    for tool in tools:
+        if not _is_made(tool):
+            refuse_tool(tool, tool_name(tool), worker=worker)
+
+
+def _is_made(tool: Any) -> bool:
+    """Whether it is a dspy.Tool, which says its parameters itself."""
+    dspy = sys.modules.get("dspy")
+    return dspy is not None and isinstance(tool, dspy.Tool)
 
 
 def observed(tool: Any) -> Any:
@@ -170,9 +191,11 @@ def observation(name: str, error: Exception) -> str:
 
 
 def _named(function: F, name: str) -> F:
+    refuse_tool(function, name)
     if not _NAME.fullmatch(name) or name == FINISH:
         raise InvalidInput(
-            f"a tool cannot be called {name!r}: expected letters, digits, '_' or '-' (at most 64,"
+            f"a tool{_place(function)} cannot be called {name!r}: expected letters, digits, '_' or"
+            f" '-' (at most 64,"
             f' no digit first) and not {FINISH!r}; give another with @tool("name")'
         )
     named: Any = function
