@@ -15,6 +15,7 @@ from multiagents import (
     InvalidInput,
     UnknownSaga,
     WorkflowBuilder,
+    app,
     sagas,
     start_saga,
     worker,
@@ -270,6 +271,33 @@ def test_a_map_that_runs_again_starts_nothing_twice(saga_lab):
     assert len(set(first)) == len(sagas.list()) == 2
 
 
-def test_called_like_a_function_it_gives_the_sagas_id(saga_lab):
-    """In a task of a user, too."""
-    assert sagas.get(start_saga("echoes", ECHO))["state"] == "completed"
+def test_called_like_a_function_it_starts_nothing_and_says_what_does(saga_lab):
+    """A forgotten ``.delay``: the error names the three ways, whatever the arguments are."""
+    for arguments in (("echoes", ECHO), ("unknown",), ("echoes", ECHO, {"no": "key"})):
+        with pytest.raises(InvalidInput, match=r"start_saga\.delay\(.*sagas\.start\(.*await"):
+            start_saga(*arguments)
+    with pytest.raises(InvalidInput, match=r"start_saga\.delay"):
+        start_saga.run("echoes", ECHO)
+    assert sagas.list() == []
+
+
+def test_called_like_a_function_in_a_task_it_starts_nothing_either(saga_lab):
+    """A user's task that forgets it fails with the same error."""
+
+    @app.task(name="starts.forgetful", shared=False)
+    def forgetful():
+        start_saga("echoes", ECHO)
+
+    for call in (forgetful.s(), forgetful.starmap([()])):
+        with pytest.raises(InvalidInput, match=r"start_saga\.delay"):
+            call.apply().get()
+    assert sagas.list() == []
+
+
+def test_the_task_itself_starts_in_every_real_execution(saga_lab):
+    """``apply``, a signature, and what is called by a tracer."""
+    outcome = start_saga.delay("echoes", ECHO).get()
+    for call in (start_saga.s("echoes", ECHO).apply, start_saga.s("echoes", ECHO).apply_async):
+        assert call().get() == outcome
+    assert start_saga.apply(("echoes", ECHO)).get() == outcome
+    assert len(sagas.list()) == 4

@@ -16,7 +16,7 @@ from celery.exceptions import Ignore
 from celery.result import EagerResult
 
 from multiagents.core import ids
-from multiagents.core.exceptions import MultiAgentsError, SagaFailed
+from multiagents.core.exceptions import InvalidInput, MultiAgentsError, SagaFailed
 from multiagents.core.names import START_SAGA
 from multiagents.core.states import SagaState
 from multiagents.orchestrator.headers import found_in
@@ -30,6 +30,11 @@ from multiagents.orchestrator.start_call import (
 
 log = structlog.get_logger(__name__)
 _LATER = ("countdown", "eta")
+NOT_A_FUNCTION = (
+    "start_saga is a Celery task: start_saga(...) starts nothing; write start_saga.delay(WORKFLOW,"
+    " INPUT) for an AsyncResult, multiagents.sagas.start(WORKFLOW, INPUT) for the saga's id, or"
+    " await orchestrator.execute_workflow(WORKFLOW, INPUT) in asyncio"
+)
 
 
 class StartHooks(Protocol):
@@ -56,8 +61,8 @@ class StartSaga(Task):  # type: ignore[misc]  # celery has no types
     """``start_saga.delay(name, input, idempotency_key=None)``: the saga is recorded at once.
 
     No message is sent for the start itself; the first steps are.  The AsyncResult resolves to the
-    saga's outcome.  Called like a function it gives the saga's id, and so do ``map``, ``starmap``
-    and ``chunks``, which call it for each of their items.
+    saga's outcome.  ``map``, ``starmap`` and ``chunks``, which call it like a function for each of
+    their items, are given the sagas' ids; any other such call is refused, and starts nothing.
     """
 
     name = START_SAGA
@@ -85,9 +90,12 @@ class StartSaga(Task):  # type: ignore[misc]  # celery has no types
         """
         if self.request.id in self._ended:
             return _outcome(self._ended.pop(self.request.id))
+        outer = _map_at_work() if self.request.called_directly else None
+        if self.request.called_directly and outer is None:
+            raise InvalidInput(NOT_A_FUNCTION)
         call = arguments(workflow, input, idempotency_key, *more, on_conflict=on_conflict)
-        if self.request.called_directly:
-            return self.hooks.start(**call, task_id=_id_of_item())
+        if outer is not None:
+            return self.hooks.start(**call, task_id=_id_of_item(outer))
         canvas = {**canvas_of_request(self.request), **reply_of(self.app, self.request.reply_to)}
         headers, task_id = found_in(vars(self.request)), self.request.id
 
@@ -173,15 +181,20 @@ _MAPS = frozenset({"celery.map", "celery.starmap"})
 """Celery's tasks that call another for each of their items; chunks are starmaps."""
 
 
-def _id_of_item() -> str:
-    """The id of a saga whose start is called like a function.
-
-    For an item of a map it follows from the map's own id and the item's place: delivered again,
-    the map starts nothing twice.
-    """
+def _map_at_work() -> Task | None:
+    """The map that starts sagas for its items, if the call comes from one."""
     outer = get_current_worker_task()
     if outer is None or outer.name not in _MAPS:
-        return ids.fresh_id()
+        return None
+    mapped = (outer.request.kwargs or {}).get("task") or {}
+    return outer if mapped.get("task") == START_SAGA else None
+
+
+def _id_of_item(outer: Task) -> str:
+    """The id of the saga for an item of a map: of the map's own id and the item's place.
+
+    So a map that is delivered again starts nothing twice.
+    """
     place = getattr(outer.request, "multiagents_started", 0)
     outer.request.multiagents_started = place + 1
     return ids.derived_id("map", outer.request.id, place)
