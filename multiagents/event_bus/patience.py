@@ -15,6 +15,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from multiagents.storage.away import reason_of
 from multiagents.storage.refusals import word_of
 
 T = TypeVar("T")
@@ -28,6 +29,11 @@ def is_outage(error: Exception) -> bool:
     """Whether a server is away, or answers that it does nothing for now."""
     lost = isinstance(error, RedisConnectionError | RedisTimeoutError | OSError)
     return lost or word_of(error) is not None
+
+
+def why_of(error: Exception) -> str:
+    """What a person is told of such an error; a refusal of the server's in its own words."""
+    return str(error) if word_of(error) is not None else reason_of(error)
 
 
 async def patiently(ask: Callable[[], Awaitable[T]]) -> T:

@@ -36,7 +36,7 @@ from multiagents.event_bus.bus import (
     not_started,
 )
 from multiagents.event_bus.delivery import Deliverer
-from multiagents.event_bus.patience import PAUSES, TRIES, is_outage, patiently
+from multiagents.event_bus.patience import PAUSES, TRIES, is_outage, patiently, why_of
 from multiagents.event_bus.reader import Readers
 from multiagents.event_bus.redis_readers import GroupReader, PrivateReader
 from multiagents.storage.connect import close_async_sentinels, open_async_client
@@ -102,9 +102,9 @@ class RedisEventBus:
             if not is_outage(error):
                 raise
             raise NoServer(
-                f"no Redis answers at {shown_url(self.redis_url)} ({error}); start one,"
+                f"no Redis answers at {shown_url(self.redis_url)} ({why_of(error)}); start one,"
                 " or set MULTIAGENTS_REDIS_URL"
-            ) from error
+            ) from None
 
     async def stop(self) -> None:
         """End every subscription, then the connections; a second call does nothing.
@@ -143,8 +143,8 @@ class RedisEventBus:
                 raise
             raise NoServer(
                 f"the {event.event_type} event of saga {event.transaction_id} is not published:"
-                f" no Redis takes it at {shown_url(self.redis_url)} ({error})"
-            ) from error
+                f" no Redis takes it at {shown_url(self.redis_url)} ({why_of(error)})"
+            ) from None
         await self._deliverer.track(event, "published")
 
     async def subscribe(

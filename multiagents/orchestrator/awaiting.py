@@ -127,7 +127,8 @@ class _Wait:
         if left_s <= 0:
             why = f"{away}; " if away else ""
             then = _then(self._saga_id, outcomes) if outcomes else GOES_ON
-            raise CeleryTimeoutError(f"{why}saga {self._saga_id} has not ended in time: {then}")
+            late = f"{why}saga {self._saga_id} has not ended in time: {then}"
+            raise CeleryTimeoutError(late) from None  # it says all that the store's error does
         if away is None:
             return
         if not self._away_since:

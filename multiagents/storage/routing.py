@@ -26,6 +26,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from multiagents.core.clock import Clock
 from multiagents.core.exceptions import NoServer, NotWritable
 from multiagents.core.settings import REDIS_URL, STATE_URLS, Home, Settings, shown_url
+from multiagents.storage.away import reason_of
 from multiagents.storage.calls import Call, Plain
 from multiagents.storage.client import (
     BROKEN,
@@ -84,7 +85,10 @@ def told_at(url: str, error: BaseException) -> str:
 
 
 def no_server(home: Home, error: BaseException, tried_s: float) -> NoServer:
-    """What a program is told when its sagas cannot be reached: which server, why, what to do."""
+    """What a program is told when its sagas cannot be reached: which server, why, what to do.
+
+    To be raised ``from None``: it says all that its cause does.
+    """
     if isinstance(error, WritesRefused):
         return NotWritable(f"{error}; nothing was stored: see `multiagents doctor`")
     if isinstance(error, NothingDone):
@@ -93,7 +97,7 @@ def no_server(home: Home, error: BaseException, tried_s: float) -> NoServer:
         return NoServer(f"{error}; the sagas on it wait for it, the others go on")
     fix = f"{'set' if home.named_by in (REDIS_URL, STATE_URLS) else 'correct'} {home.named_by}"
     return NoServer(
-        f"no Redis answers at {shown_url(home.url)} ({type(error).__name__}, tried for"
+        f"no Redis answers at {shown_url(home.url)} ({reason_of(error)}, tried for"
         f" {tried_s:.1f} s); start one, or {fix}"
     )
 

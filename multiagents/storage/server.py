@@ -210,7 +210,7 @@ class EmbeddedServer:
             raise NoServer(
                 f"a server runs on {self.data_dir} (see server.pid there) but server.json does not"
                 f" tell its port ({error}); end that process and start again"
-            ) from error
+            ) from None
 
     # -- one process
 

@@ -63,7 +63,7 @@ def _explicit(path: Path) -> ServerBinary:
         raise NoServer(
             f"MULTIAGENTS_REDIS_SERVER={path}: {error}; point it to a Redis or Valkey server"
             " binary (6.2 or newer), or unset it to have one looked for"
-        ) from error
+        ) from None
 
 
 def candidates() -> Iterator[tuple[str, str, str | None]]:
@@ -91,7 +91,7 @@ def probe(source: str, path: str | None) -> ServerBinary:
             [path, "--version"], capture_output=True, text=True, timeout=PROBE_S, check=True
         )
     except (OSError, subprocess.SubprocessError) as error:
-        raise NoServer(f"{path} does not run ({error})") from error
+        raise NoServer(f"{path} does not run ({error})") from None
     match = re.search(r"\bv=(\d+)\.(\d+)\.(\d+)", reply.stdout)
     if match is None:
         raise NoServer(f"{path} does not say its version as a Redis or Valkey server does")

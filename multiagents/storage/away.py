@@ -1,0 +1,35 @@
+"""Why does a server not answer?
+
+In plain words, never in those of the client's error, which may quote a URL with its password.
+"""
+
+from __future__ import annotations
+
+_SIGNS = (
+    ("no master found", "its Sentinels do not answer, or know no primary of that name"),
+    (
+        "certificate verify failed",
+        "its certificate is not trusted: name its authority's, ?ssl_ca_certs=FILE",
+    ),
+    ("invalid username", "it does not let us in"),
+    ("authentication", "it does not let us in"),
+    ("refused", "connection refused"),
+    ("connect call failed", "connection refused"),
+    ("timed out", "no answer in time"),
+    ("timeout", "no answer in time"),
+    ("name or service", "unknown host"),
+    ("resolve", "unknown host"),
+    ("nodename", "unknown host"),
+    ("temporary failure in name", "unknown host"),
+    ("network is unreachable", "network is unreachable"),
+    ("no route to host", "no route to the host"),
+    ("closed by server", "connection closed"),
+    ("reset by peer", "connection closed"),
+    ("max number of clients", "it has too many clients"),
+)
+
+
+def reason_of(error: BaseException) -> str:
+    """The reason that an error tells; its type where that is all one can say."""
+    text = str(error).lower()
+    return next((reason for sign, reason in _SIGNS if sign in text), type(error).__name__)
