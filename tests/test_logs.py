@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import logging
+import re
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +16,7 @@ from typing import Any
 
 import pytest
 import structlog
+from celery.utils.log import LoggingProxy
 from hypothesis import given
 from hypothesis import strategies as st
 from structlog.contextvars import get_contextvars, merge_contextvars
@@ -22,6 +26,7 @@ from multiagents import sagas
 from multiagents.core.events import Event
 from multiagents.core.log_context import bind_step, unbind
 from multiagents.core.log_records import StepFilter, add_step_filter
+from multiagents.core.logs import tame
 from multiagents.event_bus.memory_bus import MemoryEventBus
 from multiagents.event_bus.redis_bus import RedisEventBus
 from multiagents.monitoring import EventMonitor, MonitoringConfig
@@ -336,6 +341,31 @@ def test_a_program_keeps_its_own_context_beside_a_steps(saga_lab) -> None:
         (saga_id, "telling", "two"),
     ]
     assert {line["user"] for line in told} == {"ada"}
+
+
+def test_a_line_that_a_worker_prints_has_its_logs_time_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Celery makes a record of what is printed; a program's own stdout has no other time."""
+    with structlog_as_it_comes():
+        monkeypatch.setattr(sys, "stdout", LoggingProxy(logging.getLogger("redirected"), "WARNING"))
+        structlog.get_logger().warning("in a worker", saga="s1")
+        monkeypatch.setattr(sys, "stdout", printed := io.StringIO())
+        structlog.get_logger().warning("in a program", saga="s1")
+    (record,) = caplog.records
+    assert not re.search(r"\d\d:\d\d", record.getMessage())
+    assert re.search(r"\d\d:\d\d:\d\d.*in a program", printed.getvalue())
+
+
+@contextmanager
+def structlog_as_it_comes() -> Iterator[None]:
+    """As where nobody has configured it."""
+    structlog.reset_defaults()
+    tame()
+    try:
+        yield
+    finally:
+        structlog.reset_defaults()
 
 
 def test_handlers_are_given_the_filter_once() -> None:

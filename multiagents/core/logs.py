@@ -1,12 +1,14 @@
 """How do the engine's log lines look where nobody has configured structlog?
 
-As structlog's own, with two differences: a traceback is plain, without the local variables of its
-frames, which may hold secrets; and control characters are shown as text.  A program that configures
-structlog decides both by itself.
+As structlog's own, with three differences: a traceback is plain, without the local variables of its
+frames, which may hold secrets; control characters are shown as text; and a line that goes into a
+log, as all do that a Celery worker prints, has that log's time alone.  A program that configures
+structlog decides all of it by itself.
 """
 
 from __future__ import annotations
 
+import logging
 import sys
 import traceback
 from typing import Any
@@ -26,12 +28,19 @@ def tame() -> None:
 def plainly(_: Any, __: str, fields: Any) -> Any:
     """A structlog processor before the console's: what is to be read, as text."""
     error = _error_of(fields.pop("exc_info", None))
+    if _is_logged():
+        fields.pop("timestamp", None)
     for name, value in fields.items():
         if isinstance(value, str):
             fields[name] = shown_line(value)
     if error is not None:
         fields["stack"] = shown("".join(traceback.format_exception(error)).rstrip())
     return fields
+
+
+def _is_logged() -> bool:
+    """Whether stdout is Celery's, which makes a record of a worker's log of each line."""
+    return isinstance(getattr(sys.stdout, "logger", None), logging.Logger)
 
 
 def escaped(_: Any, __: str, fields: Any) -> Any:
