@@ -364,9 +364,12 @@ def _consume_all_queues(instance: Any = None, options: Any = None, **_: Any) -> 
         app_broker.consume_all(instance.app, registration.homes(instance.app))
 
 
-def register(workflow: Workflow) -> Workflow:
-    """Make a workflow startable by name, here and, through a worker that has it, everywhere."""
-    return registry.register(workflow)
+def register(workflow: Workflow, *, replace: bool = False) -> Workflow:
+    """Make a workflow startable by name, here and, through a worker that has it, everywhere.
+
+    Raises InvalidWorkflow if the name is taken by another content, unless ``replace``.
+    """
+    return registry.register(workflow, replace=replace)
 
 
 def runtime_at(redis_url: str | None) -> Runtime:

@@ -23,8 +23,9 @@ from multiagents.core.log_context import Bound, bind_step, unbind
 from multiagents.core.log_records import add_step_filter
 from multiagents.core.marks import read_mark
 from multiagents.core.names import QUEUE_LLM, queue_flaw
+from multiagents.core.places import in_brackets
 from multiagents.core.settings import Home, shown_url
-from multiagents.orchestrator import app_broker, strangers
+from multiagents.orchestrator import app_broker, registry, strangers
 from multiagents.orchestrator.app_broker import steady_for as steady_for
 from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.handback import Foreign
@@ -105,6 +106,7 @@ def _make_step(hosted: Hosted, *, own: bool) -> Any:
                 app_broker.skip_ack_emulation(parent.app)
             app_broker.warn_of_transport(parent.app)
             _warn_of_no_functions(parent.app, own=own)
+            _warn_of_forgotten()
             _check_queues(parent.app)
             _tell_home(hosted.host.settings.home)
             if QUEUE_LLM in parent.app.amqp.queues.consume_from:
@@ -209,6 +211,15 @@ def _warn_of_no_functions(app: Celery, *, own: bool) -> None:
         "this worker has no worker functions: it gives back every step that it takes",
         fix=f"name the modules with your workers in {place}, and start it again",
     )
+
+
+def _warn_of_forgotten() -> None:
+    """Name what modules have built and not registered: it cannot be started by its name."""
+    for name, place in registry.forgotten().items():
+        log.warning(
+            f"workflow {name!r} is built but not registered{in_brackets(place)}",
+            fix="call .register() on it, or start it as an object",
+        )
 
 
 @signals.after_setup_logger.connect  # type: ignore[untyped-decorator]  # celery has no types

@@ -21,6 +21,7 @@ from multiagents.core.names import queue_flaw
 from multiagents.core.policies import RetryPolicy
 from multiagents.orchestrator.document import Reading, read, task_mistakes
 from multiagents.orchestrator.graph import refuse
+from multiagents.orchestrator.registry import note_built
 from multiagents.orchestrator.workflow import Step, TaskCall, Workflow
 
 Retry = RetryPolicy | Mapping[str, Any] | int
@@ -127,6 +128,7 @@ class WorkflowBuilder:
         reading = self._read()
         if reading.workflow is None:
             raise refuse(f"workflow {reading.name!r}", reading.errors)
+        note_built(reading.workflow)
         return reading.workflow
 
     def _read(self) -> Reading:

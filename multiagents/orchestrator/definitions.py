@@ -7,6 +7,7 @@ is silently dropped is found too late.
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections import Counter
 from pathlib import Path
@@ -14,9 +15,12 @@ from typing import Any
 
 import yaml
 
-from multiagents.orchestrator import yaml_text
+from multiagents.core.places import Place
+from multiagents.core.texts import joined
+from multiagents.orchestrator import registry, yaml_text
 from multiagents.orchestrator.document import Reading, read
 from multiagents.orchestrator.graph import refuse
+from multiagents.orchestrator.registry import Origin
 from multiagents.orchestrator.schema import json_schema
 from multiagents.orchestrator.workflow import Workflow, to_plain
 
@@ -52,9 +56,26 @@ def load_folder(path: str | Path) -> list[Workflow]:
 
     Raises InvalidWorkflow with all mistakes of all files together.
     """
+    return [workflow for _, workflow in _load_folder(path)]
+
+
+def register_folder(path: str | Path) -> None:
+    """Register the workflows of a folder's definition files, like code.
+
+    A file that has changed since takes its own place.  Raises InvalidWorkflow as `load_folder`
+    does, and where code has registered another content under a file's name.
+    """
+    for file, workflow in _load_folder(path):
+        registry.register(workflow, origin=Origin(Place(str(file), 1), reading=object()))
+
+
+def _load_folder(path: str | Path) -> list[tuple[Path, Workflow]]:
     folder = Path(path)
     if not folder.is_dir():
-        raise refuse(str(path), [f"{path}: is no folder; expected one with {_expected()} files"])
+        near = difflib.get_close_matches(folder.name, _folders(folder.absolute().parent), n=1)
+        meant = f"did you mean {str(folder.with_name(near[0]))!r}?" if near else ""
+        wrong = f"{path}: is no folder, seen from {Path.cwd()}"
+        raise refuse(str(path), [joined(wrong, meant, f"expected one with {_expected()} files")])
     found = [
         (file, _read_file(file))
         for file in sorted(folder.iterdir())
@@ -63,7 +84,11 @@ def load_folder(path: str | Path) -> list[Workflow]:
     errors = [error for _, reading in found for error in reading.errors] + _repeated(found)
     if errors:
         raise refuse(f"folder {path}", errors)
-    return [reading.workflow for _, reading in found if reading.workflow is not None]
+    return [(file, reading.workflow) for file, reading in found if reading.workflow is not None]
+
+
+def _folders(path: Path) -> list[str]:
+    return [each.name for each in path.iterdir() if each.is_dir()] if path.is_dir() else []
 
 
 def _repeated(found: list[tuple[Path, Reading]]) -> list[str]:

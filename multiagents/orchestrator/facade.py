@@ -95,7 +95,7 @@ class Orchestrator:
         state_store: str | None = None,
     ) -> None:
         _check_state_store(state_store)
-        self.workflow = registry.register(workflow)
+        self.workflow = registry.register(workflow, replace=True)
         self.event_bus = event_bus
         self._url = state_store or getattr(event_bus, "redis_url", None)
         self._home: Home | None = None
@@ -186,7 +186,7 @@ class Orchestrator:
         try:
             return await edge.run(flow)
         except UNREACHABLE as error:
-            raise home.no_server(error, time.monotonic() - began) from error
+            raise home.no_server(error, time.monotonic() - began) from None
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
         if name not in OPERATIONS:

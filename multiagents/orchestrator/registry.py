@@ -1,40 +1,154 @@
 """Which workflows does this process know by name?
 
 Filled at import time by ``register(workflow)``, read when a worker publishes what it knows and
-when a saga is started by name.  Nothing here outlives the process, and nothing is checked against
-other processes: a running saga is pinned to its version whatever stands here (rule 9).
+when a saga is started by name.  A name means one definition: which of two would count is chance, so
+the second is refused.  Nothing here outlives the process, and nothing is checked against other
+processes: a running saga is pinned to its version whatever stands here (rule 9).
+
+What was built and never registered is remembered for as long as the program keeps it, to be named
+where its name is asked for.
 """
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from multiagents.core.exceptions import InvalidWorkflow
+from multiagents.core.places import MODULE, Place, at, calling, imports
 from multiagents.orchestrator.graph import check, refuse
 from multiagents.orchestrator.workflow import Workflow
 
-_workflows: dict[str, Workflow] = {}
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a definition comes from."""
+
+    place: Place | None
+    """The line that registered or built it; a file of its own has line 1."""
+    reading: object = None
+    """What is another object each time the file is read: a module's code.
+
+    None where the line is one of a function, which may be called many times.
+    """
+
+    def is_reload_of(self, other: Origin) -> bool:
+        """Whether the same file has been read again since."""
+        if self.place is None or other.place is None or self.place.file != other.place.file:
+            return False
+        read = self.reading, other.reading
+        return None not in read and read[0] is not read[1]
 
 
-def register(workflow: Workflow) -> Workflow:
-    """Make the workflow startable by name, and return it; under one name the newest wins.
+@dataclass(frozen=True, slots=True)
+class _Known:
+    workflow: Workflow
+    origin: Origin
 
-    Raises InvalidWorkflow if it has mistakes, so that no broken definition is ever published.
+
+@dataclass(frozen=True, slots=True)
+class _Built:
+    workflow: weakref.ref[Workflow]
+    name: str
+    place: Place | None
+    at_import: bool
+
+
+_known: dict[str, _Known] = {}
+_built: dict[int, _Built] = {}
+"""By the id of the workflow, which takes itself out when it is gone."""
+_scratch: list[dict[str, _Known | None]] = []
+"""For each open `scratch`, what the names meant before that were registered anew in it."""
+
+
+def register(
+    workflow: Workflow, *, replace: bool = False, origin: Origin | None = None
+) -> Workflow:
+    """Make the workflow startable by name, and return it.
+
+    The same content again is welcome, and so is a module that is read again.  Raises
+    InvalidWorkflow for another content under a name that is taken, naming both places, unless
+    ``replace``; and if the workflow has mistakes, so that no broken definition is ever published.
     """
     errors = check(workflow)
     if errors:
         raise refuse(f"workflow {workflow.name!r}", errors)
-    _workflows[workflow.name] = workflow
+    known = _known.get(workflow.name)
+    origin = origin or _origin_here()
+    if known is not None and known.workflow.version != workflow.version:
+        if not (replace or origin.is_reload_of(known.origin) or _scratch):
+            raise _taken(workflow.name, known.origin, origin)
+        if _scratch:
+            _scratch[-1].setdefault(workflow.name, known)
+    _known[workflow.name] = _Known(workflow, origin)
     return workflow
 
 
 def registered() -> dict[str, Workflow]:
     """The workflows by name, in the order of their first registration; a copy."""
-    return dict(_workflows)
+    return {name: known.workflow for name, known in _known.items()}
 
 
 def find(name: str) -> Workflow | None:
     """The workflow of that name; None if this process has none."""
-    return _workflows.get(name)
+    known = _known.get(name)
+    return None if known is None else known.workflow
 
 
 def forget(name: str) -> None:
     """Take the workflow out again, if it is there; running sagas keep theirs."""
-    _workflows.pop(name, None)
+    _known.pop(name, None)
+
+
+@contextmanager
+def scratch() -> Iterator[None]:
+    """In the block a name may be registered anew; afterwards it means what it did before.
+
+    What has got its first meaning in the block keeps it: a module is imported once.
+    """
+    before: dict[str, _Known | None] = {}
+    _scratch.append(before)
+    try:
+        yield
+    finally:
+        _scratch.remove(before)
+        _known.update({name: known for name, known in before.items() if known is not None})
+
+
+def note_built(workflow: Workflow) -> None:
+    """Remember where a workflow was built, for as long as it is there."""
+    frame, key = calling(), id(workflow)
+    ref = weakref.ref(workflow, lambda _: _built.pop(key, None))
+    _built[key] = _Built(ref, workflow.name, at(frame), imports(frame))
+
+
+def built_only(name: str) -> Place | None:
+    """Where a workflow of that name was built that nothing has registered; None: nowhere."""
+    found = [each for each in _unregistered() if each.name == name]
+    return found[-1].place if found else None
+
+
+def forgotten() -> dict[str, Place | None]:
+    """By name, where modules have built workflows, at their import, that nothing has registered."""
+    return {each.name: each.place for each in _unregistered() if each.at_import}
+
+
+def _unregistered() -> list[_Built]:
+    return [each for each in list(_built.values()) if each.name not in _known]
+
+
+def _origin_here() -> Origin:
+    frame = calling()
+    of_module = frame is not None and frame.f_code.co_name == MODULE
+    return Origin(at(frame), frame.f_code if frame is not None and of_module else None)
+
+
+def _taken(name: str, first: Origin, second: Origin) -> InvalidWorkflow:
+    places = f"{first.place or 'its first registration'} and {second.place or 'here'}"
+    message = (
+        f"two different workflows are registered as {name!r}: {places}; give one of them another"
+        " name, or let the second take its place: register(replace=True)"
+    )
+    return InvalidWorkflow(message, (message,))

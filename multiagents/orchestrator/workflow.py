@@ -177,14 +177,15 @@ class Workflow(BaseModel):
         after = self.dependents[step_name]
         return self.by_name[after[0]] if after else None
 
-    def register(self) -> Workflow:
+    def register(self, *, replace: bool = False) -> Workflow:
         """Make this workflow startable by name in this process, and return it.
 
-        Raises InvalidWorkflow if it has mistakes.
+        Raises InvalidWorkflow if it has mistakes, and if the name is taken by another content,
+        unless ``replace``.
         """
         from multiagents.orchestrator.registry import register  # it stands above this file
 
-        return register(self)
+        return register(self, replace=replace)
 
     def ancestors(self, name: str) -> tuple[str, ...]:
         """The steps that end before this one begins, in `order`."""

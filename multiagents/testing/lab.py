@@ -13,6 +13,7 @@ from typing import Any
 from multiagents.core.exceptions import WorkerExecutionError
 from multiagents.core.ports import Assignment
 from multiagents.core.states import Kind
+from multiagents.orchestrator import registry
 
 
 class SagaLab:
@@ -79,13 +80,17 @@ class SagaLab:
 
 @contextmanager
 def eager(runtime: Any) -> Iterator[SagaLab]:
-    """Switch an app to eager mode, with a store of its own that is gone afterwards."""
+    """Switch an app to eager mode, with a store of its own that is gone afterwards.
+
+    Inside, a test may register a workflow anew: the name means afterwards what it did before.
+    """
     conf = runtime.app.conf
     before = conf.task_always_eager, runtime.eager.asked_by
     conf.task_always_eager, runtime.eager.asked_by = True, "the fixture saga_lab"
     runtime.eager.reset()
     try:
-        yield SagaLab(runtime)
+        with registry.scratch():
+            yield SagaLab(runtime)
     finally:
         conf.task_always_eager, runtime.eager.asked_by = before
         runtime.eager.reset()
