@@ -20,7 +20,7 @@ from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery import Celery, signals
 
 from multiagents import hosting
-from multiagents.celery_app import OWN_NAME, make_app
+from multiagents.celery_app import OWN_NAME, errors_in_one_line, make_app
 from multiagents.core.clock import Clock, SystemClock
 from multiagents.core.entries import Failure
 from multiagents.core.exceptions import InvalidInput, NoServer
@@ -43,7 +43,6 @@ from multiagents.orchestrator import (
 from multiagents.orchestrator.answers import Answers
 from multiagents.orchestrator.awaiting import Outcomes
 from multiagents.orchestrator.catalog import Catalog
-from multiagents.orchestrator.definitions import load_folder
 from multiagents.orchestrator.engine import StoreEngine
 from multiagents.orchestrator.facade import Orchestrator as Orchestrator
 from multiagents.orchestrator.host import Host
@@ -52,6 +51,7 @@ from multiagents.orchestrator.letters import Letters
 from multiagents.orchestrator.sweeper_thread import Refuse, SweeperThreads
 from multiagents.orchestrator.sync_face import Sagas as Sagas
 from multiagents.orchestrator.tasks import Courier, Hooks, install
+from multiagents.orchestrator.user_code import load, register_files
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage.client import MAIN_TIMEOUT_S, UNREACHABLE, Edge
 from multiagents.storage.routing import no_server, open_edge, told
@@ -91,6 +91,7 @@ class Runtime:
         self.courier = Courier(app)
         self.edge = open_edge(settings, perform=self.courier)
         self.catalog = Catalog(self.clock)
+        load_code = partial(load, settings) if app.main == OWN_NAME else None
         self.host = Host(
             self.edge,
             settings=settings,
@@ -99,9 +100,12 @@ class Runtime:
             check_input=check_input,
             letter_of=Letters(app, settings),
             answer_of=Answers(app, settings),
+            load_code=load_code,
         )
         task_of = partial(registration.task_of, app, process_of=self.process)
-        self.eager = EagerRunner(app, settings, self.catalog, check_input, task_of=task_of)
+        self.eager = EagerRunner(
+            app, settings, self.catalog, check_input, task_of=task_of, load_code=load_code
+        )
         self.outcomes = Outcomes(
             app,
             is_known=lambda saga_id: self.edge.run(self.host.service.is_known(saga_id)),
@@ -120,9 +124,7 @@ class Runtime:
         self._processes: dict[int, Process] = {}
         self._narrators: WeakValueDictionary[int, Narrator] = WeakValueDictionary()
         workers.on_register(self.add_worker, check=partial(registration.check, app))
-        if settings.workflows is not None:
-            for workflow in load_folder(settings.workflows):
-                registry.register(workflow)
+        register_files(settings)
 
     def call(self, operation: str, *args: Any, **kwargs: Any) -> Any:
         """Run one of the operations on sagas; in eager mode, with all that follows from it.
@@ -136,7 +138,7 @@ class Runtime:
             self.timekeeper.keep(self.edge)
             return self.host.call(operation, *args, **kwargs)
         except UNREACHABLE as error:
-            raise self.no_server(error, time.monotonic() - began) from error
+            raise self.no_server(error, time.monotonic() - began) from None
 
     def no_server(self, error: Exception, tried_s: float) -> NoServer:
         """The error that says which server is away, why, and for how long it was tried."""
@@ -208,7 +210,7 @@ class Runtime:
         try:
             self.timekeeper.keep(self.edge)
         except UNREACHABLE as error:
-            raise self.no_server(error, time.monotonic() - began) from error
+            raise self.no_server(error, time.monotonic() - began) from None
         breaker.connect(self.edge.execute, self.clock)
 
     def queues_for(self, chosen: Iterable[Worker]) -> set[str]:
@@ -387,8 +389,9 @@ _at: dict[str, Runtime] = {}
 _at_lock = threading.Lock()
 
 
-app = make_app(get_settings())
-runtime = attach(app)
+with errors_in_one_line():
+    app = make_app(get_settings())
+    runtime = attach(app)
 start_saga = runtime.start_saga
 sagas = Sagas(runtime)
 breaker.connect(runtime.edge.execute, runtime.clock)

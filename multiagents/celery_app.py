@@ -6,30 +6,67 @@ does for any other app.  A ``celeryconfig.py`` on the path overrides every setti
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from math import ceil
 from typing import Any
 
 import click
 from celery import Celery, signals
+from celery.loaders.app import AppLoader
 
+from multiagents.core import user_modules
+from multiagents.core.exceptions import InvalidInput
 from multiagents.core.names import QUEUE_IO
 from multiagents.core.server_urls import celery_url, transport_options
-from multiagents.core.settings import Settings
+from multiagents.core.settings import Settings, get_settings
+from multiagents.core.texts import shown
+from multiagents.worker_sdk.validation import redact
 
 OWN_NAME = "multiagents"
 """The name of this package's apps; the settings of all others are left alone."""
+WRONG_USE = 2
+"""The exit code of a command that was used wrongly, here as in `multiagents`."""
 MESSAGE = "%(message)s%(of_step)s"
 """For a log's format; `core.log_records` gives each record its ``of_step``."""
 
 
 def make_app(settings: Settings) -> Celery:
     """A Celery app with this package's defaults; connects to nothing."""
-    app = Celery(OWN_NAME, set_as_current=False)
+    app = Celery(OWN_NAME, set_as_current=False, loader=OwnLoader)
     app.add_defaults(lambda: defaults(settings))
     if find_spec("celeryconfig") is not None:
         app.config_from_object("celeryconfig")
     return app
+
+
+class OwnLoader(AppLoader):  # type: ignore[misc]  # celery has no types
+    """Celery's, which says in one line what is wrong with a module that it cannot import."""
+
+    def import_task_module(self, module: str) -> Any:
+        """Import a module of the settings.  Raises InvalidInput naming what is wrong with it."""
+        named = module in get_settings().import_names
+        with errors_in_one_line():
+            user_modules.load((module,), of=user_modules.IMPORTS if named else "the app's imports")
+        return super().import_task_module(module)
+
+
+@contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """Under the command `celery`, end it with exit code 2 at what the user has to mend.
+
+    Celery would print a traceback of its own frames.  Elsewhere the error is raised on.
+    """
+    try:
+        yield
+    except InvalidInput as error:
+        context = click.get_current_context(silent=True)
+        if context is None or context.find_root().command.name != "celery":
+            raise
+        print(f"error: {redact(shown(str(error)))}", file=sys.stderr)
+        raise SystemExit(WRONG_USE) from None
 
 
 @signals.import_modules.connect  # type: ignore[untyped-decorator]  # celery has no types

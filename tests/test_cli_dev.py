@@ -119,12 +119,15 @@ def test_dev_tells_how_to_start_a_saga(dev: Dev) -> None:
 
 
 def test_dev_says_why_its_worker_ended(dev: Dev, tmp_path: Path) -> None:
-    """A module that cannot be imported ends the command, with nothing left behind."""
-    process = dev(MULTIAGENTS_IMPORTS="no_such_module_anywhere")
+    """A module that fails only there ends the command, with nothing left behind."""
+    fails = "import sys\nif 'worker' in sys.argv:\n    raise RuntimeError('only here')\n"
+    (tmp_path / "dev_fails.py").write_text(fails)
+    process = dev(MULTIAGENTS_IMPORTS="dev_fails")
     out, err = process.communicate(timeout=END_S)
     assert (process.returncode, out) == (2, "")
-    assert "no_such_module_anywhere" in err
-    assert err.splitlines()[-1].startswith("error: the worker ended with exit code")
+    wanted = "error: MULTIAGENTS_IMPORTS: module 'dev_fails' cannot be imported: dev_fails.py:3"
+    assert [line for line in err.splitlines() if line.startswith(wanted)]
+    assert err.splitlines()[-1].startswith("error: the worker ended with exit code 2")
     wait_for(lambda: not left_over(tmp_path), what="all processes to end")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,8 +19,9 @@ import typer
 from multiagents.cli.errors import OK, masked
 from multiagents.cli.model import STUB, model_environment
 from multiagents.cli.output import Json, emit, hint, say
-from multiagents.cli.session import Session, connect, environment
+from multiagents.cli.session import Session, connect, environment, load_code
 from multiagents.cli.worker_process import WorkerProcess
+from multiagents.core.exceptions import InvalidInput, NoServer
 from multiagents.core.settings import Settings
 
 Port = Annotated[
@@ -57,6 +58,7 @@ def dev(
     With --json one object is printed when they are ready; logs go to stderr.
     """
     settings = environment()
+    _check_code(settings)
     with stopped_by_signals(), ExitStack() as stack:
         place = _server(stack, settings, port, data_dir)
         model = model_environment(stack, settings)
@@ -79,10 +81,18 @@ def dev(
         raise worker.ended()
 
 
+def _check_code(settings: Settings) -> None:
+    """Raise InvalidInput for modules and files that the worker could not read, before anything.
+
+    A module that asks a server at its import is left to the worker, which has one.
+    """
+    with suppress(NoServer):
+        load_code(settings)
+
+
 def _server(stack: ExitStack, settings: Settings, port: int | None, data_dir: Path | None) -> Place:
     if "redis_url" in settings.model_fields_set and port is None and data_dir is None:
         return Place(settings.redis_url, None)
-    from multiagents.core.exceptions import InvalidInput, NoServer
     from multiagents.storage.server import EmbeddedServer
 
     folder = data_dir or settings.data_dir

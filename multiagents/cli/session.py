@@ -6,7 +6,9 @@ depends on what its process did before.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +17,7 @@ from multiagents.core.clock import Clock
 from multiagents.core.exceptions import InvalidInput, MultiAgentsError
 from multiagents.core.server_urls import check
 from multiagents.core.settings import REDIS_URL, Settings, get_settings
+from multiagents.core.texts import joined
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -70,6 +73,17 @@ def connect(settings: Settings | None = None) -> Session:
     return Session(runtime)
 
 
+def load_code(settings: Settings) -> None:
+    """Know what the modules of MULTIAGENTS_IMPORTS and the files of MULTIAGENTS_WORKFLOWS register.
+
+    What modules print goes to stderr.  Raises InvalidInput for what cannot be read.
+    """
+    from multiagents.orchestrator import user_code
+
+    with redirect_stdout(sys.stderr):
+        user_code.load(settings)
+
+
 def close_sessions() -> None:
     """Close what `make_runtime` has opened so far; a program's end would do it less tidily."""
     while _opened:
@@ -97,7 +111,7 @@ def find_app(name: str) -> Celery:
     try:
         found = utils.find_app(name)
     except (ImportError, AttributeError) as error:
-        raise CommandError(f"no Celery app {name!r}: {error}; {_EXPECTED_APP}") from error
+        raise CommandError(joined(f"no Celery app {name!r}: {error}", _EXPECTED_APP)) from error
     except ValueError as error:  # kombu's word for one that a module raises
         if isinstance(error.__context__, MultiAgentsError):
             raise error.__context__ from error
@@ -125,6 +139,7 @@ def probe(runtime: Runtime) -> None:
 
 def probe_server(url: str, clock: Clock, *, named_by: str = REDIS_URL) -> None:
     """Ask one server for its time, once, and correct the clock by it.  Raises CommandError."""
+    from multiagents.storage.away import reason_of
     from multiagents.storage.client import UNREACHABLE, Edge
     from multiagents.storage.health import DENIED, REFUSED
 
@@ -135,7 +150,7 @@ def probe_server(url: str, clock: Clock, *, named_by: str = REDIS_URL) -> None:
     except DENIED as error:
         raise denied(url, named_by) from error
     except UNREACHABLE as error:
-        raise UnreachableError(url, _reason(error), named_by) from error
+        raise UnreachableError(url, reason_of(error), named_by) from error
     except REFUSED as error:
         raise denied(url, named_by) from error
     finally:
@@ -158,17 +173,3 @@ def check_url(url: str, named_by: str = REDIS_URL) -> None:
         check(url)
     except InvalidInput as error:
         raise CommandError(f"{named_by}: {error}") from error
-
-
-def _reason(error: BaseException) -> str:
-    text = str(error).lower()
-    if "no master found" in text:
-        return "its Sentinels do not answer, or know no primary of that name"
-    if "certificate verify failed" in text:
-        return "its certificate is not trusted: name its authority's, ?ssl_ca_certs=FILE"
-    for sign in ("refused", "timed out", "timeout"):
-        if sign in text:
-            return "connection refused" if sign == "refused" else "no answer in time"
-    if "name or service" in text or "resolve" in text or "nodename" in text:
-        return "unknown host"
-    return type(error).__name__

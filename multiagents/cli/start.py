@@ -13,7 +13,7 @@ import typer
 from multiagents.cli.errors import CommandError
 from multiagents.cli.output import Json, emit, hint, say
 from multiagents.cli.render import has_ended
-from multiagents.cli.session import Session, connect
+from multiagents.cli.session import Session, connect, environment, load_code
 from multiagents.cli.watch import exit_code, last_snapshot, show_saga
 
 
@@ -71,8 +71,10 @@ def start(
     given = read_input(input_text)
     if timeout is not None and not wait:
         raise CommandError("--timeout is for --wait; add --wait, or leave it out")
+    settings = environment()
+    load_code(settings)
     definition = read_workflow(workflow)
-    session = connect()
+    session = connect(settings)
     saga_id = session.call(
         "start",
         definition,
@@ -81,6 +83,9 @@ def start(
         on_conflict=on_conflict.value,
         tags=tag or (),
     )
+    unable = session.run(session.runtime.host.service.stranded(saga_id))
+    if unable:
+        hint(unable)
     if wait:
         _wait(session, saga_id, timeout_s=timeout, as_json=json_output)
     elif json_output:

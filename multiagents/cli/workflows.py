@@ -11,7 +11,7 @@ import typer
 from multiagents.cli.errors import OK, WRONG_USE
 from multiagents.cli.fleet import known_of
 from multiagents.cli.output import Json, console, emit, emit_each, say, table
-from multiagents.cli.session import connect
+from multiagents.cli.session import Session, connect, environment, load_code
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The workflow's name.")]
 Files = Annotated[
@@ -21,37 +21,74 @@ Files = Annotated[
 
 
 def list_(json_output: Json = False) -> None:
-    """List the workflows that running workers have published."""
-    session = connect()
-    catalog, service = session.runtime.catalog, session.runtime.host.service
-    found = [
-        session.run(service.find_workflow(name)) for name in session.run(catalog.workflow_names())
-    ]
-    rows = [
+    """List the workflows that workers have published, and those of MULTIAGENTS_IMPORTS.
+
+    NOTE says which functions no running worker has, and what no worker has published.
+    """
+    session = _session()
+    rows = _rows(session)
+    if json_output:
+        emit_each(rows)
+    elif rows:
+        _print(rows)
+    else:
+        known = known_of(session)
+        say(f"no workflows are published; start a worker that registers some: {known.start()}")
+
+
+def _session() -> Session:
+    settings = environment()
+    load_code(settings)
+    return connect(settings)
+
+
+def _rows(session: Session) -> list[dict[str, Any]]:
+    from multiagents.orchestrator import registry
+
+    service = session.runtime.host.service
+    published = session.run(session.runtime.catalog.workflow_names())
+    fleet = session.fleet().values()
+    running = {name for member in fleet for name in member["workers"]}
+    names = sorted({*published, *registry.registered()})
+    return [
         {
             "name": workflow.name,
             "version": workflow.version,
             "steps": list(workflow.by_name),
             "tags": list(workflow.tags),
             "description": workflow.description,
+            "published": workflow.name in published,
+            "lacks": [name for name in workflow.workers if name not in running],
         }
-        for workflow in found
+        for workflow in (session.run(service.find_workflow(name)) for name in names)
     ]
-    if json_output:
-        emit_each(rows)
-    elif rows:
-        cells = [(r["name"], r["version"], ", ".join(r["steps"]), r["description"]) for r in rows]
-        console().print(table(("WORKFLOW", "VERSION", "STEPS", "DESCRIPTION"), cells))
-    else:
-        known = known_of(session)
-        say(f"no workflows are published; start a worker that registers some: {known.start()}")
+
+
+def _print(rows: list[dict[str, Any]]) -> None:
+    notes = [_note(row) for row in rows]
+    columns = ["WORKFLOW", "VERSION", "STEPS", "DESCRIPTION", *(["NOTE"] if any(notes) else [])]
+    cells = [
+        (row["name"], row["version"], ", ".join(row["steps"]), row["description"], note)
+        for row, note in zip(rows, notes, strict=True)
+    ]
+    console().print(table(columns, [each[: len(columns)] for each in cells]))
+
+
+def _note(row: dict[str, Any]) -> str:
+    notes = [] if row["published"] else ["not published"]
+    if row["lacks"]:
+        notes.append(f"no running worker has {', '.join(row['lacks'])}")
+    return "; ".join(notes)
 
 
 def show(name: Name, json_output: Json = False) -> None:
-    """Show a published workflow's definition, as a file would hold it."""
+    """Show a workflow's definition, as a file would hold it.
+
+    One that a worker has published, or that MULTIAGENTS_IMPORTS has.
+    """
     from multiagents.orchestrator.definitions import to_plain
 
-    session = connect()
+    session = _session()
     workflow = session.run(session.runtime.host.service.find_workflow(name))
     plain = to_plain(workflow)
     if not workflow.examples and (found := session.run(session.runtime.catalog.examples(name))):

@@ -13,7 +13,7 @@ from multiagents.orchestrator.engine import StoreEngine
 from multiagents.orchestrator.handback import HandBack
 from multiagents.orchestrator.launches import launch_of
 from multiagents.orchestrator.outbox import AnswerOf, LetterOf, no_answer, no_letter
-from multiagents.orchestrator.service import CheckInput, SagaService
+from multiagents.orchestrator.service import CheckInput, LoadCode, SagaService
 from multiagents.orchestrator.sweeper import Sweeper
 from multiagents.storage.calls import Flow
 from multiagents.storage.client import Edge
@@ -32,6 +32,8 @@ class Host:
         check_input: CheckInput,
         letter_of: LetterOf = no_letter,
         answer_of: AnswerOf = no_answer,
+        load_code: LoadCode | None = None,
+        in_process: bool = False,
     ) -> None:
         self.edge = edge
         self.settings = settings
@@ -57,6 +59,8 @@ class Host:
             clock=clock,
             catalog=catalog,
             check_input=check_input,
+            load_code=load_code,
+            in_process=in_process,
         )
 
     def announce(self, hostname: str, queues: list[str], *, slots: int, app: str) -> Flow[None]:

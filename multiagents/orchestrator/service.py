@@ -31,6 +31,7 @@ from multiagents.core.exceptions import (
 )
 from multiagents.core.json_text import dumps
 from multiagents.core.settings import Settings
+from multiagents.core.texts import joined
 from multiagents.orchestrator import registry
 from multiagents.orchestrator.attending import Attending
 from multiagents.orchestrator.catalog import Catalog
@@ -72,6 +73,8 @@ SHOWN, MOST_SHOWN = 4, 40
 
 CheckInput = Callable[[Any, int], str]
 """Refuses an input that cannot be a saga's, or returns it as JSON."""
+LoadCode = Callable[[], None]
+"""Imports the user's modules, so that what they register is known."""
 
 
 class SagaService(Attending):
@@ -85,9 +88,14 @@ class SagaService(Attending):
         clock: Clock,
         catalog: Catalog,
         check_input: CheckInput,
+        load_code: LoadCode | None = None,
+        in_process: bool = False,
     ) -> None:
+        """``in_process``: sagas run here, so that no worker is missed."""
         super().__init__(coordinator, settings=settings, clock=clock, catalog=catalog)
         self._check_input = check_input
+        self._load_code: LoadCode = load_code or _nothing
+        self._in_process = in_process
 
     def start(
         self,
@@ -154,7 +162,11 @@ class SagaService(Attending):
         )
 
     def find_workflow(self, workflow: str | Workflow) -> Flow[Workflow]:
-        """A definition by name: registered here, or published by a running worker."""
+        """A definition by name: registered here, or published by a worker.
+
+        Where neither has it, MULTIAGENTS_IMPORTS may: its modules are imported then.  Raises
+        InvalidInput for one of them that cannot be, UnknownWorkflow if none registers the name.
+        """
         if isinstance(workflow, Workflow):
             return workflow
         local = registry.find(workflow)
@@ -162,20 +174,45 @@ class SagaService(Attending):
             return local
         published = yield from self.catalog.workflow(workflow)
         if published is None:
-            known = sorted({*registry.registered(), *(yield from self.catalog.workflow_names())})
-            raise UnknownWorkflow(_unknown("workflow", workflow, known))
+            self._load_code()
+            published = registry.find(workflow)
+        if published is None:
+            raise (yield from self._unknown_workflow(workflow))
         return published
+
+    def _unknown_workflow(self, name: str) -> Flow[UnknownWorkflow]:
+        names = sorted({*registry.registered(), *(yield from self.catalog.workflow_names())})
+        problem = unknown("workflow", name, names)
+        built = registry.built_only(name)
+        if built is not None:
+            problem = f"unknown workflow {name!r}"
+            fix = f"it is built ({built}) but not registered: call .register() on it"
+        elif self._in_process:
+            fix = "import the module that registers it"
+        elif (yield from self.catalog.fleet()):
+            fix = "a worker publishes what its modules register"
+        else:
+            start = yield from self.start_command()
+            fix = (
+                "no worker runs that could publish it: start one that imports its module, with"
+                f" `{start}`, or all that it takes with `multiagents dev`"
+            )
+        return UnknownWorkflow(joined(problem, fix))
 
     def _check_workers(self, workflow: Workflow, saga_id: str) -> Flow[None]:
         missing = yield from self.catalog.missing(set(workflow.workers))
+        if missing:
+            self._load_code()
+            missing = yield from self.catalog.missing(set(workflow.workers))
         if missing and not (yield from self.is_known(saga_id)):  # who joins a saga finds it going
             known = yield from self.catalog.worker_names()
-            problems = "; ".join(_unknown("worker", name, known) for name in sorted(missing))
+            problems = [unknown("worker", name, known) for name in sorted(missing)]
             start = yield from self.start_command(missing)
-            raise UnknownWorker(
-                f"workflow {workflow.name!r} cannot run: {problems}; start a worker that has it"
-                f" (`{start}`), or use task(...) for a plain Celery task"
+            cannot = f"workflow {workflow.name!r} cannot run: {joined(*problems)}"
+            fix = (
+                f"start a worker that has it (`{start}`), or use task(...) for a plain Celery task"
             )
+            raise UnknownWorker(joined(cannot, fix))
 
 
 def _meta(about: dict[str, Any]) -> str:
@@ -214,7 +251,12 @@ def _some(names: Sequence[str]) -> str:
     return f"other: {', '.join(ascii(name[:MOST_SHOWN]) for name in names[:SHOWN])}{more}"
 
 
-def _unknown(what: str, name: str, known: Sequence[str]) -> str:
+def _nothing() -> None:
+    """What a process without modules of its own has to load."""
+
+
+def unknown(what: str, name: str, known: Sequence[str]) -> str:
+    """What was probably meant by a name that nothing has, or else what there is."""
     close = difflib.get_close_matches(name, known, n=3)
     hint = f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(known) or 'none'}"
     return f"unknown {what} {name!r}; {hint}"
