@@ -10,7 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -31,9 +31,13 @@ from multiagents.cli import (
     watch,
 )
 from multiagents.cli import workflows as workflow_commands
+from multiagents.cli.called import Called, as_called, called, calling
 from multiagents.cli.errors import INTERRUPTED, OK, WRONG_USE, explained
 from multiagents.cli.output import hint, say
 from multiagents.cli.session import close_sessions
+
+if TYPE_CHECKING:
+    from celery import Celery
 
 COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("dev", dev.dev, "MULTIAGENTS_IMPORTS=shop.workers multiagents dev"),
@@ -96,10 +100,10 @@ def _root(version: Version = False, debug: Debug = False) -> None:
 
 
 def make_app() -> typer.Typer:
-    """The command line as typer knows it."""
+    """The command line as typer knows it, as far as the program that was called offers it."""
     app = _typer()
     app.callback()(_root)
-    _add(app, COMMANDS)
+    _add(app, [row for row in COMMANDS if called().offers(row[0])])
     for name, commands, help_text in GROUPS:
         group = _typer()
         _add(group, commands)
@@ -113,19 +117,38 @@ def _typer() -> typer.Typer:
 
 def _add(app: typer.Typer, commands: Sequence[tuple[str, Callable[..., None], str]]) -> None:
     for name, function, example in commands:
-        app.command(name, epilog=f"Example: {example}")(function)
+        app.command(name, epilog=f"Example: {as_called(example)}")(function)
 
 
 def run(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; errors become one line on stderr."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    with calling(Called()):
+        return _run(list(sys.argv[1:] if argv is None else argv))
+
+
+def run_for(app: Celery, name: str, words: Sequence[str]) -> int:
+    """The same for the sagas of a team's app.  ``name``: as after ``celery -A``; empty: not known.
+
+    Celery's own options are left out of what the command calls itself: they may be secret.
+    """
+    from multiagents.orchestrator import launches
+
+    program = f"celery -A {name} saga" if name else "celery saga"
+    known = [*(command for command, _, _ in COMMANDS), *(group for group, _, _ in GROUPS)]
+    with calling(Called(program, app, known)), launches.called_for(name):
+        return _run(list(words))
+
+
+def _run(words: list[str]) -> int:
     debug = "--debug" in words
     _log_to_stderr(debug)
     command = typer.main.get_command(make_app())
     try:
+        if (app := called().app) is not None and "--help" not in words:
+            app.loader.import_default_modules()  # one of them may attach it, or have its workflows
         code = command.main(
             [word for word in words if word != "--debug"],
-            prog_name="multiagents",
+            prog_name=called().program,
             standalone_mode=False,
         )
     except (KeyboardInterrupt, typer.Abort):

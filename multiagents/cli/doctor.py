@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from multiagents.cli.called import called
 from multiagents.cli.errors import CommandError, one_line
 from multiagents.cli.fleet import published
 from multiagents.cli.output import Json, console, emit, table
@@ -76,7 +77,7 @@ def examine(app_name: str = "") -> list[Check]:
     from multiagents.cli.checks import Check
 
     settings = environment()
-    app = find_app(app_name) if app_name else None
+    app = find_app(app_name) if app_name else called().app
     try:
         runtime = make_runtime(settings, app)
     except CommandError as error:

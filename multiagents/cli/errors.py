@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from multiagents.cli.called import called
 from multiagents.core.exceptions import MultiAgentsError
 from multiagents.core.settings import REDIS_URL, get_settings
 
@@ -42,13 +43,14 @@ def _of_the_server(error: BaseException) -> CommandError | None:
     from multiagents.storage.client import UNREACHABLE, NothingDone, StoreError
     from multiagents.storage.routing import ServerAway
 
-    first, *others = get_settings().servers
+    settings = called().settings or get_settings()
+    first, *others = settings.servers
     if isinstance(error, ServerAway):
         return CommandError(f"{error}; start it, or see `multiagents doctor`")
     if isinstance(error, NothingDone):
         return CommandError(f"{error}; nothing was stored: see `multiagents doctor`")
     if isinstance(error, UNREACHABLE):
-        return UnreachableError(first, type(error).__name__, get_settings().home.named_by)
+        return UnreachableError(first, type(error).__name__, settings.home.named_by)
     if isinstance(error, StoreError):
         which = "a server of the sagas" if others else f"the server at {masked(first)}"
         reason = masked(" ".join(str(error).split()))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from multiagents.cli.called import as_called, copied
 from multiagents.core.texts import shown
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ COLOURS = {
 
 def emit(value: Any) -> None:
     """Print a value as one line of JSON, at once."""
-    print(json.dumps(value), flush=True)
+    print(json.dumps(copied(value)), flush=True)
 
 
 def emit_each(values: Iterable[Any]) -> None:
@@ -58,12 +59,12 @@ def emit_each(values: Iterable[Any]) -> None:
 
 def say(text: str) -> None:
     """Print a line for people."""
-    print(shown(text), flush=True)
+    print(shown(as_called(text)), flush=True)
 
 
 def hint(text: str, *, end: str = "\n") -> None:
     """Print a line that is no answer, on stderr."""
-    print(shown(text), end=end, file=sys.stderr, flush=True)
+    print(shown(as_called(text)), end=end, file=sys.stderr, flush=True)
 
 
 def console() -> Console:
@@ -79,6 +80,10 @@ def _console_class() -> Any:
 
     class EscapingConsole(Console):
         """Whatever is rendered, only rich's own control codes reach the terminal."""
+
+        def print(self, *objects: Any, **options: Any) -> None:
+            named = (as_called(each) if isinstance(each, str) else each for each in objects)
+            super().print(*named, **options)
 
         def render(self, *args: Any, **options: Any) -> Iterable[Any]:
             for segment in super().render(*args, **options):
@@ -105,5 +110,5 @@ def cell(value: Any) -> Any:
     if value is None or value == "":
         return Text("-", style="dim")
     if isinstance(value, str):
-        return Text(shown(value), style=COLOURS.get(value, ""))
+        return Text(shown(as_called(value)), style=COLOURS.get(value, ""))
     return Text(str(value)) if isinstance(value, int | float) else value

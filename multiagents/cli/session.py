@@ -12,6 +12,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from multiagents.cli.called import called
 from multiagents.cli.errors import CommandError, UnreachableError
 from multiagents.core.clock import Clock
 from multiagents.core.exceptions import InvalidInput, MultiAgentsError
@@ -92,11 +93,14 @@ def close_sessions() -> None:
 
 
 def make_runtime(settings: Settings, app: Celery | None = None) -> Runtime:
-    """The engine for these settings, hosted by this app or one of its own; connects to nothing."""
+    """The engine for these settings, hosted by this app, or by the one that the command line was
+    called for, or by one of its own; connects to nothing.
+    """
     from multiagents.bootstrap import attach
     from multiagents.celery_app import make_app
 
-    runtime = attach(app or make_app(settings), settings)
+    runtime = attach(app or called().app or make_app(settings), settings)
+    called().settings = runtime.settings
     for url in runtime.settings.servers:
         check_url(url, runtime.settings.home.named_by)
     _opened.append(runtime)

@@ -11,7 +11,9 @@ import json
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,7 +26,9 @@ KEPT_MS = 30 * 86_400_000
 """So long after its last worker a launch is remembered."""
 OWN_APP = "multiagents"
 UNKNOWN_MODULE = "YOUR_MODULE"
+UNKNOWN_APP = "YOUR_APP"
 _KEY = Shard(0).catalog("launches")
+_of_caller: ContextVar[Launch | None] = ContextVar("launch_of_caller", default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,21 @@ class Launch:
         return json.dumps([self.app, self.imports, self.queues])
 
 
+@contextmanager
+def called_for(app: str) -> Iterator[None]:
+    """Meanwhile, where no launch is known, a worker of this app is meant: that of the caller."""
+    token = _of_caller.set(Launch(app) if app else None)
+    try:
+        yield
+    finally:
+        _of_caller.reset(token)
+
+
+def unknown_app() -> Launch:
+    """The launch of a team's own app of which no worker is known."""
+    return _of_caller.get() or Launch(UNKNOWN_APP)
+
+
 def launch_of(
     app: str, *, imports: Iterable[str], queues: Iterable[str], functions: Iterable[str]
 ) -> Launch | None:
@@ -72,15 +91,18 @@ def app_named(argv: Sequence[str], default: str) -> str:
 
     Empty if that is not how this worker was started: it lives in a program of its own.
     """
-    if "worker" not in argv[1:]:
-        return ""
+    return (app_option(argv) or default) if "worker" in argv[1:] else ""
+
+
+def app_option(argv: Sequence[str]) -> str:
+    """The app's name as a command line gave it to Celery; empty if it did not."""
     for at, word in enumerate(argv):
         if word in ("-A", "--app") and at + 1 < len(argv):
             return argv[at + 1]
         found = re.fullmatch(r"(?:-A|--app=)(.+)", word)
         if found:
             return found[1]
-    return default
+    return ""
 
 
 def remember(launch: Launch) -> Flow[None]:
@@ -130,7 +152,7 @@ def _like(launches: Sequence[Launch], wanted: set[str], imports: tuple[str, ...]
     if able:
         return able[0]
     if not launches:
-        return Launch(imports=imports or (UNKNOWN_MODULE,))
+        return _of_caller.get() or Launch(imports=imports or (UNKNOWN_MODULE,))
     last = launches[0]
     if last.app != OWN_APP:
         return last  # which has its modules by itself

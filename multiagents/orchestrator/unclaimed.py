@@ -13,7 +13,7 @@ from multiagents.core.names import QUEUE_IO
 from multiagents.core.states import Kind
 from multiagents.orchestrator.describe import iso
 from multiagents.orchestrator.explanation import Reason, Situation, span
-from multiagents.orchestrator.launches import OWN_APP, Launch, advice
+from multiagents.orchestrator.launches import OWN_APP, advice, unknown_app
 from multiagents.orchestrator.outbox import parse_outbox_value, target_of
 from multiagents.orchestrator.surroundings import (
     Surroundings,
@@ -30,8 +30,6 @@ from multiagents.storage import keys as k
 
 STRANDED = ("no_worker", "no_consumer", "unknown_function", "function_elsewhere")
 """Codes of reasons why no worker will do a step: only another worker helps."""
-THEIR_APP = Launch("YOUR_APP")
-"""Where no worker of a team's own app is known."""
 
 
 def dispatched(now: Situation, around: Surroundings, task: Task) -> Reason:
@@ -56,7 +54,8 @@ def dispatched(now: Situation, around: Surroundings, task: Task) -> Reason:
             code, why = _not_sent(now, around, queue, sent_ms)
         why += _strangers(around, queue, function)
     if again_ms and code not in ("claimed", "held_back"):
-        why += f" It is looked at again at {now.when(again_ms)}."
+        verb = "is" if again_ms > now.now_ms else "was to be"
+        why += f" It {verb} looked at again at {now.when(again_ms)}."
     lacking = [host for host in consumers_of(around, queue) if host not in able(around, function)]
     facts = {"queue": queue or None, "worker_function": function, "without_function": lacking}
     text = f"{task.name} (attempt {work.attempt}): {why}"
@@ -163,7 +162,7 @@ def start_for_plain(around: Surroundings, queue: str, backlog: Backlog) -> tuple
     theirs = [each for each in around.launches if each.app != OWN_APP]
     places = [queue] if queue else []
     if not theirs and not any(place in each.queues for each in around.launches for place in places):
-        return (THEIR_APP.command(places),)
+        return (unknown_app().command(places),)
     known = theirs or around.launches
     return (advice(known, queues=places, imports=around.imports, alone=not around.fleet),)
 

@@ -1,0 +1,154 @@
+"""Does `celery -A proj saga` offer the whole command line, for the sagas of that app?"""
+
+from __future__ import annotations
+
+import io
+import re
+import shlex
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import structlog
+from celery import Celery
+
+from multiagents import WorkflowBuilder, worker
+from multiagents.bootstrap import attach
+from multiagents.cli.app import COMMANDS, GROUPS, make_app
+from multiagents.cli.called import OWN_SERVERS, Called, as_called, calling, copied
+from multiagents.cli.celery_plugin import saga
+from multiagents.core.settings import REDIS_URL, STATE_URLS, Settings
+from tests.support.command_line import NO_SERVER, Done
+from tests.support.office import FLEET
+
+
+@worker("cli_celery.do")
+def do(context: Any) -> dict[str, Any]:
+    return {}
+
+
+def order() -> Any:
+    return (
+        WorkflowBuilder("cli-celery")
+        .add_step("reserve", "cli_celery.do", compensation="cli_celery.do")
+        .build()
+    )
+
+
+@pytest.fixture
+def app(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery]:
+    """A team's app; nothing but its own settings names its server."""
+    for name in (REDIS_URL, STATE_URLS):
+        monkeypatch.delenv(name, raising=False)
+    made = Celery("proj", broker=redis_url, backend=redis_url, set_as_current=False)
+    runtime = attach(made, Settings())
+    yield made
+    runtime.edge.client.delete(FLEET)
+    runtime.edge.close()
+
+
+def celery(app: Celery, *words: str, options: tuple[str, ...] = ("-A", "proj")) -> Done:
+    """Run ``celery -A proj saga WORDS``."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["/bin/celery", *options, "saga", *words])
+        patch.setattr("sys.stdin", io.StringIO())
+        try:
+            with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
+                saga.main(list(words), "saga", obj=SimpleNamespace(app=app))
+        finally:
+            structlog.reset_defaults()
+    assert isinstance(ended.value.code, int)
+    return Done(ended.value.code, out.getvalue(), err.getvalue())
+
+
+def test_it_offers_every_command_but_those_with_servers_of_their_own(app: Celery) -> None:
+    """There is one list of commands."""
+    shown = celery(app, "--help")
+    assert shown.code == 0
+    offered = set(re.findall(r"^│ ([a-z][a-z-]*) ", shown.out, re.MULTILINE))
+    everything = {name for name, _, _ in COMMANDS} | {name for name, _, _ in GROUPS}
+    assert offered == everything - set(OWN_SERVERS)
+    assert "Usage: celery -A proj saga [OPTIONS] COMMAND" in shown.out
+    refused = celery(app, "dev")
+    assert (refused.code, "see `celery -A proj saga --help`" in refused.err) == (2, True)
+
+
+def test_a_saga_is_started_looked_at_and_steered_there(app: Celery) -> None:
+    """On the app's own server, with the exit codes and the JSON of `multiagents`."""
+    saga_id = attach(app).call("start", order(), {})
+    assert celery(app, "show", saga_id, "--json").json["transaction_id"] == saga_id
+    assert saga_id in celery(app, "list", "--workflow", "cli-celery").out
+    paused = celery(app, "pause", saga_id, "--reason", "bank holiday", "--by", "ada")
+    assert (paused.code, paused.out) == (0, f"saga {saga_id} is paused\n")
+    (row,) = celery(app, "attention", "--json").lines
+    assert (row["by"], row["why"]) == ("ada", "bank holiday")
+    assert celery(app, "cancel", saga_id, "no-such-saga").code == 1
+    assert celery(app, "watch", saga_id).code == 1
+    assert celery(app, "dead-letters", "list").out == "no dead letters\n"
+
+
+def test_its_advice_names_the_command_as_it_was_called(app: Celery) -> None:
+    """For people and in JSON, in errors, help and examples; the commands work as they stand."""
+    saga_id = attach(app).call("start", order(), {})
+    explained = celery(app, "explain", saga_id)
+    assert explained.out.splitlines()[-1] == "  celery -A proj worker"
+    attach(app).call("pause", saga_id)
+    resume = f"celery -A proj saga resume {saga_id}"
+    assert f"  {resume}\n" in celery(app, "explain", saga_id).out
+    assert f"  {resume}\n" in celery(app, "attention").out
+    assert celery(app, "explain", saga_id, "--json").json["commands"][0] == resume
+    assert celery(app, *shlex.split(resume)[4:]).code == 0
+    checks = {c["name"]: c for c in celery(app, "doctor", "--json").json["checks"]}
+    assert "broker_url of app 'proj'" in checks["place"]["message"]
+    assert checks["workers"]["fix"] == "start one: celery -A proj worker"
+    assert "Example: celery -A proj saga show ID" in celery(app, "show", "--help").out
+    none = celery(app, "dead-letters", "show", saga_id)
+    assert f"see `celery -A proj saga explain {saga_id}`" in none.err
+
+
+def test_what_else_celery_was_told_is_not_repeated(app: Celery) -> None:
+    """A broker's URL holds a password."""
+    options = ("--broker", "redis://:hunter2@h/0", "--app=proj.celery:app")
+    shown = celery(app, "list", "--help", options=options)
+    assert "Usage: celery -A proj.celery:app saga list" in shown.out
+    assert "hunter2" not in shown.out
+    assert "Usage: celery saga list" in celery(app, "list", "--help", options=()).out
+
+
+def test_a_server_that_is_away_is_named_as_the_apps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the one of the environment, which these sagas are not on."""
+    monkeypatch.delenv(REDIS_URL, raising=False)
+    away = Celery("away", broker=NO_SERVER, backend=NO_SERVER, set_as_current=False)
+    done = celery(away, "list", options=("-A", "away"))
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert "redis://127.0.0.1:1/0" in done.err
+    assert "broker_url of app 'away'" in done.err
+
+
+def test_a_module_that_cannot_be_imported_is_one_line(app: Celery) -> None:
+    """The app's own modules are imported, for its workflows and for `attach`."""
+    app.conf.include = ["no_such_module_of_proj"]
+    done = celery(app, "list")
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert "no_such_module_of_proj" in done.err
+
+
+def test_only_commands_that_are_offered_are_renamed() -> None:
+    """Another program's words and a user's own data stay as they are."""
+    with calling(Called("celery -A p saga", Celery("p", set_as_current=False), ["list", "dev"])):
+        assert as_called("`multiagents list`, multiagents dev") == (
+            "`celery -A p saga list`, multiagents dev"
+        )
+        assert as_called("celery -A multiagents worker; multiagents lists") == (
+            "celery -A multiagents worker; multiagents lists"
+        )
+        given = {"input": "multiagents list", "reasons": [{"commands": ["multiagents list"]}]}
+        assert copied(given) == {
+            "input": "multiagents list",
+            "reasons": [{"commands": ["celery -A p saga list"]}],
+        }
+    assert as_called("multiagents list") == "multiagents list"
+    assert make_app().registered_commands[0].name == COMMANDS[0][0]
