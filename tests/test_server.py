@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ import redis
 from multiagents.core.exceptions import InvalidInput, NoServer
 from multiagents.core.settings import Settings
 from multiagents.storage import server_binary
-from multiagents.storage.server import EmbeddedServer, ServerBinary, locate
+from multiagents.storage.server import EmbeddedServer, PortTaken, ServerBinary, locate
 from tests.processes import ROOT, wait_for
 
 
@@ -251,15 +252,45 @@ class TestOneOwner:
 
 class TestWhatGoesWrong:
     def test_the_servers_own_words_are_in_the_error(self, tmp_path: Path) -> None:
-        """A port in use: the error names port and log file and quotes the log's end."""
+        """A server that ends: the error names port and log file and quotes the log's end."""
+        ill = script(tmp_path, "ill", "echo no room on this disk; exit 1")
+        server = EmbeddedServer(tmp_path / "data", binary=ServerBinary("test", ill, (9, 0, 0)))
+        with pytest.raises(NoServer, match=r"port \d+ exited with 1") as caught:
+            server.start()
+        assert "server.log" in str(caught.value)
+        assert str(caught.value).endswith("no room on this disk")
+
+    def test_a_taken_port_is_one_line_and_leaves_nothing(self, tmp_path: Path) -> None:
+        """No log of a server, no folder; in a folder that is there already neither."""
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             taken.listen()
             port = taken.getsockname()[1]
-            with pytest.raises(NoServer, match=f"port {port} exited with 1") as caught:
-                EmbeddedServer(tmp_path, port).start()
-        assert "server.log" in str(caught.value)
-        assert "in use" in str(caught.value)
+            for folder in (tmp_path / "new", tmp_path):
+                with pytest.raises(PortTaken) as caught:
+                    EmbeddedServer(folder, port).start()
+                assert str(caught.value) == (
+                    f"port {port} is taken; choose another, or 0 for a free one"
+                )
+        assert not (tmp_path / "new").exists()
+        with EmbeddedServer(tmp_path) as server:
+            assert got(server, "stock") is None
+
+    def test_ctrl_c_while_it_starts_leaves_no_process(self, tmp_path: Path) -> None:
+        """Whatever ends the wait for it ends the process, too."""
+        mute = script(tmp_path, "mute", f"echo $$ > {tmp_path}/pid; exec sleep 60")
+        server = EmbeddedServer(tmp_path / "data", binary=ServerBinary("test", mute, (9, 0, 0)))
+
+        def interrupt() -> None:
+            wait_for((tmp_path / "pid").exists, what="the process")
+            os.kill(os.getpid(), signal.SIGINT)
+
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            server.start()
+        thread.join()
+        assert not runs(int((tmp_path / "pid").read_text()))
 
     def test_a_server_that_never_answers_is_ended(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

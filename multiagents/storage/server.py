@@ -21,7 +21,6 @@ import atexit
 import json
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -36,13 +35,14 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from multiagents.core.exceptions import InvalidInput, NoServer
+from multiagents.core.interrupts import held_back
 from multiagents.core.settings import get_settings
 from multiagents.storage.file_lock import FileLock
+from multiagents.storage.ports import HOST, PortTaken, free_port, refuse_taken
 from multiagents.storage.server_binary import ServerBinary, locate
 
-__all__ = ["EmbeddedServer", "ServerBinary", "locate"]
+__all__ = ["EmbeddedServer", "PortTaken", "ServerBinary", "locate"]
 
-HOST = "127.0.0.1"
 APPENDFSYNC = ("always", "everysec", "no")
 START_S = 10.0
 """A server that says nothing for this long after its start is an error."""
@@ -61,7 +61,8 @@ LOG_LINES = 15
 class EmbeddedServer:
     """The server of one data directory, for as long as somebody uses it.
 
-    ``port=0`` takes a free one.  Raises NoServer when there is none or it does not start.
+    ``port=0`` takes a free one.  Raises NoServer when there is none or it does not start;
+    PortTaken is one.
 
         with EmbeddedServer(Path(".multiagents")) as server:
             client = redis.Redis.from_url(server.url)
@@ -112,16 +113,20 @@ class EmbeddedServer:
         """Start the server, join the one that others use, or take over a left-over one."""
         if self._users is not None:
             return self
+        if self._wanted_port and not self.data_dir.exists():
+            refuse_taken(self._wanted_port)  # before anything is left here
         self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._gate():
             users = FileLock(self.data_dir / "users.lock")
             try:
                 self._join_or_spawn(alone=users.own())
                 users.share()
+                self._users = users
             except BaseException:
+                self._users = None
                 users.close()
+                self._abandon()
                 raise
-            self._users = users
         _IN_USE.add(self)
         atexit.register(self.stop)
         return self
@@ -217,11 +222,11 @@ class EmbeddedServer:
     def _spawn_on(self, port: int) -> None:
         for _ in range(PORT_TRIES - 1):
             try:
-                return self._spawn(port or _free_port())
-            except NoServer:
-                if port or "in use" not in self._log_tail():
+                return self._spawn(port or free_port())
+            except PortTaken:
+                if port:
                     raise
-        return self._spawn(port or _free_port())
+        return self._spawn(port or free_port())
 
     def _spawn(self, port: int) -> None:
         """Start the process and wait until it answers.
@@ -231,14 +236,27 @@ class EmbeddedServer:
         """
         self.port = port
         binary = self._binary or locate()
+        refuse_taken(port)
         (self.data_dir / "server.json").write_text(json.dumps({"port": port}))
         lock = FileLock(self.data_dir / "server.lock")
         try:
             lock.own()
-            self._process = self._popen(binary, inherit=lock.fd)
+            with held_back():
+                self._process = process = self._popen(binary, inherit=lock.fd)
         finally:
             lock.close()
-        self._wait_ready(self._process)
+        try:
+            self._wait_ready(process)
+        except BaseException:
+            self._abandon()
+            raise
+
+    def _abandon(self) -> None:
+        """End a process that has just been started here, if one was."""
+        process, self._pid, self._process = self._process, None, None
+        if process is not None:
+            process.kill()
+            process.wait()
 
     def _popen(self, binary: ServerBinary, *, inherit: int) -> subprocess.Popen[bytes]:
         """The process in its own session: Ctrl-C reaches its owner, who stops it in order."""
@@ -275,10 +293,9 @@ class EmbeddedServer:
         )
         if ready and not ended() and self._pid == process.pid:
             return
+        if "in use" in self._log_tail():
+            raise PortTaken(self.port)
         why = f"exited with {process.poll()}" if ended() else "does not answer"
-        process.kill()
-        process.wait()
-        self._pid = self._process = None
         raise NoServer(
             f"the server on port {self.port} {why}; the end of {self.data_dir / 'server.log'}:\n"
             f"{self._log_tail()}"
@@ -365,12 +382,6 @@ def _forget_after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_after_fork)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe_socket:
-        probe_socket.bind((HOST, 0))
-        return int(probe_socket.getsockname()[1])
 
 
 def _until(condition: Callable[[], bool], deadline_s: float) -> bool:
