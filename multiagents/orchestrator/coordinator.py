@@ -48,7 +48,7 @@ from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, ask
 from multiagents.storage.client import StoreError
 from multiagents.storage.keys import SagaKeys
-from multiagents.storage.plan import Plan, Refused
+from multiagents.storage.plan import Refused
 from multiagents.storage.refusals import is_of_another_type
 from multiagents.storage.sagas import Guard
 from multiagents.storage.views import Committed, End, View
@@ -91,6 +91,8 @@ class Coordinator(Holding):
         self._planner = Planner(settings, clock, claims, dispatcher, nonce)
         self.observers: list[Callable[[str, SagaState], None]] = []
         """Told of each state that a commit made here brings about; they must not block or raise."""
+        self.watchers: list[Callable[[Move], None]] = []
+        """Likewise of each commit made here: every entry of a log is decided over in one commit."""
         self._wide = wide
 
     # ---- start ----
@@ -148,7 +150,7 @@ class Coordinator(Holding):
                 yield from self._join(keys)
             return reply
         note_refused(keys, () if isinstance(reply, int) else reply)
-        self._tell(keys, plan)
+        self._tell(keys, move)
         yield from self._send(keys, move)
         return store.CREATED
 
@@ -231,7 +233,7 @@ class Coordinator(Holding):
             yield from self.dispatcher.headers.learn(keys)
         workflow = self._workflows.get(base.saga.version) if base else None
         if base is not None and workflow is not None and not workflow.has_conditions:
-            data = None if base.data is None else {**base.data, **_result(entry, result)}
+            data = None if base.data is None else {**base.data, **store.result_of(entry, result)}
             ground = Ground(keys, workflow, base.saga, data=data)
             move = self._planner.move(ground, (*base.pending, entry), go_on)
             reply = yield from ask(
@@ -325,7 +327,7 @@ class Coordinator(Holding):
         """Our decision stands: send its commands, then look at what came in meanwhile."""
         base = Snapshot(move.plan.version, reply.cursor, move.decision.saga)
         self._cache.put(base)
-        self._tell(keys, move.plan)
+        self._tell(keys, move)
         note_refused(keys, reply.refused)
         yield from self._send(keys, move, reply.end)
         if reply.more:
@@ -345,10 +347,11 @@ class Coordinator(Holding):
             yield from self.claims.next_assignment(keys, saga, move.workflow, move.begun, go_on)
         )
 
-    def _tell(self, keys: SagaKeys, plan: Plan) -> None:
-        if self.observers and plan.state is not plan.state_before:
-            for tell in tuple(self.observers):
-                tell(keys.id, plan.state)
+    def _tell(self, keys: SagaKeys, move: Move) -> None:
+        for watch in self.watchers:
+            watch(move)
+        for tell in tuple(self.observers) if move.plan.moves else ():
+            tell(keys.id, move.plan.state)
 
     def _send(self, keys: SagaKeys, move: Move, end: End | None = None) -> Flow[None]:
         """``end``: as the commit's reply brought it, unless that reply was lost."""
@@ -392,8 +395,3 @@ def _own(move: Move, reply: Committed | View | str) -> Committed | View | str:
     if isinstance(reply, View) and reply.version == move.plan.version:
         return Committed(bool(reply.entries), reply.cursor)
     return reply
-
-
-def _result(entry: Report, result: str | None) -> dict[str, str]:
-    """What a report adds to the data hash."""
-    return {} if result is None else {store.result_field_of(entry): result}

@@ -41,6 +41,8 @@ class Move:
     """What the process that commits it goes on with."""
     waiting: list[Dispatch] = field(default_factory=list)
     """What waits already; it leaves its place to another process, for one of these."""
+    entries: tuple[Entry, ...] = ()
+    """What is decided over."""
 
     def holds(self, saga: Saga) -> bool:
         """Whether a later state has the attempt that this commit began as still under way."""
@@ -76,8 +78,13 @@ class Planner:
         self, ground: Ground, entries: Iterable[Entry], slot: Continuation | None = None
     ) -> Move:
         """Decide over entries; ``slot``: of the process that reports one of them."""
+        decided = tuple(entries)
+        move = self._move(ground, fold(ground.workflow, ground.saga, decided), slot)
+        move.entries = decided
+        return move
+
+    def _move(self, ground: Ground, decision: Decision, slot: Continuation | None) -> Move:
         workflow = ground.workflow
-        decision = fold(workflow, ground.saga, entries)
         if slot is None or not self.settings.continuation:
             return self._leaving(ground, decision, [])
         ready = self.claims.next_ready(workflow, decision, slot)

@@ -83,6 +83,11 @@ def result_field_of(entry: Report) -> str:
     return k.result_field(entry.kind, entry.step)
 
 
+def result_of(entry: Report, result: str | None) -> dict[str, str]:
+    """What a report adds to the data hash."""
+    return {} if result is None else {result_field_of(entry): result}
+
+
 def _claim_args(saga: SagaKeys, entry: Report, result: str | None) -> tuple[str, ...]:
     return (
         k.claim_field(entry.kind, entry.step),
