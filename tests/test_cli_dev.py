@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -34,6 +35,15 @@ MISLEADING = {
 }
 """A user's own settings, none of which concerns the demo."""
 END_S = 30.0
+ONE = """
+from multiagents import WorkflowBuilder, worker
+
+@worker("one.feed")
+def feed(context):
+    return {}
+
+WorkflowBuilder("zoo").add_step("feed", "one.feed").build().register()
+"""
 
 Dev = Callable[..., subprocess.Popen[str]]
 
@@ -105,17 +115,58 @@ def test_dev_runs_sagas_until_it_is_stopped(dev: Dev, tmp_path: Path, sign: sign
     assert (tmp_path / ".multiagents").is_dir()
 
 
-def test_dev_tells_how_to_start_a_saga(dev: Dev) -> None:
-    """In plain words: the server, the workflows, the stub, the next command."""
-    process = dev(MULTIAGENTS_IMPORTS="tests.support.cli_workers")
+def test_dev_has_a_start_command_for_its_own_module(dev: Dev, tmp_path: Path) -> None:
+    """Not for what others have published; without an example nothing starts by accident."""
+    (tmp_path / "one.py").write_text(ONE)
+    process = dev("--json", MULTIAGENTS_IMPORTS="one", PYTHONPATH=f"{ROOT}:{tmp_path}")
     assert process.stdout is not None
-    told = ""
-    while "Ctrl-C" not in told:
-        line = process.stdout.readline()
-        assert line, f"ended too early: {told}"
-        told += line
-    assert "multiagents start failing --input '{}'" in told
-    assert "no language model is set (MULTIAGENTS_LM): a stub" in told
+    facts = json.loads(process.stdout.readline())
+    assert (facts["workflows"], facts["functions"]) == (["zoo"], ["one.feed"])
+    assert (facts["pool"], facts["queues"]) == ("prefork", ["io", "llm"])
+    words = shlex.split(facts["start"].partition("  #")[0])
+    given = words[words.index("--input") + 1]
+    refused = cli("start", "zoo", "--input", given, url=facts["redis_url"])
+    assert refused.code == 2
+    assert "is no JSON" in refused.err
+
+
+@pytest.mark.parametrize("moment", ["server.json", "server.pid"])
+def test_ctrl_c_while_dev_starts_leaves_nothing_behind(
+    dev: Dev, tmp_path: Path, moment: str
+) -> None:
+    """Whether the server is just being started, or the worker."""
+    process = dev(MULTIAGENTS_IMPORTS="tests.support.cli_workers")
+    wait_for((tmp_path / ".multiagents" / moment).exists, END_S, what=moment)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=END_S)
+    assert (process.returncode, out) == (0, "")
+    assert err.splitlines()[-1].startswith("stopped")
+    assert "Traceback" not in err
+    wait_for(lambda: not left_over(tmp_path), what="all processes to end")
+
+
+def test_a_taken_port_is_one_line(tmp_path: Path) -> None:
+    """No log of a server, and nothing is left behind."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = cli("dev", "--port", str(port), "--data-dir", str(tmp_path / "data"))
+    assert (done.code, done.out) == (2, "")
+    assert done.err == (
+        f"error: port {port} is taken (by another dev here?); choose another with --port, or 0\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_named_server_that_is_away_is_not_waited_for() -> None:
+    """The remedy is not the one of other commands, which advise `dev`."""
+    done = cli("dev", url=NO_SERVER)
+    assert (done.code, done.out) == (2, "")
+    assert done.err == (
+        f"error: no server answers at {NO_SERVER} (connection refused);"
+        " unset MULTIAGENTS_REDIS_URL, and dev starts its own\n"
+    )
 
 
 def test_dev_says_why_its_worker_ended(dev: Dev, tmp_path: Path) -> None:

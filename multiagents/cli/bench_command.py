@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from multiagents.cli.dev import stopped_by_signals
 from multiagents.cli.errors import INTERRUPTED
 from multiagents.cli.output import Json, console, emit, hint, table
+from multiagents.cli.stopping import stopped_by_signals
 
 if TYPE_CHECKING:
     from multiagents.cli.benchmarks.measurement import Measurement

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from multiagents.cli.dev import stopped_by_signals
 from multiagents.cli.errors import INTERRUPTED, OK, SAGA_FAILED
 from multiagents.cli.output import Json, console, emit, hint, say, table
+from multiagents.cli.stopping import stopped_by_signals
 
 if TYPE_CHECKING:
     from multiagents.cli.chaos.recovery import Recovery

@@ -16,12 +16,12 @@ from typing import Any
 
 import typer
 
-from multiagents.cli.dev import stopped_by_signals
 from multiagents.cli.errors import OK, SAGA_FAILED, CommandError
 from multiagents.cli.model import STUB, model_environment
 from multiagents.cli.output import Json, console, emit, say, table
 from multiagents.cli.render import has_ended
 from multiagents.cli.session import Session, connect, environment
+from multiagents.cli.stopping import stopped_by_signals
 from multiagents.cli.watch import last_snapshot
 from multiagents.cli.worker_process import WorkerProcess, isolate
 

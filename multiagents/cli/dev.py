@@ -7,22 +7,36 @@ ends with the command.
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from multiagents.cli.errors import OK, masked
-from multiagents.cli.model import STUB, model_environment
+from multiagents.cli.dev_greeting import Place, block, start_command
+from multiagents.cli.dev_process import DevWorkers, Wish
+from multiagents.cli.dev_report import Report
+from multiagents.cli.errors import CommandError, UnreachableError, masked
+from multiagents.cli.model import model_environment
 from multiagents.cli.output import Json, emit, hint, say
 from multiagents.cli.session import Session, connect, environment, load_code
-from multiagents.cli.worker_process import WorkerProcess
+from multiagents.cli.stopping import stopped_by_signals
 from multiagents.core.exceptions import InvalidInput, NoServer
 from multiagents.core.settings import Settings
+
+
+class Pool(StrEnum):
+    """Celery's pools."""
+
+    PREFORK = "prefork"
+    SOLO = "solo"
+    THREADS = "threads"
+    GEVENT = "gevent"
+
 
 Port = Annotated[
     int | None,
@@ -32,53 +46,76 @@ DataDir = Annotated[
     Path | None,
     typer.Option("--data-dir", help="Where the server keeps its data (default: .multiagents)."),
 ]
-Concurrency = Annotated[int, typer.Option("--concurrency", "-c", min=1, help="Worker children.")]
+Concurrency = Annotated[
+    int, typer.Option("--concurrency", "-c", min=1, help="How many steps at once.")
+]
+PoolOption = Annotated[
+    Pool,
+    typer.Option(
+        "--pool", "-P", help="The worker's pool; solo lets breakpoint() use this terminal."
+    ),
+]
+Reload = Annotated[
+    bool,
+    typer.Option("--reload/--no-reload", help="Start the worker anew when a file has changed."),
+]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Print all that Celery says, and all tracebacks.")
+]
 
 USUAL_PORT = 6379
 """With it other commands find the server without MULTIAGENTS_REDIS_URL."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """The server that `dev` works with."""
-
-    url: str
-    data_dir: Path | None
-    """None: the server is not ours."""
 
 
 def dev(
     port: Port = None,
     data_dir: DataDir = None,
     concurrency: Concurrency = 2,
+    pool: PoolOption = Pool.PREFORK,
+    reload: Reload = True,
+    verbose: Verbose = False,
     json_output: Json = False,
 ) -> None:
     """Run a server and a worker here, until Ctrl-C; nothing is left behind but the data.
 
-    With --json one object is printed when they are ready; logs go to stderr.
+    Prints a line for each step event. With --json one object is printed when they are ready;
+    all else goes to stderr.
     """
+    began = time.monotonic()
     settings = environment()
     _check_code(settings)
-    with stopped_by_signals(), ExitStack() as stack:
+    places: list[Place] = []
+    with stopped_by_signals(then=lambda: _say_where(places)), ExitStack() as stack:
         place = _server(stack, settings, port, data_dir)
+        places.append(place)
         model = model_environment(stack, settings)
-        worker = stack.enter_context(
-            WorkerProcess(
-                "dev",
-                env={"MULTIAGENTS_REDIS_URL": place.url, **model},
-                options=("-l", "INFO", "-c", str(concurrency)),
-                queues=None,
-            )
+        wish = Wish(
+            env={"MULTIAGENTS_REDIS_URL": place.url, **model},
+            pool=pool.value,
+            concurrency=concurrency,
+            verbose=verbose,
+            reload=reload,
         )
-        session = connect(settings.model_copy(update={"redis_url": place.url}))
-        worker.wait_ready(session)
+        here = settings.model_copy(update={"redis_url": place.url})
+        sessions: list[Session] = []
+
+        def session() -> Session:
+            if not sessions:
+                sessions.append(connect(here))
+            return sessions[0]
+
+        workers = stack.enter_context(DevWorkers(wish, session))
+        workers.start()
+        report = workers.ready()
+        others = _others(session(), workers.hostname)
         if json_output:
-            emit(_facts(session, place, worker, stub=bool(model)))
+            facts = _facts(place, workers, report, stub=bool(model))
+            emit({**facts, "others": [other.to_dict() for other in others]})
         else:
-            _greet(session, place, settings, stub=bool(model))
-            _warn(_others(session, worker))
-        worker.process.wait()
-        raise worker.ended()
+            _warn(others)
+            seconds = time.monotonic() - began
+            say(block(place, wish, report, stub=bool(model), seconds=seconds))
+        workers.run()
 
 
 def _check_code(settings: Settings) -> None:
@@ -92,46 +129,62 @@ def _check_code(settings: Settings) -> None:
 
 def _server(stack: ExitStack, settings: Settings, port: int | None, data_dir: Path | None) -> Place:
     if "redis_url" in settings.model_fields_set and port is None and data_dir is None:
+        _check_there(settings)
         return Place(settings.redis_url, None)
-    from multiagents.storage.server import EmbeddedServer
+    from multiagents.storage.server import EmbeddedServer, PortTaken
 
     folder = data_dir or settings.data_dir
-    if port is None:
-        try:
-            server = stack.enter_context(EmbeddedServer(folder, port=USUAL_PORT))
-        except (InvalidInput, NoServer):  # the port is taken; any other trouble shows again below
-            server = stack.enter_context(EmbeddedServer(folder))
-    else:
-        server = stack.enter_context(EmbeddedServer(folder, port=port))
+    try:
+        wanted = USUAL_PORT if port is None else port
+        server = stack.enter_context(EmbeddedServer(folder, port=wanted))
+    except (InvalidInput, PortTaken) as error:
+        if port is not None:
+            raise _taken(port) if isinstance(error, PortTaken) else error from None
+        server = stack.enter_context(EmbeddedServer(folder))
     return Place(server.url, server.data_dir)
 
 
-def _facts(session: Session, place: Place, worker: WorkerProcess, *, stub: bool) -> dict[str, Any]:
+def _taken(port: int) -> CommandError:
+    return CommandError(
+        f"port {port} is taken (by another dev here?); choose another with --port, or 0"
+    )
+
+
+def _check_there(settings: Settings) -> None:
+    """Raise CommandError where no server answers: `dev` has a better remedy than other commands."""
+    try:
+        connect(settings)
+    except UnreachableError as error:
+        raise CommandError(
+            f"no server answers at {masked(settings.redis_url)} ({error.reason});"
+            " unset MULTIAGENTS_REDIS_URL, and dev starts its own"
+        ) from error
+
+
+def _facts(place: Place, workers: DevWorkers, report: Report, *, stub: bool) -> dict[str, Any]:
     return {
         "redis_url": masked(place.url),
         "data_dir": str(place.data_dir) if place.data_dir else None,
-        "worker": worker.hostname,
-        "worker_pid": worker.process.pid,
-        "workflows": session.run(session.runtime.catalog.workflow_names()),
+        "worker": workers.hostname,
+        "worker_pid": workers.pid,
+        "pool": report.pool,
+        "queues": list(report.queues),
+        "functions": sorted(report.functions),
+        "workflows": list(report.workflows),
+        "examples": report.workflows,
+        "start": start_command(report),
         "stub_model": stub,
-        "others": [other.to_dict() for other in _others(session, worker)],
     }
 
 
-def _greet(session: Session, place: Place, settings: Settings, *, stub: bool) -> None:
-    known = session.run(session.runtime.catalog.workflow_names())
-    where = f"data in {place.data_dir}" if place.data_dir else "from MULTIAGENTS_REDIS_URL"
-    say("")
-    say(f"server     {masked(place.url)}  ({where})")
-    say(f"workflows  {', '.join(known) or 'none'}")
-    if stub:
-        say(f"model      {STUB}")
-    if not settings.import_names and not known:
-        hint("name the modules with your workers in MULTIAGENTS_IMPORTS, and start this again")
-    prefix = "" if place.url == settings.redis_url else f"MULTIAGENTS_REDIS_URL={place.url} "
-    name = known[0] if known else "WORKFLOW"
-    say(f"start one  {prefix}multiagents start {name} --input '{{}}' --wait")
-    say("stop       Ctrl-C")
+def _say_where(places: list[Place]) -> None:
+    """The last line after Ctrl-C."""
+    if not places:
+        hint("stopped")
+    elif (folder := places[0].data_dir) is not None:
+        hint(f"stopped; the data stays in {folder}, and the next dev here goes on with it")
+    else:
+        hint(f"stopped; the sagas stay on the server at {masked(places[0].url)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +200,13 @@ class Other:
         return asdict(self)
 
 
-def _others(session: Session, worker: WorkerProcess) -> list[Other]:
+def _others(session: Session, hostname: str) -> list[Other]:
     """Who works on this server beside our worker."""
     fleet = dict(session.fleet())
-    ours = fleet.pop(worker.hostname, {"queues": [], "workers": {}})
+    ours = fleet.pop(hostname, {"queues": [], "workers": {}})
     return [
-        Other(hostname, lacks=_missing(ours, of=each), brings=_missing(each, of=ours))
-        for hostname, each in sorted(fleet.items())
+        Other(name, lacks=_missing(ours, of=each), brings=_missing(each, of=ours))
+        for name, each in sorted(fleet.items())
     ]
 
 
@@ -176,24 +229,3 @@ def _warn(others: list[Other]) -> None:
         if other.brings:
             text += f"; this one lacks {', '.join(other.brings)}"
         hint(text)
-
-
-@contextmanager
-def stopped_by_signals(code: int = OK) -> Iterator[None]:
-    """Let Ctrl-C, SIGTERM and a closed terminal unwind the block, then exit with ``code``.
-
-    The usual code says that each of them is a good end.
-    """
-
-    def stop(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    chosen = (signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, stop) for number in chosen]
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise typer.Exit(code) from None
-    finally:
-        for number, handler in zip(chosen, before, strict=True):
-            signal.signal(number, handler)

@@ -23,6 +23,7 @@ class UnreachableError(CommandError):
     """There is no server at the url that the settings name."""
 
     def __init__(self, url: str, reason: str, named_by: str = REDIS_URL) -> None:
+        self.reason = reason
         fix = f"set {named_by} to a running one, or start one with `multiagents dev`"
         if named_by != REDIS_URL:
             fix = f"start it, or correct {named_by}"

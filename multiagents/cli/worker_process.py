@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +19,8 @@ from typing import IO, Self
 
 from multiagents.cli.errors import CommandError
 from multiagents.cli.session import Session
+from multiagents.cli.stopping import hurried
+from multiagents.core.interrupts import held_back
 from multiagents.core.names import DEFAULT_QUEUES
 
 READY_S = 60.0
@@ -49,28 +51,36 @@ class WorkerProcess:
         queues: tuple[str, ...] | None = DEFAULT_QUEUES,
         cwd: Path | None = None,
         log: Path | None = None,
+        program: tuple[str, ...] = ("celery",),
+        stdin: int = subprocess.DEVNULL,
+        pass_fds: tuple[int, ...] = (),
     ) -> None:
+        """``program``: the module that is run as Celery's command, and its own arguments."""
         self.hostname = f"{name}-{os.getpid()}@localhost"
         self._env = {**os.environ, **env}
         chosen = ("-Q", ",".join(queues)) if queues else ()
-        self._command = [sys.executable, "-m", "celery", "-A", app, "worker"]
+        self._command = [sys.executable, "-m", *program, "-A", app, "worker"]
         self._command += ["-n", self.hostname, *chosen, *options]
         self._cwd = cwd
         self._log = log
+        self._stdin = stdin
+        self._pass_fds = pass_fds
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         output: IO[bytes] | int = sys.stderr.fileno() if self._log is None else self._log.open("wb")
         try:
-            self._process = subprocess.Popen(
-                self._command,
-                cwd=self._cwd,
-                env=self._env,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
+            with held_back():
+                self._process = subprocess.Popen(
+                    self._command,
+                    cwd=self._cwd,
+                    env=self._env,
+                    stdin=self._stdin,
+                    stdout=output,
+                    stderr=output,
+                    pass_fds=self._pass_fds,
+                    start_new_session=True,
+                )
         finally:
             if not isinstance(output, int):
                 output.close()
@@ -93,32 +103,47 @@ class WorkerProcess:
 
     def wait_ready(self, session: Session) -> None:
         """Return once the worker has published what it knows.  Raises CommandError if it ends."""
-        ends_at = time.monotonic() + READY_S
-        while self.hostname not in session.fleet():
+        self.wait_until(lambda: self.hostname in session.fleet(), time.monotonic() + READY_S)
+
+    def wait_until(self, condition: Callable[[], bool], ends_at: float) -> None:
+        """Return once the condition holds; ``ends_at`` by the monotonic clock.
+
+        Raises CommandError if the worker ends before, or time is over.
+        """
+        while not condition():
             if self.process.poll() is not None:
                 raise self.ended()
             if time.monotonic() >= ends_at:
                 raise CommandError(f"the worker is not ready after {READY_S:g} s{self.tail()}")
-            time.sleep(POLL_S)
+            time.sleep(POLL_S / 2)
 
     def ended(self) -> CommandError:
         """The error of a worker that ended by itself."""
         code = self.process.poll()
         return CommandError(f"the worker ended with exit code {code}{self.tail()}")
 
-    def stop(self) -> None:
+    @property
+    def is_running(self) -> bool:
+        """Whether it is started and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    def leave(self) -> None:
+        """Let it end warm: it takes no more steps, and those at work end."""
+        if self._process is not None:
+            self._process.terminate()
+
+    def stop(self, within_s: float = STOP_S) -> None:
         """Stop it warm, then by force; a second call does nothing."""
         process, self._process = self._process, None
         if process is None:
             return
         process.terminate()
-        try:
-            process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        finally:
-            _kill_group(process.pid)
+        ends_at = time.monotonic() + within_s
+        while process.poll() is None and time.monotonic() < ends_at and not hurried():
+            time.sleep(POLL_S / 2)
+        process.kill()
+        process.wait()
+        _kill_group(process.pid)
 
     def kill(self) -> None:
         """End it with its children, as the loss of a host would; a second call does nothing."""

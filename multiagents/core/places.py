@@ -92,6 +92,11 @@ def raised_at(error: BaseException) -> Place | None:
     return None if step is None else Place(step.tb_frame.f_code.co_filename, step.tb_lineno)
 
 
+def is_users(path: str) -> bool:
+    """Whether a file holds the user's code: neither this package's, nor installed, nor Python's."""
+    return os.path.isabs(path) and not path.startswith((_PACKAGE, *_LIBRARIES, *_PYTHON))
+
+
 def own(code: CodeType) -> bool:
     """Whether code is this package's."""
     return code.co_filename.startswith(_PACKAGE)

@@ -1,0 +1,178 @@
+"""How does the worker of `multiagents dev` speak?
+
+As a program: ``python -m multiagents.cli.dev_worker FD quiet|verbose CELERY_OPTIONS...`` is
+``celery CELERY_OPTIONS...`` that prints a line for each step event (`saga_lines`), and writes a
+`Report` to the file descriptor FD once it takes work.  ``print()`` of user code arrives as it is.
+Quiet leaves out Celery's banner, what it says below a warning, and its trace of a failed step.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from celery import signals
+from celery.__main__ import main as celery
+
+from multiagents.bootstrap import Runtime, runtime
+from multiagents.cli.dev_report import QUIET, Report
+from multiagents.cli.own_code import own_files
+from multiagents.cli.saga_lines import SHORT_ID, Line, first_step, lines_of, started
+from multiagents.core.entries import Claimed
+from multiagents.core.log_records import add_step_filter, current
+from multiagents.core.ports import Assignment
+from multiagents.core.states import Kind
+from multiagents.orchestrator import registry
+from multiagents.orchestrator.definitions import SUFFIXES
+from multiagents.orchestrator.moves import Move
+
+NOISY = ("celery", "kombu", "amqp")
+"""Loggers that speak at INFO of every message."""
+MOST_STARTS = 10_000
+"""Sagas of which a process remembers that it has told their start."""
+ROOT_WARNING = r"\s*You're running the worker with superuser"
+
+
+class Teller:
+    """Prints the lines of what this process does with sagas."""
+
+    def __init__(self, hosting: Runtime, *, verbose: bool) -> None:
+        self._runtime = hosting
+        self._verbose = verbose
+        self._colours = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+        self._started: OrderedDict[str, None] = OrderedDict()
+        self._pid = 0
+
+    def moved(self, move: Move) -> None:
+        """A commit of this process stands; an error that it reports is being handled."""
+        first = first_step(move.workflow)
+        if not isinstance(move.workflow.by_name[first].worker, str):
+            # A plain task is begun by the commit that sends it.
+            begun = (each for each in (*move.entries, *move.plan.decided))
+            if any(isinstance(each, Claimed) and _begins(each, first) for each in begun):
+                self._start(started(move.workflow, move.decision.saga.id))
+        for line in lines_of(move, sys.exception(), verbose=self._verbose):
+            self._print(line)
+
+    def prepare(self, **_: Any) -> None:
+        """A task is about to run, in a child of the pool or, with other pools, right here."""
+        if os.getpid() != self._pid:
+            self._pid = os.getpid()
+            process = self._runtime.process()
+            process.perform = self._telling(process.perform)
+
+    def _telling(self, perform: Callable[..., Any]) -> Callable[..., Any]:
+        """``perform`` that tells before of a saga's first step."""
+
+        def told(worker: Any, held: Assignment, leases: Any) -> Any:
+            if held.kind is Kind.RUN and held.attempt == 1 and not held.results:
+                self._first(held)
+            return perform(worker, held, leases)
+
+        return told
+
+    def _first(self, held: Assignment) -> None:
+        coordinator = self._runtime.host.coordinator
+        flow = coordinator.workflow(coordinator.keys(held.saga_id), held.version)
+        workflow = self._runtime.edge.run(flow)
+        if held.step == first_step(workflow):
+            self._start(started(workflow, held.saga_id))
+
+    def _start(self, line: Line) -> None:
+        if line.saga_id not in self._started:
+            self._started[line.saga_id] = None
+            self._print(line)
+        if len(self._started) > MOST_STARTS:
+            self._started.popitem(last=False)
+
+    def _print(self, line: Line) -> None:
+        try:
+            sys.stderr.write(f"{line.text(colours=self._colours)}\n")
+            sys.stderr.flush()
+        except OSError:  # `dev` is gone, and this worker ends as well
+            return
+
+
+def _begins(claim: Claimed, first: str) -> bool:
+    return (claim.kind, claim.step, claim.attempt) == (Kind.RUN, first, 1)
+
+
+class StepFormatter(logging.Formatter):
+    """``order 3636fd8b  reserve  INFO shop: asking the bank``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, with the saga and step that it belongs to."""
+        text = f"{record.levelname} {super().format(record)}"
+        names = record.__dict__
+        if not names.get("saga"):
+            return text
+        return f"{names['workflow']} {names['saga'][:SHORT_ID]}  {names['step']}  {text}"
+
+
+class _NotOfSteps(logging.Filter):
+    """Leaves out Celery's lines on the end of a step's task: the saga's own line has told it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not current.get().saga
+
+
+def _set_up_logs(**_: Any) -> None:
+    """Instead of Celery's own set-up: user code from INFO on, Celery from WARNING on."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(StepFormatter("%(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+    add_step_filter(root)
+    for name in NOISY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("celery.app.trace").addFilter(_NotOfSteps())
+
+
+def _keep_prints(conf: Any = None, **_: Any) -> None:
+    conf.worker_redirect_stdouts = False
+
+
+def report_of(consumer: Any) -> Report:
+    """What the worker of a consumer knows."""
+    folder = runtime.settings.workflows
+    files = [] if folder is None else list(folder.iterdir())
+    return Report(
+        pool=type(consumer.pool).__module__.rpartition(".")[2],
+        slots=max(1, consumer.pool.num_processes or 0),
+        queues=tuple(sorted(consumer.app.amqp.queues.consume_from)),
+        functions=runtime.catalog.local_names,
+        workflows={name: list(each.examples) for name, each in registry.registered().items()},
+        files=tuple(own_files(each for each in files if each.suffix.lower() in SUFFIXES)),
+    )
+
+
+def main() -> None:
+    """Run the worker."""
+    fd, mode, *options = sys.argv[1:]
+    sys.argv = ["celery", *options]
+    if mode == QUIET:
+        warnings.filterwarnings("ignore", ROOT_WARNING)
+        signals.setup_logging.connect(_set_up_logs)
+        # Where Celery writes its banner and "warm shutdown", whatever its log level.
+        sys.__stdout__ = open(os.devnull, "w")  # type: ignore[misc]  # noqa: SIM115
+    teller = Teller(runtime, verbose=mode != QUIET)
+    runtime.host.coordinator.watchers.append(teller.moved)
+
+    def ready(sender: Any = None, **_: Any) -> None:
+        with os.fdopen(int(fd), "w") as pipe:
+            pipe.write(f"{report_of(sender).to_json()}\n")
+
+    signals.task_prerun.connect(teller.prepare)
+    signals.celeryd_init.connect(_keep_prints)
+    signals.worker_ready.connect(ready)
+    celery()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,255 @@
+"""What does a worker's terminal say of what happens to sagas?
+
+One line for each step event and for each state of a saga:
+
+    order 3636fd8b  reserve  failed, attempt 2 of 3: KeyError: 'sku' (shop.py:6); again in 1.4 s
+
+A line is made from a commit, so it is told by the one process that has decided, and says what
+follows: the next attempt, a dead letter, the end.  No I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from multiagents.cli.own_code import own_frames
+from multiagents.core.entries import Asked, Entry, Failed, Failure, Lost, Succeeded, Unroutable
+from multiagents.core.places import shown_path
+from multiagents.core.policies import DEFAULT_RETRY, UNDO_RETRY
+from multiagents.core.states import ENDED, Kind, SagaState, StepState, UndoState
+from multiagents.core.texts import shown_line
+from multiagents.orchestrator.moves import Move
+from multiagents.orchestrator.saga import Saga, StepRun, Work
+from multiagents.orchestrator.workflow import Workflow
+
+SHORT_ID = 8
+"""Characters of a saga's id; commands take them for it, as long as they are unique."""
+WIDEST = 24
+"""Of a column of step names."""
+LONGEST = 300
+"""Characters of an error's message."""
+NO_TERMINAL = "breakpoint() needs a terminal: multiagents dev --pool solo"
+RED, GREEN, YELLOW, MAGENTA, DIM = "31", "32", "33", "35", "2"
+_RESET = "\033[0m"
+_COLOURS = {
+    "succeeded": GREEN,
+    "completed": GREEN,
+    "undone": YELLOW,
+    "compensating": YELLOW,
+    "compensated": YELLOW,
+    "paused": MAGENTA,
+    "cancelled": MAGENTA,
+}
+"""By the first word; what fails is red."""
+_BAD = ("failed", "lost", "no worker", "undo ")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What happened to a step, or (``step`` empty) to a saga."""
+
+    workflow: str
+    saga_id: str
+    word: str
+    step: str = ""
+    width: int = 0
+    """Of the column of steps."""
+    rest: str = ""
+    below: tuple[str, ...] = ()
+    """Lines of the user's code."""
+
+    def text(self, *, colours: bool = False) -> str:
+        """As it is printed, without the end of the line."""
+        place = f"{self.workflow} {self.saga_id[:SHORT_ID]}"
+        step = f"  {self.step:<{self.width}}" if self.step else ""
+        word, rest = self.word, shown_line(self.rest)
+        if colours:
+            place = _painted(place, DIM)
+            word = _painted(word, _colour(word))
+        below = "".join(f"\n    {shown_line(line)}" for line in self.below)
+        return f"{place}{step}  {word}{rest}{below}"
+
+
+def _painted(text: str, colour: str) -> str:
+    return f"\033[{colour}m{text}{_RESET}" if colour else text
+
+
+def _colour(word: str) -> str:
+    return RED if word.startswith(_BAD) else _COLOURS.get(word, "")
+
+
+def started(workflow: Workflow, saga_id: str) -> Line:
+    """The first step of a saga begins."""
+    return Line(workflow.name, saga_id, "started")
+
+
+def first_step(workflow: Workflow) -> str:
+    """With which step a saga is said to start."""
+    return next(step.name for step in workflow.steps if not step.depends_on)
+
+
+def lines_of(
+    move: Move, error: BaseException | None = None, *, verbose: bool = False
+) -> Iterator[Line]:
+    """What a commit says.  ``error``: what has just been raised here, for the user's frames."""
+    for entry in move.entries:
+        line = _of_entry(move, entry, error, verbose=verbose)
+        if line is not None:
+            yield line
+    if move.plan.moves and (line := _of_saga(move)) is not None:
+        yield line
+
+
+def _of_entry(
+    move: Move, entry: Entry, error: BaseException | None, *, verbose: bool
+) -> Line | None:
+    saga, workflow = move.decision.saga, move.workflow
+    if isinstance(entry, Asked):
+        by = f" by {entry.by}" if entry.by else ""
+        return _line(workflow, saga, f"{entry.command} asked", entry.step, by + _why(entry.reason))
+    if not isinstance(entry, Succeeded | Failed | Lost | Unroutable):
+        return None
+    run = saga.steps.get(entry.step)
+    if run is None or entry.step not in move.decision.changed:
+        return None  # it came too late to mean anything
+    if isinstance(entry, Succeeded):
+        return _line(workflow, saga, *_success(workflow, entry, run))
+    word = _bad_word(entry)
+    told = _Trouble(workflow, entry, run)
+    raised = _matching(error, entry)
+    rest = f"{told.attempt}: {told.failure}{_place(raised)}{told.after}"
+    if told.is_parked:
+        word, rest = f"{word}, parked", rest + _advice(saga)
+    below = _frames(raised) if verbose or not told.is_retried else ()
+    return _line(workflow, saga, word, entry.step, rest, below)
+
+
+def _line(
+    workflow: Workflow,
+    saga: Saga,
+    word: str,
+    step: str = "",
+    rest: str = "",
+    below: Sequence[str] = (),
+) -> Line:
+    width = min(WIDEST, max(map(len, workflow.names)))
+    return Line(workflow.name, saga.id, word, step, width, rest, tuple(below))
+
+
+def _success(workflow: Workflow, entry: Succeeded, run: StepRun) -> tuple[str, str, str]:
+    work = run.of(entry.kind)
+    if work.nonce != entry.nonce:
+        return "succeeded late", entry.step, f", attempt {entry.attempt}, which was given up"
+    word = "undone" if entry.kind is Kind.UNDO else "succeeded"
+    again = f", attempt {entry.attempt}" if entry.attempt > 1 else ""
+    return word, entry.step, f" in {_span(work.ended_at - work.started_at)}{again}"
+
+
+def _bad_word(entry: Failed | Lost | Unroutable) -> str:
+    word = {"failed": "failed", "lost": "lost", "unroutable": "no worker"}[entry.type]
+    return f"undo {word}" if entry.kind is Kind.UNDO else word
+
+
+class _Trouble:
+    """What an attempt that did not succeed means for its step."""
+
+    def __init__(self, workflow: Workflow, entry: Failed | Lost | Unroutable, run: StepRun) -> None:
+        self._entry = entry
+        self._work: Work = run.of(entry.kind)
+        state = run.state if entry.kind is Kind.RUN else run.undo_state
+        self.is_retried = state in (StepState.RETRYING, UndoState.RETRYING)
+        self.is_parked = state in (StepState.PARKED, UndoState.PARKED)
+        step = workflow.by_name[entry.step]
+        own, default = step.retry, DEFAULT_RETRY
+        if entry.kind is Kind.UNDO:
+            own, default = step.compensation_retry, UNDO_RETRY
+        self._most = (own or self._work.retry or default).max_attempts
+
+    @property
+    def attempt(self) -> str:
+        """Which of how many; nothing for one that is not tried again at its first failure."""
+        tries = self._work.tries
+        if tries < 2 and not self.is_retried:
+            return ""
+        return f", attempt {tries} of {self._most}"
+
+    @property
+    def failure(self) -> str:
+        """The error."""
+        found = self._entry.error if not isinstance(self._entry, Lost) else self._work.error
+        return _error_text(found) if found is not None else "its worker fell silent"
+
+    @property
+    def after(self) -> str:
+        """When it is tried again, and what still goes on."""
+        goes_on = isinstance(self._entry, Failed) and self._entry.running
+        rest = "; its function goes on" if goes_on else ""
+        if isinstance(self._entry, Failed) and self._entry.error.type == "BdbQuit":
+            rest += f"; {NO_TERMINAL}"
+        if self.is_retried:
+            rest += f"; again in {_span(self._work.retry_at - self._entry.at_ms)}"
+        return rest
+
+
+def _matching(error: BaseException | None, entry: Entry) -> BaseException | None:
+    """The error, if it is the one that the entry tells of."""
+    if error is None or not isinstance(entry, Failed):
+        return None
+    return error if type(error).__qualname__ == entry.error.type else None
+
+
+def _error_text(error: Failure) -> str:
+    message = error.message.strip()
+    cut = message if len(message) <= LONGEST else f"{message[:LONGEST]}…"
+    return f"{error.type}: {cut}" if cut else error.type
+
+
+def _place(error: BaseException | None) -> str:
+    frames = [] if error is None else own_frames(error)
+    return f" ({shown_path(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
+
+
+def _frames(error: BaseException | None) -> tuple[str, ...]:
+    """The user's frames of a traceback, the innermost last."""
+    found: list[str] = []
+    if error is None:
+        return ()
+    for frame in own_frames(error):
+        found.append(f"{shown_path(frame.filename)}:{frame.lineno}, in {frame.name}")
+        if frame.line:
+            found.append(f"    {frame.line}")
+    return tuple(found)
+
+
+def _of_saga(move: Move) -> Line | None:
+    saga, state = move.decision.saga, move.plan.state
+    if state is SagaState.RUNNING:
+        word = {SagaState.PAUSED: "resumed", SagaState.FAILED: "running again"}.get(
+            move.plan.state_before or SagaState.PENDING
+        )
+        return None if word is None else _line(move.workflow, saga, word)
+    rest = ""
+    if state in ENDED:
+        rest = f" after {_span(saga.ended_at - saga.created_at)}"
+        if saga.attention:
+            rest += f"; a person is needed{_advice(saga)}"
+    elif state is SagaState.COMPENSATING and saga.error is not None and not saga.error_step:
+        rest = f": {_error_text(saga.error)}"
+    return _line(move.workflow, saga, str(state), rest=rest)
+
+
+def _advice(saga: Saga) -> str:
+    return f"; see multiagents explain {saga.id[:SHORT_ID]}"
+
+
+def _why(reason: str) -> str:
+    return f": {reason}" if reason else ""
+
+
+def _span(ms: int) -> str:
+    seconds = max(0, ms) / 1000
+    if seconds >= 60:
+        minutes, rest = divmod(int(seconds), 60)
+        return f"{minutes} min {rest:02d} s"
+    return f"{seconds:.2f} s" if seconds < 1 else f"{seconds:.1f} s"

@@ -1,0 +1,89 @@
+"""Have the user's files changed, and can they be read?
+
+By their times and sizes, which works in every editor and file system.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from multiagents.core.places import shown_path
+
+SETTLE_S = 0.1
+"""Files that are saved together are one change, and one that is half written is not read."""
+MOST_LOOKS = 20
+MOST_NAMES = 3
+
+
+class SourceFiles:
+    """Some files, and when they were last changed."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        self._paths = tuple(paths)
+        self._seen = self._stamps()
+
+    def changed(self) -> list[str]:
+        """Which have changed since this was last asked; one that is gone has not."""
+        before, now = self._seen, self._stamps()
+        if now == before:
+            return []
+        for _ in range(MOST_LOOKS):
+            time.sleep(SETTLE_S)
+            last, now = now, self._stamps()
+            if now == last:
+                break
+        self._seen = {**before, **now}
+        return [path for path, stamp in now.items() if before.get(path) != stamp]
+
+    def wider(self) -> SourceFiles:
+        """The same, and all code beside them: a module that could not be imported is not known."""
+        folders = {Path.cwd(), *(Path(path).parent for path in self._paths)}
+        beside = {str(file) for folder in folders for file in folder.glob("*.py")}
+        return SourceFiles(sorted({*self._paths, *beside}))
+
+    def _stamps(self) -> dict[str, tuple[int, int]]:
+        found = {}
+        for path in self._paths:
+            try:
+                about = os.stat(path)
+            except OSError:  # an editor is about to put the new one in its place
+                continue
+            found[path] = (about.st_mtime_ns, about.st_size)
+        return found
+
+
+def shown(paths: list[str]) -> str:
+    """Their names in a message."""
+    names = [shown_path(path) for path in paths]
+    if len(names) <= MOST_NAMES:
+        return ", ".join(names) + (" has" if len(names) == 1 else " have")
+    return f"{names[0]} and {len(names) - 1} other files have"
+
+
+def flaw_of(paths: Iterable[str]) -> str:
+    """Why the first of these that cannot be read cannot; "" if all can."""
+    for path in paths:
+        if flaw := _flaw(path):
+            return flaw
+    return ""
+
+
+def _flaw(path: str) -> str:
+    from multiagents.core.exceptions import InvalidWorkflow
+    from multiagents.orchestrator.definitions import load_file
+
+    try:
+        if path.endswith(".py"):
+            compile(Path(path).read_bytes(), path, "exec")
+        else:
+            load_file(path)
+    except SyntaxError as error:
+        return f"{shown_path(path)}:{error.lineno}: {type(error).__name__}: {error.msg}"
+    except (OSError, ValueError) as error:
+        return f"{shown_path(path)}: {error}"
+    except InvalidWorkflow as error:
+        return " ".join(str(error).split())
+    return ""

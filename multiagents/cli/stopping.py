@@ -1,0 +1,53 @@
+"""What do Ctrl-C, SIGTERM and a closed terminal do to a command that runs processes?
+
+The first one unwinds the command, so that all it has started is stopped.  Later ones never cut
+that short; where the command waits for steps at work, `hurried` tells it not to wait.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import typer
+
+from multiagents.cli.errors import OK
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class _Asked:
+    """How often this process has been asked to stop."""
+
+    times = 0
+
+
+def hurried() -> bool:
+    """Whether it was asked once more while it stops."""
+    return _Asked.times > 1
+
+
+@contextmanager
+def stopped_by_signals(code: int = OK, *, then: Callable[[], None] | None = None) -> Iterator[None]:
+    """Let the signals unwind the block, then call ``then`` and exit with ``code``.
+
+    The usual code says that each of them is a good end.
+    """
+
+    def stop(number: int, frame: object) -> None:
+        _Asked.times += 1
+        if _Asked.times == 1:
+            raise KeyboardInterrupt
+
+    _Asked.times = 0
+    before = {number: signal.signal(number, stop) for number in SIGNALS}
+    try:
+        yield
+    except KeyboardInterrupt:
+        if then is not None:
+            then()
+        raise typer.Exit(code) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,327 @@
+"""What does each event of a saga look like in the terminal of `dev`?"""
+
+from __future__ import annotations
+
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from multiagents.cli.dev_greeting import Place, block, start_command
+from multiagents.cli.dev_process import Wish
+from multiagents.cli.dev_report import Report
+from multiagents.cli.own_code import own_files
+from multiagents.cli.saga_lines import lines_of, started
+from multiagents.cli.source_files import SourceFiles, flaw_of, shown
+from multiagents.core.entries import (
+    Asked,
+    Claimed,
+    Entry,
+    Failed,
+    Failure,
+    Lost,
+    Started,
+    Succeeded,
+    TimerDue,
+    Unroutable,
+)
+from multiagents.core.places import is_users
+from multiagents.core.states import Command, Kind, Outcome
+from multiagents.orchestrator.builder import WorkflowBuilder, task
+from multiagents.orchestrator.commands import retry_timer
+from multiagents.orchestrator.decide import fold
+from multiagents.orchestrator.moves import Move
+from multiagents.orchestrator.saga import new_saga
+from multiagents.orchestrator.workflow import Workflow
+from multiagents.storage.plan import Plan
+
+ID = "3636fd8b-e741-496b-8b3e-e511bd9ca729"
+ORDER = (
+    WorkflowBuilder("order", timeout_s=60)
+    .add_step(
+        "reserve",
+        "reserve_stock",
+        compensation="release_stock",
+        compensation_retry={"max_attempts": 2, "backoff_s": 4, "jitter": False},
+        retry={"max_attempts": 2, "backoff_s": 1.4, "jitter": False},
+    )
+    .add_step("ship", task("bank.ship"), retry=1)
+    .build()
+)
+RUN, UNDO = Kind.RUN, Kind.UNDO
+
+
+class History:
+    """A saga to which things happen; each call gives the lines of one commit."""
+
+    def __init__(self, workflow: Workflow = ORDER) -> None:
+        self.workflow = workflow
+        steps = workflow.names
+        self.saga = new_saga(ID, workflow="order", version=workflow.version, steps=steps, now_ms=0)
+
+    def __call__(self, *entries: Entry, error: BaseException | None = None, **how: Any) -> str:
+        before = self.saga
+        decision = fold(self.workflow, before, entries)
+        self.saga = decision.saga
+        plan = Plan("", "", "", 0, 0, before.state, self.saga.state)
+        move = Move(self.workflow, decision, plan, entries=entries)
+        return "\n".join(line.text(**how) for line in lines_of(move, error))
+
+    def begun(self) -> History:
+        """Its first step is at work from second 1 on."""
+        self(Started(0), Claimed(1000, RUN, "reserve", 1, "n1"))
+        return self
+
+    def reserved(self) -> History:
+        """It has succeeded, and the second one is at work."""
+        self.begun()(Succeeded(1250, RUN, "reserve", 1, "n1"), Claimed(1300, RUN, "ship", 1, "n2"))
+        return self
+
+
+def failed(at_ms: int, step: str, attempt: int, nonce: str, **more: Any) -> Failed:
+    error = more.pop("error", Failure("KeyError", "'sku'"))
+    return Failed(at_ms, more.pop("kind", RUN), step, attempt, nonce, error, **more)
+
+
+def raised(file: Path, text: str) -> BaseException:
+    """What a function of a user's file raises."""
+    module = types.ModuleType("shop")
+    exec(compile(text, str(file), "exec"), module.__dict__)
+    try:
+        module.work()
+    except Exception as error:  # noqa: BLE001 - whatever it raises
+        step = error.__traceback__
+        return error.with_traceback(step and step.tb_next)  # without this very function
+    raise AssertionError("it raises nothing")
+
+
+def test_a_success_has_its_time_and_its_attempt() -> None:
+    """Of a first attempt no number is told."""
+    history = History().begun()
+    assert history(Succeeded(1250, RUN, "reserve", 1, "n1")) == (
+        "order 3636fd8b  reserve  succeeded in 0.25 s"
+    )
+    assert started(ORDER, ID).text() == "order 3636fd8b  started"
+
+
+def test_a_failure_says_which_attempt_of_how_many_where_and_what_follows(tmp_path: Path) -> None:
+    """The innermost line of the user's code; with the last attempt, all of its lines."""
+    file = tmp_path / "shop.py"
+    file.write_text('def work():\n    return inner()\n\ndef inner():\n    return {}["sku"]\n')
+    error = raised(file, file.read_text())
+    history = History().begun()
+    assert history(failed(2000, "reserve", 1, "n1"), error=error) == (
+        "order 3636fd8b  reserve  failed, attempt 1 of 2: KeyError: 'sku'"
+        f" ({file}:5); again in 1.4 s"
+    )
+    history(TimerDue(3400, retry_timer(RUN, "reserve", 1)), Claimed(3500, RUN, "reserve", 2, "n2"))
+    assert history(failed(4000, "reserve", 2, "n2"), error=error).splitlines() == [
+        f"order 3636fd8b  reserve  failed, attempt 2 of 2: KeyError: 'sku' ({file}:5)",
+        f"    {file}:2, in work",
+        "        return inner()",
+        f"    {file}:5, in inner",
+        '        return {}["sku"]',
+        "order 3636fd8b  compensating",
+    ]
+
+
+def test_an_error_of_another_place_is_not_taken_for_this_one(tmp_path: Path) -> None:
+    """A sweep may decide while it handles an error of its own."""
+    history = History().begun()
+    assert "(" not in history(failed(2000, "reserve", 1, "n1"), error=OSError("redis is away"))
+
+
+def test_what_is_not_tried_again_has_no_number_of_attempts() -> None:
+    """A declared failure is one, however many attempts there might have been."""
+    error = Failure("NonRetryableError", "no courier\x1b[2J")
+    told = History().begun()(failed(2000, "reserve", 1, "n1", error=error, retryable=False))
+    assert told.splitlines()[0] == (
+        "order 3636fd8b  reserve  failed: NonRetryableError: no courier\\x1b[2J"
+    )
+
+
+def test_undo_parking_and_the_end() -> None:
+    """What needs a person says how to see why."""
+    history = History().reserved()
+    assert history(failed(2000, "ship", 1, "n2", outcome=Outcome.CLEAN)) == (
+        "order 3636fd8b  ship     failed: KeyError: 'sku'\norder 3636fd8b  compensating"
+    )
+    history(Claimed(2100, UNDO, "reserve", 1, "n3"))
+    assert history(failed(2200, "reserve", 1, "n3", kind=UNDO)) == (
+        "order 3636fd8b  reserve  undo failed, attempt 1 of 2: KeyError: 'sku'; again in 4.0 s"
+    )
+    history(
+        TimerDue(6200, retry_timer(UNDO, "reserve", 1)), Claimed(6300, UNDO, "reserve", 2, "n4")
+    )
+    assert history(failed(62_000, "reserve", 2, "n4", kind=UNDO)) == (
+        "order 3636fd8b  reserve  undo failed, parked, attempt 2 of 2: KeyError: 'sku';"
+        " see multiagents explain 3636fd8b\n"
+        "order 3636fd8b  failed after 1 min 02 s; a person is needed;"
+        " see multiagents explain 3636fd8b"
+    )
+
+
+def test_an_undo_that_succeeds_compensates() -> None:
+    """The word is undone."""
+    history = History().reserved()
+    history(failed(2000, "ship", 1, "n2", outcome=Outcome.CLEAN))
+    history(Claimed(2100, UNDO, "reserve", 1, "n3"))
+    assert history(Succeeded(2150, UNDO, "reserve", 1, "n3")) == (
+        "order 3636fd8b  reserve  undone in 0.05 s\norder 3636fd8b  compensated after 2.1 s"
+    )
+
+
+def test_lost_unroutable_and_asked_are_told() -> None:
+    """A silent worker, a function that no worker has, a person's order."""
+    lost = History().begun()(Lost(9000, RUN, "reserve", 1, "n1"))
+    assert lost.startswith("order 3636fd8b  reserve  lost, attempt 1 of 2: LeaseLost: the worker")
+    history = History()
+    history(Started(0))
+    away = Failure("UnknownWorker", "no worker has 'reserve_stock'")
+    assert history(Unroutable(9000, RUN, "reserve", 1, away)).splitlines()[0] == (
+        "order 3636fd8b  reserve  no worker, parked: UnknownWorker: no worker has 'reserve_stock';"
+        " see multiagents explain 3636fd8b"
+    )
+    history = History().begun()
+    assert history(Asked(1100, Command.PAUSE, "r1", by="ada", reason="bank is down")) == (
+        "order 3636fd8b  pause asked by ada: bank is down\norder 3636fd8b  paused"
+    )
+    assert history(Asked(1200, Command.RESUME, "r2")) == (
+        "order 3636fd8b  resume asked\norder 3636fd8b  resumed"
+    )
+
+
+def test_a_report_that_means_nothing_any_more_is_not_told() -> None:
+    """Of an attempt that has been reported already."""
+    history = History().reserved()
+    assert history(Succeeded(1260, RUN, "reserve", 1, "n1")) == ""
+
+
+def test_breakpoint_without_a_terminal_has_its_remedy() -> None:
+    """`BdbQuit` alone says nothing."""
+    told = History().begun()(failed(2000, "reserve", 1, "n1", error=Failure("BdbQuit", "")))
+    assert "BdbQuit; breakpoint() needs a terminal: multiagents dev --pool solo; again" in told
+
+
+def test_on_a_terminal_the_word_has_its_colour() -> None:
+    """Red for what fails, green for what succeeds; the rest stays as it is."""
+    history = History().begun()
+    assert "\033[31mfailed\033[0m, attempt" in history(failed(2, "reserve", 1, "n1"), colours=True)
+    history = History().begun()
+    done = Succeeded(1250, RUN, "reserve", 1, "n1")
+    assert "\033[32msucceeded\033[0m in" in history(done, colours=True)
+
+
+def test_own_code_is_neither_pythons_nor_a_librarys_nor_this_packages() -> None:
+    """So that a place is one that the reader can change."""
+    assert is_users(__file__)
+    assert not any(map(is_users, (pytest.__file__, types.__file__, Plan.__module__)))
+    assert not is_users(sys.modules["multiagents"].__file__ or "")
+    assert "<string>" not in own_files()
+    assert __file__ in own_files([Path("order.yaml")])
+    assert str(Path("order.yaml").absolute()) in own_files([Path("order.yaml")])
+
+
+# ---- what is said when all is ready
+
+
+def report(**more: Any) -> Report:
+    given: dict[str, Any] = {"pool": "prefork", "slots": 2, "queues": ("io",), **more}
+    return Report(**given)
+
+
+def told(found: Report, url: str = "redis://127.0.0.1:6379/0") -> list[str]:
+    place = Place(url, Path.cwd() / ".multiagents")
+    return block(place, Wish({}), found, stub=True, seconds=1.23).splitlines()
+
+
+def test_the_first_example_of_the_first_workflow_that_has_one_is_started() -> None:
+    """In the order of the user's own module, quoted for a shell."""
+    workflows = {"bare": [], "trip": [{"city": "Oslo's"}, {"city": "Rome"}], "art": [{"x": 1}]}
+    command = start_command(report(workflows=workflows), "multiagents")
+    assert command == """multiagents start trip --input '{"city": "Oslo'"'"'s"}' --wait"""
+
+
+def test_a_long_command_is_broken_where_a_shell_goes_on() -> None:
+    """It still can be copied whole."""
+    first, second = start_command(report(workflows={"trip": [{"x": "y" * 50}]}), "ma").split("\n")
+    assert first == "ma start trip \\"
+    assert second.startswith("  --input ")
+
+
+def test_no_line_of_the_block_is_wider_than_a_terminal() -> None:
+    """Commands to copy stand alone on their lines."""
+    names = tuple(f"shop.function_number_{n}" for n in range(20))
+    lines = told(report(functions=names, workflows={"order": [{"sku": "A1"}]}))
+    facts = lines[: lines.index("In another terminal:")]
+    assert max(map(len, facts)) <= 80
+    assert "functions  shop.function_number_0," in facts[4]
+    assert any("and 12 more" in line for line in facts)
+    assert lines[-1] == "Ctrl-C stops the server and the worker."
+    assert not any("export" in line for line in lines)
+    assert any(
+        "export MULTIAGENTS_REDIS_URL=redis://h:7/0" in line
+        for line in told(report(), "redis://h:7/0")
+    )
+
+
+def test_without_functions_it_says_what_to_set() -> None:
+    """A worker with none does nothing."""
+    assert any("in MULTIAGENTS_IMPORTS" in line for line in told(report()))
+
+
+# ---- files that change
+
+
+def test_changed_files_are_named_once(tmp_path: Path) -> None:
+    """One that an editor replaces is one change; one that is gone is none yet."""
+    one, two = tmp_path / "one.py", tmp_path / "two.py"
+    one.write_text("x = 1\n")
+    two.write_text("x = 1\n")
+    files = SourceFiles([str(one), str(two)])
+    assert files.changed() == []
+    one.write_text("x = 22\n")
+    assert files.changed() == [str(one)]
+    assert files.changed() == []
+    two.unlink()
+    assert files.changed() == []
+    two.write_text("x = 333\n")
+    assert files.changed() == [str(two)]
+
+
+def test_after_a_failure_modules_beside_are_looked_at_too(tmp_path: Path) -> None:
+    """The one that is wrong was perhaps never imported before."""
+    (tmp_path / "shop.py").write_text("import prices\n")
+    (tmp_path / "prices.py").write_text("x = 1 / 0\n")
+    files = SourceFiles([str(tmp_path / "shop.py")]).wider()
+    (tmp_path / "prices.py").write_text("x = 1 / 2\n ")
+    assert files.changed() == [str(tmp_path / "prices.py")]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "flaw"),
+    [
+        ("shop.py", "x = (\n", "shop.py:1: SyntaxError: '(' was never closed"),
+        ("shop.py", "x = 1\n", ""),
+        ("order.yaml", "name: order\n", "order.yaml: order: has no steps"),
+        ("order.json", "{", "order.json: cannot be read"),
+    ],
+)
+def test_what_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str, flaw: str
+) -> None:
+    """With its line, before any worker is stopped for it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_text(text)
+    found = flaw_of([str(tmp_path / name)])
+    assert flaw in found
+    assert bool(found) == bool(flaw)
+
+
+def test_few_names_are_listed_and_many_counted() -> None:
+    """The line stays a line."""
+    assert shown(["/a/one.py"]) == "/a/one.py has"
+    assert shown(["/a/one.py", "/a/two.py"]) == "/a/one.py, /a/two.py have"
+    assert shown([f"/a/{n}.py" for n in range(5)]) == "/a/0.py and 4 other files have"
