@@ -128,6 +128,9 @@ def test_an_idempotency_key_starts_one_saga(redis_url):
             assert status["transaction_id"] == saga_id
             with pytest.raises(IdempotencyConflict, match="other: 'number'"):
                 await start("facade-numbers", {"number": 3}, idempotency_key="k")
+            assert await orchestrator.list(input={"number": 2}) == []
+            found = await orchestrator.list(idempotency_key="k", since="1h", input={"number": 1})
+            assert [row["transaction_id"] for row in found] == [saga_id]
             return ids, await orchestrator.list(workflow="facade-numbers")
 
     ids, rows = asyncio.run(main())

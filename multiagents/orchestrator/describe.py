@@ -41,6 +41,7 @@ def describe(saga: Saga, workflow: Workflow, data: dict[str, str]) -> dict[str, 
     }
     error = failure_of(saga)["error"]
     completed = saga.state is SagaState.COMPLETED
+    meta = json.loads(data.get("meta", "{}"))
     return {
         "transaction_id": saga.id,
         "workflow": saga.workflow,
@@ -54,9 +55,12 @@ def describe(saga: Saga, workflow: Workflow, data: dict[str, str]) -> dict[str, 
         "needs_attention": bool(saga.attention),
         "attention": list(saga.attention),
         "task_ids": [name[6:] for name in data if name.startswith("alias:")],
-        "correlation_id": json.loads(data.get("meta", "{}")).get("correlation_id", saga.id),
+        "correlation_id": meta.get("correlation_id", saga.id),
+        "tags": meta.get("tags", []),
+        "idempotency_key": meta.get("idempotency_key"),
         "created_at": iso(saga.created_at),
         "updated_at": iso(saga.updated_at),
+        "duration_s": _duration_s(saga),
         "steps": {
             name: _describe_step(saga.id, name, run, data.get(f"p:{name}"))
             for name, run in saga.steps.items()
@@ -76,11 +80,18 @@ def damaged_row(saga_id: str, problems: Sequence[str]) -> dict[str, Any]:
         "needs_attention": True,
         "attention": list(problems),
         "correlation_id": saga_id,
+        "tags": [],
+        "idempotency_key": None,
         "created_at": None,
         "updated_at": None,
+        "duration_s": None,
         "steps": {},
-        "tags": [],
     }
+
+
+def _duration_s(saga: Saga) -> float | None:
+    """From its start to its end; None while it goes on."""
+    return (saga.ended_at - saga.created_at) / 1000 if saga.state in ENDED else None
 
 
 def _describe_step(saga_id: str, name: str, run: StepRun, progress: str | None) -> dict[str, Any]:
@@ -92,12 +103,14 @@ def _describe_step(saga_id: str, name: str, run: StepRun, progress: str | None) 
         "task_id": _task_id(saga_id, Kind.RUN, name, run.work),
         "started_at": iso(run.work.started_at),
         "ended_at": iso(run.work.ended_at),
+        "retry_at": iso(run.work.retry_at) if run.state is StepState.RETRYING else None,
         "error": _error(run.work),
         "progress": json.loads(progress) if progress else None,
         "compensation": {
             "state": run.undo_state.value,
             "attempts": run.undo.attempt,
             "task_id": _task_id(saga_id, Kind.UNDO, name, run.undo),
+            "retry_at": iso(run.undo.retry_at) if run.undo_state is UndoState.RETRYING else None,
             "error": _error(run.undo),
         }
         if undone
@@ -146,8 +159,8 @@ def replay(
     saga = blank_saga(workflow, saga_id, start_ms, data)
     events: list[dict[str, Any]] = []
     for entry in entries:
-        events.append(_event(entry))
         after = fold(workflow, saga, (entry,)).saga
+        events.append(_event(entry, after))
         if after.state is not saga.state:
             moved = {"from": saga.state.value, "to": after.state.value}
             events.append(_plain_event(f"saga_{after.state}", entry.at_ms, data=moved))
@@ -155,7 +168,8 @@ def replay(
     return events
 
 
-def _event(entry: Entry) -> dict[str, Any]:
+def _event(entry: Entry, after: Saga) -> dict[str, Any]:
+    """``after``: the saga as the entry leaves it."""
     kind = getattr(entry, "kind", None)
     prefix = {None: "", Kind.RUN: "step_", Kind.UNDO: "undo_"}[kind]
     of_end = isinstance(entry, Unroutable) and bool(entry.target)
@@ -181,6 +195,8 @@ def _event(entry: Entry) -> dict[str, Any]:
     }
     if "error" in rest:
         rest["error"] = rest["error"].to_dict()
+    if prefix in ("step_", "undo_"):
+        rest["state"] = _state_of(after, getattr(entry, "step", ""), prefix)
     if isinstance(entry, Asked) and entry.letter:
         called = "step" if entry.letter is Kind.RUN else "undo"
         rest |= {"kind": called, "parked_at": iso(entry.parked_at)}
@@ -192,6 +208,13 @@ def _event(entry: Entry) -> dict[str, Any]:
         worker=getattr(entry, "worker", None) or None,
         data={name: str(v) if isinstance(v, str) else v for name, v in rest.items()},
     )
+
+
+def _state_of(saga: Saga, step: str, prefix: str) -> str | None:
+    run = saga.steps.get(step)
+    if run is None:  # a report of a step that the definition lacks changes nothing
+        return None
+    return run.state if prefix == "step_" else run.undo_state
 
 
 def _plain_event(

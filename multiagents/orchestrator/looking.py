@@ -6,35 +6,35 @@ messages of its steps and compensations.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
-from operator import itemgetter
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from multiagents.core import ids
 from multiagents.core.clock import Clock
 from multiagents.core.entries import decode
-from multiagents.core.exceptions import DamagedSaga, UnknownSaga
+from multiagents.core.exceptions import DamagedSaga, InvalidInput, UnknownSaga
 from multiagents.core.settings import Settings
-from multiagents.core.states import Kind, SagaState
+from multiagents.core.states import Kind
 from multiagents.orchestrator.coordinator import Coordinator
 from multiagents.orchestrator.describe import (
-    DAMAGED,
-    damaged_row,
     describe,
     person_awaited,
     replay,
 )
 from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.workflow import Workflow
-from multiagents.storage import aliases
+from multiagents.storage import aliases, lookup, waiting
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, ask
 from multiagents.storage.client import UNREACHABLE
 from multiagents.storage.keys import Shard
-from multiagents.storage.waiting import Ages
+
+MOST_SEARCHED = 1_000_000
+"""Sagas whose ids are compared with the beginning of one: it took 5 s of a server's time."""
+MOST_CANDIDATES = 10
+"""Beyond so many that fit none is looked for."""
 
 Rows = list[dict[str, Any]]
 P = ParamSpec("P")
@@ -128,6 +128,26 @@ class Looking:
             raise away
         return None
 
+    def beginning(self, text: str) -> Flow[list[str]]:
+        """The ids of sagas that begin with a text, some of them where there are many.
+
+        For people who type: programs name an id whole.  Raises InvalidInput where there are too
+        many sagas to be searched, and the error of a server that is away.
+        """
+        total = 0
+        for shard in self._shards:
+            total += yield from ask(waiting.count(shard.sagas))
+        if total > MOST_SEARCHED:
+            raise InvalidInput(
+                f"{text!r} is no saga's whole id, and there are {total} sagas, more than the"
+                f" {MOST_SEARCHED} that are searched for one that begins so; give the whole id"
+            )
+        found: list[str] = []
+        for shard in self._shards:
+            if len(found) <= MOST_CANDIDATES:
+                found += yield from lookup.beginning(shard, text, most=MOST_CANDIDATES)
+        return found
+
     @by_any_id
     def get(self, saga_id: str) -> Flow[dict[str, Any]]:
         """A saga as JSON-safe data; see docs/reference.md for its shape.
@@ -160,52 +180,6 @@ class Looking:
             return str(error)
         return person_awaited(describe(saga, workflow, {}))
 
-    def list(
-        self,
-        *,
-        state: str | None = None,
-        workflow: str | None = None,
-        tag: str | None = None,
-        limit: int = 50,
-        offset: int = 0,
-    ) -> Flow[Rows]:
-        """Sagas, newest first, as `get` gives them but without input and results.
-
-        One that is damaged has the state ``damaged``, and its attention says what is; it is left
-        out where a ``state`` is asked for.  Of all shards: where one's server does not answer,
-        nothing is listed instead of a part.
-        """
-        indexes = [_index(shard, state, workflow, tag) for shard in self._shards]
-        rows: Rows = []
-        for saga_id in (yield from self._newest(indexes, offset, limit)):
-            row = yield from self._row(saga_id)
-            if row and _matches(row, state, workflow, tag):
-                rows.append(row)
-        return rows
-
-    def _newest(self, indexes: Sequence[str], offset: int, limit: int) -> Flow[Sequence[str]]:
-        """A page of all these indexes together; any part of it may come from any one of them."""
-        if len(indexes) == 1:
-            return (yield from ask(store.ids(indexes[0], offset=offset, limit=limit)))
-        found: Ages = []
-        for index in indexes:
-            found += yield from ask(store.ages(index, limit=offset + limit))
-        found.sort(key=itemgetter(1), reverse=True)
-        return [saga_id for saga_id, _ in found[offset : offset + limit]]
-
-    def _row(self, saga_id: str) -> Flow[dict[str, Any] | None]:
-        try:
-            saga, workflow = yield from self.sound(saga_id)
-        except UnknownSaga:
-            return None
-        except DamagedSaga as error:
-            return damaged_row(saga_id, error.problems)
-        meta = yield from self.coordinator.meta(self.coordinator.keys(saga_id))
-        row = describe(saga, workflow, {"meta": json.dumps(meta)})
-        for name in ("input", "step_results", "result", "task_ids"):
-            row.pop(name)
-        return {**row, "tags": meta.get("tags", [])}
-
     @by_any_id
     def history(self, saga_id: str) -> Flow[Rows]:
         """What happened, oldest first, replayed from the log: entries and what they moved."""
@@ -214,23 +188,3 @@ class Looking:
         log = yield from ask(store.log(keys))
         data = yield from ask(store.data(keys))
         return replay(saga_id, workflow, [decode(text) for text in log], data)
-
-
-def _index(shard: Shard, state: str | None, workflow: str | None, tag: str | None) -> str:
-    if tag:
-        return shard.labelled(tag)
-    if workflow:
-        return shard.workflow(workflow)
-    if state:
-        return shard.state(SagaState(state))
-    return shard.sagas
-
-
-def _matches(row: dict[str, Any], state: str | None, workflow: str | None, tag: str | None) -> bool:
-    if row["state"] == DAMAGED:  # what else it is cannot be told: it stood in the index
-        return not state
-    return (
-        (not state or row["state"] == state)
-        and (not workflow or row["workflow"] == workflow)
-        and (not tag or tag in row["tags"])
-    )

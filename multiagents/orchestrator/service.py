@@ -5,12 +5,13 @@
 `Flow` method of `SagaService`, which has them in layers:
 
     service         start
+    listing         which sagas are there that one looks for
     attending       what of all sagas waits for a person
     explaining      why a saga is where it is
     dead_letters    find what is parked, and settle it
     removing        find what is damaged, and take it away
     steering        what a person asks of one saga
-    looking         show sagas
+    looking         show one saga
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ from multiagents.core.json_text import dumps
 from multiagents.core.settings import Settings
 from multiagents.core.texts import joined
 from multiagents.orchestrator import registry
-from multiagents.orchestrator.attending import Attending
 from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.coordinator import Coordinator
 from multiagents.orchestrator.headers import META, checked
+from multiagents.orchestrator.listing import Listing
 from multiagents.orchestrator.start_call import FIRST, REFUSE, differing, digest_of
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage import sagas as store
@@ -53,6 +54,8 @@ STEERING = (
     "resolve",
 )
 """What may be asked of one saga, which each returns as it is then."""
+OF_ONE_SAGA = ("get", "history", "explain", *STEERING, "remove")
+"""What takes the id of a saga first."""
 OPERATIONS = (
     "start",
     "get",
@@ -77,7 +80,7 @@ LoadCode = Callable[[], None]
 """Imports the user's modules, so that what they register is known."""
 
 
-class SagaService(Attending):
+class SagaService(Listing):
     """Start, look at, explain and steer sagas."""
 
     def __init__(

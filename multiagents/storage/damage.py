@@ -98,7 +98,7 @@ class Traces:
 
 def find(saga: SagaKeys) -> Flow[Traces]:
     """Search a shard for all that lists a saga; takes long where there are many keys."""
-    shard, name = saga.shard, _escaped(saga.id)
+    shard, name = saga.shard, escaped(saga.id)
     indexes = [shard.sagas, shard.attention, *map(shard.state, SagaState)]
     for pattern in (shard.workflow("*"), shard.labelled("*")):
         indexes += yield from _keys(shard, pattern)
@@ -164,6 +164,6 @@ def _members(index: str, pattern: str) -> Flow[list[str]]:
             return sorted(set(found))
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """A text as a pattern of Redis that only it fits."""
     return re.sub(r"([*?\[\]^\\-])", r"\\\1", text)

@@ -372,11 +372,6 @@ def ids(index: str, *, offset: int, limit: int) -> Plain[list[str]]:
     return Plain(command, lambda reply: [text_of(item) for item in reply])
 
 
-def ages(index: str, *, limit: int) -> Plain[list[tuple[str, float]]]:
-    """Likewise from the newest on, each with the time of its creation, Unix ms."""
-    return Plain(("ZREVRANGE", index, 0, limit - 1, "WITHSCORES"), pairs_of)
-
-
 def pairs_of(reply: Any) -> list[tuple[str, float]]:
     """Members with their scores.
 

@@ -50,13 +50,15 @@ def strike(index: str, member: str, since_ms: int) -> Call[int]:
     return Call("drop", (index,), (member, since_ms, ""), int)
 
 
-def scan(index: str, cursor: str, pattern: str = "*") -> Plain[tuple[str, Ages]]:
-    """Some members that fit a pattern of Redis, and where to go on.
+def scan(
+    index: str, cursor: str, pattern: str = "*", *, count: int = SCANNED
+) -> Plain[tuple[str, Ages]]:
+    """Those of some members (about ``count``) that fit a pattern of Redis, and where to go on.
 
     Where that is "0" it is the end, as at the beginning.
     What is there all the time is found, once at least.
     """
-    return Plain(("ZSCAN", index, cursor, "MATCH", pattern, "COUNT", SCANNED), _page)
+    return Plain(("ZSCAN", index, cursor, "MATCH", pattern, "COUNT", count), _page)
 
 
 def _page(reply: Any) -> tuple[str, Ages]:

@@ -1,0 +1,186 @@
+"""Which sagas are there that one looks for?
+
+One index (of a tag, a workflow or a state, else of all) is read from the newest saga back to a
+time; what else is asked for is compared with each saga, page by page, until enough are found.  An
+idempotency key leads to its saga at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from multiagents.core import ids
+from multiagents.core.exceptions import DamagedSaga, UnknownSaga
+from multiagents.core.moments import moment_ms
+from multiagents.core.states import SagaState
+from multiagents.orchestrator import registry
+from multiagents.orchestrator.attending import Attending
+from multiagents.orchestrator.describe import DAMAGED, damaged_row, describe
+from multiagents.orchestrator.looking import Rows
+from multiagents.orchestrator.wanted import Wanted
+from multiagents.storage import newest
+from multiagents.storage import sagas as store
+from multiagents.storage.calls import Flow, ask
+from multiagents.storage.keys import SagaKeys, Shard
+from multiagents.storage.newest import Newest
+
+PAGE = 100
+"""Sagas that are compared between two reports of progress, and inputs that one reply holds."""
+SKIPPED = 1000
+"""Ids that are passed over at once."""
+Progress = Callable[[int, int], None]
+"""Hears how many sagas were compared so far, and how many of them fit."""
+When = str | datetime
+
+
+class Listing(Attending):
+    """Lists sagas."""
+
+    def list(
+        self,
+        *,
+        state: str | None = None,
+        workflow: str | None = None,
+        tag: str | None = None,
+        idempotency_key: str | None = None,
+        input: Mapping[str, Any] | None = None,  # noqa: A002 - what the saga calls it
+        error: str | None = None,
+        since: When | None = None,
+        until: When | None = None,
+        limit: int = 50,
+        offset: int = 0,
+    ) -> Flow[Rows]:
+        """Sagas, newest first, as `get` gives them but without input and results.
+
+        ``input``: equal values by key, where a dotted key (``customer.id``) leads into objects and
+        lists; ``error``: a part of an error of the saga or of its steps, in any case; ``since``
+        and ``until``: of the start, a datetime or a text such as ``2h`` (ago), ``yesterday``,
+        ``2026-11-30T14:05``.  ``limit`` and ``offset`` count what fits.  One index is used: of the
+        tag, else the workflow, else the state; what else is asked for is compared saga by saga,
+        and an ``idempotency_key`` is looked up.
+
+        One that is damaged has the state ``damaged``, and its attention says what is; it is left
+        out where another ``state`` is asked for.  Of all shards: where one's server does not
+        answer, nothing is listed instead of a part.
+        """
+        wanted = self.wanted(
+            state=state,
+            workflow=workflow,
+            tag=tag,
+            idempotency_key=idempotency_key,
+            input=input or {},
+            error=error,
+            since=since,
+            until=until,
+        )
+        return (yield from self.search(wanted, limit=limit, offset=offset))
+
+    def wanted(self, *, since: When | None, until: When | None, **filters: Any) -> Wanted:
+        """What a list is asked for.  Raises InvalidInput."""
+        now_ms = self._clock.now_ms()
+        return Wanted(
+            **filters,
+            since_ms=None if since is None else moment_ms(since, now_ms, name="since"),
+            until_ms=None if until is None else moment_ms(until, now_ms, name="until"),
+        )
+
+    def search(
+        self,
+        wanted: Wanted,
+        *,
+        limit: int,
+        offset: int = 0,
+        progress: Progress | None = None,
+    ) -> Flow[Rows]:
+        """`list`, telling how far it is."""
+        if wanted.idempotency_key is not None:
+            rows = yield from self._of_key(wanted, wanted.idempotency_key)
+            return rows[offset : offset + limit]
+        indexes = [_index(shard, wanted) for shard in self._shards]
+        newest_ = Newest(indexes, since_ms=wanted.since_ms, until_ms=wanted.until_ms)
+        if wanted.is_indexed:
+            yield from _pass(newest_, offset)
+            offset = 0
+        found: Rows = []
+        looked = 0
+        while len(found) < offset + limit:
+            size = min(PAGE, limit - len(found)) if wanted.is_indexed else PAGE
+            page = yield from newest_.page(size)
+            if not page:
+                break
+            found += yield from self._fitting(page, wanted, most=offset + limit - len(found))
+            looked += len(page)
+            if progress:
+                progress(looked, len(found))
+        return found[offset : offset + limit]
+
+    def _fitting(self, page: Sequence[str], wanted: Wanted, *, most: int) -> Flow[Rows]:
+        rows: Rows = []
+        for saga_id in (yield from self._with_input(page, wanted)):
+            if len(rows) == most:
+                break
+            row = yield from self._row(saga_id)
+            if row and wanted.fits(row):
+                rows.append(row)
+        return rows
+
+    def _with_input(self, page: Sequence[str], wanted: Wanted) -> Flow[Sequence[str]]:
+        """Those whose input fits, read by one call to each shard."""
+        if not wanted.input:
+            return page
+        of_shard: dict[Shard, list[SagaKeys]] = {}
+        for keys in map(self.coordinator.keys, page):
+            of_shard.setdefault(keys.shard, []).append(keys)
+        fitting: set[str] = set()
+        for sagas in of_shard.values():
+            texts = yield from ask(newest.inputs(sagas))
+            pairs = zip(sagas, texts, strict=True)
+            fitting.update(keys.id for keys, text in pairs if wanted.fits_input(text))
+        return [saga_id for saga_id in page if saga_id in fitting]
+
+    def _of_key(self, wanted: Wanted, key: str) -> Flow[Rows]:
+        """The sagas of an idempotency key: one of each workflow that is known, or asked for."""
+        names = {wanted.workflow} if wanted.workflow else set(registry.registered())
+        if not wanted.workflow:
+            names |= set((yield from self.catalog.workflow_names()))
+        found = [ids.derived_id(name, key) for name in names if name]
+        rows = yield from self._fitting(found, wanted, most=len(found))
+        return sorted(filter(wanted.is_in_time, rows), key=_created, reverse=True)
+
+    def _row(self, saga_id: str) -> Flow[dict[str, Any] | None]:
+        try:
+            saga, workflow = yield from self.sound(saga_id)
+        except UnknownSaga:
+            return None
+        except DamagedSaga as error:
+            return damaged_row(saga_id, error.problems)
+        meta = yield from ask(store.meta(self.coordinator.keys(saga_id)))
+        row = describe(saga, workflow, {"meta": meta or "{}"})
+        for name in ("input", "step_results", "result", "task_ids"):
+            row.pop(name)
+        return row
+
+
+def _created(row: Mapping[str, Any]) -> str:
+    return row["created_at"] or ""
+
+
+def _pass(newest_: Newest, count: int) -> Flow[None]:
+    """Leave out the newest ones without reading them."""
+    while count > 0:
+        page = yield from newest_.page(min(count, SKIPPED))
+        if not page:
+            return
+        count -= len(page)
+
+
+def _index(shard: Shard, wanted: Wanted) -> str:
+    if wanted.tag:
+        return shard.labelled(wanted.tag)
+    if wanted.workflow:
+        return shard.workflow(wanted.workflow)
+    if wanted.state and wanted.state != DAMAGED:
+        return shard.state(SagaState(wanted.state))
+    return shard.sagas
