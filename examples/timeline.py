@@ -7,12 +7,12 @@ from datetime import datetime
 from typing import Any
 
 WORDS = {
-    "step_claimed": "starts",
-    "step_succeeded": "done",
-    "step_failed": "fails",
-    "undo_claimed": "undo starts",
+    "step_claimed": "started",
+    "step_succeeded": "succeeded",
+    "step_failed": "failed",
+    "undo_claimed": "undo started",
     "undo_succeeded": "undone",
-    "undo_failed": "undo fails",
+    "undo_failed": "undo failed",
 }
 """What is told of the log; the rest is how the engine works."""
 

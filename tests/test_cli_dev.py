@@ -265,3 +265,5 @@ def test_the_demo_prints_timelines_and_balances(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     for words in ("completed", "compensated", "undone", "shop's money", "39.80 EUR", "a stub"):
         assert words in done.stdout
+    told = done.stdout.partition("\nnext: ")[2]
+    assert "\n  MULTIAGENTS_IMPORTS=shop multiagents dev\n" in told

@@ -14,6 +14,7 @@ import redis
 from multiagents.storage.server import EmbeddedServer
 from tests.processes import ROOT, Worker, environment, wait_for
 from tests.support.command_line import Done, cli
+from tests.support.terminal import CTRL_C, OnTerminal
 
 pytestmark = pytest.mark.processes
 
@@ -198,7 +199,13 @@ def test_history_tells_what_happened_in_order(url: str) -> None:
     assert kinds[0] == "started"
     assert kinds.index("step_claimed") < kinds.index("step_succeeded")
     assert kinds[-1] == "saga_completed"
-    assert "saga_completed" in cli("history", saga_id, url=url).out
+    told = cli("history", saga_id, url=url).out.splitlines()
+    assert [line.split()[2:5] for line in (told[3], told[5], told[6])] == [
+        ["saga", "-", "started"],
+        ["greet", "1", "started"],
+        ["greet", "1", "succeeded"],
+    ]
+    assert told[-1].endswith("completed")
 
 
 def test_watch_prints_a_line_per_change_until_the_end(url: str, gate: Path) -> None:
@@ -228,6 +235,46 @@ def test_watch_without_a_terminal_prints_plain_lines(url: str, gate: Path) -> No
     lines = cli("watch", saga_id, url=url).out.splitlines()
     assert lines[-1] == f"saga {saga_id} completed"
     assert any(line.startswith("second succeeded (attempt 1)") for line in lines)
+
+
+def test_start_that_waits_on_a_terminal_is_watch_and_ctrl_c_ends_only_the_waiting(
+    url: str, gate: Path
+) -> None:
+    """The id first, then the table that changes; at Ctrl-C how to follow it, and exit code 130."""
+    given = json.dumps({"gate": str(gate)})
+    with OnTerminal("start", "gated", "-i", given, "--wait", url=url) as terminal:
+        terminal.shows("40% page 4/10")
+        first = terminal.text.splitlines()[0]
+        saga_id = first.removeprefix("saga ")
+        assert first == f"saga {saga_id}"
+        assert len(saga_id) == 36
+        assert "first   succeeded  1" in terminal.text
+        terminal.press(CTRL_C)
+        assert terminal.ends() == 130
+        assert terminal.text.splitlines()[-1] == f"it goes on: multiagents watch {saga_id}"
+    assert cli("show", saga_id[:8], "--json", url=url).json["state"] == "running"
+    with OnTerminal("watch", saga_id[:8], url=url) as terminal:
+        terminal.shows("40% page 4/10")
+        terminal.press(CTRL_C)
+        assert terminal.ends() == 130
+        assert terminal.text.splitlines()[-1] == f"it goes on: multiagents watch {saga_id}"
+    gate.touch()
+    assert cli("watch", saga_id, url=url).code == 0
+
+
+def test_start_that_waits_on_a_terminal_ends_with_the_saga_whole(url: str) -> None:
+    """Results of the steps included, in lines of at most 80 columns."""
+    with OnTerminal("start", "greeting", "--wait", url=url) as terminal:
+        assert terminal.ends() == 0
+        last = terminal.text.rpartition("saga      ")[2].splitlines()
+    assert '  result {"greeting": "Hello you"}' in last
+    assert [line for line in last if len(line) > 80] == []
+
+
+def test_the_id_comes_first_on_stderr_where_the_answer_is_piped(url: str) -> None:
+    """Stdout has the saga alone."""
+    done = cli("start", "greeting", "--wait", "--json", url=url)
+    assert done.err == f"saga {done.json['transaction_id']}\n"
 
 
 def test_pause_and_resume_are_recorded_with_their_reason(url: str, gate: Path) -> None:

@@ -182,6 +182,11 @@ def test_several_shards_on_one_server_work_as_before(server: EmbeddedServer) -> 
         results = [runtime.start_saga.apply_async(call, task_id=saga_id) for saga_id in ids]
         assert [result.get(timeout=20) for result in results] == [{"echo": "hi"}] * 4
     assert {row["transaction_id"] for row in runtime.call("list")} == set(ids)
+    for saga_id in ids:
+        shown = cli("show", saga_id[:13], "--json", url=url, **env)
+        assert shown.json["transaction_id"] == saga_id
+    found = cli("list", "--input", "text=hi", "--since", "1h", "--json", url=url, **env).lines
+    assert {row["transaction_id"] for row in found} == set(ids)
     rows = cli("list", "--json", "--limit", "3", url=url, **env).lines
     created = [row["created_at"] for row in rows]  # two may be of one millisecond
     assert (len(created), created) == (3, sorted(created, reverse=True))

@@ -17,6 +17,7 @@ from multiagents.cli.asking import REFUSED, agreed
 from multiagents.cli.errors import OK, CommandError
 from multiagents.cli.output import Json, console, emit, emit_each, hint, say, table
 from multiagents.cli.render import error_text
+from multiagents.cli.rows import Rows
 from multiagents.cli.session import Session, connect
 from multiagents.cli.settling import settle_one
 from multiagents.cli.steer import By, Reason, StepName
@@ -244,7 +245,7 @@ def letters_table(letters: list[dict[str, Any]]) -> Any:
     """A line per dead letter."""
     from multiagents.orchestrator.explanation import span
 
-    return table(
+    return Rows(
         ("SAGA", "WORKFLOW", "KIND", "STEP", "ATTEMPTS", "AGE", "SAGA IS", "ERROR"),
         [
             (

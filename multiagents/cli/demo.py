@@ -8,9 +8,8 @@ own: a worker of ours on the queues of a server in use would take other programs
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,8 @@ import typer
 
 from multiagents.cli.errors import OK, SAGA_FAILED, CommandError
 from multiagents.cli.model import STUB, model_environment
-from multiagents.cli.output import Json, console, emit, say, table
-from multiagents.cli.render import has_ended
+from multiagents.cli.output import Json, cell, console, emit, say, table
+from multiagents.cli.render import has_ended, history_table
 from multiagents.cli.session import Session, connect, environment
 from multiagents.cli.stopping import stopped_by_signals
 from multiagents.cli.watch import last_snapshot
@@ -39,6 +38,13 @@ STOCK = {"A1": 10}
 MONEY = {"customer": 10_000, "shop": 0}
 ANSWERS = {"confirmation": "Dear Ada, your two A1 are on their way. Thank you!"}
 """What the stub writes; a real model writes by itself."""
+NEXT = """
+next: save the README's shop.py ("One minute to the first saga"), and beside it
+  MULTIAGENTS_IMPORTS=shop multiagents dev
+then, in another terminal
+  multiagents start order --input '{"sku": "A1"}' --wait
+  multiagents list
+  multiagents --help"""
 TIMEOUT_S = 60.0
 WORKFLOW = "demo.order"
 
@@ -54,6 +60,7 @@ def demo(json_output: Json = False) -> None:
         emit(report)
     elif report["ok"]:
         say("\nThe second order took nothing from anybody: each step that had run was undone.")
+        say(NEXT)
     raise typer.Exit(OK if report["ok"] else SAGA_FAILED)
 
 
@@ -112,8 +119,8 @@ def _order(session: Session, shop: Any, number: int, *, tell: bool) -> dict[str,
     events, after = session.call("history", saga_id), shop.balance()
     restored = expected == "completed" or before == after
     if tell:
-        say(f"\n{number + 1}. {title}: {saga['state']}\n")
-        console().print(timeline(events))
+        console().print(_headline(number, title, saga["state"]))
+        console().print(history_table(events, workers=False))
         say("")
         console().print(balance_table(before, after))
     return {
@@ -126,45 +133,10 @@ def _order(session: Session, shop: Any, number: int, *, tell: bool) -> dict[str,
     }
 
 
-WORDS = {
-    "step_claimed": "starts",
-    "step_succeeded": "done",
-    "step_failed": "fails",
-    "step_lost": "is lost with its worker",
-    "undo_claimed": "undo starts",
-    "undo_succeeded": "undone",
-    "undo_failed": "undo fails",
-}
+def _headline(number: int, title: str, state: str) -> Any:
+    from rich.text import Text
 
-
-def timeline(events: Sequence[Mapping[str, Any]]) -> Any:
-    """A line per event, with seconds since the start."""
-    start = _at(events[0])
-    rows = [
-        (f"{_at(event) - start:6.2f} s", event["step"] or "saga", text)
-        for event in events
-        if (text := _words(event))
-    ]
-    return table(("TIME", "STEP", "WHAT HAPPENED"), rows)
-
-
-def _words(event: Mapping[str, Any]) -> str | None:
-    kind = str(event["type"])
-    if kind == "started":
-        return "started"
-    if kind.startswith("saga_"):
-        return kind.removeprefix("saga_")
-    text = WORDS.get(kind)
-    if text is None:
-        return None
-    attempt = event["attempt"] or 1
-    again = f" (attempt {attempt})" if attempt > 1 else ""
-    error = event["data"].get("error")
-    return f"{text}{again}: {error['message']}" if error else f"{text}{again}"
-
-
-def _at(event: Mapping[str, Any]) -> float:
-    return datetime.fromisoformat(event["at"]).timestamp()
+    return Text.assemble(f"\n{number + 1}. {title}: ", cell(state), "\n")
 
 
 def balance_table(before: Mapping[str, Any], after: Mapping[str, Any]) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from multiagents.cli.output import Json, console, emit_each, say, table
+from multiagents.cli.output import Json, console, emit_each, say
 from multiagents.cli.session import Session, connect
 
 if TYPE_CHECKING:
@@ -59,14 +59,20 @@ def _row(
 
 
 def _print(fleet: Mapping[str, Any], lacking: Mapping[str, Any], now_ms: int) -> None:
-    columns = ["HOST", "QUEUES", "WORKERS", *(["LACKS"] if lacking else []), "LAST SEEN"]
-    rows = []
-    for host, member in sorted(fleet.items()):
-        lacks = lacking.get(host, {}).values()
-        cells = [host, ", ".join(member["queues"]), ", ".join(sorted(member["workers"]))]
-        cells += [", ".join(name for names in lacks for name in names)] if lacking else []
-        rows.append((*cells, f"{max(0, now_ms - member['at_ms']) / 1000:.0f} s ago"))
-    console().print(table(columns, rows))
+    from multiagents.cli.rows import Rows
+    from multiagents.cli.times import ago
+
+    rows = [
+        (
+            host,
+            ", ".join(member["queues"]),
+            ago(member["at_ms"], now_ms),
+            ", ".join(name for names in lacking.get(host, {}).values() for name in names),
+            ", ".join(sorted(member["workers"])),
+        )
+        for host, member in sorted(fleet.items())
+    ]
+    console().print(Rows(("HOST", "QUEUES", "LAST SEEN", "LACKS", "WORKERS"), rows))
 
 
 def known_of(session: Session, workflows: Sequence[Workflow] = ()) -> Known:

@@ -24,26 +24,38 @@ if TYPE_CHECKING:
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON: one object, or one a line.")]
 
-PIPED_WIDTH = 200
-"""Columns where there is no terminal: ids must not be wrapped there."""
+PIPED_WIDTH = 100_000
+"""Columns where there is no terminal: a row is a line there, however long."""
 
+NOTHING = "-"
+"""Stands where a value is missing."""
 COLOURS = {
     "completed": "green",
     "succeeded": "green",
+    "started": "cyan",
     "running": "cyan",
     "dispatched": "cyan",
     "compensating": "yellow",
     "compensated": "yellow",
     "retrying": "yellow",
+    "retries": "yellow",
+    "undo started": "yellow",
+    "undo retries": "yellow",
+    "undone": "yellow",
     "paused": "magenta",
     "failed": "red",
+    "lost": "red",
+    "no worker": "red",
+    "damaged": "red",
+    "undo failed": "red",
+    "undo lost": "red",
     "parked": "red bold",
     "cancelled": "magenta",
     "ok": "green",
     "warn": "yellow",
     "fail": "red",
 }
-"""By the words that users see: states, and the results of the doctor's checks."""
+"""By the words that users see: states, what happened, and the results of the doctor's checks."""
 
 
 def emit(value: Any) -> None:
@@ -94,13 +106,39 @@ def _console_class() -> Any:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]] = ()) -> Table:
-    """A plain table; a state among the cells gets its colour, None is shown as ``-``."""
-    from rich.table import Table
+    """A plain table; a state among the cells gets its colour, None is shown as ``-``.
 
-    made = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    What does not fit is wrapped, never cut.  Rows that begin with an id are `multiagents.cli.rows`.
+    """
+    made: Table = _table_class()(box=None, pad_edge=False, header_style="bold")
+    for name in columns:
+        made.add_column(name, overflow="fold")
     for row in rows:
         made.add_row(*map(cell, row))
     return made
+
+
+@cache
+def _table_class() -> Any:
+    from rich.segment import Segment
+    from rich.table import Table
+
+    class BareTable(Table):
+        """Without the blanks at the ends of lines, which would wrap in a narrower window."""
+
+        def __rich_console__(self, console: Any, options: Any) -> Iterable[Any]:
+            rendered: Any = super().__rich_console__(console, options)
+            for line in Segment.split_lines(rendered):
+                yield from _without_end(line)
+                yield Segment.line()
+
+    return BareTable
+
+
+def _without_end(line: list[Any]) -> list[Any]:
+    while line and not line[-1].control and not line[-1].text.strip(" "):
+        line.pop()
+    return line if not line else [*line[:-1], line[-1]._replace(text=line[-1].text.rstrip(" "))]
 
 
 def cell(value: Any) -> Any:
@@ -108,7 +146,12 @@ def cell(value: Any) -> Any:
     from rich.text import Text
 
     if value is None or value == "":
-        return Text("-", style="dim")
+        return Text(NOTHING, style="dim")
     if isinstance(value, str):
-        return Text(shown(as_called(value)), style=COLOURS.get(value, ""))
+        return Text(shown(as_called(value)), style=colour(value))
     return Text(str(value)) if isinstance(value, int | float) else value
+
+
+def colour(word: str) -> str:
+    """The style of a word: of ``failed, parked`` that of the last; none for what has none."""
+    return COLOURS.get(word) or COLOURS.get(word.rpartition(", ")[2], "")

@@ -1,58 +1,80 @@
 """How does a saga look to a person?
 
-From the JSON shape that `service.describe` gives to tables; nothing here asks the server.
+From the JSON shape that `service.describe` gives to tables; nothing here asks the server.  What
+happened is told in the words of `orchestrator.words`, and ids are never cut (`cli.rows`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from multiagents.cli.output import cell, table
+from multiagents.cli.rows import Rows
+from multiagents.cli.times import ago, ahead, moment, ms_of, seconds, since_start
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
+    from rich.text import Text
 
 Saga = Mapping[str, Any]
 
 BAR_WIDTH = 20
-STEP_COLUMNS = ("STEP", "STATE", "ATTEMPT", "TIME", "PROGRESS", "NOTE", "UNDO")
+STEP_COLUMNS = ("STEP", "STATE", "ATTEMPT", "TIME", "UNDO")
+HISTORY_COLUMNS = ("TIME", "STEP", "ATTEMPT", "WHAT HAPPENED", "WORKER", "WHY")
+SAGA_COLUMNS = (
+    *("SAGA", "WORKFLOW", "STATE", "CREATED", "TIME", "STEP", "KEY", "TAGS", "ATTENTION", "ERROR"),
+)
+SHORT, SHORT_RESULT = 400, 120
+"""Characters of a value that are shown of a saga, and of a step."""
 
 
-def saga_lines(saga: Saga) -> Table:
+def saga_lines(saga: Saga, now_ms: int, *, full: bool = False) -> Table:
     """The facts of a saga that are not its steps'."""
-    rows = [
+    limit = None if full else SHORT
+    created_ms, updated_ms = ms_of(saga["created_at"]) or 0, ms_of(saga["updated_at"]) or 0
+    last = "ended" if has_ended(saga) else "updated"
+    facts = [
         ("saga", saga["transaction_id"]),
         ("workflow", f"{saga['workflow']} ({saga['version']})"),
         ("state", saga["state"]),
-        ("created", saga["created_at"]),
-        ("updated", saga["updated_at"]),
-        ("input", _short(saga["input"])),
+        ("key", saga.get("idempotency_key")),
+        ("tags", ", ".join(saga.get("tags", ()))),
+        ("created", moment(created_ms, now_ms)),
+        (last, moment(updated_ms, now_ms)),
+        ("time", seconds(created_ms, _ended_ms(saga, now_ms))),
+        ("input", _short(saga["input"], limit)),
+        ("result", None if saga["result"] is None else _short(saga["result"], limit)),
+        ("error", error_text(saga["error"]) if saga["error"] else None),
+        *(("attention", reason) for reason in saga["attention"]),
     ]
-    if saga["result"] is not None:
-        rows.append(("result", _short(saga["result"])))
-    if saga["error"]:
-        rows.append(("error", error_text(saga["error"])))
-    rows += [("attention", reason) for reason in saga["attention"]]
-    made = table(("", ""), rows)
+    made = table(("", ""), [fact for fact in facts if fact[1]])
     made.show_header = False
     return made
 
 
-def steps_table(saga: Saga, now_ms: int) -> Table:
-    """A line per step: state, attempt, time, progress, note or error, undo."""
-    rows = [_step_row(name, step, now_ms) for name, step in saga["steps"].items()]
-    return table(STEP_COLUMNS, rows)
+def steps_table(
+    saga: Saga, now_ms: int, *, results: bool = False, full: bool = False
+) -> RenderableType:
+    """A line per step, and below it what there is of progress, error, next try, result and undo."""
+    found = saga.get("step_results", {}) if results else {}
+    limit = None if full else SHORT_RESULT
+    rows, below = [], []
+    for name, step in saga["steps"].items():
+        rows.append(_step_row(name, step, now_ms))
+        shown = {"result": _short(found[name], limit)} if name in found else {}
+        below.append(list(_below(step, now_ms, shown)))
+    return Rows(STEP_COLUMNS, rows, below)
 
 
-def saga_view(saga: Saga, now_ms: int) -> RenderableType:
+def saga_view(saga: Saga, now_ms: int, *, full: bool = False) -> RenderableType:
     """All of a saga for a person."""
     from rich.console import Group
 
-    return Group(saga_lines(saga), "", steps_table(saga, now_ms))
+    facts = saga_lines(saga, now_ms, full=full)
+    return Group(facts, "", steps_table(saga, now_ms, results=True, full=full))
 
 
 def live_view(saga: Saga, now_ms: int) -> RenderableType:
@@ -65,48 +87,47 @@ def live_view(saga: Saga, now_ms: int) -> RenderableType:
         saga["transaction_id"],
         " ",
         cell(saga["state"]),
-        f"  {seconds(_ms(saga['created_at']), _ended_ms(saga, now_ms))}",
+        f"  {seconds(ms_of(saga['created_at']), _ended_ms(saga, now_ms))}",
     )
     notes = [Text(error_text(saga["error"]), style="red")] if saga["error"] else []
     notes += [Text(f"needs attention: {reason}", style="red") for reason in saga["attention"]]
     return Group(title, steps_table(saga, now_ms), *notes)
 
 
-def sagas_table(rows: Sequence[Saga]) -> Table:
-    """A line per saga."""
-    return table(
-        ("SAGA", "WORKFLOW", "STATE", "STEP", "CREATED", "TAGS", "ATTENTION"),
-        [
-            (
-                row["transaction_id"],
-                row["workflow"],
-                row["state"],
-                row["current_step"],
-                row["created_at"],
-                ", ".join(row["tags"]),
-                "yes" if row["needs_attention"] else None,
-            )
-            for row in rows
-        ],
+def sagas_table(rows: Sequence[Saga], now_ms: int) -> RenderableType:
+    """A line per saga, or two where the window is narrow."""
+    return Rows(SAGA_COLUMNS, [_saga_row(row, now_ms) for row in rows])
+
+
+def _saga_row(row: Saga, now_ms: int) -> tuple[Any, ...]:
+    created_ms = ms_of(row["created_at"])
+    return (
+        row["transaction_id"],
+        row["workflow"],
+        row["state"],
+        None if created_ms is None else ago(created_ms, now_ms),
+        seconds(created_ms, _ended_ms(row, now_ms)),
+        row["current_step"],
+        row["idempotency_key"],
+        ", ".join(row["tags"]),
+        "; ".join(row["attention"]),
+        error_text(row["error"]) if row["error"] else None,
     )
 
 
-def history_table(events: Sequence[Mapping[str, Any]]) -> Table:
-    """A line per event."""
-    return table(
-        ("AT", "EVENT", "STEP", "ATTEMPT", "WORKER", "DATA"),
-        [
-            (
-                event["at"],
-                event["type"],
-                event["step"],
-                event["attempt"],
-                event["worker"],
-                _short(event["data"]) if event["data"] else None,
-            )
-            for event in events
-        ],
-    )
+def history_table(events: Sequence[Mapping[str, Any]], *, workers: bool = True) -> RenderableType:
+    """A line per event, with the time since the saga's start."""
+    from multiagents.orchestrator.words import happened
+
+    start_ms = ms_of(events[0]["at"]) or 0 if events else 0
+    times = [since_start(ms_of(event["at"]) or 0, start_ms) for event in events]
+    width = max(map(len, times), default=0)
+    rows = []
+    for time, event in zip(times, events, strict=True):
+        told = happened(event)
+        worker = event["worker"] if workers else None
+        rows.append((f"{time:>{width}}", told.step, told.attempt, told.word, worker, told.rest))
+    return Rows(HISTORY_COLUMNS, rows)
 
 
 def step_line(name: str, step: Mapping[str, Any]) -> str:
@@ -117,8 +138,8 @@ def step_line(name: str, step: Mapping[str, Any]) -> str:
     percent, note = _progress(step)
     if percent is not None:
         parts.append(f"{percent:.0%}")
-    parts += [text for text in (note, _undo(step) and f"undo: {_undo(step)}") if text]
-    return " ".join(parts)
+    undo = ": ".join(filter(None, (_undo(step), _undo_error(step))))
+    return " ".join([*parts, *filter(None, (note, undo and f"undo: {undo}"))])
 
 
 def error_text(error: Mapping[str, Any]) -> str:
@@ -127,30 +148,41 @@ def error_text(error: Mapping[str, Any]) -> str:
     return f"{place}{error.get('type', 'Error')}: {error.get('message', '')}"
 
 
-def seconds(start_ms: int | None, end_ms: int | None) -> str | None:
-    """The time between two times; None if it has not begun."""
-    if start_ms is None or end_ms is None:
-        return None
-    elapsed = max(0.0, (end_ms - start_ms) / 1000)
-    if elapsed < 60:
-        return f"{elapsed:.1f} s"
-    minutes, rest = divmod(int(elapsed), 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes}:{rest:02d}"
-
-
 def _step_row(name: str, step: Mapping[str, Any], now_ms: int) -> tuple[Any, ...]:
+    passed = seconds(ms_of(step["started_at"]), ms_of(step["ended_at"]) or now_ms)
+    return (name, step["state"], step["attempts"] or None, passed, _undo(step))
+
+
+def _below(step: Mapping[str, Any], now_ms: int, shown: Mapping[str, str]) -> Iterator[Text]:
+    """What stands under a step's line."""
+    from rich.text import Text
+
     percent, note = _progress(step)
-    error = step["error"]
-    started_ms = _ms(step["started_at"])
-    return (
-        name,
-        step["state"],
-        step["attempts"] or None,
-        seconds(started_ms, _ms(step["ended_at"]) or now_ms),
-        _bar(percent) if percent is not None and step["state"] == "running" else None,
-        error_text(error) if error else note,
-        _undo(step),
-    )
+    if step["state"] == "running" and (percent is not None or note):
+        yield _bar(percent, note)
+    if step["error"]:
+        yield cell_of(error_text(step["error"]), "red")
+    if step.get("retry_at"):
+        yield _next_try("next try", step, now_ms)
+    for name, text in shown.items():
+        yield Text.assemble((f"{name} ", "dim"), cell_of(text))
+    undo_error = _undo_error(step)
+    if undo_error:
+        yield cell_of(f"undo: {undo_error}", "red")
+    if (step["compensation"] or {}).get("retry_at"):
+        yield _next_try("next try of the undo", step["compensation"], now_ms)
+
+
+def cell_of(text: str, style: str = "") -> Text:
+    """A user's text on one line."""
+    from rich.text import Text
+
+    return Text(" ".join(text.split("\n")), style=style)
+
+
+def _next_try(what: str, work: Mapping[str, Any], now_ms: int) -> Text:
+    in_time = ahead(ms_of(work["retry_at"]) or 0, now_ms)
+    return cell_of(f"{what} (attempt {work['attempts'] + 1}) {in_time}", "yellow")
 
 
 def _progress(step: Mapping[str, Any]) -> tuple[float | None, str]:
@@ -159,22 +191,32 @@ def _progress(step: Mapping[str, Any]) -> tuple[float | None, str]:
 
 
 def _undo(step: Mapping[str, Any]) -> str | None:
+    from multiagents.orchestrator.words import undo_word
+
     undo = step["compensation"]
     if undo is None:
         return None
-    error = f": {error_text(undo['error'])}" if undo["error"] else ""
     attempts = f" (attempt {undo['attempts']})" if undo["attempts"] > 1 else ""
-    return f"{undo['state']}{attempts}{error}"
+    return f"{undo_word(undo['state'])}{attempts}"
 
 
-def _bar(percent: float) -> RenderableType:
-    from rich.progress_bar import ProgressBar
+def _undo_error(step: Mapping[str, Any]) -> str | None:
+    undo = step["compensation"]
+    return error_text(undo["error"]) if undo and undo["error"] else None
 
-    return ProgressBar(total=1.0, completed=percent, width=BAR_WIDTH)
+
+def _bar(percent: float | None, note: str) -> Text:
+    from rich.text import Text
+
+    if percent is None:
+        return cell_of(note)
+    done = round(min(1.0, max(0.0, percent)) * BAR_WIDTH)
+    bar = (("━" * done, "green"), ("━" * (BAR_WIDTH - done), "dim"))
+    return Text.assemble(*bar, f" {percent:.0%} ", cell_of(note))
 
 
 def _ended_ms(saga: Saga, now_ms: int) -> int | None:
-    return _ms(saga["updated_at"]) if has_ended(saga) else now_ms
+    return ms_of(saga["updated_at"]) if has_ended(saga) else now_ms
 
 
 def has_ended(saga: Saga) -> bool:
@@ -184,10 +226,8 @@ def has_ended(saga: Saga) -> bool:
     return saga["state"] in ENDED
 
 
-def _ms(at: str | None) -> int | None:
-    return None if at is None else round(datetime.fromisoformat(at).timestamp() * 1000)
-
-
-def _short(value: Any, limit: int = 400) -> str:
+def _short(value: Any, limit: int | None = SHORT) -> str:
     text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"
+    if limit is None or len(text) <= limit:
+        return text
+    return f"{text[:limit]}… ({len(text)} characters)"

@@ -6,16 +6,17 @@ depends on what its process did before.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from multiagents.cli.called import called
 from multiagents.cli.errors import CommandError, UnreachableError
 from multiagents.core.clock import Clock
-from multiagents.core.exceptions import InvalidInput, MultiAgentsError
+from multiagents.core.exceptions import InvalidInput, MultiAgentsError, UnknownSaga
 from multiagents.core.server_urls import check
 from multiagents.core.settings import REDIS_URL, Settings, get_settings
 from multiagents.core.texts import joined
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _opened: list[Runtime] = []
+LEAST_OF_ID = 4
+"""Characters of an id that are looked for; fewer would be those of many."""
+SHOWN_IDS = 5
+"""Of those that begin likewise."""
+_WHOLE = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 PROBE_S = 3.0
 """How long a server may take to say that it is there."""
 _EXPECTED_APP = "expected a module that has one, or MODULE:NAME, as after `celery -A`"
@@ -39,10 +45,48 @@ class Session:
     """A server that answers, and the operations on it."""
 
     runtime: Runtime
+    found: dict[str, str] = field(default_factory=dict)
+    """The whole ids of the beginnings that were given so far."""
 
     def call(self, operation: str, *args: Any, **kwargs: Any) -> Any:
-        """Run one of the operations on sagas."""
-        return self.runtime.host.call(operation, *args, **kwargs)
+        """Run one of the operations on sagas; of an id its beginning will do, if only one has it.
+
+        Raises CommandError for a beginning that several have.
+        """
+        try:
+            return self.runtime.host.call(operation, *args, **kwargs)
+        except UnknownSaga:
+            from multiagents.orchestrator.service import OF_ONE_SAGA
+
+            given = args[0] if operation in OF_ONE_SAGA else kwargs.get("saga_id")
+            meant = self._found(given) if isinstance(given, str) else given
+            if meant == given:
+                raise
+        if operation in OF_ONE_SAGA:
+            return self.runtime.host.call(operation, meant, *args[1:], **kwargs)
+        return self.runtime.host.call(operation, *args, **{**kwargs, "saga_id": meant})
+
+    def _found(self, given: str) -> str:
+        if given not in self.found:
+            self.found[given] = self.whole_id(given)
+        return self.found[given]
+
+    def whole_id(self, text: str) -> str:
+        """The id of the one saga whose id begins so; the text itself if there is none.
+
+        Raises CommandError if there are several, or the text is too short to tell.
+        """
+        if re.fullmatch(_WHOLE, text):
+            return text
+        if len(text) < LEAST_OF_ID:
+            least = f"of the beginning of an id give {LEAST_OF_ID} characters at least"
+            raise CommandError(f"no saga {text!r}; {least}")
+        found = self.run(self.runtime.host.service.beginning(text))
+        if len(found) > 1:
+            some = ", ".join(found[:SHOWN_IDS])
+            more = " and others" if len(found) > SHOWN_IDS else ""
+            raise CommandError(f"several sagas' ids begin with {text!r}: {some}{more}; give more")
+        return found[0] if found else text
 
     def run(self, flow: Flow[T]) -> T:
         """Run a flow."""

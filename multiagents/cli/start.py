@@ -14,7 +14,7 @@ from multiagents.cli.errors import CommandError
 from multiagents.cli.output import Json, emit, hint, say
 from multiagents.cli.render import has_ended
 from multiagents.cli.session import Session, connect, environment, load_code
-from multiagents.cli.watch import exit_code, last_snapshot, show_saga
+from multiagents.cli.watch import exit_code, going_on, last_of, live, show_saga, snapshots
 
 
 class Conflict(StrEnum):
@@ -66,7 +66,8 @@ def start(
 ) -> None:
     """Start a saga and print its id; it is durable by then.
 
-    With --wait print the saga at its end; exit code 1 if it did not complete.
+    With --wait print the id on stderr at once, on a terminal show the steps as `watch` does, and
+    print the saga at its end; exit code 1 if it did not complete. Ctrl-C ends only the waiting.
     """
     given = read_input(input_text)
     if timeout is not None and not wait:
@@ -93,11 +94,14 @@ def start(
     else:
         say(saga_id)
         if sys.stdout.isatty():
-            hint(f"follow it with: multiagents watch {saga_id}")
+            hint(f"follow it with\n  multiagents watch {saga_id}")
 
 
 def _wait(session: Session, saga_id: str, *, timeout_s: float | None, as_json: bool) -> None:
-    saga = last_snapshot(session, saga_id, timeout_s=timeout_s)
+    hint(f"saga {saga_id}")
+    with going_on(snapshots(session, saga_id, timeout_s=timeout_s)) as found:
+        shows = sys.stdout.isatty() and not as_json
+        saga = live(session, found, leaves=False) if shows else last_of(found)
     show_saga(session, saga, as_json=as_json)
     if not has_ended(saga):
         raise CommandError(

@@ -10,6 +10,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from math import inf
 from typing import Annotated, Any
 
@@ -30,23 +31,48 @@ AWAY_S = 1.0
 """Likewise while its server is away."""
 AWAY = "{}: waiting for it, and saga {} goes on when it is back (Ctrl-C ends only the waiting)"
 
-PERSON = "saga {} waits for a person ({}): see `multiagents explain {}`"
+GOES_ON = "it goes on: multiagents watch {}"
+WAITS = "it waits for a person: multiagents explain {}"
+PERSON = "saga {} waits for a person ({}):\n  multiagents explain {}"
 
 
 def watch(saga_id: SagaId, json_output: Json = False) -> None:
     """Follow a saga until it ends: each step with its state, attempt, time, progress and undo.
 
-    With --json one line per change. Exit code 1 if the saga did not complete.
+    With --json one line per change. Exit code 1 if the saga did not complete. Ctrl-C ends only the
+    watching (exit code 130): the saga goes on.
     """
     session = connect()
-    found = snapshots(session, saga_id)
-    if json_output:
-        last = _each(found, emit)
-    elif sys.stdout.isatty():
-        last = _live(session, found)
-    else:
-        last = _each(found, _Lines())
+    with going_on(snapshots(session, saga_id)) as found:
+        if json_output:
+            last = _each(found, emit)
+        elif sys.stdout.isatty():
+            last = live(session, found)
+        else:
+            last = _each(found, _Lines())
     raise typer.Exit(exit_code(last))
+
+
+@contextmanager
+def going_on(found: Iterator[dict[str, Any]]) -> Iterator[Iterator[dict[str, Any]]]:
+    """Pass on the snapshots of a saga; at Ctrl-C say on stderr what becomes of it."""
+    from multiagents.orchestrator.describe import person_awaited
+
+    last: dict[str, Any] = {}
+
+    def noted() -> Iterator[dict[str, Any]]:
+        nonlocal last
+        for saga in found:
+            last = saga
+            yield saga
+
+    try:
+        yield noted()
+    except KeyboardInterrupt:
+        if last and not has_ended(last):
+            then = WAITS if person_awaited(last) else GOES_ON
+            hint("\n" + then.format(last["transaction_id"]))
+        raise
 
 
 def snapshots(
@@ -63,6 +89,7 @@ def snapshots(
     said = ""
     while True:
         saga = _get(session, saga_id, ends_at)
+        saga_id = saga["transaction_id"]  # what was given may be the beginning of it, or a task's
         yield saga
         why = person_awaited(saga)
         if why and why != said:
@@ -96,7 +123,12 @@ def _get(session: Session, saga_id: str, ends_at: float) -> dict[str, Any]:
 
 def last_snapshot(session: Session, saga_id: str, *, timeout_s: float | None) -> dict[str, Any]:
     """The saga at its end, or when time is over."""
-    return deque(snapshots(session, saga_id, timeout_s=timeout_s), maxlen=1)[0]
+    return last_of(snapshots(session, saga_id, timeout_s=timeout_s))
+
+
+def last_of(found: Iterator[dict[str, Any]]) -> dict[str, Any]:
+    """The last snapshot, when it is there."""
+    return deque(found, maxlen=1)[0]
 
 
 def exit_code(saga: dict[str, Any]) -> int:
@@ -114,13 +146,20 @@ def _each(found: Iterator[dict[str, Any]], show: Callable[[dict[str, Any]], None
     return last
 
 
-def _live(session: Session, found: Iterator[dict[str, Any]]) -> Any:
+def live(
+    session: Session, found: Iterator[dict[str, Any]], *, leaves: bool = True
+) -> dict[str, Any]:
+    """Show the snapshots as a table that changes; return the last.
+
+    ``leaves``: the table stays at the end, as it does where the display is interrupted.
+    """
     from rich.live import Live
 
     saga: dict[str, Any] = {}
-    with Live(console=console(), auto_refresh=False) as live:
+    with Live(console=console(), auto_refresh=False) as display:
         for saga in found:
-            live.update(live_view(saga, session.now_ms), refresh=True)
+            display.update(live_view(saga, session.now_ms), refresh=True)
+        display.transient = not leaves
     return saga
 
 
@@ -144,9 +183,9 @@ class _Lines:
             say(line)
 
 
-def show_saga(session: Session, saga: dict[str, Any], *, as_json: bool) -> None:
-    """Print a saga whole."""
+def show_saga(session: Session, saga: dict[str, Any], *, as_json: bool, full: bool = False) -> None:
+    """Print a saga, with --json or ``full`` all of its values."""
     if as_json:
         emit(saga)
     else:
-        console().print(saga_view(saga, session.now_ms))
+        console().print(saga_view(saga, session.now_ms, full=full))

@@ -10,7 +10,8 @@ import typer
 
 from multiagents.cli.errors import OK, WRONG_USE
 from multiagents.cli.fleet import known_of
-from multiagents.cli.output import Json, console, emit, emit_each, say, table
+from multiagents.cli.output import Json, console, emit, emit_each, say
+from multiagents.cli.rows import Rows
 from multiagents.cli.session import Session, connect, environment, load_code
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The workflow's name.")]
@@ -65,13 +66,11 @@ def _rows(session: Session) -> list[dict[str, Any]]:
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
-    notes = [_note(row) for row in rows]
-    columns = ["WORKFLOW", "VERSION", "STEPS", "DESCRIPTION", *(["NOTE"] if any(notes) else [])]
     cells = [
-        (row["name"], row["version"], ", ".join(row["steps"]), row["description"], note)
-        for row, note in zip(rows, notes, strict=True)
+        (row["name"], row["version"], _note(row), ", ".join(row["steps"]), row["description"])
+        for row in rows
     ]
-    console().print(table(columns, [each[: len(columns)] for each in cells]))
+    console().print(Rows(("WORKFLOW", "VERSION", "NOTE", "STEPS", "DESCRIPTION"), cells))
 
 
 def _note(row: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
@@ -38,9 +39,25 @@ class Done:
         return [json.loads(line) for line in self.out.splitlines()]
 
 
-def cli(*words: str, url: str | None = NO_SERVER, stdin: str = "", **env: str) -> Done:
+class Terminal(io.StringIO):
+    """A standard output that says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def on_terminal(*words: str, url: str, columns: int = 80, **env: str) -> Done:
+    """Likewise, as a terminal of that width shows it, without its colours."""
+    shown = {"COLUMNS": str(columns), "LINES": "50", "TERM": "xterm-256color", **env}
+    done = cli(*words, url=url, terminal=True, **shown)
+    return Done(done.code, re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", done.out), done.err)
+
+
+def cli(
+    *words: str, url: str | None = NO_SERVER, stdin: str = "", terminal: bool = False, **env: str
+) -> Done:
     """Run ``multiagents WORDS`` against the server at ``url``; None: its variable is not set."""
-    out, err = io.StringIO(), io.StringIO()
+    out, err = Terminal() if terminal else io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MULTIAGENTS_REDIS_URL", raising=False)
         named = {} if url is None else {"MULTIAGENTS_REDIS_URL": url}

@@ -189,7 +189,7 @@ class PageRunner:
 
         parsed = json.loads(block.text) if block.language == "json" else yaml.safe_load(block.text)
         if block.directives.get("like") == "output":
-            real = json.loads(self.output.splitlines()[0])
+            real = json.loads(self.output.splitlines()[-1])
             assert _shape(parsed) == _shape(real)
         elif "steps" in parsed:
             load_definition(parsed)

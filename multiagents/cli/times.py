@@ -1,0 +1,64 @@
+"""How is a time told to a person?
+
+Short, and in the zone of the person's computer; `--json` has ISO 8601 in UTC.  Pure.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+DAY_S = 86_400
+
+
+def ms_of(at: str | None) -> int | None:
+    """Unix milliseconds of a time in ISO 8601."""
+    return None if at is None else round(datetime.fromisoformat(at).timestamp() * 1000)
+
+
+def seconds(start_ms: int | None, end_ms: int | None) -> str | None:
+    """The time between two times; None if it has not begun."""
+    if start_ms is None or end_ms is None:
+        return None
+    elapsed = max(0.0, (end_ms - start_ms) / 1000)
+    if elapsed < 60:
+        return f"{elapsed:.1f} s"
+    minutes, rest = divmod(int(elapsed), 60)
+    if minutes < 60:
+        return f"{minutes}:{rest:02d}"
+    return f"{elapsed / DAY_S:.1f} d" if elapsed >= 2 * DAY_S else _hours(minutes)
+
+
+def _hours(minutes: int) -> str:
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def ago(at_ms: int, now_ms: int) -> str:
+    """How long ago: ``2 min ago``."""
+    from multiagents.orchestrator.explanation import span
+
+    passed = now_ms - at_ms
+    return f"{span(passed)} ago" if passed >= 1000 else "just now"
+
+
+def ahead(at_ms: int, now_ms: int) -> str:
+    """In how long: ``in 12 s``."""
+    from multiagents.orchestrator.explanation import span
+
+    return "now" if at_ms <= now_ms else f"in {span(max(1000, at_ms - now_ms))}"
+
+
+def clock(at_ms: int, now_ms: int) -> str:
+    """The time of day, with the date where that is not today's: ``2026-11-29 05:05:38``."""
+    at, now = (datetime.fromtimestamp(ms / 1000).astimezone() for ms in (at_ms, now_ms))
+    return f"{at:%H:%M:%S}" if at.date() == now.date() else f"{at:%Y-%m-%d %H:%M:%S}"
+
+
+def moment(at_ms: int, now_ms: int) -> str:
+    """Both: ``05:05:38, 2 min ago``."""
+    return f"{clock(at_ms, now_ms)}, {ago(at_ms, now_ms)}"
+
+
+def since_start(at_ms: int, start_ms: int) -> str:
+    """In a log: ``0.42 s`` after the start."""
+    passed = max(0, at_ms - start_ms)
+    return f"{passed / 1000:.2f} s" if passed < 60_000 else seconds(start_ms, at_ms) or ""

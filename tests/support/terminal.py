@@ -1,0 +1,89 @@
+"""How do tests type at a command on a terminal of its own?"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import sys
+import termios
+from types import TracebackType
+from typing import Self
+
+from tests.processes import ROOT, environment, wait_for
+
+_MAIN = (
+    "import fcntl, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+    "from multiagents.cli import main; sys.exit(main())"
+)
+"""Makes standard input the terminal whose Ctrl-C interrupts us, as a shell would."""
+CTRL_C = b"\x03"
+
+
+class OnTerminal:
+    """``multiagents WORDS``, in a window of some columns and 50 lines."""
+
+    def __init__(self, *words: str, url: str, columns: int = 80) -> None:
+        self._ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+        self._read = b""
+        env = {**environment(url), "TERM": "xterm-256color"}
+        for name in ("COLUMNS", "LINES", "NO_COLOR"):
+            env.pop(name, None)
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _MAIN, *words],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env=env,
+            cwd=ROOT,
+            start_new_session=True,
+        )
+        os.close(theirs)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._ours)
+
+    @property
+    def text(self) -> str:
+        """What was written so far, without colours and moves of the cursor."""
+        while select.select([self._ours], [], [], 0.05)[0]:
+            try:
+                self._read += os.read(self._ours, 65_536)
+            except OSError as error:
+                if error.errno != errno.EIO:  # what Linux says when the other side is closed
+                    raise
+                break
+        plain = re.sub(rb"\x1b\[[0-9;?]*[a-zA-Z]", b"", self._read)
+        return plain.decode().replace("\r\n", "\n")
+
+    def press(self, keys: bytes) -> None:
+        """Type."""
+        os.write(self._ours, keys)
+
+    def shows(self, text: str, deadline_s: float = 20.0) -> None:
+        """Wait until a text was written."""
+        wait_for(lambda: text in self.text, deadline_s, what=f"{text!r} in {self._read!r}")
+
+    def ends(self, deadline_s: float = 20.0) -> int:
+        """Its exit code, once it has ended."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(deadline_s)
+        self.text  # noqa: B018 - what was written last is read
+        return self._process.wait(0)

@@ -1,0 +1,416 @@
+"""Can sagas be read, found and copied on a terminal of 80 columns?"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import pytest
+import redis
+
+from examples.timeline import WORDS as TOLD_BY_EXAMPLES
+from multiagents import WorkflowBuilder, worker
+from multiagents.cli import look
+from multiagents.cli.look import Listed
+from multiagents.cli.rows import Rows
+from multiagents.cli.times import ago, ahead, clock, since_start
+from multiagents.core import entries
+from multiagents.core.states import Kind, SagaState
+from multiagents.orchestrator import registry
+from multiagents.orchestrator.words import WORDS, happened, undo_word
+from multiagents.storage.keys import SagaKeys, Shard
+from tests.support.command_line import Done, cli, on_terminal
+from tests.support.office import Office, open_office
+
+WIDTH = 80
+UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+SLOWLY = {"max_attempts": 2, "backoff_s": 60, "jitter": False}
+ORDER = (
+    WorkflowBuilder("look-order")
+    .add_step("reserve", "look.do", compensation="look.do")
+    .add_step("charge", "look.do", compensation="look.do", retry=SLOWLY)
+    .build()
+)
+
+
+@worker("look.do")
+def do(context: Any) -> dict[str, Any]:
+    return {}
+
+
+@pytest.fixture
+def office(redis_url: str) -> Iterator[Office]:
+    with open_office(redis_url) as found:
+        yield found
+
+
+def start(office: Office, given: dict[str, Any] | None = None, **options: Any) -> str:
+    """A saga of a millisecond of its own, so that their order is known."""
+    saga_id: str = office.runtime.call("start", ORDER, given or {}, **options)
+    at_ms = office.runtime.clock.now_ms()
+    while office.runtime.clock.now_ms() == at_ms:
+        pass
+    return saga_id
+
+
+def undone(office: Office, saga_id: str) -> None:
+    """Its first step has succeeded, its second has failed for good, and the undo has begun."""
+    office.succeed(saga_id, "reserve")
+    office.fail(office.claim(saga_id, "charge"))
+
+
+def lines_of(done: Done) -> list[str]:
+    assert done.code == 0, done.err
+    assert [line for line in done.out.splitlines() if len(line) > WIDTH] == []
+    return done.out.splitlines()
+
+
+# ---- tables ----
+
+
+def test_a_list_at_80_columns_has_whole_ids_and_short_times(office: Office) -> None:
+    """What does not fit beside an id stands below it, with its name."""
+    plain = start(office)
+    failed = start(office, tags=["web", "urgent"], idempotency_key="order-17")
+    undone(office, failed)
+    lines = lines_of(on_terminal("list", url=office.url))
+    assert lines[0].split() == ["SAGA", "WORKFLOW", "STATE", "CREATED", "TIME"]
+    found = [match[0] for line in lines if (match := re.match(UUID, line))]
+    assert found == [failed, plain]
+    told = " ".join(lines)
+    assert "key order-17 · tags web, urgent" in told
+    assert "error charge: BankDown: the bank does not answer" in " ".join(told.split())
+    assert not re.search(r"\d{4}-\d\d-\d\dT", told)
+    assert "just now" in told or "s ago" in told
+
+
+def test_columns_that_are_empty_in_all_rows_are_left_out(office: Office) -> None:
+    """No TAGS, KEY, ATTENTION or ERROR where no saga has any; in a wide window all in one line."""
+    saga_id = start(office)
+    header, line = cli("list", url=office.url).out.splitlines()
+    assert header.split() == ["SAGA", "WORKFLOW", "STATE", "CREATED", "TIME", "STEP"]
+    assert line.split()[:3] == [saga_id, "look-order", "running"]
+
+
+def test_an_id_that_is_longer_than_the_window_is_folded_and_never_cut(office: Office) -> None:
+    """Ids that callers choose may have 200 bytes."""
+    saga_id = start(office, task_id="x" * 100)
+    told = "".join(lines_of(on_terminal("list", url=office.url)))
+    assert saga_id in told
+    assert "…" not in told
+
+
+def test_a_last_column_of_text_is_wrapped_in_its_place() -> None:
+    """Where 24 columns are left for it; else it stands below with its name."""
+    from rich.console import Console
+
+    def printed(width: int) -> list[str]:
+        console = Console(width=width, file=io.StringIO())
+        with console.capture() as shown:
+            console.print(Rows(("ID", "WHY"), [("a" * 10, "one two three four five six seven")]))
+        return shown.get().splitlines()
+
+    wrapped = [f"{'a' * 10}  one two three four five", f"{' ' * 12}six seven"]
+    assert printed(36) == ["ID          WHY", *wrapped]
+    assert printed(30) == ["ID", "a" * 10, "  why one two three four five", "  six seven"]
+
+
+def test_no_table_ends_its_lines_with_blanks(office: Office) -> None:
+    """A padded line would be followed by an empty one in a narrower window."""
+    office.worker_runs("io", functions=("look.do",), host="celery@a-long-name-of-a-host")
+    undone(office, start(office))
+    for words in (("doctor",), ("workers",), ("list",), ("dead-letters", "list")):
+        done = cli(*words, url=office.url)
+        assert [line for line in done.out.splitlines() if line != line.rstrip()] == []
+        assert "\x1b" not in done.out
+
+
+def test_no_color_is_respected(office: Office) -> None:
+    """States have colours on a terminal, unless NO_COLOR is set."""
+    start(office)
+    shown = {"COLUMNS": "80", "TERM": "xterm-256color", "url": office.url}
+    coloured = re.compile(r"\x1b\[3\d")
+    assert coloured.search(cli("list", terminal=True, **shown).out)
+    assert not coloured.search(cli("list", terminal=True, NO_COLOR="1", **shown).out)
+
+
+# ---- one vocabulary ----
+
+
+def test_every_type_of_entry_has_a_word() -> None:
+    """For steps, undos and the saga; the table has no others."""
+    of_steps = {"claimed", "succeeded", "failed", "lost", "withdrawn", "unroutable"}
+    types = {each.type for each in vars(entries).values() if hasattr(each, "at_ms")}
+    assert types - of_steps == {"started", "timer", "asked"}
+    named = {f"{kind}_{name}" for kind in ("step", "undo") for name in of_steps}
+    assert set(WORDS) == named | {"end_unroutable", "started", "timer", "asked"}
+
+
+def test_the_examples_use_the_same_words() -> None:
+    """Of the events that they tell."""
+    assert {kind: WORDS[kind] for kind in TOLD_BY_EXAMPLES} == TOLD_BY_EXAMPLES
+
+
+def test_history_tells_a_sagas_way_in_the_words_of_the_demo(office: Office) -> None:
+    """Time since the start, step, attempt, what happened and why; JSON keeps its types."""
+    saga_id = start(office)
+    office.succeed(saga_id, "reserve")
+    office.fail(office.claim(saga_id, "charge"), retryable=True)
+    office.runtime.call("cancel", saga_id, by="ada", reason="customer called")
+    office.fail(office.claim(saga_id, "charge", Kind.UNDO))
+    held = office.claim(saga_id, "reserve", Kind.UNDO)
+    office.runtime.host.engine.succeed(held, "{}", go_on=False)
+    lines = lines_of(on_terminal("history", saga_id, url=office.url))
+    assert lines[0].startswith("started at ")
+    assert lines[2].split() == ["TIME", "STEP", "ATTEMPT", "WHAT", "HAPPENED", "WHY"]
+    told = [re.split(r" {2,}", line.strip())[1:] for line in lines[3:]]
+    boom = "BankDown: the bank does not"
+    assert ["reserve", "1", "succeeded"] in told
+    assert ["charge", "1", "failed", boom] in told
+    assert ["saga", "-", "cancel asked", "by ada: customer called"] in told
+    assert ["charge", "1", "undo failed, parked", boom] in told
+    assert told[-3:] == [
+        ["reserve", "1", "undo started"],
+        ["reserve", "1", "undone"],
+        ["saga", "-", "failed"],
+    ]
+    types = {event["type"] for event in cli("history", saga_id, "--json", url=office.url).lines}
+    assert {"step_claimed", "step_succeeded", "step_failed", "asked", "undo_failed"} <= types
+
+
+def test_timers_are_told_by_what_they_do() -> None:
+    """A retry, of which step, an undo's, or that the deadline is over."""
+    blank = {"type": "timer", "step": None, "attempt": None}
+    told = [
+        happened({**blank, "data": {"timer": timer}})[:3]
+        for timer in ("run:charge:1", "undo:charge:2", "deadline")
+    ]
+    assert told == [
+        ("charge", None, "retries"),
+        ("charge", None, "undo retries"),
+        ("saga", None, "deadline over"),
+    ]
+    assert [undo_word("succeeded"), undo_word("parked")] == ["undone", "parked"]
+
+
+# ---- one saga ----
+
+
+def test_show_has_each_steps_result_error_and_next_try(office: Office) -> None:
+    """Shortened; --full and --json have all of it."""
+    saga_id = start(office, {"note": "n" * 500})
+    held = office.claim(saga_id, "reserve")
+    office.runtime.host.engine.succeed(held, json.dumps({"goods": "g" * 300}), go_on=False)
+    office.fail(office.claim(saga_id, "charge"), retryable=True)
+    lines = lines_of(on_terminal("show", saga_id, url=office.url))
+    told = " ".join(" ".join(lines).split())
+    assert 'result {"goods": "ggg' in told
+    assert "(313 characters)" in told
+    assert re.search(r"BankDown: the bank does not answer next try \(attempt 2\) in \d+ s", told)
+    whole = cli("show", saga_id, "--full", url=office.url).out
+    assert "g" * 300 in whole
+    assert "n" * 500 in whole
+    step = cli("show", saga_id, "--json", url=office.url).json["steps"]["charge"]
+    assert (step["state"], step["retry_at"][-6:]) == ("retrying", "+00:00")
+
+
+def test_times_are_short_and_never_in_the_future() -> None:
+    """Clocks differ by a little; a date stands only where it is not today's."""
+    assert [ago(0, ms) for ms in (-5, 900, 5000, 130_000, 7_300_000, 300_000_000)] == [
+        *("just now", "just now", "5 s ago", "2 min ago", "2 h ago", "3 days ago")
+    ]
+    assert [ahead(ms, 10_000) for ms in (9000, 10_400, 22_000)] == ["now", "in 1 s", "in 12 s"]
+    assert [since_start(ms, 0) for ms in (0, 1234, 61_000)] == ["0.00 s", "1.23 s", "1:01"]
+    noon = round(datetime(2026, 11, 30, 12).timestamp() * 1000)
+    assert clock(noon, noon + 1000) == "12:00:00"
+    assert clock(noon, noon + 86_400_000) == "2026-11-30 12:00:00"
+
+
+# ---- the beginning of an id ----
+
+
+def test_the_beginning_of_an_id_is_taken_by_every_command(office: Office) -> None:
+    """As long as only one saga's id begins so."""
+    saga_id = start(office, task_id="c1a199b8-0e8f-487e-b62a-c280d72dd82e")
+    start(office, task_id="c1a2ffff-0e8f-487e-b62a-c280d72dd82e")
+    for words in (("show",), ("history",), ("explain",)):
+        assert cli(*words, "c1a1", url=office.url).out != ""
+        assert cli(*words, "c1a1", url=office.url).code == 0
+    shown = cli("pause", "c1a199b8-0e", "--json", url=office.url).json
+    assert (shown["transaction_id"], shown["state"]) == (saga_id, "paused")
+    refused = cli("dead-letters", "show", "c1a1", url=office.url)
+    assert "c1a1 has no dead letter" in refused.err
+
+
+def test_a_beginning_that_several_ids_have_is_refused_with_their_names(office: Office) -> None:
+    """Nothing is done to any of them; what is no pattern is taken as it stands."""
+    ids = [start(office, task_id=f"c1a1{n}fff-0e8f-487e-b62a-c280d72dd82e") for n in range(7)]
+    refused = cli("terminate", "c1a1", url=office.url)
+    assert (refused.code, refused.out) == (2, "")
+    assert sum(saga_id in refused.err for saga_id in ids) == 5
+    assert "and others" in refused.err
+    assert "give 4 characters at least" in cli("show", "c1a", url=office.url).err
+    for unknown in ("c1a1*", "c1a1????", "[c]1a1", "ffff"):
+        assert "it never was" in cli("show", unknown, url=office.url).err
+    assert {row["state"] for row in cli("list", "--json", url=office.url).lines} == {"running"}
+
+
+def test_a_whole_id_is_looked_up_without_a_search(office: Office) -> None:
+    """No page of the index is read for it, nor for one that is wrong."""
+    saga_id = start(office)
+    with redis.Redis.from_url(office.url) as client:
+        client.config_resetstat()
+        assert cli("show", saga_id, url=office.url).code == 0
+        assert cli("show", f"{saga_id}:reserve:1", url=office.url).code == 0
+        assert cli("show", "0" * 8 + saga_id[8:], url=office.url).code == 2
+        counted = client.info("commandstats")
+    assert counted.get("cmdstat_zscan", {"calls": 0})["calls"] == 0
+
+
+def test_too_many_sagas_are_not_searched(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says how many there are, and asks for the whole id."""
+    from multiagents.orchestrator import looking
+
+    start(office, task_id="c1a199b8-0e8f-487e-b62a-c280d72dd82e")
+    monkeypatch.setattr(looking, "MOST_SEARCHED", 0)
+    refused = cli("show", "c1a1", url=office.url)
+    assert "there are 1 sagas" in refused.err
+    assert "give the whole id" in refused.err
+
+
+# ---- finding ----
+
+
+def listed(office: Office, *words: str) -> list[str]:
+    done = cli("list", *words, "--json", url=office.url)
+    assert done.code == 0, done.err
+    return [row["transaction_id"] for row in done.lines]
+
+
+def test_sagas_are_found_by_values_of_their_input(office: Office) -> None:
+    """By key, also a dotted one, of any type; several add up; the limit counts what is found."""
+    order = {"sku": "A17", "amount": 5, "paid": True, "customer": {"id": 7}, "items": [{"n": 2}]}
+    wanted = [start(office, {**order, "n": n}) for n in range(3)]
+    for n in range(120):
+        start(office, {"sku": "B2", "amount": n})
+    assert listed(office, "--input", "sku=A17") == wanted[::-1]
+    assert listed(office, "--input", "sku=A17", "--limit", "2") == wanted[:0:-1]
+    inside = ("--input", "customer.id=7", "--input", "items.0.n=2", "--input", "n=1")
+    assert listed(office, *inside, "--input", "paid=true") == [wanted[1]]
+    for nothing in ("sku=a17", "paid=1", "amount=true", "items.9.n=2", "customer=7", "gone=null"):
+        assert listed(office, "--input", nothing) == []
+    assert len(office.runtime.call("list", input={"sku": "A17"}, offset=1)) == 2
+    assert office.runtime.call("list", input={"paid": 1}) == []
+
+
+def test_sagas_are_found_by_key_error_and_time(office: Office) -> None:
+    """A key of any known workflow, or of one that is named; errors of sagas, steps and undos."""
+    keyed = start(office, idempotency_key="order-17")
+    failing = start(office)
+    undone(office, failing)
+    named = ("--key", "order-17", "--workflow", "look-order")
+    assert listed(office, *named) == [keyed]
+    ORDER.register()
+    try:
+        assert listed(office, "--key", "order-17") == [keyed]
+        assert listed(office, "--key", "order-18") == []
+    finally:
+        registry.forget(ORDER.name)
+    assert listed(office, *named, "--state", "failed") == []
+    assert listed(office, *named, "--until", "1h") == []
+    assert listed(office, "--error", "bankDOWN: the bank") == [failing]
+    assert listed(office, "--error", "bank", "--state", "running") == []
+    assert listed(office, "--since", "1h") == [failing, keyed]
+    assert listed(office, "--since", "1h", "--state", "running") == [keyed]
+    assert listed(office, "--until", "1h") == listed(office, "--until", "yesterday") == []
+    assert listed(office, "--since", "2020-01-01T00:00", "--limit", "1") == [failing]
+
+
+def test_a_list_shows_key_and_duration(office: Office) -> None:
+    """Null while it goes on; a number of seconds at its end."""
+    saga_id = start(office, idempotency_key="order-17")
+    row = cli("list", "--json", url=office.url).json
+    assert (row["idempotency_key"], row["duration_s"]) == ("order-17", None)
+    office.runtime.call("terminate", saga_id)
+    row = cli("list", "--json", url=office.url).json
+    assert row["duration_s"] >= 0
+    assert row["error"]["type"] == "Terminated"
+
+
+def test_damaged_sagas_are_listed_by_their_state(office: Office) -> None:
+    """And are left out of every other state."""
+    start(office)
+    broken = start(office)
+    with redis.Redis.from_url(office.url) as client:
+        client.delete(SagaKeys(broken).log)
+    assert listed(office, "--state", "damaged") == [broken]
+    assert listed(office, "--state", "damaged", "--input", "a=1") == []
+    assert broken not in listed(office, "--state", "running")
+    shown = lines_of(on_terminal("list", "--state", "damaged", url=office.url))
+    assert shown[1].endswith("its log is missing")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--since", "soon"), "since is 'soon'; expected a time ago (30m, 2h, 7d)"),
+        (("--until", "2026-13-01"), "until is '2026-13-01'; expected"),
+        (("--input", "sku"), "--input is 'sku'; expected NAME=VALUE, such as sku=A17"),
+    ],
+)
+def test_a_filter_that_says_nothing_is_wrong_use(
+    office: Office, words: tuple[str, ...], expected: str
+) -> None:
+    """One line with what was expected."""
+    done = cli("list", *words, url=office.url)
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert expected in done.err
+
+
+def test_every_state_and_damaged_can_be_listed() -> None:
+    """The choices of --state are complete."""
+    assert [str(each) for each in Listed] == [*map(str, SagaState), "damaged"]
+
+
+def test_a_long_search_says_how_far_it_is(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On stderr, after each page of 100 at the most."""
+    for _ in range(101):
+        start(office)
+    monkeypatch.setattr(look, "PROGRESS_S", 0.0)
+    done = cli("list", "--input", "sku=A17", url=office.url)
+    assert done.out == "no saga fits\n"
+    assert done.err.splitlines() == [
+        "looked at 100 sagas, 0 fit",
+        "looked at 101 sagas, 0 fit",
+    ]
+
+
+def test_offsets_and_limits_count_what_fits(office: Office) -> None:
+    """Also where two filters meet, of which only one has an index."""
+    ids = [start(office, tags=["web"] if n % 2 else []) for n in range(8)]
+    for saga_id in ids[::3]:
+        office.runtime.call("pause", saga_id)
+    found = [ids[n] for n in range(7, -1, -1) if n % 2 and n % 3 == 0]
+    call = office.runtime.call
+
+    def names(**filters: Any) -> list[str]:
+        return [row["transaction_id"] for row in call("list", **filters)]
+
+    assert names(tag="web", state="paused") == found == [ids[3]]
+    assert names(limit=3, offset=2) == ids[5:2:-1]
+    assert names(state="paused", limit=2, offset=1) == [ids[3], ids[0]]
+    assert names(workflow="look-order", state="paused", offset=1) == [ids[3], ids[0]]
+
+
+def test_a_lost_saga_does_not_shorten_the_list(office: Office) -> None:
+    """One that is listed and gone is passed over, and the next one takes its place."""
+    first, gone, last = (start(office) for _ in range(3))
+    with redis.Redis.from_url(office.url) as client:
+        keys = SagaKeys(gone)
+        client.delete(*keys.all[:5])
+        assert client.zscore(Shard(0).sagas, gone)
+    assert listed(office, "--limit", "2") == [last, first]
