@@ -375,3 +375,11 @@ def test_handlers_are_given_the_filter_once() -> None:
     for _ in range(2):
         add_step_filter(logger)
     assert len(logger.handlers[0].filters) == 1
+
+
+def test_a_stack_keeps_its_lines(capsys: Any) -> None:
+    """A text of many lines is read as such; control characters in it are shown all the same."""
+    with structlog_as_it_comes():
+        log = structlog.get_logger("multiagents.x")
+        log.warning("blocked", stack="a.py, line 1\n  sl\x1beep()")
+    assert "a.py, line 1\n  sl\\x1beep()" in capsys.readouterr().out

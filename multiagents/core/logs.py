@@ -30,9 +30,7 @@ def plainly(_: Any, __: str, fields: Any) -> Any:
     error = _error_of(fields.pop("exc_info", None))
     if _is_logged():
         fields.pop("timestamp", None)
-    for name, value in fields.items():
-        if isinstance(value, str):
-            fields[name] = shown_line(value)
+    escaped(_, __, fields)
     if error is not None:
         fields["stack"] = shown("".join(traceback.format_exception(error)).rstrip())
     return fields
@@ -44,7 +42,7 @@ def _is_logged() -> bool:
 
 
 def escaped(_: Any, __: str, fields: Any) -> Any:
-    """The same where a traceback is a text already."""
+    """Texts on one line each, but for a traceback or stack that is a text already."""
     for name, value in fields.items():
         if isinstance(value, str):
             fields[name] = (shown if name in ("exception", "stack") else shown_line)(value)
