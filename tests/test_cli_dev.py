@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
@@ -116,7 +117,10 @@ def test_dev_runs_sagas_until_it_is_stopped(dev: Dev, tmp_path: Path, sign: sign
 
 
 def test_dev_has_a_start_command_for_its_own_module(dev: Dev, tmp_path: Path) -> None:
-    """Not for what others have published; without an example nothing starts by accident."""
+    """Not for what others have published; without an example nothing starts by accident.
+
+    When the module changes, a pool's worker is replaced, too.
+    """
     (tmp_path / "one.py").write_text(ONE)
     process = dev("--json", MULTIAGENTS_IMPORTS="one", PYTHONPATH=f"{ROOT}:{tmp_path}")
     assert process.stdout is not None
@@ -128,6 +132,13 @@ def test_dev_has_a_start_command_for_its_own_module(dev: Dev, tmp_path: Path) ->
     refused = cli("start", "zoo", "--input", given, url=facts["redis_url"])
     assert refused.code == 2
     assert "is no JSON" in refused.err
+
+    def fed() -> Any:
+        return cli("start", "zoo", "--wait", "--json", url=facts["redis_url"]).json["result"]
+
+    assert fed() == {}
+    (tmp_path / "one.py").write_text(ONE.replace("{}", "{'fed': 2}"))
+    wait_for(lambda: fed() == {"fed": 2}, END_S, what="the new code to run")
 
 
 @pytest.mark.parametrize("moment", ["server.json", "server.pid"])

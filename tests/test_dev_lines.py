@@ -228,7 +228,7 @@ def test_own_code_is_neither_pythons_nor_a_librarys_nor_this_packages() -> None:
 
 
 def report(**more: Any) -> Report:
-    given: dict[str, Any] = {"pool": "prefork", "slots": 2, "queues": ("io",), **more}
+    given: dict[str, Any] = {"slots": 2, "queues": ("io",), **more}
     return Report(**given)
 
 

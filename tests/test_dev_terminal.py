@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from multiagents.storage.server import EmbeddedServer
 from tests.processes import ROOT, wait_for
 from tests.support.command_line import Done, cli
 
@@ -52,7 +53,8 @@ def look(context):
     .add_step("greet", "shop.greet").build().register())
 (WorkflowBuilder("refused").add_step("greet", "shop.greet", compensation="shop.greet")
     .add_step("refuse", "shop.refuse").build().register())
-WorkflowBuilder("looked").add_step("look", "shop.look").build().register()
+(WorkflowBuilder("looked").add_step("look", "shop.look").add_step("greet", "shop.greet")
+    .build().register())
 """
 SLOW_S = 60.0
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
@@ -208,11 +210,21 @@ def test_breakpoint_takes_the_terminal(terminal: Terminal) -> None:
 
 
 def test_changed_code_runs_and_broken_code_does_not_end_the_worker(terminal: Terminal) -> None:
-    """A saved file starts the worker anew; one that cannot be read leaves it as it is."""
+    """The step at work ends with the old code, its saga goes on with the new.
+
+    A file that cannot be read leaves the worker as it is.
+    """
     at = len(terminal.screen)
+    saga_id = terminal.start("looked").json["transaction_id"]
+    terminal.wait("(Pdb)", after=at)
     terminal.write_module("Good morning")
-    assert "shop.py has changed: the worker starts anew" in terminal.wait("ready again", after=at)
-    assert terminal.run("visit")["result"] == {"greeting": "Good morning"}
+    ends = "shop.py has changed: the worker starts anew when the step at work has ended"
+    terminal.wait(ends, after=at)
+    terminal.type("c\n")
+    terminal.wait("ready again", after=at)
+    terminal.wait("completed after", after=at)
+    saga = cli("show", saga_id, "--json", url=terminal.url).json
+    assert saga["result"] == {"greeting": "Good morning"}
     at = len(terminal.screen)
     terminal.module.write_text(SHOP.replace("return", "retrun", 1))
     terminal.wait("shop.py:11: SyntaxError: invalid syntax: the worker goes on as it is", after=at)
@@ -226,11 +238,21 @@ def test_changed_code_runs_and_broken_code_does_not_end_the_worker(terminal: Ter
     assert terminal.run("visit")["result"] == {"greeting": "Good evening"}
 
 
-def test_ctrl_c_says_that_the_data_stays_and_where(terminal: Terminal) -> None:
-    """The last one of this file: it ends the `dev`."""
+def test_ctrl_c_twice_does_not_wait_for_a_step(terminal: Terminal) -> None:
+    """Nor for a person at a debugger.  The last line says where the data stays.
+
+    The last test of this file: it ends the `dev`.
+    """
+    at = len(terminal.screen)
+    terminal.start("looked")
+    terminal.wait("(Pdb)", after=at)
+    terminal.process.send_signal(signal.SIGINT)
+    terminal.wait("stopping: a step at work has 10 s to end", after=at)
     terminal.process.send_signal(signal.SIGINT)
     assert terminal.process.wait(SLOW_S) == 0
     folder = terminal.folder / ".multiagents"
     last = f"stopped; the data stays in {folder}, and the next dev here goes on with it"
     assert terminal.wait(last).rstrip().endswith(last)
     assert folder.is_dir()
+    with EmbeddedServer(folder) as server:
+        assert cli("workers", "--json", url=server.url).lines == []

@@ -30,12 +30,11 @@ from multiagents.core.settings import Settings
 
 
 class Pool(StrEnum):
-    """Celery's pools."""
+    """Those of Celery's pools that need nothing installed."""
 
     PREFORK = "prefork"
     SOLO = "solo"
     THREADS = "threads"
-    GEVENT = "gevent"
 
 
 Port = Annotated[
@@ -109,7 +108,7 @@ def dev(
         report = workers.ready()
         others = _others(session(), workers.hostname)
         if json_output:
-            facts = _facts(place, workers, report, stub=bool(model))
+            facts = _facts(place, workers, wish, report, stub=bool(model))
             emit({**facts, "others": [other.to_dict() for other in others]})
         else:
             _warn(others)
@@ -161,13 +160,15 @@ def _check_there(settings: Settings) -> None:
         ) from error
 
 
-def _facts(place: Place, workers: DevWorkers, report: Report, *, stub: bool) -> dict[str, Any]:
+def _facts(
+    place: Place, workers: DevWorkers, wish: Wish, report: Report, *, stub: bool
+) -> dict[str, Any]:
     return {
         "redis_url": masked(place.url),
         "data_dir": str(place.data_dir) if place.data_dir else None,
         "worker": workers.hostname,
         "worker_pid": workers.pid,
-        "pool": report.pool,
+        "pool": wish.pool,
         "queues": list(report.queues),
         "functions": sorted(report.functions),
         "workflows": list(report.workflows),

@@ -42,7 +42,7 @@ def block(place: Place, wish: Wish, report: Report, *, stub: bool, seconds: floa
     """All of it, as lines."""
     facts = [
         ("server", f"{masked(place.url)}, {_data(place)}"),
-        ("worker", _worker(report)),
+        ("worker", _worker(wish, report)),
         ("functions", _some(sorted(report.functions))),
         ("workflows", _some(report.workflows)),
     ]
@@ -117,9 +117,9 @@ def _data(place: Place) -> str:
     return f"data in {shown_path(str(place.data_dir))}"
 
 
-def _worker(report: Report) -> str:
+def _worker(wish: Wish, report: Report) -> str:
     slots = "1 step" if report.slots == 1 else f"{report.slots} steps"
-    return f"pool {report.pool}, {slots} at once, queues {', '.join(report.queues)}"
+    return f"pool {wish.pool}, {slots} at once, queues {', '.join(report.queues)}"
 
 
 def _some(names: Iterable[str]) -> str:

@@ -96,9 +96,9 @@ class DevWorker:
 
     def stop(self, within_s: float = STOP_S) -> None:
         """End it, and all that it has started."""
-        self.worker.stop(within_s)
         with suppress(OSError):
             os.close(self._reads)
+        self.worker.stop(within_s)
 
 
 class DevWorkers:
@@ -113,6 +113,8 @@ class DevWorkers:
         """With the time at which each is ended."""
         self._due = False
         """A worker is to be started as soon as the terminal is free."""
+        self._reported = False
+        """A worker has taken work: there is a server that knows it."""
         self.now: DevWorker | None = None
 
     def __enter__(self) -> Self:
@@ -127,10 +129,18 @@ class DevWorkers:
         all_of_them = [each for each, _ in self._leaving]
         if self.now is not None:
             all_of_them.append(self.now)
+        if kind is KeyboardInterrupt and self.now is not None:
+            hint(f"stopping: a step at work has {STOP_S:g} s to end; Ctrl-C again does not wait")
         for each in all_of_them:
             each.worker.leave()
         for each in all_of_them:
-            each.stop()
+            self._stop(each)
+
+    def _stop(self, worker: DevWorker, within_s: float = STOP_S) -> None:
+        """End it, and say that it is gone: the next `dev` would take it for another worker."""
+        worker.stop(within_s)
+        if self._reported:
+            self._session().runtime.leave(worker.worker.hostname)
 
     def start(self) -> DevWorker:
         """Start the worker."""
@@ -154,6 +164,7 @@ class DevWorkers:
         if self.now is None:
             raise CommandError("no worker runs")
         report = self.now.wait_ready(self._session())
+        self._reported = True
         self._files = SourceFiles(report.files)
         return report
 
@@ -180,7 +191,7 @@ class DevWorkers:
         """Forget those that have ended, and end those that take too long."""
         for each, ends_at in list(self._leaving):
             if not each.worker.is_running or time.monotonic() >= ends_at:
-                each.stop(_LOOK_NOW_S)
+                self._stop(each, _LOOK_NOW_S)
                 self._leaving.remove((each, ends_at))
 
     def _change(self, changed: list[str]) -> None:
@@ -218,7 +229,7 @@ class DevWorkers:
             self.ready()
         except CommandError as error:
             self.now = None
-            worker.stop(_LOOK_NOW_S)
+            self._stop(worker, _LOOK_NOW_S)
             self._files = self._files.wider()
             hint(f"{error}; no worker runs until a file is saved again")
         else:

@@ -14,7 +14,6 @@ VERBOSE, QUIET = "verbose", "quiet"
 class Report:
     """What a worker is and knows."""
 
-    pool: str = ""
     slots: int = 1
     queues: tuple[str, ...] = ()
     functions: tuple[str, ...] = ()

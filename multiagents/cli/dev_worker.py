@@ -13,9 +13,9 @@ import os
 import sys
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable
 from typing import Any
 
+import structlog
 from celery import signals
 from celery.__main__ import main as celery
 
@@ -23,18 +23,20 @@ from multiagents.bootstrap import Runtime, runtime
 from multiagents.cli.dev_report import QUIET, Report
 from multiagents.cli.own_code import own_files
 from multiagents.cli.saga_lines import SHORT_ID, Line, first_step, lines_of, started
-from multiagents.core.entries import Claimed
 from multiagents.core.log_records import add_step_filter, current
-from multiagents.core.ports import Assignment
+from multiagents.core.marks import read_mark
 from multiagents.core.states import Kind
 from multiagents.orchestrator import registry
 from multiagents.orchestrator.definitions import SUFFIXES
 from multiagents.orchestrator.moves import Move
+from multiagents.worker_sdk import loop_watch
 
 NOISY = ("celery", "kombu", "amqp")
 """Loggers that speak at INFO of every message."""
 MOST_STARTS = 10_000
 """Sagas of which a process remembers that it has told their start."""
+DEBUGGED_S = 86_400.0
+"""So long an event loop may stand still where a person may sit at a debugger."""
 ROOT_WARNING = r"\s*You're running the worker with superuser"
 
 
@@ -46,47 +48,23 @@ class Teller:
         self._verbose = verbose
         self._colours = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
         self._started: OrderedDict[str, None] = OrderedDict()
-        self._pid = 0
 
     def moved(self, move: Move) -> None:
         """A commit of this process stands; an error that it reports is being handled."""
-        first = first_step(move.workflow)
-        if not isinstance(move.workflow.by_name[first].worker, str):
-            # A plain task is begun by the commit that sends it.
-            begun = (each for each in (*move.entries, *move.plan.decided))
-            if any(isinstance(each, Claimed) and _begins(each, first) for each in begun):
-                self._start(started(move.workflow, move.decision.saga.id))
         for line in lines_of(move, sys.exception(), verbose=self._verbose):
             self._print(line)
 
-    def prepare(self, **_: Any) -> None:
-        """A task is about to run, in a child of the pool or, with other pools, right here."""
-        if os.getpid() != self._pid:
-            self._pid = os.getpid()
-            process = self._runtime.process()
-            process.perform = self._telling(process.perform)
-
-    def _telling(self, perform: Callable[..., Any]) -> Callable[..., Any]:
-        """``perform`` that tells before of a saga's first step."""
-
-        def told(worker: Any, held: Assignment, leases: Any) -> Any:
-            if held.kind is Kind.RUN and held.attempt == 1 and not held.results:
-                self._first(held)
-            return perform(worker, held, leases)
-
-        return told
-
-    def _first(self, held: Assignment) -> None:
+    def begins(self, task: Any = None, **_: Any) -> None:
+        """A task is about to run: perhaps the first step of a saga."""
+        mark = read_mark(task.request)
+        if mark is None or mark.kind is not Kind.RUN or mark.attempt > 1:
+            return
         coordinator = self._runtime.host.coordinator
-        flow = coordinator.workflow(coordinator.keys(held.saga_id), held.version)
+        flow = coordinator.workflow(coordinator.keys(mark.saga_id), mark.version)
         workflow = self._runtime.edge.run(flow)
-        if held.step == first_step(workflow):
-            self._start(started(workflow, held.saga_id))
-
-    def _start(self, line: Line) -> None:
-        if line.saga_id not in self._started:
-            self._started[line.saga_id] = None
-            self._print(line)
+        if mark.step == first_step(workflow) and mark.saga_id not in self._started:
+            self._started[mark.saga_id] = None
+            self._print(started(workflow, mark.saga_id))
         if len(self._started) > MOST_STARTS:
             self._started.popitem(last=False)
 
@@ -96,10 +74,6 @@ class Teller:
             sys.stderr.flush()
         except OSError:  # `dev` is gone, and this worker ends as well
             return
-
-
-def _begins(claim: Claimed, first: str) -> bool:
-    return (claim.kind, claim.step, claim.attempt) == (Kind.RUN, first, 1)
 
 
 class StepFormatter(logging.Formatter):
@@ -114,11 +88,33 @@ class StepFormatter(logging.Formatter):
         return f"{names['workflow']} {names['saga'][:SHORT_ID]}  {names['step']}  {text}"
 
 
+class _EngineLog(structlog.PrintLogger):
+    """Says what this package's loggers say from a warning on; user code decides of its own."""
+
+    def info(self, message: str) -> None:
+        """Nothing: such a line is for those who operate a worker."""
+
+    debug = info
+
+
+def _logger_of(*names: Any) -> Any:
+    own = bool(names) and str(names[0]).startswith("multiagents.")
+    return _EngineLog() if own else structlog.PrintLogger()
+
+
 class _NotOfSteps(logging.Filter):
     """Leaves out Celery's lines on the end of a step's task: the saga's own line has told it."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not current.get().saga
+
+
+class _WithoutTrace(logging.Filter):
+    """Leaves out the trace of what the main process finds: a lost child's is of billiard's code."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.exc_info = None
+        return True
 
 
 def _set_up_logs(**_: Any) -> None:
@@ -132,6 +128,8 @@ def _set_up_logs(**_: Any) -> None:
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("celery.app.trace").addFilter(_NotOfSteps())
+    logging.getLogger("celery.worker.request").addFilter(_WithoutTrace())
+    structlog.configure(logger_factory=_logger_of)
 
 
 def _keep_prints(conf: Any = None, **_: Any) -> None:
@@ -143,7 +141,6 @@ def report_of(consumer: Any) -> Report:
     folder = runtime.settings.workflows
     files = [] if folder is None else list(folder.iterdir())
     return Report(
-        pool=type(consumer.pool).__module__.rpartition(".")[2],
         slots=max(1, consumer.pool.num_processes or 0),
         queues=tuple(sorted(consumer.app.amqp.queues.consume_from)),
         functions=runtime.catalog.local_names,
@@ -161,6 +158,8 @@ def main() -> None:
         signals.setup_logging.connect(_set_up_logs)
         # Where Celery writes its banner and "warm shutdown", whatever its log level.
         sys.__stdout__ = open(os.devnull, "w")  # type: ignore[misc]  # noqa: SIM115
+    if sys.stdin.isatty():
+        loop_watch.watch.blocked_s = DEBUGGED_S
     teller = Teller(runtime, verbose=mode != QUIET)
     runtime.host.coordinator.watchers.append(teller.moved)
 
@@ -168,7 +167,7 @@ def main() -> None:
         with os.fdopen(int(fd), "w") as pipe:
             pipe.write(f"{report_of(sender).to_json()}\n")
 
-    signals.task_prerun.connect(teller.prepare)
+    signals.task_prerun.connect(teller.begins)
     signals.celeryd_init.connect(_keep_prints)
     signals.worker_ready.connect(ready)
     celery()
