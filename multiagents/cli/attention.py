@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from multiagents.cli.explain import paragraph_width, wrapped
+from multiagents.cli.explain import command_lines, paragraph_width, wrapped
 from multiagents.cli.output import Json, emit_each, say
 from multiagents.cli.session import connect
 
@@ -21,7 +21,7 @@ TITLES = {
     "paused": "paused",
     "terminated": "terminated",
     "end": "end not told",
-    "note": "to be seen",
+    "note": "something to know",
     "damaged": "damaged",
 }
 """By kind; one that is not here is shown by its own name."""
@@ -56,8 +56,8 @@ def _block(row: Mapping[str, Any], width: int | None) -> str:
     from multiagents.orchestrator.explanation import span
 
     title = TITLES.get(row["kind"], row["kind"]).format(step=row["step"])
-    age = f" for {span(row['age_s'] * 1000)}" if row["age_s"] is not None else ""
+    age = f" ({span(row['age_s'] * 1000)})" if row["age_s"] is not None else ""
     workflow = f"{row['workflow']} " if row["workflow"] else ""
     head = f"{title}{age}: {workflow}{row['transaction_id']}"
     lines = [wrapped(shown_line(each), width) for each in (head, row["reason"])]
-    return "\n".join([*lines, f"  {shown_line(row['commands'][0])}"])
+    return "\n".join([*lines, command_lines(row["commands"][0], width)])
