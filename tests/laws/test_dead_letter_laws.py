@@ -64,6 +64,17 @@ def test_what_is_parked_asks_for_attention(world: World) -> None:
 
 
 @_many
+@given(worlds(most=60, asks=(*Ask, Ask.TERMINATE, Ask.TERMINATE)))
+def test_a_terminated_saga_asks_for_attention_until_a_person_resolves_it(world: World) -> None:
+    """By the saga, not by a step of it: what it has left is one matter."""
+    world.commit()
+    for before, entry, after in steps_of(world):
+        resolves = isinstance(entry, Asked) and entry.command is Ask.RESOLVE and not entry.step
+        if before.terminated and before.attention:
+            assert bool(after.attention) is not resolves, entry
+
+
+@_many
 @given(worlds(most=60, asks=tuple(Ask)))
 def test_the_index_follows_from_the_changes_of_each_commit(world: World) -> None:
     """Whatever batches the entries were decided in: members and times, no more and no less."""
