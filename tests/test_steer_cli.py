@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
-import select
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,9 +13,9 @@ from multiagents.cli.settling import settled
 from multiagents.cli.steer import question
 from multiagents.core.states import Kind
 from multiagents.orchestrator.workflow import Workflow
-from tests.processes import ROOT, environment
 from tests.support.command_line import cli
 from tests.support.office import Office, open_office
+from tests.support.terminal import OnTerminal
 
 
 @worker("steer.do")
@@ -96,6 +90,13 @@ def test_one_alone_that_cannot_be_steered_is_wrong_use(office: Office) -> None:
     assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
 
 
+def test_of_an_id_its_beginning_will_do(office: Office) -> None:
+    """As for every command; the answer has the whole id."""
+    sagas = [office.start(order()) for _ in range(2)]
+    done = cli("cancel", *(saga_id[:13] for saga_id in sagas), url=office.url)
+    assert done.out.splitlines() == [f"saga {saga_id} is cancelled" for saga_id in sagas]
+
+
 def test_a_script_is_asked_nothing(office: Office) -> None:
     """Where there is no terminal, with or without an answer to read."""
     for stdin in ("", "n\n"):
@@ -147,32 +148,12 @@ def test_a_person_at_a_terminal_is_asked_and_may_say_no(office: Office) -> None:
 
 def at_terminal(url: str, *words: str, answer: str) -> tuple[str, int]:
     """What ``multiagents WORDS`` shows on a terminal where this is typed, and its exit code."""
-    terminal, theirs = pty.openpty()
-    command = (sys.executable, "-m", "multiagents", *words)
-    with subprocess.Popen(
-        command, cwd=ROOT, env=environment(url), stdin=theirs, stdout=theirs, stderr=theirs
-    ) as process:
-        os.close(theirs)
-        said = _typed(terminal, answer)
-        code = process.wait(10)
-    os.close(terminal)
-    return said.decode().replace("\r\n", "\n"), code
-
-
-def _typed(terminal: int, answer: str) -> bytes:
-    """All that is shown until the other side has gone."""
-    said, ends_at = b"", time.monotonic() + 60
-    while time.monotonic() < ends_at:
-        if not select.select([terminal], [], [], 0.2)[0]:
-            continue
-        try:
-            more = os.read(terminal, 4096)
-        except OSError:  # nobody holds the other end
-            return said
-        if b"[y/N]" in (said + more) and b"[y/N]" not in said:
-            os.write(terminal, f"{answer}\n".encode())
-        said += more
-    raise AssertionError(f"it did not end: {said!r}")
+    with OnTerminal(*words, url=url) as terminal:
+        if answer:
+            terminal.shows("[y/N]")
+            terminal.press(f"{answer}\n".encode())
+        code = terminal.ends()
+        return terminal.text, code
 
 
 # ---- what was settled ----
