@@ -105,6 +105,15 @@ def test_a_module_that_is_read_again_replaces_its_own(write: Write) -> None:
     assert registry.registered()[NAME].names == ("b",)
 
 
+def test_a_cell_of_a_notebook_replaces_what_another_has_registered() -> None:
+    """Each has a file name of its own, of which there is no file; so has a console."""
+    head = "from multiagents import WorkflowBuilder\n"
+    for name, step in (("/tmp/ipykernel_1/1.py", "a"), ("/tmp/ipykernel_1/2.py", "b")):
+        text = head + REGISTERED.format(step=step) + "order.register()\n"
+        exec(compile(text, name, "exec"), {})
+    assert registry.registered()[NAME].names == ("b",)
+
+
 def test_one_module_cannot_register_two_under_one_name(write: Write) -> None:
     """A line that was copied and half changed."""
     twice = REGISTERED.format(step="a").replace("build()", "build().register()")

@@ -11,6 +11,7 @@ where its name is asked for.
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,11 +36,12 @@ class Origin:
     """
 
     def is_reload_of(self, other: Origin) -> bool:
-        """Whether the same file has been read again since."""
-        if self.place is None or other.place is None or self.place.file != other.place.file:
-            return False
+        """Whether the same file has been read again since, or a console or notebook goes on."""
         read = self.reading, other.reading
-        return None not in read and read[0] is not read[1]
+        if None in read or read[0] is read[1] or self.place is None or other.place is None:
+            return False
+        files = self.place.file, other.place.file
+        return files[0] == files[1] or not any(map(os.path.exists, files))
 
 
 @dataclass(frozen=True, slots=True)
