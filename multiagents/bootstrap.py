@@ -51,7 +51,7 @@ from multiagents.orchestrator.letters import Letters
 from multiagents.orchestrator.sweeper_thread import Refuse, SweeperThreads
 from multiagents.orchestrator.sync_face import Sagas as Sagas
 from multiagents.orchestrator.tasks import Courier, Hooks, install
-from multiagents.orchestrator.user_code import load, register_files
+from multiagents.orchestrator.user_code import register_files
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage.client import MAIN_TIMEOUT_S, UNREACHABLE, Edge
 from multiagents.storage.routing import no_server, open_edge, told
@@ -91,7 +91,7 @@ class Runtime:
         self.courier = Courier(app)
         self.edge = open_edge(settings, perform=self.courier)
         self.catalog = Catalog(self.clock)
-        load_code = partial(load, settings) if app.main == OWN_NAME else None
+        modules = settings.import_names if app.main == OWN_NAME else ()
         self.host = Host(
             self.edge,
             settings=settings,
@@ -100,11 +100,11 @@ class Runtime:
             check_input=check_input,
             letter_of=Letters(app, settings),
             answer_of=Answers(app, settings),
-            load_code=load_code,
+            modules=modules,
         )
         task_of = partial(registration.task_of, app, process_of=self.process)
         self.eager = EagerRunner(
-            app, settings, self.catalog, check_input, task_of=task_of, load_code=load_code
+            app, settings, self.catalog, check_input, task_of=task_of, modules=modules
         )
         self.outcomes = Outcomes(
             app,
@@ -186,6 +186,7 @@ class Runtime:
             slice_s=settings.slice_s,
             slice_steps=settings.slice_steps,
             stopping=self.stopping.is_set,
+            sends_events=bool(self.app.conf.worker_send_task_events),
             most_steps=self.most_steps,
             left_by=awaiting.taken,
             can_be_ended=_can_be_ended(),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -28,7 +28,7 @@ from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.host import Host
 from multiagents.orchestrator.outbox import Deliverance, Message, Publish
 from multiagents.orchestrator.own_ways import sends_itself
-from multiagents.orchestrator.service import STEERING, CheckInput, LoadCode
+from multiagents.orchestrator.service import STEERING, CheckInput
 from multiagents.orchestrator.sweeper import Backlog, QueueHead
 from multiagents.orchestrator.targets import TOLD
 from multiagents.storage import sagas as store
@@ -57,10 +57,10 @@ class EagerRunner:
         check_input: CheckInput,
         *,
         task_of: Callable[[str], WorkerTask],
-        load_code: LoadCode | None = None,
+        modules: Sequence[str] = (),
     ) -> None:
         """``task_of``: the Celery task of a worker function, by its name."""
-        self._load_code = load_code
+        self._modules = modules
         self._app = app
         self._task_of = task_of
         self.asked_by = "task_always_eager"
@@ -88,7 +88,7 @@ class EagerRunner:
                 clock=clock,
                 catalog=self._catalog,
                 check_input=self._check_input,
-                load_code=self._load_code,
+                modules=self._modules,
                 in_process=True,
             )
         return self._host

@@ -96,7 +96,7 @@ def test_workflows_are_shown_and_listed_likewise(redis_url: str, module: Module)
     """With what they lack: nobody has published them, and no worker has their functions."""
     name = module("code_list")
     row = row_of(name, redis_url, MULTIAGENTS_IMPORTS=name)
-    assert (row["published"], row["lacks"]) == (False, [f"{name}.do"])
+    assert (row["published"], row["lacks"]) == (None, [f"{name}.do"])
     shown = cli("workflows", "show", name, "--json", url=redis_url, MULTIAGENTS_IMPORTS=name)
     assert shown.json["steps"][0]["worker"] == f"{name}.do"
     text = cli("workflows", "list", url=redis_url, MULTIAGENTS_IMPORTS=name).out
@@ -105,12 +105,24 @@ def test_workflows_are_shown_and_listed_likewise(redis_url: str, module: Module)
     assert note in " ".join(text.split())
 
 
+def test_a_workflow_that_is_published_otherwise_is_marked(redis_url: str, module: Module) -> None:
+    """Listed is what a start from here would take."""
+    name = module("code_other")
+    older = Workflow(name=name, steps=(Step(name="old", worker=f"{name}.do"),))
+    publish(redis_url, f"{name}.do", older)
+    row = row_of(name, redis_url, MULTIAGENTS_IMPORTS=name)
+    assert (row["steps"], row["published"], row["lacks"]) == (["do"], older.version, [])
+    assert row["version"] != older.version
+    text = cli("workflows", "list", url=redis_url, MULTIAGENTS_IMPORTS=name).out
+    assert "published in another version" in " ".join(text.split())
+
+
 def test_a_workflow_whose_worker_is_gone_is_marked(redis_url: str) -> None:
     """A definition outlives its worker; the list does not take it for alive."""
     workflow = Workflow(name="code_gone", steps=(Step(name="a", worker="code_gone.a"),))
     catalog = publish(redis_url, "code_gone.a", workflow)
     row = row_of("code_gone", redis_url)
-    assert (row["published"], row["lacks"]) == (True, [])
+    assert (row["published"], row["lacks"]) == (workflow.version, [])
     edge = Edge(redis_url)
     edge.run(catalog.withdraw("w@host"))
     edge.close()

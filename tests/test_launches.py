@@ -11,7 +11,7 @@ from multiagents.core.clock import FakeClock
 from multiagents.core.ports import WorkerInfo
 from multiagents.orchestrator import launches
 from multiagents.orchestrator.catalog import Catalog
-from multiagents.orchestrator.launches import KEPT_MS, Launch, advice, app_named, launch_of
+from multiagents.orchestrator.launches import KEPT_MS, Launch, advice, app_named, has_dev, launch_of
 from multiagents.storage.client import Edge
 
 SHOP = Launch("multiagents", ("shop", "shop.mail"), ("io", "llm"), ("reserve", "mail"), at_ms=2)
@@ -99,3 +99,19 @@ def test_a_launch_outlives_its_worker(edge: Edge) -> None:
     clock.advance(KEPT_MS / 1000 + 1)
     edge.run(Catalog(clock).publish("s@h", ["io"], [], launch=SHOP))
     assert [each.app for each in edge.run(launches.read())] == ["multiagents"]
+
+
+def test_who_asks_may_have_the_module_that_no_launch_had() -> None:
+    """A client with MULTIAGENTS_IMPORTS; what a launch has already is no news."""
+    known = [Launch(imports=("shop",), functions=("charge",))]
+    told = advice(known, queues=["io"], functions=["mail"], imports=("shop", "shop.mail"))
+    assert told == "MULTIAGENTS_IMPORTS=shop,shop.mail celery -A multiagents worker -Q io"
+    told = advice(known, queues=["io"], functions=["mail"], imports=("shop",))
+    assert told == "MULTIAGENTS_IMPORTS=shop,YOUR_MODULE celery -A multiagents worker -Q io"
+
+
+def test_only_the_packages_own_app_has_dev() -> None:
+    """A team's app is started by its own command."""
+    assert has_dev([])
+    assert has_dev([Launch(imports=("shop",))])
+    assert not has_dev([Launch(app="proj"), Launch()])

@@ -9,12 +9,14 @@ from typing import Annotated, Any
 import typer
 
 from multiagents.cli.errors import OK, WRONG_USE
-from multiagents.cli.fleet import known_of
+from multiagents.cli.fleet import known_of, published
 from multiagents.cli.output import Json, console, emit, emit_each, say
 from multiagents.cli.rows import Rows
 from multiagents.cli.session import Session, connect, environment, load_code
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The workflow's name.")]
+SHOWN = 2
+"""Functions that a note names."""
 Files = Annotated[
     list[Path],
     typer.Argument(metavar="FILE...", help="JSON or YAML files of workflows, or folders."),
@@ -24,7 +26,7 @@ Files = Annotated[
 def list_(json_output: Json = False) -> None:
     """List the workflows that workers have published, and those of MULTIAGENTS_IMPORTS.
 
-    NOTE says which functions no running worker has, and what no worker has published.
+    NOTE says which functions no running worker has, and what is published otherwise or not at all.
     """
     session = _session()
     rows = _rows(session)
@@ -46,11 +48,10 @@ def _session() -> Session:
 def _rows(session: Session) -> list[dict[str, Any]]:
     from multiagents.orchestrator import registry
 
-    service = session.runtime.host.service
-    published = session.run(session.runtime.catalog.workflow_names())
-    fleet = session.fleet().values()
-    running = {name for member in fleet for name in member["workers"]}
-    names = sorted({*published, *registry.registered()})
+    known = {workflow.name: workflow for workflow in published(session)}
+    versions = {name: workflow.version for name, workflow in known.items()}
+    known |= registry.registered()  # which is what a start from here would take
+    running = {name for member in session.fleet().values() for name in member["workers"]}
     return [
         {
             "name": workflow.name,
@@ -58,10 +59,10 @@ def _rows(session: Session) -> list[dict[str, Any]]:
             "steps": list(workflow.by_name),
             "tags": list(workflow.tags),
             "description": workflow.description,
-            "published": workflow.name in published,
+            "published": versions.get(workflow.name),
             "lacks": [name for name in workflow.workers if name not in running],
         }
-        for workflow in (session.run(service.find_workflow(name)) for name in names)
+        for _, workflow in sorted(known.items())
     ]
 
 
@@ -74,9 +75,12 @@ def _print(rows: list[dict[str, Any]]) -> None:
 
 
 def _note(row: dict[str, Any]) -> str:
-    notes = [] if row["published"] else ["not published"]
+    notes = []
+    if row["published"] != row["version"]:
+        notes.append("published in another version" if row["published"] else "not published")
     if row["lacks"]:
-        notes.append(f"no running worker has {', '.join(row['lacks'])}")
+        more = f" and {len(row['lacks']) - SHOWN} more" if len(row["lacks"]) > SHOWN else ""
+        notes.append(f"no running worker has {', '.join(row['lacks'][:SHOWN])}{more}")
     return "; ".join(notes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from multiagents.core.clock import Clock
@@ -13,7 +14,7 @@ from multiagents.orchestrator.engine import StoreEngine
 from multiagents.orchestrator.handback import HandBack
 from multiagents.orchestrator.launches import launch_of
 from multiagents.orchestrator.outbox import AnswerOf, LetterOf, no_answer, no_letter
-from multiagents.orchestrator.service import CheckInput, LoadCode, SagaService
+from multiagents.orchestrator.service import CheckInput, SagaService
 from multiagents.orchestrator.sweeper import Sweeper
 from multiagents.storage.calls import Flow
 from multiagents.storage.client import Edge
@@ -32,7 +33,7 @@ class Host:
         check_input: CheckInput,
         letter_of: LetterOf = no_letter,
         answer_of: AnswerOf = no_answer,
-        load_code: LoadCode | None = None,
+        modules: Sequence[str] = (),
         in_process: bool = False,
     ) -> None:
         self.edge = edge
@@ -59,7 +60,7 @@ class Host:
             clock=clock,
             catalog=catalog,
             check_input=check_input,
-            load_code=load_code,
+            modules=modules,
             in_process=in_process,
         )
 

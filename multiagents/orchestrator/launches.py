@@ -147,7 +147,7 @@ def advice(
 
 
 def _like(launches: Sequence[Launch], wanted: set[str], imports: tuple[str, ...]) -> Launch:
-    """The launch to repeat; where none had the functions, with a place for their module."""
+    """The launch to repeat; where none had the functions, with modules of who asks, or a gap."""
     able = [each for each in launches if wanted <= set(each.functions)]
     if able:
         return able[0]
@@ -156,7 +156,14 @@ def _like(launches: Sequence[Launch], wanted: set[str], imports: tuple[str, ...]
     last = launches[0]
     if last.app != OWN_APP:
         return last  # which has its modules by itself
-    return replace(last, imports=(*last.imports, UNKNOWN_MODULE))
+    more = tuple(name for name in imports if name not in last.imports)
+    return replace(last, imports=(*last.imports, *(more or (UNKNOWN_MODULE,))))
+
+
+def has_dev(launches: Sequence[Launch]) -> bool:
+    """Whether `multiagents dev` would start a worker like these: of the package's own app."""
+    last = launches[0] if launches else _of_caller.get() or Launch()
+    return last.app == OWN_APP
 
 
 def _launch(name: str, told: dict[str, Any]) -> Launch:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from multiagents.core import ids
+from multiagents.core import ids, user_modules
 from multiagents.core.clock import Clock
 from multiagents.core.exceptions import (
     IdempotencyConflict,
@@ -33,7 +33,7 @@ from multiagents.core.exceptions import (
 from multiagents.core.json_text import dumps
 from multiagents.core.settings import Settings
 from multiagents.core.texts import joined
-from multiagents.orchestrator import registry
+from multiagents.orchestrator import launches, registry
 from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.coordinator import Coordinator
 from multiagents.orchestrator.headers import META, checked
@@ -76,8 +76,6 @@ SHOWN, MOST_SHOWN = 4, 40
 
 CheckInput = Callable[[Any, int], str]
 """Refuses an input that cannot be a saga's, or returns it as JSON."""
-LoadCode = Callable[[], None]
-"""Imports the user's modules, so that what they register is known."""
 
 
 class SagaService(Listing):
@@ -91,13 +89,15 @@ class SagaService(Listing):
         clock: Clock,
         catalog: Catalog,
         check_input: CheckInput,
-        load_code: LoadCode | None = None,
+        modules: Sequence[str] = (),
         in_process: bool = False,
     ) -> None:
-        """``in_process``: sagas run here, so that no worker is missed."""
+        """``modules``: the user's, imported where a name is not known.  ``in_process``: sagas run
+        here, so that no worker is missed.
+        """
         super().__init__(coordinator, settings=settings, clock=clock, catalog=catalog)
         self._check_input = check_input
-        self._load_code: LoadCode = load_code or _nothing
+        self._modules = modules
         self._in_process = in_process
 
     def start(
@@ -177,7 +177,7 @@ class SagaService(Listing):
             return local
         published = yield from self.catalog.workflow(workflow)
         if published is None:
-            self._load_code()
+            user_modules.load(self._modules)
             published = registry.find(workflow)
         if published is None:
             raise (yield from self._unknown_workflow(workflow))
@@ -195,17 +195,22 @@ class SagaService(Listing):
         elif (yield from self.catalog.fleet()):
             fix = "a worker publishes what its modules register"
         else:
-            start = yield from self.start_command()
-            fix = (
-                "no worker runs that could publish it: start one that imports its module, with"
-                f" `{start}`, or all that it takes with `multiagents dev`"
-            )
+            fix = yield from self._how_to_publish()
         return UnknownWorkflow(joined(problem, fix))
+
+    def _how_to_publish(self) -> Flow[str]:
+        start = yield from self.start_command()
+        known = yield from self._launches()
+        dev = ", or all that it takes with `multiagents dev`" if launches.has_dev(known) else ""
+        return (
+            "no worker runs that could publish it: start one that imports its module, with"
+            f" `{start}`{dev}"
+        )
 
     def _check_workers(self, workflow: Workflow, saga_id: str) -> Flow[None]:
         missing = yield from self.catalog.missing(set(workflow.workers))
         if missing:
-            self._load_code()
+            user_modules.load(self._modules)
             missing = yield from self.catalog.missing(set(workflow.workers))
         if missing and not (yield from self.is_known(saga_id)):  # who joins a saga finds it going
             known = yield from self.catalog.worker_names()
@@ -252,10 +257,6 @@ def _correlation_id(value: object) -> str | None:
 def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return f"other: {', '.join(ascii(name[:MOST_SHOWN]) for name in names[:SHOWN])}{more}"
-
-
-def _nothing() -> None:
-    """What a process without modules of its own has to load."""
 
 
 def unknown(what: str, name: str, known: Sequence[str]) -> str:
