@@ -94,7 +94,7 @@ def test_a_module_whose_code_fails(name: str, why: str) -> None:
 def test_a_refusal_of_ours_speaks_for_itself() -> None:
     """It names the line already, and there is no more to see."""
     text = said_of("um_worker")
-    assert text.startswith("module 'um_worker' cannot be imported: um_worker.py:3: worker 'um'")
+    assert text.startswith("module 'um_worker' cannot be imported: worker 'um' (um_worker.py:3)")
     assert text.endswith("as in `def charge(context)`")
 
 

@@ -91,7 +91,8 @@ def _broken(name: str, error: BaseException) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, SyntaxError):  # its text repeats file and line
         text = error.msg
-    if isinstance(error, MultiAgentsError):
+    if isinstance(error, MultiAgentsError):  # which may name the place itself
+        where = "" if place and str(place) in text else where
         return f"module {name!r} cannot be imported: {where}{text}"
     why = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return joined(
