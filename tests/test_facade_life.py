@@ -273,7 +273,7 @@ def test_without_a_server_start_fails_soon_and_says_what_to_do(make):
 
     async def main():
         component = make(bus)
-        with pytest.raises(NoServer, match="MULTIAGENTS_REDIS_URL") as caught:
+        with pytest.raises(NoServer, match="start one, or correct the server's URL") as caught:
             await component.start()
         await component.stop()
         return str(caught.value)
