@@ -186,7 +186,6 @@ class Runtime:
             slice_s=settings.slice_s,
             slice_steps=settings.slice_steps,
             stopping=self.stopping.is_set,
-            sends_events=bool(self.app.conf.worker_send_task_events),
             most_steps=self.most_steps,
             left_by=awaiting.taken,
             can_be_ended=_can_be_ended(),

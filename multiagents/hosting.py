@@ -28,6 +28,7 @@ from multiagents.core.settings import Home, shown_url
 from multiagents.orchestrator import app_broker, registry, strangers
 from multiagents.orchestrator.app_broker import steady_for as steady_for
 from multiagents.orchestrator.catalog import Catalog
+from multiagents.orchestrator.engine import StoreEngine
 from multiagents.orchestrator.handback import Foreign
 from multiagents.orchestrator.host import Host
 from multiagents.orchestrator.sweeper_thread import Refuse, SweeperThreads
@@ -35,6 +36,7 @@ from multiagents.storage.sagas import Attempt
 from multiagents.worker_sdk import registration
 from multiagents.worker_sdk import registry as workers
 from multiagents.worker_sdk.dspy_worker import DSPyWorker
+from multiagents.worker_sdk.step_events import channel
 from multiagents.worker_sdk.stopping import StopFlag
 from multiagents.worker_sdk.tasks import Process, WorkerTask
 
@@ -55,6 +57,9 @@ class Hosted(Protocol):
 
     def process(self) -> Process:
         """What the tasks of this very process share."""
+
+    def main_engine(self) -> StoreEngine:
+        """For the main process: it gives up soon."""
 
     persist: Callable[..., Any]
     """Asks the store until it answers: `worker_sdk.reports.persist` for its processes."""
@@ -116,6 +121,7 @@ def _make_step(hosted: Hosted, *, own: bool) -> Any:
             _fence_registered(parent.app, hosted)
             # Before the pool forks: its children know their limit, claim in this worker's name, and
             # see when it is stopped.
+            _open_channel(hosted)
             hosted.stopping.renew()
             hosted.most_steps = parent.max_tasks_per_child
             hosted.host.coordinator.claims.hostname = parent.hostname
@@ -129,6 +135,10 @@ def _make_step(hosted: Hosted, *, own: bool) -> Any:
                 refuse=self._refuse,
             )
             self.threads.start()
+
+        def register_with_event_loop(self, parent: Any, hub: Any) -> None:
+            """Hear the children; Celery calls this again for each new connection."""
+            channel.listen(hub)
 
         def _refuse(self, error: NewerFormat) -> None:
             """End the worker, warm, with an error: by the flag that its main loop looks at."""
@@ -148,6 +158,14 @@ def _make_step(hosted: Hosted, *, own: bool) -> Any:
                 _stop_worker(None)  # a flag of the whole process, which may start another worker
 
     return EngineStep
+
+
+def _open_channel(hosted: Hosted) -> None:
+    """Let the main process know which step each delivery is at."""
+    from multiagents.worker_sdk.step_request import receive, sight  # no client needs it
+
+    channel.open(receive)
+    sight.open(hosted.main_engine().at_work)
 
 
 def renew_tasks(app: Celery, hosted: Hosted) -> None:

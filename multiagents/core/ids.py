@@ -61,6 +61,16 @@ def step_id(saga_id: str, kind: str, step: str, attempt: int) -> str:
     return f"{saga_id}:~{sha1(step.encode(), usedforsecurity=False).hexdigest()[:16]}:{tail}"
 
 
+def shown_args(saga_id: str, kind: str, step: str, attempt: int) -> str:
+    """An attempt as monitors show its task's arguments: ``('SAGA', 'reserve', 1)``.
+
+    Of an undo: ``('SAGA', 'undo', 'reserve', 1)``.
+    """
+    if kind == "run":
+        return repr((str(saga_id), str(step), attempt))
+    return repr((str(saga_id), str(kind), str(step), attempt))
+
+
 def saga_of(step_id: str) -> str | None:
     """The saga's id in the id of a step's message; None for what has another form."""
     saga_id, *tail = step_id.rsplit(":", 2)

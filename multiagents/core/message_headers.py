@@ -10,7 +10,7 @@ from typing import Any
 
 from celery.app.task import Context
 
-from multiagents.core.names import HEADER
+from multiagents.core.names import HEADER, TELLS
 
 OWN = frozenset(name for name in vars(Context) if not name.startswith("_")) | {
     "argsrepr",
@@ -19,6 +19,7 @@ OWN = frozenset(name for name in vars(Context) if not name.startswith("_")) | {
     "lang",
     "task",
     HEADER,
+    TELLS,
 }
 """What Celery and the engine put there."""
 

@@ -16,6 +16,10 @@ HEADER = "multiagents"
 """Message header of every engine message; a list ``[saga, kind, step, attempt, version, sent_ms]``,
 that of a plain task with its time-out in seconds at the end."""
 
+TELLS = "multiagents_tells"
+"""Set in a worker's own request of a delivery where Celery's monitors listen, see
+`worker_sdk.step_events`."""
+
 MAX_QUEUE = 128
 """Characters in the name of a queue."""
 _KEYS = ("ma:", "celery-task-meta-", "celery-taskset-meta-", "_kombu", "celeryev.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import Any, Protocol
 
 from multiagents.core.entries import Failure
@@ -86,6 +87,28 @@ class Assignment:
     """For a compensation: why the saga goes backward."""
 
 
+class Unclaimed(Enum):
+    """Why an attempt cannot be claimed."""
+
+    TAKEN = auto()
+    """Another message of it has begun it, or will."""
+    LATER = auto()
+    """Its saga is paused: it is sent again when that goes on."""
+    WITHDRAWN = auto()
+    """It is no longer to be done."""
+
+
+@dataclass(frozen=True, slots=True)
+class AtWork:
+    """The attempt that a Celery delivery is at."""
+
+    kind: Kind
+    step: str
+    attempt: int
+    worker: str
+    since_ms: int
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What an exception means for the step."""
@@ -120,6 +143,9 @@ class Engine(Protocol):
 
         ``version`` of the definition, where the message brought it, spares a look-up.
         """
+
+    def unclaimed(self, saga_id: str, kind: Kind, step: str, attempt: int) -> Unclaimed:
+        """Why `claim` has just given nothing."""
 
     def succeed(self, done: Assignment, result: str, *, go_on: bool) -> Assignment | None:
         """Report a result (JSON); with ``go_on``, perhaps the next attempt, claimed already."""

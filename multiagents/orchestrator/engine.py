@@ -11,13 +11,17 @@ import structlog
 
 from multiagents.core.clock import Clock
 from multiagents.core.entries import Failed, Report, Succeeded
-from multiagents.core.ports import Assignment, Verdict
-from multiagents.core.states import Kind
+from multiagents.core.exceptions import UnknownSaga
+from multiagents.core.ports import Assignment, AtWork, Unclaimed, Verdict
+from multiagents.core.states import Kind, SagaState
 from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.claims import Continuation
 from multiagents.orchestrator.coordinator import Coordinator
 from multiagents.orchestrator.judgement import Given, is_judged, judged
+from multiagents.orchestrator.outbox import target_of
+from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.seen import states_of
+from multiagents.orchestrator.workflow import Workflow, worker_name
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, ask
 from multiagents.storage.client import Edge
@@ -53,6 +57,33 @@ class StoreEngine:
             saga_id, kind, step, attempt, delivery=delivery, queue=queue, version=version
         )
         return self._edge.run(flow)
+
+    def unclaimed(self, saga_id: str, kind: Kind, step: str, attempt: int) -> Unclaimed:
+        """Why `claim` has just given nothing."""
+        return self._edge.run(self._unclaimed(saga_id, kind, step, attempt))
+
+    def _unclaimed(self, saga_id: str, kind: Kind, step: str, attempt: int) -> Flow[Unclaimed]:
+        try:
+            saga, _ = yield from self._coordinator.current(saga_id)
+        except UnknownSaga:
+            return Unclaimed.WITHDRAWN
+        run = saga.steps.get(step)
+        if run is not None and run.has_taken(kind, attempt):
+            return Unclaimed.TAKEN
+        comes = run is not None and attempt > run.of(kind).attempt
+        return Unclaimed.LATER if comes and saga.state is SagaState.PAUSED else Unclaimed.WITHDRAWN
+
+    def at_work(self, saga_id: str, delivery: str) -> AtWork | None:
+        """What a Celery delivery is at; None if it holds nothing."""
+        return self._edge.run(self._at_work(saga_id, delivery))
+
+    def _at_work(self, saga_id: str, delivery: str) -> Flow[AtWork | None]:
+        held = yield from self._coordinator.held(saga_id, delivery)
+        if not held:
+            return None
+        saga, workflow = yield from self._coordinator.current(saga_id)
+        found = [_at_work(saga, workflow, each) for each in held]
+        return max(found, key=lambda each: each.since_ms)
 
     def succeed(self, done: Assignment, result: str, *, go_on: bool) -> Assignment | None:
         """Report a result; perhaps the next attempt, claimed already."""
@@ -189,3 +220,9 @@ class StoreEngine:
         }
         states = yield from states_of(keys, workflow, returned.step, results)
         return judged(workflow, returned, result, Given(data.get("input", "{}"), results, states))
+
+
+def _at_work(saga: Saga, workflow: Workflow, held: store.Attempt) -> AtWork:
+    target = target_of(workflow.by_name[held.step], held.kind)
+    since_ms = saga.steps[held.step].of(held.kind).started_at
+    return AtWork(held.kind, held.step, held.attempt, worker_name(target), since_ms)

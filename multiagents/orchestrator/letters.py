@@ -249,7 +249,7 @@ def _envelope(message: Message, mould: _Mould) -> str:
         "chain": None,
         "chord": None,
     }
-    task_id = ids.step_id(*message.signature)
+    task_id, shown = ids.step_id(*message.signature), ids.shown_args(*message.signature)
     body = json.dumps([args, message.kwargs, canvas]).encode()
     envelope = {
         "body": base64.b64encode(body).decode(),
@@ -261,7 +261,7 @@ def _envelope(message: Message, mould: _Mould) -> str:
             "id": task_id,
             "root_id": task_id,
             "parent_id": None,
-            "argsrepr": repr(args)[:MOST_SHOWN],
+            "argsrepr": (repr(args) if message.plain else shown)[:MOST_SHOWN],
             "kwargsrepr": repr(message.kwargs)[:MOST_SHOWN],
         },
         "properties": {

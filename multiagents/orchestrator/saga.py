@@ -77,6 +77,14 @@ class StepRun:
             busy = self.undo_state is UndoState.RUNNING
         return busy and self.of(kind).nonce == nonce
 
+    def has_taken(self, kind: Kind, attempt: int) -> bool:
+        """Whether this attempt is sent or at work, or has succeeded."""
+        taken = self.state in (StepState.DISPATCHED, StepState.RUNNING, StepState.SUCCEEDED)
+        if kind is Kind.UNDO:
+            states = (UndoState.DISPATCHED, UndoState.RUNNING, UndoState.SUCCEEDED)
+            taken = self.undo_state in states
+        return taken and self.of(kind).attempt == attempt
+
     def returned(self, nonce: str) -> bool:
         """Whether the attempt of this claim brought its result: not a person, nor another one."""
         own = self.work.nonce == nonce and self.work.error is None

@@ -23,7 +23,7 @@ from multiagents.core.marks import read_mark
 from multiagents.core.names import COMPENSATE, COORDINATE
 from multiagents.core.states import Kind
 from multiagents.orchestrator.broker import Broker, HastyBroker, is_away, is_redis
-from multiagents.orchestrator.letters import list_of, priority_of, routing, send_plain
+from multiagents.orchestrator.letters import MOST_SHOWN, list_of, priority_of, routing, send_plain
 from multiagents.orchestrator.outbox import (
     Deliverance,
     Message,
@@ -213,6 +213,8 @@ class Courier:
             send_plain(self.app, message, producer, **options)
             return
         options.update(routing(message))
+        shown = ids.shown_args(*message.signature)[:MOST_SHOWN]
+        options["headers"] = {**message.headers, "argsrepr": shown}
         if self.app.conf.task_default_priority:
             # Celery itself uses it only where this app has the worker's function.
             options["priority"] = priority_of(self.app, message.priority)

@@ -11,13 +11,19 @@ from dataclasses import replace
 from typing import Any
 
 import structlog
-from celery import Celery
+from celery import Celery, Task
 
 from multiagents.core.exceptions import InvalidInput
 from multiagents.core.places import defined, in_brackets
 from multiagents.core.ports import WorkerInfo
 from multiagents.worker_sdk.registry import Worker, workers
-from multiagents.worker_sdk.task_options import goes_alone, refuse, routed
+from multiagents.worker_sdk.task_options import (
+    STEP_REQUEST,
+    STEP_STRATEGY,
+    goes_alone,
+    refuse,
+    routed,
+)
 from multiagents.worker_sdk.tasks import Process, WorkerTask
 
 log = structlog.get_logger(__name__)
@@ -41,6 +47,8 @@ def _task(app: Celery, worker: Worker, process_of: Callable[[], Process]) -> Wor
         "__doc__": worker.__doc__,
         "__module__": worker.function.__module__,
     }
+    if (app.Task.Request, app.Task.Strategy) == (Task.Request, Task.Strategy):
+        attributes |= {"Request": STEP_REQUEST, "Strategy": STEP_STRATEGY}
     made: WorkerTask = type("WorkerTask", (WorkerTask, app.Task), attributes)()
     return made
 

@@ -45,9 +45,15 @@ _SETTINGS = {
 """The setting from which a task takes what is not set for itself."""
 
 
+STEP_REQUEST = "multiagents.worker_sdk.step_request:StepRequest"
+STEP_STRATEGY = "multiagents.worker_sdk.step_request:strategy"
+"""A step's `Request` and `Strategy`, unless its app has its own; imported by workers alone."""
+
+
 def goes_alone(task: Task) -> bool:
     """Whether each step of a worker's task has to be a message of its own."""
-    own_classes = task.Request != Task.Request or task.Strategy != Task.Strategy
+    own_request = task.Request not in (Task.Request, STEP_REQUEST)
+    own_classes = own_request or task.Strategy not in (Task.Strategy, STEP_STRATEGY)
     return own_classes or any(getattr(task, name) for name in PER_MESSAGE)
 
 

@@ -34,11 +34,13 @@ from multiagents.core.exceptions import LoopBlocked, StepTimeout
 from multiagents.core.log_context import Bound, bind_step, unbind
 from multiagents.core.marks import read_mark
 from multiagents.core.message_headers import custom
+from multiagents.core.names import TELLS
 from multiagents.core.ports import Assignment, Engine, Verdict
 from multiagents.core.states import Kind, Outcome
 from multiagents.worker_sdk.activity import Activity, Ending
 from multiagents.worker_sdk.leases import LeaseKeeper
 from multiagents.worker_sdk.registry import Worker
+from multiagents.worker_sdk.step_events import Telling
 
 log = structlog.get_logger(__name__)
 
@@ -59,8 +61,6 @@ class Process:
     slice_s: float
     slice_steps: int
     stopping: Callable[[], bool]
-    sends_events: bool = False
-    """``celery worker -E``."""
     most_steps: int | None = None
     """``worker_max_tasks_per_child``: continued steps count, though billiard sees none of them."""
     steps: int = 0
@@ -93,6 +93,8 @@ class _Slot(threading.local):
     """Of this delivery's message, those that its sender gave it; None: not looked for."""
     instead: Callable[[], Any] | None = None
     """What eager mode does instead of claiming the attempt."""
+    telling: Telling | None = None
+    """Of this delivery's steps to Celery's monitors, where some listen."""
     bound: Bound | None = None
     """Of the attempt to which the log lines of this thread belong."""
 
@@ -141,6 +143,9 @@ class WorkerTask(Task):  # type: ignore[misc]  # celery has no types
                 version=_version(self.request),
             )
             if held is None:
+                if slot.telling is not None:
+                    what = (saga_id, Kind(kind), step, int(attempt))
+                    slot.telling.refused(partial(process.engine.unclaimed, *what))
                 raise Ignore
             if (held.step, held.attempt) != (step, int(attempt)):
                 slot.following = held  # traced next, under its own id
@@ -148,6 +153,8 @@ class WorkerTask(Task):  # type: ignore[misc]  # celery has no types
         slot.held = held
         _bind(held)
         process.leases.hold(held)
+        if slot.telling is not None:
+            slot.telling.begins(self, held)
         try:
             result, slot.result = process.perform(self.worker, held, process.leases)
         except Exception as error:
@@ -164,8 +171,11 @@ class WorkerTask(Task):  # type: ignore[misc]  # celery has no types
         process.steps += 1
         slot.headers = None
         slot.count, slot.ends_at = 0, time.monotonic() + process.slice_s
+        telling = slot.telling = Telling(uuid) if request.get(TELLS) else None
         try:
             outcome = self._inner(uuid, args, kwargs, request)
+            if telling is not None:
+                telling.ended(self, uuid, outcome)
             following = _report_success(process) or _taken_following()
             for count in range(1, process.slice_steps + 1):
                 if following is None:
@@ -173,6 +183,8 @@ class WorkerTask(Task):  # type: ignore[misc]  # celery has no types
                 process.steps += 1
                 slot.count = count
                 following = self._trace_following(process, following, request)
+            if telling is not None:
+                telling.close()
             return outcome
         finally:
             _let_go(process)
@@ -186,14 +198,9 @@ class WorkerTask(Task):  # type: ignore[misc]  # celery has no types
         args = [held.saga_id, held.kind.value, held.step, held.attempt]
         slot.held = slot.result = None
         slot.following = held
-        events = _Events(
-            task, task_id, request, args=args, on=process.sends_events and task.send_events
-        )
-        events.started()
-        began = time.monotonic()
-        followed = _request(request, task_id, task.name, args)
-        result = task._inner(task_id, args, {}, followed)
-        events.ended(result, time.monotonic() - began)
+        outcome = task._inner(task_id, args, {}, _request(request, task_id, task.name, args))
+        if slot.telling is not None:
+            slot.telling.ended(task, task_id, outcome)
         slot.following = None if slot.following is held else slot.following
         return _report_success(process) or _taken_following()
 
@@ -365,30 +372,3 @@ def _may_go_on(process: Process, held: Assignment) -> bool:
     if process.goes_alone(held.worker):
         return False
     return process.may_go_on(slot.count, slot.ends_at)
-
-
-class _Events:
-    """Sends the events of a continued attempt: the main process knows nothing of it."""
-
-    def __init__(self, task: Any, task_id: str, request: Any, *, args: list[Any], on: bool) -> None:
-        self._on = on
-        self._task, self._id, self._args = task, task_id, args
-        self._hostname = request.get("hostname")
-
-    def started(self) -> None:
-        if self._on:
-            self._send("task-received", name=self._task.name, args=repr(self._args), kwargs="{}")
-            self._send("task-started")
-
-    def ended(self, outcome: Any, seconds: float) -> None:
-        if not self._on:
-            return
-        value, failed = outcome[0], outcome[1]
-        if failed is None:
-            self._send("task-succeeded", result=repr(value)[:200], runtime=seconds)
-        else:
-            self._send("task-failed", exception=repr(getattr(failed, "retval", "")))
-
-    def _send(self, kind: str, **fields: Any) -> None:
-        with self._task.app.events.default_dispatcher(hostname=self._hostname) as dispatcher:
-            dispatcher.send(kind, uuid=self._id, **fields)

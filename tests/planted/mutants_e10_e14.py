@@ -272,4 +272,11 @@ E10_E14 = (
         "if value then",
         STORE + "two_that_leave_their_places_send_two_commands",
     ),
+    Mutant(
+        "E14",
+        "multiagents/worker_sdk/step_request.py",
+        '(not eventer.groups or "task" in eventer.groups)',
+        '(not eventer.groups or "worker" in eventer.groups)',
+        "tests/test_step_events.py::test_nothing_is_told_where_no_monitor_listens",
+    ),
 )
