@@ -26,6 +26,7 @@ from celery.utils.serialization import get_pickled_exception
 from kombu.utils.encoding import safe_repr
 
 from multiagents.core import ids
+from multiagents.core.exceptions import MultiAgentsError
 from multiagents.core.ports import Assignment, Unclaimed
 from multiagents.storage.client import StoreError
 
@@ -175,7 +176,7 @@ class Telling:
         """The message's attempt cannot be claimed: it is not at work here."""
         try:
             why = ask()
-        except StoreError as error:
+        except (StoreError, MultiAgentsError) as error:
             log.warning("task event not sent", task_id=self._delivery, error=str(error))
             return
         if why in _REFUSED:

@@ -171,7 +171,8 @@ class Sight:
         try:
             return self._look(saga_id, delivery)
         except (StoreError, MultiAgentsError) as error:
-            self._blind_until = time.monotonic() + BLIND_S
+            if isinstance(error, StoreError):
+                self._blind_until = time.monotonic() + BLIND_S
             log.warning("cannot see which step is at work", saga=saga_id, error=str(error))
             return None
 
