@@ -21,6 +21,7 @@ from multiagents.core.states import ENDED, Kind, SagaState, StepState, UndoState
 from multiagents.core.texts import shown_line
 from multiagents.orchestrator.moves import Move
 from multiagents.orchestrator.saga import Saga, StepRun, Work
+from multiagents.orchestrator.words import WORDS, word_of
 from multiagents.orchestrator.workflow import Workflow
 
 SHORT_ID = 8
@@ -81,7 +82,7 @@ def _colour(word: str) -> str:
 
 def started(workflow: Workflow, saga_id: str) -> Line:
     """The first step of a saga begins."""
-    return Line(workflow.name, saga_id, "started")
+    return Line(workflow.name, saga_id, WORDS["started"])
 
 
 def first_step(workflow: Workflow) -> str:
@@ -107,7 +108,9 @@ def _of_entry(
     saga, workflow = move.decision.saga, move.workflow
     if isinstance(entry, Asked):
         by = f" by {entry.by}" if entry.by else ""
-        return _line(workflow, saga, f"{entry.command} asked", entry.step, by + _why(entry.reason))
+        return _line(
+            workflow, saga, f"{entry.command} {WORDS['asked']}", entry.step, by + _why(entry.reason)
+        )
     if not isinstance(entry, Succeeded | Failed | Lost | Unroutable):
         return None
     run = saga.steps.get(entry.step)
@@ -115,7 +118,7 @@ def _of_entry(
         return None  # it came too late to mean anything
     if isinstance(entry, Succeeded):
         return _line(workflow, saga, *_success(workflow, entry, run))
-    word = _bad_word(entry)
+    word = word_of(entry.kind, entry.type)
     told = _Trouble(workflow, entry, run)
     raised = _matching(error, entry)
     rest = f"{told.attempt}: {told.failure}{_place(raised)}{told.after}"
@@ -141,14 +144,9 @@ def _success(workflow: Workflow, entry: Succeeded, run: StepRun) -> tuple[str, s
     work = run.of(entry.kind)
     if work.nonce != entry.nonce:
         return "succeeded late", entry.step, f", attempt {entry.attempt}, which was given up"
-    word = "undone" if entry.kind is Kind.UNDO else "succeeded"
+    word = word_of(entry.kind, entry.type)
     again = f", attempt {entry.attempt}" if entry.attempt > 1 else ""
     return word, entry.step, f" in {_span(work.ended_at - work.started_at)}{again}"
-
-
-def _bad_word(entry: Failed | Lost | Unroutable) -> str:
-    word = {"failed": "failed", "lost": "lost", "unroutable": "no worker"}[entry.type]
-    return f"undo {word}" if entry.kind is Kind.UNDO else word
 
 
 class _Trouble:

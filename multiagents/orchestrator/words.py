@@ -1,6 +1,6 @@
 """By which words are people told what happened to a saga?
 
-``WORDS`` is the one table of them: history, demo and watch take theirs from here.  States keep
+``WORDS`` is the one table of them: history, demo, dev and watch take theirs from here.  States keep
 their own names (docs/concepts.md); only an undo that has succeeded is called what it is, undone.
 Pure.
 """
@@ -64,6 +64,11 @@ def happened(event: Mapping[str, Any]) -> Happened:
     error = data.get("error")
     rest = f"{error.get('type', 'Error')}: {error.get('message', '')}" if error else ""
     return Happened(step, event["attempt"], word, rest)
+
+
+def word_of(kind: Kind, entry: str) -> str:
+    """Of an entry about a step (its type: ``failed``) or about the undo of one."""
+    return WORDS[f"{'step' if kind is Kind.RUN else 'undo'}_{entry}"]
 
 
 def undo_word(state: str) -> str:
