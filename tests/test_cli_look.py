@@ -377,9 +377,12 @@ def test_every_state_and_damaged_can_be_listed() -> None:
 
 
 def test_a_long_search_says_how_far_it_is(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On stderr, after each page of 100 at the most."""
+    """On stderr, after each page of 100 at the most; and that there may be more than are shown."""
     for _ in range(101):
         start(office)
+    cut = cli("list", url=office.url)
+    assert len(cut.out.splitlines()) == 51
+    assert cut.err == "the newest 50 are shown; more with --limit\n"
     monkeypatch.setattr(look, "PROGRESS_S", 0.0)
     done = cli("list", "--input", "sku=A17", url=office.url)
     assert done.out == "no saga fits\n"

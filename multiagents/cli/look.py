@@ -62,6 +62,8 @@ Until = Annotated[
 ]
 Full = Annotated[bool, typer.Option("--full", help="Show long values whole.")]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="At most so many.")]
+MOST_SHOWN = 50
+"""Sagas that are listed where nothing else is asked for."""
 PROGRESS_S = 2.0
 """Between two lines about how far a long search is."""
 
@@ -75,7 +77,7 @@ def list_(
     error: OfError = None,
     since: Since = None,
     until: Until = None,
-    limit: Limit = 50,
+    limit: Limit = MOST_SHOWN,
     json_output: Json = False,
 ) -> None:
     """List sagas, newest first; the filters add up.
@@ -118,7 +120,9 @@ def history(saga_id: SagaId, json_output: Json = False) -> None:
     console().print(history_table(events))
 
 
-def print_list(session: Session, *, limit: int = 50, as_json: bool = False, **filters: Any) -> None:
+def print_list(
+    session: Session, *, limit: int = MOST_SHOWN, as_json: bool = False, **filters: Any
+) -> None:
     """Print the sagas that fit the filters of `Listing.list`."""
     service = session.runtime.host.service
     wanted = service.wanted(**{"since": None, "until": None, **filters})
@@ -127,6 +131,8 @@ def print_list(session: Session, *, limit: int = 50, as_json: bool = False, **fi
         emit_each(rows)
     elif rows:
         console().print(sagas_table(rows, session.now_ms))
+        if len(rows) == limit == MOST_SHOWN:
+            hint(f"the newest {limit} are shown; more with --limit")
     elif any(filters.values()):
         say("no saga fits")
     else:
