@@ -71,8 +71,6 @@ from multiagents.worker_sdk.validation import check_input
 
 log = structlog.get_logger(__name__)
 
-SAGAS_MODULE = "sagas"
-"""In each Django app: imported by a worker as its ``tasks`` module is."""
 LOST = (WorkerLostError, TimeLimitExceeded)
 """What a worker's main process reports of a child; there only one write is allowed (E20)."""
 
@@ -359,7 +357,7 @@ def attach(
         discards.listen(app, runtime.main_engine)
         if not own:  # whose breakers are connected below, until an app of the program's is attached
             breaker.connect(runtime.edge.execute, runtime.clock)
-            app.autodiscover_tasks(related_name=SAGAS_MODULE)
+            app.autodiscover_tasks(related_name="sagas")
     elif url is not None and url != _runtimes[id(app)].settings.home.url:
         raise InvalidInput(
             f"app {app.main!r} is attached already, with its sagas at"

@@ -25,6 +25,8 @@ from multiagents.core.settings import Settings, get_settings
 from multiagents.core.texts import shown
 from multiagents.worker_sdk.validation import redact
 
+LOADER = "multiagents.celery_app:OwnLoader"
+"""By its name, as Celery has it in Django processes; of a class it would die."""
 OWN_NAME = "multiagents"
 """The name of this package's apps; the settings of all others are left alone."""
 WRONG_USE = 2
@@ -36,7 +38,7 @@ MESSAGE = "%(message)s%(of_step)s"
 def make_app(settings: Settings) -> Celery:
     """A Celery app with this package's defaults; connects to nothing."""
     before = _state.default_app
-    app = Celery(OWN_NAME, set_as_current=False, loader=OwnLoader)
+    app = Celery(OWN_NAME, set_as_current=False, loader=LOADER)
     if _state.default_app is app:
         # Celery makes the first app of a Django process the default one: to it the shared tasks of
         # all threads belong.  A project's own app, which is made after this import, is to be that.
