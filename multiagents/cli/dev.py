@@ -154,6 +154,8 @@ def _check_there(settings: Settings) -> None:
     try:
         connect(settings)
     except UnreachableError as error:
+        if settings.state_urls:  # which may name the one that is away, and dev has none for it
+            raise
         raise CommandError(
             f"no server answers at {masked(settings.redis_url)} ({error.reason});"
             " unset MULTIAGENTS_REDIS_URL, and dev starts its own"
