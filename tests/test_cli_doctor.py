@@ -9,17 +9,20 @@ from typing import Any
 
 import pytest
 import redis
+from celery import Celery
 
-from multiagents.cli import checks, fleet_checks
+from multiagents.cli import broker_checks, checks, fleet_checks
 from multiagents.cli.fleet_checks import Known
 from multiagents.core.clock import FakeClock, SystemClock
 from multiagents.core.ports import WorkerInfo
+from multiagents.core.settings import Settings
 from multiagents.orchestrator.builder import WorkflowBuilder, task
 from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.launches import Launch
 from multiagents.storage.client import Edge
 from multiagents.storage.health import DueHealth, ServerHealth
 from multiagents.storage.keys import Shard
+from tests.processes import free_port
 from tests.support.command_line import NO_SERVER, cli
 
 NOW = 1_700_000_000_000
@@ -193,6 +196,40 @@ def test_a_step_longer_than_the_visibility_timeout_is_found() -> None:
     assert found.status == "warn"
     assert "slow.train" in found.message
     assert checks.visibility({"visibility_timeout": 10_000}, [workflow]).status == "ok"
+
+
+def test_the_time_out_of_a_plain_task_counts_too() -> None:
+    """It is such a task whose message comes a second time."""
+    long = task("shop.train", timeout_s=7200)
+    workflow = WorkflowBuilder("slow").add_step("train", long).build()
+    assert checks.visibility({}, [workflow]).status == "warn"
+    undone = WorkflowBuilder("undone").add_step("train", "train", compensation=long).build()
+    assert checks.visibility({}, [undone]).status == "warn"
+
+
+def test_of_rabbitmq_its_own_limit_is_judged_and_no_visibility_time_out() -> None:
+    """It has none; it takes back what is not acknowledged within half an hour."""
+    long = task("shop.train", timeout_s=7200)
+    workflow = WorkflowBuilder("slow").add_step("train", long).build()
+    app = Celery(broker="amqp://127.0.0.1//", set_as_current=False)
+    (found,) = broker_checks.redelivery(app, [workflow])
+    assert (found.name, found.status) == ("acknowledgement", "warn")
+    assert "slow.train may take 7200 s" in found.message
+    (found,) = broker_checks.redelivery(app, [])
+    assert found.status == "ok"
+
+
+def test_a_broker_apart_from_the_sagas_is_asked_itself(redis_url: str) -> None:
+    """Its answer, or why there is none, without its password; a broker of the sagas' is not."""
+    settings = Settings(redis_url=redis_url)
+    own = Celery(broker=redis_url, set_as_current=False)
+    assert list(broker_checks.of_broker(own, settings)) == []
+    away = Celery(broker=f"amqp://u:s3cret@127.0.0.1:{free_port()}//", set_as_current=False)
+    (found,) = broker_checks.of_broker(away, settings)
+    assert (found.status, "s3cret" in str(found)) == ("fail", False)
+    other = Celery(broker=redis_url.replace("/0", "/5"), set_as_current=False)
+    (found,) = broker_checks.of_broker(other, settings)
+    assert found.status == "ok"
 
 
 @pytest.mark.parametrize(("skew_ms", "status"), [(30, "ok"), (-1999, "ok"), (5000, "warn")])

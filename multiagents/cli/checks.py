@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from multiagents.core.settings import REDIS_URL, Home
 from multiagents.orchestrator.explanation import span
-from multiagents.orchestrator.workflow import Workflow
+from multiagents.orchestrator.workflow import TaskCall, Workflow
 from multiagents.storage.health import DueHealth, ServerHealth
 from multiagents.storage.refusals import REFUSALS
 from multiagents.storage.writes import file_failed, is_full, is_replica, replicas_of, snapshots_stop
@@ -82,12 +82,12 @@ def silent(reason: str, shards: Sequence[int], total: int) -> Check:
     return Check("server", "fail", message, fix)
 
 
-def broker(reason: str) -> Check:
-    """Messages and outcomes have somewhere to go.  ``reason``: why not, empty if they have."""
+def broker(where: str, reason: str) -> Check:
+    """Messages have somewhere to go.  ``reason``: why not, empty if they have."""
     if reason:
-        fix = "start it, or correct MULTIAGENTS_REDIS_URL"
+        fix = f"start it, or correct the broker's URL: broker_url, or {REDIS_URL}"
         return Check("broker", "fail", f"{reason}; no step is sent", fix)
-    return Check("broker", "ok", "reachable, apart from the servers of the sagas")
+    return Check("broker", "ok", f"reachable at {where}, apart from the sagas")
 
 
 def append_only(health: ServerHealth) -> Check:
@@ -283,14 +283,7 @@ def visibility(transport_options: Mapping[str, Any], workflows: Iterable[Workflo
     """The broker does not hand out a message again while its step is still running."""
     name = "visibility time-out"
     limit_s = float(transport_options.get("visibility_timeout") or VISIBILITY_S)
-    steps = [
-        (seconds, f"{workflow.name}.{step.name}")
-        for workflow in workflows
-        for step in workflow.steps
-        for seconds in (step.timeout_s, step.compensation_timeout_s)
-        if seconds
-    ]
-    longest = max(steps, default=None)
+    longest = longest_step(workflows)
     if longest is None or longest[0] < limit_s:
         return Check(name, "ok", f"{limit_s:g} s, longer than every step's time-out")
     return Check(
@@ -300,6 +293,26 @@ def visibility(transport_options: Mapping[str, Any], workflows: Iterable[Workflo
         " acknowledgement are then run twice",
         f'set broker_transport_options = {{"visibility_timeout": {2 * longest[0]:.0f}}}',
     )
+
+
+def longest_step(workflows: Iterable[Workflow]) -> tuple[float, str] | None:
+    """The longest time-out of a step or a compensation, and whose it is."""
+    steps = [
+        (seconds, f"{workflow.name}.{step.name}")
+        for workflow in workflows
+        for step in workflow.steps
+        for seconds in (
+            step.timeout_s or _timeout_of(step.worker),
+            step.compensation_timeout_s or _timeout_of(step.compensation),
+        )
+        if seconds
+    ]
+    return max(steps, default=None)
+
+
+def _timeout_of(target: object) -> float | None:
+    """Of a plain task, which has its own."""
+    return target.timeout_s if isinstance(target, TaskCall) else None
 
 
 def result_backend(backend: str | None) -> Check:

@@ -74,6 +74,7 @@ def _told(check: Check) -> str:
 def examine(app_name: str = "") -> list[Check]:
     """All findings, those about the servers first.  Raises CommandError if there is no such app."""
     from multiagents.cli import checks
+    from multiagents.cli.broker_checks import of_broker
     from multiagents.cli.checks import Check
 
     settings = environment()
@@ -96,6 +97,7 @@ def examine(app_name: str = "") -> list[Check]:
     return [
         *_server(runtime.edge),
         checks.place(runtime.settings.home),
+        *of_broker(runtime.app, runtime.settings),
         *_of_sagas(session, range(runtime.settings.shards), fleet=True),
     ]
 
@@ -131,6 +133,7 @@ def _as_far_as_told(part: str, found: Iterable[Check]) -> Iterable[Check]:
 def _examine_servers(runtime: Runtime) -> list[Check]:
     """The same for servers that the sagas are spread over, as far as they answer."""
     from multiagents.cli import checks
+    from multiagents.cli.broker_checks import of_broker
     from multiagents.storage.client import Edge
 
     found: list[Check] = []
@@ -146,7 +149,7 @@ def _examine_servers(runtime: Runtime) -> list[Check]:
         edge = Edge(url)
         found += [_about(url, check) for check in _server(edge)]
         edge.close()
-    found.append(checks.broker(_why_not(runtime.settings.redis_url)))
+    found += of_broker(runtime.app, runtime.settings)
     if len(offsets) > 1:
         found.append(checks.server_clocks(list(offsets.values())))
     if not offsets:
@@ -160,14 +163,6 @@ def _examine_reached(session: Session, reached: Container[str]) -> Iterable[Chec
     servers = session.runtime.settings.servers
     shards = [number for url in servers if url in reached for number in servers[url]]
     yield from _of_sagas(session, shards, fleet=next(iter(servers)) in reached)
-
-
-def _why_not(url: str) -> str:
-    try:
-        probe_server(url, SystemClock())
-    except CommandError as error:
-        return one_line(error)
-    return ""
 
 
 def _about(url: str, check: Check) -> Check:
@@ -261,13 +256,14 @@ def _text(key: str | bytes) -> str:
 
 def _configuration(runtime: Runtime, workflows: Iterable[Workflow]) -> Iterable[Check]:
     from multiagents.cli import checks
+    from multiagents.cli.broker_checks import redelivery
     from multiagents.orchestrator.app_settings import faults
     from multiagents.worker_sdk.registration import homes
 
     conf = runtime.app.conf
     for fault in faults(runtime.app, homes(runtime.app)):
         yield checks.Check(fault.setting, "fail", fault.message, fault.fix)
-    yield checks.visibility(conf.broker_transport_options or {}, workflows)
+    yield from redelivery(runtime.app, workflows)
     yield checks.result_backend(conf.result_backend)
     yield checks.serializers(conf.accept_content or ())
 
