@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import redis
 from celery import Celery
-from kombu import Connection
 
 from multiagents import Workflow, WorkflowBuilder
 from multiagents.bootstrap import Runtime, attach
@@ -174,8 +173,8 @@ def test_behind_sentinels_each_is_asked_once_and_not_for_long() -> None:
         "socket_timeout": 60,
         "sentinel_kwargs": {"password": "secret", "socket_timeout": 60},
     }
-    connection: Connection = HastyBroker(app).connection()
-    options = connection.transport_options
+    with HastyBroker(app).connection() as connection:
+        options = connection.transport_options
     assert (options["master_name"], options["max_retries"]) == ("m", 1)
     assert options["socket_timeout"] == options["socket_connect_timeout"] == MAIN_TIMEOUT_S
     assert options["sentinel_kwargs"] == {

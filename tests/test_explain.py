@@ -171,7 +171,7 @@ def test_a_broker_that_does_not_answer_keeps_nothing_else_untold(office: Office)
         check_input=check_input,
     )
     told = host.call("explain", saga_id)
-    assert "the broker cannot be looked into" in told["text"]
+    assert "the broker cannot be looked into from here" in told["text"]
     host.edge.close()
 
 

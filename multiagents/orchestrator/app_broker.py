@@ -25,6 +25,7 @@ from multiagents.event_bus.transport import (
     SteadyTransport,
 )
 from multiagents.orchestrator.app_settings import BROKER, faults, refuse
+from multiagents.orchestrator.broker import kind_of
 
 log = structlog.get_logger(__name__)
 
@@ -57,6 +58,11 @@ def _add_own_queue(queues: Any) -> Any:
     if not queues.create_missing and COORDINATOR_QUEUE not in queues:
         queues.select_add(queues.new_missing(COORDINATOR_QUEUE))
     return queues
+
+
+def kind(app: Celery) -> str:
+    """The kind of its broker: "redis", "amqp" …"""
+    return kind_of(app.connection_for_read())
 
 
 def consume_all(app: Celery, homes: Iterable[str]) -> None:

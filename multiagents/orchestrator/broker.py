@@ -28,6 +28,8 @@ from kombu.exceptions import (
 from multiagents.storage.client import MAIN_TIMEOUT_S
 from multiagents.storage.refusals import concerns_a_key
 
+PRECONDITION_FAILED = 406
+"""AMQP's reply code for a queue that was declared with other arguments before."""
 REST_S = 3.0
 """A sweep that finds a thousand commands to be sent must not wait for each."""
 _TIMES = {"socket_timeout": MAIN_TIMEOUT_S, "socket_connect_timeout": MAIN_TIMEOUT_S}
@@ -39,6 +41,7 @@ class Broker:
 
     def __init__(self, app: Celery) -> None:
         self.app = app
+        self._declared_elsewhere: set[str] = set()
 
     def rests(self) -> bool:
         """Whether it is not to be asked now."""
@@ -58,19 +61,35 @@ class Broker:
         with self.app.producer_or_acquire() as producer:
             yield producer
 
-    def options(self, producer: Any) -> dict[str, Any]:
-        """For each message that Celery sends with this producer."""
-        return {}
+    def options(self, producer: Any, queue: str | None) -> dict[str, Any]:
+        """For a message that Celery sends with this producer, to a queue that it names."""
+        return {"declare": []} if queue in self._declared_elsewhere else {}
 
-    def connection(self) -> Any:
-        """A new one to look into queues, for a ``with``."""
-        return self.app.connection_for_read()
+    def is_declared_elsewhere(self, queue: str | None, error: Exception, producer: Any) -> bool:
+        """Whether a queue was refused because it is there already, in another form.
+
+        A quorum queue of another app, for instance.  From now on it is not declared here, and the
+        producer is one that can send to it: the refusal has closed its channel.
+        """
+        if not queue or getattr(error, "reply_code", None) != PRECONDITION_FAILED:
+            return False
+        is_new = queue not in self._declared_elsewhere
+        self._declared_elsewhere.add(queue)
+        producer.connection.collect()
+        producer.revive(producer.connection)
+        return is_new
+
+    @contextmanager
+    def connection(self) -> Iterator[Any]:
+        """What looks into queues."""
+        with self.app.connection_for_read() as connection:
+            yield connection
 
 
 class HastyBroker(Broker):
-    """The same for who must not wait; a broker other than Redis as it is, but with rests.
+    """The same for who must not wait; a broker of another kind as it is, but with rests.
 
-    Thread-safe: each thread has a connection of its own.
+    Thread-safe: each thread has connections of its own.
     """
 
     def __init__(self, app: Celery) -> None:
@@ -85,9 +104,7 @@ class HastyBroker(Broker):
     def note(self) -> bool:
         """Leave it alone for a while; then connect anew, for it may be another server."""
         self._rests_until = time.monotonic() + REST_S
-        own, self._own.producer = self._own.producer, None
-        if own is not None and self._own.pid == os.getpid():
-            own.connection.release()
+        self._own.forget()
         return True
 
     def answers(self) -> bool:
@@ -108,31 +125,80 @@ class HastyBroker(Broker):
     def producer(self) -> Iterator[Any]:
         """This thread's own; a forked child makes its own."""
         own = self._own
-        if own.producer is None or own.pid != os.getpid():
+        own.keep_usable()
+        if own.producer is None:
             connection = self.app.connection_for_write()
-            if not is_redis(connection):
+            if not (is_redis(connection) or is_amqp(connection)):
                 with super().producer() as producer:
                     yield producer
                 return
             own.producer = self.app.amqp.Producer(_impatient(connection), auto_declare=False)
-            own.pid = os.getpid()
         yield own.producer
 
-    def options(self, producer: Any) -> dict[str, Any]:
+    def options(self, producer: Any, queue: str | None) -> dict[str, Any]:
         """One try, where the connection is our own."""
-        return {"retry": False} if producer is self._own.producer else {}
+        once = {"retry": False} if producer is self._own.producer else {}
+        return {**once, **super().options(producer, queue)}
 
-    def connection(self) -> Any:
-        """A new one, which gives up soon."""
+    @contextmanager
+    def connection(self) -> Iterator[Any]:
+        """One that gives up soon: of AMQP this thread's own, because it is costly to open."""
+        own = self._own
+        own.keep_usable()
+        if own.reader is not None:
+            yield own.reader
+            return
         connection = self.app.connection_for_read()
-        return _impatient(connection) if is_redis(connection) else connection
+        if is_amqp(connection):
+            own.reader = _impatient(connection)
+            yield own.reader
+            return
+        with _impatient(connection) if is_redis(connection) else connection:
+            yield connection
 
 
 class _Own(threading.local):
     """What a thread keeps, and of which process it is."""
 
-    pid = 0
-    producer: Any = None
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self.producer: Any = None
+        self.reader: Any = None
+        """A connection to look into queues."""
+
+    def keep_usable(self) -> None:
+        """Forget what is another process's, and what the broker has closed meanwhile."""
+        if self._pid != os.getpid():
+            self._pid, self.producer, self.reader = os.getpid(), None, None
+        if any(map(_has_closed, self._connections())):
+            self.forget()
+
+    def forget(self) -> None:
+        """Close them; what is another process's is left to that."""
+        if self._pid == os.getpid():
+            for connection in self._connections():
+                connection.release()
+        self.producer = self.reader = None
+
+    def _connections(self) -> list[Any]:
+        both = (self.producer and self.producer.connection, self.reader)
+        return [each for each in both if each is not None]
+
+
+def _has_closed(connection: Any) -> bool:
+    """Whether an AMQP broker has closed a connection while it was idle.
+
+    It does so when it stops, and after some minutes, because nobody answers its heartbeats there.
+    """
+    if not is_amqp(connection) or not connection.connected:
+        return False
+    try:
+        connection.drain_events(timeout=0)
+    except TimeoutError:  # nothing has come
+        return False
+    except (OSError, *connection.connection_errors):
+        return True
+    return False
 
 
 _NEVER_SENT = (
@@ -144,9 +210,19 @@ _NEVER_SENT = (
 """What is wrong with a message itself, though kombu's errors all descend from one."""
 
 
+def kind_of(connection: Any) -> str:
+    """The kind of broker to which a connection of kombu leads: "redis", "amqp" …"""
+    return str(connection.transport.driver_type)
+
+
 def is_redis(connection: Any) -> bool:
-    """Whether a connection of kombu leads to Redis, perhaps by way of Sentinels."""
-    return bool(connection.transport.driver_type == "redis")
+    """Whether it leads to Redis, perhaps by way of Sentinels."""
+    return kind_of(connection) == "redis"
+
+
+def is_amqp(connection: Any) -> bool:
+    """Whether it leads to RabbitMQ, or another broker that speaks AMQP."""
+    return kind_of(connection) == "amqp"
 
 
 def is_away(error: Exception, connection: Any) -> bool:
@@ -171,6 +247,12 @@ def _of_a_closed_channel(error: Exception) -> bool:
 def _impatient(connection: Any) -> Any:
     """A connection, not connected yet, that tries each of its servers once and not for long."""
     options = connection.transport_options
+    if is_amqp(connection):
+        connection.connect_timeout = MAIN_TIMEOUT_S
+        times = {"read_timeout": MAIN_TIMEOUT_S, "write_timeout": MAIN_TIMEOUT_S}
+        tries = max(len(connection.alt) - 1, 0)
+        connection.transport_options = {**options, **times, **_AT_ONCE, "max_retries": tries}
+        return connection
     sentinels = {**(options.get("sentinel_kwargs") or {}), **_TIMES, "retry": None}
     connection.transport_options = {
         **options,

@@ -103,16 +103,19 @@ class Catalog:
         *,
         slots: int = 1,
         launch: Launch | None = None,
+        broker: str = "",
     ) -> Flow[None]:
         """Say what this process knows and that it is alive; repeated while it lives.
 
-        ``slots``: how many steps it can do at once.  ``launch``: how it was started.
+        ``slots``: how many steps it can do at once.  ``launch``: how it was started.  ``broker``:
+        the kind of its broker.
         """
         now_ms = self._clock.now_ms()
         about = {
             "at_ms": now_ms,
             "queues": sorted(queues),
             "slots": slots,
+            "broker": broker,
             "workers": {name: info.queue for name, info in self._local.items()},
             "alone": [name for name, info in self._local.items() if info.alone],
         }

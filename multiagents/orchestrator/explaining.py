@@ -173,7 +173,7 @@ class Explaining(DeadLetters):
         work: dict[str, str],
         fleet: dict[str, dict[str, Any]],
     ) -> Flow[Surroundings]:
-        queue_of, backlogs = yield from self._queues(now, tasks)
+        queue_of, backlogs = yield from self._queues(now, tasks, fleet)
         progress = yield from self._progress(keys, tasks)
         parked = any(task.state == StepState.PARKED.value for task in tasks)
         late = (yield from self._late(keys.id)) if parked else {}
@@ -184,7 +184,7 @@ class Explaining(DeadLetters):
         return Surroundings(work, fleet, queue_of, backlogs, progress, late, known, imports, loops)
 
     def _queues(
-        self, now: Situation, tasks: list[Task]
+        self, now: Situation, tasks: list[Task], fleet: dict[str, dict[str, Any]]
     ) -> Flow[tuple[dict[str, str], dict[str, Backlog]]]:
         """By outbox field: to which queue something was sent, and what waits there."""
         queue_of: dict[str, str] = {}
@@ -202,7 +202,7 @@ class Explaining(DeadLetters):
             any_list = is_plain and priority is None
             look = queue, (tuple(PRIORITY_STEPS) if any_list else (priority,))
             if queue and look not in looks:
-                looks[look] = yield from _backlog(*look)
+                looks[look] = yield from _backlog(*look, _broker_of(queue, fleet))
             queue_of[name], backlogs[name] = queue, looks.get(look, Backlog(None))
         return queue_of, backlogs
 
@@ -234,7 +234,14 @@ def _brought_by(saga: Saga) -> Command | None:
     return Command.CANCEL if saga.cancelled else None
 
 
-def _backlog(queue: str, priorities: tuple[int | None, ...]) -> Flow[Backlog]:
+def _broker_of(queue: str, fleet: dict[str, dict[str, Any]]) -> str:
+    """The kind of broker of the workers that consume a queue, or else of all; empty: not known."""
+    consumers = [each for each in fleet.values() if queue in each["queues"]]
+    kinds = {each.get("broker", "") for each in consumers or fleet.values()}
+    return str(kinds.pop()) if len(kinds) == 1 else ""
+
+
+def _backlog(queue: str, priorities: tuple[int | None, ...], broker: str) -> Flow[Backlog]:
     """How many messages wait in a queue's lists for these priorities.
 
     Not known where the broker does not answer.
@@ -242,10 +249,10 @@ def _backlog(queue: str, priorities: tuple[int | None, ...]) -> Flow[Backlog]:
     total = 0
     for priority in priorities:
         try:
-            found: Backlog = yield QueueHead(queue, priority)
+            found: Backlog = yield QueueHead(queue, priority, broker)
         except (*UNREACHABLE, KombuError, OSError):
             return Backlog(None)
-        if found.length is None:
+        if found.length is None or found.is_whole:
             return found
         total += found.length
     return Backlog(total)

@@ -64,10 +64,13 @@ class Host:
             in_process=in_process,
         )
 
-    def announce(self, hostname: str, queues: list[str], *, slots: int, app: str) -> Flow[None]:
+    def announce(
+        self, hostname: str, queues: list[str], *, slots: int, app: str, broker: str
+    ) -> Flow[None]:
         """Say what the worker of this process knows, and hear of the others.
 
-        ``app``: the name of its Celery app, if the command line does not tell.
+        ``app``: the name of its Celery app, if the command line does not tell.  ``broker``: the
+        kind of its broker.
         """
         known = registry.registered().values()
         launch = launch_of(
@@ -76,7 +79,9 @@ class Host:
             queues=queues,
             functions=self.catalog.local_names,
         )
-        yield from self.catalog.publish(hostname, queues, known, slots=slots, launch=launch)
+        yield from self.catalog.publish(
+            hostname, queues, known, slots=slots, launch=launch, broker=broker
+        )
         yield from self.catalog.keep_up()
 
     def hand_back(self) -> HandBack:

@@ -108,7 +108,7 @@ class Insistence:
         again = task.signature_from_request(countdown=pause_s, retries=times + 1)
         try:
             with self._broker.producer() as producer:
-                options = {**again.options, **self._broker.options(producer)}
+                options = {**again.options, **self._broker.options(producer, None)}
                 # Not the task's own `apply_async`, which does at once what it can do at once.
                 self._app.send_task(
                     task.name, again.args, again.kwargs, producer=producer, **options

@@ -53,6 +53,8 @@ class QueueHead:
 
     queue: str
     priority: int | None
+    broker: str = ""
+    """The kind of broker that its workers say they have, such as "redis"; empty: not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,8 @@ class Backlog:
     length: int | None
     """None: this broker cannot be looked into."""
     head_sent_ms: int | None = None
+    is_whole: bool = False
+    """It is of all priorities together: this broker has one queue for them."""
 
 
 class Sweeper:
@@ -218,7 +222,7 @@ class Sweeper:
         if backlog.length and backlog.head_sent_ms is not None:
             waits = backlog.head_sent_ms <= sent_ms <= now_ms + lease_ms  # else a clock was ahead
         else:
-            # A head that does not say when it was sent, or a broker that cannot be looked into:
+            # A head that does not say when it was sent, or a broker that knows no heads:
             # wait twice as long each time, so that re-sending stays rare but does happen.
             waits = -lease_ms <= now_ms - sent_ms < lease_ms * 2 ** min(sends, MOST_MOVES)
         if waits:

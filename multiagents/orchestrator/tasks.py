@@ -8,7 +8,6 @@ outcomes.  A task loads, calls, commits; no rule lives here.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -19,11 +18,11 @@ from celery import Celery, Task
 
 from multiagents.core import ids
 from multiagents.core.callbacks import errback
-from multiagents.core.marks import read_mark
 from multiagents.core.names import COMPENSATE, COORDINATE
 from multiagents.core.states import Kind
-from multiagents.orchestrator.broker import Broker, HastyBroker, is_away, is_redis
-from multiagents.orchestrator.letters import MOST_SHOWN, list_of, priority_of, routing, send_plain
+from multiagents.orchestrator.backlogs import backlog_of
+from multiagents.orchestrator.broker import Broker, HastyBroker, is_away
+from multiagents.orchestrator.letters import MOST_SHOWN, priority_of, routing, send_plain
 from multiagents.orchestrator.outbox import (
     Deliverance,
     Message,
@@ -195,7 +194,7 @@ class Courier:
 
     def _send(self, message: Message, producer: Any, sent: int) -> None:
         try:
-            self._send_task(message, producer)
+            self._send_declared(message, producer)
         except Exception as error:
             if is_away(error, producer.connection):
                 raise
@@ -207,8 +206,17 @@ class Courier:
             unsendable.sent = sent
             raise unsendable from error
 
+    def _send_declared(self, message: Message, producer: Any) -> None:
+        """Send; to a queue that is there in another form without declaring it."""
+        try:
+            self._send_task(message, producer)
+        except Exception as error:
+            if not self._broker.is_declared_elsewhere(message.queue, error, producer):
+                raise
+            self._send_task(message, producer)
+
     def _send_task(self, message: Message, producer: Any) -> None:
-        options = self._broker.options(producer)
+        options = self._broker.options(producer, message.queue)
         if message.plain:
             send_plain(self.app, message, producer, **options)
             return
@@ -233,34 +241,13 @@ class Courier:
     # ---- looking into a queue ----
 
     def _look(self, effect: QueueHead) -> Backlog:
-        """The length of a queue and the age of its head, on Redis brokers (E10)."""
+        """What a queue holds, as far as its broker can say and answers at once (E10)."""
         if self._broker.rests():
             return Backlog(None)
         with self._broker.connection() as connection:
-            if not is_redis(connection):
-                return Backlog(None)
             try:
-                length, head = self._read(effect, connection)
+                return backlog_of(self.app, connection, effect)
             except Exception as error:
-                if concerns_a_key(error):
-                    return Backlog(None)
                 if not (is_away(error, connection) and self._broker.note()):
                     raise
                 return Backlog(None)
-        return Backlog(length, _sent_ms(head) if head else None)
-
-    def _read(self, effect: QueueHead, connection: Any) -> tuple[int, bytes | None]:
-        channel = connection.default_channel
-        queue = list_of(effect.queue, priority_of(self.app, effect.priority), channel)
-        with channel.conn_or_acquire() as client:
-            return int(client.llen(queue)), client.lindex(queue, -1)
-
-
-def _sent_ms(raw: bytes) -> int | None:
-    """When an engine message was sent; None for a foreign one, whatever it holds."""
-    try:
-        message = json.loads(raw)
-    except (ValueError, RecursionError):
-        return None
-    mark = read_mark(message.get("headers")) if isinstance(message, dict) else None
-    return int(mark.sent_ms) if mark else None

@@ -183,7 +183,7 @@ def _known_of(
     sent = f"It was sent {ago} ago to queue {queue!r} and has not reported; whether it has begun is"
     match backlog.length:
         case None:
-            waits = "the broker cannot be looked into"
+            waits = "the broker cannot be looked into from here"
         case 0:
             waits = (
                 "the queue is empty, so a worker has the message, at work on it or not, or it is"

@@ -35,9 +35,9 @@ E10_E14 = (
     ),
     Mutant(
         "E10",
-        ENGINE + "tasks.py",
-        "priority_of(self.app, effect.priority), channel)",
-        "effect.priority or 0, channel)",
+        ENGINE + "backlogs.py",
+        "priority_of(app, queue.priority), channel)",
+        "queue.priority or 0, channel)",
         "tests/test_letters.py::test_a_look_into_a_queue_finds_the_message",
     ),
     Mutant(
