@@ -34,14 +34,16 @@ demo: $(READY)  ## Run an order that succeeds and one that is undone
 TESTS_AT_ONCE ?= 3
 
 test: $(READY)  ## Run the tests, on servers of their own
-	$(RUN)/python -m pytest -n $(TESTS_AT_ONCE) --dist loadfile -m "not alone"
+	$(RUN)/python -m pytest -n $(TESTS_AT_ONCE) --dist loadfile -m "not alone and not rabbitmq"
 	$(RUN)/python -m pytest -m alone
 
-# The number that must be here; where there is one only, that is all there is to say.
+# The number that must be here; where there is one only, that is all there is to say.  RABBITMQ=1: it
+# must be here, too.
 SERVERS ?= 1
+RABBITMQ ?=
 
 servers: $(READY)  ## Run what depends on the server on the other servers that are here
-	$(RUN)/python -m tests.servers --at-least $(SERVERS)
+	$(RUN)/python -m tests.servers --at-least $(SERVERS) $(if $(RABBITMQ),--rabbitmq)
 
 check: lint test servers  ## All that continuous integration runs
 

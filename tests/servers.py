@@ -1,10 +1,11 @@
 """Do the tests that depend on the server pass on every server that is here?
 
-    python -m tests.servers [--at-least N] [--bundled]
+    python -m tests.servers [--at-least N] [--rabbitmq] [--bundled]
 
 The whole suite runs on one server: the binary that MULTIAGENTS_REDIS_SERVER names, else one on
 PATH, else the bundled one.  This runs what depends on the server most (scripts and their errors,
 refusals of writes, streams, the transport, a worker through a restart) on each of the others.
+Then it runs the tests with RabbitMQ as the broker, if that is here; ``--rabbitmq``: it must be.
 ``--bundled`` prints the path of the bundled one instead.
 """
 
@@ -19,6 +20,7 @@ import time
 from multiagents.core.exceptions import NoServer
 from multiagents.storage.server_binary import ServerBinary, candidates, locate, probe
 from tests.processes import ROOT
+from tests.support import rabbit
 
 SELECTED = (
     "tests/test_store.py",
@@ -32,6 +34,7 @@ SELECTED = (
     "tests/test_clocks.py",
     "tests/test_celery_broker.py",
 )
+WITH_RABBITMQ = ("tests/test_rabbitmq.py",)
 PROCESSES = "not processes or a_busy_worker_outlives and team-prefork"
 """Of the tests with workers, one: a prefork worker goes on after its server's restart."""
 
@@ -40,6 +43,7 @@ def main() -> int:
     """Run the selected tests on each server but the one of the whole suite; pytest's exit code."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--at-least", type=int, default=1, metavar="N", help="servers expected")
+    parser.add_argument("--rabbitmq", action="store_true", help="RabbitMQ is expected")
     parser.add_argument("--bundled", action="store_true", help="print the bundled one's path")
     options = parser.parse_args()
     found = servers()
@@ -52,7 +56,10 @@ def main() -> int:
     if len(others) + 1 < options.at_least:
         print(f"{options.at_least} servers are expected; install one: apt-get install redis-server")
         return 1
-    return max([run(each) for each in others], default=0)
+    if options.rabbitmq and not rabbit.SERVER.exists():
+        print(rabbit.MISSING)
+        return 1
+    return max([*[run(each) for each in others], run_rabbitmq()])
 
 
 def servers() -> list[ServerBinary]:
@@ -75,6 +82,19 @@ def run(server: ServerBinary) -> int:
     env = {**os.environ, "MULTIAGENTS_REDIS_SERVER": str(server.path)}
     code = subprocess.run([*words, *SELECTED], cwd=ROOT, env=env, check=False).returncode
     print(f"== on {said(server)}: exit code {code}, {time.monotonic() - began:.0f} s", flush=True)
+    return code
+
+
+def run_rabbitmq() -> int:
+    """The tests with RabbitMQ as the broker, if it is here; pytest's exit code."""
+    if not rabbit.SERVER.exists():
+        print("== no RabbitMQ is here: the tests with it as the broker are left out")
+        return 0
+    print("== with RabbitMQ as the broker", flush=True)
+    began = time.monotonic()
+    words = [sys.executable, "-m", "pytest", "-m", "rabbitmq", *WITH_RABBITMQ]
+    code = subprocess.run(words, cwd=ROOT, check=False).returncode
+    print(f"== with RabbitMQ: exit code {code}, {time.monotonic() - began:.0f} s", flush=True)
     return code
 
 

@@ -1,1 +1,0 @@
-"""Orders, and what is in stock for them."""
