@@ -152,3 +152,11 @@ def test_only_commands_that_are_offered_are_renamed() -> None:
         }
     assert as_called("multiagents list") == "multiagents list"
     assert make_app().registered_commands[0].name == COMMANDS[0][0]
+
+
+def test_the_modules_of_the_packages_own_app_are_not_its_modules(
+    app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MULTIAGENTS_IMPORTS concerns no team's app: its workers do not import them either."""
+    monkeypatch.setenv("MULTIAGENTS_IMPORTS", "cli_celery_nothing")
+    assert celery(app, "workflows", "list").code == 0

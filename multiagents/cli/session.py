@@ -121,12 +121,16 @@ def connect(settings: Settings | None = None) -> Session:
 def load_code(settings: Settings) -> None:
     """Know what the modules of MULTIAGENTS_IMPORTS and the files of MULTIAGENTS_WORKFLOWS register.
 
-    What modules print goes to stderr.  Raises InvalidInput for what cannot be read.
+    Those modules are the package's own app's: an app of a team's has imported what it names.  What
+    modules print goes to stderr.  Raises InvalidInput for what cannot be read.
     """
     from multiagents.orchestrator import user_code
 
     with redirect_stdout(sys.stderr):
-        user_code.load(settings)
+        if called().app is None:
+            user_code.load(settings)
+        else:
+            user_code.register_files(settings)
 
 
 def close_sessions() -> None:
