@@ -234,6 +234,15 @@ def test_a_failed_attempt_shows_its_error(office: Office, ended: dict[str, str])
     assert "kill_workers.py" in task["traceback"]
 
 
+def test_a_search_for_undo_finds_a_sagas_compensations(
+    office: Office, ended: dict[str, str]
+) -> None:
+    saga_id = ended["a saga that is undone"]
+    wait_for(lambda: f"{saga_id}:a:undo1" in office.shown(saga_id), SEEN_S, "the last undo")
+    found = office.shown(f"{saga_id} undo")
+    assert sorted(found) == [f"{saga_id}:{step}:undo1" for step in "abc"]
+
+
 def test_a_second_message_of_an_attempt_changes_nothing_in_flower(
     office: Office, ended: dict[str, str]
 ) -> None:
