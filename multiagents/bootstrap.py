@@ -48,6 +48,7 @@ from multiagents.orchestrator.facade import Orchestrator as Orchestrator
 from multiagents.orchestrator.host import Host
 from multiagents.orchestrator.insisting import Insistence
 from multiagents.orchestrator.letters import Letters
+from multiagents.orchestrator.registry import register as register
 from multiagents.orchestrator.sweeper_thread import Refuse, SweeperThreads
 from multiagents.orchestrator.sync_face import Sagas as Sagas
 from multiagents.orchestrator.tasks import Courier, Hooks, install
@@ -119,6 +120,7 @@ class Runtime:
         )
         self._plain_ends = PlainEnds(self.host.engine, self.persist, settings.max_result_bytes)
         self.start_saga = install(app, self._hooks())
+        self.sagas = Sagas(self)
         self.most_steps: int | None = None
         self._main_edge = self._edge_of_main()
         self._processes: dict[int, Process] = {}
@@ -241,6 +243,10 @@ class Runtime:
             )
         return known
 
+    def orchestrator(self, workflow: Workflow, event_bus: EventBus | None = None) -> Orchestrator:
+        """The asyncio face for this app's sagas."""
+        return Orchestrator(workflow, event_bus, home=self)
+
     # ---- what the engine's tasks call ----
 
     def _hooks(self) -> Hooks:
@@ -334,7 +340,8 @@ def attach(
     """Let a Celery app host sagas beside its own tasks; its settings are left alone.
 
     ``url``: the Redis for its sagas.  Without it they are on the server that MULTIAGENTS_REDIS_URL
-    names, or else on the app's own Redis: its broker, or its result backend.  Attaching twice gives
+    names, or else on the app's own Redis: its broker, or its result backend.  The workers of a
+    Django project import ``sagas.py`` of each of its apps, as ``tasks.py``.  Attaching twice gives
     the same runtime.  Raises InvalidInput for an app that cannot host any, or that is attached with
     another ``url`` already.
     """
@@ -351,6 +358,7 @@ def attach(
         discards.listen(app, runtime.main_engine)
         if not own:  # whose breakers are connected below, until an app of the program's is attached
             breaker.connect(runtime.edge.execute, runtime.clock)
+            app.autodiscover_tasks(related_name="sagas")
     elif url is not None and url != _runtimes[id(app)].settings.home.url:
         raise InvalidInput(
             f"app {app.main!r} is attached already, with its sagas at"
@@ -364,14 +372,6 @@ def _consume_all_queues(instance: Any = None, options: Any = None, **_: Any) -> 
     """Without ``-Q`` a worker consumes every queue that it knows a worker for."""
     if id(getattr(instance, "app", None)) in _runtimes and not (options or {}).get("queues"):
         app_broker.consume_all(instance.app, registration.homes(instance.app))
-
-
-def register(workflow: Workflow, *, replace: bool = False) -> Workflow:
-    """Make a workflow startable by name, here and, through a worker that has it, everywhere.
-
-    Raises InvalidWorkflow if the name is taken by another content, unless ``replace``.
-    """
-    return registry.register(workflow, replace=replace)
 
 
 def runtime_at(redis_url: str | None) -> Runtime:
@@ -393,7 +393,7 @@ with errors_in_one_line():
     app = make_app(get_settings())
     runtime = attach(app)
 start_saga = runtime.start_saga
-sagas = Sagas(runtime)
+sagas = runtime.sagas
 breaker.connect(runtime.edge.execute, runtime.clock)
 facade.connect(runtime_at)
 manager.connect(runtime_at)

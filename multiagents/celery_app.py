@@ -14,7 +14,7 @@ from math import ceil
 from typing import Any
 
 import click
-from celery import Celery, signals
+from celery import Celery, _state, signals
 from celery.loaders.app import AppLoader
 
 from multiagents.core import user_modules
@@ -25,6 +25,8 @@ from multiagents.core.settings import Settings, get_settings
 from multiagents.core.texts import shown
 from multiagents.worker_sdk.validation import redact
 
+LOADER = "multiagents.celery_app:OwnLoader"
+"""By its name, as Celery has it in Django processes; of a class it would die."""
 OWN_NAME = "multiagents"
 """The name of this package's apps; the settings of all others are left alone."""
 WRONG_USE = 2
@@ -35,7 +37,12 @@ MESSAGE = "%(message)s%(of_step)s"
 
 def make_app(settings: Settings) -> Celery:
     """A Celery app with this package's defaults; connects to nothing."""
-    app = Celery(OWN_NAME, set_as_current=False, loader=OwnLoader)
+    before = _state.default_app
+    app = Celery(OWN_NAME, set_as_current=False, loader=LOADER)
+    if _state.default_app is app:
+        # Celery makes the first app of a Django process the default one: to it the shared tasks of
+        # all threads belong.  A project's own app, which is made after this import, is to be that.
+        _state.set_default_app(before)
     app.add_defaults(lambda: defaults(settings))
     if find_spec("celeryconfig") is not None:
         app.config_from_object("celeryconfig")

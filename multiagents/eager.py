@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -75,11 +76,15 @@ class EagerRunner:
         """The attempts that ran, in order."""
         self.outcomes: dict[str, Deliverance] = {}
         self._host: Host | None = None
+        self._imported = False
+        self._at_work: list[str] = []
+        """The sagas of the attempts that are running, each in a step of the one before it."""
 
     @property
     def host(self) -> Host:
         """The in-process store and what works over it."""
         if self._host is None:
+            self._import_modules()
             clock = FakeClock()
             edge = Edge("", perform=self._perform, client=_in_process_redis(self.asked_by))
             self._host = Host(
@@ -92,6 +97,12 @@ class EagerRunner:
                 in_process=True,
             )
         return self._host
+
+    def _import_modules(self) -> None:
+        """Once, what a worker of this app imports when it starts: nobody else publishes it here."""
+        if not self._imported:
+            self._app.loader.import_default_modules()
+            self._imported = True
 
     @property
     def clock(self) -> FakeClock:
@@ -150,7 +161,12 @@ class EagerRunner:
     # ---- the loop ----
 
     def drain(self, saga_id: str) -> None:
-        """Run what is queued, and let time pass, until the saga ends or only a person helps."""
+        """Run what is queued, and let time pass, until the saga ends or only a person helps.
+
+        Not for a saga that asks for it from within one of its own steps, which could not end.
+        """
+        if saga_id in self._at_work:
+            return
         for _ in range(MOST_ROUNDS):
             self._run_queue()
             if not self._is_moving(saga_id) or not self._pass_time():
@@ -232,7 +248,8 @@ class EagerRunner:
             for fault in self.faults:
                 fault(held)
             do = partial(perform, worker, held, _Leases(self.host), limit=limit)
-            _, result = call_here(self._task_of(held.worker), held, do)
+            with self._working(held.saga_id):
+                _, result = call_here(self._task_of(held.worker), held, do)
         except Exception as error:  # noqa: BLE001 - every error of a worker is an outcome
             engine.fail(held, verdict_of(error, held.kind), go_on=False)
         else:
@@ -240,11 +257,21 @@ class EagerRunner:
         finally:
             unbind(bound)
 
+    @contextmanager
+    def _working(self, saga_id: str) -> Iterator[None]:
+        self._at_work.append(saga_id)
+        try:
+            yield
+        finally:
+            self._at_work.remove(saga_id)
+
     def _deliver_plain(self, message: Message) -> None:
         task = self._app.tasks[message.task]
         options = {"task_id": message.task_id, "throw": False, "headers": dict(message.travelling)}
         own = sends_itself(task)  # an `apply_async` of its own is called here too
-        result = (task.apply_async if own else task.apply)(message.args, message.kwargs, **options)
+        send = task.apply_async if own else task.apply
+        with self._working(message.saga_id):
+            result = send(message.args, message.kwargs, **options)
         engine = self.host.engine
         error = result.result
         if result.successful():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from typing import Any
 
@@ -175,6 +176,20 @@ def test_a_list_of_brokers_keeps_sagas_on_its_first_and_says_so() -> None:
     assert same_server(settings, BROKER, {})
 
 
+def test_who_takes_the_packages_own_app_in_such_a_program_is_warned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`multiagents.start_saga` knows nothing of an app that was attached, nor of its Redis."""
+    attach(shop(broker_url=f"redis://:{SECRET}@broker:1/1"), Settings())
+    own = attach(Celery("multiagents", broker="redis://127.0.0.1:6379/0"), Settings())
+    with structlog.testing.capture_logs() as told:
+        assert own.settings.home == own.settings.home
+    (line,) = told
+    assert "look for sagas at redis://127.0.0.1:6379/0" in line["event"]
+    assert "those of app 'shop' are at redis://broker:1/1" in line["event"]
+    assert SECRET not in line["event"]
+
+
 # ---- in the engine's words ----
 
 
@@ -257,6 +272,20 @@ def test_a_saga_is_stored_and_sent_in_one_step_on_the_apps_broker(redis_url: str
     assert runtime.edge.client.exists(SagaKeys(saga_id).saga)
     assert same_server(runtime.settings, app.conf.broker_url, {})
     assert runtime.edge.client.llen("home") == 1
+
+
+def test_an_attached_app_has_both_faces(redis_url: str) -> None:
+    """`sagas` for threads, `orchestrator` for an event loop, both on the app's own Redis."""
+    runtime = attach(shop(broker_url=redis_url), Settings())
+    workflow = WorkflowBuilder("home_faces").add_step("say", task("shop.say", args=[])).build()
+
+    async def start() -> str:
+        async with runtime.orchestrator(workflow) as orchestrator:
+            saga_id = await orchestrator.execute_workflow("home_faces", {}, idempotency_key="k")
+            assert (await orchestrator.get_status(saga_id))["state"] == "running"
+            return saga_id
+
+    assert runtime.sagas.get(asyncio.run(start()))["workflow"] == "home_faces"
 
 
 def test_an_error_names_what_names_the_server() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from celery import Celery
 
@@ -19,6 +21,7 @@ from multiagents import (
     worker,
 )
 from multiagents.core.exceptions import NoServer
+from multiagents.core.ids import fresh_id
 from multiagents.core.settings import Settings
 from tests.support import basic_workers  # noqa: F401 - registers "echo" and others
 from tests.support.values import EXPECTED, GIVEN, REFUSED, STORED
@@ -192,3 +195,40 @@ def test_a_plain_tasks_value_without_a_form_fails_its_step(saga_lab):
     with pytest.raises(SagaFailed) as failed:
         start_saga.delay("values_refused", {}).get()
     assert failed.value.error["message"].startswith(REFUSED)
+
+
+def test_what_a_worker_imports_is_known_in_eager_mode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A view starts a saga by its name; in a test nobody else imports what it needs."""
+    (tmp_path / "eager_sagas.py").write_text(
+        "from multiagents import WorkflowBuilder, worker\n"
+        "@worker('eager_say')\ndef say(context): return {'said': context['word']}\n"
+        "WorkflowBuilder('eager_said').add_step('say', say).build().register()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    team = Celery("team", set_as_current=False, include=["eager_sagas"])
+    team.conf.task_always_eager = True
+    start = attach(team, Settings()).start_saga
+    assert start.delay("eager_said", {"word": "yes"}).get() == {"said": "yes"}
+
+
+@app.task(name="eager.cancels")
+def cancels(saga_id):
+    sagas.cancel(saga_id)
+
+
+@worker("eager_cancels")
+def cancels_too(context):
+    sagas.cancel(context.transaction_id)
+
+
+@pytest.mark.parametrize("step", ["eager_cancels", task("eager.cancels", args=["input.saga_id"])])
+def test_a_step_may_steer_its_own_saga(saga_lab, saga_clock, step):
+    """It is asked for, and done when the step has ended: no time passes for that."""
+    flow = WorkflowBuilder("eager_cancelled").add_step("ask", step).add_step("more", step).build()
+    began_ms, saga_id = saga_clock.now_ms(), fresh_id()
+    saga_lab.start(flow, {"saga_id": saga_id}, task_id=saga_id)
+    assert saga_lab.get(saga_id)["state"] == "cancelled"
+    assert saga_lab.get(saga_id)["steps"]["ask"]["attempts"] == 1
+    assert saga_clock.now_ms() - began_ms < 1000

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -96,13 +97,7 @@ def dev(
             reload=reload,
         )
         here = settings.model_copy(update={"redis_url": place.url})
-        sessions: list[Session] = []
-
-        def session() -> Session:
-            if not sessions:
-                sessions.append(connect(here))
-            return sessions[0]
-
+        session = cache(lambda: connect(here))  # while the worker starts
         workers = stack.enter_context(DevWorkers(wish, session))
         workers.start()
         report = workers.ready()
@@ -154,6 +149,8 @@ def _check_there(settings: Settings) -> None:
     try:
         connect(settings)
     except UnreachableError as error:
+        if settings.state_urls:  # which may name the one that is away, and dev has none for it
+            raise
         raise CommandError(
             f"no server answers at {masked(settings.redis_url)} ({error.reason});"
             " unset MULTIAGENTS_REDIS_URL, and dev starts its own"

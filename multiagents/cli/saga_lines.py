@@ -183,7 +183,7 @@ class _Trouble:
         """When it is tried again, and what still goes on."""
         goes_on = isinstance(self._entry, Failed) and self._entry.running
         rest = "; its function goes on" if goes_on else ""
-        if isinstance(self._entry, Failed) and self._entry.error.type == "BdbQuit":
+        if isinstance(self._entry, Failed) and self._entry.error == Failure("BdbQuit", ""):
             rest += f"; {NO_TERMINAL}"
         if self.is_retried:
             rest += f"; again in {_span(self._work.retry_at - self._entry.at_ms)}"

@@ -14,16 +14,22 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, NamedTuple
 
+import structlog
 from celery import Celery
 
 from multiagents.core.app_urls import engine_url, is_redis, is_same, urls_of
 from multiagents.core.exceptions import InvalidInput
-from multiagents.core.settings import REDIS_URL, Home, Settings
+from multiagents.core.settings import REDIS_URL, Home, Settings, shown_url
 
 HOW = (
     'attach(app, url="redis://HOST:PORT/NUMBER") names one, or'
     f" {REDIS_URL} in every process of the app, clients included"
 )
+
+
+log = structlog.get_logger(__name__)
+_latest: tuple[str, Settings] | None = None
+"""The program's own app that was attached last: its name, and its settings."""
 
 
 class _Source(NamedTuple):
@@ -39,11 +45,14 @@ def settings_for(app: Celery, settings: Settings, url: str | None, *, own: bool)
     ``own``: the app is the package's, whose broker is the variable's server unless a
     ``celeryconfig.py`` says otherwise.  Raises InvalidInput for a URL that does not work.
     """
+    global _latest
     if url is not None:
-        return settings.at(url, named_by="attach(app, url=...)")
-    if settings.names_a_server:
-        return settings
-    return settings.found_by(_Search(app, settings.redis_url if own else "").home)
+        settings = settings.at(url, named_by="attach(app, url=...)")
+    elif not settings.names_a_server:
+        settings = settings.found_by(_Search(app, settings.redis_url if own else "").home)
+    if not own:
+        _latest = str(app.main), settings
+    return settings
 
 
 class _Search:
@@ -75,9 +84,27 @@ class _Search:
         except InvalidInput as error:
             raise InvalidInput(f"{name}: {error}; {HOW}") from error
         if self._default and is_same(url, self._default):
+            _warn_of_another(url)
             return Home(url, REDIS_URL)
         flaw = f"it is the first of {len(others) + 1} servers, and sagas do not move to another"
         return Home(url, name, flaw if others else "")
+
+
+def _warn_of_another(url: str) -> None:
+    """Somebody uses the package's own app in a program whose sagas are another app's."""
+    if _latest is None:
+        return
+    name, settings = _latest
+    try:
+        theirs = settings.home
+    except InvalidInput:
+        return  # it has none, as its first use says
+    if not is_same(url, theirs.url):
+        log.warning(
+            f"multiagents.start_saga, sagas and Orchestrator look for sagas at {shown_url(url)},"
+            f" those of app {name!r} are at {shown_url(theirs.url)}",
+            fix="use start_saga, sagas and orchestrator() of what attach(app) returns",
+        )
 
 
 def _sources(app: Celery) -> Iterator[_Source]:

@@ -64,6 +64,12 @@ class Home(Protocol):
         """Who tells that bus what happens here."""
 
 
+def _found(url: str | None) -> Home:
+    if _home_at is None:
+        raise InvalidInput("the engine is not loaded: import Orchestrator from multiagents")
+    return _home_at(url)
+
+
 _home_at: Callable[[str | None], Home] | None = None
 
 
@@ -93,11 +99,15 @@ class Orchestrator:
         workflow: Workflow,
         event_bus: EventBus | None = None,
         state_store: str | None = None,
+        *,
+        home: Home | None = None,
     ) -> None:
+        """``home``: the engine of an app that `attach` was called with, which gives it itself."""
         _check_state_store(state_store)
         self.workflow = registry.register(workflow, replace=True)
         self.event_bus = event_bus
         self._url = state_store or getattr(event_bus, "redis_url", None)
+        self._given = home
         self._home: Home | None = None
         self._edge: AsyncEdge | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -115,9 +125,7 @@ class Orchestrator:
         """Connect; a second call does nothing.  Raises NoServer if no Redis answers."""
         if self._home is not None:
             return
-        if _home_at is None:
-            raise InvalidInput("the engine is not loaded: import Orchestrator from multiagents")
-        home = _home_at(self._url)
+        home = self._given or _found(self._url)
         if not home.app.conf.task_always_eager:
             await asyncio.to_thread(home.prepare)
             self._loop = asyncio.get_running_loop()

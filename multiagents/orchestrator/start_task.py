@@ -7,6 +7,7 @@ once and sends no message of its own; from a message it does the same in a worke
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar, Protocol
 
 import structlog
@@ -19,6 +20,7 @@ from multiagents.core import ids
 from multiagents.core.exceptions import InvalidInput, MultiAgentsError, SagaFailed
 from multiagents.core.names import START_SAGA
 from multiagents.core.states import SagaState
+from multiagents.orchestrator.after_commit import after_commit
 from multiagents.orchestrator.headers import found_in
 from multiagents.orchestrator.results import declare_reply, reply_of
 from multiagents.orchestrator.start_call import (
@@ -104,6 +106,21 @@ class StartSaga(Task):  # type: ignore[misc]  # celery has no types
 
         self.hooks.insist(self, start)
         raise Ignore
+
+    def delay_on_commit(self, *args: Any, **kwargs: Any) -> None:
+        """`delay` once the present Django transaction is committed; never if it is rolled back.
+
+        Raises TypeError at once for arguments that do not fit.  What else is wrong is raised where
+        the transaction is committed.
+        """
+        arguments(*args, **kwargs)
+        after_commit("delay_on_commit", partial(self.delay, *args, **kwargs))
+
+    def apply_async_on_commit(self, args: Any = None, kwargs: Any = None, **options: Any) -> None:
+        """`apply_async` likewise; with ``task_id=`` the caller knows the saga's id."""
+        arguments(*(args or ()), **(kwargs or {}))
+        start = partial(self.apply_async, args, kwargs, **options)
+        after_commit("apply_async_on_commit", start)
 
     def apply_async(
         self,

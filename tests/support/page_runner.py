@@ -21,6 +21,7 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 import types
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
@@ -30,6 +31,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.processes import ROOT
 from tests.support.pages import Block, blocks
 
 ELSEWHERE = {
@@ -76,9 +78,24 @@ ELSEWHERE = {
         "tests/test_installed.py::test_the_literal_worker_and_flower_commands_run_a_users_module"
     ),
     "celery -A billing worker": "tests/test_docs.py::workers",
+    "celery -A proj worker": "tests/test_django_example.py::running",
+    "celery -A proj saga list": (
+        "tests/test_django_example.py::test_the_projects_command_line_lists_its_sagas"
+    ),
+    "multiagents doctor -A": (
+        "tests/test_app_home.py::test_doctor_says_where_an_apps_sagas_are_and_who_says_so"
+    ),
     "pytest": "tests/test_docs.py::test_everything_on_a_page_works",
 }
 """Commands that are not run here -> the test (or fixture) that runs them or what they stand for."""
+
+
+def _compare(block: Block) -> None:
+    """The lines of a file, which its own tests run."""
+    text = (ROOT / block.directives["of"]).read_text()
+    found = any(textwrap.indent(block.text, depth * " ") in text for depth in (0, 4, 8))
+    assert found, f"{block.place} is not in {block.directives['of']}"
+
 
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SAME = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -95,7 +112,9 @@ class PageRunner:
 
     def run(self, block: Block) -> None:
         """Do what the block says.  Raises whatever shows that it is wrong."""
-        if block.is_test:
+        if "of" in block.directives:
+            _compare(block)
+        elif block.is_test:
             self._pytest(block)
         elif block.language in ("json", "yaml"):
             self._data(block)

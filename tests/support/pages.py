@@ -10,6 +10,7 @@ tests (see `tests.support.page_runner`):
     <!-- exit: 1 -->                   its last command ends with this exit code
     <!-- like: output -->              JSON with the keys of what was printed before it
     <!-- made: saga -->                a diagram that the code draws
+    <!-- of: examples/web/trips.py -->  lines of that file of the project, as they stand there
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from tests.processes import ROOT
 SHELL_SESSIONS = "cli.md"
 """The page whose commands tests/test_cli_docs.py runs, written as a session (``console``)."""
 LANGUAGES = ("python", "sh", "json", "yaml", "mermaid", "text")
-DIRECTIVES = ("file", "app", "run", "exit", "like", "made")
+DIRECTIVES = ("file", "app", "run", "exit", "like", "made", "of")
 
 _FENCE = re.compile(
     r"^(?:<!--(?P<comment>[^\n]*)-->\n\n?)?^```(?P<language>[^\n]*)\n(?P<text>.*?)^```$",

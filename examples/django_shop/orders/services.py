@@ -1,0 +1,27 @@
+"""What can be done with orders?"""
+
+from decimal import Decimal
+
+from django.db import transaction
+
+from orders.models import Order
+from proj.celery import start_saga
+
+STOCK = 3
+
+
+class SoldOut(Exception):
+    """So many pieces are not there."""
+
+
+@transaction.atomic
+def place_order(sku, amount):
+    """A new order, whose saga begins once its row is committed; if that fails, it never does.
+
+    The saga's id is the order's: whoever has the one finds the other.
+    """
+    order = Order.objects.create(sku=sku, amount=Decimal(amount))
+    start_saga.apply_async_on_commit(("purchase", {"order_id": order.pk}), task_id=str(order.pk))
+    if Order.objects.filter(sku=sku).exclude(state="cancelled").count() > STOCK:
+        raise SoldOut(sku)
+    return order

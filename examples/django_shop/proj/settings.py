@@ -1,0 +1,23 @@
+"""Settings of the shop."""
+
+import os
+from pathlib import Path
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+SECRET_KEY = "only for this example"
+ALLOWED_HOSTS = ["*"]
+INSTALLED_APPS = ["orders", "payments"]
+ROOT_URLCONF = "proj.urls"
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": os.environ.get("SHOP_DATABASE", BASE_DIR / "db.sqlite3"),
+    }
+}
+USE_TZ = True
+
+REDIS_URL = os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0")
+CELERY_BROKER_URL = REDIS_URL  # the sagas are there, too
+CELERY_RESULT_BACKEND = REDIS_URL
+# A worker of Celery 5.7 that holds messages ends when its Redis restarts; with this one it goes on.
+CELERY_BROKER_TRANSPORT = "multiagents.event_bus.transport:SteadyTransport"

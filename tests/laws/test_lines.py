@@ -1,0 +1,60 @@
+"""Is every event told once, whatever becomes of a saga?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from multiagents.cli.saga_lines import Line, lines_of
+from multiagents.core.states import ENDED
+from multiagents.orchestrator.coordinator import Coordinator
+from multiagents.testing.faults import NO_FAULTS
+from multiagents.testing.simulated_store import Servers, own_servers
+from multiagents.testing.simulator import simulate
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Servers]:
+    with own_servers() as found:
+        yield found
+
+
+class Told:
+    """What all processes of a system say."""
+
+    def __init__(self) -> None:
+        self.lines: list[Line] = []
+
+    def coordinator(self, *args: Any, **kwargs: Any) -> Coordinator:
+        """One that is watched."""
+        made = Coordinator(*args, **kwargs)
+        made.watchers.append(lambda move: self.lines.extend(lines_of(move)))
+        return made
+
+
+def test_a_line_can_be_made_of_everything_that_happens(servers: Servers) -> None:
+    """Under all faults: each is one line, and each kind of event has its word."""
+    told = Told()
+    simulate(range(7000, 7040), servers, make_coordinator=told.coordinator)
+    assert not [line for line in told.lines if "\n" in line.text() or "\x1b" in line.text()]
+    words = {line.word for line in told.lines}
+    assert {"succeeded", "failed", "lost", "undone", "pause asked", "retry asked"} <= words
+    assert {"completed", "compensating", "compensated", "paused", "resumed"} <= words
+
+
+def test_without_faults_each_end_is_told_once_and_last(servers: Servers) -> None:
+    """Commits of several processes, none of them lost."""
+    for seed in range(7100, 7120):
+        told = Told()
+        simulate(
+            range(seed, seed + 1), servers, faults=NO_FAULTS, make_coordinator=told.coordinator
+        )
+        assert told.lines
+        for saga_id in {line.saga_id for line in told.lines}:
+            own = [line for line in told.lines if line.saga_id == saga_id]
+            states = [line.word for line in own if not line.step and "asked" not in line.word]
+            assert states[-1] in {*map(str, ENDED), "paused"}
+            done = [(line.word, line.step, line.rest) for line in own if line.word == "undone"]
+            assert len(done) == len(set(done))
