@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -126,6 +127,17 @@ def test_a_server_that_is_away_is_named_as_the_apps(monkeypatch: pytest.MonkeyPa
     assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
     assert "redis://127.0.0.1:1/0" in done.err
     assert "broker_url of app 'away'" in done.err
+
+
+def test_what_the_apps_modules_print_is_no_answer(
+    app: Celery, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """They are imported first; standard output is the command's."""
+    (tmp_path / "proj_that_prints.py").write_text("print('hello')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    app.conf.include = ["proj_that_prints"]
+    done = celery(app, "attention", "--json")
+    assert (done.code, done.out) == (0, "")
 
 
 def test_a_module_that_cannot_be_imported_is_one_line(app: Celery) -> None:

@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -144,8 +145,8 @@ def _run(words: list[str]) -> int:
     _log_to_stderr(debug)
     command = typer.main.get_command(make_app())
     try:
-        if (app := called().app) is not None and "--help" not in words:
-            app.loader.import_default_modules()  # one of them may attach it, or have its workflows
+        if "--help" not in words:
+            _import_modules(called().app)
         code = command.main(
             [word for word in words if word != "--debug"],
             prog_name=called().program,
@@ -163,6 +164,16 @@ def _run(words: list[str]) -> int:
     finally:
         close_sessions()
     return code if isinstance(code, int) else OK
+
+
+def _import_modules(app: Celery | None) -> None:
+    """Those of a team's app: one of them may attach it, or register its workflows.
+
+    What they print goes to stderr.
+    """
+    if app is not None:
+        with redirect_stdout(sys.stderr):
+            app.loader.import_default_modules()
 
 
 def _report(error: Exception) -> int:

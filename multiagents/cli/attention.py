@@ -32,8 +32,8 @@ MORE = "All that can be done about one, and why: multiagents explain ID"
 def attention(limit: Limit = 100, json_output: Json = False) -> None:
     """List all that waits for a person, oldest first: why, and the next command.
 
-    Parked steps and undos, paused sagas, terminated sagas that left effects, damaged ones, and what
-    else a person should know of. With --json a line for each.
+    Parked, paused, terminated and damaged sagas, and what else is to be known.
+    With --json a line for each.
     """
     rows = connect().call("attention", limit=limit)
     if json_output:

@@ -29,9 +29,12 @@ StepName = Annotated[
     str, typer.Argument(metavar="STEP", help="One step's dead letter; else all of the saga's.")
 ]
 SagaIds = Annotated[
-    list[str], typer.Argument(metavar="ID...", help="Ids of sagas, or Celery ids of their starts.")
+    list[str],
+    typer.Argument(
+        metavar="ID", help="Ids of sagas, or their first characters, or Celery ids of their starts."
+    ),
 ]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; asked is on a terminal only.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")]
 
 WILL = {
     "cancel": "No new step begins, and what was done is undone, last step first.",
@@ -79,7 +82,7 @@ def _asking(command: str, help_text: str) -> Callable[..., None]:
             raise typer.Exit(REFUSED)
         _steer(session, command, saga_ids, How(by, reason, json_output))
 
-    ask.__doc__ = f"{help_text}\n\nOn a terminal it asks first."
+    ask.__doc__ = f"{help_text}\n\nOn a terminal it asks first; in a script it acts at once."
     return ask
 
 
