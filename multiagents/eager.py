@@ -132,7 +132,9 @@ class EagerRunner:
         task_id = task_id or ids.fresh_id()
         saga_id = self.host.call("start", workflow, input, task_id=task_id, **options)
         self.drain(saga_id)
-        return self.result(saga_id, task_id)
+        found = self.result(saga_id, task_id)
+        found.saga_id = saga_id
+        return found
 
     def call(self, operation: str, *args: Any, **kwargs: Any) -> Any:
         """An operation of the sync face, and whatever follows from it."""

@@ -232,3 +232,12 @@ def test_a_step_may_steer_its_own_saga(saga_lab, saga_clock, step):
     assert saga_lab.get(saga_id)["state"] == "cancelled"
     assert saga_lab.get(saga_id)["steps"]["ask"]["attempts"] == 1
     assert saga_clock.now_ms() - began_ms < 1000
+
+
+def test_a_result_knows_its_saga_as_with_a_worker(saga_lab):
+    """Under a key all starts have the same."""
+    flow = WorkflowBuilder("eager_known").add_step("count", "count").build()
+    first, second = (start_saga.delay(flow, {}, "one key") for _ in range(2))
+    assert first.saga_id == second.saga_id != second.id
+    assert start_saga.delay(flow, {}).saga_id != first.saga_id
+    assert saga_lab.get(second.saga_id)["state"] == "completed"

@@ -175,13 +175,14 @@ class StartSaga(Task):  # type: ignore[misc]  # celery has no types
         call = arguments(*(args or ()), **(kwargs or {}))
         task_id = options["task_id"] = options.get("task_id") or ids.fresh_id()
         headers = options.get("headers")
-        self._ended[task_id] = self.hooks.eager(**call, task_id=task_id, headers=headers)
+        ended = self._ended[task_id] = self.hooks.eager(**call, task_id=task_id, headers=headers)
         found = super().apply(args, kwargs, **options)
         state, error = found.state, found.result
         if state == states.IGNORED:  # it waits for somebody
-            return EagerResult(found.id, None, states.STARTED)
-        if isinstance(error, SagaFailed) and error.state == SagaState.CANCELLED:
-            return EagerResult(found.id, error, states.REVOKED)
+            found = EagerResult(found.id, None, states.STARTED)
+        elif isinstance(error, SagaFailed) and error.state == SagaState.CANCELLED:
+            found = EagerResult(found.id, error, states.REVOKED)
+        found.saga_id = ended.saga_id  # as `SagaResult` has it
         return found
 
 

@@ -82,6 +82,13 @@ ELSEWHERE = {
     "celery -A proj saga list": (
         "tests/test_django_example.py::test_the_projects_command_line_lists_its_sagas"
     ),
+    "celery -A examples.web.flask_worker worker": "tests/test_web_examples.py::_workers",
+    "uvicorn examples.web.fastapi_app:app": (
+        "tests/test_web_examples.py::test_a_saga_is_started_and_followed"
+    ),
+    "flask --app examples.web.flask_app run": (
+        "tests/test_web_examples.py::test_a_saga_is_started_and_followed"
+    ),
     "multiagents doctor -A": (
         "tests/test_app_home.py::test_doctor_says_where_an_apps_sagas_are_and_who_says_so"
     ),

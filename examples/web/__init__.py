@@ -1,0 +1,1 @@
+"""How do web applications start sagas?  One with FastAPI, one with Flask, over the same steps."""
