@@ -156,6 +156,20 @@ def test_ctrl_c_while_dev_starts_leaves_nothing_behind(
     wait_for(lambda: not left_over(tmp_path), what="all processes to end")
 
 
+def test_a_closed_terminal_stops_dev_in_order(dev: Dev, tmp_path: Path) -> None:
+    """Though it cannot say so any more."""
+    process = dev(MULTIAGENTS_IMPORTS="tests.support.cli_workers")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    while "Ctrl-C stops" not in process.stdout.readline():
+        assert process.poll() is None
+    process.stderr.close()
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(END_S) == 0
+    wait_for(lambda: not left_over(tmp_path), what="all processes to end")
+    process.stderr = None  # what the fixture reads
+
+
 def test_a_taken_port_is_one_line(tmp_path: Path) -> None:
     """No log of a server, and nothing is left behind."""
     with socket.socket() as taken:

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from multiagents.cli.dev_greeting import Place, block, start_command
-from multiagents.cli.dev_process import DevWorkers, Wish
+from multiagents.cli.dev_process import DevWorkers, Wish, last_words
 from multiagents.cli.dev_report import Report
 from multiagents.cli.errors import CommandError, UnreachableError, masked
 from multiagents.cli.model import model_environment
@@ -78,8 +78,7 @@ def dev(
 ) -> None:
     """Run a server and a worker here, until Ctrl-C; nothing is left behind but the data.
 
-    Prints a line for each step event. With --json one object is printed when they are ready;
-    all else goes to stderr.
+    Prints a line for each step event. With --json one object is printed when all is ready.
     """
     began = time.monotonic()
     settings = environment()
@@ -178,11 +177,11 @@ def _facts(
 def _say_where(places: list[Place]) -> None:
     """The last line after Ctrl-C."""
     if not places:
-        hint("stopped")
+        last_words("stopped")
     elif (folder := places[0].data_dir) is not None:
-        hint(f"stopped; the data stays in {folder}, and the next dev here goes on with it")
+        last_words(f"stopped; the data stays in {folder}, and the next dev here goes on with it")
     else:
-        hint(f"stopped; the sagas stay on the server at {masked(places[0].url)}")
+        last_words(f"stopped; the sagas stay on the server at {masked(places[0].url)}")
 
 
 @dataclass(frozen=True, slots=True)

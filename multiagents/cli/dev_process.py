@@ -32,6 +32,12 @@ PREFORK = "prefork"
 _LOOK_NOW_S = 0.0
 
 
+def last_words(text: str) -> None:
+    """A hint while all is stopped, which a closed terminal must not prevent."""
+    with suppress(OSError):
+        hint(text)
+
+
 @dataclass(frozen=True, slots=True)
 class Wish:
     """How the worker is to be run."""
@@ -129,10 +135,12 @@ class DevWorkers:
         all_of_them = [each for each, _ in self._leaving]
         if self.now is not None:
             all_of_them.append(self.now)
-        if kind is KeyboardInterrupt and self.now is not None:
-            hint(f"stopping: a step at work has {STOP_S:g} s to end; Ctrl-C again does not wait")
         for each in all_of_them:
             each.worker.leave()
+        if kind is KeyboardInterrupt and self.now is not None:
+            last_words(
+                f"stopping: a step at work has {STOP_S:g} s to end; Ctrl-C again does not wait"
+            )
         for each in all_of_them:
             self._stop(each)
 
