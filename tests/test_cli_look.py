@@ -19,6 +19,8 @@ from multiagents.cli.look import Listed
 from multiagents.cli.rows import Rows
 from multiagents.cli.times import ago, ahead, clock, since_start
 from multiagents.core import entries
+from multiagents.core.entries import Failure
+from multiagents.core.ports import Verdict
 from multiagents.core.states import Kind, SagaState
 from multiagents.orchestrator import registry
 from multiagents.orchestrator.words import WORDS, happened, undo_word
@@ -417,3 +419,42 @@ def test_a_lost_saga_does_not_shorten_the_list(office: Office) -> None:
         client.delete(*keys.all[:5])
         assert client.zscore(Shard(0).sagas, gone)
     assert listed(office, "--limit", "2") == [last, first]
+
+
+@pytest.mark.parametrize(
+    "message",
+    ['no "courier"\\ goes', "kein Kurier fährt\nnach 東京", "a: b: c's (d)", "", "TEA, 5.0 €: _x_"],
+)
+def test_an_error_is_found_by_any_part_of_it(office: Office, message: str) -> None:
+    """Also by what JSON writes otherwise, and across type and message."""
+    saga_id = start(office)
+    office.succeed(saga_id, "reserve")
+    verdict = Verdict(Failure("BankDown", message), retryable=False)
+    office.runtime.host.engine.fail(office.claim(saga_id, "charge"), verdict, go_on=False)
+    start(office)
+    whole = f"BankDown: {message}"
+    for first in range(len(whole)):
+        found = office.runtime.call("list", error=whole[first : first + 9].upper())
+        assert [row["transaction_id"] for row in found] == [saga_id]
+    assert office.runtime.call("list", error=f"{whole}!") == []
+
+
+def test_filters_with_an_index_spare_the_sagas_that_they_leave_out(office: Office) -> None:
+    """Of a hundred others none is read: they stand in one of the indexes only."""
+    for _ in range(100):
+        start(office)
+    wanted = start(office, {"sku": "A17"}, tags=["web"])
+    undone(office, wanted)
+    ways: list[dict[str, Any]] = [
+        {"workflow": ORDER.name, "state": "compensating"},
+        {"tag": "web", "state": "compensating", "workflow": ORDER.name},
+        {"input": {"sku": "A17"}},
+        {"error": "bank does"},
+    ]
+    with redis.Redis.from_url(office.url) as client:
+        for filters in ways:
+            client.config_resetstat()
+            found = office.runtime.call("list", **filters)
+            assert [row["transaction_id"] for row in found] == [wanted]
+            counted = client.info("commandstats")
+            assert sum(each["calls"] for name, each in counted.items() if "evalsha" in name) <= 6

@@ -82,8 +82,8 @@ def list_(
 ) -> None:
     """List sagas, newest first; the filters add up.
 
-    --tag, --workflow, --state (one of them, in this order) and the times are looked up in indexes,
-    --key leads to its saga at once; for all else sagas are read one by one.
+    --tag, --workflow, --state and the times are looked up in indexes, --key leads to its saga at
+    once. For --input and --error, and for --state damaged, sagas are read from the newest on.
     """
     print_list(
         connect(),

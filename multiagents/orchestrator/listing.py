@@ -1,7 +1,8 @@
 """Which sagas are there that one looks for?
 
 One index (of a tag, a workflow or a state, else of all) is read from the newest saga back to a
-time; what else is asked for is compared with each saga, page by page, until enough are found.  An
+time, page by page, until enough are found.  Of a page one call each leaves those that stand in the
+other indexes, whose input fits, and whose state mentions the error; only these are read whole.  An
 idempotency key leads to its saga at once.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from multiagents.core import ids
 from multiagents.core.exceptions import DamagedSaga, UnknownSaga
@@ -20,7 +21,7 @@ from multiagents.orchestrator.attending import Attending
 from multiagents.orchestrator.describe import DAMAGED, damaged_row, describe
 from multiagents.orchestrator.looking import Rows
 from multiagents.orchestrator.wanted import Wanted
-from multiagents.storage import newest
+from multiagents.storage import newest, waiting
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, ask
 from multiagents.storage.keys import SagaKeys, Shard
@@ -33,6 +34,8 @@ SKIPPED = 1000
 Progress = Callable[[int, int], None]
 """Hears how many sagas were compared so far, and how many of them fit."""
 When = str | datetime
+Found = list[SagaKeys]
+T = TypeVar("T")
 
 
 class Listing(Attending):
@@ -57,9 +60,9 @@ class Listing(Attending):
         ``input``: equal values by key, where a dotted key (``customer.id``) leads into objects and
         lists; ``error``: a part of an error of the saga or of its steps, in any case; ``since``
         and ``until``: of the start, a datetime or a text such as ``2h`` (ago), ``yesterday``,
-        ``2026-11-30T14:05``.  ``limit`` and ``offset`` count what fits.  One index is used: of the
-        tag, else the workflow, else the state; what else is asked for is compared saga by saga,
-        and an ``idempotency_key`` is looked up.
+        ``2026-11-30T14:05``.  ``limit`` and ``offset`` count what fits.  State, workflow, tag and
+        time stand in indexes, an ``idempotency_key`` is looked up; inputs and errors are compared
+        saga by saga.
 
         One that is damaged has the state ``damaged``, and its attention says what is; it is left
         out where another ``state`` is asked for.  Of all shards: where one's server does not
@@ -98,7 +101,7 @@ class Listing(Attending):
         if wanted.idempotency_key is not None:
             rows = yield from self._of_key(wanted, wanted.idempotency_key)
             return rows[offset : offset + limit]
-        indexes = [_index(shard, wanted) for shard in self._shards]
+        indexes = [_indexes(shard, wanted)[0] for shard in self._shards]
         newest_ = Newest(indexes, since_ms=wanted.since_ms, until_ms=wanted.until_ms)
         if wanted.is_indexed:
             yield from _pass(newest_, offset)
@@ -118,7 +121,7 @@ class Listing(Attending):
 
     def _fitting(self, page: Sequence[str], wanted: Wanted, *, most: int) -> Flow[Rows]:
         rows: Rows = []
-        for saga_id in (yield from self._with_input(page, wanted)):
+        for saga_id in (yield from self._likely(page, wanted)):
             if len(rows) == most:
                 break
             row = yield from self._row(saga_id)
@@ -126,19 +129,20 @@ class Listing(Attending):
                 rows.append(row)
         return rows
 
-    def _with_input(self, page: Sequence[str], wanted: Wanted) -> Flow[Sequence[str]]:
-        """Those whose input fits, read by one call to each shard."""
-        if not wanted.input:
-            return page
-        of_shard: dict[Shard, list[SagaKeys]] = {}
+    def _likely(self, page: Sequence[str], wanted: Wanted) -> Flow[Sequence[str]]:
+        """Those of a page that may fit, by a few calls to each shard."""
+        of_shard: dict[Shard, Found] = {}
         for keys in map(self.coordinator.keys, page):
             of_shard.setdefault(keys.shard, []).append(keys)
-        fitting: set[str] = set()
-        for sagas in of_shard.values():
-            texts = yield from ask(newest.inputs(sagas))
-            pairs = zip(sagas, texts, strict=True)
-            fitting.update(keys.id for keys, text in pairs if wanted.fits_input(text))
-        return [saga_id for saga_id in page if saga_id in fitting]
+        likely: set[str] = set()
+        for shard, sagas in of_shard.items():
+            sagas = yield from _indexed(sagas, _indexes(shard, wanted)[1:])
+            if wanted.input and sagas:
+                sagas = _kept(sagas, wanted.fits_input, (yield from ask(newest.inputs(sagas))))
+            if wanted.error and sagas:
+                sagas = _kept(sagas, wanted.may_err, (yield from ask(newest.states(sagas))))
+            likely.update(keys.id for keys in sagas)
+        return [saga_id for saga_id in page if saga_id in likely]
 
     def _of_key(self, wanted: Wanted, key: str) -> Flow[Rows]:
         """The sagas of an idempotency key: one of each workflow that is known, or asked for."""
@@ -176,11 +180,24 @@ def _pass(newest_: Newest, count: int) -> Flow[None]:
         count -= len(page)
 
 
-def _index(shard: Shard, wanted: Wanted) -> str:
-    if wanted.tag:
-        return shard.labelled(wanted.tag)
+def _indexes(shard: Shard, wanted: Wanted) -> Sequence[str]:
+    """All that list what is wanted; the first is read, the others are asked."""
+    found = [shard.labelled(wanted.tag)] if wanted.tag else []
     if wanted.workflow:
-        return shard.workflow(wanted.workflow)
+        found.append(shard.workflow(wanted.workflow))
     if wanted.state and wanted.state != DAMAGED:
-        return shard.state(SagaState(wanted.state))
-    return shard.sagas
+        found.append(shard.state(SagaState(wanted.state)))
+    return found or [shard.sagas]
+
+
+def _indexed(sagas: Found, indexes: Sequence[str]) -> Flow[Found]:
+    """Those that all of these indexes list, too."""
+    for index in indexes:
+        if sagas:
+            listed = yield from ask(waiting.since(index, [keys.id for keys in sagas]))
+            sagas = _kept(sagas, lambda at_ms: at_ms is not None, listed)
+    return sagas
+
+
+def _kept(sagas: Found, fits: Callable[[T], bool], values: Sequence[T]) -> Found:
+    return [keys for keys, value in zip(sagas, values, strict=True) if fits(value)]

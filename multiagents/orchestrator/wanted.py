@@ -7,6 +7,7 @@ each saga's input or state.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,6 +20,8 @@ from multiagents.orchestrator.describe import DAMAGED
 STATES = (*map(str, SagaState), DAMAGED)
 """What a list may be asked for."""
 _MISSING = object()
+_PLAIN = re.compile(r"[a-z0-9 _.,'()-]+")
+"""What is stored as it is shown, in whatever case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,15 @@ class Wanted:
             return False
         given = json.loads(text)
         return all(_same(_at(given, key), value) for key, value in self.input.items())
+
+    def may_err(self, text: str | None) -> bool:
+        """Whether a saga whose state is stored so, as JSON, may have the error.
+
+        What JSON writes otherwise, and what stands between type and message, is not looked for.
+        """
+        stored = (text or "").lower()
+        parts = _PLAIN.findall((self.error or "").lower())
+        return bool(stored) and all(part.strip() in stored for part in parts)
 
     def _has_error(self, row: Mapping[str, Any], text: str) -> bool:
         return any(text.lower() in error.lower() for error in _errors(row))

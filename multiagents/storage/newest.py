@@ -85,5 +85,15 @@ class Newest:
 
 def inputs(sagas: Sequence[SagaKeys]) -> Call[list[str | None]]:
     """What each of these sagas of one shard was started with, JSON; None where nothing is."""
-    keys = tuple(saga.data for saga in sagas)
-    return Call("fields", keys, ("input",), lambda reply: [text_or_none(each) for each in reply])
+    return _fields([saga.data for saga in sagas], "input")
+
+
+def states(sagas: Sequence[SagaKeys]) -> Call[list[str | None]]:
+    """All that the hash of each of these sagas of one shard holds; None where it is none."""
+    return _fields([saga.saga for saga in sagas], "")
+
+
+def _fields(keys: Sequence[str], field_: str) -> Call[list[str | None]]:
+    return Call(
+        "fields", tuple(keys), (field_,), lambda reply: [text_or_none(each) for each in reply]
+    )
