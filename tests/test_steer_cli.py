@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -67,6 +68,19 @@ def test_several_are_steered_by_one_word_with_its_reason(office: Office) -> None
         found = asked(office, saga_id)
         assert [each["command"] for each in found] == ["pause", "resume", "terminate"]
         assert {(each["by"], each["reason"]) for each in found} == {("ada", "bank holiday")}
+
+
+@pytest.mark.parametrize("command", ["pause", "cancel", "terminate"])
+def test_a_saga_shows_who_brought_it_where_it_is_and_why(office: Office, command: str) -> None:
+    """In `show`, `explain` and the history, for people; one that goes on by itself shows nobody."""
+    saga_id = office.start(order())
+    assert "asked" not in cli("show", saga_id, url=office.url).out
+    cli(command, saga_id, "--by", "ada", "--reason", "bank holiday", url=office.url)
+    shown = cli("show", saga_id, url=office.url).out
+    assert re.search(rf"^asked +{command} by ada, \S+, .+: bank holiday$", shown, re.MULTILINE)
+    assert "by ada at" in cli("explain", saga_id, url=office.url).out
+    told = cli("history", saga_id, url=office.url).out
+    assert "by ada: bank holiday" in told
 
 
 def test_those_that_cannot_be_steered_are_listed_and_the_others_are(office: Office) -> None:

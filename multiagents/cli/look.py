@@ -166,4 +166,8 @@ def print_saga(
     session: Session, saga_id: str, *, full: bool = False, as_json: bool = False
 ) -> None:
     """Print one saga."""
-    show_saga(session, session.call("get", saga_id), full=full, as_json=as_json)
+    saga = session.call("get", saga_id)
+    if not as_json:
+        asked = session.run(session.runtime.host.service.asked(saga["transaction_id"]))
+        saga = saga if asked is None else {**saga, "asked": asked}
+    show_saga(session, saga, full=full, as_json=as_json)

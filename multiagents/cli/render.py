@@ -40,6 +40,7 @@ def saga_lines(saga: Saga, now_ms: int, *, full: bool = False) -> Table:
         ("saga", saga["transaction_id"]),
         ("workflow", f"{saga['workflow']} ({saga['version']})"),
         ("state", saga["state"]),
+        ("asked", _asked(saga, now_ms)),
         ("key", saga.get("idempotency_key")),
         ("tags", ", ".join(saga.get("tags", ()))),
         ("created", moment(created_ms, now_ms)),
@@ -53,6 +54,16 @@ def saga_lines(saga: Saga, now_ms: int, *, full: bool = False) -> Table:
     made = table(("", ""), [fact for fact in facts if fact[1]])
     made.show_header = False
     return made
+
+
+def _asked(saga: Saga, now_ms: int) -> str | None:
+    """The person's command that brought it where it is, as ``pause by ada, 2 min ago: why``."""
+    asked = saga.get("asked")
+    if asked is None:
+        return None
+    who = f" by {asked.by}" if asked.by else ""
+    why = f": {asked.reason}" if asked.reason else ""
+    return f"{asked.command}{who}, {moment(asked.at_ms, now_ms)}{why}"
 
 
 def steps_table(

@@ -91,6 +91,14 @@ class Explaining(DeadLetters):
         around = yield from self._around(keys, now, shown(tasks), work, fleet)
         return explanation(now, underway(now, around, tasks))
 
+    def asked(self, saga_id: str) -> Flow[Asked | None]:
+        """The person's command that brought the saga where it is, with who and why; None: none did.
+
+        Raises UnknownSaga, and DamagedSaga.
+        """
+        saga, _ = yield from self.coordinator.current(saga_id)
+        return (yield from self._asked(self.coordinator.keys(saga_id), saga))
+
     def stranded(self, saga_id: str) -> Flow[str]:
         """Why no worker does the steps of a saga, and what to do; empty where one may.
 
