@@ -122,9 +122,9 @@ def test_a_worker_is_given_by_name_or_by_object() -> None:
 
 def test_task_takes_an_object_and_maps_its_arguments() -> None:
     """The object's name is what travels; unset values are the model's."""
-    call = task(charge, kwargs={"amount": "input.amount"}, queue="shop", timeout_s=5)
+    call = task(charge, kwargs={"order": "input.order"}, queue="shop", timeout_s=5)
     assert call == TaskCall(
-        task="shop.charge", kwargs={"amount": "input.amount"}, queue="shop", timeout_s=5
+        task="shop.charge", kwargs={"order": "input.order"}, queue="shop", timeout_s=5
     )
     assert task("shop.charge").timeout_s == 300
 

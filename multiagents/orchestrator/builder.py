@@ -22,6 +22,7 @@ from multiagents.core.policies import RetryPolicy
 from multiagents.orchestrator.document import Reading, read, task_mistakes
 from multiagents.orchestrator.graph import refuse
 from multiagents.orchestrator.registry import note_built
+from multiagents.orchestrator.task_calls import Refused, call_of, is_task, refusal
 from multiagents.orchestrator.workflow import Step, TaskCall, Workflow
 
 Retry = RetryPolicy | Mapping[str, Any] | int
@@ -148,14 +149,15 @@ def task(
     ``args`` and ``kwargs`` are CEL expressions over the saga (``input.amount``,
     ``steps.reserve.result.id``, ``key`` for the idempotency key; a compensation also has
     ``result``, ``error`` and ``step_key`` of its step); without both, the task gets the context
-    as its only argument.  ``timeout_s`` decides when it is taken to be lost (300 s unless set):
-    a plain task sends no heartbeats.
+    as its only argument, or nothing if it is given as an object that takes nothing.
+    ``timeout_s`` decides when it is taken to be lost (300 s unless set): a plain task sends no
+    heartbeats.
 
-    Raises InvalidWorkflow when a field is wrong; the expressions are checked by ``build``.
+    Raises InvalidWorkflow when a field is wrong, or the task given as an object takes other
+    arguments; the expressions are checked by ``build``.
     """
     given = {"args": args, "kwargs": kwargs, "queue": queue, "timeout_s": timeout_s}
-    named = _worker(target)
-    data = {"task": named.task if isinstance(named, TaskCall) else named}
+    data = {"task": _name_of(target)}
     data.update((key, value) for key, value in given.items() if value is not None)
     try:
         call = TaskCall.model_validate(data)
@@ -163,7 +165,17 @@ def task(
         raise refuse("task()", task_mistakes(error, data)) from error
     if call.queue is not None and (flaw := queue_flaw(call.queue)):
         raise refuse("task()", [f"task(): queue {call.queue!r}: {flaw}"])
-    return call
+    return _checked(target, call)
+
+
+def _checked(target: object, call: TaskCall) -> TaskCall:
+    """The call as the task can take it.  Raises InvalidWorkflow if it cannot."""
+    if not is_task(target):
+        return call
+    found = refusal(target, call) if call.computes else call_of(target)
+    if isinstance(found, Refused):
+        raise refuse("task()", [f"task(): {found.why}"])
+    return call.model_copy(update={"args": found.args}) if found else call
 
 
 def _branch(branch: Branch) -> object:
@@ -183,17 +195,21 @@ def _with_names(step: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def _worker(target: Any) -> Any:
-    """The name of a worker, or the call of a Celery task; anything else as it is.
+def _name_of(target: Any) -> Any:
+    """The name of a task; what is none stays, for its check to name it."""
+    if isinstance(target, TaskCall):
+        return target.task
+    return target.name if is_task(target) else _worker(target)
 
-    Celery is not imported for it: a task is what has a name and ``apply_async``.
-    """
+
+def _worker(target: Any) -> Any:
+    """The name of a worker, or the call of a Celery task; anything else as it is."""
     if isinstance(target, str | TaskCall | Mapping) or target is None:
         return target
     name = getattr(target, "name", None)
     if getattr(target, "is_multiagents_worker", False) is True:
         return name
-    if isinstance(name, str) and name and hasattr(target, "apply_async"):
-        return TaskCall(task=name)
+    if is_task(target):
+        return call_of(target)
     worker_name = getattr(target, "worker_name", None)
     return worker_name if isinstance(worker_name, str) else target

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ValidationError
 
 from multiagents.core.policies import RetryPolicy
 from multiagents.orchestrator.graph import check, suggest
+from multiagents.orchestrator.task_calls import Refused
 from multiagents.orchestrator.workflow import Step, TaskCall, Workflow
 
 SCHEMA_KEY = "$schema"
@@ -221,6 +222,8 @@ def _worker_line(key: str, data: Mapping[Any, Any]) -> str:
     if key not in data:
         return f"{key!r} is missing; expected {A_WORKER}"
     value = data[key]
+    if isinstance(value, Refused):
+        return f"{key}: {value.why}"
     if isinstance(value, str):
         return f"{key} should be {A_WORKER}; a name has 1 to 128 characters, not {len(value)}"
     hint = "; decorate the function with @worker" if callable(value) else ""

@@ -1,0 +1,106 @@
+"""Is a plain task called as its function takes it, or refused where the workflow is built?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery, shared_task
+
+from multiagents import InvalidWorkflow, WorkflowBuilder, task
+
+team = Celery("calls", broker="redis://127.0.0.1:1/0", set_as_current=False)
+
+
+class Own(team.Task):  # type: ignore[name-defined,misc]  # celery has no types
+    """A base class that may well add arguments."""
+
+    abstract = True
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """As Flask's context task does."""
+        return super().__call__(*args, **kwargs)
+
+
+@team.task(name="calls.nothing")
+def nothing() -> None: ...
+
+
+@team.task(name="calls.bound", bind=True, autoretry_for=(OSError,))
+def bound(self: Any) -> None: ...
+
+
+@team.task(name="calls.context")
+def context_task(context: Any) -> None: ...
+
+
+@shared_task(name="calls.shared")
+def shared(given: Any = None, *more: Any) -> None: ...
+
+
+@team.task(name="calls.rename")
+def rename(widget: str, name: str) -> None: ...
+
+
+@team.task(name="calls.keys")
+def keys(*, name: str) -> None: ...
+
+
+@team.task(name="calls.own", base=Own)
+def own(widget: str, name: str) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("target", "args"),
+    [
+        (nothing, ()),
+        (bound, ()),
+        (context_task, None),
+        (shared, None),
+        (own, None),
+        ("calls.rename", None),
+    ],
+)
+def test_a_task_gets_the_context_or_nothing(target: Any, args: tuple[str, ...] | None) -> None:
+    """As it takes it; what is known by name alone, or calls in its own way, gets the context."""
+    call = task(target)
+    assert call.args == args
+    if not isinstance(target, str):
+        assert WorkflowBuilder("calls").add_step("a", target).build().steps[0].worker == call
+
+
+def test_a_task_that_takes_other_arguments_is_refused_with_its_line() -> None:
+    """As a step and as a compensation, all mistakes together; not when it runs."""
+    builder = WorkflowBuilder("calls").add_step("a", rename, compensation=keys)
+    with pytest.raises(InvalidWorkflow) as caught:
+        builder.build()
+    step, undo = caught.value.errors
+    place = f"({Path(__file__).name}:{rename.run.__code__.co_firstlineno})"
+    assert step.startswith(f"calls.steps[0] 'a': worker: task 'calls.rename' {place} takes (widget")
+    assert step.endswith("and gets the context alone: write task(rename, args=[...])")
+    assert undo.endswith("and gets the context alone: write task(keys, kwargs={...})")
+
+
+@pytest.mark.parametrize(
+    ("target", "given", "said"),
+    [
+        (rename, {}, "and gets the context alone"),
+        (rename, {"args": ["input.a"]}, "not 1 in args$"),
+        (rename, {"args": ["input.a"], "kwargs": {"nme": "key"}}, "not 1 in args, 'nme' in kwargs"),
+        (nothing, {"args": ["input.a"]}, r"takes \(\).*, not 1 in args"),
+    ],
+)
+def test_arguments_that_a_task_does_not_take_are_refused(
+    target: Any, given: dict[str, Any], said: str
+) -> None:
+    """Too few, too many, or of other names."""
+    with pytest.raises(InvalidWorkflow, match=rf"task\(\): task 'calls\.\w+' .*{said}"):
+        task(target, **given)
+
+
+def test_arguments_that_fit_are_taken() -> None:
+    """In place, by name, or both."""
+    assert task(rename, args=["input.a"], kwargs={"name": "key"}).kwargs == {"name": "key"}
+    assert task(own, args=["input.a"]).args == ("input.a",)
+    assert task("calls.rename", args=["input.a"]).args == ("input.a",)
