@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
@@ -23,7 +24,7 @@ from multiagents import hosting
 from multiagents.celery_app import OWN_NAME, errors_in_one_line, make_app
 from multiagents.core.clock import Clock, SystemClock
 from multiagents.core.entries import Failure
-from multiagents.core.exceptions import InvalidInput, NoServer
+from multiagents.core.exceptions import InvalidInput, NoServer, StepTimeout
 from multiagents.core.logs import tame
 from multiagents.core.names import COORDINATOR_QUEUE
 from multiagents.core.ports import Assignment, Verdict
@@ -200,7 +201,8 @@ class Runtime:
 
     def _on_timeout(self, held: Assignment) -> None:
         message = f"step {held.step!r} ran longer than its timeout_s of {held.timeout_s:g}"
-        verdict = Verdict(Failure("StepTimeout", message), running=not _can_be_ended())
+        verdict = verdict_of(StepTimeout(message), held.kind)
+        verdict = replace(verdict, running=not _can_be_ended())
         self.main_engine().fail(held, verdict, go_on=False)
 
     # ---- for the facade: work in a program's own process ----
@@ -271,8 +273,7 @@ class Runtime:
             verdict = Verdict(Failure("TaskFailed", "failed elsewhere"))
             self.persist(lambda: self._note_failure(saga_id, delivery, verdict), given_up=GIVEN_UP)
         elif isinstance(error, LOST):
-            verdict = Verdict(Failure(type(error).__name__, str(error)))
-            self._note_failure(saga_id, delivery, verdict)
+            self._note_failure(saga_id, delivery, verdict_of(error, Kind.RUN))
         elif report_failure(self.process, error):
             return
         elif isinstance(self.app.tasks.get(task), WorkerTask):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
+from bdb import BdbQuit
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from multiagents.core.entries import (
     TimerDue,
     Unroutable,
 )
+from multiagents.core.error_names import names_of
 from multiagents.core.places import is_users
 from multiagents.core.states import Command, Kind, Outcome
 from multiagents.orchestrator.builder import WorkflowBuilder, task
@@ -36,6 +38,7 @@ from multiagents.orchestrator.moves import Move
 from multiagents.orchestrator.saga import new_saga
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage.plan import Plan
+from multiagents.worker_sdk.run import classify
 
 ID = "3636fd8b-e741-496b-8b3e-e511bd9ca729"
 ORDER = (
@@ -203,6 +206,25 @@ def test_breakpoint_without_a_terminal_has_its_remedy() -> None:
     """`BdbQuit` alone says nothing."""
     told = History().begun()(failed(2000, "reserve", 1, "n1", error=Failure("BdbQuit", "")))
     assert "BdbQuit; breakpoint() needs a terminal: multiagents dev --pool solo; again" in told
+
+
+def test_an_error_that_has_its_remedy_is_given_no_second_one() -> None:
+    """As a worker reports it; it is not tried again."""
+    verdict = classify(BdbQuit())
+    report = failed(2000, "reserve", 1, "n1", error=verdict.failure, classes=verdict.classes)
+    told = History().begun()(report)
+    assert "reserve  failed: BdbQuit: " in told
+    assert told.count("multiagents dev --pool solo") == 1
+
+
+def test_an_undo_is_counted_by_what_its_error_allows() -> None:
+    """Three tries after a mistake in its code, not the ten of its policy."""
+    flow = WorkflowBuilder("order").add_step("reserve", "a", compensation="b")
+    history = History(flow.add_step("ship", "c", retry=1).build()).reserved()
+    history(failed(2000, "ship", 1, "n2", outcome=Outcome.CLEAN))
+    history(Claimed(2100, UNDO, "reserve", 1, "n3"))
+    mistake = failed(2200, "reserve", 1, "n3", kind=UNDO, classes=names_of(KeyError()))
+    assert "undo failed, attempt 1 of 3: KeyError: 'sku'; again in " in history(mistake)
 
 
 def test_on_a_terminal_the_word_has_its_colour() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from bdb import BdbQuit
 from typing import Any
 
 import pytest
+from celery.concurrency.base import BasePool
 from pydantic import BaseModel, ValidationError
 
+from multiagents.core.error_names import PROGRAMMERS_OWN
 from multiagents.core.exceptions import (
     CircuitBreakerOpenError,
     InvalidResult,
@@ -14,12 +17,21 @@ from multiagents.core.exceptions import (
     StepTimeout,
     WorkerExecutionError,
 )
-from multiagents.core.states import Outcome
+from multiagents.core.states import Kind, Outcome
+from multiagents.worker_sdk.attempt import verdict_of
 from multiagents.worker_sdk.run import InputRefused, classify, undo_refused
 
 
 class Order(BaseModel):
     amount: int
+
+
+class Unfinished(NotImplementedError):
+    """A mistake with a name."""
+
+
+class Later(WorkerExecutionError, KeyError):
+    """What asks for another try gets it, whatever it is besides."""
 
 
 @pytest.mark.parametrize(
@@ -29,7 +41,11 @@ class Order(BaseModel):
         (CircuitBreakerOpenError("open", 5), Outcome.UNKNOWN, True),
         (StepTimeout("slow"), Outcome.UNKNOWN, True),
         (OSError("gone"), Outcome.UNKNOWN, True),
-        (KeyError("x"), Outcome.UNKNOWN, True),
+        (KeyError("x"), Outcome.UNKNOWN, False),
+        (ModuleNotFoundError("x"), Outcome.UNKNOWN, False),
+        (Unfinished("x"), Outcome.UNKNOWN, False),
+        (Later("x"), Outcome.UNKNOWN, True),
+        (BdbQuit(), Outcome.UNKNOWN, False),
         (NonRetryableError("no"), Outcome.UNKNOWN, False),
         (NonRetryableError("no", clean=True), Outcome.CLEAN, False),
         (ValueError("bad"), Outcome.UNKNOWN, False),
@@ -42,6 +58,41 @@ def test_the_verdict_follows_rule_2(error: Exception, outcome: Outcome, retryabl
     verdict = classify(error)
     assert (verdict.outcome, verdict.retryable) == (outcome, retryable)
     assert verdict.failure.type == type(error).__qualname__
+
+
+def test_a_group_of_one_error_is_that_error() -> None:
+    """A TaskGroup wraps whatever its first task raises; of several, none speaks for all."""
+    one = classify(ExceptionGroup("tasks", [ExceptionGroup("inner", [KeyError("x")])]))
+    two = classify(ExceptionGroup("tasks", [KeyError("x"), OSError("gone")]))
+    assert (one.failure.type, one.retryable) == ("KeyError", False)
+    assert (two.failure.type, two.retryable) == ("ExceptionGroup", True)
+
+
+def test_a_breakpoint_without_a_terminal_says_where_it_works() -> None:
+    """A worker's children have none: the debugger ends at once, without a word."""
+    assert "`multiagents dev --pool solo`" in classify(BdbQuit()).failure.message
+
+
+@pytest.mark.parametrize("cls", sorted(PROGRAMMERS_OWN, key=str))
+def test_a_programmers_error_is_not_tried_again_by_a_step(cls: type[Exception]) -> None:
+    """Nor is a class that is derived from it; an undo tries again."""
+    for each in (cls, type("Derived", (cls,), {})):
+        assert not verdict_of(each("x"), Kind.RUN).retryable
+        assert verdict_of(each("x"), Kind.UNDO).retryable
+
+
+@pytest.mark.parametrize("error", [NonRetryableError("no"), BdbQuit()])
+def test_an_undo_gives_up_for_what_is_of_no_use(error: Exception) -> None:
+    """Rule 5: what its author says, and a debugger that nobody sits at."""
+    assert not verdict_of(error, Kind.UNDO).retryable
+
+
+def test_celerys_own_stumble_is_not_the_functions_error() -> None:
+    """A cold stop of solo raises NotImplementedError in the midst of whatever is at work."""
+    with pytest.raises(NotImplementedError) as caught:
+        BasePool().terminate_job(1)
+    verdict = classify(caught.value)
+    assert (verdict.retryable, verdict.classes) == (True, ())
 
 
 def test_a_validation_error_is_final_and_shows_no_values() -> None:
@@ -76,11 +127,11 @@ def test_retry_after_is_honoured_up_to_an_hour(given: Any, honoured_ms: int | No
     assert classify(error).retry_after_ms == honoured_ms
 
 
-def test_an_error_that_is_not_retried_has_no_retry_after() -> None:
-    """It would be read as a promise."""
+def test_an_error_that_is_not_retried_keeps_its_retry_after() -> None:
+    """A policy that names it is given it."""
     error = ValueError("x")
     error.retry_after = 5  # type: ignore[attr-defined]  # as providers' errors have it
-    assert classify(error).retry_after_ms is None
+    assert classify(error).retry_after_ms == 5000
 
 
 def test_a_failure_is_short_and_holds_no_secret() -> None:

@@ -162,7 +162,7 @@ class _Trouble:
         own, default = step.retry, DEFAULT_RETRY
         if entry.kind is Kind.UNDO:
             own, default = step.compensation_retry, UNDO_RETRY
-        self._most = (own or self._work.retry or default).max_attempts
+        self._most = self._work.most or (own or self._work.retry or default).max_attempts
 
     @property
     def attempt(self) -> str:

@@ -97,7 +97,8 @@ class Failed:
     its function, which nothing could end, went on; that one may yet report.  ``part``: counts,
     from 1, what ended late of an attempt that had been given up; while more of it is at work,
     ``running`` says so.  ``counts``: whether it is one of the attempts that the policy allows; one
-    that another step has cut off is not.
+    that another step has cut off is not.  ``classes``: the names of the error's classes, nearest
+    first (see `error_names`), by which the policy judges it; without any, ``retryable`` does.
     """
 
     type: ClassVar[str] = "failed"
@@ -113,6 +114,7 @@ class Failed:
     running: bool = False
     part: int = 0
     counts: bool = True
+    classes: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -268,6 +270,7 @@ _REVIVE: dict[str, Any] = {
     "letter": lambda kind: None if kind is None else Kind(kind),
     "error": lambda row: Failure(*row),
     "retry": lambda row: None if row is None else RetryPolicy.from_row(row),
+    "classes": tuple,
 }
 _FIELDS = {
     name: tuple((spec.name, _REVIVE.get(spec.name)) for spec in fields(cls))

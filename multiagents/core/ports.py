@@ -123,6 +123,8 @@ class Verdict:
     """See `core.entries.Failed`."""
     counts: bool = True
     """Whether it is one of the attempts that the step's policy allows."""
+    classes: tuple[str, ...] = ()
+    """The names of the error's classes; without any, ``retryable`` is the last word."""
 
 
 class Engine(Protocol):

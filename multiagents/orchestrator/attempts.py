@@ -16,14 +16,19 @@ from multiagents.core.entries import (
     Unroutable,
     Withdrawn,
 )
+from multiagents.core.error_names import names_of_class
+from multiagents.core.exceptions import LeaseLost, StepTimeout
 from multiagents.core.states import ENDED, Kind, Outcome, SagaState, StepState, UndoState
 from multiagents.orchestrator.forward import Forward
+from multiagents.orchestrator.retry import most_tries
 from multiagents.orchestrator.saga import StepRun
 from multiagents.orchestrator.targets import note_of
 from multiagents.orchestrator.turn import LIVE
 from multiagents.orchestrator.workflow import TaskCall
 
 _LEASE_LOST = Failure("LeaseLost", "the worker fell silent: its lease ran out")
+_CLASSES = {cls.__name__: names_of_class(cls) for cls in (LeaseLost, StepTimeout)}
+"""Of what is said of an attempt of which nobody has heard."""
 
 
 class Attempts(Forward):
@@ -44,6 +49,7 @@ class Attempts(Forward):
             retry_at=0,
             error=None,
             retry=entry.retry,
+            most=0,
         )
         if entry.kind is Kind.UNDO:
             self._step(entry.step, undo_state=UndoState.RUNNING)
@@ -77,15 +83,10 @@ class Attempts(Forward):
         self._work(entry.step, Kind.RUN, ended_at=self.now_ms)
         if isinstance(entry, Succeeded):
             self._succeed(entry.step)
-        elif isinstance(entry, Failed):
-            if entry.running:
-                self._step(entry.step, lost=(*run.lost, ("run", entry.attempt, entry.nonce)))
-            unknown = entry.outcome is Outcome.UNKNOWN
-            after_ms, counts = entry.retry_after_ms, entry.counts
-            self._fail(entry.step, entry.error, unknown, entry.retryable, after_ms, counts)
         else:
-            self._step(entry.step, lost=(*run.lost, ("run", entry.attempt, entry.nonce)))
-            self._fail(entry.step, self._silence(entry), unknown=True, retryable=True)
+            if isinstance(entry, Lost) or entry.running:
+                self._step(entry.step, lost=(*run.lost, ("run", entry.attempt, entry.nonce)))
+            self._fail(entry)
 
     def _succeed(self, name: str) -> None:
         self._set(orders=self.saga.orders + 1, open_steps=self.saga.open_steps - 1)
@@ -97,19 +98,11 @@ class Attempts(Forward):
         elif self.saga.state in ENDED:
             self._surface(name)
 
-    def _fail(
-        self,
-        name: str,
-        error: Failure,
-        unknown: bool,
-        retryable: bool,
-        retry_after_ms: int | None = None,
-        counts: bool = True,
-    ) -> None:
+    def _fail(self, entry: Failed | Lost) -> None:
         """A forward attempt did not succeed: retry it, park it, or give the step up."""
-        run = self.steps[name]
-        tries = run.work.tries + counts
-        self._work(name, Kind.RUN, error=error, tries=tries)
+        name, run = entry.step, self.steps[entry.step]
+        unknown = isinstance(entry, Lost) or entry.outcome is Outcome.UNKNOWN
+        again, error = self._count(entry)
         self._step(name, unknown=run.unknown or unknown)
         if self.saga.state not in LIVE:
             self._give_up(name)
@@ -117,8 +110,8 @@ class Attempts(Forward):
                 self._rewind()
             elif unknown:
                 self._surface(name)
-        elif retryable and tries < self._policy(name, Kind.RUN).max_attempts:
-            self._retry_later(name, Kind.RUN, retry_after_ms)
+        elif again:
+            self._retry_later(name, Kind.RUN, _after_ms(entry))
         elif self._pivot_passed(but=name):
             self._park(name, Kind.RUN)
         else:
@@ -137,19 +130,29 @@ class Attempts(Forward):
         if isinstance(entry, Lost) or entry.running:
             lost = (*run.lost, ("undo", entry.attempt, entry.nonce))
             self._step(entry.step, lost=lost)
-        error = entry.error if isinstance(entry, Failed) else self._silence(entry)
-        retryable = not isinstance(entry, Failed) or entry.retryable
-        after_ms = entry.retry_after_ms if isinstance(entry, Failed) else None
-        counts = not isinstance(entry, Failed) or entry.counts
-        tries = run.undo.tries + counts
-        self._work(entry.step, Kind.UNDO, error=error, tries=tries)
+        again, _ = self._count(entry)
         if self.saga.terminated:
             self._step(entry.step, undo_state=UndoState.SKIPPED)
-        elif retryable and tries < self._policy(entry.step, Kind.UNDO).max_attempts:
-            self._retry_later(entry.step, Kind.UNDO, after_ms)
+        elif again:
+            self._retry_later(entry.step, Kind.UNDO, _after_ms(entry))
         else:
             self._park(entry.step, Kind.UNDO)
             self._rewind()
+
+    def _count(self, entry: Failed | Lost) -> tuple[bool, Failure]:
+        """Put a failure to its work; return whether that is tried again, and the error."""
+        name, kind = entry.step, entry.kind
+        policy, work = self._policy(name, kind), self.steps[name].of(kind)
+        if isinstance(entry, Failed):
+            error, counts = entry.error, entry.counts
+            most = most_tries(policy, kind, entry.classes, retryable=entry.retryable)
+        else:
+            error, counts = self._silence(entry), True
+            most = most_tries(policy, kind, _CLASSES[error.type])
+        tries = work.tries + counts
+        fewer = most if most < policy.max_attempts else 0
+        self._work(name, kind, error=error, tries=tries, most=fewer)
+        return tries < most, error
 
     def _silence(self, entry: Report) -> Failure:
         """Why an attempt was given up of which nobody has heard."""
@@ -218,6 +221,11 @@ class Attempts(Forward):
         else:
             self._step(name, state=StepState.WAITING)
         return over
+
+
+def _after_ms(entry: Failed | Lost) -> int | None:
+    """When the error asks to be tried again."""
+    return entry.retry_after_ms if isinstance(entry, Failed) else None
 
 
 def _is_dispatched(run: StepRun, kind: Kind, attempt: int) -> bool:

@@ -191,7 +191,7 @@ def _event(entry: Entry, after: Saga) -> dict[str, Any]:
     rest = {
         name: getattr(entry, name)
         for name in entry.__dataclass_fields__
-        if name not in known and getattr(entry, name) not in ("", None)
+        if name not in known and getattr(entry, name) not in ("", None, ())
     }
     if "error" in rest:
         rest["error"] = rest["error"].to_dict()

@@ -8,8 +8,11 @@ makes one, JSON and YAML files are ones, so that the three can never mean differ
 - ``depends_on`` may be one name, ``retry`` may be a number of attempts;
 - keys at the top that begin with ``x-`` hold what anchors and people need, and mean nothing.
 
+- ``on`` and ``not_on`` of a policy may be one class of errors, and a library's by any name under
+  which it can be imported: the workflow has the name of where it is defined.
+
 `read` reports every mistake at once.  To do so it reads a step with bad fields as if they were
-absent, and goes on.  No I/O.
+absent, and goes on.  No I/O but that import.
 """
 
 from __future__ import annotations
@@ -21,7 +24,8 @@ from typing import Any, TypeGuard
 
 from pydantic import BaseModel, ValidationError
 
-from multiagents.core.policies import RetryPolicy
+from multiagents.core.error_names import read_policy
+from multiagents.core.policies import ERROR_KEYS, RetryPolicy
 from multiagents.orchestrator.graph import check, suggest
 from multiagents.orchestrator.task_calls import Refused
 from multiagents.orchestrator.workflow import Step, TaskCall, Workflow
@@ -157,16 +161,29 @@ def _explicit(data: Mapping[str, Any], last: Sequence[str]) -> dict[str, Any]:
 
 
 def _read_step(placed: _Placed, reading: Reading) -> Step:
+    name = placed.data.get("name")
+    label = f" {name!r}" if isinstance(name, str) else ""
+    lines = list(_name_errors(placed))
     try:
         return Step.model_validate(placed.data)
     except ValidationError as error:
-        name = placed.data.get("name")
-        label = f" {name!r}" if isinstance(name, str) else ""
-        reading.errors.extend(
-            f"{reading.name}.{placed.place}{label}: {line}"
-            for line in _lines(error, placed.data, Step, bare=reading.bare, place=placed.place)
-        )
+        lines += _lines(error, placed.data, Step, bare=reading.bare, place=placed.place)
         return _without_bad(placed.data, error)
+    finally:
+        reading.errors.extend(f"{reading.name}.{placed.place}{label}: {line}" for line in lines)
+
+
+def _name_errors(placed: _Placed) -> Iterator[str]:
+    """Put the full names of error classes into a step's policies; say which are none."""
+    plain = dict(placed.data)
+    for key in RETRY_KEYS:
+        policy = plain.get(key)
+        if isinstance(policy, RetryPolicy):
+            policy = policy.model_dump(exclude_defaults=True)
+        if isinstance(policy, Mapping):
+            plain[key], mistakes = read_policy(policy, ERROR_KEYS)
+            yield from (f"{key}.{mistake}" for mistake in mistakes)
+    placed.data = plain
 
 
 def _without_bad(data: Mapping[str, Any], error: ValidationError) -> Step:

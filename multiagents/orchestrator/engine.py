@@ -11,6 +11,7 @@ import structlog
 
 from multiagents.core.clock import Clock
 from multiagents.core.entries import Failed, Report, Succeeded
+from multiagents.core.error_names import is_repeated
 from multiagents.core.exceptions import UnknownSaga
 from multiagents.core.ports import Assignment, AtWork, Unclaimed, Verdict
 from multiagents.core.states import Kind, SagaState
@@ -105,6 +106,9 @@ class StoreEngine:
         return self._edge.run(self._report(done, self._failed(done, verdict), None, go_on))
 
     def _failed(self, done: Any, verdict: Verdict) -> Failed:
+        retryable = verdict.retryable
+        if verdict.classes:  # of a plain task its kind is known only here
+            retryable = is_repeated(verdict.classes, done.kind)
         return Failed(
             self._clock.now_ms(),
             done.kind,
@@ -113,11 +117,12 @@ class StoreEngine:
             done.nonce,
             error=verdict.failure,
             outcome=verdict.outcome,
-            retryable=verdict.retryable,
+            retryable=retryable,
             retry_after_ms=verdict.retry_after_ms,
             running=verdict.running,
             part=verdict.part,
             counts=verdict.counts,
+            classes=verdict.classes,
         )
 
     def _report(

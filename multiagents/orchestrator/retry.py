@@ -1,4 +1,6 @@
-"""When is a failed attempt tried again?
+"""Is a failed attempt tried again, and when?
+
+What the policy says of an error comes first, then what is usual for it (rules 2 and 5).
 
 Pure: the jitter is drawn from a hash of what is retried, so that the same log always gives the
 same decision, and yet no two steps wait in step with each other.
@@ -7,8 +9,33 @@ same decision, and yet no two steps wait in step with each other.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 
+from multiagents.core.error_names import (
+    UNDO_TRIES_OF_PROGRAMMERS,
+    is_programmers_own,
+    is_repeated,
+)
 from multiagents.core.policies import MAX_RETRY_AFTER_S, RetryPolicy
+from multiagents.core.states import Kind
+
+
+def most_tries(
+    policy: RetryPolicy, kind: Kind, classes: Sequence[str], *, retryable: bool = True
+) -> int:
+    """How many failures in a row end the work, if this is the last of them; 0: it alone does.
+
+    ``classes``: the names of the error's classes, nearest first; without any ``retryable`` says
+    what is usual.
+    """
+    said = policy.says(classes)
+    if said is not None:
+        return policy.max_attempts if said else 0
+    if not (is_repeated(classes, kind) if classes else retryable):
+        return 0
+    if kind is Kind.UNDO and is_programmers_own(classes):
+        return min(policy.max_attempts, UNDO_TRIES_OF_PROGRAMMERS)
+    return policy.max_attempts
 
 
 def delay_ms(

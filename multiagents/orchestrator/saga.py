@@ -35,6 +35,8 @@ class Work:
     error: Failure | None = None
     retry: RetryPolicy | None = None
     """What the worker that claimed it wishes, for steps whose definition sets no policy."""
+    most: int = 0
+    """How many tries its last error allows, where those are fewer than the policy's; else 0."""
 
 
 NO_WORK = Work()
@@ -210,12 +212,13 @@ def _work_row(work: Work, since_ms: int) -> list[Any]:
             _offset(work.retry_at, since_ms),
             [work.error.type, work.error.message] if work.error else None,
             work.retry.to_row() if work.retry else None,
+            work.most,
         ],
         _BLANK_WORK,
     )
 
 
-_BLANK_WORK: list[Any] = [0, 0, "", "", 0, 0, 0, None, None]
+_BLANK_WORK: list[Any] = [0, 0, "", "", 0, 0, 0, None, None, 0]
 _BLANK_RUN: list[Any] = ["w", [], 0, False, False, (), "n", [], 0, False, ""]
 _NAMELESS = "?"
 """For `StepRun.done` in format 1, which only told that there was one."""
@@ -256,6 +259,7 @@ def _decode_work(row: list[Any], since_ms: int) -> Work:
         retry_at=_moment(retry_at, since_ms),
         error=_decode_failure(rest[0]),
         retry=None if rest[1] is None else RetryPolicy.from_row(rest[1]),
+        most=rest[2],
     )
 
 

@@ -222,7 +222,7 @@ def _retrying(now: Situation, task: Task) -> Reason:
     work = run.of(task.kind)
     own = spec.retry if task.kind is Kind.RUN else spec.compensation_retry
     default = DEFAULT_RETRY if task.kind is Kind.RUN else UNDO_RETRY
-    most = (own or work.retry or default).max_attempts
+    most = work.most or (own or work.retry or default).max_attempts
     timer = k.due_timer(now.saga.id, retry_timer(task.kind, task.step, work.attempt))
     at_ms = now.due.get(timer) or work.retry_at
     text = f"{task.name} waits for try {work.tries + 1} of {most}"

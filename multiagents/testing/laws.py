@@ -52,6 +52,7 @@ from multiagents.testing.end_laws import Effect as Effect
 from multiagents.testing.end_laws import has_come_to_rest as has_come_to_rest
 from multiagents.testing.end_laws import has_dead_letters as has_dead_letters
 from multiagents.testing.end_laws import judge_end as judge_end
+from multiagents.testing.retry_laws import judge_retry
 
 _PAST = frozenset({StepState.SUCCEEDED, StepState.SKIPPED})
 
@@ -81,6 +82,7 @@ class Watch:
         self._steps(saga, decision)
         self._repeated(entry, decision)
         self._attempts.judge(saga, entry, decision)
+        judge_retry(self.workflow, saga, entry, decision)
         return decision
 
     def _note(self, entry: Entry) -> None:

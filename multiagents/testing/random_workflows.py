@@ -31,11 +31,12 @@ def random_workflow(
     conditions: bool = True,
     plain: float = 0.0,
     odd: bool = False,
+    naming: float = 0.0,
 ) -> Workflow:
     """A sound workflow; ``conditions=False`` leaves out ``when``.
 
     ``plain``: how often a step or a compensation is a Celery task of the user's own.  ``odd``:
-    some steps have `ODD_NAMES`.
+    some steps have `ODD_NAMES`.  ``naming``: how often a policy names errors.
     """
     names = [f"s{index}" for index in range(rng.randint(1, MOST_STEPS))]
     if odd:
@@ -53,9 +54,9 @@ def random_workflow(
             worker=_plain(rng, plain, before[step]) or rng.choice(WORKERS[: 2 if chain else None]),
             depends_on=before[step],
             when=_condition(rng, before[step]) if conditions else None,
-            retry=_policy(rng),
+            retry=_policy(rng, naming),
             pivot=step == pivot,
-            **({} if step in after_pivot else _compensation(rng, plain)),
+            **({} if step in after_pivot else _compensation(rng, plain, naming)),
         )
         for step in names
     ]
@@ -96,10 +97,22 @@ def _condition(rng: Random, before: tuple[str, ...]) -> str | None:
     return rng.choice([*common, f'steps.{step}.state == "succeeded"', f"steps.{step}.result.ok"])
 
 
-def _policy(rng: Random) -> RetryPolicy | None:
+def _policy(rng: Random, naming: float) -> RetryPolicy | None:
     if rng.random() < 0.4:
         return None
-    return RetryPolicy(max_attempts=rng.randint(1, 3), backoff_s=rng.choice((0.0, 1.0)), cap_s=5.0)
+    policy = RetryPolicy(
+        max_attempts=rng.randint(1, 3), backoff_s=rng.choice((0.0, 1.0)), cap_s=5.0
+    )
+    return _named(rng, naming, policy)
+
+
+def _named(rng: Random, naming: float, policy: RetryPolicy) -> RetryPolicy:
+    """The policy, or one that also names errors."""
+    if naming <= 0 or rng.random() >= naming:
+        return policy
+    on = rng.choice(((), ("KeyError",), ("Exception",), ("NonRetryableError", "LookupError")))
+    not_on = rng.choice(((), ("OSError",), ("ImportError", "LeaseLost"), ("BdbQuit",)))
+    return policy.model_copy(update={"on": on, "not_on": not_on})
 
 
 def _plain(rng: Random, share: float, before: tuple[str, ...] = ()) -> TaskCall | None:
@@ -112,11 +125,13 @@ def _plain(rng: Random, share: float, before: tuple[str, ...] = ()) -> TaskCall 
     return TaskCall(task="p", args=args, queue=queue, timeout_s=rng.choice((3.0, 15.0)))
 
 
-def _compensation(rng: Random, plain: float) -> dict[str, Any]:
+def _compensation(rng: Random, plain: float, naming: float) -> dict[str, Any]:
     if rng.random() < 0.25:
         return {}
     return {
         "compensation": _plain(rng, plain) or rng.choice(UNDO_WORKERS),
-        "compensation_retry": RetryPolicy(max_attempts=rng.randint(1, 3), cap_s=5.0),
+        "compensation_retry": _named(
+            rng, naming, RetryPolicy(max_attempts=rng.randint(1, 5 if naming else 3), cap_s=5.0)
+        ),
         "compensate_on_failure": rng.choice(("unknown", "unknown", "always", "never")),
     }

@@ -14,6 +14,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from random import Random
 from typing import cast
 
 from multiagents.core.entries import Failed, Failure, Report, Succeeded
@@ -34,6 +35,7 @@ from multiagents.storage.client import UNREACHABLE, Edge, StoreError
 from multiagents.storage.keys import Shard
 from multiagents.testing.faults import NO_FAULTS
 from multiagents.testing.laws import law
+from multiagents.testing.retry_laws import some_error
 from multiagents.testing.simulated_broker import Broker, Mail, Returned
 from multiagents.testing.simulated_clocks import SKEW_MS, Found, by_a_clock_ahead
 from multiagents.testing.simulated_store import LEASE_S, Store
@@ -245,6 +247,7 @@ class Process:
             outcome=rng.choice((Outcome.UNKNOWN, Outcome.UNKNOWN, Outcome.CLEAN)),
             retryable=rng.random() < 0.6,
             retry_after_ms=rng.choice((None, None, 0, 3000)),
+            classes=some_error(Random(held.nonce), held.kind, self.world.seen, often=0.2),
         )
 
     def _report(

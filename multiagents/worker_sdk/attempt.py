@@ -12,9 +12,9 @@ from typing import Any, Protocol
 
 from celery.exceptions import SoftTimeLimitExceeded, TaskPredicate
 
+from multiagents.core.error_names import is_repeated
 from multiagents.core.exceptions import (
     LeaseLost,
-    NonRetryableError,
     StepTimeout,
     WorkerExecutionError,
 )
@@ -138,6 +138,6 @@ def _keep(leases: Leases, held: Assignment, field: str, value: Any) -> None:
 def verdict_of(error: BaseException, kind: Kind) -> Verdict:
     """What an exception means; a compensation is retried unless it says that it is no use."""
     verdict = classify(error)
-    if kind is Kind.UNDO and not isinstance(error, NonRetryableError):
-        return replace(verdict, retryable=True)
-    return verdict
+    if not verdict.classes:
+        return verdict
+    return replace(verdict, retryable=is_repeated(verdict.classes, kind))

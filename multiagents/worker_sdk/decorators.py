@@ -8,19 +8,22 @@ the marks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, overload
 
 from pydantic import BaseModel, ValidationError
 
+from multiagents.core.error_names import read_policy
 from multiagents.core.exceptions import InvalidInput
-from multiagents.core.policies import RetryPolicy
+from multiagents.core.policies import ERROR_KEYS, RetryPolicy
 from multiagents.worker_sdk.performance import monitored
 from multiagents.worker_sdk.registry import Worker, WorkerKind, checked_timeout, register
 from multiagents.worker_sdk.validation import explain
 
 F = TypeVar("F", bound=Callable[..., Any])
 Retry = RetryPolicy | Mapping[str, Any] | int
+Errors = type[Exception] | str | Iterable[type[Exception] | str]
+"""Classes of errors, or their names; one alone stands for a list of one."""
 
 RETRY_MARK = "multiagents_retry"
 TIMEOUT_MARK = "multiagents_timeout_s"
@@ -95,10 +98,13 @@ def retry(
     backoff_s: float = 1.0,
     cap_s: float = 60.0,
     jitter: bool = True,
+    on: Errors = (),
+    not_on: Errors = (),
 ) -> Callable[[F], F]:
     """Set how often a worker is tried and how long between; times in seconds.
 
-    Raises InvalidInput for values outside those of `RetryPolicy`.
+    ``on`` and ``not_on``: classes of errors, or their names, that are tried again, and that are
+    not, whatever is usual.  Raises InvalidInput for values outside those of `RetryPolicy`.
     """
     policy = retry_policy(
         {
@@ -107,6 +113,8 @@ def retry(
             "backoff_s": backoff_s,
             "cap_s": cap_s,
             "jitter": jitter,
+            "on": on,
+            "not_on": not_on,
         }
     )
     return lambda target: _mark(target, "retry", RETRY_MARK, policy)
@@ -135,8 +143,14 @@ def wrap(target: F, wrapper: Callable[[Callable[..., Any]], Callable[..., Any]])
 def retry_policy(value: Retry) -> RetryPolicy:
     """The policy that a policy, a dict of its fields, or a number of attempts stands for."""
     if isinstance(value, RetryPolicy):
-        return value
-    fields = {"max_attempts": value} if isinstance(value, int) else value
+        if not (value.on or value.not_on):
+            return value
+        value = value.model_dump()
+    fields: Any = {"max_attempts": value} if isinstance(value, int) else value
+    if isinstance(fields, Mapping):
+        fields, mistakes = read_policy(fields, ERROR_KEYS)
+        if mistakes:
+            raise InvalidInput(f"bad retry policy: {'; '.join(mistakes)}")
     try:
         return RetryPolicy.model_validate(fields, strict=True)
     except ValidationError as error:

@@ -11,6 +11,7 @@ import signal
 import threading
 
 from billiard.common import terminate_handler_fired
+from celery.concurrency import base
 from celery.exceptions import WorkerShutdown, WorkerTerminate
 
 from multiagents.core.exceptions import WorkerExecutionError
@@ -28,6 +29,18 @@ def ends_process(error: BaseException) -> bool:
         return False
     by_python = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     return by_python and threading.current_thread() is threading.main_thread()
+
+
+def is_of_a_cold_stop(error: BaseException) -> bool:
+    """Whether Celery has stumbled over a cold stop, within whatever function was at work.
+
+    Its pool `solo` has no job that it could end, and says so by a NotImplementedError.
+    """
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    where = frame.tb_frame.f_globals.get("__name__") if frame is not None else None
+    return isinstance(error, NotImplementedError) and where == base.__name__
 
 
 def failure_of_escape(worker: str, error: BaseException) -> WorkerExecutionError:

@@ -22,32 +22,37 @@ from __future__ import annotations
 import inspect
 import math
 import time
+from bdb import BdbQuit
 from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
 
 from multiagents.core.entries import Failure
+from multiagents.core.error_names import is_repeated, names_of
 from multiagents.core.exceptions import (
     InvalidInput,
     InvalidResult,
     LoopBlocked,
     NonRetryableError,
-    WorkerExecutionError,
 )
 from multiagents.core.policies import MAX_RETRY_AFTER_S
 from multiagents.core.ports import Verdict
 from multiagents.core.settings import get_settings
-from multiagents.core.states import Outcome
+from multiagents.core.states import Kind, Outcome
 from multiagents.worker_sdk.awaiting import await_attempt
 from multiagents.worker_sdk.awaiting import cancel as cancel
 from multiagents.worker_sdk.context import Context
-from multiagents.worker_sdk.escapes import ends_process, failure_of_escape
+from multiagents.worker_sdk.escapes import ends_process, failure_of_escape, is_of_a_cold_stop
 from multiagents.worker_sdk.registry import Worker
 from multiagents.worker_sdk.validation import check_result, explain, redact
 
 MAX_MESSAGE = 2000
 """Characters of an error that a saga keeps."""
+IN_A_DEBUGGER = (
+    "its debugger was left, or found no terminal: breakpoint() works in"
+    " `multiagents dev --pool solo`"
+)
 
 
 class InputRefused(InvalidInput):
@@ -108,20 +113,26 @@ def execute_to_json(
 
 
 def classify(error: BaseException) -> Verdict:
-    """What an exception means for the step (rule 2): its outcome, and whether to try again."""
+    """What an exception means for the step (rule 2): its outcome, and whether to try again.
+
+    Whether it is tried again in the end, its step's policy says, by the names of its classes.
+    """
+    error = _alone(error)
     displaced = isinstance(error, LoopBlocked)
     clean = (
         isinstance(error, InputRefused)
         or (isinstance(error, NonRetryableError) and error.clean)
         or (isinstance(error, LoopBlocked) and not error.entered)
     )
-    retryable = _retryable(error)
+    # Of these two nothing says that the function was at fault, and no policy is asked.
+    classes = () if displaced or is_of_a_cold_stop(error) else names_of(error)
     return Verdict(
         failure=failure_of(error),
         outcome=Outcome.CLEAN if clean else Outcome.UNKNOWN,
-        retryable=retryable,
-        retry_after_ms=_retry_after_ms(error) if retryable else None,
+        retryable=not classes or is_repeated(classes, Kind.RUN),
+        retry_after_ms=_retry_after_ms(error),
         counts=not displaced,
+        classes=classes,
     )
 
 
@@ -180,10 +191,11 @@ def _modelled(worker: Worker, returned: Any) -> Any:
         ) from error
 
 
-def _retryable(error: BaseException) -> bool:
-    if isinstance(error, WorkerExecutionError):
-        return True
-    return not isinstance(error, ValueError | ValidationError | NonRetryableError | InvalidResult)
+def _alone(error: BaseException) -> BaseException:
+    """The error itself; of a group that holds just one, that one: so a TaskGroup tells of it."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        (error,) = error.exceptions
+    return error
 
 
 def _retry_after_ms(error: BaseException) -> int | None:
@@ -199,6 +211,8 @@ def _retry_after_ms(error: BaseException) -> int | None:
 def _message(error: BaseException) -> str:
     if isinstance(error, ValidationError):
         return explain(error)
+    if isinstance(error, BdbQuit):
+        return IN_A_DEBUGGER
     try:
         return str(error)
     except Exception as broken:  # noqa: BLE001 - the user's own __str__ may raise anything

@@ -13,7 +13,7 @@ from tests.laws.world import World
 def worlds(draw: st.DrawFn, *, most: int = 40, asks: tuple[Ask, ...] = ()) -> World:
     """A saga in the midst of a random history; what was left open has not settled."""
     rng = draw(st.randoms(use_true_random=False))
-    world = World(random_workflow(rng), rng)
+    world = World(random_workflow(rng, naming=0.3), rng)
     for _ in range(draw(st.integers(0, most))):
         world.live(asks=asks)
     return world

@@ -36,9 +36,11 @@ _policies = st.builds(
     factor=st.floats(1, 9),
     cap_s=st.floats(0, 9),
     jitter=st.booleans(),
+    on=st.lists(st.sampled_from(("KeyError", "shop.Löschen", "OSError"))),
+    not_on=st.lists(st.sampled_from(("ValueError", "Exception"))),
 )
-_entries: st.SearchStrategy[Entry] = st.from_type(Entry)  # type: ignore[arg-type]  # a union
 st.register_type_strategy(RetryPolicy, _policies)
+_entries: st.SearchStrategy[Entry] = st.from_type(Entry)  # type: ignore[arg-type]  # a union
 
 
 @settings(deadline=None, max_examples=300)

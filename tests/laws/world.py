@@ -7,7 +7,7 @@ decides over all that is pending and carries out the commands, as the store does
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
@@ -42,6 +42,7 @@ from multiagents.orchestrator.saga import Saga, new_saga
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.testing.laws import Effect, LawBroken, Watch, judge_end, law
 from multiagents.testing.random_workflows import INPUT, RESULT
+from multiagents.testing.retry_laws import some_error
 
 BOOM = Failure("Boom", "boom")
 LATE = {"ok": False}
@@ -241,6 +242,7 @@ class World:
             outcome=Outcome.CLEAN if clean else Outcome.UNKNOWN,
             retryable=self.rng.random() < 0.6,
             retry_after_ms=self.rng.choice((None, None, 0, 5000)),
+            classes=some_error(self.rng, holder.kind, Counter()),
         )
         self.append(failed)
 

@@ -14,6 +14,7 @@ import json
 from importlib.resources import files
 from typing import Any
 
+from multiagents.core.policies import ERROR_KEYS
 from multiagents.orchestrator.document import NOTE_KEYS, SCHEMA_KEY
 from multiagents.orchestrator.graph import STEP_NAME, WORKFLOW_NAME
 from multiagents.orchestrator.workflow import Workflow
@@ -31,6 +32,7 @@ def json_schema() -> dict[str, Any]:
     schema["patternProperties"] = {f"^{NOTE_KEYS}": {}}
     definitions = schema["$defs"]
     _admit_short_forms(definitions["Step"]["properties"])
+    _admit_one_error(definitions["RetryPolicy"]["properties"])
     definitions["Parallel"] = _parallel(definitions["Step"]["properties"]["depends_on"])
     return {SCHEMA_KEY: DIALECT, "title": "multiagents workflow", **schema}
 
@@ -57,6 +59,17 @@ def _admit_short_forms(step: dict[str, Any]) -> None:
         step[key]["anyOf"].append(
             {"description": "max_attempts alone", "type": "integer", "minimum": 1, "maximum": 1000}
         )
+
+
+def _admit_one_error(policy: dict[str, Any]) -> None:
+    name = {"type": "string", "minLength": 1}
+    for key, said in zip(ERROR_KEYS, ("are", "are not"), strict=True):
+        policy[key] = {
+            "description": f"Classes of errors that {said} tried again, subclasses included: of"
+            " Python's own and this package's the name, of others the module as well"
+            " (requests.ConnectionError).",
+            "anyOf": [name, {"type": "array", "items": name}, {"type": "null"}],
+        }
 
 
 def _parallel(depends_on: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,194 @@
+"""Which class is an error of, as text that every process understands?
+
+An attempt's failure crosses processes as data, so a decision knows an error by the names of its
+class and of all that the class is derived from, nearest first.  Python's own exceptions and this
+package's have bare names (``KeyError``, ``StepTimeout``), others the dotted name of where they are
+defined.  Which errors are repeated when no policy names them is said here, for the process that
+saw the error and for `decide` alike (rules 2 and 5).
+
+No Redis, no clock; `class_named` imports the module that a name begins with.
+"""
+
+from __future__ import annotations
+
+import builtins
+import re
+import sys
+from bdb import BdbQuit
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any
+
+from multiagents.core import exceptions
+from multiagents.core.exceptions import (
+    InvalidInput,
+    InvalidResult,
+    NonRetryableError,
+    WorkerExecutionError,
+)
+from multiagents.core.json_text import encodable
+from multiagents.core.states import Kind
+
+ErrorClass = type[BaseException]
+
+PROGRAMMERS_OWN: tuple[ErrorClass, ...] = (
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    NameError,
+    ImportError,
+    AssertionError,
+    NotImplementedError,
+    RecursionError,
+    SyntaxError,
+)
+"""What a mistake in the code raises, with all subclasses.
+
+No subclass is left out: of some 60 in 130 packages (HTTP clients, drivers, SDKs) all but one speak
+of a mistake, `requests.exceptions.StreamConsumedError` included, which is also an OSError.  The
+one is `referencing.exceptions.Unretrievable`, a KeyError: a policy can name it.
+"""
+
+REFUSED: tuple[ErrorClass, ...] = (ValueError, NonRetryableError, InvalidResult)
+"""What says that the same input gives the same error; with pydantic's ValidationError, UnicodeError
+and the JSONDecodeError of `json` and of `requests`, all of which are ValueErrors.
+
+A step is not tried again after them.  A compensation is: a gateway's page of HTML, read as JSON,
+is a ValueError, too, and passes.
+"""
+
+UNDO_TRIES_OF_PROGRAMMERS = 3
+"""More would not mend the code; one or two may meet a worker that has it mended."""
+
+
+def names_of(error: BaseException) -> tuple[str, ...]:
+    """The names of an error's class and of those that it is derived from, nearest first."""
+    return names_of_class(type(error))
+
+
+def names_of_class(cls: ErrorClass) -> tuple[str, ...]:
+    """Likewise, of a class; those above `Exception` are left out, they cover everything."""
+    found = (each for each in cls.__mro__ if issubclass(each, BaseException))
+    return tuple(name_of(each) for each in found if each is not BaseException)
+
+
+def name_of(cls: ErrorClass) -> str:
+    """The name by which a class is known."""
+    if cls.__module__ in (builtins.__name__, exceptions.__name__):
+        return cls.__qualname__
+    return encodable(f"{_importable(cls.__module__)}.{cls.__qualname__}")
+
+
+def class_named(name: str) -> ErrorClass:
+    """The exception class that a name stands for, where a library shows it or where it is defined.
+
+    Raises InvalidInput.
+    """
+    if not _NAME.fullmatch(name):
+        raise InvalidInput(f"{name!r} is no name of an exception class; {_EXPECTED}")
+    if "." not in name:
+        return _bare(name)
+    try:
+        found = resolve_name(name)
+    except Exception as error:  # importing a module runs whatever stands in it
+        why = str(error) or type(error).__name__
+        raise InvalidInput(f"{name!r} names no exception class: {why}") from error
+    return _checked(name, found)
+
+
+def read_names(given: object) -> tuple[tuple[str, ...], list[str]]:
+    """The names that classes, names, or a list of them stand for, and what is wrong with others."""
+    names: dict[str, None] = {}
+    mistakes: list[str] = []
+    listed = given if isinstance(given, list | tuple | set | frozenset) else [given]
+    for each in listed:
+        try:
+            names[name_of(_class_of(each))] = None
+        except InvalidInput as error:
+            mistakes.append(str(error))
+    return tuple(names), mistakes
+
+
+def read_policy(given: Mapping[Any, Any], keys: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """A policy's fields with the names that stand for its classes, and what is wrong with them.
+
+    ``keys``: of the fields that name errors; no class may stand in two of them.
+    """
+    # A bare `on` is true to YAML 1.1; the files' own reader knows better, others do not.
+    fields = {"on" if key is True else key: value for key, value in given.items()}
+    mistakes: list[str] = []
+    seen: dict[str, str] = {}
+    for key in keys:
+        if fields.get(key) is None:
+            fields.pop(key, None)
+            continue
+        names, wrong = read_names(fields[key])
+        mistakes += [f"{key}: {mistake}" for mistake in wrong]
+        for name in [name for name in names if seen.setdefault(name, key) != key]:
+            mistakes.append(f"{key}: {name!r} stands in {seen[name]}, too: keep one")
+        fields[key] = tuple(name for name in names if seen[name] == key)
+    return fields, mistakes
+
+
+def is_programmers_own(names: Sequence[str]) -> bool:
+    """Whether an error of these classes is a mistake in the code."""
+    return _ASKS_FOR_MORE not in names and not _PROGRAMMERS_OWN.isdisjoint(names)
+
+
+def is_repeated(names: Sequence[str], kind: Kind) -> bool:
+    """Whether an attempt that failed with an error of these classes is repeated, as a default."""
+    if _ASKS_FOR_MORE in names:
+        return True
+    if kind is Kind.UNDO:
+        return _GIVES_UP.isdisjoint(names)
+    return _NOT_REPEATED.isdisjoint(names)
+
+
+def _class_of(given: object) -> ErrorClass:
+    if isinstance(given, str):
+        return class_named(given)
+    return _checked(getattr(given, "__name__", None) or repr(given), given)
+
+
+def _bare(name: str) -> ErrorClass:
+    found = getattr(builtins, name, None) or getattr(exceptions, name, None)
+    if found is None:
+        close = get_close_matches(name, _BARE, n=1)
+        meant = f"did you mean {close[0]!r}? " if close else ""
+        raise InvalidInput(f"{name!r} names no exception class; {meant}{_EXPECTED}")
+    return _checked(name, found)
+
+
+def _checked(name: str, found: Any) -> ErrorClass:
+    if isinstance(found, type) and issubclass(found, Exception):
+        return found
+    raise InvalidInput(f"{name!r} is no subclass of Exception; {_EXPECTED}")
+
+
+def _importable(module: str) -> str:
+    """The name of a module for other processes: a script is known by its file there."""
+    if module != "__main__":
+        return module
+    main = sys.modules["__main__"]
+    spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+    if spec is not None:
+        return str(spec.name)
+    return Path(file).stem if file else module
+
+
+_EXPECTED = "expected one such as KeyError or requests.ConnectionError"
+_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+_BARE = [
+    name
+    for module in (builtins, exceptions)
+    for name, value in vars(module).items()
+    if isinstance(value, type) and issubclass(value, Exception)
+]
+_ASKS_FOR_MORE = name_of(WorkerExecutionError)
+_PROGRAMMERS_OWN = frozenset(map(name_of, PROGRAMMERS_OWN))
+_GIVES_UP = frozenset(map(name_of, (NonRetryableError, BdbQuit)))
+"""A compensation that raises one of these is of no use, or stands in a debugger."""
+_NOT_REPEATED = _PROGRAMMERS_OWN | _GIVES_UP | frozenset(map(name_of, REFUSED))

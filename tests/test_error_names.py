@@ -1,0 +1,103 @@
+"""By which names is an error known, and which errors do names stand for?"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from bdb import BdbQuit
+from pathlib import Path
+from typing import Any
+
+import pydantic
+import pytest
+
+from multiagents.core.error_names import class_named, name_of, names_of, read_names
+from multiagents.core.exceptions import InvalidInput, StepTimeout
+
+
+class Declined(LookupError):
+    """Of a module of a user's own."""
+
+
+def test_an_error_is_known_by_its_classes_nearest_first() -> None:
+    """Python's and this package's own by their bare names, others by where they are defined."""
+    assert names_of(Declined()) == (f"{__name__}.Declined", "LookupError", "Exception")
+    assert names_of(StepTimeout()) == (
+        "StepTimeout",
+        "MultiAgentsError",
+        "TimeoutError",
+        "OSError",
+        "Exception",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "cls"),
+    [
+        ("KeyError", KeyError),
+        ("IOError", OSError),
+        ("StepTimeout", StepTimeout),
+        ("multiagents.StepTimeout", StepTimeout),
+        ("json.JSONDecodeError", json.JSONDecodeError),
+        ("json.decoder.JSONDecodeError", json.JSONDecodeError),
+        ("pydantic.ValidationError", pydantic.ValidationError),
+        ("bdb.BdbQuit", BdbQuit),
+        (f"{__name__}.Declined", Declined),
+        ("Exception", Exception),
+    ],
+)
+def test_a_class_is_found_by_each_name_that_it_has(name: str, cls: type[Exception]) -> None:
+    """Where its library shows it, and where it is defined; the name that is kept is one."""
+    assert class_named(name) is cls
+    assert read_names([name, cls]) == ((name_of(cls),), [])
+    assert class_named(name_of(cls)) is cls
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("KeyEror", "'KeyEror' names no exception class; did you mean 'KeyError'?"),
+        ("json.Nope", "'json.Nope' names no exception class: module 'json' has no attribute"),
+        ("no_such.Error", "'no_such.Error' names no exception class: No module named 'no_such'"),
+        ("json.dumps", "'json.dumps' is no subclass of Exception"),
+        ("print", "'print' is no subclass of Exception"),
+        ("KeyboardInterrupt", "'KeyboardInterrupt' is no subclass of Exception"),
+        ("Key Error", "'Key Error' is no name of an exception class"),
+        ("", "'' is no name of an exception class"),
+        (int, "'int' is no subclass of Exception"),
+        (5, "'5' is no subclass of Exception"),
+    ],
+)
+def test_what_is_no_exception_class_is_named(given: Any, said: str) -> None:
+    """With why, and with what was probably meant; the others of a list are read all the same."""
+    names, mistakes = read_names([given, OSError])
+    assert names == ("OSError",)
+    assert len(mistakes) == 1
+    assert mistakes[0].startswith(said)
+    assert "expected one such as" in mistakes[0] or "names no exception class: " in mistakes[0]
+
+
+def test_a_module_that_fails_when_it_is_imported_is_a_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it raises: it is the definition's author who has to know."""
+    (tmp_path / "breaks_at_import.py").write_text("raise RuntimeError('no licence')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(InvalidInput, match="names no exception class: no licence"):
+        class_named("breaks_at_import.Error")
+
+
+def test_a_scripts_own_class_has_the_name_that_workers_import(tmp_path: Path) -> None:
+    """Run as a program its module is ``__main__``, and in no other process."""
+    script = tmp_path / "shop.py"
+    script.write_text(
+        "from multiagents.core.error_names import name_of\n"
+        "class Declined(Exception): ...\n"
+        "print(name_of(Declined))\n"
+    )
+    for words in ([str(script)], ["-m", "shop"]):
+        done = subprocess.run(
+            [sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.strip() == "shop.Declined"

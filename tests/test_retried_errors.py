@@ -1,0 +1,262 @@
+"""Which errors of a user's code are tried again, and does a policy decide otherwise? (rules 2, 5)
+
+In eager mode: each function is called as in a worker, and back-off passes on the clock.
+"""
+
+from __future__ import annotations
+
+import json
+from bdb import BdbQuit
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+
+from multiagents import (
+    InvalidInput,
+    InvalidWorkflow,
+    NonRetryableError,
+    RetryPolicy,
+    Step,
+    Workflow,
+    WorkflowBuilder,
+    app,
+    retry,
+    sagas,
+    worker,
+)
+from multiagents.orchestrator.definitions import json_schema, load_definition, load_file
+from multiagents.orchestrator.workflow import from_canonical, to_plain
+
+ERRORS: dict[str, Any] = {}
+"""What `re.work`, `re.undo` and the plain tasks raise, by name; missing: nothing."""
+
+
+class Declined(KeyError):
+    """A user's own error, which is a mistake of Python's kind."""
+
+
+def _raise(name: str) -> None:
+    if name in ERRORS:
+        raise ERRORS[name]
+
+
+@pytest.fixture(autouse=True)
+def _no_errors() -> None:
+    ERRORS.clear()
+
+
+@worker("re.work")
+def work(context: Any) -> None:
+    _raise("work")
+
+
+@worker("re.undo")
+def undo(context: Any) -> None:
+    _raise("undo")
+
+
+@worker("re.named")
+@retry(max_attempts=4, backoff_s=0.1, on=LookupError)
+def named(context: Any) -> None:
+    _raise("work")
+
+
+@app.task(name="re.plain")
+def plain(context: Any) -> None:
+    _raise("work")
+
+
+@app.task(name="re.plain_undo")
+def plain_undo(context: Any) -> None:
+    _raise("undo")
+
+
+def one(target: Any = work, compensation: Any = undo, **options: Any) -> Workflow:
+    """A workflow of one step."""
+    builder = WorkflowBuilder("re")
+    return builder.add_step("a", target, compensation=compensation, **options).build()
+
+
+def step_of(saga_lab: Any, workflow: Workflow) -> dict[str, Any]:
+    """The step of a saga that has come to rest."""
+    step: dict[str, Any] = saga_lab.get(saga_lab.start(workflow))["steps"]["a"]
+    return step
+
+
+BOTH = pytest.mark.parametrize(
+    ("target", "compensation"), [(work, undo), (plain, plain_undo)], ids=["worker", "plain task"]
+)
+
+
+@BOTH
+def test_a_mistake_in_a_step_is_tried_once_and_undone(
+    saga_lab: Any, target: Any, compensation: Any
+) -> None:
+    """Its outcome is unknown: `reply["id"]` fails after the call that it reads."""
+    ERRORS["work"] = KeyError("id")
+    step = step_of(saga_lab, one(target, compensation))
+    assert (step["attempts"], step["compensation"]["state"]) == (1, "succeeded")
+
+
+@BOTH
+def test_a_mistake_in_an_undo_is_tried_three_times_and_parked(
+    saga_lab: Any, target: Any, compensation: Any
+) -> None:
+    """Any other error ten times; so is bad data, which may be a gateway's page."""
+    for error, attempts in ((AttributeError("x"), 3), (OSError("x"), 10), (ValueError("x"), 10)):
+        ERRORS.update(work=ValueError("no"), undo=error)
+        found = step_of(saga_lab, one(target, compensation))["compensation"]
+        assert (found["state"], found["attempts"]) == ("parked", attempts), error
+
+
+@BOTH
+def test_a_step_names_what_is_tried_again_and_what_is_not(
+    saga_lab: Any, target: Any, compensation: Any
+) -> None:
+    """A class or a name, its own or of a base; of two that fit, the nearer one."""
+    policy = {
+        "max_attempts": 3,
+        "backoff_s": 0,
+        "on": ["LookupError"],
+        "not_on": [Declined, OSError],
+    }
+    for error, attempts in ((IndexError("x"), 3), (Declined("x"), 1), (TimeoutError("x"), 1)):
+        ERRORS["work"] = error
+        assert step_of(saga_lab, one(target, compensation, retry=policy))["attempts"] == attempts
+
+
+@BOTH
+def test_a_compensation_names_errors_likewise(
+    saga_lab: Any, target: Any, compensation: Any
+) -> None:
+    """As often as its policy says, a mistake too; and what is named as useless once."""
+    policy = {"max_attempts": 5, "backoff_s": 0, "on": KeyError, "not_on": "ConnectionError"}
+    for error, attempts in (
+        (KeyError("x"), 5),
+        (ConnectionResetError("x"), 1),
+        (TypeError("x"), 3),
+    ):
+        ERRORS.update(work=ValueError("no"), undo=error)
+        workflow = one(target, compensation, compensation_retry=policy)
+        assert step_of(saga_lab, workflow)["compensation"]["attempts"] == attempts
+
+
+def test_a_step_comes_before_its_worker_and_that_before_what_is_usual(saga_lab: Any) -> None:
+    """Whole: a policy of the step's own does not keep the names of the worker's."""
+    ERRORS["work"] = KeyError("x")
+    found = [step_of(saga_lab, one(named, retry=own))["attempts"] for own in (None, 5)]
+    assert found == [4, 1]
+
+
+def test_an_error_that_is_never_retried_is_if_it_is_named(saga_lab: Any) -> None:
+    """`NonRetryableError` too; that it did nothing is believed all the same."""
+    ERRORS["work"] = NonRetryableError("closed", clean=True)
+    for name, attempts in (("NonRetryableError", 2), ("Exception", 2), ("ValueError", 1)):
+        workflow = one(retry={"max_attempts": 2, "on": name})
+        step = step_of(saga_lab, workflow)
+        assert (step["attempts"], step["compensation"]) == (attempts, None), name
+
+
+def test_a_named_error_is_tried_again_when_it_asks_for_it(saga_lab: Any, saga_clock: Any) -> None:
+    """Its ``retry_after`` counts as any other's."""
+    ERRORS["work"] = Declined("x")
+    ERRORS["work"].retry_after = 1000
+    began_ms = saga_clock.now_ms()
+    step_of(saga_lab, one(retry={"max_attempts": 2, "on": [Declined]}))
+    assert saga_clock.now_ms() - began_ms >= 1_000_000
+
+
+@pytest.mark.parametrize("kind", ["work", "undo"])
+def test_a_debugger_without_a_terminal_is_not_tried_again(saga_lab: Any, kind: str) -> None:
+    """A forgotten `breakpoint()`, in a step and in an undo."""
+    ERRORS.update({"work": ValueError("no"), kind: BdbQuit()})
+    step = step_of(saga_lab, one())
+    found = step if kind == "work" else step["compensation"]
+    assert found["attempts"] == 1
+    assert "breakpoint() works in `multiagents dev --pool solo`" in found["error"]["message"]
+
+
+def test_history_tells_the_classes_of_an_error(saga_lab: Any) -> None:
+    """So that a policy can name one of them."""
+    ERRORS["work"] = Declined("x")
+    failed = [
+        event["data"]["classes"]
+        for event in sagas.history(saga_lab.start(one()))
+        if event["type"] == "step_failed"
+    ]
+    assert json.loads(json.dumps(failed)) == [
+        [f"{__name__}.Declined", "KeyError", "LookupError", "Exception"]
+    ]
+
+
+# ---- definitions ----
+
+
+def test_the_names_are_the_same_from_python_json_and_yaml(tmp_path: Path) -> None:
+    """Kept as the name of where the class is defined, whichever was written."""
+    built = one("re.work", "re.undo", retry={"on": [json.JSONDecodeError], "not_on": OSError})
+    policy = {"on": "json.JSONDecodeError", "not_on": ["IOError"]}
+    step = {"name": "a", "worker": "re.work", "compensation": "re.undo", "retry": policy}
+    data = {"name": "re", "steps": [step]}
+    text = "name: re\nsteps:\n- name: a\n  worker: re.work\n  compensation: re.undo\n"
+    text += "  retry: {on: json.JSONDecodeError, not_on: [OSError]}\n"
+    (tmp_path / "re.yaml").write_text(text)
+    assert built == load_definition(data) == load_file(tmp_path / "re.yaml")
+    assert built.steps[0].retry == RetryPolicy(on=[json.JSONDecodeError], not_on=[OSError])
+    assert load_definition(yaml.safe_load(text)) == built
+    assert from_canonical(built.canonical()) == load_definition(to_plain(built)) == built
+    Draft202012Validator(json_schema()).validate(data)
+    Draft202012Validator(json_schema()).validate(to_plain(built))
+
+
+def test_a_stored_definition_needs_no_module_of_its_errors() -> None:
+    """Whoever decides over a saga may lack the library; the name is enough."""
+    policy = RetryPolicy(on=["no_such_library.Error"])
+    workflow = Workflow(name="re", steps=(Step(name="a", worker="re.work", retry=policy),))
+    assert from_canonical(workflow.canonical()) == workflow
+
+
+def test_a_definition_that_names_no_errors_has_the_hash_that_it_had() -> None:
+    """Sagas are pinned by it."""
+    workflow = one("re.work", "re.undo", retry=5, compensation_retry={"cap_s": 9})
+    assert workflow.version == "1be5cf52e5dcc0b5"
+    empty = one(
+        "re.work", "re.undo", retry={"max_attempts": 5, "on": []}, compensation_retry={"cap_s": 9}
+    )
+    assert empty.version == workflow.version
+
+
+def test_every_mistake_in_the_names_is_told_at_once() -> None:
+    """With its place, and what was probably meant."""
+    wrong = {"on": ["KeyEror", "json.Nope", OSError], "not_on": [IOError, 5], "no": 1}
+    builder = WorkflowBuilder("re").add_step("a", "re.work", retry=wrong)
+    with pytest.raises(InvalidWorkflow) as caught:
+        builder.build()
+    place = "re.steps[0] 'a': "
+    expected = "expected one such as KeyError or requests.ConnectionError"
+    assert caught.value.errors == (
+        f"{place}retry.on: 'KeyEror' names no exception class; did you mean 'KeyError'? {expected}",
+        f"{place}retry.on: 'json.Nope' names no exception class: module 'json' has no attribute"
+        " 'Nope'",
+        f"{place}retry.not_on: '5' is no subclass of Exception; {expected}",
+        f"{place}retry.not_on: 'OSError' stands in on, too: keep one",
+        f"{place}unknown key 'no' in retry; known: max_attempts, backoff_s, factor, cap_s, jitter,"
+        " on, not_on",
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"on": "KeyEror"}, "on: 'KeyEror' names no exception class; did you mean 'KeyError'"),
+        ({"on": [KeyError], "not_on": KeyError}, "not_on: 'KeyError' stands in on, too: keep one"),
+        ({"off": []}, "off: .*fields: max_attempts.*, on, not_on"),
+    ],
+)
+def test_a_decorator_refuses_them_likewise(given: dict[str, Any], said: str) -> None:
+    """When the function is decorated."""
+    with pytest.raises(InvalidInput, match=f"bad retry policy: {said}"):
+        worker("re.wrong", retry=given)(lambda context: None)
