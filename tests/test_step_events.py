@@ -116,16 +116,34 @@ def test_a_store_that_is_away_is_not_asked_again_at_once() -> None:
     """`inspect` then shows the step whose message came; the main process waits for one alone."""
     asked = []
 
-    def look(saga_id: str, delivery: str) -> AtWork | None:
-        asked.append(delivery)
+    def look(saga_id: str) -> dict[str, AtWork]:
+        asked.append(saga_id)
         raise StoreError("no Redis answers")
 
     sight = Sight()
     sight.open(look)
     with capture_logs() as lines:
-        assert [sight.look("s", "s:a:1"), sight.look("s", "s:b:1")] == [None, None]
-    assert asked == ["s:a:1"]
+        assert [sight.look("s", "s:a:1"), sight.look("t", "t:a:1")] == [None, None]
+    assert asked == ["s"]
     assert [line["event"] for line in lines] == ["cannot see which step is at work"]
-    found = AtWork(Kind.RUN, "b", 1, "charge", 0)
-    sight.open(lambda saga_id, delivery: found)
-    assert sight.look("s", "s:a:1") is found
+
+
+def test_a_saga_is_read_once_for_all_its_steps_that_are_at_work() -> None:
+    """A wide one may have as many as the worker has slots, and takes long to read."""
+    asked = []
+
+    def look(saga_id: str) -> dict[str, AtWork]:
+        asked.append(saga_id)
+        return {f"{saga_id}:a:1": at("b"), f"{saga_id}:c:1": at("c")}
+
+    sight = Sight()
+    sight.open(look)
+    assert sight.look("s", "s:a:1") == at("b")
+    assert sight.look("s", "s:c:1") == at("c")
+    assert sight.look("s", "s:d:1") is None
+    assert sight.look("t", "t:a:1") == at("b")
+    assert asked == ["s", "t"]
+
+
+def at(step: str) -> AtWork:
+    return AtWork(Kind.RUN, step, 1, "charge", 0)

@@ -74,17 +74,18 @@ class StoreEngine:
         comes = run is not None and attempt > run.of(kind).attempt
         return Unclaimed.LATER if comes and saga.state is SagaState.PAUSED else Unclaimed.WITHDRAWN
 
-    def at_work(self, saga_id: str, delivery: str) -> AtWork | None:
-        """What a Celery delivery is at; None if it holds nothing."""
-        return self._edge.run(self._at_work(saga_id, delivery))
+    def at_work(self, saga_id: str) -> dict[str, AtWork]:
+        """What each Celery delivery is at that holds something of a saga."""
+        return self._edge.run(self._at_work(saga_id))
 
-    def _at_work(self, saga_id: str, delivery: str) -> Flow[AtWork | None]:
-        held = yield from self._coordinator.held(saga_id, delivery)
-        if not held:
-            return None
+    def _at_work(self, saga_id: str) -> Flow[dict[str, AtWork]]:
+        work = yield from ask(store.work(self._coordinator.keys(saga_id)))
+        claims = list(store.claims(saga_id, work))
+        if not claims:
+            return {}
         saga, workflow = yield from self._coordinator.current(saga_id)
-        found = [_at_work(saga, workflow, each) for each in held]
-        return max(found, key=lambda each: each.since_ms)
+        found = [(holder, _at_work(saga, workflow, held)) for holder, held in claims]
+        return dict(sorted(found, key=lambda each: each[1].since_ms))
 
     def succeed(self, done: Assignment, result: str, *, go_on: bool) -> Assignment | None:
         """Report a result; perhaps the next attempt, claimed already."""

@@ -6,7 +6,7 @@ text that this room does not look into.  All times are Unix milliseconds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -351,14 +351,16 @@ def load_held(
 
 def held_by(saga_id: str, work: dict[str, str], delivery: str) -> list[Attempt]:
     """The claims in a work hash that a Celery delivery holds."""
-    found = []
+    return [attempt for holder, attempt in claims(saga_id, work) if holder == delivery]
+
+
+def claims(saga_id: str, work: dict[str, str]) -> Iterator[tuple[str, Attempt]]:
+    """All claims in a work hash: the delivery that holds it, and the attempt."""
     for name, value in work.items():
         if name.startswith("c:"):
             attempt, nonce, _, holder = value.split("|", 3)
             _, kind, step = name.split(":")
-            if holder == delivery:
-                found.append(Attempt(saga_id, Kind(kind), step, int(attempt), nonce))
-    return found
+            yield holder, Attempt(saga_id, Kind(kind), step, int(attempt), nonce)
 
 
 def definition(shard: Shard, version: str) -> Plain[str | None]:

@@ -10,7 +10,7 @@ Imported where a worker runs: clients need none of Celery's worker.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -30,8 +30,8 @@ from multiagents.worker_sdk.task_options import STEP_REQUEST
 
 log = structlog.get_logger(__name__)
 
-Look = Callable[[str, str], AtWork | None]
-"""``look(saga id, delivery)``: what a delivery is at; gives up soon."""
+Look = Callable[[str], Mapping[str, AtWork]]
+"""Of a saga's id: what each of its deliveries is at; gives up soon."""
 TOGETHER = 240
 """So many events at most are sent in one message; an event loop sends in each turn what there is.
 
@@ -39,6 +39,9 @@ Celery's 24 are those of eight steps.
 """
 BLIND_S = 5.0
 """After the store has not answered, so long it is not asked: the main process waits for it."""
+
+SEEN_S = 0.2
+"""How long what was seen is good for; less than anyone takes to ask twice."""
 
 
 class StepRequest(Request):  # type: ignore[misc]  # celery has no types
@@ -159,22 +162,35 @@ class Sight:
     def __init__(self) -> None:
         self._look: Look | None = None
         self._blind_until = 0.0
+        self._seen: dict[str, Mapping[str, AtWork]] = {}
+        self._seen_until = 0.0
 
     def open(self, look: Look) -> None:
         """Begin, in a worker that starts."""
-        self._look, self._blind_until = look, 0.0
+        self._look, self._blind_until, self._seen_until = look, 0.0, 0.0
 
     def look(self, saga_id: str, delivery: str) -> AtWork | None:
-        """What a delivery is at; None: it is at nothing, or the store does not answer."""
+        """What a delivery is at; None: it is at nothing, or the store does not answer.
+
+        A saga is read once for all its deliveries that an ``inspect`` asks for.
+        """
+        now = time.monotonic()
+        if now >= self._seen_until:
+            self._seen, self._seen_until = {}, now + SEEN_S
+        if saga_id not in self._seen:
+            self._seen[saga_id] = self._read(saga_id)
+        return self._seen[saga_id].get(delivery)
+
+    def _read(self, saga_id: str) -> Mapping[str, AtWork]:
         if self._look is None or time.monotonic() < self._blind_until:
-            return None
+            return {}
         try:
-            return self._look(saga_id, delivery)
+            return self._look(saga_id)
         except (StoreError, MultiAgentsError) as error:
             if isinstance(error, StoreError):
                 self._blind_until = time.monotonic() + BLIND_S
             log.warning("cannot see which step is at work", saga=saga_id, error=str(error))
-            return None
+            return {}
 
 
 sight = Sight()

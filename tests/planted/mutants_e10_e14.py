@@ -226,8 +226,8 @@ E10_E14 = (
     Mutant(
         "E14",
         "multiagents/storage/sagas.py",
-        "            if holder == delivery:\n",
-        "            if False:\n",
+        "in claims(saga_id, work) if holder == delivery]",
+        "in claims(saga_id, work) if False]",
         LAWS + "rules.py::test_an_errback_fails_what_its_delivery_holds_now",
     ),
     Mutant(
