@@ -7,8 +7,10 @@ package's own app.  A machine without ``rabbitmq-server`` fails.
 from __future__ import annotations
 
 import re
+import signal
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -23,6 +25,7 @@ from multiagents.core.states import Kind
 from multiagents.orchestrator.outbox import Message, Publish
 from multiagents.orchestrator.sweeper import Backlog, QueueHead
 from multiagents.orchestrator.tasks import Courier
+from multiagents.storage.client import MAIN_TIMEOUT_S
 from multiagents.storage.server import EmbeddedServer
 from tests.processes import Worker, wait_for
 from tests.support.celery_rig import TEAM, CeleryRig, after_work, plain
@@ -202,6 +205,27 @@ def test_a_message_that_was_lost_is_sent_again_after_one_lease(
         began = time.monotonic()
         wait_for(lambda: _waiting(channel, "lossy"), DEADLINE_S, "the message")
         assert time.monotonic() - began < 2 * LEASE_S - 0.2
+
+
+def test_a_sweep_does_not_wait_for_a_broker_that_is_silent(rig: RabbitRig) -> None:
+    """Whether it was connected before or not; it goes on when the broker does."""
+    known, fresh = (Courier(rig.app, hasty=True) for _ in range(2))
+    assert known(Publish((letter("silent"),))) is True
+    assert known(QueueHead("silent", None)) == Backlog(1, is_whole=True)
+    rig.broker.signal(signal.SIGSTOP)
+    try:
+        for courier in (known, fresh):
+            began = time.monotonic()
+            assert courier(QueueHead("silent", None)) == Backlog(None)
+            assert courier(Publish((letter("silent"),))) is False
+            assert time.monotonic() - began < 2 * MAIN_TIMEOUT_S
+    finally:
+        rig.broker.signal(signal.SIGCONT)
+    for courier in (known, fresh):
+        wait_for(partial(courier, Publish((letter("silent"),))), DEADLINE_S, "a message to be sent")
+    assert fresh(QueueHead("silent", None)) == Backlog(3, is_whole=True)
+    known._broker.note()
+    fresh._broker.note()
 
 
 def _waiting(channel: Any, queue: str) -> int:

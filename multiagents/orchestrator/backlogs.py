@@ -63,10 +63,12 @@ def _sent_ms(raw: bytes) -> int | None:
 
 def _ready(connection: Any, queue: str) -> int | None:
     """How many messages of an AMQP queue are ready; None if that may not be known."""
-    channel = connection.channel()  # of its own: an error closes it
+    _ = connection.default_channel  # connects as its options say, which `channel` does not
+    channel = connection.channel()  # of its own: an error would close it for others
+    found: int | None
     try:
-        return int(channel.queue_declare(queue, passive=True).message_count)
+        found = int(channel.queue_declare(queue, passive=True).message_count)
     except connection.channel_errors as error:
-        return 0 if getattr(error, "reply_code", None) == NOT_FOUND else None
-    finally:
-        channel.close()
+        found = 0 if getattr(error, "reply_code", None) == NOT_FOUND else None
+    channel.close()  # not of a broker that is silent, which would have to answer this, too
+    return found

@@ -177,7 +177,7 @@ class _Own(threading.local):
         """Close them; what is another process's is left to that."""
         if self._pid == os.getpid():
             for connection in self._connections():
-                connection.release()
+                connection.collect()  # without a word to a broker that may be silent
         self.producer = self.reader = None
 
     def _connections(self) -> list[Any]:

@@ -91,14 +91,15 @@ class Rabbit:
         self._node = self._run(str(SERVER))
         wait_for(self._takes_connections, BOOT_S, f"RabbitMQ; its log:\n{self.log}")
 
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """End it, by SIGKILL as the loss of its host would."""
+    def stop(self) -> None:
+        """End it, as an operator would."""
         node, self._node = self._node, None
         if node is None:
             return
         pid_file = self.folder / "pid"
         if pid_file.exists():
-            _signal(int(pid_file.read_text()), number)
+            self.signal(signal.SIGCONT)
+            self.signal(signal.SIGTERM)
         try:
             node.wait(STOP_S)
         except subprocess.TimeoutExpired:
@@ -107,6 +108,10 @@ class Rabbit:
             _signal(-node.pid, signal.SIGKILL)
             node.wait(STOP_S)
             pid_file.unlink(missing_ok=True)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Freeze it, or let it go on."""
+        _signal(int((self.folder / "pid").read_text()), number)
 
     @property
     def log(self) -> str:
