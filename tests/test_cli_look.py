@@ -15,6 +15,7 @@ import redis
 from examples.timeline import WORDS as TOLD_BY_EXAMPLES
 from multiagents import WorkflowBuilder, worker
 from multiagents.cli import look
+from multiagents.cli.app import COMMANDS, GROUPS
 from multiagents.cli.look import Listed
 from multiagents.cli.rows import Rows
 from multiagents.cli.times import ago, ahead, clock, since_start
@@ -458,3 +459,20 @@ def test_filters_with_an_index_spare_the_sagas_that_they_leave_out(office: Offic
             assert [row["transaction_id"] for row in found] == [wanted]
             counted = client.info("commandstats")
             assert sum(each["calls"] for name, each in counted.items() if "evalsha" in name) <= 6
+
+
+EVERY_COMMAND: dict[tuple[str, ...], Any] = {
+    **{(name,): function for name, function, _ in COMMANDS},
+    **{(group, name): each for group, rows, _ in GROUPS for name, each, _ in rows},
+}
+
+
+@pytest.mark.parametrize("words", EVERY_COMMAND, ids=" ".join)
+def test_help_cuts_nothing_at_80_columns(words: tuple[str, ...]) -> None:
+    """No name of an option ends in dots, and paragraphs are broken where the window ends."""
+    told = on_terminal(*words, "--help", url="redis://127.0.0.1:1/0")
+    assert "…" not in told.out
+    assert lines_of(told)
+    wide = on_terminal(*words, "--help", url="redis://127.0.0.1:1/0", columns=1000)
+    for paragraph in EVERY_COMMAND[words].__doc__.split("\n\n"):
+        assert f" {' '.join(paragraph.split())} " in wide.out

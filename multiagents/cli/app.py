@@ -118,7 +118,13 @@ def _typer() -> typer.Typer:
 
 def _add(app: typer.Typer, commands: Sequence[tuple[str, Callable[..., None], str]]) -> None:
     for name, function, example in commands:
-        app.command(name, epilog=f"Example: {as_called(example)}")(function)
+        epilog = f"Example: {as_called(example)}"
+        app.command(name, epilog=epilog, help=_paragraphs(function.__doc__))(function)
+
+
+def _paragraphs(text: str | None) -> str:
+    """A docstring whose paragraphs are lines, for the width of a window breaks them anew."""
+    return "\n\n".join(" ".join(each.split()) for each in (text or "").split("\n\n"))
 
 
 def run(argv: Sequence[str] | None = None) -> int:

@@ -31,14 +31,17 @@ class Listed(StrEnum):
     DAMAGED = "damaged"
 
 
-State = Annotated[Listed | None, typer.Option("--state", help="Only sagas in this state.")]
+State = Annotated[
+    Listed | None,
+    typer.Option("--state", metavar="STATE", help=f"Only those that are {', '.join(Listed)}."),
+]
 OfWorkflow = Annotated[
     str | None, typer.Option("--workflow", metavar="NAME", help="Only sagas of this workflow.")
 ]
 Tag = Annotated[str | None, typer.Option("--tag", metavar="TAG", help="Only sagas with this tag.")]
 OfKey = Annotated[
     str | None,
-    typer.Option("--key", "--idempotency-key", metavar="KEY", help="Only that of this key."),
+    typer.Option("--key", metavar="KEY", help="Only that of this idempotency key."),
 ]
 OfInput = Annotated[
     list[str] | None,

@@ -22,7 +22,10 @@ from multiagents.cli.render import error_text, has_ended, live_view, saga_view, 
 from multiagents.cli.session import Session, connect
 
 SagaId = Annotated[
-    str, typer.Argument(metavar="ID", help="The saga's id, or a Celery id of its starts or steps.")
+    str,
+    typer.Argument(
+        metavar="ID", help="A saga's id, its beginning, or a Celery id of its starts or steps."
+    ),
 ]
 
 PERIOD_S = 0.25
