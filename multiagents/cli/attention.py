@@ -26,7 +26,7 @@ TITLES = {
 }
 """By kind; one that is not here is shown by its own name."""
 NOTHING = "nothing waits for a person"
-MORE = "All that can be done about one, and why: multiagents explain ID"
+MORE = "Why, and all that can be done about one:\n  multiagents explain ID"
 
 
 def attention(limit: Limit = 100, json_output: Json = False) -> None:
@@ -40,8 +40,9 @@ def attention(limit: Limit = 100, json_output: Json = False) -> None:
         emit_each(rows)
     elif rows:
         say(laid_out(rows, width=paragraph_width()))
-        more = f"At most {limit} are shown; more with --limit. " if len(rows) == limit else ""
-        say(f"\n{more}{MORE}")
+        if len(rows) == limit:
+            say(f"\nAt most {limit} are shown; more with --limit.")
+        say(f"\n{MORE}")
     else:
         say(NOTHING)
 
