@@ -18,6 +18,7 @@ from celery import Celery, bootsteps, signals
 from celery.exceptions import Ignore
 from celery.platforms import EX_FAILURE
 
+from multiagents.celery_app import errors_in_one_line
 from multiagents.core.exceptions import InvalidInput, NewerFormat
 from multiagents.core.log_context import Bound, bind_step, unbind
 from multiagents.core.log_records import add_step_filter
@@ -106,15 +107,16 @@ def _make_step(hosted: Hosted, *, own: bool) -> Any:
         def __init__(self, parent: Any, **_: Any) -> None:
             self.threads: SweeperThreads | None = None
             self.refused = False
-            app_broker.judge(parent.app, registration.homes(parent.app))
+            with errors_in_one_line():
+                app_broker.judge(parent.app, registration.homes(parent.app))
+                _check_queues(parent.app)
+                _tell_home(hosted.host.settings.home)
             if own:
                 app_broker.skip_ack_emulation(parent.app)
             app_broker.warn_of_transport(parent.app)
             _warn_of_no_functions(parent.app, own=own)
             if isinstance(parent, parent.app.Worker):  # else of a program that may still register
                 _warn_of_forgotten()
-            _check_queues(parent.app)
-            _tell_home(hosted.host.settings.home)
             if QUEUE_LLM in parent.app.amqp.queues.consume_from:
                 _load_language_models()
             renew_tasks(parent.app, hosted)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +16,10 @@ from celery import Celery
 
 from multiagents import NoServer, WorkflowBuilder, task, worker
 from multiagents.bootstrap import attach
+from multiagents.celery_app import make_app
 from multiagents.core.app_urls import engine_url, urls_of
 from multiagents.core.exceptions import InvalidInput
-from multiagents.core.settings import REDIS_URL, STATE_URLS, Settings
+from multiagents.core.settings import DEFAULT_REDIS_URL, REDIS_URL, STATE_URLS, Settings
 from multiagents.hosting import _tell_home
 from multiagents.orchestrator.letters import same_server
 from multiagents.storage.keys import SagaKeys
@@ -108,6 +113,24 @@ def test_an_app_without_any_redis_is_told_both_ways_to_name_one() -> None:
     assert SECRET not in text
 
 
+def test_a_worker_without_any_redis_ends_with_one_line(tmp_path: Path) -> None:
+    """Before it takes a message, and without frames of Celery's."""
+    (tmp_path / "rabbit.py").write_text(APP.format(broker="memory://", backend="rpc://"))
+    kept = {name: text for name, text in os.environ.items() if not name.startswith("MULTIAGENTS_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "rabbit", "worker", "-P", "solo"],
+        cwd=tmp_path,
+        env=kept,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "error: app 'shop' has no Redis for its sagas" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_an_app_without_any_redis_runs_in_eager_mode() -> None:
     """Where no server is used, none has to be named."""
 
@@ -118,6 +141,19 @@ def test_an_app_without_any_redis_runs_in_eager_mode() -> None:
     app = shop(broker_url="memory://", task_always_eager=True)
     said = WorkflowBuilder("home_say").add_step("say", say).build()
     assert attach(app, Settings()).start_saga.delay(said, {"word": "yes"}).get() == {"said": "yes"}
+
+
+def test_the_packages_own_app_follows_its_celeryconfig() -> None:
+    """Without one, or with a broker that is no Redis, the variable's default holds."""
+    for conf, found in (
+        ({"broker_url": BROKER}, (BROKER, "broker_url of app 'multiagents'")),
+        ({}, (DEFAULT_REDIS_URL, REDIS_URL)),
+        ({"broker_url": "amqp://h//"}, (DEFAULT_REDIS_URL, REDIS_URL)),
+        ({"broker_url": "amqp://h//", "result_backend": "rpc://"}, (DEFAULT_REDIS_URL, REDIS_URL)),
+    ):
+        app = make_app(Settings())
+        app.conf.update(conf)
+        assert home_of(app) == found
 
 
 # ---- when it is looked for ----
