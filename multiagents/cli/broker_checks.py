@@ -14,6 +14,7 @@ from celery import Celery
 from multiagents.cli import checks
 from multiagents.cli.checks import Check
 from multiagents.core.settings import Settings
+from multiagents.orchestrator.app_settings import BROKER, faults
 from multiagents.orchestrator.broker import HastyBroker, is_amqp, is_away, is_redis
 from multiagents.orchestrator.letters import same_server
 from multiagents.orchestrator.workflow import Workflow
@@ -23,13 +24,20 @@ ACKNOWLEDGED_S = 1800.0
 
 
 def of_broker(app: Celery, settings: Settings) -> Iterable[Check]:
-    """Whether it answers; nothing where it is the server of the sagas."""
+    """Whether it answers; nothing where it is the server of the sagas, or no URL of a broker."""
+    if _is_no_url(app):
+        return
     conf = app.conf
     url = conf.broker_write_url or conf.broker_url
     if settings.state_urls or not same_server(
         settings, url, conf.broker_transport_options, conf.broker_use_ssl
     ):
         yield checks.broker(*_asked(app))
+
+
+def _is_no_url(app: Celery) -> bool:
+    """Whether kombu would die of the broker's URL, which is a finding of its own."""
+    return any(fault.setting in BROKER for fault in faults(app))
 
 
 def _asked(app: Celery) -> tuple[str, str]:
@@ -49,6 +57,8 @@ def _asked(app: Celery) -> tuple[str, str]:
 
 def redelivery(app: Celery, workflows: Iterable[Workflow]) -> Iterable[Check]:
     """The broker does not hand out a message again while its step is still running."""
+    if _is_no_url(app):
+        return
     connection: Any = app.connection_for_read()  # not connected
     if is_redis(connection):
         yield checks.visibility(app.conf.broker_transport_options or {}, workflows)
