@@ -203,12 +203,6 @@ def test_a_report_that_means_nothing_any_more_is_not_told() -> None:
 
 
 def test_breakpoint_without_a_terminal_has_its_remedy() -> None:
-    """`BdbQuit` alone says nothing."""
-    told = History().begun()(failed(2000, "reserve", 1, "n1", error=Failure("BdbQuit", "")))
-    assert "BdbQuit; breakpoint() needs a terminal: multiagents dev --pool solo; again" in told
-
-
-def test_an_error_that_has_its_remedy_is_given_no_second_one() -> None:
     """As a worker reports it; it is not tried again."""
     verdict = classify(BdbQuit())
     report = failed(2000, "reserve", 1, "n1", error=verdict.failure, classes=verdict.classes)

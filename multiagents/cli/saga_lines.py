@@ -2,7 +2,7 @@
 
 One line for each step event and for each state of a saga:
 
-    order 3636fd8b  reserve  failed, attempt 2 of 3: KeyError: 'sku' (shop.py:6); again in 1.4 s
+    order 3636fd8b  reserve  failed, attempt 1 of 3: OSError: no stock (shop.py:6); again in 1.4 s
 
 A line is made from a commit, so it is told by the one process that has decided, and says what
 follows: the next attempt, a dead letter, the end.  No I/O.
@@ -30,7 +30,6 @@ WIDEST = 24
 """Of a column of step names."""
 LONGEST = 300
 """Characters of an error's message."""
-NO_TERMINAL = "breakpoint() needs a terminal: multiagents dev --pool solo"
 RED, GREEN, YELLOW, MAGENTA, DIM = "31", "32", "33", "35", "2"
 _RESET = "\033[0m"
 _COLOURS = {
@@ -183,8 +182,6 @@ class _Trouble:
         """When it is tried again, and what still goes on."""
         goes_on = isinstance(self._entry, Failed) and self._entry.running
         rest = "; its function goes on" if goes_on else ""
-        if isinstance(self._entry, Failed) and self._entry.error == Failure("BdbQuit", ""):
-            rest += f"; {NO_TERMINAL}"
         if self.is_retried:
             rest += f"; again in {_span(self._work.retry_at - self._entry.at_ms)}"
         return rest
