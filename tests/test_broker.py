@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import redis
 from celery import Celery
+from structlog.testing import capture_logs
 
 from multiagents import Workflow, WorkflowBuilder
 from multiagents.bootstrap import Runtime, attach
@@ -20,7 +21,7 @@ from multiagents.core.states import Kind
 from multiagents.orchestrator.broker import HastyBroker, is_away
 from multiagents.orchestrator.outbox import Message, NotTaken, Publish
 from multiagents.orchestrator.sweeper import Backlog, QueueHead
-from multiagents.orchestrator.tasks import Courier
+from multiagents.orchestrator.tasks import NOT_SENT, TASK_NOT_SENT, Courier
 from multiagents.storage.client import MAIN_TIMEOUT_S
 from multiagents.storage.server import EmbeddedServer
 from multiagents.worker_sdk.decorators import worker
@@ -183,3 +184,16 @@ def test_behind_sentinels_each_is_asked_once_and_not_for_long() -> None:
         "socket_connect_timeout": MAIN_TIMEOUT_S,
         "retry": None,
     }
+
+
+def test_the_log_says_what_becomes_of_a_message_that_is_not_sent() -> None:
+    """A sweep sends a step again; a plain task is sent once, so its time-out decides."""
+    app = Celery(broker=f"redis://127.0.0.1:{free_port()}/0", set_as_current=False)
+    app.conf.broker_transport_options = {"max_retries": 0}
+    task = replace(message(), plain=True, task_id="t1")
+    said = []
+    for each in (message(), task):
+        with capture_logs() as logs:
+            assert Courier(app, hasty=True)(Publish((each,))) is False
+        said += [line["event"] for line in logs]
+    assert said == [NOT_SENT, TASK_NOT_SENT]

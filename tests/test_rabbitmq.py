@@ -170,10 +170,23 @@ def test_explain_and_doctor_say_what_rabbitmq_knows(rig: RabbitRig, pair: list[W
     elsewhere = attach(make_app(settings), settings)
     reason = elsewhere.call("explain", sagas[0])["reasons"][0]
     assert "cannot be looked into from here" in reason["text"]
-    elsewhere.edge.close()
     (found,) = broker_checks.of_broker(rig.app, rig.runtime.settings)
     assert (found.name, found.status) == ("broker", "ok")
     assert re.search(r"amqp://guest:\*\*@127\.0\.0\.1", found.message)
+    elsewhere.edge.close()
+
+
+def test_a_client_with_another_broker_starts_sagas_a_lease_late(
+    rig: RabbitRig, pair: list[Worker]
+) -> None:
+    """What it sends goes nowhere; a worker's sweep sends it again."""
+    settings = Settings(redis_url=rig.url, lease_s=LEASE_S)
+    elsewhere = attach(make_app(settings), settings)
+    began = time.monotonic()
+    saga_id = elsewhere.call("start", flow(("two", "kp_do")), {})
+    assert rig.all_settled([saga_id]) == {"completed"}
+    assert time.monotonic() - began < 2 * LEASE_S
+    elsewhere.edge.close()
 
 
 # ---- what the sweeps do ----

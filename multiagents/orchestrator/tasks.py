@@ -40,6 +40,8 @@ from multiagents.storage.refusals import concerns_a_key
 from multiagents.storage.sagas import Attempt
 
 log = structlog.get_logger(__name__)
+NOT_SENT = "not sent, a sweep will"
+TASK_NOT_SENT = "a plain task is not known to be sent, its time-out decides"
 Held = list[Attempt] | None
 """What a plain task held when it began; None: not known."""
 
@@ -188,7 +190,8 @@ class Courier:
         except Exception as error:  # noqa: BLE001 - raised on, it would fail the step that ended
             # Recorded in the outbox with a time at which a sweep looks again: not lost.
             self._broker.note()
-            log.warning("not sent, a sweep will", error=type(error).__name__)
+            by_time_out = any(message.plain for message in effect.messages)  # which is sent once
+            log.warning(TASK_NOT_SENT if by_time_out else NOT_SENT, error=type(error).__name__)
             return False
         return True
 
