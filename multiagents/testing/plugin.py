@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,20 @@ import pytest
 if TYPE_CHECKING:
     from multiagents.core.clock import FakeClock
     from multiagents.testing.lab import SagaLab
+
+
+ASYNCIO_NOTICE = 'The configuration option "asyncio_default_fixture_loop_scope" is unset'
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep pytest-asyncio quiet where a project leaves its mode as it is: our extra has brought it.
+
+    It warns of a setting that concerns async fixtures, before it is known whether there are any.
+    """
+    is_here = config.pluginmanager.has_plugin("asyncio")
+    if is_here and config.getini("asyncio_mode") == "strict":
+        warnings.filterwarnings("ignore", message=ASYNCIO_NOTICE)
 
 
 @pytest.fixture
