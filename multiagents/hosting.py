@@ -33,6 +33,7 @@ from multiagents.orchestrator.engine import StoreEngine
 from multiagents.orchestrator.handback import Foreign
 from multiagents.orchestrator.host import Host
 from multiagents.orchestrator.sweeper_thread import Refuse, SweeperThreads
+from multiagents.orchestrator.task_calls import misfits
 from multiagents.storage.sagas import Attempt
 from multiagents.worker_sdk import registration
 from multiagents.worker_sdk import registry as workers
@@ -117,6 +118,7 @@ def _make_step(hosted: Hosted, *, own: bool) -> Any:
             _warn_of_no_functions(parent.app, own=own)
             if isinstance(parent, parent.app.Worker):  # else of a program that may still register
                 _warn_of_forgotten()
+                _warn_of_misfits(parent.app)
             if QUEUE_LLM in parent.app.amqp.queues.consume_from:
                 _load_language_models()
             renew_tasks(parent.app, hosted)
@@ -241,6 +243,12 @@ def _warn_of_forgotten() -> None:
             f"workflow {name!r} is built but not registered{in_brackets(place)}",
             fix="call .register() on it, or start it as an object",
         )
+
+
+def _warn_of_misfits(app: Celery) -> None:
+    """Name steps whose task takes other arguments: a definition knows only its name."""
+    for place, why in misfits(registry.registered().values(), app.tasks):
+        log.warning(f"{place}: {why}", fix="say in its args and kwargs what it gets; [] is nothing")
 
 
 @signals.after_setup_logger.connect  # type: ignore[untyped-decorator]  # celery has no types

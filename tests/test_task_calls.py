@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from celery import Celery, shared_task
 
-from multiagents import InvalidWorkflow, WorkflowBuilder, task
+from multiagents import InvalidWorkflow, WorkflowBuilder, hosting, task
+from multiagents.orchestrator import registry
 
 team = Celery("calls", broker="redis://127.0.0.1:1/0", set_as_current=False)
 
@@ -97,6 +99,28 @@ def test_arguments_that_a_task_does_not_take_are_refused(
     """Too few, too many, or of other names."""
     with pytest.raises(InvalidWorkflow, match=rf"task\(\): task 'calls\.\w+' .*{said}"):
         task(target, **given)
+
+
+def test_a_starting_worker_names_steps_whose_tasks_take_something_else() -> None:
+    """Of a task that is given by its name, the signature is first known there."""
+    builder = WorkflowBuilder("calls")
+    builder.add_step("a", task("calls.nothing"), compensation=task("calls.rename", args=["key"]))
+    builder.add_step("b", task("calls.nothing", args=[]), compensation=task("calls.elsewhere"))
+    builder.add_step("c", task("calls.own"))
+    builder.build().register()
+    try:
+        with structlog.testing.capture_logs() as said:
+            hosting._warn_of_misfits(team)
+    finally:
+        registry.forget("calls")
+    place = f"({Path(__file__).name}:"
+    events = [line["event"] for line in said]
+    assert [event.partition(place)[0] for event in events] == [
+        "workflow 'calls', worker of step 'a': task 'calls.nothing' ",
+        "workflow 'calls', compensation of step 'a': task 'calls.rename' ",
+    ]
+    assert events[0].endswith("takes (), not the context")
+    assert events[1].endswith("takes (widget, name), not 1 in args")
 
 
 def test_arguments_that_fit_are_taken() -> None:

@@ -2,8 +2,9 @@
 
 A task that is given as an object has a signature.  One that takes nothing is called with nothing;
 one that cannot be called so is refused where the workflow is built, with its file and line, not by
-a TypeError where it runs.  Nothing is said of a task whose class calls or sends it in a way of its
-own, nor of one that is given by its name.
+a TypeError where it runs.  One that is given by its name is compared with its call by a starting
+worker that has both (`misfits`).  Nothing is said of a task whose class calls or sends it in a way
+of its own.
 
 Celery is not imported for it: a task is what has a name and ``apply_async``.
 """
@@ -11,12 +12,12 @@ Celery is not imported for it: a task is what has a name and ``apply_async``.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from multiagents.orchestrator.workflow import TaskCall
+from multiagents.orchestrator.workflow import TaskCall, Workflow
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +52,21 @@ def refusal(task: Any, call: TaskCall) -> Refused | None:
     """Why a task cannot be called with so many arguments, and with these by name."""
     signature = _signature(task)
     args, kwargs = call.args or (), call.kwargs or {}
-    if signature is None or _takes(signature, args, kwargs):
+    if signature is None or _takes(signature, args if call.computes else (None,), kwargs):
         return None
     given = ", ".join([f"{len(args)} in args", *(f"{name!r} in kwargs" for name in kwargs)])
-    return Refused(f"{_told(task, signature)}, not {given}")
+    return Refused(f"{_told(task, signature)}, not {given if call.computes else 'the context'}")
+
+
+def misfits(workflows: Iterable[Workflow], tasks: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The steps whose task, one of these, cannot be called as they say: place, and why."""
+    for workflow in workflows:
+        for step in workflow.steps:
+            for key, call in (("worker", step.worker), ("compensation", step.compensation)):
+                if not isinstance(call, TaskCall) or call.task not in tasks:
+                    continue
+                if found := refusal(tasks[call.task], call):
+                    yield f"workflow {workflow.name!r}, {key} of step {step.name!r}", found.why
 
 
 def _signature(task: Any) -> inspect.Signature | None:
