@@ -138,5 +138,5 @@ def test_a_generator_is_refused_as_a_worker() -> None:
         yield 1
 
     for function in (plain, asynchronous):
-        with pytest.raises(InvalidInput, match=r"worker 'w' is a generator .* return one dict"):
+        with pytest.raises(InvalidInput, match=r"worker 'w' .* is a generator .* return one dict"):
             Worker(function, "w")
