@@ -20,6 +20,7 @@ from multiagents.orchestrator.host import Host
 from multiagents.orchestrator.launches import Launch
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage.client import Edge
+from multiagents.worker_sdk.attempt import verdict_of
 from multiagents.worker_sdk.validation import check_input
 from tests.support.command_line import cli
 from tests.support.office import Office, open_office
@@ -214,6 +215,16 @@ def test_a_retry_tells_its_time_and_the_last_error(office: Office) -> None:
     assert "waits for try 2 of 3" in reason["text"]
     assert "last error: BankDown: the bank does not answer" in reason["text"]
     assert (reason["tries"], reason["max_attempts"]) == (1, 3)
+
+
+def test_an_undo_tells_the_tries_that_its_error_allows(office: Office) -> None:
+    """Three after a mistake in its code, where its policy has ten (rule 5)."""
+    saga_id = office.start(two())
+    office.fail(office.claim(saga_id, "reserve"))
+    held = office.claim(saga_id, "reserve", Kind.UNDO)
+    mistake = verdict_of(KeyError("sku"), Kind.UNDO)
+    office.runtime.host.engine.fail(held, mistake, go_on=False)
+    assert "waits for try 2 of 3" in office.reason(saga_id, "retrying")["text"]
 
 
 def test_a_pause_tells_by_whom_and_why(office: Office) -> None:
