@@ -8,7 +8,7 @@ the marks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any, TypeVar, overload
 
 from pydantic import BaseModel, ValidationError
@@ -22,7 +22,7 @@ from multiagents.worker_sdk.validation import explain
 
 F = TypeVar("F", bound=Callable[..., Any])
 Retry = RetryPolicy | Mapping[str, Any] | int
-Errors = type[Exception] | str | Iterable[type[Exception] | str]
+Errors = type[Exception] | str | Sequence[type[Exception] | str] | Set[type[Exception] | str]
 """Classes of errors, or their names; one alone stands for a list of one."""
 
 RETRY_MARK = "multiagents_retry"
