@@ -247,7 +247,7 @@ class Process:
             outcome=rng.choice((Outcome.UNKNOWN, Outcome.UNKNOWN, Outcome.CLEAN)),
             retryable=rng.random() < 0.6,
             retry_after_ms=rng.choice((None, None, 0, 3000)),
-            classes=some_error(Random(held.nonce), held.kind, self.world.seen, often=0.2),
+            classes=some_error(Random(held.nonce), held.kind, self.world.seen, often=0.5),
         )
 
     def _report(
