@@ -121,12 +121,14 @@ class Limited:
         self.renewed: list[list[str]] = []
         self.told: list[str] = []
         self.refusing: set[str] = set()
+        self.lost: set[str] = set()
+        self.cancelled: list[str] = []
         self.threads: dict[str, Holding] = {}
         self.keeper = LeaseKeeper(
             self,  # type: ignore[arg-type]  # all that is asked of an engine here
             clock=self.clock,
             lease_ms=30_000,
-            cancel=lambda token: False,
+            cancel=self._cancel,
             on_timeout=self._tell,
             can_kill=False,
         )
@@ -142,7 +144,11 @@ class Limited:
 
     def renew(self, held: list[Assignment], notes: Any) -> list[Assignment]:
         self.renewed.append([each.step for each in held])
-        return []
+        return [each for each in held if each.step in self.lost]
+
+    def _cancel(self, nonce: str) -> bool:
+        self.cancelled.append(nonce)
+        return False
 
     def count_late(self) -> None:
         """Nobody looks at it."""
@@ -186,6 +192,19 @@ def test_what_has_ended_in_time_is_renewed_and_not_timed_out() -> None:
     keeper.release(held)
     limited.pass_time(101)
     assert (limited.renewed, keeper._ended, keeper._held) == ([["one"]], set(), {})
+
+
+def test_a_lease_that_its_own_report_has_ended_is_not_called_lost() -> None:
+    """A renewal may come between the report and its answer; one whose function runs is lost."""
+    limited = Limited("ended", "overdue", "taken")
+    limited.keeper.ended(limited.held["ended"])
+    limited.keeper._overdue.add("overdue")
+    limited.lost = {"ended", "overdue", "taken"}
+    with capture_logs() as logs:
+        limited.pass_time(20)
+        limited.pass_time(20)
+    told = [line["step"] for line in logs if line["event"] == "lease lost"]
+    assert (told, limited.cancelled) == (["taken"], ["taken"])
 
 
 def test_a_time_limits_signal_that_comes_late_is_ignored() -> None:

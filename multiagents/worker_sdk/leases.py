@@ -2,7 +2,8 @@
 
 One daemon thread per process renews the leases of all attempts that run in it, at a third of the
 lease, and watches their time-outs.  A lease that cannot be renewed is lost: another attempt may
-have begun, so the attempt is cancelled where that is possible, and its report changes nothing.
+have begun, so the attempt is cancelled where that is possible, and its report changes nothing.  One
+whose function has ended is not taken for lost: its own report ends the lease as well.
 
 A time-out of an ``async`` worker is kept where that is waited for (see `awaiting`).  A plain
 function under prefork has SoftTimeLimitExceeded raised in it, and what has not ended a moment later
@@ -240,8 +241,10 @@ class LeaseKeeper:
         return since_ms if late and any(each.nonce in self._renewed for each in held) else 0
 
     def _lose(self, attempt: Assignment) -> None:
+        """Cancel it, once; not what has ended or was given up here, whose report ends the lease."""
         with self._lock:
-            if attempt.nonce not in self._held or attempt.nonce in self._lost:
+            reported = attempt.nonce in self._ended or attempt.nonce in self._overdue
+            if reported or attempt.nonce not in self._held or attempt.nonce in self._lost:
                 return
             self._lost.add(attempt.nonce)
         log.warning("lease lost", **_of(attempt))
