@@ -147,6 +147,13 @@ def run_for(app: Celery, name: str, words: Sequence[str]) -> int:
 
 
 def _run(words: list[str]) -> int:
+    try:
+        return _answer(words)
+    except KeyboardInterrupt:  # also while it gets ready, or tells of an error
+        return INTERRUPTED
+
+
+def _answer(words: list[str]) -> int:
     debug = "--debug" in words
     _log_to_stderr(debug)
     command = typer.main.get_command(make_app())
@@ -158,7 +165,7 @@ def _run(words: list[str]) -> int:
             prog_name=called().program,
             standalone_mode=False,
         )
-    except (KeyboardInterrupt, typer.Abort):
+    except typer.Abort:
         return INTERRUPTED
     except BrokenPipeError:  # the reader (head, less) has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

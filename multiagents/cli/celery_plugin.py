@@ -11,6 +11,8 @@ import sys
 
 import click
 
+from multiagents.core.interrupts import ending_at_once
+
 
 @click.command(
     "saga",
@@ -21,7 +23,8 @@ import click
 @click.pass_context
 def saga(ctx: click.Context, words: tuple[str, ...]) -> None:
     """Sagas of this app: start, list, watch, explain, steer them."""
-    from multiagents.cli.app import run_for
-    from multiagents.orchestrator.launches import app_option
+    with ending_at_once():
+        from multiagents.cli.app import run_for
+        from multiagents.orchestrator.launches import app_option
 
     sys.exit(run_for(ctx.obj.app, app_option(sys.argv), words))

@@ -9,10 +9,11 @@ import re
 
 from multiagents.cli.called import called
 from multiagents.core.exceptions import MultiAgentsError
+from multiagents.core.interrupts import INTERRUPTED as INTERRUPTED
 from multiagents.core.settings import REDIS_URL, get_settings
 
-OK, SAGA_FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
-"""Exit codes; 130 is what shells give a program that Ctrl-C ended."""
+OK, SAGA_FAILED, WRONG_USE = 0, 1, 2
+"""Exit codes; besides, INTERRUPTED."""
 
 
 class CommandError(MultiAgentsError):

@@ -1,15 +1,20 @@
 """What may Ctrl-C not cut in two?
 
 A process that is started and not yet noted would be left behind by an exception in between.
-`held_back` makes such lines one: the signal comes after them.
+`held_back` makes such lines one: the signal comes after them.  What has nothing to clean up yet,
+or any more, may end at once: `ending_at_once`.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+INTERRUPTED = 130
+"""The exit code that shells give a program that Ctrl-C ended."""
 
 HELD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -36,3 +41,27 @@ def held_back() -> Iterator[None]:
             signal.signal(number, handler)
         for number in came[:1]:
             signal.raise_signal(number)
+
+
+@contextmanager
+def ending_at_once() -> Iterator[None]:
+    """Let Ctrl-C end this process in the block: no traceback, exit code 130.
+
+    For imports: an exception in the midst of one is shown, or swallowed, by what is imported.
+    """
+    if not end_at_once():
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def end_at_once() -> bool:
+    """Let Ctrl-C end this process from now on; False where another handler, or none, is set."""
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        return False
+    signal.signal(signal.SIGINT, lambda number, frame: os._exit(INTERRUPTED))
+    return True
