@@ -32,6 +32,7 @@ from multiagents.orchestrator.own_ways import sends_itself
 from multiagents.orchestrator.service import STEERING, CheckInput
 from multiagents.orchestrator.sweeper import Backlog, QueueHead
 from multiagents.orchestrator.targets import TOLD
+from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import ask
 from multiagents.storage.client import Edge
@@ -44,7 +45,9 @@ from multiagents.worker_sdk.validation import to_json
 MOST_ROUNDS = 100_000
 """Looks at the due set in one drain; beyond it something goes round in circles."""
 
-Fault = Callable[[Assignment], None]
+Begun = Assignment | Message
+"""An attempt that begins: of a worker function, or by its message one of a plain task."""
+Fault = Callable[[Begun], None]
 
 
 class EagerRunner:
@@ -72,8 +75,10 @@ class EagerRunner:
         self._queue: deque[Message] = deque()
         self.faults: list[Fault] = []
         """Called before each attempt; one that raises makes the attempt fail with that error."""
-        self.path: list[Assignment] = []
-        """The attempts that ran, in order."""
+        self.guards: list[Callable[[Workflow], None]] = []
+        """Called once, with the workflow of the next saga, before it is started."""
+        self.path: list[Begun] = []
+        """The attempts that began, in order."""
         self.outcomes: dict[str, Deliverance] = {}
         self._host: Host | None = None
         self._imported = False
@@ -117,6 +122,7 @@ class EagerRunner:
         self._host = None
         self._queue.clear()
         self.faults.clear()
+        self.guards.clear()
         self.path.clear()
         self.outcomes.clear()
 
@@ -130,6 +136,7 @@ class EagerRunner:
     ) -> EagerResult:
         """Run a saga until it ends or waits for somebody; its outcome as an EagerResult."""
         task_id = task_id or ids.fresh_id()
+        self._guard(workflow)
         saga_id = self.host.call("start", workflow, input, task_id=task_id, **options)
         self.drain(saga_id)
         found = self.result(saga_id, task_id)
@@ -138,6 +145,8 @@ class EagerRunner:
 
     def call(self, operation: str, *args: Any, **kwargs: Any) -> Any:
         """An operation of the sync face, and whatever follows from it."""
+        if operation == "start":
+            self._guard(kwargs.get("workflow") or args[0])
         answer = self.host.call(operation, *args, **kwargs)
         if operation == "start":
             self.drain(answer)
@@ -148,6 +157,13 @@ class EagerRunner:
             for saga_id in {letter["transaction_id"] for letter in answer}:
                 self.drain(saga_id)
         return answer
+
+    def _guard(self, workflow: str | Workflow) -> None:
+        if self.guards:
+            found = self.host.edge.run(self.host.service.find_workflow(workflow))
+            for guard in self.guards:
+                guard(found)
+            self.guards.clear()
 
     def result(self, saga_id: str, task_id: str) -> EagerResult:
         """What ``AsyncResult`` would give."""
@@ -240,15 +256,13 @@ class EagerRunner:
             self._attempt(held)
 
     def _attempt(self, held: Assignment) -> None:
-        self.path.append(held)
         worker = workers.workers()[held.worker]
         engine, limit = self.host.engine, self._settings.max_result_bytes
         bound = bind_step(
             saga=held.saga_id, workflow=held.workflow, step=held.step, attempt=held.attempt
         )
         try:
-            for fault in self.faults:
-                fault(held)
+            self._begin(held)
             do = partial(perform, worker, held, _Leases(self.host), limit=limit)
             with self._working(held.saga_id):
                 _, result = call_here(self._task_of(held.worker), held, do)
@@ -258,6 +272,12 @@ class EagerRunner:
             engine.succeed(held, result, go_on=False)
         finally:
             unbind(bound)
+
+    def _begin(self, what: Begun) -> None:
+        """Note an attempt; raise what a fault has for it."""
+        self.path.append(what)
+        for fault in self.faults:
+            fault(what)
 
     @contextmanager
     def _working(self, saga_id: str) -> Iterator[None]:
@@ -269,26 +289,32 @@ class EagerRunner:
 
     def _deliver_plain(self, message: Message) -> None:
         task = self._app.tasks[message.task]
+        try:
+            self._begin(message)
+        except Exception as error:  # noqa: BLE001 - the task ends with it, as with one of its own
+            self._fail_plain(message, error)
+            return
         options = {"task_id": message.task_id, "throw": False, "headers": dict(message.travelling)}
         own = sends_itself(task)  # an `apply_async` of its own is called here too
         send = task.apply_async if own else task.apply
         with self._working(message.saga_id):
             result = send(message.args, message.kwargs, **options)
-        engine = self.host.engine
-        error = result.result
-        if result.successful():
-            limit = self._settings.max_result_bytes
-            value = result.result if isinstance(result.result, dict) else {"value": result.result}
-            try:
-                text = to_json(value, what="task result", limit=limit)
-            except InvalidResult as refused:
-                error = refused
-            else:
-                engine.plain_ended(message.saga_id, message.task_id, text)
-                return
+        if not result.successful():
+            self._fail_plain(message, result.result)
+            return
+        limit = self._settings.max_result_bytes
+        value = result.result if isinstance(result.result, dict) else {"value": result.result}
+        try:
+            text = to_json(value, what="task result", limit=limit)
+        except InvalidResult as refused:
+            self._fail_plain(message, refused)
+        else:
+            self.host.engine.plain_ended(message.saga_id, message.task_id, text)
+
+    def _fail_plain(self, message: Message, error: object) -> None:
         verdict = verdict_of(error, message.kind) if isinstance(error, BaseException) else None
         verdict = verdict or Verdict(Failure("TaskFailed", str(error)))
-        engine.fail_delivery(message.saga_id, message.task_id, verdict, decide=True)
+        self.host.engine.fail_delivery(message.saga_id, message.task_id, verdict, decide=True)
 
 
 class _Leases:

@@ -218,4 +218,4 @@ def test_a_worker_says_where_its_sagas_are(running: ShopWorker) -> None:
 def test_the_projects_own_tests_need_no_server(shop: Shop) -> None:
     """CELERY_TASK_ALWAYS_EAGER: each view's saga runs to its end in the test."""
     command = ("manage.py", "test", "--settings=proj.test_settings")
-    assert "Ran 5 tests" in shop.run(*command, REDIS_URL="redis://127.0.0.1:1/0")
+    assert "Ran 6 tests" in shop.run(*command, REDIS_URL="redis://127.0.0.1:1/0")

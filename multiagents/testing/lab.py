@@ -6,14 +6,17 @@ real one; only the network and the waiting are gone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
-from multiagents.core.exceptions import WorkerExecutionError
-from multiagents.core.ports import Assignment
+from multiagents.core.exceptions import InvalidInput, UnknownSaga, WorkerExecutionError
 from multiagents.core.states import Kind
+from multiagents.eager import Begun
 from multiagents.orchestrator import registry
+from multiagents.orchestrator.workflow import Step, Workflow, worker_name
 
 
 class SagaLab:
@@ -41,15 +44,22 @@ class SagaLab:
         error: BaseException | None = None,
         undo: bool = False,
     ) -> None:
-        """Have a step (or its compensation) fail on an attempt; ``attempt=None``: on every one."""
+        """Have a step (or its compensation) fail on an attempt; ``attempt=None``: on every one.
+
+        Neither a worker function nor a plain task is called then.  Raises InvalidInput where the
+        next saga is started, if neither it nor a registered workflow nor a saga before has such a
+        step (with a compensation).
+        """
         kind = Kind.UNDO if undo else Kind.RUN
         wanted = error or WorkerExecutionError(f"{step} fails by the test's wish")
 
-        def fault(held: Assignment) -> None:
+        def fault(held: Begun) -> None:
             if (held.kind, held.step) == (kind, step) and attempt in (None, held.attempt):
                 raise wanted
 
         self._eager.faults.append(fault)
+        if not _has_step(self._started(), step, undo=undo):
+            self._eager.guards.append(partial(_check_step, step, undo=undo))
 
     def path(self, saga_id: str) -> list[str]:
         """The forward attempts that were begun, by step name, in order."""
@@ -58,6 +68,15 @@ class SagaLab:
     def undone(self, saga_id: str) -> list[str]:
         """The compensations that were begun, by step name, in order."""
         return self._names(saga_id, Kind.UNDO)
+
+    def _started(self) -> list[Workflow]:
+        """The definitions of the sagas that have begun here."""
+        host = self._eager.host
+        started = []
+        for saga_id in {one.saga_id for one in self._eager.path}:
+            with suppress(UnknownSaga):  # its retention is over
+                started.append(host.edge.run(host.coordinator.current(saga_id))[1])
+        return started
 
     def _names(self, saga_id: str, kind: Kind) -> list[str]:
         held = [one for one in self._eager.path if one.saga_id == saga_id and one.kind is kind]
@@ -76,6 +95,35 @@ class SagaLab:
     def advance(self, seconds: float) -> None:
         """Let time pass and do what comes due."""
         self._eager.advance(seconds)
+
+
+def _check_step(name: str, workflow: Workflow, *, undo: bool) -> None:
+    """Raise InvalidInput unless a saga of the workflow, or a registered one, has the step."""
+    workflows = [workflow, *registry.registered().values()]
+    if _has_step(workflows, name, undo=undo):
+        return
+    steps = [step for each in workflows for step in each.steps]
+    runs = dict.fromkeys(step.name for step in steps if name in _run_by(step))
+    if _has_step(workflows, name):
+        why = f"step {name!r} has no compensation that could fail"
+    elif runs:
+        why = f"{name!r} is no step: name the step that runs it, {' or '.join(runs)}"
+    else:
+        known = [step.name for step in workflow.steps]
+        near = get_close_matches(name, dict.fromkeys([*known, *(step.name for step in steps)]), n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+        why = f"unknown step {name!r} of workflow {workflow.name!r}; {hint}"
+    raise InvalidInput(f"the test's fail({name!r}): {why}")
+
+
+def _has_step(workflows: Iterable[Workflow], name: str, *, undo: bool = False) -> bool:
+    steps = (step for workflow in workflows for step in workflow.steps if step.name == name)
+    return any(step.compensation or not undo for step in steps)
+
+
+def _run_by(step: Step) -> list[str]:
+    """The names of the functions and tasks that a step and its undo run."""
+    return [worker_name(target) for target in (step.worker, step.compensation) if target]
 
 
 @contextmanager
