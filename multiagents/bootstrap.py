@@ -253,6 +253,7 @@ class Runtime:
 
     def _hooks(self) -> Hooks:
         return Hooks(
+            check=self.host.service.check_call,
             start=self._start,
             result=self.outcomes.result,
             coordinate=lambda saga_id: self.edge.run(self.host.coordinator.coordinate(saga_id)),
@@ -312,7 +313,6 @@ class Runtime:
         """The threads for a worker's main process; their connections are their own."""
         edge = self._edge_of_main()
         broker = app_broker.kind(self.app)
-
         return SweeperThreads(
             self.host.sweeper,
             edge,

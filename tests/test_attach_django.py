@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from celery import Celery
@@ -116,3 +117,31 @@ def test_a_start_on_commit_with_wrong_arguments_fails_inside_the_transaction() -
         start.delay_on_commit("order", {}, {"more": 1})
     with pytest.raises(TypeError, match="unexpected keyword"):
         start.apply_async_on_commit(("order",), {"inptu": {}})
+
+
+class Row:
+    """A model's instance, for one: no JSON."""
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "error", "why"),
+    [
+        ((), {}, TypeError, "start_saga takes first the name of a workflow.* workflow is none"),
+        (({"row": 1},), {}, TypeError, "start_saga takes first .* workflow is dict"),
+        (("order", {"row": Row()}), {}, InvalidInput, "input: .*row.*Row"),
+        (("order", [1]), {}, InvalidInput, "the input is list: expected a dict"),
+        (("order", {}, ""), {}, InvalidInput, "idempotency_key is ''"),
+        (("order", {}), {"task_id": ""}, InvalidInput, "id"),
+        (("order", {}), {"headers": {"id": "x"}}, InvalidInput, "headers id belong to Celery"),
+    ],
+)
+def test_a_start_on_commit_of_what_cannot_be_stored_fails_inside_the_transaction(
+    given: tuple[Any, ...], options: dict[str, Any], error: type[Exception], why: str
+) -> None:
+    """A rollback still takes the row along; no server is asked."""
+    start = attach(Celery("plain", broker="redis://127.0.0.1:1/0"), NOWHERE).start_saga
+    with pytest.raises(error, match=why):
+        start.apply_async_on_commit(given, **options)
+    if not options:
+        with pytest.raises(error, match=why):
+            start.delay_on_commit(*given)

@@ -121,9 +121,10 @@ class SagaService(Listing):
         which the messages of all its steps carry.  Raises UnknownWorkflow, UnknownWorker or
         InvalidInput before anything is stored.
         """
-        text = self._check_input({} if input is None else input, self._settings.max_input_bytes)
+        text = self.check_call(
+            input=input, idempotency_key=idempotency_key, on_conflict=on_conflict, task_id=task_id
+        )
         task_id = None if task_id is None else ids.checked_id(task_id)
-        _check_conflict(on_conflict)
         found = yield from self.find_workflow(workflow)
         about = {
             "correlation_id": _correlation_id(correlation_id),
@@ -150,6 +151,26 @@ class SagaService(Listing):
             yield from self._check_same(saga_id, text, f"{found.name!r}", idempotency_key)
             yield from record()
         return saga_id
+
+    def check_call(
+        self,
+        workflow: str | Workflow = "",
+        input: Any = None,  # noqa: A002 - the public name of the argument
+        *,
+        idempotency_key: str | None = None,
+        on_conflict: str = REFUSE,
+        task_id: str | None = None,
+        headers: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The input as JSON.  Raises InvalidInput for what no start would take; asks no server."""
+        text = self._check_input({} if input is None else input, self._settings.max_input_bytes)
+        if task_id is not None:
+            ids.checked_id(task_id)
+        if idempotency_key is not None:
+            _check_key(idempotency_key)
+        _check_conflict(on_conflict)
+        checked(headers)
+        return text
 
     def _check_same(self, saga_id: str, text: str, workflow: str, key: str | None) -> Flow[None]:
         """Compare with the input itself: an earlier version has stored no digest of it."""
@@ -235,11 +256,14 @@ def _meta(about: dict[str, Any]) -> str:
 def _saga_id(workflow: Workflow, key: str | None, task_id: str | None) -> str:
     if key is None:
         return task_id or ids.fresh_id()
+    return ids.derived_id(workflow.name, key)
+
+
+def _check_key(key: object) -> None:
     if not isinstance(key, str) or not 0 < len(key) <= ids.MAX_KEY or not ids.is_encodable(key):
         raise InvalidInput(
             f"idempotency_key is {key!a}: expected text of 1 to {ids.MAX_KEY} characters"
         )
-    return ids.derived_id(workflow.name, key)
 
 
 def _check_conflict(word: str) -> None:

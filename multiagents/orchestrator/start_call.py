@@ -12,24 +12,39 @@ from typing import Any
 
 from kombu.utils.json import dumps
 
+from multiagents.orchestrator.workflow import Workflow
+
 REFUSE, FIRST = "refuse", "first"
 """What becomes of a start whose key belongs to a saga with another input: nothing, or it joins."""
 _CANVAS = ("chain", "chord", "group_id", "group_index", "root_id", "parent_id")
 
 
 def arguments(
-    workflow: Any,
+    workflow: Any = None,
     input: Any = None,  # noqa: A002 - the public name of the argument
     idempotency_key: str | None = None,
     *more: Any,
     on_conflict: str = REFUSE,
+    **unknown: Any,
 ) -> dict[str, Any]:
     """The arguments of a start by their names.
 
-    Raises TypeError for a third one that is no key: in a canvas the result before takes the first
-    place, so that an input of its own comes third.
+    Raises TypeError for a call without a workflow, for a name that is no argument, and for a third
+    one that is no key: in a canvas the result before takes the first place, so that an input of its
+    own comes third.
     """
     workflow, given = in_order(workflow, input)
+    if unknown:
+        raise TypeError(
+            f"start_saga got an unexpected keyword argument {next(iter(unknown))!r}; it takes"
+            " workflow, input, idempotency_key and on_conflict"
+        )
+    if not isinstance(workflow, str | Workflow):
+        got = "none" if workflow is None else type(workflow).__name__
+        raise TypeError(
+            "start_saga takes first the name of a workflow, or the workflow, then its input, as in"
+            f" ('order', {{'order_id': 17}}); there the workflow is {got}"
+        )
     if more or not isinstance(idempotency_key, str | None):
         extra = (idempotency_key, *more)
         raise TypeError(

@@ -43,6 +43,10 @@ class StartHooks(Protocol):
     """What the task calls; see `tasks.Hooks`."""
 
     @property
+    def check(self) -> Callable[..., object]:
+        """Raises what is wrong with a start's arguments alone."""
+
+    @property
     def start(self) -> Callable[..., str]:
         """Records the saga."""
 
@@ -110,15 +114,18 @@ class StartSaga(Task):  # type: ignore[misc]  # celery has no types
     def delay_on_commit(self, *args: Any, **kwargs: Any) -> None:
         """`delay` once the present Django transaction is committed; never if it is rolled back.
 
-        Raises TypeError at once for arguments that do not fit.  What else is wrong is raised where
-        the transaction is committed.
+        Raises TypeError at once for arguments that do not fit, and InvalidInput for an input, or a
+        key, that cannot be stored: a rollback still takes the rows along.  What else is wrong is
+        raised where the transaction is committed.
         """
-        arguments(*args, **kwargs)
+        self.hooks.check(**arguments(*args, **kwargs))
         after_commit("delay_on_commit", partial(self.delay, *args, **kwargs))
 
     def apply_async_on_commit(self, args: Any = None, kwargs: Any = None, **options: Any) -> None:
         """`apply_async` likewise; with ``task_id=`` the caller knows the saga's id."""
-        arguments(*(args or ()), **(kwargs or {}))
+        call = arguments(*(args or ()), **(kwargs or {}))
+        about = {name: options[name] for name in ("task_id", "headers") if name in options}
+        self.hooks.check(**call, **about)
         start = partial(self.apply_async, args, kwargs, **options)
         after_commit("apply_async_on_commit", start)
 

@@ -50,6 +50,8 @@ Held = list[Attempt] | None
 class Hooks:
     """What the tasks call; `bootstrap` makes them."""
 
+    check: Callable[..., object]
+    """Raises what `start` would raise for what it is given alone; see `SagaService.check_call`."""
     start: Callable[..., str]
     """``start(workflow, input, …, task_id=, canvas=, headers=)`` -> saga id; see `StartSaga`."""
     result: Callable[[str, str], Any]
