@@ -31,6 +31,7 @@ SAGA_KEYS = {
     "needs_attention",
     "created_at",
     "updated_at",
+    "ended_at",
     "steps",
 }
 

@@ -171,6 +171,6 @@ def print_saga(
     """Print one saga."""
     saga = session.call("get", saga_id)
     if not as_json:
-        asked = session.run(session.runtime.host.service.asked(saga["transaction_id"]))
-        saga = saga if asked is None else {**saga, "asked": asked}
+        people = session.run(session.runtime.host.service.people(saga["transaction_id"]))
+        saga = {**saga, "asked": people.asked, "settled": people.settled}
     show_saga(session, saga, full=full, as_json=as_json)

@@ -35,16 +35,21 @@ def saga_lines(saga: Saga, now_ms: int, *, full: bool = False) -> Table:
     """The facts of a saga that are not its steps'."""
     limit = None if full else SHORT
     created_ms, updated_ms = ms_of(saga["created_at"]) or 0, ms_of(saga["updated_at"]) or 0
-    last = "ended" if has_ended(saga) else "updated"
+    ended_ms = ms_of(saga["ended_at"])
     facts = [
         ("saga", saga["transaction_id"]),
         ("workflow", f"{saga['workflow']} ({saga['version']})"),
         ("state", saga["state"]),
         ("asked", _asked(saga, now_ms)),
+        *(
+            ("settled", f"{each.done}, {_when_and_why(each.asked, now_ms)}")
+            for each in saga.get("settled", ())
+        ),
         ("key", saga.get("idempotency_key")),
         ("tags", ", ".join(saga.get("tags", ()))),
         ("created", moment(created_ms, now_ms)),
-        (last, moment(updated_ms, now_ms)),
+        ("ended", None if ended_ms is None else moment(ended_ms, now_ms)),
+        ("updated", None if updated_ms == ended_ms else moment(updated_ms, now_ms)),
         ("time", seconds(created_ms, _ended_ms(saga, now_ms))),
         ("input", _short(saga["input"], limit)),
         ("result", None if saga["result"] is None else _short(saga["result"], limit)),
@@ -62,8 +67,12 @@ def _asked(saga: Saga, now_ms: int) -> str | None:
     if asked is None:
         return None
     who = f" by {asked.by}" if asked.by else ""
+    return f"{asked.command}{who}, {_when_and_why(asked, now_ms)}"
+
+
+def _when_and_why(asked: Any, now_ms: int) -> str:
     why = f": {asked.reason}" if asked.reason else ""
-    return f"{asked.command}{who}, {moment(asked.at_ms, now_ms)}{why}"
+    return f"{moment(asked.at_ms, now_ms)}{why}"
 
 
 def steps_table(
@@ -227,7 +236,7 @@ def _bar(percent: float | None, note: str) -> Text:
 
 
 def _ended_ms(saga: Saga, now_ms: int) -> int | None:
-    return ms_of(saga["updated_at"]) if has_ended(saga) else now_ms
+    return ms_of(saga["ended_at"]) if has_ended(saga) else now_ms
 
 
 def has_ended(saga: Saga) -> bool:

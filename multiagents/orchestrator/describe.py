@@ -60,6 +60,7 @@ def describe(saga: Saga, workflow: Workflow, data: dict[str, str]) -> dict[str, 
         "idempotency_key": meta.get("idempotency_key"),
         "created_at": iso(saga.created_at),
         "updated_at": iso(saga.updated_at),
+        "ended_at": iso(saga.ended_at),
         "duration_s": _duration_s(saga),
         "steps": {
             name: _describe_step(saga.id, name, run, data.get(f"p:{name}"))
@@ -84,6 +85,7 @@ def damaged_row(saga_id: str, problems: Sequence[str]) -> dict[str, Any]:
         "idempotency_key": None,
         "created_at": None,
         "updated_at": None,
+        "ended_at": None,
         "duration_s": None,
         "steps": {},
     }

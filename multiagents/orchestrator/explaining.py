@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kombu.exceptions import KombuError
 from kombu.transport.redis import PRIORITY_STEPS
 
 from multiagents.core.clock import Clock
-from multiagents.core.entries import Asked, decode
+from multiagents.core.entries import Asked, Entry, decode
 from multiagents.core.exceptions import UnknownSaga
 from multiagents.core.settings import Settings, shown_url
 from multiagents.core.states import Command, Kind, SagaState, StepState
@@ -31,6 +31,7 @@ from multiagents.orchestrator.launches import Launch
 from multiagents.orchestrator.looking import by_any_id
 from multiagents.orchestrator.outbox import target_of
 from multiagents.orchestrator.saga import Saga
+from multiagents.orchestrator.settled import Settlement, settlements
 from multiagents.orchestrator.surroundings import (
     Surroundings,
     Task,
@@ -42,7 +43,7 @@ from multiagents.orchestrator.surroundings import (
 from multiagents.orchestrator.sweeper import Backlog, QueueHead
 from multiagents.orchestrator.unclaimed import is_stranded, stranded
 from multiagents.orchestrator.underway import members_of, underway
-from multiagents.orchestrator.workflow import worker_name
+from multiagents.orchestrator.workflow import Workflow, worker_name
 from multiagents.storage import failures, waiting
 from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
@@ -50,6 +51,16 @@ from multiagents.storage.calls import Flow, ask
 from multiagents.storage.client import UNREACHABLE
 from multiagents.storage.keys import SagaKeys
 from multiagents.storage.writes import read_refusal
+
+
+@dataclass(frozen=True, slots=True)
+class People:
+    """What people have brought about in a saga."""
+
+    asked: Asked | None = None
+    """The command that brought it where it is; None: no command did."""
+    settled: Sequence[Settlement] = ()
+    """The last word on each of its dead letters, by time."""
 
 
 class Explaining(DeadLetters):
@@ -73,6 +84,7 @@ class Explaining(DeadLetters):
         keys = self.coordinator.keys(saga_id)
         saga, workflow = yield from self.sound(saga_id)
         work = yield from ask(store.work(keys))
+        people = yield from self._people(keys, saga, workflow)
         fleet = yield from self._fleet()
         now = Situation(
             saga,
@@ -80,7 +92,8 @@ class Explaining(DeadLetters):
             self._clock.now_ms(),
             due={},
             pending=(yield from self._pending(keys)),
-            asked=(yield from self._asked(keys, saga)),
+            asked=people.asked,
+            settled=people.settled,
             workers=bool(fleet),
             server=self._server(keys),
             refusal=(yield from read_refusal(keys.saga)),
@@ -91,13 +104,20 @@ class Explaining(DeadLetters):
         around = yield from self._around(keys, now, shown(tasks), work, fleet)
         return explanation(now, underway(now, around, tasks))
 
-    def asked(self, saga_id: str) -> Flow[Asked | None]:
-        """The person's command that brought the saga where it is, with who and why; None: none did.
+    def people(self, saga_id: str) -> Flow[People]:
+        """Who brought the saga where it is or settled its dead letters, and why.
 
         Raises UnknownSaga, and DamagedSaga.
         """
-        saga, _ = yield from self.coordinator.current(saga_id)
-        return (yield from self._asked(self.coordinator.keys(saga_id), saga))
+        saga, workflow = yield from self.coordinator.current(saga_id)
+        return (yield from self._people(self.coordinator.keys(saga_id), saga, workflow))
+
+    def _people(self, keys: SagaKeys, saga: Saga, workflow: Workflow) -> Flow[People]:
+        entries = [decode(text) for text in (yield from ask(store.log(keys)))]
+        if not any(isinstance(entry, Asked) for entry in entries):
+            return People()
+        data = (yield from ask(store.data(keys))) if workflow.has_conditions else {}
+        return People(_last(saga, entries), settlements(keys.id, workflow, entries, data))
 
     def stranded(self, saga_id: str) -> Flow[str]:
         """Why no worker does the steps of a saga, and what to do; empty where one may.
@@ -151,13 +171,10 @@ class Explaining(DeadLetters):
         return len(view.entries)
 
     def _asked(self, keys: SagaKeys, saga: Saga) -> Flow[Asked | None]:
-        """The last command of the kind that brought the saga where it is."""
-        command = _brought_by(saga)
-        if command is None:
+        """The person's command that brought the saga where it is."""
+        if _brought_by(saga) is None:
             return None
-        entries = [decode(text) for text in (yield from ask(store.log(keys)))]
-        asked = [each for each in entries if isinstance(each, Asked) and each.command is command]
-        return asked[-1] if asked else None
+        return _last(saga, [decode(text) for text in (yield from ask(store.log(keys)))])
 
     def _due(self, keys: SagaKeys, now: Situation, tasks: list[Task]) -> Flow[dict[str, int]]:
         saga_id = keys.id
@@ -230,6 +247,13 @@ class Explaining(DeadLetters):
         texts = yield from ask(store.some_data(keys, [f"p:{step}" for step in steps]))
         pairs = zip(steps, texts, strict=True)
         return {step: json.loads(text) for step, text in pairs if text}
+
+
+def _last(saga: Saga, entries: Iterable[Entry]) -> Asked | None:
+    """The last command of the kind that brought the saga where it is."""
+    command = _brought_by(saga)
+    asked = [each for each in entries if isinstance(each, Asked) and each.command is command]
+    return asked[-1] if asked else None
 
 
 def _brought_by(saga: Saga) -> Command | None:

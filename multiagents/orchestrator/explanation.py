@@ -7,7 +7,7 @@ it (``commands``).  Pure; `explaining` reads.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from multiagents.orchestrator.describe import iso
 from multiagents.orchestrator.forward import PAST
 from multiagents.orchestrator.outcome import failure_of, left_of
 from multiagents.orchestrator.saga import Saga
+from multiagents.orchestrator.settled import Settlement
 from multiagents.orchestrator.targets import parked_notes
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage import keys as k
@@ -72,6 +73,8 @@ class Situation:
     """Entries of its log that nobody has decided over."""
     asked: Asked | None = None
     """The person's command that brought it where it is."""
+    settled: Sequence[Settlement] = ()
+    """What people have said of its dead letters."""
     workers: bool = True
     """Whether any worker runs."""
     server: str = ""
@@ -163,6 +166,8 @@ def _of_the_saga(now: Situation) -> Iterator[Reason]:
         yield _ended(now)
     if saga.halting:
         yield _halting(now)
+    if now.settled:
+        yield _settled(now)
 
 
 def _paused(now: Situation) -> Reason:
@@ -229,8 +234,23 @@ def _by(now: Situation, command: Command) -> str:
     if asked is None or asked.command is not command:
         return ""
     who = f" by {asked.by}" if asked.by else ""
-    why = f" ({asked.reason!r})" if asked.reason else ""
-    return f"{who} at {now.when(asked.at_ms)}{why}"
+    return f"{who} at {now.when(asked.at_ms)}{_why(asked)}"
+
+
+def _why(asked: Asked) -> str:
+    return f" ({asked.reason!r})" if asked.reason else ""
+
+
+def _settled(now: Situation) -> Reason:
+    """The last words first, where not all are told."""
+    told = [
+        f"{each.done} at {now.when(each.asked.at_ms)}{_why(each.asked)}"
+        for each in reversed(now.settled)
+    ]
+    more = f"; and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
+    text = f"Settled by hand: {'; '.join(told[:SHOWN])}{more}."
+    facts = {"settled": [each.to_dict() for each in now.settled]}
+    return Reason("settled", text, facts=facts)
 
 
 def _halting(now: Situation) -> Reason:

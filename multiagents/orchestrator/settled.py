@@ -1,0 +1,92 @@
+"""Which dead letters of a saga has a person settled, and why?
+
+Found by deciding over its log again: a letter is settled by the command after which it is parked
+no more.  The last word on each counts.  Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from multiagents.core.entries import Asked, Entry
+from multiagents.core.states import Command, Kind
+from multiagents.orchestrator.allowed import SETTLING
+from multiagents.orchestrator.attention import dead_letters_of
+from multiagents.orchestrator.decide import fold
+from multiagents.orchestrator.describe import iso
+from multiagents.orchestrator.reading import blank_saga
+from multiagents.orchestrator.saga import Saga
+from multiagents.orchestrator.workflow import Workflow
+
+DONE = {Command.RETRY: "retried", Command.SKIP: "skipped", Command.RESOLVE: "resolved"}
+"""How each of a person's words on dead letters is told afterwards."""
+_OF_THE_SAGA = {
+    Command.RETRY: "what could not be told of its end",
+    Command.RESOLVE: "what it asked attention for",
+}
+"""What these words settle where nothing is parked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """One dead letter, and the command that settled it."""
+
+    asked: Asked
+    step: str = ""
+    """Empty: no step's, but what else the saga asked attention for."""
+    kind: Kind = Kind.RUN
+
+    @property
+    def done(self) -> str:
+        """What was done to which: ``undo of 'charge' resolved by ada``."""
+        who = f" by {self.asked.by}" if self.asked.by else ""
+        return f"{self._what} {DONE[self.asked.command]}{who}"
+
+    @property
+    def _what(self) -> str:
+        if not self.step:
+            return _OF_THE_SAGA[self.asked.command]
+        return f"{'step' if self.kind is Kind.RUN else 'undo of'} {self.step!r}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON shows it."""
+        called = "step" if self.kind is Kind.RUN else "undo"
+        return {
+            "step": self.step or None,
+            "kind": called if self.step else None,
+            "command": self.asked.command.value,
+            "by": self.asked.by or None,
+            "why": self.asked.reason or None,
+            "at": iso(self.asked.at_ms),
+        }
+
+
+def settlements(
+    saga_id: str, workflow: Workflow, entries: Sequence[Entry], data: dict[str, str]
+) -> list[Settlement]:
+    """The last word of a person on each dead letter of a saga, by time.
+
+    ``entries``: its log; ``data``: its data hash, which conditions read.
+    """
+    found: dict[tuple[str, Kind], Settlement] = {}
+    saga = blank_saga(workflow, saga_id, entries[0].at_ms if entries else 0, data)
+    decided = 0
+    for place, entry in enumerate(entries):
+        if not (isinstance(entry, Asked) and entry.command in SETTLING):
+            continue
+        before = fold(workflow, saga, entries[decided:place]).saga
+        saga, decided = fold(workflow, before, (entry,)).saga, place + 1
+        for step, kind in _gone(before, saga):
+            found.pop((step, kind), None)
+            found[step, kind] = Settlement(entry, step, kind)
+    return list(found.values())
+
+
+def _gone(before: Saga, saga: Saga) -> Iterator[tuple[str, Kind]]:
+    left = set(dead_letters_of(saga))
+    settled = [letter for letter in dead_letters_of(before) if letter not in left]
+    yield from settled
+    if not settled and len(saga.attention) < len(before.attention):
+        yield "", Kind.RUN
