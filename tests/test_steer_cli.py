@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from multiagents import WorkflowBuilder, worker
 from multiagents.cli.settling import settled
-from multiagents.cli.steer import question
+from multiagents.cli.steer import Meant, question
 from multiagents.core.states import Kind
 from multiagents.orchestrator.workflow import Workflow
-from tests.support.command_line import cli
+from tests.support.command_line import Done, cli
 from tests.support.office import Office, open_office
 from tests.support.terminal import OnTerminal
 
@@ -90,12 +90,23 @@ def test_those_that_cannot_be_steered_are_listed_and_the_others_are(office: Offi
     done = cli("cancel", good, ended, "no-such-saga", url=office.url)
     assert (done.code, done.out) == (1, f"saga {good} is cancelled\n")
     refused, unknown, count = done.err.splitlines()
-    assert refused.startswith(f"{ended}: cannot cancel saga {ended}: it is failed;")
-    assert unknown.startswith("no-such-saga: ")
+    assert refused.startswith(f"cannot cancel saga {ended}: it is failed;")
+    assert unknown.startswith("no saga 'no-such-saga'")
+    assert done.err.count(ended) == 1
     assert count == "2 of 3 could not be asked to cancel"
     lines = cli("rollback", good, ended, "--json", url=office.url).lines
     assert [line["transaction_id"] for line in lines] == [good, ended]
     assert all("cannot rollback" in line["problem"] for line in lines)
+    assert [line["state"] for line in lines] == ["cancelled", "failed"]
+
+
+def test_one_that_cannot_be_steered_has_its_whole_id_and_state(office: Office) -> None:
+    """For a program, also where only the beginning of its id was given."""
+    ended = office.start(order())
+    office.runtime.call("terminate", ended)
+    known, unknown = cli("pause", ended[:13], "zzzzz", "--json", url=office.url).lines
+    assert (known["transaction_id"], known["state"]) == (ended, "failed")
+    assert (unknown["transaction_id"], unknown["state"]) == ("zzzzz", None)
 
 
 def test_one_alone_that_cannot_be_steered_is_wrong_use(office: Office) -> None:
@@ -125,7 +136,7 @@ def test_a_script_is_asked_nothing(office: Office) -> None:
 def test_the_question_says_which_sagas_and_what_becomes_of_them() -> None:
     """How many of each state; of very many some by name."""
     sagas = [
-        {"transaction_id": f"s{number}", "workflow": "w", "state": state}
+        Meant({"transaction_id": f"s{number}", "workflow": "w", "state": state})
         for number, state in enumerate(["running", "paused", "running"])
     ]
     text = question("terminate", sagas)
@@ -141,6 +152,100 @@ def test_the_question_says_which_sagas_and_what_becomes_of_them() -> None:
         "terminate this saga?",
     ]
     assert "  and 20 more\n" in question("cancel", sagas * 10)
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
+    """A command line whose person sees questions, and answers them with ``answer``."""
+    monkeypatch.setattr("multiagents.cli.steer.on_terminal", lambda: True)
+
+    def run(*words: str, url: str, answer: str = "") -> Done:
+        return cli(*words, url=url, stdin=answer)
+
+    return run
+
+
+def test_what_would_be_refused_is_refused_before_a_question(
+    office: Office, typed: Callable[..., Done]
+) -> None:
+    """Of one saga: no question, and the commands as they are typed."""
+    saga_id = office.start(order())
+    office.succeed(saga_id, "reserve")
+    office.fail(office.claim(saga_id, "charge"))
+    for step in ("charge", "reserve"):
+        office.fail(office.claim(saga_id, step, Kind.UNDO))
+    for command in ("rollback", "cancel", "terminate"):
+        done = typed(command, saga_id, url=office.url, answer="y\n")
+        assert (done.code, done.out, done.err) == (
+            *(2, ""),
+            f"error: cannot {command} saga {saga_id}: it is failed; what can be asked of it now:"
+            " retry, dead-letters skip, dead-letters resolve\n",
+        )
+
+
+def test_of_several_only_those_that_can_be_steered_are_asked_about(
+    office: Office, typed: Callable[..., Done]
+) -> None:
+    """The others are told once, before the question; with none left there is no question."""
+    good, ended = office.start(order()), office.start(order())
+    office.runtime.call("terminate", ended)
+    done = typed("cancel", good, ended, "zzzzz", url=office.url, answer="y\n")
+    assert (done.code, done.out) == (1, f"saga {good} is cancelled\n")
+    assert "cancel this saga? [y/N]" in done.err
+    assert done.err.index(ended) < done.err.index("[y/N]")
+    assert (done.err.count(ended), done.err.count("'zzzzz'")) == (1, 1)
+    assert done.err.endswith("2 of 3 could not be asked to cancel\n")
+    none = typed("cancel", good, ended, url=office.url)
+    assert (none.code, none.out, "[y/N]" in none.err) == (1, "", False)
+
+
+def test_what_a_termination_leaves_at_work_is_said_before_and_after(
+    office: Office, typed: Callable[..., Done]
+) -> None:
+    """In the question, `explain` and `attention`; when it has ended it is left as it is."""
+    saga_id = office.start(order())
+    office.succeed(saga_id, "reserve")
+    held = office.claim(saga_id, "charge")
+    done = typed("terminate", saga_id, url=office.url, answer="y\n")
+    assert "still at work, and may be done all the same: 'charge'" in done.err
+    left = "left as they are: reserve, charge (still at work, perhaps done)"
+    text = office.reason(saga_id, "ended")["text"]
+    assert left in text.replace("Left", "left")
+    [row] = office.runtime.call("attention")
+    assert left in row["reason"]
+    office.runtime.host.engine.succeed(held, "{}", go_on=False)
+    assert "Left as they are: reserve, charge." in office.reason(saga_id, "ended")["text"]
+
+
+def test_an_undo_that_a_termination_leaves_at_work_is_said_too(
+    office: Office, typed: Callable[..., Done]
+) -> None:
+    """It may be undone or not."""
+    saga_id = office.start(order())
+    office.succeed(saga_id, "reserve")
+    office.fail(office.claim(saga_id, "charge"))
+    office.claim(saga_id, "charge", Kind.UNDO)
+    done = typed("terminate", saga_id, url=office.url, answer="y\n")
+    assert "may be done all the same: the undo of 'charge'" in done.err
+    [row] = office.runtime.call("attention")
+    assert "charge (its undo is still at work)" in row["reason"]
+
+
+def test_a_cancel_past_the_point_of_no_return_says_what_it_does(
+    office: Office, typed: Callable[..., Done]
+) -> None:
+    """It undoes nothing; a no leaves the saga as it is."""
+    paid = (
+        WorkflowBuilder("steer-paid")
+        .add_step("pay", "steer.do", pivot=True)
+        .add_step("mail", "steer.do")
+        .build()
+    )
+    saga_id = office.start(paid)
+    office.succeed(saga_id, "pay")
+    done = typed("cancel", saga_id, url=office.url, answer="n\n")
+    assert "'pay', its point of no return, is or may be done: nothing is undone" in done.err
+    assert (done.code, office.runtime.call("attention")) == (1, [])
 
 
 @pytest.mark.processes
@@ -171,6 +276,15 @@ def at_terminal(url: str, *words: str, answer: str) -> tuple[str, int]:
 
 
 # ---- what was settled ----
+
+
+@pytest.mark.parametrize("command", ["skip", "resolve"])
+def test_a_command_of_a_group_that_is_typed_alone_is_named_whole(command: str) -> None:
+    """Beside `retry`, which stands alone, too."""
+    done = cli(command, "4711")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert f"Did you mean `multiagents dead-letters {command}`?" in done.err
+    assert "Did you mean" not in cli("frobnicate").err
 
 
 def test_what_was_settled_and_what_is_left_are_told(office: Office) -> None:

@@ -6,14 +6,17 @@ One line that says what, which and what to do, and an exit code.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from multiagents.cli.called import called
-from multiagents.core.exceptions import MultiAgentsError
+from multiagents.core.exceptions import MultiAgentsError, NotAllowed
 from multiagents.core.interrupts import INTERRUPTED as INTERRUPTED
 from multiagents.core.settings import REDIS_URL, get_settings
 
 OK, SAGA_FAILED, WRONG_USE = 0, 1, 2
 """Exit codes; besides, INTERRUPTED."""
+TYPED = {each: f"dead-letters {each}" for each in ("skip", "resolve")}
+"""Where what may be asked of a saga is typed otherwise than it is called."""
 
 
 class CommandError(MultiAgentsError):
@@ -33,12 +36,21 @@ class UnreachableError(CommandError):
 
 def explained(error: BaseException) -> str:
     """Any error on one line, with what the user can do about it as far as that is known."""
+    if isinstance(error, NotAllowed):
+        return _with_typed_commands(one_line(error), error.allowed)
     if isinstance(error, MultiAgentsError):
         return one_line(error)
     ours = _of_the_server(error)
     if ours is not None:
         return one_line(ours)
     return f"{one_line(error)}; run it again with --debug for the traceback"
+
+
+def _with_typed_commands(text: str, allowed: Sequence[str]) -> str:
+    """A refusal that ends with what is allowed, each as it is typed."""
+    ending = ", ".join(allowed)
+    typed = ", ".join(TYPED.get(each, each) for each in allowed)
+    return text.removesuffix(ending) + typed if text.endswith(ending) else text
 
 
 def _of_the_server(error: BaseException) -> CommandError | None:

@@ -8,7 +8,9 @@ says what would be.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Annotated, Any, NamedTuple
 
 import typer
@@ -19,6 +21,7 @@ from multiagents.cli.output import Json, emit, hint, say
 from multiagents.cli.session import Session, connect
 from multiagents.cli.settling import settle_one
 from multiagents.cli.watch import SagaId
+from multiagents.core.states import Command
 
 Reason = Annotated[str, typer.Option("--reason", help="Why; kept in the saga's history.")]
 By = Annotated[
@@ -77,10 +80,9 @@ def _asking(command: str, help_text: str) -> Callable[..., None]:
         json_output: Json = False,
     ) -> None:
         session = connect()
-        if not yes and on_terminal() and not _agreed(session, command, saga_ids):
-            hint("nothing was changed")
-            raise typer.Exit(REFUSED)
-        _steer(session, command, saga_ids, How(by, reason, json_output))
+        how = How(by, reason, json_output)
+        unable = {} if yes or not on_terminal() else _asked_first(session, command, saga_ids)
+        _steer(session, command, saga_ids, how, unable=unable)
 
     ask.__doc__ = f"{help_text}\n\nOn a terminal it asks first; in a script it acts at once."
     return ask
@@ -113,63 +115,122 @@ def remove(saga_id: SagaId, reason: Reason = "", by: By = None, json_output: Jso
         say(f"saga {saga_id} is removed: {'; '.join(removed['problems'])}")
 
 
-def _agreed(session: Session, command: str, saga_ids: Sequence[str]) -> bool:
-    found: list[Mapping[str, Any]] = []
+class Meant(NamedTuple):
+    """A saga that a question names."""
+
+    saga: Mapping[str, Any]
+    caution: str = ""
+    """What should be known of it before."""
+
+
+def _asked_first(session: Session, command: str, saga_ids: Sequence[str]) -> dict[str, str]:
+    """Ask a person about those that can be steered; the others, by id with why not.
+
+    These are told first.  Where only one saga is meant, raises why not instead of asking.
+    """
+    meant: list[Meant] = []
+    unable: dict[str, str] = {}
     for saga_id in dict.fromkeys(saga_ids):
-        saga, problem = _tried(session, "get", saga_id, several=len(saga_ids) > 1)
-        if saga is not None:
-            found.append(saga)
-        else:
-            hint(f"not among them: {saga_id}: {problem}")
-    return not found or agreed(question(command, found), verb=command)
+        with _problem_of(several=len(saga_ids) > 1) as problems:
+            saga = session.call("get", saga_id)
+            flow = session.runtime.host.service.prospect(saga["transaction_id"], Command(command))
+            meant.append(Meant(saga, session.run(flow)))
+        for problem in problems:
+            unable[saga_id] = problem
+            hint(f"not among them: {_named(session, saga_id, problem)}")
+    if meant and not agreed(question(command, meant), verb=command):
+        hint("nothing was changed")
+        raise typer.Exit(REFUSED)
+    return unable
 
 
-def question(command: str, sagas: Sequence[Mapping[str, Any]]) -> str:
+def question(command: str, meant: Sequence[Meant]) -> str:
     """What a person is asked: which sagas, in which states, and what becomes of them."""
-    lines = [f"  {each['transaction_id']}  {each['workflow']}, {each['state']}" for each in sagas]
+    lines = [_line(each) for each in meant]
     if len(lines) > NAMED:
         lines[NAMED:] = [f"  and {len(lines) - NAMED} more"]
-    states = Counter(str(each["state"]) for each in sagas)
-    if len(sagas) == 1:
+    states = Counter(str(each.saga["state"]) for each in meant)
+    if len(meant) == 1:
         count = "this saga"
     else:
-        count = f"{len(sagas)} sagas ({', '.join(f'{n} {state}' for state, n in states.items())})"
-    will = WILL[command] if len(sagas) > 1 else WILL[command].replace("They end", "It ends")
+        count = f"{len(meant)} sagas ({', '.join(f'{n} {state}' for state, n in states.items())})"
+    will = WILL[command] if len(meant) > 1 else WILL[command].replace("They end", "It ends")
     return "\n".join([*lines, will, f"{command} {count}?"])
 
 
-def _steer(session: Session, command: str, saga_ids: Sequence[str], how: How) -> None:
-    """Ask it of each, and tell what each is then; of several, which could not be asked."""
+def _line(meant: Meant) -> str:
+    saga = meant.saga
+    caution = f"\n    {meant.caution}" if meant.caution else ""
+    return f"  {saga['transaction_id']}  {saga['workflow']}, {saga['state']}{caution}"
+
+
+def _steer(
+    session: Session,
+    command: str,
+    saga_ids: Sequence[str],
+    how: How,
+    *,
+    unable: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Ask it of each, and tell what each is then; of several, which could not be asked.
+
+    ``unable``: of which it is known, and told, that they cannot be.
+    """
     wanted = list(dict.fromkeys(saga_ids))
     failed = 0
     for saga_id in wanted:
-        given = {"by": how.by, "reason": how.reason}
-        saga, problem = _tried(session, command, saga_id, several=len(wanted) > 1, **given)
-        failed += saga is None
-        if how.as_json:
-            emit(saga or {"transaction_id": saga_id, "state": None, "problem": problem})
-        elif saga is not None:
-            say(f"saga {saga['transaction_id']} is {saga['state']}")
-        else:
-            hint(f"{saga_id}: {problem}")
+        problems = [unable[saga_id]] if saga_id in unable else []
+        if not problems:
+            with _problem_of(several=len(wanted) > 1) as problems:
+                _tell(session.call(command, saga_id, by=how.by, reason=how.reason), how)
+        for problem in problems:
+            failed += 1
+            if how.as_json:
+                emit(_unsteered(session, saga_id, problem))
+            elif saga_id not in unable:
+                hint(_named(session, saga_id, problem))
     if failed and not how.as_json:
         hint(f"{failed} of {len(wanted)} could not be asked to {command}")
     raise typer.Exit(REFUSED if failed else OK)
 
 
-def _tried(
-    session: Session, operation: str, saga_id: str, *, several: bool, **given: Any
-) -> tuple[Mapping[str, Any] | None, str]:
-    """What an operation gives, or why it does not; raises that where only one saga is meant."""
+def _tell(saga: Mapping[str, Any], how: How) -> None:
+    if how.as_json:
+        emit(saga)
+    else:
+        say(f"saga {saga['transaction_id']} is {saga['state']}")
+
+
+def _unsteered(session: Session, saga_id: str, problem: str) -> dict[str, Any]:
+    """A saga that could not be steered, by its whole id and with its state as far as known."""
+    row = {"transaction_id": session.found.get(saga_id, saga_id), "state": None}
+    with _problem_of(several=True):
+        saga = session.call("get", saga_id)
+        row = {name: saga[name] for name in row}
+    return {**row, "problem": problem}
+
+
+def _named(session: Session, saga_id: str, problem: str) -> str:
+    """The problem after the id of its saga, where it does not name that itself."""
+    ids = (saga_id, session.found.get(saga_id, saga_id))
+    return problem if any(each in problem for each in ids) else f"{saga_id}: {problem}"
+
+
+@contextmanager
+def _problem_of(*, several: bool) -> Iterator[list[str]]:
+    """Where several sagas are meant, take why one of them cannot be steered into the list.
+
+    A server that does not answer concerns them all.
+    """
     from multiagents.core.exceptions import MultiAgentsError
     from multiagents.storage.client import UNREACHABLE, StoreError
 
+    problems: list[str] = []
     try:
-        saga: Mapping[str, Any] = session.call(operation, saga_id, **given)
+        yield problems
     except UNREACHABLE:
         raise
     except (MultiAgentsError, StoreError) as error:
         if not several:
             raise
-        return None, explained(error)
-    return saga, ""
+        problems.append(explained(error))

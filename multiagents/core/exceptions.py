@@ -74,7 +74,14 @@ class DamagedSaga(MultiAgentsError):
 
 
 class NotAllowed(InvalidInput):
-    """The saga's present state does not allow this command."""
+    """The saga's present state does not allow this command; ``allowed``: those that it does."""
+
+    def __init__(self, message: str = "", allowed: tuple[str, ...] = ()) -> None:
+        super().__init__(message, allowed)
+        self.allowed = tuple(allowed)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class InvalidResult(MultiAgentsError):

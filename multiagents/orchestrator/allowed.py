@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from multiagents.core.exceptions import NotAllowed
 from multiagents.core.states import ENDED, Command, Kind, SagaState, StepState, UndoState
 from multiagents.orchestrator.attention import dead_letters_of, parked, parked_at
 from multiagents.orchestrator.backward import pivot_passed
@@ -90,10 +91,30 @@ def done(
             return letter is None or _is_settled(before, saga, command, step, letter[0])
 
 
-def refused(workflow: Workflow, saga: Saga, command: Command, why: str) -> str:
-    """The message for whoever asked: what, which, why, and what could be asked instead."""
-    others = ", ".join(allowed(workflow, saga)) or "nothing"
-    return f"cannot {command} saga {saga.id}: {why}; what can be asked of it now: {others}"
+def caution(workflow: Workflow, saga: Saga, command: Command) -> str:
+    """What a person should know before a command that is allowed; "" where it does what it says."""
+    if command is Command.CANCEL and saga.state is not SagaState.COMPENSATING:
+        if workflow.pivot is None or not pivot_passed(workflow, saga.steps):
+            return ""
+        pivot = f"step {workflow.pivot.name!r}, its point of no return, is or may be done"
+        return f"{pivot}: nothing is undone, it goes on and asks for attention"
+    if command is not Command.TERMINATE:
+        return ""
+    runs = [repr(name) for name, run in saga.steps.items() if run.state is StepState.RUNNING]
+    undos = [
+        f"the undo of {name!r}"
+        for name, run in saga.steps.items()
+        if run.undo_state is UndoState.RUNNING
+    ]
+    found = ", ".join([*runs, *undos])
+    return f"still at work, and may be done all the same: {found}" if found else ""
+
+
+def not_allowed(workflow: Workflow, saga: Saga, command: Command, why: str) -> NotAllowed:
+    """The error for whoever asked: what, which, why, and what could be asked instead."""
+    others = tuple(map(str, allowed(workflow, saga)))
+    instead = f"what can be asked of it now: {', '.join(others) or 'nothing'}"
+    return NotAllowed(f"cannot {command} saga {saga.id}: {why}; {instead}", others)
 
 
 def _unless(saga: Saga, states: Iterable[SagaState]) -> str:

@@ -89,12 +89,18 @@ def failure_of(saga: Saga) -> dict[str, Any]:
 
 
 def left_of(workflow: Workflow, saga: Saga) -> list[str]:
-    """The steps that are done, or may be, and were not begun to be undone; for a person."""
+    """The steps that are done, or may be, and were not begun to be undone; for a person.
+
+    After a termination steps and undos may still be at work.
+    """
     found = []
     for name, run in saga.steps.items():
-        done = run.state is StepState.SUCCEEDED
-        if run.undo_state is UndoState.NONE and (done or run.unknown):
-            notes = [] if done else ["perhaps done"]
+        done, at_work = run.state is StepState.SUCCEEDED, run.state is StepState.RUNNING
+        if run.undo_state is UndoState.RUNNING:
+            found.append(f"{name} (its undo is still at work)")
+        elif run.undo_state is UndoState.NONE and (done or at_work or run.unknown):
+            notes = ["still at work"] if at_work else []
+            notes += [] if done else ["perhaps done"]
             if workflow.by_name[name].compensation is None:
                 notes.append("it has no compensation")
             found.append(f"{name} ({', '.join(notes)})" if notes else name)

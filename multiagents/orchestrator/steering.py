@@ -13,10 +13,10 @@ from typing import Any
 
 from multiagents.core import ids
 from multiagents.core.entries import Asked
-from multiagents.core.exceptions import InvalidInput, NotAllowed, UnknownSaga
+from multiagents.core.exceptions import InvalidInput, UnknownSaga
 from multiagents.core.json_text import encodable
 from multiagents.core.states import Command
-from multiagents.orchestrator.allowed import OneLetter, done, refusal, refused
+from multiagents.orchestrator.allowed import OneLetter, caution, done, not_allowed, refusal
 from multiagents.orchestrator.looking import Looking, Owner, known_text
 from multiagents.storage.calls import Flow
 
@@ -83,6 +83,17 @@ class Steering(Looking):
         """
         return (yield from self._ask(saga_id, Command.RESOLVE, by, reason, step))
 
+    def prospect(self, saga_id: str, command: Command) -> Flow[str]:
+        """What a person should know before a command; empty where it does just what it says.
+
+        For a question that comes first.  Raises NotAllowed for what would be refused, UnknownSaga.
+        """
+        saga, workflow = yield from self.coordinator.current(saga_id)
+        why_not = refusal(workflow, saga, command)
+        if why_not:
+            raise not_allowed(workflow, saga, command, why_not)
+        return caution(workflow, saga, command)
+
     def _ask(
         self,
         saga_id: str,
@@ -105,7 +116,7 @@ class Steering(Looking):
             before, workflow = yield from self.coordinator.current(saga_id)
         why_not = refusal(workflow, before, command, step, letter)
         if why_not:
-            raise NotAllowed(refused(workflow, before, command, why_not))
+            raise not_allowed(workflow, before, command, why_not)
         who, why = encodable(self._who(by)), encodable(reason)
         entry = Asked(self._clock.now_ms(), command, ids.nonce(), who, why, step)
         if letter is not None:
@@ -116,7 +127,7 @@ class Steering(Looking):
         saga, _ = yield from self.coordinator.current(saga_id)
         if not done(before, saga, command, step, letter):
             why_not = "; ".join(saga.attention) or f"it is {saga.state} by now"
-            raise NotAllowed(refused(workflow, saga, command, why_not))
+            raise not_allowed(workflow, saga, command, why_not)
         return (yield from self.get(saga_id))
 
     def _who(self, by: str | None) -> str:
