@@ -7,6 +7,7 @@ and `--version` load neither Celery nor redis.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -197,8 +198,18 @@ def _report(error: Exception) -> int:
     elif error.__class__.__name__ == "NoArgsIsHelpError":
         print(usage(), file=sys.stderr)
     else:
-        hint(f"error: {' '.join(str(usage()).split())}{_see(error)}")
+        text = " ".join(str(usage()).split())
+        hint(f"error: {text}{_elsewhere(text)}{_see(error)}")
     return WRONG_USE
+
+
+def _elsewhere(text: str) -> str:
+    """Where a command is that was looked for at the wrong place."""
+    name = re.match(r"No such command '([\w-]+)'", text)
+    for group, commands, _ in GROUPS:
+        if name and name[1] in [command for command, _, _ in commands]:
+            return f" Did you mean `multiagents {group} {name[1]}`?"
+    return ""
 
 
 def _see(error: Any) -> str:
