@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
+from multiagents.orchestrator import attached
 from multiagents.storage.server import EmbeddedServer
 from multiagents.storage.server_binary import locate
 
@@ -21,6 +22,12 @@ def pytest_report_header() -> str:
     """Which server the tests run on."""
     found = locate()
     return f"server: {found.path.name} {'.'.join(map(str, found.version))} ({found.source})"
+
+
+@pytest.fixture(autouse=True)
+def _no_app_attached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program has one app of its own as a rule; here each test is such a program."""
+    monkeypatch.setattr(attached, "_latest", None)
 
 
 @pytest.fixture(scope="session")

@@ -226,6 +226,25 @@ def test_who_takes_the_packages_own_app_in_such_a_program_is_warned(
     assert SECRET not in line["event"]
 
 
+def test_a_variable_that_names_another_server_than_attach_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`multiagents.start_saga` writes where MULTIAGENTS_REDIS_URL says."""
+    monkeypatch.setenv(REDIS_URL, "redis://variable:1/0")
+    attach(shop(broker_url=BROKER), Settings(), url="redis://given:1/0")
+    own = attach(make_app(Settings()), Settings())
+    with structlog.testing.capture_logs() as told:
+        assert own.edge.url == own.settings.home.url == "redis://variable:1/0"
+    (line,) = told
+    assert "look for sagas at redis://variable:1/0" in line["event"]
+    assert "those of app 'shop' are at redis://given:1/0" in line["event"]
+    same = attach(make_app(Settings()), Settings())
+    attach(shop(broker_url=BROKER), Settings(), url="redis://variable:1/0")
+    with structlog.testing.capture_logs() as told:
+        assert same.settings.home.named_by == REDIS_URL
+    assert told == []
+
+
 # ---- in the engine's words ----
 
 

@@ -20,6 +20,7 @@ from celery import Celery
 from multiagents.core.app_urls import engine_url, is_redis, is_same, urls_of
 from multiagents.core.exceptions import InvalidInput
 from multiagents.core.settings import REDIS_URL, Home, Settings, shown_url
+from multiagents.orchestrator import attached
 
 HOW = (
     'attach(app, url="redis://HOST:PORT/NUMBER") names one, or'
@@ -28,8 +29,6 @@ HOW = (
 
 
 log = structlog.get_logger(__name__)
-_latest: tuple[str, Settings] | None = None
-"""The program's own app that was attached last: its name, and its settings."""
 
 
 class _Source(NamedTuple):
@@ -45,14 +44,31 @@ def settings_for(app: Celery, settings: Settings, url: str | None, *, own: bool)
     ``own``: the app is the package's, whose broker is the variable's server unless a
     ``celeryconfig.py`` says otherwise.  Raises InvalidInput for a URL that does not work.
     """
-    global _latest
     if url is not None:
         settings = settings.at(url, named_by="attach(app, url=...)")
     elif not settings.names_a_server:
         settings = settings.found_by(_Search(app, settings.redis_url if own else "").home)
+    elif own and not settings.state_urls:
+        settings = settings.found_by(_Variable(settings.home).home)
     if not own:
-        _latest = str(app.main), settings
+        attached.note(app, settings)
     return settings
+
+
+class _Variable:
+    """The server that a variable names for the package's own app, compared when it is needed."""
+
+    def __init__(self, home: Home) -> None:
+        self._named = home
+
+    def home(self) -> Home:
+        """Where its sagas are."""
+        return self._home
+
+    @cached_property
+    def _home(self) -> Home:
+        _warn_of_another(self._named.url)
+        return self._named
 
 
 class _Search:
@@ -92,17 +108,17 @@ class _Search:
 
 def _warn_of_another(url: str) -> None:
     """Somebody uses the package's own app in a program whose sagas are another app's."""
-    if _latest is None:
+    latest = attached.latest()
+    if latest is None:
         return
-    name, settings = _latest
     try:
-        theirs = settings.home
+        theirs = latest.settings.home
     except InvalidInput:
         return  # it has none, as its first use says
     if not is_same(url, theirs.url):
         log.warning(
             f"multiagents.start_saga, sagas and Orchestrator look for sagas at {shown_url(url)},"
-            f" those of app {name!r} are at {shown_url(theirs.url)}",
+            f" those of app {latest.app.main!r} are at {shown_url(theirs.url)}",
             fix="use start_saga, sagas and orchestrator() of what attach(app) returns",
         )
 

@@ -1,0 +1,79 @@
+"""Which Celery app of the program's own hosts sagas, and what does ``celery -A`` call it?
+
+The package's own apps are left out.  Connects to nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from celery import Celery
+
+from multiagents.core.names import START_SAGA
+from multiagents.core.places import shown_path
+from multiagents.core.settings import Settings
+
+_OTHERS = ("celery", "multiagents", "__main__")
+"""Packages that hold apps and make none of a team's; and a name that ``-A`` does not find."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """An app that `attach` was called with."""
+
+    app: Celery
+    settings: Settings
+
+
+_latest: Attached | None = None
+
+
+def note(app: Celery, settings: Settings) -> None:
+    """This app is the program's."""
+    global _latest
+    _latest = Attached(app, settings)
+
+
+def latest() -> Attached | None:
+    """The app that was attached last; None if the program has none of its own."""
+    return _latest
+
+
+def is_attached(app: Celery) -> bool:
+    """Whether `attach` was called with it."""
+    return START_SAGA in app.tasks
+
+
+def name_of(app: Celery) -> str:
+    """Its name after ``celery -A``; empty if that is not known."""
+    module = _module_of(app)
+    if module:  # Celery looks into the module `celery` of a package by itself
+        return module.removesuffix(".celery")
+    return "" if app.main in (None, "__main__") else str(app.main)
+
+
+def file_of(app: Celery) -> str:
+    """The file that makes it, as it is shown; empty if that is not known."""
+    path = getattr(sys.modules.get(_module_of(app)), "__file__", None)
+    return shown_path(path) if path else ""
+
+
+def _module_of(app: Celery) -> str:
+    """The module that makes an app; one that holds it, where a function elsewhere makes it."""
+    holding = dict(_holding(app))
+    makes = {id(type(app)), id(sys.modules["celery"])}
+    making = [
+        name for name, held in holding.items() if makes & {id(value) for value in held.values()}
+    ]
+    return next(iter(making or holding), "")
+
+
+def _holding(app: Celery) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Modules with a variable for the app, in the order of their imports."""
+    for name, module in list(sys.modules.items()):
+        held = dict(getattr(module, "__dict__", None) or {})
+        if name.partition(".")[0] not in _OTHERS and any(each is app for each in held.values()):
+            yield name, held
