@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from celery import Celery
 
+from multiagents.bootstrap import attach
+from multiagents.celery_app import make_app
 from multiagents.core.clock import FakeClock
+from multiagents.core.exceptions import UnknownWorkflow
 from multiagents.core.ports import WorkerInfo
+from multiagents.core.settings import Settings
 from multiagents.orchestrator import launches
 from multiagents.orchestrator.catalog import Catalog
-from multiagents.orchestrator.launches import KEPT_MS, Launch, advice, app_named, has_dev, launch_of
+from multiagents.orchestrator.launches import (
+    KEPT_MS,
+    Launch,
+    advice,
+    app_named,
+    called_for,
+    has_dev,
+    launch_of,
+    unknown_app,
+)
 from multiagents.storage.client import Edge
 
 SHOP = Launch("multiagents", ("shop", "shop.mail"), ("io", "llm"), ("reserve", "mail"), at_ms=2)
@@ -108,6 +124,45 @@ def test_who_asks_may_have_the_module_that_no_launch_had() -> None:
     assert told == "MULTIAGENTS_IMPORTS=shop,shop.mail celery -A multiagents worker -Q io"
     told = advice(known, queues=["io"], functions=["mail"], imports=("shop",))
     assert told == "MULTIAGENTS_IMPORTS=shop,YOUR_MODULE celery -A multiagents worker -Q io"
+
+
+def test_in_a_program_with_an_app_of_its_own_that_app_is_meant(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whatever the app calls itself, ``-A`` takes the module that makes it."""
+    package = tmp_path / "launched_shop"
+    package.mkdir()
+    (package / "__init__.py").write_text("from .celery import app")
+    (package / "celery.py").write_text("import celery; app = celery.Celery('Shop of ours')")
+    monkeypatch.syspath_prepend(tmp_path)
+    attach(importlib.import_module("launched_shop").app, Settings())
+    assert advice([], queues=["io"], imports=["x"]) == "celery -A launched_shop worker -Q io"
+    assert unknown_app().app == "launched_shop"
+    assert not has_dev([])
+    only_own = Launch(imports=("shop",), functions=("reserve",))
+    assert advice([only_own], functions=["mail"]) == "celery -A launched_shop worker"
+    with called_for("named"):
+        assert advice([]) == "celery -A named worker"
+    attach(Celery("main", set_as_current=False), Settings())
+    assert advice([]) == "celery -A main worker"
+
+
+@pytest.mark.parametrize("faces", ["attached", "package"])
+def test_an_unknown_workflow_names_the_apps_worker_and_the_server(
+    redis_url: str, faces: str
+) -> None:
+    """A variable that names another server looks like no worker, without the password."""
+    secret = redis_url.replace("redis://", "redis://default:hunter2@")
+    runtime = attach(Celery("shop", set_as_current=False), Settings(redis_url=secret))
+    if faces == "package":
+        runtime = attach(make_app(Settings()), Settings(redis_url=secret))
+    with pytest.raises(UnknownWorkflow) as refused:
+        runtime.call("start", "launches_nothing", {})
+    text = str(refused.value)
+    assert "start one that imports its module, with `celery -A shop worker`" in text
+    assert "YOUR_MODULE" not in text
+    assert f"the server asked is {redis_url}, named by MULTIAGENTS_REDIS_URL" in text
+    assert "hunter2" not in text
 
 
 def test_only_the_packages_own_app_has_dev() -> None:

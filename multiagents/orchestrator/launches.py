@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from multiagents.core.names import DEFAULT_QUEUES
+from multiagents.orchestrator import attached
 from multiagents.storage.calls import Flow, Plain, ask
 from multiagents.storage.keys import Shard
 from multiagents.storage.views import hash_of
@@ -69,7 +70,15 @@ def called_for(app: str) -> Iterator[None]:
 
 def unknown_app() -> Launch:
     """The launch of a team's own app of which no worker is known."""
-    return _of_caller.get() or Launch(UNKNOWN_APP)
+    return _askers() or Launch(UNKNOWN_APP)
+
+
+def _askers() -> Launch | None:
+    """Of the team's app that the command line names, or that this program has attached."""
+    if (named := _of_caller.get()) is not None:
+        return named
+    ours = attached.latest()
+    return None if ours is None else Launch(attached.name_of(ours.app) or UNKNOWN_APP)
 
 
 def launch_of(
@@ -151,18 +160,19 @@ def _like(launches: Sequence[Launch], wanted: set[str], imports: tuple[str, ...]
     able = [each for each in launches if wanted <= set(each.functions)]
     if able:
         return able[0]
+    theirs = next((each for each in launches[:1] if each.app != OWN_APP), None) or _askers()
+    if theirs is not None:
+        return theirs  # which has its modules by itself
     if not launches:
-        return _of_caller.get() or Launch(imports=imports or (UNKNOWN_MODULE,))
+        return Launch(imports=imports or (UNKNOWN_MODULE,))
     last = launches[0]
-    if last.app != OWN_APP:
-        return last  # which has its modules by itself
     more = tuple(name for name in imports if name not in last.imports)
     return replace(last, imports=(*last.imports, *(more or (UNKNOWN_MODULE,))))
 
 
 def has_dev(launches: Sequence[Launch]) -> bool:
     """Whether `multiagents dev` would start a worker like these: of the package's own app."""
-    last = launches[0] if launches else _of_caller.get() or Launch()
+    last = launches[0] if launches else _askers() or Launch()
     return last.app == OWN_APP
 
 

@@ -214,10 +214,14 @@ class SagaService(Listing):
         elif self._in_process:
             fix = "import the module that registers it"
         elif (yield from self.catalog.fleet()):
-            fix = "a worker publishes what its modules register"
+            fix = joined("a worker publishes what its modules register", self._server_asked())
         else:
-            fix = yield from self._how_to_publish()
+            fix = joined((yield from self._how_to_publish()), self._server_asked())
         return UnknownWorkflow(joined(problem, fix))
+
+    def _server_asked(self) -> str:
+        """Where workers were looked for: those of another server are not known here."""
+        return f"the server asked is {self._settings.home}"
 
     def _how_to_publish(self) -> Flow[str]:
         start = yield from self.start_command()
@@ -241,7 +245,8 @@ class SagaService(Listing):
             fix = (
                 f"start a worker that has it (`{start}`), or use task(...) for a plain Celery task"
             )
-            raise UnknownWorker(joined(cannot, fix))
+            place = () if self._in_process else (self._server_asked(),)
+            raise UnknownWorker(joined(cannot, fix, *place))
 
 
 def _meta(about: dict[str, Any]) -> str:
