@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import re
 import shlex
+import sys
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,8 +21,9 @@ from multiagents.bootstrap import attach
 from multiagents.cli.app import COMMANDS, GROUPS, make_app
 from multiagents.cli.called import OWN_SERVERS, Called, as_called, calling, copied
 from multiagents.cli.celery_plugin import saga
+from multiagents.cli.session import find_app
 from multiagents.core.settings import REDIS_URL, STATE_URLS, Settings
-from tests.support.command_line import NO_SERVER, Done
+from tests.support.command_line import NO_SERVER, Done, cli
 from tests.support.office import FLEET
 
 
@@ -123,6 +125,7 @@ def test_a_server_that_is_away_is_named_as_the_apps(monkeypatch: pytest.MonkeyPa
     """Not the one of the environment, which these sagas are not on."""
     monkeypatch.delenv(REDIS_URL, raising=False)
     away = Celery("away", broker=NO_SERVER, backend=NO_SERVER, set_as_current=False)
+    attach(away, Settings())
     done = celery(away, "list", options=("-A", "away"))
     assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
     assert "redis://127.0.0.1:1/0" in done.err
@@ -146,6 +149,66 @@ def test_a_module_that_cannot_be_imported_is_one_line(app: Celery) -> None:
     done = celery(app, "list")
     assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
     assert "no_such_module_of_proj" in done.err
+
+
+FORGOTTEN = """
+from celery import Celery
+app = Celery("forgotten", broker="redis://127.0.0.1:1/0")
+"""
+
+
+def test_an_app_that_was_never_attached_is_named_with_its_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its workers start without a word, and leave its sagas alone; no other advice would help."""
+    (tmp_path / "cli_forgotten").mkdir()
+    (tmp_path / "cli_forgotten" / "__init__.py").write_text("from .celery import app\n")
+    (tmp_path / "cli_forgotten" / "celery.py").write_text(FORGOTTEN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    told = "has no sagas: call multiagents.attach(app) where it is made (cli_forgotten/celery.py)"
+    for done in (
+        celery(find_app("cli_forgotten"), "list", options=("-A", "cli_forgotten")),
+        cli("doctor", "-A", "cli_forgotten", url=NO_SERVER),
+        cli("doctor", "-A", "cli_forgotten", "--json", url=NO_SERVER),
+    ):
+        assert (done.code, done.out) == (2, "")
+        assert done.err == f"error: app 'cli_forgotten' {told}\n"
+
+
+def test_a_module_of_the_app_may_attach_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, redis_url: str
+) -> None:
+    """`doctor -A` looks after it has imported what a worker would."""
+    late = FORGOTTEN.replace("redis://127.0.0.1:1/0", redis_url) + "app.conf.include = ['late_one']"
+    (tmp_path / "cli_late.py").write_text(late)
+    (tmp_path / "late_one.py").write_text(
+        "from cli_late import app; from multiagents import attach; attach(app)"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv(REDIS_URL, raising=False)
+    done = cli("doctor", "-A", "cli_late", "--json", url=None)
+    checks = {each["name"]: each for each in done.json["checks"]}
+    assert checks["workers"]["fix"] == "start one: celery -A cli_late worker"
+
+
+def test_doctor_with_an_app_advises_commands_for_that_app(
+    app: Celery, monkeypatch: pytest.MonkeyPatch, redis_url: str
+) -> None:
+    """`multiagents attention` would ask another server."""
+    saga_id = attach(app).call("start", order(), {})
+    attach(app).call("pause", saga_id)
+    module = ModuleType("cli_named")
+    module.__dict__["app"] = app
+    monkeypatch.setitem(sys.modules, "cli_named", module)
+    checks = cli("doctor", "-A", "cli_named", "--json", url=None).json["checks"]
+    fixes = "\n".join(each.get("fix") or "" for each in checks)
+    assert "celery -A cli_named saga attention" in fixes
+    assert "start one: celery -A cli_named worker" in fixes
+    assert "multiagents attention" not in fixes
+    assert "`celery -A cli_named saga attention`" in " ".join(
+        cli("doctor", "-A", "cli_named", url=None).out.split()
+    )
 
 
 def test_only_commands_that_are_offered_are_renamed() -> None:

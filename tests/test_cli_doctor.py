@@ -99,8 +99,10 @@ def test_the_settings_of_a_named_app_are_judged(
     """A team's own app has other ones than the package's."""
     (tmp_path / "judged_app.py").write_text(
         "from celery import Celery\n"
+        "from multiagents import attach\n"
         "app = Celery('judged', broker='redis://127.0.0.1:1/0', set_as_current=False)\n"
         "app.conf.accept_content = ['json', 'pickle']\n"
+        "attach(app)\n"
     )
     monkeypatch.chdir(tmp_path)
     publish(redis_url)

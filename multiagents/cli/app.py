@@ -11,7 +11,6 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -33,10 +32,10 @@ from multiagents.cli import (
     watch,
 )
 from multiagents.cli import workflows as workflow_commands
-from multiagents.cli.called import Called, as_called, called, calling
+from multiagents.cli.called import Called, as_called, called, calling, program_for
 from multiagents.cli.errors import INTERRUPTED, OK, WRONG_USE, explained
 from multiagents.cli.output import hint, say
-from multiagents.cli.session import close_sessions
+from multiagents.cli.session import close_sessions, load_app
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -130,7 +129,7 @@ def _paragraphs(text: str | None) -> str:
 
 def run(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; errors become one line on stderr."""
-    with calling(Called()):
+    with calling(Called(commands=names())):
         return _run(list(sys.argv[1:] if argv is None else argv))
 
 
@@ -141,26 +140,29 @@ def run_for(app: Celery, name: str, words: Sequence[str]) -> int:
     """
     from multiagents.orchestrator import launches
 
-    program = f"celery -A {name} saga" if name else "celery saga"
-    known = [*(command for command, _, _ in COMMANDS), *(group for group, _, _ in GROUPS)]
-    with calling(Called(program, app, known)), launches.called_for(name):
-        return _run(list(words))
+    with calling(Called(program_for(name), app, names())), launches.called_for(name):
+        return _run(list(words), name)
 
 
-def _run(words: list[str]) -> int:
+def names() -> list[str]:
+    """Of all commands and groups."""
+    return [*(command for command, _, _ in COMMANDS), *(group for group, _, _ in GROUPS)]
+
+
+def _run(words: list[str], app_name: str = "") -> int:
     try:
-        return _answer(words)
+        return _answer(words, app_name)
     except KeyboardInterrupt:  # also while it gets ready, or tells of an error
         return INTERRUPTED
 
 
-def _answer(words: list[str]) -> int:
+def _answer(words: list[str], app_name: str) -> int:
     debug = "--debug" in words
     _log_to_stderr(debug)
     command = typer.main.get_command(make_app())
     try:
-        if "--help" not in words:
-            _import_modules(called().app)
+        if "--help" not in words and (app := called().app) is not None:
+            load_app(app, app_name)
         code = command.main(
             [word for word in words if word != "--debug"],
             prog_name=called().program,
@@ -178,16 +180,6 @@ def _answer(words: list[str]) -> int:
     finally:
         close_sessions()
     return code if isinstance(code, int) else OK
-
-
-def _import_modules(app: Celery | None) -> None:
-    """Those of a team's app: one of them may attach it, or register its workflows.
-
-    What they print goes to stderr.
-    """
-    if app is not None:
-        with redirect_stdout(sys.stderr):
-            app.loader.import_default_modules()
 
 
 def _report(error: Exception) -> int:

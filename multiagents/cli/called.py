@@ -48,6 +48,11 @@ class Called:
         return self.app is None or command not in OWN_SERVERS
 
 
+def program_for(app: str) -> str:
+    """What stands before a command for this app, named as after ``celery -A``; empty: not known."""
+    return f"celery -A {app} saga" if app else "celery saga"
+
+
 _now = Called()
 
 

@@ -6,13 +6,14 @@ finding too; what does not need it is checked nevertheless.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from multiagents.cli.called import called
+from multiagents.cli.called import Called, called, calling, program_for
 from multiagents.cli.errors import CommandError, one_line
 from multiagents.cli.fleet import published
 from multiagents.cli.output import Json, console, emit, table
@@ -20,6 +21,7 @@ from multiagents.cli.session import (
     Session,
     environment,
     find_app,
+    load_app,
     make_runtime,
     probe,
     probe_server,
@@ -57,7 +59,34 @@ def doctor(app: App = "", json_output: Json = False) -> None:
     Celery's settings are those of the package's own app, unless `--app` names another. Exit code 1
     if a check failed; warnings alone give 0.
     """
-    found = examine(app)
+    with _calling_for(app):
+        _doctor(json_output)
+
+
+@contextmanager
+def _calling_for(name: str) -> Iterator[None]:
+    """Examine this app and advise as `celery -A NAME saga` would; empty: the one it is called for.
+
+    Raises CommandError for one that is not there, or that has no sagas.
+    """
+    from multiagents.orchestrator.attached import is_attached
+    from multiagents.orchestrator.launches import called_for
+
+    if not name:
+        yield
+        return
+    app, outer = find_app(name), called()
+    with calling(Called(program_for(name), app, outer.commands)) as call, called_for(name):
+        if not is_attached(app):
+            load_app(app, name)
+        try:
+            yield
+        finally:
+            outer.settings = call.settings  # for what is said of an error
+
+
+def _doctor(json_output: bool) -> None:
+    found = examine()
     failed = any(check.status == "fail" for check in found)
     if json_output:
         emit({"ok": not failed, "checks": [check.to_dict() for check in found]})
@@ -71,16 +100,15 @@ def _told(check: Check) -> str:
     return f"{check.message}\n→ {check.fix}" if check.fix else check.message
 
 
-def examine(app_name: str = "") -> list[Check]:
-    """All findings, those about the servers first.  Raises CommandError if there is no such app."""
+def examine() -> list[Check]:
+    """All findings, those about the servers first."""
     from multiagents.cli import checks
     from multiagents.cli.broker_checks import of_broker
     from multiagents.cli.checks import Check
 
     settings = environment()
-    app = find_app(app_name) if app_name else called().app
     try:
-        runtime = make_runtime(settings, app)
+        runtime = make_runtime(settings)
     except CommandError as error:
         return [Check("server", "fail", one_line(error), "correct MULTIAGENTS_REDIS_URL")]
     except InvalidInput as error:  # of an app that has no server for its sagas
@@ -92,6 +120,8 @@ def examine(app_name: str = "") -> list[Check]:
     except CommandError as error:
         named_by = runtime.settings.home.named_by
         fix = f"set {named_by} to a running server, or run `multiagents dev`"
+        if called().app is not None:
+            fix = f"start it, or correct {named_by}"
         return [Check("server", "fail", one_line(error), fix), *_configuration(runtime, ())]
     session = Session(runtime)
     return [

@@ -140,14 +140,14 @@ def close_sessions() -> None:
         runtime.edge.close()
 
 
-def make_runtime(settings: Settings, app: Celery | None = None) -> Runtime:
-    """The engine for these settings, hosted by this app, or by the one that the command line was
-    called for, or by one of its own; connects to nothing.
+def make_runtime(settings: Settings) -> Runtime:
+    """The engine for these settings, hosted by the app that the command line was called for, or by
+    one of its own; connects to nothing.
     """
     from multiagents.bootstrap import attach
     from multiagents.celery_app import make_app
 
-    runtime = attach(app or called().app or make_app(settings), settings)
+    runtime = attach(called().app or make_app(settings), settings)
     called().settings = runtime.settings
     for url in runtime.settings.servers:
         check_url(url, runtime.settings.home.named_by)
@@ -171,6 +171,23 @@ def find_app(name: str) -> Celery:
     if not isinstance(found, Celery):
         raise CommandError(f"{name!r} is a {type(found).__name__}, no Celery app; {_EXPECTED_APP}")
     return found
+
+
+def load_app(app: Celery, name: str = "") -> None:
+    """Import a team's app's modules: one of them may attach it, or register its workflows.
+
+    What they print goes to stderr.  Raises CommandError for an app that is not attached then.
+    """
+    from multiagents.orchestrator.attached import file_of, is_attached
+
+    with redirect_stdout(sys.stderr):
+        app.loader.import_default_modules()
+    if not is_attached(app):
+        place = f" ({file})" if (file := file_of(app)) else ""
+        raise CommandError(
+            f"app {name or app.main!r} has no sagas: call multiagents.attach(app) where it is"
+            f" made{place}"
+        )
 
 
 def probe(runtime: Runtime) -> None:
