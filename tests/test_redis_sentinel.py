@@ -26,6 +26,9 @@ from multiagents.orchestrator.outbox import Message, Publish
 from multiagents.orchestrator.registry import registered
 from multiagents.orchestrator.sweeper import Backlog, QueueHead
 from multiagents.orchestrator.tasks import Courier
+from multiagents.storage import sagas as store
+from multiagents.storage.client import Edge
+from multiagents.storage.keys import SagaKeys
 from tests.processes import wait_for
 from tests.support.celery_rig import (
     BUSY_TEAM,
@@ -83,6 +86,20 @@ def test_sagas_go_on_after_a_fail_over(servers: Watched, tmp_path: Path) -> None
         # Without kombu's ack emulation, afterwards too, however often it had to connect.
         assert worker.log.count(CONNECTED) == worker.log.count(transport) >= 2
     rig.close()
+
+
+def test_a_threads_own_connection_leads_to_the_primary(tmp_path: Path) -> None:
+    """Never to the default port of this host, where another project's server may be."""
+    with watched(tmp_path) as servers:
+        edge = Edge(servers.url)
+        ports = []
+        for fails_over in (False, True):
+            if fails_over:
+                servers.fail_over()
+            edge.execute(store.load(SagaKeys("none")))
+            ports += [(connection.host, connection.port) for connection in edge._connections]
+        edge.close()
+    assert ports == [("127.0.0.1", servers.primary.port), ("127.0.0.1", servers.replica.port)]
 
 
 @pytest.mark.processes

@@ -353,6 +353,10 @@ def _packed(connection: Any, command: tuple[Any, ...]) -> Any:
 
 def _round_trip(connection: Any, command: tuple[Any, ...]) -> Any:
     try:
+        if not connection.is_connected:
+            # Else it is sending that connects: to the address of last time, at first localhost's
+            # default port, without asking the Sentinels where the primary is.
+            connection.connect()
         connection.send_packed_command(_packed(connection, command), check_health=False)
         return connection.read_response()
     except ReadOnlyError:  # what the address names now may be another server
