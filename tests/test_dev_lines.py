@@ -32,7 +32,7 @@ from multiagents.core.error_names import names_of
 from multiagents.core.places import is_users
 from multiagents.core.states import Command, Kind, Outcome
 from multiagents.orchestrator.builder import WorkflowBuilder, task
-from multiagents.orchestrator.commands import retry_timer
+from multiagents.orchestrator.commands import DEADLINE, retry_timer
 from multiagents.orchestrator.decide import fold
 from multiagents.orchestrator.moves import Move
 from multiagents.orchestrator.saga import new_saga
@@ -194,6 +194,61 @@ def test_lost_unroutable_and_asked_are_told() -> None:
     assert history(Asked(1200, Command.RESUME, "r2")) == (
         "order 3636fd8b  resume asked\norder 3636fd8b  resumed"
     )
+
+
+def test_a_condition_without_a_value_is_told_as_the_failure_of_its_step() -> None:
+    """No entry tells of it; past the pivot the step is parked."""
+    typo = "input.budgte > 3"
+    flow = WorkflowBuilder("order").add_step("reserve", "a", pivot=True)
+    parked = History(flow.add_step("ship", "b", when=typo).build()).begun()
+    flow = WorkflowBuilder("order").add_step("reserve", "a").add_step("ship", "b", when=typo)
+    refused = History(flow.build()).begun()
+    done = Succeeded(1250, RUN, "reserve", 1, "n1")
+    guard = "guard it with has(input.budgte) && …"
+    why = f"ConditionError: step 'ship': CEL {typo!r}: missing key 'budgte' in input; {guard}"
+    assert refused(done).splitlines() == [
+        "order 3636fd8b  reserve  succeeded in 0.25 s",
+        f"order 3636fd8b  ship     failed: {why}",
+        "order 3636fd8b  failed after 1.2 s",
+    ]
+    assert parked(done).splitlines()[1] == (
+        f"order 3636fd8b  ship     failed, parked: {why}; see multiagents explain 3636fd8b"
+    )
+
+
+def test_a_deadline_says_so_whether_or_not_there_is_something_to_undo() -> None:
+    """The saga's own error is on the line with which it turns."""
+    history = History().begun()
+    history(failed(2000, "reserve", 1, "n1", outcome=Outcome.CLEAN))
+    why = "SagaDeadline: not done in 60 s"
+    over = history(TimerDue(60_000, DEADLINE))
+    assert over == f"order 3636fd8b  failed after 1 min 00 s: {why}"
+    history = History().reserved()
+    assert history(TimerDue(60_000, DEADLINE)) == f"order 3636fd8b  compensating: {why}"
+
+
+def test_a_person_who_ends_a_saga_is_named_once() -> None:
+    """The line of the order has the reason."""
+    told = History().begun()(Asked(1100, Command.TERMINATE, "r1", by="ada", reason="a test"))
+    assert told.splitlines()[0] == "order 3636fd8b  terminate asked by ada: a test"
+    assert told.count("a test") == 1
+
+
+def test_an_end_that_celery_refuses_to_send_on_is_told() -> None:
+    """The saga asks for a person's attention."""
+    history = History().begun()
+    history(Asked(1100, Command.TERMINATE, "r1"))
+    refused = Unroutable(1200, RUN, "", 0, Failure("KeyError", "'x'"), "link 1 (shop.mail) of T")
+    assert history(refused) == (
+        "order 3636fd8b  end not told: link 1 (shop.mail) of T: KeyError: 'x';"
+        " see multiagents explain 3636fd8b"
+    )
+
+
+def test_no_next_attempt_is_promised_sooner_than_a_sweep_can_begin_it() -> None:
+    """A sweep that sleeps while the failure is stored wakes up to a second later."""
+    flow = WorkflowBuilder("order").add_step("reserve", "a", retry={"backoff_s": 0.03}).build()
+    assert History(flow).begun()(failed(2000, "reserve", 1, "n1")).endswith("; again in about 1 s")
 
 
 def test_a_report_that_means_nothing_any_more_is_not_told() -> None:

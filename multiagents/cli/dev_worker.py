@@ -51,7 +51,8 @@ class Teller:
 
     def moved(self, move: Move) -> None:
         """A commit of this process stands; an error that it reports is being handled."""
-        for line in lines_of(move, sys.exception(), verbose=self._verbose):
+        sweep_s = self._runtime.settings.sweep_s
+        for line in lines_of(move, sys.exception(), verbose=self._verbose, sweep_s=sweep_s):
             self._print(line)
 
     def begins(self, task: Any = None, **_: Any) -> None:

@@ -28,6 +28,8 @@ SHORT_ID = 8
 """Characters of a saga's id; commands take them for it, as long as they are unique."""
 WIDEST = 24
 """Of a column of step names."""
+SWEEP_S = 1.0
+"""How often a worker looks what is due, unless it is set otherwise."""
 LONGEST = 300
 """Characters of an error's message."""
 RED, GREEN, YELLOW, MAGENTA, DIM = "31", "32", "33", "35", "2"
@@ -42,7 +44,8 @@ _COLOURS = {
     "cancelled": MAGENTA,
 }
 """By the first word; what fails is red."""
-_BAD = ("failed", "lost", "no worker", "undo ")
+_BAD = ("failed", "lost", "no worker", "undo ", "end not told")
+_REFUSED = (StepState.FAILED, StepState.PARKED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,21 +93,32 @@ def first_step(workflow: Workflow) -> str:
 
 
 def lines_of(
-    move: Move, error: BaseException | None = None, *, verbose: bool = False
+    move: Move,
+    error: BaseException | None = None,
+    *,
+    verbose: bool = False,
+    sweep_s: float = SWEEP_S,
 ) -> Iterator[Line]:
-    """What a commit says.  ``error``: what has just been raised here, for the user's frames."""
+    """What a commit says.  ``error``: what has just been raised here, for the user's frames.
+
+    ``sweep_s``: how often a worker looks what is due; no next attempt is promised sooner.
+    """
     for entry in move.entries:
-        line = _of_entry(move, entry, error, verbose=verbose)
+        line = _of_entry(move, entry, error, verbose=verbose, sweep_s=sweep_s)
         if line is not None:
             yield line
+    yield from _refusals(move)
     if move.plan.moves and (line := _of_saga(move)) is not None:
         yield line
 
 
 def _of_entry(
-    move: Move, entry: Entry, error: BaseException | None, *, verbose: bool
+    move: Move, entry: Entry, error: BaseException | None, *, verbose: bool, sweep_s: float
 ) -> Line | None:
     saga, workflow = move.decision.saga, move.workflow
+    if isinstance(entry, Unroutable) and entry.target and saga.delivered:
+        rest = f": {entry.target}: {_error_text(entry.error)}{_advice(saga)}"
+        return _line(workflow, saga, WORDS["end_unroutable"], rest=rest)
     if isinstance(entry, Asked):
         by = f" by {entry.by}" if entry.by else ""
         return _line(
@@ -120,11 +134,28 @@ def _of_entry(
     word = word_of(entry.kind, entry.type)
     told = _Trouble(workflow, entry, run)
     raised = _matching(error, entry)
-    rest = f"{told.attempt}: {told.failure}{_place(raised)}{told.after}"
+    rest = f"{told.attempt}: {told.failure}{_place(raised)}{told.after(sweep_s)}"
     if told.is_parked:
         word, rest = f"{word}, parked", rest + _advice(saga)
     below = _frames(raised) if verbose or not told.is_retried else ()
     return _line(workflow, saga, word, entry.step, rest, below)
+
+
+def _refusals(move: Move) -> Iterator[Line]:
+    """Of steps that could not even begin (a condition without a value); no entry tells of them."""
+    saga = move.decision.saga
+    told = {entry.step for entry in move.entries if isinstance(entry, Failed | Unroutable)}
+    times = {entry.at_ms for entry in move.entries}
+    for name in move.workflow.names:
+        if name not in move.decision.changed or name in told:
+            continue
+        state, work = saga.steps[name].state, saga.steps[name].work
+        if state not in _REFUSED or work.error is None or work.nonce or work.ended_at not in times:
+            continue
+        word, rest = WORDS["step_failed"], f": {_error_text(work.error)}"
+        if state is StepState.PARKED:
+            word, rest = f"{word}, parked", rest + _advice(saga)
+        yield _line(move.workflow, saga, word, name, rest)
 
 
 def _line(
@@ -177,13 +208,14 @@ class _Trouble:
         found = self._entry.error if not isinstance(self._entry, Lost) else self._work.error
         return _error_text(found) if found is not None else "its worker fell silent"
 
-    @property
-    def after(self) -> str:
+    def after(self, sweep_s: float) -> str:
         """When it is tried again, and what still goes on."""
         goes_on = isinstance(self._entry, Failed) and self._entry.running
         rest = "; its function goes on" if goes_on else ""
         if self.is_retried:
-            rest += f"; again in {_span(self._work.retry_at - self._entry.at_ms)}"
+            wait_ms = self._work.retry_at - self._entry.at_ms
+            soon = wait_ms < sweep_s * 1000  # a sweep that sleeps now does not know of it
+            rest += f"; again in {f'about {sweep_s:g} s' if soon else _span(wait_ms)}"
         return rest
 
 
@@ -226,12 +258,22 @@ def _of_saga(move: Move) -> Line | None:
         return None if word is None else _line(move.workflow, saga, word)
     rest = ""
     if state in ENDED:
-        rest = f" after {_span(saga.ended_at - saga.created_at)}"
+        rest = f" after {_span(saga.ended_at - saga.created_at)}{_reason(move)}"
         if saga.attention:
             rest += f"; a person is needed{_advice(saga)}"
-    elif state is SagaState.COMPENSATING and saga.error is not None and not saga.error_step:
-        rest = f": {_error_text(saga.error)}"
+    elif state is SagaState.COMPENSATING:
+        rest = _reason(move)
     return _line(move.workflow, saga, str(state), rest=rest)
+
+
+def _reason(move: Move) -> str:
+    """Why a saga goes backward or ends at once, where no line of a step or a person has said it."""
+    saga = move.decision.saga
+    if saga.error is None or saga.error_step or saga.state is SagaState.COMPLETED:
+        return ""
+    is_told = move.plan.state_before is SagaState.COMPENSATING
+    is_told = is_told or any(isinstance(entry, Asked) for entry in move.entries)
+    return "" if is_told else f": {_error_text(saga.error)}"
 
 
 def _advice(saga: Saga) -> str:

@@ -21,6 +21,15 @@ def servers() -> Iterator[Servers]:
         yield found
 
 
+ENDS = {*map(str, ENDED)}
+
+
+def gives_reason(line: Line) -> bool:
+    """Whether a line says why a saga may end otherwise than completed."""
+    failed = line.word.startswith(("failed", "lost", "no worker", "compensating"))
+    return line.word.endswith(" asked") or (failed and ": " in line.rest)
+
+
 class Told:
     """What all processes of a system say."""
 
@@ -44,8 +53,8 @@ def test_a_line_can_be_made_of_everything_that_happens(servers: Servers) -> None
     assert {"completed", "compensating", "compensated", "paused", "resumed"} <= words
 
 
-def test_without_faults_each_end_is_told_once_and_last(servers: Servers) -> None:
-    """Commits of several processes, none of them lost."""
+def test_without_faults_each_end_is_told_once_and_last_with_a_reason(servers: Servers) -> None:
+    """Commits of several processes; a bad end has a line with its reason before it."""
     for seed in range(7100, 7120):
         told = Told()
         simulate(
@@ -55,6 +64,9 @@ def test_without_faults_each_end_is_told_once_and_last(servers: Servers) -> None
         for saga_id in {line.saga_id for line in told.lines}:
             own = [line for line in told.lines if line.saga_id == saga_id]
             states = [line.word for line in own if not line.step and "asked" not in line.word]
-            assert states[-1] in {*map(str, ENDED), "paused"}
+            assert [word for word in states if word != "end not told"][-1] in {*ENDS, "paused"}
+            for place, line in enumerate(own):
+                if not line.step and line.word in ENDS - {"completed"}:
+                    assert any(map(gives_reason, own[: place + 1])), [each.text() for each in own]
             done = [(line.word, line.step, line.rest) for line in own if line.word == "undone"]
             assert len(done) == len(set(done))
