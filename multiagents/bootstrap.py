@@ -200,8 +200,7 @@ class Runtime:
         return bool(self.settings.state_urls) or self.stopping.is_set()
 
     def _on_timeout(self, held: Assignment) -> None:
-        message = f"step {held.step!r} ran longer than its timeout_s of {held.timeout_s:g}"
-        verdict = verdict_of(StepTimeout(message), held.kind)
+        verdict = verdict_of(StepTimeout.of(held.worker, held.timeout_s), held.kind)
         verdict = replace(verdict, running=not _can_be_ended())
         self.main_engine().fail(held, verdict, go_on=False)
 

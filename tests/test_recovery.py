@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -69,6 +70,8 @@ def overdue(rig: Rig, saga_id: str) -> list[float]:
     """How long each attempt of the second step took that ended as timed out."""
     rows = [row for row in rig.history(saga_id) if row["type"] == "step_failed"]
     assert {row["data"]["error"]["type"] for row in rows} == {"StepTimeout"}
+    told = {row["data"]["error"]["message"] for row in rows}
+    assert all(re.search(r"ran longer than its timeout_s of [\d.]+ s\b", text) for text in told)
     begun = times(rig, saga_id, "step_claimed")
     return [
         end - begin for begin, end in zip(begun, times(rig, saga_id, "step_failed"), strict=False)

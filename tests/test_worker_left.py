@@ -83,7 +83,7 @@ def test_a_time_out_waits_for_the_clean_up() -> None:
 
     error = timed_out(function)
     assert cleaned == ["after 0.2 s"]
-    assert str(error) == "worker 'w' did not end within its time-out of 0.05 s"
+    assert str(error) == "worker 'w' ran longer than its timeout_s of 0.05 s"
     assert awaiting.taken("t") is None
 
 

@@ -174,3 +174,13 @@ def test_a_compensation_that_says_it_failed_has_failed(
 ) -> None:
     """Rule 5: the seeds' compensations return their failures."""
     assert undo_refused(result) == refusal
+
+
+def test_every_time_out_has_one_wording() -> None:
+    """With the seconds, and the name of the option that sets them."""
+    assert str(StepTimeout.of("pay", 2.0)) == "worker 'pay' ran longer than its timeout_s of 2 s"
+    assert str(StepTimeout.of("pay", 0.5, "and is still at work")).endswith(
+        "of 0.5 s, and is still at work"
+    )
+    own = "worker 'pay' ran longer than Celery's soft time limit"
+    assert str(StepTimeout.of("pay", None)) == own

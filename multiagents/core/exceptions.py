@@ -119,6 +119,14 @@ class NonRetryableError(MultiAgentsError):
 class StepTimeout(MultiAgentsError, TimeoutError):
     """A step ran longer than its ``timeout_s``."""
 
+    @classmethod
+    def of(cls, worker: str, timeout_s: float | None, *more: str) -> StepTimeout:
+        """The one wording; None: a limit of Celery's own.  ``more``: clauses behind it."""
+        limit = (
+            "Celery's soft time limit" if timeout_s is None else f"its timeout_s of {timeout_s:g} s"
+        )
+        return cls(", ".join((f"worker {worker!r} ran longer than {limit}", *more)))
+
 
 class LoopBlocked(MultiAgentsError):
     """Another attempt has blocked the event loop that this one was on.

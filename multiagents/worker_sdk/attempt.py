@@ -47,7 +47,8 @@ def perform(
             worker, context, token=held.nonce, timeout_s=held.timeout_s, limit=limit
         )
     except SoftTimeLimitExceeded as error:
-        raise StepTimeout(f"step {held.step!r} ran longer than its time limit") from error
+        limit_s = worker.timeout_s if held.timeout_s is None else held.timeout_s
+        raise StepTimeout.of(worker.name, limit_s) from error
     except (TaskPredicate, MemoryError) as error:
         raise WorkerExecutionError(_foreign(worker.name, error)) from error
     if held.kind is Kind.UNDO:

@@ -310,10 +310,8 @@ def _judged(waiting: Waiting, timeout_s: float | None) -> Any:
         raise LoopBlocked(f"worker {name!r} did not end in time: {why}", True) from error
     if waiting.is_overdue:
         left = waiting.activity.left()
-        still = f", and is still at work ({left})" if left else ""
-        raise StepTimeout(
-            f"worker {name!r} did not end within its time-out of {timeout_s} s{still}"
-        ) from error
+        still = (f"and is still at work ({left})",) if left else ()
+        raise StepTimeout.of(name, timeout_s, *still) from error
     raise WorkerExecutionError(f"worker {name!r} was cancelled from inside") from error
 
 
