@@ -392,6 +392,16 @@ class TestSeveralOwners:
         assert [child.exitcode for child in children] == [0, 0]
 
 
+def test_git_leaves_the_data_alone_unless_the_folder_was_there(tmp_path: Path) -> None:
+    """A folder of the user's own gets no file that hides what is in it."""
+    own = tmp_path / "own"
+    own.mkdir()
+    for folder, hidden in ((tmp_path / "new" / "data", True), (own, False)):
+        with EmbeddedServer(folder):
+            assert (folder / ".gitignore").exists() is hidden
+    assert (tmp_path / "new" / "data" / ".gitignore").read_text() == "*\n"
+
+
 def test_the_sessions_server_is_empty_for_each_test(redis_url: str, port: int) -> None:
     """The fixtures hand out one running server, flushed."""
     with redis.Redis.from_url(redis_url) as client:

@@ -115,7 +115,9 @@ class EmbeddedServer:
             return self
         if self._wanted_port and not self.data_dir.exists():
             refuse_taken(self._wanted_port)  # before anything is left here
-        self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not self.data_dir.is_dir():
+            self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (self.data_dir / ".gitignore").write_text("*\n")
         with self._gate():
             users = FileLock(self.data_dir / "users.lock")
             try:
