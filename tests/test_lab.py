@@ -131,3 +131,20 @@ def test_a_step_of_another_workflow_can_fail(saga_lab: SagaLab, order: Any, late
     saga_lab.fail("later")
     assert saga_lab.get(saga_lab.start(order, GIVEN))["state"] == "completed"
     assert saga_lab.get(saga_lab.start(later))["state"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("argument", "undo"),
+    [("has(result.value) ? result.value : null", "succeeded"), ("result.value", "parked")],
+)
+def test_an_undo_that_guards_its_result_runs_where_its_step_failed(
+    saga_lab: SagaLab, argument: str, undo: str
+) -> None:
+    """A step that failed has no result and is undone all the same; an error tells the guard."""
+    back = task(pay_back, args=[argument])
+    flow = WorkflowBuilder("lab_pay").add_step("pay", task(pay, args=AMOUNT), compensation=back)
+    saga_lab.fail("pay", attempt=None, error=NonRetryableError("who knows"))
+    found = saga_lab.get(saga_lab.start(flow.build(), GIVEN))["steps"]["pay"]["compensation"]
+    assert found["state"] == undo
+    if undo == "parked":
+        assert "has(result.value) ? result.value : null" in found["error"]["message"]

@@ -158,6 +158,29 @@ def test_a_condition_error_survives_pickling() -> None:
     assert (str(copy), copy.expression, copy.step) == (str(error), "input.x", "pay")
 
 
+@pytest.mark.parametrize(
+    ("expression", "hint"),
+    [
+        ("input.debited", "guard it with has(input.debited) ? input.debited : null"),
+        ("input['b-c']", "guard it with 'b-c' in input ? input['b-c'] : null"),
+        (
+            "input.none + 1",
+            "guard it with has(input.none) && input.none != null ? input.none + 1 :",
+        ),
+        ("input.items[7].q", "guard it with size(input.items) > 7 ? input.items[7].q : null"),
+        ("true ? input.debited : 1", "guard it with has(input.debited) ? … : null"),
+    ],
+)
+def test_the_hint_for_an_argument_is_an_argument(expression: str, hint: str) -> None:
+    """The guard of a condition would give a task true or false; this one has a value either way."""
+    with pytest.raises(ConditionError) as raised:
+        compute(expression, VALUES)
+    assert hint in str(raised.value)
+    assert "&& …" not in str(raised.value)
+    if "…" not in hint:
+        assert compute(str(raised.value).rpartition("guard it with ")[2], VALUES) is None
+
+
 def test_an_argument_may_be_any_json() -> None:
     """What a plain task is called with comes out of the expression as it is."""
     assert compute("input.items.map(item, item.q)", VALUES) == [1, 2]

@@ -3,7 +3,7 @@
 `attach` lets the team's own app host sagas; its settings stay as they are.  `task` says with
 which arguments a task is called, in expressions over the saga: ``input``, the results of other
 ``steps``, and for a compensation the ``result`` of the step that it undoes.  A task's result that
-is no dict is found under ``value``.
+is no dict is found under ``value``.  A step that failed has no result, and is undone all the same.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ billing = (
     .add_step(
         "invoice",
         task(create_invoice, args=["input.customer", "input.amount"]),
-        compensation=task(void_invoice, args=["result.value"]),
+        compensation=task(void_invoice, args=["has(result.value) ? result.value : null"]),
     )
     .add_step("courier", task("billing.book_courier", kwargs={"address": "input.address"}))
     .build()

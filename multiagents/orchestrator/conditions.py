@@ -69,7 +69,7 @@ def compute(expression: str, values: Mapping[str, Any], *, step: str = "") -> An
 
     Raises ConditionError when there is none, or it is no JSON (bytes, a timestamp).
     """
-    value = _value(expression, values, step)
+    value = _value(expression, values, step, argument=True)
     try:
         return _json(value)
     except _NoJson as alien:
@@ -124,13 +124,14 @@ def _program(expression: str) -> Run:
     return build(_parsed(expression))
 
 
-def _value(expression: str, values: Mapping[str, Any], step: str) -> Any:
+def _value(expression: str, values: Mapping[str, Any], step: str, *, argument: bool = False) -> Any:
     try:
         return _program(expression)(Scope(values))
     except ConditionError as error:
         raise ConditionError(expression, error.reason, step) from error
     except Refusal as error:
-        raise ConditionError(expression, error.reason, step) from error
+        reason = error.of_argument(expression) if argument else error.reason
+        raise ConditionError(expression, reason, step) from error
     except TooCostly as error:
         reason = f"takes more than {MOST_OPERATIONS:,} operations; prepare the data in a step"
         raise ConditionError(expression, reason, step) from error

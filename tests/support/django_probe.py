@@ -8,7 +8,7 @@ from asgiref.sync import sync_to_async
 from django.db import close_old_connections, connection
 
 from multiagents import WorkflowBuilder, worker
-from orders.models import Order
+from tests.support import django_counts  # noqa: F401 - registers "count_orders"
 
 
 def _look() -> bool:
@@ -43,17 +43,6 @@ async def asynchronous(context: dict[str, Any]) -> dict[str, Any]:
     kept = await sync_to_async(_look)()
     afresh = await sync_to_async(_look_afresh)()
     return {"first": first, "kept": kept, "afresh": afresh}
-
-
-def count_orders() -> int:
-    close_old_connections()
-    found: int = Order.objects.count()
-    return found
-
-
-@worker("count_orders")
-async def counted(context: dict[str, Any]) -> dict[str, Any]:
-    return {"orders": await sync_to_async(count_orders)()}
 
 
 (

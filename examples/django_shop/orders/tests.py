@@ -35,18 +35,18 @@ class PurchaseTests(TestCase):
         self.assertEqual(Order.objects.get(pk=order).state, "cancelled")
         self.assertFalse(Payment.objects.exists())
 
-    def test_an_order_that_cannot_be_screened_is_cancelled(self):
-        self.lab.fail("screen", error=RuntimeError("the bank is closed"), attempt=None)
-        order = self.post().json()["id"]
-        self.assertEqual(Order.objects.get(pk=order).state, "cancelled")
-        self.lab.assert_path(order, "reserve", *["screen"] * 3)
-
     def test_an_order_that_cannot_be_confirmed_is_paid_back(self):
         self.lab.fail("confirm", error=RuntimeError("the printer is on fire"), attempt=None)
         order = self.post().json()["id"]
         self.lab.assert_path(order, "reserve", "screen", "charge", *["confirm"] * 3)
         self.lab.assert_undone(order, "charge", "reserve")
         self.assertTrue(Payment.objects.get(order=order).refunded)
+
+    def test_an_order_that_cannot_be_screened_is_cancelled(self):
+        self.lab.fail("screen", error=RuntimeError("the bank is closed"), attempt=None)
+        order = self.post().json()["id"]
+        self.assertEqual(Order.objects.get(pk=order).state, "cancelled")
+        self.lab.assert_path(order, "reserve", *["screen"] * 3)
 
     def test_without_the_commit_there_is_no_saga(self):
         with self.captureOnCommitCallbacks(execute=False) as callbacks:

@@ -111,8 +111,7 @@ def _of_map(node: Node, found: Mapping[Any, Any], key: Any) -> Any:
         raise Refusal(f"missing key in {shown(whole)} (its name is computed, so it is not shown)")
     if isinstance(key, str) and "state" in found and key == "result":
         raise unselected(Node("select", (whole,), key, node.text), found)
-    guard = f"guard it with {shown(index)} in {shown(whole)} && …"
-    raise Refusal(f"missing key {key!r} in {shown(whole)}; {guard}")
+    raise Refusal(f"missing key {key!r} in {shown(whole)}", f"{shown(index)} in {shown(whole)}")
 
 
 def _of_list(node: Node, found: list[Any], place: Any) -> Any:
@@ -121,8 +120,9 @@ def _of_list(node: Node, found: list[Any], place: Any) -> Any:
         raise unfit(index, place, "int", f"{shown(whole)} is a list")
     if 0 <= place < len(found):
         return found[place]
-    guard = f"guard it with size({shown(whole)}) > {shown(index)} && …"
-    raise Refusal(f"index out of bounds in {shown(whole)}; {guard}")
+    raise Refusal(
+        f"index out of bounds in {shown(whole)}", f"size({shown(whole)}) > {shown(index)}"
+    )
 
 
 def _list(node: Node) -> Run:

@@ -19,9 +19,23 @@ _SHOWN = 60
 class Refusal(Exception):
     """There is no value; ``&&``, ``||``, ``all`` and ``exists`` may have one all the same."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    def __init__(self, what: str, guard: str = "") -> None:
+        """``guard``: what has to be true for there to be a value."""
+        super().__init__(what, guard)
+        self.what = what
+        self.guard = guard
+
+    @property
+    def reason(self) -> str:
+        """For a condition, which takes a bool."""
+        return f"{self.what}; guard it with {self.guard} && …" if self.guard else self.what
+
+    def of_argument(self, expression: str) -> str:
+        """For an argument, which takes a value in either case."""
+        if not self.guard:
+            return self.what
+        whole = expression if len(expression) <= _SHOWN and "?" not in expression else "…"
+        return f"{self.what}; guard it with {self.guard} ? {whole} : null"
 
 
 def unselected(node: Node, owner: Any) -> Refusal:
@@ -29,13 +43,13 @@ def unselected(node: Node, owner: Any) -> Refusal:
     whole, field = node.parts[0], node.value
     if kind_of(owner) != "map":
         return unfit(whole, owner, "map", f"{field!r} is read of it")
-    hint = f"guard it with has({shown(whole)}.{field}) && …"
+    guard = f"has({shown(whole)}.{field})"
     if field == "result" and whole.kind in {"select", "index"} and "state" in owner:
         return Refusal(
-            f"missing key 'result' in {shown(whole)}: the step is {owner['state']} and has none;"
-            f" {hint}"
+            f"missing key 'result' in {shown(whole)}: the step is {owner['state']} and has none",
+            guard,
         )
-    return Refusal(f"missing key {field!r} in {shown(whole)}; {hint}")
+    return Refusal(f"missing key {field!r} in {shown(whole)}", guard)
 
 
 def failed_call(node: Node, reason: str) -> Refusal:
@@ -65,26 +79,23 @@ def shown(node: Node) -> str:
 def unfit(node: Node, value: Any, wanted: str, why: str) -> Refusal:
     """A value of the wrong type, with what to write; ``wanted``: kinds, joined by "or"."""
     kind, first = kind_of(value), wanted.split()[0].rstrip(",")
+    what = f"{shown(node)} is {article(kind)}, expected {article(wanted)} ({why})"
     if value is None:
-        advice = _null_guard(node)
-    elif kind == "string" and first in _READ_FROM_TEXT:
-        advice = f"write {first}({shown(node)})"
-    else:
-        advice = _type_guard(node, first)
-    return Refusal(
-        f"{shown(node)} is {article(kind)}, expected {article(wanted)} ({why}); {advice}"
-    )
+        return Refusal(what, _null_guard(node))
+    if kind == "string" and first in _READ_FROM_TEXT:
+        return Refusal(f"{what}; write {first}({shown(node)})")
+    return Refusal(what, _type_guard(node, first))
 
 
 _READ_FROM_TEXT = NUMBERS | {"timestamp", "duration"}
 
 
 def _null_guard(node: Node) -> str:
-    return f"guard it with {_has_guard(node)}{shown(node)} != null && …"
+    return f"{_has_guard(node)}{shown(node)} != null"
 
 
 def _type_guard(node: Node, wanted: str) -> str:
-    return f"guard it with {_has_guard(node)}type({shown(node)}) == {wanted} && …"
+    return f"{_has_guard(node)}type({shown(node)}) == {wanted}"
 
 
 def _has_guard(node: Node) -> str:
@@ -99,20 +110,16 @@ def mismatch(node: Node, one: Any, other: Any) -> Refusal:
         f"{node.kind} does not take {shown(left)} ({article(kinds[0])}) and {shown(right)}"
         f" ({article(kinds[1])})"
     )
-    return Refusal(f"{what}; {_advice(node, kinds)}")
-
-
-def _advice(node: Node, kinds: tuple[str, str]) -> str:
     if "null" in kinds:
-        return _null_guard(node.parts[kinds.index("null")])
+        return Refusal(what, _null_guard(node.parts[kinds.index("null")]))
     sides = sorted(zip(node.parts, kinds, (kinds[1], kinds[0]), strict=True), key=_is_literal)
     for part, kind, other in sides:
         if other in NUMBERS and kind in {"string", *NUMBERS} and other != kind:
             wanted = "double" if "double" in kinds else other
             if kind != wanted:
-                return f"write {wanted}({shown(part)})"
+                return Refusal(f"{what}; write {wanted}({shown(part)})")
     part, _, other = sides[0]
-    return _type_guard(part, other)
+    return Refusal(what, _type_guard(part, other))
 
 
 def _is_literal(side: tuple[Node, str, str]) -> bool:
