@@ -50,7 +50,7 @@ from multiagents.orchestrator.host import Host
 from multiagents.orchestrator.insisting import Insistence
 from multiagents.orchestrator.letters import Letters
 from multiagents.orchestrator.registry import register as register
-from multiagents.orchestrator.sweeper_thread import Refuse, SweeperThreads
+from multiagents.orchestrator.sweeper_thread import AtWork, Queues, Refuse, Slots, SweeperThreads
 from multiagents.orchestrator.sync_face import Sagas as Sagas
 from multiagents.orchestrator.tasks import Courier, Hooks, install
 from multiagents.orchestrator.user_code import register_files
@@ -302,27 +302,24 @@ class Runtime:
     # ---- the sweeper ----
 
     def sweeper_threads(
-        self,
-        hostname: str,
-        queues: Callable[[], list[str]],
-        slots: Callable[[], int],
-        *,
-        refuse: Refuse,
+        self, hostname: str, queues: Queues, slots: Slots, *, at_work: AtWork, refuse: Refuse
     ) -> SweeperThreads:
         """The threads for a worker's main process; their connections are their own."""
         edge = self._edge_of_main()
-        broker = app_broker.kind(self.app)
+        broker, app = app_broker.kind(self.app), self.app.main or OWN_NAME
         return SweeperThreads(
             self.host.sweeper,
             edge,
             settings=self.settings,
             clock=self.clock,
             announce=lambda: self.host.announce(
-                hostname, queues(), slots=slots(), app=self.app.main or OWN_NAME, broker=broker
+                hostname, queues(), slots=slots(), app=app, broker=broker, at_work=at_work()
             ),
+            retire=lambda: self.catalog.retire(hostname),
             peers=lambda: self.catalog.peers,
             hand_backs=self.host.hand_back,
             queues=queues,
+            stopping=self.stopping.is_set,
             refuse=refuse,
         )
 

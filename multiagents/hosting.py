@@ -32,7 +32,7 @@ from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.engine import StoreEngine
 from multiagents.orchestrator.handback import Foreign
 from multiagents.orchestrator.host import Host
-from multiagents.orchestrator.sweeper_thread import Refuse, SweeperThreads
+from multiagents.orchestrator.sweeper_thread import AtWork, Queues, Refuse, Slots, SweeperThreads
 from multiagents.orchestrator.task_calls import misfits
 from multiagents.storage.sagas import Attempt
 from multiagents.worker_sdk import registration
@@ -69,9 +69,10 @@ class Hosted(Protocol):
     def sweeper_threads(
         self,
         hostname: str,
-        queues: Callable[[], list[str]],
-        slots: Callable[[], int],
+        queues: Queues,
+        slots: Slots,
         *,
+        at_work: AtWork,
         refuse: Refuse,
     ) -> SweeperThreads:
         """The threads for the main process."""
@@ -87,8 +88,14 @@ def add_to_worker(app: Celery, hosted: Hosted, *, own: bool) -> None:
         if sender == hosted.host.coordinator.claims.hostname:
             hosted.stopping.set()
 
+    def on_shutdown(sender: Any, **_: Any) -> None:
+        if getattr(sender, "hostname", None) == hosted.host.coordinator.claims.hostname:
+            step.leave()
+
     # Sent by the signal's handler, before the main loop has heard of it.
     signals.worker_shutting_down.connect(on_shutting_down, weak=False)
+    # Sent when the pool has ended.
+    signals.worker_shutdown.connect(on_shutdown, weak=False)
 
 
 def _make_step(hosted: Hosted, *, own: bool) -> Any:
@@ -98,6 +105,8 @@ def _make_step(hosted: Hosted, *, own: bool) -> Any:
         requires = ("celery.worker.components:Pool",)
         running: SweeperThreads | None = None
         """Of the one worker that a process has."""
+        leaving: SweeperThreads | None = None
+        """Likewise, until it has ended."""
 
         @classmethod
         def give_back(cls, message: Foreign) -> None:
@@ -105,9 +114,17 @@ def _make_step(hosted: Hosted, *, own: bool) -> Any:
             if cls.running is not None:
                 cls.running.hand_back(message)
 
+        @classmethod
+        def leave(cls) -> None:
+            """The worker has ended."""
+            threads, cls.leaving, cls.running = cls.leaving, None, None
+            if threads is not None:
+                threads.left()
+
         def __init__(self, parent: Any, **_: Any) -> None:
             self.threads: SweeperThreads | None = None
             self.refused = False
+            self.slots = 1
             with errors_in_one_line():
                 app_broker.judge(parent.app, registration.homes(parent.app))
                 _check_queues(parent.app)
@@ -132,13 +149,20 @@ def _make_step(hosted: Hosted, *, own: bool) -> Any:
 
         def start(self, parent: Any) -> None:
             consumed = parent.app.amqp.queues
-            self.threads = type(self).running = hosted.sweeper_threads(
+            self.threads = type(self).running = type(self).leaving = hosted.sweeper_threads(
                 parent.hostname,
                 lambda: list(consumed.consume_from),
-                lambda: _slots(parent),
+                lambda: self._count_slots(parent),
+                at_work=lambda: _at_work() if hosted.stopping.is_set() else None,
                 refuse=self._refuse,
             )
             self.threads.start()
+
+        def _count_slots(self, parent: Any) -> int:
+            """As they were last: a pool that is being stopped cannot be asked."""
+            if not hosted.stopping.is_set():
+                self.slots = _slots(parent)
+            return self.slots
 
         def register_with_event_loop(self, parent: Any, hub: Any) -> None:
             """Hear the children; Celery calls this again for each new connection."""
@@ -160,6 +184,10 @@ def _make_step(hosted: Hosted, *, own: bool) -> Any:
                 self.threads = type(self).running = None
             if self.refused:
                 _stop_worker(None)  # a flag of the whole process, which may start another worker
+
+        def terminate(self, parent: Any) -> None:
+            """A cold stop: its tasks end with it."""
+            self.leave()
 
     return EngineStep
 
@@ -191,6 +219,13 @@ def _stop_worker(exit_code: int | None) -> None:
 def _slots(worker: Any) -> int:
     """How many tasks a worker runs at once, or may with autoscaling."""
     return max(1, worker.max_concurrency or 0, worker.pool.num_processes or 0)
+
+
+def _at_work() -> int:
+    """How many tasks run in this worker's pool."""
+    from celery.worker import state  # slow to import, and in a worker it is there
+
+    return len(state.active_requests)
 
 
 def _load_language_models() -> None:

@@ -56,12 +56,14 @@ def runtime(redis_url: str, broker: EmbeddedServer) -> Runtime:
 @contextmanager
 def sweeping(runtime: Runtime) -> Iterator[None]:
     """The sweeps of a worker's main process."""
-    threads = runtime.sweeper_threads("w@h", lambda: ["io"], lambda: 1, refuse=print)
+    threads = runtime.sweeper_threads(
+        "w@h", lambda: ["io"], lambda: 1, at_work=lambda: None, refuse=print
+    )
     threads.start()
     try:
         yield
     finally:
-        threads.stop()
+        threads.left()
 
 
 def flow(timeout_s: float | None = None) -> Workflow:

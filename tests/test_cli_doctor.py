@@ -294,6 +294,19 @@ def test_a_worker_that_lacks_a_function_of_its_queue_is_named() -> None:
     assert fleet_checks.lacking_of(known) == {"one": {"io": ["charge"]}}
 
 
+def test_a_worker_that_is_stopping_does_not_count_as_one_that_takes_work() -> None:
+    """In its warm shutdown it ends its tasks; new ones wait for another worker."""
+    gone = {"two": {**MEMBER, "state": "stopping", "at_work": 2}}
+    found = fleet_checks.workers(Known({}, stopping=gone))
+    assert found.status == "fail"
+    assert found.message == (
+        "no worker takes work: nothing moves; two is stopping, still at 2 tasks"
+    )
+    assert fleet_checks.queues(Known({}, [flow()], stopping=gone)).status == "warn"
+    found = fleet_checks.workers(Known({"one": MEMBER}, stopping=gone))
+    assert (found.status, found.message.partition("; ")[2]) == ("ok", "stopping: two")
+
+
 def test_a_worker_with_no_functions_is_named() -> None:
     """A forgotten MULTIAGENTS_IMPORTS; a team's app may well have plain tasks alone."""
     shop = Launch("multiagents", ("shop",), ("io",), ("charge",))

@@ -17,7 +17,7 @@ from multiagents.core.exceptions import UnknownWorkflow
 from multiagents.core.ports import WorkerInfo
 from multiagents.core.settings import Settings
 from multiagents.orchestrator import launches
-from multiagents.orchestrator.catalog import Catalog
+from multiagents.orchestrator.catalog import ALIVE_MS, Catalog, split
 from multiagents.orchestrator.launches import (
     KEPT_MS,
     Launch,
@@ -115,6 +115,24 @@ def test_a_launch_outlives_its_worker(edge: Edge) -> None:
     clock.advance(KEPT_MS / 1000 + 1)
     edge.run(Catalog(clock).publish("s@h", ["io"], [], launch=SHOP))
     assert [each.app for each in edge.run(launches.read())] == ["multiagents"]
+
+
+def test_what_a_worker_knew_outlives_its_end_for_a_while(edge: Edge) -> None:
+    """It may just be starting anew: a step that is sent meanwhile has to find its queue."""
+    clock = FakeClock()
+    theirs, ours = Catalog(clock), Catalog(clock)
+    theirs.add_local(WorkerInfo("think", queue="llm"))
+    edge.run(theirs.publish("w@h", ["llm"], [], at_work=2))
+    running, stopping = split(edge.run(ours.fleet()))
+    assert (dict(running), stopping["w@h"]["at_work"]) == ({}, 2)
+    edge.run(theirs.retire("w@h"))
+    assert edge.run(ours.fleet()) == {}
+    assert (ours.queue_of("think"), edge.run(ours.missing({"think"}))) == ("llm", set())
+    clock.advance(ALIVE_MS / 1000)
+    assert edge.run(ours.fleet()) == {}
+    assert edge.run(ours.missing({"think"})) == {"think"}
+    edge.run(theirs.retire("w@h"))  # a second time: it has nothing to say
+    assert edge.run(ours.missing({"think"})) == {"think"}
 
 
 def test_who_asks_may_have_the_module_that_no_launch_had() -> None:

@@ -101,6 +101,38 @@ def test_a_child_sees_that_its_worker_stops() -> None:
     assert process.exitcode == 0
 
 
+# ---- what others see of it ----
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("pool", ["prefork", "solo"])
+def test_a_worker_in_its_warm_shutdown_is_shown_as_stopping_until_it_has_ended(
+    redis_url: str, tmp_path: Path, pool: str
+) -> None:
+    """With how many tasks it is still at; then it is gone at once, and not after its silence."""
+    rig = Rig(redis_url, 0, tmp_path)
+
+    def fleet() -> dict[str, dict[str, Any]]:
+        return rig.runtime.edge.run(rig.runtime.catalog.fleet())
+
+    with rig.worker("-c", "1", "-P", pool) as worker:
+        worker.wait_ready()
+        saga_id = rig.start("kp_paced", gates={"1": "late"})
+        rig.wait_effect(saga_id, "run", step="one")
+        worker.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: "state" in fleet()[worker.name], 10.0, "the worker to say so")
+        seen = fleet()[worker.name]
+        assert (seen["state"], seen["at_work"]) == ("stopping", 1)
+        told = rig.runtime.call("explain", saga_id)["text"]
+        assert f"on {worker.name}" in told
+        assert "that worker is stopping" in told
+        rig.open("late")
+        worker.process.wait(BOUNDED_S)
+        assert fleet() == {}
+        assert "[error" not in worker.log
+    rig.close()
+
+
 # ---- while the store is away ----
 
 

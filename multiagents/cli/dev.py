@@ -199,7 +199,9 @@ class Other:
 
 def _others(session: Session, hostname: str) -> list[Other]:
     """Who works on this server beside our worker."""
-    fleet = dict(session.fleet())
+    from multiagents.orchestrator.catalog import split
+
+    fleet = dict(split(session.fleet())[0])
     ours = fleet.pop(hostname, {"queues": [], "workers": {}})
     return [
         Other(name, lacks=_missing(ours, of=each), brings=_missing(each, of=ours))

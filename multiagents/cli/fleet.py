@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 def workers(json_output: Json = False) -> None:
     """List running worker processes: host, queues, worker functions, last seen.
 
-    LACKS names the functions of a queue that a worker of that queue does not have.
+    LACKS names the functions of a queue that a worker of that queue does not have; STATE those that
+    are stopping, and how many tasks they are still at.
     """
     from multiagents.cli.fleet_checks import lacking_of
     from multiagents.orchestrator.blocked_loops import lately
@@ -26,12 +27,14 @@ def workers(json_output: Json = False) -> None:
     lacking = lacking_of(known)
     if json_output:
         loops = lately(session.run(session.runtime.catalog.loops()), session.now_ms)
-        fleet = sorted(known.fleet.items())
+        fleet = sorted({**known.fleet, **known.stopping}.items())
         emit_each(_row(host, each, lacking, loops.get(host)) for host, each in fleet)
-    elif known.fleet:
-        _print(known.fleet, lacking, session.now_ms)
-    else:
-        say(f"no worker is running; start one with: {known.start()}")
+        return
+    if known.fleet or known.stopping:
+        _print({**known.fleet, **known.stopping}, lacking, session.now_ms)
+    if not known.fleet:
+        why = "no worker takes work" if known.stopping else "no worker is running"
+        say(f"{why}; start one with: {known.start()}")
 
 
 def _row(
@@ -44,6 +47,8 @@ def _row(
 
     return {
         "hostname": host,
+        "state": member.get("state", "running"),
+        "at_work": member.get("at_work"),
         "app": member.get("app"),
         "imports": member.get("imports", []),
         "queues": member["queues"],
@@ -66,22 +71,34 @@ def _print(fleet: Mapping[str, Any], lacking: Mapping[str, Any], now_ms: int) ->
         (
             host,
             ", ".join(member["queues"]),
+            _state(member),
             ago(member["at_ms"], now_ms),
             ", ".join(name for names in lacking.get(host, {}).values() for name in names),
             ", ".join(sorted(member["workers"])),
         )
         for host, member in sorted(fleet.items())
     ]
-    console().print(Rows(("HOST", "QUEUES", "LAST SEEN", "LACKS", "WORKERS"), rows))
+    heads = ("HOST", "QUEUES", "STATE", "LAST SEEN", "LACKS", "WORKERS")
+    console().print(Rows(heads, rows))
+
+
+def _state(member: Mapping[str, Any]) -> str:
+    """Empty for a worker that simply runs."""
+    from multiagents.cli.checks import count_of
+
+    count = member.get("at_work")
+    return "" if count is None else f"stopping, still at {count_of(count, 'task')}"
 
 
 def known_of(session: Session, workflows: Sequence[Workflow] = ()) -> Known:
     """What workers publish."""
     from multiagents.cli.fleet_checks import Known
     from multiagents.orchestrator import launches
+    from multiagents.orchestrator.catalog import split
 
     imports = session.runtime.settings.import_names
-    return Known(session.fleet(), workflows, session.run(launches.read()), imports)
+    running, stopping = split(session.fleet())
+    return Known(running, workflows, session.run(launches.read()), imports, stopping)
 
 
 def published(session: Session) -> list[Workflow]:

@@ -6,7 +6,7 @@ Checks of `doctor`, as in `checks`, over what running workers and workflows publ
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from multiagents.cli.checks import Check, Fleet, count_of, names_of
 from multiagents.core.names import COORDINATOR_QUEUE, QUEUE_IO
@@ -19,9 +19,12 @@ class Known:
     """What is published.  ``imports``: MULTIAGENTS_IMPORTS of whoever asks."""
 
     fleet: Fleet
+    """The workers that take work."""
     workflows: Sequence[Workflow] = ()
     launches: Sequence[Launch] = ()
     imports: Sequence[str] = ()
+    stopping: Fleet = field(default_factory=dict)
+    """Those that take none any more, and are still at some."""
 
     def start(self, queues: Iterable[str] = (), functions: Iterable[str] = ()) -> str:
         """The command that starts a worker for these."""
@@ -35,11 +38,13 @@ class Known:
 
 
 def workers(known: Known) -> Check:
-    """A worker runs."""
+    """A worker takes work."""
     fleet = known.fleet
     if not fleet:
         fix = f"start one: {known.start()}"
-        return Check("workers", "fail", "no worker is running: nothing moves", fix)
+        gone = f"; {names_of(known.stopping)} {_ends(known.stopping)}" if known.stopping else ""
+        what = "no worker takes work" if gone else "no worker is running"
+        return Check("workers", "fail", f"{what}: nothing moves{gone}", fix)
     # One of a team's own app, which it names, may well have plain tasks alone.
     empty = [host for host, each in fleet.items() if not (each["workers"] or each.get("app"))]
     if empty:
@@ -50,7 +55,14 @@ def workers(known: Known) -> Check:
     message = (
         f"{count_of(len(fleet), 'process')} with {count_of(len(functions), 'worker function')}"
     )
-    return Check("workers", "ok", f"{message}: {names_of(fleet)}")
+    gone = f"; stopping: {names_of(known.stopping)}" if known.stopping else ""
+    return Check("workers", "ok", f"{message}: {names_of(fleet)}{gone}")
+
+
+def _ends(stopping: Fleet) -> str:
+    tasks = sum(member.get("at_work", 0) for member in stopping.values())
+    verb = "is" if len(stopping) == 1 else "are"
+    return f"{verb} stopping, still at {count_of(tasks, 'task')}"
 
 
 def queues(known: Known) -> Check:

@@ -47,11 +47,13 @@ def _session() -> Session:
 
 def _rows(session: Session) -> list[dict[str, Any]]:
     from multiagents.orchestrator import registry
+    from multiagents.orchestrator.catalog import split
 
     known = {workflow.name: workflow for workflow in published(session)}
     versions = {name: workflow.version for name, workflow in known.items()}
     known |= registry.registered()  # which is what a start from here would take
-    running = {name for member in session.fleet().values() for name in member["workers"]}
+    taking, _ = split(session.fleet())
+    running = {name for member in taking.values() for name in member["workers"]}
     return [
         {
             "name": workflow.name,

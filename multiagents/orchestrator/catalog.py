@@ -3,12 +3,15 @@
 A starting worker process publishes its worker functions and workflows and keeps saying that it is
 alive, so that a client starts a saga by name without the code, and a name that nobody has is
 found before a saga starts.  Answers are cached for a moment: a catalog is asked at every start.
+
+One that ends says so.  What it knew is believed for as long as after its last word: it may just be
+starting anew, and its steps are to find their queue then.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -38,6 +41,20 @@ TELL_MS = 300_000
 """How often it is looked whether workflows that have not changed are still there."""
 
 
+STOPPING, ENDED = "stopping", "ended"
+"""The ``state`` of a process that takes no more work, or has ended; a running one says none."""
+
+
+Members = Mapping[str, dict[str, Any]]
+"""Worker processes by hostname."""
+
+
+def split(fleet: Members) -> tuple[Members, Members]:
+    """Those that take work, and those that are stopping."""
+    stopping = {name: each for name, each in fleet.items() if each.get("state") == STOPPING}
+    return {name: each for name, each in fleet.items() if name not in stopping}, stopping
+
+
 class Catalog:
     """Reads and writes what running workers publish; lives on the first shard."""
 
@@ -53,6 +70,8 @@ class Catalog:
         self._shown: dict[str, str] = {}
         """The examples that were published with them."""
         self._told_ms = self._launched_ms = 0
+        self._said: dict[str, dict[str, Any]] = {}
+        """What workers of this process have said of themselves last."""
 
     def add_local(self, info: WorkerInfo) -> None:
         """A worker function of this very process."""
@@ -104,11 +123,12 @@ class Catalog:
         slots: int = 1,
         launch: Launch | None = None,
         broker: str = "",
+        at_work: int | None = None,
     ) -> Flow[None]:
         """Say what this process knows and that it is alive; repeated while it lives.
 
         ``slots``: how many steps it can do at once.  ``launch``: how it was started.  ``broker``:
-        the kind of its broker.
+        the kind of its broker.  ``at_work``: it takes no more, and is still at so many tasks.
         """
         now_ms = self._clock.now_ms()
         about = {
@@ -122,6 +142,9 @@ class Catalog:
         fleet = self._shard.catalog("fleet")
         if launch is not None:
             about |= {"app": launch.app, "imports": launch.imports}
+        if at_work is not None:
+            about |= {"state": STOPPING, "at_work": at_work}
+        self._said[hostname] = about
         known = list(workflows)
         yield from self._tell_examples(known)
         told = yield from self._tell(
@@ -169,8 +192,18 @@ class Catalog:
                     yield from ask(Plain(("HSETNX", key, name, text), int))
         self._told_ms = self._clock.now_ms()
 
+    def retire(self, hostname: str) -> Flow[None]:
+        """That worker of this process has ended: it is not shown any more."""
+        about = self._said.pop(hostname, None)
+        if about is None:
+            return
+        text = json.dumps({**about, "state": ENDED, "at_ms": self._clock.now_ms()})
+        yield from ask(Plain(("HSET", self._shard.catalog("fleet"), hostname, text), int))
+        for what in ("late", "loops"):
+            yield from ask(Plain(("HDEL", self._shard.catalog(what), hostname), int))
+
     def withdraw(self, hostname: str) -> Flow[None]:
-        """This process is stopping."""
+        """Forget a process that has ended, and what it knew."""
         for what in ("fleet", "late", "loops"):
             yield from ask(Plain(("HDEL", self._shard.catalog(what), hostname), int))
 
@@ -240,10 +273,12 @@ class Catalog:
     def fleet(self) -> Flow[dict[str, dict[str, Any]]]:
         """Running worker processes: hostname -> queues, workers (name -> queue), at_ms, slots.
 
-        Those that ``celery worker`` started also tell app and imports.
+        Those that ``celery worker`` started also tell app and imports; those that are stopping also
+        state and at_work.
         """
         yield from self.refresh(force=True)
-        return dict(self._fleet)
+        found = self._fleet.items()
+        return {name: member for name, member in found if member.get("state") != ENDED}
 
     @property
     def hears_somebody(self) -> bool:

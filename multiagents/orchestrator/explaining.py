@@ -22,7 +22,7 @@ from multiagents.core.settings import Settings, shown_url
 from multiagents.core.states import Command, Kind, SagaState, StepState
 from multiagents.orchestrator import launches
 from multiagents.orchestrator.blocked_loops import Report, blocked_now
-from multiagents.orchestrator.catalog import Catalog
+from multiagents.orchestrator.catalog import Catalog, Members, split
 from multiagents.orchestrator.commands import DEADLINE
 from multiagents.orchestrator.coordinator import Coordinator
 from multiagents.orchestrator.dead_letters import DeadLetters
@@ -85,7 +85,7 @@ class Explaining(DeadLetters):
         saga, workflow = yield from self.sound(saga_id)
         work = yield from ask(store.work(keys))
         people = yield from self._people(keys, saga, workflow)
-        fleet = yield from self._fleet()
+        fleet, stopping = split((yield from self._fleet()))
         now = Situation(
             saga,
             workflow,
@@ -102,6 +102,7 @@ class Explaining(DeadLetters):
         now = replace(now, due=(yield from self._due(keys, now, shown(tasks))))
         now = replace(now, failing=(yield from self._failing(keys, now)))
         around = yield from self._around(keys, now, shown(tasks), work, fleet)
+        around = replace(around, stopping=stopping)
         return explanation(now, underway(now, around, tasks))
 
     def people(self, saga_id: str) -> Flow[People]:
@@ -196,7 +197,7 @@ class Explaining(DeadLetters):
         now: Situation,
         tasks: list[Task],
         work: dict[str, str],
-        fleet: dict[str, dict[str, Any]],
+        fleet: Members,
     ) -> Flow[Surroundings]:
         queue_of, backlogs = yield from self._queues(now, tasks, fleet)
         progress = yield from self._progress(keys, tasks)
@@ -209,7 +210,7 @@ class Explaining(DeadLetters):
         return Surroundings(work, fleet, queue_of, backlogs, progress, late, known, imports, loops)
 
     def _queues(
-        self, now: Situation, tasks: list[Task], fleet: dict[str, dict[str, Any]]
+        self, now: Situation, tasks: list[Task], fleet: Members
     ) -> Flow[tuple[dict[str, str], dict[str, Backlog]]]:
         """By outbox field: to which queue something was sent, and what waits there."""
         queue_of: dict[str, str] = {}
@@ -266,7 +267,7 @@ def _brought_by(saga: Saga) -> Command | None:
     return Command.CANCEL if saga.cancelled else None
 
 
-def _broker_of(queue: str, fleet: dict[str, dict[str, Any]]) -> str:
+def _broker_of(queue: str, fleet: Members) -> str:
     """The kind of broker of the workers that consume a queue, or else of all; empty: not known."""
     consumers = [each for each in fleet.values() if queue in each["queues"]]
     kinds = {each.get("broker", "") for each in consumers or fleet.values()}

@@ -65,12 +65,19 @@ class Host:
         )
 
     def announce(
-        self, hostname: str, queues: list[str], *, slots: int, app: str, broker: str
+        self,
+        hostname: str,
+        queues: list[str],
+        *,
+        slots: int,
+        app: str,
+        broker: str,
+        at_work: int | None = None,
     ) -> Flow[None]:
         """Say what the worker of this process knows, and hear of the others.
 
         ``app``: the name of its Celery app, if the command line does not tell.  ``broker``: the
-        kind of its broker.
+        kind of its broker.  ``at_work``: it takes no more, and is still at so many tasks.
         """
         known = registry.registered().values()
         launch = launch_of(
@@ -80,7 +87,7 @@ class Host:
             functions=self.catalog.local_names,
         )
         yield from self.catalog.publish(
-            hostname, queues, known, slots=slots, launch=launch, broker=broker
+            hostname, queues, known, slots=slots, launch=launch, broker=broker, at_work=at_work
         )
         yield from self.catalog.keep_up()
 

@@ -47,6 +47,7 @@ class Surroundings:
     work: Mapping[str, str] = field(default_factory=dict)
     """Outbox and claims."""
     fleet: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """The running workers that take work."""
     queue_of: Mapping[str, str] = field(default_factory=dict)
     """By outbox field; empty where the app that sends a plain task decides."""
     backlogs: Mapping[str, Backlog] = field(default_factory=dict)
@@ -59,6 +60,8 @@ class Surroundings:
     """MULTIAGENTS_IMPORTS of whoever asks."""
     loops: Sequence[Mapping[str, Any]] = ()
     """Event loops that are blocked: see `Catalog.tell_loop`."""
+    stopping: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """The workers that take no more, and end when their last task has."""
 
 
 def tasks_of(now: Situation) -> list[Task]:

@@ -29,6 +29,7 @@ from multiagents.core.clock import Clock
 from multiagents.core.exceptions import NewerFormat, UnknownSaga
 from multiagents.core.settings import Settings
 from multiagents.orchestrator.handback import Foreign, HandBack
+from multiagents.orchestrator.leaving import Leaving
 from multiagents.orchestrator.pacing import Pace
 from multiagents.orchestrator.sweeper import Sweeper
 from multiagents.storage import formats
@@ -66,6 +67,10 @@ log = structlog.get_logger(__name__)
 Announce = Callable[[], Flow[None]]
 Queues = Callable[[], list[str]]
 """What this worker consumes."""
+Slots = Callable[[], int]
+"""How many tasks it runs at once."""
+AtWork = Callable[[], int | None]
+"""How many tasks a worker that is stopping still runs; None: it is not stopping."""
 Refuse = Callable[[NewerFormat], None]
 """Told, once, that this worker must not go on."""
 
@@ -85,12 +90,15 @@ class SweeperThreads:
         settings: Settings,
         clock: Clock,
         announce: Announce,
+        retire: Announce,
         peers: Callable[[], int],
         hand_backs: Callable[[], HandBack],
         queues: Queues,
+        stopping: Callable[[], bool] = lambda: False,
         refuse: Refuse = _go_on,
     ) -> None:
         self._settings = settings
+        self._leaving = Leaving(edge, announce=announce, retire=retire)
         self._threads = [
             SweeperThread(
                 sweeper,
@@ -102,6 +110,7 @@ class SweeperThreads:
                 peers=peers,
                 hand_back=hand_backs(),
                 queues=queues,
+                stopping=stopping,
                 refuse=refuse,
             )
             for number, shards in enumerate(settings.servers.values())
@@ -118,7 +127,16 @@ class SweeperThreads:
             thread.start()
 
     def stop(self) -> None:
-        """End after the sweeps at hand."""
+        """End after the sweeps at hand; the worker is shown as stopping until it has `left`."""
+        self._stop_sweeping()
+        self._leaving.begin()
+
+    def left(self) -> None:
+        """The worker has ended, warm or cold; a second call does nothing."""
+        self._stop_sweeping()
+        self._leaving.end()
+
+    def _stop_sweeping(self) -> None:
         for thread in self._threads:
             thread.ask_to_stop()
         for thread in self._threads:
@@ -144,6 +162,7 @@ class SweeperThread:
         chance: Callable[[], float] = random.random,
         hand_back: HandBack | None = None,
         queues: Queues = list,
+        stopping: Callable[[], bool] = lambda: False,
         refuse: Refuse = _go_on,
     ) -> None:
         self._sweeper = sweeper
@@ -165,6 +184,8 @@ class SweeperThread:
         self._swept_ms = dict.fromkeys(self.shards, 0)
         self._timekeeper = Timekeeper(clock)
         self._announced_ms = self._noted_ms = 0
+        self._stopping = stopping
+        self._announced_stopping = False
         self._refuse = refuse
         self._failing: set[str] = set()
         """What fails, has been told and goes on failing."""
@@ -269,7 +290,10 @@ class SweeperThread:
         if abs(now_ms - self._noted_ms) >= ANNOUNCE_MS:  # a clock may be set back, too
             self._edge.run(formats.note(self.shards))
             self._noted_ms = self._clock.now_ms()
-        if abs(now_ms - self._announced_ms) >= ANNOUNCE_MS:
+        # A solo worker sweeps on in its last task.
+        turned = self._stopping() != self._announced_stopping
+        if turned or abs(now_ms - self._announced_ms) >= ANNOUNCE_MS:
+            self._announced_stopping = self._stopping()
             self._try_to_announce()
 
     def _try_to_announce(self) -> None:

@@ -109,7 +109,7 @@ def _not_claimed(around: Surroundings, name: str, function: str) -> tuple[str, s
     queue = around.queue_of.get(name, "")
     consumers = consumers_of(around, queue)
     if not around.fleet:
-        return "no_worker", "no worker is running."
+        return "no_worker", _no_worker(around)
     if not consumers:
         running = ", ".join(
             f"{host} ({', '.join(each['queues'])})" for host, each in around.fleet.items()
@@ -136,6 +136,13 @@ def _not_claimed(around: Surroundings, name: str, function: str) -> tuple[str, s
     return "sent", (
         "the queue is empty, so a worker holds the message or it is lost; then it is sent again."
     )
+
+
+def _no_worker(around: Surroundings) -> str:
+    if not around.stopping:
+        return "no worker is running."
+    verb = "is" if len(around.stopping) == 1 else "are"
+    return f"no worker takes work: {hosts(around.stopping)} {verb} stopping."
 
 
 def _strangers(around: Surroundings, queue: str, function: str) -> str:

@@ -110,6 +110,8 @@ def _progress(around: Surroundings, task: Task) -> str:
 
 
 def _silent(around: Surroundings, worker: str) -> str:
+    if worker in around.stopping:
+        return " (that worker is stopping, and ends its tasks first)"
     gone = worker and around.fleet and worker not in around.fleet
     return ", which is not among the running workers" if gone else ""
 
