@@ -333,6 +333,55 @@ def test_sagas_are_found_by_key_error_and_time(office: Office) -> None:
     assert listed(office, "--since", "2020-01-01T00:00", "--limit", "1") == [failing]
 
 
+def test_a_list_shows_the_error_that_it_was_asked_for(office: Office) -> None:
+    """Of a step or an undo, where the saga's own is another; `--json` has all of them."""
+    saga_id = start(office)
+    office.succeed(saga_id, "reserve")
+    office.fail(office.claim(saga_id, "charge"))
+    office.runtime.host.engine.fail(
+        office.claim(saga_id, "charge", Kind.UNDO),
+        Verdict(Failure("Closed", "come back at nine"), retryable=False),
+        go_on=False,
+    )
+    told = cli("list", "--error", "AT NINE", url=office.url).out
+    assert "undo of charge: Closed: come back at nine" in told
+    assert "BankDown" not in told
+    assert "charge: BankDown" in cli("list", "--error", "bank", url=office.url).out
+    row = cli("list", "--error", "at nine", "--json", url=office.url).json
+    assert row["steps"]["charge"]["compensation"]["error"]["type"] == "Closed"
+
+
+def test_a_list_shows_of_the_input_what_is_asked_for(office: Office) -> None:
+    """A column for each, at 80 columns beside the id; `--json` has the whole input."""
+    given = {"sku": "A17", "customer": {"id": 7}, "items": [{"n": 1}]}
+    saga_id, other = start(office, given), start(office)
+    rows = cli("list", "--json", url=office.url).lines
+    assert [row["input"] for row in rows] == [{}, given]
+    assert [row["input"] for row in office.runtime.call("list")] == [{}, given]
+    shows = ("--show", "sku", "--show", "customer.id", "--show", "items")
+    header, first, second = cli("list", *shows, url=office.url).out.splitlines()
+    assert header.split()[:5] == ["SAGA", "SKU", "CUSTOMER.ID", "ITEMS", "WORKFLOW"]
+    assert first.split()[:4] == [other, "-", "-", "-"]
+    assert second.startswith(f'{saga_id}  A17  7            [{{"n": 1}}]  look-order')
+    lines = lines_of(on_terminal("list", *shows[:4], url=office.url))
+    assert [saga_id, "A17", "7"] in [line.split()[:3] for line in lines]
+
+
+def test_a_list_of_an_unknown_workflow_says_what_was_meant(office: Office) -> None:
+    """Of sagas and of dead letters; on stderr, also with --json."""
+    start(office)
+    registry.register(ORDER)
+    try:
+        for words in (("list",), ("dead-letters", "list"), ("list", "--json")):
+            done = cli(*words, "--workflow", "look-ordr", url=office.url)
+            assert done.err == "unknown workflow 'look-ordr'; did you mean look-order?\n"
+            assert done.code == 0
+        known = cli("list", "--workflow", "look-order", "--state", "failed", url=office.url)
+        assert (known.out, known.err) == ("no saga fits\n", "")
+    finally:
+        registry.forget(ORDER.name)
+
+
 def test_a_list_shows_key_and_duration(office: Office) -> None:
     """Null while it goes on; a number of seconds at its end."""
     saga_id = start(office, idempotency_key="order-17")
@@ -362,6 +411,11 @@ def test_damaged_sagas_are_listed_by_their_state(office: Office) -> None:
     [
         (("--since", "soon"), "since is 'soon'; expected a time ago (30m, 2h, 7d)"),
         (("--until", "2026-13-01"), "until is '2026-13-01'; expected"),
+        (("--since", "1h", "--until", "2h"), "until (2h) is before since (1h)"),
+        (("--error", ""), "--error is empty; leave it out"),
+        (("--workflow", " "), "--workflow is empty; leave it out"),
+        (("--tag", ""), "--tag is empty; leave it out"),
+        (("--key", ""), "--key is empty; leave it out"),
         (("--input", "sku"), "--input is 'sku'; expected NAME=VALUE, such as sku=A17"),
     ],
 )

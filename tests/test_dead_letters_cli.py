@@ -169,6 +169,7 @@ def test_help_says_for_which_words_a_reason_is_required(redis_url: str) -> None:
         (("resolve", "ID"), "needs a reason"),
         (("list", "--kind", "run"), "step, undo"),
         (("list", "--older-than", "soon"), "expected a time"),
+        (("list", "--older-than", "5"), "expected a time with its unit: 90s, 30m, 2h or 7d"),
     ],
 )
 def test_wrong_use_says_what_is_right(redis_url: str, words: tuple[str, ...], says: str) -> None:
@@ -179,13 +180,14 @@ def test_wrong_use_says_what_is_right(redis_url: str, words: tuple[str, ...], sa
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200), ("7d", 604_800)]
+    ("text", "wanted"), [("90s", 90), ("1.5m", 90), ("2h", 7200), ("7d", 604_800)]
 )
 def test_ages_are_written_as_people_write_them(text: str, wanted: float) -> None:
-    """A number is seconds."""
+    """With a unit, as `list --since` takes it."""
     assert seconds(text) == wanted
-    with pytest.raises(CommandError):
-        seconds(f"-{text}")
+    for wrong in (f"-{text}", text[:-1]):
+        with pytest.raises(CommandError):
+            seconds(wrong)
 
 
 def test_the_list_is_mended(letters: Any, parked: list[str]) -> None:

@@ -15,6 +15,7 @@ import typer
 
 from multiagents.cli.asking import REFUSED, agreed
 from multiagents.cli.errors import OK, CommandError
+from multiagents.cli.look import hint_if_unknown
 from multiagents.cli.output import Json, console, emit, emit_each, hint, say, table
 from multiagents.cli.render import error_text
 from multiagents.cli.rows import Rows
@@ -23,7 +24,7 @@ from multiagents.cli.settling import settle_one
 from multiagents.cli.steer import By, Reason, StepName
 from multiagents.cli.watch import SagaId
 
-UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 NEEDING_REASON = ("skip", "resolve")
 DONE = {"retry": "retried", "skip": "skipped", "resolve": "resolved"}
 
@@ -84,7 +85,10 @@ def list_(
     """List parked steps and undos of all sagas, those that wait longest first."""
     filters = _filters(workflow, step, kind, older_than)
     session = connect()
-    _print(session.call("dead_letters", **filters, limit=limit), as_json=json_output)
+    letters = session.call("dead_letters", **filters, limit=limit)
+    _print(letters, as_json=json_output)
+    if not letters:
+        hint_if_unknown(session, workflow)
 
 
 def show(saga_id: SagaId, step: StepName = "", json_output: Json = False) -> None:
@@ -158,10 +162,12 @@ def _filters(
 
 
 def seconds(text: str) -> float:
-    """The seconds of ``90``, ``90s``, ``30m``, ``2h`` or ``7d``.  Raises CommandError."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
+    """The seconds of ``90s``, ``30m``, ``2h`` or ``7d``.  Raises CommandError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
     if match is None:
-        raise CommandError(f"--older-than is {text!r}; expected a time such as 90s, 30m, 2h or 7d")
+        raise CommandError(
+            f"--older-than is {text!r}; expected a time with its unit: 90s, 30m, 2h or 7d"
+        )
     return float(match[1]) * UNITS_S[match[2]]
 
 
@@ -193,6 +199,8 @@ def _settle_all(session: Session, decision: str, choice: Choice, how: How) -> No
     meant = session.call("settle_dead_letters", decision, **wanted, dry_run=True)
     if how.dry_run or not meant:
         _print(meant, as_json=how.as_json)
+        if not meant:
+            hint_if_unknown(session, choice.filters.get("workflow"))
         return
     if not how.as_json:
         _print(meant, as_json=False)

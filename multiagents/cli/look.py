@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -54,6 +54,14 @@ OfInput = Annotated[
 OfError = Annotated[
     str | None, typer.Option("--error", metavar="TEXT", help="Only with this in an error.")
 ]
+Shows = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--show",
+        metavar="NAME",
+        help="Show this of the input, too (customer.id leads inside); may be repeated.",
+    ),
+]
 Since = Annotated[
     str | None,
     typer.Option(
@@ -80,6 +88,7 @@ def list_(
     error: OfError = None,
     since: Since = None,
     until: Until = None,
+    show: Shows = None,
     limit: Limit = MOST_SHOWN,
     json_output: Json = False,
 ) -> None:
@@ -88,6 +97,10 @@ def list_(
     --tag, --workflow, --state and the times are looked up in indexes, --key leads to its saga at
     once. For --input and --error, and for --state damaged, sagas are read from the newest on.
     """
+    named = {"--workflow": workflow, "--tag": tag, "--key": key, "--error": error}
+    for option, given in named.items():
+        if given is not None and not given.strip():
+            raise CommandError(f"{option} is empty; leave it out, or say what to look for")
     print_list(
         connect(),
         state=state and state.value,
@@ -98,6 +111,7 @@ def list_(
         error=error,
         since=since,
         until=until,
+        shows=show or (),
         limit=limit,
         as_json=json_output,
     )
@@ -124,22 +138,37 @@ def history(saga_id: SagaId, json_output: Json = False) -> None:
 
 
 def print_list(
-    session: Session, *, limit: int = MOST_SHOWN, as_json: bool = False, **filters: Any
+    session: Session,
+    *,
+    limit: int = MOST_SHOWN,
+    shows: Sequence[str] = (),
+    as_json: bool = False,
+    **filters: Any,
 ) -> None:
-    """Print the sagas that fit the filters of `Listing.list`."""
+    """Print the sagas that fit the filters of `Listing.list`; ``shows``: this of their input."""
     service = session.runtime.host.service
     wanted = service.wanted(**{"since": None, "until": None, **filters})
     rows = session.run(service.search(wanted, limit=limit, progress=_Progress()))
     if as_json:
         emit_each(rows)
     elif rows:
-        console().print(sagas_table(rows, session.now_ms))
+        error = filters.get("error") or ""
+        console().print(sagas_table(rows, session.now_ms, shows=shows, error=error))
         if len(rows) == limit == MOST_SHOWN:
             hint(f"the newest {limit} are shown; more with --limit")
     elif any(filters.values()):
         say("no saga fits")
     else:
         say("no sagas; start one with: multiagents start WORKFLOW --input JSON")
+    if not rows:
+        hint_if_unknown(session, filters.get("workflow"))
+
+
+def hint_if_unknown(session: Session, workflow: str | None) -> None:
+    """Say of a filter by which nothing was found that no workflow has that name."""
+    problem = workflow and session.run(session.runtime.host.service.unknown_name(workflow))
+    if problem:
+        hint(problem)
 
 
 class _Progress:

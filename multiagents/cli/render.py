@@ -114,15 +114,27 @@ def live_view(saga: Saga, now_ms: int) -> RenderableType:
     return Group(title, steps_table(saga, now_ms), *notes)
 
 
-def sagas_table(rows: Sequence[Saga], now_ms: int) -> RenderableType:
-    """A line per saga, or two where the window is narrow."""
-    return Rows(SAGA_COLUMNS, [_saga_row(row, now_ms) for row in rows])
+def sagas_table(
+    rows: Sequence[Saga], now_ms: int, *, shows: Sequence[str] = (), error: str = ""
+) -> RenderableType:
+    """A line per saga, or two where the window is narrow.
+
+    ``shows``: keys of the input that are columns, too; ``error``: the text by which sagas were
+    found: of each the error is shown that has it.
+    """
+    first, *rest = SAGA_COLUMNS
+    columns = (first, *(key.upper() for key in shows), *rest)
+    return Rows(columns, [_saga_row(row, now_ms, shows, error) for row in rows])
 
 
-def _saga_row(row: Saga, now_ms: int) -> tuple[Any, ...]:
+def _saga_row(row: Saga, now_ms: int, shows: Sequence[str], error: str) -> tuple[Any, ...]:
+    from multiagents.orchestrator.wanted import matching_error
+
     created_ms = ms_of(row["created_at"])
+    told = (error and matching_error(row, error)) or row["error"]
     return (
         row["transaction_id"],
+        *(_of_input(row, key) for key in shows),
         row["workflow"],
         row["state"],
         None if created_ms is None else ago(created_ms, now_ms),
@@ -131,8 +143,15 @@ def _saga_row(row: Saga, now_ms: int) -> tuple[Any, ...]:
         row["idempotency_key"],
         ", ".join(row["tags"]),
         "; ".join(row["attention"]),
-        error_text(row["error"]) if row["error"] else None,
+        error_text(told) if told else None,
     )
+
+
+def _of_input(row: Saga, key: str) -> str | None:
+    from multiagents.orchestrator.wanted import value_at
+
+    value = value_at(row["input"], key)
+    return value if value is None or isinstance(value, str) else _short(value, SHORT_RESULT)
 
 
 def history_table(events: Sequence[Mapping[str, Any]], *, workers: bool = True) -> RenderableType:

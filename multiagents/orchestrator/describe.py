@@ -77,6 +77,7 @@ def damaged_row(saga_id: str, problems: Sequence[str]) -> dict[str, Any]:
         "version": "",
         "state": DAMAGED,
         "current_step": None,
+        "input": None,
         "error": None,
         "needs_attention": True,
         "attention": list(problems),

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from multiagents.core import ids
-from multiagents.core.exceptions import DamagedSaga, UnknownSaga
+from multiagents.core.exceptions import DamagedSaga, InvalidInput, UnknownSaga
 from multiagents.core.moments import moment_ms
 from multiagents.core.states import SagaState
 from multiagents.orchestrator import registry
@@ -55,7 +55,7 @@ class Listing(Attending):
         limit: int = 50,
         offset: int = 0,
     ) -> Flow[Rows]:
-        """Sagas, newest first, as `get` gives them but without input and results.
+        """Sagas, newest first, as `get` gives them but without results.
 
         ``input``: equal values by key, where a dotted key (``customer.id``) leads into objects and
         lists; ``error``: a part of an error of the saga or of its steps, in any case; ``since``
@@ -83,11 +83,14 @@ class Listing(Attending):
     def wanted(self, *, since: When | None, until: When | None, **filters: Any) -> Wanted:
         """What a list is asked for.  Raises InvalidInput."""
         now_ms = self._clock.now_ms()
-        return Wanted(
-            **filters,
-            since_ms=None if since is None else moment_ms(since, now_ms, name="since"),
-            until_ms=None if until is None else moment_ms(until, now_ms, name="until"),
-        )
+        since_ms = None if since is None else moment_ms(since, now_ms, name="since")
+        until_ms = None if until is None else moment_ms(until, now_ms, name="until")
+        if since_ms is not None and until_ms is not None and until_ms < since_ms:
+            raise InvalidInput(
+                f"until ({until}) is before since ({since}), so that no saga fits; since is the"
+                " earlier time"
+            )
+        return Wanted(**filters, since_ms=since_ms, until_ms=until_ms)
 
     def search(
         self,
@@ -160,9 +163,10 @@ class Listing(Attending):
             return None
         except DamagedSaga as error:
             return damaged_row(saga_id, error.problems)
-        meta = yield from ask(store.meta(self.coordinator.keys(saga_id)))
-        row = describe(saga, workflow, {"meta": meta or "{}"})
-        for name in ("input", "step_results", "result", "task_ids"):
+        call = store.some_data(self.coordinator.keys(saga_id), ("meta", "input"))
+        meta, given = yield from ask(call)
+        row = describe(saga, workflow, {"meta": meta or "{}", "input": given or "{}"})
+        for name in ("step_results", "result", "task_ids"):
             row.pop(name)
         return row
 

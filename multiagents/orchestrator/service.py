@@ -204,9 +204,16 @@ class SagaService(Listing):
             raise (yield from self._unknown_workflow(workflow))
         return published
 
+    def unknown_name(self, name: str) -> Flow[str]:
+        """What to say of a name that no workflow has, registered here or published; else empty."""
+        names = yield from self._workflow_names()
+        return "" if name in names else unknown("workflow", name, names)
+
+    def _workflow_names(self) -> Flow[list[str]]:
+        return sorted({*registry.registered(), *(yield from self.catalog.workflow_names())})
+
     def _unknown_workflow(self, name: str) -> Flow[UnknownWorkflow]:
-        names = sorted({*registry.registered(), *(yield from self.catalog.workflow_names())})
-        problem = unknown("workflow", name, names)
+        problem = unknown("workflow", name, (yield from self._workflow_names()))
         built = registry.built_only(name)
         if built is not None:
             problem = f"unknown workflow {name!r}"
@@ -239,14 +246,17 @@ class SagaService(Listing):
             missing = yield from self.catalog.missing(set(workflow.workers))
         if missing and not (yield from self.is_known(saga_id)):  # who joins a saga finds it going
             known = yield from self.catalog.worker_names()
-            problems = [unknown("worker", name, known) for name in sorted(missing)]
             start = yield from self.start_command(missing)
-            cannot = f"workflow {workflow.name!r} cannot run: {joined(*problems)}"
+            cannot = f"workflow {workflow.name!r} cannot run"
+            if not known and not self._in_process:
+                none = f"{cannot}: no worker is running; start one: `{start}`"
+                raise UnknownWorker(joined(none, self._server_asked()))
+            problems = [unknown("worker", name, known) for name in sorted(missing)]
             fix = (
                 f"start a worker that has it (`{start}`), or use task(...) for a plain Celery task"
             )
             place = () if self._in_process else (self._server_asked(),)
-            raise UnknownWorker(joined(cannot, fix, *place))
+            raise UnknownWorker(joined(f"{cannot}: {joined(*problems)}", fix, *place))
 
 
 def _meta(about: dict[str, Any]) -> str:

@@ -49,7 +49,7 @@ class Wanted:
         return indexed <= 1 and not self.input and not self.error and self.state != DAMAGED
 
     def fits(self, row: Mapping[str, Any]) -> bool:
-        """Whether a saga is meant, as a list shows it; its input is not there."""
+        """Whether a saga is meant, as a list shows it; its input is compared before."""
         if self.state and row["state"] != self.state:
             return False
         if row["state"] == DAMAGED:  # what else it is cannot be told: it stood in the index
@@ -87,15 +87,32 @@ class Wanted:
         return bool(stored) and all(part.strip() in stored for part in parts)
 
     def _has_error(self, row: Mapping[str, Any], text: str) -> bool:
-        return any(text.lower() in error.lower() for error in _errors(row))
+        return matching_error(row, text) is not None
 
 
-def _errors(row: Mapping[str, Any]) -> Iterator[str]:
-    """The errors of a saga, of its steps and of their undos, as ``Type: message``."""
-    steps = row["steps"].values()
-    works = [row, *steps, *filter(None, (step["compensation"] for step in steps))]
-    for error in filter(None, (work["error"] for work in works)):
-        yield f"{error['type']}: {error['message']}"
+def matching_error(row: Mapping[str, Any], text: str) -> Mapping[str, Any] | None:
+    """The first error with a text in it, in any case: of the saga, its steps or their undos."""
+    for error in _errors(row):
+        if text.lower() in f"{error['type']}: {error['message']}".lower():
+            return error
+    return None
+
+
+def _errors(row: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The errors of a saga, of its steps and of their undos; ``step`` says whose each is."""
+    if row["error"]:
+        yield row["error"]
+    steps = row["steps"].items()
+    undos = [(f"undo of {name}", step["compensation"]) for name, step in steps]
+    for place, work in (*steps, *undos):
+        if work and work["error"]:
+            yield {"step": place, **work["error"]}
+
+
+def value_at(value: Any, key: str) -> Any:
+    """What stands under a key or a dotted one, None where nothing does."""
+    found = _at(value, key)
+    return None if found is _MISSING else found
 
 
 def _at(value: Any, key: str) -> Any:
