@@ -7,7 +7,9 @@ module of its own.
 from __future__ import annotations
 
 import importlib
+import json
 import re
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +28,7 @@ from multiagents.orchestrator import registry
 from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.workflow import Step, Workflow
 from multiagents.storage.client import Edge
+from tests.processes import environment
 from tests.support.command_line import NO_SERVER, cli
 
 MODULE = """
@@ -208,6 +211,24 @@ def test_a_worker_that_nobody_has_is_told_in_whole_sentences(redis_url: str) -> 
         runtime_of(redis_url).start_saga.delay(typo, {})
     wanted = r"unknown worker 'code_sya'; did you mean code_say[^?]*\? Start a worker that has it"
     assert re.search(wanted, str(raised.value))
+
+
+@pytest.mark.processes
+def test_without_any_worker_that_is_all_that_is_told(redis_url: str, tmp_path: Path) -> None:
+    """Once, however many functions the workflow needs, with the command that starts one.
+
+    In a process of its own: this one has functions of many tests.
+    """
+    steps = [{"name": f"s{number}", "worker": f"code_none_{number}"} for number in range(5)]
+    file = tmp_path / "code_none.json"
+    file.write_text(json.dumps({"name": "code_none", "steps": steps}))
+    command = [sys.executable, "-m", "multiagents", "start", str(file)]
+    done = subprocess.run(command, env=environment(redis_url), capture_output=True, text=True)
+    assert re.fullmatch(
+        r"error: workflow 'code_none' cannot run: no worker is running; start one: `[^`]+`;"
+        r" the server asked is .+\n",
+        done.stderr,
+    )
 
 
 @pytest.mark.parametrize(
