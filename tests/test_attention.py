@@ -286,6 +286,43 @@ def test_at_80_columns_ids_and_commands_stay_whole(office: Office) -> None:
     assert max(map(len, lines)) <= 80
 
 
+def test_alike_ones_share_a_block_on_a_terminal(office: Office) -> None:
+    """With all ids, and one command for all; a program and a pipe have one each."""
+    paused = [pause(office) for _ in range(3)]
+    parked = [park_step(office) for _ in range(2)]
+    ended = [terminate(office) for _ in range(2)]
+    rows = listed(office)
+    assert laid_out(rows, width=None).count("multiagents ") == 7
+    blocks = laid_out(rows, width=80).split("\n\n")
+    assert [block.splitlines()[0].partition(": ")[2] for block in blocks] == [
+        "attention-order 3 sagas",
+        "attention-order 2 sagas",
+        "attention-order 2 sagas",
+    ]
+    assert f"multiagents resume {' '.join(paused)}" in typed_in(blocks[0])
+    assert typed_in(blocks[1])[-1] == (
+        "multiagents dead-letters retry --all --workflow attention-order --step mail --kind step"
+    )
+    assert [line.strip() for line in blocks[1].splitlines()[1:3]] == parked
+    assert typed_in(blocks[2])[-1] == 'multiagents dead-letters resolve ID --reason "..."'
+    assert [line.strip() for line in blocks[2].splitlines()[1:3]] == ended
+    assert max(len(line) for block in blocks for line in block.splitlines()) <= 80
+
+
+def test_what_differs_stands_apart_on_a_terminal(office: Office) -> None:
+    """Another reason, another person."""
+    pause(office)
+    other = office.start(order())
+    office.runtime.call("pause", other, by="bob", reason="the bank is down")
+    assert len(laid_out(listed(office), width=80).split("\n\n")) == 2
+
+
+def typed_in(block: str) -> list[str]:
+    """The commands of a block, each on one line."""
+    whole = block.replace("\\\n", " ").splitlines()
+    return [" ".join(line.split()) for line in whole if line.startswith("  ")]
+
+
 def test_doctor_counts_the_same(office: Office) -> None:
     """Paused ones included, each saga once; and it names the command."""
     for make in (pause, terminate, park_undo):

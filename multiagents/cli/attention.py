@@ -1,10 +1,12 @@
 """What waits for a person, in all sagas?
 
 A block for each: what it is and of which saga, why, and the next command on a line of its own.
+On a terminal those that are alike share a block, with one command for all where there is one.
 """
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -25,6 +27,8 @@ TITLES = {
     "damaged": "damaged",
 }
 """By kind; one that is not here is shown by its own name."""
+ALIKE = ("kind", "workflow", "step", "reason")
+"""What is the same of those that share a block."""
 NOTHING = "nothing waits for a person"
 MORE = "Why, and all that can be done about one:\n  multiagents explain ID"
 
@@ -48,17 +52,45 @@ def attention(limit: Limit = 100, json_output: Json = False) -> None:
 
 
 def laid_out(rows: Sequence[Mapping[str, Any]], *, width: int | None) -> str:
-    """The blocks, in lines of so many columns; None: of any length."""
-    return "\n\n".join(_block(row, width) for row in rows)
+    """The blocks, in lines of so many columns; None: of any length, and one for each."""
+    if width is None:
+        return "\n\n".join(_block([row], width) for row in rows)
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[name] for name in ALIKE), []).append(row)
+    return "\n\n".join(_block(group, width) for group in groups.values())
 
 
-def _block(row: Mapping[str, Any], width: int | None) -> str:
+def _block(rows: Sequence[Mapping[str, Any]], width: int | None) -> str:
+    """Of one, or of several that are alike; its age is that of the oldest."""
     from multiagents.core.texts import shown_line
     from multiagents.orchestrator.explanation import span
 
+    row, ids = rows[0], [each["transaction_id"] for each in rows]
     title = TITLES.get(row["kind"], row["kind"]).format(step=row["step"])
     age = f" ({span(row['age_s'] * 1000)})" if row["age_s"] is not None else ""
     workflow = f"{row['workflow']} " if row["workflow"] else ""
-    head = f"{title}{age}: {workflow}{row['transaction_id']}"
-    lines = [wrapped(shown_line(each), width) for each in (head, row["reason"])]
-    return "\n".join([*lines, command_lines(row["commands"][0], width)])
+    which = ids[0] if len(ids) == 1 else f"{len(ids)} sagas"
+    head, reason = (
+        wrapped(shown_line(each), width)
+        for each in (f"{title}{age}: {workflow}{which}", row["reason"])
+    )
+    command = _command(row, ids)
+    listed = [f"  {shown_line(each)}" for each in ids if each not in command.split()]
+    return "\n".join(
+        [head, *(listed if len(ids) > 1 else ()), reason, command_lines(command, width)]
+    )
+
+
+def _command(row: Mapping[str, Any], ids: Sequence[str]) -> str:
+    """The likely one, of several for all of them; where it takes one alone, for ``ID``."""
+    command: str = row["commands"][0]
+    if len(ids) == 1:
+        return command
+    if row["kind"] in ("step", "undo"):
+        which = {"workflow": row["workflow"], "step": row["step"], "kind": row["kind"]}
+        options = " ".join(f"--{name} {shlex.quote(value)}" for name, value in which.items())
+        return f"multiagents dead-letters retry --all {options}"
+    if row["kind"] == "paused":
+        return f"multiagents resume {' '.join(ids)}"
+    return " ".join("ID" if word == ids[0] else word for word in command.split(" "))
