@@ -26,7 +26,7 @@ from multiagents.core.marks import read_mark
 from multiagents.core.names import QUEUE_LLM, queue_flaw
 from multiagents.core.places import in_brackets
 from multiagents.core.settings import Home, shown_url
-from multiagents.orchestrator import app_broker, registry, strangers
+from multiagents.orchestrator import app_broker, registry, start_log, strangers
 from multiagents.orchestrator.app_broker import steady_for as steady_for
 from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.engine import StoreEngine
@@ -134,6 +134,8 @@ def _make_step(hosted: Hosted, *, own: bool) -> Any:
             app_broker.warn_of_transport(parent.app)
             _warn_of_no_functions(parent.app, own=own)
             if isinstance(parent, parent.app.Worker):  # else of a program that may still register
+                if not own:
+                    start_log.tell_workflows()
                 _warn_of_forgotten()
                 _warn_of_misfits(parent.app)
             if QUEUE_LLM in parent.app.amqp.queues.consume_from:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from multiagents.orchestrator.start_log import NO_WORKFLOW
 from multiagents.storage.server import EmbeddedServer
 from tests.processes import ROOT, Worker
 
@@ -213,6 +214,14 @@ def test_every_step_begins_with_a_fresh_database_connection(
 def test_a_worker_says_where_its_sagas_are(running: ShopWorker) -> None:
     """At its start, with what names it."""
     assert "named_by=\"broker_url of app 'proj'\"" in running.log
+
+
+def test_a_worker_names_the_workflows_that_it_has_found(running: ShopWorker) -> None:
+    """And the modules: a `sagas.py` that stands elsewhere is not among them."""
+    (line,) = [each for each in running.log.splitlines() if "workflows are registered" in each]
+    assert "purchase" in line
+    assert "orders.sagas, payments.sagas" in line
+    assert NO_WORKFLOW not in running.log
 
 
 def test_the_projects_own_tests_need_no_server(shop: Shop) -> None:

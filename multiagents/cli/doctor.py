@@ -224,6 +224,7 @@ def _fleet(session: Session, workflows: list[Workflow]) -> Iterable[Check]:
     yield checks.heartbeats(session.run(runtime.catalog.late()))
     yield loop_checks.loops(session.run(runtime.catalog.loops()), session.now_ms)
     yield fleet_checks.workers(known)
+    yield fleet_checks.workflows(known)
     yield fleet_checks.queues(known)
     yield fleet_checks.worker_functions(known)
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 from multiagents.cli.checks import Check, Fleet, count_of, names_of
 from multiagents.core.names import COORDINATOR_QUEUE, QUEUE_IO
-from multiagents.orchestrator.launches import Launch, advice
+from multiagents.orchestrator.launches import OWN_APP, Launch, advice
+from multiagents.orchestrator.start_log import NO_WORKFLOW, WHERE
 from multiagents.orchestrator.workflow import TaskCall, Workflow
 
 
@@ -63,6 +64,18 @@ def _ends(stopping: Fleet) -> str:
     tasks = sum(member.get("at_work", 0) for member in stopping.values())
     verb = "is" if len(stopping) == 1 else "are"
     return f"{verb} stopping, still at {count_of(tasks, 'task')}"
+
+
+def workflows(known: Known) -> Check:
+    """Each worker of a team's app has found the app's workflows."""
+    without = [
+        host
+        for host, each in known.fleet.items()
+        if each.get("app", OWN_APP) != OWN_APP and each.get("workflows") == 0
+    ]
+    if without:
+        return Check("workflows", "warn", f"{names_of(without)}: {NO_WORKFLOW}", WHERE)
+    return Check("workflows", "ok", f"{len(known.workflows)} published")
 
 
 def queues(known: Known) -> Check:

@@ -130,7 +130,7 @@ class Catalog:
         ``slots``: how many steps it can do at once.  ``launch``: how it was started.  ``broker``:
         the kind of its broker.  ``at_work``: it takes no more, and is still at so many tasks.
         """
-        now_ms = self._clock.now_ms()
+        now_ms, known = self._clock.now_ms(), list(workflows)
         about = {
             "at_ms": now_ms,
             "queues": sorted(queues),
@@ -138,6 +138,7 @@ class Catalog:
             "broker": broker,
             "workers": {name: info.queue for name, info in self._local.items()},
             "alone": [name for name, info in self._local.items() if info.alone],
+            "workflows": len(known),
         }
         fleet = self._shard.catalog("fleet")
         if launch is not None:
@@ -145,7 +146,6 @@ class Catalog:
         if at_work is not None:
             about |= {"state": STOPPING, "at_work": at_work}
         self._said[hostname] = about
-        known = list(workflows)
         yield from self._tell_examples(known)
         told = yield from self._tell(
             {each.name: each.canonical() for each in known}
@@ -271,7 +271,8 @@ class Catalog:
         return max(1, len(self._fleet))
 
     def fleet(self) -> Flow[dict[str, dict[str, Any]]]:
-        """Running worker processes: hostname -> queues, workers (name -> queue), at_ms, slots.
+        """Running worker processes: hostname -> queues, workers (name -> queue), at_ms, slots,
+        workflows (how many they register).
 
         Those that ``celery worker`` started also tell app and imports; those that are stopping also
         state and at_work.

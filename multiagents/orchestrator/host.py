@@ -7,7 +7,7 @@ from typing import Any
 
 from multiagents.core.clock import Clock
 from multiagents.core.settings import Settings
-from multiagents.orchestrator import registry
+from multiagents.orchestrator import registry, start_log
 from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.coordinator import Coordinator
 from multiagents.orchestrator.engine import StoreEngine
@@ -18,6 +18,10 @@ from multiagents.orchestrator.service import CheckInput, SagaService
 from multiagents.orchestrator.sweeper import Sweeper
 from multiagents.storage.calls import Flow
 from multiagents.storage.client import Edge
+
+JUDGED_AT = 2
+"""The announcement, of one in ten seconds, that looks for queues which no worker consumes: workers
+that are started together have come by then."""
 
 
 class Host:
@@ -47,6 +51,7 @@ class Host:
             letter_of=letter_of,
             answer_of=answer_of,
         )
+        self._announced = 0
         self.engine = StoreEngine(self.coordinator, edge, clock, catalog)
         self.sweeper = Sweeper(
             self.coordinator,
@@ -90,6 +95,10 @@ class Host:
             hostname, queues, known, slots=slots, launch=launch, broker=broker, at_work=at_work
         )
         yield from self.catalog.keep_up()
+        self._announced += 1
+        if self._announced == JUDGED_AT and self.catalog.hears_somebody and at_work is None:
+            needed = start_log.queues_of(known, self.catalog.queue_of) - {*queues}
+            start_log.tell_queues({q for q in needed if not self.catalog.slots(q)}, queues)
 
     def hand_back(self) -> HandBack:
         """What gives back the steps that this worker lacks the functions for; for one thread."""
