@@ -183,6 +183,21 @@ def test_existing_tasks_are_done_and_undone_unchanged(url: str) -> None:
     ]
 
 
+def test_an_invoice_of_unknown_outcome_needs_no_person(tmp_path: Path) -> None:
+    """The step that failed has left no result; its undo copes with that."""
+    script = """
+from examples.team.sagas import runtime
+from multiagents.testing.lab import eager
+
+with eager(runtime) as lab:
+    lab.fail("invoice", attempt=None)
+    given = {"customer": "Ada", "amount": 120, "address": "Bern"}
+    print(lab.get(lab.start("billing", given))["state"])
+"""
+    journal = tmp_path / "journal"
+    assert run("-c", script, BILLING_JOURNAL=str(journal)) == "compensated\n"
+
+
 def test_the_teams_tasks_know_nothing_of_sagas() -> None:
     """What is called untouched is untouched."""
     text = (ROOT / "examples" / "team" / "tasks.py").read_text()
