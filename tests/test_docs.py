@@ -152,6 +152,23 @@ def _anchors(page: Path) -> set[str]:
     return {heading.replace(" ", "-") for heading in plain}
 
 
+def test_the_lines_of_errors_are_those_of_the_files_shown() -> None:
+    """``NonRetryableError: no courier (shop.py:28)`` names the line of the file that is copied."""
+    checked, wrong = [], []
+    for page in pages():
+        own = {block.file: block.text.splitlines() for block in blocks(page) if block.file}
+        shown = re.findall(r"Error: ([^()`]+) \((\w+\.py):(\d+)\)", page.read_text())
+        for message, name, number in shown:
+            raising = [line for line, text in enumerate(own.get(name, ()), 1) if message in text]
+            checked += raising
+            if raising and int(number) not in raising:
+                wrong.append(
+                    f"{page.relative_to(ROOT)}: {message} ({name}:{number}), not {raising}"
+                )
+    assert wrong == []
+    assert checked
+
+
 def test_every_page_can_be_reached_from_the_readme() -> None:
     """README links to all of docs."""
     linked = set(re.findall(r"\]\((docs/[^)#\s]+)", prose(ROOT / "README.md")))
