@@ -14,7 +14,7 @@ from typing import Any
 
 from multiagents.core.exceptions import InvalidInput, UnknownSaga, WorkerExecutionError
 from multiagents.core.states import Kind
-from multiagents.eager import Begun
+from multiagents.eager import Begun, EagerRunner
 from multiagents.orchestrator import registry
 from multiagents.orchestrator.workflow import Step, Workflow, worker_name
 
@@ -25,6 +25,12 @@ class SagaLab:
     def __init__(self, runtime: Any) -> None:
         self._runtime = runtime
         self._eager = runtime.eager
+
+    @property
+    def runner(self) -> EagerRunner:
+        """What runs the sagas; for the report of a test that fails."""
+        runner: EagerRunner = self._eager
+        return runner
 
     def start(self, workflow: Any, input: dict[str, Any] | None = None, **options: Any) -> str:  # noqa: A002
         """Run a saga until it ends, or waits for a person; its id."""

@@ -2,12 +2,14 @@
 
 ``saga_lab`` runs sagas in the test's process; ``saga_clock`` is its clock.  Override
 ``saga_celery_app`` to test an app of your own that `multiagents.attach` was called with.
+
+The report of a test that fails tells what its sagas did.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -29,6 +31,25 @@ def pytest_configure(config: pytest.Config) -> None:
     is_here = config.pluginmanager.has_plugin("asyncio")
     if is_here and config.getini("asyncio_mode") == "strict":
         warnings.filterwarnings("ignore", message=ASYNCIO_NOTICE)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Tell in the report of a test that fails what the sagas of its ``saga_lab`` did."""
+    report = yield
+    lab = getattr(item, "funcargs", {}).get("saga_lab")
+    if lab is not None and report.when == "call" and report.failed:
+        from multiagents.testing.told import TITLE, told
+
+        try:
+            text = told(lab.runner)
+        except Exception as error:  # noqa: BLE001 - the test's own failure is what is to be seen
+            text = f"they cannot be told: {type(error).__name__}: {error}"
+        if text:
+            report.sections.append((TITLE, text))
+    return report
 
 
 @pytest.fixture
