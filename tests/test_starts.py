@@ -5,11 +5,13 @@ In process; what takes a worker is in test_team_app.
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from typing import Any
 
 import pytest
 
+import multiagents
 from multiagents import (
     IdempotencyConflict,
     InvalidInput,
@@ -21,6 +23,8 @@ from multiagents import (
     worker,
 )
 from multiagents.core import ids
+from multiagents.orchestrator import registry
+from multiagents.orchestrator.start_task import IN_ASYNCIO, NOT_A_FUNCTION
 from multiagents.storage.keys import SagaKeys, Shard
 from tests.support import basic_workers  # noqa: F401 - registers "echo" and others
 from tests.support.eager_server import lab_on
@@ -279,6 +283,29 @@ def test_called_like_a_function_it_starts_nothing_and_says_what_does(saga_lab):
     with pytest.raises(InvalidInput, match=r"start_saga\.delay"):
         start_saga.run("echoes", ECHO)
     assert sagas.list() == []
+
+
+def test_the_way_in_asyncio_can_be_typed_as_it_is_said(saga_lab):
+    """Nobody has an ``orchestrator`` yet: the statement makes one of the workflow."""
+    assert IN_ASYNCIO in NOT_A_FUNCTION
+    names = {"WORKFLOW": registry.find("echoes"), "INPUT": ECHO, "multiagents": multiagents}
+    exec(f"async def main():\n    {IN_ASYNCIO}\n", names)
+    asyncio.run(names["main"]())
+    assert [saga["state"] for saga in sagas.list()] == ["completed"]
+
+
+def test_an_input_of_keywords_is_refused_with_the_dict_that_is_meant(saga_lab):
+    """As a task with arguments of its own is called; the error is of ``start_saga``."""
+    wanted = r"start_saga got .* 'city'; .* into a dict, as in \('echoes', \{'city': \.\.\.\}\)"
+    with pytest.raises(TypeError, match=wanted):
+        start_saga.delay("echoes", city="Oslo")
+    assert sagas.list() == []
+
+
+def test_a_builder_is_refused_with_what_it_lacks(saga_lab):
+    """A forgotten ``.build()``."""
+    with pytest.raises(TypeError, match=r"there the workflow is WorkflowBuilder; call \.build\(\)"):
+        start_saga.delay(WorkflowBuilder("unbuilt").add_step("a", "echo"), {})
 
 
 def test_called_like_a_function_in_a_task_it_starts_nothing_either(saga_lab):

@@ -12,6 +12,7 @@ from typing import Any
 
 from kombu.utils.json import dumps
 
+from multiagents.orchestrator.builder import WorkflowBuilder
 from multiagents.orchestrator.workflow import Workflow
 
 REFUSE, FIRST = "refuse", "first"
@@ -35,12 +36,10 @@ def arguments(
     """
     workflow, given = in_order(workflow, input)
     if unknown:
-        raise TypeError(
-            f"start_saga got an unexpected keyword argument {next(iter(unknown))!r}; it takes"
-            " workflow, input, idempotency_key and on_conflict"
-        )
+        raise TypeError(_unexpected(next(iter(unknown)), workflow))
     if not isinstance(workflow, str | Workflow):
         got = "none" if workflow is None else type(workflow).__name__
+        got += "; call .build() first" if isinstance(workflow, WorkflowBuilder) else ""
         raise TypeError(
             "start_saga takes first the name of a workflow, or the workflow, then its input, as in"
             f" ('order', {{'order_id': 17}}); there the workflow is {got}"
@@ -54,6 +53,15 @@ def arguments(
         )
     call = {"workflow": workflow, "input": given, "idempotency_key": idempotency_key}
     return {**call, "on_conflict": on_conflict}
+
+
+def _unexpected(key: str, workflow: Any) -> str:
+    name = workflow if isinstance(workflow, str) else "order"
+    return (
+        f"start_saga got an unexpected keyword argument {key!r}; it takes workflow, input,"
+        " idempotency_key and on_conflict: put the saga's input into a dict, as in"
+        f" ({name!r}, {{{key!r}: ...}})"
+    )
 
 
 def in_order(workflow: Any, given: Any) -> tuple[Any, Any]:

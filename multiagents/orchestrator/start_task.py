@@ -32,10 +32,15 @@ from multiagents.orchestrator.start_call import (
 
 log = structlog.get_logger(__name__)
 _LATER = ("countdown", "eta")
+IN_ASYNCIO = (
+    "async with multiagents.Orchestrator(WORKFLOW) as orchestrator:"
+    " await orchestrator.execute_workflow(WORKFLOW, INPUT)"
+)
+"""A whole statement; WORKFLOW is a `Workflow` there."""
 NOT_A_FUNCTION = (
     "start_saga is a Celery task: start_saga(...) starts nothing; write start_saga.delay(WORKFLOW,"
-    " INPUT) for an AsyncResult, multiagents.sagas.start(WORKFLOW, INPUT) for the saga's id, or"
-    " await orchestrator.execute_workflow(WORKFLOW, INPUT) in asyncio"
+    " INPUT) for an AsyncResult, or multiagents.sagas.start(WORKFLOW, INPUT) for the saga's id; in"
+    f" asyncio, with what build() returned as WORKFLOW: {IN_ASYNCIO}"
 )
 
 
