@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -102,8 +103,10 @@ def test_a_result_that_is_no_dict_is_told_so(result: Any) -> None:
 
 
 def test_a_result_that_is_no_json_names_its_key() -> None:
-    """Before anything is stored."""
-    with pytest.raises(InvalidResult, match="result of 'charge': key 'at' is object"):
+    """Before anything is stored, with file and line of the function."""
+    place = rf"\(tests/{Path(__file__).name}:\d+\)$"
+    wanted = rf"result of 'charge': key 'at' is an object; .*: convert it {place}"
+    with pytest.raises(InvalidResult, match=wanted):
         execute(made(lambda context: {"at": object()}), Context())
 
 

@@ -178,22 +178,22 @@ CIRCLE["self"] = [CIRCLE]
     [
         (
             {"order": {"items": [0, 1, {"price": {1}}]}},
-            "key 'order.items[2].price' is set; JSON wants str, int, float, bool, None, list"
+            "key 'order.items[2].price' is a set; JSON wants str, int, float, bool, None, list"
             " or dict: convert it",
         ),
         ({"at": datetime(2025, 1, 31)}, "key 'at' is a datetime without a time zone: give it one"),
-        ({"a b": {"c.d": bytearray()}}, "key \"['a b']['c.d']\" is bytearray"),
+        ({"a b": {"c.d": bytearray()}}, "key \"['a b']['c.d']\" is a bytearray"),
         ({"a": Decimal("nan")}, "key 'a' is Decimal('NaN'): use None or leave it out"),
         ({"a": Endless()}, "contains itself"),
         ({"a": [1.0, float("nan")]}, "key 'a[1]' is nan; JSON has no NaN"),
-        ({"a": Item(1)}, "key 'a' is Item"),
+        ({"a": Item(1)}, "key 'a' is an Item"),
         ({"totals": {1: 2, "1": 3}}, "key 'totals' has two keys that become the text '1'"),
         ({float("nan"): 1}, "it has the key nan (float); JSON wants str keys"),
         ({(1, 2): 1}, "has the key (1, 2) (tuple)"),
         ({"a": "\ud800"}, "key 'a' holds half of a surrogate pair"),
         ({"\ud800": 1}, "with half of a surrogate pair"),
         (CIRCLE, "contains itself"),
-        ({1}, "it is set"),
+        ({1}, "it is a set"),
         ({"n": 10**5000}, "is no JSON: number out of range"),
     ],
 )
@@ -269,7 +269,7 @@ def test_a_result_is_a_dict_a_model_or_nothing() -> None:
     assert check_result({"a": 1}, "charge", LIMIT) == ({"a": 1}, '{"a":1}')
     with pytest.raises(InvalidResult, match="worker 'charge' returned list: return a dict"):
         check_result([1], "charge", LIMIT)
-    with pytest.raises(InvalidResult, match="result of 'charge': key 'a' is object"):
+    with pytest.raises(InvalidResult, match="result of 'charge': key 'a' is an object"):
         check_result({"a": object()}, "charge", LIMIT)
 
 

@@ -110,7 +110,7 @@ def _stand_in(value: Any, path: str) -> Any:
     except TypeError as error:
         raise _flaw(
             path,
-            f"is {type(value).__name__}; JSON wants str, int, float, bool, None, list or dict:"
+            f"is {_a(type(value).__name__)}; JSON wants str, int, float, bool, None, list or dict:"
             " convert it",
         ) from error
     enveloped = isinstance(found, dict) and found.keys() == _ENVELOPE
@@ -145,6 +145,10 @@ _FORMS: dict[type, Callable[[Any], str]] = {
 
 def _flaw(path: str, what: str) -> NoPlainValue:
     return NoPlainValue(f"{f'key {path!r}' if path else 'it'} {what}")
+
+
+def _a(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiouAEIO' else 'a'} {noun}"
 
 
 def _join(path: str, key: str) -> str:

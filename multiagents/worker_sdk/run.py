@@ -36,6 +36,7 @@ from multiagents.core.exceptions import (
     LoopBlocked,
     NonRetryableError,
 )
+from multiagents.core.places import defined, in_brackets
 from multiagents.core.policies import MAX_RETRY_AFTER_S
 from multiagents.core.ports import Verdict
 from multiagents.core.settings import get_settings
@@ -166,7 +167,10 @@ def _arguments(worker: Worker, context: Context) -> tuple[Any, ...]:
 
 def _finished(worker: Worker, limit: int | None, returned: Any) -> tuple[dict[str, Any], str]:
     most = get_settings().max_result_bytes if limit is None else limit
-    return check_result(_modelled(worker, returned), worker.name, most)
+    try:
+        return check_result(_modelled(worker, returned), worker.name, most)
+    except InvalidResult as error:  # of the engine's code: it has no line of the worker's
+        raise InvalidResult(f"{error}{in_brackets(defined(worker.function))}") from error
 
 
 def _about(context: Context) -> dict[str, Any]:
