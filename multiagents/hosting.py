@@ -280,6 +280,11 @@ def _warn_of_forgotten() -> None:
             f"workflow {name!r} is built but not registered{in_brackets(place)}",
             fix="call .register() on it, or start it as an object",
         )
+    for name, place in registry.unbuilt().items():
+        log.warning(
+            f"the builder of workflow {name!r} is never built{in_brackets(place)}",
+            fix="call .build().register() on it",
+        )
 
 
 def _warn_of_misfits(app: Celery) -> None:

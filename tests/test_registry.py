@@ -222,3 +222,44 @@ def test_a_starting_worker_names_what_its_modules_forgot(write: Write) -> None:
         hosting._warn_of_forgotten()
     assert not [line for line in said if NAME in line["event"]]
     assert kept
+
+
+# ---- begun, and never built ----
+
+
+def test_a_forgotten_build_is_said_so() -> None:
+    """Whatever a workflow has and a builder has not; another name stays a plain mistake."""
+    builder = WorkflowBuilder(NAME).add_step("a", "echo")
+    with pytest.raises(AttributeError, match=r"no attribute 'register'; call \.build\(\) first"):
+        builder.register()
+    with pytest.raises(AttributeError, match=r"no attribute 'add_stop'$"):
+        builder.add_stop("b", "echo")
+
+
+def test_a_forgotten_build_is_named_where_the_name_is_asked_for(saga_lab: SagaLab) -> None:
+    """File and line of the builder, and what to do."""
+    name = "registry_begun"
+    begun = WorkflowBuilder(name).add_step("a", "echo")
+    with pytest.raises(
+        UnknownWorkflow,
+        match=rf"its builder \(tests/{HERE}:\d+\) is not built: call \.build\(\)\.register\(\)",
+    ):
+        start_saga.delay(name, {})
+    begun.build().register()
+    assert start_saga.delay(name, {}).successful()
+
+
+def test_a_starting_worker_names_what_is_never_built(write: Write) -> None:
+    """As it names what is not registered; a build that fails is told by its own error."""
+    name = "registry_unbuilt"
+    text = f"from multiagents import WorkflowBuilder\nmine = WorkflowBuilder({name!r})\n"
+    module = write("registry_unbuilt", text)
+    with structlog.testing.capture_logs() as said:
+        hosting._warn_of_forgotten()
+    events = [line["event"] for line in said if name in line["event"]]
+    assert events == [f"the builder of workflow '{name}' is never built (registry_unbuilt.py:3)"]
+    with pytest.raises(InvalidWorkflow):
+        module.mine.build()
+    with structlog.testing.capture_logs() as said:
+        hosting._warn_of_forgotten()
+    assert not [line for line in said if name in line["event"]]

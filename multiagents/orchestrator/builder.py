@@ -13,7 +13,7 @@ refused before `build`, and then everything at once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Any, Literal, NoReturn, Self
 
 from pydantic import ValidationError
 
@@ -21,7 +21,7 @@ from multiagents.core.names import queue_flaw
 from multiagents.core.policies import RetryPolicy
 from multiagents.orchestrator.document import Reading, read, task_mistakes
 from multiagents.orchestrator.graph import refuse
-from multiagents.orchestrator.registry import note_built
+from multiagents.orchestrator.registry import note_begun, note_built, note_ended
 from multiagents.orchestrator.task_calls import Refused, call_of, is_task, refusal
 from multiagents.orchestrator.workflow import Step, TaskCall, Workflow
 
@@ -30,6 +30,8 @@ Retry = RetryPolicy | Mapping[str, Any] | int
 Branch = Step | Mapping[str, Any] | Sequence[Any]
 """A branch of `WorkflowBuilder.parallel`: ``(NAME, WORKER)``, keywords of ``add_step``, a Step."""
 WORKER_KEYS = ("worker", "compensation")
+_OF_BUILT = frozenset(name for name in dir(Workflow) if name[0] != "_") | set(Workflow.model_fields)
+"""What a `Workflow` has, for a ``build`` that was forgotten."""
 
 
 class WorkflowBuilder:
@@ -58,6 +60,12 @@ class WorkflowBuilder:
             "examples": examples if isinstance(examples, Mapping | str) else tuple(examples),
         }
         self._steps: list[Any] = []
+        note_begun(self, str(name))
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Only reached for what is no attribute.  Raises AttributeError, with advice."""
+        advice = "; call .build() first, as in .build().register()" if name in _OF_BUILT else ""
+        raise AttributeError(f"a WorkflowBuilder has no attribute {name!r}{advice}")
 
     def add_step(
         self,
@@ -126,6 +134,7 @@ class WorkflowBuilder:
 
     def build(self) -> Workflow:
         """The workflow.  Raises InvalidWorkflow with all mistakes together."""
+        note_ended(self)
         reading = self._read()
         if reading.workflow is None:
             raise refuse(f"workflow {reading.name!r}", reading.errors)

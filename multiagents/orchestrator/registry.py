@@ -52,7 +52,8 @@ class _Known:
 
 @dataclass(frozen=True, slots=True)
 class _Built:
-    workflow: weakref.ref[Workflow]
+    kept: weakref.ref[object]
+    """The workflow, or the builder of one."""
     name: str
     place: Place | None
     at_import: bool
@@ -61,6 +62,8 @@ class _Built:
 _known: dict[str, _Known] = {}
 _built: dict[int, _Built] = {}
 """By the id of the workflow, which takes itself out when it is gone."""
+_begun: dict[int, _Built] = {}
+"""Likewise by the id of a builder whose ``build`` was never called."""
 _scratch: list[dict[str, _Known | None]] = []
 """For each open `scratch`, what the names meant before that were registered anew in it."""
 
@@ -121,24 +124,52 @@ def scratch() -> Iterator[None]:
 
 def note_built(workflow: Workflow) -> None:
     """Remember where a workflow was built, for as long as it is there."""
-    frame, key = calling(), id(workflow)
-    ref = weakref.ref(workflow, lambda _: _built.pop(key, None))
-    _built[key] = _Built(ref, workflow.name, at(frame), imports(frame))
+    _note(_built, workflow, workflow.name)
+
+
+def note_begun(builder: object, name: str) -> None:
+    """Remember where a builder was made, until `note_ended` or for as long as it is there."""
+    _note(_begun, builder, name)
+
+
+def note_ended(builder: object) -> None:
+    """Its ``build`` is called."""
+    _begun.pop(id(builder), None)
+
+
+def _note(notes: dict[int, _Built], kept: object, name: str) -> None:
+    frame, key = calling(), id(kept)
+    ref = weakref.ref(kept, lambda _: notes.pop(key, None))
+    notes[key] = _Built(ref, name, at(frame), imports(frame))
 
 
 def built_only(name: str) -> Place | None:
     """Where a workflow of that name was built that nothing has registered; None: nowhere."""
-    found = [each for each in _unregistered() if each.name == name]
+    return _last_of(_built, name)
+
+
+def begun_only(name: str) -> Place | None:
+    """Where a builder of that name was made whose ``build`` nothing has called; None: nowhere."""
+    return _last_of(_begun, name)
+
+
+def _last_of(notes: dict[int, _Built], name: str) -> Place | None:
+    found = [each for each in _unregistered(notes) if each.name == name]
     return found[-1].place if found else None
 
 
 def forgotten() -> dict[str, Place | None]:
     """By name, where modules have built workflows, at their import, that nothing has registered."""
-    return {each.name: each.place for each in _unregistered() if each.at_import}
+    return {each.name: each.place for each in _unregistered(_built) if each.at_import}
 
 
-def _unregistered() -> list[_Built]:
-    return [each for each in list(_built.values()) if each.name not in _known]
+def unbuilt() -> dict[str, Place | None]:
+    """Likewise where they have made builders, and nothing has called ``build``."""
+    return {each.name: each.place for each in _unregistered(_begun) if each.at_import}
+
+
+def _unregistered(notes: dict[int, _Built]) -> list[_Built]:
+    return [each for each in list(notes.values()) if each.name not in _known]
 
 
 def _origin_here() -> Origin:

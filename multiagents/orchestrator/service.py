@@ -214,10 +214,12 @@ class SagaService(Listing):
 
     def _unknown_workflow(self, name: str) -> Flow[UnknownWorkflow]:
         problem = unknown("workflow", name, (yield from self._workflow_names()))
-        built = registry.built_only(name)
-        if built is not None:
+        built, begun = registry.built_only(name), registry.begun_only(name)
+        if built is not None or begun is not None:
             problem = f"unknown workflow {name!r}"
             fix = f"it is built ({built}) but not registered: call .register() on it"
+            if built is None:
+                fix = f"its builder ({begun}) is not built: call .build().register() on it"
         elif self._in_process:
             fix = "import the module that registers it"
         elif (yield from self.catalog.fleet()):
