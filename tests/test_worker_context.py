@@ -55,7 +55,7 @@ def test_a_checkpoint_that_cannot_be_stored_is_refused() -> None:
     """Before the engine hears of it, with the key."""
     heard: list[Any] = []
     context = Context(step="pages", on_checkpoint=heard.append)
-    with pytest.raises(InvalidResult, match="checkpoint of 'pages': key 'seen' is set"):
+    with pytest.raises(InvalidResult, match="checkpoint of 'pages': key 'seen' is a set"):
         context.checkpoint({"seen": {1}})
     assert heard == []
     assert context.checkpoint_value is None
@@ -92,3 +92,15 @@ def test_results_are_laid_over_the_input_in_order() -> None:
     given = {"a": 1, "b": 1, "c": 1}
     assert build_data(given, [{"b": 2, "c": 2}, {"c": 3}]) == {"a": 1, "b": 2, "c": 3}
     assert given == {"a": 1, "b": 1, "c": 1}
+
+
+def test_a_key_read_as_an_attribute_is_named_as_a_key() -> None:
+    """``context.city`` for ``context["city"]``; copies and pickles still work."""
+    context = Context({"city": "Oslo"})
+    with pytest.raises(AttributeError, match=r"no attribute 'city': write context\['city'\]"):
+        context.city  # noqa: B018 - as a user reads it
+    with pytest.raises(AttributeError, match=r"no attribute 'town', and no key of that name"):
+        context.town  # noqa: B018 - as a user reads it
+    assert not hasattr(context, "town")
+    for twin in (copy.deepcopy(context), pickle.loads(pickle.dumps(context))):
+        assert twin == context

@@ -69,6 +69,15 @@ class Context(dict[str, Any]):
         self.on_heartbeat = on_heartbeat
         self.on_checkpoint = on_checkpoint
 
+    def __getattr__(self, name: str) -> Any:
+        """Only reached for what is no attribute.  Raises AttributeError: the data are keys."""
+        if name in self:
+            raise AttributeError(f"the context has no attribute {name!r}: write context[{name!r}]")
+        raise AttributeError(
+            f"the context has no attribute {name!r}, and no key of that name; the saga's data are"
+            " keys, as in context['city']"
+        )
+
     def heartbeat(self, progress: float | None = None, note: str = "") -> None:
         """Say that the step is alive and how far it is, 0 to 1; both are shown to people.
 
