@@ -129,14 +129,25 @@ def read_input(text: str) -> dict[str, Any]:
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise CommandError(
-            f'{place} is no JSON: {error}; expected an object: \'{{"sku": "A1"}}\''
-        ) from error
+        raise CommandError(f"{place} is no JSON: {error}; {_expected(text)}") from error
     if not isinstance(value, dict):
         raise CommandError(
             f'{place} is {_kind(value)}; expected a JSON object such as \'{{"sku": "A1"}}\''
         )
     return value
+
+
+def _expected(text: str) -> str:
+    if text.lower().endswith((".json", ".txt")) or _is_file(text):
+        return f"a file is named after @: --input @{text}"
+    return 'expected an object: \'{"sku": "A1"}\''
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # no name for a file
+        return False
 
 
 def _content(text: str) -> tuple[str, str]:
