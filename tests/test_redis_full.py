@@ -19,7 +19,7 @@ from multiagents.bootstrap import Orchestrator
 from multiagents.cli import checks
 from multiagents.core.exceptions import NotWritable
 from multiagents.core.states import SagaState
-from multiagents.orchestrator.explanation import Situation, explanation
+from multiagents.orchestrator.explanation import UNDECIDED_MS, Situation, explanation
 from multiagents.orchestrator.registry import registered
 from multiagents.orchestrator.workflow import Step
 from multiagents.storage import sagas as store
@@ -230,10 +230,15 @@ def test_explain_says_that_nothing_moves_a_saga_on_a_full_server(redis_url: str)
 def test_what_nobody_has_decided_over_waits_for_room(redis_url: str) -> None:
     """No sweep does it meanwhile, though a worker runs."""
     with open_office(redis_url) as office:
-        now = Situation(*office.current(office.start(registered()["kp_flakes"])), 0, {}, pending=1)
+        saga = office.current(office.start(registered()["kp_flakes"]))
+        now = Situation(*saga, UNDECIDED_MS, {}, pending=1)
     undecided = "1 event of it is recorded and not acted on yet:"
     assert f"{undecided} a worker does so within seconds." in explanation(now, ())["text"]
-    text = explanation(replace(now, server=redis_url, refusal="OOM"), ())["text"]
+    fresh = explanation(replace(now, pending_since_ms=1), ())
+    assert [reason["code"] for reason in fresh["reasons"]].count("undecided") == 0
+    text = explanation(replace(now, pending_since_ms=1, server=redis_url, refusal="OOM"), ())[
+        "text"
+    ]
     assert "a worker does so" not in text
     assert f"{undecided} that needs a write." in text
 

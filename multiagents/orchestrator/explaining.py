@@ -86,12 +86,14 @@ class Explaining(DeadLetters):
         work = yield from ask(store.work(keys))
         people = yield from self._people(keys, saga, workflow)
         fleet, stopping = split((yield from self._fleet()))
+        pending, since_ms = yield from self._pending(keys)
         now = Situation(
             saga,
             workflow,
             self._clock.now_ms(),
             due={},
-            pending=(yield from self._pending(keys)),
+            pending=pending,
+            pending_since_ms=since_ms,
             asked=people.asked,
             settled=people.settled,
             workers=bool(fleet),
@@ -165,11 +167,13 @@ class Explaining(DeadLetters):
         except UNREACHABLE:
             return []
 
-    def _pending(self, keys: SagaKeys) -> Flow[int]:
+    def _pending(self, keys: SagaKeys) -> Flow[tuple[int, int]]:
+        """How many entries nobody has decided over, and the time of the first of them."""
         view = yield from ask(store.load(keys))
         if isinstance(view, str):
             raise UnknownSaga(f"no saga {keys.id!r}: its retention has just ended")
-        return len(view.entries)
+        times = [entry.at_ms for entry in view.entries]
+        return len(times), min(times, default=0)
 
     def _asked(self, keys: SagaKeys, saga: Saga) -> Flow[Asked | None]:
         """The person's command that brought the saga where it is."""

@@ -29,6 +29,8 @@ from multiagents.storage.failures import Failing
 from multiagents.storage.refusals import REFUSALS
 
 WHAT_TO_DO = "What you can do:"
+UNDECIDED_MS = 10_000
+"""So old is an entry of its log that a worker should have decided over; a sweep comes sooner."""
 SHOWN = 5
 """Steps of one kind that are told of one by one."""
 
@@ -71,6 +73,8 @@ class Situation:
     """Due member -> Unix ms."""
     pending: int = 0
     """Entries of its log that nobody has decided over."""
+    pending_since_ms: int = 0
+    """The time of the first of them."""
     asked: Asked | None = None
     """The person's command that brought it where it is."""
     settled: Sequence[Settlement] = ()
@@ -105,7 +109,8 @@ def explanation(now: Situation, work: Iterable[Reason]) -> dict[str, Any]:
     """What `explain` gives; ``work``: what is under way or parked, as `underway` tells it."""
     reasons = [*_of_the_saga(now), *work, *_failing(now), *_of_the_rest(now)]
     if not reasons:
-        reasons = [Reason("nothing", "Nothing of it is under way.")]
+        nothing = Reason("nothing", "Nothing of it is under way.")
+        reasons = [_undecided(now) if now.pending else nothing]
     if now.refusal:
         reasons = [_no_writes(now), *(replace(reason, at=None) for reason in reasons)]
     commands = list(dict.fromkeys(each for reason in reasons for each in reason.commands))
@@ -273,7 +278,7 @@ def _of_the_rest(now: Situation) -> Iterator[Reason]:
     stopping = saga.halting or saga.state is SagaState.COMPENSATING
     if deadline_ms is not None and not stopping and saga.state not in ENDED:
         yield _deadline(now, deadline_ms)
-    if now.pending:
+    if now.pending and not _is_fresh(now):
         yield _undecided(now)
     untold = parked_notes(saga)
     if untold:
@@ -338,6 +343,12 @@ def _deadline(now: Situation, deadline_ms: int) -> Reason:
 
 def _acknowledge(saga: Saga) -> tuple[str, ...]:
     return (f'multiagents dead-letters resolve {saga.id} --reason "..."',)
+
+
+def _is_fresh(now: Situation) -> bool:
+    """Whether what is not decided over needs no word: a worker that is well is just about it."""
+    age_ms = now.now_ms - now.pending_since_ms
+    return now.workers and not now.refusal and age_ms < UNDECIDED_MS
 
 
 def _undecided(now: Situation) -> Reason:
