@@ -88,7 +88,7 @@ def start(
     if unable:
         hint(unable)
     if wait:
-        _wait(session, saga_id, timeout_s=timeout, as_json=json_output)
+        _wait(session, saga_id, timeout_s=timeout, as_json=json_output, told=unable)
     elif json_output:
         emit(session.call("get", saga_id))
     else:
@@ -97,9 +97,11 @@ def start(
             hint(f"follow it with\n  multiagents watch {saga_id}")
 
 
-def _wait(session: Session, saga_id: str, *, timeout_s: float | None, as_json: bool) -> None:
+def _wait(
+    session: Session, saga_id: str, *, timeout_s: float | None, as_json: bool, told: str
+) -> None:
     hint(f"saga {saga_id}")
-    with going_on(snapshots(session, saga_id, timeout_s=timeout_s)) as found:
+    with going_on(snapshots(session, saga_id, timeout_s=timeout_s, told=told)) as found:
         shows = sys.stdout.isatty() and not as_json
         saga = live(session, found, leaves=False) if shows else last_of(found)
     show_saga(session, saga, as_json=as_json)

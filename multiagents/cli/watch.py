@@ -1,7 +1,8 @@
 """How is a saga followed?
 
 `snapshots` asks for a saga at most four times a second until it ends; `watch` shows each as a
-live table on a terminal, as a line per change elsewhere, or as JSON.
+live table on a terminal, as a line per change elsewhere, or as JSON.  Whatever keeps it from moving
+is said on stderr.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ SagaId = Annotated[
 
 PERIOD_S = 0.25
 """Between two looks at a saga; a person sees no difference below it."""
+STILL_S = 5.0
+"""So long a saga has not changed when it is looked, and looked again, whether anything moves it."""
 AWAY_S = 1.0
 """Likewise while its server is away."""
 AWAY = "{}: waiting for it, and saga {} goes on when it is back (Ctrl-C ends only the waiting)"
@@ -37,6 +40,9 @@ AWAY = "{}: waiting for it, and saga {} goes on when it is back (Ctrl-C ends onl
 GOES_ON = "it goes on: multiagents watch {}"
 WAITS = "it waits for a person: multiagents explain {}"
 PERSON = "saga {} waits for a person ({}):\n  multiagents explain {}"
+
+STRANDED = "saga {}: {}; see\n  multiagents explain {}"
+MOVES = "saga {} can move again"
 
 
 def watch(saga_id: SagaId, json_output: Json = False) -> None:
@@ -79,17 +85,17 @@ def going_on(found: Iterator[dict[str, Any]]) -> Iterator[Iterator[dict[str, Any
 
 
 def snapshots(
-    session: Session, saga_id: str, *, timeout_s: float | None = None
+    session: Session, saga_id: str, *, timeout_s: float | None = None, told: str = ""
 ) -> Iterator[dict[str, Any]]:
     """The saga as it is, again and again; the last one has ended, or time is over.
 
-    A server that goes away meanwhile is waited for.  Says on stderr, once, that and why a person
-    is waited for.
+    A server that goes away meanwhile is waited for.  Says on stderr, once, that, why a person is
+    waited for, and why no worker moves it; ``told``: what was said of that already.
     """
     from multiagents.orchestrator.describe import person_awaited
 
     ends_at = inf if timeout_s is None else time.monotonic() + timeout_s
-    said = ""
+    said, stillness = "", _Stillness(session, told)
     while True:
         saga = _get(session, saga_id, ends_at)
         saga_id = saga["transaction_id"]  # what was given may be the beginning of it, or a task's
@@ -100,7 +106,43 @@ def snapshots(
         said = why
         if has_ended(saga) or time.monotonic() >= ends_at:
             return
+        stillness.look(saga)
         time.sleep(PERIOD_S)
+
+
+class _Stillness:
+    """Says why nothing can move a saga, as it knows only while that does not change."""
+
+    def __init__(self, session: Session, told: str) -> None:
+        self._session = session
+        self._told = told
+        self._last: dict[str, Any] = {}
+        self._since = time.monotonic()
+
+    def look(self, saga: dict[str, Any]) -> None:
+        """Once for each snapshot."""
+        now = time.monotonic()
+        if saga != self._last:
+            moved, self._last, self._since = bool(self._last), saga, now
+            if moved:
+                self._say("")
+        elif now - self._since >= STILL_S:
+            self._since = now
+            self._say(self._stranded(saga["transaction_id"]))
+
+    def _stranded(self, saga_id: str) -> str:
+        from multiagents.storage.client import UNREACHABLE
+
+        try:
+            return self._session.runtime.outcomes.stranded(saga_id)
+        except UNREACHABLE:  # the next look at the saga waits for its server
+            return self._told
+
+    def _say(self, why: str) -> None:
+        if why == self._told:
+            return
+        self._told, saga_id = why, self._last["transaction_id"]
+        hint(STRANDED.format(saga_id, why, saga_id) if why else MOVES.format(saga_id))
 
 
 def _get(session: Session, saga_id: str, ends_at: float) -> dict[str, Any]:

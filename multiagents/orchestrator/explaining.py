@@ -49,6 +49,7 @@ from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, ask
 from multiagents.storage.client import UNREACHABLE
+from multiagents.storage.health import sweeps
 from multiagents.storage.keys import SagaKeys
 from multiagents.storage.writes import read_refusal
 
@@ -103,6 +104,10 @@ class Explaining(DeadLetters):
         tasks = tasks_of(now)
         now = replace(now, due=(yield from self._due(keys, now, shown(tasks))))
         now = replace(now, failing=(yield from self._failing(keys, now)))
+        if any(task.state == StepState.RUNNING.value for task in tasks):
+            swept = yield from ask(sweeps(keys.shard))
+            again = swept.gives_a_term(now.now_ms, self._settings.lease_ms)
+            now = replace(now, one_more_term=again)
         around = yield from self._around(keys, now, shown(tasks), work, fleet)
         around = replace(around, stopping=stopping)
         return explanation(now, underway(now, around, tasks))

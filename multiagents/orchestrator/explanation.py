@@ -80,7 +80,9 @@ class Situation:
     settled: Sequence[Settlement] = ()
     """What people have said of its dead letters."""
     workers: bool = True
-    """Whether any worker runs."""
+    """Whether any worker runs that takes work, and sweeps."""
+    one_more_term: bool = False
+    """Whether leases that have run out stand for one more: nobody swept for a while (E9)."""
     server: str = ""
     """The URL of its server, as it may be shown."""
     refusal: str | None = None

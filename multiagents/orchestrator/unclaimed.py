@@ -30,6 +30,8 @@ from multiagents.storage import keys as k
 
 STRANDED = ("no_worker", "no_consumer", "unknown_function", "function_elsewhere")
 """Codes of reasons why no worker will do a step: only another worker helps."""
+WITH_COMMAND = ("unreported", "running", "retrying")
+"""Likewise, where a command that starts one stands beside them."""
 
 
 def dispatched(now: Situation, around: Surroundings, task: Task) -> Reason:
@@ -64,25 +66,25 @@ def dispatched(now: Situation, around: Surroundings, task: Task) -> Reason:
     # The default queue is a guess, if neither the definition nor a running worker names it.
     known = own or queue != QUEUE_IO or able(around, function)
     place = queue if known else ""
-    commands = (_start_worker(around, place, function),) if code in STRANDED else ()
+    commands = (start_worker(around, place, function),) if code in STRANDED else ()
     return reason_of(now, task, code, text, at=at, commands=commands, facts=facts)
 
 
 def is_stranded(reason: Mapping[str, Any]) -> bool:
     """Whether a reason, as JSON shows it, says that only another worker helps."""
-    of_plain = reason["code"] == "unreported" and reason["commands"]
-    return reason["code"] in STRANDED or bool(of_plain)
+    by_command = reason["code"] in WITH_COMMAND and reason["commands"]
+    return reason["code"] in STRANDED or bool(by_command)
 
 
 def stranded(reason: Mapping[str, Any]) -> str:
     """Such a reason in few words."""
-    queue, function = reason["queue"], reason["worker_function"]
+    queue, function = reason.get("queue"), reason.get("worker_function")
     match reason["code"]:
         case "unreported" if reason["waiting"]:
             why = f"no worker that hosts sagas consumes queue {queue!r}, where its message waits"
         case "unreported":
             why = "no worker that hosts sagas is running"
-        case "no_worker":
+        case "no_worker" | "running" | "retrying":
             why = "no worker runs"
         case "no_consumer":
             why = f"no worker consumes queue {queue!r}"
@@ -174,7 +176,8 @@ def start_for_plain(around: Surroundings, queue: str, backlog: Backlog) -> tuple
     return (advice(known, queues=places, imports=around.imports, alone=not around.fleet),)
 
 
-def _start_worker(around: Surroundings, queue: str, function: str) -> str:
+def start_worker(around: Surroundings, queue: str, function: str) -> str:
+    """What starts a worker with a function; for its own queue, if none is named."""
     return advice(
         around.launches,
         queues=[queue] if queue else (),

@@ -32,7 +32,7 @@ from multiagents.orchestrator.surroundings import (
     shown,
 )
 from multiagents.orchestrator.sweeper import UNKNOWN_WORKER, Backlog
-from multiagents.orchestrator.unclaimed import dispatched, start_for_plain
+from multiagents.orchestrator.unclaimed import dispatched, start_for_plain, start_worker
 from multiagents.orchestrator.workflow import worker_name
 from multiagents.storage import keys as k
 
@@ -51,7 +51,7 @@ def underway(now: Situation, around: Surroundings, tasks: Sequence[Task]) -> Ite
             case StepState.DISPATCHED.value:
                 yield dispatched(now, around, task)
             case StepState.RETRYING.value:
-                yield _retrying(now, task)
+                yield _retrying(now, around, task)
             case _:
                 yield _parked(now, around, task)
     for state in BUSY:
@@ -84,14 +84,28 @@ def _running(now: Situation, around: Surroundings, task: Task) -> Reason:
     since = span(max(0, now.now_ms - work.started_at))
     lease_ms = _lease_end(now, task)
     text = f"{task.name} (attempt {work.attempt}) has been running {where} for {since}"
-    text += f"{_progress(around, task)}{_silent(around, work.worker)}; {_lease(now, lease_ms)}"
+    text += f"{_progress(around, task)}{_silent(around, work.worker)};"
+    text += f" {_lease(now, around, work.worker, lease_ms)}"
     blocked = next((one for one in around.loops if work.nonce in one["held"]), None)
     facts: dict[str, Any] = {"worker": work.worker or None, "started_at": iso(work.started_at)}
     if blocked is not None:
         text += " " + told_of_loop(blocked, work.nonce, now.now_ms)
         facts["loop_blocked_by"] = {**blocked["by"], "place": blocked["place"]}
     at = iso(lease_ms) if lease_ms else None
-    return reason_of(now, task, "running", text, at=at, facts=facts)
+    over = lease_ms is not None and lease_ms <= now.now_ms
+    commands = _start(now, around, task) if over else ()
+    return reason_of(now, task, "running", text, at=at, commands=commands, facts=facts)
+
+
+def _start(now: Situation, around: Surroundings, task: Task) -> tuple[str, ...]:
+    """What starts a worker that moves it, where none runs."""
+    if now.workers:
+        return ()
+    spec, call = now.workflow.by_name[task.step], plain_task(now, task)
+    queue = (spec.queue if task.kind is Kind.RUN else None) or ""
+    if call is not None:
+        return start_for_plain(around, call.queue or queue, Backlog(None))
+    return (start_worker(around, queue, worker_name(target_of(spec, task.kind))),)
 
 
 def _lease_end(now: Situation, task: Task) -> int | None:
@@ -116,15 +130,26 @@ def _silent(around: Surroundings, worker: str) -> str:
     return ", which is not among the running workers" if gone else ""
 
 
-def _lease(now: Situation, lease_ms: int | None) -> str:
+def _lease(now: Situation, around: Surroundings, worker: str, lease_ms: int | None) -> str:
     if lease_ms is None:
         return "it has just reported."
-    if lease_ms > now.now_ms:
-        return (
-            f"its lease lasts until {now.when(lease_ms)} and is renewed while its worker lives;"
-            " should it run out, the attempt counts as lost."
-        )
-    return f"its lease ran out at {now.when(lease_ms)}: {_who_notices(now)}."
+    when = now.when(lease_ms)
+    if lease_ms <= now.now_ms:
+        return f"its lease ran out at {when}: {_who_notices(now)}{_one_more_term(now)}."
+    if worker and worker not in around.fleet and worker not in around.stopping:
+        then = "then a worker takes it for lost" if now.workers else "no worker runs to notice that"
+        again = ", one more term, because nobody swept for a while" if now.one_more_term else ""
+        return f"its lease lasts until {when}{again}; {then}."
+    return (
+        f"its lease lasts until {when} and is renewed while its worker lives;"
+        " should it run out, the attempt counts as lost."
+    )
+
+
+def _one_more_term(now: Situation) -> str:
+    if not now.one_more_term:
+        return ""
+    return "; as nobody swept for a while, it stands for one more term first"
 
 
 def _who_notices(now: Situation) -> str:
@@ -219,7 +244,7 @@ def _unhosted(around: Surroundings) -> str:
 # ---- retrying, parked ----
 
 
-def _retrying(now: Situation, task: Task) -> Reason:
+def _retrying(now: Situation, around: Surroundings, task: Task) -> Reason:
     run, spec = now.saga.steps[task.step], now.workflow.by_name[task.step]
     work = run.of(task.kind)
     own = spec.retry if task.kind is Kind.RUN else spec.compensation_retry
@@ -233,7 +258,8 @@ def _retrying(now: Situation, task: Task) -> Reason:
     if not now.workers:
         text += " No worker runs that would begin it."
     facts = {"tries": work.tries, "max_attempts": most}
-    return reason_of(now, task, "retrying", text, at=iso(at_ms) if at_ms else None, facts=facts)
+    at, commands = iso(at_ms) if at_ms else None, _start(now, around, task)
+    return reason_of(now, task, "retrying", text, at=at, commands=commands, facts=facts)
 
 
 def _parked(now: Situation, around: Surroundings, task: Task) -> Reason:

@@ -161,3 +161,26 @@ def _scores(reply: Any) -> list[int]:
         return []
     pair = reply[0] if isinstance(reply[0], list | tuple) else reply
     return [int(float(pair[1]))]
+
+
+@dataclass(frozen=True, slots=True)
+class Sweeps:
+    """How the sweeps of a shard go; see sweep.lua."""
+
+    last_ms: int = 0
+    """Of the last one, Unix ms, or a little before."""
+    grace_ms: int = 0
+    """Until then leases stand that had run out in a gap."""
+
+    def gives_a_term(self, now_ms: int, lease_ms: int) -> bool:
+        """Whether leases that have run out stand for one more term: there was, or is, a gap."""
+        return now_ms < self.grace_ms or now_ms - self.last_ms > lease_ms / 2
+
+
+def sweeps(shard: Shard) -> Plain[Sweeps]:
+    """Read only."""
+    return Plain(("HMGET", shard.tick, "at", "grace"), _sweeps)
+
+
+def _sweeps(reply: Any) -> Sweeps:
+    return Sweeps(*(int(float(text or 0)) for text in reply))

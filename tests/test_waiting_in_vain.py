@@ -1,0 +1,163 @@
+"""Is it said where nothing can move a saga: no worker runs, and none takes a lease for lost?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import redis
+
+from multiagents import WorkflowBuilder, worker
+from multiagents.cli import watch
+from multiagents.core.ports import Assignment
+from multiagents.orchestrator.workflow import Workflow
+from multiagents.storage import keys as k
+from multiagents.storage.keys import Shard
+from tests.support.command_line import cli
+from tests.support.office import Office, open_office
+
+START = "MULTIAGENTS_IMPORTS=YOUR_MODULE celery -A multiagents worker"
+IN_VAIN = f"nothing moves it, because no worker runs: start one with `{START}`"
+LEASE_MS = 15_000
+
+
+@worker("vain.do")
+def do(context: Any) -> dict[str, Any]:
+    return {}
+
+
+def one() -> Workflow:
+    return WorkflowBuilder("vain-one").add_step("ship", "vain.do").build()
+
+
+@pytest.fixture
+def office(redis_url: str) -> Iterator[Office]:
+    with open_office(redis_url) as found:
+        yield found
+
+
+@pytest.fixture
+def acts(monkeypatch: pytest.MonkeyPatch) -> dict[int, Callable[[], None]]:
+    """What is done after so many seconds of the command line's waiting."""
+    found: dict[int, Callable[[], None]] = {}
+    waited = [0.0]
+
+    def sleep(seconds: float) -> None:
+        waited[0] += seconds
+        for after in [each for each in found if each <= waited[0]]:
+            found.pop(after)()
+
+    clock = SimpleNamespace(sleep=sleep, monotonic=lambda: waited[0])
+    monkeypatch.setattr(watch, "time", clock)
+    return found
+
+
+def in_vain(saga_id: str) -> list[str]:
+    return [f"saga {saga_id}: {IN_VAIN}; see", f"  multiagents explain {saga_id}"]
+
+
+def test_watch_says_once_that_no_worker_runs_and_that_it_can_move_again(
+    office: Office, acts: dict[int, Callable[[], None]]
+) -> None:
+    """Also of a step that a killed worker has begun; nothing while somebody may be at it."""
+    saga_id = office.start(one())
+    held: list[Assignment] = []
+    acts[20] = lambda: held.append(office.claim(saga_id, "ship"))
+    acts[40] = lambda: end_lease(office, held[0])
+    acts[60] = lambda: office.worker_runs("io", functions=("vain.do",))
+    acts[80] = lambda: office.runtime.host.engine.succeed(held[0], "{}", go_on=False)
+    done = cli("watch", saga_id, url=office.url)
+    assert (done.code, acts) == (0, {})
+    again = f"saga {saga_id} can move again"
+    assert done.err.splitlines() == [*in_vain(saga_id), again, *in_vain(saga_id), again]
+
+
+def test_start_that_waits_does_not_say_twice_that_no_worker_runs(
+    office: Office, acts: dict[int, Callable[[], None]]
+) -> None:
+    """It has said so before it waits."""
+    workflow = one().register(replace=True)
+    acts[20] = lambda: office.succeed(saga_id(), "ship")
+
+    def saga_id() -> str:
+        (row,) = office.runtime.call("list", workflow="vain-one", limit=1)
+        return str(row["transaction_id"])
+
+    done = cli("start", workflow.name, "--wait", "--json", url=office.url)
+    assert done.code == 0
+    assert done.err.splitlines() == [IN_VAIN, f"saga {saga_id()}"]
+
+
+# ---- leases ----
+
+
+def set_lease(office: Office, held: Assignment, at_ms: int) -> None:
+    member = k.due_lease(held.saga_id, held.kind, held.step, held.attempt, held.nonce)
+    with redis.Redis.from_url(office.url) as client:
+        assert client.zadd(Shard().due, {member: at_ms}, xx=True, ch=True) == 1
+
+
+def end_lease(office: Office, held: Assignment) -> None:
+    """As time does, with no sweep."""
+    set_lease(office, held, office.runtime.clock.now_ms() - 1000)
+
+
+def swept(office: Office, ago_ms: int) -> None:
+    """Let the last sweep have been so long ago."""
+    with redis.Redis.from_url(office.url) as client:
+        at_ms = office.runtime.clock.now_ms() - ago_ms
+        client.hset(Shard().tick, mapping={"at": at_ms, "grace": 0})
+
+
+def test_a_lease_that_ran_out_with_no_worker_gives_the_command_that_starts_one(
+    office: Office,
+) -> None:
+    """On a line of its own, as of a queued step; whoever waits for the result is told as well."""
+    saga_id = office.start(one())
+    held = office.claim(saga_id, "ship")
+    assert office.reason(saga_id, "running")["commands"] == []
+    end_lease(office, held)
+    reason = office.reason(saga_id, "running")
+    assert "no worker runs to notice it" in reason["text"]
+    assert reason["commands"] == [START]
+    assert office.explain(saga_id)["text"].endswith(f"\n  {START}")
+    assert office.runtime.outcomes.stranded(saga_id) == IN_VAIN
+    office.worker_runs("io", functions=("vain.do",))
+    assert office.reason(saga_id, "running")["commands"] == []
+    assert office.runtime.outcomes.stranded(saga_id) == ""
+
+
+def test_a_try_that_no_worker_will_begin_gives_that_command_too(office: Office) -> None:
+    """Its time comes, and nothing looks at it."""
+    saga_id = office.start(one())
+    office.fail(office.claim(saga_id, "ship"), retryable=True)
+    assert office.reason(saga_id, "retrying")["commands"] == [START]
+    assert office.runtime.outcomes.stranded(saga_id) == IN_VAIN
+
+
+def test_after_a_gap_in_the_sweeps_each_lease_has_one_more_term_and_explain_says_so(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not that a worker which is gone renews it."""
+    monkeypatch.setattr(office.runtime.host.coordinator.claims, "hostname", "gone@host")
+    saga_id = office.start(one())
+    held = office.claim(saga_id, "ship")
+    office.worker_runs("io", functions=("vain.do",))
+    end_lease(office, held)
+    swept(office, ago_ms=100)
+    assert office.reason(saga_id, "running")["text"].endswith("a worker will take it for lost.")
+    swept(office, ago_ms=LEASE_MS)
+    text = office.reason(saga_id, "running")["text"]
+    assert text.endswith(
+        "a worker will take it for lost; as nobody swept for a while, it stands for one more term"
+        " first."
+    )
+    assert office.runtime.edge.run(office.runtime.host.sweeper.due(Shard())) == ()
+    text = office.reason(saga_id, "running")["text"]
+    assert "its lease lasts until" in text
+    assert text.endswith(
+        ", one more term, because nobody swept for a while; then a worker takes it for lost."
+    )
+    assert "renewed" not in text
