@@ -197,9 +197,9 @@ def test_an_unknown_name_says_which_worker_to_start(redis_url: str) -> None:
     assert "no worker runs that could publish it" in text
     assert "`MULTIAGENTS_IMPORTS=YOUR_MODULE celery -A multiagents worker`" in text
     assert "`multiagents dev`" in text
-    publish(redis_url, "a", Workflow(name="code_orders", steps=(Step(name="a", worker="a"),)))
-    with pytest.raises(UnknownWorkflow, match=r"did you mean code_orders\? A worker publishes"):
-        runtime.start_saga.delay("code_order", {})
+    publish(redis_url, "a", Workflow(name="codling_orders", steps=(Step(name="a", worker="a"),)))
+    with pytest.raises(UnknownWorkflow, match=r"did you mean codling_orders\? A worker publishes"):
+        runtime.start_saga.delay("codling_order", {})
 
 
 def test_a_worker_that_nobody_has_is_told_in_whole_sentences(redis_url: str) -> None:

@@ -22,8 +22,8 @@ from multiagents.core.names import HEADER
 from multiagents.core.states import Kind
 from multiagents.event_bus.transport import NAME
 from multiagents.orchestrator import discards
+from multiagents.orchestrator.backlogs import _sent_ms
 from multiagents.orchestrator.handback import foreign_of
-from multiagents.orchestrator.tasks import _sent_ms
 from multiagents.worker_sdk.tasks import _version
 
 SOUND = ["s", "run", "charge", 1, "v", 1700]
