@@ -66,7 +66,7 @@ def test_who_settled_a_dead_letter_and_why_is_told(office: Office, command: str)
     done = f"undo of 'charge' {DONE[command]} by ada"
     reason = office.reason(saga_id, "settled")
     assert re.fullmatch(
-        rf"Settled by hand: {done} at \S+ \S+ UTC \(.+\) \('paid back in cash'\)\.", reason["text"]
+        rf"Settled: {done} at \S+ \S+ UTC \(.+\) \('paid back in cash'\)\.", reason["text"]
     )
     [told] = reason["settled"]
     assert told.pop("at")
@@ -104,6 +104,9 @@ def test_one_word_on_all_of_a_saga_is_told_of_each(office: Office) -> None:
     office.runtime.call("resolve", saga_id, by="ada", reason="cash")
     found = office.reason(saga_id, "settled")["settled"]
     assert [each["step"] for each in found] == ["reserve", "charge"]
+    text = office.reason(saga_id, "settled")["text"]
+    assert text.startswith("Settled: undo of 'reserve', undo of 'charge' resolved by ada at ")
+    assert len(re.findall(r"^settled ", cli("show", saga_id, url=office.url).out, re.M)) == 1
     other = office.runtime.call("start", order(), {"sku": "A1"})
     office.runtime.call("terminate", other)
     office.runtime.call("resolve", other, by="ada", reason="cleared up")

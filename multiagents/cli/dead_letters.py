@@ -223,9 +223,9 @@ def _told(decision: str, rows: list[dict[str, Any]], *, as_json: bool) -> int:
     else:
         say(f"{len(rows) - len(failed)} {DONE[decision]}")
         for row in failed:
-            hint(
-                f"not {DONE[decision]}: {row['step']} of {row['transaction_id']}: {row['problem']}"
-            )
+            saga_id = row["transaction_id"]
+            which = row["step"] if saga_id in row["problem"] else f"{row['step']} of {saga_id}"
+            hint(f"not {DONE[decision]}: {which}: {row['problem']}")
     return REFUSED if failed else OK
 
 

@@ -41,10 +41,7 @@ def saga_lines(saga: Saga, now_ms: int, *, full: bool = False) -> Table:
         ("workflow", f"{saga['workflow']} ({saga['version']})"),
         ("state", saga["state"]),
         ("asked", _asked(saga, now_ms)),
-        *(
-            ("settled", f"{each.done}, {_when_and_why(each.asked, now_ms)}")
-            for each in saga.get("settled", ())
-        ),
+        *(("settled", text) for text in _settled(saga, now_ms)),
         ("key", saga.get("idempotency_key")),
         ("tags", ", ".join(saga.get("tags", ()))),
         ("created", moment(created_ms, now_ms)),
@@ -68,6 +65,14 @@ def _asked(saga: Saga, now_ms: int) -> str | None:
         return None
     who = f" by {asked.by}" if asked.by else ""
     return f"{asked.command}{who}, {_when_and_why(asked, now_ms)}"
+
+
+def _settled(saga: Saga, now_ms: int) -> Iterator[str]:
+    """What people have settled of it, as ``step 'mail' skipped by ada, 2 min ago: why``."""
+    from multiagents.orchestrator.settled import told_of
+
+    for done, asked in told_of(saga.get("settled", ())):
+        yield f"{done}, {_when_and_why(asked, now_ms)}"
 
 
 def _when_and_why(asked: Any, now_ms: int) -> str:

@@ -21,7 +21,7 @@ from multiagents.orchestrator.describe import iso
 from multiagents.orchestrator.forward import PAST
 from multiagents.orchestrator.outcome import failure_of, left_of
 from multiagents.orchestrator.saga import Saga
-from multiagents.orchestrator.settled import Settlement
+from multiagents.orchestrator.settled import Settlement, told_of
 from multiagents.orchestrator.targets import parked_notes
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage import keys as k
@@ -249,13 +249,11 @@ def _why(asked: Asked) -> str:
 
 
 def _settled(now: Situation) -> Reason:
-    """The last words first, where not all are told."""
     told = [
-        f"{each.done} at {now.when(each.asked.at_ms)}{_why(each.asked)}"
-        for each in reversed(now.settled)
+        f"{done} at {now.when(asked.at_ms)}{_why(asked)}" for done, asked in told_of(now.settled)
     ]
     more = f"; and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
-    text = f"Settled by hand: {'; '.join(told[:SHOWN])}{more}."
+    text = f"Settled: {'; '.join(told[:SHOWN])}{more}."
     facts = {"settled": [each.to_dict() for each in now.settled]}
     return Reason("settled", text, facts=facts)
 

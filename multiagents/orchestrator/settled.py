@@ -15,7 +15,7 @@ from multiagents.core.states import Command, Kind
 from multiagents.orchestrator.allowed import SETTLING
 from multiagents.orchestrator.attention import dead_letters_of
 from multiagents.orchestrator.decide import fold
-from multiagents.orchestrator.describe import iso
+from multiagents.orchestrator.describe import NAMED, iso
 from multiagents.orchestrator.reading import blank_saga
 from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.workflow import Workflow
@@ -39,13 +39,8 @@ class Settlement:
     kind: Kind = Kind.RUN
 
     @property
-    def done(self) -> str:
-        """What was done to which: ``undo of 'charge' resolved by ada``."""
-        who = f" by {self.asked.by}" if self.asked.by else ""
-        return f"{self._what} {DONE[self.asked.command]}{who}"
-
-    @property
-    def _what(self) -> str:
+    def what(self) -> str:
+        """What was settled: ``undo of 'charge'``."""
         if not self.step:
             return _OF_THE_SAGA[self.asked.command]
         return f"{'step' if self.kind is Kind.RUN else 'undo of'} {self.step!r}"
@@ -61,6 +56,25 @@ class Settlement:
             "why": self.asked.reason or None,
             "at": iso(self.asked.at_ms),
         }
+
+
+def told_of(settled: Sequence[Settlement]) -> list[tuple[str, Asked]]:
+    """For each command what it settled, as ``undo of 'charge' resolved by ada``, and the command.
+
+    The last first.
+    """
+    found: dict[str, list[Settlement]] = {}
+    for each in settled:
+        found.setdefault(each.asked.request, []).append(each)
+    return [_told(group) for group in reversed(found.values())]
+
+
+def _told(group: Sequence[Settlement]) -> tuple[str, Asked]:
+    asked = group[0].asked
+    named = ", ".join(each.what for each in group[:NAMED])
+    more = f" and {len(group) - NAMED} more" if len(group) > NAMED else ""
+    who = f" by {asked.by}" if asked.by else ""
+    return f"{named}{more} {DONE[asked.command]}{who}", asked
 
 
 def settlements(
