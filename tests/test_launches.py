@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from multiagents.bootstrap import attach
+from multiagents.bootstrap import attach, runtime_at
 from multiagents.celery_app import make_app
 from multiagents.core.clock import FakeClock
 from multiagents.core.exceptions import UnknownWorkflow
@@ -181,6 +182,27 @@ def test_an_unknown_workflow_names_the_apps_worker_and_the_server(
     assert "YOUR_MODULE" not in text
     assert f"the server asked is {redis_url}, named by MULTIAGENTS_REDIS_URL" in text
     assert "hunter2" not in text
+
+
+def test_an_app_that_is_not_attached_is_named_where_a_workflow_is_unknown(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its workers ignore the workflow; one of the package's own app is seldom what is missing."""
+    (tmp_path / "launched_alone.py").write_text("import celery; app = celery.Celery('alone')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    app = importlib.import_module("launched_alone").app
+    monkeypatch.setattr("celery._state.default_app", app)
+    own = runtime_at(redis_url)
+    told = (
+        "if app 'alone' has it, call multiagents.attach(app) where it is made (launched_alone.py)"
+    )
+    with pytest.raises(UnknownWorkflow, match=re.escape(told)):
+        own.call("start", "launches_nothing", {})
+    attach(app, Settings())
+    with pytest.raises(UnknownWorkflow) as refused:
+        own.call("start", "launches_nothing", {})
+    assert "multiagents.attach" not in str(refused.value)
 
 
 def test_only_the_packages_own_app_has_dev() -> None:

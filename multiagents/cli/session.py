@@ -178,16 +178,12 @@ def load_app(app: Celery, name: str = "") -> None:
 
     What they print goes to stderr.  Raises CommandError for an app that is not attached then.
     """
-    from multiagents.orchestrator.attached import file_of, is_attached
+    from multiagents.orchestrator.attached import how_to_attach, is_attached
 
     with redirect_stdout(sys.stderr):
         app.loader.import_default_modules()
     if not is_attached(app):
-        place = f" ({file})" if (file := file_of(app)) else ""
-        raise CommandError(
-            f"app {name or app.main!r} has no sagas: call multiagents.attach(app) where it is"
-            f" made{place}"
-        )
+        raise CommandError(f"app {name or app.main!r} has no sagas: {how_to_attach(app)}")
 
 
 def probe(runtime: Runtime) -> None:

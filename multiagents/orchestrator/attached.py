@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from celery import Celery
+from celery import Celery, _state
 
 from multiagents.core.names import START_SAGA
 from multiagents.core.places import shown_path
@@ -45,6 +45,18 @@ def latest() -> Attached | None:
 def is_attached(app: Celery) -> bool:
     """Whether `attach` was called with it."""
     return START_SAGA in app.tasks
+
+
+def forgotten() -> Celery | None:
+    """The program's app, if it has one and attached none."""
+    app: Celery | None = _state.default_app
+    return app if _latest is None and app is not None and _module_of(app) else None
+
+
+def how_to_attach(app: Celery) -> str:
+    """What its owner does, and in which file."""
+    place = f" ({file})" if (file := file_of(app)) else ""
+    return f"call multiagents.attach(app) where it is made{place}"
 
 
 def name_of(app: Celery) -> str:

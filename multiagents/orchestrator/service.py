@@ -33,7 +33,7 @@ from multiagents.core.exceptions import (
 from multiagents.core.json_text import dumps
 from multiagents.core.settings import Settings
 from multiagents.core.texts import joined
-from multiagents.orchestrator import launches, registry
+from multiagents.orchestrator import attached, launches, registry
 from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.coordinator import Coordinator
 from multiagents.orchestrator.headers import META, checked
@@ -236,9 +236,11 @@ class SagaService(Listing):
         start = yield from self.start_command()
         known = yield from self._launches()
         dev = ", or all that it takes with `multiagents dev`" if launches.has_dev(known) else ""
+        app = attached.forgotten()
+        ours = f", or, if app {app.main!r} has it, {attached.how_to_attach(app)}" if app else ""
         return (
             "no worker runs that could publish it: start one that imports its module, with"
-            f" `{start}`{dev}"
+            f" `{start}`{dev}{ours}"
         )
 
     def _check_workers(self, workflow: Workflow, saga_id: str) -> Flow[None]:
