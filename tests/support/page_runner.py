@@ -82,6 +82,9 @@ ELSEWHERE = {
     "celery -A proj saga list": (
         "tests/test_django_example.py::test_the_projects_command_line_lists_its_sagas"
     ),
+    "celery -A proj saga doctor": (
+        "tests/test_cli_celery.py::test_its_advice_names_the_command_as_it_was_called"
+    ),
     "celery -A examples.web.flask_worker worker": "tests/test_web_examples.py::_workers",
     "uvicorn examples.web.fastapi_app:app": (
         "tests/test_web_examples.py::test_a_saga_is_started_and_followed"
