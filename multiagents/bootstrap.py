@@ -20,7 +20,7 @@ from billiard import current_process
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery import Celery, signals
 
-from multiagents import hosting
+from multiagents import hosting, start_warnings
 from multiagents.celery_app import OWN_NAME, errors_in_one_line, make_app
 from multiagents.core.clock import Clock, SystemClock
 from multiagents.core.entries import Failure
@@ -306,14 +306,14 @@ class Runtime:
     ) -> SweeperThreads:
         """The threads for a worker's main process; their connections are their own."""
         edge = self._edge_of_main()
-        broker, app = app_broker.kind(self.app), self.app.main or OWN_NAME
+        about = start_warnings.about(self.app)
         return SweeperThreads(
             self.host.sweeper,
             edge,
             settings=self.settings,
             clock=self.clock,
             announce=lambda: self.host.announce(
-                hostname, queues(), slots=slots(), app=app, broker=broker, at_work=at_work()
+                hostname, queues(), slots=slots(), at_work=at_work(), **about
             ),
             retire=lambda: self.catalog.retire(hostname),
             peers=lambda: self.catalog.peers,

@@ -18,22 +18,21 @@ from celery import Celery, bootsteps, signals
 from celery.exceptions import Ignore
 from celery.platforms import EX_FAILURE
 
+from multiagents import start_warnings
 from multiagents.celery_app import errors_in_one_line
 from multiagents.core.exceptions import InvalidInput, NewerFormat
 from multiagents.core.log_context import Bound, bind_step, unbind
 from multiagents.core.log_records import add_step_filter
 from multiagents.core.marks import read_mark
 from multiagents.core.names import QUEUE_LLM, queue_flaw
-from multiagents.core.places import in_brackets
 from multiagents.core.settings import Home, shown_url
-from multiagents.orchestrator import app_broker, registry, start_log, strangers
+from multiagents.orchestrator import app_broker, start_log, strangers
 from multiagents.orchestrator.app_broker import steady_for as steady_for
 from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.engine import StoreEngine
 from multiagents.orchestrator.handback import Foreign
 from multiagents.orchestrator.host import Host
 from multiagents.orchestrator.sweeper_thread import AtWork, Queues, Refuse, Slots, SweeperThreads
-from multiagents.orchestrator.task_calls import misfits
 from multiagents.storage.sagas import Attempt
 from multiagents.worker_sdk import registration
 from multiagents.worker_sdk import registry as workers
@@ -132,12 +131,13 @@ def _make_step(hosted: Hosted, *, own: bool) -> Any:
             if own:
                 app_broker.skip_ack_emulation(parent.app)
             app_broker.warn_of_transport(parent.app)
-            _warn_of_no_functions(parent.app, own=own)
+            start_warnings.warn_of_no_functions(parent.app, own=own)
             if isinstance(parent, parent.app.Worker):  # else of a program that may still register
                 if not own:
                     start_log.tell_workflows()
-                _warn_of_forgotten()
-                _warn_of_misfits(parent.app)
+                start_warnings.warn_of_forgotten()
+                start_warnings.warn_of_misfits(parent.app)
+                start_warnings.warn_of_unregistered(parent.app)
             if QUEUE_LLM in parent.app.amqp.queues.consume_from:
                 _load_language_models()
             renew_tasks(parent.app, hosted)
@@ -259,38 +259,6 @@ def _tell_home(home: Home) -> None:
     log.info("sagas are kept", server=shown_url(home.url), named_by=home.named_by)
     if home.flaw:
         log.warning(home.flaw, server=shown_url(home.url), named_by=home.named_by)
-
-
-def _warn_of_no_functions(app: Celery, *, own: bool) -> None:
-    """Somebody has forgotten to import them: such a worker can do nothing but take messages."""
-    tasks = [name for name in app.tasks if not name.startswith(("celery.", "multiagents."))]
-    if workers.workers() or tasks:
-        return
-    place = "MULTIAGENTS_IMPORTS" if own else "the app's imports"
-    log.warning(
-        "this worker has no worker functions: it gives back every step that it takes",
-        fix=f"name the modules with your workers in {place}, and start it again",
-    )
-
-
-def _warn_of_forgotten() -> None:
-    """Name what modules have built and not registered: it cannot be started by its name."""
-    for name, place in registry.forgotten().items():
-        log.warning(
-            f"workflow {name!r} is built but not registered{in_brackets(place)}",
-            fix="call .register() on it, or start it as an object",
-        )
-    for name, place in registry.unbuilt().items():
-        log.warning(
-            f"the builder of workflow {name!r} is never built{in_brackets(place)}",
-            fix="call .build().register() on it",
-        )
-
-
-def _warn_of_misfits(app: Celery) -> None:
-    """Name steps whose task takes other arguments: a definition knows only its name."""
-    for place, why in misfits(registry.registered().values(), app.tasks):
-        log.warning(f"{place}: {why}", fix="say in its args and kwargs what it gets; [] is nothing")
 
 
 @signals.after_setup_logger.connect  # type: ignore[untyped-decorator]  # celery has no types

@@ -318,6 +318,41 @@ def test_a_worker_with_no_functions_is_named() -> None:
     assert fleet_checks.workers(Known({"two": {**empty, "app": "proj"}})).status == "ok"
 
 
+PLAIN = (
+    WorkflowBuilder("plain")
+    .add_step("pay", task("shop.pay"), compensation=task("shop.refnud"))
+    .add_step("post", task("post.send"))
+    .build()
+)
+
+
+def test_a_plain_task_that_no_running_worker_has_is_found() -> None:
+    """By the launch of each that runs, with what was probably meant."""
+    shop = {**MEMBER, "app": "shop", "imports": []}
+    post = {**shop, "app": "post", "queues": ["post"]}
+    launch = Launch("shop", (), ("io", "llm"), tasks=("shop.pay", "shop.refund"))
+    known = Known({"one": shop}, [PLAIN], [launch])
+    found = fleet_checks.plain_tasks(known)
+    assert found.status == "warn"
+    assert found.message == (
+        "no running worker has registered post.send (plain),"
+        " shop.refnud (plain; did you mean 'shop.refund'?)"
+    )
+    more = Launch("post", (), ("post",), tasks=("post.send", "shop.refnud"))
+    known = Known({"one": shop, "two": post}, [PLAIN], [launch, more])
+    assert fleet_checks.plain_tasks(known).message == "none is missing"
+
+
+def test_of_a_worker_that_does_not_tell_its_tasks_nothing_is_said() -> None:
+    """One of an earlier version, or in a program of its own, may have them all."""
+    shop = {**MEMBER, "app": "shop", "imports": []}
+    for launches in ([], [Launch("shop", (), ("io", "llm"))]):
+        found = fleet_checks.plain_tasks(Known({"one": shop}, [PLAIN], launches))
+        assert (found.status, found.message) == ("ok", "not known: one does not tell which it has")
+    found = fleet_checks.plain_tasks(Known({"one": MEMBER}, [flow()]))
+    assert found.message == "no published workflow has one"
+
+
 def test_functions_of_different_queues_are_not_missed() -> None:
     """A worker for one queue needs nothing of another one's; an undo goes to its own queue."""
     fleet = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,16 @@ def test_what_a_worker_knew_outlives_its_end_for_a_while(edge: Edge) -> None:
     assert edge.run(ours.missing({"think"})) == {"think"}
     edge.run(theirs.retire("w@h"))  # a second time: it has nothing to say
     assert edge.run(ours.missing({"think"})) == {"think"}
+
+
+def test_a_launch_tells_the_plain_tasks_of_its_app(edge: Edge) -> None:
+    """An earlier version has not told them, which is not the same as none."""
+    edge.run(launches.remember(replace(PROJ, tasks=("mail",))))
+    edge.run(launches.remember(SHOP))
+    assert {each.app: each.tasks for each in edge.run(launches.read())} == {
+        "proj": ("mail",),
+        "multiagents": None,
+    }
 
 
 def test_who_asks_may_have_the_module_that_no_launch_had() -> None:

@@ -9,7 +9,7 @@ import pytest
 import structlog
 from celery import Celery, shared_task
 
-from multiagents import InvalidWorkflow, WorkflowBuilder, hosting, task
+from multiagents import InvalidWorkflow, WorkflowBuilder, start_warnings, task
 from multiagents.orchestrator import registry
 
 team = Celery("calls", broker="redis://127.0.0.1:1/0", set_as_current=False)
@@ -110,7 +110,7 @@ def test_a_starting_worker_names_steps_whose_tasks_take_something_else() -> None
     builder.build().register()
     try:
         with structlog.testing.capture_logs() as said:
-            hosting._warn_of_misfits(team)
+            start_warnings.warn_of_misfits(team)
     finally:
         registry.forget("calls")
     place = f"({Path(__file__).name}:"
@@ -121,6 +121,32 @@ def test_a_starting_worker_names_steps_whose_tasks_take_something_else() -> None
     ]
     assert events[0].endswith("takes (), not the context")
     assert events[1].endswith("takes (widget, name), not 1 in args")
+
+
+def test_a_starting_worker_names_steps_whose_tasks_it_lacks() -> None:
+    """A wrong name is found before a saga gets there; the step or the undo, and what was meant."""
+    builder = WorkflowBuilder("lacks")
+    builder.add_step("a", task("calls.nothing", args=[]), compensation=task("cals.nothign"))
+    builder.add_step("b", task("calls.notify"))
+    builder.build().register()
+    try:
+        with structlog.testing.capture_logs() as said:
+            start_warnings.warn_of_unregistered(team)
+    finally:
+        registry.forget("lacks")
+    assert [line["event"] for line in said] == [
+        "workflow 'lacks', compensation of step 'a': this worker has no task 'cals.nothign';"
+        " did you mean 'calls.nothing'?",
+        "workflow 'lacks', worker of step 'b': this worker has no task 'calls.notify'",
+    ]
+    assert said[0]["fix"] == "correct the name, unless another worker has the task"
+
+
+def test_a_worker_publishes_the_plain_tasks_of_its_app() -> None:
+    """Not Celery's own, nor the engine's."""
+    told = start_warnings.about(team)
+    assert "calls.nothing" in told["tasks"]
+    assert not [name for name in told["tasks"] if name.startswith(("celery.", "multiagents."))]
 
 
 def test_arguments_that_fit_are_taken() -> None:

@@ -227,6 +227,7 @@ def _fleet(session: Session, workflows: list[Workflow]) -> Iterable[Check]:
     yield fleet_checks.workflows(known)
     yield fleet_checks.queues(known)
     yield fleet_checks.worker_functions(known)
+    yield fleet_checks.plain_tasks(known)
 
 
 def _sagas(session: Session, shards: Sequence[int]) -> Iterable[Check]:

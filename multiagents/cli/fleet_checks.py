@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from multiagents.cli.checks import Check, Fleet, count_of, names_of
 from multiagents.core.names import COORDINATOR_QUEUE, QUEUE_IO
 from multiagents.orchestrator.launches import OWN_APP, Launch, advice
 from multiagents.orchestrator.start_log import NO_WORKFLOW, WHERE
+from multiagents.orchestrator.task_calls import meant
 from multiagents.orchestrator.workflow import TaskCall, Workflow
 
 
@@ -120,6 +122,49 @@ def worker_functions(known: Known) -> Check:
     if lacking:
         return _lacking(lacking)
     return Check(name, "ok", "none is missing")
+
+
+def plain_tasks(known: Known) -> Check:
+    """Every plain task that a published workflow names is registered with a running worker.
+
+    A worker without `attach` publishes nothing, so one may have it all the same.
+    """
+    name, wanted = "plain tasks", _wanted_tasks(known.workflows)
+    if not wanted or not known.fleet:
+        why = "no worker is running" if wanted else "no published workflow has one"
+        return Check(name, "ok", f"not known: {why}" if wanted else why)
+    there: set[str] = set()
+    for host, member in known.fleet.items():
+        tasks = _tasks_of(member, known.launches)
+        if tasks is None:
+            return Check(name, "ok", f"not known: {host} does not tell which it has")
+        there.update(tasks, member["workers"])
+    missing = sorted(wanted.keys() - there)
+    if not missing:
+        return Check(name, "ok", "none is missing")
+    shown = [f"{task} ({', '.join(wanted[task])}{meant(task, there)})" for task in missing]
+    fix = "correct the name, or start a worker that has it (one without `attach` is not seen here)"
+    return Check(name, "warn", f"no running worker has registered {names_of(shown)}", fix)
+
+
+def _wanted_tasks(workflows: Iterable[Workflow]) -> dict[str, list[str]]:
+    """Plain task of a step or an undo -> the names of the workflows."""
+    found: dict[str, list[str]] = {}
+    for workflow in workflows:
+        for step in workflow.steps:
+            for target in (step.worker, step.compensation):
+                if isinstance(target, TaskCall) and not target.task.startswith("celery."):
+                    names = found.setdefault(target.task, [])
+                    names += [] if workflow.name in names else [workflow.name]
+    return found
+
+
+def _tasks_of(member: Mapping[str, Any], launches: Iterable[Launch]) -> tuple[str, ...] | None:
+    """The plain tasks of a running worker, by its launch; None: it does not tell."""
+    if not member.get("app"):
+        return None
+    launch = Launch(member["app"], tuple(member["imports"]), tuple(member["queues"]))
+    return next((each.tasks for each in launches if each.name == launch.name), None)
 
 
 def wanted_of(known: Known) -> dict[tuple[str, str], list[str]]:

@@ -78,11 +78,13 @@ class Host:
         app: str,
         broker: str,
         at_work: int | None = None,
+        tasks: tuple[str, ...] | None = None,
     ) -> Flow[None]:
         """Say what the worker of this process knows, and hear of the others.
 
         ``app``: the name of its Celery app, if the command line does not tell.  ``broker``: the
         kind of its broker.  ``at_work``: it takes no more, and is still at so many tasks.
+        ``tasks``: the names of its app's own tasks.
         """
         known = registry.registered().values()
         launch = launch_of(
@@ -90,6 +92,7 @@ class Host:
             imports=self.settings.import_names,
             queues=queues,
             functions=self.catalog.local_names,
+            tasks=tasks,
         )
         yield from self.catalog.publish(
             hostname, queues, known, slots=slots, launch=launch, broker=broker, at_work=at_work

@@ -1,8 +1,9 @@
 """How is a worker of this project started?
 
 Each running worker publishes its launch: the app after ``celery -A``, MULTIAGENTS_IMPORTS where
-the package's own app needs it, its queues and its worker functions.  A launch outlives its worker,
-so that `explain` and `doctor` can say how to start one like it when none runs.
+the package's own app needs it, its queues, its worker functions and its app's plain tasks.  A
+launch outlives its worker, so that `explain` and `doctor` can say how to start one like it when
+none runs.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ class Launch:
     functions: tuple[str, ...] = ()
     at_ms: int = 0
     """When such a worker last said that it is there."""
+    tasks: tuple[str, ...] | None = None
+    """The names of the app's own tasks; None: not told, by an earlier version."""
 
     def command(self, queues: Iterable[str]) -> str:
         """What starts such a worker, for these queues; if there are none, for its functions'."""
@@ -82,7 +85,12 @@ def _askers() -> Launch | None:
 
 
 def launch_of(
-    app: str, *, imports: Iterable[str], queues: Iterable[str], functions: Iterable[str]
+    app: str,
+    *,
+    imports: Iterable[str],
+    queues: Iterable[str],
+    functions: Iterable[str],
+    tasks: tuple[str, ...] | None = None,
 ) -> Launch | None:
     """How this very process was started; None if it has nothing to offer, or no command.
 
@@ -92,7 +100,8 @@ def launch_of(
     own = app == OWN_APP
     if not name or (own and not known):
         return None
-    return Launch(name, tuple(imports) if own else (), tuple(sorted(queues)), known)
+    places = tuple(sorted(queues))
+    return Launch(name, tuple(imports) if own else (), places, known, tasks=tasks)
 
 
 def app_named(argv: Sequence[str], default: str) -> str:
@@ -116,7 +125,7 @@ def app_option(argv: Sequence[str]) -> str:
 
 def remember(launch: Launch) -> Flow[None]:
     """Publish a launch, and forget those that have not been seen for long."""
-    told = {"at_ms": launch.at_ms, "functions": launch.functions}
+    told = {"at_ms": launch.at_ms, "functions": launch.functions, "tasks": launch.tasks}
     yield from ask(Plain(("HSET", _KEY, launch.name, json.dumps(told)), int))
     known = yield from ask(Plain(("HGETALL", _KEY), hash_of))
     old = [
@@ -178,5 +187,6 @@ def has_dev(launches: Sequence[Launch]) -> bool:
 
 def _launch(name: str, told: dict[str, Any]) -> Launch:
     app, imports, queues = json.loads(name)
-    functions = tuple(told["functions"])
-    return Launch(app, tuple(imports), tuple(queues), functions, told["at_ms"])
+    functions, tasks = tuple(told["functions"]), told.get("tasks")
+    tasks = None if tasks is None else tuple(tasks)
+    return Launch(app, tuple(imports), tuple(queues), functions, told["at_ms"], tasks)

@@ -3,8 +3,8 @@
 A task that is given as an object has a signature.  One that takes nothing is called with nothing;
 one that cannot be called so is refused where the workflow is built, with its file and line, not by
 a TypeError where it runs.  One that is given by its name is compared with its call by a starting
-worker that has both (`misfits`).  Nothing is said of a task whose class calls or sends it in a way
-of its own.
+worker that has both (`misfits`); one that lacks the task says so (`unregistered`).  Nothing is said
+of a task whose class calls or sends it in a way of its own.
 
 Celery is not imported for it: a task is what has a name and ``apply_async``.
 """
@@ -14,10 +14,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from multiagents.orchestrator.workflow import TaskCall, Workflow
+
+MEANT = 0.7
+"""So much of a task's own name (0 to 1, by difflib) makes another one that was probably meant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +64,39 @@ def refusal(task: Any, call: TaskCall) -> Refused | None:
 
 def misfits(workflows: Iterable[Workflow], tasks: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The steps whose task, one of these, cannot be called as they say: place, and why."""
+    for place, call in _calls(workflows):
+        if call.task in tasks and (found := refusal(tasks[call.task], call)):
+            yield place, found.why
+
+
+def unregistered(
+    workflows: Iterable[Workflow], tasks: Mapping[str, Any]
+) -> Iterator[tuple[str, str]]:
+    """The steps whose task is none of these: place, and why, with what was probably meant."""
+    for place, call in _calls(workflows):
+        if call.task not in tasks:
+            yield place, f"this worker has no task {call.task!r}{meant(call.task, tasks)}"
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """What was probably meant by the name of a task, in words; empty if nothing is close.
+
+    The function's name tells: names of one module resemble each other anyway.
+    """
+    own = {each: each.rpartition(".")[2] for each in known}
+    close = get_close_matches(name.rpartition(".")[2], list(own.values()), cutoff=MEANT)
+    near = [each for each in own if own[each] in close]
+    found = get_close_matches(name, near, n=1, cutoff=0)
+    return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def _calls(workflows: Iterable[Workflow]) -> Iterator[tuple[str, TaskCall]]:
+    """The plain tasks of workflows, each with its place."""
     for workflow in workflows:
         for step in workflow.steps:
             for key, call in (("worker", step.worker), ("compensation", step.compensation)):
-                if not isinstance(call, TaskCall) or call.task not in tasks:
-                    continue
-                if found := refusal(tasks[call.task], call):
-                    yield f"workflow {workflow.name!r}, {key} of step {step.name!r}", found.why
+                if isinstance(call, TaskCall):
+                    yield f"workflow {workflow.name!r}, {key} of step {step.name!r}", call
 
 
 def _signature(task: Any) -> inspect.Signature | None:
