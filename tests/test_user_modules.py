@@ -39,7 +39,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(project)
     importlib.invalidate_caches()
     yield project
-    for name in [name for name in sys.modules if name.startswith("um_") or name == "me"]:
+    ours = ("um_", "imaplib")
+    for name in [name for name in sys.modules if name.startswith(ours) or name == "me"]:
         del sys.modules[name]
 
 
@@ -123,3 +124,49 @@ def test_a_module_that_asks_a_server_is_not_at_fault(folder: Path) -> None:
     (folder / "um_asks.py").write_text(asks)
     with pytest.raises(NoServer):
         user_modules.load(("um_asks",))
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("redis", "the package 'redis'"),
+        ("multiagents", "the package 'multiagents'"),
+        ("random", "Python module 'random'"),
+    ],
+)
+def test_a_module_with_the_name_of_a_package_is_not_passed_over(
+    folder: Path, name: str, what: str
+) -> None:
+    """What is imported already would be taken for it, or libraries would be given the file."""
+    (folder / f"{name}.py").write_text("from multiagents import worker\n")
+    assert said_of(name) == f"your {name}.py hides {what}; rename it"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("um_mail", "import imaplib\n\nimaplib.IMAP4('localhost')\n"),
+        ("um_mail_from", "from imaplib import IMAP4\n"),
+    ],
+)
+def test_a_module_that_hides_one_is_named_by_the_error_that_follows(
+    folder: Path, name: str, text: str
+) -> None:
+    """Not the code that imports it is wrong."""
+    (folder / "imaplib.py").write_text("LIMIT = 1\n")
+    (folder / f"{name}.py").write_text(text)
+    importlib.invalidate_caches()
+    sys.modules.pop("imaplib", None)
+    said = said_of(name)
+    assert said.startswith(f"module '{name}' cannot be imported: {name}.py:")
+    assert said.endswith("; your imaplib.py hides Python module 'imaplib'; rename it")
+
+
+def test_a_name_of_python_that_nothing_has_asked_for_may_be_the_users(folder: Path) -> None:
+    """Nothing is hidden from anybody yet, and the module is read."""
+    (folder / "imaplib.py").write_text("LIMIT = 1\n")
+    importlib.invalidate_caches()
+    sys.modules.pop("imaplib", None)
+    user_modules.load(["imaplib"])
+    user_modules.load(["imaplib"])
+    assert sys.modules["imaplib"].LIMIT == 1

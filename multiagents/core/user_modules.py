@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from multiagents.core import hidden_modules
 from multiagents.core.exceptions import InvalidInput, MultiAgentsError, NoServer
 from multiagents.core.places import raised_at
 from multiagents.core.texts import joined
@@ -45,6 +46,8 @@ def load(names: Sequence[str], *, of: str = IMPORTS) -> None:
 def _load(name: str, of: str) -> None:
     if _FILE.search(name):
         raise InvalidInput(f"{of}: {_missing(name)}")
+    if flaw := hidden_modules.named(name, Path.cwd()):
+        raise InvalidInput(f"{of}: {flaw}")
     try:
         importlib.import_module(name)
     except NoServer:
@@ -95,10 +98,10 @@ def _broken(name: str, error: BaseException) -> str:
         where = "" if place and str(place) in text else where
         return f"module {name!r} cannot be imported: {where}{text}"
     why = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return joined(
-        f"module {name!r} cannot be imported: {where}{why}",
-        f"see all of it with `python -c 'import {name}'`",
-    )
+    folder = Path.cwd()
+    advice = f"see all of it with `python -c 'import {name}'`"
+    advice = hidden_modules.hiding(error, _names(folder), folder) or advice
+    return joined(f"module {name!r} cannot be imported: {where}{why}", advice)
 
 
 def _missing(name: str) -> str:
