@@ -14,8 +14,14 @@ import redis
 from multiagents.orchestrator import attached
 from multiagents.storage.server import EmbeddedServer
 from multiagents.storage.server_binary import locate
+from tests.support.watcher import guard
 
 pytest_plugins = ["tests.support.llm_provider"]
+
+
+def pytest_configure() -> None:
+    """Nothing that this run starts stays behind if it is killed."""
+    guard()
 
 
 def pytest_report_header() -> str:

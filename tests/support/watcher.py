@@ -1,0 +1,69 @@
+"""What ends the processes of a test run that was killed?
+
+A run that ends by SIGTERM or SIGKILL unwinds nothing: its workers and servers would stay.  `guard`
+starts a process that outlives it, waits for its end and kills what carries its mark, a variable
+of the environment that every process started from here inherits.  (PR_SET_PDEATHSIG would be no
+help: it fires when the *thread* that started a process ends, and for no grandchild.)
+
+    python watcher.py PID MARK
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from uuid import uuid4
+
+import psutil
+
+MARK = "TESTS_OF_RUN"
+LOOK_S = 0.5
+"""How often it is looked whether the run still lives."""
+SETTLE_S = 5.0
+"""For so long processes are looked for that others have just started."""
+
+
+def guard() -> None:
+    """Have what this process starts from now on end with it, however it ends."""
+    os.environ[MARK] = mark = uuid4().hex
+    command = [sys.executable, "-P", __file__, str(os.getpid()), mark]
+    env = {name: text for name, text in os.environ.items() if name != MARK}
+    silent = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
+    # In a session of its own: a signal to the run's group is none to it.
+    os.posix_spawn(sys.executable, command, env, file_actions=silent, setsid=True)
+
+
+def watch(pid: int, mark: str) -> None:
+    """Return once the run is over and nothing of it is left."""
+    pause = threading.Event()
+    while os.getppid() == pid:
+        pause.wait(LOOK_S)
+    ends_at = time.monotonic() + SETTLE_S
+    while (left := _marked(mark)) and time.monotonic() < ends_at:
+        for process in left:
+            _kill(process)
+        pause.wait(LOOK_S)
+
+
+def _marked(mark: str) -> list[psutil.Process]:
+    return [each for each in psutil.process_iter() if _environment(each).get(MARK) == mark]
+
+
+def _environment(process: psutil.Process) -> dict[str, str]:
+    try:
+        return dict(process.environ())
+    except psutil.Error:  # gone, dead and not yet waited for, or another user's
+        return {}
+
+
+def _kill(process: psutil.Process) -> None:
+    try:
+        process.kill()
+    except psutil.NoSuchProcess:  # it went by itself
+        return
+
+
+if __name__ == "__main__":
+    watch(int(sys.argv[1]), sys.argv[2])
