@@ -138,6 +138,7 @@ def _make_step(hosted: Hosted, *, own: bool) -> Any:
                 start_warnings.warn_of_forgotten()
                 start_warnings.warn_of_misfits(parent.app)
                 start_warnings.warn_of_unregistered(parent.app)
+                start_log.tell_missing(workers.workers())
             if QUEUE_LLM in parent.app.amqp.queues.consume_from:
                 _load_language_models()
             renew_tasks(parent.app, hosted)

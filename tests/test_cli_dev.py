@@ -44,6 +44,7 @@ def feed(context):
     return {}
 
 WorkflowBuilder("zoo").add_step("feed", "one.feed").build().register()
+WorkflowBuilder("typo").add_step("feed", "one.fed").build().register()
 """
 
 Dev = Callable[..., subprocess.Popen[str]]
@@ -125,7 +126,8 @@ def test_dev_has_a_start_command_for_its_own_module(dev: Dev, tmp_path: Path) ->
     process = dev("--json", MULTIAGENTS_IMPORTS="one", PYTHONPATH=f"{ROOT}:{tmp_path}")
     assert process.stdout is not None
     facts = json.loads(process.stdout.readline())
-    assert (facts["workflows"], facts["functions"]) == (["zoo"], ["one.feed"])
+    assert (facts["workflows"], facts["functions"]) == (["zoo", "typo"], ["one.feed"])
+    assert facts["missing"]["one.fed"].startswith("workflow 'typo' (one.py:9): no worker function")
     assert (facts["pool"], facts["queues"]) == ("prefork", ["io", "llm"])
     words = shlex.split(facts["start"].partition("  #")[0])
     given = words[words.index("--input") + 1]

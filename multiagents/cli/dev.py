@@ -169,6 +169,7 @@ def _facts(
         "functions": sorted(report.functions),
         "workflows": list(report.workflows),
         "examples": report.workflows,
+        "missing": report.missing,
         "start": start_command(report),
         "stub_model": stub,
     }

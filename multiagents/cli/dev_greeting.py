@@ -51,6 +51,7 @@ def block(place: Place, wish: Wish, report: Report, *, stub: bool, seconds: floa
     facts.append(("reload", _reload(wish)))
     lines = [f"\nready after {seconds:.1f} s"]
     lines += [_fact(name, text) for name, text in facts]
+    lines += [_fact("missing", text) for text in report.missing.values()]
     if not report.functions:
         lines.append(
             "name the modules with your workers in MULTIAGENTS_IMPORTS, and start this again"

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
@@ -174,7 +174,10 @@ class DevWorkers:
         report = self.now.wait_ready(self._session())
         self._reported = True
         self._files = SourceFiles(report.files)
-        return report
+        fleet = self._session().fleet().values()
+        running = {name for member in fleet for name in member["workers"]}
+        lacking = {name: text for name, text in report.missing.items() if name not in running}
+        return replace(report, missing=lacking)
 
     def run(self) -> None:
         """Look after the worker for as long as it lives.  Raises CommandError when it has ended."""
@@ -234,7 +237,7 @@ class DevWorkers:
         began = time.monotonic()
         worker = self.start()
         try:
-            self.ready()
+            report = self.ready()
         except CommandError as error:
             self.now = None
             self._stop(worker, _LOOK_NOW_S)
@@ -242,3 +245,5 @@ class DevWorkers:
             hint(f"{error}; no worker runs until a file is saved again")
         else:
             hint(f"ready again after {time.monotonic() - began:.1f} s")
+            for text in report.missing.values():
+                hint(text)

@@ -19,6 +19,8 @@ class Report:
     functions: tuple[str, ...] = ()
     workflows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     """Name -> examples, of its own modules, in the order of their registration."""
+    missing: dict[str, str] = field(default_factory=dict)
+    """Functions that its workflows name and it has not -> what that means."""
     files: tuple[str, ...] = ()
     """Of the user's code, and of definitions."""
 

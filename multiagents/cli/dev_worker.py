@@ -28,7 +28,9 @@ from multiagents.core.marks import read_mark
 from multiagents.core.states import Kind
 from multiagents.orchestrator import registry
 from multiagents.orchestrator.definitions import SUFFIXES
+from multiagents.orchestrator.missing import missing
 from multiagents.orchestrator.moves import Move
+from multiagents.orchestrator.start_log import MISSING_LOG
 from multiagents.worker_sdk import loop_watch
 
 NOISY = ("celery", "kombu", "amqp")
@@ -99,6 +101,8 @@ class _EngineLog(structlog.PrintLogger):
 
 
 def _logger_of(*names: Any) -> Any:
+    if MISSING_LOG in names:
+        return structlog.ReturnLogger()  # the report tells it
     own = bool(names) and str(names[0]).startswith("multiagents.")
     return _EngineLog() if own else structlog.PrintLogger()
 
@@ -141,11 +145,14 @@ def report_of(consumer: Any) -> Report:
     """What the worker of a consumer knows."""
     folder = runtime.settings.workflows
     files = [] if folder is None else list(folder.iterdir())
+    functions, workflows = runtime.catalog.local_names, registry.registered()
+    lacking = missing(workflows.values(), functions, place_of=registry.place_of)
     return Report(
         slots=max(1, consumer.pool.num_processes or 0),
         queues=tuple(sorted(consumer.app.amqp.queues.consume_from)),
-        functions=runtime.catalog.local_names,
-        workflows={name: list(each.examples) for name, each in registry.registered().items()},
+        functions=functions,
+        workflows={name: list(each.examples) for name, each in workflows.items()},
+        missing={each.function: each.text for each in lacking} if functions else {},
         files=tuple(own_files(each for each in files if each.suffix.lower() in SUFFIXES)),
     )
 

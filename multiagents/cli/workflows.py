@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from multiagents.cli.errors import OK, WRONG_USE
+from multiagents.cli.called import called
+from multiagents.cli.errors import OK, WRONG_USE, CommandError, one_line
 from multiagents.cli.fleet import known_of, published
-from multiagents.cli.output import Json, console, emit, emit_each, say
+from multiagents.cli.output import Json, console, emit, emit_each, hint, say
 from multiagents.cli.rows import Rows
 from multiagents.cli.session import Session, connect, environment, load_code
+from multiagents.core.exceptions import NoServer
+from multiagents.core.settings import Settings
+
+if TYPE_CHECKING:
+    from multiagents.orchestrator.workflow import Workflow
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The workflow's name.")]
 SHOWN = 2
@@ -107,9 +115,12 @@ def show(name: Name, json_output: Json = False) -> None:
 def validate(files: Files, json_output: Json = False) -> None:
     """Check definition files; needs no server.
 
-    Every mistake is named with its place. Exit code 2 if there is one.
+    Every mistake is named with its place. Exit code 2 if there is one. With MULTIAGENTS_IMPORTS
+    a function that neither those modules nor running workers have is named, too.
     """
-    reports = [_report(file) for given in files for file in _expanded(given)]
+    read = [_read(file) for given in files for file in _expanded(given)]
+    _check_functions(read)
+    reports = [report for report, _ in read]
     for report in reports:
         if json_output:
             emit(report)
@@ -127,16 +138,55 @@ def _expanded(path: Path) -> list[Path]:
     return inside or [path]
 
 
-def _report(file: Path) -> dict[str, Any]:
+def _read(file: Path) -> tuple[dict[str, Any], Workflow | None]:
+    """What is to be said of a file, and the workflow that it holds, if it is a sound one."""
     from multiagents.core.exceptions import InvalidWorkflow
     from multiagents.orchestrator.definitions import load_file
 
     report: dict[str, Any] = {"file": str(file), "ok": True, "name": None, "version": None}
+    report |= {"errors": [], "missing": []}
     try:
         workflow = load_file(file)
     except InvalidWorkflow as error:
-        return {**report, "ok": False, "errors": list(error.errors or (str(error),))}
-    return {**report, "name": workflow.name, "version": workflow.version, "errors": []}
+        return {**report, "ok": False, "errors": list(error.errors or (str(error),))}, None
+    return {**report, "name": workflow.name, "version": workflow.version}, workflow
+
+
+def _check_functions(read: Sequence[tuple[dict[str, Any], Workflow | None]]) -> None:
+    """Compare the functions of definitions with those that are known, if any are."""
+    from multiagents.orchestrator.missing import missing
+    from multiagents.worker_sdk.registry import workers
+
+    settings = environment()
+    if not settings.import_names and called().app is None:
+        return
+    with suppress(NoServer):  # of a module that asks for one: what it has registered is known
+        load_code(settings.model_copy(update={"workflows": None}))
+    lacking = [
+        (report, each)
+        for report, workflow in read
+        if workflow is not None
+        for each in missing([workflow], workers())
+    ]
+    running, why_not = _running(settings) if lacking else (set(), "")
+    for report, each in lacking:
+        if each.function in running:
+            continue
+        report["missing"].append(each.function)
+        if each.meant:
+            report["ok"] = False
+            report["errors"].append(f"{report['file']}: {each.mistake}")
+        else:
+            hint(f"{report['file']}: {each.absence}{why_not}")
+
+
+def _running(settings: Settings) -> tuple[set[str], str]:
+    """The functions of running workers, or why they are not known."""
+    try:
+        fleet = connect(settings).fleet()
+    except CommandError as error:
+        return set(), f"; what running workers have is not known: {one_line(error)}"
+    return {name for member in fleet.values() for name in member["workers"]}, ""
 
 
 def _say(report: dict[str, Any]) -> None:

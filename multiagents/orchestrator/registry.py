@@ -102,6 +102,12 @@ def find(name: str) -> Workflow | None:
     return None if known is None else known.workflow
 
 
+def place_of(name: str) -> Place | None:
+    """The line that registered the workflow of that name; None where it is not known."""
+    known = _known.get(name)
+    return None if known is None else known.origin.place
+
+
 def forget(name: str) -> None:
     """Take the workflow out again, if it is there; running sagas keep theirs."""
     _known.pop(name, None)

@@ -1,7 +1,8 @@
 """What does the log of a worker that starts say of the workflows that it has found?
 
-Which ones, in which modules, and to which queues their steps go that no worker consumes.  It shows
-a module that was forgotten, or stands where no worker looks.  No I/O here.
+Which ones, in which modules, which functions they name that are not there, and to which queues
+their steps go that no worker consumes.  It shows a module that was forgotten, or stands where no
+worker looks.  No I/O here.
 """
 
 from __future__ import annotations
@@ -13,9 +14,13 @@ import structlog
 
 from multiagents.core.names import COORDINATOR_QUEUE
 from multiagents.orchestrator import registry
+from multiagents.orchestrator.missing import missing
 from multiagents.orchestrator.workflow import TaskCall, Workflow
 
 log = structlog.get_logger(__name__)
+MISSING_LOG = "multiagents.missing"
+missing_log = structlog.get_logger(MISSING_LOG)
+"""Of its own: `dev` tells the same in its own way."""
 SHOWN = 10
 """Modules, or workflows, of a line."""
 _OURS = "multiagents."
@@ -37,6 +42,14 @@ def tell_workflows() -> None:
     log.info("workflows are registered", workflows=_some(workflows), sagas_modules=_some(modules))
     if not workflows and not registry.forgotten():
         log.warning(NO_WORKFLOW, fix=WHERE)
+
+
+def tell_missing(functions: Collection[str]) -> None:
+    """Name the functions of workflows that are none of these: often one that is mistyped."""
+    if not functions:
+        return  # which is told already
+    for each in missing(registry.registered().values(), functions, place_of=registry.place_of):
+        (missing_log.warning if each.meant else missing_log.info)(each.text)
 
 
 def tell_queues(missing: Collection[str], consumed: Iterable[str]) -> None:
