@@ -158,6 +158,18 @@ def test_ctrl_c_while_dev_starts_leaves_nothing_behind(
     wait_for(lambda: not left_over(tmp_path), what="all processes to end")
 
 
+def test_dev_says_at_once_that_it_starts(dev: Dev, tmp_path: Path) -> None:
+    """Before it imports anything of the user's; Ctrl-C in that time stops it in order."""
+    slow = "import pathlib, time\npathlib.Path('importing').touch()\ntime.sleep(60)\n"
+    (tmp_path / "slow.py").write_text(slow)
+    process = dev(MULTIAGENTS_IMPORTS="slow", PYTHONPATH=f"{ROOT}:{tmp_path}")
+    wait_for((tmp_path / "importing").exists, END_S, what="the import to begin")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=END_S)
+    assert (process.returncode, out) == (0, "")
+    assert err.splitlines() == ["starting a server and a worker …", "stopped"]
+
+
 def test_a_closed_terminal_stops_dev_in_order(dev: Dev, tmp_path: Path) -> None:
     """Though it cannot say so any more."""
     process = dev(MULTIAGENTS_IMPORTS="tests.support.cli_workers")
@@ -181,6 +193,7 @@ def test_a_taken_port_is_one_line(tmp_path: Path) -> None:
         done = cli("dev", "--port", str(port), "--data-dir", str(tmp_path / "data"))
     assert (done.code, done.out) == (2, "")
     assert done.err == (
+        "starting a server and a worker …\n"
         f"error: port {port} is taken (by another dev here?); choose another with --port, or 0\n"
     )
     assert list(tmp_path.iterdir()) == []
@@ -191,6 +204,7 @@ def test_a_named_server_that_is_away_is_not_waited_for() -> None:
     done = cli("dev", url=NO_SERVER)
     assert (done.code, done.out) == (2, "")
     assert done.err == (
+        "starting a worker …\n"
         f"error: no server answers at {NO_SERVER} (connection refused);"
         " unset MULTIAGENTS_REDIS_URL, and dev starts its own\n"
     )

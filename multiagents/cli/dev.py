@@ -82,9 +82,11 @@ def dev(
     """
     began = time.monotonic()
     settings = environment()
-    _check_code(settings)
     places: list[Place] = []
     with stopped_by_signals(then=lambda: _say_where(places)), ExitStack() as stack:
+        own = not _names_server(settings, port, data_dir)
+        hint(f"starting {'a server and a worker' if own else 'a worker'} …")
+        _check_code(settings)
         place = _server(stack, settings, port, data_dir)
         places.append(place)
         model = model_environment(stack, settings)
@@ -120,8 +122,13 @@ def _check_code(settings: Settings) -> None:
         load_code(settings)
 
 
+def _names_server(settings: Settings, port: int | None, data_dir: Path | None) -> bool:
+    """Whether there is a server already that is to be used."""
+    return "redis_url" in settings.model_fields_set and port is None and data_dir is None
+
+
 def _server(stack: ExitStack, settings: Settings, port: int | None, data_dir: Path | None) -> Place:
-    if "redis_url" in settings.model_fields_set and port is None and data_dir is None:
+    if _names_server(settings, port, data_dir):
         _check_there(settings)
         return Place(settings.redis_url, None)
     from multiagents.storage.server import EmbeddedServer, PortTaken
