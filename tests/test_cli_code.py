@@ -140,7 +140,7 @@ def test_a_workflow_whose_worker_is_gone_is_marked(redis_url: str) -> None:
 def test_a_module_that_is_not_there_ends_a_command_before_it_asks_a_server(
     words: tuple[str, ...], module: Module
 ) -> None:
-    """One line, exit code 2; the server's absence is not even noticed.  `dev` says that it starts."""
+    """One line, exit code 2, without looking for a server; `dev` says first that it starts."""
     module("code_shop")
     done = cli(*words, url=NO_SERVER, MULTIAGENTS_IMPORTS="code_shpo")
     wanted = f"error: MULTIAGENTS_IMPORTS: no module 'code_shpo' in {Path.cwd()}; did you mean"

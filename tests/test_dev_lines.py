@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import types
 from bdb import BdbQuit
@@ -283,6 +284,20 @@ def test_on_a_terminal_the_word_has_its_colour() -> None:
     history = History().begun()
     done = Succeeded(1250, RUN, "reserve", 1, "n1")
     assert "\033[32msucceeded\033[0m in" in history(done, colours=True)
+
+
+def test_a_terminal_gets_a_line_broken_between_words() -> None:
+    """What goes on is set in; colours take no room."""
+    error = Failure("NonRetryableError", "the bank refuses the card of this customer (shop.py:19)")
+    failure = failed(2000, "reserve", 1, "n1", error=error, retryable=False)
+    wanted = [
+        "order 3636fd8b  reserve  failed: NonRetryableError: the bank refuses the",
+        "      card of this customer (shop.py:19)",
+    ]
+    told = History().begun()(failure, columns=75)
+    assert told.splitlines()[:2] == wanted
+    coloured = History().begun()(failure, columns=75, colours=True)
+    assert re.sub(r"\x1b\[[0-9;]*m", "", coloured) == told
 
 
 def test_own_code_is_neither_pythons_nor_a_librarys_nor_this_packages() -> None:

@@ -26,6 +26,7 @@ from multiagents.cli.saga_lines import SHORT_ID, Line, first_step, lines_of, sta
 from multiagents.core.log_records import add_step_filter, current
 from multiagents.core.marks import read_mark
 from multiagents.core.states import Kind
+from multiagents.core.texts import columns_of
 from multiagents.orchestrator import registry
 from multiagents.orchestrator.definitions import SUFFIXES
 from multiagents.orchestrator.missing import missing
@@ -73,7 +74,8 @@ class Teller:
 
     def _print(self, line: Line) -> None:
         try:
-            sys.stderr.write(f"{line.text(colours=self._colours)}\n")
+            columns = columns_of(sys.stderr)
+            sys.stderr.write(f"{line.text(colours=self._colours, columns=columns)}\n")
             sys.stderr.flush()
         except OSError:  # `dev` is gone, and this worker ends as well
             return

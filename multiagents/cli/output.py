@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from multiagents.cli.called import as_called, copied
-from multiagents.core.texts import shown
+from multiagents.core.texts import at_words, columns_of, shown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -75,8 +75,9 @@ def say(text: str) -> None:
 
 
 def hint(text: str, *, end: str = "\n") -> None:
-    """Print a line that is no answer, on stderr."""
-    print(shown(as_called(text)), end=end, file=sys.stderr, flush=True)
+    """Print a line that is no answer, on stderr; a terminal gets it broken between words."""
+    line = at_words(shown(as_called(text)), columns_of(sys.stderr))
+    print(line, end=end, file=sys.stderr, flush=True)
 
 
 def console() -> Console:

@@ -18,7 +18,7 @@ from multiagents.core.entries import Asked, Entry, Failed, Failure, Lost, Succee
 from multiagents.core.places import shown_path
 from multiagents.core.policies import DEFAULT_RETRY, UNDO_RETRY
 from multiagents.core.states import ENDED, Kind, SagaState, StepState, UndoState
-from multiagents.core.texts import shown_line
+from multiagents.core.texts import at_words, shown_line
 from multiagents.orchestrator.moves import Move
 from multiagents.orchestrator.saga import Saga, StepRun, Work
 from multiagents.orchestrator.words import WORDS, word_of
@@ -33,6 +33,8 @@ SWEEP_S = 1.0
 LONGEST = 300
 """Characters of an error's message."""
 RED, GREEN, YELLOW, MAGENTA, DIM = "31", "32", "33", "35", "2"
+_SET_IN = " " * 6
+"""Before what goes on on another line: deeper than lines of the user's code."""
 _RESET = "\033[0m"
 _COLOURS = {
     "succeeded": GREEN,
@@ -62,8 +64,8 @@ class Line:
     below: tuple[str, ...] = ()
     """Lines of the user's code."""
 
-    def text(self, *, colours: bool = False) -> str:
-        """As it is printed, without the end of the line."""
+    def text(self, *, colours: bool = False, columns: int | None = None) -> str:
+        """As it is printed, without the end of the line; ``columns``: of the terminal."""
         place = f"{self.workflow} {self.saga_id[:SHORT_ID]}"
         step = f"  {self.step:<{self.width}}" if self.step else ""
         word, rest = self.word, shown_line(self.rest)
@@ -71,7 +73,7 @@ class Line:
             place = _painted(place, DIM)
             word = _painted(word, _colour(word))
         below = "".join(f"\n    {shown_line(line)}" for line in self.below)
-        return f"{place}{step}  {word}{rest}{below}"
+        return f"{at_words(f'{place}{step}  {word}{rest}', columns, _SET_IN)}{below}"
 
 
 def _painted(text: str, colour: str) -> str:

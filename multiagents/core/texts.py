@@ -6,7 +6,9 @@ move the cursor, rename the window or hide what stands before it, so it is shown
 
 from __future__ import annotations
 
+import os
 import re
+from typing import TextIO
 
 _CONTROLS = r"\x00-\x08\x0b-\x1f\x7f-\x9f"
 """ASCII's and Latin-1's, but for the tab and the end of a line."""
@@ -16,6 +18,8 @@ _HALVES = "\ud800-\udfff"
 """Lone surrogates, which cannot be encoded."""
 _ENDS = ("?", "!", ".", "\u2026")
 """What a sentence ends with."""
+_WORDS = re.compile(r"(\s*)((?:`[^`\n]*`|\S)+)")
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _UNSAFE = re.compile(f"[{_CONTROLS}{_ORDER}{_HALVES}]")
 _UNSAFE_IN_LINE = re.compile(f"[\n\u2028\u2029\x85{_CONTROLS}{_ORDER}{_HALVES}]")
 
@@ -28,6 +32,40 @@ def shown(text: str) -> str:
 def shown_line(text: str) -> str:
     """Likewise, and on one line."""
     return _UNSAFE_IN_LINE.sub(_escape, text)
+
+
+def at_words(text: str, width: int | None, indent: str = "") -> str:
+    """Lines of at most so many columns, broken between words; None: as it is.
+
+    What stands in backquotes, a command to copy, is one word; a longer one than a line stays whole.
+    Colours take no room.  ``indent`` begins all lines but the first.
+    """
+    if width is None:
+        return text
+    return "\n".join(_lines_of(line, width, indent) for line in text.split("\n"))
+
+
+def _lines_of(text: str, width: int, indent: str) -> str:
+    made, column = "", 0
+    for gap, word in _WORDS.findall(text):
+        size = len(_COLOURS.sub("", word))
+        if made.strip() and column + len(gap) + size > width:
+            made, column = f"{made}\n{indent}{word}", len(indent) + size
+        else:
+            made, column = f"{made}{gap}{word}", column + len(gap) + size
+    return made + text[len(text.rstrip()) :]  # that of a question stands before its answer
+
+
+def columns_of(stream: TextIO) -> int | None:
+    """How wide the terminal is that a stream writes to; None for none, or one of unknown width."""
+    if not stream.isatty():
+        return None
+    if (given := os.environ.get("COLUMNS", "")).isdecimal() and int(given):
+        return int(given)
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or None
+    except (OSError, ValueError):  # it only says that it is one
+        return None
 
 
 def joined(*clauses: str) -> str:
