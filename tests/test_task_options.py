@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import redis
 from celery import Celery, Task
+from celery.app import trace
 from kombu import Queue
 
 from multiagents import hosting
 from multiagents.bootstrap import attach
 from multiagents.celery_app import defaults
-from multiagents.core.exceptions import InvalidInput
+from multiagents.core.exceptions import InvalidInput, NonRetryableError
 from multiagents.core.settings import Settings
 from multiagents.orchestrator.builder import WorkflowBuilder
 from multiagents.orchestrator.catalog import Catalog
@@ -136,6 +139,21 @@ def test_settings_for_all_tasks_are_no_options_of_one():
     attach(app, NOWHERE)
     registration.check_all(app)
     assert app.tasks["to.free"].throws == (ValueError,)
+
+
+def test_a_declared_error_is_an_expected_one_in_celerys_log():
+    """One line without a traceback; what else the app's base class expects is kept."""
+
+    class Own(Task):
+        throws = (LookupError,)
+
+    app = Celery("to", set_as_current=False, task_cls=Own)
+    attach(app, NOWHERE)
+    step, found = app.tasks["to.free"], SimpleNamespace(internal=False)
+    for error in (NonRetryableError("no courier"), KeyError("x")):
+        policy = trace.get_log_policy(step, found, error)
+        assert (policy.severity, policy.traceback) == (logging.INFO, False)
+    assert trace.get_log_policy(step, found, OSError("x")).severity == logging.ERROR
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 from celery import Celery, Task
 
-from multiagents.core.exceptions import InvalidInput
+from multiagents.core.exceptions import InvalidInput, NonRetryableError
 from multiagents.core.places import defined, in_brackets
 from multiagents.core.ports import WorkerInfo
 from multiagents.worker_sdk.registry import Worker, workers
@@ -43,6 +43,7 @@ def _task(app: Celery, worker: Worker, process_of: Callable[[], Process]) -> Wor
     attributes = {
         "name": worker.name,
         "worker": worker,
+        "throws": (*app.Task.throws, NonRetryableError),
         "process_of": staticmethod(process_of),
         "__doc__": worker.__doc__,
         "__module__": worker.function.__module__,
