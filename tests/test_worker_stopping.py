@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,9 @@ import pytest
 from billiard import get_context
 
 from multiagents import NonRetryableError, WorkflowBuilder, worker
+from multiagents.orchestrator.leaving import Leaving
+from multiagents.storage.calls import Flow
+from multiagents.storage.client import Edge
 from multiagents.storage.server import EmbeddedServer
 from multiagents.worker_sdk.stopping import StopFlag
 from tests.processes import wait_for
@@ -131,6 +135,40 @@ def test_a_worker_in_its_warm_shutdown_is_shown_as_stopping_until_it_has_ended(
         assert fleet() == {}
         assert "[error" not in worker.log
     rig.close()
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_worker_that_has_ended_is_said_to_be_stopping_no_more(redis_url: str, told: bool) -> None:
+    """Also where an error has ended its thread, in a program that lives on."""
+    said: list[str] = []
+
+    def say(what: str) -> Flow[None]:
+        said.append(what)
+        yield from ()
+
+    edge = Edge(redis_url)
+    leaving = Leaving(
+        edge, announce=lambda: say("stopping"), retire=lambda: say("ended"), pause_s=0.01
+    )
+    at_work = threading.Event()
+
+    def work() -> None:
+        leaving.begin()
+        at_work.wait(10)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    wait_for(lambda: said[:2] == ["stopping", "stopping"])
+    assert "ended" not in said
+    if told:
+        leaving.end()
+    at_work.set()
+    thread.join()
+    wait_for(lambda: said[-1] == "ended")
+    leaving.end()
+    wait_for(lambda: not leaving._thread.is_alive())
+    assert said.count("ended") == 1
+    edge.close()
 
 
 # ---- while the store is away ----

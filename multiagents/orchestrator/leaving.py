@@ -3,7 +3,8 @@
 Between the signal to end warm and the end of its last task it takes nothing more: others see it as
 stopping, with how many tasks it is still at.  Then it says that it has ended.  One daemon thread
 does both, because the worker's main thread waits for its pool meanwhile.  A worker that cannot say
-it, being killed or without its server, is known by its silence.
+it, being killed or without its server, is known by its silence.  In a program that hosts a worker,
+an error may end the worker's thread before its end is told of: that is seen here.
 """
 
 from __future__ import annotations
@@ -29,15 +30,18 @@ Say = Callable[[], Flow[None]]
 class Leaving:
     """Says that a worker is stopping, again and again, and that it has ended."""
 
-    def __init__(self, edge: Edge, *, announce: Say, retire: Say) -> None:
+    def __init__(self, edge: Edge, *, announce: Say, retire: Say, pause_s: float = SAID_S) -> None:
+        self._pause_s = pause_s
         self._edge = edge
         self._announce = announce
         self._retire = retire
         self._over = threading.Event()
+        self._worker = threading.main_thread()
         self._thread = threading.Thread(target=self._run, name="multiagents-leaving", daemon=True)
 
     def begin(self) -> None:
-        """It is stopping."""
+        """It is stopping; called in the worker's own thread."""
+        self._worker = threading.current_thread()
         self._thread.start()
 
     def end(self) -> None:
@@ -52,7 +56,9 @@ class Leaving:
     def _run(self) -> None:
         while not self._over.is_set():
             self._say(self._announce)
-            self._over.wait(SAID_S)
+            if not self._over.wait(self._pause_s) and not self._worker.is_alive():
+                self._over.set()
+                self._say(self._retire)
 
     def _say(self, what: Say) -> None:
         try:
