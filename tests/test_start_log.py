@@ -102,6 +102,7 @@ def test_a_worker_warns_of_queues_that_no_worker_consumes(
     """Once, when the workers that were started with it are there."""
     registered["start_log_order"] = order()
     runtime = runtime_at(redis_url)
+    runtime.edge.client.flushdb()  # of the workers of other tests
     other = Catalog(runtime.clock)
     other.add_local(WorkerInfo("start_log.print", "printers"))
     runtime.edge.run(other.publish("other@h", ["printers"], []))

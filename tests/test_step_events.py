@@ -72,7 +72,8 @@ def test_events_are_lost_where_the_main_process_does_not_listen(
     with capture_logs() as lines:
         for _ in range(100):
             channel.send("s:a:1", "s:b:1", long)
-    assert [line["event"] for line in lines] == ["task events are lost: monitors miss some steps"]
+    said = [line["event"] for line in lines if "clock" not in line["event"]]  # of other threads
+    assert said == ["task events are lost: monitors miss some steps"]
     channel.drain()
     assert 0 < len(heard) < 100
     channel.send("s:a:1", "", [])
