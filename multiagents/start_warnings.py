@@ -22,8 +22,7 @@ log = structlog.get_logger(__name__)
 
 def warn_of_no_functions(app: Celery, *, own: bool) -> None:
     """Somebody has forgotten to import them: such a worker can do nothing but take messages."""
-    tasks = [name for name in app.tasks if not name.startswith(("celery.", "multiagents."))]
-    if workers.workers() or tasks:
+    if workers.workers() or _own_tasks(app):
         return
     place = "MULTIAGENTS_IMPORTS" if own else "the app's imports"
     log.warning(
@@ -68,9 +67,10 @@ class About(TypedDict):
 
 def about(app: Celery) -> About:
     """The app's name, the kind of its broker, and its own plain tasks."""
-    tasks = (
-        name
-        for name, task in app.tasks.items()
-        if not name.startswith(("celery.", "multiagents.")) and not isinstance(task, WorkerTask)
-    )
-    return About(app=app.main or OWN_NAME, broker=app_broker.kind(app), tasks=tuple(sorted(tasks)))
+    tasks = sorted(name for name in _own_tasks(app) if not isinstance(app.tasks[name], WorkerTask))
+    return About(app=app.main or OWN_NAME, broker=app_broker.kind(app), tasks=tuple(tasks))
+
+
+def _own_tasks(app: Celery) -> list[str]:
+    """The tasks that are neither Celery's nor the engine's."""
+    return [name for name in app.tasks if not name.startswith(workers.OWN_PREFIXES)]

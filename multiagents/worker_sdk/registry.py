@@ -33,7 +33,7 @@ MAX_TIMEOUT_S = 31_536_000.0
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _QUEUE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
-_OWN_PREFIXES = ("multiagents.", "celery.")
+OWN_PREFIXES = ("multiagents.", "celery.")
 
 
 CPU_LEASE_S = 15.0
@@ -217,10 +217,10 @@ def _checked_name(name: str) -> str:
             f"a worker cannot be called {name!r}: expected a letter or '_', then letters, digits,"
             f" '_', '.' or '-', at most {MAX_NAME} characters"
         )
-    if name.startswith(_OWN_PREFIXES):
+    if name.startswith(OWN_PREFIXES):
         raise InvalidInput(
             f"a worker cannot be called {name!r}: names that begin with"
-            f" {' or '.join(map(repr, _OWN_PREFIXES))} belong to the engine"
+            f" {' or '.join(map(repr, OWN_PREFIXES))} belong to the engine"
         )
     return name
 
