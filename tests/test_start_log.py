@@ -10,10 +10,12 @@ import pytest
 import structlog.testing
 
 from multiagents import WorkflowBuilder, task
-from multiagents.bootstrap import runtime_at
+from multiagents.bootstrap import Runtime
+from multiagents.celery_app import make_app
 from multiagents.cli.fleet_checks import Known, workflows
 from multiagents.core.clock import FakeClock
 from multiagents.core.ports import WorkerInfo
+from multiagents.core.settings import Settings
 from multiagents.orchestrator import registry
 from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.launches import Launch
@@ -101,8 +103,8 @@ def test_a_worker_warns_of_queues_that_no_worker_consumes(
 ) -> None:
     """Once, when the workers that were started with it are there."""
     registered["start_log_order"] = order()
-    runtime = runtime_at(redis_url)
-    runtime.edge.client.flushdb()  # of the workers of other tests
+    settings = Settings(redis_url=redis_url)
+    runtime = Runtime(make_app(settings), settings)  # no other test has announced a worker by it
     other = Catalog(runtime.clock)
     other.add_local(WorkerInfo("start_log.print", "printers"))
     runtime.edge.run(other.publish("other@h", ["printers"], []))
