@@ -9,13 +9,13 @@ import pytest
 import redis
 
 from multiagents import WorkflowBuilder, task, worker
+from multiagents.core.fields import claim_field
 from multiagents.core.states import Kind
 from multiagents.orchestrator import launches
 from multiagents.orchestrator.launches import Launch
 from multiagents.orchestrator.letters import list_of
 from multiagents.orchestrator.plain import NOT_SENT
 from multiagents.orchestrator.workflow import Workflow
-from multiagents.storage import keys as k
 from tests.processes import wait_for
 from tests.support.command_line import cli
 from tests.support.office import Office, open_office
@@ -142,9 +142,9 @@ def test_a_plain_task_that_was_perhaps_not_sent_says_so(office: Office) -> None:
     saga_id = office.start(paying())
     work = office.runtime.host.coordinator.keys(saga_id).work
     with redis.Redis.from_url(office.url, decode_responses=True) as client:
-        claim = str(client.hget(work, k.claim_field(Kind.RUN, "pay")))
+        claim = str(client.hget(work, claim_field(Kind.RUN, "pay")))
         head, _, delivery = claim.rpartition("|")
-        client.hset(work, k.claim_field(Kind.RUN, "pay"), f"{head}|{NOT_SENT}{delivery}")
+        client.hset(work, claim_field(Kind.RUN, "pay"), f"{head}|{NOT_SENT}{delivery}")
     reason = office.reason(saga_id, "not_sent")
     assert "Its message is not known to be sent, and is not sent again." in reason["text"]
     assert "its time-out decides, at" in reason["text"]

@@ -9,10 +9,11 @@ import pytest
 import redis
 
 from multiagents import WorkflowBuilder, worker
+from multiagents.core.fields import outbox_field
 from multiagents.core.states import Kind
 from multiagents.storage import failures
 from multiagents.storage.calls import ask
-from multiagents.storage.keys import Shard, due_outbox, outbox_field
+from multiagents.storage.keys import Shard, due_outbox
 from multiagents.storage.sagas import Guard
 from tests.support.office import Office, open_office
 

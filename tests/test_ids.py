@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from multiagents import InvalidInput, InvalidWorkflow, WorkflowBuilder, task, worker
 from multiagents.core import ids
+from multiagents.core.fields import outbox_field
 from multiagents.core.names import queue_flaw
 from multiagents.core.settings import Settings
 from multiagents.core.states import Kind, SagaState
@@ -54,7 +55,7 @@ def world() -> World:
 @pytest.mark.parametrize("odd", ODD_IDS)
 def test_what_is_due_is_read_whatever_the_id_of_its_saga(odd: str) -> None:
     """The id stands between bars in a due set, and may hold bars of its own."""
-    field = k.outbox_field(Kind.RUN, "a", 1)
+    field = outbox_field(Kind.RUN, "a", 1)
     assert k.parse_due(k.due_dirty(odd)) == ("d", odd, ())
     assert k.parse_due(k.due_purge(odd)) == ("x", odd, ())
     assert k.parse_due(k.due_timer(odd, "deadline")) == ("t", odd, ("deadline",))

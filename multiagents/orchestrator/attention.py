@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from multiagents.core.fields import dead_letter
 from multiagents.core.states import Kind, StepState, UndoState
 from multiagents.orchestrator.saga import Saga, StepRun
-from multiagents.storage import keys as k
 from multiagents.storage.plan import Waiting
 
 SAGAS, LETTERS = 0, 1
@@ -66,5 +66,5 @@ def _letter(saga: Saga, name: str) -> tuple[str, int] | None:
     kind = parked(saga.steps[name])
     if kind is None:
         return None
-    member = k.dead_letter(kind, name, saga.workflow, saga.id)
+    member = dead_letter(kind, name, saga.workflow, saga.id)
     return member, parked_at(saga, name, kind)

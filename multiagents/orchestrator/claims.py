@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from multiagents.core import ids
 from multiagents.core.clock import Clock
 from multiagents.core.entries import Claimed
+from multiagents.core.fields import claim_field, result_field
 from multiagents.core.json_text import dumps, loads
 from multiagents.core.ports import Assignment, Directory
 from multiagents.core.settings import Settings
@@ -127,7 +128,7 @@ class Claims:
         saga = decode_saga(keys.id, names, head=claim.head, steps={step: claim.step})
         found = dict(zip(fields, claim.data, strict=True))
         late = late_fields(saga.steps[step])
-        if kind is Kind.UNDO and late and found[k.result_field(Kind.RUN, step)] is None:
+        if kind is Kind.UNDO and late and found[result_field(Kind.RUN, step)] is None:
             found |= zip(late, (yield from ask(store.some_data(keys, late))), strict=True)
         brought = _brought(workflow, saga, entry, found)
         return _assignment(saga, workflow, entry, brought, terms), claim.view
@@ -197,7 +198,7 @@ class Claims:
         last_ms = _last_moment(terms.deadline_ms)
         value = store.claim_value(claim.attempt, claim.nonce, last_ms, go_on.delivery)
         plan.decided.append(claim)
-        plan.claims[k.claim_field(claim.kind, claim.step)] = value
+        plan.claims[claim_field(claim.kind, claim.step)] = value
         lease = k.due_lease(go_on.done.saga_id, claim.kind, claim.step, claim.attempt, claim.nonce)
         plan.due[lease] = self._lease_end(claim.at_ms, terms)
         return terms
@@ -257,7 +258,7 @@ def _name(workflow: Workflow, kind: Kind, step: str) -> str:
 
 def _data_fields(workflow: Workflow, kind: Kind, step: str, run: StepRun = _NOT_KNOWN) -> list[str]:
     fields = ["input", "meta"]
-    fields += [k.result_field(Kind.RUN, name) for name in workflow.ancestors(step)]
+    fields += [result_field(Kind.RUN, name) for name in workflow.ancestors(step)]
     return [*fields, *(own_fields(step, run) if kind is Kind.UNDO else (f"k:{step}",))]
 
 
@@ -277,7 +278,7 @@ def _brought(
 
 def _found(steps: tuple[str, ...], data: Mapping[str, str | None]) -> Iterator[tuple[str, str]]:
     for step in steps:
-        text = data.get(k.result_field(Kind.RUN, step))
+        text = data.get(result_field(Kind.RUN, step))
         if text is not None:
             yield step, text
 

@@ -24,6 +24,7 @@ from multiagents.core import ids
 from multiagents.core.clock import Clock
 from multiagents.core.entries import Entry, Failed, Report, Started, decode
 from multiagents.core.exceptions import UnknownSaga
+from multiagents.core.fields import OUTBOX_END
 from multiagents.core.ports import Assignment, Directory
 from multiagents.core.settings import Settings
 from multiagents.core.states import SagaState
@@ -43,7 +44,6 @@ from multiagents.orchestrator.reading import blank_saga
 from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage import ends, views
-from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, ask
 from multiagents.storage.client import StoreError
@@ -357,7 +357,7 @@ class Coordinator(Holding):
         """``end``: as the commit's reply brought it, unless that reply was lost."""
         saga = move.decision.saga
         if move.plan.outcome is not None:
-            owed = move.plan.outbox[k.OUTBOX_END][0]
+            owed = move.plan.outbox[OUTBOX_END][0]
             end = yield from self._complete(keys, end, move.plan.outcome, owed)
         plan, workflow = move.plan, move.workflow
         done = yield from self.dispatcher.send(keys, workflow, saga, plan=plan, end=end)

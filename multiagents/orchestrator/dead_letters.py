@@ -16,6 +16,7 @@ from typing import Any
 
 from multiagents.core.entries import decode
 from multiagents.core.exceptions import DamagedSaga, InvalidInput, NotAllowed, UnknownSaga
+from multiagents.core.fields import late_field, parse_dead_letter, result_field
 from multiagents.core.states import Command, Kind, StepState
 from multiagents.orchestrator.allowed import SETTLING, OneLetter
 from multiagents.orchestrator.attention import (
@@ -35,7 +36,6 @@ from multiagents.orchestrator.removing import Removing
 from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.steering import check_reason
 from multiagents.orchestrator.workflow import Workflow, worker_name
-from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
 from multiagents.storage import waiting
 from multiagents.storage.calls import Flow, ask
@@ -171,7 +171,7 @@ class DeadLetters(Removing):
                     )
             for which, index in indexes.items():
                 for member, since_ms in (yield from _members(index)):
-                    saga_id = k.parse_dead_letter(member)[3] if which == LETTERS else member
+                    saga_id = parse_dead_letter(member)[3] if which == LETTERS else member
                     entries = yield from self._entries(saga_id)
                     if entries is not None and not any(
                         each.which == which and each.member == member for each in entries
@@ -276,7 +276,7 @@ class DeadLetters(Removing):
                     shard.dead_letters, until_ms=wanted.until_ms, offset=offset, limit=PAGE
                 )
             )
-            members = (k.parse_dead_letter(member) for member, _ in page)
+            members = (parse_dead_letter(member) for member, _ in page)
             found += [member for member in members if wanted.fits(*member[:3])]
             offset += PAGE
             if len(page) < PAGE:
@@ -357,10 +357,10 @@ def _details(found: Found, step: str, kind: Kind) -> dict[str, Any]:
         name: json.loads(data[field])
         for name in workflow.ancestors(step)
         if saga.steps[name].state is StepState.SUCCEEDED
-        and (field := k.result_field(Kind.RUN, name)) in data
+        and (field := result_field(Kind.RUN, name)) in data
     }
     run = saga.steps[step]
-    own = own_result(step, run, data) if kind is Kind.UNDO else data.get(k.late_field(run.done))
+    own = own_result(step, run, data) if kind is Kind.UNDO else data.get(late_field(run.done))
     return {"step_results": results, "result": json.loads(own) if own else None}
 
 

@@ -12,13 +12,13 @@ from typing import Any
 
 from multiagents.core import ids
 from multiagents.core.entries import Asked, Entry, Unroutable
+from multiagents.core.fields import result_field
 from multiagents.core.states import ENDED, Kind, SagaState, StepState, UndoState
 from multiagents.orchestrator.decide import fold
 from multiagents.orchestrator.outcome import failure_of, merged_result
 from multiagents.orchestrator.reading import blank_saga
 from multiagents.orchestrator.saga import Saga, StepRun, Work
 from multiagents.orchestrator.workflow import Workflow
-from multiagents.storage import keys as k
 
 DAMAGED = "damaged"
 """The state that is shown of a saga that has none."""
@@ -36,7 +36,7 @@ def describe(saga: Saga, workflow: Workflow, data: dict[str, str]) -> dict[str, 
     results = {
         name: json.loads(data[field])
         for name in workflow.by_name
-        if (field := k.result_field(Kind.RUN, name)) in data
+        if (field := result_field(Kind.RUN, name)) in data
         and saga.steps[name].state is StepState.SUCCEEDED
     }
     error = failure_of(saga)["error"]

@@ -18,6 +18,7 @@ from multiagents.core import ids
 from multiagents.core.clock import Clock
 from multiagents.core.entries import Failed, Unroutable
 from multiagents.core.exceptions import UnknownSaga
+from multiagents.core.fields import OUTBOX_END, outbox_field, parse_outbox_field
 from multiagents.core.ports import Directory
 from multiagents.core.settings import Settings
 from multiagents.core.states import Kind
@@ -41,7 +42,6 @@ from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.targets import Told
 from multiagents.orchestrator.workflow import TaskCall, Workflow, worker_name
 from multiagents.storage import ends, sending
-from multiagents.storage import keys as k
 from multiagents.storage.calls import Flow, ask
 from multiagents.storage.keys import SagaKeys
 from multiagents.storage.plan import Letter, Plan, Refused
@@ -106,7 +106,7 @@ class Dispatcher:
         if self.settings.continuation:
             self._hold_back(workflow, plan)
         for name in _to_send(plan):
-            what = k.parse_outbox_field(name)
+            what = parse_outbox_field(name)
             target = outbox.target_of(workflow.by_name[what[1]], what[0])
             if isinstance(target, TaskCall):
                 continue
@@ -133,7 +133,7 @@ class Dispatcher:
         crews: dict[tuple[str, str], tuple[Crew, int]] = {}
         held = (outbox.outbox_value(plan.now_ms, 0), plan.now_ms + self.settings.lease_ms)
         for name in _to_send(plan):
-            kind, step, _ = k.parse_outbox_field(name)
+            kind, step, _ = parse_outbox_field(name)
             spec = workflow.by_name[step]
             worker = spec.worker
             if kind is Kind.RUN and isinstance(worker, str) and not self.directory.alone(worker):
@@ -180,7 +180,7 @@ class Dispatcher:
         messages: dict[str, Message] = {}
         done = Dispatched()
         for name in commands:
-            what = k.parse_outbox_field(name)
+            what = parse_outbox_field(name)
             target = outbox.target_of(workflow.by_name[what[1]], what[0])
             if isinstance(target, TaskCall):
                 done.add((yield from self.plain.send(keys, workflow, what, target)))
@@ -213,7 +213,7 @@ class Dispatcher:
                 if isinstance(error, NotTaken):
                     done.add(Refused(name, error.key, error.reason))
                     continue
-                what = k.parse_outbox_field(name)
+                what = parse_outbox_field(name)
                 done.add((yield from self.plain.refuse(keys, workflow, what, error)))
         return True
 
@@ -232,7 +232,7 @@ class Dispatcher:
             return
         letters = list(map(self.letter_of, messages))
         rows = [
-            (k.outbox_field(each.kind, each.step, each.attempt), self._sent(each, 1), letter)
+            (outbox_field(each.kind, each.step, each.attempt), self._sent(each, 1), letter)
             for each, letter in zip(messages, letters, strict=True)
         ]
         which = yield from ask(sending.hand_on(keys, rows))
@@ -330,14 +330,14 @@ class Dispatcher:
 
 def _untold(told: Told) -> Sequence[Refused]:
     """What the server has refused of telling an end; none if it is told, or nobody answers."""
-    return (Refused(k.OUTBOX_END, "a result", told.refusal),) if told.refusal else ()
+    return (Refused(OUTBOX_END, "a result", told.refusal),) if told.refusal else ()
 
 
 def _to_send(plan: Plan) -> list[str]:
     """The outbox fields of a plan that ask for an attempt."""
     if not plan.outbox:
         return []
-    left_out = {k.OUTBOX_END, *plan.withdrawals, *plan.held}
+    left_out = {OUTBOX_END, *plan.withdrawals, *plan.held}
     return [name for name in plan.outbox if name not in left_out]
 
 

@@ -13,6 +13,7 @@ from multiagents.core.clock import Clock
 from multiagents.core.entries import Failed, Report, Succeeded
 from multiagents.core.error_names import is_repeated
 from multiagents.core.exceptions import UnknownSaga
+from multiagents.core.fields import result_field
 from multiagents.core.ports import Assignment, AtWork, Unclaimed, Verdict
 from multiagents.core.states import Kind, SagaState
 from multiagents.orchestrator.catalog import Catalog
@@ -26,7 +27,6 @@ from multiagents.orchestrator.workflow import Workflow, worker_name
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, ask
 from multiagents.storage.client import Edge
-from multiagents.storage.keys import result_field
 
 log = structlog.get_logger(__name__)
 

@@ -18,6 +18,7 @@ from kombu.transport.redis import PRIORITY_STEPS
 from multiagents.core.clock import Clock
 from multiagents.core.entries import Asked, Entry, decode
 from multiagents.core.exceptions import UnknownSaga
+from multiagents.core.fields import OUTBOX_END
 from multiagents.core.settings import Settings, shown_url
 from multiagents.core.states import Command, Kind, SagaState, StepState
 from multiagents.orchestrator import launches
@@ -189,7 +190,7 @@ class Explaining(DeadLetters):
     def _due(self, keys: SagaKeys, now: Situation, tasks: list[Task]) -> Flow[dict[str, int]]:
         saga_id = keys.id
         own = (k.due_timer(saga_id, DEADLINE), k.due_purge(saga_id), k.due_dirty(saga_id))
-        members = [*members_of(now, tasks), *own, k.due_outbox(saga_id, k.OUTBOX_END)]
+        members = [*members_of(now, tasks), *own, k.due_outbox(saga_id, OUTBOX_END)]
         scores = yield from ask(waiting.since(keys.due, members))
         pairs = zip(members, scores, strict=True)
         return {member: score for member, score in pairs if score is not None}

@@ -25,6 +25,7 @@ from typing import Any
 import structlog
 
 from multiagents.core.clock import Clock
+from multiagents.core.fields import outbox_field
 from multiagents.core.marks import is_text, read_mark
 from multiagents.core.settings import Settings
 from multiagents.core.states import Kind
@@ -68,7 +69,7 @@ class Foreign:
     @property
     def field(self) -> str:
         """Where its command stands in the outbox."""
-        return k.outbox_field(self.kind, self.step, self.attempt)
+        return outbox_field(self.kind, self.step, self.attempt)
 
 
 def foreign_of(name: str, headers: Any, queue: object) -> Foreign | None:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from multiagents.core.exceptions import DamagedSaga, UnknownSaga
+from multiagents.core.fields import OUTBOX_END
 from multiagents.core.settings import Settings
 from multiagents.orchestrator.cache import Recent, SagaCache, Snapshot
 from multiagents.orchestrator.decide import fold
@@ -19,7 +20,6 @@ from multiagents.orchestrator.reading import read_saga
 from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.workflow import Workflow, from_canonical
 from multiagents.storage import damage, ends
-from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, ask
 from multiagents.storage.client import UNREACHABLE, StoreError
@@ -104,7 +104,7 @@ class Knowledge:
 
     def _end(self, keys: SagaKeys) -> Flow[End]:
         """An ended saga without its data, which is read after this: so no joining is missed."""
-        owed = yield from ask(store.command(keys, k.OUTBOX_END))
+        owed = yield from ask(store.command(keys, OUTBOX_END))
         version = yield from ask(store.version(keys))
         return End(version or "", {}, (yield from ends.read_log(keys)), owed or "")
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from multiagents.core.clock import Clock
 from multiagents.core.entries import Claimed, Entry
+from multiagents.core.fields import outbox_field
 from multiagents.core.settings import Settings
 from multiagents.orchestrator.claims import Claims, Continuation, Terms
 from multiagents.orchestrator.commands import Dispatch
@@ -25,7 +26,6 @@ from multiagents.orchestrator.plain import Begun
 from multiagents.orchestrator.planning import plan_of
 from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.workflow import Workflow
-from multiagents.storage import keys as k
 from multiagents.storage.keys import SagaKeys
 from multiagents.storage.plan import Plan
 
@@ -155,4 +155,4 @@ class Planner:
 
 
 def _field(dispatch: Dispatch) -> str:
-    return k.outbox_field(dispatch.kind, dispatch.step, dispatch.attempt)
+    return outbox_field(dispatch.kind, dispatch.step, dispatch.attempt)

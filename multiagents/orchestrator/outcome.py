@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from multiagents.core.fields import part_field, result_field
 from multiagents.core.json_text import loads
 from multiagents.core.states import Kind, SagaState, StepState, UndoState
 from multiagents.orchestrator.outbox import Deliverance
 from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.targets import parked_notes, parked_targets, targets_of
 from multiagents.orchestrator.workflow import Workflow
-from multiagents.storage import keys as k
 
 
 def has_dead_letters(saga: Saga) -> bool:
@@ -24,7 +24,7 @@ def has_dead_letters(saga: Saga) -> bool:
 def fields_of(workflow: Workflow, state: SagaState) -> tuple[str, ...]:
     """The data fields that the outcome of this end is made of, besides those of who waits."""
     steps = workflow.last_steps if state is SagaState.COMPLETED else ()
-    return tuple(k.result_field(Kind.RUN, step) for step in steps)
+    return tuple(result_field(Kind.RUN, step) for step in steps)
 
 
 def outcome_of(
@@ -57,14 +57,14 @@ def outcome_of(
 
 def parts_in(data: dict[str, str], task_id: str) -> set[str]:
     """The targets of a canvas that were told while others could not be."""
-    return set(loads(data.get(k.part_field(task_id), "[]")))
+    return set(loads(data.get(part_field(task_id), "[]")))
 
 
 def merged_result(workflow: Workflow, data: dict[str, str]) -> dict[str, Any]:
     """The results of the last steps, later ones over earlier ones."""
     merged: dict[str, Any] = {}
     for step in workflow.last_steps:
-        merged.update(loads(data.get(k.result_field(Kind.RUN, step), "{}")))
+        merged.update(loads(data.get(result_field(Kind.RUN, step), "{}")))
     return merged
 
 

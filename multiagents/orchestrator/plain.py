@@ -15,6 +15,7 @@ from typing import Any
 from multiagents.core import ids
 from multiagents.core.clock import Clock
 from multiagents.core.entries import Claimed, Failed, Failure
+from multiagents.core.fields import claim_field, outbox_field, result_field
 from multiagents.core.ports import Assignment, Directory
 from multiagents.core.states import Kind, Outcome, StepState
 from multiagents.orchestrator import outbox
@@ -85,9 +86,9 @@ class Begun:
         what = (entry.kind, entry.step, entry.attempt)
         value = store.claim_value(entry.attempt, entry.nonce, self.deadline_ms, self.task_id)
         plan.decided.append(entry)
-        plan.claims[k.claim_field(entry.kind, entry.step)] = value
+        plan.claims[claim_field(entry.kind, entry.step)] = value
         plan.due[k.due_lease(saga_id, *what, entry.nonce)] = self.deadline_ms
-        plan.letters[k.outbox_field(*what)] = self.letter
+        plan.letters[outbox_field(*what)] = self.letter
 
 
 @dataclass(slots=True)
@@ -166,7 +167,7 @@ class PlainTasks:
             letter = self.letter_of(self._message(workflow, call, held, claim.task_id, states))
         except (ConditionError, Unsendable) as error:
             return refused(held, error, self.clock.now_ms())
-        field = k.claim_field(claim.kind, claim.step)
+        field = claim_field(claim.kind, claim.step)
         if letter is None:
             return Refused(field, call.queue or "", "only Celery can send it from here")
         value = store.claim_value(claim.attempt, claim.nonce, ends_ms, claim.task_id)
@@ -242,7 +243,7 @@ Data = Mapping[str, str | None]
 def _is_known(workflow: Workflow, saga: Saga, command: Dispatch, data: Data) -> bool:
     """Whether the data holds all results that a step gets: another may have ended since."""
     return command.kind is Kind.RUN and all(
-        k.result_field(Kind.RUN, name) in data
+        result_field(Kind.RUN, name) in data
         for name in workflow.ancestors(command.step)
         if saga.steps[name].state is StepState.SUCCEEDED
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from multiagents.core.entries import Withdrawn
+from multiagents.core.fields import OUTBOX_END, late_field, outbox_field, result_field
 from multiagents.core.states import ENDED, Kind
 from multiagents.orchestrator import outbox
 from multiagents.orchestrator.attention import changes
@@ -66,9 +67,9 @@ def _add(plan: Plan, saga_id: str, command: Command) -> None:
     unsent = outbox.unsent(plan.now_ms)
     match command:
         case Dispatch(kind, step, attempt):
-            plan.outbox[k.outbox_field(kind, step, attempt)] = unsent
+            plan.outbox[outbox_field(kind, step, attempt)] = unsent
         case Withdraw(kind, step, attempt):
-            name = k.outbox_field(kind, step, attempt)
+            name = outbox_field(kind, step, attempt)
             plan.withdrawals[name] = Withdrawn(plan.now_ms, kind, step, attempt, plan.version)
         case SetTimer(timer, at_ms):
             plan.due[k.due_timer(saga_id, timer)] = at_ms
@@ -77,13 +78,13 @@ def _add(plan: Plan, saga_id: str, command: Command) -> None:
             plan.due.pop(member, None)
             plan.cleared.append(member)
         case Deliver(_):
-            plan.outbox[k.OUTBOX_END] = unsent
+            plan.outbox[OUTBOX_END] = unsent
         case TellAgain():
             # Another number than any before it: whoever is telling now does not settle it (E12).
             token = int(plan.version[:10], 16)
-            plan.outbox[k.OUTBOX_END] = (f"0|{token}", unsent[1])
+            plan.outbox[OUTBOX_END] = (f"0|{token}", unsent[1])
         case Adopt(step, nonce):
-            plan.adopted[k.late_field(nonce)] = k.result_field(Kind.RUN, step)
+            plan.adopted[late_field(nonce)] = result_field(Kind.RUN, step)
 
 
 def _add_retention(plan: Plan, before: Saga, saga: Saga, retention_ms: int) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from multiagents.core.fields import late_field, refused_field, result_field
 from multiagents.core.states import Kind
 from multiagents.orchestrator.saga import Saga, StepRun, decode_saga, new_saga
 from multiagents.orchestrator.workflow import Workflow
-from multiagents.storage import keys as k
 from multiagents.storage.views import View
 
 
@@ -27,7 +27,7 @@ def read_saga(saga_id: str, workflow: Workflow, view: View) -> Saga:
 
 def late_fields(run: StepRun) -> tuple[str, ...]:
     """Where late results of a step may lie; whether they do, no decision need have noted yet."""
-    return tuple(map(k.late_field, run.given_up))
+    return tuple(map(late_field, run.given_up))
 
 
 def own_fields(step: str, run: StepRun) -> tuple[str, ...]:
@@ -35,7 +35,7 @@ def own_fields(step: str, run: StepRun) -> tuple[str, ...]:
 
     A late or refused result, too, may say what there is to undo.
     """
-    return k.result_field(Kind.RUN, step), *late_fields(run), k.refused_field(step)
+    return result_field(Kind.RUN, step), *late_fields(run), refused_field(step)
 
 
 def own_result(step: str, run: StepRun, data: Mapping[str, str | None]) -> str | None:
@@ -62,9 +62,9 @@ def _values(workflow: Workflow, data: Mapping[str, str]) -> dict[str, Any]:
     results = {
         name: json.loads(data[field])
         for name in workflow.names
-        if (field := k.result_field(Kind.RUN, name)) in data
+        if (field := result_field(Kind.RUN, name)) in data
     }
-    aside = k.late_field("")
+    aside = late_field("")
     late = {
         field.removeprefix(aside): json.loads(text)
         for field, text in data.items()

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from multiagents.core.fields import outbox_field
 from multiagents.core.states import Kind, StepState
 from multiagents.orchestrator.explanation import SHOWN, Reason, Situation
 from multiagents.orchestrator.late import LateSuccesses
@@ -17,7 +18,6 @@ from multiagents.orchestrator.launches import Launch
 from multiagents.orchestrator.outbox import target_of
 from multiagents.orchestrator.sweeper import Backlog
 from multiagents.orchestrator.workflow import TaskCall
-from multiagents.storage import keys as k
 
 BUSY = ("running", "dispatched", "retrying", "parked")
 """States of a step or an undo that are told of; what is parked is told of last."""
@@ -90,7 +90,7 @@ def plain_task(now: Situation, task: Task) -> TaskCall | None:
 
 def field_of(now: Situation, task: Task) -> str:
     """The outbox field of its present attempt."""
-    return k.outbox_field(task.kind, task.step, now.saga.steps[task.step].of(task.kind).attempt)
+    return outbox_field(task.kind, task.step, now.saga.steps[task.step].of(task.kind).attempt)
 
 
 def reason_of(now: Situation, task: Task, code: str, text: str, **more: Any) -> Reason:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from multiagents.core.entries import Failure, Lost, TimerDue, Unroutable
+from multiagents.core.fields import OUTBOX_END, claim_field, outbox_field, parse_outbox_field
 from multiagents.core.states import ENDED, Kind
 from multiagents.orchestrator import outbox
 from multiagents.orchestrator.cache import Recent
@@ -140,7 +141,7 @@ class Sweeper:
     def _lease(self, held: store.Attempt, item: Guard) -> Flow[None]:
         """An attempt is lost; or its message, a plain task's, was refused by the queue."""
         keys, now_ms = self._coordinator.keys(held.saga_id), self._clock_ms()
-        claim = yield from ask(store.command(keys, k.claim_field(held.kind, held.step)))
+        claim = yield from ask(store.command(keys, claim_field(held.kind, held.step)))
         task = unsent(held.kind, held.step, claim)
         if task is not None and task.nonce == held.nonce and now_ms < task.deadline_ms:
             yield from self._coordinator.send_claimed(keys, task)
@@ -163,7 +164,7 @@ class Sweeper:
         workflow = yield from self._coordinator.workflow(keys, version)
         if isinstance(outbox.target_of(workflow.by_name[lost.step], lost.kind), str):
             return False
-        because = (keys.work, k.claim_field(lost.kind, lost.step), claim)
+        because = (keys.work, claim_field(lost.kind, lost.step), claim)
         yield from ask(store.drop(keys.shard, item, because=because, later_ms=deadline_ms))
         return True
 
@@ -176,13 +177,13 @@ class Sweeper:
             yield from ask(store.drop(keys.shard, item, because=(*missing, "")))
             return
         workflow = yield from self._coordinator.workflow(keys, version)
-        if name == k.OUTBOX_END:
+        if name == OUTBOX_END:
             refused = yield from self._coordinator.deliver_again(keys, workflow)
             if error := not_taken(refused):
                 raise error
             return
         sent_ms, sends = outbox.parse_outbox_value(value)
-        kind, step, attempt = k.parse_outbox_field(name)
+        kind, step, attempt = parse_outbox_field(name)
         target = outbox.target_of(workflow.by_name[step], kind)
         if (
             isinstance(target, str)
@@ -209,7 +210,7 @@ class Sweeper:
         reason = f"no running worker knows {worker!r}: deploy it, then retry this step"
         error = Failure(UNKNOWN_WORKER, reason)
         entry = Unroutable(self._clock_ms(), kind, step, attempt, error)
-        taken = k.outbox_field(kind, step, attempt)
+        taken = outbox_field(kind, step, attempt)
         yield from self._coordinator.append(saga_id, entry, taken=taken)
 
     def _still_queued(self, message: Message, keys: SagaKeys, name: str, value: str) -> Flow[bool]:

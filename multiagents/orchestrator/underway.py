@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from multiagents.core.fields import claim_field, outbox_field
 from multiagents.core.policies import DEFAULT_RETRY, UNDO_RETRY
 from multiagents.core.states import Kind, StepState
 from multiagents.orchestrator.attention import parked_at
@@ -69,7 +70,7 @@ def members_of(now: Situation, tasks: Sequence[Task]) -> list[str]:
         if task.state == StepState.RUNNING.value:
             found.append(k.due_lease(now.saga.id, *what, work.nonce))
         elif task.state == StepState.DISPATCHED.value:
-            found.append(k.due_outbox(now.saga.id, k.outbox_field(*what)))
+            found.append(k.due_outbox(now.saga.id, outbox_field(*what)))
         elif task.state == StepState.RETRYING.value:
             found.append(k.due_timer(now.saga.id, retry_timer(*what)))
     return found
@@ -193,7 +194,7 @@ def _unreported(now: Situation, around: Surroundings, task: Task) -> Reason:
 
 def _is_unsent(around: Surroundings, task: Task, nonce: str) -> bool:
     """Whether the process that claimed it on its behalf has not noted that it sends it."""
-    claim = around.work.get(k.claim_field(task.kind, task.step), "")
+    claim = around.work.get(claim_field(task.kind, task.step), "")
     return claim.split("|")[1:2] == [nonce] and claim.split("|", 3)[3].startswith(NOT_SENT)
 
 

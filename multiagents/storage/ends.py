@@ -10,6 +10,7 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
+from multiagents.core.fields import OUTBOX_END
 from multiagents.core.json_text import dumps, loads
 from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
@@ -65,9 +66,9 @@ def owe(saga: SagaKeys, version: str, due_ms: int, *, nonce: str) -> Call[bool]:
 
     ``nonce``: of who asks, 16 hex digits.  False if it has another version by now, or is gone.
     """
-    member = k.due_outbox(saga.id, k.OUTBOX_END)
+    member = k.due_outbox(saga.id, OUTBOX_END)
     token = int(nonce[:10], 16)  # 40 bits: a number to Lua as well
-    return Call("owe", saga.all, (k.OUTBOX_END, member, due_ms, version, token), bool)
+    return Call("owe", saga.all, (OUTBOX_END, member, due_ms, version, token), bool)
 
 
 Parts = dict[str, frozenset[str]]
@@ -111,8 +112,8 @@ def settle(
     """
     entries = end.log or ()
     text = packed(entries) if len(entries) <= MOST_PACKED else ""
-    member = k.due_outbox(saga.id, k.OUTBOX_END)
-    args: tuple[Arg, ...] = (k.OUTBOX_END, member, end.version, len(entries), text, end.owed)
+    member = k.due_outbox(saga.id, OUTBOX_END)
+    args: tuple[Arg, ...] = (OUTBOX_END, member, end.version, len(entries), text, end.owed)
     args = (*args, len(told), *told, *(item for answer in answers for item in answer))
     return Call("settle", saga.all, args, _settled)
 

@@ -137,68 +137,6 @@ def shard_of(saga_id: str, shards: int) -> Shard:
     return Shard(zlib.crc32(saga_id.encode()) % shards if shards > 1 else 0)
 
 
-END = "end"
-"""The outbox entry for delivering a saga's outcome."""
-
-
-def outbox_field(kind: Kind, step: str, attempt: int) -> str:
-    """In the work hash: a command that nobody has claimed."""
-    return f"o:{kind}:{step}:{attempt}"
-
-
-def parse_outbox_field(field: str) -> tuple[Kind, str, int]:
-    """The parts that `outbox_field` put together."""
-    _, kind, step, attempt = field.split(":")
-    return Kind(kind), step, int(attempt)
-
-
-OUTBOX_END = f"o:{END}"
-
-
-def claim_field(kind: Kind, step: str) -> str:
-    """In the work hash: who does it now, as ``attempt|nonce|deadline_ms|delivery``."""
-    return f"c:{kind}:{step}"
-
-
-def step_field(step: str) -> str:
-    """In the saga's own hash: the row of a step."""
-    return f"s:{step}"
-
-
-def result_field(kind: Kind, step: str) -> str:
-    """In the data hash: what the worker or compensation returned."""
-    return f"{'r' if kind is Kind.RUN else 'u'}:{step}"
-
-
-def late_field(nonce: str) -> str:
-    """In the data hash: what the attempt of a claim returned after it had been given up.
-
-    Apart from the results, which other steps and conditions read, until a decision adopts it.
-    """
-    return f"l:{nonce}"
-
-
-def part_field(task_id: str) -> str:
-    """In the data hash: what of a canvas was told, where not all of it could be."""
-    return f"part:{task_id}"
-
-
-def refused_field(step: str) -> str:
-    """In the data hash: what the worker returned that its step's condition then refused."""
-    return f"f:{step}"
-
-
-def dead_letter(kind: Kind, step: str, workflow: str, saga_id: str) -> str:
-    """In the index of dead letters: all that one filters by, so that no saga is read for it."""
-    return f"{kind}|{step}|{workflow}|{saga_id}"
-
-
-def parse_dead_letter(member: str) -> tuple[Kind, str, str, str]:
-    """The parts that `dead_letter` put together; only an id may hold what stands between them."""
-    kind, step, workflow, saga_id = member.split("|", 3)
-    return Kind(kind), step, workflow, saga_id
-
-
 def due_dirty(saga_id: str) -> str:
     """Its log holds entries that no commit has covered."""
     return f"d|{saga_id}"

@@ -11,6 +11,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from multiagents.core.entries import Entry, encode
+from multiagents.core.fields import claim_field, parse_outbox_field
 from multiagents.core.states import SagaState
 from multiagents.storage import keys as k
 from multiagents.storage.calls import Arg
@@ -136,5 +137,5 @@ def plan_args(saga: SagaKeys, plan: Plan) -> list[Arg]:
 
 def _claim_of(name: str) -> str:
     """The field of the claim that a commit writes instead of a command."""
-    kind, step, _ = k.parse_outbox_field(name)
-    return k.claim_field(kind, step)
+    kind, step, _ = parse_outbox_field(name)
+    return claim_field(kind, step)

@@ -11,6 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from multiagents.core.entries import Claimed, Entry, Failed, Lost, Report, encode
+from multiagents.core.fields import (
+    claim_field,
+    outbox_field,
+    refused_field,
+    result_field,
+    step_field,
+)
 from multiagents.core.json_text import loads
 from multiagents.core.states import Kind
 from multiagents.storage import keys as k
@@ -70,7 +77,7 @@ def append(
     member, token = (guard.member, guard.token) if guard else ("", "")
     claim: tuple[str, ...] = ("", "", "", "", "")
     if guard and isinstance(entry, Lost):
-        claim = (k.claim_field(entry.kind, entry.step), entry.nonce, member, "", "")
+        claim = (claim_field(entry.kind, entry.step), entry.nonce, member, "", "")
     head: tuple[Arg, ...] = (saga.id, known[0], due_ms, entry_key(entry), encode(entry))
     args = (*head, member, token, *claim, taken, known[1])
     return Call("append", saga.all, args, parse_view)
@@ -79,8 +86,8 @@ def append(
 def result_field_of(entry: Report) -> str:
     """Where a report's result is kept: one that was refused is not what other steps are given."""
     if entry.kind is Kind.RUN and isinstance(entry, Failed):
-        return k.refused_field(entry.step)
-    return k.result_field(entry.kind, entry.step)
+        return refused_field(entry.step)
+    return result_field(entry.kind, entry.step)
 
 
 def result_of(entry: Report, result: str | None) -> dict[str, str]:
@@ -90,7 +97,7 @@ def result_of(entry: Report, result: str | None) -> dict[str, str]:
 
 def _claim_args(saga: SagaKeys, entry: Report, result: str | None) -> tuple[str, ...]:
     return (
-        k.claim_field(entry.kind, entry.step),
+        claim_field(entry.kind, entry.step),
         entry.nonce,
         k.due_lease(saga.id, entry.kind, entry.step, entry.attempt, entry.nonce),
         result_field_of(entry),
@@ -217,11 +224,11 @@ def claim(
     ``known``: what the caller knows of the state that it would like to be sent; None: it would not.
     ``alone``: None, too, if the delivery holds something of this saga already.
     """
-    outbox = k.outbox_field(entry.kind, entry.step, entry.attempt)
+    outbox = outbox_field(entry.kind, entry.step, entry.attempt)
     args: tuple[Arg, ...] = (
         outbox,
         k.due_outbox(saga.id, outbox),
-        k.claim_field(entry.kind, entry.step),
+        claim_field(entry.kind, entry.step),
         entry.nonce,
         claim_value(entry.attempt, entry.nonce, deadline_ms, delivery),
         k.due_lease(saga.id, entry.kind, entry.step, entry.attempt, entry.nonce),
@@ -252,7 +259,7 @@ def renew(saga: SagaKeys, held: Attempt, *, lease_ends: int, notes: dict[str, st
     """Move the end of a lease; False if it is lost.  ``notes`` go into the data hash."""
     member = k.due_lease(saga.id, held.kind, held.step, held.attempt, held.nonce)
     pairs = [item for pair in notes.items() for item in pair]
-    field_ = k.claim_field(held.kind, held.step)
+    field_ = claim_field(held.kind, held.step)
     args: tuple[Arg, ...] = (field_, held.nonce, member, lease_ends, len(notes), *pairs)
     return Call("renew", (saga.work, saga.due, saga.data), args, bool)
 
@@ -316,7 +323,7 @@ def some_data(saga: SagaKeys, fields: Sequence[str]) -> Plain[list[str | None]]:
 
 def rows(saga: SagaKeys, steps: Sequence[str]) -> Plain[list[list[Any]]]:
     """The rows of some steps, parsed; empty for one that the saga does not have."""
-    fields = (k.step_field(step) for step in steps)
+    fields = (step_field(step) for step in steps)
     return Plain(
         ("HMGET", saga.saga, *fields), lambda reply: [loads(row or b"[]") for row in reply]
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from multiagents.core.fields import claim_field
 from multiagents.storage import keys as k
 from multiagents.storage.calls import Arg, Call
 from multiagents.storage.keys import SagaKeys, Shard
@@ -52,7 +53,7 @@ def plain_sent(
     """
     member = k.due_lease(saga.id, held.kind, held.step, held.attempt, held.nonce)
     times = ["" if each is None else each for each in (again_ms, ends_ms)]
-    row = (k.claim_field(held.kind, held.step), value, member, times[1], *letter)
+    row = (claim_field(held.kind, held.step), value, member, times[1], *letter)
     return Call("publish", (saga.work, saga.due), (times[0], *row), _sent)
 
 

@@ -10,11 +10,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from multiagents.core.entries import Claimed, Entry, Succeeded
+from multiagents.core.fields import result_field
 from multiagents.core.ports import Assignment
 from multiagents.core.states import Kind
 from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.workflow import Workflow
-from multiagents.storage import keys as k
 from multiagents.storage.views import hash_of
 from multiagents.testing.broken import law
 from multiagents.testing.simulated_store import Store
@@ -26,7 +26,7 @@ def judge_given(
     """Judge what the attempts of a saga were given.  Raises LawBroken."""
     data = hash_of(kept.client_of(saga.id).hgetall(kept.keys(saga.id).data))
     for held in begun:
-        fields = {name: k.result_field(Kind.RUN, name) for name in workflow.ancestors(held.step)}
+        fields = {name: result_field(Kind.RUN, name) for name in workflow.ancestors(held.step)}
         stored = {name: data[own] for name, own in fields.items() if own in data}
         law(held.results == stored, f"{held.step!r} was given {held.results}, not {stored}")
     _judge_own_results(log, [held for held in begun if held.kind is Kind.UNDO])

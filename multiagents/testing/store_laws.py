@@ -15,6 +15,7 @@ from dataclasses import fields
 from typing import Any
 
 from multiagents.core.entries import Entry, Failed, Lost, Report, Succeeded, decode
+from multiagents.core.fields import late_field, result_field
 from multiagents.core.states import ENDED, Kind, SagaState, StepState
 from multiagents.orchestrator.attention import LETTERS, SAGAS, entries_of
 from multiagents.orchestrator.reading import read_saga
@@ -108,15 +109,15 @@ def _judge_results(saga: Saga, log: Sequence[Entry], data: dict[str, str]) -> No
     given_up = {entry.nonce for entry in log if isinstance(entry, Lost | Failed)}
     for entry in log:
         if isinstance(entry, Succeeded) and entry.kind is Kind.RUN:
-            run, text = saga.steps[entry.step], data.get(k.result_field(Kind.RUN, entry.step))
-            kept = text or data.get(k.late_field(entry.nonce))
+            run, text = saga.steps[entry.step], data.get(result_field(Kind.RUN, entry.step))
+            kept = text or data.get(late_field(entry.nonce))
             law(kept, f"{saga.id}: {entry.step!r} succeeded, and its result is gone")
             if run.work.nonce == entry.nonce and entry.nonce not in given_up:
                 by = json.loads(text or "{}")["by"]
                 law(by == entry.nonce, f"{saga.id}: the result of {entry.step!r} is another's")
     for name, run in saga.steps.items():
         counts = run.state is StepState.SUCCEEDED
-        has = k.result_field(Kind.RUN, name) in data
+        has = result_field(Kind.RUN, name) in data
         law(counts or not has, f"{saga.id}: {name!r} is {run.state}, and has a result")
 
 

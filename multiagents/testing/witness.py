@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from multiagents.core.entries import decode
+from multiagents.core.fields import claim_field, outbox_field
 from multiagents.orchestrator.commands import Dispatch
 from multiagents.orchestrator.decide import decide
 from multiagents.orchestrator.outbox import Message, Publish, outbox_value
@@ -67,8 +68,8 @@ class Witness:
             message = message_of(str(text))
             keys, kind, step = self._store.keys(message.saga_id), message.kind, message.step
             client = self._store.client_of(keys.id)
-            outbox = k.outbox_field(kind, step, message.attempt)
-            field = k.claim_field(kind, step) if message.plain else outbox
+            outbox = outbox_field(kind, step, message.attempt)
+            field = claim_field(kind, step) if message.plain else outbox
             value = (client.hget(keys.work, field) or b"").decode()
             unsent = "|-" in value if message.plain else value == UNSENT
             law(unsent, f"{field} of {keys.id}: {value}, though its queue refused it (E21)")
@@ -88,10 +89,10 @@ class Witness:
             return  # what was on record may be lost
         client = self._store.client_of(keys.id)
         kind, step, attempt = message.kind, message.step, message.attempt
-        if client.hexists(keys.work, k.outbox_field(kind, step, attempt)):
+        if client.hexists(keys.work, outbox_field(kind, step, attempt)):
             law(not message.plain, f"{message}: a plain task is sent, and not claimed (E13)")
             return
-        claim = client.hget(keys.work, k.claim_field(kind, step))
+        claim = client.hget(keys.work, claim_field(kind, step))
         if claim is not None and claim.decode().startswith(f"{attempt}|"):
             return
         law(self._was_decided(keys, message), f"{message} is not on record (rule 1)")

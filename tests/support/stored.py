@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from multiagents.core.entries import Claimed
+from multiagents.core.fields import outbox_field
 from multiagents.core.states import Kind, SagaState
 from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
@@ -15,7 +16,7 @@ from multiagents.storage.views import View
 
 NOW = 1_700_000_000_000
 LEASE = 15_000
-RUN = k.outbox_field(Kind.RUN, "a", 1)
+RUN = outbox_field(Kind.RUN, "a", 1)
 
 
 def plan(version: str = "v1", cursor: str = "0", **more) -> Plan:
