@@ -27,7 +27,8 @@ from multiagents.core.settings import Settings
 from multiagents.core.states import ENDED, SagaState
 from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.host import Host
-from multiagents.orchestrator.outbox import Deliverance, Message, Publish
+from multiagents.orchestrator.outbox import Message, Publish
+from multiagents.orchestrator.outcome import Deliverance
 from multiagents.orchestrator.own_ways import sends_itself
 from multiagents.orchestrator.service import STEERING, CheckInput
 from multiagents.orchestrator.sweeper import Backlog, QueueHead

@@ -13,7 +13,7 @@ from multiagents.bootstrap import attach
 from multiagents.celery_app import make_app
 from multiagents.core.settings import Settings
 from multiagents.orchestrator.answers import Answers
-from multiagents.orchestrator.outbox import Deliverance
+from multiagents.orchestrator.outcome import Deliverance
 from multiagents.orchestrator.targets import TOLD
 from multiagents.orchestrator.tasks import Courier
 from multiagents.storage import ends

@@ -18,7 +18,8 @@ from multiagents.core.settings import Settings
 from multiagents.core.states import Kind, SagaState
 from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.coordinator import Coordinator
-from multiagents.orchestrator.outbox import Deliverance, Publish
+from multiagents.orchestrator.outbox import Publish
+from multiagents.orchestrator.outcome import Deliverance
 from multiagents.orchestrator.targets import TOLD
 from multiagents.orchestrator.workflow import Step, Workflow
 from multiagents.storage import sagas as store

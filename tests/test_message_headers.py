@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 import redis
 from celery import Celery, Task
+from celery.app.task import Context
 
 from multiagents.bootstrap import Runtime, attach
 from multiagents.celery_app import defaults
 from multiagents.core.exceptions import InvalidInput
+from multiagents.core.message_headers import CELERYS
 from multiagents.core.settings import Settings
 from multiagents.core.states import Kind
 from multiagents.orchestrator.builder import WorkflowBuilder, task
@@ -234,3 +236,8 @@ def test_arguments_that_do_not_fit_fail_a_plain_step_clean(settings, store):
     saga = runtime.call("get", saga_id)
     assert (saga["error"]["type"], saga["steps"]["s1"]["compensation"]) == ("Unsendable", None)
     assert "takes 1 positional argument but 2 were given" in saga["error"]["message"]
+
+
+def test_no_header_of_celery_is_taken_for_one_of_the_sender() -> None:
+    """Our list of them covers the installed Celery."""
+    assert {name for name in vars(Context) if not name.startswith("_")} <= CELERYS

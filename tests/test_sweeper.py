@@ -13,7 +13,7 @@ from multiagents.core.settings import Settings
 from multiagents.core.states import Command, Kind, SagaState, StepState
 from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.coordinator import Coordinator
-from multiagents.orchestrator.outbox import Deliverance
+from multiagents.orchestrator.outcome import Deliverance
 from multiagents.orchestrator.sweeper import LATER, Backlog, QueueHead, Sweeper
 from multiagents.orchestrator.targets import Told
 from multiagents.orchestrator.workflow import Step, Workflow

@@ -43,7 +43,7 @@ def _row(
     lacking: Mapping[str, Any],
     loop: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    from multiagents.orchestrator.describe import iso
+    from multiagents.core.clock import iso
 
     return {
         "hostname": host,

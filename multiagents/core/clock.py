@@ -7,6 +7,7 @@ that a host with a wrong clock does not steal leases; `FakeClock` is what tests 
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from typing import Protocol
 
 
@@ -43,3 +44,8 @@ class FakeClock:
     def advance(self, seconds: float) -> None:
         """Let ``seconds`` pass."""
         self._now_ms += round(seconds * 1000)
+
+
+def iso(ms: int) -> str | None:
+    """A time as ISO 8601 in UTC; None for "not yet"."""
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds") if ms else None

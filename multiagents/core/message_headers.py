@@ -1,29 +1,61 @@
-"""Which headers of a Celery message are its sender's own?
-
-For Celery 5.7.
-"""
+"""Which headers of a Celery message are its sender's own?"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from celery.app.task import Context
-
 from multiagents.core.names import HEADER, TELLS
 
-OWN = frozenset(name for name in vars(Context) if not name.startswith("_")) | {
-    "argsrepr",
-    "compression",
-    "kwargsrepr",
-    "lang",
-    "task",
-    HEADER,
-    TELLS,
-}
-"""What Celery and the engine put there."""
+CELERYS = frozenset(
+    [
+        "args",
+        "as_execution_options",
+        "callbacks",
+        "called_directly",
+        "chain",
+        "children",
+        "chord",
+        "clear",
+        "correlation_id",
+        "delivery_info",
+        "errbacks",
+        "eta",
+        "expires",
+        "get",
+        "group",
+        "group_index",
+        "headers",
+        "hostname",
+        "id",
+        "ignore_result",
+        "is_eager",
+        "kwargs",
+        "logfile",
+        "loglevel",
+        "origin",
+        "parent_id",
+        "properties",
+        "replaced_task_nesting",
+        "reply_to",
+        "retries",
+        "root_id",
+        "shadow",
+        "soft_time_limit",
+        "stamped_headers",
+        "stamps",
+        "taskset",
+        "time_limit",
+        "timelimit",
+        "update",
+        "utc",
+    ]
+)
+"""The names of ``celery.app.task.Context``, of 5.7."""
+OWN = CELERYS | {"argsrepr", "compression", "kwargsrepr", "lang", "task", HEADER, TELLS}
+"""The headers that Celery and the engine set."""
 
 
 def custom(request: Mapping[str, Any]) -> dict[str, Any]:
-    """What else a request holds: the headers that its sender gave it."""
+    """The other headers of a request: those that its sender set."""
     return {name: request[name] for name in request.keys() - OWN}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from multiagents.core.entries import Failure
 from multiagents.core.names import QUEUE_IO
@@ -160,3 +160,13 @@ class Engine(Protocol):
 
     def count_late(self) -> None:
         """Note that a renewal came late, for `doctor` to show (E9)."""
+
+
+class Waiting(NamedTuple):
+    """A change of the indexes of what waits for a person."""
+
+    which: int
+    """0: sagas that ask for attention, 1: dead letters."""
+    member: str
+    since: int | None
+    """Unix ms; None: it waits no longer."""

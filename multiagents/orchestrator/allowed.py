@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from multiagents.core.clock import iso
 from multiagents.core.exceptions import NotAllowed
 from multiagents.core.states import ENDED, Command, Kind, SagaState, StepState, UndoState
 from multiagents.orchestrator.attention import dead_letters_of, parked, parked_at
 from multiagents.orchestrator.backward import pivot_passed
-from multiagents.orchestrator.describe import iso
 from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.targets import parked_notes
 from multiagents.orchestrator.workflow import Workflow

@@ -18,7 +18,7 @@ from celery.backends.redis import RedisBackend, SentinelBackend
 from multiagents.core.settings import Settings
 from multiagents.core.states import SagaState
 from multiagents.orchestrator.letters import same_server
-from multiagents.orchestrator.outbox import Deliverance
+from multiagents.orchestrator.outcome import Deliverance
 from multiagents.storage.plan import Answer
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from multiagents.core.fields import dead_letter
+from multiagents.core.ports import Waiting
 from multiagents.core.states import Kind, StepState, UndoState
 from multiagents.orchestrator.saga import Saga, StepRun
-from multiagents.storage.plan import Waiting
 
 SAGAS, LETTERS = 0, 1
 """The indexes, as a `Waiting` names them."""

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from multiagents.core.clock import iso
 from multiagents.core.entries import Asked
 from multiagents.core.states import Kind, SagaState
 from multiagents.orchestrator.attention import dead_letters_of, parked_at
-from multiagents.orchestrator.describe import DAMAGED, iso
+from multiagents.orchestrator.describe import DAMAGED
 from multiagents.orchestrator.outcome import left_of
 from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.targets import parked_notes

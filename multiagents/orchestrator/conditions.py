@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from multiagents.core.exceptions import MultiAgentsError
+from multiagents.core.states import StepState
 from multiagents.orchestrator.cel.checks import DYN, TypeMistake, check
 from multiagents.orchestrator.cel.evaluation import build
 from multiagents.orchestrator.cel.refusals import Refusal
@@ -161,3 +162,20 @@ def _json(value: Any) -> Any:
     if kind in _NO_JSON:
         raise _NoJson(article(kind))
     return value
+
+
+States = Mapping[str, StepState]
+"""Of the steps before one, those that have no result."""
+
+
+def as_seen(state: StepState, result: Any = None) -> dict[str, Any]:
+    """One of ``steps``; what was done by hand has an empty result."""
+    if state is not StepState.SUCCEEDED:
+        return {"state": state.value}
+    return {"state": state.value, "result": {} if result is None else result}
+
+
+def before(results: Mapping[str, Any], states: States) -> dict[str, Any]:
+    """``steps``: those with a result, and those without."""
+    done = {step: as_seen(StepState.SUCCEEDED, result) for step, result in results.items()}
+    return {step: as_seen(state) for step, state in states.items()} | done

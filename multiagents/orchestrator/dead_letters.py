@@ -14,6 +14,7 @@ from datetime import datetime
 from operator import itemgetter
 from typing import Any
 
+from multiagents.core.clock import iso
 from multiagents.core.entries import decode
 from multiagents.core.exceptions import DamagedSaga, InvalidInput, NotAllowed, UnknownSaga
 from multiagents.core.fields import late_field, parse_dead_letter, result_field
@@ -27,7 +28,6 @@ from multiagents.orchestrator.attention import (
     parked,
     parked_at,
 )
-from multiagents.orchestrator.describe import iso
 from multiagents.orchestrator.late import LateSuccesses, late_successes
 from multiagents.orchestrator.looking import Rows, by_any_id
 from multiagents.orchestrator.outbox import target_of

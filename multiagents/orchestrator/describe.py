@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from multiagents.core import ids
+from multiagents.core.clock import iso
 from multiagents.core.entries import Asked, Entry, Unroutable
 from multiagents.core.fields import result_field
 from multiagents.core.states import ENDED, Kind, SagaState, StepState, UndoState
@@ -24,11 +24,6 @@ DAMAGED = "damaged"
 """The state that is shown of a saga that has none."""
 NAMED = 3
 """Of what is parked, where one line has to do."""
-
-
-def iso(ms: int) -> str | None:
-    """A time as ISO 8601 in UTC; None for "not yet"."""
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds") if ms else None
 
 
 def describe(saga: Saga, workflow: Workflow, data: dict[str, str]) -> dict[str, Any]:

@@ -27,7 +27,6 @@ from multiagents.orchestrator.commands import Dispatch
 from multiagents.orchestrator.headers import SagaHeaders
 from multiagents.orchestrator.outbox import (
     AnswerOf,
-    Deliverance,
     LetterOf,
     Message,
     NotTaken,
@@ -36,7 +35,7 @@ from multiagents.orchestrator.outbox import (
     no_answer,
     no_letter,
 )
-from multiagents.orchestrator.outcome import outcome_of
+from multiagents.orchestrator.outcome import Deliverance, outcome_of
 from multiagents.orchestrator.plain import PlainTasks
 from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.targets import Told

@@ -11,13 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from multiagents.core.clock import iso
 from multiagents.core.entries import Asked
 from multiagents.core.states import ENDED, Command, SagaState, StepState
 from multiagents.orchestrator.allowed import refusal
 from multiagents.orchestrator.attention import dead_letters_of
 from multiagents.orchestrator.backward import Backward, pivot_passed
 from multiagents.orchestrator.commands import DEADLINE
-from multiagents.orchestrator.describe import iso
 from multiagents.orchestrator.forward import PAST
 from multiagents.orchestrator.outcome import failure_of, left_of
 from multiagents.orchestrator.saga import Saga

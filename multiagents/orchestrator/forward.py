@@ -13,9 +13,8 @@ from typing import Any
 from multiagents.core.entries import Failure
 from multiagents.core.states import Kind, SagaState, StepState
 from multiagents.orchestrator.backward import Backward
-from multiagents.orchestrator.conditions import ConditionError, evaluate
+from multiagents.orchestrator.conditions import ConditionError, as_seen, evaluate
 from multiagents.orchestrator.saga import StepRun
-from multiagents.orchestrator.seen import as_seen
 from multiagents.orchestrator.workflow import Step
 
 PAST = frozenset({StepState.SUCCEEDED, StepState.SKIPPED})

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 from multiagents.core.entries import Failed, Failure, Report, Succeeded
 from multiagents.core.states import Kind
-from multiagents.orchestrator.conditions import ConditionError, evaluate
-from multiagents.orchestrator.seen import States, before
+from multiagents.orchestrator.conditions import ConditionError, States, before, evaluate
 from multiagents.orchestrator.workflow import Workflow
 
 

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from multiagents.core.clock import iso
 from multiagents.core.entries import Entry, Failed, Lost, Succeeded
 from multiagents.core.states import Kind
-from multiagents.orchestrator.describe import iso
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import Any
 from multiagents.core.exceptions import MultiAgentsError
 from multiagents.core.names import HEADER
 from multiagents.core.states import Kind
+from multiagents.orchestrator.outcome import Deliverance
 from multiagents.orchestrator.workflow import Step, TaskCall, Workflow
 from multiagents.storage.plan import Answer, Letter, Refused
 
@@ -108,23 +109,6 @@ class Publish:
     """Effect: send these messages; the reply is whether the broker took all of them."""
 
     messages: tuple[Message, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Deliverance:
-    """Effect: tell everybody who waits for a saga how it ended; the reply is a `Told`.
-
-    ``waiting``: Celery task id -> its canvas (what a Celery task's end would have started).
-    ``settled``: of that, by task id, the names of what is told already or waits for a person.
-    ``result`` is set for a completed saga; ``failure`` (arguments of `SagaFailed`) otherwise.
-    """
-
-    saga_id: str
-    state: str
-    waiting: dict[str, dict[str, Any]]
-    result: dict[str, Any] | None = None
-    failure: dict[str, Any] = field(default_factory=dict)
-    settled: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 AnswerOf = Callable[[Deliverance], list[Answer] | None]

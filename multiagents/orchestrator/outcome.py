@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from multiagents.core.fields import part_field, result_field
 from multiagents.core.json_text import loads
 from multiagents.core.states import Kind, SagaState, StepState, UndoState
-from multiagents.orchestrator.outbox import Deliverance
 from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.targets import parked_notes, parked_targets, targets_of
 from multiagents.orchestrator.workflow import Workflow
+
+
+@dataclass(frozen=True, slots=True)
+class Deliverance:
+    """Effect: tell everybody who waits for a saga how it ended; the reply is a `Told`.
+
+    ``waiting``: Celery task id -> its canvas (what a Celery task's end would have started).
+    ``settled``: of that, by task id, the names of what is told already or waits for a person.
+    ``result`` is set for a completed saga; ``failure`` (arguments of `SagaFailed`) otherwise.
+    """
+
+    saga_id: str
+    state: str
+    waiting: dict[str, dict[str, Any]]
+    result: dict[str, Any] | None = None
+    failure: dict[str, Any] = field(default_factory=dict)
+    settled: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 def has_dead_letters(saga: Saga) -> bool:

@@ -21,7 +21,7 @@ from multiagents.core.states import Kind, Outcome, StepState
 from multiagents.orchestrator import outbox
 from multiagents.orchestrator.claims import Claims
 from multiagents.orchestrator.commands import Dispatch
-from multiagents.orchestrator.conditions import ConditionError, compute
+from multiagents.orchestrator.conditions import ConditionError, States, before, compute
 from multiagents.orchestrator.headers import headers_of
 from multiagents.orchestrator.outbox import (
     UNCONFIRMED_MS,
@@ -33,7 +33,7 @@ from multiagents.orchestrator.outbox import (
     no_letter,
 )
 from multiagents.orchestrator.saga import Saga
-from multiagents.orchestrator.seen import States, before, states_of, without_result
+from multiagents.orchestrator.seen import states_of, without_result
 from multiagents.orchestrator.workflow import TaskCall, Workflow
 from multiagents.storage import keys as k
 from multiagents.storage import sagas as store

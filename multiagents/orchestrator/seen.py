@@ -1,4 +1,4 @@
-"""What do expressions see of the steps before theirs?
+"""How did the steps before one end that have no result?
 
 Results lie in the data hash.  What has none there was skipped, or a person has taken it for done
 by hand: only the saga's own rows tell which.
@@ -6,31 +6,14 @@ by hand: only the saga's own rows tell which.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
-from typing import Any
+from collections.abc import Container
 
-from multiagents.core.states import StepState
+from multiagents.orchestrator.conditions import States
 from multiagents.orchestrator.saga import decode_step
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, ask
 from multiagents.storage.keys import SagaKeys
-
-States = Mapping[str, StepState]
-"""Of the steps before one, those that have no result."""
-
-
-def as_seen(state: StepState, result: Any = None) -> dict[str, Any]:
-    """One of ``steps``; what was done by hand has an empty result."""
-    if state is not StepState.SUCCEEDED:
-        return {"state": state.value}
-    return {"state": state.value, "result": {} if result is None else result}
-
-
-def before(results: Mapping[str, Any], states: States) -> dict[str, Any]:
-    """``steps``: those with a result, and those without."""
-    done = {step: as_seen(StepState.SUCCEEDED, result) for step, result in results.items()}
-    return {step: as_seen(state) for step, state in states.items()} | done
 
 
 def without_result(workflow: Workflow, step: str, results: Container[str]) -> list[str]:

@@ -38,7 +38,7 @@ from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.coordinator import Coordinator
 from multiagents.orchestrator.headers import META, checked
 from multiagents.orchestrator.listing import Listing
-from multiagents.orchestrator.start_call import FIRST, REFUSE, differing, digest_of
+from multiagents.orchestrator.same_key import FIRST, REFUSE, differing, digest_of
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, ask

@@ -10,12 +10,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from multiagents.core.clock import iso
 from multiagents.core.entries import Asked, Entry
 from multiagents.core.states import Command, Kind
 from multiagents.orchestrator.allowed import SETTLING
 from multiagents.orchestrator.attention import dead_letters_of
 from multiagents.orchestrator.decide import fold
-from multiagents.orchestrator.describe import NAMED, iso
+from multiagents.orchestrator.describe import NAMED
 from multiagents.orchestrator.reading import blank_saga
 from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.workflow import Workflow

@@ -1,22 +1,19 @@
 """What does a call of ``start_saga`` ask for, and which canvas does it belong to?
 
-Pure: a call's arguments in their order, by what two inputs are compared, and the parts of a Celery
-canvas that its saga's outcome goes on with, as data.
+Pure: a call's arguments in their order, and the canvas that its saga's outcome continues, as data.
 """
 
 from __future__ import annotations
 
 import json
-from hashlib import blake2b
 from typing import Any
 
 from kombu.utils.json import dumps
 
 from multiagents.orchestrator.builder import WorkflowBuilder
+from multiagents.orchestrator.same_key import REFUSE
 from multiagents.orchestrator.workflow import Workflow
 
-REFUSE, FIRST = "refuse", "first"
-"""What becomes of a start whose key belongs to a saga with another input: nothing, or it joins."""
 _CANVAS = ("chain", "chord", "group_id", "group_index", "root_id", "parent_id")
 
 
@@ -105,34 +102,3 @@ def _plain(canvas: dict[str, Any]) -> dict[str, Any]:
     text: str = dumps(kept)  # type: ignore[no-untyped-call]  # kombu has no types
     plain: dict[str, Any] = json.loads(text)
     return plain
-
-
-def digest_of(text: str) -> str:
-    """By what an input (JSON) is compared: its content, whatever the order of its keys."""
-    return blake2b(_canonical(_exact(text)), digest_size=16).hexdigest()
-
-
-def differing(one: str, other: str) -> list[str]:
-    """The keys in which two inputs (JSON) differ."""
-    first, second = _exact(one), _exact(other)
-    apart = {**first, **second}
-    return [
-        name
-        for name in apart
-        if name not in first
-        or name not in second
-        or _canonical(first[name]) != _canonical(second[name])
-    ]
-
-
-def _exact(text: str) -> Any:
-    """JSON with its numbers as they are written: Python makes no number of 5,000 digits."""
-    return json.loads(text, parse_int=_number, parse_float=_number)
-
-
-def _number(text: str) -> dict[str, str]:
-    return {"": text}  # no input has an empty key
-
-
-def _canonical(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()

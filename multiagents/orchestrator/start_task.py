@@ -23,12 +23,8 @@ from multiagents.core.states import SagaState
 from multiagents.orchestrator.after_commit import after_commit
 from multiagents.orchestrator.headers import found_in
 from multiagents.orchestrator.results import declare_reply, reply_of
-from multiagents.orchestrator.start_call import (
-    REFUSE,
-    arguments,
-    canvas_of_call,
-    canvas_of_request,
-)
+from multiagents.orchestrator.same_key import REFUSE
+from multiagents.orchestrator.start_call import arguments, canvas_of_call, canvas_of_request
 
 log = structlog.get_logger(__name__)
 _LATER = ("countdown", "eta")

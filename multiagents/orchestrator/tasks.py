@@ -23,13 +23,8 @@ from multiagents.core.states import Kind
 from multiagents.orchestrator.backlogs import backlog_of
 from multiagents.orchestrator.broker import Broker, HastyBroker, is_away
 from multiagents.orchestrator.letters import MOST_SHOWN, priority_of, routing, send_plain
-from multiagents.orchestrator.outbox import (
-    Deliverance,
-    Message,
-    NotTaken,
-    Publish,
-    Unsendable,
-)
+from multiagents.orchestrator.outbox import Message, NotTaken, Publish, Unsendable
+from multiagents.orchestrator.outcome import Deliverance
 from multiagents.orchestrator.own_ways import sends_itself
 from multiagents.orchestrator.results import HastyBackend
 from multiagents.orchestrator.start_task import StartSaga

@@ -28,7 +28,7 @@ from multiagents.core.exceptions import NoServer, SagaFailed
 from multiagents.core.names import START_SAGA
 from multiagents.core.states import SagaState
 from multiagents.orchestrator.broker import Broker, is_away
-from multiagents.orchestrator.outbox import Deliverance
+from multiagents.orchestrator.outcome import Deliverance
 from multiagents.orchestrator.results import HastyBackend
 from multiagents.orchestrator.targets import (
     CHAIN,

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from multiagents.core.clock import iso
 from multiagents.core.names import QUEUE_IO
 from multiagents.core.states import Kind
-from multiagents.orchestrator.describe import iso
 from multiagents.orchestrator.explanation import Reason, Situation, span
 from multiagents.orchestrator.launches import OWN_APP, advice, unknown_app
 from multiagents.orchestrator.outbox import parse_outbox_value, target_of

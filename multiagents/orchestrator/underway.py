@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from multiagents.core.clock import iso
 from multiagents.core.fields import claim_field, outbox_field
 from multiagents.core.policies import DEFAULT_RETRY, UNDO_RETRY
 from multiagents.core.states import Kind, StepState
 from multiagents.orchestrator.attention import parked_at
 from multiagents.orchestrator.blocked_loops import told_of_loop
 from multiagents.orchestrator.commands import retry_timer
-from multiagents.orchestrator.describe import iso
 from multiagents.orchestrator.explanation import Reason, Situation, span
 from multiagents.orchestrator.outbox import target_of
 from multiagents.orchestrator.plain import NOT_SENT

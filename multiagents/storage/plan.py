@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from multiagents.core.entries import Entry, encode
 from multiagents.core.fields import claim_field, parse_outbox_field
+from multiagents.core.ports import Waiting
 from multiagents.core.states import SagaState
 from multiagents.storage import keys as k
 from multiagents.storage.calls import Arg
@@ -41,16 +42,6 @@ class Answer(NamedTuple):
     key: str | bytes
     text: str
     expires_s: int
-
-
-class Waiting(NamedTuple):
-    """A change of the indexes of what waits for a person."""
-
-    which: int
-    """0: sagas that ask for attention, 1: dead letters."""
-    member: str
-    since: int | None
-    """Unix ms; None: it waits no longer."""
 
 
 @dataclass(slots=True)

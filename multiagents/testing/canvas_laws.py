@@ -10,7 +10,7 @@ from typing import Any
 from multiagents.core.entries import Asked, Entry
 from multiagents.core.states import ENDED, Command, SagaState
 from multiagents.orchestrator.dispatch import TELLING_MS
-from multiagents.orchestrator.outbox import Deliverance
+from multiagents.orchestrator.outcome import Deliverance
 from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.targets import targets_of
 from multiagents.testing.broken import law

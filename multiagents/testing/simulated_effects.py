@@ -9,7 +9,8 @@ from typing import Any
 
 from multiagents.core.entries import Failure
 from multiagents.core.states import SagaState
-from multiagents.orchestrator.outbox import Deliverance, Publish
+from multiagents.orchestrator.outbox import Publish
+from multiagents.orchestrator.outcome import Deliverance
 from multiagents.orchestrator.sweeper import QueueHead
 from multiagents.orchestrator.targets import Refusal, Told, targets_of
 from multiagents.testing.simulated_broker import Broker

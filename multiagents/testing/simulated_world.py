@@ -16,7 +16,7 @@ from multiagents.core.entries import Failed, Report, Succeeded
 from multiagents.core.ports import Assignment
 from multiagents.core.settings import Settings
 from multiagents.core.states import Kind
-from multiagents.orchestrator.outbox import Deliverance
+from multiagents.orchestrator.outcome import Deliverance
 from multiagents.storage.sagas import Attempt
 from multiagents.testing.end_laws import Effect
 from multiagents.testing.faults import NO_FAULTS, Faults

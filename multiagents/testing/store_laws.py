@@ -16,6 +16,7 @@ from typing import Any
 
 from multiagents.core.entries import Entry, Failed, Lost, Report, Succeeded, decode
 from multiagents.core.fields import late_field, result_field
+from multiagents.core.ports import Waiting
 from multiagents.core.states import ENDED, Kind, SagaState, StepState
 from multiagents.orchestrator.attention import LETTERS, SAGAS, entries_of
 from multiagents.orchestrator.reading import read_saga
@@ -26,7 +27,7 @@ from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Call
 from multiagents.storage.keys import SagaKeys
-from multiagents.storage.plan import Waiting, entry_key
+from multiagents.storage.plan import entry_key
 from multiagents.storage.views import View, hash_of
 from multiagents.testing.end_laws import is_kept
 from multiagents.testing.laws import law, replayed

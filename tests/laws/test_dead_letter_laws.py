@@ -7,6 +7,7 @@ from dataclasses import replace
 from hypothesis import HealthCheck, given, settings
 
 from multiagents.core.entries import Asked, Entry
+from multiagents.core.ports import Waiting
 from multiagents.core.states import Command as Ask
 from multiagents.core.states import Kind, SagaState
 from multiagents.orchestrator.allowed import SETTLING, OneLetter, done, refusal
@@ -18,7 +19,6 @@ from multiagents.orchestrator.attention import (
 )
 from multiagents.orchestrator.decide import decide, fold
 from multiagents.orchestrator.saga import Saga
-from multiagents.storage.plan import Waiting
 from tests.laws.strategies import worlds
 from tests.laws.world import World
 

@@ -23,7 +23,8 @@ from multiagents.core.settings import Settings
 from multiagents.core.states import Command, Kind, Outcome, SagaState, StepState, UndoState
 from multiagents.orchestrator.answers import Answers
 from multiagents.orchestrator.engine import StoreEngine
-from multiagents.orchestrator.outbox import Deliverance, Message
+from multiagents.orchestrator.outbox import Message
+from multiagents.orchestrator.outcome import Deliverance
 from multiagents.orchestrator.workflow import Step, TaskCall, Workflow
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Call, ask

@@ -14,7 +14,8 @@ from multiagents.core.states import Command, Kind
 from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.claims import Continuation
 from multiagents.orchestrator.coordinator import Coordinator
-from multiagents.orchestrator.outbox import Deliverance, LetterOf, Message, Publish, no_letter
+from multiagents.orchestrator.outbox import LetterOf, Message, Publish, no_letter
+from multiagents.orchestrator.outcome import Deliverance
 from multiagents.orchestrator.saga import Saga
 from multiagents.orchestrator.sweeper import Backlog, QueueHead, Sweeper
 from multiagents.orchestrator.targets import NOT_TOLD, TOLD

@@ -13,7 +13,7 @@ from typing import Any
 from multiagents.cli.chaos.audit import Violation
 from multiagents.cli.chaos.plan import FaultKind, Plan
 from multiagents.cli.chaos.recovery import Fault, Recovery
-from multiagents.orchestrator.describe import iso
+from multiagents.core.clock import iso
 
 
 @dataclass(frozen=True, slots=True)
