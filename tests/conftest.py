@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
+from multiagents.core import program
 from multiagents.orchestrator import attached
 from multiagents.storage.server import EmbeddedServer
 from multiagents.storage.server_binary import locate
@@ -34,6 +35,7 @@ def pytest_report_header() -> str:
 def _no_app_attached(monkeypatch: pytest.MonkeyPatch) -> None:
     """A program has one app of its own as a rule; here each test is such a program."""
     monkeypatch.setattr(attached, "_latest", None)
+    monkeypatch.setattr(program, "_name_of_app", None)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from typing import Any
 
 from celery import Celery, _state
 
+from multiagents.core import program
 from multiagents.core.names import START_SAGA
 from multiagents.core.places import shown_path
 from multiagents.core.settings import Settings
@@ -35,6 +36,7 @@ def note(app: Celery, settings: Settings) -> None:
     """This app is the program's."""
     global _latest
     _latest = Attached(app, settings)
+    program.note_app(lambda: name_of(app))
 
 
 def latest() -> Attached | None:
@@ -51,6 +53,12 @@ def forgotten() -> Celery | None:
     """The program's app, if it has one and attached none."""
     app: Celery | None = _state.default_app
     return app if _latest is None and app is not None and _module_of(app) else None
+
+
+def forgotten_advice() -> str:
+    """What to do about `forgotten`, as a clause; empty if no app is."""
+    app = forgotten()
+    return f", or, if app {app.main!r} has it, {how_to_attach(app)}" if app else ""
 
 
 def how_to_attach(app: Celery) -> str:

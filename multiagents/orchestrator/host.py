@@ -7,7 +7,7 @@ from typing import Any
 
 from multiagents.core.clock import Clock
 from multiagents.core.settings import Settings
-from multiagents.orchestrator import registry, start_log
+from multiagents.orchestrator import attached, registry, start_log
 from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.coordinator import Coordinator
 from multiagents.orchestrator.engine import StoreEngine
@@ -67,6 +67,7 @@ class Host:
             check_input=check_input,
             modules=modules,
             in_process=in_process,
+            forgotten_advice=attached.forgotten_advice,
         )
 
     def announce(

@@ -18,8 +18,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
 
+from multiagents.core import program
 from multiagents.core.names import DEFAULT_QUEUES
-from multiagents.orchestrator import attached
 from multiagents.storage.calls import Flow, Plain, ask
 from multiagents.storage.keys import Shard
 from multiagents.storage.views import hash_of
@@ -80,8 +80,8 @@ def _askers() -> Launch | None:
     """Of the team's app that the command line names, or that this program has attached."""
     if (named := _of_caller.get()) is not None:
         return named
-    ours = attached.latest()
-    return None if ours is None else Launch(attached.name_of(ours.app) or UNKNOWN_APP)
+    name = program.app_name()
+    return None if name is None else Launch(name or UNKNOWN_APP)
 
 
 def launch_of(

@@ -33,7 +33,7 @@ from multiagents.core.exceptions import (
 from multiagents.core.json_text import dumps
 from multiagents.core.settings import Settings
 from multiagents.core.texts import joined
-from multiagents.orchestrator import attached, launches, registry
+from multiagents.orchestrator import launches, registry
 from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.coordinator import Coordinator
 from multiagents.orchestrator.headers import META, checked
@@ -91,14 +91,17 @@ class SagaService(Listing):
         check_input: CheckInput,
         modules: Sequence[str] = (),
         in_process: bool = False,
+        forgotten_advice: Callable[[], str] = str,
     ) -> None:
         """``modules``: the user's, imported where a name is not known.  ``in_process``: sagas run
-        here, so that no worker is missed.
+        here, so that no worker is missed.  ``forgotten_advice``: what to do about an app that the
+        program has, and has not attached; a clause, or nothing.
         """
         super().__init__(coordinator, settings=settings, clock=clock, catalog=catalog)
         self._check_input = check_input
         self._modules = modules
         self._in_process = in_process
+        self._forgotten_advice = forgotten_advice
 
     def start(
         self,
@@ -236,11 +239,9 @@ class SagaService(Listing):
         start = yield from self.start_command()
         known = yield from self._launches()
         dev = ", or all that it takes with `multiagents dev`" if launches.has_dev(known) else ""
-        app = attached.forgotten()
-        ours = f", or, if app {app.main!r} has it, {attached.how_to_attach(app)}" if app else ""
         return (
             "no worker runs that could publish it: start one that imports its module, with"
-            f" `{start}`{dev}{ours}"
+            f" `{start}`{dev}{self._forgotten_advice()}"
         )
 
     def _check_workers(self, workflow: Workflow, saga_id: str) -> Flow[None]:
