@@ -13,8 +13,6 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from multiagents.bootstrap import (
-        Orchestrator,
-        WorkerManager,
         app,
         attach,
         register,
@@ -47,6 +45,7 @@ if TYPE_CHECKING:
     from multiagents.core.states import WorkflowState
     from multiagents.event_bus.redis_bus import RedisEventBus
     from multiagents.orchestrator.builder import WorkflowBuilder, task
+    from multiagents.orchestrator.facade import Orchestrator
     from multiagents.orchestrator.workflow import Step, Workflow
     from multiagents.worker_sdk.breaker import CircuitBreaker, circuit_breaker
     from multiagents.worker_sdk.context import Context
@@ -57,13 +56,11 @@ if TYPE_CHECKING:
         worker,
     )
     from multiagents.worker_sdk.dspy_worker import dspy_worker
+    from multiagents.worker_sdk.manager import WorkerManager
     from multiagents.worker_sdk.tools import tool
 
 _HOME = {
-    # Orchestrator and WorkerManager by way of the wiring, which tells them of the engine.
     "bootstrap": (
-        "Orchestrator",
-        "WorkerManager",
         "app",
         "attach",
         "register",
@@ -94,12 +91,14 @@ _HOME = {
     "core.settings": ("Settings",),
     "core.states": ("WorkflowState",),
     "event_bus.redis_bus": ("RedisEventBus",),
+    "orchestrator.facade": ("Orchestrator",),
     "orchestrator.builder": ("WorkflowBuilder", "task"),
     "orchestrator.workflow": ("Step", "Workflow"),
     "worker_sdk.breaker": ("CircuitBreaker", "circuit_breaker"),
     "worker_sdk.context": ("Context",),
     "worker_sdk.decorators": ("monitor_performance", "retry", "timeout", "worker"),
     "worker_sdk.dspy_worker": ("dspy_worker",),
+    "worker_sdk.manager": ("WorkerManager",),
     "worker_sdk.tools": ("tool",),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}

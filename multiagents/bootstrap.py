@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 import structlog
@@ -38,14 +38,12 @@ from multiagents.orchestrator import (
     app_home,
     app_settings,
     discards,
-    facade,
     registry,
 )
 from multiagents.orchestrator.answers import Answers
 from multiagents.orchestrator.awaiting import Outcomes
 from multiagents.orchestrator.catalog import Catalog
 from multiagents.orchestrator.engine import StoreEngine
-from multiagents.orchestrator.facade import Orchestrator as Orchestrator
 from multiagents.orchestrator.host import Host
 from multiagents.orchestrator.insisting import Insistence
 from multiagents.orchestrator.letters import Letters
@@ -58,17 +56,19 @@ from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage.client import MAIN_TIMEOUT_S, UNREACHABLE, Edge
 from multiagents.storage.routing import no_server, open_edge, told
 from multiagents.storage.timekeeping import Timekeeper
-from multiagents.worker_sdk import awaiting, breaker, loop_watch, manager, registration
+from multiagents.worker_sdk import awaiting, breaker, loop_watch, registration
 from multiagents.worker_sdk import registry as workers
 from multiagents.worker_sdk.attempt import perform, verdict_of
 from multiagents.worker_sdk.leases import LeaseKeeper
-from multiagents.worker_sdk.manager import WorkerManager as WorkerManager
 from multiagents.worker_sdk.plain_ends import GIVEN_UP, PlainEnds
 from multiagents.worker_sdk.registry import Worker
 from multiagents.worker_sdk.reports import persist
 from multiagents.worker_sdk.stopping import StopFlag
 from multiagents.worker_sdk.tasks import Process, WorkerTask, report_failure
 from multiagents.worker_sdk.validation import check_input
+
+if TYPE_CHECKING:
+    from multiagents.orchestrator.facade import Orchestrator
 
 log = structlog.get_logger(__name__)
 
@@ -246,6 +246,8 @@ class Runtime:
 
     def orchestrator(self, workflow: Workflow, event_bus: EventBus | None = None) -> Orchestrator:
         """The asyncio face for this app's sagas."""
+        from multiagents.orchestrator.facade import Orchestrator  # which stands above this room
+
         return Orchestrator(workflow, event_bus, home=self)
 
     # ---- what the engine's tasks call ----
@@ -392,5 +394,3 @@ with errors_in_one_line():
 start_saga = runtime.start_saga
 sagas = runtime.sagas
 breaker.connect(runtime.edge.execute, runtime.clock)
-facade.connect(runtime_at)
-manager.connect(runtime_at)

@@ -10,10 +10,11 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import NamedTuple
 
-from multiagents.bootstrap import Orchestrator, WorkerManager
 from multiagents.event_bus.redis_bus import RedisEventBus
 from multiagents.monitoring.config import MonitoringConfig
+from multiagents.orchestrator.facade import Orchestrator
 from multiagents.orchestrator.workflow import Workflow
+from multiagents.worker_sdk.manager import WorkerManager
 
 
 class Framework(NamedTuple):

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 import redis
 
-from multiagents.bootstrap import Orchestrator
 from multiagents.cli import checks
 from multiagents.core.exceptions import NotWritable
 from multiagents.core.states import SagaState
 from multiagents.orchestrator.explanation import UNDECIDED_MS, Situation, explanation
+from multiagents.orchestrator.facade import Orchestrator
 from multiagents.orchestrator.registry import registered
 from multiagents.orchestrator.workflow import Step
 from multiagents.storage import sagas as store

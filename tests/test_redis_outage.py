@@ -24,13 +24,13 @@ import pytest
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 
 from multiagents import WorkflowBuilder
-from multiagents.bootstrap import Orchestrator
 from multiagents.core.clock import FakeClock
 from multiagents.core.exceptions import NoServer, UnknownSaga
 from multiagents.core.names import COORDINATE
 from multiagents.core.ports import Assignment
 from multiagents.core.states import Kind
 from multiagents.orchestrator.awaiting import LOOK_S
+from multiagents.orchestrator.facade import Orchestrator
 from multiagents.orchestrator.registry import registered
 from multiagents.storage.client import UNREACHABLE
 from multiagents.storage.sagas import Attempt

@@ -12,7 +12,6 @@ import pytest
 import redis
 from celery.backends.redis import SentinelBackend
 
-from multiagents.bootstrap import Orchestrator
 from multiagents.celery_app import make_app
 from multiagents.cli.errors import masked
 from multiagents.core.events import StatusEvent
@@ -21,6 +20,7 @@ from multiagents.core.server_urls import celery_url, transport_options
 from multiagents.core.settings import Settings, shown_url
 from multiagents.core.states import Kind
 from multiagents.event_bus.redis_bus import RedisEventBus
+from multiagents.orchestrator.facade import Orchestrator
 from multiagents.orchestrator.letters import Letters
 from multiagents.orchestrator.outbox import Message, Publish
 from multiagents.orchestrator.registry import registered

@@ -15,68 +15,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Self
 
-from celery import Celery
-
-from multiagents.core.exceptions import InvalidInput, NoServer
-from multiagents.core.settings import Settings, check_named
+from multiagents.bootstrap import Runtime, runtime_at
+from multiagents.core.exceptions import InvalidInput
+from multiagents.core.settings import check_named
 from multiagents.event_bus.bus import EventBus
 from multiagents.event_bus.narrator import Narrator
 from multiagents.orchestrator import registry
-from multiagents.orchestrator.host import Host
 from multiagents.orchestrator.service import OPERATIONS, SagaService
-from multiagents.orchestrator.tasks import Courier
 from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage.client import UNREACHABLE, AsyncEdge
 from multiagents.storage.routing import open_async_edge
-
-
-class Home(Protocol):
-    """The engine on one server, as this process has it."""
-
-    @property
-    def app(self) -> Celery:
-        """The Celery app through which steps are sent."""
-
-    @property
-    def settings(self) -> Settings:
-        """With the server's url."""
-
-    @property
-    def host(self) -> Host:
-        """The service, and what it works over."""
-
-    @property
-    def courier(self) -> Courier:
-        """Carries out the effects of flows."""
-
-    def call(self, operation: str, *args: Any, **kwargs: Any) -> Any:
-        """Run an operation in the calling thread."""
-
-    def prepare(self) -> None:
-        """Raises NoServer if no Redis answers."""
-
-    def no_server(self, error: Exception, tried_s: float) -> NoServer:
-        """What is raised instead of an error of the store."""
-
-    def narrator(self, bus: EventBus) -> Narrator:
-        """Who tells that bus what happens here."""
-
-
-def _found(url: str | None) -> Home:
-    if _home_at is None:
-        raise InvalidInput("the engine is not loaded: import Orchestrator from multiagents")
-    return _home_at(url)
-
-
-_home_at: Callable[[str | None], Home] | None = None
-
-
-def connect(home_at: Callable[[str | None], Home]) -> None:
-    """Have orchestrators find the engine of a Redis URL (None: the settings') by this function."""
-    global _home_at
-    _home_at = home_at
 
 
 class Orchestrator:
@@ -91,7 +41,7 @@ class Orchestrator:
 
     Once started it may be used from any event loop, so also by an ``async def`` worker of the same
     program, whose loop is another thread's.  Such a call neither waits for the loop of `start` nor
-    holds it up: a thread makes it, with the connection of its own that `Home.call` gives it.
+    holds it up: a thread makes it, with the connection of its own that `Runtime.call` gives it.
     """
 
     def __init__(
@@ -100,7 +50,7 @@ class Orchestrator:
         event_bus: EventBus | None = None,
         state_store: str | None = None,
         *,
-        home: Home | None = None,
+        home: Runtime | None = None,
     ) -> None:
         """``home``: the engine of an app that `attach` was called with, which gives it itself."""
         _check_state_store(state_store)
@@ -108,7 +58,7 @@ class Orchestrator:
         self.event_bus = event_bus
         self._url = state_store or getattr(event_bus, "redis_url", None)
         self._given = home
-        self._home: Home | None = None
+        self._home: Runtime | None = None
         self._edge: AsyncEdge | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         """Of `start`, to which the connections of the edge and the narrator belong."""
@@ -125,7 +75,7 @@ class Orchestrator:
         """Connect; a second call does nothing.  Raises NoServer if no Redis answers."""
         if self._home is not None:
             return
-        home = self._given or _found(self._url)
+        home = self._given or runtime_at(self._url)
         if not home.app.conf.task_always_eager:
             await asyncio.to_thread(home.prepare)
             self._loop = asyncio.get_running_loop()

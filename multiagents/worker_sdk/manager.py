@@ -16,11 +16,10 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Protocol, Self, TypeVar
 
-from celery import Celery
-
+from multiagents.bootstrap import Runtime, runtime_at
 from multiagents.core.exceptions import InvalidInput, NotAllowed, UnknownWorker
 from multiagents.core.ids import nonce
 from multiagents.core.ports import Assignment
@@ -33,7 +32,6 @@ from multiagents.worker_sdk.context import Context
 from multiagents.worker_sdk.embedded import EmbeddedWorker
 from multiagents.worker_sdk.leases import LeaseKeeper
 from multiagents.worker_sdk.registry import Worker
-from multiagents.worker_sdk.tasks import Process
 
 T = TypeVar("T")
 Done = tuple[dict[str, Any], str]
@@ -62,38 +60,8 @@ class Monitor(Protocol):
         """It has failed."""
 
 
-class Home(Protocol):
-    """The engine on one server, as this process has it."""
-
-    @property
-    def app(self) -> Celery:
-        """The Celery app whose tasks the workers are."""
-
-    def process(self) -> Process:
-        """What the tasks of this process share."""
-
-    def prepare(self) -> None:
-        """Get ready for a worker in this process.  Raises NoServer."""
-
-    def queues_for(self, workers: Iterable[Worker]) -> set[str]:
-        """Where steps for these workers are sent, and what the engine itself needs."""
-
-    def leave(self, hostname: str) -> None:
-        """Say that a worker is gone."""
-
-    def narrator(self, bus: EventBus) -> Narrator:
-        """Who tells that bus what happens here."""
-
-
-_home_at: Callable[[str | None], Home] | None = None
 _running: WorkerManager | None = None
 """Celery has state for one worker in a process."""
-
-
-def connect(home_at: Callable[[str | None], Home]) -> None:
-    """Have managers find the engine of a Redis URL (None: the settings') by this function."""
-    global _home_at
-    _home_at = home_at
 
 
 class RegisteredWorker:
@@ -207,7 +175,7 @@ class WorkerManager:
         self._log = structured(logger, "multiagents.worker")
         self._watch = Watch(worker_monitor)
         self._workers: dict[str, Worker] = {}
-        self._home: Home | None = None
+        self._home: Runtime | None = None
         self._embedded: EmbeddedWorker | None = None
         self._unwatched: Perform | None = None
 
@@ -269,7 +237,7 @@ class WorkerManager:
                 "a WorkerManager runs in this process already: register the workers with that"
                 " one, or start another process"
             )
-        home = self._find_home()
+        home = runtime_at(getattr(self.event_bus, "redis_url", None))
         if home.app.conf.task_always_eager:
             return  # sagas run where they are started
         _running, self._home = self, home
@@ -294,12 +262,7 @@ class WorkerManager:
         finally:
             _running = None
 
-    def _find_home(self) -> Home:
-        if _home_at is None:
-            raise InvalidInput("the engine is not loaded: import WorkerManager from multiagents")
-        return _home_at(getattr(self.event_bus, "redis_url", None))
-
-    async def _begin(self, home: Home) -> None:
+    async def _begin(self, home: Runtime) -> None:
         await asyncio.to_thread(home.prepare)
         if self.event_bus is not None:
             narrator = home.narrator(self.event_bus)
@@ -318,7 +281,7 @@ class WorkerManager:
         await asyncio.to_thread(self._embedded.start)
         self._log.info("workers started", workers=", ".join(self._workers))
 
-    async def _end(self, home: Home, timeout_s: float) -> None:
+    async def _end(self, home: Runtime, timeout_s: float) -> None:
         embedded, self._embedded = self._embedded, None
         if embedded is not None:
             await self._stop_worker(embedded, timeout_s)
