@@ -15,7 +15,7 @@ import redis
 from examples.timeline import WORDS as TOLD_BY_EXAMPLES
 from multiagents import WorkflowBuilder, worker
 from multiagents.cli import look
-from multiagents.cli.app import COMMANDS, GROUPS
+from multiagents.cli.app import COMMANDS, GROUPS, function_of
 from multiagents.cli.look import Listed
 from multiagents.cli.rows import Rows
 from multiagents.cli.times import ago, ahead, clock, since_start
@@ -516,7 +516,7 @@ def test_filters_with_an_index_spare_the_sagas_that_they_leave_out(office: Offic
 
 
 EVERY_COMMAND: dict[tuple[str, ...], Any] = {
-    **{(name,): function for name, function, _ in COMMANDS},
+    **{(name,): function_of(place) for name, place, _ in COMMANDS},
     **{(group, name): each for group, rows, _ in GROUPS for name, each, _ in rows},
 }
 

@@ -11,6 +11,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,8 +19,6 @@ import typer
 from multiagents import __version__
 from multiagents.cli import (
     attention,
-    bench_command,
-    chaos_command,
     dead_letters,
     demo,
     dev,
@@ -40,7 +39,9 @@ from multiagents.cli.session import close_sessions, load_app
 if TYPE_CHECKING:
     from celery import Celery
 
-COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
+Row = tuple[str, Callable[..., None] | str, str]
+"""Name, function (or the place of one that stands above this room), example."""
+COMMANDS: tuple[Row, ...] = (
     ("dev", dev.dev, "MULTIAGENTS_IMPORTS=shop.workers multiagents dev"),
     ("demo", demo.demo, "multiagents demo"),
     ("start", start.start, 'multiagents start order --input \'{"sku": "A1"}\' --wait'),
@@ -59,15 +60,15 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("remove", steer.remove, 'multiagents remove ID --reason "undone by hand"'),
     ("workers", fleet.workers, "multiagents workers"),
     ("doctor", doctor.doctor, "multiagents doctor"),
-    ("bench", bench_command.bench, "multiagents bench --only chain10,fan10"),
-    ("chaos", chaos_command.chaos, "multiagents chaos --seconds 30 --kills 3"),
+    ("bench", "multiagents.lab.bench.command:bench", "multiagents bench --only chain10,fan10"),
+    ("chaos", "multiagents.lab.chaos.command:chaos", "multiagents chaos --seconds 30 --kills 3"),
 )
-WORKFLOW_COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
+WORKFLOW_COMMANDS: tuple[Row, ...] = (
     ("list", workflow_commands.list_, "multiagents workflows list"),
     ("show", workflow_commands.show, "multiagents workflows show order"),
     ("validate", workflow_commands.validate, "multiagents workflows validate order.yaml"),
 )
-DEAD_LETTER_COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
+DEAD_LETTER_COMMANDS: tuple[Row, ...] = (
     ("list", dead_letters.list_, "multiagents dead-letters list --workflow order"),
     ("show", dead_letters.show, "multiagents dead-letters show ID"),
     ("retry", dead_letters.retry, "multiagents dead-letters retry --workflow order --all"),
@@ -116,8 +117,18 @@ def _typer() -> typer.Typer:
     return typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="rich")
 
 
-def _add(app: typer.Typer, commands: Sequence[tuple[str, Callable[..., None], str]]) -> None:
-    for name, function, example in commands:
+def function_of(place: Callable[..., None] | str) -> Callable[..., None]:
+    """The function of a row.  One above this room is imported here, so that no arrow runs up."""
+    if not isinstance(place, str):
+        return place
+    module, _, name = place.partition(":")
+    function: Callable[..., None] = getattr(import_module(module), name)
+    return function
+
+
+def _add(app: typer.Typer, commands: Sequence[Row]) -> None:
+    for name, place, example in commands:
+        function = function_of(place)
         epilog = f"Example: {as_called(example)}"
         app.command(name, epilog=epilog, help=_paragraphs(function.__doc__))(function)
 
