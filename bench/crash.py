@@ -23,7 +23,7 @@ import redis
 
 from bench.harness import ROOT, STEPS_VARIABLE
 from bench.run import BENCH, RESULTS, python_for
-from multiagents.storage.server import EmbeddedServer
+from multiagents.devserver.server import EmbeddedServer
 
 PEERS = (
     ("celery", "default"),

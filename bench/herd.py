@@ -26,15 +26,15 @@ from random import Random
 from typing import Any
 
 from multiagents.core.settings import Settings
-from multiagents.orchestrator.catalog import Catalog
-from multiagents.orchestrator.coordinator import Coordinator
-from multiagents.orchestrator.sweeper import Sweeper
-from multiagents.orchestrator.sweeper_thread import SweeperThread
+from multiagents.devserver.server import EmbeddedServer
+from multiagents.engine.catalog import Catalog
+from multiagents.engine.coordinator import Coordinator
+from multiagents.engine.sweeper import Sweeper
+from multiagents.hosting.sweeper_thread import SweeperThread
 from multiagents.storage import keys as k
 from multiagents.storage.calls import Call
 from multiagents.storage.client import Edge
 from multiagents.storage.keys import Shard
-from multiagents.storage.server import EmbeddedServer
 
 BEGAN_MS = 1_700_000_000_000
 ROUND_TRIP_US = 500

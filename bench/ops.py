@@ -34,11 +34,11 @@ import redis
 from celery import shared_task
 
 from multiagents import WorkflowBuilder, task, worker
-from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage import sagas as store
 from multiagents.storage.client import Edge
 from multiagents.storage.keys import Shard
 from multiagents.testing.sandbox import sandbox
+from multiagents.workflows.workflow import Workflow
 
 SAGAS = 300
 ROUNDS = 3

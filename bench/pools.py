@@ -19,9 +19,9 @@ import redis
 
 from bench.ops import running, show, until
 from multiagents import WorkflowBuilder, worker
-from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage.keys import Shard
 from multiagents.testing.sandbox import sandbox
+from multiagents.workflows.workflow import Workflow
 
 WAIT_S = 0.2
 BUSY_S = 0.02

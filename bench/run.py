@@ -27,7 +27,7 @@ from bench.environments import python_of
 from bench.harness import ROOT, WORKLOADS
 from bench.machine import facts
 from bench.table import rows, to_csv, to_markdown
-from multiagents.storage.server import EmbeddedServer
+from multiagents.devserver.server import EmbeddedServer
 
 BENCH = ROOT / "bench"
 RESULTS = BENCH / "results"

@@ -12,14 +12,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from multiagents.bootstrap import (
-        app,
-        attach,
-        register,
-        sagas,
-        start_saga,
-    )
-    from multiagents.bootstrap import app as celery
+    from multiagents.agents.dspy_worker import dspy_worker
+    from multiagents.agents.tools import tool
     from multiagents.core.exceptions import (
         CircuitBreakerOpenError,
         DamagedSaga,
@@ -44,9 +38,10 @@ if TYPE_CHECKING:
     from multiagents.core.settings import Settings
     from multiagents.core.states import WorkflowState
     from multiagents.event_bus.redis_bus import RedisEventBus
-    from multiagents.orchestrator.builder import WorkflowBuilder, task
-    from multiagents.orchestrator.facade import Orchestrator
-    from multiagents.orchestrator.workflow import Step, Workflow
+    from multiagents.hosting.runtime import app, attach, register, sagas, start_saga
+    from multiagents.hosting.runtime import app as celery
+    from multiagents.orchestrator.manager import WorkerManager
+    from multiagents.orchestrator.orchestrator import Orchestrator
     from multiagents.worker_sdk.breaker import CircuitBreaker, circuit_breaker
     from multiagents.worker_sdk.context import Context
     from multiagents.worker_sdk.decorators import (
@@ -55,12 +50,11 @@ if TYPE_CHECKING:
         timeout,
         worker,
     )
-    from multiagents.worker_sdk.dspy_worker import dspy_worker
-    from multiagents.worker_sdk.manager import WorkerManager
-    from multiagents.worker_sdk.tools import tool
+    from multiagents.workflows.builder import WorkflowBuilder, task
+    from multiagents.workflows.workflow import Step, Workflow
 
 _HOME = {
-    "bootstrap": (
+    "hosting.runtime": (
         "app",
         "attach",
         "register",
@@ -91,15 +85,15 @@ _HOME = {
     "core.settings": ("Settings",),
     "core.states": ("WorkflowState",),
     "event_bus.redis_bus": ("RedisEventBus",),
-    "orchestrator.facade": ("Orchestrator",),
-    "orchestrator.builder": ("WorkflowBuilder", "task"),
-    "orchestrator.workflow": ("Step", "Workflow"),
+    "orchestrator.orchestrator": ("Orchestrator",),
+    "workflows.builder": ("WorkflowBuilder", "task"),
+    "workflows.workflow": ("Step", "Workflow"),
     "worker_sdk.breaker": ("CircuitBreaker", "circuit_breaker"),
     "worker_sdk.context": ("Context",),
     "worker_sdk.decorators": ("monitor_performance", "retry", "timeout", "worker"),
-    "worker_sdk.dspy_worker": ("dspy_worker",),
-    "worker_sdk.manager": ("WorkerManager",),
-    "worker_sdk.tools": ("tool",),
+    "agents.dspy_worker": ("dspy_worker",),
+    "orchestrator.manager": ("WorkerManager",),
+    "agents.tools": ("tool",),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 

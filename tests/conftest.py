@@ -12,9 +12,9 @@ import pytest
 import redis
 
 from multiagents.core import program
-from multiagents.orchestrator import attached
-from multiagents.storage.server import EmbeddedServer
-from multiagents.storage.server_binary import locate
+from multiagents.devserver.binary import locate
+from multiagents.devserver.server import EmbeddedServer
+from multiagents.hosting import attached
 from tests.support.watcher import guard
 
 pytest_plugins = ["tests.support.llm_provider"]

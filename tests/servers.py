@@ -18,7 +18,7 @@ import sys
 import time
 
 from multiagents.core.exceptions import NoServer
-from multiagents.storage.server_binary import ServerBinary, candidates, locate, probe
+from multiagents.devserver.binary import ServerBinary, candidates, locate, probe
 from tests.processes import ROOT
 from tests.support import rabbit
 

@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 import redis
 
-from multiagents.bootstrap import attach
-from multiagents.celery_app import make_app
 from multiagents.core.settings import Settings
-from multiagents.orchestrator.answers import Answers
-from multiagents.orchestrator.outcome import Deliverance
-from multiagents.orchestrator.targets import TOLD
-from multiagents.orchestrator.tasks import Courier
-from multiagents.storage import ends
+from multiagents.hosting.app import make_app
+from multiagents.hosting.runtime import attach
+from multiagents.hosting.saga_tasks import Courier
+from multiagents.saga.outcome import Deliverance
+from multiagents.saga.targets import TOLD
+from multiagents.storage import outcomes
 from multiagents.storage import sagas as store
 from multiagents.storage.keys import SagaKeys
-from multiagents.storage.views import End
+from multiagents.storage.replies import End
+from multiagents.transport.direct_result import Answers
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def stored(client: Any, task_id: str) -> dict[str, Any]:
 
 
 def settle(runtime: Any, answers: Any) -> None:
-    runtime.edge.execute(ends.settle(SagaKeys("s1"), End("", {}, ()), answers))
+    runtime.edge.execute(outcomes.settle(SagaKeys("s1"), End("", {}, ()), answers))
 
 
 def test_an_answer_is_what_the_backend_stores(settings, client):
@@ -119,11 +119,11 @@ def test_a_log_is_compressed_only_at_the_version_that_was_read(settings, client)
     client.hset(keys.saga, mapping={"v": "now", "c": 2})
     client.rpush(keys.log, '["started",1]', '["asked",2,"resume","r"]')
     lost = End("lost", {}, ('["started",1]', '["timer",2,"deadline"]'))
-    runtime.edge.execute(ends.settle(keys, lost))
+    runtime.edge.execute(outcomes.settle(keys, lost))
     found = runtime.edge.execute(store.log(keys))
     assert found == ('["started",1]', '["asked",2,"resume","r"]')
     assert not client.hexists(keys.saga, "b")
-    runtime.edge.execute(ends.settle(keys, End("now", {}, found)))
+    runtime.edge.execute(outcomes.settle(keys, End("now", {}, found)))
     assert runtime.edge.execute(store.log(keys)) == found
     assert client.hget(keys.saga, "b") == b"2"
 
@@ -134,7 +134,7 @@ def test_a_log_says_itself_whether_it_is_compressed(settings, client):
     entries = ('["started",1]', '["timer",2,"deadline"]')
     client.hset(keys.saga, mapping={"v": "now", "c": 2})
     client.rpush(keys.log, *entries)
-    runtime.edge.execute(ends.settle(keys, End("now", {}, entries)))
+    runtime.edge.execute(outcomes.settle(keys, End("now", {}, entries)))
     assert client.llen(keys.log) == 1
     client.hdel(keys.saga, "b")
     assert runtime.edge.execute(store.log(keys)) == entries

@@ -15,14 +15,14 @@ import structlog.testing
 from celery import Celery
 
 from multiagents import NoServer, WorkflowBuilder, task, worker
-from multiagents.bootstrap import attach
-from multiagents.celery_app import make_app
-from multiagents.core.app_urls import engine_url, urls_of
 from multiagents.core.exceptions import InvalidInput
 from multiagents.core.settings import DEFAULT_REDIS_URL, REDIS_URL, STATE_URLS, Settings
-from multiagents.hosting import _tell_home
-from multiagents.orchestrator.letters import same_server
+from multiagents.hosting.app import make_app
+from multiagents.hosting.bootstep import _tell_home
+from multiagents.hosting.runtime import attach
 from multiagents.storage.keys import SagaKeys
+from multiagents.transport.app_urls import engine_url, urls_of
+from multiagents.transport.direct_publish import same_server
 from tests.support.command_line import cli
 
 BROKER, BACKEND = "redis://broker:1/1", "redis://backend:1/2"

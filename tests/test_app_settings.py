@@ -12,13 +12,13 @@ from celery.exceptions import ImproperlyConfigured
 from kombu import Queue
 
 from multiagents import SagaFailed, worker
-from multiagents.bootstrap import attach
 from multiagents.core.exceptions import InvalidInput
 from multiagents.core.server_urls import celery_url
-from multiagents.orchestrator.app_broker import consume_all, judge
-from multiagents.orchestrator.app_settings import Fault, faults
-from multiagents.storage.server import EmbeddedServer
-from multiagents.worker_sdk.registration import homes
+from multiagents.devserver.server import EmbeddedServer
+from multiagents.hosting.registration import homes
+from multiagents.hosting.runtime import attach
+from multiagents.transport.app_broker import consume_all, judge
+from multiagents.transport.app_settings import Fault, faults
 from tests.processes import Worker
 from tests.support.celery_rig import STEADY, CeleryRig
 from tests.support.command_line import cli

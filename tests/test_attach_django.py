@@ -12,8 +12,8 @@ import pytest
 from celery import Celery
 
 from multiagents import InvalidInput
-from multiagents.bootstrap import attach
 from multiagents.core.settings import Settings
+from multiagents.hosting.runtime import attach
 from tests.processes import ROOT
 
 NOWHERE = Settings(redis_url="redis://127.0.0.1:1/0")

@@ -11,13 +11,13 @@ import pytest
 import redis
 
 from multiagents import Orchestrator, WorkflowBuilder, worker
-from multiagents.cli.attention import TITLES, laid_out
+from multiagents.cli.commands.attention import TITLES, laid_out
 from multiagents.core.exceptions import NotAllowed
 from multiagents.core.states import Kind
-from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage import keys as k
 from multiagents.storage.calls import Flow
 from multiagents.storage.keys import SagaKeys, Shard
+from multiagents.workflows.workflow import Workflow
 from tests.support.command_line import cli
 from tests.support.office import Office, open_office
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from multiagents.storage.server import EmbeddedServer
+from multiagents.devserver.server import EmbeddedServer
 from tests.processes import wait_for
 from tests.support.kill_rig import Rig
 

@@ -23,7 +23,7 @@ from multiagents.worker_sdk import breaker
 from multiagents.worker_sdk.breaker import CircuitBreaker, circuit_breaker
 from multiagents.worker_sdk.context import Context
 from multiagents.worker_sdk.decorators import worker
-from multiagents.worker_sdk.run import execute
+from multiagents.worker_sdk.execute import execute
 
 LIMITS = Limits(failure_threshold=0.5, min_calls=4, window_ms=60_000, open_ms=30_000)
 OPEN = "open"

@@ -14,16 +14,16 @@ from celery import Celery
 from structlog.testing import capture_logs
 
 from multiagents import Workflow, WorkflowBuilder
-from multiagents.bootstrap import Runtime, attach
-from multiagents.celery_app import make_app
 from multiagents.core.settings import Settings
 from multiagents.core.states import Kind
-from multiagents.orchestrator.broker import HastyBroker, is_away
-from multiagents.orchestrator.outbox import Message, NotTaken, Publish
-from multiagents.orchestrator.sweeper import Backlog, QueueHead
-from multiagents.orchestrator.tasks import NOT_SENT, TASK_NOT_SENT, Courier
+from multiagents.devserver.server import EmbeddedServer
+from multiagents.engine.messages import Message, NotTaken, Publish
+from multiagents.engine.sweeper import Backlog, QueueHead
+from multiagents.hosting.app import make_app
+from multiagents.hosting.runtime import Runtime, attach
+from multiagents.hosting.saga_tasks import NOT_SENT, TASK_NOT_SENT, Courier
 from multiagents.storage.client import MAIN_TIMEOUT_S
-from multiagents.storage.server import EmbeddedServer
+from multiagents.transport.publisher import HastyBroker, is_away
 from multiagents.worker_sdk.decorators import worker
 from tests.processes import free_port, wait_for
 from tests.support.outage import without

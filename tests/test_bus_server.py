@@ -12,10 +12,10 @@ from redis.asyncio import Redis
 
 from multiagents.core.events import ErrorEvent, Event
 from multiagents.core.exceptions import NoServer
+from multiagents.devserver.server import EmbeddedServer
 from multiagents.event_bus import keys
 from multiagents.event_bus.bus import EventBus
 from multiagents.event_bus.redis_bus import RedisEventBus
-from multiagents.storage.server import EmbeddedServer
 from tests.support.bus import SOON_S, Inbox, status, until
 
 pytestmark = pytest.mark.anyio

@@ -14,21 +14,15 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from multiagents.orchestrator.cel.checks import DYN, MOST_LOOPS, TypeMistake, check
-from multiagents.orchestrator.cel.evaluation import build
-from multiagents.orchestrator.cel.functions import FUNCTIONS, METHODS, TYPES, overloads
-from multiagents.orchestrator.cel.patterns import complexity
-from multiagents.orchestrator.cel.refusals import Refusal
-from multiagents.orchestrator.cel.scope import MOST_OPERATIONS, Scope
-from multiagents.orchestrator.cel.syntax import MOST_DEPTH, parse
-from multiagents.orchestrator.cel.tokens import MOST_CHARACTERS, MOST_LEVELS, CelSyntaxError
-from multiagents.orchestrator.cel.values import (
-    Duration,
-    Kind,
-    Timestamp,
-    from_key,
-    kind_of,
-)
+from multiagents.workflows.cel.checks import DYN, MOST_LOOPS, TypeMistake, check
+from multiagents.workflows.cel.evaluation import build
+from multiagents.workflows.cel.functions import FUNCTIONS, METHODS, TYPES, overloads
+from multiagents.workflows.cel.patterns import complexity
+from multiagents.workflows.cel.refusals import Refusal
+from multiagents.workflows.cel.scope import MOST_OPERATIONS, Scope
+from multiagents.workflows.cel.syntax import MOST_DEPTH, parse
+from multiagents.workflows.cel.tokens import MOST_CHARACTERS, MOST_LEVELS, CelSyntaxError
+from multiagents.workflows.cel.values import Duration, Kind, Timestamp, from_key, kind_of
 
 SECOND = 1_000_000_000
 DATA: dict[str, Any] = {

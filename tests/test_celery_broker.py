@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from multiagents.core.server_urls import celery_url
-from multiagents.storage.server import EmbeddedServer
+from multiagents.devserver.server import EmbeddedServer
 from tests.processes import wait_for
 from tests.support.celery_rig import (
     CONNECTED,

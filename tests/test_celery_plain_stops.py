@@ -17,7 +17,7 @@ from typing import NamedTuple
 import pytest
 
 from multiagents import Workflow, WorkflowBuilder
-from multiagents.storage.server import EmbeddedServer
+from multiagents.devserver.server import EmbeddedServer
 from tests.processes import Worker, wait_for
 from tests.support.celery_rig import LONG_S, QUICK, CeleryRig, plain
 from tests.support.kill_rig import second_starts

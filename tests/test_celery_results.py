@@ -13,8 +13,8 @@ from celery import Celery
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 
 from multiagents import SagaFailed
-from multiagents.orchestrator.awaiting import Outcomes
-from multiagents.storage.server import EmbeddedServer
+from multiagents.devserver.server import EmbeddedServer
+from multiagents.transport.async_result import Outcomes
 from tests.processes import free_port, wait_for
 from tests.support.broken_backend import BROKEN
 from tests.support.celery_rig import CeleryRig

@@ -16,7 +16,7 @@ import pytest
 
 from multiagents import Workflow, WorkflowBuilder
 from multiagents.core import ids
-from multiagents.storage.server import EmbeddedServer
+from multiagents.devserver.server import EmbeddedServer
 from tests.processes import Worker, wait_for
 from tests.support.celery_rig import CeleryRig
 from tests.support.kill_rig import second_starts

@@ -19,7 +19,7 @@ from multiagents import Workflow, WorkflowBuilder
 from multiagents.core import ids
 from multiagents.core.ports import WorkerInfo
 from multiagents.core.states import Kind
-from multiagents.storage.server import EmbeddedServer
+from multiagents.devserver.server import EmbeddedServer
 from tests.processes import Worker, wait_for
 from tests.support.celery_rig import QUICK, TEAM, CeleryRig, after_work, ended, failures, plain
 

@@ -17,11 +17,11 @@ from typing import Any
 import psutil
 import pytest
 
-from multiagents.cli.chaos.audit import BY_FAULTS, BY_ORDERS
-from multiagents.cli.chaos.ledger import ABSORBED
-from multiagents.cli.chaos.plan import FaultKind, Plan
-from multiagents.cli.chaos.recovery import ALL_KILLS
 from multiagents.cli.errors import INTERRUPTED
+from multiagents.lab.chaos.audit import BY_FAULTS, BY_ORDERS
+from multiagents.lab.chaos.ledger import ABSORBED
+from multiagents.lab.chaos.plan import FaultKind, Plan
+from multiagents.lab.chaos.recovery import ALL_KILLS
 from tests.processes import ROOT, wait_for
 from tests.support.command_line import NO_SERVER, cli
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from multiagents.cli.chaos import audit
-from multiagents.cli.chaos.audit import BY_FAULTS, BY_ORDERS, Evidence
-from multiagents.cli.chaos.ledger import Ledger
-from multiagents.cli.chaos.orders import (
+from multiagents.lab.chaos import audit
+from multiagents.lab.chaos.audit import BY_FAULTS, BY_ORDERS, Evidence
+from multiagents.lab.chaos.ledger import Ledger
+from multiagents.lab.chaos.orders import (
     BOXES,
     CUSTOMER,
     RESERVED,
@@ -26,9 +26,9 @@ from multiagents.cli.chaos.orders import (
     opening,
     order,
 )
-from multiagents.cli.chaos.plan import FaultKind, Plan
-from multiagents.cli.chaos.recovery import Fault
-from multiagents.cli.chaos.report import Report
+from multiagents.lab.chaos.plan import FaultKind, Plan
+from multiagents.lab.chaos.recovery import Fault
+from multiagents.lab.chaos.report import Report
 
 SOLD, UNDONE, STUCK = "sold", "undone", "stuck"
 """A saga that completed, one that was compensated, and one whose refund is parked."""

@@ -6,8 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from multiagents.cli.chaos.plan import KILLS, FaultKind, Plan, schedule
-from multiagents.cli.chaos.recovery import ALL_KILLS, Fault, Log, Recovery, recoveries, summary
 from multiagents.core.entries import (
     Claimed,
     Entry,
@@ -19,6 +17,8 @@ from multiagents.core.entries import (
     TimerDue,
 )
 from multiagents.core.states import Kind
+from multiagents.lab.chaos.plan import KILLS, FaultKind, Plan, schedule
+from multiagents.lab.chaos.recovery import ALL_KILLS, Fault, Log, Recovery, recoveries, summary
 
 RUN, UNDO = Kind.RUN, Kind.UNDO
 

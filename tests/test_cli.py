@@ -70,7 +70,7 @@ def test_python_m_multiagents_is_the_same_command() -> None:
         "import runpy\n"
         "try: runpy.run_module('multiagents', run_name='__main__')\n"
         "except SystemExit as end: assert end.code == 0, end.code\n"
-        "slow = {'celery', 'redis', 'dspy', 'multiagents.bootstrap'} & sys.modules.keys()\n"
+        "slow = {'celery', 'redis', 'dspy', 'multiagents.hosting.runtime'} & sys.modules.keys()\n"
         "assert not slow, slow"
     )
     done = subprocess.run(

@@ -17,18 +17,18 @@ import psutil
 import pytest
 
 from bench.targets import TARGETS, Target, judged
-from multiagents.cli.benchmarks import catalog, cpu, speed
-from multiagents.cli.benchmarks.arena import Arena, arena
-from multiagents.cli.benchmarks.growth import growth
-from multiagents.cli.benchmarks.job import Job
-from multiagents.cli.benchmarks.leases import leases
-from multiagents.cli.benchmarks.measurement import Measurement, Pair, Plan, paired
-from multiagents.cli.benchmarks.recovery import recovery
-from multiagents.cli.benchmarks.shapes import Shape, chain_of, fan_of
-from multiagents.cli.benchmarks.speed import MakeShape, Measure, throughput
-from multiagents.cli.benchmarks.waiting import waiting
 from multiagents.cli.errors import INTERRUPTED
-from multiagents.orchestrator.builder import WorkflowBuilder
+from multiagents.lab.bench import catalog, cpu, speed
+from multiagents.lab.bench.arena import Arena, arena
+from multiagents.lab.bench.growth import growth
+from multiagents.lab.bench.job import Job
+from multiagents.lab.bench.leases import leases
+from multiagents.lab.bench.measurement import Measurement, Pair, Plan, paired
+from multiagents.lab.bench.recovery import recovery
+from multiagents.lab.bench.shapes import Shape, chain_of, fan_of
+from multiagents.lab.bench.speed import MakeShape, Measure, throughput
+from multiagents.lab.bench.waiting import waiting
+from multiagents.workflows.builder import WorkflowBuilder
 from tests.processes import ROOT, wait_for
 from tests.support.command_line import NO_SERVER, cli
 

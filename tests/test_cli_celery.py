@@ -17,12 +17,12 @@ import structlog
 from celery import Celery
 
 from multiagents import WorkflowBuilder, worker
-from multiagents.bootstrap import attach
 from multiagents.cli.app import COMMANDS, GROUPS, make_app
-from multiagents.cli.called import OWN_SERVERS, Called, as_called, calling, copied
 from multiagents.cli.celery_plugin import saga
+from multiagents.cli.invocation import OWN_SERVERS, Called, as_called, calling, copied
 from multiagents.cli.session import find_app
 from multiagents.core.settings import REDIS_URL, STATE_URLS, Settings
+from multiagents.hosting.runtime import attach
 from tests.support.command_line import NO_SERVER, Done, cli
 from tests.support.office import FLEET
 

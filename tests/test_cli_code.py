@@ -18,16 +18,16 @@ from typing import Any
 import pytest
 
 from multiagents import UnknownWorker, UnknownWorkflow
-from multiagents.bootstrap import Runtime
-from multiagents.celery_app import make_app
 from multiagents.core.clock import SystemClock
 from multiagents.core.ports import WorkerInfo
 from multiagents.core.settings import Settings
 from multiagents.core.texts import joined
-from multiagents.orchestrator import registry
-from multiagents.orchestrator.catalog import Catalog
-from multiagents.orchestrator.workflow import Step, Workflow
+from multiagents.engine.catalog import Catalog
+from multiagents.hosting.app import make_app
+from multiagents.hosting.runtime import Runtime
 from multiagents.storage.client import Edge
+from multiagents.workflows import registry
+from multiagents.workflows.workflow import Step, Workflow
 from tests.processes import environment
 from tests.support.command_line import NO_SERVER, cli
 

@@ -19,7 +19,7 @@ import pytest
 
 from multiagents.core.clock import SystemClock
 from multiagents.core.ports import WorkerInfo
-from multiagents.orchestrator.catalog import Catalog
+from multiagents.engine.catalog import Catalog
 from multiagents.storage.client import Edge
 from tests.processes import ROOT, wait_for
 from tests.support.command_line import NO_SERVER, cli

@@ -11,17 +11,17 @@ import pytest
 import redis
 from celery import Celery
 
-from multiagents.cli import broker_checks, checks, fleet_checks
-from multiagents.cli.fleet_checks import Known
+from multiagents.cli.doctor import broker, checks, workers
+from multiagents.cli.doctor.workers import Known
 from multiagents.core.clock import FakeClock, SystemClock
 from multiagents.core.ports import WorkerInfo
 from multiagents.core.settings import Settings
-from multiagents.orchestrator.builder import WorkflowBuilder, task
-from multiagents.orchestrator.catalog import Catalog
-from multiagents.orchestrator.launches import Launch
+from multiagents.engine.catalog import Catalog
+from multiagents.engine.launches import Launch
 from multiagents.storage.client import Edge
 from multiagents.storage.health import DueHealth, ServerHealth
 from multiagents.storage.keys import Shard
+from multiagents.workflows.builder import WorkflowBuilder, task
 from tests.processes import free_port
 from tests.support.command_line import NO_SERVER, cli
 
@@ -214,10 +214,10 @@ def test_of_rabbitmq_its_own_limit_is_judged_and_no_visibility_time_out() -> Non
     long = task("shop.train", timeout_s=7200)
     workflow = WorkflowBuilder("slow").add_step("train", long).build()
     app = Celery(broker="amqp://127.0.0.1//", set_as_current=False)
-    (found,) = broker_checks.redelivery(app, [workflow])
+    (found,) = broker.redelivery(app, [workflow])
     assert (found.name, found.status) == ("acknowledgement", "warn")
     assert "slow.train may take 7200 s" in found.message
-    (found,) = broker_checks.redelivery(app, [])
+    (found,) = broker.redelivery(app, [])
     assert found.status == "ok"
 
 
@@ -225,12 +225,12 @@ def test_a_broker_apart_from_the_sagas_is_asked_itself(redis_url: str) -> None:
     """Its answer, or why there is none, without its password; a broker of the sagas' is not."""
     settings = Settings(redis_url=redis_url)
     own = Celery(broker=redis_url, set_as_current=False)
-    assert list(broker_checks.of_broker(own, settings)) == []
+    assert list(broker.of_broker(own, settings)) == []
     away = Celery(broker=f"amqp://u:s3cret@127.0.0.1:{free_port()}//", set_as_current=False)
-    (found,) = broker_checks.of_broker(away, settings)
+    (found,) = broker.of_broker(away, settings)
     assert (found.status, "s3cret" in str(found)) == ("fail", False)
     other = Celery(broker=redis_url.replace("/0", "/5"), set_as_current=False)
-    (found,) = broker_checks.of_broker(other, settings)
+    (found,) = broker.of_broker(other, settings)
     assert found.status == "ok"
 
 
@@ -257,7 +257,7 @@ def test_queues_of_steps_and_plain_tasks_count() -> None:
         .add_step("b", task("shop.mail", queue="mail"))
         .build()
     )
-    found = fleet_checks.queues(Known({"w": MEMBER}, [workflow]))
+    found = workers.queues(Known({"w": MEMBER}, [workflow]))
     assert found.status == "fail"
     assert "mail, slow" in found.message
 
@@ -265,7 +265,7 @@ def test_queues_of_steps_and_plain_tasks_count() -> None:
 def test_a_worker_function_that_nobody_has_is_found() -> None:
     """Published once, and its code is gone."""
     workflow = WorkflowBuilder("old").add_step("a", "gone").build()
-    found = fleet_checks.worker_functions(Known({"w": MEMBER}, [workflow]))
+    found = workers.worker_functions(Known({"w": MEMBER}, [workflow]))
     assert "gone (old)" in found.message
 
 
@@ -279,7 +279,7 @@ def test_a_function_must_be_where_its_steps_are_sent() -> None:
     known = Known(
         {"one": {**MEMBER, "workers": {}}, "two": {**MEMBER, "queues": ["slow"]}}, [flow()]
     )
-    found = fleet_checks.worker_functions(known)
+    found = workers.worker_functions(known)
     assert found.status == "fail"
     assert "no worker that consumes 'io' has charge, which two has" in found.message
     assert "celery -A multiagents worker -Q io" in found.fix
@@ -288,22 +288,22 @@ def test_a_function_must_be_where_its_steps_are_sent() -> None:
 def test_a_worker_that_lacks_a_function_of_its_queue_is_named() -> None:
     """The steps are done, by way of it: a warning, with what to do."""
     known = Known({"one": {**MEMBER, "workers": {}}, "two": MEMBER}, [flow()])
-    found = fleet_checks.worker_functions(known)
+    found = workers.worker_functions(known)
     assert found.status == "warn"
     assert "one consumes 'io' without charge" in found.message
-    assert fleet_checks.lacking_of(known) == {"one": {"io": ["charge"]}}
+    assert workers.lacking_of(known) == {"one": {"io": ["charge"]}}
 
 
 def test_a_worker_that_is_stopping_does_not_count_as_one_that_takes_work() -> None:
     """In its warm shutdown it ends its tasks; new ones wait for another worker."""
     gone = {"two": {**MEMBER, "state": "stopping", "at_work": 2}}
-    found = fleet_checks.workers(Known({}, stopping=gone))
+    found = workers.workers(Known({}, stopping=gone))
     assert found.status == "fail"
     assert found.message == (
         "no worker takes work: nothing moves; two is stopping, still at 2 tasks"
     )
-    assert fleet_checks.queues(Known({}, [flow()], stopping=gone)).status == "warn"
-    found = fleet_checks.workers(Known({"one": MEMBER}, stopping=gone))
+    assert workers.queues(Known({}, [flow()], stopping=gone)).status == "warn"
+    found = workers.workers(Known({"one": MEMBER}, stopping=gone))
     assert (found.status, found.message.partition("; ")[2]) == ("ok", "stopping: two")
 
 
@@ -311,11 +311,11 @@ def test_a_worker_with_no_functions_is_named() -> None:
     """A forgotten MULTIAGENTS_IMPORTS; a team's app may well have plain tasks alone."""
     shop = Launch("multiagents", ("shop",), ("io",), ("charge",))
     empty = {**MEMBER, "workers": {}}
-    found = fleet_checks.workers(Known({"one": MEMBER, "two": empty}, launches=[shop]))
+    found = workers.workers(Known({"one": MEMBER, "two": empty}, launches=[shop]))
     assert found.status == "warn"
     assert found.message.startswith("two without any worker function")
     assert "MULTIAGENTS_IMPORTS=shop celery -A multiagents worker -Q io" in found.fix
-    assert fleet_checks.workers(Known({"two": {**empty, "app": "proj"}})).status == "ok"
+    assert workers.workers(Known({"two": {**empty, "app": "proj"}})).status == "ok"
 
 
 PLAIN = (
@@ -332,7 +332,7 @@ def test_a_plain_task_that_no_running_worker_has_is_found() -> None:
     post = {**shop, "app": "post", "queues": ["post"]}
     launch = Launch("shop", (), ("io", "llm"), tasks=("shop.pay", "shop.refund"))
     known = Known({"one": shop}, [PLAIN], [launch])
-    found = fleet_checks.plain_tasks(known)
+    found = workers.plain_tasks(known)
     assert found.status == "warn"
     assert found.message == (
         "no running worker has registered post.send (plain),"
@@ -340,16 +340,16 @@ def test_a_plain_task_that_no_running_worker_has_is_found() -> None:
     )
     more = Launch("post", (), ("post",), tasks=("post.send", "shop.refnud"))
     known = Known({"one": shop, "two": post}, [PLAIN], [launch, more])
-    assert fleet_checks.plain_tasks(known).message == "none is missing"
+    assert workers.plain_tasks(known).message == "none is missing"
 
 
 def test_of_a_worker_that_does_not_tell_its_tasks_nothing_is_said() -> None:
     """One of an earlier version, or in a program of its own, may have them all."""
     shop = {**MEMBER, "app": "shop", "imports": []}
     for launches in ([], [Launch("shop", (), ("io", "llm"))]):
-        found = fleet_checks.plain_tasks(Known({"one": shop}, [PLAIN], launches))
+        found = workers.plain_tasks(Known({"one": shop}, [PLAIN], launches))
         assert (found.status, found.message) == ("ok", "not known: one does not tell which it has")
-    found = fleet_checks.plain_tasks(Known({"one": MEMBER}, [flow()]))
+    found = workers.plain_tasks(Known({"one": MEMBER}, [flow()]))
     assert found.message == "no published workflow has one"
 
 
@@ -359,7 +359,7 @@ def test_functions_of_different_queues_are_not_missed() -> None:
         "one": {**MEMBER, "queues": ["io"]},
         "two": {**MEMBER, "queues": ["slow"], "workers": {"undo": "slow"}},
     }
-    found = fleet_checks.worker_functions(Known(fleet, [flow(compensation="undo")]))
+    found = workers.worker_functions(Known(fleet, [flow(compensation="undo")]))
     assert (found.status, found.message) == ("ok", "none is missing")
 
 

@@ -14,18 +14,18 @@ import redis
 
 from examples.timeline import WORDS as TOLD_BY_EXAMPLES
 from multiagents import WorkflowBuilder, worker
-from multiagents.cli import look
 from multiagents.cli.app import COMMANDS, GROUPS, function_of
-from multiagents.cli.look import Listed
+from multiagents.cli.commands import query
+from multiagents.cli.commands.query import Listed
 from multiagents.cli.rows import Rows
 from multiagents.cli.times import ago, ahead, clock, since_start
 from multiagents.core import entries
 from multiagents.core.entries import Failure
 from multiagents.core.ports import Verdict
 from multiagents.core.states import Kind, SagaState
-from multiagents.orchestrator import registry
-from multiagents.orchestrator.words import WORDS, happened, undo_word
+from multiagents.operations.event_words import WORDS, happened, undo_word
 from multiagents.storage.keys import SagaKeys, Shard
+from multiagents.workflows import registry
 from tests.support.command_line import Done, cli, on_terminal
 from tests.support.office import Office, open_office
 
@@ -276,10 +276,10 @@ def test_a_whole_id_is_looked_up_without_a_search(office: Office) -> None:
 
 def test_too_many_sagas_are_not_searched(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error says how many there are, and asks for the whole id."""
-    from multiagents.orchestrator import looking
+    from multiagents.operations import queries
 
     start(office, task_id="c1a199b8-0e8f-487e-b62a-c280d72dd82e")
-    monkeypatch.setattr(looking, "MOST_SEARCHED", 0)
+    monkeypatch.setattr(queries, "MOST_SEARCHED", 0)
     refused = cli("show", "c1a1", url=office.url)
     assert "there are 1 sagas" in refused.err
     assert "give the whole id" in refused.err
@@ -440,7 +440,7 @@ def test_a_long_search_says_how_far_it_is(office: Office, monkeypatch: pytest.Mo
     cut = cli("list", url=office.url)
     assert len(cut.out.splitlines()) == 51
     assert cut.err == "the newest 50 are shown; more with --limit\n"
-    monkeypatch.setattr(look, "PROGRESS_S", 0.0)
+    monkeypatch.setattr(query, "PROGRESS_S", 0.0)
     done = cli("list", "--input", "sku=A17", url=office.url)
     assert done.out == "no saga fits\n"
     assert done.err.splitlines() == [

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from multiagents.storage.server import EmbeddedServer
+from multiagents.devserver.server import EmbeddedServer
 from tests.processes import ROOT, Worker, environment, wait_for
 from tests.support.command_line import Done, cli
 from tests.support.terminal import CTRL_C, OnTerminal

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from multiagents.cli.demo_store import RefusedError, Shop
+from multiagents.cli.demo.store import RefusedError, Shop
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from multiagents import WorkflowBuilder, worker
 from multiagents.core.clock import FakeClock, SystemClock
 from multiagents.core.ports import Assignment
 from multiagents.core.states import Kind
-from multiagents.orchestrator.sweeper_thread import SweeperThread
-from multiagents.storage import timekeeping
+from multiagents.hosting.sweeper_thread import SweeperThread
+from multiagents.storage import clock_sync
 from multiagents.storage.client import UNREACHABLE, Edge
-from multiagents.storage.timekeeping import Timekeeper
+from multiagents.storage.clock_sync import Timekeeper
 from multiagents.worker_sdk.leases import LeaseKeeper
 from tests.support.traced import TracedWorker
 
@@ -78,7 +78,7 @@ def test_a_clock_is_compared_at_first_each_minute_and_when_it_was_set(
         keeper.keep(edge)
         assert host_clock.error_ms(clock) < NEAR_MS
         assert asked(redis_url) - before == times
-    monkeypatch.setattr(timekeeping, "CORRECT_S", 0.0)
+    monkeypatch.setattr(clock_sync, "CORRECT_S", 0.0)
     keeper.keep(edge)
     assert asked(redis_url) - before == 4
 

@@ -7,12 +7,7 @@ from typing import Any
 
 import pytest
 
-from multiagents.orchestrator.conditions import (
-    ConditionError,
-    check_syntax,
-    compute,
-    evaluate,
-)
+from multiagents.workflows.expressions import ConditionError, check_syntax, compute, evaluate
 
 _VALUES: dict[str, Any] = {"input": {"amount": 5}, "steps": {}}
 

@@ -16,16 +16,16 @@ from multiagents.core.entries import Succeeded, decode
 from multiagents.core.ports import WorkerInfo
 from multiagents.core.settings import Settings
 from multiagents.core.states import Kind, SagaState
-from multiagents.orchestrator.catalog import Catalog
-from multiagents.orchestrator.coordinator import Coordinator
-from multiagents.orchestrator.outbox import Publish
-from multiagents.orchestrator.outcome import Deliverance
-from multiagents.orchestrator.targets import TOLD
-from multiagents.orchestrator.workflow import Step, Workflow
+from multiagents.engine.catalog import Catalog
+from multiagents.engine.coordinator import Coordinator
+from multiagents.engine.messages import Publish
+from multiagents.saga.outcome import Deliverance
+from multiagents.saga.targets import TOLD
+from multiagents.storage import replies
 from multiagents.storage import sagas as store
-from multiagents.storage import views
 from multiagents.storage.client import Edge
 from multiagents.storage.keys import SagaKeys
+from multiagents.workflows.workflow import Step, Workflow
 from tests.processes import ROOT, environment
 
 PROCESSES, SAGAS, WIDTH = 8, 40, 250
@@ -132,7 +132,7 @@ def test_threads_that_end_leave_no_connection_behind(redis_url: str):
     keys = SagaKeys("nobody")
 
     def ask_once() -> None:
-        assert edge.execute(store.load(keys)) == views.GONE
+        assert edge.execute(store.load(keys)) == replies.GONE
 
     ask_once()
     before = len(edge.client.client_list())

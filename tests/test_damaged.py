@@ -17,16 +17,16 @@ from multiagents.core.clock import FakeClock
 from multiagents.core.exceptions import DamagedSaga, NotAllowed, UnknownSaga
 from multiagents.core.ports import WorkerInfo
 from multiagents.core.settings import Settings
-from multiagents.orchestrator.catalog import Catalog
-from multiagents.orchestrator.host import Host
-from multiagents.orchestrator.outbox import Publish
-from multiagents.orchestrator.sweeper import Backlog, QueueHead
-from multiagents.orchestrator.sweeper_thread import SweeperThread
-from multiagents.orchestrator.workflow import Step, Workflow
+from multiagents.engine.catalog import Catalog
+from multiagents.engine.messages import Publish
+from multiagents.engine.sweeper import Backlog, QueueHead
+from multiagents.hosting.assembly import Host
+from multiagents.hosting.sweeper_thread import SweeperThread
 from multiagents.storage.client import Edge
 from multiagents.storage.definitions import collect
 from multiagents.storage.failures import stuck
 from multiagents.storage.keys import SagaKeys, Shard, due_definitions
+from multiagents.workflows.workflow import Step, Workflow
 
 FLOW = Workflow(name="pair", steps=(Step(name="a", worker="w"),))
 BAD, GOOD = SagaKeys("bad"), SagaKeys("good")

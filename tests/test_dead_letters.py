@@ -13,10 +13,10 @@ import pytest
 import redis
 
 from multiagents import NonRetryableError, Orchestrator, UnknownSaga, register, sagas
-from multiagents.bootstrap import Sagas, runtime_at
 from multiagents.core.exceptions import InvalidInput, NotAllowed
 from multiagents.core.settings import Settings
 from multiagents.event_bus.memory_bus import MemoryEventBus
+from multiagents.hosting.runtime import Sagas, runtime_at
 from multiagents.storage.keys import Shard
 from multiagents.testing.lab import SagaLab
 from tests.support.command_line import cli

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from multiagents import NonRetryableError, WorkflowBuilder, worker
-from multiagents.cli.dead_letters import seconds
+from multiagents.cli.commands.dead_letters import seconds
 from multiagents.cli.errors import CommandError
 from multiagents.testing.lab import SagaLab
 from tests.support.command_line import Done, cli

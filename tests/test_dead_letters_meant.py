@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from multiagents import NonRetryableError, WorkflowBuilder, worker
-from multiagents.cli import dead_letters as command_line
+from multiagents.cli.commands import dead_letters as command_line
 from multiagents.core.exceptions import InvalidInput
-from multiagents.orchestrator.host import Host
+from multiagents.hosting.assembly import Host
 from multiagents.storage.calls import Call
 from multiagents.testing.lab import SagaLab
 from tests.support.command_line import cli

@@ -10,15 +10,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from multiagents.celery_app import defaults
 from multiagents.core.entries import Succeeded
 from multiagents.core.settings import Settings
 from multiagents.core.states import Kind
-from multiagents.orchestrator.cache import DEFINITIONS, Recent
-from multiagents.orchestrator.workflow import Step, Workflow
+from multiagents.engine.cache import DEFINITIONS, Recent
+from multiagents.hosting.app import defaults
 from multiagents.storage import definitions
 from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
+from multiagents.workflows.workflow import Step, Workflow
 from tests.support.one_process import SAGA, SHARD, Bench, row
 
 

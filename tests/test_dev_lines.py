@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from multiagents.cli.dev_greeting import Place, block, start_command
-from multiagents.cli.dev_process import Wish
-from multiagents.cli.dev_report import Report
+from multiagents.cli.dev.greeting import Place, block, start_command
+from multiagents.cli.dev.process import Wish
+from multiagents.cli.dev.report import Report
 from multiagents.cli.own_code import own_files
 from multiagents.cli.saga_lines import lines_of, started
 from multiagents.cli.source_files import SourceFiles, flaw_of, shown
@@ -32,14 +32,14 @@ from multiagents.core.entries import (
 from multiagents.core.error_names import names_of
 from multiagents.core.places import is_users
 from multiagents.core.states import Command, Kind, Outcome
-from multiagents.orchestrator.builder import WorkflowBuilder, task
-from multiagents.orchestrator.commands import DEADLINE, retry_timer
-from multiagents.orchestrator.decide import fold
-from multiagents.orchestrator.moves import Move
-from multiagents.orchestrator.saga import new_saga
-from multiagents.orchestrator.workflow import Workflow
-from multiagents.storage.plan import Plan
-from multiagents.worker_sdk.run import classify
+from multiagents.engine.continuation import Move
+from multiagents.saga.commands import DEADLINE, retry_timer
+from multiagents.saga.decide import fold
+from multiagents.saga.state import new_saga
+from multiagents.storage.commit import Plan
+from multiagents.worker_sdk.execute import classify
+from multiagents.workflows.builder import WorkflowBuilder, task
+from multiagents.workflows.workflow import Workflow
 
 ID = "3636fd8b-e741-496b-8b3e-e511bd9ca729"
 ORDER = (

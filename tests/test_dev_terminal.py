@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from multiagents.storage.server import EmbeddedServer
+from multiagents.devserver.server import EmbeddedServer
 from tests.processes import ROOT, wait_for
 from tests.support.command_line import Done, cli
 

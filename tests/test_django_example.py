@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from multiagents.orchestrator.start_log import NO_WORKFLOW
-from multiagents.storage.server import EmbeddedServer
+from multiagents.devserver.server import EmbeddedServer
+from multiagents.hosting.start_log import NO_WORKFLOW
 from tests.processes import ROOT, Worker
 
 pytestmark = pytest.mark.processes

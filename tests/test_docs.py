@@ -19,10 +19,10 @@ import multiagents
 from multiagents.core.entries import Entry
 from multiagents.core.settings import Settings
 from multiagents.core.states import SagaState, StepState, UndoState
-from multiagents.orchestrator.diagram import saga_diagram
-from multiagents.orchestrator.service import OPERATIONS
-from multiagents.storage.server import EmbeddedServer
-from multiagents.testing.provider import StubProvider
+from multiagents.devserver.server import EmbeddedServer
+from multiagents.operations.service import OPERATIONS
+from multiagents.saga.diagram import saga_diagram
+from multiagents.testing.stub_lm import StubProvider
 from tests.processes import ROOT, Worker, environment
 from tests.support.page_runner import ELSEWHERE, PageRunner
 from tests.support.pages import DIRECTIVES, LANGUAGES, SHELL_SESSIONS, Block, blocks, pages, prose
@@ -239,7 +239,7 @@ def test_examples_import_only_public_names() -> None:
     public = (
         "multiagents",
         "multiagents.testing",
-        "multiagents.orchestrator.definitions",
+        "multiagents.workflows.files",
         "multiagents.monitoring",
     )
     private = [

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import redis
 
-from multiagents.cli.key_checks import stuck
+from multiagents.cli.doctor.keys import stuck
 from multiagents.storage.client import Edge
 from multiagents.storage.keys import SagaKeys, Shard
 from multiagents.storage.rights import of_list, of_result

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from examples.ecommerce_order.shop import RefusedError, Shop
-from multiagents.storage.server import EmbeddedServer
+from multiagents.devserver.server import EmbeddedServer
 from multiagents.testing.sandbox import STUB_NOTE
 from tests.processes import ROOT, Worker, wait_for
 

@@ -15,13 +15,13 @@ import redis
 
 from multiagents import WorkflowBuilder, worker
 from multiagents.core.states import Kind
-from multiagents.orchestrator import launches
-from multiagents.orchestrator.host import Host
-from multiagents.orchestrator.launches import Launch
-from multiagents.orchestrator.workflow import Workflow
+from multiagents.engine import launches
+from multiagents.engine.launches import Launch
+from multiagents.hosting.assembly import Host
 from multiagents.storage.client import Edge
 from multiagents.worker_sdk.attempt import verdict_of
 from multiagents.worker_sdk.validation import check_input
+from multiagents.workflows.workflow import Workflow
 from tests.support.command_line import cli
 from tests.support.office import Office, open_office
 

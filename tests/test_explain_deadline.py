@@ -10,12 +10,12 @@ import pytest
 from multiagents import WorkflowBuilder, worker
 from multiagents.core.entries import TimerDue
 from multiagents.core.states import ENDED, SagaState, StepState
-from multiagents.orchestrator.commands import DEADLINE
-from multiagents.orchestrator.decide import fold
-from multiagents.orchestrator.explanation import Situation, explanation
-from multiagents.orchestrator.saga import Saga, evolve
-from multiagents.orchestrator.workflow import Workflow
+from multiagents.operations.explain.saga import Situation, explanation
+from multiagents.saga.commands import DEADLINE
+from multiagents.saga.decide import fold
+from multiagents.saga.state import Saga, evolve
 from multiagents.storage import keys as k
+from multiagents.workflows.workflow import Workflow
 from tests.support.office import Office, open_office
 
 STARTED_MS = 1_700_000_000_000

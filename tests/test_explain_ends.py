@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from multiagents import WorkflowBuilder, worker
-from multiagents.cli.explain import laid_out
+from multiagents.cli.commands.explain import laid_out
 from multiagents.core.states import Kind
-from multiagents.orchestrator.workflow import Workflow
+from multiagents.workflows.workflow import Workflow
 from tests.support.command_line import cli
 from tests.support.office import Office, open_office
 

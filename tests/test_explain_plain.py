@@ -11,11 +11,11 @@ import redis
 from multiagents import WorkflowBuilder, task, worker
 from multiagents.core.fields import claim_field
 from multiagents.core.states import Kind
-from multiagents.orchestrator import launches
-from multiagents.orchestrator.launches import Launch
-from multiagents.orchestrator.letters import list_of
-from multiagents.orchestrator.plain import NOT_SENT
-from multiagents.orchestrator.workflow import Workflow
+from multiagents.engine import launches
+from multiagents.engine.launches import Launch
+from multiagents.engine.plain_tasks import NOT_SENT
+from multiagents.transport.direct_publish import list_of
+from multiagents.workflows.workflow import Workflow
 from tests.processes import wait_for
 from tests.support.command_line import cli
 from tests.support.office import Office, open_office

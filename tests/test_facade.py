@@ -20,12 +20,12 @@ from multiagents import (
     WorkflowBuilder,
     worker,
 )
-from multiagents.bootstrap import runtime_at
 from multiagents.core.events import CommandEvent, ResultEvent
 from multiagents.event_bus.memory_bus import MemoryEventBus
 from multiagents.event_bus.redis_bus import RedisEventBus
+from multiagents.hosting.runtime import runtime_at
 from multiagents.monitoring import EventMonitor, WorkerMonitor
-from multiagents.orchestrator.service import OPERATIONS
+from multiagents.operations.service import OPERATIONS
 from tests.support.facade import (
     GATE,
     NUMBERS,

@@ -25,13 +25,13 @@ from multiagents import (
     WorkerManager,
     worker,
 )
-from multiagents.bootstrap import runtime_at
 from multiagents.core.events import CommandEvent, ErrorEvent
 from multiagents.core.exceptions import InvalidInput, NoServer, NotAllowed
 from multiagents.core.factory import create_simple_framework
 from multiagents.core.settings import get_settings
 from multiagents.event_bus.memory_bus import MemoryEventBus
 from multiagents.event_bus.redis_bus import RedisEventBus
+from multiagents.hosting.runtime import runtime_at
 from multiagents.monitoring import WorkerMonitor
 from multiagents.worker_sdk import registry
 from tests.support.facade import (

@@ -20,7 +20,7 @@ import pytest
 
 from multiagents import Workflow, WorkflowBuilder
 from multiagents.core import ids
-from multiagents.storage.server import EmbeddedServer
+from multiagents.devserver.server import EmbeddedServer
 from tests.processes import ROOT, Worker, environment, free_port, wait_for
 from tests.support.kill_rig import Rig
 

@@ -18,7 +18,7 @@ import pytest
 from multiagents import WorkflowBuilder
 from multiagents.core.ports import WorkerInfo
 from multiagents.core.states import ENDED
-from multiagents.storage.server import EmbeddedServer
+from multiagents.devserver.server import EmbeddedServer
 from tests.processes import Worker, wait_for
 from tests.support.kill_rig import QUIET, Rig
 

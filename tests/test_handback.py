@@ -14,13 +14,13 @@ from kombu import Queue
 
 from multiagents.core.ports import WorkerInfo
 from multiagents.core.states import Kind, StepState
-from multiagents.orchestrator.catalog import Catalog
-from multiagents.orchestrator.handback import LATER_MS, SPACE_MS, Foreign, HandBack, foreign_of
-from multiagents.orchestrator.outbox import Message
-from multiagents.orchestrator.strangers import Strategies
-from multiagents.orchestrator.sweeper import UNROUTABLE_AFTER, Sweeper
-from multiagents.orchestrator.sweeper_thread import SweeperThread
-from multiagents.orchestrator.workflow import Workflow
+from multiagents.engine.catalog import Catalog
+from multiagents.engine.handback import LATER_MS, SPACE_MS, Foreign, HandBack, foreign_of
+from multiagents.engine.messages import Message
+from multiagents.engine.sweeper import UNROUTABLE_AFTER, Sweeper
+from multiagents.hosting.sweeper_thread import SweeperThread
+from multiagents.hosting.unknown_tasks import Strategies
+from multiagents.workflows.workflow import Workflow
 from tests.processes import wait_for
 from tests.support.one_process import KEYS, SAGA, SHARD, Bench, step, undoable
 

@@ -13,11 +13,11 @@ from bench.herd import BEGAN_MS, SECOND_US, Fleet, Load, measure, table
 from bench.ops import server
 from multiagents.core.clock import FakeClock
 from multiagents.core.settings import Settings
-from multiagents.orchestrator.builder import WorkflowBuilder
-from multiagents.orchestrator.catalog import Catalog
-from multiagents.orchestrator.pacing import Pace
+from multiagents.engine.catalog import Catalog
+from multiagents.hosting.sweep_pace import Pace
 from multiagents.storage.client import Edge
 from multiagents.storage.keys import Shard
+from multiagents.workflows.builder import WorkflowBuilder
 
 WORKERS = 1000
 SETTINGS = Settings()

@@ -15,14 +15,14 @@ from multiagents.core.fields import outbox_field
 from multiagents.core.names import queue_flaw
 from multiagents.core.settings import Settings
 from multiagents.core.states import Kind, SagaState
-from multiagents.hosting import _check_queues
-from multiagents.orchestrator.letters import Letters
-from multiagents.orchestrator.outbox import Message, Publish, Unsendable
-from multiagents.orchestrator.sweeper_thread import SweeperThread
-from multiagents.orchestrator.tasks import Courier
+from multiagents.engine.messages import Message, Publish, Unsendable
+from multiagents.hosting.bootstep import _check_queues
+from multiagents.hosting.saga_tasks import Courier
+from multiagents.hosting.sweeper_thread import SweeperThread
 from multiagents.storage import keys as k
 from multiagents.storage.client import Edge
 from multiagents.storage.keys import SagaKeys, Shard
+from multiagents.transport.direct_publish import Letters
 from tests.test_sweeper import World
 
 ODD_IDS = ["order|42", "|", "a|b|c|d|e|f", "d|x", "tenant/7 order:42", "über-größe", "1"]

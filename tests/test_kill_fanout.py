@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from multiagents.storage.server import EmbeddedServer
+from multiagents.devserver.server import EmbeddedServer
 from tests.processes import Worker, wait_for
 from tests.support.kill_points import Point
 from tests.support.kill_rig import Rig, check_recoveries, second_starts

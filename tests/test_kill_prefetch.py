@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from celery import signals
 
-from multiagents.orchestrator.sweeper import BATCH
-from multiagents.storage.server import EmbeddedServer
+from multiagents.devserver.server import EmbeddedServer
+from multiagents.engine.sweeper import BATCH
 from tests.processes import Worker, wait_for
 from tests.support.kill_rig import Rig, check_recoveries, second_starts
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from multiagents.core.exceptions import NoServer
-from multiagents.storage.server import EmbeddedServer
+from multiagents.devserver.server import EmbeddedServer
 from tests.processes import Worker, wait_for
 from tests.support.kill_points import Point
 from tests.support.kill_rig import Rig, check_recoveries, second_starts

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import pytest
 
 from multiagents.core.exceptions import UnknownSaga
-from multiagents.orchestrator.dispatch import CHUNK
-from multiagents.storage.server import EmbeddedServer
+from multiagents.devserver.server import EmbeddedServer
+from multiagents.engine.dispatcher import CHUNK
 from tests.support.kill_points import Point
 from tests.support.kill_rig import Rig, check_recoveries
 

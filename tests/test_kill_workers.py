@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from multiagents.storage.server import EmbeddedServer
+from multiagents.devserver.server import EmbeddedServer
 from tests.processes import Worker, wait_for
 from tests.support.kill_rig import LEASE_S, RECOVERY_S, Rig, second_starts
 

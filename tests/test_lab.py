@@ -18,8 +18,8 @@ from multiagents import (
     task,
     worker,
 )
-from multiagents.orchestrator import registry
 from multiagents.testing.lab import SagaLab
+from multiagents.workflows import registry
 
 CALLED: list[str] = []
 

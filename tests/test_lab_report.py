@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from multiagents.testing.told import MOST_EVENTS, WIDEST
+from multiagents.testing.report import MOST_EVENTS, WIDEST
 
 MODULE = """
 from multiagents import WorkflowBuilder, worker

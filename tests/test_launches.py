@@ -12,15 +12,13 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from multiagents.bootstrap import attach, runtime_at
-from multiagents.celery_app import make_app
 from multiagents.core.clock import FakeClock
 from multiagents.core.exceptions import UnknownWorkflow
 from multiagents.core.ports import WorkerInfo
 from multiagents.core.settings import Settings
-from multiagents.orchestrator import launches
-from multiagents.orchestrator.catalog import ALIVE_MS, Catalog, split
-from multiagents.orchestrator.launches import (
+from multiagents.engine import launches
+from multiagents.engine.catalog import ALIVE_MS, Catalog, split
+from multiagents.engine.launches import (
     KEPT_MS,
     Launch,
     advice,
@@ -30,6 +28,8 @@ from multiagents.orchestrator.launches import (
     launch_of,
     unknown_app,
 )
+from multiagents.hosting.app import make_app
+from multiagents.hosting.runtime import attach, runtime_at
 from multiagents.storage.client import Edge
 
 SHOP = Launch("multiagents", ("shop", "shop.mail"), ("io", "llm"), ("reserve", "mail"), at_ms=2)

@@ -12,14 +12,14 @@ from celery.exceptions import SoftTimeLimitExceeded
 from structlog.testing import capture_logs
 
 from multiagents import WorkflowBuilder, worker
-from multiagents.bootstrap import runtime_at
-from multiagents.cli import checks
+from multiagents.cli.doctor import checks
 from multiagents.core.clock import FakeClock
 from multiagents.core.ports import Assignment
 from multiagents.core.settings import Settings
 from multiagents.core.states import Kind
-from multiagents.orchestrator.catalog import Catalog
-from multiagents.orchestrator.host import Host
+from multiagents.engine.catalog import Catalog
+from multiagents.hosting.assembly import Host
+from multiagents.hosting.runtime import runtime_at
 from multiagents.storage.client import UNREACHABLE, Edge
 from multiagents.storage.keys import Shard
 from multiagents.worker_sdk.leases import LeaseKeeper

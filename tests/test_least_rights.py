@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import redis
 
-from multiagents.bootstrap import attach
-from multiagents.celery_app import make_app
 from multiagents.core.exceptions import SagaFailed
 from multiagents.core.settings import Settings
-from multiagents.storage.server import EmbeddedServer
+from multiagents.devserver.server import EmbeddedServer
+from multiagents.hosting.app import make_app
+from multiagents.hosting.runtime import attach
 from tests.processes import ROOT, Worker, wait_for
 from tests.support.command_line import cli
 

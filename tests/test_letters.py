@@ -12,18 +12,18 @@ import redis
 from celery import signals
 from kombu import Queue
 
-from multiagents.bootstrap import Runtime, attach
-from multiagents.celery_app import make_app
 from multiagents.core.ids import step_id
 from multiagents.core.settings import Settings
 from multiagents.core.states import Kind
-from multiagents.orchestrator.builder import WorkflowBuilder, task
-from multiagents.orchestrator.letters import Letters
-from multiagents.orchestrator.outbox import Message, Publish
-from multiagents.orchestrator.sweeper import Backlog, QueueHead
-from multiagents.orchestrator.tasks import Courier
-from multiagents.orchestrator.workflow import Workflow
+from multiagents.engine.messages import Message, Publish
+from multiagents.engine.sweeper import Backlog, QueueHead
+from multiagents.hosting.app import make_app
+from multiagents.hosting.runtime import Runtime, attach
+from multiagents.hosting.saga_tasks import Courier
+from multiagents.transport.direct_publish import Letters
 from multiagents.worker_sdk.decorators import worker
+from multiagents.workflows.builder import WorkflowBuilder, task
+from multiagents.workflows.workflow import Workflow
 
 
 @worker("letter_noop")

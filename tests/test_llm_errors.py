@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from celery.exceptions import Ignore, Retry, SoftTimeLimitExceeded
 
+from multiagents.agents.lm_errors import translated
 from multiagents.core.exceptions import (
     LeaseLost,
     NonRetryableError,
@@ -22,10 +23,9 @@ from multiagents.core.exceptions import (
 )
 from multiagents.core.settings import get_settings
 from multiagents.core.states import Outcome
-from multiagents.testing.provider import StubProvider
+from multiagents.testing.stub_lm import StubProvider
 from multiagents.worker_sdk.context import Context
-from multiagents.worker_sdk.lm_errors import translated
-from multiagents.worker_sdk.run import cancel, classify, execute
+from multiagents.worker_sdk.execute import cancel, classify, execute
 from tests.support.llm import run, worker_of
 
 

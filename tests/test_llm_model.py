@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from multiagents.core.settings import get_settings
-from multiagents.testing.provider import StubProvider
+from multiagents.testing.stub_lm import StubProvider
 from tests.support.llm import run, worker_of
 
 

@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from multiagents.testing.provider import StubProvider
+from multiagents.testing.stub_lm import StubProvider
 from tests.support.llm import run, worker_of
 
 FORKED = """
 import os, sys
 from multiagents.worker_sdk.context import Context
-from multiagents.worker_sdk.dspy_worker import dspy_worker
+from multiagents.agents.dspy_worker import dspy_worker
 from multiagents.worker_sdk import lm
-from multiagents.worker_sdk.run import execute
+from multiagents.worker_sdk.execute import execute
 
 @dspy_worker("echo", signature="number -> answer")
 def echo(context):
@@ -50,7 +50,7 @@ print(right, ends)
 
 LAZY = """
 import sys
-import multiagents.worker_sdk.dspy_worker
+import multiagents.agents.dspy_worker
 from multiagents import dspy_worker, tool
 
 @tool("look")

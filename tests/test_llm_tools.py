@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import structlog
 
-from multiagents import dspy_worker, hosting, tool
+from multiagents import dspy_worker, tool
+from multiagents.agents.tools import bind
 from multiagents.core.exceptions import InvalidInput
-from multiagents.testing.provider import StubProvider
+from multiagents.hosting import bootstep
+from multiagents.testing.stub_lm import StubProvider
 from multiagents.worker_sdk import registry
-from multiagents.worker_sdk.tools import bind
 from tests.support.llm import asked, run, worker_of
 
 
@@ -144,7 +145,7 @@ def test_a_worker_that_cannot_run_does_not_stop_the_others(
     monkeypatch.setattr(broken, "check", check)
     monkeypatch.setattr(registry._registry, "_workers", {"broken": broken, "sound": sound})
     with structlog.testing.capture_logs() as said:
-        hosting._load_language_models()
+        bootstep._load_language_models()
     assert [(line["worker"], line["event"]) for line in said] == [
         (broken.name, "this worker cannot run")
     ]

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from multiagents import dspy_worker, retry, timeout
 from multiagents.core.exceptions import InvalidInput, NonRetryableError
-from multiagents.testing.provider import StubProvider
+from multiagents.testing.stub_lm import StubProvider
 from multiagents.worker_sdk import registry
 from multiagents.worker_sdk.context import Context
 from tests.support.llm import asked, run, worker_of

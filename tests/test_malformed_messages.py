@@ -20,11 +20,11 @@ from multiagents.core import marks
 from multiagents.core.marks import Mark, read_mark
 from multiagents.core.names import HEADER
 from multiagents.core.states import Kind
-from multiagents.event_bus.transport import NAME
-from multiagents.orchestrator import discards
-from multiagents.orchestrator.backlogs import _sent_ms
-from multiagents.orchestrator.handback import foreign_of
-from multiagents.worker_sdk.tasks import _version
+from multiagents.engine.handback import foreign_of
+from multiagents.hosting import revocation
+from multiagents.hosting.step_task import _version
+from multiagents.transport.backlogs import _sent_ms
+from multiagents.transport.kombu_redis import NAME
 
 SOUND = ["s", "run", "charge", 1, "v", 1700]
 MALFORMED: list[Any] = [
@@ -108,7 +108,7 @@ def test_a_discarded_message_with_a_malformed_mark_is_not_reported(mark: Any) ->
         asked.append("engine")
         raise AssertionError("asked for nothing")
 
-    discards.listen(app, engine)
+    revocation.listen(app, engine)
     sender = type("Sender", (), {"app": app, "hostname": "h"})
     request = Context({"id": "i", HEADER: mark})
     message = type("Message", (), {"headers": {HEADER: mark}})

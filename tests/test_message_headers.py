@@ -14,16 +14,16 @@ import redis
 from celery import Celery, Task
 from celery.app.task import Context
 
-from multiagents.bootstrap import Runtime, attach
-from multiagents.celery_app import defaults
 from multiagents.core.exceptions import InvalidInput
 from multiagents.core.message_headers import CELERYS
 from multiagents.core.settings import Settings
 from multiagents.core.states import Kind
-from multiagents.orchestrator.builder import WorkflowBuilder, task
-from multiagents.orchestrator.headers import MOST_BYTES
-from multiagents.orchestrator.workflow import Workflow
+from multiagents.engine.headers import MOST_BYTES
+from multiagents.hosting.app import defaults
+from multiagents.hosting.runtime import Runtime, attach
 from multiagents.worker_sdk.decorators import worker
+from multiagents.workflows.builder import WorkflowBuilder, task
+from multiagents.workflows.workflow import Workflow
 from tests.support.traced import TracedWorker
 
 TENANT = {"tenant": "acme", "trace": {"parent": "00-1"}}

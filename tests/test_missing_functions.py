@@ -9,16 +9,17 @@ from typing import Any
 import pytest
 import structlog
 
-from multiagents.cli.dev_greeting import Place, block
-from multiagents.cli.dev_process import Wish
-from multiagents.cli.dev_report import Report
+from multiagents.cli.dev.greeting import Place, block
+from multiagents.cli.dev.process import Wish
+from multiagents.cli.dev.report import Report
 from multiagents.core.places import Place as Line
-from multiagents.orchestrator import registry, start_log
-from multiagents.orchestrator.builder import WorkflowBuilder, task
-from multiagents.orchestrator.missing import missing
+from multiagents.hosting import start_log
 from multiagents.worker_sdk.context import Context
 from multiagents.worker_sdk.decorators import worker
 from multiagents.worker_sdk.registry import workers
+from multiagents.workflows import registry
+from multiagents.workflows.builder import WorkflowBuilder, task
+from multiagents.workflows.missing_functions import missing
 from tests.processes import ROOT
 from tests.support.command_line import NO_SERVER, cli
 

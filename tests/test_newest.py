@@ -11,7 +11,7 @@ import redis
 from multiagents.core.exceptions import InvalidInput
 from multiagents.core.moments import moment_ms
 from multiagents.storage.client import Edge
-from multiagents.storage.newest import Newest
+from multiagents.storage.newest_sagas import Newest
 
 
 def read(edge: Edge, newest: Newest, size: int) -> list[str]:

@@ -17,16 +17,16 @@ from uuid import uuid4
 import pytest
 
 from multiagents import Workflow, WorkflowBuilder, task
-from multiagents.bootstrap import attach
-from multiagents.celery_app import make_app
-from multiagents.cli import broker_checks
+from multiagents.cli.doctor import broker
 from multiagents.core.settings import Settings
 from multiagents.core.states import Kind
-from multiagents.orchestrator.outbox import Message, Publish
-from multiagents.orchestrator.sweeper import Backlog, QueueHead
-from multiagents.orchestrator.tasks import Courier
+from multiagents.devserver.server import EmbeddedServer
+from multiagents.engine.messages import Message, Publish
+from multiagents.engine.sweeper import Backlog, QueueHead
+from multiagents.hosting.app import make_app
+from multiagents.hosting.runtime import attach
+from multiagents.hosting.saga_tasks import Courier
 from multiagents.storage.client import MAIN_TIMEOUT_S
-from multiagents.storage.server import EmbeddedServer
 from tests.processes import Worker, wait_for
 from tests.support.celery_rig import TEAM, CeleryRig, after_work, plain
 from tests.support.kill_rig import LEASE_S, check_recoveries, second_starts
@@ -170,7 +170,7 @@ def test_explain_and_doctor_say_what_rabbitmq_knows(rig: RabbitRig, pair: list[W
     elsewhere = attach(make_app(settings), settings)
     reason = elsewhere.call("explain", sagas[0])["reasons"][0]
     assert "cannot be looked into from here" in reason["text"]
-    (found,) = broker_checks.of_broker(rig.app, rig.runtime.settings)
+    (found,) = broker.of_broker(rig.app, rig.runtime.settings)
     assert (found.name, found.status) == ("broker", "ok")
     assert re.search(r"amqp://guest:\*\*@127\.0\.0\.1", found.message)
     elsewhere.edge.close()

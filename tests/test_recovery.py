@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from multiagents.core.names import COMPENSATE
-from multiagents.storage.server import EmbeddedServer
+from multiagents.devserver.server import EmbeddedServer
 from tests.processes import wait_for
 from tests.support.kill_rig import LEASE_S, Rig, second_starts
 

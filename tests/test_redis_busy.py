@@ -17,16 +17,16 @@ import redis
 from redis.connection import DefaultParser
 from redis.exceptions import ResponseError
 
-from multiagents.bootstrap import runtime_at
 from multiagents.core.events import StatusEvent
 from multiagents.core.exceptions import NoServer
+from multiagents.devserver.server import EmbeddedServer
 from multiagents.event_bus import keys
 from multiagents.event_bus.redis_bus import RedisEventBus
-from multiagents.event_bus.transport import SteadyTransport, telling_parser
+from multiagents.hosting.report_retry import persist
+from multiagents.hosting.runtime import runtime_at
 from multiagents.storage.calls import Plain
 from multiagents.storage.client import UNREACHABLE, AsyncEdge, Edge, NothingDone, asking
-from multiagents.storage.server import EmbeddedServer
-from multiagents.worker_sdk.reports import persist
+from multiagents.transport.kombu_redis import SteadyTransport, telling_parser
 from tests.processes import Worker, wait_for
 
 PARSER: Any = telling_parser(DefaultParser)

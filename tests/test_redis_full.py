@@ -15,18 +15,18 @@ from typing import Any
 import pytest
 import redis
 
-from multiagents.cli import checks
+from multiagents.cli.doctor import checks
 from multiagents.core.exceptions import NotWritable
 from multiagents.core.states import SagaState
-from multiagents.orchestrator.explanation import UNDECIDED_MS, Situation, explanation
-from multiagents.orchestrator.facade import Orchestrator
-from multiagents.orchestrator.registry import registered
-from multiagents.orchestrator.workflow import Step
+from multiagents.devserver.server import EmbeddedServer
+from multiagents.operations.explain.saga import UNDECIDED_MS, Situation, explanation
+from multiagents.orchestrator.orchestrator import Orchestrator
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Call
 from multiagents.storage.client import Edge, WritesRefused, refusal
 from multiagents.storage.health import ServerHealth
-from multiagents.storage.server import EmbeddedServer
+from multiagents.workflows.registry import registered
+from multiagents.workflows.workflow import Step
 from tests.processes import wait_for
 from tests.support.command_line import cli
 from tests.support.kill_rig import Rig, second_starts

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from multiagents.core.exceptions import UnknownSaga
-from multiagents.storage.server import EmbeddedServer
+from multiagents.devserver.server import EmbeddedServer
 from tests.processes import Worker, wait_for
 from tests.support.command_line import cli
 from tests.support.kill_rig import Rig

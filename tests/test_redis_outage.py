@@ -29,13 +29,13 @@ from multiagents.core.exceptions import NoServer, UnknownSaga
 from multiagents.core.names import COORDINATE
 from multiagents.core.ports import Assignment
 from multiagents.core.states import Kind
-from multiagents.orchestrator.awaiting import LOOK_S
-from multiagents.orchestrator.facade import Orchestrator
-from multiagents.orchestrator.registry import registered
+from multiagents.devserver.server import EmbeddedServer
+from multiagents.orchestrator.orchestrator import Orchestrator
 from multiagents.storage.client import UNREACHABLE
 from multiagents.storage.sagas import Attempt
-from multiagents.storage.server import EmbeddedServer
+from multiagents.transport.async_result import LOOK_S
 from multiagents.worker_sdk.leases import LeaseKeeper
+from multiagents.workflows.registry import registered
 from tests.processes import ROOT, Worker, environment, free_port, wait_for
 from tests.support.command_line import NO_SERVER, cli
 from tests.support.kill_rig import QUIET, Rig, second_starts

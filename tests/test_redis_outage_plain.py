@@ -16,16 +16,16 @@ import pytest
 from celery.exceptions import Reject, SoftTimeLimitExceeded
 
 from multiagents import Workflow, WorkflowBuilder
-from multiagents.bootstrap import Runtime, attach
-from multiagents.celery_app import make_app
 from multiagents.core.names import COORDINATE
 from multiagents.core.ports import Verdict
 from multiagents.core.settings import Settings
 from multiagents.core.states import Kind
+from multiagents.devserver.server import EmbeddedServer
+from multiagents.hosting.app import make_app
+from multiagents.hosting.plain_reports import Held, PlainEnds
+from multiagents.hosting.runtime import Runtime, attach
 from multiagents.storage.client import UNREACHABLE
 from multiagents.storage.sagas import Attempt
-from multiagents.storage.server import EmbeddedServer
-from multiagents.worker_sdk.plain_ends import Held, PlainEnds
 from tests.processes import Worker, wait_for
 from tests.support.celery_rig import BUSY_TEAM, DEADLINE_S, QUICK, CeleryRig, failures, plain
 from tests.support.command_line import NO_SERVER

@@ -17,13 +17,13 @@ from kombu import Connection
 from redis import _parsers
 
 from multiagents import WorkflowBuilder
-from multiagents.cli import checks
-from multiagents.event_bus import transport
-from multiagents.event_bus.transport import NAME, SteadyTransport, telling_parser
+from multiagents.cli.doctor import checks
+from multiagents.devserver.server import EmbeddedServer
 from multiagents.storage.health import ServerHealth
 from multiagents.storage.refusals import REFUSALS
-from multiagents.storage.server import EmbeddedServer
 from multiagents.storage.writes import refusal_of
+from multiagents.transport import kombu_redis
+from multiagents.transport.kombu_redis import NAME, SteadyTransport, telling_parser
 from tests.processes import Worker, wait_for
 from tests.support.celery_rig import (
     CONNECTED,
@@ -152,11 +152,11 @@ def test_all_that_a_connection_writes_is_refused_alike(tmp_path: Path, word: str
 
 def test_every_transport_knows_refusals() -> None:
     """Those with Sentinels too."""
-    named = [value for name, value in vars(transport).items() if name.endswith("Transport")]
+    named = [value for name, value in vars(kombu_redis).items() if name.endswith("Transport")]
     assert len(named) == 4
     for each in named:
-        assert set(transport.REFUSED) <= set(each.connection_errors)
-        assert issubclass(each.Channel, transport.SteadyChannel)
+        assert set(kombu_redis.REFUSED) <= set(each.connection_errors)
+        assert issubclass(each.Channel, kombu_redis.SteadyChannel)
 
 
 # ---- workers ----

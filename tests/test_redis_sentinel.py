@@ -12,23 +12,23 @@ import pytest
 import redis
 from celery.backends.redis import SentinelBackend
 
-from multiagents.celery_app import make_app
 from multiagents.cli.errors import masked
 from multiagents.core.events import StatusEvent
 from multiagents.core.sentinel import parse
 from multiagents.core.server_urls import celery_url, transport_options
 from multiagents.core.settings import Settings, shown_url
 from multiagents.core.states import Kind
+from multiagents.engine.messages import Message, Publish
+from multiagents.engine.sweeper import Backlog, QueueHead
 from multiagents.event_bus.redis_bus import RedisEventBus
-from multiagents.orchestrator.facade import Orchestrator
-from multiagents.orchestrator.letters import Letters
-from multiagents.orchestrator.outbox import Message, Publish
-from multiagents.orchestrator.registry import registered
-from multiagents.orchestrator.sweeper import Backlog, QueueHead
-from multiagents.orchestrator.tasks import Courier
+from multiagents.hosting.app import make_app
+from multiagents.hosting.saga_tasks import Courier
+from multiagents.orchestrator.orchestrator import Orchestrator
 from multiagents.storage import sagas as store
 from multiagents.storage.client import Edge
 from multiagents.storage.keys import SagaKeys
+from multiagents.transport.direct_publish import Letters
+from multiagents.workflows.registry import registered
 from tests.processes import wait_for
 from tests.support.celery_rig import (
     BUSY_TEAM,
@@ -82,7 +82,7 @@ def test_sagas_go_on_after_a_fail_over(servers: Watched, tmp_path: Path) -> None
         assert wait_settled(rig, after.id) == "compensated"
         assert rig.runtime.start_saga.delay("kp_completes", {}).get(timeout=20) == {"two": 1}
         assert worker.process.poll() is None
-        transport = "Connected to multiagents.event_bus.transport:SentinelWorkerTransport"
+        transport = "Connected to multiagents.transport.kombu_redis:SentinelWorkerTransport"
         # Without kombu's ack emulation, afterwards too, however often it had to connect.
         assert worker.log.count(CONNECTED) == worker.log.count(transport) >= 2
     rig.close()

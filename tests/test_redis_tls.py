@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from kombu.exceptions import OperationalError
 
-from multiagents.celery_app import make_app
 from multiagents.core.events import StatusEvent
 from multiagents.core.server_urls import celery_url, explicit
 from multiagents.core.settings import Settings
+from multiagents.devserver.server import EmbeddedServer
 from multiagents.event_bus.redis_bus import RedisEventBus
-from multiagents.orchestrator.broker import HastyBroker
-from multiagents.orchestrator.letters import same_server
-from multiagents.storage.server import EmbeddedServer
+from multiagents.hosting.app import make_app
+from multiagents.transport.direct_publish import same_server
+from multiagents.transport.publisher import HastyBroker
 from tests.support.command_line import cli
 from tests.support.kill_rig import Rig
 from tests.support.tls import Secured, secured

@@ -22,12 +22,12 @@ from multiagents import (
     WorkflowBuilder,
     register,
     start_saga,
-    start_warnings,
 )
 from multiagents.core.settings import Settings
-from multiagents.orchestrator import registry
-from multiagents.orchestrator.user_code import register_files
+from multiagents.hosting import start_warnings
 from multiagents.testing.lab import SagaLab, eager
+from multiagents.workflows import registry
+from multiagents.workflows.user_code import register_files
 from tests.support import basic_workers  # noqa: F401 - registers "echo" and others
 
 HERE = Path(__file__).name
@@ -161,7 +161,7 @@ def test_a_test_may_register_anew(saga_lab: SagaLab) -> None:
 
 def test_what_was_registered_before_a_lab_is_there_after_it() -> None:
     """And so is what got its first meaning in it: a module is imported once."""
-    from multiagents.bootstrap import runtime
+    from multiagents.hosting.runtime import runtime
 
     before = built("a").register()
     with eager(runtime):

@@ -27,8 +27,8 @@ from multiagents import (
     sagas,
     worker,
 )
-from multiagents.orchestrator.definitions import json_schema, load_definition, load_file
-from multiagents.orchestrator.workflow import from_canonical, to_plain
+from multiagents.workflows.files import json_schema, load_definition, load_file
+from multiagents.workflows.workflow import from_canonical, to_plain
 
 ERRORS: dict[str, Any] = {}
 """What `re.work`, `re.undo` and the plain tasks raise, by name; missing: nothing."""

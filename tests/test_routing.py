@@ -20,9 +20,10 @@ from multiagents.core.clock import FakeClock, SystemClock
 from multiagents.core.exceptions import InvalidInput
 from multiagents.core.ports import WorkerInfo
 from multiagents.core.settings import Settings, get_settings
-from multiagents.orchestrator.catalog import FRESH_MS, Catalog
-from multiagents.orchestrator.host import Host
-from multiagents.orchestrator.sweeper_thread import SweeperThread
+from multiagents.devserver.server import EmbeddedServer
+from multiagents.engine.catalog import FRESH_MS, Catalog
+from multiagents.hosting.assembly import Host
+from multiagents.hosting.sweeper_thread import SweeperThread
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, Plain, ask
 from multiagents.storage.client import UNREACHABLE, Edge
@@ -35,7 +36,6 @@ from multiagents.storage.routing import (
     open_async_edge,
     open_edge,
 )
-from multiagents.storage.server import EmbeddedServer
 from multiagents.worker_sdk.validation import check_input
 from tests.support import basic_workers
 from tests.support.spread import id_on

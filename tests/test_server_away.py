@@ -14,16 +14,16 @@ import redis
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 
 from multiagents import NoServer, Orchestrator, RedisEventBus, WorkflowBuilder
-from multiagents.bootstrap import Runtime, runtime_at
-from multiagents.celery_app import make_app
 from multiagents.core.events import StatusEvent
 from multiagents.core.settings import Settings
-from multiagents.eager import _in_process_redis
+from multiagents.devserver.binary import locate
 from multiagents.event_bus.redis_bus import _client
-from multiagents.orchestrator.awaiting import _Wait
-from multiagents.storage.away import reason_of
+from multiagents.hosting.app import make_app
+from multiagents.hosting.eager import _in_process_redis
+from multiagents.hosting.runtime import Runtime, runtime_at
+from multiagents.storage.outages import reason_of
 from multiagents.storage.routing import open_async_edge
-from multiagents.storage.server_binary import locate
+from multiagents.transport.async_result import _Wait
 
 AWAY = "redis://someone:se%40cret@127.0.0.1:1/0"
 """Port 1 is nobody's."""

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
-from multiagents.bootstrap import attach
 from multiagents.core.exceptions import InvalidInput
 from multiagents.core.server_urls import celery_url, check, explicit, shown_url
 from multiagents.core.settings import Settings, get_settings
 from multiagents.event_bus.redis_bus import RedisEventBus
-from multiagents.event_bus.transport import NAME, SteadyTransport
-from multiagents.orchestrator.app_broker import steady_for
-from multiagents.orchestrator.letters import same_server
+from multiagents.hosting.runtime import attach
 from multiagents.storage.client import Edge
+from multiagents.transport.app_broker import steady_for
+from multiagents.transport.direct_publish import same_server
+from multiagents.transport.kombu_redis import NAME, SteadyTransport
 from tests.support.command_line import cli
 from tests.support.socket_server import SocketServer
 

@@ -10,7 +10,7 @@ import pytest
 
 from multiagents import WorkflowBuilder, worker
 from multiagents.core.states import Kind
-from multiagents.orchestrator.workflow import Workflow
+from multiagents.workflows.workflow import Workflow
 from tests.support.command_line import cli
 from tests.support.office import Office, open_office
 

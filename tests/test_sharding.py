@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import redis
 
-from multiagents.bootstrap import attach
-from multiagents.celery_app import make_app
 from multiagents.core.exceptions import NoServer, UnknownSaga
 from multiagents.core.settings import Settings, shown_url
-from multiagents.storage.server import EmbeddedServer
+from multiagents.devserver.server import EmbeddedServer
+from multiagents.hosting.app import make_app
+from multiagents.hosting.runtime import attach
 from tests.processes import Worker
 from tests.support.command_line import cli
 from tests.support.kill_rig import QUIET

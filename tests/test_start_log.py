@@ -10,24 +10,18 @@ import pytest
 import structlog.testing
 
 from multiagents import WorkflowBuilder, task
-from multiagents.bootstrap import Runtime
-from multiagents.celery_app import make_app
-from multiagents.cli.fleet_checks import Known, workflows
+from multiagents.cli.doctor.workers import Known, workflows
 from multiagents.core.clock import FakeClock
 from multiagents.core.ports import WorkerInfo
 from multiagents.core.settings import Settings
-from multiagents.orchestrator import registry
-from multiagents.orchestrator.catalog import Catalog
-from multiagents.orchestrator.launches import Launch
-from multiagents.orchestrator.start_log import (
-    NO_WORKFLOW,
-    WHERE,
-    queues_of,
-    tell_queues,
-    tell_workflows,
-)
-from multiagents.orchestrator.workflow import Workflow
+from multiagents.engine.catalog import Catalog
+from multiagents.engine.launches import Launch
+from multiagents.hosting.app import make_app
+from multiagents.hosting.runtime import Runtime
+from multiagents.hosting.start_log import NO_WORKFLOW, WHERE, queues_of, tell_queues, tell_workflows
 from multiagents.storage.client import Edge
+from multiagents.workflows import registry
+from multiagents.workflows.workflow import Workflow
 
 
 def order() -> Workflow:

@@ -23,9 +23,9 @@ from multiagents import (
     worker,
 )
 from multiagents.core import ids
-from multiagents.orchestrator import registry
-from multiagents.orchestrator.start_task import IN_ASYNCIO, NOT_A_FUNCTION
+from multiagents.hosting.start_task import IN_ASYNCIO, NOT_A_FUNCTION
 from multiagents.storage.keys import SagaKeys, Shard
+from multiagents.workflows import registry
 from tests.support import basic_workers  # noqa: F401 - registers "echo" and others
 from tests.support.eager_server import lab_on
 

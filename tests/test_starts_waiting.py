@@ -16,8 +16,6 @@ import pytest
 from celery.exceptions import Reject
 
 from multiagents import WorkflowBuilder
-from multiagents.bootstrap import Runtime, attach
-from multiagents.celery_app import make_app
 from multiagents.core.clock import FakeClock
 from multiagents.core.exceptions import NoServer, UnknownWorker, UnknownWorkflow
 from multiagents.core.ids import fresh_id
@@ -25,10 +23,12 @@ from multiagents.core.names import START_SAGA
 from multiagents.core.ports import WorkerInfo
 from multiagents.core.settings import Settings
 from multiagents.core.states import ENDED
-from multiagents.orchestrator.catalog import Catalog
-from multiagents.orchestrator.insisting import Insistence
+from multiagents.devserver.server import EmbeddedServer
+from multiagents.engine.catalog import Catalog
+from multiagents.hosting.app import make_app
+from multiagents.hosting.runtime import Runtime, attach
 from multiagents.storage.connect import open_client
-from multiagents.storage.server import EmbeddedServer
+from multiagents.transport.redelivery import Insistence
 from tests.processes import Worker, wait_for
 from tests.support.celery_rig import CeleryRig
 from tests.support.command_line import NO_SERVER
@@ -43,7 +43,7 @@ SHORT_VISIBILITY = {
         "unacked_restore_interval": 1,
         "unacked_restore_throttle": 1,
     },
-    "broker_transport": "multiagents.event_bus.transport:SteadyTransport",
+    "broker_transport": "multiagents.transport.kombu_redis:SteadyTransport",
 }
 Outage = Callable[[EmbeddedServer], AbstractContextManager[None]]
 
@@ -217,7 +217,7 @@ class Asked:
 def stopping(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses that were made; the worker is to end after the third."""
     pauses: list[float] = []
-    monkeypatch.setattr("multiagents.orchestrator.insisting.time.sleep", pauses.append)
+    monkeypatch.setattr("multiagents.transport.redelivery.time.sleep", pauses.append)
     return pauses
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from multiagents import WorkflowBuilder, worker
-from multiagents.cli.settling import settled
-from multiagents.cli.steer import Meant, question
+from multiagents.cli.commands.actions import Meant, question
+from multiagents.cli.settlement_report import settled
 from multiagents.core.states import Kind
-from multiagents.orchestrator.workflow import Workflow
+from multiagents.workflows.workflow import Workflow
 from tests.support.command_line import Done, cli
 from tests.support.office import Office, open_office
 from tests.support.terminal import OnTerminal
@@ -157,7 +157,7 @@ def test_the_question_says_which_sagas_and_what_becomes_of_them() -> None:
 @pytest.fixture
 def typed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
     """A command line whose person sees questions, and answers them with ``answer``."""
-    monkeypatch.setattr("multiagents.cli.steer.on_terminal", lambda: True)
+    monkeypatch.setattr("multiagents.cli.commands.actions.on_terminal", lambda: True)
 
     def run(*words: str, url: str, answer: str = "") -> Done:
         return cli(*words, url=url, stdin=answer)

@@ -16,10 +16,10 @@ from structlog.testing import capture_logs
 from multiagents.core.names import TELLS
 from multiagents.core.ports import AtWork
 from multiagents.core.states import Kind
+from multiagents.hosting import step_events
+from multiagents.hosting.step_events import Channel, Event
+from multiagents.hosting.step_request import Sight, StepRequest
 from multiagents.storage.client import StoreError
-from multiagents.worker_sdk import step_events
-from multiagents.worker_sdk.step_events import Channel, Event
-from multiagents.worker_sdk.step_request import Sight, StepRequest
 
 Record = tuple[str, str | None, Any]
 STARTED: list[Any] = ["task-started", "s:b:1", {"timestamp": 1.5}]

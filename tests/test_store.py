@@ -24,14 +24,14 @@ from multiagents.core.entries import (
     Withdrawn,
 )
 from multiagents.core.states import Command, Kind
-from multiagents.storage import ends, sending, views
 from multiagents.storage import keys as k
+from multiagents.storage import outbox, outcomes, replies
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import ask
 from multiagents.storage.client import Edge
+from multiagents.storage.commit import Letter
 from multiagents.storage.keys import SagaKeys, Shard
-from multiagents.storage.plan import Letter
-from multiagents.storage.views import View
+from multiagents.storage.replies import View
 from tests.support.stored import LEASE, NOW, RUN, claim, due, member, plan, start, sweep, view
 
 
@@ -105,7 +105,7 @@ def test_a_known_entry_is_not_appended_again(edge, saga):
 def test_an_append_to_a_missing_saga_creates_nothing(edge):
     """E16: a purged saga does not come back as half a saga."""
     keys = SagaKeys("gone")
-    assert edge.execute(store.append(keys, Asked(NOW, Command.PAUSE, "r"))) == views.GONE
+    assert edge.execute(store.append(keys, Asked(NOW, Command.PAUSE, "r"))) == replies.GONE
     assert edge.client.keys("*gone*") == []
 
 
@@ -270,7 +270,7 @@ def test_a_lease_that_was_renewed_meanwhile_is_not_ended(edge, saga):
     held = store.Attempt(saga.id, Kind.RUN, "a", 1, "aa")
     edge.execute(store.renew(saga, held, lease_ends=NOW + 2 * LEASE, notes={}))
     lost = Lost(NOW + LEASE, Kind.RUN, "a", 1, "aa")
-    assert edge.execute(store.append(saga, lost, guard=item)) == views.MOVED
+    assert edge.execute(store.append(saga, lost, guard=item)) == replies.MOVED
     assert view(edge, saga).entries[-1] != lost
 
 
@@ -300,7 +300,7 @@ def test_a_timer_fires_once(edge, saga):
     (item,) = sweep(edge, NOW)
     entry = TimerDue(NOW, "deadline")
     assert edge.execute(store.append(saga, entry, guard=item)).entries == (entry,)
-    assert edge.execute(store.append(saga, entry, guard=item)) == views.MOVED
+    assert edge.execute(store.append(saga, entry, guard=item)) == replies.MOVED
 
 
 def test_a_due_entry_of_a_missing_saga_is_dropped(edge):
@@ -308,7 +308,7 @@ def test_a_due_entry_of_a_missing_saga_is_dropped(edge):
     edge.client.zadd(Shard().due, {"t|gone|deadline": NOW})
     (item,) = sweep(edge, NOW)
     entry = TimerDue(NOW, "deadline")
-    assert edge.execute(store.append(SagaKeys("gone"), entry, guard=item)) == views.GONE
+    assert edge.execute(store.append(SagaKeys("gone"), entry, guard=item)) == replies.GONE
     assert due(edge) == {}
 
 
@@ -371,7 +371,7 @@ def test_two_that_leave_their_places_send_two_commands(edge, saga):
     held_back = {f"o:run:{step}:1": f"{NOW}|0" for step in ("x", "y")}
     edge.client.hset(saga.work, mapping=held_back)
     rows = [(name, (f"{NOW}|1", NOW + 5), Letter("queue", name)) for name in held_back]
-    assert [edge.execute(sending.hand_on(saga, rows)) for _ in range(3)] == [1, 2, 0]
+    assert [edge.execute(outbox.hand_on(saga, rows)) for _ in range(3)] == [1, 2, 0]
     assert edge.client.lrange("queue", 0, -1) == [b"o:run:y:1", b"o:run:x:1"]
     assert edge.client.zscore(saga.due, f"o|{saga.id}|o:run:x:1") == NOW + 5
 
@@ -379,7 +379,7 @@ def test_two_that_leave_their_places_send_two_commands(edge, saga):
 def test_a_purge_removes_everything_and_only_what_it_looked_at(edge, saga):
     """E16: one script re-checks and removes the saga whole."""
     indexes = (Shard().sagas, Shard().state("running"))
-    assert edge.execute(ends.purge(saga, "other", indexes, later_ms=NOW)) == 0
-    assert edge.execute(ends.purge(saga, "v1", indexes, later_ms=NOW)) == 1
+    assert edge.execute(outcomes.purge(saga, "other", indexes, later_ms=NOW)) == 0
+    assert edge.execute(outcomes.purge(saga, "v1", indexes, later_ms=NOW)) == 1
     assert edge.client.keys(f"*{saga.id}*") == []
     assert edge.run(ask(store.ids(Shard().sagas, offset=0, limit=9))) == []

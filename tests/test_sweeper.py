@@ -11,16 +11,16 @@ from multiagents.core.entries import Asked, Succeeded
 from multiagents.core.ports import WorkerInfo
 from multiagents.core.settings import Settings
 from multiagents.core.states import Command, Kind, SagaState, StepState
-from multiagents.orchestrator.catalog import Catalog
-from multiagents.orchestrator.coordinator import Coordinator
-from multiagents.orchestrator.outcome import Deliverance
-from multiagents.orchestrator.sweeper import LATER, Backlog, QueueHead, Sweeper
-from multiagents.orchestrator.targets import Told
-from multiagents.orchestrator.workflow import Step, Workflow
+from multiagents.engine.catalog import Catalog
+from multiagents.engine.coordinator import Coordinator
+from multiagents.engine.sweeper import LATER, Backlog, QueueHead, Sweeper
+from multiagents.saga.outcome import Deliverance
+from multiagents.saga.targets import Told
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import ask
 from multiagents.storage.client import Edge
 from multiagents.storage.keys import Shard
+from multiagents.workflows.workflow import Step, Workflow
 
 FLOW = Workflow(
     name="pair",

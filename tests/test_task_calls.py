@@ -9,8 +9,9 @@ import pytest
 import structlog
 from celery import Celery, shared_task
 
-from multiagents import InvalidWorkflow, WorkflowBuilder, start_warnings, task
-from multiagents.orchestrator import registry
+from multiagents import InvalidWorkflow, WorkflowBuilder, task
+from multiagents.hosting import start_warnings
+from multiagents.workflows import registry
 
 team = Celery("calls", broker="redis://127.0.0.1:1/0", set_as_current=False)
 

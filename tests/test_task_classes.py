@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from celery import Celery, Task
 
-from multiagents import hosting
-from multiagents.bootstrap import Runtime, attach
 from multiagents.core.exceptions import InvalidInput
 from multiagents.core.settings import Settings
-from multiagents.orchestrator.builder import WorkflowBuilder
+from multiagents.hosting import bootstep
+from multiagents.hosting.runtime import Runtime, attach
 from multiagents.worker_sdk import registry
 from multiagents.worker_sdk.decorators import worker
+from multiagents.workflows.builder import WorkflowBuilder
 from tests.support.traced import TracedWorker
 
 INSIDE: list[str] = []
@@ -115,7 +115,7 @@ def test_a_step_runs_within_its_apps_base_class(redis_url: str, late: bool) -> N
     if late:
         traced = TracedWorker(redis_url)
         traced.app.Task = ContextTask
-        hosting.renew_tasks(traced.app, traced.runtime)
+        bootstep.renew_tasks(traced.app, traced.runtime)
         traced.trace()
     else:
         traced = TracedWorker(redis_url, task_cls=ContextTask)

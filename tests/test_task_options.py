@@ -12,15 +12,14 @@ from celery import Celery, Task
 from celery.app import trace
 from kombu import Queue
 
-from multiagents import hosting
-from multiagents.bootstrap import attach
-from multiagents.celery_app import defaults
 from multiagents.core.exceptions import InvalidInput, NonRetryableError
 from multiagents.core.settings import Settings
-from multiagents.orchestrator.builder import WorkflowBuilder
-from multiagents.orchestrator.catalog import Catalog
-from multiagents.worker_sdk import registration
+from multiagents.engine.catalog import Catalog
+from multiagents.hosting import bootstep, registration
+from multiagents.hosting.app import defaults
+from multiagents.hosting.runtime import attach
 from multiagents.worker_sdk.decorators import worker
+from multiagents.workflows.builder import WorkflowBuilder
 from tests.support.traced import TracedWorker
 
 NOWHERE = Settings(redis_url="redis://127.0.0.1:1/0")
@@ -125,7 +124,7 @@ def test_an_option_of_a_base_class_is_refused_too():
     app.Task = Expiring
     try:
         with pytest.raises(InvalidInput, match=r"expires of worker '"):
-            hosting.renew_tasks(app, runtime)
+            bootstep.renew_tasks(app, runtime)
     finally:
         app.Task = Task  # it lives on, and looks at each new worker
 

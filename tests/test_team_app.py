@@ -146,7 +146,7 @@ def test_the_teams_settings_are_left_alone(team):
 def test_a_worker_that_its_brokers_restart_may_end_says_so(team_worker):
     """Once, with the setting that helps: `attach` itself makes none."""
     assert team_worker.log.count("this worker may end when its broker restarts") == 1
-    advice = "set broker_transport to multiagents.event_bus.transport:SteadyTransport"
+    advice = "set broker_transport to multiagents.transport.kombu_redis:SteadyTransport"
     assert advice in team_worker.log
 
 

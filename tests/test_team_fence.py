@@ -13,13 +13,12 @@ from typing import Any
 import pytest
 from celery import Celery, Task, signals
 
-from multiagents import hosting
 from multiagents.core.names import HEADER
 from multiagents.core.states import Kind
+from multiagents.hosting import bootstep, report_retry
+from multiagents.hosting.step_task import WorkerTask
 from multiagents.storage.client import UNREACHABLE, Edge
 from multiagents.storage.sagas import Attempt
-from multiagents.worker_sdk import reports
-from multiagents.worker_sdk.tasks import WorkerTask
 from tests.processes import Worker, run_script
 
 pytestmark = pytest.mark.processes
@@ -115,7 +114,7 @@ class Host:
 
     def persist(self, ask: Any, **told: str) -> Any:
         edge = Edge("redis://127.0.0.1:1/0")
-        return reports.persist(ask, edge=edge, is_needed=lambda: False, **told)
+        return report_retry.persist(ask, edge=edge, is_needed=lambda: False, **told)
 
 
 def base() -> type[Task]:
@@ -134,9 +133,9 @@ def begin(task_class: type[Task], *, mark: bool = True) -> None:
 def test_a_task_that_is_to_begin_waits_for_its_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its message is acked already, so an error would cost it all of its time-out."""
     pauses: list[float] = []
-    monkeypatch.setattr("multiagents.worker_sdk.reports.time.sleep", pauses.append)
+    monkeypatch.setattr("multiagents.hosting.report_retry.time.sleep", pauses.append)
     task_class, host = base(), Host(away=2)
-    hosting._fence(task_class, host)
+    bootstep._fence(task_class, host)
     begin(task_class)
     assert (host.count, len(pauses)) == (1, 2)
 
@@ -147,8 +146,8 @@ def test_a_class_that_is_fenced_twice_asks_once_and_the_last_worker() -> None:
     polite = {"before_start": lambda task, *args: parent.before_start(task, *args)}
     child = type("Child", (parent,), polite)
     for host in (one, one, other, other):
-        hosting._fence(child, host)
-        hosting._fence(parent, host)
+        bootstep._fence(child, host)
+        bootstep._fence(parent, host)
     begin(child)
     begin(parent)
     assert (one.count, other.count) == (0, 2)
@@ -157,8 +156,8 @@ def test_a_class_that_is_fenced_twice_asks_once_and_the_last_worker() -> None:
 def test_a_message_that_is_no_step_and_a_worker_task_ask_nothing() -> None:
     """The fence costs a round trip, and only what has none of its own pays it."""
     plain, host = base(), Host()
-    hosting._fence(plain, host)
-    hosting._fence(WorkerTask, host)
+    bootstep._fence(plain, host)
+    bootstep._fence(WorkerTask, host)
     begin(plain, mark=False)
     begin(type("Work", (WorkerTask, plain), {}))
     assert host.count == 0

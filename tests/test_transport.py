@@ -12,8 +12,8 @@ from celery import Celery
 from kombu import Connection, Consumer, Producer, Queue
 
 from multiagents.core.names import HEADER
-from multiagents.event_bus.transport import NAME, TRANSPORTS, WorkerTransport
-from multiagents.orchestrator.app_broker import steady_for
+from multiagents.transport.app_broker import steady_for
+from multiagents.transport.kombu_redis import NAME, TRANSPORTS, WorkerTransport
 from tests.processes import run_script, wait_for
 
 MARK = {HEADER: ["s1", "run", "a", 1, "v", 0]}
@@ -111,8 +111,8 @@ def test_a_queue_whose_key_is_no_list_keeps_no_other_from_being_consumed(connect
     wait_for(lambda: fetched(3), 10, "the other queue's second message")
 
 
-STEADY = "multiagents.event_bus.transport:SteadyTransport"
-SENTINEL_STEADY = "multiagents.event_bus.transport:SentinelSteadyTransport"
+STEADY = "multiagents.transport.kombu_redis:SteadyTransport"
+SENTINEL_STEADY = "multiagents.transport.kombu_redis:SentinelSteadyTransport"
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ import sys
 sys.modules["hiredis"] = None  # so that to import it fails
 from kombu import Connection
 from multiagents import WorkflowBuilder, sagas, worker
-from multiagents.event_bus.transport import NAME
+from multiagents.transport.kombu_redis import NAME
 
 with Connection("{url}", transport=NAME) as connection:
     connection.ensure_connection(max_retries=1)

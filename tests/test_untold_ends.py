@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 from celery import Celery, chain, chord
 
-from multiagents.bootstrap import Runtime, attach
-from multiagents.celery_app import defaults
 from multiagents.core.entries import Failure
 from multiagents.core.exceptions import NotAllowed
 from multiagents.core.ports import Verdict
 from multiagents.core.settings import Settings
 from multiagents.core.states import Kind, Outcome
-from multiagents.orchestrator.builder import WorkflowBuilder
+from multiagents.hosting.app import defaults
+from multiagents.hosting.runtime import Runtime, attach
 from multiagents.storage.keys import SagaKeys, due_outbox, due_purge
 from multiagents.worker_sdk.decorators import worker
+from multiagents.workflows.builder import WorkflowBuilder
 from tests.support.one_process import SHARD
 
 CALLED: list[str] = []

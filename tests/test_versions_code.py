@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from multiagents.bootstrap import Runtime, attach
-from multiagents.celery_app import make_app
 from multiagents.core.settings import Settings
 from multiagents.core.states import ENDED
+from multiagents.hosting.app import make_app
+from multiagents.hosting.runtime import Runtime, attach
 from tests.processes import Worker, wait_for
 
 pytestmark = pytest.mark.processes

@@ -15,7 +15,7 @@ import redis
 from multiagents.core.clock import FakeClock, SystemClock
 from multiagents.core.exceptions import NewerFormat
 from multiagents.core.settings import Settings
-from multiagents.orchestrator.sweeper_thread import ANNOUNCE_MS, SweeperThread
+from multiagents.hosting.sweeper_thread import ANNOUNCE_MS, SweeperThread
 from multiagents.storage.formats import FORMAT
 from multiagents.storage.keys import Shard
 from multiagents.storage.routing import open_edge

@@ -11,11 +11,11 @@ import pytest
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 
 from multiagents import WorkflowBuilder, worker
-from multiagents.cli import watch
+from multiagents.cli.commands import watch
 from multiagents.core.states import Kind
-from multiagents.orchestrator.awaiting import SagaResult
-from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage.client import UNREACHABLE
+from multiagents.transport.async_result import SagaResult
+from multiagents.workflows.workflow import Workflow
 from tests.support.command_line import cli
 from tests.support.office import Office, open_office
 

@@ -10,11 +10,11 @@ import pytest
 import redis
 
 from multiagents import WorkflowBuilder, worker
-from multiagents.cli import watch
+from multiagents.cli.commands import watch
 from multiagents.core.ports import Assignment
-from multiagents.orchestrator.workflow import Workflow
 from multiagents.storage import keys as k
 from multiagents.storage.keys import Shard
+from multiagents.workflows.workflow import Workflow
 from tests.support.command_line import cli
 from tests.support.office import Office, open_office
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from multiagents.storage.server import EmbeddedServer
+from multiagents.devserver.server import EmbeddedServer
 from tests.processes import Worker, run_script
 
 pytestmark = pytest.mark.processes

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from multiagents.bootstrap import Runtime
-from multiagents.celery_app import make_app
 from multiagents.core.settings import Settings
+from multiagents.hosting.app import make_app
+from multiagents.hosting.runtime import Runtime
 from tests.processes import Worker, environment, wait_for
 from tests.support.command_line import NO_SERVER
 

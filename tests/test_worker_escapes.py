@@ -16,8 +16,8 @@ from multiagents.core.ports import Assignment
 from multiagents.core.states import Kind
 from multiagents.worker_sdk.attempt import perform
 from multiagents.worker_sdk.context import Context
+from multiagents.worker_sdk.execute import execute
 from multiagents.worker_sdk.registry import Worker
-from multiagents.worker_sdk.run import execute
 
 
 class Panic(BaseException):

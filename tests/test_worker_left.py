@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
+from multiagents.agents.tools import invoke
 from multiagents.core.exceptions import LeaseLost, StepTimeout
-from multiagents.worker_sdk import awaiting
+from multiagents.worker_sdk import async_attempts
 from multiagents.worker_sdk.activity import Activity, Ending
 from multiagents.worker_sdk.context import Context
+from multiagents.worker_sdk.execute import execute
 from multiagents.worker_sdk.registry import Worker
-from multiagents.worker_sdk.run import execute
-from multiagents.worker_sdk.tools import invoke
 
 DEADLINE_S = 10.0
 
@@ -84,7 +84,7 @@ def test_a_time_out_waits_for_the_clean_up() -> None:
     error = timed_out(function)
     assert cleaned == ["after 0.2 s"]
     assert str(error) == "worker 'w' ran longer than its timeout_s of 0.05 s"
-    assert awaiting.taken("t") is None
+    assert async_attempts.taken("t") is None
 
 
 def test_a_lost_lease_waits_for_the_clean_up() -> None:
@@ -102,8 +102,8 @@ def test_a_lost_lease_waits_for_the_clean_up() -> None:
     with ThreadPoolExecutor(1) as pool:
         ended = pool.submit(execute, Worker(function, "w"), Context(), token="t", timeout_s=60)
         assert begun.wait(DEADLINE_S)
-        assert awaiting.cancel("t")
-        assert awaiting.cancel("t")  # the keeper of leases may find it lost again
+        assert async_attempts.cancel("t")
+        assert async_attempts.cancel("t")  # the keeper of leases may find it lost again
         assert isinstance(ended.exception(DEADLINE_S), LeaseLost)
     assert cleaned.is_set()
 
@@ -145,12 +145,12 @@ def test_a_thread_that_outlives_its_attempt_is_noticed(blocked: Blocked) -> None
 
     error = timed_out(function)
     assert str(error).endswith("and is still at work (Blocked.pay)")
-    told = endings_of(awaiting.taken("t"))
+    told = endings_of(async_attempts.taken("t"))
     assert told == []
     blocked.go.set()
     until(lambda: told, "the end of the thread")
     assert told == [Ending("Blocked.pay", 1, more=False)]
-    assert awaiting.taken("t") is None
+    assert async_attempts.taken("t") is None
 
 
 def test_a_thread_that_ends_before_anybody_asks_is_told_of(blocked: Blocked) -> None:
@@ -160,7 +160,7 @@ def test_a_thread_that_ends_before_anybody_asks_is_told_of(blocked: Blocked) -> 
         return await asyncio.to_thread(blocked.pay)
 
     timed_out(function)
-    left = awaiting.taken("t")
+    left = async_attempts.taken("t")
     blocked.go.set()
     assert left is not None
     left.settle(DEADLINE_S)
@@ -175,7 +175,7 @@ def test_a_thread_of_an_executor_of_ones_own_is_noticed(blocked: Blocked) -> Non
             return await asyncio.get_running_loop().run_in_executor(own, blocked.pay)
 
         timed_out(function)
-        told = endings_of(awaiting.taken("t"))
+        told = endings_of(async_attempts.taken("t"))
         blocked.go.set()
         until(lambda: told, "the end of the thread")
 
@@ -187,7 +187,7 @@ def test_a_plain_tool_that_outlives_its_attempt_is_noticed(blocked: Blocked) -> 
         return await invoke(blocked.pay)
 
     timed_out(function)
-    told = endings_of(awaiting.taken("t"))
+    told = endings_of(async_attempts.taken("t"))
     blocked.go.set()
     until(lambda: told, "the end of the tool")
     assert told == [Ending("Blocked.pay", 1, more=False)]
@@ -203,7 +203,7 @@ def test_each_thread_is_told_of_as_it_ends(blocked: Blocked) -> None:
         )
 
     timed_out(function)
-    told = endings_of(awaiting.taken("t"))
+    told = endings_of(async_attempts.taken("t"))
     other.go.set()
     until(lambda: told, "the end of the first")
     blocked.go.set()
@@ -223,7 +223,7 @@ def test_a_failure_that_leaves_a_thread_is_noticed(blocked: Blocked) -> None:
 
     with pytest.raises(ValueError, match="the other one failed"):
         execute(Worker(function, "w"), Context(), token="t")
-    told = endings_of(awaiting.taken("t"))
+    told = endings_of(async_attempts.taken("t"))
     blocked.go.set()
     until(lambda: told, "the end of the thread")
 
@@ -241,7 +241,7 @@ def test_a_coroutine_that_swallows_its_cancellation_brings_its_result(blocked: B
         return paying.result()
 
     timed_out(function)
-    told = endings_of(awaiting.taken("t"))
+    told = endings_of(async_attempts.taken("t"))
     blocked.go.set()
     until(lambda: len(told) == 2, "the end of the function")
     assert [(each.label, each.more) for each in told] == [
@@ -263,7 +263,7 @@ def test_what_no_thread_has_begun_does_not_begin(blocked: Blocked) -> None:
             return await run(own, entered.append, True)
 
         timed_out(function)
-        assert awaiting.taken("t") is None
+        assert async_attempts.taken("t") is None
         blocked.go.set()
     assert entered == []
 
@@ -278,7 +278,7 @@ def test_a_look_up_of_a_name_is_no_effect(monkeypatch: pytest.MonkeyPatch) -> No
 
     timed_out(function)
     go.set()
-    assert awaiting.taken("t") is None
+    assert async_attempts.taken("t") is None
 
 
 def test_nothing_is_kept_of_what_nobody_asks_for(blocked: Blocked) -> None:
@@ -289,4 +289,4 @@ def test_nothing_is_kept_of_what_nobody_asks_for(blocked: Blocked) -> None:
 
     timed_out(function, token="forgotten")
     blocked.go.set()
-    until(lambda: gc.collect() and "forgotten" not in awaiting._left, "it is forgotten")
+    until(lambda: gc.collect() and "forgotten" not in async_attempts._left, "it is forgotten")

@@ -13,17 +13,17 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from multiagents.cli.loop_checks import loops as loop_check
+from multiagents.cli.doctor.loops import loops as loop_check
 from multiagents.core.exceptions import LoopBlocked, StepTimeout
 from multiagents.core.states import Kind, Outcome
-from multiagents.orchestrator.blocked_loops import blocked_now, told_of_loop
-from multiagents.worker_sdk import awaiting, loop, loop_watch
+from multiagents.operations.explain.blocked_loops import blocked_now, told_of_loop
+from multiagents.worker_sdk import async_attempts, loop, loop_watch
 from multiagents.worker_sdk.activity import Activity
 from multiagents.worker_sdk.attempt import verdict_of
 from multiagents.worker_sdk.context import Context
+from multiagents.worker_sdk.execute import execute
 from multiagents.worker_sdk.loop_watch import Pulse, Report, Watch
 from multiagents.worker_sdk.registry import Worker
-from multiagents.worker_sdk.run import execute
 
 DEADLINE_S = 10.0
 
@@ -130,7 +130,7 @@ def test_a_loop_that_a_timed_out_attempt_blocks_is_replaced(rig: Rig) -> None:
     waiting = rig.begin(rig.where, "innocent")  # without a time-out of its own
     with pytest.raises(StepTimeout, match="is still at work"):
         blocking.result(DEADLINE_S)
-    left = awaiting.taken("n-blocks")
+    left = async_attempts.taken("n-blocks")
     assert waiting.result(DEADLINE_S) == {"loop": id(loop.process_loop())}
     assert loop.home() is not home
     assert left is not None
@@ -159,7 +159,7 @@ def test_a_step_without_a_time_out_does_not_wait_for_ever(rig: Rig) -> None:
     error = inside.exception(DEADLINE_S)
     assert isinstance(error, LoopBlocked)
     assert "blocked by worker 'blocks' in step 'blocks' of saga S" in str(error)
-    assert awaiting.taken("n-patient") is not None  # it may go on, when the loop does
+    assert async_attempts.taken("n-patient") is not None  # it may go on, when the loop does
     assert not blocking.done()
     rig.go.set()
     assert blocking.result(DEADLINE_S) == {"blocked": True}
@@ -193,7 +193,7 @@ def test_a_loop_that_is_retired_before_an_attempt_begins_is_left(rig: Rig) -> No
     async def function() -> dict[str, Any]:
         return {"loop": id(asyncio.get_running_loop())}
 
-    waiting = awaiting.Waiting("w", function(), Activity("w"))
+    waiting = async_attempts.Waiting("w", function(), Activity("w"))
     home.retire()
     until(home.loop.is_closed, "the end of the old loop")
     waiting.begin()
@@ -212,7 +212,7 @@ def test_an_attempt_that_moves_while_it_begins_is_run_once(rig: Rig) -> None:
         await asyncio.sleep(0.05)
         return {"loop": id(asyncio.get_running_loop())}
 
-    waiting = awaiting.Waiting("w", function(), Activity("w"))
+    waiting = async_attempts.Waiting("w", function(), Activity("w"))
     old.enter(waiting)
     old.retire()
     waiting.displace("blocked", move=True)
@@ -228,7 +228,7 @@ def test_an_attempt_that_has_moved_by_itself_stays_where_it_is(rig: Rig) -> None
     async def function() -> dict[str, Any]:
         return {}
 
-    waiting = awaiting.Waiting("w", function(), Activity("w"))
+    waiting = async_attempts.Waiting("w", function(), Activity("w"))
     loop.home().retire()
     waiting.home = loop.home()
     waiting.home.enter(waiting)
@@ -246,7 +246,7 @@ def test_an_attempt_moves_while_its_old_loop_is_about_to_begin_it(rig: Rig) -> N
     async def function() -> dict[str, Any]:
         return {}
 
-    waiting = awaiting.Waiting("w", function(), Activity("w"))
+    waiting = async_attempts.Waiting("w", function(), Activity("w"))
 
     def move() -> None:
         waiting.begin()
@@ -279,7 +279,7 @@ def test_an_attempt_that_was_not_entered_is_given_back_clean(rig: Rig) -> None:
         verdict = verdict_of(error, kind)
         assert (verdict.outcome, verdict.retryable, verdict.counts) == (Outcome.CLEAN, True, False)
         assert verdict.retry_after_ms == 500
-    assert awaiting.taken("n-innocent") is None
+    assert async_attempts.taken("n-innocent") is None
 
 
 def test_an_attempt_that_was_cut_off_does_not_count(rig: Rig) -> None:
@@ -313,7 +313,7 @@ def test_an_attempt_whose_time_another_has_eaten_does_not_count(rig: Rig) -> Non
     lost_s = partial(
         loop_watch.watch.lost_s,
         loop.home(),
-        to_others_than=awaiting._waited_for["n-innocent"].activity,
+        to_others_than=async_attempts._waited_for["n-innocent"].activity,
     )
     until(lambda: lost_s() > 1.1, "half of its time")
     rig.go.set()

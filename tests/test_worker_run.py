@@ -24,8 +24,8 @@ from multiagents.core.exceptions import (
 from multiagents.core.states import Outcome
 from multiagents.worker_sdk import loop
 from multiagents.worker_sdk.context import Context
+from multiagents.worker_sdk.execute import InputRefused, cancel, classify, execute
 from multiagents.worker_sdk.registry import Worker
-from multiagents.worker_sdk.run import InputRefused, cancel, classify, execute
 
 DEADLINE_S = 10.0
 

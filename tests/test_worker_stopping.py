@@ -13,11 +13,11 @@ import pytest
 from billiard import get_context
 
 from multiagents import NonRetryableError, WorkflowBuilder, worker
-from multiagents.orchestrator.leaving import Leaving
+from multiagents.devserver.server import EmbeddedServer
+from multiagents.hosting.stop_flag import StopFlag
+from multiagents.hosting.worker_end import Leaving
 from multiagents.storage.calls import Flow
 from multiagents.storage.client import Edge
-from multiagents.storage.server import EmbeddedServer
-from multiagents.worker_sdk.stopping import StopFlag
 from tests.processes import wait_for
 from tests.support.kill_rig import LEASE_S, Rig, second_starts
 from tests.support.traced import TracedWorker

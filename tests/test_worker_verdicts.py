@@ -19,7 +19,7 @@ from multiagents.core.exceptions import (
 )
 from multiagents.core.states import Kind, Outcome
 from multiagents.worker_sdk.attempt import verdict_of
-from multiagents.worker_sdk.run import InputRefused, classify, undo_refused
+from multiagents.worker_sdk.execute import InputRefused, classify, undo_refused
 
 
 class Order(BaseModel):

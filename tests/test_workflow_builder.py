@@ -10,10 +10,10 @@ from celery import Celery
 
 from multiagents.core.exceptions import InvalidInput, InvalidWorkflow
 from multiagents.core.policies import RetryPolicy
-from multiagents.orchestrator import workflow as workflow_module
-from multiagents.orchestrator.builder import WorkflowBuilder, task
-from multiagents.orchestrator.definitions import load_definition
-from multiagents.orchestrator.workflow import Step, TaskCall, Workflow
+from multiagents.workflows import workflow as workflow_module
+from multiagents.workflows.builder import WorkflowBuilder, task
+from multiagents.workflows.files import load_definition
+from multiagents.workflows.workflow import Step, TaskCall, Workflow
 
 app = Celery("shop", set_as_current=False)
 
@@ -243,7 +243,7 @@ def test_an_undecorated_function_is_answered_with_the_decorator() -> None:
 
 
 def test_the_builder_is_found_beside_the_workflow() -> None:
-    """``multiagents.orchestrator.workflow.WorkflowBuilder`` is a documented path."""
+    """``multiagents.workflows.workflow.WorkflowBuilder`` is a documented path."""
     assert workflow_module.WorkflowBuilder is WorkflowBuilder
     with pytest.raises(AttributeError, match="no attribute 'Builder'"):
         _ = workflow_module.Builder

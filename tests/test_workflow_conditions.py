@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multiagents.core.exceptions import MultiAgentsError
-from multiagents.orchestrator.cel.tokens import CelSyntaxError
-from multiagents.orchestrator.conditions import (
+from multiagents.workflows.cel.tokens import CelSyntaxError
+from multiagents.workflows.expression_names import paths
+from multiagents.workflows.expressions import (
     ConditionError,
     check_argument,
     check_condition,
@@ -21,7 +22,6 @@ from multiagents.orchestrator.conditions import (
     compute,
     evaluate,
 )
-from multiagents.orchestrator.references import paths
 
 VALUES: dict[str, Any] = {
     "input": {

@@ -14,17 +14,12 @@ from hypothesis import strategies as st
 
 from multiagents.core.exceptions import InvalidWorkflow
 from multiagents.core.policies import RetryPolicy
-from multiagents.orchestrator import schema
-from multiagents.orchestrator.builder import WorkflowBuilder, task
-from multiagents.orchestrator.definitions import (
-    json_schema,
-    load_definition,
-    load_file,
-    to_plain,
-)
-from multiagents.orchestrator.document import read
-from multiagents.orchestrator.graph import check
-from multiagents.orchestrator.workflow import Step, TaskCall, Workflow, from_canonical
+from multiagents.workflows import schema
+from multiagents.workflows.builder import WorkflowBuilder, task
+from multiagents.workflows.files import json_schema, load_definition, load_file, to_plain
+from multiagents.workflows.parse import read
+from multiagents.workflows.validate import check
+from multiagents.workflows.workflow import Step, TaskCall, Workflow, from_canonical
 
 YAML = """
 $schema: workflow.schema.json
@@ -180,7 +175,7 @@ def test_data_that_is_nested_deep_is_a_mistake_in_its_place() -> None:
 
 
 def test_the_published_schema_is_the_generated_one() -> None:
-    """``python -m multiagents.orchestrator.schema`` makes the file anew."""
+    """``python -m multiagents.workflows.schema`` makes the file anew."""
     assert schema.published() == schema.text()
     jsonschema.Draft202012Validator.check_schema(json_schema())
 

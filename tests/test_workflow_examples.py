@@ -12,17 +12,12 @@ import pytest
 
 from multiagents.core.clock import FakeClock
 from multiagents.core.exceptions import InvalidWorkflow
-from multiagents.orchestrator.builder import WorkflowBuilder
-from multiagents.orchestrator.catalog import TELL_MS, Catalog
-from multiagents.orchestrator.definitions import (
-    json_schema,
-    load_definition,
-    load_file,
-    to_plain,
-)
-from multiagents.orchestrator.graph import MAX_EXAMPLE_BYTES
-from multiagents.orchestrator.workflow import Workflow, from_canonical
+from multiagents.engine.catalog import TELL_MS, Catalog
 from multiagents.storage.client import Edge
+from multiagents.workflows.builder import WorkflowBuilder
+from multiagents.workflows.files import json_schema, load_definition, load_file, to_plain
+from multiagents.workflows.validate import MAX_EXAMPLE_BYTES
+from multiagents.workflows.workflow import Workflow, from_canonical
 from tests.support.command_line import cli
 
 A1 = {"sku": "A1"}

@@ -11,12 +11,7 @@ import jsonschema
 import pytest
 
 from multiagents.core.exceptions import InvalidWorkflow
-from multiagents.orchestrator.definitions import (
-    json_schema,
-    load_definition,
-    load_file,
-    load_folder,
-)
+from multiagents.workflows.files import json_schema, load_definition, load_file, load_folder
 
 
 def test_a_folder_reports_the_mistakes_of_all_its_files(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multiagents.core.exceptions import InvalidWorkflow
-from multiagents.orchestrator import registry
-from multiagents.orchestrator.graph import check
-from multiagents.orchestrator.workflow import Step, TaskCall, Workflow
+from multiagents.workflows import registry
+from multiagents.workflows.validate import check
+from multiagents.workflows.workflow import Step, TaskCall, Workflow
 
 
 def workflow(*steps: Step, name: str = "order") -> Workflow:

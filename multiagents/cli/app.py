@@ -17,22 +17,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from multiagents import __version__
-from multiagents.cli import (
+from multiagents.cli.commands import (
+    actions,
     attention,
     dead_letters,
-    demo,
-    dev,
-    doctor,
     explain,
-    fleet,
-    look,
+    query,
     start,
-    steer,
     watch,
+    workers,
 )
-from multiagents.cli import workflows as workflow_commands
-from multiagents.cli.called import Called, as_called, called, calling, program_for
+from multiagents.cli.commands import workflows as workflow_commands
+from multiagents.cli.demo.command import demo
+from multiagents.cli.dev.command import dev
+from multiagents.cli.doctor.command import doctor
 from multiagents.cli.errors import INTERRUPTED, OK, WRONG_USE, explained
+from multiagents.cli.invocation import Called, as_called, called, calling, program_for
 from multiagents.cli.output import hint, say
 from multiagents.cli.session import close_sessions, load_app
 
@@ -42,24 +42,24 @@ if TYPE_CHECKING:
 Row = tuple[str, Callable[..., None] | str, str]
 """Name, function (or the place of one that stands above this room), example."""
 COMMANDS: tuple[Row, ...] = (
-    ("dev", dev.dev, "MULTIAGENTS_IMPORTS=shop.workers multiagents dev"),
-    ("demo", demo.demo, "multiagents demo"),
+    ("dev", dev, "MULTIAGENTS_IMPORTS=shop.workers multiagents dev"),
+    ("demo", demo, "multiagents demo"),
     ("start", start.start, 'multiagents start order --input \'{"sku": "A1"}\' --wait'),
-    ("list", look.list_, "multiagents list --state running --limit 10"),
-    ("show", look.show, "multiagents show ID"),
+    ("list", query.list_, "multiagents list --state running --limit 10"),
+    ("show", query.show, "multiagents show ID"),
     ("watch", watch.watch, "multiagents watch ID"),
-    ("history", look.history, "multiagents history ID --json"),
+    ("history", query.history, "multiagents history ID --json"),
     ("explain", explain.explain, "multiagents explain ID"),
     ("attention", attention.attention, "multiagents attention"),
-    ("pause", steer.pause, 'multiagents pause ID --reason "bank is down"'),
-    ("resume", steer.resume, "multiagents resume ID"),
-    ("cancel", steer.cancel, 'multiagents cancel ID --reason "customer called"'),
-    ("rollback", steer.rollback, 'multiagents rollback ID --reason "wrong price"'),
-    ("terminate", steer.terminate, 'multiagents terminate ID --reason "undone by hand"'),
-    ("retry", steer.retry, "multiagents retry ID STEP"),
-    ("remove", steer.remove, 'multiagents remove ID --reason "undone by hand"'),
-    ("workers", fleet.workers, "multiagents workers"),
-    ("doctor", doctor.doctor, "multiagents doctor"),
+    ("pause", actions.pause, 'multiagents pause ID --reason "bank is down"'),
+    ("resume", actions.resume, "multiagents resume ID"),
+    ("cancel", actions.cancel, 'multiagents cancel ID --reason "customer called"'),
+    ("rollback", actions.rollback, 'multiagents rollback ID --reason "wrong price"'),
+    ("terminate", actions.terminate, 'multiagents terminate ID --reason "undone by hand"'),
+    ("retry", actions.retry, "multiagents retry ID STEP"),
+    ("remove", actions.remove, 'multiagents remove ID --reason "undone by hand"'),
+    ("workers", workers.workers, "multiagents workers"),
+    ("doctor", doctor, "multiagents doctor"),
     ("bench", "multiagents.lab.bench.command:bench", "multiagents bench --only chain10,fan10"),
     ("chaos", "multiagents.lab.chaos.command:chaos", "multiagents chaos --seconds 30 --kills 3"),
 )
@@ -149,7 +149,7 @@ def run_for(app: Celery, name: str, words: Sequence[str]) -> int:
 
     Celery's own options are left out of what the command calls itself: they may be secret.
     """
-    from multiagents.orchestrator import launches
+    from multiagents.engine import launches
 
     with calling(Called(program_for(name), app, names())), launches.called_for(name):
         return _run(list(words), name)

@@ -25,6 +25,6 @@ def saga(ctx: click.Context, words: tuple[str, ...]) -> None:
     """Sagas of this app: start, list, watch, explain, steer them."""
     with ending_at_once():
         from multiagents.cli.app import run_for
-        from multiagents.orchestrator.launches import app_option
+        from multiagents.engine.launches import app_option
 
     sys.exit(run_for(ctx.obj.app, app_option(sys.argv), words))

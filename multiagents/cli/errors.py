@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from multiagents.cli.called import called
+from multiagents.cli.invocation import called
 from multiagents.core.exceptions import MultiAgentsError, NotAllowed
 from multiagents.core.interrupts import INTERRUPTED as INTERRUPTED
 from multiagents.core.settings import REDIS_URL, get_settings

@@ -20,7 +20,7 @@ def model_environment(
     """What a worker's environment needs; starts the stub, until the stack ends, if it is used."""
     if settings.lm:
         return {}
-    from multiagents.testing.provider import StubProvider
+    from multiagents.testing.stub_lm import StubProvider
 
     provider = stack.enter_context(StubProvider())
     if answers:

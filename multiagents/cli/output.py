@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from multiagents.cli.called import as_called, copied
+from multiagents.cli.invocation import as_called, copied
 from multiagents.core.texts import at_words, columns_of, shown
 
 if TYPE_CHECKING:

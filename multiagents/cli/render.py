@@ -1,7 +1,7 @@
 """How does a saga look to a person?
 
 From the JSON shape that `service.describe` gives to tables; nothing here asks the server.  What
-happened is told in the words of `orchestrator.words`, and ids are never cut (`cli.rows`).
+happened is told in the words of `operations.event_words`, and ids are never cut (`cli.rows`).
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _asked(saga: Saga, now_ms: int) -> str | None:
 
 def _settled(saga: Saga, now_ms: int) -> Iterator[str]:
     """What people have settled of it, as ``step 'mail' skipped by ada, 2 min ago: why``."""
-    from multiagents.orchestrator.settled import told_of
+    from multiagents.operations.settlements import told_of
 
     for done, asked in told_of(saga.get("settled", ())):
         yield f"{done}, {_when_and_why(asked, now_ms)}"
@@ -133,7 +133,7 @@ def sagas_table(
 
 
 def _saga_row(row: Saga, now_ms: int, shows: Sequence[str], error: str) -> tuple[Any, ...]:
-    from multiagents.orchestrator.wanted import matching_error
+    from multiagents.operations.saga_filter import matching_error
 
     created_ms = ms_of(row["created_at"])
     told = (error and matching_error(row, error)) or row["error"]
@@ -153,7 +153,7 @@ def _saga_row(row: Saga, now_ms: int, shows: Sequence[str], error: str) -> tuple
 
 
 def _of_input(row: Saga, key: str) -> str | None:
-    from multiagents.orchestrator.wanted import value_at
+    from multiagents.operations.saga_filter import value_at
 
     value = value_at(row["input"], key)
     return value if value is None or isinstance(value, str) else _short(value, SHORT_RESULT)
@@ -161,7 +161,7 @@ def _of_input(row: Saga, key: str) -> str | None:
 
 def history_table(events: Sequence[Mapping[str, Any]], *, workers: bool = True) -> RenderableType:
     """A line per event, with the time since the saga's start."""
-    from multiagents.orchestrator.words import happened
+    from multiagents.operations.event_words import happened
 
     start_ms = ms_of(events[0]["at"]) or 0 if events else 0
     times = [since_start(ms_of(event["at"]) or 0, start_ms) for event in events]
@@ -235,7 +235,7 @@ def _progress(step: Mapping[str, Any]) -> tuple[float | None, str]:
 
 
 def _undo(step: Mapping[str, Any]) -> str | None:
-    from multiagents.orchestrator.words import undo_word
+    from multiagents.operations.event_words import undo_word
 
     undo = step["compensation"]
     if undo is None:

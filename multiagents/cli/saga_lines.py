@@ -19,10 +19,10 @@ from multiagents.core.places import shown_path
 from multiagents.core.policies import DEFAULT_RETRY, UNDO_RETRY
 from multiagents.core.states import ENDED, Kind, SagaState, StepState, UndoState
 from multiagents.core.texts import at_words, shown_line
-from multiagents.orchestrator.moves import Move
-from multiagents.orchestrator.saga import Saga, StepRun, Work
-from multiagents.orchestrator.words import WORDS, word_of
-from multiagents.orchestrator.workflow import Workflow
+from multiagents.engine.continuation import Move
+from multiagents.operations.event_words import WORDS, word_of
+from multiagents.saga.state import Saga, StepRun, Work
+from multiagents.workflows.workflow import Workflow
 
 SHORT_ID = 8
 """Characters of a saga's id; commands take them for it, as long as they are unique."""

@@ -13,8 +13,8 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from multiagents.cli.called import called
 from multiagents.cli.errors import CommandError, UnreachableError
+from multiagents.cli.invocation import called
 from multiagents.core.clock import Clock
 from multiagents.core.exceptions import InvalidInput, MultiAgentsError, UnknownSaga
 from multiagents.core.server_urls import check
@@ -24,7 +24,7 @@ from multiagents.core.texts import joined
 if TYPE_CHECKING:
     from celery import Celery
 
-    from multiagents.bootstrap import Runtime
+    from multiagents.hosting.runtime import Runtime
     from multiagents.storage.calls import Flow
 
 T = TypeVar("T")
@@ -56,7 +56,7 @@ class Session:
         try:
             return self.runtime.host.call(operation, *args, **kwargs)
         except UnknownSaga:
-            from multiagents.orchestrator.service import OF_ONE_SAGA
+            from multiagents.operations.service import OF_ONE_SAGA
 
             given = args[0] if operation in OF_ONE_SAGA else kwargs.get("saga_id")
             meant = self._found(given) if isinstance(given, str) else given
@@ -124,7 +124,7 @@ def load_code(settings: Settings) -> None:
     Those modules are the package's own app's: an app of a team's has imported what it names.  What
     modules print goes to stderr.  Raises InvalidInput for what cannot be read.
     """
-    from multiagents.orchestrator import user_code
+    from multiagents.workflows import user_code
 
     with redirect_stdout(sys.stderr):
         if called().app is None:
@@ -144,8 +144,8 @@ def make_runtime(settings: Settings) -> Runtime:
     """The engine for these settings, hosted by the app that the command line was called for, or by
     one of its own; connects to nothing.
     """
-    from multiagents.bootstrap import attach
-    from multiagents.celery_app import make_app
+    from multiagents.hosting.app import make_app
+    from multiagents.hosting.runtime import attach
 
     runtime = attach(called().app or make_app(settings), settings)
     called().settings = runtime.settings
@@ -178,7 +178,7 @@ def load_app(app: Celery, name: str = "") -> None:
 
     What they print goes to stderr.  Raises CommandError for an app that is not attached then.
     """
-    from multiagents.orchestrator.attached import how_to_attach, is_attached
+    from multiagents.hosting.attached import how_to_attach, is_attached
 
     with redirect_stdout(sys.stderr):
         app.loader.import_default_modules()
@@ -204,9 +204,9 @@ def probe(runtime: Runtime) -> None:
 
 def probe_server(url: str, clock: Clock, *, named_by: str = REDIS_URL) -> None:
     """Ask one server for its time, once, and correct the clock by it.  Raises CommandError."""
-    from multiagents.storage.away import reason_of
     from multiagents.storage.client import UNREACHABLE, Edge
     from multiagents.storage.health import DENIED, REFUSED
+    from multiagents.storage.outages import reason_of
 
     check_url(url, named_by)
     edge = Edge(url, timeout_s=PROBE_S, retries=0)

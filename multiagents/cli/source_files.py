@@ -73,7 +73,7 @@ def flaw_of(paths: Iterable[str]) -> str:
 
 def _flaw(path: str) -> str:
     from multiagents.core.exceptions import InvalidWorkflow
-    from multiagents.orchestrator.definitions import load_file
+    from multiagents.workflows.files import load_file
 
     try:
         if path.endswith(".py"):

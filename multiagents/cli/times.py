@@ -34,7 +34,7 @@ def _hours(minutes: int) -> str:
 
 def ago(at_ms: int, now_ms: int) -> str:
     """How long ago: ``2 min ago``."""
-    from multiagents.orchestrator.explanation import span
+    from multiagents.operations.explain.saga import span
 
     passed = now_ms - at_ms
     return f"{span(passed)} ago" if passed >= 1000 else "just now"
@@ -42,7 +42,7 @@ def ago(at_ms: int, now_ms: int) -> str:
 
 def ahead(at_ms: int, now_ms: int) -> str:
     """In how long: ``in 12 s``."""
-    from multiagents.orchestrator.explanation import span
+    from multiagents.operations.explain.saga import span
 
     return "now" if at_ms <= now_ms else f"in {span(max(1000, at_ms - now_ms))}"
 

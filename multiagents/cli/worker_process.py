@@ -19,7 +19,7 @@ from typing import IO, Self
 
 from multiagents.cli.errors import CommandError
 from multiagents.cli.session import Session
-from multiagents.cli.stopping import hurried
+from multiagents.cli.stop_signals import hurried
 from multiagents.core.interrupts import held_back
 from multiagents.core.names import DEFAULT_QUEUES
 

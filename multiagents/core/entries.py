@@ -1,6 +1,6 @@
 """What can stand in a saga's log?
 
-The log is the saga's truth: its state is the fold of `orchestrator.decide` over these entries.
+The log is the saga's truth: its state is the fold of `saga.decide` over these entries.
 An entry therefore carries everything a decision needs, its own time (``at_ms``, Unix
 milliseconds) included, and is never changed once written.
 

@@ -4,6 +4,6 @@ Here: ``from multiagents.core.factory import create_simple_framework``.  It only
 `framework` makes, and is the one file of this room that looks up.
 """
 
-from multiagents.framework import Framework, create_simple_framework
+from multiagents.orchestrator.framework import Framework, create_simple_framework
 
 __all__ = ["Framework", "create_simple_framework"]

@@ -1,6 +1,6 @@
 """How often, how long: what does a step allow itself?
 
-Values only; `orchestrator.retry` turns a policy into a delay.
+Values only; `saga.retry` turns a policy into a delay.
 """
 
 from __future__ import annotations

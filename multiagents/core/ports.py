@@ -1,6 +1,6 @@
 """Through which values do the rooms that may not meet speak with each other?
 
-`orchestrator` knows steps, `worker_sdk` knows functions; `bootstrap` hands each what it needs of
+`engine` knows steps, `worker_sdk` knows functions; `hosting` hands each what it needs of
 the other in these types.
 """
 

@@ -15,7 +15,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from multiagents.storage.away import reason_of
+from multiagents.storage.outages import reason_of
 from multiagents.storage.refusals import word_of
 
 T = TypeVar("T")

@@ -1,1 +1,1 @@
-"""What happens next?  Workflows, the rules of a saga, and the coordinator that applies them."""
+"""How does an asyncio program drive sagas?"""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from multiagents.storage.calls import Plain
 from multiagents.storage.keys import Shard
-from multiagents.storage.views import text_or_none
+from multiagents.storage.replies import text_or_none
 
 
 def owner(shard: Shard, task_id: str) -> Plain[str | None]:

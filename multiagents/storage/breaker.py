@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from multiagents.storage.calls import Call
-from multiagents.storage.views import text_of
+from multiagents.storage.replies import text_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from multiagents.core.states import SagaState
+from multiagents.storage import dead_letter_index
 from multiagents.storage import keys as k
-from multiagents.storage import waiting
 from multiagents.storage.calls import Arg, Call, Flow, Plain, ask
 from multiagents.storage.keys import SagaKeys, Shard
-from multiagents.storage.views import hash_of, text_of
+from multiagents.storage.replies import hash_of, text_of
 
 SCANNED = 1000
 """Keys or members that one step of a search looks at."""
@@ -158,7 +158,7 @@ def _pairs(reply: Any) -> tuple[str, dict[str, str]]:
 def _members(index: str, pattern: str) -> Flow[list[str]]:
     cursor, found = "0", []
     while True:
-        cursor, page = yield from ask(waiting.scan(index, cursor, pattern))
+        cursor, page = yield from ask(dead_letter_index.scan(index, cursor, pattern))
         found += [member for member, _ in page]
         if cursor == "0":
             return sorted(set(found))

@@ -13,7 +13,7 @@ from typing import Any
 from multiagents.storage import keys as k
 from multiagents.storage.calls import Arg, Call, Flow, Plain, ask
 from multiagents.storage.keys import Shard
-from multiagents.storage.views import hash_of, text_of
+from multiagents.storage.replies import hash_of, text_of
 
 PAGE = 500
 """Sagas of which one call is asked."""

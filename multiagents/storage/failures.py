@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from multiagents.storage.calls import Arg, Call, Plain
 from multiagents.storage.keys import Shard
+from multiagents.storage.replies import hash_of, text_or_none
 from multiagents.storage.sagas import PUT_OFF_MS, Guard
-from multiagents.storage.views import hash_of, text_or_none
 
 MOST_PUT_OFF_MS = 60_000
 """What fails again and again is tried once in so long; at first, after `PUT_OFF_MS`."""

@@ -16,8 +16,8 @@ from redis.exceptions import AuthenticationError, ResponseError
 from multiagents.core.states import SagaState
 from multiagents.storage.calls import Flow, Plain, ask
 from multiagents.storage.keys import Shard
+from multiagents.storage.replies import hash_of, text_of
 from multiagents.storage.sagas import pairs_of
-from multiagents.storage.views import hash_of, text_of
 
 T = TypeVar("T")
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from multiagents.storage.calls import Flow, ask
 from multiagents.storage.damage import escaped
+from multiagents.storage.dead_letter_index import scan
 from multiagents.storage.keys import Shard
-from multiagents.storage.waiting import scan
 
 SCANNED = 1000
 """Ids that the server compares at once: it took 3 ms for them on a busy machine."""

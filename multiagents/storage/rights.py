@@ -12,7 +12,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from multiagents.storage.calls import Arg, Flow, Plain, ask
 from multiagents.storage.refusals import is_of_another_type
-from multiagents.storage.views import text_of
+from multiagents.storage.replies import text_of
 
 NO_INDEX = 2**31 - 1
 """No list has so many items: setting one is refused, after a look at type and rights.  A greater

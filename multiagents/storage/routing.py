@@ -26,7 +26,6 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from multiagents.core.clock import Clock
 from multiagents.core.exceptions import NoServer, NotWritable
 from multiagents.core.settings import REDIS_URL, STATE_URLS, Home, Settings, shown_url
-from multiagents.storage.away import reason_of
 from multiagents.storage.calls import Call, Plain
 from multiagents.storage.client import (
     BROKEN,
@@ -39,6 +38,7 @@ from multiagents.storage.client import (
     WritesRefused,
 )
 from multiagents.storage.keys import Shard
+from multiagents.storage.outages import reason_of
 
 E = TypeVar("E", bound=Edge | AsyncEdge)
 

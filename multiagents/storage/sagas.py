@@ -22,9 +22,9 @@ from multiagents.core.json_text import loads
 from multiagents.core.states import Kind
 from multiagents.storage import keys as k
 from multiagents.storage.calls import Arg, Call, Plain
+from multiagents.storage.commit import Plan, Refused, entry_key, plan_args
 from multiagents.storage.keys import SagaKeys, Shard
-from multiagents.storage.plan import Plan, Refused, entry_key, plan_args
-from multiagents.storage.views import (
+from multiagents.storage.replies import (
     NOTHING,
     Claim,
     Committed,

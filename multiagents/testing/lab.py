@@ -14,9 +14,9 @@ from typing import Any
 
 from multiagents.core.exceptions import InvalidInput, UnknownSaga, WorkerExecutionError
 from multiagents.core.states import Kind
-from multiagents.eager import Begun, EagerRunner
-from multiagents.orchestrator import registry
-from multiagents.orchestrator.workflow import Step, Workflow, worker_name
+from multiagents.hosting.eager import Begun, EagerRunner
+from multiagents.workflows import registry
+from multiagents.workflows.workflow import Step, Workflow, worker_name
 
 
 class SagaLab:

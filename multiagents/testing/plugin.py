@@ -41,7 +41,7 @@ def pytest_runtest_makereport(
     report = yield
     lab = getattr(item, "funcargs", {}).get("saga_lab")
     if lab is not None and report.when == "call" and report.failed:
-        from multiagents.testing.told import TITLE, told
+        from multiagents.testing.report import TITLE, told
 
         try:
             text = told(lab.runner)
@@ -55,7 +55,7 @@ def pytest_runtest_makereport(
 @pytest.fixture
 def saga_celery_app() -> Any:
     """The Celery app whose sagas are tested: the package's own."""
-    from multiagents.bootstrap import app
+    from multiagents.hosting.runtime import app
 
     return app
 
@@ -67,7 +67,7 @@ def saga_lab(saga_celery_app: Any) -> Iterator[SagaLab]:
     ``saga_lab.start("order", {...})`` returns the saga's id once it has come to rest;
     ``start_saga.delay("order", {...}).get()`` works as well.
     """
-    from multiagents.bootstrap import attach
+    from multiagents.hosting.runtime import attach
     from multiagents.testing.lab import eager
 
     with eager(attach(saga_celery_app)) as lab:
@@ -77,6 +77,6 @@ def saga_lab(saga_celery_app: Any) -> Iterator[SagaLab]:
 @pytest.fixture
 def saga_clock(saga_lab: SagaLab, saga_celery_app: Any) -> FakeClock:
     """The clock of ``saga_lab``; ``advance(seconds)`` moves it."""
-    from multiagents.bootstrap import attach
+    from multiagents.hosting.runtime import attach
 
     return attach(saga_celery_app).eager.clock

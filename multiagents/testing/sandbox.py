@@ -95,7 +95,7 @@ def sandbox(
 
 
 def _server(stack: ExitStack, folder: Path) -> str:
-    from multiagents.storage.server import EmbeddedServer
+    from multiagents.devserver.server import EmbeddedServer
 
     return stack.enter_context(EmbeddedServer(folder)).url
 
@@ -103,7 +103,7 @@ def _server(stack: ExitStack, folder: Path) -> str:
 def _model(stack: ExitStack, answers: Mapping[str, Any] | None) -> dict[str, str]:
     if os.environ.get("MULTIAGENTS_LM"):
         return {}
-    from multiagents.testing.provider import StubProvider
+    from multiagents.testing.stub_lm import StubProvider
 
     print(STUB_NOTE, flush=True)
     provider = stack.enter_context(StubProvider())
@@ -133,7 +133,7 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 
 def _check_app(url: str) -> None:
-    loaded = sys.modules.get("multiagents.bootstrap")
+    loaded = sys.modules.get("multiagents.hosting.runtime")
     if loaded is not None and loaded.runtime.settings.redis_url != url:
         raise NotAllowed(
             "this process has used multiagents with another server before: enter sandbox() first,"
@@ -172,7 +172,7 @@ def _worker(command: Sequence[str], imports: str, log: Path) -> Iterator[None]:
 
 def _wait_ready(process: subprocess.Popen[bytes], hostname: str, log: Path) -> None:
     """Return once the worker has published what it knows."""
-    from multiagents.bootstrap import runtime
+    from multiagents.hosting.runtime import runtime
 
     ends_at = time.monotonic() + READY_S
     while hostname not in runtime.edge.run(runtime.catalog.fleet()):

@@ -22,8 +22,8 @@ from multiagents.core.json_text import loads
 from multiagents.core.ports import Assignment, Verdict
 from multiagents.core.states import Kind
 from multiagents.worker_sdk.context import Context, build_data
+from multiagents.worker_sdk.execute import classify, execute_to_json, undo_refused
 from multiagents.worker_sdk.registry import Worker
-from multiagents.worker_sdk.run import classify, execute_to_json, undo_refused
 
 
 class Leases(Protocol):

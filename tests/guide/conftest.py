@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from multiagents.bootstrap import runtime_at
 from multiagents.core.settings import get_settings
+from multiagents.hosting.runtime import runtime_at
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ import pytest
 
 from multiagents import Orchestrator, WorkerManager, WorkflowBuilder, dspy_worker, tool, worker
 from multiagents.event_bus.redis_bus import RedisEventBus
-from multiagents.testing.provider import StubProvider
+from multiagents.testing.stub_lm import StubProvider
 from tests.guide.following import run_to_the_end
 
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from pytest_celery import CeleryTestBackend, CeleryTestBroker, CeleryTestSetup, CeleryTestWorker
 
-from multiagents.storage.server import EmbeddedServer
+from multiagents.devserver.server import EmbeddedServer
 from tests.processes import Worker
 
 
@@ -157,8 +157,8 @@ def celery_worker(
 @pytest.fixture
 def sagas(celery_setup: CeleryTestSetup, celery_broker: CeleryTestBroker) -> Any:
     """The engine, attached to pytest-celery's own app as a client."""
-    from multiagents.bootstrap import attach
     from multiagents.core.settings import Settings
+    from multiagents.hosting.runtime import attach
 
     url = celery_broker.config()["host_url"]
     return attach(celery_setup.app, Settings(redis_url=url, lease_s=2))

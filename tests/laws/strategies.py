@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from multiagents.core.states import Command as Ask
-from multiagents.testing.random_workflows import random_workflow
+from multiagents.lab.simulator.workflows import random_workflow
 from tests.laws.world import World
 
 

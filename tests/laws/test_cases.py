@@ -26,11 +26,11 @@ from multiagents.core.entries import (
 from multiagents.core.policies import RetryPolicy
 from multiagents.core.states import Command as Ask
 from multiagents.core.states import Kind, Outcome, SagaState, StepState, UndoState
-from multiagents.orchestrator.commands import Adopt, Command, Dispatch, SetTimer
-from multiagents.orchestrator.decide import decide
-from multiagents.orchestrator.saga import Saga, StepRun, new_saga
-from multiagents.orchestrator.workflow import Step, Workflow
-from multiagents.testing.laws import Watch
+from multiagents.lab.simulator.laws.saga import Watch
+from multiagents.saga.commands import Adopt, Command, Dispatch, SetTimer
+from multiagents.saga.decide import decide
+from multiagents.saga.state import Saga, StepRun, new_saga
+from multiagents.workflows.workflow import Step, Workflow
 
 BOOM = Failure("Boom", "boom")
 ONCE = RetryPolicy(max_attempts=1)

@@ -22,10 +22,10 @@ from multiagents.core.entries import (
 from multiagents.core.policies import RetryPolicy
 from multiagents.core.states import Command as Ask
 from multiagents.core.states import Kind, Outcome
-from multiagents.orchestrator.graph import check
-from multiagents.orchestrator.saga import decode_saga, encode_head, encode_step
-from multiagents.orchestrator.workflow import from_canonical
-from multiagents.testing.random_workflows import random_workflow
+from multiagents.lab.simulator.workflows import random_workflow
+from multiagents.saga.state import decode_saga, encode_head, encode_step
+from multiagents.workflows.validate import check
+from multiagents.workflows.workflow import from_canonical
 from tests.laws.strategies import worlds
 from tests.laws.world import World
 

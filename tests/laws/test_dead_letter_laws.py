@@ -10,15 +10,10 @@ from multiagents.core.entries import Asked, Entry
 from multiagents.core.ports import Waiting
 from multiagents.core.states import Command as Ask
 from multiagents.core.states import Kind, SagaState
-from multiagents.orchestrator.allowed import SETTLING, OneLetter, done, refusal
-from multiagents.orchestrator.attention import (
-    changes,
-    dead_letters_of,
-    entries_of,
-    parked_at,
-)
-from multiagents.orchestrator.decide import decide, fold
-from multiagents.orchestrator.saga import Saga
+from multiagents.saga.allowed import SETTLING, OneLetter, done, refusal
+from multiagents.saga.dead_letters import changes, dead_letters_of, entries_of, parked_at
+from multiagents.saga.decide import decide, fold
+from multiagents.saga.state import Saga
 from tests.laws.strategies import worlds
 from tests.laws.world import World
 

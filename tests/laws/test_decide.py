@@ -1,7 +1,7 @@
 """Do the rules of a saga hold over random workflows and histories?
 
-The laws are those of `multiagents.testing.laws`: every decision of every history below is judged,
-and so is what each history has come to when nothing more can happen.
+The laws are those of `multiagents.lab.simulator.laws.saga`: every decision of every history below
+is judged, and so is what each history has come to when nothing more can happen.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 
 from multiagents.core.states import ENDED
 from multiagents.core.states import Command as Ask
-from multiagents.testing.laws import has_dead_letters, replayed
+from multiagents.lab.simulator.laws.saga import has_dead_letters, replayed
 from tests.laws.strategies import worlds
 from tests.laws.world import World
 

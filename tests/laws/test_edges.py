@@ -9,10 +9,10 @@ import pytest
 import redis
 from billiard import get_context
 
-from multiagents.bootstrap import attach
-from multiagents.celery_app import make_app
 from multiagents.core.clock import SystemClock
 from multiagents.core.settings import Settings
+from multiagents.hosting.app import make_app
+from multiagents.hosting.runtime import attach
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import ask
 from multiagents.storage.client import UNREACHABLE, Edge

@@ -6,10 +6,10 @@ import pytest
 
 from multiagents.core.entries import Succeeded
 from multiagents.core.states import Command, SagaState
-from multiagents.orchestrator.workflow import Workflow
-from multiagents.storage import ends
+from multiagents.storage import outcomes
 from multiagents.storage import sagas as store
 from multiagents.storage.keys import due_purge
+from multiagents.workflows.workflow import Workflow
 from tests.support.one_process import KEYS, SAGA, SHARD, Bench, chain
 
 CANVAS = '{"chain":[{"task":"ship"}]}'
@@ -164,7 +164,7 @@ def test_who_starts_while_the_end_is_told_is_not_forgotten(bench: Bench) -> None
 
 def test_what_is_gone_owes_nothing(bench: Bench) -> None:
     """E16: a start that finds its saga removed meanwhile leaves no key behind."""
-    assert not bench.edge.execute(ends.owe(KEYS, "v", 0, nonce="a" * 16))
+    assert not bench.edge.execute(outcomes.owe(KEYS, "v", 0, nonce="a" * 16))
     assert bench.edge.client.keys() == []
 
 

@@ -7,10 +7,10 @@ import pytest
 from multiagents.core.entries import Failure
 from multiagents.core.ports import Assignment, Verdict, WorkerInfo
 from multiagents.core.states import Command, Kind, SagaState
-from multiagents.orchestrator.engine import StoreEngine
-from multiagents.orchestrator.outbox import Message
-from multiagents.orchestrator.workflow import Step
-from multiagents.storage.plan import Letter
+from multiagents.engine.attempts import StoreEngine
+from multiagents.engine.messages import Message
+from multiagents.storage.commit import Letter
+from multiagents.workflows.workflow import Step
 from tests.support.one_process import SAGA, Bench
 
 

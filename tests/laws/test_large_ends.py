@@ -10,10 +10,10 @@ import pytest
 from multiagents.core.entries import Asked, encode
 from multiagents.core.ports import Assignment
 from multiagents.core.states import Command, SagaState
-from multiagents.storage import ends
+from multiagents.storage import outcomes
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow
-from multiagents.storage.views import End
+from multiagents.storage.replies import End
 from tests.support.one_process import KEYS, SAGA, Bench, chain, step
 
 LARGE = json.dumps({"text": "x" * 200_000})
@@ -111,7 +111,7 @@ def test_a_long_log_is_compressed_at_the_end(bench: Bench, count: int) -> None:
     before = sent_by_server(bench)
     bench.succeed(held, SMALL)
     sent = sent_by_server(bench) - before
-    compressed = count <= ends.MOST_PACKED
+    compressed = count <= outcomes.MOST_PACKED
     assert bench.edge.client.llen(KEYS.log) == (1 if compressed else count)
     assert len(bench.log()) == count
     assert bench.results == [{"ok": 1}]
@@ -142,7 +142,7 @@ def test_a_log_that_is_compressed_while_it_is_read_is_read_whole(bench: Bench, c
     pages = []
 
     def reading() -> Flow[tuple[str, ...]]:
-        flow, reply = ends.read_log(KEYS), None
+        flow, reply = outcomes.read_log(KEYS), None
         while True:
             try:
                 page = flow.send(reply)
@@ -151,7 +151,7 @@ def test_a_log_that_is_compressed_while_it_is_read_is_read_whole(bench: Bench, c
                 return found
             reply = yield page
             if not pages:
-                yield ends.settle(KEYS, End(version, {}, whole))
+                yield outcomes.settle(KEYS, End(version, {}, whole))
             pages.append(page)
 
     assert bench.edge.run(reading()) == whole

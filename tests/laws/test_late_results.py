@@ -16,10 +16,10 @@ from multiagents.core.entries import Asked, Failed, Failure, Succeeded, Unroutab
 from multiagents.core.policies import RetryPolicy
 from multiagents.core.ports import Assignment
 from multiagents.core.states import Command, Kind, Outcome, SagaState, StepState
-from multiagents.orchestrator.claims import Continuation
-from multiagents.orchestrator.decide import fold
-from multiagents.orchestrator.late import late_successes
-from multiagents.orchestrator.reading import blank_saga
+from multiagents.engine.claims import Continuation
+from multiagents.engine.saga_reader import blank_saga
+from multiagents.operations.explain.late_reports import late_successes
+from multiagents.saga.decide import fold
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import ask
 from tests.support.one_process import KEYS, SAGA, Bench, lose, row, step, undoable

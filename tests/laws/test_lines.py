@@ -9,10 +9,10 @@ import pytest
 
 from multiagents.cli.saga_lines import Line, lines_of
 from multiagents.core.states import ENDED
-from multiagents.orchestrator.coordinator import Coordinator
-from multiagents.testing.faults import NO_FAULTS
-from multiagents.testing.simulated_store import Servers, own_servers
-from multiagents.testing.simulator import simulate
+from multiagents.engine.coordinator import Coordinator
+from multiagents.lab.simulator.__main__ import simulate
+from multiagents.lab.simulator.faults import NO_FAULTS
+from multiagents.lab.simulator.store import Servers, own_servers
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import pytest
 from multiagents.core.policies import RetryPolicy
 from multiagents.core.ports import Assignment
 from multiagents.core.states import Kind, SagaState
-from multiagents.orchestrator.sweeper import Sweeper
-from multiagents.orchestrator.sweeper_thread import SweeperThread
+from multiagents.engine.sweeper import Sweeper
+from multiagents.hosting.sweeper_thread import SweeperThread
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow
 from multiagents.storage.keys import SagaKeys, due_dirty

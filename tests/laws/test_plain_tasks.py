@@ -13,13 +13,13 @@ from multiagents.core import ids
 from multiagents.core.entries import Failure
 from multiagents.core.ports import Verdict
 from multiagents.core.states import Command, Kind, SagaState, StepState
-from multiagents.orchestrator.engine import StoreEngine
-from multiagents.orchestrator.outbox import Message
-from multiagents.orchestrator.workflow import Step, TaskCall
+from multiagents.engine.attempts import StoreEngine
+from multiagents.engine.messages import Message
+from multiagents.storage import outbox
 from multiagents.storage import sagas as store
-from multiagents.storage import sending
 from multiagents.storage.calls import Call, Plain
-from multiagents.storage.plan import Letter
+from multiagents.storage.commit import Letter
+from multiagents.workflows.workflow import Step, TaskCall
 from tests.support.one_process import SAGA, Bench
 
 NEVER = Verdict(Failure("Declined", "-"), retryable=False)
@@ -208,13 +208,13 @@ def test_a_task_that_was_given_up_before_it_was_sent_is_not_sent(bench: Plainly)
     bench.edge.client.hset(keys.work, "c:run:s", "2|bb|0|second")
     late = store.Attempt(SAGA, Kind.RUN, "s", 1, "aa")
     assert not bench.edge.execute(
-        sending.plain_sent(keys, late, "1|aa|0|first", Letter("queue", "m"))
+        outbox.plain_sent(keys, late, "1|aa|0|first", Letter("queue", "m"))
     ).standing
     assert bench.edge.client.hget(keys.work, "c:run:s") == b"2|bb|0|second"
     assert not bench.waiting()
     own = store.Attempt(SAGA, Kind.RUN, "s", 2, "bb")
     assert bench.edge.execute(
-        sending.plain_sent(keys, own, "2|bb|0|third", Letter("queue", "m"))
+        outbox.plain_sent(keys, own, "2|bb|0|third", Letter("queue", "m"))
     ).standing
     assert bench.edge.client.hget(keys.work, "c:run:s") == b"2|bb|0|third"
     assert bench.waiting() == 1

@@ -14,15 +14,15 @@ import pytest
 from structlog.testing import capture_logs
 
 from multiagents.core.states import Kind, SagaState
-from multiagents.orchestrator.outbox import NotTaken
-from multiagents.orchestrator.sweeper_thread import SweeperThread
-from multiagents.orchestrator.workflow import Step, TaskCall, Workflow
-from multiagents.storage import ends, failures, sending
+from multiagents.engine.messages import NotTaken
+from multiagents.hosting.sweeper_thread import SweeperThread
+from multiagents.storage import failures, outbox, outcomes
 from multiagents.storage import sagas as store
 from multiagents.storage.client import WritesRefused
+from multiagents.storage.commit import Answer, Letter
 from multiagents.storage.keys import Shard, due_dirty, due_lease, due_outbox, shard_of
-from multiagents.storage.plan import Answer, Letter
-from multiagents.storage.views import End
+from multiagents.storage.replies import End
+from multiagents.workflows.workflow import Step, TaskCall, Workflow
 from tests.laws.test_plain_tasks import Plainly, plain
 from tests.support.one_process import KEYS, SAGA, SHARD, step
 
@@ -163,7 +163,7 @@ def test_a_refused_message_takes_none_of_the_others_with_it(bench: Refusing) -> 
     bench.refuse()
     letters = {names[0]: Letter("queue", "x"), names[1]: Letter("other", "y")}
     sent = dict.fromkeys(names, ("5|1", 99))
-    done = bench.edge.execute(sending.published(KEYS, sent, letters))
+    done = bench.edge.execute(outbox.published(KEYS, sent, letters))
     assert (done.standing, [each.field for each in done.refused]) == (1, ["o:run:x:1"])
     assert bench.work() == {names[0]: UNSENT, names[1]: "5|1"}
     assert [bench.score(due_outbox(SAGA, name)) for name in names] == [7, 99]
@@ -180,7 +180,7 @@ def test_a_place_goes_to_the_first_command_whose_queue_takes_it(bench: Refusing)
         (name, ("6|1", 99), Letter(queue, name))
         for name, queue in zip(held_back, queues, strict=True)
     ]
-    assert bench.edge.execute(sending.hand_on(KEYS, rows)) == 2
+    assert bench.edge.execute(outbox.hand_on(KEYS, rows)) == 2
     assert bench.work() == {"o:run:x:1": "5|0", "o:run:y:1": "6|1"}
 
 
@@ -204,13 +204,13 @@ def test_an_end_whose_result_is_refused_is_owed_still(ended: tuple[Refusing, End
     bench, end = ended
     bench.edge.client.hset("result", "a", "hash")
     answers = [Answer("result", '{"status": "SUCCESS"}', 5), Answer("fine", "{}", 0)]
-    (refused,) = bench.edge.execute(ends.settle(KEYS, end, answers))
+    (refused,) = bench.edge.execute(outcomes.settle(KEYS, end, answers))
     assert (refused.key, refused.reason[:9]) == ("result", "WRONGTYPE")
     assert "o:end" in bench.work()
     assert bench.edge.client.get("fine") == b"{}"
     assert bench.edge.execute(store.log(KEYS)) == end.log
     bench.edge.client.delete("result")
-    assert bench.edge.execute(ends.settle(KEYS, end, answers)) == 1
+    assert bench.edge.execute(outcomes.settle(KEYS, end, answers)) == 1
     assert bench.work() == {}
     assert 0 < bench.edge.client.ttl("result") <= 5
 
@@ -221,13 +221,13 @@ def test_a_server_that_takes_no_writes_refuses_no_result_by_itself(
     """It is the server's refusal, for which everybody waits."""
     reply = [b"o:end", b"result", b"OOM command not allowed when used memory > 'maxmemory'."]
     with pytest.raises(WritesRefused):
-        _parse(ended[0], ends.settle(KEYS, ended[1]).parse, reply)
+        _parse(ended[0], outcomes.settle(KEYS, ended[1]).parse, reply)
 
 
 def _parse(bench: Refusing, parse: Callable[[Any], Any], reply: Any) -> None:
     """What an edge makes of this reply."""
     bench.edge._eval = lambda call: reply  # type: ignore[method-assign]  # no server can be so full
-    bench.edge.execute(ends.settle(KEYS, End("", {}, ())))
+    bench.edge.execute(outcomes.settle(KEYS, End("", {}, ())))
 
 
 # ---- one refused saga, and others ----

@@ -15,9 +15,9 @@ from multiagents.core.exceptions import NonRetryableError, WorkerExecutionError
 from multiagents.core.policies import UNDO_RETRY, RetryPolicy
 from multiagents.core.states import Command as Ask
 from multiagents.core.states import Kind, SagaState, StepState, UndoState
-from multiagents.orchestrator.retry import most_tries
-from multiagents.orchestrator.saga import StepRun, decode_step, encode_step
-from multiagents.orchestrator.workflow import Step, Workflow
+from multiagents.saga.retry import most_tries
+from multiagents.saga.state import StepRun, decode_step, encode_step
+from multiagents.workflows.workflow import Step, Workflow
 from tests.laws.test_cases import Story
 
 RUN, UNDO = Kind.RUN, Kind.UNDO

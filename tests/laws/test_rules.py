@@ -14,24 +14,24 @@ from typing import Any
 
 import pytest
 
-from multiagents.celery_app import make_app
 from multiagents.core.clock import FakeClock
 from multiagents.core.entries import Asked, Failed, Failure, Lost, Succeeded
 from multiagents.core.policies import RetryPolicy
 from multiagents.core.ports import Assignment, Verdict
 from multiagents.core.settings import Settings
 from multiagents.core.states import Command, Kind, Outcome, SagaState, StepState, UndoState
-from multiagents.orchestrator.answers import Answers
-from multiagents.orchestrator.engine import StoreEngine
-from multiagents.orchestrator.outbox import Message
-from multiagents.orchestrator.outcome import Deliverance
-from multiagents.orchestrator.workflow import Step, TaskCall, Workflow
+from multiagents.engine.attempts import StoreEngine
+from multiagents.engine.messages import Message
+from multiagents.hosting.app import make_app
+from multiagents.hosting.step_task import Process
+from multiagents.saga.outcome import Deliverance
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Call, ask
+from multiagents.storage.commit import Letter
 from multiagents.storage.keys import due_dirty
-from multiagents.storage.plan import Letter
+from multiagents.transport.direct_result import Answers
 from multiagents.worker_sdk.leases import LeaseKeeper
-from multiagents.worker_sdk.tasks import Process
+from multiagents.workflows.workflow import Step, TaskCall, Workflow
 from tests.support.one_process import KEYS, SAGA, Bench, row, step, undoable
 
 TWICE, ONCE = RetryPolicy(max_attempts=2), RetryPolicy(max_attempts=1)

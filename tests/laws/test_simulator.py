@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import pytest
 
-from multiagents.orchestrator.sweeper import Sweeper
+from multiagents.engine.sweeper import Sweeper
+from multiagents.lab.simulator.__main__ import main, simulate
+from multiagents.lab.simulator.faults import NO_FAULTS, Shape
+from multiagents.lab.simulator.laws.saga import LawBroken
+from multiagents.lab.simulator.store import Servers, own_servers
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, ask
 from multiagents.storage.sagas import Guard
-from multiagents.testing.faults import NO_FAULTS, Shape
-from multiagents.testing.laws import LawBroken
-from multiagents.testing.simulated_store import Servers, own_servers
-from multiagents.testing.simulator import main, simulate
 
 
 @pytest.fixture(scope="module")

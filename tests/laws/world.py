@@ -29,20 +29,13 @@ from multiagents.core.entries import (
 from multiagents.core.policies import RetryPolicy
 from multiagents.core.states import Command as Ask
 from multiagents.core.states import Kind, Outcome
-from multiagents.orchestrator.commands import (
-    Adopt,
-    ClearTimer,
-    Deliver,
-    Dispatch,
-    SetTimer,
-    Withdraw,
-)
-from multiagents.orchestrator.decide import fold
-from multiagents.orchestrator.saga import Saga, new_saga
-from multiagents.orchestrator.workflow import Workflow
-from multiagents.testing.laws import Effect, LawBroken, Watch, judge_end, law
-from multiagents.testing.random_workflows import INPUT, RESULT
-from multiagents.testing.retry_laws import some_error
+from multiagents.lab.simulator.laws.retries import some_error
+from multiagents.lab.simulator.laws.saga import Effect, LawBroken, Watch, judge_end, law
+from multiagents.lab.simulator.workflows import INPUT, RESULT
+from multiagents.saga.commands import Adopt, ClearTimer, Deliver, Dispatch, SetTimer, Withdraw
+from multiagents.saga.decide import fold
+from multiagents.saga.state import Saga, new_saga
+from multiagents.workflows.workflow import Workflow
 
 BOOM = Failure("Boom", "boom")
 LATE = {"ok": False}

@@ -35,7 +35,7 @@ E15_E20 = (
     ),
     Mutant(
         "E15",
-        "multiagents/storage/ends.py",
+        "multiagents/storage/outcomes.py",
         "== items[:1]",
         "",
         LAWS + "large_ends.py::test_a_log_that_is_compressed_while_it_is_read_is_read_whole",
@@ -147,14 +147,14 @@ E15_E20 = (
     ),
     Mutant(
         "E20",
-        "multiagents/bootstrap.py",
+        "multiagents/hosting/runtime.py",
         "timeout_s=MAIN_TIMEOUT_S, retries=0)",
         ")",
         LAWS + "edges.py::test_a_workers_main_process_waits_a_second_for_a_silent_server",
     ),
     Mutant(
         "E20",
-        "multiagents/bootstrap.py",
+        "multiagents/hosting/runtime.py",
         "Courier(self.app, hasty=True)",
         "Courier(self.app)",
         "tests/test_broker.py::test_a_broker_that_is_away_holds_up_no_deadline",

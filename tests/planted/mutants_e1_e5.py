@@ -166,7 +166,7 @@ E1_E5 = (
     ),
     Mutant(
         "E5",
-        "multiagents/hosting.py",
+        "multiagents/hosting/bootstep.py",
         "            fenced.last = (task_id, held)\n",
         "",
         "tests/test_team_fence.py::"
@@ -216,7 +216,7 @@ E1_E5 = (
     ),
     Mutant(
         "E5",
-        "multiagents/cli/dead_letters.py",
+        "multiagents/cli/commands/dead_letters.py",
         "decision, **given, letters=meant)",
         "decision, **wanted)",
         "tests/test_dead_letters_meant.py::test_the_command_line_settles_what_it_has_shown",

@@ -98,7 +98,7 @@ E6_E9 = (
     ),
     Mutant(
         "E7",
-        "multiagents/worker_sdk/run.py",
+        "multiagents/worker_sdk/execute.py",
         "() if displaced or is_of_a_cold_stop(error) else",
         "() if displaced else",
         "tests/test_worker_verdicts.py::test_celerys_own_stumble_is_not_the_functions_error",
@@ -133,7 +133,7 @@ E6_E9 = (
     ),
     Mutant(
         "E9",
-        "multiagents/worker_sdk/awaiting.py",
+        "multiagents/worker_sdk/async_attempts.py",
         "        self.activity.settle(CANCEL_GRACE_S)\n",
         "",
         "tests/test_worker_left.py::test_a_time_out_waits_for_the_clean_up",
@@ -183,21 +183,21 @@ E6_E9 = (
     ),
     Mutant(
         "E9",
-        "multiagents/bootstrap.py",
+        "multiagents/hosting/runtime.py",
         "            self.timekeeper.keep(self.edge)\n            return",
         "            return",
         "tests/test_clocks.py::test_a_client_starts_sagas_by_the_servers_clock",
     ),
     Mutant(
         "E9",
-        "multiagents/bootstrap.py",
+        "multiagents/hosting/runtime.py",
         "self.timekeeper.keep(self._main_edge, only_if_set=only)",
         "None",
         "tests/test_clocks.py::test_a_worker_process_gives_its_keeper_of_leases_the_servers_time",
     ),
     Mutant(
         "E9",
-        "multiagents/storage/timekeeping.py",
+        "multiagents/storage/clock_sync.py",
         "return same and abs(self._measured_ms() - self._lead_ms) < STEP_MS",
         "return same",
         "tests/test_clocks.py::test_a_clock_is_compared_at_first_each_minute_and_when_it_was_set",
@@ -211,7 +211,7 @@ E6_E9 = (
     ),
     Mutant(
         "E9",
-        "multiagents/orchestrator/sweeper_thread.py",
+        "multiagents/hosting/sweeper_thread.py",
         "            self._timekeeper.keep(self._edge)\n",
         "            pass\n",
         "tests/test_clocks.py::test_a_sweepers_clock_that_was_set_back_is_corrected",

@@ -14,8 +14,8 @@ from tests.support.kill_rig import QUIET, Rig, second_starts
 TEAM = "team"
 """The queue of the team's own tasks."""
 QUICK = {"max_attempts": 2, "backoff_s": 0.05, "jitter": False}
-STEADY = "multiagents.event_bus.transport:SteadyTransport"
-SENTINEL_STEADY = "multiagents.event_bus.transport:SentinelSteadyTransport"
+STEADY = "multiagents.transport.kombu_redis:SteadyTransport"
+SENTINEL_STEADY = "multiagents.transport.kombu_redis:SentinelSteadyTransport"
 LONG_S = 60.0
 """A time-out that no test waits for."""
 DEADLINE_S = 30.0

@@ -9,10 +9,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from multiagents.bootstrap import runtime_at
 from multiagents.core.clock import FakeClock
 from multiagents.core.settings import Settings
-from multiagents.orchestrator.host import Host
+from multiagents.hosting.assembly import Host
+from multiagents.hosting.runtime import runtime_at
 from multiagents.storage.client import Edge
 from multiagents.testing.lab import SagaLab, eager
 from multiagents.worker_sdk.validation import check_input

@@ -18,8 +18,8 @@ from multiagents import (
     WorkflowBuilder,
     worker,
 )
-from multiagents.bootstrap import runtime_at
 from multiagents.event_bus.redis_bus import RedisEventBus
+from multiagents.hosting.runtime import runtime_at
 
 ENDED = {"completed", "failed", "compensated", "cancelled"}
 

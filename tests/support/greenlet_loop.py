@@ -17,8 +17,8 @@ from typing import Any  # noqa: E402
 
 from multiagents.worker_sdk import loop, loop_watch  # noqa: E402
 from multiagents.worker_sdk.context import Context  # noqa: E402
+from multiagents.worker_sdk.execute import execute  # noqa: E402
 from multiagents.worker_sdk.registry import Worker  # noqa: E402
-from multiagents.worker_sdk.run import execute  # noqa: E402
 
 DEADLINE_S = 20.0
 begun, told, go = threading.Event(), threading.Event(), threading.Event()

@@ -5,6 +5,6 @@ Imported by a worker (MULTIAGENTS_IMPORTS).
 
 from __future__ import annotations
 
-from multiagents.worker_sdk import reports
+from multiagents.hosting import report_retry
 
-reports.PATIENCE_S = 1.0
+report_retry.PATIENCE_S = 1.0

@@ -13,7 +13,7 @@ import signal
 import sys
 import traceback
 
-from multiagents.bootstrap import app, start_saga
+from multiagents.hosting.runtime import app, start_saga
 from tests.support import kill_points
 
 

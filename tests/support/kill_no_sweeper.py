@@ -5,6 +5,6 @@ Imported by a worker (MULTIAGENTS_IMPORTS); shows that the messages alone move a
 
 from __future__ import annotations
 
-from multiagents.orchestrator.sweeper_thread import SweeperThread
+from multiagents.hosting.sweeper_thread import SweeperThread
 
 SweeperThread._run = SweeperThread._housekeep  # type: ignore[method-assign]

@@ -17,10 +17,10 @@ from typing import Any
 
 from celery import Celery
 
-from multiagents.bootstrap import Runtime, attach
-from multiagents.celery_app import make_app
 from multiagents.core.settings import Settings
 from multiagents.core.states import ENDED
+from multiagents.hosting.app import make_app
+from multiagents.hosting.runtime import Runtime, attach
 from multiagents.storage.connect import close_sentinels, open_client
 from multiagents.storage.keys import Shard
 from tests.processes import ROOT, Worker, environment, wait_for

@@ -6,7 +6,7 @@ Imported by a worker or a client (MULTIAGENTS_IMPORTS).
 from __future__ import annotations
 
 from multiagents import WorkflowBuilder
-from multiagents.orchestrator.dispatch import CHUNK
+from multiagents.engine.dispatcher import CHUNK
 
 FANNED = CHUNK + CHUNK // 5
 """Branches after two steps: sent all at once, they take one script more than the commit."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from multiagents import NonRetryableError, WorkflowBuilder, worker
-from multiagents.orchestrator.workflow import Workflow
 from multiagents.testing.lab import SagaLab
+from multiagents.workflows.workflow import Workflow
 
 
 @worker("letters.do")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from multiagents.testing.provider import StubProvider
+from multiagents.agents.dspy_worker import DSPyWorker
+from multiagents.testing.stub_lm import StubProvider
 from multiagents.worker_sdk.context import Context
-from multiagents.worker_sdk.dspy_worker import DSPyWorker
+from multiagents.worker_sdk.execute import execute
 from multiagents.worker_sdk.registry import Worker
-from multiagents.worker_sdk.run import execute
 
 
 def run(worker: Worker, **data: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from multiagents.core.settings import get_settings
-from multiagents.testing.provider import StubProvider
+from multiagents.testing.stub_lm import StubProvider
 
 
 @pytest.fixture(scope="session")

@@ -10,13 +10,13 @@ from typing import Any
 
 import redis
 
-from multiagents.bootstrap import Runtime, runtime_at
 from multiagents.core.entries import Failure
 from multiagents.core.ports import Assignment, Verdict
 from multiagents.core.states import Kind
-from multiagents.orchestrator.saga import Saga
-from multiagents.orchestrator.workflow import Workflow
+from multiagents.hosting.runtime import Runtime, runtime_at
+from multiagents.saga.state import Saga
 from multiagents.storage.keys import Shard
+from multiagents.workflows.workflow import Workflow
 from tests.support.one_process import lose
 
 FLEET = Shard(0).catalog("fleet")

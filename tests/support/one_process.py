@@ -11,19 +11,19 @@ from multiagents.core.entries import Asked, Entry, Failed, Failure, Lost, Succee
 from multiagents.core.ports import Assignment, WorkerInfo
 from multiagents.core.settings import Settings
 from multiagents.core.states import Command, Kind
-from multiagents.orchestrator.catalog import Catalog
-from multiagents.orchestrator.claims import Continuation
-from multiagents.orchestrator.coordinator import Coordinator
-from multiagents.orchestrator.outbox import LetterOf, Message, Publish, no_letter
-from multiagents.orchestrator.outcome import Deliverance
-from multiagents.orchestrator.saga import Saga
-from multiagents.orchestrator.sweeper import Backlog, QueueHead, Sweeper
-from multiagents.orchestrator.targets import NOT_TOLD, TOLD
-from multiagents.orchestrator.workflow import Step, Workflow
+from multiagents.engine.catalog import Catalog
+from multiagents.engine.claims import Continuation
+from multiagents.engine.coordinator import Coordinator
+from multiagents.engine.messages import LetterOf, Message, Publish, no_letter
+from multiagents.engine.sweeper import Backlog, QueueHead, Sweeper
+from multiagents.saga.outcome import Deliverance
+from multiagents.saga.state import Saga
+from multiagents.saga.targets import NOT_TOLD, TOLD
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Call, Flow, Plain
 from multiagents.storage.client import Edge
 from multiagents.storage.keys import SagaKeys, Shard, due_lease
+from multiagents.workflows.workflow import Step, Workflow
 
 T = TypeVar("T")
 

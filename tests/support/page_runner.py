@@ -214,7 +214,7 @@ class PageRunner:
 
     def _data(self, block: Block) -> None:
         from multiagents.monitoring.config import MonitoringConfig
-        from multiagents.orchestrator.definitions import load_definition
+        from multiagents.workflows.files import load_definition
 
         parsed = json.loads(block.text) if block.language == "json" else yaml.safe_load(block.text)
         if block.directives.get("like") == "output":

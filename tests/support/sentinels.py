@@ -14,7 +14,7 @@ from typing import Any
 
 import redis
 
-from multiagents.storage.server import EmbeddedServer, locate
+from multiagents.devserver.server import EmbeddedServer, locate
 from tests.processes import free_port, wait_for
 
 MASTER = "shop"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from multiagents.storage.server import EmbeddedServer
+from multiagents.devserver.server import EmbeddedServer
 
 
 class SocketServer(EmbeddedServer):

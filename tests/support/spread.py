@@ -14,13 +14,13 @@ from typing import Any
 import redis
 from celery import Celery
 
-from multiagents.bootstrap import Runtime, attach
-from multiagents.celery_app import make_app
 from multiagents.core.ids import fresh_id
 from multiagents.core.settings import Settings
 from multiagents.core.states import ENDED
+from multiagents.devserver.server import EmbeddedServer
+from multiagents.hosting.app import make_app
+from multiagents.hosting.runtime import Runtime, attach
 from multiagents.storage.keys import shard_of
-from multiagents.storage.server import EmbeddedServer
 from tests.processes import Worker, wait_for
 from tests.support import kill_workers
 from tests.support.kill_rig import LEASE_S, QUIET

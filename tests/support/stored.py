@@ -6,13 +6,13 @@ from multiagents.core.entries import Claimed
 from multiagents.core.fields import outbox_field
 from multiagents.core.states import Kind, SagaState
 from multiagents.storage import keys as k
+from multiagents.storage import replies
 from multiagents.storage import sagas as store
-from multiagents.storage import views
 from multiagents.storage.client import Edge
+from multiagents.storage.commit import Plan
 from multiagents.storage.keys import SagaKeys, Shard
-from multiagents.storage.plan import Plan
+from multiagents.storage.replies import View
 from multiagents.storage.sagas import Guard
-from multiagents.storage.views import View
 
 NOW = 1_700_000_000_000
 LEASE = 15_000
@@ -64,7 +64,7 @@ def due(edge: Edge) -> dict[str, float]:
     return {m.decode(): s for m, s in edge.client.zrange(Shard().due, 0, -1, withscores=True)}
 
 
-def view(edge: Edge, keys: SagaKeys, known: views.Known = views.NOTHING) -> View:
+def view(edge: Edge, keys: SagaKeys, known: replies.Known = replies.NOTHING) -> View:
     loaded = edge.execute(store.load(keys, known=known))
     assert isinstance(loaded, View)
     return loaded

@@ -10,11 +10,11 @@ from typing import Any
 from celery import Celery
 from celery.app.trace import build_tracer
 
-from multiagents.bootstrap import Runtime, attach
 from multiagents.core import ids
-from multiagents.core.callbacks import errback
 from multiagents.core.settings import Settings
-from multiagents.worker_sdk.tasks import WorkerTask
+from multiagents.hosting.runtime import Runtime, attach
+from multiagents.hosting.step_task import WorkerTask
+from multiagents.transport.callbacks import errback
 
 
 class TracedWorker:

@@ -1,0 +1,288 @@
+"""How does a language model do a step?
+
+`@dspy_worker` makes a worker of a signature (what goes in, what comes out) and a function around
+it.  The worker is an ``async`` one on the process's loop, so a time-out ends it by cancellation;
+a plain function, like a plain tool, runs in a thread beside the loop.
+
+The function may stand on either side of the model, and one rule says on which:
+
+1. The model's inputs are the context's values of the signature's input fields.
+2. All of them are there: the model answers first.  The function is then called with the context
+   overlaid by the answer, and what it returns is merged over the answer.
+3. Some are not there: the function is called first, with the context alone, and has to return
+   them.  What else it returns is kept beside the answer.
+4. ``function_first=True`` or ``False`` decides instead.  It is needed where a function changes an
+   input that the context has already; without it that mistake is an error, never a silent loss.
+
+An input field with a default may be missing.  `post_process`, if set, has the last word.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import functools
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from multiagents.agents.lm import DEFAULT_TIMEOUT_S, language_model
+from multiagents.agents.lm_errors import translated
+from multiagents.agents.reasoning import Program, build_program, check_reasoning
+from multiagents.agents.tools import Carried, Trace, invoke, trace
+from multiagents.core.exceptions import InvalidInput, NonRetryableError
+from multiagents.core.policies import RetryPolicy
+from multiagents.worker_sdk.decorators import (
+    RETRY_MARK,
+    TIMEOUT_MARK,
+    Retry,
+    refuse_worker,
+    retry_policy,
+)
+from multiagents.worker_sdk.registry import Worker, register
+from multiagents.worker_sdk.signatures import OUTCOME, refuse_call
+
+F = TypeVar("F", bound=Callable[..., Any])
+Ask = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
+
+
+class DSPyWorker(Worker):
+    """A worker whose work is a model's answer.
+
+    Called, it asks the model and gives a coroutine (of a plain function too); the function alone is
+    ``plain``.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        name: str,
+        *,
+        signature: Any,
+        reasoning: str = "predict",
+        tools: Sequence[Any] = (),
+        max_iters: int = 5,
+        model: str | None = None,
+        function_first: bool | None = None,
+        queue: str | None = None,
+        retry: RetryPolicy | None = None,
+        timeout_s: float | None = None,
+        lm_settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.signature = signature
+        self.reasoning = check_reasoning(name, reasoning, tools, max_iters)
+        self.tools = tuple(tools)
+        self.max_iters = max_iters
+        self.model = model
+        self.function_first = function_first
+        self.lm_settings = _checked_settings(name, lm_settings or {})
+        self.plain = function
+        self._finish: Callable[..., Any] | None = None
+        self._program: Program | None = None
+        super().__init__(
+            self._thinking(), name, queue=queue, kind="llm", retry=retry, timeout_s=timeout_s
+        )
+
+    def post_process(self, function: F) -> F:
+        """The (plain or async) function that makes the final result of every run.
+
+        It is called with the result so far and the context as the step received it, and returns
+        a dict, which replaces the result.  Raises InvalidInput for one that takes less or more.
+        """
+        whose = f"the post_process of worker {self.name!r}"
+        refuse_call(function, whose, given=2, expected=OUTCOME)
+        self._finish = function
+        return function
+
+    def check(self) -> None:
+        """Reads the signature and the tools now, not at the first run.  Imports dspy.
+
+        Raises InvalidInput for what cannot be read.
+        """
+        self._build()
+
+    async def think(self, context: Mapping[str, Any]) -> dict[str, Any]:
+        """The worker's result for this context, by the rule at the top of this file.
+
+        Raises WorkerExecutionError for what another attempt may bring, NonRetryableError for what
+        it cannot (a refused request, a missing input, a function that returned no dict).
+        """
+        program, lm = await self._ready()
+        seen = Trace()
+        ask = functools.partial(self._asked, program, lm, seen)
+        token = trace.set(seen)
+        try:
+            if self._stands_first(program, context):
+                result = await self._function_first(program, ask, context)
+            else:
+                result = await self._model_first(program, ask, context)
+            if self._finish is None:
+                return result
+            return await self._called(self._finish, result, context)
+        finally:
+            trace.reset(token)
+
+    async def _ready(self) -> tuple[Program, Any]:
+        """The program and its model, before anything is done: what fails here is clean."""
+        program = self._program
+        try:
+            if program is None:
+                program = await asyncio.to_thread(self._build)  # imports dspy: 1.4 s
+        except InvalidInput as error:
+            raise NonRetryableError(str(error), clean=True) from error
+        limit_s = min(self.timeout_s or DEFAULT_TIMEOUT_S, DEFAULT_TIMEOUT_S)
+        with _meaning(self.name, Trace()):
+            return program, language_model(self.model, self.lm_settings, timeout_s=limit_s)
+
+    def _stands_first(self, program: Program, context: Mapping[str, Any]) -> bool:
+        if self.function_first is None:
+            return bool(program.missing(context))
+        return self.function_first
+
+    async def _function_first(
+        self, program: Program, ask: Ask, context: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        given = await self._called(self.plain, context)
+        answer = await ask({**program.chosen(context), **program.chosen(given)})
+        beside = {key: value for key, value in given.items() if key not in program.inputs}
+        return {**beside, **answer}
+
+    async def _model_first(
+        self, program: Program, ask: Ask, context: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        answer = await ask(program.chosen(context))
+        overlaid = copy.copy(context)
+        overlaid.update(answer)  # type: ignore[attr-defined]  # a Context, or the caller's dict
+        more = await self._called(self.plain, overlaid)
+        late = [name for name in program.inputs if name in more and more[name] != context.get(name)]
+        if late:
+            raise NonRetryableError(
+                f"the function of worker {self.name!r} returned the input field {late[0]!r}, but"
+                " the context had it already, so the model was asked before the function; set"
+                " function_first=True to prepare the inputs, or return it under another name"
+            )
+        return {**answer, **more}
+
+    async def _asked(
+        self, program: Program, lm: Any, seen: Trace, inputs: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        missing = program.missing(inputs)
+        if missing:
+            raise NonRetryableError(
+                f"worker {self.name!r} lacks the input {_listed(missing)} of its signature:"
+                " neither the context nor the function's result has it; put it into the saga's"
+                " input, the result of an earlier step or the function's result",
+                clean=not seen.effects,
+            )
+        with _meaning(self.name, seen):
+            return await program.ask(lm, inputs)
+
+    async def _called(self, function: Callable[..., Any], *args: Any) -> dict[str, Any]:
+        returned = await invoke(function, *args)
+        if returned is None:
+            return {}
+        if not isinstance(returned, Mapping):
+            place = getattr(function, "__name__", type(function).__name__)
+            raise NonRetryableError(
+                f"{place!r} of worker {self.name!r} returned {type(returned).__name__};"
+                " expected a dict"
+            )
+        return dict(returned)
+
+    def _thinking(self) -> Callable[..., Any]:
+        """What the engine runs: `think`, under the function's name and docstring."""
+
+        @functools.wraps(self.plain)
+        async def thinking(context: Mapping[str, Any]) -> dict[str, Any]:
+            return await self.think(context)
+
+        return thinking
+
+    def _build(self) -> Program:
+        self._program = build_program(
+            self.name,
+            self.signature,
+            reasoning=self.reasoning,
+            tools=self.tools,
+            max_iters=self.max_iters,
+            names=getattr(self.plain, "__globals__", {}),
+        )
+        return self._program
+
+
+def dspy_worker(
+    name: str,
+    *,
+    signature: Any,
+    reasoning: str = "predict",
+    tools: Sequence[Any] = (),
+    max_iters: int = 5,
+    model: str | None = None,
+    function_first: bool | None = None,
+    queue: str | None = None,
+    retry: Retry | None = None,
+    timeout_s: float | None = None,
+    **lm_settings: Any,
+) -> Callable[[Callable[..., Any]], DSPyWorker]:
+    """Registers the (plain or async) function as a worker whose work a language model does.
+
+    ``signature`` is a dspy.Signature class or its short form ``"text -> mood: str, score: float"``
+    (types may be classes of the function's module); it is read at the first run, or by `check`.
+    ``reasoning``: see `Reasoning`; ``tools`` and ``max_iters`` are for ``"react"``.  ``model``:
+    DSPy's name of it, else ``MULTIAGENTS_LM``, else what `dspy.configure` was given.  Other
+    settings go to dspy.LM: ``temperature=0.2, max_tokens=300, timeout=60`` (seconds a request).
+    The function's part is the rule at the top of this file; the queue is ``llm``.
+
+    Raises InvalidInput for an unknown reasoning, tools that nothing calls, or settings that take
+    retries and caching away from the engine.
+    """
+
+    def decorate(function: Callable[..., Any]) -> DSPyWorker:
+        refuse_worker(function)
+        policy = getattr(function, RETRY_MARK, None) if retry is None else retry_policy(retry)
+        limit_s = getattr(function, TIMEOUT_MARK, None) if timeout_s is None else timeout_s
+        made = DSPyWorker(
+            function,
+            name,
+            signature=signature,
+            reasoning=reasoning,
+            tools=tools,
+            max_iters=max_iters,
+            model=model,
+            function_first=function_first,
+            queue=queue,
+            retry=policy,
+            timeout_s=limit_s,
+            lm_settings=lm_settings,
+        )
+        register(made)
+        return made
+
+    return decorate
+
+
+@contextmanager
+def _meaning(worker: str, seen: Trace) -> Iterator[None]:
+    """DSPy's errors leave as what they mean for the saga, others as they are."""
+    try:
+        yield
+    except (Exception, Carried) as error:
+        raised = translated(error, worker=worker, effects=seen.effects)
+        if raised is error:
+            raise
+        raise raised from None
+
+
+def _checked_settings(worker: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    for owned, instead in (("num_retries", "retry="), ("cache", "a cache of your own")):
+        if settings.get(owned):
+            raise InvalidInput(
+                f"worker {worker!r} sets {owned}, which the engine keeps off so that an attempt is"
+                f" one call; use {instead} instead"
+            )
+    return dict(settings)
+
+
+def _listed(names: Sequence[str]) -> str:
+    fields = ", ".join(repr(name) for name in names)
+    return f"field {fields}" if len(names) == 1 else f"fields {fields}"

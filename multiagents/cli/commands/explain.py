@@ -1,0 +1,78 @@
+"""How does a person learn why a saga is where it is?
+
+In short paragraphs that a terminal can hold; a command to copy stands on a line of its own, and
+neither it nor an id is ever broken.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+from multiagents.cli.commands.watch import SagaId
+from multiagents.cli.invocation import as_called
+from multiagents.cli.output import Json, emit, say
+from multiagents.cli.session import connect
+
+_SET_IN, _GOES_ON = "  ", " \\"
+_WORDS = re.compile(r"""(?:[^\s"']|"[^"]*"|'[^']*')+""")
+"""Of a command; what stands in quotes is one."""
+WIDEST = 100
+"""Columns of a paragraph on a wide terminal: longer lines are hard to read."""
+
+
+def explain(saga_id: SagaId, json_output: Json = False) -> None:
+    """Say why a saga is where it is, and what would move it; changes nothing.
+
+    With --json the reasons one by one, with codes, times and commands.
+    """
+    told = connect().call("explain", saga_id)
+    if json_output:
+        emit(told)
+    else:
+        say(laid_out(told, width=paragraph_width()))
+
+
+def laid_out(told: Mapping[str, Any], *, width: int | None) -> str:
+    """What `explain` of the service gives, in lines of so many columns; None: of any length."""
+    from multiagents.core.texts import shown_line
+    from multiagents.operations.explain.saga import WHAT_TO_DO
+
+    texts = [told["summary"], *(reason["text"] for reason in told["reasons"])]
+    paragraphs = [wrapped(shown_line(text), width) for text in texts]
+    if told["commands"]:
+        lines = (command_lines(each, width) for each in told["commands"])
+        paragraphs.append("\n".join([WHAT_TO_DO, *lines]))
+    return "\n\n".join(paragraphs)
+
+
+def command_lines(command: str, width: int | None) -> str:
+    """A command to copy, set in; one that is longer than a line goes on as a shell takes it."""
+    from multiagents.core.texts import shown_line
+
+    command = as_called(shown_line(command))
+    if width is None or len(command) + len(_SET_IN) <= width:
+        return _SET_IN + command
+    lines = [""]
+    for word in _WORDS.findall(command):
+        if lines[-1] and len(f"{_SET_IN}  {lines[-1]} {word}{_GOES_ON}") > width:
+            lines.append("")
+        lines[-1] += f" {word}" if lines[-1] else word
+    return _SET_IN + f"{_GOES_ON}\n{_SET_IN}  ".join(lines)
+
+
+def paragraph_width() -> int | None:
+    """Columns for a paragraph on stdout; None where that is no terminal: programs wrap nothing."""
+    return min(shutil.get_terminal_size().columns, WIDEST) if sys.stdout.isatty() else None
+
+
+def wrapped(text: str, width: int | None) -> str:
+    """A paragraph; a word that is longer than a line stays whole."""
+    text = as_called(text)
+    if width is None:
+        return text
+    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)

@@ -1,0 +1,1 @@
+"""What does a saga do for me?  ``multiagents demo``."""

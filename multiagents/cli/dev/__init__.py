@@ -1,0 +1,1 @@
+"""How does a newcomer begin?  ``multiagents dev``."""

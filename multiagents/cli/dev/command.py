@@ -1,0 +1,238 @@
+"""How does one begin, with nothing installed but this package?
+
+`multiagents dev`: an embedded server (or the one that MULTIAGENTS_REDIS_URL names), a worker with
+the modules of MULTIAGENTS_IMPORTS, and a stub for the language model if none is set.  All of it
+ends with the command.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from multiagents.cli.dev.greeting import Place, block, start_command
+from multiagents.cli.dev.process import DevWorkers, Wish, last_words
+from multiagents.cli.dev.report import Report
+from multiagents.cli.errors import CommandError, UnreachableError, masked
+from multiagents.cli.model import model_environment
+from multiagents.cli.output import Json, emit, hint, say
+from multiagents.cli.session import Session, connect, environment, load_code
+from multiagents.cli.stop_signals import stopped_by_signals
+from multiagents.core.exceptions import InvalidInput, NoServer
+from multiagents.core.settings import Settings
+
+
+class Pool(StrEnum):
+    """Those of Celery's pools that need nothing installed."""
+
+    PREFORK = "prefork"
+    SOLO = "solo"
+    THREADS = "threads"
+
+
+Port = Annotated[
+    int | None,
+    typer.Option("--port", min=0, max=65_535, help="The server's port; 0 takes a free one."),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option("--data-dir", help="Where the server keeps its data (default: .multiagents)."),
+]
+Concurrency = Annotated[
+    int, typer.Option("--concurrency", "-c", min=1, help="How many steps at once.")
+]
+PoolOption = Annotated[
+    Pool,
+    typer.Option(
+        "--pool", "-P", help="The worker's pool; solo lets breakpoint() use this terminal."
+    ),
+]
+Reload = Annotated[
+    bool,
+    typer.Option("--reload/--no-reload", help="Start the worker anew when a file has changed."),
+]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Print all that Celery says, and all tracebacks.")
+]
+
+USUAL_PORT = 6379
+"""With it other commands find the server without MULTIAGENTS_REDIS_URL."""
+
+
+def dev(
+    port: Port = None,
+    data_dir: DataDir = None,
+    concurrency: Concurrency = 2,
+    pool: PoolOption = Pool.PREFORK,
+    reload: Reload = True,
+    verbose: Verbose = False,
+    json_output: Json = False,
+) -> None:
+    """Run a server and a worker here, until Ctrl-C; nothing is left behind but the data.
+
+    Prints a line for each step event. With --json one object is printed when all is ready.
+    """
+    began = time.monotonic()
+    settings = environment()
+    places: list[Place] = []
+    with stopped_by_signals(then=lambda: _say_where(places)), ExitStack() as stack:
+        own = not _names_server(settings, port, data_dir)
+        hint(f"starting {'a server and a worker' if own else 'a worker'} …")
+        _check_code(settings)
+        place = _server(stack, settings, port, data_dir)
+        places.append(place)
+        model = model_environment(stack, settings)
+        wish = Wish(
+            env={"MULTIAGENTS_REDIS_URL": place.url, **model},
+            pool=pool.value,
+            concurrency=concurrency,
+            verbose=verbose,
+            reload=reload,
+        )
+        here = settings.model_copy(update={"redis_url": place.url})
+        session = cache(lambda: connect(here))  # while the worker starts
+        workers = stack.enter_context(DevWorkers(wish, session))
+        workers.start()
+        report = workers.ready()
+        others = _others(session(), workers.hostname)
+        if json_output:
+            facts = _facts(place, workers, wish, report, stub=bool(model))
+            emit({**facts, "others": [other.to_dict() for other in others]})
+        else:
+            _warn(others)
+            seconds = time.monotonic() - began
+            say(block(place, wish, report, stub=bool(model), seconds=seconds))
+        workers.run()
+
+
+def _check_code(settings: Settings) -> None:
+    """Raise InvalidInput for modules and files that the worker could not read, before anything.
+
+    A module that asks a server at its import is left to the worker, which has one.
+    """
+    with suppress(NoServer):
+        load_code(settings)
+
+
+def _names_server(settings: Settings, port: int | None, data_dir: Path | None) -> bool:
+    """Whether there is a server already that is to be used."""
+    return "redis_url" in settings.model_fields_set and port is None and data_dir is None
+
+
+def _server(stack: ExitStack, settings: Settings, port: int | None, data_dir: Path | None) -> Place:
+    if _names_server(settings, port, data_dir):
+        _check_there(settings)
+        return Place(settings.redis_url, None)
+    from multiagents.devserver.server import EmbeddedServer, PortTaken
+
+    folder = data_dir or settings.data_dir
+    try:
+        wanted = USUAL_PORT if port is None else port
+        server = stack.enter_context(EmbeddedServer(folder, port=wanted))
+    except (InvalidInput, PortTaken) as error:
+        if port is not None:
+            raise _taken(port) if isinstance(error, PortTaken) else error from None
+        server = stack.enter_context(EmbeddedServer(folder))
+    return Place(server.url, server.data_dir)
+
+
+def _taken(port: int) -> CommandError:
+    return CommandError(
+        f"port {port} is taken (by another dev here?); choose another with --port, or 0"
+    )
+
+
+def _check_there(settings: Settings) -> None:
+    """Raise CommandError where no server answers: `dev` has a better remedy than other commands."""
+    try:
+        connect(settings)
+    except UnreachableError as error:
+        if settings.state_urls:  # which may name the one that is away, and dev has none for it
+            raise
+        raise CommandError(
+            f"no server answers at {masked(settings.redis_url)} ({error.reason});"
+            " unset MULTIAGENTS_REDIS_URL, and dev starts its own"
+        ) from error
+
+
+def _facts(
+    place: Place, workers: DevWorkers, wish: Wish, report: Report, *, stub: bool
+) -> dict[str, Any]:
+    return {
+        "redis_url": masked(place.url),
+        "data_dir": str(place.data_dir) if place.data_dir else None,
+        "worker": workers.hostname,
+        "worker_pid": workers.pid,
+        "pool": wish.pool,
+        "queues": list(report.queues),
+        "functions": sorted(report.functions),
+        "workflows": list(report.workflows),
+        "examples": report.workflows,
+        "missing": report.missing,
+        "start": start_command(report),
+        "stub_model": stub,
+    }
+
+
+def _say_where(places: list[Place]) -> None:
+    """The last line after Ctrl-C."""
+    if not places:
+        last_words("stopped")
+    elif (folder := places[0].data_dir) is not None:
+        last_words(f"stopped; the data stays in {folder}, and the next dev here goes on with it")
+    else:
+        last_words(f"stopped; the sagas stay on the server at {masked(places[0].url)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """Another worker on the server, and which functions of shared queues the one or other lacks."""
+
+    hostname: str
+    lacks: tuple[str, ...]
+    brings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON shows it."""
+        return asdict(self)
+
+
+def _others(session: Session, hostname: str) -> list[Other]:
+    """Who works on this server beside our worker."""
+    from multiagents.engine.catalog import split
+
+    fleet = dict(split(session.fleet())[0])
+    ours = fleet.pop(hostname, {"queues": [], "workers": {}})
+    return [
+        Other(name, lacks=_missing(ours, of=each), brings=_missing(each, of=ours))
+        for name, each in sorted(fleet.items())
+    ]
+
+
+def _missing(one: Mapping[str, Any], *, of: Mapping[str, Any]) -> tuple[str, ...]:
+    """Functions of the one that the other lacks, though it consumes their queue."""
+    return tuple(
+        sorted(
+            name
+            for name, queue in one["workers"].items()
+            if queue in of["queues"] and name not in of["workers"]
+        )
+    )
+
+
+def _warn(others: list[Other]) -> None:
+    for other in others:
+        text = f"another worker, {other.hostname}, is on this server, and takes steps of yours"
+        if other.lacks:
+            text += f"; it lacks {', '.join(other.lacks)}, and gives their steps back"
+        if other.brings:
+            text += f"; this one lacks {', '.join(other.brings)}"
+        hint(text)

@@ -1,0 +1,133 @@
+"""What does `multiagents dev` say when all is ready?
+
+What runs, and the commands to go on with, each on a line of its own to be copied whole.  Pure.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from multiagents.cli.dev.process import Wish
+from multiagents.cli.dev.report import Report
+from multiagents.cli.errors import masked
+from multiagents.cli.model import STUB
+from multiagents.core.places import shown_path
+from multiagents.core.settings import DEFAULT_REDIS_URL
+
+WIDTH = 80
+MOST_NAMES = 8
+YOUR_INPUT = "'{…}'"
+"""Stands where no example is known: no JSON, so that it starts nothing if it is run as it is."""
+_LABEL = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The server that `dev` works with."""
+
+    url: str
+    data_dir: Path | None
+    """None: the server is not ours."""
+
+
+def block(place: Place, wish: Wish, report: Report, *, stub: bool, seconds: float) -> str:
+    """All of it, as lines."""
+    facts = [
+        ("server", f"{masked(place.url)}, {_data(place)}"),
+        ("worker", _worker(wish, report)),
+        ("functions", _some(sorted(report.functions))),
+        ("workflows", _some(report.workflows)),
+    ]
+    if stub:
+        facts.append(("model", STUB))
+    facts.append(("reload", _reload(wish)))
+    lines = [f"\nready after {seconds:.1f} s"]
+    lines += [_fact(name, text) for name, text in facts]
+    lines += [_fact("missing", text) for text in report.missing.values()]
+    if not report.functions:
+        lines.append(
+            "name the modules with your workers in MULTIAGENTS_IMPORTS, and start this again"
+        )
+    lines.append("\nIn another terminal:")
+    lines += [f"  {line}" for command in _commands(place, report) for line in command.split("\n")]
+    lines.append("\nCtrl-C stops the server and the worker.")
+    return "\n".join(lines)
+
+
+def start_command(report: Report, program: str = "") -> str:
+    """Starts the first example of the first workflow that has one, on one or two lines.
+
+    Without any example it says where the input goes, and starts nothing as it is.  ``program``: how
+    this command is called; unless it is given, as in the user's shell.
+    """
+    name, example = _first(report)
+    words = f"{program or _program()} start {shlex.quote(name)}"
+    if example is None:
+        return f"{words} --input {YOUR_INPUT} --wait  # your input"
+    given = f"--input {shlex.quote(json.dumps(example, ensure_ascii=False))} --wait"
+    whole = f"{words} {given}"
+    return whole if len(whole) <= WIDTH - 2 else f"{words} \\\n  {given}"
+
+
+def _first(report: Report) -> tuple[str, dict[str, Any] | None]:
+    for name, examples in report.workflows.items():
+        if examples:
+            return name, examples[0]
+    return next(iter(report.workflows), "WORKFLOW"), None
+
+
+def _commands(place: Place, report: Report) -> list[str]:
+    found = [start_command(report), f"{_program()} list", f"{_program()} watch ID"]
+    if place.url != DEFAULT_REDIS_URL:
+        found.insert(0, f"export MULTIAGENTS_REDIS_URL={shlex.quote(masked(place.url))}")
+    return found
+
+
+def _program() -> str:
+    """How this command is called in the user's shell."""
+    if shutil.which("multiagents"):
+        return "multiagents"
+    called = Path(sys.argv[0])
+    if called.name == "multiagents":
+        return shlex.quote(shown_path(str(called)))
+    return f"{shlex.quote(shown_path(sys.executable))} -m multiagents"
+
+
+def _fact(name: str, text: str) -> str:
+    first = f"  {name}".ljust(_LABEL)
+    return textwrap.fill(
+        f"{first} {text}",
+        WIDTH,
+        subsequent_indent=" " * (_LABEL + 1),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _data(place: Place) -> str:
+    if place.data_dir is None:
+        return "from MULTIAGENTS_REDIS_URL"
+    return f"data in {shown_path(str(place.data_dir))}"
+
+
+def _worker(wish: Wish, report: Report) -> str:
+    slots = "1 step" if report.slots == 1 else f"{report.slots} steps"
+    return f"pool {wish.pool}, {slots} at once, queues {', '.join(report.queues)}"
+
+
+def _some(names: Iterable[str]) -> str:
+    known = list(names)
+    shown = ", ".join(known[:MOST_NAMES]) or "none"
+    return f"{shown} and {len(known) - MOST_NAMES} more" if len(known) > MOST_NAMES else shown
+
+
+def _reload(wish: Wish) -> str:
+    return "a changed file starts the worker anew" if wish.reload else "off"

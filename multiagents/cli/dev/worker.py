@@ -1,0 +1,187 @@
+"""How does the worker of `multiagents dev` speak?
+
+As a program: ``python -m multiagents.cli.dev.worker FD quiet|verbose CELERY_OPTIONS...`` is
+``celery CELERY_OPTIONS...`` that prints a line for each step event (`saga_lines`), and writes a
+`Report` to the file descriptor FD once it takes work.  ``print()`` of user code arrives as it is.
+Quiet leaves out Celery's banner, what it says below a warning, and its trace of a failed step.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections import OrderedDict
+from typing import Any
+
+import structlog
+from celery import signals
+from celery.__main__ import main as celery
+
+from multiagents.cli.dev.report import QUIET, Report
+from multiagents.cli.own_code import own_files
+from multiagents.cli.saga_lines import SHORT_ID, Line, first_step, lines_of, started
+from multiagents.core.log_records import add_step_filter, current
+from multiagents.core.marks import read_mark
+from multiagents.core.states import Kind
+from multiagents.core.texts import columns_of
+from multiagents.engine.continuation import Move
+from multiagents.hosting.runtime import Runtime, runtime
+from multiagents.hosting.start_log import MISSING_LOG
+from multiagents.worker_sdk import loop_watch
+from multiagents.workflows import registry
+from multiagents.workflows.files import SUFFIXES
+from multiagents.workflows.missing_functions import missing
+
+NOISY = ("celery", "kombu", "amqp")
+"""Loggers that speak at INFO of every message."""
+MOST_STARTS = 10_000
+"""Sagas of which a process remembers that it has told their start."""
+DEBUGGED_S = 86_400.0
+"""So long an event loop may stand still where a person may sit at a debugger."""
+ROOT_WARNING = r"\s*You're running the worker with superuser"
+
+
+class Teller:
+    """Prints the lines of what this process does with sagas."""
+
+    def __init__(self, hosting: Runtime, *, verbose: bool) -> None:
+        self._runtime = hosting
+        self._verbose = verbose
+        self._colours = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+        self._started: OrderedDict[str, None] = OrderedDict()
+
+    def moved(self, move: Move) -> None:
+        """A commit of this process stands; an error that it reports is being handled."""
+        sweep_s = self._runtime.settings.sweep_s
+        for line in lines_of(move, sys.exception(), verbose=self._verbose, sweep_s=sweep_s):
+            self._print(line)
+
+    def begins(self, task: Any = None, **_: Any) -> None:
+        """A task is about to run: perhaps the first step of a saga."""
+        mark = read_mark(task.request)
+        if mark is None or mark.kind is not Kind.RUN or mark.attempt > 1:
+            return
+        coordinator = self._runtime.host.coordinator
+        flow = coordinator.workflow(coordinator.keys(mark.saga_id), mark.version)
+        workflow = self._runtime.edge.run(flow)
+        if mark.step == first_step(workflow) and mark.saga_id not in self._started:
+            self._started[mark.saga_id] = None
+            self._print(started(workflow, mark.saga_id))
+        if len(self._started) > MOST_STARTS:
+            self._started.popitem(last=False)
+
+    def _print(self, line: Line) -> None:
+        try:
+            columns = columns_of(sys.stderr)
+            sys.stderr.write(f"{line.text(colours=self._colours, columns=columns)}\n")
+            sys.stderr.flush()
+        except OSError:  # `dev` is gone, and this worker ends as well
+            return
+
+
+class StepFormatter(logging.Formatter):
+    """``order 3636fd8b  reserve  INFO shop: asking the bank``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, with the saga and step that it belongs to."""
+        text = f"{record.levelname} {super().format(record)}"
+        names = record.__dict__
+        if not names.get("saga"):
+            return text
+        return f"{names['workflow']} {names['saga'][:SHORT_ID]}  {names['step']}  {text}"
+
+
+class _EngineLog(structlog.PrintLogger):
+    """Says what this package's loggers say from a warning on; user code decides of its own."""
+
+    def info(self, message: str) -> None:
+        """Nothing: such a line is for those who operate a worker."""
+
+    debug = info
+
+
+def _logger_of(*names: Any) -> Any:
+    if MISSING_LOG in names:
+        return structlog.ReturnLogger()  # the report tells it
+    own = bool(names) and str(names[0]).startswith("multiagents.")
+    return _EngineLog() if own else structlog.PrintLogger()
+
+
+class _NotOfSteps(logging.Filter):
+    """Leaves out Celery's lines on the end of a step's task: the saga's own line has told it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not current.get().saga
+
+
+class _WithoutTrace(logging.Filter):
+    """Leaves out the trace of what the main process finds: a lost child's is of billiard's code."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.exc_info = None
+        return True
+
+
+def _set_up_logs(**_: Any) -> None:
+    """Instead of Celery's own set-up: user code from INFO on, Celery from WARNING on."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(StepFormatter("%(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+    add_step_filter(root)
+    for name in NOISY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("celery.app.trace").addFilter(_NotOfSteps())
+    logging.getLogger("celery.worker.request").addFilter(_WithoutTrace())
+    structlog.configure(logger_factory=_logger_of)
+
+
+def _keep_prints(conf: Any = None, **_: Any) -> None:
+    conf.worker_redirect_stdouts = False
+
+
+def report_of(consumer: Any) -> Report:
+    """What the worker of a consumer knows."""
+    folder = runtime.settings.workflows
+    files = [] if folder is None else list(folder.iterdir())
+    functions, workflows = runtime.catalog.local_names, registry.registered()
+    lacking = missing(workflows.values(), functions, place_of=registry.place_of)
+    return Report(
+        slots=max(1, consumer.pool.num_processes or 0),
+        queues=tuple(sorted(consumer.app.amqp.queues.consume_from)),
+        functions=functions,
+        workflows={name: list(each.examples) for name, each in workflows.items()},
+        missing={each.function: each.text for each in lacking} if functions else {},
+        files=tuple(own_files(each for each in files if each.suffix.lower() in SUFFIXES)),
+    )
+
+
+def main() -> None:
+    """Run the worker."""
+    fd, mode, *options = sys.argv[1:]
+    sys.argv = ["celery", *options]
+    if mode == QUIET:
+        warnings.filterwarnings("ignore", ROOT_WARNING)
+        signals.setup_logging.connect(_set_up_logs)
+        # Where Celery writes its banner and "warm shutdown", whatever its log level.
+        sys.__stdout__ = open(os.devnull, "w")  # type: ignore[misc]  # noqa: SIM115
+    if sys.stdin.isatty():
+        loop_watch.watch.blocked_s = DEBUGGED_S
+    teller = Teller(runtime, verbose=mode != QUIET)
+    runtime.host.coordinator.watchers.append(teller.moved)
+
+    def ready(sender: Any = None, **_: Any) -> None:
+        with os.fdopen(int(fd), "w") as pipe:
+            pipe.write(f"{report_of(sender).to_json()}\n")
+
+    signals.task_prerun.connect(teller.begins)
+    signals.celeryd_init.connect(_keep_prints)
+    signals.worker_ready.connect(ready)
+    celery()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,236 @@
+"""Do the workers that run have what the workflows need?
+
+Checks of `doctor`, as in `checks`, over what running workers and workflows publish.  No I/O here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from multiagents.cli.doctor.checks import Check, Fleet, count_of, names_of
+from multiagents.core.names import COORDINATOR_QUEUE, QUEUE_IO
+from multiagents.engine.launches import OWN_APP, Launch, advice
+from multiagents.hosting.start_log import NO_WORKFLOW, WHERE
+from multiagents.workflows.task_calls import meant
+from multiagents.workflows.workflow import TaskCall, Workflow
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is published.  ``imports``: MULTIAGENTS_IMPORTS of whoever asks."""
+
+    fleet: Fleet
+    """The workers that take work."""
+    workflows: Sequence[Workflow] = ()
+    launches: Sequence[Launch] = ()
+    imports: Sequence[str] = ()
+    stopping: Fleet = field(default_factory=dict)
+    """Those that take none any more, and are still at some."""
+
+    def start(self, queues: Iterable[str] = (), functions: Iterable[str] = ()) -> str:
+        """The command that starts a worker for these."""
+        return advice(
+            self.launches,
+            queues=queues,
+            functions=functions,
+            imports=self.imports,
+            alone=not self.fleet,
+        )
+
+
+def workers(known: Known) -> Check:
+    """A worker takes work."""
+    fleet = known.fleet
+    if not fleet:
+        fix = f"start one: {known.start()}"
+        gone = f"; {names_of(known.stopping)} {_ends(known.stopping)}" if known.stopping else ""
+        what = "no worker takes work" if gone else "no worker is running"
+        return Check("workers", "fail", f"{what}: nothing moves{gone}", fix)
+    # One of a team's own app, which it names, may well have plain tasks alone.
+    empty = [host for host, each in fleet.items() if not (each["workers"] or each.get("app"))]
+    if empty:
+        message = f"{names_of(empty)} without any worker function: steps come there in vain"
+        fix = f"stop it, or start it with its modules: {known.start()}"
+        return Check("workers", "warn", message, fix)
+    functions = {name for member in fleet.values() for name in member["workers"]}
+    message = (
+        f"{count_of(len(fleet), 'process')} with {count_of(len(functions), 'worker function')}"
+    )
+    gone = f"; stopping: {names_of(known.stopping)}" if known.stopping else ""
+    return Check("workers", "ok", f"{message}: {names_of(fleet)}{gone}")
+
+
+def _ends(stopping: Fleet) -> str:
+    tasks = sum(member.get("at_work", 0) for member in stopping.values())
+    verb = "is" if len(stopping) == 1 else "are"
+    return f"{verb} stopping, still at {count_of(tasks, 'task')}"
+
+
+def workflows(known: Known) -> Check:
+    """Each worker of a team's app has found the app's workflows."""
+    without = [
+        host
+        for host, each in known.fleet.items()
+        if each.get("app", OWN_APP) != OWN_APP and each.get("workflows") == 0
+    ]
+    if without:
+        return Check("workflows", "warn", f"{names_of(without)}: {NO_WORKFLOW}", WHERE)
+    return Check("workflows", "ok", f"{len(known.workflows)} published")
+
+
+def queues(known: Known) -> Check:
+    """Every queue to which steps are sent is consumed."""
+    name = "queues"
+    consumed = {queue for member in known.fleet.values() for queue in member["queues"]}
+    needed = needed_queues(known.fleet, known.workflows)
+    missing = sorted(needed - consumed)
+    if not missing:
+        return Check(name, "ok", f"all consumed: {names_of(sorted(needed))}")
+    fix = f"start a worker for them: {known.start(missing)}"
+    if known.fleet:
+        return Check(name, "fail", f"nobody consumes {names_of(missing)}: their steps wait", fix)
+    return Check(name, "warn", f"nobody consumes {names_of(missing)}", fix)
+
+
+def needed_queues(fleet: Fleet, workflows: Iterable[Workflow]) -> set[str]:
+    """The queues to which steps are sent, and the engine's own."""
+    needed = {COORDINATOR_QUEUE}
+    needed |= {queue for member in fleet.values() for queue in member["workers"].values()}
+    return needed | {queue for workflow in workflows for queue in _queues_of(workflow)}
+
+
+def worker_functions(known: Known) -> Check:
+    """Every worker function that a published workflow names is where its steps are sent."""
+    name, fleet = "worker functions", known.fleet
+    if not fleet:
+        return Check(name, "ok", "not known: no worker is running")
+    wanted = wanted_of(known)
+    missing = sorted(each for each in wanted if not _with(fleet, each[1]))
+    if missing:
+        shown = [
+            f"{function} ({', '.join(wanted[queue, function])})" for queue, function in missing
+        ]
+        places = {queue for queue, _ in missing}
+        fix = f"start a worker that has them: {known.start(places, {each[1] for each in missing})}"
+        return Check(name, "warn", f"no running worker has {names_of(shown)}", fix)
+    elsewhere = sorted(each for each in wanted if not _crew(fleet, *each))
+    if elsewhere:
+        return _elsewhere(known, elsewhere)
+    lacking = lacking_of(known)
+    if lacking:
+        return _lacking(lacking)
+    return Check(name, "ok", "none is missing")
+
+
+def plain_tasks(known: Known) -> Check:
+    """Every plain task that a published workflow names is registered with a running worker.
+
+    A worker without `attach` publishes nothing, so one may have it all the same.
+    """
+    name, wanted = "plain tasks", _wanted_tasks(known.workflows)
+    if not wanted or not known.fleet:
+        why = "no worker is running" if wanted else "no published workflow has one"
+        return Check(name, "ok", f"not known: {why}" if wanted else why)
+    there: set[str] = set()
+    for host, member in known.fleet.items():
+        tasks = _tasks_of(member, known.launches)
+        if tasks is None:
+            return Check(name, "ok", f"not known: {host} does not tell which it has")
+        there.update(tasks, member["workers"])
+    missing = sorted(wanted.keys() - there)
+    if not missing:
+        return Check(name, "ok", "none is missing")
+    shown = [f"{task} ({', '.join(wanted[task])}{meant(task, there)})" for task in missing]
+    fix = "correct the name, or start a worker that has it (one without `attach` is not seen here)"
+    return Check(name, "warn", f"no running worker has registered {names_of(shown)}", fix)
+
+
+def _wanted_tasks(workflows: Iterable[Workflow]) -> dict[str, list[str]]:
+    """Plain task of a step or an undo -> the names of the workflows."""
+    found: dict[str, list[str]] = {}
+    for workflow in workflows:
+        for step in workflow.steps:
+            for target in (step.worker, step.compensation):
+                if isinstance(target, TaskCall) and not target.task.startswith("celery."):
+                    names = found.setdefault(target.task, [])
+                    names += [] if workflow.name in names else [workflow.name]
+    return found
+
+
+def _tasks_of(member: Mapping[str, Any], launches: Iterable[Launch]) -> tuple[str, ...] | None:
+    """The plain tasks of a running worker, by its launch; None: it does not tell."""
+    if not member.get("app"):
+        return None
+    launch = Launch(member["app"], tuple(member["imports"]), tuple(member["queues"]))
+    return next((each.tasks for each in launches if each.name == launch.name), None)
+
+
+def wanted_of(known: Known) -> dict[tuple[str, str], list[str]]:
+    """(queue, function) of each step and undo -> the names of the workflows."""
+    homes = {
+        function: str(queue)
+        for member in known.fleet.values()
+        for function, queue in member["workers"].items()
+    }
+    found: dict[tuple[str, str], list[str]] = {}
+    for workflow in known.workflows:
+        for step in workflow.steps:
+            for target, queue in ((step.worker, step.queue), (step.compensation, None)):
+                if isinstance(target, str):
+                    what = (queue or homes.get(target, QUEUE_IO), target)
+                    names = found.setdefault(what, [])
+                    names += [] if workflow.name in names else [workflow.name]
+    return found
+
+
+def lacking_of(known: Known) -> dict[str, dict[str, list[str]]]:
+    """Hostname -> queue that it consumes -> functions that are wanted there and it lacks."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for queue, function in sorted(wanted_of(known)):
+        for host, member in known.fleet.items():
+            if queue in member["queues"] and function not in member["workers"]:
+                found.setdefault(host, {}).setdefault(queue, []).append(function)
+    return found
+
+
+def _elsewhere(known: Known, elsewhere: Sequence[tuple[str, str]]) -> Check:
+    queue, function = elsewhere[0]
+    more = f" (and {len(elsewhere) - 1} more such functions)" if len(elsewhere) > 1 else ""
+    message = (
+        f"no worker that consumes {queue!r} has {function}{more}, which"
+        f" {names_of(_with(known.fleet, function))} has: its steps wait"
+    )
+    functions = [name for place, name in elsewhere if place == queue]
+    return Check(
+        "worker functions", "fail", message, f"start one: {known.start([queue], functions)}"
+    )
+
+
+def _lacking(lacking: Mapping[str, Mapping[str, Sequence[str]]]) -> Check:
+    told = [
+        f"{host} consumes {queue!r} without {names_of(functions)}"
+        for host, places in lacking.items()
+        for queue, functions in places.items()
+    ]
+    fix = "import the same modules in all workers of a queue, or give the functions another queue"
+    message = f"{'; '.join(told[:3])}{'; …' if told[3:] else ''}: it gives their steps back"
+    return Check("worker functions", "warn", message, fix)
+
+
+def _with(fleet: Fleet, function: str) -> list[str]:
+    return [host for host, member in fleet.items() if function in member["workers"]]
+
+
+def _crew(fleet: Fleet, queue: str, function: str) -> list[str]:
+    return [host for host in _with(fleet, function) if queue in fleet[host]["queues"]]
+
+
+def _queues_of(workflow: Workflow) -> set[str]:
+    found = {step.queue for step in workflow.steps if step.queue}
+    for step in workflow.steps:
+        for target in (step.worker, step.compensation):
+            if isinstance(target, TaskCall) and target.queue:
+                found.add(target.queue)
+    return found

@@ -1,0 +1,64 @@
+"""What is said of the dead letters of one saga that a person has just settled?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from multiagents.cli.output import emit, say
+from multiagents.cli.session import Session
+
+Letter = Mapping[str, Any]
+
+SETTLED = {"retry": "is tried again", "skip": "marked skipped", "resolve": "marked resolved"}
+WITHOUT_LETTERS = {
+    "retry": "what could not be told of its end is tried again",
+    "resolve": "what it asked attention for is closed",
+}
+"""What these words do where no step and no undo is parked."""
+
+
+def settle_one(
+    session: Session,
+    decision: str,
+    saga_id: str,
+    step: str,
+    *,
+    by: str | None,
+    reason: str,
+    as_json: bool,
+) -> None:
+    """Retry, skip or resolve what is parked of a saga, and tell what was settled."""
+    if as_json:
+        emit(session.call(decision, saga_id, step, by=by, reason=reason))
+        return
+    before = session.call("dead_letters", saga_id=saga_id, limit=None)
+    saga = session.call(decision, saga_id, step, by=by, reason=reason)
+    after = session.call("dead_letters", saga_id=saga["transaction_id"], limit=None)
+    say(settled(decision, before, after, saga))
+
+
+def settled(
+    decision: str, before: Sequence[Letter], after: Sequence[Letter], saga: Mapping[str, Any]
+) -> str:
+    """Which letters are gone, what the saga is then, and what of it still waits."""
+    left = {_named(letter) for letter in after}
+    gone = [letter for letter in before if _named(letter) not in left]
+    done = [f"{_what(letter)} {SETTLED[decision]}" for letter in gone]
+    done = done or [WITHOUT_LETTERS.get(decision, "nothing was parked any more")]
+    return f"{', '.join(done)}; saga {saga['transaction_id']} is {saga['state']}, {_rest(saga)}"
+
+
+def _rest(saga: Mapping[str, Any]) -> str:
+    from multiagents.operations.projection import person_awaited
+
+    waits = person_awaited(saga) or "; ".join(saga["attention"])
+    return f"and still waits for a person: {waits}" if waits else "nothing else waits for a person"
+
+
+def _named(letter: Letter) -> tuple[str, str, str]:
+    return letter["kind"], letter["step"], letter["parked_at"]
+
+
+def _what(letter: Letter) -> str:
+    return f"{'undo of' if letter['kind'] == 'undo' else 'step'} {letter['step']!r}"

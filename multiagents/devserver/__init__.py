@@ -1,0 +1,1 @@
+"""Where does a Redis come from when none is running?"""

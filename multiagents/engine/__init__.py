@@ -1,0 +1,1 @@
+"""How does a saga move?  Flows that append, decide, commit, publish and continue; no Celery."""

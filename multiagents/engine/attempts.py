@@ -1,0 +1,234 @@
+"""How does a worker process reach the coordinator?
+
+`StoreEngine` is `core.ports.Engine` over the sync edge: what `worker_sdk` is handed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+
+from multiagents.core.clock import Clock
+from multiagents.core.entries import Failed, Report, Succeeded
+from multiagents.core.error_names import is_repeated
+from multiagents.core.exceptions import UnknownSaga
+from multiagents.core.fields import result_field
+from multiagents.core.ports import Assignment, AtWork, Unclaimed, Verdict
+from multiagents.core.states import Kind, SagaState
+from multiagents.engine.catalog import Catalog
+from multiagents.engine.claims import Continuation
+from multiagents.engine.coordinator import Coordinator
+from multiagents.engine.ended_steps import states_of
+from multiagents.engine.messages import target_of
+from multiagents.saga.state import Saga
+from multiagents.saga.verdicts import Given, is_judged, judged
+from multiagents.storage import sagas as store
+from multiagents.storage.calls import Flow, ask
+from multiagents.storage.client import Edge
+from multiagents.workflows.workflow import Workflow, worker_name
+
+log = structlog.get_logger(__name__)
+
+
+class StoreEngine:
+    """Claims, reports and renews through Redis."""
+
+    def __init__(
+        self, coordinator: Coordinator, edge: Edge, clock: Clock, catalog: Catalog
+    ) -> None:
+        self._coordinator = coordinator
+        self._catalog = catalog
+        self._edge = edge
+        self._clock = clock
+
+    def claim(
+        self,
+        saga_id: str,
+        kind: Kind,
+        step: str,
+        attempt: int,
+        *,
+        delivery: str,
+        queue: str,
+        version: str = "",
+    ) -> Assignment | None:
+        """Begin an attempt; None if it is no longer to be done."""
+        flow = self._coordinator.claim(
+            saga_id, kind, step, attempt, delivery=delivery, queue=queue, version=version
+        )
+        return self._edge.run(flow)
+
+    def unclaimed(self, saga_id: str, kind: Kind, step: str, attempt: int) -> Unclaimed:
+        """Why `claim` has just given nothing."""
+        return self._edge.run(self._unclaimed(saga_id, kind, step, attempt))
+
+    def _unclaimed(self, saga_id: str, kind: Kind, step: str, attempt: int) -> Flow[Unclaimed]:
+        try:
+            saga, _ = yield from self._coordinator.current(saga_id)
+        except UnknownSaga:
+            return Unclaimed.WITHDRAWN
+        run = saga.steps.get(step)
+        if run is not None and run.has_taken(kind, attempt):
+            return Unclaimed.TAKEN
+        comes = run is not None and attempt > run.of(kind).attempt
+        return Unclaimed.LATER if comes and saga.state is SagaState.PAUSED else Unclaimed.WITHDRAWN
+
+    def at_work(self, saga_id: str) -> dict[str, AtWork]:
+        """What each Celery delivery is at that holds something of a saga."""
+        return self._edge.run(self._at_work(saga_id))
+
+    def _at_work(self, saga_id: str) -> Flow[dict[str, AtWork]]:
+        work = yield from ask(store.work(self._coordinator.keys(saga_id)))
+        claims = list(store.claims(saga_id, work))
+        if not claims:
+            return {}
+        saga, workflow = yield from self._coordinator.current(saga_id)
+        found = [(holder, _at_work(saga, workflow, held)) for holder, held in claims]
+        return dict(sorted(found, key=lambda each: each[1].since_ms))
+
+    def succeed(self, done: Assignment, result: str, *, go_on: bool) -> Assignment | None:
+        """Report a result; perhaps the next attempt, claimed already."""
+        return self._edge.run(self._succeed(done, result, go_on))
+
+    def _succeed(self, done: Assignment, result: str, go_on: bool) -> Flow[Assignment | None]:
+        returned = Succeeded(self._clock.now_ms(), done.kind, done.step, done.attempt, done.nonce)
+        report: Report = returned
+        keys = self._coordinator.keys(done.saga_id)
+        workflow = yield from self._coordinator.workflow(keys, done.version)
+        if is_judged(workflow, returned):
+            states = yield from states_of(keys, workflow, done.step, done.results)
+            given = Given(done.input, done.results, states)
+            report = judged(workflow, returned, result, given)
+        return (yield from self._report(done, report, result, go_on))
+
+    def fail(self, done: Assignment, verdict: Verdict, *, go_on: bool) -> Assignment | None:
+        """Report a failure; likewise."""
+        return self._edge.run(self._report(done, self._failed(done, verdict), None, go_on))
+
+    def _failed(self, done: Any, verdict: Verdict) -> Failed:
+        retryable = verdict.retryable
+        if verdict.classes:  # of a plain task its kind is known only here
+            retryable = is_repeated(verdict.classes, done.kind)
+        return Failed(
+            self._clock.now_ms(),
+            done.kind,
+            done.step,
+            done.attempt,
+            done.nonce,
+            error=verdict.failure,
+            outcome=verdict.outcome,
+            retryable=retryable,
+            retry_after_ms=verdict.retry_after_ms,
+            running=verdict.running,
+            part=verdict.part,
+            counts=verdict.counts,
+            classes=verdict.classes,
+        )
+
+    def _report(
+        self, done: Assignment, entry: Report, result: str | None, go_on: bool
+    ) -> Flow[Assignment | None]:
+        going = Continuation(done.queue, done.delivery, done, result, allowed=go_on)
+        return (
+            yield from self._coordinator.report(done.saga_id, entry, result=result, go_on=going)
+        )
+
+    def renew(self, held: list[Assignment], notes: dict[str, dict[str, str]]) -> list[Assignment]:
+        """Renew leases in one round trip; return those that are lost.
+
+        Of those whose server could not be asked nothing is known.  Raises the store's error if
+        that is so of all.
+        """
+        calls = [self._coordinator.renewal(one, notes.get(one.nonce, {})) for one in held]
+        replies = self._edge.many(calls)
+        errors = [reply for reply in replies if isinstance(reply, Exception)]
+        if errors and len(errors) == len(replies):
+            raise errors[0]
+        if errors:
+            log.warning("leases not renewed", count=len(errors), error=str(errors[0]))
+        return [one for one, renewed in zip(held, replies, strict=True) if not renewed]
+
+    def count_late(self) -> None:
+        """Note that a renewal came late, for `doctor` to show (E9)."""
+        self._edge.run(self._catalog.count_late(self._coordinator.claims.hostname))
+
+    def tell_loop(self, report: dict[str, Any]) -> None:
+        """Say that an event loop of this process does not answer, for `doctor` and `explain`."""
+        self._edge.run(self._catalog.tell_loop(self._coordinator.claims.hostname, report))
+
+    def fail_delivery(
+        self,
+        saga_id: str,
+        delivery: str,
+        verdict: Verdict,
+        *,
+        decide: bool,
+        attempts: list[store.Attempt] | None = None,
+    ) -> bool:
+        """Report the failure of whatever a Celery delivery holds; False if it holds nothing.
+
+        Without ``decide`` it is only written down, and a sweep decides at once (E14, E20).
+        ``attempts``: what it holds, where that is known.
+        """
+        flow = self._coordinator.log_failure(
+            saga_id, delivery, lambda held: self._failed(held, verdict), attempts=attempts
+        )
+        found = self._edge.run(flow)
+        if found and decide:
+            self._edge.run(self._coordinator.coordinate(saga_id))
+        return found
+
+    def fence(self, saga_id: str, task_id: str, version: str = "") -> list[store.Attempt]:
+        """What a plain task holds that is about to run; nothing: it must not run (E13).
+
+        ``version`` of its saga's definition, where its message says so.
+        """
+        return self._edge.run(self._coordinator.fence(saga_id, task_id, version))
+
+    def plain_ended(
+        self,
+        saga_id: str,
+        task_id: str,
+        result: str,
+        *,
+        attempts: list[store.Attempt] | None = None,
+    ) -> None:
+        """Report what a plain task, claimed on its behalf, has returned (JSON).
+
+        ``attempts``: what it holds, where that is known.
+        """
+        self._edge.run(self._plain_ended(saga_id, task_id, result, attempts))
+
+    def _plain_ended(
+        self, saga_id: str, task_id: str, result: str, attempts: list[store.Attempt] | None
+    ) -> Flow[None]:
+        if attempts is None:
+            attempts = yield from self._coordinator.owed(saga_id, task_id)
+        for held in attempts:
+            now_ms = self._clock.now_ms()
+            entry = Succeeded(now_ms, held.kind, held.step, held.attempt, held.nonce)
+            report = yield from self._judged(saga_id, entry, result)
+            yield from self._coordinator.report(saga_id, report, result=result)
+
+    def _judged(self, saga_id: str, returned: Succeeded, result: str) -> Flow[Report]:
+        workflow = self._coordinator.remembered(saga_id)
+        if workflow is None:
+            workflow = (yield from self._coordinator.current(saga_id))[1]
+        if not is_judged(workflow, returned):
+            return returned
+        keys = self._coordinator.keys(saga_id)
+        data = yield from ask(store.data(keys))
+        results = {
+            step: data[field]
+            for step in workflow.ancestors(returned.step)
+            if (field := result_field(Kind.RUN, step)) in data
+        }
+        states = yield from states_of(keys, workflow, returned.step, results)
+        return judged(workflow, returned, result, Given(data.get("input", "{}"), results, states))
+
+
+def _at_work(saga: Saga, workflow: Workflow, held: store.Attempt) -> AtWork:
+    target = target_of(workflow.by_name[held.step], held.kind)
+    since_ms = saga.steps[held.step].of(held.kind).started_at
+    return AtWork(held.kind, held.step, held.attempt, worker_name(target), since_ms)

@@ -1,0 +1,352 @@
+"""What do the running workers know?
+
+A starting worker process publishes its worker functions and workflows and keeps saying that it is
+alive, so that a client starts a saga by name without the code, and a name that nobody has is
+found before a saga starts.  Answers are cached for a moment: a catalog is asked at every start.
+
+One that ends says so.  What it knew is believed for as long as after its last word: it may just be
+starting anew, and its steps are to find their queue then.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from multiagents.core.clock import Clock
+from multiagents.core.json_text import dumps
+from multiagents.core.names import QUEUE_IO
+from multiagents.core.ports import WorkerInfo
+from multiagents.engine import launches
+from multiagents.engine.cache import Recent
+from multiagents.engine.launches import Launch
+from multiagents.storage.calls import Flow, Plain, ask
+from multiagents.storage.client import UNREACHABLE
+from multiagents.storage.keys import Shard
+from multiagents.storage.replies import hash_of, text_of, text_or_none
+from multiagents.workflows.workflow import Workflow, from_canonical
+
+FRESH_MS = 3000
+"""How long an answer about workers is believed."""
+ALIVE_MS = 30_000
+"""A process that has not said anything for so long is taken to be gone."""
+FORGET_MS = 3_600_000
+"""After so long nothing is kept of it either: it may have been killed, and never come back."""
+PEER_MS = 100
+"""A worker reads the fleet once in so long for each member of it, so that all of them together
+read it ten times a second, however many there are."""
+TELL_MS = 300_000
+"""How often it is looked whether workflows that have not changed are still there."""
+
+
+STOPPING, ENDED = "stopping", "ended"
+"""The ``state`` of a process that takes no more work, or has ended; a running one says none."""
+
+
+Members = Mapping[str, dict[str, Any]]
+"""Worker processes by hostname."""
+
+
+def split(fleet: Members) -> tuple[Members, Members]:
+    """Those that take work, and those that are stopping."""
+    stopping = {name: each for name, each in fleet.items() if each.get("state") == STOPPING}
+    return {name: each for name, each in fleet.items() if name not in stopping}, stopping
+
+
+class Catalog:
+    """Reads and writes what running workers publish; lives on the first shard."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._shard = Shard(0)
+        self._fleet: dict[str, dict[str, Any]] = {}
+        self._read_ms = 0
+        self._alone: set[str] = set()
+        self._local: dict[str, WorkerInfo] = {}
+        self._seen: Recent[str, str] = Recent()
+        self._told: dict[str, str] = {}
+        self._shown: dict[str, str] = {}
+        """The examples that were published with them."""
+        self._told_ms = self._launched_ms = 0
+        self._said: dict[str, dict[str, Any]] = {}
+        """What workers of this process have said of themselves last."""
+
+    def add_local(self, info: WorkerInfo) -> None:
+        """A worker function of this very process."""
+        self._local[info.name] = info
+
+    def local(self, name: str) -> WorkerInfo | None:
+        """A worker function of this process."""
+        return self._local.get(name)
+
+    @property
+    def local_names(self) -> tuple[str, ...]:
+        """The worker functions of this process."""
+        return tuple(self._local)
+
+    def queue_of(self, name: str) -> str:
+        """The queue of a worker by the last answer; the default one if nobody knew it."""
+        if name in self._local:
+            return self._local[name].queue
+        for member in self._fleet.values():
+            if name in member["workers"]:
+                return str(member["workers"][name])
+        return QUEUE_IO
+
+    def alone(self, name: str) -> bool:
+        """Whether each step of a worker is a message of its own, by the last answer."""
+        if name in self._local:
+            return self._local[name].alone
+        return name in self._alone
+
+    def slots(self, queue: str) -> int:
+        """How many steps the running workers of a queue can do at once; 0 = not known."""
+        consuming = (each for each in self._fleet.values() if queue in each["queues"])
+        return sum(each.get("slots", 1) for each in consuming)
+
+    def crew(self, queue: str, name: str) -> dict[str, int]:
+        """The running workers of a queue that have a function: hostname -> slots."""
+        return {
+            host: each.get("slots", 1)
+            for host, each in self._fleet.items()
+            if queue in each["queues"] and name in each["workers"]
+        }
+
+    def publish(
+        self,
+        hostname: str,
+        queues: Iterable[str],
+        workflows: Iterable[Workflow],
+        *,
+        slots: int = 1,
+        launch: Launch | None = None,
+        broker: str = "",
+        at_work: int | None = None,
+    ) -> Flow[None]:
+        """Say what this process knows and that it is alive; repeated while it lives.
+
+        ``slots``: how many steps it can do at once.  ``launch``: how it was started.  ``broker``:
+        the kind of its broker.  ``at_work``: it takes no more, and is still at so many tasks.
+        """
+        now_ms, known = self._clock.now_ms(), list(workflows)
+        about = {
+            "at_ms": now_ms,
+            "queues": sorted(queues),
+            "slots": slots,
+            "broker": broker,
+            "workers": {name: info.queue for name, info in self._local.items()},
+            "alone": [name for name, info in self._local.items() if info.alone],
+            "workflows": len(known),
+        }
+        fleet = self._shard.catalog("fleet")
+        if launch is not None:
+            about |= {"app": launch.app, "imports": launch.imports}
+        if at_work is not None:
+            about |= {"state": STOPPING, "at_work": at_work}
+        self._said[hostname] = about
+        yield from self._tell_examples(known)
+        told = yield from self._tell(
+            {each.name: each.canonical() for each in known}
+        )  # first: who sees this worker may ask for them
+        is_new = yield from ask(Plain(("HSET", fleet, hostname, json.dumps(about)), int))
+        if launch is not None and now_ms - self._launched_ms >= TELL_MS:
+            yield from launches.remember(replace(launch, at_ms=now_ms))
+            self._launched_ms = now_ms
+        # A server that did not know this worker has perhaps lost everything.
+        if is_new and not told:
+            yield from self._fill_in()
+
+    def _tell(self, named: dict[str, str]) -> Flow[bool]:
+        """Publish what is new here; of the rest only what is not there at all.
+
+        So a name means what the worker says that began last: one that still has last week's
+        workflow does not bring it back.  False if it was not even looked.
+        """
+        new = [text for pair in named.items() - self._told.items() for text in pair]
+        if new:
+            yield from ask(Plain(("HSET", self._shard.catalog("workflows"), *new), int))
+            self._told = named
+        tell = bool(new) or abs(self._clock.now_ms() - self._told_ms) >= TELL_MS
+        if tell:
+            yield from self._fill_in()
+        return tell
+
+    def _tell_examples(self, workflows: list[Workflow]) -> Flow[None]:
+        """Likewise for their examples, which are no part of the definitions."""
+        named = {each.name: dumps(each.examples) if each.examples else "" for each in workflows}
+        changed = dict(named.items() - self._shown.items())
+        key = self._shard.catalog("examples")
+        if new := [text for pair in changed.items() if pair[1] for text in pair]:
+            yield from ask(Plain(("HSET", key, *new), int))
+        if gone := [name for name, text in changed.items() if not text]:
+            yield from ask(Plain(("HDEL", key, *gone), int))
+        self._shown = named
+
+    def _fill_in(self) -> Flow[None]:
+        for what, texts in (("workflows", self._told), ("examples", self._shown)):
+            key = self._shard.catalog(what)
+            for name, text in texts.items():
+                if text:
+                    yield from ask(Plain(("HSETNX", key, name, text), int))
+        self._told_ms = self._clock.now_ms()
+
+    def retire(self, hostname: str) -> Flow[None]:
+        """That worker of this process has ended: it is not shown any more."""
+        about = self._said.pop(hostname, None)
+        if about is None:
+            return
+        text = json.dumps({**about, "state": ENDED, "at_ms": self._clock.now_ms()})
+        yield from ask(Plain(("HSET", self._shard.catalog("fleet"), hostname, text), int))
+        for what in ("late", "loops"):
+            yield from ask(Plain(("HDEL", self._shard.catalog(what), hostname), int))
+
+    def withdraw(self, hostname: str) -> Flow[None]:
+        """Forget a process that has ended, and what it knew."""
+        for what in ("fleet", "late", "loops"):
+            yield from ask(Plain(("HDEL", self._shard.catalog(what), hostname), int))
+
+    def count_late(self, hostname: str) -> Flow[None]:
+        """One more renewal of a lease on that host came late."""
+        yield from ask(Plain(("HINCRBY", self._shard.catalog("late"), hostname, 1), int))
+
+    def late(self) -> Flow[dict[str, int]]:
+        """How many renewals came late, by the hostname of running workers."""
+        counts = yield from ask(Plain(("HGETALL", self._shard.catalog("late")), hash_of))
+        fleet = yield from self.fleet()
+        return {host: int(count) for host, count in counts.items() if host in fleet}
+
+    def tell_loop(self, hostname: str, report: dict[str, Any]) -> Flow[None]:
+        """An event loop of that worker does not answer, or does so again.  Its last report stands.
+
+        ``report``: ``blocked``, ``lag_ms``, ``place`` in the code, ``by`` (saga, step, attempt and
+        worker of the attempt that blocks it; empty: not known), ``token`` of that attempt's claim,
+        and ``held``: the tokens of all attempts that are on the loop.
+        """
+        text = json.dumps({**report, "at_ms": self._clock.now_ms()})
+        yield from ask(Plain(("HSET", self._shard.catalog("loops"), hostname, text), int))
+
+    def loops(self) -> Flow[dict[str, dict[str, Any]]]:
+        """The last report of an event loop, by the hostname of running workers."""
+        texts = yield from ask(Plain(("HGETALL", self._shard.catalog("loops")), hash_of))
+        fleet = yield from self.fleet()
+        return {host: json.loads(text) for host, text in texts.items() if host in fleet}
+
+    def refresh(self, *, force: bool = False) -> Flow[None]:
+        """Ask again who is there, unless the last answer is fresh."""
+        now_ms = self._clock.now_ms()
+        if not force and abs(now_ms - self._read_ms) < FRESH_MS:
+            return
+        fleet = yield from ask(Plain(("HGETALL", self._shard.catalog("fleet")), hash_of))
+        members = {name: found for name, text in fleet.items() if (found := _member(text))}
+        # One that spoke in the future did so before a clock was set back.
+        silent_ms = {name: abs(now_ms - member["at_ms"]) for name, member in members.items()}
+        self._fleet = {
+            name: member for name, member in members.items() if silent_ms[name] < ALIVE_MS
+        }
+        self._alone = {name for each in self._fleet.values() for name in each.get("alone", ())}
+        self._read_ms = now_ms
+        gone = [name for name, silence_ms in silent_ms.items() if silence_ms >= FORGET_MS]
+        if gone:
+            yield from ask(Plain(("HDEL", self._shard.catalog("fleet"), *gone), int))
+
+    def keep_up(self) -> Flow[None]:
+        """Know roughly who is there; call it as often as you like.
+
+        The answer of a large fleet is long, so it is asked for less often.
+        """
+        if abs(self._clock.now_ms() - self._read_ms) < max(FRESH_MS, PEER_MS * len(self._fleet)):
+            return
+        try:
+            yield from self.refresh(force=True)
+        except UNREACHABLE:
+            # The first server is away: what was last heard is believed, or every claim and start
+            # on the others would wait for it.
+            self._read_ms = self._clock.now_ms()
+
+    @property
+    def peers(self) -> int:
+        """How many processes were running when that was last asked; at least one, this one."""
+        return max(1, len(self._fleet))
+
+    def fleet(self) -> Flow[dict[str, dict[str, Any]]]:
+        """Running worker processes: hostname -> queues, workers (name -> queue), at_ms, slots,
+        workflows (how many they register).
+
+        Those that ``celery worker`` started also tell app and imports; those that are stopping also
+        state and at_work.
+        """
+        yield from self.refresh(force=True)
+        found = self._fleet.items()
+        return {name: member for name, member in found if member.get("state") != ENDED}
+
+    @property
+    def hears_somebody(self) -> bool:
+        """Whether any process was able to say lately that it runs, when that was last asked."""
+        return bool(self._fleet)
+
+    def missing(self, names: set[str]) -> Flow[set[str]]:
+        """Which of these worker names neither this process nor any running one has.
+
+        The last answer is believed for longer while the store cannot be asked.
+        """
+        if names <= self._local.keys():
+            return set()
+        try:
+            yield from self.refresh()
+        except UNREACHABLE:
+            if names - self._known():
+                raise
+            self._read_ms = self._clock.now_ms()  # each start would wait for the store otherwise
+        missing = names - self._known()
+        if missing:
+            yield from self.refresh(force=True)
+            missing = names - self._known()
+        return missing
+
+    def nobody_knows(self, name: str) -> bool:
+        """Whether there are running workers and none of them has this name, as last heard."""
+        return bool(self._fleet) and name not in self._known()
+
+    def worker_names(self) -> Flow[list[str]]:
+        """All names that are known now."""
+        yield from self.refresh()
+        return sorted(self._known())
+
+    def workflow(self, name: str) -> Flow[Workflow | None]:
+        """A published workflow; as it was last seen here while the store cannot be asked."""
+        key = self._shard.catalog("workflows")
+        try:
+            text = yield from ask(Plain(("HGET", key, name), text_or_none))
+        except UNREACHABLE:
+            text = self._seen.get(name)
+            if text is None:
+                raise
+        if text is None:
+            return None
+        self._seen.put(name, text)
+        return from_canonical(text)
+
+    def examples(self, name: str) -> Flow[list[dict[str, Any]]]:
+        """The example inputs of a published workflow; none if it has none, or is not known."""
+        text = yield from ask(Plain(("HGET", self._shard.catalog("examples"), name), text_or_none))
+        return [] if text is None else list(json.loads(text))
+
+    def workflow_names(self) -> Flow[list[str]]:
+        """The names of all published workflows."""
+        key = self._shard.catalog("workflows")
+        reply = yield from ask(Plain(("HKEYS", key), lambda r: [text_of(name) for name in r]))
+        return sorted(reply)
+
+    def _known(self) -> set[str]:
+        return {*self._local, *(n for member in self._fleet.values() for n in member["workers"])}
+
+
+def _member(text: str) -> dict[str, Any] | None:
+    """What a process has said of itself; None if it cannot be read: others have said theirs."""
+    try:
+        found: dict[str, Any] = json.loads(text)
+        return found if found.keys() >= {"at_ms", "queues", "workers"} else None
+    except (ValueError, AttributeError):
+        return None

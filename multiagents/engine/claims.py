@@ -1,0 +1,348 @@
+"""How does an attempt begin?
+
+A claim is written by `storage`'s script for a message, or by a commit that goes on with the next
+step in the same process; both end as an `Assignment`, which carries all that the function needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from multiagents.core import ids
+from multiagents.core.clock import Clock
+from multiagents.core.entries import Claimed
+from multiagents.core.fields import claim_field, result_field
+from multiagents.core.json_text import dumps, loads
+from multiagents.core.ports import Assignment, Directory
+from multiagents.core.settings import Settings
+from multiagents.core.states import Kind, SagaState, StepState
+from multiagents.engine import messages
+from multiagents.engine.saga_reader import late_fields, own_fields, own_result
+from multiagents.saga.commands import Dispatch
+from multiagents.saga.decide import Decision
+from multiagents.saga.state import Saga, StepRun, decode_saga
+from multiagents.storage import keys as k
+from multiagents.storage import sagas as store
+from multiagents.storage.calls import Call, Flow, ask
+from multiagents.storage.commit import Plan
+from multiagents.storage.keys import SagaKeys
+from multiagents.storage.replies import Known, View
+from multiagents.workflows.workflow import Workflow, worker_name
+
+OVERRUN_MS = 5000
+"""An attempt is ended, or given up, by the process that runs it; should that one go on renewing
+past the time-out all the same, the lease ends so much later."""
+_NOT_KNOWN = StepRun()
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """The slot of a process that has just ended an attempt, ``done``.
+
+    ``queue``: the one this process is delivering from; ``delivery``: the Celery delivery that
+    pays for it; ``allowed``: whether it may go on with another step, or has to leave it to others.
+    """
+
+    queue: str
+    delivery: str
+    done: Assignment
+    result: str | None = None
+    allowed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """A step's data as JSON text: read with the claim, or at hand from the step before."""
+
+    input: str
+    meta: str
+    results: dict[str, str]
+    merged: str | None = None
+    checkpoint: str | None = None
+    step_result: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Under which terms an attempt is held.  ``deadline_ms`` 0 = none."""
+
+    worker: str
+    queue: str
+    delivery: str
+    deadline_ms: int
+    least_lease_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Claims:
+    """Begins attempts."""
+
+    settings: Settings
+    clock: Clock
+    directory: Directory
+    nonce: Callable[[], str]
+    hostname: str = field(default="")
+
+    def claim(
+        self,
+        keys: SagaKeys,
+        workflow: Workflow,
+        what: tuple[Kind, str, int],
+        *,
+        delivery: str,
+        queue: str,
+        deadline_ms: int | None = None,
+        known: Known | None = None,
+        alone: bool = False,
+    ) -> Flow[tuple[Assignment | None, View | None]]:
+        """Claim kind, step, attempt; None if it is no longer to be done.
+
+        ``deadline_ms`` is given for work that sends no heartbeats: its lease lasts until then.
+        ``known``, ``alone``: see `store.claim`; the view is the state that it brings.
+        """
+        kind, step, attempt = what
+        now_ms = self.clock.now_ms()
+        entry = self._entry(workflow, kind, step, attempt, now_ms)
+        heartbeats = deadline_ms is None
+        terms = self._terms(workflow, entry, queue, delivery)
+        if deadline_ms is not None:
+            terms = replace(terms, deadline_ms=deadline_ms)
+        deadline = terms.deadline_ms
+        fields = _data_fields(workflow, kind, step)
+        claim = yield from ask(
+            store.claim(
+                keys,
+                entry,
+                delivery=delivery,
+                lease_ends=self._lease_end(now_ms, terms) if heartbeats else deadline,
+                deadline_ms=_last_moment(deadline) if heartbeats else deadline,
+                fields=fields,
+                known=known,
+                alone=alone,
+            )
+        )
+        if claim is None:
+            return None, None
+        names = (workflow.name, workflow.version)
+        saga = decode_saga(keys.id, names, head=claim.head, steps={step: claim.step})
+        found = dict(zip(fields, claim.data, strict=True))
+        late = late_fields(saga.steps[step])
+        if kind is Kind.UNDO and late and found[result_field(Kind.RUN, step)] is None:
+            found |= zip(late, (yield from ask(store.some_data(keys, late))), strict=True)
+        brought = _brought(workflow, saga, entry, found)
+        return _assignment(saga, workflow, entry, brought, terms), claim.view
+
+    def next_ready(
+        self, workflow: Workflow, decision: Decision, slot: Continuation
+    ) -> Dispatch | None:
+        """The first of a decision's commands that this process could do."""
+        for command in decision.to_begin:
+            if self._is_for(workflow, command, slot.queue):
+                return command
+        return None
+
+    def waiting(
+        self, workflow: Workflow, saga: Saga, step: str, queue: str, *, most: int | None = None
+    ) -> list[Dispatch]:
+        """The steps of a fan-out that were dispatched and not begun, and could be done here.
+
+        From ``step`` backwards, and then from the last one: what was sent lies in front.
+        """
+        found: list[Dispatch] = []
+        if saga.state is not SagaState.RUNNING or saga.halting:
+            return found
+        names = workflow.names
+        place = workflow.position[step]
+        for at in (*range(place - 1, -1, -1), *range(len(names) - 1, place, -1)):
+            run = saga.steps[names[at]]
+            if run.state is StepState.DISPATCHED:
+                each = Dispatch(Kind.RUN, names[at], run.work.attempt)
+                if self._is_for(workflow, each, queue):
+                    found.append(each)
+                    if len(found) == most:
+                        break
+        return found
+
+    def _is_for(self, workflow: Workflow, dispatch: Dispatch, queue: str) -> bool:
+        """Whether this process may do it without leaving the queue it works for."""
+        spec = workflow.by_name[dispatch.step]
+        target = messages.target_of(spec, dispatch.kind)
+        info = self.directory.local(target) if isinstance(target, str) else None
+        wanted = spec.queue if dispatch.kind is Kind.RUN else None
+        return info is not None and not info.alone and (wanted or info.queue) == queue
+
+    def on_behalf(
+        self,
+        saga: Saga,
+        workflow: Workflow,
+        entry: Claimed,
+        *,
+        data: Mapping[str, str | None],
+        deadline_ms: int,
+    ) -> Assignment:
+        """What a plain task is claimed for."""
+        terms = Terms(_name(workflow, entry.kind, entry.step), "", "", deadline_ms)
+        return _assignment(saga, workflow, entry, _brought(workflow, saga, entry, data), terms)
+
+    def begin(self, workflow: Workflow, dispatch: Dispatch) -> Claimed:
+        """The entry of a claim that a commit is to write."""
+        what = (dispatch.kind, dispatch.step, dispatch.attempt)
+        return self._entry(workflow, *what, self.clock.now_ms())
+
+    def plan_claim(
+        self, plan: Plan, workflow: Workflow, claim: Claimed, go_on: Continuation
+    ) -> Terms:
+        """Have a commit write a claim instead of the command."""
+        terms = self._terms(workflow, claim, go_on.queue, go_on.delivery)
+        last_ms = _last_moment(terms.deadline_ms)
+        value = store.claim_value(claim.attempt, claim.nonce, last_ms, go_on.delivery)
+        plan.decided.append(claim)
+        plan.claims[claim_field(claim.kind, claim.step)] = value
+        lease = k.due_lease(go_on.done.saga_id, claim.kind, claim.step, claim.attempt, claim.nonce)
+        plan.due[lease] = self._lease_end(claim.at_ms, terms)
+        return terms
+
+    def next_assignment(
+        self,
+        keys: SagaKeys,
+        saga: Saga,
+        workflow: Workflow,
+        begun: tuple[Claimed, Terms],
+        go_on: Continuation,
+    ) -> Flow[Assignment]:
+        """What a claim written by a commit has begun."""
+        claim, terms = begun
+        brought = _at_hand(workflow, saga, claim, go_on)
+        if brought is None:
+            run = saga.steps[claim.step]
+            fields = _data_fields(workflow, claim.kind, claim.step, run)
+            found = yield from ask(store.some_data(keys, fields))
+            brought = _brought(workflow, saga, claim, dict(zip(fields, found, strict=True)))
+        return _assignment(saga, workflow, claim, brought, terms)
+
+    def renewal(self, keys: SagaKeys, held: Assignment, notes: dict[str, str]) -> Call[bool]:
+        """The call that renews a lease."""
+        end = self._lease_end(self.clock.now_ms(), held)
+        attempt = store.Attempt(held.saga_id, held.kind, held.step, held.attempt, held.nonce)
+        return store.renew(keys, attempt, lease_ends=end, notes=notes)
+
+    def _entry(
+        self, workflow: Workflow, kind: Kind, step: str, attempt: int, now_ms: int
+    ) -> Claimed:
+        info = self.directory.local(_name(workflow, kind, step))
+        retry = info.retry if info else None
+        return Claimed(now_ms, kind, step, attempt, self.nonce(), self.hostname, retry)
+
+    def _terms(self, workflow: Workflow, claim: Claimed, queue: str, delivery: str) -> Terms:
+        name = _name(workflow, claim.kind, claim.step)
+        info = self.directory.local(name)
+        default_s = info.timeout_s if info else None
+        timeout_s = messages.timeout_of(workflow, claim.step, claim.kind, default_s)
+        deadline_ms = claim.at_ms + round(timeout_s * 1000) if timeout_s else 0
+        return Terms(name, queue, delivery, deadline_ms, info.least_lease_s if info else 0.0)
+
+    def _lease_end(self, now_ms: int, terms: Terms | Assignment) -> int:
+        end = now_ms + max(self.settings.lease_ms, round(terms.least_lease_s * 1000))
+        return min(end, _last_moment(terms.deadline_ms)) if terms.deadline_ms else end
+
+
+def _last_moment(deadline_ms: int) -> int:
+    """When an attempt's lease ends at the latest; 0 for one without a time-out."""
+    return deadline_ms + OVERRUN_MS if deadline_ms else 0
+
+
+def _name(workflow: Workflow, kind: Kind, step: str) -> str:
+    return worker_name(messages.target_of(workflow.by_name[step], kind))
+
+
+def _data_fields(workflow: Workflow, kind: Kind, step: str, run: StepRun = _NOT_KNOWN) -> list[str]:
+    fields = ["input", "meta"]
+    fields += [result_field(Kind.RUN, name) for name in workflow.ancestors(step)]
+    return [*fields, *(own_fields(step, run) if kind is Kind.UNDO else (f"k:{step}",))]
+
+
+def _brought(
+    workflow: Workflow, saga: Saga, claim: Claimed, data: Mapping[str, str | None]
+) -> Brought:
+    """A step's data from the fields of the data hash."""
+    undo, run = claim.kind is Kind.UNDO, saga.steps[claim.step]
+    return Brought(
+        input=data.get("input") or "{}",
+        meta=data.get("meta") or "{}",
+        results=dict(_found(workflow.ancestors(claim.step), data)),
+        checkpoint=None if undo else data.get(f"k:{claim.step}"),
+        step_result=own_result(claim.step, run, data) if undo else None,
+    )
+
+
+def _found(steps: tuple[str, ...], data: Mapping[str, str | None]) -> Iterator[tuple[str, str]]:
+    for step in steps:
+        text = data.get(result_field(Kind.RUN, step))
+        if text is not None:
+            yield step, text
+
+
+def _at_hand(workflow: Workflow, saga: Saga, claim: Claimed, go_on: Continuation) -> Brought | None:
+    """The next step's data without asking, when it follows only the step just done.
+
+    Its context is then the one before, overlaid with the new result, if that is the one that
+    counts: a late attempt's is not, where another attempt or a person has settled the step before
+    it (fencing).  A step with the same steps before it has the same context.
+    """
+    done = go_on.done
+    if claim.kind is not Kind.RUN or done.kind is not Kind.RUN or claim.attempt != 1:
+        return None
+    if workflow.ancestors(claim.step) == workflow.ancestors(done.step):
+        return Brought(done.input, done.meta, done.results, done.merged)
+    if workflow.by_name[claim.step].depends_on != (done.step,) or go_on.result is None:
+        return None
+    if not saga.steps[done.step].returned(done.nonce):
+        return None
+    before = loads(done.merged) if done.merged is not None else _merge(done)
+    before.update(loads(go_on.result))
+    return Brought(
+        input=done.input,
+        meta=done.meta,
+        results={**done.results, done.step: go_on.result},
+        merged=dumps(before),
+    )
+
+
+def _merge(held: Assignment) -> dict[str, object]:
+    merged: dict[str, object] = loads(held.input)
+    for text in held.results.values():
+        merged.update(loads(text))
+    return merged
+
+
+def _assignment(
+    saga: Saga, workflow: Workflow, entry: Claimed, brought: Brought, terms: Terms
+) -> Assignment:
+    kind, step = entry.kind, entry.step
+    generation = saga.steps[step].generation
+    deadline_ms = terms.deadline_ms
+    return Assignment(
+        saga_id=saga.id,
+        workflow=saga.workflow,
+        version=workflow.version,
+        kind=kind,
+        step=step,
+        attempt=entry.attempt,
+        nonce=entry.nonce,
+        worker=terms.worker,
+        queue=terms.queue,
+        delivery=terms.delivery,
+        deadline_ms=deadline_ms,
+        least_lease_s=terms.least_lease_s,
+        timeout_s=(deadline_ms - entry.at_ms) / 1000 if deadline_ms else None,
+        meta=brought.meta,
+        idempotency_key=ids.idempotency_key(saga.id, step, generation, kind is Kind.UNDO),
+        input=brought.input,
+        results=brought.results,
+        merged=brought.merged,
+        checkpoint=brought.checkpoint,
+        step_result=brought.step_result,
+        step_idempotency_key=ids.idempotency_key(saga.id, step),
+        error=saga.error,
+    )

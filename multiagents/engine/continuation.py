@@ -1,0 +1,158 @@
+"""What does a process make of what happened: which commit, and what does it do next?
+
+`decide` says what the saga does; here it is planned how: what goes into the outbox and which
+message goes out with the commit, and whether this process goes on with a step itself.
+
+A process that ends an attempt has a slot to give.  It goes on with a step that just became ready
+on its queue, or takes over one of a fan-out that waits in the outbox (E14); where it may not, it
+hands its place on with a message, so that a fan-out always has as many at work as it began with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from multiagents.core.clock import Clock
+from multiagents.core.entries import Claimed, Entry
+from multiagents.core.fields import outbox_field
+from multiagents.core.settings import Settings
+from multiagents.engine.claims import Claims, Continuation, Terms
+from multiagents.engine.commit_plan import plan_of
+from multiagents.engine.dispatcher import CHUNK, MOST_LEAVING, Dispatcher
+from multiagents.engine.plain_tasks import Begun
+from multiagents.saga.commands import Dispatch
+from multiagents.saga.decide import Decision, fold
+from multiagents.saga.outcome import fields_of
+from multiagents.saga.state import Saga
+from multiagents.storage.commit import Plan
+from multiagents.storage.keys import SagaKeys
+from multiagents.workflows.workflow import Workflow
+
+
+@dataclass(slots=True)
+class Move:
+    """A decision on its way to a commit."""
+
+    workflow: Workflow
+    decision: Decision
+    plan: Plan
+    begun: tuple[Claimed, Terms] | None = None
+    """What the process that commits it goes on with."""
+    waiting: list[Dispatch] = field(default_factory=list)
+    """What waits already; it leaves its place to another process, for one of these."""
+    entries: tuple[Entry, ...] = ()
+    """What is decided over."""
+
+    def holds(self, saga: Saga) -> bool:
+        """Whether a later state has the attempt that this commit began as still under way."""
+        if self.begun is None:
+            return False
+        claim = self.begun[0]
+        return saga.steps[claim.step].is_held(claim.kind, claim.nonce)
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What is decided over: a saga at a position of its log ("" = wherever that ends)."""
+
+    keys: SagaKeys
+    workflow: Workflow
+    saga: Saga
+    cursor: str = ""
+    data: Mapping[str, str | None] | None = None
+    """The data hash, where it is at hand."""
+
+
+@dataclass(slots=True)
+class Planner:
+    """Makes moves."""
+
+    settings: Settings
+    clock: Clock
+    claims: Claims
+    dispatcher: Dispatcher
+    nonce: Callable[[], str]
+
+    def move(
+        self, ground: Ground, entries: Iterable[Entry], slot: Continuation | None = None
+    ) -> Move:
+        """Decide over entries; ``slot``: of the process that reports one of them."""
+        decided = tuple(entries)
+        move = self._move(ground, fold(ground.workflow, ground.saga, decided), slot)
+        move.entries = decided
+        return move
+
+    def _move(self, ground: Ground, decision: Decision, slot: Continuation | None) -> Move:
+        workflow = ground.workflow
+        if slot is None or not self.settings.continuation:
+            return self._leaving(ground, decision, [])
+        ready = self.claims.next_ready(workflow, decision, slot)
+        waiting: list[Dispatch] = []
+        if ready is None and self.dispatcher.holds_back(workflow, slot.queue):
+            most = 1 if slot.allowed else MOST_LEAVING
+            last = slot.done.step
+            waiting = self.claims.waiting(workflow, decision.saga, last, slot.queue, most=most)
+        following = ready or next(iter(waiting), None)
+        if following is None or not slot.allowed:
+            return self._leaving(ground, decision, waiting)
+        return self._going_on(ground, decision, following, slot)
+
+    def _leaving(self, ground: Ground, decision: Decision, waiting: list[Dispatch]) -> Move:
+        """All that follows goes out by message, and so does what another could go on with."""
+        decision, begun = self._begin_plain(ground, decision)
+        plan = self._plan(ground, decision)
+        for each in begun:
+            each.put_into(plan, ground.keys.id)
+        self.dispatcher.enclose(ground.keys, ground.workflow, plan)
+        return Move(ground.workflow, decision, plan, waiting=waiting)
+
+    def _going_on(
+        self, ground: Ground, decision: Decision, following: Dispatch, slot: Continuation
+    ) -> Move:
+        """The commit claims what this process does next."""
+        claim = self.claims.begin(ground.workflow, following)
+        after = fold(ground.workflow, decision.saga, (claim,))
+        rest = tuple(each for each in decision.commands if each is not following)
+        after = Decision(after.saga, rest, decision.changed | after.changed)
+        plan = self._plan(ground, after)
+        if len(rest) == len(decision.commands):
+            plan.taken.append(_field(following))
+        terms = self.claims.plan_claim(plan, ground.workflow, claim, slot)
+        self.dispatcher.enclose(ground.keys, ground.workflow, plan)
+        return Move(ground.workflow, after, plan, (claim, terms))
+
+    def _begin_plain(self, ground: Ground, decision: Decision) -> tuple[Decision, list[Begun]]:
+        """Claim the plain tasks that the commit itself can send."""
+        if ground.data is None:
+            return decision, []
+        found = [
+            self.dispatcher.plain.begin(
+                ground.keys, ground.workflow, decision.saga, command, ground.data
+            )
+            for command in decision.to_begin[:CHUNK]
+        ]
+        begun = [each for each in found if each is not None]
+        if not begun:
+            return decision, []
+        after = fold(ground.workflow, decision.saga, [each.entry for each in begun])
+        sent = {each.command for each in begun}
+        rest = tuple(command for command in decision.commands if command not in sent)
+        return Decision(after.saga, rest, decision.changed | after.changed), begun
+
+    def _plan(self, ground: Ground, decision: Decision) -> Plan:
+        plan = plan_of(
+            ground.saga,
+            decision,
+            version=self.nonce(),
+            cursor=ground.cursor,
+            now_ms=self.clock.now_ms(),
+            retention_ms=self.settings.retention_ms,
+        )
+        if decision.end is decision.saga.state:  # else a sweep has to find the first end
+            plan.outcome = fields_of(ground.workflow, decision.end)
+        return plan
+
+
+def _field(dispatch: Dispatch) -> str:
+    return outbox_field(dispatch.kind, dispatch.step, dispatch.attempt)

@@ -1,0 +1,354 @@
+"""How are commands sent?
+
+What stands in the outbox is sent by the process that committed it, and again by a sweep if it is
+not claimed in time.  Sending may fail anywhere without harm.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from itertools import islice
+
+import structlog
+
+from multiagents.core import ids
+from multiagents.core.clock import Clock
+from multiagents.core.entries import Failed, Unroutable
+from multiagents.core.exceptions import UnknownSaga
+from multiagents.core.fields import OUTBOX_END, outbox_field, parse_outbox_field
+from multiagents.core.ports import Directory
+from multiagents.core.settings import Settings
+from multiagents.core.states import Kind
+from multiagents.engine.headers import SagaHeaders
+from multiagents.engine.messages import (
+    AnswerOf,
+    LetterOf,
+    Message,
+    NotTaken,
+    Publish,
+    Unsendable,
+    no_answer,
+    no_letter,
+    outbox_value,
+    target_of,
+)
+from multiagents.engine.plain_tasks import PlainTasks
+from multiagents.saga.commands import Dispatch
+from multiagents.saga.outcome import Deliverance, outcome_of
+from multiagents.saga.state import Saga
+from multiagents.saga.targets import Told
+from multiagents.storage import outbox, outcomes
+from multiagents.storage.calls import Flow, ask
+from multiagents.storage.commit import Letter, Plan, Refused
+from multiagents.storage.keys import SagaKeys
+from multiagents.storage.replies import End
+from multiagents.workflows.workflow import TaskCall, Workflow, worker_name
+
+log = structlog.get_logger(__name__)
+
+CHUNK = 100
+"""Messages sent before their sending is confirmed: a wide fan-out is confirmed as it goes, so
+that no sweep takes what is still being sent for lost.  And the most that one script sends."""
+
+TELLING_MS = 30_000
+"""So long one process has for starting what hangs on a saga's end, before another does."""
+MOST_LEAVING = 64
+"""So many processes may leave their places in a fan-out in the same moment and lose none."""
+
+What = tuple[Kind, str, int]
+Crew = frozenset[str]
+"""Hostnames; or a queue whose workers nobody knows."""
+
+
+def _nowhere(saga_id: str, entry: Unroutable) -> Flow[bool]:
+    raise AssertionError("the coordinator says where")
+
+
+@dataclass(slots=True)
+class Dispatched:
+    """What could not be sent."""
+
+    failed: list[Failed] = field(default_factory=list)
+    """Attempts that could not even begin, to be reported."""
+    refused: list[Refused] = field(default_factory=list)
+    """What queues did not take, and a sweep sends later."""
+
+    def add(self, found: Failed | Refused | None) -> None:
+        """Note what became of a plain task; None: it is sent, or not to be."""
+        if isinstance(found, Failed):
+            self.failed.append(found)
+        elif found is not None:
+            self.refused.append(found)
+
+
+@dataclass(slots=True)
+class Dispatcher:
+    """Sends what the outbox holds."""
+
+    settings: Settings
+    clock: Clock
+    directory: Directory
+    plain: PlainTasks
+    letter_of: LetterOf = no_letter
+    answer_of: AnswerOf = no_answer
+    headers: SagaHeaders = field(default_factory=SagaHeaders)
+    nonce: Callable[[], str] = ids.nonce
+    record: Callable[[str, Unroutable], Flow[bool]] = _nowhere
+    """Writes into a saga's log what of its end cannot be told."""
+
+    def enclose(self, keys: SagaKeys, workflow: Workflow, plan: Plan) -> None:
+        """Have a commit send its own commands, as far as that can be done."""
+        if not plan.outbox:  # as with each step that is gone on with
+            return
+        if self.settings.continuation:
+            self._hold_back(workflow, plan)
+        for name in _to_send(plan):
+            what = parse_outbox_field(name)
+            target = target_of(workflow.by_name[what[1]], what[0])
+            if isinstance(target, TaskCall):
+                continue
+            if len(plan.letters) == CHUNK:
+                return
+            message = self.message(keys, workflow, what, target)
+            letter = self.letter_of(message)
+            if letter is None:
+                return
+            plan.letters[name] = letter
+            plan.outbox[name] = self._sent(message, 1)
+
+    def holds_back(self, workflow: Workflow, queue: str) -> bool:
+        """Whether commands for a queue may be waiting that nobody has been sent."""
+        return workflow.fans_out and self.directory.slots(queue) > 0
+
+    def _hold_back(self, workflow: Workflow, plan: Plan) -> None:
+        """Leave in the outbox what no worker has a slot for: who ends a step goes on with it.
+
+        Sent all at once, the messages of a wide fan-out would keep everybody else waiting.  The
+        slots that count are those of the workers that have the function: nobody else goes on.
+        """
+        sent: Counter[Crew] = Counter()
+        crews: dict[tuple[str, str], tuple[Crew, int]] = {}
+        held = (outbox_value(plan.now_ms, 0), plan.now_ms + self.settings.lease_ms)
+        for name in _to_send(plan):
+            kind, step, _ = parse_outbox_field(name)
+            spec = workflow.by_name[step]
+            worker = spec.worker
+            if kind is Kind.RUN and isinstance(worker, str) and not self.directory.alone(worker):
+                of = (spec.queue or self.directory.queue_of(worker), worker)
+                if of not in crews:
+                    crews[of] = self._crew(*of)
+                crew, slots = crews[of]
+                sent[crew] += 1
+                if sent[crew] > slots > 0:
+                    plan.held.add(name)
+                    plan.outbox[name] = held
+
+    def _crew(self, queue: str, worker: str) -> tuple[Crew, int]:
+        """Who does a function's steps, and in how many slots; the whole queue if nobody can."""
+        crew = self.directory.crew(queue, worker)
+        if not crew:
+            return frozenset((queue,)), self.directory.slots(queue)
+        return frozenset(crew), sum(crew.values())
+
+    def send(
+        self,
+        keys: SagaKeys,
+        workflow: Workflow,
+        saga: Saga,
+        *,
+        plan: Plan,
+        end: End | None = None,
+    ) -> Flow[Dispatched]:
+        """Send what a commit has just put into the outbox."""
+        untold: Sequence[Refused] = ()
+        if end is not None:
+            untold = yield from self.deliver(keys, workflow, saga, end)
+        names = [name for name in _to_send(plan) if name not in plan.letters]
+        if not names:
+            return Dispatched(refused=list(untold))
+        done = yield from self.dispatch(keys, workflow, dict.fromkeys(names, 0))
+        done.refused += untold
+        return done
+
+    def dispatch(
+        self, keys: SagaKeys, workflow: Workflow, commands: dict[str, int]
+    ) -> Flow[Dispatched]:
+        """Send commands: outbox field -> how often it was sent before."""
+        messages: dict[str, Message] = {}
+        done = Dispatched()
+        for name in commands:
+            what = parse_outbox_field(name)
+            target = target_of(workflow.by_name[what[1]], what[0])
+            if isinstance(target, TaskCall):
+                done.add((yield from self.plain.send(keys, workflow, what, target)))
+            else:
+                messages[name] = self.message(keys, workflow, what, target)
+        for chunk in _chunks(messages):
+            letters = self._letters(chunk)
+            if not letters and not (yield from self._publish(keys, workflow, chunk, done)):
+                break
+            sent = {name: self._sent(each, commands[name] + 1) for name, each in chunk.items()}
+            if sent:
+                done.refused += (yield from ask(outbox.published(keys, sent, letters))).refused
+        return done
+
+    def _publish(
+        self, keys: SagaKeys, workflow: Workflow, chunk: dict[str, Message], done: Dispatched
+    ) -> Flow[bool]:
+        """Whether the broker took these, but those that move from ``chunk`` to ``done``.
+
+        Celery can make no message of them, or their queue does not take any.
+        """
+        left = list(chunk)
+        while left:
+            try:
+                return bool((yield Publish(tuple(chunk[name] for name in left))))
+            except (Unsendable, NotTaken) as error:
+                name = left[error.sent]
+                left = left[error.sent + 1 :]
+                del chunk[name]
+                if isinstance(error, NotTaken):
+                    done.add(Refused(name, error.key, error.reason))
+                    continue
+                what = parse_outbox_field(name)
+                done.add((yield from self.plain.refuse(keys, workflow, what, error)))
+        return True
+
+    def hand_on(self, keys: SagaKeys, workflow: Workflow, waiting: list[Dispatch]) -> Flow[None]:
+        """Send one of these that was held back: a place in a fan-out stays at work.
+
+        Only what still stands in the outbox: another may have begun it since it was read, and a
+        command that is put there again can be claimed again (E3).
+        """
+        messages = []
+        for found in waiting[:MOST_LEAVING]:
+            what = (found.kind, found.step, found.attempt)
+            target = target_of(workflow.by_name[found.step], found.kind)
+            messages.append(self.message(keys, workflow, what, worker_name(target)))
+        if not messages:
+            return
+        letters = list(map(self.letter_of, messages))
+        rows = [
+            (outbox_field(each.kind, each.step, each.attempt), self._sent(each, 1), letter)
+            for each, letter in zip(messages, letters, strict=True)
+        ]
+        which = yield from ask(outbox.hand_on(keys, rows))
+        if which and letters[which - 1] is None:
+            with suppress(Unsendable, NotTaken):  # not sent or lost, it is looked for after a lease
+                yield Publish((messages[which - 1],))
+
+    def _sent(self, message: Message, sends: int) -> tuple[str, int]:
+        """What an outbox field holds from now on, and when it is looked at again."""
+        value = outbox_value(message.sent_ms, sends)
+        return value, self.clock.now_ms() + self.settings.lease_ms
+
+    def _letters(self, messages: dict[str, Message]) -> dict[str, Letter]:
+        """All of the messages as letters, or none."""
+        found: dict[str, Letter] = {}
+        for name, message in messages.items():
+            letter = self.letter_of(message)
+            if letter is None:
+                return {}
+            found[name] = letter
+        return found
+
+    def message(self, keys: SagaKeys, workflow: Workflow, what: What, worker: str) -> Message:
+        """The message that asks a worker for an attempt."""
+        kind, step, attempt = what
+        spec = workflow.by_name[step]
+        queue = spec.queue if kind is Kind.RUN else None
+        return Message(
+            saga_id=keys.id,
+            kind=kind,
+            step=step,
+            attempt=attempt,
+            task=worker,
+            queue=queue or self.directory.queue_of(worker),
+            version=workflow.version,
+            sent_ms=self.clock.now_ms(),
+            priority=spec.priority,
+            travelling=self.headers[keys.id],
+        )
+
+    def deliver(
+        self, keys: SagaKeys, workflow: Workflow, saga: Saga, end: End, *, now: Saga | None = None
+    ) -> Flow[Sequence[Refused]]:
+        """Tell who waits; the outbox keeps the command until that is done (rule 14).
+
+        ``now``: the saga as it is by now, if it has moved since that end.  Returns the results that
+        the server refused.
+        """
+        outcome = outcome_of(saga, workflow, end.data, now=now)
+        canvases = [task_id for task_id, canvas in outcome.waiting.items() if canvas]
+        if canvases:
+            return (yield from self._tell_canvases(keys, outcome, canvases, end))
+        answers = self.answer_of(outcome)
+        if answers is None:
+            told: Told = yield outcome
+            if not told.done:
+                return _untold(told)
+        settled = yield from ask(outcomes.settle(keys, end, answers or ()))
+        return () if isinstance(settled, int) else settled
+
+    def _tell_canvases(
+        self, keys: SagaKeys, outcome: Deliverance, canvases: list[str], end: End
+    ) -> Flow[Sequence[Refused]]:
+        """Start those that nobody else is starting; while somebody is, the end stays owed.
+
+        What Celery refuses to send is logged before anything is settled: once too often rather
+        than never.
+        """
+        teller, now_ms = self.nonce(), self.clock.now_ms()
+        until_ms = now_ms + TELLING_MS
+        call = outcomes.take(keys, canvases, teller=teller, now_ms=now_ms, until_ms=until_ms)
+        mine = yield from ask(call)
+        others = set(canvases) - mine.keys()
+        waiting = {each: {} if each in others else own for each, own in outcome.waiting.items()}
+        parked = outcome.settled
+        settled = {each: told | parked.get(each, frozenset()) for each, told in mine.items()}
+        told: Told = yield replace(outcome, waiting=waiting, settled=settled)
+        for refusal in told.refused:
+            error, at_ms = refusal.error, self.clock.now_ms()
+            entry = Unroutable(at_ms, Kind.RUN, "", 0, error, target=refusal.target)
+            with suppress(UnknownSaga):  # its retention has just ended
+                yield from self.record(keys.id, entry)
+        left = {each.task_id for each in told.refused} if told.done else set(mine)
+        # Of what a person had been asked about before, the rest may be told by now.
+        left |= {each for each in mine if parked.get(each)}
+        parts = {each: mine[each] | set(told.parts.get(each, ())) for each in left}
+        if parts:
+            yield from ask(outcomes.give_back(keys, parts, teller=teller))
+        if told.done:
+            owed = "by somebody else" if others else end.owed
+            whole = [each for each in mine if each not in left]
+            yield from ask(outcomes.settle(keys, replace(end, owed=owed), told=whole))
+        return _untold(told)
+
+
+def _untold(told: Told) -> Sequence[Refused]:
+    """What the server has refused of telling an end; none if it is told, or nobody answers."""
+    return (Refused(OUTBOX_END, "a result", told.refusal),) if told.refusal else ()
+
+
+def _to_send(plan: Plan) -> list[str]:
+    """The outbox fields of a plan that ask for an attempt."""
+    if not plan.outbox:
+        return []
+    left_out = {OUTBOX_END, *plan.withdrawals, *plan.held}
+    return [name for name in plan.outbox if name not in left_out]
+
+
+def _chunks(messages: dict[str, Message]) -> Iterator[dict[str, Message]]:
+    items = iter(messages.items())
+    while chunk := dict(islice(items, CHUNK)):
+        yield chunk
+
+
+def note_refused(keys: SagaKeys, refused: Sequence[Refused]) -> None:
+    """Tell of what a server has refused of a saga; a sweep does it as soon as it can be done."""
+    for each in refused:
+        what = {"saga": keys.id, "command": each.field, "key": each.key, "why": each.reason}
+        log.error("refused by the server; it is tried again", **what)

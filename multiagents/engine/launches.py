@@ -1,0 +1,192 @@
+"""How is a worker of this project started?
+
+Each running worker publishes its launch: the app after ``celery -A``, MULTIAGENTS_IMPORTS where
+the package's own app needs it, its queues, its worker functions and its app's plain tasks.  A
+launch outlives its worker, so that `explain` and `doctor` can say how to start one like it when
+none runs.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import Any
+
+from multiagents.core import program
+from multiagents.core.names import DEFAULT_QUEUES
+from multiagents.storage.calls import Flow, Plain, ask
+from multiagents.storage.keys import Shard
+from multiagents.storage.replies import hash_of
+
+KEPT_MS = 30 * 86_400_000
+"""So long after its last worker a launch is remembered."""
+OWN_APP = "multiagents"
+UNKNOWN_MODULE = "YOUR_MODULE"
+UNKNOWN_APP = "YOUR_APP"
+_KEY = Shard(0).catalog("launches")
+_of_caller: ContextVar[Launch | None] = ContextVar("launch_of_caller", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One way in which workers are started."""
+
+    app: str = OWN_APP
+    imports: tuple[str, ...] = ()
+    queues: tuple[str, ...] = ()
+    functions: tuple[str, ...] = ()
+    at_ms: int = 0
+    """When such a worker last said that it is there."""
+    tasks: tuple[str, ...] | None = None
+    """The names of the app's own tasks; None: not told, by an earlier version."""
+
+    def command(self, queues: Iterable[str]) -> str:
+        """What starts such a worker, for these queues; if there are none, for its functions'."""
+        words = ["celery", "-A", self.app, "worker"]
+        if names := ",".join(sorted(queues)):
+            words += ["-Q", names]
+        if self.imports:
+            words.insert(0, f"MULTIAGENTS_IMPORTS={','.join(self.imports)}")
+        return shlex.join(words)
+
+    @property
+    def name(self) -> str:
+        """What tells it from other launches."""
+        return json.dumps([self.app, self.imports, self.queues])
+
+
+@contextmanager
+def called_for(app: str) -> Iterator[None]:
+    """Meanwhile, where no launch is known, a worker of this app is meant: that of the caller."""
+    token = _of_caller.set(Launch(app) if app else None)
+    try:
+        yield
+    finally:
+        _of_caller.reset(token)
+
+
+def unknown_app() -> Launch:
+    """The launch of a team's own app of which no worker is known."""
+    return _askers() or Launch(UNKNOWN_APP)
+
+
+def _askers() -> Launch | None:
+    """Of the team's app that the command line names, or that this program has attached."""
+    if (named := _of_caller.get()) is not None:
+        return named
+    name = program.app_name()
+    return None if name is None else Launch(name or UNKNOWN_APP)
+
+
+def launch_of(
+    app: str,
+    *,
+    imports: Iterable[str],
+    queues: Iterable[str],
+    functions: Iterable[str],
+    tasks: tuple[str, ...] | None = None,
+) -> Launch | None:
+    """How this very process was started; None if it has nothing to offer, or no command.
+
+    ``app``: its name, if the command line does not tell.
+    """
+    name, known = app_named(sys.argv, app), tuple(sorted(functions))
+    own = app == OWN_APP
+    if not name or (own and not known):
+        return None
+    places = tuple(sorted(queues))
+    return Launch(name, tuple(imports) if own else (), places, known, tasks=tasks)
+
+
+def app_named(argv: Sequence[str], default: str) -> str:
+    """The app's name as a command line gave it to Celery, else the default.
+
+    Empty if that is not how this worker was started: it lives in a program of its own.
+    """
+    return (app_option(argv) or default) if "worker" in argv[1:] else ""
+
+
+def app_option(argv: Sequence[str]) -> str:
+    """The app's name as a command line gave it to Celery; empty if it did not."""
+    for at, word in enumerate(argv):
+        if word in ("-A", "--app") and at + 1 < len(argv):
+            return argv[at + 1]
+        found = re.fullmatch(r"(?:-A|--app=)(.+)", word)
+        if found:
+            return found[1]
+    return ""
+
+
+def remember(launch: Launch) -> Flow[None]:
+    """Publish a launch, and forget those that have not been seen for long."""
+    told = {"at_ms": launch.at_ms, "functions": launch.functions, "tasks": launch.tasks}
+    yield from ask(Plain(("HSET", _KEY, launch.name, json.dumps(told)), int))
+    known = yield from ask(Plain(("HGETALL", _KEY), hash_of))
+    old = [
+        name for name, text in known.items() if launch.at_ms - json.loads(text)["at_ms"] > KEPT_MS
+    ]
+    if old:
+        yield from ask(Plain(("HDEL", _KEY, *old), int))
+
+
+def read() -> Flow[list[Launch]]:
+    """All launches that are known, the last one seen first."""
+    known = yield from ask(Plain(("HGETALL", _KEY), hash_of))
+    found = [_launch(name, json.loads(text)) for name, text in known.items()]
+    return sorted(found, key=lambda launch: -launch.at_ms)
+
+
+def advice(
+    launches: Sequence[Launch],
+    *,
+    queues: Iterable[str] = (),
+    functions: Iterable[str] = (),
+    imports: Sequence[str] = (),
+    alone: bool = False,
+) -> str:
+    """The command that starts a worker for these queues with these functions.
+
+    ``launches``: the last one seen first.  ``imports``: of who asks, for want of any launch.
+    ``alone``: no worker runs, so this one is to consume all that such a worker did.
+    """
+    wanted, places = set(functions), set(queues)
+    found = _like(launches, wanted, tuple(imports))
+    if alone or not places:
+        # Without -Q a worker consumes the queues of its functions, which nobody here knows.
+        is_default = not found.queues and places <= set(DEFAULT_QUEUES)
+        places = set() if is_default else places | set(found.queues or DEFAULT_QUEUES)
+    return found.command(places)
+
+
+def _like(launches: Sequence[Launch], wanted: set[str], imports: tuple[str, ...]) -> Launch:
+    """The launch to repeat; where none had the functions, with modules of who asks, or a gap."""
+    able = [each for each in launches if wanted <= set(each.functions)]
+    if able:
+        return able[0]
+    theirs = next((each for each in launches[:1] if each.app != OWN_APP), None) or _askers()
+    if theirs is not None:
+        return theirs  # which has its modules by itself
+    if not launches:
+        return Launch(imports=imports or (UNKNOWN_MODULE,))
+    last = launches[0]
+    more = tuple(name for name in imports if name not in last.imports)
+    return replace(last, imports=(*last.imports, *(more or (UNKNOWN_MODULE,))))
+
+
+def has_dev(launches: Sequence[Launch]) -> bool:
+    """Whether `multiagents dev` would start a worker like these: of the package's own app."""
+    last = launches[0] if launches else _askers() or Launch()
+    return last.app == OWN_APP
+
+
+def _launch(name: str, told: dict[str, Any]) -> Launch:
+    app, imports, queues = json.loads(name)
+    functions, tasks = tuple(told["functions"]), told.get("tasks")
+    tasks = None if tasks is None else tuple(tasks)
+    return Launch(app, tuple(imports), tuple(queues), functions, told["at_ms"], tasks)

@@ -1,0 +1,155 @@
+"""How do a decision's commands leave the process?
+
+A commit has already recorded each command with a time at which it is looked at again, so sending
+is free to fail: what was not sent, or was lost, is sent again by a sweep.  Messages are values
+here; `tasks` hands them to Celery.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from multiagents.core.exceptions import MultiAgentsError
+from multiagents.core.names import HEADER
+from multiagents.core.states import Kind
+from multiagents.saga.outcome import Deliverance
+from multiagents.storage.commit import Answer, Letter, Refused
+from multiagents.workflows.workflow import Step, TaskCall, Workflow
+
+UNCONFIRMED_MS = 2000
+"""A command whose sending was not confirmed is looked at again after this long (E10)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One Celery message for an attempt of a step."""
+
+    saga_id: str
+    kind: Kind
+    step: str
+    attempt: int
+    task: str
+    queue: str
+    version: str
+    sent_ms: int
+    priority: int | None = None
+    plain: bool = False
+    """A user's own Celery task: it gets ``args`` and ``kwargs`` and reports by callbacks."""
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    task_id: str = ""
+    timeout_s: float = 0.0
+    """Of a plain task."""
+    travelling: Mapping[str, Any] = field(default_factory=dict)
+    """Headers of the saga's start, which go with all its messages."""
+
+    @property
+    def headers(self) -> dict[str, Any]:
+        """Those of the start, and what marks an engine message and says for which attempt it is."""
+        mark = [*self.signature, self.version, self.sent_ms]
+        return {**self.travelling, HEADER: [*mark, self.timeout_s] if self.plain else mark}
+
+    @property
+    def signature(self) -> list[Any]:
+        """The arguments of a worker's task."""
+        return [self.saga_id, self.kind.value, self.step, self.attempt]
+
+
+class Unsendable(MultiAgentsError):
+    """Celery cannot make a message of a command: it has not been sent, and never will be so."""
+
+    def __init__(self, task: str, reason: str) -> None:
+        super().__init__(task, reason)
+        self.task = task
+        self.reason = reason
+        self.sent = 0
+        """How many messages of the same `Publish` went out before."""
+
+    def __str__(self) -> str:
+        where = "look at task_queues, task_routes, its annotations and its own options"
+        return f"task {self.task!r} cannot be sent ({self.reason}); {where}"
+
+
+class NotTaken(MultiAgentsError):
+    """The server refuses what one saga is to put under a key: its commands stay in the outbox.
+
+    It is tried again, for the key or the user's rights may be put right.
+    """
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(key, reason)
+        self.key = key
+        self.reason = reason
+        self.sent = 0
+        """How many messages of the same `Publish` went out before."""
+
+    def __str__(self) -> str:
+        fix = "grant the right, or move the key if it is not the broker's; see `multiagents doctor`"
+        return f"{self.key!r} cannot be written ({self.reason}): {fix}"
+
+
+def not_taken(refused: Sequence[Refused]) -> NotTaken | None:
+    """The error that tells of the first of these; None if there are none."""
+    return NotTaken(refused[0].key, refused[0].reason) if refused else None
+
+
+LetterOf = Callable[[Message], Letter | None]
+"""Writes a message for a queue on the store's own server, if that is where the broker is."""
+
+
+def no_letter(message: Message) -> Letter | None:
+    """For brokers elsewhere: every message goes through Celery."""
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Effect: send these messages; the reply is whether the broker took all of them."""
+
+    messages: tuple[Message, ...]
+
+
+AnswerOf = Callable[[Deliverance], list[Answer] | None]
+"""Writes an outcome for results on the store's own server, if that is where they are."""
+
+
+def no_answer(end: Deliverance) -> list[Answer] | None:
+    """For results elsewhere: every outcome goes through Celery."""
+    return None
+
+
+def target_of(step: Step, kind: Kind) -> str | TaskCall:
+    """What does this kind of work for the step."""
+    target = step.worker if kind is Kind.RUN else step.compensation
+    if target is None:
+        raise AssertionError(f"step {step.name!r} has no compensation to dispatch")
+    return target
+
+
+def timeout_of(workflow: Workflow, step: str, kind: Kind, default_s: float | None) -> float | None:
+    """Seconds that an attempt may take: the step's word, else the worker's."""
+    spec = workflow.by_name[step]
+    chosen = spec.timeout_s if kind is Kind.RUN else spec.compensation_timeout_s
+    return default_s if chosen is None else chosen
+
+
+def outbox_value(sent_ms: int, sends: int) -> str:
+    """What stands in an outbox field: when it was last sent and how often.
+
+    ``0|0``: to be sent, or not confirmed; ``at|0``: held back since then, until a worker has a slot
+    for it; ``0|n``: given back by a worker without its function after n sendings.
+    """
+    return f"{sent_ms}|{sends}"
+
+
+def unsent(now_ms: int) -> tuple[str, int]:
+    """The value of a command that is being sent, and when it is looked at if that fails."""
+    return outbox_value(0, 0), now_ms + UNCONFIRMED_MS
+
+
+def parse_outbox_value(value: str) -> tuple[int, int]:
+    """When a command was last sent, Unix ms, and how often."""
+    sent_ms, sends = value.split("|")
+    return int(sent_ms), int(sends)

@@ -1,0 +1,291 @@
+"""How is a user's own Celery task sent, at most once?
+
+It knows nothing of claims, so it is claimed on its behalf before its message is out (E13); its
+lease lasts as long as its time-out.  Where the step's data is at hand and the broker is the
+store's own server, claim and message are part of the commit that dispatches it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from multiagents.core import ids
+from multiagents.core.clock import Clock
+from multiagents.core.entries import Claimed, Failed, Failure
+from multiagents.core.fields import claim_field, outbox_field, result_field
+from multiagents.core.ports import Assignment, Directory
+from multiagents.core.states import Kind, Outcome, StepState
+from multiagents.engine import messages
+from multiagents.engine.claims import Claims
+from multiagents.engine.ended_steps import states_of, without_result
+from multiagents.engine.headers import headers_of
+from multiagents.engine.messages import (
+    UNCONFIRMED_MS,
+    LetterOf,
+    Message,
+    NotTaken,
+    Publish,
+    Unsendable,
+    no_letter,
+)
+from multiagents.saga.commands import Dispatch
+from multiagents.saga.state import Saga
+from multiagents.storage import keys as k
+from multiagents.storage import outbox
+from multiagents.storage import sagas as store
+from multiagents.storage.calls import Flow, ask
+from multiagents.storage.commit import Letter, Plan, Refused
+from multiagents.storage.keys import SagaKeys
+from multiagents.workflows.expressions import ConditionError, States, before, compute
+from multiagents.workflows.workflow import TaskCall, Workflow
+
+What = tuple[Kind, str, int]
+NOT_SENT = "-"
+"""Before the Celery id in a claim whose message is not out yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unsent:
+    """A plain task that is claimed, and whose message is not out."""
+
+    kind: Kind
+    step: str
+    attempt: int
+    nonce: str
+    deadline_ms: int
+    task_id: str
+
+
+def unsent(kind: Kind, step: str, claim: str | None) -> Unsent | None:
+    """What a claim's value says of a task that is not sent; None: it is, or there is none."""
+    if claim is None:
+        return None
+    attempt, nonce, deadline_ms, holder = claim.split("|", 3)
+    if not holder.startswith(NOT_SENT):
+        return None
+    task_id = holder.removeprefix(NOT_SENT)
+    return Unsent(kind, step, int(attempt), nonce, int(deadline_ms), task_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A plain task that a commit claims and sends."""
+
+    command: Dispatch
+    entry: Claimed
+    deadline_ms: int
+    task_id: str
+    letter: Letter
+
+    def put_into(self, plan: Plan, saga_id: str) -> None:
+        """Have the commit write it."""
+        entry = self.entry
+        what = (entry.kind, entry.step, entry.attempt)
+        value = store.claim_value(entry.attempt, entry.nonce, self.deadline_ms, self.task_id)
+        plan.decided.append(entry)
+        plan.claims[claim_field(entry.kind, entry.step)] = value
+        plan.due[k.due_lease(saga_id, *what, entry.nonce)] = self.deadline_ms
+        plan.letters[outbox_field(*what)] = self.letter
+
+
+@dataclass(slots=True)
+class PlainTasks:
+    """Sends users' own Celery tasks."""
+
+    clock: Clock
+    directory: Directory
+    claims: Claims
+    letter_of: LetterOf = no_letter
+
+    def send(
+        self, keys: SagaKeys, workflow: Workflow, what: What, call: TaskCall
+    ) -> Flow[Failed | Refused | None]:
+        """Claim, then send.  Should this process die in between, the step's time-out decides.
+
+        What its queue refuses is sent by a sweep, see `send_claimed`.
+        """
+        task_id = ids.step_id(keys.id, *what)
+        deadline_ms = self._deadline_ms(workflow, what, call)
+        holder = task_id if self.letter_of is no_letter else NOT_SENT + task_id
+        held, _ = yield from self.claims.claim(
+            keys, workflow, what, delivery=holder, queue="", deadline_ms=deadline_ms
+        )
+        if held is None:
+            return None
+        states: States = {}
+        if call.computes:
+            states = yield from states_of(keys, workflow, held.step, held.results)
+        try:
+            message = self._message(workflow, call, held, task_id, states)
+            letter = self.letter_of(message)
+        except (ConditionError, Unsendable) as error:
+            return refused(held, error, self.clock.now_ms())
+        if holder != task_id:
+            # By a letter in one step.  Else the claim says so first: once too few, never twice.
+            value = store.claim_value(held.attempt, held.nonce, deadline_ms, task_id)
+            attempt = store.Attempt(keys.id, *what, held.nonce)
+            again_ms = self.clock.now_ms() + UNCONFIRMED_MS
+            sent = yield from ask(
+                outbox.plain_sent(keys, attempt, value, letter or Letter("", ""), again_ms=again_ms)
+            )
+            if not sent.standing:  # refused; or given up: this process was silent for too long
+                return next(iter(sent.refused), None)
+        if letter is None:
+            try:
+                yield Publish((message,))
+            except Unsendable as error:
+                return refused(held, error, self.clock.now_ms())
+            except NotTaken as error:
+                return refused(held, error, self.clock.now_ms(), retryable=True)
+        return None
+
+    def send_claimed(
+        self, keys: SagaKeys, workflow: Workflow, saga: Saga, claim: Unsent
+    ) -> Flow[Failed | Refused | None]:
+        """Send a task that was claimed and whose message its queue has refused.
+
+        Only by a letter, with which the claim says in the same step that it is sent (E13).
+        """
+        work = saga.steps[claim.step].of(claim.kind)
+        what = (claim.kind, claim.step, claim.attempt)
+        call = messages.target_of(workflow.by_name[claim.step], claim.kind)
+        if not isinstance(call, TaskCall) or work.nonce != claim.nonce:
+            return None
+        entry = Claimed(work.started_at, *what, claim.nonce)
+        data = yield from ask(store.data(keys))
+        ends_ms = claim.deadline_ms
+        held = self.claims.on_behalf(saga, workflow, entry, data=data, deadline_ms=ends_ms)
+        states: States = {}
+        if call.computes:
+            states = yield from states_of(keys, workflow, held.step, held.results)
+        try:
+            letter = self.letter_of(self._message(workflow, call, held, claim.task_id, states))
+        except (ConditionError, Unsendable) as error:
+            return refused(held, error, self.clock.now_ms())
+        field = claim_field(claim.kind, claim.step)
+        if letter is None:
+            return Refused(field, call.queue or "", "only Celery can send it from here")
+        value = store.claim_value(claim.attempt, claim.nonce, ends_ms, claim.task_id)
+        attempt = store.Attempt(keys.id, *what, claim.nonce)
+        sent = yield from ask(outbox.plain_sent(keys, attempt, value, letter, ends_ms=ends_ms))
+        return next(iter(sent.refused), None)
+
+    def refuse(
+        self, keys: SagaKeys, workflow: Workflow, what: What, error: Unsendable
+    ) -> Flow[Failed | None]:
+        """Claim what a worker's function cannot be asked for, so that it has failed like a task."""
+        delivery = ids.step_id(keys.id, *what)
+        held, _ = yield from self.claims.claim(keys, workflow, what, delivery=delivery, queue="")
+        return None if held is None else refused(held, error, self.clock.now_ms())
+
+    def begin(
+        self, keys: SagaKeys, workflow: Workflow, saga: Saga, command: Dispatch, data: Data
+    ) -> Begun | None:
+        """What a commit needs to claim and send a task; None if that takes more than is known."""
+        what = (command.kind, command.step, command.attempt)
+        call = messages.target_of(workflow.by_name[command.step], command.kind)
+        known = isinstance(call, TaskCall) and _is_known(workflow, saga, command, data)
+        if not known or not isinstance(call, TaskCall):
+            return None
+        task_id = ids.step_id(keys.id, *what)
+        deadline_ms = self._deadline_ms(workflow, what, call)
+        entry = self.claims.begin(workflow, command)
+        held = self.claims.on_behalf(saga, workflow, entry, data=data, deadline_ms=deadline_ms)
+        unseen = without_result(workflow, held.step, held.results)
+        states = {name: saga.steps[name].state for name in unseen}
+        try:
+            letter = self.letter_of(self._message(workflow, call, held, task_id, states))
+        except (ConditionError, Unsendable):
+            return None  # `send` meets it again, and reports it
+        return letter and Begun(command, entry, deadline_ms, task_id, letter)
+
+    def _deadline_ms(self, workflow: Workflow, what: What, call: TaskCall) -> int:
+        timeout_s = (
+            messages.timeout_of(workflow, what[1], what[0], call.timeout_s) or call.timeout_s
+        )
+        return self.clock.now_ms() + round(timeout_s * 1000)
+
+    def _message(
+        self,
+        workflow: Workflow,
+        call: TaskCall,
+        held: Assignment,
+        task_id: str,
+        states: States,
+    ) -> Message:
+        spec = workflow.by_name[held.step]
+        args, kwargs = plain_arguments(call, held, states)
+        return Message(
+            saga_id=held.saga_id,
+            kind=held.kind,
+            step=held.step,
+            attempt=held.attempt,
+            task=call.task,
+            queue=call.queue or spec.queue or "",
+            version=workflow.version,
+            sent_ms=self.clock.now_ms(),
+            priority=spec.priority,
+            plain=True,
+            args=args,
+            kwargs=kwargs,
+            task_id=task_id,
+            timeout_s=(held.timeout_s or call.timeout_s),
+            travelling=headers_of(held.meta),
+        )
+
+
+Data = Mapping[str, str | None]
+
+
+def _is_known(workflow: Workflow, saga: Saga, command: Dispatch, data: Data) -> bool:
+    """Whether the data holds all results that a step gets: another may have ended since."""
+    return command.kind is Kind.RUN and all(
+        result_field(Kind.RUN, name) in data
+        for name in workflow.ancestors(command.step)
+        if saga.steps[name].state is StepState.SUCCEEDED
+    )
+
+
+def refused(held: Assignment, error: Exception, now_ms: int, *, retryable: bool = False) -> Failed:
+    """The report of an attempt that never began: its message could not be made, or was refused."""
+    return Failed(
+        now_ms,
+        held.kind,
+        held.step,
+        held.attempt,
+        held.nonce,
+        error=Failure(type(error).__name__, str(error)),
+        outcome=Outcome.CLEAN,
+        retryable=retryable,
+    )
+
+
+def plain_arguments(
+    call: TaskCall, held: Assignment, states: States
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What a plain task is called with.  Raises ConditionError for an expression that fails."""
+    given = json.loads(held.input)
+    results = {step: json.loads(text) for step, text in held.results.items()}
+    if held.step_result is not None:
+        results[held.step] = json.loads(held.step_result)
+    if not call.computes:
+        context = dict(given)
+        for result in results.values():
+            context.update(result)
+        return (context,), {}
+    values = {
+        "input": given,
+        "steps": before(results, states),
+        "result": results.get(held.step, {}),
+        "key": held.idempotency_key,
+        "step_key": held.step_idempotency_key,
+        "error": held.error.to_dict() if held.error else None,
+    }
+    args = tuple(compute(text, values, step=held.step) for text in call.args or ())
+    kwargs = {
+        name: compute(text, values, step=held.step) for name, text in (call.kwargs or {}).items()
+    }
+    return args, kwargs

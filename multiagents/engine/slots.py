@@ -1,0 +1,191 @@
+"""Who holds an attempt?
+
+A worker claims one by a message; a plain task's is claimed before it is sent, and asked for when
+the task begins, and when it has ended.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+
+from multiagents.core import ids
+from multiagents.core.exceptions import UnknownSaga
+from multiagents.core.ports import Assignment, Directory
+from multiagents.core.settings import Settings
+from multiagents.core.states import Kind
+from multiagents.engine.claims import Claims, Continuation
+from multiagents.engine.dispatcher import Dispatcher
+from multiagents.engine.repository import Knowledge, known_of
+from multiagents.saga.commands import Dispatch
+from multiagents.saga.decide import fold
+from multiagents.saga.state import Saga
+from multiagents.storage import sagas as store
+from multiagents.storage.calls import Call, Flow, ask
+from multiagents.storage.keys import SagaKeys
+from multiagents.storage.replies import View
+from multiagents.workflows.workflow import Workflow
+
+TRIES = 8
+"""So many steps of a fan-out are tried for one to begin: others take them at the same time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """A saga, and the delivery and queue of the process that claims something of it."""
+
+    keys: SagaKeys
+    workflow: Workflow
+    delivery: str
+    queue: str
+
+
+class Holding(Knowledge):
+    """Gives attempts to processes."""
+
+    def __init__(
+        self, settings: Settings, directory: Directory, claims: Claims, dispatcher: Dispatcher
+    ) -> None:
+        super().__init__(settings)
+        self.claims = claims
+        self.dispatcher = dispatcher
+        self._directory = directory
+
+    def claim(
+        self,
+        saga_id: str,
+        kind: Kind,
+        step: str,
+        attempt: int,
+        *,
+        delivery: str,
+        queue: str,
+        version: str = "",
+    ) -> Flow[Assignment | None]:
+        """Begin an attempt; None if it is no longer to be done.
+
+        A message also stands for a place at work in its fan-out.  If another has begun its step
+        already, the place is taken by a step that waits: then that is what is returned.
+        ``version`` spares a look-up of the definition where the message brought it.
+        """
+        keys = self.keys(saga_id)
+        if version not in self._workflows:
+            pinned = yield from ask(store.pinned(keys))
+            if pinned is None:
+                return None
+            version = pinned
+        workflow = yield from self.workflow(keys, version)
+        if step not in workflow.by_name:
+            return None
+        yield from self._look_around(workflow)
+        where = Where(keys, workflow, delivery, queue)
+        held = yield from self._claim(where, (kind, step, attempt))
+        if held is None and kind is Kind.RUN:
+            held = yield from self._claim_another(where, step)
+        return held
+
+    def _keep_place(
+        self, keys: SagaKeys, workflow: Workflow, saga: Saga, go_on: Continuation
+    ) -> Flow[Assignment | None]:
+        """Go on with a fan-out, or have another do so, though somebody else has decided."""
+        holds_back = self.dispatcher.holds_back(workflow, go_on.queue)
+        if not (holds_back and self.settings.continuation):
+            return None
+        waiting = self.claims.waiting(workflow, saga, go_on.done.step, go_on.queue)
+        if go_on.allowed:
+            where = Where(keys, workflow, go_on.delivery, go_on.queue)
+            return (yield from self._claim_first(where, waiting))
+        yield from self.dispatcher.hand_on(keys, workflow, waiting)
+        return None
+
+    def _claim(
+        self, where: Where, what: tuple[Kind, str, int], *, alone: bool = False
+    ) -> Flow[Assignment | None]:
+        base = self._cache.get(where.keys.id)
+        held, state = yield from self.claims.claim(
+            where.keys,
+            where.workflow,
+            what,
+            delivery=where.delivery,
+            queue=where.queue,
+            known=None if where.workflow.has_conditions else known_of(base),
+            alone=alone,
+        )
+        if held is not None:
+            self.dispatcher.headers.note(held.saga_id, held.meta)
+        if state is not None:
+            yield from self._remember(where.keys, state, base)
+        return held
+
+    def _claim_another(self, where: Where, step: str) -> Flow[Assignment | None]:
+        """A step of the fan-out that was dispatched and not begun; none if all are sent at once."""
+        if not self.dispatcher.holds_back(where.workflow, where.queue):
+            return None
+        base = self._cache.get(where.keys.id)
+        view = yield from ask(store.load(where.keys, known=known_of(base)))
+        if not isinstance(view, View):
+            return None
+        saga, workflow = yield from self._read(where.keys, view, base)
+        saga = fold(workflow, saga, view.entries).saga
+        waiting = self.claims.waiting(workflow, saga, step, where.queue)
+        return (yield from self._claim_first(where, waiting))
+
+    def _claim_first(self, where: Where, waiting: list[Dispatch]) -> Flow[Assignment | None]:
+        """The first of these steps that nobody else has begun.
+
+        A message that was sent again has the id of the first one.  If that one is at work, this
+        one takes nothing: an errback fails all that its delivery holds (E14).
+        """
+        for found in waiting[:TRIES]:
+            what = (found.kind, found.step, found.attempt)
+            held = yield from self._claim(where, what, alone=True)
+            if held is not None:
+                return held
+        return None
+
+    def renewal(self, held: Assignment, notes: dict[str, str]) -> Call[bool]:
+        """The call that renews a lease."""
+        return self.claims.renewal(self.keys(held.saga_id), held, notes)
+
+    def owed(self, saga_id: str, delivery: str) -> Flow[list[store.Attempt]]:
+        """What a delivery may report: what it holds, or what was given up while it ran (E6)."""
+        held = yield from self.held(saga_id, delivery)
+        if held:
+            return held
+        view = yield from ask(store.load(self.keys(saga_id)))
+        if not isinstance(view, View):
+            return []
+        saga, workflow = yield from self._read(self.keys(saga_id), view, None)
+        return [
+            store.Attempt(saga_id, Kind(kind), step, attempt, nonce)
+            for step, run in fold(workflow, saga, view.entries).saga.steps.items()
+            for kind, attempt, nonce in run.lost
+            if delivery in _ids_of(saga_id, kind, step, attempt)
+        ]
+
+    def fence(self, saga_id: str, delivery: str, version: str = "") -> Flow[list[store.Attempt]]:
+        """Likewise, and remember the saga's state for what the delivery reports.
+
+        ``version`` of the definition, by which its workflow is known then.
+        """
+        keys, base = self.keys(saga_id), self._cache.get(saga_id)
+        view, data, attempts = yield from ask(store.load_held(keys, delivery, known=known_of(base)))
+        if data is not None:
+            self.dispatcher.headers.note(saga_id, data.get("meta"))
+        if view is not None:
+            yield from self._remember(keys, view, base, data)
+        elif attempts and version:
+            with suppress(UnknownSaga):  # a server that has lost it: nothing hangs on a name
+                yield from self.workflow(keys, version)
+        return attempts
+
+    def _look_around(self, workflow: Workflow) -> Flow[None]:
+        """Know who else is there, where it matters how many, or on which queue, others work."""
+        if workflow.fans_out or not all(map(self._directory.local, workflow.workers)):
+            yield from self._directory.keep_up()
+
+
+def _ids_of(saga_id: str, kind: str, step: str, attempt: int) -> tuple[str, str]:
+    """The id of an attempt's message, and the one that an earlier version gave it."""
+    what = (saga_id, kind, step, attempt)
+    return ids.step_id(*what), ids.derived_id(*what)

@@ -1,0 +1,1 @@
+"""How does a Celery worker host the engine?  The only wiring."""

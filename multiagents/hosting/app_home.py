@@ -1,0 +1,139 @@
+"""Where does a Celery app keep its sagas?
+
+On the server that `attach(app, url=...)` names, or else MULTIAGENTS_REDIS_URL or
+MULTIAGENTS_STATE_URLS; where none of them does, on the app's own Redis: its broker, or else its
+result backend.  An app's settings are often loaded after `attach`, so they are read when the
+server is first needed, and the answer holds from then on.  Connects to nothing.
+
+For Celery 5.7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import structlog
+from celery import Celery
+
+from multiagents.core.exceptions import InvalidInput
+from multiagents.core.settings import REDIS_URL, Home, Settings, shown_url
+from multiagents.hosting import attached
+from multiagents.transport.app_urls import engine_url, is_redis, is_same, urls_of
+
+HOW = (
+    'attach(app, url="redis://HOST:PORT/NUMBER") names one, or'
+    f" {REDIS_URL} in every process of the app, clients included"
+)
+
+
+log = structlog.get_logger(__name__)
+
+
+class _Source(NamedTuple):
+    setting: str
+    url: Any
+    options: Any
+    tls: Any
+
+
+def settings_for(app: Celery, settings: Settings, url: str | None, *, own: bool) -> Settings:
+    """The settings with which an app's sagas are kept.
+
+    ``own``: the app is the package's, whose broker is the variable's server unless a
+    ``celeryconfig.py`` says otherwise.  Raises InvalidInput for a URL that does not work.
+    """
+    if url is not None:
+        settings = settings.at(url, named_by="attach(app, url=...)")
+    elif not settings.names_a_server:
+        settings = settings.found_by(_Search(app, settings.redis_url if own else "").home)
+    elif own and not settings.state_urls:
+        settings = settings.found_by(_Variable(settings.home).home)
+    if not own:
+        attached.note(app, settings)
+    return settings
+
+
+class _Variable:
+    """The server that a variable names for the package's own app, compared when it is needed."""
+
+    def __init__(self, home: Home) -> None:
+        self._named = home
+
+    def home(self) -> Home:
+        """Where its sagas are."""
+        return self._home
+
+    @cached_property
+    def _home(self) -> Home:
+        _warn_of_another(self._named.url)
+        return self._named
+
+
+class _Search:
+    """Looks for an app's own Redis, once."""
+
+    def __init__(self, app: Celery, default: str) -> None:
+        self._app = app
+        self._default = default
+
+    def home(self) -> Home:
+        """Raises InvalidInput where the app has no Redis, or one that sagas cannot be kept on."""
+        return self._home
+
+    @cached_property
+    def _home(self) -> Home:
+        for source in _sources(self._app):
+            if is_redis(source.url):
+                return self._at(source)
+        if self._default:
+            return Home(self._default, REDIS_URL)
+        kinds = " and ".join(f"{each.setting} {_kind(each.url)}" for each in _sources(self._app))
+        raise InvalidInput(f"app {self._app.main!r} has no Redis for its sagas ({kinds}): {HOW}")
+
+    def _at(self, source: _Source) -> Home:
+        name = f"{source.setting} of app {self._app.main!r}"
+        first, *others = urls_of(source.url)
+        try:
+            url = engine_url(first, options=source.options, tls=source.tls)
+        except InvalidInput as error:
+            raise InvalidInput(f"{name}: {error}; {HOW}") from error
+        if self._default and is_same(url, self._default):
+            _warn_of_another(url)
+            return Home(url, REDIS_URL)
+        flaw = f"it is the first of {len(others) + 1} servers, and sagas do not move to another"
+        return Home(url, name, flaw if others else "")
+
+
+def _warn_of_another(url: str) -> None:
+    """Somebody uses the package's own app in a program whose sagas are another app's."""
+    latest = attached.latest()
+    if latest is None:
+        return
+    try:
+        theirs = latest.settings.home
+    except InvalidInput:
+        return  # it has none, as its first use says
+    if not is_same(url, theirs.url):
+        log.warning(
+            f"multiagents.start_saga, sagas and Orchestrator look for sagas at {shown_url(url)},"
+            f" those of app {latest.app.main!r} are at {shown_url(theirs.url)}",
+            fix="use start_saga, sagas and orchestrator() of what attach(app) returns",
+        )
+
+
+def _sources(app: Celery) -> Iterator[_Source]:
+    conf = app.conf
+    setting = "broker_write_url" if conf.broker_write_url != conf.broker_url else "broker_url"
+    options = conf.broker_transport_options
+    yield _Source(setting, conf.broker_write_url, options, conf.broker_use_ssl)
+    options, tls = conf.result_backend_transport_options, conf.redis_backend_use_ssl
+    yield _Source("result_backend", conf.result_backend, options, tls)
+
+
+def _kind(url: Any) -> str:
+    """Which kind of server a setting names, without its address."""
+    listed = urls_of(url)
+    scheme, separator, _ = (listed or ["not set"])[0].partition("://")
+    return f"{scheme}{separator}"

@@ -1,0 +1,114 @@
+"""What belongs together to move sagas over one store?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from multiagents.core.clock import Clock
+from multiagents.core.settings import Settings
+from multiagents.engine.attempts import StoreEngine
+from multiagents.engine.catalog import Catalog
+from multiagents.engine.coordinator import Coordinator
+from multiagents.engine.handback import HandBack
+from multiagents.engine.launches import launch_of
+from multiagents.engine.messages import AnswerOf, LetterOf, no_answer, no_letter
+from multiagents.engine.sweeper import Sweeper
+from multiagents.hosting import attached, start_log
+from multiagents.operations.service import CheckInput, SagaService
+from multiagents.storage.calls import Flow
+from multiagents.storage.client import Edge
+from multiagents.workflows import registry
+
+JUDGED_AT = 2
+"""The announcement, of one in ten seconds, that looks for queues which no worker consumes: workers
+that are started together have come by then."""
+
+
+class Host:
+    """One store, one clock, and everything that works over them."""
+
+    def __init__(
+        self,
+        edge: Edge,
+        *,
+        settings: Settings,
+        clock: Clock,
+        catalog: Catalog,
+        check_input: CheckInput,
+        letter_of: LetterOf = no_letter,
+        answer_of: AnswerOf = no_answer,
+        modules: Sequence[str] = (),
+        in_process: bool = False,
+    ) -> None:
+        self.edge = edge
+        self.settings = settings
+        self.clock = clock
+        self.catalog = catalog
+        self.coordinator = Coordinator(
+            settings=settings,
+            clock=clock,
+            directory=catalog,
+            letter_of=letter_of,
+            answer_of=answer_of,
+        )
+        self._announced = 0
+        self.engine = StoreEngine(self.coordinator, edge, clock, catalog)
+        self.sweeper = Sweeper(
+            self.coordinator,
+            nobody_knows=catalog.nobody_knows,
+            clock_ms=clock.now_ms,
+            ask_around=catalog.refresh,
+        )
+        self.service = SagaService(
+            self.coordinator,
+            settings=settings,
+            clock=clock,
+            catalog=catalog,
+            check_input=check_input,
+            modules=modules,
+            in_process=in_process,
+            forgotten_advice=attached.forgotten_advice,
+        )
+
+    def announce(
+        self,
+        hostname: str,
+        queues: list[str],
+        *,
+        slots: int,
+        app: str,
+        broker: str,
+        at_work: int | None = None,
+        tasks: tuple[str, ...] | None = None,
+    ) -> Flow[None]:
+        """Say what the worker of this process knows, and hear of the others.
+
+        ``app``: the name of its Celery app, if the command line does not tell.  ``broker``: the
+        kind of its broker.  ``at_work``: it takes no more, and is still at so many tasks.
+        ``tasks``: the names of its app's own tasks.
+        """
+        known = registry.registered().values()
+        launch = launch_of(
+            app,
+            imports=self.settings.import_names,
+            queues=queues,
+            functions=self.catalog.local_names,
+            tasks=tasks,
+        )
+        yield from self.catalog.publish(
+            hostname, queues, known, slots=slots, launch=launch, broker=broker, at_work=at_work
+        )
+        yield from self.catalog.keep_up()
+        self._announced += 1
+        if self._announced == JUDGED_AT and self.catalog.hears_somebody and at_work is None:
+            needed = start_log.queues_of(known, self.catalog.queue_of) - {*queues}
+            start_log.tell_queues({q for q in needed if not self.catalog.slots(q)}, queues)
+
+    def hand_back(self) -> HandBack:
+        """What gives back the steps that this worker lacks the functions for; for one thread."""
+        return HandBack(self.settings, self.clock, self.catalog)
+
+    def call(self, operation: str, *args: Any, **kwargs: Any) -> Any:
+        """Run one of `service.OPERATIONS`."""
+        return self.edge.run(getattr(self.service, operation)(*args, **kwargs))

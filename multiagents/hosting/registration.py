@@ -1,0 +1,137 @@
+"""How does a worker function become a task of an app?
+
+Under its own name, which no other task of the app has; derived from the app's own base class; with
+the options that its app sets for tasks, as far as they can be kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import structlog
+from celery import Celery, Task
+
+from multiagents.core.exceptions import InvalidInput, NonRetryableError
+from multiagents.core.places import defined, in_brackets
+from multiagents.core.ports import WorkerInfo
+from multiagents.hosting.step_task import Process, WorkerTask
+from multiagents.hosting.task_options import STEP_REQUEST, STEP_STRATEGY, goes_alone, refuse, routed
+from multiagents.worker_sdk.registry import Worker, workers
+
+log = structlog.get_logger(__name__)
+
+
+def register_worker(app: Celery, worker: Worker, process_of: Callable[[], Process]) -> None:
+    """Make a Celery task of a worker function, under its own name.
+
+    A team's own base class does for a step what it does for the team's tasks.
+    """
+    if isinstance(app.tasks.get(worker.name), WorkerTask):
+        app.tasks.unregister(worker.name)  # a reload: Celery would warn of two tasks
+    app.register_task(_task(app, worker, process_of))
+
+
+def _task(app: Celery, worker: Worker, process_of: Callable[[], Process]) -> WorkerTask:
+    attributes = {
+        "name": worker.name,
+        "worker": worker,
+        "throws": (*app.Task.throws, NonRetryableError),
+        "process_of": staticmethod(process_of),
+        "__doc__": worker.__doc__,
+        "__module__": worker.function.__module__,
+    }
+    if (app.Task.Request, app.Task.Strategy) == (Task.Request, Task.Strategy):
+        attributes |= {"Request": STEP_REQUEST, "Strategy": STEP_STRATEGY}
+    made: WorkerTask = type("WorkerTask", (WorkerTask, app.Task), attributes)()
+    return made
+
+
+def task_of(app: Celery, name: str, process_of: Callable[[], Process]) -> WorkerTask:
+    """The task of a worker function, made anew if the app's base class has changed."""
+    task: WorkerTask = app.tasks[name]
+    if not isinstance(task, app.Task):
+        register_worker(app, task.worker, process_of)
+        task = app.tasks[name]
+    return task
+
+
+def info_of(app: Celery, worker: Worker) -> WorkerInfo:
+    """What the engine must know of a worker function that is a task of this app."""
+    info = replace(worker.info, alone=goes_alone(app.tasks[worker.name]))
+    if worker.queue:
+        return info
+    try:
+        queue = routed(app, worker.name)
+    except Exception as error:  # noqa: BLE001 - a router of the app may raise anything
+        why = f"{type(error).__name__}: {error}"
+        log.warning("task_routes cannot be asked for a worker", worker=worker.name, error=why)
+        return info
+    return replace(info, queue=queue or info.queue)
+
+
+def renewed(app: Celery, process_of: Callable[[], Process]) -> Iterator[WorkerInfo]:
+    """All workers, whose tasks are made anew where the app's base class has changed."""
+    for name, worker in workers().items():
+        task_of(app, name, process_of)
+        yield info_of(app, worker)
+
+
+def homes(app: Celery) -> set[str]:
+    """The queues to which this app sends the steps of the workers that are here."""
+    return {info_of(app, worker).queue for worker in workers().values()}
+
+
+def check(app: Celery, worker: Worker) -> None:
+    """Raise InvalidInput for a worker that cannot be a task of this app."""
+    task = app.tasks.get(worker.name)
+    if task is not None and not isinstance(task, WorkerTask):
+        raise _same_name(worker, task)
+    made = _task(app, worker, _nowhere)
+    made.bind(app)
+    refuse(made, app.conf)
+
+
+def _nowhere() -> Process:
+    raise AssertionError("a task that is only looked at runs nothing")
+
+
+def check_all(app: Celery) -> None:
+    """Likewise for all that are, by settings that may have changed since."""
+    for task in app.tasks.values():
+        if isinstance(task, WorkerTask):
+            refuse(task, app.conf)
+
+
+def guard_names(app: Celery) -> None:
+    """Have an app refuse tasks that are named like a worker, where they are registered.
+
+    Celery would give a decorated function the worker's task, and a class would replace it.
+    """
+    from_function, register = app._task_from_fun, app.register_task
+
+    def task_from_fun(fun: Any, name: str | None = None, **options: Any) -> Any:
+        taken = app._tasks.get(name or app.gen_task_name(fun.__name__, fun.__module__))
+        if isinstance(taken, WorkerTask):
+            raise _same_name(taken.worker, fun)
+        return from_function(fun, name=name, **options)
+
+    def register_task(task: Any, **options: Any) -> Any:
+        taken = app._tasks.get(task.name)
+        if isinstance(taken, WorkerTask) and not isinstance(task, WorkerTask):
+            raise _same_name(taken.worker, task)
+        return register(task, **options)
+
+    app._task_from_fun, app.register_task = task_from_fun, register_task
+
+
+def _same_name(worker: Worker, task: Any) -> InvalidInput:
+    run = getattr(task, "run", task)
+    module = getattr(task, "__module__", None) or type(task).__module__
+    place = f"{module}.{getattr(run, '__qualname__', type(task).__qualname__)}"
+    return InvalidInput(
+        f"a worker and a Celery task are both called {worker.name!r}: {worker.named_place} and"
+        f" {place}{in_brackets(defined(run))};"
+        ' give the worker another name: @worker("...")'
+    )

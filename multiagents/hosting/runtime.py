@@ -1,0 +1,393 @@
+"""How are the rooms put together?  The only wiring.
+
+`attach` gives a Celery app the engine's tasks, a task for every worker function, and the sweeper;
+`app` is the package's own app, attached.  Importing this connects to nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
+
+import structlog
+from billiard import current_process
+from billiard.exceptions import TimeLimitExceeded, WorkerLostError
+from celery import Celery, signals
+
+from multiagents.core.clock import Clock, SystemClock
+from multiagents.core.entries import Failure
+from multiagents.core.exceptions import InvalidInput, NoServer, StepTimeout
+from multiagents.core.logs import tame
+from multiagents.core.names import COORDINATOR_QUEUE
+from multiagents.core.ports import Assignment, Verdict
+from multiagents.core.settings import Settings, get_settings
+from multiagents.core.states import Kind
+from multiagents.engine.attempts import StoreEngine
+from multiagents.engine.catalog import Catalog
+from multiagents.event_bus.bus import EventBus
+from multiagents.event_bus.narrator import Narrator
+from multiagents.hosting import app_home, bootstep, registration, revocation, start_warnings
+from multiagents.hosting.app import OWN_NAME, errors_in_one_line, make_app
+from multiagents.hosting.assembly import Host
+from multiagents.hosting.eager import EagerRunner
+from multiagents.hosting.plain_reports import GIVEN_UP, PlainEnds
+from multiagents.hosting.report_retry import persist
+from multiagents.hosting.saga_tasks import Courier, Hooks, install
+from multiagents.hosting.step_task import Process, WorkerTask, report_failure
+from multiagents.hosting.stop_flag import StopFlag
+from multiagents.hosting.sweeper_thread import AtWork, Queues, Refuse, Slots, SweeperThreads
+from multiagents.operations.sync_face import Sagas as Sagas
+from multiagents.storage.client import MAIN_TIMEOUT_S, UNREACHABLE, Edge
+from multiagents.storage.clock_sync import Timekeeper
+from multiagents.storage.routing import no_server, open_edge, told
+from multiagents.transport import app_broker, app_settings
+from multiagents.transport.async_result import Outcomes
+from multiagents.transport.direct_publish import Letters
+from multiagents.transport.direct_result import Answers
+from multiagents.transport.redelivery import Insistence
+from multiagents.worker_sdk import async_attempts, breaker, loop_watch
+from multiagents.worker_sdk import registry as workers
+from multiagents.worker_sdk.attempt import perform, verdict_of
+from multiagents.worker_sdk.leases import LeaseKeeper
+from multiagents.worker_sdk.registry import Worker
+from multiagents.worker_sdk.validation import check_input
+from multiagents.workflows import registry
+from multiagents.workflows.registry import register as register
+from multiagents.workflows.user_code import register_files
+from multiagents.workflows.workflow import Workflow
+
+if TYPE_CHECKING:
+    from multiagents.orchestrator.orchestrator import Orchestrator
+
+log = structlog.get_logger(__name__)
+
+LOST = (WorkerLostError, TimeLimitExceeded)
+"""What a worker's main process reports of a child; there only one write is allowed (E20)."""
+
+
+def _can_be_ended() -> bool:
+    """Whether this process is a child of a pool, of which another one takes the place."""
+    return bool(current_process().name != "MainProcess")
+
+
+class Runtime:
+    """The engine as one Celery app hosts it."""
+
+    def __init__(self, app: Celery, settings: Settings, clock: Clock | None = None) -> None:
+        tame()
+        self.app = app
+        self.settings = settings
+        self.clock: Clock = clock or SystemClock()
+        self.timekeeper = Timekeeper(self.clock)
+        self.courier = Courier(app)
+        self.edge = open_edge(settings, perform=self.courier)
+        self.catalog = Catalog(self.clock)
+        modules = settings.import_names if app.main == OWN_NAME else ()
+        self.host = Host(
+            self.edge,
+            settings=settings,
+            clock=self.clock,
+            catalog=self.catalog,
+            check_input=check_input,
+            letter_of=Letters(app, settings),
+            answer_of=Answers(app, settings),
+            modules=modules,
+        )
+        task_of = partial(registration.task_of, app, process_of=self.process)
+        self.eager = EagerRunner(
+            app, settings, self.catalog, check_input, task_of=task_of, modules=modules
+        )
+        self.outcomes = Outcomes(
+            app,
+            is_known=lambda saga_id: self.edge.run(self.host.service.is_known(saga_id)),
+            told=lambda error: told(self.edge, error),
+            person_awaited=lambda saga_id: self.edge.run(self.host.service.person_awaited(saga_id)),
+            stranded=lambda saga_id: self._main_edge.run(self.host.service.stranded(saga_id)),
+        )
+        self.stopping = StopFlag()
+        self.persist: Callable[..., Any] = partial(
+            persist, edge=self.edge, is_needed=self._is_needed
+        )
+        self._plain_ends = PlainEnds(self.host.engine, self.persist, settings.max_result_bytes)
+        self.start_saga = install(app, self._hooks())
+        self.sagas = Sagas(self)
+        self.most_steps: int | None = None
+        self._main_edge = self._edge_of_main()
+        self._processes: dict[int, Process] = {}
+        self._narrators: WeakValueDictionary[int, Narrator] = WeakValueDictionary()
+        workers.on_register(self.add_worker, check=partial(registration.check, app))
+        register_files(settings)
+
+    def call(self, operation: str, *args: Any, **kwargs: Any) -> Any:
+        """Run one of the operations on sagas; in eager mode, with all that follows from it.
+
+        Raises NoServer if Redis does not answer.
+        """
+        if self.app.conf.task_always_eager:
+            return self.eager.call(operation, *args, **kwargs)
+        began = time.monotonic()
+        try:
+            self.timekeeper.keep(self.edge)
+            return self.host.call(operation, *args, **kwargs)
+        except UNREACHABLE as error:
+            raise self.no_server(error, time.monotonic() - began) from None
+
+    def no_server(self, error: Exception, tried_s: float) -> NoServer:
+        """The error that says which server is away, why, and for how long it was tried."""
+        return no_server(self.settings.home, error, tried_s)
+
+    # ---- workers ----
+
+    def add_worker(self, worker: Worker) -> None:
+        """Make a Celery task of a worker function, under its own name."""
+        registration.register_worker(self.app, worker, self.process)
+        self.catalog.add_local(registration.info_of(self.app, worker))
+
+    def process(self) -> Process:
+        """What the tasks of this very process share; a forked child makes its own."""
+        found = self._processes.get(pid := os.getpid())
+        if found is None:
+            # Of threads that come at once each makes one, and all take the same: with a keeper of
+            # leases each, what one holds would never be released.
+            found = self._processes.setdefault(pid, self._make_process())
+        return found
+
+    def _make_process(self) -> Process:
+        settings = self.settings
+        leases = LeaseKeeper(
+            self.host.engine,
+            clock=self.clock,
+            lease_ms=settings.lease_ms,
+            cancel=async_attempts.cancel,
+            keeps_time=async_attempts.keeps_time,
+            on_timeout=self._on_timeout,
+            can_kill=_can_be_ended(),
+            keep_time=lambda only: self.timekeeper.keep(self._main_edge, only_if_set=only),
+        )
+        self.timekeeper.keep(self.edge)
+        loop_watch.watch.tell = lambda report: self.main_engine().tell_loop(report)
+        loop_watch.watch.ends_process = _can_be_ended()
+        return Process(
+            engine=self.host.engine,
+            leases=leases,
+            perform=lambda worker, held, keeper: perform(
+                worker, held, keeper, limit=settings.max_result_bytes
+            ),
+            verdict_of=verdict_of,
+            persist=self.persist,
+            slice_s=settings.slice_s,
+            slice_steps=settings.slice_steps,
+            stopping=self.stopping.is_set,
+            most_steps=self.most_steps,
+            left_by=async_attempts.taken,
+            can_be_ended=_can_be_ended(),
+            goes_alone=self.catalog.alone,
+        )
+
+    def _is_needed(self) -> bool:
+        """Whether other servers' sagas need this process, or it is to end."""
+        return bool(self.settings.state_urls) or self.stopping.is_set()
+
+    def _on_timeout(self, held: Assignment) -> None:
+        verdict = verdict_of(StepTimeout.of(held.worker, held.timeout_s), held.kind)
+        verdict = replace(verdict, running=not _can_be_ended())
+        self.main_engine().fail(held, verdict, go_on=False)
+
+    # ---- for the facade: work in a program's own process ----
+
+    def prepare(self) -> None:
+        """Get ready for use by this very process.  Raises NoServer."""
+        began = time.monotonic()
+        try:
+            self.timekeeper.keep(self.edge)
+        except UNREACHABLE as error:
+            raise self.no_server(error, time.monotonic() - began) from None
+        breaker.connect(self.edge.execute, self.clock)
+
+    def queues_for(self, chosen: Iterable[Worker]) -> set[str]:
+        """Where steps for these workers are sent, and what the engine itself needs."""
+        homes = {worker.name: self.catalog.queue_of(worker.name) for worker in chosen}
+        named = {
+            step.queue
+            for workflow in registry.registered().values()
+            for step in workflow.steps
+            if step.queue and {step.worker, step.compensation} & homes.keys()
+        }
+        return {COORDINATOR_QUEUE, *homes.values(), *named}
+
+    def leave(self, hostname: str) -> None:
+        """Say that a worker is gone; while the store is away, its silence will say it."""
+        try:
+            self.edge.run(self.catalog.withdraw(hostname))
+        except UNREACHABLE as error:
+            log.warning("cannot withdraw a worker", worker=hostname, error=type(error).__name__)
+
+    def narrator(self, bus: EventBus) -> Narrator:
+        """Who tells that bus what happens here: one for all who ask for the same bus."""
+        known = self._narrators.get(id(bus))  # alive, it keeps its bus, so the id is the bus's
+        if known is None:
+            known = self._narrators[id(bus)] = Narrator(
+                bus,
+                look=lambda saga_id: self.call("get", saga_id),
+                observers=self.host.coordinator.observers,
+            )
+        return known
+
+    def orchestrator(self, workflow: Workflow, event_bus: EventBus | None = None) -> Orchestrator:
+        """The asyncio face for this app's sagas."""
+        from multiagents.orchestrator.orchestrator import (
+            Orchestrator,  # which stands above this room
+        )
+
+        return Orchestrator(workflow, event_bus, home=self)
+
+    # ---- what the engine's tasks call ----
+
+    def _hooks(self) -> Hooks:
+        return Hooks(
+            check=self.host.service.check_call,
+            start=self._start,
+            result=self.outcomes.result,
+            coordinate=lambda saga_id: self.edge.run(self.host.coordinator.coordinate(saga_id)),
+            plain_ended=self._plain_ends.returned,
+            plain_told=self._plain_ends.report,
+            held=bootstep.held_by,
+            failed=self._failed,
+            insist=Insistence(self.app, self.stopping.is_set, self.catalog).insist,
+            eager=self.eager.start,
+        )
+
+    def _start(self, workflow: Any, input: Any, **options: Any) -> str:  # noqa: A002
+        saga_id: str = self.call("start", workflow, input, **options)
+        return saga_id
+
+    def _failed(self, saga_id: str, delivery: str, error: BaseException | None, task: str) -> None:
+        if error is None:  # by a message, which a slot has taken
+            verdict = Verdict(Failure("TaskFailed", "failed elsewhere"))
+            self.persist(lambda: self._note_failure(saga_id, delivery, verdict), given_up=GIVEN_UP)
+        elif isinstance(error, LOST):
+            self._note_failure(saga_id, delivery, verdict_of(error, Kind.RUN))
+        elif report_failure(self.process, error):
+            return
+        elif isinstance(self.app.tasks.get(task), WorkerTask):
+            # What this delivery's id holds, another message of the same id has begun: its claim
+            # failed, or its report was given up.  Its command or its lease decides.
+            why = f"{type(error).__name__}: {error}"
+            log.warning("a message is given up that holds no attempt", saga=saga_id, error=why)
+        elif (held := bootstep.held_by(delivery)) is not None:  # by the slot that ran it
+            self._plain_ends.failed(saga_id, delivery, error, held)
+        else:
+            self._note_failure(saga_id, delivery, verdict_of(error, Kind.RUN))
+
+    def _note_failure(self, saga_id: str, delivery: str, verdict: Verdict) -> None:
+        """Perhaps in a worker's main process: one short try to write it down, a sweep decides."""
+        self.main_engine().fail_delivery(saga_id, delivery, verdict, decide=False)
+
+    def main_engine(self) -> StoreEngine:
+        """For what a worker's main process, or a keeper of leases, reports: it gives up soon."""
+        return StoreEngine(self.host.coordinator, self._main_edge, self.clock, self.catalog)
+
+    def _edge_of_main(self) -> Edge:
+        """For a worker's main process: it gives up soon and never tries again (E20)."""
+        hasty = Courier(self.app, hasty=True)
+        return open_edge(self.settings, perform=hasty, timeout_s=MAIN_TIMEOUT_S, retries=0)
+
+    # ---- the sweeper ----
+
+    def sweeper_threads(
+        self, hostname: str, queues: Queues, slots: Slots, *, at_work: AtWork, refuse: Refuse
+    ) -> SweeperThreads:
+        """The threads for a worker's main process; their connections are their own."""
+        edge = self._edge_of_main()
+        about = start_warnings.about(self.app)
+        return SweeperThreads(
+            self.host.sweeper,
+            edge,
+            settings=self.settings,
+            clock=self.clock,
+            announce=lambda: self.host.announce(
+                hostname, queues(), slots=slots(), at_work=at_work(), **about
+            ),
+            retire=lambda: self.catalog.retire(hostname),
+            peers=lambda: self.catalog.peers,
+            hand_backs=self.host.hand_back,
+            queues=queues,
+            stopping=self.stopping.is_set,
+            refuse=refuse,
+        )
+
+
+_runtimes: dict[int, Runtime] = {}
+
+
+def attach(
+    app: Celery,
+    settings: Settings | None = None,
+    clock: Clock | None = None,
+    *,
+    url: str | None = None,
+) -> Runtime:
+    """Let a Celery app host sagas beside its own tasks; its settings are left alone.
+
+    ``url``: the Redis for its sagas.  Without it they are on the server that MULTIAGENTS_REDIS_URL
+    names, or else on the app's own Redis: its broker, or its result backend.  The workers of a
+    Django project import ``sagas.py`` of each of its apps, as ``tasks.py``.  Attaching twice gives
+    the same runtime.  Raises InvalidInput for an app that cannot host any, or that is attached with
+    another ``url`` already.
+    """
+    if id(app) not in _runtimes:
+        app_settings.refuse(app)
+        own = app.main == OWN_NAME
+        settings = app_home.settings_for(app, settings or get_settings(), url, own=own)
+        runtime = Runtime(app, settings, clock)
+        _runtimes[id(app)] = runtime
+        app_broker.equip(app)
+        registration.guard_names(app)
+        bootstep.add_to_worker(app, runtime, own=own)
+        bootstep.fence_plain_tasks(app, runtime)
+        revocation.listen(app, runtime.main_engine)
+        if not own:  # whose breakers are connected below, until an app of the program's is attached
+            breaker.connect(runtime.edge.execute, runtime.clock)
+            app.autodiscover_tasks(related_name="sagas")
+    elif url is not None and url != _runtimes[id(app)].settings.home.url:
+        raise InvalidInput(
+            f"app {app.main!r} is attached already, with its sagas at"
+            f" {_runtimes[id(app)].settings.home}; give attach() the url where it is called first"
+        )
+    return _runtimes[id(app)]
+
+
+@signals.celeryd_init.connect  # type: ignore[untyped-decorator]  # celery has no types
+def _consume_all_queues(instance: Any = None, options: Any = None, **_: Any) -> None:
+    """Without ``-Q`` a worker consumes every queue that it knows a worker for."""
+    if id(getattr(instance, "app", None)) in _runtimes and not (options or {}).get("queues"):
+        app_broker.consume_all(instance.app, registration.homes(instance.app))
+
+
+def runtime_at(redis_url: str | None) -> Runtime:
+    """The engine on that server (None: the package's own), one for each in this process."""
+    if redis_url is None or redis_url == runtime.settings.home.url:
+        return runtime
+    with _at_lock:
+        if redis_url not in _at:
+            settings = runtime.settings.at(redis_url)
+            _at[redis_url] = attach(make_app(settings), settings)
+        return _at[redis_url]
+
+
+_at: dict[str, Runtime] = {}
+_at_lock = threading.Lock()
+
+
+with errors_in_one_line():
+    app = make_app(get_settings())
+    runtime = attach(app)
+start_saga = runtime.start_saga
+sagas = runtime.sagas
+breaker.connect(runtime.edge.execute, runtime.clock)

@@ -1,0 +1,253 @@
+"""How does Celery start and move sagas?
+
+Three tasks: ``multiagents.start_saga``, ``multiagents.coordinate`` (decide over a saga; also the
+``link`` of plain tasks) and ``multiagents.compensate`` (the ``link_error`` of every step).  And
+`Courier`, which carries out the effects that flows yield: it sends messages and delivers
+outcomes.  A task loads, calls, commits; no rule lives here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import structlog
+from celery import Celery, Task
+
+from multiagents.core import ids
+from multiagents.core.names import COMPENSATE, COORDINATE
+from multiagents.core.states import Kind
+from multiagents.engine.messages import Message, NotTaken, Publish, Unsendable
+from multiagents.engine.sweeper import Backlog, QueueHead
+from multiagents.hosting.start_task import StartSaga
+from multiagents.saga.outcome import Deliverance
+from multiagents.storage.client import StoreError
+from multiagents.storage.refusals import concerns_a_key
+from multiagents.storage.sagas import Attempt
+from multiagents.transport.backlogs import backlog_of
+from multiagents.transport.callbacks import errback
+from multiagents.transport.custom_senders import sends_itself
+from multiagents.transport.direct_publish import MOST_SHOWN, priority_of, routing, send_plain
+from multiagents.transport.outcome_delivery import Telling
+from multiagents.transport.publisher import Broker, HastyBroker, is_away
+from multiagents.transport.result_backend import HastyBackend
+
+log = structlog.get_logger(__name__)
+NOT_SENT = "not sent, a sweep will"
+TASK_NOT_SENT = "a plain task is not known to be sent, its time-out decides"
+Held = list[Attempt] | None
+"""What a plain task held when it began; None: not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What the tasks call; `hosting.runtime` makes them."""
+
+    check: Callable[..., object]
+    """Raises what `start` would raise for what it is given alone; see `SagaService.check_call`."""
+    start: Callable[..., str]
+    """``start(workflow, input, …, task_id=, canvas=, headers=)`` -> saga id; see `StartSaga`."""
+    result: Callable[[str, str], Any]
+    """``result(task id, saga id)``: by which the outcome is waited for."""
+    coordinate: Callable[[str], None]
+    plain_ended: Callable[[str, str, Any, Held], None]
+    """A plain task's link: saga id, its task id, what it returned, what it held.
+
+    It waits for the store; raises the store's error if it cannot any longer.
+    """
+    plain_told: Callable[[str, str, Any, Held], None]
+    """Likewise, by a message: raises the store's error at once."""
+    held: Callable[[str], Held]
+    """What the plain task of this id held, if it has just run in this thread."""
+    failed: Callable[[str, str, BaseException | None, str], None]
+    """An errback: saga id, delivery, error (None: not known), the task's name ("": not known)."""
+    insist: Callable[[Task, Callable[[], None]], None]
+    """Does what a message asks for until its server takes it, see `insisting`."""
+    eager: Callable[..., Any]
+    """Runs a saga to its end in this process and returns an EagerResult."""
+
+
+class Coordinate(Task):  # type: ignore[misc]  # celery has no types
+    """Decide over a saga; as a plain task's link, first log that it returned.
+
+    A link is called where the task has just ended, so there is no need for a message: it is
+    sent only if the process cannot wait any longer for a store that does not answer.
+    """
+
+    name = COORDINATE
+    hooks: Hooks
+    shared = False
+    ignore_result = True
+    acks_late = True
+    reject_on_worker_lost = True
+
+    def run(
+        self,
+        result: Any = None,
+        *,
+        saga_id: str,
+        task_id: str | None = None,
+        held: list[list[Any]] | None = None,
+    ) -> None:
+        """From a message: of whoever wants a saga looked at, or of a worker without this task."""
+        if task_id is None:
+            self.hooks.coordinate(saga_id)
+            return
+        ended = partial(self.hooks.plain_told, saga_id, task_id, result, _attempts(saga_id, held))
+        self.hooks.insist(self, ended)
+
+    def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
+        """Called by Celery's tracer for a link, or to send a message."""
+        if args and kwargs and kwargs.get("task_id"):
+            held = self.hooks.held(kwargs["task_id"])
+            try:
+                self.hooks.plain_ended(kwargs["saga_id"], kwargs["task_id"], args[0], held)
+            except StoreError as error:
+                log.warning("store does not take it, sent as a message", error=type(error).__name__)
+                kwargs = {**kwargs, "held": _rows(held)}
+            else:
+                return None  # nobody can wait for a link
+        return super().apply_async(args, kwargs, **options)
+
+
+def _rows(held: Held) -> list[list[Any]] | None:
+    """Attempts as a message carries them."""
+    if held is None:
+        return None
+    return [[each.kind, each.step, each.attempt, each.nonce] for each in held]
+
+
+def _attempts(saga_id: str, rows: list[list[Any]] | None) -> Held:
+    if rows is None:
+        return None
+    return [Attempt(saga_id, Kind(kind), *rest) for kind, *rest in rows]
+
+
+def install(app: Celery, hooks: Hooks) -> Any:
+    """Register the engine's tasks with an app; return its ``start_saga``."""
+
+    def compensate(request: Any, exc: Any = None, *what: Any) -> None:
+        """Log that an attempt failed, and begin what follows; inline in the tracer.
+
+        Called as ``(request, exc, traceback, saga, …)``, or by message ``(task_id, saga, …)``
+        from a worker that does not know this task.
+        """
+        if isinstance(request, str):
+            hooks.failed(str(exc), request, None, "")
+        else:
+            hooks.failed(what[1], request.id, exc, request.get("task") or "")
+
+    options = {"shared": False, "ignore_result": True}
+    app.register_task(type("Coordinate", (Coordinate,), {"hooks": hooks})())
+    app.task(compensate, name=COMPENSATE, **options)
+    start = type("StartSaga", (StartSaga,), {"hooks": hooks})()
+    return app.register_task(start)
+
+
+class Courier:
+    """Carries out the effects of flows through a Celery app.
+
+    ``hasty``: for who must not wait for a broker that is away; sent then is what can be at once.
+    """
+
+    def __init__(self, app: Celery, *, hasty: bool = False) -> None:
+        self.app = app
+        self._broker = HastyBroker(app) if hasty else Broker(app)
+        self._tell = Telling(app, self._broker, HastyBackend(app))
+
+    def __call__(self, effect: Any) -> Any:
+        """Perform one effect and return its reply."""
+        match effect:
+            case Publish():
+                return self._publish(effect)
+            case Deliverance():
+                return self._tell(effect)
+            case QueueHead():
+                return self._look(effect)
+        raise TypeError(f"unknown effect {effect!r}")
+
+    # ---- messages ----
+
+    def _publish(self, effect: Publish) -> bool:
+        """Whether all is sent.
+
+        Raises Unsendable for what Celery can make no message of, NotTaken for what a Redis broker
+        refuses to put into its queue.
+        """
+        if self._broker.rests():
+            return False
+        try:
+            with self._broker.producer() as producer:
+                for sent, message in enumerate(effect.messages):
+                    self._send(message, producer, sent)
+        except (Unsendable, NotTaken):
+            raise
+        except Exception as error:  # noqa: BLE001 - raised on, it would fail the step that ended
+            # Recorded in the outbox with a time at which a sweep looks again: not lost.
+            self._broker.note()
+            by_time_out = any(message.plain for message in effect.messages)  # which is sent once
+            log.warning(TASK_NOT_SENT if by_time_out else NOT_SENT, error=type(error).__name__)
+            return False
+        return True
+
+    def _send(self, message: Message, producer: Any, sent: int) -> None:
+        try:
+            self._send_declared(message, producer)
+        except Exception as error:
+            if is_away(error, producer.connection):
+                raise
+            if concerns_a_key(error):
+                refused = NotTaken(message.queue, f"{type(error).__name__}: {error}")
+                refused.sent = sent
+                raise refused from error
+            unsendable = Unsendable(message.task, f"{type(error).__name__}: {error}")
+            unsendable.sent = sent
+            raise unsendable from error
+
+    def _send_declared(self, message: Message, producer: Any) -> None:
+        """Send; to a queue that is there in another form without declaring it."""
+        try:
+            self._send_task(message, producer)
+        except Exception as error:
+            if not self._broker.is_declared_elsewhere(message.queue, error, producer):
+                raise
+            self._send_task(message, producer)
+
+    def _send_task(self, message: Message, producer: Any) -> None:
+        options = self._broker.options(producer, message.queue)
+        if message.plain:
+            send_plain(self.app, message, producer, **options)
+            return
+        options.update(routing(message))
+        shown = ids.shown_args(*message.signature)[:MOST_SHOWN]
+        options["headers"] = {**message.headers, "argsrepr": shown}
+        if self.app.conf.task_default_priority:
+            # Celery itself uses it only where this app has the worker's function.
+            options["priority"] = priority_of(self.app, message.priority)
+        task = self.app.tasks.get(message.task)
+        own = task is not None and sends_itself(task)
+        send = task.apply_async if own else partial(self.app.send_task, message.task)
+        send(
+            message.signature,
+            task_id=ids.step_id(*message.signature),
+            link_error=[errback(message.signature)],
+            ignore_result=True,
+            producer=producer,
+            **options,
+        )
+
+    # ---- looking into a queue ----
+
+    def _look(self, effect: QueueHead) -> Backlog:
+        """What a queue holds, as far as its broker can say and answers at once (E10)."""
+        if self._broker.rests():
+            return Backlog(None)
+        with self._broker.connection() as connection:
+            try:
+                return backlog_of(self.app, connection, effect)
+            except Exception as error:
+                if not (is_away(error, connection) and self._broker.note()):
+                    raise
+                return Backlog(None)

@@ -1,0 +1,374 @@
+"""How does Celery run a worker function?
+
+Every worker is a Celery task of its own name, so that Flower and ``celery inspect`` speak the
+user's words.  A message names an attempt; the task claims it, runs the function inside Celery's
+own tracer, and reports afterwards, outside the tracer: an error of the engine never looks like
+an error of the function.  A failure is reported by the errback `multiagents.compensate`, which
+the tracer calls inline.
+
+When a report brings the next attempt, claimed already, it is traced right here, as a task with
+an id, events and run time of its own, without a message (E14).  So is what a claim brings instead
+of the step that the message was for.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+import structlog
+from celery import Task
+from celery.exceptions import Ignore
+
+from multiagents.core import ids
+from multiagents.core.entries import Failure
+from multiagents.core.exceptions import LoopBlocked, StepTimeout
+from multiagents.core.log_context import Bound, bind_step, unbind
+from multiagents.core.marks import read_mark
+from multiagents.core.message_headers import custom
+from multiagents.core.names import TELLS
+from multiagents.core.ports import Assignment, Engine, Verdict
+from multiagents.core.states import Kind, Outcome
+from multiagents.hosting.step_events import Telling
+from multiagents.transport.callbacks import errback
+from multiagents.worker_sdk.activity import Activity, Ending
+from multiagents.worker_sdk.leases import LeaseKeeper
+from multiagents.worker_sdk.registry import Worker
+
+log = structlog.get_logger(__name__)
+
+_ON_THE_WAY = {"multiagents", "concurrent", "asyncio"}
+"""Packages whose frames lie between Celery's tracer and a worker function."""
+
+
+@dataclass(slots=True)
+class Process:
+    """What the tasks of one process share; made anew after a fork."""
+
+    engine: Engine
+    leases: LeaseKeeper
+    perform: Callable[[Worker, Assignment, LeaseKeeper], tuple[dict[str, Any], str]]
+    verdict_of: Callable[[BaseException, Kind], Verdict]
+    persist: Callable[[Callable[[], Any]], Any]
+    """Repeats a report until the store has answered it."""
+    slice_s: float
+    slice_steps: int
+    stopping: Callable[[], bool]
+    most_steps: int | None = None
+    """``worker_max_tasks_per_child``: continued steps count, though billiard sees none of them."""
+    steps: int = 0
+    """Run by this process."""
+    left_by: Callable[[str], Activity | None] = lambda nonce: None
+    """What the failed attempt of a nonce has left at work, given out once."""
+    can_be_ended: bool = False
+    """Whether another process takes the place of this one."""
+    goes_alone: Callable[[str], bool] = lambda worker: False
+    """Whether each step of a worker is a message of its own."""
+
+    def may_go_on(self, count: int, ends_at: float) -> bool:
+        """Whether a delivery that is at its ``count``-th continued step may go on after it."""
+        worn = self.most_steps is not None and self.steps >= self.most_steps
+        in_time = count < self.slice_steps and time.monotonic() < ends_at
+        return in_time and not worn and not self.stopping()
+
+
+class _Slot(threading.local):
+    """What passes between a task's body, its errback and the loop around the tracer."""
+
+    held: Assignment | None = None
+    result: str | None = None
+    following: Assignment | None = None
+    count: int = 0
+    """Of the steps that this delivery has been continued with."""
+    ends_at: float = 0.0
+    """When the delivery's slice is over, by the monotonic clock."""
+    headers: dict[str, Any] | None = None
+    """Of this delivery's message, those that its sender gave it; None: not looked for."""
+    instead: Callable[[], Any] | None = None
+    """What eager mode does instead of claiming the attempt."""
+    telling: Telling | None = None
+    """Of this delivery's steps to Celery's monitors, where some listen."""
+    bound: Bound | None = None
+    """Of the attempt to which the log lines of this thread belong."""
+
+
+slot = _Slot()
+
+
+class WorkerTask(Task):  # type: ignore[misc]  # celery has no types
+    """One worker function as a Celery task; its other base is its app's own `Task`."""
+
+    abstract = True
+    ignore_result = True
+    typing = False
+    autoretry_for = ()
+    """Steps are retried by their policy."""
+    worker: Worker
+    process_of: Callable[[], Process]
+
+    _inner: Any = None
+
+    @property
+    def __trace__(self) -> Any:
+        """What Celery calls to run a message: its tracer, and then whatever may follow."""
+        return None if self._inner is None else self._trace
+
+    @__trace__.setter
+    def __trace__(self, tracer: Any) -> None:
+        self._inner = tracer
+
+    def run(self, saga_id: str, kind: str, step: str, attempt: int) -> Any:
+        """Do one attempt; called inside the tracer."""
+        if slot.instead is not None:
+            instead, slot.instead = slot.instead, None
+            return instead()
+        process = self.process_of()
+        held = slot.following
+        slot.following = None
+        if held is None:
+            held = process.engine.claim(
+                saga_id,
+                Kind(kind),
+                step,
+                int(attempt),
+                delivery=self.request.id,
+                queue=_queue(self.request),
+                version=_version(self.request),
+            )
+            if held is None:
+                if slot.telling is not None:
+                    what = (saga_id, Kind(kind), step, int(attempt))
+                    slot.telling.refused(partial(process.engine.unclaimed, *what))
+                raise Ignore
+            if (held.step, held.attempt) != (step, int(attempt)):
+                slot.following = held  # traced next, under its own id
+                raise Ignore
+        slot.held = held
+        _bind(held)
+        process.leases.hold(held)
+        if slot.telling is not None:
+            slot.telling.begins(self, held)
+        try:
+            result, slot.result = process.perform(self.worker, held, process.leases)
+        except Exception as error:
+            error.__traceback__ = _of_the_user(error.__traceback__)
+            raise
+        finally:
+            process.leases.ended(held)
+        return result
+
+    def _trace(self, uuid: str, args: Any, kwargs: Any, request: Any) -> Any:
+        """Celery's tracer for this message, then the attempts that its reports bring."""
+        slot.held = slot.result = slot.following = None
+        process = self.process_of()
+        process.steps += 1
+        slot.headers = None
+        slot.count, slot.ends_at = 0, time.monotonic() + process.slice_s
+        telling = slot.telling = Telling(uuid) if request.get(TELLS) else None
+        try:
+            outcome = self._inner(uuid, args, kwargs, request)
+            if telling is not None:
+                telling.ended(self, uuid, outcome)
+            following = _report_success(process) or _taken_following()
+            for count in range(1, process.slice_steps + 1):
+                if following is None:
+                    break
+                process.steps += 1
+                slot.count = count
+                following = self._trace_following(process, following, request)
+            if telling is not None:
+                telling.close()
+            return outcome
+        finally:
+            _let_go(process)
+            _unbind()
+
+    def _trace_following(
+        self, process: Process, held: Assignment, request: Any
+    ) -> Assignment | None:
+        task = self.app.tasks[held.worker]
+        task_id = ids.step_id(held.saga_id, held.kind, held.step, held.attempt)
+        args = [held.saga_id, held.kind.value, held.step, held.attempt]
+        slot.held = slot.result = None
+        slot.following = held
+        outcome = task._inner(task_id, args, {}, _request(request, task_id, task.name, args))
+        if slot.telling is not None:
+            slot.telling.ended(task, task_id, outcome)
+        slot.following = None if slot.following is held else slot.following
+        return _report_success(process) or _taken_following()
+
+
+def call_here(task: WorkerTask, held: Assignment, do: Callable[[], Any]) -> Any:
+    """What ``do`` gives, called by the task's own class as in a worker: with its ``__call__``."""
+    slot.instead = do
+    try:
+        return task(held.saga_id, held.kind.value, held.step, held.attempt)
+    finally:
+        slot.instead = None
+
+
+def _bind(held: Assignment) -> None:
+    """Until the attempt is reported: Celery's own lines of its end come before that."""
+    _unbind()
+    slot.bound = bind_step(
+        saga=held.saga_id, workflow=held.workflow, step=held.step, attempt=held.attempt
+    )
+
+
+def _unbind() -> None:
+    if slot.bound is not None:
+        unbind(slot.bound)
+        slot.bound = None
+
+
+def _request(outer: Any, task_id: str, name: str, args: list[Any]) -> dict[str, Any]:
+    """The request of a continued attempt; it carries the same errback as a message would.
+
+    And the same headers of the saga's start, or of its app's own, as the message that paid for it.
+    """
+    info = outer.get("delivery_info") or {}
+    headers = slot.headers = custom(outer) if slot.headers is None else slot.headers
+    return {
+        **headers,
+        "id": task_id,
+        "task": name,
+        "root_id": outer.get("root_id") or task_id,
+        "parent_id": outer.get("id"),
+        "args": args,
+        "kwargs": {},
+        "hostname": outer.get("hostname"),
+        "delivery_info": dict(info),
+        "errbacks": [errback(args)],
+        "callbacks": None,
+        "ignore_result": True,
+        "is_eager": False,
+        "headers": headers,  # said here, Celery does not look for them in all of the above
+    }
+
+
+def _of_the_user(found: TracebackType | None) -> TracebackType | None:
+    """A traceback from where the function was entered: all of it if that is not where it failed."""
+    frame = found
+    while frame is not None and _package(frame) in _ON_THE_WAY:
+        frame = frame.tb_next
+    return frame or found
+
+
+def _package(frame: TracebackType) -> str:
+    return str(frame.tb_frame.f_globals.get("__name__")).partition(".")[0]
+
+
+def _queue(request: Any) -> str:
+    info = request.delivery_info or {}
+    return str(info.get("routing_key") or "")
+
+
+def _version(request: Any) -> str:
+    mark = read_mark(request)
+    return mark.version if mark else ""
+
+
+def _taken_following() -> Assignment | None:
+    following, slot.following = slot.following, None
+    return following
+
+
+def _report_success(process: Process) -> Assignment | None:
+    held, result = slot.held, slot.result
+    if held is None or result is None:
+        return None
+    slot.held = slot.result = None
+
+    def report() -> Assignment | None:
+        return process.engine.succeed(held, result, go_on=_may_go_on(process, held))
+
+    try:
+        return process.persist(report)  # type: ignore[no-any-return]
+    finally:
+        process.leases.release(held)
+
+
+def report_failure(process_of: Callable[[], Process], error: BaseException) -> bool:
+    """Report that the attempt in this thread has failed; False if this thread has none."""
+    held = slot.held
+    if held is None:
+        return False
+    process = process_of()
+    slot.held = slot.result = None
+    process.leases.ended(held)  # once more: a time limit's signal may have cut the first call short
+    verdict = process.verdict_of(error, held.kind)
+    left = process.left_by(held.nonce)
+    stuck = isinstance(error, LoopBlocked) or (left is not None and isinstance(error, StepTimeout))
+    ends_here = stuck and process.can_be_ended
+    if left is not None:
+        verdict = replace(verdict, outcome=Outcome.UNKNOWN, running=not ends_here)
+
+    def report() -> Assignment | None:
+        go_on = _may_go_on(process, held) and not ends_here
+        return process.engine.fail(held, verdict, go_on=go_on)
+
+    try:
+        slot.following = process.persist(report)
+    finally:
+        process.leases.release(held)
+        if left is not None and not ends_here:
+            left.leave(partial(report_ending, process, held))
+    if ends_here:
+        why = f"{type(error).__name__}: {error}"
+        log.warning("a process is ended, another takes its place", why=why, **about(held))
+        os.kill(os.getpid(), signal.SIGKILL)
+    return True
+
+
+def report_ending(process: Process, held: Assignment, ending: Ending) -> None:
+    """Report what an attempt that was given up has ended late (E6); called where that ended."""
+    log.warning("a given-up step has ended late", what=ending.label, **about(held))
+
+    def report() -> None:
+        result, verdict = _late_outcome(process, held, ending)
+        if result is not None:
+            process.engine.succeed(held, result, go_on=False)
+        elif verdict is not None:
+            process.engine.fail(held, verdict, go_on=False)
+
+    process.persist(report)
+
+
+def _late_outcome(
+    process: Process, held: Assignment, ending: Ending
+) -> tuple[str | None, Verdict | None]:
+    if ending.finish is None:
+        what = f"{ending.label}, which attempt {held.attempt} had left in a thread, has ended"
+        late = Failure("LateEffect", what)
+        return None, Verdict(late, running=ending.more, part=ending.part)
+    try:
+        return ending.finish(), None
+    except BaseException as error:  # noqa: BLE001 - whatever ended it is its outcome
+        return None, replace(process.verdict_of(error, held.kind), part=ending.part)
+
+
+def about(held: Assignment) -> dict[str, Any]:
+    """What a line of the log says of an attempt."""
+    return {"saga": held.saga_id, "step": held.step, "attempt": held.attempt}
+
+
+def _let_go(process: Process) -> None:
+    """Keep nothing that this delivery has begun and that an error has taken past its report."""
+    held, slot.held = slot.held, None
+    slot.result = slot.following = None
+    if held is not None:
+        process.leases.release(held)
+
+
+def _may_go_on(process: Process, held: Assignment) -> bool:
+    """Asked with the report itself: the worker may have been stopped, or the slice have ended."""
+    if process.goes_alone(held.worker):
+        return False
+    return process.may_go_on(slot.count, slot.ends_at)

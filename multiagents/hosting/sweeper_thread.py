@@ -1,0 +1,390 @@
+"""What keeps the sweeps going?
+
+One daemon thread for each server, in every worker's main process: not a timer of Celery's, because
+those stand still while Redis is away.  Looking whether anything is due costs one command; only
+then, and often enough for the tick (E9), does a sweep run.  The first server's thread also keeps
+the catalog fresh and the clock corrected.  Each thread gives back the commands that came to this
+worker without its having their function (`handback`): whoever takes messages leaves that to it and
+goes on at once.  A thread survives any failure of its server: it waits,
+longer each time, and looks again; the others sweep on, however long that server keeps silent.  Only
+sagas in a format that a newer engine has written end it, and its worker.
+
+Only a server that does not answer, or takes no writes, ends a round.  Any other error concerns one
+due member: it is told in one line, the member is tried again later and later, up to a minute, and
+the round goes on.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from multiagents.core.clock import Clock
+from multiagents.core.exceptions import NewerFormat, UnknownSaga
+from multiagents.core.settings import Settings
+from multiagents.engine.handback import Foreign, HandBack
+from multiagents.engine.sweeper import Sweeper
+from multiagents.hosting.sweep_pace import Pace
+from multiagents.hosting.worker_end import Leaving
+from multiagents.storage import formats
+from multiagents.storage import sagas as store
+from multiagents.storage.calls import Flow, ask
+from multiagents.storage.client import UNREACHABLE, Edge, StoreError
+from multiagents.storage.clock_sync import Timekeeper
+from multiagents.storage.failures import MOST_FAILURES, NOT_COUNTED
+from multiagents.storage.keys import Shard, shard_of
+from multiagents.storage.routing import told
+from multiagents.storage.sagas import Guard
+
+ANNOUNCE_MS = 10_000
+"""How often a worker says that it is alive, and looks whether it may go on."""
+MOST_PAUSE_S = 5.0
+"""The longest wait between two tries while the server is away."""
+MOST_FOREIGN = 100_000
+"""Messages that a worker without their functions remembers; a sweep finds what is beyond."""
+UNCONFIRMED_S = 0.05
+"""Until a command is given back again whose sending was not confirmed."""
+WAKINGS = 2
+"""So often a worker wakes what waits for its functions, one announcement apart: at the first time
+another thread may not have announced them yet."""
+WAITS = f"its sagas wait; it is asked again every {MOST_PAUSE_S:g} s, until this worker is stopped"
+
+ENDS_A_ROUND = (*UNREACHABLE, NewerFormat)
+"""What concerns more than one saga."""
+TOLD_AGAIN = 60
+"""So often has an item failed when that is told again: about once an hour."""
+MOST_UNKNOWN = 3
+"""An item of a saga that is gone is told of from then on: it should have been dropped."""
+
+log = structlog.get_logger(__name__)
+
+Announce = Callable[[], Flow[None]]
+Queues = Callable[[], list[str]]
+"""What this worker consumes."""
+Slots = Callable[[], int]
+"""How many tasks it runs at once."""
+AtWork = Callable[[], int | None]
+"""How many tasks a worker that is stopping still runs; None: it is not stopping."""
+Refuse = Callable[[NewerFormat], None]
+"""Told, once, that this worker must not go on."""
+
+
+def _go_on(error: NewerFormat) -> None:
+    """For sweepers that have no worker to end."""
+
+
+class SweeperThreads:
+    """Sweeps the shards of all servers until it is stopped."""
+
+    def __init__(
+        self,
+        sweeper: Sweeper,
+        edge: Edge,
+        *,
+        settings: Settings,
+        clock: Clock,
+        announce: Announce,
+        retire: Announce,
+        peers: Callable[[], int],
+        hand_backs: Callable[[], HandBack],
+        queues: Queues,
+        stopping: Callable[[], bool] = lambda: False,
+        refuse: Refuse = _go_on,
+    ) -> None:
+        self._settings = settings
+        self._leaving = Leaving(edge, announce=announce, retire=retire)
+        self._threads = [
+            SweeperThread(
+                sweeper,
+                edge,
+                settings=settings,
+                clock=clock,
+                announce=None if number else announce,
+                shards=shards,
+                peers=peers,
+                hand_back=hand_backs(),
+                queues=queues,
+                stopping=stopping,
+                refuse=refuse,
+            )
+            for number, shards in enumerate(settings.servers.values())
+        ]
+
+    def hand_back(self, message: Foreign) -> None:
+        """Leave a command to the thread of its server; returns at once, for any thread."""
+        home = shard_of(message.saga_id, self._settings.shards)
+        next(each for each in self._threads if home in each.shards).take(message)
+
+    def start(self) -> None:
+        """Begin."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """End after the sweeps at hand; the worker is shown as stopping until it has `left`."""
+        self._stop_sweeping()
+        self._leaving.begin()
+
+    def left(self) -> None:
+        """The worker has ended, warm or cold; a second call does nothing."""
+        self._stop_sweeping()
+        self._leaving.end()
+
+    def _stop_sweeping(self) -> None:
+        for thread in self._threads:
+            thread.ask_to_stop()
+        for thread in self._threads:
+            thread.stop()
+
+
+class SweeperThread:
+    """Sweeps these shards (None: all).  With ``announce`` it keeps house too.
+
+    ``peers`` says how many workers there are, ``chance`` draws from 0 to 1; see `Pace`.
+    """
+
+    def __init__(
+        self,
+        sweeper: Sweeper,
+        edge: Edge,
+        *,
+        settings: Settings,
+        clock: Clock,
+        announce: Announce | None,
+        shards: Sequence[int] | None = None,
+        peers: Callable[[], int] = lambda: 1,
+        chance: Callable[[], float] = random.random,
+        hand_back: HandBack | None = None,
+        queues: Queues = list,
+        stopping: Callable[[], bool] = lambda: False,
+        refuse: Refuse = _go_on,
+    ) -> None:
+        self._sweeper = sweeper
+        self._edge = edge
+        self._settings = settings
+        self._clock = clock
+        self.shards = tuple(map(Shard, range(settings.shards) if shards is None else shards))
+        self._hand_back = hand_back
+        self._queues = queues
+        self._foreign: deque[Foreign] = deque(maxlen=MOST_FOREIGN)
+        self._at_hand: list[Foreign] = []
+        self._wake = threading.Event()
+        self._wakings = 0
+        self._brings: tuple[object, ...] = ()
+        self._announce = announce
+        self._pace = Pace(settings, peers=peers, chance=chance)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="multiagents-sweeper", daemon=True)
+        self._swept_ms = dict.fromkeys(self.shards, 0)
+        self._timekeeper = Timekeeper(clock)
+        self._announced_ms = self._noted_ms = 0
+        self._stopping = stopping
+        self._announced_stopping = False
+        self._refuse = refuse
+        self._failing: set[str] = set()
+        """What fails, has been told and goes on failing."""
+        self._failures = 0
+        self._failed_at = 0.0
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def take(self, message: Foreign) -> None:
+        """Have it give a command back, soon."""
+        self._foreign.append(message)
+        self._wake.set()
+
+    def ask_to_stop(self) -> None:
+        """Let it end, without waiting for that."""
+        self._stop.set()
+        self._wake.set()
+
+    def stop(self) -> None:
+        """End after the sweep at hand."""
+        self.ask_to_stop()
+        self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                pause_s = self.once()
+                self._note_return()
+            except NewerFormat as error:
+                log.critical(str(error))
+                self._refuse(error)
+                return
+            except Exception as error:  # noqa: BLE001 - the thread must outlive everything
+                pause_s = self._after(error)
+            self._wake.wait(pause_s)
+            self._wake.clear()
+        self._leave()
+
+    def _leave(self) -> None:
+        """Give back what came last; a sweep of another worker finds what cannot be given now."""
+        try:
+            while self._foreign:
+                self._give_back()
+        except StoreError as error:
+            log.warning("steps are left to a sweep", error=type(error).__name__)
+
+    def _note_return(self) -> None:
+        if self._failures:
+            log.warning("the sweeps go on", after_s=round(time.monotonic() - self._failed_at))
+        self._failures = 0
+
+    def once(self) -> float:
+        """One round over its shards; seconds until the next is worth it."""
+        self._housekeep()
+        again_s = self._give_back()
+        return min(again_s, *(self._try_round(shard) for shard in self.shards))
+
+    def _try_round(self, shard: Shard) -> float:
+        """A due set that cannot be read keeps no other shard waiting."""
+        what = f"sweep of {shard.due}"
+        try:
+            pause_s = self._edge.run(self.round(shard))
+        except ENDS_A_ROUND:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, it concerns this shard alone
+            self._note_failure(what, error)
+            return MOST_PAUSE_S
+        self._failing.discard(what)
+        return pause_s
+
+    def _note_failure(self, what: str, error: Exception) -> None:
+        """Say it once, until it goes well again."""
+        if what not in self._failing:
+            self._failing.add(what)
+            log.error(f"{what} failed, it is tried again", **_about(error))
+
+    def _give_back(self) -> float:
+        """Give back one batch of commands; seconds until the next is worth it."""
+        if self._hand_back is None:
+            return MOST_PAUSE_S
+        while self._foreign and len(self._at_hand) < self._sweeper.batch:
+            self._at_hand.append(self._foreign.popleft())
+        if not self._at_hand:
+            return MOST_PAUSE_S
+        try:
+            self._at_hand = self._edge.run(self._hand_back.hand_back(self._at_hand))
+        except ENDS_A_ROUND:
+            raise
+        except Exception as error:  # noqa: BLE001 - the sweeps go on, and one will send them
+            log.error("cannot give back steps, a sweep will", **_about(error))
+            self._at_hand = []
+        if self._foreign:
+            return 0.0
+        return UNCONFIRMED_S if self._at_hand else MOST_PAUSE_S
+
+    def _housekeep(self) -> None:
+        if self._announce is not None:
+            self._timekeeper.keep(self._edge)
+        now_ms = self._clock.now_ms()
+        if abs(now_ms - self._noted_ms) >= ANNOUNCE_MS:  # a clock may be set back, too
+            self._edge.run(formats.note(self.shards))
+            self._noted_ms = self._clock.now_ms()
+        # A solo worker sweeps on in its last task.
+        turned = self._stopping() != self._announced_stopping
+        if turned or abs(now_ms - self._announced_ms) >= ANNOUNCE_MS:
+            self._announced_stopping = self._stopping()
+            self._try_to_announce()
+
+    def _try_to_announce(self) -> None:
+        """That nobody is told of this worker keeps no saga waiting."""
+        what = "telling others of this worker"
+        try:
+            if self._announce is not None:
+                self._edge.run(self._announce())
+            self._wake_waiting()
+        except ENDS_A_ROUND:
+            raise
+        except Exception as error:  # noqa: BLE001 - sagas come first
+            self._note_failure(what, error)
+        else:
+            self._failing.discard(what)
+        self._announced_ms = self._clock.now_ms()
+
+    def _wake_waiting(self) -> None:
+        """After it was announced: what waits for functions that this worker brings is due."""
+        if self._hand_back is None:
+            return
+        queues = self._queues()
+        brings = (*sorted(queues), *self._hand_back.functions)
+        if brings != self._brings:
+            self._brings, self._wakings = brings, WAKINGS
+        if self._wakings:
+            self._edge.run(self._hand_back.wake(self.shards, queues))
+            self._wakings -= 1
+
+    def round(self, shard: Shard) -> Flow[float]:
+        """Look at one shard and act on what is due; seconds until the next look is worth it."""
+        due_ms = yield from ask(store.first_due(shard))
+        now_ms = self._clock.now_ms()
+        nothing_due = due_ms is None or due_ms > now_ms
+        if nothing_due and abs(now_ms - self._swept_ms[shard]) < self._settings.lease_ms / 3:
+            return self._pace.pause_s(due_ms, now_ms)
+        items = yield from self._sweeper.due(shard)
+        self._swept_ms[shard] = now_ms
+        for item in items:
+            if self._stop.is_set():
+                break
+            yield from self._handle(shard, item)
+            if abs(self._clock.now_ms() - self._swept_ms[shard]) >= self._settings.lease_ms / 4:
+                yield from self._sweeper.tick(shard)
+                self._swept_ms[shard] = self._clock.now_ms()
+        return 0.0 if len(items) == self._sweeper.batch else self._pace.pause_s(due_ms, now_ms)
+
+    def _handle(self, shard: Shard, item: Guard) -> Flow[None]:
+        """One broken saga must not keep the others waiting; it comes again, later each time."""
+        try:
+            yield from self._sweeper.handle(item)
+        except ENDS_A_ROUND:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, it concerns this item alone
+            yield from self._put_off(shard, item, error)
+
+    def _put_off(self, shard: Shard, item: Guard, error: Exception) -> Flow[None]:
+        try:
+            failures = yield from self._sweeper.put_off(shard, item, error)
+        except UNREACHABLE:
+            raise
+        except StoreError as second:  # then it comes round in two seconds
+            self._note_failure(f"counting failures in {shard.stuck}", second)
+            failures = 0
+        what = {"item": item.member, "failures": failures, **_about(error)}
+        if isinstance(error, UnknownSaga) and failures < MOST_UNKNOWN:
+            log.debug("another sweeper has just removed the saga", **what)
+        elif failures == NOT_COUNTED:
+            self._note_failure(_beyond(shard), error)
+        elif failures == 1 or failures % TOLD_AGAIN == 0:
+            log.error("a due item cannot be handled, it is tried again", **what)
+
+    def _after(self, error: Exception) -> float:
+        """Say once that sweeping fails, and wait longer each time."""
+        self._failures += 1
+        if self._failures == 1:
+            self._failed_at = time.monotonic()
+            if isinstance(error, UNREACHABLE):
+                log.warning(f"{told(self._edge, error)}: {WAITS}")
+            else:
+                log.warning("sweep failed, will go on trying", **_about(error))
+        return min(MOST_PAUSE_S, 0.2 * 2.0 ** min(self._failures, 10))
+
+
+def _beyond(shard: Shard) -> str:
+    return f"handling more than {MOST_FAILURES} due items of {shard.due}"
+
+
+def _about(error: Exception) -> dict[str, str]:
+    """An error in a line: what it says, and where in the engine it came up."""
+    frames = traceback.extract_tb(error.__traceback__)
+    flows = [frame for frame in frames if "/engine/" in frame.filename] or frames
+    at = f"{flows[-1].filename.rpartition('/')[2]}:{flows[-1].lineno}" if flows else ""
+    return {"error": f"{type(error).__name__}: {' '.join(str(error).split())}", "at": at}

@@ -1,0 +1,86 @@
+"""Which of Celery's options of a task hold for a worker's steps?
+
+A step is a task: what an app sets for all of its tasks, for some by `task_annotations`, or by its
+base class, is set for the step's task too.  Most of it Celery itself does, in its tracer.  What it
+does for each message asks for steps that are messages of their own (`goes_alone`); what would be
+lost, or would have two authorities, is refused by name (`refuse`).
+
+For Celery 5.7.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery, Task
+from celery.app.routes import Router, prepare
+from kombu.entity import Queue
+
+from multiagents.core.exceptions import InvalidInput
+
+PER_MESSAGE = ("rate_limit", "time_limit", "soft_time_limit")
+"""Kept by a worker's main process for each message: a step that has one is neither continued with
+nor continued."""
+_REFUSED: dict[str, str] = {
+    "queue": "name it with @worker(queue=), add_step(queue=) or task_routes",
+    "exchange": "name a queue with @worker(queue=), add_step(queue=) or task_routes",
+    "routing_key": "name a queue with @worker(queue=), add_step(queue=) or task_routes",
+    "priority": "set it with add_step(priority=), or task_default_priority for all",
+    "expires": "a step that waits is sent again: set timeout_s of its workflow",
+    "serializer": "its messages follow the app's task_serializer",
+    "compression": "its messages follow the app's task_compression",
+    "delivery_mode": "its messages follow the app's queues",
+    "ignore_result": "its result is kept with its saga: see sagas.get",
+    "track_started": "its state is kept with its saga: see sagas.get",
+    "store_eager_result": "its result is kept with its saga: see sagas.get",
+}
+"""What to do instead."""
+_SETTINGS = {
+    "priority": "task_default_priority",
+    "serializer": "task_serializer",
+    "compression": "task_compression",
+    "track_started": "task_track_started",
+    "store_eager_result": "task_store_eager_result",
+}
+"""The setting from which a task takes what is not set for itself."""
+
+
+STEP_REQUEST = "multiagents.hosting.step_request:StepRequest"
+STEP_STRATEGY = "multiagents.hosting.step_request:strategy"
+"""A step's `Request` and `Strategy`, unless its app has its own; imported by workers alone."""
+
+
+def goes_alone(task: Task) -> bool:
+    """Whether each step of a worker's task has to be a message of its own."""
+    own_request = task.Request not in (Task.Request, STEP_REQUEST)
+    own_classes = own_request or task.Strategy not in (Task.Strategy, STEP_STRATEGY)
+    return own_classes or any(getattr(task, name) for name in PER_MESSAGE)
+
+
+def refuse(task: Task, conf: Any) -> None:
+    """Raise InvalidInput for an option of a worker's task that cannot be kept.
+
+    ``task``: bound to its app, so that annotations are there.
+    """
+    for name, instead in _REFUSED.items():
+        value = getattr(task, name, None)
+        usual = True if name == "ignore_result" else conf.get(_SETTINGS.get(name, ""), None)
+        if value != usual and value is not None:
+            raise InvalidInput(
+                f"{name} of worker {task.name!r} is {value!r}, by task_annotations or a base class"
+                f" of its app: that cannot be kept for a step; {instead}"
+            )
+
+
+def routed(app: Celery, name: str) -> str:
+    """The queue that the app's `task_routes` names for a task; "" if they name none.
+
+    They are asked as they are now, without keeping them: Celery reads them when it first sends.
+    """
+    if not app.conf.task_routes:
+        return ""
+    routes = prepare(app.conf.task_routes)
+    route = Router(routes, app=app).lookup_route(name, (), {}, {}, None)
+    if not isinstance(route, str):
+        route = (route or {}).get("queue") or ""
+    return str(route.name) if isinstance(route, Queue) else str(route)

@@ -1,0 +1,119 @@
+"""How is `chaos` called from a shell?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from multiagents.cli.errors import INTERRUPTED, OK, SAGA_FAILED
+from multiagents.cli.output import Json, console, emit, hint, say, table
+from multiagents.cli.stop_signals import stopped_by_signals
+
+if TYPE_CHECKING:
+    from multiagents.lab.chaos.recovery import Recovery
+    from multiagents.lab.chaos.report import Report
+
+Seconds = Annotated[float, typer.Option("--seconds", min=1, help="How long orders come in.")]
+Sagas = Annotated[int, typer.Option("--sagas", min=1, help="Orders, spread over that time.")]
+Workers = Annotated[int, typer.Option("--workers", min=1, help="Prefork and threads in turns.")]
+Kills = Annotated[int, typer.Option("--kills", min=0, help="SIGKILLs of workers.")]
+Pauses = Annotated[
+    int, typer.Option("--pauses", min=0, help="Workers stopped for longer than the lease.")
+]
+ServerKills = Annotated[
+    int, typer.Option("--server-kills", min=0, help="SIGKILLs of the server, which comes back.")
+]
+Cuts = Annotated[int, typer.Option("--cuts", min=0, help="Half of all connections closed.")]
+Seed = Annotated[int, typer.Option("--seed", help="Chooses orders, faults and their times.")]
+Lease = Annotated[float, typer.Option("--lease", min=0.5, max=3600, help="In seconds.")]
+Settle = Annotated[
+    float, typer.Option("--settle", min=1, help="Seconds that may pass after the last fault.")
+]
+Keep = Annotated[
+    Path | None,
+    typer.Option("--keep", help="An empty folder, for the ledger, the logs and the server's data."),
+]
+MOST_SHOWN = 20
+"""Violations in the table; `--json` has all."""
+
+
+def chaos(
+    seconds: Seconds = 60.0,
+    sagas: Sagas = 300,
+    workers: Workers = 4,
+    kills: Kills = 6,
+    pauses: Pauses = 2,
+    server_kills: ServerKills = 2,
+    cuts: Cuts = 2,
+    seed: Seed = 0,
+    lease: Lease = 3.0,
+    settle: Settle = 120.0,
+    keep: Keep = None,
+    json_output: Json = False,
+) -> None:
+    """Kill workers and server of a small shop, again and again, and check that nothing is lost.
+
+    Needs no server: everything runs on an embedded one, and ends with the command.  Exit code 1
+    if anything is wrong.
+    """
+    with stopped_by_signals(INTERRUPTED):
+        from multiagents.lab.chaos.plan import Plan
+        from multiagents.lab.chaos.run import run
+
+        plan = Plan(
+            seconds=seconds,
+            sagas=sagas,
+            workers=workers,
+            kills=kills,
+            pauses=pauses,
+            server_kills=server_kills,
+            cuts=cuts,
+            seed=seed,
+            lease_s=lease,
+            settle_s=settle,
+            keep=keep,
+        )
+        report = run(plan, hint)
+        if json_output:
+            emit(report.to_dict())
+        else:
+            _show(report)
+    raise typer.Exit(OK if report.ok else SAGA_FAILED)
+
+
+def _show(report: Report) -> None:
+    out = console()
+    out.print(_faults(report))
+    say("")
+    out.print(table(("SAGAS", "COUNT"), [("started", report.started), *report.states.items()]))
+    say("")
+    out.print(_absorbed(report))
+    say(f"\nattempts lost without such a fault: {report.unexplained_losses}")
+    say(f"sagas undone because of faults alone: {report.undone_by_faults}")
+    say(f"starts that had to be repeated: {report.repeated_starts}")
+    say(f"violations: {len(report.violations)}")
+    if not report.ok:
+        rows = [(one.what, one.saga, one.detail) for one in report.violations[:MOST_SHOWN]]
+        out.print(table(("VIOLATION", "SAGA", "DETAIL"), rows))
+
+
+def _faults(report: Report) -> Any:
+    counts = {kind.value: count for kind, count in report.done.items()}
+    asked = {kind.value: count for kind, count in report.plan.asked.items()}
+    rows = [
+        (name, counts.get(name), asked.get(name), one.count, *_times(one))
+        for name, one in report.recovery.items()
+    ]
+    return table(("FAULT", "DONE", "ASKED", "HIT", "MEDIAN", "P99", "MAX"), rows)
+
+
+def _times(one: Recovery) -> tuple[str | None, ...]:
+    each = (one.median_s, one.p99_s, one.max_s)
+    return tuple(None if value is None else f"{value:.2f} s" for value in each)
+
+
+def _absorbed(report: Report) -> Any:
+    rows = [(word, *counts.values()) for word, counts in report.absorbed.items()]
+    return table(("ABSORBED BY KEYS", "BY ORDERS", "BY FAULTS"), rows)

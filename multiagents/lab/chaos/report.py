@@ -1,0 +1,99 @@
+"""What does a chaos run find?
+
+Values only.  `Report.to_dict` is what ``--json`` prints; docs/chaos.md names its fields.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from multiagents.core.clock import iso
+from multiagents.lab.chaos.audit import Violation
+from multiagents.lab.chaos.plan import FaultKind, Plan
+from multiagents.lab.chaos.recovery import Fault, Recovery
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The figures of one run, and what was wrong."""
+
+    plan: Plan
+    started: int
+    repeated_starts: int
+    """Starts that got no answer at first."""
+    states: Mapping[str, int]
+    """Sagas by state; ``parked`` ones are counted as that alone."""
+    undone_by_faults: int
+    """Sagas that would have completed if nothing had been done to them."""
+    injected: Sequence[Fault]
+    recovery: Mapping[str, Recovery]
+    unexplained_losses: int
+    """Leases that ran out though nobody had killed or frozen their worker."""
+    absorbed: Mapping[str, Mapping[str, int]]
+    ended_by_themselves: Sequence[str]
+    """Workers that nobody killed."""
+    seconds: float
+    """How long it took, to the last saga."""
+    found: Sequence[Violation]
+    """What the audit says."""
+
+    @property
+    def violations(self) -> list[Violation]:
+        """What the audit says, and whatever keeps this run from being the one asked for."""
+        return [*self.found, *self._not_as_asked(), *self._unasked()]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.violations
+
+    @property
+    def done(self) -> Mapping[FaultKind, int]:
+        """Faults that were done, by kind."""
+        return Counter(fault.kind for fault in self.injected)
+
+    def _not_as_asked(self) -> Iterator[Violation]:
+        if self.started != self.plan.sagas:
+            detail = f"{self.started} of {self.plan.sagas} sagas were started"
+            yield Violation("not as asked", "", detail)
+        for kind, count in self.plan.asked.items():
+            if self.done[kind] != count:
+                detail = f"{kind.value}: {self.done[kind]} of {count} were done"
+                yield Violation("not as asked", "", detail)
+
+    def _unasked(self) -> Iterator[Violation]:
+        for text in self.ended_by_themselves:
+            yield Violation("worker ended by itself", "", text)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON shows it."""
+        plan = {
+            **asdict(self.plan),
+            "keep": None if self.plan.keep is None else str(self.plan.keep),
+        }
+        return {
+            "ok": self.ok,
+            "plan": plan,
+            "seconds": round(self.seconds, 1),
+            "sagas": {
+                "started": self.started,
+                "repeated_starts": self.repeated_starts,
+                "states": dict(self.states),
+                "undone_by_faults": self.undone_by_faults,
+            },
+            "faults": {
+                kind.value: {"asked": count, "done": self.done[kind]}
+                for kind, count in self.plan.asked.items()
+            },
+            "injected": [
+                {"kind": fault.kind.value, "at": iso(fault.at_ms), "worker": fault.worker or None}
+                for fault in self.injected
+            ],
+            "recovery": {name: asdict(one) for name, one in self.recovery.items()},
+            "unexplained_losses": self.unexplained_losses,
+            "absorbed": {word: dict(counts) for word, counts in self.absorbed.items()},
+            "violations": [asdict(violation) for violation in self.violations],
+        }

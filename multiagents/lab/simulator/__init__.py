@@ -1,0 +1,1 @@
+"""Does the engine keep its laws?  Simulated systems, in which everything fails."""

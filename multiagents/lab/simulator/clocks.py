@@ -1,0 +1,80 @@
+"""Which clocks of a simulated system are wrong?
+
+The servers' clock is set back, and all processes follow it; or that of one sweep is an hour ahead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from multiagents.lab.simulator.broker import Broker
+from multiagents.lab.simulator.store import Store
+from multiagents.lab.simulator.world import World
+from multiagents.storage.calls import Call, Flow
+from multiagents.storage.client import UNREACHABLE
+from multiagents.storage.keys import Shard
+from multiagents.storage.sagas import Guard
+
+Found = tuple[Guard, ...]
+
+SKEW_MS = 2500
+"""How wrong a process's clock is at most, usually."""
+HOUR_MS = 3_600_000
+SET_BACK = "servers' clock set back"
+BACK_MS = 20_000
+"""By how much.  Time-outs of plain tasks, deadlines, and retries of what was logged before and is
+decided after it, stay where they are: for an hour no history could wait."""
+
+
+def sweeps_go_on(world: World, kept: Store) -> bool:
+    """Whether all shards have been swept just now, and no clock has been set back before."""
+    since_ms = world.now_ms - 2 * SKEW_MS
+    ticks = [
+        client.hget(shard.tick, "at")
+        for server, client in enumerate(kept.clients)
+        for shard in kept.shards_of(server)
+    ]
+    return not world.seen[SET_BACK] and all(int(at or 0) > since_ms for at in ticks)
+
+
+def set_clock_back(
+    by_ms: int, world: World, kept: Store, broker: Broker, processes: Iterable[Any]
+) -> None:
+    """Set the servers' clock back; how long who sleeps, or is away, does not change.
+
+    What is on its way by the clock of before does not arrive.
+    """
+    world.seen[SET_BACK] += 1
+    world.now_ms -= by_ms
+    for trouble in (kept.away, kept.refused, broker.refusing):
+        _shift(trouble, by_ms)
+    broker.set_clock_back(by_ms)
+    for process in processes:
+        process.wake_ms -= by_ms
+        for thread in process.threads:
+            thread.wake_ms -= by_ms
+            if isinstance(thread.effect, Call):
+                thread.effect, thread.error = None, UNREACHABLE[0]("injected: not sent")
+
+
+def _shift(times: dict[Any, int], by_ms: int) -> None:
+    for what in times:
+        times[what] -= by_ms
+
+
+def by_a_clock_ahead(
+    due: Callable[[Shard], Flow[Found]], set_ahead: Callable[[int], None], shard: Shard
+) -> Flow[Found]:
+    """What a sweep finds whose clock is an hour ahead for this once."""
+    flow = due(shard)
+    set_ahead(HOUR_MS)
+    call = next(flow)
+    set_ahead(0)
+    reply = yield call
+    try:
+        flow.send(reply)
+    except StopIteration as stop:
+        found: Found = stop.value
+        return found
+    raise AssertionError("a sweep is one call")

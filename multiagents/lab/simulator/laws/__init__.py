@@ -1,0 +1,1 @@
+"""What must hold of a saga, whatever happens to it?"""

@@ -1,0 +1,165 @@
+"""What do those do who start sagas, and who look after them?
+
+Programs in a process of their own, which dies and freezes like any other.  One that has died is
+begun anew, or never again: then a start that nobody confirmed may have happened or not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from multiagents.core.entries import Asked
+from multiagents.core.exceptions import UnknownSaga
+from multiagents.core.states import Command
+from multiagents.lab.simulator.broker import Broker
+from multiagents.lab.simulator.effects import PICKY
+from multiagents.lab.simulator.faults import NO_FAULTS
+from multiagents.lab.simulator.laws.violations import law
+from multiagents.lab.simulator.process import Process
+from multiagents.lab.simulator.store import Store
+from multiagents.lab.simulator.workflows import INPUT_TEXT
+from multiagents.lab.simulator.world import Life, Sleep, Thread, World
+from multiagents.saga.dead_letters import dead_letters_of
+from multiagents.saga.targets import parked_notes
+from multiagents.storage import sagas as store
+from multiagents.storage.calls import Flow
+from multiagents.storage.client import StoreError
+from multiagents.workflows.workflow import Workflow
+
+CANVAS = json.dumps(
+    {
+        "callbacks": [{"task": "ship"}, {"task": PICKY}],
+        "errbacks": [{"task": PICKY}, {"task": "sorry"}],
+    }
+)
+"""Of each kind one that can be sent, and one that Celery refuses."""
+
+
+class People(Process):
+    """The programs of people, over one coordinator; it works for no queue."""
+
+    def __init__(
+        self,
+        world: World,
+        broker: Broker,
+        kept: Store,
+        workflows: Mapping[str, Workflow],
+        **makes: Any,
+    ) -> None:
+        self._workflows, self._rng = workflows, world.rng
+        rng = world.rng
+        self._starters: list[tuple[str, Callable[[], Life]]] = [
+            (name, partial(self._customer, name)) for name in workflows
+        ]
+        self._starters += [
+            (name, partial(self._late_customer, name)) for name in workflows if rng.random() < 0.3
+        ]
+        self._others: list[Callable[[], Life]] = [
+            partial(self._operator, name) for name in workflows if rng.random() < 0.4
+        ]
+        self._is_dead = False
+        super().__init__(world, broker, kept, **makes)
+
+    def start(self) -> None:
+        """Run all programs from their beginning."""
+        super().start()
+        self._is_dead = False
+        lives = [*(begin for _, begin in self._starters), *self._others]
+        self.threads = [Thread(begin()) for begin in lives]
+
+    def die(self) -> None:
+        """Some of the programs are not run again."""
+        super().die()
+        self._is_dead = True
+        self._starters = [each for each in self._starters if self._rng.random() < 0.8]
+        self.world.seen["a person's program died"] += 1
+
+    @property
+    def is_dead(self) -> bool:
+        return self._is_dead
+
+    @property
+    def to_start(self) -> set[str]:
+        """The sagas that somebody starts, or has started, and does not give up."""
+        return {name for name, _ in self._starters}
+
+    def _customer(self, saga_id: str) -> Life:
+        yield Sleep(self._rng.randint(0, 2000))
+        yield from self._start(saga_id, saga_id)
+        asks = self._rng.choice((0, 0, 0, 0, 1, 3))
+        for _ in range(asks):
+            yield Sleep(self._rng.choice((0, 200, 2000, 8000)))
+            command = self._rng.choice((*Command, Command.PAUSE, Command.CANCEL))
+            step = self._rng.choice(("", *self._workflows[saga_id].by_name))
+            yield from self._ask(saga_id, command, step)
+        while self.world.faults != NO_FAULTS:
+            yield Sleep(1000)
+        if self._rng.random() < 0.7:
+            yield from self._ask(saga_id, Command.RESUME)
+
+    def _late_customer(self, saga_id: str) -> Life:
+        """Starts the same saga for another task, at any time."""
+        yield Sleep(self._rng.choice((0, 3000, 9000, 30_000)))
+        yield from self._start(saga_id, f"{saga_id}-late")
+
+    def _operator(self, saga_id: str) -> Life:
+        """Looks after dead letters a few times, also when nothing goes wrong any more."""
+        for _ in range(self._rng.choice((2, 5, 10))):
+            yield Sleep(self._rng.choice((300, 1000, 4000)))
+            try:
+                saga, _ = yield from self.coordinator.current(saga_id)
+            except (StoreError, UnknownSaga):
+                continue
+            if parked_notes(saga) and self._rng.random() < 0.5:
+                decision = self._rng.choice((Command.RETRY, Command.RESOLVE))
+                yield from self._ask(saga_id, decision)
+            elif letters := list(dead_letters_of(saga)):
+                step, _ = self._rng.choice(letters)
+                decision = self._rng.choice((Command.RETRY, Command.SKIP, Command.RESOLVE))
+                yield from self._ask(saga_id, decision, step)
+
+    def _start(self, saga_id: str, task_id: str) -> Life:
+        """Start a saga, or join it, until that is confirmed: then its end is owed."""
+        while not (yield from self._started(saga_id, task_id)):
+            yield Sleep(500)
+        self.world.owed[saga_id].add(task_id)
+
+    def _started(self, saga_id: str, task_id: str) -> Flow[bool]:
+        try:
+            yield from self.coordinator.start(
+                self._workflows[saga_id],
+                saga_id=saga_id,
+                waiting=(task_id, CANVAS if task_id != saga_id else ""),
+                data={"input": INPUT_TEXT, "meta": "{}"},
+            )
+        except StoreError:
+            return False
+        except UnknownSaga:
+            law(self._store.was_set_back(saga_id), f"{saga_id} was there, and is gone")
+            return False
+        return True
+
+    def _ask(self, saga_id: str, command: Command, step: str = "") -> Life:
+        request = self.world.nonce()
+        # Not drawn, so that a seed's history stays what it was.
+        by, reason = ("ada", f"because {request}") if request[-1] in "02468ace" else ("", "")
+        entry = Asked(self.clock.now_ms(), command, request, by, reason, step)
+        # As if it died before it decided: then whoever comes next does, who may be a late worker.
+        hasty = self._rng.random() < 0.3
+        while True:
+            try:
+                if hasty:
+                    yield store.append(self.coordinator.keys(saga_id), entry)
+                else:
+                    yield from self.coordinator.append(saga_id, entry)
+                return
+            except UnknownSaga:
+                law(self._store.was_set_back(saga_id), f"{saga_id} is gone")
+                return
+            except StoreError:
+                yield Sleep(300)
+                entry = replace(entry, at_ms=self.clock.now_ms())

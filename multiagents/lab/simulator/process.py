@@ -1,0 +1,393 @@
+"""What runs in a simulated process?
+
+The engine's own flows: a thread here is a generator that yields Redis calls and effects, and is
+moved on by one of them at a time, so that its process may die, freeze and come back between any
+two.  A process works on messages, renews its leases and sweeps each server, as a worker does.
+
+What a worker does around its function (`worker_sdk`) is told anew here, in short: it overruns, it
+fails, it is cancelled or cannot be, it reports again while the server is away, and gives up.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from random import Random
+from typing import cast
+
+from multiagents.core.entries import Failed, Failure, Report, Succeeded
+from multiagents.core.exceptions import UnknownSaga
+from multiagents.core.policies import RetryPolicy
+from multiagents.core.ports import Assignment, WorkerInfo
+from multiagents.core.states import Outcome
+from multiagents.engine.attempts import StoreEngine
+from multiagents.engine.catalog import Catalog
+from multiagents.engine.claims import Continuation
+from multiagents.engine.coordinator import Coordinator
+from multiagents.engine.handback import Foreign, HandBack
+from multiagents.engine.messages import Message, no_letter
+from multiagents.engine.sweeper import Sweeper
+from multiagents.lab.simulator.broker import Broker, Mail, Returned
+from multiagents.lab.simulator.clocks import SKEW_MS, Found, by_a_clock_ahead
+from multiagents.lab.simulator.faults import NO_FAULTS
+from multiagents.lab.simulator.laws.retries import some_error
+from multiagents.lab.simulator.laws.saga import law
+from multiagents.lab.simulator.store import LEASE_S, Store
+from multiagents.lab.simulator.sweeps import ITEMS_OWN, Sweeps
+from multiagents.lab.simulator.world import Life, ProcessClock, Sleep, Take, Thread, World
+from multiagents.storage import sagas as store
+from multiagents.storage.calls import Flow
+from multiagents.storage.client import UNREACHABLE, Edge, StoreError
+from multiagents.storage.keys import Shard
+
+SLOTS = 2
+"""Messages that a worker process deals with at once."""
+WORKERS = (
+    WorkerInfo("a"),
+    WorkerInfo("b", timeout_s=4.0),
+    WorkerInfo("c", queue="llm", retry=RetryPolicy(max_attempts=2, backoff_s=0.5)),
+    WorkerInfo("undo_a"),
+    WorkerInfo("undo_b", queue="llm"),
+)
+
+MakeCoordinator = Callable[..., Coordinator]
+MakeSweeper = Callable[..., Sweeper]
+Held = Assignment | store.Attempt
+
+
+class Process:
+    """A worker process: message slots, a heartbeat and sweepers, over one coordinator."""
+
+    def __init__(
+        self,
+        world: World,
+        broker: Broker,
+        kept: Store,
+        *,
+        number: int = 0,
+        make_coordinator: MakeCoordinator = Coordinator,
+        make_sweeper: MakeSweeper = Sweeper,
+    ) -> None:
+        """``number``: the first one, 0, has all functions, even where others do not."""
+        self._number = number
+        self.world, self.broker = world, broker
+        self._store = kept
+        self._make = make_coordinator, make_sweeper
+        self.wake_ms = 0
+        """Dead or frozen until then."""
+        self._ahead_ms = 0
+        """How far its clock is ahead for the sweep at hand."""
+        self.threads: list[Thread] = []
+        self.held: dict[str, Assignment] = {}
+        self._cancelled: set[str] = set()
+        self.start()
+
+    def start(self) -> None:
+        """Begin with nothing remembered."""
+        world, rng = self.world, self.world.rng
+        make_coordinator, make_sweeper = self._make
+        self.clock = ProcessClock(world, rng.randint(-SKEW_MS, SKEW_MS))
+        catalog = self._catalog = Catalog(self.clock)
+        self._lacks = self._lacking()
+        for info in WORKERS:
+            if info.name not in self._lacks:
+                alone = world.alone and info.name == "b"
+                catalog.add_local(replace(info, alone=alone))
+        self._foreign: list[Foreign] = []
+        self.coordinator = make_coordinator(
+            settings=world.settings,
+            clock=self.clock,
+            directory=catalog,
+            nonce=world.nonce,
+            wide=world.wide,
+            letter_of=self.broker.letter_of if self.broker.has_lists else no_letter,
+        )
+        self._engine = StoreEngine(self.coordinator, cast(Edge, None), self.clock, catalog)
+        sweeper = make_sweeper(
+            self.coordinator,
+            nobody_knows=self._nobody_knows,
+            clock_ms=lambda: self.clock.now_ms() + self._ahead_ms,
+            batch=world.batch,
+        )
+        sweeper.due = partial(self._due, sweeper.due)  # type: ignore[method-assign]  # for a fault
+        sweeps = Sweeps(sweeper, world, self.clock)
+        self.held, self._cancelled = {}, set()
+        self._hand_back = HandBack(world.settings, self.clock, catalog)
+        lives = [self._work() for _ in range(SLOTS)]
+        servers = range(len(self._store.clients))
+        lives += [self._beat(), *(self._sweep(sweeps, server) for server in servers)]
+        lives += [self._give_back()] if self._lacks else []
+        self.threads = [Thread(life) for life in lives]
+
+    def _lacking(self) -> set[str]:
+        """Which functions this life of it does without."""
+        mixed = self.world.mixed
+        if mixed is None or not self._number:
+            return set()
+        return {info.name for info in WORKERS if mixed.random() < 0.4}
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether it has died, and nobody has started it again."""
+        return not self.threads
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether all its message slots wait for one, and nothing else is under way."""
+        slots, others = self.threads[:SLOTS], self.threads[SLOTS:]
+        waiting = all(isinstance(thread.effect, Take) for thread in slots)
+        return waiting and all(thread.effect is None for thread in others)
+
+    def die(self) -> None:
+        """Forget everything; another takes its place after a while."""
+        for thread in self.threads:
+            thread.life.close()
+        self.threads = []
+        self.held = {}
+        self.wake_ms = self.world.now_ms + self.world.rng.randint(100, 8000)
+
+    def _nobody_knows(self, name: str) -> bool:
+        return self.world.happens(self.world.faults.freeze * 20, "worker unknown")
+
+    # ---- messages ----
+
+    def _work(self) -> Life:
+        while True:
+            mail = yield Take()
+            try:
+                yield from self._deal_with(mail)
+            except StoreError:
+                self.world.seen["message given up"] += 1
+            except UnknownSaga:
+                self.world.seen["message about a saga that is gone"] += 1
+
+    def _deal_with(self, mail: Mail | None) -> Flow[None]:
+        match mail:
+            case Message(plain=True):
+                yield from self._run_plain(mail)
+            case Message(task=task) if task in self._lacks:
+                self.world.seen["message came to a stranger"] += 1
+                row = (mail.saga_id, mail.kind, mail.step, mail.attempt, mail.sent_ms)
+                self._foreign.append(Foreign(*row, task, mail.queue))
+            case Message():
+                yield from self._run(mail)
+            case Returned(saga_id, task_id, result, report, held):
+                yield from self._engine._plain_ended(saga_id, task_id, result, list(held))
+                self.world.reports[saga_id].append(report)
+
+    def _run(self, message: Message) -> Flow[None]:
+        delivery = f"{message.step}{self.world.rng.random()}"
+        held = yield from self.coordinator.claim(
+            message.saga_id,
+            message.kind,
+            message.step,
+            message.attempt,
+            delivery=delivery,
+            queue=message.queue,
+            version=message.version if self.world.rng.random() < 0.8 else "",
+        )
+        while held is not None:
+            before, held = held, (yield from self._perform(held, message.queue, delivery))
+            alone = held is not None and self._catalog.alone(held.worker)
+            law(not alone, f"{before.step!r} is continued with what has to go alone (E14)")
+
+    def _perform(self, held: Assignment, queue: str, delivery: str) -> Flow[Assignment | None]:
+        """Do the work and report it; perhaps the next attempt."""
+        rng = self.world.rng
+        law(held.worker not in self._lacks, f"a process without {held.worker} began it")
+        self.held[held.nonce] = held
+        self.world.begun[held.saga_id].append(held)
+        try:
+            yield Sleep(rng.choice((0, 0, 50, 500, 3000, 9000)))
+            if held.nonce in self._cancelled and rng.random() < 0.5:
+                return None
+            if self._overruns(held):
+                error = Failure("StepTimeout", "overrun")
+                row = (held.kind, held.step, held.attempt, held.nonce)
+                given_up = Failed(self.clock.now_ms(), *row, error=error, running=True)
+                self.world.seen["given up, and still running"] += 1
+                yield from self._report(held, given_up, queue, "")
+                yield Sleep(rng.choice((0, 500, 3000, 9000)))
+                if rng.random() < 0.3:
+                    yield from self._end_late_in_part(held, replace(given_up, part=1), queue)
+            entry = self._outcome(held)
+            if _has_effect(entry, rng.random()):
+                self.world.act(held)
+            yield Sleep(rng.choice((0, 0, 0, 2000)))
+            return (yield from self._report(held, entry, queue, delivery))
+        finally:
+            self.held.pop(held.nonce, None)
+
+    def _end_late_in_part(self, held: Assignment, part: Failed, queue: str) -> Flow[None]:
+        """One of two threads that were left at work has ended, and the other has not."""
+        self.world.act(held)
+        self.world.seen["ended late in part"] += 1
+        yield from self._report(held, part, queue, "")
+        yield Sleep(self.world.rng.choice((0, 500, 3000)))
+
+    def _overruns(self, held: Assignment) -> bool:
+        """Whether its process gives it up for overrunning its time-out, and cannot stop it."""
+        late = 0 < held.deadline_ms < self.clock.now_ms()
+        return late and self.world.rng.random() < 0.5
+
+    def _outcome(self, held: Held) -> Succeeded | Failed:
+        rng, calm = self.world.rng, self.world.faults == NO_FAULTS
+        row = (self.clock.now_ms(), held.kind, held.step, held.attempt, held.nonce)
+        if rng.random() < max(self.world.skill, 0.95 if calm else 0):
+            return Succeeded(*row)
+        if rng.random() < 0.1:  # cut off by another step, which had blocked its event loop
+            blocked = Failure("LoopBlocked", "blocked")
+            outcome = rng.choice((Outcome.UNKNOWN, Outcome.CLEAN))
+            return Failed(*row, error=blocked, outcome=outcome, retry_after_ms=500, counts=False)
+        return Failed(
+            *row,
+            error=Failure("Boom", "boom"),
+            outcome=rng.choice((Outcome.UNKNOWN, Outcome.UNKNOWN, Outcome.CLEAN)),
+            retryable=rng.random() < 0.6,
+            retry_after_ms=rng.choice((None, None, 0, 3000)),
+            classes=some_error(Random(held.nonce), held.kind, self.world.seen, often=0.5),
+        )
+
+    def _report(
+        self, held: Assignment, entry: Report, queue: str, delivery: str
+    ) -> Flow[Assignment | None]:
+        """As a worker does: again while the server is away, until it gives up."""
+        rng = self.world.rng
+        result = result_of(held) if isinstance(entry, Succeeded) else None
+        goes_on = bool(delivery) and rng.random() < 0.8
+        # Where its slice is over, or it is to end, a process leaves what follows to others.
+        allowed = rng.random() < 0.8
+        go_on = Continuation(queue, delivery, held, result, allowed) if goes_on else None
+        # As if it died before it decided: then whoever comes next does, who may be late itself.
+        hasty = rng.random() < 0.15
+        while True:
+            try:
+                if hasty:
+                    keys = self.coordinator.keys(held.saga_id)
+                    yield store.report(keys, entry, result=result)
+                    self.world.reports[held.saga_id].append(entry)
+                    return None
+                following = yield from self.coordinator.report(
+                    held.saga_id, entry, result=result, go_on=go_on
+                )
+                self.world.reports[held.saga_id].append(entry)
+                return following
+            except StoreError:
+                if rng.random() < 0.3:
+                    return None
+            yield Sleep(200)
+            entry = replace(entry, at_ms=self.clock.now_ms())  # as it is reported now
+
+    # ---- plain tasks ----
+
+    def _run_plain(self, message: Message) -> Flow[None]:
+        """A task of the user's own: fenced, run, and reported by its link or errback (E13)."""
+        rng, saga_id, task_id = self.world.rng, message.saga_id, message.task_id
+        # As `hosting.fence_plain_tasks` does.
+        attempts = yield from self.coordinator.fence(saga_id, task_id)
+        if not attempts:
+            self.world.seen["plain task fenced"] += 1
+            return
+        held = attempts[0]
+        yield Sleep(rng.choice((0, 50, 500, 3000, 9000)))
+        entry = self.world.plain.get(held.nonce)
+        if entry is None:  # it has an idempotency key: redelivered, it does nothing again
+            entry = self.world.plain[held.nonce] = self._outcome(held)
+            if _has_effect(entry, rng.random()):
+                self.world.act(held)
+        if isinstance(entry, Succeeded):
+            yield from self._link(message, entry, attempts)
+        else:
+            yield from self._errback(message, entry, attempts)
+
+    def _link(self, message: Message, entry: Succeeded, held: list[store.Attempt]) -> Flow[None]:
+        """What a plain task returned is told where it ended, or by message if that fails."""
+        saga_id, task_id, result = message.saga_id, message.task_id, result_of(held[0])
+        try:
+            # The engine's own flow, which its face runs on a real edge.
+            yield from self._engine._plain_ended(saga_id, task_id, result, held)
+            self.world.reports[saga_id].append(entry)
+        except StoreError:
+            self.broker.put(Returned(saga_id, task_id, result, entry, tuple(held)))
+
+    def _errback(
+        self, message: Message, failed: Failed, attempts: list[store.Attempt]
+    ) -> Flow[None]:
+        """In the tracer; or in a worker's main process, which leaves deciding to a sweep."""
+        saga_id, inline = message.saga_id, self.world.rng.random() < 0.5
+        failed = replace(failed, at_ms=self.clock.now_ms())
+        held = yield from self.coordinator.log_failure(
+            saga_id, message.task_id, lambda _: failed, attempts=attempts if inline else None
+        )
+        if held:
+            self.world.reports[saga_id].append(failed)
+            if inline:
+                yield from self.coordinator.coordinate(saga_id)
+
+    # ---- beside the work ----
+
+    def _beat(self) -> Life:
+        while True:
+            try:
+                yield from self._announce()
+            except UNREACHABLE:
+                self.world.seen["not announced"] += 1
+            yield Sleep(round(LEASE_S * 1000 / 3))
+            if self.world.happens(self.world.faults.freeze * 10, "renewals held up"):
+                # As when something else holds the interpreter: the work itself goes on.
+                yield Sleep(round(LEASE_S * 2000))
+            for held in list(self.held.values()):
+                try:
+                    renewed = yield self.coordinator.renewal(held, {})
+                except StoreError:
+                    continue
+                if not renewed:
+                    self._cancelled.add(held.nonce)
+                    self.held.pop(held.nonce, None)
+
+    def _announce(self) -> Flow[None]:
+        """Say how much can be done at once, by which fan-outs are held back, and who can."""
+        queues = [info.queue for info in WORKERS]
+        if self.world.mixed is not None:
+            slots = self.world.slots or 1
+            yield from self._catalog.publish(f"w{self._number}", queues, [], slots=slots)
+            yield from self._hand_back.wake(map(Shard, range(self.world.settings.shards)), queues)
+        elif self.world.slots:
+            yield from self._catalog.publish("all", queues, [], slots=self.world.slots)
+
+    def _give_back(self) -> Life:
+        """Give back what this process lacks the functions for."""
+        while True:
+            yield Sleep(50 if self._foreign else 200)
+            at_hand, self._foreign = self._foreign, []
+            try:
+                at_hand = yield from self._hand_back.hand_back(at_hand)
+            except UNREACHABLE:
+                self.world.seen["not given back at once"] += 1
+            self._foreign += at_hand
+
+    def _sweep(self, sweeps: Sweeps, server: int) -> Life:
+        while True:
+            yield Sleep(self.world.rng.randint(300, 1500))
+            try:
+                for shard in self._store.shards_of(server):
+                    yield from sweeps.round(shard)
+            except ITEMS_OWN:  # as the thread does, which waits and begins another round
+                self.world.seen["sweep broken off"] += 1
+
+    def _due(self, due: Callable[[Shard], Flow[Found]], shard: Shard) -> Flow[Found]:
+        if self.world.happens(self.world.faults.ahead, "sweep by a clock an hour ahead"):
+            return (yield from by_a_clock_ahead(due, partial(setattr, self, "_ahead_ms"), shard))
+        return (yield from due(shard))
+
+
+def result_of(held: Held) -> str:
+    """What every step returns: by whom, so that it is seen whose result was kept."""
+    return json.dumps({"ok": True, "by": held.nonce})
+
+
+def _has_effect(entry: Succeeded | Failed, chance: float) -> bool:
+    """Whether an attempt that ends so has done something."""
+    return isinstance(entry, Succeeded) or (entry.outcome is not Outcome.CLEAN and chance < 0.5)

@@ -1,0 +1,38 @@
+"""How does a simulated process sweep?
+
+In the rounds of a worker's thread, with its handling of errors.  What may go wrong with a due item
+though the engine is in order is put off as in a worker; anything else is a fault of the engine, and
+ends the history.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from multiagents.core.exceptions import UnknownSaga
+from multiagents.engine.messages import NotTaken
+from multiagents.engine.sweeper import Sweeper
+from multiagents.hosting.sweeper_thread import SweeperThread
+from multiagents.lab.simulator.world import ProcessClock, World
+from multiagents.storage.calls import Flow
+from multiagents.storage.client import Edge, StoreError
+from multiagents.storage.keys import Shard
+from multiagents.storage.sagas import Guard
+
+ITEMS_OWN = (StoreError, NotTaken, UnknownSaga)
+"""What may go wrong with a due item."""
+
+
+class Sweeps(SweeperThread):
+    """A sweeper's thread without the thread."""
+
+    def __init__(self, sweeper: Sweeper, world: World, clock: ProcessClock) -> None:
+        nowhere = cast(Edge, None)
+        super().__init__(sweeper, nowhere, settings=world.settings, clock=clock, announce=None)
+        self._seen = world.seen
+
+    def _put_off(self, shard: Shard, item: Guard, error: Exception) -> Flow[None]:
+        if not isinstance(error, ITEMS_OWN):
+            raise error
+        self._seen["due item put off"] += 1
+        yield from super()._put_off(shard, item, error)

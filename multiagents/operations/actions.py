@@ -1,0 +1,157 @@
+"""What can a person ask of one saga?
+
+Each command goes into the saga's log with who asked and why, and the saga is given back as it is
+then.  One that its state does not allow is refused before that, so that the log does not grow;
+one that was overtaken meanwhile stands in the log, and is refused after it.
+"""
+
+from __future__ import annotations
+
+import getpass
+from dataclasses import replace
+from typing import Any
+
+from multiagents.core import ids
+from multiagents.core.entries import Asked
+from multiagents.core.exceptions import InvalidInput, UnknownSaga
+from multiagents.core.json_text import encodable
+from multiagents.core.states import Command
+from multiagents.operations.queries import Looking, Owner, known_text
+from multiagents.saga.allowed import OneLetter, caution, done, not_allowed, refusal
+from multiagents.storage.calls import Flow
+
+Saga = dict[str, Any]
+OF_STEPS = frozenset({Command.RETRY, Command.SKIP, Command.RESOLVE})
+"""What can be asked of one step of a saga, so that the id of its message names it, too."""
+
+
+class Steering(Looking):
+    """Moves sagas by a person's word.
+
+    ``by``: who asks; None: the setting ``operator``, or else the system's user.  Every method takes
+    the Celery id of any start of the saga, too; retry, skip and resolve also that of a step's
+    message, which then names the step.  Every method raises UnknownSaga, and NotAllowed where the
+    state does not allow it, saying what would be.
+    """
+
+    def pause(self, saga_id: str, *, by: str | None = None, reason: str = "") -> Flow[Saga]:
+        """Hold back new work; running steps end, timers are only recorded."""
+        return (yield from self._ask(saga_id, Command.PAUSE, by, reason))
+
+    def resume(self, saga_id: str, *, by: str | None = None, reason: str = "") -> Flow[Saga]:
+        """Let a paused saga go on."""
+        return (yield from self._ask(saga_id, Command.RESUME, by, reason))
+
+    def cancel(self, saga_id: str, *, by: str | None = None, reason: str = "") -> Flow[Saga]:
+        """Stop a saga and undo what was done.
+
+        After the point of no return NotAllowed is raised, and the saga asks for attention.
+        """
+        return (yield from self._ask(saga_id, Command.CANCEL, by, reason))
+
+    def rollback(self, saga_id: str, *, by: str | None = None, reason: str = "") -> Flow[Saga]:
+        """Undo a completed saga, last step first."""
+        return (yield from self._ask(saga_id, Command.ROLLBACK, by, reason))
+
+    def terminate(self, saga_id: str, *, by: str | None = None, reason: str = "") -> Flow[Saga]:
+        """End a saga as failed without undoing anything; its dead letters are closed."""
+        return (yield from self._ask(saga_id, Command.TERMINATE, by, reason))
+
+    def retry(
+        self, saga_id: str, step: str = "", *, by: str | None = None, reason: str = ""
+    ) -> Flow[Saga]:
+        """Try a dead letter of the saga again, with all its attempts; "" = all of them."""
+        return (yield from self._ask(saga_id, Command.RETRY, by, reason, step))
+
+    def skip(
+        self, saga_id: str, step: str = "", *, reason: str, by: str | None = None
+    ) -> Flow[Saga]:
+        """Go on without a parked step, or leave a parked undo undone; "" = all of them.
+
+        Raises InvalidInput without a reason.
+        """
+        return (yield from self._ask(saga_id, Command.SKIP, by, reason, step))
+
+    def resolve(
+        self, saga_id: str, step: str = "", *, reason: str, by: str | None = None
+    ) -> Flow[Saga]:
+        """Take a parked step or undo for done: somebody did it by hand; "" = all of them.
+
+        A step resolved so has the result of an attempt that was given up and reported success
+        before that, else an empty one, whatever comes later.  Of a saga without dead letters its
+        attention is closed.  Raises InvalidInput without a reason.
+        """
+        return (yield from self._ask(saga_id, Command.RESOLVE, by, reason, step))
+
+    def prospect(self, saga_id: str, command: Command) -> Flow[str]:
+        """What a person should know before a command; empty where it does just what it says.
+
+        For a question that comes first.  Raises NotAllowed for what would be refused, UnknownSaga.
+        """
+        saga, workflow = yield from self.coordinator.current(saga_id)
+        why_not = refusal(workflow, saga, command)
+        if why_not:
+            raise not_allowed(workflow, saga, command, why_not)
+        return caution(workflow, saga, command)
+
+    def _ask(
+        self,
+        saga_id: str,
+        command: Command,
+        by: str | None,
+        reason: str,
+        step: str = "",
+        letter: OneLetter | None = None,
+    ) -> Flow[Saga]:
+        """``letter``: which dead letter of the step is meant; None: whichever there is."""
+        check_reason(command, reason)
+        saga_id = known_text(saga_id)
+        try:
+            before, workflow = yield from self.coordinator.current(saga_id)
+        except UnknownSaga:
+            owner = yield from self.owner(saga_id)
+            if owner is None:
+                raise
+            saga_id, step = owner.saga_id, step or _step_meant(owner, saga_id, command)
+            before, workflow = yield from self.coordinator.current(saga_id)
+        why_not = refusal(workflow, before, command, step, letter)
+        if why_not:
+            raise not_allowed(workflow, before, command, why_not)
+        who, why = encodable(self._who(by)), encodable(reason)
+        entry = Asked(self._clock.now_ms(), command, ids.nonce(), who, why, step)
+        if letter is not None:
+            kind = letter[0]
+            since_ms = before.steps[step].of(kind).ended_at
+            entry = replace(entry, letter=kind, parked_at=since_ms)
+        yield from self.coordinator.append(saga_id, entry)
+        saga, _ = yield from self.coordinator.current(saga_id)
+        if not done(before, saga, command, step, letter):
+            why_not = "; ".join(saga.attention) or f"it is {saga.state} by now"
+            raise not_allowed(workflow, saga, command, why_not)
+        return (yield from self.get(saga_id))
+
+    def _who(self, by: str | None) -> str:
+        return by or self._settings.operator or _user()
+
+
+def _step_meant(owner: Owner, given: str, command: Command) -> str:
+    """The step of a Celery id.  Raises InvalidInput where a whole saga would be moved by it."""
+    if owner.step and command not in OF_STEPS:
+        raise InvalidInput(
+            f"{given!r} is a message of step {owner.step!r}, and {command} moves a whole saga:"
+            f" give the id of the saga, {owner.saga_id}"
+        )
+    return owner.step
+
+
+def check_reason(command: Command, reason: str) -> None:
+    """Raise InvalidInput where a command needs a reason and has none."""
+    if command in (Command.SKIP, Command.RESOLVE) and not reason.strip():
+        raise InvalidInput(f"{command} needs a reason: it stays in the saga's history")
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container may run as a user that has no name
+        return ""

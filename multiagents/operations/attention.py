@@ -1,0 +1,96 @@
+"""What of all sagas waits for a person?
+
+Found by two indexes of each shard: the sagas that ask for attention, by since when, and those that
+are paused, by their creation.  Each is read oldest first, and no further than the list is long.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Iterable
+from typing import Any
+
+from multiagents.core.exceptions import DamagedSaga, UnknownSaga
+from multiagents.core.states import SagaState
+from multiagents.operations.attention_cases import KINDS, PAUSED, Awaited, Case, OfKind, damaged
+from multiagents.operations.explain.read import Explaining
+from multiagents.operations.projection import DAMAGED
+from multiagents.operations.queries import Rows
+from multiagents.storage import dead_letter_index
+from multiagents.storage.calls import Flow, ask
+
+PAGE = 500
+"""Members of an index that are read at once."""
+LOOKED_AT = 100
+"""Of each state the newest sagas, among which is looked for damaged ones, that no index has."""
+MAY_WAIT = 100
+"""Rows that are given where nothing else is asked for."""
+
+
+class Attending(Explaining):
+    """Lists what waits for a person."""
+
+    def attention(self, *, limit: int | None = MAY_WAIT) -> Flow[Rows]:
+        """What waits for a person in all sagas, the longest first; ``limit`` None: all of it.
+
+        A row for each parked step (``kind`` ``step``) and undo (``undo``), each saga that is
+        ``paused``, that was ``terminated`` and left effects, that is ``damaged``, of whose ``end``
+        something cannot be told, or that has another ``note``.  With ``transaction_id``,
+        ``workflow``, ``state``, ``step``, ``since``, ``age_s``, ``reason``, ``by`` and ``why`` (who
+        has paused or terminated it, and the reason given), and ``commands``, the likely one first.
+        Of a damaged saga it is not known since when, and it stands first.
+        """
+        broken = yield from self.damaged(range(self._settings.shards), each=LOOKED_AT)
+        rows: Rows = []
+        for shard in self._shards:
+            for index, kinds in ((shard.attention, KINDS), (shard.state(SagaState.PAUSED), PAUSED)):
+                rows += yield from self._of_index(index, kinds, limit, broken)
+        now_ms = self._clock.now_ms()
+        rows += [
+            damaged(saga_id, (why,)).row(saga_id, "", DAMAGED, now_ms=now_ms)
+            for saga_id, why in broken.items()
+        ]
+        rows.sort(key=lambda row: row["since"] or "")
+        return rows[:limit]
+
+    def _of_index(
+        self, index: str, kinds: Iterable[OfKind], limit: int | None, broken: dict[str, str]
+    ) -> Flow[Rows]:
+        """The rows of one index.  Its scores are no later than since when its sagas wait."""
+        rows: Rows = []
+        times: list[int] = []
+        offset = 0
+        while True:
+            page = yield from ask(
+                dead_letter_index.waiting(index, until_ms=None, offset=offset, limit=PAGE)
+            )
+            for saga_id, since_ms in page:
+                if limit is not None and len(times) >= limit and since_ms > times[limit - 1]:
+                    return rows
+                for found, row in (yield from self._of_saga_in(saga_id, since_ms, kinds, broken)):
+                    insort(times, found.since_ms)
+                    rows.append(row)
+            offset += PAGE
+            if len(page) < PAGE:
+                return rows
+
+    def _of_saga_in(
+        self, saga_id: str, since_ms: float, kinds: Iterable[OfKind], broken: dict[str, str]
+    ) -> Flow[list[tuple[Awaited, dict[str, Any]]]]:
+        if saga_id in broken:
+            return []
+        try:
+            saga, workflow = yield from self.coordinator.current(saga_id)
+        except UnknownSaga:
+            return []
+        except DamagedSaga as error:
+            broken[saga_id] = "; ".join(error.problems)
+            return []
+        asked = None
+        if saga.terminated or saga.state is SagaState.PAUSED:
+            asked = yield from self._asked(self.coordinator.keys(saga_id), saga)
+        case = Case(saga, workflow, int(since_ms), asked)
+        now_ms = self._clock.now_ms()
+        found = [each for kind in kinds for each in kind(case)]
+        name, state = saga.workflow, saga.state.value
+        return [(each, each.row(saga_id, name, state, now_ms=now_ms)) for each in found]

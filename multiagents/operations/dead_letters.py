@@ -1,0 +1,371 @@
+"""Which steps and undos wait for a person, and how are many of them settled at once?
+
+They are found by the index that the commits keep, without reading other sagas, and each is checked
+against its saga: an entry that is wrong shows nothing.  A dead letter leaves the list only by a
+command in its saga's log, with who and why.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from operator import itemgetter
+from typing import Any
+
+from multiagents.core.clock import iso
+from multiagents.core.entries import decode
+from multiagents.core.exceptions import DamagedSaga, InvalidInput, NotAllowed, UnknownSaga
+from multiagents.core.fields import late_field, parse_dead_letter, result_field
+from multiagents.core.states import Command, Kind, StepState
+from multiagents.engine.messages import target_of
+from multiagents.engine.saga_reader import own_result
+from multiagents.operations.actions import check_reason
+from multiagents.operations.explain.late_reports import LateSuccesses, late_successes
+from multiagents.operations.queries import Rows, by_any_id
+from multiagents.operations.removal import Removing
+from multiagents.saga.allowed import SETTLING, OneLetter
+from multiagents.saga.dead_letters import (
+    LETTERS,
+    SAGAS,
+    dead_letters_of,
+    entries_of,
+    parked,
+    parked_at,
+)
+from multiagents.saga.state import Saga
+from multiagents.storage import dead_letter_index
+from multiagents.storage import sagas as store
+from multiagents.storage.calls import Flow, ask
+from multiagents.storage.client import UNREACHABLE, StoreError
+from multiagents.storage.keys import Shard
+from multiagents.workflows.workflow import Workflow, worker_name
+
+KINDS = {"step": Kind.RUN, "undo": Kind.UNDO}
+"""What users call the two kinds of dead letters."""
+_CALLED = {kind: name for name, kind in KINDS.items()}
+PAGE = 500
+"""Members of an index that are read at once."""
+REMEMBERED = 100
+"""Sagas that are kept while a list is made: the letters of one saga are often neighbours."""
+
+_LARGE = ("input", "result", "step_results", "late_successes")
+"""Of a letter, what settling it does not need."""
+
+Letter = dict[str, Any]
+Found = tuple[Saga, Workflow, dict[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which dead letters are meant; None: any."""
+
+    workflow: str | None = None
+    step: str | None = None
+    kind: Kind | None = None
+    until_ms: int | None = None
+    """Parked by then, Unix ms."""
+
+    def fits(self, kind: Kind, step: str, workflow: str) -> bool:
+        """Whether a letter is meant, its age apart."""
+        wanted = ((self.kind, kind), (self.step, step), (self.workflow, workflow))
+        return all(asked is None or asked == found for asked, found in wanted)
+
+
+class DeadLetters(Removing):
+    """Lists what is parked, and settles many of them by one word."""
+
+    def dead_letters(
+        self,
+        *,
+        saga_id: str | None = None,
+        workflow: str | None = None,
+        step: str | None = None,
+        kind: str | None = None,
+        older_than_s: float | None = None,
+        limit: int | None = 100,
+    ) -> Flow[Rows]:
+        """Parked steps and undos, those that wait longest first; of all sagas, or of one.
+
+        ``kind``: ``step`` or ``undo``; ``limit`` None: all.  Of one saga, that it is not in the
+        index does not matter, and ``step_results``, ``late_successes`` (attempts that reported
+        success after they were given up) and ``result`` (for an undo: of the step; for a step: of
+        the first late success) are there too.
+        Raises UnknownSaga for a ``saga_id`` that is not there.
+        """
+        wanted = self._filter(workflow, step, kind, older_than_s)
+        if saga_id is not None:
+            return (yield from self._of_saga(saga_id, wanted, limit))
+        return (yield from self._of_all(wanted, limit, with_input=True))
+
+    def settle_dead_letters(
+        self,
+        decision: str,
+        *,
+        workflow: str | None = None,
+        step: str | None = None,
+        kind: str | None = None,
+        older_than_s: float | None = None,
+        limit: int | None = None,
+        letters: Sequence[Mapping[str, Any]] | None = None,
+        by: str | None = None,
+        reason: str = "",
+        dry_run: bool = False,
+    ) -> Flow[Rows]:
+        """``retry``, ``skip`` or ``resolve`` every dead letter that fits, one by one.
+
+        ``letters``: just these, as `dead_letters` or a ``dry_run`` has listed them, instead of
+        filters.  One that has been settled since then, or parked anew, is left alone.
+
+        The letters as they were, without their input, with ``done`` (None with ``dry_run``, which
+        changes nothing and needs no reason) and ``problem``: why it was not done.  Raises
+        InvalidInput without a reason where one is needed, NoServer if a server stops answering:
+        what was done until then is done, and calling it again goes on.
+        """
+        command = _decision(decision)
+        if not dry_run:
+            check_reason(command, reason)
+        if letters is None:
+            wanted = self._filter(workflow, step, kind, older_than_s)
+            rows = yield from self._of_all(wanted, limit, with_input=False)
+        else:
+            _refuse_filters(workflow, step, kind, older_than_s, limit)
+            rows = _named(letters)
+        for row in rows:
+            problem = None
+            if not dry_run:
+                problem = yield from self._settle(row, command, by, reason)
+            row["done"], row["problem"] = None if dry_run else problem is None, problem
+        return rows
+
+    def _settle(
+        self, row: Letter, command: Command, by: str | None, reason: str
+    ) -> Flow[str | None]:
+        try:
+            where = row["transaction_id"], command, by, reason, row["step"]
+            yield from self._ask(*where, _one(row))
+        except (NotAllowed, UnknownSaga, DamagedSaga) as error:  # others were faster, say
+            return str(error)
+        except UNREACHABLE:
+            raise
+        except StoreError as error:  # it concerns this saga alone
+            return f"the server refused it: {error}"
+        return None
+
+    def reindex_dead_letters(self) -> Flow[dict[str, int]]:
+        """Compare the indexes with every saga, and mend them; takes long where there are many.
+
+        Needed once after workers of a version without the index have parked something.  Gives
+        how many ``sagas`` were looked at and how many entries were ``added`` and ``removed``.
+        """
+        told = {"sagas": 0, "added": 0, "removed": 0}
+        for shard in self._shards:
+            indexes = {SAGAS: shard.attention, LETTERS: shard.dead_letters}
+            for saga_id, _ in (yield from _members(shard.sagas)):
+                told["sagas"] += 1
+                for entry in (yield from self._entries(saga_id)) or ():
+                    index = indexes[entry.which]
+                    told["added"] += yield from ask(
+                        dead_letter_index.enter(index, entry.member, entry.since or 0)
+                    )
+            for which, index in indexes.items():
+                for member, since_ms in (yield from _members(index)):
+                    saga_id = parse_dead_letter(member)[3] if which == LETTERS else member
+                    entries = yield from self._entries(saga_id)
+                    if entries is not None and not any(
+                        each.which == which and each.member == member for each in entries
+                    ):
+                        told["removed"] += yield from ask(
+                            dead_letter_index.strike(index, member, int(since_ms))
+                        )
+        return told
+
+    def unlisted(self, saga_id: str) -> Flow[bool]:
+        """Whether something of a saga waits for a person that the indexes do not have."""
+        shard = self.coordinator.keys(saga_id).shard
+        indexes = {SAGAS: shard.attention, LETTERS: shard.dead_letters}
+        for entry in (yield from self._entries(saga_id)) or ():
+            if not (yield from ask(dead_letter_index.has(indexes[entry.which], entry.member))):
+                return True
+        return False
+
+    def _entries(self, saga_id: str) -> Flow[list[Any] | None]:
+        """What should be listed of a saga; None if that is not known: it is damaged, say."""
+        try:
+            saga, _ = yield from self.coordinator.current(saga_id)
+        except UnknownSaga:
+            return []
+        except UNREACHABLE:
+            raise
+        except (DamagedSaga, StoreError):  # it concerns this saga alone
+            return None
+        return entries_of(saga)
+
+    def _filter(
+        self, workflow: str | None, step: str | None, kind: str | None, older_than_s: float | None
+    ) -> Filter:
+        if kind is not None and kind not in KINDS:
+            raise InvalidInput(f"kind is {kind!r}; expected one of: {', '.join(KINDS)}")
+        until_ms = None
+        if older_than_s is not None:
+            until_ms = self._clock.now_ms() - round(older_than_s * 1000)
+        return Filter(workflow, step, KINDS[kind] if kind else None, until_ms)
+
+    # ---- finding them ----
+
+    @by_any_id
+    def _of_saga(self, saga_id: str, wanted: Filter, limit: int | None) -> Flow[Rows]:
+        saga, workflow = yield from self.coordinator.current(saga_id)
+        data = yield from ask(store.data(self.coordinator.keys(saga_id)))
+        letters = [
+            (step, kind)
+            for step, kind in dead_letters_of(saga)
+            if wanted.fits(kind, step, saga.workflow)
+            and (wanted.until_ms is None or parked_at(saga, step, kind) <= wanted.until_ms)
+        ]
+        found = (saga, workflow, data)
+        late = (yield from self._late(saga_id)) if letters else {}
+        rows = [
+            {
+                **self._row_of(found, step, kind),
+                **_details(found, step, kind),
+                "late_successes": [each.to_dict() for each in late.get((kind, step), ())],
+            }
+            for step, kind in letters
+        ]
+        rows.sort(key=itemgetter("parked_at"))
+        return rows[:limit]
+
+    def _late(self, saga_id: str) -> Flow[LateSuccesses]:
+        log = yield from ask(store.log(self.coordinator.keys(saga_id)))
+        return late_successes(map(decode, log))
+
+    def _of_all(self, wanted: Filter, limit: int | None, *, with_input: bool) -> Flow[Rows]:
+        rows: Rows = []
+        for shard in self._shards:
+            rows += yield from self._of_shard(shard, wanted, limit, with_input)
+        rows.sort(key=itemgetter("parked_at"))
+        return rows[:limit]
+
+    def _of_shard(
+        self, shard: Shard, wanted: Filter, limit: int | None, with_input: bool
+    ) -> Flow[Rows]:
+        rows: Rows = []
+        sagas: dict[str, Found | None] = {}
+        listed = yield from self._listed(shard, wanted)
+        for kind, step, _, saga_id in listed:
+            if len(rows) == limit:
+                break
+            if saga_id not in sagas:
+                if len(sagas) == REMEMBERED:
+                    sagas.clear()
+                sagas[saga_id] = yield from self._found(saga_id, with_input)
+            found = sagas[saga_id]
+            if found is not None and _is_open(found[0], step, kind, wanted.until_ms):
+                rows.append(self._row_of(found, step, kind, with_input=with_input))
+        return rows
+
+    def _listed(self, shard: Shard, wanted: Filter) -> Flow[list[tuple[Kind, str, str, str]]]:
+        """The index's members that fit, in its order."""
+        found: list[tuple[Kind, str, str, str]] = []
+        offset = 0
+        while True:
+            page = yield from ask(
+                dead_letter_index.waiting(
+                    shard.dead_letters, until_ms=wanted.until_ms, offset=offset, limit=PAGE
+                )
+            )
+            members = (parse_dead_letter(member) for member, _ in page)
+            found += [member for member in members if wanted.fits(*member[:3])]
+            offset += PAGE
+            if len(page) < PAGE:
+                return found
+
+    def _found(self, saga_id: str, with_input: bool) -> Flow[Found | None]:
+        try:
+            saga, workflow = yield from self.coordinator.current(saga_id)
+        except (UnknownSaga, DamagedSaga):
+            return None
+        data: dict[str, str] = {}
+        if with_input:
+            call = store.some_data(self.coordinator.keys(saga_id), ("input",))
+            data["input"] = (yield from ask(call))[0] or "{}"
+        return saga, workflow, data
+
+    def _row_of(self, found: Found, step: str, kind: Kind, *, with_input: bool = True) -> Letter:
+        saga, workflow, data = found
+        work = saga.steps[step].of(kind)
+        since_ms = parked_at(saga, step, kind)
+        row: Letter = {
+            "transaction_id": saga.id,
+            "workflow": saga.workflow,
+            "kind": _CALLED[kind],
+            "step": step,
+            "worker": worker_name(target_of(workflow.by_name[step], kind)),
+            "attempts": work.attempt,
+            "error": work.error.to_dict() if work.error else None,
+            "parked_at": iso(since_ms),
+            "age_s": max(0, self._clock.now_ms() - since_ms) / 1000,
+            "state": saga.state.value,
+        }
+        return {**row, "input": json.loads(data["input"])} if with_input else row
+
+
+def _members(index: str) -> Flow[list[tuple[str, float]]]:
+    """All members of an index, some perhaps twice."""
+    cursor, found = yield from ask(dead_letter_index.scan(index, "0"))
+    while cursor != "0":
+        cursor, more = yield from ask(dead_letter_index.scan(index, cursor))
+        found += more
+    return found
+
+
+def _is_open(saga: Saga, step: str, kind: Kind, until_ms: int | None) -> bool:
+    """Whether it waits, and since then; it may have been parked anew since the index was read."""
+    if step not in saga.steps or parked(saga.steps[step]) is not kind:
+        return False
+    return until_ms is None or parked_at(saga, step, kind) <= until_ms
+
+
+def _refuse_filters(*filters: object) -> None:
+    if any(each is not None for each in filters):
+        raise InvalidInput("letters are named one by one: leave out the filters and the limit")
+
+
+def _named(letters: Sequence[Mapping[str, Any]]) -> Rows:
+    """The letters that somebody has listed before.  Raises InvalidInput for anything else."""
+    rows = [{key: each[key] for key in each if key not in _LARGE} for each in letters]
+    for row in rows:
+        try:
+            _one(row)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidInput(f"no letter as dead_letters lists them: {row}") from error
+    return rows
+
+
+def _one(row: Letter) -> OneLetter:
+    """Which of its step's dead letters a row tells of."""
+    since = datetime.fromisoformat(row["parked_at"])
+    return KINDS[row["kind"]], round(since.timestamp() * 1000)
+
+
+def _details(found: Found, step: str, kind: Kind) -> dict[str, Any]:
+    """What else its function would be given; of a step the result that `resolve` would take."""
+    saga, workflow, data = found
+    results = {
+        name: json.loads(data[field])
+        for name in workflow.ancestors(step)
+        if saga.steps[name].state is StepState.SUCCEEDED
+        and (field := result_field(Kind.RUN, name)) in data
+    }
+    run = saga.steps[step]
+    own = own_result(step, run, data) if kind is Kind.UNDO else data.get(late_field(run.done))
+    return {"step_results": results, "result": json.loads(own) if own else None}
+
+
+def _decision(word: str) -> Command:
+    if word not in SETTLING:
+        known = ", ".join(SETTLING)
+        raise InvalidInput(f"a dead letter cannot be {word!r}; what can be decided: {known}")
+    return Command(word)

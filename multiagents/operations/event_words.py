@@ -1,0 +1,89 @@
+"""By which words are people told what happened to a saga?
+
+``WORDS`` is the one table of them: history, demo, dev and watch take theirs from here.  States keep
+their own names (docs/concepts.md); only an undo that has succeeded is called what it is, undone.
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from multiagents.core.states import Kind, StepState, UndoState
+from multiagents.saga.commands import DEADLINE, parse_retry_timer
+
+WORDS: Mapping[str, str] = {
+    "started": "started",
+    "step_claimed": "started",
+    "step_succeeded": "succeeded",
+    "step_failed": "failed",
+    "step_lost": "lost",
+    "step_withdrawn": "withdrawn",
+    "step_unroutable": "no worker",
+    "undo_claimed": "undo started",
+    "undo_succeeded": "undone",
+    "undo_failed": "undo failed",
+    "undo_lost": "undo lost",
+    "undo_withdrawn": "undo withdrawn",
+    "undo_unroutable": "undo no worker",
+    "end_unroutable": "end not told",
+    "timer": "retries",
+    "asked": "asked",
+}
+"""By type of event; of ``saga_…`` the state is the word."""
+UNDO_RETRIES, DEADLINE_OVER = "undo retries", "deadline over"
+"""What a timer is called that is not a step's."""
+_ENDS_BADLY = ("_failed", "_lost", "_unroutable")
+"""What may park a step; a late report of success finds it parked."""
+SAGA = "saga"
+"""In the place of a step, for what concerns all of the saga."""
+
+
+class Happened(NamedTuple):
+    """An event in words."""
+
+    step: str
+    attempt: int | None
+    word: str
+    rest: str = ""
+    """What else there is to say: the error, or who asked and why."""
+
+
+def happened(event: Mapping[str, Any]) -> Happened:
+    """What an event of a saga's history says."""
+    kind, data = str(event["type"]), event["data"]
+    if kind == "timer":
+        return _timer(str(data.get("timer", "")))
+    step = event["step"] or SAGA
+    if kind == "asked":
+        return Happened(step, None, *_asked(data))
+    word = WORDS.get(kind) or kind.removeprefix("saga_")
+    if data.get("state") == StepState.PARKED and kind.endswith(_ENDS_BADLY):
+        word = f"{word}, parked"
+    error = data.get("error")
+    rest = f"{error.get('type', 'Error')}: {error.get('message', '')}" if error else ""
+    return Happened(step, event["attempt"], word, rest)
+
+
+def word_of(kind: Kind, entry: str) -> str:
+    """Of an entry about a step (its type: ``failed``) or about the undo of one."""
+    return WORDS[f"{'step' if kind is Kind.RUN else 'undo'}_{entry}"]
+
+
+def undo_word(state: str) -> str:
+    """The state of an undo, as people are shown it."""
+    return WORDS["undo_succeeded"] if state == UndoState.SUCCEEDED else state
+
+
+def _timer(timer: str) -> Happened:
+    if timer == DEADLINE:
+        return Happened(SAGA, None, DEADLINE_OVER)
+    kind, step, _ = parse_retry_timer(timer)
+    return Happened(step, None, WORDS["timer"] if kind is Kind.RUN else UNDO_RETRIES)
+
+
+def _asked(data: Mapping[str, Any]) -> tuple[str, str]:
+    """``cancel asked`` and ``by ada: customer called``."""
+    by = f"by {data['by']}" if data.get("by") else ""
+    return f"{data['command']} {WORDS['asked']}", ": ".join(filter(None, (by, data.get("reason"))))

@@ -1,0 +1,1 @@
+"""Why is a saga where it is, and what would move it?"""

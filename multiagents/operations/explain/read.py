@@ -1,0 +1,301 @@
+"""What is read to explain a saga?
+
+Its state, its outbox and claims, the times at which something is due, who works, what waits in the
+queues concerned, and whether its server takes writes.  Reads only; `explanation` and `underway`
+make the sentences.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kombu.exceptions import KombuError
+from kombu.transport.redis import PRIORITY_STEPS
+
+from multiagents.core.clock import Clock
+from multiagents.core.entries import Asked, Entry, decode
+from multiagents.core.exceptions import UnknownSaga
+from multiagents.core.fields import OUTBOX_END
+from multiagents.core.settings import Settings, shown_url
+from multiagents.core.states import Command, Kind, SagaState, StepState
+from multiagents.engine import launches
+from multiagents.engine.catalog import Catalog, Members, split
+from multiagents.engine.coordinator import Coordinator
+from multiagents.engine.launches import Launch
+from multiagents.engine.messages import target_of
+from multiagents.engine.sweeper import Backlog, QueueHead
+from multiagents.operations.dead_letters import DeadLetters
+from multiagents.operations.explain.blocked_loops import Report, blocked_now
+from multiagents.operations.explain.saga import Situation, explanation
+from multiagents.operations.explain.steps import members_of, underway
+from multiagents.operations.explain.surroundings import (
+    Surroundings,
+    Task,
+    field_of,
+    plain_task,
+    shown,
+    tasks_of,
+)
+from multiagents.operations.explain.unclaimed_steps import is_stranded, stranded
+from multiagents.operations.queries import by_any_id
+from multiagents.operations.settlements import Settlement, settlements
+from multiagents.saga.commands import DEADLINE
+from multiagents.saga.state import Saga
+from multiagents.storage import dead_letter_index, failures
+from multiagents.storage import keys as k
+from multiagents.storage import sagas as store
+from multiagents.storage.calls import Flow, ask
+from multiagents.storage.client import UNREACHABLE
+from multiagents.storage.health import sweeps
+from multiagents.storage.keys import SagaKeys
+from multiagents.storage.writes import read_refusal
+from multiagents.workflows.workflow import Workflow, worker_name
+
+
+@dataclass(frozen=True, slots=True)
+class People:
+    """What people have brought about in a saga."""
+
+    asked: Asked | None = None
+    """The command that brought it where it is; None: no command did."""
+    settled: Sequence[Settlement] = ()
+    """The last word on each of its dead letters, by time."""
+
+
+class Explaining(DeadLetters):
+    """Says why a saga is where it is."""
+
+    def __init__(
+        self, coordinator: Coordinator, *, settings: Settings, clock: Clock, catalog: Catalog
+    ) -> None:
+        super().__init__(coordinator, settings=settings, clock=clock)
+        self.catalog = catalog
+
+    @by_any_id
+    def explain(self, saga_id: str) -> Flow[dict[str, Any]]:
+        """Why the saga is where it is and what would move it.
+
+        ``text`` in short paragraphs, with the commands on lines of their own; ``summary``: the
+        first of them; ``reasons`` one by one, each with ``code``, ``text``, ``step``, ``kind``,
+        ``at`` (when it moves by itself at the latest) and ``commands``; ``commands``: all that a
+        person can do.  Changes nothing.  Raises UnknownSaga, and DamagedSaga.
+        """
+        keys = self.coordinator.keys(saga_id)
+        saga, workflow = yield from self.sound(saga_id)
+        work = yield from ask(store.work(keys))
+        people = yield from self._people(keys, saga, workflow)
+        fleet, stopping = split((yield from self._fleet()))
+        pending, since_ms = yield from self._pending(keys)
+        now = Situation(
+            saga,
+            workflow,
+            self._clock.now_ms(),
+            due={},
+            pending=pending,
+            pending_since_ms=since_ms,
+            asked=people.asked,
+            settled=people.settled,
+            workers=bool(fleet),
+            server=self._server(keys),
+            refusal=(yield from read_refusal(keys.saga)),
+        )
+        tasks = tasks_of(now)
+        now = replace(now, due=(yield from self._due(keys, now, shown(tasks))))
+        now = replace(now, failing=(yield from self._failing(keys, now)))
+        if any(task.state == StepState.RUNNING.value for task in tasks):
+            swept = yield from ask(sweeps(keys.shard))
+            again = swept.gives_a_term(now.now_ms, self._settings.lease_ms)
+            now = replace(now, one_more_term=again)
+        around = yield from self._around(keys, now, shown(tasks), work, fleet)
+        around = replace(around, stopping=stopping)
+        return explanation(now, underway(now, around, tasks))
+
+    def people(self, saga_id: str) -> Flow[People]:
+        """Who brought the saga where it is or settled its dead letters, and why.
+
+        Raises UnknownSaga, and DamagedSaga.
+        """
+        saga, workflow = yield from self.coordinator.current(saga_id)
+        return (yield from self._people(self.coordinator.keys(saga_id), saga, workflow))
+
+    def _people(self, keys: SagaKeys, saga: Saga, workflow: Workflow) -> Flow[People]:
+        entries = [decode(text) for text in (yield from ask(store.log(keys)))]
+        if not any(isinstance(entry, Asked) for entry in entries):
+            return People()
+        data = (yield from ask(store.data(keys))) if workflow.has_conditions else {}
+        return People(_last(saga, entries), settlements(keys.id, workflow, entries, data))
+
+    def stranded(self, saga_id: str) -> Flow[str]:
+        """Why no worker does the steps of a saga, and what to do; empty where one may.
+
+        For whoever waits in vain.
+        """
+        try:
+            reasons = (yield from self.explain(saga_id))["reasons"]
+        except UnknownSaga:
+            return ""
+        at_work = [reason for reason in reasons if reason["step"]]
+        if not at_work or not all(map(is_stranded, at_work)):
+            return ""
+        return stranded(at_work[0])
+
+    def _server(self, keys: SagaKeys) -> str:
+        """Where the saga lives, without the URL's password."""
+        servers = self._settings.servers.items()
+        return next(shown_url(url) for url, shards in servers if keys.shard.number in shards)
+
+    def _fleet(self) -> Flow[dict[str, dict[str, Any]]]:
+        """Who runs; nobody where the server that would know it does not answer."""
+        try:
+            return (yield from self.catalog.fleet())
+        except UNREACHABLE:
+            return {}
+
+    def _loops(self) -> Flow[Sequence[Report]]:
+        """Which event loops of running workers are blocked."""
+        try:
+            return blocked_now((yield from self.catalog.loops()), self._clock.now_ms())
+        except UNREACHABLE:
+            return []
+
+    def start_command(self, functions: Iterable[str] = ()) -> Flow[str]:
+        """What starts a worker with these functions, in this project."""
+        known = yield from self._launches()
+        imports = self._settings.import_names
+        return launches.advice(known, functions=functions, imports=imports)
+
+    def _launches(self) -> Flow[list[Launch]]:
+        try:
+            return (yield from launches.read())
+        except UNREACHABLE:
+            return []
+
+    def _pending(self, keys: SagaKeys) -> Flow[tuple[int, int]]:
+        """How many entries nobody has decided over, and the time of the first of them."""
+        view = yield from ask(store.load(keys))
+        if isinstance(view, str):
+            raise UnknownSaga(f"no saga {keys.id!r}: its retention has just ended")
+        times = [entry.at_ms for entry in view.entries]
+        return len(times), min(times, default=0)
+
+    def _asked(self, keys: SagaKeys, saga: Saga) -> Flow[Asked | None]:
+        """The person's command that brought the saga where it is."""
+        if _brought_by(saga) is None:
+            return None
+        return _last(saga, [decode(text) for text in (yield from ask(store.log(keys)))])
+
+    def _due(self, keys: SagaKeys, now: Situation, tasks: list[Task]) -> Flow[dict[str, int]]:
+        saga_id = keys.id
+        own = (k.due_timer(saga_id, DEADLINE), k.due_purge(saga_id), k.due_dirty(saga_id))
+        members = [*members_of(now, tasks), *own, k.due_outbox(saga_id, OUTBOX_END)]
+        scores = yield from ask(dead_letter_index.since(keys.due, members))
+        pairs = zip(members, scores, strict=True)
+        return {member: score for member, score in pairs if score is not None}
+
+    def _failing(self, keys: SagaKeys, now: Situation) -> Flow[dict[str, failures.Failing]]:
+        """Of what is still due: counts outlast the failures for a while."""
+        if not now.due:
+            return {}
+        return (yield from ask(failures.stuck_among(keys.shard, tuple(now.due))))
+
+    def _around(
+        self,
+        keys: SagaKeys,
+        now: Situation,
+        tasks: list[Task],
+        work: dict[str, str],
+        fleet: Members,
+    ) -> Flow[Surroundings]:
+        queue_of, backlogs = yield from self._queues(now, tasks, fleet)
+        progress = yield from self._progress(keys, tasks)
+        parked = any(task.state == StepState.PARKED.value for task in tasks)
+        late = (yield from self._late(keys.id)) if parked else {}
+        known = yield from self._launches()
+        imports = self._settings.import_names
+        running = any(task.state == StepState.RUNNING.value for task in tasks)
+        loops = (yield from self._loops()) if running else []
+        return Surroundings(work, fleet, queue_of, backlogs, progress, late, known, imports, loops)
+
+    def _queues(
+        self, now: Situation, tasks: list[Task], fleet: Members
+    ) -> Flow[tuple[dict[str, str], dict[str, Backlog]]]:
+        """By outbox field: to which queue something was sent, and what waits there."""
+        queue_of: dict[str, str] = {}
+        backlogs: dict[str, Backlog] = {}
+        looks: dict[tuple[str, tuple[int | None, ...]], Backlog] = {}
+        for task in tasks:
+            is_plain = plain_task(now, task) is not None
+            if task.state != StepState.DISPATCHED.value and not (
+                is_plain and task.state == StepState.RUNNING.value
+            ):
+                continue
+            name, queue = field_of(now, task), self._queue(now, task)
+            priority = now.workflow.by_name[task.step].priority
+            # A task of the team's may have a priority of its own, which decides on its list.
+            any_list = is_plain and priority is None
+            look = queue, (tuple(PRIORITY_STEPS) if any_list else (priority,))
+            if queue and look not in looks:
+                looks[look] = yield from _backlog(*look, _broker_of(queue, fleet))
+            queue_of[name], backlogs[name] = queue, looks.get(look, Backlog(None))
+        return queue_of, backlogs
+
+    def _queue(self, now: Situation, task: Task) -> str:
+        """Where a task's message goes; empty where the app that sends it decides."""
+        spec = now.workflow.by_name[task.step]
+        call = plain_task(now, task)
+        if call is not None:
+            return call.queue or spec.queue or ""
+        own = spec.queue if task.kind is Kind.RUN else None
+        return own or self.catalog.queue_of(worker_name(target_of(spec, task.kind)))
+
+    def _progress(self, keys: SagaKeys, tasks: list[Task]) -> Flow[dict[str, dict[str, Any]]]:
+        steps = [task.step for task in tasks if task.state == StepState.RUNNING.value]
+        if not steps:
+            return {}
+        texts = yield from ask(store.some_data(keys, [f"p:{step}" for step in steps]))
+        pairs = zip(steps, texts, strict=True)
+        return {step: json.loads(text) for step, text in pairs if text}
+
+
+def _last(saga: Saga, entries: Iterable[Entry]) -> Asked | None:
+    """The last command of the kind that brought the saga where it is."""
+    command = _brought_by(saga)
+    asked = [each for each in entries if isinstance(each, Asked) and each.command is command]
+    return asked[-1] if asked else None
+
+
+def _brought_by(saga: Saga) -> Command | None:
+    if saga.terminated:
+        return Command.TERMINATE
+    if saga.state is SagaState.PAUSED:
+        return Command.PAUSE
+    if saga.rolled_back:
+        return Command.ROLLBACK
+    return Command.CANCEL if saga.cancelled else None
+
+
+def _broker_of(queue: str, fleet: Members) -> str:
+    """The kind of broker of the workers that consume a queue, or else of all; empty: not known."""
+    consumers = [each for each in fleet.values() if queue in each["queues"]]
+    kinds = {each.get("broker", "") for each in consumers or fleet.values()}
+    return str(kinds.pop()) if len(kinds) == 1 else ""
+
+
+def _backlog(queue: str, priorities: tuple[int | None, ...], broker: str) -> Flow[Backlog]:
+    """How many messages wait in a queue's lists for these priorities.
+
+    Not known where the broker does not answer.
+    """
+    total = 0
+    for priority in priorities:
+        try:
+            found: Backlog = yield QueueHead(queue, priority, broker)
+        except (*UNREACHABLE, KombuError, OSError):
+            return Backlog(None)
+        if found.length is None or found.is_whole:
+            return found
+        total += found.length
+    return Backlog(total)

@@ -1,0 +1,304 @@
+"""What is under way in a saga, or held up, and by what?
+
+A sentence for each step or undo that is running, sent, held back, waiting for its next attempt,
+or parked.  Of a user's own Celery task only what is known: it is claimed on its behalf when it is
+sent (E13), so that its state says "running" from then on.  Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from multiagents.core.clock import iso
+from multiagents.core.fields import claim_field, outbox_field
+from multiagents.core.policies import DEFAULT_RETRY, UNDO_RETRY
+from multiagents.core.states import Kind, StepState
+from multiagents.engine.messages import target_of
+from multiagents.engine.plain_tasks import NOT_SENT
+from multiagents.engine.sweeper import UNKNOWN_WORKER, Backlog
+from multiagents.operations.explain.blocked_loops import told_of_loop
+from multiagents.operations.explain.saga import Reason, Situation, span
+from multiagents.operations.explain.surroundings import (
+    BUSY,
+    Surroundings,
+    Task,
+    able,
+    consumers_of,
+    field_of,
+    hosts,
+    plain_task,
+    reason_of,
+    shown,
+)
+from multiagents.operations.explain.unclaimed_steps import dispatched, start_for_plain, start_worker
+from multiagents.saga.commands import retry_timer
+from multiagents.saga.dead_letters import parked_at
+from multiagents.storage import keys as k
+from multiagents.workflows.workflow import worker_name
+
+NO_WORKER = "No worker that hosts sagas is running, so that nothing moves it."
+
+
+def underway(now: Situation, around: Surroundings, tasks: Sequence[Task]) -> Iterator[Reason]:
+    """A reason for each of these; of those left out how many there are."""
+    told = shown(tasks)
+    for task in told:
+        match task.state:
+            case StepState.RUNNING.value if plain_task(now, task):
+                yield _unreported(now, around, task)
+            case StepState.RUNNING.value:
+                yield _running(now, around, task)
+            case StepState.DISPATCHED.value:
+                yield dispatched(now, around, task)
+            case StepState.RETRYING.value:
+                yield _retrying(now, around, task)
+            case _:
+                yield _parked(now, around, task)
+    for state in BUSY:
+        left = sum(task.state == state for task in tasks) - sum(t.state == state for t in told)
+        if left:
+            yield Reason("more", f"{left} more are {state}.", facts={"state": state, "count": left})
+
+
+def members_of(now: Situation, tasks: Sequence[Task]) -> list[str]:
+    """The due members whose times are wanted."""
+    found = []
+    for task in tasks:
+        work = now.saga.steps[task.step].of(task.kind)
+        what = (task.kind, task.step, work.attempt)
+        if task.state == StepState.RUNNING.value:
+            found.append(k.due_lease(now.saga.id, *what, work.nonce))
+        elif task.state == StepState.DISPATCHED.value:
+            found.append(k.due_outbox(now.saga.id, outbox_field(*what)))
+        elif task.state == StepState.RETRYING.value:
+            found.append(k.due_timer(now.saga.id, retry_timer(*what)))
+    return found
+
+
+# ---- running ----
+
+
+def _running(now: Situation, around: Surroundings, task: Task) -> Reason:
+    work = now.saga.steps[task.step].of(task.kind)
+    where = f"on {work.worker}" if work.worker else "in a worker"
+    since = span(max(0, now.now_ms - work.started_at))
+    lease_ms = _lease_end(now, task)
+    text = f"{task.name} (attempt {work.attempt}) has been running {where} for {since}"
+    text += f"{_progress(around, task)}{_silent(around, work.worker)};"
+    text += f" {_lease(now, around, work.worker, lease_ms)}"
+    blocked = next((one for one in around.loops if work.nonce in one["held"]), None)
+    facts: dict[str, Any] = {"worker": work.worker or None, "started_at": iso(work.started_at)}
+    if blocked is not None:
+        text += " " + told_of_loop(blocked, work.nonce, now.now_ms)
+        facts["loop_blocked_by"] = {**blocked["by"], "place": blocked["place"]}
+    at = iso(lease_ms) if lease_ms else None
+    over = lease_ms is not None and lease_ms <= now.now_ms
+    commands = _start(now, around, task) if over else ()
+    return reason_of(now, task, "running", text, at=at, commands=commands, facts=facts)
+
+
+def _start(now: Situation, around: Surroundings, task: Task) -> tuple[str, ...]:
+    """What starts a worker that moves it, where none runs."""
+    if now.workers:
+        return ()
+    spec, call = now.workflow.by_name[task.step], plain_task(now, task)
+    queue = (spec.queue if task.kind is Kind.RUN else None) or ""
+    if call is not None:
+        return start_for_plain(around, call.queue or queue, Backlog(None))
+    return (start_worker(around, queue, worker_name(target_of(spec, task.kind))),)
+
+
+def _lease_end(now: Situation, task: Task) -> int | None:
+    """When its lease, or a plain task's time-out, is over; None: it has reported."""
+    work = now.saga.steps[task.step].of(task.kind)
+    return now.due.get(k.due_lease(now.saga.id, task.kind, task.step, work.attempt, work.nonce))
+
+
+def _progress(around: Surroundings, task: Task) -> str:
+    told = around.progress.get(task.step) if task.kind is Kind.RUN else None
+    if not told:
+        return ""
+    share = told.get("progress")
+    parts = [f"{share:.0%}" if share is not None else "", told.get("note") or ""]
+    return f", at {', '.join(part for part in parts if part)}"
+
+
+def _silent(around: Surroundings, worker: str) -> str:
+    if worker in around.stopping:
+        return " (that worker is stopping, and ends its tasks first)"
+    gone = worker and around.fleet and worker not in around.fleet
+    return ", which is not among the running workers" if gone else ""
+
+
+def _lease(now: Situation, around: Surroundings, worker: str, lease_ms: int | None) -> str:
+    if lease_ms is None:
+        return "it has just reported."
+    when = now.when(lease_ms)
+    if lease_ms <= now.now_ms:
+        return f"its lease ran out at {when}: {_who_notices(now)}{_one_more_term(now)}."
+    if worker and worker not in around.fleet and worker not in around.stopping:
+        then = "then a worker takes it for lost" if now.workers else "no worker runs to notice that"
+        again = ", one more term, because nobody swept for a while" if now.one_more_term else ""
+        return f"its lease lasts until {when}{again}; {then}."
+    return (
+        f"its lease lasts until {when} and is renewed while its worker lives;"
+        " should it run out, the attempt counts as lost."
+    )
+
+
+def _one_more_term(now: Situation) -> str:
+    if not now.one_more_term:
+        return ""
+    return "; as nobody swept for a while, it stands for one more term first"
+
+
+def _who_notices(now: Situation) -> str:
+    return "a worker will take it for lost" if now.workers else "no worker runs to notice it"
+
+
+# ---- sent, and not reported: plain tasks ----
+
+
+def _unreported(now: Situation, around: Surroundings, task: Task) -> Reason:
+    work, call = now.saga.steps[task.step].of(task.kind), plain_task(now, task)
+    queue = around.queue_of.get(field_of(now, task), "")
+    backlog = around.backlogs.get(field_of(now, task), Backlog(None))
+    end_ms = _lease_end(now, task)
+    code, known = "unreported", _known_of(now, around, task, queue, backlog)
+    if end_ms is None:
+        known = "It has just reported."
+    elif _is_unsent(around, task, work.nonce):
+        code, known = "not_sent", "Its message is not known to be sent, and is not sent again."
+    text = (
+        f"{task.name} (attempt {work.attempt}) is the Celery task {call and call.task!r}. {known}"
+    )
+    if end_ms:
+        over = f"If it does not report, its time-out decides, at {now.when(end_ms)}"
+        if end_ms <= now.now_ms:
+            over = f"Its time-out was over at {now.when(end_ms)}: {_who_notices(now)}"
+        text += f" {over}."
+    facts = {
+        "worker_function": call and call.task,
+        "queue": queue or None,
+        "sent_at": iso(work.started_at) if code == "unreported" else None,
+        "waiting": backlog.length,
+        "consumers": list(consumers_of(around, queue)),
+    }
+    commands: tuple[str, ...] = ()
+    if end_ms is not None and code == "unreported":
+        commands = start_for_plain(around, queue, backlog)
+    at = iso(end_ms) if end_ms else None
+    return reason_of(now, task, code, text, at=at, commands=commands, facts=facts)
+
+
+def _is_unsent(around: Surroundings, task: Task, nonce: str) -> bool:
+    """Whether the process that claimed it on its behalf has not noted that it sends it."""
+    claim = around.work.get(claim_field(task.kind, task.step), "")
+    return claim.split("|")[1:2] == [nonce] and claim.split("|", 3)[3].startswith(NOT_SENT)
+
+
+def _known_of(
+    now: Situation, around: Surroundings, task: Task, queue: str, backlog: Backlog
+) -> str:
+    """What can be said of a task that has been sent and says nothing until its end."""
+    ago = span(max(0, now.now_ms - now.saga.steps[task.step].of(task.kind).started_at))
+    if not queue:
+        return (
+            f"It was sent {ago} ago, to the queue that the routes of its app give it, and has not"
+            f" reported; whether it has begun is not known.{_unhosted(around)}"
+        )
+    sent = f"It was sent {ago} ago to queue {queue!r} and has not reported; whether it has begun is"
+    match backlog.length:
+        case None:
+            waits = "the broker cannot be looked into from here"
+        case 0:
+            waits = (
+                "the queue is empty, so a worker has the message, at work on it or not, or it is"
+                " lost"
+            )
+        case 1:
+            waits = "1 message waits there, perhaps its own"
+        case count:
+            waits = f"{count} messages wait there, perhaps its own among them"
+    return f"{sent} not known: {waits}. {_consumed(around, queue)}."
+
+
+def _consumed(around: Surroundings, queue: str) -> str:
+    """Who is known to consume a queue: a worker without `attach` tells nobody that it runs."""
+    consumers = consumers_of(around, queue)
+    if consumers:
+        slots = sum(each.get("slots", 1) for each in consumers.values())
+        return f"That queue is consumed by {', '.join(consumers)}, with {slots} slots"
+    if not around.fleet:
+        return NO_WORKER.removesuffix(".")
+    return (
+        "No running worker that hosts sagas consumes that queue; whether another worker of its app"
+        " does is not known here"
+    )
+
+
+def _unhosted(around: Surroundings) -> str:
+    return "" if around.fleet else f" {NO_WORKER}"
+
+
+# ---- retrying, parked ----
+
+
+def _retrying(now: Situation, around: Surroundings, task: Task) -> Reason:
+    run, spec = now.saga.steps[task.step], now.workflow.by_name[task.step]
+    work = run.of(task.kind)
+    own = spec.retry if task.kind is Kind.RUN else spec.compensation_retry
+    default = DEFAULT_RETRY if task.kind is Kind.RUN else UNDO_RETRY
+    most = work.most or (own or work.retry or default).max_attempts
+    timer = k.due_timer(now.saga.id, retry_timer(task.kind, task.step, work.attempt))
+    at_ms = now.due.get(timer) or work.retry_at
+    text = f"{task.name} waits for try {work.tries + 1} of {most}"
+    text += f", at {now.when(at_ms)}" if at_ms else ", which is due"
+    text += f"; last error: {_error(now, task)}."
+    if not now.workers:
+        text += " No worker runs that would begin it."
+    facts = {"tries": work.tries, "max_attempts": most}
+    at, commands = iso(at_ms) if at_ms else None, _start(now, around, task)
+    return reason_of(now, task, "retrying", text, at=at, commands=commands, facts=facts)
+
+
+def _parked(now: Situation, around: Surroundings, task: Task) -> Reason:
+    late = around.late.get((task.kind, task.step), [])
+    work = now.saga.steps[task.step].of(task.kind)
+    since = now.when(parked_at(now.saga, task.step, task.kind))
+    attempts = f"{work.attempt} attempt{'' if work.attempt == 1 else 's'}"
+    text = f"{task.name} is parked since {since}, after {attempts}: {_error(now, task)}."
+    for each in (one for one in late if not one.left):
+        when = now.when(each.at_ms)
+        text += f" Attempt {each.attempt} reported success at {when}, after it was given up: what"
+        text += " it does may well be done."
+    for each in (one for one in late if one.left):
+        text += f" Late, at {now.when(each.at_ms)}: {each.left}. See what it has done."
+    text += _brought(now, around, task)
+    text += (
+        " Only a person moves it on: try it again, skip it, or resolve it after doing it by hand."
+    )
+    what = f"{now.saga.id} {task.step}"
+    commands = (
+        f"multiagents retry {what}",
+        f'multiagents dead-letters skip {what} --reason "..."',
+        f'multiagents dead-letters resolve {what} --reason "..."',
+    )
+    facts = {"late_successes": [each.to_dict() for each in late]}
+    return reason_of(now, task, "parked", text, commands=commands, facts=facts)
+
+
+def _brought(now: Situation, around: Surroundings, task: Task) -> str:
+    """That a worker has by now the function for want of which it was parked (rule 9)."""
+    error = now.saga.steps[task.step].of(task.kind).error
+    if error is None or error.type != UNKNOWN_WORKER:
+        return ""
+    function = worker_name(target_of(now.workflow.by_name[task.step], task.kind))
+    capable = able(around, function)
+    return f" {hosts(capable)} has that function now: try it again." if capable else ""
+
+
+def _error(now: Situation, task: Task) -> str:
+    error = now.saga.steps[task.step].of(task.kind).error
+    return f"{error.type}: {error.message}" if error else "not known"

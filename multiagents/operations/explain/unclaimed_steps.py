@@ -1,0 +1,187 @@
+"""Why has nobody begun a step that was sent?
+
+It is not sent yet, or held back; no worker runs, or none of its queue has its function; or it waits
+behind others.  Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from multiagents.core.clock import iso
+from multiagents.core.names import QUEUE_IO
+from multiagents.core.states import Kind
+from multiagents.engine.launches import OWN_APP, advice, unknown_app
+from multiagents.engine.messages import parse_outbox_value, target_of
+from multiagents.engine.sweeper import Backlog
+from multiagents.operations.explain.saga import Reason, Situation, span
+from multiagents.operations.explain.surroundings import (
+    Surroundings,
+    Task,
+    able,
+    consumers_of,
+    field_of,
+    hosts,
+    reason_of,
+)
+from multiagents.storage import keys as k
+from multiagents.workflows.workflow import worker_name
+
+STRANDED = ("no_worker", "no_consumer", "unknown_function", "function_elsewhere")
+"""Codes of reasons why no worker will do a step: only another worker helps."""
+WITH_COMMAND = ("unreported", "running", "retrying")
+"""Likewise, where a command that starts one stands beside them."""
+
+
+def dispatched(now: Situation, around: Surroundings, task: Task) -> Reason:
+    """Of a step or undo that was sent, or is to be sent, and is not known to have begun."""
+    work = now.saga.steps[task.step].of(task.kind)
+    name = field_of(now, task)
+    value = around.work.get(name)
+    target = target_of(now.workflow.by_name[task.step], task.kind)
+    queue = around.queue_of.get(name, "")
+    again_ms = now.due.get(k.due_outbox(now.saga.id, name))
+    code, why, function = "claimed", "a worker has just begun it.", worker_name(target)
+    if value is not None:
+        sent_ms, sends = parse_outbox_value(value)
+        if sends:
+            code, why = _not_claimed(around, name, function)
+            times = "" if sends == 1 else f", {sends} times so far"
+            ago = f" {span(now.now_ms - sent_ms)} ago" if sent_ms else ""
+            sent = f"its message was sent to queue {queue!r}{ago}{times}"
+            back = "and nobody has claimed it" if sent_ms else "and given back by a worker"
+            why = f"{sent}, {back}: {why}"
+        else:
+            code, why = _not_sent(now, around, queue, sent_ms)
+        why += _strangers(around, queue, function)
+    if again_ms and code not in ("claimed", "held_back"):
+        verb = "is" if again_ms > now.now_ms else "was to be"
+        why += f" It {verb} looked at again at {now.when(again_ms)}."
+    lacking = [host for host in consumers_of(around, queue) if host not in able(around, function)]
+    facts = {"queue": queue or None, "worker_function": function, "without_function": lacking}
+    text = f"{task.name} (attempt {work.attempt}): {why}"
+    at = iso(again_ms) if again_ms else None
+    own = now.workflow.by_name[task.step].queue if task.kind is Kind.RUN else None
+    # The default queue is a guess, if neither the definition nor a running worker names it.
+    known = own or queue != QUEUE_IO or able(around, function)
+    place = queue if known else ""
+    commands = (start_worker(around, place, function),) if code in STRANDED else ()
+    return reason_of(now, task, code, text, at=at, commands=commands, facts=facts)
+
+
+def is_stranded(reason: Mapping[str, Any]) -> bool:
+    """Whether a reason, as JSON shows it, says that only another worker helps."""
+    by_command = reason["code"] in WITH_COMMAND and reason["commands"]
+    return reason["code"] in STRANDED or bool(by_command)
+
+
+def stranded(reason: Mapping[str, Any]) -> str:
+    """Such a reason in few words."""
+    queue, function = reason.get("queue"), reason.get("worker_function")
+    match reason["code"]:
+        case "unreported" if reason["waiting"]:
+            why = f"no worker that hosts sagas consumes queue {queue!r}, where its message waits"
+        case "unreported":
+            why = "no worker that hosts sagas is running"
+        case "no_worker" | "running" | "retrying":
+            why = "no worker runs"
+        case "no_consumer":
+            why = f"no worker consumes queue {queue!r}"
+        case "unknown_function":
+            why = f"no running worker has the function {function!r}"
+        case _:
+            why = f"no worker that consumes queue {queue!r} has the function {function!r}"
+    return f"nothing moves it, because {why}: start one with `{reason['commands'][0]}`"
+
+
+def _not_sent(now: Situation, around: Surroundings, queue: str, held_ms: int) -> tuple[str, str]:
+    if not held_ms:
+        return "not_sent", "its message is not known to be sent yet."
+    slots = sum(each.get("slots", 1) for each in consumers_of(around, queue).values())
+    taken = f"the {slots} slots" if slots else "all slots"
+    return "held_back", (
+        f"it waits since {now.when(held_ms)} for one of {taken} of queue {queue!r}; the process"
+        " that ends another branch goes on with it."
+    )
+
+
+def _not_claimed(around: Surroundings, name: str, function: str) -> tuple[str, str]:
+    """Why a message that was sent, of that outbox field, is not claimed."""
+    queue = around.queue_of.get(name, "")
+    consumers = consumers_of(around, queue)
+    if not around.fleet:
+        return "no_worker", _no_worker(around)
+    if not consumers:
+        running = ", ".join(
+            f"{host} ({', '.join(each['queues'])})" for host, each in around.fleet.items()
+        )
+        return "no_consumer", f"nobody consumes that queue; running: {running}."
+    capable = able(around, function)
+    if not capable:
+        return "unknown_function", (
+            f"no running worker has the function {function!r}; sent some times more, it is parked."
+        )
+    if not consumers.keys() & capable.keys():
+        places = sorted({queue for each in capable.values() for queue in each["queues"]})
+        return "function_elsewhere", (
+            f"no worker of that queue has the function {function!r}; {hosts(capable)} has it, and"
+            f" consumes {', '.join(places)}."
+        )
+    backlog = around.backlogs.get(name)
+    if backlog is None or backlog.length is None:
+        return "sent", "the broker cannot be looked into from here."
+    if backlog.length:
+        slots = sum(each.get("slots", 1) for each in consumers.values())
+        count = "1 message waits" if backlog.length == 1 else f"{backlog.length} messages wait"
+        return "queued", f"{count} there, for {slots} slots of {', '.join(consumers)}."
+    return "sent", (
+        "the queue is empty, so a worker holds the message or it is lost; then it is sent again."
+    )
+
+
+def _no_worker(around: Surroundings) -> str:
+    if not around.stopping:
+        return "no worker is running."
+    verb = "is" if len(around.stopping) == 1 else "are"
+    return f"no worker takes work: {hosts(around.stopping)} {verb} stopping."
+
+
+def _strangers(around: Surroundings, queue: str, function: str) -> str:
+    """Who takes its message in vain."""
+    capable = able(around, function)
+    lacking = [host for host in consumers_of(around, queue) if host not in capable]
+    if not lacking:
+        return ""
+    verb = "consumes" if len(lacking) == 1 else "consume"
+    return (
+        f" {hosts(lacking)} {verb} queue {queue!r} without the function {function!r}, and give"
+        f"{'s' if len(lacking) == 1 else ''} its steps back."
+    )
+
+
+def start_for_plain(around: Surroundings, queue: str, backlog: Backlog) -> tuple[str, ...]:
+    """What starts a worker for a plain task's queue, if it seems that none consumes it.
+
+    It seems so where no worker hosts sagas, or none of those that do consumes the queue, and
+    messages wait there: a worker of its app without `attach` tells nobody that it runs.
+    """
+    if around.fleet and (consumers_of(around, queue) or not backlog.length):
+        return ()
+    theirs = [each for each in around.launches if each.app != OWN_APP]
+    places = [queue] if queue else []
+    if not theirs and not any(place in each.queues for each in around.launches for place in places):
+        return (unknown_app().command(places),)
+    known = theirs or around.launches
+    return (advice(known, queues=places, imports=around.imports, alone=not around.fleet),)
+
+
+def start_worker(around: Surroundings, queue: str, function: str) -> str:
+    """What starts a worker with a function; for its own queue, if none is named."""
+    return advice(
+        around.launches,
+        queues=[queue] if queue else (),
+        functions=[function],
+        imports=around.imports,
+        alone=not around.fleet,
+    )

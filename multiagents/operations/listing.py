@@ -1,0 +1,209 @@
+"""Which sagas are there that one looks for?
+
+One index (of a tag, a workflow or a state, else of all) is read from the newest saga back to a
+time, page by page, until enough are found.  Of a page one call each leaves those that stand in the
+other indexes, whose input fits, and whose state mentions the error; only these are read whole.  An
+idempotency key leads to its saga at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+
+from multiagents.core import ids
+from multiagents.core.exceptions import DamagedSaga, InvalidInput, UnknownSaga
+from multiagents.core.moments import moment_ms
+from multiagents.core.states import SagaState
+from multiagents.operations.attention import Attending
+from multiagents.operations.projection import DAMAGED, damaged_row, describe
+from multiagents.operations.queries import Rows
+from multiagents.operations.saga_filter import Wanted
+from multiagents.storage import dead_letter_index, newest_sagas
+from multiagents.storage import sagas as store
+from multiagents.storage.calls import Flow, ask
+from multiagents.storage.keys import SagaKeys, Shard
+from multiagents.storage.newest_sagas import Newest
+from multiagents.workflows import registry
+
+PAGE = 100
+"""Sagas that are compared between two reports of progress, and inputs that one reply holds."""
+SKIPPED = 1000
+"""Ids that are passed over at once."""
+Progress = Callable[[int, int], None]
+"""Hears how many sagas were compared so far, and how many of them fit."""
+When = str | datetime
+Found = list[SagaKeys]
+T = TypeVar("T")
+
+
+class Listing(Attending):
+    """Lists sagas."""
+
+    def list(
+        self,
+        *,
+        state: str | None = None,
+        workflow: str | None = None,
+        tag: str | None = None,
+        idempotency_key: str | None = None,
+        input: Mapping[str, Any] | None = None,  # noqa: A002 - what the saga calls it
+        error: str | None = None,
+        since: When | None = None,
+        until: When | None = None,
+        limit: int = 50,
+        offset: int = 0,
+    ) -> Flow[Rows]:
+        """Sagas, newest first, as `get` gives them but without results.
+
+        ``input``: equal values by key, where a dotted key (``customer.id``) leads into objects and
+        lists; ``error``: a part of an error of the saga or of its steps, in any case; ``since``
+        and ``until``: of the start, a datetime or a text such as ``2h`` (ago), ``yesterday``,
+        ``2026-11-30T14:05``.  ``limit`` and ``offset`` count what fits.  State, workflow, tag and
+        time stand in indexes, an ``idempotency_key`` is looked up; inputs and errors are compared
+        saga by saga.
+
+        One that is damaged has the state ``damaged``, and its attention says what is; it is left
+        out where another ``state`` is asked for.  Of all shards: where one's server does not
+        answer, nothing is listed instead of a part.
+        """
+        wanted = self.wanted(
+            state=state,
+            workflow=workflow,
+            tag=tag,
+            idempotency_key=idempotency_key,
+            input=input or {},
+            error=error,
+            since=since,
+            until=until,
+        )
+        return (yield from self.search(wanted, limit=limit, offset=offset))
+
+    def wanted(self, *, since: When | None, until: When | None, **filters: Any) -> Wanted:
+        """What a list is asked for.  Raises InvalidInput."""
+        now_ms = self._clock.now_ms()
+        since_ms = None if since is None else moment_ms(since, now_ms, name="since")
+        until_ms = None if until is None else moment_ms(until, now_ms, name="until")
+        if since_ms is not None and until_ms is not None and until_ms < since_ms:
+            raise InvalidInput(
+                f"until ({until}) is before since ({since}), so that no saga fits; since is the"
+                " earlier time"
+            )
+        return Wanted(**filters, since_ms=since_ms, until_ms=until_ms)
+
+    def search(
+        self,
+        wanted: Wanted,
+        *,
+        limit: int,
+        offset: int = 0,
+        progress: Progress | None = None,
+    ) -> Flow[Rows]:
+        """`list`, telling how far it is."""
+        if wanted.idempotency_key is not None:
+            rows = yield from self._of_key(wanted, wanted.idempotency_key)
+            return rows[offset : offset + limit]
+        indexes = [_indexes(shard, wanted)[0] for shard in self._shards]
+        newest_ = Newest(indexes, since_ms=wanted.since_ms, until_ms=wanted.until_ms)
+        if wanted.is_indexed:
+            yield from _pass(newest_, offset)
+            offset = 0
+        found: Rows = []
+        looked = 0
+        while len(found) < offset + limit:
+            size = min(PAGE, limit - len(found)) if wanted.is_indexed else PAGE
+            page = yield from newest_.page(size)
+            if not page:
+                break
+            found += yield from self._fitting(page, wanted, most=offset + limit - len(found))
+            looked += len(page)
+            if progress:
+                progress(looked, len(found))
+        return found[offset : offset + limit]
+
+    def _fitting(self, page: Sequence[str], wanted: Wanted, *, most: int) -> Flow[Rows]:
+        rows: Rows = []
+        for saga_id in (yield from self._likely(page, wanted)):
+            if len(rows) == most:
+                break
+            row = yield from self._row(saga_id)
+            if row and wanted.fits(row):
+                rows.append(row)
+        return rows
+
+    def _likely(self, page: Sequence[str], wanted: Wanted) -> Flow[Sequence[str]]:
+        """Those of a page that may fit, by a few calls to each shard."""
+        of_shard: dict[Shard, Found] = {}
+        for keys in map(self.coordinator.keys, page):
+            of_shard.setdefault(keys.shard, []).append(keys)
+        likely: set[str] = set()
+        for shard, sagas in of_shard.items():
+            sagas = yield from _indexed(sagas, _indexes(shard, wanted)[1:])
+            if wanted.input and sagas:
+                sagas = _kept(
+                    sagas, wanted.fits_input, (yield from ask(newest_sagas.inputs(sagas)))
+                )
+            if wanted.error and sagas:
+                sagas = _kept(sagas, wanted.may_err, (yield from ask(newest_sagas.states(sagas))))
+            likely.update(keys.id for keys in sagas)
+        return [saga_id for saga_id in page if saga_id in likely]
+
+    def _of_key(self, wanted: Wanted, key: str) -> Flow[Rows]:
+        """The sagas of an idempotency key: one of each workflow that is known, or asked for."""
+        names = {wanted.workflow} if wanted.workflow else set(registry.registered())
+        if not wanted.workflow:
+            names |= set((yield from self.catalog.workflow_names()))
+        found = [ids.derived_id(name, key) for name in names if name]
+        rows = yield from self._fitting(found, wanted, most=len(found))
+        return sorted(filter(wanted.is_in_time, rows), key=_created, reverse=True)
+
+    def _row(self, saga_id: str) -> Flow[dict[str, Any] | None]:
+        try:
+            saga, workflow = yield from self.sound(saga_id)
+        except UnknownSaga:
+            return None
+        except DamagedSaga as error:
+            return damaged_row(saga_id, error.problems)
+        call = store.some_data(self.coordinator.keys(saga_id), ("meta", "input"))
+        meta, given = yield from ask(call)
+        row = describe(saga, workflow, {"meta": meta or "{}", "input": given or "{}"})
+        for name in ("step_results", "result", "task_ids"):
+            row.pop(name)
+        return row
+
+
+def _created(row: Mapping[str, Any]) -> str:
+    return row["created_at"] or ""
+
+
+def _pass(newest_: Newest, count: int) -> Flow[None]:
+    """Leave out the newest ones without reading them."""
+    while count > 0:
+        page = yield from newest_.page(min(count, SKIPPED))
+        if not page:
+            return
+        count -= len(page)
+
+
+def _indexes(shard: Shard, wanted: Wanted) -> Sequence[str]:
+    """All that list what is wanted; the first is read, the others are asked."""
+    found = [shard.labelled(wanted.tag)] if wanted.tag else []
+    if wanted.workflow:
+        found.append(shard.workflow(wanted.workflow))
+    if wanted.state and wanted.state != DAMAGED:
+        found.append(shard.state(SagaState(wanted.state)))
+    return found or [shard.sagas]
+
+
+def _indexed(sagas: Found, indexes: Sequence[str]) -> Flow[Found]:
+    """Those that all of these indexes list, too."""
+    for index in indexes:
+        if sagas:
+            listed = yield from ask(dead_letter_index.since(index, [keys.id for keys in sagas]))
+            sagas = _kept(sagas, lambda at_ms: at_ms is not None, listed)
+    return sagas
+
+
+def _kept(sagas: Found, fits: Callable[[T], bool], values: Sequence[T]) -> Found:
+    return [keys for keys, value in zip(sagas, values, strict=True) if fits(value)]

@@ -1,0 +1,234 @@
+"""What do users see of a saga?
+
+The shapes that every face gives: a saga as JSON-safe data, its history as events.  Pure.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from multiagents.core import ids
+from multiagents.core.clock import iso
+from multiagents.core.entries import Asked, Entry, Unroutable
+from multiagents.core.fields import result_field
+from multiagents.core.states import ENDED, Kind, SagaState, StepState, UndoState
+from multiagents.engine.saga_reader import blank_saga
+from multiagents.saga.decide import fold
+from multiagents.saga.outcome import failure_of, merged_result
+from multiagents.saga.state import Saga, StepRun, Work
+from multiagents.workflows.workflow import Workflow
+
+DAMAGED = "damaged"
+"""The state that is shown of a saga that has none."""
+NAMED = 3
+"""Of what is parked, where one line has to do."""
+
+
+def describe(saga: Saga, workflow: Workflow, data: dict[str, str]) -> dict[str, Any]:
+    """A saga in the shape that users see everywhere."""
+    results = {
+        name: json.loads(data[field])
+        for name in workflow.by_name
+        if (field := result_field(Kind.RUN, name)) in data
+        and saga.steps[name].state is StepState.SUCCEEDED
+    }
+    error = failure_of(saga)["error"]
+    completed = saga.state is SagaState.COMPLETED
+    meta = json.loads(data.get("meta", "{}"))
+    return {
+        "transaction_id": saga.id,
+        "workflow": saga.workflow,
+        "version": saga.version,
+        "state": saga.state.value,
+        "current_step": current_step(saga),
+        "input": json.loads(data.get("input", "{}")),
+        "step_results": results,
+        "result": merged_result(workflow, data) if completed else None,
+        "error": {**error, "step": saga.error_step or None} if error else None,
+        "needs_attention": bool(saga.attention),
+        "attention": list(saga.attention),
+        "task_ids": [name[6:] for name in data if name.startswith("alias:")],
+        "correlation_id": meta.get("correlation_id", saga.id),
+        "tags": meta.get("tags", []),
+        "idempotency_key": meta.get("idempotency_key"),
+        "created_at": iso(saga.created_at),
+        "updated_at": iso(saga.updated_at),
+        "ended_at": iso(saga.ended_at),
+        "duration_s": _duration_s(saga),
+        "steps": {
+            name: _describe_step(saga.id, name, run, data.get(f"p:{name}"))
+            for name, run in saga.steps.items()
+        },
+    }
+
+
+def damaged_row(saga_id: str, problems: Sequence[str]) -> dict[str, Any]:
+    """A saga of which nothing can be told but that it is damaged, in the shape of a list."""
+    return {
+        "transaction_id": saga_id,
+        "workflow": "",
+        "version": "",
+        "state": DAMAGED,
+        "current_step": None,
+        "input": None,
+        "error": None,
+        "needs_attention": True,
+        "attention": list(problems),
+        "correlation_id": saga_id,
+        "tags": [],
+        "idempotency_key": None,
+        "created_at": None,
+        "updated_at": None,
+        "ended_at": None,
+        "duration_s": None,
+        "steps": {},
+    }
+
+
+def _duration_s(saga: Saga) -> float | None:
+    """From its start to its end; None while it goes on."""
+    return (saga.ended_at - saga.created_at) / 1000 if saga.state in ENDED else None
+
+
+def _describe_step(saga_id: str, name: str, run: StepRun, progress: str | None) -> dict[str, Any]:
+    undone = run.undo_state is not UndoState.NONE
+    return {
+        "state": run.state.value,
+        "attempts": run.work.attempt,
+        "worker": run.work.worker or None,
+        "task_id": _task_id(saga_id, Kind.RUN, name, run.work),
+        "started_at": iso(run.work.started_at),
+        "ended_at": iso(run.work.ended_at),
+        "retry_at": iso(run.work.retry_at) if run.state is StepState.RETRYING else None,
+        "error": _error(run.work),
+        "progress": json.loads(progress) if progress else None,
+        "compensation": {
+            "state": run.undo_state.value,
+            "attempts": run.undo.attempt,
+            "task_id": _task_id(saga_id, Kind.UNDO, name, run.undo),
+            "retry_at": iso(run.undo.retry_at) if run.undo_state is UndoState.RETRYING else None,
+            "error": _error(run.undo),
+        }
+        if undone
+        else None,
+    }
+
+
+def _task_id(saga_id: str, kind: Kind, step: str, work: Work) -> str | None:
+    """The Celery id of its last attempt."""
+    return ids.step_id(saga_id, kind, step, work.attempt) if work.attempt else None
+
+
+def _error(work: Work) -> dict[str, str] | None:
+    return work.error.to_dict() if work.error else None
+
+
+def current_step(saga: Saga) -> str | None:
+    """The step that is being worked on, the first in definition order; None at the end."""
+    if saga.state in ENDED:
+        return None
+    busy = {StepState.RUNNING, StepState.DISPATCHED, StepState.RETRYING, StepState.PARKED}
+    undoing = {UndoState.RUNNING, UndoState.DISPATCHED, UndoState.RETRYING}
+    for name, run in saga.steps.items():
+        if run.undo_state in undoing or run.state in busy:
+            return name
+    return None
+
+
+def person_awaited(shown: Mapping[str, Any]) -> str:
+    """Why a saga, as `describe` shows it, waits for a person; empty: it does not."""
+    found = ["it is paused"] if shown["state"] == SagaState.PAUSED else []
+    for name, step in shown["steps"].items():
+        if step["state"] == StepState.PARKED:
+            found.append(f"step {name!r} is parked")
+        if (step["compensation"] or {}).get("state") == UndoState.PARKED:
+            found.append(f"the undo of {name!r} is parked")
+    more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+    return ", ".join(found[:NAMED]) + more
+
+
+def replay(
+    saga_id: str, workflow: Workflow, entries: Sequence[Entry], data: dict[str, str]
+) -> list[dict[str, Any]]:
+    """The log as events; a saga's own moves are found by deciding again, entry by entry."""
+    start_ms = entries[0].at_ms if entries else 0
+    saga = blank_saga(workflow, saga_id, start_ms, data)
+    events: list[dict[str, Any]] = []
+    for entry in entries:
+        after = fold(workflow, saga, (entry,)).saga
+        events.append(_event(entry, after))
+        if after.state is not saga.state:
+            moved = {"from": saga.state.value, "to": after.state.value}
+            events.append(_plain_event(f"saga_{after.state}", entry.at_ms, data=moved))
+        saga = after
+    return events
+
+
+def _event(entry: Entry, after: Saga) -> dict[str, Any]:
+    """``after``: the saga as the entry leaves it."""
+    kind = getattr(entry, "kind", None)
+    prefix = {None: "", Kind.RUN: "step_", Kind.UNDO: "undo_"}[kind]
+    of_end = isinstance(entry, Unroutable) and bool(entry.target)
+    prefix = "end_" if of_end else prefix
+    known = {
+        "at_ms",
+        "type",
+        "kind",
+        "step",
+        "attempt",
+        "worker",
+        "nonce",
+        "retry",
+        "token",
+        "request",
+        "letter",
+        "parked_at",
+    }
+    rest = {
+        name: getattr(entry, name)
+        for name in entry.__dataclass_fields__
+        if name not in known and getattr(entry, name) not in ("", None, ())
+    }
+    if "error" in rest:
+        rest["error"] = rest["error"].to_dict()
+    if prefix in ("step_", "undo_"):
+        rest["state"] = _state_of(after, getattr(entry, "step", ""), prefix)
+    if isinstance(entry, Asked) and entry.letter:
+        called = "step" if entry.letter is Kind.RUN else "undo"
+        rest |= {"kind": called, "parked_at": iso(entry.parked_at)}
+    return _plain_event(
+        f"{prefix}{entry.type}",
+        entry.at_ms,
+        step=getattr(entry, "step", None) or None,
+        attempt=None if of_end else getattr(entry, "attempt", None),
+        worker=getattr(entry, "worker", None) or None,
+        data={name: str(v) if isinstance(v, str) else v for name, v in rest.items()},
+    )
+
+
+def _state_of(saga: Saga, step: str, prefix: str) -> str | None:
+    run = saga.steps.get(step)
+    if run is None:  # a report of a step that the definition lacks changes nothing
+        return None
+    return run.state if prefix == "step_" else run.undo_state
+
+
+def _plain_event(
+    kind: str,
+    at_ms: int,
+    *,
+    step: str | None = None,
+    attempt: int | None = None,
+    worker: str | None = None,
+    data: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    return {
+        "type": kind,
+        "step": step,
+        "attempt": attempt,
+        "at": iso(at_ms),
+        "worker": worker,
+        "data": data or {},
+    }

@@ -1,0 +1,96 @@
+"""Which sagas are damaged, and how is one taken away?
+
+A saga is damaged where its keys are partly missing, of another type, or cannot be read: an older
+engine, a hand or another program did that.  Nothing moves it any more, and nothing can be undone by
+what is left of it; so it is taken away whole, when a person says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import structlog
+
+from multiagents.core.exceptions import DamagedSaga, NotAllowed, UnknownSaga
+from multiagents.core.states import SagaState
+from multiagents.operations.actions import Steering
+from multiagents.storage import damage, failures
+from multiagents.storage import keys as k
+from multiagents.storage import sagas as store
+from multiagents.storage.calls import Flow, ask
+from multiagents.storage.keys import Shard
+
+log = structlog.get_logger(__name__)
+
+
+class Removing(Steering):
+    """Finds and takes away what is damaged."""
+
+    def remove(
+        self, saga_id: str, *, by: str | None = None, reason: str = ""
+    ) -> Flow[dict[str, Any]]:
+        """Take away a damaged saga: its keys, what is due of it, and all that lists it.
+
+        Nothing is undone, and who waits for its outcome gets none.  Afterwards its idempotency key
+        starts a new saga.  Gives its ``transaction_id``, ``problems`` (what was damaged) and how
+        many ``keys`` were left of it.  Raises UnknownSaga if nothing is, and NotAllowed for a saga
+        that is whole.
+        """
+        problems = yield from self._problems(saga_id)
+        if not problems:
+            raise NotAllowed(
+                f"saga {saga_id!r} is whole, and only a damaged one can be removed; to end it use"
+                " cancel or terminate: it is removed when its retention is over"
+            )
+        keys = self.coordinator.keys(saga_id)
+        traces = yield from damage.find(keys)
+        now_ms = self._clock.now_ms()
+        count = yield from ask(damage.remove(keys, traces, now_ms=now_ms))
+        # A sweep or a worker may have been at it.
+        found = yield from damage.find(keys)
+        count += yield from ask(damage.remove(keys, found, now_ms=now_ms, again=True))
+        about = {"problems": list(problems), "by": self._who(by), "reason": reason}
+        log.warning("a damaged saga is removed", saga=saga_id, **about)
+        return {"transaction_id": saga_id, "problems": list(problems), "keys": count}
+
+    def _problems(self, saga_id: str) -> Flow[tuple[str, ...]]:
+        """What is damaged of a saga, or that it is listed and gone; raises UnknownSaga."""
+        found = yield from ask(damage.examine(self.coordinator.keys(saga_id)))
+        if not found.there and found.listed:
+            return ("it is listed, and nothing of it is there",)
+        try:
+            yield from self.sound(saga_id)
+        except DamagedSaga as error:
+            return error.problems
+        return ()
+
+    def damaged(self, shards: Iterable[int], *, each: int) -> Flow[dict[str, str]]:
+        """Those that are damaged, by id, and what is.
+
+        Looked at are the sagas that sweeps try in vain to move, and the newest ``each`` of each
+        state.
+        """
+        found: dict[str, str] = {}
+        for shard in map(Shard, shards):
+            names = yield from self._stuck(shard)
+            for index in (shard.sagas, *map(shard.state, SagaState)):
+                names += yield from ask(store.ids(index, offset=0, limit=each))
+            for saga_id in dict.fromkeys(names):
+                found |= yield from self._damage(saga_id)
+        return found
+
+    def _stuck(self, shard: Shard) -> Flow[list[str]]:
+        """The sagas of a shard's due members that sweeps have tried in vain."""
+        members = yield from ask(failures.stuck(shard))
+        parts = [k.parse_due(member) for member in members]
+        return [each[1] for each in parts if each and each[0] != "g"]
+
+    def _damage(self, saga_id: str) -> Flow[dict[str, str]]:
+        try:
+            yield from self.sound(saga_id)
+        except DamagedSaga as error:
+            return {saga_id: "; ".join(error.problems)}
+        except UnknownSaga:
+            return {}
+        return {}

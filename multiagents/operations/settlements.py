@@ -1,0 +1,107 @@
+"""Which dead letters of a saga has a person settled, and why?
+
+Found by deciding over its log again: a letter is settled by the command after which it is parked
+no more.  The last word on each counts.  Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from multiagents.core.clock import iso
+from multiagents.core.entries import Asked, Entry
+from multiagents.core.states import Command, Kind
+from multiagents.engine.saga_reader import blank_saga
+from multiagents.operations.projection import NAMED
+from multiagents.saga.allowed import SETTLING
+from multiagents.saga.dead_letters import dead_letters_of
+from multiagents.saga.decide import fold
+from multiagents.saga.state import Saga
+from multiagents.workflows.workflow import Workflow
+
+DONE = {Command.RETRY: "retried", Command.SKIP: "skipped", Command.RESOLVE: "resolved"}
+"""How each of a person's words on dead letters is told afterwards."""
+_OF_THE_SAGA = {
+    Command.RETRY: "what could not be told of its end",
+    Command.RESOLVE: "what it asked attention for",
+}
+"""What these words settle where nothing is parked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """One dead letter, and the command that settled it."""
+
+    asked: Asked
+    step: str = ""
+    """Empty: no step's, but what else the saga asked attention for."""
+    kind: Kind = Kind.RUN
+
+    @property
+    def what(self) -> str:
+        """What was settled: ``undo of 'charge'``."""
+        if not self.step:
+            return _OF_THE_SAGA[self.asked.command]
+        return f"{'step' if self.kind is Kind.RUN else 'undo of'} {self.step!r}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON shows it."""
+        called = "step" if self.kind is Kind.RUN else "undo"
+        return {
+            "step": self.step or None,
+            "kind": called if self.step else None,
+            "command": self.asked.command.value,
+            "by": self.asked.by or None,
+            "why": self.asked.reason or None,
+            "at": iso(self.asked.at_ms),
+        }
+
+
+def told_of(settled: Sequence[Settlement]) -> list[tuple[str, Asked]]:
+    """For each command what it settled, as ``undo of 'charge' resolved by ada``, and the command.
+
+    The last first.
+    """
+    found: dict[str, list[Settlement]] = {}
+    for each in settled:
+        found.setdefault(each.asked.request, []).append(each)
+    return [_told(group) for group in reversed(found.values())]
+
+
+def _told(group: Sequence[Settlement]) -> tuple[str, Asked]:
+    asked = group[0].asked
+    named = ", ".join(each.what for each in group[:NAMED])
+    more = f" and {len(group) - NAMED} more" if len(group) > NAMED else ""
+    who = f" by {asked.by}" if asked.by else ""
+    return f"{named}{more} {DONE[asked.command]}{who}", asked
+
+
+def settlements(
+    saga_id: str, workflow: Workflow, entries: Sequence[Entry], data: dict[str, str]
+) -> list[Settlement]:
+    """The last word of a person on each dead letter of a saga, by time.
+
+    ``entries``: its log; ``data``: its data hash, which conditions read.
+    """
+    found: dict[tuple[str, Kind], Settlement] = {}
+    saga = blank_saga(workflow, saga_id, entries[0].at_ms if entries else 0, data)
+    decided = 0
+    for place, entry in enumerate(entries):
+        if not (isinstance(entry, Asked) and entry.command in SETTLING):
+            continue
+        before = fold(workflow, saga, entries[decided:place]).saga
+        saga, decided = fold(workflow, before, (entry,)).saga, place + 1
+        for step, kind in _gone(before, saga):
+            found.pop((step, kind), None)
+            found[step, kind] = Settlement(entry, step, kind)
+    return list(found.values())
+
+
+def _gone(before: Saga, saga: Saga) -> Iterator[tuple[str, Kind]]:
+    left = set(dead_letters_of(saga))
+    settled = [letter for letter in dead_letters_of(before) if letter not in left]
+    yield from settled
+    if not settled and len(saga.attention) < len(before.attention):
+        yield "", Kind.RUN

@@ -1,0 +1,303 @@
+"""How does a program do the steps of sagas itself, beside its own work?
+
+    manager = WorkerManager(event_bus, worker_monitor=WorkerMonitor())
+    manager.register(reserve)
+    await manager.start()
+
+A `WorkerManager` runs an embedded Celery worker: the same tasks, leases and sweeps as in
+``celery -A multiagents worker``, so both may serve one Redis side by side.  What it adds is
+telling: attempts that run here are counted by the monitor and told to the bus.  Without either,
+attempts run as if it were not there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Callable
+from typing import Any, Protocol, Self, TypeVar
+
+from multiagents.core.exceptions import InvalidInput, NotAllowed, UnknownWorker
+from multiagents.core.ids import nonce
+from multiagents.core.ports import Assignment
+from multiagents.event_bus.bus import EventBus
+from multiagents.event_bus.logger import structured
+from multiagents.event_bus.narrator import MOST_DATA, Narrator
+from multiagents.hosting.embedded_worker import EmbeddedWorker
+from multiagents.hosting.runtime import Runtime, runtime_at
+from multiagents.worker_sdk import execute, registry
+from multiagents.worker_sdk.attempt import context_of
+from multiagents.worker_sdk.context import Context
+from multiagents.worker_sdk.leases import LeaseKeeper
+from multiagents.worker_sdk.registry import Worker
+
+T = TypeVar("T")
+Done = tuple[dict[str, Any], str]
+"""A result, and that as JSON."""
+Perform = Callable[[Worker, Assignment, LeaseKeeper], Done]
+
+CONCURRENCY = 8
+STOP_S = 10.0
+"""How long `stop` lets running attempts end by themselves."""
+CANCELLED_S = 2.0
+"""How long it then lets cancelled ones clean up."""
+
+
+class Monitor(Protocol):
+    """Is told of every attempt; `monitoring.WorkerMonitor` is one."""
+
+    def record_start(self, worker_name: str, **fields: Any) -> None:
+        """An attempt begins."""
+
+    def record_success(self, worker_name: str, duration_s: float, **fields: Any) -> None:
+        """It has returned."""
+
+    def record_failure(
+        self, worker_name: str, error: BaseException | str, duration_s: float, **fields: Any
+    ) -> None:
+        """It has failed."""
+
+
+_running: WorkerManager | None = None
+"""Celery has state for one worker in a process."""
+
+
+class RegisteredWorker:
+    """A worker as `WorkerManager.get_worker` gives it."""
+
+    def __init__(self, worker: Worker, watch: Watch) -> None:
+        self.name = worker.name
+        self._worker = worker
+        self._watch = watch
+
+    async def execute(self, context: dict[str, Any]) -> dict[str, Any]:
+        """Run the function once, outside any saga: no retries, nothing recorded, no undo.
+
+        Raises what the function raises, and InvalidResult for what is not JSON.
+        """
+        given = context if isinstance(context, Context) else Context(context)
+        return await asyncio.to_thread(self._counted, given)
+
+    def _counted(self, context: Context) -> dict[str, Any]:
+        def call() -> dict[str, Any]:
+            return execute.execute(self._worker, context)
+
+        return self._watch.count(self.name, call)
+
+
+class Watch:
+    """What is told of the attempts that run in this process."""
+
+    def __init__(self, monitor: Monitor | None) -> None:
+        self.monitor = monitor
+        self.narrator: Narrator | None = None
+        self.running: dict[str, str] = {}
+        """Attempts at work: nonce -> worker."""
+
+    def wrap(self, perform: Perform) -> Perform:
+        """``perform``, told to the monitor and the narrator."""
+
+        def watched(worker: Worker, held: Assignment, leases: LeaseKeeper) -> Done:
+            fields = {"transaction_id": held.saga_id, "step": held.step, "attempt": held.attempt}
+            self.running[held.nonce] = worker.name
+            try:
+                return self.count(
+                    worker.name,
+                    lambda: self._narrated(perform, worker, held, leases),
+                    **fields,
+                )
+            finally:
+                self.running.pop(held.nonce, None)
+
+        return watched
+
+    def count(self, name: str, call: Callable[[], T], **fields: Any) -> T:
+        """The result of the call, counted and timed by the monitor."""
+        monitor = self.monitor
+        if monitor is None:
+            return call()
+        monitor.record_start(name, **fields)
+        began_s = time.perf_counter()
+        try:
+            result = call()
+        except BaseException as error:
+            monitor.record_failure(name, error, time.perf_counter() - began_s, **fields)
+            raise
+        monitor.record_success(name, time.perf_counter() - began_s, **fields)
+        return result
+
+    def _narrated(
+        self,
+        perform: Perform,
+        worker: Worker,
+        held: Assignment,
+        leases: LeaseKeeper,
+    ) -> Done:
+        narrator = self.narrator
+        if narrator is None:
+            return perform(worker, held, leases)
+        begun = narrator.began(held, _told_context(held, leases))
+        try:
+            done = perform(worker, held, leases)
+        except BaseException as error:
+            failure = execute.failure_of(error)
+            narrator.failed(held, begun, f"{failure.type}: {failure.message}")
+            raise
+        narrator.succeeded(held, begun, done[1])
+        return done
+
+
+def _told_context(held: Assignment, leases: LeaseKeeper) -> dict[str, Any] | None:
+    size = len(held.input) + len(held.step_result or "") + sum(map(len, held.results.values()))
+    return dict(context_of(held, leases)) if size <= MOST_DATA else None
+
+
+class WorkerManager:
+    """Runs worker functions in this process, ``concurrency`` attempts at a time.
+
+    It serves the Redis of its bus, or that of the settings where the bus has none.
+    """
+
+    def __init__(
+        self,
+        event_bus: EventBus | None = None,
+        *,
+        worker_monitor: Monitor | None = None,
+        logger: Any = None,
+        concurrency: int = CONCURRENCY,
+    ) -> None:
+        if concurrency < 1:
+            raise InvalidInput(f"concurrency is {concurrency}: expected at least 1")
+        self.event_bus = event_bus
+        self.concurrency = concurrency
+        self._log = structured(logger, "multiagents.worker")
+        self._watch = Watch(worker_monitor)
+        self._workers: dict[str, Worker] = {}
+        self._home: Runtime | None = None
+        self._embedded: EmbeddedWorker | None = None
+        self._unwatched: Perform | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    # ---- workers ----
+
+    def register(self, worker: Worker) -> Worker:
+        """Have a ``@worker`` function's steps done here; also while the manager runs.
+
+        Raises InvalidInput for anything else, and for a second function of that name.
+        """
+        if not isinstance(worker, Worker):
+            raise InvalidInput(
+                f"cannot register {worker!r}: expected a function with @worker or @dspy_worker"
+            )
+        if registry.find(worker.name) is not worker:
+            registry.register(worker)
+        self._workers[worker.name] = worker
+        if self._embedded is not None and self._home is not None:
+            self._embedded.consume(self._home.queues_for([worker]))
+        return worker
+
+    def get_worker(self, name: str) -> RegisteredWorker:
+        """A registered worker, to be run by hand.  Raises UnknownWorker naming those there are."""
+        if name not in self._workers:
+            known = ", ".join(self._workers) or "none"
+            raise UnknownWorker(f"worker {name!r} is not registered here; registered: {known}")
+        return RegisteredWorker(self._workers[name], self._watch)
+
+    @property
+    def workers(self) -> tuple[str, ...]:
+        """The names of the registered workers, in order."""
+        return tuple(self._workers)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether steps are taken."""
+        return self._embedded is not None and self._embedded.is_alive
+
+    # ---- life ----
+
+    async def start(self) -> None:
+        """Return once steps are taken; a second call does nothing.
+
+        Raises NoServer if no Redis answers, NotAllowed while another manager runs in this
+        process.
+        """
+        global _running
+        if self._home is not None:
+            return
+        if _running is not None:
+            raise NotAllowed(
+                "a WorkerManager runs in this process already: register the workers with that"
+                " one, or start another process"
+            )
+        home = runtime_at(getattr(self.event_bus, "redis_url", None))
+        if home.app.conf.task_always_eager:
+            return  # sagas run where they are started
+        _running, self._home = self, home
+        try:
+            await self._begin(home)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self, *, timeout_s: float = STOP_S) -> None:
+        """Return once nothing runs here; a second call does nothing.
+
+        Running attempts get ``timeout_s`` to end; then ``async`` ones are cancelled, and a plain
+        function is left alone: its step is done again when its lease has run out.
+        """
+        global _running
+        home, self._home = self._home, None
+        if home is None:
+            return
+        try:
+            await self._end(home, timeout_s)
+        finally:
+            _running = None
+
+    async def _begin(self, home: Runtime) -> None:
+        await asyncio.to_thread(home.prepare)
+        if self.event_bus is not None:
+            narrator = home.narrator(self.event_bus)
+            await narrator.open()
+            self._watch.narrator = narrator
+        process = home.process()
+        if self._watch.monitor is not None or self._watch.narrator is not None:
+            self._unwatched = process.perform
+            process.perform = self._watch.wrap(process.perform)
+        self._embedded = EmbeddedWorker(
+            home.app,
+            hostname=f"manager-{os.getpid()}-{nonce()[:6]}@{socket.gethostname()}",
+            queues=home.queues_for(self._workers.values()),
+            concurrency=self.concurrency,
+        )
+        await asyncio.to_thread(self._embedded.start)
+        self._log.info("workers started", workers=", ".join(self._workers))
+
+    async def _end(self, home: Runtime, timeout_s: float) -> None:
+        embedded, self._embedded = self._embedded, None
+        if embedded is not None:
+            await self._stop_worker(embedded, timeout_s)
+            await asyncio.to_thread(home.leave, embedded.hostname)
+        if self._unwatched is not None:
+            home.process().perform, self._unwatched = self._unwatched, None
+        narrator, self._watch.narrator = self._watch.narrator, None
+        if narrator is not None:
+            await narrator.close()
+        self._log.info("workers stopped", workers=", ".join(self._workers))
+
+    async def _stop_worker(self, embedded: EmbeddedWorker, timeout_s: float) -> None:
+        if await asyncio.to_thread(embedded.stop, timeout_s=timeout_s):
+            return
+        for token in list(self._watch.running):
+            execute.cancel(token)
+        if not await asyncio.to_thread(embedded.stop, timeout_s=CANCELLED_S):
+            left = ", ".join(sorted(set(self._watch.running.values()))) or "unknown"
+            self._log.warning("workers still run and are left alone", workers=left)

@@ -1,0 +1,176 @@
+"""What does a saga's state allow a person to ask?
+
+`decide` passes over what it does not allow; here that is told beforehand, with the reason, and
+afterwards whether a command had its effect.  Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from multiagents.core.clock import iso
+from multiagents.core.exceptions import NotAllowed
+from multiagents.core.states import ENDED, Command, Kind, SagaState, StepState, UndoState
+from multiagents.saga.compensation import pivot_passed
+from multiagents.saga.dead_letters import dead_letters_of, parked, parked_at
+from multiagents.saga.state import Saga
+from multiagents.saga.targets import parked_notes
+from multiagents.workflows.workflow import Workflow
+
+SETTLING = (Command.RETRY, Command.SKIP, Command.RESOLVE)
+"""A person's words on dead letters."""
+_OPEN = frozenset(SagaState) - ENDED
+_UNDOING = frozenset({SagaState.COMPENSATING, SagaState.COMPENSATED, SagaState.CANCELLED})
+_GIVEN_UP = frozenset({StepState.FAILED, StepState.SKIPPED, StepState.SUCCEEDED})
+"""Where a parked step may be without a further attempt."""
+_CLOSED = frozenset({UndoState.SKIPPED, UndoState.RESOLVED})
+"""Where a parked undo is without a further attempt."""
+
+OneLetter = tuple[Kind, int]
+"""Which dead letter of a step: of its run or its undo, parked since when, Unix ms."""
+
+
+def allowed(workflow: Workflow, saga: Saga) -> list[Command]:
+    """What can be asked of it now and makes sense: to terminate what has ended is for no one."""
+    senseless = {Command.TERMINATE} if saga.state in ENDED else set()
+    return [
+        command
+        for command in Command
+        if command not in senseless and not refusal(workflow, saga, command)
+    ]
+
+
+def refusal(
+    workflow: Workflow,
+    saga: Saga,
+    command: Command,
+    step: str = "",
+    letter: OneLetter | None = None,
+) -> str:
+    """Why a command would change nothing; "" if it would, or if what it asks for is so already.
+
+    ``step``: whose dead letter is meant; "" = all of the saga's.  ``letter``: which of that step;
+    None: whichever there is.
+    """
+    match command:
+        case Command.PAUSE if saga.halting:
+            return f"its {saga.halting} is under way"
+        case Command.PAUSE:
+            return _unless(saga, _OPEN - {SagaState.COMPENSATING})
+        case Command.RESUME:
+            return _unless(saga, {SagaState.PAUSED})
+        case Command.CANCEL:
+            return _unless(saga, _OPEN)
+        case Command.ROLLBACK:
+            return _unless(saga, {SagaState.COMPLETED}) or _past_pivot(workflow, saga)
+        case Command.TERMINATE:
+            return _unless(saga, frozenset(SagaState) - {SagaState.FAILED})
+        case _:
+            return _no_letter(saga, command, step) or _another(saga, step, letter)
+
+
+def done(
+    before: Saga, saga: Saga, command: Command, step: str = "", letter: OneLetter | None = None
+) -> bool:
+    """Whether the saga is now where a command was to bring it; ``before``: when it was asked."""
+    match command:
+        case Command.PAUSE:
+            return saga.state is SagaState.PAUSED
+        case Command.RESUME:
+            return saga.state is not SagaState.PAUSED
+        case Command.CANCEL:
+            ended = saga.state in {*_UNDOING, SagaState.FAILED}
+            return ended or saga.halting != ""
+        case Command.ROLLBACK:
+            return saga.rolled_back
+        case Command.TERMINATE:
+            return saga.terminated or saga.state is SagaState.FAILED
+        case _ if _letters(before, step) & _letters(saga, step):
+            return False
+        case _:
+            return letter is None or _is_settled(before, saga, command, step, letter[0])
+
+
+def caution(workflow: Workflow, saga: Saga, command: Command) -> str:
+    """What a person should know before a command that is allowed; "" where it does what it says."""
+    if command is Command.CANCEL and saga.state is not SagaState.COMPENSATING:
+        if workflow.pivot is None or not pivot_passed(workflow, saga.steps):
+            return ""
+        pivot = f"step {workflow.pivot.name!r}, its point of no return, is or may be done"
+        return f"{pivot}: nothing is undone, it goes on and asks for attention"
+    if command is not Command.TERMINATE:
+        return ""
+    runs = [repr(name) for name, run in saga.steps.items() if run.state is StepState.RUNNING]
+    undos = [
+        f"the undo of {name!r}"
+        for name, run in saga.steps.items()
+        if run.undo_state is UndoState.RUNNING
+    ]
+    found = ", ".join([*runs, *undos])
+    return f"still at work, and may be done all the same: {found}" if found else ""
+
+
+def not_allowed(workflow: Workflow, saga: Saga, command: Command, why: str) -> NotAllowed:
+    """The error for whoever asked: what, which, why, and what could be asked instead."""
+    others = tuple(map(str, allowed(workflow, saga)))
+    instead = f"what can be asked of it now: {', '.join(others) or 'nothing'}"
+    return NotAllowed(f"cannot {command} saga {saga.id}: {why}; {instead}", others)
+
+
+def _unless(saga: Saga, states: Iterable[SagaState]) -> str:
+    return "" if saga.state in states else f"it is {saga.state}"
+
+
+def _past_pivot(workflow: Workflow, saga: Saga) -> str:
+    if not pivot_passed(workflow, saga.steps):
+        return ""
+    name = workflow.pivot.name if workflow.pivot else ""
+    return f"step {name!r}, its point of no return, is done, so that nothing of it is undone"
+
+
+def _no_letter(saga: Saga, command: Command, step: str) -> str:
+    if saga.terminated:
+        acknowledged = command is Command.RESOLVE and not step and saga.attention
+        return "" if acknowledged else "it was terminated"
+    names = [name for name, _ in dead_letters_of(saga)]
+    if step and step not in saga.steps:
+        return f"it has no step {step!r}; known: {', '.join(saga.steps)}"
+    if step and step not in names:
+        state = saga.steps[step].state
+        return f"step {step!r} is {state}, no dead letter; its dead letters: {_listed(names)}"
+    acknowledged = command is Command.RESOLVE and saga.attention
+    acknowledged = acknowledged or (command is Command.RETRY and not step and parked_notes(saga))
+    return "" if names or acknowledged else f"it is {saga.state} and has no dead letter"
+
+
+def _another(saga: Saga, step: str, letter: OneLetter | None) -> str:
+    kind = parked(saga.steps[step]) if letter else None
+    if kind is None or (kind, since_ms := parked_at(saga, step, kind)) == letter:
+        return ""
+    what = f"the undo of step {step!r}" if kind is Kind.UNDO else f"step {step!r}"
+    return f"its dead letter is another one by now: {what}, parked at {iso(since_ms)}"
+
+
+def _is_settled(before: Saga, saga: Saga, command: Command, step: str, kind: Kind) -> bool:
+    """Whether a dead letter that has gone was settled so; it may have been by others, otherwise."""
+    run = saga.steps[step]
+    if command is Command.RETRY:
+        tried = run.of(kind).attempt > before.steps[step].of(kind).attempt
+        given_up = run.state in _GIVEN_UP if kind is Kind.RUN else run.undo_state in _CLOSED
+        return tried or not given_up
+    skipped = command is Command.SKIP
+    if kind is Kind.UNDO:
+        return run.undo_state is (UndoState.SKIPPED if skipped else UndoState.RESOLVED)
+    return run.state is (StepState.SKIPPED if skipped else StepState.SUCCEEDED)
+
+
+def _letters(saga: Saga, step: str) -> set[tuple[str, str, int]]:
+    return {
+        (name, kind, parked_at(saga, name, kind))
+        for name, kind in dead_letters_of(saga)
+        if step in ("", name)
+    }
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"

@@ -1,0 +1,70 @@
+"""What waits for a person?
+
+A dead letter is a step or an undo that is parked: only a person's word moves it on.  A saga asks
+for attention while it has one, and where something happened that a person should know of.  Each
+shard has an index of both, written by the very commit that changes the saga.  Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from multiagents.core.fields import dead_letter
+from multiagents.core.ports import Waiting
+from multiagents.core.states import Kind, StepState, UndoState
+from multiagents.saga.state import Saga, StepRun
+
+SAGAS, LETTERS = 0, 1
+"""The indexes, as a `Waiting` names them."""
+
+
+def parked(run: StepRun) -> Kind | None:
+    """Which work of a step is parked, if any; never both."""
+    if run.undo_state is UndoState.PARKED:
+        return Kind.UNDO
+    return Kind.RUN if run.state is StepState.PARKED else None
+
+
+def dead_letters_of(saga: Saga) -> Iterator[tuple[str, Kind]]:
+    """The steps of a saga that wait for a person, in definition order."""
+    for name, run in saga.steps.items():
+        kind = parked(run)
+        if kind is not None:
+            yield name, kind
+
+
+def parked_at(saga: Saga, step: str, kind: Kind) -> int:
+    """Since when it waits, Unix ms."""
+    return saga.steps[step].of(kind).ended_at or saga.updated_at
+
+
+def changes(before: Saga, saga: Saga, changed: Iterable[str]) -> list[Waiting]:
+    """What a decision, made over ``before``, changes in the indexes.
+
+    ``changed``: the steps that it touched.  A letter that was retried and parked again within one
+    decision is entered anew, by its new time.
+    """
+    found: list[Waiting] = []
+    for name in sorted(changed):
+        old, new = _letter(before, name), _letter(saga, name)
+        if old != new:
+            found += [Waiting(LETTERS, old[0], None)] if old else []
+            found += [Waiting(LETTERS, *new)] if new else []
+    if bool(before.attention) is not bool(saga.attention):
+        found.append(Waiting(SAGAS, saga.id, saga.updated_at if saga.attention else None))
+    return found
+
+
+def entries_of(saga: Saga) -> list[Waiting]:
+    """All that should stand in the indexes for a saga."""
+    letters = (_letter(saga, name) for name in saga.steps)
+    found = [Waiting(LETTERS, *letter) for letter in letters if letter]
+    return [*found, Waiting(SAGAS, saga.id, saga.updated_at)] if saga.attention else found
+
+
+def _letter(saga: Saga, name: str) -> tuple[str, int] | None:
+    kind = parked(saga.steps[name])
+    if kind is None:
+        return None
+    member = dead_letter(kind, name, saga.workflow, saga.id)
+    return member, parked_at(saga, name, kind)

@@ -1,0 +1,165 @@
+"""What does a decision consist of while it is being worked out?
+
+The small changes that every rule is made of: move the saga, change a step, dispatch, wait, park.
+The rules stand above: `backward`, `forward`, `attempts`, `people`, and `decide` over all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from multiagents.core.entries import Failure
+from multiagents.core.policies import DEFAULT_RETRY, UNDO_RETRY, RetryPolicy
+from multiagents.core.states import ENDED, SAGA_MOVES, Kind, SagaState, StepState, UndoState
+from multiagents.saga.commands import (
+    DEADLINE,
+    Adopt,
+    ClearTimer,
+    Command,
+    Deliver,
+    Dispatch,
+    SetTimer,
+    Withdraw,
+    retry_timer,
+)
+from multiagents.saga.retry import delay_ms
+from multiagents.saga.state import Saga, evolve
+from multiagents.workflows.workflow import Workflow
+
+LIVE = frozenset({SagaState.RUNNING, SagaState.PAUSED})
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A saga's next value, the commands to send, and the steps that changed."""
+
+    saga: Saga
+    commands: tuple[Command, ...] = ()
+    changed: frozenset[str] = frozenset()
+
+    @property
+    def to_begin(self) -> list[Dispatch]:
+        """The attempts that it asks for, but those that it takes back itself."""
+        asked = [command for command in self.commands if isinstance(command, Dispatch)]
+        taken = [command for command in self.commands if isinstance(command, Withdraw)]
+        if not taken:
+            return asked
+        gone = {(each.kind, each.step, each.attempt) for each in taken}
+        return [each for each in asked if (each.kind, each.step, each.attempt) not in gone]
+
+    @property
+    def end(self) -> SagaState | None:
+        """The end that it brings about, as those who wait are told it."""
+        return next((each.state for each in self.commands if isinstance(each, Deliver)), None)
+
+
+class Turn:
+    """One call of `decide` while it is being worked out.
+
+    Mutable inside, never seen outside: copying every value at every change would make a wide
+    saga quadratic.
+    """
+
+    def __init__(self, workflow: Workflow, saga: Saga) -> None:
+        self.workflow = workflow
+        self.steps = dict(saga.steps)
+        self.saga = evolve(saga, {"steps": self.steps})
+        """Of this turn alone until it is over: changed in place."""
+        self.commands: list[Command] = []
+        self.changed: set[str] = set()
+        self.now_ms = 0
+
+    def decision(self) -> Decision:
+        return Decision(self.saga, tuple(self.commands), frozenset(self.changed))
+
+    def _move(self, state: SagaState) -> None:
+        """Change the saga's state; the table of legal moves is the judge."""
+        if state is self.saga.state:
+            return
+        if (self.saga.state, state) not in SAGA_MOVES:
+            raise AssertionError(f"illegal move {self.saga.state} -> {state}")
+        self._set(state=state, ended_at=self.now_ms if state in ENDED else 0)
+        if state in ENDED:
+            self._end()
+
+    def _end(self) -> None:
+        self.commands.append(ClearTimer(DEADLINE))
+        if not self.saga.delivered:
+            self._set(delivered=True)
+            self.commands.append(Deliver(self.saga.state))
+
+    def _blame(self, error: Failure, step: str = "") -> None:
+        """Keep the first error: it stays the saga's error (rule 11)."""
+        if self.saga.error is None:
+            self._set(error=error, error_step=step)
+
+    def _call_for_attention(self, reason: str) -> None:
+        if reason not in self.saga.attention:
+            self._set(attention=(*self.saga.attention, reason))
+
+    def _give_up(self, name: str) -> None:
+        self._set(orders=self.saga.orders + 1)
+        self._step(name, state=StepState.FAILED, order=self.saga.orders)
+
+    def _dispatch(self, name: str, kind: Kind) -> None:
+        attempt = self.steps[name].of(kind).attempt + 1
+        self._work(name, kind, attempt=attempt, retry_at=0)
+        self._set_state(name, kind, StepState.DISPATCHED, UndoState.DISPATCHED)
+        self.commands.append(Dispatch(kind, name, attempt))
+
+    def _retry_later(self, name: str, kind: Kind, retry_after_ms: int | None) -> None:
+        work = self.steps[name].of(kind)
+        seed = f"{self.saga.id}:{kind}:{name}:{work.attempt}"
+        policy = self._policy(name, kind)
+        delay = delay_ms(policy, work.tries, seed=seed, retry_after_ms=retry_after_ms)
+        self._work(name, kind, retry_at=self.now_ms + delay)
+        self._set_state(name, kind, StepState.RETRYING, UndoState.RETRYING)
+        timer = retry_timer(kind, name, work.attempt)
+        self.commands.append(SetTimer(timer, self.now_ms + delay))
+
+    def _adopt(self, name: str) -> None:
+        """Let the late success of an attempt that was given up be the step's, result and all."""
+        nonce, values = self.steps[name].done, self.saga.values
+        self.commands.append(Adopt(name, nonce))
+        late = values.get("late", {})
+        if nonce in late:
+            results = {name: late[nonce], **values.get("results", {})}
+            self._set(values={**values, "results": results})
+
+    def _park(self, name: str, kind: Kind) -> None:
+        self._set_state(name, kind, StepState.PARKED, UndoState.PARKED)
+        self._call_for_attention(parked_note(kind, name))
+
+    def _policy(self, name: str, kind: Kind) -> RetryPolicy:
+        """Step before decorator before default."""
+        step, work = self.workflow.by_name[name], self.steps[name].of(kind)
+        if kind is Kind.UNDO:
+            return step.compensation_retry or work.retry or UNDO_RETRY
+        return step.retry or work.retry or DEFAULT_RETRY
+
+    def _has_begun(self, name: str) -> bool:
+        """Whether some attempt was claimed: then its place in the order of undo counts."""
+        return bool(self.steps[name].work.nonce)
+
+    def _set(self, **changes: Any) -> None:
+        self.saga.__dict__.update(changes)
+
+    def _step(self, name: str, **changes: Any) -> None:
+        self.steps[name] = evolve(self.steps[name], changes)
+        self.changed.add(name)
+
+    def _set_state(self, name: str, kind: Kind, run: StepState, undo: UndoState) -> None:
+        if kind is Kind.RUN:
+            self._step(name, state=run)
+        else:
+            self._step(name, undo_state=undo)
+
+    def _work(self, name: str, kind: Kind, **changes: Any) -> None:
+        field = "work" if kind is Kind.RUN else "undo"
+        self._step(name, **{field: evolve(self.steps[name].of(kind), changes)})
+
+
+def parked_note(kind: Kind, name: str) -> str:
+    """How a saga asks for attention while a step or undo of it is parked."""
+    return f"{kind} of {name!r} is parked"

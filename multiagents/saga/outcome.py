@@ -1,0 +1,125 @@
+"""How did a saga end, and what came of it?  Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from multiagents.core.fields import part_field, result_field
+from multiagents.core.json_text import loads
+from multiagents.core.states import Kind, SagaState, StepState, UndoState
+from multiagents.saga.state import Saga
+from multiagents.saga.targets import parked_notes, parked_targets, targets_of
+from multiagents.workflows.workflow import Workflow
+
+
+@dataclass(frozen=True, slots=True)
+class Deliverance:
+    """Effect: tell everybody who waits for a saga how it ended; the reply is a `Told`.
+
+    ``waiting``: Celery task id -> its canvas (what a Celery task's end would have started).
+    ``settled``: of that, by task id, the names of what is told already or waits for a person.
+    ``result`` is set for a completed saga; ``failure`` (arguments of `SagaFailed`) otherwise.
+    """
+
+    saga_id: str
+    state: str
+    waiting: dict[str, dict[str, Any]]
+    result: dict[str, Any] | None = None
+    failure: dict[str, Any] = field(default_factory=dict)
+    settled: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+
+def has_dead_letters(saga: Saga) -> bool:
+    """Whether a step, an undo, or what hangs on the saga's end waits for a person."""
+    return bool(saga.attention and parked_notes(saga)) or any(
+        run.state is StepState.PARKED or run.undo_state is UndoState.PARKED
+        for run in saga.steps.values()
+    )
+
+
+def fields_of(workflow: Workflow, state: SagaState) -> tuple[str, ...]:
+    """The data fields that the outcome of this end is made of, besides those of who waits."""
+    steps = workflow.last_steps if state is SagaState.COMPLETED else ()
+    return tuple(result_field(Kind.RUN, step) for step in steps)
+
+
+def outcome_of(
+    saga: Saga, workflow: Workflow, data: dict[str, str], *, now: Saga | None = None
+) -> Deliverance:
+    """How the saga ended, for those who wait; ``data``: who waits, and what `fields_of` names.
+
+    Told again, it is stored again; what a canvas starts is not started again.  ``now``: the saga
+    as it is by now, if it has moved since that end.
+    """
+    waiting: dict[str, dict[str, Any]] = {}
+    parked = parked_targets(now or saga)
+    completed = saga.state is SagaState.COMPLETED
+    for name, canvas in data.items():
+        prefix, _, task_id = name.partition(":")
+        if prefix == "alias":
+            started = f"told:{task_id}" in data
+            own: dict[str, Any] = {} if started else loads(canvas or "{}")
+            names = {each.name for each in targets_of(own, completed=completed)} if own else set()
+            # What is left of its canvas waits for a person, or that was nothing.
+            waits = names and names <= parked.get(task_id, set()) | parts_in(data, task_id)
+            waiting[task_id] = {} if waits else own
+    settled = {task_id: frozenset(names) for task_id, names in parked.items()}
+    if completed:
+        merged = merged_result(workflow, data)
+        return Deliverance(saga.id, saga.state, waiting, result=merged, settled=settled)
+    failure = failure_of(saga)
+    return Deliverance(saga.id, saga.state, waiting, failure=failure, settled=settled)
+
+
+def parts_in(data: dict[str, str], task_id: str) -> set[str]:
+    """The targets of a canvas that were told while others could not be."""
+    return set(loads(data.get(part_field(task_id), "[]")))
+
+
+def merged_result(workflow: Workflow, data: dict[str, str]) -> dict[str, Any]:
+    """The results of the last steps, later ones over earlier ones."""
+    merged: dict[str, Any] = {}
+    for step in workflow.last_steps:
+        merged.update(loads(data.get(result_field(Kind.RUN, step), "{}")))
+    return merged
+
+
+def failure_of(saga: Saga) -> dict[str, Any]:
+    """The arguments of `SagaFailed` for a saga that did not complete."""
+    undo = {
+        name: {
+            "state": run.undo_state.value,
+            "attempts": run.undo.attempt,
+            "error": run.undo.error.to_dict() if run.undo.error else None,
+        }
+        for name, run in saga.steps.items()
+        if run.undo_state is not UndoState.NONE
+    }
+    return {
+        "transaction_id": saga.id,
+        "state": saga.state.value,
+        "step": saga.error_step or None,
+        "error": saga.error.to_dict() if saga.error else None,
+        "undo": undo,
+    }
+
+
+def left_of(workflow: Workflow, saga: Saga) -> list[str]:
+    """The steps that are done, or may be, and were not begun to be undone; for a person.
+
+    After a termination steps and undos may still be at work.
+    """
+    found = []
+    for name, run in saga.steps.items():
+        done, at_work = run.state is StepState.SUCCEEDED, run.state is StepState.RUNNING
+        if run.undo_state is UndoState.RUNNING:
+            found.append(f"{name} (its undo is still at work)")
+        elif run.undo_state is UndoState.NONE and (done or at_work or run.unknown):
+            notes = ["still at work"] if at_work else []
+            notes += [] if done else ["perhaps done"]
+            if workflow.by_name[name].compensation is None:
+                notes.append("it has no compensation")
+            found.append(f"{name} ({', '.join(notes)})" if notes else name)
+    return found

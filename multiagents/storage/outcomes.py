@@ -1,0 +1,141 @@
+"""Which operations are there on a saga that has ended?
+
+Its outcome is owed to who waits, until that is settled; later its retention is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from multiagents.core.fields import OUTBOX_END
+from multiagents.core.json_text import dumps, loads
+from multiagents.storage import keys as k
+from multiagents.storage import sagas as store
+from multiagents.storage.calls import Arg, Call, Flow, Plain, ask
+from multiagents.storage.commit import Answer, Refused
+from multiagents.storage.keys import SagaKeys
+from multiagents.storage.refusals import word_of
+from multiagents.storage.replies import End, log_of, packed, refused_of, text_of
+
+MOST_PACKED = 5000
+"""Entries of a log that are compressed at the end; a longer one stays as it is."""
+LOG_PAGE = 1000
+"""Entries of a log that are read at once."""
+WAITING = ("alias:", "told:", "part:")
+"""How the data fields begin that say who waits, and what they were told; in lib.lua as well."""
+
+
+def read_data(saga: SagaKeys, outcome: Sequence[str]) -> Flow[dict[str, str]]:
+    """Of the data hash the fields that an outcome is made of, and who waits.
+
+    Who waits is read last: of a saga that is just being removed it is nobody.
+    """
+    names = yield from ask(Plain(("HKEYS", saga.data), lambda reply: list(map(text_of, reply))))
+    fields = [*outcome, *(name for name in names if name.startswith(WAITING))]
+    found: dict[str, str] = {}
+    for at in range(0, len(fields), LOG_PAGE):
+        some = fields[at : at + LOG_PAGE]
+        values = yield from ask(store.some_data(saga, some))
+        found.update(
+            (name, text) for name, text in zip(some, values, strict=True) if text is not None
+        )
+    return found
+
+
+def read_log(saga: SagaKeys) -> Flow[tuple[str, ...]]:
+    """The whole log, oldest first, in pages; anew if it is compressed meanwhile."""
+    while True:
+        items: list[Any] = []
+        page = yield from ask(_page(saga, 0))
+        while page:
+            items += page
+            page = (yield from ask(_page(saga, len(items)))) if len(page) == LOG_PAGE else []
+        if len(items) < LOG_PAGE or (yield from ask(_page(saga, 0, 1))) == items[:1]:
+            return log_of(items)
+
+
+def _page(saga: SagaKeys, start: int, size: int = LOG_PAGE) -> Plain[list[Any]]:
+    return Plain(("LRANGE", saga.log, start, start + size - 1), list)
+
+
+def owe(saga: SagaKeys, version: str, due_ms: int, *, nonce: str) -> Call[bool]:
+    """Have a sweep tell the outcome of a saga that has ended by this version, unless it is settled.
+
+    ``nonce``: of who asks, 16 hex digits.  False if it has another version by now, or is gone.
+    """
+    member = k.due_outbox(saga.id, OUTBOX_END)
+    token = int(nonce[:10], 16)  # 40 bits: a number to Lua as well
+    return Call("owe", saga.all, (OUTBOX_END, member, due_ms, version, token), bool)
+
+
+Parts = dict[str, frozenset[str]]
+"""By task id the names of the targets of its canvas that were told."""
+
+
+def take(
+    saga: SagaKeys, task_ids: Sequence[str], *, teller: str, now_ms: int, until_ms: int
+) -> Call[Parts]:
+    """Of these task ids those whose canvas the teller is to start: nobody else does until then.
+
+    With what of each was told before.
+    """
+    return Call("telling", saga.all, (teller, now_ms, until_ms, *task_ids), _parts)
+
+
+def give_back(saga: SagaKeys, parts: Parts, *, teller: str) -> Call[Parts]:
+    """All of them could not be told, but these parts; whoever comes next may tell the rest."""
+    rows = [(task_id, dumps(sorted(names)) if names else "") for task_id, names in parts.items()]
+    return Call(
+        "telling", saga.all, (teller, 0, "", *(item for row in rows for item in row)), _parts
+    )
+
+
+def _parts(reply: Any) -> Parts:
+    texts = [text_of(each) for each in reply]
+    pairs = zip(texts[::2], texts[1::2], strict=True)
+    return {task_id: frozenset(loads(told or "[]")) for task_id, told in pairs}
+
+
+def settle(
+    saga: SagaKeys, end: End, answers: Sequence[Answer] = (), *, told: Sequence[str] = ()
+) -> Call[int | tuple[Refused, ...]]:
+    """Note that a saga's end is told, by these answers or already; and compress its log.
+
+    ``told``: the task ids with a canvas, which is not to be started once more.  Who has joined
+    since ``end`` was read is still owed it: then only that is left in the outbox.
+
+    Returns 1; 0 if it is owed still, or is settled already; or the answers that were refused, with
+    which it is owed still.
+    """
+    entries = end.log or ()
+    text = packed(entries) if len(entries) <= MOST_PACKED else ""
+    member = k.due_outbox(saga.id, OUTBOX_END)
+    args: tuple[Arg, ...] = (OUTBOX_END, member, end.version, len(entries), text, end.owed)
+    args = (*args, len(told), *told, *(item for answer in answers for item in answer))
+    return Call("settle", saga.all, args, _settled)
+
+
+def _settled(reply: Any) -> int | tuple[Refused, ...]:
+    if not isinstance(reply, list):
+        return int(reply)
+    refused = refused_of(reply)
+    for each in refused:
+        error = ResponseError(each.reason)
+        if word_of(error):  # the server takes no writes at all, as the edge then says
+            raise error
+    return refused
+
+
+def purge(saga: SagaKeys, version: str, indexes: Sequence[str], *, later_ms: int) -> Call[int]:
+    """Remove a finished saga that is still as it was looked at.
+
+    ``later_ms``: when to look again, Unix ms, should its outcome not be told yet; else, when to
+    look whether its definition is used any more.
+    """
+    shard = saga.shard
+    unused = k.due_definitions(shard)
+    args = (saga.id, version, k.due_purge(saga.id), later_ms, unused)
+    return Call("purge", (*saga.all, shard.aliases, shard.unused, *indexes), args, int)

@@ -1,0 +1,56 @@
+"""What does a failing test's report say of the sagas that it ran?
+
+What happened to each, attempt by attempt, and what `explain` says of one that is not completed.
+Inputs and results are left out, and errors are stored without secrets; so is the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from multiagents.core.states import SagaState
+from multiagents.core.texts import shown_line
+from multiagents.hosting.eager import EagerRunner
+from multiagents.operations.event_words import happened
+
+TITLE = "sagas of this test"
+MOST_SAGAS = 5
+"""Told of, those that began last; a test seldom has more."""
+MOST_EVENTS = 30
+"""Lines of one saga, the last ones."""
+WIDEST = 400
+"""Characters of a line: an error may hold a whole page."""
+
+
+def told(runner: EagerRunner) -> str:
+    """The section of a report; empty if the test ran no saga.  Changes nothing."""
+    saga_ids = list(dict.fromkeys([*(each.saga_id for each in runner.path), *runner.outcomes]))
+    shown = saga_ids[-MOST_SAGAS:]
+    left_out = len(saga_ids) - len(shown)
+    parts = [f"({left_out} sagas before these are left out)"] if left_out else []
+    return "\n\n".join([*parts, *("\n".join(_lines(runner, each)) for each in shown)])
+
+
+def _lines(runner: EagerRunner, saga_id: str) -> Iterator[str]:
+    saga: dict[str, Any] = runner.host.call("get", saga_id)
+    yield f"saga {saga_id} of workflow {saga['workflow']!r}: {saga['state']}"
+    events = runner.host.call("history", saga_id)
+    if len(events) > MOST_EVENTS:
+        yield f"  ({len(events) - MOST_EVENTS} events before these are left out)"
+    for event in events[-MOST_EVENTS:]:
+        yield _cut(f"  {_line(event)}")
+    if saga["state"] != SagaState.COMPLETED:
+        for reason in runner.host.call("explain", saga_id)["reasons"]:
+            yield _cut(reason["text"])
+
+
+def _line(event: dict[str, Any]) -> str:
+    one = happened(event)
+    attempt = "" if one.attempt is None else f" (attempt {one.attempt})"
+    return f"{one.step}: {one.word}{attempt}{f': {one.rest}' if one.rest else ''}"
+
+
+def _cut(text: str) -> str:
+    line = shown_line(text)
+    return line if len(line) <= WIDEST else f"{line[:WIDEST]}…"

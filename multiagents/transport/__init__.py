@@ -1,0 +1,1 @@
+"""How do messages and outcomes travel in Celery?"""

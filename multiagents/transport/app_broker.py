@@ -1,0 +1,126 @@
+"""How does an app that hosts sagas reach its broker, and which queues does it know?
+
+What `attach` adds to an app, and what a worker makes of its settings when it starts.  Connects to
+nothing.
+
+For Celery 5.7 and kombu 5.7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import structlog
+from celery import Celery
+from celery.app.amqp import AMQP
+from celery.exceptions import ImproperlyConfigured
+from kombu.transport import redis
+
+from multiagents.core.names import COORDINATOR_QUEUE, DEFAULT_QUEUES
+from multiagents.transport.app_settings import BROKER, faults, refuse
+from multiagents.transport.kombu_redis import (
+    TRANSPORTS,
+    FaithfulConnection,
+    SentinelSteadyTransport,
+    SteadyTransport,
+)
+from multiagents.transport.publisher import kind_of
+
+log = structlog.get_logger(__name__)
+
+
+def equip(app: Celery) -> None:
+    """Give an app what `HostingAMQP` has; one with a class of its own is left as it is."""
+    if app.amqp_cls == Celery.amqp_cls:
+        app.amqp_cls = HostingAMQP
+    if "amqp" in vars(app) and type(app.amqp) is AMQP:
+        app.amqp.__class__ = HostingAMQP
+        if "queues" in vars(app.amqp):
+            _add_own_queue(app.amqp.queues)
+
+
+class HostingAMQP(AMQP):  # type: ignore[misc]  # celery has no types
+    """Celery's own; ``broker_transport`` holds for a broker on a unix socket, too.
+
+    And the engine's own queue is known where ``task_create_missing_queues`` is off: its messages
+    can be sent, and a worker without ``-Q`` consumes it.
+    """
+
+    Connection = FaithfulConnection
+
+    def Queues(self, *args: Any, **options: Any) -> Any:  # noqa: N802 - the name is Celery's
+        """The queues that the app knows."""
+        return _add_own_queue(super().Queues(*args, **options))
+
+
+def _add_own_queue(queues: Any) -> Any:
+    if not queues.create_missing and COORDINATOR_QUEUE not in queues:
+        queues.select_add(queues.new_missing(COORDINATOR_QUEUE))
+    return queues
+
+
+def kind(app: Celery) -> str:
+    """The kind of its broker: "redis", "amqp" …"""
+    return kind_of(app.connection_for_read())
+
+
+def consume_all(app: Celery, homes: Iterable[str]) -> None:
+    """Let a worker consume ``homes``, where its functions' steps go, beside what it does already.
+
+    Where no queue may be made, one that is missing is left out; `judge` names it.
+    """
+    known = {*DEFAULT_QUEUES, *homes}
+    queues = app.amqp.queues
+    if not queues.create_missing:
+        known &= queues.keys()
+    queues.select([*queues.consume_from, *sorted(known - set(queues.consume_from))])
+
+
+def judge(app: Celery, homes: Iterable[str]) -> None:
+    """Say what does not work, when a worker starts.
+
+    Raises ImproperlyConfigured where Celery would die of it, InvalidInput for what `attach` refuses
+    and was set after it.
+    """
+    refuse(app)
+    for fault in faults(app, homes):
+        if fault.setting in BROKER:
+            raise ImproperlyConfigured(str(fault))
+        log.error(
+            "this app's sagas will not get far",
+            setting=fault.setting,
+            fix=fault.fix,
+            why=fault.message,
+        )
+
+
+def skip_ack_emulation(app: Celery) -> None:
+    """For engine messages only, and only where the broker is a Redis (E11)."""
+    scheme = str(app.conf.broker_url).partition("://")[0]
+    if scheme in TRANSPORTS and not app.conf.broker_transport:
+        app.conf.broker_transport = TRANSPORTS[scheme]
+
+
+def steady_for(app: Celery) -> str:
+    """What an app's ``broker_transport`` should be; empty where it is good, or not on a Redis.
+
+    Reads the URLs and connects to nothing.
+    """
+    found = app.connection_for_read().get_transport_cls()
+    if not issubclass(found, redis.Transport) or issubclass(found, SteadyTransport):
+        return ""
+    sentinels = issubclass(found, redis.SentinelTransport)
+    steady = SentinelSteadyTransport if sentinels else SteadyTransport
+    return f"{steady.__module__}:{steady.__name__}"
+
+
+def warn_of_transport(app: Celery) -> None:
+    """Log what an app's ``broker_transport`` should be, if it is not."""
+    name = steady_for(app)
+    if name:
+        log.warning(
+            "this worker may end when its broker restarts or fails over",
+            fix=f"set broker_transport to {name}",
+            see="docs/celery-failures.md: A worker that outlives its broker",
+        )

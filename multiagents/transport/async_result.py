@@ -1,0 +1,235 @@
+"""How is a saga's outcome waited for?
+
+`SagaResult` is Celery's AsyncResult with more patience.  Celery's own gives up 20 s after its Redis
+has gone, with an error that says to restart the program, and waits for ever for a saga that the
+server has lost, or for an outcome that was told while it began to listen: it asks for the outcome
+on another connection than it listens on, so the server may take these two in the other order.
+This one says what it waits for, goes on when the server is back, and looks again now and then.
+
+It waits by a Redis backend of its own, one for each thread, which reports a lost connection at
+once instead of retrying.  For Celery 5.7; with other backends it is Celery's own.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from math import inf
+from typing import Any, NoReturn
+
+import structlog
+from celery import Celery
+from celery.backends.redis import RedisBackend
+from celery.exceptions import TimeoutError as CeleryTimeoutError
+from celery.result import AsyncResult
+
+from multiagents.core.exceptions import UnknownSaga
+from multiagents.storage.client import UNREACHABLE, asking
+from multiagents.storage.routing import told_at
+from multiagents.transport.result_backend import impatient
+
+FIRST_LOOK_S, LOOK_S = 0.1, 5.0
+"""Until it is asked whether the saga has ended, or is gone: each time twice as long."""
+AWAY_S = 1.0
+"""Between two tries while the server is away, and until the first look after it."""
+
+GOES_ON = "it goes on"
+
+log = structlog.get_logger(__name__)
+
+
+class ConnectionLost(Exception):
+    """The backend's; no OSError, or Celery would swallow it."""
+
+
+class SagaResult(AsyncResult):  # type: ignore[misc]  # celery has no types
+    """What `start_saga.delay` returns."""
+
+    outcomes: Outcomes | None = None
+    saga_id: str = ""
+    """The task's id, unless an idempotency key led to an earlier saga."""
+
+    def get(self, timeout: float | None = None, *args: Any, **options: Any) -> Any:
+        """The saga's outcome, with the arguments of AsyncResult's.
+
+        Raises SagaFailed, UnknownSaga for one that its server has lost, and Celery's TimeoutError;
+        a server that is away is waited for until then.
+        """
+        if self.outcomes is None or self._cache or not self.outcomes.are_in_redis:
+            return super().get(timeout, *args, **options)
+        wait = _Wait(self.saga_id, timeout)
+        while True:
+            self.backend = self.outcomes.backend()
+            try:
+                with asking(self.outcomes.url):
+                    return super().get(wait.slice_s(), *args, **options)
+            except CeleryTimeoutError:
+                wait.check(None, self.outcomes)
+                self._look(wait)
+            except (*UNREACHABLE, ConnectionLost) as error:
+                self._wait_for_server(wait, self.outcomes.told_of_backend(error))
+
+    def __del__(self) -> None:
+        with suppress(ConnectionLost):  # it unsubscribes, from a server that is away
+            super().__del__()
+
+    def _look(self, wait: _Wait) -> None:
+        assert self.outcomes is not None
+        try:
+            known = self.outcomes.is_known(self.saga_id)
+        except UNREACHABLE as error:
+            self._wait_for_server(wait, self.outcomes.told(error))
+            return
+        try:
+            with asking(self.outcomes.url):
+                known = known or self.ready()
+        except UNREACHABLE as error:
+            self._wait_for_server(wait, self.outcomes.told_of_backend(error))
+            return
+        if known:
+            wait.answered()
+            return
+        raise UnknownSaga(
+            f"saga {self.saga_id!r} was started and is gone: its retention is over, or its server"
+            " has lost it (a crash, a fail-over, an eviction: see `multiagents doctor`); find out"
+            " what its steps have done before you start it again"
+        )
+
+    def _wait_for_server(self, wait: _Wait, away: str) -> None:
+        assert self.outcomes is not None
+        self.outcomes.forget_backend()
+        wait.check(away)
+
+
+class _Wait:
+    """How long is waited, and what for."""
+
+    def __init__(self, saga_id: str, timeout_s: float | None) -> None:
+        self._saga_id = saga_id
+        self._ends_at = inf if timeout_s is None else time.monotonic() + timeout_s
+        self._away_since = 0.0
+        self._look_s = FIRST_LOOK_S
+
+    def slice_s(self) -> float:
+        """Until the next look at the saga."""
+        return max(0.0, min(self._look_s, self._ends_at - time.monotonic()))
+
+    def check(self, away: str | None, outcomes: Outcomes | None = None) -> None:
+        """Pause if the server is ``away``, saying so once.  Raises TimeoutError at the end.
+
+        ``outcomes`` are asked then what the saga waits for.
+        """
+        left_s = self._ends_at - time.monotonic()
+        if left_s <= 0:
+            why = f"{away}; " if away else ""
+            then = _then(self._saga_id, outcomes) if outcomes else GOES_ON
+            late = f"{why}saga {self._saga_id} has not ended in time: {then}"
+            raise CeleryTimeoutError(late) from None  # it says all that the store's error does
+        if away is None:
+            return
+        if not self._away_since:
+            self._away_since = time.monotonic()
+            until = "as long as it takes" if left_s == inf else f"{left_s:.0f} s more"
+            log.warning(f"{away}: waiting for saga {self._saga_id}, {until}")
+        self._look_s = AWAY_S
+        time.sleep(min(AWAY_S, left_s))
+
+    def answered(self) -> None:
+        """The server has told that the saga is there."""
+        if self._away_since:
+            away_s = round(time.monotonic() - self._away_since)
+            log.warning(f"the server is back after {away_s} s: saga {self._saga_id} goes on")
+        self._away_since = 0.0
+        self._look_s = min(2 * self._look_s, LOOK_S)
+
+
+def _then(saga_id: str, outcomes: Outcomes) -> str:
+    """What becomes of a saga for which nobody waits any more."""
+    with suppress(*UNREACHABLE):
+        person = outcomes.person_awaited(saga_id)
+        if person:
+            return f"it waits for a person ({person}), see `multiagents explain {saga_id}`"
+        stranded = outcomes.stranded(saga_id)
+        if stranded:
+            return f"{stranded}; see `multiagents explain {saga_id}`"
+    return GOES_ON
+
+
+class Outcomes:
+    """The results of one app's sagas.
+
+    They may lie on another server than the sagas: ``is_known`` asks theirs whether a saga exists,
+    ``told`` says which of theirs an error is about, ``person_awaited`` why a saga waits for a
+    person, and ``stranded`` why no worker does its steps (empty: it is not so, or not known).
+    """
+
+    def __init__(
+        self,
+        app: Celery,
+        *,
+        is_known: Callable[[str], bool],
+        told: Callable[[Exception], str],
+        person_awaited: Callable[[str], str] = lambda saga_id: "",
+        stranded: Callable[[str], str] = lambda saga_id: "",
+    ) -> None:
+        self._app = app
+        self.stranded = stranded
+        self.person_awaited = person_awaited
+        self.told = told
+        self.is_known = is_known
+        self._local = threading.local()
+
+    @property
+    def are_in_redis(self) -> bool:
+        """Whether it is a Redis backend that is waited by."""
+        return isinstance(self._app.backend, RedisBackend)
+
+    def result(self, task_id: str, saga_id: str) -> SagaResult:
+        """What is given to whoever has started a saga."""
+        made = SagaResult(task_id, backend=self._app.backend, app=self._app)
+        made.outcomes, made.saga_id = self, saga_id
+        return made
+
+    @property
+    def url(self) -> str:
+        """Where they are, with its password."""
+        return _url_of(self._app.backend)
+
+    def told_of_backend(self, error: Exception) -> str:
+        """That the results' own server is away, and why."""
+        cause = error.__cause__ if isinstance(error, ConnectionLost) else error
+        return told_at(self.url, cause or error)
+
+    def backend(self) -> Any:
+        """This thread's backend for waiting."""
+        own = getattr(self._local, "own", None)
+        if own is None or own[0] != os.getpid():
+            own = self._local.own = (os.getpid(), self._make())
+        return own[1]
+
+    def forget_backend(self) -> None:
+        """Close it; the next one connects anew."""
+        own = self._local.__dict__.pop("own", None)
+        if own is not None and own[0] == os.getpid():
+            own[1].client.connection_pool.disconnect()
+
+    def _make(self) -> Any:
+        backend = impatient(self._app)
+        backend.result_consumer._reconnect = _give_up
+        return backend
+
+
+def _url_of(backend: Any) -> str:
+    """Where it is; its settings may name host, port and database one by one."""
+    given = {"host": "localhost", "port": 6379, "db": 0, **backend.connparams}
+    return str(backend.url or "redis://{host}:{port}/{db}".format_map(given))
+
+
+def _give_up() -> NoReturn:
+    """Called by Celery while it handles the error of a lost connection."""
+    error = sys.exc_info()[1]
+    raise ConnectionLost(type(error).__name__) from error

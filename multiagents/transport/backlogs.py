@@ -1,0 +1,74 @@
+"""What waits in a queue of the broker?
+
+A Redis broker says how many messages wait and, if its oldest is the engine's, when that was sent.
+RabbitMQ says only how many are ready: those that a worker has fetched do not count, as on Redis,
+and there is one queue for all priorities.  Other brokers are not asked.
+
+For kombu 5.7.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from celery import Celery
+
+from multiagents.core.marks import read_mark
+from multiagents.engine.sweeper import Backlog, QueueHead
+from multiagents.storage.refusals import concerns_a_key
+from multiagents.transport.direct_publish import list_of, priority_of
+from multiagents.transport.publisher import is_amqp, is_redis, kind_of
+
+NOT_FOUND = 404
+"""RabbitMQ's reply code for a queue that nobody has declared."""
+
+
+def backlog_of(app: Celery, connection: Any, queue: QueueHead) -> Backlog:
+    """What a queue holds; nothing is known of one that cannot be looked into.
+
+    Raises what says that the broker does not answer.
+    """
+    if queue.broker not in ("", kind_of(connection)):
+        return Backlog(None)  # this process has another broker than the queue's workers
+    if is_redis(connection):
+        return _of_redis(app, connection, queue)
+    if is_amqp(connection):
+        return Backlog(_ready(connection, queue.queue), is_whole=True)
+    return Backlog(None)
+
+
+def _of_redis(app: Celery, connection: Any, queue: QueueHead) -> Backlog:
+    channel = connection.default_channel
+    name = list_of(queue.queue, priority_of(app, queue.priority), channel)
+    try:
+        with channel.conn_or_acquire() as client:
+            length, head = int(client.llen(name)), client.lindex(name, -1)
+    except Exception as error:
+        if concerns_a_key(error):
+            return Backlog(None)
+        raise
+    return Backlog(length, _sent_ms(head) if head else None)
+
+
+def _sent_ms(raw: bytes) -> int | None:
+    """When an engine message was sent; None for a foreign one, whatever it holds."""
+    try:
+        message = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    mark = read_mark(message.get("headers")) if isinstance(message, dict) else None
+    return int(mark.sent_ms) if mark else None
+
+
+def _ready(connection: Any, queue: str) -> int | None:
+    """How many messages of an AMQP queue are ready; None if that may not be known."""
+    _ = connection.default_channel  # connects as its options say, which `channel` does not
+    channel = connection.channel()  # of its own: an error would close it for others
+    found: int | None
+    try:
+        found = int(channel.queue_declare(queue, passive=True).message_count)
+    except connection.channel_errors as error:
+        found = 0 if getattr(error, "reply_code", None) == NOT_FOUND else None
+    channel.close()  # not of a broker that is silent, which would have to answer this, too
+    return found

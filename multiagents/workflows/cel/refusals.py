@@ -1,0 +1,126 @@
+"""What does the error of an expression without a value say?
+
+What is missing or of which type it is, and the guard to write.  It shows names and literals, which
+stand in the definition, and never a value of the data: that may be a secret.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from multiagents.workflows.cel.functions import overloads, signatures
+from multiagents.workflows.cel.syntax import Node
+from multiagents.workflows.cel.values import NUMBERS, article, kind_of
+
+_SHOWN = 60
+"""Characters of a part of an expression in a message."""
+
+
+class Refusal(Exception):
+    """There is no value; ``&&``, ``||``, ``all`` and ``exists`` may have one all the same."""
+
+    def __init__(self, what: str, guard: str = "") -> None:
+        """``guard``: what has to be true for there to be a value."""
+        super().__init__(what, guard)
+        self.what = what
+        self.guard = guard
+
+    @property
+    def reason(self) -> str:
+        """For a condition, which takes a bool."""
+        return f"{self.what}; guard it with {self.guard} && …" if self.guard else self.what
+
+    def of_argument(self, expression: str) -> str:
+        """For an argument, which takes a value in either case."""
+        if not self.guard:
+            return self.what
+        whole = expression if len(expression) <= _SHOWN and "?" not in expression else "…"
+        return f"{self.what}; guard it with {self.guard} ? {whole} : null"
+
+
+def unselected(node: Node, owner: Any) -> Refusal:
+    """Why a field cannot be read of its owner."""
+    whole, field = node.parts[0], node.value
+    if kind_of(owner) != "map":
+        return unfit(whole, owner, "map", f"{field!r} is read of it")
+    guard = f"has({shown(whole)}.{field})"
+    if field == "result" and whole.kind in {"select", "index"} and "state" in owner:
+        return Refusal(
+            f"missing key 'result' in {shown(whole)}: the step is {owner['state']} and has none",
+            guard,
+        )
+    return Refusal(f"missing key {field!r} in {shown(whole)}", guard)
+
+
+def failed_call(node: Node, reason: str) -> Refusal:
+    """A function's error: it is about its last argument, a pattern or a zone, if it has two."""
+    return Refusal(f"{shown(node.parts[-1])} {reason} ({node.value} takes it)")
+
+
+def unfit_call(node: Node, values: list[Any]) -> Refusal:
+    """The first argument that no overload takes; else all of them."""
+    method = node.kind == "method"
+    known = overloads(node.value, method=method)
+    for place, (part, value) in enumerate(zip(node.parts, values, strict=True)):
+        wanted = dict.fromkeys(each.takes[place] for each in known if place < len(each.takes))
+        if wanted and kind_of(value) not in wanted:
+            return unfit(part, value, " or ".join(wanted), f"{node.value} takes it")
+    given = ", ".join(map(kind_of, values)) or "nothing"
+    what = f"{node.value} does not take ({given})" if known else f"unknown function {node.value!r}"
+    return Refusal(f"{what}; it is {signatures(node.value, method=method)}" if known else what)
+
+
+def shown(node: Node) -> str:
+    """The text of a part of an expression, perhaps cut."""
+    text = " ".join(node.text.split())
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+
+
+def unfit(node: Node, value: Any, wanted: str, why: str) -> Refusal:
+    """A value of the wrong type, with what to write; ``wanted``: kinds, joined by "or"."""
+    kind, first = kind_of(value), wanted.split()[0].rstrip(",")
+    what = f"{shown(node)} is {article(kind)}, expected {article(wanted)} ({why})"
+    if value is None:
+        return Refusal(what, _null_guard(node))
+    if kind == "string" and first in _READ_FROM_TEXT:
+        return Refusal(f"{what}; write {first}({shown(node)})")
+    return Refusal(what, _type_guard(node, first))
+
+
+_READ_FROM_TEXT = NUMBERS | {"timestamp", "duration"}
+
+
+def _null_guard(node: Node) -> str:
+    return f"{_has_guard(node)}{shown(node)} != null"
+
+
+def _type_guard(node: Node, wanted: str) -> str:
+    return f"{_has_guard(node)}type({shown(node)}) == {wanted}"
+
+
+def _has_guard(node: Node) -> str:
+    return f"has({shown(node)}) && " if node.kind == "select" else ""
+
+
+def mismatch(node: Node, one: Any, other: Any) -> Refusal:
+    """Two operands that an operator does not take together."""
+    left, right = node.parts
+    kinds = kind_of(one), kind_of(other)
+    what = (
+        f"{node.kind} does not take {shown(left)} ({article(kinds[0])}) and {shown(right)}"
+        f" ({article(kinds[1])})"
+    )
+    if "null" in kinds:
+        return Refusal(what, _null_guard(node.parts[kinds.index("null")]))
+    sides = sorted(zip(node.parts, kinds, (kinds[1], kinds[0]), strict=True), key=_is_literal)
+    for part, kind, other in sides:
+        if other in NUMBERS and kind in {"string", *NUMBERS} and other != kind:
+            wanted = "double" if "double" in kinds else other
+            if kind != wanted:
+                return Refusal(f"{what}; write {wanted}({shown(part)})")
+    part, _, other = sides[0]
+    return Refusal(what, _type_guard(part, other))
+
+
+def _is_literal(side: tuple[Node, str, str]) -> bool:
+    return side[0].kind == "literal"

@@ -1,0 +1,362 @@
+"""Which mistakes does a workflow have?
+
+`check` finds all of them, not the first only, each with its place, and never raises: it is also
+given definitions whose dependencies are unknown or run in circles.  What a single field may hold
+is said by the models in `workflow`; here stands what only the whole graph can tell.
+No I/O, no clock.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
+from functools import cached_property
+
+from multiagents.core.exceptions import InvalidInput, InvalidWorkflow
+from multiagents.core.names import queue_flaw
+from multiagents.core.stored_json import check_input
+from multiagents.workflows.expression_names import Path, paths
+from multiagents.workflows.expressions import ConditionError, check_argument, check_condition
+from multiagents.workflows.workflow import MOST_EXAMPLES, Step, TaskCall, Workflow
+
+STEP_NAME = r"[A-Za-z_][A-Za-z0-9_.-]*"
+WORKFLOW_NAME = r"[A-Za-z_]([A-Za-z0-9_. -]*[A-Za-z0-9_.-])?"
+WHEN_NAMES = ("input", "steps")
+FAILED_WHEN_NAMES = (*WHEN_NAMES, "result")
+RUN_NAMES = (*WHEN_NAMES, "key")
+"""What the arguments of a plain task read; ``key`` is the idempotency key."""
+UNDO_NAMES = (*RUN_NAMES, "step_key", "result", "error")
+"""Likewise for a compensation: ``key`` is its own, ``step_key`` and ``result`` are the step's."""
+STEP_FIELDS = ("result", "state")
+"""What there is to read of a step."""
+
+MAX_EXAMPLE_BYTES = 16 * 1024
+"""Of JSON: people read an example, and edit it."""
+
+_UNDO_OPTIONS = ("compensation_retry", "compensation_timeout_s", "compensate_on_failure")
+_CONDITIONS = ("when", "failed_when")
+_SHOWN_NAMES = 12
+_SHOWN_CYCLES = 20
+_MOST_SUGGESTIONS = 100
+"""For unknown names in one definition; a message without one still names the step."""
+
+
+def check(workflow: Workflow, *, places: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Every mistake of the definition, with its place; empty for a sound one.
+
+    ``places`` says where each step stands in its file, when that is not ``steps[N]``.
+    """
+    return tuple(_Check(workflow, places).mistakes())
+
+
+def refuse(name: str, errors: Sequence[str]) -> InvalidWorkflow:
+    """The error that lists these mistakes of one or more definitions."""
+    if len(errors) == 1:
+        return InvalidWorkflow(f"invalid workflow: {errors[0]}", tuple(errors))
+    lines = "".join(f"\n  - {error}" for error in errors)
+    return InvalidWorkflow(f"{name} has {len(errors)} mistakes:{lines}", tuple(errors))
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """The tail of a message about an unknown name: what was probably meant, and what there is."""
+    names = list(known)
+    close = get_close_matches(name, names, n=1)
+    meant = f"did you mean {close[0]!r}? " if close else ""
+    rest = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
+    return f"{meant}known: {', '.join(names[:_SHOWN_NAMES]) or 'none'}{rest}"
+
+
+class _Check:
+    """One examination.
+
+    Steps are found by name, the first one where a name is taken twice; a step without a name has
+    been reported by the reader of its document and takes no part in the graph.
+    """
+
+    def __init__(self, workflow: Workflow, places: Sequence[str] | None) -> None:
+        self.workflow = workflow
+        self.steps = workflow.steps
+        spots = places or [f"steps[{index}]" for index in range(len(self.steps))]
+        self.places = [
+            f"{workflow.name}.{spot} {step.name!r}" if step.name else f"{workflow.name}.{spot}"
+            for spot, step in zip(spots, self.steps, strict=True)
+        ]
+        self.suggested = 0
+        self.by_name: dict[str, Step] = {}
+        self.place_of: dict[str, str] = {}
+        for step, place in zip(self.steps, self.places, strict=True):
+            if step.name:
+                self.by_name.setdefault(step.name, step)
+                self.place_of.setdefault(step.name, place)
+
+    def mistakes(self) -> Iterator[str]:
+        yield from self._workflow_name()
+        yield from self._examples()
+        for step, place in zip(self.steps, self.places, strict=True):
+            yield from self._name(step, place)
+            yield from self._dependencies(step, place)
+            yield from self._undo_options(step, place)
+            yield from self._queues(step, place)
+            yield from self._expressions(step, place)
+        yield from self._cycles()
+        yield from self._pivots()
+
+    # ---- one step ----
+
+    def _workflow_name(self) -> Iterator[str]:
+        if self.workflow.name and not re.fullmatch(WORKFLOW_NAME, self.workflow.name):
+            yield (
+                f"{self.workflow.name!r}: a workflow's name begins with a letter or _ and has"
+                " only letters, digits, _ . - and spaces between them"
+            )
+
+    def _examples(self) -> Iterator[str]:
+        examples, name = self.workflow.examples, self.workflow.name
+        if len(examples) > MOST_EXAMPLES:
+            yield f"{name}: has {len(examples)} examples; keep at most {MOST_EXAMPLES}"
+        for index, example in enumerate(examples):
+            try:
+                check_input(example, MAX_EXAMPLE_BYTES, limited_by="an example is short")
+            except InvalidInput as error:
+                yield f"{name}: examples[{index}]: {error}"
+
+    def _name(self, step: Step, place: str) -> Iterator[str]:
+        if step.name and not re.fullmatch(STEP_NAME, step.name):
+            yield (
+                f"{place}: a step's name begins with a letter or _ and has only letters, digits,"
+                " _ . and -"
+            )
+        if step.name and self.place_of[step.name] != place:
+            yield f"{place}: the name is taken by {self.place_of[step.name]}; rename one of them"
+
+    def _dependencies(self, step: Step, place: str) -> Iterator[str]:
+        for name, count in Counter(step.depends_on).items():
+            if name not in self.by_name:
+                yield f"{place}: waits for unknown step {name!r}{self._meant(step, name)}"
+            if count > 1:
+                yield f"{place}: waits for {name!r} more than once; name it once"
+
+    def _meant(self, step: Step, name: str) -> str:
+        """A suggestion for an unknown name; each one compares it with all names."""
+        self.suggested += 1
+        if self.suggested > _MOST_SUGGESTIONS:
+            return ""
+        return f"; {suggest(name, [other for other in self.by_name if other != step.name])}"
+
+    def _undo_options(self, step: Step, place: str) -> Iterator[str]:
+        if step.compensation is not None:
+            return
+        for option in _UNDO_OPTIONS:
+            if getattr(step, option) != Step.model_fields[option].default:
+                yield f"{place}: sets {option} without a compensation; add one or leave it out"
+
+    def _queues(self, step: Step, place: str) -> Iterator[str]:
+        named = [("", step.queue), *((field, call.queue) for field, call in _calls_of(step))]
+        for field, queue in named:
+            if queue is not None and (flaw := queue_flaw(queue)):
+                yield f"{place}: {field}queue {queue!r}: {flaw}"
+
+    # ---- expressions ----
+
+    def _expressions(self, step: Step, place: str) -> Iterator[str]:
+        for field, text, names in _expressions_of(step):
+            try:
+                (check_condition if field in _CONDITIONS else check_argument)(text)
+            except ConditionError as error:
+                yield f"{place}: {field}: {error}"
+                continue
+            of_itself = "result" in names
+            for mistake in self._expression(step, text, names=names, of_itself=of_itself):
+                yield f"{place}: {field}: {mistake}"
+
+    def _expression(
+        self, step: Step, text: str, *, names: Sequence[str], of_itself: bool
+    ) -> Iterator[str]:
+        for path in paths(text):
+            reason = self._path(step, path, names=names, of_itself=of_itself)
+            if reason:
+                yield f"CEL {text!r}: {reason}"
+
+    def _path(self, step: Step, path: Path, *, names: Sequence[str], of_itself: bool) -> str | None:
+        """Why this path cannot be read by the step; None if it can."""
+        if path[0] not in names:
+            return (
+                f"unknown name {path[0]!r}; known: {', '.join(names)}"
+                f" (a key of the saga's input is input.{path[0]})"
+            )
+        if path[0] != "steps":
+            return None
+        if len(path) == 1:
+            return "reads all steps at once; name the steps it needs, as in steps.NAME.result"
+        if path[1] not in self.by_name:
+            return f"unknown step {path[1]!r}; {self._suggest_step(path)}"
+        if path[1] == step.name and not of_itself:
+            return f"step {step.name!r} has no result yet when this is read"
+        if path[1] != step.name and not self._waits_for(step, path[1]):
+            return (
+                f"step {path[1]!r} may not have ended yet; add it to depends_on of"
+                f" {step.name!r} or of a step before it"
+            )
+        if len(path) > 2 and path[2] not in STEP_FIELDS:
+            return f"steps.{path[1]} has no {path[2]!r}; {suggest(path[2], STEP_FIELDS)}"
+        return None
+
+    def _suggest_step(self, path: Path) -> str:
+        longer = [n for n in self.by_name if re.match(rf"{re.escape(path[1])}[.-]", n)]
+        return f'write steps["{longer[0]}"]' if longer else suggest(path[1], self.by_name)
+
+    # ---- the graph ----
+
+    def _waits_for(self, step: Step, name: str) -> bool:
+        """Whether a step begins after the named one; for what stands in a circle, anything."""
+        before = self._all_before.get(step.name)
+        return before is None or bool(before >> self._place[name] & 1)
+
+    @cached_property
+    def _place(self) -> dict[str, int]:
+        return {name: number for number, name in enumerate(self.by_name)}
+
+    @cached_property
+    def _all_before(self) -> dict[str, int]:
+        """For each step outside of circles, all steps before it, as bits at their places.
+
+        Bits, since sets for all pairs of a wide group are cubic.
+        """
+        before = {name: dict.fromkeys(self._before(name)) for name in self.by_name}
+        found: dict[str, int] = {}
+        for name in _in_order(before):
+            found[name] = 0
+            for other in before[name]:
+                found[name] |= found[other] | 1 << self._place[other]
+        return found
+
+    def _before(self, name: str) -> list[str]:
+        step = self.by_name.get(name)
+        return [] if step is None else [n for n in step.depends_on if n in self.by_name]
+
+    def _reach(self, start: str, edges: dict[str, list[str]]) -> set[str]:
+        seen: set[str] = set()
+        stack = [start]
+        while stack:
+            fresh = [name for name in edges[stack.pop()] if name not in seen]
+            seen.update(fresh)
+            stack.extend(fresh)
+        return seen - {start}
+
+    def _cycles(self) -> Iterator[str]:
+        """Each circle by name, and once the steps that stand behind one.
+
+        One edge of a circle found is cut before the next is looked for, so that circles which
+        share steps are all named.
+        """
+        before = {name: dict.fromkeys(self._before(name)) for name in self.by_name}
+        stuck = never = _stuck(before)
+        circular: set[str] = set()
+        for _ in range(_SHOWN_CYCLES):
+            if not stuck:
+                break
+            cycle = self._one_cycle(stuck, before)
+            circular.update(cycle)
+            yield (
+                f"{self.workflow.name}: steps wait for each other in a cycle:"
+                f" {' -> '.join([*cycle, cycle[0]])}; remove one of these dependencies"
+            )
+            del before[cycle[0]][cycle[-1]]
+            stuck = _stuck(before)
+        behind = [name for name in self.by_name if name in never and name not in circular]
+        if behind:
+            yield (
+                f"{self.workflow.name}: unreachable, because they wait for a cycle:"
+                f" {', '.join(behind)}"
+            )
+
+    def _one_cycle(self, stuck: set[str], before: dict[str, dict[str, None]]) -> list[str]:
+        """A circle among steps that cannot start, in the order of work, first defined first."""
+        name = next(name for name in self.by_name if name in stuck)
+        trail: dict[str, None] = {}
+        while name not in trail:
+            trail[name] = None
+            name = next(other for other in before[name] if other in stuck)
+        walked = list(trail)
+        cycle = walked[walked.index(name) :][::-1]
+        first = cycle.index(min(cycle, key=self._place.__getitem__))
+        return cycle[first:] + cycle[:first]
+
+    def _pivots(self) -> Iterator[str]:
+        pivots = [step for step in self.by_name.values() if step.pivot]
+        for other in pivots[1:]:
+            yield (
+                f"{self.place_of[other.name]}: a second pivot; {pivots[0].name!r} is the point"
+                " of no return already"
+            )
+        if pivots:
+            yield from self._around(pivots[0])
+
+    def _around(self, pivot: Step) -> Iterator[str]:
+        """The rules for the steps before and after the point of no return (rule 7, E17)."""
+        if pivot.compensation is not None:
+            yield (
+                f"{self.place_of[pivot.name]}: a pivot is never undone; remove its compensation,"
+                " or its pivot"
+            )
+        before = {name: self._before(name) for name in self.by_name}
+        after: dict[str, list[str]] = {name: [] for name in self.by_name}
+        for name, others in before.items():
+            for other in others:
+                after[other].append(name)
+        earlier, later = self._reach(pivot.name, before), self._reach(pivot.name, after)
+        for name, step in self.by_name.items():
+            if name in later and step.compensation is not None:
+                yield (
+                    f"{self.place_of[name]}: has a compensation, but comes after the pivot"
+                    f" {pivot.name!r}, after which nothing is undone; remove it or move the step"
+                )
+            if name != pivot.name and name not in earlier and name not in later:
+                yield (
+                    f"{self.place_of[name]}: is neither before nor after the pivot"
+                    f" {pivot.name!r}; connect them with depends_on"
+                )
+
+
+def _expressions_of(step: Step) -> Iterator[tuple[str, str, Sequence[str]]]:
+    """Each expression of a step: its field, its text, the names that it may use."""
+    if step.when is not None:
+        yield "when", step.when, WHEN_NAMES
+    if step.failed_when is not None:
+        yield "failed_when", step.failed_when, FAILED_WHEN_NAMES
+    for field, target in _calls_of(step):
+        names = RUN_NAMES if field == "worker." else UNDO_NAMES
+        for index, text in enumerate(target.args or ()):
+            yield f"{field}args[{index}]", text, names
+        for key, text in (target.kwargs or {}).items():
+            yield f"{field}kwargs.{key}", text, names
+
+
+def _calls_of(step: Step) -> Iterator[tuple[str, TaskCall]]:
+    """The plain tasks that a step names, each after the place of its fields."""
+    for field, target in (("worker.", step.worker), ("compensation.", step.compensation)):
+        if isinstance(target, TaskCall):
+            yield field, target
+
+
+def _in_order(before: dict[str, dict[str, None]]) -> list[str]:
+    """The steps that can start, each after all it waits for (Kahn 1962)."""
+    waiting = {name: len(others) for name, others in before.items()}
+    after: dict[str, list[str]] = {name: [] for name in before}
+    for name, others in before.items():
+        for other in others:
+            after[other].append(name)
+    order = [name for name, count in waiting.items() if count == 0]
+    for done in order:
+        for name in after[done]:
+            waiting[name] -= 1
+            if waiting[name] == 0:
+                order.append(name)
+    return order
+
+
+def _stuck(before: dict[str, dict[str, None]]) -> set[str]:
+    """The steps that can never start: those of a circle or behind one."""
+    return before.keys() - _in_order(before)
