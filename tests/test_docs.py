@@ -239,7 +239,7 @@ def test_examples_import_only_public_names() -> None:
     public = (
         "multiagents",
         "multiagents.testing",
-        "multiagents.workflows.files",
+        "multiagents.orchestrator.definitions",
         "multiagents.monitoring",
     )
     private = [

@@ -20,7 +20,7 @@ FORKED = """
 import os, sys
 from multiagents.worker_sdk.context import Context
 from multiagents.agents.dspy_worker import dspy_worker
-from multiagents.worker_sdk import lm
+from multiagents.agents import lm
 from multiagents.worker_sdk.execute import execute
 
 @dspy_worker("echo", signature="number -> answer")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-LUA, ENGINE = "multiagents/storage/lua/", "multiagents/orchestrator/"
+LUA = "multiagents/storage/lua/"
 STORE, LAWS = "tests/test_store.py::test_", "tests/laws/test_"
 
 

@@ -2,40 +2,40 @@
 
 from __future__ import annotations
 
-from tests.planted.mutant import ENGINE, LAWS, LUA, STORE, Mutant
+from tests.planted.mutant import LAWS, LUA, STORE, Mutant
 
 E10_E14 = (
     Mutant(
         "E10",
-        ENGINE + "sweeper.py",
+        "multiagents/engine/sweeper.py",
         "waits = backlog.head_sent_ms <= sent_ms",
         "waits = False",
         "tests/test_sweeper.py::test_a_command_behind_a_backlog_is_not_sent_again",
     ),
     Mutant(
         "E10",
-        ENGINE + "sweeper.py",
+        "multiagents/engine/sweeper.py",
         "if not 0 <= now_ms - looked_ms < LOOK_MS:",
         "if True:",
         "tests/test_sweeper.py::test_a_long_queue_is_looked_into_for_all_that_waits_in_it",
     ),
     Mutant(
         "E10",
-        ENGINE + "sweeper.py",
+        "multiagents/engine/sweeper.py",
         "later_ms = max(lease_ms, (now_ms - sent_ms) // LATER)",
         "later_ms = lease_ms",
         "tests/test_sweeper.py::test_what_has_waited_long_is_looked_for_less_often",
     ),
     Mutant(
         "E10",
-        ENGINE + "outbox.py",
+        "multiagents/engine/messages.py",
         "return outbox_value(0, 0), now_ms + UNCONFIRMED_MS",
         "return outbox_value(0, 0), now_ms + 1000 * UNCONFIRMED_MS",
         "tests/test_sweeper.py::test_a_command_whose_sending_failed_is_sent_by_a_sweep",
     ),
     Mutant(
         "E10",
-        ENGINE + "backlogs.py",
+        "multiagents/transport/backlogs.py",
         "priority_of(app, queue.priority), channel)",
         "queue.priority or 0, channel)",
         "tests/test_letters.py::test_a_look_into_a_queue_finds_the_message",
@@ -56,7 +56,7 @@ E10_E14 = (
     ),
     Mutant(
         "E12",
-        ENGINE + "answers.py",
+        "multiagents/transport/direct_result.py",
         "int(backend.expires or 0)",
         "0",
         LAWS + "rules.py::test_a_result_is_kept_as_long_as_its_saga",
@@ -77,21 +77,21 @@ E10_E14 = (
     ),
     Mutant(
         "E12",
-        ENGINE + "telling.py",
+        "multiagents/transport/outcome_delivery.py",
         "signature.apply_async((effect.result,), **given)",
         "pass",
         "tests/test_team_app.py::test_a_saga_is_a_link_of_a_canvas",
     ),
     Mutant(
         "E12",
-        ENGINE + "telling.py",
+        "multiagents/transport/outcome_delivery.py",
         "if target.name not in settled:",
         "if True:",
         "tests/test_untold_ends.py::test_a_broker_that_is_away_refuses_nothing",
     ),
     Mutant(
         "E12",
-        ENGINE + "outcome.py",
+        "multiagents/saga/outcome.py",
         'started = f"told:{task_id}" in data',
         "started = False",
         LAWS + "ends.py::test_a_canvas_is_started_once_however_many_starts_follow",
@@ -112,7 +112,7 @@ E10_E14 = (
     ),
     Mutant(
         "E12",
-        ENGINE + "coordinator.py",
+        "multiagents/engine/coordinator.py",
         "(yield from ask(owed))",
         "due_ms",
         LAWS + "ends.py::test_who_starts_after_the_end_is_told_though_it_cannot_be_done_at_once",
@@ -126,7 +126,7 @@ E10_E14 = (
     ),
     Mutant(
         "E12",
-        ENGINE + "moves.py",
+        "multiagents/engine/continuation.py",
         "if decision.end is decision.saga.state:",
         "if decision.end is not None:",
         LAWS + "ends.py::test_the_first_end_is_told_though_one_decision_went_past_it",
@@ -175,7 +175,7 @@ E10_E14 = (
     ),
     Mutant(
         "E13",
-        ENGINE + "plain.py",
+        "multiagents/engine/plain_tasks.py",
         "        return self.clock.now_ms() + round(timeout_s * 1000)\n",
         "        return self.clock.now_ms() + round(timeout_s * 100)\n",
         LAWS + "rules.py::test_a_plain_task_is_sent_once_and_its_time_out_decides",
@@ -217,7 +217,7 @@ E10_E14 = (
     ),
     Mutant(
         "E14",
-        ENGINE + "discards.py",
+        "multiagents/hosting/revocation.py",
         "never_ran = mark.timeout_s is None and",
         "never_ran = False and",
         "tests/test_duplicates.py::"
@@ -232,28 +232,28 @@ E10_E14 = (
     ),
     Mutant(
         "E14",
-        ENGINE + "letters.py",
+        "multiagents/transport/direct_publish.py",
         '"timelimit": [None, None],',
         '"timelimit": [9, 9],',
         "tests/test_messages.py::test_a_step_message_carries_its_errback_and_its_attempt",
     ),
     Mutant(
         "E14",
-        ENGINE + "holding.py",
+        "multiagents/engine/slots.py",
         "        if held is None and kind is Kind.RUN:\n",
         "        if False:\n",
         LAWS + "fan_out.py::test_a_message_for_a_branch_that_was_taken_over_takes_another",
     ),
     Mutant(
         "E14",
-        ENGINE + "holding.py",
+        "multiagents/engine/slots.py",
         "held = yield from self._claim(where, what, alone=True)",
         "held = yield from self._claim(where, what)",
         LAWS + "fan_out.py::test_a_message_that_was_sent_again_takes_nothing_beside_the_first",
     ),
     Mutant(
         "E14",
-        ENGINE + "coordinator.py",
+        "multiagents/engine/coordinator.py",
         "        return (yield from self._keep_place(keys, workflow, saga, go_on))\n",
         "        return None\n",
         LAWS + "fan_out.py::test_a_process_whose_report_another_decided_over_keeps_its_place",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from tests.planted.mutant import ENGINE, LAWS, LUA, STORE, Mutant
+from tests.planted.mutant import LAWS, LUA, STORE, Mutant
 
 E15_E20 = (
     Mutant(
         "E15",
-        ENGINE + "planning.py",
+        "multiagents/engine/commit_plan.py",
         "for name in sorted(decision.changed)",
         "for name in saga.steps",
         LAWS + "rules.py::test_a_commit_writes_only_what_has_changed",
@@ -91,56 +91,56 @@ E15_E20 = (
     ),
     Mutant(
         "E17",
-        ENGINE + "backward.py",
+        "multiagents/saga/compensation.py",
         "return run.unknown or run.state in {StepState.RUNNING, StepState.SUCCEEDED}",
         "return run.unknown or run.state is StepState.SUCCEEDED",
         LAWS + "pivot.py::test_the_pivot_counts_as_passed_from_its_first_claim",
     ),
     Mutant(
         "E17",
-        ENGINE + "backward.py",
+        "multiagents/saga/compensation.py",
         "            return self.steps[but].unknown\n",
         "            return True\n",
         LAWS + "pivot.py::test_a_pivot_that_failed_clean_is_not_passed",
     ),
     Mutant(
         "E17",
-        ENGINE + "backward.py",
+        "multiagents/saga/compensation.py",
         "            return self.steps[but].unknown\n",
         "            return False\n",
         LAWS + "pivot.py::test_a_pivot_that_may_have_acted_is_parked",
     ),
     Mutant(
         "E17",
-        ENGINE + "backward.py",
+        "multiagents/saga/compensation.py",
         "if pivot and run and run.state is StepState.DISPATCHED:",
         "if pivot and run and run.state is StepState.PARKED:",
         LAWS + "pivot.py::test_a_pivot_that_was_claimed_in_time_is_not_undone",
     ),
     Mutant(
         "E19",
-        ENGINE + "decide.py",
+        "multiagents/saga/decide.py",
         "run.state is StepState.RETRYING and self.saga.state is SagaState.RUNNING:",
         "run.state is StepState.RETRYING:",
         LAWS + "rules.py::test_in_a_pause_leases_and_the_deadline_go_on",
     ),
     Mutant(
         "E19",
-        ENGINE + "people.py",
+        "multiagents/saga/actions.py",
         "if run.state is StepState.RETRYING and run.work.retry_at <= self.now_ms:",
         "if run.state is StepState.PARKED:",
         LAWS + "cases.py::test_a_timer_that_came_due_while_paused_is_made_up_for_by_any_clock",
     ),
     Mutant(
         "E19",
-        ENGINE + "backward.py",
+        "multiagents/saga/compensation.py",
         "        if self.saga.state not in _STOPPABLE or self.saga.halting:\n",
         "        if self.saga.state is SagaState.PAUSED or self.saga.halting:\n",
         LAWS + "rules.py::test_in_a_pause_leases_and_the_deadline_go_on",
     ),
     Mutant(
         "E19",
-        ENGINE + "turn.py",
+        "multiagents/saga/draft.py",
         "        if not taken:\n",
         "        if True:\n",
         LAWS + "overtaken.py::test_nothing_new_begins_after_a_person_has_said_stop",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from tests.planted.mutant import ENGINE, LAWS, LUA, STORE, Mutant
+from tests.planted.mutant import LAWS, LUA, STORE, Mutant
 
 E1_E5 = (
     Mutant(
         "E1",
-        ENGINE + "letters.py",
+        "multiagents/transport/direct_publish.py",
         "            return True\n        return bool(queue",
         "            raise\n        return bool(queue",
         "tests/test_letters.py::test_a_step_whose_queue_the_app_does_not_have_fails_itself",
@@ -28,7 +28,7 @@ E1_E5 = (
     ),
     Mutant(
         "E1",
-        ENGINE + "coordinator.py",
+        "multiagents/engine/coordinator.py",
         "dirty_at=entry.at_ms))",
         "dirty_at=entry.at_ms + 2000))",
         LAWS + "rules.py::test_what_an_errback_has_written_is_decided_at_once",
@@ -91,7 +91,7 @@ E1_E5 = (
     ),
     Mutant(
         "E3",
-        ENGINE + "moves.py",
+        "multiagents/engine/continuation.py",
         "        plan = self._plan(ground, decision)\n        for each in begun:",
         "        plan = self._plan(ground, decision)\n"
         '        if waiting:\n            plan.outbox[_field(waiting[0])] = "0|0", 0\n'
@@ -100,14 +100,14 @@ E1_E5 = (
     ),
     Mutant(
         "E3",
-        ENGINE + "claims.py",
+        "multiagents/engine/claims.py",
         "    if not saga.steps[done.step].returned(done.nonce):\n",
         "    if False:\n",
         LAWS + "overtaken.py::test_a_late_process_goes_on_with_the_result_that_counts",
     ),
     Mutant(
         "E3",
-        ENGINE + "saga.py",
+        "multiagents/saga/state.py",
         "self.work.nonce == nonce and self.work.error is None",
         "self.work.nonce == nonce",
         LAWS + "late_results.py::test_a_lost_attempts_process_goes_on_without_its_result",
@@ -129,7 +129,7 @@ E1_E5 = (
     ),
     Mutant(
         "E3",
-        ENGINE + "turn.py",
+        "multiagents/saga/draft.py",
         "results = {name: late[nonce], **values",
         "results = {**values",
         LAWS + "late_results.py::"
@@ -137,7 +137,7 @@ E1_E5 = (
     ),
     Mutant(
         "E3",
-        ENGINE + "saga.py",
+        "multiagents/saga/state.py",
         "(self.done, *lost, self.work.nonce)",
         "(self.done,)",
         LAWS
@@ -145,7 +145,7 @@ E1_E5 = (
     ),
     Mutant(
         "E3",
-        ENGINE + "moves.py",
+        "multiagents/engine/continuation.py",
         "return saga.steps[claim.step].is_held(claim.kind, claim.nonce)",
         "return False",
         LAWS + "overtaken.py::test_a_process_goes_on_though_its_commit_seemed_overtaken",
@@ -174,42 +174,42 @@ E1_E5 = (
     ),
     Mutant(
         "E5",
-        ENGINE + "moves.py",
+        "multiagents/engine/continuation.py",
         "version=self.nonce(),",
         'version=f"{int(ground.cursor or 9):016x}",',
         LAWS + "rules.py::test_no_two_commits_make_the_same_version",
     ),
     Mutant(
         "E5",
-        ENGINE + "attempts.py",
+        "multiagents/saga/reports.py",
         'self._call_for_attention(f"report of an unknown attempt of {entry.step!r}")',
         "return",
         LAWS + "rules.py::test_a_report_of_an_unknown_claim_is_recorded_and_asks_for_a_person",
     ),
     Mutant(
         "E5",
-        ENGINE + "people.py",
+        "multiagents/saga/actions.py",
         "for note in self.saga.attention if note not in over",
         "for note in self.saga.attention if self._parked()",
         LAWS + "cases.py::test_settling_a_dead_letter_leaves_the_other_calls_for_a_person",
     ),
     Mutant(
         "E5",
-        ENGINE + "people.py",
+        "multiagents/saga/actions.py",
         "return parked(run) is entry.letter and entry.parked_at in (0, since_ms)",
         "return entry.parked_at in (0, since_ms)",
         LAWS + "cases.py::test_a_decision_on_a_dead_letter_passes_over_any_other",
     ),
     Mutant(
         "E5",
-        ENGINE + "people.py",
+        "multiagents/saga/actions.py",
         "return parked(run) is entry.letter and entry.parked_at in (0, since_ms)",
         "return parked(run) is entry.letter",
         LAWS + "cases.py::test_a_decision_on_a_dead_letter_passes_over_any_other",
     ),
     Mutant(
         "E5",
-        ENGINE + "steering.py",
+        "multiagents/operations/actions.py",
         "refusal(workflow, before, command, step, letter)",
         "refusal(workflow, before, command, step)",
         "tests/test_dead_letters_meant.py::test_letters_that_were_listed_are_settled_and_no_others",
@@ -223,7 +223,7 @@ E1_E5 = (
     ),
     Mutant(
         "E5",
-        ENGINE + "coordinator.py",
+        "multiagents/engine/coordinator.py",
         "        held = attempts\n",
         "        held = None\n",
         LAWS + "plain_tasks.py::test_a_return_counts_only_for_the_claim_that_it_held",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.planted.mutant import ENGINE, LAWS, LUA, Mutant
+from tests.planted.mutant import LAWS, LUA, Mutant
 
 REFUSED = LAWS + "refused_keys.py::"
 
@@ -23,7 +23,7 @@ E21 = (
     ),
     Mutant(
         "E21",
-        ENGINE + "sweeper.py",
+        "multiagents/engine/sweeper.py",
         "if task is not None and task.nonce == held.nonce and now_ms < task.deadline_ms:",
         "if task is not None and not held.nonce:",
         REFUSED + "test_a_plain_task_that_its_queue_refuses_is_sent_when_the_key_is_put_right",
@@ -37,7 +37,7 @@ E21 = (
     ),
     Mutant(
         "E21",
-        ENGINE + "sweeper_thread.py",
+        "multiagents/hosting/sweeper_thread.py",
         "            yield from self._put_off(shard, item, error)\n",
         "            raise\n",
         REFUSED + "test_a_refused_saga_keeps_no_other_waiting",

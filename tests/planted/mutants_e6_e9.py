@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from tests.planted.mutant import ENGINE, LAWS, LUA, STORE, Mutant
+from tests.planted.mutant import LAWS, LUA, STORE, Mutant
 
 E6_E9 = (
     Mutant(
         "E6",
-        ENGINE + "attempts.py",
+        "multiagents/saga/reports.py",
         "or entry.nonce)\n            self._surface(entry.step)\n",
         "or entry.nonce)\n",
         LAWS + "moves.py::test_a_lost_and_late_success_reopens_what_has_ended",
     ),
     Mutant(
         "E6",
-        ENGINE + "attempts.py",
+        "multiagents/saga/reports.py",
         "if isinstance(entry, Failed) and entry.part:",
         "if False:",
         LAWS + "cases.py::test_each_late_end_of_a_given_up_attempt_is_undone_again",
@@ -35,28 +35,28 @@ E6_E9 = (
     ),
     Mutant(
         "E6",
-        ENGINE + "attempts.py",
+        "multiagents/saga/reports.py",
         "elif isinstance(entry, Succeeded) and run.state is not StepState.SUCCEEDED:",
         "elif False:",
         LAWS + "overtaken.py::test_a_success_is_undone_whose_failure_another_has_reported",
     ),
     Mutant(
         "E7",
-        ENGINE + "attempts.py",
+        "multiagents/saga/reports.py",
         "tries = work.tries + counts",
         "tries = work.tries + 1",
         LAWS + "cases.py::test_an_attempt_that_another_step_cut_off_does_not_count",
     ),
     Mutant(
         "E7",
-        ENGINE + "attempts.py",
+        "multiagents/saga/reports.py",
         "unknown=run.unknown or unknown)",
         "unknown=unknown)",
         LAWS + "rules.py::test_a_lost_attempt_makes_a_step_unknown_that_failed_clean_later",
     ),
     Mutant(
         "E7",
-        ENGINE + "retry.py",
+        "multiagents/saga/retry.py",
         "    if said is not None:\n",
         "    if said:\n",
         LAWS + "retry.py::test_of_the_classes_that_a_policy_names_the_nearest_decides",
@@ -84,14 +84,14 @@ E6_E9 = (
     ),
     Mutant(
         "E7",
-        ENGINE + "retry.py",
+        "multiagents/saga/retry.py",
         "if kind is Kind.UNDO and is_programmers_own(classes):",
         "if False:",
         LAWS + "retry.py::test_an_undo_with_a_mistake_in_its_code_is_parked_after_three_tries",
     ),
     Mutant(
         "E7",
-        ENGINE + "engine.py",
+        "multiagents/engine/attempts.py",
         "            classes=verdict.classes,\n",
         "",
         "tests/test_retried_errors.py::test_a_mistake_in_an_undo_is_tried_three_times_and_parked",
@@ -147,7 +147,7 @@ E6_E9 = (
     ),
     Mutant(
         "E9",
-        ENGINE + "claims.py",
+        "multiagents/engine/claims.py",
         "max(self.settings.lease_ms, round(",
         "min(self.settings.lease_ms, 10**9 + round(",
         "tests/test_leases.py::test_a_cpu_step_has_a_lease_of_fifteen_seconds_at_least",
