@@ -19,22 +19,22 @@ import time
 
 from multiagents.core.exceptions import NoServer
 from multiagents.devserver.binary import ServerBinary, candidates, locate, probe
-from tests.processes import ROOT
 from tests.support import rabbit
+from tests.support.processes import ROOT
 
 SELECTED = (
-    "tests/test_store.py",
-    "tests/test_server_urls.py",
-    "tests/test_transport.py",
-    "tests/test_redis_refusals.py",
-    "tests/test_redis_full.py",
-    "tests/test_letters.py",
-    "tests/test_answers.py",
-    "tests/test_bus_server.py",
-    "tests/test_clocks.py",
-    "tests/test_celery_broker.py",
+    "tests/store/test_store.py",
+    "tests/unit/core/test_server_urls.py",
+    "tests/flows/test_transport.py",
+    "tests/processes/outage/test_redis_refusals.py",
+    "tests/processes/outage/test_redis_full.py",
+    "tests/flows/test_letters.py",
+    "tests/flows/test_answers.py",
+    "tests/unit/event_bus/test_bus_server.py",
+    "tests/store/test_clocks.py",
+    "tests/processes/outage/test_celery_broker.py",
 )
-WITH_RABBITMQ = ("tests/test_rabbitmq.py",)
+WITH_RABBITMQ = ("tests/processes/celery/test_rabbitmq.py",)
 PROCESSES = "not processes or a_busy_worker_outlives and team-prefork"
 """Of the tests with workers, one: a prefork worker goes on after its server's restart."""
 

@@ -6,7 +6,7 @@ write: the commit's script does it, so a command is recorded and sent in one ste
 broker, receivers of the publishing signals, special queues, a way of sending of the app's or the
 task's own), it declines, and the message goes through Celery after the commit.
 
-For the wire format of Celery 5.7 and kombu 5.7 (message protocol 2); `tests/test_letters.py`
+For the wire format of Celery 5.7 and kombu 5.7 (message protocol 2); `tests/flows/test_letters.py`
 compares it with what they send.
 """
 

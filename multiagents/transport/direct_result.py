@@ -5,7 +5,7 @@ saga's end stores them too, as Celery's Redis backend would: one round trip inst
 `Answers` writes what `AsyncResult` reads; where more is to be done (a failure, links, a chord,
 another backend), it declines, and the outcome goes through Celery.
 
-For Celery 5.7; `tests/test_answers.py` compares it with what the backend stores.
+For Celery 5.7; `tests/flows/test_answers.py` compares it with what the backend stores.
 """
 
 from __future__ import annotations

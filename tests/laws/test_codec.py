@@ -26,8 +26,8 @@ from multiagents.lab.simulator.workflows import random_workflow
 from multiagents.saga.state import decode_saga, encode_head, encode_step
 from multiagents.workflows.validate import check
 from multiagents.workflows.workflow import from_canonical
-from tests.laws.strategies import worlds
-from tests.laws.world import World
+from tests.support.strategies import worlds
+from tests.support.world import World
 
 _policies = st.builds(
     RetryPolicy,

@@ -14,8 +14,8 @@ from multiagents.saga.allowed import SETTLING, OneLetter, done, refusal
 from multiagents.saga.dead_letters import changes, dead_letters_of, entries_of, parked_at
 from multiagents.saga.decide import decide, fold
 from multiagents.saga.state import Saga
-from tests.laws.strategies import worlds
-from tests.laws.world import World
+from tests.support.strategies import worlds
+from tests.support.world import World
 
 _many = settings(
     deadline=None,

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from multiagents.core.states import ENDED
 from multiagents.core.states import Command as Ask
 from multiagents.lab.simulator.laws.saga import has_dead_letters, replayed
-from tests.laws.strategies import worlds
-from tests.laws.world import World
+from tests.support.strategies import worlds
+from tests.support.world import World
 
 _many = settings(
     deadline=None,

@@ -8,8 +8,8 @@ from typing import Any
 from uuid import uuid4
 
 from multiagents import Workflow, WorkflowBuilder, task
-from tests.processes import Worker, wait_for
 from tests.support.kill_rig import QUIET, Rig, second_starts
+from tests.support.processes import Worker, wait_for
 
 TEAM = "team"
 """The queue of the team's own tasks."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from multiagents import NonRetryableError, WorkflowBuilder, worker
-from tests.processes import wait_for
+from tests.support.processes import wait_for
 
 GATE_S = 30.0
 

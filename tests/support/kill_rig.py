@@ -23,10 +23,10 @@ from multiagents.hosting.app import make_app
 from multiagents.hosting.runtime import Runtime, attach
 from multiagents.storage.connect import close_sentinels, open_client
 from multiagents.storage.keys import Shard
-from tests.processes import ROOT, Worker, environment, wait_for
 from tests.support import kill_points, kill_workers
 from tests.support.kill_points import Point
 from tests.support.kill_workers import Effect
+from tests.support.processes import ROOT, Worker, environment, wait_for
 
 LEASE_S = 2.0
 RECOVERY_S = LEASE_S + 5.0

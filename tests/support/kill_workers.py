@@ -18,7 +18,7 @@ from typing import Any
 from celery.exceptions import SoftTimeLimitExceeded
 
 from multiagents import NonRetryableError, WorkerExecutionError, WorkflowBuilder, worker
-from tests.processes import wait_for
+from tests.support.processes import wait_for
 
 GATE_S = 120.0
 ONE_TRY = {"max_attempts": 1}

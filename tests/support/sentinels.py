@@ -15,7 +15,7 @@ from typing import Any
 import redis
 
 from multiagents.devserver.server import EmbeddedServer, locate
-from tests.processes import free_port, wait_for
+from tests.support.processes import free_port, wait_for
 
 MASTER = "shop"
 DOWN_AFTER_MS = 1500

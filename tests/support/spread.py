@@ -21,9 +21,9 @@ from multiagents.devserver.server import EmbeddedServer
 from multiagents.hosting.app import make_app
 from multiagents.hosting.runtime import Runtime, attach
 from multiagents.storage.keys import shard_of
-from tests.processes import Worker, wait_for
 from tests.support import kill_workers
 from tests.support.kill_rig import LEASE_S, QUIET
+from tests.support.processes import Worker, wait_for
 
 DATABASE = 13
 """Of the session's server: the broker."""

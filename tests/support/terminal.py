@@ -16,7 +16,7 @@ import termios
 from types import TracebackType
 from typing import Self
 
-from tests.processes import ROOT, environment, wait_for
+from tests.support.processes import ROOT, environment, wait_for
 
 _MAIN = (
     "import fcntl, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);"

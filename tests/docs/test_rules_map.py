@@ -1,0 +1,98 @@
+"""Does docs/rules.md name a test for every rule of the engine, and can each be broken to see it?"""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.simulation.planted.mutant import Mutant
+from tests.simulation.planted.rules import MUTANTS, Trial, changed
+from tests.support.processes import ROOT
+
+PAGE = (ROOT / "docs" / "rules.md").read_text("utf-8")
+ROWS = dict(re.findall(r"^\| (E\d+) \| .+ \| (.+) \|$", PAGE, re.MULTILINE))
+ABSENT = "not in this version"
+TESTS = [(rule, test) for rule, tests in ROWS.items() for test in re.findall(r"`(\S+)`", tests)]
+
+
+@cache
+def functions(file: str) -> frozenset[str]:
+    """The functions of a module."""
+    tree = ast.parse((ROOT / file).read_text("utf-8"))
+    return frozenset(node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
+
+
+def test_every_rule_names_its_tests() -> None:
+    """E1 to E21, in order; only what does not exist has none."""
+    assert list(ROWS) == [f"E{number}" for number in range(1, 22)]
+    without = [rule for rule, tests in ROWS.items() if "`" not in tests]
+    assert without == [rule for rule, tests in ROWS.items() if tests == ABSENT] == ["E18"]
+
+
+@pytest.mark.parametrize(("rule", "test"), TESTS)
+def test_a_named_test_is_there(rule: str, test: str) -> None:
+    """In the file that the page says."""
+    file, _, name = test.partition("::")
+    assert name in functions(file), rule
+
+
+def test_every_rule_is_broken_once_at_least() -> None:
+    """By a mutant whose test the page names for that rule."""
+    assert {mutant.rule for mutant in MUTANTS} == {rule for rule, _ in TESTS}
+    assert {(mutant.rule, mutant.test) for mutant in MUTANTS} - set(TESTS) == set()
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: f"{m.rule}-{m.test.rpartition('_')[2]}")
+def test_a_mutant_breaks_the_code_as_it_is(mutant: Mutant) -> None:
+    """What it replaces stands there, once.
+
+    ``python -m tests.simulation.planted.rules`` runs its test.
+    """
+    assert changed(mutant) != (ROOT / mutant.file).read_text("utf-8")
+
+
+# ---- what tries the mutants ----
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """One that is quickly tested."""
+    (tmp_path / "code.txt").write_text("right")
+    (tmp_path / "test_it.py").write_text(
+        "from pathlib import Path\n"
+        "def test_right():\n"
+        "    text = Path('code.txt').read_text()\n"
+        "    while text == 'endless': pass\n"
+        "    assert text in ('right', 'right too')\n"
+        "def test_wrong():\n"
+        "    assert False\n"
+    )
+    return tmp_path
+
+
+def made(new: str, test: str = "right") -> Mutant:
+    return Mutant("E1", "code.txt", "right", new, f"test_it.py::test_{test}")
+
+
+def test_a_mutant_is_found_where_its_test_fails_or_does_not_end(project: Path) -> None:
+    """And survives where it passes; the whole code is there again afterwards."""
+    trial = Trial(project)
+    assert trial.of(made("wrong")) == "found"
+    assert trial.of(made("right too")) == "SURVIVED"
+    trial.timeout_s = 2
+    assert trial.of(made("endless")) == "found, for it did not end within 2 s"
+    assert (project / "code.txt").read_text() == "right"
+
+
+def test_a_test_that_fails_on_the_whole_code_finds_nothing(project: Path) -> None:
+    """Nor does one that cannot be run: either makes the run fail."""
+    trial = Trial(project)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="its test failed on the whole code"):
+            trial.of(made("wrong", "wrong"))
+    with pytest.raises(RuntimeError, match="cannot be run"):
+        trial.of(made("wrong", "missing"))

@@ -1,0 +1,168 @@
+"""Does `explain` tell of a plain task, which is claimed when it is sent, only what is known?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from multiagents import WorkflowBuilder, task, worker
+from multiagents.core.fields import claim_field
+from multiagents.core.states import Kind
+from multiagents.engine import launches
+from multiagents.engine.launches import Launch
+from multiagents.engine.plain_tasks import NOT_SENT
+from multiagents.transport.direct_publish import list_of
+from multiagents.workflows.workflow import Workflow
+from tests.support.command_line import cli
+from tests.support.office import Office, open_office
+from tests.support.processes import wait_for
+
+
+@worker("explain_plain.do")
+def do(context: Any) -> dict[str, Any]:
+    return {}
+
+
+@pytest.fixture
+def office(redis_url: str) -> Iterator[Office]:
+    with open_office(redis_url) as found:
+        yield found
+
+
+def paying(**options: Any) -> Workflow:
+    """A step that is the team's own Celery task."""
+    pay = task("team.pay", **{"queue": "billing", "timeout_s": 60, **options})
+    return WorkflowBuilder("explain-pay").add_step("pay", pay).build()
+
+
+def test_a_plain_task_that_waits_is_not_said_to_run(office: Office) -> None:
+    """When it was sent and where to, what waits there, and when its time-out decides."""
+    saga_id = office.start(paying())
+    reason = office.reason(saga_id, "unreported")
+    text = reason["text"]
+    assert text.startswith("Step 'pay' (attempt 1) is the Celery task 'team.pay'. It was sent ")
+    assert "ago to queue 'billing' and has not reported; whether it has begun is not known" in text
+    assert "1 message waits there, perhaps its own." in text
+    assert "If it does not report, its time-out decides, at" in text
+    assert "running for" not in office.explain(saga_id)["text"]
+    assert (reason["step"], reason["kind"], reason["worker_function"]) == (
+        "pay",
+        "step",
+        "team.pay",
+    )
+    assert (reason["queue"], reason["waiting"], reason["consumers"]) == ("billing", 1, [])
+    assert reason["sent_at"] < reason["at"]
+    office.start(paying())
+    assert "2 messages wait there, perhaps its own among them" in office.explain(saga_id)["text"]
+
+
+def test_of_a_plain_tasks_queue_only_what_is_known_is_said(office: Office) -> None:
+    """Workers of its app without `attach` tell nobody that they run: they may consume it."""
+    office.worker_runs("io")
+    saga_id = office.start(paying())
+    unseen = office.reason(saga_id, "unreported")
+    assert (
+        "No running worker that hosts sagas consumes that queue; whether another" in unseen["text"]
+    )
+    assert "nobody consumes" not in unseen["text"]
+    assert unseen["commands"] == ["celery -A YOUR_APP worker -Q billing"]
+    office.worker_runs("billing")
+    with redis.Redis.from_url(office.url) as client:
+        client.delete("billing")
+    taken = office.reason(saga_id, "unreported")
+    assert "consumed by celery@one, with 2 slots" in taken["text"]
+    assert "the queue is empty, so a worker has the message, at work on it or not" in taken["text"]
+    assert (taken["waiting"], taken["consumers"]) == (0, ["celery@one"])
+
+
+def test_a_plain_task_that_no_worker_takes_does_not_go_on(office: Office) -> None:
+    """Whoever waits is told what is missing, and how to start it; a worker may be unseen."""
+    saga_id = office.start(paying())
+    start = "celery -A YOUR_APP worker -Q billing"
+    reason = office.reason(saga_id, "unreported")
+    assert "No worker that hosts sagas is running, so that nothing moves it." in reason["text"]
+    assert reason["commands"] == [start]
+    why = "no worker that hosts sagas consumes queue 'billing', where its message waits"
+    stranded = f"nothing moves it, because {why}: start one with `{start}`"
+    assert office.runtime.edge.run(office.runtime.host.service.stranded(saga_id)) == stranded
+    waited = cli("start", "explain-pay", "--wait", "--timeout", "0", url=office.url)
+    assert "it goes on" not in waited.err
+    office.worker_runs("billing")
+    assert office.reason(saga_id, "unreported")["commands"] == []
+    assert office.runtime.edge.run(office.runtime.host.service.stranded(saga_id)) == ""
+
+
+def test_a_plain_task_of_a_known_app_says_how_that_is_started(office: Office) -> None:
+    """As its workers were started before; where its app routes it, for their queues."""
+    launch = Launch("shop", (), ("billing", "celery"), (), at_ms=1)
+    office.runtime.edge.run(launches.remember(launch))
+    routed = office.reason(office.start(paying(queue=None)), "unreported")
+    assert routed["commands"] == ["celery -A shop worker -Q billing,celery"]
+    assert "No worker that hosts sagas is running" in routed["text"]
+    office.worker_runs("io")
+    waiting = office.reason(office.start(paying()), "unreported")
+    assert waiting["commands"] == ["celery -A shop worker -Q billing"]
+
+
+def test_a_plain_tasks_own_priority_hides_no_message(office: Office) -> None:
+    """Its app may have given it one: the message lies in another list of its queue."""
+    saga_id = office.start(paying())
+    with redis.Redis.from_url(office.url) as client:
+        client.rename("billing", list_of("billing", 9))
+    assert office.reason(saga_id, "unreported")["waiting"] == 1
+
+
+def test_a_plain_task_that_its_app_routes_has_no_queue_that_is_known(office: Office) -> None:
+    """Neither the task nor the step names one; the step's holds for the undo too."""
+    reason = office.reason(office.start(paying(queue=None)), "unreported")
+    assert "sent" in reason["text"]
+    assert "to the queue that the routes of its app give it" in reason["text"]
+    assert (reason["queue"], reason["waiting"], reason["consumers"]) == (None, None, [])
+    undone = (
+        WorkflowBuilder("explain-repay")
+        .add_step("pay", do, queue="shop", compensation=task("team.repay", timeout_s=60))
+        .add_step("send", do)
+        .build()
+    )
+    saga_id = office.start(undone)
+    office.succeed(saga_id, "pay")
+    office.fail(office.claim(saga_id, "send"))
+    repaid = office.reason(saga_id, "unreported")
+    assert repaid["text"].startswith(
+        "The undo of 'pay' (attempt 1) is the Celery task 'team.repay'"
+    )
+    assert (repaid["queue"], repaid["kind"]) == ("shop", "undo")
+
+
+def test_a_plain_task_that_was_perhaps_not_sent_says_so(office: Office) -> None:
+    """Whoever claimed it may have died before its message was out: it is never sent again."""
+    saga_id = office.start(paying())
+    work = office.runtime.host.coordinator.keys(saga_id).work
+    with redis.Redis.from_url(office.url, decode_responses=True) as client:
+        claim = str(client.hget(work, claim_field(Kind.RUN, "pay")))
+        head, _, delivery = claim.rpartition("|")
+        client.hset(work, claim_field(Kind.RUN, "pay"), f"{head}|{NOT_SENT}{delivery}")
+    reason = office.reason(saga_id, "not_sent")
+    assert "Its message is not known to be sent, and is not sent again." in reason["text"]
+    assert "its time-out decides, at" in reason["text"]
+    assert reason["sent_at"] is None
+
+
+def test_a_plain_task_whose_time_is_over_waits_for_a_sweep(office: Office) -> None:
+    """Without a worker nobody notices."""
+    saga_id = office.start(paying(timeout_s=0.05))
+    wait_for(lambda: "was over at" in office.explain(saga_id)["text"], 5.0, "the time-out")
+    assert "no worker runs to notice it" in office.reason(saga_id, "unreported")["text"]
+
+
+def test_the_command_tells_of_a_plain_task(office: Office) -> None:
+    """The same for people and for programs."""
+    saga_id = office.start(paying())
+    told = cli("explain", saga_id, url=office.url).out
+    assert "is the Celery task 'team.pay'. It was sent" in told
+    assert "its time-out decides" in told
+    (reason,) = cli("explain", saga_id, "--json", url=office.url).json["reasons"]
+    assert (reason["code"], reason["queue"], reason["waiting"]) == ("unreported", "billing", 1)

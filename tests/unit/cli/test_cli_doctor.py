@@ -1,0 +1,421 @@
+"""The doctor: what it finds on a real server, and how it judges what it cannot be shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from celery import Celery
+
+from multiagents.cli.doctor import broker, checks, workers
+from multiagents.cli.doctor.workers import Known
+from multiagents.core.clock import FakeClock, SystemClock
+from multiagents.core.ports import WorkerInfo
+from multiagents.core.settings import Settings
+from multiagents.engine.catalog import Catalog
+from multiagents.engine.launches import Launch
+from multiagents.storage.client import Edge
+from multiagents.storage.health import DueHealth, ServerHealth
+from multiagents.storage.keys import Shard
+from multiagents.workflows.builder import WorkflowBuilder, task
+from tests.support.command_line import NO_SERVER, cli
+from tests.support.processes import free_port
+
+NOW = 1_700_000_000_000
+MEMBER = {"queues": ["io", "llm"], "workers": {"charge": "io"}, "at_ms": NOW}
+
+
+def publish(url: str, *, queues: tuple[str, ...] = ("io",), worker_queue: str = "io") -> None:
+    """Say what a running worker would say."""
+    catalog = Catalog(SystemClock())
+    catalog.add_local(WorkerInfo("charge", worker_queue))
+    workflow = WorkflowBuilder("order").add_step("charge", "charge").build()
+    edge = Edge(url)
+    edge.run(catalog.publish("w@host", queues, [workflow]))
+    edge.close()
+
+
+def statuses(url: str, *words: str, **env: str) -> dict[str, str]:
+    done = cli("doctor", "--json", *words, url=url, **env)
+    report = done.json
+    assert done.code == (0 if report["ok"] else 1), done.err
+    assert all(check["fix"] for check in report["checks"] if check["status"] != "ok")
+    return {check["name"]: check["status"] for check in report["checks"]}
+
+
+@contextmanager
+def server_setting(url: str, name: str, value: str) -> Iterator[None]:
+    """A parameter of the server, and back."""
+    with redis.Redis.from_url(url, decode_responses=True) as client:
+        before = client.config_get(name)[name]
+        client.config_set(name, value)
+        try:
+            yield
+        finally:
+            client.config_set(name, before)
+
+
+def test_a_healthy_system_passes_every_check(redis_url: str) -> None:
+    """With a worker and our own server nothing is to be done; exit code 0."""
+    publish(redis_url)
+    found = cli("doctor", "--json", url=redis_url).json
+    assert found["ok"] is True
+    assert [check for check in found["checks"] if check["status"] == "fail"] == []
+    assert {"name", "status", "message", "fix"} == found["checks"][0].keys()
+    told = cli("doctor", url=redis_url)
+    assert told.code == 0
+    assert "Valkey" in told.out or "Redis" in told.out
+
+
+def test_no_worker_is_a_failure(redis_url: str) -> None:
+    """Nothing moves without one: exit code 1."""
+    assert statuses(redis_url)["workers"] == "fail"
+
+
+def test_a_queue_that_nobody_consumes_is_a_failure(redis_url: str) -> None:
+    """It is named, with the command that helps."""
+    publish(redis_url, worker_queue="gpu")
+    assert statuses(redis_url)["queues"] == "fail"
+    assert "-Q gpu" in cli("doctor", url=redis_url).out
+
+
+def test_an_unreachable_server_is_a_finding(redis_url: str) -> None:
+    """What needs no server is checked nevertheless; the password is not shown."""
+    url = NO_SERVER.replace("//", "//:s3cret@")
+    done = cli("doctor", "--json", url=url)
+    assert (done.code, done.err) == (1, "")
+    assert "s3cret" not in done.out
+    assert statuses(url)["server"] == "fail"
+    assert statuses(url)["accepted content"] == "ok"
+
+
+def test_the_settings_of_a_named_app_are_judged(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A team's own app has other ones than the package's."""
+    (tmp_path / "judged_app.py").write_text(
+        "from celery import Celery\n"
+        "from multiagents import attach\n"
+        "app = Celery('judged', broker='redis://127.0.0.1:1/0', set_as_current=False)\n"
+        "app.conf.accept_content = ['json', 'pickle']\n"
+        "attach(app)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    publish(redis_url)
+    judged = ("accepted content", "result backend")
+    ours, theirs = statuses(redis_url), statuses(redis_url, "-A", "judged_app")
+    assert [ours[name] for name in judged] == ["ok", "ok"]
+    assert [theirs[name] for name in judged] == ["warn", "warn"]
+
+
+@pytest.mark.parametrize("name", ["no_such_module", "json", "json:dumps"])
+def test_what_is_no_app_is_wrong_use(redis_url: str, name: str) -> None:
+    """And no finding about a server."""
+    done = cli("doctor", "--app", name, url=redis_url)
+    assert (done.code, done.out) == (2, "")
+    assert name in done.err
+    assert "MODULE:NAME" in done.err
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "check"),
+    [
+        ("appendonly", "no", "append-only file"),
+        ("appendfsync", "no", "append-only file"),
+        ("maxmemory-policy", "allkeys-lru", "eviction"),
+    ],
+)
+def test_a_risky_setting_is_a_warning(redis_url: str, name: str, value: str, check: str) -> None:
+    """A warning alone leaves exit code 0."""
+    publish(redis_url)
+    with server_setting(redis_url, name, value):
+        assert statuses(redis_url)[check] == "warn"
+        assert cli("doctor", url=redis_url).code == 0
+
+
+def test_full_memory_is_found(redis_url: str) -> None:
+    """Above 80 % of maxmemory it warns, above 95 % it fails."""
+    publish(redis_url)
+    with redis.Redis.from_url(redis_url) as client:
+        used = client.info("memory")["used_memory"]
+    with server_setting(redis_url, "maxmemory", str(int(used * 1.02))):
+        assert statuses(redis_url)["memory"] == "fail"
+
+
+def test_a_server_that_forbids_config_is_not_an_error(redis_url: str) -> None:
+    """A rented server's user may neither CONFIG nor INFO: warnings, no crash."""
+    publish(redis_url)
+    with redis.Redis.from_url(redis_url) as client:
+        client.acl_setuser(
+            "rented",
+            enabled=True,
+            passwords=["+pw"],
+            keys=["*"],
+            channels=["*"],
+            commands=["+@all", "-config", "-info"],
+        )
+        try:
+            found = statuses(redis_url.replace("//", "//rented:pw@"))
+        finally:
+            client.acl_deluser("rented")
+    assert found["server"] == found["append-only file"] == found["eviction"] == "warn"
+    assert found["workers"] == "ok"
+
+
+def test_a_wrong_password_is_told_without_it(redis_url: str) -> None:
+    """The server is there and does not let us in."""
+    done = cli("list", url=redis_url.replace("//", "//nobody:s3cret@"))
+    assert done.code == 2
+    assert "does not let us in" in done.err
+    assert "s3cret" not in done.err
+
+
+def test_overdue_work_is_found(redis_url: str) -> None:
+    """What nobody sweeps grows old."""
+    publish(redis_url)
+    with redis.Redis.from_url(redis_url) as client:
+        client.zadd(Shard().due, {"d|some-saga": 1.0})
+    assert statuses(redis_url)["due set"] == "fail"
+
+
+def test_celerys_settings_are_judged(redis_url: str) -> None:
+    """No result backend and pickle are warnings, each with what to write."""
+    assert checks.result_backend(None).status == "warn"
+    assert checks.result_backend("disabled://").status == "warn"
+    assert checks.result_backend("redis://:s3cret@h").message == "set"
+    assert checks.serializers(["json", "pickle"]).status == "warn"
+    assert checks.serializers(["json"]).status == "ok"
+
+
+def test_a_step_longer_than_the_visibility_timeout_is_found() -> None:
+    """The broker would hand its message out a second time."""
+    workflow = WorkflowBuilder("slow").add_step("train", "train", timeout_s=7200).build()
+    found = checks.visibility({}, [workflow])
+    assert found.status == "warn"
+    assert "slow.train" in found.message
+    assert checks.visibility({"visibility_timeout": 10_000}, [workflow]).status == "ok"
+
+
+def test_the_time_out_of_a_plain_task_counts_too() -> None:
+    """It is such a task whose message comes a second time."""
+    long = task("shop.train", timeout_s=7200)
+    workflow = WorkflowBuilder("slow").add_step("train", long).build()
+    assert checks.visibility({}, [workflow]).status == "warn"
+    undone = WorkflowBuilder("undone").add_step("train", "train", compensation=long).build()
+    assert checks.visibility({}, [undone]).status == "warn"
+
+
+def test_of_rabbitmq_its_own_limit_is_judged_and_no_visibility_time_out() -> None:
+    """It has none; it takes back what is not acknowledged within half an hour."""
+    long = task("shop.train", timeout_s=7200)
+    workflow = WorkflowBuilder("slow").add_step("train", long).build()
+    app = Celery(broker="amqp://127.0.0.1//", set_as_current=False)
+    (found,) = broker.redelivery(app, [workflow])
+    assert (found.name, found.status) == ("acknowledgement", "warn")
+    assert "slow.train may take 7200 s" in found.message
+    (found,) = broker.redelivery(app, [])
+    assert found.status == "ok"
+
+
+def test_a_broker_apart_from_the_sagas_is_asked_itself(redis_url: str) -> None:
+    """Its answer, or why there is none, without its password; a broker of the sagas' is not."""
+    settings = Settings(redis_url=redis_url)
+    own = Celery(broker=redis_url, set_as_current=False)
+    assert list(broker.of_broker(own, settings)) == []
+    away = Celery(broker=f"amqp://u:s3cret@127.0.0.1:{free_port()}//", set_as_current=False)
+    (found,) = broker.of_broker(away, settings)
+    assert (found.status, "s3cret" in str(found)) == ("fail", False)
+    other = Celery(broker=redis_url.replace("/0", "/5"), set_as_current=False)
+    (found,) = broker.of_broker(other, settings)
+    assert found.status == "ok"
+
+
+@pytest.mark.parametrize(("skew_ms", "status"), [(30, "ok"), (-1999, "ok"), (5000, "warn")])
+def test_a_wrong_clock_is_found(skew_ms: int, status: str) -> None:
+    """This host's against the server's."""
+    assert checks.clocks(skew_ms, {}, NOW).status == status
+
+
+def test_a_workers_wrong_clock_is_found() -> None:
+    """A worker that was heard of in the future cannot be right."""
+    ahead: dict[str, Any] = {**MEMBER, "at_ms": NOW + 60_000}
+    found = checks.clocks(0, {"w1": MEMBER, "w2": ahead}, NOW)
+    assert found.status == "warn"
+    assert "w2" in found.message
+    assert "w1" not in found.message
+
+
+def test_queues_of_steps_and_plain_tasks_count() -> None:
+    """A step's own queue and a task's."""
+    workflow = (
+        WorkflowBuilder("mixed")
+        .add_step("a", "charge", queue="slow")
+        .add_step("b", task("shop.mail", queue="mail"))
+        .build()
+    )
+    found = workers.queues(Known({"w": MEMBER}, [workflow]))
+    assert found.status == "fail"
+    assert "mail, slow" in found.message
+
+
+def test_a_worker_function_that_nobody_has_is_found() -> None:
+    """Published once, and its code is gone."""
+    workflow = WorkflowBuilder("old").add_step("a", "gone").build()
+    found = workers.worker_functions(Known({"w": MEMBER}, [workflow]))
+    assert "gone (old)" in found.message
+
+
+def flow(name: str = "order", **options: Any) -> Any:
+    """A step of ``charge``."""
+    return WorkflowBuilder(name).add_step("a", "charge", **options).build()
+
+
+def test_a_function_must_be_where_its_steps_are_sent() -> None:
+    """Another worker has it, on another queue, so over all of them none is missing."""
+    known = Known(
+        {"one": {**MEMBER, "workers": {}}, "two": {**MEMBER, "queues": ["slow"]}}, [flow()]
+    )
+    found = workers.worker_functions(known)
+    assert found.status == "fail"
+    assert "no worker that consumes 'io' has charge, which two has" in found.message
+    assert "celery -A multiagents worker -Q io" in found.fix
+
+
+def test_a_worker_that_lacks_a_function_of_its_queue_is_named() -> None:
+    """The steps are done, by way of it: a warning, with what to do."""
+    known = Known({"one": {**MEMBER, "workers": {}}, "two": MEMBER}, [flow()])
+    found = workers.worker_functions(known)
+    assert found.status == "warn"
+    assert "one consumes 'io' without charge" in found.message
+    assert workers.lacking_of(known) == {"one": {"io": ["charge"]}}
+
+
+def test_a_worker_that_is_stopping_does_not_count_as_one_that_takes_work() -> None:
+    """In its warm shutdown it ends its tasks; new ones wait for another worker."""
+    gone = {"two": {**MEMBER, "state": "stopping", "at_work": 2}}
+    found = workers.workers(Known({}, stopping=gone))
+    assert found.status == "fail"
+    assert found.message == (
+        "no worker takes work: nothing moves; two is stopping, still at 2 tasks"
+    )
+    assert workers.queues(Known({}, [flow()], stopping=gone)).status == "warn"
+    found = workers.workers(Known({"one": MEMBER}, stopping=gone))
+    assert (found.status, found.message.partition("; ")[2]) == ("ok", "stopping: two")
+
+
+def test_a_worker_with_no_functions_is_named() -> None:
+    """A forgotten MULTIAGENTS_IMPORTS; a team's app may well have plain tasks alone."""
+    shop = Launch("multiagents", ("shop",), ("io",), ("charge",))
+    empty = {**MEMBER, "workers": {}}
+    found = workers.workers(Known({"one": MEMBER, "two": empty}, launches=[shop]))
+    assert found.status == "warn"
+    assert found.message.startswith("two without any worker function")
+    assert "MULTIAGENTS_IMPORTS=shop celery -A multiagents worker -Q io" in found.fix
+    assert workers.workers(Known({"two": {**empty, "app": "proj"}})).status == "ok"
+
+
+PLAIN = (
+    WorkflowBuilder("plain")
+    .add_step("pay", task("shop.pay"), compensation=task("shop.refnud"))
+    .add_step("post", task("post.send"))
+    .build()
+)
+
+
+def test_a_plain_task_that_no_running_worker_has_is_found() -> None:
+    """By the launch of each that runs, with what was probably meant."""
+    shop = {**MEMBER, "app": "shop", "imports": []}
+    post = {**shop, "app": "post", "queues": ["post"]}
+    launch = Launch("shop", (), ("io", "llm"), tasks=("shop.pay", "shop.refund"))
+    known = Known({"one": shop}, [PLAIN], [launch])
+    found = workers.plain_tasks(known)
+    assert found.status == "warn"
+    assert found.message == (
+        "no running worker has registered post.send (plain),"
+        " shop.refnud (plain; did you mean 'shop.refund'?)"
+    )
+    more = Launch("post", (), ("post",), tasks=("post.send", "shop.refnud"))
+    known = Known({"one": shop, "two": post}, [PLAIN], [launch, more])
+    assert workers.plain_tasks(known).message == "none is missing"
+
+
+def test_of_a_worker_that_does_not_tell_its_tasks_nothing_is_said() -> None:
+    """One of an earlier version, or in a program of its own, may have them all."""
+    shop = {**MEMBER, "app": "shop", "imports": []}
+    for launches in ([], [Launch("shop", (), ("io", "llm"))]):
+        found = workers.plain_tasks(Known({"one": shop}, [PLAIN], launches))
+        assert (found.status, found.message) == ("ok", "not known: one does not tell which it has")
+    found = workers.plain_tasks(Known({"one": MEMBER}, [flow()]))
+    assert found.message == "no published workflow has one"
+
+
+def test_functions_of_different_queues_are_not_missed() -> None:
+    """A worker for one queue needs nothing of another one's; an undo goes to its own queue."""
+    fleet = {
+        "one": {**MEMBER, "queues": ["io"]},
+        "two": {**MEMBER, "queues": ["slow"], "workers": {"undo": "slow"}},
+    }
+    found = workers.worker_functions(Known(fleet, [flow(compensation="undo")]))
+    assert (found.status, found.message) == ("ok", "none is missing")
+
+
+def test_a_shell_is_told_who_lacks_what(redis_url: str) -> None:
+    """`workers` has a column for it, where there is something in it."""
+    publish(redis_url)
+    assert "LACKS" not in cli("workers", url=redis_url).out
+    edge = Edge(redis_url)
+    edge.run(Catalog(SystemClock()).publish("empty@host", ["io"], []))
+    edge.close()
+    told = cli("workers", url=redis_url).out
+    assert "LACKS" in told
+    rows = {row["hostname"]: row for row in cli("workers", "--json", url=redis_url).lines}
+    assert rows["empty@host"]["lacks"] == {"io": ["charge"]}
+    assert rows["w@host"]["lacks"] == {}
+
+
+@pytest.mark.parametrize(("late_s", "status"), [(1, "ok"), (30, "warn"), (90, "fail")])
+def test_the_age_of_overdue_work_decides(late_s: int, status: str) -> None:
+    """A sweep starts what is due within a second; ten are a sign, sixty an outage."""
+    clock = FakeClock()
+    health = DueHealth(3, 1, clock.now_ms() - late_s * 1000)
+    assert checks.due(health, clock.now_ms()).status == status
+
+
+@pytest.mark.parametrize(
+    ("info", "status"),
+    [
+        ({"redis_version": "7.2.4"}, "ok"),
+        ({"redis_version": "6.0.9"}, "fail"),
+        ({"redis_version": "7.2.4", "role": "slave"}, "fail"),
+        ({"redis_version": "7.2.4", "cluster_enabled": "1"}, "fail"),
+        ({"redis_version": "7.2.4", "valkey_version": "9.1.2"}, "ok"),
+    ],
+)
+def test_an_unfit_server_is_a_failure(info: dict[str, str], status: str) -> None:
+    """Too old, a replica, or a cluster."""
+    assert checks.version(ServerHealth(info)).status == status
+
+
+def test_sagas_that_wait_for_a_person_are_named() -> None:
+    """At most a few of them, and how many there are."""
+    ids = [f"saga-{number}" for number in range(9)]
+    found = checks.attention(ids, count=20)
+    assert found.status == "warn"
+    assert "20 sagas" in found.message
+    assert "and 15 more" in found.message
+
+
+def test_dead_letters_are_counted_and_a_list_with_gaps_is_told() -> None:
+    """How many and how old; what an older version parked is no reason to say that all is well."""
+    found = checks.dead_letters(2, 1_000, 7_201_000, [])
+    assert (found.status, "2 steps" in found.message, "2 h" in found.message) == (
+        "warn",
+        True,
+        True,
+    )
+    assert checks.dead_letters(0, None, 0, []).status == "ok"
+    assert "reindex" in checks.dead_letters(0, None, 0, ["s"]).fix
