@@ -1,4 +1,4 @@
-"""Does docs/rules.md name a test for every rule of the engine, and can each be broken to see it?"""
+"""Does each rule of the engine have its tests, its section in docs/rules.md, and its mutants?"""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.simulation.planted.mutant import Mutant
-from tests.simulation.planted.rules import MUTANTS, Trial, changed
+from tests.simulation.planted.rules import MUTANTS, Trial, changed, main
 from tests.support.processes import ROOT
+from tests.support.rule_map import rules, rules_page, with_table
 
-PAGE = (ROOT / "docs" / "rules.md").read_text("utf-8")
-ROWS = dict(re.findall(r"^\| (E\d+) \| .+ \| (.+) \|$", PAGE, re.MULTILINE))
-ABSENT = "not in this version"
-TESTS = [(rule, test) for rule, tests in ROWS.items() for test in re.findall(r"`(\S+)`", tests)]
+RULES = rules()
+TESTS = [(rule.number, test) for rule in RULES for test in rule.tests]
 
 
 @cache
@@ -27,21 +26,39 @@ def functions(file: str) -> frozenset[str]:
 
 
 def test_every_rule_names_its_tests() -> None:
-    """E1 to E21, in order; only what does not exist has none."""
-    assert list(ROWS) == [f"E{number}" for number in range(1, 22)]
-    without = [rule for rule, tests in ROWS.items() if "`" not in tests]
-    assert without == [rule for rule, tests in ROWS.items() if tests == ABSENT] == ["E18"]
+    """E1 to E21, in order; only a rule of a later version has none."""
+    assert [rule.number for rule in RULES] == [f"E{number}" for number in range(1, 22)]
+    assert [rule.number for rule in RULES if not rule.tests] == ["E18"]
+
+
+def test_no_rule_names_a_test_twice() -> None:
+    """Each id counts once in the page's table."""
+    assert [rule.number for rule in RULES if len(set(rule.tests)) < len(rule.tests)] == []
+
+
+def test_the_page_states_each_rule() -> None:
+    """docs/rules.md has one section for each rule, under its title and with some text."""
+    sections = re.findall(
+        r"^### (E\d+\. .+)\n\n(?=\w)", rules_page().read_text("utf-8"), re.MULTILINE
+    )
+    assert sections == [rule.heading for rule in RULES]
+
+
+def test_the_pages_table_is_made_of_the_data() -> None:
+    """``python -m tests.support.rule_map`` writes it."""
+    text = rules_page().read_text("utf-8")
+    assert with_table(text) == text
 
 
 @pytest.mark.parametrize(("rule", "test"), TESTS)
 def test_a_named_test_is_there(rule: str, test: str) -> None:
-    """In the file that the page says."""
+    """In the file that tests/rules.toml names."""
     file, _, name = test.partition("::")
     assert name in functions(file), rule
 
 
 def test_every_rule_is_broken_once_at_least() -> None:
-    """By a mutant whose test the page names for that rule."""
+    """By a mutant whose test tests/rules.toml names for that rule."""
     assert {mutant.rule for mutant in MUTANTS} == {rule for rule, _ in TESTS}
     assert {(mutant.rule, mutant.test) for mutant in MUTANTS} - set(TESTS) == set()
 
@@ -56,6 +73,13 @@ def test_a_mutant_breaks_the_code_as_it_is(mutant: Mutant) -> None:
 
 
 # ---- what tries the mutants ----
+
+
+def test_a_rule_that_does_not_exist_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """No run that tries nothing looks like a success."""
+    with pytest.raises(SystemExit, match="2"):
+        main(["E99"])
+    assert "'E99'" in capsys.readouterr().err
 
 
 @pytest.fixture

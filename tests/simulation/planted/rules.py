@@ -1,4 +1,4 @@
-"""Does the test that docs/rules.md names for a rule fail when the rule is broken?
+"""Does the test that tests/rules.toml names for a rule fail when the rule is broken?
 
 Each `Mutant` breaks a rule in one place: a piece of text of one file, which must stand there just
 once, is replaced.
@@ -29,6 +29,7 @@ from tests.simulation.planted.mutants_e6_e9 import E6_E9
 from tests.simulation.planted.mutants_e10_e14 import E10_E14
 from tests.simulation.planted.mutants_e15_e20 import E15_E20
 from tests.simulation.planted.mutants_e21 import E21
+from tests.support.rule_map import rules
 
 ROOT = Path(__file__).resolve().parents[3]
 COPIED = ("multiagents", "tests", "bench", "docs", "pyproject.toml", "README.md")
@@ -135,6 +136,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation.planted.rules")
     parser.add_argument("rules", nargs="*", help="such as E1; all if none is given")
     given = parser.parse_args(arguments)
+    titles = {rule.number: rule.title for rule in rules()}
+    if unknown := sorted(set(given.rules) - titles.keys()):
+        parser.error(f"no such rule: {', '.join(map(repr, unknown))}; known: {', '.join(titles)}")
     bad = 0
     with copy() as root:
         trial = Trial(root)
