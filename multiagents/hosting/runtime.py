@@ -169,6 +169,8 @@ class Runtime:
             on_timeout=self._on_timeout,
             can_kill=_can_be_ended(),
             keep_time=lambda only: self.timekeeper.keep(self._main_edge, only_if_set=only),
+            soon=self.main_engine().renew,
+            persist=self.persist,
         )
         self.timekeeper.keep(self.edge)
         loop_watch.watch.tell = lambda report: self.main_engine().tell_loop(report)

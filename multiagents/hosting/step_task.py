@@ -287,6 +287,7 @@ def _report_success(process: Process) -> Assignment | None:
     slot.held = slot.result = None
 
     def report() -> Assignment | None:
+        process.leases.flush(held)
         return process.engine.succeed(held, result, go_on=_may_go_on(process, held))
 
     try:
@@ -311,6 +312,7 @@ def report_failure(process_of: Callable[[], Process], error: BaseException) -> b
         verdict = replace(verdict, outcome=Outcome.UNKNOWN, running=not ends_here)
 
     def report() -> Assignment | None:
+        process.leases.flush(held)
         go_on = _may_go_on(process, held) and not ends_here
         return process.engine.fail(held, verdict, go_on=go_on)
 

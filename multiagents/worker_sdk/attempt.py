@@ -30,7 +30,7 @@ class Leases(Protocol):
     """What keeps an attempt alive while its function runs."""
 
     def note(self, held: Assignment, field: str, value: Any) -> bool:
-        """Store progress (``p``) or a checkpoint (``k``) now; False if the lease is lost."""
+        """Store progress (``p``) or a checkpoint (``k``); False if the lease is lost."""
 
 
 def perform(

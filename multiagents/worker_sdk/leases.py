@@ -33,7 +33,9 @@ from celery.exceptions import SoftTimeLimitExceeded
 
 from multiagents.core.clock import Clock
 from multiagents.core.ports import Assignment, Engine
+from multiagents.worker_sdk.notes import Notes, Persist, Renew, once
 
+PROGRESS = "p"
 GRACE_MS = 1500
 """How long a plain function may take to clean up after its soft time limit."""
 
@@ -61,7 +63,10 @@ class LeaseKeeper:
         can_kill: bool,
         keeps_time: Callable[[str], bool] = lambda token: False,
         keep_time: Callable[[bool], None] = lambda only_if_set: None,
+        soon: Renew | None = None,
+        persist: Persist = once,
     ) -> None:
+        """``soon``: the engine's `renew` without patience.  ``persist``: `report_retry.persist`."""
         self._engine = engine
         self._clock = clock
         self._lease_ms = lease_ms
@@ -88,6 +93,13 @@ class LeaseKeeper:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
+        self._notes = Notes(
+            engine.renew,
+            soon=soon or engine.renew,
+            clock=clock,
+            persist=persist,
+            is_away=lambda: self._failing,
+        )
 
     def hold(self, held: Assignment, *, by: Holder | None = None) -> None:
         """Keep this attempt's lease until `release`, or until the thread that holds it is gone.
@@ -133,14 +145,25 @@ class LeaseKeeper:
             self._ended.discard(held.nonce)
             self._kept_ms.pop(held.nonce, None)
             self._untold.pop(held.nonce, None)
+        self._notes.forget(held.nonce)
 
     def note(self, held: Assignment, field: str, value: Any) -> bool:
-        """Store progress or a checkpoint now, renewing the lease; False if it is lost."""
-        notes = {held.nonce: {f"{field}:{held.step}": json.dumps(value)}}
-        if self._engine.renew([held], notes):
+        """Store progress (``p``) or a checkpoint (``k``); False if the lease is lost: see `Notes`.
+
+        Raises StepTimeout for a checkpoint that has waited for its server until then.
+        """
+        kept = bool(self._notes)
+        store = self._notes.progress if field == PROGRESS else self._notes.checkpoint
+        stands = store(held, {f"{field}:{held.step}": json.dumps(value)})
+        if not stands:
             self._lose(held)
-            return False
-        return True
+        if self._notes and not kept:
+            self._wake.set()
+        return stands
+
+    def flush(self, held: Assignment) -> None:
+        """Send what is kept of its notes, before its report.  Raises the store's error."""
+        self._notes.flush(held)
 
     def _run(self) -> None:
         while True:
@@ -159,7 +182,7 @@ class LeaseKeeper:
         with self._lock:
             deadlines = [held.deadline_ms for held in self._held.values() if self._is_timed(held)]
         now_ms = self._clock.now_ms()
-        wait_ms = self._lease_ms / (12 if self._failing else 3)
+        wait_ms = self._lease_ms / (12 if self._failing or self._notes else 3)
         for deadline_ms in deadlines:
             until = deadline_ms - now_ms
             wait_ms = min(wait_ms, until if until > 0 else GRACE_MS / 4)
@@ -177,6 +200,7 @@ class LeaseKeeper:
         if held and (self._failing or not 0 <= since_ms < self._lease_ms / 3):
             self._renew(held, now_ms)
         if not self._failing:  # after them: a connection that has to be made anew takes its time
+            self._notes.send()
             self._correct()
         # Those first that have failed least; a second server's silence is not waited for.
         for attempt in sorted(timed, key=lambda each: self._untold[each.nonce]):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +92,37 @@ def gate(context: Any) -> dict[str, Any]:
         wait_for_gate(name)
     note(context, "ran")
     return {context.step: context.attempt}
+
+
+@worker("kp_beats", retry=1)
+def beats(context: Any) -> dict[str, Any]:
+    """Tell its progress all the while, until its gate; then keep a checkpoint."""
+    note(context, "run")
+    gate = folder() / context["gate"]
+    count = 0
+    while not gate.exists():
+        count += 1
+        context.heartbeat(progress=0.5, note=f"beat {count}")
+        threading.Event().wait(0.1)
+    note(context, "saves")
+    context.checkpoint({"beats": count})
+    note(context, "saved")
+    wait_for_gate(context["end"])
+    return {"beats": count}
+
+
+@worker("kp_loop_beats", retry={"max_attempts": 2, "backoff_s": 0.05})
+async def loop_beats(context: Any) -> dict[str, Any]:
+    """Keep a checkpoint on the loop, and fail at once; return what the next attempt finds."""
+    note(context, "run")
+    if context.attempt == 1:
+        while not (folder() / context["gate"]).exists():  # noqa: ASYNC110 - a test's gate
+            await asyncio.sleep(0.05)
+        context.heartbeat(progress=0.5)
+        context.checkpoint("from the loop")
+        note(context, "saved")
+        raise WorkerExecutionError("not yet")
+    return {"found": context.checkpoint_value}
 
 
 @worker("kp_suicide", retry={"max_attempts": 2, "backoff_s": 0.05})

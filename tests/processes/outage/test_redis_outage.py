@@ -35,6 +35,7 @@ from multiagents.storage.client import UNREACHABLE
 from multiagents.storage.sagas import Attempt
 from multiagents.transport.async_result import LOOK_S
 from multiagents.worker_sdk.leases import LeaseKeeper
+from multiagents.worker_sdk.notes import LOOP_LATER, SENT_LATER, WAITS
 from multiagents.workflows.registry import registered
 from tests.support.command_line import NO_SERVER, cli
 from tests.support.kill_rig import QUIET, Rig, second_starts
@@ -236,6 +237,41 @@ def test_everybody_waits_for_a_server_that_is_away(
         assert "waiting for it" in err
         assert "the server is back after" in err
         assert "Traceback" not in err
+
+
+@pytest.mark.processes
+def test_no_heartbeat_fails_a_step_and_a_checkpoint_waits_for_the_server(
+    server: EmbeddedServer, rig: Rig
+) -> None:
+    """The newest progress is sent later; on a loop a checkpoint is sent before the report."""
+    one = WorkflowBuilder("beats").add_step("one", "kp_beats").build()
+    two = WorkflowBuilder("loop_beats").add_step("two", "kp_loop_beats").build()
+    gates = {"gate": "beats-up", "end": "beats-end"}
+    with rig.worker("-c", "2") as worker:
+        worker.wait_ready()
+        beating = rig.runtime.start_saga.delay(one, gates).id
+        looping = rig.runtime.start_saga.delay(two, gates).id
+        for saga_id, step in ((beating, "one"), (looping, "two")):
+            rig.wait_effect(saga_id, "run", step=step)
+        server.kill()
+        stay_away(2)
+        rig.open("beats-up")
+        rig.wait_effect(beating, "saves", step="one")
+        rig.wait_effect(looping, "saved", step="two")  # a loop waits for no server
+        stay_away(1)
+        assert not rig.effects(beating, "saved")  # a plain function does
+        server.restart()
+        rig.wait_effect(beating, "saved", step="one")
+        rig.open("beats-end")
+        ended = [rig.wait_settled(saga_id) for saga_id in (beating, looping)]
+        log = worker.log
+    assert [saga["state"] for saga in ended] == ["completed", "completed"]
+    assert ended[0]["steps"]["one"]["attempts"] == 1
+    beats = ended[0]["result"]["beats"]
+    assert ended[0]["steps"]["one"]["progress"] == {"progress": 0.5, "note": f"beat {beats}"}
+    assert ended[1]["result"] == {"found": "from the loop"}
+    assert log.count(SENT_LATER) + log.count(LOOP_LATER) == 2, log  # a line for each process
+    assert WAITS in log
 
 
 @pytest.mark.processes
