@@ -33,7 +33,7 @@ BENCH = ROOT / "bench"
 RESULTS = BENCH / "results"
 PART = RESULTS / "part"
 """For a run that is no comparison of all."""
-PAGE = ROOT / "docs" / "performance.md"
+PAGE = ROOT / "docs" / "explanation" / "performance.md"
 PEERS = (
     ("celery", "default"),
     ("celery", "acks_late"),

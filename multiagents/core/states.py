@@ -1,7 +1,7 @@
 """Which states can a saga, a step and an undo be in, and which moves are legal?
 
 ``SAGA_MOVES`` is the truth: ``decide`` refuses every other move, and the diagram in
-docs/concepts.md is drawn from it.  A move is marked by what may cause it.
+docs/explanation/concepts.md is drawn from it.  A move is marked by what may cause it.
 No I/O, no clock.
 """
 

@@ -1,8 +1,8 @@
 """By which words are people told what happened to a saga?
 
 ``WORDS`` is the one table of them: history, demo, dev and watch take theirs from here.  States keep
-their own names (docs/concepts.md); only an undo that has succeeded is called what it is, undone.
-Pure.
+their own names (docs/explanation/concepts.md); only an undo that has succeeded is called what it
+is, undone.  Pure.
 """
 
 from __future__ import annotations

@@ -146,7 +146,7 @@ class Looking:
 
     @by_any_id
     def get(self, saga_id: str) -> Flow[dict[str, Any]]:
-        """A saga as JSON-safe data; see docs/reference.md for its shape.
+        """A saga as JSON-safe data; see docs/reference/api.md for its shape.
 
         Raises UnknownSaga, and DamagedSaga for one whose keys are not what they have to be.
         """

@@ -1,9 +1,9 @@
 """What does a saga do next?
 
-`decide` is the one place where the rules of a saga live (docs/rules.md gives them by number; E1 to
-E21 are the engine's).  It is pure: no Redis, no clock, no randomness.  A saga's state is the fold
-of `decide` over its log, so what stands here must never depend on anything but the definition,
-the state and the entry.
+`decide` is the one place where the rules of a saga live (docs/reference/rules.md gives them
+by number; E1 to E21 are the engine's).  It is pure: no Redis, no clock, no randomness.  A saga's
+state is the fold of `decide` over its log, so what stands here must never depend on anything but
+the definition, the state and the entry.
 
 The rules are written in layers, each of which only knows those below it:
 

@@ -1,8 +1,8 @@
 """In which format are the sagas on a server stored, and may this engine touch them?
 
 `FORMAT` numbers all that is written: keys, rows, entries, messages.  It is raised when an engine
-of the number before could not work with what the new one writes; docs/upgrading.md says which
-changes those are.  Each shard notes the newest format that a worker has written to it.
+of the number before could not work with what the new one writes; docs/how-to/upgrading.md says
+which changes those are.  Each shard notes the newest format that a worker has written to it.
 
 Rules: an engine reads every format up to its own; one that meets a newer one refuses, before it
 has changed anything.  That is asked when a process connects, and by workers every few seconds;

@@ -122,5 +122,5 @@ def warn_of_transport(app: Celery) -> None:
         log.warning(
             "this worker may end when its broker restarts or fails over",
             fix=f"set broker_transport to {name}",
-            see="docs/celery-failures.md: A worker that outlives its broker",
+            see="docs/explanation/celery-failures.md: A worker that outlives its broker",
         )

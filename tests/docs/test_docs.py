@@ -169,10 +169,20 @@ def test_the_lines_of_errors_are_those_of_the_files_shown() -> None:
     assert checked
 
 
-def test_every_page_can_be_reached_from_the_readme() -> None:
-    """README links to all of docs."""
-    linked = set(re.findall(r"\]\((docs/[^)#\s]+)", prose(ROOT / "README.md")))
-    assert linked == {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")}
+def test_every_page_can_be_reached_from_the_index() -> None:
+    """README links to the index of docs, and the index links to each page."""
+    index = ROOT / "docs" / "README.md"
+    assert "](docs/README.md)" in prose(ROOT / "README.md")
+    linked = set(re.findall(r"\]\(([\w-]+/[\w-]+\.md)\)", prose(index)))
+    pages_of_docs = {page for page in (ROOT / "docs").rglob("*.md") if page != index}
+    assert linked == {str(page.relative_to(index.parent)) for page in pages_of_docs}
+
+
+def test_each_page_is_of_one_kind() -> None:
+    """A folder of docs is a kind; only the index stands beside the folders."""
+    kinds = {page.parent.name for page in (ROOT / "docs").glob("*/*.md")}
+    assert kinds == {"tutorial", "how-to", "reference", "explanation"}
+    assert [page.name for page in (ROOT / "docs").glob("*.md")] == ["README.md"]
 
 
 # ---- what the code says itself ----
@@ -186,8 +196,8 @@ def test_diagrams_are_drawn_by_the_code() -> None:
 
 
 def test_every_setting_is_documented_with_its_default() -> None:
-    """The table of docs/operations.md is the model of the settings."""
-    rows = _rows("operations.md", r"MULTIAGENTS_[A-Z_]+")
+    """The table of docs/reference/settings.md is the model of the settings."""
+    rows = _rows("reference/settings.md", r"MULTIAGENTS_[A-Z_]+")
     defaults = {
         f"MULTIAGENTS_{name.upper()}": _shown(field.default)
         for name, field in Settings.model_fields.items()
@@ -211,14 +221,14 @@ def _shown(default: object) -> str:
 
 @pytest.mark.parametrize("states", [SagaState, StepState, UndoState], ids=lambda e: e.__name__)
 def test_every_state_is_explained(states: type[SagaState | StepState | UndoState]) -> None:
-    """Each word that users see as a state stands in the tables of docs/concepts.md."""
-    rows = _rows("concepts.md", r"[a-z]+")
+    """Each word that users see as a state stands in the tables of docs/explanation/concepts.md."""
+    rows = _rows("explanation/concepts.md", r"[a-z]+")
     assert {state.value for state in states} - rows.keys() == set()
 
 
 def test_the_reference_is_complete() -> None:
     """Each public name, operation, event of a history and state has its place."""
-    text = (ROOT / "docs" / "reference.md").read_text()
+    text = (ROOT / "docs" / "reference" / "api.md").read_text()
     of_steps = [entry.type for entry in get_args(Entry) if hasattr(entry, "kind")]
     of_sagas = [entry.type for entry in get_args(Entry) if not hasattr(entry, "kind")]
     events = {*of_sagas, *(f"{side}_{kind}" for kind in of_steps for side in ("step", "undo"))}
@@ -228,8 +238,9 @@ def test_the_reference_is_complete() -> None:
 
 
 def test_every_rule_is_told() -> None:
-    """docs/rules.md has the rules by number, none left out."""
-    numbers = re.findall(r"^## (\d+)\. ", (ROOT / "docs" / "rules.md").read_text(), re.MULTILINE)
+    """docs/reference/rules.md has the rules by number, none left out."""
+    text = (ROOT / "docs" / "reference" / "rules.md").read_text()
+    numbers = re.findall(r"^## (\d+)\. ", text, re.MULTILINE)
     assert list(map(int, numbers)) == list(range(1, len(numbers) + 1))
     assert len(numbers) == 14
 

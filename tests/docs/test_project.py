@@ -101,7 +101,7 @@ def test_every_make_command_of_the_contributing_guide_exists() -> None:
 
 def test_a_page_activates_its_environment_before_it_uses_it() -> None:
     """A reader who types what is written never meets `multiagents: command not found`."""
-    for name in ("README.md", "docs/quickstart.md"):
+    for name in ("README.md", "docs/tutorial/quickstart.md"):
         shell = "".join(each.text for each in blocks(ROOT / name) if each.language == "sh")
         used = re.search(r"^(?:[A-Z_]+=\S+ )*(?:multiagents|celery|python|pytest)\b.*", shell, re.M)
         assert used is not None, name
@@ -110,7 +110,7 @@ def test_a_page_activates_its_environment_before_it_uses_it() -> None:
 
 def test_the_extra_for_tests_has_what_the_quickstart_uses() -> None:
     """Its pytest and the packages of its fixtures come with `FOLDER[testing]`, asked for first."""
-    quickstart = (ROOT / "docs" / "quickstart.md").read_text()
+    quickstart = (ROOT / "docs" / "tutorial" / "quickstart.md").read_text()
     assert "pip install 'FOLDER[testing]'" in quickstart[: quickstart.index("## 1.")]
     (extra,) = re.findall(r"^testing = \[(.*)\]$", _pyproject(), re.MULTILINE)
     asked = {re.split(r"[\[>]", name)[0] for name in re.findall(r'"([^"]+)"', extra)}

@@ -1,4 +1,4 @@
-"""Does each rule of the engine have its tests, its section in docs/rules.md, and its mutants?"""
+"""Does each rule of the engine have its tests, its section of the page, and its mutants?"""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_no_rule_names_a_test_twice() -> None:
 
 
 def test_the_page_states_each_rule() -> None:
-    """docs/rules.md has one section for each rule, under its title and with some text."""
+    """docs/reference/rules.md has one section for each rule, under its title and with some text."""
     sections = re.findall(
         r"^### (E\d+\. .+)\n\n(?=\w)", rules_page().read_text("utf-8"), re.MULTILINE
     )

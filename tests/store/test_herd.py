@@ -129,7 +129,7 @@ def test_the_scenes_make_a_table(edge: Edge) -> None:
 
 
 def test_what_single_calls_cost_is_told(redis_url: str) -> None:
-    """The rows that docs/scaling.md shows."""
+    """The rows that docs/how-to/scaling.md shows."""
     rows = list(server(redis_url, times=50))
     assert [row["what"] for row in rows][-1] == "reading a fleet of 1,000"
     assert all(row["bytes_out"] > 0 for row in rows)

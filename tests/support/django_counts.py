@@ -1,4 +1,4 @@
-"""An async step that queries, as docs/django.md shows it."""
+"""An async step that queries, as docs/how-to/django.md shows it."""
 
 from asgiref.sync import sync_to_async
 from django.db import close_old_connections

@@ -44,7 +44,7 @@ class Block:
 
     @property
     def place(self) -> str:
-        """Where it stands: ``docs/quickstart.md:12``."""
+        """Where it stands: ``docs/tutorial/quickstart.md:12``."""
         return f"{self.page.relative_to(ROOT)}:{self.line}"
 
     @property
@@ -67,7 +67,7 @@ class Block:
 
 def pages() -> list[Path]:
     """README and all pages of docs."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(page: Path) -> list[Block]:

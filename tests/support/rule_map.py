@@ -2,7 +2,7 @@
 
     python -m tests.support.rule_map
 
-writes the table of docs/rules.md anew.
+writes the table of docs/reference/rules.md anew.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Rule:
 
     @property
     def heading(self) -> str:
-        """The heading of its section in docs/rules.md."""
+        """The heading of its section in docs/reference/rules.md."""
         return f"{self.number}. {self.title}"
 
 

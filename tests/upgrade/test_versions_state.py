@@ -45,7 +45,7 @@ def put_back(url: str, state: State) -> None:
 
 
 def test_the_present_format_is_stored() -> None:
-    """No version is released without one; see docs/upgrading.md."""
+    """No version is released without one; see docs/how-to/upgrading.md."""
     assert FORMAT in [state.format for state in STATES]
 
 

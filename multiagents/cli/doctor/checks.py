@@ -139,7 +139,7 @@ def missing(ids: Sequence[str]) -> Check:
     if not ids:
         return Check(name, "ok", "none of those looked at")
     message = f"listed and gone: {names_of(ids)}; the server has thrown them away or lost them"
-    fix = "find out what their steps have done: what a server has lost is told in redis-failures.md"
+    fix = "find out what their steps have done: see docs/explanation/redis-failures.md"
     return Check(name, "fail", message, fix)
 
 

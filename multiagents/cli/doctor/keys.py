@@ -17,7 +17,7 @@ STUCK_AFTER = 3
 """So often has a due item failed when it is told of: others may pass."""
 STUCK_MS = 180_000
 """An item that fails is tried once a minute at least; later it has been dealt with."""
-_RIGHTS = "docs/operations.md#rights-of-a-redis-user"
+_RIGHTS = "docs/how-to/operations.md#rights-of-a-redis-user"
 
 
 def lists_of(fleet: Fleet, workflows: Iterable[Workflow]) -> dict[str, str]:

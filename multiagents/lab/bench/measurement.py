@@ -1,6 +1,7 @@
 """What does a bench find?
 
-Values only.  `Measurement.to_dict` is what ``--json`` prints; docs/cli.md names its fields.
+Values only.  `Measurement.to_dict` is what ``--json`` prints;
+docs/reference/cli.md names its fields.
 """
 
 from __future__ import annotations

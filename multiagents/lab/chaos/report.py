@@ -1,6 +1,7 @@
 """What does a chaos run find?
 
-Values only.  `Report.to_dict` is what ``--json`` prints; docs/chaos.md names its fields.
+Values only.  `Report.to_dict` is what ``--json`` prints;
+docs/explanation/chaos.md names its fields.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What can be called, on what, and what does it give?
 
 One table: it checks calls when a workflow is built, runs them, and is printed in
-docs/workflow-json.md.  A function's own error says what is wrong with its argument and never shows
-it.
+docs/reference/workflow-json.md.  A function's own error says what is wrong with its argument and
+never shows it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Do a worker, a client and an operator need no more rights than docs/operations.md says?
+"""Do a worker, a client and an operator need no more rights than docs/how-to/operations.md says?
 
 The rules of each user stand on the page, from which they are read here.
 """
@@ -22,7 +22,7 @@ from multiagents.hosting.runtime import attach
 from tests.support.command_line import cli
 from tests.support.processes import ROOT, Worker, wait_for
 
-PAGE = (ROOT / "docs" / "operations.md").read_text("utf-8")
+PAGE = (ROOT / "docs" / "how-to" / "operations.md").read_text("utf-8")
 RULES = {
     name: rules.split()
     for name, rules in re.findall(r"^    ACL SETUSER (\w+) on >PASSWORD (.+)$", PAGE, re.MULTILINE)

@@ -25,7 +25,7 @@ from multiagents.lab.chaos.recovery import ALL_KILLS
 from tests.support.command_line import NO_SERVER, cli
 from tests.support.processes import ROOT, wait_for
 
-PAGE = (ROOT / "docs" / "chaos.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "explanation" / "chaos.md").read_text(encoding="utf-8")
 CALM = ("--kills", "0", "--pauses", "0", "--server-kills", "0", "--cuts", "0")
 MISLEADING = {
     "CELERY_BROKER_URL": NO_SERVER,

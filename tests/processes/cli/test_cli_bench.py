@@ -32,7 +32,7 @@ from multiagents.workflows.builder import WorkflowBuilder
 from tests.support.command_line import NO_SERVER, cli
 from tests.support.processes import ROOT, wait_for
 
-PAGE = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
 END_S = 40.0
 MISLEADING = {
     "CELERY_BROKER_URL": NO_SERVER,

@@ -1,4 +1,4 @@
-"""Does docs/cli.md tell the truth?  Its module is run by `dev`, its commands by a shell."""
+"""Is docs/reference/cli.md true?  `dev` runs its module, a shell its commands."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.processes import ROOT
 
 pytestmark = pytest.mark.processes
 
-PAGE = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:

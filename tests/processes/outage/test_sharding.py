@@ -143,7 +143,7 @@ def test_the_steps_of_a_killed_worker_are_done_again_on_each_server(spread: Spre
 
 
 def test_a_shard_moves_to_a_new_server_with_its_keys(spread: Spread) -> None:
-    """As docs/operations.md has it: copy what carries the tag, then name the server there."""
+    """As docs/how-to/operations.md says: copy the keys with the tag, then name the new server."""
     old, other, new = spread.urls
     broker = {"redis_url": spread.broker, "shards": 4}
     before = Settings(state_urls=f"{old},{other}", **broker)

@@ -1,4 +1,4 @@
-"""Is the time until sagas moved on computed as docs/chaos.md defines it?"""
+"""Is the time until sagas moved on computed as docs/explanation/chaos.md defines it?"""
 
 from __future__ import annotations
 

@@ -160,7 +160,7 @@ class Item:
     ],
 )
 def test_a_value_has_the_form_that_people_and_programs_expect(value: Any, text: str) -> None:
-    """The table of docs/workers.md."""
+    """The table of docs/how-to/workers.md."""
     assert to_json(value, what="it", limit=LIMIT) == text
 
 

@@ -334,8 +334,9 @@ def _called(name: str, arguments: list[str], *, method: bool) -> str:
 
 
 def test_the_documentation_names_each_function_and_type() -> None:
-    """docs/workflow-json.md has the whole table."""
-    page = (Path(__file__).parents[3] / "docs" / "workflow-json.md").read_text(encoding="utf-8")
+    """docs/reference/workflow-json.md has the whole table."""
+    folder = Path(__file__).parents[3] / "docs" / "reference"
+    page = (folder / "workflow-json.md").read_text(encoding="utf-8")
     table = page[page.index("### Functions") : page.index("### Limits")]
     for name in FUNCTIONS:
         assert f"`{name}(" in table

@@ -2,7 +2,7 @@
 
 `Watch` judges a history one decision at a time (`AttemptLaws` those about attempts), `judge_end`
 what it has come to; Hypothesis and the simulator use the same laws.  They are told from the rules
-(docs/rules.md) and a ledger of effects, not from the code of `decide`.
+(docs/reference/rules.md) and a ledger of effects, not from the code of `decide`.
 
 No Redis, no clock.
 """
