@@ -37,7 +37,7 @@ def create_app(**config: Any) -> Flask:
         "broker_url": REDIS,  # the sagas are there, too
         "result_backend": REDIS,
         "task_ignore_result": True,
-        "broker_transport": "multiagents.event_bus.transport:SteadyTransport",
+        "broker_transport": "multiagents.transport.kombu_redis:SteadyTransport",
     }
     app.config.from_mapping({"SENDER": "trips@example.com", "CELERY": celery, **config})
     app.extensions["celery"] = make_celery(app)
