@@ -42,7 +42,7 @@ class People(Attempts):
     def _pause(self) -> None:
         if self.saga.state not in {SagaState.PENDING, SagaState.RUNNING} or self.saga.halting:
             return
-        self._move(SagaState.PAUSED)
+        self.move(SagaState.PAUSED)
         for name, run in self.steps.items():
             if run.state is StepState.DISPATCHED:
                 self.commands.append(Withdraw(Kind.RUN, name, run.work.attempt))
@@ -51,29 +51,29 @@ class People(Attempts):
         """Timers that came due meanwhile were only recorded (E19): start what they held back."""
         if self.saga.state is not SagaState.PAUSED:
             return
-        self._move(SagaState.RUNNING)
+        self.move(SagaState.RUNNING)
         for name, run in list(self.steps.items()):
             if run.state is StepState.RETRYING and run.work.retry_at <= self.now_ms:
-                self._dispatch(name, Kind.RUN)
+                self.dispatch(name, Kind.RUN)
         self._advance(self.workflow.by_name)
 
     def _roll_back(self, reason: str) -> None:
         if self.saga.state is not SagaState.COMPLETED:
             return
         if self._pivot_passed():
-            self._call_for_attention("rollback came after the pivot: not undone")
+            self.call_for_attention("rollback came after the pivot: not undone")
             return
-        self._set(rolled_back=True)
-        self._blame(Failure("RolledBack", reason or "rolled back"))
-        self._move(SagaState.COMPENSATING)
+        self.set_saga(rolled_back=True)
+        self.blame(Failure("RolledBack", reason or "rolled back"))
+        self.move(SagaState.COMPENSATING)
         self._rewind()
 
     def _terminate(self, reason: str) -> None:
         if self.saga.state is SagaState.FAILED:
             return
-        self._blame(Failure("Terminated", reason or "terminated"))
-        self._set(terminated=True, halting="")
-        self._call_for_attention("terminated without undo")
+        self.blame(Failure("Terminated", reason or "terminated"))
+        self.set_saga(terminated=True, halting="")
+        self.call_for_attention("terminated without undo")
         for name, run in list(self.steps.items()):
             for kind in _dispatched(run):
                 self.commands.append(Withdraw(kind, name, run.of(kind).attempt))
@@ -81,26 +81,26 @@ class People(Attempts):
                 timer = retry_timer(kind, name, run.of(kind).attempt)
                 self.commands.append(ClearTimer(timer))
             self._close(name)
-        self._move(SagaState.FAILED)
+        self.move(SagaState.FAILED)
 
     def _close(self, name: str) -> None:
         """Nobody will come back to what is parked or waits for its next attempt."""
         run = self.steps[name]
         if run.state in {StepState.PARKED, StepState.RETRYING}:
-            self._give_up(name)
+            self.give_up(name)
         if run.undo_state in {UndoState.PARKED, UndoState.RETRYING}:
-            self._step(name, undo_state=UndoState.SKIPPED)
+            self.set_step(name, undo_state=UndoState.SKIPPED)
 
     def _settle_parked(self, entry: Asked) -> None:
         """An operator's word on dead letters: all of the saga's, one step's, or just one."""
         if self.saga.terminated:
             if entry.command is Command.RESOLVE and not entry.step:
-                self._set(attention=())
+                self.set_saga(attention=())
             return
         if entry.command is Command.RETRY and not entry.step:
             self._tell_again()
         if entry.command is Command.RESOLVE and not entry.step and not self._parked():
-            self._set(attention=())
+            self.set_saga(attention=())
         settled = False
         for name in [entry.step] if entry.step else list(self.steps):
             run = self.steps.get(name)
@@ -119,7 +119,7 @@ class People(Attempts):
         parked = parked_notes(self.saga)
         if parked:
             left = tuple(note for note in self.saga.attention if note not in parked)
-            self._set(attention=left)
+            self.set_saga(attention=left)
             self.commands.append(TellAgain())
 
     def _forget_what_is_parked_no_more(self) -> None:
@@ -130,39 +130,39 @@ class People(Attempts):
             for kind in Kind
             if parked(run) is not kind
         }
-        self._set(attention=tuple(note for note in self.saga.attention if note not in over))
+        self.set_saga(attention=tuple(note for note in self.saga.attention if note not in over))
 
     def _undo_what_was_retried(self) -> None:
         """Retried undos wait for their turn like all others."""
         if self.saga.state is SagaState.FAILED and self._to_undo():
-            self._move(SagaState.COMPENSATING)
+            self.move(SagaState.COMPENSATING)
         if self.saga.state is SagaState.COMPENSATING:
             self._rewind()
 
     def _settle_undo(self, name: str, command: Command) -> None:
         if command is Command.RETRY:
-            self._work(name, Kind.UNDO, tries=0)
-            self._step(name, undo_state=UndoState.NONE)
+            self.set_work(name, Kind.UNDO, tries=0)
+            self.set_step(name, undo_state=UndoState.NONE)
         else:
             skipped = command is Command.SKIP
-            self._step(name, undo_state=UndoState.SKIPPED if skipped else UndoState.RESOLVED)
+            self.set_step(name, undo_state=UndoState.SKIPPED if skipped else UndoState.RESOLVED)
 
     def _settle_run(self, name: str, command: Command) -> None:
         if command is Command.RETRY:
             if self.saga.state is SagaState.FAILED:
-                self._move(SagaState.RUNNING)
-            self._work(name, Kind.RUN, tries=0)
+                self.move(SagaState.RUNNING)
+            self.set_work(name, Kind.RUN, tries=0)
             if self.saga.state is SagaState.PAUSED:
-                self._step(name, state=StepState.WAITING)
+                self.set_step(name, state=StepState.WAITING)
             else:
-                self._dispatch(name, Kind.RUN)
+                self.dispatch(name, Kind.RUN)
         elif command is Command.SKIP:
-            self._give_up(name)  # its attempts may have left effects: they have their place in undo
+            self.give_up(name)  # its attempts may have left effects: they have their place in undo
             self._skip(name)
             self._advance(self.workflow.dependents[name])
         else:
             if self.steps[name].done:
-                self._adopt(name)
+                self.adopt(name)
             self._succeed(name)
 
     def _parked(self) -> bool:

@@ -20,7 +20,7 @@ from multiagents.core.states import (
     UndoState,
 )
 from multiagents.saga.commands import ClearTimer, Withdraw, retry_timer
-from multiagents.saga.draft import LIVE, Turn
+from multiagents.saga.draft import LIVE, Draft
 from multiagents.saga.state import StepRun
 from multiagents.workflows.workflow import Workflow
 
@@ -35,13 +35,13 @@ def pivot_passed(workflow: Workflow, steps: Mapping[str, StepRun]) -> bool:
     return run.unknown or run.state in {StepState.RUNNING, StepState.SUCCEEDED}
 
 
-class Backward(Turn):
+class Backward(Draft):
     """The way back."""
 
     def _rewind(self) -> None:
         """Stop new work, wait for running siblings, then undo, last completed first (rule 4)."""
         if self.saga.state in _STOPPABLE:
-            self._move(SagaState.COMPENSATING)
+            self.move(SagaState.COMPENSATING)
             self._stop_forward_work()
         if self.saga.state is not SagaState.COMPENSATING:
             return
@@ -52,9 +52,9 @@ class Backward(Turn):
             self._undo_free_ones(to_undo)
         elif not any(run.undo_state in UNDO_BUSY for run in self.steps.values()):
             for name in to_undo[:1]:
-                self._dispatch(name, Kind.UNDO)
+                self.dispatch(name, Kind.UNDO)
         if not any(run.undo_state in UNDO_BUSY for run in self.steps.values()):
-            self._move(self._verdict())
+            self.move(self._verdict())
 
     def _to_undo(self) -> list[str]:
         """What remains to be undone and has not begun to be, last completed first."""
@@ -71,7 +71,7 @@ class Backward(Turn):
         held = {a for name in waiting for a in self.workflow.ancestors(name)}
         for name in to_undo:
             if name not in held:
-                self._dispatch(name, Kind.UNDO)
+                self.dispatch(name, Kind.UNDO)
 
     def _needs_undo(self, name: str) -> bool:
         """Rule 3: what succeeded, and what may have left an effect."""
@@ -90,11 +90,11 @@ class Backward(Turn):
                 self.commands.append(Withdraw(Kind.RUN, name, run.work.attempt))
             elif run.state is StepState.RETRYING:
                 self.commands.append(ClearTimer(retry_timer(Kind.RUN, name, run.work.attempt)))
-                self._give_up(name)
+                self.give_up(name)
             elif run.state is StepState.PARKED or (
-                run.state is StepState.WAITING and self._has_begun(name)
+                run.state is StepState.WAITING and self.has_begun(name)
             ):
-                self._give_up(name)
+                self.give_up(name)
 
     def _verdict(self) -> SagaState:
         undos = {run.undo_state for run in self.steps.values()}
@@ -108,8 +108,8 @@ class Backward(Turn):
 
     def _undo_afresh(self, name: str) -> None:
         run = self.steps[name]
-        self._step(name, undo_state=UndoState.NONE, generation=run.generation + 1, again=False)
-        self._work(name, Kind.UNDO, tries=0)
+        self.set_step(name, undo_state=UndoState.NONE, generation=run.generation + 1, again=False)
+        self.set_work(name, Kind.UNDO, tries=0)
 
     def _surface(self, name: str) -> None:
         """An effect has come to light after the decision to go backward: undo it (again).
@@ -120,19 +120,19 @@ class Backward(Turn):
         if self.saga.state in LIVE or self.saga.state is SagaState.COMPLETED:
             return
         if run.done and run.state is StepState.FAILED:
-            self._step(name, state=StepState.SUCCEEDED)
-            self._adopt(name)
+            self.set_step(name, state=StepState.SUCCEEDED)
+            self.adopt(name)
         if self.saga.terminated:
-            self._call_for_attention(f"late effect of step {name!r} after terminate")
+            self.call_for_attention(f"late effect of step {name!r} after terminate")
         if self.saga.terminated or not self._needs_undo(name):
             return
         if run.undo_state in {UndoState.RUNNING, UndoState.RETRYING}:
-            self._step(name, again=True)
+            self.set_step(name, again=True)
         elif run.undo_state in {UndoState.SUCCEEDED, UndoState.RESOLVED}:
             self._undo_afresh(name)
         if self.saga.state in ENDED and run.undo_state is not UndoState.PARKED:
-            self._call_for_attention(f"late effect of step {name!r} after the end")
-            self._move(SagaState.COMPENSATING)
+            self.call_for_attention(f"late effect of step {name!r} after the end")
+            self.move(SagaState.COMPENSATING)
         if self.saga.state is SagaState.COMPENSATING:
             self._rewind()
 
@@ -147,11 +147,11 @@ class Backward(Turn):
         """Cancel or deadline: go backward, unless the pivot is passed or may be just now."""
         if self.saga.state not in _STOPPABLE or self.saga.halting:
             return
-        self._set(halting=why)
+        self.set_saga(halting=why)
         if self._pivot_passed():
             self._refuse_past_pivot()
             return
-        self._blame(error)
+        self.blame(error)
         pivot = self.workflow.pivot
         run = self.steps[pivot.name] if pivot else None
         if pivot and run and run.state is StepState.DISPATCHED:
@@ -161,14 +161,14 @@ class Backward(Turn):
 
     def _halt(self) -> None:
         cancelled = self.saga.cancelled or self.saga.halting == "cancel"
-        self._set(halting="", cancelled=cancelled)
+        self.set_saga(halting="", cancelled=cancelled)
         self._rewind()
 
     def _refuse_past_pivot(self) -> None:
-        self._call_for_attention(f"{self.saga.halting} came after the pivot: not undone")
-        self._set(halting="")
+        self.call_for_attention(f"{self.saga.halting} came after the pivot: not undone")
+        self.set_saga(halting="")
         if self.saga.error is not None and not self.saga.error_step:
-            self._set(error=None)
+            self.set_saga(error=None)
 
     def _go_on_stopping(self) -> None:
         """A dispatched attempt that stood in the way is gone."""

@@ -63,7 +63,7 @@ class _Decider(People):
     def apply(self, entry: Entry, now_ms: int) -> None:
         """Work one entry in."""
         self.now_ms = now_ms
-        self._set(updated_at=max(now_ms, self.saga.updated_at))
+        self.set_saga(updated_at=max(now_ms, self.saga.updated_at))
         match entry:
             case Started():
                 self._on_started()
@@ -85,7 +85,7 @@ class _Decider(People):
     def _on_started(self) -> None:
         if self.saga.state is not SagaState.PENDING:
             return
-        self._move(SagaState.RUNNING)
+        self.move(SagaState.RUNNING)
         if self.workflow.timeout_s is not None:
             at_ms = self.now_ms + round(self.workflow.timeout_s * 1000)
             self.commands.append(SetTimer(DEADLINE, at_ms))
@@ -101,9 +101,9 @@ class _Decider(People):
         if run is None or run.of(kind).attempt != attempt:
             return
         if kind is Kind.UNDO and run.undo_state is UndoState.RETRYING:
-            self._dispatch(name, Kind.UNDO)
+            self.dispatch(name, Kind.UNDO)
         elif run.state is StepState.RETRYING and self.saga.state is SagaState.RUNNING:
-            self._dispatch(name, Kind.RUN)
+            self.dispatch(name, Kind.RUN)
         elif run.state is StepState.RETRYING:
             # Whoever resumes may have a clock behind the one that found the timer due.
-            self._work(name, Kind.RUN, retry_at=0)
+            self.set_work(name, Kind.RUN, retry_at=0)

@@ -1,7 +1,7 @@
 """What does a decision consist of while it is being worked out?
 
 The small changes that every rule is made of: move the saga, change a step, dispatch, wait, park.
-The rules stand above: `backward`, `forward`, `attempts`, `people`, and `decide` over all.
+The rules stand above: `compensation`, `schedule`, `reports`, `actions`, and `decide` over all.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Decision:
         return next((each.state for each in self.commands if isinstance(each, Deliver)), None)
 
 
-class Turn:
+class Draft:
     """One call of `decide` while it is being worked out.
 
     Mutable inside, never seen outside: copying every value at every change would make a wide
@@ -73,91 +73,91 @@ class Turn:
     def decision(self) -> Decision:
         return Decision(self.saga, tuple(self.commands), frozenset(self.changed))
 
-    def _move(self, state: SagaState) -> None:
+    def move(self, state: SagaState) -> None:
         """Change the saga's state; the table of legal moves is the judge."""
         if state is self.saga.state:
             return
         if (self.saga.state, state) not in SAGA_MOVES:
             raise AssertionError(f"illegal move {self.saga.state} -> {state}")
-        self._set(state=state, ended_at=self.now_ms if state in ENDED else 0)
+        self.set_saga(state=state, ended_at=self.now_ms if state in ENDED else 0)
         if state in ENDED:
             self._end()
 
     def _end(self) -> None:
         self.commands.append(ClearTimer(DEADLINE))
         if not self.saga.delivered:
-            self._set(delivered=True)
+            self.set_saga(delivered=True)
             self.commands.append(Deliver(self.saga.state))
 
-    def _blame(self, error: Failure, step: str = "") -> None:
+    def blame(self, error: Failure, step: str = "") -> None:
         """Keep the first error: it stays the saga's error (rule 11)."""
         if self.saga.error is None:
-            self._set(error=error, error_step=step)
+            self.set_saga(error=error, error_step=step)
 
-    def _call_for_attention(self, reason: str) -> None:
+    def call_for_attention(self, reason: str) -> None:
         if reason not in self.saga.attention:
-            self._set(attention=(*self.saga.attention, reason))
+            self.set_saga(attention=(*self.saga.attention, reason))
 
-    def _give_up(self, name: str) -> None:
-        self._set(orders=self.saga.orders + 1)
-        self._step(name, state=StepState.FAILED, order=self.saga.orders)
+    def give_up(self, name: str) -> None:
+        self.set_saga(orders=self.saga.orders + 1)
+        self.set_step(name, state=StepState.FAILED, order=self.saga.orders)
 
-    def _dispatch(self, name: str, kind: Kind) -> None:
+    def dispatch(self, name: str, kind: Kind) -> None:
         attempt = self.steps[name].of(kind).attempt + 1
-        self._work(name, kind, attempt=attempt, retry_at=0)
+        self.set_work(name, kind, attempt=attempt, retry_at=0)
         self._set_state(name, kind, StepState.DISPATCHED, UndoState.DISPATCHED)
         self.commands.append(Dispatch(kind, name, attempt))
 
-    def _retry_later(self, name: str, kind: Kind, retry_after_ms: int | None) -> None:
+    def retry_later(self, name: str, kind: Kind, retry_after_ms: int | None) -> None:
         work = self.steps[name].of(kind)
         seed = f"{self.saga.id}:{kind}:{name}:{work.attempt}"
-        policy = self._policy(name, kind)
+        policy = self.policy(name, kind)
         delay = delay_ms(policy, work.tries, seed=seed, retry_after_ms=retry_after_ms)
-        self._work(name, kind, retry_at=self.now_ms + delay)
+        self.set_work(name, kind, retry_at=self.now_ms + delay)
         self._set_state(name, kind, StepState.RETRYING, UndoState.RETRYING)
         timer = retry_timer(kind, name, work.attempt)
         self.commands.append(SetTimer(timer, self.now_ms + delay))
 
-    def _adopt(self, name: str) -> None:
+    def adopt(self, name: str) -> None:
         """Let the late success of an attempt that was given up be the step's, result and all."""
         nonce, values = self.steps[name].done, self.saga.values
         self.commands.append(Adopt(name, nonce))
         late = values.get("late", {})
         if nonce in late:
             results = {name: late[nonce], **values.get("results", {})}
-            self._set(values={**values, "results": results})
+            self.set_saga(values={**values, "results": results})
 
-    def _park(self, name: str, kind: Kind) -> None:
+    def park(self, name: str, kind: Kind) -> None:
         self._set_state(name, kind, StepState.PARKED, UndoState.PARKED)
-        self._call_for_attention(parked_note(kind, name))
+        self.call_for_attention(parked_note(kind, name))
 
-    def _policy(self, name: str, kind: Kind) -> RetryPolicy:
+    def policy(self, name: str, kind: Kind) -> RetryPolicy:
         """Step before decorator before default."""
         step, work = self.workflow.by_name[name], self.steps[name].of(kind)
         if kind is Kind.UNDO:
             return step.compensation_retry or work.retry or UNDO_RETRY
         return step.retry or work.retry or DEFAULT_RETRY
 
-    def _has_begun(self, name: str) -> bool:
+    def has_begun(self, name: str) -> bool:
         """Whether some attempt was claimed: then its place in the order of undo counts."""
         return bool(self.steps[name].work.nonce)
 
-    def _set(self, **changes: Any) -> None:
+    def set_saga(self, **changes: Any) -> None:
         self.saga.__dict__.update(changes)
 
-    def _step(self, name: str, **changes: Any) -> None:
+    def set_step(self, name: str, **changes: Any) -> None:
         self.steps[name] = evolve(self.steps[name], changes)
         self.changed.add(name)
 
     def _set_state(self, name: str, kind: Kind, run: StepState, undo: UndoState) -> None:
         if kind is Kind.RUN:
-            self._step(name, state=run)
+            self.set_step(name, state=run)
         else:
-            self._step(name, undo_state=undo)
+            self.set_step(name, undo_state=undo)
 
-    def _work(self, name: str, kind: Kind, **changes: Any) -> None:
+    def set_work(self, name: str, kind: Kind, **changes: Any) -> None:
         field = "work" if kind is Kind.RUN else "undo"
-        self._step(name, **{field: evolve(self.steps[name].of(kind), changes)})
+        self.set_step(name, **{field: evolve(self.steps[name].of(kind), changes)})
 
 
 def parked_note(kind: Kind, name: str) -> str:

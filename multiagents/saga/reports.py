@@ -37,9 +37,9 @@ class Attempts(Forward):
     def _on_claimed(self, entry: Claimed) -> None:
         run = self.steps.get(entry.step)
         if run is None or not _is_dispatched(run, entry.kind, entry.attempt):
-            self._call_for_attention(f"unexpected claim of {entry.kind} {entry.step!r}")
+            self.call_for_attention(f"unexpected claim of {entry.kind} {entry.step!r}")
             return
-        self._work(
+        self.set_work(
             entry.step,
             entry.kind,
             nonce=entry.nonce,
@@ -52,9 +52,9 @@ class Attempts(Forward):
             most=0,
         )
         if entry.kind is Kind.UNDO:
-            self._step(entry.step, undo_state=UndoState.RUNNING)
+            self.set_step(entry.step, undo_state=UndoState.RUNNING)
             return
-        self._step(entry.step, state=StepState.RUNNING)
+        self.set_step(entry.step, state=StepState.RUNNING)
         if self.saga.halting and self.workflow.by_name[entry.step].pivot:
             self._refuse_past_pivot()
 
@@ -62,15 +62,15 @@ class Attempts(Forward):
         run = self.steps.get(entry.step)
         claim = (entry.kind.value, entry.attempt, entry.nonce)
         if run is None:
-            self._call_for_attention(f"report for unknown step {entry.step!r}")
+            self.call_for_attention(f"report for unknown step {entry.step!r}")
         elif claim in run.lost and _may_still_report(entry):
             if isinstance(entry, Failed) and entry.part:
                 self._on_late(entry)  # of some of what it left at work; else it is noted already
         elif claim in run.lost:
-            self._step(entry.step, lost=tuple(item for item in run.lost if item != claim))
+            self.set_step(entry.step, lost=tuple(item for item in run.lost if item != claim))
             self._on_late(entry)
         elif run.of(entry.kind).nonce != entry.nonce:
-            self._call_for_attention(f"report of an unknown attempt of {entry.step!r}")
+            self.call_for_attention(f"report of an unknown attempt of {entry.step!r}")
         elif _is_running(run, entry.kind):
             if entry.kind is Kind.RUN:
                 self._on_run_report(entry, run)
@@ -80,17 +80,17 @@ class Attempts(Forward):
             self._on_late(entry)  # of an attempt whose failure somebody else has reported
 
     def _on_run_report(self, entry: Report, run: StepRun) -> None:
-        self._work(entry.step, Kind.RUN, ended_at=self.now_ms)
+        self.set_work(entry.step, Kind.RUN, ended_at=self.now_ms)
         if isinstance(entry, Succeeded):
             self._succeed(entry.step)
         else:
             if isinstance(entry, Lost) or entry.running:
-                self._step(entry.step, lost=(*run.lost, ("run", entry.attempt, entry.nonce)))
+                self.set_step(entry.step, lost=(*run.lost, ("run", entry.attempt, entry.nonce)))
             self._fail(entry)
 
     def _succeed(self, name: str) -> None:
-        self._set(orders=self.saga.orders + 1, open_steps=self.saga.open_steps - 1)
-        self._step(name, state=StepState.SUCCEEDED, order=self.saga.orders)
+        self.set_saga(orders=self.saga.orders + 1, open_steps=self.saga.open_steps - 1)
+        self.set_step(name, state=StepState.SUCCEEDED, order=self.saga.orders)
         if self.saga.state is SagaState.RUNNING:
             self._advance(self.workflow.dependents[name])
         elif self.saga.state is SagaState.COMPENSATING:
@@ -103,46 +103,46 @@ class Attempts(Forward):
         name, run = entry.step, self.steps[entry.step]
         unknown = isinstance(entry, Lost) or entry.outcome is Outcome.UNKNOWN
         again, error = self._count(entry)
-        self._step(name, unknown=run.unknown or unknown)
+        self.set_step(name, unknown=run.unknown or unknown)
         if self.saga.state not in LIVE:
-            self._give_up(name)
+            self.give_up(name)
             if self.saga.state is SagaState.COMPENSATING:
                 self._rewind()
             elif unknown:
                 self._surface(name)
         elif again:
-            self._retry_later(name, Kind.RUN, _after_ms(entry))
+            self.retry_later(name, Kind.RUN, _after_ms(entry))
         elif self._pivot_passed(but=name):
-            self._park(name, Kind.RUN)
+            self.park(name, Kind.RUN)
         else:
-            self._blame(error, name)
-            self._give_up(name)
+            self.blame(error, name)
+            self.give_up(name)
             self._rewind()
 
     def _on_undo_report(self, entry: Report, run: StepRun) -> None:
-        self._work(entry.step, Kind.UNDO, ended_at=self.now_ms)
+        self.set_work(entry.step, Kind.UNDO, ended_at=self.now_ms)
         if isinstance(entry, Succeeded):
-            self._step(entry.step, undo_state=UndoState.SUCCEEDED)
+            self.set_step(entry.step, undo_state=UndoState.SUCCEEDED)
             if run.again:
                 self._undo_afresh(entry.step)
             self._rewind()
             return
         if isinstance(entry, Lost) or entry.running:
             lost = (*run.lost, ("undo", entry.attempt, entry.nonce))
-            self._step(entry.step, lost=lost)
+            self.set_step(entry.step, lost=lost)
         again, _ = self._count(entry)
         if self.saga.terminated:
-            self._step(entry.step, undo_state=UndoState.SKIPPED)
+            self.set_step(entry.step, undo_state=UndoState.SKIPPED)
         elif again:
-            self._retry_later(entry.step, Kind.UNDO, _after_ms(entry))
+            self.retry_later(entry.step, Kind.UNDO, _after_ms(entry))
         else:
-            self._park(entry.step, Kind.UNDO)
+            self.park(entry.step, Kind.UNDO)
             self._rewind()
 
     def _count(self, entry: Failed | Lost) -> tuple[bool, Failure]:
         """Put a failure to its work; return whether that is tried again, and the error."""
         name, kind = entry.step, entry.kind
-        policy, work = self._policy(name, kind), self.steps[name].of(kind)
+        policy, work = self.policy(name, kind), self.steps[name].of(kind)
         if isinstance(entry, Failed):
             error, counts = entry.error, entry.counts
             most = most_tries(policy, kind, entry.classes, retryable=entry.retryable)
@@ -151,7 +151,7 @@ class Attempts(Forward):
             most = most_tries(policy, kind, _CLASSES[error.type])
         tries = work.tries + counts
         fewer = most if most < policy.max_attempts else 0
-        self._work(name, kind, error=error, tries=tries, most=fewer)
+        self.set_work(name, kind, error=error, tries=tries, most=fewer)
         return tries < most, error
 
     def _silence(self, entry: Report) -> Failure:
@@ -167,7 +167,7 @@ class Attempts(Forward):
         if entry.kind is Kind.UNDO:
             return
         if isinstance(entry, Succeeded):
-            self._step(entry.step, done=self.steps[entry.step].done or entry.nonce)
+            self.set_step(entry.step, done=self.steps[entry.step].done or entry.nonce)
             self._surface(entry.step)
         elif isinstance(entry, Failed) and entry.outcome is Outcome.UNKNOWN:
             self._surface(entry.step)
@@ -177,19 +177,19 @@ class Attempts(Forward):
             # A server that lost its last second may have lost the end that was told (E5): the
             # saga ends again, and what is refused then is noted then.
             if self.saga.delivered:
-                self._call_for_attention(note_of(entry.target, entry.error))
+                self.call_for_attention(note_of(entry.target, entry.error))
             return
         run = self.steps.get(entry.step)
         if run is None or not _is_dispatched(run, entry.kind, entry.attempt):
             return
-        self._work(entry.step, entry.kind, error=entry.error, ended_at=self.now_ms)
+        self.set_work(entry.step, entry.kind, error=entry.error, ended_at=self.now_ms)
         if entry.kind is Kind.UNDO and self.saga.terminated:
-            self._step(entry.step, undo_state=UndoState.NONE)
+            self.set_step(entry.step, undo_state=UndoState.NONE)
         elif entry.kind is Kind.UNDO:
-            self._park(entry.step, entry.kind)
+            self.park(entry.step, entry.kind)
             self._rewind()
         elif self.saga.state in LIVE and not self.saga.halting:
-            self._park(entry.step, entry.kind)
+            self.park(entry.step, entry.kind)
         else:
             self._leave_undone(entry.step)
             self._go_on_stopping()
@@ -199,7 +199,7 @@ class Attempts(Forward):
         if run is None or not _is_dispatched(run, entry.kind, entry.attempt):
             return
         if entry.kind is Kind.UNDO:
-            self._step(entry.step, undo_state=UndoState.NONE)
+            self.set_step(entry.step, undo_state=UndoState.NONE)
         else:
             self._take_back(entry.step)
         if self.saga.state is SagaState.RUNNING and not self.saga.halting:
@@ -211,15 +211,15 @@ class Attempts(Forward):
     def _take_back(self, name: str) -> None:
         """A dispatched run that nobody claimed never happened; earlier attempts did."""
         if not self._leave_undone(name):
-            self._work(name, Kind.RUN, attempt=self.steps[name].work.attempt - 1)
+            self.set_work(name, Kind.RUN, attempt=self.steps[name].work.attempt - 1)
 
     def _leave_undone(self, name: str) -> bool:
         """The present attempt will not happen; return whether that is the end of the step."""
-        over = self.saga.state is SagaState.COMPENSATING and self._has_begun(name)
+        over = self.saga.state is SagaState.COMPENSATING and self.has_begun(name)
         if over:
-            self._give_up(name)
+            self.give_up(name)
         else:
-            self._step(name, state=StepState.WAITING)
+            self.set_step(name, state=StepState.WAITING)
         return over
 
 

@@ -32,7 +32,7 @@ class Forward(Backward):
             if self._try_start(name):
                 queue.extend(self.workflow.dependents[name])
         if not self.saga.open_steps and self.saga.state is SagaState.RUNNING:
-            self._move(SagaState.COMPLETED)
+            self.move(SagaState.COMPLETED)
 
     def _try_start(self, name: str) -> bool:
         """Dispatch or skip a step if all it waits for has ended; return whether it was skipped."""
@@ -50,7 +50,7 @@ class Forward(Backward):
 
     def _choose(self, step: Step) -> bool:
         if step.when is None:
-            self._dispatch(step.name, Kind.RUN)
+            self.dispatch(step.name, Kind.RUN)
             return False
         try:
             chosen = evaluate(step.when, self._values(), step=step.name)
@@ -58,23 +58,23 @@ class Forward(Backward):
             self._refuse(step.name, Failure("ConditionError", str(error)))
             return False
         if chosen is True:
-            self._dispatch(step.name, Kind.RUN)
+            self.dispatch(step.name, Kind.RUN)
             return False
         return self._skip(step.name)
 
     def _skip(self, name: str, unchosen: bool = False) -> bool:
-        self._set(open_steps=self.saga.open_steps - 1)
-        self._step(name, state=StepState.SKIPPED, unchosen=unchosen)
+        self.set_saga(open_steps=self.saga.open_steps - 1)
+        self.set_step(name, state=StepState.SKIPPED, unchosen=unchosen)
         return True
 
     def _refuse(self, name: str, error: Failure) -> None:
         """A step that cannot even begin: nothing was done, so it has failed clean."""
-        self._work(name, Kind.RUN, error=error, ended_at=self.now_ms)
+        self.set_work(name, Kind.RUN, error=error, ended_at=self.now_ms)
         if self._pivot_passed():
-            self._park(name, Kind.RUN)
+            self.park(name, Kind.RUN)
             return
-        self._blame(error, name)
-        self._give_up(name)
+        self.blame(error, name)
+        self.give_up(name)
         self._rewind()
 
     def _values(self) -> dict[str, Any]:
