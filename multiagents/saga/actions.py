@@ -11,6 +11,12 @@ from typing import assert_never
 from multiagents.core.entries import Asked, Failure
 from multiagents.core.states import Command, Kind, SagaState, StepState, UndoState
 from multiagents.saga.commands import ClearTimer, TellAgain, Withdraw, retry_timer
+from multiagents.saga.compensation import (
+    blame_and_stop,
+    is_past_pivot,
+    remaining_undos,
+    rewind,
+)
 from multiagents.saga.dead_letters import parked
 from multiagents.saga.draft import parked_note
 from multiagents.saga.reports import Attempts
@@ -29,7 +35,7 @@ class People(Attempts):
                 self._resume()
             case Command.CANCEL:
                 why = entry.reason or "cancelled"
-                self._blame_and_stop("cancel", Failure("Cancelled", why))
+                blame_and_stop(self, "cancel", Failure("Cancelled", why))
             case Command.ROLLBACK:
                 self._roll_back(entry.reason)
             case Command.TERMINATE:
@@ -60,13 +66,13 @@ class People(Attempts):
     def _roll_back(self, reason: str) -> None:
         if self.saga.state is not SagaState.COMPLETED:
             return
-        if self._pivot_passed():
+        if is_past_pivot(self):
             self.call_for_attention("rollback came after the pivot: not undone")
             return
         self.set_saga(rolled_back=True)
         self.blame(Failure("RolledBack", reason or "rolled back"))
         self.move(SagaState.COMPENSATING)
-        self._rewind()
+        rewind(self)
 
     def _terminate(self, reason: str) -> None:
         if self.saga.state is SagaState.FAILED:
@@ -134,10 +140,10 @@ class People(Attempts):
 
     def _undo_what_was_retried(self) -> None:
         """Retried undos wait for their turn like all others."""
-        if self.saga.state is SagaState.FAILED and self._to_undo():
+        if self.saga.state is SagaState.FAILED and remaining_undos(self):
             self.move(SagaState.COMPENSATING)
         if self.saga.state is SagaState.COMPENSATING:
-            self._rewind()
+            rewind(self)
 
     def _settle_undo(self, name: str, command: Command) -> None:
         if command is Command.RETRY:

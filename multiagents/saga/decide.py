@@ -37,6 +37,7 @@ from multiagents.core.entries import (
 from multiagents.core.states import Kind, SagaState, StepState, UndoState
 from multiagents.saga.actions import People
 from multiagents.saga.commands import DEADLINE, SetTimer, parse_retry_timer
+from multiagents.saga.compensation import blame_and_stop
 from multiagents.saga.draft import Decision as Decision
 from multiagents.saga.state import Saga
 from multiagents.workflows.workflow import Workflow
@@ -94,7 +95,7 @@ class _Decider(People):
     def _on_timer(self, entry: TimerDue) -> None:
         if entry.timer == DEADLINE:
             seconds = self.workflow.timeout_s
-            self._blame_and_stop("deadline", Failure("SagaDeadline", f"not done in {seconds:g} s"))
+            blame_and_stop(self, "deadline", Failure("SagaDeadline", f"not done in {seconds:g} s"))
             return
         kind, name, attempt = parse_retry_timer(entry.timer)
         run = self.steps.get(name)

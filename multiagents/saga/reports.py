@@ -19,6 +19,14 @@ from multiagents.core.entries import (
 from multiagents.core.error_names import names_of_class
 from multiagents.core.exceptions import LeaseLost, StepTimeout
 from multiagents.core.states import ENDED, Kind, Outcome, SagaState, StepState, UndoState
+from multiagents.saga.compensation import (
+    go_on_stopping,
+    is_past_pivot,
+    refuse_past_pivot,
+    rewind,
+    surface,
+    undo_afresh,
+)
 from multiagents.saga.draft import LIVE
 from multiagents.saga.retry import most_tries
 from multiagents.saga.schedule import Forward
@@ -56,7 +64,7 @@ class Attempts(Forward):
             return
         self.set_step(entry.step, state=StepState.RUNNING)
         if self.saga.halting and self.workflow.by_name[entry.step].pivot:
-            self._refuse_past_pivot()
+            refuse_past_pivot(self)
 
     def _on_report(self, entry: Report) -> None:
         run = self.steps.get(entry.step)
@@ -94,9 +102,9 @@ class Attempts(Forward):
         if self.saga.state is SagaState.RUNNING:
             self._advance(self.workflow.dependents[name])
         elif self.saga.state is SagaState.COMPENSATING:
-            self._rewind()
+            rewind(self)
         elif self.saga.state in ENDED:
-            self._surface(name)
+            surface(self, name)
 
     def _fail(self, entry: Failed | Lost) -> None:
         """A forward attempt did not succeed: retry it, park it, or give the step up."""
@@ -107,25 +115,25 @@ class Attempts(Forward):
         if self.saga.state not in LIVE:
             self.give_up(name)
             if self.saga.state is SagaState.COMPENSATING:
-                self._rewind()
+                rewind(self)
             elif unknown:
-                self._surface(name)
+                surface(self, name)
         elif again:
             self.retry_later(name, Kind.RUN, _after_ms(entry))
-        elif self._pivot_passed(but=name):
+        elif is_past_pivot(self, but=name):
             self.park(name, Kind.RUN)
         else:
             self.blame(error, name)
             self.give_up(name)
-            self._rewind()
+            rewind(self)
 
     def _on_undo_report(self, entry: Report, run: StepRun) -> None:
         self.set_work(entry.step, Kind.UNDO, ended_at=self.now_ms)
         if isinstance(entry, Succeeded):
             self.set_step(entry.step, undo_state=UndoState.SUCCEEDED)
             if run.again:
-                self._undo_afresh(entry.step)
-            self._rewind()
+                undo_afresh(self, entry.step)
+            rewind(self)
             return
         if isinstance(entry, Lost) or entry.running:
             lost = (*run.lost, ("undo", entry.attempt, entry.nonce))
@@ -137,7 +145,7 @@ class Attempts(Forward):
             self.retry_later(entry.step, Kind.UNDO, _after_ms(entry))
         else:
             self.park(entry.step, Kind.UNDO)
-            self._rewind()
+            rewind(self)
 
     def _count(self, entry: Failed | Lost) -> tuple[bool, Failure]:
         """Put a failure to its work; return whether that is tried again, and the error."""
@@ -168,9 +176,9 @@ class Attempts(Forward):
             return
         if isinstance(entry, Succeeded):
             self.set_step(entry.step, done=self.steps[entry.step].done or entry.nonce)
-            self._surface(entry.step)
+            surface(self, entry.step)
         elif isinstance(entry, Failed) and entry.outcome is Outcome.UNKNOWN:
-            self._surface(entry.step)
+            surface(self, entry.step)
 
     def _on_unroutable(self, entry: Unroutable) -> None:
         if entry.target:
@@ -187,12 +195,12 @@ class Attempts(Forward):
             self.set_step(entry.step, undo_state=UndoState.NONE)
         elif entry.kind is Kind.UNDO:
             self.park(entry.step, entry.kind)
-            self._rewind()
+            rewind(self)
         elif self.saga.state in LIVE and not self.saga.halting:
             self.park(entry.step, entry.kind)
         else:
             self._leave_undone(entry.step)
-            self._go_on_stopping()
+            go_on_stopping(self)
 
     def _on_withdrawn(self, entry: Withdrawn) -> None:
         run = self.steps.get(entry.step)
@@ -206,7 +214,7 @@ class Attempts(Forward):
             # Resumed before the withdrawal that its pause had asked for came through.
             self._advance([entry.step])
         else:
-            self._go_on_stopping()
+            go_on_stopping(self)
 
     def _take_back(self, name: str) -> None:
         """A dispatched run that nobody claimed never happened; earlier attempts did."""

@@ -12,7 +12,8 @@ from typing import Any
 
 from multiagents.core.entries import Failure
 from multiagents.core.states import Kind, SagaState, StepState
-from multiagents.saga.compensation import Backward
+from multiagents.saga.compensation import is_past_pivot, rewind
+from multiagents.saga.draft import Draft
 from multiagents.saga.state import StepRun
 from multiagents.workflows.expressions import ConditionError, as_seen, evaluate
 from multiagents.workflows.workflow import Step
@@ -21,7 +22,7 @@ PAST = frozenset({StepState.SUCCEEDED, StepState.SKIPPED})
 """What the dependents of a step wait for."""
 
 
-class Forward(Backward):
+class Forward(Draft):
     """The way on."""
 
     def _advance(self, names: Iterable[str]) -> None:
@@ -70,12 +71,12 @@ class Forward(Backward):
     def _refuse(self, name: str, error: Failure) -> None:
         """A step that cannot even begin: nothing was done, so it has failed clean."""
         self.set_work(name, Kind.RUN, error=error, ended_at=self.now_ms)
-        if self._pivot_passed():
+        if is_past_pivot(self):
             self.park(name, Kind.RUN)
             return
         self.blame(error, name)
         self.give_up(name)
-        self._rewind()
+        rewind(self)
 
     def _values(self) -> dict[str, Any]:
         """What a condition reads; a result counts from the moment its step has succeeded."""

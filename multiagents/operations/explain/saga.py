@@ -17,8 +17,9 @@ from multiagents.core.states import ENDED, Command, SagaState, StepState
 from multiagents.operations.settlements import Settlement, told_of
 from multiagents.saga.allowed import refusal
 from multiagents.saga.commands import DEADLINE
-from multiagents.saga.compensation import Backward, pivot_passed
+from multiagents.saga.compensation import pivot_passed, remaining_undos
 from multiagents.saga.dead_letters import dead_letters_of
+from multiagents.saga.draft import Draft
 from multiagents.saga.outcome import failure_of, left_of
 from multiagents.saga.schedule import PAST
 from multiagents.saga.state import Saga
@@ -192,7 +193,7 @@ def _compensating(now: Situation) -> Reason:
 
 
 def _to_undo(now: Situation) -> list[str]:
-    return Backward(now.workflow, now.saga)._to_undo()
+    return remaining_undos(Draft(now.workflow, now.saga))
 
 
 def _ended(now: Situation) -> Reason:

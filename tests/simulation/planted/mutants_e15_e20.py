@@ -99,15 +99,15 @@ E15_E20 = (
     Mutant(
         "E17",
         "multiagents/saga/compensation.py",
-        "            return self.steps[but].unknown\n",
-        "            return True\n",
+        "        return draft.steps[but].unknown\n",
+        "        return True\n",
         FLOWS + "pivot.py::test_a_pivot_that_failed_clean_is_not_passed",
     ),
     Mutant(
         "E17",
         "multiagents/saga/compensation.py",
-        "            return self.steps[but].unknown\n",
-        "            return False\n",
+        "        return draft.steps[but].unknown\n",
+        "        return False\n",
         FLOWS + "pivot.py::test_a_pivot_that_may_have_acted_is_parked",
     ),
     Mutant(
@@ -135,8 +135,8 @@ E15_E20 = (
     Mutant(
         "E19",
         "multiagents/saga/compensation.py",
-        "        if self.saga.state not in _STOPPABLE or self.saga.halting:\n",
-        "        if self.saga.state is SagaState.PAUSED or self.saga.halting:\n",
+        "    if draft.saga.state not in _STOPPABLE or draft.saga.halting:\n",
+        "    if draft.saga.state is SagaState.PAUSED or draft.saga.halting:\n",
         FLOWS + "rules.py::test_in_a_pause_leases_and_the_deadline_go_on",
     ),
     Mutant(
