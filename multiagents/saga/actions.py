@@ -20,6 +20,7 @@ from multiagents.saga.compensation import (
 from multiagents.saga.dead_letters import parked
 from multiagents.saga.draft import parked_note
 from multiagents.saga.reports import Attempts
+from multiagents.saga.schedule import advance, skip
 from multiagents.saga.state import StepRun
 from multiagents.saga.targets import parked_notes
 
@@ -61,7 +62,7 @@ class People(Attempts):
         for name, run in list(self.steps.items()):
             if run.state is StepState.RETRYING and run.work.retry_at <= self.now_ms:
                 self.dispatch(name, Kind.RUN)
-        self._advance(self.workflow.by_name)
+        advance(self, self.workflow.by_name)
 
     def _roll_back(self, reason: str) -> None:
         if self.saga.state is not SagaState.COMPLETED:
@@ -164,8 +165,8 @@ class People(Attempts):
                 self.dispatch(name, Kind.RUN)
         elif command is Command.SKIP:
             self.give_up(name)  # its attempts may have left effects: they have their place in undo
-            self._skip(name)
-            self._advance(self.workflow.dependents[name])
+            skip(self, name)
+            advance(self, self.workflow.dependents[name])
         else:
             if self.steps[name].done:
                 self.adopt(name)

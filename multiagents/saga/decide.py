@@ -39,6 +39,7 @@ from multiagents.saga.actions import People
 from multiagents.saga.commands import DEADLINE, SetTimer, parse_retry_timer
 from multiagents.saga.compensation import blame_and_stop
 from multiagents.saga.draft import Decision as Decision
+from multiagents.saga.schedule import advance
 from multiagents.saga.state import Saga
 from multiagents.workflows.workflow import Workflow
 
@@ -90,7 +91,7 @@ class _Decider(People):
         if self.workflow.timeout_s is not None:
             at_ms = self.now_ms + round(self.workflow.timeout_s * 1000)
             self.commands.append(SetTimer(DEADLINE, at_ms))
-        self._advance(step.name for step in self.workflow.steps if not step.depends_on)
+        advance(self, [step.name for step in self.workflow.steps if not step.depends_on])
 
     def _on_timer(self, entry: TimerDue) -> None:
         if entry.timer == DEADLINE:

@@ -27,9 +27,9 @@ from multiagents.saga.compensation import (
     surface,
     undo_afresh,
 )
-from multiagents.saga.draft import LIVE
+from multiagents.saga.draft import LIVE, Draft
 from multiagents.saga.retry import most_tries
-from multiagents.saga.schedule import Forward
+from multiagents.saga.schedule import advance
 from multiagents.saga.state import StepRun
 from multiagents.saga.targets import note_of
 from multiagents.workflows.workflow import TaskCall
@@ -39,7 +39,7 @@ _CLASSES = {cls.__name__: names_of_class(cls) for cls in (LeaseLost, StepTimeout
 """Of what is said of an attempt of which nobody has heard."""
 
 
-class Attempts(Forward):
+class Attempts(Draft):
     """Claims, reports, and attempts that nobody took."""
 
     def _on_claimed(self, entry: Claimed) -> None:
@@ -100,7 +100,7 @@ class Attempts(Forward):
         self.set_saga(orders=self.saga.orders + 1, open_steps=self.saga.open_steps - 1)
         self.set_step(name, state=StepState.SUCCEEDED, order=self.saga.orders)
         if self.saga.state is SagaState.RUNNING:
-            self._advance(self.workflow.dependents[name])
+            advance(self, self.workflow.dependents[name])
         elif self.saga.state is SagaState.COMPENSATING:
             rewind(self)
         elif self.saga.state in ENDED:
@@ -212,7 +212,7 @@ class Attempts(Forward):
             self._take_back(entry.step)
         if self.saga.state is SagaState.RUNNING and not self.saga.halting:
             # Resumed before the withdrawal that its pause had asked for came through.
-            self._advance([entry.step])
+            advance(self, [entry.step])
         else:
             go_on_stopping(self)
 

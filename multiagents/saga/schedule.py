@@ -22,69 +22,72 @@ PAST = frozenset({StepState.SUCCEEDED, StepState.SKIPPED})
 """What the dependents of a step wait for."""
 
 
-class Forward(Draft):
-    """The way on."""
+def advance(draft: Draft, names: Iterable[str]) -> None:
+    """Start what is ready among ``names`` and whatever follows a skip; end when all ended."""
+    queue = deque(names)
+    while queue:
+        name = queue.popleft()
+        if _try_start(draft, name):
+            queue.extend(draft.workflow.dependents[name])
+    if not draft.saga.open_steps and draft.saga.state is SagaState.RUNNING:
+        draft.move(SagaState.COMPLETED)
 
-    def _advance(self, names: Iterable[str]) -> None:
-        """Start what is ready among ``names`` and whatever follows a skip; end when all ended."""
-        queue = deque(names)
-        while queue:
-            name = queue.popleft()
-            if self._try_start(name):
-                queue.extend(self.workflow.dependents[name])
-        if not self.saga.open_steps and self.saga.state is SagaState.RUNNING:
-            self.move(SagaState.COMPLETED)
 
-    def _try_start(self, name: str) -> bool:
-        """Dispatch or skip a step if all it waits for has ended; return whether it was skipped."""
-        if self.saga.state is not SagaState.RUNNING or self.saga.halting:
-            return False
-        if self.steps[name].state is not StepState.WAITING:
-            return False
-        step = self.workflow.by_name[name]
-        before = [self.steps[dependency] for dependency in step.depends_on]
-        if any(run.state not in PAST for run in before):
-            return False
-        if _all_unchosen(before):
-            return self._skip(name, unchosen=True)
-        return self._choose(step)
+def _try_start(draft: Draft, name: str) -> bool:
+    """Dispatch or skip a step if all it waits for has ended; return whether it was skipped."""
+    if draft.saga.state is not SagaState.RUNNING or draft.saga.halting:
+        return False
+    if draft.steps[name].state is not StepState.WAITING:
+        return False
+    step = draft.workflow.by_name[name]
+    before = [draft.steps[dependency] for dependency in step.depends_on]
+    if any(run.state not in PAST for run in before):
+        return False
+    if _all_unchosen(before):
+        return skip(draft, name, unchosen=True)
+    return _choose(draft, step)
 
-    def _choose(self, step: Step) -> bool:
-        if step.when is None:
-            self.dispatch(step.name, Kind.RUN)
-            return False
-        try:
-            chosen = evaluate(step.when, self._values(), step=step.name)
-        except ConditionError as error:
-            self._refuse(step.name, Failure("ConditionError", str(error)))
-            return False
-        if chosen is True:
-            self.dispatch(step.name, Kind.RUN)
-            return False
-        return self._skip(step.name)
 
-    def _skip(self, name: str, unchosen: bool = False) -> bool:
-        self.set_saga(open_steps=self.saga.open_steps - 1)
-        self.set_step(name, state=StepState.SKIPPED, unchosen=unchosen)
-        return True
+def _choose(draft: Draft, step: Step) -> bool:
+    if step.when is None:
+        draft.dispatch(step.name, Kind.RUN)
+        return False
+    try:
+        chosen = evaluate(step.when, _values(draft), step=step.name)
+    except ConditionError as error:
+        _refuse(draft, step.name, Failure("ConditionError", str(error)))
+        return False
+    if chosen is True:
+        draft.dispatch(step.name, Kind.RUN)
+        return False
+    return skip(draft, step.name)
 
-    def _refuse(self, name: str, error: Failure) -> None:
-        """A step that cannot even begin: nothing was done, so it has failed clean."""
-        self.set_work(name, Kind.RUN, error=error, ended_at=self.now_ms)
-        if is_past_pivot(self):
-            self.park(name, Kind.RUN)
-            return
-        self.blame(error, name)
-        self.give_up(name)
-        rewind(self)
 
-    def _values(self) -> dict[str, Any]:
-        """What a condition reads; a result counts from the moment its step has succeeded."""
-        results = self.saga.values.get("results", {})
-        view: dict[str, Any] = {
-            step: as_seen(run.state, results.get(step)) for step, run in self.steps.items()
-        }
-        return {"input": self.saga.values.get("input", {}), "steps": view}
+def skip(draft: Draft, name: str, unchosen: bool = False) -> bool:
+    """Pass over a step; return True: what follows it may start."""
+    draft.set_saga(open_steps=draft.saga.open_steps - 1)
+    draft.set_step(name, state=StepState.SKIPPED, unchosen=unchosen)
+    return True
+
+
+def _refuse(draft: Draft, name: str, error: Failure) -> None:
+    """A step that cannot even begin: nothing was done, so it has failed clean."""
+    draft.set_work(name, Kind.RUN, error=error, ended_at=draft.now_ms)
+    if is_past_pivot(draft):
+        draft.park(name, Kind.RUN)
+        return
+    draft.blame(error, name)
+    draft.give_up(name)
+    rewind(draft)
+
+
+def _values(draft: Draft) -> dict[str, Any]:
+    """What a condition reads; a result counts from the moment its step has succeeded."""
+    results = draft.saga.values.get("results", {})
+    view: dict[str, Any] = {
+        step: as_seen(run.state, results.get(step)) for step, run in draft.steps.items()
+    }
+    return {"input": draft.saga.values.get("input", {}), "steps": view}
 
 
 def _all_unchosen(before: list[StepRun]) -> bool:
