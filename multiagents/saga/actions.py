@@ -18,14 +18,14 @@ from multiagents.saga.compensation import (
     rewind,
 )
 from multiagents.saga.dead_letters import parked
-from multiagents.saga.draft import parked_note
-from multiagents.saga.reports import Attempts
+from multiagents.saga.draft import Draft, parked_note
+from multiagents.saga.reports import succeed
 from multiagents.saga.schedule import advance, skip
 from multiagents.saga.state import StepRun
 from multiagents.saga.targets import parked_notes
 
 
-class People(Attempts):
+class People(Draft):
     """Pause, resume, cancel, roll back, terminate, and the settling of dead letters."""
 
     def _on_asked(self, entry: Asked) -> None:
@@ -170,7 +170,7 @@ class People(Attempts):
         else:
             if self.steps[name].done:
                 self.adopt(name)
-            self._succeed(name)
+            succeed(self, name)
 
     def _parked(self) -> bool:
         return any(parked(run) for run in self.steps.values())

@@ -39,6 +39,7 @@ from multiagents.saga.actions import People
 from multiagents.saga.commands import DEADLINE, SetTimer, parse_retry_timer
 from multiagents.saga.compensation import blame_and_stop
 from multiagents.saga.draft import Decision as Decision
+from multiagents.saga.reports import on_claimed, on_report, on_unroutable, on_withdrawn
 from multiagents.saga.schedule import advance
 from multiagents.saga.state import Saga
 from multiagents.workflows.workflow import Workflow
@@ -70,13 +71,13 @@ class _Decider(People):
             case Started():
                 self._on_started()
             case Claimed():
-                self._on_claimed(entry)
+                on_claimed(self, entry)
             case Succeeded() | Failed() | Lost():
-                self._on_report(entry)
+                on_report(self, entry)
             case Unroutable():
-                self._on_unroutable(entry)
+                on_unroutable(self, entry)
             case Withdrawn():
-                self._on_withdrawn(entry)
+                on_withdrawn(self, entry)
             case TimerDue():
                 self._on_timer(entry)
             case Asked():

@@ -182,7 +182,7 @@ E1_E5 = (
     Mutant(
         "E5",
         "multiagents/saga/reports.py",
-        'self.call_for_attention(f"report of an unknown attempt of {entry.step!r}")',
+        'draft.call_for_attention(f"report of an unknown attempt of {entry.step!r}")',
         "return",
         FLOWS + "rules.py::test_a_report_of_an_unknown_claim_is_recorded_and_asks_for_a_person",
     ),

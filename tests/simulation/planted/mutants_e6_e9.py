@@ -8,7 +8,7 @@ E6_E9 = (
     Mutant(
         "E6",
         "multiagents/saga/reports.py",
-        "or entry.nonce)\n            surface(self, entry.step)\n",
+        "or entry.nonce)\n        surface(draft, entry.step)\n",
         "or entry.nonce)\n",
         FLOWS + "moves.py::test_a_lost_and_late_success_reopens_what_has_ended",
     ),
