@@ -25,155 +25,165 @@ from multiagents.saga.state import StepRun
 from multiagents.saga.targets import parked_notes
 
 
-class People(Draft):
-    """Pause, resume, cancel, roll back, terminate, and the settling of dead letters."""
+def on_asked(draft: Draft, entry: Asked) -> None:
+    """A person asks something of the saga."""
+    match entry.command:
+        case Command.PAUSE:
+            _pause(draft)
+        case Command.RESUME:
+            _resume(draft)
+        case Command.CANCEL:
+            why = entry.reason or "cancelled"
+            blame_and_stop(draft, "cancel", Failure("Cancelled", why))
+        case Command.ROLLBACK:
+            _roll_back(draft, entry.reason)
+        case Command.TERMINATE:
+            _terminate(draft, entry.reason)
+        case Command.RETRY | Command.SKIP | Command.RESOLVE:
+            _settle_parked(draft, entry)
+        case _:
+            assert_never(entry.command)
 
-    def _on_asked(self, entry: Asked) -> None:
-        match entry.command:
-            case Command.PAUSE:
-                self._pause()
-            case Command.RESUME:
-                self._resume()
-            case Command.CANCEL:
-                why = entry.reason or "cancelled"
-                blame_and_stop(self, "cancel", Failure("Cancelled", why))
-            case Command.ROLLBACK:
-                self._roll_back(entry.reason)
-            case Command.TERMINATE:
-                self._terminate(entry.reason)
-            case Command.RETRY | Command.SKIP | Command.RESOLVE:
-                self._settle_parked(entry)
-            case _:
-                assert_never(entry.command)
 
-    def _pause(self) -> None:
-        if self.saga.state not in {SagaState.PENDING, SagaState.RUNNING} or self.saga.halting:
-            return
-        self.move(SagaState.PAUSED)
-        for name, run in self.steps.items():
-            if run.state is StepState.DISPATCHED:
-                self.commands.append(Withdraw(Kind.RUN, name, run.work.attempt))
+def _pause(draft: Draft) -> None:
+    if draft.saga.state not in {SagaState.PENDING, SagaState.RUNNING} or draft.saga.halting:
+        return
+    draft.move(SagaState.PAUSED)
+    for name, run in draft.steps.items():
+        if run.state is StepState.DISPATCHED:
+            draft.commands.append(Withdraw(Kind.RUN, name, run.work.attempt))
 
-    def _resume(self) -> None:
-        """Timers that came due meanwhile were only recorded (E19): start what they held back."""
-        if self.saga.state is not SagaState.PAUSED:
-            return
-        self.move(SagaState.RUNNING)
-        for name, run in list(self.steps.items()):
-            if run.state is StepState.RETRYING and run.work.retry_at <= self.now_ms:
-                self.dispatch(name, Kind.RUN)
-        advance(self, self.workflow.by_name)
 
-    def _roll_back(self, reason: str) -> None:
-        if self.saga.state is not SagaState.COMPLETED:
-            return
-        if is_past_pivot(self):
-            self.call_for_attention("rollback came after the pivot: not undone")
-            return
-        self.set_saga(rolled_back=True)
-        self.blame(Failure("RolledBack", reason or "rolled back"))
-        self.move(SagaState.COMPENSATING)
-        rewind(self)
+def _resume(draft: Draft) -> None:
+    """Timers that came due meanwhile were only recorded (E19): start what they held back."""
+    if draft.saga.state is not SagaState.PAUSED:
+        return
+    draft.move(SagaState.RUNNING)
+    for name, run in list(draft.steps.items()):
+        if run.state is StepState.RETRYING and run.work.retry_at <= draft.now_ms:
+            draft.dispatch(name, Kind.RUN)
+    advance(draft, draft.workflow.by_name)
 
-    def _terminate(self, reason: str) -> None:
-        if self.saga.state is SagaState.FAILED:
-            return
-        self.blame(Failure("Terminated", reason or "terminated"))
-        self.set_saga(terminated=True, halting="")
-        self.call_for_attention("terminated without undo")
-        for name, run in list(self.steps.items()):
-            for kind in _dispatched(run):
-                self.commands.append(Withdraw(kind, name, run.of(kind).attempt))
-            for kind in _retrying(run):
-                timer = retry_timer(kind, name, run.of(kind).attempt)
-                self.commands.append(ClearTimer(timer))
-            self._close(name)
-        self.move(SagaState.FAILED)
 
-    def _close(self, name: str) -> None:
-        """Nobody will come back to what is parked or waits for its next attempt."""
-        run = self.steps[name]
-        if run.state in {StepState.PARKED, StepState.RETRYING}:
-            self.give_up(name)
-        if run.undo_state in {UndoState.PARKED, UndoState.RETRYING}:
-            self.set_step(name, undo_state=UndoState.SKIPPED)
+def _roll_back(draft: Draft, reason: str) -> None:
+    if draft.saga.state is not SagaState.COMPLETED:
+        return
+    if is_past_pivot(draft):
+        draft.call_for_attention("rollback came after the pivot: not undone")
+        return
+    draft.set_saga(rolled_back=True)
+    draft.blame(Failure("RolledBack", reason or "rolled back"))
+    draft.move(SagaState.COMPENSATING)
+    rewind(draft)
 
-    def _settle_parked(self, entry: Asked) -> None:
-        """An operator's word on dead letters: all of the saga's, one step's, or just one."""
-        if self.saga.terminated:
-            if entry.command is Command.RESOLVE and not entry.step:
-                self.set_saga(attention=())
-            return
-        if entry.command is Command.RETRY and not entry.step:
-            self._tell_again()
-        if entry.command is Command.RESOLVE and not entry.step and not self._parked():
-            self.set_saga(attention=())
-        settled = False
-        for name in [entry.step] if entry.step else list(self.steps):
-            run = self.steps.get(name)
-            kind = parked(run) if run and _is_meant(entry, run) else None
-            if kind is Kind.UNDO:
-                self._settle_undo(name, entry.command)
-            elif kind is Kind.RUN:
-                self._settle_run(name, entry.command)
-            settled = settled or kind is not None
-        if settled:
-            self._forget_what_is_parked_no_more()
-        self._undo_what_was_retried()
 
-    def _tell_again(self) -> None:
-        """What of the end could not be told is no longer left alone."""
-        parked = parked_notes(self.saga)
-        if parked:
-            left = tuple(note for note in self.saga.attention if note not in parked)
-            self.set_saga(attention=left)
-            self.commands.append(TellAgain())
+def _terminate(draft: Draft, reason: str) -> None:
+    if draft.saga.state is SagaState.FAILED:
+        return
+    draft.blame(Failure("Terminated", reason or "terminated"))
+    draft.set_saga(terminated=True, halting="")
+    draft.call_for_attention("terminated without undo")
+    for name, run in list(draft.steps.items()):
+        for kind in _dispatched(run):
+            draft.commands.append(Withdraw(kind, name, run.of(kind).attempt))
+        for kind in _retrying(run):
+            timer = retry_timer(kind, name, run.of(kind).attempt)
+            draft.commands.append(ClearTimer(timer))
+        _close(draft, name)
+    draft.move(SagaState.FAILED)
 
-    def _forget_what_is_parked_no_more(self) -> None:
-        """What else a person should know of is another matter, and stays."""
-        over = {
-            parked_note(kind, name)
-            for name, run in self.steps.items()
-            for kind in Kind
-            if parked(run) is not kind
-        }
-        self.set_saga(attention=tuple(note for note in self.saga.attention if note not in over))
 
-    def _undo_what_was_retried(self) -> None:
-        """Retried undos wait for their turn like all others."""
-        if self.saga.state is SagaState.FAILED and remaining_undos(self):
-            self.move(SagaState.COMPENSATING)
-        if self.saga.state is SagaState.COMPENSATING:
-            rewind(self)
+def _close(draft: Draft, name: str) -> None:
+    """Nobody will come back to what is parked or waits for its next attempt."""
+    run = draft.steps[name]
+    if run.state in {StepState.PARKED, StepState.RETRYING}:
+        draft.give_up(name)
+    if run.undo_state in {UndoState.PARKED, UndoState.RETRYING}:
+        draft.set_step(name, undo_state=UndoState.SKIPPED)
 
-    def _settle_undo(self, name: str, command: Command) -> None:
-        if command is Command.RETRY:
-            self.set_work(name, Kind.UNDO, tries=0)
-            self.set_step(name, undo_state=UndoState.NONE)
+
+def _settle_parked(draft: Draft, entry: Asked) -> None:
+    """An operator's word on dead letters: all of the saga's, one step's, or just one."""
+    if draft.saga.terminated:
+        if entry.command is Command.RESOLVE and not entry.step:
+            draft.set_saga(attention=())
+        return
+    if entry.command is Command.RETRY and not entry.step:
+        _tell_again(draft)
+    if entry.command is Command.RESOLVE and not entry.step and not _any_parked(draft):
+        draft.set_saga(attention=())
+    settled = False
+    for name in [entry.step] if entry.step else list(draft.steps):
+        run = draft.steps.get(name)
+        kind = parked(run) if run and _is_meant(entry, run) else None
+        if kind is Kind.UNDO:
+            _settle_undo(draft, name, entry.command)
+        elif kind is Kind.RUN:
+            _settle_run(draft, name, entry.command)
+        settled = settled or kind is not None
+    if settled:
+        _forget_what_is_parked_no_more(draft)
+    _undo_what_was_retried(draft)
+
+
+def _tell_again(draft: Draft) -> None:
+    """What of the end could not be told is no longer left alone."""
+    parked = parked_notes(draft.saga)
+    if parked:
+        left = tuple(note for note in draft.saga.attention if note not in parked)
+        draft.set_saga(attention=left)
+        draft.commands.append(TellAgain())
+
+
+def _forget_what_is_parked_no_more(draft: Draft) -> None:
+    """What else a person should know of is another matter, and stays."""
+    over = {
+        parked_note(kind, name)
+        for name, run in draft.steps.items()
+        for kind in Kind
+        if parked(run) is not kind
+    }
+    draft.set_saga(attention=tuple(note for note in draft.saga.attention if note not in over))
+
+
+def _undo_what_was_retried(draft: Draft) -> None:
+    """Retried undos wait for their turn like all others."""
+    if draft.saga.state is SagaState.FAILED and remaining_undos(draft):
+        draft.move(SagaState.COMPENSATING)
+    if draft.saga.state is SagaState.COMPENSATING:
+        rewind(draft)
+
+
+def _settle_undo(draft: Draft, name: str, command: Command) -> None:
+    if command is Command.RETRY:
+        draft.set_work(name, Kind.UNDO, tries=0)
+        draft.set_step(name, undo_state=UndoState.NONE)
+    else:
+        skipped = command is Command.SKIP
+        draft.set_step(name, undo_state=UndoState.SKIPPED if skipped else UndoState.RESOLVED)
+
+
+def _settle_run(draft: Draft, name: str, command: Command) -> None:
+    if command is Command.RETRY:
+        if draft.saga.state is SagaState.FAILED:
+            draft.move(SagaState.RUNNING)
+        draft.set_work(name, Kind.RUN, tries=0)
+        if draft.saga.state is SagaState.PAUSED:
+            draft.set_step(name, state=StepState.WAITING)
         else:
-            skipped = command is Command.SKIP
-            self.set_step(name, undo_state=UndoState.SKIPPED if skipped else UndoState.RESOLVED)
+            draft.dispatch(name, Kind.RUN)
+    elif command is Command.SKIP:
+        draft.give_up(name)  # its attempts may have left effects: they have their place in undo
+        skip(draft, name)
+        advance(draft, draft.workflow.dependents[name])
+    else:
+        if draft.steps[name].done:
+            draft.adopt(name)
+        succeed(draft, name)
 
-    def _settle_run(self, name: str, command: Command) -> None:
-        if command is Command.RETRY:
-            if self.saga.state is SagaState.FAILED:
-                self.move(SagaState.RUNNING)
-            self.set_work(name, Kind.RUN, tries=0)
-            if self.saga.state is SagaState.PAUSED:
-                self.set_step(name, state=StepState.WAITING)
-            else:
-                self.dispatch(name, Kind.RUN)
-        elif command is Command.SKIP:
-            self.give_up(name)  # its attempts may have left effects: they have their place in undo
-            skip(self, name)
-            advance(self, self.workflow.dependents[name])
-        else:
-            if self.steps[name].done:
-                self.adopt(name)
-            succeed(self, name)
 
-    def _parked(self) -> bool:
-        return any(parked(run) for run in self.steps.values())
+def _any_parked(draft: Draft) -> bool:
+    return any(parked(run) for run in draft.steps.values())
 
 
 def _is_meant(entry: Asked, run: StepRun) -> bool:

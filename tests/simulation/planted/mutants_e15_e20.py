@@ -120,14 +120,14 @@ E15_E20 = (
     Mutant(
         "E19",
         "multiagents/saga/decide.py",
-        "run.state is StepState.RETRYING and self.saga.state is SagaState.RUNNING:",
+        "run.state is StepState.RETRYING and draft.saga.state is SagaState.RUNNING:",
         "run.state is StepState.RETRYING:",
         FLOWS + "rules.py::test_in_a_pause_leases_and_the_deadline_go_on",
     ),
     Mutant(
         "E19",
         "multiagents/saga/actions.py",
-        "if run.state is StepState.RETRYING and run.work.retry_at <= self.now_ms:",
+        "if run.state is StepState.RETRYING and run.work.retry_at <= draft.now_ms:",
         "if run.state is StepState.PARKED:",
         SIMULATION
         + "cases.py::test_a_timer_that_came_due_while_paused_is_made_up_for_by_any_clock",

@@ -189,8 +189,8 @@ E1_E5 = (
     Mutant(
         "E5",
         "multiagents/saga/actions.py",
-        "for note in self.saga.attention if note not in over",
-        "for note in self.saga.attention if self._parked()",
+        "for note in draft.saga.attention if note not in over",
+        "for note in draft.saga.attention if _any_parked(draft)",
         SIMULATION + "cases.py::test_settling_a_dead_letter_leaves_the_other_calls_for_a_person",
     ),
     Mutant(
