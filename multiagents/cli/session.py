@@ -76,7 +76,7 @@ class Session:
 
         Raises CommandError if there are several, or the text is too short to tell.
         """
-        if re.fullmatch(_WHOLE, text):
+        if is_whole(text):
             return text
         if len(text) < LEAST_OF_ID:
             least = f"of the beginning of an id give {LEAST_OF_ID} characters at least"
@@ -230,6 +230,11 @@ def denied(url: str, named_by: str) -> CommandError:
         f"the server at {masked(url)} does not let us in; put the user and password that it expects"
         f" into {named_by}: redis://USER:PASSWORD@HOST:PORT/0"
     )
+
+
+def is_whole(text: str) -> bool:
+    """Whether a text is the whole id of a saga, as sagas have it that nobody has given one."""
+    return re.fullmatch(_WHOLE, text) is not None
 
 
 def check_url(url: str, named_by: str = REDIS_URL) -> None:

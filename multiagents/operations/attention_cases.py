@@ -6,7 +6,7 @@ of by `damaged`.  Pure; `attending` reads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +49,8 @@ class Awaited:
     """Who has paused or terminated it."""
     why: str = ""
     """The reason that was given for that."""
+    error: Mapping[str, str] | None = None
+    """Of what is parked: its last error."""
 
     def row(self, saga_id: str, workflow: str, state: str, *, now_ms: int) -> dict[str, Any]:
         """As JSON shows it."""
@@ -64,6 +66,7 @@ class Awaited:
             "reason": self.reason,
             "by": self.by or None,
             "why": self.why or None,
+            "error": self.error,
             "commands": list(self.commands),
         }
 
@@ -85,6 +88,7 @@ def _parked(case: Case) -> Iterator[Awaited]:
                 f'multiagents dead-letters resolve {what} --reason "..."',
             ),
             step=step,
+            error=work.error.to_dict() if work.error else None,
         )
 
 

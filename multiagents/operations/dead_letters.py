@@ -25,6 +25,7 @@ from multiagents.operations.actions import check_reason
 from multiagents.operations.explain.late_reports import LateSuccesses, late_successes
 from multiagents.operations.queries import Rows, by_any_id
 from multiagents.operations.removal import Removing
+from multiagents.operations.saga_filter import has_text
 from multiagents.saga.allowed import SETTLING, OneLetter
 from multiagents.saga.dead_letters import (
     LETTERS,
@@ -34,7 +35,7 @@ from multiagents.saga.dead_letters import (
     parked,
     parked_at,
 )
-from multiagents.saga.state import Saga
+from multiagents.saga.state import Saga, Work
 from multiagents.storage import dead_letter_index
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Flow, ask
@@ -66,11 +67,21 @@ class Filter:
     kind: Kind | None = None
     until_ms: int | None = None
     """Parked by then, Unix ms."""
+    error: str | None = None
+    """A part of ``Type: message``, in any case."""
 
     def fits(self, kind: Kind, step: str, workflow: str) -> bool:
         """Whether a letter is meant, its age apart."""
         wanted = ((self.kind, kind), (self.step, step), (self.workflow, workflow))
         return all(asked is None or asked == found for asked, found in wanted)
+
+    def fits_work(self, work: Work, since_ms: int) -> bool:
+        """Whether a letter is meant, by its error and since when it is parked."""
+        if self.until_ms is not None and since_ms > self.until_ms:
+            return False
+        if self.error is None:
+            return True
+        return work.error is not None and has_text(work.error.to_dict(), self.error)
 
 
 class DeadLetters(Removing):
@@ -83,18 +94,20 @@ class DeadLetters(Removing):
         workflow: str | None = None,
         step: str | None = None,
         kind: str | None = None,
+        error: str | None = None,
         older_than_s: float | None = None,
         limit: int | None = 100,
     ) -> Flow[Rows]:
         """Parked steps and undos, those that wait longest first; of all sagas, or of one.
 
-        ``kind``: ``step`` or ``undo``; ``limit`` None: all.  Of one saga, that it is not in the
+        ``kind``: ``step`` or ``undo``; ``error``: a part of its ``Type: message``, in any case;
+        ``limit`` None: all.  Of one saga, that it is not in the
         index does not matter, and ``step_results``, ``late_successes`` (attempts that reported
         success after they were given up) and ``result`` (for an undo: of the step; for a step: of
         the first late success) are there too.
         Raises UnknownSaga for a ``saga_id`` that is not there.
         """
-        wanted = self._filter(workflow, step, kind, older_than_s)
+        wanted = self._filter(workflow, step, kind, error, older_than_s)
         if saga_id is not None:
             return (yield from self._of_saga(saga_id, wanted, limit))
         return (yield from self._of_all(wanted, limit, with_input=True))
@@ -106,6 +119,7 @@ class DeadLetters(Removing):
         workflow: str | None = None,
         step: str | None = None,
         kind: str | None = None,
+        error: str | None = None,
         older_than_s: float | None = None,
         limit: int | None = None,
         letters: Sequence[Mapping[str, Any]] | None = None,
@@ -127,10 +141,10 @@ class DeadLetters(Removing):
         if not dry_run:
             check_reason(command, reason)
         if letters is None:
-            wanted = self._filter(workflow, step, kind, older_than_s)
+            wanted = self._filter(workflow, step, kind, error, older_than_s)
             rows = yield from self._of_all(wanted, limit, with_input=False)
         else:
-            _refuse_filters(workflow, step, kind, older_than_s, limit)
+            _refuse_filters(workflow, step, kind, error, older_than_s, limit)
             rows = _named(letters)
         for row in rows:
             problem = None
@@ -203,14 +217,19 @@ class DeadLetters(Removing):
         return entries_of(saga)
 
     def _filter(
-        self, workflow: str | None, step: str | None, kind: str | None, older_than_s: float | None
+        self,
+        workflow: str | None,
+        step: str | None,
+        kind: str | None,
+        error: str | None,
+        older_than_s: float | None,
     ) -> Filter:
         if kind is not None and kind not in KINDS:
             raise InvalidInput(f"kind is {kind!r}; expected one of: {', '.join(KINDS)}")
         until_ms = None
         if older_than_s is not None:
             until_ms = self._clock.now_ms() - round(older_than_s * 1000)
-        return Filter(workflow, step, KINDS[kind] if kind else None, until_ms)
+        return Filter(workflow, step, KINDS[kind] if kind else None, until_ms, error)
 
     # ---- finding them ----
 
@@ -222,7 +241,7 @@ class DeadLetters(Removing):
             (step, kind)
             for step, kind in dead_letters_of(saga)
             if wanted.fits(kind, step, saga.workflow)
-            and (wanted.until_ms is None or parked_at(saga, step, kind) <= wanted.until_ms)
+            and wanted.fits_work(saga.steps[step].of(kind), parked_at(saga, step, kind))
         ]
         found = (saga, workflow, data)
         late = (yield from self._late(saga_id)) if letters else {}
@@ -262,7 +281,7 @@ class DeadLetters(Removing):
                     sagas.clear()
                 sagas[saga_id] = yield from self._found(saga_id, with_input)
             found = sagas[saga_id]
-            if found is not None and _is_open(found[0], step, kind, wanted.until_ms):
+            if found is not None and _is_open(found[0], step, kind, wanted):
                 rows.append(self._row_of(found, step, kind, with_input=with_input))
         return rows
 
@@ -297,12 +316,14 @@ class DeadLetters(Removing):
         saga, workflow, data = found
         work = saga.steps[step].of(kind)
         since_ms = parked_at(saga, step, kind)
+        function = worker_name(target_of(workflow.by_name[step], kind))
         row: Letter = {
             "transaction_id": saga.id,
             "workflow": saga.workflow,
             "kind": _CALLED[kind],
             "step": step,
-            "worker": worker_name(target_of(workflow.by_name[step], kind)),
+            "function": function,
+            "worker": function,
             "attempts": work.attempt,
             "error": work.error.to_dict() if work.error else None,
             "parked_at": iso(since_ms),
@@ -321,11 +342,11 @@ def _members(index: str) -> Flow[list[tuple[str, float]]]:
     return found
 
 
-def _is_open(saga: Saga, step: str, kind: Kind, until_ms: int | None) -> bool:
-    """Whether it waits, and since then; it may have been parked anew since the index was read."""
+def _is_open(saga: Saga, step: str, kind: Kind, wanted: Filter) -> bool:
+    """Whether it waits and is meant; it may have been parked anew since the index was read."""
     if step not in saga.steps or parked(saga.steps[step]) is not kind:
         return False
-    return until_ms is None or parked_at(saga, step, kind) <= until_ms
+    return wanted.fits_work(saga.steps[step].of(kind), parked_at(saga, step, kind))
 
 
 def _refuse_filters(*filters: object) -> None:

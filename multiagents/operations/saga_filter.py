@@ -93,9 +93,14 @@ class Wanted:
 def matching_error(row: Mapping[str, Any], text: str) -> Mapping[str, Any] | None:
     """The first error with a text in it, in any case: of the saga, its steps or their undos."""
     for error in _errors(row):
-        if text.lower() in f"{error['type']}: {error['message']}".lower():
+        if has_text(error, text):
             return error
     return None
+
+
+def has_text(error: Mapping[str, Any], text: str) -> bool:
+    """Whether an error's ``Type: message`` has a text in it, in any case."""
+    return text.lower() in f"{error['type']}: {error['message']}".lower()
 
 
 def _errors(row: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

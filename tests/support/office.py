@@ -61,8 +61,8 @@ class Office:
         held = self.claim(saga_id, step)
         self.runtime.host.engine.succeed(held, "{}", go_on=False)
 
-    def fail(self, held: Assignment, *, retryable: bool = False) -> None:
-        verdict = Verdict(BOOM, retryable=retryable)
+    def fail(self, held: Assignment, *, retryable: bool = False, error: Failure = BOOM) -> None:
+        verdict = Verdict(error, retryable=retryable)
         self.runtime.host.engine.fail(held, verdict, go_on=False)
 
     def lose(self, held: Assignment) -> None:

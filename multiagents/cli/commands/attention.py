@@ -6,8 +6,9 @@ On a terminal those that are alike share a block, with one command for all where
 
 from __future__ import annotations
 
+import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -27,8 +28,9 @@ TITLES = {
     "damaged": "damaged",
 }
 """By kind; one that is not here is shown by its own name."""
-ALIKE = ("kind", "workflow", "step", "reason")
-"""What is the same of those that share a block."""
+SHORT_ERROR = 60
+"""Characters of an error that a command names, if they tell it apart."""
+Row = Mapping[str, Any]
 NOTHING = "nothing waits for a person"
 MORE = "Why, and all that can be done about one:\n  multiagents explain ID"
 
@@ -43,7 +45,7 @@ def attention(limit: Limit = 100, json_output: Json = False) -> None:
     if json_output:
         emit_each(rows)
     elif rows:
-        say(laid_out(rows, width=paragraph_width()))
+        say(laid_out(rows, width=paragraph_width(), whole=len(rows) < limit))
         if len(rows) == limit:
             say(f"\nAt most {limit} are shown; more with --limit.")
         say(f"\n{MORE}")
@@ -51,46 +53,90 @@ def attention(limit: Limit = 100, json_output: Json = False) -> None:
         say(NOTHING)
 
 
-def laid_out(rows: Sequence[Mapping[str, Any]], *, width: int | None) -> str:
-    """The blocks, in lines of so many columns; None: of any length, and one for each."""
+def laid_out(rows: Sequence[Row], *, width: int | None, whole: bool = True) -> str:
+    """The blocks, in lines of so many columns; None: of any length, and one for each.
+
+    ``whole``: the rows are all that there are.
+    """
     if width is None:
-        return "\n\n".join(_block([row], width) for row in rows)
-    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+        return "\n\n".join(_block([row], rows, width, whole) for row in rows)
+    groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        groups.setdefault(tuple(row[name] for name in ALIKE), []).append(row)
-    return "\n\n".join(_block(group, width) for group in groups.values())
+        groups.setdefault((*_place(row), _why(row)), []).append(row)
+    return "\n\n".join(_block(group, rows, width, whole) for group in groups.values())
 
 
-def _block(rows: Sequence[Mapping[str, Any]], width: int | None) -> str:
+def _place(row: Row) -> tuple[Any, ...]:
+    return row["kind"], row["workflow"], row["step"]
+
+
+def _why(row: Row) -> str:
+    """What rows of a block have in common: the error of what is parked, however often it came."""
+    error = row.get("error")
+    return f"{error['type']}: {error['message']}" if error else str(row["reason"])
+
+
+def _block(rows: Sequence[Row], all_rows: Sequence[Row], width: int | None, whole: bool) -> str:
     """Of one, or of several that are alike; its age is that of the oldest."""
     from multiagents.core.texts import shown_line
     from multiagents.operations.explain.saga import span
 
     row, ids = rows[0], [each["transaction_id"] for each in rows]
-    title = TITLES.get(row["kind"], row["kind"]).format(step=row["step"])
+    kind = str(row["kind"])
+    title = TITLES.get(kind, kind).format(step=row["step"])
     age = f" ({span(row['age_s'] * 1000)})" if row["age_s"] is not None else ""
     workflow = f"{row['workflow']} " if row["workflow"] else ""
     which = ids[0] if len(ids) == 1 else f"{len(ids)} sagas"
+    same = len({each["reason"] for each in rows}) == 1
     head, reason = (
         wrapped(shown_line(each), width)
-        for each in (f"{title}{age}: {workflow}{which}", row["reason"])
+        for each in (
+            f"{title}{age}: {workflow}{which}",
+            row["reason"] if same else _why(row),
+        )
     )
-    command = _command(row, ids)
-    listed = [f"  {shown_line(each)}" for each in ids if each not in command.split()]
-    return "\n".join(
-        [head, *(listed if len(ids) > 1 else ()), reason, command_lines(command, width)]
-    )
+    commands = _commands(rows, all_rows, whole)
+    words = " ".join(commands).split()
+    listed = [f"  {shown_line(each)}" for each in ids if each not in words]
+    lines = [command_lines(each, width) for each in commands]
+    return "\n".join([head, *(listed if len(ids) > 1 else ()), reason, *lines])
 
 
-def _command(row: Mapping[str, Any], ids: Sequence[str]) -> str:
+def _commands(rows: Sequence[Row], all_rows: Sequence[Row], whole: bool) -> list[str]:
     """The likely one, of several for all of them; where it takes one alone, for ``ID``."""
+    row, ids = rows[0], [each["transaction_id"] for each in rows]
     command: str = row["commands"][0]
     if len(ids) == 1:
-        return command
+        return [command]
     if row["kind"] in ("step", "undo"):
-        which = {"workflow": row["workflow"], "step": row["step"], "kind": row["kind"]}
-        options = " ".join(f"--{name} {shlex.quote(value)}" for name, value in which.items())
-        return f"multiagents dead-letters retry --all {options}"
+        return _of_letters(rows, all_rows, whole)
     if row["kind"] == "paused":
-        return f"multiagents resume {' '.join(ids)}"
-    return " ".join("ID" if word == ids[0] else word for word in command.split(" "))
+        return [f"multiagents resume {' '.join(ids)}"]
+    return [" ".join("ID" if word == ids[0] else word for word in command.split(" "))]
+
+
+def _of_letters(rows: Sequence[Row], all_rows: Sequence[Row], whole: bool) -> list[str]:
+    """One command for just these letters; where no filter tells them apart, one for each."""
+    row = rows[0]
+    which = {"workflow": row["workflow"], "step": row["step"], "kind": row["kind"]}
+    others = {_why(each) for each in all_rows if _place(each) == _place(row)} - {_why(row)}
+    if others or not whole:
+        text = _distinct(_why(row), others)
+        if not text:
+            return [each["commands"][0] for each in rows]
+        which["error"] = text
+    options = " ".join(f"--{name} {shlex.quote(value)}" for name, value in which.items())
+    return [f"multiagents dead-letters retry --all {options}"]
+
+
+def _distinct(error: str, others: Collection[str]) -> str:
+    """A beginning of an error that none of the others has in it; empty if there is none."""
+    plain = re.split(r"[\x00-\x1f\x7f]", error, maxsplit=1)[0]
+    for text in (_first_words(plain, SHORT_ERROR), plain):
+        if not any(text.lower() in other.lower() for other in others):
+            return text
+    return ""
+
+
+def _first_words(text: str, most: int) -> str:
+    return text if len(text) <= most else text[:most].rpartition(" ")[0] or text[:most]

@@ -14,14 +14,14 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from multiagents.cli.commands.actions import By, Reason, StepName
-from multiagents.cli.commands.query import hint_if_unknown
+from multiagents.cli.commands.query import check_not_empty, hint_if_unknown
 from multiagents.cli.commands.watch import SagaId
 from multiagents.cli.confirmation import REFUSED, agreed
 from multiagents.cli.errors import OK, CommandError
 from multiagents.cli.output import Json, console, emit, emit_each, hint, say, table
 from multiagents.cli.render import error_text
 from multiagents.cli.rows import Rows
-from multiagents.cli.session import Session, connect
+from multiagents.cli.session import Session, connect, is_whole
 from multiagents.cli.settlement_report import settle_one
 
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -34,6 +34,10 @@ OfWorkflow = Annotated[
 OfStep = Annotated[str | None, typer.Option("--step", metavar="NAME", help="Only of this step.")]
 OfKind = Annotated[
     str | None, typer.Option("--kind", metavar="step|undo", help="Only steps, or only undos.")
+]
+OfError = Annotated[
+    str | None,
+    typer.Option("--error", metavar="TEXT", help="Only with this text in the error, in any case."),
 ]
 OlderThan = Annotated[
     str | None,
@@ -78,12 +82,13 @@ def list_(
     workflow: OfWorkflow = None,
     step: OfStep = None,
     kind: OfKind = None,
+    error: OfError = None,
     older_than: OlderThan = None,
     limit: ListLimit = 100,
     json_output: Json = False,
 ) -> None:
     """List parked steps and undos of all sagas, those that wait longest first."""
-    filters = _filters(workflow, step, kind, older_than)
+    filters = _filters(workflow, step, kind, error, older_than)
     session = connect()
     letters = session.call("dead_letters", **filters, limit=limit)
     _print(letters, as_json=json_output)
@@ -98,7 +103,8 @@ def show(saga_id: SagaId, step: StepName = "", json_output: Json = False) -> Non
         emit_each(letters)
         return
     for letter in letters:
-        made = table(("", ""), [(name, _shown(name, value)) for name, value in letter.items()])
+        facts = [(name, _shown(name, value)) for name, value in letter.items() if name != "worker"]
+        made = table(("", ""), facts)
         made.show_header = False
         console().print(made)
 
@@ -113,6 +119,7 @@ def _settling(decision: str, help_text: str) -> Callable[..., None]:
         workflow: OfWorkflow = None,
         of_step: OfStep = None,
         kind: OfKind = None,
+        error: OfError = None,
         older_than: OlderThan = None,
         limit: Limit = None,
         reason: Reason = "",
@@ -121,7 +128,7 @@ def _settling(decision: str, help_text: str) -> Callable[..., None]:
         dry_run: DryRun = False,
         json_output: Json = False,
     ) -> None:
-        filters = _filters(workflow, of_step, kind, older_than, limit)
+        filters = _filters(workflow, of_step, kind, error, older_than, limit)
         choice = Choice(saga_id, step, every, filters)
         how = How(by, reason, yes=yes, dry_run=dry_run, as_json=json_output)
         _settle(decision, choice, how)
@@ -153,10 +160,13 @@ def _filters(
     workflow: str | None,
     step: str | None,
     kind: str | None,
+    error: str | None,
     older_than: str | None,
     limit: int | None = None,
 ) -> dict[str, Any]:
-    given = {"workflow": workflow, "step": step, "kind": kind, "limit": limit}
+    given = {"workflow": workflow, "step": step, "kind": kind, "error": error, "limit": limit}
+    for name in ("workflow", "step", "error"):
+        check_not_empty(f"--{name}", given[name])
     found = {name: value for name, value in given.items() if value is not None}
     return found if older_than is None else {**found, "older_than_s": seconds(older_than)}
 
@@ -189,6 +199,12 @@ def _check(decision: str, choice: Choice, how: How) -> None:
         raise CommandError("name one saga's ID, or use --all with filters, not both")
     if not choice.every and not choice.saga_id:
         raise CommandError("which ones? Name a saga's ID [STEP], or add --all (filters narrow it)")
+    if is_whole(choice.step):
+        several = "multiagents retry ID ID ..., or " if decision == "retry" else ""
+        raise CommandError(
+            f"{choice.step!r} is a saga's id, and the second word is a STEP; for several sagas use"
+            f" {several}--all with filters"
+        )
     if not choice.every and choice.filters:
         raise CommandError("filters are for --all; of one saga name ID [STEP]")
 

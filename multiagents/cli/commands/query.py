@@ -99,8 +99,7 @@ def list_(
     """
     named = {"--workflow": workflow, "--tag": tag, "--key": key, "--error": error}
     for option, given in named.items():
-        if given is not None and not given.strip():
-            raise CommandError(f"{option} is empty; leave it out, or say what to look for")
+        check_not_empty(option, given)
     print_list(
         connect(),
         state=state and state.value,
@@ -135,6 +134,12 @@ def history(saga_id: SagaId, json_output: Json = False) -> None:
     if events:
         say(f"started at {clock(ms_of(events[0]['at']) or 0, session.now_ms)}\n")
     console().print(history_table(events))
+
+
+def check_not_empty(option: str, given: object) -> None:
+    """Raise CommandError for a filter without a text, which everything would fit."""
+    if isinstance(given, str) and not given.strip():
+        raise CommandError(f"{option} is empty; leave it out, or say what to look for")
 
 
 def print_list(
