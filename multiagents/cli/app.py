@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from multiagents import __version__
+from multiagents.cli.command import Command, Group
 from multiagents.cli.commands import (
     actions,
     attention,
@@ -114,7 +115,9 @@ def make_app() -> typer.Typer:
 
 
 def _typer() -> typer.Typer:
-    return typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="rich")
+    return typer.Typer(
+        cls=Group, add_completion=False, no_args_is_help=True, rich_markup_mode="rich"
+    )
 
 
 def function_of(place: Callable[..., None] | str) -> Callable[..., None]:
@@ -130,7 +133,8 @@ def _add(app: typer.Typer, commands: Sequence[Row]) -> None:
     for name, place, example in commands:
         function = function_of(place)
         epilog = f"Example: {as_called(example)}"
-        app.command(name, epilog=epilog, help=_paragraphs(function.__doc__))(function)
+        text = _paragraphs(function.__doc__)
+        app.command(name, cls=Command, epilog=epilog, help=text)(function)
 
 
 def _paragraphs(text: str | None) -> str:
