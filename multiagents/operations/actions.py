@@ -15,12 +15,14 @@ from multiagents.core import ids
 from multiagents.core.entries import Asked
 from multiagents.core.exceptions import InvalidInput, UnknownSaga
 from multiagents.core.json_text import encodable
-from multiagents.core.states import Command
+from multiagents.core.states import Command, StepState, UndoState
+from multiagents.operations.orders import stands
 from multiagents.operations.queries import Looking, Owner, known_text
 from multiagents.saga.allowed import OneLetter, caution, done, not_allowed, refusal
+from multiagents.saga.state import Saga
 from multiagents.storage.calls import Flow
 
-Saga = dict[str, Any]
+Shown = dict[str, Any]
 OF_STEPS = frozenset({Command.RETRY, Command.SKIP, Command.RESOLVE})
 """What can be asked of one step of a saga, so that the id of its message names it, too."""
 
@@ -34,38 +36,42 @@ class Steering(Looking):
     state does not allow it, saying what would be.
     """
 
-    def pause(self, saga_id: str, *, by: str | None = None, reason: str = "") -> Flow[Saga]:
-        """Hold back new work; running steps end, timers are only recorded."""
+    def pause(self, saga_id: str, *, by: str | None = None, reason: str = "") -> Flow[Shown]:
+        """Hold back new work; running steps end, timers are only recorded.
+
+        Of a paused saga nothing changes: the first pause stands, with its ``by`` and ``reason``.
+        """
         return (yield from self._ask(saga_id, Command.PAUSE, by, reason))
 
-    def resume(self, saga_id: str, *, by: str | None = None, reason: str = "") -> Flow[Saga]:
+    def resume(self, saga_id: str, *, by: str | None = None, reason: str = "") -> Flow[Shown]:
         """Let a paused saga go on."""
         return (yield from self._ask(saga_id, Command.RESUME, by, reason))
 
-    def cancel(self, saga_id: str, *, by: str | None = None, reason: str = "") -> Flow[Saga]:
+    def cancel(self, saga_id: str, *, by: str | None = None, reason: str = "") -> Flow[Shown]:
         """Stop a saga and undo what was done.
 
-        After the point of no return NotAllowed is raised, and the saga asks for attention.
+        After the point of no return NotAllowed is raised, and the saga asks for attention.  Of a
+        cancelled saga nothing changes: the first cancel stands.
         """
         return (yield from self._ask(saga_id, Command.CANCEL, by, reason))
 
-    def rollback(self, saga_id: str, *, by: str | None = None, reason: str = "") -> Flow[Saga]:
+    def rollback(self, saga_id: str, *, by: str | None = None, reason: str = "") -> Flow[Shown]:
         """Undo a completed saga, last step first."""
         return (yield from self._ask(saga_id, Command.ROLLBACK, by, reason))
 
-    def terminate(self, saga_id: str, *, by: str | None = None, reason: str = "") -> Flow[Saga]:
+    def terminate(self, saga_id: str, *, by: str | None = None, reason: str = "") -> Flow[Shown]:
         """End a saga as failed without undoing anything; its dead letters are closed."""
         return (yield from self._ask(saga_id, Command.TERMINATE, by, reason))
 
     def retry(
         self, saga_id: str, step: str = "", *, by: str | None = None, reason: str = ""
-    ) -> Flow[Saga]:
+    ) -> Flow[Shown]:
         """Try a dead letter of the saga again, with all its attempts; "" = all of them."""
         return (yield from self._ask(saga_id, Command.RETRY, by, reason, step))
 
     def skip(
         self, saga_id: str, step: str = "", *, reason: str, by: str | None = None
-    ) -> Flow[Saga]:
+    ) -> Flow[Shown]:
         """Go on without a parked step, or leave a parked undo undone; "" = all of them.
 
         Raises InvalidInput without a reason.
@@ -74,7 +80,7 @@ class Steering(Looking):
 
     def resolve(
         self, saga_id: str, step: str = "", *, reason: str, by: str | None = None
-    ) -> Flow[Saga]:
+    ) -> Flow[Shown]:
         """Take a parked step or undo for done: somebody did it by hand; "" = all of them.
 
         A step resolved so has the result of an attempt that was given up and reported success
@@ -92,7 +98,7 @@ class Steering(Looking):
         why_not = refusal(workflow, saga, command)
         if why_not:
             raise not_allowed(workflow, saga, command, why_not)
-        return caution(workflow, saga, command)
+        return caution(workflow, saga, command) or _left_at_work(saga, command)
 
     def _ask(
         self,
@@ -102,7 +108,7 @@ class Steering(Looking):
         reason: str,
         step: str = "",
         letter: OneLetter | None = None,
-    ) -> Flow[Saga]:
+    ) -> Flow[Shown]:
         """``letter``: which dead letter of the step is meant; None: whichever there is."""
         check_reason(command, reason)
         saga_id = known_text(saga_id)
@@ -117,6 +123,8 @@ class Steering(Looking):
         why_not = refusal(workflow, before, command, step, letter)
         if why_not:
             raise not_allowed(workflow, before, command, why_not)
+        if stands(before, command):
+            return (yield from self.get(saga_id))
         who, why = encodable(self._who(by)), encodable(reason)
         entry = Asked(self._clock.now_ms(), command, ids.nonce(), who, why, step)
         if letter is not None:
@@ -132,6 +140,19 @@ class Steering(Looking):
 
     def _who(self, by: str | None) -> str:
         return by or self._settings.operator or _user()
+
+
+def _left_at_work(saga: Saga, command: Command) -> str:
+    """What a cancel waits for."""
+    names = [repr(name) for name, run in saga.steps.items() if run.state is StepState.RUNNING]
+    names += [
+        f"the undo of {name!r}"
+        for name, run in saga.steps.items()
+        if run.undo_state is UndoState.RUNNING
+    ]
+    if command is not Command.CANCEL or not names:
+        return ""
+    return f"still at work, and let end first: {', '.join(names)}"
 
 
 def _step_meant(owner: Owner, given: str, command: Command) -> str:

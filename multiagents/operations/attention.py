@@ -88,7 +88,7 @@ class Attending(Explaining):
             return []
         asked = None
         if saga.terminated or saga.state is SagaState.PAUSED:
-            asked = yield from self._asked(self.coordinator.keys(saga_id), saga)
+            asked = yield from self._asked(self.coordinator.keys(saga_id), saga, workflow)
         case = Case(saga, workflow, int(since_ms), asked)
         now_ms = self._clock.now_ms()
         found = [each for kind in kinds for each in kind(case)]

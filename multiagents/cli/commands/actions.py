@@ -17,9 +17,9 @@ import typer
 
 from multiagents.cli.commands.watch import SagaId
 from multiagents.cli.confirmation import REFUSED, agreed, on_terminal
-from multiagents.cli.errors import OK, explained
+from multiagents.cli.errors import OK, CommandError, explained
 from multiagents.cli.output import Json, emit, hint, say
-from multiagents.cli.session import Session, connect
+from multiagents.cli.session import Session, connect, is_whole
 from multiagents.cli.settlement_report import settle_one
 from multiagents.core.states import Command
 
@@ -30,6 +30,13 @@ By = Annotated[
 ]
 StepName = Annotated[
     str, typer.Argument(metavar="STEP", help="One step's dead letter; else all of the saga's.")
+]
+StepOrSagas = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="STEP|ID",
+        help="One step's dead letter, else all of the saga's; or the whole ids of more sagas.",
+    ),
 ]
 SagaIds = Annotated[
     list[str],
@@ -45,6 +52,8 @@ WILL = {
     "terminate": "They end as failed and nothing is undone: what was done stays.",
 }
 """What is said before these are done, of several sagas: none of them can be taken back."""
+DONE_ALREADY = {"pause": "paused", "cancel": "cancelled"}
+"""What asks for nothing new where it was asked before, and how that is told."""
 NAMED = 10
 """Sagas that a question names."""
 
@@ -97,13 +106,30 @@ terminate = _asking("terminate", "End sagas as failed and undo nothing: what the
 
 def retry(
     saga_id: SagaId,
-    step: StepName = "",
+    words: StepOrSagas = None,
     reason: Reason = "",
     by: By = None,
     json_output: Json = False,
 ) -> None:
-    """Try the dead letters of a saga again: its parked steps and undos."""
-    settle_one(connect(), "retry", saga_id, step, by=by, reason=reason, as_json=json_output)
+    """Try the dead letters of sagas again: their parked steps and undos.
+
+    ID STEP means one step of a saga; ID ID ... several sagas, by their whole ids.
+    """
+    session, given = connect(), words or []
+    if not given or not any(map(is_whole, given)):
+        step = _one_step(given)
+        settle_one(session, "retry", saga_id, step, by=by, reason=reason, as_json=json_output)
+        return
+    _steer(session, "retry", [saga_id, *given], How(by, reason, json_output))
+
+
+def _one_step(words: Sequence[str]) -> str:
+    """The step of ``retry ID STEP``.  Raises CommandError for several."""
+    if len(words) > 1:
+        raise CommandError(
+            "retry takes ID [STEP] for one saga, or the whole ids of several: ID ID ..."
+        )
+    return words[0] if words else ""
 
 
 def remove(saga_id: SagaId, reason: Reason = "", by: By = None, json_output: Json = False) -> None:
@@ -133,6 +159,8 @@ def _asked_first(session: Session, command: str, saga_ids: Sequence[str]) -> dic
     for saga_id in dict.fromkeys(saga_ids):
         with _problem_of(several=len(saga_ids) > 1) as problems:
             saga = session.call("get", saga_id)
+            if _stands(session, command, saga):
+                continue
             flow = session.runtime.host.service.prospect(saga["transaction_id"], Command(command))
             meant.append(Meant(saga, session.run(flow)))
         for problem in problems:
@@ -182,7 +210,7 @@ def _steer(
         problems = [unable[saga_id]] if saga_id in unable else []
         if not problems:
             with _problem_of(several=len(wanted) > 1) as problems:
-                _tell(session.call(command, saga_id, by=how.by, reason=how.reason), how)
+                _order(session, command, saga_id, how)
         for problem in problems:
             failed += 1
             if how.as_json:
@@ -194,11 +222,33 @@ def _steer(
     raise typer.Exit(REFUSED if failed else OK)
 
 
-def _tell(saga: Mapping[str, Any], how: How) -> None:
+def _order(session: Session, command: str, saga_id: str, how: How) -> None:
+    """Ask it of one saga, and tell what the saga is then, or whose order it follows already."""
+    if command == "retry":
+        settle_one(session, command, saga_id, "", by=how.by, reason=how.reason, as_json=how.as_json)
+        return
+    told = ""
+    if command in DONE_ALREADY and not how.as_json:
+        told = _stands(session, command, session.call("get", saga_id))
+    saga = session.call(command, saga_id, by=how.by, reason=how.reason)
     if how.as_json:
         emit(saga)
     else:
-        say(f"saga {saga['transaction_id']} is {saga['state']}")
+        say(told or f"saga {saga['transaction_id']} is {saga['state']}")
+
+
+def _stands(session: Session, command: str, saga: Mapping[str, Any]) -> str:
+    """Whose order has done already what a pause or a cancel asks; empty: nobody's."""
+    if command not in DONE_ALREADY:
+        return ""
+    saga_id = saga["transaction_id"]
+    people = session.run(session.runtime.host.service.standing(saga_id, Command(command)))
+    if people is None:
+        return ""
+    by = f" by {people.asked.by}" if people.asked and people.asked.by else ""
+    why = f" ({people.asked.reason})" if people.asked and people.asked.reason else ""
+    now = "" if saga["state"] in DONE_ALREADY.values() else f" and is {saga['state']}"
+    return f"saga {saga_id} was already {DONE_ALREADY[command]}{by}{why}{now}; nothing was changed"
 
 
 def _unsteered(session: Session, saga_id: str, problem: str) -> dict[str, Any]:

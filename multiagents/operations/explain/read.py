@@ -16,11 +16,11 @@ from kombu.exceptions import KombuError
 from kombu.transport.redis import PRIORITY_STEPS
 
 from multiagents.core.clock import Clock
-from multiagents.core.entries import Asked, Entry, decode
+from multiagents.core.entries import Asked, decode
 from multiagents.core.exceptions import UnknownSaga
 from multiagents.core.fields import OUTBOX_END
 from multiagents.core.settings import Settings, shown_url
-from multiagents.core.states import Command, Kind, SagaState, StepState
+from multiagents.core.states import Command, Kind, StepState
 from multiagents.engine import launches
 from multiagents.engine.catalog import Catalog, Members, split
 from multiagents.engine.coordinator import Coordinator
@@ -40,6 +40,7 @@ from multiagents.operations.explain.surroundings import (
     tasks_of,
 )
 from multiagents.operations.explain.unclaimed_steps import is_stranded, stranded
+from multiagents.operations.orders import order_of, stands
 from multiagents.operations.queries import by_any_id
 from multiagents.operations.settlements import Settlement, settlements
 from multiagents.saga.commands import DEADLINE
@@ -126,7 +127,17 @@ class Explaining(DeadLetters):
         if not any(isinstance(entry, Asked) for entry in entries):
             return People()
         data = (yield from ask(store.data(keys))) if workflow.has_conditions else {}
-        return People(_last(saga, entries), settlements(keys.id, workflow, entries, data))
+        return People(
+            order_of(saga, workflow, entries, data), settlements(keys.id, workflow, entries, data)
+        )
+
+    @by_any_id
+    def standing(self, saga_id: str, command: Command) -> Flow[People | None]:
+        """Whose order has brought about already what a pause or a cancel asks; None: nobody's."""
+        saga, workflow = yield from self.coordinator.current(saga_id)
+        if not stands(saga, command):
+            return None
+        return (yield from self._people(self.coordinator.keys(saga_id), saga, workflow))
 
     def stranded(self, saga_id: str) -> Flow[str]:
         """Why no worker does the steps of a saga, and what to do; empty where one may.
@@ -181,11 +192,9 @@ class Explaining(DeadLetters):
         times = [entry.at_ms for entry in view.entries]
         return len(times), min(times, default=0)
 
-    def _asked(self, keys: SagaKeys, saga: Saga) -> Flow[Asked | None]:
-        """The person's command that brought the saga where it is."""
-        if _brought_by(saga) is None:
-            return None
-        return _last(saga, [decode(text) for text in (yield from ask(store.log(keys)))])
+    def _asked(self, keys: SagaKeys, saga: Saga, workflow: Workflow) -> Flow[Asked | None]:
+        """The person's order that brought the saga where it is."""
+        return (yield from self._people(keys, saga, workflow)).asked
 
     def _due(self, keys: SagaKeys, now: Situation, tasks: list[Task]) -> Flow[dict[str, int]]:
         saga_id = keys.id
@@ -258,23 +267,6 @@ class Explaining(DeadLetters):
         texts = yield from ask(store.some_data(keys, [f"p:{step}" for step in steps]))
         pairs = zip(steps, texts, strict=True)
         return {step: json.loads(text) for step, text in pairs if text}
-
-
-def _last(saga: Saga, entries: Iterable[Entry]) -> Asked | None:
-    """The last command of the kind that brought the saga where it is."""
-    command = _brought_by(saga)
-    asked = [each for each in entries if isinstance(each, Asked) and each.command is command]
-    return asked[-1] if asked else None
-
-
-def _brought_by(saga: Saga) -> Command | None:
-    if saga.terminated:
-        return Command.TERMINATE
-    if saga.state is SagaState.PAUSED:
-        return Command.PAUSE
-    if saga.rolled_back:
-        return Command.ROLLBACK
-    return Command.CANCEL if saga.cancelled else None
 
 
 def _broker_of(queue: str, fleet: Members) -> str:
