@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def workers(json_output: Json = False) -> None:
-    """List running worker processes: host, queues, worker functions, last seen.
+    """List running workers, with their queues and functions, and when each was last seen.
 
-    LACKS names the functions of a queue that a worker of that queue does not have; STATE those that
-    are stopping, and how many tasks they are still at.
+    STATE marks a worker that is stopping, and counts the tasks that it still runs. LACKS names
+    functions of its queues that other workers have and this one has not.
     """
     from multiagents.cli.doctor.workers import lacking_of
     from multiagents.operations.explain.blocked_loops import lately
@@ -46,12 +46,14 @@ def _row(
     from multiagents.core.clock import iso
 
     return {
+        "worker": host,
         "hostname": host,
         "state": member.get("state", "running"),
         "at_work": member.get("at_work"),
         "app": member.get("app"),
         "imports": member.get("imports", []),
         "queues": member["queues"],
+        "functions": member["workers"],
         "workers": member["workers"],
         "lacks": lacking.get(host, {}),
         "blocked_loop": loop
@@ -78,7 +80,7 @@ def _print(fleet: Mapping[str, Any], lacking: Mapping[str, Any], now_ms: int) ->
         )
         for host, member in sorted(fleet.items())
     ]
-    heads = ("HOST", "QUEUES", "STATE", "LAST SEEN", "LACKS", "WORKERS")
+    heads = ("WORKER", "QUEUES", "STATE", "LAST SEEN", "LACKS", "FUNCTIONS")
     console().print(Rows(heads, rows))
 
 

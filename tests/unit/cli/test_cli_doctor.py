@@ -371,10 +371,13 @@ def test_a_shell_is_told_who_lacks_what(redis_url: str) -> None:
     edge.run(Catalog(SystemClock()).publish("empty@host", ["io"], []))
     edge.close()
     told = cli("workers", url=redis_url).out
-    assert "LACKS" in told
+    heads = ["WORKER", "QUEUES", "LAST", "SEEN", "LACKS", "FUNCTIONS"]
+    assert told.splitlines()[0].split() == heads
     rows = {row["hostname"]: row for row in cli("workers", "--json", url=redis_url).lines}
     assert rows["empty@host"]["lacks"] == {"io": ["charge"]}
     assert rows["w@host"]["lacks"] == {}
+    assert rows["w@host"]["worker"] == "w@host"
+    assert rows["w@host"]["functions"] == rows["w@host"]["workers"] == {"charge": "io"}
 
 
 @pytest.mark.parametrize(("late_s", "status"), [(1, "ok"), (30, "warn"), (90, "fail")])
