@@ -92,7 +92,7 @@ def list_(
     limit: Limit = MOST_SHOWN,
     json_output: Json = False,
 ) -> None:
-    """List sagas, newest first; the filters add up.
+    """List the sagas that fit every filter, newest first.
 
     --tag, --workflow, --state and the times are looked up in indexes, --key leads to its saga at
     once. For --input and --error, and for --state damaged, sagas are read from the newest on.
