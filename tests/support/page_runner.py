@@ -128,7 +128,7 @@ class PageRunner:
             self._pytest(block)
         elif block.language in ("json", "yaml"):
             self._data(block)
-        elif block.language == "text":
+        elif block.language == "text" and "made" not in block.directives:
             self._expect(block)
         elif block.language == "python" and block.file is None:
             self._python(block)

@@ -10,6 +10,7 @@ tests (see `tests.support.page_runner`):
     <!-- exit: 1 -->                   its last command ends with this exit code
     <!-- like: output -->              JSON with the keys of what was printed before it
     <!-- made: saga -->                a diagram that the code draws
+    <!-- made: demo -->                lines that `multiagents demo` prints; times may differ
     <!-- of: examples/web/trips.py -->  lines of that file of the project, as they stand there
 """
 

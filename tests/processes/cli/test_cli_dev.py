@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import socket
@@ -22,6 +23,7 @@ from multiagents.core.ports import WorkerInfo
 from multiagents.engine.catalog import Catalog
 from multiagents.storage.client import Edge
 from tests.support.command_line import NO_SERVER, cli
+from tests.support.pages import blocks
 from tests.support.processes import ROOT, wait_for
 
 pytestmark = pytest.mark.processes
@@ -295,7 +297,10 @@ def test_the_demos_second_order_had_really_charged(
 
 
 def test_the_demo_prints_timelines_and_balances(tmp_path: Path) -> None:
-    """For people: both orders, what the shop owned before and after, and that a stub wrote."""
+    """For people: both orders, what the shop owned before and after, and that a stub wrote.
+
+    README shows lines of the second order, in their order.
+    """
     done = subprocess.run(
         [sys.executable, "-m", "multiagents", "demo"],
         cwd=tmp_path,
@@ -308,3 +313,12 @@ def test_the_demo_prints_timelines_and_balances(tmp_path: Path) -> None:
         assert words in done.stdout
     told = done.stdout.partition("\nnext: ")[2]
     assert "\n  MULTIAGENTS_IMPORTS=shop multiagents dev\n" in told
+    printed = iter(_timeless(done.stdout.partition("\n2. ")[2]))
+    (picture,) = (each for each in blocks(ROOT / "README.md") if each.directives.get("made"))
+    assert [line for line in _timeless(picture.text) if line not in printed] == []
+
+
+def _timeless(text: str) -> list[str]:
+    """Its lines without the times; the widths of columns do not count."""
+    lines = (re.sub(r"^\d+\.\d\d s", "TIME", line) for line in text.splitlines())
+    return [" ".join(line.split()) for line in lines]
