@@ -17,7 +17,7 @@ from multiagents import __version__
 from multiagents.devserver.server import EmbeddedServer
 from multiagents.storage.formats import FORMAT
 from tests.upgrade.state.player import Player
-from tests.upgrade.state.stored import HERE, State, dump
+from tests.upgrade.state.stored import State, dump, path_of
 from tests.upgrade.state.stories import STORIES
 
 
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.upgrade.state.make")
     parser.add_argument("--again", action="store_true", help="replace what is there")
     given = parser.parse_args(arguments)
-    if (HERE / f"format-{FORMAT}.json").exists() and not given.again:
+    if path_of(FORMAT).exists() and not given.again:
         print(f"format {FORMAT} is stored already", file=sys.stderr)
         return 1
     with tempfile.TemporaryDirectory() as folder, EmbeddedServer(Path(folder)) as server:
