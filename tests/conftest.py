@@ -10,8 +10,11 @@ from collections.abc import Iterator
 
 import pytest
 import redis
+import structlog
 
 from multiagents.core import program
+from multiagents.core.logs import tame
+from multiagents.core.settings import get_settings
 from multiagents.devserver.binary import locate
 from multiagents.devserver.server import EmbeddedServer
 from multiagents.hosting import attached
@@ -36,6 +39,18 @@ def _no_app_attached(monkeypatch: pytest.MonkeyPatch) -> None:
     """A program has one app of its own as a rule; here each test is such a program."""
     monkeypatch.setattr(attached, "_latest", None)
     monkeypatch.setattr(program, "_name_of_app", None)
+
+
+@pytest.fixture(autouse=True)
+def _as_in_a_new_process() -> Iterator[None]:
+    """A command that runs in this process sets up its log and reads its settings once.
+
+    The next test must find neither: its warnings and notes would be left out or printed elsewhere.
+    """
+    yield
+    structlog.reset_defaults()
+    tame()
+    get_settings.cache_clear()
 
 
 @pytest.fixture(scope="session")
