@@ -40,6 +40,8 @@ REPLIES = {
     "ERR Error running script: Script killed by user with SCRIPT KILL... script: f": "SCRIPT KILL",
 }
 ADD = Plain(("INCR", "asked"), int)
+LONGEST_MS = 30_000
+"""For which the script runs if nothing kills it."""
 SPIN = """
 local ends = redis.call('TIME')[1] * 1000 + math.floor(redis.call('TIME')[2] / 1000) + ARGV[1]
 while redis.call('TIME')[1] * 1000 + math.floor(redis.call('TIME')[2] / 1000) < ends do end
@@ -57,15 +59,27 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
 
 @contextmanager
 def busy(server: EmbeddedServer, ms: int) -> Iterator[None]:
-    """From here on the server does nothing for so long, whatever the block does."""
+    """From here on the server does nothing for so long, whatever the block does.
+
+    The time begins when the server refuses commands: a slow machine does not miss it.
+    """
     with redis.Redis.from_url(server.url) as client, redis.Redis.from_url(server.url) as other:
-        hog = threading.Thread(target=client.eval, args=(SPIN, 0, ms))
+        hog = threading.Thread(target=_spin, args=(client,))
         hog.start()
         wait_for(lambda: _refuses(other), what="the script")
+        end = threading.Timer(ms / 1000, other.script_kill)
+        end.start()
         try:
             yield
         finally:
+            end.join()
             hog.join()
+
+
+def _spin(client: Any) -> None:
+    """Run the script until it is killed."""
+    with pytest.raises(ResponseError, match="Script killed by user"):
+        client.eval(SPIN, 0, LONGEST_MS)
 
 
 def _refuses(client: Any) -> bool:
