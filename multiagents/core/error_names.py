@@ -16,7 +16,6 @@ import re
 import sys
 from bdb import BdbQuit
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -29,6 +28,7 @@ from multiagents.core.exceptions import (
     WorkerExecutionError,
 )
 from multiagents.core.json_text import encodable
+from multiagents.core.near import did_you_mean, nearest
 from multiagents.core.states import Kind
 
 ErrorClass = type[BaseException]
@@ -156,9 +156,8 @@ def _class_of(given: object) -> ErrorClass:
 def _bare(name: str) -> ErrorClass:
     found = getattr(builtins, name, None) or getattr(exceptions, name, None)
     if found is None:
-        close = get_close_matches(name, _BARE, n=1)
-        meant = f"did you mean {close[0]!r}? " if close else ""
-        raise InvalidInput(f"{name!r} names no exception class; {meant}{_EXPECTED}")
+        told = did_you_mean(nearest(name, _BARE), _EXPECTED)
+        raise InvalidInput(f"{name!r} names no exception class; {told}")
     return _checked(name, found)
 
 

@@ -6,7 +6,6 @@ wrong is said in one line, with the user's file and line where code of theirs ha
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import re
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from multiagents.core import hidden_modules
 from multiagents.core.exceptions import InvalidInput, MultiAgentsError, NoServer
+from multiagents.core.near import did_you_mean, nearest
 from multiagents.core.places import raised_at
 from multiagents.core.texts import joined
 
@@ -117,16 +117,14 @@ def _advice(name: str, folder: Path) -> str:
         return _go_to(path.parent, path.stem)
     meant = _as_module(str(path.relative_to(folder)) if path.is_file() else name)
     if meant != name and _is_in(folder, meant):
-        return f"did you mean {meant!r}?"
+        return did_you_mean(meant)
     for other in _elsewhere(folder):
         if _is_in(other, meant):
             return _go_to(other, meant)
     known = _modules(folder, meant)
     # A prefix is what a tail that was cut off leaves; a difference of case is a typo too.
-    close = difflib.get_close_matches(meant.lower(), {each.lower(): each for each in known}, n=1)
-    if close:
-        found = next(each for each in known if each.lower() == close[0])
-        return f"did you mean {found!r}?"
+    if close := nearest(meant.lower(), {each.lower(): each for each in known}):
+        return did_you_mean(next(each for each in known if each.lower() == close))
     shown = ", ".join(known[:SHOWN]) + (" and others" if len(known) > SHOWN else "")
     return f"modules here: {shown}" if known else "there is no module in this folder"
 

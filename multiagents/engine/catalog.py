@@ -11,7 +11,7 @@ starting anew, and its steps are to find their queue then.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -58,8 +58,11 @@ def split(fleet: Members) -> tuple[Members, Members]:
 class Catalog:
     """Reads and writes what running workers publish; lives on the first shard."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, *, route_of: Callable[[str], str] = lambda task: "") -> None:
+        """``route_of``: the queue to which this process's app routes a plain task; empty: not
+        known."""
         self._clock = clock
+        self.route_of = route_of
         self._shard = Shard(0)
         self._fleet: dict[str, dict[str, Any]] = {}
         self._read_ms = 0
@@ -106,6 +109,11 @@ class Catalog:
         consuming = (each for each in self._fleet.values() if queue in each["queues"])
         return sum(each.get("slots", 1) for each in consuming)
 
+    @property
+    def takers(self) -> Members:
+        """The running workers that take work, by the last answer: those that stop take none."""
+        return split({name: each for name, each in self._fleet.items() if not _has_ended(each)})[0]
+
     def crew(self, queue: str, name: str) -> dict[str, int]:
         """The running workers of a queue that have a function: hostname -> slots."""
         return {
@@ -124,11 +132,13 @@ class Catalog:
         launch: Launch | None = None,
         broker: str = "",
         at_work: int | None = None,
+        routes: Mapping[str, str] | None = None,
     ) -> Flow[None]:
         """Say what this process knows and that it is alive; repeated while it lives.
 
         ``slots``: how many steps it can do at once.  ``launch``: how it was started.  ``broker``:
         the kind of its broker.  ``at_work``: it takes no more, and is still at so many tasks.
+        ``routes``: plain task -> the queue to which its app's routing sends it.
         """
         now_ms, known = self._clock.now_ms(), list(workflows)
         about = {
@@ -145,6 +155,8 @@ class Catalog:
             about |= {"app": launch.app, "imports": launch.imports}
         if at_work is not None:
             about |= {"state": STOPPING, "at_work": at_work}
+        if routes:
+            about["routes"] = dict(routes)
         self._said[hostname] = about
         yield from self._tell_examples(known)
         told = yield from self._tell(
@@ -275,11 +287,11 @@ class Catalog:
         workflows (how many they register).
 
         Those that ``celery worker`` started also tell app and imports; those that are stopping also
-        state and at_work.
+        state and at_work; those whose workflows call plain tasks also the routes of these.
         """
         yield from self.refresh(force=True)
         found = self._fleet.items()
-        return {name: member for name, member in found if member.get("state") != ENDED}
+        return {name: member for name, member in found if not _has_ended(member)}
 
     @property
     def hears_somebody(self) -> bool:
@@ -341,6 +353,10 @@ class Catalog:
 
     def _known(self) -> set[str]:
         return {*self._local, *(n for member in self._fleet.values() for n in member["workers"])}
+
+
+def _has_ended(member: Mapping[str, Any]) -> bool:
+    return bool(member.get("state") == ENDED)
 
 
 def _member(text: str) -> dict[str, Any] | None:

@@ -12,10 +12,10 @@ import json
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from multiagents.core import program
@@ -45,6 +45,8 @@ class Launch:
     """When such a worker last said that it is there."""
     tasks: tuple[str, ...] | None = None
     """The names of the app's own tasks; None: not told, by an earlier version."""
+    routes: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """Plain task -> the queue to which the app's routing sends it, as far as workflows ask."""
 
     def command(self, queues: Iterable[str]) -> str:
         """What starts such a worker, for these queues; if there are none, for its functions'."""
@@ -91,6 +93,7 @@ def launch_of(
     queues: Iterable[str],
     functions: Iterable[str],
     tasks: tuple[str, ...] | None = None,
+    routes: Mapping[str, str] | None = None,
 ) -> Launch | None:
     """How this very process was started; None if it has nothing to offer, or no command.
 
@@ -101,7 +104,8 @@ def launch_of(
     if not name or (own and not known):
         return None
     places = tuple(sorted(queues))
-    return Launch(name, tuple(imports) if own else (), places, known, tasks=tasks)
+    imported = tuple(imports) if own else ()
+    return Launch(name, imported, places, known, tasks=tasks, routes=routes or {})
 
 
 def app_named(argv: Sequence[str], default: str) -> str:
@@ -125,7 +129,12 @@ def app_option(argv: Sequence[str]) -> str:
 
 def remember(launch: Launch) -> Flow[None]:
     """Publish a launch, and forget those that have not been seen for long."""
-    told = {"at_ms": launch.at_ms, "functions": launch.functions, "tasks": launch.tasks}
+    told = {
+        "at_ms": launch.at_ms,
+        "functions": launch.functions,
+        "tasks": launch.tasks,
+        "routes": dict(launch.routes),
+    }
     yield from ask(Plain(("HSET", _KEY, launch.name, json.dumps(told)), int))
     known = yield from ask(Plain(("HGETALL", _KEY), hash_of))
     old = [
@@ -140,6 +149,16 @@ def read() -> Flow[list[Launch]]:
     known = yield from ask(Plain(("HGETALL", _KEY), hash_of))
     found = [_launch(name, json.loads(text)) for name, text in known.items()]
     return sorted(found, key=lambda launch: -launch.at_ms)
+
+
+def routes_of(fleet: Mapping[str, Mapping[str, Any]], launches: Iterable[Launch]) -> dict[str, str]:
+    """Plain task -> the queue to which its app sends it, as running workers say; else launches."""
+    found: dict[str, str] = {}
+    for launch in launches:
+        found = {**launch.routes, **found}
+    for member in fleet.values():
+        found |= member.get("routes") or {}
+    return found
 
 
 def advice(
@@ -189,4 +208,5 @@ def _launch(name: str, told: dict[str, Any]) -> Launch:
     app, imports, queues = json.loads(name)
     functions, tasks = tuple(told["functions"]), told.get("tasks")
     tasks = None if tasks is None else tuple(tasks)
-    return Launch(app, tuple(imports), tuple(queues), functions, told["at_ms"], tasks)
+    routes = told.get("routes") or {}
+    return Launch(app, tuple(imports), tuple(queues), functions, told["at_ms"], tasks, routes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from multiagents.core.clock import Clock
@@ -19,10 +19,11 @@ from multiagents.operations.service import CheckInput, SagaService
 from multiagents.storage.calls import Flow
 from multiagents.storage.client import Edge
 from multiagents.workflows import registry
+from multiagents.workflows.workflow import Workflow
 
-JUDGED_AT = 2
-"""The announcement, of one in ten seconds, that looks for queues which no worker consumes: workers
-that are started together have come by then."""
+JUDGED_AT = (2, 5)
+"""The announcements, of one in ten seconds, that look for queues and functions which no worker has:
+workers that are started together have come by the first, killed ones are forgotten by the last."""
 
 
 class Host:
@@ -53,6 +54,8 @@ class Host:
             answer_of=answer_of,
         )
         self._announced = 0
+        self._unconsumed: set[str] = set()
+        self._lacking: set[str] = set()
         self.engine = StoreEngine(self.coordinator, edge, clock, catalog)
         self.sweeper = Sweeper(
             self.coordinator,
@@ -81,12 +84,14 @@ class Host:
         broker: str,
         at_work: int | None = None,
         tasks: tuple[str, ...] | None = None,
+        routes: Mapping[str, str] | None = None,
     ) -> Flow[None]:
         """Say what the worker of this process knows, and hear of the others.
 
         ``app``: the name of its Celery app, if the command line does not tell.  ``broker``: the
         kind of its broker.  ``at_work``: it takes no more, and is still at so many tasks.
-        ``tasks``: the names of its app's own tasks.
+        ``tasks``: the names of its app's own tasks.  ``routes``: the queues to which it routes some
+        of them.
         """
         known = registry.registered().values()
         launch = launch_of(
@@ -95,15 +100,35 @@ class Host:
             queues=queues,
             functions=self.catalog.local_names,
             tasks=tasks,
+            routes=routes,
         )
         yield from self.catalog.publish(
-            hostname, queues, known, slots=slots, launch=launch, broker=broker, at_work=at_work
+            hostname,
+            queues,
+            known,
+            slots=slots,
+            launch=launch,
+            broker=broker,
+            at_work=at_work,
+            routes=routes,
         )
         yield from self.catalog.keep_up()
         self._announced += 1
-        if self._announced == JUDGED_AT and self.catalog.hears_somebody and at_work is None:
-            needed = start_log.queues_of(known, self.catalog.queue_of) - {*queues}
-            start_log.tell_queues({q for q in needed if not self.catalog.slots(q)}, queues)
+        if self._announced in JUDGED_AT and self.catalog.hears_somebody and at_work is None:
+            self._judge(known, queues)
+
+    def _judge(self, known: Collection[Workflow], queues: Collection[str]) -> None:
+        """Warn of what no running worker has, once: it takes no work any more, or never did."""
+        there = self.catalog.takers.values()
+        consumed = {*queues, *(queue for each in there for queue in each["queues"])}
+        needed = start_log.queues_of(known, self.catalog.queue_of, self.catalog.route_of)
+        own = self.catalog.local_names
+        functions = {*own, *(name for each in there for name in each["workers"])}
+        lacking = start_log.lacking(known, functions, told_of=own)
+        start_log.tell_queues(needed - consumed - self._unconsumed, queues)
+        start_log.tell_functions(lacking - self._lacking)
+        self._unconsumed |= needed - consumed
+        self._lacking |= lacking
 
     def hand_back(self) -> HandBack:
         """What gives back the steps that this worker lacks the functions for; for one thread."""

@@ -28,7 +28,7 @@ from multiagents.core.settings import Home, shown_url
 from multiagents.engine.attempts import StoreEngine
 from multiagents.engine.catalog import Catalog
 from multiagents.engine.handback import Foreign
-from multiagents.hosting import registration, start_log, start_warnings, unknown_tasks
+from multiagents.hosting import registration, start_log, unknown_tasks
 from multiagents.hosting.app import errors_in_one_line
 from multiagents.hosting.assembly import Host
 from multiagents.hosting.step_events import channel
@@ -130,13 +130,13 @@ def _make_step(hosted: Hosted, *, own: bool) -> Any:
             if own:
                 app_broker.skip_ack_emulation(parent.app)
             app_broker.warn_of_transport(parent.app)
-            start_warnings.warn_of_no_functions(parent.app, own=own)
+            start_log.warn_of_no_functions(parent.app, own=own)
             if isinstance(parent, parent.app.Worker):  # else of a program that may still register
                 if not own:
                     start_log.tell_workflows()
-                start_warnings.warn_of_forgotten()
-                start_warnings.warn_of_misfits(parent.app)
-                start_warnings.warn_of_unregistered(parent.app)
+                start_log.warn_of_forgotten()
+                start_log.warn_of_misfits(parent.app)
+                start_log.warn_of_unregistered(parent.app)
                 start_log.tell_missing(workers.workers())
             if QUEUE_LLM in parent.app.amqp.queues.consume_from:
                 _load_language_models()

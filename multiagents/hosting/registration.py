@@ -17,7 +17,8 @@ from multiagents.core.exceptions import InvalidInput, NonRetryableError
 from multiagents.core.places import defined, in_brackets
 from multiagents.core.ports import WorkerInfo
 from multiagents.hosting.step_task import Process, WorkerTask
-from multiagents.hosting.task_options import STEP_REQUEST, STEP_STRATEGY, goes_alone, refuse, routed
+from multiagents.hosting.task_options import STEP_REQUEST, STEP_STRATEGY, goes_alone, refuse
+from multiagents.transport.routes import routed
 from multiagents.worker_sdk.registry import Worker, workers
 
 log = structlog.get_logger(__name__)

@@ -32,7 +32,7 @@ from multiagents.engine.attempts import StoreEngine
 from multiagents.engine.catalog import Catalog
 from multiagents.event_bus.bus import EventBus
 from multiagents.event_bus.narrator import Narrator
-from multiagents.hosting import app_home, bootstep, registration, revocation, start_warnings
+from multiagents.hosting import app_home, bootstep, published, registration, revocation
 from multiagents.hosting.app import OWN_NAME, errors_in_one_line, make_app
 from multiagents.hosting.assembly import Host
 from multiagents.hosting.eager import EagerRunner
@@ -87,7 +87,7 @@ class Runtime:
         self.timekeeper = Timekeeper(self.clock)
         self.courier = Courier(app)
         self.edge = open_edge(settings, perform=self.courier)
-        self.catalog = Catalog(self.clock)
+        self.catalog = Catalog(self.clock, route_of=partial(published.queue_of, app))
         modules = settings.import_names if app.main == OWN_NAME else ()
         self.host = Host(
             self.edge,
@@ -307,7 +307,7 @@ class Runtime:
     ) -> SweeperThreads:
         """The threads for a worker's main process; their connections are their own."""
         edge = self._edge_of_main()
-        about = start_warnings.about(self.app)
+        about = published.about(self.app)
         return SweeperThreads(
             self.host.sweeper,
             edge,

@@ -1,8 +1,8 @@
-"""What does the log of a worker that starts say of the workflows that it has found?
+"""What does a starting worker say in its log of the workflows that it has found?
 
-Which ones, in which modules, which functions they name that are not there, and to which queues
-their steps go that no worker consumes.  It shows a module that was forgotten, or stands where no
-worker looks.  No I/O here.
+Which ones, in which modules; and what was forgotten or misspelled, each in a line with what to do:
+workflows that are not registered, functions and plain tasks that are not there or are called in
+another way, queues that no worker consumes.  No I/O here.
 """
 
 from __future__ import annotations
@@ -11,10 +11,16 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 import structlog
+from celery import Celery
 
 from multiagents.core.names import COORDINATOR_QUEUE
+from multiagents.core.places import in_brackets
+from multiagents.hosting.published import own_tasks
+from multiagents.worker_sdk import registry as workers
 from multiagents.workflows import registry
+from multiagents.workflows.callees import callees
 from multiagents.workflows.missing_functions import missing
+from multiagents.workflows.task_calls import misfits, unregistered
 from multiagents.workflows.workflow import TaskCall, Workflow
 
 log = structlog.get_logger(__name__)
@@ -29,6 +35,19 @@ WHERE = (
     "sagas.py belongs into a package of INSTALLED_APPS; without Django, the app's `imports` name"
     " the modules that register workflows"
 )
+NO_CONSUMER = "no running worker consumes queues to which this worker's workflows send"
+NO_FUNCTION = "no running worker has functions that this worker's workflows name"
+
+
+def warn_of_no_functions(app: Celery, *, own: bool) -> None:
+    """Somebody has forgotten to import them: such a worker can do nothing but take messages."""
+    if workers.workers() or own_tasks(app):
+        return
+    place = "MULTIAGENTS_IMPORTS" if own else "the app's imports"
+    log.warning(
+        "this worker has no worker functions: it gives back every step that it takes",
+        fix=f"name the modules with your workers in {place}, and start it again",
+    )
 
 
 def tell_workflows() -> None:
@@ -44,6 +63,32 @@ def tell_workflows() -> None:
         log.warning(NO_WORKFLOW, fix=WHERE)
 
 
+def warn_of_forgotten() -> None:
+    """Name what modules have built and not registered: it cannot be started by its name."""
+    for name, place in registry.forgotten().items():
+        log.warning(
+            f"workflow {name!r} is built but not registered{in_brackets(place)}",
+            fix="call .register() on it, or start it as an object",
+        )
+    for name, place in registry.unbuilt().items():
+        log.warning(
+            f"the builder of workflow {name!r} is never built{in_brackets(place)}",
+            fix="call .build().register() on it",
+        )
+
+
+def warn_of_misfits(app: Celery) -> None:
+    """Name steps whose task takes other arguments: a definition knows only its name."""
+    for place, why in misfits(registry.registered().values(), app.tasks):
+        log.warning(f"{place}: {why}", fix="say in its args and kwargs what it gets; [] is nothing")
+
+
+def warn_of_unregistered(app: Celery) -> None:
+    """Name tasks that workflows call by name and this app does not have: perhaps nobody does."""
+    for place, why in unregistered(registry.registered().values(), app.tasks):
+        log.warning(f"{place}: {why}", fix="correct the name, unless another worker has the task")
+
+
 def tell_missing(functions: Collection[str]) -> None:
     """Name the functions of workflows that are none of these: often one that is mistyped."""
     if not functions:
@@ -56,31 +101,52 @@ def tell_queues(missing: Collection[str], consumed: Iterable[str]) -> None:
     """Warn of queues that neither this worker nor another one consumes."""
     if missing:
         log.warning(
-            "no running worker consumes queues to which this worker's workflows send",
+            NO_CONSUMER,
             queues=sorted(missing),
             fix=f"start it with -Q {','.join(sorted({*consumed, *missing}))}, or another worker"
             " for them",
         )
 
 
-def queues_of(workflows: Iterable[Workflow], queue_of: Callable[[str], str]) -> set[str]:
+def tell_functions(lacking: Collection[str]) -> None:
+    """Warn of worker functions that neither this worker nor another one has."""
+    if lacking:
+        missing_log.warning(
+            NO_FUNCTION,
+            functions=_some(sorted(lacking)),
+            fix="correct the name, or have this worker or another one import the module that has"
+            " it: the steps wait, and are parked after some tries",
+        )
+
+
+def lacking(
+    workflows: Iterable[Workflow], functions: Collection[str], *, told_of: Collection[str]
+) -> set[str]:
+    """The worker functions of workflows that are none of these.
+
+    ``told_of``: this worker's own; what is like one of them is told of already (`tell_missing`).
+    """
+    known = list(workflows)
+    mistyped = {each.function for each in missing(known, told_of) if each.meant}
+    return {each.function for each in missing(known, functions)} - mistyped
+
+
+def queues_of(
+    workflows: Iterable[Workflow],
+    queue_of: Callable[[str], str],
+    route_of: Callable[[str], str] = lambda task: "",
+) -> set[str]:
     """Where their steps and undos go, as far as that is known, and the engine's own queue.
 
-    ``queue_of``: the queue of a worker function.  That of a plain task is the app's routing to say,
-    unless the workflow names it.
+    ``queue_of``: the queue of a worker function.  ``route_of``: that of a plain task for which the
+    workflow names none, by the app's routing; empty where it is not known.
     """
-    targets = [
-        (target, queue)
-        for workflow in workflows
-        for step in workflow.steps
-        for target, queue in ((step.worker, step.queue), (step.compensation, None))
-        if target is not None
-    ]
-    places = {
-        queue or (target.queue if isinstance(target, TaskCall) else queue_of(target))
-        for target, queue in targets
-    }
-    return {COORDINATOR_QUEUE, *filter(None, places)} if targets else set()
+    places: set[str] = set()
+    for each in callees(workflows):
+        target = each.target
+        own = route_of(target.task) if isinstance(target, TaskCall) else queue_of(target)
+        places.add(each.queue or own)
+    return {COORDINATOR_QUEUE, *filter(None, places)} if places else set()
 
 
 def _some(names: Sequence[str]) -> str:

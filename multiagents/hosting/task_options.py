@@ -12,9 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from celery import Celery, Task
-from celery.app.routes import Router, prepare
-from kombu.entity import Queue
+from celery import Task
 
 from multiagents.core.exceptions import InvalidInput
 
@@ -70,17 +68,3 @@ def refuse(task: Task, conf: Any) -> None:
                 f"{name} of worker {task.name!r} is {value!r}, by task_annotations or a base class"
                 f" of its app: that cannot be kept for a step; {instead}"
             )
-
-
-def routed(app: Celery, name: str) -> str:
-    """The queue that the app's `task_routes` names for a task; "" if they name none.
-
-    They are asked as they are now, without keeping them: Celery reads them when it first sends.
-    """
-    if not app.conf.task_routes:
-        return ""
-    routes = prepare(app.conf.task_routes)
-    route = Router(routes, app=app).lookup_route(name, (), {}, {}, None)
-    if not isinstance(route, str):
-        route = (route or {}).get("queue") or ""
-    return str(route.name) if isinstance(route, Queue) else str(route)

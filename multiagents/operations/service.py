@@ -16,7 +16,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -32,10 +31,11 @@ from multiagents.core.exceptions import (
 )
 from multiagents.core.input_digest import FIRST, REFUSE, differing, digest_of
 from multiagents.core.json_text import dumps
+from multiagents.core.near import near
 from multiagents.core.settings import Settings
 from multiagents.core.texts import joined
 from multiagents.engine import launches
-from multiagents.engine.catalog import Catalog
+from multiagents.engine.catalog import Catalog, Members
 from multiagents.engine.coordinator import Coordinator
 from multiagents.engine.headers import META, checked
 from multiagents.operations.listing import Listing
@@ -251,18 +251,35 @@ class SagaService(Listing):
             user_modules.load(self._modules)
             missing = yield from self.catalog.missing(set(workflow.workers))
         if missing and not (yield from self.is_known(saga_id)):  # who joins a saga finds it going
-            known = yield from self.catalog.worker_names()
-            start = yield from self.start_command(missing)
-            cannot = f"workflow {workflow.name!r} cannot run"
-            if not known and not self._in_process:
-                none = f"{cannot}: no worker is running; start one: `{start}`"
-                raise UnknownWorker(joined(none, self._server_asked()))
-            problems = [unknown("worker", name, known) for name in sorted(missing)]
-            fix = (
-                f"start a worker that has it (`{start}`), or use task(...) for a plain Celery task"
-            )
-            place = () if self._in_process else (self._server_asked(),)
-            raise UnknownWorker(joined(f"{cannot}: {joined(*problems)}", fix, *place))
+            raise (yield from self._unable(workflow, sorted(missing)))
+
+    def _unable(self, workflow: Workflow, missing: Sequence[str]) -> Flow[UnknownWorker]:
+        """The error of a start whose functions nothing has that runs."""
+        known = yield from self.catalog.worker_names()
+        start = yield from self.start_command(missing)
+        cannot = f"workflow {workflow.name!r} cannot run"
+        fix = f"start a worker that has it (`{start}`), or use task(...) for a plain Celery task"
+        if self._in_process:
+            problems = [unknown("worker", name, known) for name in missing]
+            return UnknownWorker(joined(f"{cannot}: {joined(*problems)}", fix))
+        there, asked = self.catalog.takers, self._server_asked()
+        if not there:
+            why = f"no worker is running; start one: `{start}`"
+            return UnknownWorker(joined(f"{cannot}: {why}", asked))
+        if (yield from self._had_it(missing, there)):
+            fix = "correct the name, or have it import the module that has it, and start it again"
+        problems = [lacking(sorted(there), name, known) for name in missing]
+        return UnknownWorker(joined(f"{cannot}: {joined(*problems)}", fix, asked))
+
+    def _had_it(self, missing: Sequence[str], there: Members) -> Flow[bool]:
+        """Whether the functions were known to workers that were started as one that runs now.
+
+        Its code has changed since, so that starting such a worker again is of no use.
+        """
+        known = yield from self._launches()
+        running = {(each.get("app"), tuple(each.get("imports", ()))) for each in there.values()}
+        able = [each for each in known if {*missing} <= {*each.functions}]
+        return bool(able) and (able[0].app, able[0].imports) in running
 
 
 def _meta(about: dict[str, Any]) -> str:
@@ -306,6 +323,18 @@ def _some(names: Sequence[str]) -> str:
 
 def unknown(what: str, name: str, known: Sequence[str]) -> str:
     """What was probably meant by a name that nothing has, or else what there is."""
-    close = difflib.get_close_matches(name, known, n=3)
-    hint = f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(known) or 'none'}"
-    return f"unknown {what} {name!r}; {hint}"
+    return f"unknown {what} {name!r}; {_hint(name, known)}"
+
+
+def lacking(hosts: Sequence[str], name: str, known: Sequence[str]) -> str:
+    """Likewise of a worker function, with the workers that run."""
+    more = f" and {len(hosts) - SHOWN} more" if len(hosts) > SHOWN else ""
+    who = f"worker {hosts[0]} lacks"
+    if len(hosts) > 1:
+        who = f"workers {', '.join(hosts[:SHOWN])}{more} lack"
+    return f"{who} {name!r}; {_hint(name, known)}"
+
+
+def _hint(name: str, known: Sequence[str]) -> str:
+    close = near(name, known, most=3)
+    return f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(known) or 'none'}"

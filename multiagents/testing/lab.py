@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
 from multiagents.core.exceptions import InvalidInput, UnknownSaga, WorkerExecutionError
+from multiagents.core.near import near
 from multiagents.core.states import Kind
 from multiagents.hosting.eager import Begun, EagerRunner
 from multiagents.workflows import registry
@@ -116,8 +116,9 @@ def _check_step(name: str, workflow: Workflow, *, undo: bool) -> None:
         why = f"{name!r} is no step: name the step that runs it, {' or '.join(runs)}"
     else:
         known = [step.name for step in workflow.steps]
-        near = get_close_matches(name, dict.fromkeys([*known, *(step.name for step in steps)]), n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+        every = dict.fromkeys([*known, *(step.name for step in steps)])
+        close = near(name, every, most=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
         why = f"unknown step {name!r} of workflow {workflow.name!r}; {hint}"
     raise InvalidInput(f"the test's fail({name!r}): {why}")
 

@@ -7,7 +7,6 @@ is silently dropped is found too late.
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections import Counter
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from multiagents.core.near import did_you_mean, nearest
 from multiagents.core.places import Place
 from multiagents.core.texts import joined
 from multiagents.workflows import registry, yaml_text
@@ -72,8 +72,8 @@ def register_folder(path: str | Path) -> None:
 def _load_folder(path: str | Path) -> list[tuple[Path, Workflow]]:
     folder = Path(path)
     if not folder.is_dir():
-        near = difflib.get_close_matches(folder.name, _folders(folder.absolute().parent), n=1)
-        meant = f"did you mean {str(folder.with_name(near[0]))!r}?" if near else ""
+        near = nearest(folder.name, _folders(folder.absolute().parent))
+        meant = did_you_mean(str(folder.with_name(near)) if near else "")
         wrong = f"{path}: is no folder, seen from {Path.cwd()}"
         raise refuse(str(path), [joined(wrong, meant, f"expected one with {_expected()} files")])
     found = [

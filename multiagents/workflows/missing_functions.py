@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
 
+from multiagents.core.near import MISTYPED, did_you_mean, nearest
 from multiagents.core.places import Place, in_brackets
+from multiagents.workflows.callees import functions as named_functions
 from multiagents.workflows.workflow import Workflow
-
-ALIKE = 0.85
-"""Of 1; ``reserve_stock`` and ``release_stock``, two names that mean two things, have 0.77."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +33,13 @@ class Missing:
         """What is missing, and what that means."""
         what = f"workflow {self.workflow!r}{self.place}: no worker function here is called"
         if self.meant:
-            return f"{what} {self.function!r}; did you mean {self.meant!r}?"
+            return f"{what} {self.function!r}; {did_you_mean(self.meant)}"
         return f"{what} {self.function!r}; its steps wait for a worker that has it"
 
     @property
     def mistake(self) -> str:
         """The same as a mistake of the definition."""
-        return f"{self.absence}; did you mean {self.meant!r}?"
+        return f"{self.absence}; {did_you_mean(self.meant)}"
 
     @property
     def absence(self) -> str:
@@ -57,13 +55,11 @@ def missing(
     place_of: Callable[[str], Place | None] = lambda name: None,
 ) -> Iterator[Missing]:
     """Each function of a workflow that is none of these, once.  Plain tasks are none."""
-    for workflow in workflows:
-        told: set[str] = set()
-        for step in workflow.steps:
-            for target, is_undo in ((step.worker, False), (step.compensation, True)):
-                if not isinstance(target, str) or target in functions or target in told:
-                    continue
-                told.add(target)
-                meant = next(iter(get_close_matches(target, functions, n=1, cutoff=ALIKE)), "")
-                place = in_brackets(place_of(workflow.name))
-                yield Missing(workflow.name, target, step.name, is_undo, meant, place)
+    told: set[tuple[str, str]] = set()
+    for each, name in named_functions(workflows):
+        if name in functions or (each.workflow, name) in told:
+            continue
+        told.add((each.workflow, name))
+        meant = nearest(name, functions, alike=MISTYPED)
+        place = in_brackets(place_of(each.workflow))
+        yield Missing(each.workflow, name, each.step.name, each.is_undo, meant, place)

@@ -14,14 +14,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from multiagents.core.near import did_you_mean, nearest_dotted
+from multiagents.workflows.callees import plain_tasks
 from multiagents.workflows.workflow import TaskCall, Workflow
 
-MEANT = 0.7
-"""So much of a task's own name (0 to 1, by difflib) makes another one that was probably meant."""
+_CELERYS = ("celery.app.task", "celery.app.trace")
+"""Where Celery defines how a task is called; in a worker its tracer replaces ``__call__``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,45 +65,30 @@ def refusal(task: Any, call: TaskCall) -> Refused | None:
 
 def misfits(workflows: Iterable[Workflow], tasks: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The steps whose task, one of these, cannot be called as they say: place, and why."""
-    for place, call in _calls(workflows):
+    for each, call in plain_tasks(workflows):
         if call.task in tasks and (found := refusal(tasks[call.task], call)):
-            yield place, found.why
+            yield each.place, found.why
 
 
 def unregistered(
     workflows: Iterable[Workflow], tasks: Mapping[str, Any]
 ) -> Iterator[tuple[str, str]]:
     """The steps whose task is none of these: place, and why, with what was probably meant."""
-    for place, call in _calls(workflows):
+    for each, call in plain_tasks(workflows):
         if call.task not in tasks:
-            yield place, f"this worker has no task {call.task!r}{meant(call.task, tasks)}"
+            yield each.place, f"this worker has no task {call.task!r}{meant(call.task, tasks)}"
 
 
 def meant(name: str, known: Iterable[str]) -> str:
-    """What was probably meant by the name of a task, in words; empty if nothing is close.
-
-    The function's name tells: names of one module resemble each other anyway.
-    """
-    own = {each: each.rpartition(".")[2] for each in known}
-    close = get_close_matches(name.rpartition(".")[2], list(own.values()), cutoff=MEANT)
-    near = [each for each in own if own[each] in close]
-    found = get_close_matches(name, near, n=1, cutoff=0)
-    return f"; did you mean {found[0]!r}?" if found else ""
-
-
-def _calls(workflows: Iterable[Workflow]) -> Iterator[tuple[str, TaskCall]]:
-    """The plain tasks of workflows, each with its place."""
-    for workflow in workflows:
-        for step in workflow.steps:
-            for key, call in (("worker", step.worker), ("compensation", step.compensation)):
-                if isinstance(call, TaskCall):
-                    yield f"workflow {workflow.name!r}, {key} of step {step.name!r}", call
+    """What was probably meant by the name of a task, as a clause; empty if nothing is close."""
+    found = nearest_dotted(name, known)
+    return f"; {did_you_mean(found)}" if found else ""
 
 
 def _signature(task: Any) -> inspect.Signature | None:
     """Of the function; None if it is not known, or not all that there is to a call."""
     ways = (getattr(task.__class__, name, None) for name in ("__call__", "apply_async"))
-    if any(getattr(way, "__module__", "") != "celery.app.task" for way in ways):
+    if any(getattr(way, "__module__", "") not in _CELERYS for way in ways):
         return None
     try:
         return inspect.signature(task.run)

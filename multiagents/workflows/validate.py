@@ -11,11 +11,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from difflib import get_close_matches
 from functools import cached_property
 
 from multiagents.core.exceptions import InvalidInput, InvalidWorkflow
 from multiagents.core.names import queue_flaw
+from multiagents.core.near import did_you_mean, nearest
 from multiagents.core.stored_json import check_input
 from multiagents.workflows.expression_names import Path, paths
 from multiagents.workflows.expressions import ConditionError, check_argument, check_condition
@@ -62,10 +62,9 @@ def refuse(name: str, errors: Sequence[str]) -> InvalidWorkflow:
 def suggest(name: str, known: Iterable[str]) -> str:
     """The tail of a message about an unknown name: what was probably meant, and what there is."""
     names = list(known)
-    close = get_close_matches(name, names, n=1)
-    meant = f"did you mean {close[0]!r}? " if close else ""
     rest = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
-    return f"{meant}known: {', '.join(names[:_SHOWN_NAMES]) or 'none'}{rest}"
+    there = f"known: {', '.join(names[:_SHOWN_NAMES]) or 'none'}{rest}"
+    return did_you_mean(nearest(name, names), there)
 
 
 class _Check:

@@ -12,6 +12,7 @@ from multiagents import WorkflowBuilder, task, worker
 from multiagents.core.fields import claim_field
 from multiagents.core.states import Kind
 from multiagents.engine import launches
+from multiagents.engine.catalog import Catalog
 from multiagents.engine.launches import Launch
 from multiagents.engine.plain_tasks import NOT_SENT
 from multiagents.transport.direct_publish import list_of
@@ -166,3 +167,31 @@ def test_the_command_tells_of_a_plain_task(office: Office) -> None:
     assert "its time-out decides" in told
     (reason,) = cli("explain", saga_id, "--json", url=office.url).json["reasons"]
     assert (reason["code"], reason["queue"], reason["waiting"]) == ("unreported", "billing", 1)
+
+
+def test_the_queue_to_which_an_app_routes_a_plain_task_is_named(office: Office) -> None:
+    """As a worker that has the task has told; where none consumes it, nothing moves the saga."""
+    run, catalog = office.runtime.edge.run, Catalog(office.runtime.clock)
+    routes = {"team.pay": "stay"}
+    launch = Launch("shop", (), ("io", "other"), (), 1, ("team.pay",), routes)
+    run(catalog.publish("celery@shop", ["io", "other"], [], launch=launch, routes=routes))
+    saga_id = office.start(paying(queue=None))
+    with redis.Redis.from_url(office.url) as client:  # as its app sends it
+        client.lpush("stay", "{}")
+    reason = office.reason(saga_id, "unreported")
+    assert "ago to queue 'stay' and has not reported" in reason["text"]
+    assert (reason["queue"], reason["waiting"]) == ("stay", 1)
+    assert reason["commands"] == ["celery -A shop worker -Q stay"]
+    why = "no worker that hosts sagas consumes queue 'stay', where its message waits"
+    assert why in run(office.runtime.host.service.stranded(saga_id))
+    run(catalog.withdraw("celery@shop"))
+    assert office.reason(saga_id, "unreported")["queue"] == "stay"
+
+
+def test_the_launch_whose_app_has_a_plain_task_is_repeated(office: Office) -> None:
+    """Also one of the package's own app, with its imports."""
+    for app, imports, tasks in (("other", (), ()), ("multiagents", ("billing",), ("team.pay",))):
+        launch = Launch(app, imports, ("io",), (), 1, tasks)
+        office.runtime.edge.run(launches.remember(launch))
+    reason = office.reason(office.start(paying(queue=None)), "unreported")
+    assert reason["commands"] == ["MULTIAGENTS_IMPORTS=billing celery -A multiagents worker -Q io"]

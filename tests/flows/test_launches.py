@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from celery import Celery
 
+from multiagents import WorkflowBuilder
 from multiagents.core.clock import FakeClock
-from multiagents.core.exceptions import UnknownWorkflow
+from multiagents.core.exceptions import UnknownWorker, UnknownWorkflow
 from multiagents.core.ports import WorkerInfo
 from multiagents.core.settings import Settings
 from multiagents.engine import launches
@@ -214,6 +215,35 @@ def test_an_app_that_is_not_attached_is_named_where_a_workflow_is_unknown(
     with pytest.raises(UnknownWorkflow) as refused:
         own.call("start", "launches_nothing", {})
     assert "multiagents.attach" not in str(refused.value)
+
+
+@pytest.mark.parametrize("hosts", [["celery@vm"], ["celery@vm", "two@vm"]])
+def test_a_start_names_the_workers_that_lack_a_function(redis_url: str, hosts: list[str]) -> None:
+    """One that was started alike had it, so that its name or its module has changed since."""
+    runtime = runtime_at(redis_url)
+    began_ms = runtime.clock.now_ms()
+    before = Launch("proj", (), ("other",), ("launches.write_invoice",), at_ms=began_ms)
+    runtime.edge.run(launches.remember(before))
+    workflow = WorkflowBuilder("launches_invoice").add_step("a", "launches.write_invoice").build()
+    now = replace(before, queues=("io",), functions=())
+    catalog = Catalog(runtime.clock)
+    for host in hosts:
+        runtime.edge.run(catalog.publish(host, ["io"], [], launch=now))
+    try:
+        with pytest.raises(UnknownWorker) as refused:
+            runtime.call("start", workflow, {})
+        runtime.edge.run(catalog.publish("celery@vm", ["io"], [], launch=replace(now, app="new")))
+        runtime.edge.run(catalog.withdraw("two@vm"))
+        with pytest.raises(UnknownWorker) as other:
+            runtime.call("start", workflow, {})
+    finally:
+        runtime.edge.run(catalog.withdraw("celery@vm"))
+    who = "worker celery@vm lacks" if len(hosts) == 1 else "workers celery@vm, two@vm lack"
+    text = str(refused.value)
+    assert text.startswith(f"workflow 'launches_invoice' cannot run: {who} 'launches.write_inv")
+    assert "have it import the module that has it, and start it again" in text
+    assert "-Q other" not in text
+    assert "start a worker that has it (`celery -A proj worker -Q other`)" in str(other.value)
 
 
 def test_only_the_packages_own_app_has_dev() -> None:

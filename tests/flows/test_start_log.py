@@ -10,15 +10,25 @@ import pytest
 import structlog.testing
 
 from multiagents import WorkflowBuilder, task
-from multiagents.cli.doctor.workers import Known, workflows
-from multiagents.core.clock import FakeClock
+from multiagents.cli.doctor.workers import Known, queues, workflows
+from multiagents.core.clock import FakeClock, SystemClock
 from multiagents.core.ports import WorkerInfo
 from multiagents.core.settings import Settings
+from multiagents.engine import launches
 from multiagents.engine.catalog import Catalog
 from multiagents.engine.launches import Launch
+from multiagents.hosting import published
 from multiagents.hosting.app import make_app
 from multiagents.hosting.runtime import Runtime
-from multiagents.hosting.start_log import NO_WORKFLOW, WHERE, queues_of, tell_queues, tell_workflows
+from multiagents.hosting.start_log import (
+    NO_CONSUMER,
+    NO_FUNCTION,
+    NO_WORKFLOW,
+    WHERE,
+    queues_of,
+    tell_queues,
+    tell_workflows,
+)
 from multiagents.storage.client import Edge
 from multiagents.workflows import registry
 from multiagents.workflows.workflow import Workflow
@@ -92,25 +102,105 @@ def test_the_queues_of_steps_and_undos_are_needed() -> None:
     assert queues_of([], homes.__getitem__) == set()
 
 
-def test_a_worker_warns_of_queues_that_no_worker_consumes(
-    redis_url: str, registered: dict[str, Workflow]
-) -> None:
-    """Once, when the workers that were started with it are there."""
-    registered["start_log_order"] = order()
+def judged(redis_url: str, *others: Catalog, own: str = "") -> dict[str, Any]:
+    """The warnings of a worker of queue ``celery`` that starts beside these, by their text."""
     settings = Settings(redis_url=redis_url)
     runtime = Runtime(make_app(settings), settings)  # no other test has announced a worker by it
-    other = Catalog(runtime.clock)
-    other.add_local(WorkerInfo("start_log.print", "printers"))
-    runtime.edge.run(other.publish("other@h", ["printers"], []))
+    if own:
+        runtime.catalog.add_local(WorkerInfo(own, "celery"))
+    for number, other in enumerate(others):
+        runtime.edge.run(other.publish(f"w{number}@h", [*QUEUES], []))
     with structlog.testing.capture_logs() as lines:
-        for _ in range(4):
+        for _ in range(6):
             flow = runtime.host.announce("shop@h", ["celery"], slots=1, app="shop", broker="redis")
             runtime.edge.run(flow)
-    (line,) = lines
-    assert line["log_level"] == "warning"
-    assert "no running worker consumes" in line["event"]
-    assert line["queues"] == ["io", "mails"]
-    assert line["fix"].startswith("start it with -Q celery,io,mails, or another worker")
+    found = {line["event"]: line for line in lines if line["log_level"] == "warning"}
+    assert len(found) == len(lines)  # each once
+    return found
+
+
+QUEUES = ("printers",)
+
+
+def test_a_worker_warns_of_what_no_worker_has(
+    redis_url: str, registered: dict[str, Workflow]
+) -> None:
+    """Queues and functions, once, when the workers that were started with it are there."""
+    registered["start_log_order"] = order()
+    other = Catalog(SystemClock())
+    other.add_local(WorkerInfo("start_log.print", "printers"))
+    found = judged(redis_url, other, own="start_log.reserve")
+    assert found.keys() == {NO_CONSUMER, NO_FUNCTION}
+    assert found[NO_CONSUMER]["queues"] == ["io", "mails"]
+    fix = found[NO_CONSUMER]["fix"]
+    assert fix.startswith("start it with -Q celery,io,mails, or another worker")
+    assert found[NO_FUNCTION]["functions"] == "start_log.release"
+
+
+@pytest.mark.parametrize("state", ["stopping", "ended"])
+def test_a_worker_that_takes_no_more_consumes_nothing(
+    redis_url: str, registered: dict[str, Workflow], state: str
+) -> None:
+    """As in a redeploy: what it knew is believed for a while, what it consumed is not."""
+    registered["start_log_order"] = order()
+    before, edge = Catalog(SystemClock()), Edge(redis_url)
+    for name in ("reserve", "release", "print"):
+        before.add_local(WorkerInfo(f"start_log.{name}", "undos"))
+    queues, at_work = ["io", "undos", "printers", "mails"], 1 if state == "stopping" else None
+    edge.run(before.publish("full@h", queues, [], at_work=at_work))
+    if state == "ended":
+        edge.run(before.retire("full@h"))
+    edge.close()
+    found = judged(redis_url)
+    assert found[NO_CONSUMER]["queues"] == ["io", "mails", "printers", "undos"]
+    assert "start_log.print" in found[NO_FUNCTION]["functions"]
+
+
+def test_the_queue_to_which_an_app_routes_a_plain_task_is_needed(
+    redis_url: str, registered: dict[str, Workflow]
+) -> None:
+    """By `task_routes`, the task itself, or `task_default_queue`; of a task that the app has."""
+    registered["start_log_order"] = order()
+    settings = Settings(redis_url=redis_url)
+    app = make_app(settings)
+    app.main = "routed"
+
+    @app.task(name="start_log.plain")  # type: ignore[untyped-decorator]  # celery has no types
+    def plain() -> None: ...
+
+    app.conf.task_default_queue = "stay"
+    Runtime(app, settings)
+    assert published.about(app)["routes"] == {"start_log.plain": "stay"}
+    app.conf.task_routes = {"start_log.*": {"queue": "routed"}}
+    assert published.about(app)["routes"] == {"start_log.plain": "routed"}
+    app.tasks["start_log.plain"].queue = "own"
+    assert published.about(app)["routes"] == {"start_log.plain": "own"}
+    app.tasks["start_log.plain"].queue = None
+    app.conf.task_routes = {"start_log.*": {"exchange": "elsewhere"}}
+    assert published.about(app)["routes"] == {}
+    app.conf.task_routes = (lambda *given, **options: 1 / 0,)
+    with structlog.testing.capture_logs() as lines:
+        assert published.about(app)["routes"] == {}
+    assert "ZeroDivisionError" in lines[0]["error"]
+    assert queues_of([order()], lambda name: "io", {"start_log.plain": "stay"}.get) == {
+        *("io", "printers", "mails", "stay")
+    }
+
+
+def test_doctor_knows_the_queues_that_workers_route_plain_tasks_to(redis_url: str) -> None:
+    """From a running worker, from one that ran before, or from the app that it is called for."""
+    edge, catalog = Edge(redis_url), Catalog(FakeClock())
+    routes = {"start_log.plain": "stay"}
+    launch = Launch("shop", (), ("io",), routes=routes)
+    edge.run(catalog.publish("some@h", ["io"], [order()], launch=launch, routes=routes))
+    fleet, known = edge.run(catalog.fleet()), edge.run(launches.read())
+    edge.close()
+    assert "stay" in queues(Known(fleet, [order()])).message
+    bare = {host: {**each, "routes": {}} for host, each in fleet.items()}
+    assert "stay" in queues(Known(bare, [order()], known)).message
+    assert "stay" not in queues(Known(bare, [order()])).message
+    app = Known(bare, [order()], route_of=lambda task: routes.get(task, ""))
+    assert "stay" in queues(app).message
 
 
 def test_queues_that_are_consumed_are_no_news() -> None:

@@ -100,7 +100,8 @@ def known_of(session: Session, workflows: Sequence[Workflow] = ()) -> Known:
 
     imports = session.runtime.settings.import_names
     running, stopping = split(session.fleet())
-    return Known(running, workflows, session.run(launches.read()), imports, stopping)
+    route_of = session.runtime.catalog.route_of
+    return Known(running, workflows, session.run(launches.read()), imports, stopping, route_of)
 
 
 def published(session: Session) -> list[Workflow]:

@@ -228,6 +228,7 @@ def _fleet(session: Session, workflows: list[Workflow]) -> Iterable[Check]:
     yield workers.queues(known)
     yield workers.worker_functions(known)
     yield workers.plain_tasks(known)
+    yield workers.plain_calls(workflows, runtime.app.tasks)
 
 
 def _sagas(session: Session, shards: Sequence[int]) -> Iterable[Check]:
@@ -257,6 +258,7 @@ def _sagas(session: Session, shards: Sequence[int]) -> Iterable[Check]:
 
 def _rights(session: Session, workflows: list[Workflow]) -> Iterable[Check]:
     """Whether queues and results can be written, where they lie on the server of the settings."""
+    from multiagents.cli.commands.workers import known_of
     from multiagents.cli.doctor import keys
     from multiagents.storage.client import Edge
     from multiagents.storage.rights import of_list, of_result
@@ -268,7 +270,7 @@ def _rights(session: Session, workflows: list[Workflow]) -> Iterable[Check]:
     results: list[str] = []
     broker_url = conf.broker_write_url or conf.broker_url
     if same_server(settings, broker_url, conf.broker_transport_options, conf.broker_use_ssl):
-        lists = keys.lists_of(session.fleet(), workflows)
+        lists = keys.lists_of(known_of(session, workflows))
     options = conf.result_backend_transport_options
     if same_server(settings, conf.result_backend, options, conf.redis_backend_use_ssl):
         results = [_text(app.backend.get_key_for_task("doctor"))]

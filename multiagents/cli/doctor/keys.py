@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from multiagents.cli.doctor.checks import NAMES_SHOWN, Check, Fleet
-from multiagents.cli.doctor.workers import needed_queues
+from multiagents.cli.doctor.checks import NAMES_SHOWN, Check
+from multiagents.cli.doctor.workers import Known, needed_queues
 from multiagents.storage.failures import Failing
 from multiagents.transport.direct_publish import list_of
-from multiagents.workflows.workflow import Workflow
 
 STUCK_AFTER = 3
 """So often has a due item failed when it is told of: others may pass."""
@@ -20,13 +19,12 @@ STUCK_MS = 180_000
 _RIGHTS = "docs/how-to/operations.md#rights-of-a-redis-user"
 
 
-def lists_of(fleet: Fleet, workflows: Iterable[Workflow]) -> dict[str, str]:
+def lists_of(known: Known) -> dict[str, str]:
     """The broker's list -> its queue, for all queues to which steps are sent."""
-    known = list(workflows)
-    priorities = {step.priority or 0 for workflow in known for step in workflow.steps}
+    priorities = {step.priority or 0 for workflow in known.workflows for step in workflow.steps}
     return {
         list_of(queue, priority): queue
-        for queue in needed_queues(fleet, known)
+        for queue in needed_queues(known)
         for priority in sorted({0, *priorities})
     }
 

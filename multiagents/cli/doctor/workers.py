@@ -5,16 +5,17 @@ Checks of `doctor`, as in `checks`, over what running workers and workflows publ
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from multiagents.cli.doctor.checks import Check, Fleet, count_of, names_of
 from multiagents.core.names import COORDINATOR_QUEUE, QUEUE_IO
-from multiagents.engine.launches import OWN_APP, Launch, advice
-from multiagents.hosting.start_log import NO_WORKFLOW, WHERE
-from multiagents.workflows.task_calls import meant
-from multiagents.workflows.workflow import TaskCall, Workflow
+from multiagents.engine.launches import OWN_APP, Launch, advice, routes_of
+from multiagents.hosting.start_log import NO_WORKFLOW, WHERE, queues_of
+from multiagents.workflows import callees
+from multiagents.workflows.task_calls import meant, misfits
+from multiagents.workflows.workflow import Workflow
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,8 @@ class Known:
     imports: Sequence[str] = ()
     stopping: Fleet = field(default_factory=dict)
     """Those that take none any more, and are still at some."""
+    route_of: Callable[[str], str] = lambda task: ""
+    """The queue to which the app of whoever asks routes a plain task; empty: not known."""
 
     def start(self, queues: Iterable[str] = (), functions: Iterable[str] = ()) -> str:
         """The command that starts a worker for these."""
@@ -84,7 +87,7 @@ def queues(known: Known) -> Check:
     """Every queue to which steps are sent is consumed."""
     name = "queues"
     consumed = {queue for member in known.fleet.values() for queue in member["queues"]}
-    needed = needed_queues(known.fleet, known.workflows)
+    needed = needed_queues(known)
     missing = sorted(needed - consumed)
     if not missing:
         return Check(name, "ok", f"all consumed: {names_of(sorted(needed))}")
@@ -94,11 +97,16 @@ def queues(known: Known) -> Check:
     return Check(name, "warn", f"nobody consumes {names_of(missing)}", fix)
 
 
-def needed_queues(fleet: Fleet, workflows: Iterable[Workflow]) -> set[str]:
-    """The queues to which steps are sent, and the engine's own."""
-    needed = {COORDINATOR_QUEUE}
-    needed |= {queue for member in fleet.values() for queue in member["workers"].values()}
-    return needed | {queue for workflow in workflows for queue in _queues_of(workflow)}
+def needed_queues(known: Known) -> set[str]:
+    """The queues to which steps are sent, as far as that is known, and the engine's own."""
+    homes = {str(queue) for each in known.fleet.values() for queue in each["workers"].values()}
+    routes = routes_of(known.fleet, known.launches)
+    named = queues_of(
+        known.workflows,
+        lambda function: "",
+        lambda task: routes.get(task) or known.route_of(task),
+    )
+    return {COORDINATOR_QUEUE, *homes, *named}
 
 
 def worker_functions(known: Known) -> Check:
@@ -147,15 +155,23 @@ def plain_tasks(known: Known) -> Check:
     return Check(name, "warn", f"no running worker has registered {names_of(shown)}", fix)
 
 
+def plain_calls(workflows: Iterable[Workflow], tasks: Mapping[str, Any]) -> Check:
+    """Every plain task that the app of whoever asks has takes what its workflow gives it."""
+    name = "plain task calls"
+    wrong = [f"{place}: {why}" for place, why in misfits(workflows, tasks)]
+    if not wrong:
+        return Check(name, "ok", "none is known not to fit")
+    fix = "say in args and kwargs of task(...) what it gets; [] is nothing"
+    return Check(name, "warn", "; ".join(wrong[:3]) + ("; …" if wrong[3:] else ""), fix)
+
+
 def _wanted_tasks(workflows: Iterable[Workflow]) -> dict[str, list[str]]:
     """Plain task of a step or an undo -> the names of the workflows."""
     found: dict[str, list[str]] = {}
-    for workflow in workflows:
-        for step in workflow.steps:
-            for target in (step.worker, step.compensation):
-                if isinstance(target, TaskCall) and not target.task.startswith("celery."):
-                    names = found.setdefault(target.task, [])
-                    names += [] if workflow.name in names else [workflow.name]
+    for each, call in callees.plain_tasks(workflows):
+        if not call.task.startswith("celery."):
+            names = found.setdefault(call.task, [])
+            names += [] if each.workflow in names else [each.workflow]
     return found
 
 
@@ -175,13 +191,10 @@ def wanted_of(known: Known) -> dict[tuple[str, str], list[str]]:
         for function, queue in member["workers"].items()
     }
     found: dict[tuple[str, str], list[str]] = {}
-    for workflow in known.workflows:
-        for step in workflow.steps:
-            for target, queue in ((step.worker, step.queue), (step.compensation, None)):
-                if isinstance(target, str):
-                    what = (queue or homes.get(target, QUEUE_IO), target)
-                    names = found.setdefault(what, [])
-                    names += [] if workflow.name in names else [workflow.name]
+    for each, function in callees.functions(known.workflows):
+        what = (each.queue or homes.get(function, QUEUE_IO), function)
+        names = found.setdefault(what, [])
+        names += [] if each.workflow in names else [each.workflow]
     return found
 
 
@@ -225,12 +238,3 @@ def _with(fleet: Fleet, function: str) -> list[str]:
 
 def _crew(fleet: Fleet, queue: str, function: str) -> list[str]:
     return [host for host in _with(fleet, function) if queue in fleet[host]["queues"]]
-
-
-def _queues_of(workflow: Workflow) -> set[str]:
-    found = {step.queue for step in workflow.steps if step.queue}
-    for step in workflow.steps:
-        for target in (step.worker, step.compensation):
-            if isinstance(target, TaskCall) and target.queue:
-                found.add(target.queue)
-    return found

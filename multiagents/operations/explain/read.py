@@ -8,7 +8,7 @@ make the sentences.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -218,18 +218,19 @@ class Explaining(DeadLetters):
         work: dict[str, str],
         fleet: Members,
     ) -> Flow[Surroundings]:
-        queue_of, backlogs = yield from self._queues(now, tasks, fleet)
+        known = yield from self._launches()
+        routes = launches.routes_of(fleet, known)
+        queue_of, backlogs = yield from self._queues(now, tasks, fleet, routes)
         progress = yield from self._progress(keys, tasks)
         parked = any(task.state == StepState.PARKED.value for task in tasks)
         late = (yield from self._late(keys.id)) if parked else {}
-        known = yield from self._launches()
         imports = self._settings.import_names
         running = any(task.state == StepState.RUNNING.value for task in tasks)
         loops = (yield from self._loops()) if running else []
         return Surroundings(work, fleet, queue_of, backlogs, progress, late, known, imports, loops)
 
     def _queues(
-        self, now: Situation, tasks: list[Task], fleet: Members
+        self, now: Situation, tasks: list[Task], fleet: Members, routes: Mapping[str, str]
     ) -> Flow[tuple[dict[str, str], dict[str, Backlog]]]:
         """By outbox field: to which queue something was sent, and what waits there."""
         queue_of: dict[str, str] = {}
@@ -241,7 +242,7 @@ class Explaining(DeadLetters):
                 is_plain and task.state == StepState.RUNNING.value
             ):
                 continue
-            name, queue = field_of(now, task), self._queue(now, task)
+            name, queue = field_of(now, task), self._queue(now, task, routes)
             priority = now.workflow.by_name[task.step].priority
             # A task of the team's may have a priority of its own, which decides on its list.
             any_list = is_plain and priority is None
@@ -251,12 +252,13 @@ class Explaining(DeadLetters):
             queue_of[name], backlogs[name] = queue, looks.get(look, Backlog(None))
         return queue_of, backlogs
 
-    def _queue(self, now: Situation, task: Task) -> str:
-        """Where a task's message goes; empty where the app that sends it decides."""
+    def _queue(self, now: Situation, task: Task, routes: Mapping[str, str]) -> str:
+        """Where a task's message goes; empty where that is the routing of an app not known here."""
         spec = now.workflow.by_name[task.step]
         call = plain_task(now, task)
         if call is not None:
-            return call.queue or spec.queue or ""
+            named = call.queue or spec.queue
+            return named or routes.get(call.task) or self.catalog.route_of(call.task)
         own = spec.queue if task.kind is Kind.RUN else None
         return own or self.catalog.queue_of(worker_name(target_of(spec, task.kind)))
 

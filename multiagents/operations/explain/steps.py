@@ -105,7 +105,8 @@ def _start(now: Situation, around: Surroundings, task: Task) -> tuple[str, ...]:
     spec, call = now.workflow.by_name[task.step], plain_task(now, task)
     queue = (spec.queue if task.kind is Kind.RUN else None) or ""
     if call is not None:
-        return start_for_plain(around, call.queue or queue, Backlog(None))
+        routed = around.queue_of.get(field_of(now, task), "")
+        return start_for_plain(around, routed or queue, Backlog(None), call.task)
     return (start_worker(around, queue, worker_name(target_of(spec, task.kind))),)
 
 
@@ -187,7 +188,7 @@ def _unreported(now: Situation, around: Surroundings, task: Task) -> Reason:
     }
     commands: tuple[str, ...] = ()
     if end_ms is not None and code == "unreported":
-        commands = start_for_plain(around, queue, backlog)
+        commands = start_for_plain(around, queue, backlog, call.task if call else "")
     at = iso(end_ms) if end_ms else None
     return reason_of(now, task, code, text, at=at, commands=commands, facts=facts)
 

@@ -160,15 +160,19 @@ def _strangers(around: Surroundings, queue: str, function: str) -> str:
     )
 
 
-def start_for_plain(around: Surroundings, queue: str, backlog: Backlog) -> tuple[str, ...]:
+def start_for_plain(
+    around: Surroundings, queue: str, backlog: Backlog, task: str
+) -> tuple[str, ...]:
     """What starts a worker for a plain task's queue, if it seems that none consumes it.
 
     It seems so where no worker hosts sagas, or none of those that do consumes the queue, and
-    messages wait there: a worker of its app without `attach` tells nobody that it runs.
+    messages wait there: a worker of its app without `attach` tells nobody that it runs.  A launch
+    whose app has the task is known to be the right one.
     """
     if around.fleet and (consumers_of(around, queue) or not backlog.length):
         return ()
-    theirs = [each for each in around.launches if each.app != OWN_APP]
+    able = [each for each in around.launches if task in (each.tasks or ())]
+    theirs = able or [each for each in around.launches if each.app != OWN_APP]
     places = [queue] if queue else []
     if not theirs and not any(place in each.queues for each in around.launches for place in places):
         return (unknown_app().command(places),)

@@ -8,8 +8,8 @@ functions that there are.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from difflib import get_close_matches
 
+from multiagents.core.near import did_you_mean, nearest
 from multiagents.workflows.cel.arithmetic import result_kind
 from multiagents.workflows.cel.evaluation import build
 from multiagents.workflows.cel.functions import FUNCTIONS, METHODS, TYPES, overloads, signatures
@@ -165,9 +165,8 @@ def _unknown(name: str, *, method: bool) -> str:
             f" {'on a value' if method else 'on its own'}"
         )
     known = sorted({*FUNCTIONS, *METHODS})
-    close = get_close_matches(name, known, n=1)
-    meant = f"did you mean {close[0]!r}? " if close else ""
-    return f"unknown function {name!r}; {meant}known: {', '.join(known)}"
+    told = did_you_mean(nearest(name, known), f"known: {', '.join(known)}")
+    return f"unknown function {name!r}; {told}"
 
 
 def _try_constants(node: Node) -> None:

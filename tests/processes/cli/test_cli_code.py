@@ -211,7 +211,9 @@ def test_a_worker_that_nobody_has_is_told_in_whole_sentences(redis_url: str) -> 
     typo = Workflow(name="code_typo", steps=(Step(name="a", worker="code_sya"),))
     with pytest.raises(UnknownWorker) as raised:
         runtime_of(redis_url).start_saga.delay(typo, {})
-    wanted = r"unknown worker 'code_sya'; did you mean code_say[^?]*\? Start a worker that has it"
+    wanted = (
+        r"worker w@host lacks 'code_sya'; did you mean code_say[^?]*\? Start a worker that has it"
+    )
     assert re.search(wanted, str(raised.value))
 
 

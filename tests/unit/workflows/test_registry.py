@@ -24,7 +24,7 @@ from multiagents import (
     start_saga,
 )
 from multiagents.core.settings import Settings
-from multiagents.hosting import start_warnings
+from multiagents.hosting import start_log
 from multiagents.testing.lab import SagaLab, eager
 from multiagents.workflows import registry
 from multiagents.workflows.user_code import register_files
@@ -212,12 +212,12 @@ def test_a_starting_worker_names_what_its_modules_forgot(write: Write) -> None:
     text = factory.format(REGISTERED.format(step="a").partition(" = ")[2].strip())
     module = write("registry_forgot", text)
     with structlog.testing.capture_logs() as said:
-        start_warnings.warn_of_forgotten()
+        start_log.warn_of_forgotten()
     events = [line["event"] for line in said if NAME in line["event"]]
     assert events == [f"workflow '{NAME}' is built but not registered (registry_forgot.py:3)"]
     module.mine.register()
     with structlog.testing.capture_logs() as said:
-        start_warnings.warn_of_forgotten()
+        start_log.warn_of_forgotten()
     assert not [line for line in said if NAME in line["event"]]
     assert kept
 
@@ -253,11 +253,11 @@ def test_a_starting_worker_names_what_is_never_built(write: Write) -> None:
     text = f"from multiagents import WorkflowBuilder\nmine = WorkflowBuilder({name!r})\n"
     module = write("registry_unbuilt", text)
     with structlog.testing.capture_logs() as said:
-        start_warnings.warn_of_forgotten()
+        start_log.warn_of_forgotten()
     events = [line["event"] for line in said if name in line["event"]]
     assert events == [f"the builder of workflow '{name}' is never built (registry_unbuilt.py:3)"]
     with pytest.raises(InvalidWorkflow):
         module.mine.build()
     with structlog.testing.capture_logs() as said:
-        start_warnings.warn_of_forgotten()
+        start_log.warn_of_forgotten()
     assert not [line for line in said if name in line["event"]]

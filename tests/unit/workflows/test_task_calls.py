@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import structlog
 from celery import Celery, shared_task
+from celery.app import trace
 
 from multiagents import InvalidWorkflow, WorkflowBuilder, task
-from multiagents.hosting import start_warnings
+from multiagents.cli.doctor.workers import plain_calls
+from multiagents.hosting import published, start_log
 from multiagents.workflows import registry
 
 team = Celery("calls", broker="redis://127.0.0.1:1/0", set_as_current=False)
@@ -111,7 +113,7 @@ def test_a_starting_worker_names_steps_whose_tasks_take_something_else() -> None
     builder.build().register()
     try:
         with structlog.testing.capture_logs() as said:
-            start_warnings.warn_of_misfits(team)
+            start_log.warn_of_misfits(team)
     finally:
         registry.forget("calls")
     place = f"({Path(__file__).name}:"
@@ -124,6 +126,26 @@ def test_a_starting_worker_names_steps_whose_tasks_take_something_else() -> None
     assert events[1].endswith("takes (widget, name), not 1 in args")
 
 
+def test_a_worker_process_sees_what_does_not_fit() -> None:
+    """There Celery has put its tracer's ``__call__`` in the place of every task's."""
+    trace._install_stack_protection()
+    try:
+        with pytest.raises(InvalidWorkflow, match="not 1 in args"):
+            task(rename, args=["input.a"])
+        assert task(own).args is None  # which is called in a way of its own
+    finally:
+        trace.reset_worker_optimizations(team)
+
+
+def test_doctor_names_calls_that_do_not_fit() -> None:
+    """With the app at hand: by name a definition says nothing of the task's parameters."""
+    workflow = WorkflowBuilder("calls").add_step("a", task("calls.rename", args=["key"])).build()
+    found = plain_calls([workflow], team.tasks)
+    assert found.status == "warn"
+    assert "worker of step 'a': task 'calls.rename'" in found.message
+    assert plain_calls([workflow], {}).status == "ok"
+
+
 def test_a_starting_worker_names_steps_whose_tasks_it_lacks() -> None:
     """A wrong name is found before a saga gets there; the step or the undo, and what was meant."""
     builder = WorkflowBuilder("lacks")
@@ -132,7 +154,7 @@ def test_a_starting_worker_names_steps_whose_tasks_it_lacks() -> None:
     builder.build().register()
     try:
         with structlog.testing.capture_logs() as said:
-            start_warnings.warn_of_unregistered(team)
+            start_log.warn_of_unregistered(team)
     finally:
         registry.forget("lacks")
     assert [line["event"] for line in said] == [
@@ -145,7 +167,7 @@ def test_a_starting_worker_names_steps_whose_tasks_it_lacks() -> None:
 
 def test_a_worker_publishes_the_plain_tasks_of_its_app() -> None:
     """Not Celery's own, nor the engine's."""
-    told = start_warnings.about(team)
+    told = published.about(team)
     assert "calls.nothing" in told["tasks"]
     assert not [name for name in told["tasks"] if name.startswith(("celery.", "multiagents."))]
 

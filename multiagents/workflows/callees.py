@@ -1,0 +1,62 @@
+"""Which worker functions and plain tasks do the steps and undos of workflows call, and where?
+
+The one walk over them.  Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from multiagents.workflows.workflow import Step, TaskCall, Workflow
+
+
+@dataclass(frozen=True, slots=True)
+class Callee:
+    """What a step calls, or its undo."""
+
+    workflow: str
+    step: Step
+    target: str | TaskCall
+    """The name of a worker function, or a plain task."""
+    is_undo: bool = False
+
+    @property
+    def role(self) -> str:
+        """The field of the step that names it."""
+        return "compensation" if self.is_undo else "worker"
+
+    @property
+    def place(self) -> str:
+        """Where it is named."""
+        return f"workflow {self.workflow!r}, {self.role} of step {self.step.name!r}"
+
+    @property
+    def queue(self) -> str:
+        """The queue that the definition names for it; empty: it names none."""
+        if isinstance(self.target, TaskCall):
+            return self.target.queue or self.step.queue or ""
+        return "" if self.is_undo else self.step.queue or ""
+
+
+def callees(workflows: Iterable[Workflow]) -> Iterator[Callee]:
+    """What each step calls, and then its undo, in definition order."""
+    for workflow in workflows:
+        for step in workflow.steps:
+            yield Callee(workflow.name, step, step.worker)
+            if step.compensation is not None:
+                yield Callee(workflow.name, step, step.compensation, is_undo=True)
+
+
+def plain_tasks(workflows: Iterable[Workflow]) -> Iterator[tuple[Callee, TaskCall]]:
+    """Those of them that are users' own Celery tasks."""
+    for each in callees(workflows):
+        if isinstance(each.target, TaskCall):
+            yield each, each.target
+
+
+def functions(workflows: Iterable[Workflow]) -> Iterator[tuple[Callee, str]]:
+    """Those of them that are worker functions."""
+    for each in callees(workflows):
+        if isinstance(each.target, str):
+            yield each, each.target
