@@ -1,8 +1,6 @@
-"""Which states can a saga, a step and an undo be in, and which moves are legal?
+"""Which states can a saga, a step and an undo be in?
 
-``SAGA_MOVES`` is the truth: ``decide`` refuses every other move, and the diagram in
-docs/explanation/concepts.md is drawn from it.  A move is marked by what may cause it.
-No I/O, no clock.
+The legal moves between them are tables in `multiagents.saga.transitions`.  No I/O, no clock.
 """
 
 from __future__ import annotations
@@ -88,44 +86,6 @@ class Command(StrEnum):
     SKIP = "skip"
     RESOLVE = "resolve"
 
-
-BY_ENGINE = "engine"
-BY_OPERATOR = "operator"
-
-_P, _R, _U, _C = SagaState.PENDING, SagaState.RUNNING, SagaState.PAUSED, SagaState.COMPENSATING
-_DONE, _UNDONE = SagaState.COMPLETED, SagaState.COMPENSATED
-_FAILED, _CANCELLED = SagaState.FAILED, SagaState.CANCELLED
-
-SAGA_MOVES: dict[tuple[SagaState, SagaState], str] = {
-    (_P, _R): BY_ENGINE,
-    (_P, _U): BY_OPERATOR,
-    (_P, _C): BY_OPERATOR,
-    (_P, _CANCELLED): BY_OPERATOR,
-    (_R, _U): BY_OPERATOR,
-    (_U, _R): BY_OPERATOR,
-    (_R, _DONE): BY_ENGINE,
-    (_R, _C): BY_ENGINE,
-    (_R, _FAILED): BY_ENGINE,
-    (_R, _CANCELLED): BY_OPERATOR,
-    (_U, _C): BY_ENGINE,
-    (_U, _FAILED): BY_ENGINE,
-    (_U, _CANCELLED): BY_OPERATOR,
-    (_C, _UNDONE): BY_ENGINE,
-    (_C, _FAILED): BY_ENGINE,
-    (_C, _CANCELLED): BY_ENGINE,
-    (_DONE, _C): BY_OPERATOR,
-    (_DONE, _UNDONE): BY_OPERATOR,
-    (_FAILED, _C): BY_OPERATOR,
-    (_FAILED, _R): BY_OPERATOR,
-    (_UNDONE, _C): BY_ENGINE,
-    (_CANCELLED, _C): BY_ENGINE,
-    **{(state, _FAILED): BY_OPERATOR for state in (_P, _DONE, _UNDONE, _CANCELLED)},
-}
-"""Every legal move of a saga and who causes it.
-
-An ended saga that is compensating again "by engine" is the late success of rule E6: an effect
-that came to light after its undo.
-"""
 
 ENDED = frozenset(
     {SagaState.COMPLETED, SagaState.COMPENSATED, SagaState.FAILED, SagaState.CANCELLED}

@@ -99,7 +99,7 @@ def _close(draft: Draft, name: str) -> None:
     if run.state in {StepState.PARKED, StepState.RETRYING}:
         draft.give_up(name)
     if run.undo_state in {UndoState.PARKED, UndoState.RETRYING}:
-        draft.set_step(name, undo_state=UndoState.SKIPPED)
+        draft.move_undo(name, UndoState.SKIPPED)
 
 
 def _settle_parked(draft: Draft, entry: Asked) -> None:
@@ -157,10 +157,10 @@ def _undo_what_was_retried(draft: Draft) -> None:
 def _settle_undo(draft: Draft, name: str, command: Command) -> None:
     if command is Command.RETRY:
         draft.set_work(name, Kind.UNDO, tries=0)
-        draft.set_step(name, undo_state=UndoState.NONE)
+        draft.move_undo(name, UndoState.NONE)
     else:
         skipped = command is Command.SKIP
-        draft.set_step(name, undo_state=UndoState.SKIPPED if skipped else UndoState.RESOLVED)
+        draft.move_undo(name, UndoState.SKIPPED if skipped else UndoState.RESOLVED)
 
 
 def _settle_run(draft: Draft, name: str, command: Command) -> None:
@@ -169,7 +169,7 @@ def _settle_run(draft: Draft, name: str, command: Command) -> None:
             draft.move(SagaState.RUNNING)
         draft.set_work(name, Kind.RUN, tries=0)
         if draft.saga.state is SagaState.PAUSED:
-            draft.set_step(name, state=StepState.WAITING)
+            draft.move_step(name, StepState.WAITING)
         else:
             draft.dispatch(name, Kind.RUN)
     elif command is Command.SKIP:

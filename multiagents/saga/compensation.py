@@ -112,7 +112,7 @@ def _verdict(draft: Draft) -> SagaState:
 def undo_afresh(draft: Draft, name: str) -> None:
     """Let a step that is undone wait to be undone once more."""
     run = draft.steps[name]
-    draft.set_step(name, undo_state=UndoState.NONE, generation=run.generation + 1, again=False)
+    draft.move_undo(name, UndoState.NONE, generation=run.generation + 1, again=False)
     draft.set_work(name, Kind.UNDO, tries=0)
 
 
@@ -125,7 +125,7 @@ def surface(draft: Draft, name: str) -> None:
     if draft.saga.state in LIVE or draft.saga.state is SagaState.COMPLETED:
         return
     if run.done and run.state is StepState.FAILED:
-        draft.set_step(name, state=StepState.SUCCEEDED)
+        draft.move_step(name, StepState.SUCCEEDED)
         draft.adopt(name)
     if draft.saga.terminated:
         draft.call_for_attention(f"late effect of step {name!r} after terminate")

@@ -11,7 +11,7 @@ from typing import Any
 
 from multiagents.core.entries import Failure
 from multiagents.core.policies import DEFAULT_RETRY, UNDO_RETRY, RetryPolicy
-from multiagents.core.states import ENDED, SAGA_MOVES, Kind, SagaState, StepState, UndoState
+from multiagents.core.states import ENDED, Kind, SagaState, StepState, UndoState
 from multiagents.saga.commands import (
     DEADLINE,
     Adopt,
@@ -25,6 +25,7 @@ from multiagents.saga.commands import (
 )
 from multiagents.saga.retry import delay_ms
 from multiagents.saga.state import Saga, evolve
+from multiagents.saga.transitions import SAGA_MOVES, STEP_MOVES, UNDO_MOVES
 from multiagents.workflows.workflow import Workflow
 
 LIVE = frozenset({SagaState.RUNNING, SagaState.PAUSED})
@@ -83,6 +84,22 @@ class Draft:
         if state in ENDED:
             self._end()
 
+    def move_step(self, name: str, state: StepState, **changes: Any) -> None:
+        """Change the state of a step's forward work; its table of legal moves is the judge."""
+        run = self.steps[name]
+        if (run.state, state) not in STEP_MOVES:
+            raise AssertionError(f"illegal move {run.state} -> {state} of step {name!r}")
+        self.steps[name] = evolve(run, {"state": state, **changes})
+        self.changed.add(name)
+
+    def move_undo(self, name: str, state: UndoState, **changes: Any) -> None:
+        """Likewise of its undo."""
+        run = self.steps[name]
+        if (run.undo_state, state) not in UNDO_MOVES:
+            raise AssertionError(f"illegal move {run.undo_state} -> {state} of undo {name!r}")
+        self.steps[name] = evolve(run, {"undo_state": state, **changes})
+        self.changed.add(name)
+
     def _end(self) -> None:
         self.commands.append(ClearTimer(DEADLINE))
         if not self.saga.delivered:
@@ -100,12 +117,12 @@ class Draft:
 
     def give_up(self, name: str) -> None:
         self.set_saga(orders=self.saga.orders + 1)
-        self.set_step(name, state=StepState.FAILED, order=self.saga.orders)
+        self.move_step(name, StepState.FAILED, order=self.saga.orders)
 
     def dispatch(self, name: str, kind: Kind) -> None:
         attempt = self.steps[name].of(kind).attempt + 1
         self.set_work(name, kind, attempt=attempt, retry_at=0)
-        self._set_state(name, kind, StepState.DISPATCHED, UndoState.DISPATCHED)
+        self._move_either(name, kind, StepState.DISPATCHED, UndoState.DISPATCHED)
         self.commands.append(Dispatch(kind, name, attempt))
 
     def retry_later(self, name: str, kind: Kind, retry_after_ms: int | None) -> None:
@@ -114,7 +131,7 @@ class Draft:
         policy = self.policy(name, kind)
         delay = delay_ms(policy, work.tries, seed=seed, retry_after_ms=retry_after_ms)
         self.set_work(name, kind, retry_at=self.now_ms + delay)
-        self._set_state(name, kind, StepState.RETRYING, UndoState.RETRYING)
+        self._move_either(name, kind, StepState.RETRYING, UndoState.RETRYING)
         timer = retry_timer(kind, name, work.attempt)
         self.commands.append(SetTimer(timer, self.now_ms + delay))
 
@@ -128,7 +145,7 @@ class Draft:
             self.set_saga(values={**values, "results": results})
 
     def park(self, name: str, kind: Kind) -> None:
-        self._set_state(name, kind, StepState.PARKED, UndoState.PARKED)
+        self._move_either(name, kind, StepState.PARKED, UndoState.PARKED)
         self.call_for_attention(parked_note(kind, name))
 
     def policy(self, name: str, kind: Kind) -> RetryPolicy:
@@ -149,11 +166,11 @@ class Draft:
         self.steps[name] = evolve(self.steps[name], changes)
         self.changed.add(name)
 
-    def _set_state(self, name: str, kind: Kind, run: StepState, undo: UndoState) -> None:
+    def _move_either(self, name: str, kind: Kind, run: StepState, undo: UndoState) -> None:
         if kind is Kind.RUN:
-            self.set_step(name, state=run)
+            self.move_step(name, run)
         else:
-            self.set_step(name, undo_state=undo)
+            self.move_undo(name, undo)
 
     def set_work(self, name: str, kind: Kind, **changes: Any) -> None:
         field = "work" if kind is Kind.RUN else "undo"

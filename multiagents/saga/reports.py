@@ -58,9 +58,9 @@ def on_claimed(draft: Draft, entry: Claimed) -> None:
         most=0,
     )
     if entry.kind is Kind.UNDO:
-        draft.set_step(entry.step, undo_state=UndoState.RUNNING)
+        draft.move_undo(entry.step, UndoState.RUNNING)
         return
-    draft.set_step(entry.step, state=StepState.RUNNING)
+    draft.move_step(entry.step, StepState.RUNNING)
     if draft.saga.halting and draft.workflow.by_name[entry.step].pivot:
         refuse_past_pivot(draft)
 
@@ -101,7 +101,7 @@ def _on_run_report(draft: Draft, entry: Report, run: StepRun) -> None:
 def succeed(draft: Draft, name: str) -> None:
     """A step is done: start what follows it, or undo it."""
     draft.set_saga(orders=draft.saga.orders + 1, open_steps=draft.saga.open_steps - 1)
-    draft.set_step(name, state=StepState.SUCCEEDED, order=draft.saga.orders)
+    draft.move_step(name, StepState.SUCCEEDED, order=draft.saga.orders)
     if draft.saga.state is SagaState.RUNNING:
         advance(draft, draft.workflow.dependents[name])
     elif draft.saga.state is SagaState.COMPENSATING:
@@ -135,7 +135,7 @@ def _fail(draft: Draft, entry: Failed | Lost) -> None:
 def _on_undo_report(draft: Draft, entry: Report, run: StepRun) -> None:
     draft.set_work(entry.step, Kind.UNDO, ended_at=draft.now_ms)
     if isinstance(entry, Succeeded):
-        draft.set_step(entry.step, undo_state=UndoState.SUCCEEDED)
+        draft.move_undo(entry.step, UndoState.SUCCEEDED)
         if run.again:
             undo_afresh(draft, entry.step)
         rewind(draft)
@@ -145,7 +145,7 @@ def _on_undo_report(draft: Draft, entry: Report, run: StepRun) -> None:
         draft.set_step(entry.step, lost=lost)
     again, _ = _count(draft, entry)
     if draft.saga.terminated:
-        draft.set_step(entry.step, undo_state=UndoState.SKIPPED)
+        draft.move_undo(entry.step, UndoState.SKIPPED)
     elif again:
         draft.retry_later(entry.step, Kind.UNDO, _after_ms(entry))
     else:
@@ -202,7 +202,7 @@ def on_unroutable(draft: Draft, entry: Unroutable) -> None:
         return
     draft.set_work(entry.step, entry.kind, error=entry.error, ended_at=draft.now_ms)
     if entry.kind is Kind.UNDO and draft.saga.terminated:
-        draft.set_step(entry.step, undo_state=UndoState.NONE)
+        draft.move_undo(entry.step, UndoState.NONE)
     elif entry.kind is Kind.UNDO:
         draft.park(entry.step, entry.kind)
         rewind(draft)
@@ -219,7 +219,7 @@ def on_withdrawn(draft: Draft, entry: Withdrawn) -> None:
     if run is None or not _is_dispatched(run, entry.kind, entry.attempt):
         return
     if entry.kind is Kind.UNDO:
-        draft.set_step(entry.step, undo_state=UndoState.NONE)
+        draft.move_undo(entry.step, UndoState.NONE)
     else:
         _take_back(draft, entry.step)
     if draft.saga.state is SagaState.RUNNING and not draft.saga.halting:
@@ -241,7 +241,7 @@ def _leave_undone(draft: Draft, name: str) -> bool:
     if over:
         draft.give_up(name)
     else:
-        draft.set_step(name, state=StepState.WAITING)
+        draft.move_step(name, StepState.WAITING)
     return over
 
 

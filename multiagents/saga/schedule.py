@@ -66,7 +66,7 @@ def _choose(draft: Draft, step: Step) -> bool:
 def skip(draft: Draft, name: str, unchosen: bool = False) -> bool:
     """Pass over a step; return True: what follows it may start."""
     draft.set_saga(open_steps=draft.saga.open_steps - 1)
-    draft.set_step(name, state=StepState.SKIPPED, unchosen=unchosen)
+    draft.move_step(name, StepState.SKIPPED, unchosen=unchosen)
     return True
 
 

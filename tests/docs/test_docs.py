@@ -21,7 +21,7 @@ from multiagents.core.settings import Settings
 from multiagents.core.states import SagaState, StepState, UndoState
 from multiagents.devserver.server import EmbeddedServer
 from multiagents.operations.service import OPERATIONS
-from multiagents.saga.diagram import saga_diagram
+from multiagents.saga.diagram import saga_diagram, step_diagram, undo_diagram
 from multiagents.testing.stub_lm import StubProvider
 from tests.support.page_runner import ELSEWHERE, PageRunner
 from tests.support.pages import DIRECTIVES, LANGUAGES, SHELL_SESSIONS, Block, blocks, pages, prose
@@ -189,10 +189,9 @@ def test_each_page_is_of_one_kind() -> None:
 
 
 def test_diagrams_are_drawn_by_the_code() -> None:
-    """The diagram of a saga's states is the table of its moves."""
-    drawn = [block for block in ALL if block.language == "mermaid"]
-    assert [block.directives.get("made") for block in drawn] == ["saga"]
-    assert drawn[0].text == saga_diagram()
+    """The diagrams of the states of saga, step and undo are the tables of their moves."""
+    drawn = {b.directives.get("made"): b.text for b in ALL if b.language == "mermaid"}
+    assert drawn == {"saga": saga_diagram(), "step": step_diagram(), "undo": undo_diagram()}
 
 
 def test_every_setting_is_documented_with_its_default() -> None:

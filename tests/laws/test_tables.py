@@ -1,11 +1,213 @@
-"""Do the tables of the rules name all there is?"""
+"""Is every row of the tables of rules used, and does nothing happen beside them?
+
+The draft of a decision refuses a move that its table does not have, so that each history that the
+laws try would fail by such a move.  Here a random history or an example fires each row.
+"""
 
 from __future__ import annotations
 
-from typing import get_args
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from itertools import product
+from random import Random
+from typing import Any, get_args
 
-from multiagents.core.entries import Entry
-from multiagents.saga.decide import RULES
+import pytest
+
+from multiagents.core.entries import (
+    Asked,
+    Claimed,
+    Entry,
+    Failed,
+    Failure,
+    Lost,
+    Started,
+    Succeeded,
+    Withdrawn,
+)
+from multiagents.core.policies import RetryPolicy
+from multiagents.core.states import Command as Ask
+from multiagents.core.states import Kind, Outcome, SagaState, StepState, UndoState
+from multiagents.lab.simulator.workflows import random_workflow
+from multiagents.saga import draft
+from multiagents.saga.decide import RULES, decide
+from multiagents.saga.draft import Draft
+from multiagents.saga.state import Saga, StepRun, new_saga
+from multiagents.saga.transitions import BY_ENGINE, BY_OPERATOR, SAGA_MOVES, STEP_MOVES, UNDO_MOVES
+from multiagents.workflows.workflow import Step, Workflow
+from tests.support.world import World
+
+HISTORIES, LENGTH = 150, 28
+TABLES: dict[str, Mapping[Any, str]] = {
+    "SAGA_MOVES": SAGA_MOVES,
+    "STEP_MOVES": STEP_MOVES,
+    "UNDO_MOVES": UNDO_MOVES,
+}
+Row = tuple[str, Any, Any]
+"""A table, and a move in it: two tables have moves of the same names."""
+
+# ---- rare histories ----
+
+ONCE = RetryPolicy(max_attempts=1)
+BOOM = Failure("Boom", "no")
+A = Step(name="a", worker="w", compensation="u", retry=ONCE, compensation_retry=ONCE)
+B = Step(name="b", worker="w", depends_on=("a",), retry=ONCE)
+CHAIN = Workflow(name="chain", steps=(A, B))
+PATIENT = Workflow(
+    name="patient",
+    steps=(A.model_copy(update={"compensation_retry": RetryPolicy(max_attempts=9)}), B),
+)
+UNTELLABLE = Workflow(
+    name="untellable",
+    steps=(
+        Step(name="a", worker="w", pivot=True),
+        Step(name="b", worker="w", depends_on=("a",), when="input.no_such_field > 1"),
+    ),
+)
+
+
+def fresh(workflow: Workflow) -> Saga:
+    return new_saga(
+        "saga", workflow=workflow.name, version="v", steps=tuple(workflow.by_name), now_ms=1
+    )
+
+
+def ask(command: Ask, step: str = "") -> Asked:
+    return Asked(1, command, f"{command}", step=step)
+
+
+def claim(kind: Kind, step: str) -> Claimed:
+    return Claimed(1, kind, step, 1, f"{kind}-{step}", "worker")
+
+
+def success(kind: Kind, step: str) -> Succeeded:
+    return Succeeded(1, kind, step, 1, f"{kind}-{step}")
+
+
+def failure(kind: Kind, step: str) -> Failed:
+    return Failed(1, kind, step, 1, f"{kind}-{step}", BOOM, outcome=Outcome.CLEAN)
+
+
+RUN_A, DONE_A = claim(Kind.RUN, "a"), success(Kind.RUN, "a")
+LOST_A = Lost(1, Kind.RUN, "a", 1, "run-a")
+UNDO_A, UNDONE_A = claim(Kind.UNDO, "a"), success(Kind.UNDO, "a")
+NOT_UNDONE_A = failure(Kind.UNDO, "a")
+BEGUN = (Started(1), RUN_A)
+B_FAILS = (*BEGUN, DONE_A, claim(Kind.RUN, "b"), failure(Kind.RUN, "b"))
+UNDOING = (*B_FAILS, UNDO_A)
+
+EXAMPLES: dict[str, tuple[Workflow, tuple[Entry, ...]]] = {
+    **{f"{command} of what has not begun": (CHAIN, (ask(command),)) for command in Ask},
+    "late success after it was undone": (CHAIN, (*BEGUN, LOST_A, UNDO_A, UNDONE_A, DONE_A)),
+    "late success after a cancellation": (
+        CHAIN,
+        (*BEGUN, ask(Ask.CANCEL), LOST_A, UNDO_A, UNDONE_A, DONE_A),
+    ),
+    "late success after it was undone by hand": (
+        CHAIN,
+        (*BEGUN, LOST_A, UNDO_A, NOT_UNDONE_A, ask(Ask.RESOLVE), DONE_A),
+    ),
+    "terminated before an undo was claimed": (
+        CHAIN,
+        (*B_FAILS, ask(Ask.TERMINATE), Withdrawn(1, Kind.UNDO, "a", 1, "w")),
+    ),
+    "terminated during an undo that fails": (CHAIN, (*UNDOING, ask(Ask.TERMINATE), NOT_UNDONE_A)),
+    "terminated before the retry of an undo": (
+        PATIENT,
+        (*UNDOING, NOT_UNDONE_A, ask(Ask.TERMINATE)),
+    ),
+    "a condition that cannot be told past the pivot, retried in a pause": (
+        UNTELLABLE,
+        (*BEGUN, DONE_A, ask(Ask.PAUSE), ask(Ask.RETRY)),
+    ),
+}
+
+
+# ---- what fires which row ----
+
+
+class Noting(dict[Any, str]):
+    """A table that notes each move that it judges."""
+
+    def __init__(self, name: str, noted: list[Row]) -> None:
+        super().__init__(TABLES[name])
+        self.name, self.noted = name, noted
+
+    def __contains__(self, move: object) -> bool:
+        assert isinstance(move, tuple)
+        self.noted.append((self.name, *move))
+        return super().__contains__(move)
+
+
+def histories() -> Iterator[tuple[Workflow, Saga, Iterable[Entry]]]:
+    """The examples, and random histories in which people ask for anything."""
+    for workflow, entries in EXAMPLES.values():
+        yield workflow, fresh(workflow), entries
+    left = Saga("saga", "chain", "v", SagaState.FAILED, steps={"a": StepRun(StepState.PARKED)})
+    yield CHAIN, left, (ask(Ask.RETRY),)  # as an earlier version may have stored it
+    for seed in range(HISTORIES):
+        rng = Random(seed)
+        world = World(random_workflow(rng), rng)
+        for _ in range(LENGTH):
+            world.live(asks=tuple(Ask))
+        world.commit()
+        yield world.workflow, world.blank, world.log
+
+
+@cache
+def fired() -> dict[Row, set[type[Entry]]]:
+    """Which types of entries fire a row."""
+    found, noted = defaultdict(set), list[Row]()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in TABLES:
+            patch.setattr(draft, name, Noting(name, noted))
+        for workflow, saga, entries in histories():
+            for entry in entries:
+                noted.clear()
+                saga = decide(workflow, saga, entry, entry.at_ms).saga
+                for row in noted:
+                    found[row].add(type(entry))
+    return found
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_each_legal_move_happens(name: str) -> None:
+    """No row of a table is there for nothing; what is there is what the diagrams show."""
+    happened = {(before, after) for table, before, after in fired() if table == name}
+    assert happened == set(TABLES[name])
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_each_legal_move_has_the_cause_that_its_table_names(name: str) -> None:
+    """By an operator: an operator's request fires it.  By the engine: something else does, too."""
+    for (before, after), cause in TABLES[name].items():
+        types = fired()[name, before, after]
+        assert cause in (BY_ENGINE, BY_OPERATOR)
+        by_operator = Asked in types
+        assert by_operator if cause == BY_OPERATOR else types - {Asked}, (before, after, types)
+
+
+def test_a_move_outside_its_table_is_refused() -> None:
+    """For every two states: of a saga, of a step and of an undo."""
+    for old, new in product(SagaState, SagaState):
+        moved = Draft(CHAIN, Saga("saga", "chain", "v", old))
+        _judged(old is new or (old, new) in SAGA_MOVES, moved.move, new)
+    for before, after in product(StepState, StepState):
+        moved = Draft(CHAIN, Saga("saga", "chain", "v", steps={"a": StepRun(before)}))
+        _judged((before, after) in STEP_MOVES, moved.move_step, "a", after)
+    for begun, then in product(UndoState, UndoState):
+        run = StepRun(undo_state=begun)
+        moved = Draft(CHAIN, Saga("saga", "chain", "v", steps={"a": run}))
+        _judged((begun, then) in UNDO_MOVES, moved.move_undo, "a", then)
+
+
+def _judged(legal: bool, move: Any, *where: Any) -> None:
+    if legal:
+        move(*where)
+    else:
+        with pytest.raises(AssertionError, match="illegal move"):
+            move(*where)
 
 
 def test_each_type_of_entry_has_its_rule() -> None:

@@ -22,7 +22,6 @@ from multiagents.core.entries import (
 )
 from multiagents.core.states import (
     ENDED,
-    SAGA_MOVES,
     STEP_BUSY,
     UNDO_BUSY,
     Kind,
@@ -52,6 +51,7 @@ from multiagents.saga.commands import (
 )
 from multiagents.saga.decide import Decision, decide
 from multiagents.saga.state import Saga
+from multiagents.saga.transitions import SAGA_MOVES
 from multiagents.workflows.workflow import Workflow
 
 _PAST = frozenset({StepState.SUCCEEDED, StepState.SKIPPED})
