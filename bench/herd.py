@@ -18,13 +18,14 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from heapq import heapify, heappop, heappush
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from multiagents.core.effects import Effect, Flow
 from multiagents.core.settings import Settings
 from multiagents.devserver.server import EmbeddedServer
 from multiagents.engine.catalog import Catalog
@@ -93,6 +94,13 @@ class HostClock:
         return BEGAN_MS + self.fleet.now_us // 1000 + self.skew_ms
 
 
+@dataclass(frozen=True, slots=True)
+class Pause(Effect[None]):
+    """Effect: nothing for this long."""
+
+    seconds: float
+
+
 class Fleet:
     """Sweepers over one server, and the time that all of them share."""
 
@@ -106,7 +114,7 @@ class Fleet:
         self._peers = 1 if blind else workers
         self._chance = (lambda: 0.0) if blind else self._rng.random
         self._free_us = 0
-        self._queue: list[tuple[int, int, Generator[Any, Any, None], Any, bool]] = []
+        self._queue: list[tuple[int, int, Flow[None], Any, bool]] = []
         self._count = 0
         for _ in range(workers):
             begins_us = self._rng.randrange(1_000_000)
@@ -150,29 +158,32 @@ class Fleet:
     def keep(self, workers: int) -> None:
         """Let all but so many die at once, which those do not know."""
         lives = list(dict.fromkeys(life for _, _, life, _, _ in self._queue))[:workers]
+        dead = {entry[2] for entry in self._queue} - {*lives}
         self._queue = [entry for entry in self._queue if entry[2] in lives]
+        for life in dead:
+            life.close()
         heapify(self._queue)
 
-    def _life(self, thread: SweeperThread) -> Generator[Any, Any, None]:
+    async def _life(self, thread: SweeperThread) -> None:
         while True:
-            pause_s = yield from thread.round(Shard())
-            yield pause_s
+            pause_s = await thread.round(Shard())
+            await Pause(pause_s)
 
-    def _put(
-        self, at_us: int, life: Generator[Any, Any, None], what: Any, *, arrives: bool
-    ) -> None:
+    def _put(self, at_us: int, life: Flow[None], what: Any, *, arrives: bool) -> None:
         self._count += 1
         heappush(self._queue, (at_us, self._count, life, what, arrives))
 
-    def _go_on(self, life: Generator[Any, Any, None], reply: Any) -> None:
+    def _go_on(self, life: Flow[None], reply: Any) -> None:
         effect = life.send(reply)
-        if isinstance(effect, float):
+        if isinstance(effect, Pause):
             late_us = self._rng.randrange(LATE_WAKE_US)
-            self._put(self.now_us + round(effect * 1e6) + late_us, life, None, arrives=False)
+            self._put(
+                self.now_us + round(effect.seconds * 1e6) + late_us, life, None, arrives=False
+            )
         else:
             self._put(self.now_us + ROUND_TRIP_US // 2, life, effect, arrives=True)
 
-    def _serve(self, life: Generator[Any, Any, None], effect: Any) -> None:
+    def _serve(self, life: Flow[None], effect: Any) -> None:
         name = effect.script if isinstance(effect, Call) else str(effect.command[0])
         reply = self.edge.execute(effect)
         begins_us = max(self.now_us, self._free_us)

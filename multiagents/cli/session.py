@@ -24,8 +24,8 @@ from multiagents.core.texts import joined
 if TYPE_CHECKING:
     from celery import Celery
 
+    from multiagents.core.effects import Flow
     from multiagents.hosting.runtime import Runtime
-    from multiagents.storage.calls import Flow
 
 T = TypeVar("T")
 

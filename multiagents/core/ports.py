@@ -6,11 +6,11 @@ the other in these types.
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
+from multiagents.core.effects import Flow
 from multiagents.core.entries import Failure
 from multiagents.core.names import QUEUE_IO
 from multiagents.core.policies import RetryPolicy
@@ -49,7 +49,7 @@ class Directory(Protocol):
     def crew(self, queue: str, name: str) -> dict[str, int]:
         """The running workers of a queue that have a function: hostname -> slots."""
 
-    def keep_up(self) -> Generator[Any, Any, None]:
+    def keep_up(self) -> Flow[None]:
         """A flow: ask who is there, if the last answer is old."""
 
 

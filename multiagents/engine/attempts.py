@@ -24,7 +24,6 @@ from multiagents.engine.messages import target_of
 from multiagents.saga.state import Saga
 from multiagents.saga.verdicts import Given, is_judged, judged
 from multiagents.storage import sagas as store
-from multiagents.storage.calls import Flow, ask
 from multiagents.storage.client import Edge
 from multiagents.workflows.workflow import Workflow, worker_name
 
@@ -63,9 +62,9 @@ class StoreEngine:
         """Why `claim` has just given nothing."""
         return self._edge.run(self._unclaimed(saga_id, kind, step, attempt))
 
-    def _unclaimed(self, saga_id: str, kind: Kind, step: str, attempt: int) -> Flow[Unclaimed]:
+    async def _unclaimed(self, saga_id: str, kind: Kind, step: str, attempt: int) -> Unclaimed:
         try:
-            saga, _ = yield from self._coordinator.current(saga_id)
+            saga, _ = await self._coordinator.current(saga_id)
         except UnknownSaga:
             return Unclaimed.WITHDRAWN
         run = saga.steps.get(step)
@@ -78,12 +77,12 @@ class StoreEngine:
         """What each Celery delivery is at that holds something of a saga."""
         return self._edge.run(self._at_work(saga_id))
 
-    def _at_work(self, saga_id: str) -> Flow[dict[str, AtWork]]:
-        work = yield from ask(store.work(self._coordinator.keys(saga_id)))
+    async def _at_work(self, saga_id: str) -> dict[str, AtWork]:
+        work = await store.work(self._coordinator.keys(saga_id))
         claims = list(store.claims(saga_id, work))
         if not claims:
             return {}
-        saga, workflow = yield from self._coordinator.current(saga_id)
+        saga, workflow = await self._coordinator.current(saga_id)
         found = [(holder, _at_work(saga, workflow, held)) for holder, held in claims]
         return dict(sorted(found, key=lambda each: each[1].since_ms))
 
@@ -91,16 +90,16 @@ class StoreEngine:
         """Report a result; perhaps the next attempt, claimed already."""
         return self._edge.run(self._succeed(done, result, go_on))
 
-    def _succeed(self, done: Assignment, result: str, go_on: bool) -> Flow[Assignment | None]:
+    async def _succeed(self, done: Assignment, result: str, go_on: bool) -> Assignment | None:
         returned = Succeeded(self._clock.now_ms(), done.kind, done.step, done.attempt, done.nonce)
         report: Report = returned
         keys = self._coordinator.keys(done.saga_id)
-        workflow = yield from self._coordinator.workflow(keys, done.version)
+        workflow = await self._coordinator.workflow(keys, done.version)
         if is_judged(workflow, returned):
-            states = yield from states_of(keys, workflow, done.step, done.results)
+            states = await states_of(keys, workflow, done.step, done.results)
             given = Given(done.input, done.results, states)
             report = judged(workflow, returned, result, given)
-        return (yield from self._report(done, report, result, go_on))
+        return await self._report(done, report, result, go_on)
 
     def fail(self, done: Assignment, verdict: Verdict, *, go_on: bool) -> Assignment | None:
         """Report a failure; likewise."""
@@ -126,13 +125,11 @@ class StoreEngine:
             classes=verdict.classes,
         )
 
-    def _report(
+    async def _report(
         self, done: Assignment, entry: Report, result: str | None, go_on: bool
-    ) -> Flow[Assignment | None]:
+    ) -> Assignment | None:
         going = Continuation(done.queue, done.delivery, done, result, allowed=go_on)
-        return (
-            yield from self._coordinator.report(done.saga_id, entry, result=result, go_on=going)
-        )
+        return await self._coordinator.report(done.saga_id, entry, result=result, go_on=going)
 
     def renew(self, held: list[Assignment], notes: dict[str, dict[str, str]]) -> list[Assignment]:
         """Renew leases in one round trip; return those that are lost.
@@ -200,31 +197,31 @@ class StoreEngine:
         """
         self._edge.run(self._plain_ended(saga_id, task_id, result, attempts))
 
-    def _plain_ended(
+    async def _plain_ended(
         self, saga_id: str, task_id: str, result: str, attempts: list[store.Attempt] | None
-    ) -> Flow[None]:
+    ) -> None:
         if attempts is None:
-            attempts = yield from self._coordinator.owed(saga_id, task_id)
+            attempts = await self._coordinator.owed(saga_id, task_id)
         for held in attempts:
             now_ms = self._clock.now_ms()
             entry = Succeeded(now_ms, held.kind, held.step, held.attempt, held.nonce)
-            report = yield from self._judged(saga_id, entry, result)
-            yield from self._coordinator.report(saga_id, report, result=result)
+            report = await self._judged(saga_id, entry, result)
+            await self._coordinator.report(saga_id, report, result=result)
 
-    def _judged(self, saga_id: str, returned: Succeeded, result: str) -> Flow[Report]:
+    async def _judged(self, saga_id: str, returned: Succeeded, result: str) -> Report:
         workflow = self._coordinator.remembered(saga_id)
         if workflow is None:
-            workflow = (yield from self._coordinator.current(saga_id))[1]
+            workflow = (await self._coordinator.current(saga_id))[1]
         if not is_judged(workflow, returned):
             return returned
         keys = self._coordinator.keys(saga_id)
-        data = yield from ask(store.data(keys))
+        data = await store.data(keys)
         results = {
             step: data[field]
             for step in workflow.ancestors(returned.step)
             if (field := result_field(Kind.RUN, step)) in data
         }
-        states = yield from states_of(keys, workflow, returned.step, results)
+        states = await states_of(keys, workflow, returned.step, results)
         return judged(workflow, returned, result, Given(data.get("input", "{}"), results, states))
 
 

@@ -22,7 +22,7 @@ from multiagents.core.ports import WorkerInfo
 from multiagents.engine import launches
 from multiagents.engine.cache import Recent
 from multiagents.engine.launches import Launch
-from multiagents.storage.calls import Flow, Plain, ask
+from multiagents.storage.calls import Plain
 from multiagents.storage.client import UNREACHABLE
 from multiagents.storage.keys import Shard
 from multiagents.storage.replies import hash_of, text_of, text_or_none
@@ -122,7 +122,7 @@ class Catalog:
             if queue in each["queues"] and name in each["workers"]
         }
 
-    def publish(
+    async def publish(
         self,
         hostname: str,
         queues: Iterable[str],
@@ -133,7 +133,7 @@ class Catalog:
         broker: str = "",
         at_work: int | None = None,
         routes: Mapping[str, str] | None = None,
-    ) -> Flow[None]:
+    ) -> None:
         """Say what this process knows and that it is alive; repeated while it lives.
 
         ``slots``: how many steps it can do at once.  ``launch``: how it was started.  ``broker``:
@@ -158,19 +158,19 @@ class Catalog:
         if routes:
             about["routes"] = dict(routes)
         self._said[hostname] = about
-        yield from self._tell_examples(known)
-        told = yield from self._tell(
+        await self._tell_examples(known)
+        told = await self._tell(
             {each.name: each.canonical() for each in known}
         )  # first: who sees this worker may ask for them
-        is_new = yield from ask(Plain(("HSET", fleet, hostname, json.dumps(about)), int))
+        is_new = await Plain(("HSET", fleet, hostname, json.dumps(about)), int)
         if launch is not None and now_ms - self._launched_ms >= TELL_MS:
-            yield from launches.remember(replace(launch, at_ms=now_ms))
+            await launches.remember(replace(launch, at_ms=now_ms))
             self._launched_ms = now_ms
         # A server that did not know this worker has perhaps lost everything.
         if is_new and not told:
-            yield from self._fill_in()
+            await self._fill_in()
 
-    def _tell(self, named: dict[str, str]) -> Flow[bool]:
+    async def _tell(self, named: dict[str, str]) -> bool:
         """Publish what is new here; of the rest only what is not there at all.
 
         So a name means what the worker says that began last: one that still has last week's
@@ -178,58 +178,58 @@ class Catalog:
         """
         new = [text for pair in named.items() - self._told.items() for text in pair]
         if new:
-            yield from ask(Plain(("HSET", self._shard.catalog("workflows"), *new), int))
+            await Plain(("HSET", self._shard.catalog("workflows"), *new), int)
             self._told = named
         tell = bool(new) or abs(self._clock.now_ms() - self._told_ms) >= TELL_MS
         if tell:
-            yield from self._fill_in()
+            await self._fill_in()
         return tell
 
-    def _tell_examples(self, workflows: list[Workflow]) -> Flow[None]:
+    async def _tell_examples(self, workflows: list[Workflow]) -> None:
         """Likewise for their examples, which are no part of the definitions."""
         named = {each.name: dumps(each.examples) if each.examples else "" for each in workflows}
         changed = dict(named.items() - self._shown.items())
         key = self._shard.catalog("examples")
         if new := [text for pair in changed.items() if pair[1] for text in pair]:
-            yield from ask(Plain(("HSET", key, *new), int))
+            await Plain(("HSET", key, *new), int)
         if gone := [name for name, text in changed.items() if not text]:
-            yield from ask(Plain(("HDEL", key, *gone), int))
+            await Plain(("HDEL", key, *gone), int)
         self._shown = named
 
-    def _fill_in(self) -> Flow[None]:
+    async def _fill_in(self) -> None:
         for what, texts in (("workflows", self._told), ("examples", self._shown)):
             key = self._shard.catalog(what)
             for name, text in texts.items():
                 if text:
-                    yield from ask(Plain(("HSETNX", key, name, text), int))
+                    await Plain(("HSETNX", key, name, text), int)
         self._told_ms = self._clock.now_ms()
 
-    def retire(self, hostname: str) -> Flow[None]:
+    async def retire(self, hostname: str) -> None:
         """That worker of this process has ended: it is not shown any more."""
         about = self._said.pop(hostname, None)
         if about is None:
             return
         text = json.dumps({**about, "state": ENDED, "at_ms": self._clock.now_ms()})
-        yield from ask(Plain(("HSET", self._shard.catalog("fleet"), hostname, text), int))
+        await Plain(("HSET", self._shard.catalog("fleet"), hostname, text), int)
         for what in ("late", "loops"):
-            yield from ask(Plain(("HDEL", self._shard.catalog(what), hostname), int))
+            await Plain(("HDEL", self._shard.catalog(what), hostname), int)
 
-    def withdraw(self, hostname: str) -> Flow[None]:
+    async def withdraw(self, hostname: str) -> None:
         """Forget a process that has ended, and what it knew."""
         for what in ("fleet", "late", "loops"):
-            yield from ask(Plain(("HDEL", self._shard.catalog(what), hostname), int))
+            await Plain(("HDEL", self._shard.catalog(what), hostname), int)
 
-    def count_late(self, hostname: str) -> Flow[None]:
+    async def count_late(self, hostname: str) -> None:
         """One more renewal of a lease on that host came late."""
-        yield from ask(Plain(("HINCRBY", self._shard.catalog("late"), hostname, 1), int))
+        await Plain(("HINCRBY", self._shard.catalog("late"), hostname, 1), int)
 
-    def late(self) -> Flow[dict[str, int]]:
+    async def late(self) -> dict[str, int]:
         """How many renewals came late, by the hostname of running workers."""
-        counts = yield from ask(Plain(("HGETALL", self._shard.catalog("late")), hash_of))
-        fleet = yield from self.fleet()
+        counts = await Plain(("HGETALL", self._shard.catalog("late")), hash_of)
+        fleet = await self.fleet()
         return {host: int(count) for host, count in counts.items() if host in fleet}
 
-    def tell_loop(self, hostname: str, report: dict[str, Any]) -> Flow[None]:
+    async def tell_loop(self, hostname: str, report: dict[str, Any]) -> None:
         """An event loop of that worker does not answer, or does so again.  Its last report stands.
 
         ``report``: ``blocked``, ``lag_ms``, ``place`` in the code, ``by`` (saga, step, attempt and
@@ -237,20 +237,20 @@ class Catalog:
         and ``held``: the tokens of all attempts that are on the loop.
         """
         text = json.dumps({**report, "at_ms": self._clock.now_ms()})
-        yield from ask(Plain(("HSET", self._shard.catalog("loops"), hostname, text), int))
+        await Plain(("HSET", self._shard.catalog("loops"), hostname, text), int)
 
-    def loops(self) -> Flow[dict[str, dict[str, Any]]]:
+    async def loops(self) -> dict[str, dict[str, Any]]:
         """The last report of an event loop, by the hostname of running workers."""
-        texts = yield from ask(Plain(("HGETALL", self._shard.catalog("loops")), hash_of))
-        fleet = yield from self.fleet()
+        texts = await Plain(("HGETALL", self._shard.catalog("loops")), hash_of)
+        fleet = await self.fleet()
         return {host: json.loads(text) for host, text in texts.items() if host in fleet}
 
-    def refresh(self, *, force: bool = False) -> Flow[None]:
+    async def refresh(self, *, force: bool = False) -> None:
         """Ask again who is there, unless the last answer is fresh."""
         now_ms = self._clock.now_ms()
         if not force and abs(now_ms - self._read_ms) < FRESH_MS:
             return
-        fleet = yield from ask(Plain(("HGETALL", self._shard.catalog("fleet")), hash_of))
+        fleet = await Plain(("HGETALL", self._shard.catalog("fleet")), hash_of)
         members = {name: found for name, text in fleet.items() if (found := _member(text))}
         # One that spoke in the future did so before a clock was set back.
         silent_ms = {name: abs(now_ms - member["at_ms"]) for name, member in members.items()}
@@ -261,9 +261,9 @@ class Catalog:
         self._read_ms = now_ms
         gone = [name for name, silence_ms in silent_ms.items() if silence_ms >= FORGET_MS]
         if gone:
-            yield from ask(Plain(("HDEL", self._shard.catalog("fleet"), *gone), int))
+            await Plain(("HDEL", self._shard.catalog("fleet"), *gone), int)
 
-    def keep_up(self) -> Flow[None]:
+    async def keep_up(self) -> None:
         """Know roughly who is there; call it as often as you like.
 
         The answer of a large fleet is long, so it is asked for less often.
@@ -271,7 +271,7 @@ class Catalog:
         if abs(self._clock.now_ms() - self._read_ms) < max(FRESH_MS, PEER_MS * len(self._fleet)):
             return
         try:
-            yield from self.refresh(force=True)
+            await self.refresh(force=True)
         except UNREACHABLE:
             # The first server is away: what was last heard is believed, or every claim and start
             # on the others would wait for it.
@@ -282,14 +282,14 @@ class Catalog:
         """How many processes were running when that was last asked; at least one, this one."""
         return max(1, len(self._fleet))
 
-    def fleet(self) -> Flow[dict[str, dict[str, Any]]]:
+    async def fleet(self) -> dict[str, dict[str, Any]]:
         """Running worker processes: hostname -> queues, workers (name -> queue), at_ms, slots,
         workflows (how many they register).
 
         Those that ``celery worker`` started also tell app and imports; those that are stopping also
         state and at_work; those whose workflows call plain tasks also the routes of these.
         """
-        yield from self.refresh(force=True)
+        await self.refresh(force=True)
         found = self._fleet.items()
         return {name: member for name, member in found if not _has_ended(member)}
 
@@ -298,7 +298,7 @@ class Catalog:
         """Whether any process was able to say lately that it runs, when that was last asked."""
         return bool(self._fleet)
 
-    def missing(self, names: set[str]) -> Flow[set[str]]:
+    async def missing(self, names: set[str]) -> set[str]:
         """Which of these worker names neither this process nor any running one has.
 
         The last answer is believed for longer while the store cannot be asked.
@@ -306,14 +306,14 @@ class Catalog:
         if names <= self._local.keys():
             return set()
         try:
-            yield from self.refresh()
+            await self.refresh()
         except UNREACHABLE:
             if names - self._known():
                 raise
             self._read_ms = self._clock.now_ms()  # each start would wait for the store otherwise
         missing = names - self._known()
         if missing:
-            yield from self.refresh(force=True)
+            await self.refresh(force=True)
             missing = names - self._known()
         return missing
 
@@ -321,16 +321,16 @@ class Catalog:
         """Whether there are running workers and none of them has this name, as last heard."""
         return bool(self._fleet) and name not in self._known()
 
-    def worker_names(self) -> Flow[list[str]]:
+    async def worker_names(self) -> list[str]:
         """All names that are known now."""
-        yield from self.refresh()
+        await self.refresh()
         return sorted(self._known())
 
-    def workflow(self, name: str) -> Flow[Workflow | None]:
+    async def workflow(self, name: str) -> Workflow | None:
         """A published workflow; as it was last seen here while the store cannot be asked."""
         key = self._shard.catalog("workflows")
         try:
-            text = yield from ask(Plain(("HGET", key, name), text_or_none))
+            text = await Plain(("HGET", key, name), text_or_none)
         except UNREACHABLE:
             text = self._seen.get(name)
             if text is None:
@@ -340,15 +340,15 @@ class Catalog:
         self._seen.put(name, text)
         return from_canonical(text)
 
-    def examples(self, name: str) -> Flow[list[dict[str, Any]]]:
+    async def examples(self, name: str) -> list[dict[str, Any]]:
         """The example inputs of a published workflow; none if it has none, or is not known."""
-        text = yield from ask(Plain(("HGET", self._shard.catalog("examples"), name), text_or_none))
+        text = await Plain(("HGET", self._shard.catalog("examples"), name), text_or_none)
         return [] if text is None else list(json.loads(text))
 
-    def workflow_names(self) -> Flow[list[str]]:
+    async def workflow_names(self) -> list[str]:
         """The names of all published workflows."""
         key = self._shard.catalog("workflows")
-        reply = yield from ask(Plain(("HKEYS", key), lambda r: [text_of(name) for name in r]))
+        reply = await Plain(("HKEYS", key), lambda r: [text_of(name) for name in r])
         return sorted(reply)
 
     def _known(self) -> set[str]:

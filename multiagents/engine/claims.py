@@ -24,7 +24,7 @@ from multiagents.saga.decide import Decision
 from multiagents.saga.state import Saga, StepRun, decode_saga
 from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
-from multiagents.storage.calls import Call, Flow, ask
+from multiagents.storage.calls import Call
 from multiagents.storage.commit import Plan
 from multiagents.storage.keys import SagaKeys
 from multiagents.storage.replies import Known, View
@@ -84,7 +84,7 @@ class Claims:
     nonce: Callable[[], str]
     hostname: str = field(default="")
 
-    def claim(
+    async def claim(
         self,
         keys: SagaKeys,
         workflow: Workflow,
@@ -95,7 +95,7 @@ class Claims:
         deadline_ms: int | None = None,
         known: Known | None = None,
         alone: bool = False,
-    ) -> Flow[tuple[Assignment | None, View | None]]:
+    ) -> tuple[Assignment | None, View | None]:
         """Claim kind, step, attempt; None if it is no longer to be done.
 
         ``deadline_ms`` is given for work that sends no heartbeats: its lease lasts until then.
@@ -110,17 +110,15 @@ class Claims:
             terms = replace(terms, deadline_ms=deadline_ms)
         deadline = terms.deadline_ms
         fields = _data_fields(workflow, kind, step)
-        claim = yield from ask(
-            store.claim(
-                keys,
-                entry,
-                delivery=delivery,
-                lease_ends=self._lease_end(now_ms, terms) if heartbeats else deadline,
-                deadline_ms=_last_moment(deadline) if heartbeats else deadline,
-                fields=fields,
-                known=known,
-                alone=alone,
-            )
+        claim = await store.claim(
+            keys,
+            entry,
+            delivery=delivery,
+            lease_ends=self._lease_end(now_ms, terms) if heartbeats else deadline,
+            deadline_ms=_last_moment(deadline) if heartbeats else deadline,
+            fields=fields,
+            known=known,
+            alone=alone,
         )
         if claim is None:
             return None, None
@@ -129,7 +127,7 @@ class Claims:
         found = dict(zip(fields, claim.data, strict=True))
         late = late_fields(saga.steps[step])
         if kind is Kind.UNDO and late and found[result_field(Kind.RUN, step)] is None:
-            found |= zip(late, (yield from ask(store.some_data(keys, late))), strict=True)
+            found |= zip(late, await store.some_data(keys, late), strict=True)
         brought = _brought(workflow, saga, entry, found)
         return _assignment(saga, workflow, entry, brought, terms), claim.view
 
@@ -203,21 +201,21 @@ class Claims:
         plan.due[lease] = self._lease_end(claim.at_ms, terms)
         return terms
 
-    def next_assignment(
+    async def next_assignment(
         self,
         keys: SagaKeys,
         saga: Saga,
         workflow: Workflow,
         begun: tuple[Claimed, Terms],
         go_on: Continuation,
-    ) -> Flow[Assignment]:
+    ) -> Assignment:
         """What a claim written by a commit has begun."""
         claim, terms = begun
         brought = _at_hand(workflow, saga, claim, go_on)
         if brought is None:
             run = saga.steps[claim.step]
             fields = _data_fields(workflow, claim.kind, claim.step, run)
-            found = yield from ask(store.some_data(keys, fields))
+            found = await store.some_data(keys, fields)
             brought = _brought(workflow, saga, claim, dict(zip(fields, found, strict=True)))
         return _assignment(saga, workflow, claim, brought, terms)
 

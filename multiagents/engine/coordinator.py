@@ -44,7 +44,6 @@ from multiagents.saga.outcome import fields_of
 from multiagents.saga.state import Saga
 from multiagents.storage import outcomes, replies
 from multiagents.storage import sagas as store
-from multiagents.storage.calls import Flow, ask
 from multiagents.storage.client import StoreError
 from multiagents.storage.commit import Refused
 from multiagents.storage.keys import SagaKeys
@@ -97,7 +96,7 @@ class Coordinator(Holding):
 
     # ---- start ----
 
-    def start(
+    async def start(
         self,
         workflow: Workflow,
         *,
@@ -106,7 +105,7 @@ class Coordinator(Holding):
         data: dict[str, str],
         tags: tuple[str, ...] = (),
         digest: str = "",
-    ) -> Flow[int]:
+    ) -> int:
         """Record a saga with its first decision, then send its first commands.
 
         Durable when it returns.  ``waiting``: the Celery task id that gets the outcome, and its
@@ -117,7 +116,7 @@ class Coordinator(Holding):
         self.dispatcher.headers.start(saga_id, data.get("meta"))
         blank = blank_saga(workflow, saga_id, self.clock.now_ms(), data)
         entry = Started(blank.created_at)
-        yield from self._look_around(workflow)
+        await self._look_around(workflow)
         move = self._planner.move(Ground(keys, workflow, blank, "0", data), (entry,))
         plan = move.plan
         plan.state_before, plan.decided = None, [entry, *plan.decided]
@@ -135,48 +134,48 @@ class Coordinator(Holding):
             digest=digest,
         )
         try:
-            reply = yield from ask(record(definition=(workflow.version, text)))
+            reply = await record(definition=(workflow.version, text))
             if reply == store.SEND_DEFINITION:
                 text = workflow.canonical()
-                reply = yield from ask(record(definition=(workflow.version, text)))
+                reply = await record(definition=(workflow.version, text))
         except StoreError as error:
             if is_of_another_type(error):
-                yield from self.check_damage(keys, error)
+                await self.check_damage(keys, error)
             raise
         if isinstance(reply, int) and reply != store.CREATED:
             self.dispatcher.headers.forget(saga_id)
-            yield from self.check_damage(keys)
+            await self.check_damage(keys)
             if reply == store.EXISTED:
-                yield from self._join(keys)
+                await self._join(keys)
             return reply
         note_refused(keys, () if isinstance(reply, int) else reply)
         self._tell(keys, move)
-        yield from self._send(keys, move)
+        await self._send(keys, move)
         return store.CREATED
 
-    def _join(self, keys: SagaKeys) -> Flow[None]:
+    async def _join(self, keys: SagaKeys) -> None:
         """A second start of a saga that has ended gets its outcome at once.
 
         Of one that has not, the end to come will find who waits.
         """
         while True:
-            saga, workflow, view = yield from self._stored(keys)
+            saga, workflow, view = await self._stored(keys)
             if not saga.delivered:
-                return
+                return None
             due_ms = self.clock.now_ms() + messages.UNCONFIRMED_MS
             owed = outcomes.owe(keys, view.version, due_ms, nonce=self.claims.nonce())
-            if (yield from ask(owed)):
+            if await owed:
                 # From here on a sweep does it, should this process die or the results be away.
-                return note_refused(keys, (yield from self.deliver_again(keys, workflow)))
+                return note_refused(keys, await self.deliver_again(keys, workflow))
 
-    def deliver_again(self, keys: SagaKeys, workflow: Workflow) -> Flow[Sequence[Refused]]:
+    async def deliver_again(self, keys: SagaKeys, workflow: Workflow) -> Sequence[Refused]:
         """Tell who waits of the first end: what an operator did after it is not delivered.
 
         Returns the results that the server refused.
         """
-        end = yield from self._end(keys)
+        end = await self._end(keys)
         # Conditions may read the result of any step.
-        data = (yield from ask(store.data(keys))) if workflow.has_conditions else {}
+        data = await store.data(keys) if workflow.has_conditions else {}
         entries = [decode(text) for text in end.log or ()]
         if not entries or (workflow.has_conditions and not data):
             return ()  # its retention has just ended
@@ -184,45 +183,45 @@ class Coordinator(Holding):
         for place, entry in enumerate(entries, start=1):
             saga = fold(workflow, saga, (entry,)).saga
             if saga.delivered:
-                data = yield from outcomes.read_data(keys, fields_of(workflow, saga.state))
+                data = await outcomes.read_data(keys, fields_of(workflow, saga.state))
                 if not data:
                     return ()
                 end = replace(end, data=data)
                 now = fold(workflow, saga, entries[place:]).saga
-                return (yield from self.dispatcher.deliver(keys, workflow, saga, end, now=now))
+                return await self.dispatcher.deliver(keys, workflow, saga, end, now=now)
         return ()
 
     # ---- what happens to a saga ----
 
-    def coordinate(self, saga_id: str) -> Flow[None]:
+    async def coordinate(self, saga_id: str) -> None:
         """Decide over whatever is pending in a saga's log; nothing for a saga that is gone."""
         keys, base = self.keys(saga_id), self._cache.get(saga_id)
-        view = yield from ask(store.load(keys, known=known_of(base)))
-        yield from self._drive(keys, view, base)
+        view = await store.load(keys, known=known_of(base))
+        await self._drive(keys, view, base)
 
-    def append(
+    async def append(
         self, saga_id: str, entry: Entry, *, guard: Guard | None = None, taken: str = ""
-    ) -> Flow[bool]:
+    ) -> bool:
         """Log an entry and decide over it; False if a guard did not hold.
 
         Raises UnknownSaga if there is no such saga.
         """
         keys, base = self.keys(saga_id), self._cache.get(saga_id)
         call = store.append(keys, entry, known=known_of(base), guard=guard, taken=taken)
-        view = yield from ask(call)
+        view = await call
         if view == replies.GONE and guard is None:
             raise UnknownSaga(f"no saga {saga_id!r}: it never was, or its retention is over")
-        yield from self._drive(keys, view, base)
+        await self._drive(keys, view, base)
         return view != replies.MOVED
 
-    def report(
+    async def report(
         self,
         saga_id: str,
         entry: Report,
         *,
         result: str | None = None,
         go_on: Continuation | None = None,
-    ) -> Flow[Assignment | None]:
+    ) -> Assignment | None:
         """Log the end of an attempt and decide; perhaps the next attempt, claimed already.
 
         A process that remembers the saga decides before it asks: one trip for both, if nothing
@@ -230,42 +229,40 @@ class Coordinator(Holding):
         """
         keys, base = self.keys(saga_id), self._cache.get(saga_id)
         if saga_id not in self.dispatcher.headers:
-            yield from self.dispatcher.headers.learn(keys)
+            await self.dispatcher.headers.learn(keys)
         workflow = self._workflows.get(base.saga.version) if base else None
         if base is not None and workflow is not None and not workflow.has_conditions:
             data = None if base.data is None else {**base.data, **store.result_of(entry, result)}
             ground = Ground(keys, workflow, base.saga, data=data)
             move = self._planner.move(ground, (*base.pending, entry), go_on)
-            reply = yield from ask(
-                store.advance(
-                    keys,
-                    move.plan,
-                    known=known_of(base),
-                    texts=base.texts,
-                    entry=entry,
-                    result=result,
-                )
+            reply = await store.advance(
+                keys,
+                move.plan,
+                known=known_of(base),
+                texts=base.texts,
+                entry=entry,
+                result=result,
             )
             done = _own(move, reply)
             if isinstance(done, Committed):
-                return (yield from self._committed(keys, move, done, go_on))
+                return await self._committed(keys, move, done, go_on)
             view: View | str = done
         else:
             move = None
-            view = yield from ask(store.report(keys, entry, result=result, known=known_of(base)))
+            view = await store.report(keys, entry, result=result, known=known_of(base))
         if view == replies.GONE:
             what = {"saga": saga_id, "step": entry.step, "attempt": entry.attempt}
             log.error(REPORTED_TO_NOBODY, **what)
-        return (yield from self._drive(keys, view, base, go_on, move))
+        return await self._drive(keys, view, base, go_on, move)
 
-    def log_failure(
+    async def log_failure(
         self,
         saga_id: str,
         delivery: str,
         entry_of: Callable[[store.Attempt], Failed],
         *,
         attempts: list[store.Attempt] | None = None,
-    ) -> Flow[bool]:
+    ) -> bool:
         """Log that whatever a delivery holds has failed, and leave deciding to a sweep.
 
         For callbacks in a worker's main process, where nothing may take long (E14, E20).
@@ -274,22 +271,22 @@ class Coordinator(Holding):
         keys = self.keys(saga_id)
         held = attempts
         if held is None:
-            held = yield from self.owed(saga_id, delivery)
+            held = await self.owed(saga_id, delivery)
         for attempt in held:
             entry = entry_of(attempt)
-            yield from ask(store.report(keys, entry, dirty_at=entry.at_ms))
+            await store.report(keys, entry, dirty_at=entry.at_ms)
         return bool(held)
 
     # ---- decide, commit, send ----
 
-    def _drive(
+    async def _drive(
         self,
         keys: SagaKeys,
         view: View | str,
         base: Snapshot | None,
         go_on: Continuation | None = None,
         tried: Move | None = None,
-    ) -> Flow[Assignment | None]:
+    ) -> Assignment | None:
         """Decide over pending entries until there are none.
 
         ``base``: what the view builds on.  ``tried``: the last commit that was overtaken, or so it
@@ -297,55 +294,53 @@ class Coordinator(Holding):
         """
         overtaken = 0
         if isinstance(view, View) and view.entries:
-            yield from self.dispatcher.headers.learn(keys)
+            await self.dispatcher.headers.learn(keys)
         while isinstance(view, View) and view.entries:
-            saga, workflow = yield from self._read(keys, view, base)
+            saga, workflow = await self._read(keys, view, base)
             if go_on is not None and tried is not None and tried.holds(saga):
-                yield from self._drive(keys, view, base)
-                return (yield from self._go_on(keys, saga, tried, go_on))
+                await self._drive(keys, view, base)
+                return await self._go_on(keys, saga, tried, go_on)
             if go_on is not None and overtaken == PATIENCE:
                 go_on = replace(go_on, allowed=False)
             ground = Ground(keys, workflow, saga, view.last)
             move = self._planner.move(ground, view.entries, go_on)
             base = Snapshot(view.version, view.cursor, saga)
-            reply = yield from ask(store.commit(keys, known_of(base), move.plan, view.texts))
+            reply = await store.commit(keys, known_of(base), move.plan, view.texts)
             done = _own(move, reply)
             if isinstance(done, Committed):
-                return (yield from self._committed(keys, move, done, go_on))
+                return await self._committed(keys, move, done, go_on)
             view, overtaken, tried = done, overtaken + 1, move
         if go_on is None or not isinstance(view, View):
             return None
-        saga, workflow = yield from self._read(keys, view, base)
+        saga, workflow = await self._read(keys, view, base)
         self._cache.put(Snapshot(view.version, view.cursor, saga))
         if tried is not None and tried.holds(saga):
-            return (yield from self._go_on(keys, saga, tried, go_on))
-        return (yield from self._keep_place(keys, workflow, saga, go_on))
+            return await self._go_on(keys, saga, tried, go_on)
+        return await self._keep_place(keys, workflow, saga, go_on)
 
-    def _committed(
+    async def _committed(
         self, keys: SagaKeys, move: Move, reply: Committed, go_on: Continuation | None
-    ) -> Flow[Assignment | None]:
+    ) -> Assignment | None:
         """Our decision stands: send its commands, then look at what came in meanwhile."""
         base = Snapshot(move.plan.version, reply.cursor, move.decision.saga)
         self._cache.put(base)
         self._tell(keys, move)
         note_refused(keys, reply.refused)
-        yield from self._send(keys, move, reply.end)
+        await self._send(keys, move, reply.end)
         if reply.more:
-            view = yield from ask(store.load(keys, known=known_of(base)))
-            yield from self._drive(keys, view, base)
+            view = await store.load(keys, known=known_of(base))
+            await self._drive(keys, view, base)
         if go_on is None:
             return None
-        return (yield from self._go_on(keys, move.decision.saga, move, go_on))
+        return await self._go_on(keys, move.decision.saga, move, go_on)
 
-    def _go_on(
+    async def _go_on(
         self, keys: SagaKeys, saga: Saga, move: Move, go_on: Continuation
-    ) -> Flow[Assignment | None]:
+    ) -> Assignment | None:
         """What a commit has begun for this process."""
         if move.begun is None:
             return None
-        return (
-            yield from self.claims.next_assignment(keys, saga, move.workflow, move.begun, go_on)
-        )
+        return await self.claims.next_assignment(keys, saga, move.workflow, move.begun, go_on)
 
     def _tell(self, keys: SagaKeys, move: Move) -> None:
         for watch in self.watchers:
@@ -353,39 +348,39 @@ class Coordinator(Holding):
         for tell in tuple(self.observers) if move.plan.moves else ():
             tell(keys.id, move.plan.state)
 
-    def _send(self, keys: SagaKeys, move: Move, end: End | None = None) -> Flow[None]:
+    async def _send(self, keys: SagaKeys, move: Move, end: End | None = None) -> None:
         """``end``: as the commit's reply brought it, unless that reply was lost."""
         saga = move.decision.saga
         if move.plan.outcome is not None:
             owed = move.plan.outbox[OUTBOX_END][0]
-            end = yield from self._complete(keys, end, move.plan.outcome, owed)
+            end = await self._complete(keys, end, move.plan.outcome, owed)
         plan, workflow = move.plan, move.workflow
-        done = yield from self.dispatcher.send(keys, workflow, saga, plan=plan, end=end)
-        yield from self.dispatcher.hand_on(keys, workflow, move.waiting)
+        done = await self.dispatcher.send(keys, workflow, saga, plan=plan, end=end)
+        await self.dispatcher.hand_on(keys, workflow, move.waiting)
         note_refused(keys, done.refused)
         for entry in done.failed:
-            yield from self.report(keys.id, entry)
+            await self.report(keys.id, entry)
 
-    def send_again(
+    async def send_again(
         self, keys: SagaKeys, workflow: Workflow, commands: dict[str, int]
-    ) -> Flow[None]:
+    ) -> None:
         """Send commands of the outbox that nobody has claimed: field -> how often it was sent.
 
         Raises NotTaken for what its queue refuses.
         """
-        yield from self.dispatcher.headers.learn(keys)
-        done = yield from self.dispatcher.dispatch(keys, workflow, commands)
+        await self.dispatcher.headers.learn(keys)
+        done = await self.dispatcher.dispatch(keys, workflow, commands)
         for entry in done.failed:
-            yield from self.report(keys.id, entry)
+            await self.report(keys.id, entry)
         if error := messages.not_taken(done.refused):
             raise error
 
-    def send_claimed(self, keys: SagaKeys, claim: Unsent) -> Flow[None]:
+    async def send_claimed(self, keys: SagaKeys, claim: Unsent) -> None:
         """Send a plain task that is claimed and not sent.  Raises NotTaken likewise."""
-        saga, workflow = yield from self.current(keys.id)
-        found = yield from self.dispatcher.plain.send_claimed(keys, workflow, saga, claim)
+        saga, workflow = await self.current(keys.id)
+        found = await self.dispatcher.plain.send_claimed(keys, workflow, saga, claim)
         if isinstance(found, Failed):
-            yield from self.report(keys.id, found)
+            await self.report(keys.id, found)
         elif found is not None:
             raise messages.NotTaken(found.key, found.reason)
 

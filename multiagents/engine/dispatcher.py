@@ -16,6 +16,7 @@ import structlog
 
 from multiagents.core import ids
 from multiagents.core.clock import Clock
+from multiagents.core.effects import Flow
 from multiagents.core.entries import Failed, Unroutable
 from multiagents.core.exceptions import UnknownSaga
 from multiagents.core.fields import OUTBOX_END, outbox_field, parse_outbox_field
@@ -41,7 +42,6 @@ from multiagents.saga.outcome import Deliverance, outcome_of
 from multiagents.saga.state import Saga
 from multiagents.saga.targets import Told
 from multiagents.storage import outbox, outcomes
-from multiagents.storage.calls import Flow, ask
 from multiagents.storage.commit import Letter, Plan, Refused
 from multiagents.storage.keys import SagaKeys
 from multiagents.storage.replies import End
@@ -153,7 +153,7 @@ class Dispatcher:
             return frozenset((queue,)), self.directory.slots(queue)
         return frozenset(crew), sum(crew.values())
 
-    def send(
+    async def send(
         self,
         keys: SagaKeys,
         workflow: Workflow,
@@ -161,21 +161,21 @@ class Dispatcher:
         *,
         plan: Plan,
         end: End | None = None,
-    ) -> Flow[Dispatched]:
+    ) -> Dispatched:
         """Send what a commit has just put into the outbox."""
         untold: Sequence[Refused] = ()
         if end is not None:
-            untold = yield from self.deliver(keys, workflow, saga, end)
+            untold = await self.deliver(keys, workflow, saga, end)
         names = [name for name in _to_send(plan) if name not in plan.letters]
         if not names:
             return Dispatched(refused=list(untold))
-        done = yield from self.dispatch(keys, workflow, dict.fromkeys(names, 0))
+        done = await self.dispatch(keys, workflow, dict.fromkeys(names, 0))
         done.refused += untold
         return done
 
-    def dispatch(
+    async def dispatch(
         self, keys: SagaKeys, workflow: Workflow, commands: dict[str, int]
-    ) -> Flow[Dispatched]:
+    ) -> Dispatched:
         """Send commands: outbox field -> how often it was sent before."""
         messages: dict[str, Message] = {}
         done = Dispatched()
@@ -183,21 +183,21 @@ class Dispatcher:
             what = parse_outbox_field(name)
             target = target_of(workflow.by_name[what[1]], what[0])
             if isinstance(target, TaskCall):
-                done.add((yield from self.plain.send(keys, workflow, what, target)))
+                done.add(await self.plain.send(keys, workflow, what, target))
             else:
                 messages[name] = self.message(keys, workflow, what, target)
         for chunk in _chunks(messages):
             letters = self._letters(chunk)
-            if not letters and not (yield from self._publish(keys, workflow, chunk, done)):
+            if not letters and not await self._publish(keys, workflow, chunk, done):
                 break
             sent = {name: self._sent(each, commands[name] + 1) for name, each in chunk.items()}
             if sent:
-                done.refused += (yield from ask(outbox.published(keys, sent, letters))).refused
+                done.refused += (await outbox.published(keys, sent, letters)).refused
         return done
 
-    def _publish(
+    async def _publish(
         self, keys: SagaKeys, workflow: Workflow, chunk: dict[str, Message], done: Dispatched
-    ) -> Flow[bool]:
+    ) -> bool:
         """Whether the broker took these, but those that move from ``chunk`` to ``done``.
 
         Celery can make no message of them, or their queue does not take any.
@@ -205,7 +205,7 @@ class Dispatcher:
         left = list(chunk)
         while left:
             try:
-                return bool((yield Publish(tuple(chunk[name] for name in left))))
+                return bool(await Publish(tuple(chunk[name] for name in left)))
             except (Unsendable, NotTaken) as error:
                 name = left[error.sent]
                 left = left[error.sent + 1 :]
@@ -214,10 +214,10 @@ class Dispatcher:
                     done.add(Refused(name, error.key, error.reason))
                     continue
                 what = parse_outbox_field(name)
-                done.add((yield from self.plain.refuse(keys, workflow, what, error)))
+                done.add(await self.plain.refuse(keys, workflow, what, error))
         return True
 
-    def hand_on(self, keys: SagaKeys, workflow: Workflow, waiting: list[Dispatch]) -> Flow[None]:
+    async def hand_on(self, keys: SagaKeys, workflow: Workflow, waiting: list[Dispatch]) -> None:
         """Send one of these that was held back: a place in a fan-out stays at work.
 
         Only what still stands in the outbox: another may have begun it since it was read, and a
@@ -235,10 +235,10 @@ class Dispatcher:
             (outbox_field(each.kind, each.step, each.attempt), self._sent(each, 1), letter)
             for each, letter in zip(messages, letters, strict=True)
         ]
-        which = yield from ask(outbox.hand_on(keys, rows))
+        which = await outbox.hand_on(keys, rows)
         if which and letters[which - 1] is None:
             with suppress(Unsendable, NotTaken):  # not sent or lost, it is looked for after a lease
-                yield Publish((messages[which - 1],))
+                await Publish((messages[which - 1],))
 
     def _sent(self, message: Message, sends: int) -> tuple[str, int]:
         """What an outbox field holds from now on, and when it is looked at again."""
@@ -273,9 +273,9 @@ class Dispatcher:
             travelling=self.headers[keys.id],
         )
 
-    def deliver(
+    async def deliver(
         self, keys: SagaKeys, workflow: Workflow, saga: Saga, end: End, *, now: Saga | None = None
-    ) -> Flow[Sequence[Refused]]:
+    ) -> Sequence[Refused]:
         """Tell who waits; the outbox keeps the command until that is done (rule 14).
 
         ``now``: the saga as it is by now, if it has moved since that end.  Returns the results that
@@ -284,18 +284,18 @@ class Dispatcher:
         outcome = outcome_of(saga, workflow, end.data, now=now)
         canvases = [task_id for task_id, canvas in outcome.waiting.items() if canvas]
         if canvases:
-            return (yield from self._tell_canvases(keys, outcome, canvases, end))
+            return await self._tell_canvases(keys, outcome, canvases, end)
         answers = self.answer_of(outcome)
         if answers is None:
-            told: Told = yield outcome
+            told: Told = await outcome
             if not told.done:
                 return _untold(told)
-        settled = yield from ask(outcomes.settle(keys, end, answers or ()))
+        settled = await outcomes.settle(keys, end, answers or ())
         return () if isinstance(settled, int) else settled
 
-    def _tell_canvases(
+    async def _tell_canvases(
         self, keys: SagaKeys, outcome: Deliverance, canvases: list[str], end: End
-    ) -> Flow[Sequence[Refused]]:
+    ) -> Sequence[Refused]:
         """Start those that nobody else is starting; while somebody is, the end stays owed.
 
         What Celery refuses to send is logged before anything is settled: once too often rather
@@ -304,27 +304,27 @@ class Dispatcher:
         teller, now_ms = self.nonce(), self.clock.now_ms()
         until_ms = now_ms + TELLING_MS
         call = outcomes.take(keys, canvases, teller=teller, now_ms=now_ms, until_ms=until_ms)
-        mine = yield from ask(call)
+        mine = await call
         others = set(canvases) - mine.keys()
         waiting = {each: {} if each in others else own for each, own in outcome.waiting.items()}
         parked = outcome.settled
         settled = {each: told | parked.get(each, frozenset()) for each, told in mine.items()}
-        told: Told = yield replace(outcome, waiting=waiting, settled=settled)
+        told: Told = await replace(outcome, waiting=waiting, settled=settled)
         for refusal in told.refused:
             error, at_ms = refusal.error, self.clock.now_ms()
             entry = Unroutable(at_ms, Kind.RUN, "", 0, error, target=refusal.target)
             with suppress(UnknownSaga):  # its retention has just ended
-                yield from self.record(keys.id, entry)
+                await self.record(keys.id, entry)
         left = {each.task_id for each in told.refused} if told.done else set(mine)
         # Of what a person had been asked about before, the rest may be told by now.
         left |= {each for each in mine if parked.get(each)}
         parts = {each: mine[each] | set(told.parts.get(each, ())) for each in left}
         if parts:
-            yield from ask(outcomes.give_back(keys, parts, teller=teller))
+            await outcomes.give_back(keys, parts, teller=teller)
         if told.done:
             owed = "by somebody else" if others else end.owed
             whole = [each for each in mine if each not in left]
-            yield from ask(outcomes.settle(keys, replace(end, owed=owed), told=whole))
+            await outcomes.settle(keys, replace(end, owed=owed), told=whole)
         return _untold(told)
 
 

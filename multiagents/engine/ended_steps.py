@@ -10,7 +10,6 @@ from collections.abc import Container
 
 from multiagents.saga.state import decode_step
 from multiagents.storage import sagas as store
-from multiagents.storage.calls import Flow, ask
 from multiagents.storage.keys import SagaKeys
 from multiagents.workflows.expressions import States
 from multiagents.workflows.workflow import Workflow
@@ -21,12 +20,12 @@ def without_result(workflow: Workflow, step: str, results: Container[str]) -> li
     return [name for name in workflow.ancestors(step) if name not in results]
 
 
-def states_of(
+async def states_of(
     keys: SagaKeys, workflow: Workflow, step: str, results: Container[str]
-) -> Flow[States]:
+) -> States:
     """Ask how those without a result ended; all had ended when the step began."""
     names = without_result(workflow, step, results)
     if not names:
         return {}
-    rows = yield from ask(store.rows(keys, names))
+    rows = await store.rows(keys, names)
     return {name: decode_step(row, 0).state for name, row in zip(names, rows, strict=True)}

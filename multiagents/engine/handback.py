@@ -33,7 +33,6 @@ from multiagents.engine.catalog import Catalog
 from multiagents.engine.messages import UNCONFIRMED_MS
 from multiagents.storage import keys as k
 from multiagents.storage import outbox
-from multiagents.storage.calls import Flow, ask
 from multiagents.storage.client import UNREACHABLE, StoreError
 from multiagents.storage.keys import SagaKeys, Shard
 
@@ -92,7 +91,7 @@ class HandBack:
         self._slot_ms = 0
         self._told_ms: dict[tuple[str, str], int] = {}
 
-    def hand_back(self, messages: Sequence[Foreign]) -> Flow[list[Foreign]]:
+    async def hand_back(self, messages: Sequence[Foreign]) -> list[Foreign]:
         """Give these back; those that are not known to be sent yet are to be given again.
 
         A worker that brings the function announces it, then wakes what is marked; here a command
@@ -100,12 +99,12 @@ class HandBack:
         """
         if not messages:
             return []
-        yield from self._catalog.keep_up()
+        await self._catalog.keep_up()
         given, waiting, left = [], [], []
         for message in messages:
             has_home = self._has_home(message)
             try:
-                reply = yield from self._give(message, has_home=has_home)
+                reply = await self._give(message, has_home=has_home)
             except UNREACHABLE:
                 raise
             except StoreError as error:  # of this saga alone
@@ -118,7 +117,7 @@ class HandBack:
                 given.append(message)
                 waiting += [] if has_home else [message]
         if waiting:
-            yield from self._look_again(waiting)
+            await self._look_again(waiting)
         self._tell(given)
         now_ms = self._clock.now_ms()
         # One that was sent in the future was sent by a clock that was ahead: a sweep finds it.
@@ -129,26 +128,26 @@ class HandBack:
         """What this process brings."""
         return self._catalog.local_names
 
-    def wake(self, shards: Iterable[Shard], queues: Sequence[str]) -> Flow[None]:
+    async def wake(self, shards: Iterable[Shard], queues: Sequence[str]) -> None:
         """Make due what waits on these queues for a function of this process."""
         for shard in shards if self.functions else ():
             call = outbox.wake(shard, queues, self.functions, now_ms=self._clock.now_ms())
-            woken = yield from ask(call)
+            woken = await call
             if woken:
                 log.info("steps waited for functions of this worker", count=woken)
 
-    def _look_again(self, waiting: list[Foreign]) -> Flow[None]:
+    async def _look_again(self, waiting: list[Foreign]) -> None:
         try:
-            yield from self._catalog.refresh(force=True)
+            await self._catalog.refresh(force=True)
         except UNREACHABLE:
             return  # the first server of several is away, and nobody can announce anything
         for message in filter(self._has_home, waiting):
-            yield from self._give(message, has_home=True)
+            await self._give(message, has_home=True)
 
     def _has_home(self, message: Foreign) -> bool:
         return bool(self._catalog.crew(message.queue, message.function))
 
-    def _give(self, message: Foreign, *, has_home: bool) -> Flow[int]:
+    async def _give(self, message: Foreign, *, has_home: bool) -> int:
         keys = SagaKeys(message.saga_id, self._settings.shards)
         member = k.due_outbox(message.saga_id, message.field)
         now_ms, count = self._clock.now_ms(), self._came.get(_what(message), 0) + 1
@@ -162,7 +161,7 @@ class HandBack:
             has_home=has_home,
             now_ms=now_ms,
         )
-        return (yield from ask(call))
+        return await call
 
     def _soon(self, now_ms: int, count: int) -> int:
         next_ms = self._slot_ms + SPACE_MS

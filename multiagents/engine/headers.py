@@ -18,7 +18,6 @@ from multiagents.core.exceptions import InvalidInput
 from multiagents.core.json_text import dumps
 from multiagents.core.message_headers import OWN, custom
 from multiagents.storage import sagas as store
-from multiagents.storage.calls import Flow, ask
 from multiagents.storage.keys import SagaKeys
 
 MOST_BYTES = 4096
@@ -110,7 +109,7 @@ class SagaHeaders:
             except KeyError:  # other threads have
                 return
 
-    def learn(self, keys: SagaKeys) -> Flow[None]:
+    async def learn(self, keys: SagaKeys) -> None:
         """Read them, unless they are known."""
         if keys.id not in self._known:
-            self.note(keys.id, (yield from ask(store.meta(keys))))
+            self.note(keys.id, await store.meta(keys))

@@ -20,7 +20,7 @@ from typing import Any
 
 from multiagents.core import program
 from multiagents.core.names import DEFAULT_QUEUES
-from multiagents.storage.calls import Flow, Plain, ask
+from multiagents.storage.calls import Plain
 from multiagents.storage.keys import Shard
 from multiagents.storage.replies import hash_of
 
@@ -127,7 +127,7 @@ def app_option(argv: Sequence[str]) -> str:
     return ""
 
 
-def remember(launch: Launch) -> Flow[None]:
+async def remember(launch: Launch) -> None:
     """Publish a launch, and forget those that have not been seen for long."""
     told = {
         "at_ms": launch.at_ms,
@@ -135,18 +135,18 @@ def remember(launch: Launch) -> Flow[None]:
         "tasks": launch.tasks,
         "routes": dict(launch.routes),
     }
-    yield from ask(Plain(("HSET", _KEY, launch.name, json.dumps(told)), int))
-    known = yield from ask(Plain(("HGETALL", _KEY), hash_of))
+    await Plain(("HSET", _KEY, launch.name, json.dumps(told)), int)
+    known = await Plain(("HGETALL", _KEY), hash_of)
     old = [
         name for name, text in known.items() if launch.at_ms - json.loads(text)["at_ms"] > KEPT_MS
     ]
     if old:
-        yield from ask(Plain(("HDEL", _KEY, *old), int))
+        await Plain(("HDEL", _KEY, *old), int)
 
 
-def read() -> Flow[list[Launch]]:
+async def read() -> list[Launch]:
     """All launches that are known, the last one seen first."""
-    known = yield from ask(Plain(("HGETALL", _KEY), hash_of))
+    known = await Plain(("HGETALL", _KEY), hash_of)
     found = [_launch(name, json.loads(text)) for name, text in known.items()]
     return sorted(found, key=lambda launch: -launch.at_ms)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from multiagents.core.effects import Effect
 from multiagents.core.exceptions import MultiAgentsError
 from multiagents.core.names import HEADER
 from multiagents.core.states import Kind
@@ -105,7 +106,7 @@ def no_letter(message: Message) -> Letter | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Publish:
+class Publish(Effect[bool]):
     """Effect: send these messages; the reply is whether the broker took all of them."""
 
     messages: tuple[Message, ...]

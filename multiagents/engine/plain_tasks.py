@@ -36,7 +36,6 @@ from multiagents.saga.state import Saga
 from multiagents.storage import keys as k
 from multiagents.storage import outbox
 from multiagents.storage import sagas as store
-from multiagents.storage.calls import Flow, ask
 from multiagents.storage.commit import Letter, Plan, Refused
 from multiagents.storage.keys import SagaKeys
 from multiagents.workflows.expressions import ConditionError, States, before, compute
@@ -100,9 +99,9 @@ class PlainTasks:
     claims: Claims
     letter_of: LetterOf = no_letter
 
-    def send(
+    async def send(
         self, keys: SagaKeys, workflow: Workflow, what: What, call: TaskCall
-    ) -> Flow[Failed | Refused | None]:
+    ) -> Failed | Refused | None:
         """Claim, then send.  Should this process die in between, the step's time-out decides.
 
         What its queue refuses is sent by a sweep, see `send_claimed`.
@@ -110,14 +109,14 @@ class PlainTasks:
         task_id = ids.step_id(keys.id, *what)
         deadline_ms = self._deadline_ms(workflow, what, call)
         holder = task_id if self.letter_of is no_letter else NOT_SENT + task_id
-        held, _ = yield from self.claims.claim(
+        held, _ = await self.claims.claim(
             keys, workflow, what, delivery=holder, queue="", deadline_ms=deadline_ms
         )
         if held is None:
             return None
         states: States = {}
         if call.computes:
-            states = yield from states_of(keys, workflow, held.step, held.results)
+            states = await states_of(keys, workflow, held.step, held.results)
         try:
             message = self._message(workflow, call, held, task_id, states)
             letter = self.letter_of(message)
@@ -128,23 +127,23 @@ class PlainTasks:
             value = store.claim_value(held.attempt, held.nonce, deadline_ms, task_id)
             attempt = store.Attempt(keys.id, *what, held.nonce)
             again_ms = self.clock.now_ms() + UNCONFIRMED_MS
-            sent = yield from ask(
-                outbox.plain_sent(keys, attempt, value, letter or Letter("", ""), again_ms=again_ms)
+            sent = await outbox.plain_sent(
+                keys, attempt, value, letter or Letter("", ""), again_ms=again_ms
             )
             if not sent.standing:  # refused; or given up: this process was silent for too long
                 return next(iter(sent.refused), None)
         if letter is None:
             try:
-                yield Publish((message,))
+                await Publish((message,))
             except Unsendable as error:
                 return refused(held, error, self.clock.now_ms())
             except NotTaken as error:
                 return refused(held, error, self.clock.now_ms(), retryable=True)
         return None
 
-    def send_claimed(
+    async def send_claimed(
         self, keys: SagaKeys, workflow: Workflow, saga: Saga, claim: Unsent
-    ) -> Flow[Failed | Refused | None]:
+    ) -> Failed | Refused | None:
         """Send a task that was claimed and whose message its queue has refused.
 
         Only by a letter, with which the claim says in the same step that it is sent (E13).
@@ -155,12 +154,12 @@ class PlainTasks:
         if not isinstance(call, TaskCall) or work.nonce != claim.nonce:
             return None
         entry = Claimed(work.started_at, *what, claim.nonce)
-        data = yield from ask(store.data(keys))
+        data = await store.data(keys)
         ends_ms = claim.deadline_ms
         held = self.claims.on_behalf(saga, workflow, entry, data=data, deadline_ms=ends_ms)
         states: States = {}
         if call.computes:
-            states = yield from states_of(keys, workflow, held.step, held.results)
+            states = await states_of(keys, workflow, held.step, held.results)
         try:
             letter = self.letter_of(self._message(workflow, call, held, claim.task_id, states))
         except (ConditionError, Unsendable) as error:
@@ -170,15 +169,15 @@ class PlainTasks:
             return Refused(field, call.queue or "", "only Celery can send it from here")
         value = store.claim_value(claim.attempt, claim.nonce, ends_ms, claim.task_id)
         attempt = store.Attempt(keys.id, *what, claim.nonce)
-        sent = yield from ask(outbox.plain_sent(keys, attempt, value, letter, ends_ms=ends_ms))
+        sent = await outbox.plain_sent(keys, attempt, value, letter, ends_ms=ends_ms)
         return next(iter(sent.refused), None)
 
-    def refuse(
+    async def refuse(
         self, keys: SagaKeys, workflow: Workflow, what: What, error: Unsendable
-    ) -> Flow[Failed | None]:
+    ) -> Failed | None:
         """Claim what a worker's function cannot be asked for, so that it has failed like a task."""
         delivery = ids.step_id(keys.id, *what)
-        held, _ = yield from self.claims.claim(keys, workflow, what, delivery=delivery, queue="")
+        held, _ = await self.claims.claim(keys, workflow, what, delivery=delivery, queue="")
         return None if held is None else refused(held, error, self.clock.now_ms())
 
     def begin(

@@ -20,7 +20,6 @@ from multiagents.saga.decide import fold
 from multiagents.saga.state import Saga
 from multiagents.storage import damage, outcomes
 from multiagents.storage import sagas as store
-from multiagents.storage.calls import Flow, ask
 from multiagents.storage.client import UNREACHABLE, StoreError
 from multiagents.storage.keys import SagaKeys
 from multiagents.storage.replies import End, Known, View
@@ -39,49 +38,49 @@ class Knowledge:
         """The keys of a saga."""
         return SagaKeys(saga_id, self.settings.shards)
 
-    def current(self, saga_id: str) -> Flow[tuple[Saga, Workflow]]:
+    async def current(self, saga_id: str) -> tuple[Saga, Workflow]:
         """The saga as it is now, pending entries worked in, nothing written.
 
         Raises UnknownSaga if there is no such saga.
         """
-        saga, workflow, view = yield from self._stored(self.keys(saga_id))
+        saga, workflow, view = await self._stored(self.keys(saga_id))
         return fold(workflow, saga, view.entries).saga, workflow
 
-    def _stored(self, keys: SagaKeys) -> Flow[tuple[Saga, Workflow, View]]:
+    async def _stored(self, keys: SagaKeys) -> tuple[Saga, Workflow, View]:
         """The saga as it was decided last, and what is pending.
 
         Raises UnknownSaga, and DamagedSaga for one that cannot be read.
         """
         try:
-            view = yield from ask(store.load(keys))
+            view = await store.load(keys)
             if not isinstance(view, View):
                 raise UnknownSaga(f"no saga {keys.id!r}: it never was, or its retention is over")
-            return *(yield from self._read(keys, view, None)), view
+            return *await self._read(keys, view, None), view
         except UNREACHABLE:
             raise
         except Exception as error:
-            yield from self.check_damage(keys, error)
+            await self.check_damage(keys, error)
             raise
 
-    def check_damage(self, keys: SagaKeys, error: Exception | None = None) -> Flow[None]:
+    async def check_damage(self, keys: SagaKeys, error: Exception | None = None) -> None:
         """Raise DamagedSaga if a saga is damaged; ``error``: with which reading it has failed."""
-        found = yield from ask(damage.examine(keys))
+        found = await damage.examine(keys)
         problems = found.problems
         if not problems and found.there and error is not None:
             problems = _unreadable(error)
         if problems:
             raise DamagedSaga(keys.id, problems) from error
 
-    def meta(self, keys: SagaKeys) -> Flow[dict[str, Any]]:
+    async def meta(self, keys: SagaKeys) -> dict[str, Any]:
         """What was noted at the start: correlation id, tags, idempotency key."""
-        found: dict[str, Any] = json.loads((yield from ask(store.meta(keys))) or "{}")
+        found: dict[str, Any] = json.loads(await store.meta(keys) or "{}")
         return found
 
-    def workflow(self, keys: SagaKeys, version: str) -> Flow[Workflow]:
+    async def workflow(self, keys: SagaKeys, version: str) -> Workflow:
         """The definition with this content hash."""
         found = self._workflows.get(version)
         if found is None:
-            text = yield from ask(store.definition(keys.shard, version))
+            text = await store.definition(keys.shard, version)
             if text is None:
                 raise UnknownSaga(f"definition {version} of saga {keys.id} is not stored")
             found = self._workflows.put(version, from_canonical(text))
@@ -97,48 +96,48 @@ class Knowledge:
         base = self._cache.get(saga_id)
         return self._workflows.get(base.saga.version) if base else None
 
-    def held(self, saga_id: str, delivery: str) -> Flow[list[store.Attempt]]:
+    async def held(self, saga_id: str, delivery: str) -> list[store.Attempt]:
         """The attempts that a Celery delivery has claimed and not yet reported."""
-        work = yield from ask(store.work(self.keys(saga_id)))
+        work = await store.work(self.keys(saga_id))
         return store.held_by(saga_id, work, delivery)
 
-    def _end(self, keys: SagaKeys) -> Flow[End]:
+    async def _end(self, keys: SagaKeys) -> End:
         """An ended saga without its data, which is read after this: so no joining is missed."""
-        owed = yield from ask(store.command(keys, OUTBOX_END))
-        version = yield from ask(store.version(keys))
-        return End(version or "", {}, (yield from outcomes.read_log(keys)), owed or "")
+        owed = await store.command(keys, OUTBOX_END)
+        version = await store.version(keys)
+        return End(version or "", {}, await outcomes.read_log(keys), owed or "")
 
-    def _complete(
+    async def _complete(
         self, keys: SagaKeys, end: End | None, fields: Sequence[str], owed: str
-    ) -> Flow[End]:
+    ) -> End:
         """What a commit's reply has left out of an end: a long log; None: the reply was lost."""
         if end is None:
-            found = yield from self._end(keys)
-            return replace(found, data=(yield from outcomes.read_data(keys, fields)))
-        log = (yield from outcomes.read_log(keys)) if end.log is None else end.log
+            found = await self._end(keys)
+            return replace(found, data=await outcomes.read_data(keys, fields))
+        log = await outcomes.read_log(keys) if end.log is None else end.log
         return replace(end, log=log, owed=owed)
 
-    def _remember(
+    async def _remember(
         self,
         keys: SagaKeys,
         view: View,
         base: Snapshot | None,
         data: dict[str, str] | None = None,
-    ) -> Flow[None]:
-        saga, _ = yield from self._read(keys, view, base)
+    ) -> None:
+        saga, _ = await self._read(keys, view, base)
         self._cache.put(Snapshot(view.version, view.cursor, saga, view.entries, view.texts, data))
 
-    def _read(
+    async def _read(
         self, keys: SagaKeys, view: View, base: Snapshot | None
-    ) -> Flow[tuple[Saga, Workflow]]:
+    ) -> tuple[Saga, Workflow]:
         """The state that a view shows: its own, or what we knew brought up to its cursor."""
         if view.head is None or view.steps is None or view.definition is None:
             if base is None:
                 raise AssertionError("the store left out a state that we do not have")
-            workflow = yield from self.workflow(keys, base.saga.version)
+            workflow = await self.workflow(keys, base.saga.version)
             saga = base.saga
         else:
-            workflow = yield from self.workflow(keys, view.definition)
+            workflow = await self.workflow(keys, view.definition)
             saga = read_saga(keys.id, workflow, view)
         if view.values is not None:
             saga = replace(saga, values=view.values)

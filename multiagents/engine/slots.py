@@ -21,7 +21,7 @@ from multiagents.saga.commands import Dispatch
 from multiagents.saga.decide import fold
 from multiagents.saga.state import Saga
 from multiagents.storage import sagas as store
-from multiagents.storage.calls import Call, Flow, ask
+from multiagents.storage.calls import Call
 from multiagents.storage.keys import SagaKeys
 from multiagents.storage.replies import View
 from multiagents.workflows.workflow import Workflow
@@ -51,7 +51,7 @@ class Holding(Knowledge):
         self.dispatcher = dispatcher
         self._directory = directory
 
-    def claim(
+    async def claim(
         self,
         saga_id: str,
         kind: Kind,
@@ -61,7 +61,7 @@ class Holding(Knowledge):
         delivery: str,
         queue: str,
         version: str = "",
-    ) -> Flow[Assignment | None]:
+    ) -> Assignment | None:
         """Begin an attempt; None if it is no longer to be done.
 
         A message also stands for a place at work in its fan-out.  If another has begun its step
@@ -70,23 +70,23 @@ class Holding(Knowledge):
         """
         keys = self.keys(saga_id)
         if version not in self._workflows:
-            pinned = yield from ask(store.pinned(keys))
+            pinned = await store.pinned(keys)
             if pinned is None:
                 return None
             version = pinned
-        workflow = yield from self.workflow(keys, version)
+        workflow = await self.workflow(keys, version)
         if step not in workflow.by_name:
             return None
-        yield from self._look_around(workflow)
+        await self._look_around(workflow)
         where = Where(keys, workflow, delivery, queue)
-        held = yield from self._claim(where, (kind, step, attempt))
+        held = await self._claim(where, (kind, step, attempt))
         if held is None and kind is Kind.RUN:
-            held = yield from self._claim_another(where, step)
+            held = await self._claim_another(where, step)
         return held
 
-    def _keep_place(
+    async def _keep_place(
         self, keys: SagaKeys, workflow: Workflow, saga: Saga, go_on: Continuation
-    ) -> Flow[Assignment | None]:
+    ) -> Assignment | None:
         """Go on with a fan-out, or have another do so, though somebody else has decided."""
         holds_back = self.dispatcher.holds_back(workflow, go_on.queue)
         if not (holds_back and self.settings.continuation):
@@ -94,15 +94,15 @@ class Holding(Knowledge):
         waiting = self.claims.waiting(workflow, saga, go_on.done.step, go_on.queue)
         if go_on.allowed:
             where = Where(keys, workflow, go_on.delivery, go_on.queue)
-            return (yield from self._claim_first(where, waiting))
-        yield from self.dispatcher.hand_on(keys, workflow, waiting)
+            return await self._claim_first(where, waiting)
+        await self.dispatcher.hand_on(keys, workflow, waiting)
         return None
 
-    def _claim(
+    async def _claim(
         self, where: Where, what: tuple[Kind, str, int], *, alone: bool = False
-    ) -> Flow[Assignment | None]:
+    ) -> Assignment | None:
         base = self._cache.get(where.keys.id)
-        held, state = yield from self.claims.claim(
+        held, state = await self.claims.claim(
             where.keys,
             where.workflow,
             what,
@@ -114,23 +114,23 @@ class Holding(Knowledge):
         if held is not None:
             self.dispatcher.headers.note(held.saga_id, held.meta)
         if state is not None:
-            yield from self._remember(where.keys, state, base)
+            await self._remember(where.keys, state, base)
         return held
 
-    def _claim_another(self, where: Where, step: str) -> Flow[Assignment | None]:
+    async def _claim_another(self, where: Where, step: str) -> Assignment | None:
         """A step of the fan-out that was dispatched and not begun; none if all are sent at once."""
         if not self.dispatcher.holds_back(where.workflow, where.queue):
             return None
         base = self._cache.get(where.keys.id)
-        view = yield from ask(store.load(where.keys, known=known_of(base)))
+        view = await store.load(where.keys, known=known_of(base))
         if not isinstance(view, View):
             return None
-        saga, workflow = yield from self._read(where.keys, view, base)
+        saga, workflow = await self._read(where.keys, view, base)
         saga = fold(workflow, saga, view.entries).saga
         waiting = self.claims.waiting(workflow, saga, step, where.queue)
-        return (yield from self._claim_first(where, waiting))
+        return await self._claim_first(where, waiting)
 
-    def _claim_first(self, where: Where, waiting: list[Dispatch]) -> Flow[Assignment | None]:
+    async def _claim_first(self, where: Where, waiting: list[Dispatch]) -> Assignment | None:
         """The first of these steps that nobody else has begun.
 
         A message that was sent again has the id of the first one.  If that one is at work, this
@@ -138,7 +138,7 @@ class Holding(Knowledge):
         """
         for found in waiting[:TRIES]:
             what = (found.kind, found.step, found.attempt)
-            held = yield from self._claim(where, what, alone=True)
+            held = await self._claim(where, what, alone=True)
             if held is not None:
                 return held
         return None
@@ -147,15 +147,15 @@ class Holding(Knowledge):
         """The call that renews a lease."""
         return self.claims.renewal(self.keys(held.saga_id), held, notes)
 
-    def owed(self, saga_id: str, delivery: str) -> Flow[list[store.Attempt]]:
+    async def owed(self, saga_id: str, delivery: str) -> list[store.Attempt]:
         """What a delivery may report: what it holds, or what was given up while it ran (E6)."""
-        held = yield from self.held(saga_id, delivery)
+        held = await self.held(saga_id, delivery)
         if held:
             return held
-        view = yield from ask(store.load(self.keys(saga_id)))
+        view = await store.load(self.keys(saga_id))
         if not isinstance(view, View):
             return []
-        saga, workflow = yield from self._read(self.keys(saga_id), view, None)
+        saga, workflow = await self._read(self.keys(saga_id), view, None)
         return [
             store.Attempt(saga_id, Kind(kind), step, attempt, nonce)
             for step, run in fold(workflow, saga, view.entries).saga.steps.items()
@@ -163,26 +163,26 @@ class Holding(Knowledge):
             if delivery in _ids_of(saga_id, kind, step, attempt)
         ]
 
-    def fence(self, saga_id: str, delivery: str, version: str = "") -> Flow[list[store.Attempt]]:
+    async def fence(self, saga_id: str, delivery: str, version: str = "") -> list[store.Attempt]:
         """Likewise, and remember the saga's state for what the delivery reports.
 
         ``version`` of the definition, by which its workflow is known then.
         """
         keys, base = self.keys(saga_id), self._cache.get(saga_id)
-        view, data, attempts = yield from ask(store.load_held(keys, delivery, known=known_of(base)))
+        view, data, attempts = await store.load_held(keys, delivery, known=known_of(base))
         if data is not None:
             self.dispatcher.headers.note(saga_id, data.get("meta"))
         if view is not None:
-            yield from self._remember(keys, view, base, data)
+            await self._remember(keys, view, base, data)
         elif attempts and version:
             with suppress(UnknownSaga):  # a server that has lost it: nothing hangs on a name
-                yield from self.workflow(keys, version)
+                await self.workflow(keys, version)
         return attempts
 
-    def _look_around(self, workflow: Workflow) -> Flow[None]:
+    async def _look_around(self, workflow: Workflow) -> None:
         """Know who else is there, where it matters how many, or on which queue, others work."""
         if workflow.fans_out or not all(map(self._directory.local, workflow.workers)):
-            yield from self._directory.keep_up()
+            await self._directory.keep_up()
 
 
 def _ids_of(saga_id: str, kind: str, step: str, attempt: int) -> tuple[str, str]:

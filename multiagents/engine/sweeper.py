@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from multiagents.core.effects import Effect, Flow
 from multiagents.core.entries import Failure, Lost, TimerDue, Unroutable
 from multiagents.core.fields import OUTBOX_END, claim_field, outbox_field, parse_outbox_field
 from multiagents.core.states import ENDED, Kind
@@ -25,7 +26,6 @@ from multiagents.saga.outcome import has_dead_letters
 from multiagents.storage import definitions, failures, outbox, outcomes, replies
 from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
-from multiagents.storage.calls import Flow, ask
 from multiagents.storage.keys import SagaKeys, Shard
 from multiagents.storage.replies import View
 from multiagents.storage.sagas import Guard
@@ -49,7 +49,7 @@ UNKNOWN_WORKER = "UnknownWorker"
 
 
 @dataclass(frozen=True, slots=True)
-class QueueHead:
+class QueueHead(Effect["Backlog"]):
     """Effect: look at a queue; the reply is a `Backlog`."""
 
     queue: str
@@ -89,68 +89,68 @@ class Sweeper:
         self._clock_ms = clock_ms
         self._looks: Recent[QueueHead, tuple[int, Backlog]] = Recent()
 
-    def due(self, shard: Shard) -> Flow[tuple[Guard, ...]]:
+    async def due(self, shard: Shard) -> tuple[Guard, ...]:
         """What is due on a shard now, hidden from other sweepers for a moment."""
         call = store.sweep(
             shard, self._clock_ms(), limit=self.batch, lease_ms=self._settings.lease_ms
         )
-        return (yield from ask(call))
+        return await call
 
-    def tick(self, shard: Shard) -> Flow[None]:
+    async def tick(self, shard: Shard) -> None:
         """Note that sweeping goes on: a batch that takes long must not look like a gap (E9)."""
         lease_ms = self._settings.lease_ms
-        yield from ask(store.sweep(shard, self._clock_ms(), limit=0, lease_ms=lease_ms))
+        await store.sweep(shard, self._clock_ms(), limit=0, lease_ms=lease_ms)
 
-    def put_off(self, shard: Shard, item: Guard, error: Exception) -> Flow[int]:
+    async def put_off(self, shard: Shard, item: Guard, error: Exception) -> int:
         """Look later at what could not be handled; how often that has been so, see `put_off`."""
         why = f"{type(error).__name__}: {error}"
-        return (yield from ask(failures.put_off(shard, item, now_ms=self._clock_ms(), why=why)))
+        return await failures.put_off(shard, item, now_ms=self._clock_ms(), why=why)
 
-    def handle(self, item: Guard) -> Flow[None]:
+    async def handle(self, item: Guard) -> None:
         """Act on one due member.  Raises what goes wrong, which concerns this member alone."""
         match k.parse_due(item.member):
             case "d", saga_id, _:
-                yield from self._dirty(saga_id, item)
+                await self._dirty(saga_id, item)
             case "t", saga_id, (timer,):
                 entry = TimerDue(self._clock_ms(), timer)
-                yield from self._coordinator.append(saga_id, entry, guard=item)
+                await self._coordinator.append(saga_id, entry, guard=item)
             case "l", saga_id, (kind, step, attempt, nonce):
                 held = store.Attempt(saga_id, Kind(kind), step, int(attempt), nonce)
-                yield from self._lease(held, item)
+                await self._lease(held, item)
             case "o", saga_id, (name,):
-                yield from self._send_again(saga_id, name, item)
+                await self._send_again(saga_id, name, item)
             case "x", saga_id, _:
-                yield from self._purge(saga_id, item)
+                await self._purge(saga_id, item)
             case "g", number, _:
                 lease_ms = self._settings.lease_ms
                 shard = Shard(int(number))
-                yield from definitions.collect(shard, clock_ms=self._clock_ms, lease_ms=lease_ms)
+                await definitions.collect(shard, clock_ms=self._clock_ms, lease_ms=lease_ms)
             case None:
                 raise ValueError("no due member that the engine has written")
 
-    def _dirty(self, saga_id: str, item: Guard) -> Flow[None]:
+    async def _dirty(self, saga_id: str, item: Guard) -> None:
         keys = self._coordinator.keys(saga_id)
-        view = yield from ask(store.load(keys))
+        view = await store.load(keys)
         if isinstance(view, View) and view.entries:
-            yield from self._coordinator.coordinate(saga_id)
+            await self._coordinator.coordinate(saga_id)
             return
-        yield from self._coordinator.check_damage(keys)
+        await self._coordinator.check_damage(keys)
         if view == replies.GONE:
-            yield from ask(store.drop(keys.shard, item, because=(keys.saga, "v", "")))
+            await store.drop(keys.shard, item, because=(keys.saga, "v", ""))
 
-    def _lease(self, held: store.Attempt, item: Guard) -> Flow[None]:
+    async def _lease(self, held: store.Attempt, item: Guard) -> None:
         """An attempt is lost; or its message, a plain task's, was refused by the queue."""
         keys, now_ms = self._coordinator.keys(held.saga_id), self._clock_ms()
-        claim = yield from ask(store.command(keys, claim_field(held.kind, held.step)))
+        claim = await store.command(keys, claim_field(held.kind, held.step))
         task = unsent(held.kind, held.step, claim)
         if task is not None and task.nonce == held.nonce and now_ms < task.deadline_ms:
-            yield from self._coordinator.send_claimed(keys, task)
+            await self._coordinator.send_claimed(keys, task)
             return
         lost = Lost(now_ms, held.kind, held.step, held.attempt, held.nonce)
-        if not (yield from self._is_in_time(keys, lost, item, claim)):
-            yield from self._coordinator.append(held.saga_id, lost, guard=item)
+        if not await self._is_in_time(keys, lost, item, claim):
+            await self._coordinator.append(held.saga_id, lost, guard=item)
 
-    def _is_in_time(self, keys: SagaKeys, lost: Lost, item: Guard, claim: str | None) -> Flow[bool]:
+    async def _is_in_time(self, keys: SagaKeys, lost: Lost, item: Guard, claim: str | None) -> bool:
         """Whether a plain task may still be running, which renews nothing; then it is put back.
 
         Its lease lasts until its time-out, and is due before where a clock was ahead (sweep.lua).
@@ -158,65 +158,61 @@ class Sweeper:
         deadline_ms = replies.deadline_of(claim, lost.nonce)
         if claim is None or deadline_ms <= self._clock_ms():
             return False
-        version = yield from ask(store.pinned(keys))
+        version = await store.pinned(keys)
         if version is None:
             return False
-        workflow = yield from self._coordinator.workflow(keys, version)
+        workflow = await self._coordinator.workflow(keys, version)
         if isinstance(messages.target_of(workflow.by_name[lost.step], lost.kind), str):
             return False
         because = (keys.work, claim_field(lost.kind, lost.step), claim)
-        yield from ask(store.drop(keys.shard, item, because=because, later_ms=deadline_ms))
+        await store.drop(keys.shard, item, because=because, later_ms=deadline_ms)
         return True
 
-    def _send_again(self, saga_id: str, name: str, item: Guard) -> Flow[None]:
+    async def _send_again(self, saga_id: str, name: str, item: Guard) -> None:
         keys = self._coordinator.keys(saga_id)
-        value = yield from ask(store.command(keys, name))
-        version = yield from ask(store.pinned(keys))
+        value = await store.command(keys, name)
+        version = await store.pinned(keys)
         if value is None or version is None:
             missing = (keys.work, name) if value is None else (keys.saga, "w")
-            yield from ask(store.drop(keys.shard, item, because=(*missing, "")))
+            await store.drop(keys.shard, item, because=(*missing, ""))
             return
-        workflow = yield from self._coordinator.workflow(keys, version)
+        workflow = await self._coordinator.workflow(keys, version)
         if name == OUTBOX_END:
-            refused = yield from self._coordinator.deliver_again(keys, workflow)
+            refused = await self._coordinator.deliver_again(keys, workflow)
             if error := not_taken(refused):
                 raise error
             return
         sent_ms, sends = messages.parse_outbox_value(value)
         kind, step, attempt = parse_outbox_field(name)
         target = messages.target_of(workflow.by_name[step], kind)
-        if (
-            isinstance(target, str)
-            and sends >= UNROUTABLE_AFTER
-            and (yield from self._is_unknown(target))
-        ):
-            yield from self._park(saga_id, (kind, step, attempt), target)
+        if isinstance(target, str) and sends >= UNROUTABLE_AFTER and await self._is_unknown(target):
+            await self._park(saga_id, (kind, step, attempt), target)
             return
         message = self._coordinator.dispatcher.message(
             keys, workflow, (kind, step, attempt), worker_name(target)
         )
         # Not known to be sent, or given back by a worker: no message of it waits in its queue.
-        if not sent_ms or not (yield from self._still_queued(message, keys, name, value)):
-            yield from self._coordinator.send_again(keys, workflow, {name: sends})
+        if not sent_ms or not await self._still_queued(message, keys, name, value):
+            await self._coordinator.send_again(keys, workflow, {name: sends})
 
-    def _is_unknown(self, worker: str) -> Flow[bool]:
+    async def _is_unknown(self, worker: str) -> bool:
         """Whether no running worker knows this name; what was last heard may be old."""
         if self._ask_around is not None and self._nobody_knows(worker):
-            yield from self._ask_around()
+            await self._ask_around()
         return self._nobody_knows(worker)
 
-    def _park(self, saga_id: str, what: tuple[Kind, str, int], worker: str) -> Flow[None]:
+    async def _park(self, saga_id: str, what: tuple[Kind, str, int], worker: str) -> None:
         kind, step, attempt = what
         reason = f"no running worker knows {worker!r}: deploy it, then retry this step"
         error = Failure(UNKNOWN_WORKER, reason)
         entry = Unroutable(self._clock_ms(), kind, step, attempt, error)
         taken = outbox_field(kind, step, attempt)
-        yield from self._coordinator.append(saga_id, entry, taken=taken)
+        await self._coordinator.append(saga_id, entry, taken=taken)
 
-    def _still_queued(self, message: Message, keys: SagaKeys, name: str, value: str) -> Flow[bool]:
+    async def _still_queued(self, message: Message, keys: SagaKeys, name: str, value: str) -> bool:
         """Whether the message may well be waiting in its queue; then its time is moved (E10)."""
         sent_ms, sends = messages.parse_outbox_value(value)
-        backlog = yield from self._look(QueueHead(message.queue, message.priority))
+        backlog = await self._look(QueueHead(message.queue, message.priority))
         now_ms, lease_ms = self._clock_ms(), self._settings.lease_ms
         if backlog.length == 0:
             return False
@@ -228,36 +224,36 @@ class Sweeper:
             waits = -lease_ms <= now_ms - sent_ms < lease_ms * 2 ** min(sends, MOST_MOVES)
         if waits:
             later_ms = max(lease_ms, (now_ms - sent_ms) // LATER)
-            yield from ask(outbox.published(keys, {name: (value, now_ms + later_ms)}))
+            await outbox.published(keys, {name: (value, now_ms + later_ms)})
         return waits
 
-    def _look(self, queue: QueueHead) -> Flow[Backlog]:
+    async def _look(self, queue: QueueHead) -> Backlog:
         now_ms = self._clock_ms()
         looked_ms, backlog = self._looks.get(queue) or (0, Backlog(None))
         if not 0 <= now_ms - looked_ms < LOOK_MS:
-            backlog = yield queue
+            backlog = await queue
             self._looks.put(queue, (now_ms, backlog))
         return backlog
 
-    def _purge(self, saga_id: str, item: Guard) -> Flow[None]:
+    async def _purge(self, saga_id: str, item: Guard) -> None:
         keys = self._coordinator.keys(saga_id)
-        view = yield from ask(store.load(keys))
+        view = await store.load(keys)
         if not isinstance(view, View) or view.definition is None:
-            yield from ask(store.drop(keys.shard, item, because=(keys.saga, "w", "")))
+            await store.drop(keys.shard, item, because=(keys.saga, "w", ""))
             return
         as_read = (keys.saga, "v", view.version)
-        saga, workflow = yield from self._coordinator.current(saga_id)
+        saga, workflow = await self._coordinator.current(saga_id)
         if saga.state not in ENDED or has_dead_letters(saga):
-            yield from ask(store.drop(keys.shard, item, because=as_read))
+            await store.drop(keys.shard, item, because=as_read)
             return
         # It may have ended by a faster clock than this one, or again: then it is not over yet.
         over_ms = saga.ended_at + self._settings.retention_ms
         if view.entries or over_ms > self._clock_ms():
             later_ms = max(over_ms, int(float(item.token)))
-            yield from ask(store.drop(keys.shard, item, because=as_read, later_ms=later_ms))
+            await store.drop(keys.shard, item, because=as_read, later_ms=later_ms)
             return
-        tags = (yield from self._coordinator.meta(keys)).get("tags", [])
+        tags = (await self._coordinator.meta(keys)).get("tags", [])
         indexes = index_keys(keys, workflow.name, tags)
         indexes = (*indexes, keys.shard.state(saga.state), keys.shard.attention)
         later_ms = self._clock_ms() + self._settings.lease_ms
-        yield from ask(outcomes.purge(keys, view.version, indexes, later_ms=later_ms))
+        await outcomes.purge(keys, view.version, indexes, later_ms=later_ms)

@@ -16,7 +16,6 @@ from multiagents.engine.messages import AnswerOf, LetterOf, no_answer, no_letter
 from multiagents.engine.sweeper import Sweeper
 from multiagents.hosting import attached, start_log
 from multiagents.operations.service import CheckInput, SagaService
-from multiagents.storage.calls import Flow
 from multiagents.storage.client import Edge
 from multiagents.workflows import registry
 from multiagents.workflows.workflow import Workflow
@@ -74,7 +73,7 @@ class Host:
             forgotten_advice=attached.forgotten_advice,
         )
 
-    def announce(
+    async def announce(
         self,
         hostname: str,
         queues: list[str],
@@ -85,7 +84,7 @@ class Host:
         at_work: int | None = None,
         tasks: tuple[str, ...] | None = None,
         routes: Mapping[str, str] | None = None,
-    ) -> Flow[None]:
+    ) -> None:
         """Say what the worker of this process knows, and hear of the others.
 
         ``app``: the name of its Celery app, if the command line does not tell.  ``broker``: the
@@ -102,7 +101,7 @@ class Host:
             tasks=tasks,
             routes=routes,
         )
-        yield from self.catalog.publish(
+        await self.catalog.publish(
             hostname,
             queues,
             known,
@@ -112,7 +111,7 @@ class Host:
             at_work=at_work,
             routes=routes,
         )
-        yield from self.catalog.keep_up()
+        await self.catalog.keep_up()
         self._announced += 1
         if self._announced in JUDGED_AT and self.catalog.hears_somebody and at_work is None:
             self._judge(known, queues)

@@ -34,7 +34,6 @@ from multiagents.operations.service import STEERING, CheckInput
 from multiagents.saga.outcome import Deliverance
 from multiagents.saga.targets import TOLD
 from multiagents.storage import sagas as store
-from multiagents.storage.calls import ask
 from multiagents.storage.client import Edge
 from multiagents.storage.keys import Shard
 from multiagents.transport.custom_senders import sends_itself
@@ -217,7 +216,7 @@ class EagerRunner:
 
     def _first_due(self) -> float | None:
         shards = map(Shard, range(self._settings.shards))
-        found = [self.host.edge.run(ask(store.first_due(shard))) for shard in shards]
+        found = [self.host.edge.execute(store.first_due(shard)) for shard in shards]
         return min((due_ms for due_ms in found if due_ms is not None), default=None)
 
     def _sweep(self) -> None:
@@ -233,7 +232,7 @@ class EagerRunner:
             case Publish(messages):
                 self._queue.extend(messages)
             case Deliverance():
-                self.outcomes.setdefault(effect.saga_id, effect)
+                _ = self.outcomes.setdefault(effect.saga_id, effect)
                 return TOLD
             case QueueHead():
                 return Backlog(len(self._queue))

@@ -26,6 +26,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from multiagents.core.clock import Clock
+from multiagents.core.effects import Flow
 from multiagents.core.exceptions import NewerFormat, UnknownSaga
 from multiagents.core.settings import Settings
 from multiagents.engine.handback import Foreign, HandBack
@@ -34,7 +35,6 @@ from multiagents.hosting.sweep_pace import Pace
 from multiagents.hosting.worker_end import Leaving
 from multiagents.storage import formats
 from multiagents.storage import sagas as store
-from multiagents.storage.calls import Flow, ask
 from multiagents.storage.client import UNREACHABLE, Edge, StoreError
 from multiagents.storage.clock_sync import Timekeeper
 from multiagents.storage.failures import MOST_FAILURES, NOT_COUNTED
@@ -323,36 +323,36 @@ class SweeperThread:
             self._edge.run(self._hand_back.wake(self.shards, queues))
             self._wakings -= 1
 
-    def round(self, shard: Shard) -> Flow[float]:
+    async def round(self, shard: Shard) -> float:
         """Look at one shard and act on what is due; seconds until the next look is worth it."""
-        due_ms = yield from ask(store.first_due(shard))
+        due_ms = await store.first_due(shard)
         now_ms = self._clock.now_ms()
         nothing_due = due_ms is None or due_ms > now_ms
         if nothing_due and abs(now_ms - self._swept_ms[shard]) < self._settings.lease_ms / 3:
             return self._pace.pause_s(due_ms, now_ms)
-        items = yield from self._sweeper.due(shard)
+        items = await self._sweeper.due(shard)
         self._swept_ms[shard] = now_ms
         for item in items:
             if self._stop.is_set():
                 break
-            yield from self._handle(shard, item)
+            await self._handle(shard, item)
             if abs(self._clock.now_ms() - self._swept_ms[shard]) >= self._settings.lease_ms / 4:
-                yield from self._sweeper.tick(shard)
+                await self._sweeper.tick(shard)
                 self._swept_ms[shard] = self._clock.now_ms()
         return 0.0 if len(items) == self._sweeper.batch else self._pace.pause_s(due_ms, now_ms)
 
-    def _handle(self, shard: Shard, item: Guard) -> Flow[None]:
+    async def _handle(self, shard: Shard, item: Guard) -> None:
         """One broken saga must not keep the others waiting; it comes again, later each time."""
         try:
-            yield from self._sweeper.handle(item)
+            await self._sweeper.handle(item)
         except ENDS_A_ROUND:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it concerns this item alone
-            yield from self._put_off(shard, item, error)
+            await self._put_off(shard, item, error)
 
-    def _put_off(self, shard: Shard, item: Guard, error: Exception) -> Flow[None]:
+    async def _put_off(self, shard: Shard, item: Guard, error: Exception) -> None:
         try:
-            failures = yield from self._sweeper.put_off(shard, item, error)
+            failures = await self._sweeper.put_off(shard, item, error)
         except UNREACHABLE:
             raise
         except StoreError as second:  # then it comes round in two seconds

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import structlog
 
-from multiagents.storage.calls import Flow
+from multiagents.core.effects import Flow
 from multiagents.storage.client import UNREACHABLE, Edge, StoreError
 
 SAID_S = 2.0

@@ -20,7 +20,6 @@ from multiagents.operations.orders import stands
 from multiagents.operations.queries import Looking, Owner, known_text
 from multiagents.saga.allowed import OneLetter, caution, done, not_allowed, refusal
 from multiagents.saga.state import Saga
-from multiagents.storage.calls import Flow
 
 Shown = dict[str, Any]
 OF_STEPS = frozenset({Command.RETRY, Command.SKIP, Command.RESOLVE})
@@ -36,71 +35,71 @@ class Steering(Looking):
     state does not allow it, saying what would be.
     """
 
-    def pause(self, saga_id: str, *, by: str | None = None, reason: str = "") -> Flow[Shown]:
+    async def pause(self, saga_id: str, *, by: str | None = None, reason: str = "") -> Shown:
         """Hold back new work; running steps end, timers are only recorded.
 
         Of a paused saga nothing changes: the first pause stands, with its ``by`` and ``reason``.
         """
-        return (yield from self._ask(saga_id, Command.PAUSE, by, reason))
+        return await self._ask(saga_id, Command.PAUSE, by, reason)
 
-    def resume(self, saga_id: str, *, by: str | None = None, reason: str = "") -> Flow[Shown]:
+    async def resume(self, saga_id: str, *, by: str | None = None, reason: str = "") -> Shown:
         """Let a paused saga go on."""
-        return (yield from self._ask(saga_id, Command.RESUME, by, reason))
+        return await self._ask(saga_id, Command.RESUME, by, reason)
 
-    def cancel(self, saga_id: str, *, by: str | None = None, reason: str = "") -> Flow[Shown]:
+    async def cancel(self, saga_id: str, *, by: str | None = None, reason: str = "") -> Shown:
         """Stop a saga and undo what was done.
 
         After the point of no return NotAllowed is raised, and the saga asks for attention.  Of a
         cancelled saga nothing changes: the first cancel stands.
         """
-        return (yield from self._ask(saga_id, Command.CANCEL, by, reason))
+        return await self._ask(saga_id, Command.CANCEL, by, reason)
 
-    def rollback(self, saga_id: str, *, by: str | None = None, reason: str = "") -> Flow[Shown]:
+    async def rollback(self, saga_id: str, *, by: str | None = None, reason: str = "") -> Shown:
         """Undo a completed saga, last step first."""
-        return (yield from self._ask(saga_id, Command.ROLLBACK, by, reason))
+        return await self._ask(saga_id, Command.ROLLBACK, by, reason)
 
-    def terminate(self, saga_id: str, *, by: str | None = None, reason: str = "") -> Flow[Shown]:
+    async def terminate(self, saga_id: str, *, by: str | None = None, reason: str = "") -> Shown:
         """End a saga as failed without undoing anything; its dead letters are closed."""
-        return (yield from self._ask(saga_id, Command.TERMINATE, by, reason))
+        return await self._ask(saga_id, Command.TERMINATE, by, reason)
 
-    def retry(
+    async def retry(
         self, saga_id: str, step: str = "", *, by: str | None = None, reason: str = ""
-    ) -> Flow[Shown]:
+    ) -> Shown:
         """Try a dead letter of the saga again, with all its attempts; "" = all of them."""
-        return (yield from self._ask(saga_id, Command.RETRY, by, reason, step))
+        return await self._ask(saga_id, Command.RETRY, by, reason, step)
 
-    def skip(
+    async def skip(
         self, saga_id: str, step: str = "", *, reason: str, by: str | None = None
-    ) -> Flow[Shown]:
+    ) -> Shown:
         """Go on without a parked step, or leave a parked undo undone; "" = all of them.
 
         Raises InvalidInput without a reason.
         """
-        return (yield from self._ask(saga_id, Command.SKIP, by, reason, step))
+        return await self._ask(saga_id, Command.SKIP, by, reason, step)
 
-    def resolve(
+    async def resolve(
         self, saga_id: str, step: str = "", *, reason: str, by: str | None = None
-    ) -> Flow[Shown]:
+    ) -> Shown:
         """Take a parked step or undo for done: somebody did it by hand; "" = all of them.
 
         A step resolved so has the result of an attempt that was given up and reported success
         before that, else an empty one, whatever comes later.  Of a saga without dead letters its
         attention is closed.  Raises InvalidInput without a reason.
         """
-        return (yield from self._ask(saga_id, Command.RESOLVE, by, reason, step))
+        return await self._ask(saga_id, Command.RESOLVE, by, reason, step)
 
-    def prospect(self, saga_id: str, command: Command) -> Flow[str]:
+    async def prospect(self, saga_id: str, command: Command) -> str:
         """What a person should know before a command; empty where it does just what it says.
 
         For a question that comes first.  Raises NotAllowed for what would be refused, UnknownSaga.
         """
-        saga, workflow = yield from self.coordinator.current(saga_id)
+        saga, workflow = await self.coordinator.current(saga_id)
         why_not = refusal(workflow, saga, command)
         if why_not:
             raise not_allowed(workflow, saga, command, why_not)
         return caution(workflow, saga, command) or _left_at_work(saga, command)
 
-    def _ask(
+    async def _ask(
         self,
         saga_id: str,
         command: Command,
@@ -108,35 +107,35 @@ class Steering(Looking):
         reason: str,
         step: str = "",
         letter: OneLetter | None = None,
-    ) -> Flow[Shown]:
+    ) -> Shown:
         """``letter``: which dead letter of the step is meant; None: whichever there is."""
         check_reason(command, reason)
         saga_id = known_text(saga_id)
         try:
-            before, workflow = yield from self.coordinator.current(saga_id)
+            before, workflow = await self.coordinator.current(saga_id)
         except UnknownSaga:
-            owner = yield from self.owner(saga_id)
+            owner = await self.owner(saga_id)
             if owner is None:
                 raise
             saga_id, step = owner.saga_id, step or _step_meant(owner, saga_id, command)
-            before, workflow = yield from self.coordinator.current(saga_id)
+            before, workflow = await self.coordinator.current(saga_id)
         why_not = refusal(workflow, before, command, step, letter)
         if why_not:
             raise not_allowed(workflow, before, command, why_not)
         if stands(before, command):
-            return (yield from self.get(saga_id))
+            return await self.get(saga_id)
         who, why = encodable(self._who(by)), encodable(reason)
         entry = Asked(self._clock.now_ms(), command, ids.nonce(), who, why, step)
         if letter is not None:
             kind = letter[0]
             since_ms = before.steps[step].of(kind).ended_at
             entry = replace(entry, letter=kind, parked_at=since_ms)
-        yield from self.coordinator.append(saga_id, entry)
-        saga, _ = yield from self.coordinator.current(saga_id)
+        await self.coordinator.append(saga_id, entry)
+        saga, _ = await self.coordinator.current(saga_id)
         if not done(before, saga, command, step, letter):
             why_not = "; ".join(saga.attention) or f"it is {saga.state} by now"
             raise not_allowed(workflow, saga, command, why_not)
-        return (yield from self.get(saga_id))
+        return await self.get(saga_id)
 
     def _who(self, by: str | None) -> str:
         return by or self._settings.operator or _user()

@@ -17,7 +17,6 @@ from multiagents.operations.explain.read import Explaining
 from multiagents.operations.projection import DAMAGED
 from multiagents.operations.queries import Rows
 from multiagents.storage import dead_letter_index
-from multiagents.storage.calls import Flow, ask
 
 PAGE = 500
 """Members of an index that are read at once."""
@@ -30,7 +29,7 @@ MAY_WAIT = 100
 class Attending(Explaining):
     """Lists what waits for a person."""
 
-    def attention(self, *, limit: int | None = MAY_WAIT) -> Flow[Rows]:
+    async def attention(self, *, limit: int | None = MAY_WAIT) -> Rows:
         """What waits for a person in all sagas, the longest first; ``limit`` None: all of it.
 
         A row for each parked step (``kind`` ``step``) and undo (``undo``), each saga that is
@@ -40,11 +39,11 @@ class Attending(Explaining):
         has paused or terminated it, and the reason given), and ``commands``, the likely one first.
         Of a damaged saga it is not known since when, and it stands first.
         """
-        broken = yield from self.damaged(range(self._settings.shards), each=LOOKED_AT)
+        broken = await self.damaged(range(self._settings.shards), each=LOOKED_AT)
         rows: Rows = []
         for shard in self._shards:
             for index, kinds in ((shard.attention, KINDS), (shard.state(SagaState.PAUSED), PAUSED)):
-                rows += yield from self._of_index(index, kinds, limit, broken)
+                rows += await self._of_index(index, kinds, limit, broken)
         now_ms = self._clock.now_ms()
         rows += [
             damaged(saga_id, (why,)).row(saga_id, "", DAMAGED, now_ms=now_ms)
@@ -53,34 +52,32 @@ class Attending(Explaining):
         rows.sort(key=lambda row: row["since"] or "")
         return rows[:limit]
 
-    def _of_index(
+    async def _of_index(
         self, index: str, kinds: Iterable[OfKind], limit: int | None, broken: dict[str, str]
-    ) -> Flow[Rows]:
+    ) -> Rows:
         """The rows of one index.  Its scores are no later than since when its sagas wait."""
         rows: Rows = []
         times: list[int] = []
         offset = 0
         while True:
-            page = yield from ask(
-                dead_letter_index.waiting(index, until_ms=None, offset=offset, limit=PAGE)
-            )
+            page = await dead_letter_index.waiting(index, until_ms=None, offset=offset, limit=PAGE)
             for saga_id, since_ms in page:
                 if limit is not None and len(times) >= limit and since_ms > times[limit - 1]:
                     return rows
-                for found, row in (yield from self._of_saga_in(saga_id, since_ms, kinds, broken)):
+                for found, row in await self._of_saga_in(saga_id, since_ms, kinds, broken):
                     insort(times, found.since_ms)
                     rows.append(row)
             offset += PAGE
             if len(page) < PAGE:
                 return rows
 
-    def _of_saga_in(
+    async def _of_saga_in(
         self, saga_id: str, since_ms: float, kinds: Iterable[OfKind], broken: dict[str, str]
-    ) -> Flow[list[tuple[Awaited, dict[str, Any]]]]:
+    ) -> list[tuple[Awaited, dict[str, Any]]]:
         if saga_id in broken:
             return []
         try:
-            saga, workflow = yield from self.coordinator.current(saga_id)
+            saga, workflow = await self.coordinator.current(saga_id)
         except UnknownSaga:
             return []
         except DamagedSaga as error:
@@ -88,7 +85,7 @@ class Attending(Explaining):
             return []
         asked = None
         if saga.terminated or saga.state is SagaState.PAUSED:
-            asked = yield from self._asked(self.coordinator.keys(saga_id), saga, workflow)
+            asked = await self._asked(self.coordinator.keys(saga_id), saga, workflow)
         case = Case(saga, workflow, int(since_ms), asked)
         now_ms = self._clock.now_ms()
         found = [each for kind in kinds for each in kind(case)]

@@ -38,7 +38,6 @@ from multiagents.saga.dead_letters import (
 from multiagents.saga.state import Saga, Work
 from multiagents.storage import dead_letter_index
 from multiagents.storage import sagas as store
-from multiagents.storage.calls import Flow, ask
 from multiagents.storage.client import UNREACHABLE, StoreError
 from multiagents.storage.keys import Shard
 from multiagents.workflows.workflow import Workflow, worker_name
@@ -87,7 +86,7 @@ class Filter:
 class DeadLetters(Removing):
     """Lists what is parked, and settles many of them by one word."""
 
-    def dead_letters(
+    async def dead_letters(
         self,
         *,
         saga_id: str | None = None,
@@ -97,7 +96,7 @@ class DeadLetters(Removing):
         error: str | None = None,
         older_than_s: float | None = None,
         limit: int | None = 100,
-    ) -> Flow[Rows]:
+    ) -> Rows:
         """Parked steps and undos, those that wait longest first; of all sagas, or of one.
 
         ``kind``: ``step`` or ``undo``; ``error``: a part of its ``Type: message``, in any case;
@@ -109,10 +108,10 @@ class DeadLetters(Removing):
         """
         wanted = self._filter(workflow, step, kind, error, older_than_s)
         if saga_id is not None:
-            return (yield from self._of_saga(saga_id, wanted, limit))
-        return (yield from self._of_all(wanted, limit, with_input=True))
+            return await self._of_saga(saga_id, wanted, limit)
+        return await self._of_all(wanted, limit, with_input=True)
 
-    def settle_dead_letters(
+    async def settle_dead_letters(
         self,
         decision: str,
         *,
@@ -126,7 +125,7 @@ class DeadLetters(Removing):
         by: str | None = None,
         reason: str = "",
         dry_run: bool = False,
-    ) -> Flow[Rows]:
+    ) -> Rows:
         """``retry``, ``skip`` or ``resolve`` every dead letter that fits, one by one.
 
         ``letters``: just these, as `dead_letters` or a ``dry_run`` has listed them, instead of
@@ -142,23 +141,23 @@ class DeadLetters(Removing):
             check_reason(command, reason)
         if letters is None:
             wanted = self._filter(workflow, step, kind, error, older_than_s)
-            rows = yield from self._of_all(wanted, limit, with_input=False)
+            rows = await self._of_all(wanted, limit, with_input=False)
         else:
             _refuse_filters(workflow, step, kind, error, older_than_s, limit)
             rows = _named(letters)
         for row in rows:
             problem = None
             if not dry_run:
-                problem = yield from self._settle(row, command, by, reason)
+                problem = await self._settle(row, command, by, reason)
             row["done"], row["problem"] = None if dry_run else problem is None, problem
         return rows
 
-    def _settle(
+    async def _settle(
         self, row: Letter, command: Command, by: str | None, reason: str
-    ) -> Flow[str | None]:
+    ) -> str | None:
         try:
             where = row["transaction_id"], command, by, reason, row["step"]
-            yield from self._ask(*where, _one(row))
+            await self._ask(*where, _one(row))
         except (NotAllowed, UnknownSaga, DamagedSaga) as error:  # others were faster, say
             return str(error)
         except UNREACHABLE:
@@ -167,7 +166,7 @@ class DeadLetters(Removing):
             return f"the server refused it: {error}"
         return None
 
-    def reindex_dead_letters(self) -> Flow[dict[str, int]]:
+    async def reindex_dead_letters(self) -> dict[str, int]:
         """Compare the indexes with every saga, and mend them; takes long where there are many.
 
         Needed once after workers of a version without the index have parked something.  Gives
@@ -176,38 +175,38 @@ class DeadLetters(Removing):
         told = {"sagas": 0, "added": 0, "removed": 0}
         for shard in self._shards:
             indexes = {SAGAS: shard.attention, LETTERS: shard.dead_letters}
-            for saga_id, _ in (yield from _members(shard.sagas)):
+            for saga_id, _ in await _members(shard.sagas):
                 told["sagas"] += 1
-                for entry in (yield from self._entries(saga_id)) or ():
+                for entry in await self._entries(saga_id) or ():
                     index = indexes[entry.which]
-                    told["added"] += yield from ask(
-                        dead_letter_index.enter(index, entry.member, entry.since or 0)
+                    told["added"] += await dead_letter_index.enter(
+                        index, entry.member, entry.since or 0
                     )
             for which, index in indexes.items():
-                for member, since_ms in (yield from _members(index)):
+                for member, since_ms in await _members(index):
                     saga_id = parse_dead_letter(member)[3] if which == LETTERS else member
-                    entries = yield from self._entries(saga_id)
+                    entries = await self._entries(saga_id)
                     if entries is not None and not any(
                         each.which == which and each.member == member for each in entries
                     ):
-                        told["removed"] += yield from ask(
-                            dead_letter_index.strike(index, member, int(since_ms))
+                        told["removed"] += await dead_letter_index.strike(
+                            index, member, int(since_ms)
                         )
         return told
 
-    def unlisted(self, saga_id: str) -> Flow[bool]:
+    async def unlisted(self, saga_id: str) -> bool:
         """Whether something of a saga waits for a person that the indexes do not have."""
         shard = self.coordinator.keys(saga_id).shard
         indexes = {SAGAS: shard.attention, LETTERS: shard.dead_letters}
-        for entry in (yield from self._entries(saga_id)) or ():
-            if not (yield from ask(dead_letter_index.has(indexes[entry.which], entry.member))):
+        for entry in await self._entries(saga_id) or ():
+            if not await dead_letter_index.has(indexes[entry.which], entry.member):
                 return True
         return False
 
-    def _entries(self, saga_id: str) -> Flow[list[Any] | None]:
+    async def _entries(self, saga_id: str) -> list[Any] | None:
         """What should be listed of a saga; None if that is not known: it is damaged, say."""
         try:
-            saga, _ = yield from self.coordinator.current(saga_id)
+            saga, _ = await self.coordinator.current(saga_id)
         except UnknownSaga:
             return []
         except UNREACHABLE:
@@ -234,9 +233,9 @@ class DeadLetters(Removing):
     # ---- finding them ----
 
     @by_any_id
-    def _of_saga(self, saga_id: str, wanted: Filter, limit: int | None) -> Flow[Rows]:
-        saga, workflow = yield from self.coordinator.current(saga_id)
-        data = yield from ask(store.data(self.coordinator.keys(saga_id)))
+    async def _of_saga(self, saga_id: str, wanted: Filter, limit: int | None) -> Rows:
+        saga, workflow = await self.coordinator.current(saga_id)
+        data = await store.data(self.coordinator.keys(saga_id))
         letters = [
             (step, kind)
             for step, kind in dead_letters_of(saga)
@@ -244,7 +243,7 @@ class DeadLetters(Removing):
             and wanted.fits_work(saga.steps[step].of(kind), parked_at(saga, step, kind))
         ]
         found = (saga, workflow, data)
-        late = (yield from self._late(saga_id)) if letters else {}
+        late = await self._late(saga_id) if letters else {}
         rows = [
             {
                 **self._row_of(found, step, kind),
@@ -256,44 +255,42 @@ class DeadLetters(Removing):
         rows.sort(key=itemgetter("parked_at"))
         return rows[:limit]
 
-    def _late(self, saga_id: str) -> Flow[LateSuccesses]:
-        log = yield from ask(store.log(self.coordinator.keys(saga_id)))
+    async def _late(self, saga_id: str) -> LateSuccesses:
+        log = await store.log(self.coordinator.keys(saga_id))
         return late_successes(map(decode, log))
 
-    def _of_all(self, wanted: Filter, limit: int | None, *, with_input: bool) -> Flow[Rows]:
+    async def _of_all(self, wanted: Filter, limit: int | None, *, with_input: bool) -> Rows:
         rows: Rows = []
         for shard in self._shards:
-            rows += yield from self._of_shard(shard, wanted, limit, with_input)
+            rows += await self._of_shard(shard, wanted, limit, with_input)
         rows.sort(key=itemgetter("parked_at"))
         return rows[:limit]
 
-    def _of_shard(
+    async def _of_shard(
         self, shard: Shard, wanted: Filter, limit: int | None, with_input: bool
-    ) -> Flow[Rows]:
+    ) -> Rows:
         rows: Rows = []
         sagas: dict[str, Found | None] = {}
-        listed = yield from self._listed(shard, wanted)
+        listed = await self._listed(shard, wanted)
         for kind, step, _, saga_id in listed:
             if len(rows) == limit:
                 break
             if saga_id not in sagas:
                 if len(sagas) == REMEMBERED:
                     sagas.clear()
-                sagas[saga_id] = yield from self._found(saga_id, with_input)
+                sagas[saga_id] = await self._found(saga_id, with_input)
             found = sagas[saga_id]
             if found is not None and _is_open(found[0], step, kind, wanted):
                 rows.append(self._row_of(found, step, kind, with_input=with_input))
         return rows
 
-    def _listed(self, shard: Shard, wanted: Filter) -> Flow[list[tuple[Kind, str, str, str]]]:
+    async def _listed(self, shard: Shard, wanted: Filter) -> list[tuple[Kind, str, str, str]]:
         """The index's members that fit, in its order."""
         found: list[tuple[Kind, str, str, str]] = []
         offset = 0
         while True:
-            page = yield from ask(
-                dead_letter_index.waiting(
-                    shard.dead_letters, until_ms=wanted.until_ms, offset=offset, limit=PAGE
-                )
+            page = await dead_letter_index.waiting(
+                shard.dead_letters, until_ms=wanted.until_ms, offset=offset, limit=PAGE
             )
             members = (parse_dead_letter(member) for member, _ in page)
             found += [member for member in members if wanted.fits(*member[:3])]
@@ -301,15 +298,15 @@ class DeadLetters(Removing):
             if len(page) < PAGE:
                 return found
 
-    def _found(self, saga_id: str, with_input: bool) -> Flow[Found | None]:
+    async def _found(self, saga_id: str, with_input: bool) -> Found | None:
         try:
-            saga, workflow = yield from self.coordinator.current(saga_id)
+            saga, workflow = await self.coordinator.current(saga_id)
         except (UnknownSaga, DamagedSaga):
             return None
         data: dict[str, str] = {}
         if with_input:
             call = store.some_data(self.coordinator.keys(saga_id), ("input",))
-            data["input"] = (yield from ask(call))[0] or "{}"
+            data["input"] = (await call)[0] or "{}"
         return saga, workflow, data
 
     def _row_of(self, found: Found, step: str, kind: Kind, *, with_input: bool = True) -> Letter:
@@ -333,11 +330,11 @@ class DeadLetters(Removing):
         return {**row, "input": json.loads(data["input"])} if with_input else row
 
 
-def _members(index: str) -> Flow[list[tuple[str, float]]]:
+async def _members(index: str) -> list[tuple[str, float]]:
     """All members of an index, some perhaps twice."""
-    cursor, found = yield from ask(dead_letter_index.scan(index, "0"))
+    cursor, found = await dead_letter_index.scan(index, "0")
     while cursor != "0":
-        cursor, more = yield from ask(dead_letter_index.scan(index, cursor))
+        cursor, more = await dead_letter_index.scan(index, cursor)
         found += more
     return found
 

@@ -22,7 +22,6 @@ from multiagents.operations.queries import Rows
 from multiagents.operations.saga_filter import Wanted
 from multiagents.storage import dead_letter_index, newest_sagas
 from multiagents.storage import sagas as store
-from multiagents.storage.calls import Flow, ask
 from multiagents.storage.keys import SagaKeys, Shard
 from multiagents.storage.newest_sagas import Newest
 from multiagents.workflows import registry
@@ -41,7 +40,7 @@ T = TypeVar("T")
 class Listing(Attending):
     """Lists sagas."""
 
-    def list(
+    async def list(
         self,
         *,
         state: str | None = None,
@@ -54,7 +53,7 @@ class Listing(Attending):
         until: When | None = None,
         limit: int = 50,
         offset: int = 0,
-    ) -> Flow[Rows]:
+    ) -> Rows:
         """Sagas, newest first, as `get` gives them but without results.
 
         ``input``: equal values by key, where a dotted key (``customer.id``) leads into objects and
@@ -78,7 +77,7 @@ class Listing(Attending):
             since=since,
             until=until,
         )
-        return (yield from self.search(wanted, limit=limit, offset=offset))
+        return await self.search(wanted, limit=limit, offset=offset)
 
     def wanted(self, *, since: When | None, until: When | None, **filters: Any) -> Wanted:
         """What a list is asked for.  Raises InvalidInput."""
@@ -92,81 +91,79 @@ class Listing(Attending):
             )
         return Wanted(**filters, since_ms=since_ms, until_ms=until_ms)
 
-    def search(
+    async def search(
         self,
         wanted: Wanted,
         *,
         limit: int,
         offset: int = 0,
         progress: Progress | None = None,
-    ) -> Flow[Rows]:
+    ) -> Rows:
         """`list`, telling how far it is."""
         if wanted.idempotency_key is not None:
-            rows = yield from self._of_key(wanted, wanted.idempotency_key)
+            rows = await self._of_key(wanted, wanted.idempotency_key)
             return rows[offset : offset + limit]
         indexes = [_indexes(shard, wanted)[0] for shard in self._shards]
         newest_ = Newest(indexes, since_ms=wanted.since_ms, until_ms=wanted.until_ms)
         if wanted.is_indexed:
-            yield from _pass(newest_, offset)
+            await _pass(newest_, offset)
             offset = 0
         found: Rows = []
         looked = 0
         while len(found) < offset + limit:
             size = min(PAGE, limit - len(found)) if wanted.is_indexed else PAGE
-            page = yield from newest_.page(size)
+            page = await newest_.page(size)
             if not page:
                 break
-            found += yield from self._fitting(page, wanted, most=offset + limit - len(found))
+            found += await self._fitting(page, wanted, most=offset + limit - len(found))
             looked += len(page)
             if progress:
                 progress(looked, len(found))
         return found[offset : offset + limit]
 
-    def _fitting(self, page: Sequence[str], wanted: Wanted, *, most: int) -> Flow[Rows]:
+    async def _fitting(self, page: Sequence[str], wanted: Wanted, *, most: int) -> Rows:
         rows: Rows = []
-        for saga_id in (yield from self._likely(page, wanted)):
+        for saga_id in await self._likely(page, wanted):
             if len(rows) == most:
                 break
-            row = yield from self._row(saga_id)
+            row = await self._row(saga_id)
             if row and wanted.fits(row):
                 rows.append(row)
         return rows
 
-    def _likely(self, page: Sequence[str], wanted: Wanted) -> Flow[Sequence[str]]:
+    async def _likely(self, page: Sequence[str], wanted: Wanted) -> Sequence[str]:
         """Those of a page that may fit, by a few calls to each shard."""
         of_shard: dict[Shard, Found] = {}
         for keys in map(self.coordinator.keys, page):
             of_shard.setdefault(keys.shard, []).append(keys)
         likely: set[str] = set()
         for shard, sagas in of_shard.items():
-            sagas = yield from _indexed(sagas, _indexes(shard, wanted)[1:])
+            sagas = await _indexed(sagas, _indexes(shard, wanted)[1:])
             if wanted.input and sagas:
-                sagas = _kept(
-                    sagas, wanted.fits_input, (yield from ask(newest_sagas.inputs(sagas)))
-                )
+                sagas = _kept(sagas, wanted.fits_input, await newest_sagas.inputs(sagas))
             if wanted.error and sagas:
-                sagas = _kept(sagas, wanted.may_err, (yield from ask(newest_sagas.states(sagas))))
+                sagas = _kept(sagas, wanted.may_err, await newest_sagas.states(sagas))
             likely.update(keys.id for keys in sagas)
         return [saga_id for saga_id in page if saga_id in likely]
 
-    def _of_key(self, wanted: Wanted, key: str) -> Flow[Rows]:
+    async def _of_key(self, wanted: Wanted, key: str) -> Rows:
         """The sagas of an idempotency key: one of each workflow that is known, or asked for."""
         names = {wanted.workflow} if wanted.workflow else set(registry.registered())
         if not wanted.workflow:
-            names |= set((yield from self.catalog.workflow_names()))
+            names |= set(await self.catalog.workflow_names())
         found = [ids.derived_id(name, key) for name in names if name]
-        rows = yield from self._fitting(found, wanted, most=len(found))
+        rows = await self._fitting(found, wanted, most=len(found))
         return sorted(filter(wanted.is_in_time, rows), key=_created, reverse=True)
 
-    def _row(self, saga_id: str) -> Flow[dict[str, Any] | None]:
+    async def _row(self, saga_id: str) -> dict[str, Any] | None:
         try:
-            saga, workflow = yield from self.sound(saga_id)
+            saga, workflow = await self.sound(saga_id)
         except UnknownSaga:
             return None
         except DamagedSaga as error:
             return damaged_row(saga_id, error.problems)
         call = store.some_data(self.coordinator.keys(saga_id), ("meta", "input"))
-        meta, given = yield from ask(call)
+        meta, given = await call
         row = describe(saga, workflow, {"meta": meta or "{}", "input": given or "{}"})
         for name in ("step_results", "result", "task_ids"):
             row.pop(name)
@@ -177,10 +174,10 @@ def _created(row: Mapping[str, Any]) -> str:
     return row["created_at"] or ""
 
 
-def _pass(newest_: Newest, count: int) -> Flow[None]:
+async def _pass(newest_: Newest, count: int) -> None:
     """Leave out the newest ones without reading them."""
     while count > 0:
-        page = yield from newest_.page(min(count, SKIPPED))
+        page = await newest_.page(min(count, SKIPPED))
         if not page:
             return
         count -= len(page)
@@ -196,11 +193,11 @@ def _indexes(shard: Shard, wanted: Wanted) -> Sequence[str]:
     return found or [shard.sagas]
 
 
-def _indexed(sagas: Found, indexes: Sequence[str]) -> Flow[Found]:
+async def _indexed(sagas: Found, indexes: Sequence[str]) -> Found:
     """Those that all of these indexes list, too."""
     for index in indexes:
         if sagas:
-            listed = yield from ask(dead_letter_index.since(index, [keys.id for keys in sagas]))
+            listed = await dead_letter_index.since(index, [keys.id for keys in sagas])
             sagas = _kept(sagas, lambda at_ms: at_ms is not None, listed)
     return sagas
 

@@ -13,6 +13,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from multiagents.core import ids
 from multiagents.core.clock import Clock
+from multiagents.core.effects import Flow
 from multiagents.core.entries import decode
 from multiagents.core.exceptions import DamagedSaga, InvalidInput, UnknownSaga
 from multiagents.core.settings import Settings
@@ -22,7 +23,6 @@ from multiagents.operations.projection import describe, person_awaited, replay
 from multiagents.saga.state import Saga
 from multiagents.storage import aliases, dead_letter_index, lookup
 from multiagents.storage import sagas as store
-from multiagents.storage.calls import Flow, ask
 from multiagents.storage.client import UNREACHABLE
 from multiagents.storage.keys import Shard
 from multiagents.workflows.workflow import Workflow
@@ -56,15 +56,15 @@ def by_any_id(
     """
 
     @wraps(operation)
-    def asked(self: Face, saga_id: str, *args: P.args, **kwargs: P.kwargs) -> Flow[T]:
+    async def asked(self: Face, saga_id: str, *args: P.args, **kwargs: P.kwargs) -> T:
         text = known_text(saga_id)
         try:
-            return (yield from operation(self, text, *args, **kwargs))
+            return await operation(self, text, *args, **kwargs)
         except UnknownSaga:
-            owner = yield from self.owner(text)
+            owner = await self.owner(text)
             if owner is None:
                 raise
-        return (yield from operation(self, owner.saga_id, *args, **kwargs))
+        return await operation(self, owner.saga_id, *args, **kwargs)
 
     return asked  # type: ignore[return-value]  # which also takes the id by its name
 
@@ -89,17 +89,17 @@ class Looking:
     def _shards(self) -> list[Shard]:
         return [Shard(number) for number in range(self._settings.shards)]
 
-    def owner(self, task_id: str) -> Flow[Owner | None]:
+    async def owner(self, task_id: str) -> Owner | None:
         """The saga of a Celery id that is not the saga's own; None if there is none."""
-        found = yield from self._owner_of_step(task_id)
-        return found or (yield from self._owner_of_start(task_id))
+        found = await self._owner_of_step(task_id)
+        return found or await self._owner_of_start(task_id)
 
-    def _owner_of_step(self, task_id: str) -> Flow[Owner | None]:
+    async def _owner_of_step(self, task_id: str) -> Owner | None:
         saga_id = ids.saga_of(task_id)
         if saga_id is None:
             return None
         try:
-            saga, _ = yield from self.coordinator.current(saga_id)
+            saga, _ = await self.coordinator.current(saga_id)
         except UnknownSaga:
             return None
         for name, run in saga.steps.items():
@@ -109,12 +109,12 @@ class Looking:
                         return Owner(saga_id, name)
         return None
 
-    def _owner_of_start(self, task_id: str) -> Flow[Owner | None]:
+    async def _owner_of_start(self, task_id: str) -> Owner | None:
         """Raises the error of a server that is away, if no other one knows the id."""
         away: Exception | None = None
         for shard in self._shards:
             try:
-                saga_id = yield from ask(aliases.owner(shard, task_id))
+                saga_id = await aliases.owner(shard, task_id)
             except UNREACHABLE as error:
                 away = error
                 continue
@@ -124,7 +124,7 @@ class Looking:
             raise away
         return None
 
-    def beginning(self, text: str) -> Flow[list[str]]:
+    async def beginning(self, text: str) -> list[str]:
         """The ids of sagas that begin with a text, some of them where there are many.
 
         For people who type: programs name an id whole.  Raises InvalidInput where there are too
@@ -132,7 +132,7 @@ class Looking:
         """
         total = 0
         for shard in self._shards:
-            total += yield from ask(dead_letter_index.count(shard.sagas))
+            total += await dead_letter_index.count(shard.sagas)
         if total > MOST_SEARCHED:
             raise InvalidInput(
                 f"{text!r} is no saga's whole id, and there are {total} sagas, more than the"
@@ -141,35 +141,35 @@ class Looking:
         found: list[str] = []
         for shard in self._shards:
             if len(found) <= MOST_CANDIDATES:
-                found += yield from lookup.beginning(shard, text, most=MOST_CANDIDATES)
+                found += await lookup.beginning(shard, text, most=MOST_CANDIDATES)
         return found
 
     @by_any_id
-    def get(self, saga_id: str) -> Flow[dict[str, Any]]:
+    async def get(self, saga_id: str) -> dict[str, Any]:
         """A saga as JSON-safe data; see docs/reference/api.md for its shape.
 
         Raises UnknownSaga, and DamagedSaga for one whose keys are not what they have to be.
         """
-        saga, workflow = yield from self.sound(saga_id)
-        data = yield from ask(store.data(self.coordinator.keys(saga_id)))
+        saga, workflow = await self.sound(saga_id)
+        data = await store.data(self.coordinator.keys(saga_id))
         return describe(saga, workflow, data)
 
-    def sound(self, saga_id: str) -> Flow[tuple[Saga, Workflow]]:
+    async def sound(self, saga_id: str) -> tuple[Saga, Workflow]:
         """The saga as it is now, if all of its keys are in order.
 
         Raises UnknownSaga, and DamagedSaga.
         """
-        yield from self.coordinator.check_damage(self.coordinator.keys(saga_id))
-        return (yield from self.coordinator.current(saga_id))
+        await self.coordinator.check_damage(self.coordinator.keys(saga_id))
+        return await self.coordinator.current(saga_id)
 
-    def is_known(self, saga_id: str) -> Flow[bool]:
+    async def is_known(self, saga_id: str) -> bool:
         """Whether there is such a saga."""
-        return (yield from ask(store.pinned(self.coordinator.keys(saga_id)))) is not None
+        return await store.pinned(self.coordinator.keys(saga_id)) is not None
 
-    def person_awaited(self, saga_id: str) -> Flow[str]:
+    async def person_awaited(self, saga_id: str) -> str:
         """Why a saga waits for a person; empty if it does not, or is not there."""
         try:
-            saga, workflow = yield from self.coordinator.current(saga_id)
+            saga, workflow = await self.coordinator.current(saga_id)
         except UnknownSaga:
             return ""
         except DamagedSaga as error:
@@ -177,10 +177,10 @@ class Looking:
         return person_awaited(describe(saga, workflow, {}))
 
     @by_any_id
-    def history(self, saga_id: str) -> Flow[Rows]:
+    async def history(self, saga_id: str) -> Rows:
         """What happened, oldest first, replayed from the log: entries and what they moved."""
-        _, workflow = yield from self.sound(saga_id)
+        _, workflow = await self.sound(saga_id)
         keys = self.coordinator.keys(saga_id)
-        log = yield from ask(store.log(keys))
-        data = yield from ask(store.data(keys))
+        log = await store.log(keys)
+        data = await store.data(keys)
         return replay(saga_id, workflow, [decode(text) for text in log], data)

@@ -18,7 +18,6 @@ from multiagents.operations.actions import Steering
 from multiagents.storage import damage, failures
 from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
-from multiagents.storage.calls import Flow, ask
 from multiagents.storage.keys import Shard
 
 log = structlog.get_logger(__name__)
@@ -27,9 +26,9 @@ log = structlog.get_logger(__name__)
 class Removing(Steering):
     """Finds and takes away what is damaged."""
 
-    def remove(
+    async def remove(
         self, saga_id: str, *, by: str | None = None, reason: str = ""
-    ) -> Flow[dict[str, Any]]:
+    ) -> dict[str, Any]:
         """Take away a damaged saga: its keys, what is due of it, and all that lists it.
 
         Nothing is undone, and who waits for its outcome gets none.  Afterwards its idempotency key
@@ -37,35 +36,35 @@ class Removing(Steering):
         many ``keys`` were left of it.  Raises UnknownSaga if nothing is, and NotAllowed for a saga
         that is whole.
         """
-        problems = yield from self._problems(saga_id)
+        problems = await self._problems(saga_id)
         if not problems:
             raise NotAllowed(
                 f"saga {saga_id!r} is whole, and only a damaged one can be removed; to end it use"
                 " cancel or terminate: it is removed when its retention is over"
             )
         keys = self.coordinator.keys(saga_id)
-        traces = yield from damage.find(keys)
+        traces = await damage.find(keys)
         now_ms = self._clock.now_ms()
-        count = yield from ask(damage.remove(keys, traces, now_ms=now_ms))
+        count = await damage.remove(keys, traces, now_ms=now_ms)
         # A sweep or a worker may have been at it.
-        found = yield from damage.find(keys)
-        count += yield from ask(damage.remove(keys, found, now_ms=now_ms, again=True))
+        found = await damage.find(keys)
+        count += await damage.remove(keys, found, now_ms=now_ms, again=True)
         about = {"problems": list(problems), "by": self._who(by), "reason": reason}
         log.warning("a damaged saga is removed", saga=saga_id, **about)
         return {"transaction_id": saga_id, "problems": list(problems), "keys": count}
 
-    def _problems(self, saga_id: str) -> Flow[tuple[str, ...]]:
+    async def _problems(self, saga_id: str) -> tuple[str, ...]:
         """What is damaged of a saga, or that it is listed and gone; raises UnknownSaga."""
-        found = yield from ask(damage.examine(self.coordinator.keys(saga_id)))
+        found = await damage.examine(self.coordinator.keys(saga_id))
         if not found.there and found.listed:
             return ("it is listed, and nothing of it is there",)
         try:
-            yield from self.sound(saga_id)
+            await self.sound(saga_id)
         except DamagedSaga as error:
             return error.problems
         return ()
 
-    def damaged(self, shards: Iterable[int], *, each: int) -> Flow[dict[str, str]]:
+    async def damaged(self, shards: Iterable[int], *, each: int) -> dict[str, str]:
         """Those that are damaged, by id, and what is.
 
         Looked at are the sagas that sweeps try in vain to move, and the newest ``each`` of each
@@ -73,22 +72,22 @@ class Removing(Steering):
         """
         found: dict[str, str] = {}
         for shard in map(Shard, shards):
-            names = yield from self._stuck(shard)
+            names = await self._stuck(shard)
             for index in (shard.sagas, *map(shard.state, SagaState)):
-                names += yield from ask(store.ids(index, offset=0, limit=each))
+                names += await store.ids(index, offset=0, limit=each)
             for saga_id in dict.fromkeys(names):
-                found |= yield from self._damage(saga_id)
+                found |= await self._damage(saga_id)
         return found
 
-    def _stuck(self, shard: Shard) -> Flow[list[str]]:
+    async def _stuck(self, shard: Shard) -> list[str]:
         """The sagas of a shard's due members that sweeps have tried in vain."""
-        members = yield from ask(failures.stuck(shard))
+        members = await failures.stuck(shard)
         parts = [k.parse_due(member) for member in members]
         return [each[1] for each in parts if each and each[0] != "g"]
 
-    def _damage(self, saga_id: str) -> Flow[dict[str, str]]:
+    async def _damage(self, saga_id: str) -> dict[str, str]:
         try:
-            yield from self.sound(saga_id)
+            await self.sound(saga_id)
         except DamagedSaga as error:
             return {saga_id: "; ".join(error.problems)}
         except UnknownSaga:

@@ -40,7 +40,6 @@ from multiagents.engine.coordinator import Coordinator
 from multiagents.engine.headers import META, checked
 from multiagents.operations.listing import Listing
 from multiagents.storage import sagas as store
-from multiagents.storage.calls import Flow, ask
 from multiagents.workflows import registry
 from multiagents.workflows.workflow import Workflow
 
@@ -104,7 +103,7 @@ class SagaService(Listing):
         self._in_process = in_process
         self._forgotten_advice = forgotten_advice
 
-    def start(
+    async def start(
         self,
         workflow: str | Workflow,
         input: dict[str, Any] | None = None,  # noqa: A002 - the public name of the argument
@@ -116,7 +115,7 @@ class SagaService(Listing):
         task_id: str | None = None,
         canvas: dict[str, Any] | None = None,
         headers: Mapping[str, Any] | None = None,
-    ) -> Flow[str]:
+    ) -> str:
         """Start a saga and return its id; durable when it returns.
 
         With an ``idempotency_key`` the first start of a workflow counts and later ones return its
@@ -129,7 +128,7 @@ class SagaService(Listing):
             input=input, idempotency_key=idempotency_key, on_conflict=on_conflict, task_id=task_id
         )
         task_id = None if task_id is None else ids.checked_id(task_id)
-        found = yield from self.find_workflow(workflow)
+        found = await self.find_workflow(workflow)
         about = {
             "correlation_id": _correlation_id(correlation_id),
             "tags": list(dict.fromkeys([*found.tags, *tags])),
@@ -141,7 +140,7 @@ class SagaService(Listing):
         if idempotency_key is not None:
             data[store.DIGEST] = digest_of(text)
         saga_id = _saga_id(found, idempotency_key, task_id)
-        yield from self._check_workers(found, saga_id)
+        await self._check_workers(found, saga_id)
         record = partial(
             self.coordinator.start,
             found,
@@ -151,9 +150,9 @@ class SagaService(Listing):
             tags=tuple(tags),
         )
         digest = data.get(store.DIGEST, "") if on_conflict == REFUSE else ""
-        if (yield from record(digest=digest)) == store.OTHER_INPUT:
-            yield from self._check_same(saga_id, text, f"{found.name!r}", idempotency_key)
-            yield from record()
+        if await record(digest=digest) == store.OTHER_INPUT:
+            await self._check_same(saga_id, text, f"{found.name!r}", idempotency_key)
+            await record()
         return saga_id
 
     def check_call(
@@ -176,9 +175,9 @@ class SagaService(Listing):
         checked(headers)
         return text
 
-    def _check_same(self, saga_id: str, text: str, workflow: str, key: str | None) -> Flow[None]:
+    async def _check_same(self, saga_id: str, text: str, workflow: str, key: str | None) -> None:
         """Compare with the input itself: an earlier version has stored no digest of it."""
-        [first] = yield from ask(store.some_data(self.coordinator.keys(saga_id), ("input",)))
+        [first] = await store.some_data(self.coordinator.keys(saga_id), ("input",))
         if first is None or digest_of(first) == digest_of(text):
             return  # nothing: its retention has just ended
         raise IdempotencyConflict(
@@ -189,7 +188,7 @@ class SagaService(Listing):
             saga_id,
         )
 
-    def find_workflow(self, workflow: str | Workflow) -> Flow[Workflow]:
+    async def find_workflow(self, workflow: str | Workflow) -> Workflow:
         """A definition by name: registered here, or published by a worker.
 
         Where neither has it, MULTIAGENTS_IMPORTS may: its modules are imported then.  Raises
@@ -200,24 +199,24 @@ class SagaService(Listing):
         local = registry.find(workflow)
         if local is not None:
             return local
-        published = yield from self.catalog.workflow(workflow)
+        published = await self.catalog.workflow(workflow)
         if published is None:
             user_modules.load(self._modules)
             published = registry.find(workflow)
         if published is None:
-            raise (yield from self._unknown_workflow(workflow))
+            raise await self._unknown_workflow(workflow)
         return published
 
-    def unknown_name(self, name: str) -> Flow[str]:
+    async def unknown_name(self, name: str) -> str:
         """What to say of a name that no workflow has, registered here or published; else empty."""
-        names = yield from self._workflow_names()
+        names = await self._workflow_names()
         return "" if name in names else unknown("workflow", name, names)
 
-    def _workflow_names(self) -> Flow[list[str]]:
-        return sorted({*registry.registered(), *(yield from self.catalog.workflow_names())})
+    async def _workflow_names(self) -> list[str]:
+        return sorted({*registry.registered(), *await self.catalog.workflow_names()})
 
-    def _unknown_workflow(self, name: str) -> Flow[UnknownWorkflow]:
-        problem = unknown("workflow", name, (yield from self._workflow_names()))
+    async def _unknown_workflow(self, name: str) -> UnknownWorkflow:
+        problem = unknown("workflow", name, await self._workflow_names())
         built, begun = registry.built_only(name), registry.begun_only(name)
         if built is not None or begun is not None:
             problem = f"unknown workflow {name!r}"
@@ -226,37 +225,37 @@ class SagaService(Listing):
                 fix = f"its builder ({begun}) is not built: call .build().register() on it"
         elif self._in_process:
             fix = "import the module that registers it"
-        elif (yield from self.catalog.fleet()):
+        elif await self.catalog.fleet():
             fix = joined("a worker publishes what its modules register", self._server_asked())
         else:
-            fix = joined((yield from self._how_to_publish()), self._server_asked())
+            fix = joined(await self._how_to_publish(), self._server_asked())
         return UnknownWorkflow(joined(problem, fix))
 
     def _server_asked(self) -> str:
         """Where workers were looked for: those of another server are not known here."""
         return f"the server asked is {self._settings.home}"
 
-    def _how_to_publish(self) -> Flow[str]:
-        start = yield from self.start_command()
-        known = yield from self._launches()
+    async def _how_to_publish(self) -> str:
+        start = await self.start_command()
+        known = await self._launches()
         dev = ", or all that it takes with `multiagents dev`" if launches.has_dev(known) else ""
         return (
             "no worker runs that could publish it: start one that imports its module, with"
             f" `{start}`{dev}{self._forgotten_advice()}"
         )
 
-    def _check_workers(self, workflow: Workflow, saga_id: str) -> Flow[None]:
-        missing = yield from self.catalog.missing(set(workflow.workers))
+    async def _check_workers(self, workflow: Workflow, saga_id: str) -> None:
+        missing = await self.catalog.missing(set(workflow.workers))
         if missing:
             user_modules.load(self._modules)
-            missing = yield from self.catalog.missing(set(workflow.workers))
-        if missing and not (yield from self.is_known(saga_id)):  # who joins a saga finds it going
-            raise (yield from self._unable(workflow, sorted(missing)))
+            missing = await self.catalog.missing(set(workflow.workers))
+        if missing and not await self.is_known(saga_id):  # who joins a saga finds it going
+            raise await self._unable(workflow, sorted(missing))
 
-    def _unable(self, workflow: Workflow, missing: Sequence[str]) -> Flow[UnknownWorker]:
+    async def _unable(self, workflow: Workflow, missing: Sequence[str]) -> UnknownWorker:
         """The error of a start whose functions nothing has that runs."""
-        known = yield from self.catalog.worker_names()
-        start = yield from self.start_command(missing)
+        known = await self.catalog.worker_names()
+        start = await self.start_command(missing)
         cannot = f"workflow {workflow.name!r} cannot run"
         fix = f"start a worker that has it (`{start}`), or use task(...) for a plain Celery task"
         if self._in_process:
@@ -266,17 +265,17 @@ class SagaService(Listing):
         if not there:
             why = f"no worker is running; start one: `{start}`"
             return UnknownWorker(joined(f"{cannot}: {why}", asked))
-        if (yield from self._had_it(missing, there)):
+        if await self._had_it(missing, there):
             fix = "correct the name, or have it import the module that has it, and start it again"
         problems = [lacking(sorted(there), name, known) for name in missing]
         return UnknownWorker(joined(f"{cannot}: {joined(*problems)}", fix, asked))
 
-    def _had_it(self, missing: Sequence[str], there: Members) -> Flow[bool]:
+    async def _had_it(self, missing: Sequence[str], there: Members) -> bool:
         """Whether the functions were known to workers that were started as one that runs now.
 
         Its code has changed since, so that starting such a worker again is of no use.
         """
-        known = yield from self._launches()
+        known = await self._launches()
         running = {(each.get("app"), tuple(each.get("imports", ()))) for each in there.values()}
         able = [each for each in known if {*missing} <= {*each.functions}]
         return bool(able) and (able[0].app, able[0].imports) in running

@@ -6,16 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from multiagents.core.effects import Effect
 from multiagents.core.fields import part_field, result_field
 from multiagents.core.json_text import loads
 from multiagents.core.states import Kind, SagaState, StepState, UndoState
 from multiagents.saga.state import Saga
-from multiagents.saga.targets import parked_notes, parked_targets, targets_of
+from multiagents.saga.targets import Told, parked_notes, parked_targets, targets_of
 from multiagents.workflows.workflow import Workflow
 
 
 @dataclass(frozen=True, slots=True)
-class Deliverance:
+class Deliverance(Effect[Told]):
     """Effect: tell everybody who waits for a saga how it ended; the reply is a `Told`.
 
     ``waiting``: Celery task id -> its canvas (what a Celery task's end would have started).

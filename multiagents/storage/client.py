@@ -28,8 +28,9 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from multiagents.core.clock import Clock, SystemClock
+from multiagents.core.effects import Flow
 from multiagents.core.server_urls import is_socket, shown_url
-from multiagents.storage.calls import Call, Flow, Plain
+from multiagents.storage.calls import Call, Plain
 from multiagents.storage.connect import (
     close_async_sentinels,
     close_sentinels,

@@ -15,7 +15,7 @@ from typing import Any
 from multiagents.core.states import SagaState
 from multiagents.storage import dead_letter_index
 from multiagents.storage import keys as k
-from multiagents.storage.calls import Arg, Call, Flow, Plain, ask
+from multiagents.storage.calls import Arg, Call, Plain
 from multiagents.storage.keys import SagaKeys, Shard
 from multiagents.storage.replies import hash_of, text_of
 
@@ -96,17 +96,17 @@ class Traces:
     """Celery ids of starts that have joined it."""
 
 
-def find(saga: SagaKeys) -> Flow[Traces]:
+async def find(saga: SagaKeys) -> Traces:
     """Search a shard for all that lists a saga; takes long where there are many keys."""
     shard, name = saga.shard, escaped(saga.id)
     indexes = [shard.sagas, shard.attention, *map(shard.state, SagaState)]
     for pattern in (shard.workflow("*"), shard.labelled("*")):
-        indexes += yield from _keys(shard, pattern)
-    due = yield from _members(saga.due, f"?|{name}*")
+        indexes += await _keys(shard, pattern)
+    due = await _members(saga.due, f"?|{name}*")
     mine = (f"|{saga.id}", f"|{saga.id}|")
     due = [each for each in due if each[1:] == mine[0] or each[1:].startswith(mine[1])]
-    letters = yield from _members(shard.dead_letters, f"*|{name}")
-    joined = yield from _aliases(shard, saga.id)
+    letters = await _members(shard.dead_letters, f"*|{name}")
+    joined = await _aliases(shard, saga.id)
     return Traces(tuple(indexes), tuple(due), tuple(letters), tuple(joined))
 
 
@@ -125,11 +125,11 @@ def remove(saga: SagaKeys, traces: Traces, *, now_ms: int, again: bool = False) 
     return Call("remove", keys, args, int)
 
 
-def _keys(shard: Shard, pattern: str) -> Flow[list[str]]:
+async def _keys(shard: Shard, pattern: str) -> list[str]:
     cursor, found = "0", []
     while True:
         command = ("SCAN", cursor, "MATCH", pattern, "COUNT", SCANNED)
-        cursor, page = yield from ask(Plain(command, _page, shard.sagas))
+        cursor, page = await Plain(command, _page, shard.sagas)
         found += page
         if cursor == "0":
             return sorted(set(found))
@@ -140,11 +140,11 @@ def _page(reply: Any) -> tuple[str, list[str]]:
     return text_of(cursor), [text_of(each) for each in page]
 
 
-def _aliases(shard: Shard, saga_id: str) -> Flow[list[str]]:
+async def _aliases(shard: Shard, saga_id: str) -> list[str]:
     cursor, found = "0", []
     while True:
         command = ("HSCAN", shard.aliases, cursor, "COUNT", SCANNED)
-        cursor, page = yield from ask(Plain(command, _pairs))
+        cursor, page = await Plain(command, _pairs)
         found += [task_id for task_id, owner in page.items() if owner == saga_id]
         if cursor == "0":
             return sorted(set(found))
@@ -155,10 +155,10 @@ def _pairs(reply: Any) -> tuple[str, dict[str, str]]:
     return text_of(cursor), hash_of(page)
 
 
-def _members(index: str, pattern: str) -> Flow[list[str]]:
+async def _members(index: str, pattern: str) -> list[str]:
     cursor, found = "0", []
     while True:
-        cursor, page = yield from ask(dead_letter_index.scan(index, cursor, pattern))
+        cursor, page = await dead_letter_index.scan(index, cursor, pattern)
         found += [member for member, _ in page]
         if cursor == "0":
             return sorted(set(found))

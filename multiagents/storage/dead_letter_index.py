@@ -13,7 +13,7 @@ from operator import itemgetter
 from typing import Any
 
 from multiagents.core.states import SagaState
-from multiagents.storage.calls import Call, Flow, Plain, ask
+from multiagents.storage.calls import Call, Plain
 from multiagents.storage.keys import Shard
 from multiagents.storage.replies import text_of
 from multiagents.storage.sagas import pairs_of
@@ -94,33 +94,33 @@ class WaitingHealth:
     """Since when the first dead letter waits."""
 
 
-def read_waiting(shards: Iterable[int], *, some: int = 10) -> Flow[WaitingHealth]:
+async def read_waiting(shards: Iterable[int], *, some: int = 10) -> WaitingHealth:
     """Count what waits on these shards, by the indexes alone."""
     first: Ages = []
     oldest: list[float] = []
     sagas = letters = paused = 0
     for shard in map(Shard, shards):
-        sagas += yield from ask(count(shard.attention))
-        paused += yield from ask(count(shard.state(SagaState.PAUSED)))
-        others = yield from _only_paused(shard)
+        sagas += await count(shard.attention)
+        paused += await count(shard.state(SagaState.PAUSED))
+        others = await _only_paused(shard)
         sagas += len(others)
         first += others[:some]
-        letters += yield from ask(count(shard.dead_letters))
-        first += yield from ask(_first(shard.attention, some))
-        oldest += [at for _, at in (yield from ask(_first(shard.dead_letters, 1)))]
+        letters += await count(shard.dead_letters)
+        first += await _first(shard.attention, some)
+        oldest += [at for _, at in await _first(shard.dead_letters, 1)]
     first.sort(key=itemgetter(1))
     names = tuple(saga_id for saga_id, _ in first)
     return WaitingHealth(names, sagas, paused, letters, int(min(oldest)) if oldest else None)
 
 
-def _only_paused(shard: Shard) -> Flow[Ages]:
+async def _only_paused(shard: Shard) -> Ages:
     """The sagas that are paused and ask for attention for no other reason, by their creation."""
     index, offset = shard.state(SagaState.PAUSED), 0
     found: Ages = []
     while True:
-        page = yield from ask(waiting(index, until_ms=None, offset=offset, limit=SCANNED))
+        page = await waiting(index, until_ms=None, offset=offset, limit=SCANNED)
         if page:
-            listed = yield from ask(since(shard.attention, [saga_id for saga_id, _ in page]))
+            listed = await since(shard.attention, [saga_id for saga_id, _ in page])
             found += [each for each, at in zip(page, listed, strict=True) if at is None]
         offset += SCANNED
         if len(page) < SCANNED:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from multiagents.storage import keys as k
-from multiagents.storage.calls import Arg, Call, Flow, Plain, ask
+from multiagents.storage.calls import Arg, Call, Plain
 from multiagents.storage.keys import Shard
 from multiagents.storage.replies import hash_of, text_of
 
@@ -29,16 +29,16 @@ server's time, and a purge may mark a definition every second."""
 MOST_REST_MS = 3_600_000
 
 
-def collect(shard: Shard, *, clock_ms: Callable[[], int], lease_ms: int) -> Flow[int]:
+async def collect(shard: Shard, *, clock_ms: Callable[[], int], lease_ms: int) -> int:
     """Remove what is unused on a shard; how many.  The next look is a lease later, or a `REST`."""
     began_ms = clock_ms()
-    marked = dict(list((yield from ask(_marked(shard))).items())[:MOST])
+    marked = dict(list((await _marked(shard)).items())[:MOST])
     if marked:
-        yield from ask(_hide(shard, began_ms + AGAIN_MS))
+        await _hide(shard, began_ms + AGAIN_MS)
     used: set[str] = set()
     cursor = "0"
     while not marked.keys() <= used:
-        cursor, found = yield from ask(_uses(shard, cursor))
+        cursor, found = await _uses(shard, cursor)
         used |= found
         if cursor == "0":
             break
@@ -46,7 +46,7 @@ def collect(shard: Shard, *, clock_ms: Callable[[], int], lease_ms: int) -> Flow
     rest_ms = min(REST * (ended_ms - began_ms), MOST_REST_MS)
     if UNREADABLE in used:
         marked, rest_ms = {}, max(rest_ms, AGAIN_MS)
-    return (yield from ask(_forget(shard, marked, used, ended_ms + max(lease_ms, rest_ms))))
+    return await _forget(shard, marked, used, ended_ms + max(lease_ms, rest_ms))
 
 
 def _hide(shard: Shard, until_ms: int) -> Plain[int]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from multiagents.core.exceptions import NewerFormat
-from multiagents.storage.calls import Call, Flow, ask
+from multiagents.storage.calls import Call
 from multiagents.storage.keys import Shard
 
 FORMAT = 2
@@ -28,10 +28,10 @@ def check(found: Iterable[bytes | str | int | None]) -> None:
         raise NewerFormat(newest, FORMAT)
 
 
-def note(shards: Sequence[Shard]) -> Flow[None]:
+async def note(shards: Sequence[Shard]) -> None:
     """Note that a worker of this format writes to these shards of one server.
 
     Raises NewerFormat, and notes nothing, if it must not.
     """
     keys = tuple(shard.format for shard in shards)
-    check([(yield from ask(Call("format", keys, (FORMAT,), int)))])
+    check([await Call("format", keys, (FORMAT,), int)])

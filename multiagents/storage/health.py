@@ -6,7 +6,7 @@ Servers that are rented often forbid CONFIG; that is an answer, not an error.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, TypeVar
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from redis.exceptions import AuthenticationError, ResponseError
 
 from multiagents.core.states import SagaState
-from multiagents.storage.calls import Flow, Plain, ask
+from multiagents.storage.calls import Plain
 from multiagents.storage.keys import Shard
 from multiagents.storage.replies import hash_of, text_of
 from multiagents.storage.sagas import pairs_of
@@ -82,15 +82,15 @@ class DueHealth:
     """Members that are due later than anything puts them off, with their times, the first first."""
 
 
-def read_server(*, key: str = "") -> Flow[ServerHealth]:
+async def read_server(*, key: str = "") -> ServerHealth:
     """Ask a server about itself: of several the one that has this key, by default the first."""
     refused = []
-    info = yield from read_info(key=key)
+    info = await read_info(key=key)
     if info is None:
         refused.append("INFO")
     config: dict[str, str] = {}
     for name in PARAMETERS:
-        told = yield from _allowed(Plain(("CONFIG", "GET", name), hash_of, key))
+        told = await _allowed(Plain(("CONFIG", "GET", name), hash_of, key))
         if told is None:
             refused.append("CONFIG")
             break
@@ -98,24 +98,24 @@ def read_server(*, key: str = "") -> Flow[ServerHealth]:
     return ServerHealth(info or {}, config, tuple(refused))
 
 
-def read_info(*, key: str = "") -> Flow[dict[str, str] | None]:
+async def read_info(*, key: str = "") -> dict[str, str] | None:
     """What INFO tells, likewise; None if that is forbidden."""
-    return (yield from _allowed(Plain(("INFO",), _info, key)))
+    return await _allowed(Plain(("INFO",), _info, key))
 
 
-def read_due(shards: Iterable[int], now_ms: int) -> Flow[DueHealth]:
+async def read_due(shards: Iterable[int], now_ms: int) -> DueHealth:
     """Count what is due on these shards and what should have been done by ``now_ms``."""
     members = overdue = 0
     oldest: list[int] = []
     stray: list[tuple[str, int]] = []
     for shard in map(Shard, shards):
-        members += yield from ask(Plain(("ZCARD", shard.due), int))
-        overdue += yield from ask(Plain(("ZCOUNT", shard.due, "-inf", now_ms), int))
+        members += await Plain(("ZCARD", shard.due), int)
+        overdue += await Plain(("ZCOUNT", shard.due, "-inf", now_ms), int)
         command = ("ZRANGE", shard.due, 0, 0, "WITHSCORES")
-        oldest += yield from ask(Plain(command, _scores))
+        oldest += await Plain(command, _scores)
         soon_ms = now_ms + min(LATEST_MS.values())
         far = ("ZRANGEBYSCORE", shard.due, soon_ms, "+inf", "WITHSCORES", "LIMIT", 0, LOOKED_AT)
-        found = yield from ask(Plain(far, pairs_of))
+        found = await Plain(far, pairs_of)
         stray += [(member, int(at)) for member, at in found if at > now_ms + _latest_ms(member)]
     stray.sort(key=itemgetter(1))
     return DueHealth(members, overdue, min(oldest, default=None), tuple(stray))
@@ -125,17 +125,17 @@ def _latest_ms(member: str) -> int:
     return LATEST_MS.get(member[:1], YEAR_MS)
 
 
-def read_missing(shards: Iterable[int], *, each: int) -> Flow[list[str]]:
+async def read_missing(shards: Iterable[int], *, each: int) -> list[str]:
     """Sagas that are listed and not there, among the newest ``each`` of each state and shard."""
     found: list[str] = []
     for shard in map(Shard, shards):
         for state in SagaState:
-            listed = yield from ask(Plain(("ZREVRANGE", shard.state(state), 0, each - 1), _texts))
+            listed = await Plain(("ZREVRANGE", shard.state(state), 0, each - 1), _texts)
             keys = [f"{shard.tag}:saga:{saga_id}" for saga_id in listed]
-            if not keys or (yield from ask(Plain(("EXISTS", *keys), int))) == len(keys):
+            if not keys or await Plain(("EXISTS", *keys), int) == len(keys):
                 continue
             for saga_id, key in zip(listed, keys, strict=True):
-                if not (yield from ask(Plain(("EXISTS", key), int))):
+                if not await Plain(("EXISTS", key), int):
                     found.append(saga_id)
     return found
 
@@ -144,9 +144,9 @@ def _texts(reply: Any) -> list[str]:
     return [text_of(item) for item in reply]
 
 
-def _allowed(operation: Plain[T]) -> Generator[Any, Any, T | None]:
+async def _allowed(operation: Plain[T]) -> T | None:
     try:
-        return (yield from ask(operation))
+        return await operation
     except ResponseError:  # NOPERM, or a command that this server has renamed away
         return None
 

@@ -6,7 +6,6 @@ is searched, page by page, so that the server does other work between two pages.
 
 from __future__ import annotations
 
-from multiagents.storage.calls import Flow, ask
 from multiagents.storage.damage import escaped
 from multiagents.storage.dead_letter_index import scan
 from multiagents.storage.keys import Shard
@@ -15,12 +14,12 @@ SCANNED = 1000
 """Ids that the server compares at once: it took 3 ms for them on a busy machine."""
 
 
-def beginning(shard: Shard, text: str, *, most: int) -> Flow[list[str]]:
+async def beginning(shard: Shard, text: str, *, most: int) -> list[str]:
     """Ids that begin with a text; the search ends where there are more than ``most``."""
     cursor, found = "0", set[str]()
     while True:
         page = scan(shard.sagas, cursor, f"{escaped(text)}*", count=SCANNED)
-        cursor, members = yield from ask(page)
+        cursor, members = await page
         found.update(member for member, _ in members)
         if cursor == "0" or len(found) > most:
             return sorted(found)

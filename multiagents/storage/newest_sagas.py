@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from multiagents.storage.calls import Call, Flow, Plain, ask
+from multiagents.storage.calls import Call, Plain
 from multiagents.storage.dead_letter_index import Ages
 from multiagents.storage.keys import SagaKeys
 from multiagents.storage.replies import text_or_none
@@ -31,13 +31,13 @@ class _Index:
     """Read and not yet given, newest first."""
     ended: bool = False
 
-    def fill(self, count: int) -> Flow[None]:
+    async def fill(self, count: int) -> None:
         """Read on if nothing that was read is left."""
         if self.read or self.ended:
             return
         first = "-inf" if self.first_ms is None else str(self.first_ms)
         page = (self.name, self.place, first, "WITHSCORES", "LIMIT", self.passed, count)
-        self.read = yield from ask(Plain(("ZREVRANGEBYSCORE", *page), pairs_of))
+        self.read = await Plain(("ZREVRANGEBYSCORE", *page), pairs_of)
         self.ended = len(self.read) < count
         if self.read:
             last = self.read[-1][1]
@@ -60,12 +60,12 @@ class Newest:
         place = "+inf" if until_ms is None else str(until_ms)
         self._indexes = [_Index(name, since_ms, place) for name in indexes]
 
-    def page(self, count: int) -> Flow[list[str]]:
+    async def page(self, count: int) -> list[str]:
         """The next ``count`` ids at the most; none is the end."""
         found: list[str] = []
         while len(found) < count:
             for index in self._indexes:
-                yield from index.fill(count)
+                await index.fill(count)
             more = list(self._take(count - len(found)))
             if not more:
                 break

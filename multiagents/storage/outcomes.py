@@ -14,7 +14,7 @@ from multiagents.core.fields import OUTBOX_END
 from multiagents.core.json_text import dumps, loads
 from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
-from multiagents.storage.calls import Arg, Call, Flow, Plain, ask
+from multiagents.storage.calls import Arg, Call, Plain
 from multiagents.storage.commit import Answer, Refused
 from multiagents.storage.keys import SagaKeys
 from multiagents.storage.refusals import word_of
@@ -28,32 +28,32 @@ WAITING = ("alias:", "told:", "part:")
 """How the data fields begin that say who waits, and what they were told; in lib.lua as well."""
 
 
-def read_data(saga: SagaKeys, outcome: Sequence[str]) -> Flow[dict[str, str]]:
+async def read_data(saga: SagaKeys, outcome: Sequence[str]) -> dict[str, str]:
     """Of the data hash the fields that an outcome is made of, and who waits.
 
     Who waits is read last: of a saga that is just being removed it is nobody.
     """
-    names = yield from ask(Plain(("HKEYS", saga.data), lambda reply: list(map(text_of, reply))))
+    names = await Plain(("HKEYS", saga.data), lambda reply: list(map(text_of, reply)))
     fields = [*outcome, *(name for name in names if name.startswith(WAITING))]
     found: dict[str, str] = {}
     for at in range(0, len(fields), LOG_PAGE):
         some = fields[at : at + LOG_PAGE]
-        values = yield from ask(store.some_data(saga, some))
+        values = await store.some_data(saga, some)
         found.update(
             (name, text) for name, text in zip(some, values, strict=True) if text is not None
         )
     return found
 
 
-def read_log(saga: SagaKeys) -> Flow[tuple[str, ...]]:
+async def read_log(saga: SagaKeys) -> tuple[str, ...]:
     """The whole log, oldest first, in pages; anew if it is compressed meanwhile."""
     while True:
         items: list[Any] = []
-        page = yield from ask(_page(saga, 0))
+        page = await _page(saga, 0)
         while page:
             items += page
-            page = (yield from ask(_page(saga, len(items)))) if len(page) == LOG_PAGE else []
-        if len(items) < LOG_PAGE or (yield from ask(_page(saga, 0, 1))) == items[:1]:
+            page = await _page(saga, len(items)) if len(page) == LOG_PAGE else []
+        if len(items) < LOG_PAGE or await _page(saga, 0, 1) == items[:1]:
             return log_of(items)
 
 

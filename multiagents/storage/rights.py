@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from redis.exceptions import NoPermissionError, ResponseError
 
-from multiagents.storage.calls import Arg, Flow, Plain, ask
+from multiagents.storage.calls import Arg, Plain
 from multiagents.storage.refusals import is_of_another_type
 from multiagents.storage.replies import text_of
 
@@ -19,47 +19,47 @@ NO_INDEX = 2**31 - 1
 number would not fit into what the server reads it into."""
 
 
-def of_list(key: str) -> Flow[str]:
+async def of_list(key: str) -> str:
     """Why no message can be put into a queue's list; "" if one can, or it is not told."""
-    kind, refused = yield from _try("TYPE", key)
+    kind, refused = await _try("TYPE", key)
     if kind not in ("none", "list", ""):
         return f"the key is a {kind}, and has to be a list"
-    told = yield from _dry_run(("LPUSH", key, "x"))
+    told = await _dry_run(("LPUSH", key, "x"))
     if told is not None:
         return told
-    return refused or (yield from _try("LSET", key, NO_INDEX, "x"))[1]
+    return refused or (await _try("LSET", key, NO_INDEX, "x"))[1]
 
 
-def of_result(key: str) -> Flow[str]:
+async def of_result(key: str) -> str:
     """Why no result can be stored under a key, and told by a channel of that name; likewise."""
     told = None
     for command in (("GET", key), ("SET", key, "x"), ("EXPIRE", key, 1), ("PUBLISH", key, "x")):
-        told = yield from _dry_run(command)
+        told = await _dry_run(command)
         if told:
             return told
     if told is not None:
         return ""
     for trial in (("GET", key), ("SET", key, "", "XX"), ("PUBLISH", key, "")):
-        refused = (yield from _try(*trial))[1]
+        refused = (await _try(*trial))[1]
         if refused:
             return refused
     return ""
 
 
-def _dry_run(command: Sequence[Arg]) -> Flow[str | None]:
+async def _dry_run(command: Sequence[Arg]) -> str | None:
     """Why the user may not do this, "" if it may; None: the server does not tell us."""
     try:
-        user = yield from ask(Plain(("ACL", "WHOAMI"), text_of))
-        reply = yield from ask(Plain(("ACL", "DRYRUN", user, *command), text_of))
+        user = await Plain(("ACL", "WHOAMI"), text_of)
+        reply = await Plain(("ACL", "DRYRUN", user, *command), text_of)
     except ResponseError:  # no right to ask, or a server older than that
         return None
     return "" if reply == "OK" else reply
 
 
-def _try(*command: Arg) -> Flow[tuple[str, str]]:
+async def _try(*command: Arg) -> tuple[str, str]:
     """A command's reply, and why it was refused, as far as that is for its key or channel."""
     try:
-        return (yield from ask(Plain(command, text_of))), ""
+        return await Plain(command, text_of), ""
     except NoPermissionError as error:
         # Which command the engine needs is another: what it lacks is not the right to this one.
         about_command = "permissions to run the" in str(error)

@@ -5,18 +5,17 @@ The words are those with which it would refuse, see `refusals`.  Nothing is writ
 
 from __future__ import annotations
 
-from multiagents.storage.calls import Flow
 from multiagents.storage.health import ServerHealth, read_info, read_server
 
 
-def read_refusal(key: str) -> Flow[str | None]:
+async def read_refusal(key: str) -> str | None:
     """The word with which the server that has this key refuses writes.
 
     None: it takes them, or does not tell.  One request where nothing is wrong.
     """
-    health = ServerHealth((yield from read_info(key=key)) or {})
+    health = ServerHealth(await read_info(key=key) or {})
     if snapshots_stop(health) is None or replicas_of(health) is not None:
-        health = yield from read_server(key=key)
+        health = await read_server(key=key)
     return refusal_of(health)
 
 

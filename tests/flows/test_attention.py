@@ -12,10 +12,10 @@ import redis
 
 from multiagents import Orchestrator, WorkflowBuilder, worker
 from multiagents.cli.commands.attention import TITLES, laid_out
+from multiagents.core.effects import Flow
 from multiagents.core.exceptions import NotAllowed
 from multiagents.core.states import Kind
 from multiagents.storage import keys as k
-from multiagents.storage.calls import Flow
 from multiagents.storage.keys import SagaKeys, Shard
 from multiagents.workflows.workflow import Workflow
 from tests.support.command_line import cli
@@ -226,8 +226,7 @@ def test_a_short_list_reads_few_sagas(office: Office) -> None:
     assert least < calls / 4
 
 
-def _nothing() -> Flow[dict[str, str]]:
-    yield from ()
+async def _nothing() -> dict[str, str]:
     return {}
 
 

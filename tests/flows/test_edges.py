@@ -14,7 +14,6 @@ from multiagents.core.settings import Settings
 from multiagents.hosting.app import make_app
 from multiagents.hosting.runtime import attach
 from multiagents.storage import sagas as store
-from multiagents.storage.calls import ask
 from multiagents.storage.client import UNREACHABLE, Edge
 from tests.support.one_process import KEYS
 
@@ -28,7 +27,7 @@ def test_a_workers_main_process_waits_a_second_for_a_silent_server() -> None:
         edge = attach(app, settings)._edge_of_main()
         began = time.monotonic()
         with pytest.raises(UNREACHABLE):
-            edge.run(ask(store.load(KEYS)))
+            edge.execute(store.load(KEYS))
         assert 0.9 < time.monotonic() - began < 2.5
         edge.close()
         app.close()

@@ -12,7 +12,6 @@ from multiagents import WorkflowBuilder, worker
 from multiagents.core.fields import outbox_field
 from multiagents.core.states import Kind
 from multiagents.storage import failures
-from multiagents.storage.calls import ask
 from multiagents.storage.keys import Shard, due_outbox
 from multiagents.storage.sagas import Guard
 from tests.support.office import Office, open_office
@@ -41,7 +40,7 @@ def test_a_queue_that_the_server_refuses_is_named_with_the_reason(office: Office
         now_ms = office.runtime.clock.now_ms()
         why = "NotTaken: 'explain-refused' cannot be written (WRONGTYPE)"
         failed = failures.put_off(Shard(), Guard(member, token), now_ms=now_ms, why=why)
-        assert office.runtime.edge.run(ask(failed)) == 1
+        assert office.runtime.edge.execute(failed) == 1
     reason = office.reason(saga_id, "failing")
     assert (reason["failures"], reason["error"]) == (1, why)
     assert why in reason["text"]

@@ -12,7 +12,6 @@ from multiagents.core.ports import Assignment
 from multiagents.core.states import Command, SagaState
 from multiagents.storage import outcomes
 from multiagents.storage import sagas as store
-from multiagents.storage.calls import Flow
 from multiagents.storage.replies import End
 from tests.support.one_process import KEYS, SAGA, Bench, chain, step
 
@@ -141,7 +140,7 @@ def test_a_log_that_is_compressed_while_it_is_read_is_read_whole(bench: Bench, c
     version = bench.edge.execute(store.version(KEYS)) or ""
     pages = []
 
-    def reading() -> Flow[tuple[str, ...]]:
+    async def reading() -> tuple[str, ...]:
         flow, reply = outcomes.read_log(KEYS), None
         while True:
             try:
@@ -149,9 +148,9 @@ def test_a_log_that_is_compressed_while_it_is_read_is_read_whole(bench: Bench, c
             except StopIteration as stop:
                 found: tuple[str, ...] = stop.value
                 return found
-            reply = yield page
+            reply = await page
             if not pages:
-                yield outcomes.settle(KEYS, End(version, {}, whole))
+                await outcomes.settle(KEYS, End(version, {}, whole))
             pages.append(page)
 
     assert bench.edge.run(reading()) == whole

@@ -21,7 +21,6 @@ from multiagents.engine.saga_reader import blank_saga
 from multiagents.operations.explain.late_reports import late_successes
 from multiagents.saga.decide import fold
 from multiagents.storage import sagas as store
-from multiagents.storage.calls import ask
 from tests.support.one_process import KEYS, SAGA, Bench, lose, row, step, undoable
 
 LATE = '{"ok": true}'
@@ -30,7 +29,7 @@ HAS_RESULT = "has(steps.charge.result) && has(steps.charge.result.ok)"
 
 
 def data(bench: Bench) -> dict[str, str]:
-    return bench.edge.run(ask(store.data(KEYS)))
+    return bench.edge.execute(store.data(KEYS))
 
 
 def parked(bench: Bench, *following: Any) -> Assignment:

@@ -13,7 +13,6 @@ from multiagents.core.states import Kind, SagaState
 from multiagents.engine.sweeper import Sweeper
 from multiagents.hosting.sweeper_thread import SweeperThread
 from multiagents.storage import sagas as store
-from multiagents.storage.calls import Flow
 from multiagents.storage.keys import SagaKeys, due_dirty
 from multiagents.storage.sagas import Guard
 from tests.support.one_process import KEYS, SAGA, SHARD, Bench, chain, lose
@@ -63,7 +62,7 @@ def test_a_sweep_forgets_nothing_for_a_reason_that_is_lost(bench: Bench) -> None
     sweeper = bench.sweeper()
     (item,) = bench.edge.run(sweeper.due(SHARD))
     handling = sweeper.handle(item)
-    assert next(handling) == store.command(KEYS, field)
+    assert handling.send(None) == store.command(KEYS, field)
     handling.send(None)  # as after a claim
     dropped = handling.send("a definition's version")
     assert bench.edge.execute(dropped) == 0
@@ -90,9 +89,9 @@ class _Slow(Sweeper):
         super().__init__(bench.coordinator, nobody_knows=lambda name: False, clock_ms=clock_ms)
         self._bench = bench
 
-    def handle(self, item: Guard) -> Flow[None]:
+    async def handle(self, item: Guard) -> None:
         self._bench.clock.advance(self._bench.settings.lease_s / 8)
-        yield from super().handle(item)
+        await super().handle(item)
 
 
 def test_a_batch_that_takes_long_is_no_gap_in_the_sweeping(bench: Bench) -> None:

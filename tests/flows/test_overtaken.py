@@ -9,13 +9,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from multiagents.core.effects import Flow
 from multiagents.core.entries import Asked, Failed, Failure, Succeeded
 from multiagents.core.ports import Assignment
 from multiagents.core.states import Command, Kind, Outcome, SagaState, StepState
 from multiagents.engine.claims import Continuation
 from multiagents.saga.state import Saga
 from multiagents.storage import sagas as store
-from multiagents.storage.calls import Call, Flow
+from multiagents.storage.calls import Call
 from multiagents.workflows.workflow import Step
 from tests.support.one_process import KEYS, SAGA, Bench, step
 

@@ -7,7 +7,6 @@ from multiagents.core.policies import RetryPolicy
 from multiagents.core.ports import Assignment
 from multiagents.core.states import Command, Outcome, SagaState, StepState, UndoState
 from multiagents.storage import sagas as store
-from multiagents.storage.calls import ask
 from tests.support.one_process import KEYS, SAGA, Bench, row, step, undoable
 
 ONCE = RetryPolicy(max_attempts=1)
@@ -42,7 +41,7 @@ def test_a_pivot_that_was_claimed_in_time_is_not_undone(bench: Bench) -> None:
     bench.start(undoable("s"), step("pivot", "s", pivot=True))
     assert bench.succeed(bench.claim(), allowed=False) is None
     asked = Asked(bench.clock.now_ms(), Command.CANCEL, "r")
-    bench.edge.run(ask(store.append(KEYS, asked)))
+    bench.edge.execute(store.append(KEYS, asked))
     bench.claim()
     bench.edge.run(bench.coordinator.coordinate(SAGA))
     saga = bench.saga()

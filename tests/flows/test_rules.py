@@ -26,7 +26,7 @@ from multiagents.hosting.app import make_app
 from multiagents.hosting.step_task import Process
 from multiagents.saga.outcome import Deliverance
 from multiagents.storage import sagas as store
-from multiagents.storage.calls import Call, ask
+from multiagents.storage.calls import Call
 from multiagents.storage.commit import Letter
 from multiagents.storage.keys import due_dirty
 from multiagents.transport.direct_result import Answers
@@ -331,10 +331,10 @@ def test_a_long_log_is_read_in_pages(bench: Bench) -> None:
     for number in range(count):
         entry = Asked(bench.clock.now_ms(), commands[number % 2], f"r{number}")
         bench.edge.client.rpush(KEYS.log, store.encode(entry))
-    first = bench.edge.run(ask(store.load(KEYS)))
+    first = bench.edge.execute(store.load(KEYS))
     assert len(first.entries) == 500
     bench.edge.run(bench.coordinator.coordinate(SAGA))
-    left = bench.edge.run(ask(store.load(KEYS)))
+    left = bench.edge.execute(store.load(KEYS))
     assert left.entries == ()
     assert len([entry for entry in bench.log() if isinstance(entry, Asked)]) == count
 

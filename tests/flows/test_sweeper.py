@@ -17,7 +17,6 @@ from multiagents.engine.sweeper import LATER, Backlog, QueueHead, Sweeper
 from multiagents.saga.outcome import Deliverance
 from multiagents.saga.targets import Told
 from multiagents.storage import sagas as store
-from multiagents.storage.calls import ask
 from multiagents.storage.client import Edge
 from multiagents.storage.keys import Shard
 from multiagents.workflows.workflow import Step, Workflow
@@ -177,9 +176,9 @@ def test_an_entry_that_nobody_decided_over_is_decided_by_a_sweep(world):
     world.start()
     keys = world.coordinator.keys("s1")
     asked = Asked(world.clock.now_ms(), Command.PAUSE, "r1")
-    world.edge.run(ask(store.append(keys, asked)))
+    world.edge.execute(store.append(keys, asked))
     world.sweep(3)
-    view = world.edge.run(ask(store.load(keys)))
+    view = world.edge.execute(store.load(keys))
     assert view.entries == ()
     assert world.saga().state is SagaState.PAUSED
 

@@ -13,7 +13,6 @@ from multiagents.lab.simulator.faults import NO_FAULTS, Shape
 from multiagents.lab.simulator.laws.saga import LawBroken
 from multiagents.lab.simulator.store import Servers, own_servers
 from multiagents.storage import sagas as store
-from multiagents.storage.calls import Flow, ask
 from multiagents.storage.sagas import Guard
 
 
@@ -114,12 +113,12 @@ STUCK = r"LawBroken: (stuck|\S+: (nobody decided over|left in outbox))"
 class ForgetfulSweeper(Sweeper):
     """Drops commands that were not claimed instead of sending them again."""
 
-    def handle(self, item: Guard) -> Flow[None]:
+    async def handle(self, item: Guard) -> None:
         if item.member.startswith("o|"):
             keys = self._coordinator.keys(item.member.split("|")[1])
-            yield from ask(store.drop(keys.shard, item, because=(keys.saga, "none", "")))
+            await store.drop(keys.shard, item, because=(keys.saga, "none", ""))
         else:
-            yield from super().handle(item)
+            await super().handle(item)
 
 
 def test_a_sweeper_that_forgets_is_found_out(servers: Servers) -> None:
@@ -131,13 +130,13 @@ def test_a_sweeper_that_forgets_is_found_out(servers: Servers) -> None:
 class CarelessSweeper(Sweeper):
     """Drops leases that ran out instead of logging the loss."""
 
-    def handle(self, item: Guard) -> Flow[None]:
+    async def handle(self, item: Guard) -> None:
         letter, saga_id, *_ = item.member.split("|")
         if letter == "l":
             keys = self._coordinator.keys(saga_id)
-            yield from ask(store.drop(keys.shard, item, because=(keys.saga, "none", "")))
+            await store.drop(keys.shard, item, because=(keys.saga, "none", ""))
         else:
-            yield from super().handle(item)
+            await super().handle(item)
 
 
 def test_a_lease_that_nobody_ends_is_found_out(servers: Servers) -> None:

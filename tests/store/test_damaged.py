@@ -313,7 +313,7 @@ def test_a_saga_that_comes_and_goes_while_it_is_looked_for_is_not_damaged(office
 
     def look() -> None:
         flow = office.host.coordinator.current("late")
-        effect = next(flow)
+        effect = flow.send(None)
         while True:
             effect = flow.send(ask(effect))
 

@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from celery import Celery
 
 from multiagents import WorkflowBuilder, attach
 from multiagents.core.clock import FakeClock, SystemClock
+from multiagents.core.effects import Effect
 from multiagents.core.exceptions import InvalidInput
 from multiagents.core.ports import WorkerInfo
 from multiagents.core.settings import Settings, get_settings
@@ -25,7 +27,7 @@ from multiagents.engine.catalog import FRESH_MS, Catalog
 from multiagents.hosting.assembly import Host
 from multiagents.hosting.sweeper_thread import SweeperThread
 from multiagents.storage import sagas as store
-from multiagents.storage.calls import Flow, Plain, ask
+from multiagents.storage.calls import Plain
 from multiagents.storage.client import UNREACHABLE, Edge
 from multiagents.storage.health import read_server
 from multiagents.storage.keys import Shard
@@ -123,18 +125,23 @@ def put(shard: Shard) -> Plain[Any]:
     return Plain(("HSET", shard.definitions, "where", shard.number), int)
 
 
+@dataclass(frozen=True)
+class Strange(Effect[Any]):
+    """None that a server carries out."""
+
+
 def test_an_operation_goes_where_its_key_lives(
     edge: RoutedEdge, servers: list[EmbeddedServer]
 ) -> None:
     """What carries no shard goes to the first server, and what is no operation is performed."""
 
-    def flow() -> Flow[Any]:
+    async def flow() -> Any:
         for number in range(3):
-            yield from ask(put(Shard(number)))
-        yield from ask(Plain(("SET", "ma:breaker:x", "1"), bool))
-        return (yield "an effect")
+            await put(Shard(number))
+        await Plain(("SET", "ma:breaker:x", "1"), bool)
+        return await Strange()
 
-    assert edge.run(flow()) == ("performed", "an effect")
+    assert edge.run(flow()) == ("performed", Strange())
     for number, server in enumerate(servers):
         with redis.Redis.from_url(server.url, decode_responses=True) as client:
             spans = ["ma:breaker:x"] if number == 0 else []
@@ -188,12 +195,12 @@ def test_an_event_loop_finds_the_same_homes(
         other = open_async_edge(spread_over(servers), perform=no_effect)
         try:
             keys = [Shard(number).definitions for number in range(3)]
-            found = [await other.run(ask(Plain(("HGET", key, "where"), int))) for key in keys]
-            return [*found, await other.execute("an effect")]
+            found = [await other.execute(Plain(("HGET", key, "where"), int)) for key in keys]
+            return [*found, await other.execute(Strange())]
         finally:
             await other.close()
 
-    assert asyncio.run(read()) == [0, 1, 2, ("performed", "an effect")]
+    assert asyncio.run(read()) == [0, 1, 2, ("performed", Strange())]
 
 
 def test_a_server_that_is_down_is_named_and_the_others_answer(

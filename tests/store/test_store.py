@@ -27,7 +27,6 @@ from multiagents.core.states import Command, Kind
 from multiagents.storage import keys as k
 from multiagents.storage import outbox, outcomes, replies
 from multiagents.storage import sagas as store
-from multiagents.storage.calls import ask
 from multiagents.storage.client import Edge
 from multiagents.storage.commit import Letter
 from multiagents.storage.keys import SagaKeys, Shard
@@ -67,7 +66,7 @@ def test_a_start_writes_state_log_outbox_and_indexes_at_once(edge, saga):
     assert loaded.entries == ()
     assert loaded.steps == {"a": ["dispatched"]}
     assert due(edge) == {k.due_outbox(saga.id, RUN): NOW + 2000}
-    assert edge.run(ask(store.ids(Shard().state("running"), offset=0, limit=9))) == [saga.id]
+    assert edge.execute(store.ids(Shard().state("running"), offset=0, limit=9)) == [saga.id]
 
 
 def test_a_second_start_with_one_id_joins_the_first(edge, saga):
@@ -82,7 +81,7 @@ def test_a_second_start_with_one_id_joins_the_first(edge, saga):
         indexes=(),
     )
     assert edge.execute(again) == store.EXISTED
-    data = edge.run(ask(store.data(saga)))
+    data = edge.execute(store.data(saga))
     assert {f"alias:{saga.id}", "alias:task-2"} <= data.keys()
     assert data["input"] == '{"x":1}'
 
@@ -206,8 +205,8 @@ def test_a_report_ends_claim_and_lease_and_keeps_the_result(edge, saga):
     edge.execute(claim(saga))
     done = Succeeded(NOW, Kind.RUN, "a", 1, "aa")
     edge.execute(store.report(saga, done, result='{"ok":1}'))
-    assert edge.run(ask(store.work(saga))) == {}
-    assert edge.run(ask(store.data(saga)))["r:a"] == '{"ok":1}'
+    assert edge.execute(store.work(saga)) == {}
+    assert edge.execute(store.data(saga))["r:a"] == '{"ok":1}'
     assert set(due(edge)) == {k.due_dirty(saga.id)}
 
 
@@ -218,7 +217,7 @@ def test_a_late_result_is_recorded_and_overwrites_nothing(edge, saga):
     late = Succeeded(NOW, Kind.RUN, "a", 1, "bb")
     loaded = edge.execute(store.report(saga, late, result='{"n":2}'))
     assert loaded.entries[-1] == late
-    assert edge.run(ask(store.data(saga)))["r:a"] == '{"n":1}'
+    assert edge.execute(store.data(saga))["r:a"] == '{"n":1}'
 
 
 def test_a_lost_attempts_result_is_put_aside_until_a_commit_adopts_it(edge, saga):
@@ -227,18 +226,18 @@ def test_a_lost_attempts_result_is_put_aside_until_a_commit_adopts_it(edge, saga
     for nonce, result in (("bb", '{"n":2}'), ("cc", '{"n":3}')):
         late = Succeeded(NOW, Kind.RUN, "a", 1, nonce)
         seen = edge.execute(store.report(saga, late, result=result))
-    kept = edge.run(ask(store.data(saga)))
+    kept = edge.execute(store.data(saga))
     assert "r:a" not in kept
     assert (kept["l:bb"], kept["l:cc"]) == ('{"n":2}', '{"n":3}')
     adopts = plan("v2", seen.last, adopted={"l:bb": "r:a", "l:dd": "r:b"})
     edge.execute(store.commit(saga, ("v1", "0"), adopts))
-    kept = edge.run(ask(store.data(saga)))
+    kept = edge.execute(store.data(saga))
     assert kept["r:a"] == '{"n":2}'
     assert "r:b" not in kept
     edge.execute(store.report(saga, Succeeded(NOW, Kind.RUN, "a", 1, "aa"), result='{"n":1}'))
     again = plan("v3", view(edge, saga).last, adopted={"l:cc": "r:a"})
     edge.execute(store.commit(saga, ("v2", seen.last), again))
-    assert edge.run(ask(store.data(saga)))["r:a"] == '{"n":1}'
+    assert edge.execute(store.data(saga))["r:a"] == '{"n":1}'
 
 
 def test_a_lease_is_renewed_by_its_holder_up_to_the_deadline(edge, saga):
@@ -247,7 +246,7 @@ def test_a_lease_is_renewed_by_its_holder_up_to_the_deadline(edge, saga):
     held = store.Attempt(saga.id, Kind.RUN, "a", 1, "aa")
     assert edge.execute(store.renew(saga, held, lease_ends=NOW + 30_000, notes={"p:a": "1"}))
     assert due(edge)[member(saga)] == NOW + 20_000
-    assert edge.run(ask(store.data(saga)))["p:a"] == "1"
+    assert edge.execute(store.data(saga))["p:a"] == "1"
     other = store.Attempt(saga.id, Kind.RUN, "a", 1, "bb")
     assert not edge.execute(store.renew(saga, other, lease_ends=NOW + 9, notes={}))
 
@@ -382,4 +381,4 @@ def test_a_purge_removes_everything_and_only_what_it_looked_at(edge, saga):
     assert edge.execute(outcomes.purge(saga, "other", indexes, later_ms=NOW)) == 0
     assert edge.execute(outcomes.purge(saga, "v1", indexes, later_ms=NOW)) == 1
     assert edge.client.keys(f"*{saga.id}*") == []
-    assert edge.run(ask(store.ids(Shard().sagas, offset=0, limit=9))) == []
+    assert edge.execute(store.ids(Shard().sagas, offset=0, limit=9)) == []

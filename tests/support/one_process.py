@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from multiagents.core.clock import FakeClock
+from multiagents.core.effects import Flow
 from multiagents.core.entries import Asked, Entry, Failed, Failure, Lost, Succeeded, decode
 from multiagents.core.ports import Assignment, WorkerInfo
 from multiagents.core.settings import Settings
@@ -20,7 +21,7 @@ from multiagents.saga.outcome import Deliverance
 from multiagents.saga.state import Saga
 from multiagents.saga.targets import NOT_TOLD, TOLD
 from multiagents.storage import sagas as store
-from multiagents.storage.calls import Call, Flow, Plain
+from multiagents.storage.calls import Call, Plain
 from multiagents.storage.client import Edge
 from multiagents.storage.keys import SagaKeys, Shard, due_lease
 from multiagents.workflows.workflow import Step, Workflow

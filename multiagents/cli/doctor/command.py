@@ -234,7 +234,6 @@ def _fleet(session: Session, workflows: list[Workflow]) -> Iterable[Check]:
 def _sagas(session: Session, shards: Sequence[int]) -> Iterable[Check]:
     """What is due on these shards, and what waits for a person."""
     from multiagents.cli.doctor import checks, keys
-    from multiagents.storage.calls import ask
     from multiagents.storage.dead_letter_index import read_waiting
     from multiagents.storage.failures import Failing, stuck
     from multiagents.storage.health import read_due, read_missing
@@ -249,7 +248,7 @@ def _sagas(session: Session, shards: Sequence[int]) -> Iterable[Check]:
     yield keys.damaged(session.run(service.damaged(shards, each=LOOKED_AT)))
     failing: dict[str, Failing] = {}
     for number in shards:
-        counted = session.run(ask(stuck(Shard(number))))
+        counted = session.runtime.edge.execute(stuck(Shard(number)))
         failing.update(counted)
     yield keys.stuck(failing, now_ms)
     unlisted = _unlisted(session, shards)

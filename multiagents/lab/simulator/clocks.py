@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from multiagents.core.effects import Flow
 from multiagents.lab.simulator.broker import Broker
 from multiagents.lab.simulator.store import Store
 from multiagents.lab.simulator.world import World
-from multiagents.storage.calls import Call, Flow
+from multiagents.storage.calls import Call
 from multiagents.storage.client import UNREACHABLE
 from multiagents.storage.keys import Shard
 from multiagents.storage.sagas import Guard
@@ -63,17 +64,17 @@ def _shift(times: dict[Any, int], by_ms: int) -> None:
         times[what] -= by_ms
 
 
-def by_a_clock_ahead(
+async def by_a_clock_ahead(
     due: Callable[[Shard], Flow[Found]], set_ahead: Callable[[int], None], shard: Shard
-) -> Flow[Found]:
+) -> Found:
     """What a sweep finds whose clock is an hour ahead for this once."""
     flow = due(shard)
     set_ahead(HOUR_MS)
-    call = next(flow)
+    call = flow.send(None)
     set_ahead(0)
-    reply = yield call
+    reply = await call
     try:
-        flow.send(reply)
+        _ = flow.send(reply)
     except StopIteration as stop:
         found: Found = stop.value
         return found

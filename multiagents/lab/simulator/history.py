@@ -116,6 +116,13 @@ class History:
 
     def run(self) -> None:
         """Live through it and judge it.  Raises LawBroken."""
+        try:
+            self._run()
+        finally:
+            for process in (*self.processes, self.people):
+                process.close()
+
+    def _run(self) -> None:
         for _ in range(self.rng.randint(30, 500)):
             self._trouble()
             self._step()

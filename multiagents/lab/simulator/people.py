@@ -21,12 +21,12 @@ from multiagents.lab.simulator.faults import NO_FAULTS
 from multiagents.lab.simulator.laws.violations import law
 from multiagents.lab.simulator.process import Process
 from multiagents.lab.simulator.store import Store
+from multiagents.lab.simulator.sweeps import Sweeps
 from multiagents.lab.simulator.workflows import INPUT_TEXT
-from multiagents.lab.simulator.world import Life, Sleep, Thread, World
+from multiagents.lab.simulator.world import Life, Sleep, World
 from multiagents.saga.dead_letters import dead_letters_of
 from multiagents.saga.targets import parked_notes
 from multiagents.storage import sagas as store
-from multiagents.storage.calls import Flow
 from multiagents.storage.client import StoreError
 from multiagents.workflows.workflow import Workflow
 
@@ -68,8 +68,9 @@ class People(Process):
         """Run all programs from their beginning."""
         super().start()
         self._is_dead = False
-        lives = [*(begin for _, begin in self._starters), *self._others]
-        self.threads = [Thread(begin()) for begin in lives]
+
+    def _lives(self, sweeps: Sweeps) -> list[Life]:
+        return [begin() for begin in (*(begin for _, begin in self._starters), *self._others)]
 
     def die(self) -> None:
         """Some of the programs are not run again."""
@@ -87,50 +88,50 @@ class People(Process):
         """The sagas that somebody starts, or has started, and does not give up."""
         return {name for name, _ in self._starters}
 
-    def _customer(self, saga_id: str) -> Life:
-        yield Sleep(self._rng.randint(0, 2000))
-        yield from self._start(saga_id, saga_id)
+    async def _customer(self, saga_id: str) -> None:
+        await Sleep(self._rng.randint(0, 2000))
+        await self._start(saga_id, saga_id)
         asks = self._rng.choice((0, 0, 0, 0, 1, 3))
         for _ in range(asks):
-            yield Sleep(self._rng.choice((0, 200, 2000, 8000)))
+            await Sleep(self._rng.choice((0, 200, 2000, 8000)))
             command = self._rng.choice((*Command, Command.PAUSE, Command.CANCEL))
             step = self._rng.choice(("", *self._workflows[saga_id].by_name))
-            yield from self._ask(saga_id, command, step)
+            await self._ask(saga_id, command, step)
         while self.world.faults != NO_FAULTS:
-            yield Sleep(1000)
+            await Sleep(1000)
         if self._rng.random() < 0.7:
-            yield from self._ask(saga_id, Command.RESUME)
+            await self._ask(saga_id, Command.RESUME)
 
-    def _late_customer(self, saga_id: str) -> Life:
+    async def _late_customer(self, saga_id: str) -> None:
         """Starts the same saga for another task, at any time."""
-        yield Sleep(self._rng.choice((0, 3000, 9000, 30_000)))
-        yield from self._start(saga_id, f"{saga_id}-late")
+        await Sleep(self._rng.choice((0, 3000, 9000, 30_000)))
+        await self._start(saga_id, f"{saga_id}-late")
 
-    def _operator(self, saga_id: str) -> Life:
+    async def _operator(self, saga_id: str) -> None:
         """Looks after dead letters a few times, also when nothing goes wrong any more."""
         for _ in range(self._rng.choice((2, 5, 10))):
-            yield Sleep(self._rng.choice((300, 1000, 4000)))
+            await Sleep(self._rng.choice((300, 1000, 4000)))
             try:
-                saga, _ = yield from self.coordinator.current(saga_id)
+                saga, _ = await self.coordinator.current(saga_id)
             except (StoreError, UnknownSaga):
                 continue
             if parked_notes(saga) and self._rng.random() < 0.5:
                 decision = self._rng.choice((Command.RETRY, Command.RESOLVE))
-                yield from self._ask(saga_id, decision)
+                await self._ask(saga_id, decision)
             elif letters := list(dead_letters_of(saga)):
                 step, _ = self._rng.choice(letters)
                 decision = self._rng.choice((Command.RETRY, Command.SKIP, Command.RESOLVE))
-                yield from self._ask(saga_id, decision, step)
+                await self._ask(saga_id, decision, step)
 
-    def _start(self, saga_id: str, task_id: str) -> Life:
+    async def _start(self, saga_id: str, task_id: str) -> None:
         """Start a saga, or join it, until that is confirmed: then its end is owed."""
-        while not (yield from self._started(saga_id, task_id)):
-            yield Sleep(500)
+        while not await self._started(saga_id, task_id):
+            await Sleep(500)
         self.world.owed[saga_id].add(task_id)
 
-    def _started(self, saga_id: str, task_id: str) -> Flow[bool]:
+    async def _started(self, saga_id: str, task_id: str) -> bool:
         try:
-            yield from self.coordinator.start(
+            await self.coordinator.start(
                 self._workflows[saga_id],
                 saga_id=saga_id,
                 waiting=(task_id, CANVAS if task_id != saga_id else ""),
@@ -143,7 +144,7 @@ class People(Process):
             return False
         return True
 
-    def _ask(self, saga_id: str, command: Command, step: str = "") -> Life:
+    async def _ask(self, saga_id: str, command: Command, step: str = "") -> None:
         request = self.world.nonce()
         # Not drawn, so that a seed's history stays what it was.
         by, reason = ("ada", f"because {request}") if request[-1] in "02468ace" else ("", "")
@@ -153,13 +154,13 @@ class People(Process):
         while True:
             try:
                 if hasty:
-                    yield store.append(self.coordinator.keys(saga_id), entry)
+                    await store.append(self.coordinator.keys(saga_id), entry)
                 else:
-                    yield from self.coordinator.append(saga_id, entry)
+                    await self.coordinator.append(saga_id, entry)
                 return
             except UnknownSaga:
                 law(self._store.was_set_back(saga_id), f"{saga_id} is gone")
                 return
             except StoreError:
-                yield Sleep(300)
+                await Sleep(300)
                 entry = replace(entry, at_ms=self.clock.now_ms())

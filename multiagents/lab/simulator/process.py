@@ -17,6 +17,7 @@ from functools import partial
 from random import Random
 from typing import cast
 
+from multiagents.core.effects import Flow
 from multiagents.core.entries import Failed, Failure, Report, Succeeded
 from multiagents.core.exceptions import UnknownSaga
 from multiagents.core.policies import RetryPolicy
@@ -38,7 +39,6 @@ from multiagents.lab.simulator.store import LEASE_S, Store
 from multiagents.lab.simulator.sweeps import ITEMS_OWN, Sweeps
 from multiagents.lab.simulator.world import Life, ProcessClock, Sleep, Take, Thread, World
 from multiagents.storage import sagas as store
-from multiagents.storage.calls import Flow
 from multiagents.storage.client import UNREACHABLE, Edge, StoreError
 from multiagents.storage.keys import Shard
 
@@ -115,11 +115,13 @@ class Process:
         sweeps = Sweeps(sweeper, world, self.clock)
         self.held, self._cancelled = {}, set()
         self._hand_back = HandBack(world.settings, self.clock, catalog)
+        self.threads = [Thread(life) for life in self._lives(sweeps)]
+
+    def _lives(self, sweeps: Sweeps) -> list[Life]:
         lives = [self._work() for _ in range(SLOTS)]
         servers = range(len(self._store.clients))
         lives += [self._beat(), *(self._sweep(sweeps, server) for server in servers)]
-        lives += [self._give_back()] if self._lacks else []
-        self.threads = [Thread(life) for life in lives]
+        return lives + ([self._give_back()] if self._lacks else [])
 
     def _lacking(self) -> set[str]:
         """Which functions this life of it does without."""
@@ -140,11 +142,15 @@ class Process:
         waiting = all(isinstance(thread.effect, Take) for thread in slots)
         return waiting and all(thread.effect is None for thread in others)
 
-    def die(self) -> None:
-        """Forget everything; another takes its place after a while."""
+    def close(self) -> None:
+        """End all its threads where they stand."""
         for thread in self.threads:
             thread.life.close()
         self.threads = []
+
+    def die(self) -> None:
+        """Forget everything; another takes its place after a while."""
+        self.close()
         self.held = {}
         self.wake_ms = self.world.now_ms + self.world.rng.randint(100, 8000)
 
@@ -153,33 +159,33 @@ class Process:
 
     # ---- messages ----
 
-    def _work(self) -> Life:
+    async def _work(self) -> None:
         while True:
-            mail = yield Take()
+            mail = await Take()
             try:
-                yield from self._deal_with(mail)
+                await self._deal_with(mail)
             except StoreError:
                 self.world.seen["message given up"] += 1
             except UnknownSaga:
                 self.world.seen["message about a saga that is gone"] += 1
 
-    def _deal_with(self, mail: Mail | None) -> Flow[None]:
+    async def _deal_with(self, mail: Mail | None) -> None:
         match mail:
             case Message(plain=True):
-                yield from self._run_plain(mail)
+                await self._run_plain(mail)
             case Message(task=task) if task in self._lacks:
                 self.world.seen["message came to a stranger"] += 1
                 row = (mail.saga_id, mail.kind, mail.step, mail.attempt, mail.sent_ms)
                 self._foreign.append(Foreign(*row, task, mail.queue))
             case Message():
-                yield from self._run(mail)
+                await self._run(mail)
             case Returned(saga_id, task_id, result, report, held):
-                yield from self._engine._plain_ended(saga_id, task_id, result, list(held))
+                await self._engine._plain_ended(saga_id, task_id, result, list(held))
                 self.world.reports[saga_id].append(report)
 
-    def _run(self, message: Message) -> Flow[None]:
+    async def _run(self, message: Message) -> None:
         delivery = f"{message.step}{self.world.rng.random()}"
-        held = yield from self.coordinator.claim(
+        held = await self.coordinator.claim(
             message.saga_id,
             message.kind,
             message.step,
@@ -189,18 +195,18 @@ class Process:
             version=message.version if self.world.rng.random() < 0.8 else "",
         )
         while held is not None:
-            before, held = held, (yield from self._perform(held, message.queue, delivery))
+            before, held = held, await self._perform(held, message.queue, delivery)
             alone = held is not None and self._catalog.alone(held.worker)
             law(not alone, f"{before.step!r} is continued with what has to go alone (E14)")
 
-    def _perform(self, held: Assignment, queue: str, delivery: str) -> Flow[Assignment | None]:
+    async def _perform(self, held: Assignment, queue: str, delivery: str) -> Assignment | None:
         """Do the work and report it; perhaps the next attempt."""
         rng = self.world.rng
         law(held.worker not in self._lacks, f"a process without {held.worker} began it")
         self.held[held.nonce] = held
         self.world.begun[held.saga_id].append(held)
         try:
-            yield Sleep(rng.choice((0, 0, 50, 500, 3000, 9000)))
+            await Sleep(rng.choice((0, 0, 50, 500, 3000, 9000)))
             if held.nonce in self._cancelled and rng.random() < 0.5:
                 return None
             if self._overruns(held):
@@ -208,24 +214,24 @@ class Process:
                 row = (held.kind, held.step, held.attempt, held.nonce)
                 given_up = Failed(self.clock.now_ms(), *row, error=error, running=True)
                 self.world.seen["given up, and still running"] += 1
-                yield from self._report(held, given_up, queue, "")
-                yield Sleep(rng.choice((0, 500, 3000, 9000)))
+                await self._report(held, given_up, queue, "")
+                await Sleep(rng.choice((0, 500, 3000, 9000)))
                 if rng.random() < 0.3:
-                    yield from self._end_late_in_part(held, replace(given_up, part=1), queue)
+                    await self._end_late_in_part(held, replace(given_up, part=1), queue)
             entry = self._outcome(held)
             if _has_effect(entry, rng.random()):
                 self.world.act(held)
-            yield Sleep(rng.choice((0, 0, 0, 2000)))
-            return (yield from self._report(held, entry, queue, delivery))
+            await Sleep(rng.choice((0, 0, 0, 2000)))
+            return await self._report(held, entry, queue, delivery)
         finally:
             self.held.pop(held.nonce, None)
 
-    def _end_late_in_part(self, held: Assignment, part: Failed, queue: str) -> Flow[None]:
+    async def _end_late_in_part(self, held: Assignment, part: Failed, queue: str) -> None:
         """One of two threads that were left at work has ended, and the other has not."""
         self.world.act(held)
         self.world.seen["ended late in part"] += 1
-        yield from self._report(held, part, queue, "")
-        yield Sleep(self.world.rng.choice((0, 500, 3000)))
+        await self._report(held, part, queue, "")
+        await Sleep(self.world.rng.choice((0, 500, 3000)))
 
     def _overruns(self, held: Assignment) -> bool:
         """Whether its process gives it up for overrunning its time-out, and cannot stop it."""
@@ -250,9 +256,9 @@ class Process:
             classes=some_error(Random(held.nonce), held.kind, self.world.seen, often=0.5),
         )
 
-    def _report(
+    async def _report(
         self, held: Assignment, entry: Report, queue: str, delivery: str
-    ) -> Flow[Assignment | None]:
+    ) -> Assignment | None:
         """As a worker does: again while the server is away, until it gives up."""
         rng = self.world.rng
         result = result_of(held) if isinstance(entry, Succeeded) else None
@@ -266,10 +272,10 @@ class Process:
             try:
                 if hasty:
                     keys = self.coordinator.keys(held.saga_id)
-                    yield store.report(keys, entry, result=result)
+                    await store.report(keys, entry, result=result)
                     self.world.reports[held.saga_id].append(entry)
                     return None
-                following = yield from self.coordinator.report(
+                following = await self.coordinator.report(
                     held.saga_id, entry, result=result, go_on=go_on
                 )
                 self.world.reports[held.saga_id].append(entry)
@@ -277,110 +283,110 @@ class Process:
             except StoreError:
                 if rng.random() < 0.3:
                     return None
-            yield Sleep(200)
+            await Sleep(200)
             entry = replace(entry, at_ms=self.clock.now_ms())  # as it is reported now
 
     # ---- plain tasks ----
 
-    def _run_plain(self, message: Message) -> Flow[None]:
+    async def _run_plain(self, message: Message) -> None:
         """A task of the user's own: fenced, run, and reported by its link or errback (E13)."""
         rng, saga_id, task_id = self.world.rng, message.saga_id, message.task_id
         # As `hosting.fence_plain_tasks` does.
-        attempts = yield from self.coordinator.fence(saga_id, task_id)
+        attempts = await self.coordinator.fence(saga_id, task_id)
         if not attempts:
             self.world.seen["plain task fenced"] += 1
             return
         held = attempts[0]
-        yield Sleep(rng.choice((0, 50, 500, 3000, 9000)))
+        await Sleep(rng.choice((0, 50, 500, 3000, 9000)))
         entry = self.world.plain.get(held.nonce)
         if entry is None:  # it has an idempotency key: redelivered, it does nothing again
             entry = self.world.plain[held.nonce] = self._outcome(held)
             if _has_effect(entry, rng.random()):
                 self.world.act(held)
         if isinstance(entry, Succeeded):
-            yield from self._link(message, entry, attempts)
+            await self._link(message, entry, attempts)
         else:
-            yield from self._errback(message, entry, attempts)
+            await self._errback(message, entry, attempts)
 
-    def _link(self, message: Message, entry: Succeeded, held: list[store.Attempt]) -> Flow[None]:
+    async def _link(self, message: Message, entry: Succeeded, held: list[store.Attempt]) -> None:
         """What a plain task returned is told where it ended, or by message if that fails."""
         saga_id, task_id, result = message.saga_id, message.task_id, result_of(held[0])
         try:
             # The engine's own flow, which its face runs on a real edge.
-            yield from self._engine._plain_ended(saga_id, task_id, result, held)
+            await self._engine._plain_ended(saga_id, task_id, result, held)
             self.world.reports[saga_id].append(entry)
         except StoreError:
             self.broker.put(Returned(saga_id, task_id, result, entry, tuple(held)))
 
-    def _errback(
+    async def _errback(
         self, message: Message, failed: Failed, attempts: list[store.Attempt]
-    ) -> Flow[None]:
+    ) -> None:
         """In the tracer; or in a worker's main process, which leaves deciding to a sweep."""
         saga_id, inline = message.saga_id, self.world.rng.random() < 0.5
         failed = replace(failed, at_ms=self.clock.now_ms())
-        held = yield from self.coordinator.log_failure(
+        held = await self.coordinator.log_failure(
             saga_id, message.task_id, lambda _: failed, attempts=attempts if inline else None
         )
         if held:
             self.world.reports[saga_id].append(failed)
             if inline:
-                yield from self.coordinator.coordinate(saga_id)
+                await self.coordinator.coordinate(saga_id)
 
     # ---- beside the work ----
 
-    def _beat(self) -> Life:
+    async def _beat(self) -> None:
         while True:
             try:
-                yield from self._announce()
+                await self._announce()
             except UNREACHABLE:
                 self.world.seen["not announced"] += 1
-            yield Sleep(round(LEASE_S * 1000 / 3))
+            await Sleep(round(LEASE_S * 1000 / 3))
             if self.world.happens(self.world.faults.freeze * 10, "renewals held up"):
                 # As when something else holds the interpreter: the work itself goes on.
-                yield Sleep(round(LEASE_S * 2000))
+                await Sleep(round(LEASE_S * 2000))
             for held in list(self.held.values()):
                 try:
-                    renewed = yield self.coordinator.renewal(held, {})
+                    renewed = await self.coordinator.renewal(held, {})
                 except StoreError:
                     continue
                 if not renewed:
                     self._cancelled.add(held.nonce)
                     self.held.pop(held.nonce, None)
 
-    def _announce(self) -> Flow[None]:
+    async def _announce(self) -> None:
         """Say how much can be done at once, by which fan-outs are held back, and who can."""
         queues = [info.queue for info in WORKERS]
         if self.world.mixed is not None:
             slots = self.world.slots or 1
-            yield from self._catalog.publish(f"w{self._number}", queues, [], slots=slots)
-            yield from self._hand_back.wake(map(Shard, range(self.world.settings.shards)), queues)
+            await self._catalog.publish(f"w{self._number}", queues, [], slots=slots)
+            await self._hand_back.wake(map(Shard, range(self.world.settings.shards)), queues)
         elif self.world.slots:
-            yield from self._catalog.publish("all", queues, [], slots=self.world.slots)
+            await self._catalog.publish("all", queues, [], slots=self.world.slots)
 
-    def _give_back(self) -> Life:
+    async def _give_back(self) -> None:
         """Give back what this process lacks the functions for."""
         while True:
-            yield Sleep(50 if self._foreign else 200)
+            await Sleep(50 if self._foreign else 200)
             at_hand, self._foreign = self._foreign, []
             try:
-                at_hand = yield from self._hand_back.hand_back(at_hand)
+                at_hand = await self._hand_back.hand_back(at_hand)
             except UNREACHABLE:
                 self.world.seen["not given back at once"] += 1
             self._foreign += at_hand
 
-    def _sweep(self, sweeps: Sweeps, server: int) -> Life:
+    async def _sweep(self, sweeps: Sweeps, server: int) -> None:
         while True:
-            yield Sleep(self.world.rng.randint(300, 1500))
+            await Sleep(self.world.rng.randint(300, 1500))
             try:
                 for shard in self._store.shards_of(server):
-                    yield from sweeps.round(shard)
+                    await sweeps.round(shard)
             except ITEMS_OWN:  # as the thread does, which waits and begins another round
                 self.world.seen["sweep broken off"] += 1
 
-    def _due(self, due: Callable[[Shard], Flow[Found]], shard: Shard) -> Flow[Found]:
+    async def _due(self, due: Callable[[Shard], Flow[Found]], shard: Shard) -> Found:
         if self.world.happens(self.world.faults.ahead, "sweep by a clock an hour ahead"):
-            return (yield from by_a_clock_ahead(due, partial(setattr, self, "_ahead_ms"), shard))
-        return (yield from due(shard))
+            return await by_a_clock_ahead(due, partial(setattr, self, "_ahead_ms"), shard)
+        return await due(shard)
 
 
 def result_of(held: Held) -> str:

@@ -14,7 +14,6 @@ from multiagents.engine.messages import NotTaken
 from multiagents.engine.sweeper import Sweeper
 from multiagents.hosting.sweeper_thread import SweeperThread
 from multiagents.lab.simulator.world import ProcessClock, World
-from multiagents.storage.calls import Flow
 from multiagents.storage.client import Edge, StoreError
 from multiagents.storage.keys import Shard
 from multiagents.storage.sagas import Guard
@@ -31,8 +30,8 @@ class Sweeps(SweeperThread):
         super().__init__(sweeper, nowhere, settings=world.settings, clock=clock, announce=None)
         self._seen = world.seen
 
-    def _put_off(self, shard: Shard, item: Guard, error: Exception) -> Flow[None]:
+    async def _put_off(self, shard: Shard, item: Guard, error: Exception) -> None:
         if not isinstance(error, ITEMS_OWN):
             raise error
         self._seen["due item put off"] += 1
-        yield from super()._put_off(shard, item, error)
+        await super()._put_off(shard, item, error)

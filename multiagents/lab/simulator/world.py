@@ -7,11 +7,12 @@ the engine has taken, and what those who wait were told.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Generator
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from multiagents.core import effects
+from multiagents.core.effects import Flow
 from multiagents.core.entries import Failed, Report, Succeeded
 from multiagents.core.ports import Assignment
 from multiagents.core.settings import Settings
@@ -21,19 +22,19 @@ from multiagents.lab.simulator.laws.end import Effect
 from multiagents.saga.outcome import Deliverance
 from multiagents.storage.sagas import Attempt
 
-Life = Generator[Any, Any, None]
+Life = Flow[None]
 """What a thread does."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sleep:
+class Sleep(effects.Effect[None]):
     """Effect: nothing for this long."""
 
     ms: int
 
 
 @dataclass(frozen=True, slots=True)
-class Take:
+class Take(effects.Effect[Any]):
     """Effect: the next message, when there is one; None if it was lost on its way."""
 
 

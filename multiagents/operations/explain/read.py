@@ -48,7 +48,6 @@ from multiagents.saga.state import Saga
 from multiagents.storage import dead_letter_index, failures
 from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
-from multiagents.storage.calls import Flow, ask
 from multiagents.storage.client import UNREACHABLE
 from multiagents.storage.health import sweeps
 from multiagents.storage.keys import SagaKeys
@@ -76,7 +75,7 @@ class Explaining(DeadLetters):
         self.catalog = catalog
 
     @by_any_id
-    def explain(self, saga_id: str) -> Flow[dict[str, Any]]:
+    async def explain(self, saga_id: str) -> dict[str, Any]:
         """Why the saga is where it is and what would move it.
 
         ``text`` in short paragraphs, with the commands on lines of their own; ``summary``: the
@@ -85,11 +84,11 @@ class Explaining(DeadLetters):
         person can do.  Changes nothing.  Raises UnknownSaga, and DamagedSaga.
         """
         keys = self.coordinator.keys(saga_id)
-        saga, workflow = yield from self.sound(saga_id)
-        work = yield from ask(store.work(keys))
-        people = yield from self._people(keys, saga, workflow)
-        fleet, stopping = split((yield from self._fleet()))
-        pending, since_ms = yield from self._pending(keys)
+        saga, workflow = await self.sound(saga_id)
+        work = await store.work(keys)
+        people = await self._people(keys, saga, workflow)
+        fleet, stopping = split(await self._fleet())
+        pending, since_ms = await self._pending(keys)
         now = Situation(
             saga,
             workflow,
@@ -101,51 +100,51 @@ class Explaining(DeadLetters):
             settled=people.settled,
             workers=bool(fleet),
             server=self._server(keys),
-            refusal=(yield from read_refusal(keys.saga)),
+            refusal=await read_refusal(keys.saga),
         )
         tasks = tasks_of(now)
-        now = replace(now, due=(yield from self._due(keys, now, shown(tasks))))
-        now = replace(now, failing=(yield from self._failing(keys, now)))
+        now = replace(now, due=await self._due(keys, now, shown(tasks)))
+        now = replace(now, failing=await self._failing(keys, now))
         if any(task.state == StepState.RUNNING.value for task in tasks):
-            swept = yield from ask(sweeps(keys.shard))
+            swept = await sweeps(keys.shard)
             again = swept.gives_a_term(now.now_ms, self._settings.lease_ms)
             now = replace(now, one_more_term=again)
-        around = yield from self._around(keys, now, shown(tasks), work, fleet)
+        around = await self._around(keys, now, shown(tasks), work, fleet)
         around = replace(around, stopping=stopping)
         return explanation(now, underway(now, around, tasks))
 
-    def people(self, saga_id: str) -> Flow[People]:
+    async def people(self, saga_id: str) -> People:
         """Who brought the saga where it is or settled its dead letters, and why.
 
         Raises UnknownSaga, and DamagedSaga.
         """
-        saga, workflow = yield from self.coordinator.current(saga_id)
-        return (yield from self._people(self.coordinator.keys(saga_id), saga, workflow))
+        saga, workflow = await self.coordinator.current(saga_id)
+        return await self._people(self.coordinator.keys(saga_id), saga, workflow)
 
-    def _people(self, keys: SagaKeys, saga: Saga, workflow: Workflow) -> Flow[People]:
-        entries = [decode(text) for text in (yield from ask(store.log(keys)))]
+    async def _people(self, keys: SagaKeys, saga: Saga, workflow: Workflow) -> People:
+        entries = [decode(text) for text in await store.log(keys)]
         if not any(isinstance(entry, Asked) for entry in entries):
             return People()
-        data = (yield from ask(store.data(keys))) if workflow.has_conditions else {}
+        data = await store.data(keys) if workflow.has_conditions else {}
         return People(
             order_of(saga, workflow, entries, data), settlements(keys.id, workflow, entries, data)
         )
 
     @by_any_id
-    def standing(self, saga_id: str, command: Command) -> Flow[People | None]:
+    async def standing(self, saga_id: str, command: Command) -> People | None:
         """Whose order has brought about already what a pause or a cancel asks; None: nobody's."""
-        saga, workflow = yield from self.coordinator.current(saga_id)
+        saga, workflow = await self.coordinator.current(saga_id)
         if not stands(saga, command):
             return None
-        return (yield from self._people(self.coordinator.keys(saga_id), saga, workflow))
+        return await self._people(self.coordinator.keys(saga_id), saga, workflow)
 
-    def stranded(self, saga_id: str) -> Flow[str]:
+    async def stranded(self, saga_id: str) -> str:
         """Why no worker does the steps of a saga, and what to do; empty where one may.
 
         For whoever waits in vain.
         """
         try:
-            reasons = (yield from self.explain(saga_id))["reasons"]
+            reasons = (await self.explain(saga_id))["reasons"]
         except UnknownSaga:
             return ""
         at_work = [reason for reason in reasons if reason["step"]]
@@ -158,80 +157,80 @@ class Explaining(DeadLetters):
         servers = self._settings.servers.items()
         return next(shown_url(url) for url, shards in servers if keys.shard.number in shards)
 
-    def _fleet(self) -> Flow[dict[str, dict[str, Any]]]:
+    async def _fleet(self) -> dict[str, dict[str, Any]]:
         """Who runs; nobody where the server that would know it does not answer."""
         try:
-            return (yield from self.catalog.fleet())
+            return await self.catalog.fleet()
         except UNREACHABLE:
             return {}
 
-    def _loops(self) -> Flow[Sequence[Report]]:
+    async def _loops(self) -> Sequence[Report]:
         """Which event loops of running workers are blocked."""
         try:
-            return blocked_now((yield from self.catalog.loops()), self._clock.now_ms())
+            return blocked_now(await self.catalog.loops(), self._clock.now_ms())
         except UNREACHABLE:
             return []
 
-    def start_command(self, functions: Iterable[str] = ()) -> Flow[str]:
+    async def start_command(self, functions: Iterable[str] = ()) -> str:
         """What starts a worker with these functions, in this project."""
-        known = yield from self._launches()
+        known = await self._launches()
         imports = self._settings.import_names
         return launches.advice(known, functions=functions, imports=imports)
 
-    def _launches(self) -> Flow[list[Launch]]:
+    async def _launches(self) -> list[Launch]:
         try:
-            return (yield from launches.read())
+            return await launches.read()
         except UNREACHABLE:
             return []
 
-    def _pending(self, keys: SagaKeys) -> Flow[tuple[int, int]]:
+    async def _pending(self, keys: SagaKeys) -> tuple[int, int]:
         """How many entries nobody has decided over, and the time of the first of them."""
-        view = yield from ask(store.load(keys))
+        view = await store.load(keys)
         if isinstance(view, str):
             raise UnknownSaga(f"no saga {keys.id!r}: its retention has just ended")
         times = [entry.at_ms for entry in view.entries]
         return len(times), min(times, default=0)
 
-    def _asked(self, keys: SagaKeys, saga: Saga, workflow: Workflow) -> Flow[Asked | None]:
+    async def _asked(self, keys: SagaKeys, saga: Saga, workflow: Workflow) -> Asked | None:
         """The person's order that brought the saga where it is."""
-        return (yield from self._people(keys, saga, workflow)).asked
+        return (await self._people(keys, saga, workflow)).asked
 
-    def _due(self, keys: SagaKeys, now: Situation, tasks: list[Task]) -> Flow[dict[str, int]]:
+    async def _due(self, keys: SagaKeys, now: Situation, tasks: list[Task]) -> dict[str, int]:
         saga_id = keys.id
         own = (k.due_timer(saga_id, DEADLINE), k.due_purge(saga_id), k.due_dirty(saga_id))
         members = [*members_of(now, tasks), *own, k.due_outbox(saga_id, OUTBOX_END)]
-        scores = yield from ask(dead_letter_index.since(keys.due, members))
+        scores = await dead_letter_index.since(keys.due, members)
         pairs = zip(members, scores, strict=True)
         return {member: score for member, score in pairs if score is not None}
 
-    def _failing(self, keys: SagaKeys, now: Situation) -> Flow[dict[str, failures.Failing]]:
+    async def _failing(self, keys: SagaKeys, now: Situation) -> dict[str, failures.Failing]:
         """Of what is still due: counts outlast the failures for a while."""
         if not now.due:
             return {}
-        return (yield from ask(failures.stuck_among(keys.shard, tuple(now.due))))
+        return await failures.stuck_among(keys.shard, tuple(now.due))
 
-    def _around(
+    async def _around(
         self,
         keys: SagaKeys,
         now: Situation,
         tasks: list[Task],
         work: dict[str, str],
         fleet: Members,
-    ) -> Flow[Surroundings]:
-        known = yield from self._launches()
+    ) -> Surroundings:
+        known = await self._launches()
         routes = launches.routes_of(fleet, known)
-        queue_of, backlogs = yield from self._queues(now, tasks, fleet, routes)
-        progress = yield from self._progress(keys, tasks)
+        queue_of, backlogs = await self._queues(now, tasks, fleet, routes)
+        progress = await self._progress(keys, tasks)
         parked = any(task.state == StepState.PARKED.value for task in tasks)
-        late = (yield from self._late(keys.id)) if parked else {}
+        late = await self._late(keys.id) if parked else {}
         imports = self._settings.import_names
         running = any(task.state == StepState.RUNNING.value for task in tasks)
-        loops = (yield from self._loops()) if running else []
+        loops = await self._loops() if running else []
         return Surroundings(work, fleet, queue_of, backlogs, progress, late, known, imports, loops)
 
-    def _queues(
+    async def _queues(
         self, now: Situation, tasks: list[Task], fleet: Members, routes: Mapping[str, str]
-    ) -> Flow[tuple[dict[str, str], dict[str, Backlog]]]:
+    ) -> tuple[dict[str, str], dict[str, Backlog]]:
         """By outbox field: to which queue something was sent, and what waits there."""
         queue_of: dict[str, str] = {}
         backlogs: dict[str, Backlog] = {}
@@ -248,7 +247,7 @@ class Explaining(DeadLetters):
             any_list = is_plain and priority is None
             look = queue, (tuple(PRIORITY_STEPS) if any_list else (priority,))
             if queue and look not in looks:
-                looks[look] = yield from _backlog(*look, _broker_of(queue, fleet))
+                looks[look] = await _backlog(*look, _broker_of(queue, fleet))
             queue_of[name], backlogs[name] = queue, looks.get(look, Backlog(None))
         return queue_of, backlogs
 
@@ -262,11 +261,11 @@ class Explaining(DeadLetters):
         own = spec.queue if task.kind is Kind.RUN else None
         return own or self.catalog.queue_of(worker_name(target_of(spec, task.kind)))
 
-    def _progress(self, keys: SagaKeys, tasks: list[Task]) -> Flow[dict[str, dict[str, Any]]]:
+    async def _progress(self, keys: SagaKeys, tasks: list[Task]) -> dict[str, dict[str, Any]]:
         steps = [task.step for task in tasks if task.state == StepState.RUNNING.value]
         if not steps:
             return {}
-        texts = yield from ask(store.some_data(keys, [f"p:{step}" for step in steps]))
+        texts = await store.some_data(keys, [f"p:{step}" for step in steps])
         pairs = zip(steps, texts, strict=True)
         return {step: json.loads(text) for step, text in pairs if text}
 
@@ -278,7 +277,7 @@ def _broker_of(queue: str, fleet: Members) -> str:
     return str(kinds.pop()) if len(kinds) == 1 else ""
 
 
-def _backlog(queue: str, priorities: tuple[int | None, ...], broker: str) -> Flow[Backlog]:
+async def _backlog(queue: str, priorities: tuple[int | None, ...], broker: str) -> Backlog:
     """How many messages wait in a queue's lists for these priorities.
 
     Not known where the broker does not answer.
@@ -286,7 +285,7 @@ def _backlog(queue: str, priorities: tuple[int | None, ...], broker: str) -> Flo
     total = 0
     for priority in priorities:
         try:
-            found: Backlog = yield QueueHead(queue, priority, broker)
+            found: Backlog = await QueueHead(queue, priority, broker)
         except (*UNREACHABLE, KombuError, OSError):
             return Backlog(None)
         if found.length is None or found.is_whole:

@@ -16,7 +16,6 @@ from multiagents import NonRetryableError, WorkflowBuilder, worker
 from multiagents.devserver.server import EmbeddedServer
 from multiagents.hosting.stop_flag import StopFlag
 from multiagents.hosting.worker_end import Leaving
-from multiagents.storage.calls import Flow
 from multiagents.storage.client import Edge
 from tests.support.kill_rig import LEASE_S, Rig, second_starts
 from tests.support.processes import wait_for
@@ -142,9 +141,8 @@ def test_a_worker_that_has_ended_is_said_to_be_stopping_no_more(redis_url: str, 
     """Also where an error has ended its thread, in a program that lives on."""
     said: list[str] = []
 
-    def say(what: str) -> Flow[None]:
+    async def say(what: str) -> None:
         said.append(what)
-        yield from ()
 
     edge = Edge(redis_url)
     leaving = Leaving(

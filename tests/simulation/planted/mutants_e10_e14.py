@@ -113,7 +113,7 @@ E10_E14 = (
     Mutant(
         "E12",
         "multiagents/engine/coordinator.py",
-        "(yield from ask(owed))",
+        "await owed",
         "due_ms",
         FLOWS + "ends.py::test_who_starts_after_the_end_is_told_though_it_cannot_be_done_at_once",
     ),
@@ -247,14 +247,14 @@ E10_E14 = (
     Mutant(
         "E14",
         "multiagents/engine/slots.py",
-        "held = yield from self._claim(where, what, alone=True)",
-        "held = yield from self._claim(where, what)",
+        "held = await self._claim(where, what, alone=True)",
+        "held = await self._claim(where, what)",
         FLOWS + "fan_out.py::test_a_message_that_was_sent_again_takes_nothing_beside_the_first",
     ),
     Mutant(
         "E14",
         "multiagents/engine/coordinator.py",
-        "        return (yield from self._keep_place(keys, workflow, saga, go_on))\n",
+        "        return await self._keep_place(keys, workflow, saga, go_on)\n",
         "        return None\n",
         FLOWS + "fan_out.py::test_a_process_whose_report_another_decided_over_keeps_its_place",
     ),

@@ -38,7 +38,7 @@ E21 = (
     Mutant(
         "E21",
         "multiagents/hosting/sweeper_thread.py",
-        "            yield from self._put_off(shard, item, error)\n",
+        "            await self._put_off(shard, item, error)\n",
         "            raise\n",
         REFUSED + "test_a_refused_saga_keeps_no_other_waiting",
     ),

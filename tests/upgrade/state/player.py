@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from multiagents.core.clock import Clock, FakeClock
+from multiagents.core.effects import Flow
 from multiagents.core.entries import Asked, Entry, Succeeded
 from multiagents.core.names import HEADER
 from multiagents.core.ports import Assignment
@@ -25,7 +26,7 @@ from multiagents.hosting.assembly import Host
 from multiagents.saga.outcome import Deliverance
 from multiagents.saga.targets import TOLD
 from multiagents.storage import formats
-from multiagents.storage.calls import Call, Flow
+from multiagents.storage.calls import Call
 from multiagents.storage.client import Edge
 from multiagents.storage.commit import Letter
 from multiagents.storage.keys import Shard

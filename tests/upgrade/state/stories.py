@@ -14,7 +14,6 @@ from multiagents.core.entries import Asked, Failure, Unroutable
 from multiagents.core.fields import outbox_field
 from multiagents.core.states import Command, Kind
 from multiagents.storage import sagas as store
-from multiagents.storage.calls import ask
 from tests.upgrade.state import work
 from tests.upgrade.state.player import LEASE_S, QUEUE, Player
 
@@ -103,7 +102,7 @@ def nobody_decided(p: Player) -> None:
     p.start("nobody_decided", work.chain)
     p.run("nobody_decided")
     asked = Asked(p.clock.now_ms(), Command.CANCEL, "cancel-it", "somebody", "a reason")
-    p.edge.run(ask(store.append(p.coordinator.keys("nobody_decided"), asked)))
+    p.edge.execute(store.append(p.coordinator.keys("nobody_decided"), asked))
 
 
 def has_a_deadline(p: Player) -> None:
