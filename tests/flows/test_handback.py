@@ -364,10 +364,9 @@ def test_a_thread_that_waits_gives_back_at_once(bench: Stranger, redis_url: str)
     took = threading.Event()
 
     class Desk(HandBack):
-        def hand_back(self, messages: Any) -> Any:
+        async def hand_back(self, messages: Any) -> Any:
             given.extend(each.step for each in messages)
             took.set()
-            yield from ()
             return []
 
     thread = SweeperThread(

@@ -29,8 +29,8 @@ E1_E5 = (
     Mutant(
         "E1",
         "multiagents/engine/coordinator.py",
-        "dirty_at=entry.at_ms))",
-        "dirty_at=entry.at_ms + 2000))",
+        "dirty_at=entry.at_ms)",
+        "dirty_at=entry.at_ms + 2000)",
         FLOWS + "rules.py::test_what_an_errback_has_written_is_decided_at_once",
     ),
     Mutant(
