@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from multiagents.cli.output import cell, table
 from multiagents.cli.rows import Rows
 from multiagents.cli.times import ago, ahead, moment, ms_of, seconds, since_start
+from multiagents.core.exceptions import told_of_error
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -187,9 +188,9 @@ def step_line(name: str, step: Mapping[str, Any]) -> str:
 
 
 def error_text(error: Mapping[str, Any]) -> str:
-    """An error as ``step: Type: message``."""
+    """An error as ``step: Type: message (pay.py:35)``."""
     place = f"{error['step']}: " if error.get("step") else ""
-    return f"{place}{error.get('type', 'Error')}: {error.get('message', '')}"
+    return f"{place}{told_of_error(error)}"
 
 
 def _step_row(name: str, step: Mapping[str, Any], now_ms: int) -> tuple[Any, ...]:

@@ -136,7 +136,7 @@ def _of_entry(
     word = word_of(entry.kind, entry.type)
     told = _Trouble(workflow, entry, run)
     raised = _matching(error, entry)
-    rest = f"{told.attempt}: {told.failure}{_place(raised)}{told.after(sweep_s)}"
+    rest = f"{told.attempt}: {told.failure}{told.after(sweep_s)}"
     if told.is_parked:
         word, rest = f"{word}, parked", rest + _advice(saga)
     below = _frames(raised) if verbose or not told.is_retried else ()
@@ -198,10 +198,15 @@ class _Trouble:
 
     @property
     def attempt(self) -> str:
-        """Which of how many; nothing for one that is not tried again at its first failure."""
+        """Its number, and which try of how many it is.
+
+        Nothing for one that is not tried again at its first failure.
+        """
         tries = self._work.tries
-        if tries < 2 and not self.is_retried:
+        if self._entry.attempt < 2 and not self.is_retried:
             return ""
+        if self._entry.attempt != tries:  # a person has retried it, or some did not count
+            return f", attempt {self._entry.attempt} (try {tries} of {self._most})"
         return f", attempt {tries} of {self._most}"
 
     @property
@@ -231,12 +236,8 @@ def _matching(error: BaseException | None, entry: Entry) -> BaseException | None
 def _error_text(error: Failure) -> str:
     message = error.message.strip()
     cut = message if len(message) <= LONGEST else f"{message[:LONGEST]}…"
-    return f"{error.type}: {cut}" if cut else error.type
-
-
-def _place(error: BaseException | None) -> str:
-    frames = [] if error is None else own_frames(error)
-    return f" ({shown_path(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
+    place = f" ({error.place})" if error.place else ""
+    return f"{error.type}: {cut}{place}" if cut else f"{error.type}{place}"
 
 
 def _frames(error: BaseException | None) -> tuple[str, ...]:

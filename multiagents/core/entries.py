@@ -11,7 +11,7 @@ type.  Fields may be added at the end of a type, with a default; they are never 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
 from typing import Any, ClassVar
 
@@ -29,14 +29,17 @@ class Failure:
 
     type: str
     message: str
+    place: str = field(default="", compare=False)
+    """The line of the user's code that raised it (``pay.py:35``); empty: not known."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "type", encodable(self.type))
-        object.__setattr__(self, "message", encodable(self.message))
+        for name in ("type", "message", "place"):
+            object.__setattr__(self, name, encodable(getattr(self, name)))
 
     def to_dict(self) -> dict[str, str]:
-        """As users see it."""
-        return {"type": self.type, "message": self.message}
+        """As users see it; ``place`` only where it is known."""
+        found = {"type": self.type, "message": self.message}
+        return {**found, "place": self.place} if self.place else found
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,8 @@ class Failed:
     ``running`` says so.  ``counts``: whether it is one of the attempts that the policy allows; one
     that another step has cut off is not.  ``classes``: the names of the error's classes, nearest
     first (see `error_names`), by which the policy judges it; without any, ``retryable`` does.
+    ``place``: that of the error, which stands here because an earlier version reads an error of
+    two parts.
     """
 
     type: ClassVar[str] = "failed"
@@ -115,6 +120,13 @@ class Failed:
     part: int = 0
     counts: bool = True
     classes: tuple[str, ...] = ()
+    place: str = ""
+
+    def __post_init__(self) -> None:
+        place = self.place or self.error.place
+        object.__setattr__(self, "place", place)
+        if place != self.error.place:
+            object.__setattr__(self, "error", replace(self.error, place=place))
 
     @property
     def id(self) -> str:

@@ -7,6 +7,7 @@ pickling and JSON: it is rebuilt from its constructor's arguments.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 
@@ -117,7 +118,12 @@ class NonRetryableError(MultiAgentsError):
 
 
 class StepTimeout(MultiAgentsError, TimeoutError):
-    """A step ran longer than its ``timeout_s``."""
+    """A step ran longer than its ``timeout_s``.
+
+    ``place``: the line of the user's code at which it stood then; empty: not known.
+    """
+
+    place = ""
 
     @classmethod
     def of(cls, worker: str, timeout_s: float | None, *more: str) -> StepTimeout:
@@ -126,6 +132,11 @@ class StepTimeout(MultiAgentsError, TimeoutError):
             "Celery's soft time limit" if timeout_s is None else f"its timeout_s of {timeout_s:g} s"
         )
         return cls(", ".join((f"worker {worker!r} ran longer than {limit}", *more)))
+
+    def standing_at(self, place: str) -> Self:
+        """The same, with its place."""
+        self.place = place
+        return self
 
 
 class LoopBlocked(MultiAgentsError):
@@ -179,12 +190,19 @@ class NewerFormat(MultiAgentsError):
         )
 
 
+def told_of_error(error: Mapping[str, Any]) -> str:
+    """An error that is data, on a line: ``KeyError: 'amount' (pay.py:35)``."""
+    place = f" ({error['place']})" if error.get("place") else ""
+    return f"{error.get('type', 'Error')}: {error.get('message', '')}{place}"
+
+
 class SagaFailed(MultiAgentsError):
     """A saga ended without completing.
 
-    ``error`` is the original error (rule 11) as ``{"type", "message"}``, ``step`` the step it
-    came from (None: the saga itself, as with a deadline), ``state`` the saga's end and ``undo``
-    the undo outcome by step: ``{STEP: {"state", "attempts", "error"}}``.
+    ``error`` is the original error (rule 11) as ``{"type", "message"}``, with ``place`` where the
+    line of your code is known that raised it (``pay.py:35``).  ``step`` is the step it came from
+    (None: the saga itself, as with a deadline), ``state`` the saga's end and ``undo`` the undo
+    outcome by step: ``{STEP: {"state", "attempts", "error"}}``.
     """
 
     def __init__(
@@ -203,7 +221,7 @@ class SagaFailed(MultiAgentsError):
         self.undo = undo or {}
 
     def __str__(self) -> str:
-        cause = f"{self.error.get('type', 'Error')}: {self.error.get('message', '')}"
+        cause = told_of_error(self.error)
         place = f"step {self.step!r} failed" if self.step else "the saga failed"
         undone = ", ".join(f"{step} {undo['state']}" for step, undo in self.undo.items())
         return (

@@ -92,6 +92,33 @@ def raised_at(error: BaseException) -> Place | None:
     return None if step is None else Place(step.tb_frame.f_code.co_filename, step.tb_lineno)
 
 
+def own_line(error: BaseException) -> str:
+    """The innermost line of the user's own code that an error went through; empty: none did."""
+    found = None
+    for step in _inwards(error.__traceback__):
+        if is_users(step.tb_frame.f_code.co_filename):
+            found = step
+    return "" if found is None else str(Place(found.tb_frame.f_code.co_filename, found.tb_lineno))
+
+
+def standing_at(frame: FrameType | None) -> str:
+    """The innermost line of the user's own code that runs in a frame; empty: none does."""
+    frames = (each for each in _outwards(frame) if is_users(each.f_code.co_filename))
+    found = at(next(frames, None))
+    return "" if found is None else str(found)
+
+
+def suspended_at(coroutine: Any) -> str:
+    """Likewise of a coroutine that waits: it stands at an ``await``."""
+    found = ""
+    while coroutine is not None:
+        frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
+        if frame is not None and is_users(frame.f_code.co_filename):
+            found = str(at(frame))
+        coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "gi_yieldfrom", None)
+    return found
+
+
 def is_users(path: str) -> bool:
     """Whether a file holds the user's code: neither this package's, nor installed, nor Python's."""
     return os.path.isabs(path) and not path.startswith((_PACKAGE, *_LIBRARIES, *_PYTHON))

@@ -196,8 +196,9 @@ class Runtime:
         """Whether other servers' sagas need this process, or it is to end."""
         return bool(self.settings.state_urls) or self.stopping.is_set()
 
-    def _on_timeout(self, held: Assignment) -> None:
-        verdict = verdict_of(StepTimeout.of(held.worker, held.timeout_s), held.kind)
+    def _on_timeout(self, held: Assignment, place: str) -> None:
+        error = StepTimeout.of(held.worker, held.timeout_s).standing_at(place)
+        verdict = verdict_of(error, held.kind)
         verdict = replace(verdict, running=not _can_be_ended())
         self.main_engine().fail(held, verdict, go_on=False)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from multiagents.core.exceptions import told_of_error
 from multiagents.core.states import Kind, StepState, UndoState
 from multiagents.saga.commands import DEADLINE, parse_retry_timer
 
@@ -62,7 +63,7 @@ def happened(event: Mapping[str, Any]) -> Happened:
     if data.get("state") == StepState.PARKED and kind.endswith(_ENDS_BADLY):
         word = f"{word}, parked"
     error = data.get("error")
-    rest = f"{error.get('type', 'Error')}: {error.get('message', '')}" if error else ""
+    rest = told_of_error(error) if error else ""
     return Happened(step, event["attempt"], word, rest)
 
 

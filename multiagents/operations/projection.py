@@ -11,7 +11,7 @@ from typing import Any
 
 from multiagents.core import ids
 from multiagents.core.clock import iso
-from multiagents.core.entries import Asked, Entry, Unroutable
+from multiagents.core.entries import Asked, Claimed, Entry, Failure, Lost, Unroutable
 from multiagents.core.fields import result_field
 from multiagents.core.states import ENDED, Kind, SagaState, StepState, UndoState
 from multiagents.engine.saga_reader import blank_saga
@@ -156,9 +156,12 @@ def replay(
     start_ms = entries[0].at_ms if entries else 0
     saga = blank_saga(workflow, saga_id, start_ms, data)
     events: list[dict[str, Any]] = []
+    workers: dict[str, str] = {}
     for entry in entries:
         after = fold(workflow, saga, (entry,)).saga
-        events.append(_event(entry, after))
+        if isinstance(entry, Claimed):
+            workers[entry.nonce] = entry.worker
+        events.append(_event(entry, after, workers))
         if after.state is not saga.state:
             moved = {"from": saga.state.value, "to": after.state.value}
             events.append(_plain_event(f"saga_{after.state}", entry.at_ms, data=moved))
@@ -166,8 +169,8 @@ def replay(
     return events
 
 
-def _event(entry: Entry, after: Saga) -> dict[str, Any]:
-    """``after``: the saga as the entry leaves it."""
+def _event(entry: Entry, after: Saga, workers: Mapping[str, str]) -> dict[str, Any]:
+    """``after``: the saga as the entry leaves it; ``workers``: who has claimed, by nonce."""
     kind = getattr(entry, "kind", None)
     prefix = {None: "", Kind.RUN: "step_", Kind.UNDO: "undo_"}[kind]
     of_end = isinstance(entry, Unroutable) and bool(entry.target)
@@ -185,12 +188,15 @@ def _event(entry: Entry, after: Saga) -> dict[str, Any]:
         "request",
         "letter",
         "parked_at",
+        "place",
     }
     rest = {
         name: getattr(entry, name)
         for name in entry.__dataclass_fields__
         if name not in known and getattr(entry, name) not in ("", None, ())
     }
+    if isinstance(entry, Lost) and (error := _loss(entry, after)):
+        rest["error"] = error
     if "error" in rest:
         rest["error"] = rest["error"].to_dict()
     if prefix in ("step_", "undo_"):
@@ -203,9 +209,16 @@ def _event(entry: Entry, after: Saga) -> dict[str, Any]:
         entry.at_ms,
         step=getattr(entry, "step", None) or None,
         attempt=None if of_end else getattr(entry, "attempt", None),
-        worker=getattr(entry, "worker", None) or None,
+        worker=workers.get(getattr(entry, "nonce", "")) or None,
         data={name: str(v) if isinstance(v, str) else v for name, v in rest.items()},
     )
+
+
+def _loss(entry: Lost, after: Saga) -> Failure | None:
+    """What the loss of an attempt is called."""
+    run = after.steps.get(entry.step)
+    work = run.of(entry.kind) if run else None
+    return work.error if work and work.nonce == entry.nonce else None
 
 
 def _state_of(saga: Saga, step: str, prefix: str) -> str | None:

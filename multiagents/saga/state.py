@@ -213,12 +213,13 @@ def _work_row(work: Work, since_ms: int) -> list[Any]:
             [work.error.type, work.error.message] if work.error else None,
             work.retry.to_row() if work.retry else None,
             work.most,
+            work.error.place if work.error else "",
         ],
         _BLANK_WORK,
     )
 
 
-_BLANK_WORK: list[Any] = [0, 0, "", "", 0, 0, 0, None, None, 0]
+_BLANK_WORK: list[Any] = [0, 0, "", "", 0, 0, 0, None, None, 0, ""]
 _BLANK_RUN: list[Any] = ["w", [], 0, False, False, (), "n", [], 0, False, ""]
 _NAMELESS = "?"
 """For `StepRun.done` in format 1, which only told that there was one."""
@@ -257,7 +258,7 @@ def _decode_work(row: list[Any], since_ms: int) -> Work:
         started_at=_moment(started, since_ms),
         ended_at=_moment(ended, since_ms),
         retry_at=_moment(retry_at, since_ms),
-        error=_decode_failure(rest[0]),
+        error=_decode_failure(rest[0], rest[3]),
         retry=None if rest[1] is None else RetryPolicy.from_row(rest[1]),
         most=rest[2],
     )
@@ -311,6 +312,7 @@ def decode_saga(
     for index in _FLAGS:
         values[_HEAD[index]] = bool(row[index])
     runs = {name: decode_step(row, since_ms) for name, row in steps.items()}
+    values["error"] = _placed(values["error"], runs.get(values["error_step"]))
     return Saga(saga_id, *definition, steps=runs, **values)
 
 
@@ -323,8 +325,14 @@ _FLAGS = tuple(n for n, default in enumerate(_BLANK_HEAD) if isinstance(default,
 _ERROR = _HEAD.index("error")
 
 
-def _decode_failure(row: list[str] | None) -> Failure | None:
-    return None if row is None else Failure(*row)
+def _decode_failure(row: list[str] | None, place: str = "") -> Failure | None:
+    return None if row is None else Failure(row[0], row[1], place)
+
+
+def _placed(error: Failure | None, step: StepRun | None) -> Failure | None:
+    """The saga's error, with the place that the step keeps from which it came."""
+    own = step.work.error if step else None
+    return own if own is not None and own == error else error
 
 
 def _trimmed(row: list[Any], blank: list[Any]) -> list[Any]:

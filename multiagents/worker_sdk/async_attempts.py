@@ -31,6 +31,7 @@ from multiagents.core.exceptions import (
     StepTimeout,
     WorkerExecutionError,
 )
+from multiagents.core.places import suspended_at
 from multiagents.worker_sdk import loop, loop_watch
 from multiagents.worker_sdk.activity import Activity, current
 from multiagents.worker_sdk.loop import Home
@@ -64,6 +65,8 @@ class Waiting:
         """Why its loop was given up under it."""
         self.is_cancelled = False
         """Its cancellation has reached the loop."""
+        self.stood = ""
+        """The line of the user's code at which its cancellation found it."""
         self._awaitable = awaitable
         self._context = copy_context()
         self._task: asyncio.Task[Any] | None = None
@@ -207,6 +210,7 @@ class Waiting:
     def _cancel(self) -> None:
         self.is_cancelled = True
         if self._task is not None:
+            self.stood = suspended_at(self._task.get_coro())
             self._task.cancel()
 
     def _settle(self, home: Home, task: asyncio.Task[Any]) -> None:
@@ -311,7 +315,7 @@ def _judged(waiting: Waiting, timeout_s: float | None) -> Any:
     if waiting.is_overdue:
         left = waiting.activity.left()
         still = (f"and is still at work ({left})",) if left else ()
-        raise StepTimeout.of(name, timeout_s, *still) from error
+        raise StepTimeout.of(name, timeout_s, *still).standing_at(waiting.stood) from error
     raise WorkerExecutionError(f"worker {name!r} was cancelled from inside") from error
 
 

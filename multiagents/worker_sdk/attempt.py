@@ -19,6 +19,7 @@ from multiagents.core.exceptions import (
     WorkerExecutionError,
 )
 from multiagents.core.json_text import loads
+from multiagents.core.places import own_line
 from multiagents.core.ports import Assignment, Verdict
 from multiagents.core.states import Kind
 from multiagents.worker_sdk.context import Context, build_data
@@ -48,7 +49,7 @@ def perform(
         )
     except SoftTimeLimitExceeded as error:
         limit_s = worker.timeout_s if held.timeout_s is None else held.timeout_s
-        raise StepTimeout.of(worker.name, limit_s) from error
+        raise StepTimeout.of(worker.name, limit_s).standing_at(own_line(error)) from error
     except (TaskPredicate, MemoryError) as error:
         raise WorkerExecutionError(_foreign(worker.name, error)) from error
     if held.kind is Kind.UNDO:

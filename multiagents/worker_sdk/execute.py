@@ -35,8 +35,9 @@ from multiagents.core.exceptions import (
     InvalidResult,
     LoopBlocked,
     NonRetryableError,
+    StepTimeout,
 )
-from multiagents.core.places import defined, in_brackets
+from multiagents.core.places import defined, in_brackets, own_line
 from multiagents.core.policies import MAX_RETRY_AFTER_S
 from multiagents.core.ports import Verdict
 from multiagents.core.settings import get_settings
@@ -50,6 +51,8 @@ from multiagents.worker_sdk.validation import check_result, explain, redact
 
 MAX_MESSAGE = 2000
 """Characters of an error that a saga keeps."""
+MAX_PLACE = 200
+"""Characters of its place, the last ones, which name file and line."""
 IN_A_DEBUGGER = (
     "its debugger was left, or found no terminal: breakpoint() works in"
     " `multiagents dev --pool solo`"
@@ -139,7 +142,8 @@ def classify(error: BaseException) -> Verdict:
 
 def failure_of(error: BaseException) -> Failure:
     """The error as data, without secrets, its message cut to 2,000 characters."""
-    return Failure(type(error).__qualname__, _shown(_message(error)))
+    place = (error.place if isinstance(error, StepTimeout) else "") or own_line(error)
+    return Failure(type(error).__qualname__, _shown(_message(error)), place[-MAX_PLACE:])
 
 
 def undo_refused(result: dict[str, Any]) -> str | None:

@@ -32,7 +32,9 @@ import structlog
 from celery.exceptions import SoftTimeLimitExceeded
 
 from multiagents.core.clock import Clock
+from multiagents.core.places import standing_at
 from multiagents.core.ports import Assignment, Engine
+from multiagents.worker_sdk.loop import frames
 from multiagents.worker_sdk.notes import Notes, Persist, Renew, once
 
 PROGRESS = "p"
@@ -59,14 +61,16 @@ class LeaseKeeper:
         clock: Clock,
         lease_ms: int,
         cancel: Callable[[str], bool],
-        on_timeout: Callable[[Assignment], None],
+        on_timeout: Callable[[Assignment, str], None],
         can_kill: bool,
         keeps_time: Callable[[str], bool] = lambda token: False,
         keep_time: Callable[[bool], None] = lambda only_if_set: None,
         soon: Renew | None = None,
         persist: Persist = once,
     ) -> None:
-        """``soon``: the engine's `renew` without patience.  ``persist``: `report_retry.persist`."""
+        """``on_timeout`` gets the line of the user's code at which the attempt stands, or "".
+
+        ``soon``: the engine's `renew` without patience.  ``persist``: `report_retry.persist`."""
         self._engine = engine
         self._clock = clock
         self._lease_ms = lease_ms
@@ -302,10 +306,14 @@ class LeaseKeeper:
         with self._lock:
             if not self._is_timed(attempt):
                 return  # it has ended meanwhile, and will be reported
-        self._on_timeout(attempt)
+        self._on_timeout(attempt, self._stands_at(attempt.nonce))
         self._overdue.add(attempt.nonce)
         if self._can_kill:
             os.kill(os.getpid(), signal.SIGKILL)
+
+    def _stands_at(self, nonce: str) -> str:
+        ident = getattr(self._holders.get(nonce), "ident", None)
+        return "" if ident is None else standing_at(frames().get(ident))
 
     def _is_kept_elsewhere(self, nonce: str) -> bool:
         """Or was so just now: what its function has given in time is being checked."""

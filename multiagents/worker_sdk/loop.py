@@ -114,7 +114,7 @@ class Home:
         if self._greenlet is not None:
             found: FrameType | None = self._greenlet.gr_frame
             return found
-        return _frames().get(self._thread.ident or 0)
+        return frames().get(self._thread.ident or 0)
 
     @property
     def is_greenlet(self) -> bool:
@@ -213,7 +213,7 @@ def _own_greenlet() -> Any:
     return found if found and found.parent is not None else None
 
 
-def _frames() -> dict[int, FrameType]:
+def frames() -> dict[int, FrameType]:
     """Where each thread is.
 
     Python holds a lock meanwhile, for which others may wait with the GIL: code that a collection

@@ -88,7 +88,7 @@ def test_a_late_renewal_is_counted(redis_url):
         clock=clock,
         lease_ms=3_000_000,
         cancel=lambda token: False,
-        on_timeout=lambda held: None,
+        on_timeout=lambda held, place: None,
         can_kill=False,
     )
     held = Assignment("s", "w", "v", Kind.RUN, "a", 1, "n1", "w", "io", "d")
@@ -153,7 +153,7 @@ class Limited:
     def count_late(self) -> None:
         """Nobody looks at it."""
 
-    def _tell(self, held: Assignment) -> None:
+    def _tell(self, held: Assignment, place: str) -> None:
         self.told.append(held.step)
         if held.step in self.refusing:
             raise UNREACHABLE[0]("the server of this one is away")

@@ -101,7 +101,7 @@ def test_a_lost_lease_cancels_its_attempt() -> None:
         clock=clock,
         lease_ms=30_000_000,
         cancel=lambda token: bool(cancelled.append(token)),
-        on_timeout=lambda held: None,
+        on_timeout=lambda held, place: None,
         can_kill=False,
     )
     held = Assignment("s", "w", "v", Kind.RUN, "a", 1, "n1", "w", "io", "d")

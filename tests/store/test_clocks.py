@@ -120,7 +120,7 @@ def keeper_of(engine: Leases, clock: FakeClock, keep_time: Callable[[bool], None
         clock=clock,
         lease_ms=3_000_000,
         cancel=lambda token: False,
-        on_timeout=lambda held: None,
+        on_timeout=lambda held, place: None,
         can_kill=False,
         keep_time=keep_time,
     )

@@ -295,6 +295,6 @@ def _shown(name: str, value: Any) -> Any:
             for each in value
         ]
         return "; ".join(told) or None
-    if isinstance(value, dict) and value.keys() == {"type", "message"}:
+    if name == "error" and value:
         return error_text(value)
     return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value

@@ -13,6 +13,7 @@ from typing import Any
 
 from multiagents.core.clock import iso
 from multiagents.core.entries import Asked
+from multiagents.core.exceptions import told_of_error
 from multiagents.core.states import ENDED, Command, SagaState, StepState
 from multiagents.operations.settlements import Settlement, told_of
 from multiagents.saga.allowed import refusal
@@ -224,7 +225,7 @@ def _cause(now: Situation) -> str:
             return f"{word}{_by(now, command)}"
     if saga.error is None:
         return "of a late effect"
-    error = f"{saga.error.type}: {saga.error.message}"
+    error = told_of_error(saga.error.to_dict())
     return f"step {saga.error_step!r} failed with {error}" if saga.error_step else error
 
 

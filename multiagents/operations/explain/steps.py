@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from multiagents.core.clock import iso
+from multiagents.core.exceptions import told_of_error
 from multiagents.core.fields import claim_field, outbox_field
 from multiagents.core.policies import DEFAULT_RETRY, UNDO_RETRY
 from multiagents.core.states import Kind, StepState
@@ -302,4 +303,4 @@ def _brought(now: Situation, around: Surroundings, task: Task) -> str:
 
 def _error(now: Situation, task: Task) -> str:
     error = now.saga.steps[task.step].of(task.kind).error
-    return f"{error.type}: {error.message}" if error else "not known"
+    return told_of_error(error.to_dict()) if error else "not known"

@@ -362,7 +362,7 @@ def test_a_lease_is_renewed_soon_after_a_short_outage() -> None:
         clock=engine.clock,
         lease_ms=3_000_000,
         cancel=lambda token: False,
-        on_timeout=lambda held: None,
+        on_timeout=lambda held, place: None,
         can_kill=False,
     )
     keeper.hold(Assignment("s", "w", "v", Kind.RUN, "a", 1, "n1", "w", "io", "d"))

@@ -115,13 +115,14 @@ def test_a_failure_says_which_attempt_of_how_many_where_and_what_follows(tmp_pat
     file = tmp_path / "shop.py"
     file.write_text('def work():\n    return inner()\n\ndef inner():\n    return {}["sku"]\n')
     error = raised(file, file.read_text())
-    history = History().begun()
-    assert history(failed(2000, "reserve", 1, "n1"), error=error) == (
+    history, told = History().begun(), classify(error).failure
+    assert history(failed(2000, "reserve", 1, "n1", error=told), error=error) == (
         "order 3636fd8b  reserve  failed, attempt 1 of 2: KeyError: 'sku'"
         f" ({file}:5); again in 1.4 s"
     )
     history(TimerDue(3400, retry_timer(RUN, "reserve", 1)), Claimed(3500, RUN, "reserve", 2, "n2"))
-    assert history(failed(4000, "reserve", 2, "n2"), error=error).splitlines() == [
+    last = failed(4000, "reserve", 2, "n2", error=told)
+    assert history(last, error=error).splitlines() == [
         f"order 3636fd8b  reserve  failed, attempt 2 of 2: KeyError: 'sku' ({file}:5)",
         f"    {file}:2, in work",
         "        return inner()",
@@ -135,6 +136,22 @@ def test_an_error_of_another_place_is_not_taken_for_this_one(tmp_path: Path) -> 
     """A sweep may decide while it handles an error of its own."""
     history = History().begun()
     assert "(" not in history(failed(2000, "reserve", 1, "n1"), error=OSError("redis is away"))
+
+
+def test_after_a_retry_by_a_person_an_attempt_keeps_its_number() -> None:
+    """It is the one of `show` and `history`; which try of how many it is stands beside it."""
+    history = History().reserved()
+    history(failed(2000, "ship", 1, "n2", outcome=Outcome.CLEAN))
+    for attempt in (1, 2):
+        history(Claimed(3000, UNDO, "reserve", attempt, f"u{attempt}"))
+        history(failed(3100, "reserve", attempt, f"u{attempt}", kind=UNDO))
+        history(TimerDue(9000, retry_timer(UNDO, "reserve", attempt)))
+    history(Asked(9100, Command.RETRY, "r1", "ada"))
+    history(Claimed(9200, UNDO, "reserve", 3, "u3"))
+    told = history(failed(9300, "reserve", 3, "u3", kind=UNDO))
+    assert told.startswith(
+        "order 3636fd8b  reserve  undo failed, attempt 3 (try 1 of 2): KeyError: 'sku'; again in"
+    )
 
 
 def test_what_is_not_tried_again_has_no_number_of_attempts() -> None:

@@ -83,13 +83,16 @@ def test_a_failing_test_tells_what_its_sagas_did(tmp_path: Path) -> None:
     assert done.stdout.count("- sagas of this test -") == 3
     first, long, many = done.stdout.split("- sagas of this test -")[1:]
     assert "of workflow 'report_trip': failed\n  saga: started\n" in first
-    assert "  book: undo failed, parked (attempt 3): KeyError: 'missing'\n" in first
+    assert (
+        "  book: undo failed, parked (attempt 3): KeyError: 'missing' (test_report.py:12)\n"
+        in first
+    )
     assert "The reason: step 'pay' failed with RuntimeError" in first
     section = first.partition("____")[0]
     assert "4242424242" not in section
     assert "hunter2" not in section
     assert all(len(line) <= WIDEST + 1 for line in section.splitlines())
-    assert "  slow: failed (attempt 60): RuntimeError: again\n" in long
+    assert "  slow: failed (attempt 60): RuntimeError: again (test_report.py:31)\n" in long
     assert " events before these are left out)" in long
     assert long.count("\n  slow: ") <= MOST_EVENTS
     assert "(2 sagas before these are left out)" in many

@@ -251,7 +251,7 @@ class Player:
         events = self.host.call("history", saga)
         kept = ("state", "workflow", "input", "step_results", "result", "error", "attention")
         return {
-            **{name: about[name] for name in kept},
+            **{name: _placeless(about[name]) for name in kept},
             "steps": {
                 name: {**_work(step), "compensation": undo and _work(undo)}
                 for name, step in about["steps"].items()
@@ -263,7 +263,14 @@ class Player:
 
 
 def _work(shown: dict[str, Any]) -> Seen:
-    return {key: shown[key] for key in ("state", "attempts", "error")}
+    return {key: _placeless(shown[key]) for key in ("state", "attempts", "error")}
+
+
+def _placeless(value: Any) -> Any:
+    """An error without its place in these very files, which earlier versions did not store."""
+    if isinstance(value, dict) and "message" in value:
+        return {key: value[key] for key in value if key != "place"}
+    return value
 
 
 class _NoLeases:
