@@ -1,6 +1,6 @@
 """Do many histories keep the laws?
 
-    python -m multiagents.lab.simulator.__main__ --seed 1 --count 1000 --processes 2
+    python -m multiagents.lab.simulator --seed 1 --count 1000 --processes 2
 
 lives through 1,000 histories (see `history`), with progress on stderr, and prints what was
 injected; a law that broke is printed with its seed, and the exit code is 1.
@@ -192,7 +192,7 @@ def run(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Simulate as the command line says; 1 if a law broke."""
-    parser = argparse.ArgumentParser(prog="python -m multiagents.lab.simulator.__main__")
+    parser = argparse.ArgumentParser(prog="python -m multiagents.lab.simulator")
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
     parser.add_argument("--count", type=int, default=300, help="how many seeds from there")
     parser.add_argument("--processes", type=int, default=1, help="each with a server of its own")
