@@ -1,25 +1,21 @@
 """What does a saga's state allow a person to ask?
 
-`decide` passes over what it does not allow; here that is told beforehand, with the reason, and
-afterwards whether a command had its effect.  Pure.
+The table `ACTIONS`, by which `decide` acts, says that; here it is told beforehand, with the reason,
+and afterwards whether an action had its effect.  Pure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from multiagents.core.clock import iso
+from multiagents.core.entries import Asked
 from multiagents.core.exceptions import NotAllowed
-from multiagents.core.states import ENDED, Command, Kind, SagaState, StepState, UndoState
+from multiagents.core.states import Command, Kind, SagaState, StepState, UndoState
+from multiagents.saga.actions import ACTIONS
 from multiagents.saga.compensation import pivot_passed
-from multiagents.saga.dead_letters import dead_letters_of, parked, parked_at
+from multiagents.saga.dead_letters import dead_letters_of, parked_at
+from multiagents.saga.settling import SETTLING as SETTLING
 from multiagents.saga.state import Saga
-from multiagents.saga.targets import parked_notes
 from multiagents.workflows.workflow import Workflow
 
-SETTLING = (Command.RETRY, Command.SKIP, Command.RESOLVE)
-"""A person's words on dead letters."""
-_OPEN = frozenset(SagaState) - ENDED
 _UNDOING = frozenset({SagaState.COMPENSATING, SagaState.COMPENSATED, SagaState.CANCELLED})
 _GIVEN_UP = frozenset({StepState.FAILED, StepState.SKIPPED, StepState.SUCCEEDED})
 """Where a parked step may be without a further attempt."""
@@ -31,12 +27,11 @@ OneLetter = tuple[Kind, int]
 
 
 def allowed(workflow: Workflow, saga: Saga) -> list[Command]:
-    """What can be asked of it now and makes sense: to terminate what has ended is for no one."""
-    senseless = {Command.TERMINATE} if saga.state in ENDED else set()
+    """What can be asked of it now and makes sense."""
     return [
         command
         for command in Command
-        if command not in senseless and not refusal(workflow, saga, command)
+        if ACTIONS[command, saga.state].offered and not refusal(workflow, saga, command)
     ]
 
 
@@ -52,21 +47,9 @@ def refusal(
     ``step``: whose dead letter is meant; "" = all of the saga's.  ``letter``: which of that step;
     None: whichever there is.
     """
-    match command:
-        case Command.PAUSE if saga.halting:
-            return f"its {saga.halting} is under way"
-        case Command.PAUSE:
-            return _unless(saga, _OPEN - {SagaState.COMPENSATING})
-        case Command.RESUME:
-            return _unless(saga, {SagaState.PAUSED})
-        case Command.CANCEL:
-            return _unless(saga, _OPEN)
-        case Command.ROLLBACK:
-            return _unless(saga, {SagaState.COMPLETED}) or _past_pivot(workflow, saga)
-        case Command.TERMINATE:
-            return _unless(saga, frozenset(SagaState) - {SagaState.FAILED})
-        case _:
-            return _no_letter(saga, command, step) or _another(saga, step, letter)
+    kind, since_ms = letter or (None, 0)
+    asked = Asked(0, command, "", step=step, letter=kind, parked_at=since_ms)
+    return ACTIONS[command, saga.state].unless(workflow, saga, asked)
 
 
 def done(
@@ -117,40 +100,6 @@ def not_allowed(workflow: Workflow, saga: Saga, command: Command, why: str) -> N
     return NotAllowed(f"cannot {command} saga {saga.id}: {why}; {instead}", others)
 
 
-def _unless(saga: Saga, states: Iterable[SagaState]) -> str:
-    return "" if saga.state in states else f"it is {saga.state}"
-
-
-def _past_pivot(workflow: Workflow, saga: Saga) -> str:
-    if not pivot_passed(workflow, saga.steps):
-        return ""
-    name = workflow.pivot.name if workflow.pivot else ""
-    return f"step {name!r}, its point of no return, is done, so that nothing of it is undone"
-
-
-def _no_letter(saga: Saga, command: Command, step: str) -> str:
-    if saga.terminated:
-        acknowledged = command is Command.RESOLVE and not step and saga.attention
-        return "" if acknowledged else "it was terminated"
-    names = [name for name, _ in dead_letters_of(saga)]
-    if step and step not in saga.steps:
-        return f"it has no step {step!r}; known: {', '.join(saga.steps)}"
-    if step and step not in names:
-        state = saga.steps[step].state
-        return f"step {step!r} is {state}, no dead letter; its dead letters: {_listed(names)}"
-    acknowledged = command is Command.RESOLVE and saga.attention
-    acknowledged = acknowledged or (command is Command.RETRY and not step and parked_notes(saga))
-    return "" if names or acknowledged else f"it is {saga.state} and has no dead letter"
-
-
-def _another(saga: Saga, step: str, letter: OneLetter | None) -> str:
-    kind = parked(saga.steps[step]) if letter else None
-    if kind is None or (kind, since_ms := parked_at(saga, step, kind)) == letter:
-        return ""
-    what = f"the undo of step {step!r}" if kind is Kind.UNDO else f"step {step!r}"
-    return f"its dead letter is another one by now: {what}, parked at {iso(since_ms)}"
-
-
 def _is_settled(before: Saga, saga: Saga, command: Command, step: str, kind: Kind) -> bool:
     """Whether a dead letter that has gone was settled so; it may have been by others, otherwise."""
     run = saga.steps[step]
@@ -170,7 +119,3 @@ def _letters(saga: Saga, step: str) -> set[tuple[str, str, int]]:
         for name, kind in dead_letters_of(saga)
         if step in ("", name)
     }
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names) or "none"

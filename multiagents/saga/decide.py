@@ -8,7 +8,8 @@ the definition, the state and the entry.
 `RULES` has one rule for each type of entry: a function over a draft, in the module named after
 what it decides.  Each module knows only those below it:
 
-    actions       what a person asks
+    actions       what a person asks, and when it is refused
+    settling      what a person says of dead letters
     reports       what became of an attempt
     schedule      which steps may start
     compensation  how a saga is undone, and the point of no return

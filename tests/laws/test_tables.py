@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from itertools import product
 from random import Random
@@ -31,6 +32,7 @@ from multiagents.core.states import Command as Ask
 from multiagents.core.states import Kind, Outcome, SagaState, StepState, UndoState
 from multiagents.lab.simulator.workflows import random_workflow
 from multiagents.saga import draft
+from multiagents.saga.actions import ACTIONS
 from multiagents.saga.decide import RULES, decide
 from multiagents.saga.draft import Draft
 from multiagents.saga.state import Saga, StepRun, new_saga
@@ -186,6 +188,35 @@ def test_each_legal_move_has_the_cause_that_its_table_names(name: str) -> None:
         assert cause in (BY_ENGINE, BY_OPERATOR)
         by_operator = Asked in types
         assert by_operator if cause == BY_OPERATOR else types - {Asked}, (before, after, types)
+
+
+def requests() -> Iterator[tuple[Workflow, Saga, Asked]]:
+    """What people ask in the histories, and the saga before each request."""
+    for workflow, saga, entries in histories():
+        for entry in entries:
+            if isinstance(entry, Asked):
+                yield workflow, saga, entry
+            saga = decide(workflow, saga, entry, entry.at_ms).saga
+
+
+def test_each_action_is_asked_for_in_each_state() -> None:
+    """The table of actions is complete, and each of its answers is given."""
+    asked = {(entry.command, saga.state) for _, saga, entry in requests()}
+    assert asked == set(ACTIONS) == set(product(Ask, SagaState))
+
+
+def test_an_action_that_is_refused_changes_nothing() -> None:
+    """Only a rollback after the pivot asks for attention."""
+    refusals = 0
+    for workflow, saga, entry in requests():
+        answer = ACTIONS[entry.command, saga.state]
+        if answer.unless(workflow, saga, entry):
+            decision = decide(workflow, saga, entry, saga.updated_at)
+            noted = decision.saga if entry.command is Ask.ROLLBACK else saga
+            assert decision.saga == replace(saga, attention=noted.attention)
+            assert not decision.commands
+            refusals += 1
+    assert refusals
 
 
 def test_a_move_outside_its_table_is_refused() -> None:

@@ -1,0 +1,138 @@
+"""How does a person settle dead letters?
+
+Retry, skip or resolve: all of a saga's letters, one step's, or the very letter that the person has
+seen.  `unsettled` tells beforehand why there is nothing to settle.
+"""
+
+from __future__ import annotations
+
+from multiagents.core.clock import iso
+from multiagents.core.entries import Asked
+from multiagents.core.states import Command, Kind, SagaState, StepState, UndoState
+from multiagents.saga.commands import TellAgain
+from multiagents.saga.compensation import remaining_undos, rewind
+from multiagents.saga.dead_letters import dead_letters_of, parked, parked_at
+from multiagents.saga.draft import Draft, parked_note
+from multiagents.saga.reports import succeed
+from multiagents.saga.schedule import advance, skip
+from multiagents.saga.state import Saga
+from multiagents.saga.targets import parked_notes
+from multiagents.workflows.workflow import Workflow
+
+SETTLING = (Command.RETRY, Command.SKIP, Command.RESOLVE)
+"""A person's words on dead letters."""
+
+
+def unsettled(_: Workflow, saga: Saga, entry: Asked) -> str:
+    """Why a word on dead letters would settle nothing; "" if it would."""
+    return _no_letter(saga, entry) or _another(saga, entry)
+
+
+def _no_letter(saga: Saga, entry: Asked) -> str:
+    step = entry.step
+    acknowledged = entry.command is Command.RESOLVE and saga.attention
+    if saga.terminated:
+        return "" if acknowledged and not step else "it was terminated"
+    names = [name for name, _ in dead_letters_of(saga)]
+    if step and step not in saga.steps:
+        return f"it has no step {step!r}; known: {', '.join(saga.steps)}"
+    if step and step not in names:
+        state = saga.steps[step].state
+        listed = ", ".join(names) or "none"
+        return f"step {step!r} is {state}, no dead letter; its dead letters: {listed}"
+    acknowledged = acknowledged or (entry.command is Command.RETRY and parked_notes(saga))
+    return "" if names or acknowledged else f"it is {saga.state} and has no dead letter"
+
+
+def _another(saga: Saga, entry: Asked) -> str:
+    """Why what is parked of a step now is not what the person has seen."""
+    kind = parked(saga.steps[entry.step]) if entry.letter and entry.step else None
+    if kind is None:
+        return ""
+    since_ms = parked_at(saga, entry.step, kind)
+    if kind is entry.letter and entry.parked_at in (0, since_ms):
+        return ""
+    what = f"the undo of step {entry.step!r}" if kind is Kind.UNDO else f"step {entry.step!r}"
+    return f"its dead letter is another one by now: {what}, parked at {iso(since_ms)}"
+
+
+def settle(draft: Draft, entry: Asked) -> None:
+    """An operator's word on dead letters: all of the saga's, one step's, or just one."""
+    if draft.saga.terminated:
+        draft.set_saga(attention=())
+        return
+    if entry.command is Command.RETRY and not entry.step:
+        _tell_again(draft)
+    if entry.command is Command.RESOLVE and not entry.step and not _any_parked(draft):
+        draft.set_saga(attention=())
+    settled = False
+    for name in [entry.step] if entry.step else list(draft.steps):
+        kind = parked(draft.steps[name])
+        if kind is Kind.UNDO:
+            _settle_undo(draft, name, entry.command)
+        elif kind is Kind.RUN:
+            _settle_run(draft, name, entry.command)
+        settled = settled or kind is not None
+    if settled:
+        _forget_what_is_parked_no_more(draft)
+    _undo_what_was_retried(draft)
+
+
+def _tell_again(draft: Draft) -> None:
+    """What of the end could not be told is no longer left alone."""
+    parked = parked_notes(draft.saga)
+    if parked:
+        left = tuple(note for note in draft.saga.attention if note not in parked)
+        draft.set_saga(attention=left)
+        draft.commands.append(TellAgain())
+
+
+def _forget_what_is_parked_no_more(draft: Draft) -> None:
+    """What else a person should know of is another matter, and stays."""
+    over = {
+        parked_note(kind, name)
+        for name, run in draft.steps.items()
+        for kind in Kind
+        if parked(run) is not kind
+    }
+    draft.set_saga(attention=tuple(note for note in draft.saga.attention if note not in over))
+
+
+def _undo_what_was_retried(draft: Draft) -> None:
+    """Retried undos wait for their turn like all others."""
+    if draft.saga.state is SagaState.FAILED and remaining_undos(draft):
+        draft.move(SagaState.COMPENSATING)
+    if draft.saga.state is SagaState.COMPENSATING:
+        rewind(draft)
+
+
+def _settle_undo(draft: Draft, name: str, command: Command) -> None:
+    if command is Command.RETRY:
+        draft.set_work(name, Kind.UNDO, tries=0)
+        draft.move_undo(name, UndoState.NONE)
+    else:
+        skipped = command is Command.SKIP
+        draft.move_undo(name, UndoState.SKIPPED if skipped else UndoState.RESOLVED)
+
+
+def _settle_run(draft: Draft, name: str, command: Command) -> None:
+    if command is Command.RETRY:
+        if draft.saga.state is SagaState.FAILED:
+            draft.move(SagaState.RUNNING)
+        draft.set_work(name, Kind.RUN, tries=0)
+        if draft.saga.state is SagaState.PAUSED:
+            draft.move_step(name, StepState.WAITING)
+        else:
+            draft.dispatch(name, Kind.RUN)
+    elif command is Command.SKIP:
+        draft.give_up(name)  # its attempts may have left effects: they have their place in undo
+        skip(draft, name)
+        advance(draft, draft.workflow.dependents[name])
+    else:
+        if draft.steps[name].done:
+            draft.adopt(name)
+        succeed(draft, name)
+
+
+def _any_parked(draft: Draft) -> bool:
+    return any(parked(run) for run in draft.steps.values())
