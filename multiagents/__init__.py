@@ -51,7 +51,8 @@ if TYPE_CHECKING:
         worker,
     )
     from multiagents.workflows.builder import WorkflowBuilder, task
-    from multiagents.workflows.workflow import Step, Workflow
+    from multiagents.workflows.step import Step
+    from multiagents.workflows.workflow import Workflow
 
 _HOME = {
     "hosting.runtime": (

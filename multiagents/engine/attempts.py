@@ -25,7 +25,8 @@ from multiagents.saga.state import Saga
 from multiagents.saga.verdicts import Given, is_judged, judged
 from multiagents.storage import sagas as store
 from multiagents.storage.client import Edge
-from multiagents.workflows.workflow import Workflow, worker_name
+from multiagents.workflows.step import worker_name
+from multiagents.workflows.workflow import Workflow
 
 log = structlog.get_logger(__name__)
 

@@ -28,7 +28,8 @@ from multiagents.storage.calls import Call
 from multiagents.storage.commit import Plan
 from multiagents.storage.keys import SagaKeys
 from multiagents.storage.replies import Known, View
-from multiagents.workflows.workflow import Workflow, worker_name
+from multiagents.workflows.step import worker_name
+from multiagents.workflows.workflow import Workflow
 
 OVERRUN_MS = 5000
 """An attempt is ended, or given up, by the process that runs it; should that one go on renewing

@@ -45,7 +45,8 @@ from multiagents.storage import outbox, outcomes
 from multiagents.storage.commit import Letter, Plan, Refused
 from multiagents.storage.keys import SagaKeys
 from multiagents.storage.replies import End
-from multiagents.workflows.workflow import TaskCall, Workflow, worker_name
+from multiagents.workflows.step import TaskCall, worker_name
+from multiagents.workflows.workflow import Workflow
 
 log = structlog.get_logger(__name__)
 

@@ -17,7 +17,8 @@ from multiagents.core.names import HEADER
 from multiagents.core.states import Kind
 from multiagents.saga.outcome import Deliverance
 from multiagents.storage.commit import Answer, Letter, Refused
-from multiagents.workflows.workflow import Step, TaskCall, Workflow
+from multiagents.workflows.step import Step, TaskCall
+from multiagents.workflows.workflow import Workflow
 
 UNCONFIRMED_MS = 2000
 """A command whose sending was not confirmed is looked at again after this long (E10)."""

@@ -39,7 +39,8 @@ from multiagents.storage import sagas as store
 from multiagents.storage.commit import Letter, Plan, Refused
 from multiagents.storage.keys import SagaKeys
 from multiagents.workflows.expressions import ConditionError, States, before, compute
-from multiagents.workflows.workflow import TaskCall, Workflow
+from multiagents.workflows.step import TaskCall
+from multiagents.workflows.workflow import Workflow
 
 What = tuple[Kind, str, int]
 NOT_SENT = "-"

@@ -29,7 +29,7 @@ from multiagents.storage import sagas as store
 from multiagents.storage.keys import SagaKeys, Shard
 from multiagents.storage.replies import View
 from multiagents.storage.sagas import Guard
-from multiagents.workflows.workflow import worker_name
+from multiagents.workflows.step import worker_name
 
 BATCH = 100
 """Members dealt with in one sweep; more are left for the next, which follows at once."""

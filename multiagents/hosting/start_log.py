@@ -20,8 +20,9 @@ from multiagents.worker_sdk import registry as workers
 from multiagents.workflows import registry
 from multiagents.workflows.callees import callees
 from multiagents.workflows.missing_functions import missing
+from multiagents.workflows.step import TaskCall
 from multiagents.workflows.task_calls import misfits, unregistered
-from multiagents.workflows.workflow import TaskCall, Workflow
+from multiagents.workflows.workflow import Workflow
 
 log = structlog.get_logger(__name__)
 MISSING_LOG = "multiagents.missing"

@@ -40,7 +40,8 @@ from multiagents.storage import dead_letter_index
 from multiagents.storage import sagas as store
 from multiagents.storage.client import UNREACHABLE, StoreError
 from multiagents.storage.keys import Shard
-from multiagents.workflows.workflow import Workflow, worker_name
+from multiagents.workflows.step import worker_name
+from multiagents.workflows.workflow import Workflow
 
 KINDS = {"step": Kind.RUN, "undo": Kind.UNDO}
 """What users call the two kinds of dead letters."""

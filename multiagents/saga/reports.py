@@ -32,7 +32,7 @@ from multiagents.saga.retry import most_tries
 from multiagents.saga.schedule import advance
 from multiagents.saga.state import StepRun
 from multiagents.saga.targets import note_of
-from multiagents.workflows.workflow import TaskCall
+from multiagents.workflows.step import TaskCall
 
 _LEASE_LOST = Failure("LeaseLost", "the worker fell silent: its lease ran out")
 _CLASSES = {cls.__name__: names_of_class(cls) for cls in (LeaseLost, StepTimeout)}

@@ -16,7 +16,7 @@ from multiagents.saga.compensation import is_past_pivot, rewind
 from multiagents.saga.draft import Draft
 from multiagents.saga.state import StepRun
 from multiagents.workflows.expressions import ConditionError, as_seen, evaluate
-from multiagents.workflows.workflow import Step
+from multiagents.workflows.step import Step
 
 PAST = frozenset({StepState.SUCCEEDED, StepState.SKIPPED})
 """What the dependents of a step wait for."""

@@ -16,7 +16,8 @@ from multiagents.core.near import near
 from multiagents.core.states import Kind
 from multiagents.hosting.eager import Begun, EagerRunner
 from multiagents.workflows import registry
-from multiagents.workflows.workflow import Step, Workflow, worker_name
+from multiagents.workflows.step import Step, worker_name
+from multiagents.workflows.workflow import Workflow
 
 
 class SagaLab:

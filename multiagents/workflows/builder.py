@@ -21,9 +21,10 @@ from multiagents.core.names import queue_flaw
 from multiagents.core.policies import RetryPolicy
 from multiagents.workflows.parse import Reading, read, task_mistakes
 from multiagents.workflows.registry import note_begun, note_built, note_ended
+from multiagents.workflows.step import Step, TaskCall
 from multiagents.workflows.task_calls import Refused, call_of, is_task, refusal
 from multiagents.workflows.validate import refuse
-from multiagents.workflows.workflow import Step, TaskCall, Workflow
+from multiagents.workflows.workflow import Workflow
 
 Retry = RetryPolicy | Mapping[str, Any] | int
 """A number is that many attempts, with the other values of a `RetryPolicy` as they are."""

@@ -26,9 +26,10 @@ from pydantic import BaseModel, ValidationError
 
 from multiagents.core.error_names import read_policy
 from multiagents.core.policies import ERROR_KEYS, RetryPolicy
+from multiagents.workflows.step import Step, TaskCall
 from multiagents.workflows.task_calls import Refused
 from multiagents.workflows.validate import check, suggest
-from multiagents.workflows.workflow import Step, TaskCall, Workflow
+from multiagents.workflows.workflow import Workflow
 
 SCHEMA_KEY = "$schema"
 """Editors look here for the schema of a file; it says nothing about the workflow."""

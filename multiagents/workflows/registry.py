@@ -16,11 +16,14 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from multiagents.core.exceptions import InvalidWorkflow
 from multiagents.core.places import MODULE, Place, at, calling, imports
 from multiagents.workflows.validate import check, refuse
-from multiagents.workflows.workflow import Workflow
+
+if TYPE_CHECKING:
+    from multiagents.workflows.workflow import Workflow
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,8 @@ from typing import Any
 
 from multiagents.core.near import did_you_mean, nearest_dotted
 from multiagents.workflows.callees import plain_tasks
-from multiagents.workflows.workflow import TaskCall, Workflow
+from multiagents.workflows.step import TaskCall
+from multiagents.workflows.workflow import Workflow
 
 _CELERYS = ("celery.app.task", "celery.app.trace")
 """Where Celery defines how a task is called; in a worker its tracer replaces ``__call__``."""

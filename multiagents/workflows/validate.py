@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from multiagents.core.exceptions import InvalidInput, InvalidWorkflow
 from multiagents.core.names import queue_flaw
@@ -19,7 +20,10 @@ from multiagents.core.near import did_you_mean, nearest
 from multiagents.core.stored_json import check_input
 from multiagents.workflows.expression_names import Path, paths
 from multiagents.workflows.expressions import ConditionError, check_argument, check_condition
-from multiagents.workflows.workflow import MOST_EXAMPLES, Step, TaskCall, Workflow
+from multiagents.workflows.step import MOST_EXAMPLES, Step, TaskCall
+
+if TYPE_CHECKING:
+    from multiagents.workflows.workflow import Workflow
 
 STEP_NAME = r"[A-Za-z_][A-Za-z0-9_.-]*"
 WORKFLOW_NAME = r"[A-Za-z_]([A-Za-z0-9_. -]*[A-Za-z0-9_.-])?"

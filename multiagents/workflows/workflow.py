@@ -1,7 +1,7 @@
 """What is a workflow?
 
 Frozen values, the same from the builder, from JSON and from YAML.  A `Workflow` is valid by
-construction where `check` in `graph` has passed it; its ``version`` is a hash of its content, so
+construction where `check` in `validate` has passed it; its ``version`` is a hash of its content, so
 that a running saga stays with the definition it started with (rule 9).  No I/O, no clock.
 """
 
@@ -11,25 +11,19 @@ import hashlib
 import json
 from functools import cached_property
 from heapq import heapify, heappop, heappush
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from multiagents.core.exceptions import InvalidInput
 from multiagents.core.plain_values import NoPlainValue
 from multiagents.core.plain_values import plain as plain_value
-from multiagents.core.policies import RetryPolicy
-
-if TYPE_CHECKING:
-    from multiagents.workflows.builder import WorkflowBuilder as WorkflowBuilder
-
-Name = Annotated[str, Field(min_length=1, max_length=128)]
-Priority = Annotated[int, Field(ge=0, le=9)]
-Seconds = Annotated[float, Field(gt=0, le=31_536_000)]
+from multiagents.workflows import registry
+from multiagents.workflows.step import MOST_EXAMPLES, Name, Seconds, Step
 
 
 def _plain_example(value: Any) -> Any:
-    """An example in the form that an input is stored in; what has none is left for `graph`."""
+    """An example in the form that an input is stored in; what has none is left for `validate`."""
     try:
         return plain_value(value)
     except NoPlainValue:
@@ -39,51 +33,6 @@ def _plain_example(value: Any) -> Any:
 Example = Annotated[dict[str, Any], BeforeValidator(_plain_example)]
 """The input of a saga that makes sense."""
 EXAMPLES = "Inputs to show and to try; they do not change the version, and no saga carries them."
-MOST_EXAMPLES = 20
-
-
-class TaskCall(BaseModel):
-    """A plain Celery task as a step or compensation.
-
-    ``args`` and ``kwargs`` are CEL expressions over the context (``input.amount``,
-    ``steps.reserve.result.id``, ``key`` for the idempotency key); both None: the task gets the
-    context as its only argument.  ``timeout_s`` is mandatory for plain tasks, because they send
-    no heartbeats: the step's own wins, this is the default.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    task: Name
-    args: tuple[str, ...] | None = None
-    kwargs: dict[str, str] | None = None
-    queue: Name | None = None
-    timeout_s: Seconds = 300.0
-
-    @property
-    def computes(self) -> bool:
-        """Whether it is called with what expressions give, not with the context as it is."""
-        return self.args is not None or self.kwargs is not None
-
-
-class Step(BaseModel):
-    """One step.  ``worker`` and ``compensation`` name a worker function or a `TaskCall`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: Name
-    worker: Name | TaskCall
-    depends_on: tuple[Name, ...] = ()
-    when: str | None = None
-    failed_when: str | None = None
-    retry: RetryPolicy | None = None
-    timeout_s: Seconds | None = None
-    compensation: Name | TaskCall | None = None
-    compensation_retry: RetryPolicy | None = None
-    compensation_timeout_s: Seconds | None = None
-    compensate_on_failure: Literal["unknown", "always", "never"] = "unknown"
-    pivot: bool = False
-    queue: Name | None = None
-    priority: Priority | None = None
 
 
 class Workflow(BaseModel):
@@ -183,9 +132,7 @@ class Workflow(BaseModel):
         Raises InvalidWorkflow if it has mistakes, and if the name is taken by another content,
         unless ``replace``.
         """
-        from multiagents.workflows.registry import register  # it stands above this file
-
-        return register(self, replace=replace)
+        return registry.register(self, replace=replace)
 
     def ancestors(self, name: str) -> tuple[str, ...]:
         """The steps that end before this one begins, in `order`."""
@@ -236,11 +183,6 @@ class _Ancestors(dict[str, tuple[str, ...]]):
         return self[name]
 
 
-def worker_name(target: str | TaskCall) -> str:
-    """The name that Flower and the logs show for a step's or compensation's worker."""
-    return target if isinstance(target, str) else target.task
-
-
 def from_canonical(text: str | bytes) -> Workflow:
     """The workflow whose `canonical` form this is; it was checked when it was stored."""
     return Workflow.model_validate_json(text)
@@ -252,12 +194,3 @@ def to_plain(workflow: Workflow) -> dict[str, Any]:
     for step, plain in zip(workflow.steps, data["steps"], strict=True):
         plain["depends_on"] = list(step.depends_on)
     return data
-
-
-def __getattr__(name: str) -> Any:
-    """``WorkflowBuilder`` is also found here; the builder stands above this file."""
-    if name == "WorkflowBuilder":
-        from multiagents.workflows.builder import WorkflowBuilder
-
-        return WorkflowBuilder
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,7 +10,7 @@ from multiagents.core.states import Command, Kind, SagaState
 from multiagents.engine.attempts import StoreEngine
 from multiagents.engine.messages import Message
 from multiagents.storage.commit import Letter
-from multiagents.workflows.workflow import Step
+from multiagents.workflows.step import Step
 from tests.support.one_process import SAGA, Bench
 
 

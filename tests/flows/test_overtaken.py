@@ -17,7 +17,7 @@ from multiagents.engine.claims import Continuation
 from multiagents.saga.state import Saga
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Call
-from multiagents.workflows.workflow import Step
+from multiagents.workflows.step import Step
 from tests.support.one_process import KEYS, SAGA, Bench, step
 
 

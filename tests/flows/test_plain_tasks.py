@@ -19,7 +19,7 @@ from multiagents.storage import outbox
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Call, Plain
 from multiagents.storage.commit import Letter
-from multiagents.workflows.workflow import Step, TaskCall
+from multiagents.workflows.step import Step, TaskCall
 from tests.support.one_process import SAGA, Bench
 
 NEVER = Verdict(Failure("Declined", "-"), retryable=False)

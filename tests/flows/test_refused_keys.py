@@ -22,7 +22,8 @@ from multiagents.storage.client import WritesRefused
 from multiagents.storage.commit import Answer, Letter
 from multiagents.storage.keys import Shard, due_dirty, due_lease, due_outbox, shard_of
 from multiagents.storage.replies import End
-from multiagents.workflows.workflow import Step, TaskCall, Workflow
+from multiagents.workflows.step import Step, TaskCall
+from multiagents.workflows.workflow import Workflow
 from tests.flows.test_plain_tasks import Plainly, plain
 from tests.support.one_process import KEYS, SAGA, SHARD, step
 

@@ -17,7 +17,8 @@ from multiagents.core.states import Command as Ask
 from multiagents.core.states import Kind, SagaState, StepState, UndoState
 from multiagents.saga.retry import most_tries
 from multiagents.saga.state import StepRun, decode_step, encode_step
-from multiagents.workflows.workflow import Step, Workflow
+from multiagents.workflows.step import Step
+from multiagents.workflows.workflow import Workflow
 from tests.simulation.test_cases import Story
 
 RUN, UNDO = Kind.RUN, Kind.UNDO

@@ -31,7 +31,8 @@ from multiagents.storage.commit import Letter
 from multiagents.storage.keys import due_dirty
 from multiagents.transport.direct_result import Answers
 from multiagents.worker_sdk.leases import LeaseKeeper
-from multiagents.workflows.workflow import Step, TaskCall, Workflow
+from multiagents.workflows.step import Step, TaskCall
+from multiagents.workflows.workflow import Workflow
 from tests.support.one_process import KEYS, SAGA, Bench, row, step, undoable
 
 TWICE, ONCE = RetryPolicy(max_attempts=2), RetryPolicy(max_attempts=1)

@@ -19,7 +19,8 @@ from multiagents.saga.targets import Told
 from multiagents.storage import sagas as store
 from multiagents.storage.client import Edge
 from multiagents.storage.keys import Shard
-from multiagents.workflows.workflow import Step, Workflow
+from multiagents.workflows.step import Step
+from multiagents.workflows.workflow import Workflow
 
 FLOW = Workflow(
     name="pair",

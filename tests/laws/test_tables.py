@@ -37,7 +37,8 @@ from multiagents.saga.decide import RULES, decide
 from multiagents.saga.draft import Draft
 from multiagents.saga.state import Saga, StepRun, new_saga
 from multiagents.saga.transitions import BY_ENGINE, BY_OPERATOR, SAGA_MOVES, STEP_MOVES, UNDO_MOVES
-from multiagents.workflows.workflow import Step, Workflow
+from multiagents.workflows.step import Step
+from multiagents.workflows.workflow import Workflow
 from tests.support.world import World
 
 HISTORIES, LENGTH = 150, 28

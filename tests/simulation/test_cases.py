@@ -30,7 +30,8 @@ from multiagents.lab.simulator.laws.saga import Watch
 from multiagents.saga.commands import Adopt, Command, Dispatch, SetTimer
 from multiagents.saga.decide import decide
 from multiagents.saga.state import Saga, StepRun, new_saga
-from multiagents.workflows.workflow import Step, Workflow
+from multiagents.workflows.step import Step
+from multiagents.workflows.workflow import Workflow
 
 BOOM = Failure("Boom", "boom")
 ONCE = RetryPolicy(max_attempts=1)

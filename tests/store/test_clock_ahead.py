@@ -17,7 +17,7 @@ from multiagents.core.states import Kind
 from multiagents.storage import sagas as store
 from multiagents.storage.health import read_due
 from multiagents.storage.keys import Shard, due_dirty, due_lease, due_outbox, due_purge, due_timer
-from multiagents.workflows.workflow import Step, TaskCall
+from multiagents.workflows.step import Step, TaskCall
 from tests.support.one_process import KEYS, SAGA, SHARD, Bench
 
 HOUR_S = 3600

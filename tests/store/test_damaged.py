@@ -26,7 +26,8 @@ from multiagents.storage.client import Edge
 from multiagents.storage.definitions import collect
 from multiagents.storage.failures import stuck
 from multiagents.storage.keys import SagaKeys, Shard, due_definitions
-from multiagents.workflows.workflow import Step, Workflow
+from multiagents.workflows.step import Step
+from multiagents.workflows.workflow import Workflow
 
 FLOW = Workflow(name="pair", steps=(Step(name="a", worker="w"),))
 BAD, GOOD = SagaKeys("bad"), SagaKeys("good")

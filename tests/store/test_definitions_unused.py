@@ -18,7 +18,8 @@ from multiagents.hosting.app import defaults
 from multiagents.storage import definitions
 from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
-from multiagents.workflows.workflow import Step, Workflow
+from multiagents.workflows.step import Step
+from multiagents.workflows.workflow import Workflow
 from tests.support.one_process import SAGA, SHARD, Bench, row
 
 

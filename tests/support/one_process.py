@@ -24,7 +24,8 @@ from multiagents.storage import sagas as store
 from multiagents.storage.calls import Call, Plain
 from multiagents.storage.client import Edge
 from multiagents.storage.keys import SagaKeys, Shard, due_lease
-from multiagents.workflows.workflow import Step, Workflow
+from multiagents.workflows.step import Step
+from multiagents.workflows.workflow import Workflow
 
 T = TypeVar("T")
 

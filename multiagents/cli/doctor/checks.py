@@ -14,7 +14,8 @@ from multiagents.operations.explain.saga import span
 from multiagents.storage.health import DueHealth, ServerHealth
 from multiagents.storage.refusals import REFUSALS
 from multiagents.storage.writes import file_failed, is_full, is_replica, replicas_of, snapshots_stop
-from multiagents.workflows.workflow import TaskCall, Workflow
+from multiagents.workflows.step import TaskCall
+from multiagents.workflows.workflow import Workflow
 
 Status = Literal["ok", "warn", "fail"]
 

@@ -11,7 +11,8 @@ from random import Random
 from typing import Any
 
 from multiagents.core.policies import RetryPolicy
-from multiagents.workflows.workflow import Step, TaskCall, Workflow
+from multiagents.workflows.step import Step, TaskCall
+from multiagents.workflows.workflow import Workflow
 
 MOST_STEPS = 7
 ODD_NAMES = ("end", "run", "undo", "deadline", "input", "s.1-x_", "n" * 128)

@@ -52,7 +52,8 @@ from multiagents.storage.client import UNREACHABLE
 from multiagents.storage.health import sweeps
 from multiagents.storage.keys import SagaKeys
 from multiagents.storage.writes import read_refusal
-from multiagents.workflows.workflow import Workflow, worker_name
+from multiagents.workflows.step import worker_name
+from multiagents.workflows.workflow import Workflow
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ from multiagents.operations.explain.unclaimed_steps import dispatched, start_for
 from multiagents.saga.commands import retry_timer
 from multiagents.saga.dead_letters import parked_at
 from multiagents.storage import keys as k
-from multiagents.workflows.workflow import worker_name
+from multiagents.workflows.step import worker_name
 
 NO_WORKER = "No worker that hosts sagas is running, so that nothing moves it."
 

@@ -17,7 +17,7 @@ from multiagents.engine.messages import target_of
 from multiagents.engine.sweeper import Backlog
 from multiagents.operations.explain.late_reports import LateSuccesses
 from multiagents.operations.explain.saga import SHOWN, Reason, Situation
-from multiagents.workflows.workflow import TaskCall
+from multiagents.workflows.step import TaskCall
 
 BUSY = ("running", "dispatched", "retrying", "parked")
 """States of a step or an undo that are told of; what is parked is told of last."""

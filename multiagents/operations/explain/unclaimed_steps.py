@@ -26,7 +26,7 @@ from multiagents.operations.explain.surroundings import (
     reason_of,
 )
 from multiagents.storage import keys as k
-from multiagents.workflows.workflow import worker_name
+from multiagents.workflows.step import worker_name
 
 STRANDED = ("no_worker", "no_consumer", "unknown_function", "function_elsewhere")
 """Codes of reasons why no worker will do a step: only another worker helps."""

@@ -25,7 +25,8 @@ from multiagents.storage import replies
 from multiagents.storage import sagas as store
 from multiagents.storage.client import Edge
 from multiagents.storage.keys import SagaKeys
-from multiagents.workflows.workflow import Step, Workflow
+from multiagents.workflows.step import Step
+from multiagents.workflows.workflow import Workflow
 from tests.support.processes import ROOT, environment
 
 PROCESSES, SAGAS, WIDTH = 8, 40, 250

@@ -27,7 +27,8 @@ from multiagents.hosting.app import make_app
 from multiagents.hosting.runtime import Runtime
 from multiagents.storage.client import Edge
 from multiagents.workflows import registry
-from multiagents.workflows.workflow import Step, Workflow
+from multiagents.workflows.step import Step
+from multiagents.workflows.workflow import Workflow
 from tests.support.command_line import NO_SERVER, cli
 from tests.support.processes import environment
 

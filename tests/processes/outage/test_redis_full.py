@@ -26,7 +26,7 @@ from multiagents.storage.calls import Call
 from multiagents.storage.client import Edge, WritesRefused, refusal
 from multiagents.storage.health import ServerHealth
 from multiagents.workflows.registry import registered
-from multiagents.workflows.workflow import Step
+from multiagents.workflows.step import Step
 from tests.support.command_line import cli
 from tests.support.kill_rig import Rig, second_starts
 from tests.support.office import open_office

@@ -10,10 +10,10 @@ from celery import Celery
 
 from multiagents.core.exceptions import InvalidInput, InvalidWorkflow
 from multiagents.core.policies import RetryPolicy
-from multiagents.workflows import workflow as workflow_module
 from multiagents.workflows.builder import WorkflowBuilder, task
 from multiagents.workflows.files import load_definition
-from multiagents.workflows.workflow import Step, TaskCall, Workflow
+from multiagents.workflows.step import Step, TaskCall
+from multiagents.workflows.workflow import Workflow
 
 app = Celery("shop", set_as_current=False)
 
@@ -240,13 +240,6 @@ def test_an_undecorated_function_is_answered_with_the_decorator() -> None:
 
     (error,) = WorkflowBuilder("order").add_step("a", work).errors
     assert error.endswith("not function 'work'; decorate the function with @worker")
-
-
-def test_the_builder_is_found_beside_the_workflow() -> None:
-    """``multiagents.workflows.workflow.WorkflowBuilder`` is a documented path."""
-    assert workflow_module.WorkflowBuilder is WorkflowBuilder
-    with pytest.raises(AttributeError, match="no attribute 'Builder'"):
-        _ = workflow_module.Builder
 
 
 def test_the_next_step_is_the_first_that_waits() -> None:

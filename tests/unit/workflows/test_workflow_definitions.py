@@ -18,8 +18,9 @@ from multiagents.workflows import schema
 from multiagents.workflows.builder import WorkflowBuilder, task
 from multiagents.workflows.files import json_schema, load_definition, load_file, to_plain
 from multiagents.workflows.parse import read
+from multiagents.workflows.step import Step, TaskCall
 from multiagents.workflows.validate import check
-from multiagents.workflows.workflow import Step, TaskCall, Workflow, from_canonical
+from multiagents.workflows.workflow import Workflow, from_canonical
 
 YAML = """
 $schema: workflow.schema.json

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from multiagents.core.exceptions import InvalidWorkflow
 from multiagents.workflows import registry
+from multiagents.workflows.step import Step, TaskCall
 from multiagents.workflows.validate import check
-from multiagents.workflows.workflow import Step, TaskCall, Workflow
+from multiagents.workflows.workflow import Workflow
 
 
 def workflow(*steps: Step, name: str = "order") -> Workflow:
