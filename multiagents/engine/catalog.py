@@ -133,12 +133,14 @@ class Catalog:
         broker: str = "",
         at_work: int | None = None,
         routes: Mapping[str, str] | None = None,
+        busy: int | None = None,
     ) -> None:
         """Say what this process knows and that it is alive; repeated while it lives.
 
         ``slots``: how many steps it can do at once.  ``launch``: how it was started.  ``broker``:
         the kind of its broker.  ``at_work``: it takes no more, and is still at so many tasks.
-        ``routes``: plain task -> the queue to which its app's routing sends it.
+        ``routes``: plain task -> the queue to which its app's routing sends it.  ``busy``: how many
+        of its slots are at work.
         """
         now_ms, known = self._clock.now_ms(), list(workflows)
         about = {
@@ -157,6 +159,8 @@ class Catalog:
             about |= {"state": STOPPING, "at_work": at_work}
         if routes:
             about["routes"] = dict(routes)
+        if busy is not None:
+            about["busy"] = busy
         self._said[hostname] = about
         await self._tell_examples(known)
         told = await self._tell(

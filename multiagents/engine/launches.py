@@ -27,6 +27,8 @@ from multiagents.storage.replies import hash_of
 KEPT_MS = 30 * 86_400_000
 """So long after its last worker a launch is remembered."""
 OWN_APP = "multiagents"
+MEND = "correct the name, or have a worker import the module that has it, and start it again"
+"""What to do where another worker like those that run would lack a function, too."""
 UNKNOWN_MODULE = "YOUR_MODULE"
 UNKNOWN_APP = "YOUR_APP"
 _KEY = Shard(0).catalog("launches")
@@ -174,8 +176,8 @@ def advice(
     ``launches``: the last one seen first.  ``imports``: of who asks, for want of any launch.
     ``alone``: no worker runs, so this one is to consume all that such a worker did.
     """
-    wanted, places = set(functions), set(queues)
-    found = _like(launches, wanted, tuple(imports))
+    places = set(queues)
+    found = launch_for(launches, functions, imports)
     if alone or not places:
         # Without -Q a worker consumes the queues of its functions, which nobody here knows.
         is_default = not found.queues and places <= set(DEFAULT_QUEUES)
@@ -183,8 +185,17 @@ def advice(
     return found.command(places)
 
 
-def _like(launches: Sequence[Launch], wanted: set[str], imports: tuple[str, ...]) -> Launch:
+def is_running(launch: Launch, fleet: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether workers of the same app and modules run: what they lack, another one would lack."""
+    running = {(each.get("app"), tuple(each.get("imports") or ())) for each in fleet.values()}
+    return (launch.app, launch.imports) in running
+
+
+def launch_for(
+    launches: Sequence[Launch], functions: Iterable[str], imports: Sequence[str] = ()
+) -> Launch:
     """The launch to repeat; where none had the functions, with modules of who asks, or a gap."""
+    wanted, imports = set(functions), tuple(imports)
     able = [each for each in launches if wanted <= set(each.functions)]
     if able:
         return able[0]

@@ -20,6 +20,7 @@ from celery import Celery
 from multiagents.core.exceptions import InvalidInput
 from multiagents.core.settings import REDIS_URL, Home, Settings, shown_url
 from multiagents.hosting import attached
+from multiagents.hosting.app import OWN_NAME
 from multiagents.transport.app_urls import engine_url, is_redis, is_same, urls_of
 
 HOW = (
@@ -106,21 +107,47 @@ class _Search:
         return Home(url, name, flaw if others else "")
 
 
+FACES = "use start_saga, sagas and orchestrator() of what attach(app) returns"
+"""What to do in a program whose sagas are another app's."""
+
+
+def advice(app: Celery, settings: Settings) -> str:
+    """What to do where no server answers the package's own app, as a clause.
+
+    Empty where no other app hosts the program's sagas, or may be meant to.
+    """
+    if app.main != OWN_NAME:
+        return ""
+    if attached.latest() is None:
+        theirs = attached.forgotten()
+        how = attached.how_to_attach(theirs) if theirs else ""
+        return f"if app {theirs.main!r} is to host the sagas, {how}" if theirs else ""
+    there = _elsewhere(settings.home.url)
+    return f"the sagas {there}: {FACES}" if there else ""
+
+
 def _warn_of_another(url: str) -> None:
     """Somebody uses the package's own app in a program whose sagas are another app's."""
+    if there := _elsewhere(url):
+        log.warning(
+            f"multiagents.start_saga, sagas and Orchestrator look for sagas at {shown_url(url)},"
+            f" those {there}",
+            fix=FACES,
+        )
+
+
+def _elsewhere(url: str) -> str:
+    """Whose sagas the program's are, and where; empty if they are at this URL."""
     latest = attached.latest()
     if latest is None:
-        return
+        return ""
     try:
         theirs = latest.settings.home
     except InvalidInput:
-        return  # it has none, as its first use says
-    if not is_same(url, theirs.url):
-        log.warning(
-            f"multiagents.start_saga, sagas and Orchestrator look for sagas at {shown_url(url)},"
-            f" those of app {latest.app.main!r} are at {shown_url(theirs.url)}",
-            fix="use start_saga, sagas and orchestrator() of what attach(app) returns",
-        )
+        return ""  # it has none, as its first use says
+    if is_same(url, theirs.url):
+        return ""
+    return f"of app {latest.app.main!r} are at {shown_url(theirs.url)}"
 
 
 def _sources(app: Celery) -> Iterator[_Source]:

@@ -82,13 +82,14 @@ class Host:
         app: str,
         broker: str,
         at_work: int | None = None,
+        stops: bool = False,
         tasks: tuple[str, ...] | None = None,
         routes: Mapping[str, str] | None = None,
     ) -> None:
         """Say what the worker of this process knows, and hear of the others.
 
-        ``app``: the name of its Celery app, if the command line does not tell.  ``broker``: the
-        kind of its broker.  ``at_work``: it takes no more, and is still at so many tasks.
+        ``at_work``: how many tasks it runs; ``stops``: it takes no more.  ``app``: the name of its
+        Celery app, if the command line does not tell.  ``broker``: the kind of its broker.
         ``tasks``: the names of its app's own tasks.  ``routes``: the queues to which it routes some
         of them.
         """
@@ -108,12 +109,13 @@ class Host:
             slots=slots,
             launch=launch,
             broker=broker,
-            at_work=at_work,
+            at_work=(at_work or 0) if stops else None,
             routes=routes,
+            busy=at_work,
         )
         await self.catalog.keep_up()
         self._announced += 1
-        if self._announced in JUDGED_AT and self.catalog.hears_somebody and at_work is None:
+        if self._announced in JUDGED_AT and self.catalog.hears_somebody and not stops:
             self._judge(known, queues)
 
     def _judge(self, known: Collection[Workflow], queues: Collection[str]) -> None:

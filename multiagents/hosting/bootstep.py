@@ -155,7 +155,7 @@ def _make_step(hosted: Hosted, *, own: bool) -> Any:
                 parent.hostname,
                 lambda: list(consumed.consume_from),
                 lambda: self._count_slots(parent),
-                at_work=lambda: _at_work() if hosted.stopping.is_set() else None,
+                at_work=_at_work,
                 refuse=self._refuse,
             )
             self.threads.start()

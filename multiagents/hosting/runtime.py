@@ -140,7 +140,8 @@ class Runtime:
 
     def no_server(self, error: Exception, tried_s: float) -> NoServer:
         """The error that says which server is away, why, and for how long it was tried."""
-        return no_server(self.settings.home, error, tried_s)
+        hint = app_home.advice(self.app, self.settings)
+        return no_server(self.settings.home, error, tried_s, hint=hint)
 
     # ---- workers ----
 
@@ -308,14 +309,14 @@ class Runtime:
     ) -> SweeperThreads:
         """The threads for a worker's main process; their connections are their own."""
         edge = self._edge_of_main()
-        about = published.about(self.app)
+        about, stops = published.about(self.app), self.stopping.is_set
         return SweeperThreads(
             self.host.sweeper,
             edge,
             settings=self.settings,
             clock=self.clock,
             announce=lambda: self.host.announce(
-                hostname, queues(), slots=slots(), at_work=at_work(), **about
+                hostname, queues(), slots=slots(), at_work=at_work(), stops=stops(), **about
             ),
             retire=lambda: self.catalog.retire(hostname),
             peers=lambda: self.catalog.peers,

@@ -70,7 +70,7 @@ Queues = Callable[[], list[str]]
 Slots = Callable[[], int]
 """How many tasks it runs at once."""
 AtWork = Callable[[], int | None]
-"""How many tasks a worker that is stopping still runs; None: it is not stopping."""
+"""How many tasks it runs now; None: not known."""
 Refuse = Callable[[NewerFormat], None]
 """Told, once, that this worker must not go on."""
 

@@ -16,6 +16,7 @@ from multiagents.operations.attention_cases import KINDS, PAUSED, Awaited, Case,
 from multiagents.operations.explain.read import Explaining
 from multiagents.operations.projection import DAMAGED
 from multiagents.operations.queries import Rows
+from multiagents.saga.dead_letters import dead_letters_of
 from multiagents.storage import dead_letter_index
 
 PAGE = 500
@@ -86,7 +87,8 @@ class Attending(Explaining):
         asked = None
         if saga.terminated or saga.state is SagaState.PAUSED:
             asked = await self._asked(self.coordinator.keys(saga_id), saga, workflow)
-        case = Case(saga, workflow, int(since_ms), asked)
+        is_changed = any(dead_letters_of(saga)) and await self._is_changed(workflow)
+        case = Case(saga, workflow, int(since_ms), asked, is_changed)
         now_ms = self._clock.now_ms()
         found = [each for kind in kinds for each in kind(case)]
         name, state = saga.workflow, saga.state.value

@@ -32,6 +32,11 @@ class Case:
     """Since when it asks for attention."""
     asked: Asked | None = None
     """The person's command that brought it where it is."""
+    is_changed: bool = False
+    """Whether its workflow's name means another definition by now; it keeps its own."""
+
+
+OLD_DEFINITION = "; the saga keeps the definition with which it began, which has changed since"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +85,7 @@ def _parked(case: Case) -> Iterator[Awaited]:
         what = f"{saga.id} {step}"
         yield Awaited(
             "step" if kind is Kind.RUN else "undo",
-            f"{error} (after {times})",
+            f"{error} (after {times}){OLD_DEFINITION if case.is_changed else ''}",
             parked_at(saga, step, kind),
             (
                 f"multiagents retry {what}",

@@ -35,7 +35,7 @@ from multiagents.core.near import near
 from multiagents.core.settings import Settings
 from multiagents.core.texts import joined
 from multiagents.engine import launches
-from multiagents.engine.catalog import Catalog, Members
+from multiagents.engine.catalog import Catalog
 from multiagents.engine.coordinator import Coordinator
 from multiagents.engine.headers import META, checked
 from multiagents.operations.listing import Listing
@@ -265,20 +265,12 @@ class SagaService(Listing):
         if not there:
             why = f"no worker is running; start one: `{start}`"
             return UnknownWorker(joined(f"{cannot}: {why}", asked))
-        if await self._had_it(missing, there):
-            fix = "correct the name, or have it import the module that has it, and start it again"
+        known_launches = await self._launches()
+        launch = launches.launch_for(known_launches, missing, self._settings.import_names)
+        if launches.is_running(launch, there):
+            fix = launches.MEND
         problems = [lacking(sorted(there), name, known) for name in missing]
         return UnknownWorker(joined(f"{cannot}: {joined(*problems)}", fix, asked))
-
-    async def _had_it(self, missing: Sequence[str], there: Members) -> bool:
-        """Whether the functions were known to workers that were started as one that runs now.
-
-        Its code has changed since, so that starting such a worker again is of no use.
-        """
-        known = await self._launches()
-        running = {(each.get("app"), tuple(each.get("imports", ()))) for each in there.values()}
-        able = [each for each in known if {*missing} <= {*each.functions}]
-        return bool(able) and (able[0].app, able[0].imports) in running
 
 
 def _meta(about: dict[str, Any]) -> str:

@@ -26,6 +26,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from multiagents.core.clock import Clock
 from multiagents.core.exceptions import NoServer, NotWritable
 from multiagents.core.settings import REDIS_URL, STATE_URLS, Home, Settings, shown_url
+from multiagents.core.texts import joined
 from multiagents.storage.calls import Call, Plain
 from multiagents.storage.client import (
     BROKEN,
@@ -84,10 +85,11 @@ def told_at(url: str, error: BaseException) -> str:
     return f"no server answers at {shown_url(url)} ({type(error).__name__})"
 
 
-def no_server(home: Home, error: BaseException, tried_s: float) -> NoServer:
+def no_server(home: Home, error: BaseException, tried_s: float, *, hint: str = "") -> NoServer:
     """What a program is told when its sagas cannot be reached: which server, why, what to do.
 
-    To be raised ``from None``: it says all that its cause does.
+    To be raised ``from None``: it says all that its cause does.  ``hint``: what else may be meant,
+    a clause.
     """
     if isinstance(error, WritesRefused):
         return NotWritable(f"{error}; nothing was stored: see `multiagents doctor`")
@@ -96,10 +98,8 @@ def no_server(home: Home, error: BaseException, tried_s: float) -> NoServer:
     if isinstance(error, ServerAway):
         return NoServer(f"{error}; the sagas on it wait for it, the others go on")
     fix = f"{'set' if home.named_by in (REDIS_URL, STATE_URLS) else 'correct'} {home.named_by}"
-    return NoServer(
-        f"no Redis answers at {shown_url(home.url)} ({reason_of(error)}, tried for"
-        f" {tried_s:.1f} s); start one, or {fix}"
-    )
+    where, why = shown_url(home.url), f"({reason_of(error)}, tried for {tried_s:.1f} s)"
+    return NoServer(joined(f"no Redis answers at {where} {why}", hint, f"start one, or {fix}"))
 
 
 def open_edge(

@@ -14,10 +14,14 @@ import pytest
 import redis
 
 from multiagents import WorkflowBuilder, worker
+from multiagents.core.entries import TimerDue
+from multiagents.core.ports import WorkerInfo
 from multiagents.core.states import Kind
 from multiagents.engine import launches
+from multiagents.engine.catalog import Catalog
 from multiagents.engine.launches import Launch
 from multiagents.hosting.assembly import Host
+from multiagents.saga.commands import retry_timer
 from multiagents.storage.client import Edge
 from multiagents.worker_sdk.attempt import verdict_of
 from multiagents.worker_sdk.validation import check_input
@@ -154,6 +158,65 @@ def test_an_empty_queue_means_a_held_or_lost_message(office: Office) -> None:
     with redis.Redis.from_url(office.url) as client:
         client.delete("io")
     assert "the queue is empty" in office.reason(saga_id, "sent")["text"]
+
+
+def test_busy_slots_explain_a_message_that_a_worker_has_fetched(office: Office) -> None:
+    """Celery fetches more than it runs; only where a slot is free may the message be lost."""
+    catalog = Catalog(office.runtime.clock)
+    catalog.add_local(WorkerInfo("explain.do", "io"))
+    saga_id = office.start(two())
+    for busy, said in ((2, "all 2 slots of celery@busy are busy"), (1, "or it is lost")):
+        office.runtime.edge.run(catalog.publish("celery@busy", ["io"], [], slots=2, busy=busy))
+        with redis.Redis.from_url(office.url) as client:
+            client.delete("io")
+        text = office.reason(saga_id, "sent")["text"]
+        assert said in text
+        assert ("is lost" in text) == (busy == 1)
+    office.runtime.edge.run(catalog.withdraw("celery@busy"))
+
+
+def test_the_attempt_before_is_told(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That it was lost, on which host, or with which error it failed."""
+    monkeypatch.setattr(office.runtime.host.coordinator.claims, "hostname", "b@vm")
+
+    def begin_again(attempt: int) -> None:
+        due = TimerDue(office.runtime.clock.now_ms(), retry_timer(Kind.RUN, "reserve", attempt))
+        office.runtime.edge.run(office.runtime.host.coordinator.append(saga_id, due))
+
+    saga_id = office.start(two())
+    office.lose(office.claim(saga_id, "reserve"))
+    begin_again(1)
+    before = office.claim(saga_id, "reserve", attempt=2)
+    reason = office.reason(saga_id, "running")
+    assert "Attempt 1 was lost at 20" in reason["text"]
+    assert "b@vm was silent until its lease ended." in reason["text"]
+    assert (reason["earlier"]["attempt"], reason["earlier"]["worker"]) == (1, "b@vm")
+    office.fail(before, retryable=True)
+    begin_again(2)
+    office.claim(saga_id, "reserve", attempt=3)
+    reason = office.reason(saga_id, "running")
+    assert "BankDown: the bank does not answer." in reason["text"]
+    assert reason["earlier"]["error"] == "BankDown: the bank does not answer"
+    assert "Attempt 1" not in reason["text"]
+
+
+def test_a_parked_step_says_that_its_definition_has_changed_since(office: Office) -> None:
+    """A retry goes by the definition with which the saga began; `attention` says so, too."""
+    catalog, run = Catalog(office.runtime.clock), office.runtime.edge.run
+    workflow = two()
+    saga_id = office.start(workflow)
+    run(office.runtime.host.sweeper._park(saga_id, (Kind.RUN, "reserve", 1), "explain.do"))
+    changed = workflow.model_copy(update={"description": "mended"})
+    try:
+        for now, told in ((workflow, False), (changed, True)):
+            run(catalog.publish("new@vm", ["io"], [now]))
+            text = office.reason(saga_id, "parked")["text"]
+            assert ("keeps the definition of" in text and "resolve or skip" in text) == told
+            rows = [each for each in office.runtime.call("attention") if each["step"]]
+            (row,) = [each for each in rows if each["transaction_id"] == saga_id]
+            assert ("keeps the definition" in row["reason"]) == told
+    finally:
+        run(catalog.withdraw("new@vm"))
 
 
 def test_a_broker_that_does_not_answer_keeps_nothing_else_untold(office: Office) -> None:

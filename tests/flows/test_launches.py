@@ -241,7 +241,7 @@ def test_a_start_names_the_workers_that_lack_a_function(redis_url: str, hosts: l
     who = "worker celery@vm lacks" if len(hosts) == 1 else "workers celery@vm, two@vm lack"
     text = str(refused.value)
     assert text.startswith(f"workflow 'launches_invoice' cannot run: {who} 'launches.write_inv")
-    assert "have it import the module that has it, and start it again" in text
+    assert "have a worker import the module that has it, and start it again" in text
     assert "-Q other" not in text
     assert "start a worker that has it (`celery -A proj worker -Q other`)" in str(other.value)
 

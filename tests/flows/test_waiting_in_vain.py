@@ -120,7 +120,8 @@ def test_a_lease_that_ran_out_with_no_worker_gives_the_command_that_starts_one(
     assert office.reason(saga_id, "running")["commands"] == []
     end_lease(office, held)
     reason = office.reason(saga_id, "running")
-    assert "no worker runs to notice it" in reason["text"]
+    assert reason["text"].startswith("Step 'ship' (attempt 1) began in a worker ")
+    assert ", and no worker runs. The first one to be started takes the attempt" in reason["text"]
     assert reason["commands"] == [START]
     assert office.explain(saga_id)["text"].endswith(f"\n  {START}")
     assert office.runtime.outcomes.stranded(saga_id) == IN_VAIN
@@ -147,12 +148,11 @@ def test_after_a_gap_in_the_sweeps_each_lease_has_one_more_term_and_explain_says
     office.worker_runs("io", functions=("vain.do",))
     end_lease(office, held)
     swept(office, ago_ms=100)
-    assert office.reason(saga_id, "running")["text"].endswith("a worker will take it for lost.")
+    assert office.reason(saga_id, "running")["text"].endswith("a worker takes it for lost.")
     swept(office, ago_ms=LEASE_MS)
     text = office.reason(saga_id, "running")["text"]
     assert text.endswith(
-        "a worker will take it for lost; as nobody swept for a while, it stands for one more term"
-        " first."
+        "a worker takes it for lost, after one more term, because no worker swept for a while."
     )
     assert office.runtime.edge.run(office.runtime.host.sweeper.due(Shard())) == ()
     text = office.reason(saga_id, "running")["text"]

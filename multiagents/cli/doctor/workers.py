@@ -11,7 +11,15 @@ from typing import Any
 
 from multiagents.cli.doctor.checks import Check, Fleet, count_of, names_of
 from multiagents.core.names import COORDINATOR_QUEUE, QUEUE_IO
-from multiagents.engine.launches import OWN_APP, Launch, advice, routes_of
+from multiagents.engine.launches import (
+    MEND,
+    OWN_APP,
+    Launch,
+    advice,
+    is_running,
+    launch_for,
+    routes_of,
+)
 from multiagents.hosting.start_log import NO_WORKFLOW, WHERE, queues_of
 from multiagents.workflows import callees
 from multiagents.workflows.task_calls import meant, misfits
@@ -120,8 +128,10 @@ def worker_functions(known: Known) -> Check:
         shown = [
             f"{function} ({', '.join(wanted[queue, function])})" for queue, function in missing
         ]
-        places = {queue for queue, _ in missing}
-        fix = f"start a worker that has them: {known.start(places, {each[1] for each in missing})}"
+        places, functions = ({each[part] for each in missing} for part in (0, 1))
+        fix = f"start a worker that has them: {known.start(places, functions)}"
+        if is_running(launch_for(known.launches, functions, known.imports), fleet):
+            fix = MEND
         return Check(name, "warn", f"no running worker has {names_of(shown)}", fix)
     elsewhere = sorted(each for each in wanted if not _crew(fleet, *each))
     if elsewhere:

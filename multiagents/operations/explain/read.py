@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kombu.exceptions import KombuError
@@ -29,6 +29,7 @@ from multiagents.engine.messages import target_of
 from multiagents.engine.sweeper import Backlog, QueueHead
 from multiagents.operations.dead_letters import DeadLetters
 from multiagents.operations.explain.blocked_loops import Report, blocked_now
+from multiagents.operations.explain.earlier_attempts import Earliers, earlier_attempts
 from multiagents.operations.explain.saga import Situation, explanation
 from multiagents.operations.explain.steps import members_of, underway
 from multiagents.operations.explain.surroundings import (
@@ -64,6 +65,8 @@ class People:
     """The command that brought it where it is; None: no command did."""
     settled: Sequence[Settlement] = ()
     """The last word on each of its dead letters, by time."""
+    earlier: Earliers = field(default_factory=dict)
+    """What became of attempts before those that are under way."""
 
 
 class Explaining(DeadLetters):
@@ -104,6 +107,8 @@ class Explaining(DeadLetters):
             refusal=await read_refusal(keys.saga),
         )
         tasks = tasks_of(now)
+        if any(task.state == StepState.PARKED.value for task in tasks):
+            now = replace(now, is_changed=await self._is_changed(workflow))
         now = replace(now, due=await self._due(keys, now, shown(tasks)))
         now = replace(now, failing=await self._failing(keys, now))
         if any(task.state == StepState.RUNNING.value for task in tasks):
@@ -111,7 +116,7 @@ class Explaining(DeadLetters):
             again = swept.gives_a_term(now.now_ms, self._settings.lease_ms)
             now = replace(now, one_more_term=again)
         around = await self._around(keys, now, shown(tasks), work, fleet)
-        around = replace(around, stopping=stopping)
+        around = replace(around, stopping=stopping, earlier=people.earlier)
         return explanation(now, underway(now, around, tasks))
 
     async def people(self, saga_id: str) -> People:
@@ -124,12 +129,20 @@ class Explaining(DeadLetters):
 
     async def _people(self, keys: SagaKeys, saga: Saga, workflow: Workflow) -> People:
         entries = [decode(text) for text in await store.log(keys)]
+        earlier = earlier_attempts(saga, entries)
         if not any(isinstance(entry, Asked) for entry in entries):
-            return People()
+            return People(earlier=earlier)
         data = await store.data(keys) if workflow.has_conditions else {}
-        return People(
-            order_of(saga, workflow, entries, data), settlements(keys.id, workflow, entries, data)
-        )
+        settled = settlements(keys.id, workflow, entries, data)
+        return People(order_of(saga, workflow, entries, data), settled, earlier)
+
+    async def _is_changed(self, workflow: Workflow) -> bool:
+        """Whether the name of a saga's workflow means another definition by now (rule 9)."""
+        try:
+            present = await self.catalog.workflow(workflow.name)
+        except UNREACHABLE:
+            return False
+        return present is not None and present.version != workflow.version
 
     @by_any_id
     async def standing(self, saga_id: str, command: Command) -> People | None:

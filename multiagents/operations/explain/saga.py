@@ -81,6 +81,8 @@ class Situation:
     """The person's command that brought it where it is."""
     settled: Sequence[Settlement] = ()
     """What people have said of its dead letters."""
+    is_changed: bool = False
+    """Whether its workflow's name means another definition by now; it keeps its own."""
     workers: bool = True
     """Whether any worker runs that takes work, and sweeps."""
     one_more_term: bool = False

@@ -8,6 +8,7 @@ sent (E13), so that its state says "running" from then on.  Pure.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from multiagents.core.clock import iso
@@ -38,6 +39,15 @@ from multiagents.saga.dead_letters import parked_at
 from multiagents.storage import keys as k
 from multiagents.workflows.step import worker_name
 
+
+def kept_definition(workflow: str) -> str:
+    """Why a retry does the same as before, though a definition was corrected."""
+    return (
+        f"This saga keeps the definition of {workflow!r} with which it began, and that has changed"
+        " since: a retry goes by the old one, so resolve or skip what the change was to mend."
+    )
+
+
 NO_WORKER = "No worker that hosts sagas is running, so that nothing moves it."
 
 
@@ -47,11 +57,11 @@ def underway(now: Situation, around: Surroundings, tasks: Sequence[Task]) -> Ite
     for task in told:
         match task.state:
             case StepState.RUNNING.value if plain_task(now, task):
-                yield _unreported(now, around, task)
+                yield _again(now, around, task, _unreported(now, around, task))
             case StepState.RUNNING.value:
-                yield _running(now, around, task)
+                yield _again(now, around, task, _running(now, around, task))
             case StepState.DISPATCHED.value:
-                yield dispatched(now, around, task)
+                yield _again(now, around, task, dispatched(now, around, task))
             case StepState.RETRYING.value:
                 yield _retrying(now, around, task)
             case _:
@@ -77,6 +87,15 @@ def members_of(now: Situation, tasks: Sequence[Task]) -> list[str]:
     return found
 
 
+def _again(now: Situation, around: Surroundings, task: Task, reason: Reason) -> Reason:
+    """With what became of the attempt before."""
+    before = around.earlier.get((task.kind, task.step))
+    if before is None:
+        return reason
+    text = f"{reason.text} {before.told(now.when(before.at_ms))}"
+    return replace(reason, text=text, facts={**reason.facts, "earlier": before.to_dict()})
+
+
 # ---- running ----
 
 
@@ -85,7 +104,10 @@ def _running(now: Situation, around: Surroundings, task: Task) -> Reason:
     where = f"on {work.worker}" if work.worker else "in a worker"
     since = span(max(0, now.now_ms - work.started_at))
     lease_ms = _lease_end(now, task)
-    text = f"{task.name} (attempt {work.attempt}) has been running {where} for {since}"
+    over = lease_ms is not None and lease_ms <= now.now_ms
+    gone = over and not now.workers and work.worker not in around.stopping
+    was = f"began {where} {since} ago" if gone else f"has been running {where} for {since}"
+    text = f"{task.name} (attempt {work.attempt}) {was}"
     text += f"{_progress(around, task)}{_silent(around, work.worker)};"
     text += f" {_lease(now, around, work.worker, lease_ms)}"
     blocked = next((one for one in around.loops if work.nonce in one["held"]), None)
@@ -94,7 +116,6 @@ def _running(now: Situation, around: Surroundings, task: Task) -> Reason:
         text += " " + told_of_loop(blocked, work.nonce, now.now_ms)
         facts["loop_blocked_by"] = {**blocked["by"], "place": blocked["place"]}
     at = iso(lease_ms) if lease_ms else None
-    over = lease_ms is not None and lease_ms <= now.now_ms
     commands = _start(now, around, task) if over else ()
     return reason_of(now, task, "running", text, at=at, commands=commands, facts=facts)
 
@@ -138,7 +159,7 @@ def _lease(now: Situation, around: Surroundings, worker: str, lease_ms: int | No
         return "it has just reported."
     when = now.when(lease_ms)
     if lease_ms <= now.now_ms:
-        return f"its lease ran out at {when}: {_who_notices(now)}{_one_more_term(now)}."
+        return _over(now, when)
     if worker and worker not in around.fleet and worker not in around.stopping:
         then = "then a worker takes it for lost" if now.workers else "no worker runs to notice that"
         again = ", one more term, because nobody swept for a while" if now.one_more_term else ""
@@ -149,10 +170,17 @@ def _lease(now: Situation, around: Surroundings, worker: str, lease_ms: int | No
     )
 
 
-def _one_more_term(now: Situation) -> str:
-    if not now.one_more_term:
-        return ""
-    return "; as nobody swept for a while, it stands for one more term first"
+def _over(now: Situation, when: str) -> str:
+    """Of a lease that has run out."""
+    again = (
+        ", after one more term, because no worker swept for a while" if now.one_more_term else ""
+    )
+    if now.workers:
+        return f"its lease ran out at {when}: a worker takes it for lost{again}."
+    return (
+        f"its lease ran out at {when}, and no worker runs. The first one to be started takes the"
+        f" attempt for lost{again}; then the saga goes on."
+    )
 
 
 def _who_notices(now: Situation) -> str:
@@ -278,6 +306,7 @@ def _parked(now: Situation, around: Surroundings, task: Task) -> Reason:
     for each in (one for one in late if one.left):
         text += f" Late, at {now.when(each.at_ms)}: {each.left}. See what it has done."
     text += _brought(now, around, task)
+    text += f" {kept_definition(now.saga.workflow)}" if now.is_changed else ""
     text += (
         " Only a person moves it on: try it again, skip it, or resolve it after doing it by hand."
     )

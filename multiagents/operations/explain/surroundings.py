@@ -15,6 +15,7 @@ from multiagents.core.states import Kind, StepState
 from multiagents.engine.launches import Launch
 from multiagents.engine.messages import target_of
 from multiagents.engine.sweeper import Backlog
+from multiagents.operations.explain.earlier_attempts import Earliers
 from multiagents.operations.explain.late_reports import LateSuccesses
 from multiagents.operations.explain.saga import SHOWN, Reason, Situation
 from multiagents.workflows.step import TaskCall
@@ -60,6 +61,8 @@ class Surroundings:
     """MULTIAGENTS_IMPORTS of whoever asks."""
     loops: Sequence[Mapping[str, Any]] = ()
     """Event loops that are blocked: see `Catalog.tell_loop`."""
+    earlier: Earliers = field(default_factory=dict)
+    """What became of attempts before those that are under way."""
     stopping: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """The workers that take no more, and end when their last task has."""
 

@@ -12,7 +12,14 @@ from typing import Any
 from multiagents.core.clock import iso
 from multiagents.core.names import QUEUE_IO
 from multiagents.core.states import Kind
-from multiagents.engine.launches import OWN_APP, advice, unknown_app
+from multiagents.engine.launches import (
+    MEND,
+    OWN_APP,
+    advice,
+    is_running,
+    launch_for,
+    unknown_app,
+)
 from multiagents.engine.messages import parse_outbox_value, target_of
 from multiagents.engine.sweeper import Backlog
 from multiagents.operations.explain.saga import Reason, Situation, span
@@ -119,9 +126,12 @@ def _not_claimed(around: Surroundings, name: str, function: str) -> tuple[str, s
         return "no_consumer", f"nobody consumes that queue; running: {running}."
     capable = able(around, function)
     if not capable:
-        return "unknown_function", (
+        why = (
             f"no running worker has the function {function!r}; sent some times more, it is parked."
         )
+        if is_running(launch_for(around.launches, [function], around.imports), around.fleet):
+            why += f" Workers of the same code run without it: {MEND}."
+        return "unknown_function", why
     if not consumers.keys() & capable.keys():
         places = sorted({queue for each in capable.values() for queue in each["queues"]})
         return "function_elsewhere", (
@@ -135,9 +145,22 @@ def _not_claimed(around: Surroundings, name: str, function: str) -> tuple[str, s
         slots = sum(each.get("slots", 1) for each in consumers.values())
         count = "1 message waits" if backlog.length == 1 else f"{backlog.length} messages wait"
         return "queued", f"{count} there, for {slots} slots of {', '.join(consumers)}."
-    return "sent", (
-        "the queue is empty, so a worker holds the message or it is lost; then it is sent again."
-    )
+    return "sent", _fetched({host: consumers[host] for host in consumers.keys() & capable.keys()})
+
+
+def _fetched(crew: Mapping[str, Mapping[str, Any]]) -> str:
+    """Where a message may be that does not wait in its queue.  ``crew``: workers that can do it."""
+    slots = sum(each.get("slots", 1) for each in crew.values())
+    told = [each["busy"] for each in crew.values() if each.get("busy") is not None]
+    who = hosts(sorted(crew))
+    if len(told) == len(crew) and sum(told) >= slots:
+        all_ = "the only slot" if slots == 1 else f"all {slots} slots"
+        verb = "is" if slots == 1 else "are"
+        return (
+            f"{all_} of {who} {verb} busy, as told in the last seconds; a worker fetches messages"
+            " before it has a slot for them, and this one waits there."
+        )
+    return f"the queue is empty, so {who} holds the message, or it is lost; then it is sent again."
 
 
 def _no_worker(around: Surroundings) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import ssl
 import subprocess
@@ -17,6 +18,7 @@ from celery import Celery
 from multiagents import NoServer, WorkflowBuilder, task, worker
 from multiagents.core.exceptions import InvalidInput
 from multiagents.core.settings import DEFAULT_REDIS_URL, REDIS_URL, STATE_URLS, Settings
+from multiagents.hosting import attached
 from multiagents.hosting.app import make_app
 from multiagents.hosting.bootstep import _tell_home
 from multiagents.hosting.runtime import attach
@@ -243,6 +245,33 @@ def test_a_variable_that_names_another_server_than_attach_is_told(
     with structlog.testing.capture_logs() as told:
         assert same.settings.home.named_by == REDIS_URL
     assert told == []
+
+
+def test_an_unreachable_server_tells_where_the_sagas_of_the_programs_app_are() -> None:
+    """The error itself: nobody reads a line of the log that came long before it."""
+    attach(shop(broker_url=f"redis://:{SECRET}@broker:1/1"), Settings())
+    own = attach(Celery("multiagents", broker="redis://127.0.0.1:1/0"), Settings())
+    text = str(own.no_server(ConnectionError("away"), 1.0))
+    assert "the sagas of app 'shop' are at redis://broker:1/1: use start_saga, sagas and" in text
+    assert SECRET not in text
+    attach(shop(broker_url="redis://127.0.0.1:1/0"), Settings())
+    assert "attach(app)" not in str(own.no_server(ConnectionError("away"), 1.0))
+
+
+def test_an_unreachable_server_names_attach_where_it_was_never_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The program has an app of its own, and its file is known."""
+    (tmp_path / "home_alone.py").write_text("import celery; app = celery.Celery('alone')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(attached, "_latest", None)
+    app = importlib.import_module("home_alone").app
+    monkeypatch.setattr("celery._state.default_app", app)
+    own = attach(Celery("multiagents", broker="redis://127.0.0.1:1/0"), Settings())
+    text = str(own.no_server(ConnectionError("away"), 1.0))
+    how = "call multiagents.attach(app) where it is made (home_alone.py)"
+    assert f"if app 'alone' is to host the sagas, {how}" in text
 
 
 # ---- in the engine's words ----
