@@ -119,8 +119,16 @@ class WorkerProcess:
 
     def ended(self) -> CommandError:
         """The error of a worker that ended by itself."""
-        code = self.process.poll()
+        code = self.process.poll() or 0
+        if code < 0:
+            name = signal.Signals(-code).name
+            return CommandError(f"the worker was killed ({name}){self.tail()}")
         return CommandError(f"the worker ended with exit code {code}{self.tail()}")
+
+    @property
+    def was_killed(self) -> bool:
+        """Whether a signal has ended it: what it printed does not say why."""
+        return self._process is not None and (self._process.poll() or 0) < 0
 
     @property
     def is_running(self) -> bool:
@@ -155,7 +163,7 @@ class WorkerProcess:
     def tail(self) -> str:
         """Where to read why: the end of its log, to be put behind a message."""
         if self._log is None:
-            return "; its output above says why"
+            return "" if self.was_killed else "; its output above says why"
         lines = self._log.read_text(errors="replace").splitlines()[-LOG_LINES:]
         return f"; the end of its log: {' | '.join(line for line in lines if line.strip())}"
 

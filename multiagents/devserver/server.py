@@ -26,7 +26,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 from weakref import WeakSet
 
@@ -59,7 +58,7 @@ LOG_LINES = 15
 
 
 class EmbeddedServer:
-    """The server of one data directory, for as long as somebody uses it.
+    """The server of one data directory, for as long as it is used.
 
     ``port=0`` takes a free one.  Raises NoServer when there is none or it does not start;
     PortTaken is one.
@@ -86,6 +85,18 @@ class EmbeddedServer:
         self._pid: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._users: FileLock | None = None
+        self.is_shared = False
+        """Others used it when this one began or, once it has stopped, still use it."""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its process is alive; False before the start and after the stop."""
+        if self._process is not None:
+            return self._process.poll() is None
+        with suppress(ProcessLookupError, NoServer):
+            os.kill(self.pid, 0)
+            return True
+        return False
 
     @property
     def url(self) -> str:
@@ -101,12 +112,7 @@ class EmbeddedServer:
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def start(self) -> Self:
@@ -121,7 +127,9 @@ class EmbeddedServer:
         with self._gate():
             users = FileLock(self.data_dir / "users.lock")
             try:
-                self._join_or_spawn(alone=users.own())
+                alone = users.own()
+                self._join_or_spawn(alone=alone)
+                self.is_shared = not alone
                 users.share()
                 self._users = users
             except BaseException:
@@ -140,10 +148,11 @@ class EmbeddedServer:
         with self._gate():
             users, self._users = self._users, None
             try:
-                if users.own():
-                    self._end()
-                else:
+                self.is_shared = not users.own()
+                if self.is_shared:
                     self._disown()
+                else:
+                    self._end()
             finally:
                 users.close()
         self._pid = self._process = None

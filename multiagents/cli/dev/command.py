@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,6 +29,9 @@ from multiagents.cli.stop_signals import stopped_by_signals
 from multiagents.core.exceptions import InvalidInput, NoServer
 from multiagents.core.settings import Settings
 
+if TYPE_CHECKING:
+    from multiagents.devserver.server import EmbeddedServer
+
 
 class Pool(StrEnum):
     """Those of Celery's pools that need nothing installed."""
@@ -40,7 +43,12 @@ class Pool(StrEnum):
 
 Port = Annotated[
     int | None,
-    typer.Option("--port", min=0, max=65_535, help="The server's port; 0 takes a free one."),
+    typer.Option(
+        "--port",
+        min=0,
+        max=65_535,
+        help="The server's port; 0: any free one. By default 6379, or a free one if that is taken.",
+    ),
 ]
 DataDir = Annotated[
     Path | None,
@@ -82,13 +90,13 @@ def dev(
     """
     began = time.monotonic()
     settings = environment()
-    places: list[Place] = []
-    with stopped_by_signals(then=lambda: _say_where(places)), ExitStack() as stack:
+    begun: list[Begun] = []
+    with stopped_by_signals(then=lambda: _say_where(begun)), ExitStack() as stack:
         own = not _names_server(settings, port, data_dir)
         hint(f"starting {'a server and a worker' if own else 'a worker'} …")
         _check_code(settings)
-        place = _server(stack, settings, port, data_dir)
-        places.append(place)
+        begun.append(_server(stack, settings, port, data_dir))
+        place = begun[0].place
         model = model_environment(stack, settings)
         wish = Wish(
             env={"MULTIAGENTS_REDIS_URL": place.url, **model},
@@ -99,7 +107,7 @@ def dev(
         )
         here = settings.model_copy(update={"redis_url": place.url})
         session = cache(lambda: connect(here))  # while the worker starts
-        workers = stack.enter_context(DevWorkers(wish, session))
+        workers = stack.enter_context(DevWorkers(wish, session, begun[0].server_runs))
         workers.start()
         report = workers.ready()
         others = _others(session(), workers.hostname)
@@ -127,10 +135,22 @@ def _names_server(settings: Settings, port: int | None, data_dir: Path | None) -
     return "redis_url" in settings.model_fields_set and port is None and data_dir is None
 
 
-def _server(stack: ExitStack, settings: Settings, port: int | None, data_dir: Path | None) -> Place:
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The server that is used, and what runs it if that is ours."""
+
+    place: Place
+    server: EmbeddedServer | None = None
+
+    def server_runs(self) -> bool:
+        """Whether it is alive, as far as that is ours to know."""
+        return self.server is None or self.server.is_running
+
+
+def _server(stack: ExitStack, settings: Settings, port: int | None, data_dir: Path | None) -> Begun:
     if _names_server(settings, port, data_dir):
         _check_there(settings)
-        return Place(settings.redis_url, None)
+        return Begun(Place(settings.redis_url, None))
     from multiagents.devserver.server import EmbeddedServer, PortTaken
 
     folder = data_dir or settings.data_dir
@@ -141,7 +161,7 @@ def _server(stack: ExitStack, settings: Settings, port: int | None, data_dir: Pa
         if port is not None:
             raise _taken(port) if isinstance(error, PortTaken) else error from None
         server = stack.enter_context(EmbeddedServer(folder))
-    return Place(server.url, server.data_dir)
+    return Begun(Place(server.url, server.data_dir, joined=server.is_shared), server)
 
 
 def _taken(port: int) -> CommandError:
@@ -169,6 +189,7 @@ def _facts(
     return {
         "redis_url": masked(place.url),
         "data_dir": str(place.data_dir) if place.data_dir else None,
+        "joined": place.joined,
         "worker": workers.hostname,
         "worker_pid": workers.pid,
         "pool": wish.pool,
@@ -182,14 +203,17 @@ def _facts(
     }
 
 
-def _say_where(places: list[Place]) -> None:
+def _say_where(begun: list[Begun]) -> None:
     """The last line after Ctrl-C."""
-    if not places:
+    if not begun:
         last_words("stopped")
-    elif (folder := places[0].data_dir) is not None:
-        last_words(f"stopped; the data stays in {folder}, and the next dev here goes on with it")
+    elif (server := begun[0].server) is None:
+        last_words(f"stopped; the sagas stay on the server at {masked(begun[0].place.url)}")
+    elif server.is_shared:
+        last_words(f"stopped; the server at {masked(server.url)} goes on for another dev here")
     else:
-        last_words(f"stopped; the sagas stay on the server at {masked(places[0].url)}")
+        folder = server.data_dir
+        last_words(f"stopped; the data stays in {folder}, and the next dev here goes on with it")
 
 
 @dataclass(frozen=True, slots=True)

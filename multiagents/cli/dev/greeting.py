@@ -36,6 +36,8 @@ class Place:
     url: str
     data_dir: Path | None
     """None: the server is not ours."""
+    joined: bool = False
+    """Another `dev` in this folder runs the server already."""
 
 
 def block(place: Place, wish: Wish, report: Report, *, stub: bool, seconds: float) -> str:
@@ -58,8 +60,17 @@ def block(place: Place, wish: Wish, report: Report, *, stub: bool, seconds: floa
         )
     lines.append("\nIn another terminal:")
     lines += [f"  {line}" for command in _commands(place, report) for line in command.split("\n")]
-    lines.append("\nCtrl-C stops the server and the worker.")
+    lines.append(f"\n{_end(place)}")
     return "\n".join(lines)
+
+
+def _end(place: Place) -> str:
+    """What Ctrl-C does."""
+    if place.data_dir is None:
+        return "Ctrl-C stops the worker; the server is left alone."
+    if place.joined:
+        return "Ctrl-C stops this worker; the server goes on as long as another dev here uses it."
+    return "Ctrl-C stops the server and the worker."
 
 
 def start_command(report: Report, program: str = "") -> str:
@@ -115,7 +126,8 @@ def _fact(name: str, text: str) -> str:
 def _data(place: Place) -> str:
     if place.data_dir is None:
         return "from MULTIAGENTS_REDIS_URL"
-    return f"data in {shown_path(str(place.data_dir))}"
+    shared = "of another dev here, " if place.joined else ""
+    return f"{shared}data in {shown_path(str(place.data_dir))}"
 
 
 def _worker(wish: Wish, report: Report) -> str:

@@ -107,10 +107,21 @@ class DevWorker:
         self.worker.stop(within_s)
 
 
+class ServerEnded(CommandError):
+    """The server of this `dev` has ended before it."""
+
+
 class DevWorkers:
     """The worker that runs now, and those that end their last steps after a change."""
 
-    def __init__(self, wish: Wish, session: Callable[[], Session]) -> None:
+    def __init__(
+        self,
+        wish: Wish,
+        session: Callable[[], Session],
+        server_runs: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """``server_runs``: whether the server of this `dev` is alive."""
+        self._server_runs = server_runs
         self._wish = wish
         self._session = session
         self._count = 0
@@ -141,8 +152,10 @@ class DevWorkers:
             last_words(
                 f"stopping: a step at work has {STOP_S:g} s to end; Ctrl-C again does not wait"
             )
+        if kind is ServerEnded:  # no step can report, and nobody can be told who is gone
+            self._reported = False
         for each in all_of_them:
-            self._stop(each)
+            self._stop(each, _LOOK_NOW_S if kind is ServerEnded else STOP_S)
 
     def _stop(self, worker: DevWorker, within_s: float = STOP_S) -> None:
         """End it, and say that it is gone: the next `dev` would take it for another worker."""
@@ -180,16 +193,26 @@ class DevWorkers:
         return replace(report, missing=lacking)
 
     def run(self) -> None:
-        """Look after the worker for as long as it lives.  Raises CommandError when it has ended."""
+        """Look after the worker for as long as it and the server live.
+
+        Raises CommandError when it has ended, ServerEnded when the server has.
+        """
         while True:
             self._wait()
+            if not self._server_runs():
+                raise ServerEnded("the server has ended; its sagas go on when dev runs again")
             self._let_go()
             if self.now is not None and not self.now.worker.is_running:
-                raise self.now.worker.ended()
+                raise self._ended(self.now.worker)
             if self._wish.reload and (changed := self._files.changed()):
                 self._change(changed)
             if self._due and not self._leaving:
                 self._renew()
+
+    def _ended(self, worker: WorkerProcess) -> CommandError:
+        if not worker.was_killed:
+            return worker.ended()
+        return CommandError(f"{worker.ended()}; its sagas go on when dev runs again")
 
     def _wait(self) -> None:
         if self.now is None:

@@ -13,6 +13,7 @@ import os
 import sys
 import warnings
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Any
 
 import structlog
@@ -24,6 +25,7 @@ from multiagents.cli.own_code import own_files
 from multiagents.cli.saga_lines import SHORT_ID, Line, first_step, lines_of, started
 from multiagents.core.log_records import add_step_filter, current
 from multiagents.core.marks import read_mark
+from multiagents.core.near import did_you_mean, nearest
 from multiagents.core.states import Kind
 from multiagents.core.texts import columns_of
 from multiagents.engine.continuation import Move
@@ -32,7 +34,7 @@ from multiagents.hosting.start_log import MISSING_LOG
 from multiagents.worker_sdk import loop_watch
 from multiagents.workflows import registry
 from multiagents.workflows.files import SUFFIXES
-from multiagents.workflows.missing_functions import missing
+from multiagents.workflows.missing_functions import Missing, missing
 
 NOISY = ("celery", "kombu", "amqp")
 """Loggers that speak at INFO of every message."""
@@ -143,6 +145,15 @@ def _keep_prints(conf: Any = None, **_: Any) -> None:
     conf.worker_redirect_stdouts = False
 
 
+def lacked(each: Missing, functions: Iterable[str]) -> str:
+    """What it means that no worker has a function, with the suggestion that a start would give."""
+    then = did_you_mean(nearest(each.function, functions)) or "start a worker that has it, too"
+    return (
+        f"workflow {each.workflow!r}{each.place} cannot be started: no worker function here is"
+        f" called {each.function!r}; {then}"
+    )
+
+
 def report_of(consumer: Any) -> Report:
     """What the worker of a consumer knows."""
     folder = runtime.settings.workflows
@@ -154,7 +165,7 @@ def report_of(consumer: Any) -> Report:
         queues=tuple(sorted(consumer.app.amqp.queues.consume_from)),
         functions=functions,
         workflows={name: list(each.examples) for name, each in workflows.items()},
-        missing={each.function: each.text for each in lacking} if functions else {},
+        missing={each.function: lacked(each, functions) for each in lacking} if functions else {},
         files=tuple(own_files(each for each in files if each.suffix.lower() in SUFFIXES)),
     )
 

@@ -129,7 +129,7 @@ def test_dev_has_a_start_command_for_its_own_module(dev: Dev, tmp_path: Path) ->
     assert process.stdout is not None
     facts = json.loads(process.stdout.readline())
     assert (facts["workflows"], facts["functions"]) == (["zoo", "typo"], ["one.feed"])
-    assert facts["missing"]["one.fed"].startswith("workflow 'typo' (one.py:9): no worker function")
+    assert facts["missing"]["one.fed"].startswith("workflow 'typo' (one.py:9) cannot be started")
     assert (facts["pool"], facts["queues"]) == ("prefork", ["io", "llm"])
     words = shlex.split(facts["start"].partition("  #")[0])
     given = words[words.index("--input") + 1]

@@ -370,6 +370,23 @@ def test_no_line_of_the_block_is_wider_than_a_terminal() -> None:
     )
 
 
+def test_the_last_line_says_what_ctrl_c_really_stops() -> None:
+    """Not a server that another `dev` runs, nor one that the environment names."""
+    own, ends = Path.cwd() / ".multiagents", {}
+    for name, place in (
+        ("joined", Place("redis://h:7/0", own, joined=True)),
+        ("named", Place("redis://h:7/0", None)),
+    ):
+        lines = block(place, Wish({}), report(), stub=False, seconds=1).splitlines()
+        ends[name] = lines[-1]
+        assert ("of another dev here, data in .multiagents" in lines[2]) == (name == "joined")
+    assert ends == {
+        "joined": "Ctrl-C stops this worker; the server goes on as long as another dev here uses"
+        " it.",
+        "named": "Ctrl-C stops the worker; the server is left alone.",
+    }
+
+
 def test_without_functions_it_says_what_to_set() -> None:
     """A worker with none does nothing."""
     assert any("in MULTIAGENTS_IMPORTS" in line for line in told(report()))

@@ -12,6 +12,7 @@ import structlog
 from multiagents.cli.dev.greeting import Place, block
 from multiagents.cli.dev.process import Wish
 from multiagents.cli.dev.report import Report
+from multiagents.cli.dev.worker import lacked
 from multiagents.core.places import Place as Line
 from multiagents.hosting import start_log
 from multiagents.worker_sdk.context import Context
@@ -83,6 +84,19 @@ def test_a_starting_worker_logs_the_functions_that_it_lacks() -> None:
     assert "'mf_cancle'; did you mean 'mf_cancel'?" in told["warning"]
     assert f"({Path(__file__).relative_to(ROOT)}:" in told["warning"]
     assert "'bank_pay'; its steps wait" in told["info"]
+
+
+def test_dev_says_that_a_workflow_cannot_be_started() -> None:
+    """With the suggestion that a start of it would give."""
+    (one, two) = missing([TRIP], ["mf_book", "mf_cancel"])
+    assert lacked(one, ["mf_book", "mf_cancel"]) == (
+        "workflow 'mf_trip' cannot be started: no worker function here is called 'mf_cancle';"
+        " did you mean 'mf_cancel'?"
+    )
+    assert lacked(two, ["mf_book", "mf_cancel"]).endswith(
+        "called 'bank_pay'; start a worker that has it, too"
+    )
+    assert lacked(two, ["mf_book", "bank.pays"]).endswith("did you mean 'bank.pays'?")
 
 
 def test_dev_names_them_when_all_is_ready() -> None:
