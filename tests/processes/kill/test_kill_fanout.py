@@ -94,25 +94,30 @@ def faults(rig: Rig, saga_id: str) -> list[str]:
     return found
 
 
-def check(rig: Rig, sagas: dict[str, Point]) -> None:
-    """Each of these died where it should, and is whole all the same."""
+def check(rig: Rig, sagas: dict[str, Point]) -> list[float]:
+    """Each of these died where it should, and is whole all the same; how long each then took."""
     wrong = {point: faults(rig, saga_id) for saga_id, point in sagas.items()}
     for saga_id, point in sagas.items():
         wrong[point] += [] if rig.killed_at(saga_id) else ["not reached"]
     assert {point: found for point, found in wrong.items() if found} == {}
+    return [rig.ended_at(saga_id) - (rig.killed_at(saga_id) or 0.0) for saga_id in sagas]
 
 
-@pytest.mark.parametrize("name", WAYS)
-def test_a_fan_out_outlives_the_children_that_bring_it_on(rig: Rig, name: str) -> None:
-    """Around the commit, between messages, in the middle: no branch is lost, none repeated."""
-    way = WAYS[name]
-    with way.worker(rig) as worker:
-        worker.wait_ready()
-        points = [Point("child", *moment) for moment in way.moments]
-        sagas = {rig.start("kp_fans", point): point for point in points}
-        check(rig, sagas)
-    took_s = [rig.ended_at(saga_id) - (rig.killed_at(saga_id) or 0.0) for saga_id in sagas]
-    check_recoveries(f"fan-outs, {name}", took_s)
+def test_a_fan_out_outlives_the_children_that_bring_it_on(rig: Rig) -> None:
+    """Around the commit, between messages, in the middle: no branch is lost, none repeated.
+
+    The recoveries of all ways are judged together, for those of one way are a single event: its two
+    children die at nearly the same time.  Where one has closed its pipe and cannot be reaped yet,
+    Celery looks again 5 s later, and every saga of that worker waits until then.
+    """
+    took_s = []
+    for name, way in WAYS.items():
+        with way.worker(rig) as worker:
+            worker.wait_ready()
+            points = [Point("child", *moment) for moment in way.moments]
+            took_s += check(rig, {rig.start("kp_fans", point): point for point in points})
+            print(f"{name}: {took_s[-len(points) :]}")
+    check_recoveries("fan-outs", took_s)
 
 
 def test_the_log_of_a_wide_saga_outlives_a_death_at_its_end(rig: Rig) -> None:
