@@ -32,7 +32,7 @@ import pytest
 import yaml
 
 from tests.support.pages import Block, blocks
-from tests.support.processes import ROOT
+from tests.support.processes import PYTEST, ROOT
 
 ELSEWHERE = {
     "make demo": "tests/processes/cli/test_cli_dev.py::test_the_demo_succeeds_once_and_is_undone_once",
@@ -151,7 +151,7 @@ class PageRunner:
         self.saga_id = self.module.__dict__.get("saga_id", self.saga_id)
 
     def _pytest(self, block: Block) -> None:
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(block.file)]
+        command = [*PYTEST, str(block.file)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 

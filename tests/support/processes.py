@@ -25,6 +25,11 @@ READY_S = 40.0
 """A worker imports its modules and connects; a loaded machine takes its time."""
 STOP_S = 10.0
 LOG_LINES = 40
+PYTEST = (
+    *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
+    *("-p", "no:celery", "-p", "no:docker_tools"),
+)
+"""pytest for tests like a user's, without the plugins for containers: their imports take 2 s."""
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from multiagents.core.exceptions import NoServer
-from tests.support.processes import environment
+from tests.support.processes import PYTEST, environment
 
 TESTS = '''
 import asyncio
@@ -104,7 +104,7 @@ def test_asyncio_tests_run_as_documented_in_each_mode(
     )
     covered = ["--cov=test_of_a_user", "--cov-report="] if mode == "strict" else []
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", which, *covered],
+        [*PYTEST, "-k", which, *covered],
         cwd=tmp_path,
         env=environment(redis_url),
         capture_output=True,

@@ -29,6 +29,7 @@ from tests.simulation.planted.mutants_e6_e9 import E6_E9
 from tests.simulation.planted.mutants_e10_e14 import E10_E14
 from tests.simulation.planted.mutants_e15_e20 import E15_E20
 from tests.simulation.planted.mutants_e21 import E21
+from tests.support.processes import PYTEST
 from tests.support.rule_map import rules
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -110,7 +111,7 @@ def ended(test: str, root: Path, *, timeout_s: float) -> Ended:
     with (
         tempfile.TemporaryFile("w+") as said,
         subprocess.Popen(
-            [sys.executable, "-m", "pytest", "-q", "-x", test],
+            [*PYTEST, "-x", test],
             cwd=root,
             env={**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"},
             stdout=said,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 from multiagents.testing.report import MOST_EVENTS, WIDEST
+from tests.support.processes import PYTEST
 
 MODULE = """
 from multiagents import WorkflowBuilder, worker
@@ -72,7 +72,7 @@ def test_a_failing_test_tells_what_its_sagas_did(tmp_path: Path) -> None:
     """Each attempt with its error and what explains the end; bounded, without inputs or secrets."""
     (tmp_path / "test_report.py").write_text(MODULE)
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_report.py"],
+        [*PYTEST, "test_report.py"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
