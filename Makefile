@@ -9,10 +9,10 @@ READY := $(VENV)/.ready
 RUN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test servers check lint format bench lock compat clean
+.PHONY: help setup demo test test-fast servers check lint format bench lock compat clean
 
 help:  ## What can be made
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
 
 setup: $(READY)  ## Make .venv with the pinned packages (all others do this first)
 
@@ -29,13 +29,21 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## Run an order that succeeds and one that is undone
 	$(RUN)/multiagents demo
 
-# They wait more than they work: three processes take half the time on two cores.  Those that measure
-# how soon a saga goes on after a kill run alone.
-TESTS_AT_ONCE ?= 3
+# They wait more than they work: four processes on two cores.  Those that measure how soon a saga goes
+# on after a kill run afterwards, two at a time.  Hundreds of processes start: none compiles the
+# package anew.
+TESTS_AT_ONCE ?= 4
+XDIST := --dist loadgroup --no-loadscope-reorder
+test test-fast servers: export PYTHONDONTWRITEBYTECODE :=
 
 test: $(READY)  ## Run the tests, on servers of their own
-	$(RUN)/python -m pytest -n $(TESTS_AT_ONCE) --dist loadfile -m "not alone and not rabbitmq"
-	$(RUN)/python -m pytest -m alone
+	$(RUN)/python -m pytest -n $(TESTS_AT_ONCE) $(XDIST) -m "not alone and not rabbitmq"
+	$(RUN)/python -m pytest -n 2 $(XDIST) -m alone tests/processes
+
+FAST := tests/unit tests/store tests/flows
+
+test-fast: $(READY)  ## Run the tests that start no worker: a minute
+	$(RUN)/python -m pytest -n 2 $(XDIST) -m "not processes" $(FAST)
 
 # The number that must be here; where there is one only, that is all there is to say.  RABBITMQ=1: it
 # must be here, too.

@@ -22,6 +22,9 @@ from tests.support.watcher import guard
 
 pytest_plugins = ["tests.support.llm_provider"]
 
+LONG = ("tests/processes/", "tests/simulation/", "tests/docs/", "tests/upgrade/")
+"""Folders of tests that start processes or run for long; all others fill the gaps at the end."""
+
 
 def pytest_configure() -> None:
     """Nothing that this run starts stays behind if it is killed."""
@@ -32,6 +35,21 @@ def pytest_report_header() -> str:
     """Which server the tests run on."""
     found = locate()
     return f"server: {found.path.name} {'.'.join(map(str, found.version))} ({found.source})"
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where several processes run the tests, what takes long begins first.
+
+    A file's tests stay together, for they share what they start.  Those marked ``single`` share
+    nothing, and go to any process; a group of the test's own is left alone.
+    """
+    if not hasattr(config, "workerinput"):
+        return
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+    for item in items:
+        if not (item.get_closest_marker("single") or item.get_closest_marker("xdist_group")):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
 
 
 @pytest.fixture(autouse=True)

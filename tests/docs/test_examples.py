@@ -22,7 +22,7 @@ from multiagents.devserver.server import EmbeddedServer
 from multiagents.testing.sandbox import STUB_NOTE
 from tests.support.processes import ROOT, Worker, wait_for
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.single]
 
 DEADLINE_S = 90
 _databases = itertools.count(1)
@@ -79,6 +79,7 @@ def orders(server: EmbeddedServer) -> tuple[str, str]:
     return good, bad
 
 
+@pytest.mark.xdist_group("orders")
 class TestEcommerceOrder:
     def test_a_good_order_moves_stock_and_money_once(self, orders: tuple[str, str]) -> None:
         """Two pieces at 19.90 leave the shelf, their price changes hands, parcel and mail go."""

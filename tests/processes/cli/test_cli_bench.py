@@ -34,6 +34,8 @@ from tests.support.processes import ROOT, wait_for
 
 PAGE = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
 END_S = 40.0
+ENDLESS = ("--rounds", "1000", "--scale", "0.02")
+"""Small rounds, and more of them than end while a test waits."""
 MISLEADING = {
     "CELERY_BROKER_URL": NO_SERVER,
     "CELERY_RESULT_BACKEND": NO_SERVER,
@@ -264,7 +266,7 @@ def test_the_bench_prints_a_table() -> None:
 def test_a_bench_that_is_stopped_leaves_nothing(tmp_path: Path) -> None:
     """SIGTERM ends its server and its workers, and is no success."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "multiagents", "bench", "--only", "chain10", "--rounds", "1000"],
+        [sys.executable, "-m", "multiagents", "bench", "--only", "chain10", *ENDLESS],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
         stdout=subprocess.DEVNULL,

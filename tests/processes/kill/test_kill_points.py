@@ -76,7 +76,10 @@ class Mode:
     """Those of them that do not come only from a child which has done nothing yet."""
 
 
-@pytest.fixture(scope="module", params=MODES)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in MODES],
+)
 def mode(
     request: pytest.FixtureRequest, server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Mode]:

@@ -16,6 +16,8 @@ from multiagents.core.settings import Settings
 from multiagents.hosting.runtime import attach
 from tests.support.processes import ROOT
 
+pytestmark = pytest.mark.processes
+
 NOWHERE = Settings(redis_url="redis://127.0.0.1:1/0")
 CELERY = """
 import threading
