@@ -29,7 +29,7 @@ from multiagents.core.effects import Effect, Flow
 from multiagents.core.settings import Settings
 from multiagents.devserver.server import EmbeddedServer
 from multiagents.engine.catalog import Catalog
-from multiagents.engine.coordinator import Coordinator
+from multiagents.engine.composition import compose
 from multiagents.engine.sweeper import Sweeper
 from multiagents.hosting.sweeper_thread import SweeperThread
 from multiagents.storage import keys as k
@@ -123,7 +123,7 @@ class Fleet:
     def _thread(self) -> SweeperThread:
         rng, settings = self._rng, self._settings
         clock = HostClock(self, rng.randint(-SKEW_MS, SKEW_MS))
-        coordinator = Coordinator(settings=settings, clock=clock, directory=Catalog(clock))
+        coordinator = compose(settings=settings, clock=clock, directory=Catalog(clock))
         sweeper = Sweeper(coordinator, nobody_knows=lambda _: False, clock_ms=clock.now_ms)
         return SweeperThread(
             sweeper,

@@ -38,6 +38,8 @@ class StoreEngine:
         self, coordinator: Coordinator, edge: Edge, clock: Clock, catalog: Catalog
     ) -> None:
         self._coordinator = coordinator
+        self._repository = coordinator.repository
+        self._slots = coordinator.slots
         self._catalog = catalog
         self._edge = edge
         self._clock = clock
@@ -54,7 +56,7 @@ class StoreEngine:
         version: str = "",
     ) -> Assignment | None:
         """Begin an attempt; None if it is no longer to be done."""
-        flow = self._coordinator.claim(
+        flow = self._slots.claim(
             saga_id, kind, step, attempt, delivery=delivery, queue=queue, version=version
         )
         return self._edge.run(flow)
@@ -65,7 +67,7 @@ class StoreEngine:
 
     async def _unclaimed(self, saga_id: str, kind: Kind, step: str, attempt: int) -> Unclaimed:
         try:
-            saga, _ = await self._coordinator.current(saga_id)
+            saga, _ = await self._repository.current(saga_id)
         except UnknownSaga:
             return Unclaimed.WITHDRAWN
         run = saga.steps.get(step)
@@ -79,11 +81,11 @@ class StoreEngine:
         return self._edge.run(self._at_work(saga_id))
 
     async def _at_work(self, saga_id: str) -> dict[str, AtWork]:
-        work = await store.work(self._coordinator.keys(saga_id))
+        work = await store.work(self._repository.keys(saga_id))
         claims = list(store.claims(saga_id, work))
         if not claims:
             return {}
-        saga, workflow = await self._coordinator.current(saga_id)
+        saga, workflow = await self._repository.current(saga_id)
         found = [(holder, _at_work(saga, workflow, held)) for holder, held in claims]
         return dict(sorted(found, key=lambda each: each[1].since_ms))
 
@@ -94,8 +96,8 @@ class StoreEngine:
     async def _succeed(self, done: Assignment, result: str, go_on: bool) -> Assignment | None:
         returned = Succeeded(self._clock.now_ms(), done.kind, done.step, done.attempt, done.nonce)
         report: Report = returned
-        keys = self._coordinator.keys(done.saga_id)
-        workflow = await self._coordinator.workflow(keys, done.version)
+        keys = self._repository.keys(done.saga_id)
+        workflow = await self._repository.workflow(keys, done.version)
         if is_judged(workflow, returned):
             states = await states_of(keys, workflow, done.step, done.results)
             given = Given(done.input, done.results, states)
@@ -138,7 +140,7 @@ class StoreEngine:
         Of those whose server could not be asked nothing is known.  Raises the store's error if
         that is so of all.
         """
-        calls = [self._coordinator.renewal(one, notes.get(one.nonce, {})) for one in held]
+        calls = [self._slots.renewal(one, notes.get(one.nonce, {})) for one in held]
         replies = self._edge.many(calls)
         errors = [reply for reply in replies if isinstance(reply, Exception)]
         if errors and len(errors) == len(replies):
@@ -182,7 +184,7 @@ class StoreEngine:
 
         ``version`` of its saga's definition, where its message says so.
         """
-        return self._edge.run(self._coordinator.fence(saga_id, task_id, version))
+        return self._edge.run(self._slots.fence(saga_id, task_id, version))
 
     def plain_ended(
         self,
@@ -202,7 +204,7 @@ class StoreEngine:
         self, saga_id: str, task_id: str, result: str, attempts: list[store.Attempt] | None
     ) -> None:
         if attempts is None:
-            attempts = await self._coordinator.owed(saga_id, task_id)
+            attempts = await self._slots.owed(saga_id, task_id)
         for held in attempts:
             now_ms = self._clock.now_ms()
             entry = Succeeded(now_ms, held.kind, held.step, held.attempt, held.nonce)
@@ -210,12 +212,12 @@ class StoreEngine:
             await self._coordinator.report(saga_id, report, result=result)
 
     async def _judged(self, saga_id: str, returned: Succeeded, result: str) -> Report:
-        workflow = self._coordinator.remembered(saga_id)
+        workflow = self._repository.remembered(saga_id)
         if workflow is None:
-            workflow = (await self._coordinator.current(saga_id))[1]
+            workflow = (await self._repository.current(saga_id))[1]
         if not is_judged(workflow, returned):
             return returned
-        keys = self._coordinator.keys(saga_id)
+        keys = self._repository.keys(saga_id)
         data = await store.data(keys)
         results = {
             step: data[field]

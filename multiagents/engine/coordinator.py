@@ -14,19 +14,17 @@ and decides again, or finds that its entry has been dealt with.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
 import structlog
 
-from multiagents.core import ids
 from multiagents.core.clock import Clock
-from multiagents.core.entries import Entry, Failed, Report, Started, decode
+from multiagents.core.entries import Entry, Failed, Report, Started
 from multiagents.core.exceptions import UnknownSaga
 from multiagents.core.fields import OUTBOX_END
-from multiagents.core.ports import Assignment, Directory
-from multiagents.core.settings import Settings
+from multiagents.core.ports import Assignment
 from multiagents.core.states import SagaState
 from multiagents.engine import messages
 from multiagents.engine.cache import Snapshot
@@ -34,18 +32,15 @@ from multiagents.engine.claims import Claims, Continuation
 from multiagents.engine.commit_plan import index_keys
 from multiagents.engine.continuation import Ground, Move, Planner
 from multiagents.engine.dispatcher import Dispatcher, note_refused
-from multiagents.engine.messages import AnswerOf, LetterOf, no_answer, no_letter
-from multiagents.engine.plain_tasks import PlainTasks, Unsent
-from multiagents.engine.repository import known_of
+from multiagents.engine.ends import Ends
+from multiagents.engine.plain_tasks import Unsent
+from multiagents.engine.repository import Repository, known_of
 from multiagents.engine.saga_reader import blank_saga
-from multiagents.engine.slots import Holding
-from multiagents.saga.decide import fold
-from multiagents.saga.outcome import fields_of
+from multiagents.engine.slots import Slots
 from multiagents.saga.state import Saga
-from multiagents.storage import outcomes, replies
+from multiagents.storage import replies
 from multiagents.storage import sagas as store
 from multiagents.storage.client import StoreError
-from multiagents.storage.commit import Refused
 from multiagents.storage.keys import SagaKeys
 from multiagents.storage.refusals import is_of_another_type
 from multiagents.storage.replies import Committed, End, View
@@ -65,34 +60,48 @@ WIDE = 20
 """With more steps, a process that was overtaken reads what happened since, not all the state."""
 
 
-class Coordinator(Holding):
-    """The flows that move sagas.  Holds caches only: any number may run at once, anywhere."""
+class Coordinator:
+    """The flows that move sagas.  Holds caches only: any number may run at once, anywhere.
+
+    `engine.composition` makes one with its parts.
+    """
 
     def __init__(
         self,
+        repository: Repository,
         *,
-        settings: Settings,
+        claims: Claims,
+        slots: Slots,
+        dispatcher: Dispatcher,
+        ends: Ends,
+        planner: Planner,
         clock: Clock,
-        directory: Directory,
-        nonce: Callable[[], str] = ids.nonce,
         wide: int = WIDE,
-        letter_of: LetterOf = no_letter,
-        answer_of: AnswerOf = no_answer,
     ) -> None:
-        claims = Claims(settings, clock, directory, nonce)
-        plain = PlainTasks(clock, directory, claims, letter_of)
-        dispatcher = Dispatcher(
-            settings, clock, directory, plain, letter_of, answer_of, nonce=nonce
-        )
-        dispatcher.record = self.append
-        super().__init__(settings, directory, claims, dispatcher)
+        self.repository = repository
+        self.claims = claims
+        self.slots = slots
+        self.dispatcher = dispatcher
+        self.ends = ends
         self.clock = clock
-        self._planner = Planner(settings, clock, claims, dispatcher, nonce)
         self.observers: list[Callable[[str, SagaState], None]] = []
         """Told of each state that a commit made here brings about; they must not block or raise."""
         self.watchers: list[Callable[[Move], None]] = []
         """Likewise of each commit made here: every entry of a log is decided over in one commit."""
+        self._planner = planner
         self._wide = wide
+
+    def keys(self, saga_id: str) -> SagaKeys:
+        """The keys of a saga."""
+        return self.repository.keys(saga_id)
+
+    async def current(self, saga_id: str) -> tuple[Saga, Workflow]:
+        """See `Repository.current`."""
+        return await self.repository.current(saga_id)
+
+    async def check_damage(self, keys: SagaKeys) -> None:
+        """See `Repository.check_damage`."""
+        await self.repository.check_damage(keys)
 
     # ---- start ----
 
@@ -112,16 +121,16 @@ class Coordinator(Holding):
         canvas as JSON ("" = none).  ``digest`` and what is returned: see `storage.sagas.start`.
         Raises DamagedSaga where something is left of a saga with this id.
         """
-        keys = self.keys(saga_id)
+        keys = self.repository.keys(saga_id)
         self.dispatcher.headers.start(saga_id, data.get("meta"))
         blank = blank_saga(workflow, saga_id, self.clock.now_ms(), data)
         entry = Started(blank.created_at)
-        await self._look_around(workflow)
+        await self.slots.look_around(workflow)
         move = self._planner.move(Ground(keys, workflow, blank, "0", data), (entry,))
         plan = move.plan
         plan.state_before, plan.decided = None, [entry, *plan.decided]
-        text = "" if workflow.version in self._workflows else workflow.canonical()
-        self._workflows.put(workflow.version, workflow)
+        text = "" if workflow.version in self.repository.definitions else workflow.canonical()
+        self.repository.definitions.put(workflow.version, workflow)
         record = partial(
             store.start,
             keys,
@@ -140,62 +149,24 @@ class Coordinator(Holding):
                 reply = await record(definition=(workflow.version, text))
         except StoreError as error:
             if is_of_another_type(error):
-                await self.check_damage(keys, error)
+                await self.repository.check_damage(keys, error)
             raise
         if isinstance(reply, int) and reply != store.CREATED:
             self.dispatcher.headers.forget(saga_id)
-            await self.check_damage(keys)
+            await self.repository.check_damage(keys)
             if reply == store.EXISTED:
-                await self._join(keys)
+                await self.ends.join(keys)
             return reply
         note_refused(keys, () if isinstance(reply, int) else reply)
         self._tell(keys, move)
         await self._send(keys, move)
         return store.CREATED
 
-    async def _join(self, keys: SagaKeys) -> None:
-        """A second start of a saga that has ended gets its outcome at once.
-
-        Of one that has not, the end to come will find who waits.
-        """
-        while True:
-            saga, workflow, view = await self._stored(keys)
-            if not saga.delivered:
-                return None
-            due_ms = self.clock.now_ms() + messages.UNCONFIRMED_MS
-            owed = outcomes.owe(keys, view.version, due_ms, nonce=self.claims.nonce())
-            if await owed:
-                # From here on a sweep does it, should this process die or the results be away.
-                return note_refused(keys, await self.deliver_again(keys, workflow))
-
-    async def deliver_again(self, keys: SagaKeys, workflow: Workflow) -> Sequence[Refused]:
-        """Tell who waits of the first end: what an operator did after it is not delivered.
-
-        Returns the results that the server refused.
-        """
-        end = await self._end(keys)
-        # Conditions may read the result of any step.
-        data = await store.data(keys) if workflow.has_conditions else {}
-        entries = [decode(text) for text in end.log or ()]
-        if not entries or (workflow.has_conditions and not data):
-            return ()  # its retention has just ended
-        saga = blank_saga(workflow, keys.id, entries[0].at_ms, data)
-        for place, entry in enumerate(entries, start=1):
-            saga = fold(workflow, saga, (entry,)).saga
-            if saga.delivered:
-                data = await outcomes.read_data(keys, fields_of(workflow, saga.state))
-                if not data:
-                    return ()
-                end = replace(end, data=data)
-                now = fold(workflow, saga, entries[place:]).saga
-                return await self.dispatcher.deliver(keys, workflow, saga, end, now=now)
-        return ()
-
     # ---- what happens to a saga ----
 
     async def coordinate(self, saga_id: str) -> None:
         """Decide over whatever is pending in a saga's log; nothing for a saga that is gone."""
-        keys, base = self.keys(saga_id), self._cache.get(saga_id)
+        keys, base = self.repository.keys(saga_id), self.repository.snapshots.get(saga_id)
         view = await store.load(keys, known=known_of(base))
         await self._drive(keys, view, base)
 
@@ -206,7 +177,7 @@ class Coordinator(Holding):
 
         Raises UnknownSaga if there is no such saga.
         """
-        keys, base = self.keys(saga_id), self._cache.get(saga_id)
+        keys, base = self.repository.keys(saga_id), self.repository.snapshots.get(saga_id)
         call = store.append(keys, entry, known=known_of(base), guard=guard, taken=taken)
         view = await call
         if view == replies.GONE and guard is None:
@@ -227,10 +198,10 @@ class Coordinator(Holding):
         A process that remembers the saga decides before it asks: one trip for both, if nothing
         else has happened since.
         """
-        keys, base = self.keys(saga_id), self._cache.get(saga_id)
+        keys, base = self.repository.keys(saga_id), self.repository.snapshots.get(saga_id)
         if saga_id not in self.dispatcher.headers:
             await self.dispatcher.headers.learn(keys)
-        workflow = self._workflows.get(base.saga.version) if base else None
+        workflow = self.repository.definitions.get(base.saga.version) if base else None
         if base is not None and workflow is not None and not workflow.has_conditions:
             data = None if base.data is None else {**base.data, **store.result_of(entry, result)}
             ground = Ground(keys, workflow, base.saga, data=data)
@@ -268,10 +239,10 @@ class Coordinator(Holding):
         For callbacks in a worker's main process, where nothing may take long (E14, E20).
         ``attempts``: what it holds, where that is known.
         """
-        keys = self.keys(saga_id)
+        keys = self.repository.keys(saga_id)
         held = attempts
         if held is None:
-            held = await self.owed(saga_id, delivery)
+            held = await self.slots.owed(saga_id, delivery)
         for attempt in held:
             entry = entry_of(attempt)
             await store.report(keys, entry, dirty_at=entry.at_ms)
@@ -296,7 +267,7 @@ class Coordinator(Holding):
         if isinstance(view, View) and view.entries:
             await self.dispatcher.headers.learn(keys)
         while isinstance(view, View) and view.entries:
-            saga, workflow = await self._read(keys, view, base)
+            saga, workflow = await self.repository.read(keys, view, base)
             if go_on is not None and tried is not None and tried.holds(saga):
                 await self._drive(keys, view, base)
                 return await self._go_on(keys, saga, tried, go_on)
@@ -312,18 +283,18 @@ class Coordinator(Holding):
             view, overtaken, tried = done, overtaken + 1, move
         if go_on is None or not isinstance(view, View):
             return None
-        saga, workflow = await self._read(keys, view, base)
-        self._cache.put(Snapshot(view.version, view.cursor, saga))
+        saga, workflow = await self.repository.read(keys, view, base)
+        self.repository.snapshots.put(Snapshot(view.version, view.cursor, saga))
         if tried is not None and tried.holds(saga):
             return await self._go_on(keys, saga, tried, go_on)
-        return await self._keep_place(keys, workflow, saga, go_on)
+        return await self.slots.keep_place(keys, workflow, saga, go_on)
 
     async def _committed(
         self, keys: SagaKeys, move: Move, reply: Committed, go_on: Continuation | None
     ) -> Assignment | None:
         """Our decision stands: send its commands, then look at what came in meanwhile."""
         base = Snapshot(move.plan.version, reply.cursor, move.decision.saga)
-        self._cache.put(base)
+        self.repository.snapshots.put(base)
         self._tell(keys, move)
         note_refused(keys, reply.refused)
         await self._send(keys, move, reply.end)
@@ -353,7 +324,7 @@ class Coordinator(Holding):
         saga = move.decision.saga
         if move.plan.outcome is not None:
             owed = move.plan.outbox[OUTBOX_END][0]
-            end = await self._complete(keys, end, move.plan.outcome, owed)
+            end = await self.repository.complete(keys, end, move.plan.outcome, owed)
         plan, workflow = move.plan, move.workflow
         done = await self.dispatcher.send(keys, workflow, saga, plan=plan, end=end)
         await self.dispatcher.hand_on(keys, workflow, move.waiting)
@@ -377,7 +348,7 @@ class Coordinator(Holding):
 
     async def send_claimed(self, keys: SagaKeys, claim: Unsent) -> None:
         """Send a plain task that is claimed and not sent.  Raises NotTaken likewise."""
-        saga, workflow = await self.current(keys.id)
+        saga, workflow = await self.repository.current(keys.id)
         found = await self.dispatcher.plain.send_claimed(keys, workflow, saga, claim)
         if isinstance(found, Failed):
             await self.report(keys.id, found)

@@ -26,13 +26,14 @@ from multiagents.storage.replies import End, Known, View
 from multiagents.workflows.workflow import Workflow, from_canonical
 
 
-class Knowledge:
-    """What one process knows; thread-safe."""
+class Repository:
+    """Reads sagas and definitions, and remembers them; thread-safe."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._workflows: Recent[str, Workflow] = Recent()
-        self._cache = SagaCache()
+        self.definitions: Recent[str, Workflow] = Recent()
+        """By content hash."""
+        self.snapshots = SagaCache()
 
     def keys(self, saga_id: str) -> SagaKeys:
         """The keys of a saga."""
@@ -43,10 +44,10 @@ class Knowledge:
 
         Raises UnknownSaga if there is no such saga.
         """
-        saga, workflow, view = await self._stored(self.keys(saga_id))
+        saga, workflow, view = await self.stored(self.keys(saga_id))
         return fold(workflow, saga, view.entries).saga, workflow
 
-    async def _stored(self, keys: SagaKeys) -> tuple[Saga, Workflow, View]:
+    async def stored(self, keys: SagaKeys) -> tuple[Saga, Workflow, View]:
         """The saga as it was decided last, and what is pending.
 
         Raises UnknownSaga, and DamagedSaga for one that cannot be read.
@@ -55,7 +56,7 @@ class Knowledge:
             view = await store.load(keys)
             if not isinstance(view, View):
                 raise UnknownSaga(f"no saga {keys.id!r}: it never was, or its retention is over")
-            return *await self._read(keys, view, None), view
+            return *await self.read(keys, view, None), view
         except UNREACHABLE:
             raise
         except Exception as error:
@@ -78,56 +79,58 @@ class Knowledge:
 
     async def workflow(self, keys: SagaKeys, version: str) -> Workflow:
         """The definition with this content hash."""
-        found = self._workflows.get(version)
+        found = self.definitions.get(version)
         if found is None:
             text = await store.definition(keys.shard, version)
             if text is None:
                 raise UnknownSaga(f"definition {version} of saga {keys.id} is not stored")
-            found = self._workflows.put(version, from_canonical(text))
+            found = self.definitions.put(version, from_canonical(text))
         return found
 
     def workflow_name(self, version: str) -> str:
         """The workflow of a definition that this process has read; empty if it has not."""
-        known = self._workflows.get(version)
+        known = self.definitions.get(version)
         return "" if known is None else known.name
 
     def remembered(self, saga_id: str) -> Workflow | None:
         """The definition of a saga whose state this process remembers."""
-        base = self._cache.get(saga_id)
-        return self._workflows.get(base.saga.version) if base else None
+        base = self.snapshots.get(saga_id)
+        return self.definitions.get(base.saga.version) if base else None
 
     async def held(self, saga_id: str, delivery: str) -> list[store.Attempt]:
         """The attempts that a Celery delivery has claimed and not yet reported."""
         work = await store.work(self.keys(saga_id))
         return store.held_by(saga_id, work, delivery)
 
-    async def _end(self, keys: SagaKeys) -> End:
+    async def end(self, keys: SagaKeys) -> End:
         """An ended saga without its data, which is read after this: so no joining is missed."""
         owed = await store.command(keys, OUTBOX_END)
         version = await store.version(keys)
         return End(version or "", {}, await outcomes.read_log(keys), owed or "")
 
-    async def _complete(
+    async def complete(
         self, keys: SagaKeys, end: End | None, fields: Sequence[str], owed: str
     ) -> End:
         """What a commit's reply has left out of an end: a long log; None: the reply was lost."""
         if end is None:
-            found = await self._end(keys)
+            found = await self.end(keys)
             return replace(found, data=await outcomes.read_data(keys, fields))
         log = await outcomes.read_log(keys) if end.log is None else end.log
         return replace(end, log=log, owed=owed)
 
-    async def _remember(
+    async def remember(
         self,
         keys: SagaKeys,
         view: View,
         base: Snapshot | None,
         data: dict[str, str] | None = None,
     ) -> None:
-        saga, _ = await self._read(keys, view, base)
-        self._cache.put(Snapshot(view.version, view.cursor, saga, view.entries, view.texts, data))
+        saga, _ = await self.read(keys, view, base)
+        self.snapshots.put(
+            Snapshot(view.version, view.cursor, saga, view.entries, view.texts, data)
+        )
 
-    async def _read(
+    async def read(
         self, keys: SagaKeys, view: View, base: Snapshot | None
     ) -> tuple[Saga, Workflow]:
         """The state that a view shows: its own, or what we knew brought up to its cursor."""

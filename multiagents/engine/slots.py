@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from multiagents.core import ids
 from multiagents.core.exceptions import UnknownSaga
 from multiagents.core.ports import Assignment, Directory
-from multiagents.core.settings import Settings
 from multiagents.core.states import Kind
 from multiagents.engine.claims import Claims, Continuation
 from multiagents.engine.dispatcher import Dispatcher
-from multiagents.engine.repository import Knowledge, known_of
+from multiagents.engine.repository import Repository, known_of
 from multiagents.saga.commands import Dispatch
 from multiagents.saga.decide import fold
 from multiagents.saga.state import Saga
@@ -40,16 +39,21 @@ class Where:
     queue: str
 
 
-class Holding(Knowledge):
+class Slots:
     """Gives attempts to processes."""
 
     def __init__(
-        self, settings: Settings, directory: Directory, claims: Claims, dispatcher: Dispatcher
+        self,
+        repository: Repository,
+        *,
+        directory: Directory,
+        claims: Claims,
+        dispatcher: Dispatcher,
     ) -> None:
-        super().__init__(settings)
-        self.claims = claims
-        self.dispatcher = dispatcher
+        self._repository = repository
         self._directory = directory
+        self._claims = claims
+        self._dispatcher = dispatcher
 
     async def claim(
         self,
@@ -68,41 +72,41 @@ class Holding(Knowledge):
         already, the place is taken by a step that waits: then that is what is returned.
         ``version`` spares a look-up of the definition where the message brought it.
         """
-        keys = self.keys(saga_id)
-        if version not in self._workflows:
+        keys = self._repository.keys(saga_id)
+        if version not in self._repository.definitions:
             pinned = await store.pinned(keys)
             if pinned is None:
                 return None
             version = pinned
-        workflow = await self.workflow(keys, version)
+        workflow = await self._repository.workflow(keys, version)
         if step not in workflow.by_name:
             return None
-        await self._look_around(workflow)
+        await self.look_around(workflow)
         where = Where(keys, workflow, delivery, queue)
         held = await self._claim(where, (kind, step, attempt))
         if held is None and kind is Kind.RUN:
             held = await self._claim_another(where, step)
         return held
 
-    async def _keep_place(
+    async def keep_place(
         self, keys: SagaKeys, workflow: Workflow, saga: Saga, go_on: Continuation
     ) -> Assignment | None:
         """Go on with a fan-out, or have another do so, though somebody else has decided."""
-        holds_back = self.dispatcher.holds_back(workflow, go_on.queue)
-        if not (holds_back and self.settings.continuation):
+        holds_back = self._dispatcher.holds_back(workflow, go_on.queue)
+        if not (holds_back and self._repository.settings.continuation):
             return None
-        waiting = self.claims.waiting(workflow, saga, go_on.done.step, go_on.queue)
+        waiting = self._claims.waiting(workflow, saga, go_on.done.step, go_on.queue)
         if go_on.allowed:
             where = Where(keys, workflow, go_on.delivery, go_on.queue)
             return await self._claim_first(where, waiting)
-        await self.dispatcher.hand_on(keys, workflow, waiting)
+        await self._dispatcher.hand_on(keys, workflow, waiting)
         return None
 
     async def _claim(
         self, where: Where, what: tuple[Kind, str, int], *, alone: bool = False
     ) -> Assignment | None:
-        base = self._cache.get(where.keys.id)
-        held, state = await self.claims.claim(
+        base = self._repository.snapshots.get(where.keys.id)
+        held, state = await self._claims.claim(
             where.keys,
             where.workflow,
             what,
@@ -112,22 +116,22 @@ class Holding(Knowledge):
             alone=alone,
         )
         if held is not None:
-            self.dispatcher.headers.note(held.saga_id, held.meta)
+            self._dispatcher.headers.note(held.saga_id, held.meta)
         if state is not None:
-            await self._remember(where.keys, state, base)
+            await self._repository.remember(where.keys, state, base)
         return held
 
     async def _claim_another(self, where: Where, step: str) -> Assignment | None:
         """A step of the fan-out that was dispatched and not begun; none if all are sent at once."""
-        if not self.dispatcher.holds_back(where.workflow, where.queue):
+        if not self._dispatcher.holds_back(where.workflow, where.queue):
             return None
-        base = self._cache.get(where.keys.id)
+        base = self._repository.snapshots.get(where.keys.id)
         view = await store.load(where.keys, known=known_of(base))
         if not isinstance(view, View):
             return None
-        saga, workflow = await self._read(where.keys, view, base)
+        saga, workflow = await self._repository.read(where.keys, view, base)
         saga = fold(workflow, saga, view.entries).saga
-        waiting = self.claims.waiting(workflow, saga, step, where.queue)
+        waiting = self._claims.waiting(workflow, saga, step, where.queue)
         return await self._claim_first(where, waiting)
 
     async def _claim_first(self, where: Where, waiting: list[Dispatch]) -> Assignment | None:
@@ -145,17 +149,17 @@ class Holding(Knowledge):
 
     def renewal(self, held: Assignment, notes: dict[str, str]) -> Call[bool]:
         """The call that renews a lease."""
-        return self.claims.renewal(self.keys(held.saga_id), held, notes)
+        return self._claims.renewal(self._repository.keys(held.saga_id), held, notes)
 
     async def owed(self, saga_id: str, delivery: str) -> list[store.Attempt]:
         """What a delivery may report: what it holds, or what was given up while it ran (E6)."""
-        held = await self.held(saga_id, delivery)
+        held = await self._repository.held(saga_id, delivery)
         if held:
             return held
-        view = await store.load(self.keys(saga_id))
+        view = await store.load(self._repository.keys(saga_id))
         if not isinstance(view, View):
             return []
-        saga, workflow = await self._read(self.keys(saga_id), view, None)
+        saga, workflow = await self._repository.read(self._repository.keys(saga_id), view, None)
         return [
             store.Attempt(saga_id, Kind(kind), step, attempt, nonce)
             for step, run in fold(workflow, saga, view.entries).saga.steps.items()
@@ -168,18 +172,18 @@ class Holding(Knowledge):
 
         ``version`` of the definition, by which its workflow is known then.
         """
-        keys, base = self.keys(saga_id), self._cache.get(saga_id)
+        keys, base = self._repository.keys(saga_id), self._repository.snapshots.get(saga_id)
         view, data, attempts = await store.load_held(keys, delivery, known=known_of(base))
         if data is not None:
-            self.dispatcher.headers.note(saga_id, data.get("meta"))
+            self._dispatcher.headers.note(saga_id, data.get("meta"))
         if view is not None:
-            await self._remember(keys, view, base, data)
+            await self._repository.remember(keys, view, base, data)
         elif attempts and version:
             with suppress(UnknownSaga):  # a server that has lost it: nothing hangs on a name
-                await self.workflow(keys, version)
+                await self._repository.workflow(keys, version)
         return attempts
 
-    async def _look_around(self, workflow: Workflow) -> None:
+    async def look_around(self, workflow: Workflow) -> None:
         """Know who else is there, where it matters how many, or on which queue, others work."""
         if workflow.fans_out or not all(map(self._directory.local, workflow.workers)):
             await self._directory.keep_up()

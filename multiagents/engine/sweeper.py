@@ -83,7 +83,8 @@ class Sweeper:
     ) -> None:
         self.batch = batch
         self._coordinator = coordinator
-        self._settings = coordinator.settings
+        self._repository = coordinator.repository
+        self._settings = coordinator.repository.settings
         self._nobody_knows = nobody_knows
         self._ask_around = ask_around
         self._clock_ms = clock_ms
@@ -129,18 +130,18 @@ class Sweeper:
                 raise ValueError("no due member that the engine has written")
 
     async def _dirty(self, saga_id: str, item: Guard) -> None:
-        keys = self._coordinator.keys(saga_id)
+        keys = self._repository.keys(saga_id)
         view = await store.load(keys)
         if isinstance(view, View) and view.entries:
             await self._coordinator.coordinate(saga_id)
             return
-        await self._coordinator.check_damage(keys)
+        await self._repository.check_damage(keys)
         if view == replies.GONE:
             await store.drop(keys.shard, item, because=(keys.saga, "v", ""))
 
     async def _lease(self, held: store.Attempt, item: Guard) -> None:
         """An attempt is lost; or its message, a plain task's, was refused by the queue."""
-        keys, now_ms = self._coordinator.keys(held.saga_id), self._clock_ms()
+        keys, now_ms = self._repository.keys(held.saga_id), self._clock_ms()
         claim = await store.command(keys, claim_field(held.kind, held.step))
         task = unsent(held.kind, held.step, claim)
         if task is not None and task.nonce == held.nonce and now_ms < task.deadline_ms:
@@ -161,7 +162,7 @@ class Sweeper:
         version = await store.pinned(keys)
         if version is None:
             return False
-        workflow = await self._coordinator.workflow(keys, version)
+        workflow = await self._repository.workflow(keys, version)
         if isinstance(messages.target_of(workflow.by_name[lost.step], lost.kind), str):
             return False
         because = (keys.work, claim_field(lost.kind, lost.step), claim)
@@ -169,16 +170,16 @@ class Sweeper:
         return True
 
     async def _send_again(self, saga_id: str, name: str, item: Guard) -> None:
-        keys = self._coordinator.keys(saga_id)
+        keys = self._repository.keys(saga_id)
         value = await store.command(keys, name)
         version = await store.pinned(keys)
         if value is None or version is None:
             missing = (keys.work, name) if value is None else (keys.saga, "w")
             await store.drop(keys.shard, item, because=(*missing, ""))
             return
-        workflow = await self._coordinator.workflow(keys, version)
+        workflow = await self._repository.workflow(keys, version)
         if name == OUTBOX_END:
-            refused = await self._coordinator.deliver_again(keys, workflow)
+            refused = await self._coordinator.ends.deliver_again(keys, workflow)
             if error := not_taken(refused):
                 raise error
             return
@@ -236,13 +237,13 @@ class Sweeper:
         return backlog
 
     async def _purge(self, saga_id: str, item: Guard) -> None:
-        keys = self._coordinator.keys(saga_id)
+        keys = self._repository.keys(saga_id)
         view = await store.load(keys)
         if not isinstance(view, View) or view.definition is None:
             await store.drop(keys.shard, item, because=(keys.saga, "w", ""))
             return
         as_read = (keys.saga, "v", view.version)
-        saga, workflow = await self._coordinator.current(saga_id)
+        saga, workflow = await self._repository.current(saga_id)
         if saga.state not in ENDED or has_dead_letters(saga):
             await store.drop(keys.shard, item, because=as_read)
             return
@@ -252,7 +253,7 @@ class Sweeper:
             later_ms = max(over_ms, int(float(item.token)))
             await store.drop(keys.shard, item, because=as_read, later_ms=later_ms)
             return
-        tags = (await self._coordinator.meta(keys)).get("tags", [])
+        tags = (await self._repository.meta(keys)).get("tags", [])
         indexes = index_keys(keys, workflow.name, tags)
         indexes = (*indexes, keys.shard.state(saga.state), keys.shard.attention)
         later_ms = self._clock_ms() + self._settings.lease_ms

@@ -9,7 +9,7 @@ from multiagents.core.clock import Clock
 from multiagents.core.settings import Settings
 from multiagents.engine.attempts import StoreEngine
 from multiagents.engine.catalog import Catalog
-from multiagents.engine.coordinator import Coordinator
+from multiagents.engine.composition import compose
 from multiagents.engine.handback import HandBack
 from multiagents.engine.launches import launch_of
 from multiagents.engine.messages import AnswerOf, LetterOf, no_answer, no_letter
@@ -45,7 +45,7 @@ class Host:
         self.settings = settings
         self.clock = clock
         self.catalog = catalog
-        self.coordinator = Coordinator(
+        self.coordinator = compose(
             settings=settings,
             clock=clock,
             directory=catalog,

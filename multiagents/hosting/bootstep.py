@@ -368,7 +368,7 @@ class _Fence:
             if not held:
                 raise Ignore
             fenced.last = (task_id, held)
-            _bind(held[0], self.hosted.host.coordinator.workflow_name(about.version))
+            _bind(held[0], self.hosted.host.coordinator.repository.workflow_name(about.version))
             setattr(request, _PASSED, True)
         if self.inner is None:
             inherited: Any = super(self._class, task)

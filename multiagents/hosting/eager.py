@@ -202,7 +202,7 @@ class EagerRunner:
             self._deliver(self._queue.popleft())
 
     def _is_moving(self, saga_id: str) -> bool:
-        saga, _ = self.host.edge.run(self.host.coordinator.current(saga_id))
+        saga, _ = self.host.edge.run(self.host.coordinator.repository.current(saga_id))
         return saga.state not in ENDED and saga.state is not SagaState.PAUSED
 
     def _pass_time(self) -> bool:

@@ -82,7 +82,7 @@ class SagaLab:
         started = []
         for saga_id in {one.saga_id for one in self._eager.path}:
             with suppress(UnknownSaga):  # its retention is over
-                started.append(host.edge.run(host.coordinator.current(saga_id))[1])
+                started.append(host.edge.run(host.coordinator.repository.current(saga_id))[1])
         return started
 
     def _names(self, saga_id: str, kind: Kind) -> list[str]:

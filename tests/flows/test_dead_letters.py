@@ -120,7 +120,9 @@ def test_all_shards_are_listed_together(redis_url: str) -> None:
     with lab_on(redis_url, Settings(redis_url=redis_url, shards=4)) as lab:
         wanted = [park_undo(lab) for _ in range(8)]
         rows = lab._eager.host.call("dead_letters", limit=None)
-        shards = {lab._eager.host.coordinator.keys(saga_id).shard.number for saga_id in wanted}
+        shards = {
+            lab._eager.host.coordinator.repository.keys(saga_id).shard.number for saga_id in wanted
+        }
         assert len(shards) > 1
         assert {row["transaction_id"] for row in rows} == set(wanted)
         assert len(lab._eager.host.call("dead_letters", limit=3)) == 3

@@ -175,7 +175,7 @@ def test_an_end_that_its_server_has_lost_is_not_owed(bench: Bench) -> None:
     client = bench.edge.client
     before = {key: client.dump(key) for key in client.keys("*")}
     bench.succeed(held)
-    again = bench.coordinator._join(KEYS)
+    again = bench.coordinator.ends.join(KEYS)
 
     def set_back() -> None:
         client.flushdb()
@@ -220,7 +220,7 @@ def test_who_starts_after_a_sweep_has_told_the_others_is_told_too(bench: Bench) 
         other.delivers = False
         join(other, "t3")
 
-    _, workflow = bench.edge.run(bench.coordinator.current(SAGA))
+    _, workflow = bench.edge.run(bench.coordinator.repository.current(SAGA))
     data = {"input": "{}", "meta": "{}"}
     flow = bench.coordinator.start(workflow, saga_id=SAGA, waiting=("t2", ""), data=data)
     bench.interrupted(flow, "settle", meanwhile)

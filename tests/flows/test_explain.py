@@ -118,7 +118,7 @@ def test_a_step_that_was_given_back_says_so(office: Office) -> None:
     """It waits without a message for a worker that has its function."""
     office.worker_runs("io", functions=("other",))
     saga_id = office.start(two())
-    keys = office.runtime.host.coordinator.keys(saga_id)
+    keys = office.runtime.host.coordinator.repository.keys(saga_id)
     with redis.Redis.from_url(office.url) as client:
         client.hset(keys.work, "o:run:reserve:1", "0|1")
     text = office.reason(saga_id, "unknown_function")["text"]

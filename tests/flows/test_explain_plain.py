@@ -141,7 +141,7 @@ def test_a_plain_task_that_its_app_routes_has_no_queue_that_is_known(office: Off
 def test_a_plain_task_that_was_perhaps_not_sent_says_so(office: Office) -> None:
     """Whoever claimed it may have died before its message was out: it is never sent again."""
     saga_id = office.start(paying())
-    work = office.runtime.host.coordinator.keys(saga_id).work
+    work = office.runtime.host.coordinator.repository.keys(saga_id).work
     with redis.Redis.from_url(office.url, decode_responses=True) as client:
         claim = str(client.hget(work, claim_field(Kind.RUN, "pay")))
         head, _, delivery = claim.rpartition("|")

@@ -128,7 +128,7 @@ def test_what_is_held_back_is_sent_when_nobody_comes_for_it(bench: Bench) -> Non
 def claims(bench: Bench, message: Message, delivery: str = "d2") -> Assignment | None:
     """Another process takes a message."""
     what = (message.kind, message.step, message.attempt)
-    return bench.edge.run(bench.coordinator.claim(SAGA, *what, delivery=delivery, queue="io"))
+    return bench.edge.run(bench.coordinator.slots.claim(SAGA, *what, delivery=delivery, queue="io"))
 
 
 def test_a_message_for_a_branch_that_was_taken_over_changes_nothing(bench: Bench) -> None:
@@ -210,7 +210,9 @@ def test_a_place_is_handed_on_to_what_nobody_has_begun(redis_url: str) -> None:
     def meanwhile() -> None:
         for step in ("p3", "p1"):
             what = (Kind.RUN, step, 1)
-            assert other.edge.run(other.coordinator.claim(SAGA, *what, delivery=step, queue="io"))
+            assert other.edge.run(
+                other.coordinator.slots.claim(SAGA, *what, delivery=step, queue="io")
+            )
 
     bench.interrupted(bench.report_of(held, allowed=False), "handover", meanwhile)
     assert bench.edge.client.lrange("queue", 0, -1) == [b"p2"]

@@ -68,7 +68,7 @@ def test_what_is_due_is_read_whatever_the_id_of_its_saga(odd: str) -> None:
 def test_a_saga_of_any_id_keeps_its_leases_timers_and_retention(world: World, odd: str) -> None:
     """A worker that dies holding its step is noticed, and the ended saga is removed."""
     world.start(odd)
-    claim = world.coordinator.claim(odd, Kind.RUN, "a", 1, delivery="lost", queue="io")
+    claim = world.coordinator.slots.claim(odd, Kind.RUN, "a", 1, delivery="lost", queue="io")
     assert world.edge.run(claim) is not None
     world.sweep(60)
     assert world.saga(odd).steps["a"].work.attempt == 2

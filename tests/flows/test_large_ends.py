@@ -70,7 +70,7 @@ def test_an_end_reads_only_what_its_outcome_is_made_of(
 def test_who_joins_an_ended_saga_is_told_without_all_its_data(bench: Bench) -> None:
     """E15: a second start reads no more than the end did."""
     bench.succeed(to_the_last(bench, 11), SMALL)
-    _, workflow = bench.edge.run(bench.coordinator.current(SAGA))
+    _, workflow = bench.edge.run(bench.coordinator.repository.current(SAGA))
     before = sent_by_server(bench)
     data = {"input": "{}", "meta": "{}"}
     again = bench.coordinator.start(workflow, saga_id=SAGA, waiting=("t2", ""), data=data)

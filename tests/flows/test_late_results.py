@@ -43,7 +43,7 @@ def parked(bench: Bench, *following: Any) -> Assignment:
 
 def assert_replayed(bench: Bench) -> None:
     """What the log gives is what is stored."""
-    saga, workflow = bench.edge.run(bench.coordinator.current(SAGA))
+    saga, workflow = bench.edge.run(bench.coordinator.repository.current(SAGA))
     log = bench.log()
     blank = blank_saga(workflow, SAGA, log[0].at_ms, data(bench))
     assert fold(workflow, blank, log).saga == saga
@@ -189,7 +189,7 @@ def test_an_outcome_is_told_again_as_it_was_told_first(bench: Bench) -> None:
     lose(bench.edge, bench.coordinator, late)
     bench.ask(Command.RESOLVE, "charge")
     bench.succeed(late, LATE)
-    _, workflow = bench.edge.run(bench.coordinator.current(SAGA))
+    _, workflow = bench.edge.run(bench.coordinator.repository.current(SAGA))
     again = bench.coordinator.start(
         workflow, saga_id=SAGA, waiting=("another", ""), data={"input": "{}", "meta": "{}"}
     )

@@ -9,6 +9,7 @@ import pytest
 
 from multiagents.cli.saga_lines import Line, lines_of
 from multiagents.core.states import ENDED
+from multiagents.engine.composition import compose
 from multiagents.engine.coordinator import Coordinator
 from multiagents.lab.simulator.__main__ import simulate
 from multiagents.lab.simulator.faults import NO_FAULTS
@@ -38,7 +39,7 @@ class Told:
 
     def coordinator(self, *args: Any, **kwargs: Any) -> Coordinator:
         """One that is watched."""
-        made = Coordinator(*args, **kwargs)
+        made = compose(*args, **kwargs)
         made.watchers.append(lambda move: self.lines.extend(lines_of(move)))
         return made
 

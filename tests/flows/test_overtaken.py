@@ -30,7 +30,7 @@ def other(bench: Bench) -> Iterator[Bench]:
 
 
 def state(bench: Bench) -> Saga:
-    return bench.edge.run(bench.coordinator.current(SAGA))[0]
+    return bench.edge.run(bench.coordinator.repository.current(SAGA))[0]
 
 
 def succeeded(bench: Bench, held: Assignment) -> Succeeded:
@@ -47,7 +47,7 @@ def reports(
 
 
 def claims(bench: Bench, step: str, attempt: int = 1) -> Assignment | None:
-    flow = bench.coordinator.claim(SAGA, Kind.RUN, step, attempt, delivery="d2", queue="io")
+    flow = bench.coordinator.slots.claim(SAGA, Kind.RUN, step, attempt, delivery="d2", queue="io")
     return bench.edge.run(flow)
 
 

@@ -152,7 +152,7 @@ def test_a_return_counts_only_for_the_claim_that_it_held(bench: Plainly) -> None
     bench.engine.plain_ended(SAGA, task_id, '{"a": 1}', attempts=forgotten)
     failed = Verdict(Failure("Broken", "in a second that was lost"))
     bench.engine.fail_delivery(SAGA, task_id, failed, decide=True, attempts=forgotten)
-    saga, _ = bench.edge.run(bench.coordinator.current(SAGA))
+    saga, _ = bench.edge.run(bench.coordinator.repository.current(SAGA))
     assert saga.steps["a"].state is StepState.RUNNING
     assert saga.attention == ("report of an unknown attempt of 'a'",)
 
@@ -166,8 +166,8 @@ def test_what_was_given_up_may_report_by_the_id_it_was_sent_with(bench: Plainly,
     for _ in range(20):  # without a gap in the sweeping, after which its time would begin anew
         bench.clock.advance(5)
         bench.sweep()
-    assert bench.edge.run(bench.coordinator.held(SAGA, task_id)) == []
-    assert bench.edge.run(bench.coordinator.owed(SAGA, id_of(SAGA, "run", "a", 1))) == [held]
+    assert bench.edge.run(bench.coordinator.repository.held(SAGA, task_id)) == []
+    assert bench.edge.run(bench.coordinator.slots.owed(SAGA, id_of(SAGA, "run", "a", 1))) == [held]
 
 
 def test_a_claim_whose_message_is_not_out_lets_nothing_run(bench: Plainly) -> None:
@@ -204,7 +204,7 @@ def test_an_undo_by_a_plain_task_is_sent_too(bench: Plainly) -> None:
 
 def test_a_task_that_was_given_up_before_it_was_sent_is_not_sent(bench: Plainly) -> None:
     """E13: its process was silent between claim and message, and another attempt has begun."""
-    keys = bench.coordinator.keys(SAGA)
+    keys = bench.coordinator.repository.keys(SAGA)
     bench.edge.client.hset(keys.work, "c:run:s", "2|bb|0|second")
     late = store.Attempt(SAGA, Kind.RUN, "s", 1, "aa")
     assert not bench.edge.execute(

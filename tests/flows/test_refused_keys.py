@@ -350,7 +350,7 @@ def test_a_shard_that_cannot_be_read_keeps_no_other_waiting(redis_url: str) -> N
     """Its due set is of another type, say: the others are swept."""
     bench = Refusing(redis_url)
     bench.settings = bench.settings.model_copy(update={"shards": 2})
-    bench.coordinator.settings = bench.settings
+    bench.coordinator.repository.settings = bench.settings
     gone = next(each for each in map(str, range(99)) if shard_of(each, 2).number == 1)
     bench.edge.client.set(Shard(0).due, "not a zset")
     bench.edge.client.zadd(Shard(1).due, {due_dirty(gone): bench.clock.now_ms()})

@@ -12,7 +12,7 @@ from multiagents.core.ports import WorkerInfo
 from multiagents.core.settings import Settings
 from multiagents.core.states import Command, Kind, SagaState, StepState
 from multiagents.engine.catalog import Catalog
-from multiagents.engine.coordinator import Coordinator
+from multiagents.engine.composition import compose
 from multiagents.engine.sweeper import LATER, Backlog, QueueHead, Sweeper
 from multiagents.saga.outcome import Deliverance
 from multiagents.saga.targets import Told
@@ -37,9 +37,7 @@ class World:
         self.catalog = Catalog(self.clock)
         self.catalog.add_local(WorkerInfo("w"))
         self.edge = Edge(redis_url, perform=self.perform)
-        self.coordinator = Coordinator(
-            settings=self.settings, clock=self.clock, directory=self.catalog
-        )
+        self.coordinator = compose(settings=self.settings, clock=self.clock, directory=self.catalog)
         self.unknown: set[str] = set()
         self.sweeper = Sweeper(
             self.coordinator,
@@ -80,14 +78,14 @@ class World:
     def do(self, step: str, *, saga_id: str = "s1", attempt: int = 1) -> None:
         """Claim an attempt and report its success."""
         held = self.edge.run(
-            self.coordinator.claim(saga_id, Kind.RUN, step, attempt, delivery="d", queue="io")
+            self.coordinator.slots.claim(saga_id, Kind.RUN, step, attempt, delivery="d", queue="io")
         )
         assert held is not None
         done = Succeeded(self.clock.now_ms(), Kind.RUN, step, attempt, held.nonce)
         self.edge.run(self.coordinator.report(saga_id, done, result="{}"))
 
     def saga(self, saga_id: str = "s1"):
-        return self.edge.run(self.coordinator.current(saga_id))[0]
+        return self.edge.run(self.coordinator.repository.current(saga_id))[0]
 
 
 @pytest.fixture
@@ -158,7 +156,7 @@ def test_behind_an_unknown_head_re_sending_gets_rarer(world):
 def test_a_claimed_command_is_never_sent_again(world):
     """The claim takes it out of the outbox."""
     world.start()
-    world.edge.run(world.coordinator.claim("s1", Kind.RUN, "a", 1, delivery="d", queue="io"))
+    world.edge.run(world.coordinator.slots.claim("s1", Kind.RUN, "a", 1, delivery="d", queue="io"))
     world.sweep(14)
     assert len(world.sent) == 1
 
@@ -166,7 +164,7 @@ def test_a_claimed_command_is_never_sent_again(world):
 def test_a_lease_that_runs_out_is_a_failed_attempt(world):
     """The attempt is fenced and, by the default policy, tried again."""
     world.start()
-    world.edge.run(world.coordinator.claim("s1", Kind.RUN, "a", 1, delivery="d", queue="io"))
+    world.edge.run(world.coordinator.slots.claim("s1", Kind.RUN, "a", 1, delivery="d", queue="io"))
     world.sweep(20)
     assert [(m.step, m.attempt) for m in world.sent] == [("a", 1), ("a", 2)]
     assert world.saga().steps["a"].lost[0][1] == 1
@@ -175,7 +173,7 @@ def test_a_lease_that_runs_out_is_a_failed_attempt(world):
 def test_an_entry_that_nobody_decided_over_is_decided_by_a_sweep(world):
     """E1: the process died between append and commit."""
     world.start()
-    keys = world.coordinator.keys("s1")
+    keys = world.coordinator.repository.keys("s1")
     asked = Asked(world.clock.now_ms(), Command.PAUSE, "r1")
     world.edge.execute(store.append(keys, asked))
     world.sweep(3)

@@ -100,7 +100,7 @@ class Team:
             keys = SagaKeys(row["transaction_id"])
             if self.store.hexists(keys.work, "o:end"):
                 coordinator = self.runtime.host.coordinator
-                self.runtime.edge.run(coordinator.deliver_again(keys, flow))
+                self.runtime.edge.run(coordinator.ends.deliver_again(keys, flow))
 
     @property
     def store(self) -> Any:

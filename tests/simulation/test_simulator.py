@@ -115,7 +115,7 @@ class ForgetfulSweeper(Sweeper):
 
     async def handle(self, item: Guard) -> None:
         if item.member.startswith("o|"):
-            keys = self._coordinator.keys(item.member.split("|")[1])
+            keys = self._coordinator.repository.keys(item.member.split("|")[1])
             await store.drop(keys.shard, item, because=(keys.saga, "none", ""))
         else:
             await super().handle(item)
@@ -133,7 +133,7 @@ class CarelessSweeper(Sweeper):
     async def handle(self, item: Guard) -> None:
         letter, saga_id, *_ = item.member.split("|")
         if letter == "l":
-            keys = self._coordinator.keys(saga_id)
+            keys = self._coordinator.repository.keys(saga_id)
             await store.drop(keys.shard, item, because=(keys.saga, "none", ""))
         else:
             await super().handle(item)

@@ -84,7 +84,7 @@ def test_a_lease_that_is_renewed_stands(bench: Bench) -> None:
     bench.clock.advance(-HOUR_S)
     for _ in range(20):
         bench.sweep()
-        assert bench.edge.execute(bench.coordinator.renewal(held, {}))
+        assert bench.edge.execute(bench.coordinator.slots.renewal(held, {}))
         bench.clock.advance(bench.settings.lease_s / 3)
     assert "lost" not in events(bench)
 

@@ -313,7 +313,7 @@ def test_a_saga_that_comes_and_goes_while_it_is_looked_for_is_not_damaged(office
         return office.edge.execute(effect)
 
     def look() -> None:
-        flow = office.host.coordinator.current("late")
+        flow = office.host.coordinator.repository.current("late")
         effect = flow.send(None)
         while True:
             effect = flow.send(ask(effect))

@@ -46,7 +46,7 @@ def start(bench: Bench, saga_id: str, workflow: Workflow) -> None:
 def end(bench: Bench, saga_id: str) -> None:
     """Its step is done, and its outcome told."""
     step = bench.sent.pop().step
-    claim = bench.coordinator.claim(saga_id, Kind.RUN, step, 1, delivery="d", queue="io")
+    claim = bench.coordinator.slots.claim(saga_id, Kind.RUN, step, 1, delivery="d", queue="io")
     held = bench.edge.run(claim)
     assert held is not None
     done = Succeeded(bench.clock.now_ms(), *row(held))
@@ -182,14 +182,14 @@ def test_many_are_removed_page_by_page(bench: Bench) -> None:
 def test_what_a_process_remembers_is_bounded(redis_url: str) -> None:
     """A workflow for each saga: the last ones are kept parsed, and any can be read again."""
     bench = Bench(redis_url)
-    known = bench.coordinator._workflows
+    known = bench.coordinator.repository.definitions
     first = flow("s0")
     start(bench, "bounded-0", first)
     for number in range(1, DEFINITIONS + 2):
         start(bench, f"bounded-{number}", flow(f"s{number}"))
     assert len(known._values) == DEFINITIONS
     assert first.version not in known
-    saga, workflow = bench.edge.run(bench.coordinator.current("bounded-0"))
+    saga, workflow = bench.edge.run(bench.coordinator.repository.current("bounded-0"))
     assert (saga.id, workflow) == ("bounded-0", first)
     bench.edge.close()
 

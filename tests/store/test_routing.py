@@ -170,7 +170,9 @@ def test_only_a_saga_whose_server_takes_no_writes_is_said_to_stand_still(
     runtime = attach(app, settings)
     workflow = WorkflowBuilder("still").add_step("one", "echo").build()
     sagas = [runtime.call("start", workflow, {}) for _ in range(12)]
-    homes = {saga_id: runtime.host.coordinator.keys(saga_id).shard.number for saga_id in sagas}
+    homes = {
+        saga_id: runtime.host.coordinator.repository.keys(saga_id).shard.number for saga_id in sagas
+    }
     with redis.Redis.from_url(servers[1].url) as client:
         client.config_set("maxmemory", "1")
         try:

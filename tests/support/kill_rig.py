@@ -137,7 +137,7 @@ class Rig:
         """What still has to happen to a saga; its removal after the retention does not count."""
         ends = [m for m in self.redis.zrange(Shard().due, 0, -1) if f"|{saga_id}" in m]
         ends = [member for member in ends if not member.startswith("x|")]
-        ends += self.redis.hkeys(self.runtime.host.coordinator.keys(saga_id).work)
+        ends += self.redis.hkeys(self.runtime.host.coordinator.repository.keys(saga_id).work)
         if self.saga(saga_id)["state"] not in ENDED:
             ends.append(self.saga(saga_id)["state"])
         return ends

@@ -71,7 +71,7 @@ class Office:
 
     def current(self, saga_id: str) -> tuple[Saga, Workflow]:
         """A saga as it is now, and by what it runs."""
-        return self.runtime.edge.run(self.runtime.host.coordinator.current(saga_id))
+        return self.runtime.edge.run(self.runtime.host.coordinator.repository.current(saga_id))
 
     def explain(self, saga_id: str) -> dict[str, Any]:
         told: dict[str, Any] = self.runtime.call("explain", saga_id)

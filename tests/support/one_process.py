@@ -14,6 +14,7 @@ from multiagents.core.settings import Settings
 from multiagents.core.states import Command, Kind
 from multiagents.engine.catalog import Catalog
 from multiagents.engine.claims import Continuation
+from multiagents.engine.composition import compose
 from multiagents.engine.coordinator import Coordinator
 from multiagents.engine.messages import LetterOf, Message, Publish, no_letter
 from multiagents.engine.sweeper import Backlog, QueueHead, Sweeper
@@ -51,7 +52,7 @@ class Bench:
         self.catalog = Catalog(self.clock)
         for name in ("a", "undo"):
             self.catalog.add_local(WorkerInfo(name))
-        self.coordinator = Coordinator(
+        self.coordinator = compose(
             settings=self.settings,
             clock=self.clock,
             directory=self.catalog,
@@ -93,7 +94,7 @@ class Bench:
         return self._claim(Kind.RUN, step, 1)
 
     def _claim(self, kind: Kind, step: str, attempt: int) -> Assignment:
-        flow = self.coordinator.claim(SAGA, kind, step, attempt, delivery="d", queue="io")
+        flow = self.coordinator.slots.claim(SAGA, kind, step, attempt, delivery="d", queue="io")
         held = self.edge.run(flow)
         assert held is not None
         return held
@@ -156,7 +157,7 @@ class Bench:
 
     def forget(self) -> None:
         """Remember no saga: as if another process had begun it."""
-        self.coordinator._cache._snapshots.clear()
+        self.coordinator.repository.snapshots._snapshots.clear()
 
     def log(self) -> list[Entry]:
         return [decode(text) for text in self.edge.execute(store.log(KEYS))]
@@ -166,7 +167,7 @@ class Bench:
 
     def saga(self) -> Saga:
         """The saga as it is now."""
-        return self.edge.run(self.coordinator.current(SAGA))[0]
+        return self.edge.run(self.coordinator.repository.current(SAGA))[0]
 
     def due(self) -> list[str]:
         return [member.decode() for member in self.edge.client.zrange(SHARD.due, 0, -1)]
@@ -189,7 +190,7 @@ def row(held: Assignment) -> tuple[Kind, str, int, str]:
 
 def lose(edge: Any, coordinator: Coordinator, held: Assignment) -> None:
     """Its lease runs out, and a sweep notices: the claim goes with it."""
-    keys = coordinator.keys(held.saga_id)
+    keys = coordinator.repository.keys(held.saga_id)
     member = due_lease(held.saga_id, *row(held))
     score = edge.execute(Plain(("ZSCORE", keys.due, member), float))
     lost = Lost(coordinator.clock.now_ms(), *row(held))

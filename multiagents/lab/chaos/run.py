@@ -244,5 +244,5 @@ def _evidence(scene: Scene, feeder: Feeder) -> audit.Evidence:
 
 
 def _log(scene: Scene, saga_id: str) -> list[Entry]:
-    keys = scene.session.runtime.host.coordinator.keys(saga_id)
+    keys = scene.session.runtime.host.coordinator.repository.keys(saga_id)
     return [decode(text) for text in scene.session.runtime.edge.execute(store.log(keys))]

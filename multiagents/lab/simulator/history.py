@@ -13,7 +13,7 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from multiagents.engine.coordinator import Coordinator
+from multiagents.engine.composition import compose
 from multiagents.engine.messages import NotTaken, Publish, Unsendable
 from multiagents.engine.sweeper import QueueHead, Sweeper
 from multiagents.lab.simulator.broker import QUEUES, SENDING, Broker, Mail
@@ -71,7 +71,7 @@ class History:
         *,
         faults: Faults | None = None,
         shape: Shape | None = None,
-        make_coordinator: MakeCoordinator = Coordinator,
+        make_coordinator: MakeCoordinator = compose,
         make_sweeper: MakeSweeper = Sweeper,
     ) -> None:
         self.rng = rng = Random(seed)

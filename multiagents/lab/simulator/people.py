@@ -112,7 +112,7 @@ class People(Process):
         for _ in range(self._rng.choice((2, 5, 10))):
             await Sleep(self._rng.choice((300, 1000, 4000)))
             try:
-                saga, _ = await self.coordinator.current(saga_id)
+                saga, _ = await self.coordinator.repository.current(saga_id)
             except (StoreError, UnknownSaga):
                 continue
             if parked_notes(saga) and self._rng.random() < 0.5:
@@ -154,7 +154,7 @@ class People(Process):
         while True:
             try:
                 if hasty:
-                    await store.append(self.coordinator.keys(saga_id), entry)
+                    await store.append(self.coordinator.repository.keys(saga_id), entry)
                 else:
                     await self.coordinator.append(saga_id, entry)
                 return

@@ -26,6 +26,7 @@ from multiagents.core.states import Outcome
 from multiagents.engine.attempts import StoreEngine
 from multiagents.engine.catalog import Catalog
 from multiagents.engine.claims import Continuation
+from multiagents.engine.composition import compose
 from multiagents.engine.coordinator import Coordinator
 from multiagents.engine.handback import Foreign, HandBack
 from multiagents.engine.messages import Message, no_letter
@@ -67,7 +68,7 @@ class Process:
         kept: Store,
         *,
         number: int = 0,
-        make_coordinator: MakeCoordinator = Coordinator,
+        make_coordinator: MakeCoordinator = compose,
         make_sweeper: MakeSweeper = Sweeper,
     ) -> None:
         """``number``: the first one, 0, has all functions, even where others do not."""
@@ -185,7 +186,7 @@ class Process:
 
     async def _run(self, message: Message) -> None:
         delivery = f"{message.step}{self.world.rng.random()}"
-        held = await self.coordinator.claim(
+        held = await self.coordinator.slots.claim(
             message.saga_id,
             message.kind,
             message.step,
@@ -271,7 +272,7 @@ class Process:
         while True:
             try:
                 if hasty:
-                    keys = self.coordinator.keys(held.saga_id)
+                    keys = self.coordinator.repository.keys(held.saga_id)
                     await store.report(keys, entry, result=result)
                     self.world.reports[held.saga_id].append(entry)
                     return None
@@ -292,7 +293,7 @@ class Process:
         """A task of the user's own: fenced, run, and reported by its link or errback (E13)."""
         rng, saga_id, task_id = self.world.rng, message.saga_id, message.task_id
         # As `hosting.fence_plain_tasks` does.
-        attempts = await self.coordinator.fence(saga_id, task_id)
+        attempts = await self.coordinator.slots.fence(saga_id, task_id)
         if not attempts:
             self.world.seen["plain task fenced"] += 1
             return
@@ -346,7 +347,7 @@ class Process:
                 await Sleep(round(LEASE_S * 2000))
             for held in list(self.held.values()):
                 try:
-                    renewed = await self.coordinator.renewal(held, {})
+                    renewed = await self.coordinator.slots.renewal(held, {})
                 except StoreError:
                     continue
                 if not renewed:

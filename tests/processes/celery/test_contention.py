@@ -17,6 +17,7 @@ from multiagents.core.ports import WorkerInfo
 from multiagents.core.settings import Settings
 from multiagents.core.states import Kind, SagaState
 from multiagents.engine.catalog import Catalog
+from multiagents.engine.composition import compose
 from multiagents.engine.coordinator import Coordinator
 from multiagents.engine.messages import Publish
 from multiagents.saga.outcome import Deliverance
@@ -61,13 +62,13 @@ def host(redis_url: str) -> tuple[Edge, Coordinator, Post]:
     catalog = Catalog(clock)
     catalog.add_local(WorkerInfo("branch"))
     settings = Settings(redis_url=redis_url)
-    coordinator = Coordinator(settings=settings, clock=clock, directory=catalog)
+    coordinator = compose(settings=settings, clock=clock, directory=catalog)
     return Edge(redis_url, perform=post), coordinator, post
 
 
 def complete(edge: Edge, coordinator: Coordinator, saga_id: str, step: str) -> None:
     """What a worker does for one message."""
-    call = coordinator.claim(saga_id, Kind.RUN, step, 1, delivery=step, queue="io")
+    call = coordinator.slots.claim(saga_id, Kind.RUN, step, 1, delivery=step, queue="io")
     held = edge.run(call)
     assert held is not None, f"{step} of {saga_id} was taken twice"
     done = Succeeded(coordinator.clock.now_ms(), Kind.RUN, step, 1, held.nonce)
@@ -119,9 +120,9 @@ def test_eight_processes_complete_ten_thousand_branches_and_lose_none(redis_url)
         process.stdin.close()
     assert [process.wait(120) for process in processes] == [0] * PROCESSES
     for number in range(SAGAS):
-        saga, _ = edge.run(coordinator.current(f"saga-{number}"))
+        saga, _ = edge.run(coordinator.repository.current(f"saga-{number}"))
         assert saga.state is SagaState.COMPLETED
-        entries = edge.execute(store.log(coordinator.keys(saga.id)))
+        entries = edge.execute(store.log(coordinator.repository.keys(saga.id)))
         kinds = Counter(decode(text).type for text in entries)
         assert kinds == {"started": 1, "claimed": WIDTH + 1, "succeeded": WIDTH + 1}
     edge.close()

@@ -85,7 +85,7 @@ def test_a_refused_script_has_changed_nothing(redis_url: str) -> None:
     bench.start(step, Step(name="y", worker="a", depends_on=("x",)))
     following = bench.succeed(bench.claim())
     assert following is not None
-    keys = bench.coordinator.renewal(following, {"p:y": "1"})
+    keys = bench.coordinator.slots.renewal(following, {"p:y": "1"})
     assert edge.execute(keys) is True
     bench.fail(following)
     bench.succeed(bench.claim(), allowed=False)

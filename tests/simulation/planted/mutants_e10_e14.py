@@ -112,7 +112,7 @@ E10_E14 = (
     ),
     Mutant(
         "E12",
-        "multiagents/engine/coordinator.py",
+        "multiagents/engine/ends.py",
         "await owed",
         "due_ms",
         FLOWS + "ends.py::test_who_starts_after_the_end_is_told_though_it_cannot_be_done_at_once",
@@ -254,7 +254,7 @@ E10_E14 = (
     Mutant(
         "E14",
         "multiagents/engine/coordinator.py",
-        "        return await self._keep_place(keys, workflow, saga, go_on)\n",
+        "        return await self.slots.keep_place(keys, workflow, saga, go_on)\n",
         "        return None\n",
         FLOWS + "fan_out.py::test_a_process_whose_report_another_decided_over_keeps_its_place",
     ),

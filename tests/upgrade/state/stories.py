@@ -102,7 +102,7 @@ def nobody_decided(p: Player) -> None:
     p.start("nobody_decided", work.chain)
     p.run("nobody_decided")
     asked = Asked(p.clock.now_ms(), Command.CANCEL, "cancel-it", "somebody", "a reason")
-    p.edge.execute(store.append(p.coordinator.keys("nobody_decided"), asked))
+    p.edge.execute(store.append(p.coordinator.repository.keys("nobody_decided"), asked))
 
 
 def has_a_deadline(p: Player) -> None:

@@ -1,0 +1,79 @@
+"""How does a waiter learn of an end that came before it?
+
+A second start of a saga waits for the same outcome.  The first end is what it gets, though an
+operator has acted since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from multiagents.core.clock import Clock
+from multiagents.core.entries import decode
+from multiagents.engine import messages
+from multiagents.engine.dispatcher import Dispatcher, note_refused
+from multiagents.engine.repository import Repository
+from multiagents.engine.saga_reader import blank_saga
+from multiagents.saga.decide import fold
+from multiagents.saga.outcome import fields_of
+from multiagents.storage import outcomes
+from multiagents.storage import sagas as store
+from multiagents.storage.commit import Refused
+from multiagents.storage.keys import SagaKeys
+from multiagents.workflows.workflow import Workflow
+
+
+class Ends:
+    """Delivers the outcome of a saga that has ended to those who come late."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        *,
+        dispatcher: Dispatcher,
+        clock: Clock,
+        nonce: Callable[[], str],
+    ) -> None:
+        self._repository = repository
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._nonce = nonce
+
+    async def join(self, keys: SagaKeys) -> None:
+        """A second start of a saga that has ended gets its outcome at once.
+
+        Of one that has not, the end to come will find who waits.
+        """
+        while True:
+            saga, workflow, view = await self._repository.stored(keys)
+            if not saga.delivered:
+                return None
+            due_ms = self._clock.now_ms() + messages.UNCONFIRMED_MS
+            owed = outcomes.owe(keys, view.version, due_ms, nonce=self._nonce())
+            if await owed:
+                # From here on a sweep does it, should this process die or the results be away.
+                return note_refused(keys, await self.deliver_again(keys, workflow))
+
+    async def deliver_again(self, keys: SagaKeys, workflow: Workflow) -> Sequence[Refused]:
+        """Tell who waits of the first end: what an operator did after it is not delivered.
+
+        Returns the results that the server refused.
+        """
+        end = await self._repository.end(keys)
+        # Conditions may read the result of any step.
+        data = await store.data(keys) if workflow.has_conditions else {}
+        entries = [decode(text) for text in end.log or ()]
+        if not entries or (workflow.has_conditions and not data):
+            return ()  # its retention has just ended
+        saga = blank_saga(workflow, keys.id, entries[0].at_ms, data)
+        for place, entry in enumerate(entries, start=1):
+            saga = fold(workflow, saga, (entry,)).saga
+            if saga.delivered:
+                data = await outcomes.read_data(keys, fields_of(workflow, saga.state))
+                if not data:
+                    return ()
+                end = replace(end, data=data)
+                now = fold(workflow, saga, entries[place:]).saga
+                return await self._dispatcher.deliver(keys, workflow, saga, end, now=now)
+        return ()
