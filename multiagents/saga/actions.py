@@ -17,7 +17,7 @@ from multiagents.saga.compensation import blame_and_stop, pivot_passed, rewind
 from multiagents.saga.draft import Draft
 from multiagents.saga.schedule import advance
 from multiagents.saga.settling import SETTLING, settle, unsettled
-from multiagents.saga.state import Saga, StepRun
+from multiagents.saga.state import Saga
 from multiagents.workflows.workflow import Workflow
 
 
@@ -72,11 +72,12 @@ def _terminate(draft: Draft, entry: Asked) -> None:
     draft.set_saga(terminated=True, halting="")
     draft.call_for_attention("terminated without undo")
     for name, run in list(draft.steps.items()):
-        for kind in _dispatched(run):
-            draft.commands.append(Withdraw(kind, name, run.of(kind).attempt))
-        for kind in _retrying(run):
-            timer = retry_timer(kind, name, run.of(kind).attempt)
-            draft.commands.append(ClearTimer(timer))
+        for kind in Kind:
+            if run.is_in(kind, StepState.DISPATCHED):
+                draft.commands.append(Withdraw(kind, name, run.of(kind).attempt))
+            elif run.is_in(kind, StepState.RETRYING):
+                timer = retry_timer(kind, name, run.of(kind).attempt)
+                draft.commands.append(ClearTimer(timer))
         _close(draft, name)
     draft.move(SagaState.FAILED)
 
@@ -88,16 +89,6 @@ def _close(draft: Draft, name: str) -> None:
         draft.give_up(name)
     if run.undo_state in {UndoState.PARKED, UndoState.RETRYING}:
         draft.move_undo(name, UndoState.SKIPPED)
-
-
-def _dispatched(run: StepRun) -> list[Kind]:
-    states = ((Kind.RUN, run.state), (Kind.UNDO, run.undo_state))
-    return [kind for kind, state in states if state.value == StepState.DISPATCHED.value]
-
-
-def _retrying(run: StepRun) -> list[Kind]:
-    states = ((Kind.RUN, run.state), (Kind.UNDO, run.undo_state))
-    return [kind for kind, state in states if state.value == StepState.RETRYING.value]
 
 
 # ---- why it is refused ----

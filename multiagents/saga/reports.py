@@ -45,9 +45,10 @@ def on_claimed(draft: Draft, entry: Claimed) -> None:
     if run is None or not _is_dispatched(run, entry.kind, entry.attempt):
         draft.call_for_attention(f"unexpected claim of {entry.kind} {entry.step!r}")
         return
-    draft.set_work(
+    draft.move_work(
         entry.step,
         entry.kind,
+        StepState.RUNNING,
         nonce=entry.nonce,
         worker=entry.worker,
         started_at=draft.now_ms,
@@ -57,11 +58,8 @@ def on_claimed(draft: Draft, entry: Claimed) -> None:
         retry=entry.retry,
         most=0,
     )
-    if entry.kind is Kind.UNDO:
-        draft.move_undo(entry.step, UndoState.RUNNING)
-        return
-    draft.move_step(entry.step, StepState.RUNNING)
-    if draft.saga.halting and draft.workflow.by_name[entry.step].pivot:
+    is_run = entry.kind is Kind.RUN
+    if is_run and draft.saga.halting and draft.workflow.by_name[entry.step].pivot:
         refuse_past_pivot(draft)
 
 
@@ -79,7 +77,7 @@ def on_report(draft: Draft, entry: Report) -> None:
         _on_late(draft, entry)
     elif run.of(entry.kind).nonce != entry.nonce:
         draft.call_for_attention(f"report of an unknown attempt of {entry.step!r}")
-    elif _is_running(run, entry.kind):
+    elif run.is_in(entry.kind, StepState.RUNNING):
         if entry.kind is Kind.RUN:
             _on_run_report(draft, entry, run)
         else:
@@ -89,8 +87,8 @@ def on_report(draft: Draft, entry: Report) -> None:
 
 
 def _on_run_report(draft: Draft, entry: Report, run: StepRun) -> None:
-    draft.set_work(entry.step, Kind.RUN, ended_at=draft.now_ms)
     if isinstance(entry, Succeeded):
+        draft.set_work(entry.step, Kind.RUN, ended_at=draft.now_ms)
         succeed(draft, entry.step)
     else:
         if isinstance(entry, Lost) or entry.running:
@@ -133,9 +131,8 @@ def _fail(draft: Draft, entry: Failed | Lost) -> None:
 
 
 def _on_undo_report(draft: Draft, entry: Report, run: StepRun) -> None:
-    draft.set_work(entry.step, Kind.UNDO, ended_at=draft.now_ms)
     if isinstance(entry, Succeeded):
-        draft.move_undo(entry.step, UndoState.SUCCEEDED)
+        draft.move_work(entry.step, Kind.UNDO, StepState.SUCCEEDED, ended_at=draft.now_ms)
         if run.again:
             undo_afresh(draft, entry.step)
         rewind(draft)
@@ -165,7 +162,8 @@ def _count(draft: Draft, entry: Failed | Lost) -> tuple[bool, Failure]:
         most = most_tries(policy, kind, _CLASSES[error.type])
     tries = work.tries + counts
     fewer = most if most < policy.max_attempts else 0
-    draft.set_work(name, kind, error=error, tries=tries, most=fewer)
+    ended_at = draft.now_ms
+    draft.set_work(name, kind, ended_at=ended_at, error=error, tries=tries, most=fewer)
     return tries < most, error
 
 
@@ -251,20 +249,9 @@ def _after_ms(entry: Failed | Lost) -> int | None:
 
 
 def _is_dispatched(run: StepRun, kind: Kind, attempt: int) -> bool:
-    busy = (
-        run.state is StepState.DISPATCHED
-        if kind is Kind.RUN
-        else run.undo_state is UndoState.DISPATCHED
-    )
-    return busy and run.of(kind).attempt == attempt
+    return run.is_in(kind, StepState.DISPATCHED) and run.of(kind).attempt == attempt
 
 
 def _may_still_report(entry: Report) -> bool:
     """Whether an attempt was only given up: what became of it is not known yet."""
     return isinstance(entry, Lost) or (isinstance(entry, Failed) and entry.running)
-
-
-def _is_running(run: StepRun, kind: Kind) -> bool:
-    if kind is Kind.RUN:
-        return run.state is StepState.RUNNING
-    return run.undo_state is UndoState.RUNNING

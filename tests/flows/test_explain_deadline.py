@@ -13,7 +13,8 @@ from multiagents.core.states import ENDED, SagaState, StepState
 from multiagents.operations.explain.saga import Situation, explanation
 from multiagents.saga.commands import DEADLINE
 from multiagents.saga.decide import fold
-from multiagents.saga.state import Saga, evolve
+from multiagents.saga.draft import evolve
+from multiagents.saga.state import Saga
 from multiagents.storage import keys as k
 from multiagents.workflows.workflow import Workflow
 from tests.support.office import Office, open_office

@@ -30,7 +30,8 @@ from multiagents.core.states import ENDED, Kind, StepState
 from multiagents.lab.simulator.laws.violations import law
 from multiagents.saga.commands import Dispatch
 from multiagents.saga.decide import Decision
-from multiagents.saga.state import Saga, evolve
+from multiagents.saga.draft import evolve
+from multiagents.saga.state import Saga
 from multiagents.workflows.workflow import Workflow
 
 Claim = tuple[str, int, str]
