@@ -18,7 +18,7 @@ OK, FAILED, WRONG_USE = 0, 1, 2
 
 
 def find_examples(folder: Path = EXAMPLES) -> list[str]:
-    """The names of what has an async ``main()``, sorted; nothing is imported."""
+    """The names of all modules with an async ``main()``, sorted; imports nothing."""
     modules = [path.stem for path in folder.glob("*.py") if _has_async_main(path)]
     packages = [path.parent.name for path in folder.glob("*/main.py") if _has_async_main(path)]
     return sorted(modules + packages)
@@ -30,7 +30,7 @@ def _has_async_main(path: Path) -> bool:
 
 
 def run(name: str) -> bool:
-    """Run one example; whether it succeeded."""
+    """Run one example; True if it succeeded."""
     print(f"== {name}", flush=True)
     module = f"examples.{name}.main" if (EXAMPLES / name).is_dir() else f"examples.{name}"
     code = f"import asyncio, {module} as example; asyncio.run(example.main())"
@@ -38,7 +38,7 @@ def run(name: str) -> bool:
 
 
 def main(wanted: list[str]) -> int:
-    """Run the wanted examples, all if none is named; 0 done, 1 one failed, 2 wrong use."""
+    """Run the named examples, or all; 0 done, 1 one failed, 2 wrong use."""
     known = find_examples()
     if unknown := sorted(set(wanted) - set(known)):
         return _refuse(f"unknown example: {', '.join(unknown)}; known: {', '.join(known)}")

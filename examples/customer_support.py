@@ -3,8 +3,8 @@
     python -m examples.customer_support
     MULTIAGENTS_LM=gemini/gemini-2.5-flash GEMINI_API_KEY=... python -m examples.customer_support
 
-Sentiment, then intent, then a summary of the customer's history; each step reads what the ones
-before it found.  The types of the fields in a signature keep the model to the known choices.
+Sentiment, then intent, then a summary of the customer's history; each step reads the
+results before it.  The types of the fields in a signature limit the model to the known choices.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ANSWERS = {
     "summary": lambda inputs: f"A good customer with a broken lamp ({inputs['figures']}).",
     "next_action": "Refund the lamp and apologise.",
 }
-"""What the stub says; a real model finds its own words."""
+"""The answers of the stub; a real model writes its own."""
 
 support = (
     WorkflowBuilder("customer_support", description="Understand what a customer wants")

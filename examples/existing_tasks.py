@@ -1,9 +1,9 @@
-"""How do Celery tasks that exist already become a saga, without being touched?
+"""How do existing Celery tasks become a saga without a change?
 
     python -m examples.existing_tasks
 
-examples/team/tasks.py is what the team has, examples/team/sagas.py what it adds; the worker is
-the team's own: ``celery -A examples.team.sagas worker``.
+examples/team/tasks.py is the team's code, examples/team/sagas.py the addition.  The worker is the
+team's own: ``celery -A examples.team.sagas worker``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How do steps run at the same time, and what waits for all of them?
+"""How do steps run at the same time, and how does one step join them?
 
     python -m examples.fan_out
 
@@ -34,7 +34,7 @@ review = (
 
 
 async def main() -> None:
-    """Run it once and show what each branch found."""
+    """Run it once and show the result of each branch."""
     with sandbox(imports=["workers.io", "workers.cpu"], stub=False):
         result = multiagents.start_saga.delay("review", {"text": TEXT})
         outcome = result.get(timeout=30)

@@ -3,8 +3,8 @@
     python -m examples.monitoring_example
 
 An asyncio program that does its own steps: bus, workers and orchestrator in one process.  The bus
-tells the event monitor of every event, the workers tell the worker monitor of every attempt, and
-the log is structured.  One worker fails at its first attempt, so that there is something to see.
+sends every event to the event monitor, the workers report every attempt to the worker monitor, and
+the log is structured.  One worker fails at its first attempt, to show a failure.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ measuring = (
 
 
 async def main() -> None:
-    """Run three sagas and print what was counted."""
+    """Run three sagas and print the counts."""
     with sandbox(worker=False, stub=False), tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "multiagents.log"
         config = MonitoringConfig.model_validate(
@@ -72,7 +72,7 @@ async def main() -> None:
 
 
 async def run_sagas(bus: RedisEventBus, orchestrator: Orchestrator) -> None:
-    """Start all, then wait until the bus has told of each one's end."""
+    """Start all, then wait until the bus has reported the end of each."""
     completed: asyncio.Queue[str] = asyncio.Queue()
 
     async def on_status(event: Any) -> None:
@@ -83,7 +83,7 @@ async def run_sagas(bus: RedisEventBus, orchestrator: Orchestrator) -> None:
     running = {await orchestrator.execute_workflow("measuring", {"text": text}) for text in TEXTS}
     async with asyncio.timeout(TIMEOUT_S):
         while running:
-            running.discard(await completed.get())  # an event may be told twice
+            running.discard(await completed.get())  # an event may come twice
     for saga in reversed(await orchestrator.list(workflow="measuring", limit=len(TEXTS))):
         status = await orchestrator.get_status(saga["transaction_id"])
         print(f"{status['input']['text']}: {status['state']}, {status['result']}")

@@ -1,4 +1,4 @@
-"""How is a workflow written, started and awaited?
+"""How do I define, start and await a workflow?
 
     python -m examples.simple_workflow
 

@@ -1,4 +1,4 @@
-"""What happened to a saga, in lines that people read?"""
+"""How does a saga's history look as lines for people?"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WORDS = {
     "undo_succeeded": "undone",
     "undo_failed": "undo failed",
 }
-"""What is told of the log; the rest is how the engine works."""
+"""The entries that are shown; the others are internal to the engine."""
 
 
 def print_timeline(history: Iterable[Mapping[str, Any]]) -> None:

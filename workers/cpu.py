@@ -13,10 +13,10 @@ from typing import Any
 from multiagents import Context, worker
 
 SHORT = 4
-"""Words of fewer letters are seldom what a text is about."""
+"""Shorter words are seldom keywords."""
 KEYWORDS = 3
 EASY = 12.0
-"""Words in a sentence that everybody reads with ease."""
+"""Maximum words of an easy sentence."""
 
 
 @worker("average_readings", kind="cpu")
@@ -28,20 +28,20 @@ def average_readings(context: Context) -> dict[str, Any]:
 
 @worker("count_words", kind="cpu")
 def count_words(context: Context) -> dict[str, Any]:
-    """How long the text is."""
+    """The length of the text."""
     return {"words": len(_words(context["text"]))}
 
 
 @worker("find_keywords", kind="cpu")
 def find_keywords(context: Context) -> dict[str, Any]:
-    """The words that come most often, the first in the text before others of the same number."""
+    """The most frequent words; equal counts in the order of the text."""
     counted = Counter(word.lower() for word in _words(context["text"]) if len(word) >= SHORT)
     return {"keywords": [word for word, _ in counted.most_common(KEYWORDS)]}
 
 
 @worker("score_readability", kind="cpu")
 def score_readability(context: Context) -> dict[str, Any]:
-    """Whether the sentences are short."""
+    """True if the sentences are short."""
     sentences = [part for part in re.split(r"[.!?]+", context["text"]) if part.strip()]
     words = len(_words(context["text"])) / max(1, len(sentences))
     return {"words_per_sentence": round(words, 1), "level": "easy" if words <= EASY else "hard"}

@@ -1,8 +1,8 @@
-"""What do the examples do on the `io` queue: where work waits for a database or another system?
+"""What do the examples do on the `io` queue, where work waits for a database or another system?
 
 Every worker may run twice under one idempotency key (a retry, a worker that was killed after its
-work) and its effect counts once: the shop sees to that.  A compensation may run for a step of
-which nobody knows whether it did anything.
+work) and its effect counts once: the shop ensures that.  A compensation may run for a step with
+an unknown outcome.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from workers import workflows as workflows  # a worker publishes them, so that a
 
 @worker("check_readings")
 def check_readings(context: Context) -> dict[str, Any]:
-    """Refuse what cannot be averaged: trying again would not help."""
+    """Refuse readings that have no average: a retry would not help."""
     readings = context["readings"]
     if not readings:
         raise NonRetryableError("there are no readings", clean=True)
@@ -27,7 +27,7 @@ def check_readings(context: Context) -> dict[str, Any]:
 
 @worker("file_report")
 async def file_report(context: Context) -> dict[str, Any]:
-    """Write the line that people read; the context has the results of all steps before."""
+    """Write the report line; the context has the results of all steps before."""
     return {"report": f"{context['count']} readings, {context['average']:.1f} degrees on average"}
 
 
@@ -36,7 +36,7 @@ async def file_report(context: Context) -> dict[str, Any]:
 
 @worker("validate_order")
 def validate_order(context: Context) -> dict[str, Any]:
-    """Refuse what the shop does not sell; tell the price."""
+    """Refuse goods that the shop does not sell; return the price."""
     price = open_shop().price(context["sku"])
     if price is None:
         raise NonRetryableError(f"the shop does not sell {context['sku']!r}", clean=True)

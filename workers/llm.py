@@ -1,7 +1,7 @@
 """What do the examples ask a language model, on the `llm` queue?
 
-The signature says what goes in and what comes out, with types; the model is the one that
-MULTIAGENTS_LM names, for instance gemini/gemini-2.5-flash with its key in GEMINI_API_KEY.
+The signature names the inputs and outputs, with types.  MULTIAGENTS_LM names the model, such as
+gemini/gemini-2.5-flash with its key in GEMINI_API_KEY.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from multiagents import Context, dspy_worker
 
 
 class Sentiment(StrEnum):
-    """How a customer feels; a signature may name the types of its worker's module."""
+    """A customer's mood; a signature may name the types of its worker's module."""
 
     POSITIVE = "positive"
     NEUTRAL = "neutral"
@@ -21,7 +21,7 @@ class Sentiment(StrEnum):
 
 
 class Intent(StrEnum):
-    """What a customer wants."""
+    """A customer's intent."""
 
     RETURN = "return"
     COMPLAINT = "complaint"
@@ -40,7 +40,7 @@ ATTEMPTS = {"max_attempts": 4, "backoff_s": 1.0}
     timeout_s=60,
 )
 def write_confirmation(context: Context) -> dict[str, Any]:
-    """Write to the customer; all that the model needs is in the context."""
+    """Write to the customer; the context has all inputs of the model."""
     return {}
 
 
@@ -57,7 +57,7 @@ def without_quotes(result: dict[str, Any], context: Context) -> dict[str, Any]:
     timeout_s=60,
 )
 def analyze_sentiment(context: Context) -> dict[str, Any]:
-    """Say how the customer feels; the model has answered when this is called."""
+    """Return the customer's mood; runs after the model has answered."""
     return {"urgency": min(5, max(1, context["urgency"]))}
 
 
@@ -69,7 +69,7 @@ def analyze_sentiment(context: Context) -> dict[str, Any]:
     timeout_s=60,
 )
 def detect_intent(context: Context) -> dict[str, Any]:
-    """Say what the customer wants."""
+    """Return the customer's intent."""
     return {}
 
 
@@ -82,7 +82,7 @@ def detect_intent(context: Context) -> dict[str, Any]:
     timeout_s=60,
 )
 def summarize_history(context: Context) -> dict[str, Any]:
-    """Count first, which code does better than a model; the model is asked with the figures."""
+    """Count in code, which is more reliable; the model receives the figures."""
     orders = context["history"]
     spent = sum(order["amount"] for order in orders)
     returned = sum(order["status"] == "returned" for order in orders)

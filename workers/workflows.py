@@ -1,4 +1,4 @@
-"""What can be started by name where these workers run?  The examples' workflows."""
+"""Which workflows can start by name where these workers run?  Those of the examples."""
 
 from examples.customer_support import support
 from examples.ecommerce_order.workflow import order

@@ -3,7 +3,7 @@
     python -m examples.ecommerce_order.main
 
 Two orders of one customer.  The second is paid and confirmed; then the carrier is on strike, and
-the money and the goods go back to where they were.
+the saga returns the money and the goods.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from multiagents.testing.sandbox import sandbox
 
 ORDER = {"customer": "Ada", "sku": "A1", "quantity": 2}
 ANSWERS = {"confirmation": "Dear Ada, your two A1 are on their way. Thank you!"}
-"""What the stub writes; a real model finds its own words."""
+"""The text of the stub; a real model writes its own."""
 
 
 async def main() -> None:

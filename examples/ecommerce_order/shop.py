@@ -1,8 +1,8 @@
 """What does the shop own?
 
-A small SQLite file: goods, money, parcels and mails.  Whatever a saga works with has to keep two
-promises, and this file shows how: a change counts once under its key, however often it is asked
-for; and it can be put back once, even when nobody knows whether it was made.
+A small SQLite file: goods, money, parcels and mails.  A system that a saga changes must keep two
+promises, and this file shows how.  A change counts once under its key, however often it is
+requested.  It can be undone once, even if its outcome is unknown.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 VARIABLE = "SHOP_FILE"
-"""Names the file to every process that works with it."""
+"""The variable that names the file to each process."""
 DEFAULT_FILE = Path(".multiagents") / "shop.sqlite"
 WAIT_S = 10.0
 """How long one process waits for another's transaction."""
@@ -33,17 +33,17 @@ INSERT INTO holdings VALUES
 
 
 class RefusedError(Exception):
-    """There is not enough of what was to be taken."""
+    """There are not enough goods or not enough money."""
 
 
 class Shop:
-    """The shop in this file, which is made if there is none."""
+    """The shop in this file, which is created if missing."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def price(self, sku: str) -> int | None:
-        """Cents for one piece; None for what the shop does not sell."""
+        """Cents for one piece; None if the shop does not sell it."""
         with self._transaction() as db:
             row = db.execute("SELECT cents FROM prices WHERE sku = ?", (sku,)).fetchone()
         return None if row is None else int(row[0])
@@ -63,9 +63,9 @@ class Shop:
                 db.execute("INSERT INTO papers VALUES (?, ?, ?)", (key, kind, text))
 
     def put_back(self, key: str) -> bool:
-        """Reverse what was done under the key; False if nothing was, or it is reversed already.
+        """Reverse the change under the key; False if there was none, or it is reversed already.
 
-        From then on the key is used up: a change that comes late under it does nothing.
+        The key is then used up: a late change under it has no effect.
         """
         with self._transaction() as db:
             was_new = _is_new(db, key)
@@ -121,7 +121,7 @@ def open_shop() -> Shop:
 
 
 def _is_new(db: sqlite3.Connection, key: str) -> bool:
-    """Whether the key was not used before; now it is."""
+    """True if the key is new; marks it as used."""
     return db.execute("INSERT OR IGNORE INTO effects (key) VALUES (?)", (key,)).rowcount == 1
 
 

@@ -1,6 +1,6 @@
-"""Which steps does an order take, and what undoes each of them?
+"""Which steps does an order have, and which worker undoes each?
 
-The worker functions are in workers/io.py and workers/llm.py; a workflow knows only their names.
+The worker functions are in workers/io.py and workers/llm.py; a workflow has only their names.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What does a team have before it knows sagas (`tasks`), and what does it add (`sagas`)?"""
+"""What does a team have before it uses sagas (`tasks`), and what does it add (`sagas`)?"""

@@ -1,9 +1,9 @@
 """What does the team add, to make a saga of its tasks?
 
-`attach` lets the team's own app host sagas; its settings stay as they are.  `task` says with
-which arguments a task is called, in expressions over the saga: ``input``, the results of other
-``steps``, and for a compensation the ``result`` of the step that it undoes.  A task's result that
-is no dict is found under ``value``.  A step that failed has no result, and is undone all the same.
+`attach` lets the team's own app host sagas; its settings stay as they are.  `task` gives
+the arguments of a task as expressions over the saga: ``input``, the results of other
+``steps``, and for a compensation the ``result`` of the step that it undoes.  A result that is
+not a dict is stored under ``value``.  A failed step has no result, and is undone all the same.
 """
 
 from __future__ import annotations

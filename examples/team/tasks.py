@@ -1,7 +1,6 @@
 """Which Celery tasks does the team have already?
 
-An app and its tasks as they have been for years.  Nothing here knows of sagas, and nothing here
-is changed for them.
+An existing app and its tasks.  Nothing here depends on sagas or was changed for them.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""How does a FastAPI application start sagas, and tell of them?
+"""How does a FastAPI application start sagas and report them?
 
     MULTIAGENTS_IMPORTS=examples.web.trips celery -A multiagents worker
     uvicorn examples.web.fastapi_app:app
 
-The asyncio face of sagas holds its connections for as long as the application runs.
+The asyncio interface keeps its connections as long as the application runs.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Sagas = Annotated[Orchestrator, Depends(_orchestrator)]
 
 
 class Trip(BaseModel):
-    """What a trip is booked with."""
+    """The input of a trip."""
 
     city: str
 
@@ -52,7 +52,7 @@ async def book(
     sagas: Sagas,
     idempotency_key: Annotated[str | None, Header()] = None,
 ) -> dict[str, str]:
-    """Start a saga and answer at once; it is durable then, and goes on by itself."""
+    """Start a saga and answer at once; the saga is durable and runs in the background."""
     trip_id = await sagas.execute_workflow(
         "web_trip", given.model_dump(mode="json"), idempotency_key=idempotency_key
     )
@@ -62,14 +62,14 @@ async def book(
 
 @app.get("/trips/{trip_id}")
 async def show(trip_id: str, sagas: Sagas) -> dict[str, Any]:
-    """How far a trip is, and what came of it."""
+    """The progress and the outcome of a trip."""
     saga = await sagas.get_status(trip_id)
     return {name: saga[name] for name in ("state", "current_step", "result", "error")}
 
 
 @app.exception_handler(InvalidInput)
 async def refuse(request: Request, error: InvalidInput) -> JSONResponse:
-    """What the caller has to put right; its subclasses say what it is."""
+    """Errors that the caller must fix; the subclass gives the kind."""
     status = 400
     if isinstance(error, UnknownSaga):
         status = 404
@@ -80,5 +80,5 @@ async def refuse(request: Request, error: InvalidInput) -> JSONResponse:
 
 @app.exception_handler(NoServer)
 async def put_off(request: Request, error: NoServer) -> JSONResponse:
-    """Redis is away: nothing was started, or the same key will find what was."""
+    """Redis is away: no saga was started, or the same key will find it."""
     return JSONResponse({"detail": "try again"}, 503, headers={"Retry-After": "5"})

@@ -1,4 +1,4 @@
-"""How does a Flask application start sagas on a Celery app of its own, and tell of them?
+"""How does a Flask application start sagas on its own Celery app and report them?
 
     celery -A examples.web.flask_worker worker
     flask --app examples.web.flask_app run
@@ -34,7 +34,7 @@ def create_app(**config: Any) -> Flask:
     """The application; ``config`` over its settings."""
     app = Flask(__name__)
     celery = {
-        "broker_url": REDIS,  # the sagas are there, too
+        "broker_url": REDIS,  # the server of the sagas, too
         "result_backend": REDIS,
         "task_ignore_result": True,
         "broker_transport": "multiagents.transport.kombu_redis:SteadyTransport",
@@ -62,7 +62,7 @@ def make_celery(app: Flask) -> Celery:
 
 @shared_task(name="web.send_mail")
 def send_mail(text: str) -> dict[str, str]:
-    """A task that was here before; it needs the application's settings."""
+    """An existing task; it needs the application's settings."""
     return {"sender": current_app.config["SENDER"], "text": text}
 
 
@@ -87,14 +87,14 @@ def book() -> Any:
 
 @pages.get("/trips/<trip_id>")
 def show(trip_id: str) -> Any:
-    """How far a trip is, and what came of it."""
+    """The progress and the outcome of a trip."""
     saga = current_app.extensions["sagas"].sagas.get(trip_id)
     return {name: saga[name] for name in ("state", "current_step", "result", "error")}
 
 
 @pages.errorhandler(InvalidInput)
 def refuse(error: InvalidInput) -> Any:
-    """What the caller has to put right; its subclasses say what it is."""
+    """Errors that the caller must fix; the subclass gives the kind."""
     status = 400
     if isinstance(error, UnknownSaga):
         status = 404
@@ -105,5 +105,5 @@ def refuse(error: InvalidInput) -> Any:
 
 @pages.errorhandler(NoServer)
 def put_off(error: NoServer) -> Any:
-    """Redis is away: nothing was started, or the same key will find what was."""
+    """Redis is away: no saga was started, or the same key will find it."""
     return {"detail": "try again"}, 503, {"Retry-After": "5"}

@@ -1,4 +1,4 @@
-"""Which steps does a trip take?  Worker functions and a workflow that know nothing of the web."""
+"""Which steps does a trip take?  Worker functions and a workflow, independent of the web."""
 
 from __future__ import annotations
 

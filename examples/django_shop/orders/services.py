@@ -11,14 +11,14 @@ STOCK = 3
 
 
 class SoldOut(Exception):
-    """So many pieces are not there."""
+    """There are not enough pieces in stock."""
 
 
 @transaction.atomic
 def place_order(sku, amount):
-    """A new order, whose saga begins once its row is committed; if that fails, it never does.
+    """Create an order; its saga starts after the commit, and never after a rollback.
 
-    The saga's id is the order's: whoever has the one finds the other.
+    The saga's id is the order's id, so each leads to the other.
     """
     order = Order.objects.create(sku=sku, amount=Decimal(amount))
     start_saga.apply_async_on_commit(("purchase", {"order_id": order.pk}), task_id=str(order.pk))

@@ -10,14 +10,14 @@ from proj.celery import runtime
 
 
 class PurchaseTests(TestCase):
-    """A saga runs to its end where the transaction of a test would be committed."""
+    """A saga runs to its end where a test's transaction would be committed."""
 
     def setUp(self):
         """Begin with no sagas; ``self.lab`` can make steps fail."""
         self.lab = self.enterContext(eager(runtime))
 
     def post(self, sku="A1", amount="12.50"):
-        """Place an order by its view; its answer."""
+        """Place an order through the view; the response."""
         with self.captureOnCommitCallbacks(execute=True):
             return self.client.post(
                 "/orders/", {"sku": sku, "amount": amount}, content_type="application/json"

@@ -16,7 +16,7 @@ from proj.celery import sagas
 @csrf_exempt
 @require_POST
 def place(request):
-    """202 with the order's id; the saga goes on by itself."""
+    """202 with the order's id; the saga runs in the background."""
     given = json.loads(request.body)
     try:
         order = place_order(given["sku"], given["amount"])
@@ -27,7 +27,7 @@ def place(request):
 
 @require_GET
 def show(request, order_id):
-    """The order, and how far its saga is."""
+    """The order, and the progress of its saga."""
     order = get_object_or_404(Order, pk=order_id)
     try:
         saga = sagas.get(str(order.pk))

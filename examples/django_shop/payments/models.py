@@ -1,4 +1,4 @@
-"""What has been paid?"""
+"""Which payments exist?"""
 
 import uuid
 
@@ -8,7 +8,7 @@ from orders.models import Order
 
 
 class Payment(models.Model):
-    """Money that was taken for an order; one for each order, whatever is repeated."""
+    """Money taken for an order; one row per order, however often a task runs."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     order = models.OneToOneField(Order, on_delete=models.CASCADE)

@@ -1,4 +1,4 @@
-"""Tasks that the shop had before it knew sagas; nothing here was changed for them."""
+"""Tasks of the shop from before its sagas, unchanged."""
 
 from decimal import Decimal
 

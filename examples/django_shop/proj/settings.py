@@ -17,7 +17,7 @@ DATABASES = {
 USE_TZ = True
 
 REDIS_URL = os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0")
-CELERY_BROKER_URL = REDIS_URL  # the sagas are there, too
+CELERY_BROKER_URL = REDIS_URL  # the server of the sagas, too
 CELERY_RESULT_BACKEND = REDIS_URL
-# A worker of Celery 5.7 that holds messages ends when its Redis restarts; with this one it goes on.
+# Without this, a worker of Celery 5.7 that holds messages ends when its Redis restarts.
 CELERY_BROKER_TRANSPORT = "multiagents.transport.kombu_redis:SteadyTransport"

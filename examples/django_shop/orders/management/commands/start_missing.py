@@ -11,7 +11,7 @@ from proj.celery import start_saga
 
 
 class Command(BaseCommand):
-    """Start what is missing."""
+    """Start the missing sagas."""
 
     help = __doc__
 
