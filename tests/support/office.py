@@ -39,6 +39,7 @@ class Office:
         *queues: str,
         functions: tuple[str, ...] = ("explain.do",),
         host: str = "celery@one",
+        app: str | None = None,
     ) -> None:
         """Let a worker with two slots have told that it is alive."""
         about = {
@@ -46,6 +47,7 @@ class Office:
             "queues": list(queues),
             "slots": 2,
             "workers": dict.fromkeys(functions, queues[0]),
+            "app": app,
         }
         with redis.Redis.from_url(self.url) as client:
             client.hset(FLEET, host, json.dumps(about))

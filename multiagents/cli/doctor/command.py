@@ -234,6 +234,7 @@ def _fleet(session: Session, workflows: list[Workflow]) -> Iterable[Check]:
 def _sagas(session: Session, shards: Sequence[int]) -> Iterable[Check]:
     """What is due on these shards, and what waits for a person."""
     from multiagents.cli.doctor import checks, keys
+    from multiagents.cli.doctor.waiting import waiting as waiting_steps
     from multiagents.storage.dead_letter_index import read_waiting
     from multiagents.storage.failures import Failing, stuck
     from multiagents.storage.health import read_due, read_missing
@@ -241,6 +242,8 @@ def _sagas(session: Session, shards: Sequence[int]) -> Iterable[Check]:
 
     now_ms = session.now_ms
     yield checks.due(session.run(read_due(shards, now_ms)), now_ms)
+    if len(shards) == session.runtime.settings.shards:  # else sagas cannot be listed
+        yield waiting_steps(session)
     waiting = session.run(read_waiting(shards))
     yield checks.attention(waiting.sagas, count=waiting.saga_count, paused=waiting.paused_count)
     yield checks.missing(session.run(read_missing(shards, each=LOOKED_AT)))

@@ -73,7 +73,9 @@ def dispatched(now: Situation, around: Surroundings, task: Task) -> Reason:
     # The default queue is a guess, if neither the definition nor a running worker names it.
     known = own or queue != QUEUE_IO or able(around, function)
     place = queue if known else ""
-    commands = (start_worker(around, place, function),) if code in STRANDED else ()
+    alike = code == "unknown_function" and _runs_without(around, function)
+    helps = code in STRANDED and not alike
+    commands = (start_worker(around, place, function),) if helps else ()
     return reason_of(now, task, code, text, at=at, commands=commands, facts=facts)
 
 
@@ -84,22 +86,28 @@ def is_stranded(reason: Mapping[str, Any]) -> bool:
 
 
 def stranded(reason: Mapping[str, Any]) -> str:
-    """Such a reason in few words."""
+    """Such a reason in few words, with what to do."""
+    commands = reason["commands"]
+    fix = f"start one with `{commands[0]}`" if commands else MEND
+    return f"nothing moves it, because {why_stranded(reason)}: {fix}"
+
+
+def why_stranded(reason: Mapping[str, Any]) -> str:
+    """What such a reason says, as a clause."""
     queue, function = reason.get("queue"), reason.get("worker_function")
     match reason["code"]:
         case "unreported" if reason["waiting"]:
-            why = f"no worker that hosts sagas consumes queue {queue!r}, where its message waits"
+            return f"no worker that hosts sagas consumes queue {queue!r}, where its message waits"
         case "unreported":
-            why = "no worker that hosts sagas is running"
+            return "no worker that hosts sagas is running"
         case "no_worker" | "running" | "retrying":
-            why = "no worker runs"
+            return "no worker runs"
         case "no_consumer":
-            why = f"no worker consumes queue {queue!r}"
+            return f"no worker consumes queue {queue!r}"
         case "unknown_function":
-            why = f"no running worker has the function {function!r}"
+            return f"no running worker has the function {function!r}"
         case _:
-            why = f"no worker that consumes queue {queue!r} has the function {function!r}"
-    return f"nothing moves it, because {why}: start one with `{reason['commands'][0]}`"
+            return f"no worker that consumes queue {queue!r} has the function {function!r}"
 
 
 def _not_sent(now: Situation, around: Surroundings, queue: str, held_ms: int) -> tuple[str, str]:
@@ -129,7 +137,7 @@ def _not_claimed(around: Surroundings, name: str, function: str) -> tuple[str, s
         why = (
             f"no running worker has the function {function!r}; sent some times more, it is parked."
         )
-        if is_running(launch_for(around.launches, [function], around.imports), around.fleet):
+        if _runs_without(around, function):
             why += f" Workers of the same code run without it: {MEND}."
         return "unknown_function", why
     if not consumers.keys() & capable.keys():
@@ -161,6 +169,11 @@ def _fetched(crew: Mapping[str, Mapping[str, Any]]) -> str:
             " before it has a slot for them, and this one waits there."
         )
     return f"the queue is empty, so {who} holds the message, or it is lost; then it is sent again."
+
+
+def _runs_without(around: Surroundings, function: str) -> bool:
+    """Whether a worker like those that run would lack a function that none of them has."""
+    return is_running(launch_for(around.launches, [function], around.imports), around.fleet)
 
 
 def _no_worker(around: Surroundings) -> str:
