@@ -32,10 +32,11 @@ from multiagents.cli.commands import workflows as workflow_commands
 from multiagents.cli.demo.command import demo
 from multiagents.cli.dev.command import dev
 from multiagents.cli.doctor.command import doctor
-from multiagents.cli.errors import INTERRUPTED, OK, WRONG_USE, explained
+from multiagents.cli.errors import INTERRUPTED, OK, WRONG_USE, explained, with_mistakes
 from multiagents.cli.invocation import Called, as_called, called, calling, program_for
-from multiagents.cli.output import hint, say
+from multiagents.cli.output import hint, say, wants_colours
 from multiagents.cli.session import close_sessions, load_app
+from multiagents.core.near import did_you_mean, nearest
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -174,6 +175,10 @@ def _run(words: list[str], app_name: str = "") -> int:
 def _answer(words: list[str], app_name: str) -> int:
     debug = "--debug" in words
     _log_to_stderr(debug)
+    if "--help" in words and not wants_colours():
+        from typer import rich_utils
+
+        rich_utils.COLOR_SYSTEM = None
     command = typer.main.get_command(make_app())
     try:
         if "--help" not in words and (app := called().app) is not None:
@@ -201,17 +206,22 @@ def _report(error: Exception) -> int:
     """Say what is wrong on stderr; the exit code for it."""
     usage = getattr(error, "format_message", None)
     if usage is None:
-        hint(f"error: {explained(error)}")
+        hint(f"error: {with_mistakes(explained(error), error)}")
     elif error.__class__.__name__ == "NoArgsIsHelpError":
         print(usage(), file=sys.stderr)
     else:
-        text = " ".join(str(usage()).split())
+        text = " ".join(str(usage()).split()).replace("Value error, ", "")
         hint(f"error: {text}{_elsewhere(text)}{_see(error)}")
     return WRONG_USE
 
 
 def _elsewhere(text: str) -> str:
-    """Where a command is that was looked for at the wrong place."""
+    """Where a command is that was looked for at the wrong place, or what else was meant."""
+    if re.match(r"Got unexpected extra argument.*\{", text):
+        return " The input of a saga stands after --input."
+    if (choice := re.search(r"'([^']*)' is not one of (.*)", text)) is not None:
+        meant = nearest(choice[1], re.findall(r"'([^']*)'", choice[2]))
+        return f" {did_you_mean(meant)}".rstrip()
     name = re.match(r"No such command '([\w-]+)'", text)
     for group, commands, _ in GROUPS:
         if name and name[1] in [command for command, _, _ in commands]:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 
 from multiagents.cli.invocation import called
-from multiagents.core.exceptions import MultiAgentsError, NotAllowed
+from multiagents.core.exceptions import InvalidWorkflow, MultiAgentsError, NotAllowed
 from multiagents.core.interrupts import INTERRUPTED as INTERRUPTED
 from multiagents.core.settings import REDIS_URL, get_settings
 
@@ -44,6 +44,17 @@ def explained(error: BaseException) -> str:
     if ours is not None:
         return one_line(ours)
     return f"{one_line(error)}; run it again with --debug for the traceback"
+
+
+def with_mistakes(text: str, error: BaseException | None) -> str:
+    """The text of an error; where it lists several mistakes of definitions, each on a line."""
+    while error is not None:
+        if isinstance(error, InvalidWorkflow) and len(error.errors) > 1:
+            head = text.partition(" mistakes:")[0]
+            lines = [" ".join(each.split()) for each in error.errors]
+            return "\n  - ".join([f"{head} mistakes:", *lines])
+        error = error.__cause__
+    return text
 
 
 def _with_typed_commands(text: str, allowed: Sequence[str]) -> str:

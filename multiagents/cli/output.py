@@ -8,6 +8,7 @@ for people passes `say`, `hint` or `console`.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -83,8 +84,19 @@ def hint(text: str, *, end: str = "\n") -> None:
 def console() -> Console:
     """Where people read, as wide as their terminal."""
     width = None if sys.stdout.isatty() else PIPED_WIDTH
-    made: Console = _console_class()(width=width, highlight=False, markup=False, emoji=False)
+    made: Console = _console_class()(
+        width=width,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        color_system="auto" if wants_colours() else None,
+    )
     return made
+
+
+def wants_colours() -> bool:
+    """Whether a terminal gets codes for colours, bold and dim: not with NO_COLOR, if it is set."""
+    return not os.environ.get("NO_COLOR")
 
 
 @cache

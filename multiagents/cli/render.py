@@ -130,7 +130,8 @@ def sagas_table(
     """
     first, *rest = SAGA_COLUMNS
     columns = (first, *(key.upper() for key in shows), *rest)
-    return Rows(columns, [_saga_row(row, now_ms, shows, error) for row in rows])
+    found = [_saga_row(row, now_ms, shows, error) for row in rows]
+    return Rows(columns, found, keeps=1 + len(shows))
 
 
 def _saga_row(row: Saga, now_ms: int, shows: Sequence[str], error: str) -> tuple[Any, ...]:

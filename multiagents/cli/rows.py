@@ -30,9 +30,12 @@ class Rows:
         columns: Sequence[str],
         rows: Iterable[Sequence[Any]],
         below: Sequence[Sequence[Text]] = (),
+        *,
+        keeps: int = 1,
     ) -> None:
+        """``keeps``: so many of the first columns stay, also where they are empty in all rows."""
         given = [tuple(row) for row in rows]
-        kept = [place for place in range(len(columns)) if _is_used(given, place)]
+        kept = [place for place in range(len(columns)) if place < keeps or _is_used(given, place)]
         self.columns = [columns[place] for place in kept]
         self.rows = [[row[place] for place in kept] for row in given]
         self.below = below or [()] * len(given)
@@ -57,7 +60,7 @@ class Rows:
 
 
 def _is_used(rows: Sequence[Sequence[Any]], place: int) -> bool:
-    return place == 0 or any(not _is_empty(row[place]) for row in rows)
+    return any(not _is_empty(row[place]) for row in rows)
 
 
 def _is_empty(value: Any) -> bool:

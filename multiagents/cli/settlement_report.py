@@ -11,6 +11,8 @@ from multiagents.cli.session import Session
 Letter = Mapping[str, Any]
 
 SETTLED = {"retry": "is tried again", "skip": "marked skipped", "resolve": "marked resolved"}
+PARKED_AGAIN = "was tried again, failed and is parked again"
+"""Of one that has failed before its saga could be looked at."""
 WITHOUT_LETTERS = {
     "retry": "what could not be told of its end is tried again",
     "resolve": "what it asked attention for is closed",
@@ -44,7 +46,11 @@ def settled(
     """Which letters are gone, what the saga is then, and what of it still waits."""
     left = {_named(letter) for letter in after}
     gone = [letter for letter in before if _named(letter) not in left]
-    done = [f"{_what(letter)} {SETTLED[decision]}" for letter in gone]
+    again = {_of(letter) for letter in after}
+    done = [
+        f"{_what(letter)} {PARKED_AGAIN if _of(letter) in again else SETTLED[decision]}"
+        for letter in gone
+    ]
     done = done or [WITHOUT_LETTERS.get(decision, "nothing was parked any more")]
     return f"{', '.join(done)}; saga {saga['transaction_id']} is {saga['state']}, {_rest(saga)}"
 
@@ -54,6 +60,10 @@ def _rest(saga: Mapping[str, Any]) -> str:
 
     waits = person_awaited(saga) or "; ".join(saga["attention"])
     return f"and still waits for a person: {waits}" if waits else "nothing else waits for a person"
+
+
+def _of(letter: Letter) -> tuple[str, str]:
+    return letter["kind"], letter["step"]
 
 
 def _named(letter: Letter) -> tuple[str, str, str]:

@@ -5,6 +5,7 @@ Short, and in the zone of the person's computer; `--json` has ISO 8601 in UTC.  
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 
 DAY_S = 86_400
@@ -51,6 +52,18 @@ def clock(at_ms: int, now_ms: int) -> str:
     """The time of day, with the date where that is not today's: ``2026-11-29 05:05:38``."""
     at, now = (datetime.fromtimestamp(ms / 1000).astimezone() for ms in (at_ms, now_ms))
     return f"{at:%H:%M:%S}" if at.date() == now.date() else f"{at:%Y-%m-%d %H:%M:%S}"
+
+
+_UTC = re.compile(r"\b(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d) UTC\b")
+
+
+def in_own_zone(text: str, now_ms: int) -> str:
+    """A text of `explain` with its times as everywhere here: of this computer's zone, and short."""
+
+    def told(found: re.Match[str]) -> str:
+        return clock(ms_of(f"{found[1]}T{found[2]}+00:00") or 0, now_ms)
+
+    return _UTC.sub(told, text)
 
 
 def moment(at_ms: int, now_ms: int) -> str:

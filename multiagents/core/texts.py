@@ -84,5 +84,10 @@ def joined(*clauses: str) -> str:
     return message
 
 
+def sentence(text: str) -> str:
+    """The text with a full stop, unless it ends as a sentence does: errors often do."""
+    return text if text.endswith(_ENDS) else f"{text}."
+
+
 def _escape(found: re.Match[str]) -> str:
     return found[0].encode("unicode_escape", "surrogatepass").decode()

@@ -96,7 +96,9 @@ def caution(workflow: Workflow, saga: Saga, command: Command) -> str:
 def not_allowed(workflow: Workflow, saga: Saga, command: Command, why: str) -> NotAllowed:
     """The error for whoever asked: what, which, why, and what could be asked instead."""
     others = tuple(map(str, allowed(workflow, saga)))
-    instead = f"what can be asked of it now: {', '.join(others) or 'nothing'}"
+    instead = f"what can be asked of it now: {', '.join(others)}"
+    if not others:
+        instead = "nothing can be asked of it now"
     return NotAllowed(f"cannot {command} saga {saga.id}: {why}; {instead}", others)
 
 

@@ -66,6 +66,8 @@ def refuse(name: str, errors: Sequence[str]) -> InvalidWorkflow:
 def suggest(name: str, known: Iterable[str]) -> str:
     """The tail of a message about an unknown name: what was probably meant, and what there is."""
     names = list(known)
+    if not names:
+        return "there is no other"
     rest = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
     there = f"known: {', '.join(names[:_SHOWN_NAMES]) or 'none'}{rest}"
     return did_you_mean(nearest(name, names), there)

@@ -17,6 +17,7 @@ from multiagents.cli.commands.watch import SagaId
 from multiagents.cli.invocation import as_called
 from multiagents.cli.output import Json, emit, say
 from multiagents.cli.session import connect
+from multiagents.cli.times import in_own_zone
 
 _SET_IN, _GOES_ON = "  ", " \\"
 _WORDS = re.compile(r"""(?:[^\s"']|"[^"]*"|'[^']*')+""")
@@ -30,20 +31,21 @@ def explain(saga_id: SagaId, json_output: Json = False) -> None:
 
     With --json the reasons one by one, with codes, times and commands.
     """
-    told = connect().call("explain", saga_id)
+    session = connect()
+    told = session.call("explain", saga_id)
     if json_output:
         emit(told)
     else:
-        say(laid_out(told, width=paragraph_width()))
+        say(laid_out(told, width=paragraph_width(), now_ms=session.now_ms))
 
 
-def laid_out(told: Mapping[str, Any], *, width: int | None) -> str:
+def laid_out(told: Mapping[str, Any], *, width: int | None, now_ms: int) -> str:
     """What `explain` of the service gives, in lines of so many columns; None: of any length."""
     from multiagents.core.texts import shown_line
     from multiagents.operations.explain.saga import WHAT_TO_DO
 
     texts = [told["summary"], *(reason["text"] for reason in told["reasons"])]
-    paragraphs = [wrapped(shown_line(text), width) for text in texts]
+    paragraphs = [wrapped(in_own_zone(shown_line(text), now_ms), width) for text in texts]
     if told["commands"]:
         lines = (command_lines(each, width) for each in told["commands"])
         paragraphs.append("\n".join([WHAT_TO_DO, *lines]))

@@ -21,6 +21,7 @@ from celery import signals
 from celery.__main__ import main as celery
 
 from multiagents.cli.dev.report import QUIET, Report
+from multiagents.cli.output import wants_colours
 from multiagents.cli.own_code import own_files
 from multiagents.cli.saga_lines import SHORT_ID, Line, first_step, lines_of, started
 from multiagents.core.log_records import add_step_filter, current
@@ -51,7 +52,7 @@ class Teller:
     def __init__(self, hosting: Runtime, *, verbose: bool) -> None:
         self._runtime = hosting
         self._verbose = verbose
-        self._colours = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+        self._colours = sys.stderr.isatty() and wants_colours()
         self._started: OrderedDict[str, None] = OrderedDict()
 
     def moved(self, move: Move) -> None:

@@ -227,10 +227,13 @@ def heartbeats(late: Mapping[str, int]) -> Check:
     return Check("heartbeats", "warn", f"leases were renewed late: {message}", fix)
 
 
+WHAT_IS_DUE = "of leases, retries, time-outs, and of ended sagas that are kept for a while"
+
+
 def due(health: DueHealth, now_ms: int) -> Check:
     """What is due is done in time."""
     late_ms = 0 if health.oldest_ms is None else max(0, now_ms - health.oldest_ms)
-    waiting = f"{count_of(health.members, 'entry')}, {health.overdue} overdue"
+    waiting = f"{count_of(health.members, 'time')} set, {health.overdue} overdue; {WHAT_IS_DUE}"
     if health.stray:
         member, at_ms = health.stray[0]
         when = f"the first ({member}) in {span(at_ms - now_ms)}"
@@ -242,7 +245,9 @@ def due(health: DueHealth, now_ms: int) -> Check:
         return Check("due set", "ok", waiting)
     status: Status = "warn" if late_ms < OVERDUE_FAIL_MS else "fail"
     fix = "start a worker, or more of them: each one sweeps; look into their logs for errors"
-    return Check("due set", status, f"{waiting}, the oldest by {late_ms / 1000:.0f} s", fix)
+    late = f"{health.overdue} overdue, the oldest by {late_ms / 1000:.0f} s"
+    what = f"{count_of(health.members, 'time')} set, {late}; {WHAT_IS_DUE}"
+    return Check("due set", status, what, fix)
 
 
 def attention(ids: Sequence[str], *, count: int, paused: int = 0) -> Check:

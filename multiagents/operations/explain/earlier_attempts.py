@@ -12,7 +12,9 @@ from typing import Any
 
 from multiagents.core.clock import iso
 from multiagents.core.entries import Claimed, Entry, Failed, Lost
+from multiagents.core.exceptions import told_of_error
 from multiagents.core.states import Kind
+from multiagents.core.texts import sentence
 from multiagents.saga.state import Saga
 
 
@@ -30,7 +32,7 @@ class Earlier:
     def told(self, when: str) -> str:
         """The sentence; ``when``: its time."""
         if self.error:
-            return f"Attempt {self.attempt} failed at {when}: {self.error}."
+            return f"Attempt {self.attempt} failed at {when}: {sentence(self.error)}"
         who = self.worker or "its worker"
         return f"Attempt {self.attempt} was lost at {when}: {who} was silent until its lease ended."
 
@@ -52,7 +54,7 @@ def earlier_attempts(saga: Saga, entries: Iterable[Entry]) -> Earliers:
             hosts[entry.nonce] = entry.worker
         elif isinstance(entry, Lost | Failed) and _is_before(saga, entry):
             error = entry.error if isinstance(entry, Failed) else None
-            why = f"{error.type}: {error.message}" if error else ""
+            why = told_of_error(error.to_dict()) if error else ""
             host = hosts.get(entry.nonce, "")
             found[entry.kind, entry.step] = Earlier(entry.attempt, entry.at_ms, host, why)
     return found

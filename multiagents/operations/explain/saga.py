@@ -15,6 +15,7 @@ from multiagents.core.clock import iso
 from multiagents.core.entries import Asked
 from multiagents.core.exceptions import told_of_error
 from multiagents.core.states import ENDED, Command, SagaState, StepState
+from multiagents.core.texts import sentence
 from multiagents.operations.settlements import Settlement, told_of
 from multiagents.saga.allowed import refusal
 from multiagents.saga.commands import DEADLINE
@@ -159,7 +160,8 @@ def _failing(now: Situation) -> Iterator[Reason]:
     for failing in now.failing.values():
         times = "once" if failing.times == 1 else f"{failing.times} times"
         last = span(max(0, now.now_ms - failing.last_ms))
-        text = f"A worker has tried to move it {times}, last {last} ago, and failed: {failing.why}."
+        why = sentence(failing.why)
+        text = f"A worker has tried to move it {times}, last {last} ago, and failed: {why}"
         facts = {"failures": failing.times, "error": failing.why}
         yield Reason("failing", text, commands=("multiagents doctor",), facts=facts)
 
@@ -191,7 +193,7 @@ def _compensating(now: Situation) -> Reason:
     saga = now.saga
     left = _to_undo(now)
     then = f"After what is under way, these are undone: {_listed(left)}." if left else ""
-    text = f"It is being undone because {_cause(now)}. {then}".strip()
+    text = f"It is being undone because {sentence(_cause(now))} {then}".strip()
     return Reason("compensating", text, facts={"to_undo": left, "error": failure_of(saga)["error"]})
 
 
@@ -209,7 +211,7 @@ def _ended(now: Situation) -> Reason:
         if not refusal(now.workflow, saga, Command.ROLLBACK):
             commands = (f"multiagents rollback {saga.id}",)
     else:
-        text = f"The reason: {_cause(now)}.{_undone(now)}"
+        text = f"The reason: {sentence(_cause(now))}{_undone(now)}"
     open_letters = any(dead_letters_of(saga)) or bool(parked_notes(saga))
     last = " It waits for a person." if open_letters else " Nothing moves it any more by itself."
     facts = {"error": failure_of(saga)["error"], "kept_until": iso(kept) if kept else None}
@@ -290,7 +292,7 @@ def _of_the_rest(now: Situation) -> Iterator[Reason]:
     notes = [each for each in saga.attention if each not in untold and not _is_parked(each)]
     if notes:
         commands = () if any(dead_letters_of(saga)) else _acknowledge(saga)
-        text = f"A person should know: {'; '.join(notes)}."
+        text = f"A person should know: {sentence('; '.join(notes))}"
         yield Reason("attention", text, commands=commands, facts={"attention": notes})
 
 
@@ -324,7 +326,7 @@ def _is_parked(note: str) -> bool:
 
 def _untold(now: Situation, notes: tuple[str, ...]) -> Reason:
     """What of its end Celery refuses to send; a retry of the saga's dead letters tries it, too."""
-    text = f"Of its end not all could be told: {'; '.join(notes)}. All else is told, once."
+    text = f"Of its end not all could be told: {sentence('; '.join(notes))} All else is told, once."
     commands: tuple[str, ...] = (f"multiagents dead-letters retry {now.saga.id}",)
     if not any(dead_letters_of(now.saga)):
         commands = (*commands, *_acknowledge(now.saga))

@@ -16,6 +16,7 @@ from multiagents.core.exceptions import told_of_error
 from multiagents.core.fields import claim_field, outbox_field
 from multiagents.core.policies import DEFAULT_RETRY, UNDO_RETRY
 from multiagents.core.states import Kind, StepState
+from multiagents.core.texts import sentence
 from multiagents.engine.messages import target_of
 from multiagents.engine.plain_tasks import NOT_SENT
 from multiagents.engine.sweeper import UNKNOWN_WORKER, Backlog
@@ -285,7 +286,7 @@ def _retrying(now: Situation, around: Surroundings, task: Task) -> Reason:
     at_ms = now.due.get(timer) or work.retry_at
     text = f"{task.name} waits for try {work.tries + 1} of {most}"
     text += f", at {now.when(at_ms)}" if at_ms else ", which is due"
-    text += f"; last error: {_error(now, task)}."
+    text += f"; last error: {sentence(_error(now, task))}"
     if not now.workers:
         text += " No worker runs that would begin it."
     facts = {"tries": work.tries, "max_attempts": most}
@@ -298,7 +299,7 @@ def _parked(now: Situation, around: Surroundings, task: Task) -> Reason:
     work = now.saga.steps[task.step].of(task.kind)
     since = now.when(parked_at(now.saga, task.step, task.kind))
     attempts = f"{work.attempt} attempt{'' if work.attempt == 1 else 's'}"
-    text = f"{task.name} is parked since {since}, after {attempts}: {_error(now, task)}."
+    text = f"{task.name} is parked since {since}, after {attempts}: {sentence(_error(now, task))}"
     for each in (one for one in late if not one.left):
         when = now.when(each.at_ms)
         text += f" Attempt {each.attempt} reported success at {when}, after it was given up: what"

@@ -319,4 +319,7 @@ def test_a_letter_that_is_parked_anew_is_another_one() -> None:
     letter = {"kind": "step", "step": "mail", "parked_at": "2026-01-01"}
     saga = {"transaction_id": "s", "state": "running", "attention": ["x"], "steps": {}}
     told = settled("retry", [letter], [{**letter, "parked_at": "2026-01-02"}], saga)
-    assert told == "step 'mail' is tried again; saga s is running, and still waits for a person: x"
+    assert told == (
+        "step 'mail' was tried again, failed and is parked again; saga s is running, and still"
+        " waits for a person: x"
+    )
