@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 
 from multiagents.core.clock import Clock
-from multiagents.core.exceptions import StepTimeout
+from multiagents.core.exceptions import StepTimeout, WorkerExecutionError
 from multiagents.core.ports import Assignment
 from multiagents.storage.client import UNREACHABLE, StoreError
 from multiagents.worker_sdk import loop
@@ -78,7 +78,8 @@ class Notes:
     def checkpoint(self, held: Assignment, note: Mapping[str, str]) -> bool:
         """Store it, however long that takes; False if the lease is lost.
 
-        On an event loop store it now or later.  Raises StepTimeout when the step's time is over.
+        On an event loop store it now or later.  Raises StepTimeout when the step's time is over,
+        and WorkerExecutionError when the wait is given up: its process is needed elsewhere.
         """
         if loop.on_loop_thread():
             return self._now_or_later(held, note, LOOP_LATER)
@@ -89,7 +90,11 @@ class Notes:
                 raise StepTimeout.of(held.worker, held.timeout_s)
             return not self._renew([held], {held.nonce: dict(note)})
 
-        return bool(self._persist(store, kept=WAITS, given_up=GIVEN_UP))
+        try:
+            return bool(self._persist(store, kept=WAITS, given_up=GIVEN_UP))
+        except StoreError as error:
+            why = f"its server did not take it ({type(error).__name__})"
+            raise WorkerExecutionError(f"checkpoint of {held.step!r} not stored: {why}") from error
 
     def send(self) -> None:
         """Send what was kept, up to the first failure; that attempt is the last one next time."""

@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from multiagents.core.clock import FakeClock
-from multiagents.core.exceptions import StepTimeout
+from multiagents.core.exceptions import StepTimeout, WorkerExecutionError
 from multiagents.core.ports import Assignment
 from multiagents.core.states import Kind
 from multiagents.storage.client import UNREACHABLE, StoreError
@@ -121,6 +121,14 @@ def test_a_checkpoint_waits_for_its_server_until_the_time_out() -> None:
     )
     with pytest.raises(StepTimeout, match="4"):
         server.notes.checkpoint(held, {"k:a": "2"})
+
+
+def test_a_checkpoint_that_is_given_up_says_so() -> None:
+    """In the engine's words, not as an error of a client that the step never called."""
+    server = Server()
+    server.go_away()
+    with pytest.raises(WorkerExecutionError, match="checkpoint of 'a' not stored: its server"):
+        server.notes.checkpoint(HELD, {"k:a": "1"})
 
 
 def test_on_a_loop_a_checkpoint_is_sent_before_the_report() -> None:
