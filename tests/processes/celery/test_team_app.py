@@ -60,7 +60,7 @@ def test_a_failing_plain_task_undoes_the_plain_task_before_it(team):
         "try: r.get(timeout=20)\n"
         "except SagaFailed as e: print(e.state, e.step, e.error, e.undo)",
     )
-    assert out.startswith("compensated boom {'type': 'RuntimeError', 'message': 'boom'}")
+    assert out.startswith("compensated boom {'type': 'RuntimeError', 'message': 'boom', 'place': ")
     assert "'reserve': {'state': 'succeeded'" in out
 
 
