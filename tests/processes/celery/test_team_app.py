@@ -103,7 +103,7 @@ def test_an_errback_of_a_saga_is_called_at_its_end(team):
         " link_error=app.signature('team.note_error'))\n"
         "try: r.get(timeout=20)\n"
         "except SagaFailed: pass\n"
-        "from tests.processes import wait_for\n"
+        "from tests.support.processes import wait_for\n"
         "print(wait_for(lambda: app.backend.client.get('team:error')).decode())\n"
     )
     assert "compensated: step 'boom' failed" in client(team, body)
@@ -155,7 +155,7 @@ def test_a_plain_task_that_is_delivered_again_does_not_run_again(team):
     body = (
         "from multiagents.core import ids\n"
         "from multiagents.core.names import HEADER\n"
-        "from tests.processes import wait_for\n"
+        "from tests.support.processes import wait_for\n"
         "r = start_saga.delay('team_count', {})\n"
         "print(r.get(timeout=20))\n"
         "task_id = ids.step_id(r.id, 'run', 'count', 1)\n"
@@ -190,7 +190,7 @@ def test_a_start_that_a_canvas_refuses_fails_as_a_task_of_its_own(team):
 def test_maps_and_chunks_start_every_saga(team):
     """In a worker each item is a saga, and the map's result is their ids."""
     body = (
-        "from tests.processes import wait_for\n"
+        "from tests.support.processes import wait_for\n"
         "items = [('team_order', {'sku': f'A{n}', 'amount': 3}) for n in range(3)]\n"
         "found = start_saga.starmap(items).delay().get(timeout=20)\n"
         "found += [each for part in start_saga.chunks(items, 2).group()().get(timeout=20)"

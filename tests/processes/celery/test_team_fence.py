@@ -61,7 +61,7 @@ def client(url: str, body: str) -> Any:
         "from multiagents.core import ids\n"
         "from multiagents.core.names import HEADER\n"
         "from multiagents.storage.keys import SagaKeys\n"
-        "from tests.processes import wait_for\n"
+        "from tests.support.processes import wait_for\n"
     )
     return ast.literal_eval(run_script(head + body, url, deadline_s=90))
 
