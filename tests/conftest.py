@@ -20,7 +20,7 @@ from multiagents.devserver.server import EmbeddedServer
 from multiagents.hosting import attached
 from tests.support.watcher import guard
 
-pytest_plugins = ["tests.support.llm_provider"]
+pytest_plugins = ["tests.support.llm_provider", "tests.support.office"]
 
 LONG = ("tests/processes/", "tests/simulation/", "tests/docs/", "tests/upgrade/")
 """Folders of tests that start processes or run for long; all others fill the gaps at the end."""

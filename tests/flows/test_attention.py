@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,7 +18,7 @@ from multiagents.storage import keys as k
 from multiagents.storage.keys import SagaKeys, Shard
 from multiagents.workflows.workflow import Workflow
 from tests.support.command_line import cli
-from tests.support.office import Office, open_office
+from tests.support.office import Office
 
 SHARD = Shard(0)
 
@@ -39,12 +38,6 @@ def order() -> Workflow:
         .add_step("mail", "attention.do")
         .build()
     )
-
-
-@pytest.fixture
-def office(redis_url: str) -> Iterator[Office]:
-    with open_office(redis_url) as found:
-        yield found
 
 
 # ---- each of these leaves one thing for a person ----

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -27,7 +26,7 @@ from multiagents.worker_sdk.attempt import verdict_of
 from multiagents.worker_sdk.validation import check_input
 from multiagents.workflows.workflow import Workflow
 from tests.support.command_line import cli
-from tests.support.office import Office, open_office
+from tests.support.office import Office
 
 
 @worker("explain.do")
@@ -48,12 +47,6 @@ def two(**options: Any) -> Workflow:
         .add_step("summarize", "explain.think")
         .build()
     )
-
-
-@pytest.fixture
-def office(redis_url: str) -> Iterator[Office]:
-    with open_office(redis_url) as found:
-        yield found
 
 
 # ---- sent, and not begun ----

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,7 +17,7 @@ from multiagents.saga.draft import evolve
 from multiagents.saga.state import Saga
 from multiagents.storage import keys as k
 from multiagents.workflows.workflow import Workflow
-from tests.support.office import Office, open_office
+from tests.support.office import Office
 
 STARTED_MS = 1_700_000_000_000
 DEADLINE_MS = STARTED_MS + 60_000
@@ -37,12 +37,6 @@ def timed() -> Workflow:
 @worker("deadline.do")
 def do(context: Any) -> dict[str, Any]:
     return {}
-
-
-@pytest.fixture
-def office(redis_url: str) -> Iterator[Office]:
-    with open_office(redis_url) as found:
-        yield found
 
 
 def told(saga: Saga, workflow: Workflow) -> list[dict[str, Any]]:

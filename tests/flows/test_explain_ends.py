@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
 from typing import Any
-
-import pytest
 
 from multiagents import WorkflowBuilder, worker
 from multiagents.cli.commands.explain import laid_out
@@ -14,18 +11,12 @@ from multiagents.cli.times import in_own_zone
 from multiagents.core.states import Kind
 from multiagents.workflows.workflow import Workflow
 from tests.support.command_line import cli
-from tests.support.office import Office, open_office
+from tests.support.office import Office
 
 
 @worker("explain_ends.do")
 def do(context: Any) -> dict[str, Any]:
     return {}
-
-
-@pytest.fixture
-def office(redis_url: str) -> Iterator[Office]:
-    with open_office(redis_url) as found:
-        yield found
 
 
 def order() -> Workflow:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
 import redis
 
 from multiagents import WorkflowBuilder, task, worker
@@ -18,19 +16,13 @@ from multiagents.engine.plain_tasks import NOT_SENT
 from multiagents.transport.direct_publish import list_of
 from multiagents.workflows.workflow import Workflow
 from tests.support.command_line import cli
-from tests.support.office import Office, open_office
+from tests.support.office import Office
 from tests.support.processes import wait_for
 
 
 @worker("explain_plain.do")
 def do(context: Any) -> dict[str, Any]:
     return {}
-
-
-@pytest.fixture
-def office(redis_url: str) -> Iterator[Office]:
-    with open_office(redis_url) as found:
-        yield found
 
 
 def paying(**options: Any) -> Workflow:

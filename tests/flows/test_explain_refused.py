@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
 import redis
 
 from multiagents import WorkflowBuilder, worker
@@ -14,18 +12,12 @@ from multiagents.core.states import Kind
 from multiagents.storage import failures
 from multiagents.storage.keys import Shard, due_outbox
 from multiagents.storage.sagas import Guard
-from tests.support.office import Office, open_office
+from tests.support.office import Office
 
 
 @worker("explain.refused", queue="explain-refused")
 def do(context: Any) -> dict[str, Any]:
     return {}
-
-
-@pytest.fixture
-def office(redis_url: str) -> Iterator[Office]:
-    with open_office(redis_url) as found:
-        yield found
 
 
 def test_a_queue_that_the_server_refuses_is_named_with_the_reason(office: Office) -> None:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from collections.abc import Iterator
 from typing import Any
-
-import pytest
 
 from multiagents import Orchestrator, WorkflowBuilder, worker
 from multiagents.cli.commands.attention import laid_out
 from multiagents.core.entries import Failure
 from multiagents.core.states import Kind
 from tests.support.command_line import cli
-from tests.support.office import Office, open_office
+from tests.support.office import Office
 
 CLOSED = Failure("BankDown", "closed until nine")
 LOST = Failure("KeyError", "'amuont'")
@@ -31,12 +28,6 @@ ORDER = (
     .add_step("mail", "by_error.do")
     .build()
 )
-
-
-@pytest.fixture
-def office(redis_url: str) -> Iterator[Office]:
-    with open_office(redis_url) as found:
-        yield found
 
 
 def park(office: Office, error: Failure) -> str:

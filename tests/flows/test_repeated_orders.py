@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from multiagents import WorkflowBuilder, worker
 from multiagents.core.entries import Asked
 from multiagents.core.states import Command, Kind
 from tests.support.command_line import Done, cli
-from tests.support.office import Office, open_office
+from tests.support.office import Office
 
 
 @worker("repeated.do")
@@ -27,12 +27,6 @@ ORDER = (
     .add_step("charge", "repeated.do", compensation="repeated.do")
     .build()
 )
-
-
-@pytest.fixture
-def office(redis_url: str) -> Iterator[Office]:
-    with open_office(redis_url) as found:
-        yield found
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from multiagents import WorkflowBuilder, worker
 from multiagents.core.states import Kind
 from multiagents.workflows.workflow import Workflow
 from tests.support.command_line import cli
-from tests.support.office import Office, open_office
+from tests.support.office import Office
 
 
 @worker("settled.do")
@@ -30,12 +29,6 @@ def order() -> Workflow:
         .add_step("mail", "settled.do", when="input.sku != 'none'")
         .build()
     )
-
-
-@pytest.fixture
-def office(redis_url: str) -> Iterator[Office]:
-    with open_office(redis_url) as found:
-        yield found
 
 
 def parked(office: Office) -> str:

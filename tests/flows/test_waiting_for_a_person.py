@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,18 +17,12 @@ from multiagents.storage.client import UNREACHABLE
 from multiagents.transport.async_result import SagaResult
 from multiagents.workflows.workflow import Workflow
 from tests.support.command_line import cli
-from tests.support.office import Office, open_office
+from tests.support.office import Office
 
 
 @worker("person.do")
 def do(context: Any) -> dict[str, Any]:
     return {}
-
-
-@pytest.fixture
-def office(redis_url: str) -> Iterator[Office]:
-    with open_office(redis_url) as found:
-        yield found
 
 
 def paid() -> Workflow:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +16,7 @@ from multiagents.storage import keys as k
 from multiagents.storage.keys import Shard
 from multiagents.workflows.workflow import Workflow
 from tests.support.command_line import cli
-from tests.support.office import Office, open_office
+from tests.support.office import Office
 
 START = "MULTIAGENTS_IMPORTS=YOUR_MODULE celery -A multiagents worker"
 IN_VAIN = f"nothing moves it, because no worker runs: start one with `{START}`"
@@ -30,12 +30,6 @@ def do(context: Any) -> dict[str, Any]:
 
 def one() -> Workflow:
     return WorkflowBuilder("vain-one").add_step("ship", "vain.do").build()
-
-
-@pytest.fixture
-def office(redis_url: str) -> Iterator[Office]:
-    with open_office(redis_url) as found:
-        yield found
 
 
 @pytest.fixture

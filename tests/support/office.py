@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 import redis
 
 from multiagents.core.entries import Failure
@@ -86,6 +87,13 @@ class Office:
         assert len(found) == 1, told
         assert found[0]["text"] in told["text"]
         return found[0]
+
+
+@pytest.fixture
+def office(redis_url: str) -> Iterator[Office]:
+    """An office over the session's server, which is empty."""
+    with open_office(redis_url) as found:
+        yield found
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ from multiagents.cli.settlement_report import settled
 from multiagents.core.states import Kind
 from multiagents.workflows.workflow import Workflow
 from tests.support.command_line import Done, cli
-from tests.support.office import Office, open_office
+from tests.support.office import Office
 from tests.support.terminal import OnTerminal
 
 
@@ -31,12 +31,6 @@ def order() -> Workflow:
         .add_step("charge", "steer.do", compensation="steer.do")
         .build()
     )
-
-
-@pytest.fixture
-def office(redis_url: str) -> Iterator[Office]:
-    with open_office(redis_url) as found:
-        yield found
 
 
 def state(office: Office, saga_id: str) -> str:

@@ -15,7 +15,7 @@ from multiagents.storage.client import Edge
 from multiagents.storage.keys import SagaKeys, Shard
 from multiagents.storage.rights import of_list, of_result
 from tests.support.command_line import cli
-from tests.unit.cli.test_cli_doctor import NOW, publish, statuses
+from tests.support.doctor import NOW, publish, statuses
 
 CANNOT = "cannot be written"
 
