@@ -13,9 +13,12 @@ import struct
 import subprocess
 import sys
 import termios
+from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.support.command_line import NO_SERVER
 from tests.support.processes import ROOT, environment, wait_for
 
 _MAIN = (
@@ -27,22 +30,32 @@ CTRL_C = b"\x03"
 
 
 class OnTerminal:
-    """``multiagents WORDS``, in a window of some columns and 50 lines."""
+    """``multiagents WORDS``, in a window of some columns and 50 lines.
 
-    def __init__(self, *words: str, url: str, columns: int = 80) -> None:
+    ``env`` is all of its environment; without it, that of the tests with the server at ``url``.
+    """
+
+    def __init__(
+        self,
+        *words: str,
+        url: str = NO_SERVER,
+        columns: int = 80,
+        env: Mapping[str, str] | None = None,
+        cwd: Path = ROOT,
+    ) -> None:
         self._ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
         self._read = b""
-        env = {**environment(url), "TERM": "xterm-256color"}
+        env = {**(env or environment(url)), "TERM": "xterm-256color"}
         for name in ("COLUMNS", "LINES", "NO_COLOR"):
             env.pop(name, None)
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             [sys.executable, "-c", _MAIN, *words],
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
             env=env,
-            cwd=ROOT,
+            cwd=cwd,
             start_new_session=True,
         )
         os.close(theirs)
@@ -56,13 +69,18 @@ class OnTerminal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._process.kill()
-        self._process.wait()
+        self.process.kill()
+        self.process.wait()
         os.close(self._ours)
 
     @property
     def text(self) -> str:
         """What was written so far, without colours and moves of the cursor."""
+        return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", self.raw)
+
+    @property
+    def raw(self) -> str:
+        """With colours and moves of the cursor."""
         while select.select([self._ours], [], [], 0.05)[0]:
             try:
                 self._read += os.read(self._ours, 65_536)
@@ -70,8 +88,7 @@ class OnTerminal:
                 if error.errno != errno.EIO:  # what Linux says when the other side is closed
                     raise
                 break
-        plain = re.sub(rb"\x1b\[[0-9;?]*[a-zA-Z]", b"", self._read)
-        return plain.decode().replace("\r\n", "\n")
+        return self._read.decode(errors="replace").replace("\r\n", "\n")
 
     def press(self, keys: bytes) -> None:
         """Type."""
@@ -84,6 +101,6 @@ class OnTerminal:
     def ends(self, deadline_s: float = 20.0) -> int:
         """Its exit code, once it has ended."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(deadline_s)
+            self.process.wait(deadline_s)
         self.text  # noqa: B018 - what was written last is read
-        return self._process.wait(0)
+        return self.process.wait(0)

@@ -40,13 +40,6 @@ INSIDE = {"hmget", "zrangebyscore"}
 DATABASE = 10
 
 
-@pytest.fixture
-def rig(server: EmbeddedServer, tmp_path: Path) -> Iterator[Rig]:
-    rig = Rig(server.url, DATABASE, tmp_path)
-    yield rig
-    rig.close()
-
-
 @pytest.fixture(scope="module")
 def prefork(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     """A database with one prefork worker, for all tests that leave it as it was."""

@@ -6,12 +6,9 @@ One `dev` for all: a pseudo-terminal, a worker with ``--pool solo``, a module of
 from __future__ import annotations
 
 import os
-import pty
 import re
 import signal
 import subprocess
-import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,7 @@ import pytest
 from multiagents.devserver.server import EmbeddedServer
 from tests.support.command_line import Done, cli
 from tests.support.processes import ROOT, wait_for
+from tests.support.terminal import OnTerminal
 
 pytestmark = pytest.mark.processes
 
@@ -57,7 +55,6 @@ def look(context):
     .build().register())
 """
 SLOW_S = 60.0
-ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 
 def unbroken(text: str) -> str:
@@ -65,7 +62,7 @@ def unbroken(text: str) -> str:
     return " ".join(text.split())
 
 
-class Terminal:
+class Terminal(OnTerminal):
     """What stands on the screen of a `dev`, and its keyboard."""
 
     def __init__(self, folder: Path) -> None:
@@ -74,39 +71,15 @@ class Terminal:
         self.write_module("Hello")
         env = {**os.environ, "PYTHONPATH": str(ROOT), "MULTIAGENTS_IMPORTS": "shop"}
         env.pop("MULTIAGENTS_REDIS_URL", None)
-        self._ours, theirs = pty.openpty()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "multiagents", "dev", "--port", "0", "--pool", "solo"],
-            cwd=folder,
-            env=env,
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-        )
-        os.close(theirs)
-        self._raw = ""
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        while True:
-            try:
-                self._raw += os.read(self._ours, 4096).decode(errors="replace")
-            except OSError:  # the terminal's last user has gone
-                return
+        super().__init__("dev", "--port", "0", "--pool", "solo", env=env, cwd=folder)
 
     @property
     def screen(self) -> str:
         """All that was printed, without colours."""
-        return ESCAPES.sub("", self._raw).replace("\r\n", "\n")
-
-    @property
-    def raw(self) -> str:
-        """With colours."""
-        return self._raw
+        return self.text
 
     def type(self, text: str) -> None:
-        os.write(self._ours, text.encode())
+        self.press(text.encode())
 
     def wait(self, text: str, *, after: int = 0) -> str:
         """The screen, once the text stands there; ``after``: so many characters.
@@ -140,13 +113,9 @@ class Terminal:
 @pytest.fixture(scope="module")
 def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
     """A `dev` that is ready."""
-    made = Terminal(tmp_path_factory.mktemp("terminal"))
-    try:
+    with Terminal(tmp_path_factory.mktemp("terminal")) as made:
         made.wait("Ctrl-C stops")
         yield made
-    finally:
-        made.process.kill()
-        made.process.wait()
 
 
 def test_the_block_stands_last_and_its_start_command_works(terminal: Terminal) -> None:

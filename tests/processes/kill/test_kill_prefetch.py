@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from celery import signals
 
-from multiagents.devserver.server import EmbeddedServer
 from multiagents.engine.sweeper import BATCH
 from tests.support.kill_rig import Rig, check_recoveries, second_starts
 from tests.support.processes import Worker, wait_for
 
 pytestmark = [pytest.mark.processes, pytest.mark.alone]
 
-DATABASE = 13
 KOMBU = "tests.support.kill_kombu"
 HELD = BATCH + 10
 """Sagas whose message the dying worker holds: more than one sweep deals with."""
@@ -37,13 +34,6 @@ UNACKED = "unacked"
 FEW = 10
 """Sagas whose messages a living worker holds for longer than a lease."""
 DEADLINE_S = 30.0
-
-
-@pytest.fixture
-def rig(server: EmbeddedServer, tmp_path: Path) -> Iterator[Rig]:
-    rig = Rig(server.url, DATABASE, tmp_path)
-    yield rig
-    rig.close()
 
 
 @pytest.fixture(params=["", KOMBU], ids=["letters", "kombu"])

@@ -4,31 +4,20 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from multiagents.devserver.server import EmbeddedServer
 from tests.support.kill_rig import LEASE_S, RECOVERY_S, Rig, second_starts
 from tests.support.processes import Worker, wait_for
 
 pytestmark = [pytest.mark.processes, pytest.mark.alone]
 
-DATABASE = 9
 NOTICED_S = 6.0
 """An idle main process of Celery looks for lost children every 5 s."""
 FROZEN_S = 2 * LEASE_S + 5.0
 """A frozen worker's connection may still take the next message: it is sent again a lease later."""
-
-
-@pytest.fixture
-def rig(server: EmbeddedServer, tmp_path: Path) -> Iterator[Rig]:
-    rig = Rig(server.url, DATABASE, tmp_path)
-    yield rig
-    rig.close()
 
 
 def test_a_new_worker_goes_on_where_the_only_one_was_killed(rig: Rig) -> None:

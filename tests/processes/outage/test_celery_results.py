@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +21,11 @@ from tests.support.processes import free_port, wait_for
 
 pytestmark = pytest.mark.processes
 
-DATABASE = 14
 RETRIES = {"result_backend_always_retry": True, "result_backend_max_retries": 10}
 """What a team may have set to make its results safe: the engine must not wait so long."""
 PROMPT_S = 6.0
 """Within which a worker with one child gets to the next saga's step."""
 END_KEY = "o:end"
-
-
-@pytest.fixture
-def rig(server: EmbeddedServer, tmp_path: Path) -> Iterator[CeleryRig]:
-    rig = CeleryRig(server.url, DATABASE, tmp_path)
-    yield rig
-    rig.close()
 
 
 def outcomes(app: Celery, saga_ids: list[str]) -> list[Any]:

@@ -56,13 +56,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]
         yield running
 
 
-@pytest.fixture
-def rig(server: EmbeddedServer, tmp_path: Path) -> Iterator[Rig]:
-    made = Rig(server.url, 0, tmp_path)
-    yield made
-    made.close()
-
-
 class Command:
     """A ``multiagents`` command as its own process."""
 

@@ -72,14 +72,6 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
 
 
 @pytest.fixture
-def rig(server: EmbeddedServer, tmp_path: Path) -> Iterator[CeleryRig]:
-    """The broker, on the session's server."""
-    made = CeleryRig(server.url, 11, tmp_path)
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def runtime(rig: CeleryRig, state: EmbeddedServer) -> Iterator[Runtime]:
     """A client of both."""
     settings = Settings(redis_url=rig.url, state_urls=state.url, lease_s=2.0)

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
-from multiagents.devserver.server import EmbeddedServer
 from tests.support.kill_rig import Rig
 from tests.support.processes import wait_for
 
 pytestmark = pytest.mark.processes
 
-DATABASE = 10
 RECOVERED_S = 12.0
 """A time-out of 2 s, a second to clean up, half a second to look, and a loaded machine."""
-
-
-@pytest.fixture
-def rig(server: EmbeddedServer, tmp_path: Path) -> Iterator[Rig]:
-    rig = Rig(server.url, DATABASE, tmp_path)
-    yield rig
-    rig.close()
 
 
 def test_a_child_whose_loop_is_blocked_is_replaced(rig: Rig) -> None:

@@ -11,20 +11,17 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from multiagents import Workflow, WorkflowBuilder
-from multiagents.devserver.server import EmbeddedServer
 from tests.support.celery_rig import LONG_S, QUICK, CeleryRig, plain
 from tests.support.kill_rig import second_starts
 from tests.support.processes import Worker, wait_for
 
 pytestmark = pytest.mark.processes
 
-DATABASE = 14
 SHORT_S = 5.0
 """The time-out of what is expected to be lost; the others' is longer than any test."""
 DEADLINE_S = 30.0
@@ -52,13 +49,6 @@ ONCE, LOST, AGAIN = Fate(1, 1), Fate(2, 2), Fate(1, 2)
 """Done; given up by its time-out and done anew; done again as the same attempt."""
 NOT_BEGUN = Fate(2, 1)
 """Given up by its time-out before it had begun, and then done."""
-
-
-@pytest.fixture
-def rig(server: EmbeddedServer, tmp_path: Path) -> Iterator[CeleryRig]:
-    rig = CeleryRig(server.url, DATABASE, tmp_path)
-    yield rig
-    rig.close()
 
 
 @pytest.fixture
