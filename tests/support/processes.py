@@ -46,6 +46,11 @@ def wait_for(condition: Callable[[], T], deadline_s: float = 10.0, what: str = "
     return value
 
 
+def until(condition: Callable[[], object], what: str) -> None:
+    """Wait for a condition of this very process."""
+    wait_for(condition, what=what)
+
+
 def environment(redis_url: str, imports: str = "", **more: str) -> dict[str, str]:
     """This process's environment, pointed to ``redis_url``, able to import ``tests``."""
     own = {
@@ -70,6 +75,18 @@ def run_script(text: str, redis_url: str, *, deadline_s: float = 60) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+def started(*words: str, folder: Path) -> subprocess.Popen[str]:
+    """``multiagents WORDS`` in a folder, where its files are, too; its stderr is a pipe."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "multiagents", *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 class Worker:

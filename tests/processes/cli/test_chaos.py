@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -23,7 +20,7 @@ from multiagents.lab.chaos.ledger import ABSORBED
 from multiagents.lab.chaos.plan import FaultKind, Plan
 from multiagents.lab.chaos.recovery import ALL_KILLS
 from tests.support.command_line import NO_SERVER, cli
-from tests.support.processes import ROOT, wait_for
+from tests.support.processes import ROOT, started, wait_for
 
 PAGE = (ROOT / "docs" / "explanation" / "chaos.md").read_text(encoding="utf-8")
 CALM = ("--kills", "0", "--pauses", "0", "--server-kills", "0", "--cuts", "0")
@@ -126,15 +123,7 @@ def test_a_run_that_is_interrupted_leaves_nothing(tmp_path: Path) -> None:
     """Ctrl-C in the middle of it, with a worker frozen: exit code 130, no process, no file."""
     faults = ("--kills", "0", "--pauses", "3", "--server-kills", "0", "--cuts", "0")
     options = ("--seconds", "300", "--sagas", "3000", "--workers", "2", "--lease", "100", *faults)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "multiagents", "chaos", *options],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    with process:
+    with started("chaos", *options, folder=tmp_path) as process:
         lines_until(process.stderr, lambda line: "0 of 3000 sagas started" in line)
         family = psutil.Process(process.pid).children(recursive=True)
         assert len(family) >= 6  # a server, prefork with three children, threads

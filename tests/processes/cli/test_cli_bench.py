@@ -30,7 +30,7 @@ from multiagents.lab.bench.speed import MakeShape, Measure, throughput
 from multiagents.lab.bench.waiting import waiting
 from multiagents.workflows.builder import WorkflowBuilder
 from tests.support.command_line import NO_SERVER, cli
-from tests.support.processes import ROOT, wait_for
+from tests.support.processes import ROOT, started, wait_for
 
 PAGE = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
 END_S = 40.0
@@ -265,15 +265,7 @@ def test_the_bench_prints_a_table() -> None:
 @pytest.mark.processes
 def test_a_bench_that_is_stopped_leaves_nothing(tmp_path: Path) -> None:
     """SIGTERM ends its server and its workers, and is no success."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "multiagents", "bench", "--only", "chain10", *ENDLESS],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    with process:
+    with started("bench", "--only", "chain10", *ENDLESS, folder=tmp_path) as process:
         assert process.stderr is not None
         while not (line := process.stderr.readline()).startswith("chain10 1/"):
             assert line, "the bench ended before its first round"

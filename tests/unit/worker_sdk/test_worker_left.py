@@ -21,17 +21,9 @@ from multiagents.worker_sdk.activity import Activity, Ending
 from multiagents.worker_sdk.context import Context
 from multiagents.worker_sdk.execute import execute
 from multiagents.worker_sdk.registry import Worker
+from tests.support.processes import until
 
 DEADLINE_S = 10.0
-
-
-def until(condition: Callable[[], Any], what: str) -> None:
-    """Wait for a condition; fail after ten seconds."""
-    ends_at = time.monotonic() + DEADLINE_S
-    gone = threading.Event()
-    while not condition():
-        assert time.monotonic() < ends_at, f"waited in vain for {what}"
-        gone.wait(0.005)
 
 
 class Blocked:

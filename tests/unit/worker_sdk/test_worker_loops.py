@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -24,17 +23,9 @@ from multiagents.worker_sdk.context import Context
 from multiagents.worker_sdk.execute import execute
 from multiagents.worker_sdk.loop_watch import Pulse, Report, Watch
 from multiagents.worker_sdk.registry import Worker
+from tests.support.processes import until
 
 DEADLINE_S = 10.0
-
-
-def until(condition: Callable[[], Any], what: str) -> None:
-    """Wait for a condition; fail after ten seconds."""
-    ends_at = time.monotonic() + DEADLINE_S
-    gone = threading.Event()
-    while not condition():
-        assert time.monotonic() < ends_at, f"waited in vain for {what}"
-        gone.wait(0.005)
 
 
 class Rig:

@@ -6,7 +6,6 @@ import asyncio
 import contextvars
 import os
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from multiagents.worker_sdk import loop
 from multiagents.worker_sdk.context import Context
 from multiagents.worker_sdk.execute import InputRefused, cancel, classify, execute
 from multiagents.worker_sdk.registry import Worker
+from tests.support.processes import until
 
 DEADLINE_S = 10.0
 
@@ -33,15 +33,6 @@ DEADLINE_S = 10.0
 def made(function: Callable[..., Any], **options: Any) -> Worker:
     """A worker of that function, registered nowhere."""
     return Worker(function, "charge", **options)
-
-
-def until(condition: Callable[[], Any], what: str) -> None:
-    """Wait for a condition; fail after ten seconds."""
-    ends_at = time.monotonic() + DEADLINE_S
-    gone = threading.Event()
-    while not condition():
-        assert time.monotonic() < ends_at, f"waited in vain for {what}"
-        gone.wait(0.005)
 
 
 class Order(BaseModel):
