@@ -29,7 +29,7 @@ pytestmark = pytest.mark.processes
     ("app", "pool", "kind"),
     [
         ("own", "threads", SocketServer),
-        ("team", "prefork", EmbeddedServer),
+        pytest.param("team", "prefork", EmbeddedServer, marks=pytest.mark.each_server),
         ("team", "threads", SocketServer),
     ],
 )
