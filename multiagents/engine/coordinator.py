@@ -21,7 +21,7 @@ from functools import partial
 import structlog
 
 from multiagents.core.clock import Clock
-from multiagents.core.entries import Entry, Failed, Report, Started
+from multiagents.core.entries import Asked, Entry, Failed, Report, Started
 from multiagents.core.exceptions import UnknownSaga
 from multiagents.core.fields import OUTBOX_END
 from multiagents.core.ports import Assignment
@@ -34,7 +34,7 @@ from multiagents.engine.continuation import Ground, Move, Planner
 from multiagents.engine.dispatcher import Dispatcher, note_refused
 from multiagents.engine.ends import Ends
 from multiagents.engine.plain_tasks import Unsent
-from multiagents.engine.repository import Repository, known_of
+from multiagents.engine.repository import Reading, Repository, known_of
 from multiagents.engine.saga_reader import blank_saga
 from multiagents.engine.slots import Slots
 from multiagents.saga.state import Saga
@@ -184,6 +184,26 @@ class Coordinator:
             raise UnknownSaga(f"no saga {saga_id!r}: it never was, or its retention is over")
         await self._drive(keys, view, base)
         return view != replies.MOVED
+
+    async def order(self, found: Reading, entry: Asked) -> Saga:
+        """Log what a person asks for and decide, in one trip if nothing has happened since.
+
+        ``found``: the saga as that person saw it.  Returns the saga after it.  Raises UnknownSaga.
+        """
+        keys, view = found.keys, found.view
+        await self.dispatcher.headers.learn(keys)
+        base = Snapshot(view.version, view.cursor, found.decided, view.entries, view.texts)
+        ground = Ground(keys, found.workflow, base.saga)
+        move = self._planner.move(ground, (*base.pending, entry))
+        call = store.advance(keys, move.plan, known=known_of(base), texts=base.texts, entry=entry)
+        done = _own(move, await call)
+        if isinstance(done, Committed):
+            await self._committed(keys, move, done, None)
+            after = self.repository.snapshots.get(keys.id)
+            follows = after is not None and int(after.cursor) >= int(done.cursor)
+            return after.saga if after is not None and follows else move.decision.saga
+        await self._drive(keys, done, base)
+        return (await self.repository.current(keys.id))[0]
 
     async def report(
         self,

@@ -46,14 +46,14 @@ class Ends:
         Of one that has not, the end to come will find who waits.
         """
         while True:
-            saga, workflow, view = await self._repository.stored(keys)
-            if not saga.delivered:
+            found = await self._repository.reading(keys)
+            if not found.decided.delivered:
                 return None
             due_ms = self._clock.now_ms() + messages.UNCONFIRMED_MS
-            owed = outcomes.owe(keys, view.version, due_ms, nonce=self._nonce())
+            owed = outcomes.owe(keys, found.view.version, due_ms, nonce=self._nonce())
             if await owed:
                 # From here on a sweep does it, should this process die or the results be away.
-                return note_refused(keys, await self.deliver_again(keys, workflow))
+                return note_refused(keys, await self.deliver_again(keys, found.workflow))
 
     async def deliver_again(self, keys: SagaKeys, workflow: Workflow) -> Sequence[Refused]:
         """Tell who waits of the first end: what an operator did after it is not delivered.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from multiagents.core.exceptions import DamagedSaga, UnknownSaga
@@ -24,6 +24,19 @@ from multiagents.storage.client import UNREACHABLE, StoreError
 from multiagents.storage.keys import SagaKeys
 from multiagents.storage.replies import End, Known, View
 from multiagents.workflows.workflow import Workflow, from_canonical
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A saga as it was read."""
+
+    keys: SagaKeys
+    workflow: Workflow
+    view: View
+    decided: Saga
+    """As it was decided last: what the view builds on."""
+    saga: Saga
+    """As it is now: pending entries worked in."""
 
 
 class Repository:
@@ -44,11 +57,11 @@ class Repository:
 
         Raises UnknownSaga if there is no such saga.
         """
-        saga, workflow, view = await self.stored(self.keys(saga_id))
-        return fold(workflow, saga, view.entries).saga, workflow
+        found = await self.reading(self.keys(saga_id))
+        return found.saga, found.workflow
 
-    async def stored(self, keys: SagaKeys) -> tuple[Saga, Workflow, View]:
-        """The saga as it was decided last, and what is pending.
+    async def reading(self, keys: SagaKeys) -> Reading:
+        """Likewise, with what a decision over it needs.
 
         Raises UnknownSaga, and DamagedSaga for one that cannot be read.
         """
@@ -56,7 +69,9 @@ class Repository:
             view = await store.load(keys)
             if not isinstance(view, View):
                 raise UnknownSaga(f"no saga {keys.id!r}: it never was, or its retention is over")
-            return *await self.read(keys, view, None), view
+            decided, workflow = await self.read(keys, view, None)
+            saga = fold(workflow, decided, view.entries).saga
+            return Reading(keys, workflow, view, decided, saga)
         except UNREACHABLE:
             raise
         except Exception as error:

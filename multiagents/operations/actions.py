@@ -17,9 +17,11 @@ from multiagents.core.exceptions import InvalidInput, UnknownSaga
 from multiagents.core.json_text import encodable
 from multiagents.core.states import Command, StepState, UndoState
 from multiagents.operations.orders import stands
+from multiagents.operations.projection import describe
 from multiagents.operations.queries import Looking, Owner, known_text
 from multiagents.saga.allowed import OneLetter, caution, done, not_allowed, refusal
 from multiagents.saga.state import Saga
+from multiagents.storage import sagas as store
 
 Shown = dict[str, Any]
 OF_STEPS = frozenset({Command.RETRY, Command.SKIP, Command.RESOLVE})
@@ -111,14 +113,16 @@ class Steering(Looking):
         """``letter``: which dead letter of the step is meant; None: whichever there is."""
         check_reason(command, reason)
         saga_id = known_text(saga_id)
+        repository = self.coordinator.repository
         try:
-            before, workflow = await self.coordinator.current(saga_id)
+            found = await repository.reading(repository.keys(saga_id))
         except UnknownSaga:
             owner = await self.owner(saga_id)
             if owner is None:
                 raise
             saga_id, step = owner.saga_id, step or _step_meant(owner, saga_id, command)
-            before, workflow = await self.coordinator.current(saga_id)
+            found = await repository.reading(repository.keys(saga_id))
+        before, workflow = found.saga, found.workflow
         why_not = refusal(workflow, before, command, step, letter)
         if why_not:
             raise not_allowed(workflow, before, command, why_not)
@@ -130,12 +134,11 @@ class Steering(Looking):
             kind = letter[0]
             since_ms = before.steps[step].of(kind).ended_at
             entry = replace(entry, letter=kind, parked_at=since_ms)
-        await self.coordinator.append(saga_id, entry)
-        saga, _ = await self.coordinator.current(saga_id)
+        saga = await self.coordinator.order(found, entry)
         if not done(before, saga, command, step, letter):
             why_not = "; ".join(saga.attention) or f"it is {saga.state} by now"
             raise not_allowed(workflow, saga, command, why_not)
-        return await self.get(saga_id)
+        return describe(saga, workflow, await store.data(found.keys))
 
     def _who(self, by: str | None) -> str:
         return by or self._settings.operator or _user()

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from multiagents.core.entries import Claimed, Entry, Failed, Lost, Report, encode
+from multiagents.core.entries import Asked, Claimed, Entry, Failed, Lost, Report, encode
 from multiagents.core.fields import (
     claim_field,
     outbox_field,
@@ -63,6 +63,10 @@ def load(saga: SagaKeys, *, known: Known = NOTHING) -> Call[View | str]:
     return Call("append", saga.all, (saga.id, known[0], 0, *[""] * 10, known[1]), parse_view)
 
 
+NO_CLAIM: tuple[str, ...] = ("", "", "", "", "")
+"""Of an entry that ends no attempt and brings no result."""
+
+
 def append(
     saga: SagaKeys,
     entry: Entry,
@@ -75,7 +79,7 @@ def append(
     """Put an entry into the log and load.  ``taken``: an outbox field to take out with it."""
     due_ms = entry.at_ms + DIRTY_AFTER_MS if dirty_at is None else dirty_at
     member, token = (guard.member, guard.token) if guard else ("", "")
-    claim: tuple[str, ...] = ("", "", "", "", "")
+    claim = NO_CLAIM
     if guard and isinstance(entry, Lost):
         claim = (claim_field(entry.kind, entry.step), entry.nonce, member, "", "")
     head: tuple[Arg, ...] = (saga.id, known[0], due_ms, entry_key(entry), encode(entry))
@@ -148,16 +152,19 @@ def advance(
     *,
     known: Known,
     texts: Sequence[str],
-    entry: Report,
-    result: str | None,
+    entry: Report | Asked,
+    result: str | None = None,
 ) -> Call[Committed | View | str]:
     """`report` and, if nothing else has happened since, `commit` in one trip.
+
+    Likewise `append` of what a person asks for.
 
     ``known``: the state that was decided over, ``texts``: the entries after it.
     """
     keys = (*saga.all, *_index_keys(saga, plan))
     head: tuple[Arg, ...] = (saga.id, known[0], entry.at_ms + DIRTY_AFTER_MS)
-    head = (*head, entry_key(entry), encode(entry), *_claim_args(saga, entry, result), known[1])
+    claim = NO_CLAIM if isinstance(entry, Asked) else _claim_args(saga, entry, result)
+    head = (*head, entry_key(entry), encode(entry), *claim, known[1])
     args = (*head, len(texts), "\n".join(texts), *plan_args(saga, plan))
     return Call("advance", keys, args, parse_committed)
 

@@ -77,13 +77,13 @@ def overtaken(
     """
     flow = host.service.settle_dead_letters("skip", reason="old", **given)
     reply, pending = None, [others]
+    word = "advance" if looked else "append"
     while True:
         try:
             effect = flow.send(reply)
         except StopIteration as stop:
             return list(stop.value)
-        asked = isinstance(effect, Call) and effect.script == "append"
-        if asked and bool(effect.args[4]) is looked and pending:
+        if isinstance(effect, Call) and effect.script == word and pending:
             pending.pop()()
         reply = host.edge.execute(effect)
 

@@ -15,6 +15,7 @@ from typing import Any
 from multiagents.core.entries import Asked
 from multiagents.core.exceptions import UnknownSaga
 from multiagents.core.states import Command
+from multiagents.engine.repository import Reading
 from multiagents.lab.simulator.broker import Broker
 from multiagents.lab.simulator.effects import PICKY
 from multiagents.lab.simulator.faults import NO_FAULTS
@@ -112,16 +113,18 @@ class People(Process):
         for _ in range(self._rng.choice((2, 5, 10))):
             await Sleep(self._rng.choice((300, 1000, 4000)))
             try:
-                saga, _ = await self.coordinator.repository.current(saga_id)
+                repository = self.coordinator.repository
+                found = await repository.reading(repository.keys(saga_id))
             except (StoreError, UnknownSaga):
                 continue
+            saga = found.saga
             if parked_notes(saga) and self._rng.random() < 0.5:
                 decision = self._rng.choice((Command.RETRY, Command.RESOLVE))
-                await self._ask(saga_id, decision)
+                await self._ask(saga_id, decision, found=found)
             elif letters := list(dead_letters_of(saga)):
                 step, _ = self._rng.choice(letters)
                 decision = self._rng.choice((Command.RETRY, Command.SKIP, Command.RESOLVE))
-                await self._ask(saga_id, decision, step)
+                await self._ask(saga_id, decision, step, found=found)
 
     async def _start(self, saga_id: str, task_id: str) -> None:
         """Start a saga, or join it, until that is confirmed: then its end is owed."""
@@ -144,7 +147,10 @@ class People(Process):
             return False
         return True
 
-    async def _ask(self, saga_id: str, command: Command, step: str = "") -> None:
+    async def _ask(
+        self, saga_id: str, command: Command, step: str = "", *, found: Reading | None = None
+    ) -> None:
+        """``found``: the saga as the operator saw it, of whom it is asked."""
         request = self.world.nonce()
         # Not drawn, so that a seed's history stays what it was.
         by, reason = ("ada", f"because {request}") if request[-1] in "02468ace" else ("", "")
@@ -155,6 +161,8 @@ class People(Process):
             try:
                 if hasty:
                     await store.append(self.coordinator.repository.keys(saga_id), entry)
+                elif found is not None:
+                    await self.coordinator.order(found, entry)
                 else:
                     await self.coordinator.append(saga_id, entry)
                 return

@@ -1,11 +1,12 @@
 -- advance: append an entry and, if nothing else has happened, write the decision over it at once.
 --
+-- The entry is the end of an attempt, whose claim must still stand, or what a person asks for.
 -- The caller decided over a state and the entries it knows to be pending; that decision holds only
 -- if neither has changed.  Otherwise only the entry is written.
 --
 -- KEYS[1..6] as in lib.lua   KEYS[7] state index to leave   KEYS[8] state index to enter
 -- ARGV[1] saga id   ARGV[2] known version   ARGV[3] dirty at, Unix ms
--- ARGV[4] entry id  ARGV[5] entry           ARGV[6] claim field  ARGV[7] nonce
+-- ARGV[4] entry id  ARGV[5] entry           ARGV[6] claim field ("" = ends none)  ARGV[7] nonce
 -- ARGV[8] lease member  ARGV[9] result field  ARGV[10] result JSON ("" = none)
 -- ARGV[11] the cursor that goes with the known version
 -- ARGV[12] number and ARGV[13] texts, line by line, of the entries after it that were decided over
@@ -14,10 +15,10 @@
 -- Returns as commit does.
 local f = redis.call("HMGET", SAGA, "v", "c", "p", "b")
 if not f[1] then return 0 end
-local claim = redis.call("HGET", WORK, ARGV[6])
+local claim = ARGV[6] ~= "" and redis.call("HGET", WORK, ARGV[6])
 local current = claim and string.match(claim, "|(%x+)|") == ARGV[7]
 local last = append(ARGV[4], ARGV[5], f[4])
-local clean = last and current and f[1] == ARGV[2] and last == ARGV[11] + ARGV[12] + 1
+local clean = last and (current or ARGV[6] == "") and f[1] == ARGV[2] and last == ARGV[11] + ARGV[12] + 1
   and follow(ARGV[11], f[4], ARGV[12], ARGV[13])
 if last then
   if current then redis.call("HDEL", WORK, ARGV[6]) end
