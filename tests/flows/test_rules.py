@@ -1,6 +1,6 @@
 """Does the engine keep the rules that no other test is about?
 
-Each test names the rule of docs/reference/rules.md that it holds; tests/rules.toml names the test, and
+Each test names the rule of docs/reference/rules.md that it holds; tests/rules.toml names the test.
 ``python -m tests.simulation.planted.rules`` shows that it fails where the rule is broken.
 """
 
