@@ -100,7 +100,7 @@ class Host:
         self.count = 0
         self.away = away
         """So often it does not answer."""
-        self.host = self.engine = self.coordinator = self
+        self.host = self.engine = self.coordinator = self.repository = self
 
     def fence(self, saga_id: str, task_id: str, version: str) -> list[Attempt]:
         if self.away:
