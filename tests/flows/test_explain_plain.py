@@ -187,3 +187,15 @@ def test_the_launch_whose_app_has_a_plain_task_is_repeated(office: Office) -> No
         office.runtime.edge.run(launches.remember(launch))
     reason = office.reason(office.start(paying(queue=None)), "unreported")
     assert reason["commands"] == ["MULTIAGENTS_IMPORTS=billing celery -A multiagents worker -Q io"]
+
+
+def test_a_plain_task_may_wait_in_a_worker_whose_slots_are_busy(office: Office) -> None:
+    """It was fetched before there was a slot for it, or it is what the slot is at: not lost."""
+    catalog, run = Catalog(office.runtime.clock), office.runtime.edge.run
+    saga_id = office.start(paying())
+    with redis.Redis.from_url(office.url) as client:
+        client.delete("billing")
+    for busy, said in ((1, "the only slot of celery@pay is busy, so it is at work"), (0, "lost")):
+        run(catalog.publish("celery@pay", ["billing"], [], slots=1, busy=busy))
+        assert said in office.reason(saga_id, "unreported")["text"]
+    run(catalog.withdraw("celery@pay"))

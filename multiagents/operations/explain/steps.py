@@ -27,6 +27,7 @@ from multiagents.operations.explain.surroundings import (
     Surroundings,
     Task,
     able,
+    all_busy,
     consumers_of,
     field_of,
     hosts,
@@ -243,6 +244,8 @@ def _known_of(
     match backlog.length:
         case None:
             waits = "the broker cannot be looked into from here"
+        case 0 if busy := all_busy(consumers_of(around, queue)):
+            waits = f"{busy}, so it is at work, or a worker has fetched it before it has a slot"
         case 0:
             waits = (
                 "the queue is empty, so a worker has the message, at work on it or not, or it is"

@@ -114,6 +114,16 @@ def able(around: Surroundings, function: str) -> dict[str, Mapping[str, Any]]:
     return {host: each for host, each in around.fleet.items() if function in each["workers"]}
 
 
+def all_busy(crew: Mapping[str, Mapping[str, Any]]) -> str:
+    """That all slots of these workers are at work, as a clause; empty: not known, or not so."""
+    slots = sum(each.get("slots", 1) for each in crew.values())
+    told = [each["busy"] for each in crew.values() if each.get("busy") is not None]
+    if not crew or len(told) < len(crew) or sum(told) < slots:
+        return ""
+    what, verb = ("the only slot", "is") if slots == 1 else (f"all {slots} slots", "are")
+    return f"{what} of {hosts(sorted(crew))} {verb} busy"
+
+
 def hosts(names: Iterable[str]) -> str:
     """Some of these, and how many more."""
     listed = list(names)

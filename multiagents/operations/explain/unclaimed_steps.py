@@ -27,6 +27,7 @@ from multiagents.operations.explain.surroundings import (
     Surroundings,
     Task,
     able,
+    all_busy,
     consumers_of,
     field_of,
     hosts,
@@ -158,16 +159,12 @@ def _not_claimed(around: Surroundings, name: str, function: str) -> tuple[str, s
 
 def _fetched(crew: Mapping[str, Mapping[str, Any]]) -> str:
     """Where a message may be that does not wait in its queue.  ``crew``: workers that can do it."""
-    slots = sum(each.get("slots", 1) for each in crew.values())
-    told = [each["busy"] for each in crew.values() if each.get("busy") is not None]
-    who = hosts(sorted(crew))
-    if len(told) == len(crew) and sum(told) >= slots:
-        all_ = "the only slot" if slots == 1 else f"all {slots} slots"
-        verb = "is" if slots == 1 else "are"
+    if busy := all_busy(crew):
         return (
-            f"{all_} of {who} {verb} busy, as told in the last seconds; a worker fetches messages"
-            " before it has a slot for them, and this one waits there."
+            f"{busy}, as told in the last seconds; a worker fetches messages before it has a slot"
+            " for them, and this one waits there."
         )
+    who = hosts(sorted(crew))
     return f"the queue is empty, so {who} holds the message, or it is lost; then it is sent again."
 
 
