@@ -203,7 +203,9 @@ def test_a_parked_step_says_that_its_definition_has_changed_since(office: Office
     try:
         for now, told in ((workflow, False), (changed, True)):
             run(catalog.publish("new@vm", ["io"], [now]))
-            text = office.reason(saga_id, "parked")["text"]
+            reason = office.reason(saga_id, "parked")
+            text = reason["text"]
+            assert reason["definition_changed"] is told
             assert ("keeps the definition of" in text and "resolve or skip" in text) == told
             rows = [each for each in office.runtime.call("attention") if each["step"]]
             (row,) = [each for each in rows if each["transaction_id"] == saga_id]

@@ -320,7 +320,8 @@ def _parked(now: Situation, around: Surroundings, task: Task) -> Reason:
         f'multiagents dead-letters skip {what} --reason "..."',
         f'multiagents dead-letters resolve {what} --reason "..."',
     )
-    facts = {"late_successes": [each.to_dict() for each in late]}
+    facts: dict[str, Any] = {"late_successes": [each.to_dict() for each in late]}
+    facts["definition_changed"] = now.is_changed
     return reason_of(now, task, "parked", text, commands=commands, facts=facts)
 
 
