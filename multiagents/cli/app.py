@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from multiagents import __version__
-from multiagents.cli.command import Command, Group
+from multiagents.cli.command import CliCommand, Group
 from multiagents.cli.commands import (
     actions,
     attention,
@@ -135,7 +135,7 @@ def _add(app: typer.Typer, commands: Sequence[Row]) -> None:
         function = function_of(place)
         epilog = f"Example: {as_called(example)}"
         text = _paragraphs(function.__doc__)
-        app.command(name, cls=Command, epilog=epilog, help=text)(function)
+        app.command(name, cls=CliCommand, epilog=epilog, help=text)(function)
 
 
 def _paragraphs(text: str | None) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from typer.core import TyperCommand, TyperGroup
 
 
-class Command(TyperCommand):
+class CliCommand(TyperCommand):
     """A command of ours."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

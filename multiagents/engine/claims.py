@@ -25,7 +25,7 @@ from multiagents.saga.state import Saga, StepRun, decode_saga
 from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Call
-from multiagents.storage.commit import Plan
+from multiagents.storage.commit import Commit
 from multiagents.storage.keys import SagaKeys
 from multiagents.storage.replies import Known, View
 from multiagents.workflows.step import worker_name
@@ -190,7 +190,7 @@ class Claims:
         return self._entry(workflow, *what, self.clock.now_ms())
 
     def plan_claim(
-        self, plan: Plan, workflow: Workflow, claim: Claimed, go_on: Continuation
+        self, plan: Commit, workflow: Workflow, claim: Claimed, go_on: Continuation
     ) -> Terms:
         """Have a commit write a claim instead of the command."""
         terms = self._terms(workflow, claim, go_on.queue, go_on.delivery)

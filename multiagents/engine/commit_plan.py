@@ -1,6 +1,6 @@
 """What does a decision become in the store?
 
-A `Plan`: commands as outbox entries with a time at which somebody looks at them again, timers as
+A `Commit`: commands as outbox entries with a time at which somebody looks at them again, timers as
 due members, changed steps as rows.  Pure but for the version's nonce, which is handed in.
 """
 
@@ -27,7 +27,7 @@ from multiagents.saga.decide import Decision
 from multiagents.saga.outcome import has_dead_letters
 from multiagents.saga.state import Saga, encode_head, encode_step
 from multiagents.storage import keys as k
-from multiagents.storage.commit import Plan
+from multiagents.storage.commit import Commit
 from multiagents.storage.keys import SagaKeys
 
 
@@ -39,10 +39,10 @@ def plan_of(
     cursor: str,
     now_ms: int,
     retention_ms: int,
-) -> Plan:
+) -> Commit:
     """The plan that writes ``decision``, made over ``before``."""
     saga = decision.saga
-    plan = Plan(
+    plan = Commit(
         version=version,
         cursor=cursor,
         head=encode_head(saga),
@@ -63,7 +63,7 @@ def plan_of(
     return plan
 
 
-def _add(plan: Plan, saga_id: str, command: Command) -> None:
+def _add(plan: Commit, saga_id: str, command: Command) -> None:
     unsent = messages.unsent(plan.now_ms)
     match command:
         case Dispatch(kind, step, attempt):
@@ -87,7 +87,7 @@ def _add(plan: Plan, saga_id: str, command: Command) -> None:
             plan.adopted[late_field(nonce)] = result_field(Kind.RUN, step)
 
 
-def _add_retention(plan: Plan, before: Saga, saga: Saga, retention_ms: int) -> None:
+def _add_retention(plan: Commit, before: Saga, saga: Saga, retention_ms: int) -> None:
     """Retention begins with the end, or when the last dead letter is closed (rule 13)."""
     member = k.due_purge(saga.id)
     if saga.state in ENDED and not has_dead_letters(saga):

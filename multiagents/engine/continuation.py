@@ -25,7 +25,7 @@ from multiagents.saga.commands import Dispatch
 from multiagents.saga.decide import Decision, fold
 from multiagents.saga.outcome import fields_of
 from multiagents.saga.state import Saga
-from multiagents.storage.commit import Plan
+from multiagents.storage.commit import Commit
 from multiagents.storage.keys import SagaKeys
 from multiagents.workflows.workflow import Workflow
 
@@ -36,7 +36,7 @@ class Move:
 
     workflow: Workflow
     decision: Decision
-    plan: Plan
+    plan: Commit
     begun: tuple[Claimed, Terms] | None = None
     """What the process that commits it goes on with."""
     waiting: list[Dispatch] = field(default_factory=list)
@@ -140,7 +140,7 @@ class Planner:
         rest = tuple(command for command in decision.commands if command not in sent)
         return Decision(after.saga, rest, decision.changed | after.changed), begun
 
-    def _plan(self, ground: Ground, decision: Decision) -> Plan:
+    def _plan(self, ground: Ground, decision: Decision) -> Commit:
         plan = plan_of(
             ground.saga,
             decision,

@@ -42,7 +42,7 @@ from multiagents.saga.outcome import Deliverance, outcome_of
 from multiagents.saga.state import Saga
 from multiagents.saga.targets import Told
 from multiagents.storage import outbox, outcomes
-from multiagents.storage.commit import Letter, Plan, Refused
+from multiagents.storage.commit import Commit, Letter, RefusedWrite
 from multiagents.storage.keys import SagaKeys
 from multiagents.storage.replies import End
 from multiagents.workflows.step import TaskCall, worker_name
@@ -74,10 +74,10 @@ class Dispatched:
 
     failed: list[Failed] = field(default_factory=list)
     """Attempts that could not even begin, to be reported."""
-    refused: list[Refused] = field(default_factory=list)
+    refused: list[RefusedWrite] = field(default_factory=list)
     """What queues did not take, and a sweep sends later."""
 
-    def add(self, found: Failed | Refused | None) -> None:
+    def add(self, found: Failed | RefusedWrite | None) -> None:
         """Note what became of a plain task; None: it is sent, or not to be."""
         if isinstance(found, Failed):
             self.failed.append(found)
@@ -100,7 +100,7 @@ class Dispatcher:
     record: Callable[[str, Unroutable], Flow[bool]] = _nowhere
     """Writes into a saga's log what of its end cannot be told."""
 
-    def enclose(self, keys: SagaKeys, workflow: Workflow, plan: Plan) -> None:
+    def enclose(self, keys: SagaKeys, workflow: Workflow, plan: Commit) -> None:
         """Have a commit send its own commands, as far as that can be done."""
         if not plan.outbox:  # as with each step that is gone on with
             return
@@ -124,7 +124,7 @@ class Dispatcher:
         """Whether commands for a queue may be waiting that nobody has been sent."""
         return workflow.fans_out and self.directory.slots(queue) > 0
 
-    def _hold_back(self, workflow: Workflow, plan: Plan) -> None:
+    def _hold_back(self, workflow: Workflow, plan: Commit) -> None:
         """Leave in the outbox what no worker has a slot for: who ends a step goes on with it.
 
         Sent all at once, the messages of a wide fan-out would keep everybody else waiting.  The
@@ -160,11 +160,11 @@ class Dispatcher:
         workflow: Workflow,
         saga: Saga,
         *,
-        plan: Plan,
+        plan: Commit,
         end: End | None = None,
     ) -> Dispatched:
         """Send what a commit has just put into the outbox."""
-        untold: Sequence[Refused] = ()
+        untold: Sequence[RefusedWrite] = ()
         if end is not None:
             untold = await self.deliver(keys, workflow, saga, end)
         names = [name for name in _to_send(plan) if name not in plan.letters]
@@ -212,7 +212,7 @@ class Dispatcher:
                 left = left[error.sent + 1 :]
                 del chunk[name]
                 if isinstance(error, NotTaken):
-                    done.add(Refused(name, error.key, error.reason))
+                    done.add(RefusedWrite(name, error.key, error.reason))
                     continue
                 what = parse_outbox_field(name)
                 done.add(await self.plain.refuse(keys, workflow, what, error))
@@ -276,7 +276,7 @@ class Dispatcher:
 
     async def deliver(
         self, keys: SagaKeys, workflow: Workflow, saga: Saga, end: End, *, now: Saga | None = None
-    ) -> Sequence[Refused]:
+    ) -> Sequence[RefusedWrite]:
         """Tell who waits; the outbox keeps the command until that is done (rule 14).
 
         ``now``: the saga as it is by now, if it has moved since that end.  Returns the results that
@@ -296,7 +296,7 @@ class Dispatcher:
 
     async def _tell_canvases(
         self, keys: SagaKeys, outcome: Deliverance, canvases: list[str], end: End
-    ) -> Sequence[Refused]:
+    ) -> Sequence[RefusedWrite]:
         """Start those that nobody else is starting; while somebody is, the end stays owed.
 
         What Celery refuses to send is logged before anything is settled: once too often rather
@@ -329,12 +329,12 @@ class Dispatcher:
         return _untold(told)
 
 
-def _untold(told: Told) -> Sequence[Refused]:
+def _untold(told: Told) -> Sequence[RefusedWrite]:
     """What the server has refused of telling an end; none if it is told, or nobody answers."""
-    return (Refused(OUTBOX_END, "a result", told.refusal),) if told.refusal else ()
+    return (RefusedWrite(OUTBOX_END, "a result", told.refusal),) if told.refusal else ()
 
 
-def _to_send(plan: Plan) -> list[str]:
+def _to_send(plan: Commit) -> list[str]:
     """The outbox fields of a plan that ask for an attempt."""
     if not plan.outbox:
         return []
@@ -348,7 +348,7 @@ def _chunks(messages: dict[str, Message]) -> Iterator[dict[str, Message]]:
         yield chunk
 
 
-def note_refused(keys: SagaKeys, refused: Sequence[Refused]) -> None:
+def note_refused(keys: SagaKeys, refused: Sequence[RefusedWrite]) -> None:
     """Tell of what a server has refused of a saga; a sweep does it as soon as it can be done."""
     for each in refused:
         what = {"saga": keys.id, "command": each.field, "key": each.key, "why": each.reason}

@@ -19,7 +19,7 @@ from multiagents.saga.decide import fold
 from multiagents.saga.outcome import fields_of
 from multiagents.storage import outcomes
 from multiagents.storage import sagas as store
-from multiagents.storage.commit import Refused
+from multiagents.storage.commit import RefusedWrite
 from multiagents.storage.keys import SagaKeys
 from multiagents.workflows.workflow import Workflow
 
@@ -55,7 +55,7 @@ class Ends:
                 # From here on a sweep does it, should this process die or the results be away.
                 return note_refused(keys, await self.deliver_again(keys, found.workflow))
 
-    async def deliver_again(self, keys: SagaKeys, workflow: Workflow) -> Sequence[Refused]:
+    async def deliver_again(self, keys: SagaKeys, workflow: Workflow) -> Sequence[RefusedWrite]:
         """Tell who waits of the first end: what an operator did after it is not delivered.
 
         Returns the results that the server refused.

@@ -16,7 +16,7 @@ from multiagents.core.exceptions import MultiAgentsError
 from multiagents.core.names import HEADER
 from multiagents.core.states import Kind
 from multiagents.saga.outcome import Deliverance
-from multiagents.storage.commit import Answer, Letter, Refused
+from multiagents.storage.commit import Letter, RefusedWrite, StoredResult
 from multiagents.workflows.step import Step, TaskCall
 from multiagents.workflows.workflow import Workflow
 
@@ -92,7 +92,7 @@ class NotTaken(MultiAgentsError):
         return f"{self.key!r} cannot be written ({self.reason}): {fix}"
 
 
-def not_taken(refused: Sequence[Refused]) -> NotTaken | None:
+def not_taken(refused: Sequence[RefusedWrite]) -> NotTaken | None:
     """The error that tells of the first of these; None if there are none."""
     return NotTaken(refused[0].key, refused[0].reason) if refused else None
 
@@ -113,11 +113,11 @@ class Publish(Effect[bool]):
     messages: tuple[Message, ...]
 
 
-AnswerOf = Callable[[Deliverance], list[Answer] | None]
+AnswerOf = Callable[[Deliverance], list[StoredResult] | None]
 """Writes an outcome for results on the store's own server, if that is where they are."""
 
 
-def no_answer(end: Deliverance) -> list[Answer] | None:
+def no_answer(end: Deliverance) -> list[StoredResult] | None:
     """For results elsewhere: every outcome goes through Celery."""
     return None
 

@@ -36,7 +36,7 @@ from multiagents.saga.state import Saga
 from multiagents.storage import keys as k
 from multiagents.storage import outbox
 from multiagents.storage import sagas as store
-from multiagents.storage.commit import Letter, Plan, Refused
+from multiagents.storage.commit import Commit, Letter, RefusedWrite
 from multiagents.storage.keys import SagaKeys
 from multiagents.workflows.expressions import ConditionError, States, before, compute
 from multiagents.workflows.step import TaskCall
@@ -80,7 +80,7 @@ class Begun:
     task_id: str
     letter: Letter
 
-    def put_into(self, plan: Plan, saga_id: str) -> None:
+    def put_into(self, plan: Commit, saga_id: str) -> None:
         """Have the commit write it."""
         entry = self.entry
         what = (entry.kind, entry.step, entry.attempt)
@@ -102,7 +102,7 @@ class PlainTasks:
 
     async def send(
         self, keys: SagaKeys, workflow: Workflow, what: What, call: TaskCall
-    ) -> Failed | Refused | None:
+    ) -> Failed | RefusedWrite | None:
         """Claim, then send.  Should this process die in between, the step's time-out decides.
 
         What its queue refuses is sent by a sweep, see `send_claimed`.
@@ -144,7 +144,7 @@ class PlainTasks:
 
     async def send_claimed(
         self, keys: SagaKeys, workflow: Workflow, saga: Saga, claim: Unsent
-    ) -> Failed | Refused | None:
+    ) -> Failed | RefusedWrite | None:
         """Send a task that was claimed and whose message its queue has refused.
 
         Only by a letter, with which the claim says in the same step that it is sent (E13).
@@ -167,7 +167,7 @@ class PlainTasks:
             return refused(held, error, self.clock.now_ms())
         field = claim_field(claim.kind, claim.step)
         if letter is None:
-            return Refused(field, call.queue or "", "only Celery can send it from here")
+            return RefusedWrite(field, call.queue or "", "only Celery can send it from here")
         value = store.claim_value(claim.attempt, claim.nonce, ends_ms, claim.task_id)
         attempt = store.Attempt(keys.id, *what, claim.nonce)
         sent = await outbox.plain_sent(keys, attempt, value, letter, ends_ms=ends_ms)

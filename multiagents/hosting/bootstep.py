@@ -32,7 +32,7 @@ from multiagents.hosting import registration, start_log, unknown_tasks
 from multiagents.hosting.app import errors_in_one_line
 from multiagents.hosting.assembly import Host
 from multiagents.hosting.step_events import channel
-from multiagents.hosting.step_task import Process, WorkerTask
+from multiagents.hosting.step_task import TaskProcess, WorkerTask
 from multiagents.hosting.stop_flag import StopFlag
 from multiagents.hosting.sweeper_thread import AtWork, Queues, Refuse, Slots, SweeperThreads
 from multiagents.storage.sagas import Attempt
@@ -55,7 +55,7 @@ class Hosted(Protocol):
 
     catalog: Catalog
 
-    def process(self) -> Process:
+    def process(self) -> TaskProcess:
         """What the tasks of this very process share."""
 
     def main_engine(self) -> StoreEngine:

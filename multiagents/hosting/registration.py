@@ -16,7 +16,7 @@ from celery import Celery, Task
 from multiagents.core.exceptions import InvalidInput, NonRetryableError
 from multiagents.core.places import defined, in_brackets
 from multiagents.core.ports import WorkerInfo
-from multiagents.hosting.step_task import Process, WorkerTask
+from multiagents.hosting.step_task import TaskProcess, WorkerTask
 from multiagents.hosting.task_options import STEP_REQUEST, STEP_STRATEGY, goes_alone, refuse
 from multiagents.transport.routes import routed
 from multiagents.worker_sdk.registry import Worker, workers
@@ -24,7 +24,7 @@ from multiagents.worker_sdk.registry import Worker, workers
 log = structlog.get_logger(__name__)
 
 
-def register_worker(app: Celery, worker: Worker, process_of: Callable[[], Process]) -> None:
+def register_worker(app: Celery, worker: Worker, process_of: Callable[[], TaskProcess]) -> None:
     """Make a Celery task of a worker function, under its own name.
 
     A team's own base class does for a step what it does for the team's tasks.
@@ -34,7 +34,7 @@ def register_worker(app: Celery, worker: Worker, process_of: Callable[[], Proces
     app.register_task(_task(app, worker, process_of))
 
 
-def _task(app: Celery, worker: Worker, process_of: Callable[[], Process]) -> WorkerTask:
+def _task(app: Celery, worker: Worker, process_of: Callable[[], TaskProcess]) -> WorkerTask:
     attributes = {
         "name": worker.name,
         "worker": worker,
@@ -49,7 +49,7 @@ def _task(app: Celery, worker: Worker, process_of: Callable[[], Process]) -> Wor
     return made
 
 
-def task_of(app: Celery, name: str, process_of: Callable[[], Process]) -> WorkerTask:
+def task_of(app: Celery, name: str, process_of: Callable[[], TaskProcess]) -> WorkerTask:
     """The task of a worker function, made anew if the app's base class has changed."""
     task: WorkerTask = app.tasks[name]
     if not isinstance(task, app.Task):
@@ -72,7 +72,7 @@ def info_of(app: Celery, worker: Worker) -> WorkerInfo:
     return replace(info, queue=queue or info.queue)
 
 
-def renewed(app: Celery, process_of: Callable[[], Process]) -> Iterator[WorkerInfo]:
+def renewed(app: Celery, process_of: Callable[[], TaskProcess]) -> Iterator[WorkerInfo]:
     """All workers, whose tasks are made anew where the app's base class has changed."""
     for name, worker in workers().items():
         task_of(app, name, process_of)
@@ -94,7 +94,7 @@ def check(app: Celery, worker: Worker) -> None:
     refuse(made, app.conf)
 
 
-def _nowhere() -> Process:
+def _nowhere() -> TaskProcess:
     raise AssertionError("a task that is only looked at runs nothing")
 
 

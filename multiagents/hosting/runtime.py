@@ -39,7 +39,7 @@ from multiagents.hosting.eager import EagerRunner
 from multiagents.hosting.plain_reports import GIVEN_UP, PlainEnds
 from multiagents.hosting.report_retry import persist
 from multiagents.hosting.saga_tasks import Courier, Hooks, install
-from multiagents.hosting.step_task import Process, WorkerTask, report_failure
+from multiagents.hosting.step_task import TaskProcess, WorkerTask, report_failure
 from multiagents.hosting.stop_flag import StopFlag
 from multiagents.hosting.sweeper_thread import AtWork, Queues, Refuse, Slots, SweeperThreads
 from multiagents.operations.sync_face import Sagas as Sagas
@@ -119,7 +119,7 @@ class Runtime:
         self.sagas = Sagas(self)
         self.most_steps: int | None = None
         self._main_edge = self._edge_of_main()
-        self._processes: dict[int, Process] = {}
+        self._processes: dict[int, TaskProcess] = {}
         self._narrators: WeakValueDictionary[int, Narrator] = WeakValueDictionary()
         workers.on_register(self.add_worker, check=partial(registration.check, app))
         register_files(settings)
@@ -150,7 +150,7 @@ class Runtime:
         registration.register_worker(self.app, worker, self.process)
         self.catalog.add_local(registration.info_of(self.app, worker))
 
-    def process(self) -> Process:
+    def process(self) -> TaskProcess:
         """What the tasks of this very process share; a forked child makes its own."""
         found = self._processes.get(pid := os.getpid())
         if found is None:
@@ -159,7 +159,7 @@ class Runtime:
             found = self._processes.setdefault(pid, self._make_process())
         return found
 
-    def _make_process(self) -> Process:
+    def _make_process(self) -> TaskProcess:
         settings = self.settings
         leases = LeaseKeeper(
             self.host.engine,
@@ -176,7 +176,7 @@ class Runtime:
         self.timekeeper.keep(self.edge)
         loop_watch.watch.tell = lambda report: self.main_engine().tell_loop(report)
         loop_watch.watch.ends_process = _can_be_ended()
-        return Process(
+        return TaskProcess(
             engine=self.host.engine,
             leases=leases,
             perform=lambda worker, held, keeper: perform(

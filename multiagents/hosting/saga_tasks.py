@@ -30,7 +30,7 @@ from multiagents.transport.backlogs import backlog_of
 from multiagents.transport.callbacks import errback
 from multiagents.transport.custom_senders import sends_itself
 from multiagents.transport.direct_publish import MOST_SHOWN, priority_of, routing, send_plain
-from multiagents.transport.outcome_delivery import Telling
+from multiagents.transport.outcome_delivery import OutcomeDelivery
 from multiagents.transport.publisher import Broker, HastyBroker, is_away
 from multiagents.transport.result_backend import HastyBackend
 
@@ -155,7 +155,7 @@ class Courier:
     def __init__(self, app: Celery, *, hasty: bool = False) -> None:
         self.app = app
         self._broker = HastyBroker(app) if hasty else Broker(app)
-        self._tell = Telling(app, self._broker, HastyBackend(app))
+        self._tell = OutcomeDelivery(app, self._broker, HastyBackend(app))
 
     def __call__(self, effect: Any) -> Any:
         """Perform one effect and return its reply."""

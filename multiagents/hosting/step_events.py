@@ -144,7 +144,7 @@ channel = Channel()
 """Of the one worker that a process has."""
 
 
-class Telling:
+class DeliveryEvents:
     """What one delivery tells."""
 
     def __init__(self, delivery: str) -> None:

@@ -36,7 +36,7 @@ from multiagents.core.message_headers import custom
 from multiagents.core.names import TELLS
 from multiagents.core.ports import Assignment, Engine, Verdict
 from multiagents.core.states import Kind, Outcome
-from multiagents.hosting.step_events import Telling
+from multiagents.hosting.step_events import DeliveryEvents
 from multiagents.transport.callbacks import errback
 from multiagents.worker_sdk.activity import Activity, Ending
 from multiagents.worker_sdk.leases import LeaseKeeper
@@ -49,7 +49,7 @@ _ON_THE_WAY = {"multiagents", "concurrent", "asyncio"}
 
 
 @dataclass(slots=True)
-class Process:
+class TaskProcess:
     """What the tasks of one process share; made anew after a fork."""
 
     engine: Engine
@@ -93,7 +93,7 @@ class _Slot(threading.local):
     """Of this delivery's message, those that its sender gave it; None: not looked for."""
     instead: Callable[[], Any] | None = None
     """What eager mode does instead of claiming the attempt."""
-    telling: Telling | None = None
+    telling: DeliveryEvents | None = None
     """Of this delivery's steps to Celery's monitors, where some listen."""
     bound: Bound | None = None
     """Of the attempt to which the log lines of this thread belong."""
@@ -111,7 +111,7 @@ class WorkerTask(Task):  # type: ignore[misc]  # celery has no types
     autoretry_for = ()
     """Steps are retried by their policy."""
     worker: Worker
-    process_of: Callable[[], Process]
+    process_of: Callable[[], TaskProcess]
 
     _inner: Any = None
 
@@ -171,7 +171,7 @@ class WorkerTask(Task):  # type: ignore[misc]  # celery has no types
         process.steps += 1
         slot.headers = None
         slot.count, slot.ends_at = 0, time.monotonic() + process.slice_s
-        telling = slot.telling = Telling(uuid) if request.get(TELLS) else None
+        telling = slot.telling = DeliveryEvents(uuid) if request.get(TELLS) else None
         try:
             outcome = self._inner(uuid, args, kwargs, request)
             if telling is not None:
@@ -191,7 +191,7 @@ class WorkerTask(Task):  # type: ignore[misc]  # celery has no types
             _unbind()
 
     def _trace_following(
-        self, process: Process, held: Assignment, request: Any
+        self, process: TaskProcess, held: Assignment, request: Any
     ) -> Assignment | None:
         task = self.app.tasks[held.worker]
         task_id = ids.step_id(held.saga_id, held.kind, held.step, held.attempt)
@@ -280,7 +280,7 @@ def _taken_following() -> Assignment | None:
     return following
 
 
-def _report_success(process: Process) -> Assignment | None:
+def _report_success(process: TaskProcess) -> Assignment | None:
     held, result = slot.held, slot.result
     if held is None or result is None:
         return None
@@ -296,7 +296,7 @@ def _report_success(process: Process) -> Assignment | None:
         process.leases.release(held)
 
 
-def report_failure(process_of: Callable[[], Process], error: BaseException) -> bool:
+def report_failure(process_of: Callable[[], TaskProcess], error: BaseException) -> bool:
     """Report that the attempt in this thread has failed; False if this thread has none."""
     held = slot.held
     if held is None:
@@ -329,7 +329,7 @@ def report_failure(process_of: Callable[[], Process], error: BaseException) -> b
     return True
 
 
-def report_ending(process: Process, held: Assignment, ending: Ending) -> None:
+def report_ending(process: TaskProcess, held: Assignment, ending: Ending) -> None:
     """Report what an attempt that was given up has ended late (E6); called where that ended."""
     log.warning("a given-up step has ended late", what=ending.label, **about(held))
 
@@ -344,7 +344,7 @@ def report_ending(process: Process, held: Assignment, ending: Ending) -> None:
 
 
 def _late_outcome(
-    process: Process, held: Assignment, ending: Ending
+    process: TaskProcess, held: Assignment, ending: Ending
 ) -> tuple[str | None, Verdict | None]:
     if ending.finish is None:
         what = f"{ending.label}, which attempt {held.attempt} had left in a thread, has ended"
@@ -361,7 +361,7 @@ def about(held: Assignment) -> dict[str, Any]:
     return {"saga": held.saga_id, "step": held.step, "attempt": held.attempt}
 
 
-def _let_go(process: Process) -> None:
+def _let_go(process: TaskProcess) -> None:
     """Keep nothing that this delivery has begun and that an error has taken past its report."""
     held, slot.held = slot.held, None
     slot.result = slot.following = None
@@ -369,7 +369,7 @@ def _let_go(process: Process) -> None:
         process.leases.release(held)
 
 
-def _may_go_on(process: Process, held: Assignment) -> bool:
+def _may_go_on(process: TaskProcess, held: Assignment) -> bool:
     """Asked with the report itself: the worker may have been stopped, or the slice have ended."""
     if process.goes_alone(held.worker):
         return False

@@ -48,7 +48,7 @@ class Observer(Protocol):
         """Called after the stage was counted; what it raises is logged."""
 
 
-class Told:
+class NothingToAwait:
     """Nothing to wait for; awaiting it is allowed, because callers may be async."""
 
     __slots__ = ()
@@ -118,7 +118,7 @@ class EventMonitor:
         self._measures: defaultdict[str, _Measures] = defaultdict(_Measures)
         self._all = _Measures()
 
-    def track_event_lifecycle(self, event: BaseEvent, stage: str) -> Told:
+    def track_event_lifecycle(self, event: BaseEvent, stage: str) -> NothingToAwait:
         """Count the stage and tell the observers; call it or await it, both are complete.
 
         Raises InvalidInput for a stage that is none of `Stage`.
@@ -131,7 +131,7 @@ class EventMonitor:
         say("event stage", stage=known.value, **_ids(event))
         for observer in tuple(self.observers):
             self._tell(observer, event, known)
-        return Told()
+        return NothingToAwait()
 
     def get_trace(self, transaction_id: str) -> list[dict[str, Any]]:
         """The stages of the saga's events, oldest first; empty when unknown or forgotten.

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from multiagents.operations.service import OPERATIONS, SagaService
 
 
-class Engine(Protocol):
+class OperationRunner(Protocol):
     """What runs the operations: `hosting.runtime.Runtime`."""
 
     def call(self, operation: str, *args: Any, **kwargs: Any) -> Any:
@@ -18,7 +18,7 @@ class Engine(Protocol):
 class Sagas:
     """The sync face: each of `OPERATIONS` as a method that returns its result."""
 
-    def __init__(self, runtime: Engine) -> None:
+    def __init__(self, runtime: OperationRunner) -> None:
         self._runtime = runtime
 
     def __getattr__(self, name: str) -> Callable[..., Any]:

@@ -45,7 +45,7 @@ CANCELLED_S = 2.0
 """How long it then lets cancelled ones clean up."""
 
 
-class Monitor(Protocol):
+class AttemptMonitor(Protocol):
     """Is told of every attempt; `monitoring.WorkerMonitor` is one."""
 
     def record_start(self, worker_name: str, **fields: Any) -> None:
@@ -67,7 +67,7 @@ _running: WorkerManager | None = None
 class RegisteredWorker:
     """A worker as `WorkerManager.get_worker` gives it."""
 
-    def __init__(self, worker: Worker, watch: Watch) -> None:
+    def __init__(self, worker: Worker, watch: AttemptWatch) -> None:
         self.name = worker.name
         self._worker = worker
         self._watch = watch
@@ -87,10 +87,10 @@ class RegisteredWorker:
         return self._watch.count(self.name, call)
 
 
-class Watch:
+class AttemptWatch:
     """What is told of the attempts that run in this process."""
 
-    def __init__(self, monitor: Monitor | None) -> None:
+    def __init__(self, monitor: AttemptMonitor | None) -> None:
         self.monitor = monitor
         self.narrator: Narrator | None = None
         self.running: dict[str, str] = {}
@@ -164,7 +164,7 @@ class WorkerManager:
         self,
         event_bus: EventBus | None = None,
         *,
-        worker_monitor: Monitor | None = None,
+        worker_monitor: AttemptMonitor | None = None,
         logger: Any = None,
         concurrency: int = CONCURRENCY,
     ) -> None:
@@ -173,7 +173,7 @@ class WorkerManager:
         self.event_bus = event_bus
         self.concurrency = concurrency
         self._log = structured(logger, "multiagents.worker")
-        self._watch = Watch(worker_monitor)
+        self._watch = AttemptWatch(worker_monitor)
         self._workers: dict[str, Worker] = {}
         self._home: Runtime | None = None
         self._embedded: EmbeddedWorker | None = None

@@ -1,6 +1,6 @@
 """What does a commit write?
 
-A `Plan` is a decision as the scripts take it; made by `orchestrator`, which alone knows what its
+A `Commit` is a decision as the scripts take it; made by `engine`, which alone knows what its
 texts mean.
 """
 
@@ -26,7 +26,7 @@ class Letter(NamedTuple):
     text: str
 
 
-class Refused(NamedTuple):
+class RefusedWrite(NamedTuple):
     """What a script was to put under a key that is not the engine's, and the server refused."""
 
     field: str
@@ -36,7 +36,7 @@ class Refused(NamedTuple):
     reason: str
 
 
-class Answer(NamedTuple):
+class StoredResult(NamedTuple):
     """A result as Celery's backend on this server holds it; ``expires_s`` 0 = never."""
 
     key: str | bytes
@@ -45,7 +45,7 @@ class Answer(NamedTuple):
 
 
 @dataclass(slots=True)
-class Plan:
+class Commit:
     """A decision in the form that a commit writes."""
 
     version: str
@@ -92,7 +92,7 @@ def entry_key(entry: Entry) -> bytes:
     return blake2b(entry.id.encode(), digest_size=8).digest()
 
 
-def plan_args(saga: SagaKeys, plan: Plan) -> list[Arg]:
+def plan_args(saga: SagaKeys, plan: Commit) -> list[Arg]:
     """The arguments in the order in which `apply` of lib.lua takes them."""
     before = plan.state_before.value if plan.state_before and plan.moves else ""
     args: list[Arg] = [plan.version, plan.cursor, plan.head, plan.now_ms, saga.id]

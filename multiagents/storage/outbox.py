@@ -10,7 +10,7 @@ from typing import Any
 from multiagents.core.fields import claim_field
 from multiagents.storage import keys as k
 from multiagents.storage.calls import Arg, Call
-from multiagents.storage.commit import Letter, Refused
+from multiagents.storage.commit import Letter, RefusedWrite
 from multiagents.storage.keys import SagaKeys, Shard
 from multiagents.storage.replies import refused_of
 from multiagents.storage.sagas import Attempt
@@ -28,7 +28,7 @@ class Sent:
     """How many commands still stood, and which of them their queues did not take."""
 
     standing: int
-    refused: tuple[Refused, ...] = ()
+    refused: tuple[RefusedWrite, ...] = ()
 
 
 def _sent(reply: Any) -> Sent:

@@ -15,7 +15,7 @@ from multiagents.core.json_text import dumps, loads
 from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Arg, Call, Plain
-from multiagents.storage.commit import Answer, Refused
+from multiagents.storage.commit import RefusedWrite, StoredResult
 from multiagents.storage.keys import SagaKeys
 from multiagents.storage.refusals import word_of
 from multiagents.storage.replies import End, log_of, packed, refused_of, text_of
@@ -100,8 +100,8 @@ def _parts(reply: Any) -> Parts:
 
 
 def settle(
-    saga: SagaKeys, end: End, answers: Sequence[Answer] = (), *, told: Sequence[str] = ()
-) -> Call[int | tuple[Refused, ...]]:
+    saga: SagaKeys, end: End, answers: Sequence[StoredResult] = (), *, told: Sequence[str] = ()
+) -> Call[int | tuple[RefusedWrite, ...]]:
     """Note that a saga's end is told, by these answers or already; and compress its log.
 
     ``told``: the task ids with a canvas, which is not to be started once more.  Who has joined
@@ -118,7 +118,7 @@ def settle(
     return Call("settle", saga.all, args, _settled)
 
 
-def _settled(reply: Any) -> int | tuple[Refused, ...]:
+def _settled(reply: Any) -> int | tuple[RefusedWrite, ...]:
     if not isinstance(reply, list):
         return int(reply)
     refused = refused_of(reply)

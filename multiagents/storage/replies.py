@@ -13,7 +13,7 @@ from typing import Any
 
 from multiagents.core.entries import Entry, decode
 from multiagents.core.json_text import loads
-from multiagents.storage.commit import Refused
+from multiagents.storage.commit import RefusedWrite
 
 Known = tuple[str, str]
 """The version and cursor of a state that the reader has: ``("", "")`` for none."""
@@ -130,7 +130,7 @@ class Committed:
     cursor: str
     end: End | None = None
     """What is needed to tell of the saga's end, where that is to be done now."""
-    refused: tuple[Refused, ...] = ()
+    refused: tuple[RefusedWrite, ...] = ()
     """Letters that their queues did not take; none where the reply was lost."""
 
 
@@ -145,10 +145,10 @@ def parse_committed(reply: Any) -> Committed | View | str:
     return Committed(bool(more), text_of(cursor), _end(*end) if end else None, refused)
 
 
-def refused_of(flat: Sequence[Any]) -> tuple[Refused, ...]:
+def refused_of(flat: Sequence[Any]) -> tuple[RefusedWrite, ...]:
     """What the server refused of a script: field, key, error, field, …"""
     texts = iter(map(text_of, flat))
-    return tuple(Refused(*row) for row in zip(texts, texts, texts, strict=True))
+    return tuple(RefusedWrite(*row) for row in zip(texts, texts, texts, strict=True))
 
 
 def _end(version: Any, data: Any, items: list[Any] | int) -> End:

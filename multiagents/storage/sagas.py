@@ -22,7 +22,7 @@ from multiagents.core.json_text import loads
 from multiagents.core.states import Kind
 from multiagents.storage import keys as k
 from multiagents.storage.calls import Arg, Call, Plain
-from multiagents.storage.commit import Plan, Refused, entry_key, plan_args
+from multiagents.storage.commit import Commit, RefusedWrite, entry_key, plan_args
 from multiagents.storage.keys import SagaKeys, Shard
 from multiagents.storage.replies import (
     NOTHING,
@@ -124,14 +124,14 @@ def report(
     return Call("append", saga.all, args, parse_view)
 
 
-def _index_keys(saga: SagaKeys, plan: Plan) -> tuple[str, ...]:
+def _index_keys(saga: SagaKeys, plan: Commit) -> tuple[str, ...]:
     before, shard = plan.state_before or plan.state, saga.shard
     keys = (shard.state(before), shard.state(plan.state))
     return (*keys, shard.attention, shard.dead_letters) if plan.waiting else keys
 
 
 def commit(
-    saga: SagaKeys, known: Known, plan: Plan, texts: Sequence[str] = ()
+    saga: SagaKeys, known: Known, plan: Commit, texts: Sequence[str] = ()
 ) -> Call[Committed | View | str]:
     """Write a decision over the state of a version and the entries that follow it in the log.
 
@@ -148,7 +148,7 @@ def commit(
 
 def advance(
     saga: SagaKeys,
-    plan: Plan,
+    plan: Commit,
     *,
     known: Known,
     texts: Sequence[str],
@@ -176,7 +176,7 @@ DIGEST = "digest"
 
 def start(
     saga: SagaKeys,
-    plan: Plan,
+    plan: Commit,
     *,
     waiting: tuple[str, str],
     definition: tuple[str, str],
@@ -185,7 +185,7 @@ def start(
     data: dict[str, str],
     indexes: Sequence[str],
     digest: str = "",
-) -> Call[int | tuple[Refused, ...]]:
+) -> Call[int | tuple[RefusedWrite, ...]]:
     """Record a new saga.
 
     ``waiting``: the task id that gets the outcome, and its canvas as JSON.  ``definition``:
@@ -205,7 +205,7 @@ def start(
     return Call("start", (*keys, *indexes), (*head, *plan_args(saga, plan)), _started)
 
 
-def _started(reply: Any) -> int | tuple[Refused, ...]:
+def _started(reply: Any) -> int | tuple[RefusedWrite, ...]:
     return refused_of(reply) if isinstance(reply, list) else int(reply)
 
 

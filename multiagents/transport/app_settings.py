@@ -27,7 +27,7 @@ _TCP = ("redis", "rediss")
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class SettingFlaw:
     """A setting that does not work, and what to write instead."""
 
     setting: str
@@ -48,20 +48,20 @@ def refuse(app: Celery) -> None:
         )
 
 
-def faults(app: Celery, queues: Iterable[str] = ()) -> Iterator[Fault]:
+def faults(app: Celery, queues: Iterable[str] = ()) -> Iterator[SettingFlaw]:
     """What does not work in an app.  ``queues``: where its own workers' steps go."""
     yield from _broker_urls(app)
     yield from _result_url(app)
     yield from _missing_queues(app, queues)
 
 
-def _broker_urls(app: Celery) -> Iterator[Fault]:
+def _broker_urls(app: Celery) -> Iterator[SettingFlaw]:
     for setting in BROKER:
         for url in _listed(app.conf.get(setting)):
             if url.startswith(_SOCKET):
-                yield Fault(setting, f"Celery knows no {_SOCKET}", _socket_fix())
+                yield SettingFlaw(setting, f"Celery knows no {_SOCKET}", _socket_fix())
             elif names := _unknown_options(url):
-                yield Fault(
+                yield SettingFlaw(
                     setting,
                     f"kombu takes no option {', '.join(names)} in a URL, and no worker starts",
                     "leave it out, and set it in broker_transport_options if you need it",
@@ -84,22 +84,22 @@ def _unknown_options(url: str) -> list[str]:
     return [name for name in names if not name.startswith("ssl_") and name not in known]
 
 
-def _result_url(app: Celery) -> Iterator[Fault]:
+def _result_url(app: Celery) -> Iterator[SettingFlaw]:
     if str(app.conf.result_backend or "").startswith(_SOCKET):
-        yield Fault("result_backend", f"Celery knows no {_SOCKET}", _socket_fix())
+        yield SettingFlaw("result_backend", f"Celery knows no {_SOCKET}", _socket_fix())
 
 
 def _socket_fix() -> str:
     return f"write {SOCKETS[1]}/PATH?virtual_host=NUMBER"
 
 
-def _missing_queues(app: Celery, queues: Iterable[str]) -> Iterator[Fault]:
+def _missing_queues(app: Celery, queues: Iterable[str]) -> Iterator[SettingFlaw]:
     if app.conf.task_create_missing_queues:
         return
     have = app.amqp.queues.keys()
     missing = sorted({COORDINATOR_QUEUE, *queues} - have)
     if missing:
-        yield Fault(
+        yield SettingFlaw(
             "task_queues",
             f"task_create_missing_queues is off, and {', '.join(missing)} is not there: steps for"
             " it cannot be sent, and no worker consumes it",

@@ -18,7 +18,7 @@ from celery.backends.redis import RedisBackend, SentinelBackend
 from multiagents.core.settings import Settings
 from multiagents.core.states import SagaState
 from multiagents.saga.outcome import Deliverance
-from multiagents.storage.commit import Answer
+from multiagents.storage.commit import StoredResult
 from multiagents.transport.direct_publish import same_server
 
 
@@ -30,7 +30,7 @@ class Answers:
         self._settings = settings
         self._possible: bool | None = None
 
-    def __call__(self, end: Deliverance) -> list[Answer] | None:
+    def __call__(self, end: Deliverance) -> list[StoredResult] | None:
         """What to store, for each task id that waits; None if Celery itself has to."""
         if end.state != SagaState.COMPLETED or any(end.waiting.values()):
             return None
@@ -56,7 +56,7 @@ class Answers:
             and not conf.result_compression
         )
 
-    def _answer(self, task_id: str, end: Deliverance) -> Answer:
+    def _answer(self, task_id: str, end: Deliverance) -> StoredResult:
         backend = self._app.backend
         meta = {
             "status": states.SUCCESS,
@@ -67,4 +67,4 @@ class Answers:
             "task_id": task_id,
         }
         key = backend.get_key_for_task(task_id)
-        return Answer(key, backend.encode(meta), int(backend.expires or 0))
+        return StoredResult(key, backend.encode(meta), int(backend.expires or 0))

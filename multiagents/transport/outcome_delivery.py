@@ -55,7 +55,7 @@ class _Away(Exception):
     """A server did not answer; the cause says which."""
 
 
-class Telling:
+class OutcomeDelivery:
     """Tells of ends through an app's broker and backend."""
 
     def __init__(self, app: Celery, broker: Broker, results: HastyBackend) -> None:

@@ -34,12 +34,12 @@ from multiagents.core.exceptions import (
 from multiagents.core.places import suspended_at
 from multiagents.worker_sdk import loop, loop_watch
 from multiagents.worker_sdk.activity import Activity, current
-from multiagents.worker_sdk.loop import Home
+from multiagents.worker_sdk.loop import AttemptLoop
 
 CANCEL_GRACE_S = 1.0
 """How long a cancelled attempt may clean up before its thread goes on without it."""
 
-_waited_for: dict[str, Waiting] = {}
+_waited_for: dict[str, AwaitedCall] = {}
 """Attempts at work, by token."""
 _left: WeakValueDictionary[str, Activity] = WeakValueDictionary()
 """What failed attempts have left at work, by token; forgotten when that has ended."""
@@ -52,7 +52,7 @@ class Cancelled(Exception):
         super().__init__("the coroutine was cancelled")
 
 
-class Waiting:
+class AwaitedCall:
     """One awaitable on a loop, and the thread that waits for it."""
 
     def __init__(self, name: str, awaitable: Awaitable[Any], activity: Activity) -> None:
@@ -70,7 +70,7 @@ class Waiting:
         self._awaitable = awaitable
         self._context = copy_context()
         self._task: asyncio.Task[Any] | None = None
-        self._begun_on: Home | None = None
+        self._begun_on: AttemptLoop | None = None
         self._asked = False
         self._turned = threading.Event()
         """It has ended, or is to be waited for no longer."""
@@ -192,7 +192,7 @@ class Waiting:
 
     # ---- on the loop ----
 
-    def _start(self, home: Home) -> None:
+    def _start(self, home: AttemptLoop) -> None:
         """Once on each loop: one that is given up while this is handed to it hands it on, too."""
         if home is self.home and home is not self._begun_on:
             self._begun_on = home
@@ -200,7 +200,7 @@ class Waiting:
             task.add_done_callback(partial(self._settle, home))
             self._task = task
 
-    async def _entered(self, home: Home) -> Any:
+    async def _entered(self, home: AttemptLoop) -> Any:
         with self._lock:
             if home is not self.home or self._asked:
                 raise Cancelled
@@ -213,7 +213,7 @@ class Waiting:
             self.stood = suspended_at(self._task.get_coro())
             self._task.cancel()
 
-    def _settle(self, home: Home, task: asyncio.Task[Any]) -> None:
+    def _settle(self, home: AttemptLoop, task: asyncio.Task[Any]) -> None:
         error = Cancelled() if task.cancelled() else task.exception()
         with self._lock:
             if home is not self.home or self._future.done():
@@ -225,7 +225,7 @@ class Waiting:
         home.ended(self.activity)
 
 
-loop.tells(Waiting._entered.__code__, lambda frame: frame.f_locals["self"].activity)
+loop.tells(AwaitedCall._entered.__code__, lambda frame: frame.f_locals["self"].activity)
 
 
 def await_attempt(
@@ -253,7 +253,7 @@ def await_attempt(
     activity = Activity(name, token, finish=finish, about=about)
     before = current.set(activity)
     try:
-        waiting = Waiting(name, awaitable, activity)
+        waiting = AwaitedCall(name, awaitable, activity)
     finally:
         current.reset(before)
     if token:
@@ -294,7 +294,7 @@ def taken(token: str) -> Activity | None:
     return _left.pop(token, None)
 
 
-def _judged(waiting: Waiting, timeout_s: float | None) -> Any:
+def _judged(waiting: AwaitedCall, timeout_s: float | None) -> Any:
     name = waiting.name
     if waiting.has_ended:
         try:

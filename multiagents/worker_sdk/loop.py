@@ -4,9 +4,9 @@ One per process, in a daemon thread, started on first use and kept: clients with
 live as long as the process, as their authors expect.  A forked child starts its own; a loop does
 not cross a fork.
 
-A `Home` is a loop with its thread and the attempts on it.  One that a blocking call has taken for
-good is retired (see `loop_watch`): the next attempt gets a new one.  A retired loop ends with the
-last attempt on it.
+An `AttemptLoop` is a loop with its thread and the attempts on it.  One that a blocking call keeps
+for too long is retired (see `loop_watch`): the next attempt gets a new one.  A retired loop ends
+with the last attempt on it.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _whose: dict[CodeType, Whose] = {
 """Code by which a loop enters what it has to run, and how to tell whose that is."""
 
 
-class Attempt(Protocol):
+class LoopAttempt(Protocol):
     """An attempt on a loop."""
 
     activity: Activity
-    home: Home
+    home: AttemptLoop
 
     @property
     def is_entered(self) -> bool:
@@ -51,7 +51,7 @@ class Attempt(Protocol):
         """Whether its outcome is known."""
 
 
-class Home:
+class AttemptLoop:
     """A loop, its thread, and the attempts on it."""
 
     def __init__(self) -> None:
@@ -68,11 +68,11 @@ class Home:
         self._thread = threading.Thread(target=self._serve, name="multiagents-loop", daemon=True)
         self._thread.start()
 
-    def enter(self, attempt: Attempt) -> None:
+    def enter(self, attempt: LoopAttempt) -> None:
         """An attempt begins to be waited for."""
         self.attempts.add(attempt)
 
-    def leave(self, attempt: Attempt) -> None:
+    def leave(self, attempt: LoopAttempt) -> None:
         """It is waited for no more; perhaps its coroutine has not ended."""
         if attempt.is_entered and attempt.home is self:
             self.left.add(attempt.activity)
@@ -149,22 +149,22 @@ class Home:
 class _Here(threading.local):
     """Whose thread this is."""
 
-    home: Home | None = None
+    home: AttemptLoop | None = None
 
 
 _here = _Here()
 _lock = threading.Lock()
-_home: Home | None = None
-_parents: list[Home] = []
+_home: AttemptLoop | None = None
+_parents: list[AttemptLoop] = []
 """Loops from before a fork: kept, because collecting one would close what the parent still uses."""
 
 
-def home() -> Home:
+def home() -> AttemptLoop:
     """The loop of this process, running."""
     global _home
     with _lock:
         if _home is None:
-            _home = Home()
+            _home = AttemptLoop()
         return _home
 
 

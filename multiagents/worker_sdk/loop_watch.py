@@ -27,7 +27,7 @@ from typing import Any
 import structlog
 
 from multiagents.worker_sdk.activity import Activity
-from multiagents.worker_sdk.loop import Home
+from multiagents.worker_sdk.loop import AttemptLoop
 
 BEAT_S = 0.5
 """How often a loop is asked to answer."""
@@ -48,7 +48,7 @@ Report = dict[str, Any]
 class Pulse:
     """What is known of a loop's answers."""
 
-    home: Home
+    home: AttemptLoop
     is_asked: bool = False
     silent_s: float = 0.0
     """For how long it has not answered while this process ran: one that is frozen answers to
@@ -75,7 +75,7 @@ class Pulse:
         self.is_asked = False
 
 
-class Watch:
+class LoopWatch:
     """Looks after the loops of one process; its thread sleeps while no attempt is on one."""
 
     def __init__(
@@ -87,26 +87,26 @@ class Watch:
         self.ends_process = False
         """Whether another process takes the place of this one."""
         self.tell: Callable[[Report], None] = lambda report: None
-        self._pulses: dict[Home, Pulse] = {}
+        self._pulses: dict[AttemptLoop, Pulse] = {}
         self._wanted = threading.Event()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def look_after(self, home: Home) -> None:
+    def look_after(self, home: AttemptLoop) -> None:
         """An attempt begins on this loop."""
         if home not in self._pulses:
             self._add(home)
         if not self._wanted.is_set():
             self._wanted.set()
 
-    def lost_s(self, home: Home, *, to_others_than: Activity) -> float:
+    def lost_s(self, home: AttemptLoop, *, to_others_than: Activity) -> float:
         """For how long others have blocked this loop, in all, up to now."""
         pulse, lost_s = self._pulses.get(home), home.lost_s - to_others_than.blocked_s
         if pulse is not None and pulse.told_at and pulse.blocker is not to_others_than:
             lost_s += pulse.silent_s
         return lost_s
 
-    def _add(self, home: Home) -> None:
+    def _add(self, home: AttemptLoop) -> None:
         with self._lock:
             self._pulses.setdefault(home, Pulse(home))
             if self._thread is None:
@@ -225,7 +225,7 @@ class Watch:
             log.warning("a blocked event loop is not told of", error=type(error).__name__)
 
 
-def blocked_by_another(home: Home, activity: Activity) -> str:
+def blocked_by_another(home: AttemptLoop, activity: Activity) -> str:
     """Who blocks this loop now, for people; empty: nobody, or that attempt itself."""
     blocker = home.running()
     if blocker is None or blocker is activity:
@@ -243,12 +243,12 @@ def told_of(blocker: Activity | None, silent_s: float) -> str:
     return f"the event loop of its process was blocked by worker {blocker.name!r}{whose}{long}"
 
 
-watch = Watch()
+watch = LoopWatch()
 
 
 def _renew() -> None:
     global watch
-    watch = Watch()
+    watch = LoopWatch()
 
 
 os.register_at_fork(after_in_child=_renew)

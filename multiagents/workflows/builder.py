@@ -22,7 +22,7 @@ from multiagents.core.policies import RetryPolicy
 from multiagents.workflows.parse import Reading, read, task_mistakes
 from multiagents.workflows.registry import note_begun, note_built, note_ended
 from multiagents.workflows.step import Step, TaskCall
-from multiagents.workflows.task_calls import Refused, call_of, is_task, refusal
+from multiagents.workflows.task_calls import UncallableTask, call_of, is_task, refusal
 from multiagents.workflows.validate import refuse
 from multiagents.workflows.workflow import Workflow
 
@@ -183,7 +183,7 @@ def _checked(target: object, call: TaskCall) -> TaskCall:
     if not is_task(target):
         return call
     found = refusal(target, call) if call.computes else call_of(target)
-    if isinstance(found, Refused):
+    if isinstance(found, UncallableTask):
         raise refuse("task()", [f"task(): {found.why}"])
     return call.model_copy(update={"args": found.args}) if found else call
 

@@ -18,11 +18,11 @@ from multiagents.core.exceptions import MultiAgentsError
 from multiagents.core.states import StepState
 from multiagents.workflows.cel.checks import DYN, TypeMistake, check
 from multiagents.workflows.cel.evaluation import build
-from multiagents.workflows.cel.refusals import Refusal
+from multiagents.workflows.cel.refusals import NoValue
 from multiagents.workflows.cel.scope import MOST_OPERATIONS, Run, Scope, TooCostly
 from multiagents.workflows.cel.syntax import Node, parse
 from multiagents.workflows.cel.tokens import CelSyntaxError
-from multiagents.workflows.cel.values import Kind, Uint, article, kind_of
+from multiagents.workflows.cel.values import CelType, Uint, article, kind_of
 
 _NO_JSON = frozenset({"bytes", "timestamp", "duration"})
 
@@ -130,7 +130,7 @@ def _value(expression: str, values: Mapping[str, Any], step: str, *, argument: b
         return _program(expression)(Scope(values))
     except ConditionError as error:
         raise ConditionError(expression, error.reason, step) from error
-    except Refusal as error:
+    except NoValue as error:
         reason = error.of_argument(expression) if argument else error.reason
         raise ConditionError(expression, reason, step) from error
     except TooCostly as error:
@@ -156,7 +156,7 @@ def _json(value: Any) -> Any:
         raise _NoJson("a number that is not finite")
     if isinstance(value, Uint):
         return int(value)
-    if isinstance(value, Kind):
+    if isinstance(value, CelType):
         return value.name
     kind = kind_of(value)
     if kind in _NO_JSON:

@@ -27,7 +27,7 @@ from pydantic import BaseModel, ValidationError
 from multiagents.core.error_names import read_policy
 from multiagents.core.policies import ERROR_KEYS, RetryPolicy
 from multiagents.workflows.step import Step, TaskCall
-from multiagents.workflows.task_calls import Refused
+from multiagents.workflows.task_calls import UncallableTask
 from multiagents.workflows.validate import check, suggest
 from multiagents.workflows.workflow import Workflow
 
@@ -240,7 +240,7 @@ def _worker_line(key: str, data: Mapping[Any, Any]) -> str:
     if key not in data:
         return f"{key!r} is missing; expected {A_WORKER}"
     value = data[key]
-    if isinstance(value, Refused):
+    if isinstance(value, UncallableTask):
         return f"{key}: {value.why}"
     if isinstance(value, str):
         return f"{key} should be {A_WORKER}; a name has 1 to 128 characters, not {len(value)}"

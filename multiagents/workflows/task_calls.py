@@ -27,7 +27,7 @@ _CELERYS = ("celery.app.task", "celery.app.trace")
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class UncallableTask:
     """A task that cannot be called as it is wanted."""
 
     why: str
@@ -39,7 +39,7 @@ def is_task(target: Any) -> bool:
     return isinstance(name, str) and bool(name) and hasattr(target, "apply_async")
 
 
-def call_of(task: Any) -> TaskCall | Refused:
+def call_of(task: Any) -> TaskCall | UncallableTask:
     """The call of a task that is given as it is: with the context, or with nothing."""
     signature = _signature(task)
     if signature is None or _takes(signature, (None,), {}):
@@ -48,20 +48,22 @@ def call_of(task: Any) -> TaskCall | Refused:
         return TaskCall(task=task.name, args=())
     by_place = any(each.kind is not each.KEYWORD_ONLY for each in signature.parameters.values())
     function = getattr(task.run, "__name__", "") or repr(task.name)
-    return Refused(
+    return UncallableTask(
         f"{_told(task, signature)}, and gets the context alone: write task({function},"
         f" {'args=[...]' if by_place else 'kwargs={...}'})"
     )
 
 
-def refusal(task: Any, call: TaskCall) -> Refused | None:
+def refusal(task: Any, call: TaskCall) -> UncallableTask | None:
     """Why a task cannot be called with so many arguments, and with these by name."""
     signature = _signature(task)
     args, kwargs = call.args or (), call.kwargs or {}
     if signature is None or _takes(signature, args if call.computes else (None,), kwargs):
         return None
     given = ", ".join([f"{len(args)} in args", *(f"{name!r} in kwargs" for name in kwargs)])
-    return Refused(f"{_told(task, signature)}, not {given if call.computes else 'the context'}")
+    return UncallableTask(
+        f"{_told(task, signature)}, not {given if call.computes else 'the context'}"
+    )
 
 
 def misfits(workflows: Iterable[Workflow], tasks: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

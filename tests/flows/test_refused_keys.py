@@ -19,7 +19,7 @@ from multiagents.hosting.sweeper_thread import SweeperThread
 from multiagents.storage import failures, outbox, outcomes
 from multiagents.storage import sagas as store
 from multiagents.storage.client import WritesRefused
-from multiagents.storage.commit import Answer, Letter
+from multiagents.storage.commit import Letter, StoredResult
 from multiagents.storage.keys import Shard, due_dirty, due_lease, due_outbox, shard_of
 from multiagents.storage.replies import End
 from multiagents.workflows.step import Step, TaskCall
@@ -204,7 +204,7 @@ def test_an_end_whose_result_is_refused_is_owed_still(ended: tuple[Refusing, End
     """The saga's log is compressed all the same; put right, the end is told and settled."""
     bench, end = ended
     bench.edge.client.hset("result", "a", "hash")
-    answers = [Answer("result", '{"status": "SUCCESS"}', 5), Answer("fine", "{}", 0)]
+    answers = [StoredResult("result", '{"status": "SUCCESS"}', 5), StoredResult("fine", "{}", 0)]
     (refused,) = bench.edge.execute(outcomes.settle(KEYS, end, answers))
     assert (refused.key, refused.reason[:9]) == ("result", "WRONGTYPE")
     assert "o:end" in bench.work()

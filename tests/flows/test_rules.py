@@ -23,7 +23,7 @@ from multiagents.core.states import Command, Kind, Outcome, SagaState, StepState
 from multiagents.engine.attempts import StoreEngine
 from multiagents.engine.messages import Message
 from multiagents.hosting.app import make_app
-from multiagents.hosting.step_task import Process
+from multiagents.hosting.step_task import TaskProcess
 from multiagents.saga.outcome import Deliverance
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Call
@@ -276,7 +276,7 @@ def test_an_errback_fails_what_its_delivery_holds_now(bench: Bench) -> None:
 def test_a_worker_that_stops_continues_nothing() -> None:
     """E14: nor one whose slice, or whose child, is used up."""
     stopping = Event()
-    process = Process(
+    process = TaskProcess(
         engine=None,  # type: ignore[arg-type]  # none of these is asked
         leases=None,  # type: ignore[arg-type]
         perform=lambda *_: ({}, "{}"),

@@ -26,7 +26,7 @@ from multiagents.core.entries import (
 from multiagents.core.policies import RetryPolicy
 from multiagents.core.states import Command as Ask
 from multiagents.core.states import Kind, Outcome, SagaState, StepState, UndoState
-from multiagents.lab.simulator.laws.saga import Watch
+from multiagents.lab.simulator.laws.saga import SagaJudge
 from multiagents.saga.commands import Adopt, Command, Dispatch, SetTimer
 from multiagents.saga.decide import decide
 from multiagents.saga.state import Saga, StepRun, new_saga
@@ -47,7 +47,7 @@ class Story:
     now_ms: int = 1000
 
     def __post_init__(self) -> None:
-        self.watch = Watch(self.workflow)
+        self.watch = SagaJudge(self.workflow)
         self.saga: Saga = new_saga(
             "saga",
             workflow="w",

@@ -9,7 +9,7 @@ import pytest
 
 from multiagents.engine.sweeper import Sweeper
 from multiagents.lab.simulator.__main__ import main, simulate
-from multiagents.lab.simulator.faults import NO_FAULTS, Shape
+from multiagents.lab.simulator.faults import NO_FAULTS, SystemShape
 from multiagents.lab.simulator.laws.saga import LawBroken
 from multiagents.lab.simulator.store import Servers, own_servers
 from multiagents.storage import sagas as store
@@ -43,7 +43,7 @@ def test_lost_replies_alone_leave_nothing_behind(servers: Servers) -> None:
 def test_letters_that_are_lost_and_doubled_are_made_good(servers: Servers) -> None:
     """What commits put into the broker's lists is sent again, and taken once (E10, E3)."""
     faults = replace(NO_FAULTS, lose_message=0.3, double_message=0.3)
-    summary = simulate(range(2000, 2060), servers, faults=faults, shape=Shape(letters=True))
+    summary = simulate(range(2000, 2060), servers, faults=faults, shape=SystemShape(letters=True))
     assert summary.seen["letter lost"]
     assert summary.seen["letter doubled"]
 
@@ -51,7 +51,7 @@ def test_letters_that_are_lost_and_doubled_are_made_good(servers: Servers) -> No
 def test_plain_tasks_are_claimed_on_their_behalf(servers: Servers) -> None:
     """Delivered twice or never, before and after their time-out (E13)."""
     faults = replace(NO_FAULTS, lose_message=0.2, double_message=0.2, die_after=0.01)
-    summary = simulate(range(3000, 3060), servers, faults=faults, shape=Shape(plain=0.8))
+    summary = simulate(range(3000, 3060), servers, faults=faults, shape=SystemShape(plain=0.8))
     assert summary.seen["plain task fenced"]
 
 
@@ -61,7 +61,7 @@ def test_a_task_of_which_no_message_can_be_made_fails_alone(
 ) -> None:
     """Before its claim, after it, or with the commit that wants it: its step fails, clean."""
     faults = replace(NO_FAULTS, refuse_message=0.3, die_after=0.01, reply_lost=0.05)
-    shape = Shape(letters=letters, plain=0.6)
+    shape = SystemShape(letters=letters, plain=0.6)
     summary = simulate(range(3500, 3560), servers, faults=faults, shape=shape)
     assert summary.seen["message refused"]
 
@@ -69,13 +69,13 @@ def test_a_task_of_which_no_message_can_be_made_fails_alone(
 def test_each_step_may_be_a_message(servers: Servers) -> None:
     """No process goes on with the next step; each outbox is emptied by messages alone."""
     faults = replace(NO_FAULTS, lose_message=0.1, die_after=0.01)
-    simulate(range(3600, 3660), servers, faults=faults, shape=Shape(continues=False))
+    simulate(range(3600, 3660), servers, faults=faults, shape=SystemShape(continues=False))
 
 
 def test_servers_may_be_away_for_a_while(servers: Servers) -> None:
     """Sagas on three servers go on when theirs is back."""
     faults = replace(NO_FAULTS, outage=0.02)
-    summary = simulate(range(4100, 4160), servers, faults=faults, shape=Shape(3, 3))
+    summary = simulate(range(4100, 4160), servers, faults=faults, shape=SystemShape(3, 3))
     assert summary.seen["call to a server that is away"]
 
 

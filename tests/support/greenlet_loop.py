@@ -42,7 +42,7 @@ def begin(pool: ThreadPoolExecutor, function: Any, name: str, **options: Any) ->
 
 
 def main() -> None:
-    watch = loop_watch.watch = loop_watch.Watch(beat_s=0.05, blocked_s=0.3)
+    watch = loop_watch.watch = loop_watch.LoopWatch(beat_s=0.05, blocked_s=0.3)
     places: list[str] = []
 
     def tell(report: loop_watch.Report) -> None:

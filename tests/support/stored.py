@@ -9,7 +9,7 @@ from multiagents.storage import keys as k
 from multiagents.storage import replies
 from multiagents.storage import sagas as store
 from multiagents.storage.client import Edge
-from multiagents.storage.commit import Plan
+from multiagents.storage.commit import Commit
 from multiagents.storage.keys import SagaKeys, Shard
 from multiagents.storage.replies import View
 from multiagents.storage.sagas import Guard
@@ -19,14 +19,14 @@ LEASE = 15_000
 RUN = outbox_field(Kind.RUN, "a", 1)
 
 
-def plan(version: str = "v1", cursor: str = "0", **more) -> Plan:
+def plan(version: str = "v1", cursor: str = "0", **more) -> Commit:
     """A decision that changes nothing but the version, unless told otherwise."""
     state = more.pop("state", SagaState.RUNNING)
     given = {"state_before": SagaState.RUNNING, "now_ms": NOW, "created_at": NOW, **more}
-    return Plan(version=version, cursor=cursor, head='["w","d","running"]', state=state, **given)
+    return Commit(version=version, cursor=cursor, head='["w","d","running"]', state=state, **given)
 
 
-def start(keys: SagaKeys, first: Plan, definition: str = '{"d":1}', *, wide: bool = False):
+def start(keys: SagaKeys, first: Commit, definition: str = '{"d":1}', *, wide: bool = False):
     return store.start(
         keys,
         first,

@@ -30,7 +30,7 @@ from multiagents.core.policies import RetryPolicy
 from multiagents.core.states import Command as Ask
 from multiagents.core.states import Kind, Outcome
 from multiagents.lab.simulator.laws.retries import some_error
-from multiagents.lab.simulator.laws.saga import Effect, LawBroken, Watch, judge_end, law
+from multiagents.lab.simulator.laws.saga import LawBroken, SagaJudge, WorkerEffect, judge_end, law
 from multiagents.lab.simulator.workflows import INPUT, RESULT
 from multiagents.saga.commands import Adopt, ClearTimer, Deliver, Dispatch, SetTimer, Withdraw
 from multiagents.saga.decide import fold
@@ -78,8 +78,8 @@ class World:
         self.outbox: set[tuple[Kind, str, int]] = set()
         self.timers: dict[str, int] = {}
         self.holders: list[Holder] = []
-        self.ledger: dict[str, list[Effect]] = defaultdict(list)
-        self.watch = Watch(workflow)
+        self.ledger: dict[str, list[WorkerEffect]] = defaultdict(list)
+        self.watch = SagaJudge(workflow)
         self._ids: set[str] = set()
         self._serial = 0
         self.append(Started(self.now_ms))
@@ -215,7 +215,7 @@ class World:
 
     def _act(self, holder: Holder) -> None:
         holder.acted = True
-        self.ledger[holder.step].append(Effect(holder.kind, holder.nonce))
+        self.ledger[holder.step].append(WorkerEffect(holder.kind, holder.nonce))
 
     def _succeed(self, holder: Holder) -> None:
         if not holder.acted:

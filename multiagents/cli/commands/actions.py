@@ -58,7 +58,7 @@ NAMED = 10
 """Sagas that a question names."""
 
 
-class How(NamedTuple):
+class ActionOptions(NamedTuple):
     """Who asks, why, and how the answer is printed."""
 
     by: str | None
@@ -72,7 +72,7 @@ def _steering(command: str, help_text: str) -> Callable[..., None]:
     def ask(
         saga_ids: SagaIds, reason: Reason = "", by: By = None, json_output: Json = False
     ) -> None:
-        _steer(connect(), command, saga_ids, How(by, reason, json_output))
+        _steer(connect(), command, saga_ids, ActionOptions(by, reason, json_output))
 
     ask.__doc__ = help_text
     return ask
@@ -89,7 +89,7 @@ def _asking(command: str, help_text: str) -> Callable[..., None]:
         json_output: Json = False,
     ) -> None:
         session = connect()
-        how = How(by, reason, json_output)
+        how = ActionOptions(by, reason, json_output)
         unable = {} if yes or not on_terminal() else _asked_first(session, command, saga_ids)
         _steer(session, command, saga_ids, how, unable=unable)
 
@@ -120,7 +120,7 @@ def retry(
         step = _one_step(given)
         settle_one(session, "retry", saga_id, step, by=by, reason=reason, as_json=json_output)
         return
-    _steer(session, "retry", [saga_id, *given], How(by, reason, json_output))
+    _steer(session, "retry", [saga_id, *given], ActionOptions(by, reason, json_output))
 
 
 def _one_step(words: Sequence[str]) -> str:
@@ -196,7 +196,7 @@ def _steer(
     session: Session,
     command: str,
     saga_ids: Sequence[str],
-    how: How,
+    how: ActionOptions,
     *,
     unable: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
@@ -222,7 +222,7 @@ def _steer(
     raise typer.Exit(REFUSED if failed else OK)
 
 
-def _order(session: Session, command: str, saga_id: str, how: How) -> None:
+def _order(session: Session, command: str, saga_id: str, how: ActionOptions) -> None:
     """Ask it of one saga, and tell what the saga is then, or whose order it follows already."""
     if command == "retry":
         settle_one(session, command, saga_id, "", by=how.by, reason=how.reason, as_json=how.as_json)

@@ -68,7 +68,7 @@ class Choice(NamedTuple):
     filters: dict[str, Any]
 
 
-class How(NamedTuple):
+class SettlingOptions(NamedTuple):
     """Who settles them, why and how."""
 
     by: str | None
@@ -130,7 +130,7 @@ def _settling(decision: str, help_text: str) -> Callable[..., None]:
     ) -> None:
         filters = _filters(workflow, of_step, kind, error, older_than, limit)
         choice = Choice(saga_id, step, every, filters)
-        how = How(by, reason, yes=yes, dry_run=dry_run, as_json=json_output)
+        how = SettlingOptions(by, reason, yes=yes, dry_run=dry_run, as_json=json_output)
         _settle(decision, choice, how)
 
     settle.__doc__ = help_text
@@ -181,7 +181,7 @@ def seconds(text: str) -> float:
     return float(match[1]) * UNITS_S[match[2]]
 
 
-def _settle(decision: str, choice: Choice, how: How) -> None:
+def _settle(decision: str, choice: Choice, how: SettlingOptions) -> None:
     _check(decision, choice, how)
     if choice.every:
         _settle_all(connect(), decision, choice, how)
@@ -192,7 +192,7 @@ def _settle(decision: str, choice: Choice, how: How) -> None:
         settle_one(connect(), decision, *saga, by=how.by, reason=how.reason, as_json=how.as_json)
 
 
-def _check(decision: str, choice: Choice, how: How) -> None:
+def _check(decision: str, choice: Choice, how: SettlingOptions) -> None:
     if decision in NEEDING_REASON and not how.dry_run and not how.reason.strip():
         raise CommandError(f"{decision} needs a reason; add --reason TEXT")
     if choice.every and choice.saga_id:
@@ -209,7 +209,7 @@ def _check(decision: str, choice: Choice, how: How) -> None:
         raise CommandError("filters are for --all; of one saga name ID [STEP]")
 
 
-def _settle_all(session: Session, decision: str, choice: Choice, how: How) -> None:
+def _settle_all(session: Session, decision: str, choice: Choice, how: SettlingOptions) -> None:
     given = {"by": how.by, "reason": how.reason}
     wanted = {**choice.filters, **given}
     meant = session.call("settle_dead_letters", decision, **wanted, dry_run=True)

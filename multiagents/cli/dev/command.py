@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from multiagents.cli.dev.greeting import Place, block, start_command
+from multiagents.cli.dev.greeting import DevServer, block, start_command
 from multiagents.cli.dev.process import DevWorkers, Wish, last_words
-from multiagents.cli.dev.report import Report
+from multiagents.cli.dev.report import WorkerReport
 from multiagents.cli.errors import CommandError, UnreachableError, masked
 from multiagents.cli.model import model_environment
 from multiagents.cli.output import Json, emit, hint, say
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from multiagents.devserver.server import EmbeddedServer
 
 
-class Pool(StrEnum):
+class PoolName(StrEnum):
     """Those of Celery's pools that need nothing installed."""
 
     PREFORK = "prefork"
@@ -58,7 +58,7 @@ Concurrency = Annotated[
     int, typer.Option("--concurrency", "-c", min=1, help="How many steps at once.")
 ]
 PoolOption = Annotated[
-    Pool,
+    PoolName,
     typer.Option(
         "--pool", "-P", help="The worker's pool; solo lets breakpoint() use this terminal."
     ),
@@ -79,7 +79,7 @@ def dev(
     port: Port = None,
     data_dir: DataDir = None,
     concurrency: Concurrency = 2,
-    pool: PoolOption = Pool.PREFORK,
+    pool: PoolOption = PoolName.PREFORK,
     reload: Reload = True,
     verbose: Verbose = False,
     json_output: Json = False,
@@ -139,7 +139,7 @@ def _names_server(settings: Settings, port: int | None, data_dir: Path | None) -
 class Begun:
     """The server that is used, and what runs it if that is ours."""
 
-    place: Place
+    place: DevServer
     server: EmbeddedServer | None = None
 
     def server_runs(self) -> bool:
@@ -150,7 +150,7 @@ class Begun:
 def _server(stack: ExitStack, settings: Settings, port: int | None, data_dir: Path | None) -> Begun:
     if _names_server(settings, port, data_dir):
         _check_there(settings)
-        return Begun(Place(settings.redis_url, None))
+        return Begun(DevServer(settings.redis_url, None))
     from multiagents.devserver.server import EmbeddedServer, PortTaken
 
     folder = data_dir or settings.data_dir
@@ -161,7 +161,7 @@ def _server(stack: ExitStack, settings: Settings, port: int | None, data_dir: Pa
         if port is not None:
             raise _taken(port) if isinstance(error, PortTaken) else error from None
         server = stack.enter_context(EmbeddedServer(folder))
-    return Begun(Place(server.url, server.data_dir, joined=server.is_shared), server)
+    return Begun(DevServer(server.url, server.data_dir, joined=server.is_shared), server)
 
 
 def _taken(port: int) -> CommandError:
@@ -184,7 +184,7 @@ def _check_there(settings: Settings) -> None:
 
 
 def _facts(
-    place: Place, workers: DevWorkers, wish: Wish, report: Report, *, stub: bool
+    place: DevServer, workers: DevWorkers, wish: Wish, report: WorkerReport, *, stub: bool
 ) -> dict[str, Any]:
     return {
         "redis_url": masked(place.url),

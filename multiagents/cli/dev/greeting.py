@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from multiagents.cli.dev.process import Wish
-from multiagents.cli.dev.report import Report
+from multiagents.cli.dev.report import WorkerReport
 from multiagents.cli.errors import masked
 from multiagents.cli.model import STUB
 from multiagents.core.places import shown_path
@@ -30,7 +30,7 @@ _LABEL = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class DevServer:
     """The server that `dev` works with."""
 
     url: str
@@ -40,7 +40,7 @@ class Place:
     """Another `dev` in this folder runs the server already."""
 
 
-def block(place: Place, wish: Wish, report: Report, *, stub: bool, seconds: float) -> str:
+def block(place: DevServer, wish: Wish, report: WorkerReport, *, stub: bool, seconds: float) -> str:
     """All of it, as lines."""
     facts = [
         ("server", f"{masked(place.url)}, {_data(place)}"),
@@ -64,7 +64,7 @@ def block(place: Place, wish: Wish, report: Report, *, stub: bool, seconds: floa
     return "\n".join(lines)
 
 
-def _end(place: Place) -> str:
+def _end(place: DevServer) -> str:
     """What Ctrl-C does."""
     if place.data_dir is None:
         return "Ctrl-C stops the worker; the server is left alone."
@@ -73,7 +73,7 @@ def _end(place: Place) -> str:
     return "Ctrl-C stops the server and the worker."
 
 
-def start_command(report: Report, program: str = "") -> str:
+def start_command(report: WorkerReport, program: str = "") -> str:
     """Starts the first example of the first workflow that has one, on one or two lines.
 
     Without any example it says where the input goes, and starts nothing as it is.  ``program``: how
@@ -88,14 +88,14 @@ def start_command(report: Report, program: str = "") -> str:
     return whole if len(whole) <= WIDTH - 2 else f"{words} \\\n  {given}"
 
 
-def _first(report: Report) -> tuple[str, dict[str, Any] | None]:
+def _first(report: WorkerReport) -> tuple[str, dict[str, Any] | None]:
     for name, examples in report.workflows.items():
         if examples:
             return name, examples[0]
     return next(iter(report.workflows), "WORKFLOW"), None
 
 
-def _commands(place: Place, report: Report) -> list[str]:
+def _commands(place: DevServer, report: WorkerReport) -> list[str]:
     found = [start_command(report), f"{_program()} list", f"{_program()} watch ID"]
     if place.url != DEFAULT_REDIS_URL:
         found.insert(0, f"export MULTIAGENTS_REDIS_URL={shlex.quote(masked(place.url))}")
@@ -123,14 +123,14 @@ def _fact(name: str, text: str) -> str:
     )
 
 
-def _data(place: Place) -> str:
+def _data(place: DevServer) -> str:
     if place.data_dir is None:
         return "from MULTIAGENTS_REDIS_URL"
     shared = "of another dev here, " if place.joined else ""
     return f"{shared}data in {shown_path(str(place.data_dir))}"
 
 
-def _worker(wish: Wish, report: Report) -> str:
+def _worker(wish: Wish, report: WorkerReport) -> str:
     slots = "1 step" if report.slots == 1 else f"{report.slots} steps"
     return f"pool {wish.pool}, {slots} at once, queues {', '.join(report.queues)}"
 

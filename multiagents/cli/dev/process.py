@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
-from multiagents.cli.dev.report import QUIET, VERBOSE, Report
+from multiagents.cli.dev.report import QUIET, VERBOSE, WorkerReport
 from multiagents.cli.errors import CommandError
 from multiagents.cli.output import hint
 from multiagents.cli.session import Session
@@ -85,12 +85,12 @@ class DevWorker:
             os.close(self._writes)
         return self
 
-    def wait_ready(self, session: Session) -> Report:
+    def wait_ready(self, session: Session) -> WorkerReport:
         """What it is, once it takes work.  Raises CommandError if it ends, or takes too long."""
         ends_at = time.monotonic() + READY_S
         self.worker.wait_until(self._has_reported, ends_at)
         self.worker.wait_until(lambda: self.worker.hostname in session.fleet(), ends_at)
-        return Report.from_json(self._text)
+        return WorkerReport.from_json(self._text)
 
     def _has_reported(self) -> bool:
         while select.select([self._reads], [], [], _LOOK_NOW_S)[0]:
@@ -180,7 +180,7 @@ class DevWorkers:
         """Its main process."""
         return None if self.now is None else self.now.worker.process.pid
 
-    def ready(self) -> Report:
+    def ready(self) -> WorkerReport:
         """What the worker is, once it takes work.  Raises CommandError."""
         if self.now is None:
             raise CommandError("no worker runs")

@@ -11,7 +11,7 @@ VERBOSE, QUIET = "verbose", "quiet"
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class WorkerReport:
     """What a worker is and knows."""
 
     slots: int = 1

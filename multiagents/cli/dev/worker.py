@@ -2,7 +2,8 @@
 
 As a program: ``python -m multiagents.cli.dev.worker FD quiet|verbose CELERY_OPTIONS...`` is
 ``celery CELERY_OPTIONS...`` that prints a line for each step event (`saga_lines`), and writes a
-`Report` to the file descriptor FD once it takes work.  ``print()`` of user code arrives as it is.
+`WorkerReport` to the file descriptor FD once it takes work.  ``print()`` of user code arrives as it
+is.
 Quiet leaves out Celery's banner, what it says below a warning, and its trace of a failed step.
 """
 
@@ -20,7 +21,7 @@ import structlog
 from celery import signals
 from celery.__main__ import main as celery
 
-from multiagents.cli.dev.report import QUIET, Report
+from multiagents.cli.dev.report import QUIET, WorkerReport
 from multiagents.cli.output import wants_colours
 from multiagents.cli.own_code import own_files
 from multiagents.cli.saga_lines import SHORT_ID, Line, first_step, lines_of, started
@@ -157,13 +158,13 @@ def lacked(each: Missing, functions: Iterable[str]) -> str:
     )
 
 
-def report_of(consumer: Any) -> Report:
+def report_of(consumer: Any) -> WorkerReport:
     """What the worker of a consumer knows."""
     folder = runtime.settings.workflows
     files = [] if folder is None else list(folder.iterdir())
     functions, workflows = runtime.catalog.local_names, registry.registered()
     lacking = missing(workflows.values(), functions, place_of=registry.place_of)
-    return Report(
+    return WorkerReport(
         slots=max(1, consumer.pool.num_processes or 0),
         queues=tuple(sorted(consumer.app.amqp.queues.consume_from)),
         functions=functions,

@@ -22,7 +22,7 @@ from multiagents.core.names import QUEUE_IO
 from multiagents.core.settings import get_settings
 from multiagents.devserver.server import EmbeddedServer
 from multiagents.lab.bench.cpu import Meter
-from multiagents.lab.bench.measurement import Plan, SideName
+from multiagents.lab.bench.measurement import MeasurementPlan, SideName
 from multiagents.lab.bench.shapes import GIVEN, Shape, chain_of
 from multiagents.lab.bench.tasks import BARE_QUEUE, make_bare
 from multiagents.storage.client import Edge
@@ -44,7 +44,7 @@ QUEUES: dict[SideName, str] = {"saga": QUEUE_IO, "celery": BARE_QUEUE}
 
 
 @dataclass(slots=True)
-class Outcome:
+class SideResult:
     """How a side's work went."""
 
     steps: int
@@ -87,14 +87,14 @@ class Arena:
         """Reads the processor time of that side's processes."""
         return Meter(worker=self.workers[side].process.pid, server=self.server.pid)
 
-    def work(self, begin: Callable[[], Any], count: int, *, steps: int) -> Outcome:
+    def work(self, begin: Callable[[], Any], count: int, *, steps: int) -> SideResult:
         """Begin ``count`` pieces of ``steps`` steps at once, and wait for every outcome."""
         self.rest()
         began = time.perf_counter()
         results = [begin() for _ in range(count)]
         failures = [error for result in results if (error := self.wait(result))]
         seconds = time.perf_counter() - began
-        return Outcome(count * steps, seconds, len(failures), (failures or [""])[0])
+        return SideResult(count * steps, seconds, len(failures), (failures or [""])[0])
 
     def wait(self, result: Any, timeout_s: float = TIMEOUT_S) -> str:
         """Wait for an outcome; "" or the error that it is."""
@@ -148,7 +148,9 @@ class Arena:
 
 
 @contextmanager
-def arena(plan: Plan, *, workers: bool = True, log_level: str = "WARNING") -> Iterator[Arena]:
+def arena(
+    plan: MeasurementPlan, *, workers: bool = True, log_level: str = "WARNING"
+) -> Iterator[Arena]:
     """A place to measure in; nothing of it is left afterwards.
 
     ``workers=False``: a server and a client alone.
@@ -171,7 +173,7 @@ def arena(plan: Plan, *, workers: bool = True, log_level: str = "WARNING") -> It
         yield made
 
 
-def _worker(side: SideName, plan: Plan, folder: Path, log_level: str) -> WorkerProcess:
+def _worker(side: SideName, plan: MeasurementPlan, folder: Path, log_level: str) -> WorkerProcess:
     options = ("-c", str(plan.concurrency), "-l", log_level, *(("-E",) if plan.events else ()))
     return WorkerProcess(
         f"bench-{side}",

@@ -18,14 +18,14 @@ from multiagents.lab.bench.arena import Arena, arena
 from multiagents.lab.bench.growth import growth
 from multiagents.lab.bench.job import Job
 from multiagents.lab.bench.leases import leases
-from multiagents.lab.bench.measurement import Measurement, Plan, Say
+from multiagents.lab.bench.measurement import Measurement, MeasurementPlan, Say
 from multiagents.lab.bench.memory import memory
 from multiagents.lab.bench.recovery import recovery
 from multiagents.lab.bench.shapes import chain_of, fan_of
 from multiagents.lab.bench.speed import Measure
 from multiagents.lab.bench.waiting import waiting
 
-Place = Callable[[Plan], AbstractContextManager[Arena]]
+Place = Callable[[MeasurementPlan], AbstractContextManager[Arena]]
 
 SHARED: Place = partial(arena)
 OWN: Place = partial(arena)
@@ -110,7 +110,7 @@ def chosen(only: str | None, *, everything: bool = False) -> tuple[Entry, ...]:
     return tuple(entry for entry in ENTRIES if entry.name in wanted)
 
 
-def run(entries: Collection[Entry], plan: Plan, say: Say) -> Iterator[Measurement]:
+def run(entries: Collection[Entry], plan: MeasurementPlan, say: Say) -> Iterator[Measurement]:
     """Measure; each figure comes as soon as it is known."""
     for place, group in groupby(entries, key=lambda entry: entry.place):
         with place(plan) as ready:

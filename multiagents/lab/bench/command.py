@@ -55,10 +55,10 @@ def bench(
     with stopped_by_signals(INTERRUPTED):
         from multiagents.lab.bench import catalog
         from multiagents.lab.bench.arena import machine
-        from multiagents.lab.bench.measurement import Plan
+        from multiagents.lab.bench.measurement import MeasurementPlan
 
         entries = catalog.chosen(only, everything=everything)
-        plan = Plan(rounds, scale, concurrency, appendfsync, events, waiting, minutes)
+        plan = MeasurementPlan(rounds, scale, concurrency, appendfsync, events, waiting, minutes)
         hint(f"{machine()}; appendfsync {appendfsync}, task events {'on' if events else 'off'}")
         found = []
         try:

@@ -7,7 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from multiagents.lab.bench.arena import APPS, Arena
-from multiagents.lab.bench.measurement import Measurement, Pair, Plan, Say, SideName, paired
+from multiagents.lab.bench.measurement import (
+    Measurement,
+    MeasurementPlan,
+    Pair,
+    Say,
+    SideName,
+    paired,
+)
 from multiagents.lab.bench.shapes import Shape
 
 ORDER: tuple[SideName, SideName] = ("celery", "saga")
@@ -22,7 +29,7 @@ class Job:
     name: str
     what: str
     arena: Arena
-    plan: Plan
+    plan: MeasurementPlan
     say: Say
 
     def part(self, name: str, what: str) -> Job:

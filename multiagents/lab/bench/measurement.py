@@ -18,7 +18,7 @@ KIB = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class MeasurementPlan:
     """How to measure."""
 
     rounds: int = 5
@@ -72,7 +72,7 @@ class Measurement:
     errors: dict[SideName, int] = field(default_factory=lambda: {"saga": 0, "celery": 0})
     detail: dict[str, Any] = field(default_factory=dict)
 
-    def to_dict(self, plan: Plan) -> dict[str, Any]:
+    def to_dict(self, plan: MeasurementPlan) -> dict[str, Any]:
         """As JSON shows it, with the settings that it was measured under."""
         settings = {
             "concurrency": plan.concurrency,

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from multiagents.lab.bench.arena import QUEUES, Outcome
+from multiagents.lab.bench.arena import QUEUES, SideResult
 from multiagents.lab.bench.job import ORDER, WARM_UP, Job
 from multiagents.lab.bench.measurement import Measurement, Pair, SideName
 from multiagents.lab.bench.shapes import Shape
@@ -119,7 +119,7 @@ class Tally:
         """Processor milliseconds a step of each round, by process; empty where not known."""
         self._first: dict[SideName, str] = {}
 
-    def once(self, side: SideName, shape: Shape, pieces: int) -> Outcome:
+    def once(self, side: SideName, shape: Shape, pieces: int) -> SideResult:
         """One round of one side."""
         meter = self._arena.meter(side)
         before = meter.read()

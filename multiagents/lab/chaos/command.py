@@ -13,7 +13,7 @@ from multiagents.cli.stop_signals import stopped_by_signals
 
 if TYPE_CHECKING:
     from multiagents.lab.chaos.recovery import Recovery
-    from multiagents.lab.chaos.report import Report
+    from multiagents.lab.chaos.report import ChaosReport
 
 Seconds = Annotated[float, typer.Option("--seconds", min=1, help="How long orders come in.")]
 Sagas = Annotated[int, typer.Option("--sagas", min=1, help="Orders, spread over that time.")]
@@ -59,10 +59,10 @@ def chaos(
     if anything is wrong.
     """
     with stopped_by_signals(INTERRUPTED):
-        from multiagents.lab.chaos.plan import Plan
+        from multiagents.lab.chaos.plan import ChaosPlan
         from multiagents.lab.chaos.run import run
 
-        plan = Plan(
+        plan = ChaosPlan(
             seconds=seconds,
             sagas=sagas,
             workers=workers,
@@ -83,7 +83,7 @@ def chaos(
     raise typer.Exit(OK if report.ok else SAGA_FAILED)
 
 
-def _show(report: Report) -> None:
+def _show(report: ChaosReport) -> None:
     out = console()
     out.print(_faults(report))
     say("")
@@ -99,7 +99,7 @@ def _show(report: Report) -> None:
         out.print(table(("VIOLATION", "SAGA", "DETAIL"), rows))
 
 
-def _faults(report: Report) -> Any:
+def _faults(report: ChaosReport) -> Any:
     counts = {kind.value: count for kind, count in report.done.items()}
     asked = {kind.value: count for kind, count in report.plan.asked.items()}
     rows = [
@@ -114,6 +114,6 @@ def _times(one: Recovery) -> tuple[str | None, ...]:
     return tuple(None if value is None else f"{value:.2f} s" for value in each)
 
 
-def _absorbed(report: Report) -> Any:
+def _absorbed(report: ChaosReport) -> Any:
     rows = [(word, *counts.values()) for word, counts in report.absorbed.items()]
     return table(("ABSORBED BY KEYS", "BY ORDERS", "BY FAULTS"), rows)

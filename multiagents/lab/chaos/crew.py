@@ -18,7 +18,7 @@ from pathlib import Path
 
 from multiagents.cli.worker_process import WorkerProcess
 from multiagents.lab.bench.cpu import descendants
-from multiagents.lab.chaos.plan import CONCURRENCY, FaultKind, Plan
+from multiagents.lab.chaos.plan import CONCURRENCY, ChaosPlan, FaultKind
 
 POOLS = ("prefork", "threads")
 ORPHANS_S = 30.0
@@ -54,7 +54,7 @@ class Member:
 class Crew:
     """The workers of a run.  ``env`` is theirs, beside our own; logs go to ``folder``."""
 
-    def __init__(self, plan: Plan, folder: Path, env: Mapping[str, str]) -> None:
+    def __init__(self, plan: ChaosPlan, folder: Path, env: Mapping[str, str]) -> None:
         self._plan = plan
         self._folder = folder
         self._env = env

@@ -12,7 +12,7 @@ from typing import Any
 
 from multiagents.cli.session import Session
 from multiagents.lab.chaos.orders import WORKFLOW, order
-from multiagents.lab.chaos.plan import Plan
+from multiagents.lab.chaos.plan import ChaosPlan
 from multiagents.storage.client import UNREACHABLE
 
 AGAIN_S = 0.1
@@ -22,7 +22,7 @@ AGAIN_S = 0.1
 class Feeder:
     """Starts the plan's sagas.  ``started``: saga id -> its order, of each start that returned."""
 
-    def __init__(self, plan: Plan, session: Session) -> None:
+    def __init__(self, plan: ChaosPlan, session: Session) -> None:
         self.started: dict[str, dict[str, Any]] = {}
         self.retried = 0
         """Starts that had to be repeated."""

@@ -19,7 +19,7 @@ from typing import Any
 from multiagents.cli.session import Session
 from multiagents.devserver.server import EmbeddedServer
 from multiagents.lab.chaos.crew import Crew
-from multiagents.lab.chaos.plan import KILLS, FaultKind, Plan, Planned, schedule
+from multiagents.lab.chaos.plan import KILLS, ChaosPlan, FaultKind, Planned, schedule
 from multiagents.lab.chaos.recovery import Fault
 from multiagents.storage.client import UNREACHABLE
 
@@ -39,7 +39,7 @@ class Injector:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: ChaosPlan,
         *,
         crew: Crew,
         server: EmbeddedServer,

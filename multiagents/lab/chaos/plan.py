@@ -45,7 +45,7 @@ KILLS = (FaultKind.KILL_CHILD, FaultKind.KILL_MAIN, FaultKind.KILL_ALL)
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ChaosPlan:
     """How much of everything.  ``keep``: where data and logs stay; None: nowhere."""
 
     seconds: float = 60.0
@@ -88,7 +88,7 @@ class Planned:
     lasts_s: float = 0.0
 
 
-def schedule(plan: Plan) -> list[Planned]:
+def schedule(plan: ChaosPlan) -> list[Planned]:
     """All faults in the order of their times; each kind is spread over the whole run."""
     chance = random.Random(f"faults {plan.seed}")
     found = [
@@ -101,6 +101,6 @@ def schedule(plan: Plan) -> list[Planned]:
     return sorted(found)
 
 
-def _lasts_s(kind: FaultKind, plan: Plan, chance: random.Random) -> float:
+def _lasts_s(kind: FaultKind, plan: ChaosPlan, chance: random.Random) -> float:
     leases = {FaultKind.PAUSE: FREEZE_LEASES, FaultKind.KILL_SERVER: DOWN_LEASES}.get(kind)
     return plan.lease_s * chance.uniform(*leases) if leases else 0.0

@@ -1,6 +1,6 @@
 """What does a chaos run find?
 
-Values only.  `Report.to_dict` is what ``--json`` prints;
+Values only.  `ChaosReport.to_dict` is what ``--json`` prints;
 docs/explanation/chaos.md names its fields.
 """
 
@@ -13,15 +13,15 @@ from typing import Any
 
 from multiagents.core.clock import iso
 from multiagents.lab.chaos.audit import Violation
-from multiagents.lab.chaos.plan import FaultKind, Plan
+from multiagents.lab.chaos.plan import ChaosPlan, FaultKind
 from multiagents.lab.chaos.recovery import Fault, Recovery
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class ChaosReport:
     """The figures of one run, and what was wrong."""
 
-    plan: Plan
+    plan: ChaosPlan
     started: int
     repeated_starts: int
     """Starts that got no answer at first."""

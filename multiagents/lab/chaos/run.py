@@ -2,7 +2,7 @@
 
 Start everything, do damage while orders come in, stop the damage, let what is in flight end,
 stop the workers in order, and only then ask the witnesses.  Whatever ends the block, nothing of it
-is left; with `Plan.keep`, its ledger, its logs and the server's data are.
+is left; with `ChaosPlan.keep`, its ledger, its logs and the server's data are.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from multiagents.lab.chaos.feeder import Feeder
 from multiagents.lab.chaos.injector import Injector
 from multiagents.lab.chaos.ledger import LEDGER_VARIABLE, Ledger
 from multiagents.lab.chaos.orders import opening
-from multiagents.lab.chaos.plan import Plan
+from multiagents.lab.chaos.plan import ChaosPlan
 from multiagents.lab.chaos.recovery import recoveries
-from multiagents.lab.chaos.report import Report
+from multiagents.lab.chaos.report import ChaosReport
 from multiagents.storage import sagas as store
 from multiagents.storage.client import Edge
 from multiagents.storage.keys import Shard
@@ -52,7 +52,7 @@ FEW = 200
 """Sagas that are looked at one by one, to see whether they are parked."""
 
 
-def run(plan: Plan, say: Say) -> Report:
+def run(plan: ChaosPlan, say: Say) -> ChaosReport:
     """Do it, and report.  Raises CommandError where the workers do not even start."""
     with _scene(plan) as scene:
         _wait_ready(scene, say)
@@ -80,7 +80,7 @@ def run(plan: Plan, say: Say) -> Report:
 class Scene:
     """Where it happens."""
 
-    plan: Plan
+    plan: ChaosPlan
     server: EmbeddedServer
     session: Session
     edge: Edge
@@ -114,7 +114,7 @@ class Scene:
 
 
 @contextmanager
-def _scene(plan: Plan) -> Iterator[Scene]:
+def _scene(plan: ChaosPlan) -> Iterator[Scene]:
     with ExitStack() as stack:
         folder = _folder(stack, plan)
         ledger = Ledger(folder / "ledger.sqlite")
@@ -140,7 +140,7 @@ def _scene(plan: Plan) -> Iterator[Scene]:
         yield Scene(plan, server, session, edge, ledger, crew)
 
 
-def _folder(stack: ExitStack, plan: Plan) -> Path:
+def _folder(stack: ExitStack, plan: ChaosPlan) -> Path:
     if plan.keep is None:
         return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="multiagents-chaos-")))
     plan.keep.mkdir(parents=True, exist_ok=True)
@@ -175,7 +175,7 @@ def _tell(scene: Scene, feeder: Feeder, injector: Injector, say: Say, began: flo
 
 
 def _settle(scene: Scene, injector: Injector) -> None:
-    """Return when everything has come to rest, or after `Plan.settle_s`; the audit sees which."""
+    """Return when all has come to rest, or after `ChaosPlan.settle_s`; the audit sees which."""
     ends_at = time.monotonic() + scene.plan.settle_s
     still_since = None
     while (now := time.monotonic()) < ends_at:
@@ -211,11 +211,11 @@ def _get(scene: Scene, saga_id: str) -> dict[str, Any] | None:
 # ---- the witnesses ----
 
 
-def _report(scene: Scene, feeder: Feeder, injector: Injector, seconds: float) -> Report:
+def _report(scene: Scene, feeder: Feeder, injector: Injector, seconds: float) -> ChaosReport:
     evidence = _evidence(scene, feeder)
     known = [saga_id for saga_id, saga in evidence.sagas.items() if saga is not None]
     recovered = recoveries(injector.faults, (_log(scene, saga_id) for saga_id in known))
-    return Report(
+    return ChaosReport(
         plan=scene.plan,
         started=len(feeder.started),
         repeated_starts=feeder.retried,

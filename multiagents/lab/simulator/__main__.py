@@ -26,7 +26,7 @@ from typing import Any
 
 import structlog
 
-from multiagents.lab.simulator.faults import Faults, Shape
+from multiagents.lab.simulator.faults import Faults, SystemShape
 from multiagents.lab.simulator.history import History
 from multiagents.lab.simulator.laws.saga import LawBroken
 from multiagents.lab.simulator.store import Servers, own_servers
@@ -36,7 +36,7 @@ CHUNK = 50
 
 
 @dataclass(slots=True)
-class Summary:
+class SimulationSummary:
     """What was simulated."""
 
     histories: int = 0
@@ -56,7 +56,7 @@ class Summary:
             which = self.states if name.startswith("~") else self.seen
             which[name.removeprefix("~")] += count
 
-    def add(self, other: Summary) -> None:
+    def add(self, other: SimulationSummary) -> None:
         """Count all that another has counted."""
         self.histories += other.histories
         self.calls += other.calls
@@ -91,15 +91,15 @@ def simulate(
     servers: Servers,
     *,
     faults: Faults | None = None,
-    shape: Shape | None = None,
+    shape: SystemShape | None = None,
     **make: Any,
-) -> Summary:
+) -> SimulationSummary:
     """Live through the histories of these seeds.  Raises LawBroken, naming the seed.
 
     The servers' databases are emptied before each.  ``faults`` and ``shape`` are drawn from the
     seed unless they are given.
     """
-    summary, began = Summary(), time.perf_counter()
+    summary, began = SimulationSummary(), time.perf_counter()
     for seed in seeds:
         history = History(seed, servers, faults=faults, shape=shape, **make)
         try:
@@ -111,9 +111,9 @@ def simulate(
     return summary
 
 
-def survey(seeds: Iterable[int], servers: Servers, *, keep_going: bool) -> Summary:
+def survey(seeds: Iterable[int], servers: Servers, *, keep_going: bool) -> SimulationSummary:
     """Likewise, but what breaks is noted, and perhaps the rest lived through."""
-    summary = Summary()
+    summary = SimulationSummary()
     for seed in seeds:
         try:
             summary.add(simulate([seed], servers))
@@ -139,13 +139,13 @@ def _hush() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
 
-def _survey(seeds: range, keep_going: bool) -> Summary:
+def _survey(seeds: range, keep_going: bool) -> SimulationSummary:
     return survey(seeds, _servers[0], keep_going=keep_going)
 
 
 def _surveys(
     seeds: range, *, processes: int, server: str | None, keep_going: bool
-) -> Iterator[Summary]:
+) -> Iterator[SimulationSummary]:
     """Surveys of all the seeds, a few at a time, as they are done."""
     chunks = [seeds[start : start + CHUNK] for start in range(0, len(seeds), CHUNK)]
     with ExitStack() as stack:
@@ -159,7 +159,7 @@ def _surveys(
             urls.put(stack.enter_context(own_servers()).urls[0].partition("?")[0])
         pool = ProcessPoolExecutor(processes, context, initializer=_open, initargs=(urls,))
         stack.enter_context(pool)
-        futures: list[Future[Summary]] = [
+        futures: list[Future[SimulationSummary]] = [
             pool.submit(_survey, chunk, keep_going) for chunk in chunks
         ]
         try:
@@ -175,9 +175,9 @@ def run(
     server: str | None = None,
     keep_going: bool = False,
     quiet: bool = False,
-) -> Summary:
+) -> SimulationSummary:
     """Survey the seeds, with progress on stderr; up to the first that breaks, or all."""
-    summary, began = Summary(), time.perf_counter()
+    summary, began = SimulationSummary(), time.perf_counter()
     for part in _surveys(seeds, processes=processes, server=server, keep_going=keep_going):
         summary.add(part)
         summary.seconds = time.perf_counter() - began

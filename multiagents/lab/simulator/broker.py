@@ -48,7 +48,7 @@ class Returned:
 Mail = Message | Returned
 
 
-class Broker:
+class SimulatedBroker:
     """Takes messages and hands them out in any order."""
 
     def __init__(self, rng: Random, seen: Counter[str], store: Store, *, letters: bool) -> None:

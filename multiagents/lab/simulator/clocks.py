@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from multiagents.core.effects import Flow
-from multiagents.lab.simulator.broker import Broker
+from multiagents.lab.simulator.broker import SimulatedBroker
 from multiagents.lab.simulator.store import Store
 from multiagents.lab.simulator.world import World
 from multiagents.storage.calls import Call
@@ -40,7 +40,7 @@ def sweeps_go_on(world: World, kept: Store) -> bool:
 
 
 def set_clock_back(
-    by_ms: int, world: World, kept: Store, broker: Broker, processes: Iterable[Any]
+    by_ms: int, world: World, kept: Store, broker: SimulatedBroker, processes: Iterable[Any]
 ) -> None:
     """Set the servers' clock back; how long who sleeps, or is away, does not change.
 

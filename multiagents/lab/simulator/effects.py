@@ -11,7 +11,7 @@ from multiagents.core.entries import Failure
 from multiagents.core.states import SagaState
 from multiagents.engine.messages import Publish
 from multiagents.engine.sweeper import QueueHead
-from multiagents.lab.simulator.broker import Broker
+from multiagents.lab.simulator.broker import SimulatedBroker
 from multiagents.lab.simulator.world import Take, World
 from multiagents.saga.outcome import Deliverance
 from multiagents.saga.targets import Refusal, Told, targets_of
@@ -20,7 +20,7 @@ PICKY = "picky"
 """A task that Celery refuses to send."""
 
 
-def carry_out(effect: Any, world: World, broker: Broker) -> Any:
+def carry_out(effect: Any, world: World, broker: SimulatedBroker) -> Any:
     """Carry out what is not Redis'."""
     match effect:
         case Take():

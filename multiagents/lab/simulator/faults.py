@@ -73,7 +73,7 @@ def some_faults(rng: Random) -> Faults:
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class SystemShape:
     """Of what a simulated system consists."""
 
     shards: int = 1
@@ -96,10 +96,10 @@ class Shape:
         return ", ".join(parts if self.continues else [*parts, "by message"])
 
 
-def some_shape(rng: Random) -> Shape:
+def some_shape(rng: Random) -> SystemShape:
     """Any system."""
     shards, servers = rng.choice(((1, 1), (1, 1), (3, 1), (3, 3)))
     letters = servers == 1 and rng.random() < 0.5
     plain = rng.choice((0.0, 0.0, 0.4))
     continues = rng.random() < 0.8
-    return Shape(shards, servers, letters, plain, continues, odd=rng.random() < 0.3)
+    return SystemShape(shards, servers, letters, plain, continues, odd=rng.random() < 0.3)

@@ -16,7 +16,7 @@ from redis.exceptions import ResponseError
 from multiagents.engine.composition import compose
 from multiagents.engine.messages import NotTaken, Publish, Unsendable
 from multiagents.engine.sweeper import QueueHead, Sweeper
-from multiagents.lab.simulator.broker import QUEUES, SENDING, Broker, Mail
+from multiagents.lab.simulator.broker import QUEUES, SENDING, Mail, SimulatedBroker
 from multiagents.lab.simulator.clocks import BACK_MS, set_clock_back, sweeps_go_on
 from multiagents.lab.simulator.effects import carry_out
 from multiagents.lab.simulator.faults import (
@@ -24,7 +24,7 @@ from multiagents.lab.simulator.faults import (
     NOTHING_DONE,
     ODD_ENDINGS,
     Faults,
-    Shape,
+    SystemShape,
     some_faults,
     some_shape,
 )
@@ -42,8 +42,8 @@ from multiagents.lab.simulator.laws.storage import (
     stored,
 )
 from multiagents.lab.simulator.laws.witness import Witness
-from multiagents.lab.simulator.people import People
-from multiagents.lab.simulator.process import MakeCoordinator, MakeSweeper, Process
+from multiagents.lab.simulator.people import SimulatedOperators
+from multiagents.lab.simulator.process import MakeCoordinator, MakeSweeper, SimulatedProcess
 from multiagents.lab.simulator.store import RETENTION_S, Memory, Servers
 from multiagents.lab.simulator.workflows import random_workflow
 from multiagents.lab.simulator.world import Sleep, Take, Thread, World
@@ -70,7 +70,7 @@ class History:
         servers: Servers,
         *,
         faults: Faults | None = None,
-        shape: Shape | None = None,
+        shape: SystemShape | None = None,
         make_coordinator: MakeCoordinator = compose,
         make_sweeper: MakeSweeper = Sweeper,
     ) -> None:
@@ -87,11 +87,11 @@ class History:
         mixed = Random(f"mixed {seed}")  # apart: what else a seed means is as it was without it
         self.world.mixed = mixed if mixed.random() < MIXED else None
         self.world.batch = rng.choice((1, 3, 100, 100))
-        self.broker = Broker(rng, self.world.seen, self.store, letters=shape.letters)
+        self.broker = SimulatedBroker(rng, self.world.seen, self.store, letters=shape.letters)
         self.broker.faults = faults
         makes: dict[str, Any] = {"make_coordinator": make_coordinator, "make_sweeper": make_sweeper}
         self.processes = [
-            Process(self.world, self.broker, self.store, number=number, **makes)
+            SimulatedProcess(self.world, self.broker, self.store, number=number, **makes)
             for number in range(rng.choice((2, 3)))
         ]
         endings = ODD_ENDINGS if shape.odd else ("",)
@@ -100,7 +100,9 @@ class History:
             f"{seed}-{index}{rng.choice(endings)}": make(name=f"w{index}")
             for index in range(rng.choice((1, 2)))
         }
-        self.people = People(self.world, self.broker, self.store, self.workflows, **makes)
+        self.people = SimulatedOperators(
+            self.world, self.broker, self.store, self.workflows, **makes
+        )
         self.witness = Witness(self.store, self.workflows)
         self._pace_ms = rng.choice((1, 1, 500, 3000))
         """Who sleeps wakes at a multiple of this: many at once, so that they meet in a saga."""
@@ -108,7 +110,7 @@ class History:
         """What a server will be set back to."""
         self._mail: list[Mail] = []
         self._remembered_ms = self._forgets_in = self._busy_ms = 0
-        self._refused: Process | None = None
+        self._refused: SimulatedProcess | None = None
         """The one that the server refuses; None: all."""
         self._answer = ""
 
@@ -243,7 +245,7 @@ class History:
         world.now_ms += self.rng.choice((0, 0, 1, 5))
         now_ms = world.now_ms
         mail = self.broker.waiting(now_ms) > 0
-        able: list[tuple[Process, Thread]] = []
+        able: list[tuple[SimulatedProcess, Thread]] = []
         wakes: list[int] = []
         for process in (*self.processes, self.people):
             if process.wake_ms > now_ms:
@@ -267,7 +269,7 @@ class History:
         world.now_ms = later_ms
         return False
 
-    def _move(self, process: Process, thread: Thread) -> None:
+    def _move(self, process: SimulatedProcess, thread: Thread) -> None:
         if thread.effect is None and not self._resume(process, thread):
             return
         effect = thread.effect
@@ -281,7 +283,7 @@ class History:
         wake_ms = self.world.now_ms + ms
         return wake_ms + -wake_ms % self._pace_ms if ms else wake_ms
 
-    def _resume(self, process: Process, thread: Thread) -> bool:
+    def _resume(self, process: SimulatedProcess, thread: Thread) -> bool:
         """Run the thread to its next yield; False at its end."""
         reply, error = thread.reply, thread.error
         thread.reply = thread.error = None
@@ -292,7 +294,7 @@ class History:
             return False
         return True
 
-    def _carry_out(self, process: Process, thread: Thread) -> None:
+    def _carry_out(self, process: SimulatedProcess, thread: Thread) -> None:
         """Carry out what the thread has asked for, and let faults strike."""
         world, faults = self.world, self.world.faults
         if world.happens(faults.die_before, "died before a call"):
@@ -330,7 +332,7 @@ class History:
             process.die()
         return None
 
-    def _does_nothing(self, process: Process) -> bool:
+    def _does_nothing(self, process: SimulatedProcess) -> bool:
         return self._busy_ms > self.world.now_ms and self._refused in (None, process)
 
     def _perform(self, effect: Any) -> Any:

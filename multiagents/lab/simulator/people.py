@@ -16,13 +16,13 @@ from multiagents.core.entries import Asked
 from multiagents.core.exceptions import UnknownSaga
 from multiagents.core.states import Command
 from multiagents.engine.repository import Reading
-from multiagents.lab.simulator.broker import Broker
+from multiagents.lab.simulator.broker import SimulatedBroker
 from multiagents.lab.simulator.effects import PICKY
 from multiagents.lab.simulator.faults import NO_FAULTS
 from multiagents.lab.simulator.laws.violations import law
-from multiagents.lab.simulator.process import Process
+from multiagents.lab.simulator.process import SimulatedProcess
 from multiagents.lab.simulator.store import Store
-from multiagents.lab.simulator.sweeps import Sweeps
+from multiagents.lab.simulator.sweeps import SimulatedSweeper
 from multiagents.lab.simulator.workflows import INPUT_TEXT
 from multiagents.lab.simulator.world import Life, Sleep, World
 from multiagents.saga.dead_letters import dead_letters_of
@@ -40,13 +40,13 @@ CANVAS = json.dumps(
 """Of each kind one that can be sent, and one that Celery refuses."""
 
 
-class People(Process):
+class SimulatedOperators(SimulatedProcess):
     """The programs of people, over one coordinator; it works for no queue."""
 
     def __init__(
         self,
         world: World,
-        broker: Broker,
+        broker: SimulatedBroker,
         kept: Store,
         workflows: Mapping[str, Workflow],
         **makes: Any,
@@ -70,7 +70,7 @@ class People(Process):
         super().start()
         self._is_dead = False
 
-    def _lives(self, sweeps: Sweeps) -> list[Life]:
+    def _lives(self, sweeps: SimulatedSweeper) -> list[Life]:
         return [begin() for begin in (*(begin for _, begin in self._starters), *self._others)]
 
     def die(self) -> None:

@@ -31,13 +31,13 @@ from multiagents.engine.coordinator import Coordinator
 from multiagents.engine.handback import Foreign, HandBack
 from multiagents.engine.messages import Message, no_letter
 from multiagents.engine.sweeper import Sweeper
-from multiagents.lab.simulator.broker import Broker, Mail, Returned
+from multiagents.lab.simulator.broker import Mail, Returned, SimulatedBroker
 from multiagents.lab.simulator.clocks import SKEW_MS, Found, by_a_clock_ahead
 from multiagents.lab.simulator.faults import NO_FAULTS
 from multiagents.lab.simulator.laws.retries import some_error
 from multiagents.lab.simulator.laws.saga import law
 from multiagents.lab.simulator.store import LEASE_S, Store
-from multiagents.lab.simulator.sweeps import ITEMS_OWN, Sweeps
+from multiagents.lab.simulator.sweeps import ITEMS_OWN, SimulatedSweeper
 from multiagents.lab.simulator.world import Life, ProcessClock, Sleep, Take, Thread, World
 from multiagents.storage import sagas as store
 from multiagents.storage.client import UNREACHABLE, Edge, StoreError
@@ -58,13 +58,13 @@ MakeSweeper = Callable[..., Sweeper]
 Held = Assignment | store.Attempt
 
 
-class Process:
+class SimulatedProcess:
     """A worker process: message slots, a heartbeat and sweepers, over one coordinator."""
 
     def __init__(
         self,
         world: World,
-        broker: Broker,
+        broker: SimulatedBroker,
         kept: Store,
         *,
         number: int = 0,
@@ -113,12 +113,12 @@ class Process:
             batch=world.batch,
         )
         sweeper.due = partial(self._due, sweeper.due)  # type: ignore[method-assign]  # for a fault
-        sweeps = Sweeps(sweeper, world, self.clock)
+        sweeps = SimulatedSweeper(sweeper, world, self.clock)
         self.held, self._cancelled = {}, set()
         self._hand_back = HandBack(world.settings, self.clock, catalog)
         self.threads = [Thread(life) for life in self._lives(sweeps)]
 
-    def _lives(self, sweeps: Sweeps) -> list[Life]:
+    def _lives(self, sweeps: SimulatedSweeper) -> list[Life]:
         lives = [self._work() for _ in range(SLOTS)]
         servers = range(len(self._store.clients))
         lives += [self._beat(), *(self._sweep(sweeps, server) for server in servers)]
@@ -375,7 +375,7 @@ class Process:
                 self.world.seen["not given back at once"] += 1
             self._foreign += at_hand
 
-    async def _sweep(self, sweeps: Sweeps, server: int) -> None:
+    async def _sweep(self, sweeps: SimulatedSweeper, server: int) -> None:
         while True:
             await Sleep(self.world.rng.randint(300, 1500))
             try:

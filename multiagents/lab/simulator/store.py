@@ -27,7 +27,7 @@ from redis.retry import Retry
 from multiagents.core.settings import Settings
 from multiagents.devserver.binary import locate
 from multiagents.devserver.server import POLL_S, START_S
-from multiagents.lab.simulator.faults import Shape
+from multiagents.lab.simulator.faults import SystemShape
 from multiagents.storage.calls import Call, Plain
 from multiagents.storage.client import UNREACHABLE, Edge
 from multiagents.storage.keys import SagaKeys, Shard
@@ -53,9 +53,9 @@ class Servers:
     def __init__(self, url: str) -> None:
         self.urls = [_database(url, number) for number in range(DATABASES)]
         self.clients = [redis.Redis.from_url(each) for each in self.urls]
-        self._edges: dict[Shape, tuple[Settings, Edge]] = {}
+        self._edges: dict[SystemShape, tuple[Settings, Edge]] = {}
 
-    def store(self, shape: Shape) -> Store:
+    def store(self, shape: SystemShape) -> Store:
         """An empty store of that shape."""
         key = replace(shape, letters=False, plain=0.0, odd=False)
         if key not in self._edges:

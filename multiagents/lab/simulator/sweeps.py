@@ -22,7 +22,7 @@ ITEMS_OWN = (StoreError, NotTaken, UnknownSaga)
 """What may go wrong with a due item."""
 
 
-class Sweeps(SweeperThread):
+class SimulatedSweeper(SweeperThread):
     """A sweeper's thread without the thread."""
 
     def __init__(self, sweeper: Sweeper, world: World, clock: ProcessClock) -> None:

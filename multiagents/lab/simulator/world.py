@@ -18,7 +18,7 @@ from multiagents.core.ports import Assignment
 from multiagents.core.settings import Settings
 from multiagents.core.states import Kind
 from multiagents.lab.simulator.faults import NO_FAULTS, Faults
-from multiagents.lab.simulator.laws.end import Effect
+from multiagents.lab.simulator.laws.end import WorkerEffect
 from multiagents.saga.outcome import Deliverance
 from multiagents.storage.sagas import Attempt
 
@@ -70,7 +70,7 @@ class World:
     """How often a worker succeeds."""
     seen: Counter[str] = field(default_factory=Counter)
     """What was injected, by name."""
-    ledger: dict[str, dict[str, list[Effect]]] = field(
+    ledger: dict[str, dict[str, list[WorkerEffect]]] = field(
         default_factory=lambda: defaultdict(lambda: defaultdict(list))
     )
     """By saga and step: what was really done."""
@@ -106,7 +106,7 @@ class World:
 
     def act(self, held: Assignment | Attempt) -> None:
         """Whoever holds this attempt does to the world what it is for."""
-        self.ledger[held.saga_id][held.step].append(Effect(Kind(held.kind), held.nonce))
+        self.ledger[held.saga_id][held.step].append(WorkerEffect(Kind(held.kind), held.nonce))
 
 
 @dataclass(slots=True)

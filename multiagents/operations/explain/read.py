@@ -58,7 +58,7 @@ from multiagents.workflows.workflow import Workflow
 
 
 @dataclass(frozen=True, slots=True)
-class People:
+class OperatorActions:
     """What people have brought about in a saga."""
 
     asked: Asked | None = None
@@ -119,7 +119,7 @@ class Explaining(DeadLetters):
         around = replace(around, stopping=stopping, earlier=people.earlier)
         return explanation(now, underway(now, around, tasks))
 
-    async def people(self, saga_id: str) -> People:
+    async def people(self, saga_id: str) -> OperatorActions:
         """Who brought the saga where it is or settled its dead letters, and why.
 
         Raises UnknownSaga, and DamagedSaga.
@@ -127,14 +127,14 @@ class Explaining(DeadLetters):
         saga, workflow = await self.coordinator.current(saga_id)
         return await self._people(self.coordinator.keys(saga_id), saga, workflow)
 
-    async def _people(self, keys: SagaKeys, saga: Saga, workflow: Workflow) -> People:
+    async def _people(self, keys: SagaKeys, saga: Saga, workflow: Workflow) -> OperatorActions:
         entries = [decode(text) for text in await store.log(keys)]
         earlier = earlier_attempts(saga, entries)
         if not any(isinstance(entry, Asked) for entry in entries):
-            return People(earlier=earlier)
+            return OperatorActions(earlier=earlier)
         data = await store.data(keys) if workflow.has_conditions else {}
         settled = settlements(keys.id, workflow, entries, data)
-        return People(order_of(saga, workflow, entries, data), settled, earlier)
+        return OperatorActions(order_of(saga, workflow, entries, data), settled, earlier)
 
     async def _is_changed(self, workflow: Workflow) -> bool:
         """Whether the name of a saga's workflow means another definition by now (rule 9)."""
@@ -145,7 +145,7 @@ class Explaining(DeadLetters):
         return present is not None and present.version != workflow.version
 
     @by_any_id
-    async def standing(self, saga_id: str, command: Command) -> People | None:
+    async def standing(self, saga_id: str, command: Command) -> OperatorActions | None:
         """Whose order has brought about already what a pause or a cancel asks; None: nobody's."""
         saga, workflow = await self.coordinator.current(saga_id)
         if not stands(saga, command):

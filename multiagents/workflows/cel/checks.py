@@ -13,7 +13,7 @@ from multiagents.core.near import did_you_mean, nearest
 from multiagents.workflows.cel.arithmetic import result_kind
 from multiagents.workflows.cel.evaluation import build
 from multiagents.workflows.cel.functions import FUNCTIONS, METHODS, TYPES, overloads, signatures
-from multiagents.workflows.cel.refusals import Refusal, shown
+from multiagents.workflows.cel.refusals import NoValue, shown
 from multiagents.workflows.cel.scope import MOST_OPERATIONS, Scope, TooCostly
 from multiagents.workflows.cel.syntax import Node
 from multiagents.workflows.cel.values import KINDS, NUMBERS, ORDERED, article, kind_of
@@ -184,7 +184,7 @@ def _try_constants(node: Node) -> None:
         return
     try:
         build(trial)(Scope({}))
-    except Refusal as error:
+    except NoValue as error:
         raise _fail(node, error.reason) from error
     except TooCostly as error:
         raise _fail(node, f"takes more than {MOST_OPERATIONS:,} operations") from error

@@ -13,7 +13,7 @@ from typing import Any
 from multiagents.workflows.cel.arithmetic import Undefined, calculate, negative
 from multiagents.workflows.cel.functions import TYPES, overloads
 from multiagents.workflows.cel.refusals import (
-    Refusal,
+    NoValue,
     failed_call,
     mismatch,
     shown,
@@ -26,7 +26,7 @@ from multiagents.workflows.cel.syntax import Node
 from multiagents.workflows.cel.values import (
     NUMBERS,
     ORDERED,
-    Kind,
+    CelType,
     equal,
     from_key,
     kind_of,
@@ -56,8 +56,8 @@ def _name(node: Node) -> Run:
         if name in scope.names:
             return scope.names[name]
         if name in TYPES:
-            return Kind(name)
-        raise Refusal(f"unknown name {name!r}")
+            return CelType(name)
+        raise NoValue(f"unknown name {name!r}")
 
     return run
 
@@ -108,10 +108,10 @@ def _of_map(node: Node, found: Mapping[Any, Any], key: Any) -> Any:
         return found[usable]
     whole, index = node.parts
     if index.kind != "literal":  # what is computed from data could be a secret
-        raise Refusal(f"missing key in {shown(whole)} (its name is computed, so it is not shown)")
+        raise NoValue(f"missing key in {shown(whole)} (its name is computed, so it is not shown)")
     if isinstance(key, str) and "state" in found and key == "result":
         raise unselected(Node("select", (whole,), key, node.text), found)
-    raise Refusal(f"missing key {key!r} in {shown(whole)}", f"{shown(index)} in {shown(whole)}")
+    raise NoValue(f"missing key {key!r} in {shown(whole)}", f"{shown(index)} in {shown(whole)}")
 
 
 def _of_list(node: Node, found: list[Any], place: Any) -> Any:
@@ -120,7 +120,7 @@ def _of_list(node: Node, found: list[Any], place: Any) -> Any:
         raise unfit(index, place, "int", f"{shown(whole)} is a list")
     if 0 <= place < len(found):
         return found[place]
-    raise Refusal(
+    raise NoValue(
         f"index out of bounds in {shown(whole)}", f"size({shown(whole)}) > {shown(index)}"
     )
 
@@ -174,12 +174,12 @@ def _logic(node: Node) -> Run:
     parts = [(part, build(part)) for part in node.parts]
 
     def run(scope: Scope) -> bool:
-        refusal: Refusal | None = None
+        refusal: NoValue | None = None
         for part, each in parts:
             try:
                 if _truth(part, each(scope)) is decisive:
                     return decisive
-            except Refusal as error:
+            except NoValue as error:
                 refusal = refusal or error
         if refusal is not None:
             raise refusal
@@ -248,7 +248,7 @@ def _arithmetic(node: Node) -> Run:
         try:
             return calculate(sign, one, other, scope.spend)
         except Undefined as error:
-            raise Refusal(f"{shown(node)}: {error}") from error
+            raise NoValue(f"{shown(node)}: {error}") from error
         except LookupError:
             raise mismatch(node, one, other) from None
 
@@ -266,7 +266,7 @@ def _sign(node: Node) -> Run:
         try:
             return negative(value)
         except Undefined as error:
-            raise Refusal(f"{shown(node)}: {error}") from error
+            raise NoValue(f"{shown(node)}: {error}") from error
         except LookupError:
             raise unfit(part, value, "int or double", "it is negated") from None
 
@@ -331,12 +331,12 @@ def _exists(node: Node, items: Any, scope: Scope, bodies: list[Run]) -> bool:
 
 
 def _quantified(node: Node, items: Any, scope: Scope, body: Run, *, decisive: bool) -> bool:
-    refusal: Refusal | None = None
+    refusal: NoValue | None = None
     for _ in items:
         try:
             if _truth(node.parts[1], body(scope)) is decisive:
                 return decisive
-        except Refusal as error:
+        except NoValue as error:
             refusal = refusal or error
     if refusal is not None:
         raise refusal

@@ -28,8 +28,8 @@ from multiagents.workflows.cel.values import (
     INT_MAX,
     TYPE_NAMES,
     UINT_MAX,
+    CelType,
     Duration,
-    Kind,
     Spend,
     Timestamp,
     Uint,
@@ -142,9 +142,9 @@ def _to_bytes(value: str | bytes, spend: Spend) -> bytes:
     return value.encode() if isinstance(value, str) else value
 
 
-def _type(value: Any, _: Spend) -> Kind:
+def _type(value: Any, _: Spend) -> CelType:
     kind = kind_of(value)
-    return Kind(TYPE_NAMES.get(kind, kind))
+    return CelType(TYPE_NAMES.get(kind, kind))
 
 
 def _same(value: Any, _: Spend) -> Any:

@@ -16,7 +16,7 @@ _SHOWN = 60
 """Characters of a part of an expression in a message."""
 
 
-class Refusal(Exception):
+class NoValue(Exception):
     """There is no value; ``&&``, ``||``, ``all`` and ``exists`` may have one all the same."""
 
     def __init__(self, what: str, guard: str = "") -> None:
@@ -38,26 +38,26 @@ class Refusal(Exception):
         return f"{self.what}; guard it with {self.guard} ? {whole} : null"
 
 
-def unselected(node: Node, owner: Any) -> Refusal:
+def unselected(node: Node, owner: Any) -> NoValue:
     """Why a field cannot be read of its owner."""
     whole, field = node.parts[0], node.value
     if kind_of(owner) != "map":
         return unfit(whole, owner, "map", f"{field!r} is read of it")
     guard = f"has({shown(whole)}.{field})"
     if field == "result" and whole.kind in {"select", "index"} and "state" in owner:
-        return Refusal(
+        return NoValue(
             f"missing key 'result' in {shown(whole)}: the step is {owner['state']} and has none",
             guard,
         )
-    return Refusal(f"missing key {field!r} in {shown(whole)}", guard)
+    return NoValue(f"missing key {field!r} in {shown(whole)}", guard)
 
 
-def failed_call(node: Node, reason: str) -> Refusal:
+def failed_call(node: Node, reason: str) -> NoValue:
     """A function's error: it is about its last argument, a pattern or a zone, if it has two."""
-    return Refusal(f"{shown(node.parts[-1])} {reason} ({node.value} takes it)")
+    return NoValue(f"{shown(node.parts[-1])} {reason} ({node.value} takes it)")
 
 
-def unfit_call(node: Node, values: list[Any]) -> Refusal:
+def unfit_call(node: Node, values: list[Any]) -> NoValue:
     """The first argument that no overload takes; else all of them."""
     method = node.kind == "method"
     known = overloads(node.value, method=method)
@@ -67,7 +67,7 @@ def unfit_call(node: Node, values: list[Any]) -> Refusal:
             return unfit(part, value, " or ".join(wanted), f"{node.value} takes it")
     given = ", ".join(map(kind_of, values)) or "nothing"
     what = f"{node.value} does not take ({given})" if known else f"unknown function {node.value!r}"
-    return Refusal(f"{what}; it is {signatures(node.value, method=method)}" if known else what)
+    return NoValue(f"{what}; it is {signatures(node.value, method=method)}" if known else what)
 
 
 def shown(node: Node) -> str:
@@ -76,15 +76,15 @@ def shown(node: Node) -> str:
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
 
 
-def unfit(node: Node, value: Any, wanted: str, why: str) -> Refusal:
+def unfit(node: Node, value: Any, wanted: str, why: str) -> NoValue:
     """A value of the wrong type, with what to write; ``wanted``: kinds, joined by "or"."""
     kind, first = kind_of(value), wanted.split()[0].rstrip(",")
     what = f"{shown(node)} is {article(kind)}, expected {article(wanted)} ({why})"
     if value is None:
-        return Refusal(what, _null_guard(node))
+        return NoValue(what, _null_guard(node))
     if kind == "string" and first in _READ_FROM_TEXT:
-        return Refusal(f"{what}; write {first}({shown(node)})")
-    return Refusal(what, _type_guard(node, first))
+        return NoValue(f"{what}; write {first}({shown(node)})")
+    return NoValue(what, _type_guard(node, first))
 
 
 _READ_FROM_TEXT = NUMBERS | {"timestamp", "duration"}
@@ -102,7 +102,7 @@ def _has_guard(node: Node) -> str:
     return f"has({shown(node)}) && " if node.kind == "select" else ""
 
 
-def mismatch(node: Node, one: Any, other: Any) -> Refusal:
+def mismatch(node: Node, one: Any, other: Any) -> NoValue:
     """Two operands that an operator does not take together."""
     left, right = node.parts
     kinds = kind_of(one), kind_of(other)
@@ -111,15 +111,15 @@ def mismatch(node: Node, one: Any, other: Any) -> Refusal:
         f" ({article(kinds[1])})"
     )
     if "null" in kinds:
-        return Refusal(what, _null_guard(node.parts[kinds.index("null")]))
+        return NoValue(what, _null_guard(node.parts[kinds.index("null")]))
     sides = sorted(zip(node.parts, kinds, (kinds[1], kinds[0]), strict=True), key=_is_literal)
     for part, kind, other in sides:
         if other in NUMBERS and kind in {"string", *NUMBERS} and other != kind:
             wanted = "double" if "double" in kinds else other
             if kind != wanted:
-                return Refusal(f"{what}; write {wanted}({shown(part)})")
+                return NoValue(f"{what}; write {wanted}({shown(part)})")
     part, _, other = sides[0]
-    return Refusal(what, _type_guard(part, other))
+    return NoValue(what, _type_guard(part, other))
 
 
 def _is_literal(side: tuple[Node, str, str]) -> bool:

@@ -36,7 +36,7 @@ class Duration:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class CelType:
     """The value of ``type(…)``, and of the names of types."""
 
     name: str
@@ -60,7 +60,7 @@ KINDS: dict[type, str] = {
     dict: "map",
     Timestamp: "timestamp",
     Duration: "duration",
-    Kind: "type",
+    CelType: "type",
 }
 TYPE_NAMES = {
     "null": "null_type",

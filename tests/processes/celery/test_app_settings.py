@@ -18,7 +18,7 @@ from multiagents.devserver.server import EmbeddedServer
 from multiagents.hosting.registration import homes
 from multiagents.hosting.runtime import attach
 from multiagents.transport.app_broker import consume_all, judge
-from multiagents.transport.app_settings import Fault, faults
+from multiagents.transport.app_settings import SettingFlaw, faults
 from tests.support.celery_rig import STEADY, CeleryRig
 from tests.support.command_line import cli
 from tests.support.kill_rig import QUIET
@@ -96,7 +96,7 @@ def test_a_setting_that_does_not_work_is_told_with_what_to_write(
     """Read from the app as it is; ``gpu`` is where a worker's steps go."""
     app = made(**conf)
     attach(app)
-    found: list[Fault] = list(faults(app, {"io", "gpu"}))
+    found: list[SettingFlaw] = list(faults(app, {"io", "gpu"}))
     assert [fault.setting for fault in found] == [setting for setting, _ in expected]
     for fault, (_, fix) in zip(found, expected, strict=True):
         assert fix in fault.fix

@@ -17,7 +17,7 @@ import pytest
 from multiagents.cli.errors import INTERRUPTED
 from multiagents.lab.chaos.audit import BY_FAULTS, BY_ORDERS
 from multiagents.lab.chaos.ledger import ABSORBED
-from multiagents.lab.chaos.plan import FaultKind, Plan
+from multiagents.lab.chaos.plan import ChaosPlan, FaultKind
 from multiagents.lab.chaos.recovery import ALL_KILLS
 from tests.support.command_line import NO_SERVER, cli
 from tests.support.processes import ROOT, started, wait_for
@@ -140,7 +140,7 @@ def test_a_run_that_is_interrupted_leaves_nothing(tmp_path: Path) -> None:
 
 def test_the_page_names_every_option_with_its_default() -> None:
     """And every kind of fault, and every word of the tables."""
-    plan, described = Plan(), cli("chaos", "--help").out
+    plan, described = ChaosPlan(), cli("chaos", "--help").out
     named = {
         "--seconds": plan.seconds,
         "--sagas": plan.sagas,

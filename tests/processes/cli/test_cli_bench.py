@@ -23,7 +23,7 @@ from multiagents.lab.bench.arena import Arena, arena
 from multiagents.lab.bench.growth import growth
 from multiagents.lab.bench.job import Job
 from multiagents.lab.bench.leases import leases
-from multiagents.lab.bench.measurement import Measurement, Pair, Plan, paired
+from multiagents.lab.bench.measurement import Measurement, MeasurementPlan, Pair, paired
 from multiagents.lab.bench.recovery import recovery
 from multiagents.lab.bench.shapes import Shape, chain_of, fan_of
 from multiagents.lab.bench.speed import MakeShape, Measure, throughput
@@ -73,7 +73,7 @@ def test_nothing_is_divided_by_nothing() -> None:
 )
 def test_a_target_of_ours_is_met_at_its_limit(target: Target, met: bool) -> None:
     """Targets are of the median ratio, or of the saga's own figure; never with an error."""
-    found = paired([Pair(6, 2)], name="n", what="w", unit="u").to_dict(Plan())
+    found = paired([Pair(6, 2)], name="n", what="w", unit="u").to_dict(MeasurementPlan())
     assert target.met(found) is met
     assert target.met({**found, "errors": {"saga": 1, "celery": 0}}) is False
     assert Target(1).met({**found, "ratio": None}) is None
@@ -82,14 +82,18 @@ def test_a_target_of_ours_is_met_at_its_limit(target: Target, met: bool) -> None
 def test_our_targets_are_of_figures_that_there_are() -> None:
     """A figure of that name, or a part of it."""
     assert {name.partition(".")[0] for name in TARGETS} <= set(catalog.NAMES)
-    line = json.dumps(paired([Pair(6, 2)], name="chain10", what="w", unit="u").to_dict(Plan()))
+    line = json.dumps(
+        paired([Pair(6, 2)], name="chain10", what="w", unit="u").to_dict(MeasurementPlan())
+    )
     assert judged([line]) == [("chain10: MISSED (ratio 3.0, wanted >= 4)", False)]
 
 
 def test_a_measurement_is_json_with_its_settings() -> None:
     """Each line can be read alone; the page names every field."""
     found = paired([Pair(1, 3)], name="n", what="w", unit="u")
-    facts = json.loads(json.dumps(found.to_dict(Plan(appendfsync="always", events=True))))
+    facts = json.loads(
+        json.dumps(found.to_dict(MeasurementPlan(appendfsync="always", events=True)))
+    )
     assert facts["ratio"] == 0.3333
     assert (facts["appendfsync"], facts["events"], facts["concurrency"]) == ("always", True, 2)
     assert not facts.keys() & {"target", "met"}
@@ -139,7 +143,7 @@ def test_descendants_are_found_at_any_depth() -> None:
 
 # ---- real measurements, tiny ----
 
-PLAN = Plan(rounds=2, scale=0.02, waiting=1000, minutes=0.05)
+PLAN = MeasurementPlan(rounds=2, scale=0.02, waiting=1000, minutes=0.05)
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +153,7 @@ def ready() -> Iterator[Arena]:
         yield made
 
 
-def measured(measure: Measure, made: Arena, *, plan: Plan = PLAN) -> list[Measurement]:
+def measured(measure: Measure, made: Arena, *, plan: MeasurementPlan = PLAN) -> list[Measurement]:
     """What a measure finds, after it has said something for every round."""
     said: list[str] = []
     found = measure(Job("job", "what", made, plan, said.append))

@@ -32,7 +32,7 @@ from multiagents.engine.continuation import Move
 from multiagents.saga.commands import DEADLINE, retry_timer
 from multiagents.saga.decide import fold
 from multiagents.saga.state import new_saga
-from multiagents.storage.commit import Plan
+from multiagents.storage.commit import Commit
 from multiagents.worker_sdk.execute import classify
 from multiagents.workflows.builder import WorkflowBuilder, task
 from multiagents.workflows.workflow import Workflow
@@ -65,7 +65,7 @@ class History:
         before = self.saga
         decision = fold(self.workflow, before, entries)
         self.saga = decision.saga
-        plan = Plan("", "", "", 0, 0, before.state, self.saga.state)
+        plan = Commit("", "", "", 0, 0, before.state, self.saga.state)
         move = Move(self.workflow, decision, plan, entries=entries)
         return "\n".join(line.text(**how) for line in lines_of(move, error))
 
@@ -316,7 +316,7 @@ def test_a_terminal_gets_a_line_broken_between_words() -> None:
 def test_own_code_is_neither_pythons_nor_a_librarys_nor_this_packages() -> None:
     """So that a place is one that the reader can change."""
     assert is_users(__file__)
-    assert not any(map(is_users, (pytest.__file__, types.__file__, Plan.__module__)))
+    assert not any(map(is_users, (pytest.__file__, types.__file__, Commit.__module__)))
     assert not is_users(sys.modules["multiagents"].__file__ or "")
     assert "<string>" not in own_files()
     assert __file__ in own_files([Path("order.yaml")])

@@ -26,9 +26,9 @@ from multiagents.lab.chaos.orders import (
     opening,
     order,
 )
-from multiagents.lab.chaos.plan import FaultKind, Plan
+from multiagents.lab.chaos.plan import ChaosPlan, FaultKind
 from multiagents.lab.chaos.recovery import Fault
-from multiagents.lab.chaos.report import Report
+from multiagents.lab.chaos.report import ChaosReport
 
 SOLD, UNDONE, STUCK = "sold", "undone", "stuck"
 """A saga that completed, one that was compensated, and one whose refund is parked."""
@@ -256,7 +256,7 @@ def test_duplicates_are_counted_by_what_brought_them_about(path: Path) -> None:
 # ---- the report ----
 
 
-def report(plan: Plan, **more: Any) -> Report:
+def report(plan: ChaosPlan, **more: Any) -> ChaosReport:
     """A report of a clean run of this plan."""
     faults = [Fault(kind, 0) for kind, count in plan.asked.items() for _ in range(count)]
     values: dict[str, Any] = {
@@ -274,12 +274,12 @@ def report(plan: Plan, **more: Any) -> Report:
         "found": (),
         **more,
     }
-    return Report(**values)
+    return ChaosReport(**values)
 
 
 def test_a_run_that_did_less_than_asked_is_no_proof() -> None:
     """Faults that were not done, sagas that were not started, workers that nobody killed."""
-    plan = Plan(kills=5)
+    plan = ChaosPlan(kills=5)
     assert report(plan).ok
     fewer = [fault for fault in report(plan).injected if fault.kind is not FaultKind.CUT]
     for bad in (

@@ -17,7 +17,7 @@ from multiagents.core.entries import (
     TimerDue,
 )
 from multiagents.core.states import Kind
-from multiagents.lab.chaos.plan import KILLS, FaultKind, Plan, schedule
+from multiagents.lab.chaos.plan import KILLS, ChaosPlan, FaultKind, schedule
 from multiagents.lab.chaos.recovery import ALL_KILLS, Fault, Log, Recovery, recoveries, summary
 
 RUN, UNDO = Kind.RUN, Kind.UNDO
@@ -149,7 +149,7 @@ def test_all_kills_are_told_together() -> None:
 
 def test_the_schedule_is_the_seeds() -> None:
     """All that was asked for, in order, within the run, the same each time."""
-    plan = Plan(seconds=600, kills=50, pauses=10, server_kills=11, cuts=12, lease_s=5, seed=3)
+    plan = ChaosPlan(seconds=600, kills=50, pauses=10, server_kills=11, cuts=12, lease_s=5, seed=3)
     found = schedule(plan)
     assert found == schedule(plan)
     assert found != schedule(replace(plan, seed=4))
@@ -163,13 +163,13 @@ def test_the_schedule_is_the_seeds() -> None:
 
 def test_pauses_are_longer_than_the_lease() -> None:
     """So that what wakes up is a zombie."""
-    plan = Plan(pauses=200, lease_s=2)
+    plan = ChaosPlan(pauses=200, lease_s=2)
     pauses = [one.lasts_s for one in schedule(plan) if one.kind is FaultKind.PAUSE]
     assert min(pauses) > plan.lease_s
 
 
 def test_steps_take_as_long_as_the_workers_have_time() -> None:
     """Within reason: a step is never so short that nothing hits it, nor so long as to be lost."""
-    assert Plan(seconds=600, sagas=5000, workers=4).step_s == pytest.approx(0.12)
-    assert Plan(seconds=1, sagas=100_000).step_s == 0.005
-    assert Plan(seconds=3600, sagas=1).step_s == 1
+    assert ChaosPlan(seconds=600, sagas=5000, workers=4).step_s == pytest.approx(0.12)
+    assert ChaosPlan(seconds=1, sagas=100_000).step_s == 0.005
+    assert ChaosPlan(seconds=3600, sagas=1).step_s == 1

@@ -21,7 +21,7 @@ from multiagents.worker_sdk.activity import Activity
 from multiagents.worker_sdk.attempt import verdict_of
 from multiagents.worker_sdk.context import Context
 from multiagents.worker_sdk.execute import execute
-from multiagents.worker_sdk.loop_watch import Pulse, Report, Watch
+from multiagents.worker_sdk.loop_watch import LoopWatch, Pulse, Report
 from multiagents.worker_sdk.registry import Worker
 from tests.support.processes import until
 
@@ -60,7 +60,7 @@ class Rig:
 
 @pytest.fixture
 def rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
-    watch = Watch(beat_s=0.05, blocked_s=0.3, stuck_s=60)
+    watch = LoopWatch(beat_s=0.05, blocked_s=0.3, stuck_s=60)
     monkeypatch.setattr(loop_watch, "watch", watch)
     loop.home().retire()
     with ThreadPoolExecutor(4) as pool:
@@ -184,7 +184,7 @@ def test_a_loop_that_is_retired_before_an_attempt_begins_is_left(rig: Rig) -> No
     async def function() -> dict[str, Any]:
         return {"loop": id(asyncio.get_running_loop())}
 
-    waiting = async_attempts.Waiting("w", function(), Activity("w"))
+    waiting = async_attempts.AwaitedCall("w", function(), Activity("w"))
     home.retire()
     until(home.loop.is_closed, "the end of the old loop")
     waiting.begin()
@@ -203,7 +203,7 @@ def test_an_attempt_that_moves_while_it_begins_is_run_once(rig: Rig) -> None:
         await asyncio.sleep(0.05)
         return {"loop": id(asyncio.get_running_loop())}
 
-    waiting = async_attempts.Waiting("w", function(), Activity("w"))
+    waiting = async_attempts.AwaitedCall("w", function(), Activity("w"))
     old.enter(waiting)
     old.retire()
     waiting.displace("blocked", move=True)
@@ -219,7 +219,7 @@ def test_an_attempt_that_has_moved_by_itself_stays_where_it_is(rig: Rig) -> None
     async def function() -> dict[str, Any]:
         return {}
 
-    waiting = async_attempts.Waiting("w", function(), Activity("w"))
+    waiting = async_attempts.AwaitedCall("w", function(), Activity("w"))
     loop.home().retire()
     waiting.home = loop.home()
     waiting.home.enter(waiting)
@@ -237,7 +237,7 @@ def test_an_attempt_moves_while_its_old_loop_is_about_to_begin_it(rig: Rig) -> N
     async def function() -> dict[str, Any]:
         return {}
 
-    waiting = async_attempts.Waiting("w", function(), Activity("w"))
+    waiting = async_attempts.AwaitedCall("w", function(), Activity("w"))
 
     def move() -> None:
         waiting.begin()

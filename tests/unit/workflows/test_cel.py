@@ -18,11 +18,11 @@ from multiagents.workflows.cel.checks import DYN, MOST_LOOPS, TypeMistake, check
 from multiagents.workflows.cel.evaluation import build
 from multiagents.workflows.cel.functions import FUNCTIONS, METHODS, TYPES, overloads
 from multiagents.workflows.cel.patterns import complexity
-from multiagents.workflows.cel.refusals import Refusal
+from multiagents.workflows.cel.refusals import NoValue
 from multiagents.workflows.cel.scope import MOST_OPERATIONS, Scope
 from multiagents.workflows.cel.syntax import MOST_DEPTH, parse
 from multiagents.workflows.cel.tokens import MOST_CHARACTERS, MOST_LEVELS, CelSyntaxError
-from multiagents.workflows.cel.values import Duration, Kind, Timestamp, from_key, kind_of
+from multiagents.workflows.cel.values import CelType, Duration, Timestamp, from_key, kind_of
 
 SECOND = 1_000_000_000
 DATA: dict[str, Any] = {
@@ -85,7 +85,7 @@ def value_of(text: str, data: Any = DATA) -> Any:
 def test_an_expression_has_the_value_that_its_specification_says(text: str, expected: Any) -> None:
     """https://github.com/google/cel-spec"""
     if expected is TypeError:
-        with pytest.raises(Refusal):
+        with pytest.raises(NoValue):
             value_of(text)
         return
     assert value_of(text) == expected
@@ -140,7 +140,7 @@ def test_the_cost_of_a_pattern_is_told_from_its_text(pattern: str, least: int, m
 @given(st.text(max_size=60), st.text(max_size=20))
 def test_any_pattern_finds_something_or_is_none(text: str, pattern: str) -> None:
     """A pattern may come from the data."""
-    with suppress(Refusal):
+    with suppress(NoValue):
         assert value_of("x.text.matches(x.pattern)", {"text": text, "pattern": pattern}) in {
             True,
             False,
@@ -171,7 +171,7 @@ def test_arithmetic_is_exact_or_an_error(sign: str, one: int, other: int) -> Non
     if -(2**63) <= exact < 2**63:
         assert value_of(f"x.one {sign} x.other", data) == exact
     else:
-        with pytest.raises(Refusal, match="does not fit in 64 bits"):
+        with pytest.raises(NoValue, match="does not fit in 64 bits"):
             value_of(f"x.one {sign} x.other", data)
 
 
@@ -234,7 +234,7 @@ def _as_python(value: Any) -> Any:
             )
         case Duration():
             return timedelta(microseconds=value.ns // 1000)
-        case Kind():
+        case CelType():
             return value.name
         case list():
             return [_as_python(item) for item in value]
@@ -249,7 +249,7 @@ def test_where_another_implementation_has_a_value_it_is_the_same(text: str) -> N
     theirs = _library(text)
     assume(theirs is not _NONE and "true: 1" not in text)
     ours = _ours(text)
-    if not isinstance(ours, Refusal):
+    if not isinstance(ours, NoValue):
         assert repr(ours) == repr(theirs) or ours == theirs
     else:
         assert any(each in ours.reason for each in _KNOWN), (theirs, ours.reason)
@@ -262,7 +262,7 @@ _KNOWN = ("does not fit in 64 bits", "is no finite number", "it is negated", "+ 
 def _ours(text: str) -> Any:
     try:
         return _as_python(value_of(text))
-    except Refusal as refusal:
+    except NoValue as refusal:
         return refusal
 
 
@@ -274,12 +274,12 @@ def test_the_kind_that_is_foretold_is_the_kind_that_comes(text: str) -> None:
         foretold = check(node)
     except TypeMistake:
         if not {"&&", "||", "?", "all", "exists"} & {*text, *text.split()} and "." not in text:
-            with pytest.raises(Refusal):
+            with pytest.raises(NoValue):
                 build(node)(Scope({"x": DATA}))
         return
     try:
         value = value_of(text)
-    except Refusal:
+    except NoValue:
         return
     assert foretold in {DYN, kind_of(value)}
 
@@ -323,7 +323,7 @@ def test_each_function_takes_what_its_table_says_and_nothing_else(name: str) -> 
             arguments = [text, "'a'"][: len(overloads(name, method=method)[0].takes)]
             with pytest.raises(TypeMistake):
                 check(parse(_called(name, arguments, method=method)))
-            with pytest.raises(Refusal, match=name):
+            with pytest.raises(NoValue, match=name):
                 build(parse(_called(name, arguments, method=method)))(Scope({}))
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import structlog
 
-from multiagents.cli.dev.greeting import Place, block
+from multiagents.cli.dev.greeting import DevServer, block
 from multiagents.cli.dev.process import Wish
-from multiagents.cli.dev.report import Report
+from multiagents.cli.dev.report import WorkerReport
 from multiagents.cli.dev.worker import lacked
 from multiagents.core.places import Place as Line
 from multiagents.hosting import start_log
@@ -102,8 +102,10 @@ def test_dev_says_that_a_workflow_cannot_be_started() -> None:
 def test_dev_names_them_when_all_is_ready() -> None:
     """Within 80 columns, before the commands."""
     lacking = {each.function: each.text for each in missing([TRIP], ["mf_book", "mf_cancel"])}
-    report = Report(functions=("mf_book", "mf_cancel"), missing=lacking)
-    lines = block(Place("redis://h/0", None), Wish({}), report, stub=False, seconds=1).splitlines()
+    report = WorkerReport(functions=("mf_book", "mf_cancel"), missing=lacking)
+    lines = block(
+        DevServer("redis://h/0", None), Wish({}), report, stub=False, seconds=1
+    ).splitlines()
     at = next(n for n, line in enumerate(lines) if line.startswith("  missing "))
     assert at < lines.index("In another terminal:")
     assert max(map(len, lines[at : at + 4])) <= 80

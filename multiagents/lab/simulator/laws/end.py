@@ -28,7 +28,7 @@ _BAD_ENDS = ENDED - {SagaState.COMPLETED}
 
 
 @dataclass(frozen=True, slots=True)
-class Effect:
+class WorkerEffect:
     """Something that a worker did to the world, in the order in which it was done."""
 
     kind: Kind
@@ -58,7 +58,7 @@ def judge_end(
     workflow: Workflow,
     saga: Saga,
     log: Sequence[Entry],
-    ledger: Mapping[str, Sequence[Effect]],
+    ledger: Mapping[str, Sequence[WorkerEffect]],
     *,
     set_back: bool = False,
 ) -> None:
@@ -88,14 +88,14 @@ def _where(saga: Saga) -> str:
     return ", ".join(f"{n} {run.state}/{run.undo_state}" for n, run in saga.steps.items())
 
 
-def _judge_kept(saga: Saga, name: str, effects: Sequence[Effect]) -> None:
+def _judge_kept(saga: Saga, name: str, effects: Sequence[WorkerEffect]) -> None:
     run = saga.steps[name]
     if run.state is StepState.SUCCEEDED and run.unknown is False and run.work.nonce:
         law(effects, f"{name!r} succeeded without an effect")
 
 
 def _judge_undone(
-    workflow: Workflow, saga: Saga, name: str, effects: Sequence[tuple[Effect, bool]]
+    workflow: Workflow, saga: Saga, name: str, effects: Sequence[tuple[WorkerEffect, bool]]
 ) -> None:
     """Completed minus undone is 0, once what may still report has reported (E6).
 

@@ -1,8 +1,8 @@
 """What must hold whatever happens to a saga?
 
-`Watch` judges a history one decision at a time (`AttemptLaws` those about attempts), `judge_end`
-what it has come to; Hypothesis and the simulator use the same laws.  They are told from the rules
-(docs/reference/rules.md) and a ledger of effects, not from the code of `decide`.
+`SagaJudge` judges a history one decision at a time (`AttemptLaws` those about attempts),
+`judge_end` what it has come to; Hypothesis and the simulator use the same laws.  They follow from
+docs/reference/rules.md and a ledger of effects, not from the code of `decide`.
 
 No Redis, no clock.
 """
@@ -32,7 +32,7 @@ from multiagents.core.states import (
 )
 from multiagents.core.states import Command as Ask
 from multiagents.lab.simulator.laws.attempt import AttemptLaws, settled
-from multiagents.lab.simulator.laws.end import Effect as Effect
+from multiagents.lab.simulator.laws.end import WorkerEffect as WorkerEffect
 from multiagents.lab.simulator.laws.end import has_come_to_rest as has_come_to_rest
 from multiagents.lab.simulator.laws.end import has_dead_letters as has_dead_letters
 from multiagents.lab.simulator.laws.end import judge_end as judge_end
@@ -57,7 +57,7 @@ from multiagents.workflows.workflow import Workflow
 _PAST = frozenset({StepState.SUCCEEDED, StepState.SKIPPED})
 
 
-class Watch:
+class SagaJudge:
     """Judges decisions in the order of the log."""
 
     def __init__(self, workflow: Workflow) -> None:
@@ -212,7 +212,7 @@ def _awaits_undo(workflow: Workflow, saga: Saga, name: str) -> bool:
 
 def replayed(workflow: Workflow, saga: Saga, entries: Iterable[Entry]) -> Saga:
     """The saga that a log makes, every decision judged.  Raises LawBroken."""
-    watch = Watch(workflow)
+    watch = SagaJudge(workflow)
     for entry in entries:
         saga = watch.decide(saga, entry).saga
     return saga
