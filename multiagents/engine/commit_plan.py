@@ -6,7 +6,8 @@ due members, changed steps as rows.  Pure but for the version's nonce, which is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from multiagents.core.entries import Withdrawn
 from multiagents.core.fields import OUTBOX_END, late_field, outbox_field, result_field
@@ -56,35 +57,58 @@ def plan_of(
         ],
     )
     for command in decision.commands:
-        _add(plan, saga.id, command)
+        ROWS[type(command)](plan, saga.id, command)
     _add_retention(plan, before, saga, retention_ms)
     if before.attention or saga.attention:  # what is parked asks for it too
         plan.waiting = changes(before, saga, decision.changed)
     return plan
 
 
-def _add(plan: Commit, saga_id: str, command: Command) -> None:
-    unsent = messages.unsent(plan.now_ms)
-    match command:
-        case Dispatch(kind, step, attempt):
-            plan.outbox[outbox_field(kind, step, attempt)] = unsent
-        case Withdraw(kind, step, attempt):
-            name = outbox_field(kind, step, attempt)
-            plan.withdrawals[name] = Withdrawn(plan.now_ms, kind, step, attempt, plan.version)
-        case SetTimer(timer, at_ms):
-            plan.due[k.due_timer(saga_id, timer)] = at_ms
-        case ClearTimer(timer):
-            member = k.due_timer(saga_id, timer)
-            plan.due.pop(member, None)
-            plan.cleared.append(member)
-        case Deliver(_):
-            plan.outbox[OUTBOX_END] = unsent
-        case TellAgain():
-            # Another number than any before it: whoever is telling now does not settle it (E12).
-            token = int(plan.version[:10], 16)
-            plan.outbox[OUTBOX_END] = (f"0|{token}", unsent[1])
-        case Adopt(step, nonce):
-            plan.adopted[late_field(nonce)] = result_field(Kind.RUN, step)
+def _dispatch(plan: Commit, saga_id: str, command: Dispatch) -> None:
+    field = outbox_field(command.kind, command.step, command.attempt)
+    plan.outbox[field] = messages.unsent(plan.now_ms)
+
+
+def _withdraw(plan: Commit, saga_id: str, command: Withdraw) -> None:
+    what = command.kind, command.step, command.attempt
+    plan.withdrawals[outbox_field(*what)] = Withdrawn(plan.now_ms, *what, plan.version)
+
+
+def _set_timer(plan: Commit, saga_id: str, command: SetTimer) -> None:
+    plan.due[k.due_timer(saga_id, command.timer)] = command.at_ms
+
+
+def _clear_timer(plan: Commit, saga_id: str, command: ClearTimer) -> None:
+    member = k.due_timer(saga_id, command.timer)
+    plan.due.pop(member, None)
+    plan.cleared.append(member)
+
+
+def _deliver(plan: Commit, saga_id: str, command: Deliver) -> None:
+    plan.outbox[OUTBOX_END] = messages.unsent(plan.now_ms)
+
+
+def _tell_again(plan: Commit, saga_id: str, command: TellAgain) -> None:
+    # A number that no earlier delivery has: a delivery that runs now does not settle it (E12).
+    token = int(plan.version[:10], 16)
+    _, due_ms = messages.unsent(plan.now_ms)
+    plan.outbox[OUTBOX_END] = (f"0|{token}", due_ms)
+
+
+def _adopt(plan: Commit, saga_id: str, command: Adopt) -> None:
+    plan.adopted[late_field(command.nonce)] = result_field(Kind.RUN, command.step)
+
+
+ROWS: Mapping[type[Command], Callable[[Commit, str, Any], None]] = {
+    Dispatch: _dispatch,
+    Withdraw: _withdraw,
+    SetTimer: _set_timer,
+    ClearTimer: _clear_timer,
+    Deliver: _deliver,
+    TellAgain: _tell_again,
+    Adopt: _adopt,
+}
+"""How each command of a decision is written: a function of the commit and the saga's id."""
 
 
 def _add_retention(plan: Commit, before: Saga, saga: Saga, retention_ms: int) -> None:

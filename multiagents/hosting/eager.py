@@ -27,7 +27,7 @@ from multiagents.core.settings import Settings
 from multiagents.core.states import ENDED, SagaState
 from multiagents.engine.catalog import Catalog
 from multiagents.engine.messages import Message, Publish
-from multiagents.engine.sweeper import Backlog, QueueHead
+from multiagents.engine.queue_heads import Backlog, QueueHead
 from multiagents.hosting.assembly import Host
 from multiagents.hosting.step_task import WorkerTask, call_here
 from multiagents.operations.service import STEERING, CheckInput

@@ -20,7 +20,7 @@ from multiagents.core import ids
 from multiagents.core.names import COMPENSATE, COORDINATE
 from multiagents.core.states import Kind
 from multiagents.engine.messages import Message, NotTaken, Publish, Unsendable
-from multiagents.engine.sweeper import Backlog, QueueHead
+from multiagents.engine.queue_heads import Backlog, QueueHead
 from multiagents.hosting.start_task import StartSaga
 from multiagents.saga.outcome import Deliverance
 from multiagents.storage.client import StoreError

@@ -82,8 +82,8 @@ class Removing(Steering):
     async def _stuck(self, shard: Shard) -> list[str]:
         """The sagas of a shard's due members that sweeps have tried in vain."""
         members = await failures.stuck(shard)
-        parts = [k.parse_due(member) for member in members]
-        return [each[1] for each in parts if each and each[0] != "g"]
+        due = [k.parse_due(member) for member in members]
+        return [each.owner for each in due if each and each.kind.is_of_a_saga]
 
     async def _damage(self, saga_id: str) -> dict[str, str]:
         try:

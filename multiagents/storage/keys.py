@@ -37,6 +37,8 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
 
 from multiagents.core.states import Kind, SagaState
 
@@ -137,14 +139,55 @@ def shard_of(saga_id: str, shards: int) -> Shard:
     return Shard(zlib.crc32(saga_id.encode()) % shards if shards > 1 else 0)
 
 
+class DueKind(Enum):
+    """What may be due, as a row: its letter in Redis, how many parts follow its owner, and whose.
+
+    `engine.sweeper` has the handler of each kind.
+    """
+
+    DIRTY = "d", 0, "saga"
+    """A log holds entries that no commit has covered."""
+    OUTBOX = "o", 1, "saga"
+    """A command is to be published, or published again: its outbox field."""
+    LEASE = "l", 4, "saga"
+    """A lease ends: kind, step, attempt and nonce of the claim."""
+    TIMER = "t", 1, "saga"
+    """A timer that a decision set: its name."""
+    PURGE = "x", 0, "saga"
+    """A finished saga's retention ends."""
+    DEFINITIONS = "g", 0, "shard"
+    """Some definitions of a shard, whose number is the owner, may be unused."""
+
+    def __init__(self, letter: str, parts: int, owner: str) -> None:
+        self.letter = letter
+        self.parts = parts
+        self.is_of_a_saga = owner == "saga"
+        """Whether the owner is a saga, by its id; else a shard, by its number."""
+
+    def member(self, owner: object, *parts: object) -> str:
+        """The due member, as Redis holds it."""
+        return "|".join((self.letter, *map(str, (owner, *parts))))
+
+
+class Due(NamedTuple):
+    """A due member's kind, the id of its saga (or what else owns it), and the parts after it."""
+
+    kind: DueKind
+    owner: str
+    parts: tuple[str, ...] = ()
+
+
+_BY_LETTER = {kind.letter: kind for kind in DueKind}
+
+
 def due_dirty(saga_id: str) -> str:
     """Its log holds entries that no commit has covered."""
-    return f"d|{saga_id}"
+    return DueKind.DIRTY.member(saga_id)
 
 
 def due_outbox(saga_id: str, field: str) -> str:
     """A command to publish, or to publish again."""
-    return f"o|{saga_id}|{field}"
+    return DueKind.OUTBOX.member(saga_id, field)
 
 
 def wanted(queue: str, function: str, due: str) -> str:
@@ -154,36 +197,33 @@ def wanted(queue: str, function: str, due: str) -> str:
 
 def due_lease(saga_id: str, kind: Kind, step: str, attempt: int, nonce: str) -> str:
     """The end of a lease."""
-    return f"l|{saga_id}|{kind}|{step}|{attempt}|{nonce}"
+    return DueKind.LEASE.member(saga_id, kind, step, attempt, nonce)
 
 
 def due_timer(saga_id: str, timer: str) -> str:
     """A timer that a decision set."""
-    return f"t|{saga_id}|{timer}"
+    return DueKind.TIMER.member(saga_id, timer)
 
 
 def due_purge(saga_id: str) -> str:
     """The end of a finished saga's retention."""
-    return f"x|{saga_id}"
+    return DueKind.PURGE.member(saga_id)
 
 
 def due_definitions(shard: Shard) -> str:
     """Some definitions of a shard may be unused; it is no saga's."""
-    return f"g|{shard.number}"
+    return DueKind.DEFINITIONS.member(shard.number)
 
 
-_PARTS = {"d": 0, "g": 0, "x": 0, "o": 1, "t": 1, "l": 4}
-"""How many parts follow the saga's id in a due member."""
+def parse_due(member: str) -> Due | None:
+    """What a due member says; None for one that is none of ours.
 
-
-def parse_due(member: str) -> tuple[str, str, tuple[str, ...]] | None:
-    """A due member's letter, its saga and the parts after it; None for one that is none of ours.
-
-    Read from its end: only the saga's id may hold what stands between the parts.
+    Read from its end: only the owner's name may hold what stands between the parts.
     """
     letter, _, rest = member.partition("|")
-    if letter not in _PARTS:
+    kind = _BY_LETTER.get(letter)
+    if kind is None:
         return None
-    saga_id, *parts = rest.rsplit("|", _PARTS[letter]) if _PARTS[letter] else [rest]
-    sound = saga_id and len(parts) == _PARTS[letter]
-    return (letter, saga_id, tuple(parts)) if sound else None
+    owner, *parts = rest.rsplit("|", kind.parts) if kind.parts else [rest]
+    is_sound = owner and len(parts) == kind.parts
+    return Due(kind, owner, tuple(parts)) if is_sound else None

@@ -15,7 +15,7 @@ from typing import Any
 from celery import Celery
 
 from multiagents.core.marks import read_mark
-from multiagents.engine.sweeper import Backlog, QueueHead
+from multiagents.engine.queue_heads import Backlog, QueueHead
 from multiagents.storage.refusals import concerns_a_key
 from multiagents.transport.direct_publish import list_of, priority_of
 from multiagents.transport.publisher import is_amqp, is_redis, kind_of

@@ -124,7 +124,7 @@ def test_a_parked_step_says_that_a_worker_has_its_function_now(office: Office) -
     saga_id = office.start(two())
     edge, host = office.runtime.edge, office.runtime.host
     edge.run(office.runtime.catalog.refresh(force=True))
-    edge.run(host.sweeper._park(saga_id, (Kind.RUN, "reserve", 1), "explain.do"))
+    edge.run(host.sweeper.resender.park(saga_id, (Kind.RUN, "reserve", 1), "explain.do"))
     assert "has that function now" not in office.reason(saga_id, "parked")["text"]
     office.worker_runs("io", host="celery@two")
     text = office.reason(saga_id, "parked")["text"]

@@ -17,7 +17,8 @@ from multiagents.core.states import Kind, StepState
 from multiagents.engine.catalog import Catalog
 from multiagents.engine.handback import LATER_MS, SPACE_MS, Foreign, HandBack, foreign_of
 from multiagents.engine.messages import Message
-from multiagents.engine.sweeper import UNROUTABLE_AFTER, Sweeper
+from multiagents.engine.resender import UNROUTABLE_AFTER
+from multiagents.engine.sweeper import Sweeper
 from multiagents.hosting.sweeper_thread import SweeperThread
 from multiagents.hosting.unknown_tasks import Strategies
 from multiagents.workflows.workflow import Workflow

@@ -56,12 +56,12 @@ def world() -> World:
 def test_what_is_due_is_read_whatever_the_id_of_its_saga(odd: str) -> None:
     """The id stands between bars in a due set, and may hold bars of its own."""
     field = outbox_field(Kind.RUN, "a", 1)
-    assert k.parse_due(k.due_dirty(odd)) == ("d", odd, ())
-    assert k.parse_due(k.due_purge(odd)) == ("x", odd, ())
-    assert k.parse_due(k.due_timer(odd, "deadline")) == ("t", odd, ("deadline",))
-    assert k.parse_due(k.due_outbox(odd, field)) == ("o", odd, (field,))
+    assert k.parse_due(k.due_dirty(odd)) == (k.DueKind.DIRTY, odd, ())
+    assert k.parse_due(k.due_purge(odd)) == (k.DueKind.PURGE, odd, ())
+    assert k.parse_due(k.due_timer(odd, "deadline")) == (k.DueKind.TIMER, odd, ("deadline",))
+    assert k.parse_due(k.due_outbox(odd, field)) == (k.DueKind.OUTBOX, odd, (field,))
     lease = k.due_lease(odd, Kind.UNDO, "a", 2, "abc")
-    assert k.parse_due(lease) == ("l", odd, ("undo", "a", "2", "abc"))
+    assert k.parse_due(lease) == (k.DueKind.LEASE, odd, ("undo", "a", "2", "abc"))
 
 
 @pytest.mark.parametrize("odd", ODD_IDS)

@@ -16,7 +16,7 @@ from multiagents.core.ids import step_id
 from multiagents.core.settings import Settings
 from multiagents.core.states import Kind
 from multiagents.engine.messages import Message, Publish
-from multiagents.engine.sweeper import Backlog, QueueHead
+from multiagents.engine.queue_heads import Backlog, QueueHead
 from multiagents.hosting.app import make_app
 from multiagents.hosting.runtime import Runtime, attach
 from multiagents.hosting.saga_tasks import Courier

@@ -13,7 +13,9 @@ from multiagents.core.settings import Settings
 from multiagents.core.states import Command, Kind, SagaState, StepState
 from multiagents.engine.catalog import Catalog
 from multiagents.engine.composition import compose
-from multiagents.engine.sweeper import LATER, Backlog, QueueHead, Sweeper
+from multiagents.engine.queue_heads import Backlog, QueueHead
+from multiagents.engine.resender import LATER
+from multiagents.engine.sweeper import Sweeper
 from multiagents.saga.outcome import Deliverance
 from multiagents.saga.targets import Told
 from multiagents.storage import sagas as store

@@ -19,7 +19,7 @@ from multiagents.core.ports import WorkerInfo
 from multiagents.core.settings import Settings
 from multiagents.engine.catalog import Catalog
 from multiagents.engine.messages import Publish
-from multiagents.engine.sweeper import Backlog, QueueHead
+from multiagents.engine.queue_heads import Backlog, QueueHead
 from multiagents.hosting.assembly import Host
 from multiagents.hosting.sweeper_thread import SweeperThread
 from multiagents.storage.client import Edge

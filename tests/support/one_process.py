@@ -17,7 +17,8 @@ from multiagents.engine.claims import Continuation
 from multiagents.engine.composition import compose
 from multiagents.engine.coordinator import Coordinator
 from multiagents.engine.messages import LetterOf, Message, Publish, no_letter
-from multiagents.engine.sweeper import Backlog, QueueHead, Sweeper
+from multiagents.engine.queue_heads import Backlog, QueueHead
+from multiagents.engine.sweeper import Sweeper
 from multiagents.saga.outcome import Deliverance
 from multiagents.saga.state import Saga
 from multiagents.saga.targets import NOT_TOLD, TOLD

@@ -14,7 +14,7 @@ from random import Random
 from multiagents.core.entries import Succeeded
 from multiagents.core.states import Kind
 from multiagents.engine.messages import Message, NotTaken, Unsendable
-from multiagents.engine.sweeper import Backlog
+from multiagents.engine.queue_heads import Backlog
 from multiagents.lab.simulator.faults import NO_FAULTS
 from multiagents.lab.simulator.store import Store
 from multiagents.storage.commit import Letter

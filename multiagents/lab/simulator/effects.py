@@ -10,7 +10,7 @@ from typing import Any
 from multiagents.core.entries import Failure
 from multiagents.core.states import SagaState
 from multiagents.engine.messages import Publish
-from multiagents.engine.sweeper import QueueHead
+from multiagents.engine.queue_heads import QueueHead
 from multiagents.lab.simulator.broker import SimulatedBroker
 from multiagents.lab.simulator.world import Take, World
 from multiagents.saga.outcome import Deliverance

@@ -15,7 +15,8 @@ from redis.exceptions import ResponseError
 
 from multiagents.engine.composition import compose
 from multiagents.engine.messages import NotTaken, Publish, Unsendable
-from multiagents.engine.sweeper import QueueHead, Sweeper
+from multiagents.engine.queue_heads import QueueHead
+from multiagents.engine.sweeper import Sweeper
 from multiagents.lab.simulator.broker import QUEUES, SENDING, Mail, SimulatedBroker
 from multiagents.lab.simulator.clocks import BACK_MS, set_clock_back, sweeps_go_on
 from multiagents.lab.simulator.effects import carry_out

@@ -26,7 +26,7 @@ from multiagents.engine.catalog import Catalog, Members, split
 from multiagents.engine.coordinator import Coordinator
 from multiagents.engine.launches import Launch
 from multiagents.engine.messages import target_of
-from multiagents.engine.sweeper import Backlog, QueueHead
+from multiagents.engine.queue_heads import Backlog, QueueHead
 from multiagents.operations.dead_letters import DeadLetters
 from multiagents.operations.explain.blocked_loops import Report, blocked_now
 from multiagents.operations.explain.earlier_attempts import Earliers, earlier_attempts

@@ -19,7 +19,8 @@ from multiagents.core.states import Kind, StepState
 from multiagents.core.texts import sentence
 from multiagents.engine.messages import target_of
 from multiagents.engine.plain_tasks import NOT_SENT
-from multiagents.engine.sweeper import UNKNOWN_WORKER, Backlog
+from multiagents.engine.queue_heads import Backlog
+from multiagents.engine.resender import UNKNOWN_WORKER
 from multiagents.operations.explain.blocked_loops import told_of_loop
 from multiagents.operations.explain.saga import Reason, Situation, span
 from multiagents.operations.explain.surroundings import (

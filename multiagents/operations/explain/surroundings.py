@@ -14,7 +14,7 @@ from multiagents.core.fields import outbox_field
 from multiagents.core.states import Kind, StepState
 from multiagents.engine.launches import Launch
 from multiagents.engine.messages import target_of
-from multiagents.engine.sweeper import Backlog
+from multiagents.engine.queue_heads import Backlog
 from multiagents.operations.explain.earlier_attempts import Earliers
 from multiagents.operations.explain.late_reports import LateSuccesses
 from multiagents.operations.explain.saga import SHOWN, Reason, Situation

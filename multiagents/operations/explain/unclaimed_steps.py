@@ -21,7 +21,7 @@ from multiagents.engine.launches import (
     unknown_app,
 )
 from multiagents.engine.messages import parse_outbox_value, target_of
-from multiagents.engine.sweeper import Backlog
+from multiagents.engine.queue_heads import Backlog
 from multiagents.operations.explain.saga import Reason, Situation, span
 from multiagents.operations.explain.surroundings import (
     Surroundings,

@@ -22,7 +22,7 @@ from multiagents.core.settings import Settings
 from multiagents.core.states import Kind
 from multiagents.devserver.server import EmbeddedServer
 from multiagents.engine.messages import Message, Publish
-from multiagents.engine.sweeper import Backlog, QueueHead
+from multiagents.engine.queue_heads import Backlog, QueueHead
 from multiagents.hosting.app import make_app
 from multiagents.hosting.runtime import attach
 from multiagents.hosting.saga_tasks import Courier

@@ -19,7 +19,7 @@ from multiagents.core.server_urls import celery_url, transport_options
 from multiagents.core.settings import Settings, shown_url
 from multiagents.core.states import Kind
 from multiagents.engine.messages import Message, Publish
-from multiagents.engine.sweeper import Backlog, QueueHead
+from multiagents.engine.queue_heads import Backlog, QueueHead
 from multiagents.event_bus.redis_bus import RedisEventBus
 from multiagents.hosting.app import make_app
 from multiagents.hosting.saga_tasks import Courier

@@ -7,21 +7,21 @@ from tests.simulation.planted.mutant import FLOWS, LUA, STORE, Mutant
 E10_E14 = (
     Mutant(
         "E10",
-        "multiagents/engine/sweeper.py",
+        "multiagents/engine/resender.py",
         "waits = backlog.head_sent_ms <= sent_ms",
         "waits = False",
         "tests/flows/test_sweeper.py::test_a_command_behind_a_backlog_is_not_sent_again",
     ),
     Mutant(
         "E10",
-        "multiagents/engine/sweeper.py",
+        "multiagents/engine/resender.py",
         "if not 0 <= now_ms - looked_ms < LOOK_MS:",
         "if True:",
         "tests/flows/test_sweeper.py::test_a_long_queue_is_looked_into_for_all_that_waits_in_it",
     ),
     Mutant(
         "E10",
-        "multiagents/engine/sweeper.py",
+        "multiagents/engine/resender.py",
         "later_ms = max(lease_ms, (now_ms - sent_ms) // LATER)",
         "later_ms = lease_ms",
         "tests/flows/test_sweeper.py::test_what_has_waited_long_is_looked_for_less_often",

@@ -23,7 +23,7 @@ E21 = (
     ),
     Mutant(
         "E21",
-        "multiagents/engine/sweeper.py",
+        "multiagents/engine/duties.py",
         "if task is not None and task.nonce == held.nonce and now_ms < task.deadline_ms:",
         "if task is not None and not held.nonce:",
         REFUSED + "test_a_plain_task_that_its_queue_refuses_is_sent_when_the_key_is_put_right",

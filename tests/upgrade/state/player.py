@@ -20,7 +20,7 @@ from multiagents.core.settings import Settings
 from multiagents.core.states import Command, Kind
 from multiagents.engine.catalog import Catalog
 from multiagents.engine.messages import Message, Publish
-from multiagents.engine.sweeper import Backlog, QueueHead
+from multiagents.engine.queue_heads import Backlog, QueueHead
 from multiagents.hosting.app import make_app
 from multiagents.hosting.assembly import Host
 from multiagents.saga.outcome import Deliverance

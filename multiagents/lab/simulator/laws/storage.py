@@ -166,7 +166,7 @@ def left_of(kept: Store, saga_id: str) -> list[str]:
     every = [key.decode() for key in kept.client_of(saga_id).keys("*")]
     found = [key for key in every if key.endswith(f":{saga_id}")]
     listed = [each.member for each in _waiting(kept, saga_id)]
-    due = [each for each in kept.due() if (parts := k.parse_due(each)) and parts[1] == saga_id]
+    due = [each for each in kept.due() if (is_due := k.parse_due(each)) and is_due.owner == saga_id]
     return [*found, *named, *listed, *due]
 
 

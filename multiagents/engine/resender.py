@@ -1,0 +1,127 @@
+"""Which command is published again, and which has no worker?
+
+A command stays in the outbox until a worker claims it.  Where its message may still wait in its
+queue, the next look is put off instead (E10).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from multiagents.core.effects import Flow
+from multiagents.core.entries import Failure, Unroutable
+from multiagents.core.fields import OUTBOX_END, outbox_field, parse_outbox_field
+from multiagents.core.states import Kind
+from multiagents.engine import messages
+from multiagents.engine.cache import Recent
+from multiagents.engine.coordinator import Coordinator
+from multiagents.engine.duties import Duty
+from multiagents.engine.messages import Message, not_taken
+from multiagents.engine.queue_heads import Backlog, QueueHead
+from multiagents.storage import outbox
+from multiagents.storage import sagas as store
+from multiagents.storage.keys import SagaKeys
+from multiagents.workflows.step import worker_name
+
+LOOK_MS = 1000
+"""So long a look at a queue is good for all that waits in it: with a hundred thousand messages in
+it, a look for each would take half a worker's main process, as measured."""
+LATER = 4
+"""What has waited behind others is looked for again after a quarter of that time."""
+MOST_MOVES = 6
+"""A command behind an unknown message waits 2 ** n leases at most before it is sent again."""
+UNROUTABLE_AFTER = 3
+"""A command is parked when it was sent so often and no running worker knows its name (rule 9)."""
+
+UNKNOWN_WORKER = "UnknownWorker"
+"""Type of the error with which it is parked."""
+
+
+class Resender:
+    """Deals with commands that no worker has claimed in time.  Thread-safe."""
+
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        *,
+        nobody_knows: Callable[[str], bool],
+        clock_ms: Callable[[], int],
+        ask_around: Callable[[], Flow[None]] | None = None,
+    ) -> None:
+        self._coordinator = coordinator
+        self._repository = coordinator.repository
+        self._settings = coordinator.repository.settings
+        self._nobody_knows = nobody_knows
+        self._ask_around = ask_around
+        self._clock_ms = clock_ms
+        self._looks: Recent[QueueHead, tuple[int, Backlog]] = Recent()
+
+    async def send_again(self, duty: Duty) -> None:
+        """Publish a command again, put the next look at it off, or park it."""
+        (name,) = duty.due.parts
+        keys = duty.keys
+        value = await store.command(keys, name)
+        version = await store.pinned(keys)
+        if value is None or version is None:
+            missing = (keys.work, name) if value is None else (keys.saga, "w")
+            await store.drop(keys.shard, duty.item, because=(*missing, ""))
+            return
+        workflow = await self._repository.workflow(keys, version)
+        if name == OUTBOX_END:
+            refused = await self._coordinator.ends.deliver_again(keys, workflow)
+            if error := not_taken(refused):
+                raise error
+            return
+        sent_ms, sends = messages.parse_outbox_value(value)
+        kind, step, attempt = parse_outbox_field(name)
+        target = messages.target_of(workflow.by_name[step], kind)
+        if isinstance(target, str) and sends >= UNROUTABLE_AFTER and await self._is_unknown(target):
+            await self.park(duty.saga_id, (kind, step, attempt), target)
+            return
+        message = self._coordinator.dispatcher.message(
+            keys, workflow, (kind, step, attempt), worker_name(target)
+        )
+        # Not known to be sent, or given back by a worker: no message of it waits in its queue.
+        if not sent_ms or not await self._still_queued(message, keys, name, value):
+            await self._coordinator.send_again(keys, workflow, {name: sends})
+
+    async def _is_unknown(self, worker: str) -> bool:
+        """Whether no running worker knows this name; what was last heard may be old."""
+        if self._ask_around is not None and self._nobody_knows(worker):
+            await self._ask_around()
+        return self._nobody_knows(worker)
+
+    async def park(self, saga_id: str, what: tuple[Kind, str, int], worker: str) -> None:
+        """Park a step or undo whose function no running worker has (rule 9)."""
+        kind, step, attempt = what
+        reason = f"no running worker knows {worker!r}: deploy it, then retry this step"
+        error = Failure(UNKNOWN_WORKER, reason)
+        entry = Unroutable(self._clock_ms(), kind, step, attempt, error)
+        taken = outbox_field(kind, step, attempt)
+        await self._coordinator.append(saga_id, entry, taken=taken)
+
+    async def _still_queued(self, message: Message, keys: SagaKeys, name: str, value: str) -> bool:
+        """Whether the message may well be waiting in its queue; then its time is moved (E10)."""
+        sent_ms, sends = messages.parse_outbox_value(value)
+        backlog = await self._look(QueueHead(message.queue, message.priority))
+        now_ms, lease_ms = self._clock_ms(), self._settings.lease_ms
+        if backlog.length == 0:
+            return False
+        if backlog.length and backlog.head_sent_ms is not None:
+            waits = backlog.head_sent_ms <= sent_ms <= now_ms + lease_ms  # else a clock was ahead
+        else:
+            # A head that does not say when it was sent, or a broker that knows no heads:
+            # wait twice as long each time, so that re-sending stays rare but does happen.
+            waits = -lease_ms <= now_ms - sent_ms < lease_ms * 2 ** min(sends, MOST_MOVES)
+        if waits:
+            later_ms = max(lease_ms, (now_ms - sent_ms) // LATER)
+            await outbox.published(keys, {name: (value, now_ms + later_ms)})
+        return waits
+
+    async def _look(self, queue: QueueHead) -> Backlog:
+        now_ms = self._clock_ms()
+        looked_ms, backlog = self._looks.get(queue) or (0, Backlog(None))
+        if not 0 <= now_ms - looked_ms < LOOK_MS:
+            backlog = await queue
+            self._looks.put(queue, (now_ms, backlog))
+        return backlog
