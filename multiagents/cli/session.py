@@ -56,13 +56,14 @@ class Session:
         try:
             return self.runtime.host.call(operation, *args, **kwargs)
         except UnknownSaga:
-            from multiagents.operations.service import OF_ONE_SAGA
+            from multiagents.operations.operation import OPERATIONS
 
-            given = args[0] if operation in OF_ONE_SAGA else kwargs.get("saga_id")
+            is_first = OPERATIONS[operation].of_one_saga
+            given = args[0] if is_first else kwargs.get("saga_id")
             meant = self._found(given) if isinstance(given, str) else given
             if meant == given:
                 raise
-        if operation in OF_ONE_SAGA:
+        if is_first:
             return self.runtime.host.call(operation, meant, *args[1:], **kwargs)
         return self.runtime.host.call(operation, *args, **{**kwargs, "saga_id": meant})
 

@@ -15,7 +15,8 @@ from multiagents.engine.launches import launch_of
 from multiagents.engine.messages import AnswerOf, LetterOf, no_answer, no_letter
 from multiagents.engine.sweeper import Sweeper
 from multiagents.hosting import attached, start_log
-from multiagents.operations.service import CheckInput, SagaService
+from multiagents.operations.service import SagaService
+from multiagents.operations.starter import CheckInput
 from multiagents.storage.client import Edge
 from multiagents.workflows import registry
 from multiagents.workflows.workflow import Workflow
@@ -136,5 +137,5 @@ class Host:
         return HandBack(self.settings, self.clock, self.catalog)
 
     def call(self, operation: str, *args: Any, **kwargs: Any) -> Any:
-        """Run one of `service.OPERATIONS`."""
+        """Run one of `OPERATIONS`."""
         return self.edge.run(getattr(self.service, operation)(*args, **kwargs))

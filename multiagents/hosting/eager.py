@@ -30,7 +30,8 @@ from multiagents.engine.messages import Message, Publish
 from multiagents.engine.queue_heads import Backlog, QueueHead
 from multiagents.hosting.assembly import Host
 from multiagents.hosting.step_task import WorkerTask, call_here
-from multiagents.operations.service import STEERING, CheckInput
+from multiagents.operations.operation import OPERATIONS, Gives
+from multiagents.operations.starter import CheckInput
 from multiagents.saga.outcome import Deliverance
 from multiagents.saga.targets import TOLD
 from multiagents.storage import sagas as store
@@ -148,12 +149,13 @@ class EagerRunner:
         if operation == "start":
             self._guard(kwargs.get("workflow") or args[0])
         answer = self.host.call(operation, *args, **kwargs)
-        if operation == "start":
+        row = OPERATIONS[operation]
+        if row.gives is Gives.ID:
             self.drain(answer)
-        elif operation in ("get", *STEERING):
+        elif row.gives is Gives.SAGA:
             self.drain(answer["transaction_id"])
             return self.host.call("get", answer["transaction_id"])
-        elif operation == "settle_dead_letters":
+        elif row.gives is Gives.LETTERS and row.changes:
             for saga_id in {letter["transaction_id"] for letter in answer}:
                 self.drain(saga_id)
         return answer

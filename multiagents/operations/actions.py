@@ -12,13 +12,17 @@ from dataclasses import replace
 from typing import Any
 
 from multiagents.core import ids
+from multiagents.core.clock import Clock
 from multiagents.core.entries import Asked
 from multiagents.core.exceptions import InvalidInput, UnknownSaga
 from multiagents.core.json_text import encodable
+from multiagents.core.settings import Settings
 from multiagents.core.states import Command, StepState, UndoState
+from multiagents.engine.coordinator import Coordinator
 from multiagents.operations.orders import stands
+from multiagents.operations.owners import Owner, Owners, known_text
 from multiagents.operations.projection import describe
-from multiagents.operations.queries import Looking, Owner, known_text
+from multiagents.operations.queries import Queries
 from multiagents.saga.allowed import OneLetter, caution, done, not_allowed, refusal
 from multiagents.saga.state import Saga
 from multiagents.storage import sagas as store
@@ -28,7 +32,7 @@ OF_STEPS = frozenset({Command.RETRY, Command.SKIP, Command.RESOLVE})
 """What can be asked of one step of a saga, so that the id of its message names it, too."""
 
 
-class Steering(Looking):
+class Actions:
     """Moves sagas by a person's word.
 
     ``by``: who asks; None: the setting ``operator``, or else the system's user.  Every method takes
@@ -37,16 +41,31 @@ class Steering(Looking):
     state does not allow it, saying what would be.
     """
 
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        *,
+        owners: Owners,
+        queries: Queries,
+        settings: Settings,
+        clock: Clock,
+    ) -> None:
+        self._coordinator = coordinator
+        self._owners = owners
+        self._queries = queries
+        self._settings = settings
+        self._clock = clock
+
     async def pause(self, saga_id: str, *, by: str | None = None, reason: str = "") -> Shown:
         """Hold back new work; running steps end, timers are only recorded.
 
         Of a paused saga nothing changes: the first pause stands, with its ``by`` and ``reason``.
         """
-        return await self._ask(saga_id, Command.PAUSE, by, reason)
+        return await self.ask(saga_id, Command.PAUSE, by, reason)
 
     async def resume(self, saga_id: str, *, by: str | None = None, reason: str = "") -> Shown:
         """Let a paused saga go on."""
-        return await self._ask(saga_id, Command.RESUME, by, reason)
+        return await self.ask(saga_id, Command.RESUME, by, reason)
 
     async def cancel(self, saga_id: str, *, by: str | None = None, reason: str = "") -> Shown:
         """Stop a saga and undo what was done.
@@ -54,21 +73,21 @@ class Steering(Looking):
         After the point of no return NotAllowed is raised, and the saga asks for attention.  Of a
         cancelled saga nothing changes: the first cancel stands.
         """
-        return await self._ask(saga_id, Command.CANCEL, by, reason)
+        return await self.ask(saga_id, Command.CANCEL, by, reason)
 
     async def rollback(self, saga_id: str, *, by: str | None = None, reason: str = "") -> Shown:
         """Undo a completed saga, last step first."""
-        return await self._ask(saga_id, Command.ROLLBACK, by, reason)
+        return await self.ask(saga_id, Command.ROLLBACK, by, reason)
 
     async def terminate(self, saga_id: str, *, by: str | None = None, reason: str = "") -> Shown:
         """End a saga as failed without undoing anything; its dead letters are closed."""
-        return await self._ask(saga_id, Command.TERMINATE, by, reason)
+        return await self.ask(saga_id, Command.TERMINATE, by, reason)
 
     async def retry(
         self, saga_id: str, step: str = "", *, by: str | None = None, reason: str = ""
     ) -> Shown:
         """Try a dead letter of the saga again, with all its attempts; "" = all of them."""
-        return await self._ask(saga_id, Command.RETRY, by, reason, step)
+        return await self.ask(saga_id, Command.RETRY, by, reason, step)
 
     async def skip(
         self, saga_id: str, step: str = "", *, reason: str, by: str | None = None
@@ -77,7 +96,7 @@ class Steering(Looking):
 
         Raises InvalidInput without a reason.
         """
-        return await self._ask(saga_id, Command.SKIP, by, reason, step)
+        return await self.ask(saga_id, Command.SKIP, by, reason, step)
 
     async def resolve(
         self, saga_id: str, step: str = "", *, reason: str, by: str | None = None
@@ -88,20 +107,20 @@ class Steering(Looking):
         before that, else an empty one, whatever comes later.  Of a saga without dead letters its
         attention is closed.  Raises InvalidInput without a reason.
         """
-        return await self._ask(saga_id, Command.RESOLVE, by, reason, step)
+        return await self.ask(saga_id, Command.RESOLVE, by, reason, step)
 
     async def prospect(self, saga_id: str, command: Command) -> str:
         """What a person should know before a command; empty where it does just what it says.
 
         For a question that comes first.  Raises NotAllowed for what would be refused, UnknownSaga.
         """
-        saga, workflow = await self.coordinator.current(saga_id)
+        saga, workflow = await self._coordinator.current(saga_id)
         why_not = refusal(workflow, saga, command)
         if why_not:
             raise not_allowed(workflow, saga, command, why_not)
         return caution(workflow, saga, command) or _left_at_work(saga, command)
 
-    async def _ask(
+    async def ask(
         self,
         saga_id: str,
         command: Command,
@@ -110,14 +129,17 @@ class Steering(Looking):
         step: str = "",
         letter: OneLetter | None = None,
     ) -> Shown:
-        """``letter``: which dead letter of the step is meant; None: whichever there is."""
+        """Record a command and give the saga as it is then.
+
+        ``letter``: which dead letter of the step is meant; None: whichever there is.
+        """
         check_reason(command, reason)
         saga_id = known_text(saga_id)
-        repository = self.coordinator.repository
+        repository = self._coordinator.repository
         try:
             found = await repository.reading(repository.keys(saga_id))
         except UnknownSaga:
-            owner = await self.owner(saga_id)
+            owner = await self._owners.owner(saga_id)
             if owner is None:
                 raise
             saga_id, step = owner.saga_id, step or _step_meant(owner, saga_id, command)
@@ -127,21 +149,23 @@ class Steering(Looking):
         if why_not:
             raise not_allowed(workflow, before, command, why_not)
         if stands(before, command):
-            return await self.get(saga_id)
-        who, why = encodable(self._who(by)), encodable(reason)
+            return await self._queries.get(saga_id)
+        who, why = encodable(operator_name(self._settings, by)), encodable(reason)
         entry = Asked(self._clock.now_ms(), command, ids.nonce(), who, why, step)
         if letter is not None:
             kind = letter[0]
             since_ms = before.steps[step].of(kind).ended_at
             entry = replace(entry, letter=kind, parked_at=since_ms)
-        saga = await self.coordinator.order(found, entry)
+        saga = await self._coordinator.order(found, entry)
         if not done(before, saga, command, step, letter):
             why_not = "; ".join(saga.attention) or f"it is {saga.state} by now"
             raise not_allowed(workflow, saga, command, why_not)
         return describe(saga, workflow, await store.data(found.keys))
 
-    def _who(self, by: str | None) -> str:
-        return by or self._settings.operator or _user()
+
+def operator_name(settings: Settings, by: str | None) -> str:
+    """Who asks, for the log: as given, as the settings name the operator, or the system's user."""
+    return by or settings.operator or _user()
 
 
 def _left_at_work(saga: Saga, command: Command) -> str:

@@ -10,14 +10,19 @@ from bisect import insort
 from collections.abc import Iterable
 from typing import Any
 
+from multiagents.core.clock import Clock
 from multiagents.core.exceptions import DamagedSaga, UnknownSaga
+from multiagents.core.settings import Settings
 from multiagents.core.states import SagaState
+from multiagents.engine.repository import Repository
 from multiagents.operations.attention_cases import KINDS, PAUSED, Awaited, Case, OfKind, damaged
-from multiagents.operations.explain.read import Explaining
+from multiagents.operations.explain.read import Explainer
 from multiagents.operations.projection import DAMAGED
 from multiagents.operations.queries import Rows
+from multiagents.operations.removal import Removal
 from multiagents.saga.dead_letters import dead_letters_of
 from multiagents.storage import dead_letter_index
+from multiagents.storage.keys import all_shards
 
 PAGE = 500
 """Members of an index that are read at once."""
@@ -27,8 +32,23 @@ MAY_WAIT = 100
 """Rows that are given where nothing else is asked for."""
 
 
-class Attending(Explaining):
+class Attention:
     """Lists what waits for a person."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        *,
+        explainer: Explainer,
+        removal: Removal,
+        settings: Settings,
+        clock: Clock,
+    ) -> None:
+        self._repository = repository
+        self._explainer = explainer
+        self._removal = removal
+        self._settings = settings
+        self._clock = clock
 
     async def attention(self, *, limit: int | None = MAY_WAIT) -> Rows:
         """What waits for a person in all sagas, the longest first; ``limit`` None: all of it.
@@ -40,9 +60,9 @@ class Attending(Explaining):
         has paused or terminated it, and the reason given), and ``commands``, the likely one first.
         Of a damaged saga it is not known since when, and it stands first.
         """
-        broken = await self.damaged(range(self._settings.shards), each=LOOKED_AT)
+        broken = await self._removal.damaged(range(self._settings.shards), each=LOOKED_AT)
         rows: Rows = []
-        for shard in self._shards:
+        for shard in all_shards(self._settings.shards):
             for index, kinds in ((shard.attention, KINDS), (shard.state(SagaState.PAUSED), PAUSED)):
                 rows += await self._of_index(index, kinds, limit, broken)
         now_ms = self._clock.now_ms()
@@ -78,7 +98,7 @@ class Attending(Explaining):
         if saga_id in broken:
             return []
         try:
-            saga, workflow = await self.coordinator.current(saga_id)
+            saga, workflow = await self._repository.current(saga_id)
         except UnknownSaga:
             return []
         except DamagedSaga as error:
@@ -86,8 +106,8 @@ class Attending(Explaining):
             return []
         asked = None
         if saga.terminated or saga.state is SagaState.PAUSED:
-            asked = await self._asked(self.coordinator.keys(saga_id), saga, workflow)
-        is_changed = any(dead_letters_of(saga)) and await self._is_changed(workflow)
+            asked = await self._explainer.asked(self._repository.keys(saga_id), saga, workflow)
+        is_changed = any(dead_letters_of(saga)) and await self._explainer.is_changed(workflow)
         case = Case(saga, workflow, int(since_ms), asked, is_changed)
         now_ms = self._clock.now_ms()
         found = [each for kind in kinds for each in kind(case)]

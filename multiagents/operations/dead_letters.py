@@ -14,17 +14,19 @@ from datetime import datetime
 from operator import itemgetter
 from typing import Any
 
-from multiagents.core.clock import iso
+from multiagents.core.clock import Clock, iso
 from multiagents.core.entries import decode
 from multiagents.core.exceptions import DamagedSaga, InvalidInput, NotAllowed, UnknownSaga
 from multiagents.core.fields import late_field, parse_dead_letter, result_field
+from multiagents.core.settings import Settings
 from multiagents.core.states import Command, Kind, StepState
 from multiagents.engine.messages import target_of
+from multiagents.engine.repository import Repository
 from multiagents.engine.saga_reader import own_result
-from multiagents.operations.actions import check_reason
-from multiagents.operations.explain.late_reports import LateSuccesses, late_successes
-from multiagents.operations.queries import Rows, by_any_id
-from multiagents.operations.removal import Removing
+from multiagents.operations.actions import Actions, check_reason
+from multiagents.operations.explain.late_reports import late_successes
+from multiagents.operations.owners import Owners, by_any_id
+from multiagents.operations.queries import Rows
 from multiagents.operations.saga_filter import has_text
 from multiagents.saga.allowed import SETTLING, OneLetter
 from multiagents.saga.dead_letters import (
@@ -39,7 +41,7 @@ from multiagents.saga.state import Saga, Work
 from multiagents.storage import dead_letter_index
 from multiagents.storage import sagas as store
 from multiagents.storage.client import UNREACHABLE, StoreError
-from multiagents.storage.keys import Shard
+from multiagents.storage.keys import Shard, all_shards
 from multiagents.workflows.step import worker_name
 from multiagents.workflows.workflow import Workflow
 
@@ -84,8 +86,23 @@ class Filter:
         return work.error is not None and has_text(work.error.to_dict(), self.error)
 
 
-class DeadLetters(Removing):
+class DeadLetters:
     """Lists what is parked, and settles many of them by one word."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        *,
+        owners: Owners,
+        actions: Actions,
+        settings: Settings,
+        clock: Clock,
+    ) -> None:
+        self.owners = owners
+        self._repository = repository
+        self._actions = actions
+        self._settings = settings
+        self._clock = clock
 
     async def dead_letters(
         self,
@@ -158,7 +175,7 @@ class DeadLetters(Removing):
     ) -> str | None:
         try:
             where = row["transaction_id"], command, by, reason, row["step"]
-            await self._ask(*where, _one(row))
+            await self._actions.ask(*where, _one(row))
         except (NotAllowed, UnknownSaga, DamagedSaga) as error:  # others were faster, say
             return str(error)
         except UNREACHABLE:
@@ -174,7 +191,7 @@ class DeadLetters(Removing):
         how many ``sagas`` were looked at and how many entries were ``added`` and ``removed``.
         """
         told = {"sagas": 0, "added": 0, "removed": 0}
-        for shard in self._shards:
+        for shard in all_shards(self._settings.shards):
             indexes = {SAGAS: shard.attention, LETTERS: shard.dead_letters}
             for saga_id, _ in await _members(shard.sagas):
                 told["sagas"] += 1
@@ -197,7 +214,7 @@ class DeadLetters(Removing):
 
     async def unlisted(self, saga_id: str) -> bool:
         """Whether something of a saga waits for a person that the indexes do not have."""
-        shard = self.coordinator.keys(saga_id).shard
+        shard = self._repository.keys(saga_id).shard
         indexes = {SAGAS: shard.attention, LETTERS: shard.dead_letters}
         for entry in await self._entries(saga_id) or ():
             if not await dead_letter_index.has(indexes[entry.which], entry.member):
@@ -207,7 +224,7 @@ class DeadLetters(Removing):
     async def _entries(self, saga_id: str) -> list[Any] | None:
         """What should be listed of a saga; None if that is not known: it is damaged, say."""
         try:
-            saga, _ = await self.coordinator.current(saga_id)
+            saga, _ = await self._repository.current(saga_id)
         except UnknownSaga:
             return []
         except UNREACHABLE:
@@ -235,8 +252,8 @@ class DeadLetters(Removing):
 
     @by_any_id
     async def _of_saga(self, saga_id: str, wanted: Filter, limit: int | None) -> Rows:
-        saga, workflow = await self.coordinator.current(saga_id)
-        data = await store.data(self.coordinator.keys(saga_id))
+        saga, workflow = await self._repository.current(saga_id)
+        data = await store.data(self._repository.keys(saga_id))
         letters = [
             (step, kind)
             for step, kind in dead_letters_of(saga)
@@ -244,7 +261,8 @@ class DeadLetters(Removing):
             and wanted.fits_work(saga.steps[step].of(kind), parked_at(saga, step, kind))
         ]
         found = (saga, workflow, data)
-        late = await self._late(saga_id) if letters else {}
+        log = await store.log(self._repository.keys(saga_id)) if letters else []
+        late = late_successes(map(decode, log))
         rows = [
             {
                 **self._row_of(found, step, kind),
@@ -256,13 +274,9 @@ class DeadLetters(Removing):
         rows.sort(key=itemgetter("parked_at"))
         return rows[:limit]
 
-    async def _late(self, saga_id: str) -> LateSuccesses:
-        log = await store.log(self.coordinator.keys(saga_id))
-        return late_successes(map(decode, log))
-
     async def _of_all(self, wanted: Filter, limit: int | None, *, with_input: bool) -> Rows:
         rows: Rows = []
-        for shard in self._shards:
+        for shard in all_shards(self._settings.shards):
             rows += await self._of_shard(shard, wanted, limit, with_input)
         rows.sort(key=itemgetter("parked_at"))
         return rows[:limit]
@@ -301,12 +315,12 @@ class DeadLetters(Removing):
 
     async def _found(self, saga_id: str, with_input: bool) -> Found | None:
         try:
-            saga, workflow = await self.coordinator.current(saga_id)
+            saga, workflow = await self._repository.current(saga_id)
         except (UnknownSaga, DamagedSaga):
             return None
         data: dict[str, str] = {}
         if with_input:
-            call = store.some_data(self.coordinator.keys(saga_id), ("input",))
+            call = store.some_data(self._repository.keys(saga_id), ("input",))
             data["input"] = (await call)[0] or "{}"
         return saga, workflow, data
 

@@ -13,16 +13,19 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from multiagents.core import ids
+from multiagents.core.clock import Clock
 from multiagents.core.exceptions import DamagedSaga, InvalidInput, UnknownSaga
 from multiagents.core.moments import moment_ms
+from multiagents.core.settings import Settings
 from multiagents.core.states import SagaState
-from multiagents.operations.attention import Attending
+from multiagents.engine.catalog import Catalog
+from multiagents.engine.repository import Repository
 from multiagents.operations.projection import DAMAGED, damaged_row, describe
-from multiagents.operations.queries import Rows
+from multiagents.operations.queries import Queries, Rows
 from multiagents.operations.saga_filter import Wanted
 from multiagents.storage import dead_letter_index, newest_sagas
 from multiagents.storage import sagas as store
-from multiagents.storage.keys import SagaKeys, Shard
+from multiagents.storage.keys import SagaKeys, Shard, all_shards
 from multiagents.storage.newest_sagas import Newest
 from multiagents.workflows import registry
 
@@ -37,8 +40,23 @@ Found = list[SagaKeys]
 T = TypeVar("T")
 
 
-class Listing(Attending):
+class Listing:
     """Lists sagas."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        *,
+        queries: Queries,
+        settings: Settings,
+        clock: Clock,
+        catalog: Catalog,
+    ) -> None:
+        self._repository = repository
+        self._queries = queries
+        self._settings = settings
+        self._clock = clock
+        self._catalog = catalog
 
     async def list(
         self,
@@ -79,7 +97,7 @@ class Listing(Attending):
         )
         return await self.search(wanted, limit=limit, offset=offset)
 
-    def wanted(self, *, since: When | None, until: When | None, **filters: Any) -> Wanted:
+    def wanted(self, /, *, since: When | None, until: When | None, **filters: Any) -> Wanted:
         """What a list is asked for.  Raises InvalidInput."""
         now_ms = self._clock.now_ms()
         since_ms = None if since is None else moment_ms(since, now_ms, name="since")
@@ -103,7 +121,7 @@ class Listing(Attending):
         if wanted.idempotency_key is not None:
             rows = await self._of_key(wanted, wanted.idempotency_key)
             return rows[offset : offset + limit]
-        indexes = [_indexes(shard, wanted)[0] for shard in self._shards]
+        indexes = [_indexes(shard, wanted)[0] for shard in all_shards(self._settings.shards)]
         newest_ = Newest(indexes, since_ms=wanted.since_ms, until_ms=wanted.until_ms)
         if wanted.is_indexed:
             await _pass(newest_, offset)
@@ -134,7 +152,7 @@ class Listing(Attending):
     async def _likely(self, page: Sequence[str], wanted: Wanted) -> Sequence[str]:
         """Those of a page that may fit, by a few calls to each shard."""
         of_shard: dict[Shard, Found] = {}
-        for keys in map(self.coordinator.keys, page):
+        for keys in map(self._repository.keys, page):
             of_shard.setdefault(keys.shard, []).append(keys)
         likely: set[str] = set()
         for shard, sagas in of_shard.items():
@@ -150,19 +168,19 @@ class Listing(Attending):
         """The sagas of an idempotency key: one of each workflow that is known, or asked for."""
         names = {wanted.workflow} if wanted.workflow else set(registry.registered())
         if not wanted.workflow:
-            names |= set(await self.catalog.workflow_names())
+            names |= set(await self._catalog.workflow_names())
         found = [ids.derived_id(name, key) for name in names if name]
         rows = await self._fitting(found, wanted, most=len(found))
         return sorted(filter(wanted.is_in_time, rows), key=_created, reverse=True)
 
     async def _row(self, saga_id: str) -> dict[str, Any] | None:
         try:
-            saga, workflow = await self.sound(saga_id)
+            saga, workflow = await self._queries.sound(saga_id)
         except UnknownSaga:
             return None
         except DamagedSaga as error:
             return damaged_row(saga_id, error.problems)
-        call = store.some_data(self.coordinator.keys(saga_id), ("meta", "input"))
+        call = store.some_data(self._repository.keys(saga_id), ("meta", "input"))
         meta, given = await call
         row = describe(saga, workflow, {"meta": meta or "{}", "input": given or "{}"})
         for name in ("step_results", "result", "task_ids"):

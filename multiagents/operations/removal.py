@@ -12,9 +12,13 @@ from typing import Any
 
 import structlog
 
+from multiagents.core.clock import Clock
 from multiagents.core.exceptions import DamagedSaga, NotAllowed, UnknownSaga
+from multiagents.core.settings import Settings
 from multiagents.core.states import SagaState
-from multiagents.operations.actions import Steering
+from multiagents.engine.repository import Repository
+from multiagents.operations.actions import operator_name
+from multiagents.operations.queries import Queries
 from multiagents.storage import damage, failures
 from multiagents.storage import keys as k
 from multiagents.storage import sagas as store
@@ -23,8 +27,16 @@ from multiagents.storage.keys import Shard
 log = structlog.get_logger(__name__)
 
 
-class Removing(Steering):
+class Removal:
     """Finds and takes away what is damaged."""
+
+    def __init__(
+        self, repository: Repository, *, queries: Queries, settings: Settings, clock: Clock
+    ) -> None:
+        self._repository = repository
+        self._queries = queries
+        self._settings = settings
+        self._clock = clock
 
     async def remove(
         self, saga_id: str, *, by: str | None = None, reason: str = ""
@@ -42,24 +54,28 @@ class Removing(Steering):
                 f"saga {saga_id!r} is whole, and only a damaged one can be removed; to end it use"
                 " cancel or terminate: it is removed when its retention is over"
             )
-        keys = self.coordinator.keys(saga_id)
+        keys = self._repository.keys(saga_id)
         traces = await damage.find(keys)
         now_ms = self._clock.now_ms()
         count = await damage.remove(keys, traces, now_ms=now_ms)
         # A sweep or a worker may have been at it.
         found = await damage.find(keys)
         count += await damage.remove(keys, found, now_ms=now_ms, again=True)
-        about = {"problems": list(problems), "by": self._who(by), "reason": reason}
+        about = {
+            "problems": list(problems),
+            "by": operator_name(self._settings, by),
+            "reason": reason,
+        }
         log.warning("a damaged saga is removed", saga=saga_id, **about)
         return {"transaction_id": saga_id, "problems": list(problems), "keys": count}
 
     async def _problems(self, saga_id: str) -> tuple[str, ...]:
         """What is damaged of a saga, or that it is listed and gone; raises UnknownSaga."""
-        found = await damage.examine(self.coordinator.keys(saga_id))
+        found = await damage.examine(self._repository.keys(saga_id))
         if not found.there and found.listed:
             return ("it is listed, and nothing of it is there",)
         try:
-            await self.sound(saga_id)
+            await self._queries.sound(saga_id)
         except DamagedSaga as error:
             return error.problems
         return ()
@@ -87,7 +103,7 @@ class Removing(Steering):
 
     async def _damage(self, saga_id: str) -> dict[str, str]:
         try:
-            await self.sound(saga_id)
+            await self._queries.sound(saga_id)
         except DamagedSaga as error:
             return {saga_id: "; ".join(error.problems)}
         except UnknownSaga:

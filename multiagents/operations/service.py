@@ -1,85 +1,53 @@
-"""What can one do with sagas?
+"""How is an operation on sagas called?
 
-`OPERATIONS` is the one table of them; the sync face (`multiagents.sagas`), the async one
-(`Orchestrator`), the Celery tasks and the command line are made from it.  Each operation is a
-`Flow` method of `SagaService`, which has them in layers:
-
-    service         start
-    listing         which sagas are there that one looks for
-    attending       what of all sagas waits for a person
-    explaining      why a saga is where it is
-    dead_letters    find what is parked, and settle it
-    removing        find what is damaged, and take it away
-    steering        what a person asks of one saga
-    looking         show one saga
+`SagaService` is the door to the parts that do the work.  Each operation, and each further question
+of the other rooms, is a method of the door with the signature and text of its part's.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
-from multiagents.core import ids, user_modules
 from multiagents.core.clock import Clock
-from multiagents.core.exceptions import (
-    IdempotencyConflict,
-    InvalidInput,
-    UnknownWorker,
-    UnknownWorkflow,
-)
-from multiagents.core.input_digest import FIRST, REFUSE, differing, digest_of
-from multiagents.core.json_text import dumps
-from multiagents.core.near import near
 from multiagents.core.settings import Settings
-from multiagents.core.texts import joined
-from multiagents.engine import launches
 from multiagents.engine.catalog import Catalog
 from multiagents.engine.coordinator import Coordinator
-from multiagents.engine.headers import META, checked
+from multiagents.operations.actions import Actions
+from multiagents.operations.attention import Attention
+from multiagents.operations.dead_letters import DeadLetters
+from multiagents.operations.explain.read import Explainer
 from multiagents.operations.listing import Listing
-from multiagents.storage import sagas as store
-from multiagents.workflows import registry
-from multiagents.workflows.workflow import Workflow
+from multiagents.operations.owners import Owners
+from multiagents.operations.queries import Queries
+from multiagents.operations.removal import Removal
+from multiagents.operations.start_advice import StartAdvice
+from multiagents.operations.starter import CheckInput, Starter
 
-STEERING = (
-    "pause",
-    "resume",
-    "cancel",
-    "rollback",
-    "terminate",
-    "retry",
-    "skip",
-    "resolve",
-)
-"""What may be asked of one saga, which each returns as it is then."""
-OF_ONE_SAGA = ("get", "history", "explain", *STEERING, "remove")
-"""What takes the id of a saga first."""
-OPERATIONS = (
-    "start",
-    "get",
-    "list",
-    "history",
-    "explain",
-    "attention",
-    *STEERING,
-    "remove",
-    "dead_letters",
-    "settle_dead_letters",
-    "reindex_dead_letters",
-)
-"""The operations that every face offers, by method name."""
-
-SHOWN, MOST_SHOWN = 4, 40
-"""Keys of an input that a message names, and how many characters of each."""
-
-CheckInput = Callable[[Any, int], str]
-"""Refuses an input that cannot be a saga's, or returns it as JSON."""
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-class SagaService(Listing):
-    """Start, look at, explain and steer sagas."""
+class _Of(Generic[P, T]):
+    """A method of one of the service's parts, as a method of the service."""
+
+    def __init__(self, part: type, method: Callable[Concatenate[Any, P], T]) -> None:
+        self._part = part
+        self._method = method
+
+    @overload
+    def __get__(self, service: None, owner: type) -> Callable[Concatenate[Any, P], T]: ...
+    @overload
+    def __get__(self, service: SagaService, owner: type) -> Callable[P, T]: ...
+    def __get__(self, service: SagaService | None, owner: type) -> Callable[..., T]:
+        if service is None:
+            return self._method
+        bound: Callable[..., T] = getattr(service.parts[self._part], self._method.__name__)
+        return bound
+
+
+class SagaService:
+    """Start, look at, explain and move sagas."""
 
     def __init__(
         self,
@@ -97,235 +65,85 @@ class SagaService(Listing):
         here, so that no worker is missed.  ``forgotten_advice``: what to do about an app that the
         program has, and has not attached; a clause, or nothing.
         """
-        super().__init__(coordinator, settings=settings, clock=clock, catalog=catalog)
-        self._check_input = check_input
-        self._modules = modules
-        self._in_process = in_process
-        self._forgotten_advice = forgotten_advice
-
-    async def start(
-        self,
-        workflow: str | Workflow,
-        input: dict[str, Any] | None = None,  # noqa: A002 - the public name of the argument
-        *,
-        idempotency_key: str | None = None,
-        correlation_id: str | None = None,
-        tags: Sequence[str] = (),
-        on_conflict: str = REFUSE,
-        task_id: str | None = None,
-        canvas: dict[str, Any] | None = None,
-        headers: Mapping[str, Any] | None = None,
-    ) -> str:
-        """Start a saga and return its id; durable when it returns.
-
-        With an ``idempotency_key`` the first start of a workflow counts and later ones return its
-        saga's id.  A later one with another input raises IdempotencyConflict; with
-        ``on_conflict="first"`` it is given the first saga too.  ``headers``: of Celery messages,
-        which the messages of all its steps carry.  Raises UnknownWorkflow, UnknownWorker or
-        InvalidInput before anything is stored.
-        """
-        text = self.check_call(
-            input=input, idempotency_key=idempotency_key, on_conflict=on_conflict, task_id=task_id
+        repository = coordinator.repository
+        owners = Owners(repository, settings=settings)
+        queries = Queries(repository, owners=owners, settings=settings)
+        starts = StartAdvice(settings)
+        actions = Actions(
+            coordinator, owners=owners, queries=queries, settings=settings, clock=clock
         )
-        task_id = None if task_id is None else ids.checked_id(task_id)
-        found = await self.find_workflow(workflow)
-        about = {
-            "correlation_id": _correlation_id(correlation_id),
-            "tags": list(dict.fromkeys([*found.tags, *tags])),
-            "idempotency_key": idempotency_key,
-            META: checked(headers),
-        }
-        meta = _meta({name: value for name, value in about.items() if value})
-        data = {"input": text, "meta": meta}
-        if idempotency_key is not None:
-            data[store.DIGEST] = digest_of(text)
-        saga_id = _saga_id(found, idempotency_key, task_id)
-        await self._check_workers(found, saga_id)
-        record = partial(
-            self.coordinator.start,
-            found,
-            saga_id=saga_id,
-            waiting=(task_id or saga_id, json.dumps(canvas) if canvas else ""),
-            data=data,
-            tags=tuple(tags),
+        removal = Removal(repository, queries=queries, settings=settings, clock=clock)
+        explainer = Explainer(
+            repository,
+            owners=owners,
+            queries=queries,
+            starts=starts,
+            settings=settings,
+            clock=clock,
+            catalog=catalog,
         )
-        digest = data.get(store.DIGEST, "") if on_conflict == REFUSE else ""
-        if await record(digest=digest) == store.OTHER_INPUT:
-            await self._check_same(saga_id, text, f"{found.name!r}", idempotency_key)
-            await record()
-        return saga_id
-
-    def check_call(
-        self,
-        workflow: str | Workflow = "",
-        input: Any = None,  # noqa: A002 - the public name of the argument
-        *,
-        idempotency_key: str | None = None,
-        on_conflict: str = REFUSE,
-        task_id: str | None = None,
-        headers: Mapping[str, Any] | None = None,
-    ) -> str:
-        """The input as JSON.  Raises InvalidInput for what no start would take; asks no server."""
-        text = self._check_input({} if input is None else input, self._settings.max_input_bytes)
-        if task_id is not None:
-            ids.checked_id(task_id)
-        if idempotency_key is not None:
-            _check_key(idempotency_key)
-        _check_conflict(on_conflict)
-        checked(headers)
-        return text
-
-    async def _check_same(self, saga_id: str, text: str, workflow: str, key: str | None) -> None:
-        """Compare with the input itself: an earlier version has stored no digest of it."""
-        [first] = await store.some_data(self.coordinator.keys(saga_id), ("input",))
-        if first is None or digest_of(first) == digest_of(text):
-            return  # nothing: its retention has just ended
-        raise IdempotencyConflict(
-            f"idempotency_key {key!r} of workflow {workflow} belongs to saga {saga_id}, which was"
-            f" started with another input ({_some(differing(first, text))}); start with the same"
-            ' input, or under another key, or with on_conflict="first" (--on-conflict first) to be'
-            " given that saga",
-            saga_id,
+        parts: tuple[object, ...] = (
+            owners,
+            queries,
+            actions,
+            removal,
+            explainer,
+            Starter(
+                coordinator,
+                queries=queries,
+                starts=starts,
+                settings=settings,
+                catalog=catalog,
+                check_input=check_input,
+                modules=modules,
+                in_process=in_process,
+                forgotten_advice=forgotten_advice,
+            ),
+            Listing(repository, queries=queries, settings=settings, clock=clock, catalog=catalog),
+            Attention(
+                repository, explainer=explainer, removal=removal, settings=settings, clock=clock
+            ),
+            DeadLetters(repository, owners=owners, actions=actions, settings=settings, clock=clock),
         )
+        self.parts = {type(part): part for part in parts}
+        """By their class."""
 
-    async def find_workflow(self, workflow: str | Workflow) -> Workflow:
-        """A definition by name: registered here, or published by a worker.
+    start = _Of(Starter, Starter.start)
+    check_call = _Of(Starter, Starter.check_call)
+    find_workflow = _Of(Starter, Starter.find_workflow)
+    unknown_name = _Of(Starter, Starter.unknown_name)
 
-        Where neither has it, MULTIAGENTS_IMPORTS may: its modules are imported then.  Raises
-        InvalidInput for one of them that cannot be, UnknownWorkflow if none registers the name.
-        """
-        if isinstance(workflow, Workflow):
-            return workflow
-        local = registry.find(workflow)
-        if local is not None:
-            return local
-        published = await self.catalog.workflow(workflow)
-        if published is None:
-            user_modules.load(self._modules)
-            published = registry.find(workflow)
-        if published is None:
-            raise await self._unknown_workflow(workflow)
-        return published
+    get = _Of(Queries, Queries.get)
+    history = _Of(Queries, Queries.history)
+    beginning = _Of(Queries, Queries.beginning)
+    is_known = _Of(Queries, Queries.is_known)
+    person_awaited = _Of(Queries, Queries.person_awaited)
 
-    async def unknown_name(self, name: str) -> str:
-        """What to say of a name that no workflow has, registered here or published; else empty."""
-        names = await self._workflow_names()
-        return "" if name in names else unknown("workflow", name, names)
+    list = _Of(Listing, Listing.list)
+    search = _Of(Listing, Listing.search)
+    wanted = _Of(Listing, Listing.wanted)
 
-    async def _workflow_names(self) -> list[str]:
-        return sorted({*registry.registered(), *await self.catalog.workflow_names()})
+    explain = _Of(Explainer, Explainer.explain)
+    people = _Of(Explainer, Explainer.people)
+    standing = _Of(Explainer, Explainer.standing)
+    stranded = _Of(Explainer, Explainer.stranded)
 
-    async def _unknown_workflow(self, name: str) -> UnknownWorkflow:
-        problem = unknown("workflow", name, await self._workflow_names())
-        built, begun = registry.built_only(name), registry.begun_only(name)
-        if built is not None or begun is not None:
-            problem = f"unknown workflow {name!r}"
-            fix = f"it is built ({built}) but not registered: call .register() on it"
-            if built is None:
-                fix = f"its builder ({begun}) is not built: call .build().register() on it"
-        elif self._in_process:
-            fix = "import the module that registers it"
-        elif await self.catalog.fleet():
-            fix = joined("a worker publishes what its modules register", self._server_asked())
-        else:
-            fix = joined(await self._how_to_publish(), self._server_asked())
-        return UnknownWorkflow(joined(problem, fix))
+    attention = _Of(Attention, Attention.attention)
 
-    def _server_asked(self) -> str:
-        """Where workers were looked for: those of another server are not known here."""
-        return f"the server asked is {self._settings.home}"
+    pause = _Of(Actions, Actions.pause)
+    resume = _Of(Actions, Actions.resume)
+    cancel = _Of(Actions, Actions.cancel)
+    rollback = _Of(Actions, Actions.rollback)
+    terminate = _Of(Actions, Actions.terminate)
+    retry = _Of(Actions, Actions.retry)
+    skip = _Of(Actions, Actions.skip)
+    resolve = _Of(Actions, Actions.resolve)
+    prospect = _Of(Actions, Actions.prospect)
 
-    async def _how_to_publish(self) -> str:
-        start = await self.start_command()
-        known = await self._launches()
-        dev = ", or all that it takes with `multiagents dev`" if launches.has_dev(known) else ""
-        return (
-            "no worker runs that could publish it: start one that imports its module, with"
-            f" `{start}`{dev}{self._forgotten_advice()}"
-        )
+    remove = _Of(Removal, Removal.remove)
+    damaged = _Of(Removal, Removal.damaged)
 
-    async def _check_workers(self, workflow: Workflow, saga_id: str) -> None:
-        missing = await self.catalog.missing(set(workflow.workers))
-        if missing:
-            user_modules.load(self._modules)
-            missing = await self.catalog.missing(set(workflow.workers))
-        if missing and not await self.is_known(saga_id):  # who joins a saga finds it going
-            raise await self._unable(workflow, sorted(missing))
-
-    async def _unable(self, workflow: Workflow, missing: Sequence[str]) -> UnknownWorker:
-        """The error of a start whose functions nothing has that runs."""
-        known = await self.catalog.worker_names()
-        start = await self.start_command(missing)
-        cannot = f"workflow {workflow.name!r} cannot run"
-        fix = f"start a worker that has it (`{start}`), or use task(...) for a plain Celery task"
-        if self._in_process:
-            problems = [unknown("worker", name, known) for name in missing]
-            return UnknownWorker(joined(f"{cannot}: {joined(*problems)}", fix))
-        there, asked = self.catalog.takers, self._server_asked()
-        if not there:
-            why = f"no worker is running; start one: `{start}`"
-            return UnknownWorker(joined(f"{cannot}: {why}", asked))
-        known_launches = await self._launches()
-        launch = launches.launch_for(known_launches, missing, self._settings.import_names)
-        if launches.is_running(launch, there):
-            fix = launches.MEND
-        problems = [lacking(sorted(there), name, known) for name in missing]
-        return UnknownWorker(joined(f"{cannot}: {joined(*problems)}", fix, asked))
-
-
-def _meta(about: dict[str, Any]) -> str:
-    """What is noted at the start, as JSON; every step reads it.  Raises InvalidInput."""
-    try:
-        return dumps(about)
-    except ValueError as error:
-        names = " or ".join(about)
-        raise InvalidInput(f"{names} cannot be stored: {error}; clean the text") from error
-
-
-def _saga_id(workflow: Workflow, key: str | None, task_id: str | None) -> str:
-    if key is None:
-        return task_id or ids.fresh_id()
-    return ids.derived_id(workflow.name, key)
-
-
-def _check_key(key: object) -> None:
-    if not isinstance(key, str) or not 0 < len(key) <= ids.MAX_KEY or not ids.is_encodable(key):
-        raise InvalidInput(
-            f"idempotency_key is {key!a}: expected text of 1 to {ids.MAX_KEY} characters"
-        )
-
-
-def _check_conflict(word: str) -> None:
-    if word not in (REFUSE, FIRST):
-        raise InvalidInput(f"on_conflict is {word!r}; expected {REFUSE!r} or {FIRST!r}")
-
-
-def _correlation_id(value: object) -> str | None:
-    text = ids.as_text(value)
-    if value is not None and (text is None or not ids.is_encodable(text)):
-        raise InvalidInput(f"correlation_id is {value!a}: expected text, a UUID or an int")
-    return text
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"other: {', '.join(ascii(name[:MOST_SHOWN]) for name in names[:SHOWN])}{more}"
-
-
-def unknown(what: str, name: str, known: Sequence[str]) -> str:
-    """What was probably meant by a name that nothing has, or else what there is."""
-    return f"unknown {what} {name!r}; {_hint(name, known)}"
-
-
-def lacking(hosts: Sequence[str], name: str, known: Sequence[str]) -> str:
-    """Likewise of a worker function, with the workers that run."""
-    more = f" and {len(hosts) - SHOWN} more" if len(hosts) > SHOWN else ""
-    who = f"worker {hosts[0]} lacks"
-    if len(hosts) > 1:
-        who = f"workers {', '.join(hosts[:SHOWN])}{more} lack"
-    return f"{who} {name!r}; {_hint(name, known)}"
-
-
-def _hint(name: str, known: Sequence[str]) -> str:
-    close = near(name, known, most=3)
-    return f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(known) or 'none'}"
+    dead_letters = _Of(DeadLetters, DeadLetters.dead_letters)
+    settle_dead_letters = _Of(DeadLetters, DeadLetters.settle_dead_letters)
+    reindex_dead_letters = _Of(DeadLetters, DeadLetters.reindex_dead_letters)
+    unlisted = _Of(DeadLetters, DeadLetters.unlisted)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from multiagents.operations.service import OPERATIONS, SagaService
+from multiagents.operations.operation import OPERATIONS
+from multiagents.operations.service import SagaService
 
 
 class OperationRunner(Protocol):

@@ -22,7 +22,8 @@ from multiagents.core.settings import check_named
 from multiagents.event_bus.bus import EventBus
 from multiagents.event_bus.narrator import Narrator
 from multiagents.hosting.runtime import Runtime, runtime_at
-from multiagents.operations.service import OPERATIONS, SagaService
+from multiagents.operations.operation import OPERATIONS
+from multiagents.operations.service import SagaService
 from multiagents.storage.client import UNREACHABLE, AsyncEdge
 from multiagents.storage.routing import open_async_edge
 from multiagents.workflows import registry

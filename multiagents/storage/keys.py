@@ -112,6 +112,11 @@ class Shard:
         return f"{self.tag}:catalog:{what}"
 
 
+def all_shards(count: int) -> list[Shard]:
+    """Every shard, where there are so many."""
+    return [Shard(number) for number in range(count)]
+
+
 class SagaKeys:
     """The keys of one saga."""
 

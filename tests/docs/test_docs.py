@@ -20,7 +20,7 @@ from multiagents.core.entries import Entry
 from multiagents.core.settings import Settings
 from multiagents.core.states import SagaState, StepState, UndoState
 from multiagents.devserver.server import EmbeddedServer
-from multiagents.operations.service import OPERATIONS
+from multiagents.operations.operation import OPERATIONS
 from multiagents.saga.diagram import saga_diagram, step_diagram, undo_diagram
 from multiagents.testing.stub_lm import StubProvider
 from tests.support.page_runner import ELSEWHERE, PageRunner

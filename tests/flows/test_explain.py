@@ -198,7 +198,7 @@ def test_a_parked_step_says_that_its_definition_has_changed_since(office: Office
     catalog, run = Catalog(office.runtime.clock), office.runtime.edge.run
     workflow = two()
     saga_id = office.start(workflow)
-    run(office.runtime.host.sweeper._park(saga_id, (Kind.RUN, "reserve", 1), "explain.do"))
+    run(office.runtime.host.sweeper.resender.park(saga_id, (Kind.RUN, "reserve", 1), "explain.do"))
     changed = workflow.model_copy(update={"description": "mended"})
     try:
         for now, told in ((workflow, False), (changed, True)):

@@ -25,7 +25,7 @@ from multiagents.event_bus.memory_bus import MemoryEventBus
 from multiagents.event_bus.redis_bus import RedisEventBus
 from multiagents.hosting.runtime import runtime_at
 from multiagents.monitoring import EventMonitor, WorkerMonitor
-from multiagents.operations.service import OPERATIONS
+from multiagents.operations.operation import OPERATIONS
 from tests.support.facade import (
     GATE,
     NUMBERS,

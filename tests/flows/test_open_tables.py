@@ -1,10 +1,14 @@
-"""Has each table of the engine a row for each kind of thing that it is about?"""
+"""Has each open table a row for each kind of thing that it is about?"""
 
 from __future__ import annotations
 
+import inspect
+from inspect import Parameter
 from typing import get_args
 
 from multiagents.engine.commit_plan import ROWS
+from multiagents.operations.operation import OPERATIONS
+from multiagents.operations.service import SagaService
 from multiagents.saga.commands import Command
 from multiagents.storage.keys import DueKind, parse_due
 from tests.support.one_process import Bench
@@ -27,3 +31,18 @@ def test_every_kind_of_due_member_is_read_as_it_was_written() -> None:
     for kind in DueKind:
         parts = tuple("abcd"[: kind.parts])
         assert parse_due(kind.member("s|1", *parts)) == (kind, "s|1", parts)
+
+
+def test_every_operation_is_a_method_of_the_service_with_a_text() -> None:
+    """Each face takes the method and its text by the operation's name."""
+    assert [name for name in OPERATIONS if not getattr(SagaService, name).__doc__] == []
+
+
+def test_an_operation_of_one_saga_takes_its_id_first() -> None:
+    """The command line completes the id that is the first argument."""
+    taking = set()
+    for name in OPERATIONS:
+        _, *given = inspect.signature(getattr(SagaService, name)).parameters.values()
+        if given and given[0].name == "saga_id" and given[0].kind is not Parameter.KEYWORD_ONLY:
+            taking.add(name)
+    assert taking == {name for name, row in OPERATIONS.items() if row.of_one_saga}

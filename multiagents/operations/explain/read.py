@@ -8,7 +8,7 @@ make the sentences.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,13 +23,12 @@ from multiagents.core.settings import Settings, shown_url
 from multiagents.core.states import Command, Kind, StepState
 from multiagents.engine import launches
 from multiagents.engine.catalog import Catalog, Members, split
-from multiagents.engine.coordinator import Coordinator
-from multiagents.engine.launches import Launch
 from multiagents.engine.messages import target_of
 from multiagents.engine.queue_heads import Backlog, QueueHead
-from multiagents.operations.dead_letters import DeadLetters
+from multiagents.engine.repository import Repository
 from multiagents.operations.explain.blocked_loops import Report, blocked_now
 from multiagents.operations.explain.earlier_attempts import Earliers, earlier_attempts
+from multiagents.operations.explain.late_reports import late_successes
 from multiagents.operations.explain.saga import Situation, explanation
 from multiagents.operations.explain.steps import members_of, underway
 from multiagents.operations.explain.surroundings import (
@@ -42,8 +41,10 @@ from multiagents.operations.explain.surroundings import (
 )
 from multiagents.operations.explain.unclaimed_steps import is_stranded, stranded
 from multiagents.operations.orders import order_of, stands
-from multiagents.operations.queries import by_any_id
+from multiagents.operations.owners import Owners, by_any_id
+from multiagents.operations.queries import Queries
 from multiagents.operations.settlements import Settlement, settlements
+from multiagents.operations.start_advice import StartAdvice
 from multiagents.saga.commands import DEADLINE
 from multiagents.saga.state import Saga
 from multiagents.storage import dead_letter_index, failures
@@ -69,14 +70,27 @@ class OperatorActions:
     """What became of attempts before those that are under way."""
 
 
-class Explaining(DeadLetters):
+class Explainer:
     """Says why a saga is where it is."""
 
     def __init__(
-        self, coordinator: Coordinator, *, settings: Settings, clock: Clock, catalog: Catalog
+        self,
+        repository: Repository,
+        *,
+        owners: Owners,
+        queries: Queries,
+        starts: StartAdvice,
+        settings: Settings,
+        clock: Clock,
+        catalog: Catalog,
     ) -> None:
-        super().__init__(coordinator, settings=settings, clock=clock)
-        self.catalog = catalog
+        self.owners = owners
+        self._repository = repository
+        self._queries = queries
+        self._starts = starts
+        self._settings = settings
+        self._clock = clock
+        self._catalog = catalog
 
     @by_any_id
     async def explain(self, saga_id: str) -> dict[str, Any]:
@@ -87,8 +101,8 @@ class Explaining(DeadLetters):
         ``at`` (when it moves by itself at the latest) and ``commands``; ``commands``: all that a
         person can do.  Changes nothing.  Raises UnknownSaga, and DamagedSaga.
         """
-        keys = self.coordinator.keys(saga_id)
-        saga, workflow = await self.sound(saga_id)
+        keys = self._repository.keys(saga_id)
+        saga, workflow = await self._queries.sound(saga_id)
         work = await store.work(keys)
         people = await self._people(keys, saga, workflow)
         fleet, stopping = split(await self._fleet())
@@ -108,7 +122,7 @@ class Explaining(DeadLetters):
         )
         tasks = tasks_of(now)
         if any(task.state == StepState.PARKED.value for task in tasks):
-            now = replace(now, is_changed=await self._is_changed(workflow))
+            now = replace(now, is_changed=await self.is_changed(workflow))
         now = replace(now, due=await self._due(keys, now, shown(tasks)))
         now = replace(now, failing=await self._failing(keys, now))
         if any(task.state == StepState.RUNNING.value for task in tasks):
@@ -124,8 +138,8 @@ class Explaining(DeadLetters):
 
         Raises UnknownSaga, and DamagedSaga.
         """
-        saga, workflow = await self.coordinator.current(saga_id)
-        return await self._people(self.coordinator.keys(saga_id), saga, workflow)
+        saga, workflow = await self._repository.current(saga_id)
+        return await self._people(self._repository.keys(saga_id), saga, workflow)
 
     async def _people(self, keys: SagaKeys, saga: Saga, workflow: Workflow) -> OperatorActions:
         entries = [decode(text) for text in await store.log(keys)]
@@ -136,10 +150,10 @@ class Explaining(DeadLetters):
         settled = settlements(keys.id, workflow, entries, data)
         return OperatorActions(order_of(saga, workflow, entries, data), settled, earlier)
 
-    async def _is_changed(self, workflow: Workflow) -> bool:
+    async def is_changed(self, workflow: Workflow) -> bool:
         """Whether the name of a saga's workflow means another definition by now (rule 9)."""
         try:
-            present = await self.catalog.workflow(workflow.name)
+            present = await self._catalog.workflow(workflow.name)
         except UNREACHABLE:
             return False
         return present is not None and present.version != workflow.version
@@ -147,10 +161,10 @@ class Explaining(DeadLetters):
     @by_any_id
     async def standing(self, saga_id: str, command: Command) -> OperatorActions | None:
         """Whose order has brought about already what a pause or a cancel asks; None: nobody's."""
-        saga, workflow = await self.coordinator.current(saga_id)
+        saga, workflow = await self._repository.current(saga_id)
         if not stands(saga, command):
             return None
-        return await self._people(self.coordinator.keys(saga_id), saga, workflow)
+        return await self._people(self._repository.keys(saga_id), saga, workflow)
 
     async def stranded(self, saga_id: str) -> str:
         """Why no worker does the steps of a saga, and what to do; empty where one may.
@@ -174,26 +188,14 @@ class Explaining(DeadLetters):
     async def _fleet(self) -> dict[str, dict[str, Any]]:
         """Who runs; nobody where the server that would know it does not answer."""
         try:
-            return await self.catalog.fleet()
+            return await self._catalog.fleet()
         except UNREACHABLE:
             return {}
 
     async def _loops(self) -> Sequence[Report]:
         """Which event loops of running workers are blocked."""
         try:
-            return blocked_now(await self.catalog.loops(), self._clock.now_ms())
-        except UNREACHABLE:
-            return []
-
-    async def start_command(self, functions: Iterable[str] = ()) -> str:
-        """What starts a worker with these functions, in this project."""
-        known = await self._launches()
-        imports = self._settings.import_names
-        return launches.advice(known, functions=functions, imports=imports)
-
-    async def _launches(self) -> list[Launch]:
-        try:
-            return await launches.read()
+            return blocked_now(await self._catalog.loops(), self._clock.now_ms())
         except UNREACHABLE:
             return []
 
@@ -205,7 +207,7 @@ class Explaining(DeadLetters):
         times = [entry.at_ms for entry in view.entries]
         return len(times), min(times, default=0)
 
-    async def _asked(self, keys: SagaKeys, saga: Saga, workflow: Workflow) -> Asked | None:
+    async def asked(self, keys: SagaKeys, saga: Saga, workflow: Workflow) -> Asked | None:
         """The person's order that brought the saga where it is."""
         return (await self._people(keys, saga, workflow)).asked
 
@@ -231,12 +233,12 @@ class Explaining(DeadLetters):
         work: dict[str, str],
         fleet: Members,
     ) -> Surroundings:
-        known = await self._launches()
+        known = await self._starts.launches()
         routes = launches.routes_of(fleet, known)
         queue_of, backlogs = await self._queues(now, tasks, fleet, routes)
         progress = await self._progress(keys, tasks)
         parked = any(task.state == StepState.PARKED.value for task in tasks)
-        late = await self._late(keys.id) if parked else {}
+        late = late_successes(map(decode, await store.log(keys))) if parked else {}
         imports = self._settings.import_names
         running = any(task.state == StepState.RUNNING.value for task in tasks)
         loops = await self._loops() if running else []
@@ -271,9 +273,9 @@ class Explaining(DeadLetters):
         call = plain_task(now, task)
         if call is not None:
             named = call.queue or spec.queue
-            return named or routes.get(call.task) or self.catalog.route_of(call.task)
+            return named or routes.get(call.task) or self._catalog.route_of(call.task)
         own = spec.queue if task.kind is Kind.RUN else None
-        return own or self.catalog.queue_of(worker_name(target_of(spec, task.kind)))
+        return own or self._catalog.queue_of(worker_name(target_of(spec, task.kind)))
 
     async def _progress(self, keys: SagaKeys, tasks: list[Task]) -> dict[str, dict[str, Any]]:
         steps = [task.step for task in tasks if task.state == StepState.RUNNING.value]
