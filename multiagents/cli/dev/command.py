@@ -90,7 +90,7 @@ def dev(
     """
     began = time.monotonic()
     settings = environment()
-    begun: list[Begun] = []
+    begun: list[UsedServer] = []
     with stopped_by_signals(then=lambda: _say_where(begun)), ExitStack() as stack:
         own = not _names_server(settings, port, data_dir)
         hint(f"starting {'a server and a worker' if own else 'a worker'} …")
@@ -136,7 +136,7 @@ def _names_server(settings: Settings, port: int | None, data_dir: Path | None) -
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class UsedServer:
     """The server that is used, and what runs it if that is ours."""
 
     place: DevServer
@@ -147,10 +147,12 @@ class Begun:
         return self.server is None or self.server.is_running
 
 
-def _server(stack: ExitStack, settings: Settings, port: int | None, data_dir: Path | None) -> Begun:
+def _server(
+    stack: ExitStack, settings: Settings, port: int | None, data_dir: Path | None
+) -> UsedServer:
     if _names_server(settings, port, data_dir):
         _check_there(settings)
-        return Begun(DevServer(settings.redis_url, None))
+        return UsedServer(DevServer(settings.redis_url, None))
     from multiagents.devserver.server import EmbeddedServer, PortTaken
 
     folder = data_dir or settings.data_dir
@@ -161,7 +163,7 @@ def _server(stack: ExitStack, settings: Settings, port: int | None, data_dir: Pa
         if port is not None:
             raise _taken(port) if isinstance(error, PortTaken) else error from None
         server = stack.enter_context(EmbeddedServer(folder))
-    return Begun(DevServer(server.url, server.data_dir, joined=server.is_shared), server)
+    return UsedServer(DevServer(server.url, server.data_dir, joined=server.is_shared), server)
 
 
 def _taken(port: int) -> CommandError:
@@ -203,7 +205,7 @@ def _facts(
     }
 
 
-def _say_where(begun: list[Begun]) -> None:
+def _say_where(begun: list[UsedServer]) -> None:
     """The last line after Ctrl-C."""
     if not begun:
         last_words("stopped")
