@@ -27,12 +27,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
-from celery.exceptions import SoftTimeLimitExceeded, TaskPredicate
-
 from multiagents.agents.lm import without_secrets
 from multiagents.core.exceptions import InvalidInput, LeaseLost, StepTimeout
 from multiagents.core.places import defined, in_brackets
 from multiagents.core.texts import joined
+from multiagents.worker_sdk.control import SoftTimeLimitExceeded, TaskPredicate
 from multiagents.worker_sdk.signatures import refuse_tool
 
 CONTROL: tuple[type[Exception], ...] = (

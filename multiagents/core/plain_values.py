@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
-
-from kombu.utils.json import JSONEncoder
 
 MOST_LEVELS = 200
 """Deeper, or it contains itself."""
@@ -106,7 +105,7 @@ def _stand_in(value: Any, path: str) -> Any:
             except ValueError as error:
                 raise _flaw(path, f"is {error}") from error
     try:
-        found = JSONEncoder().default(value)  # type: ignore[no-untyped-call]  # kombu: no types
+        found = _encoded(value)
     except TypeError as error:
         raise _flaw(
             path,
@@ -115,6 +114,24 @@ def _stand_in(value: Any, path: str) -> Any:
         ) from error
     enveloped = isinstance(found, dict) and found.keys() == _ENVELOPE
     return found["__value__"] if enveloped else found
+
+
+def _encoded(value: Any) -> Any:
+    """What kombu's encoder makes of a value.  Raises TypeError if it knows no form.
+
+    A type can be registered with kombu, or be Django's lazy text, only where the program has loaded
+    kombu or Django.  So nothing is imported here.
+    """
+    reducer = getattr(value, "__json__", None)
+    if reducer is not None:
+        return reducer()
+    kombu = sys.modules.get("kombu.utils.json")
+    if kombu is not None:
+        return kombu.JSONEncoder().default(value)
+    django = sys.modules.get("django.utils.functional")
+    if django is not None and isinstance(value, django.Promise):
+        return str(value)
+    raise TypeError(f"no form of {type(value).__name__} is known")
 
 
 def _datetime(value: datetime) -> str:

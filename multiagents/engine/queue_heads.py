@@ -21,6 +21,14 @@ class QueueHead(Effect["Backlog"]):
 
 
 @dataclass(frozen=True, slots=True)
+class QueueDepth(QueueHead):
+    """Effect: count what waits in a queue; a `Backlog` of no known length if no broker answers."""
+
+    any_priority: bool = False
+    """In the lists of all priorities, not only in that of ``priority``."""
+
+
+@dataclass(frozen=True, slots=True)
 class Backlog:
     """What a queue holds.  ``head_sent_ms``: of the oldest message; None if it does not say."""
 

@@ -20,13 +20,13 @@ from multiagents.core import ids
 from multiagents.core.names import COMPENSATE, COORDINATE
 from multiagents.core.states import Kind
 from multiagents.engine.messages import Message, NotTaken, Publish, Unsendable
-from multiagents.engine.queue_heads import Backlog, QueueHead
+from multiagents.engine.queue_heads import Backlog, QueueDepth, QueueHead
 from multiagents.hosting.start_task import StartSaga
 from multiagents.saga.outcome import Deliverance
 from multiagents.storage.client import StoreError
 from multiagents.storage.refusals import concerns_a_key
 from multiagents.storage.sagas import Attempt
-from multiagents.transport.backlogs import backlog_of
+from multiagents.transport.backlogs import backlog_of, depth_of
 from multiagents.transport.callbacks import errback
 from multiagents.transport.custom_senders import sends_itself
 from multiagents.transport.direct_publish import MOST_SHOWN, priority_of, routing, send_plain
@@ -164,6 +164,8 @@ class Courier:
                 return self._publish(effect)
             case Deliverance():
                 return self._tell(effect)
+            case QueueDepth():
+                return depth_of(self._look, effect)
             case QueueHead():
                 return self._look(effect)
         raise TypeError(f"unknown effect {effect!r}")

@@ -10,18 +10,40 @@ For kombu 5.7.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from celery import Celery
+from kombu.exceptions import KombuError
+from kombu.transport.redis import PRIORITY_STEPS
 
 from multiagents.core.marks import read_mark
-from multiagents.engine.queue_heads import Backlog, QueueHead
+from multiagents.engine.queue_heads import Backlog, QueueDepth, QueueHead
+from multiagents.storage.client import UNREACHABLE
 from multiagents.storage.refusals import concerns_a_key
 from multiagents.transport.direct_publish import list_of, priority_of
 from multiagents.transport.publisher import is_amqp, is_redis, kind_of
 
 NOT_FOUND = 404
 """RabbitMQ's reply code for a queue that nobody has declared."""
+
+
+def depth_of(look: Callable[[QueueHead], Backlog], queue: QueueDepth) -> Backlog:
+    """How many messages wait in a queue's lists, as ``look`` sees each of them.
+
+    Not known where the broker does not answer.
+    """
+    total = 0
+    for priority in PRIORITY_STEPS if queue.any_priority else (queue.priority,):
+        try:
+            found = look(replace(queue, priority=priority))
+        except (*UNREACHABLE, KombuError, OSError):
+            return Backlog(None)
+        if found.length is None or found.is_whole:
+            return found
+        total += found.length
+    return Backlog(total)
 
 
 def backlog_of(app: Celery, connection: Any, queue: QueueHead) -> Backlog:

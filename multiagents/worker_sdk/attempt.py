@@ -10,8 +10,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
-from celery.exceptions import SoftTimeLimitExceeded, TaskPredicate
-
 from multiagents.core.error_names import is_repeated
 from multiagents.core.exceptions import (
     LeaseLost,
@@ -23,6 +21,7 @@ from multiagents.core.places import own_line
 from multiagents.core.ports import Assignment, Verdict
 from multiagents.core.states import Kind
 from multiagents.worker_sdk.context import Context, build_data
+from multiagents.worker_sdk.control import SoftTimeLimitExceeded, TaskPredicate
 from multiagents.worker_sdk.execute import classify, execute_to_json, undo_refused
 from multiagents.worker_sdk.registry import Worker
 

@@ -8,13 +8,14 @@ process is passed on; the attempt is then lost with it.
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 
-from billiard.common import terminate_handler_fired
-from celery.concurrency import base
-from celery.exceptions import WorkerShutdown, WorkerTerminate
-
 from multiagents.core.exceptions import WorkerExecutionError
+from multiagents.worker_sdk.control import STOPS
+
+COLD_STOP = "celery.concurrency.base"
+"""The module whose `NotImplementedError` a cold stop raises."""
 
 
 def ends_process(error: BaseException) -> bool:
@@ -23,12 +24,21 @@ def ends_process(error: BaseException) -> bool:
     Python raises KeyboardInterrupt in the main thread alone, by its own handler of SIGINT; Celery
     has another one, and its children have none.
     """
-    if isinstance(error, WorkerShutdown | WorkerTerminate) or terminate_handler_fired():
+    if isinstance(error, STOPS) or _is_terminated():
         return True
     if not isinstance(error, KeyboardInterrupt):
         return False
     by_python = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     return by_python and threading.current_thread() is threading.main_thread()
+
+
+def _is_terminated() -> bool:
+    """Whether billiard's handler of SIGTERM has ended this process.
+
+    A process that is a child of billiard has loaded it; so nothing is imported here.
+    """
+    billiard = sys.modules.get("billiard.common")
+    return billiard is not None and bool(billiard.terminate_handler_fired())
 
 
 def is_of_a_cold_stop(error: BaseException) -> bool:
@@ -40,7 +50,7 @@ def is_of_a_cold_stop(error: BaseException) -> bool:
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
     where = frame.tb_frame.f_globals.get("__name__") if frame is not None else None
-    return isinstance(error, NotImplementedError) and where == base.__name__
+    return isinstance(error, NotImplementedError) and where == COLD_STOP
 
 
 def failure_of_escape(worker: str, error: BaseException) -> WorkerExecutionError:

@@ -29,11 +29,11 @@ from types import FrameType
 from typing import Any, Protocol
 
 import structlog
-from celery.exceptions import SoftTimeLimitExceeded
 
 from multiagents.core.clock import Clock
 from multiagents.core.places import standing_at
 from multiagents.core.ports import Assignment, Engine
+from multiagents.worker_sdk.control import SoftTimeLimitExceeded
 from multiagents.worker_sdk.loop import frames
 from multiagents.worker_sdk.notes import Notes, Persist, Renew, once
 

@@ -19,9 +19,11 @@ from multiagents.core.states import Kind
 from multiagents.engine import launches
 from multiagents.engine.catalog import Catalog
 from multiagents.engine.launches import Launch
+from multiagents.engine.queue_heads import Backlog, QueueHead
 from multiagents.hosting.assembly import Host
 from multiagents.saga.commands import retry_timer
 from multiagents.storage.client import Edge
+from multiagents.transport.backlogs import depth_of
 from multiagents.worker_sdk.attempt import verdict_of
 from multiagents.worker_sdk.validation import check_input
 from multiagents.workflows.workflow import Workflow
@@ -217,13 +219,13 @@ def test_a_parked_step_says_that_its_definition_has_changed_since(office: Office
 def test_a_broker_that_does_not_answer_keeps_nothing_else_untold(office: Office) -> None:
     """Only the length of the queue is missing."""
 
-    def away(effect: Any) -> Any:
+    def away(queue: QueueHead) -> Backlog:
         raise ConnectionRefusedError("nobody there")
 
     office.worker_runs("io")
     saga_id = office.start(two())
     host = Host(
-        Edge(office.url, perform=away),
+        Edge(office.url, perform=lambda effect: depth_of(away, effect)),
         settings=office.runtime.settings,
         clock=office.runtime.clock,
         catalog=office.runtime.catalog,

@@ -12,9 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kombu.exceptions import KombuError
-from kombu.transport.redis import PRIORITY_STEPS
-
 from multiagents.core.clock import Clock
 from multiagents.core.entries import Asked, decode
 from multiagents.core.exceptions import UnknownSaga
@@ -24,7 +21,7 @@ from multiagents.core.states import Command, Kind, StepState
 from multiagents.engine import launches
 from multiagents.engine.catalog import Catalog, Members, split
 from multiagents.engine.messages import target_of
-from multiagents.engine.queue_heads import Backlog, QueueHead
+from multiagents.engine.queue_heads import Backlog, QueueDepth
 from multiagents.engine.repository import Repository
 from multiagents.operations.explain.blocked_loops import Report, blocked_now
 from multiagents.operations.explain.earlier_attempts import Earliers, earlier_attempts
@@ -250,7 +247,7 @@ class Explainer:
         """By outbox field: to which queue something was sent, and what waits there."""
         queue_of: dict[str, str] = {}
         backlogs: dict[str, Backlog] = {}
-        looks: dict[tuple[str, tuple[int | None, ...]], Backlog] = {}
+        looks: dict[QueueDepth, Backlog] = {}
         for task in tasks:
             is_plain = plain_task(now, task) is not None
             if task.state != StepState.DISPATCHED.value and not (
@@ -261,9 +258,10 @@ class Explainer:
             priority = now.workflow.by_name[task.step].priority
             # A task of the team's may have a priority of its own, which decides on its list.
             any_list = is_plain and priority is None
-            look = queue, (tuple(PRIORITY_STEPS) if any_list else (priority,))
+            broker = _broker_of(queue, fleet)
+            look = QueueDepth(queue, priority, broker, any_priority=any_list)
             if queue and look not in looks:
-                looks[look] = await _backlog(*look, _broker_of(queue, fleet))
+                looks[look] = await look
             queue_of[name], backlogs[name] = queue, looks.get(look, Backlog(None))
         return queue_of, backlogs
 
@@ -291,20 +289,3 @@ def _broker_of(queue: str, fleet: Members) -> str:
     consumers = [each for each in fleet.values() if queue in each["queues"]]
     kinds = {each.get("broker", "") for each in consumers or fleet.values()}
     return str(kinds.pop()) if len(kinds) == 1 else ""
-
-
-async def _backlog(queue: str, priorities: tuple[int | None, ...], broker: str) -> Backlog:
-    """How many messages wait in a queue's lists for these priorities.
-
-    Not known where the broker does not answer.
-    """
-    total = 0
-    for priority in priorities:
-        try:
-            found: Backlog = await QueueHead(queue, priority, broker)
-        except (*UNREACHABLE, KombuError, OSError):
-            return Backlog(None)
-        if found.length is None or found.is_whole:
-            return found
-        total += found.length
-    return Backlog(total)
