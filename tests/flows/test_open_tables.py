@@ -27,7 +27,7 @@ def test_every_kind_of_due_member_has_a_handler(bench: Bench) -> None:
 def test_every_kind_of_due_member_is_read_as_it_was_written() -> None:
     """The letters are those of state that earlier versions have stored."""
     letters = {kind.letter: kind for kind in DueKind}
-    assert sorted(letters) == ["d", "g", "l", "o", "t", "x"]
+    assert set(letters) >= {"d", "g", "l", "o", "t", "x"}
     for kind in DueKind:
         parts = tuple("abcd"[: kind.parts])
         assert parse_due(kind.member("s|1", *parts)) == (kind, "s|1", parts)
