@@ -7,19 +7,19 @@ from typing import Any
 
 import pytest
 
-from multiagents.cli.dev.greeting import Place, block, start_command
+from multiagents.cli.dev.greeting import DevServer, block, start_command
 from multiagents.cli.dev.process import Wish
-from multiagents.cli.dev.report import Report
+from multiagents.cli.dev.report import WorkerReport
 from multiagents.cli.source_files import SourceFiles, flaw_of, shown
 
 
-def report(**more: Any) -> Report:
+def report(**more: Any) -> WorkerReport:
     given: dict[str, Any] = {"slots": 2, "queues": ("io",), **more}
-    return Report(**given)
+    return WorkerReport(**given)
 
 
-def told(found: Report, url: str = "redis://127.0.0.1:6379/0") -> list[str]:
-    place = Place(url, Path.cwd() / ".multiagents")
+def told(found: WorkerReport, url: str = "redis://127.0.0.1:6379/0") -> list[str]:
+    place = DevServer(url, Path.cwd() / ".multiagents")
     return block(place, Wish({}), found, stub=True, seconds=1.23).splitlines()
 
 
@@ -57,8 +57,8 @@ def test_the_last_line_says_what_ctrl_c_really_stops() -> None:
     """Not a server that another `dev` runs, nor one that the environment names."""
     own, ends = Path.cwd() / ".multiagents", {}
     for name, place in (
-        ("joined", Place("redis://h:7/0", own, joined=True)),
-        ("named", Place("redis://h:7/0", None)),
+        ("joined", DevServer("redis://h:7/0", own, joined=True)),
+        ("named", DevServer("redis://h:7/0", None)),
     ):
         lines = block(place, Wish({}), report(), stub=False, seconds=1).splitlines()
         ends[name] = lines[-1]
