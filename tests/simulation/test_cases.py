@@ -261,6 +261,8 @@ def test_a_decision_on_a_dead_letter_passes_over_any_other() -> None:
     story.ask(Ask.SKIP, **seen)
     assert story.run("a").undo_state is UndoState.PARKED
     assert story.saga.attention == before.attention
+    story.ask(Ask.SKIP, step="a", letter=RUN)  # whenever it was parked
+    assert story.run("a").undo_state is UndoState.PARKED
     undo_at = story.run("a").undo.ended_at
     story.ask(Ask.SKIP, step="a", letter=UNDO, parked_at=undo_at - 1)
     assert story.run("a").undo_state is UndoState.PARKED
