@@ -29,10 +29,10 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## Run an order that succeeds and one that is undone
 	$(RUN)/multiagents demo
 
-# They wait more than they work: four processes on two cores.  Those that measure how soon a saga goes
+# They wait more than they work: five processes on two cores.  Those that measure how soon a saga goes
 # on after a kill run afterwards, two at a time.  Hundreds of processes start: none compiles the
 # package anew.
-TESTS_AT_ONCE ?= 4
+TESTS_AT_ONCE ?= 5
 XDIST := --dist loadgroup --no-loadscope-reorder
 test test-fast servers: export PYTHONDONTWRITEBYTECODE :=
 

@@ -26,6 +26,8 @@ READY_S = 40.0
 """A worker imports its modules and connects; a loaded machine takes its time."""
 STOP_S = 10.0
 LOG_LINES = 40
+ALONE = ("--without-mingle", "--without-gossip")
+"""A worker asks for no neighbours, for whose answers it would wait a second."""
 PYTEST = (
     *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
     *("-p", "no:celery", "-p", "no:docker_tools"),
@@ -93,7 +95,8 @@ class Worker:
     """A real ``celery -A multiagents worker`` with all its children.
 
     ``args`` go to the worker's command line, ``imports`` to MULTIAGENTS_IMPORTS (comma-separated
-    modules), ``env`` over its environment.  Leaving the block stops it: warm, then by SIGKILL.
+    modules), ``env`` over its environment.  Leaving the block kills it, which spares the
+    seconds of a warm shutdown: a test that is about a stop asks for it.
 
         with Worker(redis_url, "-Q", "io,llm", imports="tests.some_workers") as worker:
             worker.wait_ready()
@@ -128,7 +131,7 @@ class Worker:
         try:
             if kind is not None:
                 print(f"--- log of worker {self.name}\n{self.log}", file=sys.stderr)
-            self.terminate()
+            self.kill()
         finally:
             self.log_file.unlink(missing_ok=True)
 
@@ -147,7 +150,7 @@ class Worker:
         return self
 
     def _options(self) -> list[str]:
-        options = ["-n", self.name]
+        options = ["-n", self.name, *(each for each in ALONE if each not in self._args)]
         if not {"-l", "--loglevel"} & set(self._args):
             options += ["-l", "INFO"]
         return [*options, *self._args]

@@ -97,8 +97,6 @@ def pair(rig: RabbitRig) -> Iterator[list[Worker]]:
     """A worker of each app; both consume the queue ``io``."""
     with rig.team_worker() as team, rig.own_worker("-Q", "io") as own:
         yield [team.wait_ready(), own.wait_ready()]
-        team.kill()  # with RabbitMQ a warm end takes some 5 s
-        own.kill()
 
 
 def flow(*steps: tuple[str, Any], **options: Any) -> Workflow:

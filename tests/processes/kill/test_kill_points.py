@@ -220,8 +220,6 @@ def test_a_worker_killed_whole_is_replaced_by_a_new_one(
         ready = [_ready_at(worker) for worker in followers]
         wrong = [faults(death.rig, death.saga_id) for death in deaths]
         ends = [death.rig.ended_at(death.saga_id) for death in deaths]
-        for worker in followers:
-            worker.kill()  # has nothing left to do: spares the time of a warm shutdown
     assert {what: found for what, found in zip(WHOLE, wrong, strict=True) if found} == {}
     check_recoveries("whole workers", [end - at for end, at in zip(ends, ready, strict=True)])
 
