@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from multiagents.core.names import queue_flaw
 from multiagents.core.policies import RetryPolicy
-from multiagents.workflows.parse import Reading, read, task_mistakes
+from multiagents.workflows.parse import DefinitionReading, read, task_mistakes
 from multiagents.workflows.registry import note_begun, note_built, note_ended
 from multiagents.workflows.step import Step, TaskCall
 from multiagents.workflows.task_calls import UncallableTask, call_of, is_task, refusal
@@ -142,7 +142,7 @@ class WorkflowBuilder:
         note_built(reading.workflow)
         return reading.workflow
 
-    def _read(self) -> Reading:
+    def _read(self) -> DefinitionReading:
         return read({**self._head, "steps": self._steps})
 
 

@@ -18,7 +18,7 @@ from multiagents.core.near import did_you_mean, nearest
 from multiagents.core.places import Place
 from multiagents.core.texts import joined
 from multiagents.workflows import registry, yaml_text
-from multiagents.workflows.parse import Reading, read
+from multiagents.workflows.parse import DefinitionReading, read
 from multiagents.workflows.registry import Origin
 from multiagents.workflows.schema import json_schema
 from multiagents.workflows.validate import refuse
@@ -91,7 +91,7 @@ def _folders(path: Path) -> list[str]:
     return [each.name for each in path.iterdir() if each.is_dir()] if path.is_dir() else []
 
 
-def _repeated(found: list[tuple[Path, Reading]]) -> list[str]:
+def _repeated(found: list[tuple[Path, DefinitionReading]]) -> list[str]:
     """Workflow names that more than one file defines."""
     first: dict[str, Path] = {}
     errors = []
@@ -104,12 +104,14 @@ def _repeated(found: list[tuple[Path, Reading]]) -> list[str]:
     return errors
 
 
-def _read_file(path: Path) -> Reading:
+def _read_file(path: Path) -> DefinitionReading:
     """The file's workflow, or its mistakes, each beginning with the file's name."""
     try:
         data, bare = _parse(path)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        return Reading(path.name, errors=[f"{path.name}: cannot be read: {_reason(error)}"])
+        return DefinitionReading(
+            path.name, errors=[f"{path.name}: cannot be read: {_reason(error)}"]
+        )
     reading = read(data, bare=bare)
     reading.errors = [f"{path.name}: {error}" for error in reading.errors]
     return reading

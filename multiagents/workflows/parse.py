@@ -42,7 +42,7 @@ A_WORKER = "a worker's name, a @worker function, a Celery task or task(...)"
 
 
 @dataclass(slots=True)
-class Reading:
+class DefinitionReading:
     """What `read` found; ``workflow`` is None where there are errors."""
 
     name: str
@@ -58,15 +58,17 @@ class _Placed:
     data: Mapping[str, Any]
 
 
-def read(data: object, *, bare: Mapping[str, str] | None = None) -> Reading:
+def read(data: object, *, bare: Mapping[str, str] | None = None) -> DefinitionReading:
     """The workflow that the document describes, or all its mistakes."""
     if not isinstance(data, Mapping):
         wanted = f"a workflow is a mapping with 'name' and 'steps', not {_kind(data)}"
-        return Reading("workflow", errors=[wanted])
+        return DefinitionReading("workflow", errors=[wanted])
     keys = _text_keys(data)
     data = {key: value for key, value in keys.items() if not key.startswith(NOTE_KEYS)}
     name = data.get("name")
-    reading = Reading(name if isinstance(name, str) and name else "workflow", bare=bare or {})
+    reading = DefinitionReading(
+        name if isinstance(name, str) and name else "workflow", bare=bare or {}
+    )
     head = _read_head(data, reading)
     steps, places = _read_steps(data.get("steps"), reading)
     draft = Workflow.model_construct(**{**head, "name": reading.name}, steps=tuple(steps))
@@ -76,7 +78,7 @@ def read(data: object, *, bare: Mapping[str, str] | None = None) -> Reading:
     return reading
 
 
-def _read_head(data: Mapping[str, Any], reading: Reading) -> dict[str, Any]:
+def _read_head(data: Mapping[str, Any], reading: DefinitionReading) -> dict[str, Any]:
     """The workflow's own fields, without those that are wrong."""
     head = _set({key: data[key] for key in data if key not in ("steps", SCHEMA_KEY)})
     stand_in = Step(name="step", worker="worker")
@@ -91,7 +93,7 @@ def _read_head(data: Mapping[str, Any], reading: Reading) -> dict[str, Any]:
     return head
 
 
-def _read_steps(elements: object, reading: Reading) -> tuple[list[Step], list[str]]:
+def _read_steps(elements: object, reading: DefinitionReading) -> tuple[list[Step], list[str]]:
     if not _is_list(elements):
         reason = "has no steps" if elements is None else f"steps is {_kind(elements)}"
         reading.errors.append(f"{reading.name}: {reason}; expected a list of steps")
@@ -102,7 +104,7 @@ def _read_steps(elements: object, reading: Reading) -> tuple[list[Step], list[st
     return [_read_step(item, reading) for item in placed], [item.place for item in placed]
 
 
-def _flatten(elements: Sequence[object], reading: Reading) -> Iterator[_Placed]:
+def _flatten(elements: Sequence[object], reading: DefinitionReading) -> Iterator[_Placed]:
     """The steps in definition order, each with its dependencies spelled out."""
     last: list[str] = []
     for index, element in enumerate(elements):
@@ -118,7 +120,9 @@ def _flatten(elements: Sequence[object], reading: Reading) -> Iterator[_Placed]:
         yield from branches
 
 
-def _branches(group: Mapping[Any, Any], place: str, reading: Reading) -> Iterator[_Placed]:
+def _branches(
+    group: Mapping[Any, Any], place: str, reading: DefinitionReading
+) -> Iterator[_Placed]:
     for key in group:
         if key not in GROUP_KEYS:
             reading.errors.append(
@@ -135,7 +139,7 @@ def _branches(group: Mapping[Any, Any], place: str, reading: Reading) -> Iterato
             yield placed
 
 
-def _one(element: object, place: str, reading: Reading) -> Iterator[_Placed]:
+def _one(element: object, place: str, reading: DefinitionReading) -> Iterator[_Placed]:
     if isinstance(element, Mapping):
         yield _Placed(place, _text_keys(element))
         return
@@ -161,7 +165,7 @@ def _explicit(data: Mapping[str, Any], last: Sequence[str]) -> dict[str, Any]:
     return plain
 
 
-def _read_step(placed: _Placed, reading: Reading) -> Step:
+def _read_step(placed: _Placed, reading: DefinitionReading) -> Step:
     name = placed.data.get("name")
     label = f" {name!r}" if isinstance(name, str) else ""
     lines = list(_name_errors(placed))
