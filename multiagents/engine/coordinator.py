@@ -25,7 +25,7 @@ from multiagents.core.entries import Asked, Entry, Failed, Report, Started
 from multiagents.core.exceptions import UnknownSaga
 from multiagents.core.fields import OUTBOX_END
 from multiagents.core.ports import Assignment
-from multiagents.core.states import SagaState
+from multiagents.core.states import ENDED, SagaState
 from multiagents.engine import messages
 from multiagents.engine.cache import Snapshot
 from multiagents.engine.claims import Claims, Continuation
@@ -200,9 +200,13 @@ class Coordinator:
         if isinstance(done, Committed):
             await self._committed(keys, move, done, None)
             after = self.repository.snapshots.get(keys.id)
-            follows = after is not None and int(after.cursor) >= int(done.cursor)
-            return after.saga if after is not None and follows else move.decision.saga
-        await self._drive(keys, done, base)
+            if after is not None and int(after.cursor) >= int(done.cursor):
+                return after.saga
+            if move.decision.saga.state in ENDED:
+                return move.decision.saga
+            # What the commit has sent, or what came in meanwhile, may have ended it.
+        else:
+            await self._drive(keys, done, base)
         return (await self.repository.current(keys.id))[0]
 
     async def report(
