@@ -17,17 +17,14 @@ from weakref import WeakValueDictionary
 
 import structlog
 from billiard import current_process
-from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery import Celery, signals
 
 from multiagents.core.clock import Clock, SystemClock
-from multiagents.core.entries import Failure
 from multiagents.core.exceptions import InvalidInput, NoServer, StepTimeout
 from multiagents.core.logs import tame
 from multiagents.core.names import COORDINATOR_QUEUE
-from multiagents.core.ports import Assignment, Verdict
+from multiagents.core.ports import Assignment
 from multiagents.core.settings import Settings, get_settings
-from multiagents.core.states import Kind
 from multiagents.engine.attempts import StoreEngine
 from multiagents.engine.catalog import Catalog
 from multiagents.event_bus.bus import EventBus
@@ -36,10 +33,11 @@ from multiagents.hosting import app_home, bootstep, published, registration, rev
 from multiagents.hosting.app import OWN_NAME, errors_in_one_line, make_app
 from multiagents.hosting.assembly import Host
 from multiagents.hosting.eager import EagerRunner
-from multiagents.hosting.plain_reports import GIVEN_UP, PlainEnds
+from multiagents.hosting.failures import Failures
+from multiagents.hosting.plain_reports import PlainEnds
 from multiagents.hosting.report_retry import persist
-from multiagents.hosting.saga_tasks import Courier, Hooks, install
-from multiagents.hosting.step_task import TaskProcess, WorkerTask, report_failure
+from multiagents.hosting.saga_tasks import Courier, install
+from multiagents.hosting.step_task import TaskProcess
 from multiagents.hosting.stop_flag import StopFlag
 from multiagents.hosting.sweeper_thread import AtWork, Queues, Refuse, Slots, SweeperThreads
 from multiagents.operations.sync_face import Sagas as Sagas
@@ -66,9 +64,6 @@ if TYPE_CHECKING:
     from multiagents.orchestrator.orchestrator import Orchestrator
 
 log = structlog.get_logger(__name__)
-
-LOST = (WorkerLostError, TimeLimitExceeded)
-"""What a worker's main process reports of a child; there only one write is allowed (E20)."""
 
 
 def _can_be_ended() -> bool:
@@ -114,8 +109,16 @@ class Runtime:
         self.persist: Callable[..., Any] = partial(
             persist, edge=self.edge, is_needed=self._is_needed
         )
-        self._plain_ends = PlainEnds(self.host.engine, self.persist, settings.max_result_bytes)
-        self.start_saga = install(app, self._hooks())
+        self.plain_ends = PlainEnds(self.host.engine, self.persist, settings.max_result_bytes)
+        self.failures = Failures(
+            app,
+            process_of=self.process,
+            plain_ends=self.plain_ends,
+            main_engine=self.main_engine,
+            persist=self.persist,
+        )
+        self.insistence = Insistence(app, self.stopping.is_set, self.catalog)
+        self.start_saga = install(app, self)
         self.sagas = Sagas(self)
         self.most_steps: int | None = None
         self._main_edge = self._edge_of_main()
@@ -251,47 +254,7 @@ class Runtime:
 
         return Orchestrator(workflow, event_bus, home=self)
 
-    # ---- what the engine's tasks call ----
-
-    def _hooks(self) -> Hooks:
-        return Hooks(
-            check=self.host.service.check_call,
-            start=self._start,
-            result=self.outcomes.result,
-            coordinate=lambda saga_id: self.edge.run(self.host.coordinator.coordinate(saga_id)),
-            plain_ended=self._plain_ends.returned,
-            plain_told=self._plain_ends.report,
-            held=bootstep.held_by,
-            failed=self._failed,
-            insist=Insistence(self.app, self.stopping.is_set, self.catalog).insist,
-            eager=self.eager.start,
-        )
-
-    def _start(self, workflow: Any, input: Any, **options: Any) -> str:  # noqa: A002
-        saga_id: str = self.call("start", workflow, input, **options)
-        return saga_id
-
-    def _failed(self, saga_id: str, delivery: str, error: BaseException | None, task: str) -> None:
-        if error is None:  # by a message, which a slot has taken
-            verdict = Verdict(Failure("TaskFailed", "failed elsewhere"))
-            self.persist(lambda: self._note_failure(saga_id, delivery, verdict), given_up=GIVEN_UP)
-        elif isinstance(error, LOST):
-            self._note_failure(saga_id, delivery, verdict_of(error, Kind.RUN))
-        elif report_failure(self.process, error):
-            return
-        elif isinstance(self.app.tasks.get(task), WorkerTask):
-            # What this delivery's id holds, another message of the same id has begun: its claim
-            # failed, or its report was given up.  Its command or its lease decides.
-            why = f"{type(error).__name__}: {error}"
-            log.warning("a message is given up that holds no attempt", saga=saga_id, error=why)
-        elif (held := bootstep.held_by(delivery)) is not None:  # by the slot that ran it
-            self._plain_ends.failed(saga_id, delivery, error, held)
-        else:
-            self._note_failure(saga_id, delivery, verdict_of(error, Kind.RUN))
-
-    def _note_failure(self, saga_id: str, delivery: str, verdict: Verdict) -> None:
-        """Perhaps in a worker's main process: one short try to write it down, a sweep decides."""
-        self.main_engine().fail_delivery(saga_id, delivery, verdict, decide=False)
+    # ---- for a worker's main process ----
 
     def main_engine(self) -> StoreEngine:
         """For what a worker's main process, or a keeper of leases, reports: it gives up soon."""

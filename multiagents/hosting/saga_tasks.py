@@ -8,10 +8,8 @@ outcomes.  A task loads, calls, commits; no rule lives here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 from celery import Celery, Task
@@ -21,9 +19,12 @@ from multiagents.core.names import COMPENSATE, COORDINATE
 from multiagents.core.states import Kind
 from multiagents.engine.messages import Message, NotTaken, Publish, Unsendable
 from multiagents.engine.queue_heads import Backlog, QueueDepth, QueueHead
-from multiagents.hosting.start_task import StartSaga
+from multiagents.hosting import bootstep
+from multiagents.hosting.failures import Failures
+from multiagents.hosting.plain_reports import Held, PlainEnds
+from multiagents.hosting.start_task import StartHome, StartSaga
 from multiagents.saga.outcome import Deliverance
-from multiagents.storage.client import StoreError
+from multiagents.storage.client import Edge, StoreError
 from multiagents.storage.refusals import concerns_a_key
 from multiagents.storage.sagas import Attempt
 from multiagents.transport.backlogs import backlog_of, depth_of
@@ -37,36 +38,14 @@ from multiagents.transport.result_backend import HastyBackend
 log = structlog.get_logger(__name__)
 NOT_SENT = "not sent, a sweep will"
 TASK_NOT_SENT = "a plain task is not known to be sent, its time-out decides"
-Held = list[Attempt] | None
-"""What a plain task held when it began; None: not known."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hooks:
-    """What the tasks call; `hosting.runtime` makes them."""
+class SagaHome(StartHome, Protocol):
+    """The engine of an app, as far as its tasks are concerned."""
 
-    check: Callable[..., object]
-    """Raises what `start` would raise for what it is given alone; see `SagaService.check_call`."""
-    start: Callable[..., str]
-    """``start(workflow, input, …, task_id=, canvas=, headers=)`` -> saga id; see `StartSaga`."""
-    result: Callable[[str, str], Any]
-    """``result(task id, saga id)``: by which the outcome is waited for."""
-    coordinate: Callable[[str], None]
-    plain_ended: Callable[[str, str, Any, Held], None]
-    """A plain task's link: saga id, its task id, what it returned, what it held.
-
-    It waits for the store; raises the store's error if it cannot any longer.
-    """
-    plain_told: Callable[[str, str, Any, Held], None]
-    """Likewise, by a message: raises the store's error at once."""
-    held: Callable[[str], Held]
-    """What the plain task of this id held, if it has just run in this thread."""
-    failed: Callable[[str, str, BaseException | None, str], None]
-    """An errback: saga id, delivery, error (None: not known), the task's name ("": not known)."""
-    insist: Callable[[Task, Callable[[], None]], None]
-    """Does what a message asks for until its server takes it, see `insisting`."""
-    eager: Callable[..., Any]
-    """Runs a saga to its end in this process and returns an EagerResult."""
+    edge: Edge
+    plain_ends: PlainEnds
+    failures: Failures
 
 
 class Coordinate(Task):  # type: ignore[misc]  # celery has no types
@@ -77,7 +56,7 @@ class Coordinate(Task):  # type: ignore[misc]  # celery has no types
     """
 
     name = COORDINATE
-    hooks: Hooks
+    home: SagaHome
     shared = False
     ignore_result = True
     acks_late = True
@@ -93,17 +72,18 @@ class Coordinate(Task):  # type: ignore[misc]  # celery has no types
     ) -> None:
         """From a message: of whoever wants a saga looked at, or of a worker without this task."""
         if task_id is None:
-            self.hooks.coordinate(saga_id)
+            self.home.edge.run(self.home.host.coordinator.coordinate(saga_id))
             return
-        ended = partial(self.hooks.plain_told, saga_id, task_id, result, _attempts(saga_id, held))
-        self.hooks.insist(self, ended)
+        attempts = _attempts(saga_id, held)
+        ended = partial(self.home.plain_ends.report, saga_id, task_id, result, attempts)
+        self.home.insistence.insist(self, ended)
 
     def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
         """Called by Celery's tracer for a link, or to send a message."""
         if args and kwargs and kwargs.get("task_id"):
-            held = self.hooks.held(kwargs["task_id"])
+            held = bootstep.held_by(kwargs["task_id"])
             try:
-                self.hooks.plain_ended(kwargs["saga_id"], kwargs["task_id"], args[0], held)
+                self.home.plain_ends.returned(kwargs["saga_id"], kwargs["task_id"], args[0], held)
             except StoreError as error:
                 log.warning("store does not take it, sent as a message", error=type(error).__name__)
                 kwargs = {**kwargs, "held": _rows(held)}
@@ -125,7 +105,7 @@ def _attempts(saga_id: str, rows: list[list[Any]] | None) -> Held:
     return [Attempt(saga_id, Kind(kind), *rest) for kind, *rest in rows]
 
 
-def install(app: Celery, hooks: Hooks) -> Any:
+def install(app: Celery, home: SagaHome) -> Any:
     """Register the engine's tasks with an app; return its ``start_saga``."""
 
     def compensate(request: Any, exc: Any = None, *what: Any) -> None:
@@ -135,14 +115,14 @@ def install(app: Celery, hooks: Hooks) -> Any:
         from a worker that does not know this task.
         """
         if isinstance(request, str):
-            hooks.failed(str(exc), request, None, "")
+            home.failures.heard(str(exc), request, None, "")
         else:
-            hooks.failed(what[1], request.id, exc, request.get("task") or "")
+            home.failures.heard(what[1], request.id, exc, request.get("task") or "")
 
     options = {"shared": False, "ignore_result": True}
-    app.register_task(type("Coordinate", (Coordinate,), {"hooks": hooks})())
+    app.register_task(type("Coordinate", (Coordinate,), {"home": home})())
     app.task(compensate, name=COMPENSATE, **options)
-    start = type("StartSaga", (StartSaga,), {"hooks": hooks})()
+    start = type("StartSaga", (StartSaga,), {"home": home})()
     return app.register_task(start)
 
 

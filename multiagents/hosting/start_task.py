@@ -6,7 +6,6 @@ once and sends no message of its own; from a message it does the same in a worke
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar, Protocol
 
@@ -22,8 +21,12 @@ from multiagents.core.input_digest import REFUSE
 from multiagents.core.names import START_SAGA
 from multiagents.core.states import SagaState
 from multiagents.engine.headers import found_in
+from multiagents.hosting.assembly import Host
+from multiagents.hosting.eager import EagerRunner
 from multiagents.hosting.transaction_hook import after_commit
+from multiagents.transport.async_result import Outcomes
 from multiagents.transport.canvas import arguments, canvas_of_call, canvas_of_request
+from multiagents.transport.redelivery import Insistence
 from multiagents.transport.result_backend import declare_reply, reply_of
 
 log = structlog.get_logger(__name__)
@@ -40,28 +43,16 @@ NOT_A_FUNCTION = (
 )
 
 
-class StartHooks(Protocol):
-    """What the task calls; see `tasks.Hooks`."""
+class StartHome(Protocol):
+    """The engine of an app, as far as a start is concerned."""
 
-    @property
-    def check(self) -> Callable[..., object]:
-        """Raises what is wrong with a start's arguments alone."""
+    host: Host
+    outcomes: Outcomes
+    insistence: Insistence
+    eager: EagerRunner
 
-    @property
-    def start(self) -> Callable[..., str]:
-        """Records the saga."""
-
-    @property
-    def result(self) -> Callable[[str, str], Any]:
-        """By what its outcome is waited for."""
-
-    @property
-    def insist(self) -> Callable[[Task, Callable[[], None]], None]:
-        """Does what a message asks for until its server takes it."""
-
-    @property
-    def eager(self) -> Callable[..., Any]:
-        """Runs it here."""
+    def call(self, operation: str, *args: Any, **kwargs: Any) -> Any:
+        """Run one of the operations on sagas."""
 
 
 class StartSaga(Task):  # type: ignore[misc]  # celery has no types
@@ -73,7 +64,7 @@ class StartSaga(Task):  # type: ignore[misc]  # celery has no types
     """
 
     name = START_SAGA
-    hooks: StartHooks
+    home: StartHome
     ignore_result = False
     acks_late = True
     reject_on_worker_lost = True
@@ -102,14 +93,14 @@ class StartSaga(Task):  # type: ignore[misc]  # celery has no types
             raise InvalidInput(NOT_A_FUNCTION)
         call = arguments(workflow, input, idempotency_key, *more, on_conflict=on_conflict)
         if outer is not None:
-            return self.hooks.start(**call, task_id=_id_of_item(outer))
+            return self.home.call("start", **call, task_id=_id_of_item(outer))
         canvas = {**canvas_of_request(self.request), **reply_of(self.app, self.request.reply_to)}
         headers, task_id = found_in(vars(self.request)), self.request.id
 
         def start() -> None:
-            self.hooks.start(**call, task_id=task_id, canvas=canvas, headers=headers)
+            self.home.call("start", **call, task_id=task_id, canvas=canvas, headers=headers)
 
-        self.hooks.insist(self, start)
+        self.home.insistence.insist(self, start)
         raise Ignore
 
     def delay_on_commit(self, *args: Any, **kwargs: Any) -> None:
@@ -119,14 +110,14 @@ class StartSaga(Task):  # type: ignore[misc]  # celery has no types
         key, that cannot be stored: a rollback still takes the rows along.  What else is wrong is
         raised where the transaction is committed.
         """
-        self.hooks.check(**arguments(*args, **kwargs))
+        self.home.host.service.check_call(**arguments(*args, **kwargs))
         after_commit("delay_on_commit", partial(self.delay, *args, **kwargs))
 
     def apply_async_on_commit(self, args: Any = None, kwargs: Any = None, **options: Any) -> None:
         """`apply_async` likewise; with ``task_id=`` the caller knows the saga's id."""
         call = arguments(*(args or ()), **(kwargs or {}))
         about = {name: options[name] for name in ("task_id", "headers") if name in options}
-        self.hooks.check(**call, **about)
+        self.home.host.service.check_call(**call, **about)
         start = partial(self.apply_async, args, kwargs, **options)
         after_commit("apply_async_on_commit", start)
 
@@ -167,14 +158,16 @@ class StartSaga(Task):  # type: ignore[misc]  # celery has no types
                 declare_reply(self.app, task_id, producer)
                 canvas.update(reply)
             headers = options.get("headers")
-            saga_id = self.hooks.start(**call, task_id=task_id, canvas=canvas, headers=headers)
+            saga_id = self.home.call(
+                "start", **call, task_id=task_id, canvas=canvas, headers=headers
+            )
         except (MultiAgentsError, TypeError) as error:
             if not options.get("parent_id"):
                 raise
             log.warning("a start is refused, sent as a message", task=task_id, error=str(error))
             options |= {"producer": producer, "link": link, "link_error": link_error}
             return super().apply_async(args, kwargs, task_id=task_id, **options)
-        return self.hooks.result(task_id, saga_id)
+        return self.home.outcomes.result(task_id, saga_id)
 
     def apply(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
         """Run the saga here, in eager mode, with what hangs on its end; an EagerResult."""
@@ -183,7 +176,9 @@ class StartSaga(Task):  # type: ignore[misc]  # celery has no types
         call = arguments(*(args or ()), **(kwargs or {}))
         task_id = options["task_id"] = options.get("task_id") or ids.fresh_id()
         headers = options.get("headers")
-        ended = self._ended[task_id] = self.hooks.eager(**call, task_id=task_id, headers=headers)
+        ended = self._ended[task_id] = self.home.eager.start(
+            **call, task_id=task_id, headers=headers
+        )
         found = super().apply(args, kwargs, **options)
         state, error = found.state, found.result
         if state == states.IGNORED:  # it waits for somebody

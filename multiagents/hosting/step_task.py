@@ -3,8 +3,8 @@
 Every worker is a Celery task of its own name, so that Flower and ``celery inspect`` speak the
 user's words.  A message names an attempt; the task claims it, runs the function inside Celery's
 own tracer, and reports afterwards, outside the tracer: an error of the engine never looks like
-an error of the function.  A failure is reported by the errback `multiagents.compensate`, which
-the tracer calls inline.
+an error of the function.  `hosting.failures` reports a failure: the tracer calls its errback
+inline.
 
 When a report brings the next attempt, claimed already, it is traced right here, as a task with
 an id, events and run time of its own, without a message (E14).  So is what a claim brings instead
@@ -13,12 +13,10 @@ of the step that the message was for.
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -28,17 +26,15 @@ from celery import Task
 from celery.exceptions import Ignore
 
 from multiagents.core import ids
-from multiagents.core.entries import Failure
-from multiagents.core.exceptions import LoopBlocked, StepTimeout
 from multiagents.core.log_context import Bound, bind_step, unbind
 from multiagents.core.marks import read_mark
 from multiagents.core.message_headers import custom
 from multiagents.core.names import TELLS
 from multiagents.core.ports import Assignment, Engine, Verdict
-from multiagents.core.states import Kind, Outcome
+from multiagents.core.states import Kind
 from multiagents.hosting.step_events import DeliveryEvents
 from multiagents.transport.callbacks import errback
-from multiagents.worker_sdk.activity import Activity, Ending
+from multiagents.worker_sdk.activity import Activity
 from multiagents.worker_sdk.leases import LeaseKeeper
 from multiagents.worker_sdk.registry import Worker
 
@@ -288,77 +284,12 @@ def _report_success(process: TaskProcess) -> Assignment | None:
 
     def report() -> Assignment | None:
         process.leases.flush(held)
-        return process.engine.succeed(held, result, go_on=_may_go_on(process, held))
+        return process.engine.succeed(held, result, go_on=may_go_on(process, held))
 
     try:
         return process.persist(report)  # type: ignore[no-any-return]
     finally:
         process.leases.release(held)
-
-
-def report_failure(process_of: Callable[[], TaskProcess], error: BaseException) -> bool:
-    """Report that the attempt in this thread has failed; False if this thread has none."""
-    held = slot.held
-    if held is None:
-        return False
-    process = process_of()
-    slot.held = slot.result = None
-    process.leases.ended(held)  # once more: a time limit's signal may have cut the first call short
-    verdict = process.verdict_of(error, held.kind)
-    left = process.left_by(held.nonce)
-    stuck = isinstance(error, LoopBlocked) or (left is not None and isinstance(error, StepTimeout))
-    ends_here = stuck and process.can_be_ended
-    if left is not None:
-        verdict = replace(verdict, outcome=Outcome.UNKNOWN, running=not ends_here)
-
-    def report() -> Assignment | None:
-        process.leases.flush(held)
-        go_on = _may_go_on(process, held) and not ends_here
-        return process.engine.fail(held, verdict, go_on=go_on)
-
-    try:
-        slot.following = process.persist(report)
-    finally:
-        process.leases.release(held)
-        if left is not None and not ends_here:
-            left.leave(partial(report_ending, process, held))
-    if ends_here:
-        why = f"{type(error).__name__}: {error}"
-        log.warning("a process is ended, another takes its place", why=why, **about(held))
-        os.kill(os.getpid(), signal.SIGKILL)
-    return True
-
-
-def report_ending(process: TaskProcess, held: Assignment, ending: Ending) -> None:
-    """Report what an attempt that was given up has ended late (E6); called where that ended."""
-    log.warning("a given-up step has ended late", what=ending.label, **about(held))
-
-    def report() -> None:
-        result, verdict = _late_outcome(process, held, ending)
-        if result is not None:
-            process.engine.succeed(held, result, go_on=False)
-        elif verdict is not None:
-            process.engine.fail(held, verdict, go_on=False)
-
-    process.persist(report)
-
-
-def _late_outcome(
-    process: TaskProcess, held: Assignment, ending: Ending
-) -> tuple[str | None, Verdict | None]:
-    if ending.finish is None:
-        what = f"{ending.label}, which attempt {held.attempt} had left in a thread, has ended"
-        late = Failure("LateEffect", what)
-        return None, Verdict(late, running=ending.more, part=ending.part)
-    try:
-        return ending.finish(), None
-    except BaseException as error:  # noqa: BLE001 - whatever ended it is its outcome
-        return None, replace(process.verdict_of(error, held.kind), part=ending.part)
-
-
-def about(held: Assignment) -> dict[str, Any]:
-    """What a line of the log says of an attempt."""
-    return {"saga": held.saga_id, "step": held.step, "attempt": held.attempt}
 
 
 def _let_go(process: TaskProcess) -> None:
@@ -369,7 +300,7 @@ def _let_go(process: TaskProcess) -> None:
         process.leases.release(held)
 
 
-def _may_go_on(process: TaskProcess, held: Assignment) -> bool:
+def may_go_on(process: TaskProcess, held: Assignment) -> bool:
     """Asked with the report itself: the worker may have been stopped, or the slice have ended."""
     if process.goes_alone(held.worker):
         return False

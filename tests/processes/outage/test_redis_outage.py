@@ -15,7 +15,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -28,6 +27,7 @@ from multiagents.core.names import COORDINATE
 from multiagents.core.ports import Assignment
 from multiagents.core.states import Kind
 from multiagents.devserver.server import EmbeddedServer
+from multiagents.hosting import bootstep
 from multiagents.orchestrator.orchestrator import Orchestrator
 from multiagents.storage.client import UNREACHABLE
 from multiagents.storage.sagas import Attempt
@@ -317,8 +317,9 @@ def test_a_return_that_is_told_by_message_says_what_it_held(
         if len(told) == 1:
             raise UNREACHABLE[0]("away")
 
-    hooks = replace(task.hooks, held=lambda task_id: held, plain_ended=ended, plain_told=ended)
-    monkeypatch.setattr(type(task), "hooks", hooks)
+    monkeypatch.setattr(bootstep.fenced, "last", ("t", held))
+    for name in ("returned", "report"):
+        monkeypatch.setattr(rig.runtime.plain_ends, name, ended)
     task.apply_async(({"ok": 1},), {"saga_id": "s", "task_id": "t"}, queue="io")
     (raw,) = rig.redis.lrange("io", 0, -1)
     args, kwargs, _ = json.loads(base64.b64decode(json.loads(raw)["body"]))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -238,7 +237,9 @@ def test_a_result_that_cannot_be_stored_is_a_failure() -> None:
     assert engine.told == [("d", "InvalidResult")]
 
 
-def test_a_message_about_an_end_leaves_its_slot(redis_url: str) -> None:
+def test_a_message_about_an_end_leaves_its_slot(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is tried once, and comes again: nobody waits in the slot that others need."""
     runtime = attach(make_app(Settings(redis_url=redis_url)))
     task = runtime.app.tasks[COORDINATE]
@@ -252,10 +253,9 @@ def test_a_message_about_an_end_leaves_its_slot(redis_url: str) -> None:
         with pytest.raises(UNREACHABLE):
             act()
 
-    before = task.hooks
-    task.hooks = replace(before, plain_told=once, insist=insist)
+    monkeypatch.setattr(runtime.plain_ends, "report", once)
+    monkeypatch.setattr(runtime.insistence, "insist", insist)
     task.run({}, saga_id="s", task_id="t")
-    task.hooks = before
     assert told == ["t"]
 
 
@@ -264,4 +264,4 @@ def test_a_process_that_has_not_run_the_task_does_not_wait() -> None:
     settings = Settings(redis_url=NO_SERVER)
     runtime = Runtime(make_app(settings), settings)
     with pytest.raises(UNREACHABLE):
-        runtime._failed("s", "d", Reject("not mine"), "team.reject")
+        runtime.failures.heard("s", "d", Reject("not mine"), "team.reject")

@@ -210,8 +210,8 @@ E10_E14 = (
     ),
     Mutant(
         "E14",
-        "multiagents/hosting/runtime.py",
-        "if isinstance(self.app.tasks.get(task), WorkerTask):",
+        "multiagents/hosting/failures.py",
+        "if isinstance(self._app.tasks.get(task), WorkerTask):",
         "if False:",
         "tests/flows/test_duplicates.py::test_a_claim_that_fails_does_not_fail_what_another_worker_runs",
     ),
