@@ -91,18 +91,6 @@ class Coordinator:
         self._planner = planner
         self._wide = wide
 
-    def keys(self, saga_id: str) -> SagaKeys:
-        """The keys of a saga."""
-        return self.repository.keys(saga_id)
-
-    async def current(self, saga_id: str) -> tuple[Saga, Workflow]:
-        """See `Repository.current`."""
-        return await self.repository.current(saga_id)
-
-    async def check_damage(self, keys: SagaKeys) -> None:
-        """See `Repository.check_damage`."""
-        await self.repository.check_damage(keys)
-
     # ---- start ----
 
     async def start(

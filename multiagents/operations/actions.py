@@ -114,7 +114,7 @@ class Actions:
 
         For a question that comes first.  Raises NotAllowed for what would be refused, UnknownSaga.
         """
-        saga, workflow = await self._coordinator.current(saga_id)
+        saga, workflow = await self._coordinator.repository.current(saga_id)
         why_not = refusal(workflow, saga, command)
         if why_not:
             raise not_allowed(workflow, saga, command, why_not)

@@ -144,7 +144,7 @@ class Starter:
 
     async def _check_same(self, saga_id: str, text: str, workflow: str, key: str | None) -> None:
         """Compare with the input itself: an earlier version has stored no digest of it."""
-        [first] = await store.some_data(self._coordinator.keys(saga_id), ("input",))
+        [first] = await store.some_data(self._coordinator.repository.keys(saga_id), ("input",))
         if first is None or digest_of(first) == digest_of(text):
             return  # nothing: its retention has just ended
         raise IdempotencyConflict(
