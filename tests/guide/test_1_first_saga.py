@@ -15,7 +15,7 @@ import pytest
 from multiagents import Orchestrator, WorkerManager, WorkflowBuilder, worker
 from multiagents.core.factory import create_simple_framework
 from multiagents.event_bus.redis_bus import RedisEventBus
-from multiagents.workflows.workflow import WorkflowBuilder as BuilderByItsOtherPath
+from multiagents.orchestrator.workflow import WorkflowBuilder as BuilderByItsOtherPath
 from tests.guide.following import run_to_the_end
 
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
