@@ -7,6 +7,7 @@ a skip.  A test that asks for ``redis_url`` gets it empty.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import redis
@@ -18,6 +19,7 @@ from multiagents.core.settings import get_settings
 from multiagents.devserver.binary import locate
 from multiagents.devserver.server import EmbeddedServer
 from multiagents.hosting import attached
+from multiagents.workflows import registry
 from tests.support.watcher import guard
 
 pytest_plugins = ["tests.support.llm_provider", "tests.support.office"]
@@ -60,15 +62,22 @@ def _no_app_attached(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _as_in_a_new_process() -> Iterator[None]:
+def _as_in_a_new_process(request: pytest.FixtureRequest) -> Iterator[None]:
     """A command that runs in this process sets up its log and reads its settings once.
 
     The next test must find neither: its warnings and notes would be left out or printed elsewhere.
+    Nor does it find the workflows that the lines of a test have registered; those of modules stay,
+    for a module is imported once.
     """
+    before = registry.registered().keys()
     yield
     structlog.reset_defaults()
     tame()
     get_settings.cache_clear()
+    for name in registry.registered().keys() - before:
+        place = registry.place_of(name)
+        if place is not None and Path(place.file).resolve() == request.path:
+            registry.forget(name)
 
 
 @pytest.fixture(scope="session")

@@ -168,7 +168,7 @@ def test_a_result_that_does_not_come_in_time_says_for_what_a_person_is_awaited(
 
 def test_whoever_waits_in_vain_is_told_what_is_missing(office: Office) -> None:
     """Not that it goes on: no worker runs, or none of the queue has the function."""
-    result = delayed(office, paid())
+    result = delayed(office, paid().register())
     said = r"nothing moves it, because no worker runs: start one with `MULTIAGENTS_IMPORTS="
     with pytest.raises(CeleryTimeoutError, match=f"{result.id} has not ended in time: {said}"):
         result.get(timeout=0.2)
