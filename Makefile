@@ -43,7 +43,8 @@ test: $(READY)  ## Run the tests, on servers of their own
 FAST := tests/unit tests/store tests/flows
 
 test-fast: $(READY)  ## Run the tests that start no worker: a minute
-	$(RUN)/python -m pytest -n 2 $(XDIST) -m "not processes" $(FAST)
+	$(RUN)/python -m pytest -n 2 $(XDIST) --hypothesis-profile fast \
+		-m "not processes" $(FAST)
 
 # The number that must be here; where there is one only, that is all there is to say.  RABBITMQ=1: it
 # must be here, too.

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import redis
 import structlog
+from hypothesis import settings
 
 from multiagents.core import program
 from multiagents.core.logs import tame
@@ -29,8 +30,9 @@ LONG = ("tests/processes/", "tests/simulation/", "tests/docs/", "tests/upgrade/"
 
 
 def pytest_configure() -> None:
-    """Nothing that this run starts stays behind if it is killed."""
+    """Nothing that this run starts stays behind if it is killed; `make test-fast` has a profile."""
     guard()
+    settings.register_profile("fast", max_examples=10)
 
 
 def pytest_report_header() -> str:
