@@ -1,6 +1,6 @@
-"""Which commands are there, and what becomes of their errors?
+"""Which commands exist, and how are their errors reported?
 
-`COMMANDS` is the one table of them.  Command modules import nothing slow at their top: `--help`
+`COMMANDS` is the one table of commands.  Command modules import nothing slow at the top: `--help`
 and `--version` load neither Celery nor redis.
 """
 
@@ -79,7 +79,7 @@ DEAD_LETTER_COMMANDS: tuple[Row, ...] = (
     ("reindex", dead_letters.reindex, "multiagents dead-letters reindex"),
 )
 GROUPS = (
-    ("dead-letters", DEAD_LETTER_COMMANDS, "List and settle what waits for a person."),
+    ("dead-letters", DEAD_LETTER_COMMANDS, "List and settle parked steps and undos."),
     ("workflows", WORKFLOW_COMMANDS, "List, show and check workflow definitions."),
 )
 
@@ -95,7 +95,7 @@ Version = Annotated[
     typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit."),
 ]
 Debug = Annotated[
-    bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere in the line.")
+    bool, typer.Option("--debug", help="Show tracebacks; accepted anywhere in the line.")
 ]
 
 
@@ -104,7 +104,7 @@ def _root(version: Version = False, debug: Debug = False) -> None:
 
 
 def make_app() -> typer.Typer:
-    """The command line as typer knows it, as far as the program that was called offers it."""
+    """The typer app with the commands that the called program offers."""
     app = _typer()
     app.callback()(_root)
     _add(app, [row for row in COMMANDS if called().offers(row[0])])
@@ -122,7 +122,7 @@ def _typer() -> typer.Typer:
 
 
 def function_of(place: Callable[..., None] | str) -> Callable[..., None]:
-    """The function of a row.  One above this room is imported here, so that no arrow runs up."""
+    """The function of a row.  A function of a higher room is imported here, when it is needed."""
     if not isinstance(place, str):
         return place
     module, _, name = place.partition(":")
@@ -139,7 +139,7 @@ def _add(app: typer.Typer, commands: Sequence[Row]) -> None:
 
 
 def _paragraphs(text: str | None) -> str:
-    """A docstring whose paragraphs are lines, for the width of a window breaks them anew."""
+    """A docstring with each paragraph on one line; the help wraps it to the terminal."""
     return "\n\n".join(" ".join(each.split()) for each in (text or "").split("\n\n"))
 
 
@@ -152,7 +152,7 @@ def run(argv: Sequence[str] | None = None) -> int:
 def run_for(app: Celery, name: str, words: Sequence[str]) -> int:
     """The same for the sagas of a team's app.  ``name``: as after ``celery -A``; empty: not known.
 
-    Celery's own options are left out of what the command calls itself: they may be secret.
+    Messages do not repeat Celery's own options, because these may be secret.
     """
     from multiagents.engine import launches
 
@@ -161,7 +161,7 @@ def run_for(app: Celery, name: str, words: Sequence[str]) -> int:
 
 
 def names() -> list[str]:
-    """Of all commands and groups."""
+    """The names of all commands and groups."""
     return [*(command for command, _, _ in COMMANDS), *(group for group, _, _ in GROUPS)]
 
 
@@ -203,7 +203,7 @@ def _answer(words: list[str], app_name: str) -> int:
 
 
 def _report(error: Exception) -> int:
-    """Say what is wrong on stderr; the exit code for it."""
+    """Print the error on stderr and return the exit code."""
     usage = getattr(error, "format_message", None)
     if usage is None:
         hint(f"error: {with_mistakes(explained(error), error)}")
@@ -216,7 +216,7 @@ def _report(error: Exception) -> int:
 
 
 def _elsewhere(text: str) -> str:
-    """Where a command is that was looked for at the wrong place, or what else was meant."""
+    """The right place of a command, or the word that was probably meant; "" if neither is known."""
     if re.match(r"Got unexpected extra argument.*\{", text):
         return " The input of a saga stands after --input."
     if (choice := re.search(r"'([^']*)' is not one of (.*)", text)) is not None:
@@ -235,7 +235,7 @@ def _see(error: Any) -> str:
 
 
 def _log_to_stderr(debug: bool) -> None:
-    """Keep the engine's warnings out of the answer on stdout."""
+    """Send the engine's warnings to stderr: stdout holds only the answer."""
     import logging
 
     import structlog

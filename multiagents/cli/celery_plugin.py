@@ -1,8 +1,7 @@
 """What does `celery -A proj saga` do?
 
-Whatever `multiagents` does, for the sagas of a team's own Celery app: it is the same command line,
-under another name.  Celery loads this module at every start of its own command line, so nothing but
-click is imported at the top.
+The same as `multiagents`, for the sagas of a team's own Celery app.  Celery loads this module at
+every start of its own command line, so only click is imported at the top.
 """
 
 from __future__ import annotations

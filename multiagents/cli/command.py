@@ -1,7 +1,7 @@
 """How are a command's options read, and how does its help show them?
 
-An option of one value takes one: a second one would silently replace the first, and the answer
-would be to another question.  Options that may be repeated, and flags, are left alone.
+An option with one value refuses a second one: click would silently drop the first, and answer
+another question.  Repeatable options and flags are not affected.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 
 
 class CliCommand(TyperCommand):
-    """A command of ours."""
+    """A command of this command line."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -49,7 +49,7 @@ class Group(TyperGroup):
 
 
 def _show_no_type(params: Iterable[Any]) -> list[Any]:
-    """A flag takes no value, so that its help names no type of one."""
+    """Remove the type from the help of flags: a flag takes no value."""
     found = list(params)
     for param in found:
         if getattr(param, "is_flag", False) and param.metavar is None:
@@ -58,7 +58,7 @@ def _show_no_type(params: Iterable[Any]) -> list[Any]:
 
 
 def _takes_one(param: Any) -> bool:
-    """Whether it is an option with one value; click's own classes are Typer's private matter."""
+    """Whether this is an option with one value.  Typer does not export click's classes."""
     if param.param_type_name != "option":
         return False
     return not (param.multiple or param.is_flag or param.count)

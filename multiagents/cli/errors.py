@@ -1,6 +1,6 @@
 """How does an error look in a shell?
 
-One line that says what, which and what to do, and an exit code.
+One line with the problem, its subject and the remedy, and an exit code.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from multiagents.core.interrupts import INTERRUPTED as INTERRUPTED
 from multiagents.core.settings import REDIS_URL, get_settings
 
 OK, SAGA_FAILED, WRONG_USE = 0, 1, 2
-"""Exit codes; besides, INTERRUPTED."""
+"""Exit codes.  INTERRUPTED is another one."""
 TYPED = {each: f"dead-letters {each}" for each in ("skip", "resolve")}
-"""Where what may be asked of a saga is typed otherwise than it is called."""
+"""How an action is typed, where that differs from its name."""
 
 
 class CommandError(MultiAgentsError):
-    """What the user asked cannot be done; the message is for them."""
+    """A command cannot be done; the message is for the user."""
 
 
 class UnreachableError(CommandError):
-    """There is no server at the url that the settings name."""
+    """No server answers at the URL of the settings."""
 
     def __init__(self, url: str, reason: str, named_by: str = REDIS_URL) -> None:
         self.reason = reason
@@ -35,7 +35,7 @@ class UnreachableError(CommandError):
 
 
 def explained(error: BaseException) -> str:
-    """Any error on one line, with what the user can do about it as far as that is known."""
+    """Any error on one line, with the remedy if one is known."""
     if isinstance(error, NotAllowed):
         return _with_typed_commands(one_line(error), error.allowed)
     if isinstance(error, MultiAgentsError):
@@ -47,7 +47,7 @@ def explained(error: BaseException) -> str:
 
 
 def with_mistakes(text: str, error: BaseException | None) -> str:
-    """The text of an error; where it lists several mistakes of definitions, each on a line."""
+    """The text of an error, with each of several mistakes in a definition on a line of its own."""
     while error is not None:
         if isinstance(error, InvalidWorkflow) and len(error.errors) > 1:
             head = text.partition(" mistakes:")[0]
@@ -58,7 +58,7 @@ def with_mistakes(text: str, error: BaseException | None) -> str:
 
 
 def _with_typed_commands(text: str, allowed: Sequence[str]) -> str:
-    """A refusal that ends with what is allowed, each as it is typed."""
+    """A refusal whose list of allowed actions shows each as it is typed."""
     ending = ", ".join(allowed)
     typed = ", ".join(TYPED.get(each, each) for each in allowed)
     return text.removesuffix(ending) + typed if text.endswith(ending) else text
@@ -84,7 +84,7 @@ def _of_the_server(error: BaseException) -> CommandError | None:
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error on one line; its type where the message alone says too little."""
+    """The message of an error on one line, with its type where the message alone is not enough."""
     text = " ".join(str(error).split())
     if isinstance(error, CommandError):  # ours: masked where a URL is put in
         return text
@@ -95,7 +95,7 @@ def one_line(error: BaseException) -> str:
 
 
 def masked(text: str) -> str:
-    """The text with what may be a password in a URL replaced by ``***``.
+    """The text with passwords in URLs replaced by ``***``.
 
     Everything up to the last ``@`` of a URL is hidden, because an unencoded ``@`` or ``/`` in a
     password moves where the host seems to begin; so is ``?password=``, the Sentinels' one too.

@@ -1,8 +1,7 @@
-"""How do answers reach a person or a program?
+"""How are answers printed for people and for programs?
 
-`emit` writes a JSON line; everything else is for people, by rich, which is imported only then.
-User data is never read as markup, and its control characters are shown as text: all that is printed
-for people passes `say`, `hint` or `console`.
+`emit` writes a line of JSON.  `say`, `hint` and `console` print for people; rich is imported only
+for tables.  User data is never read as markup, and its control characters are escaped.
 """
 
 from __future__ import annotations
@@ -23,13 +22,15 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON: one object, or one a line.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print JSON: one object, or one object per line.")
+]
 
 PIPED_WIDTH = 100_000
-"""Columns where there is no terminal: a row is a line there, however long."""
+"""The width without a terminal: each row is one line there, however long."""
 
 NOTHING = "-"
-"""Stands where a value is missing."""
+"""Shown for a missing value."""
 COLOURS = {
     "completed": "green",
     "succeeded": "green",
@@ -76,13 +77,13 @@ def say(text: str) -> None:
 
 
 def hint(text: str, *, end: str = "\n") -> None:
-    """Print a line that is no answer, on stderr; a terminal gets it broken between words."""
+    """Print a note on stderr; on a terminal it is wrapped between words."""
     line = at_words(shown(as_called(text)), columns_of(sys.stderr))
     print(line, end=end, file=sys.stderr, flush=True)
 
 
 def console() -> Console:
-    """Where people read, as wide as their terminal."""
+    """The console for people, as wide as their terminal."""
     width = None if sys.stdout.isatty() else PIPED_WIDTH
     made: Console = _console_class()(
         width=width,
@@ -95,7 +96,7 @@ def console() -> Console:
 
 
 def wants_colours() -> bool:
-    """Whether a terminal gets codes for colours, bold and dim: not with NO_COLOR, if it is set."""
+    """Whether a terminal gets codes for colours, bold and dim; NO_COLOR switches them off."""
     return not os.environ.get("NO_COLOR")
 
 
@@ -104,7 +105,7 @@ def _console_class() -> Any:
     from rich.console import Console
 
     class EscapingConsole(Console):
-        """Whatever is rendered, only rich's own control codes reach the terminal."""
+        """Lets only rich's own control codes reach the terminal."""
 
         def print(self, *objects: Any, **options: Any) -> None:
             named = (as_called(each) if isinstance(each, str) else each for each in objects)
@@ -137,7 +138,7 @@ def _table_class() -> Any:
     from rich.table import Table
 
     class BareTable(Table):
-        """Without the blanks at the ends of lines, which would wrap in a narrower window."""
+        """Without trailing blanks, which would wrap in a narrower window."""
 
         def __rich_console__(self, console: Any, options: Any) -> Iterable[Any]:
             rendered: Any = super().__rich_console__(console, options)
@@ -155,7 +156,7 @@ def _without_end(line: list[Any]) -> list[Any]:
 
 
 def cell(value: Any) -> Any:
-    """What stands in a table for a value; rich's own objects stay as they are."""
+    """The cell for a value; rich's own objects stay as they are."""
     from rich.text import Text
 
     if value is None or value == "":
@@ -166,5 +167,5 @@ def cell(value: Any) -> Any:
 
 
 def colour(word: str) -> str:
-    """The style of a word: of ``failed, parked`` that of the last; none for what has none."""
+    """The style of a word, or of the last word in ``failed, parked``; "" if it has none."""
     return COLOURS.get(word) or COLOURS.get(word.rpartition(", ")[2], "")

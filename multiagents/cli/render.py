@@ -1,7 +1,7 @@
-"""How does a saga look to a person?
+"""How is a saga printed for people?
 
-From the JSON shape that `service.describe` gives to tables; nothing here asks the server.  What
-happened is told in the words of `operations.event_words`, and ids are never cut (`cli.rows`).
+Tables from the JSON shape of `projection.describe`; nothing here asks the server.  The words for
+events are those of `operations.event_words`, and ids are never cut (`cli.rows`).
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ SAGA_COLUMNS = (
     *("SAGA", "WORKFLOW", "STATE", "CREATED", "TIME", "STEP", "KEY", "TAGS", "ATTENTION", "ERROR"),
 )
 SHORT, SHORT_RESULT = 400, 120
-"""Characters of a value that are shown of a saga, and of a step."""
+"""How many characters of a value are shown, for a saga and for a step."""
 
 
 def saga_lines(saga: Saga, now_ms: int, *, full: bool = False) -> Table:
-    """The facts of a saga that are not its steps'."""
+    """The facts of a saga without its steps."""
     limit = None if full else SHORT
     created_ms, updated_ms = ms_of(saga["created_at"]) or 0, ms_of(saga["updated_at"]) or 0
     ended_ms = ms_of(saga["ended_at"])
@@ -60,7 +60,7 @@ def saga_lines(saga: Saga, now_ms: int, *, full: bool = False) -> Table:
 
 
 def _asked(saga: Saga, now_ms: int) -> str | None:
-    """The person's command that brought it where it is, as ``pause by ada, 2 min ago: why``."""
+    """The operator's action that moved it to its state: ``pause by ada, 2 min ago: why``."""
     asked = saga.get("asked")
     if asked is None:
         return None
@@ -69,7 +69,7 @@ def _asked(saga: Saga, now_ms: int) -> str | None:
 
 
 def _settled(saga: Saga, now_ms: int) -> Iterator[str]:
-    """What people have settled of it, as ``step 'mail' skipped by ada, 2 min ago: why``."""
+    """The settled dead letters: ``step 'mail' skipped by ada, 2 min ago: why``."""
     from multiagents.operations.settlements import told_of
 
     for done, asked in told_of(saga.get("settled", ())):
@@ -84,7 +84,7 @@ def _when_and_why(asked: Any, now_ms: int) -> str:
 def steps_table(
     saga: Saga, now_ms: int, *, results: bool = False, full: bool = False
 ) -> RenderableType:
-    """A line per step, and below it what there is of progress, error, next try, result and undo."""
+    """A line per step; below it progress, error, next attempt, result and undo, where present."""
     found = saga.get("step_results", {}) if results else {}
     limit = None if full else SHORT_RESULT
     rows, below = [], []
@@ -177,7 +177,7 @@ def history_table(events: Sequence[Mapping[str, Any]], *, workers: bool = True) 
 
 
 def step_line(name: str, step: Mapping[str, Any]) -> str:
-    """A change of a step where there is no live display."""
+    """One change of a step, for output without a live display."""
     parts = [name, step["state"]]
     if step["attempts"]:
         parts.append(f"(attempt {step['attempts']})")
@@ -200,7 +200,7 @@ def _step_row(name: str, step: Mapping[str, Any], now_ms: int) -> tuple[Any, ...
 
 
 def _below(step: Mapping[str, Any], now_ms: int, shown: Mapping[str, str]) -> Iterator[Text]:
-    """What stands under a step's line."""
+    """The lines below a step's line."""
     from rich.text import Text
 
     percent, note = _progress(step)
@@ -266,7 +266,7 @@ def _ended_ms(saga: Saga, now_ms: int) -> int | None:
 
 
 def has_ended(saga: Saga) -> bool:
-    """Whether nothing but a command moves the saga any more."""
+    """Whether only an operator's action can still move the saga."""
     from multiagents.core.states import ENDED
 
     return saga["state"] in ENDED

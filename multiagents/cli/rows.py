@@ -1,8 +1,8 @@
 """How do rows that begin with an id fit a narrow terminal?
 
-The first column is never cut: its ids are there to be copied.  Columns that are empty in all rows
-are left out.  Of the rest, what does not fit beside the first column stands on lines below it, each
-with its name; a last column of text is wrapped in its place where enough room is left.
+The first column is never cut, because users copy its ids.  Columns that are empty in all rows are
+left out.  Columns that do not fit beside the first one are printed below it, each with its name.
+A last column of text is wrapped in place if there is room for it.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 GAP = 2
-"""Blanks between two columns, and before what stands below a row."""
+"""Blanks between two columns, and before the lines below a row."""
 LEAST_TEXT = 24
-"""Columns in which text can be read; with fewer it stands below."""
+"""The least width of a text column; a narrower one is printed below."""
 
 
 class Rows:
-    """A table of rows; ``below``: for each row what stands under it, line by line."""
+    """A table of rows; ``below``: the lines under each row."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class Rows:
         *,
         keeps: int = 1,
     ) -> None:
-        """``keeps``: so many of the first columns stay, also where they are empty in all rows."""
+        """``keeps``: how many of the first columns stay even if they are empty in all rows."""
         given = [tuple(row) for row in rows]
         kept = [place for place in range(len(columns)) if place < keeps or _is_used(given, place)]
         self.columns = [columns[place] for place in kept]
@@ -78,7 +78,7 @@ def _named(name: str, text: Text) -> Text:
 
 
 def _layout(widths: Sequence[int], room: int) -> tuple[int, bool]:
-    """How many columns stand beside each other, and whether the last of them is wrapped."""
+    """How many columns fit side by side, and whether the last one is wrapped."""
     ends = [sum(widths[: n + 1]) + GAP * n for n in range(len(widths))]
     if ends[-1] <= room:
         return len(widths), False
@@ -90,7 +90,7 @@ def _layout(widths: Sequence[int], room: int) -> tuple[int, bool]:
 def _line(
     console: Console, cells: Sequence[Text], widths: Sequence[int], room: int | None
 ) -> Iterator[Text]:
-    """One row: its cells filled up, the last one wrapped where there is too little room."""
+    """One row: padded cells, with the last one wrapped if there is too little room."""
     from rich.text import Text
 
     while len(cells) > 1 and cells[-1].plain == NOTHING:
@@ -107,7 +107,7 @@ def _line(
 
 
 def _indented(console: Console, text: Text, head: Text | str, room: int) -> Iterator[Text]:
-    """The text after a head, its further lines as far to the right."""
+    """The text after a head; its further lines are indented as far."""
     from rich.text import Text
 
     before = head if isinstance(head, Text) else Text(head)

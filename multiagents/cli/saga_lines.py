@@ -1,10 +1,10 @@
-"""What does a worker's terminal say of what happens to sagas?
+"""Which lines does `dev` print about sagas?
 
 One line for each step event and for each state of a saga:
 
     order 3636fd8b  reserve  failed, attempt 1 of 3: OSError: no stock (shop.py:6); again in 1.4 s
 
-A line is made from a commit, so it is told by the one process that has decided, and says what
+Each line is made from a commit, so one process prints it: the one that decided.  It says what
 follows: the next attempt, a dead letter, the end.  No I/O.
 """
 
@@ -25,16 +25,16 @@ from multiagents.saga.state import Saga, StepRun, Work
 from multiagents.workflows.workflow import Workflow
 
 SHORT_ID = 8
-"""Characters of a saga's id; commands take them for it, as long as they are unique."""
+"""How many characters of a saga's id are printed; commands accept a unique beginning."""
 WIDEST = 24
-"""Of a column of step names."""
+"""The greatest width of the column of step names."""
 SWEEP_S = 1.0
-"""How often a worker looks what is due, unless it is set otherwise."""
+"""How often a worker sweeps by default."""
 LONGEST = 300
-"""Characters of an error's message."""
+"""How many characters of an error's message are printed."""
 RED, GREEN, YELLOW, MAGENTA, DIM = "31", "32", "33", "35", "2"
 _SET_IN = " " * 6
-"""Before what goes on on another line: deeper than lines of the user's code."""
+"""The indent of a continued line, deeper than that of the user's code."""
 _RESET = "\033[0m"
 _COLOURS = {
     "succeeded": GREEN,
@@ -45,27 +45,27 @@ _COLOURS = {
     "paused": MAGENTA,
     "cancelled": MAGENTA,
 }
-"""By the first word; what fails is red."""
+"""By the first word; failures are red."""
 _BAD = ("failed", "lost", "no worker", "undo ", "end not told")
 _REFUSED = (StepState.FAILED, StepState.PARKED)
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What happened to a step, or (``step`` empty) to a saga."""
+    """One event of a step, or of the saga if ``step`` is empty."""
 
     workflow: str
     saga_id: str
     word: str
     step: str = ""
     width: int = 0
-    """Of the column of steps."""
+    """The width of the column of steps."""
     rest: str = ""
     below: tuple[str, ...] = ()
     """Lines of the user's code."""
 
     def text(self, *, colours: bool = False, columns: int | None = None) -> str:
-        """As it is printed, without the end of the line; ``columns``: of the terminal."""
+        """The printed line without its end; ``columns``: the width of the terminal."""
         place = f"{self.workflow} {self.saga_id[:SHORT_ID]}"
         step = f"  {self.step:<{self.width}}" if self.step else ""
         word, rest = self.word, shown_line(self.rest)
@@ -90,7 +90,7 @@ def started(workflow: Workflow, saga_id: str) -> Line:
 
 
 def first_step(workflow: Workflow) -> str:
-    """With which step a saga is said to start."""
+    """The step whose start counts as the saga's start."""
     return next(step.name for step in workflow.steps if not step.depends_on)
 
 
@@ -101,9 +101,9 @@ def lines_of(
     verbose: bool = False,
     sweep_s: float = SWEEP_S,
 ) -> Iterator[Line]:
-    """What a commit says.  ``error``: what has just been raised here, for the user's frames.
+    """The lines of a commit.  ``error``: the error just raised here, for the user's frames.
 
-    ``sweep_s``: how often a worker looks what is due; no next attempt is promised sooner.
+    ``sweep_s``: how often a worker sweeps; the next attempt is announced no sooner than that.
     """
     for entry in move.entries:
         line = _of_entry(move, entry, error, verbose=verbose, sweep_s=sweep_s)
@@ -144,7 +144,7 @@ def _of_entry(
 
 
 def _refusals(move: Move) -> Iterator[Line]:
-    """Of steps that could not even begin (a condition without a value); no entry tells of them."""
+    """Lines for steps that could not begin (a condition without a value): these have no entry."""
     saga = move.decision.saga
     told = {entry.step for entry in move.entries if isinstance(entry, Failed | Unroutable)}
     times = {entry.at_ms for entry in move.entries}
@@ -182,7 +182,7 @@ def _success(workflow: Workflow, entry: Succeeded, run: StepRun) -> tuple[str, s
 
 
 class _Trouble:
-    """What an attempt that did not succeed means for its step."""
+    """The consequence of an unsuccessful attempt for its step."""
 
     def __init__(self, workflow: Workflow, entry: Failed | Lost | Unroutable, run: StepRun) -> None:
         self._entry = entry
@@ -198,9 +198,9 @@ class _Trouble:
 
     @property
     def attempt(self) -> str:
-        """Its number, and which try of how many it is.
+        """The number of the attempt, and of its try out of how many.
 
-        Nothing for one that is not tried again at its first failure.
+        "" for a first attempt that is not retried.
         """
         tries = self._work.tries
         if self._entry.attempt < 2 and not self.is_retried:
@@ -216,7 +216,7 @@ class _Trouble:
         return _error_text(found) if found is not None else "its worker fell silent"
 
     def after(self, sweep_s: float) -> str:
-        """When it is tried again, and what still goes on."""
+        """When the next attempt begins, and whether the function still runs."""
         goes_on = isinstance(self._entry, Failed) and self._entry.running
         rest = "; its function goes on" if goes_on else ""
         if self.is_retried:
@@ -227,7 +227,7 @@ class _Trouble:
 
 
 def _matching(error: BaseException | None, entry: Entry) -> BaseException | None:
-    """The error, if it is the one that the entry tells of."""
+    """The error, if it is the one of the entry."""
     if error is None or not isinstance(entry, Failed):
         return None
     return error if type(error).__qualname__ == entry.error.type else None
@@ -241,7 +241,7 @@ def _error_text(error: Failure) -> str:
 
 
 def _frames(error: BaseException | None) -> tuple[str, ...]:
-    """The user's frames of a traceback, the innermost last."""
+    """The user's frames of a traceback, innermost last."""
     found: list[str] = []
     if error is None:
         return ()
@@ -270,7 +270,7 @@ def _of_saga(move: Move) -> Line | None:
 
 
 def _reason(move: Move) -> str:
-    """Why a saga goes backward or ends at once, where no line of a step or a person has said it."""
+    """Why a saga is undone or ends, if no line of a step or an operator has said it."""
     saga = move.decision.saga
     if saga.error is None or saga.error_step or saga.state is SagaState.COMPLETED:
         return ""

@@ -1,7 +1,7 @@
 """Which engine does a command talk to?
 
-The one that the environment describes now, made anew for each command, so that a command never
-depends on what its process did before.
+The one of the present environment.  Each command makes it anew, so no command depends on an
+earlier one of the same process.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ T = TypeVar("T")
 
 _opened: list[Runtime] = []
 LEAST_OF_ID = 4
-"""Characters of an id that are looked for; fewer would be those of many."""
+"""The shortest beginning of an id that is searched; a shorter one would fit many."""
 SHOWN_IDS = 5
-"""Of those that begin likewise."""
+"""How many ids with the same beginning a message names."""
 _WHOLE = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 PROBE_S = 3.0
-"""How long a server may take to say that it is there."""
+"""How long a server may take to answer."""
 _EXPECTED_APP = "expected a module that has one, or MODULE:NAME, as after `celery -A`"
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A server that answers, and the operations on it."""
+    """A server that answers, and its operations."""
 
     runtime: Runtime
     found: dict[str, str] = field(default_factory=dict)
-    """The whole ids of the beginnings that were given so far."""
+    """The whole ids of the beginnings that were looked up so far."""
 
     def call(self, operation: str, *args: Any, **kwargs: Any) -> Any:
-        """Run one of the operations on sagas; of an id its beginning will do, if only one has it.
+        """Run one of the operations on sagas; the unique beginning of an id is accepted.
 
         Raises CommandError for a beginning that several have.
         """
@@ -73,20 +73,22 @@ class Session:
         return self.found[given]
 
     def whole_id(self, text: str) -> str:
-        """The id of the one saga whose id begins so; the text itself if there is none.
+        """The id of the only saga whose id begins so; the text itself if there is none.
 
         Raises CommandError if there are several, or the text is too short to tell.
         """
         if is_whole(text):
             return text
         if len(text) < LEAST_OF_ID:
-            least = f"of the beginning of an id give {LEAST_OF_ID} characters at least"
+            least = f"the beginning of an id needs at least {LEAST_OF_ID} characters"
             raise CommandError(f"no saga {text!r}; {least}")
         found = self.run(self.runtime.host.service.beginning(text))
         if len(found) > 1:
             some = ", ".join(found[:SHOWN_IDS])
             more = " and others" if len(found) > SHOWN_IDS else ""
-            raise CommandError(f"several sagas' ids begin with {text!r}: {some}{more}; give more")
+            raise CommandError(
+                f"several ids begin with {text!r}: {some}{more}; give more characters"
+            )
         return found[0] if found else text
 
     def run(self, flow: Flow[T]) -> T:
@@ -120,7 +122,7 @@ def connect(settings: Settings | None = None) -> Session:
 
 
 def load_code(settings: Settings) -> None:
-    """Know what the modules of MULTIAGENTS_IMPORTS and the files of MULTIAGENTS_WORKFLOWS register.
+    """Import MULTIAGENTS_IMPORTS and read MULTIAGENTS_WORKFLOWS, with all that they register.
 
     Those modules are the package's own app's: an app of a team's has imported what it names.  What
     modules print goes to stderr.  Raises InvalidInput for what cannot be read.
@@ -135,7 +137,7 @@ def load_code(settings: Settings) -> None:
 
 
 def close_sessions() -> None:
-    """Close what `make_runtime` has opened so far; a program's end would do it less tidily."""
+    """Close all engines that `make_runtime` has opened."""
     while _opened:
         runtime = _opened.pop()
         runtime.edge.close()
@@ -170,7 +172,9 @@ def find_app(name: str) -> Celery:
             raise error.__context__ from error
         raise
     if not isinstance(found, Celery):
-        raise CommandError(f"{name!r} is a {type(found).__name__}, no Celery app; {_EXPECTED_APP}")
+        raise CommandError(
+            f"{name!r} is a {type(found).__name__}, not a Celery app; {_EXPECTED_APP}"
+        )
     return found
 
 
@@ -188,7 +192,7 @@ def load_app(app: Celery, name: str = "") -> None:
 
 
 def probe(runtime: Runtime) -> None:
-    """Correct our clock by the first server that answers; not patiently.
+    """Correct our clock by the first server that answers within `PROBE_S`.
 
     Raises CommandError about the first one if none does.
     """
@@ -224,7 +228,7 @@ def probe_server(url: str, clock: Clock, *, named_by: str = REDIS_URL) -> None:
 
 
 def denied(url: str, named_by: str) -> CommandError:
-    """The server is there and does not let us in."""
+    """The error for a server that answers and refuses the connection."""
     from multiagents.cli.errors import masked
 
     return CommandError(
@@ -234,12 +238,12 @@ def denied(url: str, named_by: str) -> CommandError:
 
 
 def is_whole(text: str) -> bool:
-    """Whether a text is the whole id of a saga, as sagas have it that nobody has given one."""
+    """Whether a text has the form of a generated id."""
     return re.fullmatch(_WHOLE, text) is not None
 
 
 def check_url(url: str, named_by: str = REDIS_URL) -> None:
-    """Raise CommandError for what is no URL; parsers would quote its password in their errors."""
+    """Raise CommandError for a malformed URL; parsers would quote its password in their errors."""
     try:
         check(url)
     except InvalidInput as error:

@@ -1,4 +1,4 @@
-"""What is said of the dead letters of one saga that a person has just settled?"""
+"""How are the settled dead letters of one saga reported?"""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Letter = Mapping[str, Any]
 
 SETTLED = {"retry": "is tried again", "skip": "marked skipped", "resolve": "marked resolved"}
 PARKED_AGAIN = "was tried again, failed and is parked again"
-"""Of one that has failed before its saga could be looked at."""
+"""For a letter that was parked again before the saga was read."""
 WITHOUT_LETTERS = {
     "retry": "what could not be told of its end is tried again",
     "resolve": "what it asked attention for is closed",
 }
-"""What these words do where no step and no undo is parked."""
+"""The effect of these actions when no step and no undo is parked."""
 
 
 def settle_one(
@@ -30,7 +30,7 @@ def settle_one(
     reason: str,
     as_json: bool,
 ) -> None:
-    """Retry, skip or resolve what is parked of a saga, and tell what was settled."""
+    """Retry, skip or resolve the dead letters of a saga, and report which."""
     if as_json:
         emit(session.call(decision, saga_id, step, by=by, reason=reason))
         return
@@ -43,7 +43,7 @@ def settle_one(
 def settled(
     decision: str, before: Sequence[Letter], after: Sequence[Letter], saga: Mapping[str, Any]
 ) -> str:
-    """Which letters are gone, what the saga is then, and what of it still waits."""
+    """The settled letters, the state of the saga, and what still waits."""
     left = {_named(letter) for letter in after}
     gone = [letter for letter in before if _named(letter) not in left]
     again = {_of(letter) for letter in after}

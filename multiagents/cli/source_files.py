@@ -1,6 +1,6 @@
-"""Have the user's files changed, and can they be read?
+"""Have the user's files changed, and can they be parsed?
 
-By their times and sizes, which works in every editor and file system.
+Changes are found by time and size: that works with every editor and file system.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from pathlib import Path
 from multiagents.core.places import shown_path
 
 SETTLE_S = 0.1
-"""Files that are saved together are one change, and one that is half written is not read."""
+"""Files that are saved together are one change, and a half-written file is not read."""
 MOST_LOOKS = 20
 MOST_NAMES = 3
 
 
 class SourceFiles:
-    """Some files, and when they were last changed."""
+    """A set of files, and their last changes."""
 
     def __init__(self, paths: Iterable[str]) -> None:
         self._paths = tuple(paths)
         self._seen = self._stamps()
 
     def changed(self) -> list[str]:
-        """Which have changed since this was last asked; one that is gone has not."""
+        """The files that have changed since the last call; a removed file has not."""
         before, now = self._seen, self._stamps()
         if now == before:
             return []
@@ -39,7 +39,7 @@ class SourceFiles:
         return [path for path, stamp in now.items() if before.get(path) != stamp]
 
     def wider(self) -> SourceFiles:
-        """The same, and all code beside them: a module that could not be imported is not known."""
+        """The same files and all code beside them: a module that failed to import is not listed."""
         folders = {Path.cwd(), *(Path(path).parent for path in self._paths)}
         beside = {str(file) for folder in folders for file in folder.glob("*.py")}
         return SourceFiles(sorted({*self._paths, *beside}))
@@ -56,7 +56,7 @@ class SourceFiles:
 
 
 def shown(paths: list[str]) -> str:
-    """Their names in a message."""
+    """The names of files for a message, with the verb."""
     names = [shown_path(path) for path in paths]
     if len(names) <= MOST_NAMES:
         return ", ".join(names) + (" has" if len(names) == 1 else " have")
@@ -64,7 +64,7 @@ def shown(paths: list[str]) -> str:
 
 
 def flaw_of(paths: Iterable[str]) -> str:
-    """Why the first of these that cannot be read cannot; "" if all can."""
+    """The error of the first file that cannot be parsed; "" if all can."""
     for path in paths:
         if flaw := _flaw(path):
             return flaw

@@ -1,7 +1,7 @@
 """What do Ctrl-C, SIGTERM and a closed terminal do to a command that runs processes?
 
-The first one unwinds the command, so that all it has started is stopped.  Later ones never cut
-that short; where the command waits for steps at work, `hurried` tells it not to wait.
+The first signal unwinds the command, which stops all its processes.  Later signals never interrupt
+that; `hurried` tells the command not to wait for running steps.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class _Asked:
-    """How often this process has been asked to stop."""
+    """How many stop signals this process has received."""
 
     times = 0
 
 
 def hurried() -> bool:
-    """Whether it was asked once more while it stops."""
+    """Whether another signal came during the stop."""
     return _Asked.times > 1
 
 

@@ -1,6 +1,6 @@
-"""How is a time told to a person?
+"""How are times printed for people?
 
-Short, and in the zone of the person's computer; `--json` has ISO 8601 in UTC.  Pure.
+Short, and in the zone of this computer; `--json` has ISO 8601 in UTC.  Pure.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def ms_of(at: str | None) -> int | None:
 
 
 def seconds(start_ms: int | None, end_ms: int | None) -> str | None:
-    """The time between two times; None if it has not begun."""
+    """The duration between two times; None without a start or an end."""
     if start_ms is None or end_ms is None:
         return None
     elapsed = max(0.0, (end_ms - start_ms) / 1000)
@@ -49,7 +49,7 @@ def ahead(at_ms: int, now_ms: int) -> str:
 
 
 def clock(at_ms: int, now_ms: int) -> str:
-    """The time of day, with the date where that is not today's: ``2026-11-29 05:05:38``."""
+    """The time of day, with the date unless it is today's: ``2026-11-29 05:05:38``."""
     at, now = (datetime.fromtimestamp(ms / 1000).astimezone() for ms in (at_ms, now_ms))
     return f"{at:%H:%M:%S}" if at.date() == now.date() else f"{at:%Y-%m-%d %H:%M:%S}"
 
@@ -58,7 +58,7 @@ _UTC = re.compile(r"\b(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d) UTC\b")
 
 
 def in_own_zone(text: str, now_ms: int) -> str:
-    """A text of `explain` with its times as everywhere here: of this computer's zone, and short."""
+    """A text of `explain` with its UTC times in this computer's zone, as `clock` prints them."""
 
     def told(found: re.Match[str]) -> str:
         return clock(ms_of(f"{found[1]}T{found[2]}+00:00") or 0, now_ms)
@@ -72,6 +72,6 @@ def moment(at_ms: int, now_ms: int) -> str:
 
 
 def since_start(at_ms: int, start_ms: int) -> str:
-    """In a log: ``0.42 s`` after the start."""
+    """The time since the start, for a history: ``0.42 s``."""
     passed = max(0, at_ms - start_ms)
     return f"{passed / 1000:.2f} s" if passed < 60_000 else seconds(start_ms, at_ms) or ""

@@ -1,7 +1,7 @@
 """How do `dev`, `demo`, `bench` and `chaos` run a real worker?
 
-As a subprocess, ``celery -A multiagents worker``, in a session of its own: Ctrl-C in the terminal
-reaches only its owner, who stops it in order.  Nothing is left behind when the block ends.
+As a subprocess, ``celery -A multiagents worker``, in its own session.  Ctrl-C in the terminal
+reaches only the owner, which stops the worker in order.  No process is left after the block.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from multiagents.core.interrupts import held_back
 from multiagents.core.names import DEFAULT_QUEUES
 
 READY_S = 60.0
-"""A worker imports its modules and connects; a loaded machine takes its time."""
+"""The time for importing modules and connecting, also on a loaded machine."""
 STOP_S = 10.0
-"""For a warm shutdown: running steps end; what does not is taken up by the next worker."""
+"""The time for a warm shutdown; a step that does not end then is retried by the next worker."""
 POLL_S = 0.1
 LOG_LINES = 20
 FOREIGN = (
@@ -35,7 +35,7 @@ FOREIGN = (
     "MULTIAGENTS_STATE_URLS",
     "MULTIAGENTS_WORKFLOWS",
 )
-"""What would lead a worker to servers and workflows that are not meant."""
+"""Variables that would lead a worker to other servers and workflows."""
 
 
 class WorkerProcess:
@@ -55,7 +55,7 @@ class WorkerProcess:
         stdin: int = subprocess.DEVNULL,
         pass_fds: tuple[int, ...] = (),
     ) -> None:
-        """``program``: the module that is run as Celery's command, and its own arguments."""
+        """``program``: the module that is run as the Celery command, and its arguments."""
         self.hostname = f"{name}-{os.getpid()}@localhost"
         self._env = {**os.environ, **env}
         chosen = ("-Q", ",".join(queues)) if queues else ()
@@ -102,7 +102,7 @@ class WorkerProcess:
         return self._process
 
     def wait_ready(self, session: Session) -> None:
-        """Return once the worker has published what it knows.  Raises CommandError if it ends."""
+        """Return once the worker has published its functions.  Raises CommandError if it ends."""
         self.wait_until(lambda: self.hostname in session.fleet(), time.monotonic() + READY_S)
 
     def wait_until(self, condition: Callable[[], bool], ends_at: float) -> None:
@@ -127,16 +127,16 @@ class WorkerProcess:
 
     @property
     def was_killed(self) -> bool:
-        """Whether a signal has ended it: what it printed does not say why."""
+        """Whether a signal has ended it; its output does not say why."""
         return self._process is not None and (self._process.poll() or 0) < 0
 
     @property
     def is_running(self) -> bool:
-        """Whether it is started and has not ended."""
+        """Whether the process runs."""
         return self._process is not None and self._process.poll() is None
 
     def leave(self) -> None:
-        """Let it end warm: it takes no more steps, and those at work end."""
+        """Begin a warm shutdown: the worker takes no more steps, and running ones end."""
         if self._process is not None:
             self._process.terminate()
 
@@ -161,7 +161,7 @@ class WorkerProcess:
             process.wait()
 
     def tail(self) -> str:
-        """Where to read why: the end of its log, to be put behind a message."""
+        """Where the reason can be read: the end of the log, as the tail of a message."""
         if self._log is None:
             return "" if self.was_killed else "; its output above says why"
         lines = self._log.read_text(errors="replace").splitlines()[-LOG_LINES:]
@@ -169,7 +169,7 @@ class WorkerProcess:
 
 
 def isolate(stack: ExitStack, url: str) -> None:
-    """Until the stack ends, run with ``url`` alone, and nothing of the user's Celery or workflows.
+    """Until the stack ends, use only ``url``, and none of the user's Celery settings or workflows.
 
     Celery prefers these variables to any celeryconfig.py.
     """
@@ -182,7 +182,7 @@ def isolate(stack: ExitStack, url: str) -> None:
 
 
 def _kill_group(pid: int) -> None:
-    """End the children that outlived their parent, if any did."""
+    """Kill the children that outlived their parent."""
     try:
         os.killpg(pid, signal.SIGKILL)
     except ProcessLookupError:  # none did

@@ -19,7 +19,7 @@ from multiagents.core.json_text import encodable
 from multiagents.core.settings import Settings
 from multiagents.core.states import Command, StepState, UndoState
 from multiagents.engine.coordinator import Coordinator
-from multiagents.operations.orders import stands
+from multiagents.operations.moving_action import stands
 from multiagents.operations.owners import Owner, Owners, known_text
 from multiagents.operations.projection import describe
 from multiagents.operations.queries import Queries

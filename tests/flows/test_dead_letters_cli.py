@@ -154,17 +154,17 @@ def test_help_says_for_which_words_a_reason_is_required(redis_url: str) -> None:
         word: " ".join(cli("dead-letters", word, "--help").out.replace("│", " ").split())
         for word in ("retry", "skip", "resolve")
     }
-    required = "Required, except with --dry-run: why; kept in the saga's history."
+    required = "Required, except with --dry-run; kept in the saga's history."
     assert [required in text for text in told.values()] == [False, True, True]
-    assert "Why; kept in the saga's history." in told["retry"]
+    assert "The reason; kept in the saga's history." in told["retry"]
 
 
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("retry",), "which ones"),
+        (("retry",), "which dead letters"),
         (("retry", "ID", "--all"), "not both"),
-        (("retry", "ID", "--workflow", "w"), "filters are for --all"),
+        (("retry", "ID", "--workflow", "w"), "filters need --all"),
         (("skip", "--all"), "needs a reason"),
         (("resolve", "ID"), "needs a reason"),
         (("list", "--kind", "run"), "step, undo"),

@@ -1,8 +1,8 @@
-"""How does a person steer sagas from a shell?
+"""How does an operator act on sagas from a shell?
 
-Who asked and why goes into each saga's log.  Before what cannot be taken back, a person at a
-terminal is asked; a script is not.  A command that a saga's state does not allow is an error that
-says what would be.
+The operator and the reason go into each saga's log.  Before an action that cannot be reverted, a
+terminal asks for confirmation; a script is not asked.  An action that the state of a saga does not
+allow is an error that names the allowed ones.
 """
 
 from __future__ import annotations
@@ -23,43 +23,48 @@ from multiagents.cli.session import Session, connect, is_whole
 from multiagents.cli.settlement_report import settle_one
 from multiagents.core.states import Command
 
-Reason = Annotated[str, typer.Option("--reason", help="Why; kept in the saga's history.")]
+Reason = Annotated[str, typer.Option("--reason", help="The reason; kept in the saga's history.")]
 By = Annotated[
     str | None,
-    typer.Option("--by", metavar="NAME", help="Who asks; by default MULTIAGENTS_OPERATOR, or you."),
+    typer.Option(
+        "--by",
+        metavar="NAME",
+        help="The operator; by default MULTIAGENTS_OPERATOR, or your user name.",
+    ),
 ]
 StepName = Annotated[
-    str, typer.Argument(metavar="STEP", help="One step's dead letter; else all of the saga's.")
+    str,
+    typer.Argument(metavar="STEP", help="Only this step; without it all dead letters of the saga."),
 ]
 StepOrSagas = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="STEP|ID",
-        help="One step's dead letter, else all of the saga's; or the whole ids of more sagas.",
+        help="Only this step, or the whole ids of more sagas.",
     ),
 ]
 SagaIds = Annotated[
     list[str],
     typer.Argument(
-        metavar="ID", help="Ids of sagas, or their first characters, or Celery ids of their starts."
+        metavar="ID", help="Saga ids, their unique beginnings, or Celery ids of their starts."
     ),
 ]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 
 WILL = {
-    "cancel": "No new step begins, and what was done is undone, last step first.",
-    "rollback": "What was done is undone, last step first.",
+    "cancel": "No new step begins, and finished steps are undone, last step first.",
+    "rollback": "All steps are undone, last step first.",
     "terminate": "They end as failed and nothing is undone: what was done stays.",
 }
-"""What is said before these are done, of several sagas: none of them can be taken back."""
+"""The effect of actions that cannot be reverted, for several sagas."""
 DONE_ALREADY = {"pause": "paused", "cancel": "cancelled"}
-"""What asks for nothing new where it was asked before, and how that is told."""
+"""Actions that change nothing the second time, and their participles."""
 NAMED = 10
-"""Sagas that a question names."""
+"""How many sagas a question names."""
 
 
 class ActionOptions(NamedTuple):
-    """Who asks, why, and how the answer is printed."""
+    """The operator, the reason, and the form of the answer."""
 
     by: str | None
     reason: str
@@ -67,7 +72,7 @@ class ActionOptions(NamedTuple):
 
 
 def _steering(command: str, help_text: str) -> Callable[..., None]:
-    """The command-line form of an operation that can be taken back."""
+    """The command of an action that can be reverted."""
 
     def ask(
         saga_ids: SagaIds, reason: Reason = "", by: By = None, json_output: Json = False
@@ -79,7 +84,7 @@ def _steering(command: str, help_text: str) -> Callable[..., None]:
 
 
 def _asking(command: str, help_text: str) -> Callable[..., None]:
-    """Likewise of one that cannot."""
+    """The command of an action that cannot."""
 
     def ask(
         saga_ids: SagaIds,
@@ -93,15 +98,15 @@ def _asking(command: str, help_text: str) -> Callable[..., None]:
         unable = {} if yes or not on_terminal() else _asked_first(session, command, saga_ids)
         _steer(session, command, saga_ids, how, unable=unable)
 
-    ask.__doc__ = f"{help_text}\n\nOn a terminal it asks first; in a script it acts at once."
+    ask.__doc__ = f"{help_text}\n\nA terminal asks for confirmation; a script does not."
     return ask
 
 
-pause = _steering("pause", "Hold back new steps of sagas; running ones end.")
-resume = _steering("resume", "Let paused sagas go on.")
-cancel = _asking("cancel", "Stop sagas and undo what they did.")
+pause = _steering("pause", "Start no new steps of these sagas; running ones end.")
+resume = _steering("resume", "Continue paused sagas.")
+cancel = _asking("cancel", "Stop sagas and undo their finished steps.")
 rollback = _asking("rollback", "Undo completed sagas, last step first.")
-terminate = _asking("terminate", "End sagas as failed and undo nothing: what they did stays.")
+terminate = _asking("terminate", "End sagas as failed, and undo nothing.")
 
 
 def retry(
@@ -111,9 +116,9 @@ def retry(
     by: By = None,
     json_output: Json = False,
 ) -> None:
-    """Try the dead letters of sagas again: their parked steps and undos.
+    """Retry the dead letters of sagas: their parked steps and undos.
 
-    ID STEP means one step of a saga; ID ID ... several sagas, by their whole ids.
+    ID STEP retries one step of a saga. ID ID ... retries several sagas, by their whole ids.
     """
     session, given = connect(), words or []
     if not given or not any(map(is_whole, given)):
@@ -133,7 +138,7 @@ def _one_step(words: Sequence[str]) -> str:
 
 
 def remove(saga_id: SagaId, reason: Reason = "", by: By = None, json_output: Json = False) -> None:
-    """Take away a damaged saga with all that lists it; nothing is undone."""
+    """Remove a damaged saga from all lists; nothing is undone."""
     removed = connect().call("remove", saga_id, by=by, reason=reason)
     if json_output:
         emit(removed)
@@ -146,13 +151,13 @@ class Meant(NamedTuple):
 
     saga: Mapping[str, Any]
     caution: str = ""
-    """What should be known of it before."""
+    """A warning about it; "" without one."""
 
 
 def _asked_first(session: Session, command: str, saga_ids: Sequence[str]) -> dict[str, str]:
-    """Ask a person about those that can be steered; the others, by id with why not.
+    """Ask for confirmation; the sagas that do not allow the action, by id with the reason.
 
-    These are told first.  Where only one saga is meant, raises why not instead of asking.
+    Those are printed first.  For a single saga the reason is raised as an error instead.
     """
     meant: list[Meant] = []
     unable: dict[str, str] = {}
@@ -165,7 +170,7 @@ def _asked_first(session: Session, command: str, saga_ids: Sequence[str]) -> dic
             meant.append(Meant(saga, session.run(flow)))
         for problem in problems:
             unable[saga_id] = problem
-            hint(f"not among them: {_named(session, saga_id, problem)}")
+            hint(f"left out: {_named(session, saga_id, problem)}")
     if meant and not agreed(question(command, meant), verb=command):
         hint("nothing was changed")
         raise typer.Exit(REFUSED)
@@ -173,7 +178,7 @@ def _asked_first(session: Session, command: str, saga_ids: Sequence[str]) -> dic
 
 
 def question(command: str, meant: Sequence[Meant]) -> str:
-    """What a person is asked: which sagas, in which states, and what becomes of them."""
+    """The question: the sagas, their states, and the effect."""
     lines = [_line(each) for each in meant]
     if len(lines) > NAMED:
         lines[NAMED:] = [f"  and {len(lines) - NAMED} more"]
@@ -200,9 +205,9 @@ def _steer(
     *,
     unable: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Ask it of each, and tell what each is then; of several, which could not be asked.
+    """Do the action on each saga, and print its new state or why it was refused.
 
-    ``unable``: of which it is known, and told, that they cannot be.
+    ``unable``: sagas whose refusal is printed already.
     """
     wanted = list(dict.fromkeys(saga_ids))
     failed = 0
@@ -210,7 +215,7 @@ def _steer(
         problems = [unable[saga_id]] if saga_id in unable else []
         if not problems:
             with _problem_of(several=len(wanted) > 1) as problems:
-                _order(session, command, saga_id, how)
+                _act(session, command, saga_id, how)
         for problem in problems:
             failed += 1
             if how.as_json:
@@ -218,12 +223,12 @@ def _steer(
             elif saga_id not in unable:
                 hint(_named(session, saga_id, problem))
     if failed and not how.as_json:
-        hint(f"{failed} of {len(wanted)} could not be asked to {command}")
+        hint(f"{command}: {failed} of {len(wanted)} sagas were refused")
     raise typer.Exit(REFUSED if failed else OK)
 
 
-def _order(session: Session, command: str, saga_id: str, how: ActionOptions) -> None:
-    """Ask it of one saga, and tell what the saga is then, or whose order it follows already."""
+def _act(session: Session, command: str, saga_id: str, how: ActionOptions) -> None:
+    """Do the action on one saga, and print its state or the operator who has done it before."""
     if command == "retry":
         settle_one(session, command, saga_id, "", by=how.by, reason=how.reason, as_json=how.as_json)
         return
@@ -238,7 +243,7 @@ def _order(session: Session, command: str, saga_id: str, how: ActionOptions) -> 
 
 
 def _stands(session: Session, command: str, saga: Mapping[str, Any]) -> str:
-    """Whose order has done already what a pause or a cancel asks; empty: nobody's."""
+    """The operator who has done this pause or cancel already, as a message; "" if none has."""
     if command not in DONE_ALREADY:
         return ""
     saga_id = saga["transaction_id"]
@@ -252,7 +257,7 @@ def _stands(session: Session, command: str, saga: Mapping[str, Any]) -> str:
 
 
 def _unsteered(session: Session, saga_id: str, problem: str) -> dict[str, Any]:
-    """A saga that could not be steered, by its whole id and with its state as far as known."""
+    """The JSON row of a refused action: whole id, state if known, and the problem."""
     row = {"transaction_id": session.found.get(saga_id, saga_id), "state": None}
     with _problem_of(several=True):
         saga = session.call("get", saga_id)
@@ -261,16 +266,16 @@ def _unsteered(session: Session, saga_id: str, problem: str) -> dict[str, Any]:
 
 
 def _named(session: Session, saga_id: str, problem: str) -> str:
-    """The problem after the id of its saga, where it does not name that itself."""
+    """The problem, with the id of its saga before it unless it names the id itself."""
     ids = (saga_id, session.found.get(saga_id, saga_id))
     return problem if any(each in problem for each in ids) else f"{saga_id}: {problem}"
 
 
 @contextmanager
 def _problem_of(*, several: bool) -> Iterator[list[str]]:
-    """Where several sagas are meant, take why one of them cannot be steered into the list.
+    """With several sagas, collect the refusal of one of them instead of raising it.
 
-    A server that does not answer concerns them all.
+    A server that does not answer is raised: it concerns all of them.
     """
     from multiagents.core.exceptions import MultiAgentsError
     from multiagents.storage.client import UNREACHABLE, StoreError

@@ -1,7 +1,7 @@
-"""What waits for a person, in all sagas?
+"""Which sagas need an operator?
 
-A block for each: what it is and of which saga, why, and the next command on a line of its own.
-On a terminal those that are alike share a block, with one command for all where there is one.
+One block for each reason: its kind and saga, the cause, and the next command on its own line.
+On a terminal, sagas with the same cause share a block, with one command for all if possible.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from multiagents.cli.commands.explain import command_lines, paragraph_width, wra
 from multiagents.cli.output import Json, emit_each, say
 from multiagents.cli.session import connect
 
-Limit = Annotated[int, typer.Option("--limit", min=1, help="At most so many, oldest first.")]
+Limit = Annotated[int, typer.Option("--limit", min=1, help="The most to list, oldest first.")]
 TITLES = {
     "step": "step {step} parked",
     "undo": "undo of {step} parked",
@@ -27,19 +27,19 @@ TITLES = {
     "note": "something to know",
     "damaged": "damaged",
 }
-"""By kind; one that is not here is shown by its own name."""
+"""By kind; an unknown kind is shown by its own name."""
 SHORT_ERROR = 60
-"""Characters of an error that a command names, if they tell it apart."""
+"""How many characters of an error a command names, if these are distinct."""
 Row = Mapping[str, Any]
 NOTHING = "nothing waits for a person"
 MORE = "Why, and all that can be done about one:\n  multiagents explain ID"
 
 
 def attention(limit: Limit = 100, json_output: Json = False) -> None:
-    """List all that waits for a person, oldest first: why, and the next command.
+    """List the sagas that need an operator, oldest first, with the cause and the next command.
 
-    Parked, paused, terminated and damaged sagas, and what else is to be known.
-    With --json a line for each.
+    These are parked, paused, terminated and damaged sagas, and sagas with a note.
+    With --json one line for each.
     """
     rows = connect().call("attention", limit=limit)
     if json_output:
@@ -54,9 +54,9 @@ def attention(limit: Limit = 100, json_output: Json = False) -> None:
 
 
 def laid_out(rows: Sequence[Row], *, width: int | None, whole: bool = True) -> str:
-    """The blocks, in lines of so many columns; None: of any length, and one for each.
+    """The blocks, in lines of at most ``width`` columns; None: of any length, one per row.
 
-    ``whole``: the rows are all that there are.
+    ``whole``: no further rows were left out.
     """
     if width is None:
         return "\n\n".join(_block([row], rows, width, whole) for row in rows)
@@ -71,13 +71,13 @@ def _place(row: Row) -> tuple[Any, ...]:
 
 
 def _why(row: Row) -> str:
-    """What rows of a block have in common: the error of what is parked, however often it came."""
+    """The common cause of a block: the error of a dead letter, whatever its number of attempts."""
     error = row.get("error")
     return f"{error['type']}: {error['message']}" if error else str(row["reason"])
 
 
 def _block(rows: Sequence[Row], all_rows: Sequence[Row], width: int | None, whole: bool) -> str:
-    """Of one, or of several that are alike; its age is that of the oldest."""
+    """The block of rows with the same cause; its age is that of the oldest."""
     from multiagents.core.texts import shown_line
     from multiagents.operations.explain.saga import span
 
@@ -103,7 +103,7 @@ def _block(rows: Sequence[Row], all_rows: Sequence[Row], width: int | None, whol
 
 
 def _commands(rows: Sequence[Row], all_rows: Sequence[Row], whole: bool) -> list[str]:
-    """The likely one, of several for all of them; where it takes one alone, for ``ID``."""
+    """The likely command for all rows; with the placeholder ``ID`` if it takes only one saga."""
     row, ids = rows[0], [each["transaction_id"] for each in rows]
     command: str = row["commands"][0]
     if len(ids) == 1:
@@ -116,7 +116,7 @@ def _commands(rows: Sequence[Row], all_rows: Sequence[Row], whole: bool) -> list
 
 
 def _of_letters(rows: Sequence[Row], all_rows: Sequence[Row], whole: bool) -> list[str]:
-    """One command for just these letters; where no filter tells them apart, one for each."""
+    """One command for exactly these letters; one for each if no filter separates them."""
     row = rows[0]
     which = {"workflow": row["workflow"], "step": row["step"], "kind": row["kind"]}
     others = {_why(each) for each in all_rows if _place(each) == _place(row)} - {_why(row)}
@@ -130,7 +130,7 @@ def _of_letters(rows: Sequence[Row], all_rows: Sequence[Row], whole: bool) -> li
 
 
 def _distinct(error: str, others: Collection[str]) -> str:
-    """A beginning of an error that none of the others has in it; empty if there is none."""
+    """A beginning of an error that none of the others contains; "" if there is none."""
     plain = re.split(r"[\x00-\x1f\x7f]", error, maxsplit=1)[0]
     for text in (_first_words(plain, SHORT_ERROR), plain):
         if not any(text.lower() in other.lower() for other in others):

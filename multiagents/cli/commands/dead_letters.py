@@ -1,7 +1,7 @@
-"""How does a person deal with what is parked, from a shell?
+"""How does an operator settle dead letters from a shell?
 
-One by one (``ID [STEP]``) or many at once (``--all``, with filters).  Many are shown first and
-need a yes; none but those that were shown are touched.
+One saga at a time (``ID [STEP]``), or many at once (``--all``, with filters).  Many are listed
+first and need a confirmation; only the listed ones are settled.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ NEEDING_REASON = ("skip", "resolve")
 DONE = {"retry": "retried", "skip": "skipped", "resolve": "resolved"}
 
 OfWorkflow = Annotated[
-    str | None, typer.Option("--workflow", metavar="NAME", help="Only of this workflow.")
+    str | None,
+    typer.Option("--workflow", metavar="NAME", help="Only dead letters of this workflow."),
 ]
 OfStep = Annotated[str | None, typer.Option("--step", metavar="NAME", help="Only of this step.")]
 OfKind = Annotated[
@@ -37,30 +38,36 @@ OfKind = Annotated[
 ]
 OfError = Annotated[
     str | None,
-    typer.Option("--error", metavar="TEXT", help="Only with this text in the error, in any case."),
+    typer.Option(
+        "--error", metavar="TEXT", help="Only with this text in the error; case does not matter."
+    ),
 ]
 OlderThan = Annotated[
     str | None,
-    typer.Option("--older-than", metavar="AGE", help="Only parked for so long: 90s, 30m, 2h, 7d."),
+    typer.Option(
+        "--older-than", metavar="AGE", help="Only parked for at least this long: 90s, 30m, 2h, 7d."
+    ),
 ]
-ListLimit = Annotated[int, typer.Option("--limit", min=1, help="At most so many.")]
+ListLimit = Annotated[int, typer.Option("--limit", min=1, help="The most to list.")]
 Limit = Annotated[
-    int | None, typer.Option("--limit", min=1, help="With --all: at most so many, oldest first.")
+    int | None, typer.Option("--limit", min=1, help="With --all: the most to settle, oldest first.")
 ]
 NeededReason = Annotated[
     str,
-    typer.Option(
-        "--reason", help="Required, except with --dry-run: why; kept in the saga's history."
-    ),
+    typer.Option("--reason", help="Required, except with --dry-run; kept in the saga's history."),
 ]
-OneSaga = Annotated[str, typer.Argument(metavar="ID", help="The saga's id; else --all.")]
-All = Annotated[bool, typer.Option("--all", help="All that fit the filters.")]
+OneSaga = Annotated[
+    str, typer.Argument(metavar="ID", help="The id of the saga; without it use --all.")
+]
+All = Annotated[bool, typer.Option("--all", help="Settle all dead letters that fit the filters.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="With --all: do not ask.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what is meant; change nothing.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="List the dead letters that are meant; change nothing.")
+]
 
 
 class Choice(NamedTuple):
-    """Which dead letters a command means."""
+    """The dead letters that a command means."""
 
     saga_id: str
     step: str
@@ -69,7 +76,7 @@ class Choice(NamedTuple):
 
 
 class SettlingOptions(NamedTuple):
-    """Who settles them, why and how."""
+    """The operator, the reason and the mode."""
 
     by: str | None
     reason: str
@@ -87,7 +94,7 @@ def list_(
     limit: ListLimit = 100,
     json_output: Json = False,
 ) -> None:
-    """List parked steps and undos of all sagas, those that wait longest first."""
+    """List the parked steps and undos of all sagas, oldest first."""
     filters = _filters(workflow, step, kind, error, older_than)
     session = connect()
     letters = session.call("dead_letters", **filters, limit=limit)
@@ -97,7 +104,7 @@ def list_(
 
 
 def show(saga_id: SagaId, step: StepName = "", json_output: Json = False) -> None:
-    """Show the dead letters of a saga whole: error, input, results of the steps before."""
+    """Show the dead letters of a saga with error, input and the results of earlier steps."""
     letters = _of_saga(connect(), saga_id, step)
     if json_output:
         emit_each(letters)
@@ -110,7 +117,7 @@ def show(saga_id: SagaId, step: StepName = "", json_output: Json = False) -> Non
 
 
 def _settling(decision: str, help_text: str) -> Callable[..., None]:
-    """The command of one decision; all of them have the same words."""
+    """The command for one decision; all decisions have the same options."""
 
     def settle(
         saga_id: OneSaga = "",
@@ -139,13 +146,15 @@ def _settling(decision: str, help_text: str) -> Callable[..., None]:
     return settle
 
 
-retry = _settling("retry", "Try dead letters again, each with all its attempts.")
-skip = _settling("skip", "Go on without parked steps, leave parked undos undone; with a reason.")
-resolve = _settling("resolve", "Take parked steps and undos for done, by hand; with a reason.")
+retry = _settling("retry", "Retry dead letters, each with all its attempts.")
+skip = _settling(
+    "skip", "Continue without parked steps, and leave parked undos undone; needs a reason."
+)
+resolve = _settling("resolve", "Mark parked steps and undos as done by hand; needs a reason.")
 
 
 def reindex(json_output: Json = False) -> None:
-    """Compare the list with every saga and mend it; only needed after an upgrade."""
+    """Compare the list with every saga and repair it; only needed after an upgrade."""
     told = connect().call("reindex_dead_letters")
     if json_output:
         emit(told)
@@ -196,9 +205,9 @@ def _check(decision: str, choice: Choice, how: SettlingOptions) -> None:
     if decision in NEEDING_REASON and not how.dry_run and not how.reason.strip():
         raise CommandError(f"{decision} needs a reason; add --reason TEXT")
     if choice.every and choice.saga_id:
-        raise CommandError("name one saga's ID, or use --all with filters, not both")
+        raise CommandError("give either ID [STEP] or --all with filters, not both")
     if not choice.every and not choice.saga_id:
-        raise CommandError("which ones? Name a saga's ID [STEP], or add --all (filters narrow it)")
+        raise CommandError("which dead letters? Give ID [STEP], or --all with filters")
     if is_whole(choice.step):
         several = "multiagents retry ID ID ..., or " if decision == "retry" else ""
         raise CommandError(
@@ -206,7 +215,7 @@ def _check(decision: str, choice: Choice, how: SettlingOptions) -> None:
             f" {several}--all with filters"
         )
     if not choice.every and choice.filters:
-        raise CommandError("filters are for --all; of one saga name ID [STEP]")
+        raise CommandError("filters need --all; for one saga give ID [STEP]")
 
 
 def _settle_all(session: Session, decision: str, choice: Choice, how: SettlingOptions) -> None:

@@ -1,7 +1,7 @@
-"""How does a person learn why a saga is where it is?
+"""How is the state of a saga explained in a shell?
 
-In short paragraphs that a terminal can hold; a command to copy stands on a line of its own, and
-neither it nor an id is ever broken.
+In short paragraphs that fit the terminal.  Each command to copy has a line of its own; neither a
+command nor an id is ever cut.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from multiagents.cli.times import in_own_zone
 
 _SET_IN, _GOES_ON = "  ", " \\"
 _WORDS = re.compile(r"""(?:[^\s"']|"[^"]*"|'[^']*')+""")
-"""Of a command; what stands in quotes is one."""
+"""The words of a command; quoted text is one word."""
 WIDEST = 100
-"""Columns of a paragraph on a wide terminal: longer lines are hard to read."""
+"""The most columns of a paragraph: longer lines are hard to read."""
 
 
 def explain(saga_id: SagaId, json_output: Json = False) -> None:
-    """Say why a saga is where it is, and what would move it; changes nothing.
+    """Explain the state of a saga, and what would move it. Changes nothing.
 
     With --json the reasons one by one, with codes, times and commands.
     """
@@ -40,7 +40,7 @@ def explain(saga_id: SagaId, json_output: Json = False) -> None:
 
 
 def laid_out(told: Mapping[str, Any], *, width: int | None, now_ms: int) -> str:
-    """What `explain` of the service gives, in lines of so many columns; None: of any length."""
+    """The answer of `explain`, in lines of at most ``width`` columns; None: of any length."""
     from multiagents.core.texts import shown_line
     from multiagents.operations.explain.saga import WHAT_TO_DO
 
@@ -53,7 +53,7 @@ def laid_out(told: Mapping[str, Any], *, width: int | None, now_ms: int) -> str:
 
 
 def command_lines(command: str, width: int | None) -> str:
-    """A command to copy, set in; one that is longer than a line goes on as a shell takes it."""
+    """A command to copy, indented; a long one is broken with backslashes, as a shell accepts it."""
     from multiagents.core.texts import shown_line
 
     command = as_called(shown_line(command))
@@ -68,12 +68,12 @@ def command_lines(command: str, width: int | None) -> str:
 
 
 def paragraph_width() -> int | None:
-    """Columns for a paragraph on stdout; None where that is no terminal: programs wrap nothing."""
+    """The columns of a paragraph on stdout; None without a terminal, where nothing is wrapped."""
     return min(shutil.get_terminal_size().columns, WIDEST) if sys.stdout.isatty() else None
 
 
 def wrapped(text: str, width: int | None) -> str:
-    """A paragraph; a word that is longer than a line stays whole."""
+    """A wrapped paragraph; a word that is longer than a line stays whole."""
     text = as_called(text)
     if width is None:
         return text

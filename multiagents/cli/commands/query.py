@@ -1,4 +1,4 @@
-"""How does one look at sagas from a shell?"""
+"""How are sagas listed and shown from a shell?"""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ class Listed(StrEnum):
 
 State = Annotated[
     Listed | None,
-    typer.Option("--state", metavar="STATE", help=f"Only those that are {', '.join(Listed)}."),
+    typer.Option(
+        "--state", metavar="STATE", help=f"Only sagas in this state: {', '.join(Listed)}."
+    ),
 ]
 OfWorkflow = Annotated[
     str | None, typer.Option("--workflow", metavar="NAME", help="Only sagas of this workflow.")
@@ -41,42 +43,45 @@ OfWorkflow = Annotated[
 Tag = Annotated[str | None, typer.Option("--tag", metavar="TAG", help="Only sagas with this tag.")]
 OfKey = Annotated[
     str | None,
-    typer.Option("--key", metavar="KEY", help="Only that of this idempotency key."),
+    typer.Option("--key", metavar="KEY", help="Only the saga of this idempotency key."),
 ]
 OfInput = Annotated[
     list[str] | None,
     typer.Option(
         *("--input", "-i"),
         metavar="NAME=VALUE",
-        help="Only with this value in the input (customer.id=7 leads inside); may be repeated.",
+        help="Only with this value in the input (customer.id=7 looks inside); repeatable.",
     ),
 ]
 OfError = Annotated[
-    str | None, typer.Option("--error", metavar="TEXT", help="Only with this in an error.")
+    str | None,
+    typer.Option(
+        "--error", metavar="TEXT", help="Only with this text in an error; case does not matter."
+    ),
 ]
 Shows = Annotated[
     list[str] | None,
     typer.Option(
         "--show",
         metavar="NAME",
-        help="Show this of the input, too (customer.id leads inside); may be repeated.",
+        help="Add a column for this value of the input (customer.id looks inside); repeatable.",
     ),
 ]
 Since = Annotated[
     str | None,
     typer.Option(
-        "--since", metavar="TIME", help="Only started since then: 30m, 2h, 7d, yesterday, ISO 8601."
+        "--since", metavar="TIME", help="Only started since: 30m, 2h, 7d, yesterday, ISO 8601."
     ),
 ]
 Until = Annotated[
-    str | None, typer.Option("--until", metavar="TIME", help="Only started until then.")
+    str | None, typer.Option("--until", metavar="TIME", help="Only started until this time.")
 ]
-Full = Annotated[bool, typer.Option("--full", help="Show long values whole.")]
-Limit = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="At most so many.")]
+Full = Annotated[bool, typer.Option("--full", help="Do not shorten long values.")]
+Limit = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="The most to list.")]
 MOST_SHOWN = 50
-"""Sagas that are listed where nothing else is asked for."""
+"""The default of --limit."""
 PROGRESS_S = 2.0
-"""Between two lines about how far a long search is."""
+"""The time between two lines about the progress of a long search."""
 
 
 def list_(
@@ -94,8 +99,8 @@ def list_(
 ) -> None:
     """List the sagas that fit every filter, newest first.
 
-    --tag, --workflow, --state and the times are looked up in indexes, --key leads to its saga at
-    once. For --input and --error, and for --state damaged, sagas are read from the newest on.
+    --tag, --workflow, --state, --key and the times use indexes. --input, --error and
+    --state damaged read the sagas, newest first.
     """
     named = {"--workflow": workflow, "--tag": tag, "--key": key, "--error": error}
     for option, given in named.items():
@@ -117,15 +122,15 @@ def list_(
 
 
 def show(saga_id: SagaId, full: Full = False, json_output: Json = False) -> None:
-    """Show a saga: its state, and of each step result, error and when the next try comes.
+    """Show a saga: its state, and for each step its result, error and next attempt.
 
-    Long values are shortened, but for --full and --json.
+    Long values are shortened; --full and --json show them whole.
     """
     print_saga(connect(), saga_id, full=full, as_json=json_output)
 
 
 def history(saga_id: SagaId, json_output: Json = False) -> None:
-    """Show what happened to a saga, oldest first."""
+    """Show the events of a saga, oldest first."""
     session = connect()
     events = session.call("history", saga_id)
     if json_output:
@@ -137,7 +142,7 @@ def history(saga_id: SagaId, json_output: Json = False) -> None:
 
 
 def check_not_empty(option: str, given: object) -> None:
-    """Raise CommandError for a filter without a text, which everything would fit."""
+    """Raise CommandError for an empty filter, which would fit everything."""
     if isinstance(given, str) and not given.strip():
         raise CommandError(f"{option} is empty; leave it out, or say what to look for")
 
@@ -170,14 +175,14 @@ def print_list(
 
 
 def hint_if_unknown(session: Session, workflow: str | None) -> None:
-    """Say of a filter by which nothing was found that no workflow has that name."""
+    """Print a note if no workflow has the name of a filter that found nothing."""
     problem = workflow and session.run(session.runtime.host.service.unknown_name(workflow))
     if problem:
         hint(problem)
 
 
 class _Progress:
-    """Says on stderr how far a search is that takes long."""
+    """Prints the progress of a long search on stderr."""
 
     def __init__(self) -> None:
         self._said = time.monotonic()

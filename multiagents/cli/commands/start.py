@@ -18,7 +18,7 @@ from multiagents.cli.session import Session, connect, environment, load_code
 
 
 class Conflict(StrEnum):
-    """What becomes of a start whose key belongs to a saga with another input."""
+    """The answer to a start whose key belongs to a saga with another input."""
 
     REFUSE = "refuse"
     FIRST = "first"
@@ -27,30 +27,38 @@ class Conflict(StrEnum):
 WorkflowName = Annotated[
     str,
     typer.Argument(
-        metavar="WORKFLOW", help="Name of a published workflow, or a JSON or YAML file of one."
+        metavar="WORKFLOW", help="The name of a published workflow, or a JSON or YAML file."
     ),
 ]
 Input = Annotated[
-    str, typer.Option("--input", "-i", metavar="JSON|@FILE|-", help="The saga's input, an object.")
+    str,
+    typer.Option(
+        "--input", "-i", metavar="JSON|@FILE|-", help="The input of the saga, a JSON object."
+    ),
 ]
 Key = Annotated[
     str | None,
     typer.Option(
-        "--idempotency-key", "--key", metavar="KEY", help="Starting again with it starts nothing."
+        "--idempotency-key",
+        "--key",
+        metavar="KEY",
+        help="A second start with this key starts no second saga.",
     ),
 ]
 OnConflict = Annotated[
     Conflict,
-    typer.Option("--on-conflict", help="With a key whose saga has another input: be given it too."),
+    typer.Option(
+        "--on-conflict", help="If the key has a saga with another input: refuse, or give that saga."
+    ),
 ]
 Tags = Annotated[
     list[str] | None,
-    typer.Option("--tag", metavar="TAG", help="By which to list; may be repeated."),
+    typer.Option("--tag", metavar="TAG", help="A tag for `list --tag`; repeatable."),
 ]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for the end and print the saga.")]
 Timeout = Annotated[
     float | None,
-    typer.Option("--timeout", min=0.0, metavar="S", help="The longest --wait, seconds."),
+    typer.Option("--timeout", min=0.0, metavar="S", help="The longest --wait, in seconds."),
 ]
 
 
@@ -64,10 +72,10 @@ def start(
     timeout: Timeout = None,
     json_output: Json = False,
 ) -> None:
-    """Start a saga and print its id; it is durable by then.
+    """Start a saga and print its id. The saga is durable then.
 
-    With --wait print the id on stderr at once, on a terminal show the steps as `watch` does, and
-    print the saga at its end; exit code 1 if it did not complete. Ctrl-C ends only the waiting.
+    With --wait the id goes to stderr, a terminal shows the steps as `watch` does, and the saga is
+    printed at its end. The exit code is 1 if it did not complete. Ctrl-C ends only the waiting.
     """
     given = read_input(input_text)
     if timeout is not None and not wait:
@@ -113,7 +121,7 @@ def _wait(
 
 
 def _then(session: Session, saga: dict[str, Any]) -> str:
-    """What becomes of a saga for which nobody waits any more."""
+    """What happens to the saga after the waiting has ended."""
     from multiagents.operations.projection import person_awaited
 
     saga_id = saga["transaction_id"]
@@ -169,7 +177,7 @@ def _kind(value: Any) -> str:
 
 
 def read_workflow(name: str) -> Any:
-    """A definition file's workflow, or the name as it is."""
+    """The workflow of a definition file, or the name itself."""
     from multiagents.workflows.files import SUFFIXES, load_file
 
     if name.lower().endswith(SUFFIXES):

@@ -1,8 +1,8 @@
 """How is a saga followed?
 
-`snapshots` asks for a saga at most four times a second until it ends; `watch` shows each as a
-live table on a terminal, as a line per change elsewhere, or as JSON.  Whatever keeps it from moving
-is said on stderr.
+`snapshots` reads a saga at most four times a second until it ends.  `watch` prints a live table on
+a terminal, and otherwise a line per change or JSON.  Reasons why the saga does not move go to
+stderr.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from multiagents.cli.session import Session, connect
 SagaId = Annotated[
     str,
     typer.Argument(
-        metavar="ID", help="A saga's id, its beginning, or a Celery id of its starts or steps."
+        metavar="ID", help="A saga id, its unique beginning, or a Celery id of its starts or steps."
     ),
 ]
 
 PERIOD_S = 0.25
-"""Between two looks at a saga; a person sees no difference below it."""
+"""The time between two reads of a saga; a shorter one makes no visible difference."""
 STILL_S = 5.0
-"""So long a saga has not changed when it is looked, and looked again, whether anything moves it."""
+"""After so long without a change, it is checked, again and again, whether the saga can move."""
 AWAY_S = 1.0
-"""Likewise while its server is away."""
+"""The time between two reads while the server does not answer."""
 AWAY = "{}: waiting for it, and saga {} goes on when it is back (Ctrl-C ends only the waiting)"
 
 GOES_ON = "it goes on: multiagents watch {}"
@@ -48,8 +48,8 @@ MOVES = "saga {} can move again"
 def watch(saga_id: SagaId, json_output: Json = False) -> None:
     """Follow a saga until it ends: each step with its state, attempt, time, progress and undo.
 
-    With --json one line per change. Exit code 1 if the saga did not complete. Ctrl-C ends only the
-    watching (exit code 130): the saga goes on.
+    With --json one line per change. The exit code is 1 if the saga did not complete. Ctrl-C ends
+    only the watching (exit code 130); the saga continues.
     """
     session = connect()
     with going_on(snapshots(session, saga_id)) as found:
@@ -64,7 +64,7 @@ def watch(saga_id: SagaId, json_output: Json = False) -> None:
 
 @contextmanager
 def going_on(found: Iterator[dict[str, Any]]) -> Iterator[Iterator[dict[str, Any]]]:
-    """Pass on the snapshots of a saga; at Ctrl-C say on stderr what becomes of it."""
+    """Pass on the snapshots of a saga; at Ctrl-C print on stderr how it continues."""
     from multiagents.operations.projection import person_awaited
 
     last: dict[str, Any] = {}
@@ -87,7 +87,7 @@ def going_on(found: Iterator[dict[str, Any]]) -> Iterator[Iterator[dict[str, Any
 def snapshots(
     session: Session, saga_id: str, *, timeout_s: float | None = None, told: str = ""
 ) -> Iterator[dict[str, Any]]:
-    """The saga as it is, again and again; the last one has ended, or time is over.
+    """Snapshots of the saga; the last one is at its end, or at the end of ``timeout_s``.
 
     A server that goes away meanwhile is waited for.  Says on stderr, once, that, why a person is
     waited for, and why no worker moves it; ``told``: what was said of that already.
@@ -111,7 +111,7 @@ def snapshots(
 
 
 class _Stillness:
-    """Says why nothing can move a saga, as it knows only while that does not change."""
+    """Prints why nothing can move a saga, once until that changes."""
 
     def __init__(self, session: Session, told: str) -> None:
         self._session = session
@@ -146,7 +146,7 @@ class _Stillness:
 
 
 def _get(session: Session, saga_id: str, ends_at: float) -> dict[str, Any]:
-    """The saga; says on stderr that its server is away, and raises that when time is over."""
+    """The saga; prints on stderr that its server does not answer, and raises at ``ends_at``."""
     from multiagents.storage.client import UNREACHABLE
 
     began, said = time.monotonic(), False
@@ -167,17 +167,17 @@ def _get(session: Session, saga_id: str, ends_at: float) -> dict[str, Any]:
 
 
 def last_snapshot(session: Session, saga_id: str, *, timeout_s: float | None) -> dict[str, Any]:
-    """The saga at its end, or when time is over."""
+    """The saga at its end, or at the end of ``timeout_s``."""
     return last_of(snapshots(session, saga_id, timeout_s=timeout_s))
 
 
 def last_of(found: Iterator[dict[str, Any]]) -> dict[str, Any]:
-    """The last snapshot, when it is there."""
+    """The last of the snapshots."""
     return deque(found, maxlen=1)[0]
 
 
 def exit_code(saga: dict[str, Any]) -> int:
-    """0 for a completed saga, 1 for one that ended otherwise."""
+    """0 for a completed saga, else 1."""
     return OK if saga["state"] == "completed" else SAGA_FAILED
 
 
@@ -194,9 +194,9 @@ def _each(found: Iterator[dict[str, Any]], show: Callable[[dict[str, Any]], None
 def live(
     session: Session, found: Iterator[dict[str, Any]], *, leaves: bool = True
 ) -> dict[str, Any]:
-    """Show the snapshots as a table that changes; return the last.
+    """Show the snapshots as a live table; return the last.
 
-    ``leaves``: the table stays at the end, as it does where the display is interrupted.
+    ``leaves``: the table stays on the screen at the end; it always stays after an interruption.
     """
     from rich.live import Live
 

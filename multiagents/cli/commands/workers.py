@@ -85,7 +85,7 @@ def _print(fleet: Mapping[str, Any], lacking: Mapping[str, Any], now_ms: int) ->
 
 
 def _state(member: Mapping[str, Any]) -> str:
-    """Empty for a worker that simply runs."""
+    """The state of a stopping worker; "" for a running one."""
     from multiagents.cli.doctor.checks import count_of
 
     count = member.get("at_work")
@@ -93,7 +93,7 @@ def _state(member: Mapping[str, Any]) -> str:
 
 
 def known_of(session: Session, workflows: Sequence[Workflow] = ()) -> Known:
-    """What workers publish."""
+    """What the workers publish about themselves."""
     from multiagents.cli.doctor.workers import Known
     from multiagents.engine import launches
     from multiagents.engine.catalog import split

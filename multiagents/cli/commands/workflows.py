@@ -1,4 +1,4 @@
-"""Which workflows are there, and is this definition right?"""
+"""Which workflows exist, and is a definition valid?"""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The workflow's name.")]
 SHOWN = 2
-"""Functions that a note names."""
+"""How many functions a note names."""
 Files = Annotated[
     list[Path],
     typer.Argument(metavar="FILE...", help="JSON or YAML files of workflows, or folders."),
@@ -34,7 +34,8 @@ Files = Annotated[
 def list_(json_output: Json = False) -> None:
     """List the workflows that workers have published, and those of MULTIAGENTS_IMPORTS.
 
-    NOTE says which functions no running worker has, and what is published otherwise or not at all.
+    NOTE names functions that no running worker has, and marks workflows that are not published, or
+    published in another version.
     """
     session = _session()
     rows = _rows(session)
@@ -95,9 +96,9 @@ def _note(row: dict[str, Any]) -> str:
 
 
 def show(name: Name, json_output: Json = False) -> None:
-    """Show a workflow's definition, as a file would hold it.
+    """Show the definition of a workflow, in the form of a file.
 
-    One that a worker has published, or that MULTIAGENTS_IMPORTS has.
+    The workflow is published by a worker, or registered by MULTIAGENTS_IMPORTS.
     """
     from multiagents.workflows.files import to_plain
 
@@ -115,8 +116,8 @@ def show(name: Name, json_output: Json = False) -> None:
 def validate(files: Files, json_output: Json = False) -> None:
     """Check definition files; needs no server.
 
-    Every mistake is named with its place. Exit code 2 if there is one. With MULTIAGENTS_IMPORTS
-    a function that neither those modules nor running workers have is named, too.
+    Every mistake is printed with its place, and the exit code is then 2. With MULTIAGENTS_IMPORTS,
+    functions that neither those modules nor running workers have are printed, too.
     """
     read = [_read(file) for given in files for file in _expanded(given)]
     _check_functions(read)
@@ -139,7 +140,7 @@ def _expanded(path: Path) -> list[Path]:
 
 
 def _read(file: Path) -> tuple[dict[str, Any], Workflow | None]:
-    """What is to be said of a file, and the workflow that it holds, if it is a sound one."""
+    """The report about a file, and its workflow if it is valid."""
     from multiagents.core.exceptions import InvalidWorkflow
     from multiagents.workflows.files import load_file
 
@@ -153,7 +154,7 @@ def _read(file: Path) -> tuple[dict[str, Any], Workflow | None]:
 
 
 def _check_functions(read: Sequence[tuple[dict[str, Any], Workflow | None]]) -> None:
-    """Compare the functions of definitions with those that are known, if any are."""
+    """Compare the functions of definitions with the known ones, if any are known."""
     from multiagents.worker_sdk.registry import workers
     from multiagents.workflows.missing_functions import missing
 
@@ -181,7 +182,7 @@ def _check_functions(read: Sequence[tuple[dict[str, Any], Workflow | None]]) -> 
 
 
 def _running(settings: Settings) -> tuple[set[str], str]:
-    """The functions of running workers, or why they are not known."""
+    """The functions of running workers, or the reason why they are not known."""
     try:
         fleet = connect(settings).fleet()
     except CommandError as error:

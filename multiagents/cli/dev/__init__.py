@@ -1,1 +1,1 @@
-"""How does a newcomer begin?  ``multiagents dev``."""
+"""How does `multiagents dev` run sagas on a developer's machine?"""

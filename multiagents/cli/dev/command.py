@@ -1,4 +1,4 @@
-"""How does one begin, with nothing installed but this package?
+"""How does a developer run sagas with nothing installed but this package?
 
 `multiagents dev`: an embedded server (or the one that MULTIAGENTS_REDIS_URL names), a worker with
 the modules of MULTIAGENTS_IMPORTS, and a stub for the language model if none is set.  All of it
@@ -52,10 +52,10 @@ Port = Annotated[
 ]
 DataDir = Annotated[
     Path | None,
-    typer.Option("--data-dir", help="Where the server keeps its data (default: .multiagents)."),
+    typer.Option("--data-dir", help="The folder for the server's data (default: .multiagents)."),
 ]
 Concurrency = Annotated[
-    int, typer.Option("--concurrency", "-c", min=1, help="How many steps at once.")
+    int, typer.Option("--concurrency", "-c", min=1, help="How many steps run at once.")
 ]
 PoolOption = Annotated[
     PoolName,
@@ -65,14 +65,14 @@ PoolOption = Annotated[
 ]
 Reload = Annotated[
     bool,
-    typer.Option("--reload/--no-reload", help="Start the worker anew when a file has changed."),
+    typer.Option("--reload/--no-reload", help="Restart the worker when a file changes."),
 ]
 Verbose = Annotated[
-    bool, typer.Option("--verbose", "-v", help="Print all that Celery says, and all tracebacks.")
+    bool, typer.Option("--verbose", "-v", help="Print all of Celery's messages and all tracebacks.")
 ]
 
 USUAL_PORT = 6379
-"""With it other commands find the server without MULTIAGENTS_REDIS_URL."""
+"""The port that other commands use without MULTIAGENTS_REDIS_URL."""
 
 
 def dev(
@@ -84,9 +84,9 @@ def dev(
     verbose: Verbose = False,
     json_output: Json = False,
 ) -> None:
-    """Run a server and a worker here, until Ctrl-C; nothing is left behind but the data.
+    """Run a server and a worker until Ctrl-C; only the data is kept.
 
-    Prints a line for each step event. With --json one object is printed when all is ready.
+    Prints a line for each event of a step. With --json one object is printed when all is ready.
     """
     began = time.monotonic()
     settings = environment()
@@ -122,28 +122,28 @@ def dev(
 
 
 def _check_code(settings: Settings) -> None:
-    """Raise InvalidInput for modules and files that the worker could not read, before anything.
+    """Raise InvalidInput for modules and files that the worker could not read, before the start.
 
-    A module that asks a server at its import is left to the worker, which has one.
+    A module that needs a server at its import is left to the worker.
     """
     with suppress(NoServer):
         load_code(settings)
 
 
 def _names_server(settings: Settings, port: int | None, data_dir: Path | None) -> bool:
-    """Whether there is a server already that is to be used."""
+    """Whether the environment names a server to use."""
     return "redis_url" in settings.model_fields_set and port is None and data_dir is None
 
 
 @dataclass(frozen=True, slots=True)
 class UsedServer:
-    """The server that is used, and what runs it if that is ours."""
+    """The server in use, and its process if `dev` runs it."""
 
     place: DevServer
     server: EmbeddedServer | None = None
 
     def server_runs(self) -> bool:
-        """Whether it is alive, as far as that is ours to know."""
+        """Whether the server runs; True for a server of somebody else."""
         return self.server is None or self.server.is_running
 
 
@@ -173,7 +173,7 @@ def _taken(port: int) -> CommandError:
 
 
 def _check_there(settings: Settings) -> None:
-    """Raise CommandError where no server answers: `dev` has a better remedy than other commands."""
+    """Raise CommandError if no server answers, with a remedy that only `dev` has."""
     try:
         connect(settings)
     except UnreachableError as error:
@@ -220,7 +220,7 @@ def _say_where(begun: list[UsedServer]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Other:
-    """Another worker on the server, and which functions of shared queues the one or other lacks."""
+    """Another worker on the server, and the functions of shared queues that either lacks."""
 
     hostname: str
     lacks: tuple[str, ...]
@@ -232,7 +232,7 @@ class Other:
 
 
 def _others(session: Session, hostname: str) -> list[Other]:
-    """Who works on this server beside our worker."""
+    """The other workers on this server."""
     from multiagents.engine.catalog import split
 
     fleet = dict(split(session.fleet())[0])
@@ -244,7 +244,7 @@ def _others(session: Session, hostname: str) -> list[Other]:
 
 
 def _missing(one: Mapping[str, Any], *, of: Mapping[str, Any]) -> tuple[str, ...]:
-    """Functions of the one that the other lacks, though it consumes their queue."""
+    """The functions of one worker that the other lacks though it consumes their queue."""
     return tuple(
         sorted(
             name

@@ -1,6 +1,6 @@
-"""What does `multiagents dev` say when all is ready?
+"""What does `multiagents dev` print when all is ready?
 
-What runs, and the commands to go on with, each on a line of its own to be copied whole.  Pure.
+The running parts and the next commands, each command on its own line.  Pure.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from multiagents.core.settings import DEFAULT_REDIS_URL
 WIDTH = 80
 MOST_NAMES = 8
 YOUR_INPUT = "'{…}'"
-"""Stands where no example is known: no JSON, so that it starts nothing if it is run as it is."""
+"""A placeholder for an unknown input.  It is not JSON, so it starts nothing if it is run."""
 _LABEL = 12
 
 
 @dataclass(frozen=True, slots=True)
 class DevServer:
-    """The server that `dev` works with."""
+    """The server that `dev` uses."""
 
     url: str
     data_dir: Path | None
-    """None: the server is not ours."""
+    """None: `dev` does not run the server."""
     joined: bool = False
     """Another `dev` in this folder runs the server already."""
 
 
 def block(place: DevServer, wish: Wish, report: WorkerReport, *, stub: bool, seconds: float) -> str:
-    """All of it, as lines."""
+    """The whole text."""
     facts = [
         ("server", f"{masked(place.url)}, {_data(place)}"),
         ("worker", _worker(wish, report)),
@@ -65,7 +65,7 @@ def block(place: DevServer, wish: Wish, report: WorkerReport, *, stub: bool, sec
 
 
 def _end(place: DevServer) -> str:
-    """What Ctrl-C does."""
+    """The effect of Ctrl-C."""
     if place.data_dir is None:
         return "Ctrl-C stops the worker; the server is left alone."
     if place.joined:
@@ -142,4 +142,4 @@ def _some(names: Iterable[str]) -> str:
 
 
 def _reload(wish: Wish) -> str:
-    return "a changed file starts the worker anew" if wish.reload else "off"
+    return "a changed file restarts the worker" if wish.reload else "off"

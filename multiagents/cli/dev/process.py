@@ -1,9 +1,9 @@
 """How does `multiagents dev` run its worker, and replace it when the code changes?
 
-A changed file lets the worker end warm, and starts another with the new code at once: sagas go
-on.  What cannot be read leaves the worker that runs alone; what cannot be imported leaves none,
-until a file is saved again.  With the terminal as its input (`breakpoint()`) one worker ends
-before the next begins.
+After a change the worker begins a warm shutdown, and another starts at once with the new code, so
+sagas continue.  A file that cannot be parsed changes nothing.  After a failed import no worker runs
+until a file is saved again.  If the worker reads the terminal (`breakpoint()`), it ends before the
+next one begins.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from multiagents.cli.source_files import SourceFiles, flaw_of, shown
 from multiagents.cli.worker_process import READY_S, STOP_S, WorkerProcess
 
 LOOK_S = 0.5
-"""How often the files and the worker are looked at."""
+"""How often the files and the worker are checked."""
 PREFORK = "prefork"
 _LOOK_NOW_S = 0.0
 
 
 def last_words(text: str) -> None:
-    """A hint while all is stopped, which a closed terminal must not prevent."""
+    """Print a note during the stop; a closed terminal does not prevent the stop."""
     with suppress(OSError):
         hint(text)
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """How the worker is to be run."""
+    """The options of the worker."""
 
     env: Mapping[str, str]
     pool: str = PREFORK
@@ -50,12 +50,12 @@ class Wish:
 
     @property
     def has_terminal(self) -> bool:
-        """Whether its steps may read what is typed; the children of a pool cannot."""
+        """Whether steps can read the terminal; the children of a prefork pool cannot."""
         return self.pool != PREFORK and sys.stdin is not None and sys.stdin.isatty()
 
 
 class DevWorker:
-    """One worker, which reports when it takes work."""
+    """One worker, which sends a report when it is ready."""
 
     def __init__(self, wish: Wish, number: int) -> None:
         self._reads, self._writes = os.pipe()
@@ -86,7 +86,7 @@ class DevWorker:
         return self
 
     def wait_ready(self, session: Session) -> WorkerReport:
-        """What it is, once it takes work.  Raises CommandError if it ends, or takes too long."""
+        """The report of the ready worker.  Raises CommandError if it ends, or takes too long."""
         ends_at = time.monotonic() + READY_S
         self.worker.wait_until(self._has_reported, ends_at)
         self.worker.wait_until(lambda: self.worker.hostname in session.fleet(), ends_at)
@@ -101,18 +101,18 @@ class DevWorker:
         return self._text.endswith(b"\n")
 
     def stop(self, within_s: float = STOP_S) -> None:
-        """End it, and all that it has started."""
+        """Stop the worker and its children."""
         with suppress(OSError):
             os.close(self._reads)
         self.worker.stop(within_s)
 
 
 class ServerEnded(CommandError):
-    """The server of this `dev` has ended before it."""
+    """The server of this `dev` has ended."""
 
 
 class DevWorkers:
-    """The worker that runs now, and those that end their last steps after a change."""
+    """The present worker, and earlier ones that still end their last steps after a change."""
 
     def __init__(
         self,
@@ -127,11 +127,11 @@ class DevWorkers:
         self._count = 0
         self._files = SourceFiles(())
         self._leaving: list[tuple[DevWorker, float]] = []
-        """With the time at which each is ended."""
+        """Each with the time at which it is killed."""
         self._due = False
-        """A worker is to be started as soon as the terminal is free."""
+        """Whether a worker has to start as soon as the terminal is free."""
         self._reported = False
-        """A worker has taken work: there is a server that knows it."""
+        """Whether a worker was ready, so that the server lists it."""
         self.now: DevWorker | None = None
 
     def __enter__(self) -> Self:
@@ -150,7 +150,7 @@ class DevWorkers:
             each.worker.leave()
         if kind is KeyboardInterrupt and self.now is not None:
             last_words(
-                f"stopping: a step at work has {STOP_S:g} s to end; Ctrl-C again does not wait"
+                f"stopping: a running step has {STOP_S:g} s to end; Ctrl-C again does not wait"
             )
         if kind is ServerEnded:  # no step can report, and nobody can be told who is gone
             self._reported = False
@@ -158,7 +158,7 @@ class DevWorkers:
             self._stop(each, _LOOK_NOW_S if kind is ServerEnded else STOP_S)
 
     def _stop(self, worker: DevWorker, within_s: float = STOP_S) -> None:
-        """End it, and say that it is gone: the next `dev` would take it for another worker."""
+        """Stop it and remove it from the server's list, where the next `dev` would find it."""
         worker.stop(within_s)
         if self._reported:
             self._session().runtime.leave(worker.worker.hostname)
@@ -181,7 +181,7 @@ class DevWorkers:
         return None if self.now is None else self.now.worker.process.pid
 
     def ready(self) -> WorkerReport:
-        """What the worker is, once it takes work.  Raises CommandError."""
+        """The report of the worker once it is ready.  Raises CommandError."""
         if self.now is None:
             raise CommandError("no worker runs")
         report = self.now.wait_ready(self._session())
@@ -193,9 +193,9 @@ class DevWorkers:
         return replace(report, missing=lacking)
 
     def run(self) -> None:
-        """Look after the worker for as long as it and the server live.
+        """Watch the worker, the server and the files.
 
-        Raises CommandError when it has ended, ServerEnded when the server has.
+        Raises CommandError when the worker has ended, ServerEnded when the server has.
         """
         while True:
             self._wait()
@@ -222,7 +222,7 @@ class DevWorkers:
             self.now.worker.process.wait(LOOK_S)
 
     def _let_go(self) -> None:
-        """Forget those that have ended, and end those that take too long."""
+        """Drop earlier workers that have ended, and kill those that take too long."""
         for each, ends_at in list(self._leaving):
             if not each.worker.is_running or time.monotonic() >= ends_at:
                 self._stop(each, _LOOK_NOW_S)
@@ -231,7 +231,7 @@ class DevWorkers:
     def _change(self, changed: list[str]) -> None:
         names = shown(changed)
         if flaw := flaw_of(changed):
-            goes_on = "the worker goes on as it is" if self.now else "no worker runs"
+            goes_on = "the worker keeps the old code" if self.now else "no worker runs"
             hint(f"{flaw}: {goes_on}, until the file is saved again")
             return
         if self.now is not None:
@@ -243,17 +243,17 @@ class DevWorkers:
         self._renew()
 
     def _dismiss(self, names: str) -> None:
-        """Let the worker end; with a terminal its steps have as long as a person takes."""
+        """Begin the worker's warm shutdown; with a terminal its steps have unlimited time."""
         worker, self.now = self.now, None
         if worker is None:
             return
         worker.worker.leave()
         if self._wish.has_terminal:
-            hint(f"{names} changed: the worker starts anew when the step at work has ended")
+            hint(f"{names} changed: the worker restarts when the running step has ended")
             self._leaving.append((worker, float("inf")))
             self._due = True
         else:
-            hint(f"{names} changed: the worker starts anew; a step at work has {STOP_S:g} s to end")
+            hint(f"{names} changed: the worker restarts; a running step has {STOP_S:g} s to end")
             self._leaving.append((worker, time.monotonic() + STOP_S))
 
     def _renew(self) -> None:

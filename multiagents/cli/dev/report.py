@@ -1,4 +1,4 @@
-"""What does the worker of `multiagents dev` say of itself once it takes work?"""
+"""What does the worker of `multiagents dev` report when it is ready?"""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 VERBOSE, QUIET = "verbose", "quiet"
-"""How much of what Celery says is printed."""
+"""How many of Celery's messages are printed."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerReport:
-    """What a worker is and knows."""
+    """The facts about a ready worker."""
 
     slots: int = 1
     queues: tuple[str, ...] = ()
@@ -20,9 +20,9 @@ class WorkerReport:
     workflows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     """Name -> examples, of its own modules, in the order of their registration."""
     missing: dict[str, str] = field(default_factory=dict)
-    """Functions that its workflows name and it has not -> what that means."""
+    """Functions that its workflows name and it lacks -> the consequence."""
     files: tuple[str, ...] = ()
-    """Of the user's code, and of definitions."""
+    """Files of the user's code and of definitions."""
 
     def to_json(self) -> str:
         """One line."""

@@ -1,10 +1,9 @@
-"""How does the worker of `multiagents dev` speak?
+"""What does the worker of `multiagents dev` print?
 
 As a program: ``python -m multiagents.cli.dev.worker FD quiet|verbose CELERY_OPTIONS...`` is
 ``celery CELERY_OPTIONS...`` that prints a line for each step event (`saga_lines`), and writes a
-`WorkerReport` to the file descriptor FD once it takes work.  ``print()`` of user code arrives as it
-is.
-Quiet leaves out Celery's banner, what it says below a warning, and its trace of a failed step.
+`WorkerReport` to the file descriptor FD once it is ready.  ``print()`` of user code is not changed.
+Quiet omits Celery's banner, its messages below a warning, and its traceback of a failed step.
 """
 
 from __future__ import annotations
@@ -39,16 +38,16 @@ from multiagents.workflows.files import SUFFIXES
 from multiagents.workflows.missing_functions import Missing, missing
 
 NOISY = ("celery", "kombu", "amqp")
-"""Loggers that speak at INFO of every message."""
+"""Loggers that write a line at INFO for every message."""
 MOST_STARTS = 10_000
-"""Sagas of which a process remembers that it has told their start."""
+"""How many started sagas a process remembers."""
 DEBUGGED_S = 86_400.0
-"""So long an event loop may stand still where a person may sit at a debugger."""
+"""How long an event loop may be blocked when a debugger may be in use."""
 ROOT_WARNING = r"\s*You're running the worker with superuser"
 
 
 class Teller:
-    """Prints the lines of what this process does with sagas."""
+    """Prints the lines about the sagas that this process moves."""
 
     def __init__(self, hosting: Runtime, *, verbose: bool) -> None:
         self._runtime = hosting
@@ -57,13 +56,13 @@ class Teller:
         self._started: OrderedDict[str, None] = OrderedDict()
 
     def moved(self, move: Move) -> None:
-        """A commit of this process stands; an error that it reports is being handled."""
+        """Called after a commit of this process, while a reported error is being handled."""
         sweep_s = self._runtime.settings.sweep_s
         for line in lines_of(move, sys.exception(), verbose=self._verbose, sweep_s=sweep_s):
             self._print(line)
 
     def begins(self, task: Any = None, **_: Any) -> None:
-        """A task is about to run: perhaps the first step of a saga."""
+        """Called before a task runs, which may be the first step of a saga."""
         mark = read_mark(task.request)
         if mark is None or mark.kind is not Kind.RUN or mark.attempt > 1:
             return
@@ -91,7 +90,7 @@ class StepFormatter(logging.Formatter):
     """``order 3636fd8b  reserve  INFO shop: asking the bank``."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, with the saga and step that it belongs to."""
+        """The line, with its saga and step."""
         text = f"{record.levelname} {super().format(record)}"
         names = record.__dict__
         if not names.get("saga"):
@@ -100,10 +99,10 @@ class StepFormatter(logging.Formatter):
 
 
 class _EngineLog(structlog.PrintLogger):
-    """Says what this package's loggers say from a warning on; user code decides of its own."""
+    """Prints this package's messages from WARNING on; user code sets its own level."""
 
     def info(self, message: str) -> None:
-        """Nothing: such a line is for those who operate a worker."""
+        """Print nothing: such a line is for operators of a worker."""
 
     debug = info
 
@@ -116,14 +115,14 @@ def _logger_of(*names: Any) -> Any:
 
 
 class _NotOfSteps(logging.Filter):
-    """Leaves out Celery's lines on the end of a step's task: the saga's own line has told it."""
+    """Drops Celery's lines about the end of a step's task: the saga's line says the same."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not current.get().saga
 
 
 class _WithoutTrace(logging.Filter):
-    """Leaves out the trace of what the main process finds: a lost child's is of billiard's code."""
+    """Drops tracebacks of the main process: that of a lost child shows billiard's code."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.exc_info = None
@@ -131,7 +130,7 @@ class _WithoutTrace(logging.Filter):
 
 
 def _set_up_logs(**_: Any) -> None:
-    """Instead of Celery's own set-up: user code from INFO on, Celery from WARNING on."""
+    """Set up the logs instead of Celery: user code from INFO on, Celery from WARNING on."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(StepFormatter("%(name)s: %(message)s"))
     root = logging.getLogger()
@@ -150,7 +149,7 @@ def _keep_prints(conf: Any = None, **_: Any) -> None:
 
 
 def lacked(each: Missing, functions: Iterable[str]) -> str:
-    """What it means that no worker has a function, with the suggestion that a start would give."""
+    """The consequence of an unknown function, with the suggestion that a start would give."""
     then = did_you_mean(nearest(each.function, functions)) or "start a worker that has it, too"
     return (
         f"workflow {each.workflow!r}{each.place} cannot be started: no worker function here is"
@@ -159,7 +158,7 @@ def lacked(each: Missing, functions: Iterable[str]) -> str:
 
 
 def report_of(consumer: Any) -> WorkerReport:
-    """What the worker of a consumer knows."""
+    """The report about the worker of a consumer."""
     folder = runtime.settings.workflows
     files = [] if folder is None else list(folder.iterdir())
     functions, workflows = runtime.catalog.local_names, registry.registered()

@@ -37,7 +37,7 @@ from multiagents.operations.explain.surroundings import (
     tasks_of,
 )
 from multiagents.operations.explain.unclaimed_steps import is_stranded, stranded
-from multiagents.operations.orders import order_of, stands
+from multiagents.operations.moving_action import action_of, stands
 from multiagents.operations.owners import Owners, by_any_id
 from multiagents.operations.queries import Queries
 from multiagents.operations.settlements import Settlement, settlements
@@ -145,7 +145,7 @@ class Explainer:
             return OperatorActions(earlier=earlier)
         data = await store.data(keys) if workflow.has_conditions else {}
         settled = settlements(keys.id, workflow, entries, data)
-        return OperatorActions(order_of(saga, workflow, entries, data), settled, earlier)
+        return OperatorActions(action_of(saga, workflow, entries, data), settled, earlier)
 
     async def is_changed(self, workflow: Workflow) -> bool:
         """Whether the name of a saga's workflow means another definition by now (rule 9)."""
@@ -157,7 +157,7 @@ class Explainer:
 
     @by_any_id
     async def standing(self, saga_id: str, command: Command) -> OperatorActions | None:
-        """Whose order has brought about already what a pause or a cancel asks; None: nobody's."""
+        """The operator who has paused or cancelled the saga already; None: nobody has."""
         saga, workflow = await self._repository.current(saga_id)
         if not stands(saga, command):
             return None
@@ -205,7 +205,7 @@ class Explainer:
         return len(times), min(times, default=0)
 
     async def asked(self, keys: SagaKeys, saga: Saga, workflow: Workflow) -> Asked | None:
-        """The person's order that brought the saga where it is."""
+        """The operator's action that moved the saga to its state."""
         return (await self._people(keys, saga, workflow)).asked
 
     async def _due(self, keys: SagaKeys, now: Situation, tasks: list[Task]) -> dict[str, int]:

@@ -195,7 +195,7 @@ def test_changed_code_runs_and_broken_code_does_not_end_the_worker(terminal: Ter
     saga_id = terminal.start("looked").json["transaction_id"]
     terminal.wait("(Pdb)", after=at)
     terminal.write_module("Good morning")
-    ends = "shop.py has changed: the worker starts anew when the step at work has ended"
+    ends = "shop.py has changed: the worker restarts when the running step has ended"
     terminal.wait(ends, after=at)
     terminal.type("c\n")
     terminal.wait("ready again", after=at)
@@ -204,7 +204,9 @@ def test_changed_code_runs_and_broken_code_does_not_end_the_worker(terminal: Ter
     assert saga["result"] == {"greeting": "Good morning"}
     at = len(terminal.screen)
     terminal.module.write_text(SHOP.replace("return", "retrun", 1))
-    terminal.wait("shop.py:11: SyntaxError: invalid syntax: the worker goes on as it is", after=at)
+    terminal.wait(
+        "shop.py:11: SyntaxError: invalid syntax: the worker keeps the old code", after=at
+    )
     assert terminal.run("visit")["result"] == {"greeting": "Good morning"}
     at = len(terminal.screen)
     terminal.module.write_text("import no_such_module_at_all\n" + SHOP)
@@ -224,7 +226,7 @@ def test_ctrl_c_twice_does_not_wait_for_a_step(terminal: Terminal) -> None:
     terminal.start("looked")
     terminal.wait("(Pdb)", after=at)
     terminal.process.send_signal(signal.SIGINT)
-    terminal.wait("stopping: a step at work has 10 s to end", after=at)
+    terminal.wait("stopping: a running step has 10 s to end", after=at)
     terminal.process.send_signal(signal.SIGINT)
     assert terminal.process.wait(SLOW_S) == 0
     folder = terminal.folder / ".multiagents"

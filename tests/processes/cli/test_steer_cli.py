@@ -87,7 +87,7 @@ def test_those_that_cannot_be_steered_are_listed_and_the_others_are(office: Offi
     assert refused.startswith(f"cannot cancel saga {ended}: it is failed;")
     assert unknown.startswith("no saga 'no-such-saga'")
     assert done.err.count(ended) == 1
-    assert count == "2 of 3 could not be asked to cancel"
+    assert count == "cancel: 2 of 3 sagas were refused"
     lines = cli("rollback", good, ended, "--json", url=office.url).lines
     assert [line["transaction_id"] for line in lines] == [good, ended]
     assert all("cannot rollback" in line["problem"] for line in lines)
@@ -188,7 +188,7 @@ def test_of_several_only_those_that_can_be_steered_are_asked_about(
     assert "cancel this saga? [y/N]" in done.err
     assert done.err.index(ended) < done.err.index("[y/N]")
     assert (done.err.count(ended), done.err.count("'zzzzz'")) == (1, 1)
-    assert done.err.endswith("2 of 3 could not be asked to cancel\n")
+    assert done.err.endswith("cancel: 2 of 3 sagas were refused\n")
     none = typed("cancel", good, ended, url=office.url)
     assert (none.code, none.out, "[y/N]" in none.err) == (1, "", False)
 

@@ -1,4 +1,4 @@
-"""What becomes of an order that asks for what is so already, and what is told before one?"""
+"""What happens at a second pause or cancel, and what is printed before an action?"""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def typed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
     return run
 
 
-def orders(office: Office, saga_id: str) -> list[str]:
+def operators(office: Office, saga_id: str) -> list[str]:
     events = office.runtime.call("history", saga_id)
     return [event["data"]["by"] for event in events if event["type"] == "asked"]
 
@@ -55,7 +55,7 @@ def test_the_first_pause_stands(office: Office) -> None:
         f"saga {saga_id} was already paused by ada (the bank is down); nothing was changed\n",
     )
     assert cli("pause", saga_id, "--by", "bob", "--json", url=office.url).json["state"] == "paused"
-    assert orders(office, saga_id) == ["ada"]
+    assert operators(office, saga_id) == ["ada"]
     [row] = office.runtime.call("attention")
     assert (row["by"], row["why"]) == ("ada", "the bank is down")
     office.runtime.call("resume", saga_id)
@@ -74,7 +74,7 @@ def test_the_first_cancel_stands(office: Office, typed: Callable[..., Done]) -> 
         f"saga {saga_id} was already cancelled by ada (customer called) and is compensating;"
         " nothing was changed\n",
     )
-    assert orders(office, saga_id) == ["ada"]
+    assert operators(office, saga_id) == ["ada"]
 
 
 def test_of_two_pauses_at_once_the_one_that_held_it_is_told(office: Office) -> None:
@@ -83,7 +83,7 @@ def test_of_two_pauses_at_once_the_one_that_held_it_is_told(office: Office) -> N
     for number, name in enumerate(("ada", "bob")):
         pause = Asked(office.runtime.clock.now_ms(), Command.PAUSE, f"n{number}", name, "", "")
         office.runtime.edge.run(office.runtime.host.coordinator.append(saga_id, pause))
-    assert orders(office, saga_id) == ["ada", "bob"]
+    assert operators(office, saga_id) == ["ada", "bob"]
     assert office.runtime.call("attention")[0]["by"] == "ada"
     assert "paused by ada" in office.reason(saga_id, "paused")["text"]
 

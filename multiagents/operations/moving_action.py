@@ -1,7 +1,7 @@
-"""Which order of a person brought a saga where it is?
+"""Which operator's action moved a saga to its state?
 
-An order that asks for what is so already changes nothing: the first one stands, with its person
-and reason.  Found by deciding over the log again, where several came.  Pure.
+A second pause or cancel changes nothing: the first one stands, with its operator and reason.
+If several are in the log, the log is decided over again to find the one that had an effect.  Pure.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from multiagents.saga.state import Saga
 from multiagents.workflows.workflow import Workflow
 
 
-def brought_by(saga: Saga) -> Command | None:
-    """The kind of order that brought a saga where it is; None: no order did."""
+def moved_by(saga: Saga) -> Command | None:
+    """The kind of action that moved a saga to its state; None: no action did."""
     if saga.terminated:
         return Command.TERMINATE
     if saga.state is SagaState.PAUSED:
@@ -28,21 +28,21 @@ def brought_by(saga: Saga) -> Command | None:
 
 
 def stands(saga: Saga, command: Command) -> bool:
-    """Whether a saga is already where a pause or a cancel would bring it."""
+    """Whether a saga is paused or cancelled already, as the action asks."""
     if command is Command.PAUSE:
         return saga.state is SagaState.PAUSED
     cancelled = saga.cancelled or saga.halting == Command.CANCEL.value
     return command is Command.CANCEL and cancelled
 
 
-def order_of(
+def action_of(
     saga: Saga, workflow: Workflow, entries: Sequence[Entry], data: dict[str, str]
 ) -> Asked | None:
-    """The order that brought a saga where it is; None: no order did.
+    """The action that moved a saga to its state; None: no action did.
 
     ``entries``: its log; ``data``: its data hash, which conditions read.
     """
-    command = brought_by(saga)
+    command = moved_by(saga)
     if command is None and stands(saga, Command.CANCEL):
         command = Command.CANCEL
     asked = [each for each in entries if isinstance(each, Asked) and each.command is command]
@@ -58,7 +58,7 @@ def _effective(
     data: dict[str, str],
     command: Command | None,
 ) -> Asked | None:
-    """The last of these orders that moved the saga."""
+    """The last of these actions that moved the saga."""
     saga = blank_saga(workflow, saga_id, entries[0].at_ms, data)
     found, decided = None, 0
     for place, entry in enumerate(entries):
@@ -72,4 +72,4 @@ def _effective(
 
 
 def _is_there(saga: Saga, command: Command | None) -> bool:
-    return command is not None and (brought_by(saga) is command or stands(saga, command))
+    return command is not None and (moved_by(saga) is command or stands(saga, command))
