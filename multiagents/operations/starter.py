@@ -230,7 +230,7 @@ class Starter:
             return UnknownWorker(joined(f"{cannot}: {joined(*problems)}", fix))
         there, asked = self._catalog.takers, self._server_asked()
         if not there:
-            why = f"no worker is running; start one: `{start}`"
+            why = f"no worker is running for {_some_of(missing)}; start one: `{start}`"
             return UnknownWorker(joined(f"{cannot}: {why}", asked))
         known_launches = await self._starts.launches()
         launch = launches.launch_for(known_launches, missing, self._settings.import_names)
@@ -291,6 +291,11 @@ def lacking(hosts: Sequence[str], name: str, known: Sequence[str]) -> str:
     if len(hosts) > 1:
         who = f"workers {', '.join(hosts[:SHOWN])}{more} lack"
     return f"{who} {name!r}; {_hint(name, known)}"
+
+
+def _some_of(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{', '.join(map(repr, names[:SHOWN]))}{more}"
 
 
 def _hint(name: str, known: Sequence[str]) -> str:

@@ -230,7 +230,8 @@ def test_without_any_worker_that_is_all_that_is_told(redis_url: str, tmp_path: P
     command = [sys.executable, "-m", "multiagents", "start", str(file)]
     done = subprocess.run(command, env=environment(redis_url), capture_output=True, text=True)
     assert re.fullmatch(
-        r"error: workflow 'code_none' cannot run: no worker is running; start one: `[^`]+`;"
+        r"error: workflow 'code_none' cannot run: no worker is running for 'code_none_0',"
+        r" 'code_none_1', 'code_none_2', 'code_none_3' and 1 more; start one: `[^`]+`;"
         r" the server asked is .+\n",
         done.stderr,
     )
