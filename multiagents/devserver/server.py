@@ -22,8 +22,7 @@ import json
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
@@ -38,6 +37,7 @@ from multiagents.core.interrupts import held_back
 from multiagents.core.settings import get_settings
 from multiagents.devserver.binary import ServerBinary, locate
 from multiagents.devserver.ports import HOST, PortTaken, free_port, refuse_taken
+from multiagents.devserver.waiting import until
 from multiagents.storage.file_lock import FileLock
 
 __all__ = ["EmbeddedServer", "PortTaken", "ServerBinary", "locate"]
@@ -51,7 +51,6 @@ STOP_S = 5.0
 """How long each way of stopping (SHUTDOWN, SIGTERM, SIGKILL) is given."""
 GATE_S = 30.0
 """How long to wait for another process that is starting or stopping the same server."""
-POLL_S = 0.02
 PORT_TRIES = 5
 """A free port may be taken by somebody else before the server binds it."""
 LOG_LINES = 15
@@ -162,7 +161,7 @@ class EmbeddedServer:
     def kill(self) -> None:
         """Kill the server with SIGKILL, as a crash of its host would; `restart` brings it back."""
         self._signal(signal.SIGKILL)
-        if not _until(lambda: not self._lives(), STOP_S):
+        if not until(lambda: not self._lives(), STOP_S):
             raise NoServer(f"the server of {self.data_dir} (pid {self.pid}) does not end")
 
     def restart(self) -> None:
@@ -178,7 +177,7 @@ class EmbeddedServer:
         """One process at a time starts or stops the server of a data directory."""
         gate = FileLock(self.data_dir / "start.lock")
         try:
-            if not _until(gate.own, GATE_S):
+            if not until(gate.own, GATE_S):
                 raise NoServer(
                     f"another process has been starting or stopping the server of {self.data_dir}"
                     f" for {GATE_S:.0f} s; end it, or use another data directory"
@@ -213,7 +212,7 @@ class EmbeddedServer:
     def _join(self) -> None:
         """Take port and pid from the server that runs on this data directory."""
         self.port = self._recorded_port()
-        if not (_until(self._answers, START_S) and _until(self._loaded, LOAD_S)):
+        if not (until(self._answers, START_S) and until(self._loaded, LOAD_S)):
             raise NoServer(
                 f"a server runs on {self.data_dir} (see server.pid there) but does not answer on"
                 f" port {self.port}; end that process and start again"
@@ -299,7 +298,7 @@ class EmbeddedServer:
         def ended() -> bool:
             return process.poll() is not None
 
-        ready = _until(lambda: ended() or self._answers(), START_S) and _until(
+        ready = until(lambda: ended() or self._answers(), START_S) and until(
             lambda: ended() or self._loaded(), LOAD_S
         )
         if ready and not ended() and self._pid == process.pid:
@@ -358,11 +357,11 @@ class EmbeddedServer:
                 client.shutdown()
             except redis.RedisError:  # refused or unreachable: the next way does not ask
                 return
-        _until(lambda: not self._lives(), STOP_S)
+        until(lambda: not self._lives(), STOP_S)
 
     def _terminate(self) -> None:
         self._signal(signal.SIGTERM)
-        _until(lambda: not self._lives(), STOP_S)
+        until(lambda: not self._lives(), STOP_S)
 
     def _signal(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):  # it ended since we looked
@@ -393,13 +392,3 @@ def _forget_after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_after_fork)
-
-
-def _until(condition: Callable[[], bool], deadline_s: float) -> bool:
-    """Whether the condition came true within ``deadline_s``."""
-    end = time.monotonic() + deadline_s
-    while not condition():
-        if time.monotonic() >= end:
-            return False
-        time.sleep(POLL_S)
-    return True

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from operator import itemgetter
 from typing import Any
@@ -25,9 +24,9 @@ from multiagents.engine.repository import Repository
 from multiagents.engine.saga_reader import own_result
 from multiagents.operations.actions import Actions, check_reason
 from multiagents.operations.explain.late_reports import late_successes
+from multiagents.operations.letter_filter import LetterFilter
 from multiagents.operations.owners import Owners, by_any_id
 from multiagents.operations.queries import Rows
-from multiagents.operations.saga_filter import has_text
 from multiagents.saga.allowed import SETTLING, OneLetter
 from multiagents.saga.dead_letters import (
     LETTERS,
@@ -37,7 +36,7 @@ from multiagents.saga.dead_letters import (
     parked,
     parked_at,
 )
-from multiagents.saga.state import Saga, Work
+from multiagents.saga.state import Saga
 from multiagents.storage import dead_letter_index
 from multiagents.storage import sagas as store
 from multiagents.storage.client import UNREACHABLE, StoreError
@@ -58,32 +57,6 @@ _LARGE = ("input", "result", "step_results", "late_successes")
 
 Letter = dict[str, Any]
 Found = tuple[Saga, Workflow, dict[str, str]]
-
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """Which dead letters are meant; None: any."""
-
-    workflow: str | None = None
-    step: str | None = None
-    kind: Kind | None = None
-    until_ms: int | None = None
-    """Parked by then, Unix ms."""
-    error: str | None = None
-    """A part of ``Type: message``, in any case."""
-
-    def fits(self, kind: Kind, step: str, workflow: str) -> bool:
-        """Whether a letter is meant, its age apart."""
-        wanted = ((self.kind, kind), (self.step, step), (self.workflow, workflow))
-        return all(asked is None or asked == found for asked, found in wanted)
-
-    def fits_work(self, work: Work, since_ms: int) -> bool:
-        """Whether a letter is meant, by its error and since when it is parked."""
-        if self.until_ms is not None and since_ms > self.until_ms:
-            return False
-        if self.error is None:
-            return True
-        return work.error is not None and has_text(work.error.to_dict(), self.error)
 
 
 class DeadLetters:
@@ -240,18 +213,18 @@ class DeadLetters:
         kind: str | None,
         error: str | None,
         older_than_s: float | None,
-    ) -> Filter:
+    ) -> LetterFilter:
         if kind is not None and kind not in KINDS:
             raise InvalidInput(f"kind is {kind!r}; expected one of: {', '.join(KINDS)}")
         until_ms = None
         if older_than_s is not None:
             until_ms = self._clock.now_ms() - round(older_than_s * 1000)
-        return Filter(workflow, step, KINDS[kind] if kind else None, until_ms, error)
+        return LetterFilter(workflow, step, KINDS[kind] if kind else None, until_ms, error)
 
     # ---- finding them ----
 
     @by_any_id
-    async def _of_saga(self, saga_id: str, wanted: Filter, limit: int | None) -> Rows:
+    async def _of_saga(self, saga_id: str, wanted: LetterFilter, limit: int | None) -> Rows:
         saga, workflow = await self._repository.current(saga_id)
         data = await store.data(self._repository.keys(saga_id))
         letters = [
@@ -274,7 +247,7 @@ class DeadLetters:
         rows.sort(key=itemgetter("parked_at"))
         return rows[:limit]
 
-    async def _of_all(self, wanted: Filter, limit: int | None, *, with_input: bool) -> Rows:
+    async def _of_all(self, wanted: LetterFilter, limit: int | None, *, with_input: bool) -> Rows:
         rows: Rows = []
         for shard in all_shards(self._settings.shards):
             rows += await self._of_shard(shard, wanted, limit, with_input)
@@ -282,7 +255,7 @@ class DeadLetters:
         return rows[:limit]
 
     async def _of_shard(
-        self, shard: Shard, wanted: Filter, limit: int | None, with_input: bool
+        self, shard: Shard, wanted: LetterFilter, limit: int | None, with_input: bool
     ) -> Rows:
         rows: Rows = []
         sagas: dict[str, Found | None] = {}
@@ -299,7 +272,7 @@ class DeadLetters:
                 rows.append(self._row_of(found, step, kind, with_input=with_input))
         return rows
 
-    async def _listed(self, shard: Shard, wanted: Filter) -> list[tuple[Kind, str, str, str]]:
+    async def _listed(self, shard: Shard, wanted: LetterFilter) -> list[tuple[Kind, str, str, str]]:
         """The index's members that fit, in its order."""
         found: list[tuple[Kind, str, str, str]] = []
         offset = 0
@@ -354,7 +327,7 @@ async def _members(index: str) -> list[tuple[str, float]]:
     return found
 
 
-def _is_open(saga: Saga, step: str, kind: Kind, wanted: Filter) -> bool:
+def _is_open(saga: Saga, step: str, kind: Kind, wanted: LetterFilter) -> bool:
     """Whether it waits and is meant; it may have been parked anew since the index was read."""
     if step not in saga.steps or parked(saga.steps[step]) is not kind:
         return False

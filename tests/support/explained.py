@@ -1,0 +1,28 @@
+"""Which workflow do the tests of `explain` explain?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from multiagents import WorkflowBuilder, worker
+from multiagents.workflows.workflow import Workflow
+
+
+@worker("explain.do")
+def do(context: Any) -> dict[str, Any]:
+    return {}
+
+
+@worker("explain.think", queue="llm")
+def think(context: Any) -> dict[str, Any]:
+    return {}
+
+
+def two(**options: Any) -> Workflow:
+    """A step that can be undone, and one that asks a language model."""
+    return (
+        WorkflowBuilder("explain-two", **options)
+        .add_step("reserve", "explain.do", compensation="explain.do")
+        .add_step("summarize", "explain.think")
+        .build()
+    )
