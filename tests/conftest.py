@@ -6,6 +6,7 @@ a skip.  A test that asks for ``redis_url`` gets it empty.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,6 +74,8 @@ def _as_in_a_new_process(request: pytest.FixtureRequest) -> Iterator[None]:
     """
     before = registry.registered().keys()
     yield
+    if logs := sys.modules.get("multiagents.monitoring.logs"):
+        logs.close_logs()
     structlog.reset_defaults()
     tame()
     get_settings.cache_clear()

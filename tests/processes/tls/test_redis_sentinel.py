@@ -163,7 +163,7 @@ def test_a_busy_worker_of_a_teams_own_app_outlives_a_fail_over(tmp_path: Path) -
                 assert wait_settled(rig, saga_id) == "completed"
                 assert second_starts(rig, saga_id) == []
             assert worker.process.poll() is None
-            ours = worker.log.count("Connected to multiagents.event_bus")
+            ours = worker.log.count("Connected to multiagents.transport")
             assert worker.log.count(CONNECTED) == ours >= 2  # not by kombu's own
         rig.close()
 
