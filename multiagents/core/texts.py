@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from typing import TextIO
 
 _CONTROLS = r"\x00-\x08\x0b-\x1f\x7f-\x9f"
@@ -66,6 +67,13 @@ def columns_of(stream: TextIO) -> int | None:
         return os.get_terminal_size(stream.fileno()).columns or None
     except (OSError, ValueError):  # it only says that it is one
         return None
+
+
+def some_of(texts: Iterable[str], most: int, *, by: str = ", ") -> str:
+    """The first ``most`` of these, and how many more there are; empty if there is none."""
+    listed = list(texts)
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return by.join(listed[:most]) + more
 
 
 def joined(*clauses: str) -> str:

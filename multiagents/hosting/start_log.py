@@ -15,6 +15,7 @@ from celery import Celery
 
 from multiagents.core.names import COORDINATOR_QUEUE
 from multiagents.core.places import in_brackets
+from multiagents.core.texts import some_of
 from multiagents.hosting.published import own_tasks
 from multiagents.worker_sdk import registry as workers
 from multiagents.workflows import registry
@@ -151,5 +152,4 @@ def queues_of(
 
 
 def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"{', '.join(names[:SHOWN]) or 'none'}{more}"
+    return some_of(names, SHOWN) or "none"

@@ -22,7 +22,7 @@ from multiagents.core.input_digest import FIRST, REFUSE, differing, digest_of
 from multiagents.core.json_text import dumps
 from multiagents.core.near import near
 from multiagents.core.settings import Settings
-from multiagents.core.texts import joined
+from multiagents.core.texts import joined, some_of
 from multiagents.engine import launches
 from multiagents.engine.catalog import Catalog
 from multiagents.engine.coordinator import Coordinator
@@ -230,7 +230,8 @@ class Starter:
             return UnknownWorker(joined(f"{cannot}: {joined(*problems)}", fix))
         there, asked = self._catalog.takers, self._server_asked()
         if not there:
-            why = f"no worker is running for {_some_of(missing)}; start one: `{start}`"
+            needed = some_of(map(repr, missing), SHOWN)
+            why = f"no worker is running for {needed}; start one: `{start}`"
             return UnknownWorker(joined(f"{cannot}: {why}", asked))
         known_launches = await self._starts.launches()
         launch = launches.launch_for(known_launches, missing, self._settings.import_names)
@@ -275,8 +276,7 @@ def _correlation_id(value: object) -> str | None:
 
 
 def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"other: {', '.join(ascii(name[:MOST_SHOWN]) for name in names[:SHOWN])}{more}"
+    return f"other: {some_of((ascii(name[:MOST_SHOWN]) for name in names), SHOWN)}"
 
 
 def unknown(what: str, name: str, known: Sequence[str]) -> str:
@@ -286,16 +286,10 @@ def unknown(what: str, name: str, known: Sequence[str]) -> str:
 
 def lacking(hosts: Sequence[str], name: str, known: Sequence[str]) -> str:
     """Likewise of a worker function, with the workers that run."""
-    more = f" and {len(hosts) - SHOWN} more" if len(hosts) > SHOWN else ""
     who = f"worker {hosts[0]} lacks"
     if len(hosts) > 1:
-        who = f"workers {', '.join(hosts[:SHOWN])}{more} lack"
+        who = f"workers {some_of(hosts, SHOWN)} lack"
     return f"{who} {name!r}; {_hint(name, known)}"
-
-
-def _some_of(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"{', '.join(map(repr, names[:SHOWN]))}{more}"
 
 
 def _hint(name: str, known: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from multiagents.core.settings import REDIS_URL, Home
+from multiagents.core.texts import some_of
 from multiagents.operations.explain.saga import span
 from multiagents.storage.health import DueHealth, ServerHealth
 from multiagents.storage.refusals import REFUSALS
@@ -349,9 +350,7 @@ def _forbidden(name: str, wanted: str) -> Check:
 
 def names_of(names: Iterable[str]) -> str:
     """Some of these, and how many more."""
-    listed = list(names)
-    more = f" and {len(listed) - NAMES_SHOWN} more" if len(listed) > NAMES_SHOWN else ""
-    return ", ".join(listed[:NAMES_SHOWN]) + more
+    return some_of(names, NAMES_SHOWN)
 
 
 def count_of(number: int, what: str) -> str:

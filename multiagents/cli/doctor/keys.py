@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from multiagents.cli.doctor.checks import NAMES_SHOWN, Check
 from multiagents.cli.doctor.workers import Known, needed_queues
+from multiagents.core.texts import some_of
 from multiagents.storage.failures import Failing
 from multiagents.transport.direct_publish import list_of
 
@@ -71,6 +72,4 @@ def refused(part: str, error: Exception) -> Check:
 
 
 def _some(texts: Iterable[str]) -> str:
-    listed = list(texts)
-    more = f" and {len(listed) - NAMES_SHOWN} more" if len(listed) > NAMES_SHOWN else ""
-    return "; ".join(listed[:NAMES_SHOWN]) + more
+    return some_of(texts, NAMES_SHOWN, by="; ")

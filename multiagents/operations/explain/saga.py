@@ -15,7 +15,7 @@ from multiagents.core.clock import iso
 from multiagents.core.entries import Asked
 from multiagents.core.exceptions import told_of_error
 from multiagents.core.states import ENDED, Command, SagaState, StepState
-from multiagents.core.texts import sentence
+from multiagents.core.texts import sentence, some_of
 from multiagents.operations.settlements import Settlement, told_of
 from multiagents.saga.allowed import refusal
 from multiagents.saga.commands import DEADLINE
@@ -368,6 +368,4 @@ def _undecided(now: Situation) -> Reason:
 
 
 def _listed(names: Iterable[str]) -> str:
-    listed = list(names)
-    more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
-    return ", ".join(map(repr, listed[:SHOWN])) + more
+    return some_of(map(repr, names), SHOWN)

@@ -12,6 +12,7 @@ from typing import Any
 
 from multiagents.core.fields import outbox_field
 from multiagents.core.states import Kind, StepState
+from multiagents.core.texts import some_of
 from multiagents.engine.launches import Launch
 from multiagents.engine.messages import target_of
 from multiagents.engine.queue_heads import Backlog
@@ -126,6 +127,4 @@ def all_busy(crew: Mapping[str, Mapping[str, Any]]) -> str:
 
 def hosts(names: Iterable[str]) -> str:
     """Some of these, and how many more."""
-    listed = list(names)
-    more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
-    return ", ".join(listed[:SHOWN]) + more
+    return some_of(names, SHOWN)
