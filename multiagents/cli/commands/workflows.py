@@ -18,6 +18,7 @@ from multiagents.cli.rows import Rows
 from multiagents.cli.session import Session, connect, environment, load_code
 from multiagents.core.exceptions import NoServer
 from multiagents.core.settings import Settings
+from multiagents.core.texts import some_of
 
 if TYPE_CHECKING:
     from multiagents.workflows.workflow import Workflow
@@ -90,8 +91,7 @@ def _note(row: dict[str, Any]) -> str:
     if row["published"] != row["version"]:
         notes.append("published in another version" if row["published"] else "not published")
     if row["lacks"]:
-        more = f" and {len(row['lacks']) - SHOWN} more" if len(row["lacks"]) > SHOWN else ""
-        notes.append(f"no running worker has {', '.join(row['lacks'][:SHOWN])}{more}")
+        notes.append(f"no running worker has {some_of(row['lacks'], SHOWN)}")
     return "; ".join(notes)
 
 

@@ -21,6 +21,7 @@ from multiagents.cli.errors import masked
 from multiagents.cli.model import STUB
 from multiagents.core.places import shown_path
 from multiagents.core.settings import DEFAULT_REDIS_URL
+from multiagents.core.texts import some_of
 
 WIDTH = 80
 MOST_NAMES = 8
@@ -136,9 +137,7 @@ def _worker(wish: Wish, report: WorkerReport) -> str:
 
 
 def _some(names: Iterable[str]) -> str:
-    known = list(names)
-    shown = ", ".join(known[:MOST_NAMES]) or "none"
-    return f"{shown} and {len(known) - MOST_NAMES} more" if len(known) > MOST_NAMES else shown
+    return some_of(names, MOST_NAMES) or "none"
 
 
 def _reload(wish: Wish) -> str:
