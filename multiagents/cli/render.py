@@ -96,7 +96,7 @@ def steps_table(
 
 
 def saga_view(saga: Saga, now_ms: int, *, full: bool = False) -> RenderableType:
-    """All of a saga for a person."""
+    """A whole saga as text."""
     from rich.console import Group
 
     facts = saga_lines(saga, now_ms, full=full)

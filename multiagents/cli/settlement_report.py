@@ -59,7 +59,9 @@ def _rest(saga: Mapping[str, Any]) -> str:
     from multiagents.operations.projection import person_awaited
 
     waits = person_awaited(saga) or "; ".join(saga["attention"])
-    return f"and still waits for a person: {waits}" if waits else "nothing else waits for a person"
+    if waits:
+        return f"and still waits for an operator: {waits}"
+    return "nothing else waits for an operator"
 
 
 def _of(letter: Letter) -> tuple[str, str]:

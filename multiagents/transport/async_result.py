@@ -152,7 +152,7 @@ def _then(saga_id: str, outcomes: Outcomes) -> str:
     with suppress(*UNREACHABLE):
         person = outcomes.person_awaited(saga_id)
         if person:
-            return f"it waits for a person ({person}), see `multiagents explain {saga_id}`"
+            return f"it waits for an operator ({person}), see `multiagents explain {saga_id}`"
         stranded = outcomes.stranded(saga_id)
         if stranded:
             return f"{stranded}; see `multiagents explain {saga_id}`"

@@ -1,4 +1,4 @@
-"""Is there one list of all that waits for a person, with why and what to type?"""
+"""Is there one list of all that waits for an operator, with why and what to type?"""
 
 from __future__ import annotations
 
@@ -243,7 +243,7 @@ def test_an_asyncio_program_gets_the_same_list(office: Office) -> None:
 
 def test_the_command_prints_blocks_or_lines_of_json(office: Office) -> None:
     """The command to type stands alone; an empty list is no error."""
-    assert cli("attention", url=office.url).out == "nothing waits for a person\n"
+    assert cli("attention", url=office.url).out == "nothing waits for an operator\n"
     saga_id, parked = pause(office), park_step(office)
     shown = cli("attention", url=office.url)
     first, second, rest = shown.out.split("\n\n")
@@ -325,7 +325,7 @@ def test_doctor_counts_the_same(office: Office) -> None:
     office.runtime.call("pause", both)
     checks = {each["name"]: each for each in cli("doctor", "--json", url=office.url).json["checks"]}
     found = checks["attention"]
-    assert found["message"].startswith("4 sagas wait for a person (2 paused): ")
+    assert found["message"].startswith("4 sagas wait for an operator (2 paused): ")
     assert "`multiagents attention`" in found["fix"]
     assert {row["transaction_id"] for row in listed(office)} == {
         each.strip() for each in found["message"].partition("): ")[2].split(",")

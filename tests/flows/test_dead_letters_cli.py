@@ -86,10 +86,10 @@ def test_one_is_settled_by_its_saga_and_step(
     resolved = letters("resolve", parked[1], "--reason", "refunded", MULTIAGENTS_OPERATOR="night")
     ended = f"saga {parked[1]} is failed"
     assert resolved.out == (
-        f"undo of 'charge' marked resolved; {ended}, nothing else waits for a person\n"
+        f"undo of 'charge' marked resolved; {ended}, nothing else waits for an operator\n"
     )
     retried = cli("retry", parked[2], "mail", url=redis_url)
-    going = f"saga {parked[2]} is running, nothing else waits for a person"
+    going = f"saga {parked[2]} is running, nothing else waits for an operator"
     assert (retried.code, retried.out) == (0, f"step 'mail' is tried again; {going}\n")
     who = []
     for saga_id in parked:
@@ -199,5 +199,5 @@ def test_the_list_is_mended(letters: Any, parked: list[str]) -> None:
 def test_doctor_counts_by_the_index(parked: list[str], redis_url: str) -> None:
     """How many sagas and how many letters."""
     found = {c["name"]: c for c in cli("doctor", "--json", url=redis_url).json["checks"]}
-    assert found["attention"]["message"].startswith("3 sagas wait for a person")
+    assert found["attention"]["message"].startswith("3 sagas wait for an operator")
     assert found["dead letters"]["message"].startswith("3 steps and undos are parked")

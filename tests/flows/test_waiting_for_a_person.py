@@ -1,4 +1,4 @@
-"""Is whoever waits for a saga told when the saga waits for a person?"""
+"""Is whoever waits for a saga told when the saga waits for an operator?"""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_watch_says_once_for_what_a_person_is_awaited(
     assert (done.code, acts) == (0, [])
     whys = ("it is paused", "step 'mail' is parked", "step 'mail' is parked")
     assert done.err.splitlines() == [
-        line for why in whys for line in (f"saga {saga_id} waits for a person ({why}):", explain)
+        line for why in whys for line in (f"saga {saga_id} waits for an operator ({why}):", explain)
     ]
     assert done.out.splitlines()[-1] == f"saga {saga_id} completed"
 
@@ -104,7 +104,7 @@ def test_start_that_waits_says_it_and_gives_its_answer_alone_on_stdout(
     assert (done.code, done.json["transaction_id"], done.json["state"]) == (0, started, "completed")
     assert done.err.splitlines() == [
         f"saga {started}",
-        f"saga {started} waits for a person (step 'mail' is parked):",
+        f"saga {started} waits for an operator (step 'mail' is parked):",
         f"  multiagents explain {started}",
     ]
 
@@ -121,7 +121,7 @@ def test_a_wait_that_is_over_says_that_a_person_is_awaited(office: Office) -> No
     words = ("start", workflow.name, "--wait", "--timeout", "0", "--idempotency-key")
     done = cli(*words, "parked", url=office.url)
     assert done.code == 2
-    assert f"after 0 s; it waits for a person: see `multiagents explain {parked}`" in done.err
+    assert f"after 0 s; it waits for an operator: see `multiagents explain {parked}`" in done.err
     assert "multiagents watch" not in done.err
     done = cli(*words, "going", url=office.url)
     assert done.code == 2
@@ -137,7 +137,7 @@ def test_an_undo_that_is_parked_waits_for_a_person_when_its_saga_has_ended(offic
     office.fail(office.claim(saga_id, "reserve", Kind.UNDO))
     done = cli("watch", saga_id, "--json", url=office.url)
     assert (done.code, done.json["state"]) == (1, "failed")
-    assert "waits for a person (the undo of 'reserve' is parked)" in done.err
+    assert "waits for an operator (the undo of 'reserve' is parked)" in done.err
 
 
 # ---- in Python ----
@@ -157,8 +157,8 @@ def test_a_result_that_does_not_come_in_time_says_for_what_a_person_is_awaited(
     parked, paused, going = (delayed(office, paid()) for _ in range(3))
     park_step(office, parked.id)
     office.runtime.call("pause", paused.id)
-    told = {parked: r"waits for a person \(step 'mail' is parked\), see `multiagents explain"}
-    told |= {paused: r"waits for a person \(it is paused\)", going: "it goes on$"}
+    told = {parked: r"waits for an operator \(step 'mail' is parked\), see `multiagents explain"}
+    told |= {paused: r"waits for an operator \(it is paused\)", going: "it goes on$"}
     for result, says in told.items():
         with pytest.raises(
             CeleryTimeoutError, match=f"{result.id} has not ended in time: .*{says}"

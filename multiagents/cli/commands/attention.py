@@ -31,7 +31,7 @@ TITLES = {
 SHORT_ERROR = 60
 """How many characters of an error a command names, if these are distinct."""
 Row = Mapping[str, Any]
-NOTHING = "nothing waits for a person"
+NOTHING = "nothing waits for an operator"
 MORE = "Why, and all that can be done about one:\n  multiagents explain ID"
 
 

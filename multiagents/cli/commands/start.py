@@ -126,7 +126,7 @@ def _then(session: Session, saga: dict[str, Any]) -> str:
 
     saga_id = saga["transaction_id"]
     if person_awaited(saga):
-        return f"it waits for a person: see `multiagents explain {saga_id}`"
+        return f"it waits for an operator: see `multiagents explain {saga_id}`"
     stranded = session.run(session.runtime.host.service.stranded(saga_id))
     if stranded:
         return f"{stranded}; see `multiagents explain {saga_id}`"

@@ -38,8 +38,8 @@ AWAY_S = 1.0
 AWAY = "{}: waiting for it, and saga {} goes on when it is back (Ctrl-C ends only the waiting)"
 
 GOES_ON = "it goes on: multiagents watch {}"
-WAITS = "it waits for a person: multiagents explain {}"
-PERSON = "saga {} waits for a person ({}):\n  multiagents explain {}"
+WAITS = "it waits for an operator: multiagents explain {}"
+PERSON = "saga {} waits for an operator ({}):\n  multiagents explain {}"
 
 STRANDED = "saga {}: {}; see\n  multiagents explain {}"
 MOVES = "saga {} can move again"

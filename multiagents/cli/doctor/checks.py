@@ -252,18 +252,18 @@ def due(health: DueHealth, now_ms: int) -> Check:
 
 
 def attention(ids: Sequence[str], *, count: int, paused: int = 0) -> Check:
-    """No saga waits for a person.
+    """No saga waits for an operator.
 
     ``ids``: some of those that wait, of ``count``, of which so many are ``paused``.
     """
     name = "attention"
     if not count:
-        return Check(name, "ok", "no saga waits for a person")
+        return Check(name, "ok", "no saga waits for an operator")
     more = f" and {count - len(ids[:NAMES_SHOWN])} more" if count > len(ids[:NAMES_SHOWN]) else ""
     verb = "waits" if count == 1 else "wait"
     shown = f"{', '.join(ids[:NAMES_SHOWN])}{more}"
     held = f" ({paused} paused)" if paused else ""
-    message = f"{count_of(count, 'saga')} {verb} for a person{held}: {shown}"
+    message = f"{count_of(count, 'saga')} {verb} for an operator{held}: {shown}"
     fix = "see `multiagents attention` for what each one needs"
     return Check(name, "warn", message, fix)
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from multiagents.workflows.workflow import Workflow
 
 UNSETTLED = ("running", "paused", "compensating", "failed")
-"""States in which sagas may wait for a person."""
+"""States in which sagas may wait for an operator."""
 LOOKED_AT = 100
 """Of each of those states, the newest."""
 
@@ -232,7 +232,7 @@ def _fleet(session: Session, workflows: list[Workflow]) -> Iterable[Check]:
 
 
 def _sagas(session: Session, shards: Sequence[int]) -> Iterable[Check]:
-    """What is due on these shards, and what waits for a person."""
+    """What is due on these shards, and what waits for an operator."""
     from multiagents.cli.doctor import checks, keys
     from multiagents.cli.doctor.waiting import waiting as waiting_steps
     from multiagents.storage.dead_letter_index import read_waiting
@@ -305,7 +305,7 @@ def _configuration(runtime: Runtime, workflows: Iterable[Workflow]) -> Iterable[
 
 
 def _unlisted(session: Session, shards: Sequence[int]) -> list[str]:
-    """Sagas that wait for a person unlisted, among the newest of those that may: a sample."""
+    """Sagas that wait for an operator unlisted, among the newest of those that may: a sample."""
     if len(shards) < session.runtime.settings.shards:
         return []  # what is listed cannot be asked of all
     service = session.runtime.host.service

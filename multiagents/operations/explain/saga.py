@@ -213,7 +213,7 @@ def _ended(now: Situation) -> Reason:
     else:
         text = f"The reason: {sentence(_cause(now))}{_undone(now)}"
     open_letters = any(dead_letters_of(saga)) or bool(parked_notes(saga))
-    last = " It waits for a person." if open_letters else " Nothing moves it any more by itself."
+    last = " It waits for an operator." if open_letters else " Nothing moves it any more by itself."
     facts = {"error": failure_of(saga)["error"], "kept_until": iso(kept) if kept else None}
     return Reason("ended", f"{text}{last}{until}", commands=commands, facts=facts)
 

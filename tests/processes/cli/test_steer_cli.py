@@ -291,7 +291,7 @@ def test_what_was_settled_and_what_is_left_are_told(office: Office) -> None:
     words = ("dead-letters", "resolve", saga_id, "charge", "--reason", "paid back")
     assert cli(*words, url=office.url).out == (
         f"undo of 'charge' marked resolved; saga {saga_id} is failed,"
-        " and still waits for a person: the undo of 'reserve' is parked\n"
+        " and still waits for an operator: the undo of 'reserve' is parked\n"
     )
     skip = ("dead-letters", "skip", saga_id, "--reason", "cents", "--json")
     assert json.loads(cli(*skip, url=office.url).out)["state"] == "failed"
@@ -304,7 +304,7 @@ def test_attention_without_a_letter_is_said_to_be_closed(office: Office) -> None
     done = cli("dead-letters", "resolve", saga_id, "--reason", "cleared up", url=office.url)
     assert done.out == (
         f"what it asked attention for is closed; saga {saga_id} is failed,"
-        " nothing else waits for a person\n"
+        " nothing else waits for an operator\n"
     )
 
 
@@ -315,5 +315,5 @@ def test_a_letter_that_is_parked_anew_is_another_one() -> None:
     told = settled("retry", [letter], [{**letter, "parked_at": "2026-01-02"}], saga)
     assert told == (
         "step 'mail' was tried again, failed and is parked again; saga s is running, and still"
-        " waits for a person: x"
+        " waits for an operator: x"
     )

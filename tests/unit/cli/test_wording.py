@@ -175,7 +175,7 @@ def test_a_retry_that_has_failed_again_is_not_called_under_way() -> None:
     told = settled("retry", [letter], [{**letter, "parked_at": "2026-01-02"}], saga)
     assert told == (
         "undo of 'hold' was tried again, failed and is parked again; saga s is failed, and still"
-        " waits for a person: the undo of 'hold' is parked"
+        " waits for an operator: the undo of 'hold' is parked"
     )
 
 
