@@ -16,7 +16,7 @@ from multiagents.engine.messages import AnswerOf, LetterOf, no_answer, no_letter
 from multiagents.engine.sweeper import Sweeper
 from multiagents.hosting import attached, start_log
 from multiagents.operations.service import SagaService
-from multiagents.operations.starter import CheckInput
+from multiagents.operations.starter import CheckInput, StartRules
 from multiagents.storage.client import Edge
 from multiagents.workflows import registry
 from multiagents.workflows.workflow import Workflow
@@ -68,10 +68,12 @@ class Host:
             settings=settings,
             clock=clock,
             catalog=catalog,
-            check_input=check_input,
-            modules=modules,
-            in_process=in_process,
-            forgotten_advice=attached.forgotten_advice,
+            start_rules=StartRules(
+                check_input=check_input,
+                modules=modules,
+                in_process=in_process,
+                forgotten_advice=attached.forgotten_advice,
+            ),
         )
 
     async def announce(

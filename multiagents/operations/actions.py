@@ -23,13 +23,11 @@ from multiagents.operations.moving_action import stands
 from multiagents.operations.owners import Owner, Owners, known_text
 from multiagents.operations.projection import describe
 from multiagents.operations.queries import Queries
-from multiagents.saga.allowed import OneLetter, caution, done, not_allowed, refusal
+from multiagents.saga.allowed import SETTLING, OneLetter, caution, done, not_allowed, refusal
 from multiagents.saga.state import Saga
 from multiagents.storage import sagas as store
 
 Shown = dict[str, Any]
-OF_STEPS = frozenset({Command.RETRY, Command.SKIP, Command.RESOLVE})
-"""What can be asked of one step of a saga, so that the id of its message names it, too."""
 
 
 class Actions:
@@ -183,7 +181,7 @@ def _left_at_work(saga: Saga, command: Command) -> str:
 
 def _step_meant(owner: Owner, given: str, command: Command) -> str:
     """The step of a Celery id.  Raises InvalidInput where a whole saga would be moved by it."""
-    if owner.step and command not in OF_STEPS:
+    if owner.step and command not in SETTLING:
         raise InvalidInput(
             f"{given!r} is a message of step {owner.step!r}, and {command} moves a whole saga:"
             f" give the id of the saga, {owner.saga_id}"

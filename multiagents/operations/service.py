@@ -6,13 +6,16 @@ of the other rooms, is a method of the door with the signature and text of its p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from multiagents.core.clock import Clock
 from multiagents.core.settings import Settings
 from multiagents.engine.catalog import Catalog
 from multiagents.engine.coordinator import Coordinator
+from multiagents.engine.repository import Repository
 from multiagents.operations.actions import Actions
 from multiagents.operations.attention import Attention
 from multiagents.operations.dead_letters import DeadLetters
@@ -22,7 +25,7 @@ from multiagents.operations.owners import Owners
 from multiagents.operations.queries import Queries
 from multiagents.operations.removal import Removal
 from multiagents.operations.start_advice import StartAdvice
-from multiagents.operations.starter import CheckInput, Starter
+from multiagents.operations.starter import Starter, StartRules
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -46,6 +49,109 @@ class _Of(Generic[P, T]):
         return bound
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Parts:
+    """The parts of a service, each made once from what the service is given."""
+
+    coordinator: Coordinator
+    settings: Settings
+    clock: Clock
+    catalog: Catalog
+    start_rules: StartRules
+
+    @cached_property
+    def by_class(self) -> Mapping[type, object]:
+        """Every part with operations or questions of its own."""
+        asked = self._owners, self._queries, self._listing, self._explainer, self._attention
+        changing = self._starter, self._actions, self._removal, self._dead_letters
+        return {type(part): part for part in (*asked, *changing)}
+
+    @cached_property
+    def _repository(self) -> Repository:
+        return self.coordinator.repository
+
+    @cached_property
+    def _owners(self) -> Owners:
+        return Owners(self._repository, settings=self.settings)
+
+    @cached_property
+    def _queries(self) -> Queries:
+        return Queries(self._repository, owners=self._owners, settings=self.settings)
+
+    @cached_property
+    def _starts(self) -> StartAdvice:
+        return StartAdvice(self.settings)
+
+    @cached_property
+    def _starter(self) -> Starter:
+        return Starter(
+            self.coordinator,
+            queries=self._queries,
+            starts=self._starts,
+            settings=self.settings,
+            catalog=self.catalog,
+            rules=self.start_rules,
+        )
+
+    @cached_property
+    def _listing(self) -> Listing:
+        return Listing(
+            self._repository,
+            queries=self._queries,
+            settings=self.settings,
+            clock=self.clock,
+            catalog=self.catalog,
+        )
+
+    @cached_property
+    def _explainer(self) -> Explainer:
+        return Explainer(
+            self._repository,
+            owners=self._owners,
+            queries=self._queries,
+            starts=self._starts,
+            settings=self.settings,
+            clock=self.clock,
+            catalog=self.catalog,
+        )
+
+    @cached_property
+    def _actions(self) -> Actions:
+        return Actions(
+            self.coordinator,
+            owners=self._owners,
+            queries=self._queries,
+            settings=self.settings,
+            clock=self.clock,
+        )
+
+    @cached_property
+    def _removal(self) -> Removal:
+        return Removal(
+            self._repository, queries=self._queries, settings=self.settings, clock=self.clock
+        )
+
+    @cached_property
+    def _attention(self) -> Attention:
+        return Attention(
+            self._repository,
+            explainer=self._explainer,
+            removal=self._removal,
+            settings=self.settings,
+            clock=self.clock,
+        )
+
+    @cached_property
+    def _dead_letters(self) -> DeadLetters:
+        return DeadLetters(
+            self._repository,
+            owners=self._owners,
+            actions=self._actions,
+            settings=self.settings,
+            clock=self.clock,
+        )
+
+
 class SagaService:
     """Start, look at, explain and move sagas."""
 
@@ -56,56 +162,15 @@ class SagaService:
         settings: Settings,
         clock: Clock,
         catalog: Catalog,
-        check_input: CheckInput,
-        modules: Sequence[str] = (),
-        in_process: bool = False,
-        forgotten_advice: Callable[[], str] = str,
+        start_rules: StartRules,
     ) -> None:
-        """``modules``: the user's, imported where a name is not known.  ``in_process``: sagas run
-        here, so that no worker is missed.  ``forgotten_advice``: what to do about an app that the
-        program has, and has not attached; a clause, or nothing.
-        """
-        repository = coordinator.repository
-        owners = Owners(repository, settings=settings)
-        queries = Queries(repository, owners=owners, settings=settings)
-        starts = StartAdvice(settings)
-        actions = Actions(
-            coordinator, owners=owners, queries=queries, settings=settings, clock=clock
-        )
-        removal = Removal(repository, queries=queries, settings=settings, clock=clock)
-        explainer = Explainer(
-            repository,
-            owners=owners,
-            queries=queries,
-            starts=starts,
+        self.parts = _Parts(
+            coordinator=coordinator,
             settings=settings,
             clock=clock,
             catalog=catalog,
-        )
-        parts: tuple[object, ...] = (
-            owners,
-            queries,
-            actions,
-            removal,
-            explainer,
-            Starter(
-                coordinator,
-                queries=queries,
-                starts=starts,
-                settings=settings,
-                catalog=catalog,
-                check_input=check_input,
-                modules=modules,
-                in_process=in_process,
-                forgotten_advice=forgotten_advice,
-            ),
-            Listing(repository, queries=queries, settings=settings, clock=clock, catalog=catalog),
-            Attention(
-                repository, explainer=explainer, removal=removal, settings=settings, clock=clock
-            ),
-            DeadLetters(repository, owners=owners, actions=actions, settings=settings, clock=clock),
-        )
-        self.parts = {type(part): part for part in parts}
+            start_rules=start_rules,
+        ).by_class
         """By their class."""
 
     start = _Of(Starter, Starter.start)

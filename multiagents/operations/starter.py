@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -40,6 +41,19 @@ CheckInput = Callable[[Any, int], str]
 """Refuses an input that cannot be a saga's, or returns it as JSON."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartRules:
+    """What a start depends on in the process that starts sagas."""
+
+    check_input: CheckInput
+    modules: Sequence[str] = ()
+    """The user's modules, imported if a name is unknown."""
+    in_process: bool = False
+    """Sagas run in this process, so a start needs no worker."""
+    forgotten_advice: Callable[[], str] = str
+    """The advice for an app of the program that is not attached: a clause, or "" without one."""
+
+
 class Starter:
     """Starts sagas."""
 
@@ -51,24 +65,14 @@ class Starter:
         starts: StartAdvice,
         settings: Settings,
         catalog: Catalog,
-        check_input: CheckInput,
-        modules: Sequence[str] = (),
-        in_process: bool = False,
-        forgotten_advice: Callable[[], str] = str,
+        rules: StartRules,
     ) -> None:
-        """``modules``: the user's, imported where a name is not known.  ``in_process``: sagas run
-        here, so that no worker is missed.  ``forgotten_advice``: what to do about an app that the
-        program has, and has not attached; a clause, or nothing.
-        """
         self._coordinator = coordinator
         self._queries = queries
         self._starts = starts
         self._settings = settings
         self._catalog = catalog
-        self._check_input = check_input
-        self._modules = modules
-        self._in_process = in_process
-        self._forgotten_advice = forgotten_advice
+        self._rules = rules
 
     async def start(
         self,
@@ -133,7 +137,9 @@ class Starter:
         headers: Mapping[str, Any] | None = None,
     ) -> str:
         """The input as JSON.  Raises InvalidInput for what no start would take; asks no server."""
-        text = self._check_input({} if input is None else input, self._settings.max_input_bytes)
+        text = self._rules.check_input(
+            {} if input is None else input, self._settings.max_input_bytes
+        )
         if task_id is not None:
             ids.checked_id(task_id)
         if idempotency_key is not None:
@@ -168,7 +174,7 @@ class Starter:
             return local
         published = await self._catalog.workflow(workflow)
         if published is None:
-            user_modules.load(self._modules)
+            user_modules.load(self._rules.modules)
             published = registry.find(workflow)
         if published is None:
             raise await self._unknown_workflow(workflow)
@@ -190,7 +196,7 @@ class Starter:
             fix = f"it is built ({built}) but not registered: call .register() on it"
             if built is None:
                 fix = f"its builder ({begun}) is not built: call .build().register() on it"
-        elif self._in_process:
+        elif self._rules.in_process:
             fix = "import the module that registers it"
         elif await self._catalog.fleet():
             fix = joined("a worker publishes what its modules register", self._server_asked())
@@ -208,13 +214,13 @@ class Starter:
         dev = ", or all that it takes with `multiagents dev`" if launches.has_dev(known) else ""
         return (
             "no worker runs that could publish it: start one that imports its module, with"
-            f" `{start}`{dev}{self._forgotten_advice()}"
+            f" `{start}`{dev}{self._rules.forgotten_advice()}"
         )
 
     async def _check_workers(self, workflow: Workflow, saga_id: str) -> None:
         missing = await self._catalog.missing(set(workflow.workers))
         if missing:
-            user_modules.load(self._modules)
+            user_modules.load(self._rules.modules)
             missing = await self._catalog.missing(set(workflow.workers))
         if missing and not await self._queries.is_known(saga_id):  # who joins a saga finds it going
             raise await self._unable(workflow, sorted(missing))
@@ -225,7 +231,7 @@ class Starter:
         start = await self._starts.start_command(missing)
         cannot = f"workflow {workflow.name!r} cannot run"
         fix = f"start a worker that has it (`{start}`), or use task(...) for a plain Celery task"
-        if self._in_process:
+        if self._rules.in_process:
             problems = [unknown("worker", name, known) for name in missing]
             return UnknownWorker(joined(f"{cannot}: {joined(*problems)}", fix))
         there, asked = self._catalog.takers, self._server_asked()
