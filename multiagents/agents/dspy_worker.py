@@ -24,26 +24,40 @@ import copy
 import functools
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from multiagents.agents.lm import DEFAULT_TIMEOUT_S, language_model
 from multiagents.agents.lm_errors import translated
-from multiagents.agents.reasoning import Program, build_program, check_reasoning
+from multiagents.agents.reasoning import Program, Reasoning, build_program, check_reasoning
 from multiagents.agents.tools import Carried, Trace, invoke, trace
 from multiagents.core.exceptions import InvalidInput, NonRetryableError
 from multiagents.core.policies import RetryPolicy
-from multiagents.worker_sdk.decorators import (
-    RETRY_MARK,
-    TIMEOUT_MARK,
-    Retry,
-    refuse_worker,
-    retry_policy,
-)
+from multiagents.worker_sdk.decorators import Retry, limits_of, refuse_worker
 from multiagents.worker_sdk.registry import Worker, register
 from multiagents.worker_sdk.signatures import OUTCOME, refuse_call
 
 F = TypeVar("F", bound=Callable[..., Any])
 Ask = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerSettings:
+    """How the model of a worker answers; `dspy_worker` describes each setting."""
+
+    signature: Any
+    reasoning: str = "predict"
+    tools: Sequence[Any] = ()
+    max_iters: int = 5
+    model: str | None = None
+    function_first: bool | None = None
+    lm_settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def check(self, worker: str) -> Reasoning:
+        """The way of reasoning.  Raises InvalidInput for settings that a worker cannot have."""
+        reasoning = check_reasoning(worker, self.reasoning, self.tools, self.max_iters)
+        _check_lm_settings(worker, self.lm_settings)
+        return reasoning
 
 
 class DSPyWorker(Worker):
@@ -57,25 +71,14 @@ class DSPyWorker(Worker):
         self,
         function: Callable[..., Any],
         name: str,
+        settings: AnswerSettings,
         *,
-        signature: Any,
-        reasoning: str = "predict",
-        tools: Sequence[Any] = (),
-        max_iters: int = 5,
-        model: str | None = None,
-        function_first: bool | None = None,
         queue: str | None = None,
         retry: RetryPolicy | None = None,
         timeout_s: float | None = None,
-        lm_settings: Mapping[str, Any] | None = None,
     ) -> None:
-        self.signature = signature
-        self.reasoning = check_reasoning(name, reasoning, tools, max_iters)
-        self.tools = tuple(tools)
-        self.max_iters = max_iters
-        self.model = model
-        self.function_first = function_first
-        self.lm_settings = _checked_settings(name, lm_settings or {})
+        self.settings = settings
+        self.reasoning = settings.check(name)
         self.plain = function
         self._finish: Callable[..., Any] | None = None
         self._program: Program | None = None
@@ -132,12 +135,12 @@ class DSPyWorker(Worker):
             raise NonRetryableError(str(error), clean=True) from error
         limit_s = min(self.timeout_s or DEFAULT_TIMEOUT_S, DEFAULT_TIMEOUT_S)
         with _meaning(self.name, Trace()):
-            return program, language_model(self.model, self.lm_settings, timeout_s=limit_s)
+            model, lm_settings = self.settings.model, self.settings.lm_settings
+            return program, language_model(model, lm_settings, timeout_s=limit_s)
 
     def _stands_first(self, program: Program, context: Mapping[str, Any]) -> bool:
-        if self.function_first is None:
-            return bool(program.missing(context))
-        return self.function_first
+        function_first = self.settings.function_first
+        return bool(program.missing(context)) if function_first is None else function_first
 
     async def _function_first(
         self, program: Program, ask: Ask, context: Mapping[str, Any]
@@ -201,10 +204,10 @@ class DSPyWorker(Worker):
     def _build(self) -> Program:
         self._program = build_program(
             self.name,
-            self.signature,
+            self.settings.signature,
             reasoning=self.reasoning,
-            tools=self.tools,
-            max_iters=self.max_iters,
+            tools=self.settings.tools,
+            max_iters=self.settings.max_iters,
             names=getattr(self.plain, "__globals__", {}),
         )
         return self._program
@@ -237,24 +240,20 @@ def dspy_worker(
     retries and caching away from the engine.
     """
 
+    settings = AnswerSettings(
+        signature=signature,
+        reasoning=reasoning,
+        tools=tuple(tools),
+        max_iters=max_iters,
+        model=model,
+        function_first=function_first,
+        lm_settings=lm_settings,
+    )
+
     def decorate(function: Callable[..., Any]) -> DSPyWorker:
         refuse_worker(function)
-        policy = getattr(function, RETRY_MARK, None) if retry is None else retry_policy(retry)
-        limit_s = getattr(function, TIMEOUT_MARK, None) if timeout_s is None else timeout_s
-        made = DSPyWorker(
-            function,
-            name,
-            signature=signature,
-            reasoning=reasoning,
-            tools=tools,
-            max_iters=max_iters,
-            model=model,
-            function_first=function_first,
-            queue=queue,
-            retry=policy,
-            timeout_s=limit_s,
-            lm_settings=lm_settings,
-        )
+        policy, limit_s = limits_of(function, retry=retry, timeout_s=timeout_s)
+        made = DSPyWorker(function, name, settings, queue=queue, retry=policy, timeout_s=limit_s)
         register(made)
         return made
 
@@ -273,14 +272,13 @@ def _meaning(worker: str, seen: Trace) -> Iterator[None]:
         raise raised from None
 
 
-def _checked_settings(worker: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _check_lm_settings(worker: str, settings: Mapping[str, Any]) -> None:
     for owned, instead in (("num_retries", "retry="), ("cache", "a cache of your own")):
         if settings.get(owned):
             raise InvalidInput(
                 f"worker {worker!r} sets {owned}, which the engine keeps off so that an attempt is"
                 f" one call; use {instead} instead"
             )
-    return dict(settings)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -68,8 +68,7 @@ def worker(
     def decorate(function: Callable[..., Any]) -> Worker:
         refuse_worker(function)
         given = name if isinstance(name, str) else None
-        policy = getattr(function, RETRY_MARK, None) if retry is None else retry_policy(retry)
-        limit_s = getattr(function, TIMEOUT_MARK, None) if timeout_s is None else timeout_s
+        policy, limit_s = limits_of(function, retry=retry, timeout_s=timeout_s)
         made = Worker(
             function,
             _default_name(function) if given is None else given,
@@ -89,6 +88,14 @@ def worker(
     raise InvalidInput(
         f'a worker cannot be called {name!r}: expected text, as in @worker("charge")'
     )
+
+
+def limits_of(
+    function: Callable[..., Any], *, retry: Retry | None, timeout_s: float | None
+) -> tuple[RetryPolicy | None, float | None]:
+    """The retry policy and the timeout in seconds: as given, else as the function is marked."""
+    policy = getattr(function, RETRY_MARK, None) if retry is None else retry_policy(retry)
+    return policy, getattr(function, TIMEOUT_MARK, None) if timeout_s is None else timeout_s
 
 
 def retry(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from multiagents.agents.dspy_worker import DSPyWorker
+from multiagents.agents.dspy_worker import AnswerSettings, DSPyWorker
 from multiagents.testing.stub_lm import StubProvider
 from multiagents.worker_sdk.context import Context
 from multiagents.worker_sdk.execute import execute
@@ -19,7 +19,8 @@ def run(worker: Worker, **data: Any) -> dict[str, Any]:
 def worker_of(function: Any = None, **options: Any) -> DSPyWorker:
     """An unregistered worker; by default its function adds nothing."""
     options.setdefault("signature", "text -> sentiment: str, confidence: float")
-    return DSPyWorker(function or (lambda context: {}), "under_test", **options)
+    settings = AnswerSettings(**options)
+    return DSPyWorker(function or (lambda context: {}), "under_test", settings)
 
 
 def asked(provider: StubProvider, number: int = -1) -> str:
