@@ -69,10 +69,14 @@ def columns_of(stream: TextIO) -> int | None:
         return None
 
 
-def some_of(texts: Iterable[str], most: int, *, by: str = ", ") -> str:
-    """The first ``most`` of these, and how many more there are; empty if there is none."""
+def some_of(texts: Iterable[str], most: int, *, by: str = ", ", count: int | None = None) -> str:
+    """The first ``most`` of these, and how many more there are; empty if there is none.
+
+    ``count`` is the number of all, if ``texts`` are not all of them.
+    """
     listed = list(texts)
-    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    left = (len(listed) if count is None else count) - len(listed[:most])
+    more = f"{by.strip(', ')} and {left} more" if left > 0 else ""
     return by.join(listed[:most]) + more
 
 

@@ -19,7 +19,7 @@ from multiagents.core import hidden_modules
 from multiagents.core.exceptions import InvalidInput, MultiAgentsError, NoServer
 from multiagents.core.near import did_you_mean, nearest
 from multiagents.core.places import raised_at
-from multiagents.core.texts import joined
+from multiagents.core.texts import joined, some_of
 
 IMPORTS = "MULTIAGENTS_IMPORTS"
 SHOWN = 5
@@ -125,8 +125,9 @@ def _advice(name: str, folder: Path) -> str:
     # A prefix is what a tail that was cut off leaves; a difference of case is a typo too.
     if close := nearest(meant.lower(), {each.lower(): each for each in known}):
         return did_you_mean(next(each for each in known if each.lower() == close))
-    shown = ", ".join(known[:SHOWN]) + (" and others" if len(known) > SHOWN else "")
-    return f"modules here: {shown}" if known else "there is no module in this folder"
+    return (
+        f"modules here: {some_of(known, SHOWN)}" if known else "there is no module in this folder"
+    )
 
 
 def _go_to(folder: Path, module: str) -> str:

@@ -14,6 +14,7 @@ from multiagents.core.clock import iso
 from multiagents.core.entries import Asked, Claimed, Entry, Failure, Lost, Unroutable
 from multiagents.core.fields import result_field
 from multiagents.core.states import ENDED, Kind, SagaState, StepState, UndoState
+from multiagents.core.texts import some_of
 from multiagents.engine.saga_reader import blank_saga
 from multiagents.saga.decide import fold
 from multiagents.saga.outcome import failure_of, merged_result
@@ -145,8 +146,7 @@ def person_awaited(shown: Mapping[str, Any]) -> str:
             found.append(f"step {name!r} is parked")
         if (step["compensation"] or {}).get("state") == UndoState.PARKED:
             found.append(f"the undo of {name!r} is parked")
-    more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
-    return ", ".join(found[:NAMED]) + more
+    return some_of(found, NAMED)
 
 
 def replay(

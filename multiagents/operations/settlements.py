@@ -13,6 +13,7 @@ from typing import Any
 from multiagents.core.clock import iso
 from multiagents.core.entries import Asked, Entry
 from multiagents.core.states import Command, Kind
+from multiagents.core.texts import some_of
 from multiagents.engine.saga_reader import blank_saga
 from multiagents.operations.projection import NAMED
 from multiagents.saga.allowed import SETTLING
@@ -72,10 +73,9 @@ def told_of(settled: Sequence[Settlement]) -> list[tuple[str, Asked]]:
 
 def _told(group: Sequence[Settlement]) -> tuple[str, Asked]:
     asked = group[0].asked
-    named = ", ".join(each.what for each in group[:NAMED])
-    more = f" and {len(group) - NAMED} more" if len(group) > NAMED else ""
+    named = some_of((each.what for each in group), NAMED)
     who = f" by {asked.by}" if asked.by else ""
-    return f"{named}{more} {DONE[asked.command]}{who}", asked
+    return f"{named} {DONE[asked.command]}{who}", asked
 
 
 def settlements(

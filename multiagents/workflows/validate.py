@@ -18,6 +18,7 @@ from multiagents.core.exceptions import InvalidInput, InvalidWorkflow
 from multiagents.core.names import queue_flaw
 from multiagents.core.near import did_you_mean, nearest
 from multiagents.core.stored_json import check_input
+from multiagents.core.texts import some_of
 from multiagents.workflows.expression_names import Path, paths
 from multiagents.workflows.expressions import ConditionError, check_argument, check_condition
 from multiagents.workflows.step import MOST_EXAMPLES, Step, TaskCall
@@ -68,9 +69,7 @@ def suggest(name: str, known: Iterable[str]) -> str:
     names = list(known)
     if not names:
         return "there is no other"
-    rest = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
-    there = f"known: {', '.join(names[:_SHOWN_NAMES]) or 'none'}{rest}"
-    return did_you_mean(nearest(name, names), there)
+    return did_you_mean(nearest(name, names), f"known: {some_of(names, _SHOWN_NAMES)}")
 
 
 class _Check:
@@ -274,7 +273,7 @@ class _Check:
         if behind:
             yield (
                 f"{self.workflow.name}: unreachable, because they wait for a cycle:"
-                f" {', '.join(behind)}"
+                f" {some_of(behind, _SHOWN_NAMES)}"
             )
 
     def _one_cycle(self, stuck: set[str], before: dict[str, dict[str, None]]) -> list[str]:

@@ -259,9 +259,8 @@ def attention(ids: Sequence[str], *, count: int, paused: int = 0) -> Check:
     name = "attention"
     if not count:
         return Check(name, "ok", "no saga waits for an operator")
-    more = f" and {count - len(ids[:NAMES_SHOWN])} more" if count > len(ids[:NAMES_SHOWN]) else ""
     verb = "waits" if count == 1 else "wait"
-    shown = f"{', '.join(ids[:NAMES_SHOWN])}{more}"
+    shown = some_of(ids, NAMES_SHOWN, count=count)
     held = f" ({paused} paused)" if paused else ""
     message = f"{count_of(count, 'saga')} {verb} for an operator{held}: {shown}"
     fix = "see `multiagents attention` for what each one needs"

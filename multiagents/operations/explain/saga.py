@@ -258,8 +258,7 @@ def _settled(now: Situation) -> Reason:
     told = [
         f"{done} at {now.when(asked.at_ms)}{_why(asked)}" for done, asked in told_of(now.settled)
     ]
-    more = f"; and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
-    text = f"Settled: {'; '.join(told[:SHOWN])}{more}."
+    text = f"Settled: {some_of(told, SHOWN, by='; ')}."
     facts = {"settled": [each.to_dict() for each in now.settled]}
     return Reason("settled", text, facts=facts)
 

@@ -67,7 +67,7 @@ def said_of(*names: str) -> str:
         ("um_above", "there is 'um_above' in ..: `cd ..` first, and name it 'um_above'"),
         ("../um_above.py", "there is 'um_above' in ..: `cd ..` first, and name it 'um_above'"),
         ("um_shop;um_pkg", "modules are separated by commas"),
-        ("zzzzzz", "modules here: um_chain, um_ends, um_from, um_raises, um_shop and others"),
+        ("zzzzzz", "modules here: um_chain, um_ends, um_from, um_raises, um_shop and 3 more"),
     ],
 )
 def test_a_module_that_is_not_there(folder: Path, name: str, advice: str) -> None:

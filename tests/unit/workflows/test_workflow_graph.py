@@ -106,6 +106,13 @@ def test_steps_behind_a_cycle_are_reported_once() -> None:
     assert found[1] == "order: unreachable, because they wait for a cycle: c, d"
 
 
+def test_of_many_steps_behind_a_cycle_the_message_names_some() -> None:
+    """Twelve names, and the number of the others."""
+    behind = [step(f"s{number}", "a") for number in range(20)]
+    found = check(workflow(step("a", "b"), step("b", "a"), *behind))
+    assert found[1].endswith("cycle: " + ", ".join(f"s{n}" for n in range(12)) + " and 8 more")
+
+
 @pytest.mark.parametrize(
     ("field", "expression", "reason"),
     [
