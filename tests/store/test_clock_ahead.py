@@ -152,5 +152,5 @@ def test_doctor_names_what_is_due_later_than_anything_may_be(bench: Bench) -> No
     bench.edge.client.zadd(DUE, {due_purge(SAGA): now_ms + year_ms, due_timer("t", "u"): now_ms})
     found = checks.due(bench.edge.run(read_due([0], now_ms)), now_ms)
     assert found.status == "warn"
-    assert "2 entries due later than anything may be, the first (d|saga) in 3 h" in found.message
+    assert "2 items due later than any item can be, the first (d|saga) in 3 h" in found.message
     assert f"ZADD ma:{{s00}}:due XX {now_ms} MEMBER" in str(found.fix)

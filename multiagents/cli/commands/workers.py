@@ -33,7 +33,7 @@ def workers(json_output: Json = False) -> None:
     if known.fleet or known.stopping:
         _print({**known.fleet, **known.stopping}, lacking, session.now_ms)
     if not known.fleet:
-        why = "no worker takes work" if known.stopping else "no worker is running"
+        why = "no worker claims work" if known.stopping else "no worker is running"
         say(f"{why}; start one with: {known.start()}")
 
 

@@ -1,1 +1,1 @@
-"""What does a saga do for me?  ``multiagents demo``."""
+"""What does a saga do for its user?  ``multiagents demo``."""

@@ -1,8 +1,8 @@
-"""What does a saga do for me?  `multiagents demo`.
+"""What does a saga do for its user?  `multiagents demo`.
 
-One order twice, on an embedded server with a real worker process: it succeeds; then its payment
-is accepted and its shipping fails, and what was done is undone.  The server is always the demo's
-own: a worker of ours on the queues of a server in use would take other programs' messages.
+The demo runs one order twice, on an embedded server with a real worker process.  The first run
+succeeds.  In the second the shipping fails after the payment, and the saga undoes its steps.  The
+server is always the demo's own: on a server in use, its worker would take other programs' messages.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ ORDERS: tuple[tuple[str, dict[str, Any], str], ...] = (
         "compensated",
     ),
 )
-"""Title, input and expected end of each run."""
+"""Title, input and expected outcome of each run."""
 STOCK = {"A1": 10}
 MONEY = {"customer": 10_000, "shop": 0}
 ANSWERS = {"confirmation": "Dear Ada, your two A1 are on their way. Thank you!"}
-"""What the stub writes; a real model writes by itself."""
+"""The stub's answer; a real model writes its own."""
 NEXT = """
 next: save the README's shop.py ("One minute to the first saga"), and beside it
   MULTIAGENTS_IMPORTS=shop multiagents dev
@@ -52,14 +52,14 @@ WORKFLOW = "demo.order"
 def demo(json_output: Json = False) -> None:
     """Run an order that succeeds and one that is undone; needs no server.
 
-    Prints both timelines and what the shop owns before and after each.
+    Prints both timelines, and the shop's stock and money before and after each.
     """
     with stopped_by_signals(), ExitStack() as stack:
         report = _run(stack, tell=not json_output)
     if json_output:
         emit(report)
     elif report["ok"]:
-        say("\nThe second order took nothing from anybody: each step that had run was undone.")
+        say("\nThe second order left no trace: the saga undid each step that had run.")
         say(NEXT)
     raise typer.Exit(OK if report["ok"] else SAGA_FAILED)
 
@@ -76,7 +76,7 @@ def _run(stack: ExitStack, *, tell: bool) -> dict[str, Any]:
     settings = environment()
     model = model_environment(stack, settings, ANSWERS)
     if tell:
-        say(f"A server and a worker start for this demo alone ({server.url}).")
+        say(f"The demo starts its own server and worker ({server.url}).")
         if model:
             say(f"Note: {STUB}.")
     worker = stack.enter_context(_worker(folder, model))
@@ -91,7 +91,7 @@ def _run(stack: ExitStack, *, tell: bool) -> dict[str, Any]:
 
 
 def _worker(folder: Path, model: Mapping[str, str]) -> WorkerProcess:
-    """A worker in the demo's folder, where no celeryconfig.py of the user's can lead it astray."""
+    """A worker in the demo's folder, so that it does not read the user's celeryconfig.py."""
     from multiagents.cli.demo.store import SHOP_VARIABLE
 
     env = {
@@ -109,7 +109,7 @@ def _worker(folder: Path, model: Mapping[str, str]) -> WorkerProcess:
 
 
 def _order(session: Session, shop: Any, number: int, *, tell: bool) -> dict[str, Any]:
-    """Run one order and tell of it."""
+    """Run one order, and return the report; ``tell`` prints it, too."""
     title, given, expected = ORDERS[number]
     before = shop.balance()
     saga_id = session.call("start", WORKFLOW, given)
@@ -140,7 +140,7 @@ def _headline(number: int, title: str, state: str) -> Any:
 
 
 def balance_table(before: Mapping[str, Any], after: Mapping[str, Any]) -> Any:
-    """What the shop owned before and after."""
+    """The shop's stock and money before and after."""
     rows = zip(_balance(before), _balance(after), strict=True)
     return table(
         ("THE SHOP", "BEFORE", "AFTER"), [(name, was, now) for (name, was), (_, now) in rows]

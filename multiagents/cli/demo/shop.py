@@ -1,7 +1,7 @@
 """What does the demo's worker do?
 
-The order of a small shop: validate, reserve, charge, confirm (a language model writes), ship,
-notify; and how each is undone.  Every worker may run twice under one key and counts once.
+It handles the order of a small shop: validate, reserve, charge, confirm (a language model writes),
+ship, notify; and the undo of each.  A step that runs twice with one key takes effect once.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from multiagents.cli.demo.store import SHOP_VARIABLE, RefusedError, Shop
 WORKFLOW = "demo.order"
 PRICE_CENTS = 1990
 QUICK = {"max_attempts": 2, "backoff_s": 0.3, "jitter": False}
-"""Two attempts soon after another, so that the demo shows a retry and does not wait for it."""
+"""Two attempts in quick succession: the demo shows a retry without a long wait."""
 
 
 def shop() -> Shop:
@@ -32,7 +32,7 @@ def shop() -> Shop:
 
 @worker("demo.validate")
 def validate(context: Any) -> dict[str, Any]:
-    """Refuse what the shop does not sell; tell the price."""
+    """Refuse goods that the shop does not sell; return the price."""
     if shop().in_stock(context["sku"]) is None:
         raise NonRetryableError(f"the shop does not sell {context['sku']!r}", clean=True)
     cents = context["quantity"] * PRICE_CENTS
@@ -56,7 +56,7 @@ def charge(context: Any) -> dict[str, Any]:
 
 @worker("demo.put_back")
 def put_back(context: Any) -> dict[str, Any]:
-    """Undo a reservation or a charge; nothing happens if there was none."""
+    """Undo a reservation or a charge; do nothing if there was none."""
     return {"put_back": shop().put_back(context.step_idempotency_key)}
 
 
@@ -66,13 +66,13 @@ def put_back(context: Any) -> dict[str, Any]:
     retry=QUICK,
 )
 def confirm(context: Any) -> dict[str, Any]:
-    """Let the model write to the customer."""
+    """Have the model write to the customer."""
     return {}
 
 
 @worker("demo.ship", retry=QUICK)
 def ship(context: Any) -> dict[str, Any]:
-    """Hand the parcel to the carrier, who fails when the order says so."""
+    """Give the parcel to the carrier, which fails if the order requests that."""
     if context.get("carrier") == "on strike":
         raise WorkerExecutionError("the carrier is on strike")
     shop().write(context.idempotency_key, "shipment", context["sku"])
@@ -81,7 +81,7 @@ def ship(context: Any) -> dict[str, Any]:
 
 @worker("demo.recall")
 def recall(context: Any) -> dict[str, Any]:
-    """Recall the parcel, if there is one: after a failure nobody knows."""
+    """Recall the parcel if there is one: a failed step may have sent it."""
     return {"recalled": shop().tear(context.step_idempotency_key)}
 
 

@@ -1,7 +1,7 @@
 """What does the demo's shop own?
 
-A small SQLite file: stock, money, shipments and mails.  Every change has a key and counts once
-under it, and can be put back once: that is all that a saga asks of the systems it works with.
+A small SQLite file holds stock, money, shipments and mails.  Each change has a key, takes effect
+once under it, and can be undone once.  A saga needs no more from the systems that it works with.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ CREATE TABLE IF NOT EXISTS papers (key TEXT PRIMARY KEY, kind TEXT, text TEXT);
 CREATE TABLE IF NOT EXISTS changes (key TEXT PRIMARY KEY, moves TEXT, undone INTEGER DEFAULT 0);
 """
 SHOP_VARIABLE = "MULTIAGENTS_DEMO_SHOP"
-"""Names the shop's file to the worker."""
+"""The environment variable through which the worker gets the shop's file."""
 WAIT_S = 10.0
 """How long one process waits for another's transaction."""
 
 
 class RefusedError(Exception):
-    """There is not enough of what was to be taken."""
+    """Stock or an account has less than a move needs."""
 
 
 class Shop:
-    """The shop in this file; made with its first goods if it is new."""
+    """The shop in one SQLite file."""
 
     schema: ClassVar[str] = SCHEMA
     wait_s: ClassVar[float] = WAIT_S
@@ -39,15 +39,15 @@ class Shop:
         self._path = path
 
     def open(self, *, stock: dict[str, int], money: dict[str, int]) -> None:
-        """Begin with these goods (pieces by SKU) and money (cents by account)."""
+        """Set the stock (pieces by SKU) and the money (cents by account)."""
         with self._transaction() as db:
             db.executemany("INSERT OR REPLACE INTO stock VALUES (?, ?)", stock.items())
             db.executemany("INSERT OR REPLACE INTO money VALUES (?, ?)", money.items())
 
     def move(self, key: str, *moves: tuple[str, str, int]) -> bool:
-        """Apply moves ``(table, what, by)`` once under the key; False if it was done before.
+        """Apply moves ``(table, what, by)`` once under the key; False if the key was used before.
 
-        Raises RefusedError, changing nothing, if stock or an account would fall below zero.
+        Raises RefusedError, and changes nothing, if stock or an account would fall below zero.
         """
         with self._transaction() as db:
             row = db.execute("SELECT undone FROM changes WHERE key = ?", (key,)).fetchone()
@@ -60,9 +60,9 @@ class Shop:
         return True
 
     def put_back(self, key: str) -> bool:
-        """Reverse what was moved under the key; False if nothing was, or it is put back already.
+        """Reverse the moves under the key; False if there are none, or if they are reversed.
 
-        From then on the key is used up: a late `move` under it does nothing.
+        This uses the key up: a late `move` under it does nothing.
         """
         with self._transaction() as db:
             row = db.execute("SELECT moves, undone FROM changes WHERE key = ?", (key,)).fetchone()
@@ -75,12 +75,12 @@ class Shop:
         return not undone
 
     def write(self, key: str, kind: str, text: str) -> None:
-        """Keep a paper (a shipment, a mail), once under its key."""
+        """Store a paper (a shipment, a mail), once under its key."""
         with self._transaction() as db:
             db.execute("INSERT OR IGNORE INTO papers VALUES (?, ?, ?)", (key, kind, text))
 
     def tear(self, key: str) -> bool:
-        """Take a paper out again; False if there is none."""
+        """Delete a paper; False if there is none."""
         with self._transaction() as db:
             return db.execute("DELETE FROM papers WHERE key = ?", (key,)).rowcount > 0
 
@@ -91,7 +91,7 @@ class Shop:
         return None if row is None else int(row[0])
 
     def balance(self) -> dict[str, Any]:
-        """Everything countable: stock and money by name, shipments, mails."""
+        """Stock and money by name, and the number of shipments and mails."""
         with self._transaction() as db:
             papers = dict(db.execute("SELECT kind, count(*) FROM papers GROUP BY kind"))
             return {
@@ -102,7 +102,7 @@ class Shop:
             }
 
     def _note(self, db: sqlite3.Connection, what: str, key: str) -> None:
-        """Called in the transaction of each change, and where the key has absorbed one."""
+        """Called in the transaction of each change, and when a used key absorbs a change."""
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

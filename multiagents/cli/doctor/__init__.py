@@ -1,1 +1,1 @@
-"""Is everything as it should be?  ``multiagents doctor``."""
+"""Do the servers, workers and sagas work as they should?  ``multiagents doctor``."""

@@ -1,7 +1,6 @@
-"""What can be said of the broker, where it is another server than that of the sagas?
+"""Does the broker answer, and when does it redeliver a message?
 
-Whether it answers, and when it hands out a message again.  A broker that is the sagas' own Redis
-is judged with that.
+If the broker is the sagas' own Redis, the checks of that server cover it.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from multiagents.transport.publisher import HastyBroker, is_amqp, is_away, is_re
 from multiagents.workflows.workflow import Workflow
 
 ACKNOWLEDGED_S = 1800.0
-"""RabbitMQ's ``consumer_timeout``, unless its configuration says otherwise."""
+"""The default of RabbitMQ's ``consumer_timeout``."""
 
 
 def of_broker(app: Celery, settings: Settings) -> Iterable[Check]:
-    """Whether it answers; nothing where it is the server of the sagas, or no URL of a broker."""
+    """Whether it answers; nothing if it is the sagas' server, or if its URL is invalid."""
     if _is_no_url(app):
         return
     conf = app.conf
@@ -36,12 +35,12 @@ def of_broker(app: Celery, settings: Settings) -> Iterable[Check]:
 
 
 def _is_no_url(app: Celery) -> bool:
-    """Whether kombu would die of the broker's URL, which is a finding of its own."""
+    """Whether kombu cannot parse the broker's URL: another check reports that."""
     return any(fault.setting in BROKER for fault in faults(app))
 
 
 def _asked(app: Celery) -> tuple[str, str]:
-    """Where it is, without its password, and why it does not answer; empty if it does."""
+    """The broker's URL without its password, and why it does not answer; empty if it does."""
     with HastyBroker(app).connection() as connection:
         where = connection.as_uri()
         try:
@@ -56,7 +55,7 @@ def _asked(app: Celery) -> tuple[str, str]:
 
 
 def redelivery(app: Celery, workflows: Iterable[Workflow]) -> Iterable[Check]:
-    """The broker does not hand out a message again while its step is still running."""
+    """The broker does not redeliver a message while its step is still running."""
     if _is_no_url(app):
         return
     connection: Any = app.connection_for_read()  # not connected
@@ -67,17 +66,17 @@ def redelivery(app: Celery, workflows: Iterable[Workflow]) -> Iterable[Check]:
 
 
 def acknowledgement(workflows: Iterable[Workflow]) -> Check:
-    """RabbitMQ does not take back what a worker has fetched and not acknowledged."""
+    """RabbitMQ does not take back a message that a worker has not acknowledged."""
     name = "acknowledgement"
     longest = checks.longest_step(workflows)
     limit = f"{ACKNOWLEDGED_S:g} s (consumer_timeout of RabbitMQ, unless it is set)"
     if longest is None or longest[0] < ACKNOWLEDGED_S:
-        return Check(name, "ok", f"{limit}, longer than every step's time-out")
+        return Check(name, "ok", f"{limit}, longer than every step's timeout")
     seconds, step = longest
     return Check(
         name,
         "warn",
-        f"{limit}, but step {step} may take {seconds:g} s: then the worker's connection is cut, and"
-        " plain tasks with late acknowledgement are run twice",
+        f"{limit}, but step {step} may take {seconds:g} s: RabbitMQ then closes the worker's"
+        " connection, and plain tasks with late acknowledgement run twice",
         f"set consumer_timeout = {2000 * seconds:.0f} (milliseconds) in rabbitmq.conf",
     )

@@ -1,7 +1,7 @@
-"""Is everything as it should be?
+"""Do the servers, workers and sagas work as they should?
 
-Reads all that `checks` judges and prints the findings.  A server that cannot be reached is a
-finding too; what does not need it is checked nevertheless.
+Reads the data that `checks` judges, and prints the findings.  An unreachable server is a finding;
+checks that do not need it run all the same.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 UNSETTLED = ("running", "paused", "compensating", "failed")
 """States in which sagas may wait for an operator."""
 LOOKED_AT = 100
-"""Of each of those states, the newest."""
+"""How many sagas of each of these states are checked, the newest first."""
 
 
 App = Annotated[
@@ -48,16 +48,16 @@ App = Annotated[
         "--app",
         "-A",
         metavar="NAME",
-        help="Judge the settings of this Celery app, named as after `celery -A`.",
+        help="Check the settings of this Celery app, named as for `celery -A`.",
     ),
 ]
 
 
 def doctor(app: App = "", json_output: Json = False) -> None:
-    """Check the server, its settings, workers and sagas; say what to do about each finding.
+    """Check the server, its settings, workers and sagas; print a fix for each finding.
 
     Celery's settings are those of the package's own app, unless `--app` names another. Exit code 1
-    if a check failed; warnings alone give 0.
+    means that a check failed; warnings alone give 0.
     """
     with _calling_for(app):
         _doctor(json_output)
@@ -91,12 +91,12 @@ def _doctor(json_output: bool) -> None:
     if json_output:
         emit({"ok": not failed, "checks": [check.to_dict() for check in found]})
     else:
-        rows = [(check.status, check.name, _told(check)) for check in found]
+        rows = [(check.status, check.name, _finding(check)) for check in found]
         console().print(table(("", "CHECK", "FINDING"), rows))
     raise typer.Exit(int(failed))
 
 
-def _told(check: Check) -> str:
+def _finding(check: Check) -> str:
     return f"{check.message}\n→ {check.fix}" if check.fix else check.message
 
 
@@ -133,7 +133,7 @@ def examine() -> list[Check]:
 
 
 def _of_sagas(session: Session, shards: Sequence[int], *, fleet: bool) -> Iterable[Check]:
-    """What is known of workers, if their server is reached, and of sagas, part by part."""
+    """Findings about workers, if their server answers, and about sagas."""
     workflows: list[Workflow] = []
 
     def of_fleet() -> Iterable[Check]:
@@ -141,14 +141,14 @@ def _of_sagas(session: Session, shards: Sequence[int], *, fleet: bool) -> Iterab
         yield from _fleet(session, workflows)
 
     if fleet:
-        yield from _as_far_as_told("workers", of_fleet())
-        yield from _as_far_as_told("rights", _rights(session, workflows))
-    yield from _as_far_as_told("sagas", _sagas(session, shards))
+        yield from _or_refused("workers", of_fleet())
+        yield from _or_refused("rights", _rights(session, workflows))
+    yield from _or_refused("sagas", _sagas(session, shards))
     yield from _configuration(session.runtime, workflows)
 
 
-def _as_far_as_told(part: str, found: Iterable[Check]) -> Iterable[Check]:
-    """A key that is not what it has to be keeps nothing else from being told."""
+def _or_refused(part: str, found: Iterable[Check]) -> Iterable[Check]:
+    """These findings; if the server refuses a key, that finding, and the other parts still run."""
     from multiagents.cli.doctor import keys
     from multiagents.storage.client import UNREACHABLE, StoreError
 
@@ -161,7 +161,7 @@ def _as_far_as_told(part: str, found: Iterable[Check]) -> Iterable[Check]:
 
 
 def _examine_servers(runtime: Runtime) -> list[Check]:
-    """The same for servers that the sagas are spread over, as far as they answer."""
+    """All findings if the sagas are spread over several servers, of which some may be down."""
     from multiagents.cli.doctor import checks
     from multiagents.cli.doctor.broker import of_broker
     from multiagents.storage.client import Edge
@@ -189,7 +189,7 @@ def _examine_servers(runtime: Runtime) -> list[Check]:
 
 
 def _examine_reached(session: Session, reached: Container[str]) -> Iterable[Check]:
-    """What these servers know: of workers and workflows only the first, of all sagas only all."""
+    """Findings from the servers that answer: the first one alone has workers and workflows."""
     servers = session.runtime.settings.servers
     shards = [number for url in servers if url in reached for number in servers[url]]
     yield from _of_sagas(session, shards, fleet=next(iter(servers)) in reached)
@@ -232,7 +232,7 @@ def _fleet(session: Session, workflows: list[Workflow]) -> Iterable[Check]:
 
 
 def _sagas(session: Session, shards: Sequence[int]) -> Iterable[Check]:
-    """What is due on these shards, and what waits for an operator."""
+    """Findings about due items on these shards, and about sagas that wait for an operator."""
     from multiagents.cli.doctor import checks, keys
     from multiagents.cli.doctor.waiting import waiting as waiting_steps
     from multiagents.storage.dead_letter_index import read_waiting
@@ -242,7 +242,7 @@ def _sagas(session: Session, shards: Sequence[int]) -> Iterable[Check]:
 
     now_ms = session.now_ms
     yield checks.due(session.run(read_due(shards, now_ms)), now_ms)
-    if len(shards) == session.runtime.settings.shards:  # else sagas cannot be listed
+    if len(shards) == session.runtime.settings.shards:  # a list needs all servers
         yield waiting_steps(session)
     waiting = session.run(read_waiting(shards))
     yield checks.attention(waiting.sagas, count=waiting.saga_count, paused=waiting.paused_count)
@@ -259,7 +259,7 @@ def _sagas(session: Session, shards: Sequence[int]) -> Iterable[Check]:
 
 
 def _rights(session: Session, workflows: list[Workflow]) -> Iterable[Check]:
-    """Whether queues and results can be written, where they lie on the server of the settings."""
+    """Whether queues and results can be written, if they are on the sagas' server."""
     from multiagents.cli.commands.workers import known_of
     from multiagents.cli.doctor import keys
     from multiagents.storage.client import Edge
@@ -305,9 +305,9 @@ def _configuration(runtime: Runtime, workflows: Iterable[Workflow]) -> Iterable[
 
 
 def _unlisted(session: Session, shards: Sequence[int]) -> list[str]:
-    """Sagas that wait for an operator unlisted, among the newest of those that may: a sample."""
+    """A sample, from the newest: sagas that wait for an operator and that the index lacks."""
     if len(shards) < session.runtime.settings.shards:
-        return []  # what is listed cannot be asked of all
+        return []  # a list needs all servers
     service = session.runtime.host.service
     rows = [
         row for state in UNSETTLED for row in session.call("list", state=state, limit=LOOKED_AT)

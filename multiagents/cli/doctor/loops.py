@@ -9,10 +9,10 @@ from multiagents.operations.explain.blocked_loops import Report, lately, told_of
 
 
 def loops(reports: Mapping[str, Report], now_ms: int) -> Check:
-    """Event loops answer.  ``reports``: the last one by host, see `Catalog.tell_loop`."""
+    """Event loops answer.  ``reports``: host -> its last report, see `Catalog.tell_loop`."""
     recent = lately(reports, now_ms)
     if not recent:
         return Check("event loops", "ok", "no worker's event loop was blocked in the last hour")
     message = "; ".join(told_of_worker(host, each) for host, each in sorted(recent.items()))
-    fix = "call what blocks by asyncio.to_thread, or make its worker a plain function"
+    fix = "make the blocking call with asyncio.to_thread, or make its worker a plain function"
     return Check("event loops", "warn", message, fix)

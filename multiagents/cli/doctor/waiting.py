@@ -1,6 +1,6 @@
-"""Do steps wait for a worker that does not run?
+"""Do steps wait for a worker that is not running?
 
-A saga keeps its own definition, so it may wait for a function that no published workflow names.
+A saga keeps its own definition, so it may need a function that no published workflow names.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
     from multiagents.cli.session import Session
 
 LOOKED_AT = 100
-"""Of each state, the newest sagas."""
+"""How many sagas of each state are read, the newest first."""
 EXPLAINED = 20
-"""So many of these at most are explained one by one."""
+"""How many of them at most are explained one by one."""
 IN_VAIN = ("no_consumer", "unknown_function", "function_elsewhere")
-"""Codes of reasons why workers run and none of them does a step."""
+"""Codes of reasons why none of the running workers takes a step."""
 
 Found = tuple[str, Mapping[str, Any]]
-"""A saga, and the reason why a step of it waits, as JSON shows it."""
+"""A saga's id, and the reason why one of its steps waits, as JSON shows it."""
 
 
 def waiting(session: Session) -> Check:
-    """No step that was sent waits for a function, or a queue, that no running worker has."""
+    """No sent step waits for a function or a queue that no running worker has."""
     return judged(list(_in_vain(session)))
 
 
 def judged(found: Sequence[Found]) -> Check:
-    """What is found."""
+    """The finding about these steps."""
     if not found:
-        return Check("waiting steps", "ok", "none of those looked at waits for another worker")
+        return Check("waiting steps", "ok", "none that was checked waits for another worker")
     saga_id, reason = found[0]
     more = f"; {count_of(len(found) - 1, 'more such step')}" if len(found) > 1 else ""
     message = f"{reason['kind']} {reason['step']!r} of saga {saga_id} waits: {why_stranded(reason)}"

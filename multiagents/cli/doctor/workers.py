@@ -1,6 +1,6 @@
-"""Do the workers that run have what the workflows need?
+"""Do the running workers have the functions, tasks and queues that the workflows need?
 
-Checks of `doctor`, as in `checks`, over what running workers and workflows publish.  No I/O here.
+Checks of `doctor`, as in `checks`, over data that running workers publish.  No I/O here.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 from multiagents.cli.doctor.checks import Check, Fleet, count_of, names_of
 from multiagents.core.names import COORDINATOR_QUEUE, QUEUE_IO
+from multiagents.core.texts import some_of
 from multiagents.engine.launches import (
     MEND,
     OWN_APP,
@@ -25,23 +26,26 @@ from multiagents.workflows import callees
 from multiagents.workflows.task_calls import meant, misfits
 from multiagents.workflows.workflow import Workflow
 
+PLACES_SHOWN = 3
+"""How many places one finding names."""
+
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is published.  ``imports``: MULTIAGENTS_IMPORTS of whoever asks."""
+    """The published data.  ``imports``: MULTIAGENTS_IMPORTS where `doctor` runs."""
 
     fleet: Fleet
-    """The workers that take work."""
+    """The workers that claim work."""
     workflows: Sequence[Workflow] = ()
     launches: Sequence[Launch] = ()
     imports: Sequence[str] = ()
     stopping: Fleet = field(default_factory=dict)
-    """Those that take none any more, and are still at some."""
+    """Workers that claim no more work, and still run some."""
     route_of: Callable[[str], str] = lambda task: ""
-    """The queue to which the app of whoever asks routes a plain task; empty: not known."""
+    """The queue to which the app of `doctor` routes a plain task; empty: unknown."""
 
     def start(self, queues: Iterable[str] = (), functions: Iterable[str] = ()) -> str:
-        """The command that starts a worker for these."""
+        """The command that starts a worker for these queues and functions."""
         return advice(
             self.launches,
             queues=queues,
@@ -52,17 +56,19 @@ class Known:
 
 
 def workers(known: Known) -> Check:
-    """A worker takes work."""
+    """A worker claims work, and each has a function."""
     fleet = known.fleet
     if not fleet:
         fix = f"start one: {known.start()}"
         gone = f"; {names_of(known.stopping)} {_ends(known.stopping)}" if known.stopping else ""
-        what = "no worker takes work" if gone else "no worker is running"
-        return Check("workers", "fail", f"{what}: nothing moves{gone}", fix)
-    # One of a team's own app, which it names, may well have plain tasks alone.
+        what = "no worker claims work" if gone else "no worker is running"
+        return Check("workers", "fail", f"{what}: sagas do not move{gone}", fix)
+    # A worker of a team's own app, which it names, may have plain tasks only.
     empty = [host for host, each in fleet.items() if not (each["workers"] or each.get("app"))]
     if empty:
-        message = f"{names_of(empty)} without any worker function: steps come there in vain"
+        message = (
+            f"{names_of(empty)} without any worker function: such a worker gives back each step"
+        )
         fix = f"stop it, or start it with its modules: {known.start()}"
         return Check("workers", "warn", message, fix)
     functions = {name for member in fleet.values() for name in member["workers"]}
@@ -80,7 +86,7 @@ def _ends(stopping: Fleet) -> str:
 
 
 def workflows(known: Known) -> Check:
-    """Each worker of a team's app has found the app's workflows."""
+    """Each worker of a team's app has registered a workflow."""
     without = [
         host
         for host, each in known.fleet.items()
@@ -92,7 +98,7 @@ def workflows(known: Known) -> Check:
 
 
 def queues(known: Known) -> Check:
-    """Every queue to which steps are sent is consumed."""
+    """A worker consumes each queue that steps are sent to."""
     name = "queues"
     consumed = {queue for member in known.fleet.values() for queue in member["queues"]}
     needed = needed_queues(known)
@@ -101,12 +107,12 @@ def queues(known: Known) -> Check:
         return Check(name, "ok", f"all consumed: {names_of(sorted(needed))}")
     fix = f"start a worker for them: {known.start(missing)}"
     if known.fleet:
-        return Check(name, "fail", f"nobody consumes {names_of(missing)}: their steps wait", fix)
-    return Check(name, "warn", f"nobody consumes {names_of(missing)}", fix)
+        return Check(name, "fail", f"no worker consumes {names_of(missing)}: steps wait", fix)
+    return Check(name, "warn", f"no worker consumes {names_of(missing)}", fix)
 
 
 def needed_queues(known: Known) -> set[str]:
-    """The queues to which steps are sent, as far as that is known, and the engine's own."""
+    """The known queues that steps are sent to, and the engine's own."""
     homes = {str(queue) for each in known.fleet.values() for queue in each["workers"].values()}
     routes = routes_of(known.fleet, known.launches)
     named = queues_of(
@@ -118,10 +124,10 @@ def needed_queues(known: Known) -> set[str]:
 
 
 def worker_functions(known: Known) -> Check:
-    """Every worker function that a published workflow names is where its steps are sent."""
+    """A consumer of each step's queue has the worker function that the step names."""
     name, fleet = "worker functions", known.fleet
     if not fleet:
-        return Check(name, "ok", "not known: no worker is running")
+        return Check(name, "ok", "unknown: no worker is running")
     wanted = wanted_of(known)
     missing = sorted(each for each in wanted if not _with(fleet, each[1]))
     if missing:
@@ -143,40 +149,40 @@ def worker_functions(known: Known) -> Check:
 
 
 def plain_tasks(known: Known) -> Check:
-    """Every plain task that a published workflow names is registered with a running worker.
+    """A running worker has registered each plain task that a published workflow names.
 
-    A worker without `attach` publishes nothing, so one may have it all the same.
+    A worker without `attach` publishes nothing, so one may have the task all the same.
     """
     name, wanted = "plain tasks", _wanted_tasks(known.workflows)
     if not wanted or not known.fleet:
         why = "no worker is running" if wanted else "no published workflow has one"
-        return Check(name, "ok", f"not known: {why}" if wanted else why)
+        return Check(name, "ok", f"unknown: {why}" if wanted else why)
     there: set[str] = set()
     for host, member in known.fleet.items():
         tasks = _tasks_of(member, known.launches)
         if tasks is None:
-            return Check(name, "ok", f"not known: {host} does not tell which it has")
+            return Check(name, "ok", f"unknown: {host} does not publish its plain tasks")
         there.update(tasks, member["workers"])
     missing = sorted(wanted.keys() - there)
     if not missing:
         return Check(name, "ok", "none is missing")
     shown = [f"{task} ({', '.join(wanted[task])}{meant(task, there)})" for task in missing]
-    fix = "correct the name, or start a worker that has it (one without `attach` is not seen here)"
+    fix = "correct the name, or start a worker that has it (a worker without `attach` is not seen)"
     return Check(name, "warn", f"no running worker has registered {names_of(shown)}", fix)
 
 
 def plain_calls(workflows: Iterable[Workflow], tasks: Mapping[str, Any]) -> Check:
-    """Every plain task that the app of whoever asks has takes what its workflow gives it."""
+    """Each plain task of this app takes the arguments that its workflow passes."""
     name = "plain task calls"
     wrong = [f"{place}: {why}" for place, why in misfits(workflows, tasks)]
     if not wrong:
-        return Check(name, "ok", "none is known not to fit")
-    fix = "say in args and kwargs of task(...) what it gets; [] is nothing"
-    return Check(name, "warn", "; ".join(wrong[:3]) + ("; …" if wrong[3:] else ""), fix)
+        return Check(name, "ok", "none is known to have wrong arguments")
+    fix = "name its arguments in args and kwargs of task(...); [] passes none"
+    return Check(name, "warn", some_of(wrong, PLACES_SHOWN, by="; "), fix)
 
 
 def _wanted_tasks(workflows: Iterable[Workflow]) -> dict[str, list[str]]:
-    """Plain task of a step or an undo -> the names of the workflows."""
+    """Plain task of a step or an undo -> the names of its workflows."""
     found: dict[str, list[str]] = {}
     for each, call in callees.plain_tasks(workflows):
         if not call.task.startswith("celery."):
@@ -186,7 +192,7 @@ def _wanted_tasks(workflows: Iterable[Workflow]) -> dict[str, list[str]]:
 
 
 def _tasks_of(member: Mapping[str, Any], launches: Iterable[Launch]) -> tuple[str, ...] | None:
-    """The plain tasks of a running worker, by its launch; None: it does not tell."""
+    """The plain tasks of a running worker, by its launch; None: it does not publish them."""
     if not member.get("app"):
         return None
     launch = Launch(member["app"], tuple(member["imports"]), tuple(member["queues"]))
@@ -194,7 +200,7 @@ def _tasks_of(member: Mapping[str, Any], launches: Iterable[Launch]) -> tuple[st
 
 
 def wanted_of(known: Known) -> dict[tuple[str, str], list[str]]:
-    """(queue, function) of each step and undo -> the names of the workflows."""
+    """(queue, function) of each step and undo -> the names of its workflows."""
     homes = {
         function: str(queue)
         for member in known.fleet.values()
@@ -209,7 +215,7 @@ def wanted_of(known: Known) -> dict[tuple[str, str], list[str]]:
 
 
 def lacking_of(known: Known) -> dict[str, dict[str, list[str]]]:
-    """Hostname -> queue that it consumes -> functions that are wanted there and it lacks."""
+    """Hostname -> a queue that it consumes -> functions of steps there that it lacks."""
     found: dict[str, dict[str, list[str]]] = {}
     for queue, function in sorted(wanted_of(known)):
         for host, member in known.fleet.items():
@@ -232,13 +238,13 @@ def _elsewhere(known: Known, elsewhere: Sequence[tuple[str, str]]) -> Check:
 
 
 def _lacking(lacking: Mapping[str, Mapping[str, Sequence[str]]]) -> Check:
-    told = [
+    found = [
         f"{host} consumes {queue!r} without {names_of(functions)}"
         for host, places in lacking.items()
         for queue, functions in places.items()
     ]
     fix = "import the same modules in all workers of a queue, or give the functions another queue"
-    message = f"{'; '.join(told[:3])}{'; …' if told[3:] else ''}: it gives their steps back"
+    message = f"{some_of(found, PLACES_SHOWN, by='; ')}: it gives back their steps"
     return Check("worker functions", "warn", message, fix)
 
 

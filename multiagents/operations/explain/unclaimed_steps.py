@@ -177,7 +177,7 @@ def _no_worker(around: Surroundings) -> str:
     if not around.stopping:
         return "no worker is running."
     verb = "is" if len(around.stopping) == 1 else "are"
-    return f"no worker takes work: {hosts(around.stopping)} {verb} stopping."
+    return f"no worker claims work: {hosts(around.stopping)} {verb} stopping."
 
 
 def _strangers(around: Surroundings, queue: str, function: str) -> str:

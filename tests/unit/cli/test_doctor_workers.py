@@ -81,7 +81,7 @@ def test_a_worker_that_is_stopping_does_not_count_as_one_that_takes_work() -> No
     found = workers.workers(Known({}, stopping=gone))
     assert found.status == "fail"
     assert found.message == (
-        "no worker takes work: nothing moves; two is stopping, still at 2 tasks"
+        "no worker claims work: sagas do not move; two is stopping, still at 2 tasks"
     )
     assert workers.queues(Known({}, [flow()], stopping=gone)).status == "warn"
     found = workers.workers(Known({"one": MEMBER}, stopping=gone))
@@ -129,7 +129,10 @@ def test_of_a_worker_that_does_not_tell_its_tasks_nothing_is_said() -> None:
     shop = {**MEMBER, "app": "shop", "imports": []}
     for launches in ([], [Launch("shop", (), ("io", "llm"))]):
         found = workers.plain_tasks(Known({"one": shop}, [PLAIN], launches))
-        assert (found.status, found.message) == ("ok", "not known: one does not tell which it has")
+        assert (found.status, found.message) == (
+            "ok",
+            "unknown: one does not publish its plain tasks",
+        )
     found = workers.plain_tasks(Known({"one": MEMBER}, [flow()]))
     assert found.message == "no published workflow has one"
 

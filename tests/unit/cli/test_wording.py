@@ -183,6 +183,5 @@ def test_doctor_says_what_the_due_set_holds() -> None:
     """Most of it has to do with sagas that have ended."""
     told = due(DueHealth(84, 2, 1000), 2000).message
     assert told == (
-        "84 times set, 2 overdue; of leases, retries, time-outs, and of ended sagas that are kept"
-        " for a while"
+        "84 times set, 2 overdue; for leases, retries, timeouts and the deletion of ended sagas"
     )
