@@ -29,7 +29,7 @@ from multiagents.core.exceptions import LoopBlocked, StepTimeout
 from multiagents.core.ports import Assignment, Verdict
 from multiagents.core.states import Kind, Outcome
 from multiagents.engine.attempts import StoreEngine
-from multiagents.hosting import bootstep
+from multiagents.hosting import fence
 from multiagents.hosting.plain_reports import GIVEN_UP, PlainEnds
 from multiagents.hosting.step_task import TaskProcess, WorkerTask, may_go_on, slot
 from multiagents.worker_sdk.activity import Ending
@@ -80,7 +80,7 @@ class Failures:
             # failed, or its report was given up.  Its command or its lease decides.
             why = f"{type(error).__name__}: {error}"
             log.warning("a message is given up that holds no attempt", saga=saga_id, error=why)
-        elif (held := bootstep.held_by(delivery)) is not None:  # by the slot that ran it
+        elif (held := fence.held_by(delivery)) is not None:  # by the slot that ran it
             self._plain_ends.failed(saga_id, delivery, error, held)
         else:
             self._note(saga_id, delivery, verdict_of(error, Kind.RUN))

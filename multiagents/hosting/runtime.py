@@ -29,7 +29,7 @@ from multiagents.engine.attempts import StoreEngine
 from multiagents.engine.catalog import Catalog
 from multiagents.event_bus.bus import EventBus
 from multiagents.event_bus.narrator import Narrator
-from multiagents.hosting import app_home, bootstep, published, registration, revocation
+from multiagents.hosting import app_home, bootstep, fence, published, registration, revocation
 from multiagents.hosting.app import OWN_NAME, errors_in_one_line, make_app
 from multiagents.hosting.assembly import Host
 from multiagents.hosting.eager import EagerRunner
@@ -317,7 +317,7 @@ def attach(
         app_broker.equip(app)
         registration.guard_names(app)
         bootstep.add_to_worker(app, runtime, own=own)
-        bootstep.fence_plain_tasks(app, runtime)
+        fence.fence_plain_tasks(app, runtime)
         revocation.listen(app, runtime.main_engine)
         if not own:  # whose breakers are connected below, until an app of the program's is attached
             breaker.connect(runtime.edge.execute, runtime.clock)

@@ -19,7 +19,7 @@ from multiagents.core.names import COMPENSATE, COORDINATE
 from multiagents.core.states import Kind
 from multiagents.engine.messages import Message, NotTaken, Publish, Unsendable
 from multiagents.engine.queue_heads import Backlog, QueueDepth, QueueHead
-from multiagents.hosting import bootstep
+from multiagents.hosting import fence
 from multiagents.hosting.failures import Failures
 from multiagents.hosting.plain_reports import Held, PlainEnds
 from multiagents.hosting.start_task import StartHome, StartSaga
@@ -81,7 +81,7 @@ class Coordinate(Task):  # type: ignore[misc]  # celery has no types
     def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
         """Called by Celery's tracer for a link, or to send a message."""
         if args and kwargs and kwargs.get("task_id"):
-            held = bootstep.held_by(kwargs["task_id"])
+            held = fence.held_by(kwargs["task_id"])
             try:
                 self.home.plain_ends.returned(kwargs["saga_id"], kwargs["task_id"], args[0], held)
             except StoreError as error:

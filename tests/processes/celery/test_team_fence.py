@@ -15,7 +15,7 @@ from celery import Celery, Task, signals
 
 from multiagents.core.names import HEADER
 from multiagents.core.states import Kind
-from multiagents.hosting import bootstep, report_retry
+from multiagents.hosting import fence, report_retry
 from multiagents.hosting.step_task import WorkerTask
 from multiagents.storage.client import UNREACHABLE, Edge
 from multiagents.storage.sagas import Attempt
@@ -135,7 +135,7 @@ def test_a_task_that_is_to_begin_waits_for_its_server(monkeypatch: pytest.Monkey
     pauses: list[float] = []
     monkeypatch.setattr("multiagents.hosting.report_retry.time.sleep", pauses.append)
     task_class, host = base(), Host(away=2)
-    bootstep._fence(task_class, host)
+    fence.fence(task_class, host)
     begin(task_class)
     assert (host.count, len(pauses)) == (1, 2)
 
@@ -146,8 +146,8 @@ def test_a_class_that_is_fenced_twice_asks_once_and_the_last_worker() -> None:
     polite = {"before_start": lambda task, *args: parent.before_start(task, *args)}
     child = type("Child", (parent,), polite)
     for host in (one, one, other, other):
-        bootstep._fence(child, host)
-        bootstep._fence(parent, host)
+        fence.fence(child, host)
+        fence.fence(parent, host)
     begin(child)
     begin(parent)
     assert (one.count, other.count) == (0, 2)
@@ -156,8 +156,8 @@ def test_a_class_that_is_fenced_twice_asks_once_and_the_last_worker() -> None:
 def test_a_message_that_is_no_step_and_a_worker_task_ask_nothing() -> None:
     """The fence costs a round trip, and only what has none of its own pays it."""
     plain, host = base(), Host()
-    bootstep._fence(plain, host)
-    bootstep._fence(WorkerTask, host)
+    fence.fence(plain, host)
+    fence.fence(WorkerTask, host)
     begin(plain, mark=False)
     begin(type("Work", (WorkerTask, plain), {}))
     assert host.count == 0

@@ -166,8 +166,8 @@ E1_E5 = (
     ),
     Mutant(
         "E5",
-        "multiagents/hosting/bootstep.py",
-        "            fenced.last = (task_id, held)\n",
+        "multiagents/hosting/fence.py",
+        "        fenced.last = (task_id, held)\n",
         "",
         "tests/processes/celery/test_team_fence.py::"
         "test_the_link_of_a_task_with_a_base_counts_only_for_the_claim_it_held",

@@ -20,7 +20,7 @@ from multiagents.core.exceptions import InvalidInput
 from multiagents.core.settings import DEFAULT_REDIS_URL, REDIS_URL, STATE_URLS, Settings
 from multiagents.hosting import attached
 from multiagents.hosting.app import make_app
-from multiagents.hosting.bootstep import _tell_home
+from multiagents.hosting.bootstep import _log_home
 from multiagents.hosting.runtime import attach
 from multiagents.storage.keys import SagaKeys
 from multiagents.transport.app_urls import engine_url, urls_of
@@ -207,7 +207,7 @@ def test_a_list_of_brokers_keeps_sagas_on_its_first_and_says_so() -> None:
     settings = attach(app, Settings()).settings
     assert settings.home.url == BROKER
     with structlog.testing.capture_logs() as told:
-        _tell_home(settings.home)
+        _log_home(settings.home)
     assert [line["log_level"] for line in told] == ["info", "warning"]
     assert "first of 2 servers, and sagas do not move to another" in told[1]["event"]
     assert not same_server(settings, app.conf.broker_url, {})
