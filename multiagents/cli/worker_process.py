@@ -22,12 +22,13 @@ from multiagents.cli.session import Session
 from multiagents.cli.stop_signals import hurried
 from multiagents.core.interrupts import held_back
 from multiagents.core.names import DEFAULT_QUEUES
+from multiagents.core.polling import until
 
 READY_S = 60.0
 """The time for importing modules and connecting, also on a loaded machine."""
 STOP_S = 10.0
 """The time for a warm shutdown; a step that does not end then is retried by the next worker."""
-POLL_S = 0.1
+POLL_S = 0.05
 LOG_LINES = 20
 FOREIGN = (
     "CELERY_BROKER_READ_URL",
@@ -110,12 +111,16 @@ class WorkerProcess:
 
         Raises CommandError if the worker ends before, or time is over.
         """
-        while not condition():
+
+        def is_met() -> bool:
+            if condition():
+                return True
             if self.process.poll() is not None:
                 raise self.ended()
-            if time.monotonic() >= ends_at:
-                raise CommandError(f"the worker is not ready after {READY_S:g} s{self.tail()}")
-            time.sleep(POLL_S / 2)
+            return False
+
+        if not until(is_met, ends_at - time.monotonic(), poll_s=POLL_S):
+            raise CommandError(f"the worker is not ready after {READY_S:g} s{self.tail()}")
 
     def ended(self) -> CommandError:
         """The error of a worker that ended by itself."""
@@ -146,9 +151,7 @@ class WorkerProcess:
         if process is None:
             return
         process.terminate()
-        ends_at = time.monotonic() + within_s
-        while process.poll() is None and time.monotonic() < ends_at and not hurried():
-            time.sleep(POLL_S / 2)
+        until(lambda: process.poll() is not None or hurried(), within_s, poll_s=POLL_S)
         process.kill()
         process.wait()
         _kill_group(process.pid)

@@ -34,10 +34,10 @@ from redis.retry import Retry
 
 from multiagents.core.exceptions import InvalidInput, NoServer
 from multiagents.core.interrupts import held_back
+from multiagents.core.polling import until
 from multiagents.core.settings import get_settings
 from multiagents.devserver.binary import ServerBinary, locate
 from multiagents.devserver.ports import HOST, PortTaken, free_port, refuse_taken
-from multiagents.devserver.waiting import until
 from multiagents.storage.file_lock import FileLock
 
 __all__ = ["EmbeddedServer", "PortTaken", "ServerBinary", "locate"]

@@ -20,7 +20,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -28,6 +27,7 @@ from typing import Any
 
 from multiagents.core.exceptions import MultiAgentsError, NotAllowed
 from multiagents.core.names import DEFAULT_QUEUES
+from multiagents.core.polling import until
 from multiagents.core.server_urls import celery_url
 from multiagents.core.settings import get_settings
 
@@ -174,13 +174,15 @@ def _wait_ready(process: subprocess.Popen[bytes], hostname: str, log: Path) -> N
     """Return once the worker has published what it knows."""
     from multiagents.hosting.runtime import runtime
 
-    ends_at = time.monotonic() + READY_S
-    while hostname not in runtime.edge.run(runtime.catalog.fleet()):
+    def is_ready() -> bool:
+        if hostname in runtime.edge.run(runtime.catalog.fleet()):
+            return True
         if process.poll() is not None:
             raise SandboxError(f"the worker ended ({process.returncode}); its log:\n{_tail(log)}")
-        if time.monotonic() >= ends_at:
-            raise SandboxError(f"the worker is not ready in {READY_S:g} s; its log:\n{_tail(log)}")
-        time.sleep(POLL_S)
+        return False
+
+    if not until(is_ready, READY_S, poll_s=POLL_S):
+        raise SandboxError(f"the worker is not ready in {READY_S:g} s; its log:\n{_tail(log)}")
 
 
 def _tail(log: Path) -> str:

@@ -19,6 +19,7 @@ from multiagents.cli.errors import CommandError
 from multiagents.cli.session import close_sessions, connect, environment
 from multiagents.cli.worker_process import READY_S, WorkerProcess, isolate
 from multiagents.core.names import QUEUE_IO
+from multiagents.core.polling import until
 from multiagents.core.settings import get_settings
 from multiagents.devserver.server import EmbeddedServer
 from multiagents.lab.bench.cpu import Meter
@@ -132,11 +133,8 @@ class Arena:
 
     def until(self, condition: Callable[[], bool], what: str, timeout_s: float = TIMEOUT_S) -> None:
         """Wait for a condition.  Raises CommandError after a time-out."""
-        ends = time.monotonic() + timeout_s
-        while not condition():
-            if time.monotonic() > ends:
-                raise self._stuck(f"waited {timeout_s:g} s for {what}")
-            time.sleep(POLL_S)
+        if not until(condition, timeout_s, poll_s=POLL_S):
+            raise self._stuck(f"waited {timeout_s:g} s for {what}")
 
     def _stuck(self, message: str) -> CommandError:
         """The error of work that does not end, with what the workers say."""

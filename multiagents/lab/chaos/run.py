@@ -23,6 +23,7 @@ from multiagents.cli.worker_process import READY_S, isolate
 from multiagents.core.entries import Entry, decode
 from multiagents.core.exceptions import UnknownSaga
 from multiagents.core.names import DEFAULT_QUEUES
+from multiagents.core.polling import until
 from multiagents.core.settings import get_settings
 from multiagents.core.states import ENDED, SagaState
 from multiagents.devserver.server import EmbeddedServer
@@ -155,15 +156,18 @@ def _wait_ready(scene: Scene, say: Say) -> None:
         f"{plan.workers} workers start; {plan.sagas} sagas in {plan.seconds:g} s, lease"
         f" {plan.lease_s:g} s, seed {plan.seed}"
     )
-    ends_at = time.monotonic() + READY_S
-    while not scene.crew.all_ready:
-        for member in scene.crew.members:
-            if member.has_ended:
-                raise member.worker.ended()
-            if time.monotonic() > ends_at:
-                raise CommandError(f"no worker is ready in {READY_S:g} s{member.worker.tail()}")
-        time.sleep(POLL_S)
+
+    def are_ready() -> bool:
         scene.crew.note_ready(scene.session.fleet())
+        if scene.crew.all_ready:
+            return True
+        if ended := next((each for each in scene.crew.members if each.has_ended), None):
+            raise ended.worker.ended()
+        return False
+
+    if not until(are_ready, READY_S, poll_s=POLL_S):
+        tail = scene.crew.members[0].worker.tail()
+        raise CommandError(f"no worker is ready in {READY_S:g} s{tail}")
 
 
 def _tell(scene: Scene, feeder: Feeder, injector: Injector, say: Say, began: float) -> None:

@@ -24,10 +24,10 @@ from redis.backoff import ConstantBackoff
 from redis.exceptions import ResponseError
 from redis.retry import Retry
 
+from multiagents.core.polling import POLL_S
 from multiagents.core.settings import Settings
 from multiagents.devserver.binary import locate
 from multiagents.devserver.server import START_S
-from multiagents.devserver.waiting import POLL_S
 from multiagents.lab.simulator.faults import SystemShape
 from multiagents.storage.calls import Call, Plain
 from multiagents.storage.client import UNREACHABLE, Edge
