@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -82,50 +82,63 @@ class Runtime:
         self.timekeeper = Timekeeper(self.clock)
         self.courier = Courier(app)
         self.edge = open_edge(settings, perform=self.courier)
+        self._main_edge = self._edge_of_main()
         self.catalog = Catalog(self.clock, route_of=partial(published.queue_of, app))
         modules = settings.import_names if app.main == OWN_NAME else ()
-        self.host = Host(
-            self.edge,
-            settings=settings,
-            clock=self.clock,
-            catalog=self.catalog,
-            check_input=check_input,
-            letter_of=Letters(app, settings),
-            answer_of=Answers(app, settings),
-            modules=modules,
-        )
-        task_of = partial(registration.task_of, app, process_of=self.process)
-        self.eager = EagerRunner(
-            app, settings, self.catalog, check_input, task_of=task_of, modules=modules
-        )
-        self.outcomes = Outcomes(
-            app,
-            is_known=lambda saga_id: self.edge.run(self.host.service.is_known(saga_id)),
-            told=lambda error: told(self.edge, error),
-            person_awaited=lambda saga_id: self.edge.run(self.host.service.person_awaited(saga_id)),
-            stranded=lambda saga_id: self._main_edge.run(self.host.service.stranded(saga_id)),
-        )
+        self.host = self._make_host(modules)
+        self.eager = self._make_eager(modules)
+        self.outcomes = self._make_outcomes()
         self.stopping = StopFlag()
         self.persist: Callable[..., Any] = partial(
             persist, edge=self.edge, is_needed=self._is_needed
         )
         self.plain_ends = PlainEnds(self.host.engine, self.persist, settings.max_result_bytes)
-        self.failures = Failures(
-            app,
+        self.failures = self._make_failures()
+        self.insistence = Insistence(app, self.stopping.is_set, self.catalog)
+        self.start_saga = install(app, self)
+        self.sagas = Sagas(self)
+        self.most_steps: int | None = None
+        self._processes: dict[int, TaskProcess] = {}
+        self._narrators: WeakValueDictionary[int, Narrator] = WeakValueDictionary()
+        workers.on_register(self.add_worker, check=partial(registration.check, app))
+        register_files(settings)
+
+    def _make_host(self, modules: Sequence[str]) -> Host:
+        return Host(
+            self.edge,
+            settings=self.settings,
+            clock=self.clock,
+            catalog=self.catalog,
+            check_input=check_input,
+            letter_of=Letters(self.app, self.settings),
+            answer_of=Answers(self.app, self.settings),
+            modules=modules,
+        )
+
+    def _make_eager(self, modules: Sequence[str]) -> EagerRunner:
+        task_of = partial(registration.task_of, self.app, process_of=self.process)
+        return EagerRunner(
+            self.app, self.settings, self.catalog, check_input, task_of=task_of, modules=modules
+        )
+
+    def _make_outcomes(self) -> Outcomes:
+        service = self.host.service
+        return Outcomes(
+            self.app,
+            is_known=lambda saga_id: self.edge.run(service.is_known(saga_id)),
+            told=lambda error: told(self.edge, error),
+            person_awaited=lambda saga_id: self.edge.run(service.person_awaited(saga_id)),
+            stranded=lambda saga_id: self._main_edge.run(service.stranded(saga_id)),
+        )
+
+    def _make_failures(self) -> Failures:
+        return Failures(
+            self.app,
             process_of=self.process,
             plain_ends=self.plain_ends,
             main_engine=self.main_engine,
             persist=self.persist,
         )
-        self.insistence = Insistence(app, self.stopping.is_set, self.catalog)
-        self.start_saga = install(app, self)
-        self.sagas = Sagas(self)
-        self.most_steps: int | None = None
-        self._main_edge = self._edge_of_main()
-        self._processes: dict[int, TaskProcess] = {}
-        self._narrators: WeakValueDictionary[int, Narrator] = WeakValueDictionary()
-        workers.on_register(self.add_worker, check=partial(registration.check, app))
-        register_files(settings)
 
     def call(self, operation: str, *args: Any, **kwargs: Any) -> Any:
         """Run one of the operations on sagas; in eager mode, with all that follows from it.
@@ -177,8 +190,9 @@ class Runtime:
             persist=self.persist,
         )
         self.timekeeper.keep(self.edge)
-        loop_watch.watch.tell = lambda report: self.main_engine().tell_loop(report)
-        loop_watch.watch.ends_process = _can_be_ended()
+        loop_watch.watch.report_to(
+            lambda report: self.main_engine().tell_loop(report), ends_process=_can_be_ended()
+        )
         return TaskProcess(
             engine=self.host.engine,
             leases=leases,
@@ -319,8 +333,8 @@ def attach(
         bootstep.add_to_worker(app, runtime, own=own)
         fence.fence_plain_tasks(app, runtime)
         revocation.listen(app, runtime.main_engine)
-        if not own:  # whose breakers are connected below, until an app of the program's is attached
-            breaker.connect(runtime.edge.execute, runtime.clock)
+        breaker.connect(runtime.edge.execute, runtime.clock, replaces=not own)
+        if not own:
             app.autodiscover_tasks(related_name="sagas")
     elif url is not None and url != _runtimes[id(app)].settings.home.url:
         raise InvalidInput(
@@ -357,4 +371,3 @@ with errors_in_one_line():
     runtime = attach(app)
 start_saga = runtime.start_saga
 sagas = runtime.sagas
-breaker.connect(runtime.edge.execute, runtime.clock)

@@ -54,13 +54,19 @@ class _Connection:
 
 
 _connection: _Connection | None = None
+"""Of the process: a guard exists before any app does, and its function may be called anywhere."""
 
 
-def connect(run_call: RunCall, clock: Clock | None = None) -> None:
-    """Let the breakers of this process share their state through ``run_call`` (thread-safe)."""
+def connect(run_call: RunCall, clock: Clock | None = None, *, replaces: bool = True) -> None:
+    """Let the breakers of this process share their state through ``run_call`` (thread-safe).
+
+    ``replaces`` False: only if they are not connected yet.
+    """
     from multiagents.storage.client import StoreError  # loads redis, which the caller has anyway
 
     global _connection
+    if _connection is not None and not replaces:
+        return
     # InvalidInput: an app that hosts sagas has no server for them, in its unit tests for example.
     errors = (StoreError, OSError, InvalidInput)
     _connection = _Connection(run_call, clock or SystemClock(), errors)

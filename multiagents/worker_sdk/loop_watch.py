@@ -92,6 +92,10 @@ class LoopWatch:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
+    def report_to(self, tell: Callable[[Report], None], *, ends_process: bool) -> None:
+        """Report blocked loops to ``tell``.  ``ends_process``: a new process replaces this one."""
+        self.tell, self.ends_process = tell, ends_process
+
     def look_after(self, home: AttemptLoop) -> None:
         """An attempt begins on this loop."""
         if home not in self._pulses:
@@ -244,6 +248,8 @@ def told_of(blocker: Activity | None, silent_s: float) -> str:
 
 
 watch = LoopWatch()
+"""Of the process, as its loops are: attempts of all its apps share a loop, and two watches would
+retire it twice."""
 
 
 def _renew() -> None:

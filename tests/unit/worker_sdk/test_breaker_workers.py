@@ -196,6 +196,16 @@ def test_it_works_without_brackets() -> None:
     assert plain.__name__ == "plain"
 
 
+def test_breakers_stay_with_the_app_that_connected_them(connected: None, edge: Edge) -> None:
+    """An app of the package for another server takes them only if no app has them yet."""
+    before = breaker._connection
+    breaker.connect(edge.execute, replaces=False)
+    assert breaker._connection is before
+    breaker.disconnect()
+    breaker.connect(edge.execute, replaces=False)
+    assert breaker._connection is not None
+
+
 # ---- an object instead of a decorator ----
 
 
