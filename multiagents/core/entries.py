@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
 from typing import Any, ClassVar
 
+from multiagents.core.attempt_ref import OfAttempt
 from multiagents.core.json_text import dumps, encodable, loads
 from multiagents.core.policies import RetryPolicy
 from multiagents.core.states import Command, Kind, Outcome
@@ -55,7 +56,7 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(OfAttempt):
     """A worker has begun an attempt.
 
     ``nonce`` identifies the claim: reports that do not present it change nothing (fencing).
@@ -77,7 +78,7 @@ class Claimed:
 
 
 @dataclass(frozen=True, slots=True)
-class Succeeded:
+class Succeeded(OfAttempt):
     """An attempt returned.  Its result lies beside the saga, not in the log."""
 
     type: ClassVar[str] = "succeeded"
@@ -93,7 +94,7 @@ class Succeeded:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(OfAttempt):
     """An attempt raised, timed out, or its process was seen to die.
 
     ``retry_after_ms`` None: the policy's back-off decides.  ``running``: it was given up while
@@ -136,7 +137,7 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
+class Lost(OfAttempt):
     """The lease of an attempt ran out: its worker died, froze, or overran the step's time-out."""
 
     type: ClassVar[str] = "lost"
@@ -152,7 +153,7 @@ class Lost:
 
 
 @dataclass(frozen=True, slots=True)
-class Unroutable:
+class Unroutable(OfAttempt):
     """A command that nobody can take: its worker is not known to any running process.
 
     With ``target`` it is no command of a step: Celery refuses to send what hangs on the saga's end
@@ -175,7 +176,7 @@ class Unroutable:
 
 
 @dataclass(frozen=True, slots=True)
-class Withdrawn:
+class Withdrawn(OfAttempt):
     """A dispatched attempt was taken back before any worker had claimed it.
 
     Written by the very commit that takes the command out of the outbox; had a worker been

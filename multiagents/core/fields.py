@@ -5,21 +5,21 @@ The keys themselves are named in `storage.keys`.
 
 from __future__ import annotations
 
+from multiagents.core.attempt_ref import AttemptRef
 from multiagents.core.states import Kind
 
 END = "end"
 """The outbox entry for delivering a saga's outcome."""
 
 
-def outbox_field(kind: Kind, step: str, attempt: int) -> str:
+def outbox_field(ref: AttemptRef) -> str:
     """In the work hash: a command that nobody has claimed."""
-    return f"o:{kind}:{step}:{attempt}"
+    return f"o:{ref.text}"
 
 
-def parse_outbox_field(field: str) -> tuple[Kind, str, int]:
-    """The parts that `outbox_field` put together."""
-    _, kind, step, attempt = field.split(":")
-    return Kind(kind), step, int(attempt)
+def parse_outbox_field(field: str) -> AttemptRef:
+    """The attempt that `outbox_field` was given."""
+    return AttemptRef.parse(field.removeprefix("o:"))
 
 
 OUTBOX_END = f"o:{END}"

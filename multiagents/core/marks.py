@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 import structlog
 
+from multiagents.core.attempt_ref import AttemptRef
 from multiagents.core.names import HEADER
 from multiagents.core.states import Kind
 
@@ -40,6 +41,11 @@ class Mark(NamedTuple):
     sent_ms: int
     timeout_s: float | None = None
     """Of a plain task; None: the message is for a worker function."""
+
+    @property
+    def ref(self) -> AttemptRef:
+        """The attempt that the message is for."""
+        return AttemptRef(self.kind, self.step, self.attempt)
 
 
 def read_mark(headers: Any) -> Mark | None:

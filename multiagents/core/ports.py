@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import NamedTuple, Protocol
 
+from multiagents.core.attempt_ref import AttemptRef, OfAttempt
 from multiagents.core.effects import Flow
 from multiagents.core.entries import Failure
 from multiagents.core.names import QUEUE_IO
@@ -54,7 +55,7 @@ class Directory(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Assignment:
+class Assignment(OfAttempt):
     """One claimed attempt with all that its function needs.  Data is JSON text."""
 
     saga_id: str
@@ -99,7 +100,7 @@ class Unclaimed(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class AtWork:
+class AtWork(OfAttempt):
     """The attempt that a Celery delivery is at."""
 
     kind: Kind
@@ -133,9 +134,7 @@ class Engine(Protocol):
     def claim(
         self,
         saga_id: str,
-        kind: Kind,
-        step: str,
-        attempt: int,
+        ref: AttemptRef,
         *,
         delivery: str,
         queue: str,
@@ -146,7 +145,7 @@ class Engine(Protocol):
         ``version`` of the definition, where the message brought it, spares a look-up.
         """
 
-    def unclaimed(self, saga_id: str, kind: Kind, step: str, attempt: int) -> Unclaimed:
+    def unclaimed(self, saga_id: str, ref: AttemptRef) -> Unclaimed:
         """Why `claim` has just given nothing."""
 
     def succeed(self, done: Assignment, result: str, *, go_on: bool) -> Assignment | None:

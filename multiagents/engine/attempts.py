@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from multiagents.core.attempt_ref import AttemptRef
 from multiagents.core.clock import Clock
 from multiagents.core.entries import Failed, Report, Succeeded
 from multiagents.core.error_names import is_repeated
@@ -47,33 +48,29 @@ class StoreEngine:
     def claim(
         self,
         saga_id: str,
-        kind: Kind,
-        step: str,
-        attempt: int,
+        ref: AttemptRef,
         *,
         delivery: str,
         queue: str,
         version: str = "",
     ) -> Assignment | None:
         """Begin an attempt; None if it is no longer to be done."""
-        flow = self._slots.claim(
-            saga_id, kind, step, attempt, delivery=delivery, queue=queue, version=version
-        )
+        flow = self._slots.claim(saga_id, ref, delivery=delivery, queue=queue, version=version)
         return self._edge.run(flow)
 
-    def unclaimed(self, saga_id: str, kind: Kind, step: str, attempt: int) -> Unclaimed:
+    def unclaimed(self, saga_id: str, ref: AttemptRef) -> Unclaimed:
         """Why `claim` has just given nothing."""
-        return self._edge.run(self._unclaimed(saga_id, kind, step, attempt))
+        return self._edge.run(self._unclaimed(saga_id, ref))
 
-    async def _unclaimed(self, saga_id: str, kind: Kind, step: str, attempt: int) -> Unclaimed:
+    async def _unclaimed(self, saga_id: str, ref: AttemptRef) -> Unclaimed:
         try:
             saga, _ = await self._repository.current(saga_id)
         except UnknownSaga:
             return Unclaimed.WITHDRAWN
-        run = saga.steps.get(step)
-        if run is not None and run.has_taken(kind, attempt):
+        run = saga.steps.get(ref.step)
+        if run is not None and run.has_taken(ref.kind, ref.attempt):
             return Unclaimed.TAKEN
-        comes = run is not None and attempt > run.of(kind).attempt
+        comes = run is not None and ref.attempt > run.of(ref.kind).attempt
         return Unclaimed.LATER if comes and saga.state is SagaState.PAUSED else Unclaimed.WITHDRAWN
 
     def at_work(self, saga_id: str) -> dict[str, AtWork]:
@@ -94,7 +91,7 @@ class StoreEngine:
         return self._edge.run(self._succeed(done, result, go_on))
 
     async def _succeed(self, done: Assignment, result: str, go_on: bool) -> Assignment | None:
-        returned = Succeeded(self._clock.now_ms(), done.kind, done.step, done.attempt, done.nonce)
+        returned = Succeeded(self._clock.now_ms(), *done.ref, done.nonce)
         report: Report = returned
         keys = self._repository.keys(done.saga_id)
         workflow = await self._repository.workflow(keys, done.version)
@@ -108,15 +105,13 @@ class StoreEngine:
         """Report a failure; likewise."""
         return self._edge.run(self._report(done, self._failed(done, verdict), None, go_on))
 
-    def _failed(self, done: Any, verdict: Verdict) -> Failed:
+    def _failed(self, done: Assignment | store.Attempt, verdict: Verdict) -> Failed:
         retryable = verdict.retryable
         if verdict.classes:  # of a plain task its kind is known only here
             retryable = is_repeated(verdict.classes, done.kind)
         return Failed(
             self._clock.now_ms(),
-            done.kind,
-            done.step,
-            done.attempt,
+            *done.ref,
             done.nonce,
             error=verdict.failure,
             outcome=verdict.outcome,
@@ -206,8 +201,7 @@ class StoreEngine:
         if attempts is None:
             attempts = await self._slots.owed(saga_id, task_id)
         for held in attempts:
-            now_ms = self._clock.now_ms()
-            entry = Succeeded(now_ms, held.kind, held.step, held.attempt, held.nonce)
+            entry = Succeeded(self._clock.now_ms(), *held.ref, held.nonce)
             report = await self._judged(saga_id, entry, result)
             await self._coordinator.report(saga_id, report, result=result)
 
@@ -231,4 +225,4 @@ class StoreEngine:
 def _at_work(saga: Saga, workflow: Workflow, held: store.Attempt) -> AtWork:
     target = target_of(workflow.by_name[held.step], held.kind)
     since_ms = saga.steps[held.step].of(held.kind).started_at
-    return AtWork(held.kind, held.step, held.attempt, worker_name(target), since_ms)
+    return AtWork(*held.ref, worker_name(target), since_ms)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from multiagents.core import ids
+from multiagents.core.attempt_ref import AttemptRef
 from multiagents.core.clock import Clock
 from multiagents.core.entries import Claimed
 from multiagents.core.fields import claim_field, result_field
@@ -89,7 +90,7 @@ class Claims:
         self,
         keys: SagaKeys,
         workflow: Workflow,
-        what: tuple[Kind, str, int],
+        ref: AttemptRef,
         *,
         delivery: str,
         queue: str,
@@ -97,14 +98,14 @@ class Claims:
         known: Known | None = None,
         alone: bool = False,
     ) -> tuple[Assignment | None, View | None]:
-        """Claim kind, step, attempt; None if it is no longer to be done.
+        """Claim an attempt; None if it is no longer to be done.
 
         ``deadline_ms`` is given for work that sends no heartbeats: its lease lasts until then.
         ``known``, ``alone``: see `store.claim`; the view is the state that it brings.
         """
-        kind, step, attempt = what
+        kind, step, _ = ref
         now_ms = self.clock.now_ms()
-        entry = self._entry(workflow, kind, step, attempt, now_ms)
+        entry = self._entry(workflow, ref, now_ms)
         heartbeats = deadline_ms is None
         terms = self._terms(workflow, entry, queue, delivery)
         if deadline_ms is not None:
@@ -186,8 +187,7 @@ class Claims:
 
     def begin(self, workflow: Workflow, dispatch: Dispatch) -> Claimed:
         """The entry of a claim that a commit is to write."""
-        what = (dispatch.kind, dispatch.step, dispatch.attempt)
-        return self._entry(workflow, *what, self.clock.now_ms())
+        return self._entry(workflow, dispatch.ref, self.clock.now_ms())
 
     def plan_claim(
         self, plan: Commit, workflow: Workflow, claim: Claimed, go_on: Continuation
@@ -198,7 +198,7 @@ class Claims:
         value = store.claim_value(claim.attempt, claim.nonce, last_ms, go_on.delivery)
         plan.decided.append(claim)
         plan.claims[claim_field(claim.kind, claim.step)] = value
-        lease = k.due_lease(go_on.done.saga_id, claim.kind, claim.step, claim.attempt, claim.nonce)
+        lease = k.due_lease(go_on.done.saga_id, claim.ref, claim.nonce)
         plan.due[lease] = self._lease_end(claim.at_ms, terms)
         return terms
 
@@ -223,15 +223,13 @@ class Claims:
     def renewal(self, keys: SagaKeys, held: Assignment, notes: dict[str, str]) -> Call[bool]:
         """The call that renews a lease."""
         end = self._lease_end(self.clock.now_ms(), held)
-        attempt = store.Attempt(held.saga_id, held.kind, held.step, held.attempt, held.nonce)
+        attempt = store.Attempt(held.saga_id, *held.ref, held.nonce)
         return store.renew(keys, attempt, lease_ends=end, notes=notes)
 
-    def _entry(
-        self, workflow: Workflow, kind: Kind, step: str, attempt: int, now_ms: int
-    ) -> Claimed:
-        info = self.directory.local(_name(workflow, kind, step))
+    def _entry(self, workflow: Workflow, ref: AttemptRef, now_ms: int) -> Claimed:
+        info = self.directory.local(_name(workflow, ref.kind, ref.step))
         retry = info.retry if info else None
-        return Claimed(now_ms, kind, step, attempt, self.nonce(), self.hostname, retry)
+        return Claimed(now_ms, *ref, self.nonce(), self.hostname, retry)
 
     def _terms(self, workflow: Workflow, claim: Claimed, queue: str, delivery: str) -> Terms:
         name = _name(workflow, claim.kind, claim.step)

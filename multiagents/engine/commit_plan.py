@@ -65,13 +65,12 @@ def plan_of(
 
 
 def _dispatch(plan: Commit, saga_id: str, command: Dispatch) -> None:
-    field = outbox_field(command.kind, command.step, command.attempt)
-    plan.outbox[field] = messages.unsent(plan.now_ms)
+    plan.outbox[outbox_field(command.ref)] = messages.unsent(plan.now_ms)
 
 
 def _withdraw(plan: Commit, saga_id: str, command: Withdraw) -> None:
-    what = command.kind, command.step, command.attempt
-    plan.withdrawals[outbox_field(*what)] = Withdrawn(plan.now_ms, *what, plan.version)
+    ref = command.ref
+    plan.withdrawals[outbox_field(ref)] = Withdrawn(plan.now_ms, *ref, plan.version)
 
 
 def _set_timer(plan: Commit, saga_id: str, command: SetTimer) -> None:

@@ -117,7 +117,7 @@ class Planner:
         after = Decision(after.saga, rest, decision.changed | after.changed)
         plan = self._plan(ground, after)
         if len(rest) == len(decision.commands):
-            plan.taken.append(_field(following))
+            plan.taken.append(outbox_field(following.ref))
         terms = self.claims.plan_claim(plan, ground.workflow, claim, slot)
         self.dispatcher.enclose(ground.keys, ground.workflow, plan)
         return Move(ground.workflow, after, plan, (claim, terms))
@@ -152,7 +152,3 @@ class Planner:
         if decision.end is decision.saga.state:  # else a sweep has to find the first end
             plan.outcome = fields_of(ground.workflow, decision.end)
         return plan
-
-
-def _field(dispatch: Dispatch) -> str:
-    return outbox_field(dispatch.kind, dispatch.step, dispatch.attempt)

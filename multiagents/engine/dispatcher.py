@@ -15,6 +15,7 @@ from itertools import islice
 import structlog
 
 from multiagents.core import ids
+from multiagents.core.attempt_ref import AttemptRef
 from multiagents.core.clock import Clock
 from multiagents.core.effects import Flow
 from multiagents.core.entries import Failed, Unroutable
@@ -59,7 +60,6 @@ TELLING_MS = 30_000
 MOST_LEAVING = 64
 """So many processes may leave their places in a fan-out in the same moment and lose none."""
 
-What = tuple[Kind, str, int]
 Crew = frozenset[str]
 """Hostnames; or a queue whose workers nobody knows."""
 
@@ -107,13 +107,13 @@ class Dispatcher:
         if self.settings.continuation:
             self._hold_back(workflow, plan)
         for name in _to_send(plan):
-            what = parse_outbox_field(name)
-            target = target_of(workflow.by_name[what[1]], what[0])
+            ref = parse_outbox_field(name)
+            target = target_of(workflow.by_name[ref.step], ref.kind)
             if isinstance(target, TaskCall):
                 continue
             if len(plan.letters) == CHUNK:
                 return
-            message = self.message(keys, workflow, what, target)
+            message = self.message(keys, workflow, ref, target)
             letter = self.letter_of(message)
             if letter is None:
                 return
@@ -181,12 +181,12 @@ class Dispatcher:
         messages: dict[str, Message] = {}
         done = Dispatched()
         for name in commands:
-            what = parse_outbox_field(name)
-            target = target_of(workflow.by_name[what[1]], what[0])
+            ref = parse_outbox_field(name)
+            target = target_of(workflow.by_name[ref.step], ref.kind)
             if isinstance(target, TaskCall):
-                done.add(await self.plain.send(keys, workflow, what, target))
+                done.add(await self.plain.send(keys, workflow, ref, target))
             else:
-                messages[name] = self.message(keys, workflow, what, target)
+                messages[name] = self.message(keys, workflow, ref, target)
         for chunk in _chunks(messages):
             letters = self._letters(chunk)
             if not letters and not await self._publish(keys, workflow, chunk, done):
@@ -214,8 +214,8 @@ class Dispatcher:
                 if isinstance(error, NotTaken):
                     done.add(RefusedWrite(name, error.key, error.reason))
                     continue
-                what = parse_outbox_field(name)
-                done.add(await self.plain.refuse(keys, workflow, what, error))
+                ref = parse_outbox_field(name)
+                done.add(await self.plain.refuse(keys, workflow, ref, error))
         return True
 
     async def hand_on(self, keys: SagaKeys, workflow: Workflow, waiting: list[Dispatch]) -> None:
@@ -226,14 +226,13 @@ class Dispatcher:
         """
         messages = []
         for found in waiting[:MOST_LEAVING]:
-            what = (found.kind, found.step, found.attempt)
             target = target_of(workflow.by_name[found.step], found.kind)
-            messages.append(self.message(keys, workflow, what, worker_name(target)))
+            messages.append(self.message(keys, workflow, found.ref, worker_name(target)))
         if not messages:
             return
         letters = list(map(self.letter_of, messages))
         rows = [
-            (outbox_field(each.kind, each.step, each.attempt), self._sent(each, 1), letter)
+            (outbox_field(each.ref), self._sent(each, 1), letter)
             for each, letter in zip(messages, letters, strict=True)
         ]
         which = await outbox.hand_on(keys, rows)
@@ -256,16 +255,15 @@ class Dispatcher:
             found[name] = letter
         return found
 
-    def message(self, keys: SagaKeys, workflow: Workflow, what: What, worker: str) -> Message:
+    def message(self, keys: SagaKeys, workflow: Workflow, ref: AttemptRef, worker: str) -> Message:
         """The message that asks a worker for an attempt."""
-        kind, step, attempt = what
-        spec = workflow.by_name[step]
-        queue = spec.queue if kind is Kind.RUN else None
+        spec = workflow.by_name[ref.step]
+        queue = spec.queue if ref.kind is Kind.RUN else None
         return Message(
             saga_id=keys.id,
-            kind=kind,
-            step=step,
-            attempt=attempt,
+            kind=ref.kind,
+            step=ref.step,
+            attempt=ref.attempt,
             task=worker,
             queue=queue or self.directory.queue_of(worker),
             version=workflow.version,

@@ -84,7 +84,7 @@ async def end_lease(duty: Duty) -> None:
     if task is not None and task.nonce == held.nonce and now_ms < task.deadline_ms:
         await duty.coordinator.send_claimed(keys, task)
         return
-    lost = Lost(now_ms, held.kind, held.step, held.attempt, held.nonce)
+    lost = Lost(now_ms, *held.ref, held.nonce)
     if not await _is_in_time(duty, lost, claim):
         await duty.coordinator.append(held.saga_id, lost, guard=duty.item)
 

@@ -24,6 +24,7 @@ from typing import Any
 
 import structlog
 
+from multiagents.core.attempt_ref import OfAttempt
 from multiagents.core.clock import Clock
 from multiagents.core.fields import outbox_field
 from multiagents.core.marks import is_text, read_mark
@@ -54,7 +55,7 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Foreign:
+class Foreign(OfAttempt):
     """A command's message, in a worker without its function."""
 
     saga_id: str
@@ -68,7 +69,7 @@ class Foreign:
     @property
     def field(self) -> str:
         """Where its command stands in the outbox."""
-        return outbox_field(self.kind, self.step, self.attempt)
+        return outbox_field(self.ref)
 
 
 def foreign_of(name: str, headers: Any, queue: object) -> Foreign | None:
@@ -77,7 +78,7 @@ def foreign_of(name: str, headers: Any, queue: object) -> Foreign | None:
     if mark is None or mark.timeout_s is not None or not (is_text(name) and is_text(queue)):
         return None
     sent_ms = int(mark.sent_ms)
-    return Foreign(mark.saga_id, mark.kind, mark.step, mark.attempt, sent_ms, name, queue)
+    return Foreign(mark.saga_id, *mark.ref, sent_ms, name, queue)
 
 
 class HandBack:

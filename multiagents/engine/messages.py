@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from multiagents.core.attempt_ref import OfAttempt
 from multiagents.core.effects import Effect
 from multiagents.core.exceptions import MultiAgentsError
 from multiagents.core.names import HEADER
@@ -25,7 +26,7 @@ UNCONFIRMED_MS = 2000
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class Message(OfAttempt):
     """One Celery message for an attempt of a step."""
 
     saga_id: str

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from multiagents.core import ids
+from multiagents.core.attempt_ref import AttemptRef, OfAttempt
 from multiagents.core.clock import Clock
 from multiagents.core.entries import Claimed, Failed, Failure
 from multiagents.core.fields import claim_field, outbox_field, result_field
@@ -42,13 +43,12 @@ from multiagents.workflows.expressions import ConditionError, States, before, co
 from multiagents.workflows.step import TaskCall
 from multiagents.workflows.workflow import Workflow
 
-What = tuple[Kind, str, int]
 NOT_SENT = "-"
 """Before the Celery id in a claim whose message is not out yet."""
 
 
 @dataclass(frozen=True, slots=True)
-class Unsent:
+class Unsent(OfAttempt):
     """A plain task that is claimed, and whose message is not out."""
 
     kind: Kind
@@ -83,12 +83,11 @@ class Begun:
     def put_into(self, plan: Commit, saga_id: str) -> None:
         """Have the commit write it."""
         entry = self.entry
-        what = (entry.kind, entry.step, entry.attempt)
         value = store.claim_value(entry.attempt, entry.nonce, self.deadline_ms, self.task_id)
         plan.decided.append(entry)
         plan.claims[claim_field(entry.kind, entry.step)] = value
-        plan.due[k.due_lease(saga_id, *what, entry.nonce)] = self.deadline_ms
-        plan.letters[outbox_field(*what)] = self.letter
+        plan.due[k.due_lease(saga_id, entry.ref, entry.nonce)] = self.deadline_ms
+        plan.letters[outbox_field(entry.ref)] = self.letter
 
 
 @dataclass(slots=True)
@@ -101,17 +100,17 @@ class PlainTasks:
     letter_of: LetterOf = no_letter
 
     async def send(
-        self, keys: SagaKeys, workflow: Workflow, what: What, call: TaskCall
+        self, keys: SagaKeys, workflow: Workflow, ref: AttemptRef, call: TaskCall
     ) -> Failed | RefusedWrite | None:
         """Claim, then send.  Should this process die in between, the step's time-out decides.
 
         What its queue refuses is sent by a sweep, see `send_claimed`.
         """
-        task_id = ids.step_id(keys.id, *what)
-        deadline_ms = self._deadline_ms(workflow, what, call)
+        task_id = ids.step_id(keys.id, *ref)
+        deadline_ms = self._deadline_ms(workflow, ref, call)
         holder = task_id if self.letter_of is no_letter else NOT_SENT + task_id
         held, _ = await self.claims.claim(
-            keys, workflow, what, delivery=holder, queue="", deadline_ms=deadline_ms
+            keys, workflow, ref, delivery=holder, queue="", deadline_ms=deadline_ms
         )
         if held is None:
             return None
@@ -126,7 +125,7 @@ class PlainTasks:
         if holder != task_id:
             # By a letter in one step.  Else the claim says so first: once too few, never twice.
             value = store.claim_value(held.attempt, held.nonce, deadline_ms, task_id)
-            attempt = store.Attempt(keys.id, *what, held.nonce)
+            attempt = store.Attempt(keys.id, *ref, held.nonce)
             again_ms = self.clock.now_ms() + UNCONFIRMED_MS
             sent = await outbox.plain_sent(
                 keys, attempt, value, letter or Letter("", ""), again_ms=again_ms
@@ -150,11 +149,10 @@ class PlainTasks:
         Only by a letter, with which the claim says in the same step that it is sent (E13).
         """
         work = saga.steps[claim.step].of(claim.kind)
-        what = (claim.kind, claim.step, claim.attempt)
         call = messages.target_of(workflow.by_name[claim.step], claim.kind)
         if not isinstance(call, TaskCall) or work.nonce != claim.nonce:
             return None
-        entry = Claimed(work.started_at, *what, claim.nonce)
+        entry = Claimed(work.started_at, *claim.ref, claim.nonce)
         data = await store.data(keys)
         ends_ms = claim.deadline_ms
         held = self.claims.on_behalf(saga, workflow, entry, data=data, deadline_ms=ends_ms)
@@ -169,29 +167,29 @@ class PlainTasks:
         if letter is None:
             return RefusedWrite(field, call.queue or "", "only Celery can send it from here")
         value = store.claim_value(claim.attempt, claim.nonce, ends_ms, claim.task_id)
-        attempt = store.Attempt(keys.id, *what, claim.nonce)
+        attempt = store.Attempt(keys.id, *claim.ref, claim.nonce)
         sent = await outbox.plain_sent(keys, attempt, value, letter, ends_ms=ends_ms)
         return next(iter(sent.refused), None)
 
     async def refuse(
-        self, keys: SagaKeys, workflow: Workflow, what: What, error: Unsendable
+        self, keys: SagaKeys, workflow: Workflow, ref: AttemptRef, error: Unsendable
     ) -> Failed | None:
         """Claim what a worker's function cannot be asked for, so that it has failed like a task."""
-        delivery = ids.step_id(keys.id, *what)
-        held, _ = await self.claims.claim(keys, workflow, what, delivery=delivery, queue="")
+        delivery = ids.step_id(keys.id, *ref)
+        held, _ = await self.claims.claim(keys, workflow, ref, delivery=delivery, queue="")
         return None if held is None else refused(held, error, self.clock.now_ms())
 
     def begin(
         self, keys: SagaKeys, workflow: Workflow, saga: Saga, command: Dispatch, data: Data
     ) -> Begun | None:
         """What a commit needs to claim and send a task; None if that takes more than is known."""
-        what = (command.kind, command.step, command.attempt)
+        ref = command.ref
         call = messages.target_of(workflow.by_name[command.step], command.kind)
         known = isinstance(call, TaskCall) and _is_known(workflow, saga, command, data)
         if not known or not isinstance(call, TaskCall):
             return None
-        task_id = ids.step_id(keys.id, *what)
-        deadline_ms = self._deadline_ms(workflow, what, call)
+        task_id = ids.step_id(keys.id, *ref)
+        deadline_ms = self._deadline_ms(workflow, ref, call)
         entry = self.claims.begin(workflow, command)
         held = self.claims.on_behalf(saga, workflow, entry, data=data, deadline_ms=deadline_ms)
         unseen = without_result(workflow, held.step, held.results)
@@ -202,9 +200,9 @@ class PlainTasks:
             return None  # `send` meets it again, and reports it
         return letter and Begun(command, entry, deadline_ms, task_id, letter)
 
-    def _deadline_ms(self, workflow: Workflow, what: What, call: TaskCall) -> int:
+    def _deadline_ms(self, workflow: Workflow, ref: AttemptRef, call: TaskCall) -> int:
         timeout_s = (
-            messages.timeout_of(workflow, what[1], what[0], call.timeout_s) or call.timeout_s
+            messages.timeout_of(workflow, ref.step, ref.kind, call.timeout_s) or call.timeout_s
         )
         return self.clock.now_ms() + round(timeout_s * 1000)
 
@@ -253,9 +251,7 @@ def refused(held: Assignment, error: Exception, now_ms: int, *, retryable: bool 
     """The report of an attempt that never began: its message could not be made, or was refused."""
     return Failed(
         now_ms,
-        held.kind,
-        held.step,
-        held.attempt,
+        *held.ref,
         held.nonce,
         error=Failure(type(error).__name__, str(error)),
         outcome=Outcome.CLEAN,

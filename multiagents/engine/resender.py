@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from multiagents.core.attempt_ref import AttemptRef
 from multiagents.core.effects import Flow
 from multiagents.core.entries import Failure, Unroutable
 from multiagents.core.fields import OUTBOX_END, outbox_field, parse_outbox_field
-from multiagents.core.states import Kind
 from multiagents.engine import messages
 from multiagents.engine.cache import Recent
 from multiagents.engine.coordinator import Coordinator
@@ -73,14 +73,12 @@ class Resender:
                 raise error
             return
         sent_ms, sends = messages.parse_outbox_value(value)
-        kind, step, attempt = parse_outbox_field(name)
-        target = messages.target_of(workflow.by_name[step], kind)
+        ref = parse_outbox_field(name)
+        target = messages.target_of(workflow.by_name[ref.step], ref.kind)
         if isinstance(target, str) and sends >= UNROUTABLE_AFTER and await self._is_unknown(target):
-            await self.park(duty.saga_id, (kind, step, attempt), target)
+            await self.park(duty.saga_id, ref, target)
             return
-        message = self._coordinator.dispatcher.message(
-            keys, workflow, (kind, step, attempt), worker_name(target)
-        )
+        message = self._coordinator.dispatcher.message(keys, workflow, ref, worker_name(target))
         # Not known to be sent, or given back by a worker: no message of it waits in its queue.
         if not sent_ms or not await self._still_queued(message, keys, name, value):
             await self._coordinator.send_again(keys, workflow, {name: sends})
@@ -91,13 +89,12 @@ class Resender:
             await self._ask_around()
         return self._nobody_knows(worker)
 
-    async def park(self, saga_id: str, what: tuple[Kind, str, int], worker: str) -> None:
+    async def park(self, saga_id: str, ref: AttemptRef, worker: str) -> None:
         """Park a step or undo whose function no running worker has (rule 9)."""
-        kind, step, attempt = what
         reason = f"no running worker knows {worker!r}: deploy it, then retry this step"
         error = Failure(UNKNOWN_WORKER, reason)
-        entry = Unroutable(self._clock_ms(), kind, step, attempt, error)
-        taken = outbox_field(kind, step, attempt)
+        entry = Unroutable(self._clock_ms(), *ref, error)
+        taken = outbox_field(ref)
         await self._coordinator.append(saga_id, entry, taken=taken)
 
     async def _still_queued(self, message: Message, keys: SagaKeys, name: str, value: str) -> bool:

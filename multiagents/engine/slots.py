@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from multiagents.core import ids
+from multiagents.core.attempt_ref import AttemptRef
 from multiagents.core.exceptions import UnknownSaga
 from multiagents.core.ports import Assignment, Directory
 from multiagents.core.states import Kind
@@ -58,9 +59,7 @@ class Slots:
     async def claim(
         self,
         saga_id: str,
-        kind: Kind,
-        step: str,
-        attempt: int,
+        ref: AttemptRef,
         *,
         delivery: str,
         queue: str,
@@ -79,13 +78,13 @@ class Slots:
                 return None
             version = pinned
         workflow = await self._repository.workflow(keys, version)
-        if step not in workflow.by_name:
+        if ref.step not in workflow.by_name:
             return None
         await self.look_around(workflow)
         where = Where(keys, workflow, delivery, queue)
-        held = await self._claim(where, (kind, step, attempt))
-        if held is None and kind is Kind.RUN:
-            held = await self._claim_another(where, step)
+        held = await self._claim(where, ref)
+        if held is None and ref.kind is Kind.RUN:
+            held = await self._claim_another(where, ref.step)
         return held
 
     async def keep_place(
@@ -103,13 +102,13 @@ class Slots:
         return None
 
     async def _claim(
-        self, where: Where, what: tuple[Kind, str, int], *, alone: bool = False
+        self, where: Where, ref: AttemptRef, *, alone: bool = False
     ) -> Assignment | None:
         base = self._repository.snapshots.get(where.keys.id)
         held, state = await self._claims.claim(
             where.keys,
             where.workflow,
-            what,
+            ref,
             delivery=where.delivery,
             queue=where.queue,
             known=None if where.workflow.has_conditions else known_of(base),
@@ -141,8 +140,7 @@ class Slots:
         one takes nothing: an errback fails all that its delivery holds (E14).
         """
         for found in waiting[:TRIES]:
-            what = (found.kind, found.step, found.attempt)
-            held = await self._claim(where, what, alone=True)
+            held = await self._claim(where, found.ref, alone=True)
             if held is not None:
                 return held
         return None
@@ -160,12 +158,12 @@ class Slots:
         if not isinstance(view, View):
             return []
         saga, workflow = await self._repository.read(self._repository.keys(saga_id), view, None)
-        return [
+        given_up = (
             store.Attempt(saga_id, Kind(kind), step, attempt, nonce)
             for step, run in fold(workflow, saga, view.entries).saga.steps.items()
             for kind, attempt, nonce in run.lost
-            if delivery in _ids_of(saga_id, kind, step, attempt)
-        ]
+        )
+        return [each for each in given_up if delivery in _ids_of(each)]
 
     async def fence(self, saga_id: str, delivery: str, version: str = "") -> list[store.Attempt]:
         """Likewise, and remember the saga's state for what the delivery reports.
@@ -189,7 +187,7 @@ class Slots:
             await self._directory.keep_up()
 
 
-def _ids_of(saga_id: str, kind: str, step: str, attempt: int) -> tuple[str, str]:
+def _ids_of(held: store.Attempt) -> tuple[str, str]:
     """The id of an attempt's message, and the one that an earlier version gave it."""
-    what = (saga_id, kind, step, attempt)
+    what = (held.saga_id, *held.ref)
     return ids.step_id(*what), ids.derived_id(*what)

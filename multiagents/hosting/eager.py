@@ -248,9 +248,7 @@ class EagerRunner:
             return
         held = self.host.engine.claim(
             message.saga_id,
-            message.kind,
-            message.step,
-            message.attempt,
+            message.ref,
             delivery=ids.fresh_id(),
             queue=message.queue,
         )

@@ -88,9 +88,7 @@ def _claim(engine: StoreEngine, mark: Mark, task_id: str) -> bool:
     """Take a command that nobody has taken, so that nobody does it; False if it is not to be."""
     held = engine.claim(
         mark.saga_id,
-        mark.kind,
-        mark.step,
-        mark.attempt,
+        mark.ref,
         delivery=task_id,
         queue="",
         version=mark.version,

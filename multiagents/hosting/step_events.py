@@ -193,7 +193,7 @@ def _about(request: Any, held: Assignment, now: float) -> dict[str, Any]:
     return {
         "timestamp": now,
         "name": held.worker,
-        "args": ids.shown_args(held.saga_id, held.kind, held.step, held.attempt),
+        "args": ids.shown_args(held.saga_id, *held.ref),
         "kwargs": "{}",
         "root_id": request.root_id,
         "parent_id": request.parent_id,

@@ -26,6 +26,7 @@ from celery import Task
 from celery.exceptions import Ignore
 
 from multiagents.core import ids
+from multiagents.core.attempt_ref import AttemptRef
 from multiagents.core.log_context import Bound, bind_step, unbind
 from multiagents.core.marks import read_mark
 from multiagents.core.message_headers import custom
@@ -129,21 +130,19 @@ class WorkerTask(Task):  # type: ignore[misc]  # celery has no types
         held = slot.following
         slot.following = None
         if held is None:
+            ref = AttemptRef(Kind(kind), step, int(attempt))
             held = process.engine.claim(
                 saga_id,
-                Kind(kind),
-                step,
-                int(attempt),
+                ref,
                 delivery=self.request.id,
                 queue=_queue(self.request),
                 version=_version(self.request),
             )
             if held is None:
                 if slot.telling is not None:
-                    what = (saga_id, Kind(kind), step, int(attempt))
-                    slot.telling.refused(partial(process.engine.unclaimed, *what))
+                    slot.telling.refused(partial(process.engine.unclaimed, saga_id, ref))
                 raise Ignore
-            if (held.step, held.attempt) != (step, int(attempt)):
+            if (held.step, held.attempt) != (ref.step, ref.attempt):
                 slot.following = held  # traced next, under its own id
                 raise Ignore
         slot.held = held
@@ -190,7 +189,7 @@ class WorkerTask(Task):  # type: ignore[misc]  # celery has no types
         self, process: TaskProcess, held: Assignment, request: Any
     ) -> Assignment | None:
         task = self.app.tasks[held.worker]
-        task_id = ids.step_id(held.saga_id, held.kind, held.step, held.attempt)
+        task_id = ids.step_id(held.saga_id, *held.ref)
         args = [held.saga_id, held.kind.value, held.step, held.attempt]
         slot.held = slot.result = None
         slot.following = held

@@ -80,8 +80,8 @@ def undo_word(state: str) -> str:
 def _timer(timer: str) -> Happened:
     if timer == DEADLINE:
         return Happened(SAGA, None, DEADLINE_OVER)
-    kind, step, _ = parse_retry_timer(timer)
-    return Happened(step, None, WORDS["timer"] if kind is Kind.RUN else UNDO_RETRIES)
+    ref = parse_retry_timer(timer)
+    return Happened(ref.step, None, WORDS["timer"] if ref.kind is Kind.RUN else UNDO_RETRIES)
 
 
 def _asked(data: Mapping[str, Any]) -> tuple[str, str]:

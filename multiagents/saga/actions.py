@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from multiagents.core.attempt_ref import AttemptRef
 from multiagents.core.entries import Asked, Failure
 from multiagents.core.states import ENDED, Command, Kind, SagaState, StepState, UndoState
 from multiagents.saga.commands import ClearTimer, Withdraw, retry_timer
@@ -76,7 +77,7 @@ def _terminate(draft: Draft, entry: Asked) -> None:
             if run.is_in(kind, StepState.DISPATCHED):
                 draft.commands.append(Withdraw(kind, name, run.of(kind).attempt))
             elif run.is_in(kind, StepState.RETRYING):
-                timer = retry_timer(kind, name, run.of(kind).attempt)
+                timer = retry_timer(AttemptRef(kind, name, run.of(kind).attempt))
                 draft.commands.append(ClearTimer(timer))
         _close(draft, name)
     draft.move(SagaState.FAILED)

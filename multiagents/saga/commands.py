@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from multiagents.core.attempt_ref import AttemptRef, OfAttempt
 from multiagents.core.states import Kind, SagaState
 
 
 @dataclass(frozen=True, slots=True)
-class Dispatch:
+class Dispatch(OfAttempt):
     """Have a worker run or undo a step."""
 
     kind: Kind
@@ -20,7 +21,7 @@ class Dispatch:
 
 
 @dataclass(frozen=True, slots=True)
-class Withdraw:
+class Withdraw(OfAttempt):
     """Take back a dispatched attempt, unless a worker has claimed it already."""
 
     kind: Kind
@@ -69,12 +70,11 @@ Command = Dispatch | Withdraw | SetTimer | ClearTimer | Deliver | TellAgain | Ad
 DEADLINE = "deadline"
 
 
-def retry_timer(kind: Kind, step: str, attempt: int) -> str:
-    """The timer after which the attempt that follows ``attempt`` is dispatched."""
-    return f"{kind}:{step}:{attempt}"
+def retry_timer(ref: AttemptRef) -> str:
+    """The timer after which the attempt that follows this one is dispatched."""
+    return ref.text
 
 
-def parse_retry_timer(timer: str) -> tuple[Kind, str, int]:
-    """The parts that `retry_timer` put together."""
-    kind, step, attempt = timer.split(":")
-    return Kind(kind), step, int(attempt)
+def parse_retry_timer(timer: str) -> AttemptRef:
+    """The attempt that `retry_timer` was given."""
+    return AttemptRef.parse(timer)

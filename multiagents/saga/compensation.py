@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from multiagents.core.attempt_ref import AttemptRef
 from multiagents.core.entries import Failure
 from multiagents.core.states import (
     ENDED,
@@ -90,7 +91,8 @@ def _stop_forward_work(draft: Draft) -> None:
         if run.state is StepState.DISPATCHED:
             draft.commands.append(Withdraw(Kind.RUN, name, run.work.attempt))
         elif run.state is StepState.RETRYING:
-            draft.commands.append(ClearTimer(retry_timer(Kind.RUN, name, run.work.attempt)))
+            timer = retry_timer(AttemptRef(Kind.RUN, name, run.work.attempt))
+            draft.commands.append(ClearTimer(timer))
             draft.give_up(name)
         elif run.state is StepState.PARKED or (
             run.state is StepState.WAITING and draft.has_begun(name)

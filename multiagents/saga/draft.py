@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from multiagents.core.attempt_ref import AttemptRef
 from multiagents.core.entries import Failure
 from multiagents.core.policies import DEFAULT_RETRY, UNDO_RETRY, RetryPolicy
 from multiagents.core.states import ENDED, Kind, SagaState, StepState, UndoState
@@ -55,8 +56,8 @@ class Decision:
         taken = [command for command in self.commands if isinstance(command, Withdraw)]
         if not taken:
             return asked
-        gone = {(each.kind, each.step, each.attempt) for each in taken}
-        return [each for each in asked if (each.kind, each.step, each.attempt) not in gone]
+        gone = {each.ref for each in taken}
+        return [each for each in asked if each.ref not in gone]
 
     @property
     def end(self) -> SagaState | None:
@@ -154,12 +155,12 @@ class Draft:
 
     def retry_later(self, name: str, kind: Kind, retry_after_ms: int | None) -> None:
         work = self.steps[name].of(kind)
-        seed = f"{self.saga.id}:{kind}:{name}:{work.attempt}"
+        ref = AttemptRef(kind, name, work.attempt)
         policy = self.policy(name, kind)
+        seed = f"{self.saga.id}:{ref.text}"
         delay = delay_ms(policy, work.tries, seed=seed, retry_after_ms=retry_after_ms)
         self.move_work(name, kind, StepState.RETRYING, retry_at=self.now_ms + delay)
-        timer = retry_timer(kind, name, work.attempt)
-        self.commands.append(SetTimer(timer, self.now_ms + delay))
+        self.commands.append(SetTimer(retry_timer(ref), self.now_ms + delay))
 
     def adopt(self, name: str) -> None:
         """Let the late success of an attempt that was given up be the step's, result and all."""

@@ -54,5 +54,4 @@ def judged(workflow: Workflow, returned: Succeeded, result: str, given: Given) -
 
 
 def _failed(returned: Succeeded, error: Failure) -> Failed:
-    row = (returned.kind, returned.step, returned.attempt, returned.nonce)
-    return Failed(returned.at_ms, *row, error=error)
+    return Failed(returned.at_ms, *returned.ref, returned.nonce, error=error)

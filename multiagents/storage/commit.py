@@ -128,5 +128,5 @@ def plan_args(saga: SagaKeys, plan: Commit) -> list[Arg]:
 
 def _claim_of(name: str) -> str:
     """The field of the claim that a commit writes instead of a command."""
-    kind, step, _ = parse_outbox_field(name)
-    return claim_field(kind, step)
+    ref = parse_outbox_field(name)
+    return claim_field(ref.kind, ref.step)

@@ -40,7 +40,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
-from multiagents.core.states import Kind, SagaState
+from multiagents.core.attempt_ref import AttemptRef
+from multiagents.core.states import SagaState
 
 PREFIX = "ma"
 
@@ -200,9 +201,9 @@ def wanted(queue: str, function: str, due: str) -> str:
     return f"{queue}\n{function}\n{due}"
 
 
-def due_lease(saga_id: str, kind: Kind, step: str, attempt: int, nonce: str) -> str:
+def due_lease(saga_id: str, ref: AttemptRef, nonce: str) -> str:
     """The end of a lease."""
-    return DueKind.LEASE.member(saga_id, kind, step, attempt, nonce)
+    return DueKind.LEASE.member(saga_id, *ref, nonce)
 
 
 def due_timer(saga_id: str, timer: str) -> str:

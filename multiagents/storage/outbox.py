@@ -51,7 +51,7 @@ def plain_sent(
     ``ends_ms``: when its lease ends then; ``again_ms``: when the claim is looked at again should
     its queue refuse the message; None: as before.
     """
-    member = k.due_lease(saga.id, held.kind, held.step, held.attempt, held.nonce)
+    member = k.due_lease(saga.id, held.ref, held.nonce)
     times = ["" if each is None else each for each in (again_ms, ends_ms)]
     row = (claim_field(held.kind, held.step), value, member, times[1], *letter)
     return Call("publish", (saga.work, saga.due), (times[0], *row), _sent)

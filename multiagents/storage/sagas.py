@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from multiagents.core.attempt_ref import OfAttempt
 from multiagents.core.entries import Asked, Claimed, Entry, Failed, Lost, Report, encode
 from multiagents.core.fields import (
     claim_field,
@@ -103,7 +104,7 @@ def _claim_args(saga: SagaKeys, entry: Report, result: str | None) -> tuple[str,
     return (
         claim_field(entry.kind, entry.step),
         entry.nonce,
-        k.due_lease(saga.id, entry.kind, entry.step, entry.attempt, entry.nonce),
+        k.due_lease(saga.id, entry.ref, entry.nonce),
         result_field_of(entry),
         result or "",
     )
@@ -231,14 +232,14 @@ def claim(
     ``known``: what the caller knows of the state that it would like to be sent; None: it would not.
     ``alone``: None, too, if the delivery holds something of this saga already.
     """
-    outbox = outbox_field(entry.kind, entry.step, entry.attempt)
+    outbox = outbox_field(entry.ref)
     args: tuple[Arg, ...] = (
         outbox,
         k.due_outbox(saga.id, outbox),
         claim_field(entry.kind, entry.step),
         entry.nonce,
         claim_value(entry.attempt, entry.nonce, deadline_ms, delivery),
-        k.due_lease(saga.id, entry.kind, entry.step, entry.attempt, entry.nonce),
+        k.due_lease(saga.id, entry.ref, entry.nonce),
         lease_ends,
         entry_key(entry),
         encode(entry),
@@ -252,7 +253,7 @@ def claim(
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(OfAttempt):
     """One claimed attempt, as its holder names it."""
 
     saga_id: str
@@ -264,7 +265,7 @@ class Attempt:
 
 def renew(saga: SagaKeys, held: Attempt, *, lease_ends: int, notes: dict[str, str]) -> Call[bool]:
     """Move the end of a lease; False if it is lost.  ``notes`` go into the data hash."""
-    member = k.due_lease(saga.id, held.kind, held.step, held.attempt, held.nonce)
+    member = k.due_lease(saga.id, held.ref, held.nonce)
     pairs = [item for pair in notes.items() for item in pair]
     field_ = claim_field(held.kind, held.step)
     args: tuple[Arg, ...] = (field_, held.nonce, member, lease_ends, len(notes), *pairs)

@@ -65,7 +65,7 @@ def test_the_first_end_is_told_though_one_decision_went_past_it(bench: Bench) ->
     """The process that reported died; the person who then terminates decides over both."""
     bench.start(*chain(1))
     held = bench.claim()
-    row = (held.kind, held.step, held.attempt, held.nonce)
+    row = (*held.ref, held.nonce)
     bench.edge.execute(store.report(KEYS, Succeeded(bench.clock.now_ms(), *row), result="{}"))
     bench.ask(Command.TERMINATE)
     bench.clock.advance(3)

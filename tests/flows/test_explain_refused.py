@@ -7,6 +7,7 @@ from typing import Any
 import redis
 
 from multiagents import WorkflowBuilder, worker
+from multiagents.core.attempt_ref import AttemptRef
 from multiagents.core.fields import outbox_field
 from multiagents.core.states import Kind
 from multiagents.storage import failures
@@ -27,7 +28,7 @@ def test_a_queue_that_the_server_refuses_is_named_with_the_reason(office: Office
         saga_id = office.start(
             WorkflowBuilder("explain-refused").add_step("a", "explain.refused").build()
         )
-        member = due_outbox(saga_id, outbox_field(Kind.RUN, "a", 1))
+        member = due_outbox(saga_id, outbox_field(AttemptRef(Kind.RUN, "a", 1)))
         token = f"{client.zscore(Shard().due, member):.0f}"
         now_ms = office.runtime.clock.now_ms()
         why = "NotTaken: 'explain-refused' cannot be written (WRONGTYPE)"
@@ -45,7 +46,7 @@ def test_what_has_been_done_since_is_not_told(office: Office) -> None:
         WorkflowBuilder("explain-taken").add_step("a", "explain.refused").build()
     )
     with redis.Redis.from_url(office.url) as client:
-        member = due_outbox(saga_id, outbox_field(Kind.RUN, "a", 1))
+        member = due_outbox(saga_id, outbox_field(AttemptRef(Kind.RUN, "a", 1)))
         client.hset(Shard().stuck, member, f"3|{office.runtime.clock.now_ms()}|it was refused")
     office.reason(saga_id, "failing")
     office.claim(saga_id, "a")

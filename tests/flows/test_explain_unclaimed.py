@@ -6,6 +6,7 @@ import pytest
 import redis
 
 from multiagents import WorkflowBuilder
+from multiagents.core.attempt_ref import AttemptRef
 from multiagents.core.entries import TimerDue
 from multiagents.core.ports import WorkerInfo
 from multiagents.core.states import Kind
@@ -94,7 +95,7 @@ def test_a_parked_step_says_that_a_worker_has_its_function_now(office: Office) -
     saga_id = office.start(two())
     edge, host = office.runtime.edge, office.runtime.host
     edge.run(office.runtime.catalog.refresh(force=True))
-    edge.run(host.sweeper.resender.park(saga_id, (Kind.RUN, "reserve", 1), "explain.do"))
+    edge.run(host.sweeper.resender.park(saga_id, AttemptRef(Kind.RUN, "reserve", 1), "explain.do"))
     assert "has that function now" not in office.reason(saga_id, "parked")["text"]
     office.worker_runs("io", host="celery@two")
     text = office.reason(saga_id, "parked")["text"]
@@ -143,7 +144,9 @@ def test_the_attempt_before_is_told(office: Office, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(office.runtime.host.coordinator.claims, "hostname", "b@vm")
 
     def begin_again(attempt: int) -> None:
-        due = TimerDue(office.runtime.clock.now_ms(), retry_timer(Kind.RUN, "reserve", attempt))
+        due = TimerDue(
+            office.runtime.clock.now_ms(), retry_timer(AttemptRef(Kind.RUN, "reserve", attempt))
+        )
         office.runtime.edge.run(office.runtime.host.coordinator.append(saga_id, due))
 
     saga_id = office.start(two())
@@ -168,7 +171,11 @@ def test_a_parked_step_says_that_its_definition_has_changed_since(office: Office
     catalog, run = Catalog(office.runtime.clock), office.runtime.edge.run
     workflow = two()
     saga_id = office.start(workflow)
-    run(office.runtime.host.sweeper.resender.park(saga_id, (Kind.RUN, "reserve", 1), "explain.do"))
+    run(
+        office.runtime.host.sweeper.resender.park(
+            saga_id, AttemptRef(Kind.RUN, "reserve", 1), "explain.do"
+        )
+    )
     changed = workflow.model_copy(update={"description": "mended"})
     try:
         for now, told in ((workflow, False), (changed, True)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from multiagents.core.attempt_ref import AttemptRef
 from multiagents.core.entries import Failure
 from multiagents.core.ports import Assignment, Verdict, WorkerInfo
 from multiagents.core.states import Command, Kind, SagaState
@@ -127,8 +128,8 @@ def test_what_is_held_back_is_sent_when_nobody_comes_for_it(bench: Bench) -> Non
 
 def claims(bench: Bench, message: Message, delivery: str = "d2") -> Assignment | None:
     """Another process takes a message."""
-    what = (message.kind, message.step, message.attempt)
-    return bench.edge.run(bench.coordinator.slots.claim(SAGA, *what, delivery=delivery, queue="io"))
+    claim = bench.coordinator.slots.claim(SAGA, message.ref, delivery=delivery, queue="io")
+    return bench.edge.run(claim)
 
 
 def test_a_message_for_a_branch_that_was_taken_over_changes_nothing(bench: Bench) -> None:
@@ -209,10 +210,9 @@ def test_a_place_is_handed_on_to_what_nobody_has_begun(redis_url: str) -> None:
 
     def meanwhile() -> None:
         for step in ("p3", "p1"):
-            what = (Kind.RUN, step, 1)
-            assert other.edge.run(
-                other.coordinator.slots.claim(SAGA, *what, delivery=step, queue="io")
-            )
+            ref = AttemptRef(Kind.RUN, step, 1)
+            claim = other.coordinator.slots.claim(SAGA, ref, delivery=step, queue="io")
+            assert other.edge.run(claim)
 
     bench.interrupted(bench.report_of(held, allowed=False), "handover", meanwhile)
     assert bench.edge.client.lrange("queue", 0, -1) == [b"p2"]

@@ -58,7 +58,7 @@ class Stranger(Bench):
 
     def give(self, message: Message) -> list[Foreign]:
         """A message comes here."""
-        row = (message.saga_id, message.kind, message.step, message.attempt, message.sent_ms)
+        row = (message.saga_id, *message.ref, message.sent_ms)
         self.run(self.empty.refresh(force=True))
         left: list[Foreign] = self.run(
             self.desk.hand_back([Foreign(*row, message.task, message.queue)])
@@ -199,7 +199,7 @@ def test_a_burst_is_spread(bench: Stranger) -> None:
     """Hundreds that come at once come back one by one, or the queue would be full of them."""
     bench.colleague("a")
     bench.start(*(step(f"s{number}") for number in range(100)))
-    rows = [(m.saga_id, m.kind, m.step, m.attempt, m.sent_ms, m.task, m.queue) for m in bench.sent]
+    rows = [(m.saga_id, *m.ref, m.sent_ms, m.task, m.queue) for m in bench.sent]
     bench.run(bench.desk.hand_back([Foreign(*row) for row in rows]))
     times = sorted(bench.due_in_ms(name=f"s{number}") for number in range(100))
     assert times[-1] - times[0] >= 99 * SPACE_MS
@@ -267,7 +267,7 @@ def test_a_worker_that_announces_itself_meanwhile_is_not_missed(bench: Stranger)
     """It woke what was marked before this command was: so who marks it looks once more."""
     bench.start(step("one"))
     message = bench.sent[0]
-    row = (message.saga_id, message.kind, message.step, message.attempt, message.sent_ms)
+    row = (message.saga_id, *message.ref, message.sent_ms)
     flow = bench.desk.hand_back([Foreign(*row, message.task, message.queue)])
 
     def arrives() -> None:

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from multiagents import InvalidInput, InvalidWorkflow, WorkflowBuilder, task, worker
 from multiagents.core import ids
+from multiagents.core.attempt_ref import AttemptRef
 from multiagents.core.fields import outbox_field
 from multiagents.core.names import queue_flaw
 from multiagents.core.settings import Settings
@@ -55,12 +56,12 @@ def world() -> World:
 @pytest.mark.parametrize("odd", ODD_IDS)
 def test_what_is_due_is_read_whatever_the_id_of_its_saga(odd: str) -> None:
     """The id stands between bars in a due set, and may hold bars of its own."""
-    field = outbox_field(Kind.RUN, "a", 1)
+    field = outbox_field(AttemptRef(Kind.RUN, "a", 1))
     assert k.parse_due(k.due_dirty(odd)) == (k.DueKind.DIRTY, odd, ())
     assert k.parse_due(k.due_purge(odd)) == (k.DueKind.PURGE, odd, ())
     assert k.parse_due(k.due_timer(odd, "deadline")) == (k.DueKind.TIMER, odd, ("deadline",))
     assert k.parse_due(k.due_outbox(odd, field)) == (k.DueKind.OUTBOX, odd, (field,))
-    lease = k.due_lease(odd, Kind.UNDO, "a", 2, "abc")
+    lease = k.due_lease(odd, AttemptRef(Kind.UNDO, "a", 2), "abc")
     assert k.parse_due(lease) == (k.DueKind.LEASE, odd, ("undo", "a", "2", "abc"))
 
 
@@ -68,7 +69,9 @@ def test_what_is_due_is_read_whatever_the_id_of_its_saga(odd: str) -> None:
 def test_a_saga_of_any_id_keeps_its_leases_timers_and_retention(world: World, odd: str) -> None:
     """A worker that dies holding its step is noticed, and the ended saga is removed."""
     world.start(odd)
-    claim = world.coordinator.slots.claim(odd, Kind.RUN, "a", 1, delivery="lost", queue="io")
+    claim = world.coordinator.slots.claim(
+        odd, AttemptRef(Kind.RUN, "a", 1), delivery="lost", queue="io"
+    )
     assert world.edge.run(claim) is not None
     world.sweep(60)
     assert world.saga(odd).steps["a"].work.attempt == 2

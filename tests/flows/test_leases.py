@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from multiagents import WorkflowBuilder, worker
 from multiagents.cli.doctor import checks
+from multiagents.core.attempt_ref import AttemptRef
 from multiagents.core.clock import FakeClock
 from multiagents.core.ports import Assignment
 from multiagents.core.settings import Settings
@@ -49,7 +50,7 @@ def host(redis_url: str) -> Host:
 def lease_s(made: Host, name: str) -> float:
     """The lease that a claim of a step by this worker gets, and keeps when it is renewed."""
     saga_id = made.call("start", WorkflowBuilder(name).add_step("only", name).build())
-    held = made.engine.claim(saga_id, Kind.RUN, "only", 1, delivery="d", queue="io")
+    held = made.engine.claim(saga_id, AttemptRef(Kind.RUN, "only", 1), delivery="d", queue="io")
     assert held is not None
     assert made.engine.renew([held], {}) == []
     ends = [

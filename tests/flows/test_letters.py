@@ -12,6 +12,7 @@ import redis
 from celery import signals
 from kombu import Queue
 
+from multiagents.core.attempt_ref import AttemptRef
 from multiagents.core.ids import step_id
 from multiagents.core.settings import Settings
 from multiagents.core.states import Kind
@@ -196,7 +197,7 @@ def closed(settings: Settings) -> Runtime:
 
 
 def claim(runtime: Runtime, saga_id: str, step: str, kind: Kind = Kind.RUN) -> Any:
-    held = runtime.host.engine.claim(saga_id, kind, step, 1, delivery="d", queue="io")
+    held = runtime.host.engine.claim(saga_id, AttemptRef(kind, step, 1), delivery="d", queue="io")
     assert held is not None
     return held
 

@@ -14,6 +14,7 @@ import redis
 from celery import Celery, Task
 from celery.app.task import Context
 
+from multiagents.core.attempt_ref import AttemptRef
 from multiagents.core.exceptions import InvalidInput
 from multiagents.core.message_headers import CELERYS
 from multiagents.core.settings import Settings
@@ -132,7 +133,9 @@ def test_another_process_sends_the_next_messages_with_them(settings, store, targ
     first, second = team(settings), team(settings)
     saga_id = started(first, chain("mh.look", target), headers=TENANT)
     assert sent(store)[0]["tenant"] == "acme"
-    held = second.host.engine.claim(saga_id, Kind.RUN, "s0", 1, delivery="d", queue="io")
+    held = second.host.engine.claim(
+        saga_id, AttemptRef(Kind.RUN, "s0", 1), delivery="d", queue="io"
+    )
     second.host.coordinator.dispatcher.headers.forget(saga_id)
     second.host.engine.succeed(held, "{}", go_on=False)
     assert sent(store)[0]["tenant"] == "acme"
@@ -165,7 +168,9 @@ def test_who_joins_a_saga_does_not_change_its_headers(settings, store):
     assert sent(store)[0]["tenant"] == "acme"
     saga_id = runtime.call("list")[0]["transaction_id"]
     assert result.id != saga_id
-    held = runtime.host.engine.claim(saga_id, Kind.RUN, "s0", 1, delivery="d", queue="io")
+    held = runtime.host.engine.claim(
+        saga_id, AttemptRef(Kind.RUN, "s0", 1), delivery="d", queue="io"
+    )
     runtime.host.engine.succeed(held, "{}", go_on=False)
     assert sent(store)[0]["tenant"] == "acme"
 
@@ -231,7 +236,9 @@ def test_arguments_that_do_not_fit_fail_a_plain_step_clean(settings, store):
     assert sent(store)[1][0] == [1]
     saga_id = started(runtime, chain("mh.look", task("mh.pay", args=["1", "2"])))
     sent(store)
-    held = runtime.host.engine.claim(saga_id, Kind.RUN, "s0", 1, delivery="d", queue="io")
+    held = runtime.host.engine.claim(
+        saga_id, AttemptRef(Kind.RUN, "s0", 1), delivery="d", queue="io"
+    )
     runtime.host.engine.succeed(held, "{}", go_on=False)
     saga = runtime.call("get", saga_id)
     assert (saga["error"]["type"], saga["steps"]["s1"]["compensation"]) == ("Unsendable", None)

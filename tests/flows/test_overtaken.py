@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from multiagents.core.attempt_ref import AttemptRef
 from multiagents.core.effects import Flow
 from multiagents.core.entries import Asked, Failed, Failure, Succeeded
 from multiagents.core.ports import Assignment
@@ -34,7 +35,7 @@ def state(bench: Bench) -> Saga:
 
 
 def succeeded(bench: Bench, held: Assignment) -> Succeeded:
-    return Succeeded(bench.clock.now_ms(), held.kind, held.step, held.attempt, held.nonce)
+    return Succeeded(bench.clock.now_ms(), *held.ref, held.nonce)
 
 
 def reports(
@@ -47,7 +48,9 @@ def reports(
 
 
 def claims(bench: Bench, step: str, attempt: int = 1) -> Assignment | None:
-    flow = bench.coordinator.slots.claim(SAGA, Kind.RUN, step, attempt, delivery="d2", queue="io")
+    flow = bench.coordinator.slots.claim(
+        SAGA, AttemptRef(Kind.RUN, step, attempt), delivery="d2", queue="io"
+    )
     return bench.edge.run(flow)
 
 
@@ -122,7 +125,7 @@ def test_a_late_process_goes_on_with_the_result_that_counts(bench: Bench, other:
 
 def fails(bench: Bench, held: Assignment, outcome: Outcome) -> None:
     """Somebody else reports that this very attempt has failed for good."""
-    row = (held.kind, held.step, held.attempt, held.nonce)
+    row = (*held.ref, held.nonce)
     entry = Failed(bench.clock.now_ms(), *row, Failure("E", "e"), outcome, retryable=False)
     bench.edge.run(bench.coordinator.report(SAGA, entry))
 

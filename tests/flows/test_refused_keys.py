@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from multiagents.core.attempt_ref import AttemptRef
 from multiagents.core.states import Kind, SagaState
 from multiagents.engine.messages import NotTaken
 from multiagents.hosting.sweeper_thread import SweeperThread
@@ -127,7 +128,7 @@ def test_a_plain_task_that_its_queue_refuses_is_sent_when_the_key_is_put_right(
     assert bench.waiting() == 1
     (claim,) = bench.work().values()
     attempt, nonce, deadline, task_id = claim.split("|")
-    member = due_lease(SAGA, Kind.RUN, "a", int(attempt), nonce)
+    member = due_lease(SAGA, AttemptRef(Kind.RUN, "a", int(attempt)), nonce)
     assert bench.score(member) == float(deadline)
     assert bench.take() == ("a", [{"n": 1}], {}, task_id)
 

@@ -71,9 +71,7 @@ def test_what_an_errback_has_written_is_decided_at_once(bench: Bench) -> None:
     failed = bench.coordinator.log_failure(
         SAGA,
         "d",
-        lambda held: Failed(
-            bench.clock.now_ms(), held.kind, held.step, held.attempt, held.nonce, Failure("E", "e")
-        ),
+        lambda held: Failed(bench.clock.now_ms(), *held.ref, held.nonce, Failure("E", "e")),
     )
     assert bench.edge.run(failed)
     assert bench.edge.client.zscore(KEYS.due, due_dirty(SAGA)) == bench.clock.now_ms()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from multiagents.core.attempt_ref import AttemptRef
 from multiagents.core.clock import FakeClock
 from multiagents.core.entries import Asked, Succeeded
 from multiagents.core.ports import WorkerInfo
@@ -80,7 +81,9 @@ class World:
     def do(self, step: str, *, saga_id: str = "s1", attempt: int = 1) -> None:
         """Claim an attempt and report its success."""
         held = self.edge.run(
-            self.coordinator.slots.claim(saga_id, Kind.RUN, step, attempt, delivery="d", queue="io")
+            self.coordinator.slots.claim(
+                saga_id, AttemptRef(Kind.RUN, step, attempt), delivery="d", queue="io"
+            )
         )
         assert held is not None
         done = Succeeded(self.clock.now_ms(), Kind.RUN, step, attempt, held.nonce)
@@ -158,7 +161,9 @@ def test_behind_an_unknown_head_re_sending_gets_rarer(world):
 def test_a_claimed_command_is_never_sent_again(world):
     """The claim takes it out of the outbox."""
     world.start()
-    world.edge.run(world.coordinator.slots.claim("s1", Kind.RUN, "a", 1, delivery="d", queue="io"))
+    world.edge.run(
+        world.coordinator.slots.claim("s1", AttemptRef(Kind.RUN, "a", 1), delivery="d", queue="io")
+    )
     world.sweep(14)
     assert len(world.sent) == 1
 
@@ -166,7 +171,9 @@ def test_a_claimed_command_is_never_sent_again(world):
 def test_a_lease_that_runs_out_is_a_failed_attempt(world):
     """The attempt is fenced and, by the default policy, tried again."""
     world.start()
-    world.edge.run(world.coordinator.slots.claim("s1", Kind.RUN, "a", 1, delivery="d", queue="io"))
+    world.edge.run(
+        world.coordinator.slots.claim("s1", AttemptRef(Kind.RUN, "a", 1), delivery="d", queue="io")
+    )
     world.sweep(20)
     assert [(m.step, m.attempt) for m in world.sent] == [("a", 1), ("a", 2)]
     assert world.saga().steps["a"].lost[0][1] == 1

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from celery import Celery, chain, chord
 
+from multiagents.core.attempt_ref import AttemptRef
 from multiagents.core.entries import Failure
 from multiagents.core.exceptions import NotAllowed
 from multiagents.core.ports import Verdict
@@ -87,7 +88,7 @@ class Team:
 
     def _end(self, saga_id: str, *, fails: bool) -> None:
         engine = self.runtime.host.engine
-        held = engine.claim(saga_id, Kind.RUN, "pay", 1, delivery="d", queue="io")
+        held = engine.claim(saga_id, AttemptRef(Kind.RUN, "pay", 1), delivery="d", queue="io")
         if fails:
             verdict = Verdict(Failure("Boom", "boom"), Outcome.CLEAN, retryable=False)
             engine.fail(held, verdict, go_on=False)

@@ -89,7 +89,7 @@ def test_start_that_waits_does_not_say_twice_that_no_worker_runs(
 
 
 def set_lease(office: Office, held: Assignment, at_ms: int) -> None:
-    member = k.due_lease(held.saga_id, held.kind, held.step, held.attempt, held.nonce)
+    member = k.due_lease(held.saga_id, held.ref, held.nonce)
     with redis.Redis.from_url(office.url) as client:
         assert client.zadd(Shard().due, {member: at_ms}, xx=True, ch=True) == 1
 

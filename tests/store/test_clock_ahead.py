@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from multiagents.cli.doctor import checks
+from multiagents.core.attempt_ref import AttemptRef
 from multiagents.core.entries import decode
 from multiagents.core.states import Kind
 from multiagents.storage import sagas as store
@@ -111,7 +112,11 @@ def test_only_what_may_be_looked_at_early_is_brought_forward(bench: Bench) -> No
     """A deadline or the end of a retention must not come before its time; a retry may."""
     now_ms, lease_ms = bench.clock.now_ms(), bench.settings.lease_ms
     far_ms = now_ms + 2 * HOUR_S * 1000
-    early = [due_dirty("s"), due_outbox("s", "o:run:x:1"), due_lease("s", Kind.RUN, "x", 1, "ab")]
+    early = [
+        due_dirty("s"),
+        due_outbox("s", "o:run:x:1"),
+        due_lease("s", AttemptRef(Kind.RUN, "x", 1), "ab"),
+    ]
     early.append(due_timer("s:t|u", "undo:x:2"))
     late = [
         due_timer("s", "deadline"),

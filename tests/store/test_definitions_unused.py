@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from multiagents.core.attempt_ref import AttemptRef
 from multiagents.core.entries import Succeeded
 from multiagents.core.settings import Settings
 from multiagents.core.states import Kind
@@ -46,7 +47,9 @@ def start(bench: Bench, saga_id: str, workflow: Workflow) -> None:
 def end(bench: Bench, saga_id: str) -> None:
     """Its step is done, and its outcome told."""
     step = bench.sent.pop().step
-    claim = bench.coordinator.slots.claim(saga_id, Kind.RUN, step, 1, delivery="d", queue="io")
+    claim = bench.coordinator.slots.claim(
+        saga_id, AttemptRef(Kind.RUN, step, 1), delivery="d", queue="io"
+    )
     held = bench.edge.run(claim)
     assert held is not None
     done = Succeeded(bench.clock.now_ms(), *row(held))

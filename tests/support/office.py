@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import redis
 
+from multiagents.core.attempt_ref import AttemptRef
 from multiagents.core.entries import Failure
 from multiagents.core.ports import Assignment, Verdict
 from multiagents.core.states import Kind
@@ -57,7 +58,7 @@ class Office:
 
     def claim(self, saga_id: str, step: str, kind: Kind = Kind.RUN, attempt: int = 1) -> Assignment:
         held = self.runtime.host.engine.claim(
-            saga_id, kind, step, attempt, delivery="d", queue="io"
+            saga_id, AttemptRef(kind, step, attempt), delivery="d", queue="io"
         )
         assert held is not None
         return held

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from multiagents.core.attempt_ref import AttemptRef
 from multiagents.core.clock import FakeClock
 from multiagents.core.effects import Flow
 from multiagents.core.entries import Asked, Entry, Failed, Failure, Lost, Succeeded, decode
@@ -86,16 +87,15 @@ class Bench:
         self.edge.run(self.catalog.publish("w@host", ["io"], [], slots=slots))
 
     def claim(self) -> Assignment:
-        sent = self.sent.pop(0)
-        return self._claim(sent.kind, sent.step, sent.attempt)
+        return self._claim(self.sent.pop(0).ref)
 
     def take_engine(self, step: str) -> Assignment:
         """Claim the first attempt of a step whose message lies in a list of the server."""
         self.edge.client.delete("queue")
-        return self._claim(Kind.RUN, step, 1)
+        return self._claim(AttemptRef(Kind.RUN, step, 1))
 
-    def _claim(self, kind: Kind, step: str, attempt: int) -> Assignment:
-        flow = self.coordinator.slots.claim(SAGA, kind, step, attempt, delivery="d", queue="io")
+    def _claim(self, ref: AttemptRef) -> Assignment:
+        flow = self.coordinator.slots.claim(SAGA, ref, delivery="d", queue="io")
         held = self.edge.run(flow)
         assert held is not None
         return held
@@ -186,13 +186,13 @@ def undoable(name: str, *after: str, **options: Any) -> Step:
 
 def row(held: Assignment) -> tuple[Kind, str, int, str]:
     """What an entry about an attempt begins with, after its time."""
-    return held.kind, held.step, held.attempt, held.nonce
+    return *held.ref, held.nonce
 
 
 def lose(edge: Any, coordinator: Coordinator, held: Assignment) -> None:
     """Its lease runs out, and a sweep notices: the claim goes with it."""
     keys = coordinator.repository.keys(held.saga_id)
-    member = due_lease(held.saga_id, *row(held))
+    member = due_lease(held.saga_id, held.ref, held.nonce)
     score = edge.execute(Plain(("ZSCORE", keys.due, member), float))
     lost = Lost(coordinator.clock.now_ms(), *row(held))
     guard = store.Guard(member, f"{score:.0f}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from multiagents.core.attempt_ref import AttemptRef
 from multiagents.core.entries import Claimed
 from multiagents.core.fields import outbox_field
 from multiagents.core.states import Kind, SagaState
@@ -16,7 +17,7 @@ from multiagents.storage.sagas import Guard
 
 NOW = 1_700_000_000_000
 LEASE = 15_000
-RUN = outbox_field(Kind.RUN, "a", 1)
+RUN = outbox_field(AttemptRef(Kind.RUN, "a", 1))
 
 
 def plan(version: str = "v1", cursor: str = "0", **more) -> Commit:
@@ -71,7 +72,7 @@ def view(edge: Edge, keys: SagaKeys, known: replies.Known = replies.NOTHING) -> 
 
 
 def member(keys: SagaKeys, nonce: str = "aa") -> str:
-    return k.due_lease(keys.id, Kind.RUN, "a", 1, nonce)
+    return k.due_lease(keys.id, AttemptRef(Kind.RUN, "a", 1), nonce)
 
 
 def sweep(edge: Edge, now: int) -> tuple[Guard, ...]:

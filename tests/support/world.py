@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
+from multiagents.core.attempt_ref import AttemptRef, OfAttempt
 from multiagents.core.entries import (
     Asked,
     Claimed,
@@ -44,7 +45,7 @@ Action = Callable[[], None]
 
 
 @dataclass(eq=False)
-class Holder:
+class Holder(OfAttempt):
     """A worker at an attempt.  ``lost``: its lease has run out, and it may not know."""
 
     kind: Kind
@@ -75,7 +76,7 @@ class World:
         self.saga: Saga = self.blank
         self.log: list[Entry] = []
         self.pending: list[Entry] = []
-        self.outbox: set[tuple[Kind, str, int]] = set()
+        self.outbox: set[AttemptRef] = set()
         self.timers: dict[str, int] = {}
         self.holders: list[Holder] = []
         self.ledger: dict[str, list[WorkerEffect]] = defaultdict(list)
@@ -128,13 +129,13 @@ class World:
 
     def _carry_out(self, command: object) -> None:
         match command:
-            case Dispatch(kind, step, attempt):
-                law(not any(o[:2] == (kind, step) for o in self.outbox), f"{command} twice")
-                self.outbox.add((kind, step, attempt))
-            case Withdraw(kind, step, attempt):
-                if (kind, step, attempt) in self.outbox:
-                    self.outbox.remove((kind, step, attempt))
-                    self.append(Withdrawn(self.now_ms, kind, step, attempt, self._fresh()))
+            case Dispatch(ref=ref):
+                law(not any(o[:2] == ref[:2] for o in self.outbox), f"{command} twice")
+                self.outbox.add(ref)
+            case Withdraw(ref=ref):
+                if ref in self.outbox:
+                    self.outbox.remove(ref)
+                    self.append(Withdrawn(self.now_ms, *ref, self._fresh()))
             case SetTimer(timer, at_ms):
                 self.timers[timer] = at_ms
             case ClearTimer(timer):
@@ -206,12 +207,12 @@ class World:
         often = self._overrun if self.rng.random() < 0.2 else self._act
         return [self._succeed, self._succeed, self._fail, often, silence]
 
-    def _claim(self, what: tuple[Kind, str, int]) -> None:
-        self.outbox.remove(what)
-        holder = Holder(*what, self._fresh())
+    def _claim(self, ref: AttemptRef) -> None:
+        self.outbox.remove(ref)
+        holder = Holder(*ref, self._fresh())
         self.holders.append(holder)
         retry = RetryPolicy(max_attempts=2) if self.rng.random() < 0.3 else None
-        self.append(Claimed(self.now_ms, *what, holder.nonce, "w", retry))
+        self.append(Claimed(self.now_ms, *ref, holder.nonce, "w", retry))
 
     def _act(self, holder: Holder) -> None:
         holder.acted = True
@@ -221,13 +222,13 @@ class World:
         if not holder.acted:
             self._act(holder)
         self.holders.remove(holder)
-        row = (holder.kind, holder.step, holder.attempt, holder.nonce)
+        row = (*holder.ref, holder.nonce)
         self.append(Succeeded(self.now_ms, *row))
 
     def _fail(self, holder: Holder) -> None:
         self.holders.remove(holder)
         clean = not holder.acted and self.rng.random() < 0.5
-        row = (holder.kind, holder.step, holder.attempt, holder.nonce)
+        row = (*holder.ref, holder.nonce)
         failed = Failed(
             self.now_ms,
             *row,
@@ -241,20 +242,20 @@ class World:
 
     def _report_lost(self, holder: Holder) -> None:
         holder.lost = True
-        self.append(Lost(self.now_ms, holder.kind, holder.step, holder.attempt, holder.nonce))
+        self.append(Lost(self.now_ms, *holder.ref, holder.nonce))
 
     def _overrun(self, holder: Holder) -> None:
         """Given up where it runs, though it cannot be stopped."""
         holder.lost = True
-        row = (holder.kind, holder.step, holder.attempt, holder.nonce)
+        row = (*holder.ref, holder.nonce)
         self.append(Failed(self.now_ms, *row, BOOM, running=True))
 
     def _die(self, holder: Holder) -> None:
         self.holders.remove(holder)
 
-    def _nobody_knows(self, what: tuple[Kind, str, int]) -> None:
-        self.outbox.remove(what)
-        self.append(Unroutable(self.now_ms, *what, Failure("UnknownWorker", "nobody")))
+    def _nobody_knows(self, ref: AttemptRef) -> None:
+        self.outbox.remove(ref)
+        self.append(Unroutable(self.now_ms, *ref, Failure("UnknownWorker", "nobody")))
 
     def _fire(self, timer: str) -> None:
         """Timers come due by the clock of whoever sweeps: up to three seconds off."""

@@ -17,6 +17,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from multiagents.core.attempt_ref import AttemptRef
 from multiagents.core.entries import Claimed, Entry, Failed, Lost
 from multiagents.core.states import Kind
 from multiagents.lab.chaos.plan import KILLS, FaultKind
@@ -111,8 +112,8 @@ def summary(times_ms: Sequence[int]) -> Recovery:
     return Recovery(len(ordered), statistics.median(ordered) / 1000, p99 / 1000, ordered[-1] / 1000)
 
 
-def _attempt(entry: Claimed | Failed | Lost) -> tuple[Kind, str, int, str]:
-    return entry.kind, entry.step, entry.attempt, entry.nonce
+def _attempt(entry: Claimed | Failed | Lost) -> tuple[AttemptRef, str]:
+    return entry.ref, entry.nonce
 
 
 def _is_loss(entry: Lost | Failed) -> bool:

@@ -176,7 +176,7 @@ class SimulatedProcess:
                 await self._run_plain(mail)
             case Message(task=task) if task in self._lacks:
                 self.world.seen["message came to a stranger"] += 1
-                row = (mail.saga_id, mail.kind, mail.step, mail.attempt, mail.sent_ms)
+                row = (mail.saga_id, *mail.ref, mail.sent_ms)
                 self._foreign.append(Foreign(*row, task, mail.queue))
             case Message():
                 await self._run(mail)
@@ -188,9 +188,7 @@ class SimulatedProcess:
         delivery = f"{message.step}{self.world.rng.random()}"
         held = await self.coordinator.slots.claim(
             message.saga_id,
-            message.kind,
-            message.step,
-            message.attempt,
+            message.ref,
             delivery=delivery,
             queue=message.queue,
             version=message.version if self.world.rng.random() < 0.8 else "",
@@ -212,7 +210,7 @@ class SimulatedProcess:
                 return None
             if self._overruns(held):
                 error = Failure("StepTimeout", "overrun")
-                row = (held.kind, held.step, held.attempt, held.nonce)
+                row = (*held.ref, held.nonce)
                 given_up = Failed(self.clock.now_ms(), *row, error=error, running=True)
                 self.world.seen["given up, and still running"] += 1
                 await self._report(held, given_up, queue, "")
@@ -241,7 +239,7 @@ class SimulatedProcess:
 
     def _outcome(self, held: Held) -> Succeeded | Failed:
         rng, calm = self.world.rng, self.world.faults == NO_FAULTS
-        row = (self.clock.now_ms(), held.kind, held.step, held.attempt, held.nonce)
+        row = (self.clock.now_ms(), *held.ref, held.nonce)
         if rng.random() < max(self.world.skill, 0.95 if calm else 0):
             return Succeeded(*row)
         if rng.random() < 0.1:  # cut off by another step, which had blocked its event loop

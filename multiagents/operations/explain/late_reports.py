@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from multiagents.core.attempt_ref import AttemptRef
 from multiagents.core.clock import iso
 from multiagents.core.entries import Entry, Failed, Lost, Succeeded
 from multiagents.core.states import Kind
@@ -41,12 +42,12 @@ def late_successes(entries: Iterable[Entry]) -> LateSuccesses:
 
     By the nonce of the claim: one that nobody knows is no success of an attempt of ours (E5).
     """
-    given_up: set[tuple[Kind, str, int, str]] = set()
+    given_up: set[tuple[AttemptRef, str]] = set()
     found: LateSuccesses = defaultdict(list)
     for entry in entries:
         if not isinstance(entry, Lost | Failed | Succeeded):
             continue
-        claim = (entry.kind, entry.step, entry.attempt, entry.nonce)
+        claim = (entry.ref, entry.nonce)
         if isinstance(entry, Failed) and entry.part and claim in given_up:
             late = LateSuccess(entry.attempt, entry.at_ms, entry.error.message)
             found[entry.kind, entry.step].append(late)

@@ -34,6 +34,7 @@ from multiagents.operations.explain.surroundings import (
     hosts,
     plain_task,
     reason_of,
+    ref_of,
     shown,
 )
 from multiagents.operations.explain.unclaimed_steps import dispatched, start_for_plain, start_worker
@@ -80,13 +81,13 @@ def members_of(now: Situation, tasks: Sequence[Task]) -> list[str]:
     found = []
     for task in tasks:
         work = now.saga.steps[task.step].of(task.kind)
-        what = (task.kind, task.step, work.attempt)
+        ref = ref_of(now, task)
         if task.state == StepState.RUNNING.value:
-            found.append(k.due_lease(now.saga.id, *what, work.nonce))
+            found.append(k.due_lease(now.saga.id, ref, work.nonce))
         elif task.state == StepState.DISPATCHED.value:
-            found.append(k.due_outbox(now.saga.id, outbox_field(*what)))
+            found.append(k.due_outbox(now.saga.id, outbox_field(ref)))
         elif task.state == StepState.RETRYING.value:
-            found.append(k.due_timer(now.saga.id, retry_timer(*what)))
+            found.append(k.due_timer(now.saga.id, retry_timer(ref)))
     return found
 
 
@@ -138,7 +139,7 @@ def _start(now: Situation, around: Surroundings, task: Task) -> tuple[str, ...]:
 def _lease_end(now: Situation, task: Task) -> int | None:
     """When its lease, or a plain task's time-out, is over; None: it has reported."""
     work = now.saga.steps[task.step].of(task.kind)
-    return now.due.get(k.due_lease(now.saga.id, task.kind, task.step, work.attempt, work.nonce))
+    return now.due.get(k.due_lease(now.saga.id, ref_of(now, task), work.nonce))
 
 
 def _progress(around: Surroundings, task: Task) -> str:
@@ -286,7 +287,7 @@ def _retrying(now: Situation, around: Surroundings, task: Task) -> Reason:
     own = spec.retry if task.kind is Kind.RUN else spec.compensation_retry
     default = DEFAULT_RETRY if task.kind is Kind.RUN else UNDO_RETRY
     most = work.most or (own or work.retry or default).max_attempts
-    timer = k.due_timer(now.saga.id, retry_timer(task.kind, task.step, work.attempt))
+    timer = k.due_timer(now.saga.id, retry_timer(ref_of(now, task)))
     at_ms = now.due.get(timer) or work.retry_at
     text = f"{task.name} waits for try {work.tries + 1} of {most}"
     text += f", at {now.when(at_ms)}" if at_ms else ", which is due"

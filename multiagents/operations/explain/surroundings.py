@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from multiagents.core.attempt_ref import AttemptRef
 from multiagents.core.fields import outbox_field
 from multiagents.core.states import Kind, StepState
 from multiagents.core.texts import some_of
@@ -92,9 +93,14 @@ def plain_task(now: Situation, task: Task) -> TaskCall | None:
     return target if isinstance(target, TaskCall) else None
 
 
+def ref_of(now: Situation, task: Task) -> AttemptRef:
+    """Its present attempt."""
+    return AttemptRef(task.kind, task.step, now.saga.steps[task.step].of(task.kind).attempt)
+
+
 def field_of(now: Situation, task: Task) -> str:
     """The outbox field of its present attempt."""
-    return outbox_field(task.kind, task.step, now.saga.steps[task.step].of(task.kind).attempt)
+    return outbox_field(ref_of(now, task))
 
 
 def reason_of(now: Situation, task: Task, code: str, text: str, **more: Any) -> Reason:

@@ -11,6 +11,7 @@ from threading import Thread
 
 import pytest
 
+from multiagents.core.attempt_ref import AttemptRef
 from multiagents.core.clock import SystemClock
 from multiagents.core.entries import Succeeded, decode
 from multiagents.core.ports import WorkerInfo
@@ -71,7 +72,9 @@ def host(redis_url: str) -> tuple[Edge, Coordinator, Post]:
 
 def complete(edge: Edge, coordinator: Coordinator, saga_id: str, step: str) -> None:
     """What a worker does for one message."""
-    call = coordinator.slots.claim(saga_id, Kind.RUN, step, 1, delivery=step, queue="io")
+    call = coordinator.slots.claim(
+        saga_id, AttemptRef(Kind.RUN, step, 1), delivery=step, queue="io"
+    )
     held = edge.run(call)
     assert held is not None, f"{step} of {saga_id} was taken twice"
     done = Succeeded(coordinator.clock.now_ms(), Kind.RUN, step, 1, held.nonce)

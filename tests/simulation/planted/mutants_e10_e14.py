@@ -240,15 +240,15 @@ E10_E14 = (
     Mutant(
         "E14",
         "multiagents/engine/slots.py",
-        "        if held is None and kind is Kind.RUN:\n",
+        "        if held is None and ref.kind is Kind.RUN:\n",
         "        if False:\n",
         FLOWS + "fan_out.py::test_a_message_for_a_branch_that_was_taken_over_takes_another",
     ),
     Mutant(
         "E14",
         "multiagents/engine/slots.py",
-        "held = await self._claim(where, what, alone=True)",
-        "held = await self._claim(where, what)",
+        "held = await self._claim(where, found.ref, alone=True)",
+        "held = await self._claim(where, found.ref)",
         FLOWS + "fan_out.py::test_a_message_that_was_sent_again_takes_nothing_beside_the_first",
     ),
     Mutant(

@@ -13,6 +13,7 @@ import pytest
 
 from multiagents.cli.own_code import own_files
 from multiagents.cli.saga_lines import lines_of, started
+from multiagents.core.attempt_ref import AttemptRef
 from multiagents.core.entries import (
     Asked,
     Claimed,
@@ -116,7 +117,10 @@ def test_a_failure_says_which_attempt_of_how_many_where_and_what_follows(tmp_pat
         "order 3636fd8b  reserve  failed, attempt 1 of 2: KeyError: 'sku'"
         f" ({file}:5); again in 1.4 s"
     )
-    history(TimerDue(3400, retry_timer(RUN, "reserve", 1)), Claimed(3500, RUN, "reserve", 2, "n2"))
+    history(
+        TimerDue(3400, retry_timer(AttemptRef(RUN, "reserve", 1))),
+        Claimed(3500, RUN, "reserve", 2, "n2"),
+    )
     last = failed(4000, "reserve", 2, "n2", error=told)
     assert history(last, error=error).splitlines() == [
         f"order 3636fd8b  reserve  failed, attempt 2 of 2: KeyError: 'sku' ({file}:5)",
@@ -141,7 +145,7 @@ def test_after_a_retry_by_a_person_an_attempt_keeps_its_number() -> None:
     for attempt in (1, 2):
         history(Claimed(3000, UNDO, "reserve", attempt, f"u{attempt}"))
         history(failed(3100, "reserve", attempt, f"u{attempt}", kind=UNDO))
-        history(TimerDue(9000, retry_timer(UNDO, "reserve", attempt)))
+        history(TimerDue(9000, retry_timer(AttemptRef(UNDO, "reserve", attempt))))
     history(Asked(9100, Command.RETRY, "r1", "ada"))
     history(Claimed(9200, UNDO, "reserve", 3, "u3"))
     told = history(failed(9300, "reserve", 3, "u3", kind=UNDO))
@@ -170,7 +174,8 @@ def test_undo_parking_and_the_end() -> None:
         "order 3636fd8b  reserve  undo failed, attempt 1 of 2: KeyError: 'sku'; again in 4.0 s"
     )
     history(
-        TimerDue(6200, retry_timer(UNDO, "reserve", 1)), Claimed(6300, UNDO, "reserve", 2, "n4")
+        TimerDue(6200, retry_timer(AttemptRef(UNDO, "reserve", 1))),
+        Claimed(6300, UNDO, "reserve", 2, "n4"),
     )
     assert history(failed(62_000, "reserve", 2, "n4", kind=UNDO)) == (
         "order 3636fd8b  reserve  undo failed, parked, attempt 2 of 2: KeyError: 'sku';"

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from multiagents.core.attempt_ref import AttemptRef
 from multiagents.core.clock import Clock, FakeClock
 from multiagents.core.effects import Flow
 from multiagents.core.entries import Asked, Entry, Succeeded
@@ -146,9 +147,7 @@ class Player:
         saga, kind, step, attempt, version, *_ = message["mark"]
         return self.engine.claim(
             saga,
-            Kind(kind),
-            step,
-            int(attempt),
+            AttemptRef(Kind(kind), step, int(attempt)),
             delivery=message["id"],
             queue=QUEUE,
             version=version,

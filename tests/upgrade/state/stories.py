@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from multiagents.core.attempt_ref import AttemptRef
 from multiagents.core.entries import Asked, Failure, Unroutable
 from multiagents.core.fields import outbox_field
 from multiagents.core.states import Command, Kind
@@ -176,7 +177,7 @@ def nobody_knows_its_worker(p: Player) -> Later:
     p.message(saga)
     error = Failure("UnknownWorker", "no running worker knows 'fx_do'")
     entry = Unroutable(p.clock.now_ms(), Kind.RUN, "s0", 1, error)
-    field = outbox_field(Kind.RUN, "s0", 1)
+    field = outbox_field(AttemptRef(Kind.RUN, "s0", 1))
     p.edge.run(p.coordinator.append(saga, entry, taken=field))
     return [RETRY]
 

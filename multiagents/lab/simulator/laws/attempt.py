@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+from multiagents.core.attempt_ref import AttemptRef
 from multiagents.core.entries import (
     Claimed,
     Entry,
@@ -48,7 +49,7 @@ class AttemptLaws:
 
     def __init__(self, workflow: Workflow) -> None:
         self._workflow = workflow
-        self._dispatched: set[tuple[Kind, str, int]] = set()
+        self._dispatched: set[AttemptRef] = set()
         self._known: set[tuple[str, Claim]] = set()
         """Every claim that the log holds, by step."""
         self._held: dict[tuple[Kind, str], str] = {}
@@ -69,27 +70,28 @@ class AttemptLaws:
                 law(told, f"{entry.id}: noted, though its end is lost (E5)")
                 law(not decision.commands, f"{entry.id} gives {decision.commands}")
             case Withdrawn() | Unroutable():
-                what = (entry.kind, entry.step, entry.attempt)
-                law(what in self._dispatched, f"{entry.id}: taken back, but not dispatched (E3)")
-                self._dispatched.remove(what)
+                law(
+                    entry.ref in self._dispatched,
+                    f"{entry.id}: taken back, but not dispatched (E3)",
+                )
+                self._dispatched.remove(entry.ref)
                 if isinstance(entry, Unroutable) and entry.kind is Kind.UNDO:
                     self._undo_begun.add(entry.step)
             case _:
                 pass
         for command in decision.commands:
             if isinstance(command, Dispatch):
-                self._dispatched.add((command.kind, command.step, command.attempt))
+                self._dispatched.add(command.ref)
         if decision.saga.state in ENDED and not decision.saga.terminated:
             left = sorted(self._dispatched)
             law(not left, f"{decision.saga.state} by {entry.id}, with {left} dispatched (rule 6)")
 
     def _claimed(self, entry: Claimed, saga: Saga) -> None:
-        what = (entry.kind, entry.step, entry.attempt)
-        law(what in self._dispatched, f"{entry.id}: claimed, but not dispatched (E3)")
+        law(entry.ref in self._dispatched, f"{entry.id}: claimed, but not dispatched (E3)")
         law(saga.steps[entry.step].of(entry.kind).nonce == entry.nonce, f"{entry.id} is not held")
         if entry.kind is Kind.UNDO:
             self._undo_claimed(entry, saga)
-        self._dispatched.discard(what)
+        self._dispatched.discard(entry.ref)
         self._held[entry.kind, entry.step] = entry.nonce
         self._known.add((entry.step, _claim(entry)))
 

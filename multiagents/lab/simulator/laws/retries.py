@@ -59,7 +59,7 @@ def judge_retry(workflow: Workflow, before: Saga, entry: Entry, decision: Decisi
     run = before.steps.get(entry.step)
     if run is None or not run.is_held(entry.kind, entry.nonce):
         return
-    timer = retry_timer(entry.kind, entry.step, entry.attempt)
+    timer = retry_timer(entry.ref)
     again = any(isinstance(each, SetTimer) and each.timer == timer for each in decision.commands)
     step, work = workflow.by_name[entry.step], decision.saga.steps[entry.step].of(entry.kind)
     own = step.retry if entry.kind is Kind.RUN else step.compensation_retry

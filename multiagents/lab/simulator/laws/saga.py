@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from multiagents.core.attempt_ref import AttemptRef
 from multiagents.core.entries import (
     Asked,
     Claimed,
@@ -63,7 +64,7 @@ class SagaJudge:
     def __init__(self, workflow: Workflow) -> None:
         self.workflow = workflow
         self.delivered = 0
-        self._claimed: set[tuple[Kind, str, int]] = set()
+        self._claimed: set[AttemptRef] = set()
         self._pivot: set[str] = set()
         self._entries: set[str] = set()
         self._attempts = AttemptLaws(workflow)
@@ -87,7 +88,7 @@ class SagaJudge:
 
     def _note(self, entry: Entry) -> None:
         if isinstance(entry, Claimed):
-            self._claimed.add((entry.kind, entry.step, entry.attempt))
+            self._claimed.add(entry.ref)
         pivot = self.workflow.pivot
         if pivot is None or getattr(entry, "step", "") != pivot.name:
             return
@@ -124,8 +125,7 @@ class SagaJudge:
     def _dispatch(self, before: Saga, command: Dispatch, saga: Saga) -> None:
         run, kind = saga.steps[command.step], command.kind
         law(run.of(kind).attempt == command.attempt, f"{command}: not the attempt on record")
-        taken = (kind, command.step, command.attempt) in self._claimed
-        law(not taken, f"{command}: this attempt was claimed before")
+        law(command.ref not in self._claimed, f"{command}: this attempt was claimed before")
         if kind is Kind.UNDO:
             self._dispatch_undo(before, command.step, saga)
             return
@@ -189,12 +189,12 @@ def _leads(old: SagaState, new: SagaState) -> bool:
 
 def _standing(commands: Sequence[Command]) -> list[Command]:
     """Without what a later command of the same decision takes back."""
-    taken_back = {(c.kind, c.step, c.attempt) for c in commands if isinstance(c, Withdraw)}
+    taken_back = {c.ref for c in commands if isinstance(c, Withdraw)}
     cleared = {c.timer for c in commands if isinstance(c, ClearTimer)}
     return [
         c
         for c in commands
-        if not (isinstance(c, Dispatch) and (c.kind, c.step, c.attempt) in taken_back)
+        if not (isinstance(c, Dispatch) and c.ref in taken_back)
         and not (isinstance(c, SetTimer) and c.timer in cleared)
     ]
 

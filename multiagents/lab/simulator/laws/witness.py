@@ -54,7 +54,7 @@ class Witness:
     def publishes(self, effect: Publish) -> None:
         """These messages are about to be sent."""
         for message in effect.messages:
-            what = (message.saga_id, message.kind, message.step, message.attempt)
+            what = (message.saga_id, message.ref)
             if what not in self._sent:
                 self._intended(message)
                 self._sent.add(what)
@@ -66,10 +66,10 @@ class Witness:
         args = call.args
         for text in (args[at + 1] for at, each in enumerate(args[:-1]) if each == REFUSING):
             message = message_of(str(text))
-            keys, kind, step = self._store.keys(message.saga_id), message.kind, message.step
+            keys = self._store.keys(message.saga_id)
             client = self._store.client_of(keys.id)
-            outbox = outbox_field(kind, step, message.attempt)
-            field = claim_field(kind, step) if message.plain else outbox
+            outbox = outbox_field(message.ref)
+            field = claim_field(message.kind, message.step) if message.plain else outbox
             value = (client.hget(keys.work, field) or b"").decode()
             unsent = "|-" in value if message.plain else value == UNSENT
             law(unsent, f"{field} of {keys.id}: {value}, though its queue refused it (E21)")
@@ -88,12 +88,11 @@ class Witness:
         if self._store.was_set_back(keys.id):
             return  # what was on record may be lost
         client = self._store.client_of(keys.id)
-        kind, step, attempt = message.kind, message.step, message.attempt
-        if client.hexists(keys.work, outbox_field(kind, step, attempt)):
+        if client.hexists(keys.work, outbox_field(message.ref)):
             law(not message.plain, f"{message}: a plain task is sent, and not claimed (E13)")
             return
-        claim = client.hget(keys.work, claim_field(kind, step))
-        if claim is not None and claim.decode().startswith(f"{attempt}|"):
+        claim = client.hget(keys.work, claim_field(message.kind, message.step))
+        if claim is not None and claim.decode().startswith(f"{message.attempt}|"):
             return
         law(self._was_decided(keys, message), f"{message} is not on record (rule 1)")
 
@@ -102,7 +101,7 @@ class Witness:
         log = [decode(text) for text in self._store.look.execute(store.log(keys))]
         decided = int(self._store.client_of(keys.id).hget(keys.saga, "c") or 0)
         workflow = self._workflows[keys.id]
-        wanted = Dispatch(message.kind, message.step, message.attempt)
+        wanted = Dispatch(*message.ref)
         saga = blank_of(self._store, workflow, keys.id, log[0].at_ms)
         for entry in log[:decided]:
             decision = decide(workflow, saga, entry, entry.at_ms)
