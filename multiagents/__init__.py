@@ -1,7 +1,7 @@
 """Durable sagas for AI agents on the Celery and Redis you already run.
 
-Everything a user needs is importable from here; each name is loaded on first use, so that
-``import multiagents`` stays fast (no dspy, no rich until they are needed).
+All public names are importable from here.  Each name is loaded on first use, so that
+``import multiagents`` is fast (dspy and rich are loaded only when they are needed).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Where do the first documents say that a framework is made?
+"""Where do programs written after the first documents import the framework from?
 
-Here: ``from multiagents.core.factory import create_simple_framework``.  It only passes on what
-`framework` makes, and is the one file of this room that looks up.
+From here: ``from multiagents.core.factory import create_simple_framework``.  It only re-exports
+`orchestrator.framework`, and is the one file of this room that imports from a higher room.
 """
 
 from multiagents.orchestrator.framework import Framework, create_simple_framework

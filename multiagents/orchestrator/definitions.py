@@ -1,4 +1,4 @@
-"""Where do programs of earlier versions import from what reads a workflow from JSON or YAML?"""
+"""Where do programs of earlier versions import the readers of JSON and YAML workflows from?"""
 
 from multiagents.workflows.files import load_definition, load_file
 

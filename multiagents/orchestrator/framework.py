@@ -1,7 +1,7 @@
 """How does a program get everything at once?
 
-`create_simple_framework` makes a bus, workers and an orchestrator that know each other, and the
-monitors that watch them.
+`create_simple_framework` makes a bus, workers and an orchestrator that are connected with each
+other, and their monitors.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from multiagents.workflows.workflow import Workflow
 
 
 class Framework(NamedTuple):
-    """A bus, workers and an orchestrator that know each other; awaiting it gives itself."""
+    """A bus, workers and an orchestrator that are connected; awaiting it gives itself."""
 
     event_bus: RedisEventBus
     worker_manager: WorkerManager
@@ -30,10 +30,11 @@ class Framework(NamedTuple):
 
 
 def create_simple_framework(workflow: Workflow) -> Framework:
-    """Everything that a program needs to run a workflow by itself, monitored; nothing is started.
+    """All parts that a program needs to run a workflow, with monitors; none is started.
 
-    Monitoring is set up by ``monitoring.yaml`` in the current folder, if it is there.  Unpack it,
-    awaited or not: ``event_bus, worker_manager, orchestrator = create_simple_framework(order)``.
+    ``monitoring.yaml`` in the current folder, if there is one, configures the monitors.  Unpack the
+    result, awaited or not:
+    ``event_bus, worker_manager, orchestrator = create_simple_framework(order)``.
     """
     found = Path("monitoring.yaml")
     config = MonitoringConfig.from_file(found) if found.is_file() else MonitoringConfig()

@@ -1,13 +1,13 @@
-"""How does a program do the steps of sagas itself, beside its own work?
+"""How does a program run the steps of sagas itself, beside its own work?
 
     manager = WorkerManager(event_bus, worker_monitor=WorkerMonitor())
     manager.register(reserve)
     await manager.start()
 
 A `WorkerManager` runs an embedded Celery worker: the same tasks, leases and sweeps as in
-``celery -A multiagents worker``, so both may serve one Redis side by side.  What it adds is
-telling: attempts that run here are counted by the monitor and told to the bus.  Without either,
-attempts run as if it were not there.
+``celery -A multiagents worker``, so both may serve one Redis side by side.  It also counts the
+attempts that run here in the monitor, and publishes their events to the bus.  Without a monitor
+and a bus, it adds nothing to an attempt.
 """
 
 from __future__ import annotations
@@ -35,37 +35,37 @@ from multiagents.worker_sdk.registry import Worker
 
 T = TypeVar("T")
 Done = tuple[dict[str, Any], str]
-"""A result, and that as JSON."""
+"""A result, as a dict and as JSON."""
 Perform = Callable[[Worker, Assignment, LeaseKeeper], Done]
 
 CONCURRENCY = 8
 STOP_S = 10.0
-"""How long `stop` lets running attempts end by themselves."""
+"""How long `stop` waits for running attempts."""
 CANCELLED_S = 2.0
-"""How long it then lets cancelled ones clean up."""
+"""How long it then waits for cancelled attempts to clean up."""
 
 
 class AttemptMonitor(Protocol):
-    """Is told of every attempt; `monitoring.WorkerMonitor` is one."""
+    """Receives the start and end of every attempt; `monitoring.WorkerMonitor` is one."""
 
     def record_start(self, worker_name: str, **fields: Any) -> None:
         """An attempt begins."""
 
     def record_success(self, worker_name: str, duration_s: float, **fields: Any) -> None:
-        """It has returned."""
+        """An attempt has succeeded."""
 
     def record_failure(
         self, worker_name: str, error: BaseException | str, duration_s: float, **fields: Any
     ) -> None:
-        """It has failed."""
+        """An attempt has failed."""
 
 
 _running: WorkerManager | None = None
-"""Celery has state for one worker in a process."""
+"""The running manager: Celery's state in a process is for one worker only."""
 
 
 class RegisteredWorker:
-    """A worker as `WorkerManager.get_worker` gives it."""
+    """A worker from `WorkerManager.get_worker`."""
 
     def __init__(self, worker: Worker, watch: AttemptWatch) -> None:
         self.name = worker.name
@@ -73,9 +73,9 @@ class RegisteredWorker:
         self._watch = watch
 
     async def execute(self, context: dict[str, Any]) -> dict[str, Any]:
-        """Run the function once, outside any saga: no retries, nothing recorded, no undo.
+        """Run the function once, outside any saga: no retries, no record, no undo.
 
-        Raises what the function raises, and InvalidResult for what is not JSON.
+        Raises the function's own errors, and InvalidResult if the result is not JSON.
         """
         given = context if isinstance(context, Context) else Context(context)
         return await asyncio.to_thread(self._counted, given)
@@ -88,7 +88,7 @@ class RegisteredWorker:
 
 
 class AttemptWatch:
-    """What is told of the attempts that run in this process."""
+    """Reports the attempts that run in this process to the monitor and the narrator."""
 
     def __init__(self, monitor: AttemptMonitor | None) -> None:
         self.monitor = monitor
@@ -97,7 +97,7 @@ class AttemptWatch:
         """Attempts at work: nonce -> worker."""
 
     def wrap(self, perform: Perform) -> Perform:
-        """``perform``, told to the monitor and the narrator."""
+        """``perform`` with reports to the monitor and the narrator."""
 
         def watched(worker: Worker, held: Assignment, leases: LeaseKeeper) -> Done:
             fields = {"transaction_id": held.saga_id, "step": held.step, "attempt": held.attempt}
@@ -157,7 +157,7 @@ def _told_context(held: Assignment, leases: LeaseKeeper) -> dict[str, Any] | Non
 class WorkerManager:
     """Runs worker functions in this process, ``concurrency`` attempts at a time.
 
-    It serves the Redis of its bus, or that of the settings where the bus has none.
+    It serves the Redis of its bus, or that of the settings if the bus has none.
     """
 
     def __init__(
@@ -189,9 +189,9 @@ class WorkerManager:
     # ---- workers ----
 
     def register(self, worker: Worker) -> Worker:
-        """Have a ``@worker`` function's steps done here; also while the manager runs.
+        """Run a ``@worker`` function's steps here; also while the manager runs.
 
-        Raises InvalidInput for anything else, and for a second function of that name.
+        Raises InvalidInput for any other object, and for a second function of that name.
         """
         if not isinstance(worker, Worker):
             raise InvalidInput(
@@ -205,7 +205,7 @@ class WorkerManager:
         return worker
 
     def get_worker(self, name: str) -> RegisteredWorker:
-        """A registered worker, to be run by hand.  Raises UnknownWorker naming those there are."""
+        """A registered worker, to run by hand.  Raises UnknownWorker with the known names."""
         if name not in self._workers:
             known = ", ".join(self._workers) or "none"
             raise UnknownWorker(f"worker {name!r} is not registered here; registered: {known}")
@@ -218,13 +218,13 @@ class WorkerManager:
 
     @property
     def is_running(self) -> bool:
-        """Whether steps are taken."""
+        """Whether the embedded worker takes steps."""
         return self._embedded is not None and self._embedded.is_alive
 
     # ---- life ----
 
     async def start(self) -> None:
-        """Return once steps are taken; a second call does nothing.
+        """Return once the embedded worker takes steps; a second call does nothing.
 
         Raises NoServer if no Redis answers, NotAllowed while another manager runs in this
         process.
@@ -234,7 +234,7 @@ class WorkerManager:
             return
         if _running is not None:
             raise NotAllowed(
-                "a WorkerManager runs in this process already: register the workers with that"
+                "a WorkerManager already runs in this process: register the workers with that"
                 " one, or start another process"
             )
         home = runtime_at(getattr(self.event_bus, "redis_url", None))
@@ -248,10 +248,10 @@ class WorkerManager:
             raise
 
     async def stop(self, *, timeout_s: float = STOP_S) -> None:
-        """Return once nothing runs here; a second call does nothing.
+        """Return once no attempt runs here; a second call does nothing.
 
-        Running attempts get ``timeout_s`` to end; then ``async`` ones are cancelled, and a plain
-        function is left alone: its step is done again when its lease has run out.
+        Running attempts get ``timeout_s`` to end.  Then ``async`` functions are cancelled.  Other
+        functions continue, and their steps run again when their leases expire.
         """
         global _running
         home, self._home = self._home, None

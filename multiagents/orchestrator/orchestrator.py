@@ -6,8 +6,8 @@
     status = await orchestrator.get_status(transaction_id)
 
 A face of `SagaService`, like `multiagents.sagas`: the same operations, run on the program's own
-event loop.  It moves sagas only as far as their first messages; steps are done by workers, here
-(`WorkerManager`) or anywhere else on the same Redis.
+event loop.  It publishes only the first messages of a saga; workers run the steps, here
+(`WorkerManager`) or in any other process on the same Redis.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from multiagents.workflows.workflow import Workflow
 
 
 class Orchestrator:
-    """Starts sagas of a workflow, and looks at and steers sagas of any.
+    """Starts sagas of a workflow, and reads and steers sagas of any workflow.
 
-    ``list``, ``history``, ``pause``, ``resume``, ``cancel`` and whatever else stands in
-    `OPERATIONS` are coroutine methods with the arguments of `SagaService`'s.  The constructor
-    makes the workflow startable by name and connects to nothing.
+    All `OPERATIONS`, such as ``list``, ``history``, ``pause``, ``resume`` and ``cancel``, are
+    coroutine methods with the arguments of `SagaService`'s.  The constructor makes the workflow
+    startable by name and does not connect.
 
-    ``state_store`` is the URL of the Redis that keeps the sagas; None: the bus's, and if that has
-    none, the settings'.  Workers must serve the same one.
+    ``state_store`` is the URL of the Redis that keeps the sagas.  None means the bus's Redis, and
+    if the bus has none, that of the settings.  Workers must serve the same Redis.
 
-    Once started it may be used from any event loop, so also by an ``async def`` worker of the same
-    program, whose loop is another thread's.  Such a call neither waits for the loop of `start` nor
-    holds it up: a thread makes it, with the connection of its own that `Runtime.call` gives it.
+    A started orchestrator works from any event loop.  So an ``async def`` worker of the same
+    program, whose loop runs in another thread, may use it.  Such a call neither waits for the loop
+    of `start` nor blocks it: it runs in a thread, on that thread's connection (`Runtime.call`).
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Orchestrator:
         *,
         home: Runtime | None = None,
     ) -> None:
-        """``home``: the engine of an app that `attach` was called with, which gives it itself."""
+        """``home``: the engine of an attached app; `attach` sets it."""
         _check_state_store(state_store)
         self.workflow = registry.register(workflow, replace=True)
         self.event_bus = event_bus
@@ -62,7 +62,7 @@ class Orchestrator:
         self._home: Runtime | None = None
         self._edge: AsyncEdge | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        """Of `start`, to which the connections of the edge and the narrator belong."""
+        """The loop of `start`, which owns the connections of the edge and the narrator."""
         self._narrator: Narrator | None = None
 
     async def __aenter__(self) -> Self:
@@ -87,7 +87,7 @@ class Orchestrator:
         self._home = home
 
     async def stop(self) -> None:
-        """Close the connections; a second call does nothing.  Sagas go on."""
+        """Close the connections; a second call does nothing.  Sagas continue."""
         edge, narrator, loop = self._edge, self._narrator, self._loop
         self._home = self._edge = self._narrator = self._loop = None
         if loop is asyncio.get_running_loop():
@@ -106,12 +106,12 @@ class Orchestrator:
         tags: Sequence[str] = (),
         on_conflict: Literal["refuse", "first"] = "refuse",
     ) -> str:
-        """Start a saga and return its transaction id; it is durable then, and goes on by itself.
+        """Start a saga and return its transaction id; the saga is then durable.
 
-        With an ``idempotency_key`` the first start of a workflow counts and later ones return its
-        saga's id.  A later one with another input raises IdempotencyConflict; with
-        ``on_conflict="first"`` it is given the first saga too.  Raises UnknownWorkflow,
-        UnknownWorker or InvalidInput before anything is stored.
+        With an ``idempotency_key``, only the first start of a workflow creates a saga, and later
+        starts return its id.  A later start with another input raises IdempotencyConflict, or with
+        ``on_conflict="first"`` returns the first saga too.  UnknownWorkflow, UnknownWorker and
+        InvalidInput are raised before anything is stored.
         """
         workflow = self.workflow if name == self.workflow.name else name
         saga_id: str = await self._call(
@@ -138,7 +138,7 @@ class Orchestrator:
                 " await orchestrator.start() first"
             )
         if edge is None or self._loop is not asyncio.get_running_loop():
-            # In eager mode all that follows runs before this returns.
+            # In eager mode the whole saga runs before this returns.
             return await asyncio.to_thread(home.call, operation, *args, **kwargs)
         flow = getattr(home.host.service, operation)(*args, **kwargs)
         began = time.monotonic()
@@ -171,7 +171,7 @@ async def _close(narrator: Narrator | None, edge: AsyncEdge | None) -> None:
 
 
 def _check_state_store(given: object) -> None:
-    """Raise InvalidInput for what names no server."""
+    """Raise InvalidInput unless it is the URL of a server, or None."""
     if given is None:
         return
     if not isinstance(given, str):
@@ -179,7 +179,7 @@ def _check_state_store(given: object) -> None:
         raise InvalidInput(
             f"state_store is an object of {kind.__module__}.{kind.__qualname__}: expected the URL"
             " of the Redis that keeps the sagas, as text, such as 'redis://127.0.0.1:6379/0', or"
-            " None for the event bus's. The engine itself stores the sagas: no store of one's own"
-            " can take its place"
+            " None for the event bus's. The engine itself stores the sagas: a custom store cannot"
+            " replace it"
         )
     check_named("state_store", given)

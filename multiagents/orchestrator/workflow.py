@@ -1,6 +1,6 @@
-"""Where do the first documents say that a workflow is defined?
+"""Where do programs written after the first documents import the workflow classes from?
 
-Here: ``from multiagents.orchestrator.workflow import WorkflowBuilder``.
+From here: ``from multiagents.orchestrator.workflow import WorkflowBuilder``.
 """
 
 from multiagents.workflows.builder import WorkflowBuilder, task

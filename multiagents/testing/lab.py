@@ -1,7 +1,7 @@
 """What can a user's test do with a saga in this process?
 
-`SagaLab` runs sagas eagerly: no server, no worker, time by an advanced clock.  The engine is the
-real one; only the network and the waiting are gone.
+`SagaLab` runs sagas eagerly: no server, no worker, and a clock that the test advances.  The engine
+is the real one, without the network and without waiting.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ class SagaLab:
 
     @property
     def runner(self) -> EagerRunner:
-        """What runs the sagas; for the report of a test that fails."""
+        """The runner of the sagas, for the report of a failed test."""
         runner: EagerRunner = self._eager
         return runner
 
     def start(self, workflow: Any, input: dict[str, Any] | None = None, **options: Any) -> str:  # noqa: A002
-        """Run a saga until it ends, or waits for a person; its id."""
+        """Run a saga until it ends or waits for an operator, and return its id."""
         saga_id: str = self._runtime.call("start", workflow, input, **options)
         return saga_id
 
     def get(self, saga_id: str) -> dict[str, Any]:
-        """The saga, as ``multiagents.sagas.get`` gives it."""
+        """The saga, in the form of ``multiagents.sagas.get``."""
         saga: dict[str, Any] = self._runtime.call("get", saga_id)
         return saga
 
@@ -51,14 +51,14 @@ class SagaLab:
         error: BaseException | None = None,
         undo: bool = False,
     ) -> None:
-        """Have a step (or its compensation) fail on an attempt; ``attempt=None``: on every one.
+        """Make a step (or its compensation) fail on an attempt; ``attempt=None``: on every one.
 
-        Neither a worker function nor a plain task is called then.  Raises InvalidInput where the
-        next saga is started, if neither it nor a registered workflow nor a saga before has such a
-        step (with a compensation).
+        The worker function or plain task is then not called.  If no earlier saga has such a step
+        (with a compensation), the next start raises InvalidInput, unless its workflow or a
+        registered one has it.
         """
         kind = Kind.UNDO if undo else Kind.RUN
-        wanted = error or WorkerExecutionError(f"{step} fails by the test's wish")
+        wanted = error or WorkerExecutionError(f"the test makes {step} fail")
 
         def fault(held: Begun) -> None:
             if (held.kind, held.step) == (kind, step) and attempt in (None, held.attempt):
@@ -69,15 +69,15 @@ class SagaLab:
             self._eager.guards.append(partial(_check_step, step, undo=undo))
 
     def path(self, saga_id: str) -> list[str]:
-        """The forward attempts that were begun, by step name, in order."""
+        """The forward attempts that began, as step names, in order."""
         return self._names(saga_id, Kind.RUN)
 
     def undone(self, saga_id: str) -> list[str]:
-        """The compensations that were begun, by step name, in order."""
+        """The compensations that began, as step names, in order."""
         return self._names(saga_id, Kind.UNDO)
 
     def _started(self) -> list[Workflow]:
-        """The definitions of the sagas that have begun here."""
+        """The definitions of the sagas that were started here."""
         host = self._eager.host
         started = []
         for saga_id in {one.saga_id for one in self._eager.path}:
@@ -90,7 +90,7 @@ class SagaLab:
         return [one.step for one in held]
 
     def assert_path(self, saga_id: str, *steps: str) -> None:
-        """Fail unless exactly these forward attempts were begun, in this order."""
+        """Fail unless exactly these forward attempts began, in this order."""
         found = self.path(saga_id)
         assert found == list(steps), f"saga ran {found}, expected {list(steps)}"
 
@@ -100,7 +100,7 @@ class SagaLab:
         assert found == list(steps), f"saga undid {found}, expected {list(steps)}"
 
     def advance(self, seconds: float) -> None:
-        """Let time pass and do what comes due."""
+        """Advance the clock and handle all due items."""
         self._eager.advance(seconds)
 
 
@@ -114,7 +114,7 @@ def _check_step(name: str, workflow: Workflow, *, undo: bool) -> None:
     if _has_step(workflows, name):
         why = f"step {name!r} has no compensation that could fail"
     elif runs:
-        why = f"{name!r} is no step: name the step that runs it, {' or '.join(runs)}"
+        why = f"{name!r} is not a step: name the step that runs it, {' or '.join(runs)}"
     else:
         known = [step.name for step in workflow.steps]
         every = dict.fromkeys([*known, *(step.name for step in steps)])
@@ -136,9 +136,9 @@ def _run_by(step: Step) -> list[str]:
 
 @contextmanager
 def eager(runtime: Any) -> Iterator[SagaLab]:
-    """Switch an app to eager mode, with a store of its own that is gone afterwards.
+    """Switch an app to eager mode, with a temporary store of its own.
 
-    Inside, a test may register a workflow anew: the name means afterwards what it did before.
+    In the block, a test may register a workflow again; afterwards the earlier one is back.
     """
     conf = runtime.app.conf
     before = conf.task_always_eager, runtime.eager.asked_by

@@ -1,9 +1,9 @@
 """Which fixtures does pytest get when multiagents is installed?
 
 ``saga_lab`` runs sagas in the test's process; ``saga_clock`` is its clock.  Override
-``saga_celery_app`` to test an app of your own that `multiagents.attach` was called with.
+``saga_celery_app`` to test your own app, to which `multiagents.attach` was applied.
 
-The report of a test that fails tells what its sagas did.
+The report of a failed test shows the history of its sagas.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ ASYNCIO_NOTICE = 'The configuration option "asyncio_default_fixture_loop_scope" 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep pytest-asyncio quiet where a project leaves its mode as it is: our extra has brought it.
+    """Silence a warning of pytest-asyncio in projects that leave its mode unset.
 
-    It warns of a setting that concerns async fixtures, before it is known whether there are any.
+    Our extra installs pytest-asyncio.  It warns about a setting for async fixtures, even in a
+    project without any.
     """
     is_here = config.pluginmanager.has_plugin("asyncio")
     if is_here and config.getini("asyncio_mode") == "strict":
@@ -37,7 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Tell in the report of a test that fails what the sagas of its ``saga_lab`` did."""
+    """Add the history of the sagas of ``saga_lab`` to the report of a failed test."""
     report = yield
     lab = getattr(item, "funcargs", {}).get("saga_lab")
     if lab is not None and report.when == "call" and report.failed:
@@ -45,8 +46,8 @@ def pytest_runtest_makereport(
 
         try:
             text = told(lab.runner)
-        except Exception as error:  # noqa: BLE001 - the test's own failure is what is to be seen
-            text = f"they cannot be told: {type(error).__name__}: {error}"
+        except Exception as error:  # noqa: BLE001 - it must not hide the test's own failure
+            text = f"they cannot be shown: {type(error).__name__}: {error}"
         if text:
             report.sections.append((TITLE, text))
     return report
@@ -54,7 +55,7 @@ def pytest_runtest_makereport(
 
 @pytest.fixture
 def saga_celery_app() -> Any:
-    """The Celery app whose sagas are tested: the package's own."""
+    """The Celery app under test: by default the package's own."""
     from multiagents.hosting.runtime import app
 
     return app
@@ -64,8 +65,8 @@ def saga_celery_app() -> Any:
 def saga_lab(saga_celery_app: Any) -> Iterator[SagaLab]:
     """Sagas run eagerly, without a server; see `multiagents.testing.lab.SagaLab`.
 
-    ``saga_lab.start("order", {...})`` returns the saga's id once it has come to rest;
-    ``start_saga.delay("order", {...}).get()`` works as well.
+    ``saga_lab.start("order", {...})`` returns the saga's id once the saga has ended or waits for an
+    operator; ``start_saga.delay("order", {...}).get()`` works as well.
     """
     from multiagents.hosting.runtime import attach
     from multiagents.testing.lab import eager

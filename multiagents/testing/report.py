@@ -1,7 +1,7 @@
-"""What does a failing test's report say of the sagas that it ran?
+"""What does a failed test's report show about the sagas that the test ran?
 
-What happened to each, attempt by attempt, and what `explain` says of one that is not completed.
-Inputs and results are left out, and errors are stored without secrets; so is the text.
+The events of each saga, attempt by attempt, and the output of `explain` for a saga that is not
+completed.  The text has no inputs, no results and no secrets: errors are stored without them.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from multiagents.operations.event_words import happened
 
 TITLE = "sagas of this test"
 MOST_SAGAS = 5
-"""Told of, those that began last; a test seldom has more."""
+"""Sagas in the report, the latest ones; a test seldom has more."""
 MOST_EVENTS = 30
-"""Lines of one saga, the last ones."""
+"""Lines of one saga, the latest ones."""
 WIDEST = 400
-"""Characters of a line: an error may hold a whole page."""
+"""Characters of a line: an error may have a whole page."""
 
 
 def told(runner: EagerRunner) -> str:
@@ -28,7 +28,7 @@ def told(runner: EagerRunner) -> str:
     saga_ids = list(dict.fromkeys([*(each.saga_id for each in runner.path), *runner.outcomes]))
     shown = saga_ids[-MOST_SAGAS:]
     left_out = len(saga_ids) - len(shown)
-    parts = [f"({left_out} sagas before these are left out)"] if left_out else []
+    parts = [f"({left_out} earlier sagas are left out)"] if left_out else []
     return "\n\n".join([*parts, *("\n".join(_lines(runner, each)) for each in shown)])
 
 
@@ -37,7 +37,7 @@ def _lines(runner: EagerRunner, saga_id: str) -> Iterator[str]:
     yield f"saga {saga_id} of workflow {saga['workflow']!r}: {saga['state']}"
     events = runner.host.call("history", saga_id)
     if len(events) > MOST_EVENTS:
-        yield f"  ({len(events) - MOST_EVENTS} events before these are left out)"
+        yield f"  ({len(events) - MOST_EVENTS} earlier events are left out)"
     for event in events[-MOST_EVENTS:]:
         yield _cut(f"  {_line(event)}")
     if saga["state"] != SagaState.COMPLETED:

@@ -1,15 +1,15 @@
-"""How does a program run sagas for real, on a machine where nothing is set up?
+"""How does a program run real sagas on a machine without a server and a worker?
 
     with sandbox(imports=["shop.workers"]):
         result = multiagents.start_saga.delay("order", {"sku": "A1"})
         print(result.get(timeout=30))
 
-A server, a worker process and, where no language model is set, a stub of one; all of it is gone
-when the block ends, by whatever it ends (SIGKILL excepted).
+The block has a server, a worker process and, if no language model is set, a stub of one.  All of
+them end with the block, however it ends (except by SIGKILL).
 
-The package's app reads its settings once, when it is first used.  So the block comes first and
-the use of ``multiagents.start_saga``, ``multiagents.sagas`` or ``multiagents.app`` inside it;
-``from multiagents import worker, WorkflowBuilder`` may stand anywhere.
+The package's app reads its settings once, when it is first used.  So use
+``multiagents.start_saga``, ``multiagents.sagas`` and ``multiagents.app`` only inside the block;
+``from multiagents import worker, WorkflowBuilder`` may come before it.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ CONCURRENCY = 2
 READY_S = 60.0
 """A worker imports its modules and connects; a loaded machine takes its time."""
 STOP_S = 10.0
-"""For a warm shutdown, in which running steps end."""
+"""The time for a warm shutdown, in which running steps end."""
 POLL_S = 0.05
 LOG_LINES = 20
 
 
 class SandboxError(MultiAgentsError):
-    """The sandbox's worker did not start; the message has the end of its log."""
+    """The sandbox's worker did not start; the message ends with the last lines of its log."""
 
 
 @contextmanager
@@ -62,20 +62,20 @@ def sandbox(
     answers: Mapping[str, Any] | None = None,
     env: Mapping[str, str] | None = None,
 ) -> Iterator[str]:
-    """Have a server and a worker for as long as the block runs; gives the server's URL.
+    """Run a server and a worker during the block; gives the server's URL.
 
-    The server is the one of MULTIAGENTS_REDIS_URL if that is set, else an embedded one with its
-    data in a temporary folder.  With ``state_servers`` it is an embedded one in any case, and the
-    sagas are spread over so many more of them (MULTIAGENTS_STATE_URLS).
+    The server is that of MULTIAGENTS_REDIS_URL if it is set, else an embedded one with its data in
+    a temporary folder.  With ``state_servers``, it is always embedded, and the sagas are on that
+    number of further embedded servers (MULTIAGENTS_STATE_URLS).
 
-    The worker is ``celery -A APP worker -Q QUEUES`` (None: all that it knows) with the modules
-    ``imports``.  ``worker=False``: none, for a program that runs its own: `RedisEventBus`, and
-    what is given a bus, find the server.  Unless MULTIAGENTS_LM is set, or with ``stub=False``, a
-    stub gives ``answers`` (see `StubProvider.script`), which is said on stdout.  ``env`` is set
-    for this process and the worker, and taken back at the end.
+    The worker is ``celery -A APP worker -Q QUEUES`` (None: all queues that it knows) with the
+    modules ``imports``.  ``worker=False`` starts none, for a program that runs its own:
+    `RedisEventBus` and the objects with a bus find the server.  A stub of a language model gives
+    ``answers`` (see `StubProvider.script`) and prints a note on stdout, unless MULTIAGENTS_LM is
+    set or ``stub=False``.  ``env`` is set for this process and the worker during the block.
 
-    Raises NotAllowed when this process's app was in use before with another server, NoServer
-    where none can be started, SandboxError when the worker does not start.
+    Raises NotAllowed if this process already used its app with another server, NoServer if no
+    server can be started, and SandboxError if the worker does not start.
     """
     with ExitStack() as stack:
         stack.enter_context(_unwound_by_signals())
@@ -111,7 +111,7 @@ def _model(stack: ExitStack, answers: Mapping[str, Any] | None) -> dict[str, str
 
 
 def _addresses(url: str) -> dict[str, str]:
-    """One server for all: Celery's variables come before any celeryconfig.py."""
+    """One server for all; Celery's variables take precedence over any celeryconfig.py."""
     celery = celery_url(url)
     return {URL: url, "CELERY_BROKER_URL": celery, "CELERY_RESULT_BACKEND": celery}
 
@@ -136,9 +136,9 @@ def _check_app(url: str) -> None:
     loaded = sys.modules.get("multiagents.hosting.runtime")
     if loaded is not None and loaded.runtime.settings.redis_url != url:
         raise NotAllowed(
-            "this process has used multiagents with another server before: enter sandbox() first,"
+            "this process has already used multiagents with another server: enter sandbox() first,"
             " and use multiagents.start_saga, multiagents.sagas and multiagents.app inside it; a"
-            f" second sandbox in one process needs a server that stays ({URL})"
+            f" second sandbox in one process needs a permanent server ({URL})"
         )
 
 
@@ -161,7 +161,7 @@ def _worker(command: Sequence[str], imports: str, log: Path) -> Iterator[None]:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            start_new_session=True,  # Ctrl-C reaches us alone; we stop it in order
+            start_new_session=True,  # Ctrl-C reaches only this process, which stops the worker
         )
     try:
         _wait_ready(process, hostname, log)
@@ -171,7 +171,7 @@ def _worker(command: Sequence[str], imports: str, log: Path) -> Iterator[None]:
 
 
 def _wait_ready(process: subprocess.Popen[bytes], hostname: str, log: Path) -> None:
-    """Return once the worker has published what it knows."""
+    """Return once the worker has published its functions."""
     from multiagents.hosting.runtime import runtime
 
     def is_ready() -> bool:
@@ -190,7 +190,7 @@ def _tail(log: Path) -> str:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Warm, then by force; children that outlive it are ended too."""
+    """Stop the worker warmly, then by force; also end its remaining children."""
     process.terminate()
     try:
         process.wait(STOP_S)
@@ -198,7 +198,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.kill()
         process.wait()
     finally:
-        with suppress(ProcessLookupError):  # none is left, as usual
+        with suppress(ProcessLookupError):  # usually there is none
             os.killpg(process.pid, signal.SIGKILL)
 
 
@@ -206,7 +206,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 def _unwound_by_signals() -> Iterator[None]:
     """Let SIGTERM and a closed terminal end the block like an exception, as Ctrl-C does."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # Python lets only the main thread set handlers
+        yield  # in Python, only the main thread can set handlers
         return
 
     def leave(number: int, frame: object) -> None:

@@ -1,8 +1,8 @@
-"""What does the stub model answer to a prompt that DSPy wrote?
+"""What does the stub model answer to a prompt from DSPy?
 
 Text in, text out: no sockets, no clock, no dspy.  A prompt of DSPy's chat or JSON adapter lists
-its output fields with their types; each gets the value a script gives it, else a plausible value
-of its type.  For a ReAct prompt every tool is called once, in order, then the work is finished.
+its output fields with their types.  Each field gets its scripted value, else a plausible value of
+its type.  For a ReAct prompt, the stub calls every tool once, in order, and then finishes.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _BY_FORMAT = {
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a chat request asks for.
+    """A chat request's prompt.
 
-    ``outputs`` is each output field's JSON schema, in the prompt's order; ``tools`` each ReAct
-    tool's arguments as ``{name: schema}``; ``turn`` how many tools were called before.
+    ``outputs``: the JSON schema of each output field, in the prompt's order.  ``tools``: the
+    arguments of each ReAct tool as ``{name: schema}``.  ``turn``: the number of earlier tool calls.
     """
 
     outputs: dict[str, dict[str, Any]]
@@ -83,7 +83,7 @@ def write(values: Mapping[str, Any], *, as_json: bool = False) -> str:
 
 
 def plausible(name: str, schema: Mapping[str, Any], prompt: Prompt) -> Any:
-    """A value that the schema accepts; a text says which field it is and what it answers."""
+    """A value that the schema accepts; a text names its field and the input."""
     return _fill(schema, schema.get("$defs", {}), _sentence(name, prompt.inputs.values()))
 
 
@@ -118,7 +118,7 @@ def _fill(schema: Mapping[str, Any], known: Mapping[str, Any], text: str) -> Any
 
 
 def _outputs(system: str) -> dict[str, dict[str, Any]]:
-    """Each output field's schema, from its note in the prompt or, without one, its type's name."""
+    """Each output field's schema, from its note in the prompt, or else from its type's name."""
     described = system.split("Your output fields are:", 1)
     if len(described) < 2:
         return {}

@@ -1,9 +1,9 @@
 """Where do LLM tests get their answers from?
 
-From a stub of a model provider that speaks the OpenAI chat API over real HTTP, on 127.0.0.1 and a
-free port, so that the whole path of a worker is tested: DSPy, its HTTP client, its errors.
-Answers are scripted by the names of output fields, or made up (see `answers`).  Nothing is kept
-of a request but its body: no headers, no keys.
+From a stub of a model provider.  It serves the OpenAI chat API over real HTTP, on 127.0.0.1 and a
+free port, so that tests cover the whole path of a worker: DSPy, its HTTP client, its errors.
+Answers are scripted by the names of output fields, or made up (see `stub_answers`).  The stub keeps
+only the body of a request: no headers, no keys.
 
     with StubProvider() as provider:
         provider.script({"sentiment": "negative"})
@@ -24,9 +24,9 @@ from typing import Any, Self
 from multiagents.testing.stub_answers import Prompt, answer, read_prompt
 
 MODEL = "openai/stub"
-"""What DSPy calls the stub: OpenAI's protocol, a model that nobody sells."""
+"""The stub's name in DSPy: OpenAI's protocol, and no real model."""
 KEEP_REQUESTS = 1000
-"""Older request bodies are dropped, so that a long demo does not grow."""
+"""Older request bodies are dropped, so that a long demo does not fill the memory."""
 GARBAGE = "Well, that is hard to say in so few words."
 
 _ERROR_TYPES = {
@@ -56,8 +56,8 @@ class _Fault:
 class StubProvider:
     """An OpenAI-compatible server with scripted answers and faults.
 
-    Starts when it is entered or on `start`; faults are used up in the order they were asked for,
-    before any answer.  Safe to use from several threads.
+    Starts on entry or by `start`.  Requests use up the faults in the order of their calls, before
+    any answer.  Safe to use from several threads.
     """
 
     def __init__(self, *, port: int = 0) -> None:
@@ -67,12 +67,12 @@ class StubProvider:
         self._requests: deque[dict[str, Any]] = deque(maxlen=KEEP_REQUESTS)
         self._delay_s = 0.0
         self._closing = threading.Event()
-        self._lock = threading.RLock()  # a scripted function may script what comes next
+        self._lock = threading.RLock()  # a scripted function may script the next answer
         self._port = port
         self._server: _Server | None = None
 
     def start(self) -> Self:
-        """Answers from now on; again is harmless."""
+        """Starts to answer; a second call does nothing."""
         if self._server is None:
             self._closing.clear()
             self._server = _Server(("127.0.0.1", self._port), self)
@@ -82,7 +82,7 @@ class StubProvider:
         return self
 
     def close(self) -> None:
-        """Stops; hanging requests are let go."""
+        """Stops, and releases hanging requests."""
         server, self._server = self._server, None
         if server is not None:
             self._closing.set()
@@ -97,7 +97,7 @@ class StubProvider:
 
     @property
     def url(self) -> str:
-        """The API's base, ending in ``/v1``; what DSPy calls ``api_base``."""
+        """The base URL of the API, ending in ``/v1``: DSPy's ``api_base``."""
         if self._server is None:
             raise RuntimeError("the stub provider is not running: use it in a with block")
         return f"http://127.0.0.1:{self._server.server_address[1]}/v1"
@@ -119,15 +119,15 @@ class StubProvider:
     def script(self, fields: Mapping[str, Any], *, times: int | None = None) -> Self:
         """Answers these output fields with these values from now on (or for ``times`` answers).
 
-        A value may be a function of the prompt's input texts: ``lambda inputs: ...``.  What was
-        scripted for a number of times comes first, in order; else the newest wins.
+        A value may be a function of the prompt's input texts: ``lambda inputs: ...``.  Scripts with
+        ``times`` come first, in order; among the others the newest wins.
         """
         with self._lock:
             self._scripts.append(_Script(dict(fields), times))
         return self
 
     def script_tool(self, name: str, arguments: Mapping[str, Any]) -> Self:
-        """Calls the ReAct tool ``name`` with these arguments instead of made up ones."""
+        """Calls the ReAct tool ``name`` with these arguments instead of made-up ones."""
         with self._lock:
             self._arguments[name] = dict(arguments)
         return self
@@ -150,11 +150,11 @@ class StubProvider:
         return self._add(_Fault("garbage", times))
 
     def hang(self, times: int = 1) -> Self:
-        """Accepts the next ``times`` requests and answers none of them until it is closed."""
+        """Accepts the next ``times`` requests and answers none of them until `close`."""
         return self._add(_Fault("hang", times))
 
     def delay(self, seconds: float) -> Self:
-        """Answers every request this much later; 0 ends it."""
+        """Delays every answer by this time; 0 ends the delay."""
         self._delay_s = seconds
         return self
 
@@ -228,7 +228,7 @@ class _Server(ThreadingHTTPServer):
         self.provider = provider
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that gave up (a time-out under test) is no news; anything else is shown."""
+        """Show an error, unless the client gave up: tests of timeouts cause that."""
         import sys
 
         if not isinstance(sys.exception(), ConnectionError):
@@ -269,7 +269,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def log_message(self, *_: Any) -> None:
-        """Says nothing: requests are in `StubProvider.requests`."""
+        """Logs nothing: requests are in `StubProvider.requests`."""
 
 
 def _completion(body: Mapping[str, Any], text: str) -> dict[str, Any]:

@@ -6,8 +6,8 @@
         .parallel([("mail", send_mail), ("ship", "ship_order")])
         .build())
 
-The builder only collects a document (see `document`, which says what it means): nothing is
-refused before `build`, and then everything at once.
+The builder only collects a document; `parse` defines its meaning.  Only `build` refuses a
+document, and it reports all mistakes at once.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ Branch = Step | Mapping[str, Any] | Sequence[Any]
 """A branch of `WorkflowBuilder.parallel`: ``(NAME, WORKER)``, keywords of ``add_step``, a Step."""
 WORKER_KEYS = ("worker", "compensation")
 _OF_BUILT = frozenset(name for name in dir(Workflow) if name[0] != "_") | set(Workflow.model_fields)
-"""What a `Workflow` has, for a ``build`` that was forgotten."""
+"""The attributes of a `Workflow`, to detect that ``build`` was forgotten."""
 
 
 class WorkflowBuilder:
     """Collects the steps of a workflow, one after the other; `build` checks and freezes them.
 
-    ``timeout_s`` is the deadline of the whole saga in seconds; ``parallel_undo`` lets independent
-    branches be undone at the same time.  ``examples`` are inputs: see `example`.
+    ``timeout_s`` is the deadline of the whole saga in seconds.  With ``parallel_undo``, the engine
+    undoes independent branches at the same time.  ``examples`` are inputs: see `example`.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class WorkflowBuilder:
         note_begun(self, str(name))
 
     def __getattr__(self, name: str) -> NoReturn:
-        """Only reached for what is no attribute.  Raises AttributeError, with advice."""
+        """Python calls this only for a missing attribute.  Raises AttributeError, with advice."""
         advice = "; call .build() first, as in .build().register()" if name in _OF_BUILT else ""
         raise AttributeError(f"a WorkflowBuilder has no attribute {name!r}{advice}")
 
@@ -86,9 +86,9 @@ class WorkflowBuilder:
         queue: str | None = None,
         priority: int | None = None,
     ) -> Self:
-        """Add a step after the one (or the parallel group) that was added last.
+        """Add a step after the step (or the parallel group) that was added last.
 
-        ``depends_on`` names what it waits for instead; ``[]`` makes it start with the saga.
+        ``depends_on`` names other steps to wait for; ``[]`` makes the step start with the saga.
         ``worker`` and ``compensation`` are a worker's name, a ``@worker`` function, a Celery task
         or a `task`.  ``when`` and ``failed_when`` are CEL; times are in seconds; ``priority`` is
         0 to 9, where the broker has priorities.
@@ -100,7 +100,7 @@ class WorkflowBuilder:
     def parallel(
         self, branches: Iterable[Branch], *, depends_on: Sequence[str] | str | None = None
     ) -> Self:
-        """Add steps that run at the same time; what is added next waits for all of them.
+        """Add steps that run at the same time; the next step waits for all of them.
 
         A branch is ``(NAME, WORKER)``, ``(NAME, WORKER, COMPENSATION)``, a dict with the
         keywords of `add_step`, or a `Step`.
@@ -110,7 +110,7 @@ class WorkflowBuilder:
         return self
 
     def timeout(self, seconds: float) -> Self:
-        """Set the deadline of the whole saga; passing it compensates, like a failure."""
+        """Set the deadline of the whole saga; a missed deadline compensates, like a failure."""
         self._head["timeout_s"] = seconds
         return self
 
@@ -122,7 +122,7 @@ class WorkflowBuilder:
     def example(self, input: Mapping[str, Any]) -> Self:  # noqa: A002 - a saga's input
         """Add an input to try the workflow with; `multiagents dev` prints a start of the first.
 
-        Examples are published with the workflow.  They are no part of its version, and no saga
+        Examples are published with the workflow.  They do not change its version, and no saga
         carries them.
         """
         self._head["examples"] = (*self._head["examples"], input)
@@ -159,12 +159,12 @@ def task(
     ``args`` and ``kwargs`` are CEL expressions over the saga (``input.amount``,
     ``steps.reserve.result.id``, ``key`` for the idempotency key; a compensation also has
     ``result``, ``error`` and ``step_key`` of its step); without both, the task gets the context
-    as its only argument, or nothing if it is given as an object that takes nothing.
-    ``timeout_s`` decides when it is taken to be lost (300 s unless set): a plain task sends no
+    as its only argument.  A task object that takes no arguments gets none.
+    After ``timeout_s`` (default 300 s) the task counts as lost, because a plain task sends no
     heartbeats.
 
-    Raises InvalidWorkflow when a field is wrong, or the task given as an object takes other
-    arguments; the expressions are checked by ``build``.
+    Raises InvalidWorkflow when a field is wrong, or a task object takes other arguments; ``build``
+    checks the expressions.
     """
     given = {"args": args, "kwargs": kwargs, "queue": queue, "timeout_s": timeout_s}
     data = {"task": _name_of(target)}
@@ -179,7 +179,7 @@ def task(
 
 
 def _checked(target: object, call: TaskCall) -> TaskCall:
-    """The call as the task can take it.  Raises InvalidWorkflow if it cannot."""
+    """The call in a form that the task accepts.  Raises InvalidWorkflow if there is none."""
     if not is_task(target):
         return call
     found = refusal(target, call) if call.computes else call_of(target)
@@ -189,7 +189,7 @@ def _checked(target: object, call: TaskCall) -> TaskCall:
 
 
 def _branch(branch: Branch) -> object:
-    """The branch as a step's document; what is no branch stays, for `build` to name it."""
+    """The branch as a step's document; anything else stays as it is, and `build` reports it."""
     if isinstance(branch, Step):
         return branch.model_dump(exclude_unset=True)
     if isinstance(branch, Mapping):
@@ -206,7 +206,7 @@ def _with_names(step: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _name_of(target: Any) -> Any:
-    """The name of a task; what is none stays, for its check to name it."""
+    """The name of a task; anything else stays as it is, and the check reports it."""
     if isinstance(target, TaskCall):
         return target.task
     return target.name if is_task(target) else _worker(target)

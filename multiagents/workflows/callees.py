@@ -1,6 +1,6 @@
 """Which worker functions and plain tasks do the steps and undos of workflows call, and where?
 
-The one walk over them.  Pure.
+No other module walks over them.  Pure.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from multiagents.workflows.workflow import Workflow
 
 @dataclass(frozen=True, slots=True)
 class Callee:
-    """What a step calls, or its undo."""
+    """The function or task that a step or its undo calls."""
 
     workflow: str
     step: Step
@@ -24,24 +24,24 @@ class Callee:
 
     @property
     def role(self) -> str:
-        """The field of the step that names it."""
+        """The field of the step that names the callee."""
         return "compensation" if self.is_undo else "worker"
 
     @property
     def place(self) -> str:
-        """Where it is named."""
+        """The place in the definition that names the callee."""
         return f"workflow {self.workflow!r}, {self.role} of step {self.step.name!r}"
 
     @property
     def queue(self) -> str:
-        """The queue that the definition names for it; empty: it names none."""
+        """The queue that the definition names; empty for none."""
         if isinstance(self.target, TaskCall):
             return self.target.queue or self.step.queue or ""
         return "" if self.is_undo else self.step.queue or ""
 
 
 def callees(workflows: Iterable[Workflow]) -> Iterator[Callee]:
-    """What each step calls, and then its undo, in definition order."""
+    """For each step the callee of the step, then that of its undo, in definition order."""
     for workflow in workflows:
         for step in workflow.steps:
             yield Callee(workflow.name, step, step.worker)
@@ -50,14 +50,14 @@ def callees(workflows: Iterable[Workflow]) -> Iterator[Callee]:
 
 
 def plain_tasks(workflows: Iterable[Workflow]) -> Iterator[tuple[Callee, TaskCall]]:
-    """Those of them that are users' own Celery tasks."""
+    """The callees that are users' own Celery tasks."""
     for each in callees(workflows):
         if isinstance(each.target, TaskCall):
             yield each, each.target
 
 
 def functions(workflows: Iterable[Workflow]) -> Iterator[tuple[Callee, str]]:
-    """Those of them that are worker functions."""
+    """The callees that are worker functions."""
     for each in callees(workflows):
         if isinstance(each.target, str):
             yield each, each.target

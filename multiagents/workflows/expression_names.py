@@ -1,8 +1,7 @@
 """Which names does a CEL expression read?
 
-Each free name is followed as far as its selectors are constant: ``steps.a.result.x`` and
-``steps["a"].result`` are paths, ``steps[input.which]`` ends at ``steps``.  What a macro binds is
-no free name.
+A path is a free name with its constant selectors: ``steps.a.result.x`` and ``steps["a"].result``
+are paths, ``steps[input.which]`` ends at ``steps``.  A macro's variable is not a free name.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ def _paths(node: Node) -> Iterator[Path]:
 
 
 def _path(node: Node) -> Path | None:
-    """The path that the node is; None if it is none."""
+    """The node as a path; None if it is not a path."""
     if node.kind == "name" and not node.bound and node.value not in TYPES:
         return (node.value,)
     if node.kind in {"select", "has"}:

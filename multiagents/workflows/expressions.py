@@ -1,10 +1,10 @@
-"""What does a condition say about these values?
+"""Does a condition hold for a saga's values?
 
 Conditions (``when``, ``failed_when``) and the arguments of plain tasks are CEL expressions over
-``input`` and ``steps``.  Evaluating one is pure: no I/O, no clock, and a bounded number of
+``input`` and ``steps``.  Evaluation is pure: no I/O, no clock, and a bounded number of
 operations.
 
-A condition is true or false, or it is an error: nothing is truthy.
+A condition gives true, false or an error: no other value counts as true.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _NO_JSON = frozenset({"bytes", "timestamp", "duration"})
 
 
 class ConditionError(MultiAgentsError):
-    """A CEL expression that means nothing, or has no usable value for a saga's data."""
+    """A CEL expression that is invalid, or has no usable value for a saga's data."""
 
     def __init__(self, expression: str, reason: str, step: str = "") -> None:
         super().__init__(expression, reason, step)
@@ -53,7 +53,7 @@ def _shown(expression: str) -> str:
 def evaluate(expression: str, values: Mapping[str, Any], *, step: str = "") -> bool:
     """Whether the condition holds for ``{"input": {…}, "steps": {NAME: {"result", "state"}}}``.
 
-    Raises ConditionError when it cannot be told: a missing key, a wrong type, not a bool.
+    Raises ConditionError when there is no answer: a missing key, a wrong type, not a bool.
     """
     value = _value(expression, values, step)
     if isinstance(value, bool):
@@ -66,9 +66,9 @@ def _no_bool(kind: str) -> str:
 
 
 def compute(expression: str, values: Mapping[str, Any], *, step: str = "") -> Any:
-    """The expression's value, JSON-safe: what a plain task gets as an argument.
+    """The expression's value, JSON-safe: an argument of a plain task.
 
-    Raises ConditionError when there is none, or it is no JSON (bytes, a timestamp).
+    Raises ConditionError when there is none, or it is not JSON (bytes, a timestamp).
     """
     value = _value(expression, values, step, argument=True)
     try:
@@ -78,7 +78,7 @@ def compute(expression: str, values: Mapping[str, Any], *, step: str = "") -> An
 
 
 def _no_json(what: str) -> str:
-    return f"gives {what}, which is no JSON; use string(…)"
+    return f"gives {what}, which is not JSON; use string(…)"
 
 
 def check_syntax(expression: str) -> str:
@@ -98,7 +98,7 @@ def check_condition(expression: str) -> None:
 
 
 def check_argument(expression: str) -> None:
-    """Raise ConditionError unless the expression can give what a plain task takes."""
+    """Raise ConditionError unless the expression can give an argument of a plain task."""
     kind = check_syntax(expression)
     if kind in _NO_JSON:
         raise ConditionError(expression, _no_json(article(kind)))
@@ -141,14 +141,14 @@ def _value(expression: str, values: Mapping[str, Any], step: str, *, argument: b
 
 
 class _NoJson(ValueError):
-    """A part that JSON does not have; the message names its kind."""
+    """A part that is not JSON; the message names its kind."""
 
 
 def _json(value: Any) -> Any:
-    """The value, of Python's own types alone."""
+    """The value, with only Python's own types."""
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
-            raise _NoJson("a map with keys that are no strings")
+            raise _NoJson("a map with keys that are not strings")
         return {key: _json(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_json(item) for item in value]
@@ -165,17 +165,17 @@ def _json(value: Any) -> Any:
 
 
 States = Mapping[str, StepState]
-"""Of the steps before one, those that have no result."""
+"""The states of earlier steps that have no result."""
 
 
 def as_seen(state: StepState, result: Any = None) -> dict[str, Any]:
-    """One of ``steps``; what was done by hand has an empty result."""
+    """One of ``steps``; a step that an operator resolved has an empty result."""
     if state is not StepState.SUCCEEDED:
         return {"state": state.value}
     return {"state": state.value, "result": {} if result is None else result}
 
 
 def before(results: Mapping[str, Any], states: States) -> dict[str, Any]:
-    """``steps``: those with a result, and those without."""
+    """``steps``: the steps with a result, and those without."""
     done = {step: as_seen(StepState.SUCCEEDED, result) for step, result in results.items()}
     return {step: as_seen(state) for step, state in states.items()} | done

@@ -1,8 +1,8 @@
 """How is a workflow read from JSON or YAML?
 
-The edge to files; what a document means is said in `document`.  A key that stands twice in one
-mapping is a mistake in both formats: the parsers would keep the last one, and a compensation that
-is silently dropped is found too late.
+The edge to files; `parse` defines the meaning of a document.  A key that appears twice in one
+mapping is a mistake in both formats: the parsers would keep the last one, and silently drop a
+compensation, for example.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def load_folder(path: str | Path) -> list[Workflow]:
 def register_folder(path: str | Path) -> None:
     """Register the workflows of a folder's definition files, like code.
 
-    A file that has changed since takes its own place.  Raises InvalidWorkflow as `load_folder`
-    does, and where code has registered another content under a file's name.
+    A changed file replaces its earlier registration.  Raises InvalidWorkflow as `load_folder`
+    does, and if code has registered another content under a workflow's name.
     """
     for file, workflow in _load_folder(path):
         registry.register(workflow, origin=Origin(Place(str(file), 1), reading=object()))
@@ -74,7 +74,7 @@ def _load_folder(path: str | Path) -> list[tuple[Path, Workflow]]:
     if not folder.is_dir():
         near = nearest(folder.name, _folders(folder.absolute().parent))
         meant = did_you_mean(str(folder.with_name(near)) if near else "")
-        wrong = f"{path}: is no folder, seen from {Path.cwd()}"
+        wrong = f"{path}: is not a folder, seen from {Path.cwd()}"
         raise refuse(str(path), [joined(wrong, meant, f"expected one with {_expected()} files")])
     found = [
         (file, _read_file(file))
@@ -100,7 +100,7 @@ def _repeated(found: list[tuple[Path, DefinitionReading]]) -> list[str]:
             continue
         owner = first.setdefault(reading.name, file)
         if owner is not file:
-            errors.append(f"{file.name}: workflow {reading.name!r} stands in {owner.name} already")
+            errors.append(f"{file.name}: {owner.name} already defines workflow {reading.name!r}")
     return errors
 
 
@@ -131,12 +131,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         (key, _), *_ = Counter(key for key, _ in pairs).most_common(1)
-        raise ValueError(f"key {key!r} stands twice in one object; keep one")
+        raise ValueError(f"key {key!r} appears twice in one object; keep one")
     return found
 
 
 def _reason(error: Exception) -> str:
-    """One line, with line and column where the parser knows them."""
+    """One line, with line and column if the parser gives them."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"

@@ -1,7 +1,7 @@
 """Which functions do definitions name that a process does not have?
 
-A name that differs by a letter or two from one that is here is taken for a typing mistake; any
-other may be that of another worker's function.  Pure.
+A name that differs by a letter or two from a local function counts as a typing mistake; any other
+name may be a function of another worker.  Pure.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ class Missing:
     step: str
     is_undo: bool = False
     meant: str = ""
-    """The function here that was probably meant; empty: there is none like it."""
+    """The function here that was probably meant; empty if none is similar."""
     place: str = ""
     """Where the workflow is registered, in brackets."""
 
     @property
     def text(self) -> str:
-        """What is missing, and what that means."""
+        """The missing function, and the consequence."""
         what = f"workflow {self.workflow!r}{self.place}: no worker function here is called"
         if self.meant:
             return f"{what} {self.function!r}; {did_you_mean(self.meant)}"
@@ -38,12 +38,12 @@ class Missing:
 
     @property
     def mistake(self) -> str:
-        """The same as a mistake of the definition."""
+        """The text for a list of the definition's mistakes."""
         return f"{self.absence}; {did_you_mean(self.meant)}"
 
     @property
     def absence(self) -> str:
-        """The same of modules and workers that were asked."""
+        """The text where known modules and workers were searched."""
         role = "compensation" if self.is_undo else "worker"
         return f"step {self.step!r}: no known function is called {self.function!r}, its {role}"
 
@@ -54,7 +54,7 @@ def missing(
     *,
     place_of: Callable[[str], Place | None] = lambda name: None,
 ) -> Iterator[Missing]:
-    """Each function of a workflow that is none of these, once.  Plain tasks are none."""
+    """Each worker function that a workflow names and ``functions`` lacks, once; no plain tasks."""
     told: set[tuple[str, str]] = set()
     for each, name in named_functions(workflows):
         if name in functions or (each.workflow, name) in told:

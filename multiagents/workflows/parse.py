@@ -1,18 +1,17 @@
 """What does a written definition mean?
 
 A document is plain data: ``{"name", "steps": [STEP | {"parallel": [STEP, …]}], …}``.  The builder
-makes one, JSON and YAML files are ones, so that the three can never mean different things:
+makes one, and JSON and YAML files are documents, so all three have the same meaning:
 
-- a step without ``depends_on`` follows what stands before it: the last step, or all branches of
+- a step without ``depends_on`` follows the element before it: the last step, or all branches of
   the last parallel group; ``"depends_on": []`` makes a root;
 - ``depends_on`` may be one name, ``retry`` may be a number of attempts;
-- keys at the top that begin with ``x-`` hold what anchors and people need, and mean nothing.
+- keys at the top that begin with ``x-`` are for anchors and notes; the reader ignores them;
+- ``on`` and ``not_on`` of a policy may be one class of errors, and a library's class by any name
+  under which it can be imported: the workflow keeps the name of the module that defines it.
 
-- ``on`` and ``not_on`` of a policy may be one class of errors, and a library's by any name under
-  which it can be imported: the workflow has the name of where it is defined.
-
-`read` reports every mistake at once.  To do so it reads a step with bad fields as if they were
-absent, and goes on.  No I/O but that import.
+`read` reports every mistake at once.  To do so, it ignores the bad fields of a step and
+continues.  No I/O except that import.
 """
 
 from __future__ import annotations
@@ -32,10 +31,10 @@ from multiagents.workflows.validate import check, suggest
 from multiagents.workflows.workflow import Workflow
 
 SCHEMA_KEY = "$schema"
-"""Editors look here for the schema of a file; it says nothing about the workflow."""
+"""Editors find the schema of a file here; the reader ignores it."""
 GROUP_KEYS = ("parallel", "depends_on")
 NOTE_KEYS = "x-"
-"""Keys at the top that begin so say nothing about the workflow."""
+"""The reader ignores keys at the top that begin with this."""
 RETRY_KEYS = ("retry", "compensation_retry")
 WORKER_KEYS = ("worker", "compensation")
 A_WORKER = "a worker's name, a @worker function, a Celery task or task(...)"
@@ -43,13 +42,13 @@ A_WORKER = "a worker's name, a @worker function, a Celery task or task(...)"
 
 @dataclass(slots=True)
 class DefinitionReading:
-    """What `read` found; ``workflow`` is None where there are errors."""
+    """The result of `read`; ``workflow`` is None if there are errors."""
 
     name: str
     workflow: Workflow | None = None
     errors: list[str] = field(default_factory=list)
     bare: Mapping[str, str] = field(default_factory=dict)
-    """By place, what to write where text was expected: see `yaml_text.parse`."""
+    """By place, how to quote a value if text was expected: see `yaml_text.parse`."""
 
 
 @dataclass(slots=True)
@@ -79,7 +78,7 @@ def read(data: object, *, bare: Mapping[str, str] | None = None) -> DefinitionRe
 
 
 def _read_head(data: Mapping[str, Any], reading: DefinitionReading) -> dict[str, Any]:
-    """The workflow's own fields, without those that are wrong."""
+    """The workflow's own fields, without the wrong ones."""
     head = _set({key: data[key] for key in data if key not in ("steps", SCHEMA_KEY)})
     stand_in = Step(name="step", worker="worker")
     try:
@@ -105,7 +104,7 @@ def _read_steps(elements: object, reading: DefinitionReading) -> tuple[list[Step
 
 
 def _flatten(elements: Sequence[object], reading: DefinitionReading) -> Iterator[_Placed]:
-    """The steps in definition order, each with its dependencies spelled out."""
+    """The steps in definition order, each with explicit dependencies."""
     last: list[str] = []
     for index, element in enumerate(elements):
         place = f"steps[{index}]"
@@ -179,7 +178,7 @@ def _read_step(placed: _Placed, reading: DefinitionReading) -> Step:
 
 
 def _name_errors(placed: _Placed) -> Iterator[str]:
-    """Put the full names of error classes into a step's policies; say which are none."""
+    """Put the full names of error classes into a step's policies; report the unknown names."""
     plain = dict(placed.data)
     for key in RETRY_KEYS:
         policy = plain.get(key)
@@ -192,7 +191,7 @@ def _name_errors(placed: _Placed) -> Iterator[str]:
 
 
 def _without_bad(data: Mapping[str, Any], error: ValidationError) -> Step:
-    """The step with its bad fields left out, so that the graph can still be examined."""
+    """The step without its bad fields, so that `check` can still examine the graph."""
     bad = {item["loc"][0] for item in error.errors()}
     good = {key: value for key, value in data.items() if key not in bad}
     step = Step.model_validate({"worker": "unknown", **good, "name": "unknown"})
@@ -229,7 +228,7 @@ def _lines(
 
 
 _WANTS_TEXT = frozenset({"string_type", "tuple_type"})
-"""A name alone may stand for a list of one."""
+"""A single name is allowed for a list of one."""
 
 
 def _quotes(bare: Mapping[str, str], place: str, path: tuple[int | str, ...]) -> str:
@@ -264,7 +263,7 @@ def _line(path: tuple[int | str, ...], item: Any, *, model: type[BaseModel]) -> 
 
 
 def _fields(first: int | str, model: type[BaseModel]) -> list[str]:
-    """The keys that are known where an unknown one was found."""
+    """The known keys at the place of an unknown one."""
     if first in RETRY_KEYS:
         return list(RetryPolicy.model_fields)
     if first in WORKER_KEYS:
@@ -277,7 +276,7 @@ def _dotted(path: tuple[int | str, ...]) -> str:
 
 
 def _shown(value: object) -> str:
-    """A number as it is; of anything longer only its kind."""
+    """A number or bool as it is; for any other value only its kind."""
     return repr(value) if isinstance(value, bool | int | float) else _kind(value)
 
 
@@ -293,5 +292,5 @@ def _is_list(value: object) -> TypeGuard[Sequence[Any]]:
 
 
 def _text_keys(data: Mapping[Any, Any]) -> dict[str, Any]:
-    """YAML reads some bare words as keys of other types (``on`` as true); they are unknown."""
+    """The mapping with text keys; YAML reads some bare words as other types (``on`` as true)."""
     return {str(key): value for key, value in data.items()}

@@ -1,12 +1,12 @@
 """Which workflows does this process know by name?
 
-Filled at import time by ``register(workflow)``, read when a worker publishes what it knows and
-when a saga is started by name.  A name means one definition: which of two would count is chance, so
-the second is refused.  Nothing here outlives the process, and nothing is checked against other
-processes: a running saga is pinned to its version whatever stands here (rule 9).
+``register(workflow)`` fills the registry at import time.  A worker reads it to publish its
+definitions, and a start by name reads it.  A name means one definition: the order of imports must
+not choose between two, so `register` refuses the second.  The registry ends with the process and
+is not checked against other processes: a running saga is pinned to its version (rule 9).
 
-What was built and never registered is remembered for as long as the program keeps it, to be named
-where its name is asked for.
+The registry also remembers workflows that were built but not registered, as long as they exist, so
+that an error about an unknown name can point to them.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a definition comes from."""
+    """The source of a definition."""
 
     place: Place | None
     """The line that registered or built it; a file of its own has line 1."""
     reading: object = None
-    """What is another object each time the file is read: a module's code.
+    """An object that is new each time the file is read, such as a module's code.
 
-    None where the line is one of a function, which may be called many times.
+    None if the line is in a function, which may be called many times.
     """
 
     def is_reload_of(self, other: Origin) -> bool:
-        """Whether the same file has been read again since, or a console or notebook goes on."""
+        """Whether the same file was read again, or a console or notebook continues."""
         read = self.reading, other.reading
         if None in read or read[0] is read[1] or self.place is None or other.place is None:
             return False
@@ -64,11 +64,11 @@ class _Built:
 
 _known: dict[str, _Known] = {}
 _built: dict[int, _Built] = {}
-"""By the id of the workflow, which takes itself out when it is gone."""
+"""By the id of the workflow; the entry is removed when the workflow is garbage-collected."""
 _begun: dict[int, _Built] = {}
-"""Likewise by the id of a builder whose ``build`` was never called."""
+"""The same by the id of a builder whose ``build`` was never called."""
 _scratch: list[dict[str, _Known | None]] = []
-"""For each open `scratch`, what the names meant before that were registered anew in it."""
+"""For each open `scratch`, the earlier registrations of the names that it replaced."""
 
 
 def register(
@@ -76,9 +76,10 @@ def register(
 ) -> Workflow:
     """Make the workflow startable by name, and return it.
 
-    The same content again is welcome, and so is a module that is read again.  Raises
-    InvalidWorkflow for another content under a name that is taken, naming both places, unless
-    ``replace``; and if the workflow has mistakes, so that no broken definition is ever published.
+    The same content may be registered again, and so may a module that is read again.  Raises
+    InvalidWorkflow, naming both places, for another content under a taken name, unless
+    ``replace``.  Also raises it if the workflow has mistakes, so that no worker publishes a broken
+    definition.
     """
     errors = check(workflow)
     if errors:
@@ -106,21 +107,21 @@ def find(name: str) -> Workflow | None:
 
 
 def place_of(name: str) -> Place | None:
-    """The line that registered the workflow of that name; None where it is not known."""
+    """The line that registered the workflow of that name; None if it is not known."""
     known = _known.get(name)
     return None if known is None else known.origin.place
 
 
 def forget(name: str) -> None:
-    """Take the workflow out again, if it is there; running sagas keep theirs."""
+    """Remove the workflow, if it is registered; running sagas keep their definition."""
     _known.pop(name, None)
 
 
 @contextmanager
 def scratch() -> Iterator[None]:
-    """In the block a name may be registered anew; afterwards it means what it did before.
+    """In the block, a name may be registered again; afterwards its earlier workflow is back.
 
-    What has got its first meaning in the block keeps it: a module is imported once.
+    A name that is registered for the first time in the block stays: a module is imported once.
     """
     before: dict[str, _Known | None] = {}
     _scratch.append(before)
@@ -132,17 +133,17 @@ def scratch() -> Iterator[None]:
 
 
 def note_built(workflow: Workflow) -> None:
-    """Remember where a workflow was built, for as long as it is there."""
+    """Remember where a workflow was built, as long as it exists."""
     _note(_built, workflow, workflow.name)
 
 
 def note_begun(builder: object, name: str) -> None:
-    """Remember where a builder was made, until `note_ended` or for as long as it is there."""
+    """Remember where a builder was made, until `note_ended` or the end of the builder."""
     _note(_begun, builder, name)
 
 
 def note_ended(builder: object) -> None:
-    """Its ``build`` is called."""
+    """Forget a builder, because its ``build`` was called."""
     _begun.pop(id(builder), None)
 
 
@@ -153,12 +154,12 @@ def _note(notes: dict[int, _Built], kept: object, name: str) -> None:
 
 
 def built_only(name: str) -> Place | None:
-    """Where a workflow of that name was built that nothing has registered; None: nowhere."""
+    """Where an unregistered workflow of that name was built; None if there is none."""
     return _last_of(_built, name)
 
 
 def begun_only(name: str) -> Place | None:
-    """Where a builder of that name was made whose ``build`` nothing has called; None: nowhere."""
+    """Where a builder of that name was made and never built; None if there is none."""
     return _last_of(_begun, name)
 
 
@@ -168,12 +169,12 @@ def _last_of(notes: dict[int, _Built], name: str) -> Place | None:
 
 
 def forgotten() -> dict[str, Place | None]:
-    """By name, where modules have built workflows, at their import, that nothing has registered."""
+    """By name, where modules built workflows at their import and never registered them."""
     return {each.name: each.place for each in _unregistered(_built) if each.at_import}
 
 
 def unbuilt() -> dict[str, Place | None]:
-    """Likewise where they have made builders, and nothing has called ``build``."""
+    """By name, where modules made builders at their import and never called ``build``."""
     return {each.name: each.place for each in _unregistered(_begun) if each.at_import}
 
 
@@ -191,6 +192,6 @@ def _taken(name: str, first: Origin, second: Origin) -> InvalidWorkflow:
     places = f"{first.place or 'its first registration'} and {second.place or 'here'}"
     message = (
         f"two different workflows are registered as {name!r}: {places}; give one of them another"
-        " name, or let the second take its place: register(replace=True)"
+        " name, or replace the first: register(replace=True)"
     )
     return InvalidWorkflow(message, (message,))

@@ -1,6 +1,7 @@
 """What is one step of a workflow?
 
-A `Step` names the function or task that does it and the one that undoes it.  Frozen values; no I/O.
+A `Step` names the function or task that runs it and the one that undoes it.  Frozen values; no
+I/O.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ Name = Annotated[str, Field(min_length=1, max_length=128)]
 Priority = Annotated[int, Field(ge=0, le=9)]
 Seconds = Annotated[float, Field(gt=0, le=31_536_000)]
 MOST_EXAMPLES = 20
-"""Of one workflow."""
+"""Examples that one workflow may have."""
 
 
 class TaskCall(BaseModel):
@@ -24,7 +25,7 @@ class TaskCall(BaseModel):
     ``args`` and ``kwargs`` are CEL expressions over the context (``input.amount``,
     ``steps.reserve.result.id``, ``key`` for the idempotency key); both None: the task gets the
     context as its only argument.  ``timeout_s`` is mandatory for plain tasks, because they send
-    no heartbeats: the step's own wins, this is the default.
+    no heartbeats: it is the default, and the step's own ``timeout_s`` overrides it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,7 +38,7 @@ class TaskCall(BaseModel):
 
     @property
     def computes(self) -> bool:
-        """Whether it is called with what expressions give, not with the context as it is."""
+        """Whether expressions give its arguments, instead of the context."""
         return self.args is not None or self.kwargs is not None
 
 

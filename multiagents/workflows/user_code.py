@@ -1,7 +1,7 @@
 """What do the user's modules and definition files register?
 
-Those of MULTIAGENTS_IMPORTS and MULTIAGENTS_WORKFLOWS.  A worker reads them when it starts, a
-client only where it lacks a definition.
+MULTIAGENTS_IMPORTS and MULTIAGENTS_WORKFLOWS name them.  A worker reads them when it starts, a
+client only if it lacks a definition.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from multiagents.workflows.files import register_folder
 
 
 def load(settings: Settings) -> None:
-    """Know what all of them register.  Raises InvalidInput for one that cannot be read."""
+    """Import the modules and register the files.  Raises InvalidInput for an unreadable one."""
     register_files(settings)
     user_modules.load(settings.import_names)
 

@@ -1,9 +1,8 @@
 """Which mistakes does a workflow have?
 
-`check` finds all of them, not the first only, each with its place, and never raises: it is also
-given definitions whose dependencies are unknown or run in circles.  What a single field may hold
-is said by the models in `workflow`; here stands what only the whole graph can tell.
-No I/O, no clock.
+`check` finds all of them, not only the first, each with its place.  It never raises, even for
+unknown dependencies and cycles.  The models in `workflow` and `step` limit single fields; this
+module checks the whole graph.  No I/O, no clock.
 """
 
 from __future__ import annotations
@@ -31,27 +30,27 @@ WORKFLOW_NAME = r"[A-Za-z_]([A-Za-z0-9_. -]*[A-Za-z0-9_.-])?"
 WHEN_NAMES = ("input", "steps")
 FAILED_WHEN_NAMES = (*WHEN_NAMES, "result")
 RUN_NAMES = (*WHEN_NAMES, "key")
-"""What the arguments of a plain task read; ``key`` is the idempotency key."""
+"""The names that arguments of a plain task may read; ``key`` is the idempotency key."""
 UNDO_NAMES = (*RUN_NAMES, "step_key", "result", "error")
-"""Likewise for a compensation: ``key`` is its own, ``step_key`` and ``result`` are the step's."""
+"""The same for a compensation: ``key`` is its own, ``step_key`` and ``result`` are the step's."""
 STEP_FIELDS = ("result", "state")
-"""What there is to read of a step."""
+"""The fields of a step that an expression may read."""
 
 MAX_EXAMPLE_BYTES = 16 * 1024
-"""Of JSON: people read an example, and edit it."""
+"""Bytes of JSON: users read and edit an example."""
 
 _UNDO_OPTIONS = ("compensation_retry", "compensation_timeout_s", "compensate_on_failure")
 _CONDITIONS = ("when", "failed_when")
 _SHOWN_NAMES = 12
 _SHOWN_CYCLES = 20
 _MOST_SUGGESTIONS = 100
-"""For unknown names in one definition; a message without one still names the step."""
+"""Suggestions in one definition; a message without one still names the unknown step."""
 
 
 def check(workflow: Workflow, *, places: Sequence[str] | None = None) -> tuple[str, ...]:
-    """Every mistake of the definition, with its place; empty for a sound one.
+    """Every mistake of the definition, with its place; empty for a correct one.
 
-    ``places`` says where each step stands in its file, when that is not ``steps[N]``.
+    ``places`` gives the place of each step in its file, if it is not ``steps[N]``.
     """
     return tuple(_Check(workflow, places).mistakes())
 
@@ -65,18 +64,18 @@ def refuse(name: str, errors: Sequence[str]) -> InvalidWorkflow:
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """The tail of a message about an unknown name: what was probably meant, and what there is."""
+    """The tail of a message about an unknown name: a suggestion and the known names."""
     names = list(known)
     if not names:
-        return "there is no other"
+        return "there is no other name"
     return did_you_mean(nearest(name, names), f"known: {some_of(names, _SHOWN_NAMES)}")
 
 
 class _Check:
     """One examination.
 
-    Steps are found by name, the first one where a name is taken twice; a step without a name has
-    been reported by the reader of its document and takes no part in the graph.
+    A name that appears twice means its first step.  A step without a name is not part of the
+    graph; the reader of its document has reported it.
     """
 
     def __init__(self, workflow: Workflow, places: Sequence[str] | None) -> None:
@@ -143,7 +142,7 @@ class _Check:
                 yield f"{place}: waits for {name!r} more than once; name it once"
 
     def _meant(self, step: Step, name: str) -> str:
-        """A suggestion for an unknown name; each one compares it with all names."""
+        """A suggestion for an unknown name; limited, because each compares all names."""
         self.suggested += 1
         if self.suggested > _MOST_SUGGESTIONS:
             return ""
@@ -184,7 +183,7 @@ class _Check:
                 yield f"CEL {text!r}: {reason}"
 
     def _path(self, step: Step, path: Path, *, names: Sequence[str], of_itself: bool) -> str | None:
-        """Why this path cannot be read by the step; None if it can."""
+        """Why the step cannot read this path; None if it can."""
         if path[0] not in names:
             return (
                 f"unknown name {path[0]!r}; known: {', '.join(names)}"
@@ -214,7 +213,7 @@ class _Check:
     # ---- the graph ----
 
     def _waits_for(self, step: Step, name: str) -> bool:
-        """Whether a step begins after the named one; for what stands in a circle, anything."""
+        """Whether a step begins after the named one; true for any step in or behind a cycle."""
         before = self._all_before.get(step.name)
         return before is None or bool(before >> self._place[name] & 1)
 
@@ -224,9 +223,9 @@ class _Check:
 
     @cached_property
     def _all_before(self) -> dict[str, int]:
-        """For each step outside of circles, all steps before it, as bits at their places.
+        """For each step outside of cycles, all steps before it, as bits at their places.
 
-        Bits, since sets for all pairs of a wide group are cubic.
+        Bits, because sets for all pairs of a wide group are cubic.
         """
         before = {name: dict.fromkeys(self._before(name)) for name in self.by_name}
         found: dict[str, int] = {}
@@ -250,10 +249,9 @@ class _Check:
         return seen - {start}
 
     def _cycles(self) -> Iterator[str]:
-        """Each circle by name, and once the steps that stand behind one.
+        """Each cycle by its steps, then one message for the steps behind cycles.
 
-        One edge of a circle found is cut before the next is looked for, so that circles which
-        share steps are all named.
+        The search removes one edge of each cycle found, so it also finds cycles that share steps.
         """
         before = {name: dict.fromkeys(self._before(name)) for name in self.by_name}
         stuck = never = _stuck(before)
@@ -277,7 +275,7 @@ class _Check:
             )
 
     def _one_cycle(self, stuck: set[str], before: dict[str, dict[str, None]]) -> list[str]:
-        """A circle among steps that cannot start, in the order of work, first defined first."""
+        """A cycle among steps that cannot start, in the order of work, first defined first."""
         name = next(name for name in self.by_name if name in stuck)
         trail: dict[str, None] = {}
         while name not in trail:
@@ -292,8 +290,8 @@ class _Check:
         pivots = [step for step in self.by_name.values() if step.pivot]
         for other in pivots[1:]:
             yield (
-                f"{self.place_of[other.name]}: a second pivot; {pivots[0].name!r} is the point"
-                " of no return already"
+                f"{self.place_of[other.name]}: a second pivot; {pivots[0].name!r} is already the"
+                " point of no return"
             )
         if pivots:
             yield from self._around(pivots[0])
@@ -325,7 +323,7 @@ class _Check:
 
 
 def _expressions_of(step: Step) -> Iterator[tuple[str, str, Sequence[str]]]:
-    """Each expression of a step: its field, its text, the names that it may use."""
+    """Each expression of a step: its field, its text, and the names that it may use."""
     if step.when is not None:
         yield "when", step.when, WHEN_NAMES
     if step.failed_when is not None:
@@ -339,14 +337,14 @@ def _expressions_of(step: Step) -> Iterator[tuple[str, str, Sequence[str]]]:
 
 
 def _calls_of(step: Step) -> Iterator[tuple[str, TaskCall]]:
-    """The plain tasks that a step names, each after the place of its fields."""
+    """The plain tasks that a step names, each with the prefix of its fields."""
     for field, target in (("worker.", step.worker), ("compensation.", step.compensation)):
         if isinstance(target, TaskCall):
             yield field, target
 
 
 def _in_order(before: dict[str, dict[str, None]]) -> list[str]:
-    """The steps that can start, each after all it waits for (Kahn 1962)."""
+    """The steps that can start, each after all its dependencies (Kahn 1962)."""
     waiting = {name: len(others) for name, others in before.items()}
     after: dict[str, list[str]] = {name: [] for name in before}
     for name, others in before.items():
@@ -362,5 +360,5 @@ def _in_order(before: dict[str, dict[str, None]]) -> list[str]:
 
 
 def _stuck(before: dict[str, dict[str, None]]) -> set[str]:
-    """The steps that can never start: those of a circle or behind one."""
+    """The steps that can never start: those in a cycle or behind one."""
     return before.keys() - _in_order(before)

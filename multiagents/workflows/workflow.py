@@ -1,8 +1,8 @@
 """What is a workflow?
 
-Frozen values, the same from the builder, from JSON and from YAML.  A `Workflow` is valid by
-construction where `check` in `validate` has passed it; its ``version`` is a hash of its content, so
-that a running saga stays with the definition it started with (rule 9).  No I/O, no clock.
+Frozen values, the same from the builder, from JSON and from YAML.  `check` in `validate` decides
+whether a `Workflow` is valid.  Its ``version`` is a hash of its content, so that a running saga
+keeps the definition with which it started (rule 9).  No I/O, no clock.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from multiagents.workflows.step import MOST_EXAMPLES, Name, Seconds, Step
 
 
 def _plain_example(value: Any) -> Any:
-    """An example in the form that an input is stored in; what has none is left for `validate`."""
+    """An example in the form of a stored input; `validate` reports a value without such a form."""
     try:
         return plain_value(value)
     except NoPlainValue:
@@ -31,7 +31,7 @@ def _plain_example(value: Any) -> Any:
 
 
 Example = Annotated[dict[str, Any], BeforeValidator(_plain_example)]
-"""The input of a saga that makes sense."""
+"""A realistic input of a saga."""
 EXAMPLES = "Inputs to show and to try; they do not change the version, and no saga carries them."
 
 
@@ -51,7 +51,7 @@ class Workflow(BaseModel):
     )
 
     def canonical(self) -> str:
-        """The definition as JSON that does not depend on how it was written."""
+        """The definition as JSON, the same however it was written."""
         data = self.model_dump(mode="json", exclude_defaults=True, exclude={"examples"})
         return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
@@ -86,7 +86,7 @@ class Workflow(BaseModel):
 
     @cached_property
     def workers(self) -> tuple[str, ...]:
-        """The names of all workers, those of compensations included; plain tasks are none."""
+        """The names of all worker functions, also of compensations; without plain tasks."""
         targets = (each for step in self.steps for each in (step.worker, step.compensation))
         return tuple(dict.fromkeys(each for each in targets if isinstance(each, str)))
 
@@ -98,7 +98,7 @@ class Workflow(BaseModel):
 
     @cached_property
     def last_steps(self) -> tuple[str, ...]:
-        """The steps that nothing waits for; their merged results are the saga's result."""
+        """The steps without dependents; their merged results are the saga's result."""
         return tuple(step.name for step in self.steps if not self.dependents[step.name])
 
     @cached_property
@@ -114,9 +114,9 @@ class Workflow(BaseModel):
     def get_next_step(self, step_name: str | None, context: object = None) -> Step | None:
         """The first step, in definition order, that waits for this one; None after the last.
 
-        None as the name gives the first step of all.  ``context`` is accepted and not read:
-        whether a step really runs, with its condition and its other dependencies, is decided
-        for the saga as a whole.
+        The name None gives the first step of all.  ``context`` is accepted and ignored: the
+        engine decides for the whole saga whether a step runs, by its condition and its other
+        dependencies.
         """
         if step_name is None:
             return next((step for step in self.steps if not step.depends_on), None)
@@ -129,8 +129,8 @@ class Workflow(BaseModel):
     def register(self, *, replace: bool = False) -> Workflow:
         """Make this workflow startable by name in this process, and return it.
 
-        Raises InvalidWorkflow if it has mistakes, and if the name is taken by another content,
-        unless ``replace``.
+        Raises InvalidWorkflow if it has mistakes, or if another content has the name, unless
+        ``replace``.
         """
         return registry.register(self, replace=replace)
 
@@ -140,9 +140,9 @@ class Workflow(BaseModel):
 
     @cached_property
     def order(self) -> dict[str, int]:
-        """Each step's place: after all it depends on, else as defined.
+        """Each step's place: after all its dependencies, else as defined.
 
-        This is the order in which results are laid over each other.
+        Results overlay each other in this order.
         """
         missing = {step.name: len(set(step.depends_on)) for step in self.steps}
         place = {step.name: number for number, step in enumerate(self.steps)}
@@ -164,7 +164,7 @@ class Workflow(BaseModel):
 
 
 class _Ancestors(dict[str, tuple[str, ...]]):
-    """Filled on demand: all pairs of a long chain would be quadratic."""
+    """Filled on demand, because all pairs of a long chain would be quadratic."""
 
     def __init__(self, steps: dict[str, Step], order: dict[str, int]) -> None:
         super().__init__()
@@ -184,12 +184,12 @@ class _Ancestors(dict[str, tuple[str, ...]]):
 
 
 def from_canonical(text: str | bytes) -> Workflow:
-    """The workflow whose `canonical` form this is; it was checked when it was stored."""
+    """The workflow with this `canonical` form, which was checked before it was stored."""
     return Workflow.model_validate_json(text)
 
 
 def to_plain(workflow: Workflow) -> dict[str, Any]:
-    """The definition as JSON-safe data with explicit dependencies, for people and files."""
+    """The definition as JSON-safe data with explicit dependencies, for display and files."""
     data = workflow.model_dump(mode="json", exclude_defaults=True)
     for step, plain in zip(workflow.steps, data["steps"], strict=True):
         plain["depends_on"] = list(step.depends_on)

@@ -1,8 +1,8 @@
-"""Which plain data does a YAML text describe, and what in it may have been meant as text?
+"""Which plain data does a YAML text describe, and which values may have been meant as text?
 
-YAML is read safely: plain data only, no key twice, no deeper and no larger than a definition is,
-aliases expanded.  A bare ``no``, ``on`` or date is no text to YAML; where one was expected, the
-message says to quote it, and where it stands.
+YAML is read safely: plain data only, no key twice, with limits of depth and size, aliases
+expanded.  To YAML, a bare ``no``, ``on`` or date is not text; if text was expected, the message
+gives the quoted form and the line.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from typing import Any
 import yaml
 
 MOST_LEVELS = 100
-"""Of collections inside each other; the deepest place of a definition has seven."""
+"""Levels of nested collections; a definition has at most seven."""
 MOST_NODES = 200_000
-"""Values with all aliases written out: a few lines of them can stand for billions."""
+"""Values with all aliases expanded: a few lines of aliases can expand to billions."""
 
 _TEXT = "tag:yaml.org,2002:str"
 _NOT_TEXT = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float", "timestamp"))
 
 
 def parse(text: str) -> tuple[object, dict[str, str]]:
-    """The data, and for each bare value that is no text to YAML how to quote it, by its place.
+    """The data, and by place, how to quote each bare value that YAML does not read as text.
 
     A place is ``steps[0].name``.  Raises yaml.YAMLError.
     """
@@ -49,7 +49,7 @@ def _bare(node: yaml.Node, place: str) -> Iterator[tuple[str, str]]:
 
 
 def _is_bare(node: yaml.Node) -> bool:
-    """Whether it is a scalar without quotes that is no text."""
+    """Whether it is a scalar without quotes that is not text."""
     return isinstance(node, yaml.ScalarNode) and node.style is None and node.tag in _NOT_TEXT
 
 
@@ -75,26 +75,26 @@ class _Loader(yaml.SafeLoader):
         node = super().compose_node(parent, index)
         self._level -= 1
         if is_alias and node not in self._sizes:
-            raise _refused("the alias stands in what it stands for", mark)
+            raise _refused("the alias is inside the value that it repeats", mark)
         self._nodes += self._sizes[node] if is_alias and node is not None else 1
         if self._nodes > MOST_NODES:
-            raise _refused(f"has more than {MOST_NODES:,} values, aliases written out", mark)
+            raise _refused(f"has more than {MOST_NODES:,} values with aliases expanded", mark)
         if node is not None:
             self._sizes.setdefault(node, self._nodes - before)
         return node
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """The node as written: later, merge keys (``<<``) repeat keys lawfully."""
+        """The node as written, before merge keys (``<<``) may legally repeat keys."""
         node = super().compose_mapping_node(anchor)
         seen = set()
         for key, _ in node.value:
             if _is_bare(key):
-                key.tag = _TEXT  # a key is text: `on` is no less a name than `one`
+                key.tag = _TEXT  # a key is text: `on` is a name like any other
             if not isinstance(key, yaml.ScalarNode):
                 continue
             if key.value in seen:
                 raise _refused(
-                    f"key {key.value!r} stands twice in one mapping; keep one", key.start_mark
+                    f"key {key.value!r} appears twice in one mapping; keep one", key.start_mark
                 )
             seen.add(key.value)
         return node
@@ -103,7 +103,7 @@ class _Loader(yaml.SafeLoader):
         try:
             return super().construct_object(node, deep=deep)
         except ValueError as error:  # a bare 2025-02-30
-            raise _refused(f"{node.value!r} is no value: {error}", node.start_mark) from error
+            raise _refused(f"{node.value!r} is not a value: {error}", node.start_mark) from error
 
 
 def _refused(problem: str, mark: yaml.Mark) -> yaml.MarkedYAMLError:

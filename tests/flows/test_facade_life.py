@@ -183,7 +183,7 @@ def test_a_second_manager_at_the_same_time_is_refused(redis_url):
 
     async def main():
         async with framework(redis_url, NUMBERS, double, describe) as (bus, workers, _):
-            with pytest.raises(NotAllowed, match="runs in this process already"):
+            with pytest.raises(NotAllowed, match="already runs in this process"):
                 await WorkerManager(bus).start()
             return workers.is_running
 

@@ -1,19 +1,19 @@
-"""Does a text of CEL mean something, and what is its value?
+"""Is a CEL text valid, and what is its value?
 
-The Common Expression Language (https://github.com/google/cel-spec), as conditions need it:
+The Common Expression Language (https://github.com/google/cel-spec), as far as conditions need it:
 
-    tokens      text -> its pieces, within limits of length and depth
-    syntax      pieces -> `Node`
-    checks      what can never have a value is refused before it is evaluated
-    functions   what can be called, on what
+    tokens      text -> tokens, within limits of length and depth
+    syntax      tokens -> `Node`
+    checks      refuse expressions that can never have a value
+    functions   the functions and their arguments
     evaluation  `Node` -> value, with a bounded number of operations
-    refusals    why there is no value, and the guard to write
-    arithmetic  what + - * / % give
-    patterns    what a regular expression finds, and what it costs
+    refusals    why there is no value, and a guard to write
+    arithmetic  the results of + - * / %
+    patterns    regular expressions, and their cost
     times       timestamps, durations and zones
-    values      what kinds of values there are, and what equals what
+    values      the kinds of values, and their equality
 
-It is our own because a library in native code holds the interpreter's lock as long as it likes,
-ends the process on deep expressions, rounds numbers beyond 64 bits, and cannot say which key was
-null.  Values are read where they lie; nothing is copied.  No I/O, no clock.
+The package has its own implementation because a library in native code holds the interpreter's
+lock without limit, crashes the process on deep expressions, rounds numbers beyond 64 bits, and
+does not report which key was null.  Values are read in place, without copies.  No I/O, no clock.
 """

@@ -1,7 +1,7 @@
-"""What do ``+ - * / %`` give?
+"""What are the results of ``+ - * / %``?
 
-Whole numbers keep to 64 bits, as CEL says: a result that does not fit is an error, never rounded
-or wrapped.
+Whole numbers have 64 bits, as in CEL: a result that does not fit is an error, never rounded or
+wrapped.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LAST_NS = 253_402_300_800 * 1_000_000_000 - 1
 
 
 class Undefined(ValueError):
-    """The operands fit the operator, and there is no result."""
+    """The operands fit the operator, but there is no result."""
 
 
 def calculate(sign: str, one: Any, other: Any, spend: Spend) -> Any:
@@ -41,7 +41,7 @@ def calculate(sign: str, one: Any, other: Any, spend: Spend) -> Any:
 
 
 def negative(value: Any) -> Any:
-    """The value with the other sign.  Raises LookupError for what has none, or Undefined."""
+    """The value with the other sign.  Raises LookupError if its kind has none, or Undefined."""
     return _NEGATIVE[kind_of(value)](value)
 
 
@@ -126,7 +126,7 @@ _MIXED: dict[tuple[str, str, str], Binary] = {
 }
 _NEGATIVE: dict[str, Callable[[Any], Any]] = {"int": lambda x: _fits(-x), "double": operator.neg}
 _GROWING = {"string": 128, "bytes": 128, "list": 1}
-"""What grows when it is added, and how much of it is one operation."""
+"""The kinds that grow by addition, and the elements that count as one operation."""
 
 
 def result_kind(sign: str, one: str, other: str) -> str | None:

@@ -1,8 +1,8 @@
 """Can an expression have a value at all, and at what cost?
 
-Data is of any kind until it is looked at (``dyn``); literals, and what functions and operators
-give, are not.  So a call that can never succeed is found when a workflow is built, with the
-functions that there are.
+Data has an unknown kind (``dyn``) before evaluation; literals and the results of functions and
+operators have a known one.  So the check finds a call that can never succeed when a workflow is
+built, and its error lists the known functions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from multiagents.workflows.cel.values import KINDS, NUMBERS, ORDERED, article, k
 
 DYN = "dyn"
 MOST_LOOPS = 2
-"""Macros inside each other that each look at all of some data: the third makes it cubic."""
+"""Nested macros that each visit all of some data: a third level makes the cost cubic."""
 
 _NAMES = {"input": "map", "steps": "map", "result": "map", "key": "string", "step_key": "string"}
 _ALL = tuple(KINDS.values())
@@ -36,8 +36,8 @@ def check(node: Node) -> str:
     loops = _loops(node, None)
     if loops > MOST_LOOPS:
         raise TypeMistake(
-            f"has {loops} macros (all, exists, map, …) inside each other over data; at most"
-            f" {MOST_LOOPS}: prepare the data in a step"
+            f"has {loops} nested macros (all, exists, map, …) over data; at most {MOST_LOOPS}:"
+            " prepare the data in a step"
         )
     return _kind(node)
 
@@ -71,7 +71,7 @@ def _name(node: Node, _: list[str]) -> str:
 
 
 def _select(node: Node, kinds: list[str]) -> str:
-    _one_of(node.parts[0], kinds[0], {"map"}, f"a map to read {node.value!r} of")
+    _one_of(node.parts[0], kinds[0], {"map"}, f"a map to read {node.value!r} from")
     return "bool" if node.kind == "has" else DYN
 
 
@@ -94,7 +94,7 @@ def _choice(node: Node, kinds: list[str]) -> str:
 
 
 def _joined(kinds: Iterable[str]) -> str:
-    """What all of them are."""
+    """The kind that all have; ``dyn`` if they differ."""
     found = set(kinds)
     return found.pop() if len(found) == 1 else DYN
 
@@ -170,7 +170,7 @@ def _unknown(name: str, *, method: bool) -> str:
 
 
 def _try_constants(node: Node) -> None:
-    """A text that no data can mend: a pattern, a zone, a time."""
+    """Evaluate literal arguments whose error no data can change: a pattern, a zone, a time."""
     if all(part.kind == "literal" for part in node.parts):
         trial = node
     elif node.value == "matches" and node.parts[1].kind == "literal":
@@ -206,7 +206,7 @@ def _macro(node: Node, kinds: list[str]) -> str:
 
 
 def _loops(node: Node, innermost: str | None) -> int:
-    """The most macros inside each other that do not go down into what the one around looks at."""
+    """The depth of nested macros, without those over an element of the macro around them."""
     if node.kind != "macro":
         return max((_loops(part, innermost) for part in node.parts), default=0)
     owner, *bodies = node.parts

@@ -1,7 +1,7 @@
 """What is the value of an expression for these names?
 
-Each node becomes one function of a `Scope`.  The number of operations is bounded, whatever the
-data, so that a condition can neither hold up a process nor fill its memory.
+Each node becomes one function of a `Scope`.  The number of operations is bounded for any data, so
+that a condition can neither block a process nor fill its memory.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from multiagents.workflows.cel.values import (
 
 
 def build(node: Node) -> Run:
-    """The function that evaluates the node; it raises Refusal or TooCostly."""
+    """The function that evaluates the node; it raises NoValue or TooCostly."""
     return _BUILDERS[node.kind](node)
 
 
@@ -107,7 +107,7 @@ def _of_map(node: Node, found: Mapping[Any, Any], key: Any) -> Any:
     if usable in found:
         return found[usable]
     whole, index = node.parts
-    if index.kind != "literal":  # what is computed from data could be a secret
+    if index.kind != "literal":  # a name computed from data could be a secret
         raise NoValue(f"missing key in {shown(whole)} (its name is computed, so it is not shown)")
     if isinstance(key, str) and "state" in found and key == "result":
         raise unselected(Node("select", (whole,), key, node.text), found)
@@ -159,7 +159,7 @@ def _choice(node: Node) -> Run:
 def _truth(node: Node, value: Any) -> bool:
     if value is True or value is False:
         return value
-    raise unfit(node, value, "bool", "nothing is truthy")
+    raise unfit(node, value, "bool", "CEL has no truthy values")
 
 
 def _not(node: Node) -> Run:
@@ -169,7 +169,7 @@ def _not(node: Node) -> Run:
 
 
 def _logic(node: Node) -> Run:
-    """``&&`` and ``||``: an operand that decides wins over one that has no value."""
+    """``&&`` and ``||``: a decisive operand wins over an operand without a value."""
     decisive = node.kind == "||"
     parts = [(part, build(part)) for part in node.parts]
 
@@ -234,7 +234,7 @@ def _contained(node: Node) -> Run:
         if kind == "list":
             scope.spend(len(whole))
             return any(equal(item, each, scope.spend) for each in whole)
-        raise unfit(node.parts[1], whole, "list or map", "`in` looks into it")
+        raise unfit(node.parts[1], whole, "list or map", "`in` searches it")
 
     return run
 
@@ -304,7 +304,7 @@ def _macro(node: Node) -> Run:
     def run(scope: Scope) -> Any:
         found = owner(scope)
         if kind_of(found) not in {"list", "map"}:
-            raise unfit(node.parts[0], found, "list or map", f"{kind} looks at each element")
+            raise unfit(node.parts[0], found, "list or map", f"{kind} visits each element")
         items = found if isinstance(found, list) else [from_key(key) for key in found]
         before = scope.bound.get(variable)
         try:

@@ -1,8 +1,8 @@
-"""What can be called, on what, and what does it give?
+"""Which functions are there, with which arguments and results?
 
-One table: it checks calls when a workflow is built, runs them, and is printed in
-docs/reference/workflow-json.md.  A function's own error says what is wrong with its argument and
-never shows it.
+One table checks calls when a workflow is built, runs them, and is printed in
+docs/reference/workflow-json.md.  A function's own error describes the mistake in its argument, and
+never shows the argument.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ from multiagents.workflows.cel.values import (
 )
 
 ANY = "any"
-"""What takes values of every kind."""
+"""A parameter that takes values of every kind."""
 
 Run = Callable[..., Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Overload:
-    """One way to call a function; of a method, what it is called on comes first."""
+    """One way to call a function; a method's receiver is its first argument."""
 
     takes: tuple[str, ...]
     gives: str
     run: Run
 
     def fits(self, kinds: tuple[str, ...]) -> bool:
-        """Whether arguments of these kinds can be given; ``dyn`` may be anything."""
+        """Whether it takes arguments of these kinds; ``dyn`` may be of any kind."""
         return len(kinds) == len(self.takes) and all(
             wanted == ANY or kind in {wanted, "dyn"}
             for wanted, kind in zip(self.takes, kinds, strict=True)
@@ -60,7 +60,7 @@ class Overload:
 
 
 def _length(value: Any, _: Spend) -> int:
-    """Of text, the code points; Python counts them so."""
+    """The length; for text the number of code points, as in Python."""
     return len(value)
 
 
@@ -91,12 +91,12 @@ def _truncated(value: Any) -> int:
     try:
         return int(value)
     except (ValueError, OverflowError):
-        raise ValueError("is no finite number") from None
+        raise ValueError("is not a finite number") from None
 
 
 def _whole(text: str, least: int, most: int, *, sign: str) -> int:
     if not re.fullmatch(rf"{sign}[0-9]{{1,40}}", text):
-        raise ValueError("is no whole number")
+        raise ValueError("is not a whole number")
     value = int(text)
     if not least <= value <= most:
         raise ValueError("does not fit in 64 bits")
@@ -107,7 +107,7 @@ def _to_double(value: Any, _: Spend) -> float:
     if isinstance(value, str):
         number = r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|inf|infinity|nan)"
         if not re.fullmatch(number, value, re.ASCII | re.IGNORECASE):
-            raise ValueError("is no number")
+            raise ValueError("is not a number")
     try:
         return float(value)
     except OverflowError:
@@ -131,7 +131,7 @@ def _to_string(value: Any, spend: Spend) -> str:
 
 
 def _written(value: float) -> str:
-    """A double without an exponent and without needless digits."""
+    """A double without an exponent and without trailing zeros."""
     text = format(Decimal(repr(value)), "f")
     text = text.rstrip("0").rstrip(".") if "." in text else text
     return {"Infinity": "inf", "-Infinity": "-inf"}.get(text, text)
@@ -163,14 +163,14 @@ _FIELDS: dict[str, Callable[[Any], int]] = {
     "getSeconds": lambda at: at.second,
     "getMilliseconds": lambda at: at.microsecond // 1000,
 }
-"""All count from 0, but the year and the date."""
+"""All count from 0, except the year and the date."""
 _LENGTHS = {
     "getHours": 3600 * SECOND,
     "getMinutes": 60 * SECOND,
     "getSeconds": SECOND,
     "getMilliseconds": SECOND // 1000,
 }
-"""Of a duration: all of it in that unit, truncated."""
+"""The whole of a duration in that unit, truncated."""
 
 
 def _getters(name: str) -> Iterator[Overload]:
@@ -226,7 +226,7 @@ TYPES = frozenset({"int", "uint", "double", "string", "bytes", "bool", "list", "
 
 
 def overloads(name: str, *, method: bool) -> tuple[Overload, ...]:
-    """The ways to call a function; empty for one that does not exist."""
+    """The ways to call a function; empty if there is no such function."""
     return (METHODS if method else FUNCTIONS).get(name, ())
 
 
@@ -236,7 +236,7 @@ def signatures(name: str, *, method: bool) -> str:
 
 
 def signature(name: str, overload: Overload, method: bool) -> str:
-    """One of them: ``string.contains(string)``."""
+    """One way to call it: ``string.contains(string)``."""
     takes = overload.takes
     if method:
         return f"{takes[0]}.{name}({', '.join(takes[1:])})"

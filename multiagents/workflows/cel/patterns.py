@@ -1,8 +1,8 @@
 """Is a regular expression found in a text, and what does that cost?
 
-Rust's engine answers, because it is linear in the text where Python's own may take for ever.  It
-compiles the pattern at each call, which costs more than the search, and holds the interpreter's
-lock meanwhile: so the cost is told from the pattern before it runs.
+Rust's engine does the search: its time is linear in the text, while Python's may be exponential.
+It compiles the pattern at each call, which costs more than the search, and holds the interpreter's
+lock meanwhile.  So the cost is estimated from the pattern before the call.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ _UNICODE = frozenset({"\\p", "\\P", "\\w", "\\W", "\\d", "\\D", "\\s", "\\S"})
 _UNICODE_COST = 8
 """A class of Unicode has hundreds of ranges."""
 _OPERATIONS = 100
-"""What a piece of a pattern costs to compile: 0.05 ms, measured with ``\\w+@\\w+``."""
+"""The cost of compiling a piece of a pattern: 0.05 ms, measured with ``\\w+@\\w+``."""
 
 
 def matches(text: str, pattern: str, spend: Spend) -> bool:
-    """Whether the pattern is found in the text.  Raises ValueError if it is none."""
+    """Whether the text matches the pattern.  Raises ValueError for an invalid pattern."""
     pieces = complexity(pattern)
     spend(pieces * _OPERATIONS + len(text) * pieces // 256)
     try:
         return bool(_matcher().execute({"text": text, "pattern": pattern}))
     except (RuntimeError, ValueError):
-        raise ValueError("is no regular expression in the syntax of RE2") from None
+        raise ValueError("is not a regular expression in RE2 syntax") from None
 
 
 @lru_cache(maxsize=1)
@@ -47,7 +47,7 @@ def _matcher() -> Program:
 
 @lru_cache(maxsize=1024)
 def complexity(pattern: str) -> int:
-    """How many pieces a pattern has, counted repetitions written out."""
+    """The number of pieces of a pattern, with counted repetitions expanded."""
     sums, last = [1], 0
     for found in _PIECE.finditer(pattern):
         text = found.group()

@@ -1,7 +1,7 @@
 """What does the error of an expression without a value say?
 
-What is missing or of which type it is, and the guard to write.  It shows names and literals, which
-stand in the definition, and never a value of the data: that may be a secret.
+The error names the missing key or the wrong type, and the guard to write.  It shows names and
+literals, which are in the definition, and never a value of the data, which may be a secret.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ _SHOWN = 60
 
 
 class NoValue(Exception):
-    """There is no value; ``&&``, ``||``, ``all`` and ``exists`` may have one all the same."""
+    """There is no value; an ``&&``, ``||``, ``all`` or ``exists`` around it may still have one."""
 
     def __init__(self, what: str, guard: str = "") -> None:
-        """``guard``: what has to be true for there to be a value."""
+        """``guard``: a condition under which there is a value."""
         super().__init__(what, guard)
         self.what = what
         self.guard = guard
 
     @property
     def reason(self) -> str:
-        """For a condition, which takes a bool."""
+        """The message for a condition, which must be a bool."""
         return f"{self.what}; guard it with {self.guard} && …" if self.guard else self.what
 
     def of_argument(self, expression: str) -> str:
-        """For an argument, which takes a value in either case."""
+        """The message for an argument, which needs a value in either case."""
         if not self.guard:
             return self.what
         whole = expression if len(expression) <= _SHOWN and "?" not in expression else "…"
@@ -39,10 +39,10 @@ class NoValue(Exception):
 
 
 def unselected(node: Node, owner: Any) -> NoValue:
-    """Why a field cannot be read of its owner."""
+    """Why a field cannot be read from its owner."""
     whole, field = node.parts[0], node.value
     if kind_of(owner) != "map":
-        return unfit(whole, owner, "map", f"{field!r} is read of it")
+        return unfit(whole, owner, "map", f"{field!r} is read from it")
     guard = f"has({shown(whole)}.{field})"
     if field == "result" and whole.kind in {"select", "index"} and "state" in owner:
         return NoValue(
@@ -53,31 +53,31 @@ def unselected(node: Node, owner: Any) -> NoValue:
 
 
 def failed_call(node: Node, reason: str) -> NoValue:
-    """A function's error: it is about its last argument, a pattern or a zone, if it has two."""
-    return NoValue(f"{shown(node.parts[-1])} {reason} ({node.value} takes it)")
+    """A function's error about its last argument: with two arguments, a pattern or a zone."""
+    return NoValue(f"{shown(node.parts[-1])} {reason} (the argument of {node.value})")
 
 
 def unfit_call(node: Node, values: list[Any]) -> NoValue:
-    """The first argument that no overload takes; else all of them."""
+    """The error for the first argument that no overload takes, else for all arguments."""
     method = node.kind == "method"
     known = overloads(node.value, method=method)
     for place, (part, value) in enumerate(zip(node.parts, values, strict=True)):
         wanted = dict.fromkeys(each.takes[place] for each in known if place < len(each.takes))
         if wanted and kind_of(value) not in wanted:
-            return unfit(part, value, " or ".join(wanted), f"{node.value} takes it")
+            return unfit(part, value, " or ".join(wanted), f"the argument of {node.value}")
     given = ", ".join(map(kind_of, values)) or "nothing"
     what = f"{node.value} does not take ({given})" if known else f"unknown function {node.value!r}"
     return NoValue(f"{what}; it is {signatures(node.value, method=method)}" if known else what)
 
 
 def shown(node: Node) -> str:
-    """The text of a part of an expression, perhaps cut."""
+    """The text of a part of an expression, cut if it is long."""
     text = " ".join(node.text.split())
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
 
 
 def unfit(node: Node, value: Any, wanted: str, why: str) -> NoValue:
-    """A value of the wrong type, with what to write; ``wanted``: kinds, joined by "or"."""
+    """The error for a value of the wrong type, with advice; ``wanted``: kinds joined by "or"."""
     kind, first = kind_of(value), wanted.split()[0].rstrip(",")
     what = f"{shown(node)} is {article(kind)}, expected {article(wanted)} ({why})"
     if value is None:
@@ -103,7 +103,7 @@ def _has_guard(node: Node) -> str:
 
 
 def mismatch(node: Node, one: Any, other: Any) -> NoValue:
-    """Two operands that an operator does not take together."""
+    """The error for two operands that an operator does not take together."""
     left, right = node.parts
     kinds = kind_of(one), kind_of(other)
     what = (

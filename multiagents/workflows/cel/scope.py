@@ -1,4 +1,4 @@
-"""What does an evaluation read, and how much may it do?"""
+"""Which names does an evaluation read, and how many operations may it use?"""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 MOST_OPERATIONS = 2_000_000
-"""About a second of pure Python: every element of the largest result can be looked at."""
+"""About a second of pure Python: enough to visit every element of the largest result."""
 
 
 class TooCostly(Exception):
-    """The limit of operations is reached; nothing absorbs this."""
+    """The limit of operations is reached; no operator absorbs this error."""
 
 
 class Scope:
-    """The names that an evaluation reads, and what it may still spend."""
+    """The names that an evaluation reads, and the operations that it has left."""
 
     __slots__ = ("bound", "left", "names")
 

@@ -1,8 +1,8 @@
 """How is an expression's text read?
 
 By precedence climbing over tokens, after the CEL grammar.  Depth is limited, so that neither
-reading nor evaluating meets the interpreter's own limit of recursion, whatever an older version
-has stored.
+parsing nor evaluation reaches the interpreter's recursion limit, even for expressions that an
+older version stored.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from multiagents.workflows.cel.tokens import (
 )
 
 MOST_DEPTH = 200
-"""Of operations that need each other's value: ``a + b + c`` has two."""
+"""Levels of nested operations: ``a + b + c`` has two."""
 
 MACROS = {
     "all": (2,),
@@ -33,7 +33,7 @@ MACROS = {
     "map": (2, 3),
     "filter": (2,),
 }
-"""How many arguments each takes, its variable included."""
+"""The possible numbers of arguments of each, with the variable."""
 
 _PRECEDENCE = {
     "||": 1,
@@ -57,10 +57,10 @@ class Node:
 
     ``kind``: ``literal`` (value), ``name`` (value: its text; ``bound`` by a macro or not),
     ``select`` and ``has`` (value: the field), ``index``, ``call`` (value: the function; the parts
-    are the arguments), ``method`` (likewise, what it is called on first), ``list``, ``map`` (keys
-    and values in turn), ``macro`` (value: kind and variable; parts: range, body …), ``choice``,
-    and the operators by their own signs: ``! -`` with one part, the others with two or (``&&``,
-    ``||``) more.
+    are the arguments), ``method`` (the same, with the receiver as the first part), ``list``,
+    ``map`` (keys and values in turn), ``macro`` (value: kind and variable; parts: range, body …),
+    ``choice``, and the operators by their own signs: ``! -`` with one part, the others with two or
+    (``&&``, ``||``) more.
     """
 
     kind: str
@@ -71,16 +71,16 @@ class Node:
 
     @cached_property
     def depth(self) -> int:
-        """How many nodes need each other's value."""
+        """The levels of nested nodes."""
         return 1 + max((part.depth for part in self.parts), default=0)
 
     @cached_property
     def size(self) -> int:
-        """How many nodes it has."""
+        """The number of its nodes."""
         return 1 + sum(part.size for part in self.parts)
 
     def walk(self) -> Iterator[Node]:
-        """Itself and all its parts."""
+        """The node and all its parts."""
         yield self
         for part in self.parts:
             yield from part.walk()
@@ -88,12 +88,12 @@ class Node:
 
 @lru_cache(maxsize=4096)
 def parse(text: str) -> Node:
-    """The expression that the text is.  Raises CelSyntaxError."""
+    """The expression in the text.  Raises CelSyntaxError."""
     return _Parser(text, tokens(text)).whole()
 
 
 class _Parser:
-    """One reading; ``scope`` holds the variables of the macros around."""
+    """One parse of a text; ``scope`` holds the variables of the enclosing macros."""
 
     def __init__(self, text: str, tokens: list[Token]) -> None:
         self.text = text
@@ -135,9 +135,7 @@ class _Parser:
         end = self.tokens[self.at - 1].end
         made = Node(kind, parts, value, self.text[start:end], **more)
         if made.depth > MOST_DEPTH:
-            raise CelSyntaxError(
-                f"has more than {MOST_DEPTH} operations that need each other; split it", start
-            )
+            raise CelSyntaxError(f"has more than {MOST_DEPTH} nested operations; split it", start)
         return made
 
     # ---- grammar ----
@@ -151,7 +149,7 @@ class _Parser:
         return found
 
     def expression(self) -> Node:
-        """A choice, or what binds tighter."""
+        """A choice, or an expression that binds tighter."""
         start = self.token.start
         self.level += 1
         if self.level > MOST_LEVELS:
@@ -277,7 +275,7 @@ class _Parser:
                 return found
 
     def items(self, closer: str, read: Any) -> list[Any]:
-        """What a list or map holds; a comma may follow the last."""
+        """The items of a list or map; a comma may follow the last."""
         found: list[Any] = []
         while not self.takes(closer):
             found.append(read())
@@ -298,7 +296,7 @@ class _Parser:
         return self.node("has", *found[0].parts, value=found[0].value, start=start)
 
     def macro(self, owner: Node, name: str, start: int) -> Node:
-        """``list.all(x, condition)`` and its like; the variable holds in what follows it."""
+        """A macro such as ``list.all(x, condition)``; the variable is valid after its comma."""
         self.expect("(")
         place = self.token.start
         wanted = f"{name}(…) takes a variable and an expression, as in {name}(x, x.ok)"

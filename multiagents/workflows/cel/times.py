@@ -1,7 +1,7 @@
 """How are times written and read?
 
 RFC 3339 for timestamps, ``1h30m5.5s`` for durations, names of the IANA database or offsets for
-zones.  Nanoseconds are whole numbers, so nothing is rounded.
+zones.  Nanoseconds are whole numbers, so no value is rounded.
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ _DURATION_MAX = 2**63 - 1
 
 
 def read_timestamp(text: str) -> Timestamp:
-    """The point in time of an RFC 3339 text.  Raises ValueError, without the text."""
+    """The point in time of an RFC 3339 text.  Raises ValueError that does not quote the text."""
     match = _TIMESTAMP.fullmatch(text)
     if match is None:
-        raise ValueError("is no time in RFC 3339 with a zone, as in '2026-01-05T09:00:00Z'")
+        raise ValueError("is not an RFC 3339 time with a zone, as in '2026-01-05T09:00:00Z'")
     day, clock, fraction, zone = match.groups()
     offset = timedelta() if zone in "Zz" else _offset(zone)
     if offset is None:
-        raise ValueError("has an offset that is no zone's")
+        raise ValueError("has an offset that no zone has")
     leap = clock.endswith(":60")  # counted as the second after 59, as POSIX does
     clock = f"{clock[:6]}59" if leap else clock
     try:
         moment = datetime.fromisoformat(f"{day}T{clock}").replace(tzinfo=timezone(offset))
     except ValueError:
-        raise ValueError("is a time that is in no calendar") from None
+        raise ValueError("is not a valid date and time") from None
     whole = (moment - _EPOCH) // timedelta(seconds=1) + leap
     nanoseconds = int((fraction or "0").ljust(9, "0"))
     return Timestamp(whole * SECOND + nanoseconds, round(offset.total_seconds()))
 
 
 def write_timestamp(time: Timestamp) -> str:
-    """RFC 3339 in the offset the time was written with."""
+    """The time in RFC 3339, with its original offset."""
     moment = in_zone(time, timezone(timedelta(seconds=time.offset_s)))
     nanoseconds = time.ns % SECOND
     text = moment.replace(microsecond=0).isoformat()
@@ -71,7 +71,7 @@ def _fraction(nanoseconds: int) -> str:
 
 
 def in_zone(time: Timestamp, zone: tzinfo) -> datetime:
-    """The calendar's fields, to the microsecond.  Raises ValueError outside of years 1 to 9999."""
+    """The date and time, to the microsecond.  Raises ValueError outside of years 1 to 9999."""
     try:
         return (_EPOCH + timedelta(microseconds=time.ns // 1000)).astimezone(zone)
     except OverflowError:
@@ -82,7 +82,7 @@ def in_zone(time: Timestamp, zone: tzinfo) -> datetime:
 def read_zone(text: str) -> tzinfo:
     """The zone of a name such as ``Europe/Oslo`` or an offset such as ``+01:00``.
 
-    Raises ValueError, without the text.
+    Raises ValueError that does not quote the text.
     """
     offset = _offset(text)
     if offset is not None:
@@ -90,7 +90,7 @@ def read_zone(text: str) -> tzinfo:
     try:
         return ZoneInfo(text)
     except (OSError, LookupError, ValueError):
-        raise ValueError("is no time zone, as 'Europe/Oslo' or '+01:00'") from None
+        raise ValueError("is not a time zone, such as 'Europe/Oslo' or '+01:00'") from None
 
 
 def _offset(text: str) -> timedelta | None:
@@ -105,13 +105,16 @@ def _offset(text: str) -> timedelta | None:
 
 
 def read_duration(text: str) -> Duration:
-    """The length of a text such as ``1h30m`` or ``-1.5s``.  Raises ValueError, without the text."""
+    """The duration of a text such as ``1h30m`` or ``-1.5s``.
+
+    Raises ValueError that does not quote the text.
+    """
     body = text[1:] if text[:1] in {"+", "-"} else text
     if body == "0":
         return Duration(0)
     parts = _PART.findall(body)
     if not parts or "".join(number + unit for number, unit in parts) != body:
-        raise ValueError("is no duration, as '1h30m', '90s' or '1.5s'")
+        raise ValueError("is not a duration, such as '1h30m', '90s' or '1.5s'")
     total = sum(_nanoseconds(number, _UNITS[unit]) for number, unit in parts)
     return checked(-total if text[:1] == "-" else total)
 

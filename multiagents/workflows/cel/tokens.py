@@ -1,6 +1,6 @@
-"""Of which pieces does an expression's text consist, and which value has a literal?
+"""Which tokens does an expression's text have, and which value does a literal have?
 
-Length and the depth of brackets are limited before anything else looks at the text.
+Length and bracket depth are limited here, before the parser reads the text.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from multiagents.workflows.cel.values import INT_MAX, UINT_MAX, Uint
 
 MOST_CHARACTERS = 10_000
-"""Of one expression; a longer list belongs into the input."""
+"""Characters of one expression; a longer list belongs in the input."""
 MOST_LEVELS = 50
-"""Of brackets, signs and choices inside each other."""
+"""Levels of nested brackets, signs and choices."""
 
 _TOKEN = re.compile(
     r'''
@@ -43,12 +43,12 @@ _ESCAPE = re.compile(
 )
 _PLAIN = dict(zip("abfnrtv", "\a\b\f\n\r\t\v", strict=True))
 _LONG = 1000
-"""Digits that Python need not read to know that they are too many."""
+"""A number with more digits than this is out of range, so Python need not convert it."""
 _OPENERS = frozenset("([{")
 
 
 class CelSyntaxError(ValueError):
-    """The text is no expression, or exceeds a limit; ``place`` is an offset, or None."""
+    """The text is not an expression, or exceeds a limit; ``place`` is an offset, or None."""
 
     def __init__(self, reason: str, place: int | None = None) -> None:
         super().__init__(reason)
@@ -58,7 +58,7 @@ class CelSyntaxError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A piece of the text."""
+    """A token of the text."""
 
     kind: str
     text: str
@@ -67,7 +67,7 @@ class Token:
 
 
 def tokens(text: str) -> list[Token]:
-    """The pieces of a text, without space and comments.  Raises CelSyntaxError."""
+    """The tokens of a text, without space and comments.  Raises CelSyntaxError."""
     if len(text) > MOST_CHARACTERS:
         raise CelSyntaxError(
             f"is {len(text):,} characters long; at most {MOST_CHARACTERS:,}: keep long lists in"
@@ -82,8 +82,8 @@ def tokens(text: str) -> list[Token]:
             match = _TOKEN.match(text, place)
             kind = (match and match.lastgroup) or ""
         if match is None:
-            what = "a text that does not end" if text[place] in "\"'" else "no sign of CEL"
-            raise CelSyntaxError(f"{text[place]!r} is {what}", place)
+            what = "begins a text that does not end" if text[place] in "\"'" else "is not valid CEL"
+            raise CelSyntaxError(f"{text[place]!r} {what}", place)
         if kind != "space":
             found.append(Token(kind, match.group(), place, match.end()))
         level += (match.group() in _OPENERS) - (match.group() in ")]}")
@@ -101,7 +101,7 @@ def too_deep(place: int) -> CelSyntaxError:
 
 
 def number(token: Token, *, negative: bool) -> int | float:
-    """The value of a literal number; the sign is a token of its own."""
+    """The value of a literal number; its sign is a separate token."""
     text = ("-" if negative else "") + token.text
     unsigned = text[-1] in "uU" and not re.fullmatch(r"-?0x[0-9a-fA-F]+", text)
     digits = text[:-1] if unsigned else text
@@ -117,7 +117,7 @@ def number(token: Token, *, negative: bool) -> int | float:
         )
     value = float(digits)
     if value in (float("inf"), -float("inf")):
-        raise CelSyntaxError(f"{text[:40]} is no finite number", token.start)
+        raise CelSyntaxError(f"{text[:40]} is not a finite number", token.start)
     return value
 
 
@@ -139,7 +139,7 @@ def _character(found: re.Match[str], token: Token) -> str:
     code = found["x"] or found["u"] or found["U"]
     number = int(code, 16) if code else int(found["octal"] or "-1", 8)
     if number < 0 or number > 0x10FFFF or 0xD800 <= number < 0xE000:
-        raise CelSyntaxError(f"{found.group()!r} is no escape of CEL", token.start)
+        raise CelSyntaxError(f"{found.group()!r} is not an escape of CEL", token.start)
     return chr(number)
 
 
@@ -155,5 +155,5 @@ def _bytes(body: str, place: int) -> bytes:
         elif found["plain"]:
             parts.append(_PLAIN.get(found["plain"], found["plain"]).encode())
         else:
-            raise CelSyntaxError(f"{found.group()!r} is no escape of CEL's bytes", place)
+            raise CelSyntaxError(f"{found.group()!r} is not an escape of CEL's bytes", place)
     return b"".join([*parts, body[end:].encode()])

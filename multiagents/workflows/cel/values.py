@@ -1,7 +1,7 @@
-"""Which values does CEL have, and what equals what?
+"""Which values does CEL have, and which are equal?
 
-JSON's own are Python's: None, bool, int, float, str, list, dict.  An int may have any size: it
-comes from JSON, where it is exact, and is compared exactly; only arithmetic keeps to 64 bits.
+JSON's values are Python's: None, bool, int, float, str, list, dict.  An int may have any size: it
+comes from JSON, where it is exact, and is compared exactly; only arithmetic is limited to 64 bits.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Uint(int):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Timestamp:
-    """A point in time: nanoseconds since 1970 in UTC, and the offset it was written with."""
+    """A point in time: nanoseconds since 1970 in UTC, and its original offset."""
 
     ns: int
     offset_s: int = field(default=0, compare=False)
@@ -37,13 +37,13 @@ class Duration:
 
 @dataclass(frozen=True, slots=True)
 class CelType:
-    """The value of ``type(…)``, and of the names of types."""
+    """The value of ``type(…)`` and of a type's name."""
 
     name: str
 
 
 class BoolKey:
-    """A bool as the key of a map; to Python, True would be the key 1."""
+    """A bool as the key of a map; in Python, True would equal the key 1."""
 
 
 TRUE_KEY, FALSE_KEY = BoolKey(), BoolKey()
@@ -67,13 +67,13 @@ TYPE_NAMES = {
     "timestamp": "google.protobuf.Timestamp",
     "duration": "google.protobuf.Duration",
 }
-"""Where a type is called otherwise in expressions than in messages."""
+"""Types with another name in expressions than in messages."""
 NUMBERS = frozenset({"int", "uint", "double"})
 ORDERED = frozenset({"bool", "string", "bytes", "timestamp", "duration"})
-"""What is compared with its like alone; numbers are compared with each other."""
+"""Kinds that are compared only with the same kind; numbers are compared with each other."""
 
 Spend = Callable[[int], None]
-"""Counts operations; raises when there were too many."""
+"""Counts operations; raises TooCostly above the limit."""
 
 
 def kind_of(value: Any) -> str:
@@ -87,7 +87,7 @@ def kind_of(value: Any) -> str:
 
 
 def article(kind: str) -> str:
-    """A kind as a sentence has it: ``an int``, ``null``."""
+    """A kind with its article: ``an int``, ``null``."""
     if kind in {"null", "bytes"}:
         return kind
     return f"{'an' if kind.startswith('i') else 'a'} {kind}"
@@ -114,13 +114,13 @@ def equal(one: Any, other: Any, spend: Spend) -> bool:
 
 
 def quotient(one: int, other: int) -> int:
-    """The whole part of a quotient, towards zero as CEL has it."""
+    """The whole part of a quotient, rounded towards zero as in CEL."""
     whole = abs(one) // abs(other)
     return whole if (one < 0) == (other < 0) else -whole
 
 
 def map_key(value: Any) -> Any:
-    """A value as the key of a map; None for what can be none."""
+    """A value as the key of a map; None if it cannot be a key."""
     if isinstance(value, bool):
         return TRUE_KEY if value else FALSE_KEY
     if isinstance(value, float):
@@ -129,5 +129,5 @@ def map_key(value: Any) -> Any:
 
 
 def from_key(key: Any) -> Any:
-    """The value that a key stands for."""
+    """The value behind the key of a map."""
     return key is TRUE_KEY if isinstance(key, BoolKey) else key

@@ -1,11 +1,11 @@
-"""What may stand in a workflow file, as a JSON Schema?
+"""What may a workflow file contain, as a JSON Schema?
 
-Generated from the models, with the short forms that only a document has.  The file beside this one
-is the published copy, for editors and other programs; a test holds the two equal, and
-``python -m multiagents.workflows.schema`` prints what the file should hold.
+The schema is generated from the models, with the short forms that only a document has.  The file
+beside this one is the published copy, for editors and other programs.  A test keeps the two equal,
+and ``python -m multiagents.workflows.schema`` prints the expected file.
 
-A schema cannot tell what only the whole graph can (cycles, unknown steps, conditions): that is
-`definitions.load_definition`.
+A schema cannot check the whole graph (cycles, unknown steps, conditions): `files.load_definition`
+does.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def published() -> str:
 
 
 def text() -> str:
-    """What the published file should hold."""
+    """The expected text of the published file."""
     return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
@@ -51,8 +51,8 @@ def _admit_short_forms(step: dict[str, Any]) -> None:
     step["name"]["pattern"] = f"^{STEP_NAME}$"
     name = {"type": "string", "minLength": 1, "maxLength": 128}
     step["depends_on"] = {
-        "description": "Steps that must have ended before; without it: what stands before this"
-        " one (a step, or all branches of a parallel group); []: nothing.",
+        "description": "Steps that must have ended before; without it: the element before this"
+        " one (a step, or all branches of a parallel group); []: none.",
         "anyOf": [name, {"type": "array", "items": name, "uniqueItems": True}, {"type": "null"}],
     }
     for key in ("retry", "compensation_retry"):
@@ -65,8 +65,8 @@ def _admit_one_error(policy: dict[str, Any]) -> None:
     name = {"type": "string", "minLength": 1}
     for key, said in zip(ERROR_KEYS, ("are", "are not"), strict=True):
         policy[key] = {
-            "description": f"Classes of errors that {said} tried again, subclasses included: of"
-            " Python's own and this package's the name, of others the module as well"
+            "description": f"Classes of errors that {said} retried, subclasses included: the"
+            " plain name for Python's and this package's classes, with the module for others"
             " (requests.ConnectionError).",
             "anyOf": [name, {"type": "array", "items": name}, {"type": "null"}],
         }
@@ -74,7 +74,7 @@ def _admit_one_error(policy: dict[str, Any]) -> None:
 
 def _parallel(depends_on: dict[str, Any]) -> dict[str, Any]:
     return {
-        "description": "Steps that run at the same time; what stands after waits for all of them.",
+        "description": "Steps that run at the same time; the next element waits for all of them.",
         "type": "object",
         "properties": {
             "parallel": {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/Step"}},
@@ -102,7 +102,7 @@ def _is_title(key: str, value: object) -> bool:
 
 
 def _reflowed(node: dict[str, Any]) -> dict[str, Any]:
-    """Docstrings become descriptions: one line, without the markup."""
+    """The node with its docstring as a description of one line, without markup."""
     if isinstance(node.get("description"), str):
         node["description"] = " ".join(node["description"].replace("`", "").split())
     return node

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.processes
     [
         ("MULTIAGENTS_IMPORTS", "shop.py", "no module 'shop.py' in {here}; did you mean 'shop'?"),
         ("MULTIAGENTS_IMPORTS", "shop", "module 'shop' cannot be imported: shop.py:2: Zero"),
-        ("MULTIAGENTS_WORKFLOWS", "flows", "invalid workflow: flows: is no folder, seen from"),
+        ("MULTIAGENTS_WORKFLOWS", "flows", "invalid workflow: flows: is not a folder, seen from"),
     ],
 )
 def test_a_worker_ends_in_one_line_at_a_module_it_cannot_import(

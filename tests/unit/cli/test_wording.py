@@ -122,7 +122,7 @@ def test_mistakes_of_an_imported_module_stand_on_a_line_each(
 
 def test_a_name_that_nothing_else_could_be_meant_by_is_said_so() -> None:
     """Where there is no other step, none is listed."""
-    with pytest.raises(InvalidWorkflow, match="unknown step 'b'; there is no other"):
+    with pytest.raises(InvalidWorkflow, match="unknown step 'b'; there is no other name"):
         WorkflowBuilder("o").add_step("a", "x", depends_on=["b"]).build()
 
 

@@ -102,8 +102,8 @@ def test_the_undo_of_a_plain_task_fails_by_the_tests_wish(saga_lab: SagaLab, ord
     [
         ("reciept", False, "unknown step 'reciept' of workflow 'lab_order'; did you mean receipt?"),
         ("x", False, "unknown step 'x' of workflow 'lab_order'; known: check, pay, receipt"),
-        ("lab.receipt", False, "'lab.receipt' is no step: name the step that runs it, receipt"),
-        ("lab.check", False, "'lab.check' is no step: name the step that runs it, check"),
+        ("lab.receipt", False, "'lab.receipt' is not a step: name the step that runs it, receipt"),
+        ("lab.check", False, "'lab.check' is not a step: name the step that runs it, check"),
         ("receipt", True, "step 'receipt' has no compensation that could fail"),
     ],
 )

@@ -93,7 +93,7 @@ def test_a_failing_test_tells_what_its_sagas_did(tmp_path: Path) -> None:
     assert "hunter2" not in section
     assert all(len(line) <= WIDEST + 1 for line in section.splitlines())
     assert "  slow: failed (attempt 60): RuntimeError: again (test_report.py:31)\n" in long
-    assert " events before these are left out)" in long
+    assert " earlier events are left out)" in long
     assert long.count("\n  slow: ") <= MOST_EVENTS
-    assert "(2 sagas before these are left out)" in many
+    assert "(2 earlier sagas are left out)" in many
     assert many.count("of workflow 'report_trip': failed") == 5

@@ -255,7 +255,7 @@ def test_where_another_implementation_has_a_value_it_is_the_same(text: str) -> N
         assert any(each in ours.reason for each in _KNOWN), (theirs, ours.reason)
 
 
-_KNOWN = ("does not fit in 64 bits", "is no finite number", "it is negated", "+ does not take")
+_KNOWN = ("does not fit in 64 bits", "is not a finite number", "it is negated", "+ does not take")
 """There the library wraps, saturates, takes true for a number, or adds a map to a list."""
 
 

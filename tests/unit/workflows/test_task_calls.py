@@ -83,14 +83,14 @@ def test_a_task_that_takes_other_arguments_is_refused_with_its_line() -> None:
     step, undo = caught.value.errors
     place = f"({Path(__file__).name}:{rename.run.__code__.co_firstlineno})"
     assert step.startswith(f"calls.steps[0] 'a': worker: task 'calls.rename' {place} takes (widget")
-    assert step.endswith("and gets the context alone: write task(rename, args=[...])")
-    assert undo.endswith("and gets the context alone: write task(keys, kwargs={...})")
+    assert step.endswith("but would get only the context: write task(rename, args=[...])")
+    assert undo.endswith("but would get only the context: write task(keys, kwargs={...})")
 
 
 @pytest.mark.parametrize(
     ("target", "given", "said"),
     [
-        (rename, {}, "and gets the context alone"),
+        (rename, {}, "but would get only the context"),
         (rename, {"args": ["input.a"]}, "not 1 in args$"),
         (rename, {"args": ["input.a"], "kwargs": {"nme": "key"}}, "not 1 in args, 'nme' in kwargs"),
         (nothing, {"args": ["input.a"]}, r"takes \(\).*, not 1 in args"),

@@ -86,18 +86,24 @@ def test_a_condition_is_read_from_input_and_steps(expression: str, expected: boo
             " has(input.items) && type(input.items) == int && …",
         ),
         ("input.amount * 1.5 > 3", "write double(input.amount)"),
-        ("input.items.q == 1", "input.items is a list, expected a map ('q' is read of it)"),
+        ("input.items.q == 1", "input.items is a list, expected a map ('q' is read from it)"),
         ("has(input.none.q)", "input.none is null, expected a map"),
         (
             "input.card.size() > 9 || input.none.size() == 0",
             "input.none is null, expected a string",
         ),
-        ("input.amount.startsWith('a')", "input.amount is an int, expected a string (startsWith"),
+        (
+            "input.amount.startsWith('a')",
+            "input.amount is an int, expected a string (the argument of startsWith",
+        ),
         ("input.card.getHours() > 3", "write timestamp(input.card)"),
-        ("timestamp(input.card).getHours() > 3", "input.card is no time in RFC 3339 with a zone"),
-        ("int(input.title) > 3", "input.title is no whole number (int takes it)"),
-        ("input.title.matches(input.bad)", "input.bad is no regular expression"),
-        ("input.amount && true", "input.amount is an int, expected a bool (nothing is truthy)"),
+        ("timestamp(input.card).getHours() > 3", "input.card is not an RFC 3339 time with a zone"),
+        ("int(input.title) > 3", "input.title is not a whole number (the argument of int)"),
+        ("input.title.matches(input.bad)", "input.bad is not a regular expression"),
+        (
+            "input.amount && true",
+            "input.amount is an int, expected a bool (CEL has no truthy values)",
+        ),
         ("input.amount / 0 == 1", "division by zero"),
         (
             "input.items[7].q == 1",
@@ -195,13 +201,13 @@ def test_an_argument_may_be_any_json() -> None:
         ("timestamp('2020-01-01T00:00:00Z')", "a timestamp"),
         ("[duration('1h')]", "a duration"),
         ("{'a': b'x'}", "bytes"),
-        ("{1: 2}", "a map with keys that are no strings"),
+        ("{1: 2}", "a map with keys that are not strings"),
         ("1.0 / 0.0", "a number that is not finite"),
     ],
 )
 def test_an_argument_that_is_no_json_is_refused(expression: str, kind: str) -> None:
     """It could not travel to the task; the message names what it is."""
-    with pytest.raises(ConditionError, match=f"gives {kind}, which is no JSON"):
+    with pytest.raises(ConditionError, match=f"gives {kind}, which is not JSON"):
         compute(expression, VALUES)
 
 
@@ -231,19 +237,19 @@ def test_an_argument_of_a_plain_task_is_of_plain_types() -> None:
         ("input.x == 1 && size(input.x)", "size(input.x): gives an int, expected true or false"),
         ("size(input.x)", "gives an int, expected true or false; compare it with something"),
         ("1 + 1.5 > input.x", "+ does not take an int and a double; convert one of them"),
-        ("input.at.getHours('Europe/Olso') > 1", "'Europe/Olso' is no time zone"),
-        ("timestamp('2026-01-05') < timestamp(input.at)", "is no time in RFC 3339 with a zone"),
-        ("duration('1d') > duration('1h')", "'1d' is no duration, as '1h30m'"),
-        ("input.x.matches('a(')", "'a(' is no regular expression in the syntax of RE2"),
+        ("input.at.getHours('Europe/Olso') > 1", "'Europe/Olso' is not a time zone"),
+        ("timestamp('2026-01-05') < timestamp(input.at)", "is not an RFC 3339 time with a zone"),
+        ("duration('1d') > duration('1h')", "'1d' is not a duration, such as '1h30m'"),
+        ("input.x.matches('a(')", "'a(' is not a regular expression in RE2 syntax"),
         ("input.x.matches('a{99999}')", "takes more than 2,000,000 operations"),
         ("input.all(x, size(x))", "size(x): gives an int, expected true or false in all"),
         ("9223372036854775808 > input.x", "9223372036854775808 does not fit in 64 bits"),
-        ("input.x == 'a", 'at character 12: "\'" is a text that does not end'),
-        ("input.if = 1", "'=' is no sign of CEL"),
+        ("input.x == 'a", 'at character 12: "\'" begins a text that does not end'),
+        ("input.if = 1", "'=' is not valid CEL"),
         ("input.x.all(y.z, true)", "all(…) takes a variable and an expression"),
         ("has(input)", "has(…) takes one field, as in has(input.coupon)"),
         ("let == 1", "'let' is a reserved word of CEL"),
-        ("input.x == '\\q'", "is no escape of CEL"),
+        ("input.x == '\\q'", "is not an escape of CEL"),
         ("x{a: 1}", "unexpected '{'"),
     ],
 )
@@ -273,7 +279,7 @@ def test_what_may_have_a_value_passes(expression: str) -> None:
 
 def test_an_argument_that_can_be_no_json_is_refused_without_evaluating() -> None:
     """It would fail each saga."""
-    with pytest.raises(ConditionError, match="gives a timestamp, which is no JSON"):
+    with pytest.raises(ConditionError, match="gives a timestamp, which is not JSON"):
         check_argument("timestamp(input.at)")
     check_argument("string(timestamp(input.at))")
 

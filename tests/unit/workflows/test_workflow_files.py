@@ -33,7 +33,7 @@ def test_a_folder_reports_the_mistakes_of_all_its_files(tmp_path: Path) -> None:
         "c.yml: cannot be read: line ",
         "d.json: cannot be read: ",
         "g.json: cannot be read: ",
-        "f.yaml: workflow 'good' stands in e.json already",
+        "f.yaml: e.json already defines workflow 'good'",
     ]
     assert len(raised.value.errors) == len(starts)
     for error, start in zip(raised.value.errors, starts, strict=True):
@@ -47,18 +47,18 @@ def test_a_folder_gives_its_workflows_by_file_name(tmp_path: Path) -> None:
         document = {"name": name, "steps": [{"name": "s", "worker": "w"}]}
         (tmp_path / f"{name}.json").write_text(json.dumps(document))
     assert [workflow.name for workflow in load_folder(tmp_path)] == ["a", "b"]
-    with pytest.raises(InvalidWorkflow, match="is no folder"):
+    with pytest.raises(InvalidWorkflow, match="is not a folder"):
         load_folder(tmp_path / "missing")
 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.json", '{"name": "a", "name": "b"}', "key 'name' stands twice in one object"),
+        ("a.json", '{"name": "a", "name": "b"}', "key 'name' appears twice in one object"),
         (
             "a.yaml",
             "name: a\nsteps:\n- name: s\n  worker: w\n  worker: v\n",
-            "line 5, column 3: key 'worker' stands twice",
+            "line 5, column 3: key 'worker' appears twice",
         ),
         ("a.toml", "", "unknown kind of file; expected .json, .yaml, .yml"),
         ("a.yaml", "name: !!python/object:os.system {}", "could not determine a constructor"),
@@ -135,7 +135,7 @@ def test_yaml_merge_keys_may_override(tmp_path: Path) -> None:
         ),
         (
             "name: a\nsteps: [{name: 2025-02-30, worker: w}]",
-            ["line 2, column 16: '2025-02-30' is no value: day is out of range for month"],
+            ["line 2, column 16: '2025-02-30' is not a value: day is out of range for month"],
         ),
     ],
 )
@@ -195,11 +195,15 @@ _MERGES = "\n".join(
         ("a.json", '{"steps": ' * 100_000 + "1" + "}" * 100_000, "is nested too deep"),
         ("a.yaml", "[" * 5_000 + "]" * 5_000, "line 1, column 101: is nested deeper than 100"),
         ("a.yaml", "\n".join(f"{' ' * n}a:" for n in range(2_000)), "deeper than 100 levels"),
-        ("a.yaml", _LAUGHS, "has more than 200,000 values, aliases written out"),
-        ("a.yaml", _MERGES, "has more than 200,000 values, aliases written out"),
-        ("a.yaml", "steps: &a [*a]", "line 1, column 12: the alias stands in what it stands for"),
-        ("a.yaml", "x-a: &a {b: *a}", "the alias stands in what it stands for"),
-        ("a.json", '{"a": 1, "b": 2, "a": 3}', "key 'a' stands twice"),
+        ("a.yaml", _LAUGHS, "has more than 200,000 values with aliases expanded"),
+        ("a.yaml", _MERGES, "has more than 200,000 values with aliases expanded"),
+        (
+            "a.yaml",
+            "steps: &a [*a]",
+            "line 1, column 12: the alias is inside the value that it repeats",
+        ),
+        ("a.yaml", "x-a: &a {b: *a}", "the alias is inside the value that it repeats"),
+        ("a.json", '{"a": 1, "b": 2, "a": 3}', "key 'a' appears twice"),
         ("a.json", f'{{"name": {"9" * 5_000}}}', "Exceeds the limit"),
     ],
 )
