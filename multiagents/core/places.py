@@ -1,8 +1,8 @@
 """Where in the user's code does something stand?
 
 A `Place` is shown as ``shop.py:12``, for messages that a user has to act on.  The user's code is
-what is neither this package's nor Python's own; an installed library's only where there is no
-other.
+neither this package's, nor installed, nor Python's own.  Without a line of it, an installed
+package counts: the one that the engine called, since the user's functions may be installed, too.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import functools
 import inspect
 import os
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FrameType, TracebackType
@@ -21,6 +21,13 @@ _PACKAGE = str(Path(__file__).parents[1]) + os.sep
 _PATHS = sysconfig.get_paths()
 _LIBRARIES = tuple({_PATHS["purelib"] + os.sep, _PATHS["platlib"] + os.sep})
 _PYTHON = tuple({_PATHS["stdlib"] + os.sep, _PATHS["platstdlib"] + os.sep})
+_SCRIPTS = _PATHS["scripts"] + os.sep
+"""Installed commands, such as ``celery``."""
+_BETWEEN = frozenset(
+    {"amqp", "billiard", "celery", "dspy", "eventlet", "gevent", "kombu", "litellm", "pydantic"}
+    | {"redis", "vine"}
+)
+"""Installed packages through which the engine calls the user's functions."""
 MODULE = "<module>"
 """How Python calls the code of a module."""
 
@@ -93,35 +100,56 @@ def raised_at(error: BaseException) -> Place | None:
 
 
 def own_line(error: BaseException) -> str:
-    """The innermost line of the user's own code that an error went through; empty: none did."""
-    found = None
-    for step in _inwards(error.__traceback__):
-        if is_users(step.tb_frame.f_code.co_filename):
-            found = step
-    return "" if found is None else str(Place(found.tb_frame.f_code.co_filename, found.tb_lineno))
+    """The innermost line of the user's code that an error went through; "" if unknown."""
+    steps = _inwards(error.__traceback__)
+    return _users_line([Place(step.tb_frame.f_code.co_filename, step.tb_lineno) for step in steps])
 
 
 def standing_at(frame: FrameType | None) -> str:
-    """The innermost line of the user's own code that runs in a frame; empty: none does."""
-    frames = (each for each in _outwards(frame) if is_users(each.f_code.co_filename))
-    found = at(next(frames, None))
-    return "" if found is None else str(found)
+    """The innermost line of the user's code that runs in a frame; "" if unknown."""
+    places = [Place(each.f_code.co_filename, each.f_lineno) for each in _outwards(frame)]
+    return _users_line(places[::-1])
 
 
 def suspended_at(coroutine: Any) -> str:
-    """Likewise of a coroutine that waits: it stands at an ``await``."""
-    found = ""
+    """The innermost ``await`` of the user's code at which a coroutine waits; "" if unknown."""
+    places = []
     while coroutine is not None:
         frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
-        if frame is not None and is_users(frame.f_code.co_filename):
-            found = str(at(frame))
+        if frame is not None:
+            places.append(Place(frame.f_code.co_filename, frame.f_lineno))
         coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "gi_yieldfrom", None)
-    return found
+    return _users_line(places)
+
+
+def _users_line(stack: Sequence[Place]) -> str:
+    """The innermost line of the user's code in a stack, outermost call first; "" without one.
+
+    If all code is installed, the package that the engine called first counts as the user's.
+    """
+    if users := [place for place in stack if is_users(place.file)]:
+        return str(users[-1])
+    calls = (n for n, place in enumerate(stack) if place.file.startswith(_PACKAGE))
+    below = stack[next(calls, 0) :]
+    packages = [_package_of(place.file) for place in below]
+    called = next(filter(None, packages), "")
+    lines = [str(each) for each, package in zip(below, packages, strict=True) if package == called]
+    return lines[-1] if called else ""
+
+
+def _package_of(path: str) -> str:
+    """The installed package to which a file belongs; "" for every other file."""
+    library = next(filter(path.startswith, _LIBRARIES), None)
+    if library is None or path.startswith(_PACKAGE):
+        return ""
+    package = path.removeprefix(library).split(os.sep, 1)[0]
+    return "" if package in _BETWEEN else package
 
 
 def is_users(path: str) -> bool:
     """Whether a file holds the user's code: neither this package's, nor installed, nor Python's."""
-    return os.path.isabs(path) and not path.startswith((_PACKAGE, *_LIBRARIES, *_PYTHON))
+    installed = (_PACKAGE, *_LIBRARIES, *_PYTHON, _SCRIPTS)
+    return os.path.isabs(path) and not path.startswith(installed)
 
 
 def own(code: CodeType) -> bool:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import sys
+import sysconfig
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +26,7 @@ from multiagents.core.entries import (
     decode,
     encode,
 )
-from multiagents.core.places import own_line, shown_path, suspended_at
+from multiagents.core.places import is_users, own_line, shown_path, standing_at, suspended_at
 from multiagents.core.ports import Assignment
 from multiagents.core.states import Kind, StepState
 from multiagents.operations.event_words import happened
@@ -155,6 +159,43 @@ def test_a_step_timeout_names_the_line_at_which_it_stood() -> None:
 class _NoLeases:
     def note(self, held: Assignment, field: str, value: Any) -> bool:
         return True
+
+
+def installed(path: str, text: str, **names: Any) -> dict[str, Any]:
+    """The names that a module defines whose file lies among the installed packages."""
+    file = os.path.join(sysconfig.get_path("purelib"), *path.split("/"))
+    defined = dict(names)
+    exec(compile(text, file, "exec"), defined)
+    return defined
+
+
+def test_an_installed_function_counts_as_the_users_code(lab: SagaLab, redis_url: str) -> None:
+    """An image often holds the user's package in site-packages; its line is still the place."""
+    post = installed("httplike/api.py", "def post():\n    raise OSError('refused')\n")["post"]
+    code = "def charge(context):\n    return pay()\ndef pay():\n    return post()\n"
+    worker("places.charge")(installed("acme/pay.py", code, post=post)["charge"])
+    once = {"max_attempts": 1}
+    flow = WorkflowBuilder("places-installed").add_step("pay", "places.charge", retry=once).build()
+    saga_id = lab.start(flow, {})
+    place = lab.get(saga_id)["error"]["place"]
+    assert place.endswith(os.path.join("acme", "pay.py:4"))
+    assert f"({place})" in cli("show", saga_id, url=redis_url).out
+
+
+def test_a_stack_of_installed_code_names_the_package_that_the_engine_called() -> None:
+    """Not the package that this one calls in turn, and never an installed command."""
+    found: list[str] = []
+
+    def look() -> None:
+        found.append(standing_at(sys._getframe().f_back))
+
+    post = installed("httplike/api.py", "def post():\n    look()\n", look=look)["post"]
+    acme = installed("acme/pay.py", "def charge():\n    post()\n", post=post)
+    thread = threading.Thread(target=acme["charge"])
+    thread.start()
+    thread.join()
+    assert found[0].endswith(os.path.join("acme", "pay.py:2"))
+    assert not is_users(os.path.join(sysconfig.get_path("scripts"), "celery"))
 
 
 def test_a_coroutine_that_has_not_begun_stands_at_its_first_line() -> None:
