@@ -208,15 +208,20 @@ def _below(step: Mapping[str, Any], now_ms: int, shown: Mapping[str, str]) -> It
         yield _bar(percent, note)
     if step["error"]:
         yield cell_of(error_text(step["error"]), "red")
+    elif step.get("last_error"):
+        yield cell_of(f"last error: {error_text(step['last_error'])}", "yellow")
     if step.get("retry_at"):
         yield _next_try("next try", step, now_ms)
     for name, text in shown.items():
         yield Text.assemble((f"{name} ", "dim"), cell_of(text))
     undo_error = _undo_error(step)
+    undo = step["compensation"] or {}
     if undo_error:
         yield cell_of(f"undo: {undo_error}", "red")
-    if (step["compensation"] or {}).get("retry_at"):
-        yield _next_try("next try of the undo", step["compensation"], now_ms)
+    elif undo.get("last_error"):
+        yield cell_of(f"last error of the undo: {error_text(undo['last_error'])}", "yellow")
+    if undo.get("retry_at"):
+        yield _next_try("next try of the undo", undo, now_ms)
 
 
 def cell_of(text: str, style: str = "") -> Text:

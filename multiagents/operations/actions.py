@@ -21,11 +21,9 @@ from multiagents.core.states import Command, StepState, UndoState
 from multiagents.engine.coordinator import Coordinator
 from multiagents.operations.moving_action import stands
 from multiagents.operations.owners import Owner, Owners, known_text
-from multiagents.operations.projection import describe
 from multiagents.operations.queries import Queries
 from multiagents.saga.allowed import SETTLING, OneLetter, caution, done, not_allowed, refusal
 from multiagents.saga.state import Saga
-from multiagents.storage import sagas as store
 
 Shown = dict[str, Any]
 
@@ -158,7 +156,7 @@ class Actions:
         if not done(before, saga, command, step, letter):
             why_not = "; ".join(saga.attention) or f"it is {saga.state} by now"
             raise not_allowed(workflow, saga, command, why_not)
-        return describe(saga, workflow, await store.data(found.keys))
+        return await self._queries.shown(saga, workflow)
 
 
 def operator_name(settings: Settings, by: str | None) -> str:

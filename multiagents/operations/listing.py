@@ -185,6 +185,9 @@ class Listing:
         row = describe(saga, workflow, {"meta": meta or "{}", "input": given or "{}"})
         for name in ("step_results", "result", "task_ids"):
             row.pop(name)
+        for step in row["steps"].values():  # the log has them, and a list reads no log
+            for work in filter(None, (step, step["compensation"])):
+                work.pop("last_error")
         return row
 
 

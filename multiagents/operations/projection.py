@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from multiagents.core import ids
@@ -25,10 +26,17 @@ DAMAGED = "damaged"
 """The state that is shown of a saga that has none."""
 NAMED = 3
 """Of what is parked, where one line has to do."""
+LastErrors = Mapping[tuple[Kind, str], Failure]
+_NONE: LastErrors = MappingProxyType({})
 
 
-def describe(saga: Saga, workflow: Workflow, data: dict[str, str]) -> dict[str, Any]:
-    """A saga in the shape that users see everywhere."""
+def describe(
+    saga: Saga, workflow: Workflow, data: dict[str, str], *, last_errors: LastErrors = _NONE
+) -> dict[str, Any]:
+    """A saga in the shape that users see everywhere.
+
+    ``last_errors``: those that the state no longer has (`earlier_attempts`), by kind and step.
+    """
     results = {
         name: json.loads(data[field])
         for name in workflow.by_name
@@ -59,7 +67,9 @@ def describe(saga: Saga, workflow: Workflow, data: dict[str, str]) -> dict[str, 
         "ended_at": iso(saga.ended_at),
         "duration_s": _duration_s(saga),
         "steps": {
-            name: _describe_step(saga.id, name, run, data.get(f"p:{name}"))
+            name: _describe_step(
+                saga.id, name, run=run, progress=data.get(f"p:{name}"), last_errors=last_errors
+            )
             for name, run in saga.steps.items()
         },
     }
@@ -93,7 +103,9 @@ def _duration_s(saga: Saga) -> float | None:
     return (saga.ended_at - saga.created_at) / 1000 if saga.state in ENDED else None
 
 
-def _describe_step(saga_id: str, name: str, run: StepRun, progress: str | None) -> dict[str, Any]:
+def _describe_step(
+    saga_id: str, name: str, *, run: StepRun, progress: str | None, last_errors: LastErrors
+) -> dict[str, Any]:
     undone = run.undo_state is not UndoState.NONE
     return {
         "state": run.state.value,
@@ -103,14 +115,16 @@ def _describe_step(saga_id: str, name: str, run: StepRun, progress: str | None) 
         "started_at": iso(run.work.started_at),
         "ended_at": iso(run.work.ended_at),
         "retry_at": iso(run.work.retry_at) if run.state is StepState.RETRYING else None,
-        "error": _error(run.work),
+        "error": _error(run.work.error),
+        "last_error": _error(run.work.error or last_errors.get((Kind.RUN, name))),
         "progress": json.loads(progress) if progress else None,
         "compensation": {
             "state": run.undo_state.value,
             "attempts": run.undo.attempt,
             "task_id": _task_id(saga_id, Kind.UNDO, name, run.undo),
             "retry_at": iso(run.undo.retry_at) if run.undo_state is UndoState.RETRYING else None,
-            "error": _error(run.undo),
+            "error": _error(run.undo.error),
+            "last_error": _error(run.undo.error or last_errors.get((Kind.UNDO, name))),
         }
         if undone
         else None,
@@ -122,8 +136,8 @@ def _task_id(saga_id: str, kind: Kind, step: str, work: Work) -> str | None:
     return ids.step_id(saga_id, kind, step, work.attempt) if work.attempt else None
 
 
-def _error(work: Work) -> dict[str, str] | None:
-    return work.error.to_dict() if work.error else None
+def _error(error: Failure | None) -> dict[str, str] | None:
+    return error.to_dict() if error else None
 
 
 def current_step(saga: Saga) -> str | None:

@@ -8,6 +8,7 @@ from multiagents.core.entries import decode
 from multiagents.core.exceptions import DamagedSaga, InvalidInput, UnknownSaga
 from multiagents.core.settings import Settings
 from multiagents.engine.repository import Repository
+from multiagents.operations.earlier_attempts import has_earlier_attempts, last_errors
 from multiagents.operations.owners import Owners, by_any_id
 from multiagents.operations.projection import describe, person_awaited, replay
 from multiagents.saga.state import Saga
@@ -58,9 +59,16 @@ class Queries:
 
         Raises UnknownSaga, and DamagedSaga for one whose keys are not what they have to be.
         """
-        saga, workflow = await self.sound(saga_id)
-        data = await store.data(self._repository.keys(saga_id))
-        return describe(saga, workflow, data)
+        return await self.shown(*await self.sound(saga_id))
+
+    async def shown(self, saga: Saga, workflow: Workflow) -> dict[str, Any]:
+        """This saga in the same shape; its log is read only if an attempt came before another."""
+        keys = self._repository.keys(saga.id)
+        data = await store.data(keys)
+        if not has_earlier_attempts(saga):
+            return describe(saga, workflow, data)
+        entries = [decode(text) for text in await store.log(keys)]
+        return describe(saga, workflow, data, last_errors=last_errors(saga, workflow, entries))
 
     async def sound(self, saga_id: str) -> tuple[Saga, Workflow]:
         """The saga as it is now, if all of its keys are in order.

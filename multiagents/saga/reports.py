@@ -33,6 +33,7 @@ from multiagents.saga.schedule import advance
 from multiagents.saga.state import StepRun
 from multiagents.saga.targets import note_of
 from multiagents.workflows.step import TaskCall
+from multiagents.workflows.workflow import Workflow
 
 _LEASE_LOST = Failure("LeaseLost", "the worker fell silent: its lease ran out")
 _CLASSES = {cls.__name__: names_of_class(cls) for cls in (LeaseLost, StepTimeout)}
@@ -158,7 +159,7 @@ def _count(draft: Draft, entry: Failed | Lost) -> tuple[bool, Failure]:
         error, counts = entry.error, entry.counts
         most = most_tries(policy, kind, entry.classes, retryable=entry.retryable)
     else:
-        error, counts = _silence(draft, entry), True
+        error, counts = silence_of(draft.workflow, kind, name), True
         most = most_tries(policy, kind, _CLASSES[error.type])
     tries = work.tries + counts
     fewer = most if most < policy.max_attempts else 0
@@ -167,10 +168,10 @@ def _count(draft: Draft, entry: Failed | Lost) -> tuple[bool, Failure]:
     return tries < most, error
 
 
-def _silence(draft: Draft, entry: Report) -> Failure:
-    """Why an attempt was given up of which nobody has heard."""
-    spec = draft.workflow.by_name[entry.step]
-    target = spec.worker if entry.kind is Kind.RUN else spec.compensation
+def silence_of(workflow: Workflow, kind: Kind, step: str) -> Failure:
+    """The error of an attempt that was lost because it reported nothing in time."""
+    spec = workflow.by_name[step]
+    target = spec.worker if kind is Kind.RUN else spec.compensation
     if not isinstance(target, TaskCall):
         return _LEASE_LOST
     return Failure("StepTimeout", f"task {target.task!r} reported nothing within its timeout_s")

@@ -23,8 +23,8 @@ from multiagents.engine.catalog import Catalog, Members, split
 from multiagents.engine.messages import target_of
 from multiagents.engine.queue_heads import Backlog, QueueDepth
 from multiagents.engine.repository import Repository
+from multiagents.operations.earlier_attempts import Earliers, earlier_attempts
 from multiagents.operations.explain.blocked_loops import Report, blocked_now
-from multiagents.operations.explain.earlier_attempts import Earliers, earlier_attempts
 from multiagents.operations.explain.late_reports import late_successes
 from multiagents.operations.explain.saga import Situation, explanation
 from multiagents.operations.explain.steps import members_of, underway

@@ -17,7 +17,7 @@ from multiagents.core.texts import some_of
 from multiagents.engine.launches import Launch
 from multiagents.engine.messages import target_of
 from multiagents.engine.queue_heads import Backlog
-from multiagents.operations.explain.earlier_attempts import Earliers
+from multiagents.operations.earlier_attempts import Earliers
 from multiagents.operations.explain.late_reports import LateSuccesses
 from multiagents.operations.explain.saga import SHOWN, Reason, Situation
 from multiagents.workflows.step import TaskCall
