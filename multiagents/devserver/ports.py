@@ -33,7 +33,7 @@ def refuse_taken(port: int) -> None:
 
 
 def free_port() -> int:
-    """One on which nothing listens now."""
+    """A port on which no program listens now."""
     with socket.socket() as probe_socket:
         probe_socket.bind((HOST, 0))
         return int(probe_socket.getsockname()[1])

@@ -1,12 +1,12 @@
-"""Where does a Redis-compatible server come from when nobody runs one?
+"""Where does a Redis-compatible server come from when none runs?
 
-`EmbeddedServer` runs the binary that `locate` finds, for one data directory.  What holds:
+`EmbeddedServer` runs the binary that `locate` finds, for one data directory.  Rules:
 
 - It listens on 127.0.0.1 only and keeps an append-only file in its data directory.
 - A data directory has at most one server.  The server process itself holds ``server.lock``
-  (inherited when it is started), so the kernel says whether it is alive, whoever started it.
-- Everybody who uses it holds ``users.lock`` shared; who comes later joins, the last to leave
-  stops it: after a ``with`` block, an exception, or the end of Python (atexit).
+  (inherited at its start), so the kernel shows whether it is alive, whatever process started it.
+- Every user holds ``users.lock`` shared.  Later users join, and the last one to leave stops the
+  server: after a ``with`` block, an exception, or the end of Python (atexit).
 - An owner that dies without unwinding (SIGKILL, SIGTERM without a handler) leaves the server
   running.  Its locks are gone, so the next start on that data directory takes the server over
   and stops it at its own end.  PR_SET_PDEATHSIG is no help: it fires when the *thread* that
@@ -44,23 +44,23 @@ __all__ = ["EmbeddedServer", "PortTaken", "ServerBinary", "locate"]
 
 APPENDFSYNC = ("always", "everysec", "no")
 START_S = 10.0
-"""A server that says nothing for this long after its start is an error."""
+"""The time after its start within which a server must answer."""
 LOAD_S = 300.0
-"""How long it may then take to read its append-only file."""
+"""The time that it may then take to read its append-only file."""
 STOP_S = 5.0
-"""How long each way of stopping (SHUTDOWN, SIGTERM, SIGKILL) is given."""
+"""The time for each way to stop it (SHUTDOWN, SIGTERM, SIGKILL)."""
 GATE_S = 30.0
-"""How long to wait for another process that is starting or stopping the same server."""
+"""The longest wait for another process that starts or stops the same server."""
 PORT_TRIES = 5
-"""A free port may be taken by somebody else before the server binds it."""
+"""Another program may take a free port before the server binds it."""
 LOG_LINES = 15
 
 
 class EmbeddedServer:
-    """The server of one data directory, for as long as it is used.
+    """The server of one data directory, while it is in use.
 
-    ``port=0`` takes a free one.  Raises NoServer when there is none or it does not start;
-    PortTaken is one.
+    ``port=0`` takes a free one.  Raises NoServer if there is no binary or it does not start.
+    PortTaken is a subclass of it.
 
         with EmbeddedServer(Path(".multiagents")) as server:
             client = redis.Redis.from_url(server.url)
@@ -85,7 +85,7 @@ class EmbeddedServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._users: FileLock | None = None
         self.is_shared = False
-        """Others used it when this one began or, once it has stopped, still use it."""
+        """Whether other users had it at this start or, after the stop, still have it."""
 
     @property
     def is_running(self) -> bool:
@@ -119,7 +119,7 @@ class EmbeddedServer:
         if self._users is not None:
             return self
         if self._wanted_port and not self.data_dir.exists():
-            refuse_taken(self._wanted_port)  # before anything is left here
+            refuse_taken(self._wanted_port)  # before any file is written
         if not self.data_dir.is_dir():
             self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             (self.data_dir / ".gitignore").write_text("*\n")
@@ -224,7 +224,7 @@ class EmbeddedServer:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise NoServer(
                 f"a server runs on {self.data_dir} (see server.pid there) but server.json does not"
-                f" tell its port ({error}); end that process and start again"
+                f" give its port ({error}); end that process and start again"
             ) from None
 
     # -- one process
@@ -241,8 +241,8 @@ class EmbeddedServer:
     def _spawn(self, port: int) -> None:
         """Start the process and wait until it answers.
 
-        The port is on record before the process exists: a crash in between leaves no server
-        whose port nobody knows.
+        The port is recorded before the process exists, so that a crash in between leaves no server
+        with an unknown port.
         """
         self.port = port
         binary = self._binary or locate()
@@ -269,7 +269,7 @@ class EmbeddedServer:
             process.wait()
 
     def _popen(self, binary: ServerBinary, *, inherit: int) -> subprocess.Popen[bytes]:
-        """The process in its own session: Ctrl-C reaches its owner, who stops it in order."""
+        """The process in its own session: Ctrl-C reaches only its owner, which stops it."""
         with (self.data_dir / "server.log").open("wb") as log:
             return subprocess.Popen(
                 [str(binary.path), *self._options()],
@@ -312,7 +312,7 @@ class EmbeddedServer:
         )
 
     def _answers(self) -> bool:
-        """True once the server of this data directory (not another's) answers; learns its pid."""
+        """Whether the server of this data directory, and no other, answers; stores its pid."""
         with self._client() as client:
             try:
                 if client.config_get("dir")["dir"] != str(self.data_dir):
@@ -355,7 +355,7 @@ class EmbeddedServer:
         with self._client() as client:
             try:
                 client.shutdown()
-            except redis.RedisError:  # refused or unreachable: the next way does not ask
+            except redis.RedisError:  # refused or unreachable; the next way needs no answer
                 return
         until(lambda: not self._lives(), STOP_S)
 
@@ -364,7 +364,7 @@ class EmbeddedServer:
         until(lambda: not self._lives(), STOP_S)
 
     def _signal(self, number: signal.Signals) -> None:
-        with suppress(ProcessLookupError):  # it ended since we looked
+        with suppress(ProcessLookupError):  # it has ended meanwhile
             os.kill(self.pid, number)
 
     def _disown(self) -> None:

@@ -1,7 +1,7 @@
 """Which Celery app does ``celery -A multiagents`` run?
 
-One with sensible defaults and nothing of ours in it yet: `hosting.runtime` attaches the engine,
-as it does for any other app.  A ``celeryconfig.py`` on the path overrides every setting here.
+An app with sensible defaults.  `hosting.runtime` attaches the engine to it, as to any other app.
+A ``celeryconfig.py`` on the path overrides every setting here.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from multiagents.core.texts import shown
 from multiagents.worker_sdk.validation import redact
 
 LOADER = "multiagents.hosting.app:OwnLoader"
-"""By its name, as Celery has it in Django processes; of a class it would die."""
+"""A name, because Celery fails on a class in Django processes."""
 OWN_NAME = "multiagents"
-"""The name of this package's apps; the settings of all others are left alone."""
+"""The name of this package's apps; the settings of all others stay unchanged."""
 WRONG_USE = 2
 """The exit code of a command that was used wrongly, here as in `multiagents`."""
 MESSAGE = "%(message)s%(of_step)s"
@@ -40,8 +40,8 @@ def make_app(settings: Settings) -> Celery:
     before = _state.default_app
     app = Celery(OWN_NAME, set_as_current=False, loader=LOADER)
     if _state.default_app is app:
-        # Celery makes the first app of a Django process the default one: to it the shared tasks of
-        # all threads belong.  A project's own app, which is made after this import, is to be that.
+        # Celery makes the first app of a Django process the default one, and all threads' shared
+        # tasks belong to it.  That must be the project's own app, which is made after this import.
         _state.set_default_app(before)
     app.add_defaults(lambda: defaults(settings))
     if find_spec("celeryconfig") is not None:
@@ -50,7 +50,7 @@ def make_app(settings: Settings) -> Celery:
 
 
 class OwnLoader(AppLoader):  # type: ignore[misc]  # celery has no types
-    """Celery's, which says in one line what is wrong with a module that it cannot import."""
+    """Celery's loader, with a one-line error for a module that cannot be imported."""
 
     def import_task_module(self, module: str) -> Any:
         """Import a module of the settings.  Raises InvalidInput naming what is wrong with it."""
@@ -62,9 +62,9 @@ class OwnLoader(AppLoader):  # type: ignore[misc]  # celery has no types
 
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """Under the command `celery`, end it with exit code 2 at what the user has to mend.
+    """Under the command `celery`, turn InvalidInput into one line and exit code 2.
 
-    Celery would print a traceback of its own frames.  Elsewhere the error is raised on.
+    Celery would print a traceback of its own frames.  Elsewhere the error is raised.
     """
     try:
         yield
@@ -78,10 +78,10 @@ def errors_in_one_line() -> Iterator[None]:
 
 @signals.import_modules.connect  # type: ignore[untyped-decorator]  # celery has no types
 def _be_the_default(sender: Any = None, **_: Any) -> None:
-    """Make it the default app of a process that ``celery -A multiagents`` runs.
+    """Make the app the default one of a process that ``celery -A multiagents`` runs.
 
-    Other apps are that by being made; this one is made by an import, perhaps in a program that has
-    an app of its own.  Flower looks into the default app's results, whichever app it is given.
+    Other apps become the default when they are made.  This one is made by an import, perhaps in a
+    program with an app of its own.  Flower reads the default app's results, whatever app it gets.
     """
     context = click.get_current_context(silent=True)
     named: Any = context.obj.app if context and hasattr(context.obj, "app") else None
@@ -91,14 +91,14 @@ def _be_the_default(sender: Any = None, **_: Any) -> None:
 
 
 def defaults(settings: Settings) -> dict[str, object]:
-    """Celery's settings as this package wants them; each line can be overridden."""
+    """This package's defaults for Celery's settings; each line can be overridden."""
     url, options = celery_url(settings.redis_url), transport_options(settings.redis_url)
     return {
         "broker_url": url,
         "result_backend": url,
         "broker_transport_options": options,
         "result_backend_transport_options": dict(options),
-        "result_expires": max(1, ceil(settings.retention_s)),  # to Celery 0 is for ever
+        "result_expires": max(1, ceil(settings.retention_s)),  # 0 means no expiry to Celery
         "imports": settings.import_names,
         "task_default_queue": QUEUE_IO,
         # Celery's own, with the saga, workflow and step of the line at its end.
@@ -110,11 +110,11 @@ def defaults(settings: Settings) -> dict[str, object]:
         "accept_content": ["json"],
         "task_acks_late": False,
         "broker_connection_retry_on_startup": True,
-        # A worker waits for its server for as long as it takes.
+        # A worker waits for its server without limit.
         "broker_connection_max_retries": None,
-        # Cancelling running tasks when a connection breaks would leave them REVOKED for good.
+        # Tasks cancelled when a connection breaks would stay REVOKED.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
-        # A result that nobody can fetch for a moment must not fail the step that made it.
+        # A short outage of the result backend must not fail the step that made the result.
         "result_backend_always_retry": True,
         "result_backend_max_retries": 10,
     }

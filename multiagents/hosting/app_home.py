@@ -1,9 +1,9 @@
 """Where does a Celery app keep its sagas?
 
-On the server that `attach(app, url=...)` names, or else MULTIAGENTS_REDIS_URL or
-MULTIAGENTS_STATE_URLS; where none of them does, on the app's own Redis: its broker, or else its
-result backend.  An app's settings are often loaded after `attach`, so they are read when the
-server is first needed, and the answer holds from then on.  Connects to nothing.
+On the server that `attach(app, url=...)`, MULTIAGENTS_REDIS_URL or MULTIAGENTS_STATE_URLS names, in
+this order.  Without them, on the app's own Redis: its broker, or else its result backend.  An app's
+settings are often loaded after `attach`.  So they are read when the server is first needed, and the
+answer holds from then on.  Connects to nothing.
 
 For Celery 5.7.
 """
@@ -40,10 +40,10 @@ class _Source(NamedTuple):
 
 
 def settings_for(app: Celery, settings: Settings, url: str | None, *, own: bool) -> Settings:
-    """The settings with which an app's sagas are kept.
+    """The settings for an app's sagas, with their server.
 
-    ``own``: the app is the package's, whose broker is the variable's server unless a
-    ``celeryconfig.py`` says otherwise.  Raises InvalidInput for a URL that does not work.
+    ``own``: the app is the package's; its broker is the variable's server unless a
+    ``celeryconfig.py`` names another.  Raises InvalidInput for a URL that does not work.
     """
     if url is not None:
         settings = settings.at(url, named_by="attach(app, url=...)")
@@ -57,13 +57,13 @@ def settings_for(app: Celery, settings: Settings, url: str | None, *, own: bool)
 
 
 class _Variable:
-    """The server that a variable names for the package's own app, compared when it is needed."""
+    """The server that a variable names for the package's own app; compared at first use."""
 
     def __init__(self, home: Home) -> None:
         self._named = home
 
     def home(self) -> Home:
-        """Where its sagas are."""
+        """The server of its sagas."""
         return self._home
 
     @cached_property
@@ -80,7 +80,7 @@ class _Search:
         self._default = default
 
     def home(self) -> Home:
-        """Raises InvalidInput where the app has no Redis, or one that sagas cannot be kept on."""
+        """The app's Redis.  Raises InvalidInput if it has none, or none that can keep sagas."""
         return self._home
 
     @cached_property
@@ -108,13 +108,13 @@ class _Search:
 
 
 FACES = "use start_saga, sagas and orchestrator() of what attach(app) returns"
-"""What to do in a program whose sagas are another app's."""
+"""The fix in a program whose sagas belong to another app."""
 
 
 def advice(app: Celery, settings: Settings) -> str:
-    """What to do where no server answers the package's own app, as a clause.
+    """The fix, as a clause, when no server answers the package's own app.
 
-    Empty where no other app hosts the program's sagas, or may be meant to.
+    Empty if no other app hosts the program's sagas, or may be meant to.
     """
     if app.main != OWN_NAME:
         return ""
@@ -127,24 +127,24 @@ def advice(app: Celery, settings: Settings) -> str:
 
 
 def _warn_of_another(url: str) -> None:
-    """Somebody uses the package's own app in a program whose sagas are another app's."""
+    """Warn of a use of the package's own app in a program whose sagas are another app's."""
     if there := _elsewhere(url):
         log.warning(
             f"multiagents.start_saga, sagas and Orchestrator look for sagas at {shown_url(url)},"
-            f" those {there}",
+            f" but those {there}",
             fix=FACES,
         )
 
 
 def _elsewhere(url: str) -> str:
-    """Whose sagas the program's are, and where; empty if they are at this URL."""
+    """The owner and the server of the program's sagas; empty if they are at this URL."""
     latest = attached.latest()
     if latest is None:
         return ""
     try:
         theirs = latest.settings.home
     except InvalidInput:
-        return ""  # it has none, as its first use says
+        return ""  # it has none; its first use raises that
     if is_same(url, theirs.url):
         return ""
     return f"of app {latest.app.main!r} are at {shown_url(theirs.url)}"
@@ -160,7 +160,7 @@ def _sources(app: Celery) -> Iterator[_Source]:
 
 
 def _kind(url: Any) -> str:
-    """Which kind of server a setting names, without its address."""
+    """The kind of server that a setting names, without its address."""
     listed = urls_of(url)
     scheme, separator, _ = (listed or ["not set"])[0].partition("://")
     return f"{scheme}{separator}"

@@ -1,4 +1,4 @@
-"""What belongs together to move sagas over one store?"""
+"""Which parts together move the sagas of one store?"""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from multiagents.workflows import registry
 from multiagents.workflows.workflow import Workflow
 
 JUDGED_AT = (2, 5)
-"""The announcements, of one in ten seconds, that look for queues and functions which no worker has:
-workers that are started together have come by the first, killed ones are forgotten by the last."""
+"""The announcements (one in ten seconds) that check for queues and functions which no worker has.
+Workers that are started together are known by the first, and killed ones are gone by the last."""
 
 
 class Host:
-    """One store, one clock, and everything that works over them."""
+    """One store, one clock, and the parts that work over them."""
 
     def __init__(
         self,
@@ -89,12 +89,11 @@ class Host:
         tasks: tuple[str, ...] | None = None,
         routes: Mapping[str, str] | None = None,
     ) -> None:
-        """Say what the worker of this process knows, and hear of the others.
+        """Publish the functions of this process's worker, and read those of the others.
 
         ``at_work``: how many tasks it runs; ``stops``: it takes no more.  ``app``: the name of its
-        Celery app, if the command line does not tell.  ``broker``: the kind of its broker.
-        ``tasks``: the names of its app's own tasks.  ``routes``: the queues to which it routes some
-        of them.
+        Celery app, for a command line that does not name it.  ``broker``: the kind of its broker.
+        ``tasks``: the names of its app's own tasks.  ``routes``: the queues of some of them.
         """
         known = registry.registered().values()
         launch = launch_of(
@@ -122,7 +121,7 @@ class Host:
             self._judge(known, queues)
 
     def _judge(self, known: Collection[Workflow], queues: Collection[str]) -> None:
-        """Warn of what no running worker has, once: it takes no work any more, or never did."""
+        """Warn once of queues and functions that no running worker has."""
         there = self.catalog.takers.values()
         consumed = {*queues, *(queue for each in there for queue in each["queues"])}
         needed = start_log.queues_of(known, self.catalog.queue_of, self.catalog.route_of)
@@ -135,7 +134,7 @@ class Host:
         self._lacking |= lacking
 
     def hand_back(self) -> HandBack:
-        """What gives back the steps that this worker lacks the functions for; for one thread."""
+        """Gives back the steps whose functions this worker lacks; for one thread."""
         return HandBack(self.settings, self.clock, self.catalog)
 
     def call(self, operation: str, *args: Any, **kwargs: Any) -> Any:

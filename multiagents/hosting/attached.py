@@ -1,6 +1,6 @@
-"""Which Celery app of the program's own hosts sagas, and what does ``celery -A`` call it?
+"""Which of the program's own Celery apps hosts sagas, and what is its name for ``celery -A``?
 
-The package's own apps are left out.  Connects to nothing.
+The package's own apps do not count.  Connects to nothing.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from multiagents.core.places import shown_path
 from multiagents.core.settings import Settings
 
 _OTHERS = ("celery", "multiagents", "__main__")
-"""Packages that hold apps and make none of a team's; and a name that ``-A`` does not find."""
+"""Packages that hold apps but make none of a team's; and a name that ``-A`` does not find."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """An app that `attach` was called with."""
+    """An attached app."""
 
     app: Celery
     settings: Settings
@@ -33,7 +33,7 @@ _latest: Attached | None = None
 
 
 def note(app: Celery, settings: Settings) -> None:
-    """This app is the program's."""
+    """Remember the program's app."""
     global _latest
     _latest = Attached(app, settings)
     program.note_app(lambda: name_of(app))
@@ -45,24 +45,24 @@ def latest() -> Attached | None:
 
 
 def is_attached(app: Celery) -> bool:
-    """Whether `attach` was called with it."""
+    """Whether the app is attached."""
     return START_SAGA in app.tasks
 
 
 def forgotten() -> Celery | None:
-    """The program's app, if it has one and attached none."""
+    """The program's app, if the program has one and has attached none."""
     app: Celery | None = _state.default_app
     return app if _latest is None and app is not None and _module_of(app) else None
 
 
 def forgotten_advice() -> str:
-    """What to do about `forgotten`, as a clause; empty if no app is."""
+    """The fix for a `forgotten` app, as a clause; empty if there is none."""
     app = forgotten()
     return f", or, if app {app.main!r} has it, {how_to_attach(app)}" if app else ""
 
 
 def how_to_attach(app: Celery) -> str:
-    """What its owner does, and in which file."""
+    """The call that attaches an app, and the file where it belongs."""
     place = f" ({file})" if (file := file_of(app)) else ""
     return f"call multiagents.attach(app) where it is made{place}"
 
@@ -70,19 +70,19 @@ def how_to_attach(app: Celery) -> str:
 def name_of(app: Celery) -> str:
     """Its name after ``celery -A``; empty if that is not known."""
     module = _module_of(app)
-    if module:  # Celery looks into the module `celery` of a package by itself
+    if module:  # Celery itself looks into the module `celery` of a package
         return module.removesuffix(".celery")
     return "" if app.main in (None, "__main__") else str(app.main)
 
 
 def file_of(app: Celery) -> str:
-    """The file that makes it, as it is shown; empty if that is not known."""
+    """The file that makes the app, as shown to users; empty if that is not known."""
     path = getattr(sys.modules.get(_module_of(app)), "__file__", None)
     return shown_path(path) if path else ""
 
 
 def _module_of(app: Celery) -> str:
-    """The module that makes an app; one that holds it, where a function elsewhere makes it."""
+    """The module that makes an app; if a function makes it, a module that holds it."""
     holding = dict(_holding(app))
     makes = {id(type(app)), id(sys.modules["celery"])}
     making = [

@@ -37,15 +37,15 @@ class Hosted(fence.Hosting, Protocol):
 
     stopping: StopFlag
     most_steps: int | None
-    """How many steps a child may run before it is replaced; None: any number."""
+    """The number of steps that a child may run before it is replaced; None: any number."""
 
     catalog: Catalog
 
     def process(self) -> TaskProcess:
-        """What the tasks of this very process share."""
+        """What the tasks of this process share."""
 
     def main_engine(self) -> StoreEngine:
-        """For the main process: it gives up soon."""
+        """The engine of the main process; it gives up soon."""
 
     def sweeper_threads(
         self,
@@ -60,7 +60,7 @@ class Hosted(fence.Hosting, Protocol):
 
 
 def add_to_worker(app: Celery, hosted: Hosted, *, own: bool) -> None:
-    """Give an app's workers the engine's bootsteps.  ``own``: its settings are ours to make."""
+    """Give an app's workers the engine's bootsteps.  ``own``: the app is the package's."""
     step = _step_for(hosted, own=own)
     app.steps["worker"].add(step)
     app.steps["consumer"].add(unknown_tasks.step_for(step.give_back))
@@ -193,7 +193,7 @@ class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has n
 
 
 def _open_channel(hosted: Hosted) -> None:
-    """Let the main process know which step each delivery is at."""
+    """Connect the children, which report the step of each delivery, to the main process."""
     from multiagents.hosting.step_request import receive, sight  # no client needs it
 
     channel.open(receive)
@@ -201,9 +201,9 @@ def _open_channel(hosted: Hosted) -> None:
 
 
 def renew_tasks(app: Celery, hosted: Hosted) -> None:
-    """Make the tasks of worker functions as the app's base class and settings are now.
+    """Make the tasks of worker functions anew, by the app's present base class and settings.
 
-    Raises InvalidInput for an option that cannot be kept for a step.
+    Raises InvalidInput for an option that cannot hold for a step.
     """
     for info in registration.renewed(app, hosted.process):
         hosted.catalog.add_local(info)
@@ -217,12 +217,12 @@ def _stop_worker(exit_code: int | None) -> None:
 
 
 def _slots(worker: Any) -> int:
-    """How many tasks a worker runs at once, or may with autoscaling."""
+    """The number of tasks that a worker may run at once, autoscaling included."""
     return max(1, worker.max_concurrency or 0, worker.pool.num_processes or 0)
 
 
 def _at_work() -> int:
-    """How many tasks run in this worker's pool."""
+    """The number of tasks that run in this worker's pool."""
     from celery.worker import state  # slow to import, and in a worker it is there
 
     return len(state.active_requests)
@@ -231,8 +231,8 @@ def _at_work() -> int:
 def _load_language_models() -> None:
     """Import what LLM workers need before the pool forks: its children share the memory.
 
-    A signature or a tool that cannot be read shows here, and again in the step that needs it; it
-    is no reason to stop the others.
+    An unreadable signature or tool is logged here, and fails the step that needs it.  The other
+    workers run all the same.
     """
     for worker in workers.workers().values():
         if isinstance(worker, DSPyWorker):
@@ -246,14 +246,14 @@ def _load_language_models() -> None:
 
 
 def _check_queues(app: Celery) -> None:
-    """Raise InvalidInput for a queue (``-Q``) that is another key: a worker would empty it."""
+    """Raise InvalidInput for a queue (``-Q``) that is another key, which a worker would empty."""
     for name in app.amqp.queues.consume_from:
         if flaw := queue_flaw(name):
             raise InvalidInput(f"this worker is to consume the queue {name!r}: {flaw}")
 
 
 def _log_home(home: Home) -> None:
-    """In the log of each worker, so that one which looks elsewhere than others is found."""
+    """Log the server of the sagas, so that a worker with another one is easy to find."""
     log.info("sagas are kept", server=shown_url(home.url), named_by=home.named_by)
     if home.flaw:
         log.warning(home.flaw, server=shown_url(home.url), named_by=home.named_by)
@@ -262,8 +262,8 @@ def _log_home(home: Home) -> None:
 @signals.after_setup_logger.connect  # type: ignore[untyped-decorator]  # celery has no types
 @signals.after_setup_task_logger.connect  # type: ignore[untyped-decorator]
 def _know_steps(logger: Any = None, **_: Any) -> None:
-    """Let a worker's log say of each line to which step it belongs, in a format that asks for it.
+    """Add the step of each line to a worker's log, for a format that shows it.
 
-    Celery's formats can: its two loggers exist by now, with their handlers.
+    Celery's two loggers and their handlers exist by now.
     """
     add_step_filter(logger)

@@ -1,8 +1,9 @@
-"""How does everything run in one process, without a server?
+"""How does a saga run in one process, without a server?
 
-With ``task_always_eager`` a saga runs to its end inside ``start_saga.delay``: the real `decide`,
-the real scripts against fakeredis, and a queue in memory that is drained in a loop (nesting would
-end at the recursion limit, E20).  Waiting is done by advancing a clock, so retries happen at once.
+With ``task_always_eager`` a saga runs to its end inside ``start_saga.delay``.  It uses the real
+`decide`, the real scripts on fakeredis, and a queue in memory.  A loop drains the queue, since
+nested calls would reach the recursion limit (E20).  A clock is advanced instead of a wait, so
+retries happen at once.
 """
 
 from __future__ import annotations
@@ -44,10 +45,10 @@ from multiagents.worker_sdk.validation import to_json
 from multiagents.workflows.workflow import Workflow
 
 MOST_ROUNDS = 100_000
-"""Looks at the due set in one drain; beyond it something goes round in circles."""
+"""Looks at the due set in one drain; more of them mean an endless loop."""
 
 Begun = Assignment | Message
-"""An attempt that begins: of a worker function, or by its message one of a plain task."""
+"""An attempt that begins, of a worker function; or the message of a plain task's."""
 Fault = Callable[[Begun], None]
 
 
@@ -69,13 +70,13 @@ class EagerRunner:
         self._app = app
         self._task_of = task_of
         self.asked_by = "task_always_eager"
-        """What has switched it on, for an error."""
+        """The setting or tool that switched it on, for an error."""
         self._settings = settings
         self._catalog = catalog
         self._check_input = check_input
         self._queue: deque[Message] = deque()
         self.faults: list[Fault] = []
-        """Called before each attempt; one that raises makes the attempt fail with that error."""
+        """Called before each attempt; an error that one raises fails the attempt."""
         self.guards: list[Callable[[Workflow], None]] = []
         """Called once, with the workflow of the next saga, before it is started."""
         self.path: list[Begun] = []
@@ -84,11 +85,11 @@ class EagerRunner:
         self._host: Host | None = None
         self._imported = False
         self._at_work: list[str] = []
-        """The sagas of the attempts that are running, each in a step of the one before it."""
+        """The sagas of the running attempts; each was started in a step of the one before it."""
 
     @property
     def host(self) -> Host:
-        """The in-process store and what works over it."""
+        """The in-process store and the parts that work over it."""
         if self._host is None:
             self._import_modules()
             clock = FakeClock()
@@ -105,7 +106,7 @@ class EagerRunner:
         return self._host
 
     def _import_modules(self) -> None:
-        """Once, what a worker of this app imports when it starts: nobody else publishes it here."""
+        """Import once the modules that a worker of this app imports: no worker publishes them."""
         if not self._imported:
             self._app.loader.import_default_modules()
             self._imported = True
@@ -135,7 +136,7 @@ class EagerRunner:
         task_id: str | None = None,
         **options: Any,
     ) -> EagerResult:
-        """Run a saga until it ends or waits for somebody; its outcome as an EagerResult."""
+        """Run a saga until it ends or waits for an operator; its outcome as an EagerResult."""
         task_id = task_id or ids.fresh_id()
         self._guard(workflow)
         saga_id = self.host.call("start", workflow, input, task_id=task_id, **options)
@@ -145,7 +146,7 @@ class EagerRunner:
         return found
 
     def call(self, operation: str, *args: Any, **kwargs: Any) -> Any:
-        """An operation of the sync face, and whatever follows from it."""
+        """Run an operation of the sync face, and all that follows from it."""
         if operation == "start":
             self._guard(kwargs.get("workflow") or args[0])
         answer = self.host.call(operation, *args, **kwargs)
@@ -168,7 +169,7 @@ class EagerRunner:
             self.guards.clear()
 
     def result(self, saga_id: str, task_id: str) -> EagerResult:
-        """What ``AsyncResult`` would give."""
+        """The saga's outcome, in the form of an ``AsyncResult``."""
         outcome = self.outcomes.get(saga_id)
         if outcome is None:
             return EagerResult(task_id, None, states.STARTED)
@@ -181,9 +182,9 @@ class EagerRunner:
     # ---- the loop ----
 
     def drain(self, saga_id: str) -> None:
-        """Run what is queued, and let time pass, until the saga ends or only a person helps.
+        """Run the queue, and advance the clock, until the saga ends or needs an operator.
 
-        Not for a saga that asks for it from within one of its own steps, which could not end.
+        Does nothing within a step of that very saga: the step could not end.
         """
         if saga_id in self._at_work:
             return
@@ -194,7 +195,7 @@ class EagerRunner:
         raise AssertionError(f"saga {saga_id} does not come to rest")
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, and do what comes due."""
+        """Advance the clock, and handle what comes due."""
         self.clock.advance(seconds)
         self._sweep()
         self._run_queue()
@@ -208,7 +209,7 @@ class EagerRunner:
         return saga.state not in ENDED and saga.state is not SagaState.PAUSED
 
     def _pass_time(self) -> bool:
-        """Go to the next due time; False if nothing is due before the end of a retention."""
+        """Advance to the next due time; False if nothing is due before the end of a retention."""
         due_ms = self._first_due()
         if due_ms is None or due_ms - self.clock.now_ms() >= self._settings.retention_ms:
             return False
@@ -274,7 +275,7 @@ class EagerRunner:
             unbind(bound)
 
     def _begin(self, what: Begun) -> None:
-        """Note an attempt; raise what a fault has for it."""
+        """Note an attempt.  Raises the error of a fault."""
         self.path.append(what)
         for fault in self.faults:
             fault(what)
@@ -291,7 +292,7 @@ class EagerRunner:
         task = self._app.tasks[message.task]
         try:
             self._begin(message)
-        except Exception as error:  # noqa: BLE001 - the task ends with it, as with one of its own
+        except Exception as error:  # noqa: BLE001 - it ends the task, as an error of its own would
             self._fail_plain(message, error)
             return
         options = {"task_id": message.task_id, "throw": False, "headers": dict(message.travelling)}
@@ -318,7 +319,7 @@ class EagerRunner:
 
 
 class _Leases:
-    """Leases never run out here; notes are kept as they are everywhere."""
+    """Leases never expire here; notes are stored as in a worker."""
 
     def __init__(self, host: Host) -> None:
         self._host = host

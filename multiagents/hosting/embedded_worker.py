@@ -1,8 +1,8 @@
-"""How does a Celery worker live in a thread of somebody else's process?
+"""How does a Celery worker run in a thread of another program?
 
-A `WorkController` with a pool of threads, and without what makes a worker the owner of its
-process: no signal handlers, no logging set-up, no banner, no change of Celery's current app.
-One at a time in a process: some of Celery's worker state is global.
+As a `WorkController` with a pool of threads.  It leaves the process alone: no signal handlers, no
+logging set-up, no banner, no change of Celery's current app.  A process may have one at a time,
+since some of Celery's worker state is global.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from celery.exceptions import WorkerShutdown
 from multiagents.core.exceptions import NoServer
 
 READY_S = 20.0
-"""How long a worker may take to connect and to declare its queues."""
+"""The time for connecting and declaring its queues."""
 NOTICE_S = 1.5
-"""A worker that waits for a lost server hears the request to stop only through a flag."""
+"""After this time stop by a flag: a worker that waits for a lost server reads only that."""
 
 
 class Pool(TaskPool):  # type: ignore[misc]  # celery has no types
-    """Celery's thread pool, whose threads know their app; no other thread is touched."""
+    """Celery's thread pool, whose threads have the worker's app as their current app."""
 
     def __init__(self, *args: Any, app: Celery, **kwargs: Any) -> None:
         super().__init__(*args, app=app, **kwargs)
-        # In place of one without an initializer, which has not started a thread yet.
+        # Replaces an executor without an initializer, which has not started a thread yet.
         self.executor: ThreadPoolExecutor = ThreadPoolExecutor(
             max_workers=self.limit,
             thread_name_prefix="multiagents-worker",
@@ -38,7 +38,7 @@ class Pool(TaskPool):  # type: ignore[misc]  # celery has no types
 
 
 class EmbeddedWorker:
-    """One start and one stop; neither is for an event loop's own thread."""
+    """A worker that starts once and stops once; neither call may run on an event loop."""
 
     def __init__(self, app: Celery, *, hostname: str, queues: Iterable[str], concurrency: int):
         self.hostname = hostname
@@ -52,11 +52,11 @@ class EmbeddedWorker:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it runs."""
+        """Whether the worker runs."""
         return self._thread.is_alive()
 
     def start(self) -> None:
-        """Return once it takes work.  Raises what kept it from that, NoServer after 20 s."""
+        """Return once it takes work.  Raises the error of its start, or NoServer after 20 s."""
         self._thread.start()
         came = self._ready.wait(READY_S)
         if self._error is not None:
@@ -66,7 +66,7 @@ class EmbeddedWorker:
             raise NoServer(f"worker {self.hostname} was not ready within {READY_S:g} s")
 
     def stop(self, *, timeout_s: float) -> bool:
-        """End it when its running attempts have ended; False if they have not in that time."""
+        """End it after its running attempts; False if they take longer than ``timeout_s``."""
         controller = self._controller
         if controller is not None and self.is_alive:
             controller.hub.call_soon(_shut_down)
@@ -76,7 +76,7 @@ class EmbeddedWorker:
         return not self.is_alive
 
     def consume(self, queues: Iterable[str]) -> None:
-        """Take work from these queues too, and know tasks that were registered meanwhile."""
+        """Take work from these queues too, and run tasks that were registered meanwhile."""
         self._controller.hub.call_soon(self._extend, sorted(queues))
 
     def _insist(self, timeout_s: float) -> None:
@@ -132,7 +132,7 @@ class EmbeddedWorker:
     def _on_ready(self, consumer: Any) -> None:
         from celery._state import _set_task_join_will_block
 
-        # Set for worker processes; here `AsyncResult.get` is the program's good right.
+        # Celery sets it for worker processes; here the program may call `AsyncResult.get`.
         _set_task_join_will_block(False)
         self._ready.set()
 

@@ -1,4 +1,4 @@
-"""What does a worker publish of its app?"""
+"""Which facts about its app does a worker publish?"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = structlog.get_logger(__name__)
 
 
 class About(TypedDict):
-    """What others are told of the app."""
+    """The published facts about an app."""
 
     app: str
     broker: str
@@ -27,9 +27,9 @@ class About(TypedDict):
 
 
 def about(app: Celery) -> About:
-    """Its name, the kind of its broker, its own plain tasks, and the queues of some of them.
+    """An app's name, the kind of its broker, its plain tasks, and the queues of some of them.
 
-    Those are the tasks that a registered workflow calls without naming a queue.
+    The queues are those of tasks that a registered workflow calls without naming a queue.
     """
     tasks = sorted(name for name in own_tasks(app) if not isinstance(app.tasks[name], WorkerTask))
     called = {
@@ -42,12 +42,12 @@ def about(app: Celery) -> About:
 
 
 def queue_of(app: Celery, name: str) -> str:
-    """Where the app sends a plain task that it has; empty if that is not known."""
+    """The queue of a plain task that the app has; empty if it is not known."""
     try:
         return routes.queue_of(app, name)
     except Exception as error:  # noqa: BLE001 - a router of the app may raise anything
         why = f"{type(error).__name__}: {error}"
-        log.warning("task_routes cannot be asked for a task", task=name, error=why)
+        log.warning("task_routes failed for a task", task=name, error=why)
         return ""
 
 

@@ -1,7 +1,7 @@
 """How does a worker function become a task of an app?
 
-Under its own name, which no other task of the app has; derived from the app's own base class; with
-the options that its app sets for tasks, as far as they can be kept.
+The task has the function's name, which no other task of the app may have.  It derives from the
+app's own base class, and has the app's options for tasks, if they can hold for a step.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ log = structlog.get_logger(__name__)
 def register_worker(app: Celery, worker: Worker, process_of: Callable[[], TaskProcess]) -> None:
     """Make a Celery task of a worker function, under its own name.
 
-    A team's own base class does for a step what it does for the team's tasks.
+    An app's base class applies to steps as to the app's other tasks.
     """
     if isinstance(app.tasks.get(worker.name), WorkerTask):
-        app.tasks.unregister(worker.name)  # a reload: Celery would warn of two tasks
+        app.tasks.unregister(worker.name)  # a reload; else Celery would warn of two tasks
     app.register_task(_task(app, worker, process_of))
 
 
@@ -59,7 +59,7 @@ def task_of(app: Celery, name: str, process_of: Callable[[], TaskProcess]) -> Wo
 
 
 def info_of(app: Celery, worker: Worker) -> WorkerInfo:
-    """What the engine must know of a worker function that is a task of this app."""
+    """The facts that the engine needs about a worker function, as a task of this app."""
     info = replace(worker.info, alone=goes_alone(app.tasks[worker.name]))
     if worker.queue:
         return info
@@ -67,20 +67,20 @@ def info_of(app: Celery, worker: Worker) -> WorkerInfo:
         queue = routed(app, worker.name)
     except Exception as error:  # noqa: BLE001 - a router of the app may raise anything
         why = f"{type(error).__name__}: {error}"
-        log.warning("task_routes cannot be asked for a worker", worker=worker.name, error=why)
+        log.warning("task_routes failed for a worker", worker=worker.name, error=why)
         return info
     return replace(info, queue=queue or info.queue)
 
 
 def renewed(app: Celery, process_of: Callable[[], TaskProcess]) -> Iterator[WorkerInfo]:
-    """All workers, whose tasks are made anew where the app's base class has changed."""
+    """All workers, with new tasks if the app's base class has changed."""
     for name, worker in workers().items():
         task_of(app, name, process_of)
         yield info_of(app, worker)
 
 
 def homes(app: Celery) -> set[str]:
-    """The queues to which this app sends the steps of the workers that are here."""
+    """The queues to which this app sends the steps of this process's workers."""
     return {info_of(app, worker).queue for worker in workers().values()}
 
 
@@ -95,20 +95,20 @@ def check(app: Celery, worker: Worker) -> None:
 
 
 def _nowhere() -> TaskProcess:
-    raise AssertionError("a task that is only looked at runs nothing")
+    raise AssertionError("a task that is only checked runs nothing")
 
 
 def check_all(app: Celery) -> None:
-    """Likewise for all that are, by settings that may have changed since."""
+    """Raise InvalidInput if a setting, perhaps changed since, cannot hold for a step."""
     for task in app.tasks.values():
         if isinstance(task, WorkerTask):
             refuse(task, app.conf)
 
 
 def guard_names(app: Celery) -> None:
-    """Have an app refuse tasks that are named like a worker, where they are registered.
+    """Make an app refuse a task with a worker's name, at its registration.
 
-    Celery would give a decorated function the worker's task, and a class would replace it.
+    Else a decorated function would get the worker's task, and a class would replace that.
     """
     from_function, register = app._task_from_fun, app.register_task
 

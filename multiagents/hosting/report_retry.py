@@ -1,9 +1,9 @@
-"""How long is a report kept that the store does not take?
+"""How long does a process keep a report that the store does not take?
 
-What a step returned is done and cannot be done again for nothing, so its process waits with it for
-the store's return, however long that takes; unless it is needed elsewhere.  Any other error of the
-store (missing rights, a key of another type) may be mended meanwhile: the report is repeated for
-`PATIENCE_S`.  Repeating is safe, whatever part of a script was carried out: an entry counts once.
+The step's effect has happened and must not happen twice for nothing.  So its process waits for the
+store without limit, unless other sagas need the process.  Another error of the store (missing
+rights, a key of another type) may be fixed meanwhile: the report is repeated for `PATIENCE_S`.
+Repeating is safe, even if a script ran in part: an entry counts once.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from multiagents.storage.routing import told
 T = TypeVar("T")
 
 PATIENCE_S = 120.0
-"""How long a report is kept by a process that others need, or that is to end; and by any where the
-store answers with another error than that it is away or does nothing for now."""
+"""The time limit of a report in a process that other sagas need, or that is stopping.  In any
+process it holds for an error that is no outage."""
 
 log = structlog.get_logger(__name__)
 
@@ -41,9 +41,9 @@ def persist(
 ) -> T:
     """Repeat a report until the store has it.
 
-    ``is_needed``: whether the process is not to wait longer than `PATIENCE_S`; after that it raises
-    the store's error, and the attempt's lease decides.  An error that is no outage is raised then,
-    too.  ``kept``, ``given_up``: what is logged.
+    ``is_needed``: whether the process may wait `PATIENCE_S` at most.  After that it raises the
+    store's error, and the attempt's lease decides.  An error that is no outage is raised then,
+    too.  ``kept``, ``given_up``: the log lines.
     """
     began = time.monotonic()
     for delay in chain((0.1, 0.2, 0.5, 1.0), repeat(2.0)):

@@ -1,20 +1,20 @@
-"""What becomes of an attempt whose message Celery throws away?
+"""How does an attempt end whose message Celery discards?
 
-Celery drops a message that was revoked, that has expired, or whose task its worker does not have,
-and calls no errback for it.  Here signals tell of it, in the worker's main process.  A command
-for a function that its worker lacks never gets here: it is given back (`strangers`).
+Celery discards a message that was revoked or has expired, or whose task its worker lacks.  It calls
+no errback for that, but sends a signal in the worker's main process.  A command for a function that
+its worker lacks does not get here: the worker gives it back (`unknown_tasks`).
 
-- Revoked: somebody said that it shall not run.  The attempt fails and is not tried again; its
-  outcome is unknown if it was ended while it ran.
-- Expired, or a plain task unknown to its worker: a plain task's attempt fails clean and is tried
-  again as the step's policy says.  A command to a worker function stands in its outbox still: a
-  sweep sends it again.
+- Revoked: the attempt fails and is not retried.  If it was ended while it ran, its outcome is
+  unknown.
+- Expired, or a plain task that its worker lacks: a plain task's attempt fails clean and is retried
+  by the step's policy.  A command to a worker function is still in its outbox, and a sweep sends it
+  again.
 
-A command that was sent again has several messages of one id, so one that never ran here says
-nothing of an attempt that is claimed: another worker may be running it by another message.
+A command that was sent again has several messages with one id.  So a message that never ran here
+proves nothing about a claimed attempt: another worker may run it by another message.
 
-Nothing is decided here (E20); a report that cannot be stored is made up for by the time-out of a
-plain task, and by the next message of a command, which is revoked as well.
+Nothing is decided here (E20).  If a report cannot be stored, a plain task's timeout decides; the
+next message of a command is revoked as well.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ log = structlog.get_logger(__name__)
 
 
 def listen(app: Celery, engine: Callable[[], StoreEngine]) -> None:
-    """Report what this app's workers throw away; ``engine`` is one that gives up soon."""
+    """Report messages that this app's workers discard; ``engine`` is one that gives up soon."""
 
     def on_revoked(sender: Any, request: Any, terminated: bool, expired: bool, **_: Any) -> None:
         mark = read_mark(request)
@@ -74,7 +74,7 @@ def _unknown(name: str, hostname: str) -> Verdict:
 
 
 def _report(engine: StoreEngine, mark: Mark, task_id: str, verdict: Verdict) -> None:
-    """Fail what the message holds, or what it stands for if that is not to be done any more."""
+    """Fail the attempt that the message holds; if none, and it is revoked, the one it names."""
     never_ran = mark.timeout_s is None and verdict.outcome is Outcome.CLEAN
     try:
         held = not never_ran and engine.fail_delivery(mark.saga_id, task_id, verdict, decide=False)
@@ -85,7 +85,7 @@ def _report(engine: StoreEngine, mark: Mark, task_id: str, verdict: Verdict) -> 
 
 
 def _claim(engine: StoreEngine, mark: Mark, task_id: str) -> bool:
-    """Take a command that nobody has taken, so that nobody does it; False if it is not to be."""
+    """Claim an unclaimed command, so that no worker runs it; False if it cannot be claimed."""
     held = engine.claim(
         mark.saga_id,
         mark.ref,

@@ -1,7 +1,7 @@
 """How are the rooms put together?  The only wiring.
 
-`attach` gives a Celery app the engine's tasks, a task for every worker function, and the sweeper;
-`app` is the package's own app, attached.  Importing this connects to nothing.
+`attach` gives a Celery app the engine's tasks, a task for every worker function, and the sweeper.
+`app` is the package's own app, attached.  An import of this module connects to nothing.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ log = structlog.get_logger(__name__)
 
 
 def _can_be_ended() -> bool:
-    """Whether this process is a child of a pool, of which another one takes the place."""
+    """Whether this process is a child of a pool, which replaces it when it ends."""
     return bool(current_process().name != "MainProcess")
 
 
@@ -141,7 +141,7 @@ class Runtime:
         )
 
     def call(self, operation: str, *args: Any, **kwargs: Any) -> Any:
-        """Run one of the operations on sagas; in eager mode, with all that follows from it.
+        """Run an operation on sagas; in eager mode, with all that follows from it.
 
         Raises NoServer if Redis does not answer.
         """
@@ -155,7 +155,7 @@ class Runtime:
             raise self.no_server(error, time.monotonic() - began) from None
 
     def no_server(self, error: Exception, tried_s: float) -> NoServer:
-        """The error that says which server is away, why, and for how long it was tried."""
+        """The error with the server that is away, the reason, and the time spent on retries."""
         hint = app_home.advice(self.app, self.settings)
         return no_server(self.settings.home, error, tried_s, hint=hint)
 
@@ -167,11 +167,11 @@ class Runtime:
         self.catalog.add_local(registration.info_of(self.app, worker))
 
     def process(self) -> TaskProcess:
-        """What the tasks of this very process share; a forked child makes its own."""
+        """What the tasks of this process share; a forked child makes its own."""
         found = self._processes.get(pid := os.getpid())
         if found is None:
-            # Of threads that come at once each makes one, and all take the same: with a keeper of
-            # leases each, what one holds would never be released.
+            # Threads that call at once each make one, but all must take the same: with a keeper of
+            # leases each, some leases would never be released.
             found = self._processes.setdefault(pid, self._make_process())
         return found
 
@@ -211,7 +211,7 @@ class Runtime:
         )
 
     def _is_needed(self) -> bool:
-        """Whether other servers' sagas need this process, or it is to end."""
+        """Whether other servers' sagas need this process, or it is stopping."""
         return bool(self.settings.state_urls) or self.stopping.is_set()
 
     def _on_timeout(self, held: Assignment, place: str) -> None:
@@ -223,7 +223,7 @@ class Runtime:
     # ---- for the facade: work in a program's own process ----
 
     def prepare(self) -> None:
-        """Get ready for use by this very process.  Raises NoServer."""
+        """Prepare the runtime for use in this process.  Raises NoServer."""
         began = time.monotonic()
         try:
             self.timekeeper.keep(self.edge)
@@ -232,7 +232,7 @@ class Runtime:
         breaker.connect(self.edge.execute, self.clock)
 
     def queues_for(self, chosen: Iterable[Worker]) -> set[str]:
-        """Where steps for these workers are sent, and what the engine itself needs."""
+        """The queues of these workers' steps, and the engine's own."""
         homes = {worker.name: self.catalog.queue_of(worker.name) for worker in chosen}
         named = {
             step.queue
@@ -243,15 +243,15 @@ class Runtime:
         return {COORDINATOR_QUEUE, *homes.values(), *named}
 
     def leave(self, hostname: str) -> None:
-        """Say that a worker is gone; while the store is away, its silence will say it."""
+        """Withdraw a worker; if the store is away, its missing heartbeat shows its end."""
         try:
             self.edge.run(self.catalog.withdraw(hostname))
         except UNREACHABLE as error:
             log.warning("cannot withdraw a worker", worker=hostname, error=type(error).__name__)
 
     def narrator(self, bus: EventBus) -> Narrator:
-        """Who tells that bus what happens here: one for all who ask for the same bus."""
-        known = self._narrators.get(id(bus))  # alive, it keeps its bus, so the id is the bus's
+        """The narrator of that bus, which all callers share."""
+        known = self._narrators.get(id(bus))  # a living narrator keeps its bus, so the id is valid
         if known is None:
             known = self._narrators[id(bus)] = Narrator(
                 bus,
@@ -263,7 +263,7 @@ class Runtime:
     def orchestrator(self, workflow: Workflow, event_bus: EventBus | None = None) -> Orchestrator:
         """The asyncio face for this app's sagas."""
         from multiagents.orchestrator.orchestrator import (
-            Orchestrator,  # which stands above this room
+            Orchestrator,  # it stands above this room
         )
 
         return Orchestrator(workflow, event_bus, home=self)
@@ -271,11 +271,11 @@ class Runtime:
     # ---- for a worker's main process ----
 
     def main_engine(self) -> StoreEngine:
-        """For what a worker's main process, or a keeper of leases, reports: it gives up soon."""
+        """The engine for reports of a main process or a keeper of leases; it gives up soon."""
         return StoreEngine(self.host.coordinator, self._main_edge, self.clock, self.catalog)
 
     def _edge_of_main(self) -> Edge:
-        """For a worker's main process: it gives up soon and never tries again (E20)."""
+        """The edge of a worker's main process: it gives up soon and never retries (E20)."""
         hasty = Courier(self.app, hasty=True)
         return open_edge(self.settings, perform=hasty, timeout_s=MAIN_TIMEOUT_S, retries=0)
 
@@ -314,13 +314,13 @@ def attach(
     *,
     url: str | None = None,
 ) -> Runtime:
-    """Let a Celery app host sagas beside its own tasks; its settings are left alone.
+    """Let a Celery app host sagas beside its own tasks; its settings stay unchanged.
 
     ``url``: the Redis for its sagas.  Without it they are on the server that MULTIAGENTS_REDIS_URL
     names, or else on the app's own Redis: its broker, or its result backend.  The workers of a
-    Django project import ``sagas.py`` of each of its apps, as ``tasks.py``.  Attaching twice gives
-    the same runtime.  Raises InvalidInput for an app that cannot host any, or that is attached with
-    another ``url`` already.
+    Django project import ``sagas.py`` of each of its apps, like ``tasks.py``.  A second call gives
+    the same runtime.  Raises InvalidInput for an app that cannot host sagas, or that is already
+    attached with another ``url``.
     """
     if id(app) not in _runtimes:
         app_settings.refuse(app)
@@ -346,13 +346,13 @@ def attach(
 
 @signals.celeryd_init.connect  # type: ignore[untyped-decorator]  # celery has no types
 def _consume_all_queues(instance: Any = None, options: Any = None, **_: Any) -> None:
-    """Without ``-Q`` a worker consumes every queue that it knows a worker for."""
+    """Without ``-Q``, make a worker consume every queue of its worker functions."""
     if id(getattr(instance, "app", None)) in _runtimes and not (options or {}).get("queues"):
         app_broker.consume_all(instance.app, registration.homes(instance.app))
 
 
 def runtime_at(redis_url: str | None) -> Runtime:
-    """The engine on that server (None: the package's own), one for each in this process."""
+    """The runtime of that server (None: the package's own); a process has one for each."""
     if redis_url is None or redis_url == runtime.settings.home.url:
         return runtime
     with _at_lock:

@@ -1,8 +1,8 @@
-"""What does a starting worker say in its log of the workflows that it has found?
+"""What does a starting worker log about its workflows?
 
-Which ones, in which modules; and what was forgotten or misspelled, each in a line with what to do:
-workflows that are not registered, functions and plain tasks that are not there or are called in
-another way, queues that no worker consumes.  No I/O here.
+Their names and modules; and each mistake in a line with its fix.  Mistakes are workflows that are
+not registered, functions and plain tasks that are missing or have other arguments, and queues that
+no worker consumes.  No I/O here.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from multiagents.workflows.workflow import Workflow
 log = structlog.get_logger(__name__)
 MISSING_LOG = "multiagents.missing"
 missing_log = structlog.get_logger(MISSING_LOG)
-"""Of its own: `dev` tells the same in its own way."""
+"""A logger of its own, because `dev` shows the same in another way."""
 SHOWN = 10
-"""Modules, or workflows, of a line."""
+"""The most modules or workflows in a line."""
 _OURS = "multiagents."
 NO_WORKFLOW = "no workflow is registered"
 WHERE = (
@@ -42,7 +42,7 @@ NO_FUNCTION = "no running worker has functions that this worker's workflows name
 
 
 def warn_of_no_functions(app: Celery, *, own: bool) -> None:
-    """Somebody has forgotten to import them: such a worker can do nothing but take messages."""
+    """Warn of a worker without any function, which can only give its messages back."""
     if workers.workers() or own_tasks(app):
         return
     place = "MULTIAGENTS_IMPORTS" if own else "the app's imports"
@@ -53,7 +53,7 @@ def warn_of_no_functions(app: Celery, *, own: bool) -> None:
 
 
 def tell_workflows() -> None:
-    """Say what the modules of a team's app have registered; warn if that is nothing."""
+    """Log the workflows that the modules of a team's app have registered; warn if none are."""
     workflows = sorted(registry.registered())
     modules = sorted(
         name
@@ -66,7 +66,7 @@ def tell_workflows() -> None:
 
 
 def warn_of_forgotten() -> None:
-    """Name what modules have built and not registered: it cannot be started by its name."""
+    """Warn of workflows that are built but not registered: no name starts them."""
     for name, place in registry.forgotten().items():
         log.warning(
             f"workflow {name!r} is built but not registered{in_brackets(place)}",
@@ -80,27 +80,27 @@ def warn_of_forgotten() -> None:
 
 
 def warn_of_misfits(app: Celery) -> None:
-    """Name steps whose task takes other arguments: a definition knows only its name."""
+    """Warn of steps whose task takes other arguments: a definition has only its name."""
     for place, why in misfits(registry.registered().values(), app.tasks):
-        log.warning(f"{place}: {why}", fix="say in its args and kwargs what it gets; [] is nothing")
+        log.warning(f"{place}: {why}", fix="give its arguments in args and kwargs; [] means none")
 
 
 def warn_of_unregistered(app: Celery) -> None:
-    """Name tasks that workflows call by name and this app does not have: perhaps nobody does."""
+    """Warn of tasks that workflows call by name and this app lacks: perhaps no worker has them."""
     for place, why in unregistered(registry.registered().values(), app.tasks):
         log.warning(f"{place}: {why}", fix="correct the name, unless another worker has the task")
 
 
 def tell_missing(functions: Collection[str]) -> None:
-    """Name the functions of workflows that are none of these: often one that is mistyped."""
+    """Log the functions of workflows that are none of these; often a name is mistyped."""
     if not functions:
-        return  # which is told already
+        return  # `warn_of_no_functions` has logged it
     for each in missing(registry.registered().values(), functions, place_of=registry.place_of):
         (missing_log.warning if each.meant else missing_log.info)(each.text)
 
 
 def tell_queues(missing: Collection[str], consumed: Iterable[str]) -> None:
-    """Warn of queues that neither this worker nor another one consumes."""
+    """Warn of queues that no running worker consumes."""
     if missing:
         log.warning(
             NO_CONSUMER,
@@ -111,7 +111,7 @@ def tell_queues(missing: Collection[str], consumed: Iterable[str]) -> None:
 
 
 def tell_functions(lacking: Collection[str]) -> None:
-    """Warn of worker functions that neither this worker nor another one has."""
+    """Warn of worker functions that no running worker has."""
     if lacking:
         missing_log.warning(
             NO_FUNCTION,
@@ -126,7 +126,7 @@ def lacking(
 ) -> set[str]:
     """The worker functions of workflows that are none of these.
 
-    ``told_of``: this worker's own; what is like one of them is told of already (`tell_missing`).
+    ``told_of``: this worker's own.  A name like one of them is left out: `tell_missing` logs it.
     """
     known = list(workflows)
     mistyped = {each.function for each in missing(known, told_of) if each.meant}
@@ -138,10 +138,10 @@ def queues_of(
     queue_of: Callable[[str], str],
     route_of: Callable[[str], str] = lambda task: "",
 ) -> set[str]:
-    """Where their steps and undos go, as far as that is known, and the engine's own queue.
+    """The known queues of their steps and undos, and the engine's own queue.
 
-    ``queue_of``: the queue of a worker function.  ``route_of``: that of a plain task for which the
-    workflow names none, by the app's routing; empty where it is not known.
+    ``queue_of``: the queue of a worker function.  ``route_of``: the queue of a plain task by the
+    app's routing, if its workflow names none; empty if it is not known.
     """
     places: set[str] = set()
     for each in callees(workflows):

@@ -1,10 +1,9 @@
-"""How do Celery's monitors learn of each step that a delivery runs?
+"""How do Celery's monitors see each step that a delivery runs?
 
 A worker's main process sends the events of deliveries, and a delivery may run several steps (E14).
-So where monitors listen (``-E``), its process tells the main one which step begins and which has
-ended, and `step_request` sends the events: in the worker's name, over its one connection, in the
-order in which they came.  A pool without children calls it directly.  Where no monitor listens,
-nothing here is called.
+So where monitors listen (``-E``), a child reports each begin and end of a step to the main process.
+There `step_request` sends the events in the worker's name, over its one connection, in their order.
+A pool without children calls it directly.  Where no monitor listens, nothing here is called.
 
 An event may be lost: nothing waits for a monitor, and no step fails for one.
 """
@@ -33,31 +32,31 @@ from multiagents.storage.client import StoreError
 log = structlog.get_logger(__name__)
 
 Event = tuple[str, str, dict[str, Any]]
-"""Its type, the id of its task, and its other fields."""
+"""The type, the id of the task, and the other fields."""
 Receive = Callable[[str, str | None, list[Event]], None]
-"""Called with a delivery's id, the id of the step that it is at, and events.
+"""Called with a delivery's id, the id of its present step, and events.
 
-The step is "" if the last has ended; None: it has begun none.
+The step is "" after the last one has ended; None before the first.
 """
 MOST_TEXT = 16_384
-"""Characters of an error or a traceback; the end of a traceback says most."""
+"""Characters of an error or a traceback, of which the end is kept."""
 LISTEN_S = 0.05
-"""How much later than they happen monitors hear of steps that are continued."""
+"""The delay of the events of continued steps."""
 WAIT_S = 0.2
-"""How long a step waits for a main process that is behind, before its event is lost."""
+"""The time that a step waits for a slow main process before its event is lost."""
 MOST_BYTES = 1 << 18
 _KIND = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM
-"""What is sent at once comes whole, or not at all."""
+"""A record arrives whole, or not at all."""
 
 _REFUSED: dict[Unclaimed, tuple[str, dict[str, Any]]] = {
     Unclaimed.LATER: ("task-retried", {"exception": "its saga is paused", "traceback": None}),
     Unclaimed.WITHDRAWN: ("task-revoked", {"terminated": False, "signum": None, "expired": False}),
 }
-"""What is said of a message whose attempt does not begin; what another has begun, that one says."""
+"""The event of a message whose attempt does not begin; for a taken one, its owner sends events."""
 
 
 class Channel:
-    """From the children of a worker to its main process, which waits for none of them."""
+    """Leads from a worker's children to its main process, which never waits for them."""
 
     def __init__(self) -> None:
         self._main = 0
@@ -67,7 +66,7 @@ class Channel:
         self._losing = False
 
     def open(self, receive: Receive) -> None:
-        """Begin, in a worker that is about to fork; children of one before keep their own."""
+        """Open a channel before a worker forks; children of an earlier worker keep their own."""
         self.close()
         reader, writer = socket.socketpair(socket.AF_UNIX, _KIND)
         reader.setblocking(False)
@@ -76,13 +75,13 @@ class Channel:
         self._room, self._losing = bytearray(MOST_BYTES), False
 
     def close(self) -> None:
-        """Nothing is told any more; a worker leaves that to the end of its process."""
+        """Close the channel; in a worker, the end of its process does that."""
         ends, self._ends = self._ends, None
         for end in ends or ():
             end.close()
 
     def send(self, delivery: str, at: str | None, events: list[Event]) -> None:
-        """Tell the main process; from a pool without children, at once."""
+        """Send to the main process; a pool without children calls it at once."""
         if self._ends is None or self._receive is None:
             return
         if os.getpid() == self._main:
@@ -109,9 +108,9 @@ class Channel:
             writer.send(record)
 
     def listen(self, hub: Any) -> None:
-        """Have the main process's event loop receive, after `LISTEN_S` all that has come by then.
+        """Make the main process's event loop receive, in batches of `LISTEN_S`.
 
-        An event costs a tenth if it is sent to the monitors together with others.
+        Events that go to the monitors together cost a tenth each.
         """
         if self._ends is None:
             return
@@ -128,7 +127,7 @@ class Channel:
         hub.add_reader(reader, soon)
 
     def drain(self) -> None:
-        """Receive what children have told; called in the main process."""
+        """Receive the records of the children; called in the main process."""
         if self._ends is None or self._receive is None:
             return
         while True:
@@ -145,13 +144,13 @@ channel = Channel()
 
 
 class DeliveryEvents:
-    """What one delivery tells."""
+    """The events of one delivery."""
 
     def __init__(self, delivery: str) -> None:
         self._delivery = delivery
         self._at = delivery
         self._ended: list[Event] = []
-        """Of the step that has ended last, until another begins."""
+        """Of the last ended step, until another begins."""
 
     def begins(self, task: Any, held: Assignment) -> None:
         """An attempt has been claimed; called where its ``task`` has a request."""
@@ -160,20 +159,20 @@ class DeliveryEvents:
         events, self._ended = self._ended, []
         if task.send_events:
             now = time.time()
-            if request.id != self._delivery:  # of a message, Celery tells itself
+            if request.id != self._delivery:  # for a message's own step, Celery sends it
                 events.append(("task-received", request.id, _about(request, held, now)))
             events.append(("task-started", request.id, {"timestamp": now}))
         channel.send(self._delivery, self._at if task.send_events else "", events)
 
     def ended(self, task: Any, task_id: str, outcome: Any) -> None:
-        """A tracer has returned this; told with the next step, or by `close`."""
+        """Note a tracer's outcome; it is sent with the next step, or by `close`."""
         end = _end(outcome) if task.send_events else None
         if end is not None:
             kind, fields = end
             self._ended = [(kind, task_id, {"timestamp": time.time(), **fields})]
 
     def refused(self, ask: Callable[[], Unclaimed]) -> None:
-        """The message's attempt cannot be claimed: it is not at work here."""
+        """Report a message whose attempt cannot be claimed, so does not run here."""
         try:
             why = ask()
         except (StoreError, MultiAgentsError) as error:
@@ -184,7 +183,7 @@ class DeliveryEvents:
             channel.send(self._delivery, None, [(kind, self._delivery, fields)])
 
     def close(self) -> None:
-        """The delivery goes on with no other step; of its own one, Celery tells itself."""
+        """End the delivery; Celery itself sends the end of the message's own step."""
         if self._at != self._delivery:
             channel.send(self._delivery, "", self._ended)
 
@@ -204,7 +203,7 @@ def _about(request: Any, held: Assignment, now: float) -> dict[str, Any]:
 
 
 def _end(outcome: Any) -> tuple[str, dict[str, Any]] | None:
-    """The event of a tracer's outcome, as the main process would make it; None for none."""
+    """The event of a tracer's outcome, in the main process's form; None for none."""
     value, info, runtime, shown = outcome
     if info is None:
         return "task-succeeded", {"result": shown, "runtime": runtime}

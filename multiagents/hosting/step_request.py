@@ -1,8 +1,8 @@
-"""How does a worker's main process see the delivery of a step?
+"""How does a worker's main process represent the delivery of a step?
 
-As Celery's `Request`, with two differences.  What it tells monitors is said of the step that began
-or ended, by its own id: a delivery may run several (E14).  And ``celery inspect`` names the step
-that is at work: the store knows it, so that a worker's children have nothing to keep for it.
+As Celery's `Request`, with two differences.  Its events carry the id of the step that began or
+ended, since a delivery may run several (E14).  And ``celery inspect`` names the running step, which
+is read from the store, so that children need not report it.
 
 Imported where a worker runs: clients need none of Celery's worker.
 """
@@ -31,26 +31,26 @@ from multiagents.storage.client import StoreError
 log = structlog.get_logger(__name__)
 
 Look = Callable[[str], Mapping[str, AtWork]]
-"""Of a saga's id: what each of its deliveries is at; gives up soon."""
+"""The running step of each delivery of a saga, by the saga's id; gives up soon."""
 TOGETHER = 240
-"""So many events at most are sent in one message; an event loop sends in each turn what there is.
+"""The most events in one message; an event loop sends in each turn those that it has.
 
 Celery's 24 are those of eight steps.
 """
 BLIND_S = 5.0
-"""After the store has not answered, so long it is not asked: the main process waits for it."""
+"""The pause after a store that did not answer: the main process waits for each answer."""
 
 SEEN_S = 0.2
-"""How long what was seen is good for; less than anyone takes to ask twice."""
+"""The life of a cached read; shorter than the gap between two requests of a user."""
 
 
 class StepRequest(Request):  # type: ignore[misc]  # celery has no types
     """The delivery of one step, which may run others after it."""
 
     at: str | None = None
-    """The id of the step that it is at; "": its last has ended; None: it has begun none."""
+    """The id of its running step; "" after the last one has ended; None before the first."""
     returned = False
-    """Whether its process has brought it to an end."""
+    """Whether its process has ended it."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -61,7 +61,7 @@ class StepRequest(Request):  # type: ignore[misc]  # celery has no types
             _telling[self.id] = self
 
     def told(self, at: str | None, events: list[Event]) -> None:
-        """Its process is at that step now."""
+        """Note the running step, and send these events."""
         self.at = at
         eventer = self.eventer
         if not (eventer and eventer.enabled):
@@ -73,7 +73,7 @@ class StepRequest(Request):  # type: ignore[misc]  # celery has no types
             eventer.send(kind, uuid=task_id, **fields)
 
     def _say_received(self) -> None:
-        """Before anything else that is said of the delivery's own step, once."""
+        """Send once, before any other event of the delivery's own step."""
         came, self._came = self._came, None
         if came is not None:
             fields = {"args": self.argsrepr, "kwargs": self.kwargsrepr, "retries": 0}
@@ -81,38 +81,38 @@ class StepRequest(Request):  # type: ignore[misc]  # celery has no types
             super().send_event("task-received", name=self.name, **fields, **more)
 
     def on_failure(self, exc_info: Any, *args: Any, return_ok: bool = False, **options: Any) -> Any:
-        """Celery's, for whatever is no success; ``return_ok``: the task itself has ended so."""
+        """Celery's handler of all but success; ``return_ok``: the task itself has ended so."""
         self.returned = return_ok
         if self.tells:
-            channel.drain()  # of a task that is ignored, Celery sends no event
+            channel.drain()  # Celery sends no event of an ignored task
             if isinstance(exc_info.exception, ExceptionWithTraceback):
-                exc_info.exception = exc_info.exception.exc  # its event is to say what it is
+                exc_info.exception = exc_info.exception.exc  # the event shows the error itself
         return super().on_failure(exc_info, *args, return_ok=return_ok, **options)
 
     def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002 - the name is Celery's
-        """Celery's own event of this delivery, said of the step that it concerns."""
+        """Send Celery's own event of this delivery, for the step that it concerns."""
         if not self.tells:
             super().send_event(type, **fields)
             return
         if type == "task-started":
-            return  # the process says it that claims the attempt
+            return  # the process that claims the attempt reports it
         channel.drain()
         if self.at in (None, self.id):
             self._say_received()
             super().send_event(type, **fields)
         elif self.at and not (self.returned or type == "task-succeeded"):
-            # Its process has died, or was ended, within a later step.
+            # Its process has died, or was killed, in a later step.
             self.eventer.send(type, uuid=self.at, **fields)
 
     def info(self, safe: bool = False) -> dict[str, Any]:
-        """What ``celery inspect`` shows."""
+        """The fields that ``celery inspect`` shows."""
         found: dict[str, Any] = super().info(safe=safe)
         if self in state.active_requests:
             found.update(self._now(safe))
         return found
 
     def _now(self, safe: bool) -> dict[str, Any]:
-        """Of the step that is at work, if that is known."""
+        """The fields of the running step, if it is known."""
         saga_id: Any = self.args[0] if self.args else None
         at_work = sight.look(saga_id, self.id) if isinstance(saga_id, str) else None
         if at_work is None:
@@ -128,10 +128,10 @@ class StepRequest(Request):  # type: ignore[misc]  # celery has no types
 
 
 def strategy(task: Any, app: Any, consumer: Any, **options: Any) -> Any:
-    """Celery's, but for its event at the arrival of a message: `StepRequest` sends that.
+    """Celery's strategy without its event for a received message, which `StepRequest` sends.
 
-    A message of a fan-out stands for a place at work, and often comes when another process has
-    begun its step already: that step would seem to have been received again, by another worker.
+    A message of a fan-out stands for a slot, and another process has often begun its step already.
+    Monitors would show that step as received again, by another worker.
     """
     sends_events = task.send_events
     task.send_events = sends_events and task.Request != STEP_REQUEST
@@ -145,19 +145,19 @@ _telling: WeakValueDictionary[str, StepRequest] = WeakValueDictionary()
 
 
 def receive(delivery: str, at: str | None, events: list[Event]) -> None:
-    """What a process of the pool says of a delivery."""
+    """Pass a child's report to its delivery."""
     request = _telling.get(delivery)
     if request is not None:
         request.told(at, events)
 
 
 def _listens(eventer: Any) -> bool:
-    """Whether a worker sends task events: with ``-E``, or since a monitor has asked for them."""
+    """Whether a worker sends task events: with ``-E``, or since a monitor enabled them."""
     return bool(eventer and eventer.enabled and (not eventer.groups or "task" in eventer.groups))
 
 
 class Sight:
-    """Looks into the store, for a main process that must not wait for it."""
+    """Reads the store for a main process that must not wait long for it."""
 
     def __init__(self) -> None:
         self._look: Look | None = None
@@ -166,13 +166,13 @@ class Sight:
         self._seen_until = 0.0
 
     def open(self, look: Look) -> None:
-        """Begin, in a worker that starts."""
+        """Set the reader, in a worker that starts."""
         self._look, self._blind_until, self._seen_until = look, 0.0, 0.0
 
     def look(self, saga_id: str, delivery: str) -> AtWork | None:
-        """What a delivery is at; None: it is at nothing, or the store does not answer.
+        """A delivery's running step; None if there is none, or the store does not answer.
 
-        A saga is read once for all its deliveries that an ``inspect`` asks for.
+        An ``inspect`` reads a saga once for all its deliveries.
         """
         now = time.monotonic()
         if now >= self._seen_until:

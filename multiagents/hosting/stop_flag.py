@@ -1,7 +1,7 @@
-"""Is the worker that this process belongs to about to end?
+"""Is the worker of this process stopping?
 
-One byte in memory that a worker's main process shares with the children that it forks.  Without a
-lock, because one that a killed child held would be held for ever.  A signal's handler may set it.
+One byte in memory that a worker's main process shares with its forked children.  It has no lock,
+because a killed child would never release it.  A signal's handler may set it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ class StopFlag:
         self.renew()
 
     def renew(self) -> None:
-        """Begin anew, for a worker that is about to fork; children of one before keep theirs."""
+        """Clear it before a worker forks; children of an earlier worker keep theirs."""
         self._byte = mmap(-1, 1)
 
     def set(self) -> None:
-        """The worker is to end."""
+        """Mark the worker as stopping."""
         self._byte[0] = 1
 
     def is_set(self) -> bool:
-        """Whether it is to end."""
+        """Whether the worker is stopping."""
         return self._byte[0] == 1

@@ -1,12 +1,12 @@
 """When does a sweeper look at the due set again?
 
-Every worker has a sweeper, and all of them see the same first due item.  Would each wake for it to
-the millisecond, a thousand would ask the server in that very millisecond, all but one in vain, and
-stay in step from then on.  So each wakes at a random moment of a span that is a millisecond long
-for every worker: about one of them wakes in each.  A worker alone is as punctual as the clock.
+Every worker has a sweeper, and all of them see the same first due item.  If all woke in the same
+millisecond, a thousand sweepers would query the server at once, 999 of them for nothing, and would
+stay in step.  So each wakes at a random moment of a span of one millisecond per worker, and about
+one wakes in each millisecond.  A single worker is as punctual as the clock.
 
-Rules: no pause is longer than `longest_s`, however many workers one believes there are, so a due
-item starts in time although all others have died.  No clock, no Redis.
+Rule: no pause is longer than `longest_s`, whatever the number of workers.  So a due item starts in
+time even if all other workers have died.  No clock, no Redis.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from collections.abc import Callable
 from multiagents.core.settings import Settings
 
 SPAN_MS = 1.0
-"""By so much for each worker do the moments spread at which they wake for one item."""
+"""The span of the wake-up moments for one item grows by this much per worker."""
 JITTER = 1 / 8
-"""The longest pause is shortened by up to this share: workers that a stall of the server or a
-frozen host has put in step come out of it."""
+"""The longest pause is shortened by up to this share.  It separates workers that a stall of the
+server or a frozen host has put in step."""
 
 
 class Pace:
-    """Chooses pauses.  ``peers``: how many workers there are; ``chance``: 0 to 1, at random."""
+    """Chooses pauses.  ``peers``: the number of workers; ``chance``: 0 to 1, at random."""
 
     def __init__(
         self, settings: Settings, *, peers: Callable[[], int], chance: Callable[[], float]
@@ -34,7 +34,7 @@ class Pace:
         self._chance = chance
 
     def pause_s(self, due_ms: float | None, now_ms: int) -> float:
-        """How long to wait when the first item is due at ``due_ms``; None: there is none."""
+        """The pause in seconds before a first item due at ``due_ms``; None: there is none."""
         longest_s = self.longest_s * (1 - JITTER * self._chance())
         if due_ms is None or due_ms <= now_ms:
             return longest_s

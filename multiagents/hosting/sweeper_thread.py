@@ -1,16 +1,15 @@
-"""What keeps the sweeps going?
+"""Where do the sweeps run?
 
-One daemon thread for each server, in every worker's main process: not a timer of Celery's, because
-those stand still while Redis is away.  Looking whether anything is due costs one command; only
-then, and often enough for the tick (E9), does a sweep run.  The first server's thread also keeps
-the catalog fresh and the clock corrected.  Each thread gives back the commands that came to this
-worker without its having their function (`handback`): whoever takes messages leaves that to it and
-goes on at once.  A thread survives any failure of its server: it waits,
-longer each time, and looks again; the others sweep on, however long that server keeps silent.  Only
-sagas in a format that a newer engine has written end it, and its worker.
+In one daemon thread for each server, in every worker's main process; Celery's timers stop while
+Redis is away.  A check for due items costs one command.  A sweep runs if something is due, and
+often enough for the tick (E9).  The first server's thread also refreshes the catalog and corrects
+the clock.  Each thread gives back commands whose function this worker lacks (`handback`): the
+consumer hands them over and continues at once.
 
+Rules: a thread survives any failure of its server.  It waits, longer each time, and looks again,
+while the other threads sweep on.  Only sagas in a newer engine's format end it, with its worker.
 Only a server that does not answer, or takes no writes, ends a round.  Any other error concerns one
-due member: it is told in one line, the member is tried again later and later, up to a minute, and
+due member.  It is logged in one line, the member is retried later and later, up to a minute, and
 the round goes on.
 """
 
@@ -43,36 +42,36 @@ from multiagents.storage.routing import told
 from multiagents.storage.sagas import Guard
 
 ANNOUNCE_MS = 10_000
-"""How often a worker says that it is alive, and looks whether it may go on."""
+"""How often a worker announces itself, and checks the format of its sagas."""
 MOST_PAUSE_S = 5.0
 """The longest wait between two tries while the server is away."""
 MOST_FOREIGN = 100_000
-"""Messages that a worker without their functions remembers; a sweep finds what is beyond."""
+"""Messages that a worker without their functions remembers; a sweep finds the others."""
 UNCONFIRMED_S = 0.05
-"""Until a command is given back again whose sending was not confirmed."""
+"""The wait before an unconfirmed command is given back again."""
 WAKINGS = 2
-"""So often a worker wakes what waits for its functions, one announcement apart: at the first time
-another thread may not have announced them yet."""
+"""How often a worker wakes the steps that wait for its functions, one announcement apart.  At the
+first one, another thread may not have announced the functions yet."""
 WAITS = f"its sagas wait; it is asked again every {MOST_PAUSE_S:g} s, until this worker is stopped"
 
 ENDS_A_ROUND = (*UNREACHABLE, NewerFormat)
-"""What concerns more than one saga."""
+"""Errors that concern more than one saga."""
 TOLD_AGAIN = 60
-"""So often has an item failed when that is told again: about once an hour."""
+"""Every so many failures an item is logged again: about once an hour."""
 MOST_UNKNOWN = 3
-"""An item of a saga that is gone is told of from then on: it should have been dropped."""
+"""From this many failures on, an item of a deleted saga is logged: it should be gone too."""
 
 log = structlog.get_logger(__name__)
 
 Announce = Callable[[], Flow[None]]
 Queues = Callable[[], list[str]]
-"""What this worker consumes."""
+"""The queues that this worker consumes."""
 Slots = Callable[[], int]
-"""How many tasks it runs at once."""
+"""The number of tasks that it may run at once."""
 AtWork = Callable[[], int | None]
-"""How many tasks it runs now; None: not known."""
+"""The number of tasks that it runs now; None: not known."""
 Refuse = Callable[[NewerFormat], None]
-"""Told, once, that this worker must not go on."""
+"""Called once if this worker must not go on."""
 
 
 def _go_on(error: NewerFormat) -> None:
@@ -117,7 +116,7 @@ class SweeperThreads:
         ]
 
     def hand_back(self, message: Foreign) -> None:
-        """Leave a command to the thread of its server; returns at once, for any thread."""
+        """Queue a command for the thread of its server; returns at once, in any thread."""
         home = shard_of(message.saga_id, self._settings.shards)
         next(each for each in self._threads if home in each.shards).take(message)
 
@@ -127,7 +126,7 @@ class SweeperThreads:
             thread.start()
 
     def stop(self) -> None:
-        """End after the sweeps at hand; the worker is shown as stopping until it has `left`."""
+        """End after the present sweeps; the worker is shown as stopping until it has `left`."""
         self._stop_sweeping()
         self._leaving.begin()
 
@@ -144,9 +143,9 @@ class SweeperThreads:
 
 
 class SweeperThread:
-    """Sweeps these shards (None: all).  With ``announce`` it keeps house too.
+    """Sweeps these shards (None: all).  With ``announce`` it also announces the worker.
 
-    ``peers`` says how many workers there are, ``chance`` draws from 0 to 1; see `Pace`.
+    ``peers``: the number of workers; ``chance`` draws from 0 to 1; see `Pace`.
     """
 
     def __init__(
@@ -188,7 +187,7 @@ class SweeperThread:
         self._announced_stopping = False
         self._refuse = refuse
         self._failing: set[str] = set()
-        """What fails, has been told and goes on failing."""
+        """Failures that are logged and go on."""
         self._failures = 0
         self._failed_at = 0.0
 
@@ -197,17 +196,17 @@ class SweeperThread:
         self._thread.start()
 
     def take(self, message: Foreign) -> None:
-        """Have it give a command back, soon."""
+        """Queue a command to be given back soon."""
         self._foreign.append(message)
         self._wake.set()
 
     def ask_to_stop(self) -> None:
-        """Let it end, without waiting for that."""
+        """Ask the thread to end, and return at once."""
         self._stop.set()
         self._wake.set()
 
     def stop(self) -> None:
-        """End after the sweep at hand."""
+        """End after the present sweep."""
         self.ask_to_stop()
         self._thread.join(timeout=5)
 
@@ -220,14 +219,14 @@ class SweeperThread:
                 log.critical(str(error))
                 self._refuse(error)
                 return
-            except Exception as error:  # noqa: BLE001 - the thread must outlive everything
+            except Exception as error:  # noqa: BLE001 - the thread must survive any error
                 pause_s = self._after(error)
             self._wake.wait(pause_s)
             self._wake.clear()
         self._leave()
 
     def _leave(self) -> None:
-        """Give back what came last; a sweep of another worker finds what cannot be given now."""
+        """Give back the last commands; another worker's sweep finds those that fail here."""
         try:
             while self._foreign:
                 self._give_back()
@@ -240,13 +239,13 @@ class SweeperThread:
         self._failures = 0
 
     def once(self) -> float:
-        """One round over its shards; seconds until the next is worth it."""
+        """Do one round over the shards; returns the seconds until the next."""
         self._housekeep()
         again_s = self._give_back()
         return min(again_s, *(self._try_round(shard) for shard in self.shards))
 
     def _try_round(self, shard: Shard) -> float:
-        """A due set that cannot be read keeps no other shard waiting."""
+        """Do a shard's round; an unreadable due set does not delay the other shards."""
         what = f"sweep of {shard.due}"
         try:
             pause_s = self._edge.run(self.round(shard))
@@ -259,13 +258,13 @@ class SweeperThread:
         return pause_s
 
     def _note_failure(self, what: str, error: Exception) -> None:
-        """Say it once, until it goes well again."""
+        """Log a failure once, until the next success."""
         if what not in self._failing:
             self._failing.add(what)
             log.error(f"{what} failed, it is tried again", **_about(error))
 
     def _give_back(self) -> float:
-        """Give back one batch of commands; seconds until the next is worth it."""
+        """Give back one batch of commands; returns the seconds until the next."""
         if self._hand_back is None:
             return MOST_PAUSE_S
         while self._foreign and len(self._at_hand) < self._sweeper.batch:
@@ -276,8 +275,8 @@ class SweeperThread:
             self._at_hand = self._edge.run(self._hand_back.hand_back(self._at_hand))
         except ENDS_A_ROUND:
             raise
-        except Exception as error:  # noqa: BLE001 - the sweeps go on, and one will send them
-            log.error("cannot give back steps, a sweep will", **_about(error))
+        except Exception as error:  # noqa: BLE001 - sweeps go on, and one sends them
+            log.error("cannot give back steps; a sweep will", **_about(error))
             self._at_hand = []
         if self._foreign:
             return 0.0
@@ -297,8 +296,8 @@ class SweeperThread:
             self._try_to_announce()
 
     def _try_to_announce(self) -> None:
-        """That nobody is told of this worker keeps no saga waiting."""
-        what = "telling others of this worker"
+        """Announce the worker; a failure delays no saga."""
+        what = "the announcement of this worker"
         try:
             if self._announce is not None:
                 self._edge.run(self._announce())
@@ -312,7 +311,7 @@ class SweeperThread:
         self._announced_ms = self._clock.now_ms()
 
     def _wake_waiting(self) -> None:
-        """After it was announced: what waits for functions that this worker brings is due."""
+        """After an announcement, make the steps due that wait for this worker's functions."""
         if self._hand_back is None:
             return
         queues = self._queues()
@@ -324,7 +323,7 @@ class SweeperThread:
             self._wakings -= 1
 
     async def round(self, shard: Shard) -> float:
-        """Look at one shard and act on what is due; seconds until the next look is worth it."""
+        """Handle the due items of one shard; returns the seconds until the next look."""
         due_ms = await store.first_due(shard)
         now_ms = self._clock.now_ms()
         nothing_due = due_ms is None or due_ms > now_ms
@@ -342,7 +341,7 @@ class SweeperThread:
         return 0.0 if len(items) == self._sweeper.batch else self._pace.pause_s(due_ms, now_ms)
 
     async def _handle(self, shard: Shard, item: Guard) -> None:
-        """One broken saga must not keep the others waiting; it comes again, later each time."""
+        """Handle one item; a broken saga delays no other, and is retried later each time."""
         try:
             await self._sweeper.handle(item)
         except ENDS_A_ROUND:
@@ -355,7 +354,7 @@ class SweeperThread:
             failures = await self._sweeper.put_off(shard, item, error)
         except UNREACHABLE:
             raise
-        except StoreError as second:  # then it comes round in two seconds
+        except StoreError as second:  # then the item is due again in two seconds
             self._note_failure(f"counting failures in {shard.stuck}", second)
             failures = 0
         what = {"item": item.member, "failures": failures, **_about(error)}
@@ -367,7 +366,7 @@ class SweeperThread:
             log.error("a due item cannot be handled, it is tried again", **what)
 
     def _after(self, error: Exception) -> float:
-        """Say once that sweeping fails, and wait longer each time."""
+        """Log the first failure of a series; returns a pause that grows with each."""
         self._failures += 1
         if self._failures == 1:
             self._failed_at = time.monotonic()
@@ -383,7 +382,7 @@ def _beyond(shard: Shard) -> str:
 
 
 def _about(error: Exception) -> dict[str, str]:
-    """An error in a line: what it says, and where in the engine it came up."""
+    """An error in a line: its message, and its place in the engine."""
     frames = traceback.extract_tb(error.__traceback__)
     flows = [frame for frame in frames if "/engine/" in frame.filename] or frames
     at = f"{flows[-1].filename.rpartition('/')[2]}:{flows[-1].lineno}" if flows else ""

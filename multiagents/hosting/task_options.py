@@ -1,9 +1,9 @@
 """Which of Celery's options of a task hold for a worker's steps?
 
-A step is a task: what an app sets for all of its tasks, for some by `task_annotations`, or by its
-base class, is set for the step's task too.  Most of it Celery itself does, in its tracer.  What it
-does for each message asks for steps that are messages of their own (`goes_alone`); what would be
-lost, or would have two authorities, is refused by name (`refuse`).
+A step is a task.  So the options that an app sets for all tasks, by `task_annotations` or by its
+base class, hold for the step's task too.  Celery's tracer applies most of them.  Options that apply
+to each message need steps that are messages of their own (`goes_alone`).  Options that would be
+lost, or would have two sources, are refused by name (`refuse`).
 
 For Celery 5.7.
 """
@@ -17,8 +17,8 @@ from celery import Task
 from multiagents.core.exceptions import InvalidInput
 
 PER_MESSAGE = ("rate_limit", "time_limit", "soft_time_limit")
-"""Kept by a worker's main process for each message: a step that has one is neither continued with
-nor continued."""
+"""A worker's main process applies these to each message.  So a step with one of them is always a
+message of its own, and its process does not continue with another step."""
 _REFUSED: dict[str, str] = {
     "queue": "name it with @worker(queue=), add_step(queue=) or task_routes",
     "exchange": "name a queue with @worker(queue=), add_step(queue=) or task_routes",
@@ -32,7 +32,7 @@ _REFUSED: dict[str, str] = {
     "track_started": "its state is kept with its saga: see sagas.get",
     "store_eager_result": "its result is kept with its saga: see sagas.get",
 }
-"""What to do instead."""
+"""The options that are refused, and the fix for each."""
 _SETTINGS = {
     "priority": "task_default_priority",
     "serializer": "task_serializer",
@@ -40,25 +40,25 @@ _SETTINGS = {
     "track_started": "task_track_started",
     "store_eager_result": "task_store_eager_result",
 }
-"""The setting from which a task takes what is not set for itself."""
+"""The setting that gives a task its default for an option."""
 
 
 STEP_REQUEST = "multiagents.hosting.step_request:StepRequest"
 STEP_STRATEGY = "multiagents.hosting.step_request:strategy"
-"""A step's `Request` and `Strategy`, unless its app has its own; imported by workers alone."""
+"""A step's `Request` and `Strategy`, unless its app has its own; only workers import them."""
 
 
 def goes_alone(task: Task) -> bool:
-    """Whether each step of a worker's task has to be a message of its own."""
+    """Whether each step of a worker's task must be a message of its own."""
     own_request = task.Request not in (Task.Request, STEP_REQUEST)
     own_classes = own_request or task.Strategy not in (Task.Strategy, STEP_STRATEGY)
     return own_classes or any(getattr(task, name) for name in PER_MESSAGE)
 
 
 def refuse(task: Task, conf: Any) -> None:
-    """Raise InvalidInput for an option of a worker's task that cannot be kept.
+    """Raise InvalidInput for an option of a worker's task that cannot hold for a step.
 
-    ``task``: bound to its app, so that annotations are there.
+    ``task``: bound to its app, so that it has its annotations.
     """
     for name, instead in _REFUSED.items():
         value = getattr(task, name, None)

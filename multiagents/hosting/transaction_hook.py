@@ -1,8 +1,8 @@
 """How does a start wait for the commit of a Django transaction?
 
-A saga that is started inside a transaction may begin before the rows are there, or go on although
-they never come.  Celery gives each task of a Django app `delay_on_commit` for that; these are the
-same for ``start_saga``, whichever base class its app's tasks have.
+A saga that starts inside a transaction may run before its rows exist, or although they are rolled
+back.  Celery gives each task of a Django app `delay_on_commit` for that.  These are the same for
+``start_saga``, whatever base class its app's tasks have.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from multiagents.core.exceptions import InvalidInput
 
 
 def after_commit(name: str, action: Callable[[], object]) -> None:
-    """Do it once the present transaction is committed; at once where there is none.
+    """Run ``action`` when the present transaction is committed; at once if there is none.
 
-    ``name``: what was called.  Raises InvalidInput where Django is not installed.
+    ``name``: the method that was called.  Raises InvalidInput if Django is not installed.
     """
     try:
         from django.db import transaction

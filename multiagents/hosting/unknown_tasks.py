@@ -1,12 +1,12 @@
-"""What does a worker do with a message whose task it does not have?
+"""What does a worker do with a message whose task it lacks?
 
-Celery looks a message's task up in a table and drops what is not there, with twenty lines of log
-and a stored failure.  `Strategies` is that table, in which every name has an entry: a command of
-the engine is acknowledged and given back to its outbox (`handback`), everything else is dropped as
-Celery does.
+Celery finds a message's task in a table.  It drops a message without an entry, with twenty lines of
+log and a stored failure.  `Strategies` is that table, with an entry for every name.  It
+acknowledges a command of the engine and gives it back to its outbox (`handback`).  Any other
+message is dropped as by Celery.
 
 For Celery 5.7, whose consumer calls the table's entry as ``strategy(message, body, ack, …)``.
-Nothing here may raise for what a message holds: it would end the worker.
+Nothing here may raise for the content of a message: that would end the worker.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 
 class Strategies(dict[str, Strategy]):
-    """A consumer's table of tasks, with an entry for those that this worker does not have."""
+    """A consumer's table of tasks, with an entry for those that this worker lacks."""
 
     def __init__(self, consumer: Any, take: Take) -> None:
         super().__init__(consumer.strategies)
@@ -46,7 +46,7 @@ class Strategies(dict[str, Strategy]):
         return strategy
 
     def _queue_of(self, message: Any) -> Any:
-        """The name of the queue that it came from; a team's queues may have other routing keys."""
+        """The name of a message's queue; a team's queues may have other routing keys."""
         key = (message.delivery_info or {}).get("routing_key")
         queues = self._consumer.app.amqp.queues.consume_from
         if key in queues:
@@ -64,7 +64,7 @@ def step_for(take: Take) -> type:
     """A bootstep for an app's consumers."""
 
     class StrangersStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no types
-        """Gives a consumer its table, once its tasks are in it."""
+        """Gives a consumer its table, when Celery has filled in the tasks."""
 
         requires = ("celery.worker.consumer.tasks:Tasks",)
 

@@ -1,10 +1,10 @@
-"""What is said of a worker that ends?
+"""How does a worker announce its end?
 
-Between the signal to end warm and the end of its last task it takes nothing more: others see it as
-stopping, with how many tasks it is still at.  Then it says that it has ended.  One daemon thread
-does both, because the worker's main thread waits for its pool meanwhile.  A worker that cannot say
-it, being killed or without its server, is known by its silence.  In a program that hosts a worker,
-an error may end the worker's thread before its end is told of: that is seen here.
+After the signal for a warm shutdown a worker takes no more work.  It announces itself as stopping,
+with the number of its running tasks, until the last one ends; then it withdraws.  One daemon thread
+does both, because the worker's main thread waits for the pool.  A worker that is killed, or has no
+server, is known by its missing heartbeat.  In a program that hosts a worker, an error may end the
+worker's thread first; the thread here sees that.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from multiagents.core.effects import Flow
 from multiagents.storage.client import UNREACHABLE, Edge, StoreError
 
 SAID_S = 2.0
-"""How often it is said: a person who looks sees the number go down."""
+"""The time between two announcements, in which an operator sees the number fall."""
 JOIN_S = 2.0
-"""The longest wait for what is being said at the end; an answer takes a second at most."""
+"""The longest wait for a running announcement at the end; an answer takes a second at most."""
 
 log = structlog.get_logger(__name__)
 
@@ -28,7 +28,7 @@ Say = Callable[[], Flow[None]]
 
 
 class Leaving:
-    """Says that a worker is stopping, again and again, and that it has ended."""
+    """Announces repeatedly that a worker is stopping, and then that it has ended."""
 
     def __init__(self, edge: Edge, *, announce: Say, retire: Say, pause_s: float = SAID_S) -> None:
         self._pause_s = pause_s
@@ -40,12 +40,12 @@ class Leaving:
         self._thread = threading.Thread(target=self._run, name="multiagents-leaving", daemon=True)
 
     def begin(self) -> None:
-        """It is stopping; called in the worker's own thread."""
+        """Announce the stop from now on; called in the worker's own thread."""
         self._worker = threading.current_thread()
         self._thread.start()
 
     def end(self) -> None:
-        """It has ended; a second call does nothing."""
+        """Withdraw the worker; a second call does nothing."""
         if self._over.is_set():
             return
         self._over.set()
@@ -63,5 +63,5 @@ class Leaving:
     def _say(self, what: Say) -> None:
         try:
             self._edge.run(what())
-        except (*UNREACHABLE, StoreError) as error:  # then its silence says it
-            log.debug("cannot tell others of a worker's end", error=type(error).__name__)
+        except (*UNREACHABLE, StoreError) as error:  # then its missing heartbeat shows it
+            log.debug("cannot announce a worker's end", error=type(error).__name__)

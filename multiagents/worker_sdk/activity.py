@@ -1,11 +1,11 @@
-"""What of an attempt is at work, and is its end heard of after the attempt was given up?
+"""Which parts of an attempt still run, and how is their end reported after it has failed?
 
-An `Activity` is an attempt's coroutine and the calls which that has given to threads, by
-`asyncio.to_thread`, ``run_in_executor``, or as a plain tool.  Cancelling the coroutine does not
-stop a thread.  What is still at work when an attempt fails is *left*; the end of each call that was
-left is told, the coroutine's own last, because it is the one that may bring the step's result.
+An `Activity` is an attempt's coroutine and the calls that it has given to threads, by
+`asyncio.to_thread`, ``run_in_executor``, or as a plain tool.  A cancellation of the coroutine does
+not stop a thread.  Calls that still run when an attempt fails are *left*.  The end of each of them
+is reported, the coroutine's own last, because that one may bring the step's result.
 
-A context variable says to which activity a call belongs.  No Redis, no Celery.
+A context variable holds the activity of the running code.  No Redis, no Celery.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from types import MappingProxyType
 from typing import Any
 
 current: ContextVar[Activity | None] = ContextVar("multiagents_activity", default=None)
-"""Of the attempt that the running code belongs to."""
+"""The activity of the running code."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """The end of something that was left at work."""
+    """The end of a call that was left running."""
 
     label: str
     part: int
-    """Counts the endings of one attempt, from 1."""
+    """The number of this ending within its attempt, from 1."""
     more: bool
-    """Whether more of the attempt is still at work."""
+    """Whether other parts of the attempt still run."""
     finish: Callable[[], str] | None = None
     """For the worker function itself: its result as JSON; raises what the function raised."""
 
@@ -55,7 +55,7 @@ class Activity:
         self.about = about
         """Its saga, step and attempt."""
         self.blocked_s = 0.0
-        """For how long it has blocked its loop."""
+        """The total time for which it has blocked its loop."""
         self._finish = finish
         self._function: Future[Any] = Future()
         self._open: dict[Future[Any], str] = {}
@@ -66,12 +66,12 @@ class Activity:
         self._telling = threading.Lock()
 
     def begin(self) -> Future[Any]:
-        """Its coroutine begins: the future that is to be given its outcome."""
+        """Begin the coroutine; returns the future that takes its outcome."""
         self._add(self._function, "its function")
         return self._function
 
     def add(self, call: Future[Any], function: Any, args: tuple[Any, ...] = ()) -> None:
-        """It has given a call to a thread."""
+        """Note a call that the attempt has given to a thread."""
         self._add(call, _label(function, args))
 
     def _add(self, call: Future[Any], label: str) -> None:
@@ -86,7 +86,7 @@ class Activity:
                 self._open.pop(call, None)
 
     def settle(self, seconds: float) -> None:
-        """Wait for the end of all of it.  Calls that no thread has begun do not begin."""
+        """Wait for the end of all its calls.  Calls that no thread has begun are cancelled."""
         with self._lock:
             calls = list(self._open)
         for call in calls:
@@ -95,20 +95,20 @@ class Activity:
         wait(calls, seconds)
 
     def give_up(self) -> bool:
-        """Its attempt has failed; whether anything of it is still at work: see `leave`."""
+        """Note that the attempt has failed.  True if parts of it still run: see `leave`."""
         with self._lock:
             self._given_up = any(not call.done() for call in self._open)
             return self._given_up
 
     def left(self) -> str:
-        """What is at work, for people."""
+        """The labels of the running calls, for people."""
         with self._lock:
             return ", ".join(label for call, label in self._open.items() if not call.done())
 
     def leave(self, tell: Tell) -> None:
-        """``tell`` of the end of each call that was at work when it was given up.
+        """Call ``tell`` at the end of each call that still ran when the attempt was given up.
 
-        ``tell`` may take long: it is called in the thread of the call, never on a loop.
+        ``tell`` may take long: it runs in the thread of the call, never on a loop.
         """
         with self._lock:
             self._tell = tell
@@ -129,7 +129,7 @@ class Activity:
                     self._tell(ending)
 
     def _endings(self, call: Future[Any]) -> list[Ending]:
-        """What there is to tell now: the function's end waits for that of its threads."""
+        """The endings to report now: the function's end waits for that of its threads."""
         with self._lock:
             label = self._open.get(call)
             if label is None:
@@ -153,7 +153,7 @@ class Activity:
 
 
 def _label(function: Any, args: tuple[Any, ...]) -> str:
-    """The name of what runs in a thread, below the layers that carry its context."""
+    """The name of a thread's function, below the wrappers that carry its context."""
     while True:
         if isinstance(function, functools.partial):
             function, args = function.func, (*function.args, *args)

@@ -1,14 +1,14 @@
-"""How is an ``async`` attempt waited for, cancelled, and given up?
+"""How does a thread wait for an ``async`` attempt, cancel it, and give it up?
 
-The thread that waits is the one authority for its time: it cancels the coroutine once, when the
-time-out is over or the lease is lost, and gives all of the attempt a second to clean up.  So the
-next attempt, or the undo, begins when the clean-up has ended or its second is over.  What is still
-at work then is left (see `activity`), and its end is told to whoever asks for it by `taken`.
+Only the waiting thread keeps the attempt's time.  It cancels the coroutine once, after the timeout
+or the loss of the lease, and gives the whole attempt a second to clean up.  So the next attempt, or
+the undo, begins after the clean-up, or after that second.  Calls that still run then are left (see
+`activity`); `taken` gives access to them.
 
 A value that the function returns within that second counts; so does an error of its own.
 
-What another attempt took by blocking the loop is not held against this one: it was not entered, or
-not let go on, and ends as `LoopBlocked`, which does not count.
+Time that another attempt took by blocking the loop does not count against this one.  It was not
+entered, or could not continue, and ends as `LoopBlocked`, which does not count as a try.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from multiagents.worker_sdk.activity import Activity, current
 from multiagents.worker_sdk.loop import AttemptLoop
 
 CANCEL_GRACE_S = 1.0
-"""How long a cancelled attempt may clean up before its thread goes on without it."""
+"""The time for a cancelled attempt to clean up before its thread continues without it."""
 
 _waited_for: dict[str, AwaitedCall] = {}
-"""Attempts at work, by token."""
+"""Running attempts, by token."""
 _left: WeakValueDictionary[str, Activity] = WeakValueDictionary()
-"""What failed attempts have left at work, by token; forgotten when that has ended."""
+"""Running calls of failed attempts, by token; forgotten at their end."""
 
 
 class Cancelled(Exception):
-    """The coroutine has ended by its cancellation."""
+    """The coroutine ended by its cancellation."""
 
     def __init__(self) -> None:
         super().__init__("the coroutine was cancelled")
@@ -62,18 +62,18 @@ class AwaitedCall:
         self.is_overdue = False
         self._entered_at = 0.0
         self.displaced = ""
-        """Why its loop was given up under it."""
+        """The reason why its loop was retired; empty: it was not."""
         self.is_cancelled = False
         """Its cancellation has reached the loop."""
         self.stood = ""
-        """The line of the user's code at which its cancellation found it."""
+        """The line of the user's code that its cancellation interrupted."""
         self._awaitable = awaitable
         self._context = copy_context()
         self._task: asyncio.Task[Any] | None = None
         self._begun_on: AttemptLoop | None = None
         self._asked = False
         self._turned = threading.Event()
-        """It has ended, or is to be waited for no longer."""
+        """Set when it has ended, or when the wait for it is over."""
         self._lock = threading.Lock()
         self._future = activity.begin()
         self._future.add_done_callback(lambda _: self._turned.set())
@@ -81,9 +81,9 @@ class AwaitedCall:
         self._lost_s = self.home.lost_s
 
     def begin(self) -> None:
-        """Hand it to the loop; the caller's context variables go with it."""
+        """Hand it to the loop, with the caller's context variables."""
         self.home.enter(self)
-        while self.home.is_retired:  # since it was chosen: it may end at any moment
+        while self.home.is_retired:  # since the choice; it may end at any moment
             before, self.home = self.home, loop.home()
             self.home.enter(self)
             before.leave(self)
@@ -91,7 +91,7 @@ class AwaitedCall:
         self._send()
 
     def wait(self, timeout_s: float | None) -> None:
-        """Until it has ended, is displaced or lost, or that time and the clean-up are over."""
+        """Wait until it has ended, is displaced or lost, or its time and clean-up are over."""
         try:
             self.is_overdue = not self._turn(timeout_s)
         except Exception:  # a time limit of Celery's own
@@ -104,7 +104,7 @@ class AwaitedCall:
             self._clean_up()
 
     def _turn(self, timeout_s: float | None) -> bool:
-        """Wait for its end; False if its time, which begins when it is entered, is over."""
+        """Wait for its end; False if its time is over, which begins at its entry."""
         ends_at = time.monotonic() + (timeout_s or 0.0) + loop_watch.watch.blocked_s
         wait_s = timeout_s
         while not self._turned.wait(wait_s):
@@ -116,19 +116,19 @@ class AwaitedCall:
         return True
 
     def end(self) -> None:
-        """Nobody waits for it any more."""
+        """End the wait for it."""
         self.home.leave(self)
 
     def lose(self) -> None:
-        """Its lease is lost: cancel it, from any thread."""
+        """Cancel it because its lease is lost; from any thread."""
         self.is_lost = True
         self.cancel()
         self._turned.set()
 
     def displace(self, why: str, *, move: bool) -> None:
-        """Its loop is given up: go to a new one, if it has not been entered and ``move`` is set."""
+        """Leave a retired loop: for a new one if ``move`` is set and it was not entered."""
         with self._lock:
-            if self._future.done() or not self.home.is_retired:  # it has gone by itself
+            if self._future.done() or not self.home.is_retired:  # it has moved already
                 return
             moves = move and not self.is_entered and not self._asked
             if moves:
@@ -143,7 +143,7 @@ class AwaitedCall:
             self._turned.set()
 
     def cancel(self) -> None:
-        """Cancel the coroutine, the first time that this is called; if need be, do not enter it."""
+        """Cancel the coroutine, once; one that was not entered never will be."""
         with self._lock:
             if self._asked:
                 return
@@ -156,7 +156,7 @@ class AwaitedCall:
         self.home.call(self._cancel)
 
     def blocked_by(self, timeout_s: float | None) -> str:
-        """Who else has taken the time of this attempt; empty: nobody."""
+        """The attempt that took this one's time, for people; empty if there is none."""
         if not (self.is_cancelled and self.is_entered):
             now = loop_watch.blocked_by_another(self.home, self.activity)
             if now:
@@ -187,13 +187,13 @@ class AwaitedCall:
 
     def _send(self) -> None:
         home = self.home
-        # A copy for each loop: the one before may be in its own at this very moment.
+        # A copy for each loop, since the earlier loop may be running in its own.
         home.call(self._start, home, context=self._context.copy())
 
     # ---- on the loop ----
 
     def _start(self, home: AttemptLoop) -> None:
-        """Once on each loop: one that is given up while this is handed to it hands it on, too."""
+        """Start it once on each loop; a loop retired meanwhile may call this too."""
         if home is self.home and home is not self._begun_on:
             self._begun_on = home
             task = asyncio.ensure_future(self._entered(home), loop=home.loop)
@@ -238,11 +238,12 @@ def await_attempt(
     finish: Callable[[Any], str] = str,
     about: Mapping[str, Any] = MappingProxyType({}),
 ) -> Any:
-    """What the awaitable of a worker function gives, on the process's loop.
+    """The result of a worker function's awaitable, run on the process's loop.
 
-    ``used_s``: how much of its time-out is gone.  ``finish`` makes a result's JSON, should it come
-    after the attempt was given up; ``about`` says whose attempt it is.  Raises what the function
-    raised, StepTimeout, LeaseLost, LoopBlocked, or WorkerExecutionError for its own cancellation.
+    ``used_s``: the spent part of its timeout.  ``finish`` makes the JSON of a result that comes
+    after the attempt was given up; ``about`` holds its saga, step and attempt.  Raises the
+    function's error, StepTimeout, LeaseLost, LoopBlocked, or WorkerExecutionError if it was
+    cancelled from inside.
     """
     if loop.on_loop_thread():
         _close(awaitable)
@@ -272,10 +273,10 @@ def await_attempt(
 
 
 def cancel(token: str) -> bool:
-    """Cancel the async attempt of that token; False if there is none (a plain function, or over).
+    """Cancel the async attempt of that token; False if none runs (a plain function, or ended).
 
-    The coroutine gets asyncio's CancelledError; its `await_attempt` raises LeaseLost when it has
-    cleaned up, or its second is over.
+    The coroutine gets asyncio's CancelledError.  Its `await_attempt` raises LeaseLost after the
+    clean-up, or after its second.
     """
     waiting = _waited_for.get(token)
     if waiting is None:
@@ -285,12 +286,12 @@ def cancel(token: str) -> bool:
 
 
 def keeps_time(token: str) -> bool:
-    """Whether the attempt of that token is one whose time-out is kept here."""
+    """Whether the timeout of that token's attempt is kept here."""
     return token in _waited_for
 
 
 def taken(token: str) -> Activity | None:
-    """What the failed attempt of that token has left at work, given out once."""
+    """The running calls of that token's failed attempt; given out once."""
     return _left.pop(token, None)
 
 

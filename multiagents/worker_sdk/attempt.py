@@ -1,7 +1,7 @@
 """How does a claimed attempt become a call of its function?
 
-From the assignment's JSON to a `Context`, through `run.execute`, to the JSON of the result; and
-from an exception to what it means for the step.
+From the assignment's JSON to a `Context`, through `execute`, to the JSON of the result; and from an
+exception to its verdict for the step.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from multiagents.worker_sdk.registry import Worker
 
 
 class Leases(Protocol):
-    """What keeps an attempt alive while its function runs."""
+    """Keeps an attempt alive while its function runs."""
 
     def note(self, held: Assignment, field: str, value: Any) -> bool:
         """Store progress (``p``) or a checkpoint (``k``); False if the lease is lost."""
@@ -36,10 +36,10 @@ class Leases(Protocol):
 def perform(
     worker: Worker, held: Assignment, leases: Leases, *, limit: int
 ) -> tuple[dict[str, Any], str]:
-    """Run the function for an attempt; its result, and that as JSON of at most ``limit`` bytes.
+    """Run the function for an attempt; its result, and its JSON of at most ``limit`` bytes.
 
-    Raises whatever the function raises, InvalidResult, or LeaseLost.  A function that returned is
-    reported so even if its lease is gone: what it did is done, and may have to be undone (E6).
+    Raises the function's error, InvalidResult, or LeaseLost.  A function that returned is reported
+    even if its lease is lost: its effect has happened, and may have to be undone (E6).
     """
     context = context_of(held, leases)
     try:
@@ -59,10 +59,10 @@ def perform(
 
 
 def _foreign(name: str, error: BaseException) -> str:
-    """Why an error that Celery takes for something else is only a failure here.
+    """The message for an error to which Celery gives another meaning; here it is a failure.
 
-    Of Ignore and Retry no errback is told, so the attempt would never end; at a MemoryError the
-    whole prefork worker ends, with the steps of all its children.
+    Celery calls no errback for Ignore and Retry, so the attempt would never end.  A MemoryError
+    ends the whole prefork worker, with the steps of all its children.
     """
     if isinstance(error, MemoryError):
         return f"worker {name!r} ran out of memory: {error}"
@@ -71,7 +71,7 @@ def _foreign(name: str, error: BaseException) -> str:
 
 
 def context_of(held: Assignment, leases: Leases) -> Context:
-    """What the function receives."""
+    """The context that the function receives."""
     results = Results(held.results)
     own = loads(held.step_result) if held.step_result else None
     meta = loads(held.meta)
@@ -101,7 +101,7 @@ def context_of(held: Assignment, leases: Leases) -> Context:
 
 
 def _data(held: Assignment, results: Results, own: Any) -> dict[str, Any]:
-    """The input overlaid with the results before, and for a compensation the step's own."""
+    """The input overlaid with the earlier results, and for an undo with the step's own."""
     if held.merged is not None:
         data: dict[str, Any] = loads(held.merged)
         return data
@@ -110,7 +110,7 @@ def _data(held: Assignment, results: Results, own: Any) -> dict[str, Any]:
 
 
 class Results(Mapping[str, dict[str, Any]]):
-    """The results by step name, each parsed when it is asked for: a long chain has many."""
+    """The results by step name, each parsed at its first use: a long chain has many."""
 
     def __init__(self, texts: dict[str, str]) -> None:
         self._texts = texts
@@ -137,7 +137,7 @@ def _keep(leases: Leases, held: Assignment, field: str, value: Any) -> None:
 
 
 def verdict_of(error: BaseException, kind: Kind) -> Verdict:
-    """What an exception means; a compensation is retried unless it says that it is no use."""
+    """The verdict of an exception; an undo is retried unless its error rules that out."""
     verdict = classify(error)
     if not verdict.classes:
         return verdict

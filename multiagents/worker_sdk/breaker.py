@@ -1,12 +1,12 @@
-"""When is a failing service left alone?
+"""When are calls to a failing service refused?
 
-A guarded function is closed (calls go through and are counted), open (calls are refused before
-they are made) or half-open (one call goes through as a probe: its success closes the circuit, its
-failure opens it again).  The state is shared by every process; see `storage.breaker`.
+A circuit is closed (calls go through and are counted), open (calls are refused before they are
+made) or half-open (one call goes through as a probe: its success closes the circuit, its failure
+opens it again).  All processes share the state; see `storage.breaker`.
 
-- A guard protects a service, it is not one: when Redis cannot be asked, the call is made.
+- A guard must never be an outage itself: when Redis does not answer, the call is made.
 - Outside an engine (`connect` was not called) the function is the plain function.
-- A NonRetryableError is an answer of the service, not its failure: "card declined" opens nothing.
+- A NonRetryableError is an answer of the service, not a failure: "card declined" opens nothing.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ T = TypeVar("T")
 RunCall = Callable[[Call[Any]], Any]
 
 MIN_CALLS = 10
-"""Fewer calls than this say little about a service."""
+"""Fewer calls than this prove little about a service."""
 OPEN_S = 60.0
 WINDOW_S = 60.0
 _GO = Permit(allowed=True)
@@ -58,7 +58,7 @@ _connection: _Connection | None = None
 
 
 def connect(run_call: RunCall, clock: Clock | None = None, *, replaces: bool = True) -> None:
-    """Let the breakers of this process share their state through ``run_call`` (thread-safe).
+    """Make the breakers of this process share their state through ``run_call`` (thread-safe).
 
     ``replaces`` False: only if they are not connected yet.
     """
@@ -73,7 +73,7 @@ def connect(run_call: RunCall, clock: Clock | None = None, *, replaces: bool = T
 
 
 def disconnect() -> None:
-    """Let every guarded function be the plain function again."""
+    """Make every guarded function the plain function again."""
     global _connection
     _connection = None
 
@@ -101,15 +101,15 @@ def circuit_breaker(
     window_s: float = WINDOW_S,
     name: str | None = None,
 ) -> Any:
-    """Refuse calls of a function for ``timeout_s`` when too many of the last ones failed.
+    """Refuse calls of a function for ``timeout_s`` when too many recent ones failed.
 
     ``timeout_seconds`` is another name of ``timeout_s``, 60 by default.
 
-    It opens when of at least ``min_calls`` calls within ``window_s`` the share
-    ``failure_threshold`` (above 0 to 1) failed.  Refused calls return ``fallback`` (a value, or a
-    function of the same arguments) or raise CircuitBreakerOpenError, whose ``retry_after`` is the
-    seconds to the next probe.  ``name`` is shared by all that guard one service; by default the
-    worker's name (above ``@worker``) or the function's place.  Raises InvalidInput for bad limits.
+    The circuit opens when the share ``failure_threshold`` (above 0 to 1) of at least ``min_calls``
+    calls within ``window_s`` has failed.  Refused calls return ``fallback`` (a value, or a function
+    of the same arguments) or raise CircuitBreakerOpenError; its ``retry_after`` is the seconds to
+    the next probe.  Guards with the same ``name`` share a circuit.  By default it is the worker's
+    name (above ``@worker``) or the function's place.  Raises InvalidInput for bad limits.
     """
     if callable(failure_threshold):
         return circuit_breaker()(failure_threshold)
@@ -124,14 +124,14 @@ def circuit_breaker(
 
 
 class CircuitBreaker:
-    """The circuit of one service, for calls that are made through it.
+    """The circuit of one service, for calls through an object.
 
         provider = CircuitBreaker(failure_threshold=0.5, timeout_seconds=60, name="provider")
         rates = await provider.call(fetch_rates, "EUR")
 
-    It opens, and ``fallback`` is used, as `circuit_breaker` says.  ``name`` is shared by all that
-    guard one service; by default it is the place in the code that makes this one, so several made
-    by one line have one circuit.  Raises InvalidInput for bad limits.
+    It opens, and uses ``fallback``, like `circuit_breaker`.  Breakers with the same ``name`` share
+    a circuit.  By default it is the place in the code that makes the breaker, so all breakers of
+    one line share one.  Raises InvalidInput for bad limits.
     """
 
     def __init__(
@@ -157,9 +157,9 @@ class CircuitBreaker:
         self._guard = _Guard(self.name, limits, fallback)
 
     async def call(self, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """What ``func`` returns for these arguments; a plain function is called in a thread.
+        """The result of ``func`` for these arguments; a plain function runs in a thread.
 
-        Raises what it raises, and CircuitBreakerOpenError while the circuit is open.
+        Raises the function's error, and CircuitBreakerOpenError while the circuit is open.
         """
         return await self._guard.around_async(partial(_call, func))(*args, **kwargs)
 
@@ -197,7 +197,7 @@ class _Guard:
         return guarded
 
     def around_async(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        # Redis is asked in a thread: the loop is shared with every other async worker.
+        # The calls to Redis run in a thread, because all async workers share the loop.
         @functools.wraps(function)
         async def guarded(*args: Any, **kwargs: Any) -> Any:
             permit = _GO if _connection is None else await asyncio.to_thread(self._ask)
@@ -206,7 +206,7 @@ class _Guard:
                 return await instead if inspect.isawaitable(instead) else instead
             try:
                 result = await function(*args, **kwargs)
-            except (Exception, asyncio.CancelledError) as error:  # cancelled: its time was over
+            except (Exception, asyncio.CancelledError) as error:  # a cancellation means a timeout
                 await self._tell_async(permit, ok=isinstance(error, NonRetryableError))
                 raise
             await self._tell_async(permit, ok=True)
@@ -267,7 +267,7 @@ def _default_name(target: Callable[..., Any]) -> str:
 
 
 def _place(made: CircuitBreaker, frame: FrameType) -> str:
-    """The line that makes it, which in every process is the same; not one of a subclass's."""
+    """The line that makes it, the same in every process; lines of a subclass do not count."""
     while frame.f_back is not None and frame.f_locals.get("self") is made:
         frame = frame.f_back
     return f"{frame.f_globals.get('__name__', '')}:{frame.f_lineno}"

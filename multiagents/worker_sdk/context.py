@@ -1,7 +1,7 @@
-"""What does a worker receive?
+"""What does a worker function receive?
 
-A dict that holds the user's data alone, whatever its keys are; what the engine adds are
-attributes.  So a key called ``step`` or ``results`` is the user's, and ``context.step`` ours.
+A dict with the user's data alone, under any keys; the engine's own values are attributes.  So a key
+called ``step`` or ``results`` is the user's, and ``context.step`` is the engine's.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ OnCheckpoint = Callable[[Any], None]
 class Context(dict[str, Any]):
     """The saga's input overlaid with the results of the steps before.
 
-    ``attempt`` counts from 1.  ``idempotency_key`` is the same for every attempt: hand it to
-    other systems.  ``results`` holds the results by step name.  ``checkpoint_value`` is what an
-    attempt kept last, None if none did.  A compensation also has ``step_result`` (None if the step
-    returned nothing), ``step_idempotency_key`` and ``error``, the reason for undoing (its
-    ``type`` and ``message``).
+    ``attempt`` counts from 1.  ``idempotency_key`` is the same for every attempt: pass it to
+    other systems.  ``results`` holds the results by step name.  ``checkpoint_value`` is the last
+    checkpoint of an attempt, None if there is none.  A compensation also has ``step_result`` (None
+    if the step returned nothing), ``step_idempotency_key`` and ``error``, the reason for the undo
+    (its ``type`` and ``message``).
 
-    ``on_heartbeat`` and ``on_checkpoint`` are the engine's; without them, as in a unit test,
-    ``Context({...})`` records on itself.
+    ``on_heartbeat`` and ``on_checkpoint`` are the engine's.  Without them, as in a unit test,
+    ``Context({...})`` records the values on itself.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Context(dict[str, Any]):
         self.on_checkpoint = on_checkpoint
 
     def __getattr__(self, name: str) -> Any:
-        """Only reached for what is no attribute.  Raises AttributeError: the data are keys."""
+        """Raise AttributeError for a missing attribute, with a hint: the data are keys."""
         if name in self:
             raise AttributeError(f"the context has no attribute {name!r}: write context[{name!r}]")
         raise AttributeError(
@@ -79,7 +79,7 @@ class Context(dict[str, Any]):
         )
 
     def heartbeat(self, progress: float | None = None, note: str = "") -> None:
-        """Say that the step is alive and how far it is, 0 to 1; both are shown to people.
+        """Report that the step is alive, and its progress from 0 to 1, for operators to see.
 
         Raises InvalidInput for a progress outside 0 to 1.
         """
@@ -94,9 +94,9 @@ class Context(dict[str, Any]):
             self.on_heartbeat(progress, note)
 
     def checkpoint(self, value: Any) -> None:
-        """Keep a value for the next attempt, which finds its JSON form in ``checkpoint_value``.
+        """Store a value for the next attempt, which gets its JSON form as ``checkpoint_value``.
 
-        Each call replaces the value before.  Raises InvalidResult if it cannot be stored.
+        Each call replaces the earlier value.  Raises InvalidResult if it cannot be stored.
         """
         limit = get_settings().max_result_bytes
         text = to_json(value, what=f"checkpoint of {self.step!r}", limit=limit)
@@ -113,14 +113,14 @@ class Context(dict[str, Any]):
     __copy__ = copy
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickled and deep copies are cut off from the engine: they belong to no attempt."""
+        """The state for pickles and deep copies, which belong to no attempt, so have no engine."""
         return {**self.__dict__, "on_heartbeat": None, "on_checkpoint": None}
 
 
 def build_data(
     data: Mapping[str, Any], results_in_order: Iterable[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """The input overlaid with results; of two that share a key the later wins."""
+    """The input overlaid with results; of two with the same key the later wins."""
     merged = dict(data)
     for result in results_in_order:
         merged.update(result)

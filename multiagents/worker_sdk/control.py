@@ -15,4 +15,4 @@ from celery.exceptions import (
 __all__ = ["STOPS", "SoftTimeLimitExceeded", "TaskPredicate"]
 
 STOPS = (WorkerShutdown, WorkerTerminate)
-"""Raised where a worker ends, in whatever code its signal finds."""
+"""Raised where a worker ends, in any code that its signal interrupts."""

@@ -1,9 +1,8 @@
 """How does a function become a worker?
 
-``@worker`` makes a `Worker` and registers it.  ``@retry`` and ``@timeout`` may stand below it
-(they mark the function, which stays the plain function) or above it (they change the worker); of
-two that say the same thing the outer one wins.  Nothing here enforces anything: the engine reads
-the marks.
+``@worker`` makes a `Worker` and registers it.  ``@retry`` and ``@timeout`` may stand below it (they
+mark the function, which stays a plain function) or above it (they change the worker).  If two of
+them set the same thing, the outer one wins.  Nothing is enforced here: the engine reads the marks.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ from multiagents.worker_sdk.validation import explain
 F = TypeVar("F", bound=Callable[..., Any])
 Retry = RetryPolicy | Mapping[str, Any] | int
 Errors = type[Exception] | str | Sequence[type[Exception] | str] | Set[type[Exception] | str]
-"""Classes of errors, or their names; one alone stands for a list of one."""
+"""Classes of errors, or their names; a single one stands for a list of one."""
 
 RETRY_MARK = "multiagents_retry"
 TIMEOUT_MARK = "multiagents_timeout_s"
-"""The attributes in which a function that is no worker yet keeps its marks."""
+"""The attributes that hold the marks of a function before it is a worker."""
 
 
 @overload
@@ -58,8 +57,8 @@ def worker(
     The function takes the `Context` and returns a dict of JSON values (or None for ``{}``).  With
     ``input_model`` it takes the validated model, and the context as second argument if it has
     one.  ``retry``: a policy, its fields as a dict, or just the number of attempts.  Raises
-    InvalidInput for a function that cannot be called so, naming its place, and for a name, queue,
-    policy or time-out that cannot be used.
+    InvalidInput, with the function's place, for a function with other parameters, and for a bad
+    name, queue, policy or timeout.
 
         @worker("charge_card", retry=5, timeout_s=30)
         async def charge(context): ...
@@ -108,10 +107,10 @@ def retry(
     on: Errors = (),
     not_on: Errors = (),
 ) -> Callable[[F], F]:
-    """Set how often a worker is tried and how long between; times in seconds.
+    """Set the number of attempts of a worker, and the delays between them in seconds.
 
-    ``on`` and ``not_on``: classes of errors, or their names, that are tried again, and that are
-    not, whatever is usual.  Raises InvalidInput for values outside those of `RetryPolicy`.
+    ``on`` and ``not_on``: classes of errors, or their names, that are always retried, and never.
+    Raises InvalidInput for values outside those of `RetryPolicy`.
     """
     policy = retry_policy(
         {
@@ -128,7 +127,7 @@ def retry(
 
 
 def timeout(seconds: float) -> Callable[[F], F]:
-    """Set how long one attempt of a worker may take.  Raises InvalidInput if it is no time."""
+    """Set the timeout of one attempt, in seconds.  Raises InvalidInput for a bad value."""
     checked = checked_timeout(seconds, "@timeout")
     return lambda target: _mark(target, "timeout_s", TIMEOUT_MARK, checked)
 
@@ -139,7 +138,7 @@ def monitor_performance(target: F) -> F:
 
 
 def wrap(target: F, wrapper: Callable[[Callable[..., Any]], Callable[..., Any]]) -> F:
-    """The function wrapped; of a `Worker`, its function is wrapped in place."""
+    """The wrapped function; the function of a `Worker` is wrapped in place."""
     if not isinstance(target, Worker):
         return wrapper(target)  # type: ignore[return-value]  # a wrapper keeps the signature
     target.function = wrapper(target.function)
@@ -148,7 +147,7 @@ def wrap(target: F, wrapper: Callable[[Callable[..., Any]], Callable[..., Any]])
 
 
 def retry_policy(value: Retry) -> RetryPolicy:
-    """The policy that a policy, a dict of its fields, or a number of attempts stands for."""
+    """The policy for a policy, a dict of its fields, or a number of attempts."""
     if isinstance(value, RetryPolicy):
         if not (value.on or value.not_on):
             return value
@@ -182,7 +181,7 @@ def _default_name(function: Callable[..., Any]) -> str:
 
 
 def refuse_worker(function: Callable[..., Any]) -> None:
-    """Raise InvalidInput for what cannot be made a worker: one already, or no function."""
+    """Raise InvalidInput for an object that is a worker already, or no function."""
     if isinstance(function, Worker):
         raise InvalidInput(
             f"{function.named_place} is the worker {function.name!r} already: one @worker is enough"

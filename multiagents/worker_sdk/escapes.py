@@ -1,8 +1,8 @@
-"""What may leave a worker function past every ``except Exception``, and what does that mean?
+"""Which errors pass every ``except Exception`` of a worker function, and what do they mean?
 
-A panic of an extension, a cancellation that leaks out of `asyncio.run`, ``GeneratorExit``,
-``sys.exit()``: each ends the attempt as a failure, like any other error.  Only what ends the
-process is passed on; the attempt is then lost with it.
+A panic of an extension, a cancellation that leaks out of `asyncio.run`, ``GeneratorExit`` and
+``sys.exit()`` end the attempt as a failure, like any other error.  Only an error that ends the
+process is raised on; the attempt is then lost with the process.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ COLD_STOP = "celery.concurrency.base"
 
 
 def ends_process(error: BaseException) -> bool:
-    """Whether it comes from the process's own end, and not from the function.
+    """Whether an error comes from the end of the process, and not from the function.
 
-    Python raises KeyboardInterrupt in the main thread alone, by its own handler of SIGINT; Celery
-    has another one, and its children have none.
+    Python's own handler of SIGINT raises KeyboardInterrupt, in the main thread alone.  Celery has
+    another handler, and its children have none.
     """
     if isinstance(error, STOPS) or _is_terminated():
         return True
@@ -42,9 +42,9 @@ def _is_terminated() -> bool:
 
 
 def is_of_a_cold_stop(error: BaseException) -> bool:
-    """Whether Celery has stumbled over a cold stop, within whatever function was at work.
+    """Whether an error comes from a cold stop of Celery, raised within the running function.
 
-    Its pool `solo` has no job that it could end, and says so by a NotImplementedError.
+    Celery's pool `solo` cannot end a job, and raises NotImplementedError.
     """
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
@@ -54,7 +54,7 @@ def is_of_a_cold_stop(error: BaseException) -> bool:
 
 
 def failure_of_escape(worker: str, error: BaseException) -> WorkerExecutionError:
-    """The failure of an attempt that such an error has ended."""
+    """The failure of an attempt that ended by such an error."""
     if isinstance(error, SystemExit):
         return WorkerExecutionError(f"worker {worker!r} called sys.exit()")
     said = f"{type(error).__name__}: {_text_of(error)}".removesuffix(": ")

@@ -5,15 +5,15 @@ The engine claims an attempt, builds its `Context` and calls
     try:
         result = execute(worker, context, token=nonce, timeout_s=step_timeout)
     except LeaseLost:
-        ...                       # somebody called cancel(nonce); there is nothing to report
+        ...                       # cancel(nonce) was called; there is nothing to report
     except Exception as error:
         verdict = classify(error)  # report failure, outcome, retryable, retry_after_ms
 
-and, for a compensation, asks `undo_refused(result)` whether that result is a failure.
+For a compensation, `undo_refused(result)` says whether the result is a failure.
 
-A plain function runs in the calling thread: nothing here can stop it, its time-out is the
-engine's.  An ``async def`` runs on the process's loop (see `loop`), where its time-out and
-`cancel` reach it as asyncio's cancellation; the calling thread waits (see `awaiting`).  Whatever
+A plain function runs in the calling thread: nothing here can stop it, and the engine keeps its
+timeout.  An ``async def`` runs on the process's loop (see `loop`).  Its timeout and `cancel` reach
+it as asyncio's cancellation, and the calling thread waits (see `async_attempts`).  Any error that
 leaves a function ends its attempt (see `escapes`).  No Redis.
 """
 
@@ -50,9 +50,9 @@ from multiagents.worker_sdk.registry import Worker
 from multiagents.worker_sdk.validation import check_result, explain, redact
 
 MAX_MESSAGE = 2000
-"""Characters of an error that a saga keeps."""
+"""The most characters of an error that a saga keeps."""
 MAX_PLACE = 200
-"""Characters of its place, the last ones, which name file and line."""
+"""The most characters of its place; the last ones are kept, which name file and line."""
 IN_A_DEBUGGER = (
     "its debugger was left, or found no terminal: breakpoint() works in"
     " `multiagents dev --pool solo`"
@@ -83,11 +83,11 @@ def execute_to_json(
     timeout_s: float | None = None,
     limit: int | None = None,
 ) -> tuple[dict[str, Any], str]:
-    """Run one attempt and return its result, and that as JSON.
+    """Run one attempt; returns its result, and the result's JSON.
 
     ``timeout_s`` None: the worker's own.  ``limit``: bytes of the result's JSON, None: the setting.
-    Raises what the function raised; InputRefused before it
-    was entered; InvalidResult; StepTimeout; LeaseLost after ``cancel(token)``.
+    Raises the function's error; InputRefused if it was not entered; InvalidResult; StepTimeout;
+    LeaseLost after ``cancel(token)``.
     """
     arguments = _arguments(worker, context)
     limit_s = worker.timeout_s if timeout_s is None else timeout_s
@@ -108,8 +108,8 @@ def execute_to_json(
     except Exception:
         raise
     except BaseException as error:
-        # What ends a child or a worker passes: what becomes of the attempt, the worker's main
-        # process or its lease says.
+        # An error that ends a child or a worker passes: the worker's main process, or the lease,
+        # decides over the attempt.
         if ends_process(error):
             raise
         raise failure_of_escape(worker.name, error) from error
@@ -117,9 +117,9 @@ def execute_to_json(
 
 
 def classify(error: BaseException) -> Verdict:
-    """What an exception means for the step (rule 2): its outcome, and whether to try again.
+    """The verdict of an exception (rule 2): its outcome, and whether a retry makes sense.
 
-    Whether it is tried again in the end, its step's policy says, by the names of its classes.
+    The step's policy has the last word on a retry, by the names of the error's classes.
     """
     error = _alone(error)
     displaced = isinstance(error, LoopBlocked)
@@ -128,7 +128,7 @@ def classify(error: BaseException) -> Verdict:
         or (isinstance(error, NonRetryableError) and error.clean)
         or (isinstance(error, LoopBlocked) and not error.entered)
     )
-    # Of these two nothing says that the function was at fault, and no policy is asked.
+    # In these two cases the function need not be at fault, so no policy applies.
     classes = () if displaced or is_of_a_cold_stop(error) else names_of(error)
     return Verdict(
         failure=failure_of(error),
@@ -147,7 +147,7 @@ def failure_of(error: BaseException) -> Failure:
 
 
 def undo_refused(result: dict[str, Any]) -> str | None:
-    """Why a compensation that returned has failed all the same (rule 5); None if it has not."""
+    """The reason why a returned compensation counts as failed (rule 5); None if it does not."""
     asks = bool(result.get("requires_manual_intervention"))
     if result.get("status") != "failed" and not asks:
         return None
@@ -200,7 +200,7 @@ def _modelled(worker: Worker, returned: Any) -> Any:
 
 
 def _alone(error: BaseException) -> BaseException:
-    """The error itself; of a group that holds just one, that one: so a TaskGroup tells of it."""
+    """The error itself; or the only error of a group, as a TaskGroup raises it."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         (error,) = error.exceptions
     return error
@@ -228,6 +228,6 @@ def _message(error: BaseException) -> str:
 
 
 def _shown(text: str) -> str:
-    # Cut widely first, so that a huge message costs little, and finely after: a secret that the
-    # fine cut would have split is gone by then.
+    # A wide cut first, so that a huge message costs little.  The fine cut follows the redaction,
+    # so that it cannot split a secret.
     return redact(text[: 4 * MAX_MESSAGE])[:MAX_MESSAGE]

@@ -1,20 +1,20 @@
-"""Who keeps a running step alive, and who stops it?
+"""How are the leases of running attempts renewed, and their timeouts enforced?
 
-One daemon thread per process renews the leases of all attempts that run in it, at a third of the
-lease, and watches their time-outs.  A lease that cannot be renewed is lost: another attempt may
-have begun, so the attempt is cancelled where that is possible, and its report changes nothing.  One
-whose function has ended is not taken for lost: its own report ends the lease as well.
+One daemon thread per process renews the leases of all its attempts, at a third of the lease, and
+watches their timeouts.  A lease that cannot be renewed is lost: another attempt may have begun.  So
+the attempt is cancelled if that is possible, and its report changes nothing.  If its function has
+ended, the lease does not count as lost: the attempt's own report ends the lease too.
 
-A time-out of an ``async`` worker is kept where that is waited for (see `awaiting`).  A plain
-function under prefork has SoftTimeLimitExceeded raised in it, and what has not ended a moment later
-ends with its process.  In the other pools nothing can end a thread: its attempt is given up, and
-what its function returns in the end is a late report.  A function that has ended in time is
-interrupted no more, however long its report takes; its lease is renewed until that stands.
+The timeout of an ``async`` worker is kept by its waiting thread (see `async_attempts`).  In a plain
+function under prefork SoftTimeLimitExceeded is raised; if it has not ended a moment later, its
+process is killed.  In other pools no thread can be ended: the attempt is given up, and the
+function's later result is a late report.  A function that has ended in time is not interrupted,
+however long its report takes.  Its lease is renewed until the report is stored.
 
-No lease is renewed for work that no longer runs: that of a thread which is gone, or which has
-begun another attempt, is let go, whoever should have released it.
+No lease is renewed for work that no longer runs.  The lease of a thread that is gone, or that has
+begun another attempt, is released here.
 
-Whatever fails for one attempt concerns that one alone: the others are renewed all the same.
+A failure of one attempt concerns that one alone: the other leases are renewed all the same.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ from multiagents.worker_sdk.notes import Notes, Persist, Renew, once
 
 PROGRESS = "p"
 GRACE_MS = 1500
-"""How long a plain function may take to clean up after its soft time limit."""
+"""The time for a plain function to clean up after its soft time limit."""
 
 log = structlog.get_logger(__name__)
 
 
 class Holder(Protocol):
-    """Who does the work of a lease: a thread."""
+    """The thread that does the work of a lease."""
 
     def is_alive(self) -> bool:
-        """Whether it can still be at it."""
+        """Whether the thread may still run."""
 
 
 class LeaseKeeper:
-    """Renews what this process has claimed.  Starts its thread with the first lease."""
+    """Renews the leases of this process.  Starts its thread with the first lease."""
 
     def __init__(
         self,
@@ -68,9 +68,9 @@ class LeaseKeeper:
         soon: Renew | None = None,
         persist: Persist = once,
     ) -> None:
-        """``on_timeout`` gets the line of the user's code at which the attempt stands, or "".
+        """``on_timeout`` gets the attempt's present line of the user's code, or "".
 
-        ``soon``: the engine's `renew` without patience.  ``persist``: `report_retry.persist`."""
+        ``soon``: the engine's `renew` without retries.  ``persist``: `report_retry.persist`."""
         self._engine = engine
         self._clock = clock
         self._lease_ms = lease_ms
@@ -106,7 +106,7 @@ class LeaseKeeper:
         )
 
     def hold(self, held: Assignment, *, by: Holder | None = None) -> None:
-        """Keep this attempt's lease until `release`, or until the thread that holds it is gone.
+        """Renew this attempt's lease until `release`, or until the thread that holds it is gone.
 
         ``by``: the calling thread, which does one attempt at a time.
         """
@@ -128,16 +128,16 @@ class LeaseKeeper:
             self._wake.set()
 
     def ended(self, held: Assignment) -> None:
-        """Its function has returned or raised: its time-out is kept, and its report may take long.
+        """Note that the function has returned or raised: its timeout no longer applies.
 
-        Called in the thread in which the function ran; a signal that comes after it is ignored.
+        Called in the function's own thread; a later signal is ignored.  The report may take long.
         """
         with self._lock:
             if held.nonce in self._held:
                 self._ended.add(held.nonce)
 
     def release(self, held: Assignment) -> None:
-        """The attempt is reported (or given up)."""
+        """End the renewals of an attempt that is reported or given up."""
         with self._lock:
             self._held.pop(held.nonce, None)
             holder = self._holders.pop(held.nonce, None)
@@ -154,7 +154,7 @@ class LeaseKeeper:
     def note(self, held: Assignment, field: str, value: Any) -> bool:
         """Store progress (``p``) or a checkpoint (``k``); False if the lease is lost: see `Notes`.
 
-        Raises StepTimeout for a checkpoint that has waited for its server until then.
+        Raises StepTimeout for a checkpoint that has waited for its server until the timeout.
         """
         kept = bool(self._notes)
         store = self._notes.progress if field == PROGRESS else self._notes.checkpoint
@@ -166,7 +166,7 @@ class LeaseKeeper:
         return stands
 
     def flush(self, held: Assignment) -> None:
-        """Send what is kept of its notes, before its report.  Raises the store's error."""
+        """Send an attempt's unsent notes, before its report.  Raises the store's error."""
         self._notes.flush(held)
 
     def _run(self) -> None:
@@ -175,13 +175,13 @@ class LeaseKeeper:
             self._wake.clear()
             try:
                 self._tick()
-            except Exception as error:  # noqa: BLE001 - the thread must outlive a server's absence
-                log.warning("cannot look after leases", error=type(error).__name__)
+            except Exception as error:  # noqa: BLE001 - the thread must survive an outage
+                log.warning("cannot renew leases", error=type(error).__name__)
 
     def _pause_s(self) -> float:
-        """Until the next renewal or time-out.
+        """The seconds until the next renewal or timeout.
 
-        As short with nothing held: what is held from now on may have to be renewed then.
+        It is as short without any lease, since a lease held meanwhile may need renewal by then.
         """
         with self._lock:
             deadlines = [held.deadline_ms for held in self._held.values() if self._is_timed(held)]
@@ -193,26 +193,26 @@ class LeaseKeeper:
         return max(0.02, wait_ms / 1000)
 
     def _tick(self) -> None:
-        if not self._failing:  # else the renewals are waited for
+        if not self._failing:  # else the renewals come first
             self._correct(only_if_set=True)
         self._look_for_the_gone()
         now_ms = self._clock.now_ms()
         with self._lock:
             held = list(self._held.values())
             timed = [each for each in held if self._is_timed(each) and now_ms >= each.deadline_ms]
-        since_ms = now_ms - self._renewed_ms  # less than nothing if the clock was set back
+        since_ms = now_ms - self._renewed_ms  # negative if the clock was set back
         if held and (self._failing or not 0 <= since_ms < self._lease_ms / 3):
             self._renew(held, now_ms)
-        if not self._failing:  # after them: a connection that has to be made anew takes its time
+        if not self._failing:  # after the renewals, since a new connection takes time
             self._notes.send()
             self._correct()
-        # Those first that have failed least; a second server's silence is not waited for.
+        # Attempts with the fewest failures first; the first failure ends this round.
         for attempt in sorted(timed, key=lambda each: self._untold[each.nonce]):
             if not self._has_timed_out(attempt, now_ms):
                 break
 
     def _look_for_the_gone(self) -> None:
-        """Renew nothing whose work no longer runs, whatever kept it from being released."""
+        """Release the leases of threads that no longer run."""
         with self._lock:
             gone = [nonce for nonce, holder in self._holders.items() if not holder.is_alive()]
         for nonce in gone:
@@ -223,33 +223,33 @@ class LeaseKeeper:
             held = self._held.get(nonce)
         if held is not None:
             what = {"saga": held.saga_id, "step": held.step, "attempt": held.attempt}
-            log.error("a lease is renewed no more", why=why, **what)
+            log.error("a lease is no longer renewed", why=why, **what)
             self.release(held)
 
     def _correct(self, *, only_if_set: bool = False) -> None:
-        """Leases end by the server's clock, also where the host's is set meanwhile (E9)."""
+        """Correct the clock: leases end by the server's, even if the host's is set (E9)."""
         try:
             self._keep_time(only_if_set)
-        except Exception as error:  # noqa: BLE001 - the thread must outlive a server's absence
+        except Exception as error:  # noqa: BLE001 - the thread must survive an outage
             if not self._timeless:
                 log.warning("clock not corrected, will go on trying", error=type(error).__name__)
             self._timeless = True
         else:
-            if not only_if_set:  # which asks the server nothing, mostly
+            if not only_if_set:  # that mostly makes no call to the server
                 self._timeless = False
 
     def _is_timed(self, held: Assignment) -> bool:
-        """Whether its time-out is still to be kept: the function runs, and is not given up."""
+        """Whether its timeout applies: the function runs, and is not given up."""
         over = held.nonce in self._ended or held.nonce in self._overdue
         return bool(held.deadline_ms) and held.nonce in self._held and not over
 
     def _renew(self, held: list[Assignment], now_ms: int) -> None:
-        """Renew all, and soon again after a failure: a short outage must not cost a lease (E9)."""
+        """Renew all; a failure is retried soon, so that a short outage costs no lease (E9)."""
         try:
             lost = self._engine.renew(held, {})
-        except Exception as error:  # noqa: BLE001 - the thread must outlive a server's absence
+        except Exception as error:  # noqa: BLE001 - the thread must survive an outage
             if not self._failing:
-                log.warning("leases not renewed, will go on trying", error=type(error).__name__)
+                log.warning("leases not renewed; retrying", error=type(error).__name__)
             self._failing = True
             return
         late_ms = 0 if self._failing else self._lateness_ms(held, now_ms)
@@ -263,13 +263,13 @@ class LeaseKeeper:
             self._engine.count_late()
 
     def _lateness_ms(self, held: list[Assignment], now_ms: int) -> int:
-        """A function that holds the GIL for seconds keeps this thread from renewing (E9)."""
+        """How late the renewals are; a function that holds the GIL delays this thread (E9)."""
         since_ms = now_ms - self._renewed_ms
         late = since_ms >= self._lease_ms * 2 / 3
         return since_ms if late and any(each.nonce in self._renewed for each in held) else 0
 
     def _lose(self, attempt: Assignment) -> None:
-        """Cancel it, once; not what has ended or was given up here, whose report ends the lease."""
+        """Cancel it, once; not if it has ended or was given up, since its report ends the lease."""
         with self._lock:
             reported = attempt.nonce in self._ended or attempt.nonce in self._overdue
             if reported or attempt.nonce not in self._held or attempt.nonce in self._lost:
@@ -279,7 +279,7 @@ class LeaseKeeper:
         self._cancel(attempt.nonce)
 
     def _has_timed_out(self, attempt: Assignment, now_ms: int) -> bool:
-        """False if its report failed: it is tried again at the next tick, and said once."""
+        """Report a timeout; False if that failed, which is logged once and retried."""
         try:
             self._time_out(attempt, grace_is_over=now_ms >= attempt.deadline_ms + GRACE_MS)
         except Exception as error:  # noqa: BLE001 - other attempts need this thread
@@ -305,7 +305,7 @@ class LeaseKeeper:
             return
         with self._lock:
             if not self._is_timed(attempt):
-                return  # it has ended meanwhile, and will be reported
+                return  # it has ended meanwhile, and its own report follows
         self._on_timeout(attempt, self._stands_at(attempt.nonce))
         self._overdue.add(attempt.nonce)
         if self._can_kill:
@@ -316,7 +316,7 @@ class LeaseKeeper:
         return "" if ident is None else standing_at(frames().get(ident))
 
     def _is_kept_elsewhere(self, nonce: str) -> bool:
-        """Or was so just now: what its function has given in time is being checked."""
+        """Whether async code keeps its timeout, or did just now: its result is being checked."""
         now_ms = self._clock.now_ms()
         if not self._keeps_time(nonce):
             kept_ms = self._kept_ms.get(nonce)
@@ -327,7 +327,7 @@ class LeaseKeeper:
         return True
 
     def _interrupt(self, attempt: Assignment) -> bool:
-        """Raise SoftTimeLimitExceeded in the function, by a signal to the thread that runs it."""
+        """Raise SoftTimeLimitExceeded in the function, by a signal to its thread."""
         with self._lock:
             if not self._can_kill or not self._is_timed(attempt):
                 return self._can_kill
@@ -336,14 +336,14 @@ class LeaseKeeper:
             return True
 
     def _listen(self) -> None:
-        """Take the signal of billiard's children, whose handler does not know what it is for."""
+        """Handle the signal of billiard's children, whose own handler cannot tell its purpose."""
         if self._can_kill:
             self._previous = signal.signal(signal.SIGUSR1, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        """In the function's thread, which may hold the lock.  A limit of Celery's own is passed on.
+        """Raise in the function's thread, which may hold the lock; pass on Celery's own limits.
 
-        The function may have ended since the signal was sent; its report must not be cut short.
+        The function may have ended since the signal was sent; its report must not be interrupted.
         """
         nonce, self._interrupted = self._interrupted, ""
         if not nonce:
@@ -353,7 +353,7 @@ class LeaseKeeper:
 
 
 def _of(held: Assignment) -> dict[str, Any]:
-    """What a log line of a step has; this thread is not the step's own."""
+    """The fields of a step's log line; this thread is not the step's own."""
     return {
         "saga": held.saga_id,
         "workflow": held.workflow,

@@ -1,12 +1,12 @@
 """On which event loop do ``async def`` workers run?
 
-One per process, in a daemon thread, started on first use and kept: clients with connection pools
-live as long as the process, as their authors expect.  A forked child starts its own; a loop does
-not cross a fork.
+One per process, in a daemon thread, started at first use and kept.  So clients with connection
+pools live as long as the process, as their authors expect.  A forked child starts its own, since a
+loop does not survive a fork.
 
-An `AttemptLoop` is a loop with its thread and the attempts on it.  One that a blocking call keeps
-for too long is retired (see `loop_watch`): the next attempt gets a new one.  A retired loop ends
-with the last attempt on it.
+An `AttemptLoop` is a loop with its thread and its attempts.  A loop that a blocking call keeps for
+too long is retired (see `loop_watch`), and the next attempt gets a new one.  A retired loop ends
+with its last attempt.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from typing import Any, Protocol
 from multiagents.worker_sdk.activity import Activity, current
 
 _LOOKUPS = (socket.getaddrinfo, socket.getnameinfo)
-"""Names of hosts are looked up in threads, too; that has no effect that anybody need hear of."""
+"""Look-ups of host names also run in threads, but have no effect to report."""
 Whose = Callable[[FrameType], Activity | None]
 
 _whose: dict[CodeType, Whose] = {
     Handle._run.__code__: lambda frame: frame.f_locals["self"]._context.get(current)
 }
-"""Code by which a loop enters what it has to run, and how to tell whose that is."""
+"""The code by which a loop enters a callback, and a function that finds its attempt."""
 
 
 class LoopAttempt(Protocol):
@@ -57,23 +57,23 @@ class AttemptLoop:
     def __init__(self) -> None:
         self.loop = _made()
         self.attempts: set[Any] = set()
-        """Those that are waited for."""
+        """The attempts for which a thread waits."""
         self.left: set[Activity] = set()
-        """Those that were given up, and have not ended."""
+        """The activities that were given up and still run."""
         self.lost_s = 0.0
-        """For how long the loop did not answer, in all."""
+        """The total time for which the loop did not answer."""
         self.is_retired = False
         self._greenlet: Any = None
-        """Of its thread, where threads are greenlets: gevent's, or eventlet's."""
+        """Its thread's greenlet, where threads are greenlets (gevent, eventlet)."""
         self._thread = threading.Thread(target=self._serve, name="multiagents-loop", daemon=True)
         self._thread.start()
 
     def enter(self, attempt: LoopAttempt) -> None:
-        """An attempt begins to be waited for."""
+        """Add an attempt for which a thread waits."""
         self.attempts.add(attempt)
 
     def leave(self, attempt: LoopAttempt) -> None:
-        """It is waited for no more; perhaps its coroutine has not ended."""
+        """End the wait for an attempt, whose coroutine may still run."""
         if attempt.is_entered and attempt.home is self:
             self.left.add(attempt.activity)
             if attempt.has_ended:
@@ -82,7 +82,7 @@ class AttemptLoop:
         self._end_if_over()
 
     def ended(self, activity: Activity) -> None:
-        """A coroutine has ended."""
+        """Note the end of a coroutine."""
         self.left.discard(activity)
         self._end_if_over()
 
@@ -102,7 +102,7 @@ class AttemptLoop:
     def call(
         self, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> None:
-        """Have the loop call this soon; one that has closed, perhaps just now, calls nothing."""
+        """Make the loop call this soon; a closed loop calls nothing."""
         try:
             self.loop.call_soon_threadsafe(callback, *args, context=context)
         except RuntimeError:
@@ -110,7 +110,7 @@ class AttemptLoop:
                 raise
 
     def frame(self) -> FrameType | None:
-        """Where its thread is."""
+        """The present frame of its thread."""
         if self._greenlet is not None:
             found: FrameType | None = self._greenlet.gr_frame
             return found
@@ -118,11 +118,11 @@ class AttemptLoop:
 
     @property
     def is_greenlet(self) -> bool:
-        """Whether its thread is a greenlet: no second loop runs beside it, see asyncio's own."""
+        """Whether its thread is a greenlet; asyncio runs no second loop beside it."""
         return self._greenlet is not None
 
     def running(self) -> Activity | None:
-        """The attempt whose code it is running now, if that can be told."""
+        """The attempt whose code runs on it now, if it can be found."""
         frame = self.frame()
         while frame is not None:
             whose = _whose.get(frame.f_code)
@@ -139,15 +139,15 @@ class AttemptLoop:
             try:
                 self.loop.run_forever()
             except (SystemExit, KeyboardInterrupt):
-                # A task called sys.exit(): asyncio has stored it for whoever waits for that task,
-                # and also lets it end the loop, with all the other workers' tasks on it.
+                # A task called sys.exit().  asyncio has stored that for the task's waiter, and
+                # also lets it end the loop, with all the other workers' tasks on it.
                 continue
             break
         _wind_up(self.loop)
 
 
 class _Here(threading.local):
-    """Whose thread this is."""
+    """The loop that this thread runs, if any."""
 
     home: AttemptLoop | None = None
 
@@ -156,7 +156,7 @@ _here = _Here()
 _lock = threading.Lock()
 _home: AttemptLoop | None = None
 _parents: list[AttemptLoop] = []
-"""Loops from before a fork: kept, because collecting one would close what the parent still uses."""
+"""Loops from before a fork.  They are kept: a collected one would close the parent's files."""
 
 
 def home() -> AttemptLoop:
@@ -169,7 +169,7 @@ def home() -> AttemptLoop:
 
 
 def tells(code: CodeType, whose: Whose) -> None:
-    """Whoever runs this code on a loop can be told from its frame, on any kind of loop."""
+    """Register code whose frame shows the attempt that runs it, on any kind of loop."""
     _whose[code] = whose
 
 
@@ -179,12 +179,12 @@ def process_loop() -> asyncio.AbstractEventLoop:
 
 
 def on_loop_thread() -> bool:
-    """Whether the caller is on a loop of ours: waiting there for the loop would wait for ever."""
+    """Whether the caller is on a worker loop, where a wait for the loop would never end."""
     return _here.home is not None
 
 
 def _made() -> asyncio.AbstractEventLoop:
-    """A loop that notes which attempt has given a call to a thread, in whatever executor."""
+    """A loop that notes the attempt of each call given to a thread, in any executor."""
     loop = asyncio.new_event_loop()
     executor = ThreadPoolExecutor(thread_name_prefix="asyncio")
     loop.set_default_executor(executor)
@@ -196,7 +196,7 @@ def _made() -> asyncio.AbstractEventLoop:
         activity = current.get()
         if activity is None or function in _LOOKUPS:
             return original(given, function, *args)
-        # As asyncio itself keeps it: a program may have set another one.
+        # asyncio's own attribute, because a program may have set another executor.
         default = getattr(loop, "_default_executor", None) or executor
         call = (given or default).submit(function, *args)
         activity.add(call, function, args)
@@ -207,17 +207,17 @@ def _made() -> asyncio.AbstractEventLoop:
 
 
 def _own_greenlet() -> Any:
-    """The greenlet that stands for this thread; None in a thread of the system's."""
+    """The greenlet of this thread; None in a thread of the operating system."""
     greenlet: Any = sys.modules.get("greenlet")
     found = greenlet and greenlet.getcurrent()
     return found if found and found.parent is not None else None
 
 
 def frames() -> dict[int, FrameType]:
-    """Where each thread is.
+    """The present frame of each thread.
 
-    Python holds a lock meanwhile, for which others may wait with the GIL: code that a collection
-    of garbage runs there, and that lets the GIL go, would stop the whole process (gh-106883).
+    Python holds a lock meanwhile, and other threads may wait for it with the GIL.  If a garbage
+    collection ran code there that releases the GIL, the whole process would stop (gh-106883).
     """
     collects = gc.isenabled()
     gc.disable()
@@ -229,7 +229,7 @@ def frames() -> dict[int, FrameType]:
 
 
 def _wind_up(loop: asyncio.AbstractEventLoop) -> None:
-    """End a retired loop as `asyncio.run` does: what programs have left there is cancelled."""
+    """End a retired loop as `asyncio.run` does, and cancel the tasks left on it."""
     tasks = asyncio.all_tasks(loop)
     for task in tasks:
         task.cancel()

@@ -1,17 +1,17 @@
-"""Does the event loop of this process answer, and if not, who keeps it?
+"""Does the event loop of this process answer, and if not, which attempt blocks it?
 
-A blocking call in an ``async def`` worker stops all the others on its loop.  While attempts are on
-a loop, a thread asks it twice a second to answer.  Rules:
+A blocking call in an ``async def`` worker stops all other attempts on its loop.  While a loop has
+attempts, a thread checks twice a second that it answers.  Rules:
 
-1. A loop that has not answered for a second is *blocked*: the log names the attempt whose code it
-   runs, with its stack, and the store is told, for `doctor` and `explain`.
-2. A blocked loop is *retired* when the attempt that blocks it has been given up (its time-out and
-   its second to clean up are over), or after `STUCK_S` if another attempt is on it.  A new loop
-   takes its place; under prefork a new process does.  Among greenlets none can: it is waited for.
-3. An attempt that has not been entered moves to the new loop, or is given back.  One that has been
-   entered is given up, and does not count: see `LoopBlocked`.
+1. A loop that has not answered for a second is *blocked*.  The log names the attempt whose code it
+   runs, with its stack, and a report is stored for `doctor` and `explain`.
+2. A blocked loop is *retired* when the attempt that blocks it was given up (its timeout and its
+   second to clean up are over), or after `STUCK_S` if another attempt is on it.  A new loop, under
+   prefork a new process, takes its place.  Among greenlets none can, so the watch waits.
+3. An attempt that was not entered moves to the new loop, or is given back.  An entered one is given
+   up, and does not count as a try: see `LoopBlocked`.
 
-A blocking call that stops nobody else is left alone, as one in a plain function is.
+A blocking call that stops no other attempt may run on, as in a plain function.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from multiagents.worker_sdk.activity import Activity
 from multiagents.worker_sdk.loop import AttemptLoop
 
 BEAT_S = 0.5
-"""How often a loop is asked to answer."""
+"""The time between two checks of a loop."""
 BLOCKED_S = 1.0
 """A loop that has not answered for so long is blocked."""
 STUCK_S = 30.0
-"""A blocked loop that other attempts wait for is retired after so long."""
+"""A blocked loop for which other attempts wait is retired after this time."""
 AGAIN_S = 10.0
-"""How often the store is told anew while a loop is blocked."""
+"""The time between two reports to the store while a loop is blocked."""
 STACK_CHARS = 4000
 
 log = structlog.get_logger(__name__)
@@ -46,28 +46,28 @@ Report = dict[str, Any]
 
 @dataclass(eq=False)
 class Pulse:
-    """What is known of a loop's answers."""
+    """The answers of one loop."""
 
     home: AttemptLoop
     is_asked: bool = False
     silent_s: float = 0.0
-    """For how long it has not answered while this process ran: one that is frozen answers to
-    nobody, and a look in so long counts no more than its turn."""
+    """How long it has not answered while this process ran.  A frozen process cannot answer, so a
+    late check counts no more than two beats."""
     looked_at: float = 0.0
     told_at: float = 0.0
-    """When the present blockage was told last; 0: there is none."""
+    """The time of the last report of the present blockage; 0: there is none."""
     blocker: Activity | None = None
     place: str = ""
     is_told_kept: bool = False
-    """That it would be retired, and cannot be, has been told."""
+    """Whether the log says that it cannot be retired."""
 
     def ask(self, now: float) -> None:
-        """Ask it to answer."""
+        """Send it a call to answer."""
         self.is_asked, self.silent_s, self.looked_at = True, 0.0, now
         self.home.loop.call_soon_threadsafe(self._answer)
 
     def look(self, now: float, *, most_s: float) -> None:
-        """It has not answered since the last look; that counts for ``most_s``."""
+        """Count the time since the last check without an answer, ``most_s`` at most."""
         self.silent_s += min(now - self.looked_at, most_s)
         self.looked_at = now
 
@@ -76,7 +76,7 @@ class Pulse:
 
 
 class LoopWatch:
-    """Looks after the loops of one process; its thread sleeps while no attempt is on one."""
+    """Watches the loops of one process; its thread sleeps while they have no attempts."""
 
     def __init__(
         self, *, beat_s: float = BEAT_S, blocked_s: float = BLOCKED_S, stuck_s: float = STUCK_S
@@ -85,7 +85,7 @@ class LoopWatch:
         self.blocked_s = blocked_s
         self.stuck_s = stuck_s
         self.ends_process = False
-        """Whether another process takes the place of this one."""
+        """Whether a new process replaces this one."""
         self.tell: Callable[[Report], None] = lambda report: None
         self._pulses: dict[AttemptLoop, Pulse] = {}
         self._wanted = threading.Event()
@@ -97,14 +97,14 @@ class LoopWatch:
         self.tell, self.ends_process = tell, ends_process
 
     def look_after(self, home: AttemptLoop) -> None:
-        """An attempt begins on this loop."""
+        """Watch this loop, on which an attempt begins."""
         if home not in self._pulses:
             self._add(home)
         if not self._wanted.is_set():
             self._wanted.set()
 
     def lost_s(self, home: AttemptLoop, *, to_others_than: Activity) -> float:
-        """For how long others have blocked this loop, in all, up to now."""
+        """The total time for which other attempts have blocked this loop."""
         pulse, lost_s = self._pulses.get(home), home.lost_s - to_others_than.blocked_s
         if pulse is not None and pulse.told_at and pulse.blocker is not to_others_than:
             lost_s += pulse.silent_s
@@ -126,11 +126,11 @@ class LoopWatch:
             pause.wait(self.beat_s)
             try:
                 self.beat(time.monotonic())
-            except Exception as error:  # noqa: BLE001 - the thread must outlive any one loop
+            except Exception as error:  # noqa: BLE001 - the thread must survive any loop
                 log.warning("cannot look after an event loop", error=repr(error))
 
     def beat(self, now: float) -> None:
-        """Look at each loop once."""
+        """Check each loop once."""
         for pulse in list(self._pulses.values()):
             self._look(pulse, now)
         if not any(p.home.attempts or p.is_asked for p in self._pulses.values()):
@@ -175,7 +175,7 @@ class LoopWatch:
         return pulse.silent_s >= self.stuck_s and bool(others)
 
     def _find(self, pulse: Pulse) -> str:
-        """Note who blocks it and where; its stack."""
+        """Note the attempt that blocks it, and the place; returns its stack."""
         pulse.blocker, frame = pulse.home.running(), pulse.home.frame()
         if frame is None:
             pulse.place = ""
@@ -194,7 +194,7 @@ class LoopWatch:
         pulse.is_told_kept = False
 
     def _keep(self, pulse: Pulse) -> None:
-        """All greenlets share one thread, and asyncio runs one loop in each: it is waited for."""
+        """Keep the loop: all greenlets share one thread, and asyncio runs one loop in each."""
         if not pulse.is_told_kept:
             pulse.is_told_kept = True
             why = told_of(pulse.blocker, pulse.silent_s)
@@ -225,12 +225,12 @@ class LoopWatch:
         }
         try:
             self.tell(report)
-        except Exception as error:  # noqa: BLE001 - the loops need this thread, whatever is away
-            log.warning("a blocked event loop is not told of", error=type(error).__name__)
+        except Exception as error:  # noqa: BLE001 - the loops need this thread
+            log.warning("a blocked event loop is not reported", error=type(error).__name__)
 
 
 def blocked_by_another(home: AttemptLoop, activity: Activity) -> str:
-    """Who blocks this loop now, for people; empty: nobody, or that attempt itself."""
+    """The other attempt that blocks this loop now, for people; empty if there is none."""
     blocker = home.running()
     if blocker is None or blocker is activity:
         return ""
@@ -238,7 +238,7 @@ def blocked_by_another(home: AttemptLoop, activity: Activity) -> str:
 
 
 def told_of(blocker: Activity | None, silent_s: float) -> str:
-    """Who blocks a loop, for people."""
+    """The attempt that blocks a loop, for people."""
     long = f", for {silent_s:.0f} s" if silent_s else ""
     if blocker is None:
         return f"the event loop of its process did not answer{long}"

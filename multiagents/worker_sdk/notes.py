@@ -1,11 +1,11 @@
 """How do the progress and the checkpoints of running attempts reach the server?
 
-Progress is for people: no step waits for it, and none fails by it.  While the server is away the
-newest is kept here and sent later.  The next attempt relies on a checkpoint, so its call returns
-when the server has it.  It waits for a server that is away, until the step's time-out.
+Progress is for people: no step waits for it or fails by it.  While the server is away, the newest
+progress is kept here and sent later.  The next attempt relies on a checkpoint, so its call returns
+when the server has stored it.  It waits for a server that is away, until the step's timeout.
 
 On an event loop that wait would stop all other async steps.  There a checkpoint is kept like
-progress, and sent before the attempt is reported.
+progress, and sent before the attempt's report.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ GIVEN_UP = "a checkpoint is given up"
 
 
 def once(call: Callable[[], Any], **_: Any) -> Any:
-    """Persist where there is no server to wait for."""
+    """Call once, where there is no server to wait for."""
     return call()
 
 
 class Notes:
-    """Sends what running attempts say of themselves.
+    """Sends the progress and checkpoints of running attempts.
 
-    ``soon`` is `Engine.renew` without patience, ``renew`` with it; ``is_away``: the server is known
-    not to answer.
+    ``soon`` is `Engine.renew` without retries, ``renew`` with them; ``is_away``: the server has
+    not answered the last call.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Notes:
         self._sending = threading.Lock()
 
     def __bool__(self) -> bool:
-        """Whether any of it is still to be sent."""
+        """Whether there are unsent notes."""
         return bool(self._unsent)
 
     def progress(self, held: Assignment, note: Mapping[str, str]) -> bool:
@@ -78,8 +78,8 @@ class Notes:
     def checkpoint(self, held: Assignment, note: Mapping[str, str]) -> bool:
         """Store it, however long that takes; False if the lease is lost.
 
-        On an event loop store it now or later.  Raises StepTimeout when the step's time is over,
-        and WorkerExecutionError when the wait is given up: its process is needed elsewhere.
+        On an event loop, store it now or later.  Raises StepTimeout when the step's time is over,
+        and WorkerExecutionError when the wait is given up, because other sagas need the process.
         """
         if loop.on_loop_thread():
             return self._now_or_later(held, note, LOOP_LATER)
@@ -97,7 +97,7 @@ class Notes:
             raise WorkerExecutionError(f"checkpoint of {held.step!r} not stored: {why}") from error
 
     def send(self) -> None:
-        """Send what was kept, up to the first failure; that attempt is the last one next time."""
+        """Send the unsent notes, up to the first failure; that attempt comes last next time."""
         for nonce in list(self._unsent):
             with self._sending:
                 kept = self._unsent.get(nonce)
@@ -112,9 +112,9 @@ class Notes:
         self._told = False
 
     def flush(self, held: Assignment) -> None:
-        """Send what was kept of an attempt that is to be reported.
+        """Send the unsent notes of an attempt before its report.
 
-        Raises the store's error while its server is away; what it refuses is dropped.
+        Raises the store's error while its server is away; a refused note is dropped.
         """
         if held.nonce not in self._unsent:
             return
@@ -131,7 +131,7 @@ class Notes:
             self._remove(held.nonce, kept)
 
     def forget(self, nonce: str) -> None:
-        """The attempt is over."""
+        """Drop the notes of an attempt that is over."""
         with self._lock:
             self._unsent.pop(nonce, None)
 
@@ -154,7 +154,7 @@ class Notes:
             log.warning(later, why=why, saga=held.saga_id, step=held.step, attempt=held.attempt)
 
     def _drop(self, nonce: str, note: Mapping[str, str]) -> None:
-        """Let no older value come after this one."""
+        """Drop older unsent values, which must not overwrite this one."""
         if nonce not in self._unsent:
             return
         with self._sending, self._lock:
@@ -168,7 +168,7 @@ class Notes:
                 self._unsent[nonce] = kept
 
     def _remove(self, nonce: str, sent: Kept) -> None:
-        """Unless a newer one was kept meanwhile."""
+        """Remove a sent note, unless a newer one was kept meanwhile."""
         with self._lock:
             if self._unsent.get(nonce) is sent:
                 del self._unsent[nonce]

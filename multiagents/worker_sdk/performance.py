@@ -1,7 +1,7 @@
 """How often was a worker called, how long did it take, how often did it fail?
 
-True counts of this process, in memory.  What is logged goes through structlog into the standard
-logger ``multiagents.worker``, so that whoever configures logging decides what is seen.
+Exact counts of this process, in memory.  The log goes through structlog into the standard logger
+``multiagents.worker``, so the program's logging configuration decides which lines are shown.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Performance:
     """The calls of one function in this process; times in seconds."""
 
     calls: int = 0
-    """Calls that have ended."""
+    """The number of calls that have ended."""
     failures: int = 0
-    """Those of them that raised."""
+    """The number of calls that raised."""
     total_s: float = 0.0
     max_s: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
@@ -48,7 +48,7 @@ class Performance:
 
 
 def monitored(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, counting its calls in its attribute ``performance``."""
+    """The function, with counts of its calls in its attribute ``performance``."""
     performance = Performance()
     name = getattr(function, "__qualname__", repr(function))
 
@@ -79,7 +79,7 @@ def _watch(performance: Performance, name: str) -> Iterator[None]:
     except BaseException as error:
         duration_s = time.perf_counter() - begun
         performance.add(duration_s, failed=True)
-        # The type alone: a message may carry what must not be logged.
+        # Only the type: a message may contain a secret.
         log.info(
             "worker failed",
             worker=name,

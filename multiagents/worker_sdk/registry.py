@@ -1,8 +1,8 @@
 """Which worker functions does this process have?
 
-A `Worker` is the user's function with what the engine must know of it; called, it is that
-function.  Names are unique in a process: two functions under one name would leave to chance which
-of them touches the money.  Celery tasks are made elsewhere, through `on_register`.
+A `Worker` is the user's function with the facts that the engine needs about it; a call of the
+worker calls the function.  Names are unique in a process: of two functions with one name, chance
+would decide which one moves the money.  Celery tasks are made elsewhere, through `on_register`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from multiagents.worker_sdk.signatures import positional, refuse_call
 WorkerKind = Literal["io", "cpu", "llm"]
 KINDS: tuple[str, ...] = get_args(WorkerKind)
 MAX_NAME = 128
-"""Characters in a name, as for steps: it stands in keys and in Flower's columns."""
+"""Characters in a name, as for steps: it is part of keys and of Flower's columns."""
 MAX_TIMEOUT_S = 31_536_000.0
 """A year, as for steps."""
 
@@ -37,14 +37,14 @@ OWN_PREFIXES = ("multiagents.", "celery.")
 
 
 CPU_LEASE_S = 15.0
-"""A function that computes may keep the process's heartbeat thread waiting for seconds (E9)."""
+"""A function that computes may delay the process's heartbeat thread for seconds (E9)."""
 
 
 class Worker:
     """A named function that does a step; calling it calls the function, with any arguments.
 
     ``queue`` None: see `home_queue`.  ``retry`` and ``timeout_s`` None: the step's own, then the
-    defaults.  ``function`` is what is called; decorators above ``@worker`` wrap it in place.
+    defaults.  A call calls ``function``; decorators above ``@worker`` wrap it in place.
     """
 
     is_multiagents_worker: ClassVar[bool] = True
@@ -90,23 +90,23 @@ class Worker:
 
     @property
     def is_async(self) -> bool:
-        """Whether calling it gives a coroutine."""
+        """Whether a call gives a coroutine."""
         return is_async(self.function)
 
     @property
     def home_queue(self) -> str:
-        """Where its steps go unless a step names a queue."""
+        """The queue of its steps that name no queue."""
         return self.queue or (QUEUE_LLM if self.kind == "llm" else QUEUE_IO)
 
     @property
     def info(self) -> WorkerInfo:
-        """What the engine must know of it."""
+        """The facts that the engine needs about it."""
         least_lease_s = CPU_LEASE_S if self.kind == "cpu" else 0.0
         return WorkerInfo(self.name, self.home_queue, self.timeout_s, self.retry, least_lease_s)
 
     @property
     def place(self) -> str:
-        """Where the function is defined: ``shop.workers.charge``."""
+        """The place of the function: ``shop.workers.charge``."""
         module, qualname = _origin(self)
         return f"{module}.{qualname}"
 
@@ -117,7 +117,7 @@ class Worker:
 
     @functools.cached_property
     def takes_context(self) -> bool:
-        """Whether a worker with an ``input_model`` also wants the context, as second argument."""
+        """Whether a worker with an ``input_model`` also takes the context, as second argument."""
         return positional(self.function) >= 2
 
 
@@ -125,7 +125,7 @@ def _refuse_generator(function: Callable[..., Any], name: str) -> None:
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise InvalidInput(
             f"worker {name!r}{in_brackets(defined(function))} is a generator (it has `yield`), so"
-            " calling it does nothing: return one dict instead, and tell of progress by"
+            " a call does nothing: return one dict instead, and report progress with"
             " context.heartbeat()"
         )
 
@@ -145,10 +145,9 @@ class Registry:
         self._checks: list[Callable[[Worker], None]] = []
 
     def register(self, worker: Worker) -> Worker:
-        """Make the worker known; the same function once more (a reload) replaces itself.
+        """Add a worker; the same function once more (a reload) replaces itself.
 
-        Raises InvalidInput if another function, or a Celery task, has the name; then nothing has
-        changed.
+        Raises InvalidInput, and changes nothing, if another function or a Celery task has the name.
         """
         known = self._workers.get(worker.name)
         if known is not None and not _same_origin(known, worker):
@@ -168,15 +167,15 @@ class Registry:
         return self._workers.get(name)
 
     def workers(self) -> dict[str, Worker]:
-        """All workers by name, in the order in which they came; a copy."""
+        """All workers by name, in the order of their registration; a copy."""
         return dict(self._workers)
 
     def on_register(
         self, callback: Callable[[Worker], None], *, check: Callable[[Worker], None] | None = None
     ) -> None:
-        """Call back with each worker: those known now, and each one registered later.
+        """Call ``callback`` with each worker, registered before or later.
 
-        ``check`` is called before, and refuses a worker by raising.
+        ``check`` is called first, and refuses a worker by an exception.
         """
         if check is not None:
             for worker in list(self._workers.values()):
@@ -195,14 +194,14 @@ on_register = _registry.on_register
 
 
 def is_async(function: Callable[..., Any]) -> bool:
-    """Whether calling it gives a coroutine; callable objects and partials included."""
+    """Whether a call gives a coroutine; callable objects and partials included."""
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        getattr(function, "__call__", None)  # noqa: B004 - its kind is asked, not its presence
+        getattr(function, "__call__", None)  # noqa: B004 - its kind matters, not its presence
     )
 
 
 def checked_timeout(seconds: object, of: str) -> float:
-    """A time-out in seconds.  Raises InvalidInput if it is none; ``of`` says whose it is."""
+    """A timeout in seconds.  Raises InvalidInput for any other value; ``of`` names its owner."""
     number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
     if not number or not 0 < seconds <= MAX_TIMEOUT_S:  # type: ignore[operator]  # a number here
         raise InvalidInput(
@@ -260,7 +259,7 @@ def _origin(worker: Worker) -> tuple[str, str]:
 
 
 def _same_origin(one: Worker, other: Worker) -> bool:
-    """One place in the source; ``python -m shop`` and ``import shop`` give it two modules."""
+    """Whether two workers come from one place; ``python -m shop`` gives it a second module."""
     (module, qualname), (other_module, other_qualname) = _origin(one), _origin(other)
     if qualname != other_qualname:
         return False

@@ -1,8 +1,8 @@
 """Can a function be called as a worker or a tool is called?
 
-Looked at where the function is decorated, so that a wrong one is found at import and not by a
-saga.  A wrapper of another library is judged by its own parameters: it may add arguments.  Wrappers
-of this package hand on what they are given.
+The check runs where the function is decorated, so that a wrong one fails at import and not in a
+saga.  A wrapper of another library counts with its own parameters, since it may add arguments.
+Wrappers of this package pass their arguments on.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def refuse_call(function: Callable[..., Any], what: str, *, given: int, expected: str) -> None:
-    """Raise InvalidInput for a function that ``given`` positional arguments do not suffice for.
+    """Raise InvalidInput for a function that ``given`` positional arguments cannot call.
 
     ``what`` begins the message: ``worker 'charge'``.
     """
@@ -40,7 +40,7 @@ def refuse_call(function: Callable[..., Any], what: str, *, given: int, expected
 
 
 def refuse_tool(function: Any, name: str, *, worker: str = "") -> None:
-    """Raise InvalidInput for a function that a model cannot call: by keywords, for a value."""
+    """Raise InvalidInput for a function that a model cannot call by keywords for a value."""
     whose = f" of worker {worker!r}" if worker else ""
     if not callable(function):
         kind = type(function).__name__
@@ -52,7 +52,7 @@ def refuse_tool(function: Any, name: str, *, worker: str = "") -> None:
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):
         raise InvalidInput(
-            f"{what} does not say its parameters; wrap it in a function with type hints"
+            f"{what} has no readable parameters; wrap it in a function with type hints"
         ) from None
     if worker and parameters and parameters[0].name == "self":  # in a class it is not bound yet
         raise InvalidInput(f"{what} is a method that is not bound; give an object's: Shop().find")
@@ -65,9 +65,9 @@ def refuse_tool(function: Any, name: str, *, worker: str = "") -> None:
 
 
 def positional(function: Callable[..., Any]) -> int:
-    """How many positional arguments a function takes; 2 stands for any number.
+    """The number of positional arguments that a function takes; 2 for any number.
 
-    1 for what does not tell its parameters.
+    1 for a callable without readable parameters.
     """
     try:
         parameters = inspect.signature(function).parameters.values()
@@ -79,7 +79,7 @@ def positional(function: Callable[..., Any]) -> int:
 
 
 def signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
-    """The parameters of the callable itself; None for one that does not tell them."""
+    """The parameters of the callable itself; None if they cannot be read."""
     try:
         return inspect.signature(function, follow_wrapped=False)
     except (TypeError, ValueError):

@@ -1,6 +1,6 @@
-"""What may be stored, and what may be shown?
+"""Which results may be stored, and which texts may be shown?
 
-What `core.stored_json` says of inputs holds for results too.  Texts that leave a worker are
+The rules of `core.stored_json` for inputs hold for results too.  Texts that leave a worker are
 stripped of secrets.
 """
 
@@ -36,7 +36,7 @@ def check_result(result: Any, worker: str, limit: int) -> tuple[dict[str, Any], 
 
 
 def explain(error: ValidationError) -> str:
-    """What a validation found, without the values: they may be secrets."""
+    """The findings of a validation, without the values, which may be secrets."""
     found = error.errors(include_url=False, include_input=False, include_context=False)
     return "; ".join(
         f"{'.'.join(map(str, item['loc']))}: {item['msg']}" if item["loc"] else item["msg"]
@@ -72,7 +72,7 @@ _SECRETS: tuple[tuple[re.Pattern[str], str], ...] = (
 def redact(text: str) -> str:
     """The text with obvious secrets replaced by ``***``: passwords in URLs, keys, bearer tokens.
 
-    A net, not a proof; it prefers to hide too much.
+    It is a net, not a proof, and prefers to hide too much.
     """
     for pattern, replacement in _SECRETS:
         text = pattern.sub(replacement, text)

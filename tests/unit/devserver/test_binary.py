@@ -33,7 +33,7 @@ class TestLocate:
         ("body", "why"),
         [
             ("exit 3", "does not run"),
-            ("echo hello", "does not say its version"),
+            ("echo hello", "does not print a version"),
             ("echo 'Redis server v=5.0.14 bits=64'", "version 5.0.14"),
         ],
     )

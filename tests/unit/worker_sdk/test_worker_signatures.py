@@ -188,7 +188,7 @@ def test_a_tool_that_no_model_can_call_is_refused_with_its_line(
     ("given", "wrong"),
     [
         (object(), "a object; expected a function"),
-        (max, "tool 'max' of worker '.*' does not say its parameters"),
+        (max, "tool 'max' of worker '.*' has no readable parameters"),
         (Shop.charge, "is a method that is not bound"),
     ],
 )
