@@ -40,7 +40,9 @@ from multiagents.engine.slots import Slots
 from multiagents.saga.state import Saga
 from multiagents.storage import replies
 from multiagents.storage import sagas as store
+from multiagents.storage.calls import Call
 from multiagents.storage.client import StoreError
+from multiagents.storage.commit import RefusedWrite
 from multiagents.storage.keys import SagaKeys
 from multiagents.storage.refusals import is_of_another_type
 from multiagents.storage.replies import Committed, End, View
@@ -48,6 +50,10 @@ from multiagents.storage.sagas import Guard
 from multiagents.workflows.workflow import Workflow
 
 log = structlog.get_logger(__name__)
+
+StartReply = int | tuple[RefusedWrite, ...]
+Recording = Callable[..., Call[StartReply]]
+"""Makes the call that writes a new saga, given its definition."""
 
 PATIENCE = 3
 """So often overtaken, a process gives up going on with a step: its commit is then more likely to
@@ -111,18 +117,11 @@ class Coordinator:
         """
         keys = self.repository.keys(saga_id)
         self.dispatcher.headers.start(saga_id, data.get("meta"))
-        blank = blank_saga(workflow, saga_id, self.clock.now_ms(), data)
-        entry = Started(blank.created_at)
-        await self.slots.look_around(workflow)
-        move = self._planner.move(Ground(keys, workflow, blank, "0", data), (entry,))
-        plan = move.plan
-        plan.state_before, plan.decided = None, [entry, *plan.decided]
-        text = "" if workflow.version in self.repository.definitions else workflow.canonical()
-        self.repository.definitions.put(workflow.version, workflow)
+        move = await self._first_move(keys, workflow, data)
         record = partial(
             store.start,
             keys,
-            plan,
+            move.plan,
             waiting=waiting,
             reads_values=workflow.has_conditions,
             wide=len(workflow.steps) > self._wide,
@@ -130,25 +129,45 @@ class Coordinator:
             indexes=index_keys(keys, workflow.name, (*workflow.tags, *tags)),
             digest=digest,
         )
-        try:
-            reply = await record(definition=(workflow.version, text))
-            if reply == store.SEND_DEFINITION:
-                text = workflow.canonical()
-                reply = await record(definition=(workflow.version, text))
-        except StoreError as error:
-            if is_of_another_type(error):
-                await self.repository.check_damage(keys, error)
-            raise
+        reply = await self._record(keys, workflow, record)
         if isinstance(reply, int) and reply != store.CREATED:
-            self.dispatcher.headers.forget(saga_id)
-            await self.repository.check_damage(keys)
-            if reply == store.EXISTED:
-                await self.ends.join(keys)
+            await self._join(keys, reply)
             return reply
         note_refused(keys, () if isinstance(reply, int) else reply)
         self._tell(keys, move)
         await self._send(keys, move)
         return store.CREATED
+
+    async def _first_move(self, keys: SagaKeys, workflow: Workflow, data: dict[str, str]) -> Move:
+        """The first decision of a new saga; its commit writes the entry `Started` too."""
+        blank = blank_saga(workflow, keys.id, self.clock.now_ms(), data)
+        entry = Started(blank.created_at)
+        await self.slots.look_around(workflow)
+        move = self._planner.move(Ground(keys, workflow, blank, "0", data), (entry,))
+        move.plan.state_before, move.plan.decided = None, [entry, *move.plan.decided]
+        return move
+
+    async def _record(self, keys: SagaKeys, workflow: Workflow, record: Recording) -> StartReply:
+        """Write a new saga, and its definition where the server may not have it."""
+        is_stored = workflow.version in self.repository.definitions
+        text = "" if is_stored else workflow.canonical()
+        self.repository.definitions.put(workflow.version, workflow)
+        try:
+            reply = await record(definition=(workflow.version, text))
+            if reply == store.SEND_DEFINITION:
+                reply = await record(definition=(workflow.version, workflow.canonical()))
+        except StoreError as error:
+            if is_of_another_type(error):
+                await self.repository.check_damage(keys, error)
+            raise
+        return reply
+
+    async def _join(self, keys: SagaKeys, reply: int) -> None:
+        """A saga with this id exists; if it has ended, the second start gets its outcome now."""
+        self.dispatcher.headers.forget(keys.id)
+        await self.repository.check_damage(keys)
+        if reply == store.EXISTED:
+            await self.ends.join(keys)
 
     # ---- what happens to a saga ----
 
