@@ -21,7 +21,7 @@ from multiagents.core.states import ENDED, Kind, SagaState, StepState, UndoState
 from multiagents.core.texts import at_words, shown_line
 from multiagents.engine.continuation import Move
 from multiagents.operations.event_words import WORDS, word_of
-from multiagents.saga.state import Saga, StepRun, Work
+from multiagents.saga.state import AnyWork, Saga, StepRun
 from multiagents.workflows.workflow import Workflow
 
 SHORT_ID = 8
@@ -151,11 +151,16 @@ def _refusals(move: Move) -> Iterator[Line]:
     for name in move.workflow.names:
         if name not in move.decision.changed or name in told:
             continue
-        state, work = saga.steps[name].state, saga.steps[name].work
-        if state not in _REFUSED or work.error is None or work.nonce or work.ended_at not in times:
+        work = saga.steps[name].run
+        if (
+            work.state not in _REFUSED
+            or work.error is None
+            or work.nonce
+            or work.ended_at not in times
+        ):
             continue
         word, rest = WORDS["step_failed"], f": {_error_text(work.error)}"
-        if state is StepState.PARKED:
+        if work.state is StepState.PARKED:
             word, rest = f"{word}, parked", rest + _advice(saga)
         yield _line(move.workflow, saga, word, name, rest)
 
@@ -186,8 +191,8 @@ class _Trouble:
 
     def __init__(self, workflow: Workflow, entry: Failed | Lost | Unroutable, run: StepRun) -> None:
         self._entry = entry
-        self._work: Work = run.of(entry.kind)
-        state = run.state if entry.kind is Kind.RUN else run.undo_state
+        self._work: AnyWork = run.of(entry.kind)
+        state = self._work.state
         self.is_retried = state in (StepState.RETRYING, UndoState.RETRYING)
         self.is_parked = state in (StepState.PARKED, UndoState.PARKED)
         step = workflow.by_name[entry.step]

@@ -21,7 +21,6 @@ from multiagents.engine.catalog import Catalog
 from multiagents.engine.claims import Continuation
 from multiagents.engine.coordinator import Coordinator
 from multiagents.engine.ended_steps import states_of
-from multiagents.engine.messages import target_of
 from multiagents.saga.state import Saga
 from multiagents.saga.verdicts import Given, is_judged, judged
 from multiagents.storage import sagas as store
@@ -68,7 +67,7 @@ class StoreEngine:
         except UnknownSaga:
             return Unclaimed.WITHDRAWN
         run = saga.steps.get(ref.step)
-        if run is not None and run.has_taken(ref.kind, ref.attempt):
+        if run is not None and run.of(ref.kind).has_taken(ref.attempt):
             return Unclaimed.TAKEN
         comes = run is not None and ref.attempt > run.of(ref.kind).attempt
         return Unclaimed.LATER if comes and saga.state is SagaState.PAUSED else Unclaimed.WITHDRAWN
@@ -223,6 +222,6 @@ class StoreEngine:
 
 
 def _at_work(saga: Saga, workflow: Workflow, held: store.Attempt) -> AtWork:
-    target = target_of(workflow.by_name[held.step], held.kind)
+    target = workflow.by_name[held.step].target(held.kind)
     since_ms = saga.steps[held.step].of(held.kind).started_at
     return AtWork(*held.ref, worker_name(target), since_ms)

@@ -155,9 +155,9 @@ class Claims:
         names = workflow.names
         place = workflow.position[step]
         for at in (*range(place - 1, -1, -1), *range(len(names) - 1, place, -1)):
-            run = saga.steps[names[at]]
+            run = saga.steps[names[at]].run
             if run.state is StepState.DISPATCHED:
-                each = Dispatch(Kind.RUN, names[at], run.work.attempt)
+                each = Dispatch(Kind.RUN, names[at], run.attempt)
                 if self._is_for(workflow, each, queue):
                     found.append(each)
                     if len(found) == most:
@@ -167,7 +167,7 @@ class Claims:
     def _is_for(self, workflow: Workflow, dispatch: Dispatch, queue: str) -> bool:
         """Whether this process may do it without leaving the queue it works for."""
         spec = workflow.by_name[dispatch.step]
-        target = messages.target_of(spec, dispatch.kind)
+        target = spec.target(dispatch.kind)
         info = self.directory.local(target) if isinstance(target, str) else None
         wanted = spec.queue if dispatch.kind is Kind.RUN else None
         return info is not None and not info.alone and (wanted or info.queue) == queue
@@ -250,7 +250,7 @@ def _last_moment(deadline_ms: int) -> int:
 
 
 def _name(workflow: Workflow, kind: Kind, step: str) -> str:
-    return worker_name(messages.target_of(workflow.by_name[step], kind))
+    return worker_name(workflow.by_name[step].target(kind))
 
 
 def _data_fields(workflow: Workflow, kind: Kind, step: str, run: StepRun = _NOT_KNOWN) -> list[str]:

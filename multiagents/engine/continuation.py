@@ -49,7 +49,7 @@ class Move:
         if self.begun is None:
             return False
         claim = self.begun[0]
-        return saga.steps[claim.step].is_held(claim.kind, claim.nonce)
+        return saga.steps[claim.step].of(claim.kind).is_held(claim.nonce)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,6 @@ from multiagents.engine.messages import (
     no_answer,
     no_letter,
     outbox_value,
-    target_of,
 )
 from multiagents.engine.plain_tasks import PlainTasks
 from multiagents.saga.commands import Dispatch
@@ -108,7 +107,7 @@ class Dispatcher:
             self._hold_back(workflow, plan)
         for name in _to_send(plan):
             ref = parse_outbox_field(name)
-            target = target_of(workflow.by_name[ref.step], ref.kind)
+            target = workflow.by_name[ref.step].target(ref.kind)
             if isinstance(target, TaskCall):
                 continue
             if len(plan.letters) == CHUNK:
@@ -182,7 +181,7 @@ class Dispatcher:
         done = Dispatched()
         for name in commands:
             ref = parse_outbox_field(name)
-            target = target_of(workflow.by_name[ref.step], ref.kind)
+            target = workflow.by_name[ref.step].target(ref.kind)
             if isinstance(target, TaskCall):
                 done.add(await self.plain.send(keys, workflow, ref, target))
             else:
@@ -226,7 +225,7 @@ class Dispatcher:
         """
         messages = []
         for found in waiting[:MOST_LEAVING]:
-            target = target_of(workflow.by_name[found.step], found.kind)
+            target = workflow.by_name[found.step].target(found.kind)
             messages.append(self.message(keys, workflow, found.ref, worker_name(target)))
         if not messages:
             return

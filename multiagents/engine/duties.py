@@ -14,7 +14,6 @@ from multiagents.core.effects import Flow
 from multiagents.core.entries import Lost, TimerDue
 from multiagents.core.fields import claim_field
 from multiagents.core.states import ENDED, Kind
-from multiagents.engine import messages
 from multiagents.engine.commit_plan import index_keys
 from multiagents.engine.coordinator import Coordinator
 from multiagents.engine.plain_tasks import unsent
@@ -102,7 +101,7 @@ async def _is_in_time(duty: Duty, lost: Lost, claim: str | None) -> bool:
     if version is None:
         return False
     workflow = await duty.coordinator.repository.workflow(keys, version)
-    if isinstance(messages.target_of(workflow.by_name[lost.step], lost.kind), str):
+    if isinstance(workflow.by_name[lost.step].target(lost.kind), str):
         return False
     because = (keys.work, claim_field(lost.kind, lost.step), claim)
     await store.drop(keys.shard, duty.item, because=because, later_ms=deadline_ms)

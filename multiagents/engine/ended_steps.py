@@ -28,4 +28,4 @@ async def states_of(
     if not names:
         return {}
     rows = await store.rows(keys, names)
-    return {name: decode_step(row, 0).state for name, row in zip(names, rows, strict=True)}
+    return {name: decode_step(row, 0).run.state for name, row in zip(names, rows, strict=True)}

@@ -18,7 +18,6 @@ from multiagents.core.names import HEADER
 from multiagents.core.states import Kind
 from multiagents.saga.outcome import Deliverance
 from multiagents.storage.commit import Letter, RefusedWrite, StoredResult
-from multiagents.workflows.step import Step, TaskCall
 from multiagents.workflows.workflow import Workflow
 
 UNCONFIRMED_MS = 2000
@@ -121,14 +120,6 @@ AnswerOf = Callable[[Deliverance], list[StoredResult] | None]
 def no_answer(end: Deliverance) -> list[StoredResult] | None:
     """For results elsewhere: every outcome goes through Celery."""
     return None
-
-
-def target_of(step: Step, kind: Kind) -> str | TaskCall:
-    """What does this kind of work for the step."""
-    target = step.worker if kind is Kind.RUN else step.compensation
-    if target is None:
-        raise AssertionError(f"step {step.name!r} has no compensation to dispatch")
-    return target
 
 
 def timeout_of(workflow: Workflow, step: str, kind: Kind, default_s: float | None) -> float | None:

@@ -149,7 +149,7 @@ class PlainTasks:
         Only by a letter, with which the claim says in the same step that it is sent (E13).
         """
         work = saga.steps[claim.step].of(claim.kind)
-        call = messages.target_of(workflow.by_name[claim.step], claim.kind)
+        call = workflow.by_name[claim.step].target(claim.kind)
         if not isinstance(call, TaskCall) or work.nonce != claim.nonce:
             return None
         entry = Claimed(work.started_at, *claim.ref, claim.nonce)
@@ -184,7 +184,7 @@ class PlainTasks:
     ) -> Begun | None:
         """What a commit needs to claim and send a task; None if that takes more than is known."""
         ref = command.ref
-        call = messages.target_of(workflow.by_name[command.step], command.kind)
+        call = workflow.by_name[command.step].target(command.kind)
         known = isinstance(call, TaskCall) and _is_known(workflow, saga, command, data)
         if not known or not isinstance(call, TaskCall):
             return None
@@ -193,7 +193,7 @@ class PlainTasks:
         entry = self.claims.begin(workflow, command)
         held = self.claims.on_behalf(saga, workflow, entry, data=data, deadline_ms=deadline_ms)
         unseen = without_result(workflow, held.step, held.results)
-        states = {name: saga.steps[name].state for name in unseen}
+        states = {name: saga.steps[name].run.state for name in unseen}
         try:
             letter = self.letter_of(self._message(workflow, call, held, task_id, states))
         except (ConditionError, Unsendable):
@@ -243,7 +243,7 @@ def _is_known(workflow: Workflow, saga: Saga, command: Dispatch, data: Data) -> 
     return command.kind is Kind.RUN and all(
         result_field(Kind.RUN, name) in data
         for name in workflow.ancestors(command.step)
-        if saga.steps[name].state is StepState.SUCCEEDED
+        if saga.steps[name].run.state is StepState.SUCCEEDED
     )
 
 

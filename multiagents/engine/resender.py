@@ -74,7 +74,7 @@ class Resender:
             return
         sent_ms, sends = messages.parse_outbox_value(value)
         ref = parse_outbox_field(name)
-        target = messages.target_of(workflow.by_name[ref.step], ref.kind)
+        target = workflow.by_name[ref.step].target(ref.kind)
         if isinstance(target, str) and sends >= UNROUTABLE_AFTER and await self._is_unknown(target):
             await self.park(duty.saga_id, ref, target)
             return

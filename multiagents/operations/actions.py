@@ -166,11 +166,11 @@ def operator_name(settings: Settings, by: str | None) -> str:
 
 def _left_at_work(saga: Saga, command: Command) -> str:
     """What a cancel waits for."""
-    names = [repr(name) for name, run in saga.steps.items() if run.state is StepState.RUNNING]
+    names = [repr(name) for name, step in saga.steps.items() if step.run.state is StepState.RUNNING]
     names += [
         f"the undo of {name!r}"
-        for name, run in saga.steps.items()
-        if run.undo_state is UndoState.RUNNING
+        for name, step in saga.steps.items()
+        if step.undo.state is UndoState.RUNNING
     ]
     if command is not Command.CANCEL or not names:
         return ""

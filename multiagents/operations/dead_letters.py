@@ -19,7 +19,6 @@ from multiagents.core.exceptions import DamagedSaga, InvalidInput, NotAllowed, U
 from multiagents.core.fields import late_field, parse_dead_letter, result_field
 from multiagents.core.settings import Settings
 from multiagents.core.states import Command, Kind, StepState
-from multiagents.engine.messages import target_of
 from multiagents.engine.repository import Repository
 from multiagents.engine.saga_reader import own_result
 from multiagents.operations.actions import Actions, check_reason
@@ -301,7 +300,7 @@ class DeadLetters:
         saga, workflow, data = found
         work = saga.steps[step].of(kind)
         since_ms = parked_at(saga, step, kind)
-        function = worker_name(target_of(workflow.by_name[step], kind))
+        function = worker_name(workflow.by_name[step].target(kind))
         row: Letter = {
             "transaction_id": saga.id,
             "workflow": saga.workflow,
@@ -362,7 +361,7 @@ def _details(found: Found, step: str, kind: Kind) -> dict[str, Any]:
     results = {
         name: json.loads(data[field])
         for name in workflow.ancestors(step)
-        if saga.steps[name].state is StepState.SUCCEEDED
+        if saga.steps[name].run.state is StepState.SUCCEEDED
         and (field := result_field(Kind.RUN, name)) in data
     }
     run = saga.steps[step]

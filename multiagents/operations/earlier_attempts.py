@@ -73,7 +73,7 @@ def _is_before(saga: Saga, entry: Lost | Failed) -> bool:
 
 def has_earlier_attempts(saga: Saga) -> bool:
     """Whether an attempt may have ended whose error the state no longer has."""
-    works = (work for run in saga.steps.values() for work in (run.work, run.undo))
+    works = (work for step in saga.steps.values() for work in (step.run, step.undo))
     return any(work.attempt > 1 and work.error is None for work in works)
 
 

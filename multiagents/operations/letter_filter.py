@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from multiagents.core.states import Kind
 from multiagents.operations.saga_filter import has_text
-from multiagents.saga.state import Work
+from multiagents.saga.state import AnyWork
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class LetterFilter:
         wanted = ((self.kind, kind), (self.step, step), (self.workflow, workflow))
         return all(asked is None or asked == found for asked, found in wanted)
 
-    def fits_work(self, work: Work, since_ms: int) -> bool:
+    def fits_work(self, work: AnyWork, since_ms: int) -> bool:
         """Whether a letter is meant, by its error and since when it is parked."""
         if self.until_ms is not None and since_ms > self.until_ms:
             return False

@@ -19,7 +19,7 @@ from multiagents.core.texts import some_of
 from multiagents.engine.saga_reader import blank_saga
 from multiagents.saga.decide import fold
 from multiagents.saga.outcome import failure_of, merged_result
-from multiagents.saga.state import Saga, StepRun, Work
+from multiagents.saga.state import AnyWork, Saga, StepRun
 from multiagents.workflows.workflow import Workflow
 
 DAMAGED = "damaged"
@@ -41,7 +41,7 @@ def describe(
         name: json.loads(data[field])
         for name in workflow.by_name
         if (field := result_field(Kind.RUN, name)) in data
-        and saga.steps[name].state is StepState.SUCCEEDED
+        and saga.steps[name].run.state is StepState.SUCCEEDED
     }
     error = failure_of(saga)["error"]
     completed = saga.state is SagaState.COMPLETED
@@ -68,9 +68,9 @@ def describe(
         "duration_s": _duration_s(saga),
         "steps": {
             name: _describe_step(
-                saga.id, name, run=run, progress=data.get(f"p:{name}"), last_errors=last_errors
+                saga.id, name, step=step, progress=data.get(f"p:{name}"), last_errors=last_errors
             )
-            for name, run in saga.steps.items()
+            for name, step in saga.steps.items()
         },
     }
 
@@ -104,34 +104,34 @@ def _duration_s(saga: Saga) -> float | None:
 
 
 def _describe_step(
-    saga_id: str, name: str, *, run: StepRun, progress: str | None, last_errors: LastErrors
+    saga_id: str, name: str, *, step: StepRun, progress: str | None, last_errors: LastErrors
 ) -> dict[str, Any]:
-    undone = run.undo_state is not UndoState.NONE
+    undone = step.undo.state is not UndoState.NONE
     return {
-        "state": run.state.value,
-        "attempts": run.work.attempt,
-        "worker": run.work.worker or None,
-        "task_id": _task_id(saga_id, Kind.RUN, name, run.work),
-        "started_at": iso(run.work.started_at),
-        "ended_at": iso(run.work.ended_at),
-        "retry_at": iso(run.work.retry_at) if run.state is StepState.RETRYING else None,
-        "error": _error(run.work.error),
-        "last_error": _error(run.work.error or last_errors.get((Kind.RUN, name))),
+        "state": step.run.state.value,
+        "attempts": step.run.attempt,
+        "worker": step.run.worker or None,
+        "task_id": _task_id(saga_id, Kind.RUN, name, step.run),
+        "started_at": iso(step.run.started_at),
+        "ended_at": iso(step.run.ended_at),
+        "retry_at": iso(step.run.retry_at) if step.run.state is StepState.RETRYING else None,
+        "error": _error(step.run.error),
+        "last_error": _error(step.run.error or last_errors.get((Kind.RUN, name))),
         "progress": json.loads(progress) if progress else None,
         "compensation": {
-            "state": run.undo_state.value,
-            "attempts": run.undo.attempt,
-            "task_id": _task_id(saga_id, Kind.UNDO, name, run.undo),
-            "retry_at": iso(run.undo.retry_at) if run.undo_state is UndoState.RETRYING else None,
-            "error": _error(run.undo.error),
-            "last_error": _error(run.undo.error or last_errors.get((Kind.UNDO, name))),
+            "state": step.undo.state.value,
+            "attempts": step.undo.attempt,
+            "task_id": _task_id(saga_id, Kind.UNDO, name, step.undo),
+            "retry_at": iso(step.undo.retry_at) if step.undo.state is UndoState.RETRYING else None,
+            "error": _error(step.undo.error),
+            "last_error": _error(step.undo.error or last_errors.get((Kind.UNDO, name))),
         }
         if undone
         else None,
     }
 
 
-def _task_id(saga_id: str, kind: Kind, step: str, work: Work) -> str | None:
+def _task_id(saga_id: str, kind: Kind, step: str, work: AnyWork) -> str | None:
     """The Celery id of its last attempt."""
     return ids.step_id(saga_id, kind, step, work.attempt) if work.attempt else None
 
@@ -146,8 +146,8 @@ def current_step(saga: Saga) -> str | None:
         return None
     busy = {StepState.RUNNING, StepState.DISPATCHED, StepState.RETRYING, StepState.PARKED}
     undoing = {UndoState.RUNNING, UndoState.DISPATCHED, UndoState.RETRYING}
-    for name, run in saga.steps.items():
-        if run.undo_state in undoing or run.state in busy:
+    for name, step in saga.steps.items():
+        if step.undo.state in undoing or step.run.state in busy:
             return name
     return None
 
@@ -230,16 +230,16 @@ def _event(entry: Entry, after: Saga, workers: Mapping[str, str]) -> dict[str, A
 
 def _loss(entry: Lost, after: Saga) -> Failure | None:
     """What the loss of an attempt is called."""
-    run = after.steps.get(entry.step)
-    work = run.of(entry.kind) if run else None
+    step = after.steps.get(entry.step)
+    work = step.of(entry.kind) if step else None
     return work.error if work and work.nonce == entry.nonce else None
 
 
 def _state_of(saga: Saga, step: str, prefix: str) -> str | None:
-    run = saga.steps.get(step)
-    if run is None:  # a report of a step that the definition lacks changes nothing
+    found = saga.steps.get(step)
+    if found is None:  # a report of a step that the definition lacks changes nothing
         return None
-    return run.state if prefix == "step_" else run.undo_state
+    return found.of(Kind.RUN if prefix == "step_" else Kind.UNDO).state
 
 
 def _plain_event(

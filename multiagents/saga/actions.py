@@ -39,16 +39,16 @@ def _nothing(_: Draft, __: Asked) -> None:
 
 def _pause(draft: Draft, _: Asked) -> None:
     draft.move(SagaState.PAUSED)
-    for name, run in draft.steps.items():
-        if run.state is StepState.DISPATCHED:
-            draft.commands.append(Withdraw(Kind.RUN, name, run.work.attempt))
+    for name, step in draft.steps.items():
+        if step.run.state is StepState.DISPATCHED:
+            draft.commands.append(Withdraw(Kind.RUN, name, step.run.attempt))
 
 
 def _resume(draft: Draft, _: Asked) -> None:
     """Timers that came due meanwhile were only recorded (E19): start what they held back."""
     draft.move(SagaState.RUNNING)
-    for name, run in list(draft.steps.items()):
-        if run.state is StepState.RETRYING and run.work.retry_at <= draft.now_ms:
+    for name, step in list(draft.steps.items()):
+        if step.run.state is StepState.RETRYING and step.run.retry_at <= draft.now_ms:
             draft.dispatch(name, Kind.RUN)
     advance(draft, draft.workflow.by_name)
 
@@ -72,12 +72,13 @@ def _terminate(draft: Draft, entry: Asked) -> None:
     draft.blame(Failure("Terminated", entry.reason or "terminated"))
     draft.set_saga(terminated=True, halting="")
     draft.call_for_attention("terminated without undo")
-    for name, run in list(draft.steps.items()):
+    for name, step in list(draft.steps.items()):
         for kind in Kind:
-            if run.is_in(kind, StepState.DISPATCHED):
-                draft.commands.append(Withdraw(kind, name, run.of(kind).attempt))
-            elif run.is_in(kind, StepState.RETRYING):
-                timer = retry_timer(AttemptRef(kind, name, run.of(kind).attempt))
+            work = step.of(kind)
+            if work.is_in(StepState.DISPATCHED):
+                draft.commands.append(Withdraw(kind, name, work.attempt))
+            elif work.is_in(StepState.RETRYING):
+                timer = retry_timer(AttemptRef(kind, name, work.attempt))
                 draft.commands.append(ClearTimer(timer))
         _close(draft, name)
     draft.move(SagaState.FAILED)
@@ -85,11 +86,11 @@ def _terminate(draft: Draft, entry: Asked) -> None:
 
 def _close(draft: Draft, name: str) -> None:
     """Nobody will come back to what is parked or waits for its next attempt."""
-    run = draft.steps[name]
-    if run.state in {StepState.PARKED, StepState.RETRYING}:
+    step = draft.steps[name]
+    if step.run.state in {StepState.PARKED, StepState.RETRYING}:
         draft.give_up(name)
-    if run.undo_state in {UndoState.PARKED, UndoState.RETRYING}:
-        draft.move_undo(name, UndoState.SKIPPED)
+    if step.undo.state in {UndoState.PARKED, UndoState.RETRYING}:
+        draft.move_work(name, Kind.UNDO, UndoState.SKIPPED)
 
 
 # ---- why it is refused ----

@@ -83,11 +83,11 @@ def caution(workflow: Workflow, saga: Saga, command: Command) -> str:
         return f"{pivot}: nothing is undone, it goes on and asks for attention"
     if command is not Command.TERMINATE:
         return ""
-    runs = [repr(name) for name, run in saga.steps.items() if run.state is StepState.RUNNING]
+    runs = [repr(name) for name, step in saga.steps.items() if step.run.state is StepState.RUNNING]
     undos = [
         f"the undo of {name!r}"
-        for name, run in saga.steps.items()
-        if run.undo_state is UndoState.RUNNING
+        for name, step in saga.steps.items()
+        if step.undo.state is UndoState.RUNNING
     ]
     found = ", ".join([*runs, *undos])
     return f"still at work, and may be done all the same: {found}" if found else ""
@@ -104,15 +104,15 @@ def not_allowed(workflow: Workflow, saga: Saga, command: Command, why: str) -> N
 
 def _is_settled(before: Saga, saga: Saga, command: Command, step: str, kind: Kind) -> bool:
     """Whether a dead letter that has gone was settled so; it may have been by others, otherwise."""
-    run = saga.steps[step]
+    was, now = before.steps[step], saga.steps[step]
     if command is Command.RETRY:
-        tried = run.of(kind).attempt > before.steps[step].of(kind).attempt
-        given_up = run.state in _GIVEN_UP if kind is Kind.RUN else run.undo_state in _CLOSED
+        tried = now.of(kind).attempt > was.of(kind).attempt
+        given_up = now.run.state in _GIVEN_UP if kind is Kind.RUN else now.undo.state in _CLOSED
         return tried or not given_up
     skipped = command is Command.SKIP
     if kind is Kind.UNDO:
-        return run.undo_state is (UndoState.SKIPPED if skipped else UndoState.RESOLVED)
-    return run.state is (StepState.SKIPPED if skipped else StepState.SUCCEEDED)
+        return now.undo.state is (UndoState.SKIPPED if skipped else UndoState.RESOLVED)
+    return now.run.state is (StepState.SKIPPED if skipped else StepState.SUCCEEDED)
 
 
 def _letters(saga: Saga, step: str) -> set[tuple[str, str, int]]:

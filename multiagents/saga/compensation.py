@@ -23,6 +23,7 @@ from multiagents.core.states import (
 from multiagents.saga.commands import ClearTimer, Withdraw, retry_timer
 from multiagents.saga.draft import LIVE, Draft
 from multiagents.saga.state import StepRun
+from multiagents.workflows.step import Step
 from multiagents.workflows.workflow import Workflow
 
 _STOPPABLE = LIVE | {SagaState.PENDING}
@@ -32,8 +33,8 @@ def pivot_passed(workflow: Workflow, steps: Mapping[str, StepRun]) -> bool:
     """Rule 7 and E17: from its first claim until all its attempts are known to be clean."""
     if workflow.pivot is None:
         return False
-    run = steps[workflow.pivot.name]
-    return run.unknown or run.state in {StepState.RUNNING, StepState.SUCCEEDED}
+    step = steps[workflow.pivot.name]
+    return step.unknown or step.run.state in {StepState.RUNNING, StepState.SUCCEEDED}
 
 
 def rewind(draft: Draft) -> None:
@@ -43,65 +44,65 @@ def rewind(draft: Draft) -> None:
         _stop_forward_work(draft)
     if draft.saga.state is not SagaState.COMPENSATING:
         return
-    if any(run.state in STEP_BUSY for run in draft.steps.values()):
+    if not STEP_BUSY.isdisjoint([step.run.state for step in draft.steps.values()]):
         return
     to_undo = remaining_undos(draft)
-    if draft.workflow.parallel_undo:
-        _undo_free_ones(draft, to_undo)
-    elif not any(run.undo_state in UNDO_BUSY for run in draft.steps.values()):
-        for name in to_undo[:1]:
-            draft.dispatch(name, Kind.UNDO)
-    if not any(run.undo_state in UNDO_BUSY for run in draft.steps.values()):
+    undoing = not UNDO_BUSY.isdisjoint([step.undo.state for step in draft.steps.values()])
+    if not undoing and not to_undo:
         draft.move(_verdict(draft))
+    elif draft.workflow.parallel_undo:
+        _undo_free_ones(draft, to_undo)
+    elif not undoing:
+        draft.dispatch(to_undo[0], Kind.UNDO)
 
 
 def remaining_undos(draft: Draft) -> list[str]:
     """What remains to be undone and has not begun to be, last completed first."""
+    specs = draft.workflow.by_name
     names = [
         name
-        for name, run in draft.steps.items()
-        if run.undo_state is UndoState.NONE and _needs_undo(draft, name)
+        for name, step in draft.steps.items()
+        if step.undo.state is UndoState.NONE and _needs_undo(specs[name], step)
     ]
     return sorted(names, key=lambda name: -draft.steps[name].order)
 
 
 def _undo_free_ones(draft: Draft, to_undo: list[str]) -> None:
     """Undo every step all of whose successors are undone: independent branches at once."""
-    waiting = {*to_undo, *(n for n, r in draft.steps.items() if r.undo_state in UNDO_BUSY)}
+    waiting = {*to_undo, *(n for n, s in draft.steps.items() if s.undo.state in UNDO_BUSY)}
     held = {a for name in waiting for a in draft.workflow.ancestors(name)}
     for name in to_undo:
         if name not in held:
             draft.dispatch(name, Kind.UNDO)
 
 
-def _needs_undo(draft: Draft, name: str) -> bool:
+def _needs_undo(spec: Step, step: StepRun) -> bool:
     """Rule 3: what succeeded, and what may have left an effect."""
-    run, step = draft.steps[name], draft.workflow.by_name[name]
-    if step.compensation is None:
+    if spec.compensation is None:
         return False
-    if run.state is StepState.SUCCEEDED or run.done:
+    if step.run.state is StepState.SUCCEEDED or step.done:
         return True
-    if step.compensate_on_failure == "always":
-        return bool(run.work.nonce)
-    return run.unknown and step.compensate_on_failure == "unknown"
+    if spec.compensate_on_failure == "always":
+        return bool(step.run.nonce)
+    return step.unknown and spec.compensate_on_failure == "unknown"
 
 
 def _stop_forward_work(draft: Draft) -> None:
-    for name, run in list(draft.steps.items()):
-        if run.state is StepState.DISPATCHED:
-            draft.commands.append(Withdraw(Kind.RUN, name, run.work.attempt))
-        elif run.state is StepState.RETRYING:
-            timer = retry_timer(AttemptRef(Kind.RUN, name, run.work.attempt))
+    for name, step in list(draft.steps.items()):
+        if step.run.state is StepState.DISPATCHED:
+            draft.commands.append(Withdraw(Kind.RUN, name, step.run.attempt))
+        elif step.run.state is StepState.RETRYING:
+            timer = retry_timer(AttemptRef(Kind.RUN, name, step.run.attempt))
             draft.commands.append(ClearTimer(timer))
             draft.give_up(name)
-        elif run.state is StepState.PARKED or (
-            run.state is StepState.WAITING and draft.has_begun(name)
+        elif step.run.state is StepState.PARKED or (
+            step.run.state is StepState.WAITING and draft.has_begun(name)
         ):
             draft.give_up(name)
 
 
 def _verdict(draft: Draft) -> SagaState:
-    undos = {run.undo_state for run in draft.steps.values()}
+    undos = {step.undo.state for step in draft.steps.values()}
     if undos & {UndoState.PARKED, UndoState.SKIPPED}:
         return SagaState.FAILED
     if draft.saga.cancelled:
@@ -113,9 +114,9 @@ def _verdict(draft: Draft) -> SagaState:
 
 def undo_afresh(draft: Draft, name: str) -> None:
     """Let a step that is undone wait to be undone once more."""
-    run = draft.steps[name]
-    draft.move_undo(name, UndoState.NONE, generation=run.generation + 1, again=False)
-    draft.set_work(name, Kind.UNDO, tries=0)
+    step = draft.steps[name]
+    draft.move_work(name, Kind.UNDO, UndoState.NONE, tries=0)
+    draft.set_step(name, generation=step.generation + 1, again=False)
 
 
 def surface(draft: Draft, name: str) -> None:
@@ -123,21 +124,21 @@ def surface(draft: Draft, name: str) -> None:
 
     A step with an attempt under way keeps its state: that attempt must settle first.
     """
-    run = draft.steps[name]
+    step = draft.steps[name]
     if draft.saga.state in LIVE or draft.saga.state is SagaState.COMPLETED:
         return
-    if run.done and run.state is StepState.FAILED:
-        draft.move_step(name, StepState.SUCCEEDED)
+    if step.done and step.run.state is StepState.FAILED:
+        draft.move_work(name, Kind.RUN, StepState.SUCCEEDED)
         draft.adopt(name)
     if draft.saga.terminated:
         draft.call_for_attention(f"late effect of step {name!r} after terminate")
-    if draft.saga.terminated or not _needs_undo(draft, name):
+    if draft.saga.terminated or not _needs_undo(draft.workflow.by_name[name], draft.steps[name]):
         return
-    if run.undo_state in {UndoState.RUNNING, UndoState.RETRYING}:
+    if step.undo.state in {UndoState.RUNNING, UndoState.RETRYING}:
         draft.set_step(name, again=True)
-    elif run.undo_state in {UndoState.SUCCEEDED, UndoState.RESOLVED}:
+    elif step.undo.state in {UndoState.SUCCEEDED, UndoState.RESOLVED}:
         undo_afresh(draft, name)
-    if draft.saga.state in ENDED and run.undo_state is not UndoState.PARKED:
+    if draft.saga.state in ENDED and step.undo.state is not UndoState.PARKED:
         draft.call_for_attention(f"late effect of step {name!r} after the end")
         draft.move(SagaState.COMPENSATING)
     if draft.saga.state is SagaState.COMPENSATING:
@@ -162,9 +163,9 @@ def blame_and_stop(draft: Draft, why: str, error: Failure) -> None:
         return
     draft.blame(error)
     pivot = draft.workflow.pivot
-    run = draft.steps[pivot.name] if pivot else None
-    if pivot and run and run.state is StepState.DISPATCHED:
-        draft.commands.append(Withdraw(Kind.RUN, pivot.name, run.work.attempt))
+    step = draft.steps[pivot.name] if pivot else None
+    if pivot and step and step.run.state is StepState.DISPATCHED:
+        draft.commands.append(Withdraw(Kind.RUN, pivot.name, step.run.attempt))
         return
     _halt(draft)
 

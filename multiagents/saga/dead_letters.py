@@ -18,17 +18,17 @@ SAGAS, LETTERS = 0, 1
 """The indexes, as a `Waiting` names them."""
 
 
-def parked(run: StepRun) -> Kind | None:
+def parked(step: StepRun) -> Kind | None:
     """Which work of a step is parked, if any; never both."""
-    if run.undo_state is UndoState.PARKED:
+    if step.undo.state is UndoState.PARKED:
         return Kind.UNDO
-    return Kind.RUN if run.state is StepState.PARKED else None
+    return Kind.RUN if step.run.state is StepState.PARKED else None
 
 
 def dead_letters_of(saga: Saga) -> Iterator[tuple[str, Kind]]:
     """The steps of a saga that wait for a person, in definition order."""
-    for name, run in saga.steps.items():
-        kind = parked(run)
+    for name, step in saga.steps.items():
+        kind = parked(step)
         if kind is not None:
             yield name, kind
 

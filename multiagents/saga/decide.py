@@ -86,14 +86,14 @@ def _on_timer(draft: Draft, entry: TimerDue) -> None:
         blame_and_stop(draft, "deadline", Failure("SagaDeadline", f"not done in {seconds:g} s"))
         return
     kind, name, attempt = parse_retry_timer(entry.timer)
-    run = draft.steps.get(name)
-    if run is None or run.of(kind).attempt != attempt:
+    step = draft.steps.get(name)
+    if step is None or step.of(kind).attempt != attempt:
         return
-    if kind is Kind.UNDO and run.undo_state is UndoState.RETRYING:
+    if kind is Kind.UNDO and step.undo.state is UndoState.RETRYING:
         draft.dispatch(name, Kind.UNDO)
-    elif run.state is StepState.RETRYING and draft.saga.state is SagaState.RUNNING:
+    elif step.run.state is StepState.RETRYING and draft.saga.state is SagaState.RUNNING:
         draft.dispatch(name, Kind.RUN)
-    elif run.state is StepState.RETRYING:
+    elif step.run.state is StepState.RETRYING:
         # Whoever resumes may have a clock behind the one that found the timer due.
         draft.set_work(name, Kind.RUN, retry_at=0)
 

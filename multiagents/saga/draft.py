@@ -25,20 +25,15 @@ from multiagents.saga.commands import (
     retry_timer,
 )
 from multiagents.saga.retry import delay_ms
-from multiagents.saga.state import Saga, StepRun, Work
+from multiagents.saga.state import AnyWork, Saga, StepRun
 from multiagents.saga.transitions import SAGA_MOVES, STEP_MOVES, UNDO_MOVES
 from multiagents.workflows.workflow import Workflow
 
 LIVE = frozenset({SagaState.RUNNING, SagaState.PAUSED})
 
-_OF_UNDOS = {
-    StepState.DISPATCHED: UndoState.DISPATCHED,
-    StepState.RUNNING: UndoState.RUNNING,
-    StepState.RETRYING: UndoState.RETRYING,
-    StepState.SUCCEEDED: UndoState.SUCCEEDED,
-    StepState.PARKED: UndoState.PARKED,
-}
-"""The states that run and undo have in common."""
+_OF_UNDOS: dict[StepState | UndoState, UndoState] = {state: state for state in UndoState}
+"""The states of an undo, also by the states of a run that have the same name."""
+_FIELDS = {Kind.RUN: "run", Kind.UNDO: "undo"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +60,7 @@ class Decision:
         return next((each.state for each in self.commands if isinstance(each, Deliver)), None)
 
 
-V = TypeVar("V", Work, StepRun, Saga)
+V = TypeVar("V", bound=AnyWork | StepRun | Saga)
 
 
 def evolve(value: V, changes: dict[str, Any]) -> V:
@@ -105,29 +100,28 @@ class Draft:
         if state in ENDED:
             self._end()
 
-    def move_step(self, name: str, state: StepState, **changes: Any) -> None:
-        """Change the state of a step's forward work; its table of legal moves is the judge."""
-        run = self.steps[name]
-        if (run.state, state) not in STEP_MOVES:
-            raise AssertionError(f"illegal move {run.state} -> {state} of step {name!r}")
-        self.steps[name] = evolve(run, {"state": state, **changes})
-        self.changed.add(name)
+    def move_work(
+        self, name: str, kind: Kind, state: StepState | UndoState, **changes: Any
+    ) -> None:
+        """Change the state of a step's run or undo, and what is known of it."""
+        self.set_step(name, **{_FIELDS[kind]: self._moved(name, kind, state, changes)})
 
-    def move_undo(self, name: str, state: UndoState, **changes: Any) -> None:
-        """Likewise of its undo."""
-        run = self.steps[name]
-        if (run.undo_state, state) not in UNDO_MOVES:
-            raise AssertionError(f"illegal move {run.undo_state} -> {state} of undo {name!r}")
-        self.steps[name] = evolve(run, {"undo_state": state, **changes})
-        self.changed.add(name)
+    def end_run(self, name: str, state: StepState, **changes: Any) -> None:
+        """End the run of a step, which takes the next place in the order of completion."""
+        order = self.saga.orders + 1
+        self.set_saga(orders=order)
+        self.set_step(name, run=self._moved(name, Kind.RUN, state, changes), order=order)
 
-    def move_work(self, name: str, kind: Kind, state: StepState, **changes: Any) -> None:
-        """Change the state of either work of a step, and what is known of that work."""
-        work = evolve(self.steps[name].of(kind), changes)
-        if kind is Kind.RUN:
-            self.move_step(name, state, work=work)
-        else:
-            self.move_undo(name, _OF_UNDOS[state], undo=work)
+    def _moved(
+        self, name: str, kind: Kind, state: StepState | UndoState, changes: dict[str, Any]
+    ) -> AnyWork:
+        """A run or undo in its next state; its table of legal moves is the judge."""
+        step = self.steps[name]
+        work, moves = (step.run, STEP_MOVES) if kind is Kind.RUN else (step.undo, UNDO_MOVES)
+        if (work.state, state) not in moves:
+            raise AssertionError(f"illegal move {work.state} -> {state} of {kind} {name!r}")
+        changes["state"] = state if kind is Kind.RUN else _OF_UNDOS[state]
+        return evolve(work, changes)
 
     def _end(self) -> None:
         self.commands.append(ClearTimer(DEADLINE))
@@ -145,8 +139,7 @@ class Draft:
             self.set_saga(attention=(*self.saga.attention, reason))
 
     def give_up(self, name: str) -> None:
-        self.set_saga(orders=self.saga.orders + 1)
-        self.move_step(name, StepState.FAILED, order=self.saga.orders)
+        self.end_run(name, StepState.FAILED)
 
     def dispatch(self, name: str, kind: Kind) -> None:
         attempt = self.steps[name].of(kind).attempt + 1
@@ -184,7 +177,7 @@ class Draft:
 
     def has_begun(self, name: str) -> bool:
         """Whether some attempt was claimed: then its place in the order of undo counts."""
-        return bool(self.steps[name].work.nonce)
+        return bool(self.steps[name].run.nonce)
 
     def set_saga(self, **changes: Any) -> None:
         self.saga.__dict__.update(changes)
@@ -194,8 +187,7 @@ class Draft:
         self.changed.add(name)
 
     def set_work(self, name: str, kind: Kind, **changes: Any) -> None:
-        field = "work" if kind is Kind.RUN else "undo"
-        self.set_step(name, **{field: evolve(self.steps[name].of(kind), changes)})
+        self.set_step(name, **{_FIELDS[kind]: evolve(self.steps[name].of(kind), changes)})
 
 
 def parked_note(kind: Kind, name: str) -> str:

@@ -10,6 +10,7 @@ from multiagents.core.effects import Effect
 from multiagents.core.fields import part_field, result_field
 from multiagents.core.json_text import loads
 from multiagents.core.states import Kind, SagaState, StepState, UndoState
+from multiagents.saga.dead_letters import parked
 from multiagents.saga.state import Saga
 from multiagents.saga.targets import Told, parked_notes, parked_targets, targets_of
 from multiagents.workflows.workflow import Workflow
@@ -35,8 +36,7 @@ class Deliverance(Effect[Told]):
 def has_dead_letters(saga: Saga) -> bool:
     """Whether a step, an undo, or what hangs on the saga's end waits for a person."""
     return bool(saga.attention and parked_notes(saga)) or any(
-        run.state is StepState.PARKED or run.undo_state is UndoState.PARKED
-        for run in saga.steps.values()
+        parked(step) for step in saga.steps.values()
     )
 
 
@@ -91,12 +91,12 @@ def failure_of(saga: Saga) -> dict[str, Any]:
     """The arguments of `SagaFailed` for a saga that did not complete."""
     undo = {
         name: {
-            "state": run.undo_state.value,
-            "attempts": run.undo.attempt,
-            "error": run.undo.error.to_dict() if run.undo.error else None,
+            "state": step.undo.state.value,
+            "attempts": step.undo.attempt,
+            "error": step.undo.error.to_dict() if step.undo.error else None,
         }
-        for name, run in saga.steps.items()
-        if run.undo_state is not UndoState.NONE
+        for name, step in saga.steps.items()
+        if step.undo.state is not UndoState.NONE
     }
     return {
         "transaction_id": saga.id,
@@ -113,11 +113,11 @@ def left_of(workflow: Workflow, saga: Saga) -> list[str]:
     After a termination steps and undos may still be at work.
     """
     found = []
-    for name, run in saga.steps.items():
-        done, at_work = run.state is StepState.SUCCEEDED, run.state is StepState.RUNNING
-        if run.undo_state is UndoState.RUNNING:
+    for name, step in saga.steps.items():
+        done, at_work = step.run.state is StepState.SUCCEEDED, step.run.state is StepState.RUNNING
+        if step.undo.state is UndoState.RUNNING:
             found.append(f"{name} (its undo is still at work)")
-        elif run.undo_state is UndoState.NONE and (done or at_work or run.unknown):
+        elif step.undo.state is UndoState.NONE and (done or at_work or step.unknown):
             notes = ["still at work"] if at_work else []
             notes += [] if done else ["perhaps done"]
             if workflow.by_name[name].compensation is None:

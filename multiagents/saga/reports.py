@@ -6,6 +6,8 @@ late, and any other calls for attention (E5).
 
 from __future__ import annotations
 
+from typing import Any
+
 from multiagents.core.entries import (
     Claimed,
     Failed,
@@ -42,8 +44,8 @@ _CLASSES = {cls.__name__: names_of_class(cls) for cls in (LeaseLost, StepTimeout
 
 def on_claimed(draft: Draft, entry: Claimed) -> None:
     """A worker has taken an attempt that was dispatched."""
-    run = draft.steps.get(entry.step)
-    if run is None or not _is_dispatched(run, entry.kind, entry.attempt):
+    step = draft.steps.get(entry.step)
+    if step is None or not _is_dispatched(step, entry.kind, entry.attempt):
         draft.call_for_attention(f"unexpected claim of {entry.kind} {entry.step!r}")
         return
     draft.move_work(
@@ -66,41 +68,40 @@ def on_claimed(draft: Draft, entry: Claimed) -> None:
 
 def on_report(draft: Draft, entry: Report) -> None:
     """An attempt has ended, or was given up."""
-    run = draft.steps.get(entry.step)
+    step = draft.steps.get(entry.step)
     claim = (entry.kind.value, entry.attempt, entry.nonce)
-    if run is None:
+    if step is None:
         draft.call_for_attention(f"report for unknown step {entry.step!r}")
-    elif claim in run.lost and _may_still_report(entry):
+    elif claim in step.lost and _may_still_report(entry):
         if isinstance(entry, Failed) and entry.part:
             _on_late(draft, entry)  # of some of what it left at work; else it is noted already
-    elif claim in run.lost:
-        draft.set_step(entry.step, lost=tuple(item for item in run.lost if item != claim))
+    elif claim in step.lost:
+        draft.set_step(entry.step, lost=tuple(item for item in step.lost if item != claim))
         _on_late(draft, entry)
-    elif run.of(entry.kind).nonce != entry.nonce:
+    elif step.of(entry.kind).nonce != entry.nonce:
         draft.call_for_attention(f"report of an unknown attempt of {entry.step!r}")
-    elif run.is_in(entry.kind, StepState.RUNNING):
+    elif step.of(entry.kind).is_in(StepState.RUNNING):
         if entry.kind is Kind.RUN:
-            _on_run_report(draft, entry, run)
+            _on_run_report(draft, entry, step)
         else:
-            _on_undo_report(draft, entry, run)
-    elif isinstance(entry, Succeeded) and run.state is not StepState.SUCCEEDED:
+            _on_undo_report(draft, entry, step)
+    elif isinstance(entry, Succeeded) and step.run.state is not StepState.SUCCEEDED:
         _on_late(draft, entry)  # of an attempt whose failure somebody else has reported
 
 
-def _on_run_report(draft: Draft, entry: Report, run: StepRun) -> None:
+def _on_run_report(draft: Draft, entry: Report, step: StepRun) -> None:
     if isinstance(entry, Succeeded):
-        draft.set_work(entry.step, Kind.RUN, ended_at=draft.now_ms)
-        succeed(draft, entry.step)
+        succeed(draft, entry.step, ended_at=draft.now_ms)
     else:
         if isinstance(entry, Lost) or entry.running:
-            draft.set_step(entry.step, lost=(*run.lost, ("run", entry.attempt, entry.nonce)))
+            draft.set_step(entry.step, lost=(*step.lost, ("run", entry.attempt, entry.nonce)))
         _fail(draft, entry)
 
 
-def succeed(draft: Draft, name: str) -> None:
-    """A step is done: start what follows it, or undo it."""
-    draft.set_saga(orders=draft.saga.orders + 1, open_steps=draft.saga.open_steps - 1)
-    draft.move_step(name, StepState.SUCCEEDED, order=draft.saga.orders)
+def succeed(draft: Draft, name: str, **changes: Any) -> None:
+    """A step is done, with these changes to its run: start what follows it, or undo it."""
+    draft.set_saga(open_steps=draft.saga.open_steps - 1)
+    draft.end_run(name, StepState.SUCCEEDED, **changes)
     if draft.saga.state is SagaState.RUNNING:
         advance(draft, draft.workflow.dependents[name])
     elif draft.saga.state is SagaState.COMPENSATING:
@@ -111,10 +112,10 @@ def succeed(draft: Draft, name: str) -> None:
 
 def _fail(draft: Draft, entry: Failed | Lost) -> None:
     """A forward attempt did not succeed: retry it, park it, or give the step up."""
-    name, run = entry.step, draft.steps[entry.step]
+    name, step = entry.step, draft.steps[entry.step]
     unknown = isinstance(entry, Lost) or entry.outcome is Outcome.UNKNOWN
     again, error = _count(draft, entry)
-    draft.set_step(name, unknown=run.unknown or unknown)
+    draft.set_step(name, unknown=step.unknown or unknown)
     if draft.saga.state not in LIVE:
         draft.give_up(name)
         if draft.saga.state is SagaState.COMPENSATING:
@@ -131,19 +132,19 @@ def _fail(draft: Draft, entry: Failed | Lost) -> None:
         rewind(draft)
 
 
-def _on_undo_report(draft: Draft, entry: Report, run: StepRun) -> None:
+def _on_undo_report(draft: Draft, entry: Report, step: StepRun) -> None:
     if isinstance(entry, Succeeded):
         draft.move_work(entry.step, Kind.UNDO, StepState.SUCCEEDED, ended_at=draft.now_ms)
-        if run.again:
+        if step.again:
             undo_afresh(draft, entry.step)
         rewind(draft)
         return
     if isinstance(entry, Lost) or entry.running:
-        lost = (*run.lost, ("undo", entry.attempt, entry.nonce))
+        lost = (*step.lost, ("undo", entry.attempt, entry.nonce))
         draft.set_step(entry.step, lost=lost)
     again, _ = _count(draft, entry)
     if draft.saga.terminated:
-        draft.move_undo(entry.step, UndoState.SKIPPED)
+        draft.move_work(entry.step, Kind.UNDO, UndoState.SKIPPED)
     elif again:
         draft.retry_later(entry.step, Kind.UNDO, _after_ms(entry))
     else:
@@ -170,8 +171,7 @@ def _count(draft: Draft, entry: Failed | Lost) -> tuple[bool, Failure]:
 
 def silence_of(workflow: Workflow, kind: Kind, step: str) -> Failure:
     """The error of an attempt that was lost because it reported nothing in time."""
-    spec = workflow.by_name[step]
-    target = spec.worker if kind is Kind.RUN else spec.compensation
+    target = workflow.by_name[step].target(kind)
     if not isinstance(target, TaskCall):
         return _LEASE_LOST
     return Failure("StepTimeout", f"task {target.task!r} reported nothing within its timeout_s")
@@ -196,12 +196,12 @@ def on_unroutable(draft: Draft, entry: Unroutable) -> None:
         if draft.saga.delivered:
             draft.call_for_attention(note_of(entry.target, entry.error))
         return
-    run = draft.steps.get(entry.step)
-    if run is None or not _is_dispatched(run, entry.kind, entry.attempt):
+    step = draft.steps.get(entry.step)
+    if step is None or not _is_dispatched(step, entry.kind, entry.attempt):
         return
     draft.set_work(entry.step, entry.kind, error=entry.error, ended_at=draft.now_ms)
     if entry.kind is Kind.UNDO and draft.saga.terminated:
-        draft.move_undo(entry.step, UndoState.NONE)
+        draft.move_work(entry.step, Kind.UNDO, UndoState.NONE)
     elif entry.kind is Kind.UNDO:
         draft.park(entry.step, entry.kind)
         rewind(draft)
@@ -214,11 +214,11 @@ def on_unroutable(draft: Draft, entry: Unroutable) -> None:
 
 def on_withdrawn(draft: Draft, entry: Withdrawn) -> None:
     """A dispatched attempt was taken back before a worker claimed it."""
-    run = draft.steps.get(entry.step)
-    if run is None or not _is_dispatched(run, entry.kind, entry.attempt):
+    step = draft.steps.get(entry.step)
+    if step is None or not _is_dispatched(step, entry.kind, entry.attempt):
         return
     if entry.kind is Kind.UNDO:
-        draft.move_undo(entry.step, UndoState.NONE)
+        draft.move_work(entry.step, Kind.UNDO, UndoState.NONE)
     else:
         _take_back(draft, entry.step)
     if draft.saga.state is SagaState.RUNNING and not draft.saga.halting:
@@ -231,7 +231,7 @@ def on_withdrawn(draft: Draft, entry: Withdrawn) -> None:
 def _take_back(draft: Draft, name: str) -> None:
     """A dispatched run that nobody claimed never happened; earlier attempts did."""
     if not _leave_undone(draft, name):
-        draft.set_work(name, Kind.RUN, attempt=draft.steps[name].work.attempt - 1)
+        draft.set_work(name, Kind.RUN, attempt=draft.steps[name].run.attempt - 1)
 
 
 def _leave_undone(draft: Draft, name: str) -> bool:
@@ -240,7 +240,7 @@ def _leave_undone(draft: Draft, name: str) -> bool:
     if over:
         draft.give_up(name)
     else:
-        draft.move_step(name, StepState.WAITING)
+        draft.move_work(name, Kind.RUN, StepState.WAITING)
     return over
 
 
@@ -249,8 +249,9 @@ def _after_ms(entry: Failed | Lost) -> int | None:
     return entry.retry_after_ms if isinstance(entry, Failed) else None
 
 
-def _is_dispatched(run: StepRun, kind: Kind, attempt: int) -> bool:
-    return run.is_in(kind, StepState.DISPATCHED) and run.of(kind).attempt == attempt
+def _is_dispatched(step: StepRun, kind: Kind, attempt: int) -> bool:
+    work = step.of(kind)
+    return work.attempt == attempt and work.is_in(StepState.DISPATCHED)
 
 
 def _may_still_report(entry: Report) -> bool:

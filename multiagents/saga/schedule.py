@@ -37,36 +37,40 @@ def _try_start(draft: Draft, name: str) -> bool:
     """Dispatch or skip a step if all it waits for has ended; return whether it was skipped."""
     if draft.saga.state is not SagaState.RUNNING or draft.saga.halting:
         return False
-    if draft.steps[name].state is not StepState.WAITING:
+    if draft.steps[name].run.state is not StepState.WAITING:
         return False
-    step = draft.workflow.by_name[name]
-    before = [draft.steps[dependency] for dependency in step.depends_on]
-    if any(run.state not in PAST for run in before):
-        return False
+    spec = draft.workflow.by_name[name]
+    before = []
+    for dependency in spec.depends_on:
+        before.append(draft.steps[dependency])
+        if before[-1].run.state not in PAST:
+            return False
     if _all_unchosen(before):
         return skip(draft, name, unchosen=True)
-    return _choose(draft, step)
+    return _choose(draft, spec)
 
 
-def _choose(draft: Draft, step: Step) -> bool:
-    if step.when is None:
-        draft.dispatch(step.name, Kind.RUN)
+def _choose(draft: Draft, spec: Step) -> bool:
+    if spec.when is None:
+        draft.dispatch(spec.name, Kind.RUN)
         return False
     try:
-        chosen = evaluate(step.when, _values(draft), step=step.name)
+        chosen = evaluate(spec.when, _values(draft), step=spec.name)
     except ConditionError as error:
-        _refuse(draft, step.name, Failure("ConditionError", str(error)))
+        _refuse(draft, spec.name, Failure("ConditionError", str(error)))
         return False
     if chosen is True:
-        draft.dispatch(step.name, Kind.RUN)
+        draft.dispatch(spec.name, Kind.RUN)
         return False
-    return skip(draft, step.name)
+    return skip(draft, spec.name)
 
 
 def skip(draft: Draft, name: str, unchosen: bool = False) -> bool:
     """Pass over a step; return True: what follows it may start."""
     draft.set_saga(open_steps=draft.saga.open_steps - 1)
-    draft.move_step(name, StepState.SKIPPED, unchosen=unchosen)
+    draft.move_work(name, Kind.RUN, StepState.SKIPPED)
+    if unchosen:
+        draft.set_step(name, unchosen=True)
     return True
 
 
@@ -85,7 +89,7 @@ def _values(draft: Draft) -> dict[str, Any]:
     """What a condition reads; a result counts from the moment its step has succeeded."""
     results = draft.saga.values.get("results", {})
     view: dict[str, Any] = {
-        step: as_seen(run.state, results.get(step)) for step, run in draft.steps.items()
+        name: as_seen(step.run.state, results.get(name)) for name, step in draft.steps.items()
     }
     return {"input": draft.saga.values.get("input", {}), "steps": view}
 
@@ -99,4 +103,4 @@ def _all_unchosen(before: list[StepRun]) -> bool:
         return False
     if len(before) == 1:
         return before[0].unchosen
-    return all(run.state is StepState.SKIPPED for run in before)
+    return all(step.run.state is StepState.SKIPPED for step in before)

@@ -37,7 +37,7 @@ def _no_letter(saga: Saga, entry: Asked) -> str:
     if step and step not in saga.steps:
         return f"it has no step {step!r}; known: {', '.join(saga.steps)}"
     if step and step not in names:
-        state = saga.steps[step].state
+        state = saga.steps[step].run.state
         listed = ", ".join(names) or "none"
         return f"step {step!r} is {state}, no dead letter; its dead letters: {listed}"
     acknowledged = acknowledged or (entry.command is Command.RETRY and parked_notes(saga))
@@ -91,9 +91,9 @@ def _forget_what_is_parked_no_more(draft: Draft) -> None:
     """What else a person should know of is another matter, and stays."""
     over = {
         parked_note(kind, name)
-        for name, run in draft.steps.items()
+        for name, step in draft.steps.items()
         for kind in Kind
-        if parked(run) is not kind
+        if parked(step) is not kind
     }
     draft.set_saga(attention=tuple(note for note in draft.saga.attention if note not in over))
 
@@ -109,10 +109,10 @@ def _undo_what_was_retried(draft: Draft) -> None:
 def _settle_undo(draft: Draft, name: str, command: Command) -> None:
     if command is Command.RETRY:
         draft.set_work(name, Kind.UNDO, tries=0)
-        draft.move_undo(name, UndoState.NONE)
+        draft.move_work(name, Kind.UNDO, UndoState.NONE)
     else:
         skipped = command is Command.SKIP
-        draft.move_undo(name, UndoState.SKIPPED if skipped else UndoState.RESOLVED)
+        draft.move_work(name, Kind.UNDO, UndoState.SKIPPED if skipped else UndoState.RESOLVED)
 
 
 def _settle_run(draft: Draft, name: str, command: Command) -> None:
@@ -121,7 +121,7 @@ def _settle_run(draft: Draft, name: str, command: Command) -> None:
             draft.move(SagaState.RUNNING)
         draft.set_work(name, Kind.RUN, tries=0)
         if draft.saga.state is SagaState.PAUSED:
-            draft.move_step(name, StepState.WAITING)
+            draft.move_work(name, Kind.RUN, StepState.WAITING)
         else:
             draft.dispatch(name, Kind.RUN)
     elif command is Command.SKIP:
@@ -135,4 +135,4 @@ def _settle_run(draft: Draft, name: str, command: Command) -> None:
 
 
 def _any_parked(draft: Draft) -> bool:
-    return any(parked(run) for run in draft.steps.values())
+    return any(parked(step) for step in draft.steps.values())

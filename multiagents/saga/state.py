@@ -10,22 +10,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from multiagents.core.entries import Failure
 from multiagents.core.json_text import dumps
 from multiagents.core.policies import RetryPolicy
 from multiagents.core.states import Kind, SagaState, StepState, UndoState
 
+State = TypeVar("State", StepState, UndoState)
+
 
 @dataclass(frozen=True)
-class Work:
-    """The attempts at one thing, forward or undo.  Times are Unix milliseconds, 0 = not yet."""
+class Work(Generic[State]):
+    """The attempts at one thing, run or undo.  Times are Unix milliseconds, 0 = not yet."""
 
+    state: State
     attempt: int = 0
     """The number of the last attempt dispatched, 1-based; never reused."""
     tries: int = 0
-    """Failures since the work began or was last retried by a person."""
+    """Failures since the work began or an operator last retried it."""
     nonce: str = ""
     """Of the last claim; reports must present it."""
     worker: str = ""
@@ -34,65 +37,65 @@ class Work:
     retry_at: int = 0
     error: Failure | None = None
     retry: RetryPolicy | None = None
-    """What the worker that claimed it wishes, for steps whose definition sets no policy."""
+    """The policy of the worker that claimed it, for steps whose definition sets none."""
     most: int = 0
     """How many tries its last error allows, where those are fewer than the policy's; else 0."""
 
+    def is_in(self, state: StepState) -> bool:
+        """Whether it is in the state of this name: run and undo share several."""
+        return self.state == state
 
-NO_WORK = Work()
+    def is_held(self, nonce: str) -> bool:
+        """Whether the attempt of this claim is under way."""
+        return self.is_in(StepState.RUNNING) and self.nonce == nonce
+
+    def has_taken(self, attempt: int) -> bool:
+        """Whether this attempt is dispatched or running, or has succeeded."""
+        return self.attempt == attempt and self.state in _TAKEN
+
+
+_TAKEN = (StepState.DISPATCHED, StepState.RUNNING, StepState.SUCCEEDED)
+AnyWork = Work[StepState] | Work[UndoState]
+NO_RUN = Work(StepState.WAITING)
+NO_UNDO = Work(UndoState.NONE)
 
 
 @dataclass(frozen=True)
 class StepRun:
     """One step of one saga."""
 
-    state: StepState = StepState.WAITING
-    work: Work = NO_WORK
+    run: Work[StepState] = NO_RUN
+    undo: Work[UndoState] = NO_UNDO
     order: int = 0
     """Position in the order of completion, 1-based; undo runs backwards along it."""
     unknown: bool = False
-    """Some started attempt may have left an effect that no success reported (E7)."""
+    """A started attempt may have left an effect that no success reported (E7)."""
     unchosen: bool = False
-    """Skipped because all it waited for was skipped, not by its own condition."""
+    """Skipped because all its dependencies were skipped, not by its own condition."""
     lost: tuple[tuple[str, int, str], ...] = ()
-    """Claims whose outcome was never reported: ``(kind, attempt, nonce)``; they may come late."""
-    undo_state: UndoState = UndoState.NONE
-    undo: Work = NO_WORK
+    """Claims without a reported outcome: ``(kind, attempt, nonce)``; a report may come late."""
     generation: int = 0
     """How often an undo had to begin afresh because an effect came to light after it."""
     again: bool = False
     """An effect came to light while the present undo was under way."""
     done: str = ""
-    """The claim of an attempt that was given up and has succeeded after all, the first that did:
-    undone whatever the others did."""
+    """The claim of the first given-up attempt that succeeded late: it is undone, whatever the
+    outcomes of the other attempts."""
 
     @property
     def given_up(self) -> tuple[str, ...]:
         """Claims that may have succeeded after all, the one that counts first."""
         lost = (nonce for kind, _, nonce in self.lost if kind == Kind.RUN)
-        return tuple(filter(None, dict.fromkeys((self.done, *lost, self.work.nonce))))
-
-    def is_held(self, kind: Kind, nonce: str) -> bool:
-        """Whether the attempt of this claim is under way."""
-        return self.is_in(kind, StepState.RUNNING) and self.of(kind).nonce == nonce
-
-    def has_taken(self, kind: Kind, attempt: int) -> bool:
-        """Whether this attempt is sent or at work, or has succeeded."""
-        taken = (StepState.DISPATCHED, StepState.RUNNING, StepState.SUCCEEDED)
-        return self.is_in(kind, *taken) and self.of(kind).attempt == attempt
-
-    def is_in(self, kind: Kind, *states: StepState) -> bool:
-        """Whether the forward or the undo work is in one of these states, by their names."""
-        return (self.state if kind is Kind.RUN else self.undo_state) in states
+        return tuple(filter(None, dict.fromkeys((self.done, *lost, self.run.nonce))))
 
     def returned(self, nonce: str) -> bool:
-        """Whether the attempt of this claim brought its result: not a person, nor another one."""
-        own = self.work.nonce == nonce and self.work.error is None
-        return own and self.state is StepState.SUCCEEDED
+        """Whether the step's result is that of this claim: not an operator's, nor another's."""
+        own = self.run.nonce == nonce and self.run.error is None
+        return own and self.run.state is StepState.SUCCEEDED
 
-    def of(self, kind: Kind) -> Work:
-        """The forward or the undo work."""
-        return self.work if kind is Kind.RUN else self.undo
+    def of(self, kind: Kind) -> AnyWork:
+        """The run or the undo."""
+        return self.run if kind is Kind.RUN else self.undo
 
 
 @dataclass(frozen=True)
@@ -159,34 +162,36 @@ _CODES = {
     "resolved": "v",
 }
 """Of step and undo states: a row of at most 64 characters lies in a compact hash of the server."""
-_STEP_STATES = {_CODES[state]: state for state in StepState}
-_UNDO_STATES = {_CODES[state]: state for state in UndoState}
+_BARE_RUNS = {_CODES[state]: Work(state) for state in StepState} | {"w": NO_RUN}
+_BARE_UNDOS = {_CODES[state]: Work(state) for state in UndoState} | {"n": NO_UNDO}
+"""Works in each state without any attempt, by code."""
 
 
-def encode_step(run: StepRun, since_ms: int) -> str:
+def encode_step(step: StepRun, since_ms: int) -> str:
     """The row that `decode_step` takes back; times are counted from the saga's creation."""
     return dumps(
         _trimmed(
             [
-                _CODES[run.state],
-                _work_row(run.work, since_ms),
-                run.order,
-                run.unknown,
-                run.unchosen,
-                run.lost,
-                _CODES[run.undo_state],
-                _work_row(run.undo, since_ms),
-                run.generation,
-                run.again,
-                run.done,
+                _CODES[step.run.state],
+                _work_row(step.run, since_ms),
+                step.order,
+                step.unknown,
+                step.unchosen,
+                step.lost,
+                _CODES[step.undo.state],
+                _work_row(step.undo, since_ms),
+                step.generation,
+                step.again,
+                step.done,
             ],
             _BLANK_RUN,
         )
     )
 
 
-def _work_row(work: Work, since_ms: int) -> list[Any]:
-    if work is NO_WORK:
+def _work_row(work: AnyWork, since_ms: int) -> list[Any]:
+    """All of a work but its state."""
+    if work is NO_RUN or work is NO_UNDO:
         return []
     return _trimmed(
         [
@@ -219,25 +224,24 @@ def decode_step(row: list[Any], since_ms: int) -> StepRun:
     row = _filled(row, _BLANK_RUN)
     state, work, order, unknown, unchosen, lost, undo_state, undo, generation, again, done = row
     return StepRun(
-        _STEP_STATES[state],
-        _decode_work(work, since_ms),
+        _decode_work(_BARE_RUNS[state], work, since_ms),
+        _decode_work(_BARE_UNDOS[undo_state], undo, since_ms),
         order,
         unknown,
         unchosen,
         tuple((kind, attempt, nonce) for kind, attempt, nonce in lost),
-        _UNDO_STATES[undo_state],
-        _decode_work(undo, since_ms),
         generation,
         again,
         _NAMELESS if done is True else done,
     )
 
 
-def _decode_work(row: list[Any], since_ms: int) -> Work:
+def _decode_work(bare: Work[State], row: list[Any], since_ms: int) -> Work[State]:
     if not row:
-        return NO_WORK
+        return bare
     attempt, tries, nonce, worker, started, ended, retry_at, *rest = _filled(row, _BLANK_WORK)
     return Work(
+        bare.state,
         attempt,
         tries,
         nonce,
@@ -318,7 +322,7 @@ def _decode_failure(row: list[str] | None, place: str = "") -> Failure | None:
 
 def _placed(error: Failure | None, step: StepRun | None) -> Failure | None:
     """The saga's error, with the place that the step keeps from which it came."""
-    own = step.work.error if step else None
+    own = step.run.error if step else None
     return own if own is not None and own == error else error
 
 

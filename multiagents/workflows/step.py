@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from multiagents.core.policies import RetryPolicy
+from multiagents.core.states import Kind
 
 Name = Annotated[str, Field(min_length=1, max_length=128)]
 Priority = Annotated[int, Field(ge=0, le=9)]
@@ -61,6 +62,13 @@ class Step(BaseModel):
     pivot: bool = False
     queue: Name | None = None
     priority: Priority | None = None
+
+    def target(self, kind: Kind) -> str | TaskCall:
+        """The worker function or task that runs it, or the one that undoes it."""
+        target = self.worker if kind is Kind.RUN else self.compensation
+        if target is None:
+            raise AssertionError(f"step {self.name!r} has no compensation to dispatch")
+        return target
 
 
 def worker_name(target: str | TaskCall) -> str:

@@ -122,10 +122,10 @@ def test_an_earlier_version_reads_an_error_with_a_place() -> None:
     assert (read, read.error.place) == (entry, "pay.py:35")
     plain = Failed(5, Kind.RUN, "pay", 1, "n", Failure("KeyError", "'x'"))
     assert len(json.loads(encode(plain))) == 7
-    run = StepRun(StepState.FAILED, Work(1, 1, "n", error=error))
-    stored = json.loads(encode_step(run, 0))
+    step = StepRun(Work(StepState.FAILED, 1, 1, "n", error=error))
+    stored = json.loads(encode_step(step, 0))
     assert stored[1][7] == ["KeyError", "'x'"]
-    again = decode_step(stored, 0).work.error
+    again = decode_step(stored, 0).run.error
     assert again is not None
     assert again.place == "pay.py:35"
 

@@ -212,10 +212,10 @@ def test_where_nobody_has_it_a_command_waits_without_messages(bench: Stranger) -
         bench.give(bench.sent[-1])
         bench.pass_time(14, steps=14)
         assert len(bench.sent) == count
-        assert bench.saga().steps["one"].state is StepState.DISPATCHED
+        assert bench.saga().steps["one"].run.state is StepState.DISPATCHED
         bench.pass_time(2)
     assert len(bench.sent) == UNROUTABLE_AFTER
-    assert bench.saga().steps["one"].state is StepState.PARKED
+    assert bench.saga().steps["one"].run.state is StepState.PARKED
 
 
 def test_going_to_and_fro_does_not_park(bench: Stranger) -> None:
@@ -228,7 +228,7 @@ def test_going_to_and_fro_does_not_park(bench: Stranger) -> None:
     bench.edge.client.hdel(SHARD.catalog("fleet"), "other@h")
     bench.give(bench.sent[-1])
     bench.pass_time(16, steps=16)
-    assert bench.saga().steps["one"].state is StepState.DISPATCHED
+    assert bench.saga().steps["one"].run.state is StepState.DISPATCHED
 
 
 def test_a_worker_of_another_queue_keeps_it_from_being_parked(bench: Stranger) -> None:
@@ -244,7 +244,7 @@ def test_a_worker_of_another_queue_keeps_it_from_being_parked(bench: Stranger) -
         bench.colleague("a", queue="llm")
         bench.pass_time(0)
     assert waits == [15, 30, 60, 120, 240, 240, 240, 240]
-    assert bench.saga().steps["one"].state is StepState.DISPATCHED
+    assert bench.saga().steps["one"].run.state is StepState.DISPATCHED
 
 
 def test_a_worker_that_brings_the_function_wakes_what_waits(bench: Stranger) -> None:

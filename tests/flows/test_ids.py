@@ -74,7 +74,7 @@ def test_a_saga_of_any_id_keeps_its_leases_timers_and_retention(world: World, od
     )
     assert world.edge.run(claim) is not None
     world.sweep(60)
-    assert world.saga(odd).steps["a"].work.attempt == 2
+    assert world.saga(odd).steps["a"].run.attempt == 2
     world.do("a", saga_id=odd, attempt=2)
     world.do("b", saga_id=odd)
     assert world.saga(odd).state is SagaState.COMPLETED

@@ -37,7 +37,7 @@ def parked(bench: Bench, *following: Any) -> Assignment:
     bench.start(step("charge", pivot=True, retry=ONCE), *following)
     held = bench.claim()
     lose(bench.edge, bench.coordinator, held)
-    assert bench.saga().steps["charge"].state is StepState.PARKED
+    assert bench.saga().steps["charge"].run.state is StepState.PARKED
     return held
 
 
@@ -80,7 +80,7 @@ def test_a_condition_reads_no_result_that_came_after_the_word_of_a_person(bench:
     asked = Asked(bench.clock.now_ms(), Command.RESOLVE, "request", step="charge")
     bench.edge.execute(store.append(KEYS, asked))
     bench.succeed(late, LATE)
-    assert bench.saga().steps["thank"].state is StepState.SKIPPED
+    assert bench.saga().steps["thank"].run.state is StepState.SKIPPED
     assert_replayed(bench)
 
 
@@ -97,7 +97,7 @@ def test_a_late_success_is_the_result_of_a_step_that_is_resolved_after_it(
         bench.lose = ""
     else:
         bench.succeed(late, LATE)
-    assert bench.saga().steps["charge"].state is StepState.PARKED
+    assert bench.saga().steps["charge"].run.state is StepState.PARKED
     bench.ask(Command.RESOLVE, "charge")
     thank = bench.claim()
     assert results_of(thank) == {"charge": {"ok": True}}

@@ -93,7 +93,7 @@ def test_nothing_new_begins_after_a_person_has_said_stop(
     assert following is None
     other.edge.run(other.coordinator.coordinate(SAGA))
     saga = state(bench)
-    assert saga.steps["second"].state is StepState.WAITING
+    assert saga.steps["second"].run.state is StepState.WAITING
     wanted = {
         Command.CANCEL: SagaState.COMPENSATING,
         Command.PAUSE: SagaState.PAUSED,
@@ -147,7 +147,7 @@ def test_a_success_is_undone_whose_failure_another_has_reported(
     bench.succeed(undo)
     saga = state(bench)
     assert saga.state is SagaState.COMPENSATED
-    assert saga.steps["charge"].state is StepState.SUCCEEDED
+    assert saga.steps["charge"].run.state is StepState.SUCCEEDED
 
 
 @pytest.mark.parametrize("pending", [False, True])
@@ -174,5 +174,5 @@ def test_a_process_goes_on_though_its_commit_seemed_overtaken(bench: Bench, pend
     other.edge.close()
     assert sent
     assert going is not None
-    assert (going.step, going.nonce) == ("pay", bench.saga().steps["pay"].work.nonce)
+    assert (going.step, going.nonce) == ("pay", bench.saga().steps["pay"].run.nonce)
     assert bench.saga().state is (SagaState.RUNNING if pending else SagaState.PAUSED)

@@ -23,7 +23,7 @@ def test_the_pivot_counts_as_passed_from_its_first_claim(bench: Bench) -> None:
     assert pivoted(bench) is not None
     bench.ask(Command.CANCEL)
     saga = bench.saga()
-    assert (saga.state, saga.steps["s"].undo_state) == (SagaState.RUNNING, UndoState.NONE)
+    assert (saga.state, saga.steps["s"].undo.state) == (SagaState.RUNNING, UndoState.NONE)
     assert saga.attention == ("cancel came after the pivot: not undone",)
 
 
@@ -33,7 +33,7 @@ def test_a_pivot_that_nobody_has_claimed_is_taken_back(bench: Bench) -> None:
     held = bench.claim()
     assert bench.succeed(held, allowed=False) is None
     bench.ask(Command.CANCEL)
-    assert bench.saga().steps["s"].undo_state is UndoState.DISPATCHED
+    assert bench.saga().steps["s"].undo.state is UndoState.DISPATCHED
 
 
 def test_a_pivot_that_was_claimed_in_time_is_not_undone(bench: Bench) -> None:
@@ -46,7 +46,7 @@ def test_a_pivot_that_was_claimed_in_time_is_not_undone(bench: Bench) -> None:
     bench.edge.run(bench.coordinator.coordinate(SAGA))
     saga = bench.saga()
     assert (saga.state, saga.halting) == (SagaState.RUNNING, "")
-    assert saga.steps["s"].undo_state is UndoState.NONE
+    assert saga.steps["s"].undo.state is UndoState.NONE
     assert saga.attention
 
 
@@ -58,7 +58,7 @@ def test_a_pivot_that_failed_clean_is_not_passed(bench: Bench) -> None:
         bench.clock.now_ms(), *row(held), Failure("E", "e"), Outcome.CLEAN, retryable=False
     )
     bench.edge.run(bench.coordinator.report(SAGA, clean))
-    assert bench.saga().steps["s"].undo_state is UndoState.DISPATCHED
+    assert bench.saga().steps["s"].undo.state is UndoState.DISPATCHED
 
 
 def test_a_pivot_that_may_have_acted_is_parked(bench: Bench) -> None:
@@ -67,5 +67,5 @@ def test_a_pivot_that_may_have_acted_is_parked(bench: Bench) -> None:
     assert held is not None
     bench.fail(held)
     saga = bench.saga()
-    assert saga.steps["pivot"].state is StepState.PARKED
-    assert saga.steps["s"].undo_state is UndoState.NONE
+    assert saga.steps["pivot"].run.state is StepState.PARKED
+    assert saga.steps["s"].undo.state is UndoState.NONE

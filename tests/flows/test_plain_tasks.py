@@ -153,7 +153,7 @@ def test_a_return_counts_only_for_the_claim_that_it_held(bench: Plainly) -> None
     failed = Verdict(Failure("Broken", "in a second that was lost"))
     bench.engine.fail_delivery(SAGA, task_id, failed, decide=True, attempts=forgotten)
     saga, _ = bench.edge.run(bench.coordinator.repository.current(SAGA))
-    assert saga.steps["a"].state is StepState.RUNNING
+    assert saga.steps["a"].run.state is StepState.RUNNING
     assert saga.attention == ("report of an unknown attempt of 'a'",)
 
 

@@ -102,8 +102,8 @@ def test_a_programmers_error_fails_its_step_at_once() -> None:
     told = _story(Step(name="a", worker="w", compensation="u"))
     _fail(told, RUN, KeyError)
     assert told.saga.state is SagaState.COMPENSATING
-    assert told.run("a").work.attempt == 1
-    assert told.run("a").undo_state is UndoState.DISPATCHED
+    assert told.run("a").run.attempt == 1
+    assert told.run("a").undo.state is UndoState.DISPATCHED
 
 
 @pytest.mark.parametrize(
@@ -116,14 +116,14 @@ def test_a_policy_that_names_an_error_or_its_base_has_it_tried_again(
     told = _story(Step(name="a", worker="w", retry=RetryPolicy(max_attempts=4, on=on)))
     while told.saga.state is SagaState.RUNNING:
         _fail(told, RUN, KeyError)
-    assert told.run("a").work.attempt == attempts
+    assert told.run("a").run.attempt == attempts
 
 
 def test_an_undo_with_a_mistake_in_its_code_is_parked_after_three_tries() -> None:
     """Not after ten, minutes later; the saga's other undos go on."""
     told = _story(Step(name="a", worker="w", compensation="u")).done("a")
     told.ask(Ask.ROLLBACK)
-    while told.run("a").undo_state is not UndoState.PARKED:
+    while told.run("a").undo.state is not UndoState.PARKED:
         _fail(told, UNDO, TypeError)
     assert told.run("a").undo.attempt == 3
     assert UNDO_RETRY.max_attempts == 10
@@ -137,7 +137,7 @@ def test_the_tries_that_are_left_are_known_while_an_undo_waits() -> None:
     row = (UNDO, "a", 1, told.run("a").undo.nonce)
     failed = Failed(told.now_ms, *row, Failure("KeyError", "x"), classes=names_of_class(KeyError))
     waiting: StepRun = told.tell(failed).run("a")
-    assert (waiting.undo_state, waiting.undo.most) == (UndoState.RETRYING, 3)
+    assert (waiting.undo.state, waiting.undo.most) == (UndoState.RETRYING, 3)
     assert decode_step(json.loads(encode_step(waiting, 0)), 0) == waiting
     _fire(told, UNDO)
     assert told.claim(UNDO, "a").run("a").undo.most == 0
@@ -149,19 +149,19 @@ def test_the_policy_of_a_step_comes_before_that_of_its_worker() -> None:
     for own, attempts in ((None, 2), (RetryPolicy(max_attempts=5), 1)):
         told = _story(Step(name="a", worker="w", retry=own))
         while told.saga.state is SagaState.RUNNING:
-            attempt = told.run("a").work.attempt
+            attempt = told.run("a").run.attempt
             told.tell(Claimed(told.now_ms, RUN, "a", attempt, f"n{attempt}", "w", workers))
             row = (RUN, "a", attempt, f"n{attempt}")
             classes = names_of_class(KeyError)
             told.tell(Failed(told.now_ms, *row, Failure("KeyError", "x"), classes=classes))
             _fire(told, RUN)
-        assert told.run("a").work.attempt == attempts
+        assert told.run("a").run.attempt == attempts
 
 
 def test_a_lost_lease_can_be_named() -> None:
     """For a step that is not to be begun twice, whatever became of its worker."""
     policy = RetryPolicy(max_attempts=3, not_on=["LeaseLost"])
     told = _story(Step(name="a", worker="w", compensation="u", retry=policy)).claim(RUN, "a")
-    told.tell(Lost(told.now_ms, RUN, "a", 1, told.run("a").work.nonce))
-    assert told.run("a").state is StepState.FAILED
+    told.tell(Lost(told.now_ms, RUN, "a", 1, told.run("a").run.nonce))
+    assert told.run("a").run.state is StepState.FAILED
     assert told.saga.state is SagaState.COMPENSATING

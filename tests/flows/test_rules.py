@@ -76,7 +76,7 @@ def test_what_an_errback_has_written_is_decided_at_once(bench: Bench) -> None:
     assert bench.edge.run(failed)
     assert bench.edge.client.zscore(KEYS.due, due_dirty(SAGA)) == bench.clock.now_ms()
     bench.sweep()
-    assert bench.saga().steps["s"].state is StepState.RETRYING
+    assert bench.saga().steps["s"].run.state is StepState.RETRYING
 
 
 # ---- E2 ----
@@ -136,7 +136,7 @@ def test_a_report_of_an_unknown_claim_is_recorded_and_asks_for_a_person(bench: B
     foreign = Succeeded(bench.clock.now_ms(), Kind.RUN, "s", 1, "f" * 16)
     bench.edge.run(bench.coordinator.report(SAGA, foreign, result="{}"))
     assert foreign in bench.log()
-    assert bench.saga().steps["s"].state is StepState.RUNNING
+    assert bench.saga().steps["s"].run.state is StepState.RUNNING
     assert bench.saga().attention == ("report of an unknown attempt of 's'",)
     bench.succeed(held)
     assert bench.saga().state is SagaState.COMPLETED
@@ -162,7 +162,7 @@ def test_what_a_process_knows_from_a_lost_future_does_not_fit(bench: Bench, redi
     other.edge.close()
     assert bench.succeed(zombie) is None
     assert bench.saga().state is SagaState.PAUSED
-    assert bench.saga().steps["s2"].state is StepState.WAITING
+    assert bench.saga().steps["s2"].run.state is StepState.WAITING
     assert bench.saga().attention
 
 
@@ -178,7 +178,7 @@ def test_a_lost_attempt_makes_a_step_unknown_that_failed_clean_later(bench: Benc
         bench.clock.now_ms(), *row(held), Failure("E", "e"), Outcome.CLEAN, retryable=False
     )
     bench.edge.run(bench.coordinator.report(SAGA, clean))
-    assert bench.saga().steps["s"].undo_state is UndoState.DISPATCHED
+    assert bench.saga().steps["s"].undo.state is UndoState.DISPATCHED
 
 
 def test_an_undo_has_keys_and_attempts_of_its_own(bench: Bench) -> None:
@@ -246,7 +246,7 @@ def test_a_plain_task_is_sent_once_and_its_time_out_decides(plainly: Bench) -> N
     plainly.start(plain("p", retry=TWICE))
     sweep_for(plainly, 55)
     assert waiting(plainly) == [["p", 1]]
-    assert plainly.saga().steps["p"].state is StepState.RUNNING
+    assert plainly.saga().steps["p"].run.state is StepState.RUNNING
     sweep_for(plainly, 15)
     assert waiting(plainly) == [["p", 2], ["p", 1]]
 
@@ -267,7 +267,7 @@ def test_an_errback_fails_what_its_delivery_holds_now(bench: Bench) -> None:
     assert following is not None
     engine = StoreEngine(bench.coordinator, bench.edge, bench.clock, bench.catalog)
     assert engine.fail_delivery(SAGA, "d", Verdict(Failure("Killed", "")), decide=True)
-    states = {name: run.state for name, run in bench.saga().steps.items()}
+    states = {name: step.run.state for name, step in bench.saga().steps.items()}
     assert states == {"s0": StepState.SUCCEEDED, "s1": StepState.FAILED}
 
 
@@ -348,8 +348,8 @@ def test_in_a_pause_leases_and_the_deadline_go_on(bench: Bench) -> None:
     bench.claim()
     bench.ask(Command.PAUSE)
     sweep_for(bench, 20)
-    run = bench.saga().steps["s"]
-    assert (bench.saga().state, run.state, len(run.lost)) == (
+    step = bench.saga().steps["s"]
+    assert (bench.saga().state, step.run.state, len(step.lost)) == (
         SagaState.PAUSED,
         StepState.RETRYING,
         1,

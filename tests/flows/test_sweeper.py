@@ -209,13 +209,13 @@ def test_a_command_for_a_worker_that_is_gone_is_parked(world):
     """Rule 9: after some sends that nobody took, and only if running workers do not know it."""
     world.start()
     world.sweep(120)
-    assert world.saga().steps["a"].state is StepState.DISPATCHED
+    assert world.saga().steps["a"].run.state is StepState.DISPATCHED
     world.unknown.add("w")
     world.sweep(40)
     saga = world.saga()
-    assert saga.steps["a"].state is StepState.PARKED
+    assert saga.steps["a"].run.state is StepState.PARKED
     assert saga.state is SagaState.RUNNING
-    assert "deploy it" in saga.steps["a"].work.error.message
+    assert "deploy it" in saga.steps["a"].run.error.message
 
 
 def test_a_finished_saga_is_purged_and_nothing_is_left(world):

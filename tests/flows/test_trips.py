@@ -106,7 +106,7 @@ def test_an_order_that_was_overtaken_is_decided_over_the_fresh_state(
     pause = Asked(office.runtime.clock.now_ms(), Command.PAUSE, "request", "ada")
     saga = office.runtime.edge.run(coordinator.order(found, pause))
     assert saga.state is SagaState.PAUSED
-    assert saga.steps["one"].state is StepState.SUCCEEDED
+    assert saga.steps["one"].run.state is StepState.SUCCEEDED
     assert office.current(saga_id)[0] == saga
     history = office.runtime.call("history", saga_id)
     assert [event["type"] for event in history].count("asked") == 1

@@ -35,7 +35,7 @@ from multiagents.saga import draft
 from multiagents.saga.actions import ACTIONS
 from multiagents.saga.decide import RULES, decide
 from multiagents.saga.draft import Draft
-from multiagents.saga.state import Saga, StepRun, new_saga
+from multiagents.saga.state import Saga, StepRun, Work, new_saga
 from multiagents.saga.transitions import BY_ENGINE, BY_OPERATOR, SAGA_MOVES, STEP_MOVES, UNDO_MOVES
 from multiagents.workflows.step import Step
 from multiagents.workflows.workflow import Workflow
@@ -147,7 +147,8 @@ def histories() -> Iterator[tuple[Workflow, Saga, Iterable[Entry]]]:
     """The examples, and random histories in which people ask for anything."""
     for workflow, entries in EXAMPLES.values():
         yield workflow, fresh(workflow), entries
-    left = Saga("saga", "chain", "v", SagaState.FAILED, steps={"a": StepRun(StepState.PARKED)})
+    parked = StepRun(Work(StepState.PARKED))
+    left = Saga("saga", "chain", "v", SagaState.FAILED, steps={"a": parked})
     yield CHAIN, left, (ask(Ask.RETRY),)  # as an earlier version may have stored it
     for seed in range(HISTORIES):
         rng = Random(seed)
@@ -226,12 +227,13 @@ def test_a_move_outside_its_table_is_refused() -> None:
         moved = Draft(CHAIN, Saga("saga", "chain", "v", old))
         _judged(old is new or (old, new) in SAGA_MOVES, moved.move, new)
     for before, after in product(StepState, StepState):
-        moved = Draft(CHAIN, Saga("saga", "chain", "v", steps={"a": StepRun(before)}))
-        _judged((before, after) in STEP_MOVES, moved.move_step, "a", after)
+        step = StepRun(Work(before))
+        moved = Draft(CHAIN, Saga("saga", "chain", "v", steps={"a": step}))
+        _judged((before, after) in STEP_MOVES, moved.move_work, "a", Kind.RUN, after)
     for begun, then in product(UndoState, UndoState):
-        run = StepRun(undo_state=begun)
-        moved = Draft(CHAIN, Saga("saga", "chain", "v", steps={"a": run}))
-        _judged((begun, then) in UNDO_MOVES, moved.move_undo, "a", then)
+        step = StepRun(undo=Work(begun))
+        moved = Draft(CHAIN, Saga("saga", "chain", "v", steps={"a": step}))
+        _judged((begun, then) in UNDO_MOVES, moved.move_work, "a", Kind.UNDO, then)
 
 
 def _judged(legal: bool, move: Any, *where: Any) -> None:

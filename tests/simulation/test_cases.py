@@ -112,7 +112,7 @@ def _story(*steps: Step, **options: Any) -> Story:
 def test_a_loss_told_twice_still_leaves_room_for_the_late_report() -> None:
     """A second `Lost` must not use up the claim whose outcome is still to come (E6)."""
     story = _story(_step("a", retry=ONCE)).claim(RUN, "a")
-    lost = Lost(story.now_ms, RUN, "a", 1, story.run("a").work.nonce)
+    lost = Lost(story.now_ms, RUN, "a", 1, story.run("a").run.nonce)
     story.tell(lost)
     again = decide(story.workflow, story.saga, lost, lost.at_ms)
     assert again.saga == story.saga
@@ -121,7 +121,7 @@ def test_a_loss_told_twice_still_leaves_room_for_the_late_report() -> None:
 def test_an_overrun_told_after_the_loss_still_leaves_room_for_the_late_report() -> None:
     """Given up twice, by its lease and by its own process, the attempt still runs (E6)."""
     story = _story(_step("a", retry=ONCE)).claim(RUN, "a").lose(RUN, "a")
-    row = (RUN, "a", 1, story.run("a").work.nonce)
+    row = (RUN, "a", 1, story.run("a").run.nonce)
     story.claim(UNDO, "a").succeed(UNDO, "a")
     story.tell(Failed(story.now_ms, *row, BOOM, running=True)).succeed(RUN, "a", 1)
     assert story.commands == [Adopt("a", "runa1"), Dispatch(UNDO, "a", 2)]
@@ -132,7 +132,7 @@ def test_a_late_success_does_not_hide_the_attempt_under_way() -> None:
     story = _story(_step("a"), _step("b", retry=ONCE))
     story.claim(RUN, "a").lose(RUN, "a").tell(TimerDue(9000, "run:a:1")).claim(RUN, "a")
     story.claim(RUN, "b").fail(RUN, "b").succeed(RUN, "a", 1)
-    assert story.run("a").state is StepState.RUNNING
+    assert story.run("a").run.state is StepState.RUNNING
     assert not any(isinstance(c, Dispatch) for c in story.commands)
     story.succeed(RUN, "a", 2)
     assert story.commands == [Dispatch(UNDO, "a", 1)]
@@ -159,7 +159,7 @@ def test_a_late_failure_of_unknown_outcome_is_undone_again() -> None:
 def test_each_late_end_of_a_given_up_attempt_is_undone_again() -> None:
     """Of two threads that it left at work each may have had its effect after the undo (E6)."""
     story = _story(_step("a", retry=ONCE)).claim(RUN, "a")
-    row = (RUN, "a", 1, story.run("a").work.nonce)
+    row = (RUN, "a", 1, story.run("a").run.nonce)
     story.tell(Failed(story.now_ms, *row, BOOM, running=True))
     for part, more in ((1, True), (2, False)):
         story.claim(UNDO, "a").succeed(UNDO, "a")
@@ -232,7 +232,7 @@ def test_a_cancel_is_not_forgotten_when_nobody_can_take_the_pivot() -> None:
 def test_a_timer_that_came_due_while_paused_is_made_up_for_by_any_clock() -> None:
     """The sweeper's clock was ahead of the clock of whoever resumes (E19)."""
     story = _story(_step("a")).claim(RUN, "a").fail(RUN, "a", retry=True).ask(Ask.PAUSE)
-    story.tell(TimerDue(story.run("a").work.retry_at, "run:a:1"))
+    story.tell(TimerDue(story.run("a").run.retry_at, "run:a:1"))
     story.ask(Ask.RESUME)
     assert story.commands == [Dispatch(RUN, "a", 2)]
 
@@ -242,32 +242,32 @@ def test_after_terminate_no_undo_is_tried_again() -> None:
     story = _story(_step("a"), _step("b", "a", retry=ONCE)).done("a").claim(RUN, "b")
     story.fail(RUN, "b").claim(UNDO, "b").ask(Ask.TERMINATE).fail(UNDO, "b", retry=True)
     assert story.commands == []
-    assert story.run("b").undo_state is UndoState.SKIPPED
+    assert story.run("b").undo.state is UndoState.SKIPPED
 
 
 def test_terminate_closes_dead_letters() -> None:
     """A dead letter that no command reaches any more would keep the saga for ever (rule 13)."""
     story = _story(_step("a"), _step("b")).unroutable(RUN, "a").ask(Ask.TERMINATE)
-    assert story.run("a").state is StepState.FAILED
+    assert story.run("a").run.state is StepState.FAILED
 
 
 def test_a_decision_on_a_dead_letter_passes_over_any_other() -> None:
     """Its step was parked, is being undone by now, and what is parked is its undo."""
     story = _story(_step("a")).claim(RUN, "a").lose(RUN, "a")
     story.tell(TimerDue(9000, "run:a:1")).unroutable(RUN, "a")
-    seen = {"step": "a", "letter": RUN, "parked_at": story.run("a").work.ended_at}
+    seen = {"step": "a", "letter": RUN, "parked_at": story.run("a").run.ended_at}
     story.ask(Ask.CANCEL).claim(UNDO, "a").fail(UNDO, "a")
     before = story.saga
     story.ask(Ask.SKIP, **seen)
-    assert story.run("a").undo_state is UndoState.PARKED
+    assert story.run("a").undo.state is UndoState.PARKED
     assert story.saga.attention == before.attention
     story.ask(Ask.SKIP, step="a", letter=RUN)  # whenever it was parked
-    assert story.run("a").undo_state is UndoState.PARKED
+    assert story.run("a").undo.state is UndoState.PARKED
     undo_at = story.run("a").undo.ended_at
     story.ask(Ask.SKIP, step="a", letter=UNDO, parked_at=undo_at - 1)
-    assert story.run("a").undo_state is UndoState.PARKED
+    assert story.run("a").undo.state is UndoState.PARKED
     story.ask(Ask.SKIP, step="a", letter=UNDO, parked_at=undo_at)
-    assert (story.run("a").undo_state, story.saga.attention) == (UndoState.SKIPPED, ())
+    assert (story.run("a").undo.state, story.saga.attention) == (UndoState.SKIPPED, ())
 
 
 def test_settling_a_dead_letter_leaves_the_other_calls_for_a_person() -> None:

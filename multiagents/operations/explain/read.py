@@ -20,7 +20,6 @@ from multiagents.core.settings import Settings, shown_url
 from multiagents.core.states import Command, Kind, StepState
 from multiagents.engine import launches
 from multiagents.engine.catalog import Catalog, Members, split
-from multiagents.engine.messages import target_of
 from multiagents.engine.queue_heads import Backlog, QueueDepth
 from multiagents.engine.repository import Repository
 from multiagents.operations.earlier_attempts import Earliers, earlier_attempts
@@ -273,7 +272,7 @@ class Explainer:
             named = call.queue or spec.queue
             return named or routes.get(call.task) or self._catalog.route_of(call.task)
         own = spec.queue if task.kind is Kind.RUN else None
-        return own or self._catalog.queue_of(worker_name(target_of(spec, task.kind)))
+        return own or self._catalog.queue_of(worker_name(spec.target(task.kind)))
 
     async def _progress(self, keys: SagaKeys, tasks: list[Task]) -> dict[str, dict[str, Any]]:
         steps = [task.step for task in tasks if task.state == StepState.RUNNING.value]

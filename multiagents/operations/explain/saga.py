@@ -298,14 +298,14 @@ def _of_the_rest(now: Situation) -> Iterator[Reason]:
 def _waiting(now: Situation) -> Iterator[Reason]:
     """What has not begun: it waits for other steps, or only for the end of a pause."""
     steps = now.saga.steps
-    waiting = [name for name, run in steps.items() if run.state is StepState.WAITING]
+    waiting = [name for name, step in steps.items() if step.run.state is StepState.WAITING]
     if not waiting:
         return
     ready = [
         name
         for name in waiting
         if now.saga.state is SagaState.PAUSED
-        and all(steps[each].state in PAST for each in now.workflow.by_name[name].depends_on)
+        and all(steps[each].run.state in PAST for each in now.workflow.by_name[name].depends_on)
     ]
     others = [name for name in waiting if name not in ready]
     texts = [
@@ -334,7 +334,7 @@ def _untold(now: Situation, notes: tuple[str, ...]) -> Reason:
 
 def _deadline(now: Situation, deadline_ms: int) -> Reason:
     pivot, facts = now.workflow.pivot, {"deadline": iso(deadline_ms)}
-    state = now.saga.steps[pivot.name].state if pivot else StepState.SKIPPED
+    state = now.saga.steps[pivot.name].run.state if pivot else StepState.SKIPPED
     name = f"its point of no return, step {pivot.name!r}," if pivot else ""
     text = f"Its deadline is at {now.when(deadline_ms)}"
     if pivot_passed(now.workflow, now.saga.steps):

@@ -17,7 +17,6 @@ from multiagents.core.fields import claim_field, outbox_field
 from multiagents.core.policies import DEFAULT_RETRY, UNDO_RETRY
 from multiagents.core.states import Kind, StepState
 from multiagents.core.texts import sentence
-from multiagents.engine.messages import target_of
 from multiagents.engine.plain_tasks import NOT_SENT
 from multiagents.engine.queue_heads import Backlog
 from multiagents.engine.resender import UNKNOWN_WORKER
@@ -133,7 +132,7 @@ def _start(now: Situation, around: Surroundings, task: Task) -> tuple[str, ...]:
     if call is not None:
         routed = around.queue_of.get(field_of(now, task), "")
         return start_for_plain(around, routed or queue, Backlog(None), call.task)
-    return (start_worker(around, queue, worker_name(target_of(spec, task.kind))),)
+    return (start_worker(around, queue, worker_name(spec.target(task.kind))),)
 
 
 def _lease_end(now: Situation, task: Task) -> int | None:
@@ -332,7 +331,7 @@ def _brought(now: Situation, around: Surroundings, task: Task) -> str:
     error = now.saga.steps[task.step].of(task.kind).error
     if error is None or error.type != UNKNOWN_WORKER:
         return ""
-    function = worker_name(target_of(now.workflow.by_name[task.step], task.kind))
+    function = worker_name(now.workflow.by_name[task.step].target(task.kind))
     capable = able(around, function)
     return f" {hosts(capable)} has that function now: try it again." if capable else ""
 

@@ -15,7 +15,6 @@ from multiagents.core.fields import outbox_field
 from multiagents.core.states import Kind, StepState
 from multiagents.core.texts import some_of
 from multiagents.engine.launches import Launch
-from multiagents.engine.messages import target_of
 from multiagents.engine.queue_heads import Backlog
 from multiagents.operations.earlier_attempts import Earliers
 from multiagents.operations.explain.late_reports import LateSuccesses
@@ -72,10 +71,10 @@ class Surroundings:
 def tasks_of(now: Situation) -> list[Task]:
     """What has begun and not ended, in definition order, what is parked last."""
     found = [
-        Task(name, kind, state.value)
-        for name, run in now.saga.steps.items()
-        for kind, state in ((Kind.RUN, run.state), (Kind.UNDO, run.undo_state))
-        if state.value in BUSY
+        Task(name, kind, step.of(kind).state.value)
+        for name, step in now.saga.steps.items()
+        for kind in Kind
+        if step.of(kind).state.value in BUSY
     ]
     return sorted(found, key=lambda task: task.state == StepState.PARKED.value)
 
@@ -89,7 +88,7 @@ def shown(tasks: Sequence[Task]) -> list[Task]:
 
 def plain_task(now: Situation, task: Task) -> TaskCall | None:
     """The user's own Celery task that does this work, if that is what does it."""
-    target = target_of(now.workflow.by_name[task.step], task.kind)
+    target = now.workflow.by_name[task.step].target(task.kind)
     return target if isinstance(target, TaskCall) else None
 
 

@@ -20,7 +20,7 @@ from multiagents.engine.launches import (
     launch_for,
     unknown_app,
 )
-from multiagents.engine.messages import parse_outbox_value, target_of
+from multiagents.engine.messages import parse_outbox_value
 from multiagents.engine.queue_heads import Backlog
 from multiagents.operations.explain.saga import Reason, Situation, span
 from multiagents.operations.explain.surroundings import (
@@ -47,7 +47,7 @@ def dispatched(now: Situation, around: Surroundings, task: Task) -> Reason:
     work = now.saga.steps[task.step].of(task.kind)
     name = field_of(now, task)
     value = around.work.get(name)
-    target = target_of(now.workflow.by_name[task.step], task.kind)
+    target = now.workflow.by_name[task.step].target(task.kind)
     queue = around.queue_of.get(name, "")
     again_ms = now.due.get(k.due_outbox(now.saga.id, name))
     code, why, function = "claimed", "a worker has just begun it.", worker_name(target)

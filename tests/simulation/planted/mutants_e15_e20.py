@@ -92,8 +92,8 @@ E15_E20 = (
     Mutant(
         "E17",
         "multiagents/saga/compensation.py",
-        "return run.unknown or run.state in {StepState.RUNNING, StepState.SUCCEEDED}",
-        "return run.unknown or run.state is StepState.SUCCEEDED",
+        "return step.unknown or step.run.state in {StepState.RUNNING, StepState.SUCCEEDED}",
+        "return step.unknown or step.run.state is StepState.SUCCEEDED",
         FLOWS + "pivot.py::test_the_pivot_counts_as_passed_from_its_first_claim",
     ),
     Mutant(
@@ -113,22 +113,22 @@ E15_E20 = (
     Mutant(
         "E17",
         "multiagents/saga/compensation.py",
-        "if pivot and run and run.state is StepState.DISPATCHED:",
-        "if pivot and run and run.state is StepState.PARKED:",
+        "if pivot and step and step.run.state is StepState.DISPATCHED:",
+        "if pivot and step and step.run.state is StepState.PARKED:",
         FLOWS + "pivot.py::test_a_pivot_that_was_claimed_in_time_is_not_undone",
     ),
     Mutant(
         "E19",
         "multiagents/saga/decide.py",
-        "run.state is StepState.RETRYING and draft.saga.state is SagaState.RUNNING:",
-        "run.state is StepState.RETRYING:",
+        "step.run.state is StepState.RETRYING and draft.saga.state is SagaState.RUNNING:",
+        "step.run.state is StepState.RETRYING:",
         FLOWS + "rules.py::test_in_a_pause_leases_and_the_deadline_go_on",
     ),
     Mutant(
         "E19",
         "multiagents/saga/actions.py",
-        "if run.state is StepState.RETRYING and run.work.retry_at <= draft.now_ms:",
-        "if run.state is StepState.PARKED:",
+        "if step.run.state is StepState.RETRYING and step.run.retry_at <= draft.now_ms:",
+        "if step.run.state is StepState.PARKED:",
         SIMULATION
         + "cases.py::test_a_timer_that_came_due_while_paused_is_made_up_for_by_any_clock",
     ),

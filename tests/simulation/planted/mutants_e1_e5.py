@@ -108,8 +108,8 @@ E1_E5 = (
     Mutant(
         "E3",
         "multiagents/saga/state.py",
-        "self.work.nonce == nonce and self.work.error is None",
-        "self.work.nonce == nonce",
+        "self.run.nonce == nonce and self.run.error is None",
+        "self.run.nonce == nonce",
         FLOWS + "late_results.py::test_a_lost_attempts_process_goes_on_without_its_result",
     ),
     Mutant(
@@ -138,7 +138,7 @@ E1_E5 = (
     Mutant(
         "E3",
         "multiagents/saga/state.py",
-        "(self.done, *lost, self.work.nonce)",
+        "(self.done, *lost, self.run.nonce)",
         "(self.done,)",
         FLOWS
         + "late_results.py::test_an_undo_is_given_what_came_late_before_anybody_decided_over_it",
@@ -146,7 +146,7 @@ E1_E5 = (
     Mutant(
         "E3",
         "multiagents/engine/continuation.py",
-        "return saga.steps[claim.step].is_held(claim.kind, claim.nonce)",
+        "return saga.steps[claim.step].of(claim.kind).is_held(claim.nonce)",
         "return False",
         FLOWS + "overtaken.py::test_a_process_goes_on_though_its_commit_seemed_overtaken",
     ),

@@ -36,7 +36,7 @@ E6_E9 = (
     Mutant(
         "E6",
         "multiagents/saga/reports.py",
-        "elif isinstance(entry, Succeeded) and run.state is not StepState.SUCCEEDED:",
+        "elif isinstance(entry, Succeeded) and step.run.state is not StepState.SUCCEEDED:",
         "elif False:",
         FLOWS + "overtaken.py::test_a_success_is_undone_whose_failure_another_has_reported",
     ),
@@ -50,7 +50,7 @@ E6_E9 = (
     Mutant(
         "E7",
         "multiagents/saga/reports.py",
-        "unknown=run.unknown or unknown)",
+        "unknown=step.unknown or unknown)",
         "unknown=unknown)",
         FLOWS + "rules.py::test_a_lost_attempt_makes_a_step_unknown_that_failed_clean_later",
     ),

@@ -126,7 +126,7 @@ class AttemptLaws:
             given_up.discard(claim)
         on_record = set(decision.saga.steps[entry.step].lost)
         law(on_record == given_up, f"{entry.id}: {given_up} may yet report, on record {on_record}")
-        first = before.steps[entry.step].state is not StepState.SUCCEEDED
+        first = before.steps[entry.step].run.state is not StepState.SUCCEEDED
         if holds and first and isinstance(entry, Succeeded) and entry.kind is Kind.RUN:
             self._succeeded.append(entry.step)
 

@@ -38,8 +38,8 @@ class WorkerEffect:
 def has_dead_letters(saga: Saga) -> bool:
     """Whether a step or an undo waits for a person."""
     return any(
-        run.state is StepState.PARKED or run.undo_state is UndoState.PARKED
-        for run in saga.steps.values()
+        step.run.state is StepState.PARKED or step.undo.state is UndoState.PARKED
+        for step in saga.steps.values()
     )
 
 
@@ -85,12 +85,12 @@ def judge_end(
 
 
 def _where(saga: Saga) -> str:
-    return ", ".join(f"{n} {run.state}/{run.undo_state}" for n, run in saga.steps.items())
+    return ", ".join(f"{n} {step.run.state}/{step.undo.state}" for n, step in saga.steps.items())
 
 
 def _judge_kept(saga: Saga, name: str, effects: Sequence[WorkerEffect]) -> None:
-    run = saga.steps[name]
-    if run.state is StepState.SUCCEEDED and run.unknown is False and run.work.nonce:
+    step = saga.steps[name]
+    if step.run.state is StepState.SUCCEEDED and step.unknown is False and step.run.nonce:
         law(effects, f"{name!r} succeeded without an effect")
 
 
@@ -101,10 +101,10 @@ def _judge_undone(
 
     ``effects``: each with whether its attempt was reported as a success.
     """
-    run, step = saga.steps[name], workflow.by_name[name]
-    if step.compensation is None or run.undo_state in _HELD:
+    step, spec = saga.steps[name], workflow.by_name[name]
+    if spec.compensation is None or step.undo.state in _HELD:
         return
-    silent = {nonce for kind, _, nonce in run.lost if kind == Kind.RUN}
-    never = step.compensate_on_failure == "never"
+    silent = {nonce for kind, _, nonce in step.lost if kind == Kind.RUN}
+    never = spec.compensate_on_failure == "never"
     known = [e.kind for e, done in effects if done or not (never or e.nonce in silent)]
     law(not known or known[-1] is Kind.UNDO, f"{saga.state}, but an effect of {name!r} is left")

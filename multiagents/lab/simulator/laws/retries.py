@@ -57,7 +57,7 @@ def judge_retry(workflow: Workflow, before: Saga, entry: Entry, decision: Decisi
     if not isinstance(entry, Failed) or entry.classes not in _KINDS:
         return
     run = before.steps.get(entry.step)
-    if run is None or not run.is_held(entry.kind, entry.nonce):
+    if run is None or not run.of(entry.kind).is_held(entry.nonce):
         return
     timer = retry_timer(entry.ref)
     again = any(isinstance(each, SetTimer) and each.timer == timer for each in decision.commands)

@@ -123,26 +123,26 @@ class SagaJudge:
             law(not any(isinstance(c, Dispatch) for c in commands), "paused, and dispatches")
 
     def _dispatch(self, before: Saga, command: Dispatch, saga: Saga) -> None:
-        run, kind = saga.steps[command.step], command.kind
-        law(run.of(kind).attempt == command.attempt, f"{command}: not the attempt on record")
+        step, kind = saga.steps[command.step], command.kind
+        law(step.of(kind).attempt == command.attempt, f"{command}: not the attempt on record")
         law(command.ref not in self._claimed, f"{command}: this attempt was claimed before")
         if kind is Kind.UNDO:
             self._dispatch_undo(before, command.step, saga)
             return
         law(saga.state is SagaState.RUNNING, f"{command} in a saga that is {saga.state}")
-        law(before.steps[command.step].state not in _PAST, f"{command}: it has ended")
+        law(before.steps[command.step].run.state not in _PAST, f"{command}: it has ended")
         for name in self.workflow.by_name[command.step].depends_on:
-            law(saga.steps[name].state in _PAST, f"{command} before {name!r} has ended")
+            law(saga.steps[name].run.state in _PAST, f"{command} before {name!r} has ended")
 
     def _dispatch_undo(self, before: Saga, name: str, saga: Saga) -> None:
         law(self.workflow.by_name[name].compensation, f"undo of {name!r}, which has none")
         law(not self._pivot, f"undo of {name!r} after the pivot was claimed (rule 7)")
         law(saga.state is SagaState.COMPENSATING, f"undo of {name!r} while {saga.state}")
-        busy = [n for n, run in saga.steps.items() if run.state in STEP_BUSY]
+        busy = [n for n, step in saga.steps.items() if step.run.state in STEP_BUSY]
         law(not busy, f"undo of {name!r} before {busy} settled (rule 4)")
-        undoing = [n for n, run in saga.steps.items() if run.undo_state in UNDO_BUSY and n != name]
+        undoing = [n for n, s in saga.steps.items() if s.undo.state in UNDO_BUSY and n != name]
         # One that had begun before another step's effect came to light is only gone on with.
-        begun = before.steps[name].undo_state is UndoState.RETRYING
+        begun = before.steps[name].undo.state is UndoState.RETRYING
         others = () if begun else (n for n in saga.steps if n != name)
         waiting = [n for n in others if _awaits_undo(self.workflow, saga, n)]
         if self.workflow.parallel_undo:
@@ -161,16 +161,17 @@ class SagaJudge:
 
     def _steps(self, before: Saga, decision: Decision) -> None:
         saga = decision.saga
-        changed = {name for name, run in saga.steps.items() if run != before.steps[name]}
+        changed = {name for name, step in saga.steps.items() if step != before.steps[name]}
         law(changed <= decision.changed, f"changed, but not said so: {changed}")
         if saga.state in {SagaState.RUNNING, SagaState.PAUSED, SagaState.COMPLETED}:
-            open_steps = sum(run.state not in _PAST for run in saga.steps.values())
+            open_steps = sum(step.run.state not in _PAST for step in saga.steps.values())
             law(saga.open_steps == open_steps, f"{saga.open_steps} open, really {open_steps}")
         if saga.state is SagaState.COMPLETED:
             law(not saga.open_steps, "completed with open steps")
-        for name, run in saga.steps.items():
-            if before.steps[name].state is StepState.SUCCEEDED:
-                law(run.state is StepState.SUCCEEDED, f"{name!r} succeeded, and is {run.state}")
+        for name, step in saga.steps.items():
+            if before.steps[name].run.state is StepState.SUCCEEDED:
+                now = step.run.state
+                law(now is StepState.SUCCEEDED, f"{name!r} succeeded, and is {now}")
 
     def _repeated(self, entry: Entry, decision: Decision) -> None:
         if isinstance(entry, Succeeded | Failed | Lost | TimerDue):
@@ -200,14 +201,14 @@ def _standing(commands: Sequence[Command]) -> list[Command]:
 
 
 def _awaits_undo(workflow: Workflow, saga: Saga, name: str) -> bool:
-    run, step = saga.steps[name], workflow.by_name[name]
-    if step.compensation is None or run.undo_state is not UndoState.NONE:
+    step, spec = saga.steps[name], workflow.by_name[name]
+    if spec.compensation is None or step.undo.state is not UndoState.NONE:
         return False
-    if run.state is StepState.SUCCEEDED or run.done:
+    if step.run.state is StepState.SUCCEEDED or step.done:
         return True
-    if step.compensate_on_failure == "always":
-        return bool(run.work.nonce)
-    return run.unknown and step.compensate_on_failure == "unknown"
+    if spec.compensate_on_failure == "always":
+        return bool(step.run.nonce)
+    return step.unknown and spec.compensate_on_failure == "unknown"
 
 
 def replayed(workflow: Workflow, saga: Saga, entries: Iterable[Entry]) -> Saga:

@@ -58,7 +58,7 @@ def _differences(saga: Saga, again: Saga) -> dict[str, Any]:
     apart = {"steps", "values"}
     names = [spec.name for spec in fields(saga) if spec.name not in apart]
     pairs = {name: (getattr(saga, name), getattr(again, name)) for name in names}
-    steps = {name: (run, again.steps[name]) for name, run in saga.steps.items()}
+    steps = {name: (step, again.steps[name]) for name, step in saga.steps.items()}
     return {name: pair for name, pair in {**pairs, **steps}.items() if pair[0] != pair[1]}
 
 
@@ -110,16 +110,16 @@ def _judge_results(saga: Saga, log: Sequence[Entry], data: dict[str, str]) -> No
     given_up = {entry.nonce for entry in log if isinstance(entry, Lost | Failed)}
     for entry in log:
         if isinstance(entry, Succeeded) and entry.kind is Kind.RUN:
-            run, text = saga.steps[entry.step], data.get(result_field(Kind.RUN, entry.step))
+            step, text = saga.steps[entry.step], data.get(result_field(Kind.RUN, entry.step))
             kept = text or data.get(late_field(entry.nonce))
             law(kept, f"{saga.id}: {entry.step!r} succeeded, and its result is gone")
-            if run.work.nonce == entry.nonce and entry.nonce not in given_up:
+            if step.run.nonce == entry.nonce and entry.nonce not in given_up:
                 by = json.loads(text or "{}")["by"]
                 law(by == entry.nonce, f"{saga.id}: the result of {entry.step!r} is another's")
-    for name, run in saga.steps.items():
-        counts = run.state is StepState.SUCCEEDED
+    for name, step in saga.steps.items():
+        counts = step.run.state is StepState.SUCCEEDED
         has = result_field(Kind.RUN, name) in data
-        law(counts or not has, f"{saga.id}: {name!r} is {run.state}, and has a result")
+        law(counts or not has, f"{saga.id}: {name!r} is {step.run.state}, and has a result")
 
 
 def judge_reports(log: Sequence[Entry], reports: Sequence[Report]) -> None:
