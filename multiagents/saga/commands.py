@@ -5,10 +5,12 @@ Values only: `coordinator` turns them into outbox entries, timers and messages.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from multiagents.core.attempt_ref import AttemptRef, OfAttempt
 from multiagents.core.states import Kind, SagaState
+from multiagents.workflows.step import TaskCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,12 @@ class Adopt:
 
 
 Command = Dispatch | Withdraw | SetTimer | ClearTimer | Deliver | TellAgain | Adopt
+
+FIRST_COMMANDS: Mapping[type[str | TaskCall], Callable[[Kind, str, int], Command]] = {
+    str: Dispatch,
+    TaskCall: Dispatch,
+}
+"""The command that begins an attempt, by the type of its target: one row for each kind of step."""
 
 DEADLINE = "deadline"
 

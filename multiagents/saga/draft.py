@@ -15,6 +15,7 @@ from multiagents.core.policies import DEFAULT_RETRY, UNDO_RETRY, RetryPolicy
 from multiagents.core.states import ENDED, Kind, SagaState, StepState, UndoState
 from multiagents.saga.commands import (
     DEADLINE,
+    FIRST_COMMANDS,
     Adopt,
     ClearTimer,
     Command,
@@ -144,7 +145,8 @@ class Draft:
     def dispatch(self, name: str, kind: Kind) -> None:
         attempt = self.steps[name].of(kind).attempt + 1
         self.move_work(name, kind, StepState.DISPATCHED, attempt=attempt, retry_at=0)
-        self.commands.append(Dispatch(kind, name, attempt))
+        target = self.workflow.by_name[name].target(kind)
+        self.commands.append(FIRST_COMMANDS[type(target)](kind, name, attempt))
 
     def retry_later(self, name: str, kind: Kind, retry_after_ms: int | None) -> None:
         work = self.steps[name].of(kind)

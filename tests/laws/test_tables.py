@@ -33,6 +33,7 @@ from multiagents.core.states import Kind, Outcome, SagaState, StepState, UndoSta
 from multiagents.lab.simulator.workflows import random_workflow
 from multiagents.saga import draft
 from multiagents.saga.actions import ACTIONS
+from multiagents.saga.commands import FIRST_COMMANDS
 from multiagents.saga.decide import RULES, decide
 from multiagents.saga.draft import Draft
 from multiagents.saga.state import Saga, StepRun, Work, new_saga
@@ -247,3 +248,9 @@ def _judged(legal: bool, move: Any, *where: Any) -> None:
 def test_each_type_of_entry_has_its_rule() -> None:
     """An entry of a log never meets a decision without a rule for it."""
     assert set(RULES) == set(get_args(Entry))
+
+
+def test_each_kind_of_step_has_its_first_command() -> None:
+    """A new kind of target fails here until the table has a row for it."""
+    name, task = get_args(Step.model_fields["worker"].annotation)
+    assert set(FIRST_COMMANDS) == {get_args(name)[0] if get_args(name) else name, task}
