@@ -1,7 +1,7 @@
 """How does an app that hosts sagas reach its broker, and which queues does it know?
 
-What `attach` adds to an app, and what a worker makes of its settings when it starts.  Connects to
-nothing.
+This file holds the part that `attach` adds to an app, and a starting worker's check of its
+settings.  Connects to nothing.
 
 For Celery 5.7 and kombu 5.7.
 """
@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 
 
 def equip(app: Celery) -> None:
-    """Give an app what `HostingAMQP` has; one with a class of its own is left as it is."""
+    """Give an app the class `HostingAMQP`; an app with a class of its own stays unchanged."""
     if app.amqp_cls == Celery.amqp_cls:
         app.amqp_cls = HostingAMQP
     if "amqp" in vars(app) and type(app.amqp) is AMQP:
@@ -41,16 +41,17 @@ def equip(app: Celery) -> None:
 
 
 class HostingAMQP(AMQP):  # type: ignore[misc]  # celery has no types
-    """Celery's own; ``broker_transport`` holds for a broker on a unix socket, too.
+    """Celery's class, with two differences.
 
-    And the engine's own queue is known where ``task_create_missing_queues`` is off: its messages
-    can be sent, and a worker without ``-Q`` consumes it.
+    ``broker_transport`` holds for a broker on a unix socket too.  And the app has the engine's
+    queue even if ``task_create_missing_queues`` is off, so that its messages can be sent, and a
+    worker without ``-Q`` consumes it.
     """
 
     Connection = FaithfulConnection
 
     def Queues(self, *args: Any, **options: Any) -> Any:  # noqa: N802 - the name is Celery's
-        """The queues that the app knows."""
+        """The queues of the app."""
         return _add_own_queue(super().Queues(*args, **options))
 
 
@@ -61,14 +62,14 @@ def _add_own_queue(queues: Any) -> Any:
 
 
 def kind(app: Celery) -> str:
-    """The kind of its broker: "redis", "amqp" …"""
+    """The kind of an app's broker: "redis", "amqp" …"""
     return kind_of(app.connection_for_read())
 
 
 def consume_all(app: Celery, homes: Iterable[str]) -> None:
-    """Let a worker consume ``homes``, where its functions' steps go, beside what it does already.
+    """Add ``homes``, the queues of a worker's functions, to those that it consumes.
 
-    Where no queue may be made, one that is missing is left out; `judge` names it.
+    If the app may make no queues, a missing one is left out; `judge` names it.
     """
     known = {*DEFAULT_QUEUES, *homes}
     queues = app.amqp.queues
@@ -78,10 +79,10 @@ def consume_all(app: Celery, homes: Iterable[str]) -> None:
 
 
 def judge(app: Celery, homes: Iterable[str]) -> None:
-    """Say what does not work, when a worker starts.
+    """Log the settings that do not work, when a worker starts.
 
-    Raises ImproperlyConfigured where Celery would die of it, InvalidInput for what `attach` refuses
-    and was set after it.
+    Raises ImproperlyConfigured for one that would end Celery, and InvalidInput for one that
+    `attach` refuses and that was set after it.
     """
     refuse(app)
     for fault in faults(app, homes):
@@ -96,14 +97,14 @@ def judge(app: Celery, homes: Iterable[str]) -> None:
 
 
 def skip_ack_emulation(app: Celery) -> None:
-    """For engine messages only, and only where the broker is a Redis (E11)."""
+    """Skip kombu's ack emulation for engine messages, if the broker is a Redis (E11)."""
     scheme = str(app.conf.broker_url).partition("://")[0]
     if scheme in TRANSPORTS and not app.conf.broker_transport:
         app.conf.broker_transport = TRANSPORTS[scheme]
 
 
 def steady_for(app: Celery) -> str:
-    """What an app's ``broker_transport`` should be; empty where it is good, or not on a Redis.
+    """The right ``broker_transport`` of an app; empty if it is right, or the broker is no Redis.
 
     Reads the URLs and connects to nothing.
     """
@@ -116,7 +117,7 @@ def steady_for(app: Celery) -> str:
 
 
 def warn_of_transport(app: Celery) -> None:
-    """Log what an app's ``broker_transport`` should be, if it is not."""
+    """Log the right ``broker_transport`` of an app that has another one."""
     name = steady_for(app)
     if name:
         log.warning(

@@ -1,7 +1,7 @@
-"""Which settings of a Celery app can its sagas not live with?
+"""Which settings of a Celery app do not work with sagas?
 
-`refuse` is for `attach`: what no worker and no client could make good.  `faults` reads what a
-worker says when it starts, and `doctor` at any time.  Connects to nothing.
+`refuse` is for `attach`: settings that no worker and no client can repair.  `faults` gives the
+others, for the log of a starting worker and for `doctor`.  Connects to nothing.
 
 For Celery 5.7 and kombu 5.7.
 """
@@ -28,7 +28,7 @@ _TCP = ("redis", "rediss")
 
 @dataclass(frozen=True, slots=True)
 class SettingFlaw:
-    """A setting that does not work, and what to write instead."""
+    """A setting that does not work, and its fix."""
 
     setting: str
     message: str
@@ -42,14 +42,14 @@ def refuse(app: Celery) -> None:
     """Raise InvalidInput for an app that cannot host sagas at all."""
     if int(app.conf.task_protocol) == 1:
         raise InvalidInput(
-            f"app {app.main!r}: with task_protocol = 1 a message has no headers, by which a plain"
-            " task's message is known as a saga's; set task_protocol = 2, Celery's default, which"
-            " its workers of 4.0 and newer read"
+            f"app {app.main!r}: with task_protocol = 1 a message has no headers, which mark a plain"
+            " task's message as a saga's; set task_protocol = 2, Celery's default, which workers of"
+            " Celery 4.0 and newer read"
         )
 
 
 def faults(app: Celery, queues: Iterable[str] = ()) -> Iterator[SettingFlaw]:
-    """What does not work in an app.  ``queues``: where its own workers' steps go."""
+    """The settings of an app that do not work.  ``queues``: those of its own workers' steps."""
     yield from _broker_urls(app)
     yield from _result_url(app)
     yield from _missing_queues(app, queues)

@@ -1,8 +1,8 @@
-"""Which server does a URL of a Celery app's settings name, in the engine's words?
+"""Which server does a URL of a Celery app's settings name, as a URL of the engine?
 
-Celery says a part of it beside the URL: the name of a Sentinels' primary and their login in the
+Celery has some facts beside the URL: the name and the login of a Sentinels' primary in the
 transport options, certificates in ``broker_use_ssl``.  Options that concern only Celery's own
-connections are left out.  What cannot be said in a URL of the engine's is refused, by name.  No
+connections are left out.  An option that no URL of the engine can hold is refused by name.  No
 message quotes a URL, which may hold a password.  No I/O here.
 """
 
@@ -29,14 +29,14 @@ from multiagents.core.server_urls import (
 _PLAIN = "redis://"
 _SCHEMES = (_PLAIN, TLS, *SOCKETS, SENTINEL)
 _MEANT = ("db", "virtual_host", "username", "password")
-"""Options that say which server it is; `check` tells how they are written."""
+"""Options that identify the server; `check` gives their syntax."""
 _LOGIN = {"username": "sentinel_username", "password": "sentinel_password"}
 _TIMES = frozenset({"socket_timeout", "socket_connect_timeout", "socket_keepalive", "retry"})
-"""How Celery connects to Sentinels; the engine has its own way."""
+"""Celery's settings for connections to Sentinels; the engine has its own."""
 
 
 def is_redis(url: Any) -> bool:
-    """Whether a setting names a Redis server, as one URL, or several of which it is the first."""
+    """Whether a setting's only or first URL names a Redis server."""
     listed = urls_of(url)
     return bool(listed) and listed[0].startswith(_SCHEMES)
 
@@ -44,7 +44,7 @@ def is_redis(url: Any) -> bool:
 def urls_of(setting: Any) -> list[str]:
     """The servers of a setting: a URL, several separated by ``;``, or a list; each once.
 
-    The Sentinels of one primary are one.
+    The Sentinels of one primary count as one server.
     """
     given = [setting] if isinstance(setting, str) else [str(each) for each in setting or ()]
     parts = [part.strip() for each in given for part in each.split(";") if part.strip()]
@@ -54,10 +54,10 @@ def urls_of(setting: Any) -> list[str]:
 
 
 def engine_url(url: str, *, options: Any = None, tls: Any = None) -> str:
-    """A Celery URL as the engine takes it.
+    """A Celery URL in the engine's form.
 
-    ``options``: its transport options; ``tls``: ``broker_use_ssl``, or the like.  Raises
-    InvalidInput for what the engine cannot connect to.
+    ``options``: its transport options; ``tls``: ``broker_use_ssl`` or a like setting.  Raises
+    InvalidInput for a server to which the engine cannot connect.
     """
     place, _, query = url.partition("?")
     asked = dict(parse_qsl(query, keep_blank_values=True))
@@ -95,12 +95,12 @@ def _certificates(tls: Any) -> dict[str, str]:
     unknown = sorted(given.keys() - set(TLS_OPTIONS))
     if unknown:
         listed = ", ".join(TLS_OPTIONS)
-        raise InvalidInput(f"of the settings for TLS sagas know {listed}, not {unknown[0]!r}")
+        raise InvalidInput(f"TLS setting {unknown[0]!r} does not work for sagas; known: {listed}")
     return {name: _spelled(value) for name, value in given.items() if value or name == CHECKED}
 
 
 def _spelled(value: Any) -> str:
-    """As a URL has it; redis-py checks no certificate where None is given for that."""
+    """The value in a URL; redis-py checks no certificate if it is None."""
     return "none" if value is None else str(getattr(value, "name", value)).removeprefix("CERT_")
 
 
@@ -109,7 +109,7 @@ def _of_sentinels(options: dict[str, Any], tls: Any) -> dict[str, str]:
     unknown = sorted(login.keys() - _LOGIN.keys() - _TIMES)
     if tls or unknown:
         what = repr(unknown[0]) if unknown else "TLS"
-        raise InvalidInput(f"sagas cannot be kept by way of Sentinels with {what}")
+        raise InvalidInput(f"sagas cannot be kept behind Sentinels with {what}")
     given = {_LOGIN[name]: login[name] for name in _LOGIN if login.get(name)}
     if options.get("master_name"):
         given["master_name"] = str(options["master_name"])

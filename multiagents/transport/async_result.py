@@ -1,13 +1,13 @@
-"""How is a saga's outcome waited for?
+"""How does a caller wait for a saga's outcome?
 
-`SagaResult` is Celery's AsyncResult with more patience.  Celery's own gives up 20 s after its Redis
-has gone, with an error that says to restart the program, and waits for ever for a saga that the
-server has lost, or for an outcome that was told while it began to listen: it asks for the outcome
-on another connection than it listens on, so the server may take these two in the other order.
-This one says what it waits for, goes on when the server is back, and looks again now and then.
+`SagaResult` is a more robust AsyncResult.  Celery's own gives up 20 s after its Redis has gone,
+with an error that asks for a restart of the program.  It waits without end for a saga that the
+server has lost.  It may also miss an outcome stored while it subscribes, because it subscribes and
+polls on different connections.  `SagaResult` logs an outage, continues when the server is back, and
+polls from time to time.
 
 It waits by a Redis backend of its own, one for each thread, which reports a lost connection at
-once instead of retrying.  For Celery 5.7; with other backends it is Celery's own.
+once instead of retrying.  For Celery 5.7; with other backends it behaves like AsyncResult.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from multiagents.storage.routing import told_at
 from multiagents.transport.result_backend import impatient
 
 FIRST_LOOK_S, LOOK_S = 0.1, 5.0
-"""Until it is asked whether the saga has ended, or is gone: each time twice as long."""
+"""The first and the longest pause between two checks of the saga; each is twice the last."""
 AWAY_S = 1.0
-"""Between two tries while the server is away, and until the first look after it."""
+"""The pause between two tries while the server is away, and before the first check after."""
 
 GOES_ON = "it goes on"
 
@@ -43,11 +43,11 @@ log = structlog.get_logger(__name__)
 
 
 class ConnectionLost(Exception):
-    """The backend's; no OSError, or Celery would swallow it."""
+    """The backend's connection is lost.  No OSError, since Celery would swallow that."""
 
 
 class SagaResult(AsyncResult):  # type: ignore[misc]  # celery has no types
-    """What `start_saga.delay` returns."""
+    """The result object of `start_saga.delay`."""
 
     outcomes: Outcomes | None = None
     saga_id: str = ""
@@ -56,8 +56,8 @@ class SagaResult(AsyncResult):  # type: ignore[misc]  # celery has no types
     def get(self, timeout: float | None = None, *args: Any, **options: Any) -> Any:
         """The saga's outcome, with the arguments of AsyncResult's.
 
-        Raises SagaFailed, UnknownSaga for one that its server has lost, and Celery's TimeoutError;
-        a server that is away is waited for until then.
+        Raises SagaFailed, UnknownSaga for a saga that its server has lost, and Celery's
+        TimeoutError.  Waits for a server that is away until the timeout.
         """
         if self.outcomes is None or self._cache or not self.outcomes.are_in_redis:
             return super().get(timeout, *args, **options)
@@ -74,7 +74,7 @@ class SagaResult(AsyncResult):  # type: ignore[misc]  # celery has no types
                 self._wait_for_server(wait, self.outcomes.told_of_backend(error))
 
     def __del__(self) -> None:
-        with suppress(ConnectionLost):  # it unsubscribes, from a server that is away
+        with suppress(ConnectionLost):  # it unsubscribes, perhaps while the server is away
             super().__del__()
 
     def _look(self, wait: _Wait) -> None:
@@ -106,7 +106,7 @@ class SagaResult(AsyncResult):  # type: ignore[misc]  # celery has no types
 
 
 class _Wait:
-    """How long is waited, and what for."""
+    """One wait: its end, its pauses, and the server's absence."""
 
     def __init__(self, saga_id: str, timeout_s: float | None) -> None:
         self._saga_id = saga_id
@@ -115,20 +115,20 @@ class _Wait:
         self._look_s = FIRST_LOOK_S
 
     def slice_s(self) -> float:
-        """Until the next look at the saga."""
+        """The seconds until the next check of the saga."""
         return max(0.0, min(self._look_s, self._ends_at - time.monotonic()))
 
     def check(self, away: str | None, outcomes: Outcomes | None = None) -> None:
-        """Pause if the server is ``away``, saying so once.  Raises TimeoutError at the end.
+        """Pause if the server is ``away``, and log that once.  Raises TimeoutError at the end.
 
-        ``outcomes`` are asked then what the saga waits for.
+        ``outcomes`` give the reason why the saga has not ended, for the error.
         """
         left_s = self._ends_at - time.monotonic()
         if left_s <= 0:
             why = f"{away}; " if away else ""
             then = _then(self._saga_id, outcomes) if outcomes else GOES_ON
             late = f"{why}saga {self._saga_id} has not ended in time: {then}"
-            raise CeleryTimeoutError(late) from None  # it says all that the store's error does
+            raise CeleryTimeoutError(late) from None  # it contains the store's error
         if away is None:
             return
         if not self._away_since:
@@ -139,7 +139,7 @@ class _Wait:
         time.sleep(min(AWAY_S, left_s))
 
     def answered(self) -> None:
-        """The server has told that the saga is there."""
+        """Note that the server answered, and has the saga."""
         if self._away_since:
             away_s = round(time.monotonic() - self._away_since)
             log.warning(f"the server is back after {away_s} s: saga {self._saga_id} goes on")
@@ -148,7 +148,7 @@ class _Wait:
 
 
 def _then(saga_id: str, outcomes: Outcomes) -> str:
-    """What becomes of a saga for which nobody waits any more."""
+    """The further course of a saga whose wait timed out, for the error."""
     with suppress(*UNREACHABLE):
         person = outcomes.person_awaited(saga_id)
         if person:
@@ -162,9 +162,10 @@ def _then(saga_id: str, outcomes: Outcomes) -> str:
 class Outcomes:
     """The results of one app's sagas.
 
-    They may lie on another server than the sagas: ``is_known`` asks theirs whether a saga exists,
-    ``told`` says which of theirs an error is about, ``person_awaited`` why a saga waits for a
-    person, and ``stranded`` why no worker does its steps (empty: it is not so, or not known).
+    They may lie on another server than the sagas.  The callbacks read the sagas' server.
+    ``is_known``: whether a saga exists.  ``told``: the server that an error is about.
+    ``person_awaited``: why a saga waits for an operator.  ``stranded``: why no worker runs its
+    steps.  The last two are empty if that is not so, or not known.
     """
 
     def __init__(
@@ -185,34 +186,34 @@ class Outcomes:
 
     @property
     def are_in_redis(self) -> bool:
-        """Whether it is a Redis backend that is waited by."""
+        """Whether the app's result backend is a Redis."""
         return isinstance(self._app.backend, RedisBackend)
 
     def result(self, task_id: str, saga_id: str) -> SagaResult:
-        """What is given to whoever has started a saga."""
+        """The result object for the caller of a start."""
         made = SagaResult(task_id, backend=self._app.backend, app=self._app)
         made.outcomes, made.saga_id = self, saga_id
         return made
 
     @property
     def url(self) -> str:
-        """Where they are, with its password."""
+        """The URL of their server, with its password."""
         return _url_of(self._app.backend)
 
     def told_of_backend(self, error: Exception) -> str:
-        """That the results' own server is away, and why."""
+        """A text for the absence of the results' own server, with the reason."""
         cause = error.__cause__ if isinstance(error, ConnectionLost) else error
         return told_at(self.url, cause or error)
 
     def backend(self) -> Any:
-        """This thread's backend for waiting."""
+        """This thread's backend for a wait."""
         own = getattr(self._local, "own", None)
         if own is None or own[0] != os.getpid():
             own = self._local.own = (os.getpid(), self._make())
         return own[1]
 
     def forget_backend(self) -> None:
-        """Close it; the next one connects anew."""
+        """Close this thread's backend; the next one connects anew."""
         own = self._local.__dict__.pop("own", None)
         if own is not None and own[0] == os.getpid():
             own[1].client.connection_pool.disconnect()
@@ -224,12 +225,12 @@ class Outcomes:
 
 
 def _url_of(backend: Any) -> str:
-    """Where it is; its settings may name host, port and database one by one."""
+    """A backend's URL; its settings may have host, port and database one by one."""
     given = {"host": "localhost", "port": 6379, "db": 0, **backend.connparams}
     return str(backend.url or "redis://{host}:{port}/{db}".format_map(given))
 
 
 def _give_up() -> NoReturn:
-    """Called by Celery while it handles the error of a lost connection."""
+    """Raise ConnectionLost; Celery calls this in its handler of a lost connection."""
     error = sys.exc_info()[1]
     raise ConnectionLost(type(error).__name__) from error

@@ -1,8 +1,8 @@
-"""What waits in a queue of the broker?
+"""How many messages wait in a queue of the broker, and since when?
 
-A Redis broker says how many messages wait and, if its oldest is the engine's, when that was sent.
-RabbitMQ says only how many are ready: those that a worker has fetched do not count, as on Redis,
-and there is one queue for all priorities.  Other brokers are not asked.
+A Redis broker gives the number of messages and, if the oldest is the engine's, the time of its
+sending.  RabbitMQ gives only the number of ready messages: fetched ones do not count, as on Redis,
+and all priorities share one queue.  Other brokers give nothing.
 
 For kombu 5.7.
 """
@@ -26,13 +26,13 @@ from multiagents.transport.direct_publish import list_of, priority_of
 from multiagents.transport.publisher import is_amqp, is_redis, kind_of
 
 NOT_FOUND = 404
-"""RabbitMQ's reply code for a queue that nobody has declared."""
+"""RabbitMQ's reply code for a queue that is not declared."""
 
 
 def depth_of(look: Callable[[QueueHead], Backlog], queue: QueueDepth) -> Backlog:
-    """How many messages wait in a queue's lists, as ``look`` sees each of them.
+    """The number of messages in a queue's lists; ``look`` reads one list.
 
-    Not known where the broker does not answer.
+    It is unknown if the broker does not answer.
     """
     total = 0
     for priority in PRIORITY_STEPS if queue.any_priority else (queue.priority,):
@@ -47,9 +47,9 @@ def depth_of(look: Callable[[QueueHead], Backlog], queue: QueueDepth) -> Backlog
 
 
 def backlog_of(app: Celery, connection: Any, queue: QueueHead) -> Backlog:
-    """What a queue holds; nothing is known of one that cannot be looked into.
+    """The content of a queue; unknown for one that cannot be read.
 
-    Raises what says that the broker does not answer.
+    Raises the broker's error if it does not answer.
     """
     if queue.broker not in ("", kind_of(connection)):
         return Backlog(None)  # this process has another broker than the queue's workers
@@ -74,7 +74,7 @@ def _of_redis(app: Celery, connection: Any, queue: QueueHead) -> Backlog:
 
 
 def _sent_ms(raw: bytes) -> int | None:
-    """When an engine message was sent; None for a foreign one, whatever it holds."""
+    """The time of an engine message's sending; None for any foreign message."""
     try:
         message = json.loads(raw)
     except (ValueError, RecursionError):
@@ -84,13 +84,13 @@ def _sent_ms(raw: bytes) -> int | None:
 
 
 def _ready(connection: Any, queue: str) -> int | None:
-    """How many messages of an AMQP queue are ready; None if that may not be known."""
-    _ = connection.default_channel  # connects as its options say, which `channel` does not
+    """The number of ready messages in an AMQP queue; None if access is refused."""
+    _ = connection.default_channel  # connects by its options, which `channel` ignores
     channel = connection.channel()  # of its own: an error would close it for others
     found: int | None
     try:
         found = int(channel.queue_declare(queue, passive=True).message_count)
     except connection.channel_errors as error:
         found = 0 if getattr(error, "reply_code", None) == NOT_FOUND else None
-    channel.close()  # not of a broker that is silent, which would have to answer this, too
+    channel.close()  # skipped for a silent broker, which would have to answer this too
     return found

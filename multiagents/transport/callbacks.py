@@ -1,6 +1,6 @@
-"""How does a message name what Celery is to call when its task has ended?
+"""How does a message name the callbacks that Celery calls at the end of its task?
 
-As a signature in the form that Celery sends; what is not called where the task ended goes to the
+As signatures in Celery's own form.  A callback that is not called in the task's process goes to the
 coordinator's queue.
 """
 

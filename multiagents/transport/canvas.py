@@ -1,6 +1,6 @@
-"""What does a call of ``start_saga`` ask for, and which canvas does it belong to?
+"""What are the arguments of a call of ``start_saga``, and which canvas does it belong to?
 
-Pure: a call's arguments in their order, and the canvas that its saga's outcome continues, as data.
+Pure: the arguments in order, and, as data, the canvas that the saga's outcome continues.
 """
 
 from __future__ import annotations
@@ -27,9 +27,8 @@ def arguments(
 ) -> dict[str, Any]:
     """The arguments of a start by their names.
 
-    Raises TypeError for a call without a workflow, for a name that is no argument, and for a third
-    one that is no key: in a canvas the result before takes the first place, so that an input of its
-    own comes third.
+    Raises TypeError for a call without a workflow, for an unknown name, and for a third argument
+    that is no key: in a canvas the previous result comes first, so a given input comes third.
     """
     workflow, given = in_order(workflow, input)
     if unknown:
@@ -62,7 +61,7 @@ def _unexpected(key: str, workflow: Any) -> str:
 
 
 def in_order(workflow: Any, given: Any) -> tuple[Any, Any]:
-    """A canvas puts the result of the task before it first: ``(result, "order")``."""
+    """Workflow and input in order; a canvas puts the previous result first."""
     swapped = isinstance(given, str) and not isinstance(workflow, str)
     return (given, workflow) if swapped else (workflow, given)
 
@@ -79,7 +78,7 @@ def canvas_of_request(request: Any) -> dict[str, Any]:
 
 
 def canvas_of_call(link: Any, link_error: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """The canvas that ``apply_async`` was called with."""
+    """The canvas of a call of ``apply_async``."""
     canvas = {
         "callbacks": _listed(link),
         "errbacks": _listed(link_error),

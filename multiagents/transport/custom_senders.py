@@ -1,8 +1,8 @@
-"""Do an app or a task send their messages in a way of their own?
+"""Does an app or a task have a way of its own to send messages?
 
-A package for many tenants, or one that traces, adds to each message what holds for that call
-alone: by an app's `send_task`, a task's `apply_async`, or by replacing Celery's own.  They must
-make each such message anew.
+A package for many tenants, or for tracing, adds data of the call to each message: by an app's
+`send_task`, a task's `apply_async`, or a replacement of Celery's own.  So each of these messages
+must be made by that code.
 
 For Celery 5.7.
 """
@@ -23,12 +23,12 @@ _OF_TASKS = ("apply_async", "shadow_name", "_get_exec_options")
 
 
 def sends_itself(one: Any) -> bool:
-    """Whether a task has a say of its own in its messages."""
+    """Whether a task has code of its own for its messages."""
     return any(not _is_of(task, one, name) for name in _OF_TASKS)
 
 
 def sends_its_own_way(app: Celery) -> bool:
-    """Whether an app has."""
+    """Whether an app has code of its own for its messages."""
     return not (
         _is_of(base, app, "send_task")
         and type(app.amqp) in (amqp.AMQP, HostingAMQP)  # ours makes messages as Celery's does

@@ -1,10 +1,10 @@
-"""How does a message get into its queue together with the commit that wants it?
+"""How does a commit put its message into the queue?
 
-Where the broker is the very server that holds the state, a message is an LPUSH like any other
-write: the commit's script does it, so a command is recorded and sent in one step, or not at all.
-`Letters` writes a message as Celery and kombu would.  Where they would do more than that (another
-broker, receivers of the publishing signals, special queues, a way of sending of the app's or the
-task's own), it declines, and the message goes through Celery after the commit.
+If the broker is the server that holds the state, a message is an LPUSH like any other write.  The
+commit's script does it, so a command is recorded and sent in one step, or not at all.  `Letters`
+writes a message as Celery and kombu would.  It declines if they would do more: another broker,
+receivers of the publishing signals, special queues, an app's or a task's own way of sending.  Then
+the message goes through Celery after the commit.
 
 For the wire format of Celery 5.7 and kombu 5.7 (message protocol 2); `tests/flows/test_letters.py`
 compares it with what they send.
@@ -35,14 +35,14 @@ from multiagents.transport.callbacks import errback, link
 from multiagents.transport.custom_senders import sends_its_own_way, sends_itself
 
 _RENAMING = frozenset({"sep", "priority_steps", "global_keyprefix"})
-"""Transport options that change what kombu's lists are called."""
+"""Transport options that change the names of kombu's lists."""
 MOST_SHOWN = 1024
-"""Characters of arguments that Flower and the logs show, as with Celery."""
+"""Characters of arguments in Flower and the logs, as with Celery."""
 _SIGNALS = (signals.before_task_publish, signals.after_task_publish, signals.task_sent)
 
 
 class _Mould(NamedTuple):
-    """What is the same for all messages of one task to one queue."""
+    """The common part of all messages of one task to one queue."""
 
     queue: str
     priority: int
@@ -62,7 +62,7 @@ class Letters:
         self._moulds: Recent[tuple[str, str, int | None], tuple[_Mould | None]] = Recent()
 
     def __call__(self, message: Message) -> Letter | None:
-        """The message as its queue stores it; None if Celery itself has to send it."""
+        """The message as its queue stores it; None if Celery itself must send it."""
         if any(signal.receivers for signal in _SIGNALS):
             return None
         if self._possible is None:
@@ -85,7 +85,7 @@ class Letters:
         make = self._make_plain if message.plain else self._make
         mould = make(message)
         if message.plain and self._app.conf.task_routes:
-            return mould  # which may lead elsewhere for other arguments
+            return mould  # routes may depend on the arguments
         return self._moulds.put(wanted, (mould,))[0]
 
     def _make(self, message: Message) -> _Mould | None:
@@ -96,10 +96,10 @@ class Letters:
         return _Mould(message.queue, priority, _headers(message.task))
 
     def _make_plain(self, message: Message) -> _Mould | None:
-        """Of a user's own task Celery knows the options and routes: let it write one message."""
+        """The mould of a plain task, from one message by Celery, with its options and routes."""
         task = self._app.tasks.get(message.task)
         if task is not None and sends_itself(task):
-            return None  # what that does may be another thing for each message
+            return None  # its code may differ for each message
         recorder = _Recorder()
         try:
             send_plain(self._app, replace(message, travelling={}), recorder, retry=False)
@@ -115,13 +115,13 @@ class Letters:
         return _Mould(queue, options.get("priority") or 0, headers, mode, check)
 
     def _is_special(self, name: str) -> bool:
-        """Whether kombu does more for this queue than to put a message into its list."""
+        """Whether kombu does more for this queue than push a message into its list."""
         if queue_flaw(name):
             return True
         try:
             queue = self._app.amqp.queues[name]
         except Exception:  # noqa: BLE001 - an app may have closed its list, or make queues itself
-            # Raised here, it would take with it the report that the message is to follow.
+            # Raised here, it would also lose the report that the message follows.
             return True
         return bool(queue.exchange.type != "direct" or queue.expires or queue.queue_arguments)
 
@@ -143,8 +143,8 @@ class Letters:
 def same_server(settings: Settings, url: Any, options: Any, tls: Any = None) -> bool:
     """Whether a URL of Celery's is the server of the sagas.
 
-    ``options``: its transport options, ``tls``: its setting for TLS.  One of several servers is
-    not: Celery may have moved to another.
+    ``options``: its transport options, ``tls``: its setting for TLS.  False for a list of servers,
+    since Celery may have moved to another of them.
     """
     listed = urls_of(url)
     if len(listed) != 1 or not is_redis(listed[0]):
@@ -152,12 +152,12 @@ def same_server(settings: Settings, url: Any, options: Any, tls: Any = None) -> 
     try:
         theirs = engine_url(listed[0], options=options, tls=tls)
     except InvalidInput:
-        return False  # which sagas cannot be on
+        return False  # such a server cannot hold sagas
     return is_same(theirs, settings.home.url)
 
 
 class _Recorder:
-    """Stands for a kombu producer, and notes what it is to publish."""
+    """Replaces a kombu producer, and notes the options of a publish."""
 
     options: dict[str, Any]
 
@@ -173,9 +173,9 @@ class _Recorder:
 
 
 def send_plain(app: Celery, message: Message, producer: Any, **options: Any) -> None:
-    """Send a user's own task as a step: its end and its failure come back to the saga.
+    """Send a plain task as a step, with the callbacks that report its end to the saga.
 
-    As a signature of Celery's is sent: by the task's own `apply_async`, where this app has it.
+    If this app has the task, its own `apply_async` sends it, as for a signature of Celery.
     """
     options.update(producer=producer, **routing(message))
     task = app.tasks.get(message.task)
@@ -192,9 +192,9 @@ def send_plain(app: Celery, message: Message, producer: Any, **options: Any) -> 
 
 
 def routing(message: Message) -> dict[str, Any]:
-    """The options of Celery that a message names; what it leaves open, Celery decides.
+    """The Celery options that a message names; Celery decides over the others.
 
-    Raises InvalidInput for a queue that a definition was stored with before it was refused.
+    Raises InvalidInput for a bad queue in a definition that was stored before the check existed.
     """
     found: dict[str, Any] = {"headers": message.headers}
     if message.queue:
@@ -207,14 +207,14 @@ def routing(message: Message) -> dict[str, Any]:
 
 
 def priority_of(app: Celery, wanted: int | None) -> int:
-    """The priority of an engine message; what its step leaves open, the app's settings say."""
+    """The priority of an engine message; the app's default if its step names none."""
     return int(app.conf.task_default_priority or 0) if wanted is None else wanted
 
 
 def list_of(queue: str, priority: int, channel: Any = redis.Channel) -> str:
-    """kombu's list for a queue: a priority lies in the list of the step at or below it.
+    """kombu's list for a queue and a priority: that of the step at or below the priority.
 
-    ``channel``: one whose transport options may have other steps than kombu's own.
+    ``channel``: its transport options may have other steps than kombu's own.
     """
     step = max((s for s in channel.priority_steps if s <= priority), default=0)
     return f"{queue}{channel.sep}{step}" if step else queue

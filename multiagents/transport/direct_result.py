@@ -1,9 +1,9 @@
-"""How is a saga's outcome stored together with the note that it is told?
+"""How does one script store a saga's outcome and mark it as delivered?
 
-Where Celery's results lie on the very server that holds the state, the script that settles a
-saga's end stores them too, as Celery's Redis backend would: one round trip instead of three.
-`Answers` writes what `AsyncResult` reads; where more is to be done (a failure, links, a chord,
-another backend), it declines, and the outcome goes through Celery.
+If Celery's results are on the server that holds the state, the script that settles a saga's end
+stores them too, as Celery's Redis backend would: one round trip instead of three.  `Answers` writes
+the value that `AsyncResult` reads.  It declines if there is more to do (a failure, links, a chord,
+another backend), and the outcome goes through Celery.
 
 For Celery 5.7; `tests/flows/test_answers.py` compares it with what the backend stores.
 """
@@ -31,7 +31,7 @@ class Answers:
         self._possible: bool | None = None
 
     def __call__(self, end: Deliverance) -> list[StoredResult] | None:
-        """What to store, for each task id that waits; None if Celery itself has to."""
+        """The results to store, for each waiting task id; None if Celery itself must."""
         if end.state != SagaState.COMPLETED or any(end.waiting.values()):
             return None
         if self._possible is None:

@@ -1,31 +1,30 @@
-"""How does a worker outlive its broker, and how do engine messages do without ack emulation?
+"""How does a worker survive its broker's outage, and why do engine messages need no ack emulation?
 
 **A broker that goes away.**  With Celery 5.7 and kombu 5.7 a prefork or threads worker that holds
 messages when its Redis goes away ends with ``AttributeError: 'NoneType' object has no attribute
-'hostname'`` (or ``'client'``): kombu's channel cannot be closed, because it reads and restores
-through dead sockets first, so Celery closes it once more, when its connection is gone.
-`SteadyChannel` closes all the same.  What it held stays on the server, where kombu's visibility
-time-out brings it back.  `SteadyTransport` is that alone, and the ``broker_transport`` that any
-Celery app on Redis may name (`SentinelSteadyTransport` with Sentinels); `WorkerTransport` has it
-too.
+'hostname'`` (or ``'client'``).  kombu cannot close its channel, because it first reads and restores
+through dead sockets.  So Celery closes it again when the connection is gone.  `SteadyChannel`
+closes all the same.  The held messages stay on the server, and kombu's visibility timeout returns
+them.
+`SteadyTransport` does only that.  Any Celery app on Redis may name it as its ``broker_transport``
+(`SentinelSteadyTransport` with Sentinels); `WorkerTransport` includes it.
 
 **A broker that takes no writes.**  A Redis that is full, has become a replica, cannot write to its
-disk or lacks replicas answers with an error that Celery takes to be beyond repair.  A worker that
-starts or reconnects then ends, and but for the first reason any worker: to fetch a message is a
-write.  Here such an answer is a lost connection, so that the worker tries again until the server
-takes writes.  For the last two redis-py has no class of error; `Refusals` gives them one.
-Likewise one that does nothing for now: a script keeps it busy (BUSY), say.
+disk or lacks replicas answers with an error that is fatal to Celery.  A worker that starts or
+reconnects then ends; except for the first reason any worker does, since a fetch is a write.  Here
+such an answer counts as a lost connection, so that the worker retries until the server takes
+writes.  redis-py has no error class for the last two; `Refusals` adds one.  A server that does
+nothing for now, such as one kept busy by a script (BUSY), is treated alike.
 
-**A message that cannot be read.**  kombu and Celery look into a message before they trust it, and
-what no Celery has sent (no JSON, a header or a tag of another type) ends a worker, again and again
-while kombu gives the message back.  Here it is logged and dropped, as Celery does with a body that
+**A message that cannot be read.**  kombu and Celery read parts of a message before any check.  A
+message that Celery did not send (no JSON, a header or a tag of another type) ends a worker, again
+and again while kombu redelivers it.  Here it is logged and dropped, as Celery does with a body that
 it cannot decode.
 
 **Ack emulation.**  kombu keeps every message that a worker holds in a hash on the server until it
-is acknowledged: over half of Celery's cost for a small task.  An engine message stands in an
-outbox and is sent again if nobody claims it, so it is kept in memory only; all other messages are
-treated as kombu does (E11: switched off for a whole connection, a SIGKILL lost other people's
-tasks).
+is acknowledged: over half of Celery's cost for a small task.  An engine message is in an outbox and
+is sent again if no worker claims it, so it is kept in memory only.  All other messages are treated
+as by kombu (E11: when this was off for a whole connection, a SIGKILL lost tasks of other users).
 
 For kombu 5.7; `WorkerTransport` is only used by consumers of the package's own app.
 """
@@ -51,33 +50,33 @@ from multiagents.transport.mistyped_queues import TypedChannel
 log = structlog.get_logger(__name__)
 
 PROBE = "_kombu.takes-writes"
-"""A key that never is, so that a SET which only overwrites changes nothing."""
+"""A key that never exists, so that a SET with XX changes nothing."""
 
 
 DROPPED = "a message cannot be read, it is dropped"
 UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, DataError, SerializationError)
-"""What kombu and Celery raise for a message that they take for another than it is."""
+"""The errors of kombu and Celery for a message in an unexpected form."""
 
 
 class Refused(ResponseError):
-    """A server's refusal, of a write or of any command, for which redis-py has no class."""
+    """A server's refusal of a write or of any command, for which redis-py has no class."""
 
 
 REFUSED = (*CLASSES, Refused)
-"""The server answers, and takes no writes, or nothing, for now."""
+"""Errors of a server that answers, but takes no writes, or no commands, for now."""
 
 
 class Refusals:
-    """What makes a `Refused` of an answer that says so, wherever it stands.
+    """Turns a refusal in any reply into a `Refused`.
 
-    Mixed into the parser that redis-py has chosen for a connection: hiredis's, or its own for the
-    protocol that they speak.  So it costs nothing where there is no error, and reaches those that
-    stand in the reply of a transaction.
+    It is mixed into the parser that redis-py has chosen for a connection: hiredis's, or its own for
+    the protocol in use.  So it costs nothing without an error, and sees errors inside the reply of
+    a transaction.
     """
 
     @classmethod
     def parse_error(cls, response: str) -> Exception:
-        """The error that a server's answer means."""
+        """The error for a server's reply."""
         inherited: Any = super()
         error: Exception = inherited.parse_error(response)
         if isinstance(error, ResponseError) and not isinstance(error, REFUSED) and word_of(error):
@@ -86,10 +85,10 @@ class Refusals:
 
 
 class _Telling:
-    """Mixed into a connection of redis-py: its parser, whichever and whenever, has `Refusals`."""
+    """Mixed into a redis-py connection, it adds `Refusals` to each parser that is set."""
 
     def set_parser(self, parser_class: type) -> None:
-        """Take a new parser; redis-py does so at the start, and when protocols change."""
+        """Set a new parser; redis-py does so at the start, and at a change of protocol."""
         inherited: Any = super()
         inherited.set_parser(telling_parser(parser_class))
 
@@ -101,18 +100,18 @@ def telling_parser(chosen: type) -> type:
 
 
 def _telling_connection(chosen: type) -> type:
-    """Never kept: kombu makes a class for each channel, which holds the channel."""
+    """A connection class with `_Telling`; not cached, since kombu's class holds its channel."""
     return type(chosen.__name__, (_Telling, chosen), {})
 
 
 class SteadyQoS(redis.QoS):
-    """kombu's QoS, but what cannot be put back is left where it is."""
+    """kombu's QoS, but messages that cannot be put back stay in their place."""
 
     def restore_unacked(self, client: Any = None) -> None:
-        """Put everything that is held back into its queue, when its channel is closed.
+        """Put all held messages back into their queues, when the channel is closed.
 
-        Without a connection nothing can be put back, and nothing has to be: it stands on the
-        server, or the engine sends it again.
+        Without a connection none can be put back, and none needs to be: the server has it, or the
+        engine sends it again.
         """
         if getattr(self.channel.connection, "client", None) is not None:
             try:
@@ -126,7 +125,7 @@ class SteadyQoS(redis.QoS):
 
 
 class SteadyChannel(TypedChannel):
-    """kombu's channel, which can be closed without its server."""
+    """kombu's channel, which also closes without its server."""
 
     QoS = SteadyQoS
 
@@ -136,7 +135,7 @@ class SteadyChannel(TypedChannel):
         return found
 
     def _brpop_read(self, **options: Any) -> Any:
-        """Take one message; one that is no JSON is dropped."""
+        """Fetch one message; drop it if it is no JSON."""
         try:
             return super()._brpop_read(**options)
         except (JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -144,19 +143,19 @@ class SteadyChannel(TypedChannel):
             return True
 
     def close(self) -> None:
-        """Close, reading what still comes and removing bindings if the server is there."""
+        """Close; if the server is there, read pending replies and remove bindings."""
         try:
             super().close()
         except self.connection_errors as error:
-            # It is past its read now, which is not repeated.  Without bindings to remove it asks
-            # the server for nothing any more.
+            # The read is past and is not repeated.  Without bindings to remove, the next call
+            # sends nothing to the server.
             log.info("broker is away, channel is closed", error=type(error).__name__)
             self._fanout_queues.clear()
             super().close()
 
 
 class SteadyTransport(redis.Transport):
-    """What any Celery app on Redis may name as its ``broker_transport``."""
+    """A ``broker_transport`` for any Celery app on Redis."""
 
     Channel = SteadyChannel
     connection_errors = (*redis.Transport.connection_errors, *REFUSED)
@@ -166,13 +165,13 @@ class SteadyTransport(redis.Transport):
         client.switch = partial(_switch, client, type(self))
 
     def establish_connection(self) -> Any:
-        """Connect to a server that takes writes; raises its refusal as a connection's error."""
+        """Connect to a server that takes writes; raises a refusal as a connection error."""
         connection = super().establish_connection()
         self._avail_channels[-1].client.set(PROBE, "", xx=True)
         return connection
 
     def _deliver(self, message: Any, queue: str) -> None:
-        """Hand a message to its consumer; one that cannot be read is dropped."""
+        """Pass a message to its consumer; drop it if it cannot be read."""
         try:
             super()._deliver(message, queue)
         except UNREADABLE as error:
@@ -185,7 +184,7 @@ class SteadyTransport(redis.Transport):
 
 
 def _innermost(error: BaseException) -> str:
-    """Where an error was raised: a file's name and line."""
+    """The place of an error: a file's name and line."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"{Path(frame.filename).name}:{frame.lineno}"
 
@@ -197,19 +196,19 @@ def _tag_of(message: Any) -> str:
 
 
 def _switch(client: Any, transport: type[SteadyTransport], url: str) -> None:
-    """Turn kombu's connection to its next URL, and leave it its transport.
+    """Switch kombu's connection to its next URL, and keep its transport.
 
-    Left to itself it would take the one of the URL's scheme, for good: of several Sentinels it
-    turns to the next whenever it cannot connect.
+    kombu itself would take the transport of the URL's scheme from then on.  Among several Sentinels
+    it switches whenever it cannot connect.
     """
     type(client).switch(client, url)
     client.transport_cls = f"{transport.__module__}:{transport.__name__}"
 
 
 class FaithfulConnection(Connection):
-    """kombu's connection, which takes a steady transport for ``redis+socket://`` too.
+    """kombu's connection, which accepts a steady transport for ``redis+socket://`` too.
 
-    Left to itself it would take the one that stands before the ``+``, whatever it is given.
+    kombu itself always takes the transport named before the ``+``.
     """
 
     def __init__(
@@ -230,24 +229,24 @@ class FaithfulConnection(Connection):
 
 
 def is_steady(transport: Any) -> bool:
-    """Whether what ``broker_transport`` names is one of ours."""
+    """Whether a ``broker_transport`` is one of this file."""
     found: Any = get_transport_cls(transport)
     return issubclass(found, SteadyTransport)
 
 
 class SentinelSteadyChannel(SteadyChannel, redis.SentinelChannel):
-    """The same where Sentinels say which server is the primary."""
+    """The steady channel behind Sentinels."""
 
 
 class SentinelSteadyTransport(SteadyTransport, redis.SentinelTransport):
-    """What an app whose broker is behind Sentinels may name."""
+    """A ``broker_transport`` for any app whose broker is behind Sentinels."""
 
     default_port = redis.SentinelTransport.default_port
     Channel = SentinelSteadyChannel
 
 
 class OutboxQoS(SteadyQoS):
-    """The steady QoS, but messages that stand in an outbox stay in memory."""
+    """The steady QoS, but messages that are in an outbox stay in memory."""
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Hold a message until it is acknowledged."""
@@ -257,14 +256,14 @@ class OutboxQoS(SteadyQoS):
             super().append(message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
-        """Let go of a message that is done with."""
+        """Drop a message that is done."""
         if self._stands_in_outbox(delivery_tag):
             virtual.QoS.ack(self, delivery_tag)
         else:
             super().ack(delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Let go of a message, putting it back into its queue with ``requeue``."""
+        """Drop a message; with ``requeue`` put it back into its queue."""
         if not self._stands_in_outbox(delivery_tag):
             super().reject(delivery_tag, requeue)
             return
@@ -282,10 +281,10 @@ class OutboxQoS(SteadyQoS):
         return message is not None and self._is_remembered(message)
 
     def _is_remembered(self, message: Any) -> bool:
-        """Whether the engine itself knows what to do should this message be lost.
+        """Whether the engine recovers if this message is lost.
 
-        A command stands in its outbox.  A plain task's time-out decides, if it is over before
-        kombu would deliver again: the fence would refuse what comes then.
+        A command is in its outbox.  A plain task's timeout decides, if it ends before kombu would
+        deliver again: the fence would refuse a later delivery.
         """
         mark = read_mark(message.headers)
         if mark is None:
@@ -303,17 +302,17 @@ class WorkerChannel(SteadyChannel):
 
 
 class WorkerTransport(SteadyTransport):
-    """What ``broker_transport`` names for the package's own workers."""
+    """The ``broker_transport`` of the package's own workers."""
 
     Channel = WorkerChannel
 
 
 class SentinelWorkerChannel(WorkerChannel, redis.SentinelChannel):
-    """Likewise with Sentinels."""
+    """The worker channel behind Sentinels."""
 
 
 class SentinelWorkerTransport(WorkerTransport, redis.SentinelTransport):
-    """Likewise."""
+    """The worker transport behind Sentinels."""
 
     default_port = redis.SentinelTransport.default_port
     Channel = SentinelWorkerChannel
@@ -326,4 +325,4 @@ TRANSPORTS = {
     "redis+socket": NAME,
     "sentinel": f"{__name__}:{SentinelWorkerTransport.__name__}",
 }
-"""By the scheme of ``broker_url``."""
+"""The transports by the scheme of ``broker_url``."""

@@ -1,8 +1,8 @@
 """How does a worker consume its other queues while the key of one is no list?
 
-Redis answers a BRPOP or LLEN of such a key with WRONGTYPE, which Celery takes to be beyond repair:
-the worker ends, at its start and at work, and its other queues stand still.  Here the queue is left
-out, and looked at again, until its key is a list or gone.
+Redis answers a BRPOP or LLEN of such a key with WRONGTYPE.  To Celery that is a fatal error: the
+worker ends, and its other queues stand still.  Here the queue is skipped, and checked again, until
+its key is a list or deleted.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from redis.exceptions import ResponseError
 log = structlog.get_logger(__name__)
 
 LOOK_S = 2.0
-"""How often a queue that is left out is looked at."""
+"""The time between two checks of a skipped queue."""
 LISTS = ("list", "none")
 WRONG = "WRONGTYPE"
 
 
 class TypedChannel(redis.Channel):
-    """kombu's channel, which leaves out queues whose key is no list."""
+    """kombu's channel, which skips queues whose key is no list."""
 
     _mistyped: frozenset[str] = frozenset()
     _look_at = 0.0
@@ -57,7 +57,7 @@ class TypedChannel(redis.Channel):
             return 0
 
     def _look(self) -> None:
-        """Find the queues whose key is no list; log each that is left out or taken back."""
+        """Find the queues whose key is no list; log each that is skipped or consumed again."""
         queues: list[str] = super().active_queues
         found = frozenset(queue for queue in queues if not self._is_list(queue))
         for queue in sorted(found - self._mistyped):

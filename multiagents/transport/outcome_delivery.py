@@ -1,9 +1,9 @@
-"""How is a saga's end told to those who wait?
+"""How is a saga's outcome delivered to its waiters?
 
-Its result is stored, and its links or errbacks and the next task of its chain are sent.
-As Celery's tracer does at the end of a task, but each target by itself: one that Celery refuses to
-send keeps no other from being told, and is reported as refused.  A server that is away refuses
-nothing: what is left is told by a sweep.
+Its result is stored, and its links or errbacks and the next task of its chain are sent, as Celery's
+tracer does at the end of a task.  But each target is handled alone: one that Celery refuses to send
+is reported as refused, and does not stop the others.  If a server is away, no target counts as
+refused, and a sweep delivers the rest.
 
 For Celery 5.7.
 """
@@ -48,15 +48,15 @@ log = structlog.get_logger(__name__)
 
 RESULT = "result"
 _FAULTS = (NotImplementedError, TypeError, AttributeError, LookupError)
-"""Of a backend that cannot do what a chord needs, rather than one that is away."""
+"""Errors of a backend that does not support chords, rather than of one that is away."""
 
 
 class _Away(Exception):
-    """A server did not answer; the cause says which."""
+    """A server did not answer; the cause is its error."""
 
 
 class OutcomeDelivery:
-    """Tells of ends through an app's broker and backend."""
+    """Delivers outcomes through an app's broker and backend."""
 
     def __init__(self, app: Celery, broker: Broker, results: HastyBackend) -> None:
         self.app = app
@@ -64,22 +64,22 @@ class OutcomeDelivery:
         self._results = results
 
     def __call__(self, effect: Deliverance) -> Told:
-        """Tell all who wait, as far as that can be done now."""
+        """Deliver to all waiters, as far as that is possible now."""
         if self._results.rests():
             return NOT_TOLD
         if any(effect.waiting.values()) and not self._broker.answers():
-            return NOT_TOLD  # what follows in their canvas is sent by Celery, with its patience
+            return NOT_TOLD  # Celery sends the rest of their canvas, and would wait long
         told = _Progress()
         try:
             for task_id, canvas in effect.waiting.items():
                 self._tell_one(effect, task_id, canvas, told)
         except _Away as away:
-            # Raised on, it would look like a failure of the step that has just ended.
+            # If it were raised, it would look like a failure of the step that has just ended.
             error = away.__cause__
             why = f"{type(error).__name__}: {error}"
-            if isinstance(error, Exception) and concerns_a_key(error):  # whoever asked tells of it
+            if isinstance(error, Exception) and concerns_a_key(error):  # the caller reports it
                 return replace(told.made(done=False), refusal=why)
-            log.warning("outcome not stored, a sweep will", saga=effect.saga_id, error=why)
+            log.warning("outcome not stored; a sweep will retry", saga=effect.saga_id, error=why)
             return told.made(done=False)
         return told.made(done=True)
 
@@ -100,7 +100,7 @@ class OutcomeDelivery:
     def _store(
         self, effect: Deliverance, request: Any, error: SagaFailed | None, told: _Progress
     ) -> None:
-        """Store the outcome, as often as it is told; the request leaves a chord to its own turn."""
+        """Store the outcome at each delivery; a chord has its own turn."""
         try:
             self._store_now(effect, request, error)
         except EncodeError as refused:  # by a serializer of the app's own
@@ -138,7 +138,12 @@ class OutcomeDelivery:
                 self._results.note(refused)
                 raise _Away from refused
             why = f"{type(refused).__name__}: {refused}"
-            log.error("cannot be told", saga=effect.saga_id, target=target.name, error=why)
+            log.error(
+                "an outcome cannot be delivered",
+                saga=effect.saga_id,
+                target=target.name,
+                error=why,
+            )
             told.refuse(request.id, target.name, refused)
             if target.kind == CHAIN:
                 self._fail_chain(effect, request, refused, told)
@@ -161,7 +166,7 @@ class OutcomeDelivery:
             signature.apply_async((effect.result,), **given)
 
     def _call_errback(self, request: Any, target: Target, error: Exception | None) -> None:
-        """In this process, or by a message: as Celery's backend does."""
+        """Call an errback in this process, or by a message, as Celery's backend does."""
         errback = maybe_signature(dict(target.signature), app=self.app)
         if self._runs_here(target):
             errback(request, error, None)
@@ -180,9 +185,9 @@ class OutcomeDelivery:
     def _fail_chain(
         self, effect: Deliverance, request: Any, error: Exception, told: _Progress
     ) -> None:
-        """Of a chain that cannot go on those who wait for its end get the error, and its errbacks.
+        """Deliver the error of a broken chain to the waiters for its end, and to its errbacks.
 
-        So it is in Celery, where the task before it fails.
+        Celery does the same if the previous task fails.
         """
         *rest, following = request.chain
         options = dict(following.get("options") or {})
@@ -202,12 +207,12 @@ class OutcomeDelivery:
     def _is_away(self, target: Target, error: Exception) -> bool:
         if target.kind == CHORD:
             return not isinstance(error, _FAULTS)
-        with self.app.connection_for_write() as connection:  # asked for its errors, not connected
+        with self.app.connection_for_write() as connection:  # read for its errors, not connected
             return is_away(error, connection) or isinstance(error, (NoServer, *UNREACHABLE))
 
 
 class _Progress:
-    """What has been told of an end so far."""
+    """The progress of one delivery."""
 
     def __init__(self) -> None:
         self._parts: dict[str, tuple[str, ...]] = {}

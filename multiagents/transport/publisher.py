@@ -1,9 +1,9 @@
-"""How is a message sent without keeping anybody waiting?
+"""How is a message published without a long wait?
 
-A worker's slot that sends a step may wait for as long as its app's settings say: Celery tries
-several times, and waits for ever for a server that is silent.  A sweeper, or a keeper of leases,
-acts for all sagas of its server, and what it sends stands in an outbox: for them one short try is
-enough (E20), and a broker that did not answer is left alone for a while.
+A worker's slot that sends a step may wait as long as its app's settings allow.  Celery retries
+several times, and waits without end for a silent server.  A sweeper, or a keeper of leases, acts
+for all sagas of its server, and its messages are in an outbox.  So it makes one short try (E20),
+and does not use a broker that did not answer for some seconds.
 
 For Celery 5.7 and kombu 5.7.
 """
@@ -29,47 +29,47 @@ from multiagents.storage.client import MAIN_TIMEOUT_S
 from multiagents.storage.refusals import concerns_a_key
 
 PRECONDITION_FAILED = 406
-"""AMQP's reply code for a queue that was declared with other arguments before."""
+"""AMQP's reply code for a queue that exists with other arguments."""
 REST_S = 3.0
-"""A sweep that finds a thousand commands to be sent must not wait for each."""
+"""The pause after a failed try: a sweep with a thousand commands must not wait for each."""
 _TIMES = {"socket_timeout": MAIN_TIMEOUT_S, "socket_connect_timeout": MAIN_TIMEOUT_S}
 _AT_ONCE = {"interval_start": 0, "interval_step": 0, "interval_max": 0}
 
 
 class Broker:
-    """An app's broker as Celery uses it: with the app's own connections and patience."""
+    """An app's broker as Celery uses it: with the app's own connections and timeouts."""
 
     def __init__(self, app: Celery) -> None:
         self.app = app
         self._declared_elsewhere: set[str] = set()
 
     def rests(self) -> bool:
-        """Whether it is not to be asked now."""
+        """Whether to skip the broker now."""
         return False
 
     def note(self) -> bool:
-        """Take down that it did not answer; whether the caller is to do without it."""
+        """Note that it did not answer; returns whether the caller must continue without it."""
         return False
 
     def answers(self) -> bool:
-        """Whether Celery may send to it by itself, however long that takes."""
+        """Whether Celery itself may send to it, however long that takes."""
         return True
 
     @contextmanager
     def producer(self) -> Iterator[Any]:
-        """What sends."""
+        """A producer for messages."""
         with self.app.producer_or_acquire() as producer:
             yield producer
 
     def options(self, producer: Any, queue: str | None) -> dict[str, Any]:
-        """For a message that Celery sends with this producer, to a queue that it names."""
+        """The options for a message that Celery sends to ``queue`` with this producer."""
         return {"declare": []} if queue in self._declared_elsewhere else {}
 
     def is_declared_elsewhere(self, queue: str | None, error: Exception, producer: Any) -> bool:
-        """Whether a queue was refused because it is there already, in another form.
+        """Whether a queue was refused because it exists in another form.
 
-        A quorum queue of another app, for instance.  From now on it is not declared here, and the
-        producer is one that can send to it: the refusal has closed its channel.
+        It may be a quorum queue of another app.  From now on it is not declared here.  The refusal
+        has closed the producer's channel, so the producer is revived.
         """
         if not queue or getattr(error, "reply_code", None) != PRECONDITION_FAILED:
             return False
@@ -81,15 +81,16 @@ class Broker:
 
     @contextmanager
     def connection(self) -> Iterator[Any]:
-        """What looks into queues."""
+        """A connection to read queues."""
         with self.app.connection_for_read() as connection:
             yield connection
 
 
 class HastyBroker(Broker):
-    """The same for who must not wait; a broker of another kind as it is, but with rests.
+    """A broker for callers that must not wait: one short try, and pauses after a failure.
 
-    Thread-safe: each thread has connections of its own.
+    A broker that is neither Redis nor AMQP only gets the pauses.  Thread-safe: each thread has
+    connections of its own.
     """
 
     def __init__(self, app: Celery) -> None:
@@ -98,22 +99,22 @@ class HastyBroker(Broker):
         self._rests_until = 0.0
 
     def rests(self) -> bool:
-        """Whether it has just failed to answer."""
+        """Whether the broker has just failed to answer."""
         return time.monotonic() < self._rests_until
 
     def note(self) -> bool:
-        """Leave it alone for a while; then connect anew, for it may be another server."""
+        """Pause, and then connect anew, since it may be another server."""
         self._rests_until = time.monotonic() + REST_S
         self._own.forget()
         return True
 
     def answers(self) -> bool:
-        """Whether it does so right now: Celery, sending by itself, would wait until it does."""
+        """Whether the broker answers now; if not, Celery itself would wait until it does."""
         if self.rests():
             return False
         with self.connection() as connection:
             try:
-                _ = connection.default_channel  # of Redis: which has answered a PING then
+                _ = connection.default_channel  # on Redis this sends a PING
             except Exception as error:
                 if not is_away(error, connection):
                     raise
@@ -123,7 +124,7 @@ class HastyBroker(Broker):
 
     @contextmanager
     def producer(self) -> Iterator[Any]:
-        """This thread's own; a forked child makes its own."""
+        """This thread's producer; a forked child makes its own."""
         own = self._own
         own.keep_usable()
         if own.producer is None:
@@ -136,13 +137,13 @@ class HastyBroker(Broker):
         yield own.producer
 
     def options(self, producer: Any, queue: str | None) -> dict[str, Any]:
-        """One try, where the connection is our own."""
+        """The options for one try, if the producer is this thread's own."""
         once = {"retry": False} if producer is self._own.producer else {}
         return {**once, **super().options(producer, queue)}
 
     @contextmanager
     def connection(self) -> Iterator[Any]:
-        """One that gives up soon: of AMQP this thread's own, because it is costly to open."""
+        """A connection that gives up soon; for AMQP this thread keeps one, costly to open."""
         own = self._own
         own.keep_usable()
         if own.reader is not None:
@@ -158,7 +159,7 @@ class HastyBroker(Broker):
 
 
 class _Own(threading.local):
-    """What a thread keeps, and of which process it is."""
+    """A thread's connections, and the process that made them."""
 
     def __init__(self) -> None:
         self._pid = os.getpid()
@@ -167,17 +168,17 @@ class _Own(threading.local):
         """A connection to look into queues."""
 
     def keep_usable(self) -> None:
-        """Forget what is another process's, and what the broker has closed meanwhile."""
+        """Forget connections of another process, and those that the broker has closed."""
         if self._pid != os.getpid():
             self._pid, self.producer, self.reader = os.getpid(), None, None
         if any(map(_has_closed, self._connections())):
             self.forget()
 
     def forget(self) -> None:
-        """Close them; what is another process's is left to that."""
+        """Close the connections, unless they belong to another process."""
         if self._pid == os.getpid():
             for connection in self._connections():
-                connection.collect()  # without a word to a broker that may be silent
+                connection.collect()  # sends nothing, since the broker may be silent
         self.producer = self.reader = None
 
     def _connections(self) -> list[Any]:
@@ -186,15 +187,15 @@ class _Own(threading.local):
 
 
 def _has_closed(connection: Any) -> bool:
-    """Whether an AMQP broker has closed a connection while it was idle.
+    """Whether an AMQP broker has closed an idle connection.
 
-    It does so when it stops, and after some minutes, because nobody answers its heartbeats there.
+    It does so when it stops, and after some minutes without answers to its heartbeats.
     """
     if not is_amqp(connection) or not connection.connected:
         return False
     try:
         connection.drain_events(timeout=0)
-    except TimeoutError:  # nothing has come
+    except TimeoutError:  # no event has arrived
         return False
     except (OSError, *connection.connection_errors):
         return True
@@ -202,31 +203,31 @@ def _has_closed(connection: Any) -> bool:
 
 
 _NEVER_SENT = (
-    KeyError,  # of a router, or QueueNotFound; kombu's own, of a connection, are wrapped by then
+    KeyError,  # of a router, or QueueNotFound; kombu wraps those of a connection
     SerializationError,
     SerializerNotInstalled,
     ContentDisallowed,
 )
-"""What is wrong with a message itself, though kombu's errors all descend from one."""
+"""Errors of a message itself; all errors of kombu share one base class."""
 
 
 def kind_of(connection: Any) -> str:
-    """The kind of broker to which a connection of kombu leads: "redis", "amqp" …"""
+    """The kind of broker of a kombu connection: "redis", "amqp" …"""
     return str(connection.transport.driver_type)
 
 
 def is_redis(connection: Any) -> bool:
-    """Whether it leads to Redis, perhaps by way of Sentinels."""
+    """Whether a connection leads to Redis, perhaps behind Sentinels."""
     return kind_of(connection) == "redis"
 
 
 def is_amqp(connection: Any) -> bool:
-    """Whether it leads to RabbitMQ, or another broker that speaks AMQP."""
+    """Whether a connection leads to RabbitMQ, or another broker with AMQP."""
     return kind_of(connection) == "amqp"
 
 
 def is_away(error: Exception, connection: Any) -> bool:
-    """Whether an error says that the broker does not answer, rather than what was wrong."""
+    """Whether an error means that the broker does not answer, rather than a bad message."""
     if concerns_a_key(error):
         return False
     if _of_a_closed_channel(error):
@@ -236,7 +237,7 @@ def is_away(error: Exception, connection: Any) -> bool:
 
 
 def _of_a_closed_channel(error: Exception) -> bool:
-    """Whether kombu sent by a channel whose connection has been closed: it looks into None."""
+    """Whether kombu used a channel of a closed connection, which reads attributes of None."""
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
@@ -245,7 +246,7 @@ def _of_a_closed_channel(error: Exception) -> bool:
 
 
 def _impatient(connection: Any) -> Any:
-    """A connection, not connected yet, that tries each of its servers once and not for long."""
+    """The connection, not connected yet, with one short try for each of its servers."""
     options = connection.transport_options
     if is_amqp(connection):
         connection.connect_timeout = MAIN_TIMEOUT_S

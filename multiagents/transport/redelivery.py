@@ -1,13 +1,12 @@
-"""What becomes of an engine message whose saga's server takes nothing now?
+"""What happens to an engine message whose saga's server takes no writes now?
 
-A start that travels by message, or a return that is told by one, is on record nowhere else, and
-doing it twice is the same as doing it once.  So it is never given up because a server is away or
-takes no writes: it goes back to the broker, to come again a little later, and leaves its slot to
-others.  Where the broker takes nothing either, often because it is the same server, it waits in its
-slot.
+A start by message, or a plain task's return by message, is recorded nowhere else, and is
+idempotent.  So it is never given up because a server is away or takes no writes.  It goes back to
+the broker for a later delivery, and leaves its slot to other work.  If the broker takes nothing
+either, often because it is the same server, it waits in its slot.
 
-Its task must be acked late: the broker then keeps the message until this is over, so that it
-outlives its worker.
+Its task must be acked late: then the broker keeps the message until this ends, even if the worker
+dies.
 """
 
 from __future__ import annotations
@@ -31,15 +30,15 @@ log = structlog.get_logger(__name__)
 
 AWAY = (NoServer, *UNREACHABLE)
 HEARD_S = 30.0
-"""After an outage every worker has said again within this time that it runs."""
+"""The time after an outage within which every worker has announced itself again."""
 PAUSES_S = (1.0, 2.0, 5.0, 10.0, 30.0)
-"""Before a message comes again, by how often it has; the last one holds for ever."""
+"""The delays of a message's redeliveries, in order; the last one holds for all later ones."""
 
 
 class Insistence:
-    """Does what messages ask for until their server takes it.
+    """Repeats the action of a message until its server takes it.
 
-    ``stopping``: whether this worker is to end.
+    ``stopping``: whether this worker is stopping.
     """
 
     def __init__(self, app: Celery, stopping: Callable[[], bool], catalog: Catalog) -> None:
@@ -51,10 +50,10 @@ class Insistence:
         self._waits = False
 
     def insist(self, task: Any, act: Callable[[], None]) -> None:
-        """Do what the message of ``task`` asks for.
+        """Do the action of the message of ``task``.
 
-        Raises Ignore if it comes again, and Reject if its worker ends before: the broker keeps it.
-        Where there is no message, it is tried once.
+        Raises Ignore if the message comes again, and Reject if its worker stops first; the broker
+        keeps it then.  Without a message, the action is tried once.
         """
         if task.request.called_directly or task.request.is_eager:
             act()
@@ -76,7 +75,7 @@ class Insistence:
                 return
 
     def _is_away(self, error: Exception) -> bool:
-        """Whether to come again: also where those who could do it cannot have said so."""
+        """Whether to retry; also if workers with the function may not be announced yet."""
         now = time.monotonic()
         if not isinstance(error, UnknownWorker):
             self._away_at = now
@@ -84,7 +83,7 @@ class Insistence:
         return not self._catalog.hears_somebody or now - self._away_at < HEARD_S
 
     def _note(self, task: Any, error: Exception) -> None:
-        """Say it once for each process and outage."""
+        """Log the wait once for each process and outage."""
         if not self._waits:
             self._waits = True
             log.warning("messages wait for their server", task=task.name, why=str(error))
@@ -95,12 +94,12 @@ class Insistence:
             log.info("messages are taken again")
 
     def _most_s(self) -> float:
-        """Well within the time after which kombu takes a message that waits for a lost one."""
+        """The longest delay, well within the visibility timeout of kombu."""
         options = self._app.conf.broker_transport_options or {}
         return float(options.get("visibility_timeout", inf)) / 4
 
     def _is_sent_again(self, task: Any) -> bool:
-        """Whether the broker has the message anew; it is asked once, and not for long."""
+        """Send the message again, in one short try; returns whether the broker has it."""
         if self._broker.rests():
             return False
         times = task.request.retries
@@ -109,7 +108,7 @@ class Insistence:
         try:
             with self._broker.producer() as producer:
                 options = {**again.options, **self._broker.options(producer, None)}
-                # Not the task's own `apply_async`, which does at once what it can do at once.
+                # Not by the task's own `apply_async`, which would act at once if it can.
                 self._app.send_task(
                     task.name, again.args, again.kwargs, producer=producer, **options
                 )

@@ -1,8 +1,8 @@
-"""To which queue does an app's Celery send a task whose message names none?
+"""To which queue does an app send a task whose message names none?
 
-To the one of the task itself, of the app's `task_routes`, or its `task_default_queue`.  All are
-asked as they are now, and nothing is kept: Celery reads routes when it first sends, and would make
-the queues that it does not know yet.
+To the queue of the task itself, of the app's `task_routes`, or its `task_default_queue`.  All are
+read at each call, and none is kept: Celery reads routes at its first sending, and would make
+missing queues.
 
 For Celery 5.7.
 """
@@ -24,10 +24,10 @@ def routed(app: Celery, name: str) -> str:
 
 
 def queue_of(app: Celery, name: str) -> str:
-    """The queue of a task that the app has; "" if it has none such, or if that cannot be known.
+    """The queue of an app's task; "" if the app lacks the task, or the queue is not known.
 
-    It cannot where the task sends itself, or where an exchange is named instead.  Raises what a
-    router of the app raises.
+    It is not known if the task has its own way to send, or names an exchange instead.  Raises the
+    error of a router of the app.
     """
     task = app.tasks.get(name)
     if task is None or sends_itself(task):

@@ -312,11 +312,11 @@ def test_what_celery_says_beside_a_url_is_part_of_it(
         ("redis://h/0", {"tls": {"ssl_check_hostname": False}}, "not 'ssl_check_hostname'"),
         ("rediss://h/0?ssl_check_hostname=false", {}, "the option 'ssl_check_hostname'"),
         ("sentinel://h/0", {}, "must name the primary"),
-        ("sentinel://h/0", {"options": MASTER, "tls": True}, "by way of Sentinels with TLS"),
+        ("sentinel://h/0", {"options": MASTER, "tls": True}, "behind Sentinels with TLS"),
         (
             "sentinel://h/0",
             {"options": {**MASTER, "sentinel_kwargs": {"ssl": True}}},
-            "by way of Sentinels with 'ssl'",
+            "behind Sentinels with 'ssl'",
         ),
     ],
 )
