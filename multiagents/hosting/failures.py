@@ -4,11 +4,11 @@
    `multiagents.compensate` (`saga_tasks`) in the same thread.
 2. `Failures.heard` looks for the attempt: in this thread's slot (`step_task`), among the plain
    tasks that this thread has fenced, or, from a worker's main process, by the delivery alone.
-3. `Engine.fail` logs the failure and decides over it in one trip.  A slot may go on with what the
-   commit has claimed, such as the first undo.
+3. `Engine.fail` logs the failure and decides over it in one trip.  A slot may continue with the
+   attempt that the commit has claimed, such as the first undo.
 
 Rules: a slot keeps its report until the store takes it.  A worker's main process waits for nothing
-(E20): it writes the failure down, and a sweep decides.
+(E20): it only logs the failure, and a sweep decides.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from multiagents.worker_sdk.attempt import verdict_of
 log = structlog.get_logger(__name__)
 
 LOST = (WorkerLostError, TimeLimitExceeded)
-"""What a worker's main process reports of a child; there only one write is allowed (E20)."""
+"""Errors that a worker's main process reports for a child, with one write only (E20)."""
 
 
 class Failures:
@@ -64,11 +64,11 @@ class Failures:
         self._persist = persist
 
     def heard(self, saga_id: str, delivery: str, error: BaseException | None, task: str) -> None:
-        """Report what a delivery held; called by the errback.
+        """Report the failure of a delivery's attempt; the errback calls this.
 
-        ``error`` None: a message brought it, and not known.  ``task``: its name, "" if not known.
+        ``error`` None: it came by message, without the error.  ``task``: its name, "" if unknown.
         """
-        if error is None:  # by a message, which a slot has taken
+        if error is None:  # by a message, in a slot
             verdict = Verdict(Failure("TaskFailed", "failed elsewhere"))
             self._persist(lambda: self._note(saga_id, delivery, verdict), given_up=GIVEN_UP)
         elif isinstance(error, LOST):
@@ -76,23 +76,23 @@ class Failures:
         elif self._report_step(error):
             return
         elif isinstance(self._app.tasks.get(task), WorkerTask):
-            # What this delivery's id holds, another message of the same id has begun: its claim
-            # failed, or its report was given up.  Its command or its lease decides.
+            # The attempt of this id belongs to another message with the same id: this one's claim
+            # failed, or its report was given up.  The command or the lease decides.
             why = f"{type(error).__name__}: {error}"
-            log.warning("a message is given up that holds no attempt", saga=saga_id, error=why)
+            log.warning("a message without an attempt is given up", saga=saga_id, error=why)
         elif (held := fence.held_by(delivery)) is not None:  # by the slot that ran it
             self._plain_ends.failed(saga_id, delivery, error, held)
         else:
             self._note(saga_id, delivery, verdict_of(error, Kind.RUN))
 
     def _report_step(self, error: BaseException) -> bool:
-        """Report that the attempt in this thread has failed; False if this thread has none."""
+        """Report the failure of this thread's attempt; False if the thread has none."""
         held = slot.held
         if held is None:
             return False
         process = self._process_of()
         slot.held = slot.result = None
-        # Once more: a time limit's signal may have cut the first call short.
+        # A second time, since a time limit's signal may have interrupted the first call.
         process.leases.ended(held)
         verdict = process.verdict_of(error, held.kind)
         left = process.left_by(held.nonce)
@@ -120,12 +120,12 @@ class Failures:
         return True
 
     def _note(self, saga_id: str, delivery: str, verdict: Verdict) -> None:
-        """Perhaps in a worker's main process: one short try to write it down, a sweep decides."""
+        """Log it in one short try, perhaps in a worker's main process; a sweep decides."""
         self._main_engine().fail_delivery(saga_id, delivery, verdict, decide=False)
 
 
 def report_ending(process: TaskProcess, held: Assignment, ending: Ending) -> None:
-    """Report what an attempt that was given up has ended late (E6); called where that ended."""
+    """Report the late end of a call of a given-up attempt (E6); runs in the call's thread."""
     log.warning("a given-up step has ended late", what=ending.label, **_about(held))
 
     def report() -> None:
@@ -147,10 +147,10 @@ def _late_outcome(
         return None, Verdict(late, running=ending.more, part=ending.part)
     try:
         return ending.finish(), None
-    except BaseException as error:  # noqa: BLE001 - whatever ended it is its outcome
+    except BaseException as error:  # noqa: BLE001 - any error is its outcome
         return None, replace(process.verdict_of(error, held.kind), part=ending.part)
 
 
 def _about(held: Assignment) -> dict[str, Any]:
-    """What a line of the log says of an attempt."""
+    """The fields of an attempt's log line."""
     return {"saga": held.saga_id, "step": held.step, "attempt": held.attempt}

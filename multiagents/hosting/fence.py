@@ -34,7 +34,7 @@ class Hosting(Protocol):
 
     host: Host
     persist: Callable[..., Any]
-    """Asks the store until it answers: `report_retry.persist` for its processes."""
+    """Repeats a call until the store answers: `report_retry.persist` for its processes."""
 
 
 class _Fenced(threading.local):

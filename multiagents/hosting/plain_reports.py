@@ -1,12 +1,12 @@
 """How is the end of a plain task reported by the slot that ran it?
 
-Celery's tracer calls its link, or its errback, in the thread that has just run it.  What it did
-is done and cannot be done again for nothing, so there its end is kept until the store takes it, as
-the report of a `@worker` step is.
+Celery's tracer calls the task's link, or its errback, in the thread that has just run it.  The
+task's effect has happened and must not happen twice for nothing.  So that thread keeps the report
+until the store takes it, like the report of a `@worker` step.
 
 Rules: a success is never reported as a failure, whatever stops its report (a time limit's signal,
-the store, the broker); Celery's tracer takes all of these for a failure of the task.  A worker's
-main process runs no task and must not wait (E20), so nothing here is called there.
+the store, the broker), although Celery's tracer takes all of these for a failure of the task.  A
+worker's main process runs no task and must not wait (E20), so it calls nothing here.
 """
 
 from __future__ import annotations
@@ -33,32 +33,32 @@ GIVEN_UP = "a report is given up, the step's time-out decides"
 """A plain task has no lease."""
 
 Held = list[Attempt] | None
-"""What a plain task held when it began; None: not known."""
+"""The attempts that a plain task held at its start; None: not known."""
 Report = Callable[[], Any]
 
 
 class PlainEngine(Protocol):
-    """What the end of a plain task asks of the coordinator."""
+    """The reports of a plain task's end."""
 
     def plain_ended(
         self, saga_id: str, task_id: str, result: str, *, attempts: Held = None
     ) -> None:
-        """Report what it has returned (JSON)."""
+        """Report its result (JSON)."""
 
     def fail_delivery(
         self, saga_id: str, delivery: str, verdict: Verdict, *, decide: bool, attempts: Held = None
     ) -> bool:
-        """Report that it has failed."""
+        """Report its failure."""
 
 
 class _Returned(threading.local):
-    """The last plain task that has returned in this thread."""
+    """The last plain task that returned in this thread."""
 
     delivery: str = ""
     held: Held = None
-    """By its identity another run of the same delivery is told from this one."""
+    """The very list object: it separates this run from others of the same delivery."""
     report: Report | None = None
-    """What the store is still to be told; None: it has been, or that is given up."""
+    """The report that is not stored yet; None: it is stored, or given up."""
 
 
 _returned = _Returned()
@@ -67,7 +67,7 @@ _returned = _Returned()
 class PlainEnds:
     """Reports the ends of an app's plain tasks.
 
-    ``persist``: `reports.persist` for this process.
+    ``persist``: `report_retry.persist` for this process.
     ``limit``: of a result, in bytes.
     """
 
@@ -77,7 +77,7 @@ class PlainEnds:
         self._limit = limit
 
     def returned(self, saga_id: str, delivery: str, result: Any, held: Held) -> None:
-        """Report a success.  Raises the store's error if that is given up."""
+        """Report a success.  Raises the store's error if the report is given up."""
         _returned.report = partial(self.report, saga_id, delivery, result, held)
         _returned.delivery, _returned.held = delivery, held
         self._tell()
@@ -93,7 +93,7 @@ class PlainEnds:
         self._engine.plain_ended(saga_id, delivery, text, attempts=held)
 
     def failed(self, saga_id: str, delivery: str, error: BaseException, held: Held) -> None:
-        """Report a failure; of a task that had returned, what of its success is still untold."""
+        """Report a failure; for a task that had returned, its unreported success instead."""
         if _returned.delivery == delivery and _returned.held is held:
             why = f"{type(error).__name__}: {error}"
             log.warning("a plain task has succeeded, what came after failed", saga=saga_id, why=why)
@@ -121,5 +121,5 @@ class PlainEnds:
     def _keep(self, report: Report) -> None:
         try:
             self._persist(report, given_up=GIVEN_UP)
-        except SoftTimeLimitExceeded:  # sent once for a task, and meant for its function
+        except SoftTimeLimitExceeded:  # comes once for a task, and is meant for its function
             self._persist(report, given_up=GIVEN_UP)

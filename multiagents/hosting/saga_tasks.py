@@ -2,8 +2,8 @@
 
 Three tasks: ``multiagents.start_saga``, ``multiagents.coordinate`` (decide over a saga; also the
 ``link`` of plain tasks) and ``multiagents.compensate`` (the ``link_error`` of every step).  And
-`Courier`, which carries out the effects that flows yield: it sends messages and delivers
-outcomes.  A task loads, calls, commits; no rule lives here.
+`Courier` performs the effects of flows: it publishes messages and delivers outcomes.  A task loads,
+calls, commits; no rule is in this file.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from multiagents.transport.publisher import Broker, HastyBroker, is_away
 from multiagents.transport.result_backend import HastyBackend
 
 log = structlog.get_logger(__name__)
-NOT_SENT = "not sent, a sweep will"
+NOT_SENT = "messages are not published; a sweep will retry"
 TASK_NOT_SENT = "a plain task is not known to be sent, its time-out decides"
 
 
@@ -51,8 +51,8 @@ class SagaHome(StartHome, Protocol):
 class Coordinate(Task):  # type: ignore[misc]  # celery has no types
     """Decide over a saga; as a plain task's link, first log that it returned.
 
-    A link is called where the task has just ended, so there is no need for a message: it is
-    sent only if the process cannot wait any longer for a store that does not answer.
+    A link is called in the task's own process, so it needs no message.  It is sent only if the
+    process cannot wait any longer for a store that does not answer.
     """
 
     name = COORDINATE
@@ -70,7 +70,7 @@ class Coordinate(Task):  # type: ignore[misc]  # celery has no types
         task_id: str | None = None,
         held: list[list[Any]] | None = None,
     ) -> None:
-        """From a message: of whoever wants a saga looked at, or of a worker without this task."""
+        """Run from a message: to decide over a saga, or from a worker without this task."""
         if task_id is None:
             self.home.edge.run(self.home.host.coordinator.coordinate(saga_id))
             return
@@ -85,15 +85,16 @@ class Coordinate(Task):  # type: ignore[misc]  # celery has no types
             try:
                 self.home.plain_ends.returned(kwargs["saga_id"], kwargs["task_id"], args[0], held)
             except StoreError as error:
-                log.warning("store does not take it, sent as a message", error=type(error).__name__)
+                why = type(error).__name__
+                log.warning("a result is not stored yet, it is sent as a message", error=why)
                 kwargs = {**kwargs, "held": _rows(held)}
             else:
-                return None  # nobody can wait for a link
+                return None  # no caller can wait for a link
         return super().apply_async(args, kwargs, **options)
 
 
 def _rows(held: Held) -> list[list[Any]] | None:
-    """Attempts as a message carries them."""
+    """Attempts in the form of a message."""
     if held is None:
         return None
     return [[each.kind, each.step, each.attempt, each.nonce] for each in held]
@@ -109,10 +110,10 @@ def install(app: Celery, home: SagaHome) -> Any:
     """Register the engine's tasks with an app; return its ``start_saga``."""
 
     def compensate(request: Any, exc: Any = None, *what: Any) -> None:
-        """Log that an attempt failed, and begin what follows; inline in the tracer.
+        """Log the failure of an attempt, and decide; inline in the tracer.
 
         Called as ``(request, exc, traceback, saga, …)``, or by message ``(task_id, saga, …)``
-        from a worker that does not know this task.
+        from a worker that lacks this task.
         """
         if isinstance(request, str):
             home.failures.heard(str(exc), request, None, "")
@@ -127,9 +128,9 @@ def install(app: Celery, home: SagaHome) -> Any:
 
 
 class Courier:
-    """Carries out the effects of flows through a Celery app.
+    """Performs the effects of flows through a Celery app.
 
-    ``hasty``: for who must not wait for a broker that is away; sent then is what can be at once.
+    ``hasty``: for callers that must not wait for a broker; it sends only what it can at once.
     """
 
     def __init__(self, app: Celery, *, hasty: bool = False) -> None:
@@ -153,10 +154,10 @@ class Courier:
     # ---- messages ----
 
     def _publish(self, effect: Publish) -> bool:
-        """Whether all is sent.
+        """Publish the messages; returns whether all are sent.
 
-        Raises Unsendable for what Celery can make no message of, NotTaken for what a Redis broker
-        refuses to put into its queue.
+        Raises Unsendable if Celery cannot make the message, and NotTaken if a Redis broker refuses
+        to put it into its queue.
         """
         if self._broker.rests():
             return False
@@ -166,10 +167,10 @@ class Courier:
                     self._send(message, producer, sent)
         except (Unsendable, NotTaken):
             raise
-        except Exception as error:  # noqa: BLE001 - raised on, it would fail the step that ended
-            # Recorded in the outbox with a time at which a sweep looks again: not lost.
+        except Exception as error:  # noqa: BLE001 - if raised, it would fail the step that ended
+            # Not lost: the outbox has it, with the time of a sweep's next try.
             self._broker.note()
-            by_time_out = any(message.plain for message in effect.messages)  # which is sent once
+            by_time_out = any(message.plain for message in effect.messages)  # sent only once
             log.warning(TASK_NOT_SENT if by_time_out else NOT_SENT, error=type(error).__name__)
             return False
         return True
@@ -189,7 +190,7 @@ class Courier:
             raise unsendable from error
 
     def _send_declared(self, message: Message, producer: Any) -> None:
-        """Send; to a queue that is there in another form without declaring it."""
+        """Send; if the queue exists in another form, send without a declaration."""
         try:
             self._send_task(message, producer)
         except Exception as error:
@@ -206,7 +207,7 @@ class Courier:
         shown = ids.shown_args(*message.signature)[:MOST_SHOWN]
         options["headers"] = {**message.headers, "argsrepr": shown}
         if self.app.conf.task_default_priority:
-            # Celery itself uses it only where this app has the worker's function.
+            # Celery itself applies it only if this app has the worker's function.
             options["priority"] = priority_of(self.app, message.priority)
         task = self.app.tasks.get(message.task)
         own = task is not None and sends_itself(task)
@@ -223,7 +224,7 @@ class Courier:
     # ---- looking into a queue ----
 
     def _look(self, effect: QueueHead) -> Backlog:
-        """What a queue holds, as far as its broker can say and answers at once (E10)."""
+        """The content of a queue, if its broker supports that and answers at once (E10)."""
         if self._broker.rests():
             return Backlog(None)
         with self._broker.connection() as connection:

@@ -1,7 +1,7 @@
 """How does Celery start a saga?
 
-The task ``multiagents.start_saga``: called with ``delay`` or in a canvas it records the saga at
-once and sends no message of its own; from a message it does the same in a worker.
+By the task ``multiagents.start_saga``.  Called with ``delay`` or in a canvas, it records the saga
+at once and sends no message of its own.  From a message it does the same in a worker.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ NOT_A_FUNCTION = (
 
 
 class StartHome(Protocol):
-    """The engine of an app, as far as a start is concerned."""
+    """The part of an app's engine that a start needs."""
 
     host: Host
     outcomes: Outcomes
@@ -52,15 +52,15 @@ class StartHome(Protocol):
     eager: EagerRunner
 
     def call(self, operation: str, *args: Any, **kwargs: Any) -> Any:
-        """Run one of the operations on sagas."""
+        """Run an operation on sagas."""
 
 
 class StartSaga(Task):  # type: ignore[misc]  # celery has no types
     """``start_saga.delay(name, input, idempotency_key=None)``: the saga is recorded at once.
 
-    No message is sent for the start itself; the first steps are.  The AsyncResult resolves to the
-    saga's outcome.  ``map``, ``starmap`` and ``chunks``, which call it like a function for each of
-    their items, are given the sagas' ids; any other such call is refused, and starts nothing.
+    The start itself sends no message; its first steps do.  The AsyncResult resolves to the saga's
+    outcome.  ``map``, ``starmap`` and ``chunks`` call it like a function for each item, and get the
+    sagas' ids.  Any other such call is refused, and starts nothing.
     """
 
     name = START_SAGA
@@ -69,7 +69,7 @@ class StartSaga(Task):  # type: ignore[misc]  # celery has no types
     acks_late = True
     reject_on_worker_lost = True
     throws = (SagaFailed,)
-    """Only seen in eager mode, where this task is the saga."""
+    """Raised only in eager mode, where this task runs the whole saga."""
     _ended: ClassVar[dict[str, Any]] = {}
     """In eager mode: the result of a saga that has just ended, by its task id."""
 
@@ -83,8 +83,8 @@ class StartSaga(Task):  # type: ignore[misc]  # celery has no types
     ) -> Any:
         """Start from a message: ``send_task`` by name, ``countdown``, ``eta``.
 
-        Its id is the saga's, so doing it again, for whatever reason, starts nothing twice.  In
-        eager mode the saga has ended, and Celery's own tracer does what hangs on that.
+        Its id is the saga's, so a second run starts nothing twice.  In eager mode the saga has
+        ended, and Celery's own tracer runs its callbacks.
         """
         if self.request.id in self._ended:
             return _outcome(self._ended.pop(self.request.id))
@@ -106,9 +106,9 @@ class StartSaga(Task):  # type: ignore[misc]  # celery has no types
     def delay_on_commit(self, *args: Any, **kwargs: Any) -> None:
         """`delay` once the present Django transaction is committed; never if it is rolled back.
 
-        Raises TypeError at once for arguments that do not fit, and InvalidInput for an input, or a
-        key, that cannot be stored: a rollback still takes the rows along.  What else is wrong is
-        raised where the transaction is committed.
+        Raises TypeError at once for wrong arguments, and InvalidInput for an input, or a key, that
+        cannot be stored, so that the rows can still be rolled back.  Other errors are raised at the
+        commit of the transaction.
         """
         self.home.host.service.check_call(**arguments(*args, **kwargs))
         after_commit("delay_on_commit", partial(self.delay, *args, **kwargs))
@@ -133,8 +133,8 @@ class StartSaga(Task):  # type: ignore[misc]  # celery has no types
     ) -> Any:
         """Record the saga, then send its first steps.
 
-        Where a canvas goes on (only then is there a ``parent_id``), nobody can be told that this
-        is refused: the start goes by message, and fails as a task of its own.
+        Inside a canvas (only there is a ``parent_id``) no caller can get an error.  A refused start
+        is sent as a message, and fails as a task of its own.
         """
         task_id = None if task_id is None else ids.checked_id(task_id)
         if any(options.get(name) for name in _LATER):
@@ -164,13 +164,13 @@ class StartSaga(Task):  # type: ignore[misc]  # celery has no types
         except (MultiAgentsError, TypeError) as error:
             if not options.get("parent_id"):
                 raise
-            log.warning("a start is refused, sent as a message", task=task_id, error=str(error))
+            log.warning("a refused start is sent as a message", task=task_id, error=str(error))
             options |= {"producer": producer, "link": link, "link_error": link_error}
             return super().apply_async(args, kwargs, task_id=task_id, **options)
         return self.home.outcomes.result(task_id, saga_id)
 
     def apply(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
-        """Run the saga here, in eager mode, with what hangs on its end; an EagerResult."""
+        """Run the saga here, in eager mode, with its callbacks; an EagerResult."""
         if not self.app.conf.task_always_eager:
             return super().apply(args, kwargs, **options)
         call = arguments(*(args or ()), **(kwargs or {}))
@@ -181,7 +181,7 @@ class StartSaga(Task):  # type: ignore[misc]  # celery has no types
         )
         found = super().apply(args, kwargs, **options)
         state, error = found.state, found.result
-        if state == states.IGNORED:  # it waits for somebody
+        if state == states.IGNORED:  # it waits for an operator
             found = EagerResult(found.id, None, states.STARTED)
         elif isinstance(error, SagaFailed) and error.state == SagaState.CANCELLED:
             found = EagerResult(found.id, error, states.REVOKED)
@@ -190,7 +190,7 @@ class StartSaga(Task):  # type: ignore[misc]  # celery has no types
 
 
 def _outcome(result: Any) -> Any:
-    """What a saga that ran to its end returns or, as a task does, raises."""
+    """The result of a saga that ran to its end.  Raises its error, as a task would."""
     if isinstance(result.result, SagaFailed):
         raise result.result
     if result.state != states.SUCCESS:
@@ -199,7 +199,7 @@ def _outcome(result: Any) -> Any:
 
 
 _MAPS = frozenset({"celery.map", "celery.starmap"})
-"""Celery's tasks that call another for each of their items; chunks are starmaps."""
+"""Celery's tasks that call another one for each item; chunks are starmaps."""
 
 
 def _map_at_work() -> Task | None:
@@ -212,9 +212,9 @@ def _map_at_work() -> Task | None:
 
 
 def _id_of_item(outer: Task) -> str:
-    """The id of the saga for an item of a map: of the map's own id and the item's place.
+    """The id of the saga for an item of a map, from the map's id and the item's place.
 
-    So a map that is delivered again starts nothing twice.
+    So a redelivered map starts nothing twice.
     """
     place = getattr(outer.request, "multiagents_started", 0)
     outer.request.multiagents_started = place + 1

@@ -1,14 +1,14 @@
 """How does Celery run a worker function?
 
-Every worker is a Celery task of its own name, so that Flower and ``celery inspect`` speak the
-user's words.  A message names an attempt; the task claims it, runs the function inside Celery's
-own tracer, and reports afterwards, outside the tracer: an error of the engine never looks like
-an error of the function.  `hosting.failures` reports a failure: the tracer calls its errback
-inline.
+Every worker is a Celery task with its own name, so that Flower and ``celery inspect`` show the
+user's names.  A message names an attempt.  The task claims it, runs the function inside Celery's
+tracer, and reports after that, outside the tracer: so an error of the engine never looks like an
+error of the function.  A failure is reported by `hosting.failures`, which the tracer calls inline
+as the errback.
 
-When a report brings the next attempt, claimed already, it is traced right here, as a task with
-an id, events and run time of its own, without a message (E14).  So is what a claim brings instead
-of the step that the message was for.
+A report may bring the next attempt, already claimed.  It is traced at once, as a task with an id,
+events and run time of its own, but without a message (E14).  The same holds for an attempt that a
+claim brings in place of the message's own.
 """
 
 from __future__ import annotations
@@ -42,58 +42,58 @@ from multiagents.worker_sdk.registry import Worker
 log = structlog.get_logger(__name__)
 
 _ON_THE_WAY = {"multiagents", "concurrent", "asyncio"}
-"""Packages whose frames lie between Celery's tracer and a worker function."""
+"""Packages with frames between Celery's tracer and a worker function."""
 
 
 @dataclass(slots=True)
 class TaskProcess:
-    """What the tasks of one process share; made anew after a fork."""
+    """The shared parts of one process's tasks; made anew after a fork."""
 
     engine: Engine
     leases: LeaseKeeper
     perform: Callable[[Worker, Assignment, LeaseKeeper], tuple[dict[str, Any], str]]
     verdict_of: Callable[[BaseException, Kind], Verdict]
     persist: Callable[[Callable[[], Any]], Any]
-    """Repeats a report until the store has answered it."""
+    """Repeats a report until the store has taken it."""
     slice_s: float
     slice_steps: int
     stopping: Callable[[], bool]
     most_steps: int | None = None
-    """``worker_max_tasks_per_child``: continued steps count, though billiard sees none of them."""
+    """``worker_max_tasks_per_child``; continued steps count, though billiard cannot see them."""
     steps: int = 0
-    """Run by this process."""
+    """The number of steps that this process has run."""
     left_by: Callable[[str], Activity | None] = lambda nonce: None
-    """What the failed attempt of a nonce has left at work, given out once."""
+    """The running calls of a nonce's failed attempt; given out once."""
     can_be_ended: bool = False
-    """Whether another process takes the place of this one."""
+    """Whether a new process replaces this one."""
     goes_alone: Callable[[str], bool] = lambda worker: False
-    """Whether each step of a worker is a message of its own."""
+    """Whether each step of a worker must be a message of its own."""
 
     def may_go_on(self, count: int, ends_at: float) -> bool:
-        """Whether a delivery that is at its ``count``-th continued step may go on after it."""
+        """Whether a delivery may continue after its ``count``-th continued step."""
         worn = self.most_steps is not None and self.steps >= self.most_steps
         in_time = count < self.slice_steps and time.monotonic() < ends_at
         return in_time and not worn and not self.stopping()
 
 
 class _Slot(threading.local):
-    """What passes between a task's body, its errback and the loop around the tracer."""
+    """The values shared by a task's body, its errback and the loop around the tracer."""
 
     held: Assignment | None = None
     result: str | None = None
     following: Assignment | None = None
     count: int = 0
-    """Of the steps that this delivery has been continued with."""
+    """The number of continued steps of this delivery."""
     ends_at: float = 0.0
-    """When the delivery's slice is over, by the monotonic clock."""
+    """The end of the delivery's time slice, by the monotonic clock."""
     headers: dict[str, Any] | None = None
-    """Of this delivery's message, those that its sender gave it; None: not looked for."""
+    """The sender's own headers of this delivery's message; None: not read yet."""
     instead: Callable[[], Any] | None = None
-    """What eager mode does instead of claiming the attempt."""
+    """The call that eager mode makes instead of a claim."""
     telling: DeliveryEvents | None = None
-    """Of this delivery's steps to Celery's monitors, where some listen."""
+    """The events of this delivery's steps, if Celery's monitors listen."""
     bound: Bound | None = None
-    """Of the attempt to which the log lines of this thread belong."""
+    """The log fields of this thread's attempt."""
 
 
 slot = _Slot()
@@ -114,7 +114,7 @@ class WorkerTask(Task):  # type: ignore[misc]  # celery has no types
 
     @property
     def __trace__(self) -> Any:
-        """What Celery calls to run a message: its tracer, and then whatever may follow."""
+        """The callable with which Celery runs a message: the tracer, then the next attempts."""
         return None if self._inner is None else self._trace
 
     @__trace__.setter
@@ -122,7 +122,7 @@ class WorkerTask(Task):  # type: ignore[misc]  # celery has no types
         self._inner = tracer
 
     def run(self, saga_id: str, kind: str, step: str, attempt: int) -> Any:
-        """Do one attempt; called inside the tracer."""
+        """Run one attempt; called inside the tracer."""
         if slot.instead is not None:
             instead, slot.instead = slot.instead, None
             return instead()
@@ -201,7 +201,7 @@ class WorkerTask(Task):  # type: ignore[misc]  # celery has no types
 
 
 def call_here(task: WorkerTask, held: Assignment, do: Callable[[], Any]) -> Any:
-    """What ``do`` gives, called by the task's own class as in a worker: with its ``__call__``."""
+    """The result of ``do``, called through the task's ``__call__`` as in a worker."""
     slot.instead = do
     try:
         return task(held.saga_id, held.kind.value, held.step, held.attempt)
@@ -210,7 +210,7 @@ def call_here(task: WorkerTask, held: Assignment, do: Callable[[], Any]) -> Any:
 
 
 def _bind(held: Assignment) -> None:
-    """Until the attempt is reported: Celery's own lines of its end come before that."""
+    """Bind the log fields until the report, so that Celery's lines at the end have them."""
     _unbind()
     slot.bound = bind_step(
         saga=held.saga_id, workflow=held.workflow, step=held.step, attempt=held.attempt
@@ -224,9 +224,9 @@ def _unbind() -> None:
 
 
 def _request(outer: Any, task_id: str, name: str, args: list[Any]) -> dict[str, Any]:
-    """The request of a continued attempt; it carries the same errback as a message would.
+    """The request of a continued attempt, with the errback that a message would have.
 
-    And the same headers of the saga's start, or of its app's own, as the message that paid for it.
+    It has the same headers of the saga's start, or of its app, as the delivery's message.
     """
     info = outer.get("delivery_info") or {}
     headers = slot.headers = custom(outer) if slot.headers is None else slot.headers
@@ -244,12 +244,12 @@ def _request(outer: Any, task_id: str, name: str, args: list[Any]) -> dict[str, 
         "callbacks": None,
         "ignore_result": True,
         "is_eager": False,
-        "headers": headers,  # said here, Celery does not look for them in all of the above
+        "headers": headers,  # given here, so that Celery does not search all of the above
     }
 
 
 def _of_the_user(found: TracebackType | None) -> TracebackType | None:
-    """A traceback from where the function was entered: all of it if that is not where it failed."""
+    """A traceback from the function's entry on; all of it if the error is from elsewhere."""
     frame = found
     while frame is not None and _package(frame) in _ON_THE_WAY:
         frame = frame.tb_next
@@ -292,7 +292,7 @@ def _report_success(process: TaskProcess) -> Assignment | None:
 
 
 def _let_go(process: TaskProcess) -> None:
-    """Keep nothing that this delivery has begun and that an error has taken past its report."""
+    """Release an attempt of this delivery whose report an error has skipped."""
     held, slot.held = slot.held, None
     slot.result = slot.following = None
     if held is not None:
@@ -300,7 +300,7 @@ def _let_go(process: TaskProcess) -> None:
 
 
 def may_go_on(process: TaskProcess, held: Assignment) -> bool:
-    """Asked with the report itself: the worker may have been stopped, or the slice have ended."""
+    """Whether the process may continue; checked at the report, since the worker may stop."""
     if process.goes_alone(held.worker):
         return False
     return process.may_go_on(slot.count, slot.ends_at)

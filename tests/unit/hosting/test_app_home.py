@@ -309,7 +309,7 @@ def test_what_celery_says_beside_a_url_is_part_of_it(
 @pytest.mark.parametrize(
     ("url", "said", "why"),
     [
-        ("redis://h/0", {"tls": {"ssl_check_hostname": False}}, "not 'ssl_check_hostname'"),
+        ("redis://h/0", {"tls": {"ssl_check_hostname": False}}, "TLS setting 'ssl_check_hostname'"),
         ("rediss://h/0?ssl_check_hostname=false", {}, "the option 'ssl_check_hostname'"),
         ("sentinel://h/0", {}, "must name the primary"),
         ("sentinel://h/0", {"options": MASTER, "tls": True}, "behind Sentinels with TLS"),
