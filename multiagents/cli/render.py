@@ -65,7 +65,7 @@ def _asked(saga: Saga, now_ms: int) -> str | None:
     if asked is None:
         return None
     who = f" by {asked.by}" if asked.by else ""
-    return f"{asked.command}{who}, {_when_and_why(asked, now_ms)}"
+    return f"{asked.action}{who}, {_when_and_why(asked, now_ms)}"
 
 
 def _settled(saga: Saga, now_ms: int) -> Iterator[str]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from multiagents.cli.own_code import own_frames
-from multiagents.core.entries import Asked, Entry, Failed, Failure, Lost, Succeeded, Unroutable
+from multiagents.core.entries import Entry, Failed, Failure, Lost, Requested, Succeeded, Unroutable
 from multiagents.core.places import shown_path
 from multiagents.core.policies import DEFAULT_RETRY, UNDO_RETRY
 from multiagents.core.states import ENDED, Kind, SagaState, StepState, UndoState
@@ -121,10 +121,10 @@ def _of_entry(
     if isinstance(entry, Unroutable) and entry.target and saga.delivered:
         rest = f": {entry.target}: {_error_text(entry.error)}{_advice(saga)}"
         return _line(workflow, saga, WORDS["end_unroutable"], rest=rest)
-    if isinstance(entry, Asked):
+    if isinstance(entry, Requested):
         by = f" by {entry.by}" if entry.by else ""
         return _line(
-            workflow, saga, f"{entry.command} {WORDS['asked']}", entry.step, by + _why(entry.reason)
+            workflow, saga, f"{entry.action} {WORDS['asked']}", entry.step, by + _why(entry.reason)
         )
     if not isinstance(entry, Succeeded | Failed | Lost | Unroutable):
         return None
@@ -280,7 +280,7 @@ def _reason(move: Move) -> str:
     if saga.error is None or saga.error_step or saga.state is SagaState.COMPLETED:
         return ""
     is_told = move.plan.state_before is SagaState.COMPENSATING
-    is_told = is_told or any(isinstance(entry, Asked) for entry in move.entries)
+    is_told = is_told or any(isinstance(entry, Requested) for entry in move.entries)
     return "" if is_told else f": {_error_text(saga.error)}"
 
 

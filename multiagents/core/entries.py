@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 from multiagents.core.attempt_ref import OfAttempt
 from multiagents.core.json_text import dumps, encodable, loads
 from multiagents.core.policies import RetryPolicy
-from multiagents.core.states import Command, Kind, Outcome
+from multiagents.core.states import Action, FailureEffect, Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ class Failed(OfAttempt):
     attempt: int
     nonce: str
     error: Failure
-    outcome: Outcome = Outcome.UNKNOWN
+    effect: FailureEffect = FailureEffect.UNKNOWN
     retryable: bool = True
     retry_after_ms: int | None = None
     running: bool = False
@@ -210,12 +210,12 @@ class TimerDue:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Requested:
     """A person's (or a program's) command; who and why stay on record."""
 
     type: ClassVar[str] = "asked"
     at_ms: int
-    command: Command
+    action: Action
     request: str
     """Identifies the request, so that a repeated one counts once."""
     by: str = ""
@@ -231,13 +231,25 @@ class Asked:
         return f"a:{self.request}"
 
 
-Entry = Started | Claimed | Succeeded | Failed | Lost | Unroutable | Withdrawn | TimerDue | Asked
+Entry = (
+    Started | Claimed | Succeeded | Failed | Lost | Unroutable | Withdrawn | TimerDue | Requested
+)
 Report = Succeeded | Failed | Lost
 """What ends an attempt."""
 
 _TYPES: dict[str, type[Entry]] = {
     cls.type: cls
-    for cls in (Started, Claimed, Succeeded, Failed, Lost, Unroutable, Withdrawn, TimerDue, Asked)
+    for cls in (
+        Started,
+        Claimed,
+        Succeeded,
+        Failed,
+        Lost,
+        Unroutable,
+        Withdrawn,
+        TimerDue,
+        Requested,
+    )
 }
 
 
@@ -278,8 +290,8 @@ def _plain(value: Any) -> Any:
 
 _REVIVE: dict[str, Any] = {
     "kind": Kind,
-    "outcome": Outcome,
-    "command": Command,
+    "effect": FailureEffect,
+    "action": Action,
     "letter": lambda kind: None if kind is None else Kind(kind),
     "error": lambda row: Failure(*row),
     "retry": lambda row: None if row is None else RetryPolicy.from_row(row),

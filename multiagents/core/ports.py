@@ -15,7 +15,7 @@ from multiagents.core.effects import Flow
 from multiagents.core.entries import Failure
 from multiagents.core.names import QUEUE_IO
 from multiagents.core.policies import RetryPolicy
-from multiagents.core.states import Kind, Outcome
+from multiagents.core.states import FailureEffect, Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ class Verdict:
     """What an exception means for the step."""
 
     failure: Failure
-    outcome: Outcome = Outcome.UNKNOWN
+    effect: FailureEffect = FailureEffect.UNKNOWN
     retryable: bool = True
     retry_after_ms: int | None = None
     running: bool = False

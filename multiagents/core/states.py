@@ -60,7 +60,7 @@ class UndoState(StrEnum):
     """An operator undid it by hand, and said how."""
 
 
-class Outcome(StrEnum):
+class FailureEffect(StrEnum):
     """What an attempt that did not succeed has left behind."""
 
     CLEAN = "failed_clean"
@@ -74,7 +74,7 @@ class Kind(StrEnum):
     UNDO = "undo"
 
 
-class Command(StrEnum):
+class Action(StrEnum):
     """What a person can ask of a saga."""
 
     PAUSE = "pause"

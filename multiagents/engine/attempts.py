@@ -113,7 +113,7 @@ class StoreEngine:
             *done.ref,
             done.nonce,
             error=verdict.failure,
-            outcome=verdict.outcome,
+            effect=verdict.effect,
             retryable=retryable,
             retry_after_ms=verdict.retry_after_ms,
             running=verdict.running,

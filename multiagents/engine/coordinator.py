@@ -21,7 +21,7 @@ from functools import partial
 import structlog
 
 from multiagents.core.clock import Clock
-from multiagents.core.entries import Asked, Entry, Failed, Report, Started
+from multiagents.core.entries import Entry, Failed, Report, Requested, Started
 from multiagents.core.exceptions import UnknownSaga
 from multiagents.core.fields import OUTBOX_END
 from multiagents.core.ports import Assignment
@@ -192,7 +192,7 @@ class Coordinator:
         await self._drive(keys, view, base)
         return view != replies.MOVED
 
-    async def order(self, found: Reading, entry: Asked) -> Saga:
+    async def order(self, found: Reading, entry: Requested) -> Saga:
         """Log what a person asks for and decide, in one trip if nothing has happened since.
 
         ``found``: the saga as that person saw it.  Returns the saga after it.  Raises UnknownSaga.

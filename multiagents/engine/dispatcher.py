@@ -38,7 +38,7 @@ from multiagents.engine.messages import (
 )
 from multiagents.engine.plain_tasks import PlainTasks
 from multiagents.saga.commands import Dispatch
-from multiagents.saga.outcome import Deliverance, outcome_of
+from multiagents.saga.outcome import SagaOutcome, outcome_of
 from multiagents.saga.state import Saga
 from multiagents.saga.targets import Told
 from multiagents.storage import outbox, outcomes
@@ -292,7 +292,7 @@ class Dispatcher:
         return () if isinstance(settled, int) else settled
 
     async def _tell_canvases(
-        self, keys: SagaKeys, outcome: Deliverance, canvases: list[str], end: End
+        self, keys: SagaKeys, outcome: SagaOutcome, canvases: list[str], end: End
     ) -> Sequence[RefusedWrite]:
         """Start those that nobody else is starting; while somebody is, the end stays owed.
 

@@ -16,7 +16,7 @@ from multiagents.core.effects import Effect
 from multiagents.core.exceptions import MultiAgentsError
 from multiagents.core.names import HEADER
 from multiagents.core.states import Kind
-from multiagents.saga.outcome import Deliverance
+from multiagents.saga.outcome import SagaOutcome
 from multiagents.storage.commit import Letter, RefusedWrite, StoredResult
 from multiagents.workflows.workflow import Workflow
 
@@ -113,11 +113,11 @@ class Publish(Effect[bool]):
     messages: tuple[Message, ...]
 
 
-AnswerOf = Callable[[Deliverance], list[StoredResult] | None]
+AnswerOf = Callable[[SagaOutcome], list[StoredResult] | None]
 """Writes an outcome for results on the store's own server, if that is where they are."""
 
 
-def no_answer(end: Deliverance) -> list[StoredResult] | None:
+def no_answer(end: SagaOutcome) -> list[StoredResult] | None:
     """For results elsewhere: every outcome goes through Celery."""
     return None
 

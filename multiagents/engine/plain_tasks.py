@@ -18,7 +18,7 @@ from multiagents.core.clock import Clock
 from multiagents.core.entries import Claimed, Failed, Failure
 from multiagents.core.fields import claim_field, outbox_field, result_field
 from multiagents.core.ports import Assignment, Directory
-from multiagents.core.states import Kind, Outcome, StepState
+from multiagents.core.states import FailureEffect, Kind, StepState
 from multiagents.engine import messages
 from multiagents.engine.claims import Claims
 from multiagents.engine.ended_steps import states_of, without_result
@@ -254,7 +254,7 @@ def refused(held: Assignment, error: Exception, now_ms: int, *, retryable: bool 
         *held.ref,
         held.nonce,
         error=Failure(type(error).__name__, str(error)),
-        outcome=Outcome.CLEAN,
+        effect=FailureEffect.CLEAN,
         retryable=retryable,
     )
 

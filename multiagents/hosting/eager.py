@@ -33,7 +33,7 @@ from multiagents.hosting.assembly import Host
 from multiagents.hosting.step_task import WorkerTask, call_here
 from multiagents.operations.operation import OPERATIONS, Gives
 from multiagents.operations.starter import CheckInput
-from multiagents.saga.outcome import Deliverance
+from multiagents.saga.outcome import SagaOutcome
 from multiagents.saga.targets import TOLD
 from multiagents.storage import sagas as store
 from multiagents.storage.client import Edge
@@ -81,7 +81,7 @@ class EagerRunner:
         """Called once, with the workflow of the next saga, before it is started."""
         self.path: list[Begun] = []
         """The attempts that began, in order."""
-        self.outcomes: dict[str, Deliverance] = {}
+        self.outcomes: dict[str, SagaOutcome] = {}
         self._host: Host | None = None
         self._imported = False
         self._at_work: list[str] = []
@@ -234,7 +234,7 @@ class EagerRunner:
         match effect:
             case Publish(messages):
                 self._queue.extend(messages)
-            case Deliverance():
+            case SagaOutcome():
                 _ = self.outcomes.setdefault(effect.saga_id, effect)
                 return TOLD
             case QueueHead():

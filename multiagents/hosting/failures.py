@@ -27,7 +27,7 @@ from celery import Celery
 from multiagents.core.entries import Failure
 from multiagents.core.exceptions import LoopBlocked, StepTimeout
 from multiagents.core.ports import Assignment, Verdict
-from multiagents.core.states import Kind, Outcome
+from multiagents.core.states import FailureEffect, Kind
 from multiagents.engine.attempts import StoreEngine
 from multiagents.hosting import fence
 from multiagents.hosting.plain_reports import GIVEN_UP, PlainEnds
@@ -100,7 +100,7 @@ class Failures:
         stuck = overran or isinstance(error, LoopBlocked)
         ends_here = stuck and process.can_be_ended
         if left is not None:
-            verdict = replace(verdict, outcome=Outcome.UNKNOWN, running=not ends_here)
+            verdict = replace(verdict, effect=FailureEffect.UNKNOWN, running=not ends_here)
 
         def report() -> Assignment | None:
             process.leases.flush(held)

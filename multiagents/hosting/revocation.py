@@ -28,7 +28,7 @@ from celery import Celery, signals
 from multiagents.core.entries import Failure
 from multiagents.core.marks import Mark, read_mark
 from multiagents.core.ports import Verdict
-from multiagents.core.states import Outcome
+from multiagents.core.states import FailureEffect
 from multiagents.engine.attempts import StoreEngine
 from multiagents.storage.client import StoreError
 
@@ -57,12 +57,12 @@ def listen(app: Celery, engine: Callable[[], StoreEngine]) -> None:
 def _revoked(task_id: str, *, ran: bool) -> Verdict:
     when = "while it ran" if ran else "before it began"
     failure = Failure("TaskRevoked", f"its Celery task {task_id} was revoked {when}")
-    return Verdict(failure, Outcome.UNKNOWN if ran else Outcome.CLEAN, retryable=False)
+    return Verdict(failure, FailureEffect.UNKNOWN if ran else FailureEffect.CLEAN, retryable=False)
 
 
 def _expired(task_id: str) -> Verdict:
     message = f"its Celery task {task_id} expired in its queue; no worker was free in time"
-    return Verdict(Failure("TaskExpired", message), Outcome.CLEAN)
+    return Verdict(Failure("TaskExpired", message), FailureEffect.CLEAN)
 
 
 def _unknown(name: str, hostname: str) -> Verdict:
@@ -70,12 +70,12 @@ def _unknown(name: str, hostname: str) -> Verdict:
         f"worker {hostname} has no task {name!r}: import its module there, or send the step to a"
         " queue whose workers have it"
     )
-    return Verdict(Failure("UnknownTask", message), Outcome.CLEAN)
+    return Verdict(Failure("UnknownTask", message), FailureEffect.CLEAN)
 
 
 def _report(engine: StoreEngine, mark: Mark, task_id: str, verdict: Verdict) -> None:
     """Fail the attempt that the message holds; if none, and it is revoked, the one it names."""
-    never_ran = mark.timeout_s is None and verdict.outcome is Outcome.CLEAN
+    never_ran = mark.timeout_s is None and verdict.effect is FailureEffect.CLEAN
     try:
         held = not never_ran and engine.fail_delivery(mark.saga_id, task_id, verdict, decide=False)
         if not held and not verdict.retryable and _claim(engine, mark, task_id):

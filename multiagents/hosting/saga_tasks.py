@@ -23,7 +23,7 @@ from multiagents.hosting import fence
 from multiagents.hosting.failures import Failures
 from multiagents.hosting.plain_reports import Held, PlainEnds
 from multiagents.hosting.start_task import StartHome, StartSaga
-from multiagents.saga.outcome import Deliverance
+from multiagents.saga.outcome import SagaOutcome
 from multiagents.storage.client import Edge, StoreError
 from multiagents.storage.refusals import concerns_a_key
 from multiagents.storage.sagas import Attempt
@@ -143,7 +143,7 @@ class Courier:
         match effect:
             case Publish():
                 return self._publish(effect)
-            case Deliverance():
+            case SagaOutcome():
                 return self._tell(effect)
             case QueueDepth():
                 return depth_of(self._look, effect)

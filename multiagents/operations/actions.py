@@ -13,11 +13,11 @@ from typing import Any
 
 from multiagents.core import ids
 from multiagents.core.clock import Clock
-from multiagents.core.entries import Asked
+from multiagents.core.entries import Requested
 from multiagents.core.exceptions import InvalidInput, UnknownSaga
 from multiagents.core.json_text import encodable
 from multiagents.core.settings import Settings
-from multiagents.core.states import Command, StepState, UndoState
+from multiagents.core.states import Action, StepState, UndoState
 from multiagents.engine.coordinator import Coordinator
 from multiagents.operations.moving_action import stands
 from multiagents.operations.owners import Owner, Owners, known_text
@@ -57,11 +57,11 @@ class Actions:
 
         Of a paused saga nothing changes: the first pause stands, with its ``by`` and ``reason``.
         """
-        return await self.ask(saga_id, Command.PAUSE, by, reason)
+        return await self.ask(saga_id, Action.PAUSE, by, reason)
 
     async def resume(self, saga_id: str, *, by: str | None = None, reason: str = "") -> Shown:
         """Let a paused saga go on."""
-        return await self.ask(saga_id, Command.RESUME, by, reason)
+        return await self.ask(saga_id, Action.RESUME, by, reason)
 
     async def cancel(self, saga_id: str, *, by: str | None = None, reason: str = "") -> Shown:
         """Stop a saga and undo what was done.
@@ -69,21 +69,21 @@ class Actions:
         After the point of no return NotAllowed is raised, and the saga asks for attention.  Of a
         cancelled saga nothing changes: the first cancel stands.
         """
-        return await self.ask(saga_id, Command.CANCEL, by, reason)
+        return await self.ask(saga_id, Action.CANCEL, by, reason)
 
     async def rollback(self, saga_id: str, *, by: str | None = None, reason: str = "") -> Shown:
         """Undo a completed saga, last step first."""
-        return await self.ask(saga_id, Command.ROLLBACK, by, reason)
+        return await self.ask(saga_id, Action.ROLLBACK, by, reason)
 
     async def terminate(self, saga_id: str, *, by: str | None = None, reason: str = "") -> Shown:
         """End a saga as failed without undoing anything; its dead letters are closed."""
-        return await self.ask(saga_id, Command.TERMINATE, by, reason)
+        return await self.ask(saga_id, Action.TERMINATE, by, reason)
 
     async def retry(
         self, saga_id: str, step: str = "", *, by: str | None = None, reason: str = ""
     ) -> Shown:
         """Try a dead letter of the saga again, with all its attempts; "" = all of them."""
-        return await self.ask(saga_id, Command.RETRY, by, reason, step)
+        return await self.ask(saga_id, Action.RETRY, by, reason, step)
 
     async def skip(
         self, saga_id: str, step: str = "", *, reason: str, by: str | None = None
@@ -92,7 +92,7 @@ class Actions:
 
         Raises InvalidInput without a reason.
         """
-        return await self.ask(saga_id, Command.SKIP, by, reason, step)
+        return await self.ask(saga_id, Action.SKIP, by, reason, step)
 
     async def resolve(
         self, saga_id: str, step: str = "", *, reason: str, by: str | None = None
@@ -103,23 +103,23 @@ class Actions:
         before that, else an empty one, whatever comes later.  Of a saga without dead letters its
         attention is closed.  Raises InvalidInput without a reason.
         """
-        return await self.ask(saga_id, Command.RESOLVE, by, reason, step)
+        return await self.ask(saga_id, Action.RESOLVE, by, reason, step)
 
-    async def prospect(self, saga_id: str, command: Command) -> str:
+    async def prospect(self, saga_id: str, action: Action) -> str:
         """What a person should know before a command; empty where it does just what it says.
 
         For a question that comes first.  Raises NotAllowed for what would be refused, UnknownSaga.
         """
         saga, workflow = await self._coordinator.repository.current(saga_id)
-        why_not = refusal(workflow, saga, command)
+        why_not = refusal(workflow, saga, action)
         if why_not:
-            raise not_allowed(workflow, saga, command, why_not)
-        return caution(workflow, saga, command) or _left_at_work(saga, command)
+            raise not_allowed(workflow, saga, action, why_not)
+        return caution(workflow, saga, action) or _left_at_work(saga, action)
 
     async def ask(
         self,
         saga_id: str,
-        command: Command,
+        action: Action,
         by: str | None,
         reason: str,
         step: str = "",
@@ -129,7 +129,7 @@ class Actions:
 
         ``letter``: which dead letter of the step is meant; None: whichever there is.
         """
-        check_reason(command, reason)
+        check_reason(action, reason)
         saga_id = known_text(saga_id)
         repository = self._coordinator.repository
         try:
@@ -138,24 +138,24 @@ class Actions:
             owner = await self._owners.owner(saga_id)
             if owner is None:
                 raise
-            saga_id, step = owner.saga_id, step or _step_meant(owner, saga_id, command)
+            saga_id, step = owner.saga_id, step or _step_meant(owner, saga_id, action)
             found = await repository.reading(repository.keys(saga_id))
         before, workflow = found.saga, found.workflow
-        why_not = refusal(workflow, before, command, step, letter)
+        why_not = refusal(workflow, before, action, step, letter)
         if why_not:
-            raise not_allowed(workflow, before, command, why_not)
-        if stands(before, command):
+            raise not_allowed(workflow, before, action, why_not)
+        if stands(before, action):
             return await self._queries.get(saga_id)
         who, why = encodable(operator_name(self._settings, by)), encodable(reason)
-        entry = Asked(self._clock.now_ms(), command, ids.nonce(), who, why, step)
+        entry = Requested(self._clock.now_ms(), action, ids.nonce(), who, why, step)
         if letter is not None:
             kind = letter[0]
             since_ms = before.steps[step].of(kind).ended_at
             entry = replace(entry, letter=kind, parked_at=since_ms)
         saga = await self._coordinator.order(found, entry)
-        if not done(before, saga, command, step, letter):
+        if not done(before, saga, action, step, letter):
             why_not = "; ".join(saga.attention) or f"it is {saga.state} by now"
-            raise not_allowed(workflow, saga, command, why_not)
+            raise not_allowed(workflow, saga, action, why_not)
         return await self._queries.shown(saga, workflow)
 
 
@@ -164,7 +164,7 @@ def operator_name(settings: Settings, by: str | None) -> str:
     return by or settings.operator or _user()
 
 
-def _left_at_work(saga: Saga, command: Command) -> str:
+def _left_at_work(saga: Saga, action: Action) -> str:
     """What a cancel waits for."""
     names = [repr(name) for name, step in saga.steps.items() if step.run.state is StepState.RUNNING]
     names += [
@@ -172,25 +172,25 @@ def _left_at_work(saga: Saga, command: Command) -> str:
         for name, step in saga.steps.items()
         if step.undo.state is UndoState.RUNNING
     ]
-    if command is not Command.CANCEL or not names:
+    if action is not Action.CANCEL or not names:
         return ""
     return f"still at work, and let end first: {', '.join(names)}"
 
 
-def _step_meant(owner: Owner, given: str, command: Command) -> str:
+def _step_meant(owner: Owner, given: str, action: Action) -> str:
     """The step of a Celery id.  Raises InvalidInput where a whole saga would be moved by it."""
-    if owner.step and command not in SETTLING:
+    if owner.step and action not in SETTLING:
         raise InvalidInput(
-            f"{given!r} is a message of step {owner.step!r}, and {command} moves a whole saga:"
+            f"{given!r} is a message of step {owner.step!r}, and {action} moves a whole saga:"
             f" give the id of the saga, {owner.saga_id}"
         )
     return owner.step
 
 
-def check_reason(command: Command, reason: str) -> None:
+def check_reason(action: Action, reason: str) -> None:
     """Raise InvalidInput where a command needs a reason and has none."""
-    if command in (Command.SKIP, Command.RESOLVE) and not reason.strip():
-        raise InvalidInput(f"{command} needs a reason: it stays in the saga's history")
+    if action in (Action.SKIP, Action.RESOLVE) and not reason.strip():
+        raise InvalidInput(f"{action} needs a reason: it stays in the saga's history")
 
 
 def _user() -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from multiagents.core.clock import iso
-from multiagents.core.entries import Asked
+from multiagents.core.entries import Requested
 from multiagents.core.states import Kind, SagaState
 from multiagents.operations.projection import DAMAGED
 from multiagents.saga.dead_letters import dead_letters_of, parked_at
@@ -30,7 +30,7 @@ class Case:
     workflow: Workflow
     since_ms: int
     """Since when it asks for attention."""
-    asked: Asked | None = None
+    asked: Requested | None = None
     """The person's command that brought it where it is."""
     is_changed: bool = False
     """Whether its workflow's name means another definition by now; it keeps its own."""

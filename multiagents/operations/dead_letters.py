@@ -18,7 +18,7 @@ from multiagents.core.entries import decode
 from multiagents.core.exceptions import DamagedSaga, InvalidInput, NotAllowed, UnknownSaga
 from multiagents.core.fields import late_field, parse_dead_letter, result_field
 from multiagents.core.settings import Settings
-from multiagents.core.states import Command, Kind, StepState
+from multiagents.core.states import Action, Kind, StepState
 from multiagents.engine.repository import Repository
 from multiagents.engine.saga_reader import own_result
 from multiagents.operations.actions import Actions, check_reason
@@ -126,9 +126,9 @@ class DeadLetters:
         InvalidInput without a reason where one is needed, NoServer if a server stops answering:
         what was done until then is done, and calling it again goes on.
         """
-        command = _decision(decision)
+        action = _decision(decision)
         if not dry_run:
-            check_reason(command, reason)
+            check_reason(action, reason)
         if letters is None:
             wanted = self._filter(workflow, step, kind, error, older_than_s)
             rows = await self._of_all(wanted, limit, with_input=False)
@@ -138,15 +138,13 @@ class DeadLetters:
         for row in rows:
             problem = None
             if not dry_run:
-                problem = await self._settle(row, command, by, reason)
+                problem = await self._settle(row, action, by, reason)
             row["done"], row["problem"] = None if dry_run else problem is None, problem
         return rows
 
-    async def _settle(
-        self, row: Letter, command: Command, by: str | None, reason: str
-    ) -> str | None:
+    async def _settle(self, row: Letter, action: Action, by: str | None, reason: str) -> str | None:
         try:
-            where = row["transaction_id"], command, by, reason, row["step"]
+            where = row["transaction_id"], action, by, reason, row["step"]
             await self._actions.ask(*where, _one(row))
         except (NotAllowed, UnknownSaga, DamagedSaga) as error:  # others were faster, say
             return str(error)
@@ -369,8 +367,8 @@ def _details(found: Found, step: str, kind: Kind) -> dict[str, Any]:
     return {"step_results": results, "result": json.loads(own) if own else None}
 
 
-def _decision(word: str) -> Command:
+def _decision(word: str) -> Action:
     if word not in SETTLING:
         known = ", ".join(SETTLING)
         raise InvalidInput(f"a dead letter cannot be {word!r}; what can be decided: {known}")
-    return Command(word)
+    return Action(word)

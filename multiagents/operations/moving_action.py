@@ -8,47 +8,47 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from multiagents.core.entries import Asked, Entry
-from multiagents.core.states import Command, SagaState
+from multiagents.core.entries import Entry, Requested
+from multiagents.core.states import Action, SagaState
 from multiagents.engine.saga_reader import blank_saga
 from multiagents.saga.decide import fold
 from multiagents.saga.state import Saga
 from multiagents.workflows.workflow import Workflow
 
 
-def moved_by(saga: Saga) -> Command | None:
+def moved_by(saga: Saga) -> Action | None:
     """The kind of action that moved a saga to its state; None: no action did."""
     if saga.terminated:
-        return Command.TERMINATE
+        return Action.TERMINATE
     if saga.state is SagaState.PAUSED:
-        return Command.PAUSE
+        return Action.PAUSE
     if saga.rolled_back:
-        return Command.ROLLBACK
-    return Command.CANCEL if saga.cancelled else None
+        return Action.ROLLBACK
+    return Action.CANCEL if saga.cancelled else None
 
 
-def stands(saga: Saga, command: Command) -> bool:
+def stands(saga: Saga, action: Action) -> bool:
     """Whether a saga is paused or cancelled already, as the action asks."""
-    if command is Command.PAUSE:
+    if action is Action.PAUSE:
         return saga.state is SagaState.PAUSED
-    cancelled = saga.cancelled or saga.halting == Command.CANCEL.value
-    return command is Command.CANCEL and cancelled
+    cancelled = saga.cancelled or saga.halting == Action.CANCEL.value
+    return action is Action.CANCEL and cancelled
 
 
 def action_of(
     saga: Saga, workflow: Workflow, entries: Sequence[Entry], data: dict[str, str]
-) -> Asked | None:
+) -> Requested | None:
     """The action that moved a saga to its state; None: no action did.
 
     ``entries``: its log; ``data``: its data hash, which conditions read.
     """
-    command = moved_by(saga)
-    if command is None and stands(saga, Command.CANCEL):
-        command = Command.CANCEL
-    asked = [each for each in entries if isinstance(each, Asked) and each.command is command]
+    action = moved_by(saga)
+    if action is None and stands(saga, Action.CANCEL):
+        action = Action.CANCEL
+    asked = [each for each in entries if isinstance(each, Requested) and each.action is action]
     if len(asked) < 2:
         return asked[0] if asked else None
-    return _effective(saga.id, workflow, entries, data, command) or asked[-1]
+    return _effective(saga.id, workflow, entries, data, action) or asked[-1]
 
 
 def _effective(
@@ -56,20 +56,20 @@ def _effective(
     workflow: Workflow,
     entries: Sequence[Entry],
     data: dict[str, str],
-    command: Command | None,
-) -> Asked | None:
+    action: Action | None,
+) -> Requested | None:
     """The last of these actions that moved the saga."""
     saga = blank_saga(workflow, saga_id, entries[0].at_ms, data)
     found, decided = None, 0
     for place, entry in enumerate(entries):
-        if not (isinstance(entry, Asked) and entry.command is command):
+        if not (isinstance(entry, Requested) and entry.action is action):
             continue
         before = fold(workflow, saga, entries[decided:place]).saga
         saga, decided = fold(workflow, before, (entry,)).saga, place + 1
-        if _is_there(saga, command) and not _is_there(before, command):
+        if _is_there(saga, action) and not _is_there(before, action):
             found = entry
     return found
 
 
-def _is_there(saga: Saga, command: Command | None) -> bool:
-    return command is not None and (moved_by(saga) is command or stands(saga, command))
+def _is_there(saga: Saga, action: Action | None) -> bool:
+    return action is not None and (moved_by(saga) is action or stands(saga, action))

@@ -12,7 +12,7 @@ from typing import Any
 
 from multiagents.core import ids
 from multiagents.core.clock import iso
-from multiagents.core.entries import Asked, Claimed, Entry, Failure, Lost, Unroutable
+from multiagents.core.entries import Claimed, Entry, Failure, Lost, Requested, Unroutable
 from multiagents.core.fields import result_field
 from multiagents.core.states import ENDED, Kind, SagaState, StepState, UndoState
 from multiagents.core.texts import some_of
@@ -215,7 +215,7 @@ def _event(entry: Entry, after: Saga, workers: Mapping[str, str]) -> dict[str, A
         rest["error"] = rest["error"].to_dict()
     if prefix in ("step_", "undo_"):
         rest["state"] = _state_of(after, getattr(entry, "step", ""), prefix)
-    if isinstance(entry, Asked) and entry.letter:
+    if isinstance(entry, Requested) and entry.letter:
         called = "step" if entry.letter is Kind.RUN else "undo"
         rest |= {"kind": called, "parked_at": iso(entry.parked_at)}
     return _plain_event(

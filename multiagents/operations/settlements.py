@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from multiagents.core.clock import iso
-from multiagents.core.entries import Asked, Entry
-from multiagents.core.states import Command, Kind
+from multiagents.core.entries import Entry, Requested
+from multiagents.core.states import Action, Kind
 from multiagents.core.texts import some_of
 from multiagents.engine.saga_reader import blank_saga
 from multiagents.operations.projection import NAMED
@@ -22,11 +22,11 @@ from multiagents.saga.decide import fold
 from multiagents.saga.state import Saga
 from multiagents.workflows.workflow import Workflow
 
-DONE = {Command.RETRY: "retried", Command.SKIP: "skipped", Command.RESOLVE: "resolved"}
+DONE = {Action.RETRY: "retried", Action.SKIP: "skipped", Action.RESOLVE: "resolved"}
 """How each of a person's words on dead letters is told afterwards."""
 _OF_THE_SAGA = {
-    Command.RETRY: "what could not be told of its end",
-    Command.RESOLVE: "what it asked attention for",
+    Action.RETRY: "what could not be told of its end",
+    Action.RESOLVE: "what it asked attention for",
 }
 """What these words settle where nothing is parked."""
 
@@ -35,7 +35,7 @@ _OF_THE_SAGA = {
 class Settlement:
     """One dead letter, and the command that settled it."""
 
-    asked: Asked
+    asked: Requested
     step: str = ""
     """Empty: no step's, but what else the saga asked attention for."""
     kind: Kind = Kind.RUN
@@ -44,7 +44,7 @@ class Settlement:
     def what(self) -> str:
         """What was settled: ``undo of 'charge'``."""
         if not self.step:
-            return _OF_THE_SAGA[self.asked.command]
+            return _OF_THE_SAGA[self.asked.action]
         return f"{'step' if self.kind is Kind.RUN else 'undo of'} {self.step!r}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -53,14 +53,14 @@ class Settlement:
         return {
             "step": self.step or None,
             "kind": called if self.step else None,
-            "command": self.asked.command.value,
+            "command": self.asked.action.value,
             "by": self.asked.by or None,
             "why": self.asked.reason or None,
             "at": iso(self.asked.at_ms),
         }
 
 
-def told_of(settled: Sequence[Settlement]) -> list[tuple[str, Asked]]:
+def told_of(settled: Sequence[Settlement]) -> list[tuple[str, Requested]]:
     """For each command what it settled, as ``undo of 'charge' resolved by ada``, and the command.
 
     The last first.
@@ -71,11 +71,11 @@ def told_of(settled: Sequence[Settlement]) -> list[tuple[str, Asked]]:
     return [_told(group) for group in reversed(found.values())]
 
 
-def _told(group: Sequence[Settlement]) -> tuple[str, Asked]:
+def _told(group: Sequence[Settlement]) -> tuple[str, Requested]:
     asked = group[0].asked
     named = some_of((each.what for each in group), NAMED)
     who = f" by {asked.by}" if asked.by else ""
-    return f"{named} {DONE[asked.command]}{who}", asked
+    return f"{named} {DONE[asked.action]}{who}", asked
 
 
 def settlements(
@@ -89,7 +89,7 @@ def settlements(
     saga = blank_saga(workflow, saga_id, entries[0].at_ms if entries else 0, data)
     decided = 0
     for place, entry in enumerate(entries):
-        if not (isinstance(entry, Asked) and entry.command in SETTLING):
+        if not (isinstance(entry, Requested) and entry.action in SETTLING):
             continue
         before = fold(workflow, saga, entries[decided:place]).saga
         saga, decided = fold(workflow, before, (entry,)).saga, place + 1

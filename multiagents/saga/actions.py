@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from multiagents.core.attempt_ref import AttemptRef
-from multiagents.core.entries import Asked, Failure
-from multiagents.core.states import ENDED, Command, Kind, SagaState, StepState, UndoState
+from multiagents.core.entries import Failure, Requested
+from multiagents.core.states import ENDED, Action, Kind, SagaState, StepState, UndoState
 from multiagents.saga.commands import ClearTimer, Withdraw, retry_timer
 from multiagents.saga.compensation import blame_and_stop, pivot_passed, rewind
 from multiagents.saga.draft import Draft
@@ -22,9 +22,9 @@ from multiagents.saga.state import Saga
 from multiagents.workflows.workflow import Workflow
 
 
-def on_asked(draft: Draft, entry: Asked) -> None:
+def on_requested(draft: Draft, entry: Requested) -> None:
     """A person asks something of the saga."""
-    answer = ACTIONS[entry.command, draft.saga.state]
+    answer = ACTIONS[entry.action, draft.saga.state]
     is_refused = answer.unless(draft.workflow, draft.saga, entry) != ""
     rule = answer.instead if is_refused else answer.rule
     rule(draft, entry)
@@ -33,18 +33,18 @@ def on_asked(draft: Draft, entry: Asked) -> None:
 # ---- what is done ----
 
 
-def _nothing(_: Draft, __: Asked) -> None:
+def _nothing(_: Draft, __: Requested) -> None:
     """What is asked for is so already, or was refused."""
 
 
-def _pause(draft: Draft, _: Asked) -> None:
+def _pause(draft: Draft, _: Requested) -> None:
     draft.move(SagaState.PAUSED)
     for name, step in draft.steps.items():
         if step.run.state is StepState.DISPATCHED:
             draft.commands.append(Withdraw(Kind.RUN, name, step.run.attempt))
 
 
-def _resume(draft: Draft, _: Asked) -> None:
+def _resume(draft: Draft, _: Requested) -> None:
     """Timers that came due meanwhile were only recorded (E19): start what they held back."""
     draft.move(SagaState.RUNNING)
     for name, step in list(draft.steps.items()):
@@ -53,22 +53,22 @@ def _resume(draft: Draft, _: Asked) -> None:
     advance(draft, draft.workflow.by_name)
 
 
-def _cancel(draft: Draft, entry: Asked) -> None:
+def _cancel(draft: Draft, entry: Requested) -> None:
     blame_and_stop(draft, "cancel", Failure("Cancelled", entry.reason or "cancelled"))
 
 
-def _roll_back(draft: Draft, entry: Asked) -> None:
+def _roll_back(draft: Draft, entry: Requested) -> None:
     draft.set_saga(rolled_back=True)
     draft.blame(Failure("RolledBack", entry.reason or "rolled back"))
     draft.move(SagaState.COMPENSATING)
     rewind(draft)
 
 
-def _note_rollback(draft: Draft, _: Asked) -> None:
+def _note_rollback(draft: Draft, _: Requested) -> None:
     draft.call_for_attention("rollback came after the pivot: not undone")
 
 
-def _terminate(draft: Draft, entry: Asked) -> None:
+def _terminate(draft: Draft, entry: Requested) -> None:
     draft.blame(Failure("Terminated", entry.reason or "terminated"))
     draft.set_saga(terminated=True, halting="")
     draft.call_for_attention("terminated without undo")
@@ -96,23 +96,23 @@ def _close(draft: Draft, name: str) -> None:
 # ---- why it is refused ----
 
 
-def _no_reason(_: Workflow, __: Saga, ___: Asked) -> str:
+def _no_reason(_: Workflow, __: Saga, ___: Requested) -> str:
     return ""
 
 
-def _its_state(_: Workflow, saga: Saga, __: Asked) -> str:
+def _its_state(_: Workflow, saga: Saga, __: Requested) -> str:
     return f"it is {saga.state}"
 
 
-def _its_halt(_: Workflow, saga: Saga, __: Asked) -> str:
+def _its_halt(_: Workflow, saga: Saga, __: Requested) -> str:
     return f"its {saga.halting} is under way" if saga.halting else ""
 
 
-def _its_halt_or_state(workflow: Workflow, saga: Saga, entry: Asked) -> str:
+def _its_halt_or_state(workflow: Workflow, saga: Saga, entry: Requested) -> str:
     return _its_halt(workflow, saga, entry) or _its_state(workflow, saga, entry)
 
 
-def _its_pivot(workflow: Workflow, saga: Saga, _: Asked) -> str:
+def _its_pivot(workflow: Workflow, saga: Saga, _: Requested) -> str:
     if not pivot_passed(workflow, saga.steps):
         return ""
     name = workflow.pivot.name if workflow.pivot else ""
@@ -121,8 +121,8 @@ def _its_pivot(workflow: Workflow, saga: Saga, _: Asked) -> str:
 
 # ---- the table ----
 
-Rule = Callable[[Draft, Asked], None]
-Reason = Callable[[Workflow, Saga, Asked], str]
+Rule = Callable[[Draft, Requested], None]
+Reason = Callable[[Workflow, Saga, Requested], str]
 """Why an action is refused; "" if it is not."""
 
 
@@ -142,36 +142,36 @@ _PENDING, _RUNNING, _PAUSED = SagaState.PENDING, SagaState.RUNNING, SagaState.PA
 _COMPENSATING, _FAILED = SagaState.COMPENSATING, SagaState.FAILED
 _ALL = frozenset(SagaState)
 
-_ANSWERS: dict[Command, tuple[tuple[Iterable[SagaState], Answer], ...]] = {
-    Command.PAUSE: (
+_ANSWERS: dict[Action, tuple[tuple[Iterable[SagaState], Answer], ...]] = {
+    Action.PAUSE: (
         ({_PENDING, _RUNNING}, Answer(_pause, unless=_its_halt)),
         ({_PAUSED}, Answer(unless=_its_halt)),
         (_ALL - {_PENDING, _RUNNING, _PAUSED}, Answer(unless=_its_halt_or_state)),
     ),
-    Command.RESUME: (
+    Action.RESUME: (
         ({_PAUSED}, Answer(_resume)),
         (_ALL - {_PAUSED}, Answer(unless=_its_state)),
     ),
-    Command.CANCEL: (
+    Action.CANCEL: (
         ({_PENDING, _RUNNING, _PAUSED}, Answer(_cancel)),
         ({_COMPENSATING}, Answer()),
         (ENDED, Answer(unless=_its_state)),
     ),
-    Command.ROLLBACK: (
+    Action.ROLLBACK: (
         ({SagaState.COMPLETED}, Answer(_roll_back, unless=_its_pivot, instead=_note_rollback)),
         (_ALL - {SagaState.COMPLETED}, Answer(unless=_its_state)),
     ),
-    Command.TERMINATE: (
+    Action.TERMINATE: (
         (_ALL - ENDED, Answer(_terminate)),
         (ENDED - {_FAILED}, Answer(_terminate, offered=False)),
         ({_FAILED}, Answer(unless=_its_state)),
     ),
-    **{command: ((_ALL, Answer(settle, unless=unsettled)),) for command in SETTLING},
+    **{action: ((_ALL, Answer(settle, unless=unsettled)),) for action in SETTLING},
 }
 
-ACTIONS: dict[tuple[Command, SagaState], Answer] = {
-    (command, state): answer
-    for command, answers in _ANSWERS.items()
+ACTIONS: dict[tuple[Action, SagaState], Answer] = {
+    (action, state): answer
+    for action, answers in _ANSWERS.items()
     for states, answer in answers
     for state in states
 }

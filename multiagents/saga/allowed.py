@@ -6,9 +6,9 @@ and afterwards whether an action had its effect.  Pure.
 
 from __future__ import annotations
 
-from multiagents.core.entries import Asked
+from multiagents.core.entries import Requested
 from multiagents.core.exceptions import NotAllowed
-from multiagents.core.states import Command, Kind, SagaState, StepState, UndoState
+from multiagents.core.states import Action, Kind, SagaState, StepState, UndoState
 from multiagents.saga.actions import ACTIONS
 from multiagents.saga.compensation import pivot_passed
 from multiagents.saga.dead_letters import dead_letters_of, parked_at
@@ -26,19 +26,19 @@ OneLetter = tuple[Kind, int]
 """Which dead letter of a step: of its run or its undo, parked since when, Unix ms."""
 
 
-def allowed(workflow: Workflow, saga: Saga) -> list[Command]:
+def allowed(workflow: Workflow, saga: Saga) -> list[Action]:
     """What can be asked of it now and makes sense."""
     return [
-        command
-        for command in Command
-        if ACTIONS[command, saga.state].offered and not refusal(workflow, saga, command)
+        action
+        for action in Action
+        if ACTIONS[action, saga.state].offered and not refusal(workflow, saga, action)
     ]
 
 
 def refusal(
     workflow: Workflow,
     saga: Saga,
-    command: Command,
+    action: Action,
     step: str = "",
     letter: OneLetter | None = None,
 ) -> str:
@@ -48,40 +48,40 @@ def refusal(
     None: whichever there is.
     """
     kind, since_ms = letter or (None, 0)
-    asked = Asked(0, command, "", step=step, letter=kind, parked_at=since_ms)
-    return ACTIONS[command, saga.state].unless(workflow, saga, asked)
+    asked = Requested(0, action, "", step=step, letter=kind, parked_at=since_ms)
+    return ACTIONS[action, saga.state].unless(workflow, saga, asked)
 
 
 def done(
-    before: Saga, saga: Saga, command: Command, step: str = "", letter: OneLetter | None = None
+    before: Saga, saga: Saga, action: Action, step: str = "", letter: OneLetter | None = None
 ) -> bool:
     """Whether the saga is now where a command was to bring it; ``before``: when it was asked."""
-    match command:
-        case Command.PAUSE:
+    match action:
+        case Action.PAUSE:
             return saga.state is SagaState.PAUSED
-        case Command.RESUME:
+        case Action.RESUME:
             return saga.state is not SagaState.PAUSED
-        case Command.CANCEL:
+        case Action.CANCEL:
             ended = saga.state in {*_UNDOING, SagaState.FAILED}
             return ended or saga.halting != ""
-        case Command.ROLLBACK:
+        case Action.ROLLBACK:
             return saga.rolled_back
-        case Command.TERMINATE:
+        case Action.TERMINATE:
             return saga.terminated or saga.state is SagaState.FAILED
         case _ if _letters(before, step) & _letters(saga, step):
             return False
         case _:
-            return letter is None or _is_settled(before, saga, command, step, letter[0])
+            return letter is None or _is_settled(before, saga, action, step, letter[0])
 
 
-def caution(workflow: Workflow, saga: Saga, command: Command) -> str:
+def caution(workflow: Workflow, saga: Saga, action: Action) -> str:
     """What a person should know before a command that is allowed; "" where it does what it says."""
-    if command is Command.CANCEL and saga.state is not SagaState.COMPENSATING:
+    if action is Action.CANCEL and saga.state is not SagaState.COMPENSATING:
         if workflow.pivot is None or not pivot_passed(workflow, saga.steps):
             return ""
         pivot = f"step {workflow.pivot.name!r}, its point of no return, is or may be done"
         return f"{pivot}: nothing is undone, it goes on and asks for attention"
-    if command is not Command.TERMINATE:
+    if action is not Action.TERMINATE:
         return ""
     runs = [repr(name) for name, step in saga.steps.items() if step.run.state is StepState.RUNNING]
     undos = [
@@ -93,23 +93,23 @@ def caution(workflow: Workflow, saga: Saga, command: Command) -> str:
     return f"still at work, and may be done all the same: {found}" if found else ""
 
 
-def not_allowed(workflow: Workflow, saga: Saga, command: Command, why: str) -> NotAllowed:
+def not_allowed(workflow: Workflow, saga: Saga, action: Action, why: str) -> NotAllowed:
     """The error for whoever asked: what, which, why, and what could be asked instead."""
     others = tuple(map(str, allowed(workflow, saga)))
     instead = f"what can be asked of it now: {', '.join(others)}"
     if not others:
         instead = "nothing can be asked of it now"
-    return NotAllowed(f"cannot {command} saga {saga.id}: {why}; {instead}", others)
+    return NotAllowed(f"cannot {action} saga {saga.id}: {why}; {instead}", others)
 
 
-def _is_settled(before: Saga, saga: Saga, command: Command, step: str, kind: Kind) -> bool:
+def _is_settled(before: Saga, saga: Saga, action: Action, step: str, kind: Kind) -> bool:
     """Whether a dead letter that has gone was settled so; it may have been by others, otherwise."""
     was, now = before.steps[step], saga.steps[step]
-    if command is Command.RETRY:
+    if action is Action.RETRY:
         tried = now.of(kind).attempt > was.of(kind).attempt
         given_up = now.run.state in _GIVEN_UP if kind is Kind.RUN else now.undo.state in _CLOSED
         return tried or not given_up
-    skipped = command is Command.SKIP
+    skipped = action is Action.SKIP
     if kind is Kind.UNDO:
         return now.undo.state is (UndoState.SKIPPED if skipped else UndoState.RESOLVED)
     return now.run.state is (StepState.SKIPPED if skipped else StepState.SUCCEEDED)

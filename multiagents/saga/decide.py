@@ -24,12 +24,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from multiagents.core.entries import (
-    Asked,
     Claimed,
     Entry,
     Failed,
     Failure,
     Lost,
+    Requested,
     Started,
     Succeeded,
     TimerDue,
@@ -37,7 +37,7 @@ from multiagents.core.entries import (
     Withdrawn,
 )
 from multiagents.core.states import Kind, SagaState, StepState, UndoState
-from multiagents.saga.actions import on_asked
+from multiagents.saga.actions import on_requested
 from multiagents.saga.commands import DEADLINE, SetTimer, parse_retry_timer
 from multiagents.saga.compensation import blame_and_stop
 from multiagents.saga.draft import Decision as Decision
@@ -110,6 +110,6 @@ RULES: dict[type[Entry], Rule] = {
     Unroutable: on_unroutable,
     Withdrawn: on_withdrawn,
     TimerDue: _on_timer,
-    Asked: on_asked,
+    Requested: on_requested,
 }
 """The rule for each type of entry."""

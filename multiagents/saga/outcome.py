@@ -17,7 +17,7 @@ from multiagents.workflows.workflow import Workflow
 
 
 @dataclass(frozen=True, slots=True)
-class Deliverance(Effect[Told]):
+class SagaOutcome(Effect[Told]):
     """Effect: tell everybody who waits for a saga how it ended; the reply is a `Told`.
 
     ``waiting``: Celery task id -> its canvas (what a Celery task's end would have started).
@@ -48,7 +48,7 @@ def fields_of(workflow: Workflow, state: SagaState) -> tuple[str, ...]:
 
 def outcome_of(
     saga: Saga, workflow: Workflow, data: dict[str, str], *, now: Saga | None = None
-) -> Deliverance:
+) -> SagaOutcome:
     """How the saga ended, for those who wait; ``data``: who waits, and what `fields_of` names.
 
     Told again, it is stored again; what a canvas starts is not started again.  ``now``: the saga
@@ -69,9 +69,9 @@ def outcome_of(
     settled = {task_id: frozenset(names) for task_id, names in parked.items()}
     if completed:
         merged = merged_result(workflow, data)
-        return Deliverance(saga.id, saga.state, waiting, result=merged, settled=settled)
+        return SagaOutcome(saga.id, saga.state, waiting, result=merged, settled=settled)
     failure = failure_of(saga)
-    return Deliverance(saga.id, saga.state, waiting, failure=failure, settled=settled)
+    return SagaOutcome(saga.id, saga.state, waiting, failure=failure, settled=settled)
 
 
 def parts_in(data: dict[str, str], task_id: str) -> set[str]:

@@ -20,7 +20,7 @@ from multiagents.core.entries import (
 )
 from multiagents.core.error_names import names_of_class
 from multiagents.core.exceptions import LeaseLost, StepTimeout
-from multiagents.core.states import ENDED, Kind, Outcome, SagaState, StepState, UndoState
+from multiagents.core.states import ENDED, FailureEffect, Kind, SagaState, StepState, UndoState
 from multiagents.saga.compensation import (
     go_on_stopping,
     is_past_pivot,
@@ -113,7 +113,7 @@ def succeed(draft: Draft, name: str, **changes: Any) -> None:
 def _fail(draft: Draft, entry: Failed | Lost) -> None:
     """A forward attempt did not succeed: retry it, park it, or give the step up."""
     name, step = entry.step, draft.steps[entry.step]
-    unknown = isinstance(entry, Lost) or entry.outcome is Outcome.UNKNOWN
+    unknown = isinstance(entry, Lost) or entry.effect is FailureEffect.UNKNOWN
     again, error = _count(draft, entry)
     draft.set_step(name, unknown=step.unknown or unknown)
     if draft.saga.state not in LIVE:
@@ -184,7 +184,7 @@ def _on_late(draft: Draft, entry: Report) -> None:
     if isinstance(entry, Succeeded):
         draft.set_step(entry.step, done=draft.steps[entry.step].done or entry.nonce)
         surface(draft, entry.step)
-    elif isinstance(entry, Failed) and entry.outcome is Outcome.UNKNOWN:
+    elif isinstance(entry, Failed) and entry.effect is FailureEffect.UNKNOWN:
         surface(draft, entry.step)
 
 

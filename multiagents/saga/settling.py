@@ -7,8 +7,8 @@ seen.  `unsettled` tells beforehand why there is nothing to settle.
 from __future__ import annotations
 
 from multiagents.core.clock import iso
-from multiagents.core.entries import Asked
-from multiagents.core.states import Command, Kind, SagaState, StepState, UndoState
+from multiagents.core.entries import Requested
+from multiagents.core.states import Action, Kind, SagaState, StepState, UndoState
 from multiagents.saga.commands import TellAgain
 from multiagents.saga.compensation import remaining_undos, rewind
 from multiagents.saga.dead_letters import dead_letters_of, parked, parked_at
@@ -19,18 +19,18 @@ from multiagents.saga.state import Saga
 from multiagents.saga.targets import parked_notes
 from multiagents.workflows.workflow import Workflow
 
-SETTLING = (Command.RETRY, Command.SKIP, Command.RESOLVE)
+SETTLING = (Action.RETRY, Action.SKIP, Action.RESOLVE)
 """A person's words on dead letters."""
 
 
-def unsettled(_: Workflow, saga: Saga, entry: Asked) -> str:
+def unsettled(_: Workflow, saga: Saga, entry: Requested) -> str:
     """Why a word on dead letters would settle nothing; "" if it would."""
     return _no_letter(saga, entry) or _another(saga, entry)
 
 
-def _no_letter(saga: Saga, entry: Asked) -> str:
+def _no_letter(saga: Saga, entry: Requested) -> str:
     step = entry.step
-    acknowledged = entry.command is Command.RESOLVE and saga.attention
+    acknowledged = entry.action is Action.RESOLVE and saga.attention
     if saga.terminated:
         return "" if acknowledged and not step else "it was terminated"
     names = [name for name, _ in dead_letters_of(saga)]
@@ -40,11 +40,11 @@ def _no_letter(saga: Saga, entry: Asked) -> str:
         state = saga.steps[step].run.state
         listed = ", ".join(names) or "none"
         return f"step {step!r} is {state}, no dead letter; its dead letters: {listed}"
-    acknowledged = acknowledged or (entry.command is Command.RETRY and parked_notes(saga))
+    acknowledged = acknowledged or (entry.action is Action.RETRY and parked_notes(saga))
     return "" if names or acknowledged else f"it is {saga.state} and has no dead letter"
 
 
-def _another(saga: Saga, entry: Asked) -> str:
+def _another(saga: Saga, entry: Requested) -> str:
     """Why what is parked of a step now is not what the person has seen."""
     kind = parked(saga.steps[entry.step]) if entry.letter and entry.step else None
     if kind is None:
@@ -56,22 +56,22 @@ def _another(saga: Saga, entry: Asked) -> str:
     return f"its dead letter is another one by now: {what}, parked at {iso(since_ms)}"
 
 
-def settle(draft: Draft, entry: Asked) -> None:
+def settle(draft: Draft, entry: Requested) -> None:
     """An operator's word on dead letters: all of the saga's, one step's, or just one."""
     if draft.saga.terminated:
         draft.set_saga(attention=())
         return
-    if entry.command is Command.RETRY and not entry.step:
+    if entry.action is Action.RETRY and not entry.step:
         _tell_again(draft)
-    if entry.command is Command.RESOLVE and not entry.step and not _any_parked(draft):
+    if entry.action is Action.RESOLVE and not entry.step and not _any_parked(draft):
         draft.set_saga(attention=())
     settled = False
     for name in [entry.step] if entry.step else list(draft.steps):
         kind = parked(draft.steps[name])
         if kind is Kind.UNDO:
-            _settle_undo(draft, name, entry.command)
+            _settle_undo(draft, name, entry.action)
         elif kind is Kind.RUN:
-            _settle_run(draft, name, entry.command)
+            _settle_run(draft, name, entry.action)
         settled = settled or kind is not None
     if settled:
         _forget_what_is_parked_no_more(draft)
@@ -106,17 +106,17 @@ def _undo_what_was_retried(draft: Draft) -> None:
         rewind(draft)
 
 
-def _settle_undo(draft: Draft, name: str, command: Command) -> None:
-    if command is Command.RETRY:
+def _settle_undo(draft: Draft, name: str, action: Action) -> None:
+    if action is Action.RETRY:
         draft.set_work(name, Kind.UNDO, tries=0)
         draft.move_work(name, Kind.UNDO, UndoState.NONE)
     else:
-        skipped = command is Command.SKIP
+        skipped = action is Action.SKIP
         draft.move_work(name, Kind.UNDO, UndoState.SKIPPED if skipped else UndoState.RESOLVED)
 
 
-def _settle_run(draft: Draft, name: str, command: Command) -> None:
-    if command is Command.RETRY:
+def _settle_run(draft: Draft, name: str, action: Action) -> None:
+    if action is Action.RETRY:
         if draft.saga.state is SagaState.FAILED:
             draft.move(SagaState.RUNNING)
         draft.set_work(name, Kind.RUN, tries=0)
@@ -124,7 +124,7 @@ def _settle_run(draft: Draft, name: str, command: Command) -> None:
             draft.move_work(name, Kind.RUN, StepState.WAITING)
         else:
             draft.dispatch(name, Kind.RUN)
-    elif command is Command.SKIP:
+    elif action is Action.SKIP:
         draft.give_up(name)  # its attempts may have left effects: they have their place in undo
         skip(draft, name)
         advance(draft, draft.workflow.dependents[name])

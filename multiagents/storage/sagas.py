@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from multiagents.core.attempt_ref import OfAttempt
-from multiagents.core.entries import Asked, Claimed, Entry, Failed, Lost, Report, encode
+from multiagents.core.entries import Claimed, Entry, Failed, Lost, Report, Requested, encode
 from multiagents.core.fields import (
     claim_field,
     outbox_field,
@@ -153,7 +153,7 @@ def advance(
     *,
     known: Known,
     texts: Sequence[str],
-    entry: Report | Asked,
+    entry: Report | Requested,
     result: str | None = None,
 ) -> Call[Committed | View | str]:
     """`report` and, if nothing else has happened since, `commit` in one trip.
@@ -164,7 +164,7 @@ def advance(
     """
     keys = (*saga.all, *_index_keys(saga, plan))
     head: tuple[Arg, ...] = (saga.id, known[0], entry.at_ms + DIRTY_AFTER_MS)
-    claim = NO_CLAIM if isinstance(entry, Asked) else _claim_args(saga, entry, result)
+    claim = NO_CLAIM if isinstance(entry, Requested) else _claim_args(saga, entry, result)
     head = (*head, entry_key(entry), encode(entry), *claim, known[1])
     args = (*head, len(texts), "\n".join(texts), *plan_args(saga, plan))
     return Call("advance", keys, args, parse_committed)

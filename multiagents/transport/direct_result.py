@@ -17,7 +17,7 @@ from celery.backends.redis import RedisBackend, SentinelBackend
 
 from multiagents.core.settings import Settings
 from multiagents.core.states import SagaState
-from multiagents.saga.outcome import Deliverance
+from multiagents.saga.outcome import SagaOutcome
 from multiagents.storage.commit import StoredResult
 from multiagents.transport.direct_publish import same_server
 
@@ -30,7 +30,7 @@ class Answers:
         self._settings = settings
         self._possible: bool | None = None
 
-    def __call__(self, end: Deliverance) -> list[StoredResult] | None:
+    def __call__(self, end: SagaOutcome) -> list[StoredResult] | None:
         """The results to store, for each waiting task id; None if Celery itself must."""
         if end.state != SagaState.COMPLETED or any(end.waiting.values()):
             return None
@@ -56,7 +56,7 @@ class Answers:
             and not conf.result_compression
         )
 
-    def _answer(self, task_id: str, end: Deliverance) -> StoredResult:
+    def _answer(self, task_id: str, end: SagaOutcome) -> StoredResult:
         backend = self._app.backend
         meta = {
             "status": states.SUCCESS,

@@ -27,7 +27,7 @@ from multiagents.core.entries import Failure
 from multiagents.core.exceptions import NoServer, SagaFailed
 from multiagents.core.names import START_SAGA
 from multiagents.core.states import SagaState
-from multiagents.saga.outcome import Deliverance
+from multiagents.saga.outcome import SagaOutcome
 from multiagents.saga.targets import (
     CHAIN,
     CHORD,
@@ -63,7 +63,7 @@ class OutcomeDelivery:
         self._broker = broker
         self._results = results
 
-    def __call__(self, effect: Deliverance) -> Told:
+    def __call__(self, effect: SagaOutcome) -> Told:
         """Deliver to all waiters, as far as that is possible now."""
         if self._results.rests():
             return NOT_TOLD
@@ -84,7 +84,7 @@ class OutcomeDelivery:
         return told.made(done=True)
 
     def _tell_one(
-        self, effect: Deliverance, task_id: str, canvas: dict[str, Any], told: _Progress
+        self, effect: SagaOutcome, task_id: str, canvas: dict[str, Any], told: _Progress
     ) -> None:
         request = _context(task_id, canvas)
         completed = effect.state == SagaState.COMPLETED
@@ -98,7 +98,7 @@ class OutcomeDelivery:
     # ---- the result ----
 
     def _store(
-        self, effect: Deliverance, request: Any, error: SagaFailed | None, told: _Progress
+        self, effect: SagaOutcome, request: Any, error: SagaFailed | None, told: _Progress
     ) -> None:
         """Store the outcome at each delivery; a chord has its own turn."""
         try:
@@ -111,7 +111,7 @@ class OutcomeDelivery:
             self._results.note(refused)
             raise _Away from refused
 
-    def _store_now(self, effect: Deliverance, request: Any, error: SagaFailed | None) -> None:
+    def _store_now(self, effect: SagaOutcome, request: Any, error: SagaFailed | None) -> None:
         backend = self._results.get()
         if error is None:
             backend.mark_as_done(request.id, effect.result, request=request)
@@ -124,7 +124,7 @@ class OutcomeDelivery:
 
     def _try(
         self,
-        effect: Deliverance,
+        effect: SagaOutcome,
         request: Any,
         target: Target,
         error: Exception | None,
@@ -151,7 +151,7 @@ class OutcomeDelivery:
             told.note(request.id, target.name)
 
     def _tell(
-        self, effect: Deliverance, request: Any, target: Target, error: Exception | None
+        self, effect: SagaOutcome, request: Any, target: Target, error: Exception | None
     ) -> None:
         if target.kind == CHORD:
             state, result = _end_of(effect, error)
@@ -183,7 +183,7 @@ class OutcomeDelivery:
         return header is not None and not isinstance(header, partial) and arity_greater(header, 1)
 
     def _fail_chain(
-        self, effect: Deliverance, request: Any, error: Exception, told: _Progress
+        self, effect: SagaOutcome, request: Any, error: Exception, told: _Progress
     ) -> None:
         """Deliver the error of a broken chain to the waiters for its end, and to its errbacks.
 
@@ -229,7 +229,7 @@ class _Progress:
         return Told(done, self._parts, tuple(self._refused))
 
 
-def _end_of(effect: Deliverance, error: Exception | None) -> tuple[str, Any]:
+def _end_of(effect: SagaOutcome, error: Exception | None) -> tuple[str, Any]:
     if error is None:
         return "SUCCESS", effect.result
     return ("REVOKED" if effect.state == SagaState.CANCELLED else "FAILURE"), error

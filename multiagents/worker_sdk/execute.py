@@ -41,7 +41,7 @@ from multiagents.core.places import defined, in_brackets, own_line
 from multiagents.core.policies import MAX_RETRY_AFTER_S
 from multiagents.core.ports import Verdict
 from multiagents.core.settings import get_settings
-from multiagents.core.states import Kind, Outcome
+from multiagents.core.states import FailureEffect, Kind
 from multiagents.worker_sdk.async_attempts import await_attempt
 from multiagents.worker_sdk.async_attempts import cancel as cancel
 from multiagents.worker_sdk.context import Context
@@ -132,7 +132,7 @@ def classify(error: BaseException) -> Verdict:
     classes = () if displaced or is_of_a_cold_stop(error) else names_of(error)
     return Verdict(
         failure=failure_of(error),
-        outcome=Outcome.CLEAN if clean else Outcome.UNKNOWN,
+        effect=FailureEffect.CLEAN if clean else FailureEffect.UNKNOWN,
         retryable=not classes or is_repeated(classes, Kind.RUN),
         retry_after_ms=_retry_after_ms(error),
         counts=not displaced,

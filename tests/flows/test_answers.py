@@ -13,7 +13,7 @@ from multiagents.core.settings import Settings
 from multiagents.hosting.app import make_app
 from multiagents.hosting.runtime import attach
 from multiagents.hosting.saga_tasks import Courier
-from multiagents.saga.outcome import Deliverance
+from multiagents.saga.outcome import SagaOutcome
 from multiagents.saga.targets import TOLD
 from multiagents.storage import outcomes
 from multiagents.storage import sagas as store
@@ -33,14 +33,14 @@ def client(redis_url: str) -> Iterator[Any]:
         yield opened
 
 
-def end(**changes: Any) -> Deliverance:
+def end(**changes: Any) -> SagaOutcome:
     about: dict[str, Any] = {
         "saga_id": "s1",
         "state": "completed",
         "waiting": {"t1": {}, "t2": {}},
         "result": {"paid": 3, "text": "ä"},
     }
-    return Deliverance(**{**about, **changes})
+    return SagaOutcome(**{**about, **changes})
 
 
 def stored(client: Any, task_id: str) -> dict[str, Any]:

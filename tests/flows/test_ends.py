@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from multiagents.core.entries import Succeeded
-from multiagents.core.states import Command, SagaState
+from multiagents.core.states import Action, SagaState
 from multiagents.storage import outcomes
 from multiagents.storage import sagas as store
 from multiagents.storage.keys import due_purge
@@ -29,7 +29,7 @@ def test_the_first_end_is_what_is_delivered(bench: Bench) -> None:
     bench.delivers = False
     bench.start(*chain(1, compensation="undo"))
     bench.succeed(bench.claim())
-    bench.ask(Command.ROLLBACK)
+    bench.ask(Action.ROLLBACK)
     bench.delivers = True
     bench.clock.advance(3)
     bench.sweep()
@@ -41,7 +41,7 @@ def test_a_second_start_learns_the_outcome_of_a_saga_that_was_reopened(bench: Be
     steps = chain(1, compensation="undo")
     bench.start(*steps)
     bench.succeed(bench.claim())
-    bench.ask(Command.ROLLBACK)
+    bench.ask(Action.ROLLBACK)
     bench.start(*steps)
     assert bench.ends == [SagaState.COMPLETED] * 2
 
@@ -67,7 +67,7 @@ def test_the_first_end_is_told_though_one_decision_went_past_it(bench: Bench) ->
     held = bench.claim()
     row = (*held.ref, held.nonce)
     bench.edge.execute(store.report(KEYS, Succeeded(bench.clock.now_ms(), *row), result="{}"))
-    bench.ask(Command.TERMINATE)
+    bench.ask(Action.TERMINATE)
     bench.clock.advance(3)
     bench.sweep()
     assert bench.ends == [SagaState.COMPLETED]

@@ -7,7 +7,7 @@ import pytest
 from multiagents.core.attempt_ref import AttemptRef
 from multiagents.core.entries import Failure
 from multiagents.core.ports import Assignment, Verdict, WorkerInfo
-from multiagents.core.states import Command, Kind, SagaState
+from multiagents.core.states import Action, Kind, SagaState
 from multiagents.engine.attempts import StoreEngine
 from multiagents.engine.messages import Message
 from multiagents.storage.commit import Letter
@@ -109,9 +109,9 @@ def test_nothing_is_taken_over_of_a_paused_saga(bench: Bench) -> None:
     bench.announce(1)
     bench.start(*branches(4))
     held = bench.claim()
-    bench.ask(Command.PAUSE)
+    bench.ask(Action.PAUSE)
     assert bench.succeed(held) is None
-    bench.ask(Command.RESUME)
+    bench.ask(Action.RESUME)
     assert len(bench.sent) == 1
     assert len(walk(bench, bench.claim())) == 4
 
@@ -226,9 +226,9 @@ def test_a_message_takes_nothing_of_a_saga_that_stops(bench: Bench) -> None:
     bench.start(*branches(4))
     message = bench.sent[0]
     held = bench.claim()
-    bench.ask(Command.PAUSE)
+    bench.ask(Action.PAUSE)
     assert claims(bench, message) is None
-    bench.ask(Command.RESUME)
-    bench.ask(Command.CANCEL)
+    bench.ask(Action.RESUME)
+    bench.ask(Action.CANCEL)
     assert claims(bench, message) is None
     assert bench.succeed(held) is None

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from multiagents.core.entries import Asked, encode
+from multiagents.core.entries import Requested, encode
 from multiagents.core.ports import Assignment
-from multiagents.core.states import Command, SagaState
+from multiagents.core.states import Action, SagaState
 from multiagents.storage import outcomes
 from multiagents.storage import sagas as store
 from multiagents.storage.replies import End
@@ -121,9 +121,9 @@ def test_a_log_of_large_entries_is_compressed_at_the_end(bench: Bench) -> None:
     """E15: it is not sent along with the commit's reply, but read after it."""
     bench.start(step("s"))
     held = bench.claim()
-    asked = Asked(bench.clock.now_ms(), Command.PAUSE, "r", reason="x" * 2 * LITTLE)
+    asked = Requested(bench.clock.now_ms(), Action.PAUSE, "r", reason="x" * 2 * LITTLE)
     bench.edge.run(bench.coordinator.append(SAGA, asked))
-    bench.ask(Command.RESUME)
+    bench.ask(Action.RESUME)
     entries = len(bench.log())
     bench.succeed(held, SMALL)
     assert bench.edge.client.llen(KEYS.log) == 1
@@ -160,6 +160,6 @@ def test_a_log_that_is_compressed_while_it_is_read_is_read_whole(bench: Bench, c
 def fill(bench: Bench, count: int) -> None:
     """Put so many commands of a person into the log, decided over; none changes anything."""
     for number in range(count):
-        entry = Asked(bench.clock.now_ms(), Command.RESUME, f"r{number}")
+        entry = Requested(bench.clock.now_ms(), Action.RESUME, f"r{number}")
         bench.edge.client.rpush(KEYS.log, encode(entry))
     bench.edge.run(bench.coordinator.coordinate(SAGA))

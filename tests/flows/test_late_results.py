@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from multiagents.core.entries import Asked, Failed, Failure, Succeeded, Unroutable
+from multiagents.core.entries import Failed, Failure, Requested, Succeeded, Unroutable
 from multiagents.core.policies import RetryPolicy
 from multiagents.core.ports import Assignment
-from multiagents.core.states import Command, Kind, Outcome, SagaState, StepState
+from multiagents.core.states import Action, FailureEffect, Kind, SagaState, StepState
 from multiagents.engine.claims import Continuation
 from multiagents.engine.saga_reader import blank_saga
 from multiagents.operations.explain.late_reports import late_successes
@@ -53,9 +53,9 @@ def results_of(held: Assignment) -> dict[str, Any]:
     return {name: json.loads(text) for name, text in held.results.items()}
 
 
-@pytest.mark.parametrize("command", [Command.RESOLVE, Command.SKIP])
+@pytest.mark.parametrize("command", [Action.RESOLVE, Action.SKIP])
 def test_what_a_person_settled_has_no_result_whatever_comes_late(
-    bench: Bench, command: Command
+    bench: Bench, command: Action
 ) -> None:
     """The steps after it have gone on without one."""
     late = parked(
@@ -77,7 +77,7 @@ def test_what_a_person_settled_has_no_result_whatever_comes_late(
 def test_a_condition_reads_no_result_that_came_after_the_word_of_a_person(bench: Bench) -> None:
     """Both stand in the log when somebody decides: the first is decided over without the second."""
     late = parked(bench, step("thank", "charge", when=HAS_RESULT))
-    asked = Asked(bench.clock.now_ms(), Command.RESOLVE, "request", step="charge")
+    asked = Requested(bench.clock.now_ms(), Action.RESOLVE, "request", step="charge")
     bench.edge.execute(store.append(KEYS, asked))
     bench.succeed(late, LATE)
     assert bench.saga().steps["thank"].run.state is StepState.SKIPPED
@@ -98,7 +98,7 @@ def test_a_late_success_is_the_result_of_a_step_that_is_resolved_after_it(
     else:
         bench.succeed(late, LATE)
     assert bench.saga().steps["charge"].run.state is StepState.PARKED
-    bench.ask(Command.RESOLVE, "charge")
+    bench.ask(Action.RESOLVE, "charge")
     thank = bench.claim()
     assert results_of(thank) == {"charge": {"ok": True}}
     bench.succeed(thank)
@@ -106,15 +106,15 @@ def test_a_late_success_is_the_result_of_a_step_that_is_resolved_after_it(
     assert_replayed(bench)
 
 
-@pytest.mark.parametrize("command", [Command.RESOLVE, Command.SKIP])
+@pytest.mark.parametrize("command", [Action.RESOLVE, Action.SKIP])
 @pytest.mark.parametrize("decided", [True, False])
 def test_a_lost_attempts_process_goes_on_without_its_result(
-    bench: Bench, command: Command, decided: bool
+    bench: Bench, command: Action, decided: bool
 ) -> None:
     """It takes over a branch that waits, or the next step; what it brings is not the step's."""
     bench.announce(1)
     late = parked(bench, *(step(f"mail{n}", "charge") for n in range(3)))
-    asked = Asked(bench.clock.now_ms(), command, "request", step="charge")
+    asked = Requested(bench.clock.now_ms(), command, "request", step="charge")
     if decided:
         bench.edge.run(bench.coordinator.append(SAGA, asked))
     else:
@@ -129,11 +129,11 @@ def test_a_refused_result_is_not_gone_on_with(bench: Bench) -> None:
     bench.start(step("charge", pivot=True, retry=ONCE), step("mail", "charge"))
     held, other = bench.claim(), bench.beside()
     now_ms = bench.clock.now_ms()
-    refused = Failed(now_ms, *row(held), Failure("Refused", "-"), Outcome.UNKNOWN)
+    refused = Failed(now_ms, *row(held), Failure("Refused", "-"), FailureEffect.UNKNOWN)
 
     def meanwhile() -> None:
         other.edge.run(other.coordinator.coordinate(SAGA))
-        asked = Asked(now_ms, Command.RESOLVE, "request", step="charge")
+        asked = Requested(now_ms, Action.RESOLVE, "request", step="charge")
         other.edge.execute(store.append(KEYS, asked))
         other.edge.close()
 
@@ -153,7 +153,7 @@ def test_nobody_takes_the_result_of_an_attempt_that_nobody_knows(bench: Bench) -
     bench.edge.run(bench.coordinator.report(SAGA, stranger, result='{"from": "nowhere"}'))
     lose(bench.edge, bench.coordinator, late)
     bench.succeed(late, LATE)
-    bench.ask(Command.RESOLVE, "charge")
+    bench.ask(Action.RESOLVE, "charge")
     assert results_of(bench.claim()) == {"charge": {"ok": True}}
 
 
@@ -165,7 +165,7 @@ def test_a_success_that_follows_a_reported_failure_is_late_too(bench: Bench) -> 
     bench.succeed(held, LATE)
     (told,) = late_successes(bench.log())[Kind.RUN, "charge"]
     assert told.attempt == 1
-    bench.ask(Command.RESOLVE, "charge")
+    bench.ask(Action.RESOLVE, "charge")
     assert results_of(bench.claim()) == {"charge": {"ok": True}}
 
 
@@ -187,7 +187,7 @@ def test_an_outcome_is_told_again_as_it_was_told_first(bench: Bench) -> None:
     late = bench.succeed(bench.claim())
     assert late is not None
     lose(bench.edge, bench.coordinator, late)
-    bench.ask(Command.RESOLVE, "charge")
+    bench.ask(Action.RESOLVE, "charge")
     bench.succeed(late, LATE)
     _, workflow = bench.edge.run(bench.coordinator.repository.current(SAGA))
     again = bench.coordinator.start(
@@ -209,7 +209,7 @@ def test_the_undo_of_a_skipped_step_is_given_what_came_late(bench: Bench) -> Non
     assert bench.sent.pop().attempt == 2
     nobody = Unroutable(bench.clock.now_ms(), Kind.RUN, "charge", 2, Failure("UnknownWorker", "-"))
     bench.edge.run(bench.coordinator.append(SAGA, nobody, taken="o:run:charge:2"))
-    bench.ask(Command.SKIP, "charge")
+    bench.ask(Action.SKIP, "charge")
     bench.succeed(late, LATE)
     bench.fail(bench.claim())
     undo = bench.claim()

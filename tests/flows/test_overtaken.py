@@ -11,9 +11,9 @@ import pytest
 
 from multiagents.core.attempt_ref import AttemptRef
 from multiagents.core.effects import Flow
-from multiagents.core.entries import Asked, Failed, Failure, Succeeded
+from multiagents.core.entries import Failed, Failure, Requested, Succeeded
 from multiagents.core.ports import Assignment
-from multiagents.core.states import Command, Kind, Outcome, SagaState, StepState
+from multiagents.core.states import Action, FailureEffect, Kind, SagaState, StepState
 from multiagents.engine.claims import Continuation
 from multiagents.saga.state import Saga
 from multiagents.storage import sagas as store
@@ -77,14 +77,14 @@ def test_a_place_is_not_handed_on_to_what_another_has_begun(bench: Bench, other:
 
 
 @pytest.mark.parametrize("pivot", [False, True])
-@pytest.mark.parametrize("command", [Command.CANCEL, Command.PAUSE, Command.TERMINATE])
+@pytest.mark.parametrize("command", [Action.CANCEL, Action.PAUSE, Action.TERMINATE])
 def test_nothing_new_begins_after_a_person_has_said_stop(
-    bench: Bench, other: Bench, command: Command, pivot: bool
+    bench: Bench, other: Bench, command: Action, pivot: bool
 ) -> None:
     """Rules 4 and 5, E17, E19: what the same decision takes back is not gone on with."""
     first = Step(name="first", worker="a", compensation="undo")
     bench.start(first, Step(name="second", worker="a", depends_on=("first",), pivot=pivot))
-    asked = Asked(bench.clock.now_ms(), command, "request")
+    asked = Requested(bench.clock.now_ms(), command, "request")
     following = bench.interrupted(
         reports(bench, bench.claim()),
         "commit",
@@ -95,9 +95,9 @@ def test_nothing_new_begins_after_a_person_has_said_stop(
     saga = state(bench)
     assert saga.steps["second"].run.state is StepState.WAITING
     wanted = {
-        Command.CANCEL: SagaState.COMPENSATING,
-        Command.PAUSE: SagaState.PAUSED,
-        Command.TERMINATE: SagaState.FAILED,
+        Action.CANCEL: SagaState.COMPENSATING,
+        Action.PAUSE: SagaState.PAUSED,
+        Action.TERMINATE: SagaState.FAILED,
     }
     assert saga.state is wanted[command]
     assert claims(other, "second") is None
@@ -123,22 +123,22 @@ def test_a_late_process_goes_on_with_the_result_that_counts(bench: Bench, other:
     assert following.results == {"first": '{"by":"again"}'}
 
 
-def fails(bench: Bench, held: Assignment, outcome: Outcome) -> None:
+def fails(bench: Bench, held: Assignment, effect: FailureEffect) -> None:
     """Somebody else reports that this very attempt has failed for good."""
     row = (*held.ref, held.nonce)
-    entry = Failed(bench.clock.now_ms(), *row, Failure("E", "e"), outcome, retryable=False)
+    entry = Failed(bench.clock.now_ms(), *row, Failure("E", "e"), effect, retryable=False)
     bench.edge.run(bench.coordinator.report(SAGA, entry))
 
 
-@pytest.mark.parametrize("outcome", Outcome)
+@pytest.mark.parametrize("effect", FailureEffect)
 def test_a_success_is_undone_whose_failure_another_has_reported(
-    bench: Bench, other: Bench, outcome: Outcome
+    bench: Bench, other: Bench, effect: FailureEffect
 ) -> None:
     """E6: the effect is there, whatever was believed of it."""
     bench.start(Step(name="charge", worker="a", compensation="undo"))
     held = bench.claim()
-    fails(other, held, outcome)
-    if outcome is Outcome.UNKNOWN:  # it is undone already, and once more for what was not known
+    fails(other, held, effect)
+    if effect is FailureEffect.UNKNOWN:  # undone already, and once more for what was not known
         bench.succeed(bench.claim())
     assert len(bench.ends) == 1
     undo = bench.edge.run(reports(bench, held))
@@ -166,9 +166,9 @@ def test_a_process_goes_on_though_its_commit_seemed_overtaken(bench: Bench, pend
         reply = bench.edge.execute(effect)
         if isinstance(effect, Call) and effect.script in ("advance", "commit") and not sent:
             sent = True
-            other.ask(Command.PAUSE)
+            other.ask(Action.PAUSE)
             if pending:
-                resume = Asked(bench.clock.now_ms(), Command.RESUME, "request")
+                resume = Requested(bench.clock.now_ms(), Action.RESUME, "request")
                 other.edge.execute(store.append(KEYS, resume))
             reply = bench.edge.execute(effect)
     other.edge.close()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from multiagents.core.entries import Asked, Failed, Failure
+from multiagents.core.entries import Failed, Failure, Requested
 from multiagents.core.policies import RetryPolicy
 from multiagents.core.ports import Assignment
-from multiagents.core.states import Command, Outcome, SagaState, StepState, UndoState
+from multiagents.core.states import Action, FailureEffect, SagaState, StepState, UndoState
 from multiagents.storage import sagas as store
 from tests.support.one_process import KEYS, SAGA, Bench, row, step, undoable
 
@@ -21,7 +21,7 @@ def pivoted(bench: Bench) -> Assignment | None:
 def test_the_pivot_counts_as_passed_from_its_first_claim(bench: Bench) -> None:
     """E17: its effect may have happened, so a cancel asks for a person, and undoes nothing."""
     assert pivoted(bench) is not None
-    bench.ask(Command.CANCEL)
+    bench.ask(Action.CANCEL)
     saga = bench.saga()
     assert (saga.state, saga.steps["s"].undo.state) == (SagaState.RUNNING, UndoState.NONE)
     assert saga.attention == ("cancel came after the pivot: not undone",)
@@ -32,7 +32,7 @@ def test_a_pivot_that_nobody_has_claimed_is_taken_back(bench: Bench) -> None:
     bench.start(undoable("s"), step("pivot", "s", pivot=True))
     held = bench.claim()
     assert bench.succeed(held, allowed=False) is None
-    bench.ask(Command.CANCEL)
+    bench.ask(Action.CANCEL)
     assert bench.saga().steps["s"].undo.state is UndoState.DISPATCHED
 
 
@@ -40,7 +40,7 @@ def test_a_pivot_that_was_claimed_in_time_is_not_undone(bench: Bench) -> None:
     """E17: a claim that came after the cancel, and before anybody had decided, counts."""
     bench.start(undoable("s"), step("pivot", "s", pivot=True))
     assert bench.succeed(bench.claim(), allowed=False) is None
-    asked = Asked(bench.clock.now_ms(), Command.CANCEL, "r")
+    asked = Requested(bench.clock.now_ms(), Action.CANCEL, "r")
     bench.edge.execute(store.append(KEYS, asked))
     bench.claim()
     bench.edge.run(bench.coordinator.coordinate(SAGA))
@@ -55,7 +55,7 @@ def test_a_pivot_that_failed_clean_is_not_passed(bench: Bench) -> None:
     held = pivoted(bench)
     assert held is not None
     clean = Failed(
-        bench.clock.now_ms(), *row(held), Failure("E", "e"), Outcome.CLEAN, retryable=False
+        bench.clock.now_ms(), *row(held), Failure("E", "e"), FailureEffect.CLEAN, retryable=False
     )
     bench.edge.run(bench.coordinator.report(SAGA, clean))
     assert bench.saga().steps["s"].undo.state is UndoState.DISPATCHED

@@ -12,7 +12,7 @@ import pytest
 from multiagents.core import ids
 from multiagents.core.entries import Failure
 from multiagents.core.ports import Verdict
-from multiagents.core.states import Command, Kind, SagaState, StepState
+from multiagents.core.states import Action, Kind, SagaState, StepState
 from multiagents.engine.attempts import StoreEngine
 from multiagents.engine.messages import Message
 from multiagents.storage import outbox
@@ -229,6 +229,6 @@ def test_a_task_sees_whether_a_step_was_done_by_hand(
     bench.start(plain("a").model_copy(update={"pivot": True}), plain("b", "a", args=(own,)))
     *_, task_id = bench.take()
     bench.engine.fail_delivery(SAGA, task_id, NEVER, decide=True)
-    bench.ask(Command(command), "a")
+    bench.ask(Action(command), "a")
     step, args, *_ = bench.take()
     assert (step, args) == ("b", [seen])

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from multiagents import WorkflowBuilder, worker
-from multiagents.core.entries import Asked
-from multiagents.core.states import Command, Kind
+from multiagents.core.entries import Requested
+from multiagents.core.states import Action, Kind
 from tests.support.command_line import Done, cli
 from tests.support.office import Office
 
@@ -81,7 +81,7 @@ def test_of_two_pauses_at_once_the_one_that_held_it_is_told(office: Office) -> N
     """Both are in the log: each found it running."""
     saga_id = office.start(ORDER)
     for number, name in enumerate(("ada", "bob")):
-        pause = Asked(office.runtime.clock.now_ms(), Command.PAUSE, f"n{number}", name, "", "")
+        pause = Requested(office.runtime.clock.now_ms(), Action.PAUSE, f"n{number}", name, "", "")
         office.runtime.edge.run(office.runtime.host.coordinator.append(saga_id, pause))
     assert operators(office, saga_id) == ["ada", "bob"]
     assert office.runtime.call("attention")[0]["by"] == "ada"

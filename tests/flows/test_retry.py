@@ -13,7 +13,7 @@ from multiagents.core.entries import Claimed, Failed, Failure, Lost, TimerDue
 from multiagents.core.error_names import PROGRAMMERS_OWN, name_of, names_of_class
 from multiagents.core.exceptions import NonRetryableError, WorkerExecutionError
 from multiagents.core.policies import UNDO_RETRY, RetryPolicy
-from multiagents.core.states import Command as Ask
+from multiagents.core.states import Action as Ask
 from multiagents.core.states import Kind, SagaState, StepState, UndoState
 from multiagents.saga.retry import most_tries
 from multiagents.saga.state import StepRun, decode_step, encode_step

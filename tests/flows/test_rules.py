@@ -15,16 +15,16 @@ from typing import Any
 import pytest
 
 from multiagents.core.clock import FakeClock
-from multiagents.core.entries import Asked, Failed, Failure, Lost, Succeeded
+from multiagents.core.entries import Failed, Failure, Lost, Requested, Succeeded
 from multiagents.core.policies import RetryPolicy
 from multiagents.core.ports import Assignment, Verdict
 from multiagents.core.settings import Settings
-from multiagents.core.states import Command, Kind, Outcome, SagaState, StepState, UndoState
+from multiagents.core.states import Action, FailureEffect, Kind, SagaState, StepState, UndoState
 from multiagents.engine.attempts import StoreEngine
 from multiagents.engine.messages import Message
 from multiagents.hosting.app import make_app
 from multiagents.hosting.step_task import TaskProcess
-from multiagents.saga.outcome import Deliverance
+from multiagents.saga.outcome import SagaOutcome
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Call
 from multiagents.storage.commit import Letter
@@ -158,7 +158,7 @@ def test_what_a_process_knows_from_a_lost_future_does_not_fit(bench: Bench, redi
     for key, dump in kept.items():
         client.restore(key, 0, dump)
     other = Bench(redis_url)
-    other.ask(Command.PAUSE)
+    other.ask(Action.PAUSE)
     other.edge.close()
     assert bench.succeed(zombie) is None
     assert bench.saga().state is SagaState.PAUSED
@@ -175,7 +175,7 @@ def test_a_lost_attempt_makes_a_step_unknown_that_failed_clean_later(bench: Benc
     lose(bench)
     held = bench.claim()
     clean = Failed(
-        bench.clock.now_ms(), *row(held), Failure("E", "e"), Outcome.CLEAN, retryable=False
+        bench.clock.now_ms(), *row(held), Failure("E", "e"), FailureEffect.CLEAN, retryable=False
     )
     bench.edge.run(bench.coordinator.report(SAGA, clean))
     assert bench.saga().steps["s"].undo.state is UndoState.DISPATCHED
@@ -208,7 +208,7 @@ def test_a_result_is_kept_as_long_as_its_saga(redis_url: str) -> None:
     """E12: for both ways in which it is stored."""
     settings = Settings(redis_url=redis_url, retention_s=123)
     app = make_app(settings)
-    end = Deliverance("s", SagaState.COMPLETED, waiting={"t": {}}, result={})
+    end = SagaOutcome("s", SagaState.COMPLETED, waiting={"t": {}}, result={})
     answers = Answers(app, settings)(end)
     assert answers is not None
     assert [answer.expires_s for answer in answers] == [123]
@@ -326,16 +326,16 @@ def test_a_long_log_is_read_in_pages(bench: Bench) -> None:
     """E15: what came in while nobody decided is decided a page at a time, all of it."""
     bench.start(step("s"))
     count = 1200
-    commands = (Command.PAUSE, Command.RESUME)
+    commands = (Action.PAUSE, Action.RESUME)
     for number in range(count):
-        entry = Asked(bench.clock.now_ms(), commands[number % 2], f"r{number}")
+        entry = Requested(bench.clock.now_ms(), commands[number % 2], f"r{number}")
         bench.edge.client.rpush(KEYS.log, store.encode(entry))
     first = bench.edge.execute(store.load(KEYS))
     assert len(first.entries) == 500
     bench.edge.run(bench.coordinator.coordinate(SAGA))
     left = bench.edge.execute(store.load(KEYS))
     assert left.entries == ()
-    assert len([entry for entry in bench.log() if isinstance(entry, Asked)]) == count
+    assert len([entry for entry in bench.log() if isinstance(entry, Requested)]) == count
 
 
 # ---- E19 ----
@@ -346,7 +346,7 @@ def test_in_a_pause_leases_and_the_deadline_go_on(bench: Bench) -> None:
     bench.sweep()
     begin(bench, undoable("s", retry=TWICE), timeout_s=60)
     bench.claim()
-    bench.ask(Command.PAUSE)
+    bench.ask(Action.PAUSE)
     sweep_for(bench, 20)
     step = bench.saga().steps["s"]
     assert (bench.saga().state, step.run.state, len(step.lost)) == (

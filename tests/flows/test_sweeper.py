@@ -8,16 +8,16 @@ import pytest
 
 from multiagents.core.attempt_ref import AttemptRef
 from multiagents.core.clock import FakeClock
-from multiagents.core.entries import Asked, Succeeded
+from multiagents.core.entries import Requested, Succeeded
 from multiagents.core.ports import WorkerInfo
 from multiagents.core.settings import Settings
-from multiagents.core.states import Command, Kind, SagaState, StepState
+from multiagents.core.states import Action, Kind, SagaState, StepState
 from multiagents.engine.catalog import Catalog
 from multiagents.engine.composition import compose
 from multiagents.engine.queue_heads import Backlog, QueueHead
 from multiagents.engine.resender import LATER
 from multiagents.engine.sweeper import Sweeper
-from multiagents.saga.outcome import Deliverance
+from multiagents.saga.outcome import SagaOutcome
 from multiagents.saga.targets import Told
 from multiagents.storage import sagas as store
 from multiagents.storage.client import Edge
@@ -57,7 +57,7 @@ class World:
         if isinstance(effect, QueueHead):
             self.looks += 1
             return self.backlog
-        if isinstance(effect, Deliverance):
+        if isinstance(effect, SagaOutcome):
             if self.broker_is_up:
                 self.ended.append(effect)
             return Told(self.broker_is_up)
@@ -183,7 +183,7 @@ def test_an_entry_that_nobody_decided_over_is_decided_by_a_sweep(world):
     """E1: the process died between append and commit."""
     world.start()
     keys = world.coordinator.repository.keys("s1")
-    asked = Asked(world.clock.now_ms(), Command.PAUSE, "r1")
+    asked = Requested(world.clock.now_ms(), Action.PAUSE, "r1")
     world.edge.execute(store.append(keys, asked))
     world.sweep(3)
     view = world.edge.execute(store.load(keys))

@@ -12,9 +12,9 @@ import pytest
 
 from multiagents import WorkflowBuilder, worker
 from multiagents.core.effects import Flow
-from multiagents.core.entries import Asked
+from multiagents.core.entries import Requested
 from multiagents.core.exceptions import UnknownSaga
-from multiagents.core.states import Command, SagaState, StepState
+from multiagents.core.states import Action, SagaState, StepState
 from multiagents.engine.repository import Reading
 from multiagents.storage.calls import Call, Plain
 from tests.support.office import Office, open_office
@@ -103,7 +103,7 @@ def test_an_order_that_was_overtaken_is_decided_over_the_fresh_state(
     coordinator = office.runtime.host.coordinator
     found = reading(office, saga_id)
     office.succeed(saga_id, "one")
-    pause = Asked(office.runtime.clock.now_ms(), Command.PAUSE, "request", "ada")
+    pause = Requested(office.runtime.clock.now_ms(), Action.PAUSE, "request", "ada")
     saga = office.runtime.edge.run(coordinator.order(found, pause))
     assert saga.state is SagaState.PAUSED
     assert saga.steps["one"].run.state is StepState.SUCCEEDED
@@ -117,7 +117,7 @@ def test_an_order_whose_reply_was_lost_counts_once(office: Office, trips: Trips)
     saga_id = office.start(CHAIN)
     coordinator = office.runtime.host.coordinator
     found = reading(office, saga_id)
-    pause = Asked(office.runtime.clock.now_ms(), Command.PAUSE, "request", "ada")
+    pause = Requested(office.runtime.clock.now_ms(), Action.PAUSE, "request", "ada")
     trips(coordinator.order(found, pause), twice="advance")
     assert office.current(saga_id)[0].state is SagaState.PAUSED
     history = office.runtime.call("history", saga_id)
@@ -130,6 +130,6 @@ def test_an_order_for_a_saga_that_is_gone_says_so(office: Office) -> None:
     coordinator = office.runtime.host.coordinator
     found = reading(office, saga_id)
     office.runtime.edge.client.delete(*found.keys.all)
-    pause = Asked(office.runtime.clock.now_ms(), Command.PAUSE, "request", "ada")
+    pause = Requested(office.runtime.clock.now_ms(), Action.PAUSE, "request", "ada")
     with pytest.raises(UnknownSaga, match=saga_id):
         office.runtime.edge.run(coordinator.order(found, pause))

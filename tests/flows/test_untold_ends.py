@@ -14,7 +14,7 @@ from multiagents.core.entries import Failure
 from multiagents.core.exceptions import NotAllowed
 from multiagents.core.ports import Verdict
 from multiagents.core.settings import Settings
-from multiagents.core.states import Kind, Outcome
+from multiagents.core.states import FailureEffect, Kind
 from multiagents.hosting.app import defaults
 from multiagents.hosting.runtime import Runtime, attach
 from multiagents.storage.keys import SagaKeys, due_outbox, due_purge
@@ -90,7 +90,7 @@ class Team:
         engine = self.runtime.host.engine
         held = engine.claim(saga_id, AttemptRef(Kind.RUN, "pay", 1), delivery="d", queue="io")
         if fails:
-            verdict = Verdict(Failure("Boom", "boom"), Outcome.CLEAN, retryable=False)
+            verdict = Verdict(Failure("Boom", "boom"), FailureEffect.CLEAN, retryable=False)
             engine.fail(held, verdict, go_on=False)
         else:
             engine.succeed(held, "{}", go_on=False)

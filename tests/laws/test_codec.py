@@ -8,20 +8,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from multiagents.core.entries import (
-    Asked,
     Claimed,
     Entry,
     Failed,
     Failure,
     Lost,
+    Requested,
     Succeeded,
     Unroutable,
     decode,
     encode,
 )
 from multiagents.core.policies import RetryPolicy
-from multiagents.core.states import Command as Ask
-from multiagents.core.states import Kind, Outcome
+from multiagents.core.states import Action as Ask
+from multiagents.core.states import FailureEffect, Kind
 from multiagents.lab.simulator.workflows import random_workflow
 from multiagents.saga.state import decode_saga, encode_head, encode_step
 from multiagents.workflows.validate import check
@@ -85,9 +85,9 @@ def test_a_definition_keeps_its_hash(rng: object) -> None:
 
 def test_a_command_is_written_as_before_where_it_names_no_letter() -> None:
     """What an older version has written means the same, and it reads what this one writes."""
-    asked = Asked(1, Ask.SKIP, "r", "ada", "old", "take")
+    asked = Requested(1, Ask.SKIP, "r", "ada", "old", "take")
     assert encode(asked) == '["asked",1,"skip","r","ada","old","take"]'
-    named = Asked(1, Ask.SKIP, "r", "ada", "old", "take", Kind.UNDO, 7)
+    named = Requested(1, Ask.SKIP, "r", "ada", "old", "take", Kind.UNDO, 7)
     assert encode(named) == '["asked",1,"skip","r","ada","old","take","undo",7]'
     assert (decode(encode(asked)), decode(encode(named))) == (asked, named)
 
@@ -102,7 +102,7 @@ def test_ids_tell_apart_what_is_not_the_same() -> None:
         for entry in (
             Claimed(0, kind, *row),
             Succeeded(0, kind, *row),
-            Failed(0, kind, *row, error, Outcome.CLEAN),
+            Failed(0, kind, *row, error, FailureEffect.CLEAN),
             Lost(0, kind, *row),
             Unroutable(0, kind, "s", 1, error),
         )

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from hypothesis import HealthCheck, given, settings
 
-from multiagents.core.entries import Asked, Entry
+from multiagents.core.entries import Entry, Requested
 from multiagents.core.ports import Waiting
-from multiagents.core.states import Command as Ask
+from multiagents.core.states import Action as Ask
 from multiagents.core.states import Kind, SagaState
 from multiagents.saga.allowed import SETTLING, OneLetter, done, refusal
 from multiagents.saga.dead_letters import changes, dead_letters_of, entries_of, parked_at
@@ -43,7 +43,7 @@ def test_a_dead_letter_leaves_only_by_a_word_in_the_log(world: World) -> None:
     world.commit()
     for before, entry, after in steps_of(world):
         gone = set(dead_letters_of(before)) - set(dead_letters_of(after))
-        asked = isinstance(entry, Asked) and entry.command in _CLOSING
+        asked = isinstance(entry, Requested) and entry.action in _CLOSING
         turned = before.state in _FORWARD and after.state not in _FORWARD
         for _, kind in gone:
             assert asked or (kind is Kind.RUN and turned), (entry, gone)
@@ -64,7 +64,7 @@ def test_a_terminated_saga_asks_for_attention_until_a_person_resolves_it(world: 
     """By the saga, not by a step of it: what it has left is one matter."""
     world.commit()
     for before, entry, after in steps_of(world):
-        resolves = isinstance(entry, Asked) and entry.command is Ask.RESOLVE and not entry.step
+        resolves = isinstance(entry, Requested) and entry.action is Ask.RESOLVE and not entry.step
         if before.terminated and before.attention:
             assert bool(after.attention) is not resolves, entry
 
@@ -96,7 +96,7 @@ def test_what_is_refused_would_change_nothing_and_what_is_not_has_its_effect(wor
     before = world.saga
     for command in Ask:
         for step in ("", *before.steps) if command in SETTLING else ("",):
-            entry = Asked(world.now_ms, command, "r", step=step)
+            entry = Requested(world.now_ms, command, "r", step=step)
             after = decide(world.workflow, before, entry, world.now_ms).saga
             why_not = refusal(world.workflow, before, command, step)
             if why_not:
@@ -120,7 +120,7 @@ def test_a_decision_on_one_letter_settles_that_one_or_is_refused(world: World) -
             for earlier_ms in (0, 1):
                 since_ms = here.get((step, kind), 1) - earlier_ms
                 letter: OneLetter = (kind, since_ms)
-                entry = Asked(world.now_ms, command, "r", "", "", step, *letter)
+                entry = Requested(world.now_ms, command, "r", "", "", step, *letter)
                 after = decide(world.workflow, before, entry, world.now_ms).saga
                 meant = here.get((step, kind)) == since_ms
                 why_not = refusal(world.workflow, before, command, step, letter)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from hypothesis import HealthCheck, given, settings
 
 from multiagents.core.states import ENDED
-from multiagents.core.states import Command as Ask
+from multiagents.core.states import Action as Ask
 from multiagents.lab.simulator.laws.saga import has_dead_letters, replayed
 from tests.support.strategies import worlds
 from tests.support.world import World

@@ -17,19 +17,19 @@ from typing import Any, get_args
 import pytest
 
 from multiagents.core.entries import (
-    Asked,
     Claimed,
     Entry,
     Failed,
     Failure,
     Lost,
+    Requested,
     Started,
     Succeeded,
     Withdrawn,
 )
 from multiagents.core.policies import RetryPolicy
-from multiagents.core.states import Command as Ask
-from multiagents.core.states import Kind, Outcome, SagaState, StepState, UndoState
+from multiagents.core.states import Action as Ask
+from multiagents.core.states import FailureEffect, Kind, SagaState, StepState, UndoState
 from multiagents.lab.simulator.workflows import random_workflow
 from multiagents.saga import draft
 from multiagents.saga.actions import ACTIONS
@@ -77,8 +77,8 @@ def fresh(workflow: Workflow) -> Saga:
     )
 
 
-def ask(command: Ask, step: str = "") -> Asked:
-    return Asked(1, command, f"{command}", step=step)
+def ask(command: Ask, step: str = "") -> Requested:
+    return Requested(1, command, f"{command}", step=step)
 
 
 def claim(kind: Kind, step: str) -> Claimed:
@@ -90,7 +90,7 @@ def success(kind: Kind, step: str) -> Succeeded:
 
 
 def failure(kind: Kind, step: str) -> Failed:
-    return Failed(1, kind, step, 1, f"{kind}-{step}", BOOM, outcome=Outcome.CLEAN)
+    return Failed(1, kind, step, 1, f"{kind}-{step}", BOOM, effect=FailureEffect.CLEAN)
 
 
 RUN_A, DONE_A = claim(Kind.RUN, "a"), success(Kind.RUN, "a")
@@ -189,22 +189,22 @@ def test_each_legal_move_has_the_cause_that_its_table_names(name: str) -> None:
     for (before, after), cause in TABLES[name].items():
         types = fired()[name, before, after]
         assert cause in (BY_ENGINE, BY_OPERATOR)
-        by_operator = Asked in types
-        assert by_operator if cause == BY_OPERATOR else types - {Asked}, (before, after, types)
+        by_operator = Requested in types
+        assert by_operator if cause == BY_OPERATOR else types - {Requested}, (before, after, types)
 
 
-def requests() -> Iterator[tuple[Workflow, Saga, Asked]]:
+def requests() -> Iterator[tuple[Workflow, Saga, Requested]]:
     """What people ask in the histories, and the saga before each request."""
     for workflow, saga, entries in histories():
         for entry in entries:
-            if isinstance(entry, Asked):
+            if isinstance(entry, Requested):
                 yield workflow, saga, entry
             saga = decide(workflow, saga, entry, entry.at_ms).saga
 
 
 def test_each_action_is_asked_for_in_each_state() -> None:
     """The table of actions is complete, and each of its answers is given."""
-    asked = {(entry.command, saga.state) for _, saga, entry in requests()}
+    asked = {(entry.action, saga.state) for _, saga, entry in requests()}
     assert asked == set(ACTIONS) == set(product(Ask, SagaState))
 
 
@@ -212,10 +212,10 @@ def test_an_action_that_is_refused_changes_nothing() -> None:
     """Only a rollback after the pivot asks for attention."""
     refusals = 0
     for workflow, saga, entry in requests():
-        answer = ACTIONS[entry.command, saga.state]
+        answer = ACTIONS[entry.action, saga.state]
         if answer.unless(workflow, saga, entry):
             decision = decide(workflow, saga, entry, saga.updated_at)
-            noted = decision.saga if entry.command is Ask.ROLLBACK else saga
+            noted = decision.saga if entry.action is Ask.ROLLBACK else saga
             assert decision.saga == replace(saga, attention=noted.attention)
             assert not decision.commands
             refusals += 1

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from multiagents.core.entries import (
-    Asked,
     Claimed,
     Entry,
     Failed,
     Failure,
     Lost,
+    Requested,
     Started,
     Succeeded,
     TimerDue,
@@ -24,8 +24,8 @@ from multiagents.core.entries import (
     encode,
 )
 from multiagents.core.policies import RetryPolicy
-from multiagents.core.states import Command as Ask
-from multiagents.core.states import Kind, Outcome, SagaState, StepState, UndoState
+from multiagents.core.states import Action as Ask
+from multiagents.core.states import FailureEffect, Kind, SagaState, StepState, UndoState
 from multiagents.lab.simulator.laws.saga import SagaJudge
 from multiagents.saga.commands import Adopt, Command, Dispatch, SetTimer
 from multiagents.saga.decide import decide
@@ -92,7 +92,7 @@ class Story:
     def ask(self, command: Ask, step: str = "", **letter: Any) -> Story:
         self.now_ms += 1
         row = (self.now_ms, command, f"{command}{self.now_ms}")
-        return self.tell(Asked(*row, step=step, **letter))
+        return self.tell(Requested(*row, step=step, **letter))
 
     def done(self, *names: str) -> Story:
         for name in names:
@@ -174,10 +174,10 @@ def test_an_attempt_that_another_step_cut_off_does_not_count() -> None:
     """It is retried whatever the policy says, and leaves the step its attempts (E7)."""
     story = _story(_step("a", retry=ONCE))
     for kind in (RUN, UNDO):
-        for outcome in (Outcome.CLEAN, Outcome.UNKNOWN):
+        for effect in (FailureEffect.CLEAN, FailureEffect.UNKNOWN):
             attempt = story.claim(kind, "a").run("a").of(kind).attempt
             row = (story.now_ms, kind, "a", attempt, story.run("a").of(kind).nonce, BOOM)
-            story.tell(Failed(*row, outcome=outcome, retry_after_ms=500, counts=False))
+            story.tell(Failed(*row, effect=effect, retry_after_ms=500, counts=False))
             assert story.run("a").of(kind).tries == 0
             assert [type(command) for command in story.commands] == [SetTimer]
             story.tell(TimerDue(story.now_ms + 500, f"{kind}:a:{attempt}"))

@@ -13,17 +13,17 @@ import pytest
 
 from multiagents.core import ids
 from multiagents.core.entries import (
-    Asked,
     Claimed,
     Failed,
     Failure,
     Lost,
+    Requested,
     Started,
     Succeeded,
     TimerDue,
     Withdrawn,
 )
-from multiagents.core.states import Command, Kind
+from multiagents.core.states import Action, Kind
 from multiagents.storage import keys as k
 from multiagents.storage import outbox, outcomes, replies
 from multiagents.storage import sagas as store
@@ -96,7 +96,7 @@ def test_a_start_without_its_definition_asks_for_it(edge):
 
 def test_a_known_entry_is_not_appended_again(edge, saga):
     """E4: an append whose reply was lost may simply be sent again."""
-    asked = Asked(NOW, Command.PAUSE, "request-1")
+    asked = Requested(NOW, Action.PAUSE, "request-1")
     for _ in range(3):
         assert edge.execute(store.append(saga, asked)).entries == (asked,)
 
@@ -104,16 +104,16 @@ def test_a_known_entry_is_not_appended_again(edge, saga):
 def test_an_append_to_a_missing_saga_creates_nothing(edge):
     """E16: a purged saga does not come back as half a saga."""
     keys = SagaKeys("gone")
-    assert edge.execute(store.append(keys, Asked(NOW, Command.PAUSE, "r"))) == replies.GONE
+    assert edge.execute(store.append(keys, Requested(NOW, Action.PAUSE, "r"))) == replies.GONE
     assert edge.client.keys("*gone*") == []
 
 
 def test_an_appended_entry_makes_the_saga_due_until_a_commit_covers_it(edge, saga):
     """E1: only a commit whose cursor reaches the end of the log makes it clean."""
-    edge.execute(store.append(saga, Asked(NOW, Command.PAUSE, "r1")))
+    edge.execute(store.append(saga, Requested(NOW, Action.PAUSE, "r1")))
     first = view(edge, saga)
     assert due(edge)[k.due_dirty(saga.id)] == NOW + store.DIRTY_AFTER_MS
-    edge.execute(store.append(saga, Asked(NOW, Command.RESUME, "r2")))
+    edge.execute(store.append(saga, Requested(NOW, Action.RESUME, "r2")))
     half = edge.execute(store.commit(saga, ("v1", "0"), plan("v2", first.last)))
     assert half.more
     assert k.due_dirty(saga.id) in due(edge)
@@ -125,7 +125,7 @@ def test_an_appended_entry_makes_the_saga_due_until_a_commit_covers_it(edge, sag
 
 def test_a_commit_over_an_older_version_gets_the_fresh_view(edge, saga):
     """The loser of a race decides again without asking once more."""
-    edge.execute(store.append(saga, Asked(NOW, Command.PAUSE, "r1")))
+    edge.execute(store.append(saga, Requested(NOW, Action.PAUSE, "r1")))
     last = view(edge, saga).last
     assert edge.execute(store.commit(saga, ("v1", "0"), plan("v2", last))).more is False
     fresh = edge.execute(store.commit(saga, ("v1", "0"), plan("v9", last)))
@@ -145,7 +145,7 @@ def test_a_wide_sagas_reader_is_told_what_happened_since(edge):
     first = plan("01", state_before=None, decided=[Started(NOW)])
     edge.execute(start(keys, first, wide=True))
     base = view(edge, keys)
-    asked = [Asked(NOW, Command.PAUSE, f"r{n}") for n in range(3)]
+    asked = [Requested(NOW, Action.PAUSE, f"r{n}") for n in range(3)]
     for number, entry in enumerate(asked[:2]):
         seen = edge.execute(store.append(keys, entry))
         known = (seen.version, seen.cursor)
@@ -356,9 +356,9 @@ def test_an_advance_that_was_overtaken_leaves_its_entry(edge, saga):
 
 def test_entries_decided_in_advance_follow_only_what_was_read(edge, saga):
     """A commit that brings its own entries must not step over somebody else's."""
-    edge.execute(store.append(saga, Asked(NOW, Command.PAUSE, "r1")))
+    edge.execute(store.append(saga, Requested(NOW, Action.PAUSE, "r1")))
     read = view(edge, saga)
-    edge.execute(store.append(saga, Asked(NOW, Command.RESUME, "r2")))
+    edge.execute(store.append(saga, Requested(NOW, Action.RESUME, "r2")))
     lead = plan("v2", read.last, decided=[Claimed(NOW, Kind.RUN, "a", 1, "cc")])
     fresh = edge.execute(store.commit(saga, ("v1", "0"), lead))
     assert isinstance(fresh, View)

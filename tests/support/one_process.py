@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 from multiagents.core.attempt_ref import AttemptRef
 from multiagents.core.clock import FakeClock
 from multiagents.core.effects import Flow
-from multiagents.core.entries import Asked, Entry, Failed, Failure, Lost, Succeeded, decode
+from multiagents.core.entries import Entry, Failed, Failure, Lost, Requested, Succeeded, decode
 from multiagents.core.ports import Assignment, WorkerInfo
 from multiagents.core.settings import Settings
-from multiagents.core.states import Command, Kind
+from multiagents.core.states import Action, Kind
 from multiagents.engine.catalog import Catalog
 from multiagents.engine.claims import Continuation
 from multiagents.engine.composition import compose
@@ -20,7 +20,7 @@ from multiagents.engine.coordinator import Coordinator
 from multiagents.engine.messages import LetterOf, Message, Publish, no_letter
 from multiagents.engine.queue_heads import Backlog, QueueHead
 from multiagents.engine.sweeper import Sweeper
-from multiagents.saga.outcome import Deliverance
+from multiagents.saga.outcome import SagaOutcome
 from multiagents.saga.state import Saga
 from multiagents.saga.targets import NOT_TOLD, TOLD
 from multiagents.storage import sagas as store
@@ -66,7 +66,7 @@ class Bench:
             case Publish(messages):
                 self.sent.extend(messages)
                 return True
-            case Deliverance():
+            case SagaOutcome():
                 if self.delivers:
                     self.ends.append(effect.state)
                     self.results.append(effect.result)
@@ -120,8 +120,8 @@ class Bench:
         slot = Continuation("io", "d", held) if go_on else None
         return self.edge.run(self.coordinator.report(SAGA, entry, go_on=slot))
 
-    def ask(self, command: Command, step: str = "") -> None:
-        entry = Asked(self.clock.now_ms(), command, f"{command}", step=step)
+    def ask(self, command: Action, step: str = "") -> None:
+        entry = Requested(self.clock.now_ms(), command, f"{command}", step=step)
         self.edge.run(self.coordinator.append(SAGA, entry))
 
     def sweep(self) -> None:

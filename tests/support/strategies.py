@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from multiagents.core.states import Command as Ask
+from multiagents.core.states import Action as Ask
 from multiagents.lab.simulator.workflows import random_workflow
 from tests.support.world import World
 

@@ -15,12 +15,12 @@ from typing import Any
 
 from multiagents.core.attempt_ref import AttemptRef, OfAttempt
 from multiagents.core.entries import (
-    Asked,
     Claimed,
     Entry,
     Failed,
     Failure,
     Lost,
+    Requested,
     Started,
     Succeeded,
     TimerDue,
@@ -28,8 +28,8 @@ from multiagents.core.entries import (
     Withdrawn,
 )
 from multiagents.core.policies import RetryPolicy
-from multiagents.core.states import Command as Ask
-from multiagents.core.states import Kind, Outcome
+from multiagents.core.states import Action as Ask
+from multiagents.core.states import FailureEffect, Kind
 from multiagents.lab.simulator.laws.retries import some_error
 from multiagents.lab.simulator.laws.saga import LawBroken, SagaJudge, WorkerEffect, judge_end, law
 from multiagents.lab.simulator.workflows import INPUT, RESULT
@@ -186,7 +186,7 @@ class World:
 
     def ask(self, command: Ask, step: str = "") -> None:
         """A person's command."""
-        self.append(Asked(self.now_ms, command, self._fresh(), step=step))
+        self.append(Requested(self.now_ms, command, self._fresh(), step=step))
 
     def _choose(self, asks: tuple[Ask, ...]) -> Ask:
         """Any of them; the end of everything less often."""
@@ -233,7 +233,7 @@ class World:
             self.now_ms,
             *row,
             BOOM,
-            outcome=Outcome.CLEAN if clean else Outcome.UNKNOWN,
+            effect=FailureEffect.CLEAN if clean else FailureEffect.UNKNOWN,
             retryable=self.rng.random() < 0.6,
             retry_after_ms=self.rng.choice((None, None, 0, 5000)),
             classes=some_error(self.rng, holder.kind, Counter()),

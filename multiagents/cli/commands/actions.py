@@ -21,7 +21,7 @@ from multiagents.cli.errors import OK, CommandError, explained
 from multiagents.cli.output import Json, emit, hint, say
 from multiagents.cli.session import Session, connect, is_whole
 from multiagents.cli.settlement_report import settle_one
-from multiagents.core.states import Command
+from multiagents.core.states import Action
 
 Reason = Annotated[str, typer.Option("--reason", help="The reason; kept in the saga's history.")]
 By = Annotated[
@@ -166,7 +166,7 @@ def _asked_first(session: Session, command: str, saga_ids: Sequence[str]) -> dic
             saga = session.call("get", saga_id)
             if _stands(session, command, saga):
                 continue
-            flow = session.runtime.host.service.prospect(saga["transaction_id"], Command(command))
+            flow = session.runtime.host.service.prospect(saga["transaction_id"], Action(command))
             meant.append(Meant(saga, session.run(flow)))
         for problem in problems:
             unable[saga_id] = problem
@@ -247,7 +247,7 @@ def _stands(session: Session, command: str, saga: Mapping[str, Any]) -> str:
     if command not in DONE_ALREADY:
         return ""
     saga_id = saga["transaction_id"]
-    people = session.run(session.runtime.host.service.standing(saga_id, Command(command)))
+    people = session.run(session.runtime.host.service.standing(saga_id, Action(command)))
     if people is None:
         return ""
     by = f" by {people.asked.by}" if people.asked and people.asked.by else ""

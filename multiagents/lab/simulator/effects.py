@@ -13,7 +13,7 @@ from multiagents.engine.messages import Publish
 from multiagents.engine.queue_heads import QueueHead
 from multiagents.lab.simulator.broker import SimulatedBroker
 from multiagents.lab.simulator.world import Take, World
-from multiagents.saga.outcome import Deliverance
+from multiagents.saga.outcome import SagaOutcome
 from multiagents.saga.targets import Refusal, Told, targets_of
 
 PICKY = "picky"
@@ -29,13 +29,13 @@ def carry_out(effect: Any, world: World, broker: SimulatedBroker) -> Any:
             return broker.publish(messages)
         case QueueHead(queue):
             return broker.backlog(queue)
-        case Deliverance(saga_id):
+        case SagaOutcome(saga_id):
             world.ends[saga_id].append(effect)
             return _tell(effect, world)
     raise TypeError(f"the simulator does not know {effect!r}")
 
 
-def _tell(effect: Deliverance, world: World) -> Told:
+def _tell(effect: SagaOutcome, world: World) -> Told:
     """Tell the targets one by one, up to where the broker fails; the picky ones refuse."""
     parts: dict[str, tuple[str, ...]] = {}
     refused: list[Refusal] = []

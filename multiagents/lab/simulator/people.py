@@ -12,9 +12,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from multiagents.core.entries import Asked
+from multiagents.core.entries import Requested
 from multiagents.core.exceptions import UnknownSaga
-from multiagents.core.states import Command
+from multiagents.core.states import Action
 from multiagents.engine.repository import Reading
 from multiagents.lab.simulator.broker import SimulatedBroker
 from multiagents.lab.simulator.effects import PICKY
@@ -95,13 +95,13 @@ class SimulatedOperators(SimulatedProcess):
         asks = self._rng.choice((0, 0, 0, 0, 1, 3))
         for _ in range(asks):
             await Sleep(self._rng.choice((0, 200, 2000, 8000)))
-            command = self._rng.choice((*Command, Command.PAUSE, Command.CANCEL))
+            action = self._rng.choice((*Action, Action.PAUSE, Action.CANCEL))
             step = self._rng.choice(("", *self._workflows[saga_id].by_name))
-            await self._ask(saga_id, command, step)
+            await self._ask(saga_id, action, step)
         while self.world.faults != NO_FAULTS:
             await Sleep(1000)
         if self._rng.random() < 0.7:
-            await self._ask(saga_id, Command.RESUME)
+            await self._ask(saga_id, Action.RESUME)
 
     async def _late_customer(self, saga_id: str) -> None:
         """Starts the same saga for another task, at any time."""
@@ -119,11 +119,11 @@ class SimulatedOperators(SimulatedProcess):
                 continue
             saga = found.saga
             if parked_notes(saga) and self._rng.random() < 0.5:
-                decision = self._rng.choice((Command.RETRY, Command.RESOLVE))
+                decision = self._rng.choice((Action.RETRY, Action.RESOLVE))
                 await self._ask(saga_id, decision, found=found)
             elif letters := list(dead_letters_of(saga)):
                 step, _ = self._rng.choice(letters)
-                decision = self._rng.choice((Command.RETRY, Command.SKIP, Command.RESOLVE))
+                decision = self._rng.choice((Action.RETRY, Action.SKIP, Action.RESOLVE))
                 await self._ask(saga_id, decision, step, found=found)
 
     async def _start(self, saga_id: str, task_id: str) -> None:
@@ -148,13 +148,13 @@ class SimulatedOperators(SimulatedProcess):
         return True
 
     async def _ask(
-        self, saga_id: str, command: Command, step: str = "", *, found: Reading | None = None
+        self, saga_id: str, action: Action, step: str = "", *, found: Reading | None = None
     ) -> None:
         """``found``: the saga as the operator saw it, of whom it is asked."""
         request = self.world.nonce()
         # Not drawn, so that a seed's history stays what it was.
         by, reason = ("ada", f"because {request}") if request[-1] in "02468ace" else ("", "")
-        entry = Asked(self.clock.now_ms(), command, request, by, reason, step)
+        entry = Requested(self.clock.now_ms(), action, request, by, reason, step)
         # As if it died before it decided: then whoever comes next does, who may be a late worker.
         hasty = self._rng.random() < 0.3
         while True:

@@ -22,7 +22,7 @@ from multiagents.core.entries import Failed, Failure, Report, Succeeded
 from multiagents.core.exceptions import UnknownSaga
 from multiagents.core.policies import RetryPolicy
 from multiagents.core.ports import Assignment, WorkerInfo
-from multiagents.core.states import Outcome
+from multiagents.core.states import FailureEffect
 from multiagents.engine.attempts import StoreEngine
 from multiagents.engine.catalog import Catalog
 from multiagents.engine.claims import Continuation
@@ -244,12 +244,12 @@ class SimulatedProcess:
             return Succeeded(*row)
         if rng.random() < 0.1:  # cut off by another step, which had blocked its event loop
             blocked = Failure("LoopBlocked", "blocked")
-            outcome = rng.choice((Outcome.UNKNOWN, Outcome.CLEAN))
-            return Failed(*row, error=blocked, outcome=outcome, retry_after_ms=500, counts=False)
+            effect = rng.choice((FailureEffect.UNKNOWN, FailureEffect.CLEAN))
+            return Failed(*row, error=blocked, effect=effect, retry_after_ms=500, counts=False)
         return Failed(
             *row,
             error=Failure("Boom", "boom"),
-            outcome=rng.choice((Outcome.UNKNOWN, Outcome.UNKNOWN, Outcome.CLEAN)),
+            effect=rng.choice((FailureEffect.UNKNOWN, FailureEffect.UNKNOWN, FailureEffect.CLEAN)),
             retryable=rng.random() < 0.6,
             retry_after_ms=rng.choice((None, None, 0, 3000)),
             classes=some_error(Random(held.nonce), held.kind, self.world.seen, often=0.5),
@@ -395,4 +395,6 @@ def result_of(held: Held) -> str:
 
 def _has_effect(entry: Succeeded | Failed, chance: float) -> bool:
     """Whether an attempt that ends so has done something."""
-    return isinstance(entry, Succeeded) or (entry.outcome is not Outcome.CLEAN and chance < 0.5)
+    return isinstance(entry, Succeeded) or (
+        entry.effect is not FailureEffect.CLEAN and chance < 0.5
+    )

@@ -19,7 +19,7 @@ from multiagents.core.settings import Settings
 from multiagents.core.states import Kind
 from multiagents.lab.simulator.faults import NO_FAULTS, Faults
 from multiagents.lab.simulator.laws.end import WorkerEffect
-from multiagents.saga.outcome import Deliverance
+from multiagents.saga.outcome import SagaOutcome
 from multiagents.storage.sagas import Attempt
 
 Life = Flow[None]
@@ -74,7 +74,7 @@ class World:
         default_factory=lambda: defaultdict(lambda: defaultdict(list))
     )
     """By saga and step: what was really done."""
-    ends: dict[str, list[Deliverance]] = field(default_factory=lambda: defaultdict(list))
+    ends: dict[str, list[SagaOutcome]] = field(default_factory=lambda: defaultdict(list))
     owed: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     """By saga: the task ids whose start was confirmed."""
     told: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))

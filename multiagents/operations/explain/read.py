@@ -13,11 +13,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from multiagents.core.clock import Clock
-from multiagents.core.entries import Asked, decode
+from multiagents.core.entries import Requested, decode
 from multiagents.core.exceptions import UnknownSaga
 from multiagents.core.fields import OUTBOX_END
 from multiagents.core.settings import Settings, shown_url
-from multiagents.core.states import Command, Kind, StepState
+from multiagents.core.states import Action, Kind, StepState
 from multiagents.engine import launches
 from multiagents.engine.catalog import Catalog, Members, split
 from multiagents.engine.queue_heads import Backlog, QueueDepth
@@ -58,7 +58,7 @@ from multiagents.workflows.workflow import Workflow
 class OperatorActions:
     """What people have brought about in a saga."""
 
-    asked: Asked | None = None
+    asked: Requested | None = None
     """The command that brought it where it is; None: no command did."""
     settled: Sequence[Settlement] = ()
     """The last word on each of its dead letters, by time."""
@@ -140,7 +140,7 @@ class Explainer:
     async def _people(self, keys: SagaKeys, saga: Saga, workflow: Workflow) -> OperatorActions:
         entries = [decode(text) for text in await store.log(keys)]
         earlier = earlier_attempts(saga, entries)
-        if not any(isinstance(entry, Asked) for entry in entries):
+        if not any(isinstance(entry, Requested) for entry in entries):
             return OperatorActions(earlier=earlier)
         data = await store.data(keys) if workflow.has_conditions else {}
         settled = settlements(keys.id, workflow, entries, data)
@@ -155,10 +155,10 @@ class Explainer:
         return present is not None and present.version != workflow.version
 
     @by_any_id
-    async def standing(self, saga_id: str, command: Command) -> OperatorActions | None:
+    async def standing(self, saga_id: str, action: Action) -> OperatorActions | None:
         """The operator who has paused or cancelled the saga already; None: nobody has."""
         saga, workflow = await self._repository.current(saga_id)
-        if not stands(saga, command):
+        if not stands(saga, action):
             return None
         return await self._people(self._repository.keys(saga_id), saga, workflow)
 
@@ -203,7 +203,7 @@ class Explainer:
         times = [entry.at_ms for entry in view.entries]
         return len(times), min(times, default=0)
 
-    async def asked(self, keys: SagaKeys, saga: Saga, workflow: Workflow) -> Asked | None:
+    async def asked(self, keys: SagaKeys, saga: Saga, workflow: Workflow) -> Requested | None:
         """The operator's action that moved the saga to its state."""
         return (await self._people(keys, saga, workflow)).asked
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from multiagents.core.clock import iso
-from multiagents.core.entries import Asked
+from multiagents.core.entries import Requested
 from multiagents.core.exceptions import told_of_error
-from multiagents.core.states import ENDED, Command, SagaState, StepState
+from multiagents.core.states import ENDED, Action, SagaState, StepState
 from multiagents.core.texts import sentence, some_of
 from multiagents.operations.settlements import Settlement, told_of
 from multiagents.saga.allowed import refusal
@@ -78,7 +78,7 @@ class Situation:
     """Entries of its log that nobody has decided over."""
     pending_since_ms: int = 0
     """The time of the first of them."""
-    asked: Asked | None = None
+    asked: Requested | None = None
     """The person's command that brought it where it is."""
     settled: Sequence[Settlement] = ()
     """What people have said of its dead letters."""
@@ -184,7 +184,7 @@ def _of_the_saga(now: Situation) -> Iterator[Reason]:
 
 
 def _paused(now: Situation) -> Reason:
-    who = _by(now, Command.PAUSE)
+    who = _by(now, Action.PAUSE)
     text = f"It was paused{who}: no new step begins, running ones end."
     return Reason("paused", text, commands=(f"multiagents resume {now.saga.id}",))
 
@@ -208,7 +208,7 @@ def _ended(now: Situation) -> Reason:
     commands: tuple[str, ...] = ()
     if saga.state is SagaState.COMPLETED:
         text = "All its steps are done."
-        if not refusal(now.workflow, saga, Command.ROLLBACK):
+        if not refusal(now.workflow, saga, Action.ROLLBACK):
             commands = (f"multiagents rollback {saga.id}",)
     else:
         text = f"The reason: {sentence(_cause(now))}{_undone(now)}"
@@ -220,13 +220,13 @@ def _ended(now: Situation) -> Reason:
 
 def _cause(now: Situation) -> str:
     saga = now.saga
-    for flag, command, word in (
-        (saga.terminated, Command.TERMINATE, "it was terminated"),
-        (saga.rolled_back, Command.ROLLBACK, "it was rolled back"),
-        (saga.cancelled, Command.CANCEL, "it was cancelled"),
+    for flag, action, word in (
+        (saga.terminated, Action.TERMINATE, "it was terminated"),
+        (saga.rolled_back, Action.ROLLBACK, "it was rolled back"),
+        (saga.cancelled, Action.CANCEL, "it was cancelled"),
     ):
         if flag:
-            return f"{word}{_by(now, command)}"
+            return f"{word}{_by(now, action)}"
     if saga.error is None:
         return "of a late effect"
     error = told_of_error(saga.error.to_dict())
@@ -242,15 +242,15 @@ def _undone(now: Situation) -> str:
     return "".join(found) or " There was nothing to undo."
 
 
-def _by(now: Situation, command: Command) -> str:
+def _by(now: Situation, action: Action) -> str:
     asked = now.asked
-    if asked is None or asked.command is not command:
+    if asked is None or asked.action is not action:
         return ""
     who = f" by {asked.by}" if asked.by else ""
     return f"{who} at {now.when(asked.at_ms)}{_why(asked)}"
 
 
-def _why(asked: Asked) -> str:
+def _why(asked: Requested) -> str:
     return f" ({asked.reason!r})" if asked.reason else ""
 
 

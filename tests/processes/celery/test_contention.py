@@ -21,7 +21,7 @@ from multiagents.engine.catalog import Catalog
 from multiagents.engine.composition import compose
 from multiagents.engine.coordinator import Coordinator
 from multiagents.engine.messages import Publish
-from multiagents.saga.outcome import Deliverance
+from multiagents.saga.outcome import SagaOutcome
 from multiagents.saga.targets import TOLD
 from multiagents.storage import replies
 from multiagents.storage import sagas as store
@@ -55,7 +55,7 @@ class Post:
     def __call__(self, effect):
         if isinstance(effect, Publish):
             self.messages.extend(effect.messages)
-        elif isinstance(effect, Deliverance):
+        elif isinstance(effect, SagaOutcome):
             self.ended.append(effect)
             return TOLD
         return True

@@ -22,7 +22,7 @@ from multiagents.core.exceptions import (
     WorkerExecutionError,
 )
 from multiagents.core.settings import get_settings
-from multiagents.core.states import Outcome
+from multiagents.core.states import FailureEffect
 from multiagents.testing.stub_lm import StubProvider
 from multiagents.worker_sdk.context import Context
 from multiagents.worker_sdk.execute import cancel, classify, execute
@@ -60,7 +60,7 @@ def test_a_failing_provider_is_tried_again(provider: StubProvider, status: int) 
     with pytest.raises(WorkerExecutionError) as raised:
         run(worker_of(), text="x")
     verdict = classify(raised.value)
-    assert (verdict.retryable, verdict.outcome) == (True, Outcome.UNKNOWN)
+    assert (verdict.retryable, verdict.effect) == (True, FailureEffect.UNKNOWN)
     assert len(provider.requests) == 1
 
 
@@ -71,7 +71,7 @@ def test_a_refused_request_is_given_up_and_clean(provider: StubProvider, status:
     with pytest.raises(NonRetryableError, match=str(status)) as raised:
         run(worker_of(), text="x")
     verdict = classify(raised.value)
-    assert (verdict.retryable, verdict.outcome) == (False, Outcome.CLEAN)
+    assert (verdict.retryable, verdict.effect) == (False, FailureEffect.CLEAN)
 
 
 def test_an_empty_account_is_given_up(provider: StubProvider) -> None:
@@ -93,7 +93,7 @@ def test_a_refusal_after_a_tool_ran_is_not_clean(provider: StubProvider) -> None
     provider.script({"next_tool_name": lambda inputs: provider.fail(401) and "look"}, times=1)
     with pytest.raises(NonRetryableError) as raised:
         run(looking(), question="x")
-    assert classify(raised.value).outcome is Outcome.UNKNOWN
+    assert classify(raised.value).outcome is FailureEffect.UNKNOWN
 
 
 def test_a_refusal_before_any_tool_is_clean(provider: StubProvider) -> None:
@@ -101,7 +101,7 @@ def test_a_refusal_before_any_tool_is_clean(provider: StubProvider) -> None:
     provider.fail(401)
     with pytest.raises(NonRetryableError) as raised:
         run(looking(), question="x")
-    assert classify(raised.value).outcome is Outcome.CLEAN
+    assert classify(raised.value).outcome is FailureEffect.CLEAN
 
 
 def test_a_refusal_after_the_function_is_not_clean(provider: StubProvider) -> None:
@@ -109,7 +109,7 @@ def test_a_refusal_after_the_function_is_not_clean(provider: StubProvider) -> No
     provider.fail(401)
     with pytest.raises(NonRetryableError) as raised:
         run(worker_of(lambda context: {"text": "made"}), other="x")
-    assert classify(raised.value).outcome is Outcome.UNKNOWN
+    assert classify(raised.value).outcome is FailureEffect.UNKNOWN
 
 
 def test_a_hanging_provider_ends_with_the_request_s_time(provider: StubProvider) -> None:

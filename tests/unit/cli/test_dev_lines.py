@@ -15,12 +15,12 @@ from multiagents.cli.own_code import own_files
 from multiagents.cli.saga_lines import lines_of, started
 from multiagents.core.attempt_ref import AttemptRef
 from multiagents.core.entries import (
-    Asked,
     Claimed,
     Entry,
     Failed,
     Failure,
     Lost,
+    Requested,
     Started,
     Succeeded,
     TimerDue,
@@ -28,7 +28,7 @@ from multiagents.core.entries import (
 )
 from multiagents.core.error_names import names_of
 from multiagents.core.places import is_users
-from multiagents.core.states import Command, Kind, Outcome
+from multiagents.core.states import Action, FailureEffect, Kind
 from multiagents.engine.continuation import Move
 from multiagents.saga.commands import DEADLINE, retry_timer
 from multiagents.saga.decide import fold
@@ -141,12 +141,12 @@ def test_an_error_of_another_place_is_not_taken_for_this_one(tmp_path: Path) -> 
 def test_after_a_retry_by_a_person_an_attempt_keeps_its_number() -> None:
     """It is the one of `show` and `history`; which try of how many it is stands beside it."""
     history = History().reserved()
-    history(failed(2000, "ship", 1, "n2", outcome=Outcome.CLEAN))
+    history(failed(2000, "ship", 1, "n2", effect=FailureEffect.CLEAN))
     for attempt in (1, 2):
         history(Claimed(3000, UNDO, "reserve", attempt, f"u{attempt}"))
         history(failed(3100, "reserve", attempt, f"u{attempt}", kind=UNDO))
         history(TimerDue(9000, retry_timer(AttemptRef(UNDO, "reserve", attempt))))
-    history(Asked(9100, Command.RETRY, "r1", "ada"))
+    history(Requested(9100, Action.RETRY, "r1", "ada"))
     history(Claimed(9200, UNDO, "reserve", 3, "u3"))
     told = history(failed(9300, "reserve", 3, "u3", kind=UNDO))
     assert told.startswith(
@@ -166,7 +166,7 @@ def test_what_is_not_tried_again_has_no_number_of_attempts() -> None:
 def test_undo_parking_and_the_end() -> None:
     """What needs a person says how to see why."""
     history = History().reserved()
-    assert history(failed(2000, "ship", 1, "n2", outcome=Outcome.CLEAN)) == (
+    assert history(failed(2000, "ship", 1, "n2", effect=FailureEffect.CLEAN)) == (
         "order 3636fd8b  ship     failed: KeyError: 'sku'\norder 3636fd8b  compensating"
     )
     history(Claimed(2100, UNDO, "reserve", 1, "n3"))
@@ -188,7 +188,7 @@ def test_undo_parking_and_the_end() -> None:
 def test_an_undo_that_succeeds_compensates() -> None:
     """The word is undone."""
     history = History().reserved()
-    history(failed(2000, "ship", 1, "n2", outcome=Outcome.CLEAN))
+    history(failed(2000, "ship", 1, "n2", effect=FailureEffect.CLEAN))
     history(Claimed(2100, UNDO, "reserve", 1, "n3"))
     assert history(Succeeded(2150, UNDO, "reserve", 1, "n3")) == (
         "order 3636fd8b  reserve  undone in 0.05 s\norder 3636fd8b  compensated after 2.1 s"
@@ -207,10 +207,10 @@ def test_lost_unroutable_and_asked_are_told() -> None:
         " see multiagents explain 3636fd8b"
     )
     history = History().begun()
-    assert history(Asked(1100, Command.PAUSE, "r1", by="ada", reason="bank is down")) == (
+    assert history(Requested(1100, Action.PAUSE, "r1", by="ada", reason="bank is down")) == (
         "order 3636fd8b  pause asked by ada: bank is down\norder 3636fd8b  paused"
     )
-    assert history(Asked(1200, Command.RESUME, "r2")) == (
+    assert history(Requested(1200, Action.RESUME, "r2")) == (
         "order 3636fd8b  resume asked\norder 3636fd8b  resumed"
     )
 
@@ -238,7 +238,7 @@ def test_a_condition_without_a_value_is_told_as_the_failure_of_its_step() -> Non
 def test_a_deadline_says_so_whether_or_not_there_is_something_to_undo() -> None:
     """The saga's own error is on the line with which it turns."""
     history = History().begun()
-    history(failed(2000, "reserve", 1, "n1", outcome=Outcome.CLEAN))
+    history(failed(2000, "reserve", 1, "n1", effect=FailureEffect.CLEAN))
     why = "SagaDeadline: not done in 60 s"
     over = history(TimerDue(60_000, DEADLINE))
     assert over == f"order 3636fd8b  failed after 1 min 00 s: {why}"
@@ -248,7 +248,7 @@ def test_a_deadline_says_so_whether_or_not_there_is_something_to_undo() -> None:
 
 def test_a_person_who_ends_a_saga_is_named_once() -> None:
     """The line of the order has the reason."""
-    told = History().begun()(Asked(1100, Command.TERMINATE, "r1", by="ada", reason="a test"))
+    told = History().begun()(Requested(1100, Action.TERMINATE, "r1", by="ada", reason="a test"))
     assert told.splitlines()[0] == "order 3636fd8b  terminate asked by ada: a test"
     assert told.count("a test") == 1
 
@@ -256,7 +256,7 @@ def test_a_person_who_ends_a_saga_is_named_once() -> None:
 def test_an_end_that_celery_refuses_to_send_on_is_told() -> None:
     """The saga asks for a person's attention."""
     history = History().begun()
-    history(Asked(1100, Command.TERMINATE, "r1"))
+    history(Requested(1100, Action.TERMINATE, "r1"))
     refused = Unroutable(1200, RUN, "", 0, Failure("KeyError", "'x'"), "link 1 (shop.mail) of T")
     assert history(refused) == (
         "order 3636fd8b  end not told: link 1 (shop.mail) of T: KeyError: 'x';"
@@ -289,7 +289,7 @@ def test_an_undo_is_counted_by_what_its_error_allows() -> None:
     """Three tries after a mistake in its code, not the ten of its policy."""
     flow = WorkflowBuilder("order").add_step("reserve", "a", compensation="b")
     history = History(flow.add_step("ship", "c", retry=1).build()).reserved()
-    history(failed(2000, "ship", 1, "n2", outcome=Outcome.CLEAN))
+    history(failed(2000, "ship", 1, "n2", effect=FailureEffect.CLEAN))
     history(Claimed(2100, UNDO, "reserve", 1, "n3"))
     mistake = failed(2200, "reserve", 1, "n3", kind=UNDO, classes=names_of(KeyError()))
     assert "undo failed, attempt 1 of 3: KeyError: 'sku'; again in " in history(mistake)

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from multiagents.cli.doctor.loops import loops as loop_check
 from multiagents.core.exceptions import LoopBlocked, StepTimeout
-from multiagents.core.states import Kind, Outcome
+from multiagents.core.states import FailureEffect, Kind
 from multiagents.operations.explain.blocked_loops import blocked_now, told_of_loop
 from multiagents.worker_sdk import async_attempts, loop, loop_watch
 from multiagents.worker_sdk.activity import Activity
@@ -268,7 +268,11 @@ def test_an_attempt_that_was_not_entered_is_given_back_clean(rig: Rig) -> None:
     assert "worker 'blocks'" in str(error)
     for kind in Kind:
         verdict = verdict_of(error, kind)
-        assert (verdict.outcome, verdict.retryable, verdict.counts) == (Outcome.CLEAN, True, False)
+        assert (verdict.effect, verdict.retryable, verdict.counts) == (
+            FailureEffect.CLEAN,
+            True,
+            False,
+        )
         assert verdict.retry_after_ms == 500
     assert async_attempts.taken("n-innocent") is None
 
@@ -287,7 +291,7 @@ def test_an_attempt_that_was_cut_off_does_not_count(rig: Rig) -> None:
     error = cut_off.exception(DEADLINE_S)
     assert isinstance(error, LoopBlocked)
     verdict = verdict_of(error, Kind.RUN)
-    assert (verdict.outcome, verdict.counts) == (Outcome.UNKNOWN, False)
+    assert (verdict.effect, verdict.counts) == (FailureEffect.UNKNOWN, False)
 
 
 def test_an_attempt_whose_time_another_has_eaten_does_not_count(rig: Rig) -> None:

@@ -20,7 +20,7 @@ from multiagents.core.exceptions import (
     StepTimeout,
     WorkerExecutionError,
 )
-from multiagents.core.states import Outcome
+from multiagents.core.states import FailureEffect
 from multiagents.worker_sdk import loop
 from multiagents.worker_sdk.context import Context
 from multiagents.worker_sdk.execute import InputRefused, cancel, classify, execute
@@ -124,7 +124,7 @@ def test_an_input_that_the_model_refuses_never_reaches_the_function() -> None:
         "input of worker 'charge' is refused by Order: amount: Input should be greater than 0"
     )
     verdict = classify(caught.value)
-    assert (verdict.outcome, verdict.retryable) == (Outcome.CLEAN, False)
+    assert (verdict.effect, verdict.retryable) == (FailureEffect.CLEAN, False)
 
 
 def test_an_output_model_shapes_the_result() -> None:

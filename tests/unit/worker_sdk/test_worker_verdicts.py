@@ -17,7 +17,7 @@ from multiagents.core.exceptions import (
     StepTimeout,
     WorkerExecutionError,
 )
-from multiagents.core.states import Kind, Outcome
+from multiagents.core.states import FailureEffect, Kind
 from multiagents.worker_sdk.attempt import verdict_of
 from multiagents.worker_sdk.execute import InputRefused, classify, undo_refused
 
@@ -35,28 +35,30 @@ class Later(WorkerExecutionError, KeyError):
 
 
 @pytest.mark.parametrize(
-    ("error", "outcome", "retryable"),
+    ("error", "effect", "retryable"),
     [
-        (WorkerExecutionError("later"), Outcome.UNKNOWN, True),
-        (CircuitBreakerOpenError("open", 5), Outcome.UNKNOWN, True),
-        (StepTimeout("slow"), Outcome.UNKNOWN, True),
-        (OSError("gone"), Outcome.UNKNOWN, True),
-        (KeyError("x"), Outcome.UNKNOWN, False),
-        (ModuleNotFoundError("x"), Outcome.UNKNOWN, False),
-        (Unfinished("x"), Outcome.UNKNOWN, False),
-        (Later("x"), Outcome.UNKNOWN, True),
-        (BdbQuit(), Outcome.UNKNOWN, False),
-        (NonRetryableError("no"), Outcome.UNKNOWN, False),
-        (NonRetryableError("no", clean=True), Outcome.CLEAN, False),
-        (ValueError("bad"), Outcome.UNKNOWN, False),
-        (InvalidResult("bad"), Outcome.UNKNOWN, False),
-        (InputRefused("bad"), Outcome.CLEAN, False),
+        (WorkerExecutionError("later"), FailureEffect.UNKNOWN, True),
+        (CircuitBreakerOpenError("open", 5), FailureEffect.UNKNOWN, True),
+        (StepTimeout("slow"), FailureEffect.UNKNOWN, True),
+        (OSError("gone"), FailureEffect.UNKNOWN, True),
+        (KeyError("x"), FailureEffect.UNKNOWN, False),
+        (ModuleNotFoundError("x"), FailureEffect.UNKNOWN, False),
+        (Unfinished("x"), FailureEffect.UNKNOWN, False),
+        (Later("x"), FailureEffect.UNKNOWN, True),
+        (BdbQuit(), FailureEffect.UNKNOWN, False),
+        (NonRetryableError("no"), FailureEffect.UNKNOWN, False),
+        (NonRetryableError("no", clean=True), FailureEffect.CLEAN, False),
+        (ValueError("bad"), FailureEffect.UNKNOWN, False),
+        (InvalidResult("bad"), FailureEffect.UNKNOWN, False),
+        (InputRefused("bad"), FailureEffect.CLEAN, False),
     ],
 )
-def test_the_verdict_follows_rule_2(error: Exception, outcome: Outcome, retryable: bool) -> None:
+def test_the_verdict_follows_rule_2(
+    error: Exception, effect: FailureEffect, retryable: bool
+) -> None:
     """Whether it did nothing, and whether it is worth another try, are two questions."""
     verdict = classify(error)
-    assert (verdict.outcome, verdict.retryable) == (outcome, retryable)
+    assert (verdict.effect, verdict.retryable) == (effect, retryable)
     assert verdict.failure.type == type(error).__qualname__
 
 

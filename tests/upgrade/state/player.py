@@ -14,17 +14,17 @@ from typing import Any
 from multiagents.core.attempt_ref import AttemptRef
 from multiagents.core.clock import Clock, FakeClock
 from multiagents.core.effects import Flow
-from multiagents.core.entries import Asked, Entry, Succeeded
+from multiagents.core.entries import Entry, Requested, Succeeded
 from multiagents.core.names import HEADER
 from multiagents.core.ports import Assignment
 from multiagents.core.settings import Settings
-from multiagents.core.states import Command, Kind
+from multiagents.core.states import Action, Kind
 from multiagents.engine.catalog import Catalog
 from multiagents.engine.messages import Message, Publish
 from multiagents.engine.queue_heads import Backlog, QueueHead
 from multiagents.hosting.app import make_app
 from multiagents.hosting.assembly import Host
-from multiagents.saga.outcome import Deliverance
+from multiagents.saga.outcome import SagaOutcome
 from multiagents.saga.targets import TOLD
 from multiagents.storage import formats
 from multiagents.storage.calls import Call
@@ -100,7 +100,7 @@ class Player:
         match effect:
             case Publish():
                 raise Interrupted
-            case Deliverance():
+            case SagaOutcome():
                 self.told[effect.saga_id] = [effect.state, effect.waiting]
                 return TOLD
             case QueueHead():
@@ -188,7 +188,7 @@ class Player:
 
     def ask(self, saga: str, command: str) -> None:
         """A person's command."""
-        self.append(saga, Asked(self.clock.now_ms(), Command(command), f"{command}-{saga}"))
+        self.append(saga, Requested(self.clock.now_ms(), Action(command), f"{command}-{saga}"))
 
     def report(self, saga: str, step: str, attempt: int, nonce: str) -> None:
         """A success that comes late."""

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 from multiagents.core.attempt_ref import AttemptRef
-from multiagents.core.entries import Asked, Failure, Unroutable
+from multiagents.core.entries import Failure, Requested, Unroutable
 from multiagents.core.fields import outbox_field
-from multiagents.core.states import Command, Kind
+from multiagents.core.states import Action, Kind
 from multiagents.storage import sagas as store
 from tests.upgrade.state import work
 from tests.upgrade.state.player import LEASE_S, QUEUE, Player
@@ -102,7 +102,7 @@ def nobody_decided(p: Player) -> None:
     """The process died between the entry and the decision."""
     p.start("nobody_decided", work.chain)
     p.run("nobody_decided")
-    asked = Asked(p.clock.now_ms(), Command.CANCEL, "cancel-it", "somebody", "a reason")
+    asked = Requested(p.clock.now_ms(), Action.CANCEL, "cancel-it", "somebody", "a reason")
     p.edge.execute(store.append(p.coordinator.repository.keys("nobody_decided"), asked))
 
 

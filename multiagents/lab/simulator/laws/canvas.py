@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from multiagents.core.entries import Asked, Entry
-from multiagents.core.states import ENDED, Command, SagaState
+from multiagents.core.entries import Entry, Requested
+from multiagents.core.states import ENDED, Action, SagaState
 from multiagents.engine.dispatcher import TELLING_MS
 from multiagents.lab.simulator.clocks import SET_BACK, SKEW_MS
 from multiagents.lab.simulator.effects import PICKY
 from multiagents.lab.simulator.laws.violations import law
 from multiagents.lab.simulator.people import CANVAS
 from multiagents.lab.simulator.world import World
-from multiagents.saga.outcome import Deliverance
+from multiagents.saga.outcome import SagaOutcome
 from multiagents.saga.state import Saga
 from multiagents.saga.targets import targets_of
 
@@ -30,7 +30,7 @@ def judge_canvases(world: World, saga: Saga, log: Sequence[Entry]) -> None:
     """
     told = world.canvases[saga.id]
     closed = saga.terminated or any(
-        isinstance(entry, Asked) and entry.command is Command.RESOLVE for entry in log
+        isinstance(entry, Requested) and entry.action is Action.RESOLVE for entry in log
     )
     completed = saga.delivered and world.ends[saga.id][0].state == SagaState.COMPLETED
     for task_id in world.owed[saga.id] - {saga.id} if saga.delivered else ():
@@ -61,7 +61,7 @@ def judge_ends(world: World, saga: Saga, *, set_back: bool) -> None:
     law(not untold or not saga.delivered, f"{saga.id}: {untold} wait for ever (rule 14)")
 
 
-def _outcome(end: Deliverance) -> tuple[Any, ...]:
+def _outcome(end: SagaOutcome) -> tuple[Any, ...]:
     """What is told; how far the undo is may be told as of a moment later."""
     failure = {name: value for name, value in end.failure.items() if name != "undo"}
     return end.state, end.result, failure

@@ -13,11 +13,11 @@ from collections.abc import Iterable, Sequence
 
 from multiagents.core.attempt_ref import AttemptRef
 from multiagents.core.entries import (
-    Asked,
     Claimed,
     Entry,
     Failed,
     Lost,
+    Requested,
     Succeeded,
     TimerDue,
 )
@@ -25,13 +25,13 @@ from multiagents.core.states import (
     ENDED,
     STEP_BUSY,
     UNDO_BUSY,
+    FailureEffect,
     Kind,
-    Outcome,
     SagaState,
     StepState,
     UndoState,
 )
-from multiagents.core.states import Command as Ask
+from multiagents.core.states import Action as Ask
 from multiagents.lab.simulator.laws.attempt import AttemptLaws, settled
 from multiagents.lab.simulator.laws.end import WorkerEffect as WorkerEffect
 from multiagents.lab.simulator.laws.end import has_come_to_rest as has_come_to_rest
@@ -94,7 +94,7 @@ class SagaJudge:
             return
         if isinstance(entry, Claimed):
             self._pivot.add(entry.nonce)
-        elif isinstance(entry, Failed) and entry.outcome is Outcome.CLEAN:
+        elif isinstance(entry, Failed) and entry.effect is FailureEffect.CLEAN:
             self._pivot.discard(entry.nonce)
 
     def _moves(self, before: Saga, entry: Entry, decision: Decision) -> None:
@@ -106,7 +106,7 @@ class SagaJudge:
         law(_leads(old, new), f"{old} -> {new} by {entry.id}")
         if old in ENDED:
             late = isinstance(entry, Succeeded | Failed | Lost)
-            law(late or isinstance(entry, Asked), f"an ended saga moved: {old} -> {new}")
+            law(late or isinstance(entry, Requested), f"an ended saga moved: {old} -> {new}")
 
     def _commands(self, before: Saga, entry: Entry, decision: Decision) -> None:
         saga, commands = decision.saga, _standing(decision.commands)
@@ -116,7 +116,7 @@ class SagaJudge:
         law((self.delivered == 1) == saga.delivered, "an outcome is delivered at the first end")
         if saga.state in ENDED:
             law(saga.delivered, "an end without a delivery")
-            terminates = isinstance(entry, Asked) and entry.command is Ask.TERMINATE
+            terminates = isinstance(entry, Requested) and entry.action is Ask.TERMINATE
             allowed = (Adopt, ClearTimer, Deliver, TellAgain, *([Withdraw] if terminates else []))
             law(all(isinstance(c, allowed) for c in commands), f"after the end: {commands}")
         if before.state is SagaState.PAUSED and saga.state is SagaState.PAUSED:
