@@ -273,13 +273,14 @@ class TestSandbox:
     def test_a_terminated_example_leaves_nothing(self, tmp_path: Path) -> None:
         """SIGTERM in the middle unwinds: worker and server are stopped, the folder is gone."""
         code = (
-            "import time\nfrom multiagents.testing.sandbox import sandbox\n"
-            "with sandbox():\n    print('ready', flush=True)\n    time.sleep(60)\n"
+            "import sys\nfrom multiagents.testing.sandbox import sandbox\n"
+            "with sandbox():\n    print('ready', flush=True)\n    sys.stdin.read()\n"
         )
         process = subprocess.Popen(
             [sys.executable, "-c", code],
             cwd=ROOT,
             env=environment(TMPDIR=str(tmp_path)),
+            stdin=subprocess.PIPE,  # stays open until the test ends, so only a signal ends it
             stdout=subprocess.PIPE,
             text=True,
         )
