@@ -1,7 +1,6 @@
 """What does a failing model mean for the saga?
 
-Faults come over real HTTP from the stub provider; what they mean is asked of `classify`, as the
-engine does.
+Faults come over real HTTP from the stub provider; `classify` says what they mean, as in the engine.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ def looking(*tools: Any, **options: Any) -> Any:
 
 
 def test_a_rate_limit_is_waited_out(provider: StubProvider) -> None:
-    """429 with Retry-After: another attempt, not before; then the answer comes."""
+    """After a 429 the next attempt waits as long as Retry-After says, and gets the answer."""
     worker = worker_of()
     provider.fail(429, retry_after=7)
     with pytest.raises(WorkerExecutionError, match=r"openai/stub failed \(rate_limit, 429\)") as it:
@@ -55,7 +54,7 @@ def test_a_rate_limit_is_waited_out(provider: StubProvider) -> None:
 
 @pytest.mark.parametrize("status", [408, 500, 502, 503, 529])
 def test_a_failing_provider_is_tried_again(provider: StubProvider, status: int) -> None:
-    """The provider's own trouble passes; what the attempt has left behind is unknown."""
+    """A provider's own error is retried, and its effects count as unknown."""
     provider.fail(status)
     with pytest.raises(WorkerExecutionError) as raised:
         run(worker_of(), text="x")
@@ -66,7 +65,7 @@ def test_a_failing_provider_is_tried_again(provider: StubProvider, status: int) 
 
 @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 422])
 def test_a_refused_request_is_given_up_and_clean(provider: StubProvider, status: int) -> None:
-    """The same request would be refused again, and nothing was done."""
+    """A refused request is not retried, and the attempt counts as clean."""
     provider.fail(status)
     with pytest.raises(NonRetryableError, match=str(status)) as raised:
         run(worker_of(), text="x")
@@ -75,21 +74,21 @@ def test_a_refused_request_is_given_up_and_clean(provider: StubProvider, status:
 
 
 def test_an_empty_account_is_given_up(provider: StubProvider) -> None:
-    """OpenAI says 429 for it, but no waiting helps."""
+    """OpenAI answers 429 for an empty account; a retry does not help there."""
     provider.fail(429, code="insufficient_quota", message="You exceeded your current quota")
     with pytest.raises(NonRetryableError, match="billing"):
         run(worker_of(), text="x")
 
 
 def test_a_prompt_that_is_too_long_is_given_up(provider: StubProvider) -> None:
-    """It will not be shorter next time."""
+    """A prompt beyond the model's limit is not retried."""
     provider.fail(400, code="context_length_exceeded", message="maximum context length exceeded")
     with pytest.raises(NonRetryableError, match="context_window_exceeded"):
         run(worker_of(), text="x")
 
 
 def test_a_refusal_after_a_tool_ran_is_not_clean(provider: StubProvider) -> None:
-    """The tool may have done something: the step is compensated."""
+    """A tool may have had an effect, so the step is compensated."""
     provider.script({"next_tool_name": lambda inputs: provider.fail(401) and "look"}, times=1)
     with pytest.raises(NonRetryableError) as raised:
         run(looking(), question="x")
@@ -97,7 +96,7 @@ def test_a_refusal_after_a_tool_ran_is_not_clean(provider: StubProvider) -> None
 
 
 def test_a_refusal_before_any_tool_is_clean(provider: StubProvider) -> None:
-    """A loop that never began has done nothing."""
+    """A loop that called no tool has had no effect."""
     provider.fail(401)
     with pytest.raises(NonRetryableError) as raised:
         run(looking(), question="x")
@@ -105,7 +104,7 @@ def test_a_refusal_before_any_tool_is_clean(provider: StubProvider) -> None:
 
 
 def test_a_refusal_after_the_function_is_not_clean(provider: StubProvider) -> None:
-    """A function that is called before the model may have done something."""
+    """A function that runs before the model may have had an effect."""
     provider.fail(401)
     with pytest.raises(NonRetryableError) as raised:
         run(worker_of(lambda context: {"text": "made"}), other="x")
@@ -113,7 +112,7 @@ def test_a_refusal_after_the_function_is_not_clean(provider: StubProvider) -> No
 
 
 def test_a_hanging_provider_ends_with_the_request_s_time(provider: StubProvider) -> None:
-    """``timeout=`` (seconds a request) ends the wait; the attempt is retried."""
+    """``timeout=`` (seconds per request) ends the wait, and the attempt is retried."""
     provider.hang()
     begun = time.monotonic()
     with pytest.raises(WorkerExecutionError, match="transport"):
@@ -122,7 +121,7 @@ def test_a_hanging_provider_ends_with_the_request_s_time(provider: StubProvider)
 
 
 def test_a_hanging_provider_ends_with_the_step_s_time(provider: StubProvider) -> None:
-    """The step's time-out cancels the call at once; the next step is answered."""
+    """The step's timeout cancels the call at once, and the next step gets its answer."""
     worker = worker_of()
     provider.hang()
     begun = time.monotonic()
@@ -133,7 +132,7 @@ def test_a_hanging_provider_ends_with_the_step_s_time(provider: StubProvider) ->
 
 
 def test_a_lost_lease_ends_the_wait_for_a_model(provider: StubProvider) -> None:
-    """`cancel` reaches a call that is under way."""
+    """`cancel` ends a model call that is under way."""
     provider.hang()
     ended: list[BaseException] = []
 
@@ -153,7 +152,7 @@ def test_a_lost_lease_ends_the_wait_for_a_model(provider: StubProvider) -> None:
 
 
 def test_an_answer_that_fits_no_signature_is_tried_again(provider: StubProvider) -> None:
-    """The error names the fields and shows how the answer begins; no second request is made."""
+    """The error names the fields and quotes the answer's beginning; no second request is made."""
     provider.garbage()
     with pytest.raises(WorkerExecutionError) as raised:
         run(worker_of(), text="x")
@@ -163,7 +162,7 @@ def test_an_answer_that_fits_no_signature_is_tried_again(provider: StubProvider)
 
 
 def test_a_loop_asks_once_more_for_a_readable_answer(provider: StubProvider) -> None:
-    """A retry of the step would call its tools again; one more request does not."""
+    """The loop sends one more request, because a retry of the step would repeat its tool calls."""
     calls: list[int] = []
 
     def count(page: int) -> str:
@@ -182,7 +181,7 @@ def test_a_loop_asks_once_more_for_a_readable_answer(provider: StubProvider) -> 
 )
 @pytest.mark.parametrize("kind", ["plain", "async"])
 def test_a_tool_can_end_the_step(provider: StubProvider, control: Exception, kind: str) -> None:
-    """What decides about the step is no observation: the loop ends, the very error comes out."""
+    """An error that decides about the step ends the loop and leaves it unchanged."""
 
     def stop() -> str:
         raise control
@@ -197,7 +196,7 @@ def test_a_tool_can_end_the_step(provider: StubProvider, control: Exception, kin
 
 
 def test_a_cancelled_tool_cancels_the_step(provider: StubProvider) -> None:
-    """asyncio's cancellation is no observation either."""
+    """The loop does not turn asyncio's cancellation into an observation."""
 
     async def stop() -> str:
         raise asyncio.CancelledError
@@ -208,7 +207,7 @@ def test_a_cancelled_tool_cancels_the_step(provider: StubProvider) -> None:
 
 
 def test_a_time_limit_that_dspy_has_wrapped_is_found() -> None:
-    """DSPy hides what is raised inside its HTTP client behind an error of its own."""
+    """DSPy wraps errors of its HTTP client; the timeout below is found."""
     import dspy
 
     limit = SoftTimeLimitExceeded()
@@ -218,7 +217,7 @@ def test_a_time_limit_that_dspy_has_wrapped_is_found() -> None:
 
 
 def test_an_error_of_the_function_stays_itself(provider: StubProvider) -> None:
-    """The worker's own errors mean what they say, with their cause."""
+    """The worker's own errors keep their type, meaning and cause."""
 
     def fail(context: dict[str, Any]) -> dict[str, Any]:
         raise WorkerExecutionError("the desk is closed", retry_after=3) from OSError("cause")
@@ -229,7 +228,7 @@ def test_an_error_of_the_function_stays_itself(provider: StubProvider) -> None:
 
 
 def test_no_secret_is_in_an_error(provider: StubProvider, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Providers repeat keys in their messages; we do not, nor do chained errors."""
+    """Errors and their causes omit the keys that providers repeat in their messages."""
     monkeypatch.setenv("OPENAI_API_KEY", "very-private-value")
     provider.fail(401, message="Incorrect API key: very-private-value or sk-abcdefghij0123456789")
     with pytest.raises(NonRetryableError) as raised:
@@ -244,7 +243,7 @@ def test_no_secret_is_in_an_error(provider: StubProvider, monkeypatch: pytest.Mo
 def test_no_model_says_how_to_set_one(
     provider: StubProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both ways, with an example; nothing was done."""
+    """The error shows both ways to name a model, and the attempt counts as clean."""
     monkeypatch.delenv("MULTIAGENTS_LM")
     get_settings.cache_clear()
     with pytest.raises(NonRetryableError) as raised:
@@ -255,7 +254,7 @@ def test_no_model_says_how_to_set_one(
 
 
 def test_no_key_names_the_variable(provider: StubProvider, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before any request is made."""
+    """The error names the missing variable before any request is made."""
     for name in ("GEMINI_API_KEY", "GOOGLE_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(NonRetryableError, match="Set GEMINI_API_KEY") as raised:
@@ -264,7 +263,7 @@ def test_no_key_names_the_variable(provider: StubProvider, monkeypatch: pytest.M
 
 
 def test_a_model_without_a_name_is_refused(provider: StubProvider) -> None:
-    """DSPy's own check of a model's name is an error of the configuration."""
+    """DSPy's refusal of a model's name becomes a configuration error."""
     with pytest.raises(NonRetryableError, match="'openai/' is refused") as raised:
         run(worker_of(model="openai/"), text="x")
     assert raised.value.clean

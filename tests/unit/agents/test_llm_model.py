@@ -1,4 +1,4 @@
-"""Which model does a worker ask, with what, and what is kept of it?"""
+"""Which model does a worker call, with which settings, and what stays in memory afterwards?"""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from tests.support.llm import run, worker_of
 
 
 def test_model_settings_reach_the_provider(provider: StubProvider) -> None:
-    """What is not ours goes to the model, as DSPy names it."""
+    """Settings that are not ours go to the model under DSPy's names."""
     run(worker_of(lm_settings={"temperature": 0.25, "max_tokens": 77}), text="x")
     assert provider.requests[-1]["temperature"] == 0.25
     assert 77 in provider.requests[-1].values()
 
 
 def test_a_workers_own_model_is_asked_at_its_own_place(provider: StubProvider) -> None:
-    """MULTIAGENTS_LM_API_BASE belongs to MULTIAGENTS_LM: no key is sent to another's address."""
+    """MULTIAGENTS_LM_API_BASE belongs to MULTIAGENTS_LM, so no other model's key goes there."""
     own = worker_of(model="openai/own", lm_settings={"api_base": provider.url})
     run(own, text="x")
     assert provider.requests[-1]["model"] == "own"
@@ -26,7 +26,7 @@ def test_a_workers_own_model_is_asked_at_its_own_place(provider: StubProvider) -
 def test_a_local_server_needs_no_key(
     provider: StubProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On this machine DSPy's demand for a key is answered for the user."""
+    """A model server on this machine works without a key, although DSPy requires one."""
     monkeypatch.delenv("OPENAI_API_KEY")
     assert "sentiment" in run(worker_of(), text="x")
 
@@ -34,7 +34,7 @@ def test_a_local_server_needs_no_key(
 def test_what_dspy_was_configured_with_is_used(
     provider: StubProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No model is named: the program's own dspy.configure counts, without its retries."""
+    """A worker that names no model uses the program's dspy.configure, without its retries."""
     import dspy
 
     monkeypatch.delenv("MULTIAGENTS_LM")
@@ -50,7 +50,7 @@ def test_what_dspy_was_configured_with_is_used(
 def test_a_double_of_the_users_is_used_as_it_is(
     provider: StubProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """dspy's DummyLM gives its answers in turn."""
+    """A worker uses dspy's DummyLM unchanged, so it gives its answers in turn."""
     import dspy
     from dspy.utils import DummyLM
 
@@ -63,7 +63,7 @@ def test_a_double_of_the_users_is_used_as_it_is(
 
 
 def test_nothing_is_kept_of_a_call(provider: StubProvider) -> None:
-    """A worker lives for weeks: neither DSPy's histories nor its trace grow."""
+    """Calls leave nothing in DSPy's histories or trace, so a long-lived worker does not grow."""
     import dspy
     from dspy.clients.base_lm import GLOBAL_HISTORY
 

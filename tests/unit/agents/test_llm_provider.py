@@ -1,4 +1,4 @@
-"""What can a test rely on in the stub provider, and in the processes that use it?"""
+"""What can a test expect of the stub provider and of the processes that use it?"""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ print("dspy" in sys.modules, "litellm" in sys.modules)
 
 
 def python(script: str, **environment: str) -> str:
-    """What a fresh interpreter prints."""
+    """The output of a fresh interpreter."""
     done = subprocess.run(
-        # Python 3.12 warns of every fork beside a thread: that is what is under test here
+        # Python 3.12 warns about a fork beside threads; this test needs such a fork
         [
             sys.executable,
             "-W",
@@ -98,18 +98,18 @@ def post(provider: StubProvider, body: dict[str, Any]) -> tuple[int, dict[str, A
 
 
 def test_a_worker_that_is_only_defined_does_not_load_dspy() -> None:
-    """Importing, defining tools and workers: 1.4 s and 50 MB are saved until one runs."""
+    """Importing and defining tools and workers loads no DSPy, which saves 1.4 s and 50 MB."""
     assert python(LAZY) == "False False"
 
 
 def test_parent_and_children_get_their_own_answers(provider: StubProvider) -> None:
-    """A model object used before a fork is not used after it: no answer goes to another."""
+    """A child process makes its own model object, so no answer reaches another process."""
     provider.script({"answer": lambda inputs: inputs["number"]})
     assert python(FORKED, **provider.environment()) == "True [0, 0, 0]"
 
 
 def test_an_answer_takes_less_than_five_milliseconds(provider: StubProvider) -> None:
-    """Hundreds of tests may ask."""
+    """The stub answers in under 5 ms, since hundreds of tests may call it."""
     run(worker_of(), text="x")
     body = provider.requests[0]
     times = []
@@ -117,11 +117,11 @@ def test_an_answer_takes_less_than_five_milliseconds(provider: StubProvider) -> 
         begun = time.perf_counter()
         assert post(provider, body)[0] == 200
         times.append(time.perf_counter() - begun)
-    assert min(times) < 0.005  # what it costs when nobody else works on this machine
+    assert min(times) < 0.005  # the cost on an idle machine
 
 
 def test_scripts_for_a_number_of_times_come_first(provider: StubProvider) -> None:
-    """Then the newest lasting one; what no script names is made up."""
+    """Counted scripts come first, then the newest lasting one, then a made-up answer."""
     provider.script({"sentiment": "always"})
     provider.script({"sentiment": "newest"})
     provider.script({"sentiment": "once"}, times=1)
@@ -131,14 +131,14 @@ def test_scripts_for_a_number_of_times_come_first(provider: StubProvider) -> Non
 
 
 def test_faults_are_used_up_in_order(provider: StubProvider) -> None:
-    """First all that was asked for, then answers again."""
+    """The stub plays the requested faults in order, then answers again."""
     provider.fail(500, times=2).fail(429)
     prompt = {"model": "stub", "messages": [{"role": "user", "content": "hello"}]}
     assert [post(provider, prompt)[0] for _ in range(4)] == [500, 500, 429, 200]
 
 
 def test_a_prompt_of_nobody_is_answered_too(provider: StubProvider) -> None:
-    """A program that asks without DSPy gets a completion with usage."""
+    """A program that calls it without DSPy gets a completion with usage."""
     prompt = {"model": "stub", "messages": [{"role": "user", "content": "hello"}]}
     status, body = post(provider, prompt)
     assert status == 200
@@ -147,14 +147,14 @@ def test_a_prompt_of_nobody_is_answered_too(provider: StubProvider) -> None:
 
 
 def test_no_key_is_recorded(provider: StubProvider) -> None:
-    """Bodies only."""
+    """The stub records request bodies and no headers."""
     prompt = {"model": "stub", "messages": [{"role": "user", "content": "hello"}]}
     post(provider, prompt)
     assert provider.requests == [prompt]
 
 
 def test_a_closed_provider_lets_hanging_requests_go() -> None:
-    """Nothing of a test outlives it."""
+    """Closing the provider ends its hanging requests."""
     prompt = {"model": "stub", "messages": [{"role": "user", "content": "hello"}]}
     ends: list[Exception] = []
 

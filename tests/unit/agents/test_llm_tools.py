@@ -31,7 +31,7 @@ def query_database(table: str, filters: dict) -> dict:  # type: ignore[type-arg]
 
 
 def test_react_calls_plain_and_async_tools(provider: StubProvider) -> None:
-    """Each tool's result is the model's next observation; the trajectory is not in the result."""
+    """Each tool's result is the model's next observation, and the result omits the trajectory."""
 
     @dspy_worker(
         "research_assistant",
@@ -57,7 +57,7 @@ def test_react_calls_plain_and_async_tools(provider: StubProvider) -> None:
 
 
 def test_async_tools_share_the_loop_of_the_process(provider: StubProvider) -> None:
-    """A tool's connection pool, bound to a loop, works in every step of the process."""
+    """A tool's connection pool works in every step, because all steps share one loop."""
     loops = []
 
     async def look() -> str:
@@ -109,7 +109,7 @@ ODD_TOOLS = {
 
 @pytest.mark.parametrize("kind", ODD_TOOLS)
 def test_a_tool_is_whatever_can_be_called(provider: StubProvider, kind: str) -> None:
-    """The model is shown its name, text and arguments, and what it returns."""
+    """The model sees a tool's name, text, arguments and return type."""
     odd, name, args, told = ODD_TOOLS[kind]
     worker = worker_of(signature="question -> answer", reasoning="react", tools=[odd])
     worker.check()
@@ -120,7 +120,7 @@ def test_a_tool_is_whatever_can_be_called(provider: StubProvider, kind: str) -> 
 
 
 def test_a_tool_that_cannot_be_bound_is_named(provider: StubProvider) -> None:
-    """With its worker, its place and why."""
+    """The error names the tool, its worker, its place and the reason."""
 
     def unreadable(number: Nowhere) -> str:  # type: ignore[name-defined]  # noqa: F821
         return "never"
@@ -135,7 +135,7 @@ def test_a_tool_that_cannot_be_bound_is_named(provider: StubProvider) -> None:
 def test_a_worker_that_cannot_run_does_not_stop_the_others(
     provider: StubProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever is wrong with it is logged, and its process starts."""
+    """The process logs what is wrong with one worker, and starts."""
 
     def check() -> None:
         raise RuntimeError("anything")
@@ -153,7 +153,7 @@ def test_a_worker_that_cannot_run_does_not_stop_the_others(
 
 
 def test_an_error_of_a_tool_is_told_without_its_place(provider: StubProvider) -> None:
-    """The model reads type and message: no traceback, no file, no secret."""
+    """The model reads an error's type and message, without traceback, file or secrets."""
 
     def broken(page: int) -> str:
         raise RuntimeError("page 3 is missing, key sk-abcdefghijklmnopqrstuv1234")
@@ -167,7 +167,7 @@ def test_an_error_of_a_tool_is_told_without_its_place(provider: StubProvider) ->
 
 
 def test_a_wrong_argument_is_an_observation_too(provider: StubProvider) -> None:
-    """The model may name an argument that a tool (or finish) does not have."""
+    """The model gets an error as observation if it names an unknown argument."""
     worker = worker_of(signature="question -> answer", reasoning="react", tools=[search_web])
     provider.script_tool("web_search", {"nonsense": 1})
     provider.script_tool("finish", {"answer": "42"})
@@ -177,7 +177,7 @@ def test_a_wrong_argument_is_an_observation_too(provider: StubProvider) -> None:
 
 
 def test_a_tool_stays_the_function_it_was() -> None:
-    """@tool gives a name and nothing else."""
+    """@tool names a function and changes nothing else."""
 
     @tool
     def add(one: int, two: int) -> int:
@@ -190,6 +190,6 @@ def test_a_tool_stays_the_function_it_was() -> None:
 
 @pytest.mark.parametrize("name", ["two words", "finish", "", "9lives"])
 def test_a_tool_name_that_models_refuse_is_refused(name: str) -> None:
-    """Providers take letters, digits, '_' and '-'; finish ends a loop."""
+    """A tool's name has letters, digits, '_' and '-', and is not 'finish', which ends a loop."""
     with pytest.raises(InvalidInput, match=r"a tool .*cannot be called"):
         tool(name)(lambda: None)

@@ -1,4 +1,4 @@
-"""What does a worker do whose work is a model's answer?
+"""What does a worker do whose result is a model's answer?
 
 Every model call goes over real HTTP to the stub provider.
 """
@@ -38,7 +38,7 @@ class Colour(enum.Enum):
 
 
 def test_a_model_answers_and_the_function_adds_to_the_answer(provider: StubProvider) -> None:
-    """The inputs are in the context: the function sees the answer in the context and adds to it."""
+    """The function gets the model's answer in the context and adds to it."""
 
     @dspy_worker("text_classifier", signature=MOOD)
     async def classify_text(context: dict[str, Any]) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def test_a_model_answers_and_the_function_adds_to_the_answer(provider: StubProvi
 
 
 def test_a_function_supplies_the_inputs_that_the_context_lacks(provider: StubProvider) -> None:
-    """An input is missing: the function is called first; what else it returns is kept."""
+    """If an input is missing, the function runs first; its other results are kept."""
     import dspy
 
     class WorkerSignature(dspy.Signature):  # type: ignore[misc]  # dspy has no types
@@ -84,7 +84,7 @@ def test_a_function_supplies_the_inputs_that_the_context_lacks(provider: StubPro
 
 
 def test_a_chain_of_thought_keeps_its_reasoning(provider: StubProvider) -> None:
-    """The result holds the reasoning, and lists as lists."""
+    """The result holds the reasoning, and lists stay lists."""
 
     @dspy_worker(
         "summarizer",
@@ -121,7 +121,7 @@ def test_outputs_have_the_types_of_the_signature(provider: StubProvider) -> None
 
 
 def test_a_plain_function_works_like_an_async_one(provider: StubProvider) -> None:
-    """Beside the loop, in a thread, with the context's attributes."""
+    """A plain function runs in a thread beside the loop and sees the context's attributes."""
     threads = []
 
     def finish(context: Context) -> dict[str, Any]:
@@ -137,7 +137,7 @@ def test_a_plain_function_works_like_an_async_one(provider: StubProvider) -> Non
 
 
 def test_a_missing_input_is_named(provider: StubProvider) -> None:
-    """Neither the context nor the function has it: the error says so, and nothing was asked."""
+    """The error names an input that context and function both lack; the model is not called."""
     worker = worker_of(signature="order, mood -> reply")
     with pytest.raises(NonRetryableError, match="lacks the input field 'mood'") as raised:
         run(worker, order="A1")
@@ -146,7 +146,7 @@ def test_a_missing_input_is_named(provider: StubProvider) -> None:
 
 
 def test_a_missing_input_before_anything_was_called_is_clean(provider: StubProvider) -> None:
-    """The function runs after the model, so nothing has happened."""
+    """The attempt counts as clean, because the function runs after the model."""
     worker = worker_of(signature="order, mood -> reply", function_first=False)
     with pytest.raises(NonRetryableError, match="lacks the input fields 'order', 'mood'") as raised:
         run(worker)
@@ -154,7 +154,7 @@ def test_a_missing_input_before_anything_was_called_is_clean(provider: StubProvi
 
 
 def test_an_input_with_a_default_may_be_missing(provider: StubProvider) -> None:
-    """It does not decide on which side the function stands."""
+    """A missing input with a default does not make the function run first."""
     import dspy
 
     class Reply(dspy.Signature):  # type: ignore[misc]  # dspy has no types
@@ -170,34 +170,34 @@ def test_an_input_with_a_default_may_be_missing(provider: StubProvider) -> None:
 
 
 def test_function_first_prepares_an_input_that_the_context_has(provider: StubProvider) -> None:
-    """Said once, there is no doubt which text the model gets."""
+    """With function_first the model gets the text that the function prepared."""
     worker = worker_of(lambda context: {"text": context["text"].strip()}, function_first=True)
     run(worker, text="  spaces  ")
     assert "[[ ## text ## ]]\nspaces\n" in asked(provider)
 
 
 def test_a_prepared_input_is_never_lost_silently(provider: StubProvider) -> None:
-    """Not said, the model got the raw text: an error tells how to say it."""
+    """Without function_first the model got the raw text; an error says how to declare it."""
     worker = worker_of(lambda context: {"text": context["text"].strip()})
     with pytest.raises(NonRetryableError, match="function_first=True"):
         run(worker, text="  spaces  ")
 
 
 def test_a_function_must_return_a_dict(provider: StubProvider) -> None:
-    """What cannot be merged is refused by name."""
+    """A result that cannot be merged is refused, and the error names it."""
     with pytest.raises(NonRetryableError, match="returned str; expected a dict"):
         run(worker_of(lambda context: "done"), text="x")
 
 
 def test_dates_become_text(provider: StubProvider) -> None:
-    """A result is JSON: what the model gives as a time is stored as ISO 8601."""
+    """A time in the model's answer is stored as ISO 8601 text."""
     worker = worker_of(signature="text -> due: datetime.datetime")
     result = run(worker, text="x")
     assert datetime.fromisoformat(result["due"]) == datetime(2025, 1, 31, 12, tzinfo=UTC)
 
 
 def test_it_is_a_worker_like_any(provider: StubProvider) -> None:
-    """The registry, the llm queue, @retry and @timeout."""
+    """The registry, the llm queue, @retry and @timeout treat it like any worker."""
 
     @timeout(40)
     @dspy_worker("marked", signature=MOOD, queue="gpu")
@@ -216,7 +216,7 @@ def test_it_is_a_worker_like_any(provider: StubProvider) -> None:
 
 
 def test_many_steps_ask_at_once(provider: StubProvider) -> None:
-    """Ten steps on one loop wait for the model together, not one after the other."""
+    """Ten steps on one loop call the model at the same time."""
     provider.delay(0.2)
     worker = worker_of()
 
@@ -243,7 +243,7 @@ def test_many_steps_ask_at_once(provider: StubProvider) -> None:
 def test_what_cannot_work_is_refused_when_it_is_written(
     options: dict[str, Any], message: str
 ) -> None:
-    """Each mistake is named, with what to do, before anything runs."""
+    """An error names each mistake and its fix before anything runs."""
     with pytest.raises(InvalidInput, match=message):
         worker_of(**options)
 
@@ -260,7 +260,7 @@ def test_what_cannot_work_is_refused_when_it_is_written(
 def test_a_bad_signature_is_refused_by_check_and_cleanly_at_a_run(
     provider: StubProvider, signature: Any, message: str
 ) -> None:
-    """`check` reads it at once; a run does nothing before it is read."""
+    """`check` reads the signature at once; a run reads it before it does anything."""
     worker = worker_of(signature=signature)
     with pytest.raises(InvalidInput, match=message):
         worker.check()

@@ -1,4 +1,4 @@
-"""The command line without a server: its words, its errors, its exit codes."""
+"""What do the command line's words, errors and exit codes promise without a server?"""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_the_version_is_told() -> None:
 
 
 def test_help_names_every_command_with_an_example() -> None:
-    """Nothing is hidden, and every command shows how it is called."""
+    """The help hides no command, and each command shows an example call."""
     overview = cli("--help").out
     assert [name for name in COMMANDS if name not in overview] == []
     for name in COMMANDS[:-1]:
@@ -59,12 +59,12 @@ def test_help_names_every_command_with_an_example() -> None:
 
 @pytest.mark.parametrize("name", ["list", "show", "validate"])
 def test_help_of_workflows_shows_examples(name: str) -> None:
-    """The group's commands show how they are called, too."""
+    """The group's commands show example calls, too."""
     assert f"Example: multiagents workflows {name}" in cli("workflows", name, "--help").out
 
 
 def test_python_m_multiagents_is_the_same_command() -> None:
-    """Where no script is installed, the module does; and it needs neither Celery nor rich."""
+    """The module works where no script is installed, and loads neither Celery nor rich."""
     code = (
         "import sys; sys.argv = ['multiagents', '--version']\n"
         "import runpy\n"
@@ -80,7 +80,7 @@ def test_python_m_multiagents_is_the_same_command() -> None:
 
 
 def test_importing_the_package_imports_nothing_slow() -> None:
-    """`import multiagents` stays fast: no command line, no Celery."""
+    """`import multiagents` loads neither the command line nor Celery."""
     code = (
         "import multiagents, sys; slow = {'typer', 'rich', 'celery', 'dspy'} & sys.modules.keys();"
         "assert not slow, slow"
@@ -105,7 +105,7 @@ def test_importing_the_package_imports_nothing_slow() -> None:
     ],
 )
 def test_wrong_use_is_one_line_and_exit_code_2(words: tuple[str, ...], expected: str) -> None:
-    """What the user got wrong is said in one line on stderr, nothing on stdout."""
+    """A mistake of the user is one line on stderr, with nothing on stdout."""
     done = cli(*words)
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith("error: ")
@@ -114,12 +114,12 @@ def test_wrong_use_is_one_line_and_exit_code_2(words: tuple[str, ...], expected:
 
 
 def test_an_input_on_stdin_is_named_in_errors() -> None:
-    """`--input -` reads stdin."""
+    """`--input -` reads stdin, and errors name it."""
     assert "the input on stdin is null" in cli("start", "order", "-i", "-", stdin="null").err
 
 
 def test_without_a_command_the_help_is_shown() -> None:
-    """`multiagents` alone is wrong use, and tells what there is."""
+    """`multiagents` alone is wrong use and shows the help."""
     done = cli()
     assert done.code == 2
     assert "Commands" in done.out + done.err
@@ -139,7 +139,7 @@ def test_without_a_command_the_help_is_shown() -> None:
     ],
 )
 def test_an_unreachable_server_is_one_line_with_a_way_out(words: tuple[str, ...]) -> None:
-    """The line names the url, without its password, and what to do."""
+    """The line names the URL without its password, and says what to do."""
     done = cli(*words, "--json", url="redis://me:s3cret@127.0.0.1:1/0")
     assert (done.code, done.out) == (2, "")
     assert done.err == (
@@ -152,7 +152,7 @@ def test_an_unreachable_server_is_one_line_with_a_way_out(words: tuple[str, ...]
     "url", ["redis://:s3/cret@127.0.0.1:1/0", "http://s3cret", "redis://h:s3cret", "s3cret"]
 )
 def test_a_bad_url_never_shows_its_password(url: str) -> None:
-    """Parsers quote what they cannot read; ours do not."""
+    """Parsers quote what they cannot read; our error hides the password."""
     done = cli("list", url=url)
     assert done.code == 2
     assert "MULTIAGENTS_REDIS_URL" in done.err
@@ -170,19 +170,19 @@ def test_a_bad_url_never_shows_its_password(url: str) -> None:
     ],
 )
 def test_masking_hides_passwords_and_nothing_else(text: str, expected: str) -> None:
-    """A password with an @ in it is hidden whole; the host stays readable."""
+    """A password with an @ in it is hidden whole, and the host stays readable."""
     assert masked(text) == expected
 
 
 def test_a_bad_setting_is_named() -> None:
-    """The variable that is wrong is told, as wrong use."""
+    """A wrong setting is wrong use, and the error names its variable."""
     done = cli("list", MULTIAGENTS_LEASE_S="soon")
     assert done.code == 2
     assert "MULTIAGENTS_LEASE_S" in done.err
 
 
 def test_debug_shows_the_traceback_wherever_it_stands() -> None:
-    """Without it there is none."""
+    """`--debug` shows the traceback at any position; without it there is none."""
     assert "Traceback" not in cli("list").err
     for words in (("--debug", "list"), ("list", "--debug")):
         done = cli(*words)
@@ -192,7 +192,7 @@ def test_debug_shows_the_traceback_wherever_it_stands() -> None:
 
 
 def test_validate_accepts_good_files_without_a_server(tmp_path: Path) -> None:
-    """JSON and YAML, files and folders; exit code 0."""
+    """`validate` takes JSON and YAML, files and folders, and exits with 0."""
     write(tmp_path / "order.json", GOOD)
     (tmp_path / "mail.yaml").write_text("name: mail\nsteps: [{name: send, worker: send_mail}]\n")
     done = cli("workflows", "validate", str(tmp_path), "--json")
@@ -204,7 +204,7 @@ def test_validate_accepts_good_files_without_a_server(tmp_path: Path) -> None:
 
 
 def test_validate_lists_all_mistakes_of_all_files(tmp_path: Path) -> None:
-    """One bad file among several gives exit code 2, and each mistake its place."""
+    """One bad file among several gives exit code 2; each mistake has its place."""
     good, bad = write(tmp_path / "good.json", GOOD), write(tmp_path / "bad.json", BAD)
     missing = str(tmp_path / "none.json")
     done = cli("workflows", "validate", good, bad, missing)
@@ -216,7 +216,7 @@ def test_validate_lists_all_mistakes_of_all_files(tmp_path: Path) -> None:
 
 
 def test_elapsed_time_is_read_by_people() -> None:
-    """Seconds, then minutes, then hours."""
+    """Durations are shown in seconds, then minutes, then hours."""
     assert [seconds(0, ms) for ms in (400, 59_900, 61_000, 3_723_000)] == [
         "0.4 s",
         "59.9 s",
@@ -227,7 +227,7 @@ def test_elapsed_time_is_read_by_people() -> None:
 
 
 def test_a_change_of_a_step_is_one_line() -> None:
-    """State, attempt, progress, note and undo, as far as there are any."""
+    """The line has state, attempt, progress, note and undo, where they exist."""
     step = {
         "state": "running",
         "attempts": 2,

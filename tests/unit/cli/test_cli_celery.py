@@ -42,7 +42,7 @@ def order() -> Any:
 
 @pytest.fixture
 def app(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery]:
-    """A team's app; nothing but its own settings names its server."""
+    """A team's app; only its own settings name its server."""
     for name in (REDIS_URL, STATE_URLS):
         monkeypatch.delenv(name, raising=False)
     made = Celery("proj", broker=redis_url, backend=redis_url, set_as_current=False)
@@ -68,7 +68,7 @@ def celery(app: Celery, *words: str, options: tuple[str, ...] = ("-A", "proj")) 
 
 
 def test_it_offers_every_command_but_those_with_servers_of_their_own(app: Celery) -> None:
-    """There is one list of commands."""
+    """Both programs share one list of commands."""
     shown = celery(app, "--help")
     assert shown.code == 0
     offered = set(re.findall(r"^│ ([a-z][a-z-]*) ", shown.out, re.MULTILINE))
@@ -80,7 +80,7 @@ def test_it_offers_every_command_but_those_with_servers_of_their_own(app: Celery
 
 
 def test_a_saga_is_started_looked_at_and_steered_there(app: Celery) -> None:
-    """On the app's own server, with the exit codes and the JSON of `multiagents`."""
+    """Commands use the app's own server, with the exit codes and JSON of `multiagents`."""
     saga_id = attach(app).call("start", order(), {})
     assert celery(app, "show", saga_id, "--json").json["transaction_id"] == saga_id
     assert saga_id in celery(app, "list", "--workflow", "cli-celery").out
@@ -94,7 +94,7 @@ def test_a_saga_is_started_looked_at_and_steered_there(app: Celery) -> None:
 
 
 def test_its_advice_names_the_command_as_it_was_called(app: Celery) -> None:
-    """For people and in JSON, in errors, help and examples; the commands work as they stand."""
+    """Text, JSON, errors, help and examples name commands that work as they stand."""
     saga_id = attach(app).call("start", order(), {})
     explained = celery(app, "explain", saga_id)
     assert explained.out.splitlines()[-1] == "  celery -A proj worker"
@@ -113,7 +113,7 @@ def test_its_advice_names_the_command_as_it_was_called(app: Celery) -> None:
 
 
 def test_what_else_celery_was_told_is_not_repeated(app: Celery) -> None:
-    """A broker's URL holds a password."""
+    """Advice omits Celery's other options, because a broker's URL holds a password."""
     options = ("--broker", "redis://:hunter2@h/0", "--app=proj.celery:app")
     shown = celery(app, "list", "--help", options=options)
     assert "Usage: celery -A proj.celery:app saga list" in shown.out
@@ -122,7 +122,7 @@ def test_what_else_celery_was_told_is_not_repeated(app: Celery) -> None:
 
 
 def test_a_server_that_is_away_is_named_as_the_apps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not the one of the environment, which these sagas are not on."""
+    """The error names the app's server, not the one of the environment."""
     monkeypatch.delenv(REDIS_URL, raising=False)
     away = Celery("away", broker=NO_SERVER, backend=NO_SERVER, set_as_current=False)
     attach(away, Settings())
@@ -135,7 +135,7 @@ def test_a_server_that_is_away_is_named_as_the_apps(monkeypatch: pytest.MonkeyPa
 def test_what_the_apps_modules_print_is_no_answer(
     app: Celery, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """They are imported first; standard output is the command's."""
+    """Output of the app's modules stays off stdout, which belongs to the command."""
     (tmp_path / "proj_that_prints.py").write_text("print('hello')\n")
     monkeypatch.syspath_prepend(tmp_path)
     app.conf.include = ["proj_that_prints"]
@@ -144,7 +144,7 @@ def test_what_the_apps_modules_print_is_no_answer(
 
 
 def test_a_module_that_cannot_be_imported_is_one_line(app: Celery) -> None:
-    """The app's own modules are imported, for its workflows and for `attach`."""
+    """The command imports the app's own modules, for its workflows and for `attach`."""
     app.conf.include = ["no_such_module_of_proj"]
     done = celery(app, "list")
     assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
@@ -160,7 +160,7 @@ app = Celery("forgotten", broker="redis://127.0.0.1:1/0")
 def test_an_app_that_was_never_attached_is_named_with_its_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Its workers start without a word, and leave its sagas alone; no other advice would help."""
+    """The error says that the app's workers leave sagas alone, and names the app's file."""
     (tmp_path / "cli_forgotten").mkdir()
     (tmp_path / "cli_forgotten" / "__init__.py").write_text("from .celery import app\n")
     (tmp_path / "cli_forgotten" / "celery.py").write_text(FORGOTTEN)
@@ -179,7 +179,7 @@ def test_an_app_that_was_never_attached_is_named_with_its_file(
 def test_a_module_of_the_app_may_attach_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, redis_url: str
 ) -> None:
-    """`doctor -A` looks after it has imported what a worker would."""
+    """`doctor -A` imports what a worker would import before it looks."""
     late = FORGOTTEN.replace("redis://127.0.0.1:1/0", redis_url) + "app.conf.include = ['late_one']"
     (tmp_path / "cli_late.py").write_text(late)
     (tmp_path / "late_one.py").write_text(
@@ -195,7 +195,7 @@ def test_a_module_of_the_app_may_attach_it(
 def test_doctor_with_an_app_advises_commands_for_that_app(
     app: Celery, monkeypatch: pytest.MonkeyPatch, redis_url: str
 ) -> None:
-    """`multiagents attention` would ask another server."""
+    """The advice names `celery -A`, because `multiagents attention` would use another server."""
     saga_id = attach(app).call("start", order(), {})
     attach(app).call("pause", saga_id)
     module = ModuleType("cli_named")
@@ -212,7 +212,7 @@ def test_doctor_with_an_app_advises_commands_for_that_app(
 
 
 def test_only_commands_that_are_offered_are_renamed() -> None:
-    """Another program's words and a user's own data stay as they are."""
+    """Other programs' commands and the user's data stay unchanged."""
     with calling(Called("celery -A p saga", Celery("p", set_as_current=False), ["list", "dev"])):
         assert as_called("`multiagents list`, multiagents dev") == (
             "`celery -A p saga list`, multiagents dev"
@@ -232,6 +232,6 @@ def test_only_commands_that_are_offered_are_renamed() -> None:
 def test_the_modules_of_the_packages_own_app_are_not_its_modules(
     app: Celery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """MULTIAGENTS_IMPORTS concerns no team's app: its workers do not import them either."""
+    """A team's app ignores MULTIAGENTS_IMPORTS, as its workers do."""
     monkeypatch.setenv("MULTIAGENTS_IMPORTS", "cli_celery_nothing")
     assert celery(app, "workflows", "list").code == 0

@@ -1,4 +1,4 @@
-"""The doctor: what it finds on a real server, and how it judges what it cannot be shown."""
+"""What does the doctor find on a real server, and how does it judge given answers?"""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.processes import free_port
 
 @contextmanager
 def server_setting(url: str, name: str, value: str) -> Iterator[None]:
-    """A parameter of the server, and back."""
+    """Change a parameter of the server, and restore it."""
     with redis.Redis.from_url(url, decode_responses=True) as client:
         before = client.config_get(name)[name]
         client.config_set(name, value)
@@ -36,7 +36,7 @@ def server_setting(url: str, name: str, value: str) -> Iterator[None]:
 
 
 def test_a_healthy_system_passes_every_check(redis_url: str) -> None:
-    """With a worker and our own server nothing is to be done; exit code 0."""
+    """With a worker and our own server every check passes; exit code 0."""
     publish(redis_url)
     found = cli("doctor", "--json", url=redis_url).json
     assert found["ok"] is True
@@ -48,19 +48,19 @@ def test_a_healthy_system_passes_every_check(redis_url: str) -> None:
 
 
 def test_no_worker_is_a_failure(redis_url: str) -> None:
-    """Nothing moves without one: exit code 1."""
+    """Without a worker no saga moves: exit code 1."""
     assert statuses(redis_url)["workers"] == "fail"
 
 
 def test_a_queue_that_nobody_consumes_is_a_failure(redis_url: str) -> None:
-    """It is named, with the command that helps."""
+    """The finding names the queue and the command that helps."""
     publish(redis_url, worker_queue="gpu")
     assert statuses(redis_url)["queues"] == "fail"
     assert "-Q gpu" in cli("doctor", url=redis_url).out
 
 
 def test_an_unreachable_server_is_a_finding(redis_url: str) -> None:
-    """What needs no server is checked nevertheless; the password is not shown."""
+    """Checks that need no server still run; the password stays hidden."""
     url = NO_SERVER.replace("//", "//:s3cret@")
     done = cli("doctor", "--json", url=url)
     assert (done.code, done.err) == (1, "")
@@ -72,7 +72,7 @@ def test_an_unreachable_server_is_a_finding(redis_url: str) -> None:
 def test_the_settings_of_a_named_app_are_judged(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A team's own app has other ones than the package's."""
+    """The doctor judges the named app's settings, not those of the package."""
     (tmp_path / "judged_app.py").write_text(
         "from celery import Celery\n"
         "from multiagents import attach\n"
@@ -90,7 +90,7 @@ def test_the_settings_of_a_named_app_are_judged(
 
 @pytest.mark.parametrize("name", ["no_such_module", "json", "json:dumps"])
 def test_what_is_no_app_is_wrong_use(redis_url: str, name: str) -> None:
-    """And no finding about a server."""
+    """A name that is no app gives an error and no finding about a server."""
     done = cli("doctor", "--app", name, url=redis_url)
     assert (done.code, done.out) == (2, "")
     assert name in done.err
@@ -106,7 +106,7 @@ def test_what_is_no_app_is_wrong_use(redis_url: str, name: str) -> None:
     ],
 )
 def test_a_risky_setting_is_a_warning(redis_url: str, name: str, value: str, check: str) -> None:
-    """A warning alone leaves exit code 0."""
+    """A warning alone keeps exit code 0."""
     publish(redis_url)
     with server_setting(redis_url, name, value):
         assert statuses(redis_url)[check] == "warn"
@@ -114,7 +114,7 @@ def test_a_risky_setting_is_a_warning(redis_url: str, name: str, value: str, che
 
 
 def test_full_memory_is_found(redis_url: str) -> None:
-    """Above 80 % of maxmemory it warns, above 95 % it fails."""
+    """Above 80 % of maxmemory the doctor warns; above 95 % the check fails."""
     publish(redis_url)
     with redis.Redis.from_url(redis_url) as client:
         used = client.info("memory")["used_memory"]
@@ -123,7 +123,7 @@ def test_full_memory_is_found(redis_url: str) -> None:
 
 
 def test_a_server_that_forbids_config_is_not_an_error(redis_url: str) -> None:
-    """A rented server's user may neither CONFIG nor INFO: warnings, no crash."""
+    """Where CONFIG and INFO are forbidden, as on rented servers, the doctor warns."""
     publish(redis_url)
     with redis.Redis.from_url(redis_url) as client:
         client.acl_setuser(
@@ -143,7 +143,7 @@ def test_a_server_that_forbids_config_is_not_an_error(redis_url: str) -> None:
 
 
 def test_a_wrong_password_is_told_without_it(redis_url: str) -> None:
-    """The server is there and does not let us in."""
+    """The finding says that the server refused the login, without the password."""
     done = cli("list", url=redis_url.replace("//", "//nobody:s3cret@"))
     assert done.code == 2
     assert "does not let us in" in done.err
@@ -151,7 +151,7 @@ def test_a_wrong_password_is_told_without_it(redis_url: str) -> None:
 
 
 def test_overdue_work_is_found(redis_url: str) -> None:
-    """What nobody sweeps grows old."""
+    """The doctor reports due work that no sweep has taken."""
     publish(redis_url)
     with redis.Redis.from_url(redis_url) as client:
         client.zadd(Shard().due, {"d|some-saga": 1.0})
@@ -159,7 +159,7 @@ def test_overdue_work_is_found(redis_url: str) -> None:
 
 
 def test_celerys_settings_are_judged(redis_url: str) -> None:
-    """No result backend and pickle are warnings, each with what to write."""
+    """A missing result backend and pickle are warnings, each with the line to write."""
     assert checks.result_backend(None).status == "warn"
     assert checks.result_backend("disabled://").status == "warn"
     assert checks.result_backend("redis://:s3cret@h").message == "set"
@@ -168,7 +168,7 @@ def test_celerys_settings_are_judged(redis_url: str) -> None:
 
 
 def test_a_step_longer_than_the_visibility_timeout_is_found() -> None:
-    """The broker would hand its message out a second time."""
+    """The broker would deliver such a step's message a second time."""
     workflow = WorkflowBuilder("slow").add_step("train", "train", timeout_s=7200).build()
     found = checks.visibility({}, [workflow])
     assert found.status == "warn"
@@ -177,7 +177,7 @@ def test_a_step_longer_than_the_visibility_timeout_is_found() -> None:
 
 
 def test_the_time_out_of_a_plain_task_counts_too() -> None:
-    """It is such a task whose message comes a second time."""
+    """A long plain task's message would be delivered a second time."""
     long = task("shop.train", timeout_s=7200)
     workflow = WorkflowBuilder("slow").add_step("train", long).build()
     assert checks.visibility({}, [workflow]).status == "warn"
@@ -186,7 +186,9 @@ def test_the_time_out_of_a_plain_task_counts_too() -> None:
 
 
 def test_of_rabbitmq_its_own_limit_is_judged_and_no_visibility_time_out() -> None:
-    """It has none; it takes back what is not acknowledged within half an hour."""
+    """RabbitMQ has no visibility timeout, but redelivers unacknowledged messages after half an
+    hour.
+    """
     long = task("shop.train", timeout_s=7200)
     workflow = WorkflowBuilder("slow").add_step("train", long).build()
     app = Celery(broker="amqp://127.0.0.1//", set_as_current=False)
@@ -198,7 +200,7 @@ def test_of_rabbitmq_its_own_limit_is_judged_and_no_visibility_time_out() -> Non
 
 
 def test_a_broker_apart_from_the_sagas_is_asked_itself(redis_url: str) -> None:
-    """Its answer, or why there is none, without its password; a broker of the sagas' is not."""
+    """A separate broker is checked on its own, and its URL is shown without the password."""
     settings = Settings(redis_url=redis_url)
     own = Celery(broker=redis_url, set_as_current=False)
     assert list(broker.of_broker(own, settings)) == []
@@ -212,7 +214,7 @@ def test_a_broker_apart_from_the_sagas_is_asked_itself(redis_url: str) -> None:
 
 @pytest.mark.parametrize(("late_s", "status"), [(1, "ok"), (30, "warn"), (90, "fail")])
 def test_the_age_of_overdue_work_decides(late_s: int, status: str) -> None:
-    """A sweep starts what is due within a second; ten are a sign, sixty an outage."""
+    """A sweep takes due work within 1 s; 10 s late is a warning, 60 s a failure."""
     clock = FakeClock()
     health = DueHealth(3, 1, clock.now_ms() - late_s * 1000)
     assert checks.due(health, clock.now_ms()).status == status
@@ -229,12 +231,12 @@ def test_the_age_of_overdue_work_decides(late_s: int, status: str) -> None:
     ],
 )
 def test_an_unfit_server_is_a_failure(info: dict[str, str], status: str) -> None:
-    """Too old, a replica, or a cluster."""
+    """A server that is too old, a replica or a cluster fails the check."""
     assert checks.version(ServerHealth(info)).status == status
 
 
 def test_sagas_that_wait_for_a_person_are_named() -> None:
-    """At most a few of them, and how many there are."""
+    """The finding names a few of the sagas that need attention, and counts all."""
     ids = [f"saga-{number}" for number in range(9)]
     found = checks.attention(ids, count=20)
     assert found.status == "warn"
@@ -243,7 +245,7 @@ def test_sagas_that_wait_for_a_person_are_named() -> None:
 
 
 def test_dead_letters_are_counted_and_a_list_with_gaps_is_told() -> None:
-    """How many and how old; what an older version parked is no reason to say that all is well."""
+    """The finding gives number and age; an incomplete list is no proof that all is well."""
     found = checks.dead_letters(2, 1_000, 7_201_000, [])
     assert (found.status, "2 steps" in found.message, "2 h" in found.message) == (
         "warn",
@@ -255,7 +257,7 @@ def test_dead_letters_are_counted_and_a_list_with_gaps_is_told() -> None:
 
 
 def test_a_shell_is_told_who_lacks_what(redis_url: str) -> None:
-    """`workers` has a column for it, where there is something in it."""
+    """`workers` has a column for missing functions if any worker lacks one."""
     publish(redis_url)
     assert "LACKS" not in cli("workers", url=redis_url).out
     edge = Edge(redis_url)

@@ -1,4 +1,4 @@
-"""Can sagas be found among many, by what people know of them?"""
+"""Can an operator find sagas among many by their known properties?"""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def listed(office: Office, *words: str) -> list[str]:
 
 
 def test_sagas_are_found_by_values_of_their_input(office: Office) -> None:
-    """By key, also a dotted one, of any type; several add up; the limit counts what is found."""
+    """Filters take plain and dotted keys of any type; all must match; the limit counts matches."""
     order = {"sku": "A17", "amount": 5, "paid": True, "customer": {"id": 7}, "items": [{"n": 2}]}
     wanted = [start(office, {**order, "n": n}) for n in range(3)]
     for n in range(120):
@@ -42,7 +42,7 @@ def test_sagas_are_found_by_values_of_their_input(office: Office) -> None:
 
 
 def test_sagas_are_found_by_key_error_and_time(office: Office) -> None:
-    """A key of any known workflow, or of one that is named; errors of sagas, steps and undos."""
+    """Filters search keys of all or one workflow, and errors of sagas, steps and undos."""
     keyed = start(office, idempotency_key="order-17")
     failing = start(office)
     undone(office, failing)
@@ -65,7 +65,7 @@ def test_sagas_are_found_by_key_error_and_time(office: Office) -> None:
 
 
 def test_a_list_shows_the_error_that_it_was_asked_for(office: Office) -> None:
-    """Of a step or an undo, where the saga's own is another; `--json` has all of them."""
+    """The list shows the matching error of a step or undo; `--json` has all of them."""
     saga_id = start(office)
     office.succeed(saga_id, "reserve")
     office.fail(office.claim(saga_id, "charge"))
@@ -83,7 +83,7 @@ def test_a_list_shows_the_error_that_it_was_asked_for(office: Office) -> None:
 
 
 def test_a_list_shows_of_the_input_what_is_asked_for(office: Office) -> None:
-    """A column for each, at 80 columns beside the id; `--json` has the whole input."""
+    """Each chosen field gets a column within 80 columns; `--json` has the whole input."""
     given = {"sku": "A17", "customer": {"id": 7}, "items": [{"n": 1}]}
     saga_id, other = start(office, given), start(office)
     rows = cli("list", "--json", url=office.url).lines
@@ -99,7 +99,7 @@ def test_a_list_shows_of_the_input_what_is_asked_for(office: Office) -> None:
 
 
 def test_a_list_of_an_unknown_workflow_says_what_was_meant(office: Office) -> None:
-    """Of sagas and of dead letters; on stderr, also with --json."""
+    """For sagas and dead letters, the suggestion is on stderr, also with --json."""
     start(office)
     registry.register(ORDER)
     try:
@@ -114,7 +114,7 @@ def test_a_list_of_an_unknown_workflow_says_what_was_meant(office: Office) -> No
 
 
 def test_a_list_shows_key_and_duration(office: Office) -> None:
-    """Null while it goes on; a number of seconds at its end."""
+    """The duration is null while a saga runs, and seconds after its end."""
     saga_id = start(office, idempotency_key="order-17")
     row = cli("list", "--json", url=office.url).json
     assert (row["idempotency_key"], row["duration_s"]) == ("order-17", None)
@@ -125,7 +125,7 @@ def test_a_list_shows_key_and_duration(office: Office) -> None:
 
 
 def test_damaged_sagas_are_listed_by_their_state(office: Office) -> None:
-    """And are left out of every other state."""
+    """`--state damaged` lists them; every other state leaves them out."""
     start(office)
     broken = start(office)
     with redis.Redis.from_url(office.url) as client:
@@ -153,7 +153,7 @@ def test_damaged_sagas_are_listed_by_their_state(office: Office) -> None:
 def test_a_filter_that_says_nothing_is_wrong_use(
     office: Office, words: tuple[str, ...], expected: str
 ) -> None:
-    """One line with what was expected."""
+    """An empty filter gives one line with what was expected."""
     done = cli("list", *words, url=office.url)
     assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
     assert expected in done.err
@@ -165,7 +165,7 @@ def test_every_state_and_damaged_can_be_listed() -> None:
 
 
 def test_a_long_search_says_how_far_it_is(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On stderr, after each page of 100 at the most; and that there may be more than are shown."""
+    """The search reports progress on stderr every 100 sagas, and says if there may be more."""
     for _ in range(101):
         start(office)
     cut = cli("list", url=office.url)
@@ -181,7 +181,7 @@ def test_a_long_search_says_how_far_it_is(office: Office, monkeypatch: pytest.Mo
 
 
 def test_offsets_and_limits_count_what_fits(office: Office) -> None:
-    """Also where two filters meet, of which only one has an index."""
+    """They count matches, also where only one of two filters has an index."""
     ids = [start(office, tags=["web"] if n % 2 else []) for n in range(8)]
     for saga_id in ids[::3]:
         office.runtime.call("pause", saga_id)
@@ -198,7 +198,7 @@ def test_offsets_and_limits_count_what_fits(office: Office) -> None:
 
 
 def test_a_lost_saga_does_not_shorten_the_list(office: Office) -> None:
-    """One that is listed and gone is passed over, and the next one takes its place."""
+    """The list skips an indexed saga that is gone, and shows the next one instead."""
     first, gone, last = (start(office) for _ in range(3))
     with redis.Redis.from_url(office.url) as client:
         keys = SagaKeys(gone)
@@ -212,7 +212,7 @@ def test_a_lost_saga_does_not_shorten_the_list(office: Office) -> None:
     ['no "courier"\\ goes', "kein Kurier fährt\nnach 東京", "a: b: c's (d)", "", "TEA, 5.0 €: _x_"],
 )
 def test_an_error_is_found_by_any_part_of_it(office: Office, message: str) -> None:
-    """Also by what JSON writes otherwise, and across type and message."""
+    """A search matches characters that JSON escapes, and across type and message."""
     saga_id = start(office)
     office.succeed(saga_id, "reserve")
     verdict = Verdict(Failure("BankDown", message), retryable=False)
@@ -226,7 +226,7 @@ def test_an_error_is_found_by_any_part_of_it(office: Office, message: str) -> No
 
 
 def test_filters_with_an_index_spare_the_sagas_that_they_leave_out(office: Office) -> None:
-    """Of a hundred others none is read: they stand in one of the indexes only."""
+    """The search reads none of a hundred sagas that stand in one index only."""
     for _ in range(100):
         start(office)
     wanted = start(office, {"sku": "A17"}, tags=["web"])

@@ -1,4 +1,4 @@
-"""Can sagas be read, found and copied on a terminal of 80 columns?"""
+"""Can an operator read, find and copy sagas on a terminal of 80 columns?"""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ EVERY_COMMAND: dict[tuple[str, ...], Any] = {
 
 
 def test_a_list_at_80_columns_has_whole_ids_and_short_times(office: Office) -> None:
-    """What does not fit beside an id stands below it, with its name."""
+    """Values that do not fit beside an id stand below it, with their names."""
     plain = start(office)
     failed = start(office, tags=["web", "urgent"], idempotency_key="order-17")
     undone(office, failed)
@@ -51,7 +51,7 @@ def test_a_list_at_80_columns_has_whole_ids_and_short_times(office: Office) -> N
 
 
 def test_columns_that_are_empty_in_all_rows_are_left_out(office: Office) -> None:
-    """No TAGS, KEY, ATTENTION or ERROR where no saga has any; in a wide window all in one line."""
+    """TAGS, KEY, ATTENTION and ERROR appear if a row has one; a wide window has one line a saga."""
     saga_id = start(office)
     header, line = cli("list", url=office.url).out.splitlines()
     assert header.split() == ["SAGA", "WORKFLOW", "STATE", "CREATED", "TIME", "STEP"]
@@ -59,7 +59,7 @@ def test_columns_that_are_empty_in_all_rows_are_left_out(office: Office) -> None
 
 
 def test_an_id_that_is_longer_than_the_window_is_folded_and_never_cut(office: Office) -> None:
-    """Ids that callers choose may have 200 bytes."""
+    """Callers may choose ids of 200 bytes."""
     saga_id = start(office, task_id="x" * 100)
     told = "".join(lines_of(on_terminal("list", url=office.url)))
     assert saga_id in told
@@ -67,7 +67,7 @@ def test_an_id_that_is_longer_than_the_window_is_folded_and_never_cut(office: Of
 
 
 def test_a_last_column_of_text_is_wrapped_in_its_place() -> None:
-    """Where 24 columns are left for it; else it stands below with its name."""
+    """The text wraps in its column if 24 columns remain; else it stands below with its name."""
     from rich.console import Console
 
     def printed(width: int) -> list[str]:
@@ -82,7 +82,7 @@ def test_a_last_column_of_text_is_wrapped_in_its_place() -> None:
 
 
 def test_no_table_ends_its_lines_with_blanks(office: Office) -> None:
-    """A padded line would be followed by an empty one in a narrower window."""
+    """In a narrower window a padded line would wrap into an empty one."""
     office.worker_runs("io", functions=("look.do",), host="celery@a-long-name-of-a-host")
     undone(office, start(office))
     for words in (("doctor",), ("workers",), ("list",), ("dead-letters", "list")):
@@ -92,7 +92,7 @@ def test_no_table_ends_its_lines_with_blanks(office: Office) -> None:
 
 
 def test_no_color_is_respected(office: Office) -> None:
-    """States have colours on a terminal, unless NO_COLOR is set."""
+    """States have colours on a terminal unless NO_COLOR is set."""
     start(office)
     shown = {"COLUMNS": "80", "TERM": "xterm-256color", "url": office.url}
     coloured = re.compile(r"\x1b\[3\d")
@@ -104,7 +104,7 @@ def test_no_color_is_respected(office: Office) -> None:
 
 
 def test_every_type_of_entry_has_a_word() -> None:
-    """For steps, undos and the saga; the table has no others."""
+    """The table of words covers steps, undos and the saga, and nothing else."""
     of_steps = {"claimed", "succeeded", "failed", "lost", "withdrawn", "unroutable"}
     types = {each.type for each in vars(entries).values() if hasattr(each, "at_ms")}
     assert types - of_steps == {"started", "timer", "asked"}
@@ -113,12 +113,12 @@ def test_every_type_of_entry_has_a_word() -> None:
 
 
 def test_the_examples_use_the_same_words() -> None:
-    """Of the events that they tell."""
+    """The examples name their events with the words of `history`."""
     assert {kind: WORDS[kind] for kind in TOLD_BY_EXAMPLES} == TOLD_BY_EXAMPLES
 
 
 def test_history_tells_a_sagas_way_in_the_words_of_the_demo(office: Office) -> None:
-    """Time since the start, step, attempt, what happened and why; JSON keeps its types."""
+    """Each line has time since start, step, attempt, event and reason; JSON keeps its types."""
     saga_id = start(office)
     office.succeed(saga_id, "reserve")
     office.fail(office.claim(saga_id, "charge"), retryable=True)
@@ -145,7 +145,7 @@ def test_history_tells_a_sagas_way_in_the_words_of_the_demo(office: Office) -> N
 
 
 def test_timers_are_told_by_what_they_do() -> None:
-    """A retry, of which step, an undo's, or that the deadline is over."""
+    """A timer's line names the retry, its step or undo, or the deadline."""
     blank = {"type": "timer", "step": None, "attempt": None}
     told = [
         happened({**blank, "data": {"timer": timer}})[:3]
@@ -163,7 +163,7 @@ def test_timers_are_told_by_what_they_do() -> None:
 
 
 def test_show_has_each_steps_result_error_and_next_try(office: Office) -> None:
-    """Shortened; --full and --json have all of it."""
+    """`show` shortens them; --full and --json have all of it."""
     saga_id = start(office, {"note": "n" * 500})
     held = office.claim(saga_id, "reserve")
     office.runtime.host.engine.succeed(held, json.dumps({"goods": "g" * 300}), go_on=False)
@@ -181,7 +181,7 @@ def test_show_has_each_steps_result_error_and_next_try(office: Office) -> None:
 
 
 def test_times_are_short_and_never_in_the_future() -> None:
-    """Clocks differ by a little; a date stands only where it is not today's."""
+    """A small clock difference shows as now; only times of other days have a date."""
     assert [ago(0, ms) for ms in (-5, 900, 5000, 130_000, 7_300_000, 300_000_000)] == [
         *("just now", "just now", "5 s ago", "2 min ago", "2 h ago", "3 days ago")
     ]
@@ -196,7 +196,7 @@ def test_times_are_short_and_never_in_the_future() -> None:
 
 
 def test_the_beginning_of_an_id_is_taken_by_every_command(office: Office) -> None:
-    """As long as only one saga's id begins so."""
+    """Every command takes an id's beginning if only one saga's id matches."""
     saga_id = start(office, task_id="c1a199b8-0e8f-487e-b62a-c280d72dd82e")
     start(office, task_id="c1a2ffff-0e8f-487e-b62a-c280d72dd82e")
     for words in (("show",), ("history",), ("explain",)):
@@ -209,7 +209,7 @@ def test_the_beginning_of_an_id_is_taken_by_every_command(office: Office) -> Non
 
 
 def test_a_beginning_that_several_ids_have_is_refused_with_their_names(office: Office) -> None:
-    """Nothing is done to any of them; what is no pattern is taken as it stands."""
+    """The command changes none of them, and takes pattern characters literally."""
     ids = [start(office, task_id=f"c1a1{n}fff-0e8f-487e-b62a-c280d72dd82e") for n in range(7)]
     refused = cli("terminate", "c1a1", url=office.url)
     assert (refused.code, refused.out) == (2, "")
@@ -222,7 +222,7 @@ def test_a_beginning_that_several_ids_have_is_refused_with_their_names(office: O
 
 
 def test_a_whole_id_is_looked_up_without_a_search(office: Office) -> None:
-    """No page of the index is read for it, nor for one that is wrong."""
+    """A whole id, right or wrong, costs no read of the index."""
     saga_id = start(office)
     with redis.Redis.from_url(office.url) as client:
         client.config_resetstat()
@@ -234,7 +234,7 @@ def test_a_whole_id_is_looked_up_without_a_search(office: Office) -> None:
 
 
 def test_too_many_sagas_are_not_searched(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error says how many there are, and asks for the whole id."""
+    """The error gives their number and asks for the whole id."""
     from multiagents.operations import queries
 
     start(office, task_id="c1a199b8-0e8f-487e-b62a-c280d72dd82e")
@@ -246,7 +246,7 @@ def test_too_many_sagas_are_not_searched(office: Office, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("words", EVERY_COMMAND, ids=" ".join)
 def test_help_cuts_nothing_at_80_columns(words: tuple[str, ...]) -> None:
-    """No name of an option ends in dots, and paragraphs are broken where the window ends."""
+    """No option's name ends in dots, and paragraphs wrap at the window's width."""
     told = on_terminal(*words, "--help", url="redis://127.0.0.1:1/0")
     assert "…" not in told.out
     assert lines_of(told)

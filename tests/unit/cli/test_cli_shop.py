@@ -1,4 +1,4 @@
-"""The demo's shop: every change counts once under its key, and is put back once."""
+"""Does each change in the demo's shop count once under its key, and is it undone once?"""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ def shop(tmp_path: Path) -> Shop:
 
 
 def test_a_change_counts_once_under_its_key(shop: Shop) -> None:
-    """A second attempt of the same step moves nothing."""
+    """A second attempt of a step changes nothing."""
     assert shop.move("k", ("stock", "A1", -2)) is True
     assert shop.move("k", ("stock", "A1", -2)) is False
     assert shop.balance()["stock"] == {"A1": 1}
 
 
 def test_what_was_moved_is_put_back_once(shop: Shop) -> None:
-    """Money goes back to where it came from, however often it is undone."""
+    """An undo moves the money back once, however often it runs."""
     shop.move("k", ("money", "customer", -60), ("money", "shop", 60))
     assert (shop.put_back("k"), shop.put_back("k")) == (True, False)
     assert shop.balance()["money"] == {"customer": 100, "shop": 0}
 
 
 def test_putting_back_nothing_uses_the_key_up(shop: Shop) -> None:
-    """An attempt that comes later than its own undo does nothing."""
+    """An attempt that comes after its own undo changes nothing."""
     assert shop.put_back("k") is False
     assert shop.move("k", ("stock", "A1", -1)) is False
     assert shop.balance()["stock"] == {"A1": 3}
 
 
 def test_what_is_not_there_cannot_be_taken(shop: Shop) -> None:
-    """Neither goods nor money fall below zero; nothing of a refused change stays."""
+    """Stock and money never fall below zero, and a refused change leaves no trace."""
     with pytest.raises(RefusedError, match="not enough money of customer"):
         shop.move("k", ("stock", "A1", -1), ("money", "customer", -101))
     assert shop.balance()["stock"] == {"A1": 3}
@@ -46,7 +46,7 @@ def test_what_is_not_there_cannot_be_taken(shop: Shop) -> None:
 
 
 def test_a_paper_is_written_once_and_torn_once(shop: Shop) -> None:
-    """Shipments and mails are counted."""
+    """The shop counts shipments and mails."""
     shop.write("k", "shipment", "A1")
     shop.write("k", "shipment", "A1")
     assert shop.balance()["shipments"] == 1

@@ -55,7 +55,7 @@ RUN, UNDO = Kind.RUN, Kind.UNDO
 
 
 class History:
-    """A saga to which things happen; each call gives the lines of one commit."""
+    """A saga's history under construction; each call gives the lines of one commit."""
 
     def __init__(self, workflow: Workflow = ORDER) -> None:
         self.workflow = workflow
@@ -71,12 +71,12 @@ class History:
         return "\n".join(line.text(**how) for line in lines_of(move, error))
 
     def begun(self) -> History:
-        """Its first step is at work from second 1 on."""
+        """The first step is running from second 1 on."""
         self(Started(0), Claimed(1000, RUN, "reserve", 1, "n1"))
         return self
 
     def reserved(self) -> History:
-        """It has succeeded, and the second one is at work."""
+        """The first step has succeeded, and the second one is running."""
         self.begun()(Succeeded(1250, RUN, "reserve", 1, "n1"), Claimed(1300, RUN, "ship", 1, "n2"))
         return self
 
@@ -87,7 +87,7 @@ def failed(at_ms: int, step: str, attempt: int, nonce: str, **more: Any) -> Fail
 
 
 def raised(file: Path, text: str) -> BaseException:
-    """What a function of a user's file raises."""
+    """The error that a function of a user's file raises."""
     module = types.ModuleType("shop")
     exec(compile(text, str(file), "exec"), module.__dict__)
     try:
@@ -99,7 +99,7 @@ def raised(file: Path, text: str) -> BaseException:
 
 
 def test_a_success_has_its_time_and_its_attempt() -> None:
-    """Of a first attempt no number is told."""
+    """The line omits the number of a first attempt."""
     history = History().begun()
     assert history(Succeeded(1250, RUN, "reserve", 1, "n1")) == (
         "order 3636fd8b  reserve  succeeded in 0.25 s"
@@ -108,7 +108,7 @@ def test_a_success_has_its_time_and_its_attempt() -> None:
 
 
 def test_a_failure_says_which_attempt_of_how_many_where_and_what_follows(tmp_path: Path) -> None:
-    """The innermost line of the user's code; with the last attempt, all of its lines."""
+    """The line shows the innermost line of user code; the last attempt shows all of them."""
     file = tmp_path / "shop.py"
     file.write_text('def work():\n    return inner()\n\ndef inner():\n    return {}["sku"]\n')
     error = raised(file, file.read_text())
@@ -133,13 +133,13 @@ def test_a_failure_says_which_attempt_of_how_many_where_and_what_follows(tmp_pat
 
 
 def test_an_error_of_another_place_is_not_taken_for_this_one(tmp_path: Path) -> None:
-    """A sweep may decide while it handles an error of its own."""
+    """A sweep may decide while it handles an unrelated error."""
     history = History().begun()
     assert "(" not in history(failed(2000, "reserve", 1, "n1"), error=OSError("redis is away"))
 
 
 def test_after_a_retry_by_a_person_an_attempt_keeps_its_number() -> None:
-    """It is the one of `show` and `history`; which try of how many it is stands beside it."""
+    """The number is that of `show` and `history`; the count of tries stands beside it."""
     history = History().reserved()
     history(failed(2000, "ship", 1, "n2", effect=FailureEffect.CLEAN))
     for attempt in (1, 2):
@@ -155,7 +155,7 @@ def test_after_a_retry_by_a_person_an_attempt_keeps_its_number() -> None:
 
 
 def test_what_is_not_tried_again_has_no_number_of_attempts() -> None:
-    """A declared failure is one, however many attempts there might have been."""
+    """A declared failure has one attempt, whatever the policy allows."""
     error = Failure("NonRetryableError", "no courier\x1b[2J")
     told = History().begun()(failed(2000, "reserve", 1, "n1", error=error, retryable=False))
     assert told.splitlines()[0] == (
@@ -164,7 +164,7 @@ def test_what_is_not_tried_again_has_no_number_of_attempts() -> None:
 
 
 def test_undo_parking_and_the_end() -> None:
-    """What needs a person says how to see why."""
+    """A line about parked work names the command that shows the reason."""
     history = History().reserved()
     assert history(failed(2000, "ship", 1, "n2", effect=FailureEffect.CLEAN)) == (
         "order 3636fd8b  ship     failed: KeyError: 'sku'\norder 3636fd8b  compensating"
@@ -186,7 +186,7 @@ def test_undo_parking_and_the_end() -> None:
 
 
 def test_an_undo_that_succeeds_compensates() -> None:
-    """The word is undone."""
+    """A successful undo's line says "undone"."""
     history = History().reserved()
     history(failed(2000, "ship", 1, "n2", effect=FailureEffect.CLEAN))
     history(Claimed(2100, UNDO, "reserve", 1, "n3"))
@@ -196,7 +196,7 @@ def test_an_undo_that_succeeds_compensates() -> None:
 
 
 def test_lost_unroutable_and_asked_are_told() -> None:
-    """A silent worker, a function that no worker has, a person's order."""
+    """Lines report a silent worker, a function without a worker and an operator's action."""
     lost = History().begun()(Lost(9000, RUN, "reserve", 1, "n1"))
     assert lost.startswith("order 3636fd8b  reserve  lost, attempt 1 of 2: LeaseLost: the worker")
     history = History()
@@ -216,7 +216,7 @@ def test_lost_unroutable_and_asked_are_told() -> None:
 
 
 def test_a_condition_without_a_value_is_told_as_the_failure_of_its_step() -> None:
-    """No entry tells of it; past the pivot the step is parked."""
+    """No entry records it; after the pivot the step is parked."""
     typo = "input.budgte > 3"
     flow = WorkflowBuilder("order").add_step("reserve", "a", pivot=True)
     parked = History(flow.add_step("ship", "b", when=typo).build()).begun()
@@ -236,7 +236,7 @@ def test_a_condition_without_a_value_is_told_as_the_failure_of_its_step() -> Non
 
 
 def test_a_deadline_says_so_whether_or_not_there_is_something_to_undo() -> None:
-    """The saga's own error is on the line with which it turns."""
+    """The line on which the saga turns carries the saga's own error."""
     history = History().begun()
     history(failed(2000, "reserve", 1, "n1", effect=FailureEffect.CLEAN))
     why = "SagaDeadline: not done in 60 s"
@@ -247,14 +247,14 @@ def test_a_deadline_says_so_whether_or_not_there_is_something_to_undo() -> None:
 
 
 def test_a_person_who_ends_a_saga_is_named_once() -> None:
-    """The line of the order has the reason."""
+    """Only the action's line has the reason."""
     told = History().begun()(Requested(1100, Action.TERMINATE, "r1", by="ada", reason="a test"))
     assert told.splitlines()[0] == "order 3636fd8b  terminate asked by ada: a test"
     assert told.count("a test") == 1
 
 
 def test_an_end_that_celery_refuses_to_send_on_is_told() -> None:
-    """The saga asks for a person's attention."""
+    """The line says that the saga needs attention."""
     history = History().begun()
     history(Requested(1100, Action.TERMINATE, "r1"))
     refused = Unroutable(1200, RUN, "", 0, Failure("KeyError", "'x'"), "link 1 (shop.mail) of T")
@@ -265,19 +265,19 @@ def test_an_end_that_celery_refuses_to_send_on_is_told() -> None:
 
 
 def test_no_next_attempt_is_promised_sooner_than_a_sweep_can_begin_it() -> None:
-    """A sweep that sleeps while the failure is stored wakes up to a second later."""
+    """A sleeping sweep may begin an attempt up to 1 s after it is due."""
     flow = WorkflowBuilder("order").add_step("reserve", "a", retry={"backoff_s": 0.03}).build()
     assert History(flow).begun()(failed(2000, "reserve", 1, "n1")).endswith("; again in about 1 s")
 
 
 def test_a_report_that_means_nothing_any_more_is_not_told() -> None:
-    """Of an attempt that has been reported already."""
+    """A second report of the same attempt gives no line."""
     history = History().reserved()
     assert history(Succeeded(1260, RUN, "reserve", 1, "n1")) == ""
 
 
 def test_breakpoint_without_a_terminal_has_its_remedy() -> None:
-    """As a worker reports it; it is not tried again."""
+    """The worker's report names the remedy, and the step is not retried."""
     verdict = classify(BdbQuit())
     report = failed(2000, "reserve", 1, "n1", error=verdict.failure, classes=verdict.classes)
     told = History().begun()(report)
@@ -286,7 +286,7 @@ def test_breakpoint_without_a_terminal_has_its_remedy() -> None:
 
 
 def test_an_undo_is_counted_by_what_its_error_allows() -> None:
-    """Three tries after a mistake in its code, not the ten of its policy."""
+    """A mistake in its code allows three tries, not the policy's ten."""
     flow = WorkflowBuilder("order").add_step("reserve", "a", compensation="b")
     history = History(flow.add_step("ship", "c", retry=1).build()).reserved()
     history(failed(2000, "ship", 1, "n2", effect=FailureEffect.CLEAN))
@@ -296,7 +296,7 @@ def test_an_undo_is_counted_by_what_its_error_allows() -> None:
 
 
 def test_on_a_terminal_the_word_has_its_colour() -> None:
-    """Red for what fails, green for what succeeds; the rest stays as it is."""
+    """Failures are red and successes green; other words have no colour."""
     history = History().begun()
     assert "\033[31mfailed\033[0m, attempt" in history(failed(2, "reserve", 1, "n1"), colours=True)
     history = History().begun()
@@ -305,7 +305,7 @@ def test_on_a_terminal_the_word_has_its_colour() -> None:
 
 
 def test_a_terminal_gets_a_line_broken_between_words() -> None:
-    """What goes on is set in; colours take no room."""
+    """Continuation lines are indented, and colour codes take no width."""
     error = Failure("NonRetryableError", "the bank refuses the card of this customer (shop.py:19)")
     failure = failed(2000, "reserve", 1, "n1", error=error, retryable=False)
     wanted = [
@@ -319,7 +319,7 @@ def test_a_terminal_gets_a_line_broken_between_words() -> None:
 
 
 def test_own_code_is_neither_pythons_nor_a_librarys_nor_this_packages() -> None:
-    """So that a place is one that the reader can change."""
+    """A shown place is in code that the reader can change."""
     assert is_users(__file__)
     assert not any(map(is_users, (pytest.__file__, types.__file__, Commit.__module__)))
     assert not is_users(sys.modules["multiagents"].__file__ or "")

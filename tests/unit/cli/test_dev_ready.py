@@ -1,4 +1,4 @@
-"""What does `dev` say when all is ready, and which changed files does it name?"""
+"""What does `dev` print when all is ready, and which changed files does it name?"""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ def told(found: WorkerReport, url: str = "redis://127.0.0.1:6379/0") -> list[str
 
 
 def test_the_first_example_of_the_first_workflow_that_has_one_is_started() -> None:
-    """In the order of the user's own module, quoted for a shell."""
+    """The order is that of the user's module, and the example is quoted for a shell."""
     workflows = {"bare": [], "trip": [{"city": "Oslo's"}, {"city": "Rome"}], "art": [{"x": 1}]}
     command = start_command(report(workflows=workflows), "multiagents")
     assert command == """multiagents start trip --input '{"city": "Oslo'"'"'s"}' --wait"""
 
 
 def test_a_long_command_is_broken_where_a_shell_goes_on() -> None:
-    """It still can be copied whole."""
+    """The user can copy the whole command."""
     first, second = start_command(report(workflows={"trip": [{"x": "y" * 50}]}), "ma").split("\n")
     assert first == "ma start trip \\"
     assert second.startswith("  --input ")
 
 
 def test_no_line_of_the_block_is_wider_than_a_terminal() -> None:
-    """Commands to copy stand alone on their lines."""
+    """Each command to copy has its own line."""
     names = tuple(f"shop.function_number_{n}" for n in range(20))
     lines = told(report(functions=names, workflows={"order": [{"sku": "A1"}]}))
     facts = lines[: lines.index("In another terminal:")]
@@ -54,7 +54,7 @@ def test_no_line_of_the_block_is_wider_than_a_terminal() -> None:
 
 
 def test_the_last_line_says_what_ctrl_c_really_stops() -> None:
-    """Not a server that another `dev` runs, nor one that the environment names."""
+    """The line omits another `dev`'s server and a server from the environment."""
     own, ends = Path.cwd() / ".multiagents", {}
     for name, place in (
         ("joined", DevServer("redis://h:7/0", own, joined=True)),
@@ -71,12 +71,12 @@ def test_the_last_line_says_what_ctrl_c_really_stops() -> None:
 
 
 def test_without_functions_it_says_what_to_set() -> None:
-    """A worker with none does nothing."""
+    """A worker without functions does nothing, so `dev` says what to set."""
     assert any("in MULTIAGENTS_IMPORTS" in line for line in told(report()))
 
 
 def test_changed_files_are_named_once(tmp_path: Path) -> None:
-    """One that an editor replaces is one change; one that is gone is none yet."""
+    """An editor's replacement is one change, and a deleted file is none yet."""
     one, two = tmp_path / "one.py", tmp_path / "two.py"
     one.write_text("x = 1\n")
     two.write_text("x = 1\n")
@@ -92,7 +92,7 @@ def test_changed_files_are_named_once(tmp_path: Path) -> None:
 
 
 def test_after_a_failure_modules_beside_are_looked_at_too(tmp_path: Path) -> None:
-    """The one that is wrong was perhaps never imported before."""
+    """The broken module may never have been imported before."""
     (tmp_path / "shop.py").write_text("import prices\n")
     (tmp_path / "prices.py").write_text("x = 1 / 0\n")
     files = SourceFiles([str(tmp_path / "shop.py")]).wider()
@@ -112,7 +112,7 @@ def test_after_a_failure_modules_beside_are_looked_at_too(tmp_path: Path) -> Non
 def test_what_cannot_be_read_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str, flaw: str
 ) -> None:
-    """With its line, before any worker is stopped for it."""
+    """`dev` names the file and line before it stops a worker."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / name).write_text(text)
     found = flaw_of([str(tmp_path / name)])
@@ -121,7 +121,7 @@ def test_what_cannot_be_read_is_named(
 
 
 def test_few_names_are_listed_and_many_counted() -> None:
-    """The line stays a line."""
+    """Many names stay on one line."""
     assert shown(["/a/one.py"]) == "/a/one.py has"
     assert shown(["/a/one.py", "/a/two.py"]) == "/a/one.py, /a/two.py have"
     assert shown([f"/a/{n}.py" for n in range(5)]) == "/a/0.py and 4 other files have"

@@ -1,4 +1,4 @@
-"""Does `doctor` find keys that cannot be written, damaged sagas and items that are stuck?"""
+"""Does `doctor` find unwritable keys, damaged sagas and stuck items?"""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def finding(url: str, name: str) -> dict[str, str]:
 
 
 def test_a_queue_that_is_no_list_is_a_failure(redis_url: str) -> None:
-    """It is named with its type; nothing is written to find out."""
+    """The doctor names its type, and writes nothing to find out."""
     publish(redis_url, worker_queue="orders")
     with redis.Redis.from_url(redis_url) as client:
         client.hset("orders", "x", 1)
@@ -54,7 +54,7 @@ def test_a_queue_that_is_no_list_is_a_failure(redis_url: str) -> None:
 
 @pytest.mark.parametrize("asks", [True, False])
 def test_a_user_without_the_right_to_a_queue_is_told(redis_url: str, asks: bool) -> None:
-    """Whether the server lets it ask (ACL DRYRUN) or not."""
+    """The finding is the same whether or not the server allows ACL DRYRUN."""
     rules = ["+@all", "~ma:*", "~io", "~celery-task-meta-*", "&*", "+acl" if asks else "-acl"]
     publish(redis_url, worker_queue="orders")
     with user(redis_url, *rules) as url:
@@ -68,7 +68,7 @@ def test_a_user_without_the_right_to_a_queue_is_told(redis_url: str, asks: bool)
 @pytest.mark.parametrize("acl", ["+acl", "-acl"])
 @pytest.mark.parametrize("lacks", ["key", "channel"])
 def test_a_user_without_the_right_to_results_is_told(redis_url: str, lacks: str, acl: str) -> None:
-    """To store one, or to tell those who wait for it."""
+    """The finding covers the right to store results and the right to publish them."""
     key = "~other" if lacks == "key" else "~result"
     channel = "&other" if lacks == "channel" else "&result"
     with user(redis_url, "+@all", key, channel, acl) as url:
@@ -86,7 +86,7 @@ def test_a_user_without_the_right_to_results_is_told(redis_url: str, lacks: str,
 
 
 def test_a_right_that_the_engine_does_not_need_is_not_missed(redis_url: str) -> None:
-    """A user with just the commands of the engine cannot try another one."""
+    """A user with only the engine's commands passes."""
     with user(redis_url, "+lpush", "+type", "~io") as url:
         edge = Edge(url)
         try:
@@ -96,7 +96,7 @@ def test_a_right_that_the_engine_does_not_need_is_not_missed(redis_url: str) -> 
 
 
 def test_looking_leaves_no_trace(redis_url: str) -> None:
-    """Neither in a queue that is there, nor of one that is not."""
+    """The check changes no existing queue and creates none."""
     with redis.Redis.from_url(redis_url) as client:
         client.rpush("full", "a", "b")
         for rules in (["+@all", "~*", "&*"], ["+@all", "-acl", "~*", "&*"]):
@@ -113,7 +113,7 @@ def test_looking_leaves_no_trace(redis_url: str) -> None:
 
 
 def test_a_damaged_saga_is_named_with_what_to_do(redis_url: str) -> None:
-    """And all else is examined."""
+    """The doctor examines everything else, too."""
     publish(redis_url)
     keys, shard = SagaKeys("half"), Shard(0)
     with redis.Redis.from_url(redis_url) as client:
@@ -129,7 +129,7 @@ def test_a_damaged_saga_is_named_with_what_to_do(redis_url: str) -> None:
 
 
 def test_the_command_line_shows_and_lists_a_damaged_saga(redis_url: str) -> None:
-    """`list` has a row, `show` says what is damaged and what to do; `remove` refuses others."""
+    """`list` and `show` report the damage; `remove` refuses sound sagas."""
     with redis.Redis.from_url(redis_url) as client:
         client.hset(SagaKeys("half").saga, "w", "x")
         client.zadd(Shard(0).sagas, {"half": 1})
@@ -146,7 +146,7 @@ def test_the_command_line_shows_and_lists_a_damaged_saga(redis_url: str) -> None
 
 
 def test_a_key_of_the_engines_that_is_damaged_hides_nothing_else(redis_url: str) -> None:
-    """That part is a finding; the rest is told."""
+    """The damaged part is a finding, and the other checks still report."""
     publish(redis_url)
     with redis.Redis.from_url(redis_url) as client:
         client.set(Shard(0).due, "no zset")
@@ -157,7 +157,7 @@ def test_a_key_of_the_engines_that_is_damaged_hides_nothing_else(redis_url: str)
 
 
 def test_items_that_fail_again_and_again_are_named() -> None:
-    """Those that fail still, and more than now and then."""
+    """The doctor names an item that has failed several times and still fails."""
     about: dict[str, Any] = {
         "o|a|x": (3, NOW, "NotTaken: 'orders'"),
         "o|b|x": (2, NOW, "may pass"),

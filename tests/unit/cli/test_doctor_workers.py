@@ -1,4 +1,4 @@
-"""Does `doctor` find functions and tasks that no worker takes, and clocks that are wrong?"""
+"""Does `doctor` find functions and tasks without a worker, and wrong clocks?"""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ MEMBER = {"queues": ["io", "llm"], "workers": {"charge": "io"}, "at_ms": NOW}
 
 @pytest.mark.parametrize(("skew_ms", "status"), [(30, "ok"), (-1999, "ok"), (5000, "warn")])
 def test_a_wrong_clock_is_found(skew_ms: int, status: str) -> None:
-    """This host's against the server's."""
+    """The doctor compares this host's clock with the server's."""
     assert checks.clocks(skew_ms, {}, NOW).status == status
 
 
 def test_a_workers_wrong_clock_is_found() -> None:
-    """A worker that was heard of in the future cannot be right."""
+    """A worker whose last sign of life lies in the future has a wrong clock."""
     ahead: dict[str, Any] = {**MEMBER, "at_ms": NOW + 60_000}
     found = checks.clocks(0, {"w1": MEMBER, "w2": ahead}, NOW)
     assert found.status == "warn"
@@ -31,7 +31,7 @@ def test_a_workers_wrong_clock_is_found() -> None:
 
 
 def test_queues_of_steps_and_plain_tasks_count() -> None:
-    """A step's own queue and a task's."""
+    """The check covers a step's own queue and a task's queue."""
     workflow = (
         WorkflowBuilder("mixed")
         .add_step("a", "charge", queue="slow")
@@ -44,7 +44,7 @@ def test_queues_of_steps_and_plain_tasks_count() -> None:
 
 
 def test_a_worker_function_that_nobody_has_is_found() -> None:
-    """Published once, and its code is gone."""
+    """The finding names a function that was published and that no worker has now."""
     workflow = WorkflowBuilder("old").add_step("a", "gone").build()
     found = workers.worker_functions(Known({"w": MEMBER}, [workflow]))
     assert "gone (old)" in found.message
@@ -56,7 +56,7 @@ def flow(name: str = "order", **options: Any) -> Any:
 
 
 def test_a_function_must_be_where_its_steps_are_sent() -> None:
-    """Another worker has it, on another queue, so over all of them none is missing."""
+    """A worker on another queue does not count as having the function."""
     known = Known(
         {"one": {**MEMBER, "workers": {}}, "two": {**MEMBER, "queues": ["slow"]}}, [flow()]
     )
@@ -67,7 +67,7 @@ def test_a_function_must_be_where_its_steps_are_sent() -> None:
 
 
 def test_a_worker_that_lacks_a_function_of_its_queue_is_named() -> None:
-    """The steps are done, by way of it: a warning, with what to do."""
+    """Other workers run such steps, so the finding is a warning with its remedy."""
     known = Known({"one": {**MEMBER, "workers": {}}, "two": MEMBER}, [flow()])
     found = workers.worker_functions(known)
     assert found.status == "warn"
@@ -76,7 +76,7 @@ def test_a_worker_that_lacks_a_function_of_its_queue_is_named() -> None:
 
 
 def test_a_worker_that_is_stopping_does_not_count_as_one_that_takes_work() -> None:
-    """In its warm shutdown it ends its tasks; new ones wait for another worker."""
+    """A worker in warm shutdown ends its tasks and takes no new ones."""
     gone = {"two": {**MEMBER, "state": "stopping", "at_work": 2}}
     found = workers.workers(Known({}, stopping=gone))
     assert found.status == "fail"
@@ -89,7 +89,7 @@ def test_a_worker_that_is_stopping_does_not_count_as_one_that_takes_work() -> No
 
 
 def test_a_worker_with_no_functions_is_named() -> None:
-    """A forgotten MULTIAGENTS_IMPORTS; a team's app may well have plain tasks alone."""
+    """The cause may be a missing MULTIAGENTS_IMPORTS; a team's app may have plain tasks alone."""
     shop = Launch("multiagents", ("shop",), ("io",), ("charge",))
     empty = {**MEMBER, "workers": {}}
     found = workers.workers(Known({"one": MEMBER, "two": empty}, launches=[shop]))
@@ -108,7 +108,7 @@ PLAIN = (
 
 
 def test_a_plain_task_that_no_running_worker_has_is_found() -> None:
-    """By the launch of each that runs, with what was probably meant."""
+    """The check reads the launches of running workers and suggests the nearest name."""
     shop = {**MEMBER, "app": "shop", "imports": []}
     post = {**shop, "app": "post", "queues": ["post"]}
     launch = Launch("shop", (), ("io", "llm"), tasks=("shop.pay", "shop.refund"))
@@ -125,7 +125,7 @@ def test_a_plain_task_that_no_running_worker_has_is_found() -> None:
 
 
 def test_of_a_worker_that_does_not_tell_its_tasks_nothing_is_said() -> None:
-    """One of an earlier version, or in a program of its own, may have them all."""
+    """A worker of an earlier version or of a program may have all tasks."""
     shop = {**MEMBER, "app": "shop", "imports": []}
     for launches in ([], [Launch("shop", (), ("io", "llm"))]):
         found = workers.plain_tasks(Known({"one": shop}, [PLAIN], launches))
@@ -138,7 +138,7 @@ def test_of_a_worker_that_does_not_tell_its_tasks_nothing_is_said() -> None:
 
 
 def test_functions_of_different_queues_are_not_missed() -> None:
-    """A worker for one queue needs nothing of another one's; an undo goes to its own queue."""
+    """A worker needs only its own queue's functions; an undo goes to its own queue."""
     fleet = {
         "one": {**MEMBER, "queues": ["io"]},
         "two": {**MEMBER, "queues": ["slow"], "workers": {"undo": "slow"}},

@@ -1,4 +1,4 @@
-"""How does a text get to a terminal, and to what is none?"""
+"""How does text reach a terminal, and how another stream?"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Terminal(io.StringIO):
 
 
 def test_a_line_is_broken_between_words_and_a_command_never() -> None:
-    """A word that is longer than a line stays whole; the blanks that were there stay."""
+    """A word longer than a line stays whole, and existing blanks stay."""
     text = "error: no workflow; see `multiagents workflows list` in /a/very/long/path.json"
     assert at_words(text, 24, "  ").split("\n") == [
         "error: no workflow; see",
@@ -32,7 +32,7 @@ def test_a_line_is_broken_between_words_and_a_command_never() -> None:
 
 
 def test_only_a_terminal_gets_its_lines_broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Programs read an error as one line; a terminal of unknown width breaks lines itself."""
+    """Programs read an error as one line, and a terminal of unknown width wraps by itself."""
     text = "error: " + "a long word or two " * 8
     shown = {}
     for columns, stream in (("40", Terminal()), ("40", io.StringIO()), ("", Terminal())):

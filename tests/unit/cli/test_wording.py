@@ -1,4 +1,4 @@
-"""Do messages, columns, times and codes of the command line say just what is so?"""
+"""Are the messages, columns, times and codes of the command line exact?"""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def office(redis_url: str) -> Iterator[Office]:
 
 @pytest.fixture
 def oslo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """This computer stands in another zone than UTC."""
+    """Put this computer into another zone than UTC."""
     monkeypatch.setenv("TZ", "Europe/Oslo")
     time.tzset()
     yield
@@ -62,7 +62,7 @@ def oslo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_no_color_means_no_codes_at_all(office: Office) -> None:
-    """Neither bold nor dim, in tables and in the help; an empty NO_COLOR is none."""
+    """NO_COLOR removes bold and dim from tables and help; an empty NO_COLOR does not."""
     office.start(ORDER)
     shown = {"COLUMNS": "80", "TERM": "xterm-256color", "url": office.url}
     for words in (("list",), ("list", "--help")):
@@ -72,7 +72,7 @@ def test_no_color_means_no_codes_at_all(office: Office) -> None:
 
 
 def test_an_error_that_ends_with_a_full_stop_gets_no_second_one(office: Office) -> None:
-    """Of the saga and of what is parked."""
+    """This holds for the saga's error and for a dead letter's."""
     assert [sentence(text) for text in ("a", "a.", "a?")] == ["a.", "a.", "a?"]
     saga_id = office.start(ORDER)
     office.succeed(saga_id, "reserve")
@@ -83,7 +83,7 @@ def test_an_error_that_ends_with_a_full_stop_gets_no_second_one(office: Office) 
 
 
 def test_explain_tells_times_of_this_computers_zone(office: Office, oslo: None) -> None:
-    """Short, as every other command does; programs get UTC."""
+    """`explain` shows short local times, as other commands do; programs get UTC."""
     noon = round(datetime.fromisoformat("2026-07-01T12:00:00+00:00").timestamp() * 1000)
     told = in_own_zone("since 2026-07-01 11:59:00 UTC (1 min ago)", noon)
     assert told == "since 13:59:00 (1 min ago)"
@@ -96,7 +96,7 @@ def test_explain_tells_times_of_this_computers_zone(office: Office, oslo: None) 
 
 
 def test_several_mistakes_stand_on_a_line_each(tmp_path: Path) -> None:
-    """Of a file that is started, and of a module that `dev` imports."""
+    """This holds for a started file and for a module that `dev` imports."""
     (tmp_path / "order.yaml").write_text(THREE)
     done = cli("start", str(tmp_path / "order.yaml"))
     head, *mistakes = done.err.splitlines()
@@ -107,7 +107,7 @@ def test_several_mistakes_stand_on_a_line_each(tmp_path: Path) -> None:
 def test_mistakes_of_an_imported_module_stand_on_a_line_each(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the place in the module before them."""
+    """Each line begins with the place in the module."""
     code = (
         "from multiagents import WorkflowBuilder\n"
         'WorkflowBuilder("o").add_step("a", "x", depends_on=["b"], timeout_s=-1).build()\n'
@@ -121,7 +121,7 @@ def test_mistakes_of_an_imported_module_stand_on_a_line_each(
 
 
 def test_a_name_that_nothing_else_could_be_meant_by_is_said_so() -> None:
-    """Where there is no other step, none is listed."""
+    """The error lists no other steps where there are none."""
     with pytest.raises(InvalidWorkflow, match="unknown step 'b'; there is no other name"):
         WorkflowBuilder("o").add_step("a", "x", depends_on=["b"]).build()
 
@@ -138,7 +138,7 @@ def test_a_name_that_nothing_else_could_be_meant_by_is_said_so() -> None:
     ],
 )
 def test_wrong_words_are_answered_with_the_right_ones(words: tuple[str, ...], says: str) -> None:
-    """In our own words: the library's prefix is left out."""
+    """The error uses our own words, without the library's prefix."""
     done = cli(*words)
     assert (done.code, done.err.count("\n")) == (2, 1)
     assert says.lower() in done.err.lower()
@@ -146,7 +146,7 @@ def test_wrong_words_are_answered_with_the_right_ones(words: tuple[str, ...], sa
 
 
 def test_where_nothing_can_be_asked_that_is_said(office: Office) -> None:
-    """Instead of a list of nothing."""
+    """The error says that no action is possible, instead of an empty list."""
     saga_id = office.start(ORDER)
     office.runtime.call("terminate", saga_id)
     office.runtime.call("resolve", saga_id, reason="seen")
@@ -156,7 +156,7 @@ def test_where_nothing_can_be_asked_that_is_said(office: Office) -> None:
 
 
 def test_a_column_that_is_asked_for_is_shown_though_it_is_empty(office: Office) -> None:
-    """Its absence would look like a mistake of the list."""
+    """A missing column would look like a mistake of the list."""
     office.runtime.call("start", ORDER, {"sku": "A17"})
     header, line = cli("list", "--show", "sku", "--show", "to", url=office.url).out.splitlines()
     assert header.split()[:4] == ["SAGA", "SKU", "TO", "WORKFLOW"]
@@ -164,7 +164,7 @@ def test_a_column_that_is_asked_for_is_shown_though_it_is_empty(office: Office) 
 
 
 def test_a_retry_that_has_failed_again_is_not_called_under_way() -> None:
-    """It is parked anew, since later."""
+    """The list shows it as parked, with the later time."""
     letter = {"kind": "undo", "step": "hold", "parked_at": "2026-01-01"}
     saga = {
         "transaction_id": "s",
@@ -180,7 +180,7 @@ def test_a_retry_that_has_failed_again_is_not_called_under_way() -> None:
 
 
 def test_doctor_says_what_the_due_set_holds() -> None:
-    """Most of it has to do with sagas that have ended."""
+    """The finding says that most items concern sagas that have ended."""
     told = due(DueHealth(84, 2, 1000), 2000).message
     assert told == (
         "84 times set, 2 overdue; for leases, retries, timeouts and the deletion of ended sagas"

@@ -1,4 +1,4 @@
-"""By which names is an error known, and which errors do names stand for?"""
+"""Which names does an error have, and which errors does a name match?"""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from multiagents.core.exceptions import InvalidInput, StepTimeout
 
 
 class Declined(LookupError):
-    """Of a module of a user's own."""
+    """An error from a user's own module."""
 
 
 def test_an_error_is_known_by_its_classes_nearest_first() -> None:
-    """Python's and this package's own by their bare names, others by where they are defined."""
+    """Python's and our errors have bare names; others carry the module that defines them."""
     assert names_of(Declined()) == (f"{__name__}.Declined", "LookupError", "Exception")
     assert names_of(StepTimeout()) == (
         "StepTimeout",
@@ -48,7 +48,7 @@ def test_an_error_is_known_by_its_classes_nearest_first() -> None:
     ],
 )
 def test_a_class_is_found_by_each_name_that_it_has(name: str, cls: type[Exception]) -> None:
-    """Where its library shows it, and where it is defined; the name that is kept is one."""
+    """The library's public path and the defining module both work; one name is stored."""
     assert class_named(name) is cls
     assert read_names([name, cls]) == ((name_of(cls),), [])
     assert class_named(name_of(cls)) is cls
@@ -70,7 +70,7 @@ def test_a_class_is_found_by_each_name_that_it_has(name: str, cls: type[Exceptio
     ],
 )
 def test_what_is_no_exception_class_is_named(given: Any, said: str) -> None:
-    """With why, and with what was probably meant; the others of a list are read all the same."""
+    """The error has the reason and the nearest name; the list's other names are still read."""
     names, mistakes = read_names([given, OSError])
     assert names == ("OSError",)
     assert len(mistakes) == 1
@@ -81,7 +81,7 @@ def test_what_is_no_exception_class_is_named(given: Any, said: str) -> None:
 def test_a_module_that_fails_when_it_is_imported_is_a_mistake(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever it raises: it is the definition's author who has to know."""
+    """Any error of the import is a mistake of the definition that names the module."""
     (tmp_path / "breaks_at_import.py").write_text("raise RuntimeError('no licence')\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(InvalidInput, match="names no exception class: no licence"):
@@ -89,7 +89,7 @@ def test_a_module_that_fails_when_it_is_imported_is_a_mistake(
 
 
 def test_a_scripts_own_class_has_the_name_that_workers_import(tmp_path: Path) -> None:
-    """Run as a program its module is ``__main__``, and in no other process."""
+    """A script's module is ``__main__`` only in its own process, so the file's name is used."""
     script = tmp_path / "shop.py"
     script.write_text(
         "from multiagents.core.error_names import name_of\n"

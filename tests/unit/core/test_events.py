@@ -1,4 +1,4 @@
-"""What does an event promise to whoever receives it?"""
+"""What does an event promise to its receiver?"""
 
 from __future__ import annotations
 
@@ -60,19 +60,19 @@ def test_an_event_survives_json_and_dict(event: Event) -> None:
     )
 )
 def test_any_json_context_survives(context: dict[str, Any]) -> None:
-    """Whatever JSON a saga's context holds arrives unchanged."""
+    """Any JSON in a saga's context arrives unchanged."""
     event = CommandEvent(transaction_id="t", worker_name="w", context=context)
     assert parse_event(event.to_json()) == event
 
 
 def test_an_event_cannot_be_changed() -> None:
-    """Receivers share one value."""
+    """All receivers share one value, so it is frozen."""
     with pytest.raises(ValidationError, match="frozen"):
         EVENTS[0].transaction_id = "other"  # type: ignore[misc]  # the promise under test
 
 
 def test_correlation_id_is_the_transaction_unless_given() -> None:
-    """A saga of its own is its own trace."""
+    """The correlation id defaults to the transaction's id."""
     assert StatusEvent(transaction_id="t", state=SagaState.FAILED).correlation_id == "t"
     named = StatusEvent(transaction_id="t", correlation_id="c", state=SagaState.FAILED)
     assert named.correlation_id == "c"
@@ -85,14 +85,14 @@ def test_every_event_has_its_own_id() -> None:
 
 
 def test_the_default_timestamp_is_now_in_utc_with_its_zone() -> None:
-    """ISO 8601 with +00:00, so that nobody has to guess."""
+    """The timestamp is ISO 8601 and ends with +00:00."""
     event = StatusEvent(transaction_id="t", state=SagaState.PENDING)
     assert event.timestamp.endswith("+00:00")
     assert abs(datetime.now(UTC) - event.occurred_at) < timedelta(minutes=1)
 
 
 def test_a_timestamp_with_another_zone_is_converted_to_utc() -> None:
-    """The moment stays the same, given as text or as a datetime."""
+    """Text and datetime keep their moment."""
     moment = datetime(2025, 3, 1, 14, 0, tzinfo=timezone(timedelta(hours=2)))
     for given_as in (moment, moment.isoformat()):
         event = parse_event({**EVENTS[2].model_dump(), "timestamp": given_as})
@@ -107,13 +107,13 @@ def test_a_timestamp_without_a_zone_is_refused() -> None:
 
 @pytest.mark.parametrize("data", [{"event_type": "nonsense"}, {}, '{"event_type": "nonsense"}'])
 def test_an_unknown_type_is_refused_with_the_known_ones(data: Any) -> None:
-    """The message tells what could have been meant."""
+    """The message lists the known types."""
     with pytest.raises(InvalidInput, match="known: command, result, error, compensation, status"):
         parse_event(data)
 
 
 def test_a_refused_event_is_not_repeated_in_the_message() -> None:
-    """Contexts hold secrets; an error message names the field and nothing else."""
+    """The message names the field and omits the context, which may hold secrets."""
     with pytest.raises(InvalidInput, match="worker_name") as caught:
         parse_event({"event_type": "command", "transaction_id": "t", "context": {"k": "hunter2"}})
     assert "hunter2" not in str(caught.value)
@@ -127,7 +127,7 @@ def test_unknown_fields_of_a_newer_sender_are_ignored() -> None:
 
 
 def test_a_value_that_is_not_json_is_refused_when_written() -> None:
-    """The sender is told, not the receiver."""
+    """The sender gets the error, not the receiver."""
     event = CommandEvent(transaction_id="t", worker_name="w", context={"f": object()})
     with pytest.raises(InvalidInput, match="command event of saga t is not JSON"):
         event.to_json()
@@ -150,11 +150,11 @@ async def _doubled() -> dict[str, Any]:
 
 
 def test_a_command_can_be_executed_through_whoever_holds_the_workers() -> None:
-    """The command names its worker and holds what the worker needs."""
+    """The command names its worker and holds the worker's input."""
     assert asyncio.run(_doubled()) == {"n": 8}
 
 
 def test_the_six_states_of_a_workflow_are_a_type() -> None:
-    """`WorkflowState` annotates; a saga has these states and two in which it is under way, too."""
+    """`WorkflowState` is an annotation; a saga has two further states while it is under way."""
     assert multiagents.WorkflowState is core_events.WorkflowState
     assert {*get_args(multiagents.WorkflowState), "paused", "compensating"} == set(SagaState)

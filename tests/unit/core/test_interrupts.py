@@ -1,4 +1,4 @@
-"""Is what must not be cut in two left whole by a signal?"""
+"""Does a signal leave a critical block whole?"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from multiagents.core.interrupts import INTERRUPTED, ending_at_once, held_back
 
 
 def test_a_signal_waits_for_the_end_of_the_block() -> None:
-    """It is neither lost nor does it cut the block."""
+    """The signal neither gets lost nor interrupts the block."""
     done = []
 
     def two_lines() -> None:
@@ -28,7 +28,7 @@ def test_a_signal_waits_for_the_end_of_the_block() -> None:
 
 
 def test_what_is_ignored_stays_ignored_in_a_process_started_there() -> None:
-    """`nohup` reaches the children."""
+    """Child processes inherit what `nohup` ignores."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with held_back():
@@ -51,7 +51,7 @@ def test_what_is_ignored_stays_ignored_in_a_process_started_there() -> None:
     ],
 )
 def test_ctrl_c_while_a_command_imports_ends_it_with_130_and_no_traceback(program: str) -> None:
-    """As Ctrl-C does later: what it is, most of half a second, is no matter."""
+    """Ctrl-C ends a command during its half second of imports just as it does later."""
     stop = """
 import signal, sys
 
@@ -70,7 +70,7 @@ sys.argv = ["multiagents", "--version"]
 
 
 def test_ctrl_c_is_an_exception_again_after_the_imports() -> None:
-    """A command cleans up; and a program that calls it keeps its own handler."""
+    """A command can clean up, and a calling program keeps its own handler."""
     with ending_at_once():
         assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
     assert main(["--version"]) == 0
@@ -79,7 +79,7 @@ def test_ctrl_c_is_an_exception_again_after_the_imports() -> None:
 
 
 def test_ctrl_c_before_a_command_has_begun_is_130_too() -> None:
-    """Between the imports and the command itself its words are read and logs are set up."""
+    """The exit code is the same between the imports and the command's own code."""
 
     class Pressing(str):
         def __eq__(self, other: object) -> bool:

@@ -1,4 +1,4 @@
-"""Does the fast codec say what Python's own says?"""
+"""Does the fast codec agree with Python's own?"""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _VALUES = st.recursive(
 
 @given(_VALUES)
 def test_what_is_written_reads_the_same_by_both(value: Any) -> None:
-    """Logs are read by other tools, and by versions that used another codec."""
+    """Other tools, and versions with another codec, read the same logs."""
     text = dumps(value)
     assert json.loads(text) == loads(text) == value
     assert [type(item) for item in _flat(loads(text))] == [type(item) for item in _flat(value)]
@@ -33,12 +33,12 @@ def test_what_is_written_reads_the_same_by_both(value: Any) -> None:
 
 @given(_VALUES)
 def test_what_json_writes_is_read(value: Any) -> None:
-    """States written by `json`, with spaces and escapes."""
+    """The codec reads states written by `json`, with spaces and escapes."""
     assert loads(json.dumps(value)) == loads(json.dumps(value).encode()) == value
 
 
 def test_no_line_break_is_written() -> None:
-    """The entries of a log are joined by line breaks."""
+    """Line breaks separate a log's entries, so no entry contains one."""
     assert "\n" not in dumps(["a\nb\r", {"c\n": 1}])
 
 

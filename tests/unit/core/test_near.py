@@ -1,4 +1,4 @@
-"""Is the name found that was probably meant?"""
+"""Is the name found that the user probably meant?"""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from multiagents.core.near import MISTYPED, did_you_mean, near, nearest, nearest
 
 
 def test_the_nearest_name_is_found_or_none() -> None:
-    """How much alike two names must be is the caller's to say."""
+    """The caller chooses how similar two names must be."""
     known = ["reserve_stock", "release_stock", "charge"]
     assert nearest("reserv_stock", known) == "reserve_stock"
     assert near("reserv_stock", known, most=2) == ["reserve_stock", "release_stock"]
@@ -16,7 +16,7 @@ def test_the_nearest_name_is_found_or_none() -> None:
 
 
 def test_of_dotted_names_the_last_part_decides() -> None:
-    """Names of one module resemble each other anyway; the nearest module is taken."""
+    """The last part decides between names of one module; among modules the nearest one wins."""
     known = ["shop.tasks.notify", "shop.tasks.charge", "bank.tasks.charge"]
     assert nearest_dotted("shop.tasks.chrage", known) == "shop.tasks.charge"
     assert nearest_dotted("bank.tasks.chrage", known) == "bank.tasks.charge"
@@ -24,7 +24,7 @@ def test_of_dotted_names_the_last_part_decides() -> None:
 
 
 def test_a_question_is_asked_only_of_a_name() -> None:
-    """What is said after it is said in any case."""
+    """The suggestion appears only with a name; the rest of the message always does."""
     assert did_you_mean("charge") == "did you mean 'charge'?"
     assert did_you_mean("charge", "known: charge") == "did you mean 'charge'? known: charge"
     assert did_you_mean("", "known: none") == "known: none"

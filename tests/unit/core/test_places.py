@@ -1,4 +1,4 @@
-"""Where in the user's code does something stand?"""
+"""Where in the user's code is a function, an object or an error?"""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ LINE = plain.__code__.co_firstlineno
     ],
 )
 def test_a_function_is_found_through_what_is_around_it(function: object) -> None:
-    """Partials and wrappers stand elsewhere than what they call."""
+    """The place is the wrapped function's, not that of its partial or wrapper."""
     assert defined(function) == Place(FILE, LINE)
 
 
 def test_objects_methods_and_builtins() -> None:
-    """Of an object its ``__call__``; of what Python does not tell, nothing."""
+    """An object's place is that of its ``__call__``; builtins have none."""
     call, method = Called.__call__.__code__, Called.method.__code__
     assert defined(Called()) == Place(FILE, call.co_firstlineno)
     assert defined(Called().method) == Place(FILE, method.co_firstlineno)
@@ -63,14 +63,14 @@ def test_objects_methods_and_builtins() -> None:
 def test_a_path_is_shown_from_the_working_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As far as it is below that: what one types into an editor."""
+    """Paths below the working folder are relative, as one types them into an editor."""
     monkeypatch.chdir(tmp_path)
     assert shown_path(str(tmp_path / "me" / "shop.py")) == os.path.join("me", "shop.py")
     assert shown_path(str(tmp_path.parent / "shop.py")) == str(tmp_path.parent / "shop.py")
 
 
 def test_the_caller_is_the_users_however_deep_the_package_is() -> None:
-    """Frames of this package and of Python are passed over."""
+    """The search skips frames of this package and of Python."""
     frame = calling()
     assert frame is not None
     assert frame.f_code is test_the_caller_is_the_users_however_deep_the_package_is.__code__
@@ -80,7 +80,7 @@ def test_the_caller_is_the_users_however_deep_the_package_is() -> None:
 
 
 def test_an_error_is_placed_in_the_users_own_line() -> None:
-    """Where a library raised it, at the call of that library."""
+    """An error raised in a library has the place of the user's call."""
 
     def inner() -> None:
         json.loads("{")
@@ -96,6 +96,6 @@ def test_an_error_is_placed_in_the_users_own_line() -> None:
 
 
 def test_an_error_that_was_never_raised_has_no_place() -> None:
-    """And a syntax error has that of its text."""
+    """A syntax error has its own text's place instead."""
     assert raised_at(ValueError("x")) is None
     assert raised_at(SyntaxError("x", ("shop.py", 3, 1, "x"))) == Place("shop.py", 3)

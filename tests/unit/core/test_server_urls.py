@@ -1,4 +1,4 @@
-"""Which URLs of a server does every library understand, and what is said of the others?"""
+"""Which server URLs does every library understand, and what does an error say of the others?"""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ SECRET = "s3cret"
 def test_a_url_that_some_library_dies_of_is_refused_with_what_to_write(
     url: str, instead: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the settings are read, naming the variable, never the password."""
+    """The settings refuse it and name the variable, without the password."""
     for variable in ("MULTIAGENTS_REDIS_URL", "MULTIAGENTS_STATE_URLS"):
         with monkeypatch.context() as patch:
             patch.setenv(variable, url)
@@ -67,7 +67,7 @@ def test_a_url_that_some_library_dies_of_is_refused_with_what_to_write(
 
 
 def test_the_command_line_says_what_to_write() -> None:
-    """One line, whatever the command."""
+    """Every command gives one line."""
     done = cli("list", url=f"redis://:{SECRET}/x@h:1/0?protocol=3")
     assert (done.code, done.out) == (2, "")
     assert (
@@ -92,7 +92,7 @@ def test_the_command_line_says_what_to_write() -> None:
     ],
 )
 def test_a_url_is_written_in_the_words_of_each_library(url: str, ours: str, celerys: str) -> None:
-    """And what is written is written the same again, so that two URLs can be compared."""
+    """A rewritten URL stays the same when rewritten again, so two URLs can be compared."""
     check(url)
     assert (explicit(url), celery_url(url)) == (ours, celerys)
     assert (explicit(celerys), celery_url(ours)) == (ours, celerys)
@@ -115,16 +115,16 @@ def test_a_url_is_written_in_the_words_of_each_library(url: str, ours: str, cele
     ],
 )
 def test_no_shown_url_has_a_password(url: str, shown: str) -> None:
-    """Nor a part of one, whatever its signs make of the URL."""
+    """A shown URL has no part of a password, whatever characters it has."""
     assert shown_url(url) == shown
 
 
 def test_a_steady_transport_is_taken_for_a_unix_socket() -> None:
-    """kombu takes what stands before the ``+``, unless the app has sagas; also for a clone."""
+    """kombu uses the transport before ``+``; an app with sagas, and its clones, get ours."""
     app = Celery("socket", broker="redis+socket:///tmp/s.sock", set_as_current=False)
     assert steady_for(app) == STEADY
     app.conf.broker_transport = STEADY
-    assert steady_for(app) == STEADY  # named, and not used
+    assert steady_for(app) == STEADY  # kombu ignores this name
     attach(app)
     assert steady_for(app) == ""
     with app.connection_for_read().clone() as connection:
@@ -136,7 +136,7 @@ def test_a_steady_transport_is_taken_for_a_unix_socket() -> None:
 
 
 def test_everything_connects_by_a_unix_socket(tmp_path: Path) -> None:
-    """The store, the event bus, a worker's transport, Celery's results, the command line."""
+    """Store, event bus, a worker's transport, Celery's results and command line all use it."""
     with SocketServer(tmp_path) as server:
         url = f"{server.socket_url}?db=1"
         edge = Edge(url)

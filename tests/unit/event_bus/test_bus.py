@@ -48,7 +48,7 @@ async def bus(make_bus: MakeBus) -> AsyncIterator[EventBus]:
 
 @pytest.fixture
 async def patient_bus(make_bus: MakeBus) -> AsyncIterator[EventBus]:
-    """Delivers nothing again soon, however slow the machine: for what counts deliveries."""
+    """Makes a bus with slow redelivery, for tests that count deliveries."""
     made = make_bus()
     await made.start()
     yield made
@@ -71,7 +71,7 @@ async def test_each_group_gets_each_event_once(patient_bus: EventBus) -> None:
 
 
 async def test_events_of_one_type_arrive_in_order(patient_bus: EventBus) -> None:
-    """A reader sees the order of publishing."""
+    """A reader gets events in the order of publishing."""
     inbox, private = Inbox(), Inbox()
     await patient_bus.subscribe("status", inbox, group="g")
     await patient_bus.subscribe("status", private)
@@ -84,7 +84,7 @@ async def test_events_of_one_type_arrive_in_order(patient_bus: EventBus) -> None
 
 @pytest.mark.parametrize("group", [None, "g"])
 async def test_a_star_subscribes_to_every_type(patient_bus: EventBus, group: str | None) -> None:
-    """One subscription sees all; one of a type sees only that."""
+    """`*` receives all types; a named type receives only that one."""
     everything, errors = Inbox(), Inbox()
     await patient_bus.subscribe("*", everything, group=group)
     await patient_bus.subscribe("error", errors, group="e")
@@ -102,7 +102,7 @@ async def test_a_star_subscribes_to_every_type(patient_bus: EventBus, group: str
 
 
 async def test_a_private_subscription_sees_what_comes_after_it(bus: EventBus) -> None:
-    """Nothing older is replayed, and each private subscriber has its own copy."""
+    """Each private subscriber gets its own copy of new events, and no older ones."""
     await bus.publish(status(1))
     first, second = Inbox(), Inbox()
     await bus.subscribe("status", first)
@@ -114,7 +114,7 @@ async def test_a_private_subscription_sees_what_comes_after_it(bus: EventBus) ->
 
 
 async def test_a_refused_event_is_delivered_again(bus: EventBus) -> None:
-    """A handler that raises has not taken the event."""
+    """An exception in the handler leaves its event unacknowledged."""
     inbox = Inbox(refuse=2)
     await bus.subscribe("status", inbox, group="g")
     await bus.publish(status(1))
@@ -124,7 +124,7 @@ async def test_a_refused_event_is_delivered_again(bus: EventBus) -> None:
 
 
 async def test_an_event_refused_too_often_becomes_a_dead_letter(bus: EventBus) -> None:
-    """It is put aside with what went wrong, it does not block the others, other groups have it."""
+    """The dead letter has the error; other events and other groups go on."""
     stubborn, healthy = Inbox(refuse=3), Inbox()
     await bus.subscribe("status", stubborn, group="g")
     await bus.subscribe("status", healthy, group="h")
@@ -142,7 +142,7 @@ async def test_an_event_refused_too_often_becomes_a_dead_letter(bus: EventBus) -
 
 
 async def test_a_group_misses_nothing_while_it_is_away(bus: EventBus) -> None:
-    """From its first subscription on, a group's events wait for it."""
+    """After its first subscription, the bus keeps events for an absent group."""
     before, after = Inbox(), Inbox()
     subscription = await bus.subscribe("status", before, group="g")
     await bus.unsubscribe(subscription)
@@ -155,7 +155,7 @@ async def test_a_group_misses_nothing_while_it_is_away(bus: EventBus) -> None:
 
 
 async def test_the_bus_has_a_default_group(make_bus: MakeBus) -> None:
-    """Subscriptions that name no group use it."""
+    """A subscription without a group uses it."""
     bus = make_bus(group="mine")
     await bus.start()
     first, second = Inbox(), Inbox()
@@ -169,7 +169,7 @@ async def test_the_bus_has_a_default_group(make_bus: MakeBus) -> None:
 
 
 async def test_a_plain_handler_runs_beside_the_loop(bus: EventBus) -> None:
-    """A handler that blocks its thread does not stall the other subscriptions."""
+    """A blocking handler does not stall other subscriptions."""
     release, inbox, seen = threading.Event(), Inbox(), []
 
     def blocking(event: Event) -> None:
@@ -188,7 +188,7 @@ async def test_a_plain_handler_runs_beside_the_loop(bus: EventBus) -> None:
 async def test_a_failing_private_handler_gets_the_next_event(
     bus: EventBus, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """There is nobody to redeliver to: the failure is logged with its event."""
+    """A private event is not redelivered: the bus logs the failure with its event."""
     inbox = Inbox(refuse=1)
     await bus.subscribe("status", inbox)
     await bus.publish(status(1))
@@ -201,7 +201,7 @@ async def test_a_failing_private_handler_gets_the_next_event(
 
 
 async def test_a_cancelled_inner_task_counts_as_a_refusal(bus: EventBus) -> None:
-    """Only the bus may end a subscription; a handler's own cancellation must not."""
+    """A handler's own cancellation does not end its subscription; only the bus ends it."""
     calls: list[Event] = []
 
     async def handler(event: Event) -> None:
@@ -215,7 +215,7 @@ async def test_a_cancelled_inner_task_counts_as_a_refusal(bus: EventBus) -> None
 
 
 async def test_unsubscribing_ends_the_calls(bus: EventBus) -> None:
-    """And may be repeated."""
+    """A second call changes nothing."""
     inbox, other = Inbox(), Inbox()
     subscription = await bus.subscribe("status", inbox)
     await bus.unsubscribe(subscription)
@@ -227,7 +227,7 @@ async def test_unsubscribing_ends_the_calls(bus: EventBus) -> None:
 
 
 async def test_a_handler_may_end_its_own_subscription(bus: EventBus) -> None:
-    """The first event is handled whole; no other follows."""
+    """The handler finishes its event and gets no other."""
     seen: list[str] = []
 
     async def once(event: Event) -> None:
@@ -245,7 +245,7 @@ async def test_a_handler_may_end_its_own_subscription(bus: EventBus) -> None:
 
 
 async def test_a_handler_cannot_stop_its_own_bus(bus: EventBus) -> None:
-    """The bus would wait for the handler and the handler for the bus."""
+    """Bus and handler would wait for each other."""
     errors: list[Exception] = []
 
     async def stopping(_: Event) -> None:
@@ -261,7 +261,7 @@ async def test_a_handler_cannot_stop_its_own_bus(bus: EventBus) -> None:
 
 
 async def test_stopping_waits_for_the_handler_at_work(bus: EventBus) -> None:
-    """What was begun is finished and acknowledged, not done again after the next start."""
+    """A running handler finishes and acknowledges, so no restart repeats its event."""
     begun, leave, finished = asyncio.Event(), asyncio.Event(), []
 
     async def slow(event: Event) -> None:
@@ -287,7 +287,7 @@ async def test_stopping_waits_for_the_handler_at_work(bus: EventBus) -> None:
 
 
 async def test_starting_and_stopping_are_idempotent_and_leave_nothing(make_bus: MakeBus) -> None:
-    """Any number of calls; no task is left behind."""
+    """Repeated calls change nothing, and no task stays behind."""
     before = asyncio.all_tasks()
     bus = make_bus()
     await bus.stop()
@@ -305,7 +305,7 @@ async def test_starting_and_stopping_are_idempotent_and_leave_nothing(make_bus: 
 
 
 async def test_a_bus_that_is_not_started_says_so(make_bus: MakeBus) -> None:
-    """The message names what to do."""
+    """The message says what to do."""
     bus = make_bus()
     with pytest.raises(InvalidInput, match=r"cannot publish: .* await bus\.start\(\) first"):
         await bus.publish(status())
@@ -314,19 +314,19 @@ async def test_a_bus_that_is_not_started_says_so(make_bus: MakeBus) -> None:
 
 
 async def test_an_unknown_type_is_refused(bus: EventBus) -> None:
-    """The known ones are named."""
+    """The error names the known types."""
     with pytest.raises(InvalidInput, match=r"'stauts'; known: command, .*or '\*' for all"):
         await bus.subscribe("stauts", Inbox())
 
 
 async def test_an_event_that_is_not_json_is_refused_by_publish(bus: EventBus) -> None:
-    """Also in memory, so that tests without a server find it."""
+    """The memory bus refuses it, too, so tests without a server find it."""
     with pytest.raises(InvalidInput, match="result event of saga t is not JSON"):
         await bus.publish(ResultEvent(transaction_id="t", worker_name="w", result={"f": object()}))
 
 
 class Stages:
-    """A monitor that keeps what it is told."""
+    """A monitor that records its calls."""
 
     def __init__(self) -> None:
         self.stages: list[tuple[str, str]] = []
@@ -336,7 +336,7 @@ class Stages:
 
 
 async def test_the_monitor_is_told_every_stage(make_bus: MakeBus) -> None:
-    """From dispatch to the end of the handler, also where it fails."""
+    """The monitor gets each stage from dispatch to the handler's end, also of a failure."""
     monitor = Stages()
     bus = make_bus(event_monitor=monitor)
     await bus.start()
@@ -361,7 +361,7 @@ class BrokenMonitor:
 async def test_a_broken_monitor_stops_nothing(
     make_bus: MakeBus, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its errors are logged; events travel."""
+    """The bus logs the monitor's errors and delivers events."""
     bus = make_bus(event_monitor=BrokenMonitor())
     await bus.start()
     inbox = Inbox()
@@ -373,7 +373,7 @@ async def test_a_broken_monitor_stops_nothing(
 
 
 async def test_a_handler_logs_under_its_events_ids(bus: EventBus) -> None:
-    """transaction_id and correlation_id are bound while it runs, in a thread too."""
+    """Its log lines carry transaction_id and correlation_id, in a thread too."""
     bound: list[dict[str, Any]] = []
     await bus.subscribe("status", lambda event: bound.append(get_contextvars()), group="g")
     await bus.publish(

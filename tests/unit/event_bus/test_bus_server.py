@@ -1,4 +1,4 @@
-"""Does the event bus on a server keep its promises when processes die, and the server does?"""
+"""Does the Redis event bus keep its promises when processes or the server die?"""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def anyio_backend() -> str:
 
 
 async def test_constructing_connects_to_nothing() -> None:
-    """A wrong address is found out at start, without the password in the message."""
+    """A wrong address fails at start, and the message hides the password."""
     bus = RedisEventBus("redis://user:hunter2@127.0.0.1:1/0")
     with pytest.raises(NoServer, match=r"no Redis answers at redis://127\.0\.0\.1:1/0") as caught:
         await bus.start()
@@ -36,7 +36,7 @@ async def test_constructing_connects_to_nothing() -> None:
 
 
 async def test_buses_of_several_processes_share_groups(redis_url: str) -> None:
-    """Two buses, as in two processes: each group gets each event once."""
+    """Two buses deliver each event once to each group."""
     first, second = Inbox(), Inbox()
     async with RedisEventBus(redis_url) as one, RedisEventBus(redis_url) as two:
         await one.subscribe("status", first, group="g")
@@ -48,7 +48,7 @@ async def test_buses_of_several_processes_share_groups(redis_url: str) -> None:
 
 
 async def test_an_event_of_a_dead_process_goes_to_another(redis_url: str) -> None:
-    """What a killed consumer had read is claimed by a living one."""
+    """A living consumer claims the events of a killed one."""
     inbox = Inbox()
     async with RedisEventBus(redis_url, redeliver_after_s=SOON_S) as bus, _client(redis_url) as raw:
         await raw.xgroup_create(keys.stream("status"), "g", id="0", mkstream=True)
@@ -61,7 +61,7 @@ async def test_an_event_of_a_dead_process_goes_to_another(redis_url: str) -> Non
 
 
 async def test_an_event_that_kills_its_processes_becomes_a_dead_letter(redis_url: str) -> None:
-    """Nobody survives to count: the server does."""
+    """The server counts the deliveries, since no process survives to do so."""
     inbox = Inbox()
     async with (
         _client(redis_url) as raw,
@@ -87,7 +87,7 @@ async def _letters(bus: EventBus) -> list[Any]:
 
 
 async def test_a_slow_handler_keeps_its_event(redis_url: str) -> None:
-    """A hold is renewed while the handler works: slow is not dead."""
+    """A working handler's hold is renewed, so slow does not count as dead."""
     calls: list[Event] = []
     leave = asyncio.Event()
 
@@ -103,7 +103,7 @@ async def test_a_slow_handler_keeps_its_event(redis_url: str) -> None:
         await bus.subscribe("error", done, group="g")
         await bus.publish(status(1))
         await until(lambda: calls)
-        # More renewals than a hold is long; the other reader has looked for it meanwhile.
+        # The renewals outlast one hold, and the other reader has looked for the event meanwhile.
         await _carried_out(raw, xclaim=4, xpending=8)
         await bus.publish(ErrorEvent(transaction_id="t", worker_name="w", error="e"))
         await done.has(1)
@@ -128,7 +128,7 @@ async def _carried_out(client: Redis, **more: int) -> None:
 
 
 async def test_a_renewal_that_was_not_cancelled_holds_nobody_up(redis_url: str) -> None:
-    """A cancellation that gets lost inside the client would keep the reader waiting for ever."""
+    """A cancellation lost inside the client must not block the reader for ever."""
     renewing, taken = asyncio.Event(), asyncio.Event()
 
     class Deaf(Redis):
@@ -157,7 +157,7 @@ async def test_a_renewal_that_was_not_cancelled_holds_nobody_up(redis_url: str) 
 
 
 async def test_an_unreadable_entry_becomes_a_dead_letter(redis_url: str) -> None:
-    """What is no event is put aside at its first delivery; what follows is delivered."""
+    """Its first delivery puts it aside, and the next events arrive."""
     inbox, private = Inbox(), Inbox()
     async with RedisEventBus(redis_url) as bus, _client(redis_url) as raw:
         await bus.subscribe("status", inbox, group="g")
@@ -171,7 +171,7 @@ async def test_an_unreadable_entry_becomes_a_dead_letter(redis_url: str) -> None
 
 
 async def test_an_event_that_cannot_be_settled_keeps_no_other_waiting(redis_url: str) -> None:
-    """Here the dead letters' key is of another type; when it is put right the letter is there."""
+    """An event waits while the dead letter key has a wrong type, and is stored once it is right."""
     inbox = Inbox()
     async with (
         RedisEventBus(redis_url, redeliver_after_s=SOON_S) as bus,
@@ -189,7 +189,7 @@ async def test_an_event_that_cannot_be_settled_keeps_no_other_waiting(redis_url:
 
 
 async def test_a_lost_group_is_made_again(redis_url: str) -> None:
-    """A server that lost its data gets its groups back, and nothing published since is missed."""
+    """After data loss the server's groups come back and miss nothing published since."""
     inbox = Inbox()
     async with RedisEventBus(redis_url) as bus, _client(redis_url) as raw:
         await bus.subscribe("status", inbox, group="g")
@@ -199,7 +199,7 @@ async def test_a_lost_group_is_made_again(redis_url: str) -> None:
 
 
 async def test_streams_are_capped(redis_url: str) -> None:
-    """The server's memory is bounded (the cut is approximate)."""
+    """Streams keep a bounded number of events (approximately)."""
     async with RedisEventBus(redis_url, max_stream_length=10) as bus, _client(redis_url) as raw:
         for number in range(300):
             await bus.publish(status(number))
@@ -207,7 +207,7 @@ async def test_streams_are_capped(redis_url: str) -> None:
 
 
 async def test_a_stopped_bus_leaves_no_consumer_behind(redis_url: str) -> None:
-    """Groups stay, the readers' names in them do not pile up."""
+    """The groups stay, and their consumers' names are removed."""
     async with _client(redis_url) as raw:
         async with RedisEventBus(redis_url) as bus:
             inbox = Inbox()
@@ -219,7 +219,7 @@ async def test_a_stopped_bus_leaves_no_consumer_behind(redis_url: str) -> None:
 
 
 async def test_subscriptions_survive_a_killed_server(tmp_path: Path) -> None:
-    """Readers reconnect; publishing waits for a restart and says when there is none."""
+    """Readers reconnect; publishing waits for a restart, and raises if there is none."""
     with EmbeddedServer(tmp_path / "data", appendfsync="always") as server:
         inbox, private = Inbox(), Inbox()
         async with RedisEventBus(server.url, redeliver_after_s=SOON_S) as bus:

@@ -1,4 +1,4 @@
-"""Where are an app's sagas, if nothing but the app's own settings says so?"""
+"""Where does an app keep its sagas if only its own settings name a server?"""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def shop(**conf: Any) -> Celery:
-    """An app of a team, which connects to nothing."""
+    """A team's app that connects to nothing."""
     app = Celery("shop", set_as_current=False)
     app.conf.update(conf)
     return app
 
 
 def home_of(app: Celery, *, url: str | None = None, **settings: Any) -> tuple[str, str]:
-    """Where its sagas are, and what says so."""
+    """The server of an app's sagas, and the setting that names it."""
     home = attach(app, Settings(**settings), url=url).settings.home
     return home.url, home.named_by
 
@@ -62,19 +62,19 @@ def home_of(app: Celery, *, url: str | None = None, **settings: Any) -> tuple[st
 
 
 def test_the_apps_own_broker_keeps_its_sagas() -> None:
-    """Without a word about a server, sagas are where the app's messages are."""
+    """Without another setting, sagas are on the app's broker."""
     found = home_of(shop(broker_url=BROKER, result_backend=BACKEND))
     assert found == (BROKER, "broker_url of app 'shop'")
 
 
 def test_a_result_backend_keeps_them_where_the_broker_is_no_redis() -> None:
-    """An app on RabbitMQ with its results on Redis."""
+    """An app on RabbitMQ with results on Redis keeps its sagas there."""
     found = home_of(shop(broker_url="amqp://u:p@h//", result_backend=BACKEND))
     assert found == (BACKEND, "result_backend of app 'shop'")
 
 
 def test_the_variable_comes_before_the_app(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of the two variables, read from the environment or given by the program."""
+    """Both variables count, from the environment or from the program."""
     app = shop(broker_url=BROKER)
     assert home_of(app, redis_url="redis://said:1/0") == ("redis://said:1/0", REDIS_URL)
     monkeypatch.setenv(REDIS_URL, "redis://variable:1/0")
@@ -84,7 +84,7 @@ def test_the_variable_comes_before_the_app(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_given_url_comes_before_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also before servers that the sagas would be spread over."""
+    """It also comes before the servers of several shards."""
     monkeypatch.setenv(REDIS_URL, "redis://variable:1/0")
     monkeypatch.setenv(STATE_URLS, "redis://one:1/0,redis://two:1/0")
     app = shop(broker_url=BROKER)
@@ -94,7 +94,7 @@ def test_a_given_url_comes_before_all(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_app_is_attached_with_one_url_only() -> None:
-    """A second one would be forgotten without a word."""
+    """A second URL is refused instead of ignored."""
     app = shop(broker_url=BROKER)
     runtime = attach(app, Settings())
     assert attach(app, url=BROKER) is runtime
@@ -103,7 +103,7 @@ def test_an_app_is_attached_with_one_url_only() -> None:
 
 
 def test_an_app_without_any_redis_is_told_both_ways_to_name_one() -> None:
-    """Not by `attach`, which may come before the settings, but by the first use."""
+    """The first use raises, not `attach`, which may come before the settings."""
     runtime = attach(shop(broker_url=f"amqp://u:{SECRET}@h//", result_backend="rpc://"), Settings())
     with pytest.raises(InvalidInput) as refused:
         runtime.call("list")
@@ -116,7 +116,7 @@ def test_an_app_without_any_redis_is_told_both_ways_to_name_one() -> None:
 
 
 def test_a_worker_without_any_redis_ends_with_one_line(tmp_path: Path) -> None:
-    """Before it takes a message, and without frames of Celery's."""
+    """The worker ends before it takes a message, without a traceback of Celery's."""
     (tmp_path / "rabbit.py").write_text(APP.format(broker="memory://", backend="rpc://"))
     kept = {name: text for name, text in os.environ.items() if not name.startswith("MULTIAGENTS_")}
     done = subprocess.run(
@@ -134,7 +134,7 @@ def test_a_worker_without_any_redis_ends_with_one_line(tmp_path: Path) -> None:
 
 
 def test_an_app_without_any_redis_runs_in_eager_mode() -> None:
-    """Where no server is used, none has to be named."""
+    """Eager mode uses no server, so the app names none."""
 
     @worker("home_say")
     def say(context: dict[str, Any]) -> dict[str, Any]:
@@ -146,7 +146,7 @@ def test_an_app_without_any_redis_runs_in_eager_mode() -> None:
 
 
 def test_the_packages_own_app_follows_its_celeryconfig() -> None:
-    """Without one, or with a broker that is no Redis, the variable's default holds."""
+    """Without one, or with a broker other than Redis, the variable's default holds."""
     for conf, found in (
         ({"broker_url": BROKER}, (BROKER, "broker_url of app 'multiagents'")),
         ({}, (DEFAULT_REDIS_URL, REDIS_URL)),
@@ -162,7 +162,9 @@ def test_the_packages_own_app_follows_its_celeryconfig() -> None:
 
 
 def test_settings_that_come_after_attach_count() -> None:
-    """`config_from_object`, in a namespace as Django has it, a lambda, or a plain assignment."""
+    """Settings count from `config_from_object`, with or without namespace, a lambda or an
+    assignment.
+    """
     app = Celery("shop", set_as_current=False)
     runtime = attach(app, Settings())
     app.config_from_object({"CELERY_BROKER_URL": BROKER}, namespace="CELERY")
@@ -174,7 +176,7 @@ def test_settings_that_come_after_attach_count() -> None:
 
 
 def test_what_was_found_once_holds() -> None:
-    """Half of the sagas elsewhere would be worse than all where they were."""
+    """An app's server stays the same, so its sagas never split over two."""
     app = shop(broker_url=BROKER)
     runtime = attach(app, Settings())
     assert runtime.settings.home.url == BROKER
@@ -197,12 +199,12 @@ def test_what_was_found_once_holds() -> None:
     ],
 )
 def test_every_way_to_name_a_broker_is_read(conf: dict[str, Any], url: str, setting: str) -> None:
-    """What an app sends to, as a URL, in a list, several times, or by Sentinels."""
+    """The broker may be a URL, a list, several URLs in one, or Sentinels."""
     assert home_of(shop(**conf)) == (url, f"{setting} of app 'shop'")
 
 
 def test_a_list_of_brokers_keeps_sagas_on_its_first_and_says_so() -> None:
-    """Celery moves to the next when one is away; sagas wait, and are not published past Celery."""
+    """Celery fails over to the next broker; sagas wait for the first."""
     app = shop(broker_url=[BROKER, BACKEND])
     settings = attach(app, Settings()).settings
     assert settings.home.url == BROKER
@@ -217,7 +219,7 @@ def test_a_list_of_brokers_keeps_sagas_on_its_first_and_says_so() -> None:
 def test_who_takes_the_packages_own_app_in_such_a_program_is_warned(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """`multiagents.start_saga` knows nothing of an app that was attached, nor of its Redis."""
+    """`multiagents.start_saga` uses neither an attached app nor its Redis."""
     attach(shop(broker_url=f"redis://:{SECRET}@broker:1/1"), Settings())
     own = attach(Celery("multiagents", broker="redis://127.0.0.1:6379/0"), Settings())
     with structlog.testing.capture_logs() as told:
@@ -248,7 +250,7 @@ def test_a_variable_that_names_another_server_than_attach_is_told(
 
 
 def test_an_unreachable_server_tells_where_the_sagas_of_the_programs_app_are() -> None:
-    """The error itself: nobody reads a line of the log that came long before it."""
+    """The error itself says so, because an early log line is easily missed."""
     attach(shop(broker_url=f"redis://:{SECRET}@broker:1/1"), Settings())
     own = attach(Celery("multiagents", broker="redis://127.0.0.1:1/0"), Settings())
     text = str(own.no_server(ConnectionError("away"), 1.0))
@@ -261,7 +263,7 @@ def test_an_unreachable_server_tells_where_the_sagas_of_the_programs_app_are() -
 def test_an_unreachable_server_names_attach_where_it_was_never_called(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The program has an app of its own, and its file is known."""
+    """The error names the file of the program's own app."""
     (tmp_path / "home_alone.py").write_text("import celery; app = celery.Celery('alone')")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -302,7 +304,7 @@ def test_an_unreachable_server_names_attach_where_it_was_never_called(
 def test_what_celery_says_beside_a_url_is_part_of_it(
     url: str, said: dict[str, Any], found: str
 ) -> None:
-    """Options for Celery's own connections are left out, whoever is connected to stays the same."""
+    """The rewritten URL keeps the server and drops Celery's own connection options."""
     assert engine_url(url, **said) == found
 
 
@@ -323,20 +325,20 @@ def test_what_celery_says_beside_a_url_is_part_of_it(
 def test_what_sagas_cannot_connect_to_is_refused_by_name(
     url: str, said: dict[str, Any], why: str
 ) -> None:
-    """Better than another server than the one that was meant."""
+    """An error is better than sagas on another server than the intended one."""
     with pytest.raises(InvalidInput, match=why):
         engine_url(url, **said)
 
 
 def test_a_broker_that_sagas_cannot_use_is_named_with_the_ways_out() -> None:
-    """They are not put on the result backend instead, for which nobody has asked."""
+    """Sagas do not move to the result backend without a request."""
     app = shop(broker_url="sentinel://a:1/0", result_backend=BACKEND)
     with pytest.raises(InvalidInput, match=r"^broker_url of app 'shop': a Sentinel URL.* attach\("):
         _ = attach(app, Settings()).settings.home
 
 
 def test_the_sentinels_of_one_primary_are_one_server() -> None:
-    """A list of others is as many servers as there are."""
+    """Any other list means as many servers as it has entries."""
     assert urls_of(["sentinel://a/0", "sentinel://b/0"]) == ["sentinel://a/0;sentinel://b/0"]
     assert urls_of(f"{BROKER}; {BACKEND}") == [BROKER, BACKEND]
     assert urls_of(None) == []
@@ -346,7 +348,7 @@ def test_the_sentinels_of_one_primary_are_one_server() -> None:
 
 
 def test_a_saga_is_stored_and_sent_in_one_step_on_the_apps_broker(redis_url: str) -> None:
-    """The record and the message in its queue: one database, one script, no publishing."""
+    """One script writes the record and the queue's message, without a publish."""
     url = redis_url.removesuffix("/0") + "/5"
     app = shop(broker_url=f"{url}?heartbeat=10", result_backend="rpc://")
     runtime = attach(app, Settings())
@@ -359,7 +361,7 @@ def test_a_saga_is_stored_and_sent_in_one_step_on_the_apps_broker(redis_url: str
 
 
 def test_an_attached_app_has_both_faces(redis_url: str) -> None:
-    """`sagas` for threads, `orchestrator` for an event loop, both on the app's own Redis."""
+    """`sagas` serves threads and `orchestrator` event loops, both on the app's Redis."""
     runtime = attach(shop(broker_url=redis_url), Settings())
     workflow = WorkflowBuilder("home_faces").add_step("say", task("shop.say", args=[])).build()
 
@@ -373,7 +375,7 @@ def test_an_attached_app_has_both_faces(redis_url: str) -> None:
 
 
 def test_an_error_names_what_names_the_server() -> None:
-    """Not a variable that is not set."""
+    """The error names the deciding setting, not an unset variable."""
     runtime = attach(shop(broker_url=f"redis://:{SECRET}@127.0.0.1:1/0"), Settings())
     with pytest.raises(NoServer) as refused:
         runtime.call("list")
@@ -385,7 +387,7 @@ def test_an_error_names_what_names_the_server() -> None:
 def test_doctor_says_where_an_apps_sagas_are_and_who_says_so(
     redis_url: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An operator compares two processes by it."""
+    """An operator can compare two processes by it."""
     (tmp_path / "home_shop.py").write_text(APP.format(broker=redis_url, backend=None))
     (tmp_path / "home_rabbit.py").write_text(APP.format(broker="amqp://h//", backend="rpc://"))
     monkeypatch.syspath_prepend(tmp_path)

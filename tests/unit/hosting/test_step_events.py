@@ -1,6 +1,6 @@
-"""How do a worker's children tell its main process which step is at work?
+"""How does a worker's main process learn which steps its children run?
 
-`tests/processes/celery/test_flower.py` shows what monitors make of it.
+`tests/processes/celery/test_flower.py` shows the monitors' view.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def channel(heard: list[Record]) -> Iterator[Channel]:
 
 @pytest.fixture
 def in_child(monkeypatch: pytest.MonkeyPatch, channel: Channel) -> None:
-    """From here on this process is not the one that opened the channel."""
+    """Make this process count as a child of the one that opened the channel."""
     monkeypatch.setattr(os, "getpid", lambda: -1)
 
 
@@ -48,7 +48,7 @@ def in_child(monkeypatch: pytest.MonkeyPatch, channel: Channel) -> None:
 def test_the_main_process_hears_its_children_in_order(
     channel: Channel, heard: list[Record]
 ) -> None:
-    """All that came since it last listened, and it waits for none."""
+    """A read gives all events since the last one, without waiting."""
     channel.drain()
     channel.send("s:a:1", "s:b:1", [("task-started", "s:b:1", {"timestamp": 1.5})])
     channel.send("s:a:1", "", [])
@@ -66,7 +66,7 @@ def test_a_pool_without_children_is_heard_at_once(channel: Channel, heard: list[
 def test_events_are_lost_where_the_main_process_does_not_listen(
     channel: Channel, heard: list[Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No step waits longer than once for it, the log says so once, and later ones are heard."""
+    """A step waits at most once, the log has one line, and later events arrive."""
     monkeypatch.setattr(step_events, "WAIT_S", 0.01)
     long: list[Event] = [("task-failed", "s:b:1", {"traceback": "x" * step_events.MOST_TEXT})]
     with capture_logs() as lines:
@@ -85,7 +85,7 @@ def test_events_are_lost_where_the_main_process_does_not_listen(
 
 
 def request_of(*, enabled: bool = True, groups: tuple[str, ...] = ()) -> StepRequest:
-    """A delivery as a worker receives it, with a dispatcher of these settings."""
+    """A delivery as a worker with these settings receives it."""
     headers = {"id": "s:a:1", "task": "reserve", "argsrepr": "('s', 'a', 1)"}
     message = SimpleNamespace(
         headers=headers,
@@ -103,18 +103,18 @@ def request_of(*, enabled: bool = True, groups: tuple[str, ...] = ()) -> StepReq
 
 @pytest.mark.parametrize("groups", [(), ("task", "worker")])
 def test_a_process_is_asked_to_tell_where_monitors_listen(groups: tuple[str, ...]) -> None:
-    """By ``-E``, or because a monitor has asked for events."""
+    """A child sends events if the worker has ``-E`` or a monitor enabled them."""
     assert request_of(groups=groups).request_dict[TELLS] is True
 
 
 @pytest.mark.parametrize(("enabled", "groups"), [(False, ()), (True, ("worker",))])
 def test_nothing_is_told_where_no_monitor_listens(enabled: bool, groups: tuple[str, ...]) -> None:
-    """Without ``-E`` a worker sends its own events alone: a step costs nothing more."""
+    """Without ``-E`` a worker sends only its own events, so steps cost nothing more."""
     assert TELLS not in request_of(enabled=enabled, groups=groups).request_dict
 
 
 def test_a_store_that_is_away_is_not_asked_again_at_once() -> None:
-    """`inspect` then shows the step whose message came; the main process waits for one alone."""
+    """`inspect` shows the received step, and the main process waits once, not per step."""
     asked = []
 
     def look(saga_id: str) -> dict[str, AtWork]:
@@ -130,7 +130,7 @@ def test_a_store_that_is_away_is_not_asked_again_at_once() -> None:
 
 
 def test_a_saga_is_read_once_for_all_its_steps_that_are_at_work() -> None:
-    """A wide one may have as many as the worker has slots, and takes long to read."""
+    """A wide saga fills many slots and is slow to read."""
     asked = []
 
     def look(saga_id: str) -> dict[str, AtWork]:

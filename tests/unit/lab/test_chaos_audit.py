@@ -1,4 +1,4 @@
-"""Does the audit of a chaos run find what is lost, doubled or wrong, and nothing else?"""
+"""Does a chaos run's audit find each lost, doubled or wrong effect, and nothing else?"""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def given(trouble: Trouble = Trouble.NONE) -> dict[str, Any]:
 
 
 def saga(state: str, **undos: str) -> dict[str, Any]:
-    """What `get` says; ``undos``: the state of each compensation."""
+    """A saga as `get` gives it; ``undos``: the state of each compensation."""
     steps = {
         step: {
             "state": "succeeded",
@@ -53,7 +53,7 @@ def saga(state: str, **undos: str) -> dict[str, Any]:
 
 
 def move(path: Path, saga_id: str, step: str) -> None:
-    """Do a step's effect."""
+    """Apply a step's effect."""
     moves = {
         "reserve": [("stock", SKU, -PIECES), ("stock", RESERVED, PIECES)],
         "charge": [("money", CUSTOMER, -CENTS), ("money", SHOP, CENTS)],
@@ -69,7 +69,7 @@ def undo(path: Path, saga_id: str, step: str) -> None:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """The ledger of three sagas in which all went as it should."""
+    """The correct ledger of three sagas."""
     file = tmp_path / "ledger.sqlite"
     Ledger(file).open(**opening(3))
     for saga_id in (SOLD, UNDONE, STUCK):
@@ -83,7 +83,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def evidence(path: Path) -> Evidence:
-    """What the witnesses say of those three."""
+    """All records of those three sagas."""
     done = dict.fromkeys(STEPS, "succeeded")
     return Evidence(
         orders={SOLD: given(), UNDONE: given(Trouble.STRIKE), STUCK: given(Trouble.REFUND_STUCK)},
@@ -100,12 +100,12 @@ def evidence(path: Path) -> Evidence:
 
 
 def found(told: Evidence) -> set[tuple[str, str]]:
-    """Violations by what and whose."""
+    """Violations by kind and subject."""
     return {(violation.what, violation.saga) for violation in audit.violations(told)}
 
 
 def edited(path: Path, edit: str, *values: object) -> Evidence:
-    """The evidence after somebody has laid hands on the ledger."""
+    """The evidence after a manual change to the ledger."""
     with sqlite3.connect(path) as db:
         assert db.execute(edit, values).rowcount > 0
     db.close()
@@ -113,7 +113,7 @@ def edited(path: Path, edit: str, *values: object) -> Evidence:
 
 
 def test_a_good_run_has_no_violation(path: Path) -> None:
-    """One saga of each end, and a parked one."""
+    """One saga of each outcome, and a parked one, pass the audit."""
     assert found(evidence(path)) == set()
     assert [audit.outcome(one) for _, _, one in evidence(path).found()] == [
         "completed",
@@ -126,13 +126,13 @@ def test_a_good_run_has_no_violation(path: Path) -> None:
 
 
 def test_a_change_that_is_removed_is_found(path: Path) -> None:
-    """Its effect is in the balance and nothing accounts for it."""
+    """The balance contains an effect without a record."""
     told = edited(path, "DELETE FROM changes WHERE key = 'sold:charge'")
     assert found(told) == {("money does not add up", ""), ("records disagree", SOLD)}
 
 
 def test_a_row_of_the_journal_that_is_removed_is_found(path: Path) -> None:
-    """As if an effect had never been done, or never undone."""
+    """The journal then lacks an effect or its undo."""
     told = edited(path, "DELETE FROM journal WHERE key = 'sold:ship'")
     assert found(told) == {("wrong effect", SOLD), ("records disagree", SOLD)}
     told = edited(path, "DELETE FROM journal WHERE key = 'undone:pack' AND what = 'undone'")
@@ -140,7 +140,7 @@ def test_a_row_of_the_journal_that_is_removed_is_found(path: Path) -> None:
 
 
 def test_an_effect_under_two_keys_is_found(path: Path) -> None:
-    """What no key can absorb: each attempt under a key of its own."""
+    """Two attempts with two keys do the effect twice."""
     Ledger(path, saga=SOLD, step="charge").move(
         "sold:charge:2", ("money", CUSTOMER, -CENTS), ("money", SHOP, CENTS)
     )
@@ -152,7 +152,7 @@ def test_an_effect_under_two_keys_is_found(path: Path) -> None:
 
 
 def test_an_effect_that_is_done_again_under_its_key_is_found(path: Path) -> None:
-    """A shop that forgets its keys."""
+    """The audit finds a shop that forgets its keys."""
     told = edited(
         path,
         "INSERT INTO journal (what, key, saga, step) VALUES ('done', 'sold:pack', ?, 'pack')",
@@ -162,26 +162,26 @@ def test_an_effect_that_is_done_again_under_its_key_is_found(path: Path) -> None
 
 
 def test_money_that_vanishes_is_found(path: Path) -> None:
-    """One cent."""
+    """One missing cent is a violation."""
     told = edited(path, "UPDATE money SET cents = cents - 1 WHERE account = ?", SHOP)
     assert found(told) == {("money not conserved", ""), ("money does not add up", "")}
 
 
 def test_stock_that_comes_from_nowhere_is_found(path: Path) -> None:
-    """One piece."""
+    """One additional piece is a violation."""
     told = edited(path, "UPDATE stock SET quantity = quantity + 1 WHERE sku = ?", SKU)
     assert found(told) == {("stock not conserved", ""), ("stock does not add up", "")}
 
 
 def test_an_undo_that_was_not_done_is_found(path: Path) -> None:
-    """The saga says compensated, and the customer has paid."""
+    """The saga is compensated, but the customer's payment stands."""
     told = evidence(path)
     sagas = {**told.sagas, STUCK: saga("compensated", **dict.fromkeys(STEPS, "succeeded"))}
     assert ("wrong effect", STUCK) in found(replace(told, sagas=sagas))
 
 
 def test_an_effect_without_a_saga_is_found(path: Path) -> None:
-    """Nobody ordered that."""
+    """An effect that no saga ordered is a violation."""
     move(path, "stranger", "reserve")
     assert ("effect of a stranger", "stranger") in found(evidence(path))
 
@@ -195,30 +195,30 @@ def changed(path: Path, saga_id: str, told: dict[str, Any] | None) -> Evidence:
 
 
 def test_a_saga_that_nobody_knows_is_found(path: Path) -> None:
-    """Its start returned."""
+    """A start returned, but its saga does not exist."""
     assert ("saga lost", SOLD) in found(changed(path, SOLD, None))
 
 
 def test_a_saga_too_many_is_found(path: Path) -> None:
-    """A start that was repeated under its key made two."""
+    """A repeated start under one key made two sagas."""
     assert found(replace(evidence(path), known=4)) == {("sagas do not add up", "")}
 
 
 @pytest.mark.parametrize("state", ["pending", "running", "paused", "compensating"])
 def test_a_saga_that_stands_still_is_found(path: Path, state: str) -> None:
-    """At no end, and nothing of it is parked."""
+    """The saga has not ended and has no dead letter."""
     assert ("saga stuck", SOLD) in found(changed(path, SOLD, saga(state)))
 
 
 def test_a_running_saga_with_a_parked_step_waits_for_a_person(path: Path) -> None:
-    """That is no violation."""
+    """A saga that waits for an operator is no violation."""
     told = saga("running")
     told["needs_attention"], told["steps"]["ship"]["state"] = True, "parked"
     assert ("saga stuck", SOLD) not in found(changed(path, SOLD, told))
 
 
 def test_a_saga_that_ends_as_it_cannot_is_found(path: Path) -> None:
-    """Paid though the carrier struck; failed without a reason; cancelled by nobody."""
+    """The audit finds an outcome that contradicts the ledger."""
     for saga_id, told in (
         (UNDONE, saga("completed")),
         (SOLD, saga("failed")),
@@ -229,7 +229,7 @@ def test_a_saga_that_ends_as_it_cannot_is_found(path: Path) -> None:
 
 @pytest.mark.parametrize("status", ["PENDING", "FAILURE"])
 def test_an_outcome_that_is_not_told_is_found(path: Path, status: str) -> None:
-    """Somebody would wait for ever, or hear the wrong thing."""
+    """A waiter without the outcome, or with a wrong one, is a violation."""
     told = evidence(path)
     results = {**told.results, SOLD: status}
     assert found(replace(told, results=results)) == {("outcome not delivered", SOLD)}
@@ -239,8 +239,8 @@ def test_an_outcome_that_is_not_told_is_found(path: Path, status: str) -> None:
 
 
 def test_duplicates_are_counted_by_what_brought_them_about(path: Path) -> None:
-    """An order that always fails after its effect repeats it; anything else is a fault's doing."""
-    move(path, UNDONE, "ship")  # its carrier strikes, but its effect was undone: late
+    """An order that always fails after its effect repeats it; faults cause all other duplicates."""
+    move(path, UNDONE, "ship")  # its carrier fails, but its effect was undone: a late one
     move(path, STUCK, "charge")
     move(path, SOLD, "charge")
     undo(path, UNDONE, "pack")
@@ -278,7 +278,7 @@ def report(plan: ChaosPlan, **more: Any) -> ChaosReport:
 
 
 def test_a_run_that_did_less_than_asked_is_no_proof() -> None:
-    """Faults that were not done, sagas that were not started, workers that nobody killed."""
+    """A run with missing faults, sagas or kills fails."""
     plan = ChaosPlan(kills=5)
     assert report(plan).ok
     fewer = [fault for fault in report(plan).injected if fault.kind is not FaultKind.CUT]
@@ -291,7 +291,7 @@ def test_a_run_that_did_less_than_asked_is_no_proof() -> None:
 
 
 def test_orders_are_the_same_for_the_same_seed() -> None:
-    """And differ from order to order."""
+    """Different orders of one seed differ."""
     assert [order(7, number, 0.1) for number in range(50)] == [
         order(7, number, 0.1) for number in range(50)
     ]

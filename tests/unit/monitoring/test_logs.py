@@ -39,7 +39,7 @@ from tests.support.events import command
 
 @pytest.fixture(autouse=True)
 def in_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The default log path is relative; what a test sets up is undone."""
+    """Run in a folder of its own, since the default log path is relative, and reset the logs."""
     monkeypatch.chdir(tmp_path)
     yield
     close_logs()
@@ -53,7 +53,7 @@ def lines(path: Path | str = "logs/multiagents.log") -> list[dict[str, Any]]:
 
 
 def test_the_default_logger_writes_json_lines_to_the_default_file() -> None:
-    """File and folder appear with the first record that passes the level, not before."""
+    """The first record above the level creates file and folder."""
     logger = MonitoringConfig().create_logger()
     logger.debug("too quiet")
     assert not Path("logs").exists()
@@ -71,7 +71,7 @@ def test_the_default_logger_writes_json_lines_to_the_default_file() -> None:
 
 
 def test_creating_the_logger_twice_writes_each_line_once() -> None:
-    """Components each ask for a logger; the process has one output."""
+    """A process has one output, however many components create a logger."""
     first, second = (MonitoringConfig().create_logger() for _ in range(2))
     first.info("one")
     second.info("two")
@@ -79,7 +79,7 @@ def test_creating_the_logger_twice_writes_each_line_once() -> None:
 
 
 def test_a_new_configuration_replaces_the_old_one() -> None:
-    """The last one counts, for loggers that were made before as well."""
+    """The last configuration counts, also for loggers made before."""
     logger = MonitoringConfig().create_logger()
     MonitoringConfig(logging={"file_path": "other.log", "level": "debug"}).create_logger()
     logger.debug("now heard")
@@ -88,7 +88,7 @@ def test_a_new_configuration_replaces_the_old_one() -> None:
 
 
 def test_the_console_gets_text_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
-    """Standard output belongs to the program (``--json``)."""
+    """Stdout belongs to the program (``--json``)."""
     MonitoringConfig(logging={"default_logger": "console"}).create_logger().info("hello", n=1)
     printed = capsys.readouterr()
     assert printed.out == ""
@@ -98,14 +98,14 @@ def test_the_console_gets_text_on_stderr(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_composite_writes_to_both(capsys: pytest.CaptureFixture[str]) -> None:
-    """One record, two forms."""
+    """One record appears in both forms."""
     MonitoringConfig(logging={"default_logger": "composite"}).create_logger().info("hello")
     assert "hello" in capsys.readouterr().err
     assert [line["event"] for line in lines()] == ["hello"]
 
 
 def test_plain_records_of_the_package_take_the_same_way() -> None:
-    """Rooms that log through the standard library look the same in the file."""
+    """Records of the standard library's loggers look the same in the file."""
     MonitoringConfig().create_logger()
     with bound_ids(transaction_id="t"):
         logging.getLogger("multiagents.orchestrator").warning("lease of %s ran out", "reserve")
@@ -116,7 +116,7 @@ def test_plain_records_of_the_package_take_the_same_way() -> None:
 
 
 def test_ids_are_bound_for_a_while() -> None:
-    """Every line within carries them, no line after."""
+    """Lines within the block carry the ids, and later lines do not."""
     logger = MonitoringConfig().create_logger()
     with bound_ids(transaction_id="t", correlation_id="c"):
         logger.info("in")
@@ -129,7 +129,7 @@ def test_ids_are_bound_for_a_while() -> None:
 def test_an_exception_is_logged_with_its_traceback_and_without_secrets(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """In both forms; local variables are not shown."""
+    """Both forms omit local variables."""
     logger = MonitoringConfig(logging={"default_logger": "composite"}).create_logger()
     hidden_local = "hunter3"
     try:
@@ -145,7 +145,7 @@ def test_an_exception_is_logged_with_its_traceback_and_without_secrets(
 
 
 def test_the_bus_and_the_logger_work_together() -> None:
-    """A failing handler is in the log under the ids of its event."""
+    """The log shows a failing handler under its event's ids."""
     logger = MonitoringConfig().create_logger()
 
     async def refuse(event: Event) -> None:
@@ -167,7 +167,7 @@ def test_the_bus_and_the_logger_work_together() -> None:
 
 
 def test_a_bus_with_logger_and_monitor_counts_truly(redis_url: str) -> None:
-    """Every stage of every event of a real bus, seen by the monitor that was handed in."""
+    """The given monitor sees every stage of every event."""
     config = MonitoringConfig()
     logger = config.create_logger()
     monitor = EventMonitor(logger=logger)
@@ -201,7 +201,7 @@ def test_a_bus_with_logger_and_monitor_counts_truly(redis_url: str) -> None:
 
 
 def test_values_under_secret_names_are_hidden() -> None:
-    """At any depth, however the name is written."""
+    """The rule holds at any depth and for any spelling."""
     record = {
         "password": "x",
         "apiKey": "x",
@@ -223,7 +223,7 @@ def test_values_under_secret_names_are_hidden() -> None:
 
 
 def test_harmless_names_stay_readable() -> None:
-    """Counting tokens is daily business; a secretary is a person."""
+    """Words such as token counts and secretary are not secret names."""
     record = {"max_tokens": 300, "token_count": 512, "secretary": "Ann", "key": "k", "token": None}
     assert redact(None, "info", record) == record
 
@@ -241,7 +241,7 @@ def test_harmless_names_stay_readable() -> None:
     ],
 )
 def test_secrets_in_text_are_hidden(text: str, safe: str) -> None:
-    """Messages of libraries repeat URLs and headers."""
+    """Libraries repeat URLs and headers in their messages."""
     assert hide(text) == safe
 
 
@@ -254,12 +254,12 @@ _JSON = st.recursive(
 
 @given(st.dictionaries(st.text(), _JSON))
 def test_redaction_takes_any_record(record: dict[str, Any]) -> None:
-    """It never fails and keeps every name."""
+    """Redaction never fails and keeps every name."""
     assert list(redact(None, "info", record)) == list(record)
 
 
 def test_a_cyclic_value_is_cut() -> None:
-    """A log line must end."""
+    """A cyclic value gives a finite line."""
     loop: dict[str, Any] = {}
     loop["again"] = loop
     assert HIDDEN in json.dumps(redact(None, "info", {"loop": loop}))
@@ -269,7 +269,7 @@ def test_a_cyclic_value_is_cut() -> None:
 
 
 def test_two_writers_share_one_rotating_file(tmp_path: Path) -> None:
-    """As two processes would: no line is lost, and no one goes on in a renamed file."""
+    """No line gets lost, and no writer stays in a renamed file."""
     path = tmp_path / "deep" / "shared.log"
     writers = [SharedRotatingFileHandler(path, max_bytes=1024, backup_count=50) for _ in range(2)]
     for number in range(200):
@@ -284,7 +284,7 @@ def test_two_writers_share_one_rotating_file(tmp_path: Path) -> None:
 
 
 def test_old_files_are_removed(tmp_path: Path) -> None:
-    """Disk use is bounded by max_bytes times backup_count + 1."""
+    """Disk use stays within max_bytes times backup_count + 1."""
     path = tmp_path / "small.log"
     writer = SharedRotatingFileHandler(path, max_bytes=1024, backup_count=2)
     for number in range(500):
@@ -303,7 +303,7 @@ def test_old_files_are_removed(tmp_path: Path) -> None:
 
 
 def test_a_record_says_to_which_step_it_belongs() -> None:
-    """By attributes that a format may name; empty outside a step, so that any format holds."""
+    """A format may use the attributes, which are empty outside a step."""
     bound = bind_step(saga="s1", workflow="order", step="charge", attempt=2)
     inside = _filtered(logging.makeLogRecord({"msg": "in"}))
     unbind(bound)
@@ -320,7 +320,7 @@ def _filtered(record: logging.LogRecord) -> logging.LogRecord:
 
 @contextmanager
 def captured_with_context() -> Iterator[list[Any]]:
-    """What is logged, with structlog's context; `capture_logs` has that from 25.5 on."""
+    """The logged records with structlog's context; `capture_logs` has it from 25.5 on."""
     capture, processors = LogCapture(), structlog.get_config()["processors"]
     before = processors.copy()
     processors[:] = [merge_contextvars, capture]
@@ -331,7 +331,7 @@ def captured_with_context() -> Iterator[list[Any]]:
 
 
 def test_a_program_keeps_its_own_context_beside_a_steps(saga_lab) -> None:
-    """In eager mode a step runs in the middle of a test, which may have bound the same names."""
+    """An eager step runs within the caller, which may have bound the same names."""
     with bound_ids(step="mine", user="ada"), captured_with_context() as said:
         saga_id = sagas.start("telling", {})
         assert get_contextvars() == {"step": "mine", "user": "ada"}
@@ -346,7 +346,7 @@ def test_a_program_keeps_its_own_context_beside_a_steps(saga_lab) -> None:
 def test_a_line_that_a_worker_prints_has_its_logs_time_alone(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Celery makes a record of what is printed; a program's own stdout has no other time."""
+    """Celery logs printed lines; a program's own stdout has no other time."""
     with structlog_as_it_comes():
         monkeypatch.setattr(sys, "stdout", LoggingProxy(logging.getLogger("redirected"), "WARNING"))
         structlog.get_logger().warning("in a worker", saga="s1")
@@ -359,7 +359,7 @@ def test_a_line_that_a_worker_prints_has_its_logs_time_alone(
 
 @contextmanager
 def structlog_as_it_comes() -> Iterator[None]:
-    """As where nobody has configured it."""
+    """structlog without any configuration."""
     structlog.reset_defaults()
     tame()
     try:
@@ -369,7 +369,7 @@ def structlog_as_it_comes() -> Iterator[None]:
 
 
 def test_handlers_are_given_the_filter_once() -> None:
-    """Celery may set its loggers up again."""
+    """A second set-up by Celery adds no second filter."""
     logger = logging.getLogger("tests.handlers")
     logger.addHandler(logging.NullHandler())
     for _ in range(2):
@@ -378,7 +378,7 @@ def test_handlers_are_given_the_filter_once() -> None:
 
 
 def test_a_stack_keeps_its_lines(capsys: Any) -> None:
-    """A text of many lines is read as such; control characters in it are shown all the same."""
+    """A text of many lines stays readable, and its control characters are escaped."""
     with structlog_as_it_comes():
         log = structlog.get_logger("multiagents.x")
         log.warning("blocked", stack="a.py, line 1\n  sl\x1beep()")

@@ -1,4 +1,4 @@
-"""Are the counts of the monitors true, and does their file say what it means?"""
+"""Do the monitors count correctly, and does their file mean what it says?"""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture(autouse=True)
 def in_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The default log path is relative; what a test sets up is undone."""
+    """Run in a folder of its own, since the default log path is relative, and reset the logs."""
     monkeypatch.chdir(tmp_path)
     yield
     close_logs()
@@ -39,7 +39,7 @@ def in_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 
 def test_the_file_of_the_project_holds_the_defaults() -> None:
-    """Every key is shown there with the value it has anyway."""
+    """The file shows every key with its default value."""
     path = ROOT / "monitoring.yaml"
     assert MonitoringConfig.from_file(path) == MonitoringConfig()
     text = path.read_text()
@@ -49,7 +49,7 @@ def test_the_file_of_the_project_holds_the_defaults() -> None:
 
 
 def test_a_file_may_set_some_keys_or_none(tmp_path: Path) -> None:
-    """What is not named keeps its default."""
+    """A missing key keeps its default."""
     path = tmp_path / "m.yaml"
     path.write_text("logging:\n  level: warning\n")
     assert MonitoringConfig.from_file(path).logging.level == "WARNING"
@@ -74,7 +74,7 @@ def test_a_file_may_set_some_keys_or_none(tmp_path: Path) -> None:
 def test_a_wrong_file_is_refused_naming_file_and_key(
     tmp_path: Path, content: str, message: str
 ) -> None:
-    """The reader knows where to look."""
+    """The error names the file and the key."""
     path = tmp_path / "m.yaml"
     path.write_text(content)
     with pytest.raises(InvalidInput, match=message):
@@ -82,20 +82,20 @@ def test_a_wrong_file_is_refused_naming_file_and_key(
 
 
 def test_a_missing_file_is_named() -> None:
-    """With what to do instead."""
+    """The error says what to do instead."""
     with pytest.raises(InvalidInput, match=r"nowhere\.yaml: No such file.*MonitoringConfig\(\)"):
         MonitoringConfig.from_file("nowhere.yaml")
 
 
 def test_the_configuration_makes_the_monitors_it_describes() -> None:
-    """Switched off means none."""
+    """A disabled monitor is not made."""
     config = MonitoringConfig(worker_monitoring={"enabled": False})
     assert isinstance(config.create_event_monitor(), EventMonitor)
     assert config.create_worker_monitor() is None
 
 
 def test_importing_monitoring_does_not_import_structlog() -> None:
-    """It takes a tenth of a second, which a command line without logs need not pay."""
+    """The import would take 0.1 s from commands without logs."""
     code = "import sys, multiagents.monitoring; sys.exit('structlog' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
@@ -104,7 +104,7 @@ def test_importing_monitoring_does_not_import_structlog() -> None:
 
 
 def test_the_stages_of_an_event_are_counted_and_timed() -> None:
-    """Dispatch to pick-up, pick-up to end, in milliseconds of the given clock."""
+    """Times run from dispatch to pick-up and to the end, in ms of the given clock."""
     clock = FakeClock()
     monitor = EventMonitor(clock=clock)
     for pickup_s, work_s in ((0.1, 1), (0.2, 2), (0.3, 3)):
@@ -146,7 +146,7 @@ def test_an_event_from_elsewhere_is_timed_from_its_timestamp() -> None:
 
 
 def test_groups_and_redeliveries_do_not_falsify_the_times() -> None:
-    """Only the first pick-up counts as such; every end is counted with its own work."""
+    """Only the first pick-up counts; each end counts with its own duration."""
     clock, event = FakeClock(), command()
     monitor = EventMonitor(clock=clock)
     monitor.track_event_lifecycle(event, "dispatched")
@@ -160,7 +160,7 @@ def test_groups_and_redeliveries_do_not_falsify_the_times() -> None:
 
 
 def test_tracking_can_be_called_or_awaited() -> None:
-    """Both are complete; neither leaves a coroutine behind."""
+    """Both ways record the stage and leave no coroutine behind."""
     monitor = EventMonitor()
 
     async def awaiting() -> None:
@@ -172,7 +172,7 @@ def test_tracking_can_be_called_or_awaited() -> None:
 
 
 def test_an_unknown_stage_is_refused() -> None:
-    """A typing mistake must not count silently."""
+    """A typing mistake raises instead of counting."""
     with pytest.raises(InvalidInput, match="'done'; known: dispatched, published, picked_up"):
         EventMonitor().track_event_lifecycle(command(), "done")
 
@@ -193,7 +193,7 @@ class Broken:
 def test_an_observer_that_fails_does_not_stop_the_others(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It is logged, by its name."""
+    """The log names the failing observer."""
     monitor, watcher = EventMonitor(), Watcher()
     monitor.observers += [Broken(), watcher]
     monitor.track_event_lifecycle(command(), "published")
@@ -204,7 +204,7 @@ def test_an_observer_that_fails_does_not_stop_the_others(
 
 
 def test_a_trace_tells_the_way_of_a_sagas_events() -> None:
-    """In order, with names and times; a copy."""
+    """The trace is a copy, in order, with names and times."""
     monitor = EventMonitor(clock=FakeClock())
     first, second = command(), ResultEvent(transaction_id="t", worker_name="w", step_name="s")
     monitor.track_event_lifecycle(first, "published")
@@ -228,7 +228,7 @@ def test_a_trace_tells_the_way_of_a_sagas_events() -> None:
 
 
 def test_traces_are_forgotten_after_the_retention_but_counts_are_not() -> None:
-    """A saga that still moves is kept."""
+    """An active saga's trace stays."""
     clock = FakeClock()
     monitor = EventMonitor(retention_hours=1, clock=clock)
     for saga in ("old", "busy"):
@@ -243,7 +243,7 @@ def test_traces_are_forgotten_after_the_retention_but_counts_are_not() -> None:
 
 
 def test_memory_is_bounded() -> None:
-    """By the number of sagas, and of stages within one."""
+    """The monitor limits the number of sagas and of stages in each."""
     monitor = EventMonitor(max_traces=3)
     for number in range(10):
         monitor.track_event_lifecycle(command(f"t{number}"), "published")
@@ -255,7 +255,7 @@ def test_memory_is_bounded() -> None:
 
 
 def test_events_are_counted_from_many_threads() -> None:
-    """No call is lost."""
+    """No call gets lost."""
     monitor, workers = EventMonitor(), WorkerMonitor()
 
     def count() -> None:
@@ -278,7 +278,7 @@ def test_events_are_counted_from_many_threads() -> None:
 
 
 def test_a_workers_numbers_are_true() -> None:
-    """Counts, rates, durations, errors by type."""
+    """The summary has counts, rates, durations and errors by type."""
     monitor = WorkerMonitor(clock=FakeClock())
     for number in range(1, 9):
         monitor.record_start("w", transaction_id="t")
@@ -301,7 +301,7 @@ def test_a_workers_numbers_are_true() -> None:
 
 
 def test_an_unseen_worker_is_unknown() -> None:
-    """Zeros, no invented rates, and asking does not create it."""
+    """An unknown worker has zeros and no rates, and a query does not create it."""
     monitor = WorkerMonitor()
     stats = monitor.get_worker_stats("ghost")
     assert (stats["health"], stats["success_rate"], stats["started"]) == ("unknown", None, 0)
@@ -321,7 +321,7 @@ def test_an_unseen_worker_is_unknown() -> None:
     ],
 )
 def test_health_follows_the_recent_failures(succeeded: int, failed: int, health: str) -> None:
-    """A tenth failed: degraded; a half, three at least: unhealthy."""
+    """A tenth of failures means degraded; half of them, and at least three, unhealthy."""
     monitor = WorkerMonitor(clock=FakeClock())
     for _ in range(succeeded):
         monitor.record_success("w", 0.1)
@@ -331,7 +331,7 @@ def test_health_follows_the_recent_failures(succeeded: int, failed: int, health:
 
 
 def test_old_failures_do_not_count_for_health() -> None:
-    """Fifty newer successes, or a quarter of an hour, and they are past; totals remain."""
+    """Fifty newer successes or 15 minutes clear them; the totals stay."""
     clock = FakeClock()
     monitor = WorkerMonitor(clock=clock)
     for worker in ("busy", "silent"):
@@ -347,7 +347,7 @@ def test_old_failures_do_not_count_for_health() -> None:
 
 
 def test_error_types_are_bounded() -> None:
-    """A worker that makes up error types does not fill the memory."""
+    """A worker with ever new error types does not fill the memory."""
     monitor = WorkerMonitor()
     for number in range(200):
         monitor.record_failure("w", f"Error{number}: x", 0.1)
@@ -357,7 +357,7 @@ def test_error_types_are_bounded() -> None:
 
 
 def test_a_change_of_health_is_logged_at_most_once_per_interval() -> None:
-    """The log tells when a worker falls ill, without repeating it for each failure."""
+    """The log reports a change of health once, not for each failure."""
     clock, output = FakeClock(), CapturingLogger()
     monitor = WorkerMonitor(output, health_check_interval_s=30, clock=clock)
     monitor.record_success("w", 0.1)
@@ -372,7 +372,7 @@ def test_a_change_of_health_is_logged_at_most_once_per_interval() -> None:
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=60))
 def test_a_summary_is_made_of_the_newest_values(values: list[float]) -> None:
-    """p95 was really measured, and lies between the median and the maximum."""
+    """p95 is a measured value between median and maximum."""
     samples = Samples(20)
     for value in values:
         samples.add(value)

@@ -1,4 +1,4 @@
-"""Does a test's lab reach plain tasks, and only steps that there are?"""
+"""Does a test's lab reach plain tasks, and only steps that exist?"""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ GIVEN = {"amount": 3}
 
 @pytest.fixture
 def order() -> Any:
-    """A payment by its task's object, and a receipt by its task's name."""
+    """A workflow that pays by a task object and sends a receipt by a task's name."""
     CALLED.clear()
     return (
         WorkflowBuilder("lab_order")
@@ -66,7 +66,7 @@ def order() -> Any:
 def test_a_plain_task_fails_by_the_tests_wish_and_what_came_before_is_undone(
     saga_lab: SagaLab, order: Any
 ) -> None:
-    """As a worker's step does: the task is not called, path and undos show plain tasks."""
+    """The lab does not call the task; path and undos list plain tasks."""
     saga_lab.fail("receipt", attempt=None, error=NonRetryableError("no paper"))
     saga_id = saga_lab.start(order, GIVEN)
     saga = saga_lab.get(saga_id)
@@ -78,7 +78,7 @@ def test_a_plain_task_fails_by_the_tests_wish_and_what_came_before_is_undone(
 
 
 def test_a_plain_task_fails_on_the_attempt_that_is_named(saga_lab: SagaLab, order: Any) -> None:
-    """Each attempt of a plain task is one of the path; the next one succeeds."""
+    """The path has each attempt, and the next one succeeds."""
     saga_lab.fail("pay", attempt=1, error=RuntimeError("line is busy"))
     saga_id = saga_lab.start(order, GIVEN)
     assert saga_lab.get(saga_id)["state"] == "completed"
@@ -87,7 +87,7 @@ def test_a_plain_task_fails_on_the_attempt_that_is_named(saga_lab: SagaLab, orde
 
 
 def test_the_undo_of_a_plain_task_fails_by_the_tests_wish(saga_lab: SagaLab, order: Any) -> None:
-    """Until it is parked; its forward attempt is another and succeeds."""
+    """The undo fails until it is parked; the forward attempt succeeds."""
     saga_lab.fail("receipt", error=NonRetryableError("no paper"))
     saga_lab.fail("pay", attempt=None, undo=True, error=NonRetryableError("bank closed"))
     saga_id = saga_lab.start(order, GIVEN)
@@ -110,7 +110,7 @@ def test_the_undo_of_a_plain_task_fails_by_the_tests_wish(saga_lab: SagaLab, ord
 def test_a_step_that_cannot_fail_is_refused(
     saga_lab: SagaLab, order: Any, name: str, undo: bool, why: str
 ) -> None:
-    """A fault that never comes would leave a test green that tests nothing."""
+    """A fault that never occurs would leave an empty test green."""
     saga_lab.fail(name, undo=undo)
     with pytest.raises(InvalidInput, match=re.escape(f"the test's fail({name!r}): {why}")):
         start_saga.delay(order, GIVEN)
@@ -125,7 +125,7 @@ def later() -> Iterator[str]:
 
 
 def test_a_step_of_another_workflow_can_fail(saga_lab: SagaLab, order: Any, later: str) -> None:
-    """Of a registered one, which may start later, and of a saga that has begun before."""
+    """The lab takes steps of registered workflows and of sagas begun before."""
     saga_lab.start(WorkflowBuilder("lab_first").add_step("first", check).build())
     saga_lab.fail("first")
     saga_lab.fail("later")
@@ -140,7 +140,7 @@ def test_a_step_of_another_workflow_can_fail(saga_lab: SagaLab, order: Any, late
 def test_an_undo_that_guards_its_result_runs_where_its_step_failed(
     saga_lab: SagaLab, argument: str, undo: str
 ) -> None:
-    """A step that failed has no result and is undone all the same; an error tells the guard."""
+    """A failed step without result is undone, and an error names the missing guard."""
     back = task(pay_back, args=[argument])
     flow = WorkflowBuilder("lab_pay").add_step("pay", task(pay, args=AMOUNT), compensation=back)
     saga_lab.fail("pay", attempt=None, error=NonRetryableError("who knows"))

@@ -1,4 +1,4 @@
-"""Does the report of a failing test tell what its sagas did?"""
+"""Does a failing test's report say what its sagas did?"""
 
 from __future__ import annotations
 
@@ -69,7 +69,9 @@ def test_passes(saga_lab):
 
 
 def test_a_failing_test_tells_what_its_sagas_did(tmp_path: Path) -> None:
-    """Each attempt with its error and what explains the end; bounded, without inputs or secrets."""
+    """The bounded report has each attempt's error and the cause of the end, without inputs or
+    secrets.
+    """
     (tmp_path / "test_report.py").write_text(MODULE)
     done = subprocess.run(
         [*PYTEST, "test_report.py"],

@@ -1,4 +1,4 @@
-"""Which circuit breakers are connected in the tests of this room?"""
+"""Which circuit breakers are connected in this room's tests?"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Does an open circuit spare a failing service, in every process at once, and close again?
+"""Does an open circuit spare a failing service in every process, and close again?
 
-The store is the real server; time is a clock that only the test advances.
+The store is the real server; only the test advances the clock.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CLOSED = "closed"
 
 
 class Circuit:
-    """One breaker as one process after another would use it."""
+    """One breaker, as successive processes would use it."""
 
     def __init__(self, edge: Edge, clock: FakeClock) -> None:
         self._edge, self._clock = edge, clock
@@ -43,7 +43,7 @@ def circuit(edge: Edge, clock: FakeClock) -> Circuit:
 
 
 def test_it_opens_when_the_share_of_failures_is_reached(circuit: Circuit) -> None:
-    """Not before there are enough calls to judge by."""
+    """The circuit opens only after enough calls to judge by."""
     assert [circuit.tell(ok) for ok in (False, False, False)] == [CLOSED] * 3
     assert circuit.ask() == Permit(allowed=True)
     assert circuit.tell(True) == OPEN
@@ -51,12 +51,12 @@ def test_it_opens_when_the_share_of_failures_is_reached(circuit: Circuit) -> Non
 
 
 def test_below_the_share_it_stays_closed(circuit: Circuit) -> None:
-    """Two successes to each failure."""
+    """Two successes per failure keep it closed."""
     assert {circuit.tell(ok) for ok in (True, True, False) * 10} == {CLOSED}
 
 
 def test_failures_of_long_ago_do_not_count(circuit: Circuit, clock: FakeClock) -> None:
-    """The window slides by tenths."""
+    """The window slides by tenths, so old failures leave it."""
     for _ in range(3):
         circuit.tell(False)
     clock.advance(66)
@@ -66,7 +66,7 @@ def test_failures_of_long_ago_do_not_count(circuit: Circuit, clock: FakeClock) -
 
 
 def test_one_probe_goes_through_when_the_time_is_over(circuit: Circuit, clock: FakeClock) -> None:
-    """All others wait for its outcome."""
+    """All other calls wait for the probe's outcome."""
     _open(circuit)
     clock.advance(29.999)
     assert circuit.ask() == Permit(allowed=False, wait_ms=1)
@@ -78,7 +78,7 @@ def test_one_probe_goes_through_when_the_time_is_over(circuit: Circuit, clock: F
 def test_a_probe_that_succeeds_closes_and_starts_counting_anew(
     circuit: Circuit, clock: FakeClock
 ) -> None:
-    """The failures before are forgotten."""
+    """The earlier failures no longer count."""
     _open(circuit)
     clock.advance(30)
     circuit.ask()
@@ -90,7 +90,7 @@ def test_a_probe_that_succeeds_closes_and_starts_counting_anew(
 def test_a_probe_that_fails_opens_again_for_the_full_time(
     circuit: Circuit, clock: FakeClock
 ) -> None:
-    """Counted from its failure."""
+    """The time runs from the probe's failure."""
     _open(circuit)
     clock.advance(30)
     circuit.ask()
@@ -102,7 +102,7 @@ def test_a_probe_that_fails_opens_again_for_the_full_time(
 def test_a_probe_whose_process_died_is_followed_by_another(
     circuit: Circuit, clock: FakeClock
 ) -> None:
-    """And a slow one's late success still closes."""
+    """A slow probe's late success still closes the circuit."""
     _open(circuit)
     clock.advance(30)
     assert circuit.ask().probe
@@ -113,21 +113,21 @@ def test_a_probe_whose_process_died_is_followed_by_another(
 
 
 def test_a_call_that_began_before_it_opened_changes_nothing(circuit: Circuit) -> None:
-    """A slow success of yesterday does not close it."""
+    """A late success of an older call does not close the circuit."""
     _open(circuit)
     assert circuit.tell(True) == OPEN
     assert not circuit.ask().allowed
 
 
 def test_a_probe_asked_for_twice_is_granted_twice(circuit: Circuit, clock: FakeClock) -> None:
-    """The first reply may have been lost on the way."""
+    """The first reply may have got lost."""
     _open(circuit)
     clock.advance(30)
     assert circuit.ask("same") == circuit.ask("same") == Permit(allowed=True, probe=True)
 
 
 def test_of_many_callers_at_once_one_is_the_probe(circuit: Circuit, clock: FakeClock) -> None:
-    """The script decides, not the callers."""
+    """The script chooses one probe among concurrent callers."""
     _open(circuit)
     clock.advance(30)
     with ThreadPoolExecutor(8) as threads:

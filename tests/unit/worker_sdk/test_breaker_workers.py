@@ -1,4 +1,4 @@
-"""Does a guarded worker, or an object in its place, keep calls from a service that is down?"""
+"""Does a guarded worker or object keep calls from a failing service?"""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from multiagents.worker_sdk.execute import execute
 
 
 def _shop(calls: list[Any], *, below: bool, asynchronous: bool, **options: Any) -> Any:
-    """A guarded worker: the breaker below or above @worker, plain or async."""
+    """A guarded worker, plain or async, with the breaker below or above @worker."""
 
     def plain(context: dict[str, Any]) -> dict[str, Any]:
         calls.append(context)
@@ -44,7 +44,7 @@ def _shop(calls: list[Any], *, below: bool, asynchronous: bool, **options: Any) 
 def test_a_guarded_worker_is_refused_while_open_and_recovers(
     clock: FakeClock, below: bool, asynchronous: bool
 ) -> None:
-    """Below and above @worker, plain and async alike."""
+    """The breaker works below and above @worker, for plain and async workers."""
     calls: list[Any] = []
     shop = _shop(calls, below=below, asynchronous=asynchronous)
     for _ in range(2):
@@ -66,7 +66,7 @@ def test_a_guarded_worker_is_refused_while_open_and_recovers(
     "fallback", [{"cached": 1}, lambda context: {"cached": context["x"]}], ids=["value", "function"]
 )
 def test_a_fallback_is_returned_instead_of_an_error(asynchronous: bool, fallback: Any) -> None:
-    """A value, or a function of the same arguments; only while open."""
+    """A fallback is a value or a function of the same arguments, used only while open."""
     shop = _shop([], below=True, asynchronous=asynchronous, fallback=fallback)
     for _ in range(2):
         with pytest.raises(OSError, match="down"):
@@ -76,7 +76,7 @@ def test_a_fallback_is_returned_instead_of_an_error(asynchronous: bool, fallback
 
 @pytest.mark.usefixtures("connected")
 def test_an_async_fallback_is_awaited() -> None:
-    """For an async function it may be one, too."""
+    """An async function may have an async fallback."""
 
     async def cached(context: Context) -> dict[str, Any]:
         return {"cached": 1}
@@ -90,7 +90,7 @@ def test_an_async_fallback_is_awaited() -> None:
 
 @pytest.mark.usefixtures("connected")
 def test_a_final_refusal_by_the_service_opens_nothing() -> None:
-    """A declined card is an answer; the service works."""
+    """A declined card is an answer, so the service counts as working."""
     shop = _shop([], below=True, asynchronous=False)
     for _ in range(5):
         with pytest.raises(NonRetryableError, match="declined"):
@@ -99,7 +99,7 @@ def test_a_final_refusal_by_the_service_opens_nothing() -> None:
 
 @pytest.mark.usefixtures("connected")
 def test_a_time_out_counts_as_a_failure() -> None:
-    """It reaches an async function as a cancellation."""
+    """An async function gets the timeout as a cancellation."""
 
     @circuit_breaker(min_calls=1, name="slow")
     async def slow(context: Context) -> None:
@@ -107,19 +107,19 @@ def test_a_time_out_counts_as_a_failure() -> None:
 
     @worker("tests.quick")
     async def quick(context: Context) -> None:
-        """Starts the loop of this process, which may take a while on a loaded machine."""
+        """Starts this process's loop first, since that takes a while on a loaded machine."""
 
     made = worker("tests.slow")(slow)
     execute(quick, Context())
     with pytest.raises(TimeoutError):
-        execute(made, Context(), timeout_s=0.5)  # the function is entered within that
+        execute(made, Context(), timeout_s=0.5)  # enough to enter the function
     with pytest.raises(CircuitBreakerOpenError):
         execute(made, Context(), timeout_s=0.5)
 
 
 @pytest.mark.usefixtures("connected")
 def test_functions_of_one_service_share_a_circuit_by_name() -> None:
-    """What one learns spares the other."""
+    """Failures of one function spare the other."""
 
     @circuit_breaker(min_calls=1, name="provider")
     def charge() -> None:
@@ -137,7 +137,7 @@ def test_functions_of_one_service_share_a_circuit_by_name() -> None:
 @pytest.mark.usefixtures("unconnected")
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_outside_an_engine_it_is_the_plain_function(asynchronous: bool) -> None:
-    """A unit test needs no server, and never meets an open circuit."""
+    """A unit test needs no server and never meets an open circuit."""
     calls: list[Any] = []
     shop = _shop(calls, below=True, asynchronous=asynchronous)
     for _ in range(5):
@@ -149,7 +149,7 @@ def test_outside_an_engine_it_is_the_plain_function(asynchronous: bool) -> None:
 def test_a_store_that_cannot_be_reached_stops_no_call(
     caplog: pytest.LogCaptureFixture, clock: FakeClock
 ) -> None:
-    """It is logged, without the password; the call is made."""
+    """The log reports the store without its password, and the call goes through."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"redis://:hunter2@127.0.0.1:{free.getsockname()[1]}/0"
@@ -179,14 +179,14 @@ def test_a_store_that_cannot_be_reached_stops_no_call(
 def test_bad_limits_are_refused_where_they_are_written(
     options: dict[str, Any], message: str
 ) -> None:
-    """All of them together."""
+    """One error names all of them."""
     with pytest.raises(InvalidInput, match=message):
         circuit_breaker(**options)
 
 
 @pytest.mark.usefixtures("unconnected")
 def test_it_works_without_brackets() -> None:
-    """With every default."""
+    """`@circuit_breaker` alone uses every default."""
 
     @circuit_breaker
     def plain(one: int, *, two: int) -> int:
@@ -222,7 +222,7 @@ async def down_later(*_: Any) -> None:
 def test_calls_through_a_circuit_breaker_open_it_and_a_probe_closes_it(
     clock: FakeClock, failing: Callable[..., Any]
 ) -> None:
-    """Of plain functions, of coroutine functions, and of what returns a coroutine."""
+    """It takes plain functions, coroutine functions and functions that return a coroutine."""
 
     async def main() -> None:
         shop = CircuitBreaker(0.5, 30, min_calls=2, name="shop")
@@ -239,7 +239,7 @@ def test_calls_through_a_circuit_breaker_open_it_and_a_probe_closes_it(
 
 @pytest.mark.usefixtures("connected")
 def test_a_circuit_breaker_shares_its_circuit_with_other_processes_and_decorators() -> None:
-    """By its name; without one, by the line that makes it, in every process the same."""
+    """The shared key is its name, or else the line that makes it, as in every process."""
 
     @circuit_breaker(min_calls=1, name="provider", timeout_seconds=30)
     def fetch() -> None: ...
@@ -268,7 +268,7 @@ def test_a_circuit_breaker_shares_its_circuit_with_other_processes_and_decorator
 
 @pytest.mark.usefixtures("connected")
 def test_a_circuit_breaker_has_a_fallback_and_refuses_bad_limits() -> None:
-    """As the decorator has; errors name its own arguments."""
+    """Both work as in the decorator, and errors name the object's arguments."""
 
     async def main() -> list[Any]:
         cached = CircuitBreaker(min_calls=1, fallback=lambda given: [given])

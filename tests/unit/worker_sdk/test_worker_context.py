@@ -1,4 +1,4 @@
-"""Does the context keep the user's data and the engine's words apart?"""
+"""Does the context keep the user's data apart from the engine's attributes?"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from multiagents.worker_sdk.context import Context, build_data
 
 
 def test_the_dict_holds_the_users_data_alone() -> None:
-    """Keys named like attributes are the user's, and survive."""
+    """Keys named like attributes belong to the user and stay."""
     data = {"step": 1, "results": [2], "attempt": "x", "heartbeat": None, "copy": 3, "items": 4}
     context = Context(data, step="charge", attempt=2, results={"a": {"b": 1}})
     assert dict(context) == data
@@ -22,7 +22,7 @@ def test_the_dict_holds_the_users_data_alone() -> None:
 
 
 def test_a_unit_test_builds_one_from_data_alone() -> None:
-    """Progress and checkpoints are recorded on the object."""
+    """The object records progress and checkpoints itself."""
     context = Context({"x": 1})
     context.heartbeat(0.4, note="page 4/10")
     context.checkpoint({"page": (4, 5)})
@@ -32,7 +32,7 @@ def test_a_unit_test_builds_one_from_data_alone() -> None:
 
 
 def test_heartbeats_and_checkpoints_reach_the_engine() -> None:
-    """Through the callables handed in."""
+    """They go through the callables that the engine passes in."""
     heard: list[Any] = []
     context = Context(
         on_heartbeat=lambda progress, note: heard.append((progress, note)),
@@ -46,13 +46,13 @@ def test_heartbeats_and_checkpoints_reach_the_engine() -> None:
 
 @pytest.mark.parametrize("progress", [-0.1, 1.01, 40, float("nan")])
 def test_progress_outside_0_to_1_is_refused(progress: float) -> None:
-    """40 is not 40 %."""
+    """40 does not mean 40 %."""
     with pytest.raises(InvalidInput, match="expected 0 to 1"):
         Context(step="pages").heartbeat(progress)
 
 
 def test_a_checkpoint_that_cannot_be_stored_is_refused() -> None:
-    """Before the engine hears of it, with the key."""
+    """The error names the key before anything reaches the engine."""
     heard: list[Any] = []
     context = Context(step="pages", on_checkpoint=heard.append)
     with pytest.raises(InvalidResult, match="checkpoint of 'pages': key 'seen' is a set"):
@@ -62,7 +62,7 @@ def test_a_checkpoint_that_cannot_be_stored_is_refused() -> None:
 
 
 def test_a_copy_stays_with_the_engine() -> None:
-    """Changing its data leaves the original's alone."""
+    """Changes to its data leave the original's unchanged."""
     heard: list[Any] = []
     context = Context({"x": 1}, step="s", on_checkpoint=heard.append)
     for twin in (context.copy(), copy.copy(context)):
@@ -74,7 +74,7 @@ def test_a_copy_stays_with_the_engine() -> None:
 
 
 def test_a_pickled_or_deep_copy_keeps_all_but_the_engine() -> None:
-    """It belongs to no attempt any more; its heartbeats are recorded on itself."""
+    """Such a copy belongs to no attempt and records its own heartbeats."""
     context = Context(
         {"x": [1]}, transaction_id="t", results={"a": {}}, on_heartbeat=lambda progress, note: None
     )
@@ -88,14 +88,14 @@ def test_a_pickled_or_deep_copy_keeps_all_but_the_engine() -> None:
 
 
 def test_results_are_laid_over_the_input_in_order() -> None:
-    """Of two that share a key the later wins; the input stays as it was."""
+    """The later of two results wins a shared key; the input stays unchanged."""
     given = {"a": 1, "b": 1, "c": 1}
     assert build_data(given, [{"b": 2, "c": 2}, {"c": 3}]) == {"a": 1, "b": 2, "c": 3}
     assert given == {"a": 1, "b": 1, "c": 1}
 
 
 def test_a_key_read_as_an_attribute_is_named_as_a_key() -> None:
-    """``context.city`` for ``context["city"]``; copies and pickles still work."""
+    """``context.city`` suggests ``context["city"]``; copies and pickles still work."""
     context = Context({"city": "Oslo"})
     with pytest.raises(AttributeError, match=r"no attribute 'city': write context\['city'\]"):
         context.city  # noqa: B018 - as a user reads it

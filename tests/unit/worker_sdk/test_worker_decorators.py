@@ -1,4 +1,4 @@
-"""Does a decorated function stay a function, and does the engine learn what it must?"""
+"""Does a decorated function stay a function, and does the engine get its options?"""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def module_level(context: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_worker_called_directly_is_the_plain_function() -> None:
-    """Any arguments, the same result, the same name and docstring."""
+    """A direct call keeps arguments, result, name and docstring."""
 
     @worker("tests.plain")
     def add(one: int, *rest: int, scale: int = 1) -> int:
@@ -50,7 +50,7 @@ def test_an_async_worker_called_directly_gives_a_coroutine() -> None:
 
 
 def test_the_name_is_the_functions_own_unless_given() -> None:
-    """Bare, with empty brackets and with a name."""
+    """The decorator works bare, with empty brackets and with a name."""
 
     @worker
     def tests_bare(context: dict[str, Any]) -> None: ...
@@ -75,14 +75,14 @@ def test_the_name_is_the_functions_own_unless_given() -> None:
     ],
 )
 def test_the_home_queue_follows_from_the_kind(options: dict[str, Any], queue: str) -> None:
-    """A queue that is named wins."""
+    """A named queue comes before the kind's."""
     made = worker("tests.queue", **options)(_nothing)
     assert made.home_queue == queue
     assert made.info.queue == queue
 
 
 def test_the_stacked_decorators_of_the_seeds_reach_the_worker() -> None:
-    """Below @worker they mark the function."""
+    """Decorators below @worker mark the function, and the worker takes the marks."""
 
     @worker("tests.stacked")
     @retry(max_attempts=4, backoff_factor=3.0)
@@ -99,7 +99,7 @@ def test_the_stacked_decorators_of_the_seeds_reach_the_worker() -> None:
 
 
 def test_the_same_decorators_work_above_a_worker() -> None:
-    """They change the worker, which stays the same object."""
+    """They change the same worker object."""
 
     @monitor_performance
     @timeout(7)
@@ -133,7 +133,7 @@ def test_a_marked_function_stays_the_plain_function() -> None:
 
 
 def test_of_two_that_say_the_same_the_outer_one_wins() -> None:
-    """The argument of @worker stands outside of a mark below it."""
+    """@worker's argument is outside of a mark below it."""
     made = worker("tests.outer", retry=7, timeout_s=5)(retry(2)(timeout(9)(_nothing_new())))
     assert (made.retry, made.timeout_s) == (RetryPolicy(max_attempts=7), 5)
 
@@ -147,13 +147,13 @@ def test_of_two_that_say_the_same_the_outer_one_wins() -> None:
     ],
 )
 def test_a_retry_is_a_policy_a_dict_or_a_number(given: Any, policy: RetryPolicy) -> None:
-    """All three say the same."""
+    """The three forms give the same policy."""
     assert worker("tests.retry", retry=given)(_nothing).retry == policy
 
 
 @pytest.mark.parametrize("given", [0, True, {"attempts": 3}, {"max_attempts": "3"}, {"cap_s": -1}])
 def test_a_bad_retry_is_refused_where_it_is_written(given: Any) -> None:
-    """Not at the first failure of a step."""
+    """The decorator raises, not the step's first failure."""
     with pytest.raises(InvalidInput, match="bad retry policy"):
         worker("tests.bad", retry=given)(_nothing)
 
@@ -176,13 +176,13 @@ def test_a_bad_retry_is_refused_where_it_is_written(given: Any) -> None:
     ],
 )
 def test_a_bad_option_is_refused_where_it_is_written(options: dict[str, Any], message: str) -> None:
-    """The message says which option and what was expected."""
+    """The message names the option and what was expected."""
     with pytest.raises(InvalidInput, match=message):
         worker(**{"name": "tests.bad", **options})(_nothing)
 
 
 def test_bare_retry_and_timeout_say_what_is_missing() -> None:
-    """Without brackets they would take the function for a number."""
+    """Without brackets the function would be taken for a number."""
     with pytest.raises(InvalidInput, match="bad retry policy: max_attempts"):
         retry(_nothing)  # type: ignore[arg-type]  # the mistake
     with pytest.raises(InvalidInput, match="time-out of @timeout"):
@@ -190,7 +190,7 @@ def test_bare_retry_and_timeout_say_what_is_missing() -> None:
 
 
 def test_two_functions_cannot_share_a_name() -> None:
-    """Both places are named."""
+    """The error names both places."""
     registry = Registry()
     registry.register(Worker(_nothing, "charge"))
     with pytest.raises(
@@ -200,7 +200,7 @@ def test_two_functions_cannot_share_a_name() -> None:
 
 
 def test_the_same_function_registered_again_replaces_itself() -> None:
-    """A reload, and a module that runs as __main__ and is imported too."""
+    """A module may be reloaded, or run as __main__ and imported too."""
     registry = Registry()
     registry.register(Worker(_nothing, "charge"))
     again = registry.register(Worker(_nothing_new(), "charge"))
@@ -211,13 +211,13 @@ def test_the_same_function_registered_again_replaces_itself() -> None:
 
 
 def test_a_worker_cannot_be_made_a_worker_again() -> None:
-    """Two names for one step would both be found."""
+    """One step would otherwise have two names."""
     with pytest.raises(InvalidInput, match=r"is the worker 'tests\.module_level' already"):
         worker("tests.twice")(module_level)
 
 
 def test_listeners_hear_of_workers_known_and_to_come() -> None:
-    """So a Celery task is made of each, whatever is imported first."""
+    """Each worker becomes a Celery task, whatever is imported first."""
     registry = Registry()
     first = registry.register(Worker(_nothing, "first"))
     heard: list[Worker] = []
@@ -227,13 +227,13 @@ def test_listeners_hear_of_workers_known_and_to_come() -> None:
 
 
 def test_a_worker_is_pickled_by_name_like_a_function() -> None:
-    """And a deep copy is the worker itself."""
+    """A deep copy is the worker itself."""
     assert pickle.loads(pickle.dumps(module_level)) is module_level
     assert copy.deepcopy(module_level) is module_level
 
 
 def test_performance_counts_calls_failures_and_time(caplog: pytest.LogCaptureFixture) -> None:
-    """True counts; the log names the error's type, never its message."""
+    """`True` switches the counts on, and the log omits error messages."""
 
     @monitor_performance
     def fail_on(context: dict[str, Any]) -> None:
@@ -267,7 +267,7 @@ def _other(context: dict[str, Any]) -> None: ...
 
 
 def _nothing_new() -> Any:
-    """A new function that stands in the same place as `_nothing`."""
+    """A new function in the same place as `_nothing`."""
 
     def function(context: dict[str, Any]) -> None: ...
 

@@ -1,4 +1,4 @@
-"""Does whatever leaves a worker function end its attempt, and its lease?"""
+"""Does every exception that leaves a worker function end its attempt and its lease?"""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from multiagents.worker_sdk.registry import Worker
 
 
 class Panic(BaseException):
-    """As the panics of Rust extensions are."""
+    """An error outside `Exception`, as panics of Rust extensions are."""
 
 
 class Mute(BaseException):
-    """Its message cannot be read."""
+    """An error without a readable message."""
 
     def __str__(self) -> str:
         raise ValueError("no")
 
 
 def raising(error: BaseException) -> Callable[[Context], None]:
-    """A plain function that raises it."""
+    """A plain function that raises this error."""
 
     def function(context: Context) -> None:
         raise error
@@ -41,7 +41,7 @@ def raising(error: BaseException) -> Callable[[Context], None]:
 
 
 def raising_async(error: BaseException) -> Callable[[Context], Any]:
-    """An async one."""
+    """An async function that raises this error."""
 
     async def function(context: Context) -> None:
         raise error
@@ -60,13 +60,13 @@ ESCAPES = [
 @pytest.mark.parametrize("made", [raising, raising_async], ids=["plain", "async"])
 @pytest.mark.parametrize(("error", "told"), ESCAPES, ids=lambda each: type(each).__name__)
 def test_what_is_no_exception_is_a_failure_that_names_it(made: Any, error: Any, told: str) -> None:
-    """The saga is told at once and truthfully, whatever the error's class."""
+    """The saga gets a true report at once, whatever the error's class."""
     with pytest.raises(WorkerExecutionError, match=f"worker 'w' {told}"):
         execute(Worker(made(error), "w"), Context(), timeout_s=5)
 
 
 def test_a_cancellation_that_leaks_out_of_asyncio_run_is_a_failure() -> None:
-    """It is no cancellation of the attempt."""
+    """Such an error does not cancel the attempt."""
 
     def function(context: Context) -> None:
         async def main() -> None:
@@ -81,7 +81,7 @@ def test_a_cancellation_that_leaks_out_of_asyncio_run_is_a_failure() -> None:
 
 
 def test_an_interrupt_is_the_functions_own_unless_python_raised_it() -> None:
-    """Python raises it in the main thread alone, and only where Celery has not taken the signal."""
+    """Python raises it only in the main thread, and only where Celery has not taken the signal."""
     worker = Worker(raising(KeyboardInterrupt()), "w")
     with ThreadPoolExecutor(1) as pool:
         error = pool.submit(execute, worker, Context()).exception()
@@ -98,13 +98,13 @@ def test_an_interrupt_is_the_functions_own_unless_python_raised_it() -> None:
 
 
 def test_the_end_of_a_worker_passes_through_its_function() -> None:
-    """Celery's shut-down is no failure of the step that it interrupts."""
+    """Celery's shutdown is no failure of the step it interrupts."""
     with pytest.raises(WorkerShutdown):
         execute(Worker(raising(WorkerShutdown(0)), "w"), Context())
 
 
 class NoNotes:
-    """Leases that nothing is stored in."""
+    """Leases that store nothing."""
 
     def note(self, held: Assignment, field: str, value: Any) -> bool:
         return True
@@ -113,7 +113,7 @@ class NoNotes:
 @pytest.mark.parametrize("made", [raising, raising_async], ids=["plain", "async"])
 @pytest.mark.parametrize("error", [Ignore(), Reject("r"), Retry("r")], ids=repr)
 def test_an_exception_of_celerys_own_is_a_failure(made: Any, error: Exception) -> None:
-    """Celery tells nobody of it, so the attempt would never end."""
+    """Celery does not report it, so the attempt would otherwise never end."""
     held = Assignment("s", "w", "v", Kind.RUN, "a", 1, "n", "w", "io", "d")
     told = f"raised Celery's {type(error).__name__}"
     with pytest.raises(WorkerExecutionError, match=told):
@@ -121,7 +121,7 @@ def test_an_exception_of_celerys_own_is_a_failure(made: Any, error: Exception) -
 
 
 def test_sys_exit_in_a_thread_of_a_pool_is_a_failure() -> None:
-    """Where Python would end that thread without a word."""
+    """Python would end that thread without a message."""
     worker = Worker(raising(SystemExit(1)), "w")
     with ThreadPoolExecutor(1) as pool:
         error = pool.submit(execute, worker, Context()).exception()
@@ -129,7 +129,7 @@ def test_sys_exit_in_a_thread_of_a_pool_is_a_failure() -> None:
 
 
 def test_a_generator_is_refused_as_a_worker() -> None:
-    """Calling it does nothing, so no attempt could ever do its work."""
+    """A call runs none of its code, so no attempt could do its work."""
 
     def plain(context: Context) -> Iterator[int]:
         yield 1

@@ -1,4 +1,4 @@
-"""What becomes of async workers in a pool of greenlets, when one blocks their event loop?"""
+"""What happens to async workers in a greenlet pool if one blocks their event loop?"""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import sys
 
 
 def test_a_blocked_loop_among_greenlets_is_waited_for() -> None:
-    """All of them share one thread, in which asyncio runs one loop: another could not even start.
+    """All greenlets share one thread, in which asyncio cannot start a second loop.
 
-    The attempt that blocks is known all the same: it counts, and the others lose none.
+    The blocking attempt is known and counts; the others lose no attempt.
     """
     program = [sys.executable, "-m", "tests.support.greenlet_loop"]
     done = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)

@@ -1,4 +1,4 @@
-"""What of an async attempt goes on after it has ended, and is that noticed?"""
+"""Which parts of an async attempt go on after its end, and does the engine notice?"""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ DEADLINE_S = 10.0
 
 
 class Blocked:
-    """A plain function that ends when it is let go."""
+    """A plain function that ends on release."""
 
     def __init__(self) -> None:
         self.begun, self.go = threading.Event(), threading.Event()
 
     def pay(self) -> dict[str, int]:
-        """What a blocking client does."""
+        """The call of a blocking client."""
         self.begun.set()
         assert self.go.wait(DEADLINE_S)
         return {"paid": 1}
 
 
 def timed_out(function: Callable[[Context], Any], *, token: str = "t") -> StepTimeout:
-    """Run it with a time-out that passes at once."""
+    """Run it with a timeout that passes at once."""
     with pytest.raises(StepTimeout) as caught:
         execute(Worker(function, "w"), Context(), token=token, timeout_s=0.05)
     return caught.value
 
 
 def endings_of(activity: Activity | None) -> list[Ending]:
-    """Where the endings of what was left will stand."""
+    """The list that gets the endings of code left running."""
     assert activity is not None
     told: list[Ending] = []
     activity.leave(told.append)
@@ -63,7 +63,7 @@ def blocked() -> Blocked:
 
 
 def test_a_time_out_waits_for_the_clean_up() -> None:
-    """It is cancelled once, so an ``await`` within its ``finally`` goes through."""
+    """One cancellation is sent, so an ``await`` in ``finally`` completes."""
     cleaned: list[str] = []
 
     async def function(context: Context) -> None:
@@ -80,7 +80,7 @@ def test_a_time_out_waits_for_the_clean_up() -> None:
 
 
 def test_a_lost_lease_waits_for_the_clean_up() -> None:
-    """The other attempt may have begun, but this one is not cut off in its ``finally``."""
+    """The attempt finishes its ``finally``, even if another one has begun."""
     begun, cleaned = threading.Event(), threading.Event()
 
     async def function(context: Context) -> None:
@@ -95,13 +95,13 @@ def test_a_lost_lease_waits_for_the_clean_up() -> None:
         ended = pool.submit(execute, Worker(function, "w"), Context(), token="t", timeout_s=60)
         assert begun.wait(DEADLINE_S)
         assert async_attempts.cancel("t")
-        assert async_attempts.cancel("t")  # the keeper of leases may find it lost again
+        assert async_attempts.cancel("t")  # the lease keeper may find it lost again
         assert isinstance(ended.exception(DEADLINE_S), LeaseLost)
     assert cleaned.is_set()
 
 
 def test_a_result_within_the_second_counts() -> None:
-    """As that of a plain function which catches its soft time limit."""
+    """The rule is that of a plain function that catches its soft time limit."""
 
     async def function(context: Context) -> dict[str, bool]:
         try:
@@ -114,7 +114,7 @@ def test_a_result_within_the_second_counts() -> None:
 
 
 def test_the_time_of_a_plain_part_counts() -> None:
-    """A plain function that returns an awaitable has one time-out, not two."""
+    """A plain function that returns an awaitable has one timeout, not two."""
 
     def function(context: Context) -> Any:
         ends_at = time.monotonic() + 0.3
@@ -130,7 +130,7 @@ def test_the_time_of_a_plain_part_counts() -> None:
 
 
 def test_a_thread_that_outlives_its_attempt_is_noticed(blocked: Blocked) -> None:
-    """`asyncio.to_thread`: the coroutine ends at once, its effect is yet to come."""
+    """`asyncio.to_thread` leaves a thread whose effect comes after the coroutine's end."""
 
     async def function(context: Context) -> Any:
         return await asyncio.to_thread(blocked.pay)
@@ -146,7 +146,7 @@ def test_a_thread_that_outlives_its_attempt_is_noticed(blocked: Blocked) -> None
 
 
 def test_a_thread_that_ends_before_anybody_asks_is_told_of(blocked: Blocked) -> None:
-    """The report of the failure takes its time, and must come first."""
+    """The thread's end is reported after the failure, even if it came first."""
 
     async def function(context: Context) -> Any:
         return await asyncio.to_thread(blocked.pay)
@@ -160,7 +160,7 @@ def test_a_thread_that_ends_before_anybody_asks_is_told_of(blocked: Blocked) -> 
 
 
 def test_a_thread_of_an_executor_of_ones_own_is_noticed(blocked: Blocked) -> None:
-    """``run_in_executor`` with any executor."""
+    """``run_in_executor`` counts with any executor."""
     with ThreadPoolExecutor(1) as own:
 
         async def function(context: Context) -> Any:
@@ -173,7 +173,7 @@ def test_a_thread_of_an_executor_of_ones_own_is_noticed(blocked: Blocked) -> Non
 
 
 def test_a_plain_tool_that_outlives_its_attempt_is_noticed(blocked: Blocked) -> None:
-    """So does the plain function of a model's worker."""
+    """So is the plain function of an LLM worker."""
 
     async def function(context: Context) -> Any:
         return await invoke(blocked.pay)
@@ -186,7 +186,7 @@ def test_a_plain_tool_that_outlives_its_attempt_is_noticed(blocked: Blocked) -> 
 
 
 def test_each_thread_is_told_of_as_it_ends(blocked: Blocked) -> None:
-    """One that hangs for ever hides no effect of the others."""
+    """One thread that never ends hides no effect of the others."""
     other = Blocked()
 
     async def function(context: Context) -> Any:
@@ -204,7 +204,7 @@ def test_each_thread_is_told_of_as_it_ends(blocked: Blocked) -> None:
 
 
 def test_a_failure_that_leaves_a_thread_is_noticed(blocked: Blocked) -> None:
-    """Of two at once one has failed: the other's effect comes after the undo."""
+    """One of two calls fails; the other's effect comes after the undo."""
 
     async def function(context: Context) -> None:
         await asyncio.gather(asyncio.to_thread(blocked.pay), refuse(blocked))
@@ -221,7 +221,7 @@ def test_a_failure_that_leaves_a_thread_is_noticed(blocked: Blocked) -> None:
 
 
 def test_a_coroutine_that_swallows_its_cancellation_brings_its_result(blocked: Blocked) -> None:
-    """Late, and after the threads that it waits for."""
+    """The result comes late, after the threads that it waits for."""
 
     async def function(context: Context) -> Any:
         paying = asyncio.ensure_future(asyncio.to_thread(blocked.pay))
@@ -245,7 +245,7 @@ def test_a_coroutine_that_swallows_its_cancellation_brings_its_result(blocked: B
 
 
 def test_what_no_thread_has_begun_does_not_begin(blocked: Blocked) -> None:
-    """A full executor: after its time-out an attempt begins no more effects."""
+    """After its timeout an attempt starts no calls that a full executor still queues."""
     entered: list[bool] = []
     with ThreadPoolExecutor(1) as own:
         own.submit(blocked.pay)
@@ -261,7 +261,7 @@ def test_what_no_thread_has_begun_does_not_begin(blocked: Blocked) -> None:
 
 
 def test_a_look_up_of_a_name_is_no_effect(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name server that is silent is what many time-outs come from."""
+    """A silent name server causes many timeouts, and leaves no effect."""
     go = threading.Event()
     monkeypatch.setattr("multiagents.worker_sdk.loop._LOOKUPS", (go.wait, socket.getaddrinfo))
 
@@ -274,7 +274,7 @@ def test_a_look_up_of_a_name_is_no_effect(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_nothing_is_kept_of_what_nobody_asks_for(blocked: Blocked) -> None:
-    """Without a saga, as in a unit test."""
+    """A call without a saga, as in a unit test, leaves no record."""
 
     async def function(context: Context) -> Any:
         return await asyncio.to_thread(blocked.pay)

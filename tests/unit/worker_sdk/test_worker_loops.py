@@ -1,4 +1,4 @@
-"""Is an event loop that does not answer noticed, and are the other attempts on it spared?"""
+"""Is an event loop that does not answer noticed, and are its other attempts spared?"""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DEADLINE_S = 10.0
 
 
 class Rig:
-    """A quick watch over a loop of its own, and attempts in threads."""
+    """A fast watch over a separate loop, and attempts in threads."""
 
     def __init__(self, pool: ThreadPoolExecutor) -> None:
         self.told: list[Report] = []
@@ -38,13 +38,13 @@ class Rig:
         self._pool = pool
 
     async def block(self, context: Context) -> dict[str, Any]:
-        """What no ``async def`` should do."""
+        """Block the loop, which no ``async def`` should do."""
         self.begun.set()
         assert self.go.wait(DEADLINE_S)
         return {"blocked": True}
 
     async def where(self, context: Context) -> dict[str, Any]:
-        """An innocent step: its loop."""
+        """A harmless step that returns its loop."""
         return {"loop": id(asyncio.get_running_loop())}
 
     def begin(self, function: Any, name: str, **options: Any) -> Future[Any]:
@@ -75,7 +75,7 @@ def rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
 
 
 def test_the_attempt_that_blocks_a_loop_is_named_with_its_stack(rig: Rig) -> None:
-    """In the log, and for `doctor` and `explain`; one that stops nobody else is left alone."""
+    """Log, `doctor` and `explain` name it, unless it delays no other attempt."""
     before = loop.process_loop()
     with capture_logs() as logs:
         blocking = rig.begin_block()
@@ -99,7 +99,7 @@ def test_the_attempt_that_blocks_a_loop_is_named_with_its_stack(rig: Rig) -> Non
 
 
 def test_the_code_of_an_attempts_own_task_is_its_own(rig: Rig) -> None:
-    """A blocking call in a task that it has created, beside others."""
+    """A blocking call in a task counts for the attempt that created the task."""
 
     async def function(context: Context) -> Any:
         return (await asyncio.gather(rig.block(context), asyncio.sleep(0)))[0]
@@ -115,10 +115,10 @@ def test_the_code_of_an_attempts_own_task_is_its_own(rig: Rig) -> None:
 
 
 def test_a_loop_that_a_timed_out_attempt_blocks_is_replaced(rig: Rig) -> None:
-    """The next steps get a new one; the late end of the old one is told of, and then it ends."""
+    """The next steps get a new loop; the late end on the old one is reported, and the loop ends."""
     home = loop.home()
     blocking = rig.begin_block(timeout_s=0.2)
-    waiting = rig.begin(rig.where, "innocent")  # without a time-out of its own
+    waiting = rig.begin(rig.where, "innocent")  # without its own timeout
     with pytest.raises(StepTimeout, match="is still at work"):
         blocking.result(DEADLINE_S)
     left = async_attempts.taken("n-blocks")
@@ -134,7 +134,7 @@ def test_a_loop_that_a_timed_out_attempt_blocks_is_replaced(rig: Rig) -> None:
 
 
 def test_a_step_without_a_time_out_does_not_wait_for_ever(rig: Rig) -> None:
-    """The one that blocks has none either: after a while the others move, and it goes on."""
+    """After a while the others move to a new loop, and the blocking one goes on."""
     loop_watch.watch.stuck_s = 0.6
     entered = threading.Event()
 
@@ -150,14 +150,14 @@ def test_a_step_without_a_time_out_does_not_wait_for_ever(rig: Rig) -> None:
     error = inside.exception(DEADLINE_S)
     assert isinstance(error, LoopBlocked)
     assert "blocked by worker 'blocks' in step 'blocks' of saga S" in str(error)
-    assert async_attempts.taken("n-patient") is not None  # it may go on, when the loop does
+    assert async_attempts.taken("n-patient") is not None  # it goes on together with its loop
     assert not blocking.done()
     rig.go.set()
     assert blocking.result(DEADLINE_S) == {"blocked": True}
 
 
 def test_a_child_gives_back_what_it_cannot_begin(rig: Rig) -> None:
-    """What an attempt that has ended has left on the loop blocks it: the process is replaced."""
+    """Code left by an ended attempt blocks the loop, so the process is replaced."""
     loop_watch.watch.stuck_s = 0.6
     loop_watch.watch.ends_process = True
 
@@ -178,7 +178,7 @@ def test_a_child_gives_back_what_it_cannot_begin(rig: Rig) -> None:
 
 
 def test_a_loop_that_is_retired_before_an_attempt_begins_is_left(rig: Rig) -> None:
-    """It ends as soon as no attempt is on it."""
+    """The retired loop ends once it has no attempt."""
     home = loop.home()
 
     async def function() -> dict[str, Any]:
@@ -194,7 +194,7 @@ def test_a_loop_that_is_retired_before_an_attempt_begins_is_left(rig: Rig) -> No
 
 
 def test_an_attempt_that_moves_while_it_begins_is_run_once(rig: Rig) -> None:
-    """Its loop is retired after it was chosen, and before it has the attempt."""
+    """Its loop is retired between the choice and the attempt's arrival."""
     old, runs = loop.home(), 0
 
     async def function() -> dict[str, Any]:
@@ -214,7 +214,7 @@ def test_an_attempt_that_moves_while_it_begins_is_run_once(rig: Rig) -> None:
 
 
 def test_an_attempt_that_has_moved_by_itself_stays_where_it_is(rig: Rig) -> None:
-    """Told to move once more, its loop still knows it."""
+    """A second request to move changes nothing while the old loop still lists it."""
 
     async def function() -> dict[str, Any]:
         return {}
@@ -232,7 +232,7 @@ def test_an_attempt_that_has_moved_by_itself_stays_where_it_is(rig: Rig) -> None
 
 
 def test_an_attempt_moves_while_its_old_loop_is_about_to_begin_it(rig: Rig) -> None:
-    """One context cannot be entered by two loops at once."""
+    """Two loops cannot enter one context at once."""
 
     async def function() -> dict[str, Any]:
         return {}
@@ -249,7 +249,7 @@ def test_an_attempt_moves_while_its_old_loop_is_about_to_begin_it(rig: Rig) -> N
 
 
 def test_a_loop_that_has_just_closed_takes_no_attempt_with_it(rig: Rig) -> None:
-    """Between the look at it and the call it may end: that is no error of the attempt."""
+    """A loop may close between check and call; that is no error of the attempt."""
     home = loop.home()
     home.retire()
     until(home.loop.is_closed, "its end")
@@ -260,7 +260,7 @@ def test_a_loop_that_has_just_closed_takes_no_attempt_with_it(rig: Rig) -> None:
 
 
 def test_an_attempt_that_was_not_entered_is_given_back_clean(rig: Rig) -> None:
-    """It did nothing, and it does not count."""
+    """Such an attempt had no effect and does not count."""
     rig.begin_block()
     error = rig.begin(rig.where, "innocent", timeout_s=0.1).exception(DEADLINE_S)
     assert isinstance(error, LoopBlocked)
@@ -278,7 +278,7 @@ def test_an_attempt_that_was_not_entered_is_given_back_clean(rig: Rig) -> None:
 
 
 def test_an_attempt_that_was_cut_off_does_not_count(rig: Rig) -> None:
-    """Its time-out passes on a loop that another one blocks."""
+    """Its timeout passes on a loop that another attempt blocks."""
     entered = threading.Event()
 
     async def innocent(context: Context) -> None:
@@ -295,7 +295,7 @@ def test_an_attempt_that_was_cut_off_does_not_count(rig: Rig) -> None:
 
 
 def test_an_attempt_whose_time_another_has_eaten_does_not_count(rig: Rig) -> None:
-    """The loop answers again just before its time-out."""
+    """The loop answers again just before its timeout."""
     entered = threading.Event()
 
     async def innocent(context: Context) -> None:
@@ -317,14 +317,14 @@ def test_an_attempt_whose_time_another_has_eaten_does_not_count(rig: Rig) -> Non
 
 
 def test_the_attempt_that_blocks_counts(rig: Rig) -> None:
-    """Its own time-out is its own fault."""
+    """The blocking attempt caused its own timeout."""
     error = rig.begin_block(timeout_s=0.2).exception(DEADLINE_S)
     assert isinstance(error, StepTimeout)
     assert verdict_of(error, Kind.RUN).counts
 
 
 def test_a_process_that_stood_still_takes_no_loop_for_blocked() -> None:
-    """After a SIGSTOP of a minute the loop has had no turn: a look counts for two beats."""
+    """After a SIGSTOP of a minute a look counts for two beats, because the loop had no turn."""
     home = loop.home()
     pulse = Pulse(home)
     pulse.is_asked, pulse.looked_at = True, 100.0
@@ -347,7 +347,7 @@ REPORT = {
 
 
 def test_explain_names_who_blocks_and_who_waits() -> None:
-    """Both sagas are running; only one is at fault."""
+    """Both sagas are running, and one of them blocks the loop."""
     own = told_of_loop(REPORT, "n1", 1_003_000)
     assert own.startswith("It has blocked the event loop of its process for 15 s, at shop.py:7")
     other = told_of_loop(REPORT, "n2", 1_003_000)
@@ -356,14 +356,14 @@ def test_explain_names_who_blocks_and_who_waits() -> None:
 
 
 def test_what_is_told_of_a_loop_fades() -> None:
-    """A process that was killed tells of no end."""
+    """The report expires, because a killed process sends no end."""
     assert blocked_now({"w": REPORT}, 1_020_000) == [REPORT]
     assert blocked_now({"w": REPORT}, 1_031_000) == []
     assert blocked_now({"w": {**REPORT, "blocked": False}}, 1_001_000) == []
 
 
 def test_the_doctor_warns_of_a_blocked_loop() -> None:
-    """For an hour, with what to do."""
+    """The warning lasts an hour and says what to do."""
     check = loop_check({"w1": {**REPORT, "blocked": False}}, 1_600_000)
     assert check.status == "warn"
     assert check.message == (

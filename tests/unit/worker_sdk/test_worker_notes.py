@@ -1,4 +1,4 @@
-"""Do progress and checkpoints reach the server, whether it is away or not?"""
+"""Do progress and checkpoints reach the server, also after an outage?"""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HELD = Assignment("s", "w", "v", Kind.RUN, "a", 1, "n1", "w", "io", "d")
 
 
 class Server:
-    """What was stored, and whether it answers."""
+    """A server that records what is stored and may be away."""
 
     def __init__(self, persist: Callable[..., Any] = once) -> None:
         self.error: Exception | None = None
@@ -48,7 +48,7 @@ class Server:
 
 
 def test_progress_is_kept_while_the_server_is_away_and_the_newest_is_sent() -> None:
-    """A heartbeat fails no step; one line of the log tells of it, however many there are."""
+    """A heartbeat fails no step, and the log has one line per outage."""
     server = Server()
     assert server.notes.progress(HELD, {"p:a": "1"})
     server.go_away()
@@ -69,14 +69,14 @@ def test_progress_is_kept_while_the_server_is_away_and_the_newest_is_sent() -> N
 
 
 def test_any_refusal_of_the_server_keeps_progress_from_failing_a_step() -> None:
-    """A right that the user lacks is no fault of the step."""
+    """A missing right of the Redis user does not fail the step."""
     server = Server()
     server.error = StoreError("NOPERM")
     assert server.notes.progress(HELD, {"p:a": "1"})
 
 
 def test_no_server_is_asked_that_is_known_to_be_away() -> None:
-    """Each heartbeat would take as long as a connection that is tried in vain."""
+    """Each heartbeat would otherwise wait for a connection in vain."""
     server = Server()
     server.known_away = True
     assert server.notes.progress(HELD, {"p:a": "1"})
@@ -84,7 +84,7 @@ def test_no_server_is_asked_that_is_known_to_be_away() -> None:
 
 
 def test_a_lost_lease_is_told() -> None:
-    """By progress and checkpoint alike: another attempt may have begun."""
+    """Progress and checkpoint both raise, because another attempt may have begun."""
     server = Server()
     server.lost = True
     assert not server.notes.progress(HELD, {"p:a": "1"})
@@ -92,7 +92,7 @@ def test_a_lost_lease_is_told() -> None:
 
 
 def test_a_checkpoint_waits_for_its_server_until_the_time_out() -> None:
-    """Then it raises StepTimeout: its step's time is over."""
+    """Then it raises StepTimeout, because the step's time is over."""
 
     def persist(store: Callable[[], Any], **_: Any) -> Any:
         for _try in range(10):
@@ -124,7 +124,7 @@ def test_a_checkpoint_waits_for_its_server_until_the_time_out() -> None:
 
 
 def test_a_checkpoint_that_is_given_up_says_so() -> None:
-    """In the engine's words, not as an error of a client that the step never called."""
+    """The error is the engine's, not that of a client the step never called."""
     server = Server()
     server.go_away()
     with pytest.raises(WorkerExecutionError, match="checkpoint of 'a' not stored: its server"):
@@ -132,7 +132,7 @@ def test_a_checkpoint_that_is_given_up_says_so() -> None:
 
 
 def test_on_a_loop_a_checkpoint_is_sent_before_the_report() -> None:
-    """A wait would stop all other async steps; the report tries again while the server is away."""
+    """A wait would block the other async steps; the report is retried during the outage."""
     server = Server()
     server.go_away()
 
@@ -152,7 +152,7 @@ def test_on_a_loop_a_checkpoint_is_sent_before_the_report() -> None:
 
 
 def test_a_note_that_the_server_refuses_keeps_no_report_waiting() -> None:
-    """The report itself may be taken."""
+    """The server may still accept the report."""
     server = Server()
     server.go_away()
     server.notes.progress(HELD, {"p:a": "1"})
@@ -162,7 +162,7 @@ def test_a_note_that_the_server_refuses_keeps_no_report_waiting() -> None:
 
 
 def test_no_older_checkpoint_follows_a_newer_one() -> None:
-    """One that was kept on the loop, and one that a thread has waited for."""
+    """The loop's kept checkpoint and a waiting thread's keep their order."""
     server = Server()
     server.go_away()
     server.notes._keep(HELD, {"k:a": "1", "p:a": "9"}, LOOP_LATER, "away")
@@ -173,7 +173,7 @@ def test_no_older_checkpoint_follows_a_newer_one() -> None:
 
 
 def test_what_is_over_is_sent_no_more() -> None:
-    """Its lease is released."""
+    """A released lease sends no more notes."""
     server = Server()
     server.go_away()
     server.notes.progress(HELD, {"p:a": "1"})

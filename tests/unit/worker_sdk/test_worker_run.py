@@ -1,4 +1,4 @@
-"""Does an attempt end as its function did, and on time?"""
+"""Does an attempt end as its function does, and on time?"""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DEADLINE_S = 10.0
 
 
 def made(function: Callable[..., Any], **options: Any) -> Worker:
-    """A worker of that function, registered nowhere."""
+    """An unregistered worker of that function."""
     return Worker(function, "charge", **options)
 
 
@@ -45,7 +45,7 @@ class Receipt(BaseModel):
 
 
 def test_a_plain_function_runs_in_the_calling_thread() -> None:
-    """With the context; nothing returned is {}."""
+    """The function gets the context, and no return value means {}."""
     seen: list[Any] = []
 
     def function(context: Context) -> None:
@@ -56,7 +56,7 @@ def test_a_plain_function_runs_in_the_calling_thread() -> None:
 
 
 def test_async_functions_share_one_loop_for_the_processs_life() -> None:
-    """So a client's connections live on from one attempt to the next."""
+    """A client's connections stay open from one attempt to the next."""
 
     async def function(context: Context) -> dict[str, Any]:
         return {"loop": id(asyncio.get_running_loop()), "thread": threading.get_ident()}
@@ -67,7 +67,7 @@ def test_async_functions_share_one_loop_for_the_processs_life() -> None:
 
 
 def test_context_variables_of_the_caller_reach_an_async_function() -> None:
-    """Logging contexts and tracing spans are kept in them."""
+    """Logging contexts and tracing spans use them."""
     variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
     variable.set("here")
 
@@ -78,7 +78,7 @@ def test_context_variables_of_the_caller_reach_an_async_function() -> None:
 
 
 def test_a_plain_function_that_returns_an_awaitable_is_awaited() -> None:
-    """A decorator that hides the ``async`` changes nothing."""
+    """A decorator may hide the ``async``."""
 
     async def inner() -> dict[str, int]:
         return {"a": 1}
@@ -88,13 +88,13 @@ def test_a_plain_function_that_returns_an_awaitable_is_awaited() -> None:
 
 @pytest.mark.parametrize("result", [[1], "done", 5, True])
 def test_a_result_that_is_no_dict_is_told_so(result: Any) -> None:
-    """By worker and type, with what to do."""
+    """The error names worker and type, and says what to do."""
     with pytest.raises(InvalidResult, match=r"worker 'charge' returned \w+: return a dict"):
         execute(made(lambda context: result), Context())
 
 
 def test_a_result_that_is_no_json_names_its_key() -> None:
-    """Before anything is stored, with file and line of the function."""
+    """The error has the function's file and line, and nothing is stored."""
     place = rf"\(tests/unit/worker_sdk/{Path(__file__).name}:\d+\)$"
     wanted = rf"result of 'charge': key 'at' is an object; .*: convert it {place}"
     with pytest.raises(InvalidResult, match=wanted):
@@ -102,7 +102,7 @@ def test_a_result_that_is_no_json_names_its_key() -> None:
 
 
 def test_an_input_model_is_what_the_function_gets() -> None:
-    """And the context as second argument, for those that want it."""
+    """A function with a second parameter gets the context, too."""
     assert execute(
         made(lambda order: {"paid": order.amount}, input_model=Order), Context(amount_of(5))
     ) == {"paid": 5}
@@ -115,7 +115,7 @@ def test_an_input_model_is_what_the_function_gets() -> None:
 
 
 def test_an_input_that_the_model_refuses_never_reaches_the_function() -> None:
-    """The step did nothing: its verdict is clean and final.  The value stays out of the message."""
+    """The verdict is clean and final, and the message omits the value."""
     entered: list[Any] = []
     with pytest.raises(InputRefused) as caught:
         execute(made(entered.append, input_model=Order), Context(amount_of(-77)))
@@ -128,7 +128,7 @@ def test_an_input_that_the_model_refuses_never_reaches_the_function() -> None:
 
 
 def test_an_output_model_shapes_the_result() -> None:
-    """From its own instance or from a dict; what it refuses is an invalid result."""
+    """The result may be an instance or a dict; a mismatch is an invalid result."""
     for returned in (Receipt(id="a"), {"id": "a", "more": 1}):
         worker = made(lambda context, value=returned: value, output_model=Receipt)
         assert execute(worker, Context()) == {"id": "a", "paid": 0}
@@ -137,7 +137,7 @@ def test_an_output_model_shapes_the_result() -> None:
 
 
 def test_an_async_function_is_cancelled_when_its_time_is_over() -> None:
-    """It may clean up; the step's time-out comes before the worker's."""
+    """The function may clean up; the step's timeout comes before the worker's."""
     cleaned: list[bool] = []
 
     async def function(context: Context) -> None:
@@ -154,7 +154,7 @@ def test_an_async_function_is_cancelled_when_its_time_is_over() -> None:
 
 
 def test_a_time_out_of_the_function_itself_is_not_the_steps() -> None:
-    """A socket's TimeoutError passes as it is."""
+    """A socket's TimeoutError stays unchanged."""
 
     async def function(context: Context) -> None:
         raise TimeoutError("read timed out")
@@ -165,7 +165,7 @@ def test_a_time_out_of_the_function_itself_is_not_the_steps() -> None:
 
 
 def test_a_coroutine_that_ignores_its_cancellation_is_left_behind() -> None:
-    """Its thread goes on after a second of grace; the engine fences what it does later."""
+    """It runs on after 1 s of grace, and the engine fences its late effects."""
     release = threading.Event()
     ended = threading.Event()
 
@@ -184,7 +184,7 @@ def test_a_coroutine_that_ignores_its_cancellation_is_left_behind() -> None:
 
 
 def test_a_lost_lease_cancels_a_running_async_attempt() -> None:
-    """By its token, from another thread; execute raises LeaseLost."""
+    """Another thread cancels it by its token; execute raises LeaseLost."""
     begun, cancelled = threading.Event(), threading.Event()
 
     async def function(context: Context) -> None:
@@ -213,7 +213,7 @@ def test_a_lost_lease_cancels_a_running_async_attempt() -> None:
 
 
 def test_what_is_not_running_cannot_be_cancelled() -> None:
-    """Neither an unknown attempt, nor a plain function, nor one that is over."""
+    """Unknown, plain and ended attempts are not cancelled."""
     assert not cancel("nobody")
     inside: list[bool] = []
     execute(made(lambda context: inside.append(cancel("n2"))), Context(), token="n2")
@@ -221,7 +221,7 @@ def test_what_is_not_running_cannot_be_cancelled() -> None:
 
 
 def test_a_function_that_cancels_itself_has_failed() -> None:
-    """It is an error like any other, not a lost lease."""
+    """A function's own cancellation is an error, not a lost lease."""
 
     async def function(context: Context) -> None:
         raise asyncio.CancelledError
@@ -231,7 +231,7 @@ def test_a_function_that_cancels_itself_has_failed() -> None:
 
 
 def test_sys_exit_in_a_worker_ends_neither_the_process_nor_the_loop() -> None:
-    """Both kinds fail as a step; the next attempt runs."""
+    """Plain and async workers fail as a step, and the next attempt runs."""
 
     def plain(context: Context) -> None:
         raise SystemExit(3)
@@ -249,7 +249,7 @@ def test_sys_exit_in_a_worker_ends_neither_the_process_nor_the_loop() -> None:
 
 
 def test_an_attempt_inside_an_async_worker_says_why_it_cannot_wait() -> None:
-    """Waiting for the loop on the loop would hang the process."""
+    """A wait for the loop on the loop would block the process for ever."""
 
     async def inner(context: Context) -> None: ...
 
@@ -260,9 +260,9 @@ def test_an_attempt_inside_an_async_worker_says_why_it_cannot_wait() -> None:
         execute(made(outer), Context(), timeout_s=5)
 
 
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # what prefork does, too
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # as prefork does
 def test_a_forked_child_has_a_loop_of_its_own() -> None:
-    """A loop used before the fork does not run in the child."""
+    """A loop of the parent does not run in the child."""
 
     async def function(context: Context) -> dict[str, Any]:
         return {"pid": os.getpid()}

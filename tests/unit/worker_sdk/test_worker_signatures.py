@@ -1,4 +1,4 @@
-"""Which functions are refused as workers and tools, where they are decorated?"""
+"""Which functions do the decorators refuse as workers and tools?"""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def by_names(**more: Any) -> None: ...
 
 
 def adding(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Another library's wrapper, which gives an argument of its own."""
+    """Another library's wrapper that adds an argument."""
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -110,7 +110,7 @@ TAKEN = {
 
 @pytest.mark.parametrize("kind", REFUSED)
 def test_a_worker_that_cannot_take_the_context_is_refused_with_its_line(kind: str) -> None:
-    """At the decoration: file, line, what is wrong, and what is expected."""
+    """The decorator's error has file, line, the mistake and what was expected."""
     function, wrong = REFUSED[kind]
     with pytest.raises(InvalidInput, match=wrong) as raised:
         made(function)
@@ -119,7 +119,7 @@ def test_a_worker_that_cannot_take_the_context_is_refused_with_its_line(kind: st
 
 
 def test_the_line_is_that_of_the_function() -> None:
-    """Through wrappers of this package, too."""
+    """The line is the function's, also through wrappers of this package."""
     line = two.__code__.co_firstlineno
     for function in (two, monitor_performance(two), functools.partial(two)):
         with pytest.raises(InvalidInput, match=rf"\(tests/unit/worker_sdk/{FILE}:{line}\)"):
@@ -128,12 +128,12 @@ def test_the_line_is_that_of_the_function() -> None:
 
 @pytest.mark.parametrize("kind", TAKEN)
 def test_whatever_can_take_the_context_is_a_worker(kind: str) -> None:
-    """Defaults, any number, what is bound, and wrappers that add arguments of their own."""
+    """Defaults, varargs, bound methods and wrappers that add arguments are fine."""
     made(TAKEN[kind])
 
 
 def test_a_model_may_come_with_the_context_or_alone() -> None:
-    """With an ``input_model`` one or two are taken, and no third."""
+    """With an ``input_model`` the function takes one or two arguments."""
     made(lambda order: None, input_model=Order)
     made(lambda order, context: None, input_model=Order)
     for wrong in (lambda: None, lambda order, context, more: None):
@@ -152,7 +152,7 @@ def test_a_thinking_worker_is_looked_at_likewise() -> None:
 
 
 def test_a_refused_worker_leaves_no_trace() -> None:
-    """Its name is free for the mended function: a reload after the error works."""
+    """Its name stays free, so a reload with the corrected function works."""
     with pytest.raises(InvalidInput):
         worker("signatures.mended")(none)
     worker("signatures.mended")(one)
@@ -176,7 +176,7 @@ def _by_place(city: str, /) -> str:
 def test_a_tool_that_no_model_can_call_is_refused_with_its_line(
     function: Callable[..., Any], wrong: str
 ) -> None:
-    """Where it is decorated, and where a worker is given it."""
+    """Both @tool and the worker that gets the tool refuse it."""
     place = rf"\(tests/unit/worker_sdk/{FILE}:{function.__code__.co_firstlineno}\)"
     with pytest.raises(InvalidInput, match=rf"{place} {wrong}"):
         tool(function)
@@ -193,13 +193,13 @@ def test_a_tool_that_no_model_can_call_is_refused_with_its_line(
     ],
 )
 def test_a_worker_is_refused_with_what_is_no_tool(given: Any, wrong: str) -> None:
-    """When it is made: not when it thinks for the first time."""
+    """The decorator raises, not the worker's first run."""
     with pytest.raises(InvalidInput, match=wrong):
         worker_of(signature="question -> answer", reasoning="react", tools=[given])
 
 
 def test_a_method_in_a_class_may_be_marked_as_a_tool() -> None:
-    """It is bound later."""
+    """Python binds the method later."""
 
     class Orders:
         @tool("find_order")

@@ -1,4 +1,4 @@
-"""Is what cannot be stored refused, and what must not be shown hidden?"""
+"""Are unstorable values refused, and secrets hidden?"""
 
 from __future__ import annotations
 
@@ -66,14 +66,14 @@ mixed_values = st.recursive(
 
 @given(st.dictionaries(st.text(), json_values))
 def test_every_json_dict_is_accepted_and_comes_back_the_same(data: dict[str, Any]) -> None:
-    """And the text is what UTF-8 can carry."""
+    """UTF-8 can encode the stored text."""
     text = to_json(data, what="it", limit=LIMIT)
     assert json.loads(text.encode()) == data
 
 
 @given(st.dictionaries(st.text(), mixed_values))
 def test_what_kombu_takes_is_taken_and_can_be_read_back(data: dict[str, Any]) -> None:
-    """A Celery task's values are a saga's, unless their form would lose something."""
+    """A saga takes a Celery task's values, unless their form would lose something."""
     try:
         value, text = as_json(data, what="it", limit=LIMIT)
     except InvalidResult:
@@ -87,7 +87,7 @@ def test_what_kombu_takes_is_taken_and_can_be_read_back(data: dict[str, Any]) ->
 
 @given(st.dictionaries(st.text(), mixed_values))
 def test_a_plain_form_is_stored_as_it_is(data: dict[str, Any]) -> None:
-    """What a step returns of what it was given does not change again."""
+    """A value that came out of the store goes back unchanged."""
     try:
         value, text = as_json(data, what="it", limit=LIMIT)
     except InvalidResult:
@@ -104,7 +104,7 @@ class Weight(IntEnum):
 
 
 class Later:
-    """What an object of a framework says of itself to kombu."""
+    """A framework's object that tells kombu its form."""
 
     def __json__(self) -> list[UUID]:
         return [UUID(int=2)]
@@ -117,7 +117,7 @@ class Money:
 
 @pytest.fixture(autouse=True, scope="module")
 def money_is_known() -> Iterator[None]:
-    """A type of an application, registered with kombu."""
+    """Register a type of an application with kombu."""
     kombu_json.register_type(
         Money, "money", lambda money: {"cents": money.cents}, lambda row: Money(**row)
     )
@@ -160,7 +160,7 @@ class Item:
     ],
 )
 def test_a_value_has_the_form_that_people_and_programs_expect(value: Any, text: str) -> None:
-    """The table of docs/how-to/workers.md."""
+    """The forms are those of the table in docs/how-to/workers.md."""
     assert to_json(value, what="it", limit=LIMIT) == text
 
 
@@ -198,7 +198,7 @@ CIRCLE["self"] = [CIRCLE]
     ],
 )
 def test_a_value_that_is_no_json_is_refused_by_its_key(value: Any, flaw: str) -> None:
-    """What, which and what to do."""
+    """The error names key and value, and says what to do."""
     with pytest.raises(InvalidResult) as caught:
         to_json(value, what="result of 'charge'", limit=LIMIT)
     assert str(caught.value).startswith("result of 'charge': ")
@@ -206,7 +206,7 @@ def test_a_value_that_is_no_json_is_refused_by_its_key(value: Any, flaw: str) ->
 
 
 def test_the_size_limit_counts_bytes_and_names_its_setting() -> None:
-    """é is two of them."""
+    """é counts as two bytes."""
     value = {"a": "é" * 10}
     assert to_json(value, what="it", limit=28)
     with pytest.raises(
@@ -234,7 +234,7 @@ def test_the_size_limit_counts_bytes_and_names_its_setting() -> None:
     ],
 )
 def test_a_hostile_key_is_refused_at_any_depth(data: Any, flaw: str) -> None:
-    """By its form, with its place."""
+    """The key's form decides, and the error has its place."""
     with pytest.raises(InvalidInput) as caught:
         check_input(data, LIMIT)
     assert flaw in str(caught.value)
@@ -244,7 +244,7 @@ def test_a_hostile_key_is_refused_at_any_depth(data: Any, flaw: str) -> None:
     "key", ["executive", "import_duty", "evaluation", "_private", "a b", "日本"]
 )
 def test_a_word_is_no_danger(key: str) -> None:
-    """Nothing is refused, or dropped, for what it says."""
+    """No word makes a value refused or dropped."""
     assert json.loads(check_input({key: "eval exec"}, LIMIT)) == {key: "eval exec"}
 
 
@@ -262,7 +262,7 @@ class Receipt(BaseModel):
 
 
 def test_a_result_is_a_dict_a_model_or_nothing() -> None:
-    """None is {}; anything else is told to become a dict."""
+    """None means {}; the error for anything else asks for a dict."""
     assert check_result(None, "charge", LIMIT) == ({}, "{}")
     model = Receipt(paid=Decimal("1.50"))
     assert check_result(model, "charge", LIMIT) == ({"paid": "1.50"}, '{"paid":"1.50"}')
@@ -293,7 +293,7 @@ def test_a_result_is_a_dict_a_model_or_nothing() -> None:
     ],
 )
 def test_secrets_are_hidden(text: str, shown: str) -> None:
-    """What surrounds them stays readable."""
+    """The text around a secret stays readable."""
     assert redact(text) == shown
 
 
@@ -308,7 +308,7 @@ def test_secrets_are_hidden(text: str, shown: str) -> None:
     ],
 )
 def test_plain_words_stay(text: str) -> None:
-    """A message that says nothing helps nobody."""
+    """Harmless text stays readable."""
     assert redact(text) == text
 
 
@@ -328,7 +328,7 @@ def _taken_by_kombu(value: Any) -> bool:
 
 
 def _would_lose(value: Any) -> bool:
-    """Whether a part has no form that says all of it."""
+    """Whether the stored form of a part would lose something."""
     if isinstance(value, dict):
         keys = [json.loads(json.dumps({key: 0})).popitem()[0] for key in value]
         if len(set(keys)) < len(keys):
@@ -354,7 +354,7 @@ _BACK: dict[type, Callable[[Any], Any]] = {
 
 
 def _read_as(value: Any, stored: Any) -> Any:
-    """What was stored, by the types of what was given."""
+    """The stored value, read with the types of the given one."""
     if isinstance(value, dict):
         pairs = zip(value.items(), stored.items(), strict=True)
         return {key: _read_as(item, back) for (key, item), (_, back) in pairs}

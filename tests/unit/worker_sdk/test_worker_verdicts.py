@@ -1,4 +1,4 @@
-"""Which verdict does an attempt's error get, and which does a compensation's result?"""
+"""Which verdict does an attempt's error get, and which a compensation's result?"""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Unfinished(NotImplementedError):
 
 
 class Later(WorkerExecutionError, KeyError):
-    """What asks for another try gets it, whatever it is besides."""
+    """An error that requests a retry gets it, whatever else it is."""
 
 
 @pytest.mark.parametrize(
@@ -56,14 +56,14 @@ class Later(WorkerExecutionError, KeyError):
 def test_the_verdict_follows_rule_2(
     error: Exception, effect: FailureEffect, retryable: bool
 ) -> None:
-    """Whether it did nothing, and whether it is worth another try, are two questions."""
+    """A verdict says separately whether the attempt was clean and whether a retry makes sense."""
     verdict = classify(error)
     assert (verdict.effect, verdict.retryable) == (effect, retryable)
     assert verdict.failure.type == type(error).__qualname__
 
 
 def test_a_group_of_one_error_is_that_error() -> None:
-    """A TaskGroup wraps whatever its first task raises; of several, none speaks for all."""
+    """A TaskGroup wraps its first task's error; a group of several errors stays a group."""
     one = classify(ExceptionGroup("tasks", [ExceptionGroup("inner", [KeyError("x")])]))
     two = classify(ExceptionGroup("tasks", [KeyError("x"), OSError("gone")]))
     assert (one.failure.type, one.retryable) == ("KeyError", False)
@@ -71,13 +71,13 @@ def test_a_group_of_one_error_is_that_error() -> None:
 
 
 def test_a_breakpoint_without_a_terminal_says_where_it_works() -> None:
-    """A worker's children have none: the debugger ends at once, without a word."""
+    """A worker's children have no terminal, so the debugger ends there without a message."""
     assert "`multiagents dev --pool solo`" in classify(BdbQuit()).failure.message
 
 
 @pytest.mark.parametrize("cls", sorted(PROGRAMMERS_OWN, key=str))
 def test_a_programmers_error_is_not_tried_again_by_a_step(cls: type[Exception]) -> None:
-    """Nor is a class that is derived from it; an undo tries again."""
+    """Derived classes are not retried either; an undo is."""
     for each in (cls, type("Derived", (cls,), {})):
         assert not verdict_of(each("x"), Kind.RUN).retryable
         assert verdict_of(each("x"), Kind.UNDO).retryable
@@ -85,12 +85,12 @@ def test_a_programmers_error_is_not_tried_again_by_a_step(cls: type[Exception]) 
 
 @pytest.mark.parametrize("error", [NonRetryableError("no"), BdbQuit()])
 def test_an_undo_gives_up_for_what_is_of_no_use(error: Exception) -> None:
-    """Rule 5: what its author says, and a debugger that nobody sits at."""
+    """Rule 5: an undo stops for errors its author names and for a debugger without a terminal."""
     assert not verdict_of(error, Kind.UNDO).retryable
 
 
 def test_celerys_own_stumble_is_not_the_functions_error() -> None:
-    """A cold stop of solo raises NotImplementedError in the midst of whatever is at work."""
+    """A cold stop of the solo pool raises NotImplementedError inside any running code."""
     with pytest.raises(NotImplementedError) as caught:
         BasePool().terminate_job(1)
     verdict = classify(caught.value)
@@ -122,7 +122,7 @@ def test_a_validation_error_is_final_and_shows_no_values() -> None:
     ],
 )
 def test_retry_after_is_honoured_up_to_an_hour(given: Any, honoured_ms: int | None) -> None:
-    """Of our own errors and of a provider's, under either name."""
+    """Our own errors and a provider's count, under either attribute name."""
     assert classify(WorkerExecutionError("x", given)).retry_after_ms == honoured_ms
     error = OSError("busy")
     error.retry_after_s = given  # type: ignore[attr-defined]  # as providers' errors have it
@@ -130,14 +130,14 @@ def test_retry_after_is_honoured_up_to_an_hour(given: Any, honoured_ms: int | No
 
 
 def test_an_error_that_is_not_retried_keeps_its_retry_after() -> None:
-    """A policy that names it is given it."""
+    """A policy that names the error uses it."""
     error = ValueError("x")
     error.retry_after = 5  # type: ignore[attr-defined]  # as providers' errors have it
     assert classify(error).retry_after_ms == 5000
 
 
 def test_a_failure_is_short_and_holds_no_secret() -> None:
-    """Not even a half one at the cut."""
+    """The cut leaves no part of a secret."""
     message = "x" * 1990 + " redis://u:hunter2@host"
     shown = classify(OSError(message)).failure.message
     assert len(shown) <= 2000
@@ -145,7 +145,7 @@ def test_a_failure_is_short_and_holds_no_secret() -> None:
 
 
 def test_an_error_that_cannot_be_printed_is_still_a_failure() -> None:
-    """A broken __str__ must not take the place of the error."""
+    """A broken __str__ does not replace the error."""
 
     class BrokenError(Exception):
         def __str__(self) -> str:
@@ -179,7 +179,7 @@ def test_a_compensation_that_says_it_failed_has_failed(
 
 
 def test_every_time_out_has_one_wording() -> None:
-    """With the seconds, and the name of the option that sets them."""
+    """The message has the seconds and the name of the option that sets them."""
     assert str(StepTimeout.of("pay", 2.0)) == "worker 'pay' ran longer than its timeout_s of 2 s"
     assert str(StepTimeout.of("pay", 0.5, "and is still at work")).endswith(
         "of 0.5 s, and is still at work"

@@ -1,4 +1,4 @@
-"""Is each function and task found that a workflow calls, with its place and its queue?"""
+"""Are all functions and tasks of a workflow listed, with place and queue?"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FLOW = (
 
 
 def test_each_callee_has_its_place() -> None:
-    """In definition order, an undo after its step."""
+    """The list follows the definition's order, each undo after its step."""
     assert [each.place for each in callees([FLOW])] == [
         "workflow 'callees', worker of step 'pay'",
         "workflow 'callees', compensation of step 'pay'",
@@ -30,5 +30,5 @@ def test_each_callee_has_its_place() -> None:
 
 
 def test_a_step_queue_holds_for_its_plain_undo_and_for_no_function_that_undoes() -> None:
-    """As the engine sends them; a task's own queue comes first."""
+    """The engine sends them so; a task's own queue comes first."""
     assert [each.queue for each in callees([FLOW])] == ["slow", "", "mails", "mails", "printers"]

@@ -1,4 +1,4 @@
-"""Does CEL mean here what it means elsewhere, but for what no library gets right?"""
+"""Does CEL follow its specification here, also where libraries do not?"""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ DATA: dict[str, Any] = {
 
 
 def value_of(text: str, data: Any = DATA) -> Any:
-    """The value of an expression over ``x``; Refusal or CelSyntaxError if there is none."""
+    """The value of an expression over ``x``; raises Refusal or CelSyntaxError."""
     return build(parse(text))(Scope({"x": data}))
 
 
@@ -83,7 +83,7 @@ def value_of(text: str, data: Any = DATA) -> Any:
     ],
 )
 def test_an_expression_has_the_value_that_its_specification_says(text: str, expected: Any) -> None:
-    """https://github.com/google/cel-spec"""
+    """The values follow https://github.com/google/cel-spec."""
     if expected is TypeError:
         with pytest.raises(NoValue):
             value_of(text)
@@ -115,7 +115,7 @@ def test_an_expression_has_the_value_that_its_specification_says(text: str, expe
     ],
 )
 def test_a_time_is_told_in_its_zone(text: str, expected: Any) -> None:
-    """UTC without one; names follow daylight saving; nanoseconds are kept."""
+    """The default is UTC; named zones follow daylight saving; nanoseconds stay."""
     assert value_of(text) == expected
 
 
@@ -133,13 +133,13 @@ def test_a_time_is_told_in_its_zone(text: str, expected: Any) -> None:
     ],
 )
 def test_the_cost_of_a_pattern_is_told_from_its_text(pattern: str, least: int, most: int) -> None:
-    """Repetitions count as often as they are compiled."""
+    """Each repetition counts as often as the compiler expands it."""
     assert least <= complexity(pattern) <= most
 
 
 @given(st.text(max_size=60), st.text(max_size=20))
 def test_any_pattern_finds_something_or_is_none(text: str, pattern: str) -> None:
-    """A pattern may come from the data."""
+    """Patterns may come from data, so any text matches or is refused."""
     with suppress(NoValue):
         assert value_of("x.text.matches(x.pattern)", {"text": text, "pattern": pattern}) in {
             True,
@@ -152,7 +152,7 @@ BIG = st.integers(-(10**30), 10**30) | st.integers(2**63 - 3, 2**64 + 3)
 
 @given(BIG, BIG | st.floats(allow_nan=False))
 def test_numbers_of_any_size_are_compared_exactly(one: int, other: float) -> None:
-    """Nothing is rounded on the way; also against fractions."""
+    """Comparisons with integers and fractions never round."""
     data = {"one": one, "other": other, "list": [other]}
     assert value_of("x.one < x.other", data) is (one < other)
     assert value_of("x.one >= x.other", data) is (one >= other)
@@ -164,7 +164,7 @@ def test_numbers_of_any_size_are_compared_exactly(one: int, other: float) -> Non
 
 @given(st.sampled_from("+-*/%"), BIG, BIG)
 def test_arithmetic_is_exact_or_an_error(sign: str, one: int, other: int) -> None:
-    """A result beyond 64 bits is no result."""
+    """A result beyond 64 bits is an error."""
     assume(other or sign not in "/%")
     exact = _exact(sign, one, other)
     data = {"one": one, "other": other}
@@ -217,7 +217,7 @@ _NONE = object()
 
 
 def _library(text: str) -> Any:
-    """What a library of another language makes of it."""
+    """The result of a library written in another language."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -245,7 +245,7 @@ def _as_python(value: Any) -> Any:
 
 @given(_EXPRESSIONS)
 def test_where_another_implementation_has_a_value_it_is_the_same(text: str) -> None:
-    """Two that were written apart agree, but for the faults of the library that are known."""
+    """Two independent implementations agree, except for the library's known faults."""
     theirs = _library(text)
     assume(theirs is not _NONE and "true: 1" not in text)
     ours = _ours(text)
@@ -256,7 +256,7 @@ def test_where_another_implementation_has_a_value_it_is_the_same(text: str) -> N
 
 
 _KNOWN = ("does not fit in 64 bits", "is not a finite number", "it is negated", "+ does not take")
-"""There the library wraps, saturates, takes true for a number, or adds a map to a list."""
+"""The library wraps or saturates there, takes true for a number, or adds a map to a list."""
 
 
 def _ours(text: str) -> Any:
@@ -268,7 +268,7 @@ def _ours(text: str) -> Any:
 
 @given(_EXPRESSIONS)
 def test_the_kind_that_is_foretold_is_the_kind_that_comes(text: str) -> None:
-    """What is refused when it is built has no value, but where another operand decides."""
+    """An expression refused at build time has no value, unless another operand decides."""
     node = parse(text)
     try:
         foretold = check(node)
@@ -306,7 +306,7 @@ _SAMPLES = {
 
 @pytest.mark.parametrize("name", [*FUNCTIONS, *(f".{name}" for name in METHODS)])
 def test_each_function_takes_what_its_table_says_and_nothing_else(name: str) -> None:
-    """The table that is printed, checked at build time, and run."""
+    """One table is printed, checked at build time and executed."""
     method, name = name.startswith("."), name.lstrip(".")
     for overload in overloads(name, method=method):
         given_kinds = [
@@ -351,7 +351,7 @@ def test_the_documentation_names_each_function_and_type() -> None:
 
 @given(st.text(max_size=30) | _EXPRESSIONS.flatmap(lambda text: st.permutations(text)).map("".join))
 def test_a_text_that_another_parser_refuses_is_refused(text: str) -> None:
-    """The grammar is no wider than CEL's, so that a definition can be read elsewhere."""
+    """The grammar is no wider than CEL's, so other tools can read definitions."""
     try:
         parse(text)
     except CelSyntaxError:
@@ -361,6 +361,6 @@ def test_a_text_that_another_parser_refuses_is_refused(text: str) -> None:
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists))
 def test_data_is_read_as_it_is(data: Any) -> None:
-    """Nothing is converted."""
+    """Values are not converted."""
     assert value_of("x", data) is data
     assert value_of("[x] == [x] && x in [x]", json.loads(json.dumps(data))) is True

@@ -1,4 +1,4 @@
-"""What bounds the length, depth and cost of a CEL expression?"""
+"""Which limits bound a CEL expression's length, depth and cost?"""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _DEEP = {
 
 @pytest.mark.parametrize("name", _DEEP)
 def test_an_expression_beyond_the_limits_is_a_condition_error(name: str) -> None:
-    """When a workflow is built; and when it is evaluated, since an older version has stored some.
+    """The build and the evaluation both refuse it, since older versions stored some.
 
-    Neither ends the process, nor takes long.
+    The check ends soon and leaves the process running.
     """
     began = time.process_time()
     with pytest.raises(ConditionError, match=r"nested deeper|nested operations|characters long"):
@@ -47,14 +47,14 @@ def test_an_expression_beyond_the_limits_is_a_condition_error(name: str) -> None
 
 
 def test_an_expression_within_the_limits_is_evaluated() -> None:
-    """A long list of alternatives, deep brackets and a deep path are no fault."""
+    """A long list of alternatives, deep brackets and a deep path are valid."""
     assert evaluate("||".join(["input.amount == 7"] * 400 + ["true"]), _VALUES) is True
     assert evaluate("(" * 49 + "true" + ")" * 49, _VALUES) is True
     assert compute("+".join(["1"] * 199), _VALUES) == 199
 
 
 def test_macros_over_data_are_at_most_two_deep() -> None:
-    """A third makes the work cubic; going down into what is looked at does not count."""
+    """A third level makes the cost cubic; a nested path does not count."""
     check_syntax("input.a.all(x, input.b.exists(y, y == x))")
     check_syntax("input.a.all(x, x.b.all(y, y.c.all(z, z.d.all(w, w > 0))))")
     check_syntax("input.a.all(x, input.b.exists(y, [1, 2].exists(z, z == x + y)))")
@@ -80,7 +80,9 @@ def test_macros_over_data_are_at_most_two_deep() -> None:
     ],
 )
 def test_a_costly_condition_ends(expression: str) -> None:
-    """In about a second of pure Python, during which other threads run; nothing absorbs it."""
+    """It ends within about 1 s of pure Python; other threads run meanwhile, and nothing absorbs the
+    error.
+    """
     numbers = list(range(8_000))
     data = {"xs": numbers, "ys": list(numbers), "text": "a" * 200_000, "texts": ["b" * 50] * 2_000}
     began = time.process_time()
@@ -90,6 +92,6 @@ def test_a_costly_condition_ends(expression: str) -> None:
 
 
 def test_the_largest_data_can_be_looked_at() -> None:
-    """Each element of a result of a megabyte."""
+    """A condition can visit each element of a result of 1 MB."""
     data = {"xs": [1] * 500_000}
     assert evaluate("input.xs.all(x, x > 0)", {"input": data}) is True

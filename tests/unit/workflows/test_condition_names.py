@@ -1,4 +1,4 @@
-"""Which names does a condition read, and is any text an expression or an error?"""
+"""Which names does a condition read, and is every text an expression or an error?"""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from multiagents.workflows.expression_names import paths
 def test_the_paths_of_an_expression_are_its_free_names(
     expression: str, expected: set[tuple[str, ...]]
 ) -> None:
-    """Literals, comments and the variables of macros never count as names."""
+    """Literals, comments and macro variables do not count as names."""
     assert set(paths(expression)) == expected
 
 
@@ -60,7 +60,7 @@ _EXPRESSIONS = st.recursive(
 
 @given(_EXPRESSIONS)
 def test_the_free_names_are_those_that_cel_finds(expression: str) -> None:
-    """Another parser lists the same names, and those that macros bind."""
+    """Another parser lists the same names, plus those that macros bind."""
     free = {path[0] for path in paths(expression)}
     listed = set(cel.compile(expression).variables())
     assert free <= listed

@@ -1,4 +1,4 @@
-"""Is a function that a definition names, and nothing has, found before a saga needs it?"""
+"""Is a function that no worker has found before a saga needs it?"""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def cancel(context: Context) -> dict[str, Any]:
 
 
 def test_a_name_that_is_nearly_one_here_is_taken_for_a_mistake() -> None:
-    """Each once; another worker may have any other; a plain task is no worker function."""
+    """Each is reported once; other names may belong to other workers; plain tasks are left out."""
     found = list(missing([TRIP], ["mf_book", "mf_cancel"], place_of=lambda _: Line("trip.py", 12)))
     assert [each.text for each in found] == [
         "workflow 'mf_trip' (trip.py:12): no worker function here is called 'mf_cancle';"
@@ -65,13 +65,13 @@ def test_a_name_that_is_nearly_one_here_is_taken_for_a_mistake() -> None:
 
 
 def test_two_names_that_mean_two_things_are_not_confused() -> None:
-    """The function of a compensation is often called nearly like that of its step."""
+    """A compensation's name often resembles its step's."""
     flow = WorkflowBuilder("mf_stock").add_step("a", "reserve_stock", compensation="release_stock")
     assert [each.meant for each in missing([flow.build()], ["reserve_stock"])] == [""]
 
 
 def test_a_starting_worker_logs_the_functions_that_it_lacks() -> None:
-    """A warning for what looks mistyped, with the line of the workflow."""
+    """A likely typing mistake is a warning with the workflow's line."""
     worker("mf_book")(book)
     worker("mf_cancel")(cancel)
     registry.register(TRIP)
@@ -87,7 +87,7 @@ def test_a_starting_worker_logs_the_functions_that_it_lacks() -> None:
 
 
 def test_dev_says_that_a_workflow_cannot_be_started() -> None:
-    """With the suggestion that a start of it would give."""
+    """`dev` gives the same suggestion as a start."""
     (one, two) = missing([TRIP], ["mf_book", "mf_cancel"])
     assert lacked(one, ["mf_book", "mf_cancel"]) == (
         "workflow 'mf_trip' cannot be started: no worker function here is called 'mf_cancle';"
@@ -100,7 +100,7 @@ def test_dev_says_that_a_workflow_cannot_be_started() -> None:
 
 
 def test_dev_names_them_when_all_is_ready() -> None:
-    """Within 80 columns, before the commands."""
+    """The names stand within 80 columns, before the commands."""
     lacking = {each.function: each.text for each in missing([TRIP], ["mf_book", "mf_cancel"])}
     report = WorkerReport(functions=("mf_book", "mf_cancel"), missing=lacking)
     lines = block(
@@ -115,7 +115,7 @@ def test_dev_names_them_when_all_is_ready() -> None:
 def test_validate_compares_with_the_modules_that_are_named(
     tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A likely typing mistake is one of the definition; what another worker may have is told."""
+    """A likely typing mistake is an error; a name that another worker may have is a note."""
     (tmp_path / "mv_module.py").write_text(MODULE)
     steps = [
         {"name": "a", "worker": "mv_book", "compensation": "mv_cancle"},

@@ -1,4 +1,4 @@
-"""What does a workflow's name mean in one process, and what was never registered?"""
+"""Which content does a workflow's name have in a process, and which was never registered?"""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def built(*steps: str, name: str = NAME) -> Workflow:
 
 @pytest.fixture(autouse=True)
 def only_its_own() -> Iterator[None]:
-    """What a test registers is gone after it."""
+    """Remove what a test registers."""
     before = set(registry.registered())
     yield
     for name in set(registry.registered()) - before:
@@ -72,7 +72,7 @@ REGISTERED = 'order = WorkflowBuilder("registry_test").add_step("{step}", "echo"
 
 
 def test_another_content_under_a_name_is_refused_with_both_places() -> None:
-    """Which of two would be started is chance, so the second is an error."""
+    """The error prevents a start of either one by chance."""
     built("a").register()
     with pytest.raises(InvalidWorkflow) as raised:
         register(built("b"))
@@ -85,28 +85,28 @@ def test_another_content_under_a_name_is_refused_with_both_places() -> None:
 
 
 def test_the_same_content_again_is_welcome() -> None:
-    """A module is imported as itself and as ``__main__``; a factory is called twice."""
+    """A module may be imported twice, also as ``__main__``, and a factory called twice."""
     first, second = built("a").register(), built("a").register()
     assert registry.find(NAME) is second
     assert first == second
 
 
 def test_replace_gives_a_name_another_content() -> None:
-    """For who means it, by both ways."""
+    """Both ways of registration take `replace`."""
     built("a").register()
     assert built("b").register(replace=True).names == ("b",)
     assert register(built("c"), replace=True) is registry.find(NAME)
 
 
 def test_a_module_that_is_read_again_replaces_its_own(write: Write) -> None:
-    """Autoreload: the file has changed, lines and all."""
+    """Autoreload works after any change to the file, also of its lines."""
     write("registry_reload", REGISTERED.format(step="a") + "order.register()\n")
     write("registry_reload", "\n\n" + REGISTERED.format(step="b") + "order.register()\n")
     assert registry.registered()[NAME].names == ("b",)
 
 
 def test_a_cell_of_a_notebook_replaces_what_another_has_registered() -> None:
-    """Each has a file name of its own, of which there is no file; so has a console."""
+    """Each cell, and a console, has a file name without a file."""
     head = "from multiagents import WorkflowBuilder\n"
     for name, step in (("/tmp/ipykernel_1/1.py", "a"), ("/tmp/ipykernel_1/2.py", "b")):
         text = head + REGISTERED.format(step=step) + "order.register()\n"
@@ -115,7 +115,7 @@ def test_a_cell_of_a_notebook_replaces_what_another_has_registered() -> None:
 
 
 def test_one_module_cannot_register_two_under_one_name(write: Write) -> None:
-    """A line that was copied and half changed."""
+    """The usual cause is a copied line."""
     twice = REGISTERED.format(step="a").replace("build()", "build().register()")
     twice += REGISTERED.format(step="b").replace("build()", "build().register()")
     with pytest.raises(InvalidWorkflow, match=r"registry_twice.py:2 and registry_twice.py:3"):
@@ -123,14 +123,14 @@ def test_one_module_cannot_register_two_under_one_name(write: Write) -> None:
 
 
 def test_two_modules_cannot_either(write: Write) -> None:
-    """Of two files each is named."""
+    """The error names both files."""
     write("registry_one", REGISTERED.format(step="a") + "order.register()\n")
     with pytest.raises(InvalidWorkflow, match=r"registry_one.py:3 and registry_other.py:3"):
         write("registry_other", REGISTERED.format(step="b") + "order.register()\n")
 
 
 def test_a_definition_file_counts_like_code(tmp_path: Path) -> None:
-    """Against code it is refused, by its own name; changed on disk it takes its own place."""
+    """Code under the same name refuses it; a changed file replaces itself."""
     folder = tmp_path / "flows"
     folder.mkdir()
     settings = Settings(workflows=folder)
@@ -153,14 +153,14 @@ def test_a_definition_file_counts_like_code(tmp_path: Path) -> None:
 
 
 def test_a_test_may_register_anew(saga_lab: SagaLab) -> None:
-    """With ``saga_lab`` a name is free for the test's own content, which runs."""
+    """Within ``saga_lab`` a name is free, and the test's own content runs."""
     for step in ("a", "b"):
         built(step).register()
         saga_lab.assert_path(saga_lab.start(NAME, {}), step)
 
 
 def test_what_was_registered_before_a_lab_is_there_after_it() -> None:
-    """And so is what got its first meaning in it: a module is imported once."""
+    """Names first registered by an import within the lab stay, too."""
     from multiagents.hosting.runtime import runtime
 
     before = built("a").register()
@@ -173,7 +173,7 @@ def test_what_was_registered_before_a_lab_is_there_after_it() -> None:
 
 
 def test_an_orchestrator_brings_its_own() -> None:
-    """It runs the workflow that it was given, whatever the name meant before."""
+    """An orchestrator runs its own workflow, whatever the name meant before."""
     built("a").register()
     mine = built("b")
     assert Orchestrator(mine).workflow is registry.find(NAME) is mine
@@ -183,7 +183,7 @@ def test_an_orchestrator_brings_its_own() -> None:
 
 
 def test_a_forgotten_register_is_named_where_the_name_is_asked_for(saga_lab: SagaLab) -> None:
-    """File and line of the build, and what to do."""
+    """The error has the build's file and line, and says what to do."""
     forgotten = built("a")
     line = built.__code__.co_firstlineno
     wanted = rf"'{NAME}'; it is built \({HERE}:{line + 4}\) but not registered: call .register"
@@ -194,7 +194,7 @@ def test_a_forgotten_register_is_named_where_the_name_is_asked_for(saga_lab: Sag
 
 
 def test_what_is_gone_is_not_remembered(saga_lab: SagaLab) -> None:
-    """Builds of a long-lived process do not add up."""
+    """A long-lived process does not collect its builds."""
     gc.collect()
     many = len(registry._built)
     for _ in range(10):
@@ -206,7 +206,7 @@ def test_what_is_gone_is_not_remembered(saga_lab: SagaLab) -> None:
 
 
 def test_a_starting_worker_names_what_its_modules_forgot(write: Write) -> None:
-    """What a function builds is its own affair: only what stands there after an import counts."""
+    """Only what a module holds after its import counts, not what functions build."""
     kept = [built("a")]
     factory = "def make():\n    return {0}\nmine = make()\n"
     text = factory.format(REGISTERED.format(step="a").partition(" = ")[2].strip())
@@ -226,7 +226,7 @@ def test_a_starting_worker_names_what_its_modules_forgot(write: Write) -> None:
 
 
 def test_a_forgotten_build_is_said_so() -> None:
-    """Whatever a workflow has and a builder has not; another name stays a plain mistake."""
+    """A workflow's attribute on a builder suggests `build`; other names are plain mistakes."""
     builder = WorkflowBuilder(NAME).add_step("a", "echo")
     with pytest.raises(AttributeError, match=r"no attribute 'register'; call \.build\(\) first"):
         builder.register()
@@ -235,7 +235,7 @@ def test_a_forgotten_build_is_said_so() -> None:
 
 
 def test_a_forgotten_build_is_named_where_the_name_is_asked_for(saga_lab: SagaLab) -> None:
-    """File and line of the builder, and what to do."""
+    """The error has the builder's file and line, and says what to do."""
     name = "registry_begun"
     begun = WorkflowBuilder(name).add_step("a", "echo")
     with pytest.raises(
@@ -248,7 +248,7 @@ def test_a_forgotten_build_is_named_where_the_name_is_asked_for(saga_lab: SagaLa
 
 
 def test_a_starting_worker_names_what_is_never_built(write: Write) -> None:
-    """As it names what is not registered; a build that fails is told by its own error."""
+    """It names them like unregistered ones; a failed build has its own error."""
     name = "registry_unbuilt"
     text = f"from multiagents import WorkflowBuilder\nmine = WorkflowBuilder({name!r})\n"
     module = write("registry_unbuilt", text)

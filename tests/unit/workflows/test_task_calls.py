@@ -1,4 +1,4 @@
-"""Is a plain task called as its function takes it, or refused where the workflow is built?"""
+"""Does a plain task get a call it can take, or does the build refuse it?"""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ team = Celery("calls", broker="redis://127.0.0.1:1/0", set_as_current=False)
 
 
 class Own(team.Task):  # type: ignore[name-defined,misc]  # celery has no types
-    """A base class that may well add arguments."""
+    """A base class that may add arguments."""
 
     abstract = True
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """As Flask's context task does."""
+        """The call of Flask's context task."""
         return super().__call__(*args, **kwargs)
 
 
@@ -68,7 +68,7 @@ def own(widget: str, name: str) -> None: ...
     ],
 )
 def test_a_task_gets_the_context_or_nothing(target: Any, args: tuple[str, ...] | None) -> None:
-    """As it takes it; what is known by name alone, or calls in its own way, gets the context."""
+    """The signature decides; a task known only by name, or with its own call, gets the context."""
     call = task(target)
     assert call.args == args
     if not isinstance(target, str):
@@ -76,7 +76,7 @@ def test_a_task_gets_the_context_or_nothing(target: Any, args: tuple[str, ...] |
 
 
 def test_a_task_that_takes_other_arguments_is_refused_with_its_line() -> None:
-    """As a step and as a compensation, all mistakes together; not when it runs."""
+    """The build lists all such steps and compensations together."""
     builder = WorkflowBuilder("calls").add_step("a", rename, compensation=keys)
     with pytest.raises(InvalidWorkflow) as caught:
         builder.build()
@@ -99,13 +99,13 @@ def test_a_task_that_takes_other_arguments_is_refused_with_its_line() -> None:
 def test_arguments_that_a_task_does_not_take_are_refused(
     target: Any, given: dict[str, Any], said: str
 ) -> None:
-    """Too few, too many, or of other names."""
+    """Missing, surplus and misnamed arguments are refused."""
     with pytest.raises(InvalidWorkflow, match=rf"task\(\): task 'calls\.\w+' .*{said}"):
         task(target, **given)
 
 
 def test_a_starting_worker_names_steps_whose_tasks_take_something_else() -> None:
-    """Of a task that is given by its name, the signature is first known there."""
+    """The worker is the first to know the signature of a task given by name."""
     builder = WorkflowBuilder("calls")
     builder.add_step("a", task("calls.nothing"), compensation=task("calls.rename", args=["key"]))
     builder.add_step("b", task("calls.nothing", args=[]), compensation=task("calls.elsewhere"))
@@ -127,18 +127,18 @@ def test_a_starting_worker_names_steps_whose_tasks_take_something_else() -> None
 
 
 def test_a_worker_process_sees_what_does_not_fit() -> None:
-    """There Celery has put its tracer's ``__call__`` in the place of every task's."""
+    """Celery has replaced every task's ``__call__`` with its tracer's there."""
     trace._install_stack_protection()
     try:
         with pytest.raises(InvalidWorkflow, match="not 1 in args"):
             task(rename, args=["input.a"])
-        assert task(own).args is None  # which is called in a way of its own
+        assert task(own).args is None  # which has its own call
     finally:
         trace.reset_worker_optimizations(team)
 
 
 def test_doctor_names_calls_that_do_not_fit() -> None:
-    """With the app at hand: by name a definition says nothing of the task's parameters."""
+    """`doctor` needs the app, because a name alone says nothing of the parameters."""
     workflow = WorkflowBuilder("calls").add_step("a", task("calls.rename", args=["key"])).build()
     found = plain_calls([workflow], team.tasks)
     assert found.status == "warn"
@@ -147,7 +147,7 @@ def test_doctor_names_calls_that_do_not_fit() -> None:
 
 
 def test_a_starting_worker_names_steps_whose_tasks_it_lacks() -> None:
-    """A wrong name is found before a saga gets there; the step or the undo, and what was meant."""
+    """It names the step or undo and the nearest task before a saga gets there."""
     builder = WorkflowBuilder("lacks")
     builder.add_step("a", task("calls.nothing", args=[]), compensation=task("cals.nothign"))
     builder.add_step("b", task("calls.notify"))
@@ -166,14 +166,14 @@ def test_a_starting_worker_names_steps_whose_tasks_it_lacks() -> None:
 
 
 def test_a_worker_publishes_the_plain_tasks_of_its_app() -> None:
-    """Not Celery's own, nor the engine's."""
+    """It omits Celery's own tasks and the engine's."""
     told = published.about(team)
     assert "calls.nothing" in told["tasks"]
     assert not [name for name in told["tasks"] if name.startswith(("celery.", "multiagents."))]
 
 
 def test_arguments_that_fit_are_taken() -> None:
-    """In place, by name, or both."""
+    """Positional, keyword and mixed arguments pass."""
     assert task(rename, args=["input.a"], kwargs={"name": "key"}).kwargs == {"name": "key"}
     assert task(own, args=["input.a"]).args == ("input.a",)
     assert task("calls.rename", args=["input.a"]).args == ("input.a",)

@@ -20,12 +20,12 @@ app = Celery("shop", set_as_current=False)
 
 @app.task(name="shop.charge")
 def charge(order: dict[str, Any]) -> dict[str, Any]:
-    """A task of a team's own app, which knows nothing of sagas."""
+    """A task of a team's own app, without knowledge of sagas."""
     return order
 
 
 class OurWorker:
-    """What ``@worker`` returns, as far as the builder looks."""
+    """The result of ``@worker``, as far as the builder reads it."""
 
     is_multiagents_worker = True
 
@@ -36,16 +36,16 @@ class OurWorker:
         return context
 
     def apply_async(self) -> None:
-        """Also a marked worker may be sent; its mark decides."""
+        """A marked worker may also have this method; the mark decides."""
 
 
 def dependencies(workflow: Workflow) -> Mapping[str, tuple[str, ...]]:
-    """What each step waits for."""
+    """The dependencies of each step."""
     return {step.name: step.depends_on for step in workflow.steps}
 
 
 def test_steps_follow_each_other_unless_told_otherwise() -> None:
-    """Without ``depends_on`` a step follows what was added last; ``[]`` makes a root."""
+    """Without ``depends_on`` a step follows the last one; ``[]`` makes a root."""
     built = (
         WorkflowBuilder("order")
         .add_step("a", "work")
@@ -67,7 +67,7 @@ def test_steps_follow_each_other_unless_told_otherwise() -> None:
 
 
 def test_what_follows_a_parallel_group_waits_for_all_branches() -> None:
-    """Branches follow what was there before, or what the group names; a branch may name its own."""
+    """Branches follow the last step, the group's ``depends_on``, or their own."""
     built = (
         WorkflowBuilder("order")
         .add_step("a", "work")
@@ -97,7 +97,7 @@ def test_what_follows_a_parallel_group_waits_for_all_branches() -> None:
 
 
 def test_a_worker_is_given_by_name_or_by_object() -> None:
-    """Names, marked workers, Celery tasks, task calls and anything with a ``worker_name``."""
+    """Names, marked workers, Celery tasks, task calls and objects with ``worker_name`` work."""
 
     class Named:
         worker_name = "mail"
@@ -121,7 +121,7 @@ def test_a_worker_is_given_by_name_or_by_object() -> None:
 
 
 def test_task_takes_an_object_and_maps_its_arguments() -> None:
-    """The object's name is what travels; unset values are the model's."""
+    """The object's name is stored, and unset values keep the model's defaults."""
     call = task(charge, kwargs={"order": "input.order"}, queue="shop", timeout_s=5)
     assert call == TaskCall(
         task="shop.charge", kwargs={"order": "input.order"}, queue="shop", timeout_s=5
@@ -139,7 +139,7 @@ def test_task_takes_an_object_and_maps_its_arguments() -> None:
     ],
 )
 def test_task_refuses_bad_fields(target: object, options: Any, message: str) -> None:
-    """In the words of a definition's mistakes."""
+    """The error has the wording of a definition's mistakes."""
     with pytest.raises(InvalidWorkflow) as raised:
         task(target, **options)
     assert message in str(raised.value)
@@ -149,7 +149,7 @@ def test_task_refuses_bad_fields(target: object, options: Any, message: str) -> 
     "retry", [5, {"max_attempts": 5}, RetryPolicy(max_attempts=5)], ids=["int", "dict", "policy"]
 )
 def test_a_retry_policy_has_three_forms(retry: Any) -> None:
-    """A number, a dict and a policy mean the same, down to the version."""
+    """A number, a dict and a policy give the same workflow and version."""
     built = WorkflowBuilder("order").add_step("a", "work", retry=retry).build()
     assert built.steps[0].retry == RetryPolicy(max_attempts=5)
     plain = {"name": "order", "steps": [{"name": "a", "worker": "work", "retry": 5}]}
@@ -157,7 +157,7 @@ def test_a_retry_policy_has_three_forms(retry: Any) -> None:
 
 
 def test_every_option_arrives_in_the_workflow() -> None:
-    """Nothing that was set is lost."""
+    """The workflow has every option that was set."""
     built = (
         WorkflowBuilder("order", parallel_undo=True, tags=["shop"], description="one order")
         .timeout(60)
@@ -197,7 +197,7 @@ def test_every_option_arrives_in_the_workflow() -> None:
 
 
 def test_all_mistakes_are_reported_together() -> None:
-    """`build` raises once with every mistake; `errors` says the same without raising."""
+    """`build` raises once with every mistake; `errors` lists them without raising."""
     builder = (
         WorkflowBuilder("order", timeout_s=-1)
         .add_step("reserve", "work", retry={"max_attempts": 0, "backof_s": 1})
@@ -226,14 +226,14 @@ def test_all_mistakes_are_reported_together() -> None:
 
 
 def test_one_mistake_is_one_line() -> None:
-    """A message that fits into a log line or onto a terminal."""
+    """The message fits a log line and a terminal."""
     with pytest.raises(InvalidWorkflow) as raised:
         WorkflowBuilder("order").build()
     assert str(raised.value) == "invalid workflow: order: has no steps; add at least one"
 
 
 def test_an_undecorated_function_is_answered_with_the_decorator() -> None:
-    """The likeliest mistake of a first workflow."""
+    """This is the likeliest mistake in a first workflow."""
 
     def work(context: dict[str, Any]) -> dict[str, Any]:
         return context
@@ -243,7 +243,7 @@ def test_an_undecorated_function_is_answered_with_the_decorator() -> None:
 
 
 def test_the_next_step_is_the_first_that_waits() -> None:
-    """None begins, None ends; an unknown step is named with the known ones."""
+    """`None` means the start or the end; an error about an unknown step lists the known ones."""
     built = WorkflowBuilder("order").add_step("a", "w").parallel([("b", "w"), ("c", "w")]).build()
     first = built.get_next_step(None)
     assert first is built.steps[0]

@@ -53,7 +53,7 @@ VALUES: dict[str, Any] = {
     ],
 )
 def test_a_condition_is_read_from_input_and_steps(expression: str, expected: bool) -> None:
-    """Conditions see the saga's input, and the state and result of steps."""
+    """Conditions read the saga's input and its steps' states and results."""
     assert evaluate(expression, VALUES) is expected
 
 
@@ -117,7 +117,7 @@ def test_a_condition_is_read_from_input_and_steps(expression: str, expected: boo
     ],
 )
 def test_a_condition_without_an_answer_says_why(expression: str, reason: str) -> None:
-    """Nothing is truthy and nothing is guessed: the error names expression, step and reason."""
+    """The error names expression, step and reason; no other value counts as true or false."""
     with pytest.raises(ConditionError) as raised:
         evaluate(expression, VALUES, step="pay")
     assert reason in str(raised.value)
@@ -127,7 +127,7 @@ def test_a_condition_without_an_answer_says_why(expression: str, reason: str) ->
 
 @given(st.data())
 def test_a_condition_error_does_not_show_the_data(data: st.DataObject) -> None:
-    """A value could be a secret, as a key that is computed from one, or as what a call is given."""
+    """Data, computed keys and arguments may be secrets."""
     secret = "4111-secret"
     part = st.sampled_from(["input.s", "input[input.s]", "input.l[0]", "input.m.s", "input.l", "1"])
     one, other = data.draw(part), data.draw(part)
@@ -155,7 +155,7 @@ def _error_of(expression: str, values: dict[str, Any]) -> str:
 
 
 def test_a_condition_error_survives_pickling() -> None:
-    """It crosses processes with all that it says."""
+    """The error keeps all its parts across processes."""
     error = ConditionError("input.x", "missing key 'x' in input", "pay")
     copy = pickle.loads(pickle.dumps(error))
     assert isinstance(copy, ConditionError)
@@ -177,7 +177,7 @@ def test_a_condition_error_survives_pickling() -> None:
     ],
 )
 def test_the_hint_for_an_argument_is_an_argument(expression: str, hint: str) -> None:
-    """The guard of a condition would give a task true or false; this one has a value either way."""
+    """A condition's guard would pass true or false; the hint's guard always passes a value."""
     with pytest.raises(ConditionError) as raised:
         compute(expression, VALUES)
     assert hint in str(raised.value)
@@ -187,7 +187,7 @@ def test_the_hint_for_an_argument_is_an_argument(expression: str, hint: str) -> 
 
 
 def test_an_argument_may_be_any_json() -> None:
-    """What a plain task is called with comes out of the expression as it is."""
+    """A plain task gets the expression's value unchanged."""
     assert compute("input.items.map(item, item.q)", VALUES) == [1, 2]
     assert compute("{'fee': steps.charge.result.fee, 'to': null}", VALUES) == {
         "fee": 1.5,
@@ -206,13 +206,13 @@ def test_an_argument_may_be_any_json() -> None:
     ],
 )
 def test_an_argument_that_is_no_json_is_refused(expression: str, kind: str) -> None:
-    """It could not travel to the task; the message names what it is."""
+    """The message names the type, which could not travel to the task."""
     with pytest.raises(ConditionError, match=f"gives {kind}, which is not JSON"):
         compute(expression, VALUES)
 
 
 def test_an_argument_of_a_plain_task_is_of_plain_types() -> None:
-    """Whatever serializer its app uses, a worker without this package can read it."""
+    """A worker without this package can read it with any serializer."""
     found = compute("[input.amount, 1u, type(input.amount), {'a': uint(2)}]", VALUES)
     assert found == [5, 1, "int", {"a": 2}]
     assert [type(item) for item in found] == [int, int, str, dict]
@@ -256,7 +256,7 @@ def test_an_argument_of_a_plain_task_is_of_plain_types() -> None:
 def test_what_can_never_have_a_value_is_refused_without_evaluating(
     expression: str, mistake: str
 ) -> None:
-    """The message names the function, the kinds it was given, and what there is."""
+    """The message names the function, the types given and the types it takes."""
     with pytest.raises(ConditionError) as raised:
         check_condition(expression)
     assert mistake in str(raised.value)
@@ -273,12 +273,12 @@ def test_what_can_never_have_a_value_is_refused_without_evaluating(
     ],
 )
 def test_what_may_have_a_value_passes(expression: str) -> None:
-    """Data may be of any type until it is there."""
+    """Data of unknown type may have any type."""
     check_condition(expression)
 
 
 def test_an_argument_that_can_be_no_json_is_refused_without_evaluating() -> None:
-    """It would fail each saga."""
+    """Each saga would fail at such an argument."""
     with pytest.raises(ConditionError, match="gives a timestamp, which is not JSON"):
         check_argument("timestamp(input.at)")
     check_argument("string(timestamp(input.at))")
@@ -349,7 +349,7 @@ _PIECES = [
 
 @given(st.text(max_size=40) | st.lists(st.sampled_from(_PIECES), max_size=12).map("".join))
 def test_any_text_is_an_expression_or_a_condition_error(text: str) -> None:
-    """No input of a definition file escapes as another exception."""
+    """No text in a definition file raises another exception."""
     for use in (check_condition, check_argument):
         with suppress(ConditionError):
             use(text)

@@ -52,7 +52,7 @@ steps:
 
 
 def built() -> Workflow:
-    """The workflow of the YAML text, by the builder."""
+    """The workflow that the builder makes, equal to the YAML text."""
     return (
         WorkflowBuilder("order", timeout_s=3600)
         .add_step("reserve", "reserve_inventory", compensation="release_inventory")
@@ -74,7 +74,7 @@ def built() -> Workflow:
 
 
 def test_builder_json_and_yaml_mean_the_same(tmp_path: Path) -> None:
-    """One content, one version, however it was written."""
+    """All three forms give one content and one version."""
     (tmp_path / "order.yaml").write_text(YAML)
     (tmp_path / "order.json").write_text(json.dumps(yaml.safe_load(YAML)))
     (tmp_path / "plain.yml").write_text(yaml.safe_dump(to_plain(built())))
@@ -85,7 +85,7 @@ def test_builder_json_and_yaml_mean_the_same(tmp_path: Path) -> None:
 
 
 def test_a_plain_form_has_its_dependencies_spelled_out() -> None:
-    """So that it means the same when steps are moved or taken out."""
+    """It keeps its meaning when steps move or go."""
     assert [step["depends_on"] for step in to_plain(built())["steps"]] == [
         [],
         ["reserve"],
@@ -98,7 +98,7 @@ def test_a_plain_form_has_its_dependencies_spelled_out() -> None:
 
 
 def test_unknown_keys_are_named_with_what_was_meant() -> None:
-    """At every level, and beside the other mistakes."""
+    """Suggestions appear at every level, beside other mistakes."""
     with pytest.raises(InvalidWorkflow) as raised:
         load_definition(
             {
@@ -142,14 +142,14 @@ def test_unknown_keys_are_named_with_what_was_meant() -> None:
     ],
 )
 def test_what_is_no_definition_is_refused_in_words(data: object, message: str) -> None:
-    """Never with an exception of another kind."""
+    """No other exception escapes."""
     with pytest.raises(InvalidWorkflow) as raised:
         load_definition(data)
     assert message in str(raised.value)
 
 
 def test_null_is_the_same_as_leaving_a_key_out() -> None:
-    """Also for dependencies: only an empty list makes a root."""
+    """This includes dependencies: only an empty list makes a root."""
     steps = [
         {"name": "a", "worker": "w", "retry": None},
         {"name": "b", "worker": "w", "depends_on": None, "compensation": None, "tags": None},
@@ -161,7 +161,7 @@ def test_null_is_the_same_as_leaving_a_key_out() -> None:
 
 
 def test_data_that_is_nested_deep_is_a_mistake_in_its_place() -> None:
-    """Also where a program hands it in."""
+    """Data passed in by a program gets the same error."""
     deep: Any = []
     for _ in range(5_000):
         deep = [deep]
@@ -176,7 +176,7 @@ def test_data_that_is_nested_deep_is_a_mistake_in_its_place() -> None:
 
 
 def test_the_published_schema_is_the_generated_one() -> None:
-    """``python -m multiagents.workflows.schema`` makes the file anew."""
+    """``python -m multiagents.workflows.schema`` generates the file."""
     assert schema.published() == schema.text()
     jsonschema.Draft202012Validator.check_schema(json_schema())
 
@@ -185,7 +185,7 @@ VALIDATOR = jsonschema.Draft202012Validator(json_schema())
 
 
 def test_the_schema_accepts_good_documents() -> None:
-    """Short forms, parallel groups and explicit forms."""
+    """Short forms, parallel groups and explicit forms are valid."""
     for document in (yaml.safe_load(YAML), to_plain(built())):
         assert list(VALIDATOR.iter_errors(document)) == []
 
@@ -220,7 +220,7 @@ def step(**fields: Any) -> dict[str, Any]:
     ids=str,
 )
 def test_the_schema_and_the_loader_refuse_the_same(document: Any) -> None:
-    """What an editor marks is what the program refuses."""
+    """An editor marks the documents that the program refuses."""
     assert not VALIDATOR.is_valid(document)
     with pytest.raises(InvalidWorkflow):
         load_definition(document)
@@ -277,7 +277,7 @@ def workflows(draw: st.DrawFn) -> Workflow:
 
 @given(workflows())
 def test_any_workflow_survives_every_written_form(workflow: Workflow) -> None:
-    """Plain data, JSON, YAML and the canonical form give it back with its version."""
+    """Plain data, JSON, YAML and the canonical form keep the workflow and its version."""
     assert check(workflow) == ()
     plain = to_plain(workflow)
     assert VALIDATOR.is_valid(plain)
@@ -307,7 +307,7 @@ _JSON = st.recursive(
 
 @given(st.fixed_dictionaries({"name": _JSON, "steps": st.lists(_JSON, max_size=4) | _JSON}))
 def test_any_json_is_a_workflow_or_a_list_of_mistakes(document: Any) -> None:
-    """No document makes the loader fail in another way."""
+    """No document makes the loader fail otherwise."""
     reading = read(document)
     if reading.workflow is None:
         assert reading.errors

@@ -1,4 +1,4 @@
-"""What are the examples of a workflow for, and what are they no part of?"""
+"""What do a workflow's examples serve, and what do they not change?"""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def order(*examples: Any) -> Workflow:
 
 
 def test_examples_are_written_in_three_ways_and_read_back(tmp_path: Path) -> None:
-    """A keyword, a method or a key of a file: one meaning."""
+    """A keyword, a method and a file's key give the same examples."""
     chained = WorkflowBuilder("order").example(A1).add_step("ship", "ship_parcel").build()
     (tmp_path / "order.json").write_text(json.dumps(to_plain(chained)))
     assert chained == order(A1) == load_file(tmp_path / "order.json")
@@ -37,14 +37,14 @@ def test_examples_are_written_in_three_ways_and_read_back(tmp_path: Path) -> Non
 
 
 def test_an_example_changes_neither_version_nor_definition() -> None:
-    """Sagas are pinned by their definition's content, and carry it: an example is neither."""
+    """A saga is pinned by its definition's content, which has no examples."""
     assert order(A1).version == order().version
     assert order(A1).canonical() == order().canonical()
     assert from_canonical(order(A1).canonical()) == order()
 
 
 def test_an_example_takes_the_form_in_which_an_input_is_stored() -> None:
-    """What an input may hold, an example may hold."""
+    """An example may hold whatever an input may hold."""
     number = UUID("12345678123456781234567812345678")
     (example,) = order({"id": number, "sizes": (1, 2)}).examples
     assert example == {"id": str(number), "sizes": [1, 2]}
@@ -62,7 +62,7 @@ def test_an_example_takes_the_form_in_which_an_input_is_stored() -> None:
     ],
 )
 def test_what_could_be_no_input_is_refused_as_an_example(examples: Any, mistake: str) -> None:
-    """With its place, like every mistake of a definition."""
+    """The mistake has its place, like every mistake of a definition."""
     plain = {**to_plain(order()), "examples": examples}
     with pytest.raises(InvalidWorkflow) as raised:
         load_definition(plain)
@@ -72,7 +72,7 @@ def test_what_could_be_no_input_is_refused_as_an_example(examples: Any, mistake:
 
 
 def test_the_catalog_has_the_examples_of_the_worker_that_began_last(redis_url: str) -> None:
-    """Beside the definitions, which stay as they are for processes that know no examples."""
+    """They stand beside the definitions, which stay unchanged for older processes."""
     edge, clock = Edge(redis_url), FakeClock()
     first, second = Catalog(clock), Catalog(clock)
 
@@ -95,7 +95,7 @@ def test_the_catalog_has_the_examples_of_the_worker_that_began_last(redis_url: s
 
 
 def test_a_published_workflow_is_shown_with_its_examples(redis_url: str) -> None:
-    """`workflows show` prints a file that means the same."""
+    """`workflows show` prints a file with the same meaning."""
     edge = Edge(redis_url)
     edge.run(Catalog(FakeClock()).publish("first@h", ["io"], [order(A1)]))
     edge.close()

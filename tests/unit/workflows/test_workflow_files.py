@@ -1,4 +1,4 @@
-"""What do definition files promise: a folder, bare words of YAML, depth and size?"""
+"""What do definition files promise: folders, bare words of YAML, depth and size?"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from multiagents.workflows.files import json_schema, load_definition, load_file,
 
 
 def test_a_folder_reports_the_mistakes_of_all_its_files(tmp_path: Path) -> None:
-    """Each with its file and place; other files and hidden ones are not read."""
+    """Each mistake has file and place; other files and hidden ones are not read."""
     (tmp_path / "a.yaml").write_text("name: a\nsteps: [{name: s, worker: w, depends_on: x}]")
     (tmp_path / "b.json").write_text('{"name": "b", "steps": [{"name": "s"}]}')
     (tmp_path / "c.yml").write_text("name: c\nsteps: [")
@@ -41,7 +41,7 @@ def test_a_folder_reports_the_mistakes_of_all_its_files(tmp_path: Path) -> None:
 
 
 def test_a_folder_gives_its_workflows_by_file_name(tmp_path: Path) -> None:
-    """In a stable order; an empty folder gives none, and no folder is an error."""
+    """The order is stable; an empty folder gives none, and a missing folder is an error."""
     assert load_folder(tmp_path) == []
     for name in ("b", "a"):
         document = {"name": name, "steps": [{"name": "s", "worker": "w"}]}
@@ -67,7 +67,7 @@ def test_a_folder_gives_its_workflows_by_file_name(tmp_path: Path) -> None:
 def test_a_file_that_is_ambiguous_or_unsafe_is_refused(
     name: str, text: str, message: str, tmp_path: Path
 ) -> None:
-    """A key that would silently be dropped, and YAML that would make objects."""
+    """Duplicate keys and YAML that makes objects are refused."""
     (tmp_path / name).write_text(text)
     with pytest.raises(InvalidWorkflow) as raised:
         load_file(tmp_path / name)
@@ -76,7 +76,7 @@ def test_a_file_that_is_ambiguous_or_unsafe_is_refused(
 
 
 def test_yaml_merge_keys_may_override(tmp_path: Path) -> None:
-    """``<<`` repeats keys lawfully, also through an alias that stands further up."""
+    """``<<`` may repeat keys, also through an alias defined earlier."""
     (tmp_path / "a.yaml").write_text(
         "name: a\n"
         "steps:\n"
@@ -142,7 +142,7 @@ def test_yaml_merge_keys_may_override(tmp_path: Path) -> None:
 def test_a_bare_word_of_yaml_that_is_no_text_is_named_with_its_place(
     text: str, mistakes: list[str], tmp_path: Path
 ) -> None:
-    """``no``, ``on``, ``yes``, dates and numbers: where text is expected, to be quoted."""
+    """``no``, ``on``, ``yes``, dates and numbers need quotes where text is expected."""
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(InvalidWorkflow) as raised:
         load_file(tmp_path / "a.yaml")
@@ -153,13 +153,13 @@ def test_a_bare_word_of_yaml_that_is_no_text_is_named_with_its_place(
 
 
 def test_a_bare_word_that_is_meant_is_taken(tmp_path: Path) -> None:
-    """A pivot is one if it says ``yes``."""
+    """``pivot: yes`` makes a pivot."""
     (tmp_path / "a.yaml").write_text("name: a\nsteps: [{name: s, worker: w, pivot: yes}]")
     assert load_file(tmp_path / "a.yaml").steps[0].pivot
 
 
 def test_keys_for_anchors_and_notes_stand_at_the_top(tmp_path: Path) -> None:
-    """As in Compose files; the schema knows them, and the version does not change."""
+    """The schema allows them, as Compose does, and the version stays the same."""
     (tmp_path / "a.yaml").write_text(
         "name: a\nx-slow: &slow {queue: slow, retry: 5}\nx-owner: the shop's team\n"
         "steps: [{<<: *slow, name: s, worker: w}]"
@@ -210,7 +210,7 @@ _MERGES = "\n".join(
 def test_a_file_that_is_too_deep_or_too_large_is_named(
     name: str, text: str, reason: str, tmp_path: Path
 ) -> None:
-    """Not the interpreter's recursion, nor its memory, ends the reading."""
+    """The error comes before the interpreter's recursion or memory limit."""
     (tmp_path / name).write_text(text)
     began = time.process_time()
     with pytest.raises(InvalidWorkflow, match=rf"{re.escape(name)}: cannot be read") as raised:
@@ -222,6 +222,6 @@ def test_a_file_that_is_too_deep_or_too_large_is_named(
 
 
 def test_a_missing_file_is_refused_in_words(tmp_path: Path) -> None:
-    """The name and the system's reason."""
+    """The error has the name and the system's reason."""
     with pytest.raises(InvalidWorkflow, match=r"none\.yaml: cannot be read: No such file"):
         load_file(tmp_path / "none.yaml")

@@ -1,4 +1,4 @@
-"""Which mistakes of a workflow are found, and how are they named?"""
+"""Which mistakes of a workflow are found, and what do their messages say?"""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from multiagents.workflows.workflow import Workflow
 
 
 def workflow(*steps: Step, name: str = "order") -> Workflow:
-    """A workflow as nobody has checked it."""
+    """An unchecked workflow."""
     return Workflow(name=name, steps=steps)
 
 
@@ -34,7 +34,7 @@ def chain(length: int) -> list[Step]:
 
 
 def test_a_sound_workflow_has_no_mistakes() -> None:
-    """Conditions, plain tasks, a pivot and compensations in their right places pass."""
+    """Conditions, plain tasks, a pivot and compensations pass in their right places."""
     call = TaskCall(
         task="shop.charge", args=("input.amount", "key"), kwargs={"r": "steps.a.result"}
     )
@@ -49,26 +49,26 @@ def test_a_sound_workflow_has_no_mistakes() -> None:
 
 
 def test_an_unknown_dependency_names_the_known_ones() -> None:
-    """The message carries its place, what was found and what there is."""
+    """The message has the place, the unknown name and the known ones."""
     found = check(workflow(step("reserve"), step("charge"), step("ship", "pay")))
     assert found == ("order.steps[2] 'ship': waits for unknown step 'pay'; known: reserve, charge",)
 
 
 def test_an_unknown_dependency_suggests_the_close_match() -> None:
-    """A slip of the finger is answered with what was probably meant."""
+    """A typing mistake gets the nearest name as suggestion."""
     (found,) = check(workflow(step("reserve"), step("ship", "resreve")))
     assert "did you mean 'reserve'?" in found
 
 
 def test_a_duplicate_step_names_both_places() -> None:
-    """Also when the very same step was added twice."""
+    """This holds also for the same step added twice."""
     twice = step("pay")
     (found,) = check(workflow(twice, step("ship"), twice))
     assert found.startswith("order.steps[2] 'pay': the name is taken by order.steps[0] 'pay'")
 
 
 def test_a_dependency_named_twice_is_refused() -> None:
-    """It would be counted twice."""
+    """The step would count it twice."""
     (found,) = check(workflow(step("a"), step("b", "a", "a")))
     assert found == "order.steps[1] 'b': waits for 'a' more than once; name it once"
 
@@ -83,13 +83,13 @@ def test_a_dependency_named_twice_is_refused() -> None:
     ],
 )
 def test_a_cycle_is_named_in_the_order_of_work(edges: dict[str, list[str]], cycle: str) -> None:
-    """The circle begins with its first defined step and goes from each to the one behind it."""
+    """The cycle begins with its first defined step and follows the dependencies forward."""
     (found,) = check(workflow(*(step(name, *before) for name, before in edges.items())))
     assert f"steps wait for each other in a cycle: {cycle};" in found
 
 
 def test_cycles_that_share_a_step_are_all_named() -> None:
-    """Mending one does not bring up the next."""
+    """One correction does not bring up another cycle."""
     found = check(workflow(step("a", "b", "c"), step("b", "a"), step("c", "a")))
     assert [line.split("cycle: ")[1].split(";")[0] for line in found] == [
         "a -> b -> a",
@@ -98,7 +98,7 @@ def test_cycles_that_share_a_step_are_all_named() -> None:
 
 
 def test_steps_behind_a_cycle_are_reported_once() -> None:
-    """They are unreachable because of it, in one line."""
+    """One line lists the steps that the cycle makes unreachable."""
     found = check(
         workflow(step("free"), step("a", "b"), step("b", "a"), step("c", "b"), step("d", "c"))
     )
@@ -134,7 +134,7 @@ def test_of_many_steps_behind_a_cycle_the_message_names_some() -> None:
     ],
 )
 def test_a_bad_condition_is_found_before_it_runs(field: str, expression: str, reason: str) -> None:
-    """Syntax, names, and steps whose result is not there when the condition is read."""
+    """The check covers syntax, names and results not yet available."""
     found = check(
         workflow(
             step("charge"),
@@ -150,7 +150,7 @@ def test_a_bad_condition_is_found_before_it_runs(field: str, expression: str, re
 
 
 def test_the_arguments_of_plain_tasks_are_checked_too() -> None:
-    """A forward call has no result of its own; each argument is named by its place."""
+    """A forward call has no result of its own, and each message has the argument's place."""
     call = TaskCall(task="t", args=("input.a", "result.id"), kwargs={"k": "steps.b.result"})
     found = check(workflow(step("a", worker=call), step("b", "a", compensation=call)))
     assert [line.split(": CEL")[0] for line in found] == [
@@ -160,7 +160,7 @@ def test_the_arguments_of_plain_tasks_are_checked_too() -> None:
 
 
 def test_the_rules_of_the_pivot_are_checked() -> None:
-    """One pivot, never undone, nothing to undo after it, nothing beside it."""
+    """A workflow has one pivot, without undo, nothing beside it and nothing to undo after it."""
     found = check(
         workflow(
             step("a", compensation="undo"),
@@ -180,7 +180,7 @@ def test_the_rules_of_the_pivot_are_checked() -> None:
 
 
 def test_undo_options_need_a_compensation() -> None:
-    """A policy for an undo that does not exist is a forgotten compensation."""
+    """Options of an undo without a compensation are a mistake."""
     found = check(workflow(step("a", compensation_timeout_s=3, compensate_on_failure="always")))
     assert [line.split(" without")[0] for line in found] == [
         "order.steps[0] 'a': sets compensation_timeout_s",
@@ -197,18 +197,18 @@ def test_a_step_name_with_odd_characters_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "good"), [("My order-2.b", True), ("a ", False), ("a:b", False)])
 def test_a_workflow_name_may_have_spaces_inside(name: str, good: bool) -> None:
-    """Otherwise it follows the rule of steps."""
+    """All other characters follow the rule for steps."""
     assert (check(workflow(step("a"), name=name)) == ()) is good
 
 
 def test_a_long_chain_is_checked_without_recursion() -> None:
-    """Depth is no limit, with a condition that reads the first step at the very end."""
+    """The last step's condition may read the first step at any depth."""
     steps = [*chain(3000), step("last", "s2999", when="steps.s0.result.x == 1")]
     assert check(workflow(*steps)) == ()
 
 
 def test_registering_a_broken_workflow_is_refused() -> None:
-    """What other processes are offered by name has been checked."""
+    """Other processes see only checked workflows."""
     broken = workflow(step("a", "b"), step("b", "a"), step("b"), name="broken")
     with pytest.raises(InvalidWorkflow, match="'broken' has 2 mistakes") as raised:
         broken.register()
@@ -217,7 +217,7 @@ def test_registering_a_broken_workflow_is_refused() -> None:
 
 
 def test_registering_again_may_replace() -> None:
-    """Said so, the newest definition of a name wins; the list of names is a copy."""
+    """With `replace` the newest definition wins; the list of names is a copy."""
     first, second = workflow(step("a"), name="again"), workflow(step("b"), name="again")
     try:
         assert first.register() is first
@@ -247,13 +247,13 @@ def dags(draw: st.DrawFn) -> list[Step]:
 
 @given(dags())
 def test_a_graph_without_cycles_passes(steps: list[Step]) -> None:
-    """Whatever the order of definition."""
+    """The order of definition does not matter."""
     assert check(workflow(*steps)) == ()
 
 
 @given(dags(), st.randoms(use_true_random=False))
 def test_a_planted_cycle_is_found_and_real(steps: list[Step], rnd: random.Random) -> None:
-    """Closing any path is reported, and each edge of the named circle is a dependency."""
+    """The error reports a closed path, and each edge of the named cycle is a dependency."""
     whole = workflow(*steps)
     last = rnd.choice(steps)
     first = rnd.choice([last.name, *whole.ancestors(last.name)])
@@ -275,7 +275,7 @@ def test_a_planted_cycle_is_found_and_real(steps: list[Step], rnd: random.Random
 
 @given(dags(), st.randoms(use_true_random=False))
 def test_every_planted_mistake_is_found(steps: list[Step], rnd: random.Random) -> None:
-    """Mistakes do not hide each other: each has its line, at its place."""
+    """Each mistake has its own line with its place."""
     spots = rnd.sample(range(len(steps)), 2)
     unknown, bad = steps[spots[0]], steps[spots[1]]
     planted = list(steps)
@@ -295,7 +295,7 @@ def test_every_planted_mistake_is_found(steps: list[Step], rnd: random.Random) -
 
 @given(dags())
 def test_exactly_the_ancestors_can_be_read(steps: list[Step]) -> None:
-    """A condition on any other step is refused, since that one may still be running."""
+    """A condition on another step is refused, since that step may still be running."""
     whole = workflow(*steps)
     reader = steps[0]
     for other in whole.steps[1:]:
@@ -305,7 +305,7 @@ def test_exactly_the_ancestors_can_be_read(steps: list[Step]) -> None:
 
 
 def test_wide_groups_are_checked_in_a_time_that_their_edges_explain() -> None:
-    """640,000 edges with a condition on each step take a second or two, not minutes."""
+    """640,000 edges with a condition on each step take seconds, not minutes."""
     first = [step(f"a{n}") for n in range(800)]
     names = tuple(other.name for other in first)
     second = [step(f"b{n}", *names, when=f"has(steps.a{n}.result)") for n in range(800)]
@@ -315,7 +315,7 @@ def test_wide_groups_are_checked_in_a_time_that_their_edges_explain() -> None:
 
 
 def test_many_unknown_names_cost_no_comparison_each() -> None:
-    """The first mistakes suggest a name; all are reported."""
+    """Only the first mistakes suggest a name; all are reported."""
     steps = [step(f"s{n}", *(f"x{n}_{k}" for k in range(200))) for n in range(200)]
     began = time.process_time()
     found = check(workflow(*steps))
