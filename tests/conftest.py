@@ -21,11 +21,18 @@ from multiagents.core.settings import get_settings
 from multiagents.devserver.binary import locate
 from multiagents.devserver.server import EmbeddedServer
 from multiagents.hosting import attached
+from multiagents.worker_sdk import breaker
 from multiagents.workflows import registry
 from tests.support.watcher import guard
 
 pytest_plugins = ["tests.support.llm_provider", "tests.support.office"]
 
+OF_A_DELIVERY = (
+    ("multiagents.hosting.fence", "fenced"),
+    ("multiagents.hosting.step_task", "slot"),
+    ("multiagents.hosting.plain_reports", "_returned"),
+)
+"""State that a thread keeps of the delivery it runs, by module and name."""
 LONG = ("tests/processes/", "tests/simulation/", "tests/docs/", "tests/upgrade/")
 """Folders of tests that start processes or run for long; all others fill the gaps at the end."""
 
@@ -83,6 +90,25 @@ def _as_in_a_new_process(request: pytest.FixtureRequest) -> Iterator[None]:
         place = registry.place_of(name)
         if place is not None and Path(place.file).resolve() == request.path:
             registry.forget(name)
+
+
+@pytest.fixture(autouse=True)
+def _without_a_delivery() -> Iterator[None]:
+    """A delivery that a test runs in this thread leaves no state to the next test.
+
+    Nor does a worker that a test embeds: its channel, its view of the store, its breakers.
+    """
+    is_connected = "multiagents.hosting.runtime" in sys.modules  # its import connects the breakers
+    connection = breaker._connection
+    yield
+    for module, name in OF_A_DELIVERY:
+        if loaded := sys.modules.get(module):
+            vars(getattr(loaded, name)).clear()  # of this thread alone
+    if requests := sys.modules.get("multiagents.hosting.step_request"):
+        vars(requests.sight).update(vars(type(requests.sight)()))
+        requests.channel.close()
+    if is_connected:
+        breaker._connection = connection
 
 
 @pytest.fixture(scope="session")

@@ -319,7 +319,7 @@ class Consumer:
     connection_errors = ()
 
     def __init__(self) -> None:
-        self.app = Celery()
+        self.app = Celery(set_as_current=False)
         self.app.conf.task_queues = [Queue("io"), Queue("mail", routing_key="mail.now")]
         self.strategies: dict[str, Any] = {"known": "its strategy"}
         self.dropped: list[str] = []
