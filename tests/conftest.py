@@ -34,27 +34,27 @@ OF_A_DELIVERY = (
 )
 """State that a thread keeps of the delivery it runs, by module and name."""
 LONG = ("tests/processes/", "tests/simulation/", "tests/docs/", "tests/upgrade/")
-"""Folders of tests that start processes or run for long; all others fill the gaps at the end."""
+"""Folders of tests that start processes or run for long; all others run at the end."""
 
 
 def pytest_configure() -> None:
-    """Nothing that this run starts stays behind if it is killed; `make test-fast` has a profile."""
+    """End all started processes with this run, and register the profile of `make test-fast`."""
     guard()
     settings.register_profile("fast", max_examples=10)
 
 
 def pytest_report_header() -> str:
-    """Which server the tests run on."""
+    """The server that the tests use."""
     found = locate()
     return f"server: {found.path.name} {'.'.join(map(str, found.version))} ({found.source})"
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where several processes run the tests, what takes long begins first.
+    """With several test processes, long tests begin first.
 
-    A file's tests stay together, for they share what they start.  Those marked ``single`` share
-    nothing, and go to any process; a group of the test's own is left alone.
+    A file's tests stay together, because they share what they start. Tests marked ``single`` share
+    nothing and go to any process; a test's own group stays.
     """
     if not hasattr(config, "workerinput"):
         return
@@ -66,18 +66,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(autouse=True)
 def _no_app_attached(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program has one app of its own as a rule; here each test is such a program."""
+    """Each test is a program that has attached no app yet."""
     monkeypatch.setattr(attached, "_latest", None)
     monkeypatch.setattr(program, "_name_of_app", None)
 
 
 @pytest.fixture(autouse=True)
 def _as_in_a_new_process(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A command that runs in this process sets up its log and reads its settings once.
+    """Reset the process state that a test set: log, settings and workflows.
 
-    The next test must find neither: its warnings and notes would be left out or printed elsewhere.
-    Nor does it find the workflows that the lines of a test have registered; those of modules stay,
-    for a module is imported once.
+    A command in this process sets up its log and reads its settings once, so the next test would
+    lose warnings or print them elsewhere. Workflows that a test's own lines registered are removed;
+    those of modules stay, because a module is imported once.
     """
     before = registry.registered().keys()
     yield
@@ -94,9 +94,9 @@ def _as_in_a_new_process(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _without_a_delivery() -> Iterator[None]:
-    """A delivery that a test runs in this thread leaves no state to the next test.
+    """Reset the state that a delivery or an embedded worker left in this thread.
 
-    Nor does a worker that a test embeds: its channel, its view of the store, its breakers.
+    A worker leaves its channel, its view of the store and its breakers.
     """
     is_connected = "multiagents.hosting.runtime" in sys.modules  # its import connects the breakers
     connection = breaker._connection
@@ -120,7 +120,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]
 
 @pytest.fixture
 def redis_url(server: EmbeddedServer) -> str:
-    """The url of the server, emptied."""
+    """The URL of the server, emptied."""
     with redis.Redis.from_url(server.url) as client:
         client.flushall()
     return server.url

@@ -36,7 +36,7 @@ SELECTED = (
 )
 WITH_RABBITMQ = ("tests/processes/celery/test_rabbitmq.py",)
 CHOSEN = "not processes or each_server"
-"""Of the tests with workers, one: a prefork worker goes on after its server's restart.  By marks: a
+"""One test has workers: a prefork worker goes on after its server's restart.  Marks select it: a
 word after ``-k`` would mean the folder of that name, too."""
 
 
@@ -64,7 +64,7 @@ def main() -> int:
 
 
 def servers() -> list[ServerBinary]:
-    """Every server that works here, once a version."""
+    """Each working server here, one per version."""
     found: dict[tuple[int, int, int], ServerBinary] = {}
     for source, _, path in candidates():
         try:
@@ -100,7 +100,7 @@ def run_rabbitmq() -> int:
 
 
 def said(server: ServerBinary) -> str:
-    """Its name, version and place."""
+    """The server's name, version and place."""
     version = ".".join(map(str, server.version))
     return f"{server.path.name} {version} ({server.source}: {server.path})"
 

@@ -72,7 +72,7 @@ def workers(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.mark.processes
 @pytest.mark.parametrize("page", RUN_HERE)
 def test_everything_on_a_page_works(page: Path, workers: Workers) -> None:
-    """Every block of README and docs is run, validated or compared with what really comes."""
+    """Every block of README and docs is run, validated or compared with real output."""
     has_app = any("app" in block.directives for block in blocks(page))
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.page_runner", str(page)],
@@ -88,7 +88,7 @@ def test_everything_on_a_page_works(page: Path, workers: Workers) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_block_says_what_it_is(page: Path) -> None:
-    """No block without a language that the tests know, and no directive that they do not."""
+    """Each block has a language and directives that these tests know."""
     found = blocks(page)
     known = (*LANGUAGES, "console") if page.name == SHELL_SESSIONS else LANGUAGES
     assert [block.place for block in found if block.language not in known] == []
@@ -104,7 +104,7 @@ def test_files_of_the_pages_have_names_of_their_own() -> None:
 
 @pytest.mark.parametrize("place", sorted(set(ELSEWHERE.values())))
 def test_what_is_run_elsewhere_is_run_there(place: str) -> None:
-    """A command that no page runs names a test that exists."""
+    """A command that no page runs names an existing test."""
     file, _, name = place.partition("::")
     tree = ast.parse((ROOT / file).read_text())
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -122,7 +122,7 @@ def test_what_is_run_elsewhere_is_run_there(place: str) -> None:
     ],
 )
 def test_a_wrong_block_is_found(language: str, text: str) -> None:
-    """What runs the pages does not pass over what is wrong."""
+    """The page runner reports each wrong block."""
     block = Block(ROOT / "README.md", 1, language, text)
     with pytest.raises((AssertionError, multiagents.InvalidWorkflow)):
         PageRunner().run(block)
@@ -133,7 +133,7 @@ def test_a_wrong_block_is_found(language: str, text: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: Path) -> None:
-    """Every link inside the project names a file, and a heading that this file has."""
+    """Every link inside the project names an existing file and heading."""
     targets = re.findall(r"\]\(([^)\s]+)\)", prose(page))
     assert [target for target in targets if not _leads_somewhere(page, target)] == []
 
@@ -170,7 +170,7 @@ def test_the_lines_of_errors_are_those_of_the_files_shown() -> None:
 
 
 def test_every_page_can_be_reached_from_the_index() -> None:
-    """README links to the index of docs, and the index links to each page."""
+    """README links to the index of docs, and the index to each page."""
     index = ROOT / "docs" / "README.md"
     assert "](docs/README.md)" in prose(ROOT / "README.md")
     linked = set(re.findall(r"\]\(([\w-]+/[\w-]+\.md)\)", prose(index)))
@@ -179,7 +179,7 @@ def test_every_page_can_be_reached_from_the_index() -> None:
 
 
 def test_each_page_is_of_one_kind() -> None:
-    """A folder of docs is a kind; only the index stands beside the folders."""
+    """Each folder of docs is a kind; only the index stands beside the folders."""
     kinds = {page.parent.name for page in (ROOT / "docs").glob("*/*.md")}
     assert kinds == {"tutorial", "how-to", "reference", "explanation"}
     assert [page.name for page in (ROOT / "docs").glob("*.md")] == ["README.md"]
@@ -189,13 +189,13 @@ def test_each_page_is_of_one_kind() -> None:
 
 
 def test_diagrams_are_drawn_by_the_code() -> None:
-    """The diagrams of the states of saga, step and undo are the tables of their moves."""
+    """The diagrams of saga, step and undo follow their tables of moves."""
     drawn = {b.directives.get("made"): b.text for b in ALL if b.language == "mermaid"}
     assert drawn == {"saga": saga_diagram(), "step": step_diagram(), "undo": undo_diagram()}
 
 
 def test_every_setting_is_documented_with_its_default() -> None:
-    """The table of docs/reference/settings.md is the model of the settings."""
+    """The table of docs/reference/settings.md follows the settings' model."""
     rows = _rows("reference/settings.md", r"MULTIAGENTS_[A-Z_]+")
     defaults = {
         f"MULTIAGENTS_{name.upper()}": _shown(field.default)
@@ -205,7 +205,7 @@ def test_every_setting_is_documented_with_its_default() -> None:
 
 
 def _rows(page: str, name: str) -> dict[str, str]:
-    """The first two columns of the table rows whose first column is such a name."""
+    """The first two columns of the rows whose first column is such a name."""
     found = re.findall(rf"^\| `({name})` \| ([^|]+) \|", (ROOT / "docs" / page).read_text(), re.M)
     return {key: value.strip().strip("`") for key, value in found}
 
@@ -220,7 +220,7 @@ def _shown(default: object) -> str:
 
 @pytest.mark.parametrize("states", [SagaState, StepState, UndoState], ids=lambda e: e.__name__)
 def test_every_state_is_explained(states: type[SagaState | StepState | UndoState]) -> None:
-    """Each word that users see as a state stands in the tables of docs/explanation/concepts.md."""
+    """Each state that users see is in the tables of docs/explanation/concepts.md."""
     rows = _rows("explanation/concepts.md", r"[a-z]+")
     assert {state.value for state in states} - rows.keys() == set()
 
@@ -237,7 +237,7 @@ def test_the_reference_is_complete() -> None:
 
 
 def test_every_rule_is_told() -> None:
-    """docs/reference/rules.md has the rules by number, none left out."""
+    """docs/reference/rules.md has all rules, by number."""
     text = (ROOT / "docs" / "reference" / "rules.md").read_text()
     numbers = re.findall(r"^## (\d+)\. ", text, re.MULTILINE)
     assert list(map(int, numbers)) == list(range(1, len(numbers) + 1))
@@ -245,7 +245,7 @@ def test_every_rule_is_told() -> None:
 
 
 def test_examples_import_only_public_names() -> None:
-    """What users copy comes from the package, its testing kit, its definitions or monitoring."""
+    """Copied code imports only the package, its testing kit, definitions or monitoring."""
     public = (
         "multiagents",
         "multiagents.testing",

@@ -1,7 +1,7 @@
 """Do the examples do what they show, and leave nothing behind?
 
-Each runs as a user runs it, in a process with a worker of its own; the server is the session's,
-with a database of its own for each, except where bringing a server is the point.
+Each runs as a user runs it, in a process with its own worker and its own database of the session's
+server. Only the examples that bring a server use another one.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _databases = itertools.count(1)
 
 
 def environment(**own: str) -> dict[str, str]:
-    """This process's environment without what would lead an example elsewhere."""
+    """This process's environment, without variables that would redirect an example."""
     foreign = ("MULTIAGENTS_", "CELERY_")
     kept = {name: text for name, text in os.environ.items() if not name.startswith(foreign)}
     return {**kept, "PYTHONUNBUFFERED": "1", **own}
 
 
 def run(*arguments: str, **own: str) -> str:
-    """What a Python process prints; it must end well and say nothing on stderr."""
+    """The output of a Python process; it must succeed and keep stderr empty."""
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=ROOT,
@@ -57,7 +57,7 @@ def url(server: EmbeddedServer) -> str:
 
 
 def test_the_simple_workflow_shows_its_results_and_a_failure(url: str) -> None:
-    """Three steps in order with what each found, and what a refused input looks like."""
+    """The output has three steps with their results, and a refused input."""
     lines = run("-m", "examples.simple_workflow", MULTIAGENTS_REDIS_URL=url).splitlines()
     assert lines == [
         "result: {'report': '3 readings, 21.0 degrees on average'}",
@@ -70,7 +70,7 @@ def test_the_simple_workflow_shows_its_results_and_a_failure(url: str) -> None:
 
 @pytest.fixture(scope="module")
 def orders(server: EmbeddedServer) -> tuple[str, str]:
-    """What is printed of the order that works, and of the one whose shipment fails."""
+    """The output of the successful order, and of the one whose shipment fails."""
     database = f"{server.url.removesuffix('/0')}/{next(_databases)}"
     out = run("-m", "examples.ecommerce_order.main", MULTIAGENTS_REDIS_URL=database)
     note, good, bad, mails = out.split("\n\n")
@@ -82,7 +82,7 @@ def orders(server: EmbeddedServer) -> tuple[str, str]:
 @pytest.mark.xdist_group("orders")
 class TestEcommerceOrder:
     def test_a_good_order_moves_stock_and_money_once(self, orders: tuple[str, str]) -> None:
-        """Two pieces at 19.90 leave the shelf, their price changes hands, parcel and mail go."""
+        """Two pieces at 19.90 leave the shelf, the price is paid, parcel and mail go out."""
         title = orders[0].splitlines()[0]
         assert title == "an order that works: completed, 39.80 EUR"
         assert _balance(orders[0]) == {
@@ -95,7 +95,7 @@ class TestEcommerceOrder:
         }
 
     def test_a_failed_shipment_leaves_the_shop_as_it_was(self, orders: tuple[str, str]) -> None:
-        """Everything that was taken is put back to the last cent and piece."""
+        """The undo restores every cent and every piece."""
         title, balance = orders[1].splitlines()[0], _balance(orders[1])
         assert title.endswith("compensated, because fulfilment failed: the carrier is on strike")
         assert len(balance) == 6
@@ -104,7 +104,7 @@ class TestEcommerceOrder:
         }
 
     def test_its_timeline_shows_the_undo_in_reverse(self, orders: tuple[str, str]) -> None:
-        """The payment was accepted, shipping tried twice; then all is undone, last first."""
+        """After the payment and two attempts to ship, the undo runs from the last step."""
         told = re.findall(r"^ +[\d.]+ s +(\w+) +(.+)$", orders[1], re.MULTILINE)
         assert ("payment", "succeeded") in told
         assert told.count(("fulfilment", "failed: the carrier is on strike")) == 2
@@ -134,7 +134,7 @@ class TestShop:
         assert shop.mails() == ["Dear Ada"]
 
     def test_a_repeated_undo_puts_back_once(self, shop: Shop) -> None:
-        """Stock, money and papers are as before, however often it is asked."""
+        """Stock, money and papers are as before, however often the undo runs."""
         before = shop.balance()
         shop.take("k1", "A1", 4)
         shop.pay("k2", "Ada", 500)
@@ -144,7 +144,7 @@ class TestShop:
         assert shop.balance() == before
 
     def test_an_undo_that_overtakes_its_step_wins(self, shop: Shop) -> None:
-        """A change that comes after its undo does nothing: nobody would undo it again."""
+        """A change after its undo has no effect, since no further undo would come."""
         before = shop.balance()
         assert not shop.put_back("k1")
         shop.take("k1", "A1", 4)
@@ -155,7 +155,7 @@ class TestShop:
     def test_what_is_not_there_is_refused_and_can_be_asked_again(
         self, shop: Shop, sku: str, pieces: int
     ) -> None:
-        """Nothing moves, and the key is not used up by it."""
+        """A refusal moves nothing and leaves its key free."""
         before = shop.balance()
         for _ in range(2):
             with pytest.raises(RefusedError):
@@ -163,7 +163,7 @@ class TestShop:
         assert shop.balance() == before
 
     def test_a_payment_that_is_refused_moves_nothing(self, shop: Shop) -> None:
-        """Neither side of it."""
+        """Both accounts stay the same."""
         before = shop.balance()
         with pytest.raises(RefusedError, match="not enough money left of Ada"):
             shop.pay("k1", "Ada", 10_001)
@@ -171,7 +171,7 @@ class TestShop:
 
 
 def test_existing_tasks_are_done_and_undone_unchanged(url: str) -> None:
-    """The team's tasks keep their journal; the invoice of a parcel that cannot go is voided."""
+    """The team's tasks keep their journal; the invoice of an undeliverable parcel is voided."""
     out = run("-m", "examples.existing_tasks", MULTIAGENTS_REDIS_URL=url)
     assert out.splitlines() == [
         "Ada: completed, {'courier': 'Hermes'}",
@@ -185,7 +185,7 @@ def test_existing_tasks_are_done_and_undone_unchanged(url: str) -> None:
 
 
 def test_an_invoice_of_unknown_outcome_needs_no_person(tmp_path: Path) -> None:
-    """The step that failed has left no result; its undo copes with that."""
+    """The failed step has no result, and its undo works without one."""
     script = """
 from examples.team.sagas import runtime
 from multiagents.testing.lab import eager
@@ -200,13 +200,13 @@ with eager(runtime) as lab:
 
 
 def test_the_teams_tasks_know_nothing_of_sagas() -> None:
-    """What is called untouched is untouched."""
+    """The tasks that the page calls unchanged import nothing of ours."""
     text = (ROOT / "examples" / "team" / "tasks.py").read_text()
     assert "multiagents" not in text
 
 
 def test_the_fan_out_joins_what_its_branches_found(url: str) -> None:
-    """Each branch's result stands under its name, and the join has read all three."""
+    """Each branch's result has its name, and the join has read all three."""
     out = run("-m", "examples.fan_out", MULTIAGENTS_REDIS_URL=url)
     assert out.splitlines() == [
         "branch words: {'words': 29}",
@@ -217,7 +217,7 @@ def test_the_fan_out_joins_what_its_branches_found(url: str) -> None:
 
 
 def test_customer_support_passes_typed_answers_from_step_to_step(url: str) -> None:
-    """Sentiment and intent are of the known values; the summary has read the counted figures."""
+    """Sentiment and intent have known values, and the summary uses the counted figures."""
     note, *lines = run("-m", "examples.customer_support", MULTIAGENTS_REDIS_URL=url).splitlines()
     assert note == STUB_NOTE
     assert lines[1:] == [
@@ -230,7 +230,7 @@ def test_customer_support_passes_typed_answers_from_step_to_step(url: str) -> No
 
 
 def test_the_monitors_count_every_attempt_and_event(url: str) -> None:
-    """Three sagas of two steps, the second of which fails once in each."""
+    """Each of three sagas has two steps, and the second fails once."""
     lines = run("-m", "examples.monitoring_example", MULTIAGENTS_REDIS_URL=url).splitlines()
     assert {"one: completed, {'stored': 3}", "fifteen: completed, {'stored': 7}"} <= set(lines)
     assert "  measure_text: 3 attempts, 3 succeeded, 0 failed {}, healthy" in lines
@@ -243,7 +243,7 @@ def test_the_monitors_count_every_attempt_and_event(url: str) -> None:
 
 
 def test_the_deployed_workers_publish_the_workflows(url: str) -> None:
-    """A client without the examples' code starts them by name, where these modules run."""
+    """A client without the examples' code starts them by name."""
     modules = "workers.io,workers.llm,workers.cpu"
     code = (
         "from multiagents import start_saga\n"
@@ -256,7 +256,7 @@ def test_the_deployed_workers_publish_the_workflows(url: str) -> None:
 
 
 def test_all_examples_are_found() -> None:
-    """The runner knows each example that the README describes, and no other."""
+    """The runner finds exactly the examples that the README describes."""
     code = "import run_examples; print(*run_examples.find_examples())"
     described = re.findall(r"^\*\*\[(\w+)\]", (ROOT / "examples" / "README.md").read_text(), re.M)
     assert run("-c", code).split() == sorted(described)

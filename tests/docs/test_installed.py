@@ -1,4 +1,4 @@
-"""Does the installed wheel do what README's literal commands say, with nothing of ours around?"""
+"""Does the installed wheel do what README's literal commands say, without the project's tree?"""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ print(start_saga.delay('hello', {'name': 'you'}).get(timeout=30))
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that holds the wheel's content and nothing else of the project."""
+    """A folder with the wheel's content and nothing else of the project."""
     folder = tmp_path_factory.mktemp("wheel")
     build = [
         sys.executable,
@@ -62,7 +62,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def running(command: list[str], env: dict[str, str], cwd: Path, log: Path) -> Iterator[None]:
-    """A process of the user's, stopped at the end; its log is shown if the test fails."""
+    """A process of the user's, stopped at the end; a failing test shows its log."""
     with log.open("wb") as out:
         process = subprocess.Popen(command, env=env, cwd=cwd, stdout=out, stderr=out)
     try:
@@ -78,7 +78,7 @@ def running(command: list[str], env: dict[str, str], cwd: Path, log: Path) -> It
 def test_the_literal_worker_and_flower_commands_run_a_users_module(
     installed: Path, redis_url: str, tmp_path: Path
 ) -> None:
-    """In an empty directory: the worker runs the user's module, Flower shows its tasks by name."""
+    """In an empty folder the worker runs the user's module, and Flower shows its tasks."""
     modules, empty = tmp_path / "modules", tmp_path / "empty"
     modules.mkdir()
     empty.mkdir()

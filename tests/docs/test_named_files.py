@@ -44,7 +44,7 @@ def test_the_page_names_each_room() -> None:
 
 @pytest.mark.parametrize(("file", "names"), NAMED, ids=lambda value: value.strip("`"))
 def test_a_name_stands_in_the_file_beside_it(file: str, names: str) -> None:
-    """A reader who follows the tables of docs/explanation/architecture.md finds it."""
+    """A reader of the tables in docs/explanation/architecture.md finds each name."""
     text = (PACKAGE / file).read_text("utf-8")
     found = re.findall(r"`(\w+)`", names)
     assert found
@@ -52,7 +52,7 @@ def test_a_name_stands_in_the_file_beside_it(file: str, names: str) -> None:
 
 
 def test_the_tables_have_the_questions_and_the_terms() -> None:
-    """At least twenty of each."""
+    """Each table has at least twenty rows."""
     page = prose(ARCHITECTURE)
     questions, terms = page.partition("## Where is it?")[2].split("## Glossary")
     assert len(re.findall(r"^\| .+\? \|", questions, re.MULTILINE)) >= 20

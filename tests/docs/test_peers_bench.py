@@ -1,4 +1,4 @@
-"""The comparison with peers: its table, its pins, and the peer that needs no other package."""
+"""Is the comparison with peers sound: its table, its pins, and the peer without packages?"""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ REQUIREMENTS = [
 
 
 def line(peer: str, workload: str, number: int, rate: float, **more: Any) -> dict[str, Any]:
-    """As a peer prints it and the runner records it."""
+    """A line as a peer prints it and the runner records it."""
     return {
         "peer": peer,
         "variant": "default",
@@ -57,21 +57,21 @@ RECORDED = [
 
 
 def test_a_figure_is_the_median_of_the_rounds() -> None:
-    """With its smallest and largest round, whatever the order of the rounds."""
+    """The smallest and largest round stand beside it, in any order of rounds."""
     _, other = rows(RECORDED)
     figure = other.figures["chain10"]
     assert (figure.low, figure.median, figure.high) == (300, 400, 800)
 
 
 def test_a_ratio_compares_within_a_round() -> None:
-    """3, 1 and 4 times the chain of the same round: 3, and not 400 / 200."""
+    """The median of 3, 1 and 4 times the same round's chain is 3, not 400 / 200."""
     celery, other = rows(RECORDED)
     assert celery.figures["chain10"].ratio == 1
     assert other.figures["chain10"].ratio == 3
 
 
 def test_a_workload_without_a_base_has_no_ratio() -> None:
-    """A run with ``--only`` has figures, and compares them with nothing."""
+    """A run with ``--only`` has figures without comparison."""
     (alone,) = rows([line("other", "chain10", 0, 50)])
     assert alone.figures["chain10"].ratio is None
     assert alone.figures["chain10"].cpu_ms == 20
@@ -79,13 +79,13 @@ def test_a_workload_without_a_base_has_no_ratio() -> None:
 
 
 def test_variants_of_a_peer_are_rows_of_their_own() -> None:
-    """In the order in which they were recorded."""
+    """The rows follow the order of recording."""
     found = rows([line("a", "chain10", 0, 1), line("a", "chain10", 0, 2, variant="late")])
     assert [row.name for row in found] == ["a default", "a late"]
 
 
 def test_the_csv_has_a_line_for_each_peer() -> None:
-    """Figures, words and the machine in columns; what was not run is empty, not zero."""
+    """Figures, words and machine have columns; a missing run is empty, not zero."""
     celery, other = csv.DictReader(io.StringIO(to_csv(rows(RECORDED), MACHINE)))
     assert (other["chain10_steps_per_s"], other["chain10_ratio"]) == ("400.0", "3.0")
     assert (celery["fanout10_steps_per_s"], celery["chain100_max"]) == ("", "")
@@ -93,7 +93,7 @@ def test_the_csv_has_a_line_for_each_peer() -> None:
 
 
 def test_the_markdown_is_one_whole_table() -> None:
-    """Each line has the same number of cells; a bar in a text does not end its cell."""
+    """Each line has equally many cells, and a bar in a text ends no cell."""
     text = to_markdown(rows(RECORDED), MACHINE)
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {9}
@@ -106,20 +106,20 @@ def test_the_markdown_is_one_whole_table() -> None:
 
 
 def test_a_table_replaces_the_last_one_on_the_page() -> None:
-    """What stands around the marks stays."""
+    """The text around the marks stays."""
     page = f"before\n{BEGIN}\nold\n{END}\nafter\n"
     assert published(page, "new\n") == f"before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"
 
 
 @pytest.mark.parametrize("page", ["no marks", f"only {BEGIN}"])
 def test_a_page_without_marks_is_refused(page: str) -> None:
-    """Nothing is written where the table's place is not known."""
+    """A page without the table's place stays unchanged."""
     with pytest.raises(ValueError, match="no place for the table"):
         published(page, "new")
 
 
 def test_the_documentation_shows_the_last_run() -> None:
-    """The page has the recorded table, which follows from the recorded lines, of every peer."""
+    """The page has the table of the recorded lines, with every peer."""
     machine, *lines = map(json.loads, (RESULTS / "latest.jsonl").read_text().splitlines())
     table = (RESULTS / "latest.md").read_text()
     assert to_markdown(rows(lines), machine) == table
@@ -129,7 +129,7 @@ def test_the_documentation_shows_the_last_run() -> None:
 
 @pytest.mark.parametrize("path", REQUIREMENTS, ids=lambda path: path.parent.name)
 def test_peers_are_pinned_exactly_and_name_no_address(path: Path) -> None:
-    """One version each; where it comes from is each installation's own matter."""
+    """Each has one version; each installation chooses its source."""
     pins = path.read_text().splitlines()
     assert pins
     assert [pin for pin in pins if not re.fullmatch(r"[\w.-]+==[\w.]+", pin)] == []
@@ -144,7 +144,7 @@ def test_a_wrong_result_is_not_measured() -> None:
 
 @pytest.mark.parametrize("variant", ["list", "continue"])
 def test_the_raw_peer_measures_every_workload(redis_url: str, tmp_path: Path, variant: str) -> None:
-    """A peer's script as the runner calls it: one JSON object per workload, with all it says."""
+    """The runner's call of a peer's script gives one JSON object per workload."""
     command = [sys.executable, "-m", "bench.peers.raw.run", "--redis", redis_url]
     command += ["--data", str(tmp_path), "--variant", variant, "--runs", "3", "--min-s", "0"]
     done = subprocess.run(
@@ -171,7 +171,7 @@ signal.pause()
 def test_a_killed_worker_is_replaced_with_its_children(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing of the first is left, so what goes on afterwards is the second's doing."""
+    """Nothing of the first worker is left, so only the second one goes on."""
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     (tmp_path / "parent_of_one.py").write_text(PARENT)
     told = tmp_path / "parent_of_one.pids"

@@ -1,4 +1,4 @@
-"""The project as a whole: what is shipped, pinned, made and composed."""
+"""Is the project sound as a whole: its wheel, pins, make commands and services?"""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def targets() -> set[str]:
 
 @pytest.mark.parametrize("name", ["constraints.txt", "requirements.txt"])
 def test_pinned_packages_name_no_address(name: str) -> None:
-    """Where packages come from is each installation's own matter."""
+    """Each installation chooses the source of its packages."""
     assert not re.findall(r"https?://|--\w*index|--find-links", (ROOT / name).read_text())
 
 
 def test_constraints_pin_every_dependency() -> None:
-    """What pyproject.toml asks for is pinned to one version, for whoever installs with make."""
+    """An installation with make gets one version of each dependency in pyproject.toml."""
     declared = re.findall(r'^  "([A-Za-z][\w-]*)[^"]*[<>=]=?\d[^"]*",', _pyproject(), re.MULTILINE)
     text = (ROOT / "constraints.txt").read_text()
     pinned = set(re.findall(r"^([\w.-]+)==", text, re.MULTILINE))
@@ -65,14 +65,14 @@ def _pyproject() -> str:
 
 
 def test_the_wheel_has_scripts_and_types(wheel: list[str]) -> None:
-    """Every Lua file of the tree and the marker of a typed package are in the wheel."""
+    """The wheel has every Lua file of the tree and the marker of a typed package."""
     scripts = {str(path.relative_to(ROOT)) for path in (ROOT / "multiagents").rglob("*.lua")}
     assert scripts
     assert scripts | {"multiagents/py.typed"} <= set(wheel)
 
 
 def test_the_wheel_has_the_package_alone(wheel: list[str]) -> None:
-    """Example workers, examples, tests and configuration stay out."""
+    """The wheel omits example workers, examples, tests and configuration."""
     tops = {name.split("/")[0] for name in wheel if ".dist-info/" not in name}
     assert tops == {"multiagents"}
     assert not [name for name in wheel if "__pycache__" in name]
@@ -86,13 +86,13 @@ def test_importing_the_package_is_cheap() -> None:
 
 
 def test_every_make_command_of_the_readme_exists() -> None:
-    """The README shows ``make demo`` and ``make test``, and no command that cannot be made."""
+    """The README shows ``make demo`` and ``make test``, and only existing commands."""
     shown = set(re.findall(r"\bmake ([a-z]+)\b", _commands(ROOT / "README.md")))
     assert {"demo", "test"} <= shown <= targets()
 
 
 def test_every_make_command_of_the_contributing_guide_exists() -> None:
-    """What CONTRIBUTING.md tells to make can be made, and CI runs `make check`."""
+    """Each command of CONTRIBUTING.md exists, and CI runs `make check`."""
     shown = set(re.findall(r"\bmake ([a-z]+)\b", _commands(ROOT / "CONTRIBUTING.md")))
     assert {"setup", "test", "check"} <= shown <= targets()
     assert "make check" in (ROOT / ".ci" / "run").read_text()
@@ -100,7 +100,7 @@ def test_every_make_command_of_the_contributing_guide_exists() -> None:
 
 
 def test_a_page_activates_its_environment_before_it_uses_it() -> None:
-    """A reader who types what is written never meets `multiagents: command not found`."""
+    """A reader never meets `multiagents: command not found`."""
     for name in ("README.md", "docs/tutorial/quickstart.md"):
         shell = "".join(each.text for each in blocks(ROOT / name) if each.language == "sh")
         used = re.search(r"^(?:[A-Z_]+=\S+ )*(?:multiagents|celery|python|pytest)\b.*", shell, re.M)
@@ -109,7 +109,7 @@ def test_a_page_activates_its_environment_before_it_uses_it() -> None:
 
 
 def test_the_extra_for_tests_has_what_the_quickstart_uses() -> None:
-    """Its pytest and the packages of its fixtures come with `FOLDER[testing]`, asked for first."""
+    """`FOLDER[testing]` brings pytest and the fixtures' packages before their first use."""
     quickstart = (ROOT / "docs" / "tutorial" / "quickstart.md").read_text()
     assert "pip install 'FOLDER[testing]'" in quickstart[: quickstart.index("## 1.")]
     (extra,) = re.findall(r"^testing = \[(.*)\]$", _pyproject(), re.MULTILINE)
@@ -118,18 +118,18 @@ def test_the_extra_for_tests_has_what_the_quickstart_uses() -> None:
 
 
 def _commands(page: Path) -> str:
-    """What a page shows as code, in blocks and in lines."""
+    """The code that a page shows, in blocks and in lines."""
     return "\n".join(re.findall(r"```.*?```|`[^`\n]+`", page.read_text(), re.DOTALL))
 
 
 def test_the_composed_services_have_their_names(services: dict[str, Any]) -> None:
-    """Scripts and documentation rely on these four names."""
+    """Scripts and documentation use these four names."""
     assert tuple(services) == SERVICES
 
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_every_composed_service_has_a_health_check(services: dict[str, Any], name: str) -> None:
-    """A check, how often it runs and how long it may take."""
+    """Each has a check, an interval and a timeout."""
     assert {"test", "interval", "timeout", "retries"} <= set(services[name]["healthcheck"])
 
 
@@ -137,7 +137,7 @@ def test_every_composed_service_has_a_health_check(services: dict[str, Any], nam
 def test_a_composed_worker_serves_its_queue_and_checks_itself(
     services: dict[str, Any], name: str, queue: str
 ) -> None:
-    """The health check asks the very node that the command starts."""
+    """The health check asks the node that the command starts."""
     service = services[name]
     assert f"worker -Q {queue} -n {queue}@%h" in service["command"]
     assert f"inspect ping -d {queue}@$$(hostname)" in service["healthcheck"]["test"][1]
@@ -145,14 +145,14 @@ def test_a_composed_worker_serves_its_queue_and_checks_itself(
 
 
 def test_nothing_composed_is_reachable_from_outside(services: dict[str, Any]) -> None:
-    """Published ports are bound to 127.0.0.1: neither server asks for a password."""
+    """Published ports are on 127.0.0.1, because the servers have no password."""
     ports = [port for service in services.values() for port in service.get("ports", ())]
     assert ports
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
 def test_the_image_copies_only_what_exists() -> None:
-    """Every source of a COPY is in the tree and let through by .dockerignore."""
+    """Each COPY has a source in the tree that .dockerignore lets through."""
     copies = re.findall(r"^COPY (.+) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     sources = {name.removeprefix("./") for line in copies for name in line.split()}
     allowed = {
@@ -164,7 +164,7 @@ def test_the_image_copies_only_what_exists() -> None:
 
 class TestRunExamples:
     def test_modules_with_an_async_main_are_examples(self, tmp_path: Path) -> None:
-        """Found by reading, not by importing; others are passed over."""
+        """The runner reads modules without an import, and skips others."""
         (tmp_path / "b.py").write_text("raise SystemExit\nasync def main(): ...\n")
         (tmp_path / "a.py").write_text("async def main(): ...\n")
         (tmp_path / "plain.py").write_text("def main(): ...\n")

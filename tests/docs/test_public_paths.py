@@ -24,11 +24,11 @@ PUBLIC = {
     "multiagents.testing.provider": ("StubProvider",),
     "multiagents.testing.sandbox": ("sandbox",),
 }
-"""Of README, docs, the examples and the documents that asked for this package."""
+"""The paths of README, docs, the examples and the seed documents."""
 
 
 @pytest.mark.parametrize("module", PUBLIC)
 def test_a_public_path_gives_its_names(module: str) -> None:
-    """A module may move to another room; the path that users import stays."""
+    """A module may move to another room, but the users' import path stays."""
     loaded = import_module(module)
     assert [name for name in PUBLIC[module] if not hasattr(loaded, name)] == []

@@ -21,7 +21,7 @@ def classes() -> Iterator[tuple[str, Path]]:
 
 
 def test_no_two_modules_define_a_class_of_the_same_name() -> None:
-    """A reader who searches a class name finds one definition.  Private classes are excepted."""
+    """A search for a public class's name finds one definition."""
     modules: dict[str, set[str]] = defaultdict(set)
     for name, path in classes():
         modules[name].add(str(path))

@@ -26,18 +26,18 @@ def functions(file: str) -> frozenset[str]:
 
 
 def test_every_rule_names_its_tests() -> None:
-    """E1 to E21, in order; only a rule of a later version has none."""
+    """E1 to E21 stand in order; only rules of a later version have no tests."""
     assert [rule.number for rule in RULES] == [f"E{number}" for number in range(1, 22)]
     assert [rule.number for rule in RULES if not rule.tests] == ["E18"]
 
 
 def test_no_rule_names_a_test_twice() -> None:
-    """Each id counts once in the page's table."""
+    """The page's table counts each id once."""
     assert [rule.number for rule in RULES if len(set(rule.tests)) < len(rule.tests)] == []
 
 
 def test_the_page_states_each_rule() -> None:
-    """docs/reference/rules.md has one section for each rule, under its title and with some text."""
+    """docs/reference/rules.md has a section with title and text for each rule."""
     sections = re.findall(
         r"^### (E\d+\. .+)\n\n(?=\w)", rules_page().read_text("utf-8"), re.MULTILINE
     )
@@ -52,20 +52,20 @@ def test_the_pages_table_is_made_of_the_data() -> None:
 
 @pytest.mark.parametrize(("rule", "test"), TESTS)
 def test_a_named_test_is_there(rule: str, test: str) -> None:
-    """In the file that tests/rules.toml names."""
+    """The file that tests/rules.toml names has the test."""
     file, _, name = test.partition("::")
     assert name in functions(file), rule
 
 
 def test_every_rule_is_broken_once_at_least() -> None:
-    """By a mutant whose test tests/rules.toml names for that rule."""
+    """Each rule has a mutant whose test tests/rules.toml names."""
     assert {mutant.rule for mutant in MUTANTS} == {rule for rule, _ in TESTS}
     assert {(mutant.rule, mutant.test) for mutant in MUTANTS} - set(TESTS) == set()
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: f"{m.rule}-{m.test.rpartition('_')[2]}")
 def test_a_mutant_breaks_the_code_as_it_is(mutant: Mutant) -> None:
-    """What it replaces stands there, once.
+    """The text it replaces occurs in the code once.
 
     ``python -m tests.simulation.planted.rules`` runs its test.
     """
@@ -76,7 +76,7 @@ def test_a_mutant_breaks_the_code_as_it_is(mutant: Mutant) -> None:
 
 
 def test_a_rule_that_does_not_exist_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    """No run that tries nothing looks like a success."""
+    """A run that tries nothing does not look like a success."""
     with pytest.raises(SystemExit, match="2"):
         main(["E99"])
     assert "'E99'" in capsys.readouterr().err
@@ -84,7 +84,7 @@ def test_a_rule_that_does_not_exist_is_refused(capsys: pytest.CaptureFixture[str
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """One that is quickly tested."""
+    """A project whose test is quick."""
     (tmp_path / "code.txt").write_text("right")
     (tmp_path / "test_it.py").write_text(
         "from pathlib import Path\n"
@@ -103,7 +103,7 @@ def made(new: str, test: str = "right") -> Mutant:
 
 
 def test_a_mutant_is_found_where_its_test_fails_or_does_not_end(project: Path) -> None:
-    """And survives where it passes; the whole code is there again afterwards."""
+    """A mutant survives a passing test; afterwards the code is whole again."""
     trial = Trial(project)
     assert trial.of(made("wrong")) == "found"
     assert trial.of(made("right too")) == "SURVIVED"
@@ -113,7 +113,7 @@ def test_a_mutant_is_found_where_its_test_fails_or_does_not_end(project: Path) -
 
 
 def test_a_test_that_fails_on_the_whole_code_finds_nothing(project: Path) -> None:
-    """Nor does one that cannot be run: either makes the run fail."""
+    """Such a test, or one that cannot run, makes the run fail."""
     trial = Trial(project)
     for _ in range(2):
         with pytest.raises(RuntimeError, match="its test failed on the whole code"):

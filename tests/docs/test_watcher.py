@@ -30,7 +30,7 @@ threading.Event().wait(300)
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_what_a_killed_run_has_started_ends_with_it(number: signal.Signals) -> None:
-    """Its child in a session of its own, and a grandchild whose parent has ended."""
+    """This covers a child in its own session, and a grandchild whose parent has ended."""
     with subprocess.Popen(
         [sys.executable, "-c", RUN], cwd=ROOT, stdout=subprocess.PIPE, text=True
     ) as run:
@@ -48,7 +48,7 @@ def _runs(pid: int) -> bool:
 
 
 def test_this_very_run_is_guarded() -> None:
-    """By its conftest: with a mark that children inherit, and a process that waits for its end."""
+    """The conftest sets a mark that children inherit, and a process waits for the run's end."""
     assert os.environ[MARK]
     lines = map(_command_line, psutil.Process().children())
     assert len([line for line in lines if os.environ[MARK] in line]) == 1
@@ -57,5 +57,5 @@ def test_this_very_run_is_guarded() -> None:
 def _command_line(process: psutil.Process) -> list[str]:
     try:
         return process.cmdline()
-    except psutil.NoSuchProcess:  # a child of another test, which has ended
+    except psutil.NoSuchProcess:  # another test's child that has ended
         return []

@@ -1,4 +1,4 @@
-"""What do the laws have in common?"""
+"""Which engine do the tests of flows drive?"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.one_process import Bench
 
 @pytest.fixture
 def bench(redis_url: str) -> Iterator[Bench]:
-    """One process of the engine over an empty server."""
+    """One engine process over an empty server."""
     found = Bench(redis_url)
     yield found
     found.edge.close()

@@ -1,4 +1,4 @@
-"""Is an outcome that is stored with the saga's end the one that Celery's backend would store?"""
+"""Is an outcome stored with the saga's end equal to what Celery's backend would store?"""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def settle(runtime: Any, answers: Any) -> None:
 
 
 def test_an_answer_is_what_the_backend_stores(settings, client):
-    """Same keys, same text, same time to live: AsyncResult cannot tell them apart."""
+    """Keys, text and time to live are equal, so AsyncResult sees no difference."""
     runtime = attach(make_app(settings), settings)
     answers = Answers(runtime.app, settings)(end())
     settle(runtime, answers)
@@ -68,7 +68,7 @@ def test_an_answer_is_what_the_backend_stores(settings, client):
 
 
 def test_a_success_stays(settings, client):
-    """The first end counts, also if the script is sent twice."""
+    """The first outcome counts, also if the script is sent twice."""
     runtime = attach(make_app(settings), settings)
     for result in ({"n": 1}, {"n": 2}):
         settle(runtime, Answers(runtime.app, settings)(end(result=result)))
@@ -76,7 +76,7 @@ def test_a_success_stays(settings, client):
 
 
 def test_whoever_waits_is_woken(settings, client):
-    """Results are published under their key."""
+    """The script publishes a result under its key, which wakes waiters."""
     runtime = attach(make_app(settings), settings)
     with client.pubsub(ignore_subscribe_messages=True) as heard:
         heard.subscribe("celery-task-meta-t1")
@@ -92,7 +92,7 @@ def test_whoever_waits_is_woken(settings, client):
     ids=["failed", "cancelled", "chain"],
 )
 def test_other_ends_are_left_to_celery(settings, changes):
-    """Errors, links and chords are Celery's to handle."""
+    """Celery handles errors, links and chords."""
     assert Answers(make_app(settings), settings)(end(**changes)) is None
 
 
@@ -107,14 +107,14 @@ def test_other_ends_are_left_to_celery(settings, changes):
     ids=lambda conf: next(iter(conf)),
 )
 def test_other_backends_are_left_to_celery(settings, conf):
-    """Only Celery knows how those store a result."""
+    """Only Celery can store a result in those."""
     app = make_app(settings)
     app.conf.update(conf)
     assert Answers(app, settings)(end()) is None
 
 
 def test_a_log_is_compressed_only_at_the_version_that_was_read(settings, client):
-    """E5: a process from a lost second must not put its log over one that has as many entries."""
+    """E5: a process from a lost second must not overwrite a log with equally many entries."""
     keys, runtime = SagaKeys("s1"), attach(make_app(settings), settings)
     client.hset(keys.saga, mapping={"v": "now", "c": 2})
     client.rpush(keys.log, '["started",1]', '["asked",2,"resume","r"]')
@@ -129,7 +129,7 @@ def test_a_log_is_compressed_only_at_the_version_that_was_read(settings, client)
 
 
 def test_a_log_says_itself_whether_it_is_compressed(settings, client):
-    """E5: its server may be set back between two reads; that is no reason to misread it."""
+    """E5: a log stays readable if its server is set back between two reads."""
     keys, runtime = SagaKeys("s1"), attach(make_app(settings), settings)
     entries = ('["started",1]', '["timer",2,"deadline"]')
     client.hset(keys.saga, mapping={"v": "now", "c": 2})

@@ -1,4 +1,4 @@
-"""Is there one list of all that waits for an operator, with why and what to type?"""
+"""Does one list show all that needs an operator, with reasons and commands?"""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def do(context: Any) -> dict[str, Any]:
 
 
 def order() -> Workflow:
-    """Two steps that can be undone, the point of no return, and one after it."""
+    """Two steps with undo, a pivot and a step after it."""
     return (
         WorkflowBuilder("attention-order")
         .add_step("reserve", "attention.do", compensation="attention.do")
@@ -110,7 +110,7 @@ def listed(office: Office, **given: Any) -> list[dict[str, Any]]:
 
 
 def test_all_that_waits_is_listed_oldest_first(office: Office) -> None:
-    """A row for each kind; of what is damaged it is not known since when, and it comes first."""
+    """Each kind has a row; damaged sagas, whose age is unknown, come first."""
     made = [(kind, make(office)) for kind, make in MAKERS.items()]
     office.start(order())
     rows = listed(office)
@@ -138,7 +138,7 @@ def test_all_that_waits_is_listed_oldest_first(office: Office) -> None:
 def test_each_says_why_and_its_commands_work_as_they_stand(
     office: Office, kind: str, says: str
 ) -> None:
-    """But for the reason; whatever of them is done, nothing waits any more."""
+    """Each command works once its reason is filled in, and then the list is empty."""
     row = _only(office, MAKERS[kind](office))
     assert (row["kind"], row["reason"]) == (kind, says)
     for number in range(len(row["commands"])):
@@ -158,7 +158,7 @@ def _only(office: Office, saga_id: str) -> dict[str, Any]:
 
 
 def test_a_saga_with_several_things_has_a_row_for_each(office: Office) -> None:
-    """Paused with a parked step; both go away by themselves."""
+    """A paused saga with a parked step has two rows, and each one goes separately."""
     saga_id = park_step(office)
     office.runtime.call("pause", saga_id)
     assert [row["kind"] for row in listed(office)] == ["step", "paused"]
@@ -169,7 +169,7 @@ def test_a_saga_with_several_things_has_a_row_for_each(office: Office) -> None:
 
 
 def test_what_is_listed_and_gone_waits_for_nobody(office: Office) -> None:
-    """An index may be older than the sagas."""
+    """The list skips indexed sagas that no longer exist."""
     with redis.Redis.from_url(office.url) as client:
         client.zadd(SHARD.attention, {"gone": 1})
         client.zadd(SHARD.state("paused"), {"gone": 1, office.start(order()): 2})
@@ -177,7 +177,7 @@ def test_what_is_listed_and_gone_waits_for_nobody(office: Office) -> None:
 
 
 def test_a_damaged_saga_that_sweeps_meet_is_found_among_any_number(office: Office) -> None:
-    """It is not among the newest of its state."""
+    """The list finds it, although it is not among the newest of its state."""
     saga_id = damage(office)
     with redis.Redis.from_url(office.url) as client:
         for index in (SHARD.sagas, SHARD.state("running")):
@@ -189,7 +189,7 @@ def test_a_damaged_saga_that_sweeps_meet_is_found_among_any_number(office: Offic
 
 
 def test_a_short_list_reads_few_sagas(office: Office) -> None:
-    """However many wait: the indexes give the first of them."""
+    """The indexes give the first sagas, however many there are."""
     first = park_undo(office)
     for _ in range(12):
         park_undo(office)
@@ -209,7 +209,7 @@ def test_a_short_list_reads_few_sagas(office: Office) -> None:
 
     service = office.runtime.host.service
     removal: Any = service.parts[Removal]
-    removal.damaged = lambda *_, **__: _nothing()  # it looks at all
+    removal.damaged = lambda *_, **__: _nothing()  # it reads all
     try:
         (row,) = counted(service.attention(limit=1))
         least = calls
@@ -229,7 +229,7 @@ async def _nothing() -> dict[str, str]:
 
 
 def test_an_asyncio_program_gets_the_same_list(office: Office) -> None:
-    """By the same name."""
+    """The async face has the same operation."""
     saga_id = pause(office)
 
     async def ask() -> list[dict[str, Any]]:
@@ -242,7 +242,7 @@ def test_an_asyncio_program_gets_the_same_list(office: Office) -> None:
 
 
 def test_the_command_prints_blocks_or_lines_of_json(office: Office) -> None:
-    """The command to type stands alone; an empty list is no error."""
+    """Each command to copy has its own line, and an empty list is no error."""
     assert cli("attention", url=office.url).out == "nothing waits for an operator\n"
     saga_id, parked = pause(office), park_step(office)
     shown = cli("attention", url=office.url)
@@ -266,7 +266,7 @@ def test_the_command_prints_blocks_or_lines_of_json(office: Office) -> None:
 
 
 def test_at_80_columns_ids_and_commands_stay_whole(office: Office) -> None:
-    """A long reason is wrapped between words."""
+    """A long reason wraps between words."""
     for make in MAKERS.values():
         make(office)
     rows = listed(office)
@@ -281,7 +281,7 @@ def test_at_80_columns_ids_and_commands_stay_whole(office: Office) -> None:
 
 
 def test_alike_ones_share_a_block_on_a_terminal(office: Office) -> None:
-    """With all ids, and one command for all; a program and a pipe have one each."""
+    """The block has all ids and one command; programs and pipes get one row each."""
     paused = [pause(office) for _ in range(3)]
     parked = [park_step(office) for _ in range(2)]
     ended = [terminate(office) for _ in range(2)]
@@ -304,7 +304,7 @@ def test_alike_ones_share_a_block_on_a_terminal(office: Office) -> None:
 
 
 def test_what_differs_stands_apart_on_a_terminal(office: Office) -> None:
-    """Another reason, another person."""
+    """Another reason or another operator makes another block."""
     pause(office)
     other = office.start(order())
     office.runtime.call("pause", other, by="bob", reason="the bank is down")
@@ -318,7 +318,7 @@ def typed_in(block: str) -> list[str]:
 
 
 def test_doctor_counts_the_same(office: Office) -> None:
-    """Paused ones included, each saga once; and it names the command."""
+    """The doctor counts each saga once, paused ones too, and names the command."""
     for make in (pause, terminate, park_undo):
         make(office)
     both = park_step(office)

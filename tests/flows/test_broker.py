@@ -1,4 +1,4 @@
-"""Do the sweeps go on while the broker, on a server of its own, is away or silent?"""
+"""Do sweeps go on while a separate broker is away or silent?"""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from tests.support.outage import without
 from tests.support.processes import free_port, wait_for
 
 MANY = 60
-"""Commands that are due; Celery's own tries would take half a second for each."""
+"""Commands that are due; each would take half a second with Celery's own retries."""
 SOON_S = 8.0
 HEARD = "heard"
-"""The queue of whoever is called when a saga has failed."""
+"""The queue of the errback that a failed saga calls."""
 
 
 @worker("broker_noop")
@@ -78,7 +78,7 @@ def message() -> Message:
 def test_a_broker_that_is_away_holds_up_no_deadline(
     runtime: Runtime, broker: EmbeddedServer, how: str
 ) -> None:
-    """Whatever is due to be sent meanwhile; when it is back, that is sent, and who waits called."""
+    """After the outage, due commands are sent and waiting errbacks called."""
     for _ in range(MANY):
         runtime.call("start", flow(), {})
     errback = runtime.app.signature("team.errback", queue=HEARD)
@@ -90,7 +90,7 @@ def test_a_broker_that_is_away_holds_up_no_deadline(
         client.flushall()
     with without(broker, how), sweeping(runtime):
         wait_for(lambda: failed(runtime) == set(ending), SOON_S, "the deadlines")
-    # The connection of before is cut.
+    # The earlier connection is cut.
     with redis.Redis.from_url(broker.url) as client, sweeping(runtime):
         wait_for(lambda: client.llen("io") >= MANY, SOON_S, "all commands")
         wait_for(lambda: client.llen(HEARD) == len(ending), SOON_S, "the errbacks")
@@ -101,7 +101,7 @@ def failed(runtime: Runtime) -> set[str]:
 
 
 def test_a_channel_that_was_closed_says_that_the_broker_is_away(redis_url: str) -> None:
-    """While kombu connects anew it may send by the old channel, and fails with AttributeError.
+    """While kombu reconnects it may use the old channel and raise AttributeError.
 
     The same error in an app's own code is a fault.
     """
@@ -118,7 +118,7 @@ def test_a_channel_that_was_closed_says_that_the_broker_is_away(redis_url: str) 
 
 
 def test_after_an_error_nothing_is_asked_for_a_while() -> None:
-    """Neither sent nor looked at: only the time is moved at which a sweep looks again."""
+    """The engine neither sends nor looks; it only moves the time of the next look."""
     port = free_port()
     app = Celery(broker=f"redis://127.0.0.1:{port}/0", set_as_current=False)
     courier, tried = Courier(app, hasty=True), []
@@ -132,7 +132,7 @@ def test_after_an_error_nothing_is_asked_for_a_while() -> None:
 
 
 def test_a_message_sent_in_haste_is_the_one_that_celery_sends(redis_url: str) -> None:
-    """Twice by one connection, and found by a look."""
+    """One connection sends two messages, and a look finds them."""
     courier = Courier(make_app(Settings(redis_url=redis_url)), hasty=True)
     assert courier(Publish((message(),))) is True
     first = courier._broker._own.producer  # type: ignore[attr-defined]
@@ -145,7 +145,7 @@ def test_a_message_sent_in_haste_is_the_one_that_celery_sends(redis_url: str) ->
 def test_a_queue_that_refuses_a_message_is_not_a_broker_that_is_away(
     redis_url: str, hasty: bool
 ) -> None:
-    """What else is to be sent goes; the refused one is named with its place, and the reason."""
+    """Other messages go out; the log names the refused one's place and the reason."""
     courier = Courier(make_app(Settings(redis_url=redis_url)), hasty=hasty)
     bad = replace(message(), queue="orders")
     with redis.Redis.from_url(redis_url) as client:
@@ -160,7 +160,7 @@ def test_a_queue_that_refuses_a_message_is_not_a_broker_that_is_away(
 
 
 def test_another_broker_than_redis_is_used_as_it_is() -> None:
-    """Its options are its own; it has nothing to look into."""
+    """Other brokers keep their options and get no look."""
     app = Celery(broker="memory://", set_as_current=False)
     courier = Courier(app, hasty=True)
     assert courier(Publish((message(),))) is True
@@ -169,7 +169,7 @@ def test_another_broker_than_redis_is_used_as_it_is() -> None:
 
 
 def test_behind_sentinels_each_is_asked_once_and_not_for_long() -> None:
-    """Whatever else the app's options say to them is kept."""
+    """The app's other options for them stay."""
     app = Celery(broker="sentinel://a:1;sentinel://b:2", set_as_current=False)
     app.conf.broker_transport_options = {
         "master_name": "m",
@@ -189,7 +189,7 @@ def test_behind_sentinels_each_is_asked_once_and_not_for_long() -> None:
 
 
 def test_the_log_says_what_becomes_of_a_message_that_is_not_sent() -> None:
-    """A sweep sends a step again; a plain task is sent once, so its time-out decides."""
+    """A sweep resends a step; a plain task is sent once, so its timeout decides."""
     app = Celery(broker=f"redis://127.0.0.1:{free_port()}/0", set_as_current=False)
     app.conf.broker_transport_options = {"max_retries": 0}
     task = replace(message(), plain=True, task_id="t1")

@@ -1,6 +1,6 @@
-"""Are dead letters found, shown and settled, each by a person's recorded word?
+"""Can an operator find, read and settle dead letters, with each action recorded?
 
-Sagas lie on the real server and are brought into their state without a worker.
+Sagas are on the real server; no worker brings them into their state.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def index(url: str) -> tuple[set[bytes], set[bytes]]:
 
 
 def asked(desk: Sagas, saga_id: str) -> list[dict[str, Any]]:
-    """The commands in a saga's history."""
+    """The operators' actions in a saga's history."""
     return [event for event in desk.history(saga_id) if event["type"] == "asked"]
 
 
@@ -55,7 +55,7 @@ def asked(desk: Sagas, saga_id: str) -> list[dict[str, Any]]:
 
 
 def test_a_parked_undo_and_a_parked_step_are_listed_whole(lab: SagaLab, desk: Sagas) -> None:
-    """With error, attempts, input, age and the saga's state; those that wait longest first."""
+    """Each has error, attempts, input, age and the saga's state; the oldest comes first."""
     undone = park_undo(lab)
     lab.advance(60)
     stepped = park_step(lab)
@@ -75,7 +75,7 @@ def test_a_parked_undo_and_a_parked_step_are_listed_whole(lab: SagaLab, desk: Sa
 def test_the_list_is_narrowed_by_workflow_step_kind_age_and_limit(
     lab: SagaLab, desk: Sagas
 ) -> None:
-    """The filters add up; an unknown kind is an error."""
+    """All filters must match, and an unknown kind is an error."""
     old = park_undo(lab)
     lab.advance(100)
     park_undo(lab, "reserve", "letters-other")
@@ -97,14 +97,14 @@ def test_the_list_is_narrowed_by_workflow_step_kind_age_and_limit(
 
 
 def test_one_sagas_letters_bring_what_their_function_is_given(lab: SagaLab, desk: Sagas) -> None:
-    """The results of the steps before, and of the step that is to be undone."""
+    """They have the results of the steps before and of the step to undo."""
     (letter,) = desk.dead_letters(saga_id=park_undo(lab))
     assert letter["step_results"] == {"reserve": {"reserve": "done"}}
     assert letter["result"] == {"charge": "done"}
 
 
 def test_a_healthy_saga_leaves_the_indexes_alone(lab: SagaLab, redis_url: str) -> None:
-    """Retries, failure and undo included: nothing waits for a person, nothing is written."""
+    """Retries, failure and undo write nothing to them."""
     lab.fail("ship", attempt=1)
     lab.start(order())
     lab.fail("ship", error=NonRetryableError("no courier"), attempt=None)
@@ -114,7 +114,7 @@ def test_a_healthy_saga_leaves_the_indexes_alone(lab: SagaLab, redis_url: str) -
 
 
 def test_all_shards_are_listed_together(redis_url: str) -> None:
-    """A list is one, wherever its sagas lie."""
+    """One list covers the sagas of all shards."""
     with redis.Redis.from_url(redis_url) as client:
         client.flushall()
     with lab_on(redis_url, Settings(redis_url=redis_url, shards=4)) as lab:
@@ -134,7 +134,7 @@ def test_all_shards_are_listed_together(redis_url: str) -> None:
 def test_a_retried_undo_undoes_and_the_saga_is_compensated(
     lab: SagaLab, desk: Sagas, redis_url: str
 ) -> None:
-    """Who and why stand in the history, and nothing waits any more."""
+    """The history has operator and reason, and no dead letter remains."""
     saga_id = park_undo(lab)
     saga = desk.retry(saga_id, "charge", by="ada", reason="the bank is open")
     assert (saga["state"], saga["needs_attention"]) == ("compensated", False)
@@ -146,7 +146,7 @@ def test_a_retried_undo_undoes_and_the_saga_is_compensated(
 
 
 def test_a_skipped_undo_leaves_the_saga_failed(lab: SagaLab, desk: Sagas) -> None:
-    """What was not undone must not read as compensated (rule 5)."""
+    """A saga with a skipped undo must not read as compensated (rule 5)."""
     saga = desk.skip(park_undo(lab), reason="below a cent")
     assert (saga["state"], saga["needs_attention"]) == ("failed", False)
     assert saga["steps"]["charge"]["compensation"]["state"] == "skipped"
@@ -155,7 +155,7 @@ def test_a_skipped_undo_leaves_the_saga_failed(lab: SagaLab, desk: Sagas) -> Non
 def test_a_step_is_retried_skipped_or_resolved_and_the_saga_goes_on(
     lab: SagaLab, desk: Sagas
 ) -> None:
-    """Each ends in a completed saga; only a retry runs the function again."""
+    """Each action leads to a completed saga; only a retry runs the function again."""
     states = {}
     for word in ("retry", "skip", "resolve"):
         saga_id = park_step(lab)
@@ -169,7 +169,7 @@ def test_a_step_is_retried_skipped_or_resolved_and_the_saga_goes_on(
 
 
 def test_skip_and_resolve_need_a_reason(lab: SagaLab, desk: Sagas) -> None:
-    """Before anything is asked of the saga."""
+    """The error comes before any change."""
     saga_id = park_step(lab)
     for word in ("skip", "resolve"):
         with pytest.raises(InvalidInput, match="needs a reason"):
@@ -182,7 +182,7 @@ def test_skip_and_resolve_need_a_reason(lab: SagaLab, desk: Sagas) -> None:
 def test_many_are_settled_by_one_word_and_each_saga_has_it_in_its_log(
     lab: SagaLab, desk: Sagas
 ) -> None:
-    """Those that fit the filters and no others; a dry run changes nothing."""
+    """Only letters that match the filters are settled; a dry run changes nothing."""
     meant = {park_undo(lab), park_undo(lab)}
     other = park_step(lab)
     would = desk.settle_dead_letters("skip", workflow="letters-order", reason="old", dry_run=True)
@@ -202,7 +202,7 @@ def test_many_are_settled_by_one_word_and_each_saga_has_it_in_its_log(
 
 
 def test_the_async_face_has_the_same_operations(saga_lab: SagaLab) -> None:
-    """From the one table: list, explain and settle."""
+    """One table gives list, explain and the actions."""
     saga_id = park_step(saga_lab)
 
     async def main() -> tuple[Any, ...]:
@@ -222,7 +222,7 @@ def test_the_async_face_has_the_same_operations(saga_lab: SagaLab) -> None:
 
 
 def test_a_completed_saga_is_rolled_back(lab: SagaLab, desk: Sagas) -> None:
-    """Last step first; by default the system's user or the setting has asked."""
+    """The last step goes first; the operator is that of the setting, or the system's user."""
     saga_id = lab.start(order())
     assert desk.rollback(saga_id, reason="wrong price")["state"] == "compensated"
     lab.assert_undone(saga_id, "charge", "reserve")
@@ -233,7 +233,7 @@ def test_a_completed_saga_is_rolled_back(lab: SagaLab, desk: Sagas) -> None:
 def test_terminate_ends_without_undo_and_closes_the_letters(
     lab: SagaLab, desk: Sagas, redis_url: str
 ) -> None:
-    """Loudly: the saga goes on asking for attention, until a person has seen to it."""
+    """The saga keeps asking for attention until an operator resolves it."""
     saga_id = park_step(lab)
     saga = desk.terminate(saga_id, reason="a mess")
     assert (saga["state"], saga["attention"][-1]) == ("failed", "terminated without undo")
@@ -261,7 +261,7 @@ def test_terminate_ends_without_undo_and_closes_the_letters(
 def test_what_the_state_does_not_allow_is_an_error(
     lab: SagaLab, desk: Sagas, command: str, make: Any, why: str
 ) -> None:
-    """Which saga, why not, and what would be allowed; the log does not grow."""
+    """The error names the saga, the reason and the allowed actions; the log stays the same."""
     saga_id = make(lab)
     with pytest.raises(NotAllowed, match=f"(?s)cannot {command} saga {saga_id}.*{why}"):
         getattr(desk, command)(saga_id)
@@ -271,7 +271,7 @@ def test_what_the_state_does_not_allow_is_an_error(
 def test_a_step_that_is_no_dead_letter_is_named_with_those_that_are(
     lab: SagaLab, desk: Sagas
 ) -> None:
-    """Mistyped or settled already."""
+    """The step may be misspelt or already settled."""
     saga_id = park_step(lab)
     with pytest.raises(NotAllowed, match=r"step 'file' is waiting.*its dead letters: mail"):
         desk.retry(saga_id, "file")
@@ -282,7 +282,7 @@ def test_a_step_that_is_no_dead_letter_is_named_with_those_that_are(
 def test_a_cancel_after_the_pivot_is_recorded_and_refused(
     lab: SagaLab, desk: Sagas, redis_url: str
 ) -> None:
-    """A person should know of it; that one resolves the attention, which no letter holds open."""
+    """The saga asks for attention without a dead letter, until an operator resolves it."""
 
     def cancelled_meanwhile(held: Any) -> None:
         if held.step == "mail":
@@ -306,7 +306,7 @@ def test_a_cancel_after_the_pivot_is_recorded_and_refused(
 def test_retention_begins_when_the_last_letter_is_closed(
     lab: SagaLab, desk: Sagas, redis_url: str
 ) -> None:
-    """Rule 13: a saga with an open letter is kept for ever, then removed whole, indexes too."""
+    """Rule 13: a saga with an open letter is kept; afterwards it goes whole, with its indexes."""
     retention_s = runtime_at(redis_url).settings.retention_s
     saga_id = park_undo(lab)
     lab.advance(3 * retention_s)
@@ -323,7 +323,7 @@ def test_retention_begins_when_the_last_letter_is_closed(
 def test_what_is_purged_leaves_the_index_of_attention(
     lab: SagaLab, desk: Sagas, redis_url: str
 ) -> None:
-    """A terminated saga asks for attention until its retention is over."""
+    """A terminated saga asks for attention until its retention ends."""
     saga_id = park_step(lab)
     desk.terminate(saga_id)
     assert index(redis_url)[0] == {saga_id.encode()}
@@ -337,7 +337,7 @@ def test_what_is_purged_leaves_the_index_of_attention(
 def test_letters_of_an_older_version_are_missed_told_of_and_indexed(
     lab: SagaLab, desk: Sagas, redis_url: str
 ) -> None:
-    """Of one saga they are shown at any time; doctor finds the gap, reindex closes it."""
+    """One saga's list shows them; the doctor finds the gap, and reindex closes it."""
     saga_id = park_undo(lab)
     with redis.Redis.from_url(redis_url) as client:
         client.delete(SHARD.attention, SHARD.dead_letters)
@@ -353,7 +353,7 @@ def test_letters_of_an_older_version_are_missed_told_of_and_indexed(
 
 
 def test_the_package_offers_them_by_name() -> None:
-    """`multiagents.sagas` has what the table has."""
+    """`multiagents.sagas` has every operation of the table."""
     assert {"rollback", "terminate", "retry", "skip", "resolve", "explain"} <= set(dir(sagas))
     assert sagas.dead_letters.__doc__
     assert register(order()).name == "letters-order"

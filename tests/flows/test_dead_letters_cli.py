@@ -1,4 +1,4 @@
-"""The command line over dead letters: find, show, settle one, settle many."""
+"""Does the command line find, show and settle dead letters, singly and in bulk?"""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def letters(redis_url: str, parked: list[str]) -> Any:
 
 
 def test_the_list_is_for_people_or_programs(letters: Any, parked: list[str]) -> None:
-    """A line each; user text is never read as markup; filters narrow it."""
+    """Each letter has a line, user text is no markup, and filters narrow the list."""
     rows = letters("list", "--json").lines
     assert [row["transaction_id"] for row in rows] == parked
     assert rows[0]["input"] == {"sku": "A1"}
@@ -66,7 +66,7 @@ def test_the_list_is_for_people_or_programs(letters: Any, parked: list[str]) -> 
 
 
 def test_one_sagas_letters_are_shown_whole(letters: Any, parked: list[str]) -> None:
-    """With what the function is given; a saga without any is wrong use."""
+    """`show` has the function's input; a saga without letters is wrong use."""
     shown = letters("show", parked[0], "charge")
     assert (shown.code, '{"sku": "A1"}' in shown.out) == (0, True)
     assert letters("show", parked[2], "--json").json["step_results"] == {
@@ -80,7 +80,7 @@ def test_one_sagas_letters_are_shown_whole(letters: Any, parked: list[str]) -> N
 def test_one_is_settled_by_its_saga_and_step(
     letters: Any, parked: list[str], redis_url: str
 ) -> None:
-    """Who, by option, setting or system, and why are in the history."""
+    """The history has the reason and the operator, from option, setting or system."""
     skipped = letters("skip", parked[0], "charge", "--reason", "cents", "--by", "ada", "--json")
     assert (skipped.code, skipped.json["state"]) == (0, "failed")
     resolved = letters("resolve", parked[1], "--reason", "refunded", MULTIAGENTS_OPERATOR="night")
@@ -104,7 +104,7 @@ def test_one_is_settled_by_its_saga_and_step(
 
 
 def test_many_are_shown_and_need_a_yes(letters: Any, parked: list[str]) -> None:
-    """No is exit code 1, nobody to ask is wrong use, and both change nothing."""
+    """ "No" gives exit code 1 and a missing terminal wrong use; both change nothing."""
     words = ("skip", "--workflow", "cli-order", "--all", "--reason", "old")
     assert letters(*words, stdin="n\n").code == 1
     unasked = letters(*words)
@@ -118,7 +118,7 @@ def test_many_are_shown_and_need_a_yes(letters: Any, parked: list[str]) -> None:
 
 
 def test_many_are_settled_for_a_program(letters: Any, parked: list[str]) -> None:
-    """A dry run shows what is meant; ``--yes`` settles it; nothing left is no error."""
+    """A dry run shows the letters, ``--yes`` settles them, and an empty list is no error."""
     meant = letters("retry", "--all", "--dry-run", "--json").lines
     assert [(row["transaction_id"], row["done"]) for row in meant] == [
         (each, None) for each in parked
@@ -133,14 +133,14 @@ def test_many_are_settled_for_a_program(letters: Any, parked: list[str]) -> None
 
 
 def test_a_dry_run_of_one_saga_shows_its_letters(letters: Any, parked: list[str]) -> None:
-    """And changes nothing."""
+    """The dry run changes nothing."""
     for word in ("retry", "skip", "resolve"):
         assert letters(word, parked[0], "--dry-run", "--json").json["step"] == "charge"
     assert len(letters("list", "--json").lines) == 3
 
 
 def test_a_dry_run_needs_no_reason(letters: Any, parked: list[str]) -> None:
-    """Nothing is changed, so there is nothing to give a reason for."""
+    """A dry run changes nothing, so it records no reason."""
     for word in ("skip", "resolve"):
         shown = letters(word, "--all", "--dry-run", "--json")
         assert [row["transaction_id"] for row in shown.lines] == parked
@@ -149,7 +149,7 @@ def test_a_dry_run_needs_no_reason(letters: Any, parked: list[str]) -> None:
 
 
 def test_help_says_for_which_words_a_reason_is_required(redis_url: str) -> None:
-    """Where the option itself is told of, for those alone."""
+    """The option's own help names those actions."""
     told = {
         word: " ".join(cli("dead-letters", word, "--help").out.replace("│", " ").split())
         for word in ("retry", "skip", "resolve")
@@ -183,7 +183,7 @@ def test_wrong_use_says_what_is_right(redis_url: str, words: tuple[str, ...], sa
     ("text", "wanted"), [("90s", 90), ("1.5m", 90), ("2h", 7200), ("7d", 604_800)]
 )
 def test_ages_are_written_as_people_write_them(text: str, wanted: float) -> None:
-    """With a unit, as `list --since` takes it."""
+    """An age has a unit, as in `list --since`."""
     assert seconds(text) == wanted
     for wrong in (f"-{text}", text[:-1]):
         with pytest.raises(CommandError):
@@ -191,13 +191,13 @@ def test_ages_are_written_as_people_write_them(text: str, wanted: float) -> None
 
 
 def test_the_list_is_mended(letters: Any, parked: list[str]) -> None:
-    """Nothing is wrong, so nothing changes."""
+    """`reindex` changes nothing in a sound list."""
     assert letters("reindex").out == "3 sagas looked at: 0 added, 0 removed\n"
     assert letters("reindex", "--json").json == {"sagas": 3, "added": 0, "removed": 0}
 
 
 def test_doctor_counts_by_the_index(parked: list[str], redis_url: str) -> None:
-    """How many sagas and how many letters."""
+    """The finding counts sagas and letters."""
     found = {c["name"]: c for c in cli("doctor", "--json", url=redis_url).json["checks"]}
     assert found["attention"]["message"].startswith("3 sagas wait for an operator")
     assert found["dead letters"]["message"].startswith("3 steps and undos are parked")

@@ -1,6 +1,6 @@
-"""Does a decision on many dead letters touch those that were meant, and no others?
+"""Does a bulk action settle the intended dead letters, and no others?
 
-Others settle letters, and sagas park new ones, between the list and each letter's turn.
+Other operators settle letters, and sagas park new ones, between the list and each letter's turn.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ WORKFLOW = (
 
 @pytest.fixture
 def lab(redis_url: str) -> Iterator[SagaLab]:
-    """Whose undos of ``charge`` fail for good, each time that they are tried."""
+    """A lab in which every undo of ``charge`` fails."""
     with lab_on(redis_url) as found:
         found.fail("ship", error=NonRetryableError("no courier"), attempt=None)
         found.fail("charge", error=NonRetryableError("bank is closed"), attempt=None, undo=True)
@@ -44,13 +44,13 @@ def lab(redis_url: str) -> Iterator[SagaLab]:
 
 @pytest.fixture
 def host(lab: SagaLab) -> Host:
-    """The operations on the lab's server, without running what follows from them."""
+    """The operations on the lab's server; nothing runs as their consequence."""
     return lab._eager.host
 
 
 @pytest.fixture
 def parked(lab: SagaLab) -> list[str]:
-    """Four sagas with a parked undo each, a second apart."""
+    """Four sagas with a parked undo each, one second apart."""
     found = []
     for _ in range(4):
         found.append(lab.start(WORKFLOW, {}))
@@ -59,7 +59,7 @@ def parked(lab: SagaLab) -> list[str]:
 
 
 def again(lab: SagaLab, saga_id: str) -> None:
-    """Somebody tries it again, and it is parked anew."""
+    """Retry a letter, which is then parked anew."""
     lab.advance(1)
     lab._eager.call("retry", saga_id)
 
@@ -71,9 +71,9 @@ def undo_of(host: Host, saga_id: str) -> str:
 def overtaken(
     host: Host, others: Callable[[], None], *, looked: bool = True, **given: Any
 ) -> list[dict[str, Any]]:
-    """``skip`` them all, while others do something right before the first word is recorded.
+    """``skip`` all letters, while others act just before the first action is recorded.
 
-    Not ``looked``: right before the first saga that the index names is looked at.
+    Without ``looked``: just before the first saga from the index is read.
     """
     flow = host.service.settle_dead_letters("skip", reason="old", **given)
     reply, pending = None, [others]
@@ -91,7 +91,7 @@ def overtaken(
 def test_letters_that_were_listed_are_settled_and_no_others(
     host: Host, lab: SagaLab, parked: list[str]
 ) -> None:
-    """One was parked anew, one was settled, and those behind them were never seen."""
+    """A re-parked letter, a settled one and later ones stay untouched."""
     seen = host.call("dead_letters", limit=2)
     again(lab, parked[0])
     host.call("resolve", parked[1], reason="paid in cash")
@@ -108,7 +108,7 @@ def test_letters_that_were_listed_are_settled_and_no_others(
 
 
 def test_a_letter_of_the_step_is_not_one_of_its_undo(host: Host, parked: list[str]) -> None:
-    """Who decided on a parked step has not decided that its undo is skipped."""
+    """An action on a parked step does not skip the step's undo."""
     (seen,) = host.call("dead_letters", saga_id=parked[0])
     rows = host.call("settle_dead_letters", "skip", letters=[{**seen, "kind": "step"}], reason="x")
     assert [row["done"] for row in rows] == [False]
@@ -123,7 +123,7 @@ def test_a_letter_of_the_step_is_not_one_of_its_undo(host: Host, parked: list[st
 def test_what_is_parked_anew_while_many_are_settled_is_left(
     host: Host, lab: SagaLab, parked: list[str]
 ) -> None:
-    """It is no longer as old as asked for; also where it happens after the last look at it."""
+    """Its age no longer matches, even if that happens after the last look at it."""
 
     def others() -> None:
         again(lab, parked[0])
@@ -137,7 +137,7 @@ def test_what_is_parked_anew_while_many_are_settled_is_left(
 def test_what_the_index_told_is_compared_with_the_saga(
     host: Host, lab: SagaLab, parked: list[str]
 ) -> None:
-    """It was as old as asked for when the index was read, and is not any more."""
+    """A letter that matched in the index may have become younger since."""
     rows = overtaken(host, lambda: again(lab, parked[0]), looked=False, older_than_s=0.5)
     assert [row["transaction_id"] for row in rows] == parked[1:]
     assert undo_of(host, parked[0]) == "parked"
@@ -146,7 +146,7 @@ def test_what_the_index_told_is_compared_with_the_saga(
 def test_what_others_have_settled_meanwhile_is_not_told_as_done(
     host: Host, parked: list[str]
 ) -> None:
-    """They resolved it, and this is a skip; where they did the same, it is as it should be."""
+    """Another operator's resolve is reported; another operator's skip is the wanted result."""
     rows = overtaken(host, lambda: host.call("resolve", parked[0], reason="paid"), limit=1)
     assert [row["done"] for row in rows] == [False]
     assert undo_of(host, parked[0]) == "resolved"
@@ -165,7 +165,7 @@ def test_what_others_have_settled_meanwhile_is_not_told_as_done(
 def test_letters_are_given_as_they_were_listed(
     host: Host, given: dict[str, Any], says: str
 ) -> None:
-    """And instead of filters."""
+    """Listed letters replace filters."""
     with pytest.raises(InvalidInput, match=says):
         host.call("settle_dead_letters", "retry", **given)
 
@@ -173,7 +173,7 @@ def test_letters_are_given_as_they_were_listed(
 def test_the_command_line_settles_what_it_has_shown(
     host: Host, parked: list[str], redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A colleague is faster with the two that are shown: the two behind them are not touched."""
+    """The command leaves unshown letters alone, even if others settle the shown ones first."""
 
     def agreed(*_: object) -> bool:
         for saga_id in parked[:2]:

@@ -1,4 +1,4 @@
-"""Does `doctor` see a step that waits for a worker which does not run?"""
+"""Does `doctor` find a step that waits for a worker that does not run?"""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def office(redis_url: str) -> Iterator[Office]:
 
 
 def waiting(office: Office) -> dict[str, str]:
-    """The finding."""
+    """The doctor's finding about waiting steps."""
     told = json.loads(cli("doctor", "--json", url=office.url).out)
     (found,) = [each for each in told["checks"] if each["name"] == "waiting steps"]
     return dict(found)
 
 
 def test_doctor_names_a_step_whose_function_no_worker_has(office: Office) -> None:
-    """Also of a workflow that is not published any more, before the step is parked."""
+    """The finding comes before the step is parked, also for unpublished workflows."""
     workflow = WorkflowBuilder("doctor-waits").add_step("ship", "doctor_waiting.do").build()
     saga_id = office.start(workflow)
     office.worker_runs("io", functions=("doctor_waiting.do",))
@@ -51,7 +51,7 @@ def test_doctor_names_a_step_whose_function_no_worker_has(office: Office) -> Non
 
 
 def test_no_worker_like_those_that_run_is_advised(office: Office) -> None:
-    """It would lack the function, too; whoever waits is told the same."""
+    """Such a worker would lack the function; waiting callers get the same advice."""
     known = Launch("proj", (), ("io",), ("doctor_waiting.do",), office.runtime.clock.now_ms())
     office.runtime.edge.run(launches.remember(known))
     saga_id = office.start(

@@ -1,7 +1,6 @@
-"""Does a second message of an attempt leave the attempt alone that another worker is running?
+"""Does a second message of an attempt leave the running attempt alone?
 
-A command that was sent again has two messages with one Celery id, and their workers know nothing of
-each other.
+A resent command has two messages with one Celery id, unknown to each other's workers.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ def refund(context: Any) -> dict[str, Any]:
 
 
 class Twice(NamedTuple):
-    """A saga whose step one worker is running, and another that gets its second message."""
+    """A saga whose step runs in one worker, while another gets the second message."""
 
     runner: TracedWorker
     other: TracedWorker
@@ -56,7 +55,7 @@ class Twice(NamedTuple):
         return found
 
     def message(self) -> Any:
-        """What Celery's signals show of the second message."""
+        """The second message, as Celery's signals show it."""
         mark = [self.saga_id, "run", "charge", 1, "", 0]
         return Context({"id": self.task_id, "headers": {HEADER: mark}, HEADER: mark})
 
@@ -80,7 +79,7 @@ def twice(redis_url: str) -> Iterator[Twice]:
 
 
 def claim_fails(made: TracedWorker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in an outage that is over with the claim's last try."""
+    """Let the claim fail, as in an outage that ends with its last retry."""
     execute: Callable[[Any], Any] = made.runtime.edge.execute
 
     def broken(effect: Any) -> Any:
@@ -92,7 +91,7 @@ def claim_fails(made: TracedWorker, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def goes_on_alone(twice: Twice) -> None:
-    """The step is still running, ends well, and nothing was undone."""
+    """Assert that the step still runs and succeeds, and that nothing was undone."""
     saga = twice.saga()
     assert (saga["state"], saga["steps"]["charge"]["state"]) == ("running", "running")
     _leave.set()
@@ -104,14 +103,14 @@ def goes_on_alone(twice: Twice) -> None:
 def test_a_claim_that_fails_does_not_fail_what_another_worker_runs(
     twice: Twice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Celery's tracer calls the errback, which must not take the other's attempt for its own."""
+    """Celery's tracer calls the errback, which must not report the other worker's attempt."""
     claim_fails(twice.other, monkeypatch)
     twice.other.deliver(twice.saga_id, "run", "charge", "dup_charge")
     goes_on_alone(twice)
 
 
 def test_a_worker_without_the_function_does_not_fail_what_another_runs(twice: Twice) -> None:
-    """Nor call it clean, which would leave its effect for ever: its own message is not that."""
+    """The running attempt does not count as clean either, so its effect is not lost."""
     consumer = type("Consumer", (), {"app": twice.other.app, "hostname": "other"})()
     message, known = twice.message(), {"name": "dup_charge", "id": twice.task_id}
     signals.task_unknown.send(sender=consumer, message=message, exc=KeyError(), **known)
@@ -122,7 +121,7 @@ def test_a_worker_without_the_function_does_not_fail_what_another_runs(twice: Tw
 def test_a_revoked_message_does_not_fail_what_another_worker_runs(
     twice: Twice, expired: bool
 ) -> None:
-    """It never ran here; where the other one runs, ``terminate=True`` ends it, if that is meant."""
+    """The revoked message did not run here; ``terminate=True`` ends the running attempt."""
     task = twice.other.app.tasks["dup_charge"]
     how = {"terminated": False, "expired": expired, "signum": None}
     signals.task_revoked.send(sender=task, request=twice.message(), **how)

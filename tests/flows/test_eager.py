@@ -1,4 +1,4 @@
-"""Does everything run in one process, without a server?"""
+"""Does eager mode run everything in one process, without a server?"""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def plain(amount):
 
 
 def three(**last):
-    """Two compensated steps and a last one."""
+    """Two steps with undo and a last one."""
     return (
         WorkflowBuilder("three")
         .add_step("one", "echo", compensation="undo_echo")
@@ -52,12 +52,12 @@ def three(**last):
 
 
 def test_delay_returns_the_outcome(saga_lab):
-    """``start_saga.delay(...).get()`` is the saga's result, as with real workers."""
+    """``start_saga.delay(...).get()`` returns the saga's result, as with real workers."""
     assert start_saga.delay("echoes", {"text": "hi"}).get() == {"echo": "hi"}
 
 
 def test_a_failed_saga_raises_with_its_undo_outcome(saga_lab):
-    """`SagaFailed` names the step, the error and what became of the undos."""
+    """`SagaFailed` names the step, the error and the outcome of each undo."""
     result = start_saga.delay("fails_at_two", {})
     assert result.state == "FAILURE"
     with pytest.raises(SagaFailed, match="step 'two' failed with NonRetryableError: broken"):
@@ -65,7 +65,7 @@ def test_a_failed_saga_raises_with_its_undo_outcome(saga_lab):
 
 
 def test_retries_happen_at_once(saga_lab):
-    """Back-off passes on the clock, not on the wall."""
+    """Back-off advances the clock and takes no real time."""
     saga_lab.fail("three", attempt=1)
     saga_lab.fail("three", attempt=2)
     saga_id = saga_lab.start(three())
@@ -74,7 +74,7 @@ def test_retries_happen_at_once(saga_lab):
 
 
 def test_undo_runs_backwards(saga_lab):
-    """A step that fails for good undoes those before it, last first."""
+    """A final failure undoes the steps before it, the last one first."""
     saga_lab.fail("three", attempt=None)
     saga_id = saga_lab.start(three(retry=2))
     saga_lab.assert_path(saga_id, "one", "two", "three", "three")
@@ -83,7 +83,7 @@ def test_undo_runs_backwards(saga_lab):
 
 
 def test_a_failing_undo_is_parked_and_asks_for_attention(saga_lab):
-    """Rule 5: after its last attempt the others go on and the saga ends failed."""
+    """Rule 5: after its last attempt the other undos go on, and the saga ends failed."""
     saga_lab.fail("three", error=NonRetryableError("no"))
     saga_lab.fail("two", attempt=None, undo=True)
     saga_id = saga_lab.start(three())
@@ -96,7 +96,7 @@ def test_a_failing_undo_is_parked_and_asks_for_attention(saga_lab):
 
 
 def test_a_plain_task_is_a_step(saga_lab):
-    """A Celery task that knows nothing of sagas runs eagerly too."""
+    """A Celery task without knowledge of sagas runs eagerly, too."""
     workflow = (
         WorkflowBuilder("plain")
         .add_step("double", task("eager.plain", args=["input.amount"]))
@@ -120,7 +120,7 @@ def test_hundreds_of_steps_do_not_nest(saga_lab):
 
 
 def test_a_deadline_compensates(saga_lab, saga_clock):
-    """Rule 8: a workflow's time-out is a failure; its retries' waiting counts."""
+    """Rule 8: a workflow's timeout is a failure, and includes the waits for retries."""
     workflow = (
         WorkflowBuilder("slow", timeout_s=5)
         .add_step("one", "echo", compensation="undo_echo")
@@ -136,7 +136,7 @@ def test_a_deadline_compensates(saga_lab, saga_clock):
 
 
 def test_a_finished_saga_is_removed_after_its_retention(saga_lab):
-    """Rule 13 and E16: it is removed whole, and not before."""
+    """Rule 13 and E16: the saga is removed whole, and not before."""
     saga_id = saga_lab.start(three())
     saga_lab.advance(6 * 86_400)
     assert saga_lab.get(saga_id)["state"] == "completed"
@@ -146,7 +146,7 @@ def test_a_finished_saga_is_removed_after_its_retention(saga_lab):
 
 
 def test_names_that_nobody_has_are_refused_with_close_matches(saga_lab):
-    """Nothing is stored for a start that cannot run."""
+    """A start that cannot run stores nothing."""
     with pytest.raises(UnknownWorkflow, match="unknown workflow 'echoe'; did you mean echoes"):
         start_saga.delay("echoe", {})
     workflow = WorkflowBuilder("typo").add_step("one", "ecko").build()
@@ -156,7 +156,7 @@ def test_names_that_nobody_has_are_refused_with_close_matches(saga_lab):
 
 
 def test_history_tells_what_happened(saga_lab):
-    """The log replayed: entries, and what they moved the saga to."""
+    """The history has the log's entries with the state that each led to."""
     saga_id = saga_lab.start("fails_at_two")
     kinds = [(event["type"], event["step"]) for event in sagas.history(saga_id)]
     assert kinds == [
@@ -176,7 +176,7 @@ def test_history_tells_what_happened(saga_lab):
 
 
 def test_a_server_that_is_away_is_one_clear_error():
-    """Without a server a start says which one it tried, and what to do."""
+    """A start without a server names the URL it tried and the remedy."""
     away = Celery("away", broker="redis://127.0.0.1:1/0", set_as_current=False)
     runtime = attach(away, Settings(redis_url="redis://:secret@127.0.0.1:1/0"))
     with pytest.raises(NoServer, match=r"no Redis answers at .*127\.0\.0\.1:1/0") as caught:
@@ -185,13 +185,13 @@ def test_a_server_that_is_away_is_one_clear_error():
 
 
 def test_values_have_the_same_form_on_every_way(saga_lab):
-    """Input, results of workers and plain tasks, checkpoints, arguments: as with real workers."""
+    """Inputs, results, checkpoints and arguments have the same form as with real workers."""
     saga = saga_lab.get(start_saga.delay("values", GIVEN).id)
     assert (saga["input"], saga["step_results"]) == (STORED, EXPECTED)
 
 
 def test_a_plain_tasks_value_without_a_form_fails_its_step(saga_lab):
-    """The error names the key, as it does with real workers."""
+    """The error names the key, as with real workers."""
     with pytest.raises(SagaFailed) as failed:
         start_saga.delay("values_refused", {}).get()
     assert failed.value.error["message"].startswith(REFUSED)
@@ -200,7 +200,7 @@ def test_a_plain_tasks_value_without_a_form_fails_its_step(saga_lab):
 def test_what_a_worker_imports_is_known_in_eager_mode(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A view starts a saga by its name; in a test nobody else imports what it needs."""
+    """A start by name works although the test imports no worker module."""
     (tmp_path / "eager_sagas.py").write_text(
         "from multiagents import WorkflowBuilder, worker\n"
         "@worker('eager_say')\ndef say(context): return {'said': context['word']}\n"
@@ -225,7 +225,7 @@ def cancels_too(context):
 
 @pytest.mark.parametrize("step", ["eager_cancels", task("eager.cancels", args=["input.saga_id"])])
 def test_a_step_may_steer_its_own_saga(saga_lab, saga_clock, step):
-    """It is asked for, and done when the step has ended: no time passes for that."""
+    """The action takes effect at the step's end, without any wait."""
     flow = WorkflowBuilder("eager_cancelled").add_step("ask", step).add_step("more", step).build()
     began_ms, saga_id = saga_clock.now_ms(), fresh_id()
     saga_lab.start(flow, {"saga_id": saga_id}, task_id=saga_id)
@@ -235,7 +235,7 @@ def test_a_step_may_steer_its_own_saga(saga_lab, saga_clock, step):
 
 
 def test_a_result_knows_its_saga_as_with_a_worker(saga_lab):
-    """Under a key all starts have the same."""
+    """All starts under one key have the same saga."""
     flow = WorkflowBuilder("eager_known").add_step("count", "count").build()
     first, second = (start_saga.delay(flow, {}, "one key") for _ in range(2))
     assert first.saga_id == second.saga_id != second.id

@@ -65,13 +65,13 @@ def paid(cents: int) -> Any:
 
 
 def test_links_are_called_with_the_outcome():
-    """With `link=` and with a signature's own links, in order."""
+    """`link=` and a signature's own links are called in order."""
     result = start_saga.apply_async(("ec_order", {}), link=[after.s(), after.s()])
     assert (result.get(), CALLED) == ({"paid": 1}, [{"paid": 1}] * 2)
 
 
 def test_errbacks_are_called_with_the_error():
-    """And the links are not."""
+    """A failure calls no links."""
     result = start_saga.apply_async(POOR, link=after.s(), link_error=sorry.s())
     assert len(CALLED) == 1
     assert CALLED[0][0] == "multiagents.start_saga"
@@ -81,7 +81,7 @@ def test_errbacks_are_called_with_the_error():
 
 
 def test_a_chain_goes_on_with_the_outcome():
-    """What stands before a saga is its input, as everywhere."""
+    """The result before a saga is its input, as with workers."""
     result = chain(paid(7), after.s()).apply_async()
     assert result.get() == {"after": {"paid": 7}}
     before = chain(after.s({"cents": 3}), start_saga.s("ec_order")).apply_async()
@@ -89,34 +89,34 @@ def test_a_chain_goes_on_with_the_outcome():
 
 
 def test_a_chain_with_a_saga_that_fails_fails():
-    """A test that forgets to look still fails; nothing behind the saga runs."""
+    """The chain raises and runs nothing after the saga."""
     with pytest.raises(SagaFailed, match="no money"):
         chain(start_saga.s(*POOR), after.s()).apply_async().get()
     assert CALLED == []
 
 
 def test_groups_and_chords_have_the_outcomes():
-    """Of each saga, in order."""
+    """Each saga's outcome is there, in order."""
     assert group(map(paid, (1, 2))).apply_async().get() == [{"paid": 1}, {"paid": 2}]
     assert chord(map(paid, (1, 2)), total.s()).apply_async().get() == 3
 
 
 @pytest.mark.parametrize("canvas", [group, lambda sagas: chord(sagas, total.s())])
 def test_a_group_or_chord_with_a_saga_that_fails_fails(canvas):
-    """With that saga's error."""
+    """The error is that saga's."""
     with pytest.raises(SagaFailed, match="no money"):
         canvas([paid(1), start_saga.s(*POOR)]).apply_async().get()
 
 
 def test_a_saga_that_is_cancelled_is_revoked_and_calls_its_errbacks():
-    """As with a worker."""
+    """The same happens with a worker."""
     two = WorkflowBuilder("ec_two").add_step("pay", "ec.pay").add_step("more", "ec.pay").build()
     result = start_saga.apply_async((two, {"gives_up": 1}), link_error=sorry.s())
     assert (result.state, len(CALLED)) == ("REVOKED", 1)
 
 
 def test_errors_propagate_where_celery_is_told_so():
-    """`task_eager_propagates` holds for a saga as for a task."""
+    """`task_eager_propagates` holds for sagas as for tasks."""
     app.conf.task_eager_propagates = True
     try:
         with pytest.raises(SagaFailed, match="no money"):
@@ -126,7 +126,7 @@ def test_errors_propagate_where_celery_is_told_so():
 
 
 def test_the_headers_of_a_start_reach_its_plain_tasks():
-    """As those that a message carries."""
+    """Eager plain tasks get them as a message would carry them."""
     flow = WorkflowBuilder("ec_tenant").add_step("a", plain("ec.tenant", args=[])).build()
     result = start_saga.apply_async((flow, {}), headers={"tenant": "acme"})
     assert result.get() == {"headers": {"tenant": "acme"}}

@@ -1,4 +1,4 @@
-"""How does a process of the engine reach its server, and whose time does it go by?"""
+"""How does an engine process reach its server, and whose clock does it follow?"""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.one_process import KEYS
 
 
 def test_a_workers_main_process_waits_a_second_for_a_silent_server() -> None:
-    """E20: and asks once: it has children, signals and heartbeats to see to."""
+    """E20: it tries once, because it serves children, signals and heartbeats."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
         settings = Settings(redis_url=url)
@@ -34,7 +34,7 @@ def test_a_workers_main_process_waits_a_second_for_a_silent_server() -> None:
 
 
 def test_a_forked_child_has_connections_of_its_own(redis_url: str) -> None:
-    """E20: on its parent's, the replies of both would be mixed up; that of a thread, too."""
+    """E20: a shared connection would mix up replies; the same holds for threads."""
     edge = Edge(redis_url)
 
     def connection() -> int:
@@ -53,7 +53,7 @@ def test_a_forked_child_has_connections_of_its_own(redis_url: str) -> None:
 
 
 def test_the_servers_time_is_the_engines(redis_url: str) -> None:
-    """E9: leases are judged by the server's clock, however wrong the host's is."""
+    """E9: the server's clock judges leases, however wrong the host's is."""
     clock, edge = SystemClock(), Edge(redis_url)
     clock.offset_ms = 3_600_000
     edge.correct(clock)

@@ -1,4 +1,4 @@
-"""Is everybody who waits told how a saga ended, once, and does nothing of it stay for ever?"""
+"""Does each waiter get the outcome once, and does nothing of it stay behind?"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHIP = {"chain": [{"task": "ship"}]}
 
 
 def join(bench: Bench, task_id: str, canvas: str = "") -> bool:
-    """Start the same saga for somebody else; whether that made a new one."""
+    """Start the same saga for another waiter; returns whether that made a new one."""
     workflow = Workflow(name="w", steps=tuple(chain(1)))
     data = {"input": "{}", "meta": "{}"}
     flow = bench.coordinator.start(workflow, saga_id=SAGA, waiting=(task_id, canvas), data=data)
@@ -25,7 +25,7 @@ def join(bench: Bench, task_id: str, canvas: str = "") -> bool:
 
 
 def test_the_first_end_is_what_is_delivered(bench: Bench) -> None:
-    """Nobody could be told before the saga was rolled back (rule 14)."""
+    """The outcome from before the rollback is delivered (rule 14)."""
     bench.delivers = False
     bench.start(*chain(1, compensation="undo"))
     bench.succeed(bench.claim())
@@ -37,7 +37,7 @@ def test_the_first_end_is_what_is_delivered(bench: Bench) -> None:
 
 
 def test_a_second_start_learns_the_outcome_of_a_saga_that_was_reopened(bench: Bench) -> None:
-    """It gets the first end like everybody else, not none (rules 12 and 14)."""
+    """A second waiter gets the first outcome, too (rules 12 and 14)."""
     steps = chain(1, compensation="undo")
     bench.start(*steps)
     bench.succeed(bench.claim())
@@ -47,7 +47,7 @@ def test_a_second_start_learns_the_outcome_of_a_saga_that_was_reopened(bench: Be
 
 
 def test_retention_ends_by_any_clock(bench: Bench) -> None:
-    """A sweeper whose clock is behind waits a little longer, and then removes the saga (E16)."""
+    """A sweeper with a slow clock removes the saga a little later (E16)."""
     bench.start(*chain(1))
     bench.succeed(bench.claim())
     ended_ms = bench.clock.now_ms()
@@ -62,7 +62,7 @@ def test_retention_ends_by_any_clock(bench: Bench) -> None:
 
 
 def test_the_first_end_is_told_though_one_decision_went_past_it(bench: Bench) -> None:
-    """The process that reported died; the person who then terminates decides over both."""
+    """The reporting process died; the operator's terminate decides over both entries."""
     bench.start(*chain(1))
     held = bench.claim()
     row = (*held.ref, held.nonce)
@@ -74,7 +74,7 @@ def test_the_first_end_is_told_though_one_decision_went_past_it(bench: Bench) ->
 
 
 def test_a_canvas_is_started_once_however_many_starts_follow(bench: Bench) -> None:
-    """A webhook that comes twice does not ship twice (rule 12)."""
+    """A repeated webhook does not ship twice (rule 12)."""
     assert join(bench, "t1", CANVAS)
     bench.succeed(bench.claim())
     assert bench.told == [{"t1": SHIP}]
@@ -85,7 +85,7 @@ def test_a_canvas_is_started_once_however_many_starts_follow(bench: Bench) -> No
 
 
 def test_a_canvas_is_started_once_though_two_tell_of_the_end(bench: Bench) -> None:
-    """A start that comes, or a sweep, while the first process is telling (rule 12)."""
+    """A start or a sweep may come while the first process delivers the outcome (rule 12)."""
     other = bench.beside()
     join(bench, "t1", CANVAS)
     held = bench.claim()
@@ -106,7 +106,7 @@ def test_a_canvas_is_started_once_though_two_tell_of_the_end(bench: Bench) -> No
 
 
 def test_a_canvas_that_could_not_be_started_is_started_by_the_next(bench: Bench) -> None:
-    """At once where the process says so, and after its term where it has died."""
+    """The next process starts it at once after an error, or a term after a death."""
     join(bench, "t1", CANVAS)
     bench.delivers = False
     held = bench.claim()
@@ -129,7 +129,7 @@ def test_a_canvas_that_could_not_be_started_is_started_by_the_next(bench: Bench)
 
 
 def test_who_starts_after_the_end_is_told_though_it_cannot_be_done_at_once(bench: Bench) -> None:
-    """The results are away, or the process dies: a sweep does it (rule 14)."""
+    """If the results are away or the process dies, a sweep delivers it (rule 14)."""
     join(bench, "t1")
     bench.succeed(bench.claim())
     bench.delivers = False
@@ -143,7 +143,7 @@ def test_who_starts_after_the_end_is_told_though_it_cannot_be_done_at_once(bench
 
 
 def test_who_starts_while_the_end_is_told_is_not_forgotten(bench: Bench) -> None:
-    """What the one settles is not what the other is owed."""
+    """The delivery to one waiter does not settle the other's."""
     other = bench.beside()
     join(bench, "t1")
     held = bench.claim()
@@ -163,13 +163,13 @@ def test_who_starts_while_the_end_is_told_is_not_forgotten(bench: Bench) -> None
 
 
 def test_what_is_gone_owes_nothing(bench: Bench) -> None:
-    """E16: a start that finds its saga removed meanwhile leaves no key behind."""
+    """E16: a start that finds its saga removed leaves no key behind."""
     assert not bench.edge.execute(outcomes.owe(KEYS, "v", 0, nonce="a" * 16))
     assert bench.edge.client.keys() == []
 
 
 def test_an_end_that_its_server_has_lost_is_not_owed(bench: Bench) -> None:
-    """E5: who joined it then waits for the end to come, and no sweep looks for what is gone."""
+    """E5: a new waiter waits for the next end, and sweeps look for no lost one."""
     join(bench, "t1")
     held = bench.claim()
     client = bench.edge.client
@@ -190,7 +190,7 @@ def test_an_end_that_its_server_has_lost_is_not_owed(bench: Bench) -> None:
 
 
 def test_retention_waits_until_the_end_is_told(bench: Bench) -> None:
-    """Rule 14: removed before, its result and all that follows from it would be lost."""
+    """Rule 14: an earlier removal would lose the result and all that depends on it."""
     bench.start(*chain(1))
     bench.delivers = False
     bench.succeed(bench.claim())
@@ -208,7 +208,7 @@ def test_retention_waits_until_the_end_is_told(bench: Bench) -> None:
 
 
 def test_who_starts_after_a_sweep_has_told_the_others_is_told_too(bench: Bench) -> None:
-    """One who tells slowly settles what it has seen, not what is owed to somebody since."""
+    """A slow delivery settles only the waiters that it has seen."""
     sweeping, other = bench.beside(), bench.beside()
     join(bench, "t1")
     bench.succeed(bench.claim())

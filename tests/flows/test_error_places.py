@@ -1,4 +1,4 @@
-"""Does an error keep the line of the user's code that raised it, wherever it is shown?"""
+"""Does an error keep its line in the user's code wherever it is shown?"""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ HERE = shown_path(__file__)
 
 
 def line_of(text: str) -> int:
-    """The line of this file that holds a text, the first one."""
+    """The first line of this file that has a text."""
     lines = Path(__file__).read_text().splitlines()
     return next(number for number, line in enumerate(lines, 1) if text in line)
 
@@ -92,7 +92,9 @@ def lab(redis_url: str) -> Iterator[SagaLab]:
 
 
 def test_every_face_shows_the_line_that_raised(lab: SagaLab, redis_url: str) -> None:
-    """`show`, `history`, `explain`, dead letters and the caller's error; of steps and undos."""
+    """`show`, `history`, `explain`, dead letters and the caller's error have it, for steps and
+    undos.
+    """
     saga_id = lab.start(ORDER, {"price": "{"})
     saga = lab.get(saga_id)
     assert saga["error"]["place"] == saga["steps"]["pay"]["error"]["place"] == PAY
@@ -112,7 +114,7 @@ def test_every_face_shows_the_line_that_raised(lab: SagaLab, redis_url: str) -> 
 
 
 def test_an_earlier_version_reads_an_error_with_a_place() -> None:
-    """It takes an error of two parts, and passes over what stands behind the last field."""
+    """An earlier version ignores the field after the two that it knows."""
     error = Failure("KeyError", "'x'", "pay.py:35")
     entry = Failed(5, Kind.RUN, "pay", 1, "n", error)
     row = json.loads(encode(entry))
@@ -131,7 +133,7 @@ def test_an_earlier_version_reads_an_error_with_a_place() -> None:
 
 
 def test_only_the_users_own_line_counts() -> None:
-    """The innermost one; nothing for an error that no line of theirs was in."""
+    """The innermost user line counts; an error without one has no place."""
     with pytest.raises(ValueError, match="enclosed") as raised:
         pay(Context({"price": "{"}))
     assert own_line(raised.value) == PAY
@@ -143,7 +145,7 @@ def test_only_the_users_own_line_counts() -> None:
 
 
 def test_a_step_timeout_names_the_line_at_which_it_stood() -> None:
-    """Of an async function where it waits, of a plain one where Celery's limit found it."""
+    """For async functions that is the await, for plain ones the line that Celery's limit hit."""
     slow = find("places.linger")
     with pytest.raises(TimeoutError) as raised:
         execute(slow, Context({}), token="t", timeout_s=0.05)
@@ -199,7 +201,7 @@ def test_a_stack_of_installed_code_names_the_package_that_the_engine_called() ->
 
 
 def test_a_coroutine_that_has_not_begun_stands_at_its_first_line() -> None:
-    """And one that has ended nowhere."""
+    """An ended coroutine has no line."""
     coroutine = linger(Context({}))
     assert suspended_at(coroutine).startswith(f"{HERE}:")
     coroutine.close()
@@ -207,7 +209,7 @@ def test_a_coroutine_that_has_not_begun_stands_at_its_first_line() -> None:
 
 
 def test_a_lost_attempt_names_its_worker_and_what_happened() -> None:
-    """In the history, as every end of an attempt names the worker that had claimed it."""
+    """The history names the claiming worker, as for every end of an attempt."""
     run, undo = Kind.RUN, Kind.UNDO
     entries = [
         Started(0),

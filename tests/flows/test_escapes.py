@@ -1,6 +1,6 @@
-"""Can what somebody else wrote speak to a terminal, or a log show what is secret?
+"""Can foreign text control a terminal, or a log show secrets?
 
-Reasons, ids, errors and tags come from callers and workers.  People read them on terminals.
+Reasons, ids, errors and tags come from callers and workers. People read them on terminals.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ def esc_work(context: dict[str, Any]) -> dict[str, Any]:
     ],
 )
 def test_control_characters_are_shown_as_text(text: str, expected: str) -> None:
-    """And nothing else is."""
+    """Other characters stay unchanged."""
     assert shown(text) == expected
     assert shown_line(text) == expected.replace("\n", "\\n")
     expected.encode()
 
 
 def test_all_that_is_printed_for_people_is_text(capsys: pytest.CaptureFixture[str]) -> None:
-    """Lines, hints and what rich renders; JSON stays JSON."""
+    """Lines, hints and rich's output are escaped; JSON stays JSON."""
     say(EVIL)
     hint(EVIL)
     console().print(table(("A", "B"), [(EVIL, 1)]))
@@ -72,7 +72,7 @@ def test_all_that_is_printed_for_people_is_text(capsys: pytest.CaptureFixture[st
 
 
 def test_no_command_prints_what_a_saga_holds_as_it_stands(redis_url: str) -> None:
-    """Tags, errors and reasons of a saga, by each command that shows one."""
+    """Each command escapes a saga's tags, errors and reasons."""
     workflow = WorkflowBuilder("escaping").add_step("one", "esc.work").build()
     with open_office(redis_url) as office:
         saga_id = office.runtime.call(
@@ -90,7 +90,7 @@ def test_no_command_prints_what_a_saga_holds_as_it_stands(redis_url: str) -> Non
 
 
 def lines_of(log: Any) -> None:
-    """What the engine may log of a failure."""
+    """The engine's log lines about a failure."""
     password = "hunter2"  # noqa: F841 - a local variable, which no traceback may show
     try:
         raise WorkerExecutionError(f"bad {EVIL}")
@@ -101,7 +101,7 @@ def lines_of(log: Any) -> None:
 def test_a_log_line_of_the_engine_is_text_without_local_variables(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Where nobody has configured structlog, its tracebacks would show them."""
+    """Unconfigured, structlog's tracebacks would show local variables."""
     structlog.reset_defaults()
     tame()
     tame()
@@ -115,7 +115,7 @@ def test_a_log_line_of_the_engine_is_text_without_local_variables(
 
 
 def test_the_monitors_console_is_text(capsys: pytest.CaptureFixture[str]) -> None:
-    """The traceback's message too."""
+    """The traceback's message is escaped, too."""
     try:
         lines_of(open_logs(LoggingConfig(default_logger="console")))
     finally:
@@ -127,7 +127,7 @@ def test_the_monitors_console_is_text(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_the_monitors_file_stays_json(tmp_path: Path) -> None:
-    """One object a line, whatever it holds."""
+    """Each line is one object, whatever it holds."""
     path = tmp_path / "log.json"
     try:
         lines_of(open_logs(LoggingConfig(default_logger="file", file_path=path)))
@@ -138,7 +138,7 @@ def test_the_monitors_file_stays_json(tmp_path: Path) -> None:
 
 
 def test_a_bus_logs_text(caplog: pytest.LogCaptureFixture) -> None:
-    """By the standard library."""
+    """The standard library's log lines are escaped, too."""
     with caplog.at_level(logging.WARNING):
         structured(None, "escaping").warning("lost", why=EVIL)
     assert caplog.messages == [f"lost why={AS_TEXT}"]
@@ -147,7 +147,7 @@ def test_a_bus_logs_text(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize("secret", ["hun/ter2", "hun@ter2", "hun#ter2", "hun?ter2", "hun%2Fter2"])
 @pytest.mark.parametrize("user", ["", "me"])
 def test_a_password_is_cut_whatever_it_holds(secret: str, user: str) -> None:
-    """An unencoded separator moves where the host seems to begin."""
+    """An unencoded separator in it does not shift the host."""
     url = f"redis://{user}:{secret}@db:6379/0"
     assert not any(part in shown_url(url) for part in ("hun", "ter2"))
     hidden = hide(f"cannot reach {url}: refused")

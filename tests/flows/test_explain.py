@@ -1,6 +1,6 @@
-"""Does `explain` tell why a saga is where it is, and what would move it?
+"""Does `explain` say why a saga is where it is, and what would move it?
 
-Over the real server; what workers would do is done by calls of the engine, one by one.
+The server is real; calls of the engine play the workers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.support.office import Office
 
 
 def test_a_running_step_has_a_host_a_lease_and_progress(office: Office) -> None:
-    """Since when, until when, and what its heartbeat said."""
+    """`explain` gives start, end of lease and the last heartbeat."""
     saga_id = office.start(two(timeout_s=60))
     held = office.claim(saga_id, "reserve")
     notes = {held.nonce: {"p:reserve": json.dumps({"progress": 0.4, "note": "page 4"})}}
@@ -37,7 +37,7 @@ def test_a_running_step_has_a_host_a_lease_and_progress(office: Office) -> None:
 
 
 def test_a_retry_tells_its_time_and_the_last_error(office: Office) -> None:
-    """Which try of how many."""
+    """The text counts the tries."""
     saga_id = office.start(two())
     office.fail(office.claim(saga_id, "reserve"), retryable=True)
     reason = office.reason(saga_id, "retrying")
@@ -47,7 +47,7 @@ def test_a_retry_tells_its_time_and_the_last_error(office: Office) -> None:
 
 
 def test_an_undo_tells_the_tries_that_its_error_allows(office: Office) -> None:
-    """Three after a mistake in its code, where its policy has ten (rule 5)."""
+    """A mistake in its code allows three tries, although the policy has ten (rule 5)."""
     saga_id = office.start(two())
     office.fail(office.claim(saga_id, "reserve"))
     held = office.claim(saga_id, "reserve", Kind.UNDO)
@@ -57,7 +57,7 @@ def test_an_undo_tells_the_tries_that_its_error_allows(office: Office) -> None:
 
 
 def test_a_pause_tells_by_whom_and_why(office: Office) -> None:
-    """And how to resume."""
+    """The text says how to resume."""
     saga_id = office.start(two())
     office.runtime.call("pause", saga_id, by="ada", reason="bank is down")
     reason = office.reason(saga_id, "paused")
@@ -67,7 +67,7 @@ def test_a_pause_tells_by_whom_and_why(office: Office) -> None:
 
 
 def test_going_backward_tells_why_and_what_is_undone_now(office: Office) -> None:
-    """The undo under way, and what it waits for."""
+    """The text names the running undo and its dependencies."""
     saga_id = office.start(two())
     office.succeed(saga_id, "reserve")
     office.fail(office.claim(saga_id, "summarize"))
@@ -86,7 +86,7 @@ def test_going_backward_tells_why_and_what_is_undone_now(office: Office) -> None
 def test_a_completed_saga_can_be_rolled_back_and_a_cancelled_one_says_by_whom(
     office: Office,
 ) -> None:
-    """Ends tell how, why, and until when they are kept."""
+    """An ended saga's text has the cause and the end of its retention."""
     done, cancelled = office.start(two()), office.start(two())
     office.succeed(done, "reserve")
     office.succeed(done, "summarize")
@@ -111,7 +111,7 @@ def parked(office: Office) -> str:
 
 
 def test_what_is_parked_gives_commands_that_work(office: Office) -> None:
-    """As they stand, but for the reason."""
+    """Each command works once its reason is filled in."""
     for number in range(3):
         saga_id = parked(office)
         reason = office.reason(saga_id, "parked")
@@ -124,7 +124,7 @@ def test_what_is_parked_gives_commands_that_work(office: Office) -> None:
 
 
 def test_an_attempt_that_succeeds_after_it_was_given_up_is_told(office: Office) -> None:
-    """Its step stays parked, but whoever decides must know that it is done."""
+    """Its step stays parked, and the operator sees that it succeeded."""
     workflow = (
         WorkflowBuilder("explain-late")
         .add_step("pay", "explain.do", pivot=True)
@@ -157,7 +157,7 @@ def test_an_attempt_that_succeeds_after_it_was_given_up_is_told(office: Office) 
 
 
 def test_an_undo_that_succeeds_after_it_was_given_up_is_told(office: Office) -> None:
-    """Of the undo alone: that the step itself has succeeded is nothing late."""
+    """Only the undo's success counts as late, not the step's own."""
     workflow = (
         WorkflowBuilder("explain-late-undo")
         .add_step("pay", "explain.do", compensation="explain.do", compensation_retry=1)
@@ -178,7 +178,7 @@ def test_an_undo_that_succeeds_after_it_was_given_up_is_told(office: Office) -> 
 
 
 def test_explaining_changes_nothing(office: Office) -> None:
-    """Reads only: every key is as before."""
+    """`explain` leaves every key unchanged."""
 
     def everything() -> dict[bytes, Any]:
         with redis.Redis.from_url(office.url) as client:
@@ -197,7 +197,7 @@ def test_explaining_changes_nothing(office: Office) -> None:
 
 
 def test_the_command_prints_paragraphs_or_the_reasons(office: Office) -> None:
-    """A line a paragraph for programs; the same and more as JSON; an unknown saga is wrong use."""
+    """Programs get a line per paragraph or full JSON; an unknown saga is wrong use."""
     saga_id = parked(office)
     done = cli("explain", saga_id, url=office.url)
     assert done.code == 0

@@ -1,4 +1,4 @@
-"""Does `explain` say of a saga's deadline what will happen then, and nothing else?"""
+"""Does `explain` say what a saga's deadline will do, and nothing else?"""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DEADLINE_MS = STARTED_MS + 60_000
 
 
 def timed() -> Workflow:
-    """A step that can be undone, the point of no return, and one after it."""
+    """A step with undo, a pivot and a step after it."""
     return (
         WorkflowBuilder("explain-timed", timeout_s=60)
         .add_step("reserve", "deadline.do", compensation="deadline.do")
@@ -40,7 +40,7 @@ def do(context: Any) -> dict[str, Any]:
 
 
 def told(saga: Saga, workflow: Workflow) -> list[dict[str, Any]]:
-    """What is said of the deadline."""
+    """The text about the deadline."""
     due = {k.due_timer(saga.id, DEADLINE): DEADLINE_MS}
     given = explanation(Situation(saga, workflow, STARTED_MS, due), ())
     return [reason for reason in given["reasons"] if reason["code"] == "deadline"]
@@ -96,7 +96,7 @@ Act = Callable[[Office, str], None]
 def test_what_is_said_is_what_the_deadline_does(
     office: Office, acts: tuple[Act, ...], state: str, says: str | None
 ) -> None:
-    """An ``at`` where the saga will be undone, none where it will not; nothing where it is moot."""
+    """It has an ``at`` if the saga will be undone, none if not, and is absent if moot."""
     saga_id = office.start(timed())
     for act in acts:
         act(office, saga_id)
@@ -111,7 +111,7 @@ def test_what_is_said_is_what_the_deadline_does(
 
 @pytest.mark.parametrize("halting", ["cancel", "deadline"])
 def test_a_saga_that_is_about_to_stop_is_told_of_no_deadline(office: Office, halting: str) -> None:
-    """Its stop waits for its point of no return alone; the deadline changes nothing any more."""
+    """Its stop only waits for the pivot, so the deadline changes nothing."""
     saga_id = office.start(timed())
     saga, workflow = office.current(saga_id)
     saga = evolve(saga, {"halting": halting})
@@ -120,7 +120,7 @@ def test_a_saga_that_is_about_to_stop_is_told_of_no_deadline(office: Office, hal
 
 
 def test_an_ended_saga_is_told_of_no_deadline(office: Office) -> None:
-    """However it has ended, by a person's word too."""
+    """This holds for every outcome, also by an operator's action."""
     saga_id = office.start(timed())
     office.runtime.call("terminate", saga_id)
     saga, workflow = office.current(saga_id)
@@ -130,7 +130,7 @@ def test_an_ended_saga_is_told_of_no_deadline(office: Office) -> None:
 
 
 def test_a_point_of_no_return_that_is_skipped_holds_up_nothing(office: Office) -> None:
-    """As in a workflow without one: what was done is undone."""
+    """With a skipped pivot completed steps are undone, as without one."""
     saga_id = office.start(timed())
     saga, workflow = office.current(saga_id)
     skipped = evolve(saga.steps["pay"], {"state": StepState.SKIPPED})

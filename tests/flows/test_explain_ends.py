@@ -1,4 +1,4 @@
-"""Does `explain` say what an end or a pause has left as it is, in lines that a terminal holds?"""
+"""Does `explain` say what an end or a pause left undone, in lines that fit a terminal?"""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def do(context: Any) -> dict[str, Any]:
 
 
 def order() -> Workflow:
-    """Two steps that can be undone, one that cannot, and a last one."""
+    """Two steps with undo, one without, and a last one."""
     return (
         WorkflowBuilder("explain-order")
         .add_step("reserve", "explain_ends.do", compensation="explain_ends.do")
@@ -32,7 +32,7 @@ def order() -> Workflow:
 
 
 def test_a_terminated_saga_says_what_is_left_as_it_is(office: Office) -> None:
-    """Whether or not it could have been undone; a person closes the matter by a word."""
+    """It lists all steps left as they are; an operator's action closes the matter."""
     saga_id = office.start(order())
     for step in ("reserve", "charge", "mail"):
         office.succeed(saga_id, step)
@@ -47,7 +47,7 @@ def test_a_terminated_saga_says_what_is_left_as_it_is(office: Office) -> None:
 
 
 def test_what_has_no_compensation_is_left_too(office: Office) -> None:
-    """Beside what is undone; a step whose outcome is not known is perhaps done."""
+    """The list includes steps without undo, and steps of unknown outcome as perhaps done."""
     saga_id = office.start(order())
     for step in ("reserve", "charge", "mail"):
         office.succeed(saga_id, step)
@@ -66,14 +66,14 @@ def test_what_has_no_compensation_is_left_too(office: Office) -> None:
 
 
 def test_where_nothing_was_done_there_is_nothing_to_undo(office: Office) -> None:
-    """Cancelled before its first step had begun."""
+    """The saga was cancelled before its first step began."""
     saga_id = office.start(order())
     office.runtime.call("cancel", saga_id)
     assert "There was nothing to undo." in office.reason(saga_id, "ended")["text"]
 
 
 def test_the_first_step_of_a_paused_saga_waits_for_the_resume_alone(office: Office) -> None:
-    """Nothing comes before it; the others wait for it."""
+    """The first step waits for no other; later ones wait for it."""
     saga_id = office.start(order())
     office.runtime.call("pause", saga_id)
     reason = office.reason(saga_id, "waiting")
@@ -85,7 +85,7 @@ def test_the_first_step_of_a_paused_saga_waits_for_the_resume_alone(office: Offi
 
 
 def test_a_completed_saga_is_offered_what_makes_sense(office: Office) -> None:
-    """To terminate it would only make a failure of a success."""
+    """`terminate` is not offered, because it would turn a success into a failure."""
     single = WorkflowBuilder("explain-single").add_step("a", "explain_ends.do").build()
     saga_id = office.start(single)
     office.succeed(saga_id, "a")
@@ -95,7 +95,7 @@ def test_a_completed_saga_is_offered_what_makes_sense(office: Office) -> None:
 
 
 def test_at_80_columns_no_id_and_no_command_is_broken(office: Office) -> None:
-    """Paragraphs are wrapped between words; a long command goes on as a shell takes it."""
+    """Paragraphs wrap between words; a long command continues as a shell accepts it."""
     saga_id = office.start(order())
     office.succeed(saga_id, "reserve")
     office.fail(office.claim(saga_id, "charge"))

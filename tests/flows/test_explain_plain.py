@@ -1,4 +1,4 @@
-"""Does `explain` tell of a plain task, which is claimed when it is sent, only what is known?"""
+"""Does `explain` say only what is known of a plain task, which is claimed when sent?"""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def do(context: Any) -> dict[str, Any]:
 
 
 def paying(**options: Any) -> Workflow:
-    """A step that is the team's own Celery task."""
+    """A step that runs the team's own Celery task."""
     pay = task("team.pay", **{"queue": "billing", "timeout_s": 60, **options})
     return WorkflowBuilder("explain-pay").add_step("pay", pay).build()
 
 
 def test_a_plain_task_that_waits_is_not_said_to_run(office: Office) -> None:
-    """When it was sent and where to, what waits there, and when its time-out decides."""
+    """The text has the message's time and queue, the queue's length and the timeout."""
     saga_id = office.start(paying())
     reason = office.reason(saga_id, "unreported")
     text = reason["text"]
@@ -53,7 +53,7 @@ def test_a_plain_task_that_waits_is_not_said_to_run(office: Office) -> None:
 
 
 def test_of_a_plain_tasks_queue_only_what_is_known_is_said(office: Office) -> None:
-    """Workers of its app without `attach` tell nobody that they run: they may consume it."""
+    """Workers without `attach` do not announce themselves, and may consume the queue."""
     office.worker_runs("io")
     saga_id = office.start(paying())
     unseen = office.reason(saga_id, "unreported")
@@ -72,7 +72,7 @@ def test_of_a_plain_tasks_queue_only_what_is_known_is_said(office: Office) -> No
 
 
 def test_a_plain_task_that_no_worker_takes_does_not_go_on(office: Office) -> None:
-    """Whoever waits is told what is missing, and how to start it; a worker may be unseen."""
+    """Waiting callers read what is missing and how to start it; workers may be unseen."""
     saga_id = office.start(paying())
     start = "celery -A YOUR_APP worker -Q billing"
     reason = office.reason(saga_id, "unreported")
@@ -89,7 +89,7 @@ def test_a_plain_task_that_no_worker_takes_does_not_go_on(office: Office) -> Non
 
 
 def test_a_plain_task_of_a_known_app_says_how_that_is_started(office: Office) -> None:
-    """As its workers were started before; where its app routes it, for their queues."""
+    """The command repeats an earlier launch, for the queues of the app's routing."""
     launch = Launch("shop", (), ("billing", "celery"), (), at_ms=1)
     office.runtime.edge.run(launches.remember(launch))
     routed = office.reason(office.start(paying(queue=None)), "unreported")
@@ -101,7 +101,7 @@ def test_a_plain_task_of_a_known_app_says_how_that_is_started(office: Office) ->
 
 
 def test_a_plain_tasks_own_priority_hides_no_message(office: Office) -> None:
-    """Its app may have given it one: the message lies in another list of its queue."""
+    """The look covers the priority list that the app's own priority selects."""
     saga_id = office.start(paying())
     with redis.Redis.from_url(office.url) as client:
         client.rename("billing", list_of("billing", 9))
@@ -109,7 +109,7 @@ def test_a_plain_tasks_own_priority_hides_no_message(office: Office) -> None:
 
 
 def test_a_plain_task_that_its_app_routes_has_no_queue_that_is_known(office: Office) -> None:
-    """Neither the task nor the step names one; the step's holds for the undo too."""
+    """Neither task nor step names a queue; a step's queue also holds for its undo."""
     reason = office.reason(office.start(paying(queue=None)), "unreported")
     assert "sent" in reason["text"]
     assert "to the queue that the routes of its app give it" in reason["text"]
@@ -131,7 +131,7 @@ def test_a_plain_task_that_its_app_routes_has_no_queue_that_is_known(office: Off
 
 
 def test_a_plain_task_that_was_perhaps_not_sent_says_so(office: Office) -> None:
-    """Whoever claimed it may have died before its message was out: it is never sent again."""
+    """Its claimer may have died before sending, and the message is never resent."""
     saga_id = office.start(paying())
     work = office.runtime.host.coordinator.repository.keys(saga_id).work
     with redis.Redis.from_url(office.url, decode_responses=True) as client:
@@ -145,14 +145,14 @@ def test_a_plain_task_that_was_perhaps_not_sent_says_so(office: Office) -> None:
 
 
 def test_a_plain_task_whose_time_is_over_waits_for_a_sweep(office: Office) -> None:
-    """Without a worker nobody notices."""
+    """Only a worker's sweep acts on the timeout."""
     saga_id = office.start(paying(timeout_s=0.05))
     wait_for(lambda: "was over at" in office.explain(saga_id)["text"], 5.0, "the time-out")
     assert "no worker runs to notice it" in office.reason(saga_id, "unreported")["text"]
 
 
 def test_the_command_tells_of_a_plain_task(office: Office) -> None:
-    """The same for people and for programs."""
+    """Text and JSON give the same facts."""
     saga_id = office.start(paying())
     told = cli("explain", saga_id, url=office.url).out
     assert "is the Celery task 'team.pay'. It was sent" in told
@@ -162,7 +162,7 @@ def test_the_command_tells_of_a_plain_task(office: Office) -> None:
 
 
 def test_the_queue_to_which_an_app_routes_a_plain_task_is_named(office: Office) -> None:
-    """As a worker that has the task has told; where none consumes it, nothing moves the saga."""
+    """A worker with the task published its queue; if none consumes it, the saga does not move."""
     run, catalog = office.runtime.edge.run, Catalog(office.runtime.clock)
     routes = {"team.pay": "stay"}
     launch = Launch("shop", (), ("io", "other"), (), 1, ("team.pay",), routes)
@@ -181,7 +181,7 @@ def test_the_queue_to_which_an_app_routes_a_plain_task_is_named(office: Office) 
 
 
 def test_the_launch_whose_app_has_a_plain_task_is_repeated(office: Office) -> None:
-    """Also one of the package's own app, with its imports."""
+    """This includes a launch of the package's own app, with its imports."""
     for app, imports, tasks in (("other", (), ()), ("multiagents", ("billing",), ("team.pay",))):
         launch = Launch(app, imports, ("io",), (), 1, tasks)
         office.runtime.edge.run(launches.remember(launch))
@@ -190,7 +190,7 @@ def test_the_launch_whose_app_has_a_plain_task_is_repeated(office: Office) -> No
 
 
 def test_a_plain_task_may_wait_in_a_worker_whose_slots_are_busy(office: Office) -> None:
-    """It was fetched before there was a slot for it, or it is what the slot is at: not lost."""
+    """A prefetched or running message is not lost."""
     catalog, run = Catalog(office.runtime.clock), office.runtime.edge.run
     saga_id = office.start(paying())
     with redis.Redis.from_url(office.url) as client:

@@ -1,4 +1,4 @@
-"""Does `explain` tell what sweeps try in vain, and why?"""
+"""Does `explain` say what sweeps retry without success, and why?"""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def do(context: Any) -> dict[str, Any]:
 
 
 def test_a_queue_that_the_server_refuses_is_named_with_the_reason(office: Office) -> None:
-    """Else a person reads only that the message is not sent yet."""
+    """Without it an operator would only read that the message is not sent yet."""
     with redis.Redis.from_url(office.url, decode_responses=True) as client:
         client.hset("explain-refused", "a team's", "own")
         saga_id = office.start(
@@ -41,7 +41,7 @@ def test_a_queue_that_the_server_refuses_is_named_with_the_reason(office: Office
 
 
 def test_what_has_been_done_since_is_not_told(office: Office) -> None:
-    """The counts of failures outlast them for some minutes."""
+    """Old counts of failures stay for some minutes, but no longer show."""
     saga_id = office.start(
         WorkflowBuilder("explain-taken").add_step("a", "explain.refused").build()
     )

@@ -1,4 +1,4 @@
-"""Does `explain` tell why nobody has begun a step that was sent?"""
+"""Does `explain` say why no worker has begun a sent step?"""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.office import Office
 
 
 def test_without_any_worker_it_says_how_to_start_one(office: Office) -> None:
-    """Without ``-Q``: the worker that is to start knows the queue of its function, and only it."""
+    """The command has no ``-Q``, because the new worker knows its functions' queues."""
     reason = office.reason(office.start(two()), "no_worker")
     assert (reason["step"], reason["queue"]) == ("reserve", "io")
     start = "MULTIAGENTS_IMPORTS=YOUR_MODULE celery -A multiagents worker"
@@ -34,7 +34,7 @@ def test_without_any_worker_it_says_how_to_start_one(office: Office) -> None:
 
 
 def test_a_queue_that_nobody_consumes_is_named(office: Office) -> None:
-    """With those that run and what they consume."""
+    """The text lists the running workers with their queues."""
     office.worker_runs("io")
     saga_id = office.start(two())
     office.succeed(saga_id, "reserve")
@@ -46,14 +46,14 @@ def test_a_queue_that_nobody_consumes_is_named(office: Office) -> None:
 
 
 def test_a_function_that_no_worker_has_is_named(office: Office) -> None:
-    """A worker that was deployed without the module."""
+    """The cause may be a worker deployed without the module."""
     office.worker_runs("io", functions=("other",))
     reason = office.reason(office.start(two()), "unknown_function")
     assert "no running worker has the function 'explain.do'" in reason["text"]
 
 
 def test_a_function_on_another_queue_does_not_help_and_is_told(office: Office) -> None:
-    """It is deployed in the wrong place; the command is that of the project's own app."""
+    """The text says that the queue is wrong, and the command is that of the project's app."""
     launch = Launch("proj", (), ("celery",), ("explain.do",), at_ms=1)
     office.runtime.edge.run(launches.remember(launch))
     office.worker_runs("celery")
@@ -66,7 +66,7 @@ def test_a_function_on_another_queue_does_not_help_and_is_told(office: Office) -
 
 
 def test_a_worker_that_takes_messages_in_vain_is_named(office: Office) -> None:
-    """Another of the queue has the function, so the step will be done."""
+    """Another worker of the queue has the function, so the step will run."""
     office.worker_runs("io")
     office.worker_runs("io", functions=("other",), host="celery@two")
     reason = office.reason(office.start(two()), "queued")
@@ -79,7 +79,7 @@ def test_a_worker_that_takes_messages_in_vain_is_named(office: Office) -> None:
 
 
 def test_a_step_that_was_given_back_says_so(office: Office) -> None:
-    """It waits without a message for a worker that has its function."""
+    """The step has no message and waits for a worker with its function."""
     office.worker_runs("io", functions=("other",))
     saga_id = office.start(two())
     keys = office.runtime.host.coordinator.repository.keys(saga_id)
@@ -90,7 +90,7 @@ def test_a_step_that_was_given_back_says_so(office: Office) -> None:
 
 
 def test_a_parked_step_says_that_a_worker_has_its_function_now(office: Office) -> None:
-    """Rule 9 left it to a person, who may not know that the roll-out is over."""
+    """Rule 9 parked the step, and the operator learns that the rollout is over."""
     office.worker_runs("io", functions=("other",))
     saga_id = office.start(two())
     edge, host = office.runtime.edge, office.runtime.host
@@ -103,7 +103,7 @@ def test_a_parked_step_says_that_a_worker_has_its_function_now(office: Office) -
 
 
 def test_messages_before_it_are_counted(office: Office) -> None:
-    """A long queue is not a fault; the slots that empty it are told."""
+    """A long queue is no fault; the text has its length and the slots that empty it."""
     office.worker_runs("io")
     for _ in range(2):
         office.start(two())
@@ -116,7 +116,7 @@ def test_messages_before_it_are_counted(office: Office) -> None:
 
 
 def test_an_empty_queue_means_a_held_or_lost_message(office: Office) -> None:
-    """It is looked at again at a time that is told."""
+    """The text has the time of the next look."""
     office.worker_runs("io")
     saga_id = office.start(two())
     with redis.Redis.from_url(office.url) as client:
@@ -125,7 +125,7 @@ def test_an_empty_queue_means_a_held_or_lost_message(office: Office) -> None:
 
 
 def test_busy_slots_explain_a_message_that_a_worker_has_fetched(office: Office) -> None:
-    """Celery fetches more than it runs; only where a slot is free may the message be lost."""
+    """Celery prefetches; a message may be lost only if a slot is free."""
     catalog = Catalog(office.runtime.clock)
     catalog.add_local(WorkerInfo("explain.do", "io"))
     saga_id = office.start(two())
@@ -140,7 +140,7 @@ def test_busy_slots_explain_a_message_that_a_worker_has_fetched(office: Office) 
 
 
 def test_the_attempt_before_is_told(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    """That it was lost, on which host, or with which error it failed."""
+    """The text has the lost attempt's host or the failed one's error."""
     monkeypatch.setattr(office.runtime.host.coordinator.claims, "hostname", "b@vm")
 
     def begin_again(attempt: int) -> None:
@@ -167,7 +167,7 @@ def test_the_attempt_before_is_told(office: Office, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_parked_step_says_that_its_definition_has_changed_since(office: Office) -> None:
-    """A retry goes by the definition with which the saga began; `attention` says so, too."""
+    """A retry uses the saga's first definition; `attention` says so, too."""
     catalog, run = Catalog(office.runtime.clock), office.runtime.edge.run
     workflow = two()
     saga_id = office.start(workflow)
@@ -192,7 +192,7 @@ def test_a_parked_step_says_that_its_definition_has_changed_since(office: Office
 
 
 def test_a_broker_that_does_not_answer_keeps_nothing_else_untold(office: Office) -> None:
-    """Only the length of the queue is missing."""
+    """Only the queue's length is missing."""
 
     def away(queue: QueueHead) -> Backlog:
         raise ConnectionRefusedError("nobody there")
@@ -212,7 +212,7 @@ def test_a_broker_that_does_not_answer_keeps_nothing_else_untold(office: Office)
 
 
 def test_branches_that_wait_for_a_slot_are_told(office: Office) -> None:
-    """Of a fan-out only as many are sent as there are slots."""
+    """A fan-out sends only as many branches as there are slots."""
     office.worker_runs("io")
     office.runtime.edge.run(office.runtime.catalog.refresh(force=True))
     branches = [(f"b{number}", "explain.do") for number in range(9)]

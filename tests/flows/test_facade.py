@@ -1,6 +1,6 @@
-"""Can an asyncio program start, do, follow and steer sagas by itself?
+"""Can an asyncio program alone start, run, follow and steer sagas?
 
-Over a real server, with an embedded Celery worker; every wait is for a condition with a deadline.
+The server is real and the Celery worker embedded; every wait is for a condition with a deadline.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def short_polls(server):
 
 
 def test_a_saga_runs_to_its_end_in_one_process(redis_url):
-    """Bus, workers and orchestrator together do all the steps, on every queue they need."""
+    """Bus, workers and orchestrator run all steps on every queue they need."""
 
     async def main():
         async with framework(redis_url, NUMBERS, double, describe) as (_, _, orchestrator):
@@ -70,7 +70,7 @@ def test_a_saga_runs_to_its_end_in_one_process(redis_url):
 
 
 def test_an_input_has_the_form_it_has_everywhere(redis_url):
-    """A UUID or a Decimal of an asyncio program is stored as that of any other."""
+    """An asyncio program's UUID or Decimal is stored like any other program's."""
 
     async def main():
         async with framework(redis_url, NUMBERS, double, describe) as (_, _, orchestrator):
@@ -84,7 +84,7 @@ def test_an_input_has_the_form_it_has_everywhere(redis_url):
 
 
 def test_a_failed_saga_is_compensated(redis_url):
-    """A step that fails for good has the steps before it undone."""
+    """A final failure undoes the steps before it."""
 
     async def main():
         functions = (double, refuse, put_back)
@@ -99,7 +99,7 @@ def test_a_failed_saga_is_compensated(redis_url):
 
 
 def test_the_status_is_the_dict_of_the_sync_face(redis_url):
-    """`get_status` and `SagaService.get` give one and the same description."""
+    """`get_status` and `SagaService.get` return the same dict."""
 
     async def main():
         async with framework(redis_url, NUMBERS, double, describe) as (_, _, orchestrator):
@@ -111,7 +111,7 @@ def test_the_status_is_the_dict_of_the_sync_face(redis_url):
 
 
 def test_an_idempotency_key_starts_one_saga(redis_url):
-    """A later start under a key returns the first saga's id; with another input if it asks so."""
+    """A later start returns the first saga's id, with another input only on request."""
 
     async def main():
         async with framework(redis_url, NUMBERS, double, describe) as (_, _, orchestrator):
@@ -138,7 +138,7 @@ def test_an_idempotency_key_starts_one_saga(redis_url):
 
 
 def test_what_cannot_run_is_refused_before_anything_is_stored(redis_url):
-    """Unknown workflow, worker and saga each have their error; nothing is left behind."""
+    """Unknown workflow, worker and saga each have their own error."""
 
     async def main():
         nobody = one_step("facade-nobody", "facade.nobody")
@@ -155,7 +155,7 @@ def test_what_cannot_run_is_refused_before_anything_is_stored(redis_url):
 
 
 def test_an_orchestrator_starts_its_own_definition_by_name(redis_url):
-    """Another orchestrator with the same name and a newer definition does not change the first."""
+    """Another orchestrator's newer definition of that name does not affect it."""
 
     async def main():
         first = one_step("facade-twice", "facade.double")
@@ -168,7 +168,7 @@ def test_an_orchestrator_starts_its_own_definition_by_name(redis_url):
 
 
 def test_a_running_saga_is_paused_resumed_cancelled_and_told(redis_url):
-    """The operations of the service are coroutine methods, by the same names."""
+    """The service's operations are coroutine methods of the same names."""
 
     async def main():
         pausing = (
@@ -193,7 +193,7 @@ def test_a_running_saga_is_paused_resumed_cancelled_and_told(redis_url):
 
 
 def test_the_async_face_is_made_from_the_table_of_operations():
-    """Whatever the table offers is there, documented; anything else is an AttributeError."""
+    """Every operation exists with its docstring; other names raise AttributeError."""
     orchestrator = Orchestrator(NUMBERS, MemoryEventBus())
     assert set(OPERATIONS) <= set(dir(orchestrator))
     for name in set(OPERATIONS) - {"start"}:
@@ -203,7 +203,7 @@ def test_the_async_face_is_made_from_the_table_of_operations():
 
 
 def test_plain_delay_works_beside_a_running_manager(redis_url):
-    """`AsyncResult.get` is not forbidden in a process that runs a WorkerManager."""
+    """`AsyncResult.get` is allowed in a process with a running WorkerManager."""
 
     async def main():
         async with framework(redis_url, NUMBERS, double, describe):
@@ -218,7 +218,7 @@ def test_plain_delay_works_beside_a_running_manager(redis_url):
 
 
 def test_monitors_count_what_really_happened(redis_url):
-    """One start and one end for each attempt, by worker, with true durations."""
+    """Each attempt gives one start and one end, by worker, with its duration."""
     monitor = WorkerMonitor()
 
     async def main():
@@ -245,7 +245,7 @@ def test_monitors_count_what_really_happened(redis_url):
 
 
 def test_the_bus_tells_a_saga_from_start_to_end(redis_url):
-    """Commands, results, errors, compensations and states arrive in the order they happened."""
+    """Commands, results, errors, compensations and states arrive in order."""
     told: list[Any] = []
 
     async def main():
@@ -283,7 +283,7 @@ def _is_status(event: Any, state: str) -> bool:
 
 
 def test_an_event_monitor_sees_commands_from_dispatch_to_completion(redis_url):
-    """Each attempt's command passes all the stages; a failed one ends as failed."""
+    """Each attempt's command passes all stages; a failed attempt ends as failed."""
     monitor = EventMonitor()
 
     async def main():
@@ -301,7 +301,7 @@ def test_an_event_monitor_sees_commands_from_dispatch_to_completion(redis_url):
 
 
 def test_a_large_context_or_result_does_not_travel_on_the_bus(redis_url):
-    """The streams keep many events: what is above the limit is left out, and the saga runs."""
+    """Events omit values above the limit, because streams keep many events."""
     told: list[Any] = []
     large = "x" * 40_000
 
@@ -324,7 +324,7 @@ def test_a_large_context_or_result_does_not_travel_on_the_bus(redis_url):
 
 
 def test_nothing_is_watched_once_a_manager_has_stopped(redis_url):
-    """The hot path is wrapped only while somebody listens."""
+    """The hot path is wrapped only while a monitor or bus listens."""
     engine = runtime_at(redis_url)
 
     async def main():

@@ -1,6 +1,6 @@
-"""Do an asyncio program's manager, workers and factory start and stop as it wants?
+"""Do an asyncio program's manager, workers and factory start and stop on request?
 
-Over a real server, with an embedded Celery worker; every wait is for a condition with a deadline.
+The server is real and the Celery worker embedded; every wait is for a condition with a deadline.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ from tests.support.facade import (
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
 
 LASTING = ("multiagents-loop", "multiagents-leases")
-"""Threads that a process keeps, one each for a process and for a server."""
+"""Threads that a process keeps: one per process and one per server."""
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +66,7 @@ def short_polls(server):
 
 
 def test_a_registered_worker_can_be_run_by_hand(redis_url):
-    """`get_worker(name).execute(context)` runs it once, and a command event does the same."""
+    """`get_worker(name).execute(context)` runs it once, and so does a command event."""
     monitor = WorkerMonitor()
     manager = WorkerManager(MemoryEventBus(), worker_monitor=monitor)
     manager.register(double)
@@ -88,7 +88,7 @@ def test_a_registered_worker_can_be_run_by_hand(redis_url):
 
 
 def test_a_worker_run_by_hand_raises_its_own_error():
-    """No saga is there to take it."""
+    """There is no saga to record the error."""
     manager = WorkerManager()
     manager.register(refuse)
     with pytest.raises(NonRetryableError, match="out of stock"):
@@ -96,13 +96,13 @@ def test_a_worker_run_by_hand_raises_its_own_error():
 
 
 def test_only_workers_can_be_registered():
-    """A plain function has no name: the error says what to do."""
+    """The error for a plain function says what to do."""
     with pytest.raises(InvalidInput, match="@worker"):
         WorkerManager().register(lambda context: {})
 
 
 def test_a_worker_registered_while_the_manager_runs_gets_its_steps(redis_url):
-    """Its queue is consumed from then on, and its task is known."""
+    """The manager consumes its queue and knows its task from then on."""
 
     async def main():
         late_workflow = one_step("facade-late", "facade.late")
@@ -121,7 +121,7 @@ def test_a_worker_registered_while_the_manager_runs_gets_its_steps(redis_url):
 
 
 def test_a_worker_defined_again_replaces_its_task(redis_url):
-    """A reload is no second task of that name: Celery has nothing to warn of."""
+    """A reload makes no second task of that name, and Celery no warning."""
     engine = runtime_at(redis_url)
 
     def define(answer: int) -> Any:
@@ -144,7 +144,7 @@ def threads() -> set[str]:
 
 
 def test_managers_start_and_stop_one_after_the_other(redis_url):
-    """Each start serves, each idle stop takes less than 2 s, and no thread is left."""
+    """Each start serves, each idle stop takes under 2 s, and no thread stays."""
     runtime_at(redis_url).app.conf.broker_transport_options.pop("polling_interval")
 
     async def once() -> float:
@@ -162,7 +162,7 @@ def test_managers_start_and_stop_one_after_the_other(redis_url):
 
 
 def test_one_manager_can_be_started_again(redis_url):
-    """Stop and start, in either order and as often as one likes."""
+    """Stop and start work in any order and number."""
 
     async def main():
         async with framework(redis_url, NUMBERS, double, describe) as (_, workers, orchestrator):
@@ -179,7 +179,7 @@ def test_one_manager_can_be_started_again(redis_url):
 
 
 def test_a_second_manager_at_the_same_time_is_refused(redis_url):
-    """Celery has state for one worker in a process; the first one is not disturbed."""
+    """Celery's state serves one worker per process; the first manager runs on."""
 
     async def main():
         async with framework(redis_url, NUMBERS, double, describe) as (bus, workers, _):
@@ -191,7 +191,7 @@ def test_a_second_manager_at_the_same_time_is_refused(redis_url):
 
 
 def test_the_program_keeps_its_signals_logging_and_celery_app(redis_url):
-    """An embedded worker does not own the process."""
+    """An embedded worker changes none of the process's own settings."""
     taken = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
 
     def state() -> Any:
@@ -216,7 +216,7 @@ def test_the_program_keeps_its_signals_logging_and_celery_app(redis_url):
 
 
 def test_stopping_lets_a_running_step_end(redis_url):
-    """What runs is finished and reported before `stop` returns."""
+    """The running step ends and is reported before `stop` returns."""
 
     async def main():
         GATE.clear()
@@ -234,7 +234,7 @@ def test_stopping_lets_a_running_step_end(redis_url):
 
 
 def test_stopping_cancels_an_async_step_that_does_not_end(redis_url):
-    """The coroutine is cancelled; its step stays claimed, for whoever comes after its lease."""
+    """The cancelled step stays claimed until its lease expires."""
 
     async def main():
         CANCELLED.clear()
@@ -260,7 +260,7 @@ async def _is_running(orchestrator: Orchestrator, saga_id: str) -> None:
 
 
 def test_nothing_works_before_start_and_the_error_says_so():
-    """An orchestrator that is not started refuses, as the bus does."""
+    """An orchestrator that is not started raises, as the bus does."""
     orchestrator = Orchestrator(NUMBERS, MemoryEventBus())
     with pytest.raises(InvalidInput, match=r"await orchestrator\.start\(\)"):
         asyncio.run(orchestrator.execute_workflow("facade-numbers", {}))
@@ -268,7 +268,7 @@ def test_nothing_works_before_start_and_the_error_says_so():
 
 @pytest.mark.parametrize("make", [WorkerManager, lambda bus: Orchestrator(NUMBERS, bus)])
 def test_without_a_server_start_fails_soon_and_says_what_to_do(make):
-    """One NoServer without the password of the URL; and nothing keeps running."""
+    """One NoServer without the URL's password; nothing keeps running."""
     bus = RedisEventBus("redis://:secret@127.0.0.1:1/0")
 
     async def main():
@@ -284,7 +284,7 @@ def test_without_a_server_start_fails_soon_and_says_what_to_do(make):
 
 
 def test_a_state_store_is_a_url():
-    """Sagas live in Redis; an object of one's own is refused instead of being ignored."""
+    """Sagas are in Redis; any other object is refused instead of ignored."""
     with pytest.raises(
         InvalidInput, match=r"object of builtins\.object: expected the URL of the Redis"
     ):
@@ -292,13 +292,13 @@ def test_a_state_store_is_a_url():
 
 
 def test_no_concurrency_is_refused():
-    """A manager that could do nothing is a mistake."""
+    """A manager without slots could run nothing."""
     with pytest.raises(InvalidInput, match="at least 1"):
         WorkerManager(concurrency=0)
 
 
 def test_in_eager_mode_the_facade_needs_no_server(saga_lab):
-    """`execute_workflow` returns at the saga's end; nothing is started."""
+    """`execute_workflow` returns at the saga's end, and nothing is started."""
 
     async def main():
         async with (
@@ -317,7 +317,7 @@ def test_in_eager_mode_the_facade_needs_no_server(saga_lab):
 
 @pytest.fixture
 def own_folder(redis_url, monkeypatch, tmp_path):
-    """The current folder is empty, and the settings name the test's server."""
+    """Run in an empty folder, with settings that name the test's server."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MULTIAGENTS_REDIS_URL", redis_url)
     get_settings.cache_clear()
@@ -326,7 +326,7 @@ def own_folder(redis_url, monkeypatch, tmp_path):
 
 
 def test_the_factory_gives_three_things_awaited_or_not(own_folder):
-    """Both spellings unpack into a bus, a manager and an orchestrator that know each other."""
+    """Both spellings give a connected bus, manager and orchestrator."""
 
     async def main():
         return await create_simple_framework(NUMBERS)
@@ -357,7 +357,7 @@ def test_the_factory_heeds_the_folders_monitoring_file(own_folder):
 
 
 def test_the_package_offers_the_facade_by_name():
-    """The names of the first documents are importable where those say."""
+    """The seed documents' import paths work."""
     assert multiagents.Orchestrator is Orchestrator
     assert {"Orchestrator", "WorkerManager", "RedisEventBus"} <= set(multiagents.__all__)
     assert registry.find("facade.double") is double

@@ -1,6 +1,6 @@
-"""Can a program's orchestrator be used from another event loop than the one that started it?
+"""Can another event loop use a started orchestrator?
 
-An ``async def`` worker of the same program runs on a loop of its own, in another thread.
+An ``async def`` worker of the same program runs on a separate loop, in another thread.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ASKING = one_step("facade-asking", "facade.ask")
 
 
 class Programs:
-    """What a program's workers know of it."""
+    """The objects of a program that its workers use."""
 
     orchestrator: Orchestrator
 
@@ -46,7 +46,7 @@ async def parent(context):
 
 @worker("facade.ask", retry=1)
 async def ask(context):
-    """Asks in vain, with a time limit of its own."""
+    """Call in vain, with its own time limit."""
     async with asyncio.timeout(0.1):
         await Programs.orchestrator.get_status(context["saga_id"])
     return {}
@@ -59,7 +59,7 @@ def short_polls(server: Any) -> Iterator[None]:
 
 
 def in_a_thread(call: Callable[[], Awaitable[Any]], deadline_s: float = 10) -> Any:
-    """What ``call`` gives on a loop of its own, while this thread (and its loop) stands still."""
+    """The result of ``call`` on a separate loop, while this thread and its loop stand still."""
     found: list[Any] = []
 
     def run() -> None:
@@ -76,7 +76,7 @@ def in_a_thread(call: Callable[[], Awaitable[Any]], deadline_s: float = 10) -> A
 
 
 def test_an_async_worker_starts_a_child_saga_and_waits_for_it(redis_url):
-    """By the program's own orchestrator, with all parts in one process, several at a time."""
+    """Several workers do so at once, through the program's own orchestrator in one process."""
 
     async def main():
         functions = (parent, double, describe)
@@ -90,7 +90,7 @@ def test_an_async_worker_starts_a_child_saga_and_waits_for_it(redis_url):
 
 
 def test_a_call_from_another_loop_does_not_wait_for_the_first(redis_url):
-    """The loop of `start` may stand still: nothing of the call needs it; errors pass."""
+    """The call needs nothing of the loop of `start`, and its errors reach the caller."""
 
     async def main():
         async with framework(redis_url, NUMBERS, double, describe) as (_, _, orchestrator):
@@ -105,7 +105,7 @@ def test_a_call_from_another_loop_does_not_wait_for_the_first(redis_url):
 
 
 def test_a_time_limit_of_a_worker_ends_its_call(redis_url):
-    """The server keeps silent; a limit and a cancellation pass through, and so do errors."""
+    """With a silent server, time limit, cancellation and errors reach the worker."""
 
     async def main():
         async with framework(redis_url, ASKING, ask) as (_, _, orchestrator):
@@ -134,7 +134,7 @@ async def _cancelled(orchestrator: Orchestrator) -> str:
 
 
 def test_it_is_stopped_from_another_loop_and_works_after_the_end_of_its_own(redis_url):
-    """Connections are closed where they belong; a loop that is gone has none."""
+    """Each connection closes on its own loop; a closed loop has none."""
 
     async def stopped_elsewhere():
         orchestrator = Orchestrator(NUMBERS, MemoryEventBus(), state_store=redis_url)
@@ -157,7 +157,7 @@ def test_it_is_stopped_from_another_loop_and_works_after_the_end_of_its_own(redi
 
 
 def test_in_eager_mode_a_worker_may_start_a_child_saga(saga_lab):
-    """What a test of such a worker needs: no server, no deadlock."""
+    """Such a test needs no server and does not deadlock."""
 
     async def main():
         async with Orchestrator(PARENT, MemoryEventBus()) as orchestrator:

@@ -1,4 +1,4 @@
-"""Is a returned result judged by the step's own condition, once and for ever?"""
+"""Does a step's own condition judge its result once, for all readers?"""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def flow(**more):
 
 
 def test_a_refused_result_is_tried_again(saga_lab):
-    """Without ``failed_when`` it would be a success (rule 2); the history says why it was not."""
+    """Without ``failed_when`` it would be a success (rule 2); the history has the reason."""
     ANSWERS[:] = [{"status": "unavailable"}, {"status": "ok"}]
     saga_id = saga_lab.start(flow())
     saga = saga_lab.get(saga_id)
@@ -51,7 +51,7 @@ def test_a_refused_result_is_tried_again(saga_lab):
 
 
 def test_a_result_that_stays_refused_fails_the_step(saga_lab):
-    """Its outcome is unknown, and what came before is undone."""
+    """The step's outcome is unknown, and the steps before it are undone."""
     ANSWERS[:] = [{"status": "unavailable"}] * 2
     saga_id = saga_lab.start(flow(retry=2))
     saga_lab.assert_undone(saga_id, "first")
@@ -60,7 +60,7 @@ def test_a_result_that_stays_refused_fails_the_step(saga_lab):
 
 @pytest.mark.parametrize("settle", ["resolve", "skip"])
 def test_nobody_is_given_a_refused_result(saga_lab, settle):
-    """A person has settled the step: it counts as done with an empty result, or not at all."""
+    """If an operator settles the step, it has an empty result or counts as not done."""
     ANSWERS[:], GIVEN[:] = [{"status": "unavailable", "payment": "p-1"}], []
     workflow = (
         WorkflowBuilder("settled")
@@ -77,7 +77,7 @@ def test_nobody_is_given_a_refused_result(saga_lab, settle):
 
 
 def test_an_undo_is_given_the_refused_result(saga_lab):
-    """It may name what there is to undo."""
+    """The result may name the effect to undo."""
     refused = {"status": "unavailable", "payment": "p-1"}
     ANSWERS[:], GIVEN[:] = [refused], []
     options = {"failed_when": "result.status == 'unavailable'", "retry": 1}
@@ -91,7 +91,7 @@ def test_an_undo_is_given_the_refused_result(saga_lab):
 
 
 def test_a_condition_that_cannot_be_read_fails_the_step(saga_lab):
-    """The error names the expression and what is missing."""
+    """The error names the expression and the missing part."""
     ANSWERS[:] = [{"other": 1}] * 3
     saga = saga_lab.get(saga_lab.start(flow()))
     assert saga["error"]["type"] == "ConditionError"
@@ -100,7 +100,7 @@ def test_a_condition_that_cannot_be_read_fails_the_step(saga_lab):
 
 @pytest.mark.parametrize("chosen", [True, False])
 def test_the_condition_sees_which_steps_were_skipped(saga_lab, chosen):
-    """A step that its own condition left out has a state, and no result."""
+    """A skipped step has a state and no result."""
     ANSWERS[:] = [{"status": "ok"}]
     refused = "steps.opt.state == 'succeeded' && has(steps.opt.result.echo)"
     workflow = (
@@ -116,7 +116,7 @@ def test_the_condition_sees_which_steps_were_skipped(saga_lab, chosen):
 
 @pytest.mark.parametrize(("settle", "error"), [("resolve", "ResultRefused"), ("skip", None)])
 def test_the_condition_sees_what_was_done_by_hand(saga_lab, settle, error):
-    """It counts as succeeded, with an empty result."""
+    """A resolved step counts as succeeded with an empty result."""
     ANSWERS[:] = [{"status": "unavailable"}, {"status": "ok"}]
     by_hand = "steps.ask.state == 'succeeded' && !has(steps.ask.result.status)"
     options = {"failed_when": "result.status == 'unavailable'", "pivot": True, "retry": 1}

@@ -1,4 +1,4 @@
-"""Do the branches of a fan-out reach the workers that are free, and only those?"""
+"""Do a fan-out's branches reach the free workers, and only those?"""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tests.support.one_process import SAGA, Bench
 
 
 def branches(count: int, **options: object) -> list[Step]:
-    """So many branches and a join."""
+    """That many branches and a join."""
     names = [f"p{number}" for number in range(count)]
     steps = [Step(name=name, worker="a", **options) for name in names]  # type: ignore[arg-type]
     return [*steps, Step(name="join", worker="a", depends_on=tuple(names))]
 
 
 def walk(bench: Bench, held: Assignment | None) -> list[str]:
-    """Go on as long as there is something to go on with."""
+    """Continue with the next step as long as there is one."""
     done = []
     while held is not None:
         done.append(held.step)
@@ -32,7 +32,7 @@ def walk(bench: Bench, held: Assignment | None) -> list[str]:
 
 
 def test_only_as_many_messages_are_sent_as_there_are_slots(bench: Bench) -> None:
-    """The other branches wait in the outbox, and whoever ends one goes on with the next."""
+    """Other branches wait in the outbox, and each finished branch continues with one of them."""
     bench.announce(2)
     bench.start(*branches(6))
     assert [message.step for message in bench.sent] == ["p0", "p1"]
@@ -44,7 +44,7 @@ def test_only_as_many_messages_are_sent_as_there_are_slots(bench: Bench) -> None
 
 
 def test_a_branch_taken_over_has_all_that_a_message_would_have_brought(bench: Bench) -> None:
-    """Input and results before it, a lease, an entry in the log; nothing is left in the outbox."""
+    """It has input, results, a lease and a log entry, and the outbox is empty."""
     bench.announce(1)
     before = Step(name="before", worker="a")
     after = [Step(name=f"q{n}", worker="a", depends_on=("before",)) for n in range(3)]
@@ -60,20 +60,20 @@ def test_a_branch_taken_over_has_all_that_a_message_would_have_brought(bench: Be
 
 
 def test_without_known_workers_everything_is_sent(bench: Bench) -> None:
-    """Nobody can say how many would be enough."""
+    """The number of slots is unknown then."""
     bench.start(*branches(6))
     assert len(bench.sent) == 6
 
 
 def test_nothing_is_sent_twice_where_everything_was_sent(bench: Bench) -> None:
-    """Without known workers nothing is held back, so there is no place to hand on."""
+    """Without known workers nothing is withheld, so there is no slot to pass on."""
     bench.start(*branches(3))
     bench.succeed(bench.claim(), allowed=False)
     assert [message.step for message in bench.sent] == ["p1", "p2"]
 
 
 def test_a_process_that_may_not_go_on_hands_its_place_on(bench: Bench) -> None:
-    """At the end of its slice it sends a message, so that as many go on as before."""
+    """At the end of its slice it publishes a withheld message, so the number at work stays."""
     bench.announce(1)
     bench.start(*branches(4))
     done = []
@@ -86,7 +86,7 @@ def test_a_process_that_may_not_go_on_hands_its_place_on(bench: Bench) -> None:
 
 
 def test_a_failed_branch_hands_its_place_on(bench: Bench) -> None:
-    """While it waits for its retry, its slot does something else."""
+    """Its slot runs another branch while it waits for its retry."""
     bench.announce(1)
     bench.start(*branches(3))
     following = bench.fail(bench.claim(), retryable=True, go_on=True)
@@ -95,7 +95,7 @@ def test_a_failed_branch_hands_its_place_on(bench: Bench) -> None:
 
 
 def test_branches_of_another_queue_are_left_to_its_workers(bench: Bench) -> None:
-    """And so are those of functions that this process does not have."""
+    """Branches whose functions this process lacks are left, too."""
     bench.announce(1)
     bench.catalog.add_local(WorkerInfo("b", queue="llm"))
     others = [Step(name=f"b{n}", worker="b") for n in range(2)]
@@ -105,7 +105,7 @@ def test_branches_of_another_queue_are_left_to_its_workers(bench: Bench) -> None
 
 
 def test_nothing_is_taken_over_of_a_paused_saga(bench: Bench) -> None:
-    """What runs may end, nothing new begins (E19)."""
+    """Running branches may end, and none begins (E19)."""
     bench.announce(1)
     bench.start(*branches(4))
     held = bench.claim()
@@ -117,7 +117,7 @@ def test_nothing_is_taken_over_of_a_paused_saga(bench: Bench) -> None:
 
 
 def test_what_is_held_back_is_sent_when_nobody_comes_for_it(bench: Bench) -> None:
-    """The process with the only message died: after a lease a sweep finds the queue empty."""
+    """If the process with the only message dies, a sweep finds the queue empty after a lease."""
     bench.announce(2)
     bench.start(*branches(5))
     bench.sent.clear()
@@ -127,13 +127,13 @@ def test_what_is_held_back_is_sent_when_nobody_comes_for_it(bench: Bench) -> Non
 
 
 def claims(bench: Bench, message: Message, delivery: str = "d2") -> Assignment | None:
-    """Another process takes a message."""
+    """Another process claims a message."""
     claim = bench.coordinator.slots.claim(SAGA, message.ref, delivery=delivery, queue="io")
     return bench.edge.run(claim)
 
 
 def test_a_message_for_a_branch_that_was_taken_over_changes_nothing(bench: Bench) -> None:
-    """Its command no longer stands in the outbox (E3), and no other one waits."""
+    """Its command has left the outbox (E3), and no other one waits."""
     bench.announce(2)
     bench.start(*branches(2))
     first, second = bench.sent
@@ -146,7 +146,7 @@ def test_a_message_for_a_branch_that_was_taken_over_changes_nothing(bench: Bench
 
 
 def test_a_message_for_a_branch_that_was_taken_over_takes_another(bench: Bench) -> None:
-    """Else its place would be lost: in the end a wide fan-out had a single one at work."""
+    """Otherwise its slot would be lost, and a wide fan-out would end with one."""
     bench.announce(1)
     bench.start(*branches(4))
     assert bench.succeed(bench.claim(), allowed=False) is None
@@ -163,7 +163,7 @@ def test_a_message_for_a_branch_that_was_taken_over_takes_another(bench: Bench) 
 
 
 def test_a_message_that_was_sent_again_takes_nothing_beside_the_first(bench: Bench) -> None:
-    """Both have one Celery id: should a child be lost, all that this id holds has failed (E14)."""
+    """Both messages have one Celery id, and a lost child fails all that the id holds (E14)."""
     bench.announce(1)
     bench.start(*branches(4))
     (message,) = bench.sent
@@ -180,7 +180,7 @@ def test_a_message_that_was_sent_again_takes_nothing_beside_the_first(bench: Ben
 def test_a_process_whose_report_another_decided_over_keeps_its_place(
     bench: Bench, allowed: bool
 ) -> None:
-    """Two end at the same time, and one of them decides over both reports."""
+    """Two branches end together, and one process decides over both reports."""
     other = bench.beside()
     bench.announce(2)
     bench.start(*branches(5))
@@ -200,7 +200,7 @@ def test_a_process_whose_report_another_decided_over_keeps_its_place(
 
 
 def test_a_place_is_handed_on_to_what_nobody_has_begun(redis_url: str) -> None:
-    """Others take two branches just before one of them is sent; then it is the third."""
+    """Other processes claim two branches just before; the third one gets the slot."""
     bench = Bench(redis_url, letter_of=lambda message: Letter("queue", message.step))
     other = Bench(redis_url)
     bench.announce(1)
@@ -221,7 +221,7 @@ def test_a_place_is_handed_on_to_what_nobody_has_begun(redis_url: str) -> None:
 
 
 def test_a_message_takes_nothing_of_a_saga_that_stops(bench: Bench) -> None:
-    """What was taken over is one thing, what a person has stopped another (E19)."""
+    """A message takes another branch after a take-over, but not after an operator's stop (E19)."""
     bench.announce(1)
     bench.start(*branches(4))
     message = bench.sent[0]

@@ -1,4 +1,4 @@
-"""What becomes of a command whose message came to a worker without its function?"""
+"""What happens to a command whose message reaches a worker without its function?"""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Stranger(Bench):
         return self.edge.run(flow)
 
     def colleague(self, *functions: str, queue: str = "io", host: str = "other@h") -> HandBack:
-        """Let a worker run that has these."""
+        """Announce another worker that has these functions."""
         catalog = Catalog(self.clock)
         for name in functions:
             catalog.add_local(WorkerInfo(name))
@@ -57,7 +57,7 @@ class Stranger(Bench):
         return HandBack(self.settings, self.clock, catalog)
 
     def give(self, message: Message) -> list[Foreign]:
-        """A message comes here."""
+        """A message arrives here."""
         row = (message.saga_id, *message.ref, message.sent_ms)
         self.run(self.empty.refresh(force=True))
         left: list[Foreign] = self.run(
@@ -66,7 +66,7 @@ class Stranger(Bench):
         return left
 
     def pass_time(self, seconds: float, *, steps: int = 1) -> None:
-        """Let time pass, and the sweeps look."""
+        """Let time pass, with sweeps."""
         for _ in range(steps):
             self.clock.advance(seconds / steps)
             for item in self.run(self._look.due(SHARD)):
@@ -74,7 +74,7 @@ class Stranger(Bench):
         self.run(self.empty.publish("stranger@h", ["io"], []))
 
     def due_in_ms(self, kind: Kind = Kind.RUN, name: str = "one", attempt: int = 1) -> int:
-        """Until its command is looked at."""
+        """The time until the command's next look."""
         score = self.edge.client.zscore(SHARD.due, f"o|{SAGA}|o:{kind}:{name}:{attempt}")
         return round(score) - self.clock.now_ms()
 
@@ -87,7 +87,7 @@ def bench(redis_url: str) -> Iterator[Stranger]:
 
 
 def test_a_command_goes_on_at_once_where_a_worker_has_its_function(bench: Stranger) -> None:
-    """Not after a lease: it is sent again within a fraction of a second, the same attempt."""
+    """The same attempt is resent within a fraction of a second, not after a lease."""
     bench.colleague("a")
     bench.start(step("one"))
     bench.give(bench.sent[0])
@@ -96,7 +96,7 @@ def test_a_command_goes_on_at_once_where_a_worker_has_its_function(bench: Strang
 
 
 def test_an_undo_goes_on_at_once_too(bench: Stranger) -> None:
-    """The rule is one for both kinds of work."""
+    """Runs and undos follow one rule."""
     bench.colleague("a", "undo")
     bench.start(undoable("one"), step("two", "one"))
     bench.succeed(bench.claim(), allowed=False)
@@ -109,7 +109,7 @@ def test_an_undo_goes_on_at_once_too(bench: Stranger) -> None:
 
 
 def test_what_is_claimed_is_not_given_back(bench: Stranger) -> None:
-    """A command that was sent twice: its other message is at work (E3)."""
+    """The command was sent twice, and its other message is running (E3)."""
     bench.colleague("a")
     bench.start(step("one"))
     message = bench.sent[0]
@@ -123,7 +123,7 @@ def test_what_is_claimed_is_not_given_back(bench: Stranger) -> None:
 
 
 def test_only_the_last_message_of_a_command_gives_it_back(bench: Stranger) -> None:
-    """Else each message that comes late would make another one, and none would ever go."""
+    """Otherwise each late message would make another one, without end."""
     bench.colleague("a")
     bench.start(step("one"))
     first = bench.sent[0]
@@ -132,11 +132,11 @@ def test_only_the_last_message_of_a_command_gives_it_back(bench: Stranger) -> No
     bench.give(first)
     bench.pass_time(0.5)
     assert len(bench.sent) == 2
-    assert bench.due_in_ms() > 10_000  # a lease after the last one was sent
+    assert bench.due_in_ms() > 10_000  # a lease after the last message
 
 
 def test_a_repeated_call_changes_nothing_more(bench: Stranger) -> None:
-    """The reply is lost, and the worker gives it back once more: the count of sendings stays."""
+    """After a lost reply the worker gives it back again, and the count of messages stays."""
     bench.start(step("one"))
     bench.give(bench.sent[0])
     bench.give(bench.sent[0])
@@ -148,7 +148,7 @@ def test_a_repeated_call_changes_nothing_more(bench: Stranger) -> None:
 
 
 def test_a_command_whose_sending_is_not_confirmed_is_given_back_later(bench: Stranger) -> None:
-    """Who sends it is about to write when it was sent, and would undo what is written here."""
+    """The sender's confirmation would overwrite the hand-back."""
     bench.colleague("a")
     bench.start(step("one"))
     message = bench.sent[0]
@@ -163,7 +163,7 @@ def test_a_command_whose_sending_is_not_confirmed_is_given_back_later(bench: Str
 
 
 def test_a_sending_again_that_is_not_confirmed_is_given_back_later(bench: Stranger) -> None:
-    """Of a command that was given back before: its outbox tells of the message before this one."""
+    """The outbox still describes the previous message of a command given back before."""
     bench.start(step("one"))
     bench.give(bench.sent[0])
     before = bench.work()["o:run:one:1"]
@@ -180,7 +180,7 @@ def test_a_sending_again_that_is_not_confirmed_is_given_back_later(bench: Strang
 
 
 def test_a_worker_that_is_busy_does_not_make_the_others_spin(bench: Stranger) -> None:
-    """Each time that a command comes here it waits longer, and never longer than a second."""
+    """Each hand-back here waits longer, up to 1 s."""
     bench.colleague("a")
     bench.start(step("one"))
     waits = []
@@ -196,7 +196,7 @@ def test_a_worker_that_is_busy_does_not_make_the_others_spin(bench: Stranger) ->
 
 
 def test_a_burst_is_spread(bench: Stranger) -> None:
-    """Hundreds that come at once come back one by one, or the queue would be full of them."""
+    """Hundreds of commands come back one by one, so they do not fill the queue."""
     bench.colleague("a")
     bench.start(*(step(f"s{number}") for number in range(100)))
     rows = [(m.saga_id, *m.ref, m.sent_ms, m.task, m.queue) for m in bench.sent]
@@ -206,7 +206,7 @@ def test_a_burst_is_spread(bench: Stranger) -> None:
 
 
 def test_where_nobody_has_it_a_command_waits_without_messages(bench: Stranger) -> None:
-    """Then three leases, and a person decides: as long as if its messages had been lost."""
+    """After three leases it is parked, as if its messages had been lost."""
     bench.start(step("one"))
     for count in range(1, UNROUTABLE_AFTER + 1):
         bench.give(bench.sent[-1])
@@ -219,7 +219,7 @@ def test_where_nobody_has_it_a_command_waits_without_messages(bench: Stranger) -
 
 
 def test_going_to_and_fro_does_not_park(bench: Stranger) -> None:
-    """Rule 9 is about functions that nobody has: the only worker that has it may just restart."""
+    """Rule 9 parks functions that no worker has; the only one with it may be restarting."""
     bench.colleague("a")
     bench.start(step("one"))
     for _ in range(10):
@@ -232,7 +232,7 @@ def test_going_to_and_fro_does_not_park(bench: Stranger) -> None:
 
 
 def test_a_worker_of_another_queue_keeps_it_from_being_parked(bench: Stranger) -> None:
-    """It is deployed, in the wrong place: that is told, and the command looked at ever less."""
+    """The worker is on the wrong queue: that is reported, and looks become rarer."""
     bench.colleague("a", queue="llm")
     bench.start(step("one"))
     waits = []
@@ -248,7 +248,7 @@ def test_a_worker_of_another_queue_keeps_it_from_being_parked(bench: Stranger) -
 
 
 def test_a_worker_that_brings_the_function_wakes_what_waits(bench: Stranger) -> None:
-    """And nothing else: not what waits for other functions, or on other queues."""
+    """It wakes no commands for other functions or on other queues."""
     bench.start(step("one"))
     bench.give(bench.sent[0])
     for brings, queue in (("b", "io"), ("a", "llm")):
@@ -264,7 +264,7 @@ def test_a_worker_that_brings_the_function_wakes_what_waits(bench: Stranger) -> 
 
 
 def test_a_worker_that_announces_itself_meanwhile_is_not_missed(bench: Stranger) -> None:
-    """It woke what was marked before this command was: so who marks it looks once more."""
+    """It woke the commands marked before, so the marking process looks once more."""
     bench.start(step("one"))
     message = bench.sent[0]
     row = (message.saga_id, *message.ref, message.sent_ms)
@@ -280,7 +280,7 @@ def test_a_worker_that_announces_itself_meanwhile_is_not_missed(bench: Stranger)
 
 
 def test_a_woken_command_that_was_done_meanwhile_stays_done(bench: Stranger) -> None:
-    """The mark is only a mark: what is no longer due does not become due."""
+    """Waking makes no command due that is not due any more."""
     bench.start(step("one"))
     bench.give(bench.sent[0])
     bench.succeed(bench.claim())
@@ -307,14 +307,14 @@ MALFORMED: list[Any] = [
 
 @pytest.mark.parametrize("mark", MALFORMED, ids=repr)
 def test_only_a_command_of_the_engine_is_given_back(mark: Any) -> None:
-    """A plain task, a stranger's message, or one that is malformed is for Celery to drop."""
+    """Celery drops plain tasks, foreign messages and malformed ones."""
     assert foreign_of("f", {"multiagents": mark}, "io") is None
     assert foreign_of("f", None, "io") is None
     assert foreign_of("f", {"multiagents": ["s", "run", "a", 1, "v", 2]}, None) is None
 
 
 class Consumer:
-    """What Celery's consumer has of this."""
+    """The parts of Celery's consumer that these tests use."""
 
     connection_errors = ()
 
@@ -329,7 +329,7 @@ class Consumer:
 
 
 def test_the_queue_is_named_as_its_workers_name_it() -> None:
-    """A team's queues may have routing keys of their own, which is all that a message tells."""
+    """A message has only a routing key, which a team may choose freely."""
     consumer, taken = Consumer(), []
     table = Strategies(consumer, taken.append)
     for key in ("io", "mail.now", "gone"):
@@ -340,7 +340,7 @@ def test_the_queue_is_named_as_its_workers_name_it() -> None:
 
 
 def test_celery_drops_what_is_no_command_and_a_command_is_acknowledged_and_taken() -> None:
-    """The table has an entry for every name; nothing in a message ends the worker."""
+    """Every task name has a strategy, and no message ends the worker."""
     consumer, taken, acked = Consumer(), [], []
     table = Strategies(consumer, taken.append)
     assert table["known"] == "its strategy"
@@ -359,7 +359,7 @@ def test_celery_drops_what_is_no_command_and_a_command_is_acknowledged_and_taken
 
 
 def test_a_thread_that_waits_gives_back_at_once(bench: Stranger, redis_url: str) -> None:
-    """Not at its next round; and what comes while it ends is given back, too."""
+    """It does not wait for its next round, and handles late arrivals at its end."""
     bench.start(step("one"), step("two"))
     given: list[str] = []
     took = threading.Event()
@@ -388,7 +388,7 @@ def test_a_thread_that_waits_gives_back_at_once(bench: Stranger, redis_url: str)
 
 
 def test_a_fan_out_is_sent_to_all_that_have_its_functions(bench: Stranger) -> None:
-    """Places are counted for those who can fill them: nobody else would go on with the rest."""
+    """Only the slots of workers with these functions count."""
     steps = [step(f"a{number}") for number in range(3)]
     steps += [step(f"u{number}").model_copy(update={"worker": "undo"}) for number in range(3)]
     bench.colleague("a", host="a@h")

@@ -1,4 +1,4 @@
-"""Are ids and queue names checked where they enter, and read safely where they are stored?"""
+"""Are ids and queue names checked on entry, and read safely from the store?"""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def world() -> World:
 
 @pytest.mark.parametrize("odd", ODD_IDS)
 def test_what_is_due_is_read_whatever_the_id_of_its_saga(odd: str) -> None:
-    """The id stands between bars in a due set, and may hold bars of its own."""
+    """Bars separate a due member's parts, and an id may contain bars."""
     field = outbox_field(AttemptRef(Kind.RUN, "a", 1))
     assert k.parse_due(k.due_dirty(odd)) == (k.DueKind.DIRTY, odd, ())
     assert k.parse_due(k.due_purge(odd)) == (k.DueKind.PURGE, odd, ())
@@ -67,7 +67,7 @@ def test_what_is_due_is_read_whatever_the_id_of_its_saga(odd: str) -> None:
 
 @pytest.mark.parametrize("odd", ODD_IDS)
 def test_a_saga_of_any_id_keeps_its_leases_timers_and_retention(world: World, odd: str) -> None:
-    """A worker that dies holding its step is noticed, and the ended saga is removed."""
+    """A lost worker is noticed, and the ended saga is removed."""
     world.start(odd)
     claim = world.coordinator.slots.claim(
         odd, AttemptRef(Kind.RUN, "a", 1), delivery="lost", queue="io"
@@ -85,7 +85,7 @@ def test_a_saga_of_any_id_keeps_its_leases_timers_and_retention(world: World, od
 
 @pytest.mark.parametrize("member", ["", "z|a", "l|too|short", "o|", "t|only", "no bars"])
 def test_a_strange_due_member_is_named_and_put_off(world: World, member: str) -> None:
-    """It keeps nothing else from being swept, and is named once."""
+    """The log names it once, and sweeps handle all others."""
     world.edge.client.zadd(Shard().due, {member: 1})
     world.broker_is_up = False
     world.start("s1")
@@ -104,13 +104,13 @@ def test_a_strange_due_member_is_named_and_put_off(world: World, member: str) ->
 
 @pytest.mark.parametrize("given", [uuid.uuid4(), 42, *ODD_IDS])
 def test_an_id_is_text_a_uuid_or_a_number(given: object) -> None:
-    """Celery's users pass what they have."""
+    """Celery's users pass all of them."""
     assert ids.checked_id(given) == str(given)
 
 
 @pytest.mark.parametrize("given", BAD_IDS, ids=ascii)
 def test_an_id_that_cannot_be_used_is_refused(given: object) -> None:
-    """The message shows it in plain ASCII, so that no terminal obeys it."""
+    """The message shows it in plain ASCII, which no terminal interprets."""
     with pytest.raises(InvalidInput, match="a task id is") as caught:
         ids.checked_id(given)
     assert str(caught.value).isascii()
@@ -119,7 +119,7 @@ def test_an_id_that_cannot_be_used_is_refused(given: object) -> None:
 
 @pytest.mark.parametrize("name", BAD_QUEUES, ids=ascii)
 def test_no_queue_has_the_name_of_another_key(name: str) -> None:
-    """On a Redis a queue is a list under its name: a message would land in a saga's log."""
+    """A queue is a list under its name, so a message could land in a saga's log."""
     step = WorkflowBuilder("odd").add_step("a", "w", queue=name)
     assert any("queue" in error for error in step.errors)
     with pytest.raises(InvalidWorkflow, match="queue"):
@@ -133,12 +133,12 @@ def test_no_queue_has_the_name_of_another_key(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["io", "shop.orders", "mail queue", "a:b", "_own", "mandarin"])
 def test_other_names_are_good_for_a_queue(name: str) -> None:
-    """A team has named its queues long before."""
+    """A team keeps the names of its queues."""
     assert queue_flaw(name) == ""
 
 
 def test_a_stored_definition_cannot_send_into_another_key() -> None:
-    """It may have been stored before its queue was refused: its step fails and nothing is sent."""
+    """Older definitions may have such a queue: the step fails, and nothing is sent."""
     app = Celery("odd", broker="memory://", set_as_current=False)
     names = {"saga_id": "s", "kind": Kind.RUN, "step": "a", "attempt": 1, "task": "w"}
     odd = Message(**names, queue="ma:{s00}:log:victim", version="v", sent_ms=1)  # type: ignore[arg-type]
@@ -148,7 +148,7 @@ def test_a_stored_definition_cannot_send_into_another_key() -> None:
 
 
 def test_a_worker_does_not_consume_another_key() -> None:
-    """It would empty the list, message by message."""
+    """It would empty that list, message by message."""
     app = Celery("odd", set_as_current=False)
     app.amqp.queues.select(["io", "ma:{s00}:log:victim"])
     with pytest.raises(InvalidInput, match="to consume the queue 'ma:"):

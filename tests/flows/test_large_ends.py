@@ -1,4 +1,4 @@
-"""What does the end of a saga read, of one with large results or a long log?"""
+"""What does the end of a saga with large results or a long log read?"""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ LITTLE = 64 * 1024
 
 
 def sent_by_server(bench: Bench) -> int:
-    """Bytes that the server has sent so far."""
+    """The bytes that the server has sent so far."""
     return int(bench.edge.client.info("stats")["total_net_output_bytes"])
 
 
 def to_the_last(bench: Bench, steps: int) -> Assignment:
-    """A saga whose steps have all returned much, but the last, which has begun."""
+    """A saga with large results whose last step has begun."""
     bench.start(*chain(steps))
     held: Assignment | None = bench.claim()
     for _ in range(steps - 1):
@@ -57,7 +57,7 @@ def by_a_sweep(bench: Bench, held: Assignment) -> None:
 def test_an_end_reads_only_what_its_outcome_is_made_of(
     bench: Bench, tell: Callable[[Bench, Assignment], None]
 ) -> None:
-    """E15: of 20 MB of results the server sends that of the last step, whoever tells of the end."""
+    """E15: of 20 MB of results the server sends only the last step's, to any process."""
     held = to_the_last(bench, 101)
     before = sent_by_server(bench)
     tell(bench, held)
@@ -81,7 +81,7 @@ def test_who_joins_an_ended_saga_is_told_without_all_its_data(bench: Bench) -> N
 
 
 def test_the_end_of_a_failed_saga_reads_no_results(bench: Bench) -> None:
-    """E15: its outcome is its error; not even the last steps' results are part of it."""
+    """E15: its outcome is its error, without any results."""
     bench.start(step("s"), step("t"))
     failing = bench.claim()
     bench.succeed(bench.claim(), LARGE)
@@ -92,7 +92,7 @@ def test_the_end_of_a_failed_saga_reads_no_results(bench: Bench) -> None:
 
 
 def test_an_outcome_has_the_results_of_any_number_of_last_steps(bench: Bench) -> None:
-    """E15: more than one command takes."""
+    """E15: they may exceed what one command takes."""
     count = 1100
     bench.start(*(step(f"s{number}") for number in range(count)))
     for number in range(count):
@@ -102,7 +102,7 @@ def test_an_outcome_has_the_results_of_any_number_of_last_steps(bench: Bench) ->
 
 @pytest.mark.parametrize("count", [1200, 2000, 5200])
 def test_a_long_log_is_compressed_at_the_end(bench: Bench, count: int) -> None:
-    """E15: it is read in pages for that; one too long to be compressed is left as it is."""
+    """E15: it is read in pages; a log too long for compression stays as it is."""
     bench.start(step("s"))
     held = bench.claim()
     had = len(bench.log())
@@ -118,7 +118,7 @@ def test_a_long_log_is_compressed_at_the_end(bench: Bench, count: int) -> None:
 
 
 def test_a_log_of_large_entries_is_compressed_at_the_end(bench: Bench) -> None:
-    """E15: it is not sent along with the commit's reply, but read after it."""
+    """E15: it is read after the commit, not sent with its reply."""
     bench.start(step("s"))
     held = bench.claim()
     asked = Requested(bench.clock.now_ms(), Action.PAUSE, "r", reason="x" * 2 * LITTLE)
@@ -133,7 +133,7 @@ def test_a_log_of_large_entries_is_compressed_at_the_end(bench: Bench) -> None:
 
 @pytest.mark.parametrize("count", [1000, 1001, 2500])
 def test_a_log_that_is_compressed_while_it_is_read_is_read_whole(bench: Bench, count: int) -> None:
-    """E15: a process that tells of an end again meets one that has just told of it."""
+    """E15: two processes may deliver one outcome at the same time."""
     bench.start(step("s"))
     fill(bench, count - len(bench.log()))
     whole = bench.edge.execute(store.log(KEYS))
@@ -158,7 +158,7 @@ def test_a_log_that_is_compressed_while_it_is_read_is_read_whole(bench: Bench, c
 
 
 def fill(bench: Bench, count: int) -> None:
-    """Put so many commands of a person into the log, decided over; none changes anything."""
+    """Append that many decided operator actions, none of which changes anything."""
     for number in range(count):
         entry = Requested(bench.clock.now_ms(), Action.RESUME, f"r{number}")
         bench.edge.client.rpush(KEYS.log, encode(entry))

@@ -1,7 +1,7 @@
-"""What becomes of what an attempt returns after it was given up for lost?
+"""What happens to a result that arrives after its attempt was given up?
 
-It is put aside.  Only a decision makes it the step's: what conditions, later steps and those who
-wait have been told stays true, and the log alone gives the saga.
+It is put aside, and only a decision makes it the step's. So earlier conditions, steps and outcomes
+stay true, and the log alone gives the saga.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def data(bench: Bench) -> dict[str, str]:
 
 
 def parked(bench: Bench, *following: Any) -> Assignment:
-    """A saga whose point of no return is lost, and waits for a person; its lost attempt."""
+    """A saga whose pivot's attempt is lost and parked; the lost attempt."""
     bench.start(step("charge", pivot=True, retry=ONCE), *following)
     held = bench.claim()
     lose(bench.edge, bench.coordinator, held)
@@ -42,7 +42,7 @@ def parked(bench: Bench, *following: Any) -> Assignment:
 
 
 def assert_replayed(bench: Bench) -> None:
-    """What the log gives is what is stored."""
+    """Assert that the log gives the stored state."""
     saga, workflow = bench.edge.run(bench.coordinator.repository.current(SAGA))
     log = bench.log()
     blank = blank_saga(workflow, SAGA, log[0].at_ms, data(bench))
@@ -57,7 +57,7 @@ def results_of(held: Assignment) -> dict[str, Any]:
 def test_what_a_person_settled_has_no_result_whatever_comes_late(
     bench: Bench, command: Action
 ) -> None:
-    """The steps after it have gone on without one."""
+    """Later steps went on without a result."""
     late = parked(
         bench, step("mail", "charge"), step("thank", "mail", when=HAS_RESULT), step("end", "thank")
     )
@@ -75,7 +75,7 @@ def test_what_a_person_settled_has_no_result_whatever_comes_late(
 
 
 def test_a_condition_reads_no_result_that_came_after_the_word_of_a_person(bench: Bench) -> None:
-    """Both stand in the log when somebody decides: the first is decided over without the second."""
+    """With both in the log, the action is decided without the later result."""
     late = parked(bench, step("thank", "charge", when=HAS_RESULT))
     asked = Requested(bench.clock.now_ms(), Action.RESOLVE, "request", step="charge")
     bench.edge.execute(store.append(KEYS, asked))
@@ -88,7 +88,7 @@ def test_a_condition_reads_no_result_that_came_after_the_word_of_a_person(bench:
 def test_a_late_success_is_the_result_of_a_step_that_is_resolved_after_it(
     bench: Bench, together: bool
 ) -> None:
-    """Whoever resolves it has seen that it is done; the condition after it reads it at once."""
+    """The resolve adopts it, and the next condition reads it at once."""
     late = parked(bench, step("thank", "charge", when="steps.charge.result.ok"))
     if together:  # decided over at once
         bench.lose = "commit"
@@ -111,7 +111,7 @@ def test_a_late_success_is_the_result_of_a_step_that_is_resolved_after_it(
 def test_a_lost_attempts_process_goes_on_without_its_result(
     bench: Bench, command: Action, decided: bool
 ) -> None:
-    """It takes over a branch that waits, or the next step; what it brings is not the step's."""
+    """It continues with a waiting branch or the next step, but its own result does not count."""
     bench.announce(1)
     late = parked(bench, *(step(f"mail{n}", "charge") for n in range(3)))
     asked = Requested(bench.clock.now_ms(), command, "request", step="charge")
@@ -125,7 +125,7 @@ def test_a_lost_attempts_process_goes_on_without_its_result(
 
 
 def test_a_refused_result_is_not_gone_on_with(bench: Bench) -> None:
-    """While it was reported, another process parked the step and a person took it for done."""
+    """During its report another process parked the step, and an operator resolved it."""
     bench.start(step("charge", pivot=True, retry=ONCE), step("mail", "charge"))
     held, other = bench.claim(), bench.beside()
     now_ms = bench.clock.now_ms()
@@ -146,7 +146,7 @@ def test_a_refused_result_is_not_gone_on_with(bench: Bench) -> None:
 
 
 def test_nobody_takes_the_result_of_an_attempt_that_nobody_knows(bench: Bench) -> None:
-    """E5: it came first, and counts for nothing; the one that was lost is the step's."""
+    """E5: the unknown attempt's earlier result does not count; the lost one's does."""
     bench.start(step("charge", pivot=True, retry=ONCE), step("mail", "charge"))
     late = bench.claim()
     stranger = Succeeded(bench.clock.now_ms(), Kind.RUN, "charge", 1, "f" * 16)
@@ -158,7 +158,7 @@ def test_nobody_takes_the_result_of_an_attempt_that_nobody_knows(bench: Bench) -
 
 
 def test_a_success_that_follows_a_reported_failure_is_late_too(bench: Bench) -> None:
-    """Who resolves the step is told of the attempt whose result it gets."""
+    """The operator sees whose result the resolved step gets."""
     bench.start(step("charge", pivot=True, retry=ONCE), step("mail", "charge"))
     held = bench.claim()
     bench.fail(held)
@@ -170,7 +170,7 @@ def test_a_success_that_follows_a_reported_failure_is_late_too(bench: Bench) -> 
 
 
 def test_what_an_attempt_had_left_at_work_is_told_when_it_ends(bench: Bench) -> None:
-    """A thread has no result: who settles the step is told that it has ended, and which it was."""
+    """A thread has no result; the operator sees which one has ended."""
     bench.start(step("charge", pivot=True, retry=ONCE))
     held = bench.claim()
     given_up = Failed(bench.clock.now_ms(), *row(held), Failure("E", "e"), running=True)
@@ -182,7 +182,7 @@ def test_what_an_attempt_had_left_at_work_is_told_when_it_ends(bench: Bench) -> 
 
 
 def test_an_outcome_is_told_again_as_it_was_told_first(bench: Bench) -> None:
-    """A second start gets the same, though the last step's lost attempt has succeeded since."""
+    """A second start gets the same outcome, despite a later success of the last step."""
     bench.start(step("pay", pivot=True), step("charge", "pay", retry=ONCE))
     late = bench.succeed(bench.claim())
     assert late is not None
@@ -199,7 +199,7 @@ def test_an_outcome_is_told_again_as_it_was_told_first(bench: Bench) -> None:
 
 
 def test_the_undo_of_a_skipped_step_is_given_what_came_late(bench: Bench) -> None:
-    """The step counts as not done; its effect is there, and what it returned says what it is."""
+    """The skipped step has an effect after all, and its result describes it."""
     bench.start(undoable("charge"), step("mail", "charge"))
     late = bench.claim()
     lose(bench.edge, bench.coordinator, late)
@@ -220,7 +220,7 @@ def test_the_undo_of_a_skipped_step_is_given_what_came_late(bench: Bench) -> Non
 
 
 def test_a_step_that_was_given_up_has_the_result_of_its_late_success(bench: Bench) -> None:
-    """It counts as succeeded from then on, and is undone again."""
+    """It then counts as succeeded and is undone again."""
     bench.start(undoable("charge", retry=ONCE))
     late = bench.claim()
     lose(bench.edge, bench.coordinator, late)
@@ -238,7 +238,7 @@ def test_a_step_that_was_given_up_has_the_result_of_its_late_success(bench: Benc
 def test_an_undo_is_given_what_came_late_before_anybody_decided_over_it(
     bench: Bench, reported_by_another: bool
 ) -> None:
-    """Its message is claimed between the report and its commit, whose process may have died."""
+    """The undo is claimed between the report and its commit, whose process may have died."""
     bench.start(undoable("charge", retry=ONCE))
     late = bench.claim()
     if reported_by_another:

@@ -1,4 +1,4 @@
-"""Does the advice to start a worker fit the project that it is given to?"""
+"""Does the advice to start a worker fit the reader's project?"""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PROJ = Launch("proj", (), ("celery", "io"), ("pay",), at_ms=1)
 
 
 def test_the_launch_that_has_the_functions_is_repeated() -> None:
-    """With its app, its imports, and the queue that lacks a worker."""
+    """The command has its app, its imports and the queue without a worker."""
     told = advice([SHOP, PROJ], queues=["io"], functions=["reserve"])
     assert told == "MULTIAGENTS_IMPORTS=shop,shop.mail celery -A multiagents worker -Q io"
     told = advice([SHOP, PROJ], queues=["slow"], functions=["pay"])
@@ -46,14 +46,14 @@ def test_the_launch_that_has_the_functions_is_repeated() -> None:
 
 
 def test_where_no_worker_runs_all_its_queues_are_consumed() -> None:
-    """One queue alone would leave the others, and the engine's own, to nobody."""
+    """One queue alone would leave the others, and the engine's, without a worker."""
     told = advice([SHOP], queues=["slow"], functions=["mail"], alone=True)
     assert told.endswith("celery -A multiagents worker -Q io,llm,slow")
     assert advice([PROJ]) == "celery -A proj worker -Q celery,io"
 
 
 def test_a_function_that_no_launch_had_needs_a_module() -> None:
-    """What was imported stays; an app of the team's has its modules by itself."""
+    """The known imports stay; a team's app imports its own modules."""
     told = advice([SHOP], queues=["io"], functions=["reserve", "new"])
     assert told == (
         "MULTIAGENTS_IMPORTS=shop,shop.mail,YOUR_MODULE celery -A multiagents worker -Q io"
@@ -62,7 +62,7 @@ def test_a_function_that_no_launch_had_needs_a_module() -> None:
 
 
 def test_without_any_launch_the_askers_own_imports_are_taken() -> None:
-    """A program with MULTIAGENTS_IMPORTS has what its workers need; else it is a gap to fill."""
+    """The caller's MULTIAGENTS_IMPORTS fill the command, or else a placeholder does."""
     told = advice([], functions=["f"], imports=["shop"])
     assert told == "MULTIAGENTS_IMPORTS=shop celery -A multiagents worker"
     told = advice([], queues=["io"])
@@ -82,12 +82,12 @@ def test_without_any_launch_the_askers_own_imports_are_taken() -> None:
     ],
 )
 def test_the_name_after_celery_is_found(line: str, name: str) -> None:
-    """A worker in a program of its own was not started by celery, and cannot be again."""
+    """A worker embedded in a program has no such command."""
     assert app_named(line.split(), "named") == name
 
 
 def test_a_worker_without_functions_is_no_example(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is what the advice is to avoid; a team's app may well have plain tasks alone."""
+    """The advice must not repeat it; a team's app with plain tasks alone is fine."""
     monkeypatch.setattr("sys.argv", ["celery", "-A", "multiagents", "worker"])
     given: dict[str, Any] = {"imports": ["shop"], "queues": ["io"]}
     assert launch_of("multiagents", functions=[], **given) is None
@@ -106,7 +106,7 @@ def edge(redis_url: str) -> Iterator[Edge]:
 
 
 def test_a_launch_outlives_its_worker(edge: Edge) -> None:
-    """When none runs it is most needed; one that nobody has used for a month is forgotten."""
+    """It is needed most if no worker runs, and expires after a month without use."""
     clock = FakeClock()
     catalog = Catalog(clock)
     catalog.add_local(WorkerInfo("pay"))
@@ -121,7 +121,7 @@ def test_a_launch_outlives_its_worker(edge: Edge) -> None:
 
 
 def test_what_a_worker_knew_outlives_its_end_for_a_while(edge: Edge) -> None:
-    """It may just be starting anew: a step that is sent meanwhile has to find its queue."""
+    """The worker may be restarting, and steps sent meanwhile need their queue."""
     clock = FakeClock()
     theirs, ours = Catalog(clock), Catalog(clock)
     theirs.add_local(WorkerInfo("think", queue="llm"))
@@ -134,12 +134,12 @@ def test_what_a_worker_knew_outlives_its_end_for_a_while(edge: Edge) -> None:
     clock.advance(ALIVE_MS / 1000)
     assert edge.run(ours.fleet()) == {}
     assert edge.run(ours.missing({"think"})) == {"think"}
-    edge.run(theirs.retire("w@h"))  # a second time: it has nothing to say
+    edge.run(theirs.retire("w@h"))  # a second time, without any information
     assert edge.run(ours.missing({"think"})) == {"think"}
 
 
 def test_a_launch_tells_the_plain_tasks_of_its_app(edge: Edge) -> None:
-    """An earlier version has not told them, which is not the same as none."""
+    """An earlier version's unknown tasks differ from no tasks."""
     edge.run(launches.remember(replace(PROJ, tasks=("mail",))))
     edge.run(launches.remember(SHOP))
     assert {each.app: each.tasks for each in edge.run(launches.read())} == {
@@ -149,7 +149,7 @@ def test_a_launch_tells_the_plain_tasks_of_its_app(edge: Edge) -> None:
 
 
 def test_who_asks_may_have_the_module_that_no_launch_had() -> None:
-    """A client with MULTIAGENTS_IMPORTS; what a launch has already is no news."""
+    """The caller's MULTIAGENTS_IMPORTS are added unless a launch has them."""
     known = [Launch(imports=("shop",), functions=("charge",))]
     told = advice(known, queues=["io"], functions=["mail"], imports=("shop", "shop.mail"))
     assert told == "MULTIAGENTS_IMPORTS=shop,shop.mail celery -A multiagents worker -Q io"
@@ -160,7 +160,7 @@ def test_who_asks_may_have_the_module_that_no_launch_had() -> None:
 def test_in_a_program_with_an_app_of_its_own_that_app_is_meant(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Whatever the app calls itself, ``-A`` takes the module that makes it."""
+    """``-A`` takes the module that makes the app, whatever its name."""
     package = tmp_path / "launched_shop"
     package.mkdir()
     (package / "__init__.py").write_text("from .celery import app")
@@ -182,7 +182,7 @@ def test_in_a_program_with_an_app_of_its_own_that_app_is_meant(
 def test_an_unknown_workflow_names_the_apps_worker_and_the_server(
     redis_url: str, faces: str
 ) -> None:
-    """A variable that names another server looks like no worker, without the password."""
+    """A wrong server looks like a missing worker; its URL has no password."""
     secret = redis_url.replace("redis://", "redis://default:hunter2@")
     runtime = attach(Celery("shop", set_as_current=False), Settings(redis_url=secret))
     if faces == "package":
@@ -199,7 +199,7 @@ def test_an_unknown_workflow_names_the_apps_worker_and_the_server(
 def test_an_app_that_is_not_attached_is_named_where_a_workflow_is_unknown(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its workers ignore the workflow; one of the package's own app is seldom what is missing."""
+    """Its workers ignore the workflow, and one of the package's app seldom helps."""
     (tmp_path / "launched_alone.py").write_text("import celery; app = celery.Celery('alone')")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -219,7 +219,7 @@ def test_an_app_that_is_not_attached_is_named_where_a_workflow_is_unknown(
 
 @pytest.mark.parametrize("hosts", [["celery@vm"], ["celery@vm", "two@vm"]])
 def test_a_start_names_the_workers_that_lack_a_function(redis_url: str, hosts: list[str]) -> None:
-    """One that was started alike had it, so that its name or its module has changed since."""
+    """An earlier worker of the same launch had it, so its name or module has changed."""
     runtime = runtime_at(redis_url)
     began_ms = runtime.clock.now_ms()
     before = Launch("proj", (), ("other",), ("launches.write_invoice",), at_ms=began_ms)
@@ -247,7 +247,7 @@ def test_a_start_names_the_workers_that_lack_a_function(redis_url: str, hosts: l
 
 
 def test_only_the_packages_own_app_has_dev() -> None:
-    """A team's app is started by its own command."""
+    """A team's app has its own command."""
     assert has_dev([])
     assert has_dev([Launch(imports=("shop",))])
     assert not has_dev([Launch(app="proj"), Launch()])

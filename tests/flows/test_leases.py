@@ -1,4 +1,4 @@
-"""Are leases long enough, and is it noticed when they are renewed late?"""
+"""Are leases long enough, and are late renewals noticed?"""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def host(redis_url: str) -> Host:
 
 
 def lease_s(made: Host, name: str) -> float:
-    """The lease that a claim of a step by this worker gets, and keeps when it is renewed."""
+    """The lease of this worker's claim, before and after its renewal."""
     saga_id = made.call("start", WorkflowBuilder(name).add_step("only", name).build())
     held = made.engine.claim(saga_id, AttemptRef(Kind.RUN, "only", 1), delivery="d", queue="io")
     assert held is not None
@@ -63,7 +63,7 @@ def lease_s(made: Host, name: str) -> float:
 
 
 def test_a_cpu_step_has_a_lease_of_fifteen_seconds_at_least(redis_url):
-    """E9: whatever MULTIAGENTS_LEASE_S says."""
+    """E9: MULTIAGENTS_LEASE_S does not shorten it."""
     assert lease_s(host(redis_url), "lease_crunch") == 15
     assert lease_s(host(redis_url), "lease_fetch") == 2
 
@@ -82,7 +82,7 @@ class Watched:
 
 
 def test_a_late_renewal_is_counted(redis_url):
-    """E9: late only if something was held all the while."""
+    """E9: a renewal is late only if a lease was held all the time."""
     clock, engine = FakeClock(), Watched()
     keeper = LeaseKeeper(
         engine,
@@ -106,7 +106,7 @@ def test_a_late_renewal_is_counted(redis_url):
 
 
 class Holding:
-    """A thread that can be said to be gone."""
+    """A thread that can be declared gone."""
 
     is_gone = False
 
@@ -115,7 +115,7 @@ class Holding:
 
 
 class Limited:
-    """A keeper of attempts, some of them with a time-out of 100 s, on a clock to advance."""
+    """A keeper of attempts, some with a timeout of 100 s, on a clock to advance."""
 
     def __init__(self, *names: str) -> None:
         self.clock = FakeClock()
@@ -133,7 +133,7 @@ class Limited:
             on_timeout=self._tell,
             can_kill=False,
         )
-        self.keeper._thread = current_thread()  # there is no other: it looks when it is told to
+        self.keeper._thread = current_thread()  # no thread: it looks when called
         self.held = {name: self._hold(name) for name in names}
 
     def _hold(self, name: str) -> Assignment:
@@ -152,7 +152,7 @@ class Limited:
         return False
 
     def count_late(self) -> None:
-        """Nobody looks at it."""
+        """Does nothing, because these tests do not use the count."""
 
     def _tell(self, held: Assignment, place: str) -> None:
         self.told.append(held.step)
@@ -165,7 +165,7 @@ class Limited:
 
 
 def test_a_time_out_that_cannot_be_reported_keeps_no_lease_from_being_renewed() -> None:
-    """Nor the time-out of another; it is tried again, and said once."""
+    """Other timeouts go on, too; the report is retried and logged once."""
     limited = Limited("away", "near", "free")
     limited.refusing = {"away"}
     with capture_logs() as logs:
@@ -184,7 +184,7 @@ def test_a_time_out_that_cannot_be_reported_keeps_no_lease_from_being_renewed() 
 
 
 def test_what_has_ended_in_time_is_renewed_and_not_timed_out() -> None:
-    """Its report may take long; once that stands, nothing of it is kept."""
+    """A slow report keeps its lease, which ends once the report is stored."""
     limited = Limited("one")
     keeper, held = limited.keeper, limited.held["one"]
     keeper.ended(held)
@@ -196,7 +196,7 @@ def test_what_has_ended_in_time_is_renewed_and_not_timed_out() -> None:
 
 
 def test_a_lease_that_its_own_report_has_ended_is_not_called_lost() -> None:
-    """A renewal may come between the report and its answer; one whose function runs is lost."""
+    """A renewal may come between report and reply; a running function's lease is lost."""
     limited = Limited("ended", "overdue", "taken")
     limited.keeper.ended(limited.held["ended"])
     limited.keeper._overdue.add("overdue")
@@ -209,7 +209,7 @@ def test_a_lease_that_its_own_report_has_ended_is_not_called_lost() -> None:
 
 
 def test_a_time_limits_signal_that_comes_late_is_ignored() -> None:
-    """Sent while the function ran, it may come when its report is under way, or the next runs."""
+    """It may arrive during the report, or while the next attempt runs."""
     passed_on: list[int] = []
     limited = Limited("one", "next")
     keeper = limited.keeper
@@ -225,12 +225,12 @@ def test_a_time_limits_signal_that_comes_late_is_ignored() -> None:
     keeper.release(limited.held["one"])
     keeper._on_signal(signal.SIGUSR1, None)
     assert passed_on == []
-    keeper._on_signal(signal.SIGUSR1, None)  # a limit of Celery's own
+    keeper._on_signal(signal.SIGUSR1, None)  # Celery's own limit
     assert passed_on == [signal.SIGUSR1]
 
 
 def test_no_lease_is_renewed_for_a_thread_that_is_gone() -> None:
-    """Whatever took its function past the report: the lease ends, and the saga goes on."""
+    """The lease expires even if the report was skipped, and the saga goes on."""
     limited = Limited("free", "timed")
     limited.threads["free"].is_gone = True
     with capture_logs() as logs:
@@ -240,7 +240,7 @@ def test_no_lease_is_renewed_for_a_thread_that_is_gone() -> None:
 
 
 def test_no_lease_is_renewed_for_what_its_thread_has_left() -> None:
-    """A thread does one attempt at a time: with the next one, the one before is over."""
+    """A thread runs one attempt at a time, so the next one ends the one before."""
     limited = Limited("before", "timed")
     limited.threads["free"] = limited.threads["before"]
     with capture_logs() as logs:
@@ -252,7 +252,7 @@ def test_no_lease_is_renewed_for_what_its_thread_has_left() -> None:
 
 
 def test_what_keeps_its_own_time_out_is_renewed_and_left_alone() -> None:
-    """One authority: an async attempt is cancelled where it is waited for."""
+    """An async attempt is cancelled by its own waiter."""
     limited = Limited("timed")
     limited.keeper._keeps_time = lambda token: token == "timed"
     limited.pass_time(200)
@@ -260,7 +260,7 @@ def test_what_keeps_its_own_time_out_is_renewed_and_left_alone() -> None:
 
 
 def test_what_an_async_function_gave_while_it_cleaned_up_is_not_timed_out() -> None:
-    """Its result is checked when nobody waits for it any more; but not for ever."""
+    """Its result is checked after the waiter has left, within a limited time."""
     limited, waited_for = Limited("timed"), {"timed"}
     limited.keeper._keeps_time = waited_for.__contains__
     limited.pass_time(100.5)
@@ -274,7 +274,7 @@ def test_what_an_async_function_gave_while_it_cleaned_up_is_not_timed_out() -> N
 
 
 def test_the_doctor_shows_late_renewals(redis_url):
-    """Counted by host, forgotten when the worker leaves."""
+    """The doctor counts them by host, until the worker leaves."""
     made = host(redis_url)
     made.edge.run(made.catalog.publish("h1", ["io"], []))
     made.coordinator.claims.hostname = "h1"
@@ -287,8 +287,8 @@ def test_the_doctor_shows_late_renewals(redis_url):
 
 
 def test_threads_that_begin_at_once_share_one_keeper_of_leases(redis_url: str) -> None:
-    """What one thread lets another's keeper hold would never be released."""
-    engine = runtime_at(f"{redis_url.rpartition('/')[0]}/9")  # that nobody has used yet
+    """A lease in a second keeper would never be released."""
+    engine = runtime_at(f"{redis_url.rpartition('/')[0]}/9")  # that no thread has used yet
     together = Barrier(8)
 
     def first_use(_: int) -> LeaseKeeper:

@@ -1,4 +1,4 @@
-"""Is a message that a commit puts into its queue the one that Celery would send?"""
+"""Does a commit write the message into a queue that Celery would send?"""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def message(**changes: Any) -> Message:
 
 
 def opened(text: str) -> dict[str, Any]:
-    """A message without what is new in each one and with its body readable."""
+    """A message without its unique parts, and with a readable body."""
     found: dict[str, Any] = json.loads(text)
     found["body"] = json.loads(base64.b64decode(found["body"]))
     for name in ("delivery_tag", "reply_to"):
@@ -70,7 +70,7 @@ def opened(text: str) -> dict[str, Any]:
 @pytest.mark.parametrize("priority", [None, 0, 4, 9])
 @pytest.mark.parametrize("queue", ["io", "llm", "never_heard_of"])
 def test_a_letter_is_the_message_that_celery_sends(settings, store, queue, priority):
-    """Same list, same headers, same body: a worker cannot tell them apart."""
+    """List, headers and body are equal, so a worker sees no difference."""
     app = make_app(settings)
     one = message(queue=queue, priority=priority)
     letter = Letters(app, settings)(one)
@@ -83,7 +83,7 @@ def test_a_letter_is_the_message_that_celery_sends(settings, store, queue, prior
 @pytest.mark.parametrize("priority", [None, 0, 4])
 @pytest.mark.parametrize("known", [False, True], ids=["elsewhere", "here"])
 def test_a_look_into_a_queue_finds_the_message(settings, store, default, priority, known):
-    """E10: by whatever way it was sent, and with the app's own default for its priority."""
+    """E10: the look finds messages of both ways, with the app's default priority."""
     app = make_app(settings)
     app.conf.task_default_priority = default
     if known:
@@ -100,7 +100,7 @@ def test_a_look_into_a_queue_finds_the_message(settings, store, default, priorit
 
 
 def test_a_look_minds_the_brokers_own_steps(settings, store):
-    """With other steps Celery sends, and its lists are looked into."""
+    """With other priority steps Celery sends, and the look reads its lists."""
     app = make_app(settings)
     app.conf.task_default_priority = 5
     app.conf.broker_transport_options = {"priority_steps": [0, 5], "sep": ":"}
@@ -111,7 +111,7 @@ def test_a_look_minds_the_brokers_own_steps(settings, store):
 
 
 def anything(*args: Any, **kwargs: Any) -> None:
-    """What a team's own task may be."""
+    """A stand-in for a team's task."""
 
 
 def plain(**changes: Any) -> Message:
@@ -130,7 +130,7 @@ def plain(**changes: Any) -> Message:
 @pytest.mark.parametrize("priority", [None, 7])
 @pytest.mark.parametrize("options", [{}, {"time_limit": 9, "soft_time_limit": 7}])
 def test_a_plain_task_is_written_with_its_own_options(settings, store, queue, priority, options):
-    """Its limits, its priority, its route: as if the team had called it themselves."""
+    """Limits, priority and route are those of the team's own call."""
     app = make_app(settings)
     app.task(anything, name="letter.plain", shared=False, **options)
     app.finalize()
@@ -145,7 +145,7 @@ def test_a_plain_task_is_written_with_its_own_options(settings, store, queue, pr
 
 
 def test_a_plain_task_that_expires_is_left_to_celery(settings):
-    """The time is another for each message."""
+    """Each message has another time of expiry."""
     app = make_app(settings)
     app.task(anything, name="letter.plain", shared=False, expires=60)
     app.finalize()
@@ -153,7 +153,7 @@ def test_a_plain_task_that_expires_is_left_to_celery(settings):
 
 
 def test_routes_are_asked_for_each_plain_task(settings):
-    """They may look at the arguments."""
+    """A router may depend on the arguments."""
     app = make_app(settings)
     app.task(anything, name="letter.plain", shared=False)
     app.finalize()
@@ -169,7 +169,7 @@ def test_routes_are_asked_for_each_plain_task(settings):
 
 @pytest.mark.parametrize("heard", [False, True], ids=["by script", "by Celery"])
 def test_a_plain_task_that_cannot_be_routed_fails_its_step(settings, store, request, heard):
-    """At the start of a saga already, whoever would have written the message."""
+    """This holds from the start on, for both ways to write a message."""
     if heard:
         request.getfixturevalue("receiver")
     app = make_app(settings)
@@ -184,13 +184,13 @@ def test_a_plain_task_that_cannot_be_routed_fails_its_step(settings, store, requ
 
 
 def lost(name: str, *_: Any, **__: Any) -> None:
-    """A router with a hole."""
+    """A router with a gap."""
     if name == "letter.plain":
         raise ValueError(f"no way to {name}")
 
 
 def closed(settings: Settings) -> Runtime:
-    """A team whose app knows the queue "io", and makes no others."""
+    """A team's app that knows the queue "io" and creates no others."""
     app = make_app(settings)
     app.conf.update(task_create_missing_queues=False, task_queues=[Queue("io")])
     return attach(app, settings)
@@ -205,7 +205,7 @@ def claim(runtime: Runtime, saga_id: str, step: str, kind: Kind = Kind.RUN) -> A
 @pytest.mark.parametrize("heard", [False, True], ids=["by script", "by Celery"])
 @pytest.mark.parametrize("go_on", [False, True], ids=["leaving", "going on"])
 def test_a_step_whose_queue_the_app_does_not_have_fails_itself(settings, request, heard, go_on):
-    """Not the report of the step before it, which is recorded, goes on, and is undone."""
+    """The report of the step before counts, and that step is undone."""
     if heard:
         request.getfixturevalue("receiver")
     runtime = closed(settings)
@@ -223,7 +223,7 @@ def test_a_step_whose_queue_the_app_does_not_have_fails_itself(settings, request
 
 
 def test_of_a_fan_out_what_can_be_sent_is_sent(settings, store):
-    """Once, and confirmed; what cannot be sent fails, wherever it stands among the others."""
+    """Each such message is sent and confirmed once; the others' steps fail."""
     runtime = closed(settings)
     queues = ["gone", "io", "gone", "io", "gone"]
     builder = WorkflowBuilder("wide")
@@ -244,7 +244,7 @@ def chain(*queues: str) -> Workflow:
 
 
 def test_a_start_takes_one_request(settings, store):
-    """Recorded and sent in one script; nothing is left to confirm."""
+    """One script records and sends it, and nothing remains to confirm."""
     runtime = attach(make_app(settings), settings)
     workflow = chain("io")
     runtime.start_saga.delay(workflow, {})
@@ -256,7 +256,7 @@ def test_a_start_takes_one_request(settings, store):
 
 
 def test_a_wide_start_sends_all_its_messages_by_scripts(settings, store):
-    """More than one script may send are sent by the next ones, each once."""
+    """Further scripts send what exceeds one script, each message once."""
     builder = WorkflowBuilder("wide").parallel([(f"p{n}", "letter_noop") for n in range(250)])
     runtime = attach(make_app(settings), settings)
     runtime.start_saga.delay(builder.build(), {})
@@ -267,7 +267,7 @@ def test_a_wide_start_sends_all_its_messages_by_scripts(settings, store):
 
 @pytest.fixture
 def receiver() -> Iterator[list[str]]:
-    """Somebody who wants to know, or change, what is published."""
+    """A receiver that reads or changes published messages."""
     heard: list[str] = []
 
     def hear(sender: Any = None, **_: Any) -> None:
@@ -279,7 +279,7 @@ def receiver() -> Iterator[list[str]]:
 
 
 def test_receivers_of_publishing_signals_are_called(settings, store, receiver):
-    """Tracing adds its headers there: then each message goes through Celery."""
+    """Tracing adds its headers there, so each message goes through Celery."""
     runtime = attach(make_app(settings), settings)
     runtime.start_saga.delay(chain("io"), {})
     assert receiver == ["letter_noop"]
@@ -306,18 +306,18 @@ def declines(settings: Settings, **conf: Any) -> bool:
     ids=lambda conf: next(iter(conf)),
 )
 def test_what_celery_would_do_otherwise_is_left_to_celery(settings, conf):
-    """Another broker, another format, another list: only Celery knows how."""
+    """Celery sends for other brokers, formats and lists."""
     assert declines(settings, **conf)
     assert not declines(settings)
 
 
 def test_several_state_servers_leave_sending_to_celery(settings):
-    """The broker is then not the server of every saga."""
+    """The broker is then not every saga's server."""
     urls = settings.model_copy(update={"state_urls": settings.redis_url})
     assert Letters(make_app(urls), urls)(message()) is None
 
 
 def test_the_runtime_writes_letters(settings):
-    """The wiring: `attach` hands them to the dispatcher."""
+    """`attach` gives the dispatcher the direct publish."""
     runtime: Runtime = attach(make_app(settings), settings)
     assert isinstance(runtime.host.coordinator.dispatcher.letter_of, Letters)

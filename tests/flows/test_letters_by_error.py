@@ -1,4 +1,4 @@
-"""Are dead letters told apart by their errors, in lists, in what settles them and in advice?"""
+"""Do lists, actions and advice tell dead letters apart by error?"""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def listed(office: Office, **filters: Any) -> list[str]:
 
 
 def commands_in(text: str) -> list[list[str]]:
-    """The commands that a terminal shows, as a shell takes them, without the program."""
+    """The commands on a terminal, as a shell reads them, without the program."""
     whole = text.replace("\\\n", " ").splitlines()
     return [shlex.split(line)[1:] for line in whole if line.startswith("  multiagents")]
 
@@ -55,7 +55,7 @@ def advised(office: Office, **options: Any) -> list[list[str]]:
 
 
 def test_letters_are_found_by_a_part_of_their_error(office: Office) -> None:
-    """Of its type or message, in any case; of one saga too, and in an asyncio program."""
+    """The part matches type or message in any case, for one saga and in asyncio too."""
     closed, lost = park(office, CLOSED), park(office, LOST)
     assert listed(office) == [closed, lost]
     assert listed(office, error="CLOSED until") == [closed]
@@ -72,7 +72,7 @@ def test_letters_are_found_by_a_part_of_their_error(office: Office) -> None:
 
 
 def test_only_letters_with_that_error_are_settled(office: Office) -> None:
-    """By the operation and by the command; named letters take no filter beside them."""
+    """The operation and the command take the filter; named letters allow none."""
     closed, lost, other = (park(office, error) for error in (CLOSED, LOST, CLOSED))
     done = office.runtime.call(
         "settle_dead_letters", "skip", error="closed", limit=1, reason="by phone"
@@ -87,7 +87,7 @@ def test_only_letters_with_that_error_are_settled(office: Office) -> None:
 
 
 def test_advice_for_one_error_leaves_the_others_alone(office: Office) -> None:
-    """Each block's command settles just the sagas of its block."""
+    """Each block's command settles only its own sagas."""
     closed, lost = ([park(office, error) for _ in range(2)] for error in (CLOSED, LOST))
     first, second = advised(office)
     assert first[-2:] == ["--error", "BankDown: closed until nine"]
@@ -99,7 +99,7 @@ def test_advice_for_one_error_leaves_the_others_alone(office: Office) -> None:
 
 
 def test_advice_names_no_error_where_there_is_one_alone(office: Office) -> None:
-    """Unless the list is cut: what it does not show may have another."""
+    """A cut list may hide another error, so its advice names one."""
     for _ in range(2):
         park(office, CLOSED)
     [words] = advised(office)
@@ -109,7 +109,7 @@ def test_advice_names_no_error_where_there_is_one_alone(office: Office) -> None:
 
 
 def test_an_error_that_another_contains_gets_a_command_for_each_saga(office: Office) -> None:
-    """No text tells its letters apart."""
+    """No text tells such letters apart."""
     short = [park(office, Failure("BankDown", "closed")) for _ in range(2)]
     long = [park(office, Failure("BankDown", f"closed {'and ' * 40}")) for _ in range(2)]
     first, second, third = advised(office)
@@ -121,7 +121,7 @@ def test_an_error_that_another_contains_gets_a_command_for_each_saga(office: Off
 
 
 def test_one_error_after_other_numbers_of_attempts_is_one_block(office: Office) -> None:
-    """The attempts are told where they are the same."""
+    """The block gives the attempts if they are equal."""
     again, once = park(office, CLOSED), park(office, CLOSED)
     office.runtime.call("retry", again)
     office.fail(office.claim(again, "charge", Kind.UNDO, 2), error=CLOSED)
@@ -133,7 +133,7 @@ def test_one_error_after_other_numbers_of_attempts_is_one_block(office: Office) 
 
 
 def test_what_a_letter_calls_is_a_function(office: Office) -> None:
-    """In JSON under both names, for people under that one."""
+    """JSON has it under both names, text under "function"."""
     saga_id = park(office, CLOSED)
     [letter] = office.runtime.call("dead_letters")
     assert letter["function"] == letter["worker"] == "by_error.do"

@@ -1,4 +1,4 @@
-"""Is every event told once, whatever becomes of a saga?"""
+"""Does each event of a saga give one line, whatever happens?"""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ ENDS = {*map(str, ENDED)}
 
 
 def gives_reason(line: Line) -> bool:
-    """Whether a line says why a saga may end otherwise than completed."""
+    """Whether a line has a reason for an end other than completed."""
     failed = line.word.startswith(("failed", "lost", "no worker", "compensating"))
     return line.word.endswith(" asked") or (failed and ": " in line.rest)
 
 
 class Told:
-    """What all processes of a system say."""
+    """The lines of all processes of a system."""
 
     def __init__(self) -> None:
         self.lines: list[Line] = []
 
     def coordinator(self, *args: Any, **kwargs: Any) -> Coordinator:
-        """One that is watched."""
+        """A watched coordinator."""
         made = compose(*args, **kwargs)
         made.watchers.append(lambda move: self.lines.extend(lines_of(move)))
         return made
 
 
 def test_a_line_can_be_made_of_everything_that_happens(servers: Servers) -> None:
-    """Under all faults: each is one line, and each kind of event has its word."""
+    """Under all faults each event is one line, and each kind has its word."""
     told = Told()
     simulate(range(7000, 7040), servers, make_coordinator=told.coordinator)
     assert not [line for line in told.lines if "\n" in line.text() or "\x1b" in line.text()]
@@ -55,7 +55,7 @@ def test_a_line_can_be_made_of_everything_that_happens(servers: Servers) -> None
 
 
 def test_without_faults_each_end_is_told_once_and_last_with_a_reason(servers: Servers) -> None:
-    """Commits of several processes; a bad end has a line with its reason before it."""
+    """Several processes commit; a line with the reason precedes a bad end."""
     for seed in range(7100, 7120):
         told = Told()
         simulate(

@@ -1,7 +1,7 @@
-"""Can anything in a message end a worker?
+"""Can a message end a worker?
 
-Whoever can write to a broker can write what no Celery sends.  Such a message is logged and dropped,
-one whose mark is not the engine's is treated as another program's.
+Any writer to the broker can write messages that no Celery sends. Such a message is logged and
+dropped; one without the engine's mark is another program's.
 """
 
 from __future__ import annotations
@@ -55,19 +55,19 @@ MALFORMED: list[Any] = [
     ("mark", "timeout_s"), [(SOUND, None), ([*SOUND, 3], 3), ([*SOUND, 2.5, "newer"], 2.5)]
 )
 def test_a_mark_says_which_attempt_a_message_is_for(mark: list[Any], timeout_s: Any) -> None:
-    """That of a plain task its time-out too; what a newer engine adds is left alone."""
+    """A plain task's mark has its timeout, and fields of a newer engine are ignored."""
     assert read_mark({HEADER: mark}) == Mark("s", Kind.RUN, "charge", 1, "v", 1700, timeout_s)
 
 
 @pytest.mark.parametrize("headers", [None, [], "x", 7, {}, {HEADER: None}, Context({})])
 def test_most_messages_have_none(headers: Any) -> None:
-    """Whatever their headers are."""
+    """Headers of any form are no mark."""
     assert read_mark(headers) is None
 
 
 @pytest.mark.parametrize("mark", MALFORMED, ids=repr)
 def test_a_malformed_mark_is_logged_once(mark: Any) -> None:
-    """In each place that reads one, its message is somebody else's."""
+    """Each reader of marks treats such a message as foreign."""
     marks._tell.cache_clear()
     raw = json.dumps({"headers": {HEADER: mark}}).encode()
     with structlog.testing.capture_logs() as said:
@@ -82,25 +82,25 @@ def test_a_malformed_mark_is_logged_once(mark: Any) -> None:
 def test_a_message_whose_task_or_queue_has_no_name_is_given_back_to_nobody(
     name: str, queue: object
 ) -> None:
-    """Sent to the server with others, it would keep these from being given back."""
+    """In one batch with others it would prevent their hand-back."""
     assert foreign_of("f", {HEADER: SOUND}, "q") is not None
     assert foreign_of(name, {HEADER: SOUND}, queue) is None
 
 
 def test_a_time_that_is_no_number_is_none() -> None:
-    """JSON as Python reads it has one, which is not even equal to itself."""
+    """Python's JSON reads NaN, which does not even equal itself."""
     assert read_mark({HEADER: [*SOUND[:5], float("nan")]}) is None
 
 
 @pytest.mark.parametrize("raw", [b"", b"no json", b"[]", b"7", b"\xff", b'{"headers": 7}'])
 def test_a_queue_whose_head_cannot_be_read_can_be_looked_into(raw: bytes) -> None:
-    """Else no message behind it would be sent again."""
+    """Otherwise no message behind it would be resent."""
     assert _sent_ms(raw) is None
 
 
 @pytest.mark.parametrize("mark", MALFORMED, ids=repr)
 def test_a_discarded_message_with_a_malformed_mark_is_not_reported(mark: Any) -> None:
-    """Revoked, expired or unknown: there is nothing to tell of it."""
+    """A revoked, expired or unknown message has nothing to report."""
     app = Celery("malformed", set_as_current=False)
     asked: list[str] = []
 
@@ -118,7 +118,7 @@ def test_a_discarded_message_with_a_malformed_mark_is_not_reported(mark: Any) ->
 
 
 def envelope(**changed: Any) -> dict[str, Any]:
-    """A message as Celery sends it, but for what is changed."""
+    """A message as Celery sends it, with these changes."""
     properties = {
         "delivery_tag": "t",
         "delivery_info": {"exchange": "", "routing_key": "q"},
@@ -153,7 +153,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_what_follows_a_broken_message_is_delivered(redis_url: str, name: str) -> None:
-    """It is dropped, and nothing of it stays on the server."""
+    """The broken message is dropped and leaves nothing on the server."""
     got: list[Any] = []
     with Connection(redis_url, transport=NAME) as connection:
         channel = connection.channel()
@@ -170,7 +170,7 @@ def test_what_follows_a_broken_message_is_delivered(redis_url: str, name: str) -
 
 
 def test_a_message_that_celery_cannot_take_is_let_go_of(redis_url: str) -> None:
-    """Held on the server, it would come back after the visibility time-out, for ever."""
+    """Kept on the server, it would return after each visibility timeout."""
 
     def refuse(message: Any) -> None:
         raise KeyError("a field that it should have")

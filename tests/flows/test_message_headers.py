@@ -1,4 +1,4 @@
-"""Do a saga's messages carry what its start and its app would have them carry?"""
+"""Do a saga's messages carry the headers of its start and its app?"""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def look(context: Any) -> dict[str, Any]:
 
 
 class TenantApp(Celery):
-    """As packages for many tenants make it."""
+    """An app as multi-tenant packages make it."""
 
     def send_task(self, name: str, *args: Any, **options: Any) -> Any:
         options["headers"] = {**(options.get("headers") or {}), "tenant": tenant.get()}
@@ -46,7 +46,7 @@ class TenantApp(Celery):
 
 
 class Marked(Task):  # type: ignore[misc]  # celery has no types
-    """A base class with a way of sending of its own."""
+    """A base class that sends in its own way."""
 
     abstract = True
 
@@ -55,7 +55,7 @@ class Marked(Task):  # type: ignore[misc]  # celery has no types
 
 
 class Seen(Task):  # type: ignore[misc]  # celery has no types
-    """It notes what its steps are given."""
+    """Records the headers that its steps get."""
 
     abstract = True
 
@@ -69,7 +69,7 @@ def noop(*args: Any, **kwargs: Any) -> None:
 
 
 def pay(cents: int) -> None:
-    """Another, which says what it takes."""
+    """A team's task with a signature."""
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ PLAIN = task("mh.plain", args=[])
 
 
 def sent(store: Any) -> tuple[dict[str, Any], Any]:
-    """The headers and the body of the one message that waits; it is taken."""
+    """Take the one waiting message; returns its headers and body."""
     assert store.llen("io") == 1
     found = json.loads(store.rpop("io"))
     return found["headers"], json.loads(base64.b64decode(found["body"]))
@@ -116,7 +116,7 @@ def started(runtime: Runtime, workflow: Workflow, **options: Any) -> str:
 
 @pytest.mark.parametrize("target", ["mh.look", PLAIN], ids=["worker", "plain task"])
 def test_the_headers_of_a_start_are_those_of_its_first_message(settings, store, target):
-    """And each saga's are its own, whoever went before it in the process."""
+    """Each saga has its own headers, whichever ran before in the process."""
     runtime = team(settings)
     for headers in (TENANT, {"tenant": "globex"}, None):
         started(runtime, chain(target), headers=headers)
@@ -129,7 +129,7 @@ def test_the_headers_of_a_start_are_those_of_its_first_message(settings, store, 
 
 @pytest.mark.parametrize("target", ["mh.look", PLAIN], ids=["worker", "plain task"])
 def test_another_process_sends_the_next_messages_with_them(settings, store, target):
-    """Of a step by the report before it, of an undo by a person: it reads what it does not know."""
+    """The next step's reporter and an operator's undo read the headers they lack."""
     first, second = team(settings), team(settings)
     saga_id = started(first, chain("mh.look", target), headers=TENANT)
     assert sent(store)[0]["tenant"] == "acme"
@@ -142,14 +142,14 @@ def test_another_process_sends_the_next_messages_with_them(settings, store, targ
     third = team(settings)
     third.call("cancel", saga_id)
     if target is PLAIN:
-        assert store.llen("io") == 0  # it may run: its end or its time-out is waited for
+        assert store.llen("io") == 0  # it may run: the engine waits for its end or its timeout
         return
     headers, _ = sent(store)
     assert (headers["multiagents"][1], headers["tenant"]) == ("undo", "acme")
 
 
 def test_a_continued_step_has_the_headers_of_its_message(redis_url):
-    """It is a step like others; without them its tenant would be another."""
+    """Without them the continued step would run for another tenant."""
     GIVEN.clear()
     traced = TracedWorker(redis_url, task_cls=Seen)
     saga_id = started(traced.runtime, chain("mh.look", "mh.look"), headers=TENANT)
@@ -160,7 +160,7 @@ def test_a_continued_step_has_the_headers_of_its_message(redis_url):
 
 
 def test_who_joins_a_saga_does_not_change_its_headers(settings, store):
-    """The first start counts."""
+    """The first start's headers count."""
     runtime, workflow = team(settings), chain("mh.look", "mh.look")
     for headers in (TENANT, {"tenant": "globex"}):
         kwargs = {"idempotency_key": "one"}
@@ -194,7 +194,7 @@ def test_headers_that_a_saga_cannot_keep_are_refused_at_its_start(settings, stor
 
 
 def test_an_apps_own_send_task_sends_every_message(settings, store):
-    """With what holds at that call, not at the first of the process."""
+    """It runs for each call, not only for the process's first one."""
     runtime = team(settings, TenantApp)
     for target in (PLAIN, "mh.look"):
         for name in ("acme", "globex"):
@@ -204,7 +204,7 @@ def test_an_apps_own_send_task_sends_every_message(settings, store):
 
 
 def test_a_tasks_own_apply_async_is_called(settings, store):
-    """Of a plain task by its base class, of a worker's step by its app's."""
+    """A plain task's base class sends it, and the app's base class sends a worker's step."""
     runtime = team(settings, task_cls=Marked)
     for target in (task("mh.marked", args=[]), "mh.look"):
         started(runtime, chain(target))
@@ -212,7 +212,7 @@ def test_a_tasks_own_apply_async_is_called(settings, store):
 
 
 def test_a_package_that_replaces_celerys_own_apply_async_is_called(settings, store, monkeypatch):
-    """As those for traces and errors do; it looks like Celery's, and adds a header."""
+    """Tracing packages do so: their function looks like Celery's and adds a header."""
     inner = Task.apply_async
 
     @functools.wraps(inner)
@@ -230,7 +230,7 @@ def test_a_package_that_replaces_celerys_own_apply_async_is_called(settings, sto
 
 
 def test_arguments_that_do_not_fit_fail_a_plain_step_clean(settings, store):
-    """Celery, too, checks them where it sends; for every message, not just the first."""
+    """Celery also checks them for every message, not only the first."""
     runtime = team(settings)
     started(runtime, chain(task("mh.pay", args=["1"])))
     assert sent(store)[1][0] == [1]
@@ -246,5 +246,5 @@ def test_arguments_that_do_not_fit_fail_a_plain_step_clean(settings, store):
 
 
 def test_no_header_of_celery_is_taken_for_one_of_the_sender() -> None:
-    """Our list of them covers the installed Celery."""
+    """Our list covers the installed Celery."""
     assert {name for name in vars(Context) if not name.startswith("_")} <= CELERYS

@@ -1,4 +1,4 @@
-"""What stands in the broker and in the result backend?  No worker runs here."""
+"""What do the broker and the result backend contain? No worker runs here."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def flow(**options: Any):
 
 
 def waiting(runtime: Any, queue: str) -> list[dict[str, Any]]:
-    """The messages in a queue: headers, properties, and the decoded body."""
+    """The messages in a queue: headers, properties and the decoded body."""
     found = []
     for raw in runtime.edge.client.lrange(queue, 0, -1):
         message = json.loads(raw)
@@ -46,7 +46,7 @@ def waiting(runtime: Any, queue: str) -> list[dict[str, Any]]:
 
 
 def test_a_step_message_carries_its_errback_and_its_attempt(runtime):
-    """Every step's signature has ``link_error``, and the mark of an engine message."""
+    """Every step's signature has ``link_error`` and the engine's mark."""
     saga_id = runtime.call("start", flow())
     (message,) = waiting(runtime, "io")
     args, _, embedded = message["body"]
@@ -58,13 +58,13 @@ def test_a_step_message_carries_its_errback_and_its_attempt(runtime):
 
 
 def test_a_steps_queue_and_priority_are_the_brokers(runtime):
-    """``queue=`` names any queue; a priority goes to kombu's list for it."""
+    """``queue=`` takes any queue; a priority selects kombu's list."""
     runtime.call("start", flow(queue="urgent", priority=6))
     assert len(waiting(runtime, f"urgent{PRIORITY_SUFFIX}6")) == 1
 
 
 def test_a_cancelled_saga_is_a_revoked_result(runtime):
-    """Rule 14: cancelled -> REVOKED, for every task id that waits."""
+    """Rule 14: every waiting task id gets REVOKED."""
     result = runtime.start_saga.delay(flow(), {})
     saga = runtime.call("cancel", result.id, reason="changed my mind")
     assert saga["state"] == "cancelled"
@@ -72,7 +72,7 @@ def test_a_cancelled_saga_is_a_revoked_result(runtime):
 
 
 def test_a_saga_failed_survives_pickling_and_json():
-    """It crosses processes as a whole."""
+    """The error crosses processes whole."""
     undo = {"a": {"state": "succeeded", "attempts": 1, "error": None}}
     error = SagaFailed("s1", "compensated", "b", {"type": "E", "message": "x"}, undo)
     for copy in (
@@ -85,7 +85,7 @@ def test_a_saga_failed_survives_pickling_and_json():
 
 
 def test_a_start_is_in_the_store_before_anything_is_sent(runtime):
-    """A broker that cannot be reached loses no saga: the outbox keeps its first command."""
+    """The outbox keeps the first command if the broker is unreachable."""
     runtime.app.conf.broker_url = "redis://127.0.0.1:1/0"
     runtime.app.conf.task_publish_retry = False
     saga_id = runtime.call("start", flow())

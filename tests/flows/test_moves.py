@@ -1,6 +1,6 @@
-"""What did the simulator find in the coordinator, the sweeper and the scripts?
+"""Which faults did the simulator find in coordinator, sweeper and scripts?
 
-The shortest history for each, over a real server.
+Each test is the shortest history of one fault, over a real server.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.support.one_process import KEYS, SAGA, SHARD, Bench, chain, lose
 
 
 def test_a_report_sent_twice_leaves_no_saga_dirty(bench: Bench) -> None:
-    """The last report is decided in one trip; its reply is lost and it is sent again (E1)."""
+    """The last report decides in one trip; after a lost reply it is sent again (E1)."""
     bench.start(*chain(2))
     held = bench.succeed(bench.claim())
     assert held is not None
@@ -30,7 +30,7 @@ def test_a_report_sent_twice_leaves_no_saga_dirty(bench: Bench) -> None:
 
 @pytest.mark.parametrize("script", ["advance", "commit"])
 def test_a_commit_sent_twice_is_recognised(bench: Bench, script: str) -> None:
-    """The process goes on with the step that it has claimed, and sends what it has decided."""
+    """The process continues with the step it claimed and publishes its decision."""
     bench.start(*chain(3))
     bench.twice = script
     held: Assignment | None = bench.claim()
@@ -45,7 +45,7 @@ def test_a_commit_sent_twice_is_recognised(bench: Bench, script: str) -> None:
 
 
 def test_a_slow_sweep_forgets_nothing_that_is_due_anew(bench: Bench) -> None:
-    """What it found has been taken out, and put in again, before it forgets it (E2)."""
+    """Its item was removed and became due again before the sweep drops it (E2)."""
     bench.edge.client.zadd(SHARD.due, {"o|x|o:run:a:1": 5})
     (item,) = bench.edge.execute(store.sweep(SHARD, 10, limit=9, lease_ms=1000))
     bench.edge.client.zadd(SHARD.due, {"o|x|o:run:a:1": 99})
@@ -55,7 +55,7 @@ def test_a_slow_sweep_forgets_nothing_that_is_due_anew(bench: Bench) -> None:
 
 
 def test_a_sweep_forgets_nothing_for_a_reason_that_is_lost(bench: Bench) -> None:
-    """It saw a command claimed in a second that its server has lost: the command stands (E5)."""
+    """The server lost the second in which a claim took the command; the command stays (E5)."""
     bench.start(*chain(1))
     (field,) = bench.work()
     bench.clock.advance(99)
@@ -95,7 +95,7 @@ class _Slow(Sweeper):
 
 
 def test_a_batch_that_takes_long_is_no_gap_in_the_sweeping(bench: Bench) -> None:
-    """Else every lease would be given another term, and no lost worker be found (E9)."""
+    """Otherwise each lease would get another term, and no lost worker be found (E9)."""
     thread = SweeperThread(
         _Slow(bench), bench.edge, settings=bench.settings, clock=bench.clock, announce=None
     )

@@ -1,4 +1,4 @@
-"""Has each open table a row for each kind of thing that it is about?"""
+"""Has each open table a row for each of its kinds?"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.one_process import Bench
 
 
 def test_every_command_of_a_decision_has_a_row_in_the_commit() -> None:
-    """A command without a row would be decided and never carried out."""
+    """A command without a row would be decided and never executed."""
     assert set(ROWS) == set(get_args(Command))
 
 
@@ -25,7 +25,7 @@ def test_every_kind_of_due_member_has_a_handler(bench: Bench) -> None:
 
 
 def test_every_kind_of_due_member_is_read_as_it_was_written() -> None:
-    """The letters are those of state that earlier versions have stored."""
+    """The letters are those that earlier versions have stored."""
     letters = {kind.letter: kind for kind in DueKind}
     assert set(letters) >= {"d", "g", "l", "o", "t", "x"}
     for kind in DueKind:
@@ -34,12 +34,12 @@ def test_every_kind_of_due_member_is_read_as_it_was_written() -> None:
 
 
 def test_every_operation_is_a_method_of_the_service_with_a_text() -> None:
-    """Each face takes the method and its text by the operation's name."""
+    """Each face finds method and docstring by the operation's name."""
     assert [name for name in OPERATIONS if not getattr(SagaService, name).__doc__] == []
 
 
 def test_an_operation_of_one_saga_takes_its_id_first() -> None:
-    """The command line completes the id that is the first argument."""
+    """The command line completes the id in the first argument."""
     taking = set()
     for name in OPERATIONS:
         _, *given = inspect.signature(getattr(SagaService, name)).parameters.values()

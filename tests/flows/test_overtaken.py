@@ -1,6 +1,6 @@
-"""What if another process was faster?
+"""What happens if another process was faster?
 
-Between what a process reads and what it writes, others claim, report and ask.
+Others claim, report and act between a process's read and its write.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def claims(bench: Bench, step: str, attempt: int = 1) -> Assignment | None:
 
 
 def test_a_place_is_not_handed_on_to_what_another_has_begun(bench: Bench, other: Bench) -> None:
-    """E3: it would run a second time, even after its success."""
+    """E3: the branch would run a second time, even after its success."""
     bench.announce(2)
     bench.edge.run(bench.catalog.refresh(force=True))
     branches = [Step(name=name, worker="a") for name in ("p0", "p1")]
@@ -81,7 +81,7 @@ def test_a_place_is_not_handed_on_to_what_another_has_begun(bench: Bench, other:
 def test_nothing_new_begins_after_a_person_has_said_stop(
     bench: Bench, other: Bench, command: Action, pivot: bool
 ) -> None:
-    """Rules 4 and 5, E17, E19: what the same decision takes back is not gone on with."""
+    """Rules 4 and 5, E17, E19: no process continues with a step that its decision withdraws."""
     first = Step(name="first", worker="a", compensation="undo")
     bench.start(first, Step(name="second", worker="a", depends_on=("first",), pivot=pivot))
     asked = Requested(bench.clock.now_ms(), command, "request")
@@ -104,7 +104,7 @@ def test_nothing_new_begins_after_a_person_has_said_stop(
 
 
 def test_a_late_process_goes_on_with_the_result_that_counts(bench: Bench, other: Bench) -> None:
-    """Fencing: its own attempt was given up, and another one has succeeded since."""
+    """Fencing: its own attempt was given up, and another one has succeeded."""
     bench.start(
         Step(name="first", worker="a"), Step(name="second", worker="a", depends_on=("first",))
     )
@@ -124,7 +124,7 @@ def test_a_late_process_goes_on_with_the_result_that_counts(bench: Bench, other:
 
 
 def fails(bench: Bench, held: Assignment, effect: FailureEffect) -> None:
-    """Somebody else reports that this very attempt has failed for good."""
+    """Another process reports a final failure of this very attempt."""
     row = (*held.ref, held.nonce)
     entry = Failed(bench.clock.now_ms(), *row, Failure("E", "e"), effect, retryable=False)
     bench.edge.run(bench.coordinator.report(SAGA, entry))
@@ -134,7 +134,7 @@ def fails(bench: Bench, held: Assignment, effect: FailureEffect) -> None:
 def test_a_success_is_undone_whose_failure_another_has_reported(
     bench: Bench, other: Bench, effect: FailureEffect
 ) -> None:
-    """E6: the effect is there, whatever was believed of it."""
+    """E6: the effect exists, despite the reported failure."""
     bench.start(Step(name="charge", worker="a", compensation="undo"))
     held = bench.claim()
     fails(other, held, effect)
@@ -152,7 +152,7 @@ def test_a_success_is_undone_whose_failure_another_has_reported(
 
 @pytest.mark.parametrize("pending", [False, True])
 def test_a_process_goes_on_though_its_commit_seemed_overtaken(bench: Bench, pending: bool) -> None:
-    """E3: the reply was lost, and somebody has decided since; the claim is known by its nonce."""
+    """E3: after a lost reply and another decision, the claim is recognised by its nonce."""
     bench.start(step("a"), step("pay", "a", pivot=True))
     held, other = bench.claim(), bench.beside()
     flow, reply, sent = bench.report_of(held), None, False

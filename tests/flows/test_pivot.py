@@ -13,13 +13,13 @@ ONCE = RetryPolicy(max_attempts=1)
 
 
 def pivoted(bench: Bench) -> Assignment | None:
-    """A saga whose pivot is on its way; the process goes on with it."""
+    """A saga whose pivot is sent, for a process to continue."""
     bench.start(undoable("s"), step("pivot", "s", pivot=True, retry=ONCE), step("z", "pivot"))
     return bench.succeed(bench.claim())
 
 
 def test_the_pivot_counts_as_passed_from_its_first_claim(bench: Bench) -> None:
-    """E17: its effect may have happened, so a cancel asks for a person, and undoes nothing."""
+    """E17: its effect may exist, so a cancel asks for attention and undoes nothing."""
     assert pivoted(bench) is not None
     bench.ask(Action.CANCEL)
     saga = bench.saga()
@@ -28,7 +28,7 @@ def test_the_pivot_counts_as_passed_from_its_first_claim(bench: Bench) -> None:
 
 
 def test_a_pivot_that_nobody_has_claimed_is_taken_back(bench: Bench) -> None:
-    """E17: the cancel waits to learn that, then undoes."""
+    """E17: the cancel waits for the withdrawal, then undoes."""
     bench.start(undoable("s"), step("pivot", "s", pivot=True))
     held = bench.claim()
     assert bench.succeed(held, allowed=False) is None
@@ -37,7 +37,7 @@ def test_a_pivot_that_nobody_has_claimed_is_taken_back(bench: Bench) -> None:
 
 
 def test_a_pivot_that_was_claimed_in_time_is_not_undone(bench: Bench) -> None:
-    """E17: a claim that came after the cancel, and before anybody had decided, counts."""
+    """E17: a claim between the cancel and its decision counts."""
     bench.start(undoable("s"), step("pivot", "s", pivot=True))
     assert bench.succeed(bench.claim(), allowed=False) is None
     asked = Requested(bench.clock.now_ms(), Action.CANCEL, "r")
@@ -51,7 +51,7 @@ def test_a_pivot_that_was_claimed_in_time_is_not_undone(bench: Bench) -> None:
 
 
 def test_a_pivot_that_failed_clean_is_not_passed(bench: Bench) -> None:
-    """E17: until all its attempts are known to have done nothing; then all is undone."""
+    """E17: once all its attempts are known as clean, everything is undone."""
     held = pivoted(bench)
     assert held is not None
     clean = Failed(
@@ -62,7 +62,7 @@ def test_a_pivot_that_failed_clean_is_not_passed(bench: Bench) -> None:
 
 
 def test_a_pivot_that_may_have_acted_is_parked(bench: Bench) -> None:
-    """E17: of its attempts one is unknown: a person decides."""
+    """E17: one attempt's outcome is unknown, so an operator decides."""
     held = pivoted(bench)
     assert held is not None
     bench.fail(held)

@@ -1,4 +1,4 @@
-"""Is a user's own Celery task sent at most once, with the right arguments, and heard of again?"""
+"""Is a user's own Celery task sent at most once, with its arguments, and its end reported?"""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NEVER = Verdict(Failure("Declined", "-"), retryable=False)
 
 
 def letter(message: Message) -> Letter:
-    """What the broker's list would hold."""
+    """The content of the broker's list."""
     shown = [message.step, list(message.args), message.kwargs, message.task_id]
     return Letter("queue", json.dumps(shown))
 
@@ -49,7 +49,7 @@ class Plainly(Bench):
         return int(self.edge.client.llen("queue"))
 
     def run(self, result: dict[str, Any] | None = None) -> str:
-        """Let a worker run the next message as Celery does: fence, task, link."""
+        """Run the next message as a Celery worker does: fence, task, link."""
         step, _, _, task_id = self.take()
         attempts = self.engine.fence(SAGA, task_id)
         assert attempts
@@ -70,7 +70,7 @@ def plain(name: str, *after: str, **options: Any) -> Step:
 
 
 def test_a_chain_of_plain_tasks_takes_two_requests_a_step(bench: Plainly) -> None:
-    """The fence, and one script that reports, decides, claims and sends the next."""
+    """One request is the fence; the other reports, decides, claims and sends the next."""
     bench.start(plain("a"), plain("b", "a"), plain("c", "b"))
     assert [bench.run()] == ["a"]
     calls: list[str] = []
@@ -87,7 +87,7 @@ def test_a_chain_of_plain_tasks_takes_two_requests_a_step(bench: Plainly) -> Non
 
 
 def test_the_commit_gives_a_task_all_that_was_before_it(bench: Plainly) -> None:
-    """The input overlaid with the results: its one argument."""
+    """Its one argument is the input overlaid with the results."""
     bench.start(plain("a"), plain("b", "a"), plain("c", "b"), data={"n": 1})
     for result in ({"x": 1}, {"y": 2}):
         bench.run(result)
@@ -95,7 +95,7 @@ def test_the_commit_gives_a_task_all_that_was_before_it(bench: Plainly) -> None:
 
 
 def test_a_join_gets_the_result_that_came_in_meanwhile(bench: Plainly) -> None:
-    """The first branch was fenced before the second had ended: its data is out of date."""
+    """The first branch's fence read its data before the second branch ended."""
     bench.start(plain("a"), plain("b"), plain("join", "a", "b"))
     (_, _, _, first), (_, _, _, second) = bench.take(), bench.take()
     held = {task: bench.engine.fence(SAGA, task) for task in (first, second)}
@@ -105,7 +105,7 @@ def test_a_join_gets_the_result_that_came_in_meanwhile(bench: Plainly) -> None:
 
 
 def test_large_data_is_read_when_it_is_needed(bench: Plainly) -> None:
-    """A fence does not carry what may be megabytes; the task gets it all the same."""
+    """A fence does not carry megabytes, but the task gets them."""
     bench.start(plain("a"), plain("b", "a"), plain("c", "b"))
     text = "x" * 70_000
     bench.run({"text": text})
@@ -114,7 +114,7 @@ def test_large_data_is_read_when_it_is_needed(bench: Plainly) -> None:
 
 
 def test_a_task_whose_claim_was_sent_twice_is_sent_once(bench: Plainly) -> None:
-    """A lost reply of the commit, or of the script that sends, must not double it (E13)."""
+    """A lost reply of the commit or of the sending script doubles nothing (E13)."""
     bench.twice = "advance"
     bench.start(plain("a"), plain("b", "a"))
     bench.run()
@@ -133,7 +133,7 @@ def test_a_task_whose_claim_was_sent_twice_is_sent_once(bench: Plainly) -> None:
 
 
 def test_a_task_that_nobody_holds_does_not_run(bench: Plainly) -> None:
-    """Delivered again after its end, or for a saga that is gone (E13)."""
+    """Its message may come after its end, or for a removed saga (E13)."""
     bench.start(plain("a"))
     *_, task_id = bench.take()
     attempts = bench.engine.fence(SAGA, task_id)
@@ -144,7 +144,7 @@ def test_a_task_that_nobody_holds_does_not_run(bench: Plainly) -> None:
 
 
 def test_a_return_counts_only_for_the_claim_that_it_held(bench: Plainly) -> None:
-    """After a server lost its last second a task may run twice under one id: it is told (E5)."""
+    """After a server lost a second a task may run twice under one id; this is logged (E5)."""
     bench.start(plain("a"))
     *_, task_id = bench.take()
     (held,) = bench.engine.fence(SAGA, task_id)
@@ -159,11 +159,11 @@ def test_a_return_counts_only_for_the_claim_that_it_held(bench: Plainly) -> None
 
 @pytest.mark.parametrize("id_of", [ids.step_id, ids.derived_id], ids=["present", "earlier"])
 def test_what_was_given_up_may_report_by_the_id_it_was_sent_with(bench: Plainly, id_of) -> None:
-    """Of an earlier version, too, whose task runs on while its workers are replaced (E6)."""
+    """This includes an earlier version's task that outlasts an upgrade (E6)."""
     bench.start(plain("a"))
     *_, task_id = bench.take()
     (held,) = bench.engine.fence(SAGA, task_id)
-    for _ in range(20):  # without a gap in the sweeping, after which its time would begin anew
+    for _ in range(20):  # without a gap in the sweeps, which would restart its time
         bench.clock.advance(5)
         bench.sweep()
     assert bench.edge.run(bench.coordinator.repository.held(SAGA, task_id)) == []
@@ -171,7 +171,7 @@ def test_what_was_given_up_may_report_by_the_id_it_was_sent_with(bench: Plainly,
 
 
 def test_a_claim_whose_message_is_not_out_lets_nothing_run(bench: Plainly) -> None:
-    """Between claim and message its holder has another name."""
+    """The claim's holder has another name until the message is sent."""
     bench.start(Step(name="a", worker="a"), plain("b", "a"))
     held = bench.take_engine("a")
     bench.lose = "publish"
@@ -183,7 +183,7 @@ def test_a_claim_whose_message_is_not_out_lets_nothing_run(bench: Plainly) -> No
 
 
 def test_a_refused_argument_fails_the_step_clean(bench: Plainly) -> None:
-    """An expression that cannot be computed: nothing was sent, nothing is undone."""
+    """An expression without a value sends nothing and needs no undo."""
     bench.start(plain("a", args=("input.missing",)))
     assert bench.waiting() == 0
     assert bench.ends == [SagaState.FAILED]
@@ -203,7 +203,7 @@ def test_an_undo_by_a_plain_task_is_sent_too(bench: Plainly) -> None:
 
 
 def test_a_task_that_was_given_up_before_it_was_sent_is_not_sent(bench: Plainly) -> None:
-    """E13: its process was silent between claim and message, and another attempt has begun."""
+    """E13: its process stalled between claim and message, and another attempt has begun."""
     keys = bench.coordinator.repository.keys(SAGA)
     bench.edge.client.hset(keys.work, "c:run:s", "2|bb|0|second")
     late = store.Attempt(SAGA, Kind.RUN, "s", 1, "aa")
@@ -224,7 +224,7 @@ def test_a_task_that_was_given_up_before_it_was_sent_is_not_sent(bench: Plainly)
 def test_a_task_sees_whether_a_step_was_done_by_hand(
     bench: Plainly, command: str, seen: str
 ) -> None:
-    """Neither has a result; what was done counts as succeeded with an empty one."""
+    """A skipped step has no result, a resolved one an empty result."""
     own = "steps.a.state + (has(steps.a.result) ? ' {}' : '')"
     bench.start(plain("a").model_copy(update={"pivot": True}), plain("b", "a", args=(own,)))
     *_, task_id = bench.take()

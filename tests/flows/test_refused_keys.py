@@ -1,7 +1,7 @@
-"""What is left when the server refuses a key that is not the engine's, in the middle of a script?
+"""What remains if the server refuses a key outside the engine in mid-script?
 
-A queue's list or a result's key may be of another type, or outside the rights of the user.  The
-saga's own records stand, the command is unsent, and it is sent when the key is put right.
+A queue's list or a result's key may have another type or be forbidden. The saga's own records stay,
+and the command is sent once the key is right.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ UNSENT = "0|0"
 
 
 class Refusing(Plainly):
-    """A bench whose queue can be made a key of another type."""
+    """A bench whose queue can become a key of another type."""
 
     def refuse(self) -> None:
         self.edge.client.delete("queue")
@@ -46,7 +46,7 @@ class Refusing(Plainly):
         return found
 
     def wait(self, seconds: float) -> None:
-        """Let time pass in which somebody sweeps, so that no lease gets another term (E9)."""
+        """Let time pass with sweeps, so that no lease gets another term (E9)."""
         self.edge.run(self.sweeper().tick(SHARD))
         while seconds > 0:
             self.clock.advance(min(seconds, 5))
@@ -68,7 +68,7 @@ def bench(redis_url: str) -> Iterator[Refusing]:
 
 
 def test_a_start_is_recorded_whole_though_its_queue_refuses_the_message(bench: Refusing) -> None:
-    """It can be looked at, and begins as soon as the key is put right."""
+    """The saga is readable, and begins once the key is right."""
     bench.refuse()
     with capture_logs() as logs:
         bench.start(step("s"))
@@ -85,7 +85,7 @@ def test_a_start_is_recorded_whole_though_its_queue_refuses_the_message(bench: R
 
 
 def test_a_second_start_joins_what_the_first_one_recorded(bench: Refusing) -> None:
-    """Neither is refused for the key of a queue."""
+    """A queue's key makes neither start fail."""
     bench.refuse()
     bench.start(step("s"))
     bench.start(step("s"))
@@ -96,7 +96,7 @@ def test_a_second_start_joins_what_the_first_one_recorded(bench: Refusing) -> No
 def test_a_report_counts_though_the_next_queue_refuses_its_message(
     bench: Refusing, remembers: bool
 ) -> None:
-    """Written with the report, or by a commit after it: its claim and lease are gone."""
+    """Claim and lease end, whether the report or a later commit writes the message."""
     bench.start(step("s"), step("t", "s"))
     held = bench.take_engine("s")
     bench.refuse()
@@ -113,7 +113,7 @@ def test_a_report_counts_though_the_next_queue_refuses_its_message(
 def test_a_plain_task_that_its_queue_refuses_is_sent_when_the_key_is_put_right(
     bench: Refusing,
 ) -> None:
-    """Its claim says that it is not sent, so no worker may run it; then it is sent, once (E13)."""
+    """The claim says "not sent", so no worker runs it until the one message (E13)."""
     bench.refuse()
     bench.start(plain("a"), data={"n": 1})
     (claim,) = bench.work().values()
@@ -134,7 +134,7 @@ def test_a_plain_task_that_its_queue_refuses_is_sent_when_the_key_is_put_right(
 
 
 def test_a_plain_task_whose_step_waits_for_its_data_is_sent_likewise(bench: Refusing) -> None:
-    """Here the claim stands before the message is tried: an undo, or a step with large data."""
+    """An undo, or a step with large data, is claimed before the message."""
     bench.start(plain("a"), plain("b", "a", kwargs={"x": "steps.a.result.x"}))
     bench.forget()
     _, _, _, task_id = bench.take()
@@ -150,7 +150,7 @@ def test_a_plain_task_whose_step_waits_for_its_data_is_sent_likewise(bench: Refu
 def test_a_plain_task_that_is_refused_for_too_long_is_lost_by_its_time_out(
     bench: Refusing,
 ) -> None:
-    """Then its step has failed or begins again, as its policy says; nothing hangs."""
+    """The step then fails or is retried, by its policy."""
     bench.refuse()
     bench.start(plain("a"))
     bench.swept_after(61)
@@ -158,7 +158,7 @@ def test_a_plain_task_that_is_refused_for_too_long_is_lost_by_its_time_out(
 
 
 def test_a_refused_message_takes_none_of_the_others_with_it(bench: Refusing) -> None:
-    """Of many commands those whose queues take them are sent."""
+    """The commands for sound queues are sent."""
     names = ["o:run:x:1", "o:run:y:1"]
     bench.edge.client.hset(KEYS.work, mapping=dict.fromkeys(names, UNSENT))
     bench.edge.client.zadd(SHARD.due, {due_outbox(SAGA, name): 7 for name in names})
@@ -173,7 +173,7 @@ def test_a_refused_message_takes_none_of_the_others_with_it(bench: Refusing) -> 
 
 
 def test_a_place_goes_to_the_first_command_whose_queue_takes_it(bench: Refusing) -> None:
-    """What is refused is held back as before."""
+    """A refused command is withheld as before."""
     held_back = {f"o:run:{name}:1": "5|0" for name in ("x", "y")}
     bench.edge.client.hset(KEYS.work, mapping=held_back)
     bench.refuse()
@@ -191,7 +191,7 @@ def test_a_place_goes_to_the_first_command_whose_queue_takes_it(bench: Refusing)
 
 @pytest.fixture
 def ended(bench: Refusing) -> tuple[Refusing, End]:
-    """A saga whose end nobody has been told."""
+    """A saga whose outcome is not delivered yet."""
     bench.delivers = False
     bench.start(step("s"))
     bench.succeed(bench.take_engine("s"))
@@ -202,7 +202,7 @@ def ended(bench: Refusing) -> tuple[Refusing, End]:
 
 
 def test_an_end_whose_result_is_refused_is_owed_still(ended: tuple[Refusing, End]) -> None:
-    """The saga's log is compressed all the same; put right, the end is told and settled."""
+    """The log is compressed, and the outcome is delivered once the key is right."""
     bench, end = ended
     bench.edge.client.hset("result", "a", "hash")
     answers = [StoredResult("result", '{"status": "SUCCESS"}', 5), StoredResult("fine", "{}", 0)]
@@ -220,14 +220,14 @@ def test_an_end_whose_result_is_refused_is_owed_still(ended: tuple[Refusing, End
 def test_a_server_that_takes_no_writes_refuses_no_result_by_itself(
     ended: tuple[Refusing, End],
 ) -> None:
-    """It is the server's refusal, for which everybody waits."""
+    """The whole server refuses then, and every command waits."""
     reply = [b"o:end", b"result", b"OOM command not allowed when used memory > 'maxmemory'."]
     with pytest.raises(WritesRefused):
         _parse(ended[0], outcomes.settle(KEYS, ended[1]).parse, reply)
 
 
 def _parse(bench: Refusing, parse: Callable[[Any], Any], reply: Any) -> None:
-    """What an edge makes of this reply."""
+    """The value an edge makes of this reply."""
     bench.edge._eval = lambda call: reply  # type: ignore[method-assign]  # no server can be so full
     bench.edge.execute(outcomes.settle(KEYS, End("", {}, ())))
 
@@ -252,7 +252,7 @@ def _start(bench: Refusing, saga_id: str, *steps: Step) -> None:
 
 
 def test_a_refused_saga_keeps_no_other_waiting(bench: Refusing) -> None:
-    """However many refused ones are listed before it; each is told of once."""
+    """Any number of refused sagas may precede it; each is logged once."""
     bench.refuse()
     for number in range(30):
         _start(bench, f"bad-{number:02}", step("s"))
@@ -271,7 +271,7 @@ def test_a_refused_saga_keeps_no_other_waiting(bench: Refusing) -> None:
 
 
 def test_what_fails_again_and_again_is_tried_less_often_up_to_a_minute(bench: Refusing) -> None:
-    """By the count of all sweepers; and at once when it is due anew."""
+    """All sweepers' failures count; an item that is due anew is tried at once."""
     bench.refuse()
     bench.start(step("s"))
     member = due_outbox(SAGA, "o:run:s:1")
@@ -289,7 +289,7 @@ def test_what_fails_again_and_again_is_tried_less_often_up_to_a_minute(bench: Re
 
 
 def put_off_due(bench: Refusing, now_ms: int) -> list[int]:
-    """Have all that is due fail; what each of them is answered."""
+    """Let all due items fail; returns the reply for each."""
     found = []
     while items := bench.edge.execute(store.sweep(SHARD, now_ms, limit=100, lease_ms=10_000)):
         for item in items:
@@ -299,7 +299,7 @@ def put_off_due(bench: Refusing, now_ms: int) -> list[int]:
 
 
 def test_more_failing_items_than_are_counted_are_tried_less_often_too(bench: Refusing) -> None:
-    """A count is not lost to others: else all would be tried, and told of, every two seconds."""
+    """Each keeps its count; otherwise all would be retried and logged every 2 s."""
     client, now_ms = bench.edge.client, 320_000_000
     client.delete(SHARD.due)
     count = failures.MOST_FAILURES + 50
@@ -312,7 +312,7 @@ def test_more_failing_items_than_are_counted_are_tried_less_often_too(bench: Ref
 
 
 def test_a_count_that_is_old_makes_place(bench: Refusing) -> None:
-    """What goes on failing keeps all counts, also of what has been put right."""
+    """Constant failures would otherwise keep the counts of settled items, too."""
     client, now_ms = bench.edge.client, 320_000_000
     old_ms = now_ms - failures.FAILURES_KEPT_MS - 1
     client.hset(SHARD.stuck, mapping={f"d|s{n}": f"3|{old_ms}|-" for n in range(999)})
@@ -324,7 +324,7 @@ def test_a_count_that_is_old_makes_place(bench: Refusing) -> None:
 
 
 def test_what_has_become_due_anew_is_not_put_off(bench: Refusing) -> None:
-    """A sweep that was slow and failed does not delay what has been done meanwhile."""
+    """A slow, failing sweep does not delay newer work."""
     bench.start(step("s"))
     bench.swept_after(20)
     (item,) = [store.Guard(each, "5") for each in bench.due()]
@@ -335,7 +335,7 @@ def test_what_has_become_due_anew_is_not_put_off(bench: Refusing) -> None:
 
 
 def test_the_members_of_a_batch_do_not_share_a_score(bench: Refusing) -> None:
-    """Else those last by name would never be among the first hundred."""
+    """Otherwise the last names would never be among the first hundred."""
     members = [f"d|gone-{number:03}" for number in range(150)]
     bench.edge.client.zadd(SHARD.due, dict.fromkeys(members, bench.clock.now_ms()))
     seen: set[str] = set()
@@ -348,7 +348,7 @@ def test_the_members_of_a_batch_do_not_share_a_score(bench: Refusing) -> None:
 
 
 def test_a_shard_that_cannot_be_read_keeps_no_other_waiting(redis_url: str) -> None:
-    """Its due set is of another type, say: the others are swept."""
+    """If one shard's due set has another type, the other shards are swept."""
     bench = Refusing(redis_url)
     bench.settings = bench.settings.model_copy(update={"shards": 2})
     bench.coordinator.repository.settings = bench.settings
@@ -365,7 +365,7 @@ def test_a_shard_that_cannot_be_read_keeps_no_other_waiting(redis_url: str) -> N
 
 
 def test_a_worker_that_cannot_be_announced_sweeps(bench: Refusing) -> None:
-    """That nobody hears of it keeps no saga waiting."""
+    """A missing announcement keeps no saga waiting."""
     bench.edge.client.zadd(SHARD.due, {"d|gone": bench.clock.now_ms()})
     bench.edge.client.set(SHARD.catalog("fleet"), "not a hash")
     thread = SweeperThread(
@@ -382,7 +382,7 @@ def test_a_worker_that_cannot_be_announced_sweeps(bench: Refusing) -> None:
 
 
 def test_a_task_call_needs_no_queue_to_be_told_of(bench: Refusing) -> None:
-    """What cannot be a letter from here is left to its time-out, and says so."""
+    """A call without a direct publish waits for its timeout, and the log says so."""
     bench.refuse()
     bench.start(Step(name="a", worker=TaskCall(task="shop.a", timeout_s=60)))
     bench.coordinator.dispatcher.plain.letter_of = lambda message: None

@@ -1,4 +1,4 @@
-"""What happens at a second pause or cancel, and what is printed before an action?"""
+"""What does a second pause or cancel do, and what is printed before an action?"""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ORDER = (
 
 @pytest.fixture
 def typed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
-    """A command line whose person sees questions, and answers them with ``answer``."""
+    """A command line whose user answers each question with ``answer``."""
     monkeypatch.setattr("multiagents.cli.commands.actions.on_terminal", lambda: True)
 
     def run(*words: str, url: str, answer: str = "") -> Done:
@@ -46,7 +46,7 @@ def operators(office: Office, saga_id: str) -> list[str]:
 
 
 def test_the_first_pause_stands(office: Office) -> None:
-    """Its person and reason; the second one is told, and is not in the history."""
+    """Its operator and reason stay; the second pause is reported and not in the history."""
     saga_id = office.start(ORDER)
     office.runtime.call("pause", saga_id, by="ada", reason="the bank is down")
     done = cli("pause", saga_id, "--by", "bob", "--reason", "lunch", url=office.url)
@@ -64,7 +64,7 @@ def test_the_first_pause_stands(office: Office) -> None:
 
 
 def test_the_first_cancel_stands(office: Office, typed: Callable[..., Done]) -> None:
-    """While what was done is undone; no question is asked."""
+    """During the undo a second cancel asks no question."""
     saga_id = office.start(ORDER)
     office.succeed(saga_id, "reserve")
     office.runtime.call("cancel", saga_id, by="ada", reason="customer called")
@@ -78,7 +78,7 @@ def test_the_first_cancel_stands(office: Office, typed: Callable[..., Done]) -> 
 
 
 def test_of_two_pauses_at_once_the_one_that_held_it_is_told(office: Office) -> None:
-    """Both are in the log: each found it running."""
+    """Both are in the log, because each found the saga running."""
     saga_id = office.start(ORDER)
     for number, name in enumerate(("ada", "bob")):
         pause = Requested(office.runtime.clock.now_ms(), Action.PAUSE, f"n{number}", name, "", "")
@@ -89,7 +89,7 @@ def test_of_two_pauses_at_once_the_one_that_held_it_is_told(office: Office) -> N
 
 
 def test_a_cancel_says_what_is_still_at_work(office: Office, typed: Callable[..., Done]) -> None:
-    """Before the question: steps, and undos of a saga that goes backward already."""
+    """The question follows a list of running steps and undos."""
     saga_id = office.start(ORDER)
     office.succeed(saga_id, "reserve")
     office.claim(saga_id, "charge")
@@ -104,7 +104,7 @@ def test_a_cancel_says_what_is_still_at_work(office: Office, typed: Callable[...
 
 
 def test_several_sagas_are_retried_by_their_ids(office: Office) -> None:
-    """A second word that is no whole id is a step; another mixture says what is right."""
+    """A second argument that is no whole id is a step; other mixtures are wrong use."""
     sagas = [office.start(ORDER) for _ in range(3)]
     for saga_id in sagas:
         office.succeed(saga_id, "reserve")
@@ -134,7 +134,7 @@ def test_several_sagas_are_retried_by_their_ids(office: Office) -> None:
     ],
 )
 def test_a_second_value_of_an_option_is_refused(line: str) -> None:
-    """It would silently replace the first; what may be repeated and flags are left alone."""
+    """It would replace the first silently; repeatable options and flags are fine."""
     done = cli(*shlex.split(line))
     assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
     assert "takes one value, and is given 2 times" in done.err

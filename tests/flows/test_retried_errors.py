@@ -1,6 +1,6 @@
-"""Which errors of a user's code are tried again, and does a policy decide otherwise? (rules 2, 5)
+"""Which errors of user code are retried, and does a policy change that? (rules 2, 5)
 
-In eager mode: each function is called as in a worker, and back-off passes on the clock.
+Eager mode calls each function as a worker does, and back-off passes on the clock.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from multiagents.workflows.files import json_schema, load_definition, load_file
 from multiagents.workflows.workflow import from_canonical, to_plain
 
 ERRORS: dict[str, Any] = {}
-"""What `re.work`, `re.undo` and the plain tasks raise, by name; missing: nothing."""
+"""The errors that `re.work`, `re.undo` and the plain tasks raise, by name; missing: none."""
 
 
 class Declined(KeyError):
-    """A user's own error, which is a mistake of Python's kind."""
+    """A user's own error, derived from a Python mistake's class."""
 
 
 def _raise(name: str) -> None:
@@ -81,7 +81,7 @@ def one(target: Any = work, compensation: Any = undo, **options: Any) -> Workflo
 
 
 def step_of(saga_lab: Any, workflow: Workflow) -> dict[str, Any]:
-    """The step of a saga that has come to rest."""
+    """The step of a saga that has settled."""
     step: dict[str, Any] = saga_lab.get(saga_lab.start(workflow))["steps"]["a"]
     return step
 
@@ -95,7 +95,7 @@ BOTH = pytest.mark.parametrize(
 def test_a_mistake_in_a_step_is_tried_once_and_undone(
     saga_lab: Any, target: Any, compensation: Any
 ) -> None:
-    """Its outcome is unknown: `reply["id"]` fails after the call that it reads."""
+    """`reply["id"]` may fail after the call that it reads, so the outcome is unknown."""
     ERRORS["work"] = KeyError("id")
     step = step_of(saga_lab, one(target, compensation))
     assert (step["attempts"], step["compensation"]["state"]) == (1, "succeeded")
@@ -105,7 +105,7 @@ def test_a_mistake_in_a_step_is_tried_once_and_undone(
 def test_a_mistake_in_an_undo_is_tried_three_times_and_parked(
     saga_lab: Any, target: Any, compensation: Any
 ) -> None:
-    """Any other error ten times; so is bad data, which may be a gateway's page."""
+    """Other errors, and bad data such as a gateway's page, allow ten tries."""
     for error, attempts in ((AttributeError("x"), 3), (OSError("x"), 10), (ValueError("x"), 10)):
         ERRORS.update(work=ValueError("no"), undo=error)
         found = step_of(saga_lab, one(target, compensation))["compensation"]
@@ -116,7 +116,7 @@ def test_a_mistake_in_an_undo_is_tried_three_times_and_parked(
 def test_a_step_names_what_is_tried_again_and_what_is_not(
     saga_lab: Any, target: Any, compensation: Any
 ) -> None:
-    """A class or a name, its own or of a base; of two that fit, the nearer one."""
+    """A policy names classes or names; the class nearest to the error decides."""
     policy = {
         "max_attempts": 3,
         "backoff_s": 0,
@@ -132,7 +132,7 @@ def test_a_step_names_what_is_tried_again_and_what_is_not(
 def test_a_compensation_names_errors_likewise(
     saga_lab: Any, target: Any, compensation: Any
 ) -> None:
-    """As often as its policy says, a mistake too; and what is named as useless once."""
+    """Named mistakes are retried as often as the policy says, useless ones never."""
     policy = {"max_attempts": 5, "backoff_s": 0, "on": KeyError, "not_on": "ConnectionError"}
     for error, attempts in (
         (KeyError("x"), 5),
@@ -145,14 +145,14 @@ def test_a_compensation_names_errors_likewise(
 
 
 def test_a_step_comes_before_its_worker_and_that_before_what_is_usual(saga_lab: Any) -> None:
-    """Whole: a policy of the step's own does not keep the names of the worker's."""
+    """A step's own policy replaces the worker's whole policy, names included."""
     ERRORS["work"] = KeyError("x")
     found = [step_of(saga_lab, one(named, retry=own))["attempts"] for own in (None, 5)]
     assert found == [4, 1]
 
 
 def test_an_error_that_is_never_retried_is_if_it_is_named(saga_lab: Any) -> None:
-    """`NonRetryableError` too; that it did nothing is believed all the same."""
+    """A named `NonRetryableError` is retried, and still counts as clean."""
     ERRORS["work"] = NonRetryableError("closed", clean=True)
     for name, attempts in (("NonRetryableError", 2), ("Exception", 2), ("ValueError", 1)):
         workflow = one(retry={"max_attempts": 2, "on": name})
@@ -161,7 +161,7 @@ def test_an_error_that_is_never_retried_is_if_it_is_named(saga_lab: Any) -> None
 
 
 def test_a_named_error_is_tried_again_when_it_asks_for_it(saga_lab: Any, saga_clock: Any) -> None:
-    """Its ``retry_after`` counts as any other's."""
+    """Its ``retry_after`` counts as any other error's."""
     ERRORS["work"] = Declined("x")
     ERRORS["work"].retry_after = 1000
     began_ms = saga_clock.now_ms()
@@ -171,7 +171,7 @@ def test_a_named_error_is_tried_again_when_it_asks_for_it(saga_lab: Any, saga_cl
 
 @pytest.mark.parametrize("kind", ["work", "undo"])
 def test_a_debugger_without_a_terminal_is_not_tried_again(saga_lab: Any, kind: str) -> None:
-    """A forgotten `breakpoint()`, in a step and in an undo."""
+    """This covers a forgotten `breakpoint()` in a step and in an undo."""
     ERRORS.update({"work": ValueError("no"), kind: BdbQuit()})
     step = step_of(saga_lab, one())
     found = step if kind == "work" else step["compensation"]
@@ -180,7 +180,7 @@ def test_a_debugger_without_a_terminal_is_not_tried_again(saga_lab: Any, kind: s
 
 
 def test_history_tells_the_classes_of_an_error(saga_lab: Any) -> None:
-    """So that a policy can name one of them."""
+    """A policy can name any of them."""
     ERRORS["work"] = Declined("x")
     failed = [
         event["data"]["classes"]
@@ -196,7 +196,7 @@ def test_history_tells_the_classes_of_an_error(saga_lab: Any) -> None:
 
 
 def test_the_names_are_the_same_from_python_json_and_yaml(tmp_path: Path) -> None:
-    """Kept as the name of where the class is defined, whichever was written."""
+    """The stored name is that of the defining module, whichever was written."""
     built = one("re.work", "re.undo", retry={"on": [json.JSONDecodeError], "not_on": OSError})
     policy = {"on": "json.JSONDecodeError", "not_on": ["IOError"]}
     step = {"name": "a", "worker": "re.work", "compensation": "re.undo", "retry": policy}
@@ -213,14 +213,14 @@ def test_the_names_are_the_same_from_python_json_and_yaml(tmp_path: Path) -> Non
 
 
 def test_a_stored_definition_needs_no_module_of_its_errors() -> None:
-    """Whoever decides over a saga may lack the library; the name is enough."""
+    """A deciding process may lack the library, since the name suffices."""
     policy = RetryPolicy(on=["no_such_library.Error"])
     workflow = Workflow(name="re", steps=(Step(name="a", worker="re.work", retry=policy),))
     assert from_canonical(workflow.canonical()) == workflow
 
 
 def test_a_definition_that_names_no_errors_has_the_hash_that_it_had() -> None:
-    """Sagas are pinned by it."""
+    """Sagas are pinned by the hash."""
     workflow = one("re.work", "re.undo", retry=5, compensation_retry={"cap_s": 9})
     assert workflow.version == "1be5cf52e5dcc0b5"
     empty = one(
@@ -230,7 +230,7 @@ def test_a_definition_that_names_no_errors_has_the_hash_that_it_had() -> None:
 
 
 def test_every_mistake_in_the_names_is_told_at_once() -> None:
-    """With its place, and what was probably meant."""
+    """Each has its place and the nearest name."""
     wrong = {"on": ["KeyEror", "json.Nope", OSError], "not_on": [IOError, 5], "no": 1}
     builder = WorkflowBuilder("re").add_step("a", "re.work", retry=wrong)
     with pytest.raises(InvalidWorkflow) as caught:
@@ -257,6 +257,6 @@ def test_every_mistake_in_the_names_is_told_at_once() -> None:
     ],
 )
 def test_a_decorator_refuses_them_likewise(given: dict[str, Any], said: str) -> None:
-    """When the function is decorated."""
+    """The decorator raises, not the first run."""
     with pytest.raises(InvalidInput, match=f"bad retry policy: {said}"):
         worker("re.wrong", retry=given)(lambda context: None)

@@ -1,4 +1,4 @@
-"""Which errors are tried again, and how often? (rules 2 and 5)"""
+"""Which errors are retried, and how often? (rules 2 and 5)"""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def _story(step: Step) -> Story:
 
 
 def _fire(told: Story, kind: Kind) -> None:
-    """Let the back-off of the step pass, if it waits."""
+    """Let the step's back-off pass, if it waits."""
     work = told.run("a").of(kind)
     if work.retry_at:
         told.tell(TimerDue(work.retry_at, f"{kind}:a:{work.attempt}"))
 
 
 def _fail(told: Story, kind: Kind, cls: type[BaseException]) -> None:
-    """Claim a step or an undo, and have it raise."""
+    """Claim a step or an undo, and let it raise."""
     told.claim(kind, "a")
     row = (kind, "a", told.run("a").of(kind).attempt, told.run("a").of(kind).nonce)
     error = Failure(cls.__name__, "boom")
@@ -65,7 +65,7 @@ def _fail(told: Story, kind: Kind, cls: type[BaseException]) -> None:
 def test_of_the_classes_that_a_policy_names_the_nearest_decides(
     cls: type[BaseException], kind: Kind, tries: int, on: list[str], not_on: list[str]
 ) -> None:
-    """Whatever is usual for the error; and where none is named, the usual holds."""
+    """The policy overrides the default; an error it does not name follows the default."""
     on = [name for name in on if name not in not_on]
     policy = RetryPolicy(max_attempts=tries, on=on, not_on=not_on)
     most = most_tries(policy, kind, names_of_class(cls))
@@ -78,7 +78,7 @@ def test_of_the_classes_that_a_policy_names_the_nearest_decides(
 
 @given(_errors, _tries)
 def test_the_usual_number_of_tries(cls: type[BaseException], tries: int) -> None:
-    """A step: none after what is no use; an undo: three after a mistake in its code."""
+    """A useless retry is not made in a step; a mistake in an undo's code allows three tries."""
     policy, classes = RetryPolicy(max_attempts=tries), names_of_class(cls)
     mistake = issubclass(cls, PROGRAMMERS_OWN)
     final = issubclass(cls, NonRetryableError | BdbQuit)
@@ -89,7 +89,7 @@ def test_the_usual_number_of_tries(cls: type[BaseException], tries: int) -> None
 
 @given(st.booleans(), st.sampled_from(Kind), _tries)
 def test_a_report_without_classes_is_believed(retryable: bool, kind: Kind, tries: int) -> None:
-    """Those in the logs of before, and what no exception was raised for."""
+    """Older logs, and failures without an exception, have none."""
     policy = RetryPolicy(max_attempts=tries, on=["KeyError"], not_on=["Exception"])
     assert most_tries(policy, kind, (), retryable=retryable) == (tries if retryable else 0)
 
@@ -98,7 +98,7 @@ def test_a_report_without_classes_is_believed(retryable: bool, kind: Kind, tries
 
 
 def test_a_programmers_error_fails_its_step_at_once() -> None:
-    """And it is undone: an effect may have come before the mistake."""
+    """The step is undone, because an effect may precede the mistake."""
     told = _story(Step(name="a", worker="w", compensation="u"))
     _fail(told, RUN, KeyError)
     assert told.saga.state is SagaState.COMPENSATING
@@ -112,7 +112,7 @@ def test_a_programmers_error_fails_its_step_at_once() -> None:
 def test_a_policy_that_names_an_error_or_its_base_has_it_tried_again(
     on: list[str], attempts: int
 ) -> None:
-    """As often as it allows."""
+    """The policy also says how often."""
     told = _story(Step(name="a", worker="w", retry=RetryPolicy(max_attempts=4, on=on)))
     while told.saga.state is SagaState.RUNNING:
         _fail(told, RUN, KeyError)
@@ -120,7 +120,7 @@ def test_a_policy_that_names_an_error_or_its_base_has_it_tried_again(
 
 
 def test_an_undo_with_a_mistake_in_its_code_is_parked_after_three_tries() -> None:
-    """Not after ten, minutes later; the saga's other undos go on."""
+    """It does not take ten tries and minutes, and the saga's other undos go on."""
     told = _story(Step(name="a", worker="w", compensation="u")).done("a")
     told.ask(Ask.ROLLBACK)
     while told.run("a").undo.state is not UndoState.PARKED:
@@ -130,7 +130,7 @@ def test_an_undo_with_a_mistake_in_its_code_is_parked_after_three_tries() -> Non
 
 
 def test_the_tries_that_are_left_are_known_while_an_undo_waits() -> None:
-    """Shown by `explain`; kept in the step's row, and over with the next claim."""
+    """The step's row keeps them for `explain`, until the next claim."""
     told = _story(Step(name="a", worker="w", compensation="u")).done("a")
     told.ask(Ask.ROLLBACK)
     told.claim(UNDO, "a")
@@ -144,7 +144,7 @@ def test_the_tries_that_are_left_are_known_while_an_undo_waits() -> None:
 
 
 def test_the_policy_of_a_step_comes_before_that_of_its_worker() -> None:
-    """Whole: what the worker's names is not asked then."""
+    """The worker's names are then ignored, too."""
     workers = RetryPolicy(max_attempts=2, on=["KeyError"])
     for own, attempts in ((None, 2), (RetryPolicy(max_attempts=5), 1)):
         told = _story(Step(name="a", worker="w", retry=own))
@@ -159,7 +159,7 @@ def test_the_policy_of_a_step_comes_before_that_of_its_worker() -> None:
 
 
 def test_a_lost_lease_can_be_named() -> None:
-    """For a step that is not to be begun twice, whatever became of its worker."""
+    """A policy can forbid a second begin after a lost worker."""
     policy = RetryPolicy(max_attempts=3, not_on=["LeaseLost"])
     told = _story(Step(name="a", worker="w", compensation="u", retry=policy)).claim(RUN, "a")
     told.tell(Lost(told.now_ms, RUN, "a", 1, told.run("a").run.nonce))

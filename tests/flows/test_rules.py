@@ -1,4 +1,4 @@
-"""Does the engine keep the rules that no other test is about?
+"""Does the engine keep the rules that no other test covers?
 
 Each test names the rule of docs/reference/rules.md that it holds; tests/rules.toml names the test.
 ``python -m tests.simulation.planted.rules`` shows that it fails where the rule is broken.
@@ -39,14 +39,14 @@ TWICE, ONCE = RetryPolicy(max_attempts=2), RetryPolicy(max_attempts=1)
 
 
 def begin(bench: Bench, *steps: Step, **options: Any) -> None:
-    """Start a saga of a workflow with options of its own."""
+    """Start a saga of a workflow with its own options."""
     given = {"input": "{}", "meta": "{}"}
     workflow = Workflow(name="w", steps=steps, **options)
     bench.edge.run(bench.coordinator.start(workflow, saga_id=SAGA, waiting=(SAGA, ""), data=given))
 
 
 def lose(bench: Bench) -> Assignment:
-    """Begin an attempt, and let its lease run out."""
+    """Begin an attempt, and let its lease expire."""
     bench.sweep()
     held = bench.claim()
     sweep_for(bench, bench.settings.lease_s + 3)
@@ -55,7 +55,7 @@ def lose(bench: Bench) -> Assignment:
 
 
 def sweep_for(bench: Bench, seconds: float) -> None:
-    """Let time pass in steps that leave no gap in the sweeping."""
+    """Let time pass in steps that leave no gap between sweeps."""
     for _ in range(round(seconds)):
         bench.clock.advance(1)
         bench.sweep()
@@ -65,7 +65,7 @@ def sweep_for(bench: Bench, seconds: float) -> None:
 
 
 def test_what_an_errback_has_written_is_decided_at_once(bench: Bench) -> None:
-    """E1: it is due now, not after the moment that a process would be given."""
+    """E1: the entry is due now, without the term that a process would get."""
     bench.start(step("s"))
     bench.claim()
     failed = bench.coordinator.log_failure(
@@ -83,7 +83,7 @@ def test_what_an_errback_has_written_is_decided_at_once(bench: Bench) -> None:
 
 
 class Gone:
-    """An engine to which no lease is known any more."""
+    """An engine that knows no lease any more."""
 
     def renew(self, held: list[Assignment], notes: Any) -> list[Assignment]:
         return held
@@ -93,7 +93,7 @@ class Gone:
 
 
 def test_a_lost_lease_cancels_its_attempt() -> None:
-    """E2: told that it is lost, the process stops the step as far as it can, once."""
+    """E2: the process stops the step once, as far as it can."""
     clock, cancelled = FakeClock(), list[str]()
     keeper = LeaseKeeper(
         Gone(),  # type: ignore[arg-type]  # all that is asked of it
@@ -116,7 +116,7 @@ def test_a_lost_lease_cancels_its_attempt() -> None:
 
 
 def test_no_two_commits_make_the_same_version(bench: Bench, redis_url: str) -> None:
-    """E5: not even the same decision over the same state, as after a server's loss."""
+    """E5: not even one decision over one state does, as after a server's data loss."""
     versions = set()
     for _ in range(5):
         bench.edge.client.flushdb()
@@ -130,7 +130,7 @@ def test_no_two_commits_make_the_same_version(bench: Bench, redis_url: str) -> N
 
 
 def test_a_report_of_an_unknown_claim_is_recorded_and_asks_for_a_person(bench: Bench) -> None:
-    """E5: the server may have lost that claim; it changes nothing by itself."""
+    """E5: the server may have lost that claim; the report alone changes nothing."""
     bench.start(step("s"))
     held = bench.claim()
     foreign = Succeeded(bench.clock.now_ms(), Kind.RUN, "s", 1, "f" * 16)
@@ -143,10 +143,10 @@ def test_a_report_of_an_unknown_claim_is_recorded_and_asks_for_a_person(bench: B
 
 
 def test_what_a_process_knows_from_a_lost_future_does_not_fit(bench: Bench, redis_url: str) -> None:
-    """E5: versions are random, so as many commits later it still is another state.
+    """E5: revisions are random, so equally many commits later the state still differs.
 
-    The server comes back without its last second; in that second's place somebody pauses the
-    saga.  A worker from the lost second must neither go on nor undo that pause.
+    The server comes back without its last second, in whose place an operator pauses the saga. A
+    worker from the lost second must neither go on nor undo that pause.
     """
     bench.start(step("s0"), step("s1", "s0"), step("s2", "s1"))
     held = bench.claim()
@@ -182,7 +182,7 @@ def test_a_lost_attempt_makes_a_step_unknown_that_failed_clean_later(bench: Benc
 
 
 def test_an_undo_has_keys_and_attempts_of_its_own(bench: Bench) -> None:
-    """E8: and is given the step's key; an undo that begins afresh has a new one (E4: numbered)."""
+    """E8: it gets the step's key, too; an undo that restarts has a new key (E4: numbered)."""
     bench.start(undoable("s", retry=ONCE))
     first = lose(bench)
     assert first.idempotency_key == f"{SAGA}:s"
@@ -205,7 +205,7 @@ def test_an_undo_has_keys_and_attempts_of_its_own(bench: Bench) -> None:
 
 
 def test_a_result_is_kept_as_long_as_its_saga(redis_url: str) -> None:
-    """E12: for both ways in which it is stored."""
+    """E12: this holds for both ways to store it."""
     settings = Settings(redis_url=redis_url, retention_s=123)
     app = make_app(settings)
     end = SagaOutcome("s", SagaState.COMPLETED, waiting={"t": {}}, result={})
@@ -242,7 +242,7 @@ def plain(name: str, *after: str, **options: Any) -> Step:
 
 
 def test_a_plain_task_is_sent_once_and_its_time_out_decides(plainly: Bench) -> None:
-    """E13: nobody can tell whether its message was lost or it is at work."""
+    """E13: a lost message and a running task look the same."""
     plainly.start(plain("p", retry=TWICE))
     sweep_for(plainly, 55)
     assert waiting(plainly) == [["p", 1]]
@@ -252,7 +252,7 @@ def test_a_plain_task_is_sent_once_and_its_time_out_decides(plainly: Bench) -> N
 
 
 def test_only_steps_of_workers_are_continued(plainly: Bench) -> None:
-    """E14: a plain task that comes next travels by message."""
+    """E14: the next plain task travels by message."""
     plainly.start(step("s0"), step("s1", "s0"), plain("p", "s1"))
     following = plainly.succeed(plainly.take_engine("s0"))
     assert following is not None
@@ -261,7 +261,7 @@ def test_only_steps_of_workers_are_continued(plainly: Bench) -> None:
 
 
 def test_an_errback_fails_what_its_delivery_holds_now(bench: Bench) -> None:
-    """E14: the step that the message was for has long ended; the one continued has not."""
+    """E14: the message's own step has ended, and the continued one has not."""
     bench.start(step("s0"), step("s1", "s0", retry=ONCE))
     following = bench.succeed(bench.claim())
     assert following is not None
@@ -272,7 +272,7 @@ def test_an_errback_fails_what_its_delivery_holds_now(bench: Bench) -> None:
 
 
 def test_a_worker_that_stops_continues_nothing() -> None:
-    """E14: nor one whose slice, or whose child, is used up."""
+    """E14: nor does a worker at the end of its slice or its child."""
     stopping = Event()
     process = TaskProcess(
         engine=None,  # type: ignore[arg-type]  # none of these is asked
@@ -300,7 +300,7 @@ def test_a_worker_that_stops_continues_nothing() -> None:
 
 
 def test_a_commit_writes_only_what_has_changed(bench: Bench) -> None:
-    """E15: in the midst of 400 steps as much as of 4."""
+    """E15: a commit amid 400 steps writes as much as amid 4."""
     sizes = {}
     for count in (4, 400):
         bench.edge.client.flushdb()
@@ -323,7 +323,7 @@ def test_a_commit_writes_only_what_has_changed(bench: Bench) -> None:
 
 
 def test_a_long_log_is_read_in_pages(bench: Bench) -> None:
-    """E15: what came in while nobody decided is decided a page at a time, all of it."""
+    """E15: undecided entries are decided page by page."""
     bench.start(step("s"))
     count = 1200
     commands = (Action.PAUSE, Action.RESUME)
@@ -342,7 +342,7 @@ def test_a_long_log_is_read_in_pages(bench: Bench) -> None:
 
 
 def test_in_a_pause_leases_and_the_deadline_go_on(bench: Bench) -> None:
-    """E19: a lost worker is noticed, its retry held back, and the deadline turns the saga round."""
+    """E19: a lost worker is noticed, its retry withheld, and the deadline turns the saga."""
     bench.sweep()
     begin(bench, undoable("s", retry=TWICE), timeout_s=60)
     bench.claim()

@@ -1,4 +1,4 @@
-"""What does a program see whose server does not answer?"""
+"""What does a program see if its server does not answer?"""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from multiagents.storage.routing import open_async_edge
 from multiagents.transport.async_result import _Wait
 
 AWAY = "redis://someone:se%40cret@127.0.0.1:1/0"
-"""Port 1 is nobody's."""
+"""No server listens on port 1."""
 WORKFLOW = WorkflowBuilder("away").add_step("a", "echo").build()
 
 
@@ -41,7 +41,7 @@ async def _facade() -> None:
 
 
 async def _facade_later() -> None:
-    """Of one that had a server when it was started."""
+    """A facade whose server was there at its start."""
     orchestrator = Orchestrator(WORKFLOW, state_store=AWAY)
     orchestrator._home = home = runtime_at(AWAY)
     orchestrator._edge = open_async_edge(home.settings, perform=home.courier)
@@ -78,7 +78,7 @@ CALLS: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("kind", CALLS)
 def test_no_server_is_told_without_the_frames_of_others(kind: str) -> None:
-    """One traceback, of the caller's own call: which server, why, and never the password."""
+    """The traceback ends at the caller's own call; server and reason appear, no password."""
     wanted = r"no Redis .* at redis://127.0.0.1:1/0 \(connection refused"
     with pytest.raises(NoServer, match=wanted) as raised:
         CALLS[kind]()
@@ -89,7 +89,7 @@ def test_no_server_is_told_without_the_frames_of_others(kind: str) -> None:
 
 
 def test_a_server_binary_that_does_not_run_likewise(tmp_path: Path) -> None:
-    """The embedded server has causes of its own."""
+    """The embedded server has its own causes."""
     broken = tmp_path / "broken"
     broken.write_text("no program")
     broken.chmod(0o755)
@@ -99,7 +99,7 @@ def test_a_server_binary_that_does_not_run_likewise(tmp_path: Path) -> None:
 
 
 def test_a_wait_that_is_over_likewise() -> None:
-    """It is raised where the store's error was caught."""
+    """The error is raised outside the handler of the store's error."""
 
     def wait() -> None:
         try:
@@ -125,13 +125,13 @@ def test_a_wait_that_is_over_likewise() -> None:
     ],
 )
 def test_why_is_told_in_plain_words(error: Exception, reason: str) -> None:
-    """And never in the error's own, which may quote a URL."""
+    """The message omits the error's own text, which may quote a URL."""
     assert reason in reason_of(error)
     assert "secret" not in reason_of(error)
 
 
 def test_eager_mode_without_its_library_likewise(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It says which one is missing."""
+    """The error names the missing library."""
     monkeypatch.setitem(sys.modules, "fakeredis", None)
     wanted = r"task_always_eager runs .*fakeredis.*pip install 'multiagents\[testing\]'"
     with pytest.raises(NoServer, match=wanted) as raised:

@@ -1,4 +1,4 @@
-"""Do `show` and `explain` name who settled what is parked, and when a saga ended?"""
+"""Do `show` and `explain` name the operator who settled a dead letter, and the saga's end?"""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def do(context: Any) -> dict[str, Any]:
 
 
 def order() -> Workflow:
-    """Its first steps can be undone; what fails after the third is parked."""
+    """The first steps have undos; a later failure is parked."""
     return (
         WorkflowBuilder("settled-order")
         .add_step("reserve", "settled.do", compensation="settled.do")
@@ -32,7 +32,7 @@ def order() -> Workflow:
 
 
 def parked(office: Office) -> str:
-    """A saga that failed, and of which two undos are parked."""
+    """A failed saga with two parked undos."""
     saga_id: str = office.runtime.call("start", order(), {"sku": "A1"})
     office.succeed(saga_id, "reserve")
     office.fail(office.claim(saga_id, "charge"))
@@ -51,7 +51,7 @@ DONE = {"resolve": "resolved", "skip": "skipped", "retry": "retried"}
 
 @pytest.mark.parametrize("command", WORDS)
 def test_who_settled_a_dead_letter_and_why_is_told(office: Office, command: str) -> None:
-    """In `explain`, its JSON and `show`; only of what that word has settled."""
+    """`explain`, its JSON and `show` have operator and reason of each settled letter."""
     saga_id = parked(office)
     assert "\nsettled" not in cli("show", saga_id, url=office.url).out
     given = (saga_id, "charge", "--by", "ada", "--reason", "paid back in cash")
@@ -75,7 +75,7 @@ def test_who_settled_a_dead_letter_and_why_is_told(office: Office, command: str)
 
 
 def test_the_last_word_on_a_letter_counts(office: Office) -> None:
-    """One word may settle several; a step that was tried again and parked again is told once."""
+    """One action may settle several letters; a letter parked again appears once."""
     saga_id: str = office.runtime.call("start", order(), {"sku": "A1"})
     for step in ("reserve", "charge", "pay"):
         office.succeed(saga_id, step)
@@ -92,7 +92,7 @@ def test_the_last_word_on_a_letter_counts(office: Office) -> None:
 
 
 def test_one_word_on_all_of_a_saga_is_told_of_each(office: Office) -> None:
-    """And of a terminated saga that its matter is closed."""
+    """For a terminated saga the text says that the matter is closed."""
     saga_id = parked(office)
     office.runtime.call("resolve", saga_id, by="ada", reason="cash")
     found = office.reason(saga_id, "settled")["settled"]
@@ -109,7 +109,7 @@ def test_one_word_on_all_of_a_saga_is_told_of_each(office: Office) -> None:
 
 
 def test_a_saga_ended_when_it_reached_its_end(office: Office) -> None:
-    """Settling it later is no end: `show`, its JSON, `list` and `explain` agree."""
+    """A later action does not move the end in `show`, its JSON, `list` and `explain`."""
     saga_id = parked(office)
     before = office.runtime.call("get", saga_id)
     assert before["ended_at"] == before["updated_at"]

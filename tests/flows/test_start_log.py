@@ -1,4 +1,4 @@
-"""Does a worker say at its start which workflows it has found, and what they lack?"""
+"""Does a starting worker log the workflows it found, and their missing parts?"""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def order() -> Workflow:
 
 @pytest.fixture
 def registered(monkeypatch: pytest.MonkeyPatch) -> dict[str, Workflow]:
-    """What this process registers, instead of what other tests have."""
+    """This process's registry, without other tests' workflows."""
     known: dict[str, Workflow] = {}
     monkeypatch.setattr(registry, "registered", lambda: dict(known))
     monkeypatch.setattr(registry, "forgotten", dict)
@@ -63,7 +63,7 @@ def told() -> list[Any]:
 def test_a_start_names_workflows_and_the_sagas_modules(
     registered: dict[str, Workflow], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One line; a long list is cut."""
+    """The log has one line, and cuts a long list."""
     registered.update({f"w{number:02}": order() for number in range(12)})
     monkeypatch.setitem(sys.modules, "start_log_app.sagas", ModuleType("start_log_app.sagas"))
     (line,) = told()
@@ -75,7 +75,7 @@ def test_a_start_names_workflows_and_the_sagas_modules(
 
 
 def test_a_start_without_any_workflow_is_warned_of(registered: dict[str, Workflow]) -> None:
-    """Its `sagas.py` stands where no worker looks, or nothing imports what registers them."""
+    """Its `sagas.py` may be misplaced, or no import registers its workflows."""
     line, warning = told()
     assert line["workflows"] == "none"
     assert (warning["log_level"], warning["event"]) == ("warning", NO_WORKFLOW)
@@ -83,7 +83,7 @@ def test_a_start_without_any_workflow_is_warned_of(registered: dict[str, Workflo
 
 
 def test_doctor_warns_of_a_worker_without_workflows(redis_url: str) -> None:
-    """One of a team's app that says so; earlier versions do not tell, the package's app has own."""
+    """Only a team's app that reports it counts, not earlier versions or the package's app."""
     edge, catalog = Edge(redis_url), Catalog(FakeClock())
     edge.run(catalog.publish("none@h", ["io"], [], launch=Launch("shop")))
     edge.run(catalog.publish("some@h", ["io"], [order()], launch=Launch("shop")))
@@ -96,16 +96,16 @@ def test_doctor_warns_of_a_worker_without_workflows(redis_url: str) -> None:
 
 
 def test_the_queues_of_steps_and_undos_are_needed() -> None:
-    """A plain task whose queue the app's routing names needs none that is known here."""
+    """A plain task that the app routes needs no known queue."""
     homes = {"start_log.release": "undos", "start_log.reserve": "io", "start_log.print": "io"}
     assert queues_of([order()], homes.__getitem__) == {"io", "undos", "printers", "mails"}
     assert queues_of([], homes.__getitem__) == set()
 
 
 def judged(redis_url: str, *others: Catalog, own: str = "") -> dict[str, Any]:
-    """The warnings of a worker of queue ``celery`` that starts beside these, by their text."""
+    """The warnings of a starting worker of queue ``celery`` beside these, by their text."""
     settings = Settings(redis_url=redis_url)
-    runtime = Runtime(make_app(settings), settings)  # no other test has announced a worker by it
+    runtime = Runtime(make_app(settings), settings)  # no other test has announced a worker under it
     if own:
         runtime.catalog.add_local(WorkerInfo(own, "celery"))
     for number, other in enumerate(others):
@@ -125,7 +125,7 @@ QUEUES = ("printers",)
 def test_a_worker_warns_of_what_no_worker_has(
     redis_url: str, registered: dict[str, Workflow]
 ) -> None:
-    """Queues and functions, once, when the workers that were started with it are there."""
+    """The log names queues and functions once, after the workers started with it are there."""
     registered["start_log_order"] = order()
     other = Catalog(SystemClock())
     other.add_local(WorkerInfo("start_log.print", "printers"))
@@ -141,7 +141,7 @@ def test_a_worker_warns_of_what_no_worker_has(
 def test_a_worker_that_takes_no_more_consumes_nothing(
     redis_url: str, registered: dict[str, Workflow], state: str
 ) -> None:
-    """As in a redeploy: what it knew is believed for a while, what it consumed is not."""
+    """In a redeploy its functions count for a while, but its queues do not."""
     registered["start_log_order"] = order()
     before, edge = Catalog(SystemClock()), Edge(redis_url)
     for name in ("reserve", "release", "print"):
@@ -159,7 +159,7 @@ def test_a_worker_that_takes_no_more_consumes_nothing(
 def test_the_queue_to_which_an_app_routes_a_plain_task_is_needed(
     redis_url: str, registered: dict[str, Workflow]
 ) -> None:
-    """By `task_routes`, the task itself, or `task_default_queue`; of a task that the app has."""
+    """`task_routes`, the task or `task_default_queue` names it, if the app has the task."""
     registered["start_log_order"] = order()
     settings = Settings(redis_url=redis_url)
     app = make_app(settings)
@@ -188,7 +188,7 @@ def test_the_queue_to_which_an_app_routes_a_plain_task_is_needed(
 
 
 def test_doctor_knows_the_queues_that_workers_route_plain_tasks_to(redis_url: str) -> None:
-    """From a running worker, from one that ran before, or from the app that it is called for."""
+    """A running worker, an earlier one or the doctor's own app tells them."""
     edge, catalog = Edge(redis_url), Catalog(FakeClock())
     routes = {"start_log.plain": "stay"}
     launch = Launch("shop", (), ("io",), routes=routes)
@@ -204,7 +204,7 @@ def test_doctor_knows_the_queues_that_workers_route_plain_tasks_to(redis_url: st
 
 
 def test_queues_that_are_consumed_are_no_news() -> None:
-    """By this worker or another one."""
+    """The consumer may be this worker or another one."""
     with structlog.testing.capture_logs() as lines:
         tell_queues([], ["io"])
     assert lines == []

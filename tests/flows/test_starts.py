@@ -1,6 +1,6 @@
-"""Which saga does a start lead to, and by which ids is it found again?
+"""Which saga does a start lead to, and which ids find it again?
 
-In process; what takes a worker is in test_team_app.
+All in process; tests/processes/celery/test_team_app.py has the cases with a worker.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def ids_of(saga: dict[str, Any]) -> list[str]:
 
 
 def test_the_id_of_every_start_under_a_key_leads_to_the_saga(saga_lab):
-    """An API that was asked twice hands out either result's id."""
+    """An API may hand out the id of either start."""
     first = start_saga.delay("echoes", ECHO, idempotency_key="k")
     later = start_saga.delay("echoes", ECHO, idempotency_key="k")
     [saga] = sagas.list()
@@ -68,7 +68,7 @@ def test_the_id_of_every_start_under_a_key_leads_to_the_saga(saga_lab):
 
 
 def test_the_same_key_with_another_input_is_refused(saga_lab):
-    """The message names the key, the saga and what differs, and shows no value."""
+    """The message names key, saga and difference, and shows no value."""
     first = start_saga.delay("echoes", {"text": "secret", "n": 1}, idempotency_key="k")
     with pytest.raises(IdempotencyConflict, match="idempotency_key 'k' of workflow 'echoes'") as no:
         start_saga.delay("echoes", {"text": "hidden", "m": 1}, idempotency_key="k")
@@ -80,7 +80,7 @@ def test_the_same_key_with_another_input_is_refused(saga_lab):
 
 
 def test_a_refused_start_waits_for_nothing_and_leaves_nothing(saga_lab):
-    """Its id is nobody's."""
+    """Its id belongs to no saga."""
     start_saga.delay("echoes", ECHO, idempotency_key="k")
     with pytest.raises(IdempotencyConflict):
         start_saga.apply_async(("echoes", {}), {"idempotency_key": "k"}, task_id="late")
@@ -90,7 +90,7 @@ def test_a_refused_start_waits_for_nothing_and_leaves_nothing(saga_lab):
 
 @pytest.mark.parametrize("again", [{"n": 1, "deep": {"x": 1, "y": [1.5, None]}}])
 def test_inputs_are_compared_by_their_content(saga_lab, again):
-    """The order of keys is no difference."""
+    """The order of keys does not matter."""
     given = {"deep": {"y": [1.5, None], "x": 1}, "n": 1}
     first = sagas.start("echoes", given, idempotency_key="k")
     assert sagas.start("echoes", again, idempotency_key="k") == first
@@ -100,7 +100,7 @@ def test_inputs_are_compared_by_their_content(saga_lab, again):
 
 
 def test_who_asks_for_the_first_saga_is_given_it_whatever_the_input(saga_lab):
-    """``on_conflict="first"``; anything else that is no word of it is refused."""
+    """``on_conflict="first"`` asks for it; other words are refused."""
     first = start_saga.delay("echoes", ECHO, idempotency_key="k")
     later = start_saga.delay("echoes", {}, idempotency_key="k", on_conflict="first")
     assert later.get() == first.get()
@@ -109,13 +109,13 @@ def test_who_asks_for_the_first_saga_is_given_it_whatever_the_input(saga_lab):
 
 
 def test_a_key_is_one_workflows_own(saga_lab):
-    """The same order number may be the key of the order and of its refund."""
+    """An order and its refund may share a key."""
     one = sagas.start("echoes", ECHO, idempotency_key="k")
     assert sagas.start("starts_parked", {}, idempotency_key="k") != one
 
 
 def test_a_saga_from_before_digests_is_compared_by_its_input(saga_lab):
-    """An earlier version has stored none."""
+    """Earlier versions stored no digest."""
     first = sagas.start("echoes", {"a": 1, "b": 2}, idempotency_key="k")
     client = saga_lab._eager.host.edge.client
     assert client.hdel(SagaKeys(first).data, "digest") == 1
@@ -136,7 +136,7 @@ def test_the_ids_of_starts_are_removed_with_their_saga(saga_lab):
 
 
 def test_ids_of_starts_are_found_on_every_shard(redis_url, monkeypatch):
-    """The id does not say where its saga lives."""
+    """The id does not name its saga's shard."""
     from multiagents.core.settings import Settings
 
     with lab_on(redis_url, Settings(redis_url=redis_url, shards=5)) as lab:
@@ -150,7 +150,7 @@ def test_ids_of_starts_are_found_on_every_shard(redis_url, monkeypatch):
 
 
 def test_every_id_that_a_saga_shows_leads_to_it(saga_lab):
-    """Of its starts, of its steps' messages and of its compensations'; in all that looks at it."""
+    """Ids of starts, step messages and compensations work in every query."""
     result = start_saga.delay("starts_parked", {}, idempotency_key="k")
     saga = sagas.get(result.id)
     found = ids_of(saga)
@@ -164,7 +164,7 @@ def test_every_id_that_a_saga_shows_leads_to_it(saga_lab):
 
 
 def test_an_earlier_attempts_id_leads_to_its_saga_and_a_later_one_does_not(saga_lab):
-    """Attempts count from one; the last digit of the id says which."""
+    """Attempts count from one; the id ends with the attempt's number."""
     saga_lab.fail("only", attempt=1)
     saga_id = sagas.start(
         WorkflowBuilder("again").add_step("only", "echo", retry={"backoff_s": 0}).build(), ECHO
@@ -177,7 +177,7 @@ def test_an_earlier_attempts_id_leads_to_its_saga_and_a_later_one_does_not(saga_
 
 
 def test_a_steps_id_names_the_step_to_retry_and_moves_no_whole_saga(saga_lab):
-    """Who means one message must not stop, or undo, all of the saga's work."""
+    """A message's id must not stop or undo the whole saga."""
     saga_id = sagas.start("starts_parked", {}, idempotency_key="k")
     undo_id = sagas.get(saga_id)["steps"]["first"]["compensation"]["task_id"]
     assert undo_id == f"{saga_id}:first:undo1"
@@ -190,7 +190,7 @@ def test_a_steps_id_names_the_step_to_retry_and_moves_no_whole_saga(saga_lab):
 
 
 def test_a_starts_id_moves_the_saga(saga_lab):
-    """What a client was given it may also cancel."""
+    """A client can cancel by the id it got."""
     result = start_saga.delay("echoes", ECHO, idempotency_key="k")
     assert sagas.rollback(result.id, reason="wrong order")["state"] == "compensated"
 
@@ -199,7 +199,7 @@ def test_a_starts_id_moves_the_saga(saga_lab):
     ("saga_id", "step"), [("s", "a"), ("a:b:1", "c.d-e"), ("x" * 200, "y" * 128), ("ü|", "z")]
 )
 def test_the_id_of_a_message_leads_back_and_fits_every_broker(saga_id: str, step: str) -> None:
-    """AMQP takes 255 bytes; the saga's own id is never cut."""
+    """AMQP allows 255 bytes, and the saga's own id is never cut."""
     for kind, attempt in (("run", 1), ("undo", 12_345)):
         made = ids.step_id(saga_id, kind, step, attempt)
         assert ids.saga_of(made) == saga_id
@@ -208,7 +208,7 @@ def test_the_id_of_a_message_leads_back_and_fits_every_broker(saga_id: str, step
 
 @pytest.mark.parametrize("given", [None, 1.5, b"x", "\ud800", "", "nobody", "a:b:1", ["x"]])
 def test_what_can_be_no_id_is_an_unknown_saga(saga_lab, given):
-    """Whatever it is; nothing else is raised."""
+    """No other error is raised."""
     for look in (sagas.get, sagas.history, sagas.explain, sagas.cancel, sagas.retry):
         with pytest.raises(UnknownSaga):
             look(given)
@@ -219,7 +219,7 @@ def test_what_can_be_no_id_is_an_unknown_saga(saga_lab, given):
 
 @pytest.mark.parametrize("given", [uuid.uuid4(), 42, "order|42"])
 def test_a_task_id_may_be_a_uuid_or_a_number(saga_lab, given):
-    """The saga is found by it in either form."""
+    """Both forms find the saga."""
     result = start_saga.apply_async(("echoes", ECHO), task_id=given)
     assert result.id == str(given)
     assert sagas.get(given)["transaction_id"] == str(given)
@@ -227,7 +227,7 @@ def test_a_task_id_may_be_a_uuid_or_a_number(saga_lab, given):
 
 @pytest.mark.parametrize("given", ["a\nb", b"x", "\ud800", "x" * 300])
 def test_a_task_id_that_cannot_be_used_is_refused_before_anything_is_stored(saga_lab, given):
-    """By every way to start."""
+    """Every way to start refuses it."""
     with pytest.raises(InvalidInput, match="a task id is"):
         start_saga.apply_async(("echoes", ECHO), task_id=given)
     with pytest.raises(InvalidInput, match="a task id is"):
@@ -238,7 +238,7 @@ def test_a_task_id_that_cannot_be_used_is_refused_before_anything_is_stored(saga
 
 
 def test_a_key_may_be_the_third_argument(saga_lab):
-    """It says what it is by being text; anything else there is a TypeError that helps."""
+    """Any text there is the key; another value is a TypeError with advice."""
     first = start_saga.delay("echoes", ECHO, "k")
     assert start_saga.delay("echoes", ECHO, idempotency_key="k").get() == first.get()
     assert len(sagas.list()) == 1
@@ -250,14 +250,14 @@ def test_a_key_may_be_the_third_argument(saga_lab):
 
 @pytest.mark.parametrize("key", ["", "x" * 129, 5, "\ud800"])
 def test_a_key_that_cannot_be_used_is_refused(saga_lab, key):
-    """Its message can be printed anywhere."""
+    """The message is safe to print."""
     with pytest.raises((InvalidInput, TypeError)) as caught:
         sagas.start("echoes", ECHO, idempotency_key=key)
     assert str(caught.value).isascii()
 
 
 def test_maps_start_every_saga_and_give_their_ids(saga_lab):
-    """``starmap``, ``map`` and ``chunks`` call the task as a function for each item."""
+    """``starmap``, ``map`` and ``chunks`` call the task as a function per item."""
     items = [("echoes", {"text": str(number)}) for number in range(3)]
     found = start_saga.starmap(items).apply_async().get()
     assert [sagas.get(each)["input"]["text"] for each in found] == ["0", "1", "2"]
@@ -268,7 +268,7 @@ def test_maps_start_every_saga_and_give_their_ids(saga_lab):
 
 
 def test_a_map_that_runs_again_starts_nothing_twice(saga_lab):
-    """A broker may deliver it again: what it starts follows from its own id."""
+    """The sagas' ids follow from the map's own id, which a redelivery keeps."""
     again = start_saga.starmap([("echoes", ECHO), ("echoes", ECHO)])
     first = again.apply_async(task_id="map-1").get()
     assert again.apply_async(task_id="map-1").get() == first
@@ -276,7 +276,7 @@ def test_a_map_that_runs_again_starts_nothing_twice(saga_lab):
 
 
 def test_called_like_a_function_it_starts_nothing_and_says_what_does(saga_lab):
-    """A forgotten ``.delay``: the error names the three ways, whatever the arguments are."""
+    """Any arguments give an error that names the three ways to start."""
     for arguments in (("echoes", ECHO), ("unknown",), ("echoes", ECHO, {"no": "key"})):
         with pytest.raises(InvalidInput, match=r"start_saga\.delay\(.*sagas\.start\(.*await"):
             start_saga(*arguments)
@@ -286,7 +286,7 @@ def test_called_like_a_function_it_starts_nothing_and_says_what_does(saga_lab):
 
 
 def test_the_way_in_asyncio_can_be_typed_as_it_is_said(saga_lab):
-    """Nobody has an ``orchestrator`` yet: the statement makes one of the workflow."""
+    """The statement makes an ``orchestrator`` of the workflow first."""
     assert IN_ASYNCIO in NOT_A_FUNCTION
     names = {"WORKFLOW": registry.find("echoes"), "INPUT": ECHO, "multiagents": multiagents}
     exec(f"async def main():\n    {IN_ASYNCIO}\n", names)
@@ -295,7 +295,7 @@ def test_the_way_in_asyncio_can_be_typed_as_it_is_said(saga_lab):
 
 
 def test_an_input_of_keywords_is_refused_with_the_dict_that_is_meant(saga_lab):
-    """As a task with arguments of its own is called; the error is of ``start_saga``."""
+    """The error names ``start_saga`` and shows the dict."""
     wanted = r"start_saga got .* 'city'; .* into a dict, as in \('echoes', \{'city': \.\.\.\}\)"
     with pytest.raises(TypeError, match=wanted):
         start_saga.delay("echoes", city="Oslo")
@@ -303,13 +303,13 @@ def test_an_input_of_keywords_is_refused_with_the_dict_that_is_meant(saga_lab):
 
 
 def test_a_builder_is_refused_with_what_it_lacks(saga_lab):
-    """A forgotten ``.build()``."""
+    """The error names the missing ``.build()``."""
     with pytest.raises(TypeError, match=r"there the workflow is WorkflowBuilder; call \.build\(\)"):
         start_saga.delay(WorkflowBuilder("unbuilt").add_step("a", "echo"), {})
 
 
 def test_called_like_a_function_in_a_task_it_starts_nothing_either(saga_lab):
-    """A user's task that forgets it fails with the same error."""
+    """A user's task without ``.delay`` fails with the same error."""
 
     @app.task(name="starts.forgetful", shared=False)
     def forgetful():
@@ -322,7 +322,7 @@ def test_called_like_a_function_in_a_task_it_starts_nothing_either(saga_lab):
 
 
 def test_the_task_itself_starts_in_every_real_execution(saga_lab):
-    """``apply``, a signature, and what is called by a tracer."""
+    """``apply``, a signature and a tracer's call all start a saga."""
     outcome = start_saga.delay("echoes", ECHO).get()
     for call in (start_saga.s("echoes", ECHO).apply, start_saga.s("echoes", ECHO).apply_async):
         assert call().get() == outcome

@@ -1,4 +1,4 @@
-"""Does the sweeper finish what others left, and no more than that?"""
+"""Does the sweeper finish the work of lost processes, and nothing more?"""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class World:
         self.edge.run(flow)
 
     def sweep(self, seconds: float = 0) -> None:
-        """Let time pass in small steps, as sweepers see it."""
+        """Let time pass in small steps, with a sweep at each."""
         for _ in range(max(1, round(seconds))):
             self.clock.advance(1 if seconds else 0)
             for item in self.edge.run(self.sweeper.due(Shard())):
@@ -102,7 +102,7 @@ def world(redis_url: str):
 
 
 def test_a_command_whose_sending_failed_is_sent_by_a_sweep(world):
-    """A broker that is down at the start delays a saga by 2 s, and loses nothing."""
+    """An outage of the broker at the start delays a saga by 2 s."""
     world.broker_is_up = False
     world.start()
     world.broker_is_up = True
@@ -113,7 +113,7 @@ def test_a_command_whose_sending_failed_is_sent_by_a_sweep(world):
 
 
 def test_a_lost_message_is_sent_again_when_its_queue_is_empty(world):
-    """After one lease without a claim; the same attempt, not a new one."""
+    """After one unclaimed lease the same attempt is resent."""
     world.start()
     world.sweep(14)
     assert len(world.sent) == 1
@@ -122,7 +122,7 @@ def test_a_lost_message_is_sent_again_when_its_queue_is_empty(world):
 
 
 def test_a_command_behind_a_backlog_is_not_sent_again(world):
-    """E10: while the queue's head is older than it, it may well be waiting: no flood."""
+    """E10: a queue with an older head may still hold the message."""
     world.start()
     world.backlog = Backlog(10_000, head_sent_ms=world.sent[0].sent_ms - 1)
     world.sweep(300)
@@ -133,7 +133,7 @@ def test_a_command_behind_a_backlog_is_not_sent_again(world):
 
 
 def test_a_long_queue_is_looked_into_for_all_that_waits_in_it(world):
-    """E10: a backlog costs the sweepers one look a second, not one for each message in it."""
+    """E10: sweepers look once a second per queue, not once per message."""
     for number in range(50):
         world.start(f"s{number}")
     world.backlog = Backlog(50, head_sent_ms=world.sent[0].sent_ms)
@@ -143,7 +143,7 @@ def test_a_long_queue_is_looked_into_for_all_that_waits_in_it(world):
 
 
 def test_what_has_waited_long_is_looked_for_less_often(world):
-    """E10: in an hour behind a backlog a command comes due some twenty times, not 240."""
+    """E10: in an hour behind a backlog a command is due about 20 times, not 240."""
     world.start()
     world.backlog = Backlog(10_000, head_sent_ms=world.sent[0].sent_ms)
     world.sweep(3600)
@@ -151,7 +151,7 @@ def test_what_has_waited_long_is_looked_for_less_often(world):
 
 
 def test_behind_an_unknown_head_re_sending_gets_rarer(world):
-    """E10: a foreign message at the head says nothing; waiting doubles, and does not end."""
+    """E10: behind a foreign head the wait doubles each time and stays finite."""
     world.start()
     world.backlog = Backlog(5, head_sent_ms=None)
     world.sweep(600)
@@ -169,7 +169,7 @@ def test_a_claimed_command_is_never_sent_again(world):
 
 
 def test_a_lease_that_runs_out_is_a_failed_attempt(world):
-    """The attempt is fenced and, by the default policy, tried again."""
+    """The attempt is fenced and, by the default policy, retried."""
     world.start()
     world.edge.run(
         world.coordinator.slots.claim("s1", AttemptRef(Kind.RUN, "a", 1), delivery="d", queue="io")
@@ -192,7 +192,7 @@ def test_an_entry_that_nobody_decided_over_is_decided_by_a_sweep(world):
 
 
 def test_an_outcome_that_could_not_be_delivered_is_delivered_by_a_sweep(world):
-    """Rule 14: storing the result is repeated until it is done."""
+    """Rule 14: the store of the result is repeated until it succeeds."""
     world.start()
     world.do("a")
     world.broker_is_up = False
@@ -206,7 +206,7 @@ def test_an_outcome_that_could_not_be_delivered_is_delivered_by_a_sweep(world):
 
 
 def test_a_command_for_a_worker_that_is_gone_is_parked(world):
-    """Rule 9: after some sends that nobody took, and only if running workers do not know it."""
+    """Rule 9: after some unclaimed messages, if no running worker has its function."""
     world.start()
     world.sweep(120)
     assert world.saga().steps["a"].run.state is StepState.DISPATCHED
@@ -219,7 +219,7 @@ def test_a_command_for_a_worker_that_is_gone_is_parked(world):
 
 
 def test_a_finished_saga_is_purged_and_nothing_is_left(world):
-    """E16: state, log, data and indexes go together, after the retention."""
+    """E16: state, log, data and indexes go together after the retention."""
     world.start()
     world.do("a")
     world.do("b")

@@ -1,4 +1,4 @@
-"""Is the Celery task of a worker function one of its app's tasks: by its name, and by its class?"""
+"""Is a worker function's task one of its app's tasks, by name and by class?"""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from multiagents.workflows.builder import WorkflowBuilder
 from tests.support.traced import TracedWorker
 
 INSIDE: list[str] = []
-"""What is open now: as Flask's context of an application would be."""
+"""The contexts that are open now, as Flask's application context would be."""
 SEEN: list[tuple[str, list[str]]] = []
 
 
 class ContextTask(Task):  # type: ignore[misc]  # celery has no types
-    """As Flask's manual writes it."""
+    """A task class as in Flask's manual."""
 
     abstract = True
 
@@ -65,7 +65,7 @@ def noop(*args: Any) -> dict[str, Any]:
 
 
 class Other(Task):  # type: ignore[misc]  # celery has no types
-    """A task of the old kind."""
+    """An old-style task."""
 
     name = "tc.look"
 
@@ -74,7 +74,7 @@ class Other(Task):  # type: ignore[misc]  # celery has no types
 
 
 def test_a_worker_named_like_a_task_is_refused_where_it_is_registered(hosted: Runtime) -> None:
-    """The error names both, and the worker is not there afterwards."""
+    """The error names both, and the worker is not registered."""
     noop_twice = r".*noop \(.*\.py:\d+\) and .*noop \(.*\.py:\d+\); give the"
     with pytest.raises(InvalidInput, match=rf"both called 'tc\.taken': {noop_twice}"):
         worker("tc.taken")(noop)
@@ -94,7 +94,7 @@ def test_a_worker_named_like_a_task_is_refused_where_it_is_registered(hosted: Ru
 def test_a_task_named_like_a_worker_is_refused_where_it_is_registered(
     hosted: Runtime, register: Callable[[Celery], Any]
 ) -> None:
-    """Celery would give the caller the worker's task, or take the worker's place."""
+    """Celery would return the worker's task, or replace it."""
     before = hosted.app.tasks["tc.look"]
     with pytest.raises(InvalidInput, match=r"both called 'tc\.look'"):
         register(hosted.app)
@@ -102,7 +102,7 @@ def test_a_task_named_like_a_worker_is_refused_where_it_is_registered(
 
 
 def test_an_app_that_has_a_task_named_like_a_worker_cannot_be_attached() -> None:
-    """The worker came first, and the task before its app met the engine."""
+    """Worker and task both existed before the attach."""
     app = team()
     app.task(noop, name="tc.look", shared=False)
     with pytest.raises(InvalidInput, match=r"both called 'tc\.look'"):
@@ -111,7 +111,7 @@ def test_an_app_that_has_a_task_named_like_a_worker_cannot_be_attached() -> None
 
 @pytest.mark.parametrize("late", [False, True], ids=["task_cls", "app.Task after attach"])
 def test_a_step_runs_within_its_apps_base_class(redis_url: str, late: bool) -> None:
-    """The first by its message, the second as its continuation; it is what Flask users rely on."""
+    """Both a delivered and a continued step do, as Flask users need."""
     if late:
         traced = TracedWorker(redis_url)
         traced.app.Task = ContextTask
@@ -129,7 +129,7 @@ def test_a_step_runs_within_its_apps_base_class(redis_url: str, late: bool) -> N
 
 
 def test_an_eager_step_runs_within_its_apps_base_class() -> None:
-    """Tests see what workers do."""
+    """Tests see the behaviour of workers."""
     app = team()
     app.conf.task_always_eager = True
     runtime = attach(app, Settings(redis_url="redis://127.0.0.1:1/0"))

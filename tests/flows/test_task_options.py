@@ -1,4 +1,4 @@
-"""Do the options that an app sets for tasks hold for a worker's steps, or are they refused?"""
+"""Do an app's task options hold for a worker's steps, or are they refused?"""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ LIMITS = [{"rate_limit": "1/s"}, {"time_limit": 5}, {"soft_time_limit": 5}]
 @pytest.mark.parametrize("limit", LIMITS, ids=lambda limit: next(iter(limit)))
 @pytest.mark.parametrize("names", [("to.free", "to.limited"), ("to.limited", "to.free")])
 def test_a_step_that_celery_limits_is_a_message_of_its_own(redis_url, limit, names):
-    """Continued, it would escape the limit; continued with another, it would lend it its own."""
+    """A continued step would escape its limit or fall under another one's."""
     traced = TracedWorker(redis_url, conf={"task_annotations": {"to.limited": limit}})
     builder = WorkflowBuilder("to_two")
     for number, name in enumerate(names):
@@ -61,7 +61,7 @@ def test_a_step_that_celery_limits_is_a_message_of_its_own(redis_url, limit, nam
 
 
 def test_a_fan_out_of_limited_steps_is_sent_at_once(redis_url):
-    """Held back, each would wait for a place that no process may give it."""
+    """Withheld branches would wait for a slot that no process may pass on."""
     settings = Settings(redis_url=redis_url)
     app = Celery("to", set_as_current=False)
     app.conf.update(
@@ -78,7 +78,7 @@ def test_a_fan_out_of_limited_steps_is_sent_at_once(redis_url):
 
 
 def test_others_learn_which_steps_go_alone(redis_url):
-    """A client without the function decides what is held back."""
+    """A client without the function decides which messages to withhold."""
     settings = Settings(redis_url=redis_url)
     app = Celery("to", set_as_current=False)
     app.conf.update(
@@ -105,7 +105,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("option", REFUSED)
 def test_an_option_that_cannot_be_kept_is_refused_by_name(option):
-    """It was lost without a word."""
+    """An error replaces the silent loss of the option."""
     app = Celery("to", set_as_current=False)
     app.conf.task_annotations = {"to.free": {option: REFUSED[option]}}
     with pytest.raises(InvalidInput, match=rf"{option} of worker 'to\.free' is .*cannot be kept"):
@@ -113,7 +113,7 @@ def test_an_option_that_cannot_be_kept_is_refused_by_name(option):
 
 
 def test_an_option_of_a_base_class_is_refused_too():
-    """Also one that the app is given after it was attached, when its worker starts."""
+    """A base class set after `attach` is refused when its worker starts."""
 
     class Expiring(Task):  # type: ignore[misc]  # celery has no types
         abstract = True
@@ -126,11 +126,11 @@ def test_an_option_of_a_base_class_is_refused_too():
         with pytest.raises(InvalidInput, match=r"expires of worker '"):
             bootstep.renew_tasks(app, runtime)
     finally:
-        app.Task = Task  # it lives on, and looks at each new worker
+        app.Task = Task  # it stays, and checks each new worker
 
 
 def test_settings_for_all_tasks_are_no_options_of_one():
-    """They are the app's, and hold for messages of steps as far as they concern them."""
+    """They apply to step messages as far as they concern them."""
     app = Celery("to", set_as_current=False)
     app.conf.update(task_default_priority=4, task_track_started=True, task_compression="gzip")
     app.conf.update(task_acks_late=True, task_reject_on_worker_lost=True, task_ignore_result=True)
@@ -141,7 +141,7 @@ def test_settings_for_all_tasks_are_no_options_of_one():
 
 
 def test_a_declared_error_is_an_expected_one_in_celerys_log():
-    """One line without a traceback; what else the app's base class expects is kept."""
+    """It gives one line without traceback, and the app's own expected errors stay."""
 
     class Own(Task):
         throws = (LookupError,)
@@ -165,7 +165,7 @@ def test_a_declared_error_is_an_expected_one_in_celerys_log():
     ids=["pattern", "names", "function"],
 )
 def test_routes_of_the_app_say_where_a_workers_steps_go(redis_url, routes):
-    """Unless the worker itself names a queue, as a call that names one does in Celery."""
+    """A queue named by the worker comes first, as in Celery's own calls."""
     settings = Settings(redis_url=redis_url)
     app = Celery("to", set_as_current=False)
     app.conf.update({**defaults(settings), "task_routes": routes})
@@ -178,7 +178,7 @@ def test_routes_of_the_app_say_where_a_workers_steps_go(redis_url, routes):
 
 
 def test_routes_that_raise_leave_a_worker_where_it_is(caplog):
-    """They may know the team's own tasks alone; a step's queue is known without them."""
+    """A router may know only the team's tasks; a step's queue is known without it."""
 
     def router(name: str, *_: Any, **__: Any) -> dict[str, str]:
         raise KeyError(name)

@@ -1,4 +1,4 @@
-"""Do engine messages skip kombu's ack emulation, and only they?"""
+"""Do engine messages, and only they, skip kombu's ack emulation?"""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def consume(connection: Connection, count: int) -> tuple[Any, list[Any]]:
 
 
 def test_only_foreign_messages_are_kept_on_the_server(connection, store):
-    """E11: an engine message stands in an outbox; what does not must survive its worker."""
+    """E11: an engine message is in an outbox; any other must survive its worker."""
     _, got = consume(connection, 2)
     assert store.hlen("unacked") == 1
     for message in got:
@@ -62,14 +62,14 @@ def test_only_foreign_messages_are_kept_on_the_server(connection, store):
 
 
 def test_a_warm_shutdown_puts_both_kinds_back(connection, store):
-    """What was fetched and not begun goes back to its queue at once."""
+    """Prefetched messages return to their queue at once."""
     channel, _ = consume(connection, 2)
     channel.qos.restore_unacked()
     assert store.llen("q") == 2
 
 
 def test_a_connection_keeps_its_transport_at_its_next_url(redis_url):
-    """kombu takes that of the URL's scheme: with several Sentinels after the first fail-over."""
+    """kombu takes the URL scheme's transport at a fail-over among Sentinels."""
     with Connection(f"{redis_url};{redis_url}", transport=NAME) as connection:
         for _ in range(3):
             connection.connect()
@@ -88,7 +88,7 @@ def test_a_requeued_engine_message_goes_back(connection, store):
 
 
 def test_a_queue_whose_key_is_no_list_keeps_no_other_from_being_consumed(connection, store):
-    """Celery takes WRONGTYPE to be beyond repair: it had ended the worker."""
+    """Celery treats WRONGTYPE as fatal and would end the worker."""
     got: list[Any] = []
     queues = [Queue(name, routing_key=name) for name in ("q", "other")]
 
@@ -133,7 +133,7 @@ SENTINEL_STEADY = "multiagents.transport.kombu_redis:SentinelSteadyTransport"
 def test_an_app_is_advised_a_transport_that_outlives_its_broker(
     url: str, transport: str | None, advised: str
 ) -> None:
-    """On a Redis, unless it names one of ours."""
+    """The advice concerns apps on Redis without one of our transports."""
     app = Celery("advised", broker=url, set_as_current=False)
     app.conf.broker_transport = transport
     assert steady_for(app) == advised
@@ -159,7 +159,7 @@ print(len(sagas.list()), sagas.get(sagas.start("w", {{}}))["state"])
 
 
 def test_without_hiredis_a_worker_connects_and_a_saga_starts(redis_url: str) -> None:
-    """redis-py then has parsers of its own, one for each protocol, and changes between them."""
+    """redis-py then switches between its own parsers, one per protocol."""
     parser, saga = run_script(WITHOUT_HIREDIS.format(url=redis_url), redis_url).splitlines()
     assert "Refusals" in parser
     assert "_RESP3Parser" in parser or "_RESP2Parser" in parser

@@ -1,6 +1,6 @@
-"""How often is Redis asked?
+"""How many Redis trips does each operation take?
 
-A count that grows is a slower path; one that falls is noted here.
+A higher count is a slower path; a lower one is recorded here.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def office(redis_url: str) -> Iterator[Office]:
 
 @pytest.fixture
 def trips(office: Office) -> Trips:
-    """Runs a flow and tells which operations it asked Redis for, in order.
+    """Runs a flow and returns the operations it sent to Redis, in order.
 
     ``twice``: the script that is sent again, as after a lost reply.
     """
@@ -78,7 +78,7 @@ def parked(office: Office) -> str:
 
 
 def test_a_dead_letter_is_tried_again_in_three_trips(office: Office, trips: Trips) -> None:
-    """One reads the saga, one writes the order with its decision, one reads the data to show."""
+    """They read the saga, write the action with its decision, and read the data to show."""
     saga_id = parked(office)
     asked = trips(office.runtime.host.service.retry(saga_id, "two"))
     assert asked == ["append", "advance", "HGETALL"]
@@ -88,7 +88,7 @@ def test_a_dead_letter_is_tried_again_in_three_trips(office: Office, trips: Trip
 def test_a_process_that_does_not_know_the_saga_reads_its_headers_too(
     office: Office, trips: Trips
 ) -> None:
-    """The commit may send the step's message, which carries the headers of the saga's start."""
+    """The commit may publish the step's message, which carries the start's headers."""
     saga_id = parked(office)
     office.runtime.host.coordinator.dispatcher.headers.forget(saga_id)
     asked = trips(office.runtime.host.service.retry(saga_id, "two"))
@@ -98,7 +98,7 @@ def test_a_process_that_does_not_know_the_saga_reads_its_headers_too(
 def test_an_order_that_was_overtaken_is_decided_over_the_fresh_state(
     office: Office, trips: Trips
 ) -> None:
-    """It is logged once, and who gave it sees the saga with all that has happened."""
+    """It is logged once, and the operator sees the saga's newest state."""
     saga_id = office.start(CHAIN)
     coordinator = office.runtime.host.coordinator
     found = reading(office, saga_id)
@@ -113,7 +113,7 @@ def test_an_order_that_was_overtaken_is_decided_over_the_fresh_state(
 
 
 def test_an_order_whose_reply_was_lost_counts_once(office: Office, trips: Trips) -> None:
-    """The edge sends its commit again, which then finds its own."""
+    """The edge sends the commit again, which finds itself done."""
     saga_id = office.start(CHAIN)
     coordinator = office.runtime.host.coordinator
     found = reading(office, saga_id)
@@ -125,7 +125,7 @@ def test_an_order_whose_reply_was_lost_counts_once(office: Office, trips: Trips)
 
 
 def test_an_order_for_a_saga_that_is_gone_says_so(office: Office) -> None:
-    """Its retention ended since it was read."""
+    """Its retention ended after the read."""
     saga_id = office.start(CHAIN)
     coordinator = office.runtime.host.coordinator
     found = reading(office, saga_id)

@@ -1,4 +1,4 @@
-"""What becomes of text that UTF-8 cannot hold: file names, as `os.listdir` may give them?"""
+"""What happens to text that UTF-8 cannot encode, such as names from `os.listdir`?"""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def note(context: Any) -> dict[str, Any]:
 
 
 def test_an_error_is_stored_whatever_its_text_holds() -> None:
-    """Its report would be lost otherwise, and the error with it."""
+    """Otherwise report and error would get lost."""
     failed = Failed(1, Kind.RUN, "a", 1, "f" * 16, Failure(f"No{NAME}", f"cannot parse {NAME}"))
     assert decode(encode(failed)) == failed
     assert failed.error == Failure(f"No{SHOWN}", f"cannot parse {SHOWN}")
@@ -56,8 +56,8 @@ def test_an_error_is_stored_whatever_its_text_holds() -> None:
 
 @pytest.mark.parametrize("target", ["une.read", task("une.plain")], ids=["worker", "plain task"])
 def test_what_was_clean_and_final_stays_so(saga_lab, caplog, target):
-    """One attempt, no undo of its own, and the waiter is told the true error."""
-    caplog.set_level(logging.CRITICAL, logger="celery.app.trace")  # xdist cannot send its text
+    """There is one attempt and no undo, and the waiter gets the true error."""
+    caplog.set_level(logging.CRITICAL, logger="celery.app.trace")  # xdist cannot encode its text
     flow = WorkflowBuilder("une").add_step("a", target, compensation="une.undo").build()
     result = start_saga.delay(flow, {})
     saga = sagas.get(result.id)
@@ -68,7 +68,7 @@ def test_what_was_clean_and_final_stays_so(saga_lab, caplog, target):
 
 
 def test_a_note_of_progress_is_stored_with_replacements(saga_lab):
-    """It is only shown; the result itself is refused."""
+    """A note is only shown; the result itself is refused."""
     saga = sagas.get(saga_lab.start(WorkflowBuilder("une").add_step("a", note).build()))
     assert saga["steps"]["a"]["progress"]["note"] == f"reads {SHOWN}"
     assert saga["error"]["type"] == "InvalidResult"
@@ -76,7 +76,7 @@ def test_a_note_of_progress_is_stored_with_replacements(saga_lab):
 
 
 def test_a_checkpoint_that_cannot_be_stored_is_refused_where_it_is_kept(saga_lab):
-    """The next attempt would not be able to read it."""
+    """The next attempt could not read it."""
     flow = WorkflowBuilder("une").add_step("a", note, retry=1).build()
     saga = sagas.get(saga_lab.start(flow, {"keep": True}))
     assert "checkpoint of 'a': key 'file' holds half of" in saga["error"]["message"]
@@ -91,7 +91,7 @@ def test_what_names_a_saga_is_refused_before_it_starts(saga_lab, option):
 
 
 def test_a_reason_is_stored_with_replacements(saga_lab):
-    """A terminal hands on what was typed."""
+    """A terminal passes on any typed bytes."""
     saga_id = letters.park_step(saga_lab)
     sagas.skip(saga_id, by=f"ada {NAME}", reason=f"lost {NAME}")
     asked = [event["data"] for event in sagas.history(saga_id) if event["type"] == "asked"]

@@ -1,4 +1,4 @@
-"""Is each thing that hangs on a saga's end told by itself, and what cannot be told parked?"""
+"""Is each consequence of a saga's end delivered on its own, and parked if it cannot be?"""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.one_process import SHARD
 
 CALLED: list[str] = []
 BROKER: list[str] = []
-"""What becomes of the next messages: "there" or "away"."""
+"""Where the broker is for the next messages: "there" or "away"."""
 
 
 @worker("ue.pay", retry=1)
@@ -36,15 +36,15 @@ flow = WorkflowBuilder("ue").add_step("pay", "ue.pay").build()
 
 
 def taking(result: Any) -> None:
-    """Takes what a link is given."""
+    """Takes a link's argument."""
 
 
 def takes_nothing() -> None:
-    """Cannot be a link: that is given the result."""
+    """Cannot be a link, which gets the result as argument."""
 
 
 def raises(request: Any, error: Any, traceback: Any) -> None:
-    """An errback that Celery calls in the process that tells it."""
+    """An errback that Celery calls in the delivering process."""
     CALLED.append("raises")
     raise OSError("its own file is away")
 
@@ -62,7 +62,7 @@ def router(name: str, *_: Any, **__: Any) -> dict[str, str] | None:
 
 
 class Team:
-    """An app with links of all kinds, and one saga of it at work."""
+    """An app with links of all kinds, and one running saga."""
 
     def __init__(self, url: str, **conf: Any) -> None:
         settings = Settings(redis_url=url)
@@ -79,7 +79,7 @@ class Team:
         return self.app.signature(f"ue.{name}", **options)
 
     def run(self, *, fails: bool = False, canvas: Any = None, **options: Any) -> Any:
-        """Start a saga, or a canvas with one, and end it; what its caller waits for."""
+        """Start a saga, or a canvas with one, and end it; returns the caller's result."""
         start = self.runtime.start_saga
         result = canvas.apply_async() if canvas else start.apply_async((flow, {}), **options)
         for row in self.runtime.call("list", state="running"):
@@ -96,7 +96,7 @@ class Team:
             engine.succeed(held, "{}", go_on=False)
 
     def sweep(self) -> None:
-        """Tell the ends again that are owed."""
+        """Deliver the outstanding ends again."""
         for row in self.runtime.call("list"):
             keys = SagaKeys(row["transaction_id"])
             if self.store.hexists(keys.work, "o:end"):
@@ -109,7 +109,7 @@ class Team:
 
     @property
     def sent(self) -> Counter[str]:
-        """How often each link lies in its queue."""
+        """The number of messages of each link in its queue."""
         texts = self.store.lrange("links", 0, -1)
         return Counter(json.loads(text)["headers"]["task"].removeprefix("ue.") for text in texts)
 
@@ -137,7 +137,7 @@ def team(redis_url: str) -> Team:
     ],
 )
 def test_a_link_that_cannot_be_sent_keeps_no_other_from_being_told(team, link, why):
-    """Once each, and it waits for a person; it was all told again every two seconds."""
+    """Other links are called once; the failed one is parked instead of retried every 2 s."""
     links = [team.sign("taking"), team.sign(link), team.sign("taking")]
     result = team.run(link=links)
     team.sweep()
@@ -149,7 +149,7 @@ def test_a_link_that_cannot_be_sent_keeps_no_other_from_being_told(team, link, w
 
 
 def test_an_errback_that_fails_keeps_no_other_from_being_called(team):
-    """One that runs here is called once, whatever it raises: it was called."""
+    """An errback that runs here is called once, whatever it raises."""
     errbacks = [team.sign(name) for name in ("raises", "notes", "lost", "taking")]
     result = team.run(fails=True, link_error=errbacks)
     team.sweep()
@@ -160,7 +160,7 @@ def test_an_errback_that_fails_keeps_no_other_from_being_called(team):
 
 
 def test_a_chain_that_cannot_go_on_fails_those_who_wait_for_its_end(team):
-    """With the error of its next task, as in Celery; and its errbacks are called."""
+    """As in Celery, they get the next task's error, and its errbacks are called."""
     saga = team.runtime.start_saga.s(flow, {})
     tail = (team.sign("takes_nothing"), team.sign("taking"))
     result = team.run(canvas=chain(saga, *tail).on_error(team.sign("notes")))
@@ -173,7 +173,7 @@ def test_a_chain_that_cannot_go_on_fails_those_who_wait_for_its_end(team):
 
 @pytest.mark.parametrize("body", ["taking", "takes_nothing"])
 def test_a_saga_is_told_once_as_a_part_of_a_chord(team, body):
-    """Though another target of it is refused; the body gets the chord's error if it is not sent."""
+    """Another target's refusal changes nothing; an unsent body gets the chord's error."""
     parts = [team.runtime.start_saga.s(flow, {}).set(link=team.sign("lost")) for _ in range(2)]
     result = team.run(canvas=chord(parts, team.sign(body)))
     team.sweep()
@@ -186,7 +186,7 @@ def test_a_saga_is_told_once_as_a_part_of_a_chord(team, body):
 
 
 def test_what_was_refused_is_told_after_a_retry(team):
-    """A person has mended its router; all else was told, and is not told again."""
+    """After the router's repair only the refused one is sent."""
     result = team.run(link=[team.sign("taking"), team.sign("lost")])
     team.app.conf.task_routes = []
     team.app.amqp.flush_routes()
@@ -207,7 +207,7 @@ def test_what_was_refused_is_told_after_a_retry(team):
 
 
 def test_a_retry_that_is_refused_again_is_parked_again(team):
-    """Nothing else is told again for it."""
+    """Nothing else is delivered again."""
     result = team.run(link=[team.sign("taking"), team.sign("lost")])
     for _ in range(2):
         team.runtime.call("retry", result.id)
@@ -218,7 +218,7 @@ def test_a_retry_that_is_refused_again_is_parked_again(team):
 
 
 def test_a_saga_of_whose_end_something_is_parked_is_kept_until_a_person_has_settled_it(team):
-    """Its retention begins then; as with every other dead letter (rule 13)."""
+    """Its retention begins then, as with every dead letter (rule 13)."""
     result = team.run(link=team.sign("lost"))
     member = due_purge(result.id)
     assert team.store.zscore(SHARD.due, member) is None
@@ -230,7 +230,7 @@ def test_a_saga_of_whose_end_something_is_parked_is_kept_until_a_person_has_sett
 
 
 def test_a_broker_that_is_away_refuses_nothing(team):
-    """What was sent before is not sent again when it is back."""
+    """After the outage earlier messages are not repeated."""
     BROKER[:] = ["there", "away"]
     result = team.run(link=[team.sign("taking"), team.sign("taking"), team.sign("lost")])
     assert (team.sent, team.untold(result.id)) == ({"taking": 1}, [])

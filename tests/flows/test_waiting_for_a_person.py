@@ -1,4 +1,4 @@
-"""Is whoever waits for a saga told when the saga waits for an operator?"""
+"""Does a waiting caller learn that its saga needs an operator?"""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def do(context: Any) -> dict[str, Any]:
 
 
 def paid() -> Workflow:
-    """What fails after its first step is parked."""
+    """The failure after its first step is parked."""
     return (
         WorkflowBuilder("person-paid")
         .add_step("pay", "person.do", pivot=True)
@@ -36,7 +36,7 @@ def paid() -> Workflow:
 
 
 def reserved() -> Workflow:
-    """Its first step can be undone."""
+    """Its first step has an undo."""
     return (
         WorkflowBuilder("person-reserved")
         .add_step("reserve", "person.do", compensation="person.do")
@@ -52,7 +52,7 @@ def park_step(office: Office, saga_id: str) -> None:
 
 @pytest.fixture
 def acts(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
-    """What is done, one by one, every third time that the command line has looked at a saga."""
+    """One action on every third look of the command line at a saga."""
     left: list[Callable[[], None]] = []
     looks: list[float] = []
 
@@ -69,7 +69,7 @@ def acts(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
 def test_watch_says_once_for_what_a_person_is_awaited(
     office: Office, acts: list[Callable[[], None]]
 ) -> None:
-    """On stderr each time that changes, however often it looks; nothing while all goes on."""
+    """A line on stderr appears at each change, and none while the saga moves."""
     saga_id = office.start(paid())
     call = office.runtime.call
     acts += [
@@ -93,7 +93,7 @@ def test_watch_says_once_for_what_a_person_is_awaited(
 def test_start_that_waits_says_it_and_gives_its_answer_alone_on_stdout(
     office: Office, acts: list[Callable[[], None]]
 ) -> None:
-    """Once, after the id, and the saga when a person has moved it."""
+    """It says so once after the id; stdout has only the saga that the operator moved."""
     office.worker_runs("io", functions=("person.do",))
     workflow = paid().register()
     started = office.runtime.call("start", workflow, {}, idempotency_key="waits")
@@ -110,7 +110,7 @@ def test_start_that_waits_says_it_and_gives_its_answer_alone_on_stdout(
 
 
 def test_a_wait_that_is_over_says_that_a_person_is_awaited(office: Office) -> None:
-    """Of `start --wait --timeout`, as of a saga that goes on."""
+    """`start --wait --timeout` says so, as it says that a saga goes on."""
     office.worker_runs("io", functions=("person.do",))
     workflow = paid().register()
     parked, going = (
@@ -130,7 +130,7 @@ def test_a_wait_that_is_over_says_that_a_person_is_awaited(office: Office) -> No
 
 
 def test_an_undo_that_is_parked_waits_for_a_person_when_its_saga_has_ended(office: Office) -> None:
-    """The saga has failed, and that is not all there is to say."""
+    """The saga has failed, and its undo still needs an operator."""
     saga_id = office.start(reserved())
     office.succeed(saga_id, "reserve")
     office.fail(office.claim(saga_id, "pay"))
@@ -152,7 +152,7 @@ def delayed(office: Office, workflow: Workflow) -> Any:
 def test_a_result_that_does_not_come_in_time_says_for_what_a_person_is_awaited(
     office: Office,
 ) -> None:
-    """What is parked, a pause; else that the saga goes on."""
+    """The error names dead letters or a pause, or says that the saga goes on."""
     office.worker_runs("io", functions=("person.do",))
     parked, paused, going = (delayed(office, paid()) for _ in range(3))
     park_step(office, parked.id)
@@ -167,7 +167,7 @@ def test_a_result_that_does_not_come_in_time_says_for_what_a_person_is_awaited(
 
 
 def test_whoever_waits_in_vain_is_told_what_is_missing(office: Office) -> None:
-    """Not that it goes on: no worker runs, or none of the queue has the function."""
+    """The error says that no worker runs, or that none of the queue has the function."""
     result = delayed(office, paid().register())
     said = r"nothing moves it, because no worker runs: start one with `MULTIAGENTS_IMPORTS="
     with pytest.raises(CeleryTimeoutError, match=f"{result.id} has not ended in time: {said}"):
@@ -187,7 +187,7 @@ def test_whoever_waits_in_vain_is_told_what_is_missing(office: Office) -> None:
 
 
 def test_a_state_server_that_is_away_holds_up_no_time_out(office: Office) -> None:
-    """Then nothing is known of a person, and the message is as before."""
+    """The message then omits the operator."""
 
     def away(saga_id: str) -> str:
         raise UNREACHABLE[0]("away")

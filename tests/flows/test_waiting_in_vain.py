@@ -1,4 +1,4 @@
-"""Is it said where nothing can move a saga: no worker runs, and none takes a lease for lost?"""
+"""Does a waiting caller learn that no worker can move its saga?"""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def one() -> Workflow:
 
 @pytest.fixture
 def acts(monkeypatch: pytest.MonkeyPatch) -> dict[int, Callable[[], None]]:
-    """What is done after so many seconds of the command line's waiting."""
+    """One action after so many seconds of the command line's wait."""
     found: dict[int, Callable[[], None]] = {}
     waited = [0.0]
 
@@ -56,7 +56,7 @@ def in_vain(saga_id: str) -> list[str]:
 def test_watch_says_once_that_no_worker_runs_and_that_it_can_move_again(
     office: Office, acts: dict[int, Callable[[], None]]
 ) -> None:
-    """Also of a step that a killed worker has begun; nothing while somebody may be at it."""
+    """This includes a killed worker's step, but no step that a worker may be running."""
     saga_id = office.start(one())
     held: list[Assignment] = []
     acts[20] = lambda: held.append(office.claim(saga_id, "ship"))
@@ -72,7 +72,7 @@ def test_watch_says_once_that_no_worker_runs_and_that_it_can_move_again(
 def test_start_that_waits_does_not_say_twice_that_no_worker_runs(
     office: Office, acts: dict[int, Callable[[], None]]
 ) -> None:
-    """It has said so before it waits."""
+    """It says so before it waits."""
     workflow = one().register(replace=True)
     acts[20] = lambda: office.succeed(saga_id(), "ship")
 
@@ -95,12 +95,12 @@ def set_lease(office: Office, held: Assignment, at_ms: int) -> None:
 
 
 def end_lease(office: Office, held: Assignment) -> None:
-    """As time does, with no sweep."""
+    """Let the lease expire without a sweep."""
     set_lease(office, held, office.runtime.clock.now_ms() - 1000)
 
 
 def swept(office: Office, ago_ms: int) -> None:
-    """Let the last sweep have been so long ago."""
+    """Set the last sweep that long ago."""
     with redis.Redis.from_url(office.url) as client:
         at_ms = office.runtime.clock.now_ms() - ago_ms
         client.hset(Shard().tick, mapping={"at": at_ms, "grace": 0})
@@ -109,13 +109,13 @@ def swept(office: Office, ago_ms: int) -> None:
 def test_a_lease_that_ran_out_with_no_worker_gives_the_command_that_starts_one(
     office: Office,
 ) -> None:
-    """On a line of its own, as of a queued step; whoever waits for the result is told as well."""
+    """The command has its own line; callers waiting for the result get it, too."""
     saga_id = office.start(one())
     held = office.claim(saga_id, "ship")
     assert office.reason(saga_id, "running")["commands"] == []
     end_lease(office, held)
     reason = office.reason(saga_id, "running")
-    # The process is named as a worker where an earlier test has run one in it.
+    # An earlier test may have run a worker in this process and named it so.
     assert re.match(r"Step 'ship' \(attempt 1\) began (in a worker|on \S+) ", reason["text"])
     assert ", and no worker runs. The first one to be started takes the attempt" in reason["text"]
     assert reason["commands"] == [START]
@@ -127,7 +127,7 @@ def test_a_lease_that_ran_out_with_no_worker_gives_the_command_that_starts_one(
 
 
 def test_a_try_that_no_worker_will_begin_gives_that_command_too(office: Office) -> None:
-    """Its time comes, and nothing looks at it."""
+    """The retry is due, and no worker sweeps."""
     saga_id = office.start(one())
     office.fail(office.claim(saga_id, "ship"), retryable=True)
     assert office.reason(saga_id, "retrying")["commands"] == [START]
@@ -137,7 +137,7 @@ def test_a_try_that_no_worker_will_begin_gives_that_command_too(office: Office) 
 def test_after_a_gap_in_the_sweeps_each_lease_has_one_more_term_and_explain_says_so(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not that a worker which is gone renews it."""
+    """`explain` does not claim that a lost worker renews its lease."""
     monkeypatch.setattr(office.runtime.host.coordinator.claims, "hostname", "gone@host")
     saga_id = office.start(one())
     held = office.claim(saga_id, "ship")

@@ -1,7 +1,7 @@
-"""What does the guide take for granted?
+"""Which environment does the guide expect?
 
-A running Redis that ``MULTIAGENTS_REDIS_URL`` names, so that `RedisEventBus()` needs no argument;
-a folder of one's own; and, for language models, a provider that answers what a test scripts.
+A running Redis at ``MULTIAGENTS_REDIS_URL``, so that `RedisEventBus()` needs no argument; an empty
+folder; and a provider that gives scripted answers for language models.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def running_redis(
     monkeypatch.setenv("MULTIAGENTS_REDIS_URL", redis_url)
     monkeypatch.chdir(tmp_path)
     get_settings.cache_clear()
-    # A stopping worker waits for kombu to ask its queues once more: for 0.05 s, not for 1 s.
+    # A stopping worker waits for kombu's next poll of its queues: 0.05 s instead of 1 s.
     runtime_at(redis_url).app.conf.broker_transport_options = {"polling_interval": 0.05}
     yield
     get_settings.cache_clear()

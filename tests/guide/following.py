@@ -1,6 +1,6 @@
 """How does a program follow a saga to its end?
 
-The loop that the guide's programs share.  A deadline keeps a broken one from waiting for ever.
+The guide's programs share this loop. A deadline keeps a broken one from waiting for ever.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ DEADLINE_S = 20
 async def run_to_the_end(
     orchestrator: Orchestrator, name: str, given: dict[str, Any]
 ) -> dict[str, Any]:
-    """Start a saga and look at it until it has ended; its last status."""
+    """Start a saga and poll it until its end; returns its last status."""
     transaction_id = await orchestrator.execute_workflow(name, given)
     async with asyncio.timeout(DEADLINE_S):
         while True:

@@ -1,7 +1,7 @@
-"""How does one write and run a first saga?
+"""How do you write and run a first saga?
 
-A worker is a function with a name.  A workflow names the workers of its steps.  Three objects run
-it: an event bus, a worker manager that does the steps, an orchestrator that starts sagas.
+A worker is a function with a name. A workflow names the workers of its steps. Three objects run it:
+an event bus, a worker manager that runs the steps, and an orchestrator that starts sagas.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ async def count_words(context: dict[str, Any]) -> dict[str, Any]:
 
 @worker("guide.grade_length")
 def grade_length(context: dict[str, Any]) -> dict[str, Any]:
-    """A plain function will do too; it sees what the steps before it returned."""
+    """A plain function works, too; it gets the results of the steps before."""
     return {"grade": "long" if context["words"] > 3 else "short", "text": context["text"]}
 
 
 def test_a_worker_is_still_the_function_that_was_written():
-    """A unit test calls it like any function: no server, no framework."""
+    """A unit test calls it like any function, without server or framework."""
     result = asyncio.run(count_words({"text": "one two three"}))
     assert result["words"] == 3
 
 
 def test_three_objects_run_a_workflow():
-    """Bus, workers, orchestrator: make them, start them, start a saga, look at it, stop them."""
+    """A program makes and starts bus, workers and orchestrator, runs a saga and stops them."""
     workflow = WorkflowBuilder("guide-counting").add_step("count", "guide.count_words").build()
 
     async def program():
@@ -76,7 +76,7 @@ def make_workflow():
 
 
 async def set_up(workflow):
-    """All three objects at once, monitored as ``monitoring.yaml`` says, and started."""
+    """All three objects at once, started, with the monitoring of ``monitoring.yaml``."""
     event_bus, worker_manager, orchestrator = await create_simple_framework(workflow)
     await event_bus.start()
     for function in (count_words, grade_length):
@@ -93,7 +93,7 @@ async def shut_down(event_bus, worker_manager, orchestrator):
 
 
 def test_the_factory_makes_the_three_objects():
-    """What one step returns is in the context of the next; the input stays there too."""
+    """The next step's context has the earlier results and the input."""
 
     async def program():
         parts = await set_up(make_workflow())
@@ -112,13 +112,13 @@ def test_the_factory_makes_the_three_objects():
 
 
 def test_the_factory_may_be_called_without_await():
-    """Making the parts connects to nothing, so there is nothing to wait for."""
+    """The factory connects to nothing, so it need not wait."""
     event_bus, worker_manager, orchestrator = create_simple_framework(make_workflow())
     assert (worker_manager.event_bus, orchestrator.event_bus) == (event_bus, event_bus)
 
 
 def test_a_workflow_tells_which_step_comes_next():
-    """A definition can be walked: from None to the first step, and from each to its follower."""
+    """A loop can walk a definition from None to the first step and on to the last."""
     workflow = make_workflow()
     first = workflow.get_next_step(None)
     assert first is not None

@@ -1,7 +1,7 @@
-"""What happens when a step fails?
+"""What happens if a step fails?
 
-Its error says what is to be done: try again, or give up.  When a saga gives up, the compensation
-of each step that may have left something behind runs, the last step's first.
+Its error says whether to retry or to give up. A saga that gives up runs the compensation of each
+step that may have had an effect, the last step's first.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ async def take_from_shelf(context: dict[str, Any]) -> dict[str, Any]:
 
 @worker("guide.put_back_on_shelf")
 async def put_back_on_shelf(context: dict[str, Any]) -> dict[str, Any]:
-    """A compensation runs perhaps twice, and perhaps with nothing to undo."""
+    """A compensation may run twice, and may find nothing to undo."""
     item = context.get("taken")
     if item is None:
         return {"status": "nothing_to_do"}
@@ -123,7 +123,7 @@ def place(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_what_went_well_stays():
-    """Nothing is undone in a saga that completes."""
+    """A completed saga undoes nothing."""
     status = place({"item": "lamp", "customer": "Ada", "price": 30, "road": "open"})
     assert status["state"] == "completed"
     assert status["result"] == {"parcel": "on its way"}
@@ -131,7 +131,7 @@ def test_what_went_well_stays():
 
 
 def test_a_failure_is_undone_from_the_last_step_to_the_first():
-    """The parcel may have left before the error: its compensation runs too, and runs first."""
+    """The parcel may have left before the error, so its compensation runs first."""
     status = place({"item": "lamp", "customer": "Ada", "price": 30, "road": "closed"})
     assert status["state"] == "compensated"
     assert status["error"]["message"] == "no such address"
@@ -140,14 +140,14 @@ def test_a_failure_is_undone_from_the_last_step_to_the_first():
 
 
 def test_an_error_that_may_pass_is_tried_again():
-    """`WorkerExecutionError` asks for another attempt; `ValueError` did not."""
+    """`WorkerExecutionError` is retried; `ValueError` is not."""
     status = place({"item": "lamp", "customer": "Ada", "price": 30, "road": "bumpy"})
     assert status["state"] == "completed"
     assert status["steps"]["shipping"]["attempts"] == 2
 
 
 def test_a_bad_input_fails_the_saga_before_it_has_done_anything():
-    """The first step refuses; its own compensation finds nothing to undo, and says so."""
+    """The first step refuses, and its compensation reports that there is nothing to undo."""
     status = place({"customer": "Ada", "price": 30, "road": "open"})
     assert status["state"] == "compensated"
     assert status["error"]["type"] == "ValueError"
@@ -155,7 +155,7 @@ def test_a_bad_input_fails_the_saga_before_it_has_done_anything():
 
 
 def test_a_result_is_a_result_whatever_it_says():
-    """Only an exception fails a step: what a forward worker returns is never interpreted."""
+    """Only an exception fails a step; no returned value does."""
     status = place({"item": "lamp", "customer": "Ada", "price": 30, "road": "slow"})
     assert status["state"] == "completed"
     assert status["result"]["status"] == "service_unavailable"

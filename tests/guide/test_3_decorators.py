@@ -1,7 +1,7 @@
-"""What can be said about a worker above its function?
+"""Which options of a worker stand above its function?
 
-How often it is tried, how long it may take, that it is measured, and when to stop asking a
-service that is down.
+How often it is tried, how long it may take, whether it is measured, and when calls to a failing
+service stop.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TRIES: list[str] = []
 
 @pytest.fixture(autouse=True)
 def no_tries():
-    """Every test counts from nothing."""
+    """Every test counts from zero."""
     TRIES.clear()
 
 
@@ -70,7 +70,7 @@ async def ask_oracle_or_guess(context: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_steps(name: str, function: Any, *, times: int = 1) -> list[dict[str, Any]]:
-    """The last statuses of sagas with one step that this worker does."""
+    """The last statuses of sagas with one step of this worker."""
     workflow = WorkflowBuilder(name).add_step("only", function).build()
 
     async def program():
@@ -83,7 +83,7 @@ def run_steps(name: str, function: Any, *, times: int = 1) -> list[dict[str, Any
 
 
 def test_decorators_stack_and_the_engine_heeds_them():
-    """Two failures, a third attempt that works: three calls, measured, within the time-out."""
+    """Two failures and a success give three measured calls within the timeout."""
     measured = pay_by_card.performance
     calls, failures = measured.calls, measured.failures
     (status,) = run_steps("guide-card", pay_by_card)
@@ -93,14 +93,14 @@ def test_decorators_stack_and_the_engine_heeds_them():
 
 
 def test_an_attempt_ends_at_its_time_out():
-    """The coroutine is cancelled, and the step has failed with `StepTimeout`."""
+    """The coroutine is cancelled, and the step fails with `StepTimeout`."""
     (status,) = run_steps("guide-forever", wait_for_ever)
     assert status["state"] == "failed"
     assert status["error"]["type"] == "StepTimeout"
 
 
 def test_a_circuit_opens_when_too_much_fails():
-    """After two failures the third saga is refused without a call; all processes know it."""
+    """After two failures every process refuses the third saga without a call."""
     statuses = run_steps("guide-oracle", ask_oracle, times=3)
     assert [s["error"]["type"] for s in statuses] == [
         "ConnectionError",
@@ -111,7 +111,7 @@ def test_a_circuit_opens_when_too_much_fails():
 
 
 def test_an_open_circuit_can_answer_with_a_fallback():
-    """Two attempts fail and open the circuit; the next saga gets the fallback."""
+    """Two failed attempts open the circuit, and the next saga gets the fallback."""
     failed, answered = run_steps("guide-guess", ask_oracle_or_guess, times=2)
     assert failed["state"] == "failed"
     assert answered["state"] == "completed"

@@ -1,4 +1,4 @@
-"""How does one see what happens?
+"""How do you watch what happens?
 
 An `EventMonitor` follows every event of the bus, a `WorkerMonitor` counts every attempt, and both
 write to the logger that a `MonitoringConfig` makes.
@@ -48,7 +48,7 @@ WEIGHING = WorkflowBuilder("guide-weighing").add_step("weigh", "guide.weigh").bu
 
 
 class Notebook:
-    """An observer: it is told every stage of every event."""
+    """An observer that receives every stage of every event."""
 
     def __init__(self) -> None:
         self.lines: list[tuple[str, str]] = []
@@ -60,7 +60,7 @@ class Notebook:
 def weigh_all(
     *grams: int, logger: Any, event_monitor: EventMonitor, worker_monitor: WorkerMonitor
 ) -> list[str]:
-    """Run a saga for each weight with these monitors; the sagas' ids."""
+    """Run a saga for each weight with these monitors; returns the sagas' ids."""
 
     async def program():
         event_bus = RedisEventBus(event_monitor=event_monitor, logger=logger)
@@ -78,7 +78,7 @@ def weigh_all(
 
 
 def test_monitors_see_events_and_workers():
-    """A command is followed from dispatch to completion; counts and times are the true ones."""
+    """The monitors follow a command to its completion, with true counts and times."""
     config = MonitoringConfig(
         logging={"default_logger": "file", "level": "INFO"},
         event_monitoring={"enabled": True, "trace_retention_hours": 24},
@@ -107,7 +107,7 @@ def test_monitors_see_events_and_workers():
 
 
 def test_a_file_configures_it_all():
-    """``monitoring.yaml`` makes the same logger; its lines are JSON and hold no contexts."""
+    """``monitoring.yaml`` makes the same logger; its lines are JSON without contexts."""
     Path("monitoring.yaml").write_text(YAML)
     config = MonitoringConfig.from_file("monitoring.yaml")
     logger = config.create_logger()
@@ -124,7 +124,7 @@ def test_a_file_configures_it_all():
 
 
 def test_events_can_be_made_published_and_tracked_by_hand():
-    """A command is a value: a manager executes it, a result answers it, a monitor follows both."""
+    """A manager executes a command, a result answers it, and a monitor follows both."""
     event_monitor = EventMonitor()
 
     async def program():

@@ -1,7 +1,7 @@
-"""How does a language model do a step?
+"""How does a language model run a step?
 
-A signature says which fields of the context the model reads and which it answers with.  What it
-answered is in the context when the function runs; what the function returns is added to it.
+A signature names the fields that the model reads from the context and those it answers with. The
+function finds the answer in the context and adds its own result.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def run_workflow(workflow: Any, *functions: Any) -> dict[str, Any]:
 
 
 def test_steps_of_a_model_and_of_code_make_one_saga(provider: StubProvider):
-    """The model's workers run on the queue ``llm``, the others on ``io``: one manager does both."""
+    """The model's workers use the queue ``llm``, the others ``io``; one manager runs both."""
     provider.script({"mood": "angry", "confidence": 0.6})
     provider.script({"reply": "We are sorry. "})
     workflow = (
@@ -122,7 +122,7 @@ def test_steps_of_a_model_and_of_code_make_one_saga(provider: StubProvider):
 
 
 def test_a_model_may_reason_first(provider: StubProvider):
-    """``chain_of_thought`` asks for the reasoning beside the fields."""
+    """``chain_of_thought`` requests the reasoning beside the fields."""
     provider.script(
         {"reasoning": "it is short", "summary": "A lamp broke.", "key_points": ["lamp"]}
     )
@@ -133,7 +133,7 @@ def test_a_model_may_reason_first(provider: StubProvider):
 
 
 def test_a_model_may_use_tools(provider: StubProvider):
-    """``react`` lets it call the tools, a few times at most, before it answers."""
+    """``react`` lets the model call tools a few times before it answers."""
     provider.script({"findings": "one lamp", "sources": ["orders"]})
     workflow = WorkflowBuilder("guide-research").add_step("look", research_letter).build()
     status = run_workflow(workflow, research_letter)

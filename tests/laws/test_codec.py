@@ -1,4 +1,4 @@
-"""Does what is stored come back as it was?"""
+"""Does each stored value come back unchanged?"""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ _entries: st.SearchStrategy[Entry] = st.from_type(Entry)  # type: ignore[arg-typ
 @settings(deadline=None, max_examples=300)
 @given(_entries)
 def test_an_entry_comes_back_as_it_was_written(entry: Entry) -> None:
-    """Any text in any field, every type, every default."""
+    """This covers any text in any field, every type and every default."""
     assert decode(encode(entry)) == entry
 
 
 @settings(deadline=None, max_examples=300)
 @given(_entries)
 def test_an_entry_is_one_json_list_named_by_its_type(entry: Entry) -> None:
-    """Readers of the log in other languages may rely on it."""
+    """Readers in other languages may rely on it."""
     row = json.loads(encode(entry))
     assert isinstance(row, list)
     assert row[0] == entry.type
@@ -62,7 +62,7 @@ def test_an_entry_is_one_json_list_named_by_its_type(entry: Entry) -> None:
 @settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
 @given(worlds(asks=tuple(Ask)))
 def test_a_saga_comes_back_as_it_was_stored(world: World) -> None:
-    """Head and steps, in any state that a history leads to."""
+    """Head and steps keep any state that a history leads to."""
     saga = world.saga
     steps = {
         name: json.loads(encode_step(run, saga.created_at)) for name, run in saga.steps.items()
@@ -75,7 +75,7 @@ def test_a_saga_comes_back_as_it_was_stored(world: World) -> None:
 @settings(deadline=None, max_examples=200)
 @given(st.randoms(use_true_random=False))
 def test_a_definition_keeps_its_hash(rng: object) -> None:
-    """What is pinned to a version reads the same definition back; and it is a sound one."""
+    """A pinned version reads back as the same sound definition."""
     workflow = random_workflow(rng)  # type: ignore[arg-type]  # Hypothesis does not name its type
     assert check(workflow) == ()
     again = from_canonical(workflow.canonical())
@@ -84,7 +84,7 @@ def test_a_definition_keeps_its_hash(rng: object) -> None:
 
 
 def test_a_command_is_written_as_before_where_it_names_no_letter() -> None:
-    """What an older version has written means the same, and it reads what this one writes."""
+    """Old and new versions read each other's entries."""
     asked = Requested(1, Ask.SKIP, "r", "ada", "old", "take")
     assert encode(asked) == '["asked",1,"skip","r","ada","old","take"]'
     named = Requested(1, Ask.SKIP, "r", "ada", "old", "take", Kind.UNDO, 7)
@@ -93,7 +93,7 @@ def test_a_command_is_written_as_before_where_it_names_no_letter() -> None:
 
 
 def test_ids_tell_apart_what_is_not_the_same() -> None:
-    """A forward and an undo attempt, and each way to end one, have ids of their own."""
+    """Run, undo and each way to end an attempt have different ids."""
     row = ("s", 1, "ab")
     error = Failure("E", "e")
     found = [

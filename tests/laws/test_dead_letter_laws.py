@@ -1,4 +1,4 @@
-"""Does a dead letter ever vanish, and is what is told of commands what `decide` does?"""
+"""Does each dead letter stay until an action, and do refusals agree with `decide`?"""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def steps_of(world: World) -> list[tuple[Saga, Entry, Saga]]:
 @_many
 @given(worlds(most=60, asks=tuple(Ask)))
 def test_a_dead_letter_leaves_only_by_a_word_in_the_log(world: World) -> None:
-    """Retry, skip, resolve or terminate; a parked step also where its saga is being undone."""
+    """The action is retry, skip, resolve or terminate, also while the saga is undone."""
     world.commit()
     for before, entry, after in steps_of(world):
         gone = set(dead_letters_of(before)) - set(dead_letters_of(after))
@@ -52,7 +52,7 @@ def test_a_dead_letter_leaves_only_by_a_word_in_the_log(world: World) -> None:
 @_many
 @given(worlds(most=60, asks=tuple(Ask)))
 def test_what_is_parked_asks_for_attention(world: World) -> None:
-    """By that the commits know that there is something to enter into the index."""
+    """The commit therefore updates the index."""
     world.commit()
     for _, _, after in steps_of(world):
         assert after.attention or not any(dead_letters_of(after))
@@ -61,7 +61,7 @@ def test_what_is_parked_asks_for_attention(world: World) -> None:
 @_many
 @given(worlds(most=60, asks=(*Ask, Ask.TERMINATE, Ask.TERMINATE)))
 def test_a_terminated_saga_asks_for_attention_until_a_person_resolves_it(world: World) -> None:
-    """By the saga, not by a step of it: what it has left is one matter."""
+    """The saga asks once, not each step that it left."""
     world.commit()
     for before, entry, after in steps_of(world):
         resolves = isinstance(entry, Requested) and entry.action is Ask.RESOLVE and not entry.step
@@ -72,7 +72,7 @@ def test_a_terminated_saga_asks_for_attention_until_a_person_resolves_it(world: 
 @_many
 @given(worlds(most=60, asks=tuple(Ask)))
 def test_the_index_follows_from_the_changes_of_each_commit(world: World) -> None:
-    """Whatever batches the entries were decided in: members and times, no more and no less."""
+    """Any batches of entries give exactly these members and times."""
     world.commit()
     saga, index, left = world.blank, {}, list(world.log)
     while left:
@@ -91,7 +91,7 @@ def test_the_index_follows_from_the_changes_of_each_commit(world: World) -> None
 @_many
 @given(worlds(asks=tuple(Ask)))
 def test_what_is_refused_would_change_nothing_and_what_is_not_has_its_effect(world: World) -> None:
-    """`refusal` and `done` say what `decide` does, for every command and step at any moment."""
+    """`refusal` and `done` agree with `decide` for every action and step at any time."""
     world.commit()
     before = world.saga
     for command in Ask:
@@ -103,7 +103,7 @@ def test_what_is_refused_would_change_nothing_and_what_is_not_has_its_effect(wor
                 same = {"updated_at": before.updated_at, "attention": before.attention}
                 assert replace(after, **same) == before, (command, step, why_not)
             elif not done(before, after, command, step):
-                # Only a cancel may be without effect though nothing speaks against it, and says so.
+                # Only an allowed cancel may have no effect, and it says so.
                 assert command is Ask.CANCEL, (command, step)
                 assert any("pivot" in note for note in after.attention)
 
@@ -111,7 +111,7 @@ def test_what_is_refused_would_change_nothing_and_what_is_not_has_its_effect(wor
 @_many
 @given(worlds(most=60, asks=tuple(Ask)))
 def test_a_decision_on_one_letter_settles_that_one_or_is_refused(world: World) -> None:
-    """Whichever it names, of a step's run or undo: the one that is there, or an earlier one."""
+    """The action may name the present letter of a run or undo, or an earlier one."""
     world.commit()
     before = world.saga
     here = {(step, kind): parked_at(before, step, kind) for step, kind in dead_letters_of(before)}

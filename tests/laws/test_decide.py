@@ -1,7 +1,7 @@
 """Do the rules of a saga hold over random workflows and histories?
 
-The laws are those of `multiagents.lab.simulator.laws.saga`: every decision of every history below
-is judged, and so is what each history has come to when nothing more can happen.
+The laws are those of `multiagents.lab.simulator.laws.saga`. They judge every decision of every
+history below, and the final state of each.
 """
 
 from __future__ import annotations
@@ -26,21 +26,23 @@ _HOLDS = (Ask.PAUSE, Ask.RESUME, Ask.RESUME, Ask.CANCEL)
 @_many
 @given(worlds())
 def test_every_saga_ends_or_is_parked_and_undoes_what_it_did(world: World) -> None:
-    """Failures, losses and late reports alone: laws hold at each decision and at the end."""
+    """The histories have failures, losses and late reports; the laws hold at each decision and at
+    the end.
+    """
     world.settle()
 
 
 @_many
 @given(worlds(asks=_STOPS))
 def test_stopping_at_any_moment_undoes_or_parks(world: World) -> None:
-    """Cancel and rollback, before, at and after the pivot."""
+    """Cancel and rollback come before, at and after the pivot."""
     world.settle()
 
 
 @_many
 @given(worlds(asks=_HOLDS))
 def test_a_pause_holds_back_and_a_resume_loses_nothing(world: World) -> None:
-    """Whatever came due while paused goes on afterwards."""
+    """All that became due in the pause goes on afterwards."""
     world.ask(Ask.RESUME)
     world.settle()
 
@@ -48,17 +50,17 @@ def test_a_pause_holds_back_and_a_resume_loses_nothing(world: World) -> None:
 @_many
 @given(worlds(most=60, asks=tuple(Ask)))
 def test_no_command_of_an_operator_breaks_a_rule(world: World) -> None:
-    """All commands, at any time, for any step or for all."""
+    """Any action may come at any time, for one step or all."""
     world.settle()
 
 
 @_many
 @given(worlds(asks=tuple(Ask)))
 def test_dead_letters_can_always_be_closed(world: World) -> None:
-    """Retrying what is parked, in a world where all works, leaves no saga open."""
+    """If everything works, retries of all parked work close every saga."""
     world.settle()
     for command in (Ask.RESUME, *[Ask.RETRY] * len(world.saga.steps)):
-        # Each retried step may lead to one whose condition cannot be told, which is parked too.
+        # A retried step may lead to one whose condition has no value, which is parked, too.
         world.ask(command)
         world.settle()
     assert world.saga.state in ENDED
@@ -68,6 +70,6 @@ def test_dead_letters_can_always_be_closed(world: World) -> None:
 @_many
 @given(worlds(asks=tuple(Ask)))
 def test_the_log_alone_gives_the_saga(world: World) -> None:
-    """A saga is the fold of its log, whatever batches it was decided in."""
+    """A saga is the fold of its log, in any batches."""
     world.commit()
     assert replayed(world.workflow, world.blank, world.log) == world.saga

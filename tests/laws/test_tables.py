@@ -1,7 +1,7 @@
-"""Is every row of the tables of rules used, and does nothing happen beside them?
+"""Does each row of the rules' tables fire, and does nothing happen beside them?
 
-The draft of a decision refuses a move that its table does not have, so that each history that the
-laws try would fail by such a move.  Here a random history or an example fires each row.
+The draft of a decision refuses a move outside its table, so any history with such a move fails.
+Here a random history or an example fires each row.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ TABLES: dict[str, Mapping[Any, str]] = {
     "UNDO_MOVES": UNDO_MOVES,
 }
 Row = tuple[str, Any, Any]
-"""A table, and a move in it: two tables have moves of the same names."""
+"""A table and a move in it; two tables have moves of the same names."""
 
 # ---- rare histories ----
 
@@ -132,7 +132,7 @@ EXAMPLES: dict[str, tuple[Workflow, tuple[Entry, ...]]] = {
 
 
 class Noting(dict[Any, str]):
-    """A table that notes each move that it judges."""
+    """A table that records each move it judges."""
 
     def __init__(self, name: str, noted: list[Row]) -> None:
         super().__init__(TABLES[name])
@@ -145,7 +145,7 @@ class Noting(dict[Any, str]):
 
 
 def histories() -> Iterator[tuple[Workflow, Saga, Iterable[Entry]]]:
-    """The examples, and random histories in which people ask for anything."""
+    """The examples, and random histories with any operator actions."""
     for workflow, entries in EXAMPLES.values():
         yield workflow, fresh(workflow), entries
     parked = StepRun(Work(StepState.PARKED))
@@ -162,7 +162,7 @@ def histories() -> Iterator[tuple[Workflow, Saga, Iterable[Entry]]]:
 
 @cache
 def fired() -> dict[Row, set[type[Entry]]]:
-    """Which types of entries fire a row."""
+    """The types of entries that fire a row."""
     found, noted = defaultdict(set), list[Row]()
     with pytest.MonkeyPatch.context() as patch:
         for name in TABLES:
@@ -178,14 +178,14 @@ def fired() -> dict[Row, set[type[Entry]]]:
 
 @pytest.mark.parametrize("name", TABLES)
 def test_each_legal_move_happens(name: str) -> None:
-    """No row of a table is there for nothing; what is there is what the diagrams show."""
+    """No row is unused, and the diagrams show the rows."""
     happened = {(before, after) for table, before, after in fired() if table == name}
     assert happened == set(TABLES[name])
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_each_legal_move_has_the_cause_that_its_table_names(name: str) -> None:
-    """By an operator: an operator's request fires it.  By the engine: something else does, too."""
+    """ "Operator" rows are fired by actions, "engine" rows by other entries, too."""
     for (before, after), cause in TABLES[name].items():
         types = fired()[name, before, after]
         assert cause in (BY_ENGINE, BY_OPERATOR)
@@ -194,7 +194,7 @@ def test_each_legal_move_has_the_cause_that_its_table_names(name: str) -> None:
 
 
 def requests() -> Iterator[tuple[Workflow, Saga, Requested]]:
-    """What people ask in the histories, and the saga before each request."""
+    """The operator actions in the histories, with the saga before each one."""
     for workflow, saga, entries in histories():
         for entry in entries:
             if isinstance(entry, Requested):
@@ -203,13 +203,13 @@ def requests() -> Iterator[tuple[Workflow, Saga, Requested]]:
 
 
 def test_each_action_is_asked_for_in_each_state() -> None:
-    """The table of actions is complete, and each of its answers is given."""
+    """The table of actions is complete, and each of its answers occurs."""
     asked = {(entry.action, saga.state) for _, saga, entry in requests()}
     assert asked == set(ACTIONS) == set(product(Ask, SagaState))
 
 
 def test_an_action_that_is_refused_changes_nothing() -> None:
-    """Only a rollback after the pivot asks for attention."""
+    """Only a refused rollback after the pivot asks for attention."""
     refusals = 0
     for workflow, saga, entry in requests():
         answer = ACTIONS[entry.action, saga.state]
@@ -223,7 +223,7 @@ def test_an_action_that_is_refused_changes_nothing() -> None:
 
 
 def test_a_move_outside_its_table_is_refused() -> None:
-    """For every two states: of a saga, of a step and of an undo."""
+    """This covers every two states of a saga, a step and an undo."""
     for old, new in product(SagaState, SagaState):
         moved = Draft(CHAIN, Saga("saga", "chain", "v", old))
         _judged(old is new or (old, new) in SAGA_MOVES, moved.move, new)
@@ -246,7 +246,7 @@ def _judged(legal: bool, move: Any, *where: Any) -> None:
 
 
 def test_each_type_of_entry_has_its_rule() -> None:
-    """An entry of a log never meets a decision without a rule for it."""
+    """No entry of a log lacks a rule."""
     assert set(RULES) == set(get_args(Entry))
 
 

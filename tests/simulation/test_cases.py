@@ -40,7 +40,7 @@ RUN, UNDO = Kind.RUN, Kind.UNDO
 
 @dataclass
 class Story:
-    """A saga, told entry by entry; every decision is judged."""
+    """A saga told entry by entry; the laws judge every decision."""
 
     workflow: Workflow
     commands: list[Command] = field(default_factory=list)
@@ -110,7 +110,7 @@ def _story(*steps: Step, **options: Any) -> Story:
 
 
 def test_a_loss_told_twice_still_leaves_room_for_the_late_report() -> None:
-    """A second `Lost` must not use up the claim whose outcome is still to come (E6)."""
+    """A second `Lost` does not use up the claim whose outcome is still to come (E6)."""
     story = _story(_step("a", retry=ONCE)).claim(RUN, "a")
     lost = Lost(story.now_ms, RUN, "a", 1, story.run("a").run.nonce)
     story.tell(lost)
@@ -119,7 +119,7 @@ def test_a_loss_told_twice_still_leaves_room_for_the_late_report() -> None:
 
 
 def test_an_overrun_told_after_the_loss_still_leaves_room_for_the_late_report() -> None:
-    """Given up twice, by its lease and by its own process, the attempt still runs (E6)."""
+    """Lease and process both gave up the attempt, which still runs (E6)."""
     story = _story(_step("a", retry=ONCE)).claim(RUN, "a").lose(RUN, "a")
     row = (RUN, "a", 1, story.run("a").run.nonce)
     story.claim(UNDO, "a").succeed(UNDO, "a")
@@ -128,7 +128,7 @@ def test_an_overrun_told_after_the_loss_still_leaves_room_for_the_late_report() 
 
 
 def test_a_late_success_does_not_hide_the_attempt_under_way() -> None:
-    """Undo waits for the second attempt of a step whose first has reported late (rule 4, E7)."""
+    """The undo waits for a step's second attempt after a late report of the first (rule 4, E7)."""
     story = _story(_step("a"), _step("b", retry=ONCE))
     story.claim(RUN, "a").lose(RUN, "a").tell(TimerDue(9000, "run:a:1")).claim(RUN, "a")
     story.claim(RUN, "b").fail(RUN, "b").succeed(RUN, "a", 1)
@@ -139,7 +139,7 @@ def test_a_late_success_does_not_hide_the_attempt_under_way() -> None:
 
 
 def test_a_late_success_before_the_failure_is_undone_whatever_the_step_says() -> None:
-    """compensate_on_failure="never" speaks of failures, not of a success that came late."""
+    """compensate_on_failure="never" concerns failures, not a late success."""
     story = _story(_step("a", compensate_on_failure="never"))
     story.claim(RUN, "a").lose(RUN, "a").succeed(RUN, "a", 1)
     story.tell(TimerDue(9000, "run:a:1")).claim(RUN, "a").fail(RUN, "a")
@@ -147,7 +147,7 @@ def test_a_late_success_before_the_failure_is_undone_whatever_the_step_says() ->
 
 
 def test_a_late_failure_of_unknown_outcome_is_undone_again() -> None:
-    """A zombie that fails after the undo may have acted after it too (E7)."""
+    """A zombie that fails after the undo may have acted after it, too (E7)."""
     story = _story(_step("a", retry=ONCE)).claim(RUN, "a").lose(RUN, "a")
     story.claim(UNDO, "a").succeed(UNDO, "a")
     assert story.saga.state is SagaState.COMPENSATED
@@ -157,7 +157,7 @@ def test_a_late_failure_of_unknown_outcome_is_undone_again() -> None:
 
 
 def test_each_late_end_of_a_given_up_attempt_is_undone_again() -> None:
-    """Of two threads that it left at work each may have had its effect after the undo (E6)."""
+    """Each of two threads left running may act after the undo (E6)."""
     story = _story(_step("a", retry=ONCE)).claim(RUN, "a")
     row = (RUN, "a", 1, story.run("a").run.nonce)
     story.tell(Failed(story.now_ms, *row, BOOM, running=True))
@@ -171,7 +171,7 @@ def test_each_late_end_of_a_given_up_attempt_is_undone_again() -> None:
 
 
 def test_an_attempt_that_another_step_cut_off_does_not_count() -> None:
-    """It is retried whatever the policy says, and leaves the step its attempts (E7)."""
+    """The step is retried whatever its policy, and keeps its attempts (E7)."""
     story = _story(_step("a", retry=ONCE))
     for kind in (RUN, UNDO):
         for effect in (FailureEffect.CLEAN, FailureEffect.UNKNOWN):
@@ -187,7 +187,7 @@ def test_an_attempt_that_another_step_cut_off_does_not_count() -> None:
 
 
 def test_the_late_ends_of_one_attempt_are_entries_of_their_own() -> None:
-    """An entry whose id is known is not appended again (E4)."""
+    """A known id would not be appended again (E4)."""
     row = (0, RUN, "a", 1, "n", BOOM)
     endings = [(part, more) for part in (0, 1, 2) for more in (True, False)]
     entries = [Failed(*row, running=more, part=part) for part, more in endings]
@@ -196,7 +196,7 @@ def test_the_late_ends_of_one_attempt_are_entries_of_their_own() -> None:
 
 
 def test_a_step_taken_back_after_an_unknown_attempt_is_undone_before_its_ancestors() -> None:
-    """A pause took back its second attempt; then the saga is cancelled (rule 4)."""
+    """A pause withdrew its second attempt, and then the saga is cancelled (rule 4)."""
     story = _story(_step("a"), _step("b", "a")).done("a")
     story.claim(RUN, "b").lose(RUN, "b").tell(TimerDue(9000, "run:b:1"))
     story.ask(Ask.PAUSE).withdraw(RUN, "b").ask(Ask.CANCEL)
@@ -204,7 +204,7 @@ def test_a_step_taken_back_after_an_unknown_attempt_is_undone_before_its_ancesto
 
 
 def test_a_skipped_dead_letter_is_undone_before_its_ancestors() -> None:
-    """An operator skipped a step whose attempts may have left something (rule 4)."""
+    """The skipped step's attempts may have had effects (rule 4)."""
     story = _story(_step("a"), _step("b", "a"), _step("c", "b", retry=ONCE)).done("a")
     story.claim(RUN, "b").lose(RUN, "b").tell(TimerDue(9000, "run:b:1")).unroutable(RUN, "b")
     story.ask(Ask.SKIP, "b").claim(RUN, "c").fail(RUN, "c").claim(UNDO, "c").succeed(UNDO, "c")
@@ -212,7 +212,7 @@ def test_a_skipped_dead_letter_is_undone_before_its_ancestors() -> None:
 
 
 def test_retried_undos_wait_for_their_turn() -> None:
-    """Two dead letters retried at once are undone one at a time, last completed first (rule 4)."""
+    """Two dead letters retried together are undone singly, last completed first (rule 4)."""
     story = _story(_step("a"), _step("b", "a"), _step("c", "b", retry=ONCE)).done("a", "b")
     story.claim(RUN, "c").fail(RUN, "c")
     for name in ("c", "b", "a"):
@@ -223,14 +223,14 @@ def test_retried_undos_wait_for_their_turn() -> None:
 
 
 def test_a_cancel_is_not_forgotten_when_nobody_can_take_the_pivot() -> None:
-    """The pivot's command was to be taken back, and turned out to be for nobody."""
+    """The withdrawal finds that no worker has the pivot's function."""
     story = _story(_step("a"), _step("p", "a", pivot=True)).done("a").ask(Ask.CANCEL)
     story.unroutable(RUN, "p")
     assert story.commands == [Dispatch(UNDO, "a", 1)]
 
 
 def test_a_timer_that_came_due_while_paused_is_made_up_for_by_any_clock() -> None:
-    """The sweeper's clock was ahead of the clock of whoever resumes (E19)."""
+    """The sweeper's clock was ahead of the resuming process's clock (E19)."""
     story = _story(_step("a")).claim(RUN, "a").fail(RUN, "a", retry=True).ask(Ask.PAUSE)
     story.tell(TimerDue(story.run("a").run.retry_at, "run:a:1"))
     story.ask(Ask.RESUME)
@@ -238,7 +238,7 @@ def test_a_timer_that_came_due_while_paused_is_made_up_for_by_any_clock() -> Non
 
 
 def test_after_terminate_no_undo_is_tried_again() -> None:
-    """An undo that was under way may end; if it fails it is left (rule 6)."""
+    """A running undo may end, and a failed one is not retried (rule 6)."""
     story = _story(_step("a"), _step("b", "a", retry=ONCE)).done("a").claim(RUN, "b")
     story.fail(RUN, "b").claim(UNDO, "b").ask(Ask.TERMINATE).fail(UNDO, "b", retry=True)
     assert story.commands == []
@@ -246,13 +246,13 @@ def test_after_terminate_no_undo_is_tried_again() -> None:
 
 
 def test_terminate_closes_dead_letters() -> None:
-    """A dead letter that no command reaches any more would keep the saga for ever (rule 13)."""
+    """A dead letter out of every action's reach would keep the saga for ever (rule 13)."""
     story = _story(_step("a"), _step("b")).unroutable(RUN, "a").ask(Ask.TERMINATE)
     assert story.run("a").run.state is StepState.FAILED
 
 
 def test_a_decision_on_a_dead_letter_passes_over_any_other() -> None:
-    """Its step was parked, is being undone by now, and what is parked is its undo."""
+    """Its step was parked and is being undone, and the undo is parked now."""
     story = _story(_step("a")).claim(RUN, "a").lose(RUN, "a")
     story.tell(TimerDue(9000, "run:a:1")).unroutable(RUN, "a")
     seen = {"step": "a", "letter": RUN, "parked_at": story.run("a").run.ended_at}
@@ -261,7 +261,7 @@ def test_a_decision_on_a_dead_letter_passes_over_any_other() -> None:
     story.ask(Ask.SKIP, **seen)
     assert story.run("a").undo.state is UndoState.PARKED
     assert story.saga.attention == before.attention
-    story.ask(Ask.SKIP, step="a", letter=RUN)  # whenever it was parked
+    story.ask(Ask.SKIP, step="a", letter=RUN)  # for any time of its parking
     assert story.run("a").undo.state is UndoState.PARKED
     undo_at = story.run("a").undo.ended_at
     story.ask(Ask.SKIP, step="a", letter=UNDO, parked_at=undo_at - 1)
@@ -271,7 +271,7 @@ def test_a_decision_on_a_dead_letter_passes_over_any_other() -> None:
 
 
 def test_settling_a_dead_letter_leaves_the_other_calls_for_a_person() -> None:
-    """A report that fits nothing is another matter (E5); so is what is still parked."""
+    """An unknown report (E5), and other parked work, still ask for attention."""
     story = _story(_step("a"), _step("b"), _step("c", "a", "b")).done("a", "b")
     story.claim(RUN, "c").fail(RUN, "c").claim(UNDO, "c").succeed(UNDO, "c")
     for name in ("b", "a"):
@@ -288,7 +288,7 @@ def test_settling_a_dead_letter_leaves_the_other_calls_for_a_person() -> None:
 
 
 def test_a_refused_target_of_an_end_that_the_server_has_lost_is_not_noted() -> None:
-    """The saga ends again, and what cannot be told of that end is noted then (E5, E12)."""
+    """The saga ends again, and refusals of that end are recorded then (E5, E12)."""
     target = "link 1 (mail) of saga"
     story = _story(_step("a")).claim(RUN, "a")
     story.tell(Unroutable(story.now_ms, RUN, "", 0, BOOM, target=target))

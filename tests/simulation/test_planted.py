@@ -29,14 +29,14 @@ def servers() -> Iterator[Servers]:
 
 
 def test_there_are_bugs_to_find() -> None:
-    """The patches are read, and each says what it breaks."""
+    """Each patch can be read and says what it breaks."""
     assert len(BUGS) >= 5
     assert all(bug.says and bug.patch and bug.histories <= MOST for bug in BUGS)
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 def test_a_planted_bug_is_found(bug: Bug, servers: Servers) -> None:
-    """The patch applies, a law breaks in time, and without it the same history breaks none."""
+    """With the patch a law breaks in time; without it the same history breaks none."""
     found = search(bug, seed=bug.seed, count=bug.histories)
     assert found is not None, f"not found in {bug.histories} histories: {bug.says}"
     print(f"{bug.name}: {found.histories} histories, {found.law}")

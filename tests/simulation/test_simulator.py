@@ -23,7 +23,7 @@ def servers() -> Iterator[Servers]:
 
 
 def test_every_history_comes_to_rest_within_the_laws(servers: Servers) -> None:
-    """Deaths, frozen processes, lost replies and messages, in systems of all shapes: 300 seeds."""
+    """300 seeds bring deaths, freezes and lost messages to systems of all shapes."""
     summary = simulate(range(200, 500), servers)
     assert summary.histories == 300
     assert {"completed", "compensated", "failed", "cancelled"} <= set(summary.states)
@@ -36,12 +36,12 @@ def test_every_history_comes_to_rest_within_the_laws(servers: Servers) -> None:
 
 
 def test_lost_replies_alone_leave_nothing_behind(servers: Servers) -> None:
-    """Each call may be carried out twice (E3, E4)."""
+    """Each call may be executed twice (E3, E4)."""
     simulate(range(1010, 1070), servers, faults=replace(NO_FAULTS, reply_lost=0.3))
 
 
 def test_letters_that_are_lost_and_doubled_are_made_good(servers: Servers) -> None:
-    """What commits put into the broker's lists is sent again, and taken once (E10, E3)."""
+    """Messages that commits published are resent, and claimed once (E10, E3)."""
     faults = replace(NO_FAULTS, lose_message=0.3, double_message=0.3)
     summary = simulate(range(2000, 2060), servers, faults=faults, shape=SystemShape(letters=True))
     assert summary.seen["letter lost"]
@@ -49,7 +49,7 @@ def test_letters_that_are_lost_and_doubled_are_made_good(servers: Servers) -> No
 
 
 def test_plain_tasks_are_claimed_on_their_behalf(servers: Servers) -> None:
-    """Delivered twice or never, before and after their time-out (E13)."""
+    """Their messages come twice or never, before and after their timeout (E13)."""
     faults = replace(NO_FAULTS, lose_message=0.2, double_message=0.2, die_after=0.01)
     summary = simulate(range(3000, 3060), servers, faults=faults, shape=SystemShape(plain=0.8))
     assert summary.seen["plain task fenced"]
@@ -59,7 +59,7 @@ def test_plain_tasks_are_claimed_on_their_behalf(servers: Servers) -> None:
 def test_a_task_of_which_no_message_can_be_made_fails_alone(
     servers: Servers, letters: bool
 ) -> None:
-    """Before its claim, after it, or with the commit that wants it: its step fails, clean."""
+    """Before, after or within its claim's commit only its own step fails, clean."""
     faults = replace(NO_FAULTS, refuse_message=0.3, die_after=0.01, reply_lost=0.05)
     shape = SystemShape(letters=letters, plain=0.6)
     summary = simulate(range(3500, 3560), servers, faults=faults, shape=shape)
@@ -67,20 +67,20 @@ def test_a_task_of_which_no_message_can_be_made_fails_alone(
 
 
 def test_each_step_may_be_a_message(servers: Servers) -> None:
-    """No process goes on with the next step; each outbox is emptied by messages alone."""
+    """No process continues with a next step, so messages alone empty each outbox."""
     faults = replace(NO_FAULTS, lose_message=0.1, die_after=0.01)
     simulate(range(3600, 3660), servers, faults=faults, shape=SystemShape(continues=False))
 
 
 def test_servers_may_be_away_for_a_while(servers: Servers) -> None:
-    """Sagas on three servers go on when theirs is back."""
+    """Sagas on three servers go on once theirs is back."""
     faults = replace(NO_FAULTS, outage=0.02)
     summary = simulate(range(4100, 4160), servers, faults=faults, shape=SystemShape(3, 3))
     assert summary.seen["call to a server that is away"]
 
 
 def test_a_server_may_lose_its_last_second(servers: Servers) -> None:
-    """Processes go on from a future that is lost: nothing illegal, nothing stuck (E5)."""
+    """Processes from a lost future do nothing illegal, and nothing gets stuck (E5)."""
     faults = replace(NO_FAULTS, set_back=0.05)
     summary = simulate(range(5000, 5060), servers, faults=faults)
     assert summary.seen["server set back"]
@@ -88,13 +88,13 @@ def test_a_server_may_lose_its_last_second(servers: Servers) -> None:
 
 
 def test_a_seed_always_gives_the_same_history(servers: Servers) -> None:
-    """A seed that broke a law can be lived through again."""
+    """A seed that broke a law can be run again."""
     first, second = (simulate(range(40), servers) for _ in range(2))
     assert (first.calls, first.states, first.seen) == (second.calls, second.states, second.seen)
 
 
 def test_the_law_of_far_leases_allows_a_clock_that_is_a_little_ahead(servers: Servers) -> None:
-    """What it puts off for the longest time is a second farther off by a clock that is right."""
+    """The longest delay by a fast clock is 1 s longer by a correct one."""
     assert simulate([91014752], servers).calls
 
 
@@ -107,11 +107,11 @@ def test_the_command_line_counts_what_was_injected(capsys: pytest.CaptureFixture
 
 
 STUCK = r"LawBroken: (stuck|\S+: (nobody decided over|left in outbox))"
-"""So says its state, or what it has stored."""
+"""Its state or its stored data says so."""
 
 
 class ForgetfulSweeper(Sweeper):
-    """Drops commands that were not claimed instead of sending them again."""
+    """Drops unclaimed commands instead of resending them."""
 
     async def handle(self, item: Guard) -> None:
         if item.member.startswith("o|"):
@@ -122,13 +122,13 @@ class ForgetfulSweeper(Sweeper):
 
 
 def test_a_sweeper_that_forgets_is_found_out(servers: Servers) -> None:
-    """The simulator can find something: a planted bug does not survive 300 seeds."""
+    """The simulator finds this planted bug within 300 seeds."""
     with pytest.raises(LawBroken, match=STUCK):
         simulate(range(200, 500), servers, make_sweeper=ForgetfulSweeper)
 
 
 class CarelessSweeper(Sweeper):
-    """Drops leases that ran out instead of logging the loss."""
+    """Drops expired leases instead of logging the loss."""
 
     async def handle(self, item: Guard) -> None:
         letter, saga_id, *_ = item.member.split("|")
@@ -140,6 +140,6 @@ class CarelessSweeper(Sweeper):
 
 
 def test_a_lease_that_nobody_ends_is_found_out(servers: Servers) -> None:
-    """A lease that is dropped leaves its saga stuck once its worker has died."""
+    """A dropped lease leaves a dead worker's saga stuck."""
     with pytest.raises(LawBroken, match=STUCK):
         simulate(range(200, 500), servers, make_sweeper=CarelessSweeper)

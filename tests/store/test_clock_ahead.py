@@ -1,7 +1,7 @@
-"""Does a clock that was wrong for a moment, or a server's set back, delay anything for long?
+"""Does a briefly wrong clock, or a server's set back, delay anything for long?
 
-A sweeper whose clock is an hour ahead puts off all leases by an hour, and marks the time of its
-sweep, which the others then find in their future.
+A sweeper whose clock is an hour ahead puts off all leases by an hour. It also records its sweep's
+time, which then lies in the future.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def sweep_for(bench: Bench, seconds: float) -> None:
 
 
 def lost_lease(bench: Bench) -> None:
-    """A worker holds a step, and is gone; sweeps have been going on."""
+    """A worker that held a step is gone, and sweeps went on."""
     bench.sweep()
     bench.start(Step(name="x", worker="a"))
     bench.claim()
@@ -58,7 +58,7 @@ def lost_lease(bench: Bench) -> None:
 
 
 def test_one_sweep_an_hour_ahead_delays_a_lost_lease_by_a_term(bench: Bench) -> None:
-    """It had been put off by an hour and more."""
+    """The lease had been put off by over an hour."""
     lost_lease(bench)
     bench.clock.advance(HOUR_S)
     bench.sweep()
@@ -68,7 +68,7 @@ def test_one_sweep_an_hour_ahead_delays_a_lost_lease_by_a_term(bench: Bench) -> 
 
 
 def test_a_server_that_is_set_back_delays_a_lost_lease_by_a_term(bench: Bench) -> None:
-    """All processes follow its clock."""
+    """All processes follow the server's clock."""
     lost_lease(bench)
     bench.clock.advance(-HOUR_S)
     sweep_for(bench, 3 * bench.settings.lease_s)
@@ -76,7 +76,7 @@ def test_a_server_that_is_set_back_delays_a_lost_lease_by_a_term(bench: Bench) -
 
 
 def test_a_lease_that_is_renewed_stands(bench: Bench) -> None:
-    """Its worker lives: a look at what was put off must not cost it its attempt."""
+    """The correction does not cost a living worker its attempt."""
     bench.sweep()
     bench.start(Step(name="x", worker="a"))
     held = bench.claim()
@@ -91,7 +91,7 @@ def test_a_lease_that_is_renewed_stands(bench: Bench) -> None:
 
 
 def test_a_plain_task_keeps_its_time(bench: Bench) -> None:
-    """It renews nothing, so its lease is put back where it was."""
+    """A plain task renews nothing, so its lease returns to its old time."""
     bench.sweep()
     bench.start(Step(name="x", worker=TaskCall(task="t", queue="io", timeout_s=7200)))
     (member,) = [m for m in bench.edge.client.zrange(DUE, 0, -1) if m.startswith(b"l|")]
@@ -109,7 +109,7 @@ def test_a_plain_task_keeps_its_time(bench: Bench) -> None:
 
 
 def test_only_what_may_be_looked_at_early_is_brought_forward(bench: Bench) -> None:
-    """A deadline or the end of a retention must not come before its time; a retry may."""
+    """A deadline or retention must not come early; a retry may."""
     now_ms, lease_ms = bench.clock.now_ms(), bench.settings.lease_ms
     far_ms = now_ms + 2 * HOUR_S * 1000
     early = [
@@ -133,7 +133,7 @@ def test_only_what_may_be_looked_at_early_is_brought_forward(bench: Bench) -> No
 
 
 def test_whatever_stands_among_many_that_stay_is_brought_forward(bench: Bench) -> None:
-    """Read page by page; many may be due at one time, or each at its own."""
+    """The set is read page by page, with equal or different times."""
     now_ms, lease_ms = bench.clock.now_ms(), bench.settings.lease_ms
     far_ms = now_ms + 2 * HOUR_S * 1000
     stay = {due_purge(f"s{n}"): far_ms + max(0, n - 2500) for n in range(5000)}
@@ -147,7 +147,7 @@ def test_whatever_stands_among_many_that_stay_is_brought_forward(bench: Bench) -
 
 
 def test_doctor_names_what_is_due_later_than_anything_may_be(bench: Bench) -> None:
-    """With the first of them, and what to do."""
+    """The finding names the first of them and says what to do."""
     now_ms = bench.clock.now_ms()
     fine = bench.edge.run(read_due([0], now_ms))
     assert checks.due(fine, now_ms).status == "ok"

@@ -1,4 +1,4 @@
-"""Do leases and deadlines follow the server's clock where a host's is wrong, or is set?"""
+"""Do leases and deadlines follow the server's clock if a host's is wrong or set?"""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def act(context: Any) -> dict[str, Any]:
 
 
 class HostClock:
-    """The clock of this host, as far as the engine sees it; ``wrong_s`` sets it."""
+    """This host's clock, as the engine sees it; ``wrong_s`` sets it."""
 
     wrong_s = 0.0
 
@@ -42,7 +42,7 @@ class HostClock:
         return self._real() + round(self.wrong_s * 1e9)
 
     def error_ms(self, clock: SystemClock) -> float:
-        """How wrong a corrected clock is all the same; the server is on this host."""
+        """The remaining error of a corrected clock; the server is on this host."""
         return abs(clock.now_ms() - self._real() / 1e6)
 
 
@@ -61,7 +61,7 @@ def edge(redis_url: str) -> Iterator[Edge]:
 
 
 def asked(redis_url: str) -> int:
-    """How often the server was asked for the time."""
+    """The number of times the server was asked for its clock."""
     with redis.Redis.from_url(redis_url) as client:
         return int(client.info("commandstats").get("cmdstat_time", {}).get("calls", 0))
 
@@ -69,7 +69,7 @@ def asked(redis_url: str) -> int:
 def test_a_clock_is_compared_at_first_each_minute_and_when_it_was_set(
     edge: Edge, redis_url: str, host_clock: HostClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """E9: and no more often: not with each start of a saga."""
+    """E9: no comparison happens beyond these, as for each start."""
     clock, before = SystemClock(), asked(redis_url)
     keeper = Timekeeper(clock)
     host_clock.wrong_s = -120
@@ -84,7 +84,7 @@ def test_a_clock_is_compared_at_first_each_minute_and_when_it_was_set(
 
 
 def test_a_client_starts_sagas_by_the_servers_clock(redis_url: str, host_clock: HostClock) -> None:
-    """E9: two minutes behind, it would start a saga with a deadline of one minute overdue."""
+    """E9: a client 2 minutes slow would make a 1-minute deadline overdue at the start."""
     client, before = TracedWorker(redis_url, "client"), asked(redis_url)
     host_clock.wrong_s = -120
     workflow = WorkflowBuilder("clocks").add_step("one", "clocks_act").build()
@@ -98,7 +98,7 @@ def test_a_client_starts_sagas_by_the_servers_clock(redis_url: str, host_clock: 
 
 
 class Leases:
-    """An engine that notes by which clock it renews."""
+    """An engine that records the clock of its renewals."""
 
     def __init__(self) -> None:
         self.away = False
@@ -111,7 +111,7 @@ class Leases:
         return []
 
     def count_late(self) -> None:
-        """Nobody looks at it."""
+        """These tests do not use the count."""
 
 
 def keeper_of(engine: Leases, clock: FakeClock, keep_time: Callable[[bool], None]) -> LeaseKeeper:
@@ -127,7 +127,7 @@ def keeper_of(engine: Leases, clock: FakeClock, keep_time: Callable[[bool], None
 
 
 def test_a_keeper_of_leases_keeps_the_time() -> None:
-    """E9: a pool's child lives for days; but no renewal that is overdue waits for it."""
+    """E9: a pool's child lives for days, and no overdue renewal waits for a comparison."""
     engine, clock, kept = Leases(), FakeClock(), list[tuple[bool, int]]()
 
     def keep_time(only_if_set: bool) -> None:
@@ -138,9 +138,9 @@ def test_a_keeper_of_leases_keeps_the_time() -> None:
     keeper.hold(Assignment("s", "w", "v", Kind.RUN, "a", 1, "n1", "w", "io", "d"))
     clock.advance(1001)
     keeper._tick()
-    clock.advance(-100_000)  # set back: what was renewed in the future is renewed now
+    clock.advance(-100_000)  # set back: a renewal from the future is renewed now
     keeper._tick()
-    # Before a renewal only if the clock was set, else after it.
+    # The comparison precedes a renewal only if the clock was set.
     assert kept == [(True, 0), (False, 1), (True, 1), (False, 2)]
     engine.away = True
     clock.advance(1001)
@@ -150,11 +150,11 @@ def test_a_keeper_of_leases_keeps_the_time() -> None:
 
 
 def test_an_idle_process_tells_once_that_it_cannot_compare_its_clock() -> None:
-    """And again only after the server has answered: each child would say so every few seconds."""
+    """Each child would otherwise log it every few seconds until the server answers."""
     away = True
 
     def keep_time(only_if_set: bool) -> None:
-        if away and not only_if_set:  # a clock that nobody has set is not compared
+        if away and not only_if_set:  # a clock that was not set is not compared
             raise UNREACHABLE[0]("away")
 
     keeper = keeper_of(Leases(), FakeClock(), keep_time)
@@ -172,7 +172,7 @@ def test_an_idle_process_tells_once_that_it_cannot_compare_its_clock() -> None:
 def test_a_worker_process_gives_its_keeper_of_leases_the_servers_time(
     redis_url: str, host_clock: HostClock
 ) -> None:
-    """E9: set by NTP after the process began, its leases would end in the past."""
+    """E9: if NTP set the clock later, its leases would end in the past."""
     made = TracedWorker(redis_url, "child")
     leases = made.runtime.process().leases
     host_clock.wrong_s = -60
@@ -185,7 +185,7 @@ def test_a_worker_process_gives_its_keeper_of_leases_the_servers_time(
 def test_a_sweepers_clock_that_was_set_back_is_corrected(
     redis_url: str, host_clock: HostClock
 ) -> None:
-    """E9: at its next look, not when the wrong clock has come to where it was."""
+    """E9: the correction comes at its next look, not when the clock has caught up."""
     made = TracedWorker(redis_url, "sweeper")
     runtime = made.runtime
     thread = SweeperThread(

@@ -1,6 +1,6 @@
-"""Is a damaged saga reported, harmless to all others, and can it be taken away?
+"""Is a damaged saga reported and removable, without harm to other sagas?
 
-Damaged is a saga whose keys are partly missing, of another type, or cannot be read.
+The keys of a damaged saga are partly missing, unreadable or of another type.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
 
 
 class Office:
-    """A service over a real server, with a good saga and one that is to be damaged."""
+    """A service over a real server, with a sound saga and one to damage."""
 
     def __init__(self, url: str) -> None:
         self.clock = FakeClock()
@@ -97,7 +97,7 @@ def office(redis_url: str) -> Iterator[Office]:
 
 @pytest.fixture(params=DAMAGES)
 def damaged(request: pytest.FixtureRequest, office: Office) -> tuple[Office, str]:
-    """An office with a damaged saga, and what is said of it."""
+    """An office with a damaged saga, and the text about it."""
     damage, says = DAMAGES[request.param]
     damage(office.edge.client)
     return office, says
@@ -106,7 +106,7 @@ def damaged(request: pytest.FixtureRequest, office: Office) -> tuple[Office, str
 def test_whoever_asks_for_a_damaged_saga_is_told_what_is_damaged_and_what_to_do(
     damaged: tuple[Office, str],
 ) -> None:
-    """And the one that is whole is there for all."""
+    """The sound saga stays readable."""
     office, says = damaged
     for operation in ("get", "explain", "history"):
         with pytest.raises(DamagedSaga, match=says) as raised:
@@ -116,7 +116,7 @@ def test_whoever_asks_for_a_damaged_saga_is_told_what_is_damaged_and_what_to_do(
 
 
 def test_a_list_has_a_row_for_a_damaged_saga(damaged: tuple[Office, str]) -> None:
-    """By tag too; where a state is asked for it has none."""
+    """A list by tag has it, too; a list by state omits it."""
     office, says = damaged
     for given in ({}, {"tag": "red"}, {"workflow": "pair"}):
         rows = {row["transaction_id"]: row for row in office.call("list", **given)}
@@ -130,7 +130,7 @@ def test_a_list_has_a_row_for_a_damaged_saga(damaged: tuple[Office, str]) -> Non
 
 
 def test_dead_letters_and_sweeps_go_on_beside_a_damaged_saga(damaged: tuple[Office, str]) -> None:
-    """The healthy one moves; of the other it is told what cannot be done."""
+    """The sound saga moves, and the log says what cannot be done for the other."""
     office, _ = damaged
     client = office.edge.client
     client.zadd(SHARD.dead_letters, {"run|a|pair|bad": 5})
@@ -147,14 +147,14 @@ def test_dead_letters_and_sweeps_go_on_beside_a_damaged_saga(damaged: tuple[Offi
     with capture_logs():
         office.clock.advance(3)
         thread.once()
-    # The good one's command was handed to the broker, so it is looked at after a lease.
+    # The sound one's command is at the broker, so its next look comes after a lease.
     assert client.zscore(SHARD.due, "o|good|o:run:a:1") > office.clock.now_ms() + 10_000
 
 
 def test_a_damaged_saga_is_taken_away_whole_and_its_key_starts_a_new_one(
     damaged: tuple[Office, str],
 ) -> None:
-    """All keys, indexes and due members of it, and none of another's."""
+    """All its keys, indexes and due members go, and no other saga's."""
     office, says = damaged
     client = office.edge.client
     client.zadd(SHARD.due, {"d|bad": 1, "l|bad|run|a|1|aa": 2, "d|bad-2": 3, "t|bad|deadline": 4})
@@ -180,7 +180,7 @@ def test_a_damaged_saga_is_taken_away_whole_and_its_key_starts_a_new_one(
 
 
 def test_the_definition_of_a_removed_saga_goes_with_it(damaged: tuple[Office, str]) -> None:
-    """Unless another saga runs by it; also where nothing tells by which it ran."""
+    """The definition stays if another saga uses it."""
     office, _ = damaged
     definitions = office.edge.client.hkeys
     before = definitions(SHARD.definitions)
@@ -195,7 +195,7 @@ def test_the_definition_of_a_removed_saga_goes_with_it(damaged: tuple[Office, st
 
 
 def look(office: Office) -> None:
-    """A sweep looks at what is unused."""
+    """Let a sweep look for unused definitions."""
     office.clock.advance(office.settings.lease_s + 1)
     lease_ms = office.settings.lease_ms
     office.edge.run(collect(SHARD, clock_ms=office.clock.now_ms, lease_ms=lease_ms))
@@ -203,7 +203,7 @@ def look(office: Office) -> None:
 
 
 def test_a_start_under_the_id_of_a_damaged_saga_says_so(damaged: tuple[Office, str]) -> None:
-    """It neither joins it silently nor writes over what is left."""
+    """The start neither joins the saga nor overwrites its rest."""
     office, says = damaged
     before = sorted(office.edge.client.keys("*:bad"))
     with pytest.raises(DamagedSaga, match=says):
@@ -212,7 +212,7 @@ def test_a_start_under_the_id_of_a_damaged_saga_says_so(damaged: tuple[Office, s
 
 
 def test_a_saga_that_is_whole_is_not_removed(office: Office) -> None:
-    """What ends it is named."""
+    """The error names the action that ends it."""
     with pytest.raises(NotAllowed, match="terminate"):
         office.call("remove", GOOD.id)
     assert office.call("get", GOOD.id)["state"] == "running"
@@ -221,7 +221,7 @@ def test_a_saga_that_is_whole_is_not_removed(office: Office) -> None:
 
 
 def test_what_is_listed_and_gone_is_taken_off_the_lists(office: Office) -> None:
-    """As after an eviction."""
+    """An eviction may have removed it."""
     client = office.edge.client
     client.delete(*client.keys("*:bad"))
     assert office.call("remove", BAD.id)["keys"] == 0
@@ -243,7 +243,7 @@ def test_a_name_with_signs_of_a_pattern_takes_no_other_with_it(office: Office) -
 
 
 def test_a_decision_on_many_dead_letters_passes_over_a_damaged_saga(office: Office) -> None:
-    """It says why, and goes on with the others."""
+    """The action gives the reason and goes on with the others."""
     client = office.edge.client
     letters = [
         {
@@ -261,7 +261,7 @@ def test_a_decision_on_many_dead_letters_passes_over_a_damaged_saga(office: Offi
 
 
 def test_what_fails_again_and_again_is_counted_beside_the_due_set(office: Office) -> None:
-    """With why, for `doctor`."""
+    """The counts have the reason, for `doctor`."""
     client = office.edge.client
     client.hset(BAD.saga, "w", "none")
     thread = SweeperThread(
@@ -282,7 +282,7 @@ def test_what_fails_again_and_again_is_counted_beside_the_due_set(office: Office
 
 
 def test_an_error_of_a_damaged_saga_survives_pickling() -> None:
-    """Like every error of this package."""
+    """This holds for every error of this package."""
     import pickle
 
     error = DamagedSaga("s", ("its log is missing",))
@@ -291,7 +291,7 @@ def test_an_error_of_a_damaged_saga_survives_pickling() -> None:
 
 
 def test_examining_writes_nothing(redis_url: str, office: Office) -> None:
-    """`doctor` does it to many."""
+    """`doctor` examines many sagas."""
     with redis.Redis.from_url(redis_url) as client:
         before = {key: client.dump(key) for key in client.keys("*")}
         office.call("get", GOOD.id)
@@ -300,13 +300,13 @@ def test_examining_writes_nothing(redis_url: str, office: Office) -> None:
 
 
 def test_a_saga_that_comes_and_goes_while_it_is_looked_for_is_not_damaged(office: Office) -> None:
-    """Its definition goes with it, between any two calls of whoever looks."""
+    """Its definition may go between any two calls of the reader."""
     client, seen = office.edge.client, 0
 
     def ask(effect: Any) -> Any:
         nonlocal seen
         seen += 1
-        if seen == 2:  # after it was found missing
+        if seen == 2:  # after the definition was found missing
             office.call("start", FLOW, {}, task_id="late")
         if seen == 4:
             client.flushdb()

@@ -1,7 +1,6 @@
 """Does a definition go with its last saga, and never before?
 
-A program that makes a workflow for each saga would otherwise fill its server, and the memory of
-each worker.
+A program with a workflow per saga would otherwise fill its server and the memory of each worker.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ def start(bench: Bench, saga_id: str, workflow: Workflow) -> None:
 
 
 def end(bench: Bench, saga_id: str) -> None:
-    """Its step is done, and its outcome told."""
+    """Report its step and deliver its outcome."""
     step = bench.sent.pop().step
     claim = bench.coordinator.slots.claim(
         saga_id, AttemptRef(Kind.RUN, step, 1), delivery="d", queue="io"
@@ -68,7 +67,7 @@ def retention_ends(bench: Bench) -> None:
 
 
 def test_a_definition_goes_with_its_last_saga(bench: Bench) -> None:
-    """Of two sagas by one definition the second keeps it; another's definition stays."""
+    """A second saga keeps the definition, and other definitions stay."""
     one, other = flow("one"), flow("other")
     start(bench, "s1", one)
     end(bench, "s1")
@@ -90,7 +89,7 @@ def test_a_definition_goes_with_its_last_saga(bench: Bench) -> None:
 
 
 def test_a_start_while_it_is_looked_keeps_its_definition(bench: Bench) -> None:
-    """Its process believes the definition stored, and the scan has passed the new saga's place."""
+    """The starting process takes it for stored, and the scan has passed the new saga."""
     workflow = flow("one")
     start(bench, SAGA, workflow)
     end(bench, SAGA)
@@ -106,7 +105,7 @@ def test_a_start_while_it_is_looked_keeps_its_definition(bench: Bench) -> None:
 
 
 def test_no_other_sweeper_looks_at_the_same_time(bench: Bench) -> None:
-    """A look at a million sagas takes longer than a sweep hides what it has found."""
+    """A look at a million sagas outlasts the time for which a sweep hides its item."""
     workflow = flow("one")
     start(bench, SAGA, workflow)
     end(bench, SAGA)
@@ -125,7 +124,7 @@ def test_no_other_sweeper_looks_at_the_same_time(bench: Bench) -> None:
 
 
 def test_a_look_that_took_long_is_followed_by_a_long_rest(bench: Bench) -> None:
-    """Whatever is marked meanwhile: a server must not be busy with that alone."""
+    """The looks take only a share of the server's time, whatever is marked."""
     workflow = flow("one")
     start(bench, SAGA, workflow)
     end(bench, SAGA)
@@ -141,7 +140,7 @@ def test_a_look_that_took_long_is_followed_by_a_long_rest(bench: Bench) -> None:
 
 
 def test_a_process_that_believes_it_stored_sends_it_again(bench: Bench) -> None:
-    """After it was removed."""
+    """The definition was removed since."""
     workflow = flow("one")
     start(bench, SAGA, workflow)
     end(bench, SAGA)
@@ -152,7 +151,7 @@ def test_a_process_that_believes_it_stored_sends_it_again(bench: Bench) -> None:
 
 
 def test_nothing_is_removed_where_a_saga_cannot_be_read(bench: Bench) -> None:
-    """It may run by any definition."""
+    """An unreadable saga may use any definition."""
     workflow = flow("one")
     start(bench, SAGA, workflow)
     end(bench, SAGA)
@@ -167,7 +166,7 @@ def test_nothing_is_removed_where_a_saga_cannot_be_read(bench: Bench) -> None:
 
 
 def test_many_are_removed_page_by_page(bench: Bench) -> None:
-    """More than are dealt with at once, among more sagas than one call is asked of."""
+    """There are more than one batch, among more sagas than one call reads."""
     client = bench.edge.client
     names = [f"v{number}" for number in range(definitions.MOST + 50)]
     client.hset(SHARD.definitions, mapping=dict.fromkeys(names, "{}"))
@@ -183,7 +182,7 @@ def test_many_are_removed_page_by_page(bench: Bench) -> None:
 
 
 def test_what_a_process_remembers_is_bounded(redis_url: str) -> None:
-    """A workflow for each saga: the last ones are kept parsed, and any can be read again."""
+    """The process keeps the last definitions parsed, and reads others again."""
     bench = Bench(redis_url)
     known = bench.coordinator.repository.definitions
     first = flow("s0")
@@ -198,7 +197,7 @@ def test_what_a_process_remembers_is_bounded(redis_url: str) -> None:
 
 
 def test_what_was_used_last_is_kept() -> None:
-    """The rest can be made anew."""
+    """The process can parse the rest again."""
     recent: Recent[str, int] = Recent(2)
     recent.put("a", 1)
     recent.put("b", 2)
@@ -209,6 +208,6 @@ def test_what_was_used_last_is_kept() -> None:
 
 @pytest.mark.parametrize(("retention_s", "expires"), [(0, 1), (0.4, 1), (1.2, 2), (604800, 604800)])
 def test_a_short_retention_keeps_no_result_for_ever(retention_s: float, expires: int) -> None:
-    """To Celery a result that expires after 0 s never does."""
+    """Celery takes an expiry of 0 s for none."""
     settings = Settings(redis_url="redis://h/0", retention_s=retention_s)
     assert defaults(settings)["result_expires"] == expires

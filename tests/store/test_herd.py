@@ -1,6 +1,6 @@
-"""What do a thousand workers cost a server that has nothing to do, or a single thing?
+"""What do a thousand workers cost a server without work, or with one item?
 
-The engine's own rounds under a virtual clock, see `bench.herd`; nothing here waits.
+These are the engine's own rounds under a virtual clock, see `bench.herd`; nothing here waits.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from multiagents.workflows.builder import WorkflowBuilder
 WORKERS = 1000
 SETTINGS = Settings()
 MOST_CALLS_S = 1.5 * WORKERS
-"""Looks and sweeps of an idle fleet, a second."""
+"""Looks and sweeps of an idle fleet per second."""
 MOST_AT_ONCE = 100
 """Calls within 10 ms; spread evenly, 1,400 a second would be 14."""
 LATE_MS = SETTINGS.sweep_s * 1000
 """The promise of `sweep_s`."""
 HANDLING_MS = 200
-"""What it takes to deal with the items of one batch, one after the other."""
+"""The time to handle one batch's items, one after the other."""
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def hsets(edge: Edge) -> int:
 
 
 def test_a_thousand_idle_workers_ask_about_once_a_second_each(edge: Edge) -> None:
-    """Evenly spread, and nearly all of it only reads."""
+    """The calls are evenly spread, and nearly all only read."""
     fleet = Fleet(edge, workers=WORKERS)
     fleet.run(3 * SECOND_US)
     fleet.load = Load()
@@ -60,7 +60,7 @@ def test_a_thousand_idle_workers_ask_about_once_a_second_each(edge: Edge) -> Non
 
 
 def test_a_timer_does_not_wake_all_that_know_of_it_at_once(edge: Edge) -> None:
-    """One of them deals with it in time; the others hardly notice."""
+    """One worker handles it in time, and the others hardly notice."""
     fleet = Fleet(edge, workers=WORKERS)
     fleet.add("timer", due_us=3 * SECOND_US)
     fleet.run(2 * SECOND_US)
@@ -74,7 +74,7 @@ def test_a_timer_does_not_wake_all_that_know_of_it_at_once(edge: Edge) -> None:
 
 
 def test_a_burst_is_dealt_with_once_and_in_time(edge: Edge) -> None:
-    """Each item is handed to one sweeper; those that come too late do not ask again and again."""
+    """Each item goes to one sweeper, and late ones do not ask repeatedly."""
     fleet = Fleet(edge, workers=WORKERS)
     for number in range(2000):
         fleet.add(f"item{number}", due_us=2 * SECOND_US)
@@ -87,7 +87,7 @@ def test_a_burst_is_dealt_with_once_and_in_time(edge: Edge) -> None:
 
 
 def test_a_server_that_stood_still_does_not_bring_the_fleet_in_step(edge: Edge) -> None:
-    """All are answered in one moment, and must not come back in one for ever."""
+    """All workers get their replies at once, and must not stay in step."""
     fleet = Fleet(edge, workers=WORKERS)
     fleet.run(2 * SECOND_US)
     fleet.stall(2 * SECOND_US)
@@ -98,7 +98,7 @@ def test_a_server_that_stood_still_does_not_bring_the_fleet_in_step(edge: Edge) 
 
 
 def test_the_last_worker_of_a_thousand_is_still_in_time(edge: Edge) -> None:
-    """The promise does not rest on how many workers one believes there are (E9)."""
+    """The promise does not depend on the assumed number of workers (E9)."""
     fleet = Fleet(edge, workers=WORKERS)
     fleet.run(2 * SECOND_US)
     fleet.keep(1)
@@ -111,7 +111,7 @@ def test_the_last_worker_of_a_thousand_is_still_in_time(edge: Edge) -> None:
 
 @pytest.mark.parametrize("left", [1, 2])
 def test_a_fleet_that_shrinks_leaves_no_gap_in_the_ticks(edge: Edge, left: int) -> None:
-    """E9: who skipped a write because another had just made it is still in time with the next."""
+    """E9: a worker that skipped a write is in time with the next one."""
     fleet = Fleet(edge, workers=40)
     fleet.run(20 * SECOND_US)
     grace = tick(edge)[b"grace"]
@@ -122,14 +122,14 @@ def test_a_fleet_that_shrinks_leaves_no_gap_in_the_ticks(edge: Edge, left: int) 
 
 
 def test_the_scenes_make_a_table(edge: Edge) -> None:
-    """A line for each, under its heads."""
+    """The table has a heading and a line per scene."""
     heads, _, line = table(iter([measure(edge, "timers", 1)]))
     assert heads.count("|") == line.count("|")
     assert line.startswith("| timers | 1 |")
 
 
 def test_what_single_calls_cost_is_told(redis_url: str) -> None:
-    """The rows that docs/how-to/scaling.md shows."""
+    """The rows are those of docs/how-to/scaling.md."""
     rows = list(server(redis_url, times=50))
     assert [row["what"] for row in rows][-1] == "reading a fleet of 1,000"
     assert all(row["bytes_out"] > 0 for row in rows)
@@ -143,14 +143,14 @@ def pace(peers: int, chance: float) -> Pace:
 
 
 def test_a_worker_alone_is_punctual() -> None:
-    """It wakes within two milliseconds of what is due."""
+    """It wakes within 2 ms of a due item."""
     assert pace(1, 0.99).pause_s(1_500, 1_000) <= 0.502
 
 
 @pytest.mark.parametrize("chance", [0.0, 0.5, 0.999])
 @pytest.mark.parametrize("due_ms", [None, 0, 1_000, 1_001, 1_900, 99_000])
 def test_no_pause_is_longer_than_the_promise_allows(due_ms: float | None, chance: float) -> None:
-    """However many workers there seem to be, and whatever is due."""
+    """This holds for any assumed number of workers and any due items."""
     pause_s = pace(100_000, chance).pause_s(due_ms, 1_000)
     assert 0 < pause_s <= min(SETTINGS.sweep_s, SETTINGS.lease_s / 8)
 
@@ -173,7 +173,7 @@ def reads(edge: Edge) -> int:
 
 
 def test_the_larger_a_fleet_the_less_often_it_is_read(edge: Edge) -> None:
-    """Or what all of them read would grow with the square of their number."""
+    """Otherwise the total of reads would grow with the square of the fleet."""
     clock = FakeClock()
     catalog = announced(edge, 199, clock)
     assert catalog.peers == 200
@@ -187,7 +187,7 @@ def test_the_larger_a_fleet_the_less_often_it_is_read(edge: Edge) -> None:
 
 
 def test_workflows_are_published_again_only_if_they_changed_or_were_lost(edge: Edge) -> None:
-    """A thousand workers would write the same text a hundred times a second."""
+    """Otherwise a thousand workers would write one text 100 times a second."""
     clock, key = FakeClock(), Shard(0).catalog("workflows")
     catalog = Catalog(clock)
     one, two = (WorkflowBuilder(name).add_step("a", "w").build() for name in ("one", "two"))
@@ -203,7 +203,7 @@ def test_workflows_are_published_again_only_if_they_changed_or_were_lost(edge: E
 
 
 def test_what_was_killed_long_ago_is_forgotten(edge: Edge) -> None:
-    """Hosts of containers have new names each time: the catalog must not grow for ever."""
+    """Containers have ever new host names, and the catalog must not grow."""
     clock = FakeClock()
     catalog = announced(edge, 3, clock)
     clock.advance(4000)
@@ -213,7 +213,7 @@ def test_what_was_killed_long_ago_is_forgotten(edge: Edge) -> None:
 
 
 def test_a_name_means_what_the_worker_says_that_began_last(edge: Edge) -> None:
-    """While old and new workers run side by side, and when the old ones have gone."""
+    """This holds while old workers run beside new ones, and after they have gone."""
     clock = FakeClock()
     old, new = Catalog(clock), Catalog(clock)
     before, after = (
@@ -228,4 +228,4 @@ def test_a_name_means_what_the_worker_says_that_began_last(edge: Edge) -> None:
     edge.client.delete(Shard(0).catalog("workflows"))
     clock.advance(400)
     edge.run(old.publish("old", ["io"], [before]))
-    assert edge.run(new.workflow("order")) == before  # better than none, where it was lost
+    assert edge.run(new.workflow("order")) == before  # better than none after a loss

@@ -24,7 +24,7 @@ def read(edge: Edge, newest: Newest, size: int) -> list[str]:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_pages_give_every_saga_once_newest_first(redis_url: str, seed: int) -> None:
-    """Whatever the size of a page, with many started in one millisecond, in a window of time."""
+    """This holds for any page size, many starts in one millisecond, and a time window."""
     chance = random.Random(seed)
     indexes = [f"index:{n}" for n in range(chance.randint(1, 4))]
     names = map(str, count())
@@ -48,7 +48,7 @@ def test_pages_give_every_saga_once_newest_first(redis_url: str, seed: int) -> N
 
 
 def test_sagas_that_start_meanwhile_move_nothing(redis_url: str) -> None:
-    """A page begins where the one before it ended."""
+    """A page begins where the previous one ended."""
     edge, newest = Edge(redis_url), Newest(["index"])
     with redis.Redis.from_url(redis_url) as client:
         client.zadd("index", {f"old{n}": n for n in range(6)})
@@ -62,7 +62,7 @@ NOW = 1_796_000_000_000
 
 
 def test_people_write_times_in_several_ways() -> None:
-    """Ago, days of this computer's zone, and ISO 8601 with or without a zone."""
+    """An age, a local day, and ISO 8601 with or without zone are valid."""
     hour = 3_600_000
     assert moment_ms("2h", NOW, name="since") == NOW - 2 * hour
     assert moment_ms("90 s ago", NOW, name="since") == NOW - 90_000

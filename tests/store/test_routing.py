@@ -1,4 +1,4 @@
-"""Where does an operation go, and what do settings and edges say of several servers?"""
+"""Which server does an operation go to, with one or several servers set?"""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from tests.support import basic_workers
 from tests.support.spread import id_on
 
 URLS = "redis://:s3cret@127.0.0.1:1/0, redis://127.0.0.1:1/1"
-"""Nobody is there."""
+"""No server is there."""
 
 
 def no_effect(effect: Any) -> Any:
@@ -54,7 +54,7 @@ def no_effect(effect: Any) -> Any:
 
 
 def test_without_state_urls_everything_is_on_one_server() -> None:
-    """As before: one shard, and an edge that routes nothing."""
+    """There is one shard, and the edge routes nothing."""
     settings = Settings(redis_url="redis://127.0.0.1:1/5", state_urls="")
     assert (settings.shards, settings.servers) == (1, {"redis://127.0.0.1:1/5": (0,)})
     assert type(open_edge(settings, perform=no_effect)) is Edge
@@ -69,13 +69,13 @@ def test_each_server_has_a_shard_by_default() -> None:
 
 
 def test_shards_go_round_the_servers() -> None:
-    """Shard n is on server n modulo their count, and stays there while they keep their places."""
+    """Shard n is on server n modulo their count, as long as the servers keep their order."""
     homes = Settings(state_urls="redis://a,redis://b,redis://a", shards=7).servers
     assert homes == {"redis://a": (0, 2, 3, 5, 6), "redis://b": (1, 4)}
 
 
 def test_fewer_shards_than_servers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server without a shard is a mistake; the message says what to set, and no password."""
+    """The message says what to set, without a password."""
     monkeypatch.setenv("MULTIAGENTS_STATE_URLS", URLS)
     monkeypatch.setenv("MULTIAGENTS_SHARDS", "1")
     get_settings.cache_clear()
@@ -90,7 +90,7 @@ def test_fewer_shards_than_servers_are_refused(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_face_that_is_given_a_url_has_all_on_that_server() -> None:
-    """`state_store=` and a bus's URL mean one server, whatever the environment spreads."""
+    """`state_store=` and a bus's URL mean one server, despite several in the environment."""
     moved = Settings(state_urls=URLS).at("redis://c")
     assert (moved.redis_url, moved.servers) == ("redis://c", {"redis://c": (0,)})
     assert Settings(state_urls=URLS, shards=4).at("redis://c").shards == 4
@@ -127,13 +127,13 @@ def put(shard: Shard) -> Plain[Any]:
 
 @dataclass(frozen=True)
 class Strange(Effect[Any]):
-    """None that a server carries out."""
+    """No operation of a server."""
 
 
 def test_an_operation_goes_where_its_key_lives(
     edge: RoutedEdge, servers: list[EmbeddedServer]
 ) -> None:
-    """What carries no shard goes to the first server, and what is no operation is performed."""
+    """A key without a shard goes to the first server; other effects are performed locally."""
 
     async def flow() -> Any:
         for number in range(3):
@@ -151,7 +151,7 @@ def test_an_operation_goes_where_its_key_lives(
 def test_a_command_without_a_key_goes_where_it_is_told(
     edge: RoutedEdge, servers: list[EmbeddedServer]
 ) -> None:
-    """How a server is, of all that keep sagas, is asked of the one that is meant."""
+    """A question about a server names that server."""
     ports = []
     for number in range(3):
         health = edge.run(read_server(key=Shard(number).due))
@@ -164,7 +164,7 @@ def test_a_command_without_a_key_goes_where_it_is_told(
 def test_only_a_saga_whose_server_takes_no_writes_is_said_to_stand_still(
     servers: list[EmbeddedServer],
 ) -> None:
-    """`explain` asks the server of that saga, and names it."""
+    """`explain` asks that saga's server and names it."""
     settings = spread_over(servers)
     app = Celery(broker=servers[0].url, set_as_current=False)
     runtime = attach(app, settings)
@@ -189,7 +189,7 @@ def test_only_a_saga_whose_server_takes_no_writes_is_said_to_stand_still(
 def test_an_event_loop_finds_the_same_homes(
     edge: RoutedEdge, servers: list[EmbeddedServer]
 ) -> None:
-    """The async edge reads what the sync one wrote, and performs the rest."""
+    """The async edge reads the sync edge's writes, and performs other effects."""
     for number in range(3):
         edge.execute(put(Shard(number)))
 
@@ -208,7 +208,7 @@ def test_an_event_loop_finds_the_same_homes(
 def test_a_server_that_is_down_is_named_and_the_others_answer(
     edge: RoutedEdge, servers: list[EmbeddedServer]
 ) -> None:
-    """Operations on the others go on, alone and in one batch; the error survives pickling."""
+    """Other servers' operations go on, singly and in a batch; the error survives pickling."""
     calls = [store.sweep(Shard(number), 1, limit=9, lease_ms=9) for number in (0, 1, 2, 1)]
     servers[1].kill()
     try:
@@ -228,7 +228,7 @@ def test_a_server_that_is_down_is_named_and_the_others_answer(
 def test_a_silent_server_keeps_no_batch_waiting(
     edge: RoutedEdge, servers: list[EmbeddedServer]
 ) -> None:
-    """A worker's leases elsewhere are renewed in time while one server answers nothing."""
+    """A worker's leases on other servers are renewed in time."""
     calls = [store.sweep(Shard(number), 1, limit=9, lease_ms=9) for number in range(3)]
     os.kill(servers[0].pid, signal.SIGSTOP)
     try:
@@ -244,7 +244,7 @@ def test_a_silent_server_keeps_no_batch_waiting(
 def test_the_clock_is_corrected_by_the_first_server_that_answers(
     edge: RoutedEdge, servers: list[EmbeddedServer]
 ) -> None:
-    """So that a process can begin while the first is down."""
+    """A process can begin while the first server is down."""
     clock = SystemClock()
     clock.offset_ms = 3_600_000
     servers[0].kill()
@@ -258,7 +258,7 @@ def test_the_clock_is_corrected_by_the_first_server_that_answers(
 def test_the_catalog_believes_its_last_answer_while_the_first_server_is_down(
     edge: RoutedEdge, servers: list[EmbeddedServer]
 ) -> None:
-    """Clients without the code go on starting by name what they have started before."""
+    """Clients without code still start the workflows they started before."""
     publisher, clock = Catalog(SystemClock()), FakeClock(time.time_ns() // 1_000_000)
     publisher.add_local(WorkerInfo("charge", "io"))
     workflow = WorkflowBuilder("order").add_step("charge", "charge").build()
@@ -283,7 +283,7 @@ def test_the_catalog_believes_its_last_answer_while_the_first_server_is_down(
 
 
 def test_every_shard_has_its_own_tick(redis_url: str) -> None:
-    """A shard where nothing is due is swept as often as the first: its leases may run out (E9)."""
+    """An idle shard is swept as often as others, since its leases may expire (E9)."""
     edge, clock = Edge(redis_url), FakeClock()
     settings = Settings(redis_url=redis_url, shards=3)
     host = Host(
@@ -299,7 +299,7 @@ def test_every_shard_has_its_own_tick(redis_url: str) -> None:
 
 
 def test_eager_mode_waits_for_retries_on_every_shard() -> None:
-    """Time passes to what is due next on any of them."""
+    """The clock moves to the next due item of any shard."""
     app = Celery("eager-shards", set_as_current=False)
     app.conf.task_always_eager = True
     runtime = attach(app, Settings(shards=4))
@@ -321,7 +321,7 @@ def test_eager_mode_waits_for_retries_on_every_shard() -> None:
 
 
 def test_a_socket_without_a_server_is_away_and_not_a_mistake() -> None:
-    """``unix:///path``: such a connection has no keep-alive that could be set."""
+    """A connection to ``unix:///path`` has no keep-alive to set."""
     edge = Edge("unix:///nowhere/at-all.sock", retries=0)
     with pytest.raises(UNREACHABLE):
         edge.execute(store.definition(Shard(0), "v"))

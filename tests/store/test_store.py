@@ -1,7 +1,7 @@
-"""Does the store keep its promises, on the real server and in process alike?
+"""Does the store keep its promises, on the real server and in process?
 
-The conformance suite: every test runs against a real server and against fakeredis, which eager
-mode uses.  Decisions are played by hand here; the store must not care what they are.
+This is the conformance suite: every test runs against a real server and against fakeredis, which
+eager mode uses. The tests make the decisions; the store must not depend on their content.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def edge(request: pytest.FixtureRequest) -> Iterator[Edge]:
 
 @pytest.fixture
 def saga(edge: Edge) -> SagaKeys:
-    """A saga that has just started, its first command in the outbox."""
+    """A saga that has just started, with its first command in the outbox."""
     keys = SagaKeys(ids.fresh_id())
     first = plan(
         state_before=None,
@@ -60,7 +60,7 @@ def saga(edge: Edge) -> SagaKeys:
 
 
 def test_a_start_writes_state_log_outbox_and_indexes_at_once(edge, saga):
-    """Nothing of a saga exists without the rest of it."""
+    """No part of a saga exists without the others."""
     loaded = view(edge, saga)
     assert loaded.version == "v1"
     assert loaded.entries == ()
@@ -70,7 +70,7 @@ def test_a_start_writes_state_log_outbox_and_indexes_at_once(edge, saga):
 
 
 def test_a_second_start_with_one_id_joins_the_first(edge, saga):
-    """Rule 12: the first counts, and the second task id waits too."""
+    """Rule 12: the first start counts, and the second task id waits, too."""
     again = store.start(
         saga,
         plan("other"),
@@ -87,7 +87,7 @@ def test_a_second_start_with_one_id_joins_the_first(edge, saga):
 
 
 def test_a_start_without_its_definition_asks_for_it(edge):
-    """A flushed server does not end up with sagas that nobody can read."""
+    """After a flush no saga lacks its definition."""
     keys = SagaKeys("s1")
     first = plan(state_before=None, decided=[Started(NOW)])
     assert edge.execute(start(keys, first, "")) == store.SEND_DEFINITION
@@ -95,21 +95,21 @@ def test_a_start_without_its_definition_asks_for_it(edge):
 
 
 def test_a_known_entry_is_not_appended_again(edge, saga):
-    """E4: an append whose reply was lost may simply be sent again."""
+    """E4: an append without reply can be sent again."""
     asked = Requested(NOW, Action.PAUSE, "request-1")
     for _ in range(3):
         assert edge.execute(store.append(saga, asked)).entries == (asked,)
 
 
 def test_an_append_to_a_missing_saga_creates_nothing(edge):
-    """E16: a purged saga does not come back as half a saga."""
+    """E16: no part of a purged saga comes back."""
     keys = SagaKeys("gone")
     assert edge.execute(store.append(keys, Requested(NOW, Action.PAUSE, "r"))) == replies.GONE
     assert edge.client.keys("*gone*") == []
 
 
 def test_an_appended_entry_makes_the_saga_due_until_a_commit_covers_it(edge, saga):
-    """E1: only a commit whose cursor reaches the end of the log makes it clean."""
+    """E1: only a commit up to the log's end makes it clean."""
     edge.execute(store.append(saga, Requested(NOW, Action.PAUSE, "r1")))
     first = view(edge, saga)
     assert due(edge)[k.due_dirty(saga.id)] == NOW + store.DIRTY_AFTER_MS
@@ -124,7 +124,7 @@ def test_an_appended_entry_makes_the_saga_due_until_a_commit_covers_it(edge, sag
 
 
 def test_a_commit_over_an_older_version_gets_the_fresh_view(edge, saga):
-    """The loser of a race decides again without asking once more."""
+    """The loser of a race decides again without another read."""
     edge.execute(store.append(saga, Requested(NOW, Action.PAUSE, "r1")))
     last = view(edge, saga).last
     assert edge.execute(store.commit(saga, ("v1", "0"), plan("v2", last))).more is False
@@ -134,13 +134,13 @@ def test_a_commit_over_an_older_version_gets_the_fresh_view(edge, saga):
 
 
 def test_a_reader_that_knows_the_version_gets_no_state(edge, saga):
-    """What is cached is not sent again."""
+    """A cached state is not sent again."""
     known = view(edge, saga, known=("v1", view(edge, saga).cursor))
     assert (known.head, known.steps, known.definition) == (None, None, None)
 
 
 def test_a_wide_sagas_reader_is_told_what_happened_since(edge):
-    """A process that was overtaken brings its own state up to date from the log."""
+    """An overtaken process updates its own state from the log."""
     keys = SagaKeys("wide")
     first = plan("01", state_before=None, decided=[Started(NOW)])
     edge.execute(start(keys, first, wide=True))
@@ -160,7 +160,7 @@ def test_a_wide_sagas_reader_is_told_what_happened_since(edge):
 
 
 def test_one_attempt_is_claimed_once(edge, saga):
-    """E3: exactly the recorded attempt, by one process; its own retry recognises itself."""
+    """E3: one process gets exactly the recorded attempt, and its own retry is recognised."""
     first = edge.execute(claim(saga))
     assert first is not None
     assert first.data == ('{"x":1}', None)
@@ -171,7 +171,7 @@ def test_one_attempt_is_claimed_once(edge, saga):
 
 
 def test_a_claim_brings_the_results_of_any_number_of_steps(edge, saga):
-    """E15: a script's stack has room for some thousands of values, and no more."""
+    """E15: a script's stack holds only some thousands of values."""
     edge.client.hset(saga.data, mapping={"r:s0": "1", "r:s8999": "2"})
     held = edge.execute(claim(saga, fields=[f"r:s{number}" for number in range(9000)]))
     assert held is not None
@@ -180,7 +180,7 @@ def test_a_claim_brings_the_results_of_any_number_of_steps(edge, saga):
 
 
 def test_a_withdrawal_and_a_claim_cannot_both_happen(edge, saga):
-    """E3: whichever came first stands in the log, the other does nothing."""
+    """E3: the first one is in the log, and the other does nothing."""
     withdrawn = Withdrawn(NOW, Kind.RUN, "a", 1, "v2")
     edge.execute(
         store.commit(
@@ -192,7 +192,7 @@ def test_a_withdrawal_and_a_claim_cannot_both_happen(edge, saga):
 
 
 def test_a_claimed_command_is_not_withdrawn(edge, saga):
-    """E3, the other order."""
+    """E3: this is the opposite order."""
     edge.execute(claim(saga))
     cursor = view(edge, saga).last
     withdrawn = Withdrawn(NOW, Kind.RUN, "a", 1, "v2")
@@ -201,7 +201,7 @@ def test_a_claimed_command_is_not_withdrawn(edge, saga):
 
 
 def test_a_report_ends_claim_and_lease_and_keeps_the_result(edge, saga):
-    """The end of an attempt is one write."""
+    """One write ends an attempt."""
     edge.execute(claim(saga))
     done = Succeeded(NOW, Kind.RUN, "a", 1, "aa")
     edge.execute(store.report(saga, done, result='{"ok":1}'))
@@ -211,7 +211,7 @@ def test_a_report_ends_claim_and_lease_and_keeps_the_result(edge, saga):
 
 
 def test_a_late_result_is_recorded_and_overwrites_nothing(edge, saga):
-    """Fencing: the zombie's report stands in the log, the newer result stays."""
+    """Fencing: the log has the zombie's report, and the newer result stays."""
     edge.execute(claim(saga))
     edge.execute(store.report(saga, Succeeded(NOW, Kind.RUN, "a", 1, "aa"), result='{"n":1}'))
     late = Succeeded(NOW, Kind.RUN, "a", 1, "bb")
@@ -221,7 +221,7 @@ def test_a_late_result_is_recorded_and_overwrites_nothing(edge, saga):
 
 
 def test_a_lost_attempts_result_is_put_aside_until_a_commit_adopts_it(edge, saga):
-    """Each by its claim; a result that counts is not overwritten by it."""
+    """Each claim has its own; none overwrites a valid result."""
     edge.execute(claim(saga))
     for nonce, result in (("bb", '{"n":2}'), ("cc", '{"n":3}')):
         late = Succeeded(NOW, Kind.RUN, "a", 1, nonce)
@@ -241,7 +241,7 @@ def test_a_lost_attempts_result_is_put_aside_until_a_commit_adopts_it(edge, saga
 
 
 def test_a_lease_is_renewed_by_its_holder_up_to_the_deadline(edge, saga):
-    """A renewal never moves a lease past the step's time-out."""
+    """A renewal never moves a lease past the step's timeout."""
     edge.execute(claim(saga, deadline=NOW + 20_000))
     held = store.Attempt(saga.id, Kind.RUN, "a", 1, "aa")
     assert edge.execute(store.renew(saga, held, lease_ends=NOW + 30_000, notes={"p:a": "1"}))
@@ -252,7 +252,7 @@ def test_a_lease_is_renewed_by_its_holder_up_to_the_deadline(edge, saga):
 
 
 def test_a_sweep_shows_what_is_due_once_and_takes_nothing_out(edge, saga):
-    """E2: a sweeper may die with what it saw; the next one sees it a moment later."""
+    """E2: a sweeper may die with its items, and the next one sees them soon."""
     sweep(edge, NOW)
     first = sweep(edge, NOW + 2500)
     assert [item.member for item in first] == [k.due_outbox(saga.id, RUN)]
@@ -261,7 +261,7 @@ def test_a_sweep_shows_what_is_due_once_and_takes_nothing_out(edge, saga):
 
 
 def test_a_lease_that_was_renewed_meanwhile_is_not_ended(edge, saga):
-    """E2: acting on a due entry needs the token that the sweep gave it."""
+    """E2: handling a due item needs its sweep's token."""
     edge.execute(claim(saga))
     for now in range(NOW, NOW + LEASE + 1, 5000):
         found = sweep(edge, now)
@@ -274,7 +274,7 @@ def test_a_lease_that_was_renewed_meanwhile_is_not_ended(edge, saga):
 
 
 def test_a_lost_lease_cannot_be_renewed(edge, saga):
-    """E2: a zombie cannot resurrect it."""
+    """E2: a zombie cannot restore it."""
     edge.execute(claim(saga))
     for now in range(NOW, NOW + LEASE + 1, 5000):
         found = sweep(edge, now)
@@ -284,14 +284,14 @@ def test_a_lost_lease_cannot_be_renewed(edge, saga):
 
 
 def test_after_a_gap_in_sweeping_leases_get_a_full_term(edge, saga):
-    """E9: a server that was away for long does not kill every running step."""
+    """E9: a long outage of the server does not end every running step."""
     edge.execute(claim(saga))
     assert sweep(edge, NOW + 60_000) == ()
     assert due(edge)[member(saga)] == NOW + 60_000 + LEASE
 
 
 def test_a_timer_fires_once(edge, saga):
-    """Two sweepers that saw the same timer append one entry."""
+    """Two sweepers with the same timer append one entry."""
     timer = k.due_timer(saga.id, "deadline")
     edge.execute(
         store.commit(saga, ("v1", "0"), plan("v2", view(edge, saga).last, due={timer: NOW}))
@@ -303,7 +303,7 @@ def test_a_timer_fires_once(edge, saga):
 
 
 def test_a_due_entry_of_a_missing_saga_is_dropped(edge):
-    """E16: what is left of a purged saga does not come round for ever."""
+    """E16: a purged saga's rest does not stay due."""
     edge.client.zadd(Shard().due, {"t|gone|deadline": NOW})
     (item,) = sweep(edge, NOW)
     entry = TimerDue(NOW, "deadline")
@@ -312,7 +312,7 @@ def test_a_due_entry_of_a_missing_saga_is_dropped(edge):
 
 
 def test_an_advance_commits_only_over_what_it_knew(edge, saga):
-    """Report and decision in one trip, or the report alone and the fresh view."""
+    """One trip reports and decides, or reports and returns the fresh view."""
     edge.execute(claim(saga))
     edge.execute(store.commit(saga, ("v1", "0"), plan("v2", view(edge, saga).last)))
     done = Succeeded(NOW, Kind.RUN, "a", 1, "aa")
@@ -325,7 +325,7 @@ def test_an_advance_commits_only_over_what_it_knew(edge, saga):
 
 
 def test_a_claim_brings_the_state_that_an_advance_builds_on(edge, saga):
-    """The claim's own entry is pending then: an advance decides over it and the report."""
+    """The claim's own entry is pending, so an advance decides over it and the report."""
     claimed = edge.execute(claim(saga, known=("", "")))
     assert claimed.view.version == "v1"
     assert [entry.type for entry in claimed.view.entries] == ["claimed"]
@@ -338,12 +338,12 @@ def test_a_claim_brings_the_state_that_an_advance_builds_on(edge, saga):
 
 
 def test_a_claim_sends_no_state_that_is_not_asked_for(edge, saga):
-    """Of a wide saga, or one whose conditions read values, it would be much for nothing."""
+    """A wide saga's state, or one with values, would be sent in vain."""
     assert edge.execute(claim(saga)).view is None
 
 
 def test_an_advance_that_was_overtaken_leaves_its_entry(edge, saga):
-    """The report is never lost with the decision."""
+    """The report stays, even if the decision does not."""
     edge.execute(claim(saga))
     done = Failed(NOW, Kind.RUN, "a", 1, "aa", Failure("E", "x"))
     fresh = edge.execute(
@@ -355,7 +355,7 @@ def test_an_advance_that_was_overtaken_leaves_its_entry(edge, saga):
 
 
 def test_entries_decided_in_advance_follow_only_what_was_read(edge, saga):
-    """A commit that brings its own entries must not step over somebody else's."""
+    """A commit with its own entries must not pass over another process's."""
     edge.execute(store.append(saga, Requested(NOW, Action.PAUSE, "r1")))
     read = view(edge, saga)
     edge.execute(store.append(saga, Requested(NOW, Action.RESUME, "r2")))
@@ -366,7 +366,7 @@ def test_entries_decided_in_advance_follow_only_what_was_read(edge, saga):
 
 
 def test_two_that_leave_their_places_send_two_commands(edge, saga):
-    """In the same millisecond, too: the second finds the first one's sent, and then none left."""
+    """Within one millisecond the second process publishes the next withheld command."""
     held_back = {f"o:run:{step}:1": f"{NOW}|0" for step in ("x", "y")}
     edge.client.hset(saga.work, mapping=held_back)
     rows = [(name, (f"{NOW}|1", NOW + 5), Letter("queue", name)) for name in held_back]
@@ -376,7 +376,7 @@ def test_two_that_leave_their_places_send_two_commands(edge, saga):
 
 
 def test_a_purge_removes_everything_and_only_what_it_looked_at(edge, saga):
-    """E16: one script re-checks and removes the saga whole."""
+    """E16: one script checks again and removes the saga whole."""
     indexes = (Shard().sagas, Shard().state("running"))
     assert edge.execute(outcomes.purge(saga, "other", indexes, later_ms=NOW)) == 0
     assert edge.execute(outcomes.purge(saga, "v1", indexes, later_ms=NOW)) == 1

@@ -1,4 +1,4 @@
-"""Workers and workflows that tests with real processes run."""
+"""Which workers and workflows do tests with real processes run?"""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def undo_echo(context: dict[str, Any]) -> dict[str, Any]:
 
 @worker("tells")
 def tells(context: dict[str, Any]) -> dict[str, Any]:
-    """Logs by both ways, below the handlers of its process."""
+    """Logs in both ways, below the handlers of its process."""
     logging.getLogger("shop").warning("told by logging")
     structlog.get_logger("shop").warning("told by structlog")
     return {}

@@ -1,4 +1,7 @@
-"""A result backend that raises while a file says so: what its errors mean, only it knows."""
+"""Which result backend raises on demand?
+
+It raises while a file says so, and only it can classify its errors.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ BROKEN = "broken"
 
 
 class BrokenBackend(RedisBackend):  # type: ignore[misc]  # celery has no types
-    """Celery's Redis backend with a fault of its own."""
+    """Celery's Redis backend with a fault on demand."""
 
     def _store_result(self, *args: Any, **kwargs: Any) -> Any:
         if (folder() / BROKEN).exists():

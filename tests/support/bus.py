@@ -1,4 +1,4 @@
-"""What do the tests of the event buses publish, and who receives it?"""
+"""Which events do the tests of the event buses publish, and who receives them?"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from multiagents.core.events import Event, StatusEvent
 from multiagents.core.states import SagaState
 
 SOON_S = 0.05
-"""Redelivery in these tests."""
+"""The redelivery interval in these tests."""
 
 
 def status(number: int = 0) -> StatusEvent:
@@ -25,7 +25,7 @@ async def until(condition: Callable[[], Any], deadline_s: float = 10.0) -> None:
 
 
 class Inbox:
-    """A handler that keeps what it gets, and refuses the first ``refuse`` events."""
+    """A handler that keeps its events, and refuses the first ``refuse`` ones."""
 
     def __init__(self, refuse: int = 0) -> None:
         self.events: list[Event] = []

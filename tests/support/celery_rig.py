@@ -1,4 +1,4 @@
-"""How do the tests of Celery's own failures start a team's worker, and judge it?"""
+"""How do the tests of Celery's failures start a team's worker, and judge it?"""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ QUICK = {"max_attempts": 2, "backoff_s": 0.05, "jitter": False}
 STEADY = "multiagents.transport.kombu_redis:SteadyTransport"
 SENTINEL_STEADY = "multiagents.transport.kombu_redis:SentinelSteadyTransport"
 LONG_S = 60.0
-"""A time-out that no test waits for."""
+"""A timeout that no test waits for."""
 DEADLINE_S = 30.0
 CONNECTED = "Connected to "
-"""What Celery logs when it reached the broker."""
+"""Celery logs this line once it has reached the broker."""
 VISIBILITY_S = 3
-"""After which kombu delivers again what a worker held when its connection broke."""
+"""The time until kombu redelivers messages that a broken connection held."""
 BUSY_TEAM = {
     "broker_transport": STEADY,
     "broker_transport_options": {
@@ -52,7 +52,7 @@ class CeleryRig(Rig):
         )
 
     def begin(self, workflow: Workflow, saga_id: str | None = None, **given: Any) -> str:
-        """Start a saga with a tag of its own, under an id that may be chosen; return the id."""
+        """Start a saga with its own tag, under an optional id; returns the id."""
         saga_id = saga_id or str(uuid4())
         data = {"tag": saga_id, **given}
         self.runtime.start_saga.apply_async((workflow, data), task_id=saga_id)
@@ -71,7 +71,7 @@ def plain(name: str, **options: Any) -> Any:
 
 
 def after_work(target: Any, **options: Any) -> Workflow:
-    """A plain step ``a`` that works, and a step ``b``; both are undone by plain tasks."""
+    """A plain step ``a`` that succeeds, and a step ``b``; plain tasks undo both."""
     return (
         WorkflowBuilder(f"after_work_{uuid4().hex[:8]}")
         .add_step("a", plain("work"), compensation=plain("undo"))
@@ -81,7 +81,7 @@ def after_work(target: Any, **options: Any) -> Workflow:
 
 
 def failures(rig: CeleryRig, saga_id: str, step: str = "b") -> list[tuple[str, int | None]]:
-    """How the attempts of a step ended, in order."""
+    """The errors of a step's attempts, in order."""
     ends = ("step_failed", "step_lost", "step_unroutable")
     return [
         (kind.removeprefix("step_"), attempt)
@@ -91,7 +91,7 @@ def failures(rig: CeleryRig, saga_id: str, step: str = "b") -> list[tuple[str, i
 
 
 def ended(rig: CeleryRig, saga_id: str, error: str, *, step: str | None = "b") -> dict[str, Any]:
-    """The settled saga, compensated because of that error of that step, and undone once."""
+    """The settled saga, compensated because of that step's error, and undone once."""
     saga = rig.wait_settled(saga_id)
     assert (saga["state"], saga["error"]["type"]) == ("compensated", error)
     assert saga["error"]["step"] == step
@@ -101,14 +101,14 @@ def ended(rig: CeleryRig, saga_id: str, error: str, *, step: str | None = "b") -
 
 
 def busy_worker(rig: CeleryRig, app: str, pool: str) -> Worker:
-    """A worker with two slots that fetches all there is: of the package's own app, or a team's."""
+    """A worker with two slots that prefetches everything, of the package's app or a team's."""
     if app == "team":
         return rig.team("-P", pool, "-c", "2", conf=BUSY_TEAM)
     return rig.worker("-P", pool, "-c", "2", "-Q", f"{TEAM},io", "--prefetch-multiplier", "8")
 
 
 def fill(rig: CeleryRig, worker: Worker, app: str) -> list[str]:
-    """Sagas that hold both slots of a worker until the gate ``up`` opens, and some that wait."""
+    """Sagas that hold a worker's two slots until the gate ``up`` opens, and some that wait."""
     gated = WorkflowBuilder("gated").add_step("one", "kp_gate", queue=TEAM).build()
     busy = [rig.begin(gated, gates={"1": "up"}) for _ in range(2)]
     for saga_id in busy:
@@ -122,7 +122,7 @@ def fill(rig: CeleryRig, worker: Worker, app: str) -> list[str]:
 
 
 def assert_completed_once(rig: CeleryRig, worker: Worker, saga_ids: list[str]) -> None:
-    """Each saga completed, no step of it was started twice, and the worker is still there."""
+    """Assert that each saga completed, no step started twice, and the worker still runs."""
     ends = [rig.wait_settled(saga_id, DEADLINE_S)["state"] for saga_id in saga_ids]
     assert set(ends) == {"completed"}
     assert worker.process.poll() is None

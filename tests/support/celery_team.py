@@ -28,7 +28,7 @@ app = Celery("celery_team", broker=_URL, backend=os.environ.get("TEAM_BACKEND", 
 app.conf.update(
     task_default_queue="team",
     broker_connection_retry_on_startup=True,
-    task_routes={"team.misrouted": {"expires": "soon"}},  # which Celery cannot read
+    task_routes={"team.misrouted": {"expires": "soon"}},  # unreadable for Celery
 )
 app.conf.update(json.loads(os.environ.get("TEAM_CONF", "{}")))
 
@@ -45,7 +45,7 @@ def _count(given: Mapping[str, Any], name: str) -> int:
 
 @signals.before_task_publish.connect(weak=False)  # type: ignore[untyped-decorator]  # no types
 def expire(sender: Any = None, headers: Any = None, **_: Any) -> None:
-    """What the team does to its messages of two tasks: they are over at once."""
+    """Let the messages of two of the team's tasks expire at once."""
     if sender in ("team.late", "ct_late"):
         headers["expires"] = "2020-01-01T00:00:00+00:00"
 
@@ -64,7 +64,7 @@ def work(given: dict[str, Any]) -> dict[str, Any]:
 
 @app.task(name="team.work_kept", acks_late=True)
 def work_kept(given: dict[str, Any]) -> dict[str, Any]:
-    """Its message is kept until it has ended, as that of the next one."""
+    """A task whose message stays until its end, as that of the next one does."""
     _note(given, "work_kept")
     return {}
 
@@ -128,7 +128,7 @@ def requeue(given: dict[str, Any]) -> None:
 
 @app.task(name="team.requeue_late", acks_late=True)
 def requeue_late(given: dict[str, Any]) -> dict[str, Any]:
-    """Put itself back until it has run as often as the input says."""
+    """Requeue itself until it has run as often as the input says."""
     _note(given, "requeue_late")
     if _count(given, "requeue_late") < given["times"]:
         raise Reject("not now", requeue=True)
@@ -137,7 +137,7 @@ def requeue_late(given: dict[str, Any]) -> dict[str, Any]:
 
 @app.task(name="team.again", bind=True, max_retries=2)
 def again(self: Any, given: dict[str, Any]) -> dict[str, Any]:
-    """Retry itself as often as the input says, which may be more than Celery allows."""
+    """Retry itself as often as the input says, perhaps more than Celery allows."""
     _note(given, "again")
     if self.request.retries < given["retries"]:
         raise self.retry(countdown=given.get("countdown", 0.1), exc=ValueError("not yet"))
@@ -146,14 +146,14 @@ def again(self: Any, given: dict[str, Any]) -> dict[str, Any]:
 
 @worker("ct_raise", retry={"max_attempts": 2, "backoff_s": 0.05})
 def raise_it(context: Any) -> dict[str, Any]:
-    """Raise what the input names: an exception of Celery's own, or MemoryError."""
+    """Raise the input's exception: one of Celery's own, or MemoryError."""
     note(context, "run")
     raise RAISED[context["what"]]
 
 
 @worker("ct_late")
 def ct_late(context: Any) -> dict[str, Any]:
-    """Never called: its messages are over before they come."""
+    """Never called: its messages expire before they come."""
     note(context, "run")
     return {}
 
@@ -166,7 +166,7 @@ def ct_bug(context: Any) -> dict[str, Any]:
 
 @worker("ct_async_bug", retry={"max_attempts": 2, "backoff_s": 0.05})
 async def ct_async_bug(context: Any) -> dict[str, Any]:
-    """Likewise, as a coroutine."""
+    """The same, as a coroutine."""
     return {"half": _divide(1, 0)}
 
 

@@ -1,4 +1,4 @@
-"""Workers and workflows for the tests of the command line."""
+"""Which workers and workflows do the tests of the command line run?"""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def undo(context: Any) -> dict[str, Any]:
 
 @worker("cli.undo_at_gate")
 def undo_at_gate(context: Any) -> dict[str, Any]:
-    """Undo only where the file of the input is."""
+    """Undo only if the input's file exists."""
     if not Path(context["gate"]).exists():
         raise NonRetryableError("the bank is closed")
     return {}

@@ -1,4 +1,7 @@
-"""How do tests use the command line?  In this process, as a shell would in another."""
+"""How do tests use the command line?
+
+They run it in this process, as a shell would run it in another.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,12 @@ from multiagents.cli import main
 from multiagents.core.settings import get_settings
 
 NO_SERVER = "redis://127.0.0.1:1/0"
-"""Port 1 is nobody's."""
+"""No server listens on port 1."""
 
 
 @dataclass(frozen=True)
 class Done:
-    """What a command left: its exit code and what it wrote."""
+    """A finished command: its exit code and its output."""
 
     code: int
     out: str
@@ -35,19 +38,19 @@ class Done:
 
     @property
     def lines(self) -> list[Any]:
-        """The objects on stdout, one a line."""
+        """The objects on stdout, one per line."""
         return [json.loads(line) for line in self.out.splitlines()]
 
 
 class Terminal(io.StringIO):
-    """A standard output that says that it is a terminal."""
+    """A standard output that claims to be a terminal."""
 
     def isatty(self) -> bool:
         return True
 
 
 def on_terminal(*words: str, url: str, columns: int = 80, **env: str) -> Done:
-    """Likewise, as a terminal of that width shows it, without its colours."""
+    """The same, as a terminal of that width shows it, without colours."""
     shown = {"COLUMNS": str(columns), "LINES": "50", "TERM": "xterm-256color", **env}
     done = cli(*words, url=url, terminal=True, **shown)
     return Done(done.code, re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", done.out), done.err)
@@ -56,7 +59,7 @@ def on_terminal(*words: str, url: str, columns: int = 80, **env: str) -> Done:
 def cli(
     *words: str, url: str | None = NO_SERVER, stdin: str = "", terminal: bool = False, **env: str
 ) -> Done:
-    """Run ``multiagents WORDS`` against the server at ``url``; None: its variable is not set."""
+    """Run ``multiagents WORDS`` against the server at ``url``; None leaves its variable unset."""
     out, err = Terminal() if terminal else io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MULTIAGENTS_REDIS_URL", raising=False)

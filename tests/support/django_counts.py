@@ -1,4 +1,4 @@
-"""An async step that queries, as docs/how-to/django.md shows it."""
+"""Which async step queries the database, as docs/how-to/django.md shows?"""
 
 from asgiref.sync import sync_to_async
 from django.db import close_old_connections

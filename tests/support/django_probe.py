@@ -1,4 +1,4 @@
-"""Steps that tell how a Django project's worker has left its database connections."""
+"""How does a Django project's worker leave its database connections?"""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support import django_counts  # noqa: F401 - registers "count_orders"
 
 
 def _look() -> bool:
-    """Whether this thread's connection was open; it is used then."""
+    """Whether this thread's connection was open; the call uses it."""
     was_open = connection.connection is not None
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1")
@@ -26,19 +26,19 @@ def _look_afresh() -> bool:
 
 @worker("probe_plain")
 def plain(context: dict[str, Any]) -> dict[str, Any]:
-    """In the thread that runs the task."""
+    """Look in the thread that runs the task."""
     return {"was_open": _look()}
 
 
 @worker("probe_continued")
 def continued(context: dict[str, Any]) -> dict[str, Any]:
-    """Likewise, in a step without a message of its own."""
+    """Look in a step without its own message."""
     return {"was_open": _look()}
 
 
 @worker("probe_async")
 async def asynchronous(context: dict[str, Any]) -> dict[str, Any]:
-    """In the one thread that asgiref has for all coroutines."""
+    """Look in asgiref's one thread for all coroutines."""
     first = await sync_to_async(_look)()
     kept = await sync_to_async(_look)()
     afresh = await sync_to_async(_look_afresh)()

@@ -1,4 +1,4 @@
-"""What would a worker say, and what does `doctor` find then?"""
+"""What would a worker publish, and what does `doctor` find then?"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NOW = 1_700_000_000_000
 
 
 def publish(url: str, *, queues: tuple[str, ...] = ("io",), worker_queue: str = "io") -> None:
-    """Say what a running worker would say."""
+    """Publish what a running worker would."""
     catalog = Catalog(SystemClock())
     catalog.add_local(WorkerInfo("charge", worker_queue))
     workflow = WorkflowBuilder("order").add_step("charge", "charge").build()

@@ -1,6 +1,6 @@
-"""How do tests bring sagas on a real server into a state, without any worker?
+"""How do tests bring sagas on a real server into a state, without a worker?
 
-Eagerly, as in a user's tests, but over the server that the command line and `doctor` then ask.
+They run eagerly, as users' tests do, over the server that command line and `doctor` read.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from multiagents.worker_sdk.validation import check_input
 
 @contextmanager
 def lab_on(url: str, settings: Settings | None = None) -> Iterator[SagaLab]:
-    """A lab whose sagas lie on that server; its clock, which it alone moves, is an hour behind."""
+    """A lab with its sagas on that server; it alone moves its clock, which is an hour behind."""
     runtime = runtime_at(url)
     with eager(runtime) as lab:
         given = settings or runtime.settings

@@ -1,4 +1,4 @@
-"""Which workflow do the tests of `explain` explain?"""
+"""Which workflow do the tests of `explain` use?"""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def think(context: Any) -> dict[str, Any]:
 
 
 def two(**options: Any) -> Workflow:
-    """A step that can be undone, and one that asks a language model."""
+    """A step with undo, and one that calls a language model."""
     return (
         WorkflowBuilder("explain-two", **options)
         .add_step("reserve", "explain.do", compensation="explain.do")

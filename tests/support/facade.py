@@ -1,6 +1,6 @@
-"""What do programs do that tests of the asyncio face run?
+"""Which programs do the tests of the asyncio face run?
 
-Workers and workflows of theirs, and a framework over a real server with an embedded worker.
+Their workers and workflows, and a framework over a real server with an embedded worker.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ REFUSED = (
 
 @contextmanager
 def quick_stops(url: str) -> Iterator[None]:
-    """A stopping worker waits for kombu to ask its queues once more: for 0.05 s, not for 1 s."""
+    """A stopping worker waits for kombu's next poll of its queues: 0.05 s instead of 1 s."""
     conf = runtime_at(url).app.conf
     options = dict(conf.broker_transport_options)
     conf.broker_transport_options = {**options, "polling_interval": 0.05}
@@ -122,7 +122,7 @@ async def ended(orchestrator: Orchestrator, saga_id: str) -> dict[str, Any]:
 async def framework(
     redis_url: str, workflow: Any, *functions: Any, monitor: Any = None, **manager: Any
 ) -> AsyncIterator[tuple[RedisEventBus, WorkerManager, Orchestrator]]:
-    """Everything started, and stopped in the order in which programs do it."""
+    """Start everything, and stop it in the order that programs use."""
     bus = RedisEventBus(redis_url, event_monitor=monitor)
     workers = WorkerManager(bus, **manager)
     for function in functions:

@@ -1,4 +1,4 @@
-"""A team's app whose tasks are made in every way that Celery knows; each counts its runs."""
+"""Which tasks can a team's app make, in every way that Celery has? Each counts its runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class OwnBase(celery.Task):
 
 
 class Silent(celery.Task):
-    """It does not call the ``before_start`` that it inherits."""
+    """Does not call the ``before_start`` that it inherits."""
 
     abstract = True
 
@@ -34,7 +34,7 @@ class Silent(celery.Task):
 
 
 class Polite(celery.Task):
-    """It does."""
+    """Calls the inherited ``before_start``."""
 
     abstract = True
 
@@ -44,7 +44,7 @@ class Polite(celery.Task):
 
 
 class Static(celery.Task):
-    """It has no use for itself."""
+    """Its ``before_start`` takes no self."""
 
     abstract = True
 
@@ -69,7 +69,7 @@ class Classic(OwnBase):
 
 
 class Heir(Classic, Polite):
-    """Between it and its ``before_start`` stands a class that is a task itself."""
+    """A task class stands between it and its ``before_start``."""
 
     name = "heir"
 
@@ -110,7 +110,7 @@ TASKS = (*MADE_BEFORE, "later", "replaced")
 
 @app.task(name="outlived", base=OwnBase)
 def outlived(saga_id: str) -> int:
-    """While it runs, another claim under its id becomes the present one (E5)."""
+    """During its run another claim under its id takes its place (E5)."""
     app.backend.client.hset(
         SagaKeys(saga_id).work, "c:run:outlived", app.backend.client.get("claim")
     )

@@ -1,4 +1,4 @@
-"""A module that has forgotten to register one of its workflows, for a worker of the tests."""
+"""Which workflow does this worker module forget to register?"""
 
 from __future__ import annotations
 

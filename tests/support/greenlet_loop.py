@@ -1,6 +1,6 @@
-"""A blocked event loop among greenlets, as a program: gevent changes a whole process.
+"""What happens to attempts on a blocked event loop among greenlets?
 
-It prints what has become of the attempts, as JSON.
+This is a program, because gevent changes a whole process. It prints each attempt's end as JSON.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ begun, told, go = threading.Event(), threading.Event(), threading.Event()
 
 
 async def block(context: Context) -> dict[str, Any]:
-    """What no ``async def`` should do."""
+    """Block the loop, which no ``async def`` should do."""
     begun.set()
     go.wait(DEADLINE_S)
     return {}
 
 
 async def where(context: Context) -> dict[str, Any]:
-    """An innocent step: its loop."""
+    """A harmless step that returns its loop."""
     return {"loop": id(asyncio.get_running_loop())}
 
 

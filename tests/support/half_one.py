@@ -1,4 +1,4 @@
-"""Half of the functions of two workers that consume one queue, and one that both have."""
+"""Which half of the functions has the first of two workers on one queue? One is in both."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from multiagents import worker
 
 @worker("half_reserve")
 def reserve(context: Any) -> dict[str, Any]:
-    """Of the first worker alone."""
+    """A function of the first worker alone."""
     return {"reserved": True}
 
 

@@ -1,4 +1,4 @@
-"""A function that no worker has until one with this module starts."""
+"""Which function does no worker have until one with this module starts?"""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from multiagents import worker
 
 @worker("half_pack")
 def pack(context: Any) -> dict[str, Any]:
-    """Of the worker that comes last."""
+    """A function of the worker that starts last."""
     return {"packed": True}

@@ -1,4 +1,4 @@
-"""The other half."""
+"""Which half of the functions has the second of two workers on one queue?"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from multiagents import NonRetryableError, worker
 
 @worker("half_charge")
 def charge(context: Any) -> dict[str, Any]:
-    """Of the second worker alone."""
+    """A function of the second worker alone."""
     return {"charged": True}
 
 

@@ -1,6 +1,6 @@
-"""A worker that keeps a report for a second, not for two minutes, when it is to end.
+"""Which worker keeps a report for a second, not two minutes, when it has to end?
 
-Imported by a worker (MULTIAGENTS_IMPORTS).
+A worker imports this module (MULTIAGENTS_IMPORTS).
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def start_each(workflow: str, saga_ids: list[str]) -> None:
 
 
 def _start(workflow: str, saga_id: str) -> None:
-    """Start a saga and end this process, whatever happens."""
+    """Start a saga, and end this process in any case."""
     ended = 1
     try:
         assert kill_points.recorder is not None

@@ -1,7 +1,7 @@
-"""A process whose messages go through Celery and kombu, each after its commit.
+"""How do a process's messages go through Celery and kombu, each after its commit?
 
-Imported by a worker or a client (MULTIAGENTS_IMPORTS): somebody who listens to what is published
-must be told of every message, so no commit sends one by itself.
+A worker or client imports this module (MULTIAGENTS_IMPORTS). A receiver of publishing signals must
+get every message, so no commit publishes one itself.
 """
 
 from __future__ import annotations
@@ -13,4 +13,4 @@ from celery import signals
 
 @signals.before_task_publish.connect(weak=False)  # type: ignore[untyped-decorator]  # no types
 def listen(**_: Any) -> None:
-    """Hear of a message and leave it as it is."""
+    """Receive a message, and leave it unchanged."""

@@ -1,6 +1,7 @@
-"""A worker without a sweeper: its thread only says, once, what this worker knows.
+"""How does a worker run without a sweeper?
 
-Imported by a worker (MULTIAGENTS_IMPORTS); shows that the messages alone move a saga.
+Its thread only announces the worker, once. A worker imports this module (MULTIAGENTS_IMPORTS) to
+show that messages alone move a saga.
 """
 
 from __future__ import annotations

@@ -42,19 +42,21 @@ REPLY_S = 2.0
 
 @dataclass(frozen=True)
 class Point:
-    """Before or after which call who dies.  ``when`` is "none" for a saga that is only noted."""
+    """The call before or after which a process dies. ``when`` is "none" for a saga that is only
+    recorded.
+    """
 
     scope: str = "child"
     when: str = "none"
     call: str = ""
 
     def saga_id(self) -> str:
-        """An id that carries the point."""
+        """An id that contains the point."""
         return f"kill_{self.scope}_{self.when}_{self.call}_{uuid4().hex[:12]}"
 
 
 def point_of(saga_id: str) -> Point | None:
-    """The point that an id carries, if any."""
+    """The point that an id contains, if any."""
     head, *rest = saga_id.split("_")
     if head != "kill":
         return None
@@ -68,7 +70,7 @@ def calls_file(folder: Path, saga_id: str) -> Path:
 
 
 def calls_of(folder: Path, saga_id: str) -> list[str]:
-    """The calls that were noted, in order, without the kill."""
+    """The recorded calls, in order, without the kill."""
     return [line for line in _lines(folder, saga_id) if not line.startswith("KILL")]
 
 
@@ -86,7 +88,7 @@ def _lines(folder: Path, saga_id: str) -> list[str]:
 
 
 def label(packed: Any) -> str:
-    """What a packed command is: its name, or its script's."""
+    """The name of a packed command or of its script."""
     raw = packed if isinstance(packed, bytes | str) else b"".join(bytes(part) for part in packed)
     words = (raw.encode() if isinstance(raw, str) else raw).split(b"\r\n")[2:8:2]
     texts = [word.decode(errors="replace") for word in words]
@@ -103,7 +105,7 @@ class _Recorder:
         self.saga_id = ""
 
     def begin(self, saga_id: str) -> None:
-        """From now on this process works for that saga."""
+        """Let this process work for that saga from now on."""
         self.saga_id = saga_id if point_of(saga_id) else ""
 
     def send(self, connection: Any, packed: Any, send: Any) -> None:
@@ -117,15 +119,15 @@ class _Recorder:
             self._die(point)
         send()
         if (point.when, point.call) == ("after", call):
-            connection.can_read(timeout=REPLY_S)  # the server has carried it out
+            connection.can_read(timeout=REPLY_S)  # the server has executed it
             self._die(point)
 
     def _note_call(self, name: str) -> str:
-        """Write a call down under its name and number, which is returned."""
+        """Record a call under its name and number, which is returned."""
         if name in UNCOUNTED:
             return ""
         with calls_file(self.folder, self.saga_id).open("a+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # children that count at once count each call once
+            fcntl.flock(file, fcntl.LOCK_EX)  # concurrent children count each call once
             file.seek(0)
             call = f"{name}.{sum(line.split('.')[0] == name for line in file) + 1}"
             file.write(f"{call}\n")

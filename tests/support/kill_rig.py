@@ -1,7 +1,7 @@
-"""How do the kill tests start workers, start sagas and judge how they ended?
+"""How do the kill tests start workers and sagas, and judge their ends?
 
-A `Rig` is one database of the session's server with a folder of notes; its client is an app of
-its own, so that the settings of the test process stay as they are.
+A `Rig` is one database of the session's server with a folder of notes. Its client is a separate
+app, so the test process's settings stay.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from tests.support.processes import ROOT, Worker, environment, wait_for
 
 LEASE_S = 2.0
 RECOVERY_S = LEASE_S + 5.0
-"""Within which a saga must go on after any one death."""
+"""The time within which a saga must go on after any one death."""
 USUAL_S = LEASE_S + 2.0
-"""Within which half of them must."""
+"""The time within which half of them must go on."""
 CLIENT_S = 60.0
-"""A program imports its modules and starts some dozens of sagas."""
+"""The time for a program to import its modules and start some dozens of sagas."""
 QUIET = ("--without-mingle", "--without-gossip", "--without-heartbeat")
 """Options that only shorten a worker's start."""
 
@@ -71,7 +71,7 @@ class Rig:
     def start_by_clients(
         self, workflow: str, points: Iterable[Point], *, imports: str = "", **env: str
     ) -> list[str]:
-        """Start a saga for each point by a client of its own, which dies there; return the ids."""
+        """Start a saga per point, each by a client that dies there; returns the ids."""
         saga_ids = [point.saga_id() for point in points]
         modules = _modules(f"{imports},tests.support.kill_points")
         subprocess.run(
@@ -88,7 +88,7 @@ class Rig:
         return {"KILL_DIR": str(self.folder), "MULTIAGENTS_LEASE_S": str(LEASE_S)}
 
     def start(self, workflow: str, point: Point | None = None, **given: Any) -> str:
-        """Start a saga; return its id."""
+        """Start a saga; returns its id."""
         saga_id = point.saga_id() if point else None
         result = self.runtime.start_saga.apply_async((workflow, given), task_id=saga_id)
         return str(result.id)
@@ -110,12 +110,12 @@ class Rig:
         return [(row["type"], row["step"], row["attempt"]) for row in self.history(saga_id)]
 
     def effects(self, saga_id: str, what: str | None = None) -> list[Effect]:
-        """What the workers noted."""
+        """The effects that the workers recorded."""
         found = kill_workers.effects(self.folder, saga_id)
         return [effect for effect in found if what in (None, effect.what)]
 
     def wait_effect(self, saga_id: str, what: str, *, step: str, attempt: int = 1) -> Effect:
-        """Wait until a worker has noted this."""
+        """Wait until a worker has recorded this."""
 
         def found() -> list[Effect]:
             effects = self.effects(saga_id, what)
@@ -129,12 +129,12 @@ class Rig:
         return self.saga(saga_id)
 
     def wait_settled(self, saga_id: str, deadline_s: float = 20.0) -> dict[str, Any]:
-        """The saga once it has ended, its outcome is delivered and nothing of it is due."""
+        """The saga after its end, its delivery and its last due item."""
         wait_for(lambda: not self.open_ends(saga_id), deadline_s, f"rest of {saga_id}")
         return self.saga(saga_id)
 
     def open_ends(self, saga_id: str) -> list[str]:
-        """What still has to happen to a saga; its removal after the retention does not count."""
+        """All that still has to happen to a saga, without its removal after the retention."""
         ends = [m for m in self.redis.zrange(Shard().due, 0, -1) if f"|{saga_id}" in m]
         ends = [member for member in ends if not member.startswith("x|")]
         ends += self.redis.hkeys(self.runtime.host.coordinator.repository.keys(saga_id).work)
@@ -156,14 +156,14 @@ class Rig:
                 return self.redis.hgetall(key)
             case "string":
                 return self.redis.get(key)
-        return None  # the set of a saga's entries holds hashes, and names it in its key
+        return None  # the set of a saga's entries holds hashes; its key names the saga
 
     def ended_at(self, saga_id: str) -> float:
-        """Unix time of the last thing that happened."""
+        """Unix time of the last event."""
         return datetime.fromisoformat(self.history(saga_id)[-1]["at"]).timestamp()
 
     def calls(self, saga_id: str) -> list[str]:
-        """The round trips to Redis that the children made for a saga."""
+        """The children's round trips to Redis for a saga."""
         return kill_points.calls_of(self.folder, saga_id)
 
     def killed_at(self, saga_id: str) -> float | None:
@@ -175,7 +175,7 @@ def _modules(more: str) -> str:
 
 
 def check_recoveries(what: str, took_s: Sequence[float]) -> None:
-    """All went on within lease + 5 s of a death, and half of them within lease + 2 s.
+    """Assert that all went on within lease + 5 s of a death, and half within lease + 2 s.
 
     The figures are printed (``pytest -rP``).
     """
@@ -186,7 +186,7 @@ def check_recoveries(what: str, took_s: Sequence[float]) -> None:
 
 
 def second_starts(rig: Rig, saga_id: str) -> list[Any]:
-    """Attempts that ran twice, and starts of work that had succeeded: there must be none."""
+    """Attempts that ran twice, and starts of finished work; the list must be empty."""
     found: list[Any] = []
     begun = [(e.what, e.step, e.attempt) for e in rig.effects(saga_id) if e.what in ("run", "undo")]
     found += [effect for effect in set(begun) if begun.count(effect) > 1]

@@ -1,6 +1,6 @@
-"""Workflows with more branches than one script sends messages for.
+"""Which workflows have more branches than one script publishes messages for?
 
-Imported by a worker or a client (MULTIAGENTS_IMPORTS).
+A worker or client imports this module (MULTIAGENTS_IMPORTS).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Workers that note what they do, wait for gates and end in every way there is.
+"""Which workers record what they do, wait for gates and end in every possible way?
 
-Everything is noted in one file of the folder KILL_DIR, a line per happening, so that a SIGKILL
-loses nothing: ``Effect`` is such a line.  A gate is a file there: a worker that waits for it goes
-on once the test has made it.
+They record each event as a line in one file of the folder KILL_DIR, so a SIGKILL loses nothing;
+``Effect`` is such a line. A gate is a file there: a waiting worker goes on once the test has made
+it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Effect:
 
 
 def note(context: Any, what: str) -> None:
-    """Write an effect down before anything else can happen."""
+    """Record an effect before anything else can happen."""
     saga, step, attempt = context.transaction_id, context.step, context.attempt
     with (folder() / "effects").open("a") as file:
         file.write(f"{saga} {what} {step} {attempt} {time.time()} {os.getpid()}\n")
@@ -85,7 +85,7 @@ def undo(context: Any) -> dict[str, Any]:
 
 @worker("kp_gate")
 def gate(context: Any) -> dict[str, Any]:
-    """Wait in the attempts that have a gate: input ``gates`` is attempt -> name."""
+    """Wait in the attempts that have a gate; input ``gates`` maps an attempt to its name."""
     note(context, "run")
     name = context.get("gates", {}).get(str(context.attempt))
     if name:
@@ -96,7 +96,7 @@ def gate(context: Any) -> dict[str, Any]:
 
 @worker("kp_beats", retry=1)
 def beats(context: Any) -> dict[str, Any]:
-    """Tell its progress all the while, until its gate; then keep a checkpoint."""
+    """Report progress until the gate opens, then keep a checkpoint."""
     note(context, "run")
     gate = folder() / context["gate"]
     count = 0
@@ -113,7 +113,7 @@ def beats(context: Any) -> dict[str, Any]:
 
 @worker("kp_loop_beats", retry={"max_attempts": 2, "backoff_s": 0.05})
 async def loop_beats(context: Any) -> dict[str, Any]:
-    """Keep a checkpoint on the loop, and fail at once; return what the next attempt finds."""
+    """Keep a checkpoint on the loop, and fail at once; returns what the next attempt finds."""
     note(context, "run")
     if context.attempt == 1:
         while not (folder() / context["gate"]).exists():  # noqa: ASYNC110 - a test's gate
@@ -142,7 +142,7 @@ def flaky(context: Any) -> dict[str, Any]:
 
 @worker("kp_hang", timeout_s=1, retry={**QUICK, "max_attempts": 2})
 def hang(context: Any) -> dict[str, Any]:
-    """Never end by itself; a soft limit is noted, and ignored where the input says so."""
+    """Never end; record a soft limit, and ignore it if the input says so."""
     note(context, "run")
     try:
         wait_for_gate(f"never-{context.transaction_id}")
@@ -167,7 +167,7 @@ async def async_hang(context: Any) -> dict[str, Any]:
 
 @worker("kp_thread_hang", timeout_s=1, retry={**QUICK, "max_attempts": 2})
 async def thread_hang(context: Any) -> dict[str, Any]:
-    """A blocking client, called beside the loop."""
+    """Call a blocking client beside the loop."""
     note(context, "run")
 
     def call() -> dict[str, Any]:
@@ -180,7 +180,7 @@ async def thread_hang(context: Any) -> dict[str, Any]:
 
 @worker("kp_block", timeout_s=2, retry=ONE_TRY)
 async def block(context: Any) -> dict[str, Any]:
-    """A blocking client, called on the loop."""
+    """Call a blocking client on the loop."""
     note(context, "run")
     wait_for_gate(f"never-{context.transaction_id}")
     note(context, "ran")
@@ -200,7 +200,7 @@ async def patient(context: Any) -> dict[str, Any]:
 
 
 class Panic(BaseException):
-    """As the panics of Rust extensions are."""
+    """An error outside `Exception`, as panics of Rust extensions are."""
 
 
 @worker("kp_panic", retry=ONE_TRY)

@@ -1,4 +1,4 @@
-"""What do the tests of dead letters bring to a halt?"""
+"""Which sagas do the tests of dead letters park?"""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def undo(context: Any) -> dict[str, Any]:
 
 
 def order(name: str = "letters-order") -> Workflow:
-    """Two steps that can be undone and one that can fail."""
+    """Two steps with undo, and one that can fail."""
     return (
         WorkflowBuilder(name)
         .add_step("reserve", "letters.do", compensation="letters.undo")
@@ -31,7 +31,7 @@ def order(name: str = "letters-order") -> Workflow:
 
 
 def pivoted() -> Workflow:
-    """After ``charge`` nothing is undone: what fails then is parked."""
+    """After ``charge`` nothing is undone, so a later failure is parked."""
     return (
         WorkflowBuilder("letters-pivot")
         .add_step("charge", "letters.do", pivot=True)
@@ -42,7 +42,7 @@ def pivoted() -> Workflow:
 
 
 def park_undo(lab: SagaLab, step: str = "charge", name: str = "letters-order") -> str:
-    """A failed saga of which one undo is parked; from then on everything works."""
+    """A failed saga with one parked undo; from then on everything works."""
     lab.fail("ship", error=NonRetryableError("no courier"), attempt=None)
     lab.fail(step, error=NonRetryableError("bank is closed"), attempt=None, undo=True)
     saga_id = lab.start(order(name), {"sku": "A1"})
@@ -51,7 +51,7 @@ def park_undo(lab: SagaLab, step: str = "charge", name: str = "letters-order") -
 
 
 def park_step(lab: SagaLab, step: str = "mail") -> str:
-    """A running saga of which one step after the pivot is parked."""
+    """A running saga with one parked step after the pivot."""
     lab.fail(step, error=NonRetryableError("no such address"), attempt=None)
     saga_id = lab.start(pivoted(), {"to": "ada"})
     lab._eager.faults.clear()

@@ -17,7 +17,7 @@ def run(worker: Worker, **data: Any) -> dict[str, Any]:
 
 
 def worker_of(function: Any = None, **options: Any) -> DSPyWorker:
-    """An unregistered worker; by default its function adds nothing."""
+    """An unregistered worker, whose function adds nothing by default."""
     options.setdefault("signature", "text -> sentiment: str, confidence: float")
     settings = AnswerSettings(**options)
     return DSPyWorker(function or (lambda context: {}), "under_test", settings)

@@ -1,4 +1,7 @@
-"""A stub provider for every test of LLM workers; loaded as a pytest plugin by their modules."""
+"""Which stub provider do the tests of LLM workers use?
+
+Their modules load it as a pytest plugin.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ def running_provider() -> Iterator[StubProvider]:
 def provider(
     running_provider: StubProvider, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[StubProvider]:
-    """The server as new, and the environment that points to it."""
+    """The server in its first state, and the environment that names it."""
     for name, value in running_provider.environment().items():
         monkeypatch.setenv(name, value)
     get_settings.cache_clear()

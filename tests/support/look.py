@@ -1,4 +1,4 @@
-"""Which sagas do the tests of lists and of single sagas look at?"""
+"""Which sagas do the tests of lists and single sagas read?"""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def do(context: Any) -> dict[str, Any]:
 
 
 def start(office: Office, given: dict[str, Any] | None = None, **options: Any) -> str:
-    """A saga of a millisecond of its own, so that their order is known."""
+    """A saga that starts in its own millisecond, so that the order is known."""
     saga_id: str = office.runtime.call("start", ORDER, given or {}, **options)
     at_ms = office.runtime.clock.now_ms()
     while office.runtime.clock.now_ms() == at_ms:
@@ -33,7 +33,7 @@ def start(office: Office, given: dict[str, Any] | None = None, **options: Any) -
 
 
 def undone(office: Office, saga_id: str) -> None:
-    """Its first step has succeeded, its second has failed for good, and the undo has begun."""
+    """Its first step succeeded, its second failed finally, and the undo has begun."""
     office.succeed(saga_id, "reserve")
     office.fail(office.claim(saga_id, "charge"))
 

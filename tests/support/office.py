@@ -1,4 +1,4 @@
-"""How do the tests of `explain` bring a saga where it is?"""
+"""How do the tests of `explain` bring a saga into its state?"""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Office:
 
     def __init__(self, url: str) -> None:
         self.runtime: Runtime = runtime_at(url)
-        # One for each server in this process: a worker of an earlier test has left its name there.
+        # A process has one per server, and an earlier test's worker may have named it.
         self.runtime.host.coordinator.claims.hostname = ""
         self.url = url
 
@@ -45,7 +45,7 @@ class Office:
         host: str = "celery@one",
         app: str | None = None,
     ) -> None:
-        """Let a worker with two slots have told that it is alive."""
+        """Announce a live worker with two slots."""
         about = {
             "at_ms": round(time.time() * 1000),
             "queues": list(queues),
@@ -72,11 +72,11 @@ class Office:
         self.runtime.host.engine.fail(held, verdict, go_on=False)
 
     def lose(self, held: Assignment) -> None:
-        """Its lease runs out, and a sweep notices."""
+        """Let its lease expire, and a sweep notice it."""
         lose(self.runtime.edge, self.runtime.host.coordinator, held)
 
     def current(self, saga_id: str) -> tuple[Saga, Workflow]:
-        """A saga as it is now, and by what it runs."""
+        """A saga as it is now, with its definition."""
         return self.runtime.edge.run(self.runtime.host.coordinator.repository.current(saga_id))
 
     def explain(self, saga_id: str) -> dict[str, Any]:
@@ -94,14 +94,14 @@ class Office:
 
 @pytest.fixture
 def office(redis_url: str) -> Iterator[Office]:
-    """An office over the session's server, which is empty."""
+    """An office over the session's empty server."""
     with open_office(redis_url) as found:
         yield found
 
 
 @contextmanager
 def open_office(url: str) -> Iterator[Office]:
-    """An office with nobody else at work."""
+    """An office without other processes."""
     yield Office(url)
     with redis.Redis.from_url(url) as client:
         client.delete(FLEET)

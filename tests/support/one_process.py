@@ -1,4 +1,4 @@
-"""How do tests drive one process of the engine, call by call, over a real server?"""
+"""How do tests drive one engine process, call by call, over a real server?"""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ KEYS = SagaKeys(SAGA)
 
 
 class Bench:
-    """One process over one server; what it sends and delivers is noted."""
+    """One process over one server; it records what it sends and delivers."""
 
     def __init__(self, url: str, letter_of: LetterOf = no_letter) -> None:
         self.clock = FakeClock()
@@ -47,7 +47,7 @@ class Bench:
         self.ends: list[str] = []
         self.results: list[dict[str, Any] | None] = []
         self.told: list[dict[str, Any]] = []
-        """Who was told of each of these ends, with the canvas that was started for it."""
+        """The waiters that each of these ends was delivered to, with the canvas started for it."""
         self.delivers = True
         self.twice = self.lose = ""
         self.edge = _Repeating(url, self)
@@ -83,14 +83,14 @@ class Bench:
         self.edge.run(flow)
 
     def announce(self, slots: int) -> None:
-        """Let a worker of the queue ``io`` run that can do so many steps at once."""
+        """Announce a worker of the queue ``io`` with that many slots."""
         self.edge.run(self.catalog.publish("w@host", ["io"], [], slots=slots))
 
     def claim(self) -> Assignment:
         return self._claim(self.sent.pop(0).ref)
 
     def take_engine(self, step: str) -> Assignment:
-        """Claim the first attempt of a step whose message lies in a list of the server."""
+        """Claim the first attempt of a step whose message is in a list of the server."""
         self.edge.client.delete("queue")
         return self._claim(AttemptRef(Kind.RUN, step, 1))
 
@@ -108,7 +108,7 @@ class Bench:
     def report_of(
         self, held: Assignment, result: str = "{}", *, allowed: bool = True
     ) -> Flow[Assignment | None]:
-        """The flow that reports a success and goes on."""
+        """The flow that reports a success and continues."""
         entry = Succeeded(self.clock.now_ms(), *row(held))
         go_on = Continuation("io", "d", held, result, allowed)
         return self.coordinator.report(SAGA, entry, result=result, go_on=go_on)
@@ -130,20 +130,20 @@ class Bench:
             self.edge.run(sweeper.handle(item))
 
     def sweeper(self) -> Sweeper:
-        """One that remembers nothing."""
+        """A sweeper without memory."""
         return Sweeper(
             self.coordinator, nobody_knows=lambda name: False, clock_ms=self.clock.now_ms
         )
 
     def beside(self) -> Bench:
-        """Another process over the same store; what it sends and delivers is noted together."""
+        """Another process over the same store; both record what they send and deliver together."""
         other = Bench(self.settings.redis_url)
         other.clock = other.coordinator.clock = other.coordinator.claims.clock = self.clock
         other.sent, other.ends, other.told = self.sent, self.ends, self.told
         return other
 
     def interrupted(self, flow: Flow[T], script: str, meanwhile: Callable[[], Any]) -> T:
-        """Run a flow; just before its first call of that script something else happens."""
+        """Run a flow; just before its first call of that script another action happens."""
         reply, waits = None, True
         while True:
             try:
@@ -157,7 +157,7 @@ class Bench:
             reply = self.edge.execute(effect)
 
     def forget(self) -> None:
-        """Remember no saga: as if another process had begun it."""
+        """Forget all sagas, as a new process would."""
         self.coordinator.repository.snapshots._snapshots.clear()
 
     def log(self) -> list[Entry]:
@@ -175,22 +175,22 @@ class Bench:
 
 
 def step(name: str, *after: str, **options: Any) -> Step:
-    """A step of the worker that the bench has."""
+    """A step of the bench's worker."""
     return Step(name=name, worker="a", depends_on=after, **options)
 
 
 def undoable(name: str, *after: str, **options: Any) -> Step:
-    """Likewise, with a compensation."""
+    """The same step with a compensation."""
     return step(name, *after, compensation="undo", **options)
 
 
 def row(held: Assignment) -> tuple[Kind, str, int, str]:
-    """What an entry about an attempt begins with, after its time."""
+    """The first fields of an entry about an attempt, after its time."""
     return *held.ref, held.nonce
 
 
 def lose(edge: Any, coordinator: Coordinator, held: Assignment) -> None:
-    """Its lease runs out, and a sweep notices: the claim goes with it."""
+    """Let its lease expire and a sweep notice it, which ends the claim."""
     keys = coordinator.repository.keys(held.saga_id)
     member = due_lease(held.saga_id, held.ref, held.nonce)
     score = edge.execute(Plain(("ZSCORE", keys.due, member), float))
@@ -205,9 +205,9 @@ def chain(count: int, **options: Any) -> list[Step]:
 
 
 class _Repeating(Edge):
-    """Sends calls of the script ``bench.twice`` two times: the first reply was lost.
+    """Sends calls of the script ``bench.twice`` twice, as after a lost reply.
 
-    Those of ``bench.lose`` never.
+    It never sends those of ``bench.lose``.
     """
 
     def __init__(self, url: str, bench: Bench) -> None:

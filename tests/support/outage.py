@@ -1,4 +1,4 @@
-"""How is a server taken away for a while?"""
+"""How do tests take a server away for a while?"""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from multiagents.devserver.server import EmbeddedServer
 
 @contextmanager
 def without(server: EmbeddedServer, how: str) -> Iterator[None]:
-    """A time in which a server is not there ("away"), or takes connections only ("silent")."""
+    """A time in which a server is gone ("away"), or only accepts connections ("silent")."""
     if how == "silent":
         os.kill(server.pid, signal.SIGSTOP)
     else:

@@ -101,7 +101,7 @@ ELSEWHERE = {
 
 
 def _compare(block: Block) -> None:
-    """The lines of a file, which its own tests run."""
+    """Compare the lines of a file, which its own tests run."""
     text = (ROOT / block.directives["of"]).read_text()
     found = any(textwrap.indent(block.text, depth * " ") in text for depth in (0, 4, 8))
     assert found, f"{block.place} is not in {block.directives['of']}"
@@ -112,16 +112,16 @@ _SAME = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
 class PageRunner:
-    """What a reader's session remembers from one block to the next."""
+    """The state of a reader's session between the blocks of a page."""
 
     def __init__(self) -> None:
         self.module = types.ModuleType("page")
-        sys.modules["page"] = self.module  # where its functions say that they are from
+        sys.modules["page"] = self.module  # the origin of its functions
         self.output = ""
         self.saga_id = ""
 
     def run(self, block: Block) -> None:
-        """Do what the block says.  Raises whatever shows that it is wrong."""
+        """Execute the block.  Raises an error that shows what is wrong with it."""
         if "of" in block.directives:
             _compare(block)
         elif block.is_test:
@@ -239,7 +239,7 @@ def _joined(command: str) -> str:
 
 
 def _shape(value: Any) -> Any:
-    """The keys of a value and of what is in it; the names of steps do not count."""
+    """The keys of a value and of its parts, without the names of steps."""
     if isinstance(value, list):
         return [_shape(value[0])] if value else []
     if not isinstance(value, dict):
@@ -252,7 +252,7 @@ def _shape(value: Any) -> Any:
 
 
 def main(page: Path) -> int:
-    """Run a page; on the first block that is wrong say which and why."""
+    """Run a page; the first wrong block is named with its reason."""
     runner = PageRunner()
     for block in blocks(page):
         try:
@@ -267,4 +267,4 @@ if __name__ == "__main__":
     code = main(Path(sys.argv[1]))
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # a reader's session may have left threads behind
+    os._exit(code)  # a reader's session may leave threads behind

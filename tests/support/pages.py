@@ -23,7 +23,7 @@ from pathlib import Path
 from tests.support.processes import ROOT
 
 SHELL_SESSIONS = "cli.md"
-"""The page whose commands test_cli_docs.py runs, written as a session (``console``)."""
+"""The page whose commands test_cli_docs.py runs, in the form of a session (``console``)."""
 LANGUAGES = ("python", "sh", "json", "yaml", "mermaid", "text")
 DIRECTIVES = ("file", "app", "run", "exit", "like", "made", "of")
 
@@ -45,12 +45,12 @@ class Block:
 
     @property
     def place(self) -> str:
-        """Where it stands: ``docs/tutorial/quickstart.md:12``."""
+        """Its place: ``docs/tutorial/quickstart.md:12``."""
         return f"{self.page.relative_to(ROOT)}:{self.line}"
 
     @property
     def file(self) -> str | None:
-        """The name of the file that it is."""
+        """The file name of the block."""
         return self.directives.get("file")
 
     @property
@@ -60,7 +60,7 @@ class Block:
 
     @property
     def module(self) -> str | None:
-        """The name of the worker module that it is; None for anything else."""
+        """The name of its worker module; None for any other block."""
         ours = self.language == "python" and self.file and not self.is_test
         own = self.directives.keys() & {"app", "run"}
         return Path(str(self.file)).stem if ours and not own else None

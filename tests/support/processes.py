@@ -23,22 +23,22 @@ from uuid import uuid4
 
 ROOT = Path(__file__).resolve().parents[2]
 READY_S = 40.0
-"""A worker imports its modules and connects; a loaded machine takes its time."""
+"""The time for a worker to import its modules and connect, on a loaded machine."""
 STOP_S = 10.0
 LOG_LINES = 40
 ALONE = ("--without-mingle", "--without-gossip")
-"""A worker asks for no neighbours, for whose answers it would wait a second."""
+"""Without these a worker waits a second for its neighbours' answers."""
 PYTEST = (
     *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
     *("-p", "no:celery", "-p", "no:docker_tools"),
 )
-"""pytest for tests like a user's, without the plugins for containers: their imports take 2 s."""
+"""pytest for tests like a user's, without container plugins, whose imports take 2 s."""
 
 T = TypeVar("T")
 
 
 def wait_for(condition: Callable[[], T], deadline_s: float = 10.0, what: str = "") -> T:
-    """The first true value of ``condition``.  Raises TimeoutError naming ``what`` after that."""
+    """The first true value of ``condition``.  At the deadline raises TimeoutError with ``what``."""
     pause = threading.Event()
     end = time.monotonic() + deadline_s
     while not (value := condition()):
@@ -49,12 +49,12 @@ def wait_for(condition: Callable[[], T], deadline_s: float = 10.0, what: str = "
 
 
 def until(condition: Callable[[], object], what: str) -> None:
-    """Wait for a condition of this very process."""
+    """Wait for a condition in this process."""
     wait_for(condition, what=what)
 
 
 def environment(redis_url: str, imports: str = "", **more: str) -> dict[str, str]:
-    """This process's environment, pointed to ``redis_url``, able to import ``tests``."""
+    """This process's environment, with ``redis_url`` and an import path for ``tests``."""
     own = {
         "MULTIAGENTS_REDIS_URL": redis_url,
         "MULTIAGENTS_IMPORTS": imports,
@@ -65,7 +65,7 @@ def environment(redis_url: str, imports: str = "", **more: str) -> dict[str, str
 
 
 def run_script(text: str, redis_url: str, *, deadline_s: float = 60) -> str:
-    """What a program prints that runs by itself, without white space around it."""
+    """The output of a separate program, without white space around it."""
     done = subprocess.run(
         [sys.executable, "-c", text],
         env=environment(redis_url),
@@ -80,7 +80,7 @@ def run_script(text: str, redis_url: str, *, deadline_s: float = 60) -> str:
 
 
 def started(*words: str, folder: Path) -> subprocess.Popen[str]:
-    """``multiagents WORDS`` in a folder, where its files are, too; its stderr is a pipe."""
+    """``multiagents WORDS`` in a folder, which also holds its files; its stderr is a pipe."""
     return subprocess.Popen(
         [sys.executable, "-m", "multiagents", *words],
         cwd=folder,
@@ -168,7 +168,7 @@ class Worker:
 
     @property
     def log(self) -> str:
-        """All that the worker and its children wrote so far."""
+        """The output of the worker and its children so far."""
         return self.log_file.read_text(errors="replace")
 
     def wait_ready(self, deadline_s: float = READY_S) -> Self:
@@ -192,7 +192,7 @@ class Worker:
         if self._process is not None:
             try:
                 os.killpg(self._process.pid, number)
-            except ProcessLookupError:  # the whole group has ended, which no signal changes
+            except ProcessLookupError:  # the whole group has ended, so there is nothing to signal
                 return
 
     def kill(self) -> None:
@@ -202,7 +202,7 @@ class Worker:
             self._process.wait(STOP_S)
 
     def terminate(self, deadline_s: float = STOP_S) -> None:
-        """Ask for a warm shutdown (SIGTERM to the main process alone); then `kill`."""
+        """Request a warm shutdown (SIGTERM to the main process alone); then `kill`."""
         if self._process is None:
             return
         self._process.terminate()
@@ -215,14 +215,14 @@ class Worker:
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
+    """A port without a listener."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def script(folder: Path, name: str, body: str) -> Path:
-    """A shell script that stands for a program."""
+    """A shell script in the place of a program."""
     path = folder / name
     path.write_text(f"#!/bin/sh\n{body}\n")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)

@@ -1,10 +1,10 @@
-"""How does a test get a RabbitMQ of its own?
+"""How does a test get its own RabbitMQ?
 
-`Rabbit` runs Debian's ``rabbitmq-server``, whose absence is a failure, never a skip.  Nothing is
-shared with another node of this machine: it has a folder, a port, a cookie and an ``epmd`` of its
-own, all on 127.0.0.1, and loads no plugin.  Server and epmd are stopped by their pids.
+`Rabbit` runs Debian's ``rabbitmq-server``, whose absence is a failure, never a skip. It shares
+nothing with another node of this machine: folder, port, cookie and ``epmd`` are its own, all on
+127.0.0.1, and it loads no plugin. Server and epmd are stopped by their pids.
 
-The script under /usr/lib is run, not the one on PATH: that becomes the user rabbitmq, which cannot
+It runs the script under /usr/lib, because the one on PATH becomes the user rabbitmq, which cannot
 read the test's folder.
 """
 
@@ -22,7 +22,7 @@ from tests.support.processes import free_port, wait_for
 
 SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 BOOT_S = 60.0
-"""Until a node takes connections, on a loaded machine."""
+"""The time until a node takes connections, on a loaded machine."""
 STOP_S = 30.0
 MISSING = (
     f"no RabbitMQ at {SERVER}: apt-get install --no-install-recommends rabbitmq-server, or leave"
@@ -87,12 +87,12 @@ class Rabbit:
                 epmd.wait(STOP_S)
 
     def start(self) -> None:
-        """Begin, with the durable queues and persistent messages of before."""
+        """Start with the durable queues and persistent messages of the last run."""
         self._node = self._run(str(SERVER))
         wait_for(self._takes_connections, BOOT_S, f"RabbitMQ; its log:\n{self.log}")
 
     def stop(self) -> None:
-        """End it, as an operator would."""
+        """Stop it, as an operator would."""
         node, self._node = self._node, None
         if node is None:
             return
@@ -104,7 +104,7 @@ class Rabbit:
             node.wait(STOP_S)
         except subprocess.TimeoutExpired:
             pass
-        finally:  # its script, and what of it should still be there
+        finally:  # its script, and any remaining process
             _signal(-node.pid, signal.SIGKILL)
             node.wait(STOP_S)
             pid_file.unlink(missing_ok=True)
@@ -115,7 +115,7 @@ class Rabbit:
 
     @property
     def log(self) -> str:
-        """What it wrote so far."""
+        """Its output so far."""
         return (self.folder / "out").read_text(errors="replace")[-3000:]
 
     def _run(self, *command: str) -> subprocess.Popen[bytes]:

@@ -1,7 +1,7 @@
-"""One module in two versions, as it is while a team replaces its workers.
+"""How does one module look in two versions, while a team replaces its workers?
 
-RELEASE says which one this process has.  The new one has another function for ``price``, a step
-more in ``order``, and the function for it.
+RELEASE names this process's version. The new one has another function for ``price``, one more step
+in ``order``, and that step's function.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ GATE_S = 30.0
 
 
 def _ran(context: Any) -> dict[str, Any]:
-    """Which version has done a step, once the test lets it."""
+    """The version that ran a step, once the test opens its gate."""
     folder = Path(os.environ["GATES"])
     with (folder / "ran").open("a") as file:
         file.write(f"{context.transaction_id} {context.step} {RELEASE}\n")
@@ -45,7 +45,7 @@ if RELEASE == "old":
 
     @worker("rel_label")
     def label(context: Any) -> dict[str, Any]:
-        """Only the old workflow's last step; the new version has dropped it."""
+        """The old workflow's last step, which the new version lacks."""
         return _ran(context)
 
     order.add_step("label", "rel_label")
@@ -53,7 +53,7 @@ else:
 
     @worker("rel_insure")
     def insure(context: Any) -> dict[str, Any]:
-        """The new workflow's own step."""
+        """The new workflow's additional step."""
         return _ran(context)
 
     order.add_step("insure", "rel_insure")

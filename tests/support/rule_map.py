@@ -21,7 +21,7 @@ _START, _END = "<!-- made of tests/rules.toml -->\n\n", "<!-- end -->\n"
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule; ``tests`` are pytest's ids, none if the rule concerns a later version."""
+    """One rule; ``tests`` are pytest's ids, none if the rule belongs to a later version."""
 
     number: str
     title: str
@@ -49,7 +49,7 @@ def rules_page() -> Path:
 
 
 def table() -> str:
-    """The page's table: one row a rule, with a link and the number of its tests."""
+    """The page's table: one row per rule, with a link and the number of its tests."""
     lines = ["| Rule | What holds | Tests |", "|---|---|---|"]
     for rule in rules():
         count = str(len(rule.tests)) if rule.tests else ABSENT
@@ -58,7 +58,7 @@ def table() -> str:
 
 
 def with_table(text: str) -> str:
-    """The page with its table made anew.  Raises ValueError if it has no place for one."""
+    """The page with its table rewritten.  Raises ValueError if it has no place for one."""
     before, start, rest = text.partition(_START)
     _, end, after = rest.partition(_END)
     if not start or not end:

@@ -1,6 +1,6 @@
 """How do tests run a primary, its replica and a Sentinel that watches them?
 
-Two embedded servers, the second made a replica of the first, and the same binary as a Sentinel.
+Two embedded servers, the second a replica of the first, and the same binary as a Sentinel.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from tests.support.processes import free_port, wait_for
 
 MASTER = "shop"
 DOWN_AFTER_MS = 1500
-"""A primary that is silent for so long is taken to be down; a busy machine may be, for less."""
+"""A primary counts as down after this silence; a busy machine is silent for less."""
 TILT_MS = 1000
-"""A Sentinel that was stopped for 2 s distrusts what it knows for so long: 30 s by itself."""
+"""A Sentinel stopped for 2 s distrusts its knowledge for so long; the default is 30 s."""
 FAILOVER_S = 30.0
 CONFIG = """\
 port {port}
@@ -35,7 +35,7 @@ sentinel failover-timeout {master} 2000
 
 @dataclass
 class Watched:
-    """A primary and a replica, and where their Sentinel is."""
+    """A primary and a replica, with the place of their Sentinel."""
 
     primary: EmbeddedServer
     replica: EmbeddedServer
@@ -44,17 +44,17 @@ class Watched:
 
     @property
     def url(self) -> str:
-        """The first of the Sentinels that it names is not there."""
+        """A URL whose first Sentinel does not exist."""
         hosts = f"127.0.0.1:1,127.0.0.1:{self.sentinel_port}"
         return f"sentinel://{hosts}/0?master_name={MASTER}"
 
     @property
     def primary_port(self) -> int:
-        """Where the primary is, by the Sentinel."""
+        """The primary's port, as the Sentinel knows it."""
         return int(self.sentinel.sentinel_get_master_addr_by_name(MASTER)[1])
 
     def wait_replicated(self) -> None:
-        """Return once the replica has all that the primary has."""
+        """Return once the replica has all the primary's data."""
         with redis.Redis.from_url(self.primary.url) as client:
             client.incr("test:replicated")
             wait_for(lambda: client.wait(1, 500), 10.0, "the replica")
@@ -96,7 +96,7 @@ def _knows_all(client: Any) -> bool:
 
 
 def _is_up(state: dict[str, Any]) -> bool:
-    """Whether clients that ask for the primary are told of it."""
+    """Whether clients that ask for the primary get an answer."""
     return bool(state["is_master"] and not state["is_sdown"] and not state["is_odown"])
 
 

@@ -1,4 +1,4 @@
-"""How do tests have a server that listens on a unix socket, too?"""
+"""How do tests get a server that also listens on a unix socket?"""
 
 from __future__ import annotations
 

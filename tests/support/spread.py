@@ -1,8 +1,8 @@
-"""How do tests run sagas that are spread over several real servers?
+"""How do tests run sagas over several real servers?
 
 A `Spread` is three embedded servers with a shard each, besides the session's server, which is the
-broker; its client is an app of its own.  A saga's id is chosen so that it lives where the test
-wants it.
+broker; its client is a separate app. A test chooses a saga's id so that the saga is on the wanted
+shard.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from tests.support.kill_rig import LEASE_S, QUIET
 from tests.support.processes import Worker, wait_for
 
 DATABASE = 13
-"""Of the session's server: the broker."""
+"""The broker's database on the session's server."""
 
 
 def id_on(shard: int, shards: int = 3) -> str:
-    """A new saga's id that lives on that shard."""
+    """An id for a new saga on that shard."""
     return next(i for i in iter(fresh_id, "") if shard_of(i, shards).number == shard)
 
 
 def emptied(url: str) -> str:
-    """The URL of a database in which nothing is."""
+    """The URL of an empty database."""
     with redis.Redis.from_url(url) as client:
         client.flushdb()
     return url
@@ -64,7 +64,7 @@ class Spread:
 
     @property
     def variables(self) -> dict[str, str]:
-        """The environment of whoever belongs to it."""
+        """The environment of its processes."""
         return {
             "MULTIAGENTS_STATE_URLS": self.settings.state_urls,
             "MULTIAGENTS_LEASE_S": str(LEASE_S),
@@ -77,7 +77,7 @@ class Spread:
         return Worker(self.broker, *QUIET, *args, imports=imports, env=env)
 
     def start(self, workflow: str, shard: int, **given: Any) -> str:
-        """Start a saga on that shard; its id."""
+        """Start a saga on that shard; returns its id."""
         result = self.runtime.start_saga.apply_async((workflow, given), task_id=id_on(shard))
         return str(result.id)
 
@@ -91,7 +91,7 @@ class Spread:
         return self.saga(saga_id)
 
     def attempts(self, saga_id: str, what: str, step: str) -> list[int]:
-        """The attempts of a step of which the workers have noted this."""
+        """The attempts of a step that the workers have recorded with this."""
         found = kill_workers.effects(self.folder, saga_id)
         return [effect.attempt for effect in found if (effect.what, effect.step) == (what, step)]
 

@@ -1,4 +1,4 @@
-"""How do the tests of the store play decisions by hand, and look at what came of them?"""
+"""How do the store's tests make decisions, and read their effects?"""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RUN = outbox_field(AttemptRef(Kind.RUN, "a", 1))
 
 
 def plan(version: str = "v1", cursor: str = "0", **more) -> Commit:
-    """A decision that changes nothing but the version, unless told otherwise."""
+    """A decision that changes only the revision by default."""
     state = more.pop("state", SagaState.RUNNING)
     given = {"state_before": SagaState.RUNNING, "now_ms": NOW, "created_at": NOW, **more}
     return Commit(version=version, cursor=cursor, head='["w","d","running"]', state=state, **given)

@@ -1,4 +1,4 @@
-"""Which histories are tried?"""
+"""Which histories do the laws try?"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.world import World
 
 @st.composite
 def worlds(draw: st.DrawFn, *, most: int = 40, asks: tuple[Ask, ...] = ()) -> World:
-    """A saga in the midst of a random history; what was left open has not settled."""
+    """A saga within a random history; its open work has not settled."""
     rng = draw(st.randoms(use_true_random=False))
     world = World(random_workflow(rng, naming=0.3), rng)
     for _ in range(draw(st.integers(0, most))):

@@ -1,4 +1,4 @@
-"""A team's own Celery app, with settings of its own, that hosts sagas beside its tasks."""
+"""Which app of a team, with its own settings, hosts sagas beside its tasks?"""
 
 from __future__ import annotations
 

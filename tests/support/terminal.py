@@ -1,4 +1,4 @@
-"""How do tests type at a command on a terminal of its own?"""
+"""How do tests type at a command on its own terminal?"""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MAIN = (
     "import fcntl, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
     "from multiagents.cli import main; sys.exit(main())"
 )
-"""Makes standard input the terminal whose Ctrl-C interrupts us, as a shell would."""
+"""Makes standard input our controlling terminal, as a shell would, so Ctrl-C interrupts us."""
 CTRL_C = b"\x03"
 
 
@@ -75,31 +75,31 @@ class OnTerminal:
 
     @property
     def text(self) -> str:
-        """What was written so far, without colours and moves of the cursor."""
+        """The output so far, without colours and moves of the cursor."""
         return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", self.raw)
 
     @property
     def raw(self) -> str:
-        """With colours and moves of the cursor."""
+        """The output with colours and moves of the cursor."""
         while select.select([self._ours], [], [], 0.05)[0]:
             try:
                 self._read += os.read(self._ours, 65_536)
             except OSError as error:
-                if error.errno != errno.EIO:  # what Linux says when the other side is closed
+                if error.errno != errno.EIO:  # Linux's error after the other side has closed
                     raise
                 break
         return self._read.decode(errors="replace").replace("\r\n", "\n")
 
     def press(self, keys: bytes) -> None:
-        """Type."""
+        """Type these keys."""
         os.write(self._ours, keys)
 
     def shows(self, text: str, deadline_s: float = 20.0) -> None:
-        """Wait until a text was written."""
+        """Wait until the output has a text."""
         wait_for(lambda: text in self.text, deadline_s, what=f"{text!r} in {self._read!r}")
 
     def ends(self, deadline_s: float = 20.0) -> int:
-        """Its exit code, once it has ended."""
+        """The exit code, after the command's end."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(deadline_s)
         self.text  # noqa: B018 - what was written last is read

@@ -1,6 +1,6 @@
-"""How do tests reach a server over TLS, which the embedded one does not speak?
+"""How do tests reach a server over TLS, which the embedded one lacks?
 
-A proxy in this process: TLS towards its clients, plain TCP towards the server.
+A proxy in this process speaks TLS with clients and plain TCP with the server.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PIECE = 65536
 
 @dataclass(frozen=True)
 class Secured:
-    """A server behind TLS.  ``ca``: the file of the authority that signed its certificate."""
+    """A server behind TLS. ``ca``: the file of the authority that signed its certificate."""
 
     port: int
     ca: Path
@@ -71,7 +71,7 @@ async def _listen(server_port: int, context: ssl.SSLContext) -> asyncio.Server:
 
 
 async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Until one side hangs up, of which the other then hears."""
+    """Forward until one side closes, then close the other."""
     with suppress(OSError):
         while data := await reader.read(PIECE):
             writer.write(data)

@@ -1,6 +1,7 @@
-"""How do tests run a step's message through Celery's own tracer, in this process?
+"""How do tests run a step's message through Celery's own tracer in this process?
 
-As a worker's child does; between two messages a test may look, and be a second worker.
+The tracer runs as in a worker's child; between two messages a test may look, and act as a second
+worker.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class TracedWorker:
         *,
         headers: dict[str, Any] | None = None,
     ) -> Any:
-        """What the tracer of that task returns for the message of an attempt."""
+        """The return value of the task's tracer for an attempt's message."""
         args = [saga_id, kind, step, attempt]
         request = {
             **(headers or {}),

@@ -1,4 +1,4 @@
-"""Values that JSON does not have, on every way into a saga."""
+"""Which values without a JSON form enter a saga, by every way?"""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ STORED: dict[str, Any] = {
 
 @shared_task(name="values.plain")
 def plain(wei: int, given: dict[str, Any], more: int) -> dict[str, Any]:
-    """Return what it was given, and the same values as they are."""
+    """Return the input, and the same values unchanged."""
     return {"wei": wei, "more": more, "given": given, "own": GIVEN}
 
 

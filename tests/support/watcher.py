@@ -20,23 +20,23 @@ import psutil
 
 MARK = "TESTS_OF_RUN"
 LOOK_S = 0.5
-"""How often it is looked whether the run still lives."""
+"""The interval between looks whether the run still exists."""
 SETTLE_S = 5.0
-"""For so long processes are looked for that others have just started."""
+"""The search for processes that others have just started lasts this long."""
 
 
 def guard() -> None:
-    """Have what this process starts from now on end with it, however it ends."""
+    """Let the processes that this one starts end with it, whatever its end."""
     os.environ[MARK] = mark = uuid4().hex
     command = [sys.executable, "-P", __file__, str(os.getpid()), mark]
     env = {name: text for name, text in os.environ.items() if name != MARK}
     silent = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
-    # In a session of its own: a signal to the run's group is none to it.
+    # It has its own session, so a signal to the run's group does not reach it.
     os.posix_spawn(sys.executable, command, env, file_actions=silent, setsid=True)
 
 
 def watch(pid: int, mark: str) -> None:
-    """Return once the run is over and nothing of it is left."""
+    """Return once the run is over and none of its processes is left."""
     pause = threading.Event()
     while os.getppid() == pid:
         pause.wait(LOOK_S)
@@ -61,7 +61,7 @@ def _environment(process: psutil.Process) -> dict[str, str]:
 def _kill(process: psutil.Process) -> None:
     try:
         process.kill()
-    except psutil.NoSuchProcess:  # it went by itself
+    except psutil.NoSuchProcess:  # it ended on its own
         return
 
 

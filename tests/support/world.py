@@ -1,8 +1,8 @@
 """In which world does `decide` decide?
 
-One saga, its log with pending entries, its outbox, claims, timers, and attempts that were given up
-for lost but go on.  Every choice is drawn from a `Random`: Hypothesis hands in its own.  A commit
-decides over all that is pending and carries out the commands, as the store does.
+One saga with its log and pending entries, its outbox, claims, timers, and lost attempts that go on.
+A `Random` makes every choice; Hypothesis passes its own. A commit decides over all pending entries
+and executes the commands, as the store does.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ from multiagents.workflows.workflow import Workflow
 
 BOOM = Failure("Boom", "boom")
 LATE = {"ok": False}
-"""What an attempt returns that was given up for lost: conditions tell it from `RESULT`."""
+"""The result of a lost attempt, which conditions distinguish from `RESULT`."""
 Action = Callable[[], None]
 
 
 @dataclass(eq=False)
 class Holder(OfAttempt):
-    """A worker at an attempt.  ``lost``: its lease has run out, and it may not know."""
+    """A worker with an attempt. ``lost``: its lease has expired, perhaps unknown to it."""
 
     kind: Kind
     step: str
@@ -57,7 +57,7 @@ class Holder(OfAttempt):
 
 
 class World:
-    """One saga and all that can happen to it."""
+    """One saga and all possible events."""
 
     def __init__(self, workflow: Workflow, rng: Random) -> None:
         self.workflow = workflow
@@ -95,7 +95,7 @@ class World:
         return replace(self._blank, values={"input": INPUT, "results": results, "late": late})
 
     def append(self, entry: Entry) -> None:
-        """Into the log, unless its id is known (E4)."""
+        """Append to the log, unless the id is known (E4)."""
         if entry.id not in self._ids:
             self._ids.add(entry.id)
             self.log.append(entry)
@@ -103,7 +103,7 @@ class World:
             self._keep_result(entry)
 
     def _keep_result(self, entry: Entry) -> None:
-        """Only that of the attempt that holds the claim counts; another's is put aside."""
+        """Keep the claim holder's result, and put any other aside."""
         if isinstance(entry, Claimed):
             self.claims[entry.kind, entry.step] = entry.nonce
         if not isinstance(entry, Succeeded | Failed | Lost):
@@ -116,7 +116,7 @@ class World:
             self.late |= {} if current else {entry.nonce: LATE}
 
     def commit(self) -> None:
-        """Decide over all that is pending, then over what the commit itself has written."""
+        """Decide over all pending entries, then over the entries that the commit has written."""
         while self.pending:
             entries, self.pending = self.pending, []
             before = self.saga = replace(self.saga, values=self.blank.values)
@@ -156,7 +156,7 @@ class World:
     # ---- what can happen ----
 
     def live(self, *, asks: tuple[Ask, ...] = ()) -> None:
-        """One random thing happens, and perhaps somebody decides."""
+        """One random event happens, and perhaps a decision."""
         actions = self._actions()
         if self.outbox and self.rng.random() < 0.04:
             self._nobody_knows(min(self.outbox))
@@ -169,7 +169,7 @@ class World:
             self.commit()
 
     def settle(self) -> None:
-        """Everybody comes back and succeeds, every timer comes due, until nothing is left."""
+        """Every worker returns and succeeds, and every timer comes due, until nothing is left."""
         self.commit()
         for _ in range(2000):
             if self.holders:
@@ -185,11 +185,11 @@ class World:
         raise LawBroken("the world does not settle")
 
     def ask(self, command: Ask, step: str = "") -> None:
-        """A person's command."""
+        """An operator's action."""
         self.append(Requested(self.now_ms, command, self._fresh(), step=step))
 
     def _choose(self, asks: tuple[Ask, ...]) -> Ask:
-        """Any of them; the end of everything less often."""
+        """Any event, the saga's end less often."""
         chosen = self.rng.choice(asks)
         return self.rng.choice(asks) if chosen is Ask.TERMINATE else chosen
 
@@ -245,7 +245,7 @@ class World:
         self.append(Lost(self.now_ms, *holder.ref, holder.nonce))
 
     def _overrun(self, holder: Holder) -> None:
-        """Given up where it runs, though it cannot be stopped."""
+        """The attempt is given up by its own process, which cannot stop it."""
         holder.lost = True
         row = (*holder.ref, holder.nonce)
         self.append(Failed(self.now_ms, *row, BOOM, running=True))
@@ -258,7 +258,7 @@ class World:
         self.append(Unroutable(self.now_ms, *ref, Failure("UnknownWorker", "nobody")))
 
     def _fire(self, timer: str) -> None:
-        """Timers come due by the clock of whoever sweeps: up to three seconds off."""
+        """Timers come due by the sweeper's clock, which may be 3 s off."""
         due_ms = self.timers.pop(timer)
         self.now_ms = max(self.now_ms, due_ms)
         self.append(TimerDue(self.now_ms + self.rng.choice((0, 0, 3000)), timer))

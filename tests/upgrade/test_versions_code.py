@@ -65,7 +65,7 @@ class Site:
         wait_for(lambda: path.exists() and f"{saga_id} {step} " in path.read_text(), 10, step)
 
     def published(self) -> list[str]:
-        """The steps of the workflow as its name means it now."""
+        """The steps that the workflow's name means now."""
         found = self.runtime.edge.run(self.runtime.catalog.workflow("rel_order"))
         return list(found.by_name) if found else []
 
@@ -82,10 +82,10 @@ def site(redis_url: str, tmp_path: Path) -> Iterator[Site]:
 
 
 def test_old_and_new_workers_stand_side_by_side(site: Site) -> None:
-    """What is under way keeps its definition, what begins has the new one; no step is lost.
+    """Running sagas keep their definition, new ones get the new one, and no step gets lost.
 
-    Steps that only one version has the function for are done by that one, however often their
-    messages come to the other.
+    If only one version has a step's function, that version runs it, however often the other gets
+    its message.
     """
     old = site.worker("old")
     wait_for(lambda: site.published() == OLD_STEPS, 15, "the old definition")
@@ -111,9 +111,9 @@ def test_old_and_new_workers_stand_side_by_side(site: Site) -> None:
 
 
 def test_a_step_that_no_version_left_can_do_is_parked_and_said(site: Site) -> None:
-    """The old workers went too early: the saga waits for a person.
+    """The old workers stopped too early, so the saga waits for an operator.
 
-    A changed function of the same name does what is under way: definitions are pinned, functions
+    A changed function of the same name runs older sagas' steps: definitions are pinned, functions
     are not.
     """
     old = site.worker("old")
@@ -122,7 +122,7 @@ def test_a_step_that_no_version_left_can_do_is_parked_and_said(site: Site) -> No
     site.at_work(saga_id, "reserve")
     site.worker("new")
     old.kill()
-    site.runtime.leave(old.name)  # what its silence would say after half a minute
+    site.runtime.leave(old.name)  # as its silence would after half a minute
     (site.folder / "open").touch()
     wait_for(lambda: site.get(saga_id)["needs_attention"], 30, "the dead letter")
     saga = site.get(saga_id)

@@ -1,7 +1,7 @@
-"""Is a state that an earlier version has stored read, understood and brought to its end?
+"""Is an earlier version's stored state read, understood and brought to its end?
 
-`tests/upgrade/state` has one for each format that was released, with sagas in the midst of all
-that can happen to one, and how the engine of the time ended them.
+`tests/upgrade/state` has one state per released format, with sagas in every situation, and their
+ends under that time's engine.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ def put_back(url: str, state: State) -> None:
 
 
 def test_the_present_format_is_stored() -> None:
-    """No version is released without one; see docs/how-to/upgrading.md."""
+    """Each released version has a stored state; see docs/how-to/upgrading.md."""
     assert FORMAT in [state.format for state in STATES]
 
 
 def test_the_present_format_is_written_as_it_is_stored(redis_url: str) -> None:
-    """Versions of one format stand side by side: an older one has to read what a newer one writes.
+    """Versions of one format run side by side, so an older one has to read a newer one's data.
 
-    A change that it can live with is stored anew, any other needs a new format.
+    A compatible change needs a new stored state, any other a new format.
     """
     now, then = shape_of(record(redis_url)), shape_of(STATES[-1])
     assert (sorted(now - then), sorted(then - now)) == ([], [])
@@ -60,14 +60,14 @@ def test_the_present_format_is_written_as_it_is_stored(redis_url: str) -> None:
 
 @STORED
 def test_a_stored_saga_is_read_as_it_was(player: Player, state: State) -> None:
-    """State, results, errors, times and the whole history, compressed or not."""
+    """State, results, errors, times and the whole history are equal, compressed or not."""
     put_back(player.settings.redis_url, state)
     assert {saga: player.present(saga) for saga in state.before} == state.before
 
 
 @STORED
 def test_a_stored_saga_ends_as_it_would_have(player: Player, state: State) -> None:
-    """Whatever it was in the midst of; then it is told, and nothing of it is left open."""
+    """Its outcome is delivered, and nothing of it stays open."""
     put_back(player.settings.redis_url, state)
     player.clock.advance((state.at_ms - player.clock.now_ms()) / 1000)
     player.finish(state.later)
@@ -78,7 +78,7 @@ def test_a_stored_saga_ends_as_it_would_have(player: Player, state: State) -> No
 
 @STORED
 def test_stored_dead_letters_are_found(player: Player, state: State) -> None:
-    """Also those of a version that did not list them, once they have been looked for."""
+    """A reindex also finds those of a version that did not list them."""
     put_back(player.settings.redis_url, state)
     player.host.call("reindex_dead_letters")
     found = {(row["transaction_id"], row["step"]) for row in player.host.call("dead_letters")}
@@ -93,11 +93,11 @@ def test_stored_dead_letters_are_found(player: Player, state: State) -> None:
 
 @STORED
 def test_a_stored_saga_is_removed_whole(player: Player, state: State) -> None:
-    """When its retention is over: this version knows all keys that the other has made."""
+    """At the end of its retention this version removes all keys of the other one."""
     put_back(player.settings.redis_url, state)
     player.clock.advance((state.at_ms - player.clock.now_ms()) / 1000)
     player.finish(state.later)
-    for _ in range(3):  # a gap in the sweeping first, then all that is due
+    for _ in range(3):  # a gap between sweeps first, then all due items
         player.clock.advance(1 + YEARS_S)
         player.sweep()
     left = {key.decode() for key in player.edge.client.keys("ma:*")}
@@ -109,7 +109,7 @@ def test_a_stored_saga_is_removed_whole(player: Player, state: State) -> None:
 def test_a_real_worker_finishes_what_another_version_has_begun(
     redis_url: str, state: State
 ) -> None:
-    """Its messages too, which lay in the queues when the workers were replaced."""
+    """It handles the messages that were queued while the workers were replaced, too."""
     put_back(redis_url, state)
     player = Player(redis_url, SystemClock())
     env = {"MULTIAGENTS_LEASE_S": "1", "MULTIAGENTS_RETENTION_S": str(YEARS_S)}
@@ -138,14 +138,14 @@ def _results(player: Player, task_ids: list[str]) -> set[str]:
 
 @pytest.fixture
 def newer(redis_url: str) -> str:
-    """A server to which a worker of the next format has written."""
+    """A server with data of a worker of the next format."""
     with redis.Redis.from_url(redis_url) as client:
         client.set(Shard(0).format, FORMAT + 1)
     return redis_url
 
 
 def test_an_engine_refuses_a_format_that_it_does_not_know(newer: str) -> None:
-    """On its first use of the connection, with what is to be done; it has changed nothing."""
+    """The connection's first use raises with a remedy, and changes nothing."""
     player = Player(newer, FakeClock())
     with pytest.raises(
         NewerFormat, match=rf"format {FORMAT + 1}.*knows formats up to {FORMAT}: up"
@@ -157,7 +157,7 @@ def test_an_engine_refuses_a_format_that_it_does_not_know(newer: str) -> None:
 
 
 def test_only_the_shards_of_a_server_are_asked(redis_url: str) -> None:
-    """Of sagas on several servers, those on a newer one are refused, and no others."""
+    """Only the sagas on the newer server are refused."""
     base = redis_url.rpartition("/")[0]
     urls = f"{base}/0,{base}/1"
     with redis.Redis.from_url(f"{base}/1") as client:
@@ -175,7 +175,7 @@ def test_only_the_shards_of_a_server_are_asked(redis_url: str) -> None:
 
 @pytest.mark.processes
 def test_a_worker_ends_when_a_newer_one_has_written(redis_url: str) -> None:
-    """It says why, and its exit code is an error's."""
+    """The worker gives the reason, and its exit code is an error's."""
     with redis.Redis.from_url(redis_url) as client:
         client.set(Shard(0).format, FORMAT + 1)
         with Worker(redis_url, "-c", "1", imports=work.__name__) as worker:
@@ -186,7 +186,7 @@ def test_a_worker_ends_when_a_newer_one_has_written(redis_url: str) -> None:
 
 
 def test_a_worker_looks_again_every_ten_seconds(redis_url: str) -> None:
-    """A newer worker may begin at any time; what the older one then does may harm."""
+    """A newer worker may begin at any time, and the older one's work may then do harm."""
     player = Player(redis_url)
     thread = SweeperThread(
         player.host.sweeper,
@@ -204,7 +204,7 @@ def test_a_worker_looks_again_every_ten_seconds(redis_url: str) -> None:
 
 
 def test_a_worker_notes_its_format(redis_url: str) -> None:
-    """So that older ones know; an older number is raised, a newer one never lowered."""
+    """Older workers read it; a lower number is raised, and a newer one never lowered."""
     with redis.Redis.from_url(redis_url) as client:
         for before, after in ((None, FORMAT), (0, FORMAT), (FORMAT, FORMAT)):
             if before is not None:

@@ -36,7 +36,7 @@ class DoesNotApply(AssertionError):
 
 @dataclass(frozen=True, slots=True)
 class Bug:
-    """One patch.  ``seed`` and ``histories``: where a search finds it quickly."""
+    """One patch. ``seed`` and ``histories``: where a search finds it quickly."""
 
     name: str
     says: str
@@ -78,7 +78,7 @@ def planted(bug: Bug) -> Iterator[Path]:
 
 
 def _apply(bug: Bug, folder: Path) -> None:
-    """Replace each hunk's text, which must stand in its file just once; line numbers may be off."""
+    """Replace each hunk's text, which must occur once in its file; line numbers may be off."""
     for part in re.split(r"^--- ", bug.patch, flags=re.M)[1:]:
         name = re.match(r".*\n\+\+\+ b/(\S+).*\n", part)
         if not name:
@@ -97,7 +97,7 @@ def _apply(bug: Bug, folder: Path) -> None:
 
 
 def search(bug: Bug, *, seed: int, count: int) -> Found | None:
-    """Live through histories with the bug until a law breaks; None if all are clean."""
+    """Run histories with the bug until a law breaks; None if all are clean."""
     command = [sys.executable, "-m", "multiagents.lab.simulator.__main__", "--quiet"]
     with planted(bug) as folder:
         ended = subprocess.run(

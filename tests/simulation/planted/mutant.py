@@ -1,4 +1,4 @@
-"""What is a rule broken in one place?"""
+"""How is a rule broken in one place?"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LAWS, SIMULATION = "tests/laws/test_", "tests/simulation/test_"
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """One rule broken in one place; ``test`` is to notice it."""
+    """One rule broken in one place; ``test`` must fail because of it."""
 
     rule: str
     file: str

@@ -56,7 +56,7 @@ def changed(mutant: Mutant, root: Path = ROOT) -> str:
 
 @contextmanager
 def copy() -> Iterator[Path]:
-    """The project without what its tests do not need."""
+    """A copy of the project, without the parts that its tests do not need."""
     with tempfile.TemporaryDirectory(prefix="rules-") as folder:
         for name in COPIED:
             source, target = ROOT / name, Path(folder) / name
@@ -76,7 +76,7 @@ class Ended(StrEnum):
 
 
 class Trial:
-    """Tries mutants in one copy, where each test is first seen to pass on the whole code."""
+    """Tries mutants in one copy; each test first has to pass on the whole code."""
 
     def __init__(self, root: Path, *, timeout_s: float = TEST_S) -> None:
         self.timeout_s = timeout_s
@@ -84,7 +84,7 @@ class Trial:
         self._whole: dict[str, Ended] = {}
 
     def of(self, mutant: Mutant) -> str:
-        """What is said of a mutant; "found" at its beginning if its test noticed it.
+        """The result for a mutant; it begins with "found" if its test noticed it.
 
         Raises Rotten, and RuntimeError if the test cannot be run or fails on the whole code too.
         """
@@ -125,7 +125,7 @@ def ended(test: str, root: Path, *, timeout_s: float) -> Ended:
             return Ended.TIMED_OUT
         finally:
             if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)  # with the servers and workers it started
+                os.killpg(process.pid, signal.SIGKILL)  # together with its servers and workers
         if code not in (0, 1):
             said.seek(0)
             raise RuntimeError(f"{test} cannot be run:\n{said.read()[-4000:]}")

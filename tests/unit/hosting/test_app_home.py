@@ -162,9 +162,7 @@ def test_the_packages_own_app_follows_its_celeryconfig() -> None:
 
 
 def test_settings_that_come_after_attach_count() -> None:
-    """Settings count from `config_from_object`, with or without namespace, a lambda or an
-    assignment.
-    """
+    """They may come from `config_from_object`, a lambda or an assignment."""
     app = Celery("shop", set_as_current=False)
     runtime = attach(app, Settings())
     app.config_from_object({"CELERY_BROKER_URL": BROKER}, namespace="CELERY")

@@ -1,7 +1,7 @@
-"""Who plays the worker over a stored state?
+"""How does a test play the worker over a stored state?
 
-One process with the production engine over a real server, its clock moved by hand.  Messages are
-those that lie in the broker's lists; they are read as a worker reads them, mark and all.
+One process runs the production engine over a real server, with a clock moved by hand. It reads the
+messages in the broker's lists as a worker does, mark included.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ Seen = dict[str, Any]
 
 
 class Interrupted(Exception):
-    """The process is to die here."""
+    """The process has to die here."""
 
 
 class Player:
-    """One process; what it tells those who wait is noted in ``told``."""
+    """One process; ``told`` records the outcomes it delivers."""
 
     def __init__(self, url: str, clock: Clock | None = None) -> None:
         self.clock = clock or FakeClock()
@@ -85,7 +85,7 @@ class Player:
         self.app.close()
 
     def announce(self) -> None:
-        """Be a worker that is known."""
+        """Announce a known worker."""
         self.edge.run(formats.note([SHARD]))
         self.edge.run(self.catalog.publish("w@host", [QUEUE], work.WORKFLOWS, slots=SLOTS))
         self.edge.run(self.catalog.refresh(force=True))
@@ -96,7 +96,7 @@ class Player:
         return self._letters(message) if self.sends else None
 
     def perform(self, effect: Any) -> Any:
-        """Carry out what a flow asks for besides Redis."""
+        """Carry out a flow's effects other than Redis."""
         match effect:
             case Publish():
                 raise Interrupted
@@ -108,7 +108,7 @@ class Player:
         raise TypeError(effect)
 
     def run_until(self, script: str, act: Callable[[], Any]) -> None:
-        """Act, and die as soon as a script has been run."""
+        """Run an action, and die once a script has run."""
         self._dies_after = script
         try:
             act()
@@ -118,7 +118,7 @@ class Player:
             raise AssertionError(f"no {script} was run")
 
     def ran(self, effect: Any) -> None:
-        """Die here if that is what `run_until` waits for."""
+        """Die here if `run_until` waits for this script."""
         if isinstance(effect, Call) and effect.script == self._dies_after:
             raise Interrupted
 
@@ -138,7 +138,7 @@ class Player:
         raise AssertionError(f"no message for {saga}")
 
     def claim(self, saga: str) -> Assignment:
-        """Begin what a saga's next message asks for."""
+        """Claim the attempt of a saga's next message."""
         held = self._claim(self.message(saga))
         assert held is not None
         return held
@@ -154,7 +154,7 @@ class Player:
         )
 
     def run(self, saga: str, times: int = 1) -> None:
-        """Do what a saga's next messages ask for."""
+        """Run the attempts of a saga's next messages."""
         for _ in range(times):
             self._do(self.message(saga))
 
@@ -167,7 +167,7 @@ class Player:
             self.end(held)
 
     def end(self, held: Assignment) -> None:
-        """Run the function of an attempt and report what came of it."""
+        """Run the function of an attempt and report its result."""
         try:
             _, text = perform(FUNCTIONS[held.worker], held, _NoLeases(), limit=10_000)
         except Exception as error:  # noqa: BLE001 - as a worker does
@@ -183,27 +183,27 @@ class Player:
             self.engine.plain_ended(saga, task_id, result, attempts=attempts)
 
     def append(self, saga: str, entry: Entry) -> None:
-        """Log an entry and decide."""
+        """Append an entry and decide."""
         self.edge.run(self.coordinator.append(saga, entry))
 
     def ask(self, saga: str, command: str) -> None:
-        """A person's command."""
+        """Request an operator's action."""
         self.append(saga, Requested(self.clock.now_ms(), Action(command), f"{command}-{saga}"))
 
     def report(self, saga: str, step: str, attempt: int, nonce: str) -> None:
-        """A success that comes late."""
+        """Report a late success."""
         now_ms = self.clock.now_ms()
         entry = Succeeded(now_ms, Kind.RUN, step, attempt, nonce)
         self.edge.run(self.coordinator.report(saga, entry, result=json.dumps({"late": attempt})))
 
     def sweep(self, saga: str = "") -> None:
-        """Deal with what is due of a saga, or of all."""
+        """Handle the due items of a saga, or of all."""
         for item in self.edge.run(self.host.sweeper.due(SHARD)):
             if not saga or item.member.split("|")[1] == saga:
                 self.edge.run(self.host.sweeper.handle(item))
 
     def pass_time(self, saga: str, seconds: float) -> None:
-        """Let time pass for one saga, as sweepers see it."""
+        """Let time pass for one saga, with sweeps."""
         assert isinstance(self.clock, FakeClock)
         for _ in range(round(seconds * 2)):
             self.clock.advance(0.5)
@@ -212,7 +212,7 @@ class Player:
     # ---- to the end ----
 
     def finish(self, acts: list[list[Any]]) -> None:
-        """Do what people and late workers do, then all that is left to do."""
+        """Do the later actions of operators and late workers, then all remaining work."""
         assert isinstance(self.clock, FakeClock)
         for saga, act, *rest in acts:
             (self.ask if act == "ask" else self.report)(saga, *rest)
@@ -234,7 +234,7 @@ class Player:
         return min(times, default=None)
 
     def present(self, saga: str) -> Seen:
-        """How a saga stands, times and all, and what has happened to it."""
+        """A saga's state and history, with all times."""
         about = self.host.call("get", saga)
         steps = {
             name: [step["started_at"], step["ended_at"], step["progress"]]
@@ -245,7 +245,7 @@ class Player:
         return {**self.outcome(saga), "told": None, "times": times, "events": events}
 
     def outcome(self, saga: str) -> Seen:
-        """How a saga stands, without its times, and what happened to it."""
+        """A saga's state and history, without times."""
         about = self.host.call("get", saga)
         events = self.host.call("history", saga)
         kept = ("state", "workflow", "input", "step_results", "result", "error", "attention")
@@ -266,7 +266,7 @@ def _work(shown: dict[str, Any]) -> Seen:
 
 
 def _placeless(value: Any) -> Any:
-    """An error without its place in these very files, which earlier versions did not store."""
+    """An error without its place in these files, which earlier versions did not store."""
     if isinstance(value, dict) and "message" in value:
         return {key: value[key] for key in value if key != "place"}
     return value
@@ -278,7 +278,7 @@ class _NoLeases:
 
 
 class _Mortal(Edge):
-    """The edge of a process that may be told to die."""
+    """The edge of a process that may have to die."""
 
     def __init__(self, url: str, player: Player) -> None:
         super().__init__(url, perform=player.perform, shards=(0,))
@@ -290,7 +290,7 @@ class _Mortal(Edge):
         return reply
 
     def run(self, flow: Flow[Any]) -> Any:
-        """As production's, but a death is not thrown into the flow."""
+        """As in production, but a death is not thrown into the flow."""
         reply: Any = None
         while True:
             try:
@@ -301,7 +301,7 @@ class _Mortal(Edge):
 
 
 def _read(raw: bytes) -> Seen:
-    """A message as a worker reads it."""
+    """A message, as a worker reads it."""
     message = json.loads(raw)
     args, kwargs, _ = json.loads(base64.b64decode(message["body"]))
     headers = message["headers"]

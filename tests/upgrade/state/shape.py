@@ -1,7 +1,7 @@
-"""Of which shape is what is stored, whatever stands in it?
+"""Which shape have the stored data, apart from their values?
 
-A line for each kind of key, of field, of row, of log entry, of due member and of message, by which
-two stored states are compared: an older engine of a format has to read what a newer one writes.
+A line stands for each kind of key, field, row, log entry, due member and message. A comparison of
+two stored states uses them: an older engine of a format has to read a newer one's data.
 """
 
 from __future__ import annotations

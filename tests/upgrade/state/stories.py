@@ -29,7 +29,7 @@ RESUME, RETRY = ["ask", "resume"], ["ask", "retry"]
 
 
 def reported_lost(p: Player) -> Later:
-    """Compensated, and its only attempt may still come back."""
+    """The saga is compensated, and its only attempt may still come back."""
     p.start("reported_lost", work.once)
     held = p.claim("reported_lost")
     p.pass_time("reported_lost", LOST_S)
@@ -38,7 +38,7 @@ def reported_lost(p: Player) -> Later:
 
 
 def undone_again(p: Player) -> None:
-    """It came back after it had been undone: a second generation of undo is due."""
+    """A late success came after the undo, so a second generation of undo is due."""
     p.start("undone_again", work.once)
     held = p.claim("undone_again")
     p.pass_time("undone_again", LOST_S)
@@ -47,7 +47,7 @@ def undone_again(p: Player) -> None:
 
 
 def second_attempt(p: Player) -> Later:
-    """The first was lost, and will come back while the second is in its queue."""
+    """The first attempt was lost, and comes back while the second one is queued."""
     p.start("second_attempt", work.chain)
     held = p.claim("second_attempt")
     p.pass_time("second_attempt", LOST_S)
@@ -55,7 +55,7 @@ def second_attempt(p: Player) -> Later:
 
 
 def paused_over_a_timer(p: Player) -> Later:
-    """Its retry came due while it was paused."""
+    """The retry came due during the pause."""
     p.start("paused_over_a_timer", work.flakes)
     p.run("paused_over_a_timer")
     p.ask("paused_over_a_timer", "pause")
@@ -85,7 +85,7 @@ def half_way(p: Player) -> None:
 
 
 def at_work(p: Player) -> None:
-    """A worker has it, has noted how far it is, and will never be heard of again."""
+    """A worker has claimed it and recorded progress, and is lost."""
     p.start("at_work", work.checks)
     held = p.claim("at_work")
     notes = {"p:s0": '{"progress":0.5,"note":"half"}', "k:s0": '{"page":7}'}
@@ -93,7 +93,7 @@ def at_work(p: Player) -> None:
 
 
 def waits_to_retry(p: Player) -> None:
-    """By the policy of its worker, which the log has kept."""
+    """The retry follows the policy of the worker, which the log has kept."""
     p.start("waits_to_retry", work.flakes)
     p.run("waits_to_retry")
 
@@ -107,14 +107,14 @@ def nobody_decided(p: Player) -> None:
 
 
 def has_a_deadline(p: Player) -> None:
-    """A worker has it for longer than the saga has time."""
+    """A worker holds the step beyond the saga's deadline."""
     p.start("has_a_deadline", work.late)
     p.run("has_a_deadline")
     p.claim("has_a_deadline")
 
 
 def paused(p: Player) -> Later:
-    """What was sent was taken back."""
+    """The sent command was withdrawn."""
     p.start("paused", work.chain)
     p.run("paused")
     p.ask("paused", "pause")
@@ -122,7 +122,7 @@ def paused(p: Player) -> Later:
 
 
 def paused_at_work(p: Player) -> Later:
-    """What ran has ended since."""
+    """The running attempt has ended since."""
     p.start("paused_at_work", work.chain)
     held = p.claim("paused_at_work")
     p.ask("paused_at_work", "pause")
@@ -137,13 +137,13 @@ def chose(p: Player) -> None:
 
 
 def held_back(p: Player) -> None:
-    """A wide fan-out: a few branches are done or sent, the others wait in the outbox."""
+    """A few branches of a wide fan-out are done or sent, and the others wait in the outbox."""
     p.start("held_back", work.fan)
     p.run("held_back", 3)
 
 
 def plain_sent(p: Player) -> None:
-    """A Celery task of the user's, claimed on its behalf, waits in its queue."""
+    """A user's Celery task, claimed on its behalf, waits in its queue."""
     p.start("plain_sent", work.plains)
 
 
@@ -157,21 +157,21 @@ def plain_half_way(p: Player) -> None:
 
 
 def asks_for_the_pivot(p: Player) -> None:
-    """Cancelled while the pivot was on its way; nobody has looked yet whether it was claimed."""
+    """The saga was cancelled with its pivot sent; whether it was claimed is not known yet."""
     p.start("asks_for_the_pivot", work.pivots)
     p.run("asks_for_the_pivot")
     p.run_until("commit", lambda: p.ask("asks_for_the_pivot", "cancel"))
 
 
 def parked_behind_the_pivot(p: Player) -> Later:
-    """A dead letter: nothing is undone any more."""
+    """A dead letter after the pivot: nothing is undone any more."""
     p.start("parked_behind_the_pivot", work.pivots)
     p.run("parked_behind_the_pivot", 3)
     return [RETRY]
 
 
 def nobody_knows_its_worker(p: Player) -> Later:
-    """Parked: its worker was on no running process."""
+    """The step is parked, because no running process has its worker."""
     saga = "nobody_knows_its_worker"
     p.start(saga, work.chain)
     p.message(saga)
@@ -186,7 +186,7 @@ def nobody_knows_its_worker(p: Player) -> Later:
 
 
 def undoes(p: Player) -> None:
-    """One undo is done, one at work, one to come."""
+    """One undo is done, one running, one to come."""
     p.start("undoes", work.breaks)
     p.run("undoes", 4)
     p.claim("undoes")
@@ -199,7 +199,7 @@ def undo_waits_to_retry(p: Player) -> None:
 
 
 def undo_is_parked(p: Player) -> Later:
-    """Ended as failed, with dead letters that keep it from being removed."""
+    """The saga has failed, and its dead letters keep it from removal."""
     p.start("undo_is_parked", work.undo_parks)
     p.run("undo_is_parked", 4)
     return [RETRY]
@@ -213,7 +213,7 @@ def undoes_branches(p: Player) -> None:
 
 
 def rolled_back(p: Player) -> None:
-    """Completed, told so, and being undone on somebody's word."""
+    """The saga completed, delivered its outcome, and is being undone by an operator."""
     p.start("rolled_back", work.chain)
     p.run("rolled_back", 3)
     p.ask("rolled_back", "rollback")
@@ -230,7 +230,7 @@ def completed(p: Player) -> None:
 
 
 def not_told(p: Player) -> None:
-    """Completed, and the process died before it told anybody."""
+    """The saga completed, and the process died before it delivered the outcome."""
     p.start("not_told", work.once)
     p.sends = False
     held = p.claim("not_told")
@@ -239,13 +239,13 @@ def not_told(p: Player) -> None:
 
 
 def compensated(p: Player) -> None:
-    """Undone, and over."""
+    """The saga is undone and over."""
     p.start("compensated", work.breaks)
     p.run("compensated", 6)
 
 
 def terminated(p: Player) -> None:
-    """Ended by a person, without undo."""
+    """An operator ended the saga without undo."""
     p.start("terminated", work.chain)
     p.run("terminated")
     p.ask("terminated", "terminate")

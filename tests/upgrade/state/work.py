@@ -27,7 +27,7 @@ def do(context: Any) -> dict[str, Any]:
 
 @worker("fx_check")
 def check(context: Any) -> dict[str, Any]:
-    """Tell what the attempt before has noted."""
+    """Return the note of the attempt before."""
     return {"noted": context.checkpoint_value}
 
 
@@ -45,7 +45,7 @@ def fail(context: Any) -> dict[str, Any]:
 
 @worker("fx_second")
 def second(context: Any) -> dict[str, Any]:
-    """What a person has to try again."""
+    """An operator has to retry this one."""
     if context.attempt == 1:
         raise NonRetryableError("not the first time")
     return {context.step: context.attempt}
