@@ -1,9 +1,9 @@
-"""Does a class name lead to one class?"""
+"""Does a class name lead to one class, and a test file's name to one file?"""
 
 from __future__ import annotations
 
 import ast
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,3 +27,10 @@ def test_no_two_modules_define_a_class_of_the_same_name() -> None:
         modules[name].add(str(path))
     assert len(modules) > 200
     assert {name: found for name, found in modules.items() if len(found) > 1} == {}
+
+
+def test_no_two_test_files_share_a_name() -> None:
+    """pytest imports a test file by its bare name, so a second one ends the whole run."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert len(names) > 100
+    assert [name for name, count in names.items() if count > 1] == []
