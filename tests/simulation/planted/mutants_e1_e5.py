@@ -210,8 +210,8 @@ E1_E5 = (
     Mutant(
         "E5",
         "multiagents/operations/actions.py",
-        "refusal(workflow, before, command, step, letter)",
-        "refusal(workflow, before, command, step)",
+        "refusal(workflow, before, action, step, letter)",
+        "refusal(workflow, before, action, step)",
         "tests/flows/test_dead_letters_meant.py::test_letters_that_were_listed_are_settled_and_no_others",
     ),
     Mutant(
