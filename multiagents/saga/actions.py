@@ -1,8 +1,8 @@
-"""What may people ask of a saga?
+"""Which actions may an operator take on a saga?
 
-Each action is an entry of the log, with who and why.  `ACTIONS` says for each action and each
-state of a saga what is done, or why the action is refused: then it changes nothing.  `allowed`
-reads the same table before an action and after it.
+Each action is an entry of the log, with its operator and reason.  For each action in each state of
+a saga, `ACTIONS` gives the rule that applies, or the reason of a refusal.  A refused action
+changes nothing.  `allowed` reads the same table before an action and after it.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from multiagents.workflows.workflow import Workflow
 
 
 def on_requested(draft: Draft, entry: Requested) -> None:
-    """A person asks something of the saga."""
+    """An operator requests an action."""
     answer = ACTIONS[entry.action, draft.saga.state]
     is_refused = answer.unless(draft.workflow, draft.saga, entry) != ""
     rule = answer.instead if is_refused else answer.rule
     rule(draft, entry)
 
 
-# ---- what is done ----
+# ---- rules ----
 
 
 def _nothing(_: Draft, __: Requested) -> None:
-    """What is asked for is so already, or was refused."""
+    """The saga is in that state already, or the action was refused."""
 
 
 def _pause(draft: Draft, _: Requested) -> None:
@@ -45,7 +45,7 @@ def _pause(draft: Draft, _: Requested) -> None:
 
 
 def _resume(draft: Draft, _: Requested) -> None:
-    """Timers that came due meanwhile were only recorded (E19): start what they held back."""
+    """Start the retries whose timers came due in the pause and were only recorded (E19)."""
     draft.move(SagaState.RUNNING)
     for name, step in list(draft.steps.items()):
         if step.run.state is StepState.RETRYING and step.run.retry_at <= draft.now_ms:
@@ -85,7 +85,7 @@ def _terminate(draft: Draft, entry: Requested) -> None:
 
 
 def _close(draft: Draft, name: str) -> None:
-    """Nobody will come back to what is parked or waits for its next attempt."""
+    """End what is parked or waits for a retry: nothing will continue it."""
     step = draft.steps[name]
     if step.run.state in {StepState.PARKED, StepState.RETRYING}:
         draft.give_up(name)
@@ -93,7 +93,7 @@ def _close(draft: Draft, name: str) -> None:
         draft.move_work(name, Kind.UNDO, UndoState.SKIPPED)
 
 
-# ---- why it is refused ----
+# ---- reasons of refusals ----
 
 
 def _no_reason(_: Workflow, __: Saga, ___: Requested) -> str:
@@ -128,14 +128,14 @@ Reason = Callable[[Workflow, Saga, Requested], str]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What becomes of an action in a state of the saga."""
+    """The answer to an action in one state of the saga."""
 
     rule: Rule = _nothing
     unless: Reason = _no_reason
     instead: Rule = _nothing
-    """What is done where the action is refused."""
+    """The rule that applies if the action is refused."""
     offered: bool = True
-    """Whether the action makes sense: nobody terminates what has ended, but may."""
+    """Whether the action is offered: terminating an ended saga is legal, but rarely useful."""
 
 
 _PENDING, _RUNNING, _PAUSED = SagaState.PENDING, SagaState.RUNNING, SagaState.PAUSED
@@ -175,4 +175,4 @@ ACTIONS: dict[tuple[Action, SagaState], Answer] = {
     for states, answer in answers
     for state in states
 }
-"""For each action in each state of a saga: what is done, or why it is refused."""
+"""For each action in each state of a saga: its rule, or the reason of its refusal."""

@@ -1,7 +1,7 @@
-"""What does a saga's state allow a person to ask?
+"""Which actions does a saga's state allow?
 
-The table `ACTIONS`, by which `decide` acts, says that; here it is told beforehand, with the reason,
-and afterwards whether an action had its effect.  Pure.
+The table `ACTIONS`, which drives `decide`, gives the answer.  This module reads it before an
+action, with the reason of a refusal.  After an action it checks whether that had its effect.  Pure.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from multiagents.workflows.workflow import Workflow
 
 _UNDOING = frozenset({SagaState.COMPENSATING, SagaState.COMPENSATED, SagaState.CANCELLED})
 _GIVEN_UP = frozenset({StepState.FAILED, StepState.SKIPPED, StepState.SUCCEEDED})
-"""Where a parked step may be without a further attempt."""
+"""States that a parked step may reach without another attempt."""
 _CLOSED = frozenset({UndoState.SKIPPED, UndoState.RESOLVED})
-"""Where a parked undo is without a further attempt."""
+"""States that a parked undo may reach without another attempt."""
 
 OneLetter = tuple[Kind, int]
-"""Which dead letter of a step: of its run or its undo, parked since when, Unix ms."""
+"""One dead letter of a step: of its run or its undo, and when it was parked, Unix ms."""
 
 
 def allowed(workflow: Workflow, saga: Saga) -> list[Action]:
-    """What can be asked of it now and makes sense."""
+    """The actions that are legal now and useful."""
     return [
         action
         for action in Action
@@ -42,10 +42,10 @@ def refusal(
     step: str = "",
     letter: OneLetter | None = None,
 ) -> str:
-    """Why a command would change nothing; "" if it would, or if what it asks for is so already.
+    """Why an action is refused; "" if it is not, or if the saga is in that state already.
 
-    ``step``: whose dead letter is meant; "" = all of the saga's.  ``letter``: which of that step;
-    None: whichever there is.
+    ``step``: the step whose dead letter is meant; "" = all of the saga's.  ``letter``: the dead
+    letter of that step; None: any.
     """
     kind, since_ms = letter or (None, 0)
     asked = Requested(0, action, "", step=step, letter=kind, parked_at=since_ms)
@@ -55,7 +55,7 @@ def refusal(
 def done(
     before: Saga, saga: Saga, action: Action, step: str = "", letter: OneLetter | None = None
 ) -> bool:
-    """Whether the saga is now where a command was to bring it; ``before``: when it was asked."""
+    """Whether an action has had its effect; ``before``: the saga when it was requested."""
     match action:
         case Action.PAUSE:
             return saga.state is SagaState.PAUSED
@@ -75,12 +75,12 @@ def done(
 
 
 def caution(workflow: Workflow, saga: Saga, action: Action) -> str:
-    """What a person should know before a command that is allowed; "" where it does what it says."""
+    """A warning before an action that is allowed; "" if it has no side effects."""
     if action is Action.CANCEL and saga.state is not SagaState.COMPENSATING:
         if workflow.pivot is None or not pivot_passed(workflow, saga.steps):
             return ""
         pivot = f"step {workflow.pivot.name!r}, its point of no return, is or may be done"
-        return f"{pivot}: nothing is undone, it goes on and asks for attention"
+        return f"{pivot}: nothing is undone, the saga continues and asks for attention"
     if action is not Action.TERMINATE:
         return ""
     runs = [repr(name) for name, step in saga.steps.items() if step.run.state is StepState.RUNNING]
@@ -90,20 +90,20 @@ def caution(workflow: Workflow, saga: Saga, action: Action) -> str:
         if step.undo.state is UndoState.RUNNING
     ]
     found = ", ".join([*runs, *undos])
-    return f"still at work, and may be done all the same: {found}" if found else ""
+    return f"still running, and may complete: {found}" if found else ""
 
 
 def not_allowed(workflow: Workflow, saga: Saga, action: Action, why: str) -> NotAllowed:
-    """The error for whoever asked: what, which, why, and what could be asked instead."""
+    """The error of a refused action: which, why, and the actions that are allowed instead."""
     others = tuple(map(str, allowed(workflow, saga)))
-    instead = f"what can be asked of it now: {', '.join(others)}"
+    instead = f"allowed actions: {', '.join(others)}"
     if not others:
-        instead = "nothing can be asked of it now"
+        instead = "no action is allowed now"
     return NotAllowed(f"cannot {action} saga {saga.id}: {why}; {instead}", others)
 
 
 def _is_settled(before: Saga, saga: Saga, action: Action, step: str, kind: Kind) -> bool:
-    """Whether a dead letter that has gone was settled so; it may have been by others, otherwise."""
+    """Whether a dead letter that has gone was settled by this action, and not by another."""
     was, now = before.steps[step], saga.steps[step]
     if action is Action.RETRY:
         tried = now.of(kind).attempt > was.of(kind).attempt

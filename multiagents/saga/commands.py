@@ -1,6 +1,6 @@
-"""What can a decision ask for?
+"""Which commands can a decision contain?
 
-Values only: `coordinator` turns them into outbox entries, timers and messages.
+Values only: the engine turns them into outbox entries, timers and messages.
 """
 
 from __future__ import annotations
@@ -48,19 +48,19 @@ class ClearTimer:
 
 @dataclass(frozen=True, slots=True)
 class Deliver:
-    """Tell whoever waits how the saga ended: with ``state``, whatever a person does after it."""
+    """Deliver the outcome to the waiters: ``state``, even if an operator acts later."""
 
     state: SagaState
 
 
 @dataclass(frozen=True, slots=True)
 class TellAgain:
-    """Tell of the first end what had been parked."""
+    """Deliver the first outcome again to the targets that were parked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Adopt:
-    """Take what an attempt returned after it was given up for its step's result from now on."""
+    """Use the late result of a given-up attempt as its step's result from now on."""
 
     step: str
     nonce: str

@@ -1,7 +1,7 @@
 """How is a saga undone?
 
-Rules 3 to 5 and 7: stop new work, wait for what runs, undo last completed first; never past the
-pivot.  And E6: an effect that comes to light after its undo is undone again.
+Rules 3 to 5 and 7: stop new work, wait for running steps, undo the last completed step first, and
+nothing after the pivot.  E6: an effect that comes to light after its undo is undone again.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def rewind(draft: Draft) -> None:
 
 
 def remaining_undos(draft: Draft) -> list[str]:
-    """What remains to be undone and has not begun to be, last completed first."""
+    """The steps whose undo has to begin, last completed first."""
     specs = draft.workflow.by_name
     names = [
         name
@@ -77,7 +77,7 @@ def _undo_free_ones(draft: Draft, to_undo: list[str]) -> None:
 
 
 def _needs_undo(spec: Step, step: StepRun) -> bool:
-    """Rule 3: what succeeded, and what may have left an effect."""
+    """Rule 3: whether a step succeeded, or may have left an effect."""
     if spec.compensation is None:
         return False
     if step.run.state is StepState.SUCCEEDED or step.done:
@@ -113,7 +113,7 @@ def _verdict(draft: Draft) -> SagaState:
 
 
 def undo_afresh(draft: Draft, name: str) -> None:
-    """Let a step that is undone wait to be undone once more."""
+    """Let an undone step wait for another undo."""
     step = draft.steps[name]
     draft.move_work(name, Kind.UNDO, UndoState.NONE, tries=0)
     draft.set_step(name, generation=step.generation + 1, again=False)
@@ -146,7 +146,7 @@ def surface(draft: Draft, name: str) -> None:
 
 
 def is_past_pivot(draft: Draft, *, but: str = "") -> bool:
-    """``but``: a step whose attempt has just ended, so that only what it left counts."""
+    """``but``: a step whose attempt has just ended, so only its effects count."""
     pivot = draft.workflow.pivot
     if pivot is not None and pivot.name == but:
         return draft.steps[but].unknown
@@ -177,7 +177,7 @@ def _halt(draft: Draft) -> None:
 
 
 def refuse_past_pivot(draft: Draft) -> None:
-    """What was to stop the saga came too late: it goes on, and a person learns of it."""
+    """A stop came too late: the saga continues, and asks for attention."""
     draft.call_for_attention(f"{draft.saga.halting} came after the pivot: not undone")
     draft.set_saga(halting="")
     if draft.saga.error is not None and not draft.saga.error_step:
@@ -185,7 +185,7 @@ def refuse_past_pivot(draft: Draft) -> None:
 
 
 def go_on_stopping(draft: Draft) -> None:
-    """A dispatched attempt that stood in the way is gone."""
+    """Continue a stop that waited for a dispatched attempt, which is gone now."""
     if draft.saga.halting:
         _halt(draft)
     elif draft.saga.state is SagaState.COMPENSATING:

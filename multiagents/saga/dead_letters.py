@@ -1,8 +1,8 @@
-"""What waits for a person?
+"""What waits for an operator?
 
-A dead letter is a step or an undo that is parked: only a person's word moves it on.  A saga asks
-for attention while it has one, and where something happened that a person should know of.  Each
-shard has an index of both, written by the very commit that changes the saga.  Pure.
+A dead letter is a parked step or undo: only an operator moves it.  A saga asks for attention while
+it has one, and after other events that an operator should know.  Each shard has an index of both.
+The commit that changes the saga writes them.  Pure.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ SAGAS, LETTERS = 0, 1
 
 
 def parked(step: StepRun) -> Kind | None:
-    """Which work of a step is parked, if any; never both."""
+    """Whether a step's run or undo is parked, if any; never both."""
     if step.undo.state is UndoState.PARKED:
         return Kind.UNDO
     return Kind.RUN if step.run.state is StepState.PARKED else None
 
 
 def dead_letters_of(saga: Saga) -> Iterator[tuple[str, Kind]]:
-    """The steps of a saga that wait for a person, in definition order."""
+    """The dead letters of a saga, by step and kind, in definition order."""
     for name, step in saga.steps.items():
         kind = parked(step)
         if kind is not None:
@@ -34,15 +34,15 @@ def dead_letters_of(saga: Saga) -> Iterator[tuple[str, Kind]]:
 
 
 def parked_at(saga: Saga, step: str, kind: Kind) -> int:
-    """Since when it waits, Unix ms."""
+    """When it was parked, Unix ms."""
     return saga.steps[step].of(kind).ended_at or saga.updated_at
 
 
 def changes(before: Saga, saga: Saga, changed: Iterable[str]) -> list[Waiting]:
-    """What a decision, made over ``before``, changes in the indexes.
+    """The changes of a decision, made over ``before``, to the indexes.
 
-    ``changed``: the steps that it touched.  A letter that was retried and parked again within one
-    decision is entered anew, by its new time.
+    ``changed``: the steps that it touched.  A letter that one decision retries and parks again is
+    entered anew, with its new time.
     """
     found: list[Waiting] = []
     for name in sorted(changed):
@@ -56,7 +56,7 @@ def changes(before: Saga, saga: Saga, changed: Iterable[str]) -> list[Waiting]:
 
 
 def entries_of(saga: Saga) -> list[Waiting]:
-    """All that should stand in the indexes for a saga."""
+    """All rows that the indexes should have for a saga."""
     letters = (_letter(saga, name) for name in saga.steps)
     found = [Waiting(LETTERS, *letter) for letter in letters if letter]
     return [*found, Waiting(SAGAS, saga.id, saga.updated_at)] if saga.attention else found

@@ -1,19 +1,18 @@
 """What does a saga do next?
 
-`decide` is the one place where the rules of a saga live (docs/reference/rules.md gives them
-by number; E1 to E21 are the engine's).  It is pure: no Redis, no clock, no randomness.  A saga's
-state is the fold of `decide` over its log, so what stands here must never depend on anything but
-the definition, the state and the entry.
+`decide` is the one place for the rules of a saga.  docs/reference/rules.md gives them by number; E1
+to E21 are the engine's.  It is pure: no Redis, no clock, no randomness.  A saga's state is the fold
+of `decide` over its log.  So a decision depends only on the definition, the state and the entry.
 
-`RULES` has one rule for each type of entry: a function over a draft, in the module named after
-what it decides.  Each module knows only those below it:
+`RULES` has one rule for each type of entry: a function over a draft.  Each module of rules imports
+only those below it:
 
-    actions       what a person asks, and when it is refused
-    settling      what a person says of dead letters
-    reports       what became of an attempt
+    actions       an operator's actions, and the reasons of refusals
+    settling      actions on dead letters
+    reports       the outcome of an attempt
     schedule      which steps may start
     compensation  how a saga is undone, and the point of no return
-    draft         the small changes all of them are made of
+    draft         the small changes that make up all of them
 
 A late, duplicate or foreign entry changes nothing, or asks for attention.
 """
@@ -64,7 +63,7 @@ def fold(workflow: Workflow, saga: Saga, entries: Iterable[Entry]) -> Decision:
 
 
 def _apply(draft: Draft, entry: Entry, now_ms: int) -> None:
-    """Work one entry in."""
+    """Apply one entry to a draft."""
     draft.now_ms = now_ms
     draft.set_saga(updated_at=max(now_ms, draft.saga.updated_at))
     RULES[type(entry)](draft, entry)
@@ -94,12 +93,12 @@ def _on_timer(draft: Draft, entry: TimerDue) -> None:
     elif step.run.state is StepState.RETRYING and draft.saga.state is SagaState.RUNNING:
         draft.dispatch(name, Kind.RUN)
     elif step.run.state is StepState.RETRYING:
-        # Whoever resumes may have a clock behind the one that found the timer due.
+        # A later resume may use a clock behind the one that found the timer due.
         draft.set_work(name, Kind.RUN, retry_at=0)
 
 
 Rule = Callable[[Draft, Any], None]
-"""What one type of entry changes in a draft."""
+"""The changes of one type of entry to a draft."""
 
 RULES: dict[type[Entry], Rule] = {
     Started: _on_started,

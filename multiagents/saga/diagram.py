@@ -1,6 +1,6 @@
 """How do the states of a saga, a step and an undo look as diagrams?
 
-Drawn from the tables that `decide` obeys, so that documentation cannot say anything else.  Pure.
+They are drawn from the tables that drive `decide`, so the documentation cannot differ.  Pure.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ State = TypeVar("State", bound=StrEnum)
 
 
 def saga_diagram() -> str:
-    """The legal moves of a saga as mermaid text; a person's are marked ``by command``."""
+    """The legal moves of a saga as mermaid text; an operator's are marked ``by command``."""
     return _diagram(SAGA_MOVES, SagaState.PENDING, [each for each in SagaState if each in ENDED])
 
 
 def step_diagram() -> str:
-    """Likewise of a step's forward work."""
+    """Likewise of a step's run."""
     ends = (StepState.SUCCEEDED, StepState.FAILED, StepState.SKIPPED)
     return _diagram(STEP_MOVES, StepState.WAITING, ends)
 

@@ -1,7 +1,7 @@
-"""What does a decision consist of while it is being worked out?
+"""How does a rule change a saga?
 
-The small changes that every rule is made of: move the saga, change a step, dispatch, wait, park.
-The rules stand above: `compensation`, `schedule`, `reports`, `actions`, and `decide` over all.
+By small changes to a draft: move the saga, change a step, dispatch, wait, park.  The rules stand
+above: `compensation`, `schedule`, `reports`, `actions`, and `decide` over all.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Decision:
 
     @property
     def to_begin(self) -> list[Dispatch]:
-        """The attempts that it asks for, but those that it takes back itself."""
+        """The attempts that it dispatches, without those that it withdraws itself."""
         asked = [command for command in self.commands if isinstance(command, Dispatch)]
         taken = [command for command in self.commands if isinstance(command, Withdraw)]
         if not taken:
@@ -57,7 +57,7 @@ class Decision:
 
     @property
     def end(self) -> SagaState | None:
-        """The end that it brings about, as those who wait are told it."""
+        """The end that it delivers to the waiters; None: it delivers none."""
         return next((each.state for each in self.commands if isinstance(each, Deliver)), None)
 
 
@@ -73,17 +73,17 @@ def evolve(value: V, changes: dict[str, Any]) -> V:
 
 
 class Draft:
-    """One call of `decide` while it is being worked out.
+    """A saga while one call of `decide` changes it.
 
-    Mutable inside, never seen outside: copying every value at every change would make a wide
-    saga quadratic.
+    It is mutable, and stays inside that call: a copy of every value at every change would make a
+    wide saga quadratic.
     """
 
     def __init__(self, workflow: Workflow, saga: Saga) -> None:
         self.workflow = workflow
         self.steps = dict(saga.steps)
         self.saga = evolve(saga, {"steps": self.steps})
-        """Of this turn alone until it is over: changed in place."""
+        """Private to this call until it ends, so it is changed in place."""
         self.commands: list[Command] = []
         self.changed: set[str] = set()
         self.now_ms = 0
@@ -92,7 +92,7 @@ class Draft:
         return Decision(self.saga, tuple(self.commands), frozenset(self.changed))
 
     def move(self, state: SagaState) -> None:
-        """Change the saga's state; the table of legal moves is the judge."""
+        """Change the saga's state.  Raises AssertionError if the table has no such move."""
         if state is self.saga.state:
             return
         if (self.saga.state, state) not in SAGA_MOVES:
@@ -104,7 +104,7 @@ class Draft:
     def move_work(
         self, name: str, kind: Kind, state: StepState | UndoState, **changes: Any
     ) -> None:
-        """Change the state of a step's run or undo, and what is known of it."""
+        """Change the state of a step's run or undo, and other fields of it."""
         self.set_step(name, **{_FIELDS[kind]: self._moved(name, kind, state, changes)})
 
     def end_run(self, name: str, state: StepState, **changes: Any) -> None:
@@ -116,7 +116,7 @@ class Draft:
     def _moved(
         self, name: str, kind: Kind, state: StepState | UndoState, changes: dict[str, Any]
     ) -> AnyWork:
-        """A run or undo in its next state; its table of legal moves is the judge."""
+        """A run or undo in its next state.  Raises AssertionError for an illegal move."""
         step = self.steps[name]
         work, moves = (step.run, STEP_MOVES) if kind is Kind.RUN else (step.undo, UNDO_MOVES)
         if (work.state, state) not in moves:
@@ -158,7 +158,7 @@ class Draft:
         self.commands.append(SetTimer(retry_timer(ref), self.now_ms + delay))
 
     def adopt(self, name: str) -> None:
-        """Let the late success of an attempt that was given up be the step's, result and all."""
+        """Count the late success of a given-up attempt as the step's, with its result."""
         nonce, values = self.steps[name].done, self.saga.values
         self.commands.append(Adopt(name, nonce))
         late = values.get("late", {})
@@ -171,14 +171,14 @@ class Draft:
         self.call_for_attention(parked_note(kind, name))
 
     def policy(self, name: str, kind: Kind) -> RetryPolicy:
-        """Step before decorator before default."""
+        """The step's own policy, else that of its worker's decorator, else the default."""
         step, work = self.workflow.by_name[name], self.steps[name].of(kind)
         if kind is Kind.UNDO:
             return step.compensation_retry or work.retry or UNDO_RETRY
         return step.retry or work.retry or DEFAULT_RETRY
 
     def has_begun(self, name: str) -> bool:
-        """Whether some attempt was claimed: then its place in the order of undo counts."""
+        """Whether a worker claimed an attempt: then the step has a place in the order of undo."""
         return bool(self.steps[name].run.nonce)
 
     def set_saga(self, **changes: Any) -> None:
@@ -193,5 +193,5 @@ class Draft:
 
 
 def parked_note(kind: Kind, name: str) -> str:
-    """How a saga asks for attention while a step or undo of it is parked."""
+    """The note in a saga's attention while a step or undo of it is parked."""
     return f"{kind} of {name!r} is parked"

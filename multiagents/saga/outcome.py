@@ -1,4 +1,4 @@
-"""How did a saga end, and what came of it?  Pure."""
+"""What is a saga's outcome, and what did it leave behind?  Pure."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from multiagents.workflows.workflow import Workflow
 
 @dataclass(frozen=True, slots=True)
 class SagaOutcome(Effect[Told]):
-    """Effect: tell everybody who waits for a saga how it ended; the reply is a `Told`.
+    """Effect: deliver a saga's outcome to all its waiters; the reply is a `Told`.
 
-    ``waiting``: Celery task id -> its canvas (what a Celery task's end would have started).
-    ``settled``: of that, by task id, the names of what is told already or waits for a person.
+    ``waiting``: Celery task id -> its canvas (the tasks that the end of a Celery task would start).
+    ``settled``: by task id, the targets that have the outcome already or wait for an operator.
     ``result`` is set for a completed saga; ``failure`` (arguments of `SagaFailed`) otherwise.
     """
 
@@ -34,14 +34,14 @@ class SagaOutcome(Effect[Told]):
 
 
 def has_dead_letters(saga: Saga) -> bool:
-    """Whether a step, an undo, or what hangs on the saga's end waits for a person."""
+    """Whether a step, an undo or a target of the outcome waits for an operator."""
     return bool(saga.attention and parked_notes(saga)) or any(
         parked(step) for step in saga.steps.values()
     )
 
 
 def fields_of(workflow: Workflow, state: SagaState) -> tuple[str, ...]:
-    """The data fields that the outcome of this end is made of, besides those of who waits."""
+    """The data fields that make up the outcome of this end, besides those of the waiters."""
     steps = workflow.last_steps if state is SagaState.COMPLETED else ()
     return tuple(result_field(Kind.RUN, step) for step in steps)
 
@@ -49,10 +49,10 @@ def fields_of(workflow: Workflow, state: SagaState) -> tuple[str, ...]:
 def outcome_of(
     saga: Saga, workflow: Workflow, data: dict[str, str], *, now: Saga | None = None
 ) -> SagaOutcome:
-    """How the saga ended, for those who wait; ``data``: who waits, and what `fields_of` names.
+    """A saga's outcome for its waiters; ``data``: the waiters, and the fields of `fields_of`.
 
-    Told again, it is stored again; what a canvas starts is not started again.  ``now``: the saga
-    as it is by now, if it has moved since that end.
+    A second delivery stores the outcome again, but starts no canvas again.  ``now``: the present
+    saga, if it has moved since that end.
     """
     waiting: dict[str, dict[str, Any]] = {}
     parked = parked_targets(now or saga)
@@ -63,7 +63,7 @@ def outcome_of(
             started = f"told:{task_id}" in data
             own: dict[str, Any] = {} if started else loads(canvas or "{}")
             names = {each.name for each in targets_of(own, completed=completed)} if own else set()
-            # What is left of its canvas waits for a person, or that was nothing.
+            # All that is left of its canvas waits for an operator.
             waits = names and names <= parked.get(task_id, set()) | parts_in(data, task_id)
             waiting[task_id] = {} if waits else own
     settled = {task_id: frozenset(names) for task_id, names in parked.items()}
@@ -75,7 +75,7 @@ def outcome_of(
 
 
 def parts_in(data: dict[str, str], task_id: str) -> set[str]:
-    """The targets of a canvas that were told while others could not be."""
+    """The targets of a canvas that got the outcome although others did not."""
     return set(loads(data.get(part_field(task_id), "[]")))
 
 
@@ -108,9 +108,9 @@ def failure_of(saga: Saga) -> dict[str, Any]:
 
 
 def left_of(workflow: Workflow, saga: Saga) -> list[str]:
-    """The steps that are done, or may be, and were not begun to be undone; for a person.
+    """The steps that are done, or may be, and have no undo yet; for an operator.
 
-    After a termination steps and undos may still be at work.
+    After a termination, steps and undos may still be running.
     """
     found = []
     for name, step in saga.steps.items():

@@ -1,7 +1,7 @@
-"""What does the fate of an attempt mean for its step?
+"""What does the outcome of an attempt mean for its step?
 
-A report counts only with the nonce of the present claim (fencing); that of a lost claim may come
-late, and any other calls for attention (E5).
+A report counts only with the nonce of the present claim (fencing).  The report of a lost claim may
+come late.  Any other calls for attention (E5).
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from multiagents.workflows.workflow import Workflow
 
 _LEASE_LOST = Failure("LeaseLost", "the worker fell silent: its lease ran out")
 _CLASSES = {cls.__name__: names_of_class(cls) for cls in (LeaseLost, StepTimeout)}
-"""Of what is said of an attempt of which nobody has heard."""
+"""The classes of the errors of attempts that did not report."""
 
 
 def on_claimed(draft: Draft, entry: Claimed) -> None:
-    """A worker has taken an attempt that was dispatched."""
+    """A worker claimed a dispatched attempt."""
     step = draft.steps.get(entry.step)
     if step is None or not _is_dispatched(step, entry.kind, entry.attempt):
         draft.call_for_attention(f"unexpected claim of {entry.kind} {entry.step!r}")
@@ -67,7 +67,7 @@ def on_claimed(draft: Draft, entry: Claimed) -> None:
 
 
 def on_report(draft: Draft, entry: Report) -> None:
-    """An attempt has ended, or was given up."""
+    """An attempt ended, or was given up."""
     step = draft.steps.get(entry.step)
     claim = (entry.kind.value, entry.attempt, entry.nonce)
     if step is None:
@@ -86,7 +86,7 @@ def on_report(draft: Draft, entry: Report) -> None:
         else:
             _on_undo_report(draft, entry, step)
     elif isinstance(entry, Succeeded) and step.run.state is not StepState.SUCCEEDED:
-        _on_late(draft, entry)  # of an attempt whose failure somebody else has reported
+        _on_late(draft, entry)  # another process reported its failure before
 
 
 def _on_run_report(draft: Draft, entry: Report, step: StepRun) -> None:
@@ -99,7 +99,7 @@ def _on_run_report(draft: Draft, entry: Report, step: StepRun) -> None:
 
 
 def succeed(draft: Draft, name: str, **changes: Any) -> None:
-    """A step is done, with these changes to its run: start what follows it, or undo it."""
+    """A step succeeded, with these changes to its run: start its dependents, or undo it."""
     draft.set_saga(open_steps=draft.saga.open_steps - 1)
     draft.end_run(name, StepState.SUCCEEDED, **changes)
     if draft.saga.state is SagaState.RUNNING:
@@ -111,7 +111,7 @@ def succeed(draft: Draft, name: str, **changes: Any) -> None:
 
 
 def _fail(draft: Draft, entry: Failed | Lost) -> None:
-    """A forward attempt did not succeed: retry it, park it, or give the step up."""
+    """An attempt to run a step did not succeed: retry it, park it, or give the step up."""
     name, step = entry.step, draft.steps[entry.step]
     unknown = isinstance(entry, Lost) or entry.effect is FailureEffect.UNKNOWN
     again, error = _count(draft, entry)
@@ -153,7 +153,7 @@ def _on_undo_report(draft: Draft, entry: Report, step: StepRun) -> None:
 
 
 def _count(draft: Draft, entry: Failed | Lost) -> tuple[bool, Failure]:
-    """Put a failure to its work; return whether that is tried again, and the error."""
+    """Record a failure of a run or undo; return whether to retry it, and the error."""
     name, kind = entry.step, entry.kind
     policy, work = draft.policy(name, kind), draft.steps[name].of(kind)
     if isinstance(entry, Failed):
@@ -178,7 +178,7 @@ def silence_of(workflow: Workflow, kind: Kind, step: str) -> Failure:
 
 
 def _on_late(draft: Draft, entry: Report) -> None:
-    """An attempt that was given up for lost has reported after all (E6, E7)."""
+    """A given-up attempt reported after all (E6, E7)."""
     if entry.kind is Kind.UNDO:
         return
     if isinstance(entry, Succeeded):
@@ -189,10 +189,10 @@ def _on_late(draft: Draft, entry: Report) -> None:
 
 
 def on_unroutable(draft: Draft, entry: Unroutable) -> None:
-    """A message cannot be sent at all: what it was to start waits for a person."""
+    """A message cannot be sent at all: its step or target waits for an operator."""
     if entry.target:
-        # A server that lost its last second may have lost the end that was told (E5): the
-        # saga ends again, and what is refused then is noted then.
+        # A server that lost its last second may have lost the end that was delivered (E5).  Then
+        # the saga ends again, and notes the refusals of that delivery.
         if draft.saga.delivered:
             draft.call_for_attention(note_of(entry.target, entry.error))
         return
@@ -213,7 +213,7 @@ def on_unroutable(draft: Draft, entry: Unroutable) -> None:
 
 
 def on_withdrawn(draft: Draft, entry: Withdrawn) -> None:
-    """A dispatched attempt was taken back before a worker claimed it."""
+    """A dispatched attempt was withdrawn before a worker claimed it."""
     step = draft.steps.get(entry.step)
     if step is None or not _is_dispatched(step, entry.kind, entry.attempt):
         return
@@ -222,20 +222,20 @@ def on_withdrawn(draft: Draft, entry: Withdrawn) -> None:
     else:
         _take_back(draft, entry.step)
     if draft.saga.state is SagaState.RUNNING and not draft.saga.halting:
-        # Resumed before the withdrawal that its pause had asked for came through.
+        # The saga was resumed before the withdrawal of its pause arrived.
         advance(draft, [entry.step])
     else:
         go_on_stopping(draft)
 
 
 def _take_back(draft: Draft, name: str) -> None:
-    """A dispatched run that nobody claimed never happened; earlier attempts did."""
+    """Forget a dispatched attempt that no worker claimed; earlier attempts stay."""
     if not _leave_undone(draft, name):
         draft.set_work(name, Kind.RUN, attempt=draft.steps[name].run.attempt - 1)
 
 
 def _leave_undone(draft: Draft, name: str) -> bool:
-    """The present attempt will not happen; return whether that is the end of the step."""
+    """Drop the present attempt; return whether that ends the step."""
     over = draft.saga.state is SagaState.COMPENSATING and draft.has_begun(name)
     if over:
         draft.give_up(name)
@@ -245,7 +245,7 @@ def _leave_undone(draft: Draft, name: str) -> bool:
 
 
 def _after_ms(entry: Failed | Lost) -> int | None:
-    """When the error asks to be tried again."""
+    """The delay that the error requests before a retry."""
     return entry.retry_after_ms if isinstance(entry, Failed) else None
 
 
@@ -255,5 +255,5 @@ def _is_dispatched(step: StepRun, kind: Kind, attempt: int) -> bool:
 
 
 def _may_still_report(entry: Report) -> bool:
-    """Whether an attempt was only given up: what became of it is not known yet."""
+    """Whether an attempt was only given up: its real outcome is not known yet."""
     return isinstance(entry, Lost) or (isinstance(entry, Failed) and entry.running)

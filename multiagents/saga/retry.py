@@ -1,9 +1,9 @@
 """Is a failed attempt tried again, and when?
 
-What the policy says of an error comes first, then what is usual for it (rules 2 and 5).
+The policy's answer for an error comes first, then the default for its class (rules 2 and 5).
 
-Pure: the jitter is drawn from a hash of what is retried, so that the same log always gives the
-same decision, and yet no two steps wait in step with each other.
+Pure: the jitter comes from a hash of the attempt.  So the same log always gives the same decision,
+yet two steps do not retry at the same time.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which steps may start?
 
-A step starts when all it waits for has ended; what its condition skips counts as ended, and a
-join that every branch skipped is skipped with them.
+A step starts when all its dependencies have ended.  A step that its condition skips has ended, too.
+A join is skipped if all its branches were skipped.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from multiagents.workflows.expressions import ConditionError, as_seen, evaluate
 from multiagents.workflows.step import Step
 
 PAST = frozenset({StepState.SUCCEEDED, StepState.SKIPPED})
-"""What the dependents of a step wait for."""
+"""The states of a step in which its dependents may start."""
 
 
 def advance(draft: Draft, names: Iterable[str]) -> None:
-    """Start what is ready among ``names`` and whatever follows a skip; end when all ended."""
+    """Start the ready steps among ``names`` and after skips; end the saga if all ended."""
     queue = deque(names)
     while queue:
         name = queue.popleft()
@@ -34,7 +34,7 @@ def advance(draft: Draft, names: Iterable[str]) -> None:
 
 
 def _try_start(draft: Draft, name: str) -> bool:
-    """Dispatch or skip a step if all it waits for has ended; return whether it was skipped."""
+    """Dispatch or skip a step if its dependencies have ended; return whether it was skipped."""
     if draft.saga.state is not SagaState.RUNNING or draft.saga.halting:
         return False
     if draft.steps[name].run.state is not StepState.WAITING:
@@ -66,7 +66,7 @@ def _choose(draft: Draft, spec: Step) -> bool:
 
 
 def skip(draft: Draft, name: str, unchosen: bool = False) -> bool:
-    """Pass over a step; return True: what follows it may start."""
+    """Skip a step; return True: its dependents may start."""
     draft.set_saga(open_steps=draft.saga.open_steps - 1)
     draft.move_work(name, Kind.RUN, StepState.SKIPPED)
     if unchosen:
@@ -75,7 +75,7 @@ def skip(draft: Draft, name: str, unchosen: bool = False) -> bool:
 
 
 def _refuse(draft: Draft, name: str, error: Failure) -> None:
-    """A step that cannot even begin: nothing was done, so it has failed clean."""
+    """Fail a step that cannot begin: clean, since it did nothing."""
     draft.set_work(name, Kind.RUN, error=error, ended_at=draft.now_ms)
     if is_past_pivot(draft):
         draft.park(name, Kind.RUN)
@@ -86,7 +86,7 @@ def _refuse(draft: Draft, name: str, error: Failure) -> None:
 
 
 def _values(draft: Draft) -> dict[str, Any]:
-    """What a condition reads; a result counts from the moment its step has succeeded."""
+    """The values of a condition; a result counts once its step has succeeded."""
     results = draft.saga.values.get("results", {})
     view: dict[str, Any] = {
         name: as_seen(step.run.state, results.get(name)) for name, step in draft.steps.items()
@@ -95,7 +95,7 @@ def _values(draft: Draft) -> dict[str, Any]:
 
 
 def _all_unchosen(before: list[StepRun]) -> bool:
-    """Whether a step is on no chosen branch: a join that all branches skipped, or one after it.
+    """Whether a step is on no chosen branch: a join of skipped branches, or a step after it.
 
     A single predecessor that its own condition skipped counts as ended, not as unchosen.
     """

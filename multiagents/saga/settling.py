@@ -1,7 +1,7 @@
-"""How does a person settle dead letters?
+"""How does an operator settle dead letters?
 
-Retry, skip or resolve: all of a saga's letters, one step's, or the very letter that the person has
-seen.  `unsettled` tells beforehand why there is nothing to settle.
+By retry, skip or resolve: all dead letters of a saga, those of a step, or the one that the operator
+has seen.  `unsettled` gives the reason beforehand if there is nothing to settle.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from multiagents.saga.targets import parked_notes
 from multiagents.workflows.workflow import Workflow
 
 SETTLING = (Action.RETRY, Action.SKIP, Action.RESOLVE)
-"""A person's words on dead letters."""
+"""The actions on dead letters."""
 
 
 def unsettled(_: Workflow, saga: Saga, entry: Requested) -> str:
-    """Why a word on dead letters would settle nothing; "" if it would."""
+    """Why an action would settle no dead letter; "" if it would."""
     return _no_letter(saga, entry) or _another(saga, entry)
 
 
@@ -45,7 +45,7 @@ def _no_letter(saga: Saga, entry: Requested) -> str:
 
 
 def _another(saga: Saga, entry: Requested) -> str:
-    """Why what is parked of a step now is not what the person has seen."""
+    """Why the dead letter of a step is not the one that the operator has seen."""
     kind = parked(saga.steps[entry.step]) if entry.letter and entry.step else None
     if kind is None:
         return ""
@@ -57,7 +57,7 @@ def _another(saga: Saga, entry: Requested) -> str:
 
 
 def settle(draft: Draft, entry: Requested) -> None:
-    """An operator's word on dead letters: all of the saga's, one step's, or just one."""
+    """Settle dead letters: all of the saga's, one step's, or just one."""
     if draft.saga.terminated:
         draft.set_saga(attention=())
         return
@@ -79,7 +79,7 @@ def settle(draft: Draft, entry: Requested) -> None:
 
 
 def _tell_again(draft: Draft) -> None:
-    """What of the end could not be told is no longer left alone."""
+    """Deliver the outcome again to the targets that were parked."""
     parked = parked_notes(draft.saga)
     if parked:
         left = tuple(note for note in draft.saga.attention if note not in parked)
@@ -88,7 +88,7 @@ def _tell_again(draft: Draft) -> None:
 
 
 def _forget_what_is_parked_no_more(draft: Draft) -> None:
-    """What else a person should know of is another matter, and stays."""
+    """Drop the notes of what is no longer parked; other notes stay."""
     over = {
         parked_note(kind, name)
         for name, step in draft.steps.items()

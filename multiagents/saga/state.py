@@ -1,8 +1,8 @@
-"""What is known about one run of a workflow?
+"""What is the state of one run of a workflow?
 
-Frozen values that only `decide` makes new versions of.  The codec at the end is the stored form:
-one compact JSON row a step, trailing defaults left out, so that a commit writes only the steps
-that changed (E15).  No Redis, no clock.
+The values are frozen, and only `decide` makes new versions of them.  The codec at the end gives the
+stored form: one compact JSON row for each step, without trailing defaults.  So a commit writes only
+the steps that changed (E15).  No Redis, no clock.
 """
 
 from __future__ import annotations
@@ -124,13 +124,14 @@ class Saga:
     error: Failure | None = None
     error_step: str = ""
     attention: tuple[str, ...] = ()
-    """Why a person should look, oldest first."""
+    """The reasons why an operator should look, oldest first."""
     steps: Mapping[str, StepRun] = field(default_factory=dict)
     values: Mapping[str, Any] = field(default_factory=dict, compare=False)
-    """What conditions read: ``{"input": …, "results": {STEP: …}, "late": {NONCE: …}}``, ``late``
-    being what was returned by attempts that had been given up; empty without conditions.  Not part
-    of the state: it lies beside the saga, and never changes for a step that has succeeded or was
-    skipped."""
+    """The values of conditions: ``{"input": …, "results": {STEP: …}, "late": {NONCE: …}}``.
+
+    ``late`` has the results of attempts that had been given up.  Empty without conditions.
+    They are not part of the state.  They never change for a step that has succeeded or was skipped.
+    """
 
 
 def new_saga(
@@ -161,7 +162,7 @@ _CODES = {
     "none": "n",
     "resolved": "v",
 }
-"""Of step and undo states: a row of at most 64 characters lies in a compact hash of the server."""
+"""Of step and undo states: the server stores rows of at most 64 characters compactly."""
 _BARE_RUNS = {_CODES[state]: Work(state) for state in StepState} | {"w": NO_RUN}
 _BARE_UNDOS = {_CODES[state]: Work(state) for state in UndoState} | {"n": NO_UNDO}
 """Works in each state without any attempt, by code."""
@@ -214,7 +215,7 @@ def _work_row(work: AnyWork, since_ms: int) -> list[Any]:
 _BLANK_WORK: list[Any] = [0, 0, "", "", 0, 0, 0, None, None, 0, ""]
 _BLANK_RUN: list[Any] = ["w", [], 0, False, False, (), "n", [], 0, False, ""]
 _NAMELESS = "?"
-"""For `StepRun.done` in format 1, which only told that there was one."""
+"""For `StepRun.done` in format 1, which had only a flag."""
 
 
 def decode_step(row: list[Any], since_ms: int) -> StepRun:
@@ -263,7 +264,7 @@ def _offset(at_ms: int, since_ms: int) -> int:
 
 
 def _moment(offset: int, since_ms: int) -> int:
-    """What `_offset` was made of."""
+    """The time that `_offset` was given."""
     if not offset:
         return 0
     return since_ms + offset - 1 if offset > 0 else since_ms + offset
@@ -321,7 +322,7 @@ def _decode_failure(row: list[str] | None, place: str = "") -> Failure | None:
 
 
 def _placed(error: Failure | None, step: StepRun | None) -> Failure | None:
-    """The saga's error, with the place that the step keeps from which it came."""
+    """The saga's error, with its place, which the failed step keeps."""
     own = step.run.error if step else None
     return own if own is not None and own == error else error
 

@@ -1,8 +1,9 @@
-"""What hangs on a saga's end besides its result, and what of that is left to be told?
+"""Which targets get a saga's outcome besides its result, and which of them are left?
 
 A start's canvas has targets: each link, each errback, the next task of its chain, its part of a
-chord.  Each is told by itself, once.  One that Celery refuses to send is parked for a person: a
-note in the saga's attention names it, and it is left alone until that is gone.  Pure.
+chord.  Each gets the outcome once, separately.  A target that Celery refuses to send is parked for
+an operator: a note in the saga's attention names it.  While the note stands, nothing sends the
+target.  Pure.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ _REFUSED = " cannot be told: "
 """Between a target and the reason, in a note of a saga's attention."""
 _OF = " of "
 _MOST = 300
-"""Characters of a reason in a note; all of it is in the saga's history."""
+"""Characters of a reason in a note; the saga's history has the whole reason."""
 
 CHORD, CHAIN, LINK, ERRBACK = "chord", "chain", "link", "errback"
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One thing to be told of an end.  ``name``: unique in its canvas."""
+    """One receiver of an outcome.  ``name``: unique in its canvas."""
 
     name: str
     kind: str
@@ -33,7 +34,7 @@ class Target:
 
 
 def targets_of(canvas: Mapping[str, Any], *, completed: bool) -> list[Target]:
-    """The targets of a canvas, in the order in which they are told."""
+    """The targets of a canvas, in the order of delivery."""
     found = [Target(CHORD, CHORD)] if canvas.get("chord") else []
     if not completed:
         return [*found, *errbacks_of(canvas)]
@@ -43,7 +44,7 @@ def targets_of(canvas: Mapping[str, Any], *, completed: bool) -> list[Target]:
 
 
 def errbacks_of(canvas: Mapping[str, Any]) -> list[Target]:
-    """What is told of a failure."""
+    """The targets of a failure."""
     return _numbered(ERRBACK, canvas.get("errbacks"))
 
 
@@ -58,7 +59,7 @@ def _named(what: str, signature: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A target that Celery will never send as it is."""
+    """A target that Celery cannot send as it is."""
 
     task_id: str
     name: str
@@ -66,40 +67,40 @@ class Refusal:
 
     @property
     def target(self) -> str:
-        """As log and notes name it."""
+        """Its name in log and notes."""
         return f"{self.name}{_OF}{self.task_id}"
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What became of telling an end."""
+    """The result of a delivery."""
 
     done: bool
-    """Nothing is left to be told; else a sweep tells what is left."""
+    """No target is left; else a sweep delivers to the rest."""
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """By task id the names of the targets that were told."""
+    """By task id, the names of the targets that got the outcome."""
     refused: tuple[Refusal, ...] = ()
     refusal: str = ""
-    """Why the server of results has refused one for its key, where that is why it is not done."""
+    """Why the result server refused a key, if the delivery is not done for that reason."""
 
 
 TOLD, NOT_TOLD = Told(True), Told(False)
 
 
 def note_of(target: str, error: Failure) -> str:
-    """How a saga asks for attention for a target that was refused."""
+    """The note in a saga's attention for a target that was refused."""
     return f"{target}{_REFUSED}{error.type}: {error.message}"[:_MOST]
 
 
 def parked_notes(saga: Saga) -> tuple[str, ...]:
-    """The notes of targets that wait for a person; of a terminated saga nothing waits."""
+    """The notes of targets that wait for an operator; a terminated saga has none."""
     if saga.terminated:
         return ()
     return tuple(note for note in saga.attention if _REFUSED in note)
 
 
 def parked_targets(saga: Saga) -> dict[str, set[str]]:
-    """The names of targets that wait for a person, by task id."""
+    """The names of targets that wait for an operator, by task id."""
     found: dict[str, set[str]] = {}
     for note in saga.attention:
         if _REFUSED in note:

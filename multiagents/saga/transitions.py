@@ -1,8 +1,8 @@
 """Which moves of a saga, of a step and of an undo are legal?
 
 Three tables, each from a move to its cause.  The draft of a decision refuses every other move, and
-the diagrams in docs/concepts.md are drawn from them.  ``BY_OPERATOR``: only a person's request
-causes the move, or it is the usual cause.  ``BY_ENGINE``: all else.  Pure.
+the diagrams in docs/concepts.md are drawn from them.  ``BY_OPERATOR``: only an operator's action
+causes the move, or it is the usual cause.  ``BY_ENGINE``: all other moves.  Pure.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ STEP_MOVES: dict[tuple[StepState, StepState], str] = {
 }
 """Every legal move of a step's forward work.
 
-A dispatched one that waits again was withdrawn.  One that is skipped by an operator has failed
-first: so it keeps its place in the order of undo.  A failed one that succeeds is E6 again.
+A dispatched step that waits again was withdrawn.  A step that an operator skips has failed first,
+so it keeps its place in the order of undo.  A failed step that succeeds is E6 again.
 """
 
 UNDO_MOVES: dict[tuple[UndoState, UndoState], str] = {
@@ -88,6 +88,6 @@ UNDO_MOVES: dict[tuple[UndoState, UndoState], str] = {
 }
 """Every legal move of a step's undo.
 
-One that is over and begins afresh is E6: an effect came to light after it.  A failed undo of a
+An ended undo that begins afresh is E6: an effect came to light after it.  A failed undo of a
 terminated saga is skipped.
 """

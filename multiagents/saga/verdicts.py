@@ -1,8 +1,8 @@
 """Does a returned result count as a success?
 
-A forward result is never interpreted, unless its step says ``failed_when`` (rule 2).  It is judged
-once, where it is reported, and the verdict goes into the log: a later attempt's result must not
-change what is known of this one.  Pure.
+A forward result is never interpreted, unless its step has a ``failed_when`` (rule 2).  It is judged
+once, where it is reported, and the verdict goes into the log.  So the result of a later attempt
+cannot change the verdict on this one.  Pure.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from multiagents.workflows.workflow import Workflow
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What a step was given: its saga's input and the results before it, by name, as JSON."""
+    """The values of a step: its saga's input and the results before it, by name, as JSON."""
 
     input: str
     results: Mapping[str, str]
     states: States
-    """How those before it ended that have no result."""
+    """The end states of the steps before it that have no result."""
 
 
 def is_judged(workflow: Workflow, returned: Succeeded) -> bool:
-    """Whether its step says when a result is a failure."""
+    """Whether its step has a ``failed_when``."""
     return returned.kind is Kind.RUN and workflow.by_name[returned.step].failed_when is not None
 
 

@@ -239,7 +239,7 @@ def test_terminate_ends_without_undo_and_closes_the_letters(
     assert (saga["state"], saga["attention"][-1]) == ("failed", "terminated without undo")
     assert desk.dead_letters() == []
     assert index(redis_url) == ({saga_id.encode()}, set())
-    with pytest.raises(NotAllowed, match=r"it was terminated; .* now: resolve"):
+    with pytest.raises(NotAllowed, match=r"it was terminated; allowed actions: resolve"):
         desk.retry(saga_id)
     resolved = desk.resolve(saga_id, reason="cleared up by hand")
     assert (resolved["state"], resolved["attention"]) == ("failed", [])
@@ -249,8 +249,8 @@ def test_terminate_ends_without_undo_and_closes_the_letters(
 @pytest.mark.parametrize(
     ("command", "make", "why"),
     [
-        ("rollback", park_undo, "it is failed; what can be asked of it now: retry, skip, resolve"),
-        ("retry", lambda lab: lab.start(order()), "has no dead letter.*of it now: rollback$"),
+        ("rollback", park_undo, "it is failed; allowed actions: retry, skip, resolve"),
+        ("retry", lambda lab: lab.start(order()), "has no dead letter.*allowed actions: rollback$"),
         ("resume", lambda lab: lab.start(order()), "it is completed"),
         ("cancel", park_undo, "it is failed"),
         ("pause", park_undo, "it is failed"),

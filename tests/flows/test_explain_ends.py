@@ -90,7 +90,7 @@ def test_a_completed_saga_is_offered_what_makes_sense(office: Office) -> None:
     saga_id = office.start(single)
     office.succeed(saga_id, "a")
     refused = cli("cancel", saga_id, url=office.url)
-    assert refused.err.rstrip().endswith("what can be asked of it now: rollback")
+    assert refused.err.rstrip().endswith("allowed actions: rollback")
     assert office.explain(saga_id)["commands"] == [f"multiagents rollback {saga_id}"]
 
 

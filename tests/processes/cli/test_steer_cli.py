@@ -172,7 +172,7 @@ def test_what_would_be_refused_is_refused_before_a_question(
         done = typed(command, saga_id, url=office.url, answer="y\n")
         assert (done.code, done.out, done.err) == (
             *(2, ""),
-            f"error: cannot {command} saga {saga_id}: it is failed; what can be asked of it now:"
+            f"error: cannot {command} saga {saga_id}: it is failed; allowed actions:"
             " retry, dead-letters skip, dead-letters resolve\n",
         )
 
@@ -201,7 +201,7 @@ def test_what_a_termination_leaves_at_work_is_said_before_and_after(
     office.succeed(saga_id, "reserve")
     held = office.claim(saga_id, "charge")
     done = typed("terminate", saga_id, url=office.url, answer="y\n")
-    assert "still at work, and may be done all the same: 'charge'" in done.err
+    assert "still running, and may complete: 'charge'" in done.err
     left = "left as they are: reserve, charge (still at work, perhaps done)"
     text = office.reason(saga_id, "ended")["text"]
     assert left in text.replace("Left", "left")
@@ -220,7 +220,7 @@ def test_an_undo_that_a_termination_leaves_at_work_is_said_too(
     office.fail(office.claim(saga_id, "charge"))
     office.claim(saga_id, "charge", Kind.UNDO)
     done = typed("terminate", saga_id, url=office.url, answer="y\n")
-    assert "may be done all the same: the undo of 'charge'" in done.err
+    assert "may complete: the undo of 'charge'" in done.err
     [row] = office.runtime.call("attention")
     assert "charge (its undo is still at work)" in row["reason"]
 

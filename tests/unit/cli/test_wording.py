@@ -152,7 +152,7 @@ def test_where_nothing_can_be_asked_that_is_said(office: Office) -> None:
     office.runtime.call("resolve", saga_id, reason="seen")
     done = cli("pause", saga_id, url=office.url)
     refused = f"error: cannot pause saga {saga_id}: it is failed"
-    assert done.err == f"{refused}; nothing can be asked of it now\n"
+    assert done.err == f"{refused}; no action is allowed now\n"
 
 
 def test_a_column_that_is_asked_for_is_shown_though_it_is_empty(office: Office) -> None:
