@@ -205,7 +205,7 @@ def _event(entry: Entry, after: Saga, workers: Mapping[str, str]) -> dict[str, A
         "place",
     }
     rest = {
-        name: getattr(entry, name)
+        _PUBLIC.get(name, name): getattr(entry, name)
         for name in entry.__dataclass_fields__
         if name not in known and getattr(entry, name) not in ("", None, ())
     }
@@ -226,6 +226,10 @@ def _event(entry: Entry, after: Saga, workers: Mapping[str, str]) -> dict[str, A
         worker=workers.get(getattr(entry, "nonce", "")) or None,
         data={name: str(v) if isinstance(v, str) else v for name, v in rest.items()},
     )
+
+
+_PUBLIC = {"action": "command"}
+"""Fields of entries whose name in an event's ``data`` is another."""
 
 
 def _loss(entry: Lost, after: Saga) -> Failure | None:
