@@ -1,5 +1,5 @@
-# Thin wrappers: the raw commands stand in README.md and CONTRIBUTING.md.
-# The only thing needed beforehand is Python 3.11 or newer, with venv.
+# Thin wrappers: README.md and CONTRIBUTING.md have the raw commands.
+# The only requirement is Python 3.11 or newer, with venv.
 
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell \
 	$(name) -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
@@ -11,7 +11,7 @@ RUN := $(VENV)/bin
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast servers check lint format bench lock compat clean
 
-help:  ## What can be made
+help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
 
 setup: $(READY)  ## Make .venv with the pinned packages (all others do this first)
@@ -29,9 +29,9 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## Run an order that succeeds and one that is undone
 	$(RUN)/multiagents demo
 
-# They wait more than they work: five processes on two cores.  Those that measure how soon a saga goes
-# on after a kill run afterwards, two at a time.  Hundreds of processes start: none compiles the
-# package anew.
+# Most tests wait, so five processes share two cores.  Tests that measure how soon a saga continues
+# after a kill run afterwards, two at a time.  The tests start hundreds of processes, so Python stores
+# the compiled package.
 TESTS_AT_ONCE ?= 5
 XDIST := --dist loadgroup --no-loadscope-reorder
 test test-fast servers: export PYTHONDONTWRITEBYTECODE :=
@@ -46,15 +46,14 @@ test-fast: $(READY)  ## Run the tests that start no worker: a minute
 	$(RUN)/python -m pytest -n 2 $(XDIST) --hypothesis-profile fast \
 		-m "not processes" $(FAST)
 
-# The number that must be here; where there is one only, that is all there is to say.  RABBITMQ=1: it
-# must be here, too.
+# SERVERS: the minimum number of installed servers.  RABBITMQ=1: RabbitMQ must be installed, too.
 SERVERS ?= 1
 RABBITMQ ?=
 
-servers: $(READY)  ## Run what depends on the server on the other servers that are here
+servers: $(READY)  ## Run the tests that depend on the server on the other installed servers
 	$(RUN)/python -m tests.servers --at-least $(SERVERS) $(if $(RABBITMQ),--rabbitmq)
 
-check: lint test servers  ## All that continuous integration runs
+check: lint test servers  ## Run everything that continuous integration runs
 
 lint: $(READY)
 	$(RUN)/ruff check .
@@ -69,7 +68,7 @@ format: $(READY)  ## Format the code and sort its imports
 bench: $(READY)  ## Compare sagas with Celery, DBOS, LangGraph and others
 	$(RUN)/python -m bench.run
 
-lock:  ## Pin the packages anew (needs uv)
+lock:  ## Pin the packages again (needs uv)
 	uv pip compile pyproject.toml --all-extras --universal --no-header --upgrade -o constraints.txt
 
 compat:  ## Run the fast tests on old and new packages and Pythons (needs uv; 10 minutes each)

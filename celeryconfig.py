@@ -1,8 +1,7 @@
 """Which of Celery's own settings does this installation change?
 
-None: everything here is optional, the defaults live in the package, and MULTIAGENTS_REDIS_URL
-alone names broker, results and state.  Uncomment what you want to be different; the names are
-Celery's.
+None: every line here is optional.  The package has the defaults, and MULTIAGENTS_REDIS_URL names
+the server for broker, results and sagas.  Uncomment the settings to change; the names are Celery's.
 """
 
 # import os
@@ -11,8 +10,8 @@ Celery's.
 # broker_url = os.environ["MULTIAGENTS_REDIS_URL"]
 # result_backend = os.environ["MULTIAGENTS_REDIS_URL"]
 
-# Modules with workers and workflows, beside those of MULTIAGENTS_IMPORTS:
+# Modules with workers and workflows, in addition to MULTIAGENTS_IMPORTS:
 # imports = ("shop.workers",)
 
-# Child processes of one worker; --concurrency on its command line comes first:
+# Child processes of one worker; --concurrency on its command line takes precedence:
 # worker_concurrency = 8

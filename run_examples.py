@@ -1,8 +1,8 @@
 """Run the examples: ``python run_examples.py [NAME ...]``; without a name, all of them.
 
 An example is a module in examples/ with an async ``main()``, or a folder there whose main.py has
-one.  Each runs in a process of its own, and brings its worker and, unless MULTIAGENTS_REDIS_URL
-names one, its server.
+one.  Each runs in its own process, and starts its own worker, and its own server unless
+MULTIAGENTS_REDIS_URL names one.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What are the words?  States, entries, errors, names: everything the other rooms speak with."""
+"""What are the terms?  States, entries, errors, settings and names, shared by all other rooms."""

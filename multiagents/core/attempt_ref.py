@@ -1,8 +1,8 @@
 """Which attempt is meant?
 
 Within its saga, an attempt has three coordinates: whether it runs or undoes, its step, and its
-number, 1-based.  Entries, commands, messages and claims keep them as fields of their own, since
-that is their stored form; `OfAttempt.ref` puts the three together.  No I/O, no clock.
+number, 1-based.  Entries, commands, messages and claims keep them as separate fields, because that
+is their stored form; `OfAttempt.ref` combines them.  No I/O, no clock.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What time is it, in Unix milliseconds?
 
-The one place that reads a clock.  `SystemClock` corrects the host's clock by the server's, so
-that a host with a wrong clock does not steal leases; `FakeClock` is what tests advance.
+Only this module reads a clock.  `SystemClock` corrects the host's clock by the server's, so that a
+host with a wrong clock does not steal leases.  Tests advance a `FakeClock`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Tells the time; the engine's edges take one, its decisions never do."""
+    """A source of the time.  Only the engine's edges use one; decisions receive a time."""
 
     def now_ms(self) -> int:
         """Unix time in milliseconds, by the server's clock as far as known."""
@@ -28,7 +28,7 @@ class SystemClock:
         return time.time_ns() // 1_000_000 + self.offset_ms
 
     def correct(self, *, server_ms: int, sent_ms: int, received_ms: int) -> None:
-        """Learn the offset from one TIME call, taken as answered half-way (Cristian 1989)."""
+        """Set the offset from one TIME call, assuming a reply half-way (Cristian 1989)."""
         self.offset_ms = server_ms - (sent_ms + received_ms) // 2
 
 

@@ -1,4 +1,4 @@
-"""What does a flow ask of the edge that drives it?
+"""Which effects does a flow await from the edge that runs it?
 
 A flow is a coroutine that awaits effects: a Redis operation, a message to publish.  An effect is a
 value.  The edge carries it out and sends the reply into the flow, so that one flow runs on the
@@ -25,4 +25,4 @@ class Effect(Generic[T_co]):
 
 
 Flow = Coroutine[Effect[Any], Any, T]
-"""Awaits effects and returns a ``T``; what an ``async def`` of the engine gives."""
+"""A coroutine that awaits effects and returns a ``T``: an ``async def`` of the engine."""

@@ -1,8 +1,8 @@
-"""What can stand in a saga's log?
+"""Which entries can a saga's log have?
 
-The log is the saga's truth: its state is the fold of `saga.decide` over these entries.
-An entry therefore carries everything a decision needs, its own time (``at_ms``, Unix
-milliseconds) included, and is never changed once written.
+The log defines the saga: its state is the fold of `saga.decide` over these entries.  So an entry
+carries everything that a decision needs, including its own time (``at_ms``, Unix milliseconds),
+and never changes.
 
 ``encode`` and ``decode`` are the one format of an entry: a JSON list whose first item names the
 type.  Fields may be added at the end of a type, with a default; they are never reordered.
@@ -25,27 +25,27 @@ from multiagents.core.states import Action, FailureEffect, Kind
 class Failure:
     """An error as data: it crosses processes, so no traceback objects, and no secrets.
 
-    What UTF-8 cannot hold is replaced: a report that cannot be stored would be lost.
+    Characters that UTF-8 does not have are escaped: a report that cannot be stored would be lost.
     """
 
     type: str
     message: str
     place: str = field(default="", compare=False)
-    """The line of the user's code that raised it (``pay.py:35``); empty: not known."""
+    """The line of the user's code that raised it (``pay.py:35``); empty if it is not known."""
 
     def __post_init__(self) -> None:
         for name in ("type", "message", "place"):
             object.__setattr__(self, name, encodable(getattr(self, name)))
 
     def to_dict(self) -> dict[str, str]:
-        """As users see it; ``place`` only where it is known."""
+        """The failure for users; ``place`` only if it is known."""
         found = {"type": self.type, "message": self.message}
         return {**found, "place": self.place} if self.place else found
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The saga exists."""
+    """The saga was recorded."""
 
     type: ClassVar[str] = "started"
     at_ms: int
@@ -59,7 +59,7 @@ class Started:
 class Claimed(OfAttempt):
     """A worker has begun an attempt.
 
-    ``nonce`` identifies the claim: reports that do not present it change nothing (fencing).
+    ``nonce`` identifies the claim: reports without it change nothing (fencing).
     ``retry`` is the worker's own policy, for steps whose definition sets none.
     """
 
@@ -79,7 +79,7 @@ class Claimed(OfAttempt):
 
 @dataclass(frozen=True, slots=True)
 class Succeeded(OfAttempt):
-    """An attempt returned.  Its result lies beside the saga, not in the log."""
+    """An attempt returned.  Its result is stored beside the saga, not in the log."""
 
     type: ClassVar[str] = "succeeded"
     at_ms: int
@@ -95,16 +95,15 @@ class Succeeded(OfAttempt):
 
 @dataclass(frozen=True, slots=True)
 class Failed(OfAttempt):
-    """An attempt raised, timed out, or its process was seen to die.
+    """An attempt raised, timed out, or lost its process.
 
-    ``retry_after_ms`` None: the policy's back-off decides.  ``running``: it was given up while
-    its function, which nothing could end, went on; that one may yet report.  ``part``: counts,
-    from 1, what ended late of an attempt that had been given up; while more of it is at work,
-    ``running`` says so.  ``counts``: whether it is one of the attempts that the policy allows; one
-    that another step has cut off is not.  ``classes``: the names of the error's classes, nearest
-    first (see `error_names`), by which the policy judges it; without any, ``retryable`` does.
-    ``place``: that of the error, which stands here because an earlier version reads an error of
-    two parts.
+    ``retry_after_ms``: None lets the policy's back-off decide.  ``running``: the attempt was given
+    up, but its function could not be stopped and may still report.  ``part``: numbers, from 1, the
+    late reports of a given-up attempt; ``running`` is true if parts of it still run.  ``counts``:
+    whether it uses up one of the policy's attempts; an attempt that another step cut off does not.
+    ``classes``: the names of the error's classes, nearest first (see `error_names`), which the
+    policy judges; if empty, ``retryable`` decides.  ``place``: the error's place, stored here
+    because an earlier version reads an error of two parts.
     """
 
     type: ClassVar[str] = "failed"
@@ -131,14 +130,14 @@ class Failed(OfAttempt):
 
     @property
     def id(self) -> str:
-        # Its function's own report of failure must not be taken for a repetition of this one.
+        # The function's own report of failure must not count as a repetition of this one.
         own = _attempt_id("g" if self.running else "f", self)
         return f"{own}:{self.part}" if self.part else own
 
 
 @dataclass(frozen=True, slots=True)
 class Lost(OfAttempt):
-    """The lease of an attempt ran out: its worker died, froze, or overran the step's time-out."""
+    """The lease of an attempt expired: its worker died, froze, or exceeded the step's timeout."""
 
     type: ClassVar[str] = "lost"
     at_ms: int
@@ -154,10 +153,10 @@ class Lost(OfAttempt):
 
 @dataclass(frozen=True, slots=True)
 class Unroutable(OfAttempt):
-    """A command that nobody can take: its worker is not known to any running process.
+    """No running process has the worker function of a command.
 
-    With ``target`` it is no command of a step: Celery refuses to send what hangs on the saga's end
-    (``link 1 (shop.mail) of TASK ID``); then step and attempt say nothing.
+    With ``target``, Celery refused to send a callback of the saga's end (``link 1 (shop.mail) of
+    TASK ID``); then step and attempt have no meaning.
     """
 
     type: ClassVar[str] = "unroutable"
@@ -177,11 +176,11 @@ class Unroutable(OfAttempt):
 
 @dataclass(frozen=True, slots=True)
 class Withdrawn(OfAttempt):
-    """A dispatched attempt was taken back before any worker had claimed it.
+    """A dispatched attempt was withdrawn before any worker claimed it.
 
-    Written by the very commit that takes the command out of the outbox; had a worker been
-    faster, its `Claimed` would stand in the log instead (E3).  ``token`` tells apart several
-    withdrawals of one attempt.
+    The commit that removes the command from the outbox also writes this entry.  If a worker was
+    faster, the log has its `Claimed` instead (E3).  ``token`` distinguishes several withdrawals of
+    one attempt.
     """
 
     type: ClassVar[str] = "withdrawn"
@@ -198,7 +197,7 @@ class Withdrawn(OfAttempt):
 
 @dataclass(frozen=True, slots=True)
 class TimerDue:
-    """A timer that a decision had set has come due."""
+    """A timer of an earlier decision is due."""
 
     type: ClassVar[str] = "timer"
     at_ms: int
@@ -211,7 +210,7 @@ class TimerDue:
 
 @dataclass(frozen=True, slots=True)
 class Requested:
-    """A person's (or a program's) command; who and why stay on record."""
+    """An action that an operator (or a program) requested, with its author and reason."""
 
     type: ClassVar[str] = "asked"
     at_ms: int
@@ -222,9 +221,9 @@ class Requested:
     reason: str = ""
     step: str = ""
     letter: Kind | None = None
-    """Of which work of the step the dead letter is that is meant; None: of whichever is parked."""
+    """The dead letter that the action means: the step or its undo; None: the parked one."""
     parked_at: int = 0
-    """Since when that one is parked, Unix ms; a later one is another.  0: whichever is there."""
+    """The time at which that dead letter was parked, Unix ms; 0: any.  A later one is another."""
 
     @property
     def id(self) -> str:
@@ -235,7 +234,7 @@ Entry = (
     Started | Claimed | Succeeded | Failed | Lost | Unroutable | Withdrawn | TimerDue | Requested
 )
 Report = Succeeded | Failed | Lost
-"""What ends an attempt."""
+"""An entry that ends an attempt."""
 
 _TYPES: dict[str, type[Entry]] = {
     cls.type: cls
@@ -254,7 +253,7 @@ _TYPES: dict[str, type[Entry]] = {
 
 
 def _row_of(cls: type[Entry]) -> tuple[Callable[[Entry], Any], tuple[Any, ...], tuple[int, ...]]:
-    """How to get all values of an entry, their defaults, and which of them are no plain JSON."""
+    """A getter for all values of an entry, their defaults, and the places that are not JSON."""
     names = ("type", *(spec.name for spec in fields(cls)))
     blank = (None, *(spec.default for spec in fields(cls)))
     nested = tuple(place for place, name in enumerate(names) if name in {"error", "retry"})
@@ -269,7 +268,7 @@ def _attempt_id(letter: str, entry: Claimed | Report) -> str:
 
 
 def encode(entry: Entry) -> str:
-    """The entry as the log stores it; trailing defaults are left out."""
+    """The entry in the form of the log, without trailing defaults."""
     values, blank, nested = _ROWS[entry.type]
     row: list[Any] = list(values(entry))
     while row[-1] == blank[len(row) - 1]:
@@ -304,7 +303,7 @@ _FIELDS = {
 
 
 def decode(text: str | bytes) -> Entry:
-    """The entry that `encode` wrote.  Raises KeyError for a type this version does not know."""
+    """The entry that `encode` wrote.  Raises KeyError for a type that this version lacks."""
     row = loads(text)
     return _TYPES[row[0]](
         **{

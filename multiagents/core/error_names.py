@@ -1,12 +1,12 @@
-"""Which class is an error of, as text that every process understands?
+"""What is the class of an error, as text that every process understands?
 
-An attempt's failure crosses processes as data, so a decision knows an error by the names of its
-class and of all that the class is derived from, nearest first.  Python's own exceptions and this
-package's have bare names (``KeyError``, ``StepTimeout``), others the dotted name of where they are
-defined.  Which errors are repeated when no policy names them is said here, for the process that
-saw the error and for `decide` alike (rules 2 and 5).
+An attempt's failure crosses processes as data.  So a decision identifies an error by the names of
+its class and base classes, nearest first.  Python's and this package's exceptions have bare names
+(``KeyError``, ``StepTimeout``), others a dotted name with the defining module.  This module also
+decides which errors are retried if no policy names them, for the process that caught the error and
+for `decide` (rules 2 and 5).
 
-No Redis, no clock; `class_named` imports the module that a name begins with.
+No Redis, no clock; `class_named` imports the module in a name.
 """
 
 from __future__ import annotations
@@ -45,62 +45,62 @@ PROGRAMMERS_OWN: tuple[ErrorClass, ...] = (
     RecursionError,
     SyntaxError,
 )
-"""What a mistake in the code raises, with all subclasses.
+"""The errors of mistakes in the code, with all subclasses.
 
-No subclass is left out: of some 60 in 130 packages (HTTP clients, drivers, SDKs) all but one speak
-of a mistake, `requests.exceptions.StreamConsumedError` included, which is also an OSError.  The
-one is `referencing.exceptions.Unretrievable`, a KeyError: a policy can name it.
+There is no exception for subclasses.  Of about 60 in 130 packages (HTTP clients, drivers, SDKs),
+all but one mean a mistake, even `requests.exceptions.StreamConsumedError`, which is also an
+OSError.  The one is `referencing.exceptions.Unretrievable`, a KeyError: a policy can name it.
 """
 
 REFUSED: tuple[ErrorClass, ...] = (ValueError, NonRetryableError, InvalidResult)
-"""What says that the same input gives the same error; with pydantic's ValidationError, UnicodeError
-and the JSONDecodeError of `json` and of `requests`, all of which are ValueErrors.
+"""Errors that the same input causes again.  pydantic's ValidationError, UnicodeError and the
+JSONDecodeError of `json` and of `requests` are ValueErrors, too.
 
-A step is not tried again after them.  A compensation is: a gateway's page of HTML, read as JSON,
-is a ValueError, too, and passes.
+A step is not retried after them.  A compensation is: a gateway's HTML page, read as JSON, also
+gives a ValueError, and is temporary.
 """
 
 UNDO_TRIES_OF_PROGRAMMERS = 3
-"""More would not mend the code; one or two may meet a worker that has it mended."""
+"""More retries would not correct the code; one or two may reach a worker with corrected code."""
 
 
 def names_of(error: BaseException) -> tuple[str, ...]:
-    """The names of an error's class and of those that it is derived from, nearest first."""
+    """The names of an error's class and of its base classes, nearest first."""
     return names_of_class(type(error))
 
 
 def names_of_class(cls: ErrorClass) -> tuple[str, ...]:
-    """Likewise, of a class; those above `Exception` are left out, they cover everything."""
+    """The names of a class and of its base classes, without `BaseException`, nearest first."""
     found = (each for each in cls.__mro__ if issubclass(each, BaseException))
     return tuple(name_of(each) for each in found if each is not BaseException)
 
 
 def name_of(cls: ErrorClass) -> str:
-    """The name by which a class is known."""
+    """The name of a class in failures and policies."""
     if cls.__module__ in (builtins.__name__, exceptions.__name__):
         return cls.__qualname__
     return encodable(f"{_importable(cls.__module__)}.{cls.__qualname__}")
 
 
 def class_named(name: str) -> ErrorClass:
-    """The exception class that a name stands for, where a library shows it or where it is defined.
+    """The exception class of a name, by its module or by a module that re-exports it.
 
     Raises InvalidInput.
     """
     if not _NAME.fullmatch(name):
-        raise InvalidInput(f"{name!r} is no name of an exception class; {_EXPECTED}")
+        raise InvalidInput(f"{name!r} is not the name of an exception class; {_EXPECTED}")
     if "." not in name:
         return _bare(name)
     try:
         found = resolve_name(name)
-    except Exception as error:  # importing a module runs whatever stands in it
+    except Exception as error:  # an import runs the module's code
         why = str(error) or type(error).__name__
-        raise InvalidInput(f"{name!r} names no exception class: {why}") from error
+        raise InvalidInput(f"{name!r} is not an exception class: {why}") from error
     return _checked(name, found)
 
 
 def read_names(given: object) -> tuple[tuple[str, ...], list[str]]:
-    """The names that classes, names, or a list of them stand for, and what is wrong with others."""
+    """The names of classes, given as classes or names, one or a list; and the mistakes."""
     names: dict[str, None] = {}
     mistakes: list[str] = []
     listed = given if isinstance(given, list | tuple | set | frozenset) else [given]
@@ -113,11 +113,11 @@ def read_names(given: object) -> tuple[tuple[str, ...], list[str]]:
 
 
 def read_policy(given: Mapping[Any, Any], keys: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """A policy's fields with the names that stand for its classes, and what is wrong with them.
+    """A policy's fields with the names of its classes, and the mistakes in them.
 
-    ``keys``: of the fields that name errors; no class may stand in two of them.
+    ``keys``: the fields that name errors; a class may be in only one of them.
     """
-    # A bare `on` is true to YAML 1.1; the files' own reader knows better, others do not.
+    # YAML 1.1 reads a bare `on` as true; the package's own reader does not, others do.
     fields = {"on" if key is True else key: value for key, value in given.items()}
     mistakes: list[str] = []
     seen: dict[str, str] = {}
@@ -128,18 +128,18 @@ def read_policy(given: Mapping[Any, Any], keys: Sequence[str]) -> tuple[dict[str
         names, wrong = read_names(fields[key])
         mistakes += [f"{key}: {mistake}" for mistake in wrong]
         for name in [name for name in names if seen.setdefault(name, key) != key]:
-            mistakes.append(f"{key}: {name!r} stands in {seen[name]}, too: keep one")
+            mistakes.append(f"{key}: {name!r} is also in {seen[name]}: keep one")
         fields[key] = tuple(name for name in names if seen[name] == key)
     return fields, mistakes
 
 
 def is_programmers_own(names: Sequence[str]) -> bool:
-    """Whether an error of these classes is a mistake in the code."""
+    """Whether an error of these classes means a mistake in the code."""
     return _ASKS_FOR_MORE not in names and not _PROGRAMMERS_OWN.isdisjoint(names)
 
 
 def is_repeated(names: Sequence[str], kind: Kind) -> bool:
-    """Whether an attempt that failed with an error of these classes is repeated, as a default."""
+    """Whether an attempt is retried by default after an error of these classes."""
     if _ASKS_FOR_MORE in names:
         return True
     if kind is Kind.UNDO:
@@ -157,18 +157,18 @@ def _bare(name: str) -> ErrorClass:
     found = getattr(builtins, name, None) or getattr(exceptions, name, None)
     if found is None:
         told = did_you_mean(nearest(name, _BARE), _EXPECTED)
-        raise InvalidInput(f"{name!r} names no exception class; {told}")
+        raise InvalidInput(f"{name!r} is not an exception class; {told}")
     return _checked(name, found)
 
 
 def _checked(name: str, found: Any) -> ErrorClass:
     if isinstance(found, type) and issubclass(found, Exception):
         return found
-    raise InvalidInput(f"{name!r} is no subclass of Exception; {_EXPECTED}")
+    raise InvalidInput(f"{name!r} is not a subclass of Exception; {_EXPECTED}")
 
 
 def _importable(module: str) -> str:
-    """The name of a module for other processes: a script is known by its file there."""
+    """The name of a module in other processes; for a script, its file's name."""
     if module != "__main__":
         return module
     main = sys.modules["__main__"]
@@ -189,5 +189,5 @@ _BARE = [
 _ASKS_FOR_MORE = name_of(WorkerExecutionError)
 _PROGRAMMERS_OWN = frozenset(map(name_of, PROGRAMMERS_OWN))
 _GIVES_UP = frozenset(map(name_of, (NonRetryableError, BdbQuit)))
-"""A compensation that raises one of these is of no use, or stands in a debugger."""
+"""A compensation that raises one of these has given up, or stopped in a debugger."""
 _NOT_REPEATED = _PROGRAMMERS_OWN | _GIVES_UP | frozenset(map(name_of, REFUSED))

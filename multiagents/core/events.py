@@ -1,11 +1,11 @@
-"""What is told about a saga while it runs?
+"""Which events do subscribers receive while a saga runs?
 
-An event is a frozen value that anybody may receive, more than once: ``event_id`` is what a
-receiver recognises a repeated one by.  Every event carries the saga (``transaction_id``) and the
-trace it belongs to (``correlation_id``, by default the saga itself).
+An event is a frozen value.  A subscriber may receive it more than once, and recognises a
+repetition by its ``event_id``.  Every event carries its saga (``transaction_id``) and its trace
+(``correlation_id``, by default the saga itself).
 
-Events inform.  They decide nothing: what happens to a saga stands in its log (`core.entries`).
-No I/O; the only clock is the default of ``timestamp``.
+Events only inform: the log alone determines a saga (`core.entries`).  No I/O; the only clock is
+the default of ``timestamp``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _now() -> str:
 
 
 def _utc(value: object) -> str:
-    """``value`` (ISO 8601 or a datetime, with its zone) as ISO 8601 in UTC."""
+    """``value`` (ISO 8601 or a datetime, with a zone) as ISO 8601 in UTC."""
     moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
     if moment.tzinfo is None:
         raise ValueError("has no time zone; expected ISO 8601 with one, such as ...T12:00:00+00:00")
@@ -46,7 +46,7 @@ def _utc(value: object) -> str:
 
 
 class BaseEvent(BaseModel):
-    """What every event carries.  Unknown fields are ignored: a newer process may send them."""
+    """The fields of every event.  Unknown fields are ignored: a newer process may send them."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
@@ -54,12 +54,12 @@ class BaseEvent(BaseModel):
     transaction_id: Annotated[str, Field(min_length=1)]
     correlation_id: str = Field(default_factory=lambda given: given.get("transaction_id", ""))
     timestamp: Annotated[str, BeforeValidator(_utc)] = Field(default_factory=_now)
-    """ISO 8601 in UTC with its zone; anything else with a zone is converted."""
+    """ISO 8601 in UTC; a time in another zone is converted."""
     event_id: str = Field(default_factory=fresh_id)
 
     @property
     def stream(self) -> str:
-        """The bus's stream that carries the event: one for each type."""
+        """The stream of the bus for the event: one for each type."""
         return self.event_type
 
     @property
@@ -68,7 +68,7 @@ class BaseEvent(BaseModel):
         return datetime.fromisoformat(self.timestamp)
 
     def to_json(self) -> str:
-        """The event as `parse_event` reads it.  Raises InvalidInput if a value is not JSON."""
+        """The event as JSON for `parse_event`.  Raises InvalidInput if a value is not JSON."""
         try:
             return self.model_dump_json()
         except PydanticSerializationError as error:
@@ -87,7 +87,7 @@ class _Workers(Protocol):
 
 
 class CommandEvent(BaseEvent):
-    """A worker is asked to do a step."""
+    """A worker starts an attempt of a step."""
 
     event_type: Literal["command"] = "command"
     worker_name: str
@@ -122,7 +122,7 @@ class ErrorEvent(BaseEvent):
 
 
 class CompensationEvent(BaseEvent):
-    """A worker is asked to undo a step."""
+    """A worker starts to undo a step."""
 
     event_type: Literal["compensation"] = "compensation"
     worker_name: str
@@ -161,7 +161,7 @@ def parse_event(data: str | bytes | Mapping[str, Any]) -> Event:
 
 
 def _mistakes(error: ValidationError) -> str:
-    """Each mistake with its place, without the values (they may be secret)."""
+    """Each mistake with its place, without the values, which may be secret."""
     return "; ".join(
         f"{'.'.join(map(str, item['loc']))}: {_say(item['type'], item['msg'])}".removeprefix(": ")
         for item in error.errors(include_input=False, include_url=False)

@@ -1,7 +1,7 @@
 """What can go wrong, grouped by what the caller does next?
 
 Fix the input (`InvalidInput` and its children), retry (`WorkerExecutionError`), give up
-(`NonRetryableError`, `SagaFailed`), or call a person (`NeedsAttention`).  Every error survives
+(`NonRetryableError`, `SagaFailed`), or call an operator (`DamagedSaga`).  Every error survives
 pickling and JSON: it is rebuilt from its constructor's arguments.
 """
 
@@ -16,7 +16,7 @@ class MultiAgentsError(Exception):
 
 
 class InvalidInput(MultiAgentsError, ValueError):
-    """The caller handed in something unusable; the message says what, which and what to do."""
+    """The caller's input is unusable; the message names the mistake and what to do."""
 
 
 class InvalidWorkflow(InvalidInput):
@@ -45,7 +45,7 @@ class UnknownSaga(InvalidInput, LookupError):
 class IdempotencyConflict(InvalidInput):
     """The idempotency key belongs to a saga that was started with another input.
 
-    Nothing was started.  ``transaction_id`` is that saga's.
+    No saga was started.  ``transaction_id`` is that of the earlier saga.
     """
 
     def __init__(self, message: str, transaction_id: str = "") -> None:
@@ -57,9 +57,9 @@ class IdempotencyConflict(InvalidInput):
 
 
 class DamagedSaga(MultiAgentsError):
-    """A saga's keys are partly missing, of another type, or cannot be read: call a person.
+    """Some of a saga's keys are missing, have another type, or cannot be read: call an operator.
 
-    ``problems`` says what is damaged.  It concerns no other saga.
+    ``problems`` lists the damage.  Other sagas are not affected.
     """
 
     def __init__(self, saga_id: str, problems: tuple[str, ...] = ()) -> None:
@@ -70,12 +70,12 @@ class DamagedSaga(MultiAgentsError):
     def __str__(self) -> str:
         return (
             f"saga {self.saga_id!r} is damaged: {'; '.join(self.problems)}. Find out what its steps"
-            f" have done, then take it away: multiagents remove {self.saga_id}"
+            f" have done, then remove it: multiagents remove {self.saga_id}"
         )
 
 
 class NotAllowed(InvalidInput):
-    """The saga's present state does not allow this command; ``allowed``: those that it does."""
+    """The saga's state does not allow this action; ``allowed`` lists the actions that it allows."""
 
     def __init__(self, message: str = "", allowed: tuple[str, ...] = ()) -> None:
         super().__init__(message, allowed)
@@ -86,13 +86,13 @@ class NotAllowed(InvalidInput):
 
 
 class InvalidResult(MultiAgentsError):
-    """A worker returned what cannot be stored: not JSON, or too large.  The key is named."""
+    """A worker's result cannot be stored: not JSON, or too large.  The message names the key."""
 
 
 class WorkerExecutionError(MultiAgentsError):
-    """Raise from a worker to have the step tried again.
+    """Raise from a worker to retry the step.
 
-    ``retry_after`` is in seconds and overrides the back-off (at most one hour is honoured).
+    ``retry_after`` is in seconds, at most one hour, and overrides the back-off.
     """
 
     def __init__(self, message: str = "", retry_after: float | None = None) -> None:
@@ -106,7 +106,7 @@ class WorkerExecutionError(MultiAgentsError):
 class NonRetryableError(MultiAgentsError):
     """Raise from a worker to fail the step at once.
 
-    ``clean=True`` says that nothing was done, so that the step itself needs no compensation.
+    ``clean=True`` means that the step had no effect, so that it needs no compensation.
     """
 
     def __init__(self, message: str = "", clean: bool = False) -> None:
@@ -120,29 +120,29 @@ class NonRetryableError(MultiAgentsError):
 class StepTimeout(MultiAgentsError, TimeoutError):
     """A step ran longer than its ``timeout_s``.
 
-    ``place``: the line of the user's code at which it stood then; empty: not known.
+    ``place``: the line of the user's code that ran then; empty if it is not known.
     """
 
     place = ""
 
     @classmethod
     def of(cls, worker: str, timeout_s: float | None, *more: str) -> StepTimeout:
-        """The one wording; None: a limit of Celery's own.  ``more``: clauses behind it."""
+        """The error with its standard text; ``timeout_s`` None: a limit of Celery's own."""
         limit = (
             "Celery's soft time limit" if timeout_s is None else f"its timeout_s of {timeout_s:g} s"
         )
         return cls(", ".join((f"worker {worker!r} ran longer than {limit}", *more)))
 
     def standing_at(self, place: str) -> Self:
-        """The same, with its place."""
+        """The same error with its place."""
         self.place = place
         return self
 
 
 class LoopBlocked(MultiAgentsError):
-    """Another attempt has blocked the event loop that this one was on.
+    """Another attempt blocked the event loop of this attempt.
 
-    ``entered``: whether its function had been entered.  It is retried at once, and does not count.
+    ``entered``: whether its function had begun.  The attempt is retried soon, and does not count.
     """
 
     def __init__(self, message: str = "", entered: bool = False) -> None:
@@ -155,21 +155,21 @@ class LoopBlocked(MultiAgentsError):
 
 
 class LeaseLost(MultiAgentsError):
-    """This attempt no longer owns its step: its lease ran out and another may have begun."""
+    """This attempt no longer owns its step: its lease expired, and another may have begun."""
 
 
 class CircuitBreakerOpenError(WorkerExecutionError):
-    """The circuit of a worker is open: the call was refused before it was made."""
+    """The circuit of a worker is open: the function was not called."""
 
 
 class NoServer(MultiAgentsError):
-    """No Redis-compatible server could be reached, found or started; lists what was tried."""
+    """No Redis-compatible server could be reached, found or started; lists the tried servers."""
 
 
 class NotWritable(NoServer):
-    """The server answers and takes no writes for now: it is full, a replica, without a disk.
+    """The server answers but temporarily refuses writes: it is full, a replica, or has no disk.
 
-    Nothing was stored.  The message says which server and why; try again when it is mended.
+    Nothing was stored.  The message names the server and the reason; retry after its repair.
     """
 
 
@@ -185,13 +185,13 @@ class NewerFormat(MultiAgentsError):
 
     def __str__(self) -> str:
         return (
-            f"the sagas are stored in format {self.stored}, and this version of multiagents knows"
-            f" formats up to {self.known}: upgrade it"
+            f"the sagas are stored in format {self.stored}, and this version of multiagents"
+            f" supports formats up to {self.known}: upgrade it"
         )
 
 
 def told_of_error(error: Mapping[str, Any]) -> str:
-    """An error that is data, on a line: ``KeyError: 'amount' (pay.py:35)``."""
+    """An error from its data, on one line: ``KeyError: 'amount' (pay.py:35)``."""
     place = f" ({error['place']})" if error.get("place") else ""
     return f"{error.get('type', 'Error')}: {error.get('message', '')}{place}"
 
@@ -199,10 +199,10 @@ def told_of_error(error: Mapping[str, Any]) -> str:
 class SagaFailed(MultiAgentsError):
     """A saga ended without completing.
 
-    ``error`` is the original error (rule 11) as ``{"type", "message"}``, with ``place`` where the
-    line of your code is known that raised it (``pay.py:35``).  ``step`` is the step it came from
-    (None: the saga itself, as with a deadline), ``state`` the saga's end and ``undo`` the undo
-    outcome by step: ``{STEP: {"state", "attempts", "error"}}``.
+    ``error`` is the original error (rule 11) as ``{"type", "message"}``, with ``place`` if the line
+    of your code that raised it is known (``pay.py:35``).  ``step`` is the failed step (None: the
+    saga itself, as with a deadline), ``state`` the saga's final state, and ``undo`` the undo by
+    step: ``{STEP: {"state", "attempts", "error"}}``.
     """
 
     def __init__(
@@ -230,7 +230,7 @@ class SagaFailed(MultiAgentsError):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as JSON-safe data; `from_dict` takes it back."""
+        """The error as JSON-safe data for `from_dict`."""
         return {
             "transaction_id": self.transaction_id,
             "state": self.state,

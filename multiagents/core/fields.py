@@ -1,6 +1,6 @@
-"""What are the fields of a saga's hashes called, and what stands in the index of dead letters?
+"""What are the names of the fields in a saga's hashes, and of the members of the dead-letter index?
 
-The keys themselves are named in `storage.keys`.
+`storage.keys` names the keys themselves.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ END = "end"
 
 
 def outbox_field(ref: AttemptRef) -> str:
-    """In the work hash: a command that nobody has claimed."""
+    """In the work hash: a command that no worker has claimed."""
     return f"o:{ref.text}"
 
 
@@ -26,7 +26,7 @@ OUTBOX_END = f"o:{END}"
 
 
 def claim_field(kind: Kind, step: str) -> str:
-    """In the work hash: who does it now, as ``attempt|nonce|deadline_ms|delivery``."""
+    """In the work hash: the present claim, as ``attempt|nonce|deadline_ms|delivery``."""
     return f"c:{kind}:{step}"
 
 
@@ -36,34 +36,35 @@ def step_field(step: str) -> str:
 
 
 def result_field(kind: Kind, step: str) -> str:
-    """In the data hash: what the worker or compensation returned."""
+    """In the data hash: the result of the worker or compensation."""
     return f"{'r' if kind is Kind.RUN else 'u'}:{step}"
 
 
 def late_field(nonce: str) -> str:
-    """In the data hash: what the attempt of a claim returned after it had been given up.
+    """In the data hash: the late result of a claim's attempt, which had been given up.
 
-    Apart from the results, which other steps and conditions read, until a decision adopts it.
+    It is separate from the results, which other steps and conditions read, until a decision adopts
+    it.
     """
     return f"l:{nonce}"
 
 
 def part_field(task_id: str) -> str:
-    """In the data hash: what of a canvas was told, where not all of it could be."""
+    """In the data hash: the delivered parts of a canvas, if not all could be delivered."""
     return f"part:{task_id}"
 
 
 def refused_field(step: str) -> str:
-    """In the data hash: what the worker returned that its step's condition then refused."""
+    """In the data hash: a worker's result that its step's condition refused."""
     return f"f:{step}"
 
 
 def dead_letter(kind: Kind, step: str, workflow: str, saga_id: str) -> str:
-    """In the index of dead letters: all that one filters by, so that no saga is read for it."""
+    """A member of the dead-letter index: all filter fields, so that a filter reads no saga."""
     return f"{kind}|{step}|{workflow}|{saga_id}"
 
 
 def parse_dead_letter(member: str) -> tuple[Kind, str, str, str]:
-    """The parts that `dead_letter` put together; only an id may hold what stands between them."""
+    """The parts that `dead_letter` put together; only the id may have their separator."""
     kind, step, workflow, saga_id = member.split("|", 3)
     return Kind(kind), step, workflow, saga_id

@@ -1,7 +1,7 @@
-"""Does a module of the user's have the name of a package, so that one hides the other?
+"""Does a user's module have the name of a package, so that one hides the other?
 
-In the working folder, where Python looks first: a ``redis.py`` there is what ``import redis``
-gives, to every library too; or, where redis was imported before, the file is never read.
+Python searches the working folder first.  So ``import redis`` in any library gives a ``redis.py``
+of that folder; or, if redis was imported before, Python never reads the file.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from pathlib import Path
 
 OWN = "multiagents"
 _NAME = re.compile(r"[\w.-]+")
-"""Of a requirement: ``redis`` of ``redis>=5; extra == 'x'``."""
+"""The name in a requirement: ``redis`` in ``redis>=5; extra == 'x'``."""
 
 
 def named(name: str, folder: Path) -> str | None:
-    """That a module of the folder which is to be imported has a name that is needed; else None.
+    """A message if a module of the folder has the name of a needed package; else None.
 
-    A package of the user's own project may be installed, too: it hides nothing but itself.
+    A package of the user's own project may also be installed: it hides only itself.
     """
     top = name.partition(".")[0]
     file = _file(top, folder)
@@ -33,7 +33,7 @@ def named(name: str, folder: Path) -> str | None:
 
 
 def hiding(error: BaseException, names: Iterable[str], folder: Path) -> str | None:
-    """Which module of the folder hides another and has to do with the error; else None."""
+    """A message if a module of the folder hides another and is related to the error; else None."""
     for name in names:
         file = _file(name, folder)
         if file and _concerns(file, name, error) and _is_elsewhere(name, folder):
@@ -42,7 +42,7 @@ def hiding(error: BaseException, names: Iterable[str], folder: Path) -> str | No
 
 
 def _is_taken(name: str, file: Path) -> bool:
-    """Whether Python's own module is imported already: the file would not be read."""
+    """Whether Python's own module was already imported, so that the file would not be read."""
     if name not in sys.modules:
         return False
     return os.path.realpath(getattr(sys.modules[name], "__file__", None) or "") != str(
@@ -51,11 +51,11 @@ def _is_taken(name: str, file: Path) -> bool:
 
 
 def _file(name: str, folder: Path) -> Path | None:
-    """Where a module of the folder stands."""
+    """The file of a module in the folder; None if there is none."""
     files = folder / f"{name}.py", folder / name / "__init__.py"
     try:
         return next((file for file in files if file.is_file()), None)
-    except (OSError, ValueError):  # no name for a file
+    except (OSError, ValueError):  # not a file name
         return None
 
 
@@ -86,7 +86,7 @@ def _is_elsewhere(name: str, folder: Path) -> bool:
 
 
 def _needed() -> set[str]:
-    """The modules of multiagents, and of what it and Celery require."""
+    """The modules of multiagents, of Celery, and of their requirements."""
     lines = [line for name in (OWN, "celery") for line in _requirements(name)]
     wanted = {"celery", *(_plain(found[0]) for line in lines if (found := _NAME.match(line)))}
     packages = metadata.packages_distributions().items()
@@ -96,7 +96,7 @@ def _needed() -> set[str]:
 def _requirements(name: str) -> list[str]:
     try:
         return [line for line in metadata.requires(name) or () if "extra ==" not in line]
-    except metadata.PackageNotFoundError:  # it is on the path and not installed
+    except metadata.PackageNotFoundError:  # it is on the path, but not installed
         return []
 
 

@@ -1,8 +1,8 @@
 """Where do identifiers come from?
 
-Random ones from `fresh_id` and `nonce`; derived ones (the same input gives the same id, in every
-process) from `derived_id` and `step_id`; a caller's own from `checked_id`.  Decisions never call
-the random ones: ids are handed to them.
+`fresh_id` and `nonce` give random ids.  `derived_id` and `step_id` give derived ids: the same input
+gives the same id in every process.  `checked_id` checks a caller's own id.  Decisions receive ids
+and never make random ones.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ _NAMESPACE = uuid.UUID("6f1d1f0e-6b0f-5a0e-9d57-6d756c746961").bytes
 MAX_KEY = 128
 """Characters in an idempotency key."""
 MAX_ID = 200
-"""Bytes in an id that a caller chooses, so that the ids made of it fit `MOST_BYTES`."""
+"""Bytes in an id that a caller chooses, so that the derived ids fit `MOST_BYTES`."""
 MOST_BYTES = 255
-"""What AMQP takes for a message's correlation id, in which Celery repeats a task's id."""
+"""AMQP's limit for a message's correlation id, in which Celery repeats a task's id."""
 
 
 def fresh_id() -> str:
-    """A new random id, in the form Celery uses for tasks."""
+    """A new random id, in the form of Celery's task ids."""
     return str(uuid.uuid4())
 
 
 def nonce() -> str:
-    """Eight random bytes as 16 hex digits: names one claim or one commit."""
+    """Eight random bytes as 16 hex digits, to identify one claim or one commit."""
     return secrets.token_hex(8)
 
 
 def derived_id(*parts: str | int) -> str:
-    """The id that these parts always give: `derived_id("order", "key-1")`."""
+    """The id that is derived from these parts: `derived_id("order", "key-1")`."""
     digest = sha1(_NAMESPACE + "\x1f".join(map(str, parts)).encode(), usedforsecurity=False)
-    text = digest.hexdigest()  # what `uuid.uuid5` does, without making a UUID of it
+    text = digest.hexdigest()  # the same as `uuid.uuid5`, but without a UUID object
     variant = "89ab"[int(text[16], 16) & 3]
     return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{variant}{text[17:20]}-{text[20:32]}"
 
 
 def idempotency_key(saga_id: str, step: str, generation: int = 0, undo: bool = False) -> str:
-    """The key that a step's worker hands to other systems; stable over attempts (E8)."""
+    """The key that a step's worker sends to other systems; stable over attempts (E8)."""
     tail = f":undo:{generation}" if undo else ""
     return f"{saga_id}:{step}{tail}"
 
@@ -51,8 +51,8 @@ def idempotency_key(saga_id: str, step: str, generation: int = 0, undo: bool = F
 def step_id(saga_id: str, kind: str, step: str, attempt: int) -> str:
     """The Celery id of an attempt's message: ``SAGA:STEP:2``, of an undo's ``SAGA:STEP:undo2``.
 
-    It leads back to its saga, see `saga_of`.  A step whose name makes it too long for a message is
-    named by a hash.
+    `saga_of` finds the saga in it.  If a step's name is too long for a message, a hash replaces the
+    name.
     """
     tail = attempt if kind == "run" else f"{kind}{attempt}"
     made = f"{saga_id}:{step}:{tail}"
@@ -72,19 +72,19 @@ def shown_args(saga_id: str, kind: str, step: str, attempt: int) -> str:
 
 
 def saga_of(step_id: str) -> str | None:
-    """The saga's id in the id of a step's message; None for what has another form."""
+    """The saga's id in the id of a step's message; None for an id of another form."""
     saga_id, *tail = step_id.rsplit(":", 2)
     return saga_id if len(tail) == 2 and saga_id and re.fullmatch(_ATTEMPT, tail[1]) else None
 
 
 def as_text(value: object) -> str | None:
-    """An id as Celery's users write it: text, a UUID or an int; None for anything else."""
+    """An id of Celery's users (text, a UUID or an int) as text; None for any other value."""
     known = isinstance(value, str | uuid.UUID | int) and not isinstance(value, bool)
     return str(value) if known else None
 
 
 def is_encodable(text: str) -> bool:
-    """Whether UTF-8 has it all: half of a surrogate pair it has not."""
+    """Whether UTF-8 has all characters of a text; it lacks halves of surrogate pairs."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -93,7 +93,7 @@ def is_encodable(text: str) -> bool:
 
 
 def checked_id(value: object) -> str:
-    """An id that a caller has chosen, as text.  Raises InvalidInput for one that cannot be used."""
+    """An id that a caller has chosen, as text.  Raises InvalidInput for an unusable id."""
     text = as_text(value)
     if text is None:
         kind = type(value).__name__

@@ -1,4 +1,4 @@
-"""Are two inputs with the same idempotency key the same, and if not, what happens?  Pure."""
+"""Are two inputs with the same idempotency key equal, and what happens if not?  Pure."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from hashlib import blake2b
 from typing import Any
 
 REFUSE, FIRST = "refuse", "first"
-"""What becomes of a start whose key belongs to a saga with another input: nothing, or it joins."""
+"""The two ways for a start whose key belongs to a saga with another input: refuse, or join it."""
 
 
 def digest_of(text: str) -> str:
-    """By what an input (JSON) is compared: its content, whatever the order of its keys."""
+    """A digest of an input (JSON), to compare inputs; the order of keys does not matter."""
     return blake2b(_canonical(_exact(text)), digest_size=16).hexdigest()
 
 
@@ -29,7 +29,7 @@ def differing(one: str, other: str) -> list[str]:
 
 
 def _exact(text: str) -> Any:
-    """JSON with its numbers as they are written: Python makes no number of 5,000 digits."""
+    """JSON with its numbers as they are written: Python refuses numbers of 5,000 digits."""
     return json.loads(text, parse_int=_number, parse_float=_number)
 
 

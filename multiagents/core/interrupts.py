@@ -1,8 +1,8 @@
-"""What may Ctrl-C not cut in two?
+"""Which code must Ctrl-C not interrupt?
 
-A process that is started and not yet noted would be left behind by an exception in between.
-`held_back` makes such lines one: the signal comes after them.  What has nothing to clean up yet,
-or any more, may end at once: `ending_at_once`.
+An exception between the start of a process and its registration would leave the process behind.
+`held_back` delays signals until the end of such lines.  Code with nothing to clean up may end at
+once: `ending_at_once`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ HELD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Let SIGINT, SIGTERM and SIGHUP wait for the end of the block, which has to be short.
+    """Delay SIGINT, SIGTERM and SIGHUP until the end of the block, which has to be short.
 
-    What is ignored stays so, for a process that is started in the block too.
+    An ignored signal stays ignored, also in a process that is started in the block.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield  # handlers run in the main thread alone
+        yield  # handlers run only in the main thread
         return
     came: list[signal.Signals] = []
     before = {
@@ -47,7 +47,7 @@ def held_back() -> Iterator[None]:
 def ending_at_once() -> Iterator[None]:
     """Let Ctrl-C end this process in the block: no traceback, exit code 130.
 
-    For imports: an exception in the midst of one is shown, or swallowed, by what is imported.
+    For imports: an imported module may show or swallow an exception during its import.
     """
     if not end_at_once():
         yield
@@ -59,7 +59,7 @@ def ending_at_once() -> Iterator[None]:
 
 
 def end_at_once() -> bool:
-    """Let Ctrl-C end this process from now on; False where another handler, or none, is set."""
+    """Let Ctrl-C end this process from now on; False if another handler, or none, is set."""
     ours = threading.current_thread() is threading.main_thread()
     if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         return False

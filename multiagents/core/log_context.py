@@ -1,8 +1,8 @@
 """Which step do the log lines of this thread belong to?
 
-While a step is at work its saga, workflow, step and attempt stand among structlog's context
-variables, so that every structlog line has them; `StepFilter` gives them to the records of the
-standard ``logging``, Celery's own among them.
+While a step runs, its saga, workflow, step and attempt are structlog context variables, so that
+every structlog line has them.  `StepFilter` adds them to the records of the standard ``logging``,
+including Celery's.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from multiagents.core.log_records import StepNames, current
 
 _tokens = copy_context().run(bind_contextvars, **StepNames()._asdict())
 _variables = tuple(_tokens[name].var for name in StepNames._fields)
-"""structlog's own: a second variable of the same name would not replace what a program has bound.
+"""structlog's own variables: another variable of the same name would not replace a program's value.
 
-To set them by structlog's functions takes ten times as long.
+structlog's functions take ten times as long to set them.
 """
 
 Bound = tuple[Token[Any], ...]
-"""What ends the belonging."""
+"""The tokens for `unbind`."""
 
 
 def bind_step(*, saga: str, workflow: str, step: str, attempt: int) -> Bound:
-    """Begin: the lines of this thread belong to that step, until `unbind` is given the reply."""
+    """Assign the log lines of this thread to that step, until `unbind` receives the reply."""
     found = StepNames(saga, workflow, step, attempt)
     values = zip(_variables, found, strict=True)
     return (current.set(found), *[variable.set(value) for variable, value in values])
 
 
 def unbind(bound: Bound) -> None:
-    """End: the lines belong to what they belonged to before."""
+    """Restore the earlier assignment."""
     for token in bound:
         token.var.reset(token)

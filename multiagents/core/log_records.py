@@ -1,6 +1,7 @@
-"""What does a record of the standard ``logging`` say of the step that it belongs to?
+"""How does a record of the standard ``logging`` name its step?
 
-Imports no structlog, which takes a tenth of a second; `core.log_context` sets the names.
+This module does not import structlog, which takes a tenth of a second; `core.log_context` sets the
+names.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import NamedTuple
 
 
 class StepNames(NamedTuple):
-    """What a record is given; empty outside a step."""
+    """The fields that a record gets; empty outside a step."""
 
     saga: str = ""
     workflow: str = ""
@@ -20,21 +21,21 @@ class StepNames(NamedTuple):
 
     @property
     def of_step(self) -> str:
-        """All of them for the end of a line, with a space before."""
+        """All fields for the end of a line, with a space before."""
         names = (f" {name}={value}" for name, value in zip(self._fields, self, strict=True))
         return "".join(names) if self.saga else ""
 
 
 _OUTSIDE = StepNames()
 current: ContextVar[StepNames] = ContextVar("multiagents_step", default=_OUTSIDE)
-"""Apart from structlog's variables, which take longer to read: each line asks for it."""
+"""Separate from structlog's variables, which are slower to read, because each line reads it."""
 
 
 class StepFilter(logging.Filter):
-    """Gives each record ``saga``, ``workflow``, ``step`` and ``attempt``, empty outside a step.
+    """Adds ``saga``, ``workflow``, ``step`` and ``attempt`` to each record, empty outside a step.
 
-    ``of_step`` has all of them for a format, with a space before; it is empty outside a step.  To
-    be added to handlers: a logger's filters do not see what other loggers hand up.
+    ``of_step`` has all of them for a format, with a space before; it is empty outside a step.  Add
+    the filter to handlers: a logger's own filters do not see records from its child loggers.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -47,7 +48,7 @@ class StepFilter(logging.Filter):
 
 
 def add_step_filter(logger: logging.Logger) -> None:
-    """Have all handlers of a logger know the step of each record; once is enough."""
+    """Add a `StepFilter` to all handlers of a logger, unless they have one."""
     for handler in logger.handlers:
         if not any(isinstance(each, StepFilter) for each in handler.filters):
             handler.addFilter(StepFilter())

@@ -1,9 +1,9 @@
-"""How do the engine's log lines look where nobody has configured structlog?
+"""How do the engine's log lines look if the program has not configured structlog?
 
-As structlog's own, with three differences: a traceback is plain, without the local variables of its
-frames, which may hold secrets; control characters are shown as text; and a line that goes into a
-log, as all do that a Celery worker prints, has that log's time alone.  A program that configures
-structlog decides all of it by itself.
+Like structlog's own, with three differences.  A traceback is plain, without the local variables of
+its frames, which may be secret.  Control characters are shown as text.  A line that goes into
+another log, such as each line of a Celery worker, has only that log's time.  A program that
+configures structlog overrides all of this.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from multiagents.core.texts import shown, shown_line
 
 
 def tame() -> None:
-    """Make structlog's default lines so, once; a configuration is left alone."""
+    """Change structlog's default lines in this way, once; do not change a configuration."""
     processors: Any = structlog.get_config()["processors"]
     if not structlog.is_configured() and plainly not in processors:
         processors.insert(len(processors) - 1, plainly)
 
 
 def plainly(_: Any, __: str, fields: Any) -> Any:
-    """A structlog processor before the console's: what is to be read, as text."""
+    """A structlog processor before the console's, which makes the fields readable text."""
     error = _error_of(fields.pop("exc_info", None))
     if _is_logged():
         fields.pop("timestamp", None)
@@ -37,12 +37,12 @@ def plainly(_: Any, __: str, fields: Any) -> Any:
 
 
 def _is_logged() -> bool:
-    """Whether stdout is Celery's, which makes a record of a worker's log of each line."""
+    """Whether stdout is Celery's, which turns each line into a record of the worker's log."""
     return isinstance(getattr(sys.stdout, "logger", None), logging.Logger)
 
 
 def escaped(_: Any, __: str, fields: Any) -> Any:
-    """Texts on one line each, but for a traceback or stack that is a text already."""
+    """The fields with each text on one line, except a traceback or stack."""
     for name, value in fields.items():
         if isinstance(value, str):
             fields[name] = (shown if name in ("exception", "stack") else shown_line)(value)

@@ -1,8 +1,8 @@
 """Which attempt is a message for?
 
-A message's header `HEADER` says it.  Whoever can write to the broker can write anything there, so
-it is read here alone, and nothing in it raises: a header of another shape is logged once, and its
-message is treated as one that is not the engine's.
+A message's header `HEADER` names it.  A program with access to the broker can write any header.  So
+only this module reads it, and no header raises: a header of another shape is logged once, and its
+message counts as one of another program.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _MOST = 2**63
 
 
 _ITEMS = 7
-"""Of what a newer engine puts behind the last item nothing is said."""
+"""Items that this version reads; a newer engine may add more."""
 
 
 class Mark(NamedTuple):
-    """What a header says."""
+    """The content of a header."""
 
     saga_id: str
     kind: Kind
@@ -40,7 +40,7 @@ class Mark(NamedTuple):
     version: str
     sent_ms: int
     timeout_s: float | None = None
-    """Of a plain task; None: the message is for a worker function."""
+    """The timeout of a plain task; None: the message is for a worker function."""
 
     @property
     def ref(self) -> AttemptRef:
@@ -61,16 +61,16 @@ def read_mark(headers: Any) -> Mark | None:
         try:
             return _mark_of(tuple(found[:_ITEMS]))
         except (TypeError, ValueError):
-            pass  # told below
+            pass  # logged below
     _tell(repr(found)[:SHOWN])
     return None
 
 
 @lru_cache(maxsize=64)
 def _mark_of(found: tuple[Any, ...]) -> Mark:
-    """Raises ValueError or TypeError for what is no mark.
+    """The mark in a header's items.  Raises ValueError or TypeError for other items.
 
-    Remembered: a plain task's message is looked at three times.
+    Cached, because a plain task's message is read three times.
     """
     saga_id, kind, step, attempt, version, sent_ms, *rest = found
     texts = all(map(is_text, (saga_id, kind, step, version)))
@@ -81,16 +81,16 @@ def _mark_of(found: tuple[Any, ...]) -> Mark:
 
 
 def is_text(found: Any) -> TypeGuard[str]:
-    """Whether the server can be sent this as a name: JSON may hold half of a character."""
+    """Whether the server accepts this as a name: JSON may have half of a surrogate pair."""
     return isinstance(found, str) and (found.isascii() or not _HALVES.search(found))
 
 
 def _is_number(found: Any) -> bool:
-    """Whether it can be made whole: Python's JSON has numbers without end, and ``NaN``."""
+    """Whether it is a number of limited size: Python's JSON has unlimited numbers, and ``NaN``."""
     return type(found) in (int, float) and -_MOST < found < _MOST
 
 
 @lru_cache(maxsize=1000)
 def _tell(shown: str) -> None:
-    """Once for each of them: a message is looked at in several places."""
+    """Log a header once, although several places read a message."""
     log.warning("a message's header is not one of the engine's, it is ignored", header=shown)

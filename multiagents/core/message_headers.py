@@ -1,4 +1,4 @@
-"""Which headers of a Celery message are its sender's own?"""
+"""Which headers of a Celery message has its sender set?"""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ CELERYS = frozenset(
         "utc",
     ]
 )
-"""The names of ``celery.app.task.Context``, of 5.7."""
+"""The names in ``celery.app.task.Context`` of Celery 5.7."""
 OWN = CELERYS | {"argsrepr", "compression", "kwargsrepr", "lang", "task", HEADER, TELLS}
 """The headers that Celery and the engine set."""
 
 
 def custom(request: Mapping[str, Any]) -> dict[str, Any]:
-    """The other headers of a request: those that its sender set."""
+    """The headers of a request that its sender set."""
     return {name: request[name] for name in request.keys() - OWN}

@@ -1,4 +1,4 @@
-"""Which time does a person mean?  Pure: the present time is given."""
+"""Which time does a user's text mean?  Pure: the present time is a parameter."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _EXPECTED = (
 
 
 def moment_ms(given: str | datetime, now_ms: int, *, name: str) -> int:
-    """Unix milliseconds of a time as people write it.
+    """Unix milliseconds of a time in a user's form.
 
-    ``2h`` is two hours ago; a day begins at midnight, and a time that names no zone is meant, in
-    the zone of this computer.  Raises InvalidInput, which calls the argument by its ``name``.
+    ``2h`` is two hours ago.  Days, and times without a zone, are in the zone of this computer.
+    Raises InvalidInput, which names the argument by ``name``.
     """
     try:
         return _moment_ms(given, now_ms)

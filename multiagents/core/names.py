@@ -1,4 +1,4 @@
-"""Which names do several rooms (and other programs) rely on?"""
+"""Which names do several rooms (and other programs) share?"""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ COMPENSATE = "multiagents.compensate"
 QUEUE_IO = "io"
 QUEUE_LLM = "llm"
 DEFAULT_QUEUES = (QUEUE_LLM, QUEUE_IO)
-"""What ``celery -A multiagents worker -Q llm,io`` consumes; with those two everything runs."""
+"""The queues of ``celery -A multiagents worker -Q llm,io``; these two serve all sagas."""
 COORDINATOR_QUEUE = QUEUE_IO
 
 HEADER = "multiagents"
 """Message header of every engine message; a list ``[saga, kind, step, attempt, version, sent_ms]``,
-that of a plain task with its time-out in seconds at the end."""
+for a plain task with its timeout in seconds at the end."""
 
 TELLS = "multiagents_tells"
-"""Set in a worker's own request of a delivery where Celery's monitors listen, see
-`worker_sdk.step_events`."""
+"""Set in a worker's own request of a delivery if Celery's monitors listen, see
+`hosting.step_request`."""
 
 MAX_QUEUE = 128
 """Characters in the name of a queue."""
 _KEYS = ("ma:", "celery-task-meta-", "celery-taskset-meta-", "_kombu", "celeryev.")
-"""How keys begin that the engine, Celery and kombu keep beside the queues."""
+"""Prefixes of keys that the engine, Celery and kombu keep beside the queues."""
 _KEPT = frozenset({"unacked", "unacked_index", "unacked_mutex"})
-"""Likewise, whole."""
+"""Whole names of such keys."""
 
 
 def queue_flaw(name: object) -> str:
-    """Why no queue for steps may have this name; empty: one may.
+    """Why a queue for steps may not have this name; empty if it may.
 
-    On a Redis a queue is a list under its name, so that no other key's name can be a queue's.
+    In Redis, a queue is a list with its name as the key, so it cannot have the name of another key.
     """
     if not isinstance(name, str) or not 0 < len(name) <= MAX_QUEUE:
         return f"expected text of 1 to {MAX_QUEUE} characters"

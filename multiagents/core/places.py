@@ -1,6 +1,6 @@
-"""Where in the user's code does something stand?
+"""Which line of the user's code is meant?
 
-A `Place` is shown as ``shop.py:12``, for messages that a user has to act on.  The user's code is
+A `Place` is shown as ``shop.py:12``, in messages that require a user's action.  The user's code is
 neither this package's, nor installed, nor Python's own.  Without a line of it, an installed
 package counts: the one that the engine called, since the user's functions may be installed, too.
 """
@@ -29,7 +29,7 @@ _BETWEEN = frozenset(
 )
 """Installed packages through which the engine calls the user's functions."""
 MODULE = "<module>"
-"""How Python calls the code of a module."""
+"""Python's name for the code of a module."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +44,10 @@ class Place:
 
 
 def shown_path(path: str) -> str:
-    """A path as it is shown: from the working folder on, if it is below that."""
+    """A path for messages: relative if it is below the working folder."""
     try:
         below = os.path.relpath(path)
-    except (ValueError, OSError):  # another drive, or a working folder that is gone
+    except (ValueError, OSError):  # another drive, or a deleted working folder
         return path
     return path if below.startswith(os.pardir) else below
 
@@ -57,40 +57,40 @@ def code_of(function: Any) -> CodeType | None:
     while isinstance(function, functools.partial):
         function = function.func
     if not inspect.isroutine(function) and not isinstance(function, type):
-        function = getattr(type(function), "__call__", function)  # noqa: B004 - it is looked into
+        function = getattr(type(function), "__call__", function)  # noqa: B004 - for its code
     code = getattr(inspect.unwrap(function), "__code__", None)
     return code if isinstance(code, CodeType) else None
 
 
 def defined(function: Any) -> Place | None:
-    """Where a callable is defined; None for what is not written in Python."""
+    """Where a callable is defined; None if it is not written in Python."""
     code = code_of(function)
     return None if code is None else Place(code.co_filename, code.co_firstlineno)
 
 
 def in_brackets(place: Place | None) -> str:
-    """The place for a message, behind a name: `` (shop.py:12)``; empty if it is not known."""
+    """The place for a message, after a name: `` (shop.py:12)``; empty if it is not known."""
     return "" if place is None else f" ({place})"
 
 
 def calling() -> FrameType | None:
-    """The frame of the user's code that has called this package; None if there is none."""
+    """The frame of the user's code that called this package; None if there is none."""
     frame = inspect.currentframe()
     return _users(_outwards(frame))
 
 
 def called_at() -> Place | None:
-    """The line of the user's code that has called this package."""
+    """The line of the user's code that called this package."""
     return at(calling())
 
 
 def at(frame: FrameType | None) -> Place | None:
-    """Where a frame is."""
+    """The line at which a frame is."""
     return None if frame is None else Place(frame.f_code.co_filename, frame.f_lineno)
 
 
 def raised_at(error: BaseException) -> Place | None:
-    """The line of the user's code in which an error was raised, or which called what raised it."""
+    """The innermost line of the user's code in an error's traceback."""
     if isinstance(error, SyntaxError) and error.filename and error.lineno:
         return Place(error.filename, error.lineno)
     steps = list(_inwards(error.__traceback__))
@@ -100,7 +100,7 @@ def raised_at(error: BaseException) -> Place | None:
 
 
 def own_line(error: BaseException) -> str:
-    """The innermost line of the user's code that an error went through; "" if unknown."""
+    """The innermost line of the user's code in an error's traceback; "" if unknown."""
     steps = _inwards(error.__traceback__)
     return _users_line([Place(step.tb_frame.f_code.co_filename, step.tb_lineno) for step in steps])
 
@@ -147,7 +147,7 @@ def _package_of(path: str) -> str:
 
 
 def is_users(path: str) -> bool:
-    """Whether a file holds the user's code: neither this package's, nor installed, nor Python's."""
+    """Whether a file is the user's code: neither this package's, nor installed, nor Python's."""
     installed = (_PACKAGE, *_LIBRARIES, *_PYTHON, _SCRIPTS)
     return os.path.isabs(path) and not path.startswith(installed)
 
@@ -158,14 +158,14 @@ def own(code: CodeType) -> bool:
 
 
 def imports(frame: FrameType | None) -> bool:
-    """Whether a frame runs while its module is imported, or is that of a script itself."""
+    """Whether a frame runs during the import of its module, or is that of a script itself."""
     return any(
         each.f_code.co_filename.startswith("<frozen importlib") for each in _outwards(frame)
     ) or (frame is not None and frame.f_code.co_name == MODULE)
 
 
 def _users(frames: Iterable[FrameType]) -> FrameType | None:
-    """The first frame of the user's code; for want of one, of an installed library."""
+    """The first frame of the user's code, or else of an installed library."""
     library = None
     for frame in frames:
         name = frame.f_code.co_filename

@@ -1,11 +1,12 @@
-"""Which plain JSON value stands for a value that JSON does not have?
+"""Which plain JSON value represents a value that JSON does not have?
 
-Whatever kombu's JSON takes has a form here, so that what a Celery task is given and returns can be
-a saga's.  The form is the text that an API and a person expect, without kombu's envelope
-(``{"__type__": …}``): saga data is read by conditions, by people and by other programs.
+Every value that kombu's JSON accepts has a form here, so that a saga can have the arguments and
+results of any Celery task.  The form is the text that an API and a user expect, without kombu's
+envelope (``{"__type__": …}``): conditions, users and other programs read saga data.
 
-Rules: a form never depends on the value (bytes are base64 also where they are UTF-8), and what it
-would lose is refused: a naive datetime, NaN, two keys that become one.  No I/O, no clock.
+Rules: a form depends only on the type (bytes are always base64, even if they are UTF-8).  A value
+that would lose information is refused: a naive datetime, NaN, two keys that become one.  No I/O, no
+clock.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 from uuid import UUID
 
 MOST_LEVELS = 200
-"""Deeper, or it contains itself."""
+"""A deeper value counts as one that contains itself."""
 
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _ENVELOPE = {"__type__", "__value__"}
@@ -29,15 +30,15 @@ _CONSTANTS = {None: "null", True: "true", False: "false"}
 
 
 class NoPlainValue(ValueError):
-    """Something in a value has no form in JSON; the message names its key."""
+    """A part of a value has no form in JSON; the message names its key."""
 
 
 def plain(value: Any, path: str = "", depth: int = 0) -> Any:
-    """The value with str, int, float, bool, None, list and dict alone.
+    """The value with only str, int, float, bool, None, list and dict.
 
-    UUID, Decimal, date, datetime and time become text, bytes base64, tuples lists, keys that are
-    numbers text; also what has ``__json__``, Django's lazy texts and types registered with kombu.
-    Raises NoPlainValue.
+    UUID, Decimal, date, datetime and time become text, bytes base64, tuples lists, and number keys
+    text.  Objects with ``__json__``, Django's lazy texts and types registered with kombu are
+    converted, too.  Raises NoPlainValue.
     """
     if depth > MOST_LEVELS:
         raise _flaw(path, f"is nested deeper than {MOST_LEVELS} levels or contains itself")
@@ -56,7 +57,7 @@ def plain(value: Any, path: str = "", depth: int = 0) -> Any:
 
 def _text(value: str, path: str) -> str:
     if not _encodable(value):
-        raise _flaw(path, "holds half of a surrogate pair, which UTF-8 cannot: clean the text")
+        raise _flaw(path, "has half of a surrogate pair, which UTF-8 does not have: clean the text")
     return str.__str__(value)
 
 
@@ -82,7 +83,7 @@ def _sequence(value: Sequence[Any], path: str, depth: int) -> list[Any]:
 
 
 def _key(key: Any, path: str) -> str:
-    """A key as Python's own JSON writes it."""
+    """A key in the form of Python's own JSON."""
     if isinstance(key, str):
         if not _encodable(key):
             raise _flaw(path, f"has the key {key!r} with half of a surrogate pair: clean the text")
@@ -117,10 +118,10 @@ def _stand_in(value: Any, path: str) -> Any:
 
 
 def _encoded(value: Any) -> Any:
-    """What kombu's encoder makes of a value.  Raises TypeError if it knows no form.
+    """A value in the form of kombu's encoder.  Raises TypeError if there is none.
 
-    A type can be registered with kombu, or be Django's lazy text, only where the program has loaded
-    kombu or Django.  So nothing is imported here.
+    A type can be registered with kombu, or be Django's lazy text, only if the program has imported
+    kombu or Django.  So this function imports neither.
     """
     reducer = getattr(value, "__json__", None)
     if reducer is not None:

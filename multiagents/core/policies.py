@@ -1,4 +1,4 @@
-"""How often, how long: what does a step allow itself?
+"""How often, and after which delays, may a step be retried?
 
 Values only; `saga.retry` turns a policy into a delay.
 """
@@ -13,12 +13,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from multiagents.core.error_names import name_of
 
 MAX_RETRY_AFTER_S = 3600.0
-"""A ``retry_after`` is honoured up to here: a provider that answers "in a week" must not park a
-saga unseen."""
+"""The longest ``retry_after``: an answer such as "in a week" must not stop a saga unnoticed."""
 
 
 def _names(given: object) -> object:
-    """Classes as their names, and one alone as a list of one; what is neither, pydantic refuses."""
+    """Classes as their names, and a single one as a list; pydantic refuses any other value."""
     listed = [given] if isinstance(given, str | type) else given
     if not isinstance(listed, list | tuple | set | frozenset):
         return given
@@ -31,14 +30,14 @@ ErrorNames = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeVa
 
 
 class RetryPolicy(BaseModel):
-    """When a failed attempt is tried again.  All times in seconds.
+    """Decides whether a failed attempt is retried, and when.  All times in seconds.
 
     The delay before attempt n+1 is drawn from 0 to ``min(cap_s, backoff_s * factor ** (n - 1))``
     (full jitter, after Brooker's "Exponential Backoff and Jitter"); ``jitter=False`` takes the
     upper end.
 
-    ``on`` and ``not_on`` name classes of errors that are tried again, and that are not, whatever
-    is usual (rules 2 and 5); a class stands for its subclasses, and of two the nearer one counts.
+    ``on`` names classes of errors that are retried, ``not_on`` classes that are not; both override
+    the defaults (rules 2 and 5).  A class includes its subclasses, and the nearer class counts.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,13 +54,13 @@ class RetryPolicy(BaseModel):
     def _decided(self) -> Self:
         both = [name for name in self.on if name in self.not_on]
         if both:
-            raise ValueError(f"{both[0]!r} stands in both on and not_on: keep one")
+            raise ValueError(f"{both[0]!r} is in both on and not_on: keep one")
         return self
 
     def says(self, names: Sequence[str]) -> bool | None:
-        """Whether an error is to be tried again, of which these are the classes, nearest first.
+        """Whether to retry an error with these classes, nearest first.
 
-        None: it is not named.
+        None: the policy names none of them.
         """
         for name in names:
             if name in self.on:
@@ -71,13 +70,13 @@ class RetryPolicy(BaseModel):
         return None
 
     def to_row(self) -> list[Any]:
-        """A compact JSON-safe form for the log; `from_row` takes it back."""
+        """A compact JSON-safe form for the log; `from_row` reads it."""
         row = [self.max_attempts, self.backoff_s, self.factor, self.cap_s, int(self.jitter)]
         return [*row, self.on, self.not_on] if self.on or self.not_on else row
 
     @classmethod
     def from_row(cls, row: list[Any]) -> RetryPolicy:
-        """The policy that `to_row` wrote; trusted, so not validated again."""
+        """The policy that `to_row` wrote, without another validation."""
         on, not_on = row[5:] or ((), ())
         return cls.model_construct(
             max_attempts=row[0],
@@ -94,6 +93,6 @@ DEFAULT_RETRY = RetryPolicy()
 """3 attempts, 1 s, factor 2, cap 60 s, full jitter."""
 
 UNDO_RETRY = RetryPolicy(max_attempts=10, cap_s=300.0)
-"""A compensation is given more patience than the work it undoes (rule 5).
+"""A compensation gets more attempts than the step that it undoes (rule 5).
 
-`UNDO_TRIES_OF_PROGRAMMERS` is for a mistake in its code."""
+`UNDO_TRIES_OF_PROGRAMMERS` is the limit for a mistake in its code."""

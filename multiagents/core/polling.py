@@ -9,7 +9,7 @@ POLL_S = 0.02
 
 
 def until(condition: Callable[[], bool], deadline_s: float, *, poll_s: float = POLL_S) -> bool:
-    """Whether the condition came true within ``deadline_s``; what it raises passes."""
+    """Whether the condition became true within ``deadline_s``; its errors pass through."""
     end = time.monotonic() + deadline_s
     while not condition():
         if time.monotonic() >= end:

@@ -1,7 +1,6 @@
-"""Through which values do the rooms that may not meet speak with each other?
+"""Which types connect the rooms that do not import each other?
 
-`engine` knows steps, `worker_sdk` knows functions; `hosting` hands each what it needs of
-the other in these types.
+`engine` handles steps, `worker_sdk` handles functions; `hosting` connects the two with these types.
 """
 
 from __future__ import annotations
@@ -20,43 +19,43 @@ from multiagents.core.states import FailureEffect, Kind
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
-    """What the engine must know of a worker function to send it work."""
+    """The data of a worker function that the engine needs to send it steps."""
 
     name: str
     queue: str = QUEUE_IO
     timeout_s: float | None = None
     retry: RetryPolicy | None = None
     least_lease_s: float = 0.0
-    """A lease is at least this long, whatever the setting: for work that may hold the GIL."""
+    """The minimum lease, whatever the setting: for functions that may hold the GIL."""
     alone: bool = False
-    """Each of its steps is a message of its own: it is neither continued with nor continued."""
+    """Each of its steps gets its own message: no process continues to or from such a step."""
 
 
 class Directory(Protocol):
-    """Who can do what: this process's own workers, and what running processes publish."""
+    """The worker functions of this process, and those that running processes publish."""
 
     def local(self, name: str) -> WorkerInfo | None:
         """A worker function of this process."""
 
     def queue_of(self, name: str) -> str:
-        """The queue of a worker, the default one if nobody knows it."""
+        """The queue of a worker, or the default queue if the worker is not known."""
 
     def alone(self, name: str) -> bool:
-        """Whether each step of a worker is a message of its own."""
+        """Whether each step of a worker gets its own message."""
 
     def slots(self, queue: str) -> int:
-        """How many steps the running workers of a queue can do at once; 0 = not known."""
+        """How many steps the running workers of a queue can run at once; 0 = not known."""
 
     def crew(self, queue: str, name: str) -> dict[str, int]:
         """The running workers of a queue that have a function: hostname -> slots."""
 
     def keep_up(self) -> Flow[None]:
-        """A flow: ask who is there, if the last answer is old."""
+        """A flow that reads the running workers again if the last answer is old."""
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment(OfAttempt):
-    """One claimed attempt with all that its function needs.  Data is JSON text."""
+    """One claimed attempt with all data for its function.  Data is JSON text."""
 
     saga_id: str
     workflow: str
@@ -68,40 +67,40 @@ class Assignment(OfAttempt):
     worker: str
     queue: str
     delivery: str
-    """Id of the Celery delivery that holds it."""
+    """Id of the Celery delivery that has claimed it."""
     deadline_ms: int = 0
-    """When the step's time-out is over, Unix ms; 0 = none."""
+    """The end of the step's timeout, Unix ms; 0 = none."""
     timeout_s: float | None = None
     least_lease_s: float = 0.0
     meta: str = "{}"
     idempotency_key: str = ""
     input: str = "{}"
     results: dict[str, str] = field(default_factory=dict)
-    """Of the steps before it, in definition order."""
+    """The results of the steps before it, in definition order."""
     merged: str | None = None
-    """The input overlaid with the results, where somebody has put it together already."""
+    """The input overlaid with the results, if it was already computed."""
     checkpoint: str | None = None
     step_result: str | None = None
-    """For a compensation: what the step returned, if it did."""
+    """For a compensation: the step's result, if there is one."""
     step_idempotency_key: str = ""
     error: Failure | None = None
-    """For a compensation: why the saga goes backward."""
+    """For a compensation: the error that the saga compensates."""
 
 
 class Unclaimed(Enum):
     """Why an attempt cannot be claimed."""
 
     TAKEN = auto()
-    """Another message of it has begun it, or will."""
+    """Another message for it has claimed it, or will."""
     LATER = auto()
-    """Its saga is paused: it is sent again when that goes on."""
+    """Its saga is paused: it is sent again after the resume."""
     WITHDRAWN = auto()
-    """It is no longer to be done."""
+    """It is no longer to run."""
 
 
 @dataclass(frozen=True, slots=True)
 class AtWork(OfAttempt):
-    """The attempt that a Celery delivery is at."""
+    """The attempt that a Celery delivery runs."""
 
     kind: Kind
     step: str
@@ -112,24 +111,24 @@ class AtWork(OfAttempt):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What an exception means for the step."""
+    """The meaning of an exception for the step."""
 
     failure: Failure
     effect: FailureEffect = FailureEffect.UNKNOWN
     retryable: bool = True
     retry_after_ms: int | None = None
     running: bool = False
-    """Given up while the function goes on: it may yet report."""
+    """The attempt was given up while its function continues, which may still report."""
     part: int = 0
     """See `core.entries.Failed`."""
     counts: bool = True
-    """Whether it is one of the attempts that the step's policy allows."""
+    """Whether it uses up one of the attempts that the step's policy allows."""
     classes: tuple[str, ...] = ()
-    """The names of the error's classes; without any, ``retryable`` is the last word."""
+    """The names of the error's classes; if empty, ``retryable`` decides."""
 
 
 class Engine(Protocol):
-    """What a worker process asks of the coordinator.  Every call may raise the store's errors."""
+    """The engine's interface for a worker process.  Every call may raise the store's errors."""
 
     def claim(
         self,
@@ -140,32 +139,32 @@ class Engine(Protocol):
         queue: str,
         version: str = "",
     ) -> Assignment | None:
-        """Begin an attempt; None if it is no longer to be done.
+        """Claim an attempt; None if it is no longer to run.
 
-        ``version`` of the definition, where the message brought it, spares a look-up.
+        The definition's ``version``, if the message has it, saves a look-up.
         """
 
     def unclaimed(self, saga_id: str, ref: AttemptRef) -> Unclaimed:
-        """Why `claim` has just given nothing."""
+        """Why `claim` just returned None."""
 
     def succeed(self, done: Assignment, result: str, *, go_on: bool) -> Assignment | None:
-        """Report a result (JSON); with ``go_on``, perhaps the next attempt, claimed already."""
+        """Report a result (JSON); with ``go_on``, may return the next attempt, already claimed."""
 
     def fail(self, done: Assignment, verdict: Verdict, *, go_on: bool) -> Assignment | None:
-        """Report a failure; likewise."""
+        """Report a failure, like `succeed`."""
 
     def renew(self, held: list[Assignment], notes: dict[str, dict[str, str]]) -> list[Assignment]:
-        """Renew leases; return those that are lost.  ``notes`` are by nonce."""
+        """Renew leases and return the lost ones.  ``notes`` are by nonce."""
 
     def count_late(self) -> None:
-        """Note that a renewal came late, for `doctor` to show (E9)."""
+        """Count a late renewal, for `doctor` (E9)."""
 
 
 class Waiting(NamedTuple):
-    """A change of the indexes of what waits for a person."""
+    """A change of an index of sagas that wait for an operator."""
 
     which: int
-    """0: sagas that ask for attention, 1: dead letters."""
+    """0: sagas that need attention, 1: dead letters."""
     member: str
     since: int | None
-    """Unix ms; None: it waits no longer."""
+    """Unix ms; None: it no longer waits."""

@@ -1,7 +1,7 @@
-"""By which name does ``celery -A`` find the app of this program that hosts sagas?
+"""Under which name does ``celery -A`` find this program's app that hosts sagas?
 
-Advice such as "start a worker" names that app.  The app itself is known to the rooms that know
-Celery; they note its name here.
+Advice such as "start a worker" names that app.  Only the rooms that use Celery have the app itself;
+they note its name here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ _name_of_app: Callable[[], str] | None = None
 
 
 def note_app(name_of: Callable[[], str]) -> None:
-    """The program has attached an app.  ``name_of`` is asked late: its module is still running."""
+    """Note an attached app.  ``name_of`` is called later, after the import of the app's module."""
     global _name_of_app
     _name_of_app = name_of
 

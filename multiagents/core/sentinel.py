@@ -2,10 +2,10 @@
 
     sentinel://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]...][/NUMBER]?master_name=NAME
 
-The hosts are those of the Sentinels, NAME is the primary that they watch, user, password and
-NUMBER are the primary's.  The Sentinels' own password, where they have one, is
-``sentinel_password=`` (and ``sentinel_username=``).  Celery's way to list the hosts,
-``sentinel://A/0;sentinel://B/0``, is understood too.  No I/O here.
+The hosts are those of the Sentinels.  NAME is the primary that they watch; user, password and
+NUMBER are the primary's.  ``sentinel_password=`` (and ``sentinel_username=``) is the Sentinels' own
+password, if they have one.  Celery's list of hosts, ``sentinel://A/0;sentinel://B/0``, is valid,
+too.  No I/O here.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from multiagents.core.exceptions import InvalidInput
 SCHEME = "sentinel://"
 DEFAULT_PORT = 26379
 ASK_S = 1.0
-"""How long one Sentinel may take to answer."""
+"""The timeout for an answer of one Sentinel."""
 FORM = "sentinel://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...]/NUMBER?master_name=NAME"
 _OPTIONS = frozenset({"master_name", "sentinel_username", "sentinel_password"})
 
 
 @dataclass(frozen=True, slots=True)
 class SentinelAddress:
-    """One primary, and the Sentinels that know where it is."""
+    """One primary, and the Sentinels that watch it."""
 
     hosts: tuple[tuple[str, int], ...]
     master: str
@@ -38,18 +38,18 @@ class SentinelAddress:
 
     @property
     def credentials(self) -> dict[str, str]:
-        """For the primary."""
+        """The user and password of the primary."""
         return _given(username=self.username, password=self.password)
 
     @property
     def sentinel_kwargs(self) -> dict[str, Any]:
-        """How redis-py connects to each Sentinel: once, the next one is asked if it is away."""
+        """redis-py's options for each Sentinel: one attempt, then it asks the next Sentinel."""
         times = {"socket_timeout": ASK_S, "socket_connect_timeout": ASK_S, "retry": None}
         return {**times, **_given(username=self.sentinel_username, password=self.sentinel_password)}
 
     @property
     def celery_url(self) -> str:
-        """As ``broker_url`` and ``result_backend`` want it, without the primary's name."""
+        """The URL for ``broker_url`` and ``result_backend``, without the primary's name."""
         user, password = quote(self.username or "", safe=""), quote(self.password or "", safe="")
         prefix = f"{user}:{password}@" if user or password else ""
         return ";".join(
@@ -58,7 +58,7 @@ class SentinelAddress:
 
     @property
     def transport_options(self) -> dict[str, Any]:
-        """What Celery wants beside the URL."""
+        """The options that Celery needs beside the URL."""
         return {"master_name": self.master, "sentinel_kwargs": self.sentinel_kwargs}
 
 
@@ -99,7 +99,7 @@ def _check(master: str, number: str, options: dict[str, str]) -> None:
             f"a Sentinel URL must name the primary that its Sentinels watch; expected {FORM}"
         )
     if number and not number.isdigit():
-        raise InvalidInput(f"the part after / is no database's number; expected {FORM}")
+        raise InvalidInput(f"the part after / is not a database number; expected {FORM}")
 
 
 def _host(text: str) -> tuple[str, int]:
@@ -107,7 +107,7 @@ def _host(text: str) -> tuple[str, int]:
         parts = urlsplit(f"//{text.strip()}")
         found = parts.hostname, parts.port or DEFAULT_PORT
     except ValueError as error:
-        raise InvalidInput(f"a Sentinel's port is no number; expected {FORM}") from error
+        raise InvalidInput(f"a Sentinel's port is not a number; expected {FORM}") from error
     if not found[0]:
         raise InvalidInput(f"a Sentinel's host is missing; expected {FORM}")
     return found[0], found[1]

@@ -1,13 +1,12 @@
 """How is the URL of a server written for the libraries that connect to it?
 
-redis-py, kombu and Celery each have their own idea of Sentinels, of unix sockets, of options after
-a ``?``, and of a ``rediss://`` URL without ``ssl_cert_reqs``: the first checks the server's
-certificate, the second does not, the third refuses the URL.  Here it is always checked unless the
-URL says otherwise.
+redis-py, kombu and Celery differ in Sentinels, in unix sockets, in options after a ``?``, and in a
+``rediss://`` URL without ``ssl_cert_reqs``: redis-py checks the server's certificate, kombu does
+not, Celery refuses the URL.  Here the certificate is always checked, unless the URL excludes it.
 
-`check` lets through only what all three understand once it is written in their words.  An option
-that one of them takes and another dies of is refused where the settings are read, not by a worker
-that does not start.  No message quotes a URL, which may hold a password.  No I/O here.
+`check` accepts only URLs that have a form for all three.  An option that works in one and crashes
+another is refused when the settings are read, before a worker fails to start.  No message quotes a
+URL, which may have a password.  No I/O here.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ from multiagents.core.sentinel import is_sentinel, parse
 
 TLS = "rediss://"
 SOCKETS = ("unix://", "redis+socket://", "socket://")
-"""redis-py's word for a unix socket, and Celery's."""
+"""The schemes of redis-py and Celery for a unix socket."""
 SCHEMES = ("redis://", TLS, *SOCKETS[:2], sentinel.SCHEME)
-"""How a server's URL may begin."""
+"""The valid schemes of a server's URL."""
 EXPECTED = (
-    "expected redis://HOST:PORT/NUMBER (or rediss://, unix://, sentinel://), before the host"
-    " USER:PASSWORD@ if they are asked for, with signs such as / @ : # , in them percent-encoded"
+    "expected redis://HOST:PORT/NUMBER (or rediss://, unix://, sentinel://), with USER:PASSWORD@"
+    " before the host if needed, and characters such as / @ : # , in them percent-encoded"
 )
 SOCKET_FORM = "unix:///PATH?db=NUMBER"
 CHECKED = "ssl_cert_reqs"
@@ -35,9 +34,9 @@ CHECKED = "ssl_cert_reqs"
 _HOW = ("required", "optional", "none")
 TLS_OPTIONS = (CHECKED, "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _NUMBER = ("db", "virtual_host")
-"""How redis-py and Celery call the number of a socket's database."""
+"""The names of a socket's database number in redis-py and Celery."""
 _INSTEAD = {
-    "protocol": "leave it out: the server is asked which one it speaks",
+    "protocol": "leave it out: the connection finds the server's protocol",
     "db": "write the number after the host: redis://HOST:PORT/NUMBER",
     "virtual_host": "write the number after the host: redis://HOST:PORT/NUMBER",
     "username": "write USER:PASSWORD@ before the host",
@@ -50,7 +49,7 @@ _CELERYS = (
 
 
 def check(url: str) -> None:
-    """Raise InvalidInput saying what is wrong with a URL, and what to write instead."""
+    """Raise InvalidInput with the mistake in a URL, and what to write instead."""
     if is_sentinel(url):
         parse(url)
         return
@@ -58,9 +57,9 @@ def check(url: str) -> None:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError as error:
-        raise InvalidInput(f"no URL of a server; {EXPECTED}") from error
+        raise InvalidInput(f"not the URL of a server; {EXPECTED}") from error
     if not url.startswith(SCHEMES) or parts.fragment or "@" in parts.path:
-        raise InvalidInput(f"no URL of a server; {EXPECTED}")
+        raise InvalidInput(f"not the URL of a server; {EXPECTED}")
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     if is_socket(url):
         _check_socket(parts.hostname, parts.path, options)
@@ -71,7 +70,7 @@ def check(url: str) -> None:
 
 def _check_socket(host: str | None, path: str, options: dict[str, str]) -> None:
     if host or len(path) < 2:
-        raise InvalidInput(f"a unix socket is named by its whole path; expected {SOCKET_FORM}")
+        raise InvalidInput(f"a unix socket needs its absolute path; expected {SOCKET_FORM}")
     _check_options(options, known=_NUMBER)
     for value in options.values():
         _check_number(value)
@@ -79,7 +78,7 @@ def _check_socket(host: str | None, path: str, options: dict[str, str]) -> None:
 
 def _check_number(text: str) -> None:
     if text and not text.isdigit():
-        raise InvalidInput(f"the part for the database is no number; {EXPECTED}")
+        raise InvalidInput(f"the database part is not a number; {EXPECTED}")
 
 
 def _check_options(options: dict[str, str], known: tuple[str, ...]) -> None:
@@ -89,11 +88,11 @@ def _check_options(options: dict[str, str], known: tuple[str, ...]) -> None:
         instead = _INSTEAD.get(name, _CELERYS)
         if name.startswith("ssl_"):
             listed = ", ".join(TLS_OPTIONS)
-            instead = f"TLS is asked for by rediss://, which takes {listed}"
-        raise InvalidInput(f"the option {name!r} is not one that works everywhere; {instead}")
+            instead = f"for TLS use rediss://, which takes {listed}"
+        raise InvalidInput(f"not all connections support the option {name!r}; {instead}")
     how = options.get(CHECKED)
     if how is not None and _spelled(how) not in _HOW:
-        raise InvalidInput(f"{CHECKED} is none of {', '.join(_HOW)}")
+        raise InvalidInput(f"{CHECKED} is not one of {', '.join(_HOW)}")
 
 
 def is_socket(url: str) -> bool:
@@ -102,7 +101,7 @@ def is_socket(url: str) -> bool:
 
 
 def explicit(url: str) -> str:
-    """A server's URL for redis-py; one that says whether the certificate is checked."""
+    """A server's URL for redis-py, which states whether to check the certificate."""
     if is_socket(url):
         return _socket(url, "unix", "db")
     if not url.startswith(TLS):
@@ -116,22 +115,22 @@ def explicit(url: str) -> str:
 
 
 def celery_url(url: str) -> str:
-    """The URL as ``broker_url`` and ``result_backend`` want it."""
+    """The URL for ``broker_url`` and ``result_backend``."""
     if is_socket(url):
         return _socket(url, "redis+socket", "virtual_host")
     return parse(url).celery_url if is_sentinel(url) else explicit(url)
 
 
 def transport_options(url: str) -> dict[str, Any]:
-    """What Celery wants beside that URL; nothing for a server's own."""
+    """The options that Celery needs beside that URL; empty without Sentinels."""
     return parse(url).transport_options if is_sentinel(url) else {}
 
 
 def shown_url(url: str) -> str:
     """The URL without its user, password and options, but with the name of a primary.
 
-    A sign that should have been percent-encoded moves where the host seems to begin: what may be
-    part of a password is never shown, if need be with all the rest.
+    A character that should have been percent-encoded may hide the beginning of the host.  So this
+    function leaves out every part that may belong to a password, if necessary the whole URL.
     """
     scheme, separator, rest = url.partition("://")
     if not separator:
@@ -155,7 +154,7 @@ def _spelled(how: str) -> str:
 
 
 def _socket(url: str, scheme: str, number_is: str) -> str:
-    """A socket's URL in other words; the first database is named by nothing."""
+    """A socket's URL for another library; the first database needs no number."""
     parts = urlsplit(url)
     numbers = [value for name, value in parse_qsl(parts.query) if name in _NUMBER]
     number = int(numbers[-1]) if numbers else 0

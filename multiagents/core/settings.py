@@ -1,7 +1,7 @@
-"""What can be set from the environment?
+"""Which settings does the environment have?
 
-Every setting is read once, on first use, from ``MULTIAGENTS_<NAME>``; importing reads nothing.
-Celery's own settings stay in celeryconfig.py.
+Every setting is read once, on first use, from ``MULTIAGENTS_<NAME>``; an import reads none.
+Celery's own settings are in celeryconfig.py.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ REDIS_URL, STATE_URLS = "MULTIAGENTS_REDIS_URL", "MULTIAGENTS_STATE_URLS"
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """The server where sagas are kept, the first one if there are several."""
+    """The server of the sagas, the first one if there are several."""
 
     url: str
     named_by: str
-    """The variable, or whatever else names it."""
+    """The variable or other source of the URL."""
     flaw: str = ""
-    """What its users should know."""
+    """A warning for its users."""
 
     def __str__(self) -> str:
         return f"{shown_url(self.url)}, named by {self.named_by}"
@@ -51,9 +51,9 @@ class Settings(BaseSettings):
     )
 
     redis_url: str = DEFAULT_REDIS_URL
-    """Broker and results; the sagas too, unless ``state_urls`` says where they are.
+    """Broker and results; the sagas too, unless ``state_urls`` names their servers.
 
-    Where neither is set, `attach` keeps an app's sagas on the app's own Redis.
+    If neither is set, `attach` keeps an app's sagas on the app's own Redis.
     """
     state_urls: str = ""
     """Servers of the sagas, comma-separated: shard n is on number n modulo their count."""
@@ -62,42 +62,42 @@ class Settings(BaseSettings):
     workflows: Path | None = None
     """A folder of JSON or YAML workflow definitions, registered like code."""
     lease_s: Annotated[float, Field(ge=0.5, le=3600)] = 15.0
-    """A running step whose worker is silent for this long is taken to be lost."""
+    """A running step without a heartbeat for this time counts as lost."""
     retention_s: Annotated[float, Field(ge=0)] = 7 * 86_400.0
-    """A finished saga is kept this long after its last dead letter was closed."""
+    """A finished saga is kept for this time after its last dead letter was closed."""
     max_input_bytes: Annotated[int, Field(ge=2)] = 256 * 1024
     """JSON size of a saga's input."""
     max_result_bytes: Annotated[int, Field(ge=2)] = 1024 * 1024
     """JSON size of one step's result."""
     shards: Annotated[int, Field(ge=1, le=1024)] = 1
-    """Into how many slots sagas are spread; never change it on a server with sagas.
+    """The number of shards for sagas; never change it on a server with sagas.
 
-    At least one for each of ``state_urls``, which is the default where there are some.
+    At least one for each of ``state_urls``; if they are set, their number is the default.
     """
     continuation: bool = True
     """Run the next step in the same process when it is the only one and its queue is the same."""
     slice_s: Annotated[float, Field(ge=0)] = 1.0
-    """How long one delivery may go on continuing before other sagas get their turn."""
+    """How long one delivery may continue with next steps before other sagas get their turn."""
     slice_steps: Annotated[int, Field(ge=1)] = 100
     """How many steps one delivery may run."""
     sweep_s: Annotated[float, Field(gt=0, le=10)] = 1.0
-    """The longest pause between two looks at the due set; a due item starts at most this late."""
+    """The longest pause between two sweeps; a due item starts at most this late."""
     operator: str = ""
-    """Who asks, in a saga's history, where a command names nobody; unset: the system's user."""
+    """The author of actions without one, in a saga's history; unset: the system's user."""
     lm: str | None = None
     """The language model of @dspy_worker, by DSPy's name: ``gemini/gemini-2.5-flash``."""
     lm_api_base: str | None = None
-    """Where ``lm`` is asked instead of at its provider: a gateway, a local server, a stub."""
+    """The address of ``lm`` instead of its provider: a gateway, a local server, a stub."""
     redis_server: Path | None = None
-    """The server binary that the embedded server starts, instead of the one found."""
+    """The binary for the embedded server, instead of the one that is found."""
     data_dir: Path = Path(".multiagents")
-    """Where the embedded server keeps its data."""
+    """The folder for the embedded server's data."""
     _find: Callable[[], Home] | None = PrivateAttr(default=None)
-    """Says where the sagas are, in place of the two variables."""
+    """Finds the server of the sagas, instead of the two variables."""
 
     @model_validator(mode="after")
     def _spread(self) -> Self:
-        """Raises InvalidInput for what is no URL, and for servers that no shard would be on."""
+        """Raises InvalidInput for an invalid URL, and for a server without a shard."""
         check_named(REDIS_URL, self.redis_url)
         urls = _urls(self.state_urls)
         for number, url in enumerate(urls, start=1):
@@ -113,9 +113,9 @@ class Settings(BaseSettings):
         return self
 
     def at(self, redis_url: str, *, named_by: str = "the server's URL") -> Self:
-        """The same with everything on that one server, as a face that is given a URL has it.
+        """The settings with everything on that one server, for a face with its own URL.
 
-        Raises InvalidInput for a URL that does not work.
+        Raises InvalidInput for an unusable URL.
         """
         check_named(named_by, redis_url)
         changed: dict[str, object] = {"redis_url": redis_url, "state_urls": ""}
@@ -124,21 +124,21 @@ class Settings(BaseSettings):
         return self.model_copy(update=changed).found_by(lambda: Home(redis_url, named_by))
 
     def found_by(self, find: Callable[[], Home]) -> Self:
-        """The same with the sagas where ``find`` says, which is called when that is needed."""
+        """The settings with the sagas on the server from ``find``, which is called on demand."""
         found = self.model_copy()
         found._find = find
         return found
 
     @property
     def names_a_server(self) -> bool:
-        """Whether the environment, or the code that made these settings, says where sagas are."""
+        """Whether the environment, or the maker of these settings, names the sagas' server."""
         return self._find is not None or bool(
             self.state_urls or "redis_url" in self.model_fields_set
         )
 
     @property
     def home(self) -> Home:
-        """Where the sagas are.  Raises InvalidInput if an app is to say that and does not."""
+        """The server of the sagas.  Raises InvalidInput if an app should name it and does not."""
         if self._find is not None:
             return self._find()
         urls = _urls(self.state_urls)
@@ -146,7 +146,7 @@ class Settings(BaseSettings):
 
     @property
     def servers(self) -> dict[str, tuple[int, ...]]:
-        """The URL of each server of the sagas, the first one first -> the shards on it."""
+        """For the URL of each server of the sagas, in order, the shards on it."""
         urls = _urls(self.state_urls) or (self.home.url,)
         homes = [urls[number % len(urls)] for number in range(self.shards)]
         return {
@@ -171,7 +171,7 @@ def _listed(text: str) -> tuple[str, ...]:
 
 
 def _urls(text: str) -> tuple[str, ...]:
-    """The URLs of a list; the hosts in one of Sentinels are separated by commas too."""
+    """The URLs of a list; commas also separate the hosts in a URL of Sentinels."""
     found: list[str] = []
     for part in _listed(text):
         if found and "://" not in part and sentinel.is_sentinel(found[-1]):
@@ -182,7 +182,7 @@ def _urls(text: str) -> tuple[str, ...]:
 
 
 def check_named(name: str, url: str) -> None:
-    """Raise InvalidInput naming what holds the URL, and what to write into it instead."""
+    """Raise InvalidInput with the source of a wrong URL, and what to write instead."""
     try:
         check(url)
     except InvalidInput as error:
@@ -191,7 +191,7 @@ def check_named(name: str, url: str) -> None:
 
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
-    """The settings of this process.  Raises InvalidInput naming the variable that is wrong."""
+    """The settings of this process.  Raises InvalidInput, which names the wrong variable."""
     try:
         return Settings()
     except ValidationError as error:
@@ -200,6 +200,6 @@ def get_settings() -> Settings:
 
 
 def _wrong(item: ErrorDetails) -> str:
-    if not item["loc"]:  # of several variables, which the message names
+    if not item["loc"]:  # about several variables, which the message names
         return str(item.get("ctx", {}).get("error", item["msg"]))
     return f"MULTIAGENTS_{'_'.join(map(str, item['loc'])).upper()}: {item['msg']}"

@@ -1,6 +1,6 @@
 """Which states can a saga, a step and an undo be in?
 
-The legal moves between them are tables in `multiagents.saga.transitions`.  No I/O, no clock.
+`multiagents.saga.transitions` has the legal moves between them, as tables.  No I/O, no clock.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from enum import StrEnum
 from typing import Literal
 
 WorkflowState = Literal["pending", "running", "completed", "failed", "compensated", "cancelled"]
-"""The states of a saga in which nothing out of the ordinary is going on, for annotations.
+"""The ordinary states of a saga, for annotations.
 
-`SagaState` has these and two more, in which a saga waits for a person or undoes its steps.
+`SagaState` has two more, in which a saga waits for an operator or undoes its steps.
 """
 
 
 class SagaState(StrEnum):
-    """Where a saga stands; its value is what users see."""
+    """The state of a saga; users see its value."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -29,12 +29,12 @@ class SagaState(StrEnum):
 
 
 class StepState(StrEnum):
-    """Where the forward work of a step stands."""
+    """The state of a step's forward work."""
 
     WAITING = "waiting"
     """Not dispatched: its dependencies have not ended, or the saga is paused."""
     DISPATCHED = "dispatched"
-    """A command stands in the outbox; no worker has claimed it."""
+    """Its command is in the outbox; no worker has claimed it."""
     RUNNING = "running"
     RETRYING = "retrying"
     """The last attempt failed; the next waits for its back-off."""
@@ -42,11 +42,11 @@ class StepState(StrEnum):
     FAILED = "failed"
     SKIPPED = "skipped"
     PARKED = "parked"
-    """A dead letter: only a person moves it on."""
+    """A dead letter: only an operator moves it."""
 
 
 class UndoState(StrEnum):
-    """Where the compensation of a step stands."""
+    """The state of a step's compensation."""
 
     NONE = "none"
     DISPATCHED = "dispatched"
@@ -55,27 +55,27 @@ class UndoState(StrEnum):
     SUCCEEDED = "succeeded"
     PARKED = "parked"
     SKIPPED = "skipped"
-    """An operator decided not to undo, and said why."""
+    """An operator decided not to undo, and gave a reason."""
     RESOLVED = "resolved"
-    """An operator undid it by hand, and said how."""
+    """An operator undid it by hand, and gave a reason."""
 
 
 class FailureEffect(StrEnum):
-    """What an attempt that did not succeed has left behind."""
+    """The effect of a failed attempt: none, or unknown."""
 
     CLEAN = "failed_clean"
     UNKNOWN = "unknown"
 
 
 class Kind(StrEnum):
-    """The two things a worker can be asked to do with a step."""
+    """The two kinds of work on a step."""
 
     RUN = "run"
     UNDO = "undo"
 
 
 class Action(StrEnum):
-    """What a person can ask of a saga."""
+    """The actions that an operator can request."""
 
     PAUSE = "pause"
     RESUME = "resume"
@@ -90,7 +90,7 @@ class Action(StrEnum):
 ENDED = frozenset(
     {SagaState.COMPLETED, SagaState.COMPENSATED, SagaState.FAILED, SagaState.CANCELLED}
 )
-"""States in which nothing but a recorded command (or a late effect) moves a saga."""
+"""States in which only a recorded action (or a late effect) moves a saga."""
 
 STEP_BUSY = frozenset({StepState.DISPATCHED, StepState.RUNNING})
 UNDO_BUSY = frozenset({UndoState.DISPATCHED, UndoState.RUNNING, UndoState.RETRYING})

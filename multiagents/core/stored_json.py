@@ -1,8 +1,8 @@
-"""What may be stored as an input or a result?
+"""Which inputs and results can be stored?
 
-Strict JSON of bounded size.  What JSON does not have is stored in its plain form
-(`core.plain_values`) or refused before anything is stored, and the error names the key.
-Keys are checked for form, never for words: an input about an "executive" is an input.
+Strict JSON of bounded size.  A value that JSON does not have is stored in its plain form
+(`core.plain_values`), or refused before anything is stored; the error names the key.  Keys are
+checked only for their form, not for words in them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from multiagents.core.json_text import dumps, loads
 from multiagents.core.plain_values import NoPlainValue, plain
 
 MAX_INPUT_DEPTH = 64
-"""Deeper than any hand-written document; far from every parser's recursion limit."""
+"""More levels than any hand-written document; far below every parser's recursion limit."""
 MAX_INPUT_KEY = 256
 """Characters in one key of an input."""
 
@@ -43,16 +43,16 @@ def as_json(
     error: type[MultiAgentsError] = InvalidResult,
     limited_by: str = "",
 ) -> tuple[Any, str]:
-    """The value as it will be read again, and as strict, compact JSON of at most ``limit`` bytes.
+    """The value as a reader will get it, and as strict, compact JSON of at most ``limit`` bytes.
 
-    What JSON does not have takes its form of `core.plain_values`.  Raises ``error`` naming the
-    key that has none, or the size.  ``what`` begins the message: ``result of 'charge'``.
-    ``limited_by``: what sets the limit, if it is not the setting.
+    A value that JSON does not have takes its form of `core.plain_values`.  Raises ``error``, which
+    names the key of a value without a form, or the size.  ``what`` begins the message:
+    ``result of 'charge'``.  ``limited_by``: the source of the limit, if it is not the setting.
     """
     try:
         text = compact(value)
-        # The codec writes much that is no JSON without a word; what comes back differs then.
-        # It also differs for tuples, which are welcome.
+        # The codec silently writes values that are not JSON; reading them gives another value.
+        # Tuples also come back as another value; `_converted` accepts them.
         if loads(text) != value:
             raise ValueError("not what was given")
     except (TypeError, ValueError, RecursionError):
@@ -75,19 +75,22 @@ def _converted(value: Any, *, what: str, error: type[MultiAgentsError]) -> tuple
     except NoPlainValue as cause:
         raise error(f"{what}: {cause}") from cause
     except (TypeError, ValueError, RecursionError) as cause:
-        raise error(f"{what}: is no JSON: {cause}") from cause
+        raise error(f"{what}: is not JSON: {cause}") from cause
     return value, text
 
 
 def compact(value: Any) -> str:
-    """A value that was checked already as JSON, in the form `to_json` gives it."""
+    """A checked value as JSON, in the form of `to_json`."""
     return dumps(value)
 
 
 def check_input(data: Any, limit: int, *, limited_by: str = "") -> str:
-    """A saga's input as JSON.  Raises InvalidInput for what is no dict of JSON, is too large or
-    too deep, or has a key that no honest caller sends (empty, overlong, control characters,
-    Python's and JavaScript's own names such as ``__class__`` and ``__proto__``)."""
+    """A saga's input as JSON.
+
+    Raises InvalidInput if it is not a dict of JSON, is too large or too deep, or has a suspicious
+    key: empty, too long, with control characters, or a name of Python or JavaScript itself, such as
+    ``__class__`` and ``__proto__``.
+    """
     if not isinstance(data, dict):
         raise InvalidInput(f"the input is {kind_of(data)}: expected a dict, as in {{'sku': 'A1'}}")
     data, text = as_json(data, what="input", limit=limit, error=InvalidInput, limited_by=limited_by)
@@ -97,7 +100,7 @@ def check_input(data: Any, limit: int, *, limited_by: str = "") -> str:
 
 
 def _walk(value: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, Any, int]]:
-    """Every value inside with its path and depth, top first, in order."""
+    """Every inner value with its path and depth, top first, in order."""
     stack = [(path, value, depth)]
     while stack:
         path, value, depth = stack.pop()
@@ -118,7 +121,7 @@ def _join(path: str, key: Any) -> str:
 
 
 def _is_sound(data: dict[str, Any]) -> bool:
-    """Whether `_fault` would find nothing; every start pays for this, so it keeps no paths."""
+    """Whether `_fault` would find no mistake; every start runs this, so it keeps no paths."""
     level: list[Any] = [data]
     for _ in range(MAX_INPUT_DEPTH + 1):
         inner: list[Any] = []
@@ -135,7 +138,7 @@ def _is_sound(data: dict[str, Any]) -> bool:
 
 
 def _fault(data: dict[str, Any]) -> str:
-    """The first key that is hostile, in words, or that the input is too deep."""
+    """A message about the first suspicious key, or about too deep an input."""
     for path, value, _ in _walk(data):
         faults = (_key_fault(key) for key in value) if isinstance(value, dict) else ()
         for fault in filter(None, faults):
@@ -149,12 +152,12 @@ def _key_fault(key: str) -> str | None:
     if len(key) > MAX_INPUT_KEY:
         return f"a key of {len(key):,} characters ({key[:20]!r}…; at most {MAX_INPUT_KEY})"
     if key.startswith("__") and key.endswith("__"):
-        return f"the name of the language itself {key!r}"
+        return f"the reserved name {key!r}"
     if not key.isprintable() and _CONTROL.search(key):
         return f"the key {key!r} with control characters"
     return None
 
 
 def kind_of(value: Any) -> str:
-    """The type of a value, in a word."""
+    """The type of a value, as a word."""
     return "None" if value is None else type(value).__name__

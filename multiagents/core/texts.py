@@ -1,7 +1,7 @@
-"""What of a text may a terminal be given, and how are clauses joined to a message?
+"""How is a text made safe for a terminal, and how are clauses joined to a message?
 
-Reasons, ids, errors, names and tags come from anywhere.  A control character in one of them would
-move the cursor, rename the window or hide what stands before it, so it is shown as its escape.
+Reasons, ids, errors, names and tags come from any source.  A control character in one of them could
+move the cursor, rename the window or hide other text, so it is shown as its escape.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Iterable
 from typing import TextIO
 
 _CONTROLS = r"\x00-\x08\x0b-\x1f\x7f-\x9f"
-"""ASCII's and Latin-1's, but for the tab and the end of a line."""
+"""Control characters of ASCII and Latin-1, except the tab and the line feed."""
 _ORDER = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
-"""What changes the direction of writing, and so what stands where."""
+"""Characters that change the direction of writing, and so the order of characters."""
 _HALVES = "\ud800-\udfff"
 """Lone surrogates, which cannot be encoded."""
 _ENDS = ("?", "!", ".", "\u2026")
-"""What a sentence ends with."""
+"""The ends of a sentence."""
 _WORDS = re.compile(r"(\s*)((?:`[^`\n]*`|\S)+)")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _UNSAFE = re.compile(f"[{_CONTROLS}{_ORDER}{_HALVES}]")
@@ -31,15 +31,15 @@ def shown(text: str) -> str:
 
 
 def shown_line(text: str) -> str:
-    """Likewise, and on one line."""
+    """``text`` with its control characters as escapes, on one line."""
     return _UNSAFE_IN_LINE.sub(_escape, text)
 
 
 def at_words(text: str, width: int | None, indent: str = "") -> str:
-    """Lines of at most so many columns, broken between words; None: as it is.
+    """The text in lines of at most ``width`` columns, broken between words; None: unchanged.
 
-    What stands in backquotes, a command to copy, is one word; a longer one than a line stays whole.
-    Colours take no room.  ``indent`` begins all lines but the first.
+    A command in backquotes counts as one word; a word longer than a line stays whole.  Colours have
+    no width.  ``indent`` begins all lines except the first.
     """
     if width is None:
         return text
@@ -54,25 +54,25 @@ def _lines_of(text: str, width: int, indent: str) -> str:
             made, column = f"{made}\n{indent}{word}", len(indent) + size
         else:
             made, column = f"{made}{gap}{word}", column + len(gap) + size
-    return made + text[len(text.rstrip()) :]  # that of a question stands before its answer
+    return made + text[len(text.rstrip()) :]  # a question keeps the space before its answer
 
 
 def columns_of(stream: TextIO) -> int | None:
-    """How wide the terminal is that a stream writes to; None for none, or one of unknown width."""
+    """The width of a stream's terminal; None without a terminal, or if the width is unknown."""
     if not stream.isatty():
         return None
     if (given := os.environ.get("COLUMNS", "")).isdecimal() and int(given):
         return int(given)
     try:
         return os.get_terminal_size(stream.fileno()).columns or None
-    except (OSError, ValueError):  # it only says that it is one
+    except (OSError, ValueError):  # isatty() was true, but it is no terminal
         return None
 
 
 def some_of(texts: Iterable[str], most: int, *, by: str = ", ", count: int | None = None) -> str:
-    """The first ``most`` of these, and how many more there are; empty if there is none.
+    """The first ``most`` texts, and the number of the others; empty if there are none.
 
-    ``count`` is the number of all, if ``texts`` are not all of them.
+    ``count`` is the number of all, if ``texts`` has only some of them.
     """
     listed = list(texts)
     left = (len(listed) if count is None else count) - len(listed[:most])
@@ -81,9 +81,9 @@ def some_of(texts: Iterable[str], most: int, *, by: str = ", ", count: int | Non
 
 
 def joined(*clauses: str) -> str:
-    """Clauses as one message: after ``?``, ``!`` or ``.`` a new sentence begins, else ``;`` parts.
+    """Clauses as one message: a sentence ends at ``?``, ``!`` or ``.``, else ``;`` separates them.
 
-    Empty ones are left out.
+    Empty clauses are left out.
     """
     message = ""
     for clause in filter(None, clauses):
@@ -97,7 +97,7 @@ def joined(*clauses: str) -> str:
 
 
 def sentence(text: str) -> str:
-    """The text with a full stop, unless it ends as a sentence does: errors often do."""
+    """The text with a full stop, unless it already ends like a sentence, as errors often do."""
     return text if text.endswith(_ENDS) else f"{text}."
 
 

@@ -1,7 +1,7 @@
-"""Which of the user's modules does a process import, and what is wrong with one that it cannot?
+"""Which of the user's modules does a process import, and why does an import fail?
 
-Modules are found as Celery finds them: in the working folder, then wherever Python looks.  What is
-wrong is said in one line, with the user's file and line where code of theirs has failed.
+Modules are searched as in Celery: in the working folder, then on Python's path.  An error is one
+line, with the file and line of the user's code that failed.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ IMPORTS = "MULTIAGENTS_IMPORTS"
 SHOWN = 5
 """Modules of a folder that a message names."""
 LEVELS = 3
-"""So deep, and so high, other folders are looked into for a module that is not here."""
+"""The levels of subfolders and parent folders that are searched for a missing module."""
 MOST_FOLDERS = 500
-"""Looked into at most; a home directory has many more."""
+"""The maximum number of searched folders; a home directory has many more."""
 _SKIPPED = re.compile(r"\.|_|node_modules$|site-packages$|dist$|build$|venv$|env$")
 _FILE = re.compile(r"[/\\]|\.py$")
 
 
 def load(names: Sequence[str], *, of: str = IMPORTS) -> None:
-    """Import these modules; ``of``: what names them.
+    """Import these modules; ``of``: the source of their names.
 
-    Raises InvalidInput for one that cannot be imported, and NoServer as it is: a module may ask a
-    server that is not there yet.
+    Raises InvalidInput if one cannot be imported.  NoServer passes unchanged: a module may call a
+    server that has not started yet.
     """
     with _here():
         for name in names:
@@ -58,13 +58,13 @@ def _load(name: str, of: str) -> None:
         raise InvalidInput(f"{of}: {_missing(name)}") from error
     except (Exception, SystemExit) as error:
         if isinstance(error, (TypeError, ValueError)) and raised_at(error) is None:
-            raise InvalidInput(f"{of}: {_missing(name)}") from error  # no name of a module
+            raise InvalidInput(f"{of}: {_missing(name)}") from error  # not a module name
         raise InvalidInput(f"{of}: {_broken(name, error)}") from error
 
 
 @contextmanager
 def _here() -> Iterator[None]:
-    """Python looks into the working folder first, as `celery` has it while it imports."""
+    """Put the working folder first on Python's path, as `celery` does during its imports."""
     folder = os.getcwd()
     if folder in sys.path:
         yield
@@ -78,7 +78,7 @@ def _here() -> Iterator[None]:
 
 
 def _is_itself(name: str, error: ModuleNotFoundError) -> bool:
-    """Whether the module that is missing is the one that was named, and not one that it imports."""
+    """Whether the missing module is the named one, not one that it imports."""
     missing = error.name or ""
     return name == missing or name.startswith(f"{missing}.")
 
@@ -88,7 +88,7 @@ def _broken(name: str, error: BaseException) -> str:
     where = f"{place}: " if place else ""
     if isinstance(error, SystemExit):
         return (
-            f"module {name!r} ends the process at its import ({where}SystemExit); put what runs it"
+            f"module {name!r} ends the process at its import ({where}SystemExit); move that code"
             ' under `if __name__ == "__main__":`'
         )
     text = " ".join(str(error).split())
@@ -122,7 +122,7 @@ def _advice(name: str, folder: Path) -> str:
         if _is_in(other, meant):
             return _go_to(other, meant)
     known = _modules(folder, meant)
-    # A prefix is what a tail that was cut off leaves; a difference of case is a typo too.
+    # A difference of case is a typo, too.
     if close := nearest(meant.lower(), {each.lower(): each for each in known}):
         return did_you_mean(next(each for each in known if each.lower() == close))
     return (
@@ -131,13 +131,13 @@ def _advice(name: str, folder: Path) -> str:
 
 
 def _go_to(folder: Path, module: str) -> str:
-    """As the shell would be told it from here."""
+    """Advice with a command for the shell in the working folder."""
     way = os.path.relpath(folder)
     return f"there is {module!r} in {way}: `cd {way}` first, and name it {module!r}"
 
 
 def _as_module(name: str) -> str:
-    """The name of the module that a path of a file stands for."""
+    """The module name for the path of a file."""
     path = name.removesuffix(".py").replace("\\", "/")
     return ".".join(part for part in path.split("/") if part not in ("", "."))
 
@@ -146,12 +146,12 @@ def _is_in(folder: Path, module: str) -> bool:
     path = folder.joinpath(*module.split("."))
     try:
         return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
-    except (OSError, ValueError):  # no name for a file
+    except (OSError, ValueError):  # not a file name
         return False
 
 
 def _modules(folder: Path, meant: str) -> list[str]:
-    """What could be meant in a folder: its modules, and those of the package that is named."""
+    """Candidates for a name in a folder: its modules, and those of the named package."""
     package = meant.rpartition(".")[0]
     found = _names(folder)
     if package:
@@ -171,7 +171,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def _elsewhere(folder: Path) -> Iterator[Path]:
-    """Folders near this one: those in it, then those that it is in."""
+    """Folders near this one: its subfolders, then its parents."""
     waiting = deque([(folder, 0)])
     for _ in range(MOST_FOLDERS):
         if not waiting:

@@ -142,7 +142,7 @@ class StubProvider:
         code: str | None = None,
     ) -> Self:
         """Answers the next ``times`` requests with an HTTP error; ``retry_after`` in seconds."""
-        text = f"the stub provider was told to fail with {status}" if message is None else message
+        text = f"the stub provider fails with {status} as scripted" if message is None else message
         return self._add(_Fault("fail", times, status, retry_after, text, code))
 
     def garbage(self, times: int = 1) -> Self:

@@ -1,1 +1,1 @@
-"""What is to be done?  Workflows: how they are written, read, checked and found by name."""
+"""What is to be done?  Workflows: their builder, files, checks, conditions and registry."""

@@ -36,7 +36,7 @@ EXAMPLES = "Inputs to show and to try; they do not change the version, and no sa
 
 
 class Workflow(BaseModel):
-    """A graph of steps in definition order; every dependency stands in ``depends_on``."""
+    """A graph of steps in definition order; every dependency is in ``depends_on``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

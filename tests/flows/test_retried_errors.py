@@ -238,11 +238,12 @@ def test_every_mistake_in_the_names_is_told_at_once() -> None:
     place = "re.steps[0] 'a': "
     expected = "expected one such as KeyError or requests.ConnectionError"
     assert caught.value.errors == (
-        f"{place}retry.on: 'KeyEror' names no exception class; did you mean 'KeyError'? {expected}",
-        f"{place}retry.on: 'json.Nope' names no exception class: module 'json' has no attribute"
+        f"{place}retry.on: 'KeyEror' is not an exception class; did you mean 'KeyError'?"
+        f" {expected}",
+        f"{place}retry.on: 'json.Nope' is not an exception class: module 'json' has no attribute"
         " 'Nope'",
-        f"{place}retry.not_on: '5' is no subclass of Exception; {expected}",
-        f"{place}retry.not_on: 'OSError' stands in on, too: keep one",
+        f"{place}retry.not_on: '5' is not a subclass of Exception; {expected}",
+        f"{place}retry.not_on: 'OSError' is also in on: keep one",
         f"{place}unknown key 'no' in retry; known: max_attempts, backoff_s, factor, cap_s, jitter,"
         " on, not_on",
     )
@@ -251,8 +252,8 @@ def test_every_mistake_in_the_names_is_told_at_once() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"on": "KeyEror"}, "on: 'KeyEror' names no exception class; did you mean 'KeyError'"),
-        ({"on": [KeyError], "not_on": KeyError}, "not_on: 'KeyError' stands in on, too: keep one"),
+        ({"on": "KeyEror"}, "on: 'KeyEror' is not an exception class; did you mean 'KeyError'"),
+        ({"on": [KeyError], "not_on": KeyError}, "not_on: 'KeyError' is also in on: keep one"),
         ({"off": []}, "off: .*fields: max_attempts.*, on, not_on"),
     ],
 )

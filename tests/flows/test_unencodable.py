@@ -72,14 +72,14 @@ def test_a_note_of_progress_is_stored_with_replacements(saga_lab):
     saga = sagas.get(saga_lab.start(WorkflowBuilder("une").add_step("a", note).build()))
     assert saga["steps"]["a"]["progress"]["note"] == f"reads {SHOWN}"
     assert saga["error"]["type"] == "InvalidResult"
-    assert "key 'file' holds half of a surrogate pair" in saga["error"]["message"]
+    assert "key 'file' has half of a surrogate pair" in saga["error"]["message"]
 
 
 def test_a_checkpoint_that_cannot_be_stored_is_refused_where_it_is_kept(saga_lab):
     """The next attempt could not read it."""
     flow = WorkflowBuilder("une").add_step("a", note, retry=1).build()
     saga = sagas.get(saga_lab.start(flow, {"keep": True}))
-    assert "checkpoint of 'a': key 'file' holds half of" in saga["error"]["message"]
+    assert "checkpoint of 'a': key 'file' has half of" in saga["error"]["message"]
 
 
 @pytest.mark.parametrize("option", ["correlation_id", "idempotency_key", "tags"])

@@ -148,7 +148,7 @@ def test_an_engine_refuses_a_format_that_it_does_not_know(newer: str) -> None:
     """The connection's first use raises with a remedy, and changes nothing."""
     player = Player(newer, FakeClock())
     with pytest.raises(
-        NewerFormat, match=rf"format {FORMAT + 1}.*knows formats up to {FORMAT}: up"
+        NewerFormat, match=rf"format {FORMAT + 1}.*supports formats up to {FORMAT}: up"
     ):
         player.start("s", work.chain)
     with redis.Redis.from_url(newer) as client:

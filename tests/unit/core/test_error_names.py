@@ -57,16 +57,16 @@ def test_a_class_is_found_by_each_name_that_it_has(name: str, cls: type[Exceptio
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("KeyEror", "'KeyEror' names no exception class; did you mean 'KeyError'?"),
-        ("json.Nope", "'json.Nope' names no exception class: module 'json' has no attribute"),
-        ("no_such.Error", "'no_such.Error' names no exception class: No module named 'no_such'"),
-        ("json.dumps", "'json.dumps' is no subclass of Exception"),
-        ("print", "'print' is no subclass of Exception"),
-        ("KeyboardInterrupt", "'KeyboardInterrupt' is no subclass of Exception"),
-        ("Key Error", "'Key Error' is no name of an exception class"),
-        ("", "'' is no name of an exception class"),
-        (int, "'int' is no subclass of Exception"),
-        (5, "'5' is no subclass of Exception"),
+        ("KeyEror", "'KeyEror' is not an exception class; did you mean 'KeyError'?"),
+        ("json.Nope", "'json.Nope' is not an exception class: module 'json' has no attribute"),
+        ("no_such.Error", "'no_such.Error' is not an exception class: No module named 'no_such'"),
+        ("json.dumps", "'json.dumps' is not a subclass of Exception"),
+        ("print", "'print' is not a subclass of Exception"),
+        ("KeyboardInterrupt", "'KeyboardInterrupt' is not a subclass of Exception"),
+        ("Key Error", "'Key Error' is not the name of an exception class"),
+        ("", "'' is not the name of an exception class"),
+        (int, "'int' is not a subclass of Exception"),
+        (5, "'5' is not a subclass of Exception"),
     ],
 )
 def test_what_is_no_exception_class_is_named(given: Any, said: str) -> None:
@@ -75,7 +75,7 @@ def test_what_is_no_exception_class_is_named(given: Any, said: str) -> None:
     assert names == ("OSError",)
     assert len(mistakes) == 1
     assert mistakes[0].startswith(said)
-    assert "expected one such as" in mistakes[0] or "names no exception class: " in mistakes[0]
+    assert "expected one such as" in mistakes[0] or "is not an exception class: " in mistakes[0]
 
 
 def test_a_module_that_fails_when_it_is_imported_is_a_mistake(
@@ -84,7 +84,7 @@ def test_a_module_that_fails_when_it_is_imported_is_a_mistake(
     """Any error of the import is a mistake of the definition that names the module."""
     (tmp_path / "breaks_at_import.py").write_text("raise RuntimeError('no licence')\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(InvalidInput, match="names no exception class: no licence"):
+    with pytest.raises(InvalidInput, match="is not an exception class: no licence"):
         class_named("breaks_at_import.Error")
 
 

@@ -27,19 +27,19 @@ SECRET = "s3cret"
 @pytest.mark.parametrize(
     ("url", "instead"),
     [
-        ("redis://h:1/0?protocol=3", "'protocol'.*leave it out: the server is asked"),
+        ("redis://h:1/0?protocol=3", "'protocol'.*leave it out: the connection finds"),
         ("redis://h:1/0?socket_timeout=5", "'socket_timeout'.*broker_transport_options"),
         ("redis://h:1/0?health_check_interval=5", "'health_check_interval'.*celeryconfig"),
         ("redis://h:1?db=3", "'db'.*redis://HOST:PORT/NUMBER"),
         (f"redis://h:1/0?password={SECRET}", "'password'.*before the host"),
         ("redis://h:1/0?ssl_ca_certs=/a", "'ssl_ca_certs'.*rediss://"),
         ("rediss://h:1/0?ssl_check_hostname=no", "'ssl_check_hostname'.*ssl_cert_reqs"),
-        ("rediss://h:1/0?ssl_cert_reqs=perhaps", "none of required, optional, none"),
-        ("redis://h:1/zero", "for the database is no number"),
-        ("unix://tmp/s.sock", "whole path; expected unix:///PATH"),
+        ("rediss://h:1/0?ssl_cert_reqs=perhaps", "not one of required, optional, none"),
+        ("redis://h:1/zero", "the database part is not a number"),
+        ("unix://tmp/s.sock", "absolute path; expected unix:///PATH"),
         ("unix:///tmp/s.sock?protocol=3", "'protocol'"),
-        ("unix:///tmp/s.sock?db=two", "for the database is no number"),
-        ("redis+socket://", "whole path"),
+        ("unix:///tmp/s.sock?db=two", "the database part is not a number"),
+        ("redis+socket://", "absolute path"),
         ("amqp://h//", "expected redis://HOST:PORT"),
         (f"redis://:{SECRET}/x@h:1/0", "percent-encoded"),
         (f"redis://u:12/{SECRET}@h:1/0", "percent-encoded"),
@@ -71,7 +71,8 @@ def test_the_command_line_says_what_to_write() -> None:
     done = cli("list", url=f"redis://:{SECRET}/x@h:1/0?protocol=3")
     assert (done.code, done.out) == (2, "")
     assert (
-        "MULTIAGENTS_REDIS_URL: no URL of a server; expected redis://HOST:PORT/NUMBER" in done.err
+        "MULTIAGENTS_REDIS_URL: not the URL of a server; expected redis://HOST:PORT/NUMBER"
+        in done.err
     )
     assert SECRET not in done.err
 

@@ -190,11 +190,11 @@ CIRCLE["self"] = [CIRCLE]
         ({"totals": {1: 2, "1": 3}}, "key 'totals' has two keys that become the text '1'"),
         ({float("nan"): 1}, "it has the key nan (float); JSON wants str keys"),
         ({(1, 2): 1}, "has the key (1, 2) (tuple)"),
-        ({"a": "\ud800"}, "key 'a' holds half of a surrogate pair"),
+        ({"a": "\ud800"}, "key 'a' has half of a surrogate pair"),
         ({"\ud800": 1}, "with half of a surrogate pair"),
         (CIRCLE, "contains itself"),
         ({1}, "it is a set"),
-        ({"n": 10**5000}, "is no JSON: number out of range"),
+        ({"n": 10**5000}, "is not JSON: number out of range"),
     ],
 )
 def test_a_value_that_is_no_json_is_refused_by_its_key(value: Any, flaw: str) -> None:
@@ -229,7 +229,7 @@ def test_the_size_limit_counts_bytes_and_names_its_setting() -> None:
         ({"k" * 257: 1}, "a key of 257 characters"),
         ({"a\x00b": 1}, "control characters"),
         ({"a\nb": 1}, "control characters"),
-        ({"order": {"__class__": 1}}, "the name of the language itself '__class__' under 'order'"),
+        ({"order": {"__class__": 1}}, "the reserved name '__class__' under 'order'"),
         ({"__proto__": {}}, "rename it"),
     ],
 )

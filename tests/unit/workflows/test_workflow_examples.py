@@ -54,7 +54,7 @@ def test_an_example_takes_the_form_in_which_an_input_is_stored() -> None:
     ("examples", "mistake"),
     [
         ([{"sku": {"A1"}}], "order: examples[0]: input: key 'sku' is a set"),
-        ([A1, {"__class__": 1}], "order: examples[1]: input: the name of the language itself"),
+        ([A1, {"__class__": 1}], "order: examples[1]: input: the reserved name"),
         ([{"text": "x" * MAX_EXAMPLE_BYTES}], "order: examples[0]: input is 16,395 bytes of JSON"),
         ([5], "order: examples[0] should be a valid dictionary, not 5"),
         (A1, "order: examples should be a list, not dict"),
