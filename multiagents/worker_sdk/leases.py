@@ -23,8 +23,8 @@ import json
 import os
 import signal
 import threading
-from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Protocol
 
@@ -49,6 +49,30 @@ class Holder(Protocol):
 
     def is_alive(self) -> bool:
         """Whether the thread may still run."""
+
+
+@dataclass(slots=True, eq=False)
+class _Lease:
+    """The lease of one attempt, and the state of its timeout."""
+
+    held: Assignment
+    holder: Holder
+    is_lost: bool = False
+    is_interrupted: bool = False
+    """Its soft time limit has passed: SoftTimeLimitExceeded is raised in its function."""
+    is_overdue: bool = False
+    """Its timeout is reported: the attempt is given up."""
+    has_ended: bool = False
+    """Its function has returned or raised."""
+    kept_ms: int | None = None
+    """The last time at which async code kept its timeout."""
+    failed_reports: int = 0
+    """Of its timeout."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its function runs, and is not given up."""
+        return not (self.has_ended or self.is_overdue)
 
 
 class LeaseKeeper:
@@ -80,15 +104,9 @@ class LeaseKeeper:
         self._keeps_time = keeps_time
         self._keep_time = keep_time
         self._timeless = False
-        self._held: dict[str, Assignment] = {}
-        self._holders: dict[str, Holder] = {}
+        self._leases: dict[str, _Lease] = {}
+        """By nonce."""
         self._work_of: dict[Holder, str] = {}
-        self._lost: set[str] = set()
-        self._warned: set[str] = set()
-        self._overdue: set[str] = set()
-        self._ended: set[str] = set()
-        self._kept_ms: dict[str, int] = {}
-        self._untold: Counter[str] = Counter()
         self._interrupted = ""
         self._previous: Any = None
         self._renewed_ms = 0
@@ -115,17 +133,18 @@ class LeaseKeeper:
         if before is not None:
             self._abandon(before, "its thread has begun another")
         with self._lock:
-            self._held[held.nonce] = held
-            self._holders[held.nonce], self._work_of[holder] = holder, held.nonce
+            self._leases[held.nonce] = _Lease(held, holder)
+            self._work_of[holder] = held.nonce
             if self._thread is None:
-                self._listen()
-                self._renewed_ms = self._clock.now_ms()
-                self._thread = threading.Thread(
-                    target=self._run, name="multiagents-leases", daemon=True
-                )
-                self._thread.start()
+                self._begin()
         if held.deadline_ms:
             self._wake.set()
+
+    def _begin(self) -> None:
+        self._listen()
+        self._renewed_ms = self._clock.now_ms()
+        self._thread = threading.Thread(target=self._run, name="multiagents-leases", daemon=True)
+        self._thread.start()
 
     def ended(self, held: Assignment) -> None:
         """Note that the function has returned or raised: its timeout no longer applies.
@@ -133,22 +152,15 @@ class LeaseKeeper:
         Called in the function's own thread; a later signal is ignored.  The report may take long.
         """
         with self._lock:
-            if held.nonce in self._held:
-                self._ended.add(held.nonce)
+            if (lease := self._leases.get(held.nonce)) is not None:
+                lease.has_ended = True
 
     def release(self, held: Assignment) -> None:
         """End the renewals of an attempt that is reported or given up."""
         with self._lock:
-            self._held.pop(held.nonce, None)
-            holder = self._holders.pop(held.nonce, None)
-            if holder is not None and self._work_of.get(holder) == held.nonce:
-                del self._work_of[holder]
-            self._lost.discard(held.nonce)
-            self._warned.discard(held.nonce)
-            self._overdue.discard(held.nonce)
-            self._ended.discard(held.nonce)
-            self._kept_ms.pop(held.nonce, None)
-            self._untold.pop(held.nonce, None)
+            lease = self._leases.pop(held.nonce, None)
+            if lease is not None and self._work_of.get(lease.holder) == held.nonce:
+                del self._work_of[lease.holder]
         self._notes.forget(held.nonce)
 
     def note(self, held: Assignment, field: str, value: Any) -> bool:
@@ -184,11 +196,11 @@ class LeaseKeeper:
         It is as short without any lease, since a lease held meanwhile may need renewal by then.
         """
         with self._lock:
-            deadlines = [held.deadline_ms for held in self._held.values() if self._is_timed(held)]
+            leases = [each for each in self._leases.values() if self._is_timed(each)]
         now_ms = self._clock.now_ms()
         wait_ms = self._lease_ms / (12 if self._failing or self._notes else 3)
-        for deadline_ms in deadlines:
-            until = deadline_ms - now_ms
+        for lease in leases:
+            until = lease.held.deadline_ms - now_ms
             wait_ms = min(wait_ms, until if until > 0 else GRACE_MS / 4)
         return max(0.02, wait_ms / 1000)
 
@@ -198,33 +210,34 @@ class LeaseKeeper:
         self._look_for_the_gone()
         now_ms = self._clock.now_ms()
         with self._lock:
-            held = list(self._held.values())
-            timed = [each for each in held if self._is_timed(each) and now_ms >= each.deadline_ms]
+            leases = list(self._leases.values())
+        held = [each.held for each in leases]
+        timed = [each for each in leases if self._is_timed(each)]
         since_ms = now_ms - self._renewed_ms  # negative if the clock was set back
         if held and (self._failing or not 0 <= since_ms < self._lease_ms / 3):
             self._renew(held, now_ms)
         if not self._failing:  # after the renewals, since a new connection takes time
             self._notes.send()
             self._correct()
-        # Attempts with the fewest failures first; the first failure ends this round.
-        for attempt in sorted(timed, key=lambda each: self._untold[each.nonce]):
-            if not self._has_timed_out(attempt, now_ms):
+        overdue = [each for each in timed if now_ms >= each.held.deadline_ms]
+        # Leases with the fewest failures first; the first failure ends this round.
+        for lease in sorted(overdue, key=lambda each: each.failed_reports):
+            if not self._has_timed_out(lease, now_ms):
                 break
 
     def _look_for_the_gone(self) -> None:
         """Release the leases of threads that no longer run."""
         with self._lock:
-            gone = [nonce for nonce, holder in self._holders.items() if not holder.is_alive()]
+            gone = [key for key, each in self._leases.items() if not each.holder.is_alive()]
         for nonce in gone:
             self._abandon(nonce, "its thread is gone")
 
     def _abandon(self, nonce: str, why: str) -> None:
         with self._lock:
-            held = self._held.get(nonce)
-        if held is not None:
-            what = {"saga": held.saga_id, "step": held.step, "attempt": held.attempt}
-            log.error("a lease is no longer renewed", why=why, **what)
-            self.release(held)
+            lease = self._leases.get(nonce)
+        if lease is not None:
+            log.error("a lease is no longer renewed", why=why, **_of(lease.held))
+            self.release(lease.held)
 
     def _correct(self, *, only_if_set: bool = False) -> None:
         """Correct the clock: leases end by the server's, even if the host's is set (E9)."""
@@ -238,10 +251,10 @@ class LeaseKeeper:
             if not only_if_set:  # that mostly makes no call to the server
                 self._timeless = False
 
-    def _is_timed(self, held: Assignment) -> bool:
-        """Whether its timeout applies: the function runs, and is not given up."""
-        over = held.nonce in self._ended or held.nonce in self._overdue
-        return bool(held.deadline_ms) and held.nonce in self._held and not over
+    def _is_timed(self, lease: _Lease) -> bool:
+        """Whether its timeout applies: it is held, and its function runs."""
+        is_held = self._leases.get(lease.held.nonce) is lease
+        return is_held and lease.is_open and bool(lease.held.deadline_ms)
 
     def _renew(self, held: list[Assignment], now_ms: int) -> None:
         """Renew all; a failure is retried soon, so that a short outage costs no lease (E9)."""
@@ -271,67 +284,56 @@ class LeaseKeeper:
     def _lose(self, attempt: Assignment) -> None:
         """Cancel it, once; not if it has ended or was given up, since its report ends the lease."""
         with self._lock:
-            reported = attempt.nonce in self._ended or attempt.nonce in self._overdue
-            if reported or attempt.nonce not in self._held or attempt.nonce in self._lost:
+            lease = self._leases.get(attempt.nonce)
+            if lease is None or not lease.is_open or lease.is_lost:
                 return
-            self._lost.add(attempt.nonce)
+            lease.is_lost = True
         log.warning("lease lost", **_of(attempt))
         self._cancel(attempt.nonce)
 
-    def _has_timed_out(self, attempt: Assignment, now_ms: int) -> bool:
+    def _has_timed_out(self, lease: _Lease, now_ms: int) -> bool:
         """Report a timeout; False if that failed, which is logged once and retried."""
         try:
-            self._time_out(attempt, grace_is_over=now_ms >= attempt.deadline_ms + GRACE_MS)
+            self._time_out(lease, grace_is_over=now_ms >= lease.held.deadline_ms + GRACE_MS)
         except Exception as error:  # noqa: BLE001 - other attempts need this thread
-            if not self._untold[attempt.nonce]:
-                why = type(error).__name__
-                log.warning(
-                    "a time-out is not reported, will go on trying", error=why, **_of(attempt)
-                )
-            with self._lock:
-                if attempt.nonce in self._held:
-                    self._untold[attempt.nonce] += 1
+            if not lease.failed_reports:
+                what = {"error": type(error).__name__, **_of(lease.held)}
+                log.warning("a time-out is not reported, will go on trying", **what)
+            lease.failed_reports += 1
             return False
         return True
 
-    def _time_out(self, attempt: Assignment, *, grace_is_over: bool) -> None:
-        if self._is_kept_elsewhere(attempt.nonce):
+    def _time_out(self, lease: _Lease, *, grace_is_over: bool) -> None:
+        if self._is_kept_elsewhere(lease):
             return
-        if attempt.nonce not in self._warned:
-            if self._interrupt(attempt):
-                self._warned.add(attempt.nonce)
+        if not lease.is_interrupted:
+            if self._interrupt(lease):
+                lease.is_interrupted = True
                 return
         elif not grace_is_over:
             return
         with self._lock:
-            if not self._is_timed(attempt):
+            if not self._is_timed(lease):
                 return  # it has ended meanwhile, and its own report follows
-        self._on_timeout(attempt, self._stands_at(attempt.nonce))
-        self._overdue.add(attempt.nonce)
+        self._on_timeout(lease.held, _stands_at(lease.holder))
+        lease.is_overdue = True
         if self._can_kill:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def _stands_at(self, nonce: str) -> str:
-        ident = getattr(self._holders.get(nonce), "ident", None)
-        return "" if ident is None else standing_at(frames().get(ident))
-
-    def _is_kept_elsewhere(self, nonce: str) -> bool:
+    def _is_kept_elsewhere(self, lease: _Lease) -> bool:
         """Whether async code keeps its timeout, or did just now: its result is being checked."""
         now_ms = self._clock.now_ms()
-        if not self._keeps_time(nonce):
-            kept_ms = self._kept_ms.get(nonce)
-            return kept_ms is not None and now_ms - kept_ms < GRACE_MS
-        with self._lock:
-            if nonce in self._held:
-                self._kept_ms[nonce] = now_ms
-        return True
+        if self._keeps_time(lease.held.nonce):
+            lease.kept_ms = now_ms
+            return True
+        return lease.kept_ms is not None and now_ms - lease.kept_ms < GRACE_MS
 
-    def _interrupt(self, attempt: Assignment) -> bool:
+    def _interrupt(self, lease: _Lease) -> bool:
         """Raise SoftTimeLimitExceeded in the function, by a signal to its thread."""
         with self._lock:
-            if not self._can_kill or not self._is_timed(attempt):
+            if not self._can_kill or not self._is_timed(lease):
                 return self._can_kill
-            self._interrupted = attempt.nonce
+            self._interrupted = lease.held.nonce
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
             return True
 
@@ -348,8 +350,13 @@ class LeaseKeeper:
         nonce, self._interrupted = self._interrupted, ""
         if not nonce:
             self._previous(number, frame)
-        elif nonce in self._held and nonce not in self._ended:
+        elif (lease := self._leases.get(nonce)) is not None and not lease.has_ended:
             raise SoftTimeLimitExceeded
+
+
+def _stands_at(holder: Holder) -> str:
+    ident = getattr(holder, "ident", None)
+    return "" if ident is None else standing_at(frames().get(ident))
 
 
 def _of(held: Assignment) -> dict[str, Any]:

@@ -192,14 +192,14 @@ def test_what_has_ended_in_time_is_renewed_and_not_timed_out() -> None:
     assert (limited.told, limited.renewed) == ([], [["one"]])
     keeper.release(held)
     limited.pass_time(101)
-    assert (limited.renewed, keeper._ended, keeper._held) == ([["one"]], set(), {})
+    assert (limited.renewed, keeper._leases) == ([["one"]], {})
 
 
 def test_a_lease_that_its_own_report_has_ended_is_not_called_lost() -> None:
     """A renewal may come between report and reply; a running function's lease is lost."""
     limited = Limited("ended", "overdue", "taken")
     limited.keeper.ended(limited.held["ended"])
-    limited.keeper._overdue.add("overdue")
+    limited.keeper._leases["overdue"].is_overdue = True
     limited.lost = {"ended", "overdue", "taken"}
     with capture_logs() as logs:
         limited.pass_time(20)
@@ -270,7 +270,7 @@ def test_what_an_async_function_gave_while_it_cleaned_up_is_not_timed_out() -> N
     limited.pass_time(1.5)
     assert limited.told == ["timed"]
     limited.keeper.release(limited.held["timed"])
-    assert limited.keeper._kept_ms == {}
+    assert limited.keeper._leases == {}
 
 
 def test_the_doctor_shows_late_renewals(redis_url):

@@ -64,7 +64,7 @@ E1_E5 = (
     Mutant(
         "E2",
         "multiagents/worker_sdk/leases.py",
-        "if not holder.is_alive()]",
+        "if not each.holder.is_alive()]",
         "if False]",
         "tests/flows/test_leases.py::test_no_lease_is_renewed_for_a_thread_that_is_gone",
     ),

@@ -162,22 +162,22 @@ E6_E9 = (
     Mutant(
         "E9",
         "multiagents/worker_sdk/leases.py",
-        "            if not self._has_timed_out(attempt, now_ms):",
-        "            if self._time_out(attempt, grace_is_over=True):",
+        "            if not self._has_timed_out(lease, now_ms):",
+        "            if self._time_out(lease, grace_is_over=True):",
         "tests/flows/test_leases.py::"
         "test_a_time_out_that_cannot_be_reported_keeps_no_lease_from_being_renewed",
     ),
     Mutant(
         "E9",
         "multiagents/worker_sdk/leases.py",
-        "        over = held.nonce in self._ended or",
-        "        over =",
+        "return not (self.has_ended or self.is_overdue)",
+        "return not self.is_overdue",
         "tests/flows/test_leases.py::test_what_has_ended_in_time_is_renewed_and_not_timed_out",
     ),
     Mutant(
         "E9",
         "multiagents/worker_sdk/leases.py",
-        "        elif nonce in self._held and nonce not in self._ended:",
+        "        elif (lease := self._leases.get(nonce)) is not None and not lease.has_ended:",
         "        elif True:",
         "tests/flows/test_leases.py::test_a_time_limits_signal_that_comes_late_is_ignored",
     ),
