@@ -24,7 +24,7 @@ from multiagents.hosting.step_task import WorkerTask
 from multiagents.storage.sagas import Attempt
 
 BEGIN_LATER = "a plain task waits to begin until its saga's server is back"
-NOT_BEGUN = "a plain task is given up that has not begun, its time-out decides"
+NOT_BEGUN = "a plain task that has not begun is given up; its timeout decides"
 PASSED = "multiagents_passed"
 """Set in the request of a delivery that has passed the fence."""
 

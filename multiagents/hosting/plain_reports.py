@@ -29,7 +29,7 @@ from multiagents.worker_sdk.validation import to_json
 
 log = structlog.get_logger(__name__)
 
-GIVEN_UP = "a report is given up, the step's time-out decides"
+GIVEN_UP = "a report is given up, the step's timeout decides"
 """A plain task has no lease."""
 
 Held = list[Attempt] | None

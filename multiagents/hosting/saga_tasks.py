@@ -37,7 +37,7 @@ from multiagents.transport.result_backend import HastyBackend
 
 log = structlog.get_logger(__name__)
 NOT_SENT = "messages are not published; a sweep will retry"
-TASK_NOT_SENT = "a plain task is not known to be sent, its time-out decides"
+TASK_NOT_SENT = "a plain task is not known to be sent; its timeout decides"
 
 
 class SagaHome(StartHome, Protocol):

@@ -298,7 +298,7 @@ class LeaseKeeper:
         except Exception as error:  # noqa: BLE001 - other attempts need this thread
             if not lease.failed_reports:
                 what = {"error": type(error).__name__, **_of(lease.held)}
-                log.warning("a time-out is not reported, will go on trying", **what)
+                log.warning("a timeout is not reported, will go on trying", **what)
             lease.failed_reports += 1
             return False
         return True

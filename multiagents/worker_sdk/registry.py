@@ -205,7 +205,7 @@ def checked_timeout(seconds: object, of: str) -> float:
     number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
     if not number or not 0 < seconds <= MAX_TIMEOUT_S:  # type: ignore[operator]  # a number here
         raise InvalidInput(
-            f"time-out of {of} is {seconds!r}: expected seconds, above 0 and at most a year"
+            f"timeout of {of} is {seconds!r}: expected seconds, above 0 and at most a year"
         )
     return float(seconds)  # type: ignore[arg-type]  # a number here
 

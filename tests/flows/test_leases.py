@@ -174,7 +174,7 @@ def test_a_time_out_that_cannot_be_reported_keeps_no_lease_from_being_renewed() 
     assert limited.renewed == 3 * [["away", "near", "free"]]
     assert limited.told.count("near") == 1
     assert limited.told.count("away") >= 2
-    said = [line for line in logs if line["event"].startswith("a time-out is not reported")]
+    said = [line for line in logs if line["event"].startswith("a timeout is not reported")]
     assert [line["step"] for line in said] == ["away"]
     limited.refusing.clear()
     limited.pass_time(1)

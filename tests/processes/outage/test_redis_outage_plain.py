@@ -143,7 +143,7 @@ def test_a_worker_that_is_stopped_gives_it_up_after_a_while(
             wait_for(lambda: "Warm shutdown" in worker.log, DEADLINE_S, "the signal")
             rig.open(saga_id)
             worker.process.wait(DEADLINE_S)
-            assert "a report is given up, the step's time-out decides" in worker.log
+            assert "a report is given up, the step's timeout decides" in worker.log
     with rig.team("-P", pool, "-c", "1", conf=IMPATIENT) as worker:
         worker.wait_ready()
         assert rig.wait_settled(saga_id, DEADLINE_S + SHORT_S)["state"] == "completed"

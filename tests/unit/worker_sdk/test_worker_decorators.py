@@ -185,7 +185,7 @@ def test_bare_retry_and_timeout_say_what_is_missing() -> None:
     """Without brackets the function would be taken for a number."""
     with pytest.raises(InvalidInput, match="bad retry policy: max_attempts"):
         retry(_nothing)  # type: ignore[arg-type]  # the mistake
-    with pytest.raises(InvalidInput, match="time-out of @timeout"):
+    with pytest.raises(InvalidInput, match="timeout of @timeout"):
         timeout(_nothing)  # type: ignore[arg-type]  # the mistake
 
 
