@@ -92,7 +92,7 @@ def test_a_refusal_after_a_tool_ran_is_not_clean(provider: StubProvider) -> None
     provider.script({"next_tool_name": lambda inputs: provider.fail(401) and "look"}, times=1)
     with pytest.raises(NonRetryableError) as raised:
         run(looking(), question="x")
-    assert classify(raised.value).outcome is FailureEffect.UNKNOWN
+    assert classify(raised.value).effect is FailureEffect.UNKNOWN
 
 
 def test_a_refusal_before_any_tool_is_clean(provider: StubProvider) -> None:
@@ -100,7 +100,7 @@ def test_a_refusal_before_any_tool_is_clean(provider: StubProvider) -> None:
     provider.fail(401)
     with pytest.raises(NonRetryableError) as raised:
         run(looking(), question="x")
-    assert classify(raised.value).outcome is FailureEffect.CLEAN
+    assert classify(raised.value).effect is FailureEffect.CLEAN
 
 
 def test_a_refusal_after_the_function_is_not_clean(provider: StubProvider) -> None:
@@ -108,7 +108,7 @@ def test_a_refusal_after_the_function_is_not_clean(provider: StubProvider) -> No
     provider.fail(401)
     with pytest.raises(NonRetryableError) as raised:
         run(worker_of(lambda context: {"text": "made"}), other="x")
-    assert classify(raised.value).outcome is FailureEffect.UNKNOWN
+    assert classify(raised.value).effect is FailureEffect.UNKNOWN
 
 
 def test_a_hanging_provider_ends_with_the_request_s_time(provider: StubProvider) -> None:
