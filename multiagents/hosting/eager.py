@@ -48,7 +48,7 @@ MOST_ROUNDS = 100_000
 """Looks at the due set in one drain; more of them mean an endless loop."""
 
 Begun = Assignment | Message
-"""An attempt that begins, of a worker function; or the message of a plain task's."""
+"""An attempt that begins: of a worker function, or (by its message) of a plain task."""
 Fault = Callable[[Begun], None]
 
 

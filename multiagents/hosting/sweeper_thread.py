@@ -52,7 +52,7 @@ UNCONFIRMED_S = 0.05
 WAKINGS = 2
 """How often a worker wakes the steps that wait for its functions, one announcement apart.  At the
 first one, another thread may not have announced the functions yet."""
-WAITS = f"its sagas wait; it is asked again every {MOST_PAUSE_S:g} s, until this worker is stopped"
+WAITS = f"its sagas wait; it is tried again every {MOST_PAUSE_S:g} s, until this worker is stopped"
 
 ENDS_A_ROUND = (*UNREACHABLE, NewerFormat)
 """Errors that concern more than one saga."""

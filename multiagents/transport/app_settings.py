@@ -59,7 +59,7 @@ def _broker_urls(app: Celery) -> Iterator[SettingFlaw]:
     for setting in BROKER:
         for url in _listed(app.conf.get(setting)):
             if url.startswith(_SOCKET):
-                yield SettingFlaw(setting, f"Celery knows no {_SOCKET}", _socket_fix())
+                yield SettingFlaw(setting, f"Celery does not support {_SOCKET}", _socket_fix())
             elif names := _unknown_options(url):
                 yield SettingFlaw(
                     setting,
@@ -86,7 +86,7 @@ def _unknown_options(url: str) -> list[str]:
 
 def _result_url(app: Celery) -> Iterator[SettingFlaw]:
     if str(app.conf.result_backend or "").startswith(_SOCKET):
-        yield SettingFlaw("result_backend", f"Celery knows no {_SOCKET}", _socket_fix())
+        yield SettingFlaw("result_backend", f"Celery does not support {_SOCKET}", _socket_fix())
 
 
 def _socket_fix() -> str:

@@ -84,9 +84,7 @@ def worker(
         return decorate
     if callable(name):
         return decorate(name)
-    raise InvalidInput(
-        f'a worker cannot be called {name!r}: expected text, as in @worker("charge")'
-    )
+    raise InvalidInput(f'a worker cannot be named {name!r}: expected text, as in @worker("charge")')
 
 
 def limits_of(

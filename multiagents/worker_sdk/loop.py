@@ -156,7 +156,7 @@ _here = _Here()
 _lock = threading.Lock()
 _home: AttemptLoop | None = None
 _parents: list[AttemptLoop] = []
-"""Loops from before a fork.  They are kept: a collected one would close the parent's files."""
+"""Loops from before a fork; a collected one would close resources that the parent still uses."""
 
 
 def home() -> AttemptLoop:

@@ -213,12 +213,12 @@ def checked_timeout(seconds: object, of: str) -> float:
 def _checked_name(name: str) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name) or len(name) > MAX_NAME:
         raise InvalidInput(
-            f"a worker cannot be called {name!r}: expected a letter or '_', then letters, digits,"
+            f"a worker cannot be named {name!r}: expected a letter or '_', then letters, digits,"
             f" '_', '.' or '-', at most {MAX_NAME} characters"
         )
     if name.startswith(OWN_PREFIXES):
         raise InvalidInput(
-            f"a worker cannot be called {name!r}: names that begin with"
+            f"a worker cannot be named {name!r}: names that begin with"
             f" {' or '.join(map(repr, OWN_PREFIXES))} belong to the engine"
         )
     return name

@@ -54,8 +54,8 @@ def refuse_tool(function: Any, name: str, *, worker: str = "") -> None:
         raise InvalidInput(
             f"{what} has no readable parameters; wrap it in a function with type hints"
         ) from None
-    if worker and parameters and parameters[0].name == "self":  # in a class it is not bound yet
-        raise InvalidInput(f"{what} is a method that is not bound; give an object's: Shop().find")
+    if worker and parameters and parameters[0].name == "self":  # unbound within its class
+        raise InvalidInput(f"{what} is an unbound method; give a bound one: Shop().find")
     for parameter in parameters:
         if parameter.kind is parameter.POSITIONAL_ONLY and parameter.default is parameter.empty:
             raise InvalidInput(
@@ -100,11 +100,11 @@ def _wrong(parameters: list[Parameter], given: int) -> str:
     by_name = [each.name for each in needed if each.kind is each.KEYWORD_ONLY]
     takes = [each for each in parameters if each.kind in _POSITIONAL]
     if by_place and by_place[0].name == "self" and len(by_place) > given:
-        return "is a method that is not bound (`self`): make it one of an object's, `shop.charge`"
+        return "is an unbound method (`self`): use a bound one, `shop.charge`"
     if len(by_place) > given:
         return f"needs {len(by_place)} arguments ({', '.join(each.name for each in by_place)})"
     if by_name:
-        return f"needs the keyword argument {by_name[0]!r}, which nothing gives it"
+        return f"needs the keyword argument {by_name[0]!r}, which the engine does not pass"
     if not takes:
         return f"takes {'keyword arguments only' if parameters else 'no parameter'}"
     return f"takes only {len(takes)}"

@@ -16,7 +16,7 @@ from tests.support.processes import ROOT, Worker, environment, free_port, wait_f
 
 SECRET = "s3cret"
 BOUNDED_S = 5.0
-SWEEPER = "its sagas wait; it is asked again every 5 s, until this worker is stopped"
+SWEEPER = "its sagas wait; it is tried again every 5 s, until this worker is stopped"
 
 
 @pytest.mark.processes

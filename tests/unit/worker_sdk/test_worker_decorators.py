@@ -161,11 +161,11 @@ def test_a_bad_retry_is_refused_where_it_is_written(given: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "1st"}, "cannot be called '1st'"),
-        ({"name": "a b"}, "cannot be called 'a b'"),
-        ({"name": ""}, "cannot be called ''"),
+        ({"name": "1st"}, "cannot be named '1st'"),
+        ({"name": "a b"}, "cannot be named 'a b'"),
+        ({"name": ""}, "cannot be named ''"),
         ({"name": "x" * 129}, "at most 128"),
-        ({"name": 5}, "cannot be called 5"),
+        ({"name": 5}, "cannot be named 5"),
         ({"name": "multiagents.start_saga"}, "belong to the engine"),
         ({"kind": "gpu"}, "expected one of io, cpu, llm"),
         ({"queue": "a,b"}, "queue of worker"),

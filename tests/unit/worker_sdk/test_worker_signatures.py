@@ -87,7 +87,7 @@ REFUSED = {
     "two, async": (later, r"needs 2 arguments \(first, second\)"),
     "keyword-only": (by_name, "needs the keyword argument 'amount'"),
     "keywords only": (by_names, "takes keyword arguments only"),
-    "a method of a class": (Shop.charge, r"a method that is not bound"),
+    "a method of a class": (Shop.charge, r"an unbound method"),
     "a method without": (Shop().count, "takes no parameter"),
     "marked": (retry(3)(timeout(3)(two)), "needs 2 arguments"),
     "monitored": (monitor_performance(none), "takes no parameter"),
@@ -189,7 +189,7 @@ def test_a_tool_that_no_model_can_call_is_refused_with_its_line(
     [
         (object(), "a object; expected a function"),
         (max, "tool 'max' of worker '.*' has no readable parameters"),
-        (Shop.charge, "is a method that is not bound"),
+        (Shop.charge, "is an unbound method"),
     ],
 )
 def test_a_worker_is_refused_with_what_is_no_tool(given: Any, wrong: str) -> None:
