@@ -1,7 +1,7 @@
-"""What of all sagas waits for a person?
+"""Which sagas wait for an operator, and for what?
 
-Found by two indexes of each shard: the sagas that ask for attention, by since when, and those that
-are paused, by their creation.  Each is read oldest first, and no further than the list is long.
+Each shard has two indexes for this: the sagas that ask for attention, by the time since when, and
+the paused ones, by their creation.  Each is read oldest first, and no further than the limit.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from multiagents.storage import dead_letter_index
 from multiagents.storage.keys import all_shards
 
 PAGE = 500
-"""Members of an index that are read at once."""
+"""How many members of an index one call reads."""
 LOOKED_AT = 100
-"""Of each state the newest sagas, among which is looked for damaged ones, that no index has."""
+"""How many of the newest sagas of each state are checked for damage, which no index has."""
 MAY_WAIT = 100
-"""Rows that are given where nothing else is asked for."""
+"""The default number of rows."""
 
 
 class Attention:
-    """Lists what waits for a person."""
+    """Lists what waits for an operator."""
 
     def __init__(
         self,
@@ -51,14 +51,14 @@ class Attention:
         self._clock = clock
 
     async def attention(self, *, limit: int | None = MAY_WAIT) -> Rows:
-        """What waits for a person in all sagas, the longest first; ``limit`` None: all of it.
+        """What waits for an operator in all sagas, the longest first; ``limit`` None: all of it.
 
-        A row for each parked step (``kind`` ``step``) and undo (``undo``), each saga that is
-        ``paused``, that was ``terminated`` and left effects, that is ``damaged``, of whose ``end``
-        something cannot be told, or that has another ``note``.  With ``transaction_id``,
-        ``workflow``, ``state``, ``step``, ``since``, ``age_s``, ``reason``, ``by`` and ``why`` (who
-        has paused or terminated it, and the reason given), and ``commands``, the likely one first.
-        Of a damaged saga it is not known since when, and it stands first.
+        A row is a parked step (``kind`` ``step``) or undo (``undo``), or a saga: one that is
+        ``paused`` or ``damaged``, one that was ``terminated`` and left effects, one with a callback
+        of its ``end`` that Celery refuses, or one with another ``note``.  A row has
+        ``transaction_id``, ``workflow``, ``state``, ``step``, ``since``, ``age_s``, ``reason``,
+        ``by`` and ``why`` (the operator who paused or terminated it, and the reason given), and
+        ``commands``, the likely one first.  A damaged saga has no ``since`` and comes first.
         """
         broken = await self._removal.damaged(range(self._settings.shards), each=LOOKED_AT)
         rows: Rows = []
@@ -76,7 +76,7 @@ class Attention:
     async def _of_index(
         self, index: str, kinds: Iterable[OfKind], limit: int | None, broken: dict[str, str]
     ) -> Rows:
-        """The rows of one index.  Its scores are no later than since when its sagas wait."""
+        """The rows of one index, whose scores are no later than the times of its rows."""
         rows: Rows = []
         times: list[int] = []
         offset = 0

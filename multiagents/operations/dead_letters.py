@@ -1,8 +1,8 @@
-"""Which steps and undos wait for a person, and how are many of them settled at once?
+"""Which steps and undos wait for an operator, and how are many of them settled at once?
 
-They are found by the index that the commits keep, without reading other sagas, and each is checked
-against its saga: an entry that is wrong shows nothing.  A dead letter leaves the list only by a
-command in its saga's log, with who and why.
+Commits keep an index of them, so no other sagas are read.  Each entry is checked against its saga;
+a wrong one is left out.  A dead letter leaves the list only by an action in its saga's log, which
+has the operator and the reason.
 """
 
 from __future__ import annotations
@@ -44,22 +44,22 @@ from multiagents.workflows.step import worker_name
 from multiagents.workflows.workflow import Workflow
 
 KINDS = {"step": Kind.RUN, "undo": Kind.UNDO}
-"""What users call the two kinds of dead letters."""
+"""The kinds of dead letters by the names that users see."""
 _CALLED = {kind: name for name, kind in KINDS.items()}
 PAGE = 500
-"""Members of an index that are read at once."""
+"""How many members of an index one call reads."""
 REMEMBERED = 100
-"""Sagas that are kept while a list is made: the letters of one saga are often neighbours."""
+"""How many sagas a listing caches: the letters of one saga are often neighbours."""
 
 _LARGE = ("input", "result", "step_results", "late_successes")
-"""Of a letter, what settling it does not need."""
+"""The fields of a letter that settling does not need."""
 
 Letter = dict[str, Any]
 Found = tuple[Saga, Workflow, dict[str, str]]
 
 
 class DeadLetters:
-    """Lists what is parked, and settles many of them by one word."""
+    """Lists dead letters, and settles many of them by one action."""
 
     def __init__(
         self,
@@ -87,14 +87,15 @@ class DeadLetters:
         older_than_s: float | None = None,
         limit: int | None = 100,
     ) -> Rows:
-        """Parked steps and undos, those that wait longest first; of all sagas, or of one.
+        """Parked steps and undos of all sagas or of one, the longest parked first.
 
         ``kind``: ``step`` or ``undo``; ``error``: a part of its ``Type: message``, in any case;
-        ``limit`` None: all.  Of one saga, that it is not in the
-        index does not matter, and ``step_results``, ``late_successes`` (attempts that reported
-        success after they were given up) and ``result`` (for an undo: of the step; for a step: of
-        the first late success) are there too.
-        Raises UnknownSaga for a ``saga_id`` that is not there.
+        ``limit`` None: all.  With ``saga_id`` the index does not matter, and each letter has three
+        more fields.  ``late_successes``: attempts that reported success after they were given up;
+        ``result``: for an undo, the result of its step, for a step, that of the first late
+        success; ``step_results``: those of the steps before it.
+
+        Raises UnknownSaga for an unknown ``saga_id``.
         """
         wanted = self._filter(workflow, step, kind, error, older_than_s)
         if saga_id is not None:
@@ -118,13 +119,14 @@ class DeadLetters:
     ) -> Rows:
         """``retry``, ``skip`` or ``resolve`` every dead letter that fits, one by one.
 
-        ``letters``: just these, as `dead_letters` or a ``dry_run`` has listed them, instead of
-        filters.  One that has been settled since then, or parked anew, is left alone.
+        ``letters``: only these, as `dead_letters` or a ``dry_run`` has listed them, instead of
+        filters.  A letter that was settled or parked again since then is left alone.
 
-        The letters as they were, without their input, with ``done`` (None with ``dry_run``, which
-        changes nothing and needs no reason) and ``problem``: why it was not done.  Raises
-        InvalidInput without a reason where one is needed, NoServer if a server stops answering:
-        what was done until then is done, and calling it again goes on.
+        Returns the letters as they were, without their input.  ``done`` is None with ``dry_run``,
+        which changes nothing and needs no reason; ``problem`` says why a letter was not settled.
+
+        Raises InvalidInput if a needed reason is missing, and NoServer if a server stops
+        answering.  Then the letters until there are settled, and a second call continues.
         """
         action = _decision(decision)
         if not dry_run:
@@ -146,19 +148,19 @@ class DeadLetters:
         try:
             where = row["transaction_id"], action, by, reason, row["step"]
             await self._actions.ask(*where, _one(row))
-        except (NotAllowed, UnknownSaga, DamagedSaga) as error:  # others were faster, say
+        except (NotAllowed, UnknownSaga, DamagedSaga) as error:  # such as a faster operator
             return str(error)
         except UNREACHABLE:
             raise
-        except StoreError as error:  # it concerns this saga alone
+        except StoreError as error:  # only this saga is concerned
             return f"the server refused it: {error}"
         return None
 
     async def reindex_dead_letters(self) -> dict[str, int]:
-        """Compare the indexes with every saga, and mend them; takes long where there are many.
+        """Compare the indexes with every saga and repair them; slow with many sagas.
 
-        Needed once after workers of a version without the index have parked something.  Gives
-        how many ``sagas`` were looked at and how many entries were ``added`` and ``removed``.
+        Needed once after workers of a version without the index have parked steps.  Returns the
+        numbers of ``sagas`` read and of entries ``added`` and ``removed``.
         """
         told = {"sagas": 0, "added": 0, "removed": 0}
         for shard in all_shards(self._settings.shards):
@@ -183,7 +185,7 @@ class DeadLetters:
         return told
 
     async def unlisted(self, saga_id: str) -> bool:
-        """Whether something of a saga waits for a person that the indexes do not have."""
+        """Whether the indexes lack something of a saga that waits for an operator."""
         shard = self._repository.keys(saga_id).shard
         indexes = {SAGAS: shard.attention, LETTERS: shard.dead_letters}
         for entry in await self._entries(saga_id) or ():
@@ -192,14 +194,14 @@ class DeadLetters:
         return False
 
     async def _entries(self, saga_id: str) -> list[Any] | None:
-        """What should be listed of a saga; None if that is not known: it is damaged, say."""
+        """The index entries that a saga should have; None if unknown, as for a damaged one."""
         try:
             saga, _ = await self._repository.current(saga_id)
         except UnknownSaga:
             return []
         except UNREACHABLE:
             raise
-        except (DamagedSaga, StoreError):  # it concerns this saga alone
+        except (DamagedSaga, StoreError):  # only this saga is concerned
             return None
         return entries_of(saga)
 
@@ -325,7 +327,7 @@ async def _members(index: str) -> list[tuple[str, float]]:
 
 
 def _is_open(saga: Saga, step: str, kind: Kind, wanted: LetterFilter) -> bool:
-    """Whether it waits and is meant; it may have been parked anew since the index was read."""
+    """Whether a letter is open and fits; it may be parked again since the index was read."""
     if step not in saga.steps or parked(saga.steps[step]) is not kind:
         return False
     return wanted.fits_work(saga.steps[step].of(kind), parked_at(saga, step, kind))
@@ -337,7 +339,7 @@ def _refuse_filters(*filters: object) -> None:
 
 
 def _named(letters: Sequence[Mapping[str, Any]]) -> Rows:
-    """The letters that somebody has listed before.  Raises InvalidInput for anything else."""
+    """The given letters, as `dead_letters` lists them.  Raises InvalidInput for other values."""
     rows = [{key: each[key] for key in each if key not in _LARGE} for each in letters]
     for row in rows:
         try:
@@ -348,13 +350,13 @@ def _named(letters: Sequence[Mapping[str, Any]]) -> Rows:
 
 
 def _one(row: Letter) -> OneLetter:
-    """Which of its step's dead letters a row tells of."""
+    """The kind of a letter and the time at which it was parked, which identify it."""
     since = datetime.fromisoformat(row["parked_at"])
     return KINDS[row["kind"]], round(since.timestamp() * 1000)
 
 
 def _details(found: Found, step: str, kind: Kind) -> dict[str, Any]:
-    """What else its function would be given; of a step the result that `resolve` would take."""
+    """The results that its function would get, and the one that `resolve` would take."""
     saga, workflow, data = found
     results = {
         name: json.loads(data[field])
@@ -370,5 +372,5 @@ def _details(found: Found, step: str, kind: Kind) -> dict[str, Any]:
 def _decision(word: str) -> Action:
     if word not in SETTLING:
         known = ", ".join(SETTLING)
-        raise InvalidInput(f"a dead letter cannot be {word!r}; what can be decided: {known}")
+        raise InvalidInput(f"cannot {word!r} a dead letter; expected one of: {known}")
     return Action(word)

@@ -1,8 +1,7 @@
-"""By which words are people told what happened to a saga?
+"""Which words describe the events of a saga to users?
 
-``WORDS`` is the one table of them: history, demo, dev and watch take theirs from here.  States keep
-their own names (docs/explanation/concepts.md); only an undo that has succeeded is called what it
-is, undone.  Pure.
+``WORDS`` is the one table: history, demo, dev and watch use it.  States keep their own names
+(docs/explanation/concepts.md); only an undo that succeeded is called undone.  Pure.
 """
 
 from __future__ import annotations
@@ -32,13 +31,13 @@ WORDS: Mapping[str, str] = {
     "timer": "retries",
     "asked": "asked",
 }
-"""By type of event; of ``saga_…`` the state is the word."""
+"""By type of event; for ``saga_…`` the word is the state."""
 UNDO_RETRIES, DEADLINE_OVER = "undo retries", "deadline over"
-"""What a timer is called that is not a step's."""
+"""The words for timers of undos and of the saga."""
 _ENDS_BADLY = ("_failed", "_lost", "_unroutable")
-"""What may park a step; a late report of success finds it parked."""
+"""The events that may park a step; a late report of success comes when it is already parked."""
 SAGA = "saga"
-"""In the place of a step, for what concerns all of the saga."""
+"""Stands in the place of a step for events of the whole saga."""
 
 
 class Happened(NamedTuple):
@@ -48,11 +47,11 @@ class Happened(NamedTuple):
     attempt: int | None
     word: str
     rest: str = ""
-    """What else there is to say: the error, or who asked and why."""
+    """The error, or the operator and the reason."""
 
 
 def happened(event: Mapping[str, Any]) -> Happened:
-    """What an event of a saga's history says."""
+    """The words for an event of a saga's history."""
     kind, data = str(event["type"]), event["data"]
     if kind == "timer":
         return _timer(str(data.get("timer", "")))
@@ -68,12 +67,12 @@ def happened(event: Mapping[str, Any]) -> Happened:
 
 
 def word_of(kind: Kind, entry: str) -> str:
-    """Of an entry about a step (its type: ``failed``) or about the undo of one."""
+    """The word for an entry about a step or an undo; ``entry``: its type, such as ``failed``."""
     return WORDS[f"{'step' if kind is Kind.RUN else 'undo'}_{entry}"]
 
 
 def undo_word(state: str) -> str:
-    """The state of an undo, as people are shown it."""
+    """The state of an undo as users see it."""
     return WORDS["undo_succeeded"] if state == UndoState.SUCCEEDED else state
 
 

@@ -1,4 +1,4 @@
-"""Which dead letters does a list, or a decision on many, mean?  Pure."""
+"""Which dead letters does a list, or an action on many, ask for?  Pure."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from multiagents.saga.state import AnyWork
 
 @dataclass(frozen=True, slots=True)
 class LetterFilter:
-    """Which dead letters are meant; None: any."""
+    """The filters for dead letters; None: no filter."""
 
     workflow: str | None = None
     step: str | None = None
     kind: Kind | None = None
     until_ms: int | None = None
-    """Parked by then, Unix ms."""
+    """The latest time of parking, Unix ms."""
     error: str | None = None
     """A part of ``Type: message``, in any case."""
 
     def fits(self, kind: Kind, step: str, workflow: str) -> bool:
-        """Whether a letter is meant, its age apart."""
+        """Whether a letter fits, apart from its age and error."""
         wanted = ((self.kind, kind), (self.step, step), (self.workflow, workflow))
         return all(asked is None or asked == found for asked, found in wanted)
 
     def fits_work(self, work: AnyWork, since_ms: int) -> bool:
-        """Whether a letter is meant, by its error and since when it is parked."""
+        """Whether a letter fits by its error and by the time at which it was parked."""
         if self.until_ms is not None and since_ms > self.until_ms:
             return False
         if self.error is None:

@@ -1,9 +1,9 @@
-"""Which sagas are there that one looks for?
+"""Which sagas fit a filter?
 
-One index (of a tag, a workflow or a state, else of all) is read from the newest saga back to a
-time, page by page, until enough are found.  Of a page one call each leaves those that stand in the
-other indexes, whose input fits, and whose state mentions the error; only these are read whole.  An
-idempotency key leads to its saga at once.
+One index (of a tag, a workflow or a state, else of all) is read from the newest saga backwards,
+page by page, until enough are found.  One call for each filter removes the sagas of a page that
+another index lacks, whose input differs, or whose state lacks the error; only the others are read
+whole.  An idempotency key leads to its saga directly.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from multiagents.storage.newest_sagas import Newest
 from multiagents.workflows import registry
 
 PAGE = 100
-"""Sagas that are compared between two reports of progress, and inputs that one reply holds."""
+"""How many sagas are compared between two reports of progress, and their inputs in one reply."""
 SKIPPED = 1000
-"""Ids that are passed over at once."""
+"""How many ids of an offset one call skips."""
 Progress = Callable[[int, int], None]
-"""Hears how many sagas were compared so far, and how many of them fit."""
+"""Gets the numbers of sagas compared so far, and of those that fit."""
 When = str | datetime
 Found = list[SagaKeys]
 T = TypeVar("T")
@@ -72,18 +72,18 @@ class Listing:
         limit: int = 50,
         offset: int = 0,
     ) -> Rows:
-        """Sagas, newest first, as `get` gives them but without results.
+        """Sagas, newest first, as `get` shows them but without results.
 
-        ``input``: equal values by key, where a dotted key (``customer.id``) leads into objects and
-        lists; ``error``: a part of an error of the saga or of its steps, in any case; ``since``
-        and ``until``: of the start, a datetime or a text such as ``2h`` (ago), ``yesterday``,
-        ``2026-11-30T14:05``.  ``limit`` and ``offset`` count what fits.  State, workflow, tag and
-        time stand in indexes, an ``idempotency_key`` is looked up; inputs and errors are compared
-        saga by saga.
+        ``input``: equal values by key; a dotted key (``customer.id``) leads into objects and
+        lists.  ``error``: a part of an error of the saga or of its steps, in any case.  ``since``
+        and ``until``: limits of the start, each a datetime or a text such as ``2h`` (ago),
+        ``yesterday``, ``2026-11-30T14:05``.  ``limit`` and ``offset`` count fitting sagas.  State,
+        workflow, tag and time have indexes, and an ``idempotency_key`` is looked up; inputs and
+        errors are compared saga by saga.
 
-        One that is damaged has the state ``damaged``, and its attention says what is; it is left
-        out where another ``state`` is asked for.  Of all shards: where one's server does not
-        answer, nothing is listed instead of a part.
+        A damaged saga has the state ``damaged``, and its attention says what is damaged; a filter
+        for another ``state`` leaves it out.  If the server of a shard is away, its error is raised
+        and no part is listed.
         """
         wanted = self.wanted(
             state=state,
@@ -98,7 +98,7 @@ class Listing:
         return await self.search(wanted, limit=limit, offset=offset)
 
     def wanted(self, /, *, since: When | None, until: When | None, **filters: Any) -> Wanted:
-        """What a list is asked for.  Raises InvalidInput."""
+        """The filters of a list, checked.  Raises InvalidInput."""
         now_ms = self._clock.now_ms()
         since_ms = None if since is None else moment_ms(since, now_ms, name="since")
         until_ms = None if until is None else moment_ms(until, now_ms, name="until")
@@ -117,7 +117,7 @@ class Listing:
         offset: int = 0,
         progress: Progress | None = None,
     ) -> Rows:
-        """`list`, telling how far it is."""
+        """`list` with reports of progress."""
         if wanted.idempotency_key is not None:
             rows = await self._of_key(wanted, wanted.idempotency_key)
             return rows[offset : offset + limit]
@@ -150,7 +150,7 @@ class Listing:
         return rows
 
     async def _likely(self, page: Sequence[str], wanted: Wanted) -> Sequence[str]:
-        """Those of a page that may fit, by a few calls to each shard."""
+        """The sagas of a page that may fit, by a few calls to each shard."""
         of_shard: dict[Shard, Found] = {}
         for keys in map(self._repository.keys, page):
             of_shard.setdefault(keys.shard, []).append(keys)
@@ -165,7 +165,7 @@ class Listing:
         return [saga_id for saga_id in page if saga_id in likely]
 
     async def _of_key(self, wanted: Wanted, key: str) -> Rows:
-        """The sagas of an idempotency key: one of each workflow that is known, or asked for."""
+        """The sagas of an idempotency key: one for each known workflow, or for the given one."""
         names = {wanted.workflow} if wanted.workflow else set(registry.registered())
         if not wanted.workflow:
             names |= set(await self._catalog.workflow_names())
@@ -185,7 +185,7 @@ class Listing:
         row = describe(saga, workflow, {"meta": meta or "{}", "input": given or "{}"})
         for name in ("step_results", "result", "task_ids"):
             row.pop(name)
-        for step in row["steps"].values():  # the log has them, and a list reads no log
+        for step in row["steps"].values():  # a list reads no log, which has these
             for work in filter(None, (step, step["compensation"])):
                 work.pop("last_error")
         return row
@@ -196,7 +196,7 @@ def _created(row: Mapping[str, Any]) -> str:
 
 
 async def _pass(newest_: Newest, count: int) -> None:
-    """Leave out the newest ones without reading them."""
+    """Skip the newest sagas without reading them."""
     while count > 0:
         page = await newest_.page(min(count, SKIPPED))
         if not page:
@@ -205,7 +205,7 @@ async def _pass(newest_: Newest, count: int) -> None:
 
 
 def _indexes(shard: Shard, wanted: Wanted) -> Sequence[str]:
-    """All that list what is wanted; the first is read, the others are asked."""
+    """The indexes of the filters; the first is read, the others only filter its sagas."""
     found = [shard.labelled(wanted.tag)] if wanted.tag else []
     if wanted.workflow:
         found.append(shard.workflow(wanted.workflow))
@@ -215,7 +215,7 @@ def _indexes(shard: Shard, wanted: Wanted) -> Sequence[str]:
 
 
 async def _indexed(sagas: Found, indexes: Sequence[str]) -> Found:
-    """Those that all of these indexes list, too."""
+    """The sagas that all of these indexes list, too."""
     for index in indexes:
         if sagas:
             listed = await dead_letter_index.since(index, [keys.id for keys in sagas])

@@ -1,4 +1,4 @@
-"""What can one do with sagas?
+"""Which operations on sagas exist?
 
 `OPERATIONS` is the one table.  The sync face (`multiagents.sagas`), the asyncio face
 (`Orchestrator`), the Celery tasks and the command line are made from it.  Each row names a method
@@ -29,7 +29,7 @@ class Gives(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What every face has to know of an operation."""
+    """The facts about an operation that every face needs."""
 
     gives: Gives
     of_one_saga: bool = False

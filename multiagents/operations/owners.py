@@ -1,7 +1,7 @@
 """Which saga has this id?
 
-A saga is found by its own id, and by every Celery id that it owns: of its starts, and of the
-messages of its steps and compensations.
+A saga is found by its own id and by every Celery id that it owns: those of its starts, and those
+of the messages of its steps and compensations.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Owner:
 
     saga_id: str
     step: str = ""
-    """Whose message has the id; empty: it is a start's."""
+    """The step whose message has the id; empty: a start has it."""
 
 
 class HasOwners(Protocol):
@@ -47,9 +47,9 @@ Face = TypeVar("Face", bound=HasOwners)
 def by_any_id(
     operation: Callable[Concatenate[Face, str, P], Flow[T]],
 ) -> Callable[Concatenate[Face, str, P], Flow[T]]:
-    """The same, also for the ids of a saga's starts and of its steps' messages.
+    """The operation, also for the ids of a saga's starts and of its steps' messages.
 
-    The saga's own id costs nothing more.
+    The saga's own id costs no further call.
     """
 
     @wraps(operation)
@@ -67,7 +67,7 @@ def by_any_id(
 
 
 def known_text(given: object) -> str:
-    """An id to look for, as text.  Raises UnknownSaga for what can be the id of none."""
+    """An id as text.  Raises UnknownSaga for a value that no saga can have as its id."""
     text = ids.as_text(given)
     if text is None or not ids.is_encodable(text):
         raise UnknownSaga(f"no saga {given!a}: an id is text, a UUID or an int")
@@ -82,7 +82,7 @@ class Owners:
         self._settings = settings
 
     async def owner(self, task_id: str) -> Owner | None:
-        """The saga of a Celery id that is not the saga's own; None if there is none."""
+        """The saga of a Celery id other than its own id; None if no saga has it."""
         found = await self._owner_of_step(task_id)
         return found or await self._owner_of_start(task_id)
 
@@ -102,7 +102,9 @@ class Owners:
         return None
 
     async def _owner_of_start(self, task_id: str) -> Owner | None:
-        """Raises the error of a server that is away, if no other one knows the id."""
+        """The saga of a start's id.  Raises the error of a server that is away, if no other
+        server has the id.
+        """
         away: Exception | None = None
         for shard in all_shards(self._settings.shards):
             try:

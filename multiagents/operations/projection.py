@@ -1,6 +1,6 @@
 """What do users see of a saga?
 
-The shapes that every face gives: a saga as JSON-safe data, its history as events.  Pure.
+Every face shows these shapes: a saga as JSON-safe data, and its history as events.  Pure.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from multiagents.saga.state import AnyWork, Saga, StepRun
 from multiagents.workflows.workflow import Workflow
 
 DAMAGED = "damaged"
-"""The state that is shown of a saga that has none."""
+"""The state that is shown for a damaged saga."""
 NAMED = 3
-"""Of what is parked, where one line has to do."""
+"""How many items one line names."""
 LastErrors = Mapping[tuple[Kind, str], Failure]
 _NONE: LastErrors = MappingProxyType({})
 
@@ -76,7 +76,7 @@ def describe(
 
 
 def damaged_row(saga_id: str, problems: Sequence[str]) -> dict[str, Any]:
-    """A saga of which nothing can be told but that it is damaged, in the shape of a list."""
+    """A damaged saga, of which nothing else is known, in the shape of a list."""
     return {
         "transaction_id": saga_id,
         "workflow": "",
@@ -99,7 +99,7 @@ def damaged_row(saga_id: str, problems: Sequence[str]) -> dict[str, Any]:
 
 
 def _duration_s(saga: Saga) -> float | None:
-    """From its start to its end; None while it goes on."""
+    """Seconds from its start to its end; None before its end."""
     return (saga.ended_at - saga.created_at) / 1000 if saga.state in ENDED else None
 
 
@@ -141,7 +141,7 @@ def _error(error: Failure | None) -> dict[str, str] | None:
 
 
 def current_step(saga: Saga) -> str | None:
-    """The step that is being worked on, the first in definition order; None at the end."""
+    """The first unfinished step in definition order; None at the end."""
     if saga.state in ENDED:
         return None
     busy = {StepState.RUNNING, StepState.DISPATCHED, StepState.RETRYING, StepState.PARKED}
@@ -166,7 +166,7 @@ def person_awaited(shown: Mapping[str, Any]) -> str:
 def replay(
     saga_id: str, workflow: Workflow, entries: Sequence[Entry], data: dict[str, str]
 ) -> list[dict[str, Any]]:
-    """The log as events; a saga's own moves are found by deciding again, entry by entry."""
+    """The log as events; deciding again, entry by entry, gives the moves of the saga itself."""
     start_ms = entries[0].at_ms if entries else 0
     saga = blank_saga(workflow, saga_id, start_ms, data)
     events: list[dict[str, Any]] = []
@@ -184,7 +184,7 @@ def replay(
 
 
 def _event(entry: Entry, after: Saga, workers: Mapping[str, str]) -> dict[str, Any]:
-    """``after``: the saga as the entry leaves it; ``workers``: who has claimed, by nonce."""
+    """``after``: the saga after the entry; ``workers``: the claiming processes, by nonce."""
     kind = getattr(entry, "kind", None)
     prefix = {None: "", Kind.RUN: "step_", Kind.UNDO: "undo_"}[kind]
     of_end = isinstance(entry, Unroutable) and bool(entry.target)
@@ -233,7 +233,7 @@ _PUBLIC = {"action": "command"}
 
 
 def _loss(entry: Lost, after: Saga) -> Failure | None:
-    """What the loss of an attempt is called."""
+    """The error of a lost attempt."""
     step = after.steps.get(entry.step)
     work = step.of(entry.kind) if step else None
     return work.error if work and work.nonce == entry.nonce else None
@@ -241,7 +241,7 @@ def _loss(entry: Lost, after: Saga) -> Failure | None:
 
 def _state_of(saga: Saga, step: str, prefix: str) -> str | None:
     found = saga.steps.get(step)
-    if found is None:  # a report of a step that the definition lacks changes nothing
+    if found is None:  # a report of an unknown step changes nothing
         return None
     return found.of(Kind.RUN if prefix == "step_" else Kind.UNDO).state
 

@@ -1,4 +1,4 @@
-"""What can be seen of sagas?  Reads only."""
+"""How is a saga read?  Reads only."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from multiagents.storage.keys import all_shards
 from multiagents.workflows.workflow import Workflow
 
 MOST_SEARCHED = 1_000_000
-"""Sagas whose ids are compared with the beginning of one: it took 5 s of a server's time."""
+"""How many sagas a search for the beginning of an id may compare: 5 s of a server's time."""
 MOST_CANDIDATES = 10
-"""Beyond so many that fit none is looked for."""
+"""With more ids than this the search stops."""
 
 Rows = list[dict[str, Any]]
 
@@ -34,10 +34,10 @@ class Queries:
         self._settings = settings
 
     async def beginning(self, text: str) -> list[str]:
-        """The ids of sagas that begin with a text, some of them where there are many.
+        """The ids that begin with a text; only some of them if there are many.
 
-        For people who type: programs name an id whole.  Raises InvalidInput where there are too
-        many sagas to be searched, and the error of a server that is away.
+        For users who type an id; programs give it whole.  Raises InvalidInput if there are too
+        many sagas for a search, and the error of a server that is away.
         """
         total = 0
         for shard in all_shards(self._settings.shards):
@@ -57,7 +57,7 @@ class Queries:
     async def get(self, saga_id: str) -> dict[str, Any]:
         """A saga as JSON-safe data; see docs/reference/api.md for its shape.
 
-        Raises UnknownSaga, and DamagedSaga for one whose keys are not what they have to be.
+        Raises UnknownSaga, and DamagedSaga for a saga with damaged keys.
         """
         return await self.shown(*await self.sound(saga_id))
 
@@ -71,9 +71,9 @@ class Queries:
         return describe(saga, workflow, data, last_errors=last_errors(saga, workflow, entries))
 
     async def sound(self, saga_id: str) -> tuple[Saga, Workflow]:
-        """The saga as it is now, if all of its keys are in order.
+        """The present state of a saga whose keys are sound.
 
-        Raises UnknownSaga, and DamagedSaga.
+        Raises UnknownSaga and DamagedSaga.
         """
         await self._repository.check_damage(self._repository.keys(saga_id))
         return await self._repository.current(saga_id)

@@ -1,8 +1,8 @@
-"""Which sagas are damaged, and how is one taken away?
+"""Which sagas are damaged, and how is one removed?
 
-A saga is damaged where its keys are partly missing, of another type, or cannot be read: an older
-engine, a hand or another program did that.  Nothing moves it any more, and nothing can be undone by
-what is left of it; so it is taken away whole, when a person says so.
+The keys of a damaged saga are partly missing, have another type, or cannot be read, because of an
+older engine, an operator or another program.  No worker can move it or undo its steps, so an
+operator can remove it as a whole.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 
 
 class Removal:
-    """Finds and takes away what is damaged."""
+    """Finds and removes damaged sagas."""
 
     def __init__(
         self, repository: Repository, *, queries: Queries, settings: Settings, clock: Clock
@@ -41,12 +41,12 @@ class Removal:
     async def remove(
         self, saga_id: str, *, by: str | None = None, reason: str = ""
     ) -> dict[str, Any]:
-        """Take away a damaged saga: its keys, what is due of it, and all that lists it.
+        """Remove a damaged saga: its keys, its due members and its entries in indexes.
 
-        Nothing is undone, and who waits for its outcome gets none.  Afterwards its idempotency key
-        starts a new saga.  Gives its ``transaction_id``, ``problems`` (what was damaged) and how
-        many ``keys`` were left of it.  Raises UnknownSaga if nothing is, and NotAllowed for a saga
-        that is whole.
+        Nothing is undone, and its waiters get no outcome.  Afterwards its idempotency key starts a
+        new saga.  Returns its ``transaction_id``, ``problems`` (what was damaged) and the number of
+        its remaining ``keys``.  Raises UnknownSaga if nothing is left of it, and NotAllowed for a
+        saga that is whole.
         """
         problems = await self._problems(saga_id)
         if not problems:
@@ -58,7 +58,7 @@ class Removal:
         traces = await damage.find(keys)
         now_ms = self._clock.now_ms()
         count = await damage.remove(keys, traces, now_ms=now_ms)
-        # A sweep or a worker may have been at it.
+        # A sweep or a worker may have written to it in between.
         found = await damage.find(keys)
         count += await damage.remove(keys, found, now_ms=now_ms, again=True)
         about = {
@@ -70,7 +70,7 @@ class Removal:
         return {"transaction_id": saga_id, "problems": list(problems), "keys": count}
 
     async def _problems(self, saga_id: str) -> tuple[str, ...]:
-        """What is damaged of a saga, or that it is listed and gone; raises UnknownSaga."""
+        """The damage of a saga, or that an index lists it without a key.  Raises UnknownSaga."""
         found = await damage.examine(self._repository.keys(saga_id))
         if not found.there and found.listed:
             return ("it is listed, and nothing of it is there",)
@@ -81,10 +81,10 @@ class Removal:
         return ()
 
     async def damaged(self, shards: Iterable[int], *, each: int) -> dict[str, str]:
-        """Those that are damaged, by id, and what is.
+        """The damaged sagas of these shards, by id, each with its damage.
 
-        Looked at are the sagas that sweeps try in vain to move, and the newest ``each`` of each
-        state.
+        Only two groups are checked: sagas that sweeps fail to move, and the newest ``each`` of
+        each state.
         """
         found: dict[str, str] = {}
         for shard in map(Shard, shards):
@@ -96,7 +96,7 @@ class Removal:
         return found
 
     async def _stuck(self, shard: Shard) -> list[str]:
-        """The sagas of a shard's due members that sweeps have tried in vain."""
+        """The sagas of a shard's due members on which sweeps have failed."""
         members = await failures.stuck(shard)
         due = [k.parse_due(member) for member in members]
         return [each.owner for each in due if each and each.kind.is_of_a_saga]

@@ -1,7 +1,7 @@
-"""Which sagas does a list mean?  Pure.
+"""Which sagas does a list ask for?  Pure.
 
-State, workflow, tag and time of the start stand in indexes; what else is asked for is compared with
-each saga's input or state.
+State, workflow, tag and time of the start have indexes; the other filters are compared with each
+saga's input or state.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from multiagents.core.states import SagaState
 from multiagents.operations.projection import DAMAGED
 
 STATES = (*map(str, SagaState), DAMAGED)
-"""What a list may be asked for."""
+"""The states that a list can filter by."""
 _MISSING = object()
 _PLAIN = re.compile(r"[a-z0-9 _.,'()-]+")
-"""What is stored as it is shown, in whatever case."""
+"""Text that is stored as it is shown, apart from its case."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a saga must have; None and empty: anything.  Times are Unix milliseconds."""
+    """The filters of a list; None and empty: no filter.  Times are Unix milliseconds."""
 
     state: str | None = None
     workflow: str | None = None
@@ -44,15 +44,15 @@ class Wanted:
 
     @property
     def is_indexed(self) -> bool:
-        """Whether one index alone tells which sagas are meant."""
+        """Whether one index alone gives the sagas."""
         indexed = sum(map(bool, (self.state, self.workflow, self.tag)))
         return indexed <= 1 and not self.input and not self.error and self.state != DAMAGED
 
     def fits(self, row: Mapping[str, Any]) -> bool:
-        """Whether a saga is meant, as a list shows it; its input is compared before."""
+        """Whether a saga, as a list shows it, fits; its input is compared before."""
         if self.state and row["state"] != self.state:
             return False
-        if row["state"] == DAMAGED:  # what else it is cannot be told: it stood in the index
+        if row["state"] == DAMAGED:  # all else is unknown; it was in the index
             return not self.error
         return (
             (not self.workflow or row["workflow"] == self.workflow)
@@ -61,7 +61,7 @@ class Wanted:
         )
 
     def is_in_time(self, row: Mapping[str, Any]) -> bool:
-        """Whether it was started in the time that is asked for; where that cannot be told, too."""
+        """Whether a saga was started between the limits; true if the start is unknown."""
         if row["created_at"] is None:
             return True
         at_ms = round(datetime.fromisoformat(row["created_at"]).timestamp() * 1000)
@@ -69,7 +69,7 @@ class Wanted:
         return late_enough and (self.until_ms is None or at_ms <= self.until_ms)
 
     def fits_input(self, text: str | None) -> bool:
-        """Whether a saga's input, as JSON, has all the values that are asked for."""
+        """Whether a saga's input, as JSON, has all the values of the filter."""
         if not self.input:
             return True
         if text is None:
@@ -78,9 +78,9 @@ class Wanted:
         return all(_same(_at(given, key), value) for key, value in self.input.items())
 
     def may_err(self, text: str | None) -> bool:
-        """Whether a saga whose state is stored so, as JSON, may have the error.
+        """Whether a saga with this stored state, as JSON, may have the error.
 
-        What JSON writes otherwise, and what stands between type and message, is not looked for.
+        Characters that JSON escapes, and those between type and message, are not compared.
         """
         stored = (text or "").lower()
         parts = _PLAIN.findall((self.error or "").lower())
@@ -91,7 +91,7 @@ class Wanted:
 
 
 def matching_error(row: Mapping[str, Any], text: str) -> Mapping[str, Any] | None:
-    """The first error with a text in it, in any case: of the saga, its steps or their undos."""
+    """The first error of the saga, its steps or their undos that has the text, in any case."""
     for error in _errors(row):
         if has_text(error, text):
             return error
@@ -99,12 +99,12 @@ def matching_error(row: Mapping[str, Any], text: str) -> Mapping[str, Any] | Non
 
 
 def has_text(error: Mapping[str, Any], text: str) -> bool:
-    """Whether an error's ``Type: message`` has a text in it, in any case."""
+    """Whether an error's ``Type: message`` has the text, in any case."""
     return text.lower() in f"{error['type']}: {error['message']}".lower()
 
 
 def _errors(row: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The errors of a saga, of its steps and of their undos; ``step`` says whose each is."""
+    """The errors of a saga, its steps and their undos; ``step`` names the step or undo."""
     if row["error"]:
         yield row["error"]
     steps = row["steps"].items()
@@ -115,13 +115,13 @@ def _errors(row: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def value_at(value: Any, key: str) -> Any:
-    """What stands under a key or a dotted one, None where nothing does."""
+    """The value under a key or a dotted key; None without one."""
     found = _at(value, key)
     return None if found is _MISSING else found
 
 
 def _at(value: Any, key: str) -> Any:
-    """What stands under a key, or under a dotted one: ``customer.id``, ``items.0.sku``."""
+    """The value under a key or a dotted key, such as ``customer.id`` or ``items.0.sku``."""
     if isinstance(value, dict) and key in value:
         return value[key]
     first, dot, rest = key.partition(".")
@@ -140,7 +140,7 @@ def _member(value: Any, key: str) -> Any:
 
 
 def _same(found: Any, wanted: Any) -> bool:
-    """Whether they are equal; a text also fits a number, truth value or null written so."""
+    """Whether two values are equal; a text also fits a number, boolean or null of that form."""
     if found is _MISSING or isinstance(found, bool) != isinstance(wanted, bool):
         return isinstance(found, bool) and isinstance(wanted, str) and _written(found) == wanted
     if isinstance(wanted, str) and not isinstance(found, str):

@@ -1,7 +1,7 @@
 """How is an operation on sagas called?
 
-`SagaService` is the door to the parts that do the work.  Each operation, and each further question
-of the other rooms, is a method of the door with the signature and text of its part's.
+`SagaService` has a method for each operation and for each further query of the other rooms.  Each
+takes signature and text from the part that does the work.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ class _Parts:
 
 
 class SagaService:
-    """Start, look at, explain and move sagas."""
+    """Starts, shows, explains and moves sagas."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What starts a worker in this project?"""
+"""Which command starts a worker in this project?"""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from multiagents.storage.client import UNREACHABLE
 
 
 class StartAdvice:
-    """Knows how the workers of a project were started."""
+    """Advises a command, from the launches of earlier workers."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
     async def start_command(self, functions: Iterable[str] = ()) -> str:
-        """What starts a worker with these functions, in this project."""
+        """The command that starts a worker with these functions in this project."""
         known = await self.launches()
         imports = self._settings.import_names
         return launches.advice(known, functions=functions, imports=imports)
 
     async def launches(self) -> list[Launch]:
-        """The launches that workers have published; none where the server is away."""
+        """The launches that workers have published; none if the server is away."""
         try:
             return await launches.read()
         except UNREACHABLE:

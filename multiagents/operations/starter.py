@@ -1,7 +1,7 @@
 """How does a saga start?
 
-A start finds its workflow and the workers of its steps, checks the input, and is recorded; it is
-durable then.  What is wrong is refused before anything is stored.
+A start finds its workflow and the workers of its steps, checks the input, and is recorded; then
+it is durable.  A mistake is refused before anything is stored.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from multiagents.workflows import registry
 from multiagents.workflows.workflow import Workflow
 
 SHOWN, MOST_SHOWN = 4, 40
-"""Keys of an input that a message names, and how many characters of each."""
+"""How many keys of an input a message names, and how many characters of each."""
 
 CheckInput = Callable[[Any, int], str]
-"""Refuses an input that cannot be a saga's, or returns it as JSON."""
+"""Returns an input as JSON.  Raises InvalidInput for one that no saga can have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,13 +87,13 @@ class Starter:
         canvas: dict[str, Any] | None = None,
         headers: Mapping[str, Any] | None = None,
     ) -> str:
-        """Start a saga and return its id; durable when it returns.
+        """Start a saga and return its id; the saga is durable when this returns.
 
-        With an ``idempotency_key`` the first start of a workflow counts and later ones return its
-        saga's id.  A later one with another input raises IdempotencyConflict; with
-        ``on_conflict="first"`` it is given the first saga too.  ``headers``: of Celery messages,
-        which the messages of all its steps carry.  Raises UnknownWorkflow, UnknownWorker or
-        InvalidInput before anything is stored.
+        With an ``idempotency_key`` the first start of a workflow counts, and later starts return
+        its saga's id.  A later start with another input raises IdempotencyConflict; with
+        ``on_conflict="first"`` it returns the first saga, too.  ``headers``: Celery headers that
+        the messages of all its steps carry.  Raises UnknownWorkflow, UnknownWorker or InvalidInput
+        before anything is stored.
         """
         text = self.check_call(
             input=input, idempotency_key=idempotency_key, on_conflict=on_conflict, task_id=task_id
@@ -136,7 +136,7 @@ class Starter:
         task_id: str | None = None,
         headers: Mapping[str, Any] | None = None,
     ) -> str:
-        """The input as JSON.  Raises InvalidInput for what no start would take; asks no server."""
+        """The input as JSON.  Raises InvalidInput for arguments of no start; calls no server."""
         text = self._rules.check_input(
             {} if input is None else input, self._settings.max_input_bytes
         )
@@ -149,10 +149,10 @@ class Starter:
         return text
 
     async def _check_same(self, saga_id: str, text: str, workflow: str, key: str | None) -> None:
-        """Compare with the input itself: an earlier version has stored no digest of it."""
+        """Raise IdempotencyConflict if the inputs differ: an earlier version stored no digest."""
         [first] = await store.some_data(self._coordinator.repository.keys(saga_id), ("input",))
         if first is None or digest_of(first) == digest_of(text):
-            return  # nothing: its retention has just ended
+            return  # None: its retention has just ended
         raise IdempotencyConflict(
             f"idempotency_key {key!r} of workflow {workflow} belongs to saga {saga_id}, which was"
             f" started with another input ({_some(differing(first, text))}); start with the same"
@@ -162,10 +162,10 @@ class Starter:
         )
 
     async def find_workflow(self, workflow: str | Workflow) -> Workflow:
-        """A definition by name: registered here, or published by a worker.
+        """The definition of a name, registered here or published by a worker.
 
-        Where neither has it, MULTIAGENTS_IMPORTS may: its modules are imported then.  Raises
-        InvalidInput for one of them that cannot be, UnknownWorkflow if none registers the name.
+        Without one, the modules of MULTIAGENTS_IMPORTS are imported, which may register it.
+        Raises InvalidInput if an import fails, and UnknownWorkflow if nothing registers the name.
         """
         if isinstance(workflow, Workflow):
             return workflow
@@ -181,7 +181,7 @@ class Starter:
         return published
 
     async def unknown_name(self, name: str) -> str:
-        """What to say of a name that no workflow has, registered here or published; else empty."""
+        """The text about a name that no workflow has; empty for a known name."""
         names = await self._workflow_names()
         return "" if name in names else unknown("workflow", name, names)
 
@@ -205,7 +205,7 @@ class Starter:
         return UnknownWorkflow(joined(problem, fix))
 
     def _server_asked(self) -> str:
-        """Where workers were looked for: those of another server are not known here."""
+        """The clause that names the server searched; workers of another one are unknown here."""
         return f"the server asked is {self._settings.home}"
 
     async def _how_to_publish(self) -> str:
@@ -222,11 +222,12 @@ class Starter:
         if missing:
             user_modules.load(self._rules.modules)
             missing = await self._catalog.missing(set(workflow.workers))
-        if missing and not await self._queries.is_known(saga_id):  # who joins a saga finds it going
+        # A second start under a key joins a saga that exists already.
+        if missing and not await self._queries.is_known(saga_id):
             raise await self._unable(workflow, sorted(missing))
 
     async def _unable(self, workflow: Workflow, missing: Sequence[str]) -> UnknownWorker:
-        """The error of a start whose functions nothing has that runs."""
+        """The error of a start with functions that no running worker has."""
         known = await self._catalog.worker_names()
         start = await self._starts.start_command(missing)
         cannot = f"workflow {workflow.name!r} cannot run"
@@ -248,7 +249,7 @@ class Starter:
 
 
 def _meta(about: dict[str, Any]) -> str:
-    """What is noted at the start, as JSON; every step reads it.  Raises InvalidInput."""
+    """The metadata of a start as JSON, which every step reads.  Raises InvalidInput."""
     try:
         return dumps(about)
     except ValueError as error:
@@ -286,12 +287,12 @@ def _some(names: Sequence[str]) -> str:
 
 
 def unknown(what: str, name: str, known: Sequence[str]) -> str:
-    """What was probably meant by a name that nothing has, or else what there is."""
+    """The text about an unknown name, with similar names or else all known ones."""
     return f"unknown {what} {name!r}; {_hint(name, known)}"
 
 
 def lacking(hosts: Sequence[str], name: str, known: Sequence[str]) -> str:
-    """Likewise of a worker function, with the workers that run."""
+    """The text about a function that no worker has, with the running workers."""
     who = f"worker {hosts[0]} lacks"
     if len(hosts) > 1:
         who = f"workers {some_of(hosts, SHOWN)} lack"

@@ -10,7 +10,7 @@ from multiagents.operations.service import SagaService
 
 
 class OperationRunner(Protocol):
-    """What runs the operations: `hosting.runtime.Runtime`."""
+    """Runs operations; `hosting.runtime.Runtime` is one."""
 
     def call(self, operation: str, *args: Any, **kwargs: Any) -> Any:
         """Run one of them."""

@@ -141,7 +141,9 @@ def test_an_attempt_that_succeeds_after_it_was_given_up_is_told(office: Office) 
     office.runtime.host.engine.succeed(held, '{"sent": 1}', go_on=False)
     reason = office.reason(saga_id, "parked")
     assert "Attempt 1 reported success at" in reason["text"]
-    assert "after it was given up: what it does may well be done. Only a person" in reason["text"]
+    assert (
+        "after it was given up: what it does may well be done. Only an operator" in reason["text"]
+    )
     (late,) = reason["late_successes"]
     (event,) = [
         each

@@ -87,7 +87,7 @@ Act = Callable[[Office, str], None]
         ((pause,), "paused", "then what it did is undone"),
         ((reserve,), "running", "unless its point of no return, step 'pay', has begun by then."),
         ((reserve, begin_to_pay), "running", "step 'pay', may be passed, nothing is undone then"),
-        ((reserve, pay), "running", "step 'pay', is passed, nothing is undone then: it asks for"),
+        ((reserve, pay), "running", "step 'pay', is passed, nothing is undone then: it only"),
         ((reserve, pay, park), "running", "step 'pay', is passed, nothing is undone then"),
         ((reserve, fail_to_pay), "running", "step 'pay', may be passed, nothing is undone then"),
         ((fail_to_reserve,), "compensating", None),

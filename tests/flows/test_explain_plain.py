@@ -139,7 +139,7 @@ def test_a_plain_task_that_was_perhaps_not_sent_says_so(office: Office) -> None:
         head, _, delivery = claim.rpartition("|")
         client.hset(work, claim_field(Kind.RUN, "pay"), f"{head}|{NOT_SENT}{delivery}")
     reason = office.reason(saga_id, "not_sent")
-    assert "Its message is not known to be sent, and is not sent again." in reason["text"]
+    assert "Its message has perhaps not been sent, and is not sent again." in reason["text"]
     assert "its time-out decides, at" in reason["text"]
     assert reason["sent_at"] is None
 

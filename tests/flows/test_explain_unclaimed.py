@@ -40,7 +40,7 @@ def test_a_queue_that_nobody_consumes_is_named(office: Office) -> None:
     office.succeed(saga_id, "reserve")
     reason = office.reason(saga_id, "no_consumer")
     assert reason["queue"] == "llm"
-    assert "nobody consumes that queue; running: celery@one (io)" in reason["text"]
+    assert "no worker consumes that queue; running: celery@one (io)" in reason["text"]
     start = "MULTIAGENTS_IMPORTS=YOUR_MODULE celery -A multiagents worker -Q llm"
     assert reason["commands"] == [start]
 

@@ -154,6 +154,6 @@ def test_after_a_gap_in_the_sweeps_each_lease_has_one_more_term_and_explain_says
     text = office.reason(saga_id, "running")["text"]
     assert "its lease lasts until" in text
     assert text.endswith(
-        ", one more term, because nobody swept for a while; then a worker takes it for lost."
+        ", one more term, because no worker swept for a while; then a worker takes it for lost."
     )
     assert "renewed" not in text

@@ -1,6 +1,6 @@
-"""What is told of an event loop that does not answer?
+"""What do texts say about a blocked event loop?
 
-From the last report of each worker (see `Catalog.tell_loop`) to sentences.  Pure.
+Their source is the last report of each worker (see `Catalog.tell_loop`).  Pure.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from multiagents.operations.explain.saga import span
 Report = Mapping[str, Any]
 
 FRESH_MS = 30_000
-"""A blocked loop is told of anew every ten seconds; after so long its process is gone."""
+"""A blocked loop is reported every ten seconds; after this time its process is gone."""
 KEPT_MS = 3_600_000
-"""`doctor` tells of a loop that was blocked within the last hour."""
+"""`doctor` names a loop that was blocked within the last hour."""
 
 
 def blocked_now(reports: Mapping[str, Report], now_ms: int) -> Sequence[Report]:
-    """Those of loops that are blocked."""
+    """The reports of loops that are still blocked."""
     return [
         each for each in reports.values() if each["blocked"] and now_ms - each["at_ms"] < FRESH_MS
     ]
 
 
 def lately(reports: Mapping[str, Report], now_ms: int) -> dict[str, Report]:
-    """Those of the last hour, by host."""
+    """The reports of the last hour, by host."""
     return {host: each for host, each in reports.items() if now_ms - each["at_ms"] < KEPT_MS}
 
 
 def told_of_loop(report: Report, token: str, now_ms: int) -> str:
-    """What the attempt of that token has to do with it."""
+    """How a blocked loop concerns the attempt with that token."""
     long = span(report["lag_ms"] + max(0, now_ms - report["at_ms"]))
     where = f", at {report['place']}" if report["place"] else ""
     if report["token"] == token:
@@ -47,7 +47,7 @@ def told_of_loop(report: Report, token: str, now_ms: int) -> str:
 
 
 def told_of_worker(host: str, report: Report) -> str:
-    """What `doctor` says of it."""
+    """The sentence of `doctor` about a loop of this host."""
     verb = "is" if report["blocked"] else "was"
     where = f", at {report['place']}" if report["place"] else ""
     seconds = report["lag_ms"] / 1000

@@ -1,8 +1,8 @@
-"""Which attempts that were given up for lost have succeeded, or ended something, after all?
+"""Which attempts that were given up have reported a success afterwards?
 
-A worker that was cut off, or a plain task that outlived its time-out, may report when its step
-waits for a person already.  That moves nothing (a person may be at it), but whoever decides has to
-know it.  Found in the log.  Pure.
+A worker that was cut off, or a plain task that outlived its timeout, may report when its step is
+already parked.  The report moves nothing, because an operator may be at work on the step; but the
+operator needs it for the decision.  The log has these reports.  Pure.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from multiagents.core.states import Kind
 
 @dataclass(frozen=True, slots=True)
 class LateSuccess:
-    """An attempt's report that it succeeded, which came after it had been given up."""
+    """The report of a success by an attempt that had been given up."""
 
     attempt: int
     at_ms: int
     left: str = ""
-    """What it had left at work and has ended since: no success of its own is known."""
+    """The work that it had left running and that has ended since; its own success is unknown."""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON shows it."""
@@ -40,7 +40,7 @@ LateSuccesses = dict[tuple[Kind, str], list[LateSuccess]]
 def late_successes(entries: Iterable[Entry]) -> LateSuccesses:
     """The late successes of a saga's log.
 
-    By the nonce of the claim: one that nobody knows is no success of an attempt of ours (E5).
+    The nonce of the claim identifies an attempt: an unknown nonce is no attempt of the saga (E5).
     """
     given_up: set[tuple[AttemptRef, str]] = set()
     found: LateSuccesses = defaultdict(list)

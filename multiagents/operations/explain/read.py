@@ -1,8 +1,7 @@
 """What is read to explain a saga?
 
-Its state, its outbox and claims, the times at which something is due, who works, what waits in the
-queues concerned, and whether its server takes writes.  Reads only; `explanation` and `underway`
-make the sentences.
+Its state, outbox, claims and due times; the running workers and the queues of its steps; and
+whether its server takes writes.  Reads only; `explanation` and `underway` make the sentences.
 """
 
 from __future__ import annotations
@@ -56,18 +55,18 @@ from multiagents.workflows.workflow import Workflow
 
 @dataclass(frozen=True, slots=True)
 class OperatorActions:
-    """What people have brought about in a saga."""
+    """What the log of a saga says about operators and earlier attempts."""
 
     asked: Requested | None = None
-    """The command that brought it where it is; None: no command did."""
+    """The action that moved it to its state; None: no action did."""
     settled: Sequence[Settlement] = ()
-    """The last word on each of its dead letters, by time."""
+    """The last action on each of its dead letters, by time."""
     earlier: Earliers = field(default_factory=dict)
-    """What became of attempts before those that are under way."""
+    """The ends of the attempts before the present ones."""
 
 
 class Explainer:
-    """Says why a saga is where it is."""
+    """Explains the state of sagas."""
 
     def __init__(
         self,
@@ -92,10 +91,10 @@ class Explainer:
     async def explain(self, saga_id: str) -> dict[str, Any]:
         """Why the saga is where it is and what would move it.
 
-        ``text`` in short paragraphs, with the commands on lines of their own; ``summary``: the
-        first of them; ``reasons`` one by one, each with ``code``, ``text``, ``step``, ``kind``,
-        ``at`` (when it moves by itself at the latest) and ``commands``; ``commands``: all that a
-        person can do.  Changes nothing.  Raises UnknownSaga, and DamagedSaga.
+        ``text`` has short paragraphs, with the commands on lines of their own; ``summary`` is the
+        first paragraph.  Each of ``reasons`` has ``code``, ``text``, ``step``, ``kind``, ``at``
+        (the latest time at which it moves without an operator) and ``commands``.  ``commands`` are
+        all that help.  Changes nothing.  Raises UnknownSaga and DamagedSaga.
         """
         keys = self._repository.keys(saga_id)
         saga, workflow = await self._queries.sound(saga_id)
@@ -130,9 +129,9 @@ class Explainer:
         return explanation(now, underway(now, around, tasks))
 
     async def people(self, saga_id: str) -> OperatorActions:
-        """Who brought the saga where it is or settled its dead letters, and why.
+        """The operators' actions that moved the saga to its state or settled its dead letters.
 
-        Raises UnknownSaga, and DamagedSaga.
+        Raises UnknownSaga and DamagedSaga.
         """
         saga, workflow = await self._repository.current(saga_id)
         return await self._people(self._repository.keys(saga_id), saga, workflow)
@@ -147,7 +146,7 @@ class Explainer:
         return OperatorActions(action_of(saga, workflow, entries, data), settled, earlier)
 
     async def is_changed(self, workflow: Workflow) -> bool:
-        """Whether the name of a saga's workflow means another definition by now (rule 9)."""
+        """Whether the name of a saga's workflow has another definition now (rule 9)."""
         try:
             present = await self._catalog.workflow(workflow.name)
         except UNREACHABLE:
@@ -156,16 +155,16 @@ class Explainer:
 
     @by_any_id
     async def standing(self, saga_id: str, action: Action) -> OperatorActions | None:
-        """The operator who has paused or cancelled the saga already; None: nobody has."""
+        """The action that has already paused or cancelled the saga; None: no action has."""
         saga, workflow = await self._repository.current(saga_id)
         if not stands(saga, action):
             return None
         return await self._people(self._repository.keys(saga_id), saga, workflow)
 
     async def stranded(self, saga_id: str) -> str:
-        """Why no worker does the steps of a saga, and what to do; empty where one may.
+        """Why no worker does the steps of a saga, and the remedy; empty if a worker may.
 
-        For whoever waits in vain.
+        For a caller that waits for the saga.
         """
         try:
             reasons = (await self.explain(saga_id))["reasons"]
@@ -177,12 +176,12 @@ class Explainer:
         return stranded(at_work[0])
 
     def _server(self, keys: SagaKeys) -> str:
-        """Where the saga lives, without the URL's password."""
+        """The URL of the saga's server without its password."""
         servers = self._settings.servers.items()
         return next(shown_url(url) for url, shards in servers if keys.shard.number in shards)
 
     async def _fleet(self) -> dict[str, dict[str, Any]]:
-        """Who runs; nobody where the server that would know it does not answer."""
+        """The running workers; none if the server of the catalog is away."""
         try:
             return await self._catalog.fleet()
         except UNREACHABLE:
@@ -196,7 +195,7 @@ class Explainer:
             return []
 
     async def _pending(self, keys: SagaKeys) -> tuple[int, int]:
-        """How many entries nobody has decided over, and the time of the first of them."""
+        """The number of undecided entries, and the time of the first of them."""
         view = await store.load(keys)
         if isinstance(view, str):
             raise UnknownSaga(f"no saga {keys.id!r}: its retention has just ended")
@@ -216,7 +215,7 @@ class Explainer:
         return {member: score for member, score in pairs if score is not None}
 
     async def _failing(self, keys: SagaKeys, now: Situation) -> dict[str, failures.Failing]:
-        """Of what is still due: counts outlast the failures for a while."""
+        """The failures by due member; the counts of a member outlast its failures for a while."""
         if not now.due:
             return {}
         return await failures.stuck_among(keys.shard, tuple(now.due))
@@ -243,7 +242,7 @@ class Explainer:
     async def _queues(
         self, now: Situation, tasks: list[Task], fleet: Members, routes: Mapping[str, str]
     ) -> tuple[dict[str, str], dict[str, Backlog]]:
-        """By outbox field: to which queue something was sent, and what waits there."""
+        """The queue of each message and its backlog, by outbox field."""
         queue_of: dict[str, str] = {}
         backlogs: dict[str, Backlog] = {}
         looks: dict[QueueDepth, Backlog] = {}
@@ -255,7 +254,7 @@ class Explainer:
                 continue
             name, queue = field_of(now, task), self._queue(now, task, routes)
             priority = now.workflow.by_name[task.step].priority
-            # A task of the team's may have a priority of its own, which decides on its list.
+            # A team's task may have a priority of its own, which selects the list in Redis.
             any_list = is_plain and priority is None
             broker = _broker_of(queue, fleet)
             look = QueueDepth(queue, priority, broker, any_priority=any_list)
@@ -265,7 +264,7 @@ class Explainer:
         return queue_of, backlogs
 
     def _queue(self, now: Situation, task: Task, routes: Mapping[str, str]) -> str:
-        """Where a task's message goes; empty where that is the routing of an app not known here."""
+        """The queue of a task's message; empty if an app unknown here routes it."""
         spec = now.workflow.by_name[task.step]
         call = plain_task(now, task)
         if call is not None:
@@ -284,7 +283,7 @@ class Explainer:
 
 
 def _broker_of(queue: str, fleet: Members) -> str:
-    """The kind of broker of the workers that consume a queue, or else of all; empty: not known."""
+    """The broker kind of the workers of a queue, else of all workers; empty: unknown."""
     consumers = [each for each in fleet.values() if queue in each["queues"]]
     kinds = {each.get("broker", "") for each in consumers or fleet.values()}
     return str(kinds.pop()) if len(kinds) == 1 else ""

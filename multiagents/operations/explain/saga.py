@@ -1,8 +1,7 @@
 """Why is a saga where it is, and what would move it?
 
-From what was read of it to sentences, and the same as data: each reason has a ``code`` for
-programs, a ``text`` for people, when it will move by itself (``at``) and what a person can do about
-it (``commands``).  Pure; `explaining` reads.
+Each reason has a ``code`` for programs and a ``text`` for people.  ``at`` is the time at which the
+saga moves without an operator; ``commands`` are those that help.  Pure; `explain.read` reads.
 """
 
 from __future__ import annotations
@@ -33,9 +32,9 @@ from multiagents.workflows.workflow import Workflow
 
 WHAT_TO_DO = "What you can do:"
 UNDECIDED_MS = 10_000
-"""So old is an entry of its log that a worker should have decided over; a sweep comes sooner."""
+"""The age at which an undecided entry of a log is reported; a sweep comes sooner."""
 SHOWN = 5
-"""Steps of one kind that are told of one by one."""
+"""How many items of one kind a text lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ class Reason:
     kind: str | None = None
     """``step`` or ``undo``."""
     at: str | None = None
-    """When it moves by itself at the latest, ISO 8601; None: it does not, or nobody knows."""
+    """The latest time at which it moves without an operator, ISO 8601; None: never, or unknown."""
     commands: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
 
@@ -67,7 +66,7 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """A saga and what beside its state bears on it."""
+    """A saga, and the facts beside its state that explain it."""
 
     saga: Saga
     workflow: Workflow
@@ -75,25 +74,25 @@ class Situation:
     due: Mapping[str, int]
     """Due member -> Unix ms."""
     pending: int = 0
-    """Entries of its log that nobody has decided over."""
+    """The number of undecided entries in its log."""
     pending_since_ms: int = 0
     """The time of the first of them."""
     asked: Requested | None = None
-    """The person's command that brought it where it is."""
+    """The operator's action that moved it to its state."""
     settled: Sequence[Settlement] = ()
-    """What people have said of its dead letters."""
+    """Its dead letters that operators have settled."""
     is_changed: bool = False
-    """Whether its workflow's name means another definition by now; it keeps its own."""
+    """Whether its workflow's name has another definition now; the saga keeps its own."""
     workers: bool = True
-    """Whether any worker runs that takes work, and sweeps."""
+    """Whether a worker runs that takes work and sweeps."""
     one_more_term: bool = False
-    """Whether leases that have run out stand for one more: nobody swept for a while (E9)."""
+    """Whether expired leases get one more term, after a time without sweeps (E9)."""
     server: str = ""
-    """The URL of its server, as it may be shown."""
+    """The URL of its server without a password."""
     refusal: str | None = None
-    """The word of `REFUSALS` with which that server takes no writes."""
+    """The key in `REFUSALS` if that server refuses writes."""
     failing: Mapping[str, Failing] = field(default_factory=dict)
-    """By due member: what sweeps have tried without success."""
+    """The failures of sweeps, by due member."""
 
     def when(self, at_ms: int) -> str:
         """A time, and how far it is from now."""
@@ -104,7 +103,7 @@ class Situation:
 
 
 def span(ms: float) -> str:
-    """A time that passes, by its largest unit."""
+    """A duration in its largest unit."""
     for unit, size, most in (("ms", 1, 1000), ("s", 1000, 120), ("min", 60_000, 120)):
         if ms < size * most:
             return f"{ms / size:.0f} {unit}"
@@ -113,7 +112,7 @@ def span(ms: float) -> str:
 
 
 def explanation(now: Situation, work: Iterable[Reason]) -> dict[str, Any]:
-    """What `explain` gives; ``work``: what is under way or parked, as `underway` tells it."""
+    """The result of `explain`; ``work``: the reasons of running and parked steps (`underway`)."""
     reasons = [*_of_the_saga(now), *work, *_failing(now), *_of_the_rest(now)]
     if not reasons:
         nothing = Reason("nothing", "Nothing of it is under way.")
@@ -147,10 +146,10 @@ def _head(now: Situation) -> str:
 
 def _no_writes(now: Situation) -> Reason:
     why = REFUSALS[now.refusal or ""]
-    then = "" if now.saga.state in ENDED else "; then it goes on by itself"
+    then = "" if now.saga.state in ENDED else "; then it continues"
     text = (
-        f"Its server, {now.server}, takes no writes: {why}. Nothing moves it and nothing can be"
-        f" asked of it until that is mended{then}."
+        f"Its server, {now.server}, takes no writes: {why}. Until that is fixed,"
+        f" nothing moves it and no action works{then}."
     )
     facts = {"server": now.server, "refusal": now.refusal}
     return Reason("no_writes", text, commands=("multiagents doctor",), facts=facts)
@@ -213,7 +212,7 @@ def _ended(now: Situation) -> Reason:
     else:
         text = f"The reason: {sentence(_cause(now))}{_undone(now)}"
     open_letters = any(dead_letters_of(saga)) or bool(parked_notes(saga))
-    last = " It waits for an operator." if open_letters else " Nothing moves it any more by itself."
+    last = " It waits for an operator." if open_letters else " It moves no further."
     facts = {"error": failure_of(saga)["error"], "kept_until": iso(kept) if kept else None}
     return Reason("ended", f"{text}{last}{until}", commands=commands, facts=facts)
 
@@ -234,7 +233,7 @@ def _cause(now: Situation) -> str:
 
 
 def _undone(now: Situation) -> str:
-    """What came of its undos, and what was done and stays."""
+    """The outcome of its undos, and the effects that stay."""
     undo, left = failure_of(now.saga)["undo"], left_of(now.workflow, now.saga)
     told = ", ".join(f"{step} {each['state']}" for step, each in undo.items())
     found = [f" Undo: {told}."] if undo else []
@@ -266,8 +265,8 @@ def _settled(now: Situation) -> Reason:
 def _halting(now: Situation) -> Reason:
     pivot = now.workflow.pivot.name if now.workflow.pivot else ""
     text = (
-        f"Its {now.saga.halting} waits to learn whether its point of no return, step {pivot!r},"
-        " was begun in time."
+        f"Its {now.saga.halting} is on hold until it is known whether its point of no return, step"
+        f" {pivot!r}, began in time."
     )
     return Reason("halting", text, step=pivot)
 
@@ -291,12 +290,12 @@ def _of_the_rest(now: Situation) -> Iterator[Reason]:
     notes = [each for each in saga.attention if each not in untold and not _is_parked(each)]
     if notes:
         commands = () if any(dead_letters_of(saga)) else _acknowledge(saga)
-        text = f"A person should know: {sentence('; '.join(notes))}"
+        text = f"An operator should know: {sentence('; '.join(notes))}"
         yield Reason("attention", text, commands=commands, facts={"attention": notes})
 
 
 def _waiting(now: Situation) -> Iterator[Reason]:
-    """What has not begun: it waits for other steps, or only for the end of a pause."""
+    """The steps that have not begun: they wait for other steps, or only for a resume."""
     steps = now.saga.steps
     waiting = [name for name, step in steps.items() if step.run.state is StepState.WAITING]
     if not waiting:
@@ -324,8 +323,8 @@ def _is_parked(note: str) -> bool:
 
 
 def _untold(now: Situation, notes: tuple[str, ...]) -> Reason:
-    """What of its end Celery refuses to send; a retry of the saga's dead letters tries it, too."""
-    text = f"Of its end not all could be told: {sentence('; '.join(notes))} All else is told, once."
+    """Callbacks of its end that Celery refuses; a retry of its dead letters sends them again."""
+    text = f"Celery refused callbacks of its end: {sentence('; '.join(notes))} All others are sent."
     commands: tuple[str, ...] = (f"multiagents dead-letters retry {now.saga.id}",)
     if not any(dead_letters_of(now.saga)):
         commands = (*commands, *_acknowledge(now.saga))
@@ -339,7 +338,7 @@ def _deadline(now: Situation, deadline_ms: int) -> Reason:
     text = f"Its deadline is at {now.when(deadline_ms)}"
     if pivot_passed(now.workflow, now.saga.steps):
         passed = "is passed" if state is StepState.SUCCEEDED else "may be passed"
-        text += f"; since {name} {passed}, nothing is undone then: it asks for attention, no more."
+        text += f"; since {name} {passed}, nothing is undone then: it only asks for attention."
         return Reason("deadline", text, facts=facts)
     begun = f", unless {name} has begun by then" if state is not StepState.SKIPPED else ""
     text += f"; then what it did is undone{begun}."
@@ -351,14 +350,14 @@ def _acknowledge(saga: Saga) -> tuple[str, ...]:
 
 
 def _is_fresh(now: Situation) -> bool:
-    """Whether what is not decided over needs no word: a worker that is well is just about it."""
+    """Whether undecided entries need no reason yet, since a worker will decide over them soon."""
     age_ms = now.now_ms - now.pending_since_ms
     return now.workers and not now.refusal and age_ms < UNDECIDED_MS
 
 
 def _undecided(now: Situation) -> Reason:
     count = "1 event" if now.pending == 1 else f"{now.pending} events"
-    text = f"{count} of it {'is' if now.pending == 1 else 'are'} recorded and not acted on yet: "
+    text = f"{count} of it {'is' if now.pending == 1 else 'are'} recorded but not processed yet: "
     if now.refusal:
         text += "that needs a write."
     else:

@@ -1,8 +1,8 @@
-"""What is under way in a saga, or held up, and by what?
+"""What is under way in a saga, or held up, and why?
 
-A sentence for each step or undo that is running, sent, held back, waiting for its next attempt,
-or parked.  Of a user's own Celery task only what is known: it is claimed on its behalf when it is
-sent (E13), so that its state says "running" from then on.  Pure.
+Each step or undo that is running, sent, withheld, retrying or parked gets a sentence.  The engine
+claims a user's own Celery task when it sends it (E13), so its state is "running" from then on; the
+sentence says only what is known.  Pure.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from multiagents.workflows.step import worker_name
 
 
 def kept_definition(workflow: str) -> str:
-    """Why a retry does the same as before, though a definition was corrected."""
+    """Why a retry repeats the failure although the definition was corrected."""
     return (
         f"This saga keeps the definition of {workflow!r} with which it began, and that has changed"
         " since: a retry goes by the old one, so resolve or skip what the change was to mend."
@@ -55,7 +55,7 @@ NO_WORKER = "No worker that hosts sagas is running, so that nothing moves it."
 
 
 def underway(now: Situation, around: Surroundings, tasks: Sequence[Task]) -> Iterator[Reason]:
-    """A reason for each of these; of those left out how many there are."""
+    """A reason for each task that is shown, and for each state the number of the others."""
     told = shown(tasks)
     for task in told:
         match task.state:
@@ -76,7 +76,7 @@ def underway(now: Situation, around: Surroundings, tasks: Sequence[Task]) -> Ite
 
 
 def members_of(now: Situation, tasks: Sequence[Task]) -> list[str]:
-    """The due members whose times are wanted."""
+    """The due members whose times the sentences need."""
     found = []
     for task in tasks:
         work = now.saga.steps[task.step].of(task.kind)
@@ -91,7 +91,7 @@ def members_of(now: Situation, tasks: Sequence[Task]) -> list[str]:
 
 
 def _again(now: Situation, around: Surroundings, task: Task, reason: Reason) -> Reason:
-    """With what became of the attempt before."""
+    """The reason with the end of the attempt before."""
     before = around.earlier.get((task.kind, task.step))
     if before is None:
         return reason
@@ -124,7 +124,7 @@ def _running(now: Situation, around: Surroundings, task: Task) -> Reason:
 
 
 def _start(now: Situation, around: Surroundings, task: Task) -> tuple[str, ...]:
-    """What starts a worker that moves it, where none runs."""
+    """The command that starts a worker for it, if none runs."""
     if now.workers:
         return ()
     spec, call = now.workflow.by_name[task.step], plain_task(now, task)
@@ -136,7 +136,7 @@ def _start(now: Situation, around: Surroundings, task: Task) -> tuple[str, ...]:
 
 
 def _lease_end(now: Situation, task: Task) -> int | None:
-    """When its lease, or a plain task's time-out, is over; None: it has reported."""
+    """The end of its lease, or of a plain task's timeout; None: it has reported."""
     work = now.saga.steps[task.step].of(task.kind)
     return now.due.get(k.due_lease(now.saga.id, ref_of(now, task), work.nonce))
 
@@ -165,7 +165,7 @@ def _lease(now: Situation, around: Surroundings, worker: str, lease_ms: int | No
         return _over(now, when)
     if worker and worker not in around.fleet and worker not in around.stopping:
         then = "then a worker takes it for lost" if now.workers else "no worker runs to notice that"
-        again = ", one more term, because nobody swept for a while" if now.one_more_term else ""
+        again = ", one more term, because no worker swept for a while" if now.one_more_term else ""
         return f"its lease lasts until {when}{again}; {then}."
     return (
         f"its lease lasts until {when} and is renewed while its worker lives;"
@@ -174,7 +174,7 @@ def _lease(now: Situation, around: Surroundings, worker: str, lease_ms: int | No
 
 
 def _over(now: Situation, when: str) -> str:
-    """Of a lease that has run out."""
+    """The clause about a lease that has run out."""
     again = (
         ", after one more term, because no worker swept for a while" if now.one_more_term else ""
     )
@@ -202,7 +202,7 @@ def _unreported(now: Situation, around: Surroundings, task: Task) -> Reason:
     if end_ms is None:
         known = "It has just reported."
     elif _is_unsent(around, task, work.nonce):
-        code, known = "not_sent", "Its message is not known to be sent, and is not sent again."
+        code, known = "not_sent", "Its message has perhaps not been sent, and is not sent again."
     text = (
         f"{task.name} (attempt {work.attempt}) is the Celery task {call and call.task!r}. {known}"
     )
@@ -226,7 +226,7 @@ def _unreported(now: Situation, around: Surroundings, task: Task) -> Reason:
 
 
 def _is_unsent(around: Surroundings, task: Task, nonce: str) -> bool:
-    """Whether the process that claimed it on its behalf has not noted that it sends it."""
+    """Whether the process that claimed it has not recorded that it sends it."""
     claim = around.work.get(claim_field(task.kind, task.step), "")
     return claim.split("|")[1:2] == [nonce] and claim.split("|", 3)[3].startswith(NOT_SENT)
 
@@ -234,7 +234,7 @@ def _is_unsent(around: Surroundings, task: Task, nonce: str) -> bool:
 def _known_of(
     now: Situation, around: Surroundings, task: Task, queue: str, backlog: Backlog
 ) -> str:
-    """What can be said of a task that has been sent and says nothing until its end."""
+    """The facts about a published plain task, which reports nothing before its end."""
     ago = span(max(0, now.now_ms - now.saga.steps[task.step].of(task.kind).started_at))
     if not queue:
         return (
@@ -260,7 +260,7 @@ def _known_of(
 
 
 def _consumed(around: Surroundings, queue: str) -> str:
-    """Who is known to consume a queue: a worker without `attach` tells nobody that it runs."""
+    """The known consumers of a queue; a worker without `attach` is invisible here."""
     consumers = consumers_of(around, queue)
     if consumers:
         slots = sum(each.get("slots", 1) for each in consumers.values())
@@ -313,7 +313,7 @@ def _parked(now: Situation, around: Surroundings, task: Task) -> Reason:
     text += _brought(now, around, task)
     text += f" {kept_definition(now.saga.workflow)}" if now.is_changed else ""
     text += (
-        " Only a person moves it on: try it again, skip it, or resolve it after doing it by hand."
+        " Only an operator moves it on: retry it, skip it, or resolve it after doing it by hand."
     )
     what = f"{now.saga.id} {task.step}"
     commands = (

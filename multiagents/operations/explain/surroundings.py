@@ -1,7 +1,7 @@
-"""What is known around a saga's steps that have begun and not ended?
+"""What is known about the unfinished steps of a saga, their queues and their workers?
 
-The steps and undos that `explain` tells of, and what was read of queues and workers for that.
-Pure; `underway` and `unclaimed` make the sentences.
+The steps and undos that `explain` describes, and the facts that were read for them.  Pure;
+`explain.steps` and `explain.unclaimed_steps` make the sentences.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from multiagents.operations.explain.saga import SHOWN, Reason, Situation
 from multiagents.workflows.step import TaskCall
 
 BUSY = ("running", "dispatched", "retrying", "parked")
-"""States of a step or an undo that are told of; what is parked is told of last."""
+"""The states of steps and undos that get a reason; parked ones come last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,25 +51,25 @@ class Surroundings:
     fleet: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """The running workers that take work."""
     queue_of: Mapping[str, str] = field(default_factory=dict)
-    """By outbox field; empty where the app that sends a plain task decides."""
+    """By outbox field; empty if the app that sends a plain task decides."""
     backlogs: Mapping[str, Backlog] = field(default_factory=dict)
-    """Likewise; one that is not there could not be looked into."""
+    """By outbox field; a queue that could not be read is absent."""
     progress: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """By step."""
     late: LateSuccesses = field(default_factory=dict)
     launches: Sequence[Launch] = ()
     imports: Sequence[str] = ()
-    """MULTIAGENTS_IMPORTS of whoever asks."""
+    """MULTIAGENTS_IMPORTS of the calling process."""
     loops: Sequence[Mapping[str, Any]] = ()
-    """Event loops that are blocked: see `Catalog.tell_loop`."""
+    """Blocked event loops; see `Catalog.tell_loop`."""
     earlier: Earliers = field(default_factory=dict)
-    """What became of attempts before those that are under way."""
+    """The ends of the attempts before the present ones."""
     stopping: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """The workers that take no more, and end when their last task has."""
+    """The workers that take no more work and end with their last task."""
 
 
 def tasks_of(now: Situation) -> list[Task]:
-    """What has begun and not ended, in definition order, what is parked last."""
+    """The unfinished steps and undos in definition order, parked ones last."""
     found = [
         Task(name, kind, step.of(kind).state.value)
         for name, step in now.saga.steps.items()
@@ -80,14 +80,14 @@ def tasks_of(now: Situation) -> list[Task]:
 
 
 def shown(tasks: Sequence[Task]) -> list[Task]:
-    """The first of each state: the sentences are for a person."""
+    """The first `SHOWN` of each state, so that a text stays short."""
     return [
         task for state in BUSY for task in [each for each in tasks if each.state == state][:SHOWN]
     ]
 
 
 def plain_task(now: Situation, task: Task) -> TaskCall | None:
-    """The user's own Celery task that does this work, if that is what does it."""
+    """The user's own Celery task that does this work, if there is one."""
     target = now.workflow.by_name[task.step].target(task.kind)
     return target if isinstance(target, TaskCall) else None
 
@@ -116,12 +116,12 @@ def consumers_of(around: Surroundings, queue: str) -> dict[str, Mapping[str, Any
 
 
 def able(around: Surroundings, function: str) -> dict[str, Mapping[str, Any]]:
-    """The running workers that have a function, whatever they consume."""
+    """The running workers that have a function, on any queue."""
     return {host: each for host, each in around.fleet.items() if function in each["workers"]}
 
 
 def all_busy(crew: Mapping[str, Mapping[str, Any]]) -> str:
-    """That all slots of these workers are at work, as a clause; empty: not known, or not so."""
+    """The clause that all slots of these workers are busy; empty if they are not, or unknown."""
     slots = sum(each.get("slots", 1) for each in crew.values())
     told = [each["busy"] for each in crew.values() if each.get("busy") is not None]
     if not crew or len(told) < len(crew) or sum(told) < slots:
@@ -131,5 +131,5 @@ def all_busy(crew: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def hosts(names: Iterable[str]) -> str:
-    """Some of these, and how many more."""
+    """The first of these names, and the number of the others."""
     return some_of(names, SHOWN)

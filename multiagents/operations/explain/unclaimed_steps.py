@@ -1,7 +1,7 @@
-"""Why has nobody begun a step that was sent?
+"""Why has no worker claimed a step?
 
-It is not sent yet, or held back; no worker runs, or none of its queue has its function; or it waits
-behind others.  Pure.
+Its message is not sent yet, or withheld; no worker runs, or none of its queue has the function; or
+it waits behind other messages.  Pure.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from multiagents.storage import keys as k
 from multiagents.workflows.step import worker_name
 
 STRANDED = ("no_worker", "no_consumer", "unknown_function", "function_elsewhere")
-"""Codes of reasons why no worker will do a step: only another worker helps."""
+"""Codes of reasons that only another worker can remove."""
 WITH_COMMAND = ("unreported", "running", "retrying")
-"""Likewise, where a command that starts one stands beside them."""
+"""Codes of reasons for which this holds if they come with a command that starts a worker."""
 
 
 def dispatched(now: Situation, around: Surroundings, task: Task) -> Reason:
-    """Of a step or undo that was sent, or is to be sent, and is not known to have begun."""
+    """The reason of a step or undo that is in the outbox or has just been claimed."""
     work = now.saga.steps[task.step].of(task.kind)
     name = field_of(now, task)
     value = around.work.get(name)
@@ -58,7 +58,7 @@ def dispatched(now: Situation, around: Surroundings, task: Task) -> Reason:
             times = "" if sends == 1 else f", {sends} times so far"
             ago = f" {span(now.now_ms - sent_ms)} ago" if sent_ms else ""
             sent = f"its message was sent to queue {queue!r}{ago}{times}"
-            back = "and nobody has claimed it" if sent_ms else "and given back by a worker"
+            back = "and no worker has claimed it" if sent_ms else "and given back by a worker"
             why = f"{sent}, {back}: {why}"
         else:
             code, why = _not_sent(now, around, queue, sent_ms)
@@ -87,14 +87,14 @@ def is_stranded(reason: Mapping[str, Any]) -> bool:
 
 
 def stranded(reason: Mapping[str, Any]) -> str:
-    """Such a reason in few words, with what to do."""
+    """Such a reason in few words, with the remedy."""
     commands = reason["commands"]
     fix = f"start one with `{commands[0]}`" if commands else MEND
     return f"nothing moves it, because {why_stranded(reason)}: {fix}"
 
 
 def why_stranded(reason: Mapping[str, Any]) -> str:
-    """What such a reason says, as a clause."""
+    """Such a reason as a clause."""
     queue, function = reason.get("queue"), reason.get("worker_function")
     match reason["code"]:
         case "unreported" if reason["waiting"]:
@@ -113,17 +113,17 @@ def why_stranded(reason: Mapping[str, Any]) -> str:
 
 def _not_sent(now: Situation, around: Surroundings, queue: str, held_ms: int) -> tuple[str, str]:
     if not held_ms:
-        return "not_sent", "its message is not known to be sent yet."
+        return "not_sent", "its message has perhaps not been sent yet."
     slots = sum(each.get("slots", 1) for each in consumers_of(around, queue).values())
     taken = f"the {slots} slots" if slots else "all slots"
     return "held_back", (
-        f"it waits since {now.when(held_ms)} for one of {taken} of queue {queue!r}; the process"
-        " that ends another branch goes on with it."
+        f"it has been waiting since {now.when(held_ms)} for one of {taken} of queue {queue!r}; the"
+        " process that ends another branch goes on with it."
     )
 
 
 def _not_claimed(around: Surroundings, name: str, function: str) -> tuple[str, str]:
-    """Why a message that was sent, of that outbox field, is not claimed."""
+    """Why no worker has claimed the published message of an outbox field."""
     queue = around.queue_of.get(name, "")
     consumers = consumers_of(around, queue)
     if not around.fleet:
@@ -132,11 +132,11 @@ def _not_claimed(around: Surroundings, name: str, function: str) -> tuple[str, s
         running = ", ".join(
             f"{host} ({', '.join(each['queues'])})" for host, each in around.fleet.items()
         )
-        return "no_consumer", f"nobody consumes that queue; running: {running}."
+        return "no_consumer", f"no worker consumes that queue; running: {running}."
     capable = able(around, function)
     if not capable:
         why = (
-            f"no running worker has the function {function!r}; sent some times more, it is parked."
+            f"no running worker has the function {function!r}; after some more sends it is parked."
         )
         if _runs_without(around, function):
             why += f" Workers of the same code run without it: {MEND}."
@@ -158,11 +158,11 @@ def _not_claimed(around: Surroundings, name: str, function: str) -> tuple[str, s
 
 
 def _fetched(crew: Mapping[str, Mapping[str, Any]]) -> str:
-    """Where a message may be that does not wait in its queue.  ``crew``: workers that can do it."""
+    """Where a message may be that is not in its queue.  ``crew``: workers with the function."""
     if busy := all_busy(crew):
         return (
-            f"{busy}, as told in the last seconds; a worker fetches messages before it has a slot"
-            " for them, and this one waits there."
+            f"{busy}, as reported in the last seconds; a worker fetches messages before it has a"
+            " slot for them, and this one waits there."
         )
     who = hosts(sorted(crew))
     return f"the queue is empty, so {who} holds the message, or it is lost; then it is sent again."
@@ -181,7 +181,7 @@ def _no_worker(around: Surroundings) -> str:
 
 
 def _strangers(around: Surroundings, queue: str, function: str) -> str:
-    """Who takes its message in vain."""
+    """The workers of its queue that lack the function and give the message back."""
     capable = able(around, function)
     lacking = [host for host in consumers_of(around, queue) if host not in capable]
     if not lacking:
@@ -196,11 +196,11 @@ def _strangers(around: Surroundings, queue: str, function: str) -> str:
 def start_for_plain(
     around: Surroundings, queue: str, backlog: Backlog, task: str
 ) -> tuple[str, ...]:
-    """What starts a worker for a plain task's queue, if it seems that none consumes it.
+    """The command that starts a worker for a plain task's queue, if no worker seems to consume it.
 
-    It seems so where no worker hosts sagas, or none of those that do consumes the queue, and
-    messages wait there: a worker of its app without `attach` tells nobody that it runs.  A launch
-    whose app has the task is known to be the right one.
+    It seems so if no worker hosts sagas, or if messages wait and no hosting worker consumes the
+    queue.  A worker of the task's app without `attach` is invisible here.  A launch whose app has
+    the task is known to be the right one.
     """
     if around.fleet and (consumers_of(around, queue) or not backlog.length):
         return ()
@@ -214,7 +214,7 @@ def start_for_plain(
 
 
 def start_worker(around: Surroundings, queue: str, function: str) -> str:
-    """What starts a worker with a function; for its own queue, if none is named."""
+    """The command that starts a worker with a function; ``queue`` empty: for its own queue."""
     return advice(
         around.launches,
         queues=[queue] if queue else (),

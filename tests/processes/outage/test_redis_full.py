@@ -232,7 +232,7 @@ def test_what_nobody_has_decided_over_waits_for_room(redis_url: str) -> None:
     with open_office(redis_url) as office:
         saga = office.current(office.start(registered()["kp_flakes"]))
         now = Situation(*saga, UNDECIDED_MS, {}, pending=1)
-    undecided = "1 event of it is recorded and not acted on yet:"
+    undecided = "1 event of it is recorded but not processed yet:"
     assert f"{undecided} a worker does so within seconds." in explanation(now, ())["text"]
     fresh = explanation(replace(now, pending_since_ms=1), ())
     assert [reason["code"] for reason in fresh["reasons"]].count("undecided") == 0

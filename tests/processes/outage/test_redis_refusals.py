@@ -235,7 +235,10 @@ def test_explain_says_why_nothing_moves_a_saga(tmp_path: Path, word: str, begin:
             told = office.explain(saga_id)
         first = told["reasons"][0]
         assert (first["code"], first["refusal"]) == ("no_writes", word)
-        assert f"takes no writes: {REFUSALS[word]}. Nothing moves it" in told["text"]
+        assert (
+            f"takes no writes: {REFUSALS[word]}. Until that is fixed, nothing moves it"
+            in told["text"]
+        )
         assert "no_writes" not in {each["code"] for each in office.explain(saga_id)["reasons"]}
         office.runtime.edge.close()
 
