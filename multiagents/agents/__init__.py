@@ -1,1 +1,1 @@
-"""Who thinks?  Steps that a language model does, and the tools that it may call."""
+"""How does a language model do steps?  Its signature, reasoning and tools."""

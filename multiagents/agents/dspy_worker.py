@@ -1,20 +1,20 @@
 """How does a language model do a step?
 
-`@dspy_worker` makes a worker of a signature (what goes in, what comes out) and a function around
-it.  The worker is an ``async`` one on the process's loop, so a time-out ends it by cancellation;
-a plain function, like a plain tool, runs in a thread beside the loop.
+`@dspy_worker` makes a worker from a signature (the input and output fields) and a function around
+it.  The worker is ``async`` and runs on the process's loop, so a timeout cancels it; a plain
+function, like a plain tool, runs in a thread beside the loop.
 
-The function may stand on either side of the model, and one rule says on which:
+The function runs before or after the model, by these rules:
 
 1. The model's inputs are the context's values of the signature's input fields.
-2. All of them are there: the model answers first.  The function is then called with the context
-   overlaid by the answer, and what it returns is merged over the answer.
-3. Some are not there: the function is called first, with the context alone, and has to return
-   them.  What else it returns is kept beside the answer.
-4. ``function_first=True`` or ``False`` decides instead.  It is needed where a function changes an
-   input that the context has already; without it that mistake is an error, never a silent loss.
+2. If the context has all of them, the model answers first.  The function then gets the context
+   overlaid by the answer, and its result is merged over the answer.
+3. If some are missing, the function runs first, with the context alone, and returns them.  Its
+   other values are kept beside the answer.
+4. ``function_first=True`` or ``False`` decides instead.  A function that changes an input of the
+   context needs it; without it that is an error, never a silent loss.
 
-An input field with a default may be missing.  `post_process`, if set, has the last word.
+An input field with a default may be missing.  `post_process`, if set, makes the final result.
 """
 
 from __future__ import annotations
@@ -63,8 +63,7 @@ class AnswerSettings:
 class DSPyWorker(Worker):
     """A worker whose work is a model's answer.
 
-    Called, it asks the model and gives a coroutine (of a plain function too); the function alone is
-    ``plain``.
+    A call returns a coroutine that asks the model; ``plain`` is the function alone.
     """
 
     def __init__(
@@ -87,10 +86,10 @@ class DSPyWorker(Worker):
         )
 
     def post_process(self, function: F) -> F:
-        """The (plain or async) function that makes the final result of every run.
+        """Set the plain or async function that makes the final result of every run.
 
-        It is called with the result so far and the context as the step received it, and returns
-        a dict, which replaces the result.  Raises InvalidInput for one that takes less or more.
+        It gets the result so far and the context of the step, and returns a dict that replaces the
+        result.  Raises InvalidInput for a function that takes fewer or more arguments.
         """
         whose = f"the post_process of worker {self.name!r}"
         refuse_call(function, whose, given=2, expected=OUTCOME)
@@ -98,17 +97,17 @@ class DSPyWorker(Worker):
         return function
 
     def check(self) -> None:
-        """Reads the signature and the tools now, not at the first run.  Imports dspy.
+        """Read the signature and the tools now, not at the first run.  Imports dspy.
 
-        Raises InvalidInput for what cannot be read.
+        Raises InvalidInput for a signature or a tool that cannot be read.
         """
         self._build()
 
     async def think(self, context: Mapping[str, Any]) -> dict[str, Any]:
-        """The worker's result for this context, by the rule at the top of this file.
+        """The worker's result for this context, by the rules at the top of this file.
 
-        Raises WorkerExecutionError for what another attempt may bring, NonRetryableError for what
-        it cannot (a refused request, a missing input, a function that returned no dict).
+        Raises WorkerExecutionError if another attempt may succeed, and NonRetryableError if it
+        cannot: for a refused request, a missing input, or a function that returned no dict.
         """
         program, lm = await self._ready()
         seen = Trace()
@@ -126,7 +125,7 @@ class DSPyWorker(Worker):
             trace.reset(token)
 
     async def _ready(self) -> tuple[Program, Any]:
-        """The program and its model, before anything is done: what fails here is clean."""
+        """The program and its model.  Nothing is done before, so a failure here is clean."""
         program = self._program
         try:
             if program is None:
@@ -193,7 +192,7 @@ class DSPyWorker(Worker):
         return dict(returned)
 
     def _thinking(self) -> Callable[..., Any]:
-        """What the engine runs: `think`, under the function's name and docstring."""
+        """The function that the engine runs: `think`, with the name and text of ``plain``."""
 
         @functools.wraps(self.plain)
         async def thinking(context: Mapping[str, Any]) -> dict[str, Any]:
@@ -227,17 +226,17 @@ def dspy_worker(
     timeout_s: float | None = None,
     **lm_settings: Any,
 ) -> Callable[[Callable[..., Any]], DSPyWorker]:
-    """Registers the (plain or async) function as a worker whose work a language model does.
+    """Register a plain or async function as a worker whose work a language model does.
 
     ``signature`` is a dspy.Signature class or its short form ``"text -> mood: str, score: float"``
     (types may be classes of the function's module); it is read at the first run, or by `check`.
     ``reasoning``: see `Reasoning`; ``tools`` and ``max_iters`` are for ``"react"``.  ``model``:
-    DSPy's name of it, else ``MULTIAGENTS_LM``, else what `dspy.configure` was given.  Other
-    settings go to dspy.LM: ``temperature=0.2, max_tokens=300, timeout=60`` (seconds a request).
-    The function's part is the rule at the top of this file; the queue is ``llm``.
+    its name in DSPy, else ``MULTIAGENTS_LM``, else the model of `dspy.configure`.  Other settings
+    go to dspy.LM: ``temperature=0.2, max_tokens=300, timeout=60`` (seconds for each request).  The
+    rules at the top of this file say when the function runs; the queue is ``llm``.
 
-    Raises InvalidInput for an unknown reasoning, tools that nothing calls, or settings that take
-    retries and caching away from the engine.
+    Raises InvalidInput for an unknown reasoning, for tools that it does not call, and for settings
+    by which DSPy would retry or cache.
     """
 
     settings = AnswerSettings(
@@ -262,7 +261,7 @@ def dspy_worker(
 
 @contextmanager
 def _meaning(worker: str, seen: Trace) -> Iterator[None]:
-    """DSPy's errors leave as what they mean for the saga, others as they are."""
+    """Translates DSPy's errors into errors of the saga; other errors pass unchanged."""
     try:
         yield
     except (Exception, Carried) as error:

@@ -1,10 +1,10 @@
 """Which language model answers?
 
-In this order: the worker's ``model=``, ``MULTIAGENTS_LM``, the program's own
-``dspy.configure(lm=...)``.  Keys come from the environment, as DSPy reads them.
+The first of these: the worker's ``model=``, ``MULTIAGENTS_LM``, the program's own
+``dspy.configure(lm=...)``.  DSPy reads keys from the environment.
 
-- A model object is never shared across a fork: children would receive each other's answers.  They
-  are built on first use and forgotten in a child.
+- A model object is never shared across a fork: children would receive each other's answers.
+  Models are built on first use, and a child drops those of its parent.
 - DSPy neither retries nor caches: the engine retries, and a cached answer is not an attempt.
 - dspy is imported on first use (1.4 s), and never configured: `dspy.context` is per call.
 """
@@ -24,23 +24,22 @@ from multiagents.core.settings import get_settings
 from multiagents.worker_sdk.validation import redact
 
 DEFAULT_TIMEOUT_S = 120.0
-"""How long one request to a model may take: a long answer takes a minute, DSPy's own 600 s would
-hide a dead provider."""
+"""The timeout of one request to a model.  A long answer takes a minute; DSPy's default of 600 s
+would hide a dead provider."""
 EXAMPLE = "gemini/gemini-2.5-flash"
 _ENGINE_OWNS = {"cache": False, "num_retries": 0}
 _SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS)$")
 _SECRET_CHARS = 6
-"""Shorter values of a variable with such a name are no secrets, and stand in many words."""
+"""Shorter values of a variable with such a name are no secrets, and occur in many words."""
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 _models: dict[tuple[Any, ...], tuple[Any, Any]] = {}
-"""By what they were built from; the second item keeps a configured original alive, whose id is
-part of its key."""
+"""By their settings; the second item keeps a configured original alive, whose id is in the key."""
 _lock = threading.Lock()
 
 
 def load_dspy() -> Any:
-    """The dspy module.  Its price list is taken from the package: the first call of a process
+    """The dspy module.  Its price list comes from the package, since the first call of a process
     would otherwise wait for a download."""
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     return importlib.import_module("dspy")
@@ -51,14 +50,14 @@ def language_model(
 ) -> Any:
     """This process's dspy.LM of that name and settings; ``timeout_s`` is for one request.
 
-    Raises NonRetryableError(clean=True) when no model is named anywhere or DSPy refuses it.
+    Raises NonRetryableError(clean=True) if no model is named or DSPy refuses it.
     """
     environment = get_settings()
     name = model or environment.lm
     if name is None:
         return _configured(settings, timeout_s)
     wanted = {**settings, **_ENGINE_OWNS}
-    if isinstance(settings.get("engine", "auto"), str):  # an engine object has its own time-outs
+    if isinstance(settings.get("engine", "auto"), str):  # an engine object has its own timeouts
         wanted.setdefault("timeout", timeout_s)
     if model is None and environment.lm_api_base:  # a key goes only where its model was named
         wanted.setdefault("api_base", environment.lm_api_base)
@@ -69,7 +68,7 @@ def language_model(
 
 
 def without_secrets(text: str) -> str:
-    """The text without the values of the environment's keys and without what looks like one."""
+    """The text without the values of keys in the environment and without text like a secret."""
     for name, value in os.environ.items():
         if len(value) >= _SECRET_CHARS and _SECRET_NAME.search(name.upper()):
             text = text.replace(value, "***")
@@ -84,7 +83,7 @@ def _built(name: str, wanted: Mapping[str, Any]) -> Any:
 
 
 def _configured(settings: Mapping[str, Any], timeout_s: float) -> Any:
-    """A copy of what the program gave to `dspy.configure`, with our rules and its connection."""
+    """A copy of the model of `dspy.configure`, with the engine's settings and its connection."""
     dspy = load_dspy()
     original = dspy.settings.lm
     if original is None:
@@ -115,7 +114,7 @@ def _once(key: tuple[Any, ...], build: Any, *, keep: Any) -> Any:
 
 
 def _needs_no_key(name: str, wanted: Mapping[str, Any]) -> bool:
-    """A server on this machine (a stub, a local model) asks for none, but DSPy insists on one."""
+    """Whether the model's server is on this machine, and so takes any key; DSPy requires one."""
     provider = name.partition("/")[0].upper().replace("-", "_")
     if "api_key" in wanted or f"{provider}_API_KEY" in os.environ:
         return False

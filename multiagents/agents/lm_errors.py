@@ -1,13 +1,13 @@
 """What does a language model's failure mean for the saga?
 
-- Try again: rate limits (``retry_after`` honoured), server errors, transport, time-outs, an answer
-  that does not fit the signature.  -> WorkerExecutionError
+- Retry: rate limits (``retry_after`` is honoured), server errors, transport errors, timeouts, and
+  an answer that does not fit the signature.  -> WorkerExecutionError
 - Give up: keys, billing, configuration, a request that the provider refuses.
   -> NonRetryableError, clean if none of the user's code was entered before.
-- Not an error of the model at all: control exceptions, which DSPy wraps.  -> themselves
+- No error of the model: control exceptions, which DSPy wraps.  -> themselves
 
-Messages name the worker and the model and hold no secret; DSPy's own errors are not chained,
-because their text is the provider's.
+Messages name the worker and the model and hold no secret.  DSPy's own errors are not chained,
+because their text comes from the provider.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from multiagents.core.exceptions import NonRetryableError, WorkerExecutionError
 
 MESSAGE_CHARS = 400
 ANSWER_CHARS = 120
-"""How much of an answer that fits no signature is shown: enough to see what it is."""
+"""How many characters of an answer that does not fit the signature are shown."""
 
 
 def translated(error: BaseException, *, worker: str, effects: bool) -> BaseException:
-    """What to raise in place of an error of a model call.
+    """The error to raise in place of an error of a model call.
 
-    The same object when it is not DSPy's (it says itself what it means).
+    An error that is not DSPy's is returned as it is.
     """
     control = _control(error)
     if control is not None:
@@ -53,7 +53,7 @@ def _control(error: BaseException) -> BaseException | None:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it was raised from, outermost first."""
+    """The error and its causes, outermost first."""
     link: BaseException | None = error
     seen: set[int] = set()
     while link is not None and id(link) not in seen:
@@ -63,15 +63,15 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _refused(dspy: Any, error: Any) -> bool:
-    """The same request would be refused again."""
+    """Whether the provider would refuse the same request again."""
     if dspy.is_retryable_lm_error(error):
         return False
-    # what DSPy could not classify may pass: a custom engine's bug, a broken stream
+    # An error that DSPy cannot classify, such as a broken stream, may not come again.
     return not isinstance(error, dspy.LMUnexpectedError)
 
 
 def _told(error: Any) -> str:
-    """DSPy's message without its advice, which is for another kind of program."""
+    """DSPy's message without its advice, which does not apply here."""
     what = without_secrets(error.message.split("\n\n")[0].strip())[:MESSAGE_CHARS]
     facts = [error.code, error.status, error.request_id and f"request {error.request_id}"]
     return f"{error.model} failed ({', '.join(str(fact) for fact in facts if fact)}): {what}"

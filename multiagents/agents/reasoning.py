@@ -1,7 +1,7 @@
-"""How does a worker think?
+"""How does a worker with a language model reason?
 
-A `Program` is a signature, a way of reasoning and its tools as one DSPy module: a dict of inputs
-in, a JSON-safe dict of outputs out.  It knows nothing of contexts, models' names or sagas.
+A `Program` is one DSPy module of a signature, a way of reasoning and its tools.  It takes a dict
+of inputs and returns a JSON-safe dict of outputs.  It is independent of contexts, models and sagas.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ from multiagents.core.exceptions import InvalidInput
 
 
 class Reasoning(StrEnum):
-    """The known ways to an answer."""
+    """The known ways of reasoning."""
 
     PREDICT = "predict"
-    """One question, one answer."""
+    """One request, one answer."""
     CHAIN_OF_THOUGHT = "chain_of_thought"
-    """One question; the answer starts with its ``reasoning``, which is part of the result."""
+    """One request; the answer starts with its ``reasoning``, which is part of the result."""
     REACT = "react"
-    """Thinks and calls tools in turn, at most ``max_iters`` times, then answers."""
+    """Reasoning and tool calls in turn, at most ``max_iters`` times, then the answer."""
 
 
 TAKEN = frozenset({"signature", "demos", "config", "lm", "prediction", "new_signature"})
-"""DSPy's own arguments of a call; an input of such a name would steer the call, not the prompt."""
+"""DSPy's own arguments of a call; an input of such a name would change the call, not the prompt."""
 TAKEN_BY_REACT = frozenset({"trajectory", "max_iters"})
 
 
 @dataclass(frozen=True)
 class Program:
-    """What is asked and how."""
+    """A DSPy module with the names of its inputs and outputs."""
 
     module: Any
     inputs: tuple[str, ...]
     required: tuple[str, ...]
-    """Inputs without a default."""
+    """The inputs without a default."""
     outputs: tuple[str, ...]
     adapter: Any
 
     def missing(self, values: Mapping[str, Any]) -> list[str]:
-        """The required inputs that are not among the values, in the signature's order."""
+        """The required inputs that the values lack, in the signature's order."""
         return [name for name in self.required if name not in values]
 
     def chosen(self, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,7 +70,7 @@ _NOTHING_KEPT = MappingProxyType(
 
 
 def check_reasoning(worker: str, reasoning: str, tools: Sequence[Any], max_iters: int) -> Reasoning:
-    """The way of reasoning, if it goes with those tools.  Raises InvalidInput otherwise."""
+    """The way of reasoning.  Raises InvalidInput if it is unknown or does not fit the tools."""
     if reasoning not in list(Reasoning):
         known = ", ".join(Reasoning)
         raise InvalidInput(
@@ -103,9 +103,9 @@ def build_program(
     max_iters: int = 5,
     names: Mapping[str, Any] = MappingProxyType({}),
 ) -> Program:
-    """The program of a worker; ``names`` are the types that a signature's text may use.
+    """The program of a worker; ``names``: the types that a signature's text may use.
 
-    Raises InvalidInput for a signature that cannot be read or uses a name that DSPy keeps.
+    Raises InvalidInput for a signature that cannot be read or that uses a reserved name of DSPy.
     """
     asked = _signature(worker, signature, names)
     taken = TAKEN | TAKEN_BY_REACT if reasoning is Reasoning.REACT else TAKEN
@@ -169,9 +169,9 @@ _MODULES: dict[Reasoning, Callable[[Any, Sequence[Any], int], Any]] = {
 
 
 def _adapter(reasoning: Reasoning) -> Any:
-    """DSPy's second try in JSON after an answer that does not parse: only within a ReAct loop.
+    """The adapter, which asks again in JSON after an unparsable answer only in a ReAct loop.
 
-    Elsewhere the engine's retry does the same with a back-off and in plain sight; a retry of a
-    loop would call the tools again, which is worse than one more request.
+    Elsewhere the engine's retry does the same, visibly and with a back-off.  A retry of a loop
+    would call the tools again, which is worse than one more request.
     """
     return load_dspy().ChatAdapter(use_json_adapter_fallback=reasoning is Reasoning.REACT)

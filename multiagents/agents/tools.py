@@ -1,11 +1,11 @@
-"""What may a thinking worker call, and what comes back?
+"""Which functions may a model call, and what does it get back?
 
-A tool is a plain or ``async def`` function with type hints and a docstring; both are shown to the
-model.  A bound method, a `functools.partial` and an object with ``__call__`` are tools too.  Three
-rules of its call inside a ReAct loop, which feeds every ``Exception`` to the model:
+A tool is a plain or ``async def`` function with type hints and a docstring; the model sees both.
+A bound method, a `functools.partial` and an object with ``__call__`` are tools, too.  A ReAct loop
+gives every ``Exception`` to the model, so its calls of tools have three rules:
 
-- what must end the step (a time limit, Celery's Ignore, a lost lease) is carried out of the loop
-  as a ``BaseException`` and raised again outside;
+- an error that must end the step (a time limit, Celery's Ignore, a lost lease) leaves the loop as
+  a ``BaseException`` and is raised again outside;
 - any other error is an observation for the model: its type and message, no traceback, no paths;
 - a plain function runs in a thread beside the loop, an async one on the process's loop.
 
@@ -40,11 +40,11 @@ CONTROL: tuple[type[Exception], ...] = (
     StepTimeout,
     LeaseLost,
 )
-"""Exceptions that decide about the step, not about the call that they came out of."""
+"""Exceptions that concern the step, not only the call that raised them."""
 THREADS = 64
-"""Plain tools and worker functions at work at once in one process; more wait their turn."""
+"""How many plain tools and worker functions run at once in one process; the others wait."""
 OBSERVATION_CHARS = 500
-"""An error message is cut here: it goes into every later prompt of the loop."""
+"""The longest error message in an observation, which every later prompt of the loop repeats."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 FINISH = "finish"
@@ -54,7 +54,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Carried(BaseException):
-    """Takes a control exception past every ``except Exception`` on its way out."""
+    """Carries a control exception past every ``except Exception`` of the loop."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__(error)
@@ -63,7 +63,7 @@ class Carried(BaseException):
 
 @dataclass
 class Trace:
-    """What one run of a worker has done so far; ``effects``: code of the user was entered."""
+    """The progress of one run of a worker; ``effects``: code of the user was entered."""
 
     effects: bool = False
 
@@ -76,11 +76,11 @@ def tool(name: F) -> F: ...
 @overload
 def tool(name: str | None = None) -> Callable[[F], F]: ...
 def tool(name: Any = None) -> Any:
-    """The function unchanged, known to models as ``name`` (by default its own name).
+    """The function unchanged, with the tool name ``name`` (by default its own name).
 
-    Of what takes no attributes, a bound method say, a `functools.partial` that calls it.  Raises
-    InvalidInput for a name that model providers refuse, or ``finish``, which ends a loop, and for
-    a function that no model can call.
+    For a callable that takes no attributes, such as a bound method, a `functools.partial` of it.
+    Raises InvalidInput for a name that model providers refuse, for ``finish``, which ends a loop,
+    and for a function that no model can call.
     """
     if callable(name):
         return _named(name, tool_name(name))
@@ -90,7 +90,7 @@ def tool(name: Any = None) -> Any:
 
 
 def tool_name(function: Any) -> str:
-    """What a model calls this function (or dspy.Tool)."""
+    """The name by which a model calls this function (or dspy.Tool)."""
     name = getattr(function, "tool_name", None) or getattr(function, "name", None)
     if name is None and isinstance(function, functools.partial):
         return tool_name(function.func)
@@ -100,7 +100,7 @@ def tool_name(function: Any) -> str:
 def bind(function: Any, *, worker: str) -> Any:
     """The function (or dspy.Tool) as a dspy.Tool that keeps this file's rules.
 
-    Raises InvalidInput naming the tool and its place if DSPy cannot make one of it.
+    Raises InvalidInput with the tool and its place if DSPy cannot use it.
     """
     try:
         return _bound(function)
@@ -120,7 +120,7 @@ def _bound(function: Any) -> Any:
 
 
 def _described(function: Any) -> Any:
-    """What DSPy reads: a plain function with the parameters, hints and text of any callable."""
+    """A plain function with the parameters, hints and text of any callable, for DSPy."""
     if not callable(function):
         raise TypeError(f"a {type(function).__name__} cannot be called")
     code = _code_of(function)
@@ -143,7 +143,7 @@ def _code_of(function: Any) -> Any:
 
 
 def _place(function: Any) -> str:
-    """File and line of a tool; its type where nothing says them."""
+    """The file and line of a tool in brackets; its type if they are unknown."""
     place = defined(getattr(function, "func", function))
     if place is None:
         return f" (a {type(function).__module__}.{type(function).__qualname__})"
@@ -151,9 +151,9 @@ def _place(function: Any) -> str:
 
 
 def check_tools(worker: str, tools: Sequence[Any]) -> None:
-    """Raise InvalidInput for a tool that no model can call, as far as that is seen without DSPy.
+    """Raise InvalidInput for a tool that no model can call; this check does without DSPy.
 
-    Names in type hints may be defined later: they are read when the tools are bound.
+    Names in type hints may be defined later, so they are read when the tools are bound.
     """
     for tool in tools:
         if not _is_made(tool):
@@ -161,18 +161,18 @@ def check_tools(worker: str, tools: Sequence[Any]) -> None:
 
 
 def _is_made(tool: Any) -> bool:
-    """Whether it is a dspy.Tool, which says its parameters itself."""
+    """Whether it is a dspy.Tool, which has its own parameters."""
     dspy = sys.modules.get("dspy")
     return dspy is not None and isinstance(tool, dspy.Tool)
 
 
 def observed(tool: Any) -> Any:
-    """A dspy.Tool whose errors are observations without a traceback; its call is not the user's."""
+    """DSPy's own tool, so that its errors are observations without a traceback."""
     return _tool_class()(tool.func, name=tool.name, desc=tool.desc, args=tool.args)
 
 
 async def invoke(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """What the function returns: awaited on this loop if it is async, else run in a thread."""
+    """The function's result: awaited on this loop if it is async, else from a thread."""
     seen = trace.get()
     if seen is not None:
         seen.effects = True
@@ -184,7 +184,7 @@ async def invoke(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any
 
 
 def observation(name: str, error: Exception) -> str:
-    """What the model is told of a failed call."""
+    """The observation of a failed call, for the model."""
     message = without_secrets(" ".join(str(error).split()))[:OBSERVATION_CHARS]
     return f"Execution error in {name}: {type(error).__name__}: {message}"
 

@@ -14,8 +14,8 @@ SETTLED = {"retry": "is tried again", "skip": "marked skipped", "resolve": "mark
 PARKED_AGAIN = "was tried again, failed and is parked again"
 """For a letter that was parked again before the saga was read."""
 WITHOUT_LETTERS = {
-    "retry": "what could not be told of its end is tried again",
-    "resolve": "what it asked attention for is closed",
+    "retry": "the refused callbacks of its end are sent again",
+    "resolve": "its attention is closed",
 }
 """The effect of these actions when no step and no undo is parked."""
 

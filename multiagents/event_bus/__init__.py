@@ -1,1 +1,1 @@
-"""Who is told?  Events of a saga on Redis Streams, for whoever subscribes."""
+"""How do subscribers get the events of sagas?  By Redis Streams."""

@@ -1,11 +1,11 @@
 """What does every event bus promise?
 
-- Delivery is at least once to each *group*: its subscribers share its events, and an event that
-  its handler did not take is delivered again, a limited number of times, then put aside as a
-  dead letter.  A group begins with its first subscription and then misses nothing, also while
-  none of its subscribers runs.  Handlers must therefore tolerate repeats (`event_id`).
-- A subscription *without* a group is a private copy of what is published from then on; its
-  handler gets each event once, and a failure is logged.
+- Delivery is at least once to each *group*, whose subscribers share its events.  An event that its
+  handler refused is delivered again, a limited number of times, then becomes a dead letter.  A
+  group begins with its first subscription and then misses nothing, even while none of its
+  subscribers runs.  Handlers must therefore tolerate repeats (`event_id`).
+- A subscription *without* a group gets a private copy of all events from then on; its handler
+  gets each event once, and a failure is logged.
 - Events of one type arrive in the order of publishing, redelivered ones apart.
 - A subscription handles one event at a time.  Plain functions run in a thread.
 
@@ -28,10 +28,10 @@ Handler = Callable[[Any], Any]
 EVERY_TYPE = "*"
 
 REDELIVER_AFTER_S = 30.0
-"""A refused or orphaned event is tried again after this long; a working handler renews its hold."""
+"""The time after which a refused or orphaned event comes again; a running handler renews it."""
 MAX_DELIVERIES = 5
 MAX_STREAM_LENGTH = 100_000
-"""Events kept per type.  A group that falls further behind than this loses the oldest."""
+"""How many events of a type are kept.  A group that is further behind loses the oldest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,27 +50,27 @@ class DeadLetter:
     group: str
     event_type: str
     event: str
-    """The event as it was published (JSON; possibly not readable, which is then the error)."""
+    """The event as it was published (JSON; if it is not readable, that is the error)."""
     deliveries: int
     error: str
-    """The type of the last error, or what else was wrong; no message, it may hold secrets."""
+    """The type of the last error, or another cause; no message, which may hold secrets."""
 
 
 class Monitor(Protocol):
-    """Is told of every stage of every event; may be plain or ``async def``."""
+    """Gets every stage of every event; its method may be plain or ``async def``."""
 
     def track_event_lifecycle(self, event: Any, stage: str) -> Any:
         """Stages: dispatched, published, picked_up, processing, completed, failed."""
 
 
 class EventBus(Protocol):
-    """What `RedisEventBus` and `MemoryEventBus` are."""
+    """The interface of `RedisEventBus` and `MemoryEventBus`."""
 
     async def start(self) -> None:
         """Make the bus usable; a second call does nothing."""
 
     async def stop(self) -> None:
-        """End every subscription and close what is open; a second call does nothing."""
+        """End every subscription and close the connections; a second call does nothing."""
 
     async def publish(self, event: Event) -> None:
         """Return once the event is stored for every group."""
@@ -78,13 +78,13 @@ class EventBus(Protocol):
     async def subscribe(
         self, event_type: str, handler: Handler, *, group: str | None = None
     ) -> Subscription:
-        """Return once nothing published from now on can be missed.  ``"*"``: every type."""
+        """Return once the subscription misses no later event.  ``"*"``: every type."""
 
     async def unsubscribe(self, subscription: Subscription) -> None:
-        """Return once the handler is not called any more; a second call does nothing."""
+        """Return once the handler gets no more calls; a second call does nothing."""
 
     async def track(self, event: Event, stage: str) -> None:
-        """Tell the monitor of a stage that was reached outside the bus; never raises."""
+        """Report a stage that was reached outside the bus to the monitor; never raises."""
 
     async def dead_letters(self, *, count: int = 100) -> list[DeadLetter]:
         """The newest ``count`` dead letters, newest first."""
@@ -103,5 +103,5 @@ def event_types(event_type: str) -> tuple[str, ...]:
 
 
 def not_started(action: str) -> InvalidInput:
-    """The error for using a bus that does not run."""
+    """The error for the use of a bus that does not run."""
     return InvalidInput(f"cannot {action}: the event bus is not started; await bus.start() first")

@@ -1,8 +1,7 @@
-"""How is one event given to one handler?
+"""How does one handler get one event?
 
-Whatever the handler, the monitor or the logger's owner does wrong stays here: it is logged and
-returned as a value, so that a subscription outlives it.  Contexts and results of events are
-never logged.
+An error of the handler or the monitor is logged and returned as a value, so the subscription
+continues.  Contexts and results of events are never logged.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from multiagents.event_bus.logger import structured
 
 
 class Deliverer:
-    """Hands events to handlers, tells the monitor about each stage, and logs failures."""
+    """Calls handlers with events, reports each stage to the monitor, and logs failures."""
 
     def __init__(self, *, monitor: Monitor | None = None, logger: Any = None) -> None:
         self._monitor = monitor
@@ -32,7 +31,7 @@ class Deliverer:
         return self._logger
 
     async def track(self, event: Event, stage: str) -> None:
-        """Tell the monitor; its errors are logged and go no further."""
+        """Report a stage to the monitor; its errors are only logged."""
         if self._monitor is None:
             return
         try:
@@ -43,7 +42,7 @@ class Deliverer:
             self.log.exception("event monitor failed", stage=stage, **_about(event))
 
     async def deliver(self, event: Event, handler: Handler) -> Exception | None:
-        """Call the handler; returns what it raised, already logged, or None."""
+        """Call the handler; return its error, which is already logged, or None."""
         from structlog.contextvars import bound_contextvars  # slow to import, see `log`
 
         with bound_contextvars(
@@ -61,7 +60,7 @@ class Deliverer:
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
-                raise  # the subscription is being ended, not the handler's own business
+                raise  # the subscription ends; this is no error of the handler
             return self._failed(event, handler, RuntimeError(f"handler was cancelled: {error!r}"))
         except Exception as error:  # noqa: BLE001 - logged in _failed and acted on by the caller
             return self._failed(event, handler, error)

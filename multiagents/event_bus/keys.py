@@ -1,9 +1,9 @@
 """What are the bus's keys in Redis called?
 
-The one place that builds them.  Everything is a stream with a capped length:
+Only this module builds them.  Each key is a stream with a capped length:
 
 - ``ma:bus:<event type>``: fields ``event`` (JSON, `core.events`)
-- ``ma:bus:dead``: what no handler of a group could take; fields as in `dead_letters`
+- ``ma:bus:dead``: events that a group gave up on; fields as in `dead_letters`
 """
 
 from __future__ import annotations

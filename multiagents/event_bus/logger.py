@@ -1,7 +1,7 @@
-"""Which logger is used where the caller gave none, or one of the standard library?
+"""Which logger stands for none, or for one of the standard library?
 
-A library prints nothing by itself: the default is the standard library's logger of that name, so
-that the program's own logging set-up (Celery's, or `monitoring.logs`) decides what is shown.
+A library does not decide what is printed.  So the default is the standard library's logger of that
+name, which the program's own logging set-up (Celery's, or `monitoring.logs`) controls.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ def structured(logger: Any, name: str) -> Any:
     """``logger`` as a structlog logger; None stands for the standard logger ``name``."""
     if logger is not None and not isinstance(logger, logging.Logger | logging.LoggerAdapter):
         return logger
-    import structlog  # a tenth of a second: not for everybody who imports the bus
+    import structlog  # takes a tenth of a second, so not at the import of the bus
 
     return structlog.wrap_logger(
         logger or logging.getLogger(name),

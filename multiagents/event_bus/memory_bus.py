@@ -1,8 +1,8 @@
 """How do events travel inside one process, without a server?
 
-`MemoryEventBus` keeps the promises of `event_bus.bus` for as long as the object lives: the same
-tests run on it and on Redis.  Events are written and parsed as on the wire, so a handler never
-shares a value with the publisher.  Use it from one event loop.
+`MemoryEventBus` keeps the promises of `event_bus.bus` while the object lives: the same tests run
+on it and on Redis.  Events are written and parsed as on the wire, so a handler never shares a
+value with the publisher.  Use it from one event loop.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ class _Letter:
 
 
 class _Box:
-    """What waits for one group (and event type) or one private subscription."""
+    """The waiting events of one group (and event type) or one private subscription."""
 
     def __init__(self, max_length: int) -> None:
         self.ready: deque[_Letter] = deque(maxlen=max_length)
         self.refused: deque[tuple[float, _Letter]] = deque(maxlen=max_length)
-        """With the loop time at which each is tried again, soonest first."""
+        """Each with the loop time of its next delivery, soonest first."""
 
     def take(self, now_s: float) -> _Letter | None:
-        """The next letter to handle, a refused one first when its time has come."""
+        """The next letter to handle, a refused one first if it is due."""
         if self.refused and self.refused[0][0] <= now_s:
             return self.refused.popleft()[1]
         return self.ready.popleft() if self.ready else None
@@ -113,7 +113,7 @@ class MemoryEventBus:
     async def subscribe(
         self, event_type: str, handler: Handler, *, group: str | None = None
     ) -> Subscription:
-        """Have the handler called for each event of the type, or of all with ``"*"``."""
+        """Call the handler for each event of the type, or of all types with ``"*"``."""
         self._check("subscribe")
         group = group or self._group
         subscription = Subscription(event_types(event_type), group)
@@ -122,12 +122,12 @@ class MemoryEventBus:
         return subscription
 
     async def unsubscribe(self, subscription: Subscription) -> None:
-        """End the subscription; what its group has not handled is kept."""
+        """End the subscription; unhandled events of its group are kept."""
         self._private.pop(subscription.id, None)
         await self._readers.end(subscription.id)
 
     async def track(self, event: Event, stage: str) -> None:
-        """Tell the monitor of a stage that was reached outside the bus; never raises."""
+        """Report a stage that was reached outside the bus to the monitor; never raises."""
         await self._deliverer.track(event, stage)
 
     async def dead_letters(self, *, count: int = 100) -> list[DeadLetter]:
@@ -172,7 +172,7 @@ class _MemoryReader(Reader):
             await self._handle(box, replace(letter, deliveries=letter.deliveries + 1))
 
     async def leave(self) -> None:
-        """Nothing is held: what was not handled lies in the boxes."""
+        """Do nothing: unhandled letters are in the boxes."""
 
     async def _next(self) -> tuple[_Box, _Letter]:
         while True:

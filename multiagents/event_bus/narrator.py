@@ -1,12 +1,11 @@
-"""How does a bus learn what sagas do in this process?
+"""How do attempts and moves of sagas in this process become events?
 
-A `Narrator` turns attempts and moves of sagas into events.  It is called from any thread and
-never makes it wait; one task on the loop where it was opened publishes, in order.  What cannot
-be published is logged and lost: events inform, the log of the saga decides.
+Any thread may call a `Narrator`, which never makes it wait.  One task, on the loop where the
+narrator was opened, publishes in order.  An event that cannot be published is logged and lost:
+events inform, the log of the saga decides.
 
-An event's id derives from what it tells, so that a receiver recognises one that is told twice.
-Contexts and results above `MOST_DATA` are left out: a stream that keeps 100,000 events is no
-place for them.
+An event's id derives from its content, so a receiver recognises a repeated one.  Contexts and
+results above `MOST_DATA` are left out, because a stream keeps 100,000 events.
 """
 
 from __future__ import annotations
@@ -32,11 +31,11 @@ from multiagents.event_bus.bus import EventBus
 from multiagents.event_bus.logger import structured
 
 MOST_DATA = 16 * 1024
-"""Bytes of JSON that one event carries of a context or a result."""
+"""The largest context or result in an event, in bytes of JSON."""
 MOST_WAITING = 10_000
-"""Events not yet published; beyond it the newest are dropped, and that is said."""
+"""The most unpublished events; beyond it the newest are dropped, with a warning."""
 LAST_WORDS_S = 2.0
-"""How long `close` waits for what is still to be published."""
+"""How long `close` waits for unpublished events."""
 
 Look = Callable[[str], dict[str, Any]]
 Observer = Callable[[str, SagaState], None]
@@ -44,10 +43,10 @@ _Telling = Callable[[], Awaitable[None]]
 
 
 class Narrator:
-    """Tells one bus.  Opened by everybody who needs it, closed as often; the last one waits.
+    """Publishes to one bus.  Every user opens and closes it; the last `close` waits.
 
-    ``look`` gives a saga as users see it; ``observers`` is the list of those who are told each
-    state that this process moves a saga to.
+    ``look`` returns a saga as users see it; ``observers`` is the list of functions that get each
+    state to which this process moves a saga.
     """
 
     def __init__(
@@ -64,8 +63,8 @@ class Narrator:
         self._task: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Tell from now on, on the running loop."""
-        if self._loop is not None and self._loop.is_closed():  # nobody closed us: we died with it
+        """Publish from now on, on the running loop."""
+        if self._loop is not None and self._loop.is_closed():  # it ended without a close
             self._opened = 0
             self._observers.remove(self.moved)
         self._opened += 1
@@ -76,7 +75,7 @@ class Narrator:
             self._observers.append(self.moved)
 
     async def close(self) -> None:
-        """Stop telling, once all who opened it have closed it and what waits is published."""
+        """Stop after as many calls as of `open`, once the waiting events are published."""
         self._opened = max(0, self._opened - 1)
         if self._opened or self._task is None:
             return
@@ -84,7 +83,7 @@ class Narrator:
         task, self._task = self._task, None
         try:
             async with asyncio.timeout(LAST_WORDS_S):
-                # Whatever other threads have handed in stands before this in the loop's queue.
+                # Events of other threads are before this in the loop's queue.
                 await asyncio.sleep(0)
                 await self._waiting.join()
         except TimeoutError:
@@ -95,14 +94,14 @@ class Narrator:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
 
-    # ---- what can be told, from any thread ----
+    # ---- what happens, from any thread ----
 
     def moved(self, saga_id: str, state: SagaState) -> None:
         """This process has moved a saga to ``state``."""
         self._tell(lambda: self._publish_status(saga_id, state))
 
     def began(self, held: Assignment, context: dict[str, Any] | None = None) -> Event:
-        """An attempt begins; ``context`` None is left out.  Give the event to what ends it."""
+        """An attempt begins; ``context`` None is left out.  Its end takes the returned event."""
         data = {**_about(held, "command"), "context": context or {}}
         event: Event
         if held.kind is Kind.UNDO:
@@ -127,7 +126,7 @@ class Narrator:
         loop = self._loop
         if loop is None:
             return
-        # The loop may close between these lines, at the end of asyncio.run: nobody listens then.
+        # The loop may close between these lines, at the end of asyncio.run.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(self._accept, telling)
 

@@ -1,7 +1,7 @@
-"""How long does a bus ask a server that does nothing for now?
+"""How often does a bus repeat a call that a server refuses for now?
 
-A lost connection is redis-py's to try again.  A server that answers and refuses (it is busy with
-a script, full, or has become a replica) has done nothing, so it is asked again as often.
+redis-py retries after a lost connection.  A server that refuses a call (it is busy with a script,
+full, or has become a replica) has done nothing, so the bus repeats the call as often.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from multiagents.storage.refusals import word_of
 T = TypeVar("T")
 
 TRIES = 6
-"""With pauses of 0.2, 0.4, 0.8, 1, 1 s: a server's restart is waited for, an outage is told."""
+"""With pauses of 0.2, 0.4, 0.8, 1, 1 s: long enough for a restart, then the outage is reported."""
 PAUSES = ExponentialBackoff(cap=1.0, base=0.1)
 
 
 def is_outage(error: Exception) -> bool:
-    """Whether a server is away, or answers that it does nothing for now."""
+    """Whether a server is away, or refuses all work for now."""
     lost = isinstance(error, RedisConnectionError | RedisTimeoutError | OSError)
     return lost or word_of(error) is not None
 
 
 def why_of(error: Exception) -> str:
-    """What a person is told of such an error; a refusal of the server's in its own words."""
+    """The text of such an error for users; a refusal in the server's own words."""
     return str(error) if word_of(error) is not None else reason_of(error)
 
 
 async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
-    """The answer; raises the server's refusal when it has been given `TRIES` times."""
+    """The reply; raises the server's refusal after `TRIES` calls."""
     for failures in range(1, TRIES):
         try:
             return await ask()

@@ -1,8 +1,7 @@
 """How does a subscription live and end?
 
-One task reads for as long as it is wanted: a failed read is logged and tried again with a
-growing pause, so that a restart of the server is survived.  `end` lets the handler at work
-finish, then leaves no task behind.
+One task reads until the end.  A failed read is logged and repeated with a growing pause, so a
+restart of the server does no harm.  `end` waits for the running handler and leaves no task behind.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from multiagents.event_bus.delivery import Deliverer
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 2.0
 DRAIN_S = 5.0
-"""How long `end` waits for a handler at work; then it is cancelled and its event stays pending."""
+"""How long `end` waits for a running handler; then it is cancelled and its event stays pending."""
 
 
 class Reader(ABC):
@@ -36,14 +35,14 @@ class Reader(ABC):
 
     @abstractmethod
     async def read_once(self) -> None:
-        """Wait a moment for events and handle those that came."""
+        """Wait a moment for events and handle them."""
 
     @abstractmethod
     async def leave(self) -> None:
-        """Give back what the subscription holds, after its last event."""
+        """Give back the entries of the subscription after its last event."""
 
     def is_outage(self, error: Exception) -> bool:
-        """Whether an error only means "not now"; all others are logged with their traceback."""
+        """Whether an error is temporary; all others are logged with their traceback."""
         return False
 
     def begin(self) -> None:
@@ -57,11 +56,11 @@ class Reader(ABC):
 
     @property
     def is_over(self) -> bool:
-        """Whether it has ended by itself, after its own handler called `end`."""
+        """Whether it has ended, after its own handler called `end`."""
         return self._task is None or self._task.done()
 
     async def end(self) -> None:
-        """Stop reading; returns when nothing runs any more (at once from the own handler)."""
+        """Stop reading; return once nothing runs (at once in its own handler)."""
         self.stopping = True
         if self._task is None or self.is_current:
             return
@@ -125,7 +124,7 @@ class Readers:
         reader.begin()
 
     async def end(self, subscription_id: str) -> None:
-        """End one; an unknown one has ended before."""
+        """End one; an unknown one has already ended."""
         reader = self._by_id.get(subscription_id)
         if reader is None:
             return
@@ -134,7 +133,7 @@ class Readers:
             self._by_id.pop(subscription_id, None)
 
     async def end_all(self) -> None:
-        """End all.  Raises InvalidInput in a handler of theirs: each would wait for the other."""
+        """End all.  Raises InvalidInput in one of their handlers: each would wait for the other."""
         readers = list(self._by_id.values())
         if any(reader.is_current for reader in readers):
             raise InvalidInput(

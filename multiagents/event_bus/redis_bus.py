@@ -48,7 +48,7 @@ class RedisEventBus:
     """Publishes events to Redis and calls handlers for them, at least once per group.
 
     ``group`` is the default of `subscribe`; ``logger`` a structlog or standard logger;
-    ``event_monitor`` is told each event's stages.
+    ``event_monitor`` gets each event's stages.
 
         async with RedisEventBus() as bus:
             await bus.subscribe("status", print, group="audit")
@@ -109,7 +109,7 @@ class RedisEventBus:
     async def stop(self) -> None:
         """End every subscription, then the connections; a second call does nothing.
 
-        Handlers at work get 5 s.  Not to be called by a handler (InvalidInput).
+        Running handlers get 5 s.  Raises InvalidInput in a handler of this bus.
         """
         await self._readers.end_all()
         clients = (self._sender, self._receiver)
@@ -122,8 +122,8 @@ class RedisEventBus:
     async def publish(self, event: Event) -> None:
         """Return once Redis has the event.
 
-        Raises NoServer after some 3 s without an answer; the event may then have been stored
-        or not, and publishing it again is safe where receivers heed ``event_id``.
+        Raises NoServer after some 3 s without a reply.  The event may then be stored or not; a
+        second publishing is safe if receivers compare ``event_id``.
         """
         if self._sender is None:
             raise not_started("publish")
@@ -150,7 +150,7 @@ class RedisEventBus:
     async def subscribe(
         self, event_type: str, handler: Handler, *, group: str | None = None
     ) -> Subscription:
-        """Have the handler called for each event of the type, or of all with ``"*"``."""
+        """Call the handler for each event of the type, or of all types with ``"*"``."""
         if self._receiver is None:
             raise not_started("subscribe")
         subscription = Subscription(event_types(event_type), group or self._group)
@@ -160,11 +160,11 @@ class RedisEventBus:
         return subscription
 
     async def unsubscribe(self, subscription: Subscription) -> None:
-        """End the subscription; what its group has not handled stays for the others."""
+        """End the subscription; unhandled events of its group stay for the others."""
         await self._readers.end(subscription.id)
 
     async def track(self, event: Event, stage: str) -> None:
-        """Tell the monitor of a stage that was reached outside the bus; never raises."""
+        """Report a stage that was reached outside the bus to the monitor; never raises."""
         await self._deliverer.track(event, stage)
 
     async def dead_letters(self, *, count: int = 100) -> list[DeadLetter]:
@@ -195,7 +195,7 @@ class RedisEventBus:
 
 def _client(url: str, retry: Retry) -> Redis:
     times = {"socket_timeout": SOCKET_S}
-    if not is_socket(url):  # which has nothing to wait for
+    if not is_socket(url):  # a socket connects at once
         times["socket_connect_timeout"] = SOCKET_S
     return open_async_client(url, retry=retry, **times)
 

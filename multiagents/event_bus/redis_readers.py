@@ -1,9 +1,9 @@
 """How are a bus's streams read from Redis?
 
 `GroupReader` shares a consumer group with the group's other readers: at least once.  An entry
-stays pending until its handler has taken it.  What is pending for too long (its handler refused
-it, or its process died) is claimed by whichever reader looks next; after the last delivery it
-goes to the dead letters.  A reader at work renews its hold, so slow is not dead.
+stays pending until its handler has taken it.  If it is pending for too long, because its handler
+refused it or its process died, the next reader that looks claims it.  After the last delivery it
+becomes a dead letter.  A reader renews the entries of a running handler, which may be slow.
 
 `PrivateReader` reads behind its own position: each entry once, also across reconnections.
 """
@@ -30,7 +30,7 @@ from multiagents.event_bus.reader import Reader
 
 BATCH = 32
 BLOCK_MS = 2_000
-"""Longest wait for news in one call: below the socket's time-out, and cheap when idle."""
+"""The longest wait of one call: below the socket's timeout, and cheap when idle."""
 UNACKNOWLEDGED = "NeverAcknowledged"
 """The error of a dead letter whose handlers all ended with their process."""
 
@@ -51,7 +51,7 @@ class _StreamReader(Reader):
 
     @abstractmethod
     async def prepare(self) -> None:
-        """From here on nothing is missed."""
+        """Return once the reader misses no later entry."""
 
 
 class PrivateReader(_StreamReader):
@@ -79,7 +79,7 @@ class PrivateReader(_StreamReader):
                 await self._handle(entry_id, fields)
 
     async def leave(self) -> None:
-        """Nothing is held: the position was its own."""
+        """Do nothing: the position belongs to this reader alone."""
 
     async def _handle(self, entry_id: bytes, fields: dict[bytes, bytes]) -> None:
         try:
@@ -93,7 +93,7 @@ class PrivateReader(_StreamReader):
 
 
 class GroupReader(_StreamReader):
-    """Reads as one consumer of a group; acknowledges what its handler took."""
+    """Reads as one consumer of a group; acknowledges the entries that its handler took."""
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class GroupReader(_StreamReader):
             try:
                 await self.client.xgroup_create(stream, self._group, id=start, mkstream=True)
             except ResponseError as error:
-                if not str(error).startswith("BUSYGROUP"):  # exists: what we want
+                if not str(error).startswith("BUSYGROUP"):  # the group exists
                     raise
 
     async def read_once(self) -> None:
@@ -147,7 +147,7 @@ class GroupReader(_StreamReader):
         await self._handle_all([(entry, 1) for entry in _entries(reply)])
 
     async def _handle_overdue(self) -> None:
-        """Claim what has been pending for too long and handle it or give it up."""
+        """Claim entries that are pending for too long, and handle them or give them up."""
         now_s = asyncio.get_running_loop().time()
         if now_s < self._next_look_s:
             return
@@ -181,7 +181,7 @@ class GroupReader(_StreamReader):
                 self._held[entry[0]].discard(entry[1])
 
     async def _try(self, entry: Entry, deliveries: int) -> None:
-        """What cannot be settled stays pending and comes again; the others go on."""
+        """Handle an entry; one that cannot be settled stays pending, and the others continue."""
         try:
             await self._handle(entry, deliveries)
         except RedisError as error:
@@ -210,7 +210,7 @@ class GroupReader(_StreamReader):
     async def _bury(self, entry: Entry, deliveries: int, error: str) -> None:
         """Move the entry to the dead letters, then out of the group: twice rather than never.
 
-        A transaction would take it out although the server refuses the letter.
+        A transaction would remove the entry even if the server refuses the letter.
         """
         stream, entry_id, fields = entry
         letter: Any = {
@@ -234,14 +234,14 @@ class GroupReader(_StreamReader):
 
     @asynccontextmanager
     async def _holding(self, entries: Iterable[Entry]) -> AsyncIterator[None]:
-        """Renews the hold on these entries while they are handled or wait for their turn."""
+        """Renews the claims on these entries while they are handled or wait for their turn."""
         for stream, entry_id, _ in entries:
             self._held[stream].add(entry_id)
         renewing = asyncio.create_task(self._renew(), name="event-bus-renew")
         try:
             yield
         finally:
-            # redis-py may lose a cancellation: a renewal that has nothing to hold ends by itself.
+            # redis-py may lose a cancellation, so the renewal also ends when nothing is held.
             self._held.clear()
             renewing.cancel()
             await asyncio.wait({renewing})

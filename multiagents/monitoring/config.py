@@ -56,7 +56,7 @@ class MonitoringConfig(BaseModel):
         return open_logs(self.logging)
 
     def create_event_monitor(self, logger: Any = None) -> EventMonitor | None:
-        """The event monitor as configured; None when it is switched off."""
+        """The event monitor as configured; None if it is switched off."""
         section = self.event_monitoring
         if not section.enabled:
             return None
@@ -67,7 +67,7 @@ class MonitoringConfig(BaseModel):
         )
 
     def create_worker_monitor(self, logger: Any = None) -> WorkerMonitor | None:
-        """The worker monitor as configured; None when it is switched off."""
+        """The worker monitor as configured; None if it is switched off."""
         section = self.worker_monitoring
         if not section.enabled:
             return None

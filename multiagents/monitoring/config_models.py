@@ -1,6 +1,6 @@
 """Which keys does monitoring.yaml have?
 
-Every key has a default, an unknown key is an error, and each unit stands in its name or docs.
+Every key has a default, an unknown key is an error, and each unit is in its name or docs.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class LoggingConfig(_Section):
 
 
 class EventMonitoringConfig(_Section):
-    """How long the ways of events are remembered."""
+    """How long the traces of events are kept."""
 
     enabled: bool = True
     trace_retention_hours: Annotated[float, Field(gt=0)] = 24
     max_traces: Annotated[int, Field(ge=1)] = 10_000
-    """Sagas remembered at once; the one that was silent longest goes first."""
+    """How many sagas have a trace; the one that is unchanged for the longest time goes first."""
 
 
 class WorkerMonitoringConfig(_Section):

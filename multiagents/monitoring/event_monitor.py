@@ -1,11 +1,11 @@
-"""Which way has each event gone, and how long did it take?
+"""Which stages has each event passed, and how long did it take?
 
-Counts are of calls since the monitor was made and never forgotten; ways (traces) are, after the
-retention or when there are too many.  The monitor sees its own process only.  Thread-safe.
+Counts cover all calls since the monitor was made.  Traces are dropped after the retention or if
+there are too many.  The monitor sees its own process only.  Thread-safe.
 
-Latencies are from dispatch to the first pick-up (an event that came from elsewhere counts from
-its timestamp), and from a pick-up to its end.  When several groups handle one event at once,
-ends are matched to pick-ups in order, which leaves the mean exact.
+One latency is from dispatch to the first pick-up (from the timestamp, for an event from another
+process), the other from a pick-up to its end.  If several groups handle one event at once, ends
+are matched to pick-ups in order, which leaves the mean exact.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from multiagents.monitoring.samples import Samples
 RETENTION_HOURS = 24.0
 MAX_TRACES = 10_000
 MAX_TRACE_ENTRIES = 500
-"""Stages kept of one saga, the newest; a saga of thousands of steps has its history in the log."""
+"""How many of the newest stages of a saga are kept; the log has the whole history."""
 
 
 class Stage(StrEnum):
-    """Where an event is on its way."""
+    """The stages of an event."""
 
     DISPATCHED = "dispatched"
     PUBLISHED = "published"
@@ -42,14 +42,14 @@ class Stage(StrEnum):
 
 
 class Observer(Protocol):
-    """Wants to know every stage, in the thread where it happens."""
+    """Gets every stage, in the thread where it happens."""
 
     def on_event_stage(self, event: Any, stage: str) -> Any:
-        """Called after the stage was counted; what it raises is logged."""
+        """Called after the stage was counted; its errors are logged."""
 
 
 class NothingToAwait:
-    """Nothing to wait for; awaiting it is allowed, because callers may be async."""
+    """An empty awaitable, because callers may be async."""
 
     __slots__ = ()
 
@@ -202,7 +202,7 @@ class EventMonitor:
                 each.handling_ms.add(now_ms - begun_ms)
 
     def _forget(self, now_ms: int) -> None:
-        """Drop the traces that are too old or too many, the longest silent first."""
+        """Drop traces that are too old or too many, the longest unchanged first."""
         while self._traces:
             oldest = next(iter(self._traces))
             is_old = now_ms - self._traces[oldest].touched_ms > self._retention_ms

@@ -1,10 +1,10 @@
 """How does a log record look, and where does it go?
 
-One set-up per process, on the standard logger ``multiagents``: what structlog loggers say and
-what plain ``logging.getLogger("multiagents....")`` records say passes the same processors, so
-every line has its time (UTC), level, logger and, inside a saga, ``transaction_id`` and
-``correlation_id``; secrets are hidden last.  The root logger and structlog's own configuration
-are left alone.  Setting up again replaces the handlers, never adds to them.
+Each process has one set-up, on the standard logger ``multiagents``.  Records of structlog and of
+plain ``logging.getLogger("multiagents....")`` pass the same processors.  So every line has its time
+(UTC), level, logger and, inside a saga, ``transaction_id`` and ``correlation_id``; secrets are
+hidden last.  The root logger and structlog's own configuration are left alone.  A second set-up
+replaces the handlers of the first.
 """
 
 from __future__ import annotations
@@ -111,14 +111,14 @@ def _formatter(*renderers: Processor) -> logging.Formatter:
 
 
 def _for_people() -> Processor:
-    """Aligned text; tracebacks plain, because the pretty ones print local variables."""
+    """Aligned text with plain tracebacks, because the pretty ones print local variables."""
     return structlog.dev.ConsoleRenderer(
         colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
     )
 
 
 class _StderrHandler(logging.StreamHandler[Any]):
-    """Writes to whatever ``sys.stderr`` is at that moment; stdout belongs to the program."""
+    """Writes to the present ``sys.stderr``; stdout belongs to the program."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)

@@ -1,6 +1,6 @@
-"""What must not be readable in a log?
+"""Which values does a log hide?
 
-Values under names that say secret, and secrets inside text: passwords in URLs, bearer tokens,
+Values whose names mean a secret, and secrets inside text: passwords in URLs, bearer tokens,
 ``password=...``.  Names are compared word by word (``apiKey``, ``X-Api-Key`` and ``api_key`` are
 the same), so that ``max_tokens`` or ``secretary`` stay readable.
 """
@@ -14,7 +14,7 @@ from typing import Any
 
 HIDDEN = "***"
 MAX_DEPTH = 8
-"""Deeper values are hidden whole: they may be cyclic, and nobody reads them in a log."""
+"""Deeper values are hidden as a whole, because they may be cyclic."""
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _SECRET_WORDS = frozenset(
@@ -52,9 +52,9 @@ def hide(text: str) -> str:
 
 
 def is_secret(name: str, value: Any = "") -> bool:
-    """Whether a value called so must be hidden; a number only where the name *ends* in secret.
+    """Whether a value of that name is hidden; a number only if the name *ends* in a secret word.
 
-    ``token_count=512`` is told, ``token=512`` is not; None and booleans never are secrets.
+    ``token_count=512`` is shown, ``token=512`` is hidden; None and booleans are never secrets.
     """
     if value is None or isinstance(value, bool):
         return False

@@ -1,8 +1,8 @@
 """How do several processes write one log file and rotate it?
 
-The standard RotatingFileHandler assumes one writer: with a worker's children beside each other,
-the others would go on writing into the renamed file and rotate it away again.  Here a process
-that finds the file replaced opens the new one, and only the holder of a lock rotates.
+The standard RotatingFileHandler assumes one writer.  After a rotation by one child of a worker,
+the other children would write into the renamed file and rotate again.  Here a process that finds
+the file replaced opens the new one, and only the holder of a lock rotates.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class SharedRotatingFileHandler(RotatingFileHandler):
         return bool(super().shouldRollover(record))
 
     def doRollover(self) -> None:  # noqa: N802 - the standard's name
-        """Rotate, unless another process is at it or was faster; the record is written anyway."""
+        """Rotate, unless another process rotates or has rotated; the record is written anyway."""
         lock = FileLock(Path(f"{self.baseFilename}.lock"))
         try:
             if lock.own() and not self._follow():
@@ -42,7 +42,7 @@ class SharedRotatingFileHandler(RotatingFileHandler):
             lock.close()
 
     def _follow(self) -> bool:
-        """Let go of a file that is not the log any more; whether it was so."""
+        """Close a file that is no longer the log, and return whether it was one."""
         if self.stream is None or self._is_current(self.stream):
             return False
         self.stream.close()

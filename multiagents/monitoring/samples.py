@@ -1,7 +1,7 @@
-"""How are many durations told in a few numbers?
+"""How do a few numbers summarise many durations?
 
-Over a bounded window of the newest values, so that memory stays bounded and old days do not hide
-today.  p95 is the nearest rank: a value that was really measured.
+They cover a window of the newest values, so memory is bounded and old values do not hide new
+ones.  p95 is the nearest rank: a value that was really measured.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ WINDOW = 1000
 
 
 class Summary(TypedDict):
-    """Of the newest ``samples`` values; None where there is none yet.  Unit as of the values."""
+    """A summary of the newest ``samples`` values, in their unit; None without a value."""
 
     samples: int
     mean: float | None
@@ -31,11 +31,11 @@ class Samples:
         self._values: deque[float] = deque(maxlen=window)
 
     def add(self, value: float) -> None:
-        """Remember a value; negative ones (two hosts' clocks) count as 0."""
+        """Add a value; a negative one (from the clocks of two hosts) counts as 0."""
         self._values.append(max(0.0, value))
 
     def summary(self) -> Summary:
-        """The numbers of now."""
+        """The present numbers."""
         ordered = sorted(self._values)
         if not ordered:
             return {"samples": 0, "mean": None, "median": None, "p95": None, "max": None}

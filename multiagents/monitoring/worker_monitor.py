@@ -1,8 +1,7 @@
 """How well does each worker do?
 
-Totals are counted since the monitor was made; durations, errors and health are of the newest
-attempts.  Durations are measured by the caller.  The monitor sees its own process only.
-Thread-safe.
+Totals count from the making of the monitor; durations, errors and health cover the newest
+attempts.  The caller measures durations.  The monitor sees its own process only.  Thread-safe.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from multiagents.monitoring.samples import Samples, Summary
 RECENT = 50
 """Health is judged by this many of the newest attempts ..."""
 RECENT_S = 900.0
-"""... that are not older than this: an outage of yesterday says nothing of now."""
+"""... that are not older than this, so that an outage of yesterday does not count."""
 DEGRADED_RATE = 0.1
 UNHEALTHY_RATE = 0.5
 UNHEALTHY_MIN = 3

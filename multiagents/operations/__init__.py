@@ -1,1 +1,1 @@
-"""What can be asked of a saga?  Each operation, and the shapes of its answers."""
+"""Which operations on sagas exist?  Each of them, and the shapes of their results."""

@@ -1,8 +1,8 @@
-"""What can a person ask of one saga?
+"""Which actions can an operator take on one saga?
 
-Each command goes into the saga's log with who asked and why, and the saga is given back as it is
-then.  One that its state does not allow is refused before that, so that the log does not grow;
-one that was overtaken meanwhile stands in the log, and is refused after it.
+Each action goes into the saga's log with the operator and the reason, and returns the saga as it
+is afterwards.  An action that the saga's state does not allow is refused before that, so the log
+does not grow.  One that another event overtakes stays in the log, and is refused afterwards.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ Shown = dict[str, Any]
 
 
 class Actions:
-    """Moves sagas by a person's word.
+    """Moves sagas by an operator's action.
 
-    ``by``: who asks; None: the setting ``operator``, or else the system's user.  Every method takes
-    the Celery id of any start of the saga, too; retry, skip and resolve also that of a step's
-    message, which then names the step.  Every method raises UnknownSaga, and NotAllowed where the
-    state does not allow it, saying what would be.
+    ``by``: the operator; None: the setting ``operator``, else the system's user.  Every method also
+    takes the Celery id of a start of the saga; retry, skip and resolve also that of a step's
+    message, which names the step.  Every method raises UnknownSaga, and NotAllowed if the state
+    does not allow the action; the error names the actions that it allows.
     """
 
     def __init__(
@@ -53,21 +53,21 @@ class Actions:
         self._clock = clock
 
     async def pause(self, saga_id: str, *, by: str | None = None, reason: str = "") -> Shown:
-        """Hold back new work; running steps end, timers are only recorded.
+        """Withhold new work; running steps end, timers are only recorded.
 
-        Of a paused saga nothing changes: the first pause stands, with its ``by`` and ``reason``.
+        A second pause changes nothing: the first one stands, with its ``by`` and ``reason``.
         """
         return await self.ask(saga_id, Action.PAUSE, by, reason)
 
     async def resume(self, saga_id: str, *, by: str | None = None, reason: str = "") -> Shown:
-        """Let a paused saga go on."""
+        """Continue a paused saga."""
         return await self.ask(saga_id, Action.RESUME, by, reason)
 
     async def cancel(self, saga_id: str, *, by: str | None = None, reason: str = "") -> Shown:
-        """Stop a saga and undo what was done.
+        """Stop a saga and undo its steps.
 
-        After the point of no return NotAllowed is raised, and the saga asks for attention.  Of a
-        cancelled saga nothing changes: the first cancel stands.
+        After the point of no return this raises NotAllowed, and the saga asks for attention.  A
+        second cancel changes nothing: the first one stands.
         """
         return await self.ask(saga_id, Action.CANCEL, by, reason)
 
@@ -88,7 +88,7 @@ class Actions:
     async def skip(
         self, saga_id: str, step: str = "", *, reason: str, by: str | None = None
     ) -> Shown:
-        """Go on without a parked step, or leave a parked undo undone; "" = all of them.
+        """Continue without a parked step, or give up a parked undo; "" = all of them.
 
         Raises InvalidInput without a reason.
         """
@@ -97,18 +97,18 @@ class Actions:
     async def resolve(
         self, saga_id: str, step: str = "", *, reason: str, by: str | None = None
     ) -> Shown:
-        """Take a parked step or undo for done: somebody did it by hand; "" = all of them.
+        """Mark a parked step or undo as done by hand; "" = all of them.
 
-        A step resolved so has the result of an attempt that was given up and reported success
-        before that, else an empty one, whatever comes later.  Of a saga without dead letters its
-        attention is closed.  Raises InvalidInput without a reason.
+        The step's result is that of an attempt that was given up and then reported success before
+        this action, else an empty one; later reports do not change it.  For a saga without dead
+        letters this closes its attention.  Raises InvalidInput without a reason.
         """
         return await self.ask(saga_id, Action.RESOLVE, by, reason, step)
 
     async def prospect(self, saga_id: str, action: Action) -> str:
-        """What a person should know before a command; empty where it does just what it says.
+        """A warning for the question before an action; empty without one.
 
-        For a question that comes first.  Raises NotAllowed for what would be refused, UnknownSaga.
+        Raises NotAllowed if the action would be refused, and UnknownSaga.
         """
         saga, workflow = await self._coordinator.repository.current(saga_id)
         why_not = refusal(workflow, saga, action)
@@ -125,9 +125,9 @@ class Actions:
         step: str = "",
         letter: OneLetter | None = None,
     ) -> Shown:
-        """Record a command and give the saga as it is then.
+        """Record an action and return the saga as it is afterwards.
 
-        ``letter``: which dead letter of the step is meant; None: whichever there is.
+        ``letter``: the dead letter of the step; None: any.
         """
         check_reason(action, reason)
         saga_id = known_text(saga_id)
@@ -160,12 +160,12 @@ class Actions:
 
 
 def operator_name(settings: Settings, by: str | None) -> str:
-    """Who asks, for the log: as given, as the settings name the operator, or the system's user."""
+    """The operator for the log: as given, else that of the settings, else the system's user."""
     return by or settings.operator or _user()
 
 
 def _left_at_work(saga: Saga, action: Action) -> str:
-    """What a cancel waits for."""
+    """The warning that names the running steps and undos for which a cancel waits."""
     names = [repr(name) for name, step in saga.steps.items() if step.run.state is StepState.RUNNING]
     names += [
         f"the undo of {name!r}"
@@ -178,7 +178,7 @@ def _left_at_work(saga: Saga, action: Action) -> str:
 
 
 def _step_meant(owner: Owner, given: str, action: Action) -> str:
-    """The step of a Celery id.  Raises InvalidInput where a whole saga would be moved by it."""
+    """The step of a Celery id.  Raises InvalidInput if the action moves a whole saga."""
     if owner.step and action not in SETTLING:
         raise InvalidInput(
             f"{given!r} is a message of step {owner.step!r}, and {action} moves a whole saga:"
@@ -188,7 +188,7 @@ def _step_meant(owner: Owner, given: str, action: Action) -> str:
 
 
 def check_reason(action: Action, reason: str) -> None:
-    """Raise InvalidInput where a command needs a reason and has none."""
+    """Raise InvalidInput if an action needs a reason and has none."""
     if action in (Action.SKIP, Action.RESOLVE) and not reason.strip():
         raise InvalidInput(f"{action} needs a reason: it stays in the saga's history")
 

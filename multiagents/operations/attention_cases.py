@@ -1,7 +1,7 @@
-"""What of a saga waits for a person, since when, why, and what can be typed about it?
+"""What in a saga waits for an operator, since when, why, and which commands help?
 
-`KINDS` is the one table: a kind finds its things in a `Case`.  What is damaged has none and is told
-of by `damaged`.  Pure; `attending` reads.
+`KINDS` is the one table: each kind finds its items in a `Case`.  A damaged saga has no case;
+`damaged` makes its item.  Pure; `operations.attention` reads.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from multiagents.workflows.workflow import Workflow
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A saga that waits for a person, perhaps for several reasons."""
+    """A saga that waits for an operator, perhaps for several reasons."""
 
     saga: Saga
     workflow: Workflow
     since_ms: int
-    """Since when it asks for attention."""
+    """The time since when it asks for attention."""
     asked: Requested | None = None
-    """The person's command that brought it where it is."""
+    """The operator's action that moved it to its state."""
     is_changed: bool = False
-    """Whether its workflow's name means another definition by now; it keeps its own."""
+    """Whether its workflow's name has another definition now; the saga keeps its own."""
 
 
 OLD_DEFINITION = "; the saga keeps the definition with which it began, which has changed since"
@@ -41,21 +41,21 @@ OLD_DEFINITION = "; the saga keeps the definition with which it began, which has
 
 @dataclass(frozen=True, slots=True)
 class Awaited:
-    """One thing that waits."""
+    """One item that waits."""
 
     kind: str
     reason: str
     since_ms: int
-    """0: not known."""
+    """0: unknown."""
     commands: tuple[str, ...]
-    """What can be done, the likely one first."""
+    """The commands that help, the likely one first."""
     step: str | None = None
     by: str = ""
-    """Who has paused or terminated it."""
+    """The operator who paused or terminated it."""
     why: str = ""
-    """The reason that was given for that."""
+    """The operator's reason."""
     error: Mapping[str, str] | None = None
-    """Of what is parked: its last error."""
+    """The last error of a parked step or undo."""
 
     def row(self, saga_id: str, workflow: str, state: str, *, now_ms: int) -> dict[str, Any]:
         """As JSON shows it."""
@@ -122,7 +122,7 @@ def _terminated(case: Case) -> Iterator[Awaited]:
 
 
 def _asked(case: Case, kind: str, told: str, commands: tuple[str, ...]) -> Awaited:
-    """What a person has brought about."""
+    """The item of an operator's action."""
     asked = case.asked
     if asked is None:
         return Awaited(kind, told, case.since_ms, commands)
@@ -154,12 +154,12 @@ def _resolve(saga: Saga) -> str:
 
 OfKind = Callable[[Case], Iterable[Awaited]]
 PAUSED: tuple[OfKind, ...] = (_paused,)
-"""What a saga of the index of paused ones waits for."""
+"""The kinds of items for sagas in the index of paused ones."""
 KINDS: tuple[OfKind, ...] = (_parked, _terminated, _untold, _noted)
-"""What a saga of the index of those that ask for attention may wait for."""
+"""The kinds of items for sagas in the index of those that ask for attention."""
 
 
 def damaged(saga_id: str, problems: Iterable[str]) -> Awaited:
-    """A saga of which nothing can be told but that it is damaged."""
+    """The item of a damaged saga, of which nothing else is known."""
     command = f'multiagents remove {saga_id} --reason "..."'
     return Awaited(DAMAGED, "; ".join(problems), 0, (command,))

@@ -1,7 +1,7 @@
-"""Which dead letters of a saga has a person settled, and why?
+"""Which dead letters of a saga has an operator settled, and why?
 
-Found by deciding over its log again: a letter is settled by the command after which it is parked
-no more.  The last word on each counts.  Pure.
+Deciding over its log again shows them: the action after which a letter is no longer parked has
+settled it.  The last action on each letter counts.  Pure.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from multiagents.saga.state import Saga
 from multiagents.workflows.workflow import Workflow
 
 DONE = {Action.RETRY: "retried", Action.SKIP: "skipped", Action.RESOLVE: "resolved"}
-"""How each of a person's words on dead letters is told afterwards."""
+"""The participle of each action on dead letters."""
 _OF_THE_SAGA = {
-    Action.RETRY: "what could not be told of its end",
-    Action.RESOLVE: "what it asked attention for",
+    Action.RETRY: "the refused callbacks of its end",
+    Action.RESOLVE: "its attention",
 }
-"""What these words settle where nothing is parked."""
+"""What these actions settle in a saga without dead letters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """One dead letter, and the command that settled it."""
+    """One dead letter, and the action that settled it."""
 
     asked: Requested
     step: str = ""
-    """Empty: no step's, but what else the saga asked attention for."""
+    """Empty: the attention of the saga, and no step."""
     kind: Kind = Kind.RUN
 
     @property
     def what(self) -> str:
-        """What was settled: ``undo of 'charge'``."""
+        """The settled thing: ``undo of 'charge'``."""
         if not self.step:
             return _OF_THE_SAGA[self.asked.action]
         return f"{'step' if self.kind is Kind.RUN else 'undo of'} {self.step!r}"
@@ -61,9 +61,9 @@ class Settlement:
 
 
 def told_of(settled: Sequence[Settlement]) -> list[tuple[str, Requested]]:
-    """For each command what it settled, as ``undo of 'charge' resolved by ada``, and the command.
+    """For each action a text, such as ``undo of 'charge' resolved by ada``, and the action itself.
 
-    The last first.
+    The last one first.
     """
     found: dict[str, list[Settlement]] = {}
     for each in settled:
@@ -81,7 +81,7 @@ def _told(group: Sequence[Settlement]) -> tuple[str, Requested]:
 def settlements(
     saga_id: str, workflow: Workflow, entries: Sequence[Entry], data: dict[str, str]
 ) -> list[Settlement]:
-    """The last word of a person on each dead letter of a saga, by time.
+    """The last settlement of each dead letter of a saga, by time.
 
     ``entries``: its log; ``data``: its data hash, which conditions read.
     """

@@ -104,7 +104,7 @@ def test_one_word_on_all_of_a_saga_is_told_of_each(office: Office) -> None:
     office.runtime.call("terminate", other)
     office.runtime.call("resolve", other, by="ada", reason="cleared up")
     reason = office.reason(other, "settled")
-    assert "what it asked attention for resolved by ada at" in reason["text"]
+    assert "its attention resolved by ada at" in reason["text"]
     assert [each["step"] for each in reason["settled"]] == [None]
 
 

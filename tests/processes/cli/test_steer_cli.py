@@ -303,8 +303,7 @@ def test_attention_without_a_letter_is_said_to_be_closed(office: Office) -> None
     office.runtime.call("terminate", saga_id)
     done = cli("dead-letters", "resolve", saga_id, "--reason", "cleared up", url=office.url)
     assert done.out == (
-        f"what it asked attention for is closed; saga {saga_id} is failed,"
-        " nothing else waits for an operator\n"
+        f"its attention is closed; saga {saga_id} is failed, nothing else waits for an operator\n"
     )
 
 
