@@ -21,7 +21,7 @@ class AttemptRef(NamedTuple):
 
     @property
     def text(self) -> str:
-        """As stored names contain it: ``run:charge:2``."""
+        """The form in stored names: ``run:charge:2``."""
         return f"{self.kind}:{self.step}:{self.attempt}"
 
     @classmethod

@@ -1,8 +1,8 @@
 """Which effects does a flow await from the edge that runs it?
 
 A flow is a coroutine that awaits effects: a Redis operation, a message to publish.  An effect is a
-value.  The edge carries it out and sends the reply into the flow, so that one flow runs on the
-sync edge, on the async edge and in the simulator.  A flow needs no event loop.
+value.  The edge carries it out and sends the reply into the flow.  So one flow runs on the sync
+edge, on the async edge and in the simulator.  A flow needs no event loop.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 An attempt's failure crosses processes as data.  So a decision identifies an error by the names of
 its class and base classes, nearest first.  Python's and this package's exceptions have bare names
 (``KeyError``, ``StepTimeout``), others a dotted name with the defining module.  This module also
-decides which errors are retried if no policy names them, for the process that caught the error and
-for `decide` (rules 2 and 5).
+decides which errors are retried if no policy names them (rules 2 and 5).  The process that caught
+the error and `decide` both use it.
 
 No Redis, no clock; `class_named` imports the module in a name.
 """
@@ -47,9 +47,9 @@ PROGRAMMERS_OWN: tuple[ErrorClass, ...] = (
 )
 """The errors of mistakes in the code, with all subclasses.
 
-There is no exception for subclasses.  Of about 60 in 130 packages (HTTP clients, drivers, SDKs),
-all but one mean a mistake, even `requests.exceptions.StreamConsumedError`, which is also an
-OSError.  The one is `referencing.exceptions.Unretrievable`, a KeyError: a policy can name it.
+All subclasses count.  Of about 60 in 130 packages (HTTP clients, drivers, SDKs), all but one mean a
+mistake.  `requests.exceptions.StreamConsumedError` does, although it is also an OSError.  The one
+is `referencing.exceptions.Unretrievable`, a KeyError: a policy can name it.
 """
 
 REFUSED: tuple[ErrorClass, ...] = (ValueError, NonRetryableError, InvalidResult)

@@ -94,7 +94,7 @@ class CommandEvent(BaseEvent):
     step_name: str | None = None
     context: dict[str, Any] = Field(default_factory=dict)
     retry_count: Annotated[int, Field(ge=0)] = 0
-    """Attempts before this one."""
+    """The number of earlier attempts."""
 
     def execute_via(self, workers: _Workers) -> Awaitable[dict[str, Any]]:
         """Run the named worker here; await the answer for its result."""

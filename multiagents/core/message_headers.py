@@ -1,4 +1,4 @@
-"""Which headers of a Celery message has its sender set?"""
+"""Which headers of a Celery message did its sender set?"""
 
 from __future__ import annotations
 

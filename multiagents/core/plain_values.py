@@ -1,8 +1,8 @@
 """Which plain JSON value represents a value that JSON does not have?
 
-Every value that kombu's JSON accepts has a form here, so that a saga can have the arguments and
-results of any Celery task.  The form is the text that an API and a user expect, without kombu's
-envelope (``{"__type__": …}``): conditions, users and other programs read saga data.
+Every value that kombu's JSON accepts has a form here.  So a saga can have the arguments and results
+of any Celery task.  The form is the text that an API and a user expect, without kombu's envelope
+(``{"__type__": …}``): conditions, users and other programs read saga data.
 
 Rules: a form depends only on the type (bytes are always base64, even if they are UTF-8).  A value
 that would lose information is refused: a naive datetime, NaN, two keys that become one.  No I/O, no

@@ -84,7 +84,7 @@ class Assignment(OfAttempt):
     """For a compensation: the step's result, if there is one."""
     step_idempotency_key: str = ""
     error: Failure | None = None
-    """For a compensation: the error that the saga compensates."""
+    """For a compensation: its reason, as an error."""
 
 
 class Unclaimed(Enum):

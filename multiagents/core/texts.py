@@ -1,7 +1,7 @@
 """How is a text made safe for a terminal, and how are clauses joined to a message?
 
 Reasons, ids, errors, names and tags come from any source.  A control character in one of them could
-move the cursor, rename the window or hide other text, so it is shown as its escape.
+move the cursor, rename the window or hide other text.  So it is shown as its escape.
 """
 
 from __future__ import annotations

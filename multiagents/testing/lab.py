@@ -53,9 +53,9 @@ class SagaLab:
     ) -> None:
         """Make a step (or its compensation) fail on an attempt; ``attempt=None``: on every one.
 
-        The worker function or plain task is then not called.  If no earlier saga has such a step
-        (with a compensation), the next start raises InvalidInput, unless its workflow or a
-        registered one has it.
+        The worker function or plain task is then not called.  The next start raises InvalidInput if
+        no earlier saga, registered workflow or started workflow has such a step (with a
+        compensation).
         """
         kind = Kind.UNDO if undo else Kind.RUN
         wanted = error or WorkerExecutionError(f"the test makes {step} fail")

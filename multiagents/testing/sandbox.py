@@ -74,8 +74,8 @@ def sandbox(
     ``answers`` (see `StubProvider.script`) and prints a note on stdout, unless MULTIAGENTS_LM is
     set or ``stub=False``.  ``env`` is set for this process and the worker during the block.
 
-    Raises NotAllowed if this process already used its app with another server, NoServer if no
-    server can be started, and SandboxError if the worker does not start.
+    Raises NotAllowed if this process already used its app with another server.  Raises NoServer if
+    no server can be started, and SandboxError if the worker does not start.
     """
     with ExitStack() as stack:
         stack.enter_context(_unwound_by_signals())

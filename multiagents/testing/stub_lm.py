@@ -1,7 +1,7 @@
 """Where do LLM tests get their answers from?
 
 From a stub of a model provider.  It serves the OpenAI chat API over real HTTP, on 127.0.0.1 and a
-free port, so that tests cover the whole path of a worker: DSPy, its HTTP client, its errors.
+free port.  So tests cover the whole path of a worker: DSPy, its HTTP client, its errors.
 Answers are scripted by the names of output fields, or made up (see `stub_answers`).  The stub keeps
 only the body of a request: no headers, no keys.
 

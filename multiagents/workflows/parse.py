@@ -7,8 +7,8 @@ makes one, and JSON and YAML files are documents, so all three have the same mea
   the last parallel group; ``"depends_on": []`` makes a root;
 - ``depends_on`` may be one name, ``retry`` may be a number of attempts;
 - keys at the top that begin with ``x-`` are for anchors and notes; the reader ignores them;
-- ``on`` and ``not_on`` of a policy may be one class of errors, and a library's class by any name
-  under which it can be imported: the workflow keeps the name of the module that defines it.
+- ``on`` and ``not_on`` of a policy may be one class of errors; any importable name of a library's
+  class is valid, and the workflow keeps the name with the defining module.
 
 `read` reports every mistake at once.  To do so, it ignores the bad fields of a step and
 continues.  No I/O except that import.

@@ -5,8 +5,8 @@ definitions, and a start by name reads it.  A name means one definition: the ord
 not choose between two, so `register` refuses the second.  The registry ends with the process and
 is not checked against other processes: a running saga is pinned to its version (rule 9).
 
-The registry also remembers workflows that were built but not registered, as long as they exist, so
-that an error about an unknown name can point to them.
+The registry also remembers workflows that were built but not registered, as long as they exist.  So
+an error about an unknown name can point to them.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Can a user's own Celery task be called as a workflow says?
 
 A task object has a signature.  A task that takes no arguments is called with none.  If the
-arguments do not fit, ``build`` refuses the workflow with the task's file and line, so that no
-TypeError is raised where the task runs.  For a task given by name, a starting worker that has the
-task compares the two (`misfits`), and a worker that lacks it reports that (`unregistered`).  A
-task whose class has its own way to call or send it is not checked.
+arguments do not fit, ``build`` refuses the workflow with the task's file and line; else the worker
+would raise a TypeError.  For a task given by name, a starting worker that has the task compares the
+two (`misfits`).  A worker that lacks it reports that (`unregistered`).  A task whose class has its
+own way to call or send it is not checked.
 
 This module does not import Celery: a task is any object with a name and ``apply_async``.
 """
@@ -28,7 +28,7 @@ _CELERYS = ("celery.app.task", "celery.app.trace")
 
 @dataclass(frozen=True, slots=True)
 class UncallableTask:
-    """A task that the workflow cannot call in its way."""
+    """A task that does not fit its call in the workflow."""
 
     why: str
 

@@ -13,7 +13,9 @@ The Common Expression Language (https://github.com/google/cel-spec), as far as c
     times       timestamps, durations and zones
     values      the kinds of values, and their equality
 
-The package has its own implementation because a library in native code holds the interpreter's
-lock without limit, crashes the process on deep expressions, rounds numbers beyond 64 bits, and
-does not report which key was null.  Values are read in place, without copies.  No I/O, no clock.
+The package has its own implementation, because a library in native code has four faults.  It holds
+the interpreter's lock without limit, and crashes the process on deep expressions.  It rounds
+numbers beyond 64 bits, and does not report which key was null.
+
+Values are read in place, without copies.  No I/O, no clock.
 """

@@ -29,7 +29,7 @@ _OPERATIONS = 100
 
 
 def matches(text: str, pattern: str, spend: Spend) -> bool:
-    """Whether the text matches the pattern.  Raises ValueError for an invalid pattern."""
+    """Whether the pattern is found in the text.  Raises ValueError for an invalid pattern."""
     pieces = complexity(pattern)
     spend(pieces * _OPERATIONS + len(text) * pieces // 256)
     try:
