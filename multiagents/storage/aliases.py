@@ -1,6 +1,7 @@
-"""To which saga did a start lead whose Celery id is not the saga's?
+"""Which saga belongs to a start with another Celery id than the saga's?
 
-Written by the start, and removed with the saga: see ``start.lua`` and ``purge.lua``.
+The start writes the alias, and the purge of the saga removes it: see ``start.lua`` and
+``purge.lua``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What of a circuit breaker is in Redis?
+"""What does a circuit breaker store in Redis?
 
-One hash per breaker, shared by every process; ``lua/breaker.lua`` holds its rules.  A breaker
-spans sagas and belongs to none, so its key carries no shard.
+One hash for each breaker, shared by all processes; ``lua/breaker.lua`` has its rules.  A breaker
+spans sagas, so its key has no shard.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ class Limits:
     failure_threshold: float
     """The share of failures, above 0 to 1, that opens it."""
     min_calls: int
-    """So many calls within the window are needed before it can open."""
+    """The number of calls within the window that it needs before it can open."""
     window_ms: int
     open_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """The answer to `ask`.  ``wait_ms``: until the next probe may go, if not allowed."""
+    """The answer to `ask`.  ``wait_ms``: if not allowed, the time until the next probe."""
 
     allowed: bool
     probe: bool = False
@@ -35,17 +35,17 @@ class Permit:
 
 
 def key(name: str) -> str:
-    """Where the breaker of that name is kept."""
+    """The key of the breaker with that name."""
     return f"ma:breaker:{name}"
 
 
 def ask(name: str, limits: Limits, *, now_ms: int, nonce: str) -> Call[Permit]:
-    """May a call be made now?  ``nonce`` names the call, so that asking twice is harmless."""
+    """Whether a call is allowed now.  ``nonce`` names the call, so a repeat is harmless."""
     return Call("breaker", (key(name),), ("ask", now_ms, limits.open_ms, nonce), _permit)
 
 
 def tell(name: str, limits: Limits, *, now_ms: int, ok: bool, probe: bool) -> Call[str]:
-    """What became of an allowed call; gives the circuit's state after it, open or closed."""
+    """Report the outcome of an allowed call; replies the circuit's new state, open or closed."""
     args = (
         "tell",
         now_ms,

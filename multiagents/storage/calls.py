@@ -32,4 +32,4 @@ class Plain(Effect[T]):
     command: tuple[Arg, ...]
     parse: Callable[[Any], T]
     key: str = ""
-    """Whose server is meant, of several, where the command itself names no key."""
+    """A key on the server that is meant, if the command names none."""

@@ -4,8 +4,8 @@
 the text once where the server does not know it) and hand every other effect to ``perform``.
 Connections belong to the process that made them: after a fork each child makes its own.
 
-Every call may be sent twice: each script recognises what it has done already (E3, E4), so a lost
-reply is answered by sending the call again.  So is a reply which says that nothing was done.
+Every call may be sent twice: each script recognises its earlier run (E3, E4).  So the edge sends a
+call again after a lost reply, and after a reply that reports that the server did nothing.
 """
 
 from __future__ import annotations
@@ -53,21 +53,21 @@ except ImportError:  # a dependency, and yet an installation may lack it
 
 
 class NothingDone(RedisError):
-    """The server answers that it does nothing for now; nothing was changed."""
+    """The server answers that it executes nothing for now; it changed nothing."""
 
 
 class WritesRefused(NothingDone):
-    """The server answers and takes no writes for now; nothing was changed.
+    """The server answers that it takes no writes for now; it changed nothing.
 
-    A script that is refused has written nothing: Redis looks before a script's first write, and
-    no more after it.
+    A refused script has written nothing: Redis checks before a script's first write, and not
+    after it.
     """
 
 
 BROKEN = (RedisConnectionError, RedisTimeoutError)
-"""Nobody answers, or the connection is lost: what was asked may have been done."""
+"""No answer, or a lost connection: the server may have executed the call."""
 UNREACHABLE = (*BROKEN, NothingDone)
-"""What a caller may catch to wait and try again."""
+"""The errors that a caller may catch to wait and retry."""
 StoreError = RedisError
 """Any failure of the server, for rooms that do not import redis."""
 
@@ -77,7 +77,7 @@ RETRIES = 3
 _PAUSE = ExponentialBackoff(cap=1.0, base=0.05)
 """Seconds between them."""
 MAIN_TIMEOUT_S = 1.0
-"""In a worker's main process nothing may block for longer, and nothing is retried (E20)."""
+"""The timeout in a worker's main process, which retries nothing (E20)."""
 
 
 def _no_effects(effect: Any) -> Any:
@@ -97,7 +97,7 @@ class Edge:
         client: Any = None,
         shards: Sequence[int] = (),
     ) -> None:
-        """``url``: where it is not known before the first use, what says it then."""
+        """``url``: a function if the URL is not known before the first use."""
         self._url = url
         self.perform = perform
         self._shards = shards
@@ -147,11 +147,11 @@ class Edge:
             reply, error = None, None
             try:
                 reply = self.execute(effect)
-            except Exception as failure:  # noqa: BLE001 - goes on inside the flow, or out of it
+            except Exception as failure:  # noqa: BLE001 - the flow handles it, or raises it
                 error = failure
 
     def execute(self, effect: Any) -> Any:
-        """Carry out one effect.  Raises NothingDone saying why the server takes none."""
+        """Perform one effect.  Raises NothingDone with the reason if the server refuses it."""
         if not isinstance(effect, Call | Plain):
             return self.perform(effect)
         try:
@@ -165,7 +165,7 @@ class Edge:
         return operation.parse(self.client.execute_command(*operation.command))
 
     def _ask_again(self, operation: Call[Any] | Plain[Any], error: ResponseError) -> Any:
-        """A server that does nothing for the moment has the patience of a lost connection."""
+        """Retry a call that the server refuses for now, as often as after a lost connection."""
         for failures in range(1, self._retries + 1):
             if word_of(error) not in PAUSES:
                 break
@@ -179,7 +179,7 @@ class Edge:
 
     def _told(self, error: ResponseError) -> RedisError:
         found = refusal(self.url, error)
-        if isinstance(error, ReadOnlyError):  # what the address names now may be another server
+        if isinstance(error, ReadOnlyError):  # the address may name another server by now
             self.client.connection_pool.disconnect(inuse_connections=False)
         return found
 
@@ -194,8 +194,8 @@ class Edge:
     def _command(self, *command: Any) -> Any:
         """Run a script on this thread's own connection; its reply is as the server gave it.
 
-        A pool's checkout and its checks cost as much as the command itself.  Where the connection
-        is broken, the client sends the command again, with its patience.
+        A pool's checkout and its checks cost as much as the command itself.  If the connection is
+        broken, the client sends the command again, with its own retries.
         """
         client = self.client
         if not self._retries:
@@ -214,7 +214,7 @@ class Edge:
         return self._local.own.connection
 
     def many(self, calls: list[Call[Any]]) -> list[Any]:
-        """Run independent calls in one round trip; a failure of one is returned in its place."""
+        """Run independent calls in one round trip; the reply of a failed call is its error."""
         pipe = self.client.pipeline(transaction=False)
         for call in calls:
             tail = (len(call.keys), *call.keys, *call.args)
@@ -231,7 +231,7 @@ class Edge:
         return reply if isinstance(reply, Exception) else call.parse(reply)
 
     def correct(self, clock: Clock) -> None:
-        """Teach a `SystemClock` the server's time; any other clock is left alone."""
+        """Correct a `SystemClock` by the server's time; any other clock stays as it is."""
         if isinstance(clock, SystemClock):
             with asking(self.url):
                 client = self.client  # which connects
@@ -272,11 +272,11 @@ class AsyncEdge:
             reply, error = None, None
             try:
                 reply = await self.execute(effect)
-            except Exception as failure:  # noqa: BLE001 - goes on inside the flow, or out of it
+            except Exception as failure:  # noqa: BLE001 - the flow handles it, or raises it
                 error = failure
 
     async def execute(self, effect: Any) -> Any:
-        """Carry out one effect.  Raises NothingDone saying why the server takes none."""
+        """Perform one effect.  Raises NothingDone with the reason if the server refuses it."""
         if not isinstance(effect, Call | Plain):
             return await asyncio.to_thread(self.perform, effect)
         try:
@@ -334,8 +334,7 @@ def _options(url: str, timeout_s: float, *, retries: int, retry: type) -> dict[s
 class _Own:
     """A thread's connection; closed with its thread.
 
-    It is not one of the pool's: a pool counts what it lends, and a thread that ends gives nothing
-    back.
+    It is not from the pool: a pool counts its loans, and a thread that ends returns nothing.
     """
 
     def __init__(self, pool: Any) -> None:
@@ -348,32 +347,32 @@ class _Own:
 
 
 def _packed(connection: Any, command: tuple[Any, ...]) -> Any:
-    """The pieces to send; redis-py's own way, which asks more of each argument, is slower."""
+    """The bytes to send; redis-py's own function checks each argument, and is slower."""
     return (_pack(command),) if _pack else connection.pack_command(*command)
 
 
 def _round_trip(connection: Any, command: tuple[Any, ...]) -> Any:
     try:
         if not connection.is_connected:
-            # Else it is sending that connects: to the address of last time, at first localhost's
-            # default port, without asking the Sentinels where the primary is.
+            # Otherwise the send connects, and does not ask the Sentinels for the primary: it uses
+            # the last address, at first localhost's default port.
             connection.connect()
         connection.send_packed_command(_packed(connection, command), check_health=False)
         return connection.read_response()
-    except ReadOnlyError:  # what the address names now may be another server
+    except ReadOnlyError:  # the address may name another server by now
         connection.disconnect()
         raise
     except ResponseError:
         raise
     except BaseException:
-        # Whatever interrupts here, a time limit's signal too, leaves a reply that nobody reads.
+        # Any interruption, also a time limit's signal, leaves an unread reply in the connection.
         connection.disconnect()
         raise
 
 
 @contextmanager
 def asking(url: str) -> Iterator[None]:
-    """For what is asked by another client: its server's refusals are raised as `NothingDone`."""
+    """Raise the refusals of another client's server as `NothingDone`."""
     try:
         yield
     except ResponseError as error:
@@ -384,7 +383,7 @@ def asking(url: str) -> Iterator[None]:
 
 
 def refusal(url: str, error: ResponseError) -> RedisError:
-    """The error that says why a server has done nothing; the given one if it is none of these."""
+    """The error with the reason of a refusal; the given error if it is no refusal."""
     word = word_of(error)
     if word is None:
         return error

@@ -1,7 +1,7 @@
 """When is this process's clock compared with the server's?
 
-Before it is first used, each minute, and when the host's clock has been set meanwhile, which the
-monotonic clock tells without a question to anybody.
+Before its first use, each minute, and after the host's clock was set.  A comparison with the
+monotonic clock detects that without a request.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from multiagents.core.clock import Clock
 from multiagents.storage.client import Edge
 
 CORRECT_S = 60.0
-"""How often the clocks are compared: a bad quartz drifts by some milliseconds in that time."""
+"""The interval of comparisons: a bad quartz drifts by some milliseconds in that time."""
 STEP_MS = 500
-"""A host's clock that has moved by so much since then has been set."""
+"""A host's clock that deviates by this much since the last comparison was set."""
 
 
 class Timekeeper:
@@ -28,9 +28,9 @@ class Timekeeper:
         self._lead_ms = 0.0
 
     def keep(self, edge: Edge, *, only_if_set: bool = False) -> None:
-        """Correct the clock if it is time to.  Raises the store's error.
+        """Correct the clock if a comparison is due.  Raises the store's error.
 
-        ``only_if_set``: not for its minute's sake, which can wait.
+        ``only_if_set``: only after the host's clock was set; the interval can wait.
         """
         if self._is_right() or (only_if_set and self._is_as_it_was()):
             return
@@ -42,10 +42,10 @@ class Timekeeper:
         return self._is_as_it_was() and time.monotonic() - self._corrected_s < CORRECT_S
 
     def _is_as_it_was(self) -> bool:
-        """Whether it was compared by this process, and not set since."""
+        """Whether this process compared the clock, and it was not set since."""
         same = self._pid == os.getpid()
         return same and abs(self._measured_ms() - self._lead_ms) < STEP_MS
 
     def _measured_ms(self) -> float:
-        """How far the clock is ahead of the monotonic one: the same until somebody sets it."""
+        """The clock's lead over the monotonic one: constant until the clock is set."""
         return self._clock.now_ms() - time.monotonic() * 1000

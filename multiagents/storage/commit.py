@@ -1,7 +1,7 @@
 """What does a commit write?
 
-A `Commit` is a decision as the scripts take it; made by `engine`, which alone knows what its
-texts mean.
+A `Commit` is a decision in the form that the scripts take.  `engine` makes it, and only `engine`
+parses its texts.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from multiagents.storage.keys import SagaKeys
 
 
 class Letter(NamedTuple):
-    """A message as the broker's own list on this server holds it."""
+    """A message in the form of the broker's list on this server."""
 
     queue: str
     text: str
 
 
 class RefusedWrite(NamedTuple):
-    """What a script was to put under a key that is not the engine's, and the server refused."""
+    """A write under a foreign key that the server refused a script."""
 
     field: str
-    """Of the outbox, or of a plain task's claim: the command, which is unsent."""
+    """The unsent command: a field of the outbox, or of a plain task's claim."""
     key: str
     """The broker's list, or the result's key."""
     reason: str
 
 
 class StoredResult(NamedTuple):
-    """A result as Celery's backend on this server holds it; ``expires_s`` 0 = never."""
+    """A result in the form of Celery's backend on this server; ``expires_s`` 0 = never."""
 
     key: str | bytes
     text: str
@@ -49,7 +49,7 @@ class Commit:
     """A decision in the form that a commit writes."""
 
     version: str
-    """The new version: random, so that a state from a lost future never fits (E5)."""
+    """The new version: random, so a state that the server lost never matches (E5)."""
     cursor: str
     head: str
     now_ms: int
@@ -58,13 +58,13 @@ class Commit:
     state: SagaState
     steps: list[tuple[str, str]] = field(default_factory=list)
     decided: list[Entry] = field(default_factory=list)
-    """Entries that the decision has worked in already; the commit writes them to the log."""
+    """Entries that the decision includes already; the commit writes them to the log."""
     outbox: dict[str, tuple[str, int]] = field(default_factory=dict)
     """Outbox field -> value, due time."""
     letters: dict[str, Letter] = field(default_factory=dict)
-    """By outbox field: what the commit itself puts into a queue."""
+    """By outbox field: the messages that the commit itself puts into a queue."""
     held: set[str] = field(default_factory=set)
-    """Outbox fields that are not to be sent for now."""
+    """Outbox fields that are withheld."""
     withdrawals: dict[str, Entry] = field(default_factory=dict)
     due: dict[str, int] = field(default_factory=dict)
     cleared: list[str] = field(default_factory=list)
@@ -72,11 +72,11 @@ class Commit:
     taken: list[str] = field(default_factory=list)
     """Outbox fields that this commit claims itself."""
     adopted: dict[str, str] = field(default_factory=dict)
-    """Data field of a late result that counts from now on -> field of results."""
+    """Data field of a late result that counts from now on -> its field of results."""
     outcome: tuple[str, ...] | None = None
-    """Data fields that the outcome is made of, if it is to be told now."""
+    """Data fields of the outcome, if its delivery is due now."""
     waiting: list[Waiting] = field(default_factory=list)
-    """What begins or ceases to wait for a person; of a healthy saga nothing."""
+    """Changes to the indexes of dead letters and attention; empty for a healthy saga."""
 
     @property
     def moves(self) -> bool:
@@ -85,15 +85,15 @@ class Commit:
 
 
 def entry_key(entry: Entry) -> bytes:
-    """By what an entry is known to stand in the log (E4): 64 bits of a hash of its id.
+    """The key that marks an entry as logged (E4): 64 bits of a hash of its id.
 
-    With a thousand entries two of a saga agree once in some 10^13 sagas.
+    Among a thousand entries, two of a saga agree once in some 10^13 sagas.
     """
     return blake2b(entry.id.encode(), digest_size=8).digest()
 
 
 def plan_args(saga: SagaKeys, plan: Commit) -> list[Arg]:
-    """The arguments in the order in which `apply` of lib.lua takes them."""
+    """The arguments in the order of `apply` in lib.lua."""
     before = plan.state_before.value if plan.state_before and plan.moves else ""
     args: list[Arg] = [plan.version, plan.cursor, plan.head, plan.now_ms, saga.id]
     args += [before, plan.state.value if plan.moves else "", plan.created_at]

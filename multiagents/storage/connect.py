@@ -1,7 +1,7 @@
 """How is the server of a URL connected to?
 
-By its address, or by Sentinels that are asked where the primary is each time a connection is
-made; a connection to what has become a replica breaks, so that it is made anew.
+By its address, or through Sentinels, which name the primary for each new connection.  A connection
+to a server that became a replica breaks, and is made anew.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def open_async_client(url: str, **options: Any) -> redis.asyncio.Redis:
 
 
 def close_sentinels(client: Any) -> None:
-    """Close a client's connections to its Sentinels; its own are closed by itself."""
+    """Close a client's connections to its Sentinels; the client closes its own."""
     for each in _sentinels(client):
         each.close()
 

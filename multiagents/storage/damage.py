@@ -1,8 +1,8 @@
-"""Is a saga whole, and how is one taken away that is not?
+"""Is a saga damaged, and how is a damaged one removed?
 
-A saga has a hash, data, a log and the ids of its log; its work is there while something is to be
-done.  What an older engine, a hand or another program did to these keys is found here, without
-reading what they hold.
+A saga has a hash, data, a log and the ids of its log.  It has a work hash while work is left.  An
+older engine, an operator or another program may have changed these keys.  The check finds that
+without reading their contents.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ _PARTS = (
     ("log", "list"),
     ("ids", "set"),
 )
-"""What a saga's keys are called, and of which types they are."""
+"""The names of a saga's keys, and their types."""
 _FIELDS = ("version", "cursor", "definition", "state")
-"""What its hash must have."""
+"""The fields that its hash must have."""
 
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """What stands under a saga's keys."""
+    """The condition of a saga's keys."""
 
     problems: tuple[str, ...]
-    """What is damaged; empty if it is whole, and if nothing is there."""
+    """The damage; empty if the saga is sound, and if no key exists."""
     there: bool
     """Whether any of its keys exists."""
     listed: bool
@@ -46,7 +46,7 @@ class Examined:
 
 
 def examine(saga: SagaKeys) -> Call[Examined]:
-    """Look at a saga's keys; reads only."""
+    """Check a saga's keys; reads only."""
     keys = (*saga.all, saga.shard.sagas, saga.shard.definitions)
     return Call("examine", keys, (saga.id,), _examined)
 
@@ -87,7 +87,7 @@ def _of_hash(types: Sequence[str], items: int, fields: Sequence[str]) -> list[st
 
 @dataclass(frozen=True, slots=True)
 class Traces:
-    """Where a saga is listed, besides its own keys."""
+    """Entries of a saga outside its own keys."""
 
     indexes: tuple[str, ...]
     due: tuple[str, ...]
@@ -97,7 +97,7 @@ class Traces:
 
 
 async def find(saga: SagaKeys) -> Traces:
-    """Search a shard for all that lists a saga; takes long where there are many keys."""
+    """Search a shard for all entries of a saga; slow with many keys."""
     shard, name = saga.shard, escaped(saga.id)
     indexes = [shard.sagas, shard.attention, *map(shard.state, SagaState)]
     for pattern in (shard.workflow("*"), shard.labelled("*")):
@@ -111,10 +111,10 @@ async def find(saga: SagaKeys) -> Traces:
 
 
 def remove(saga: SagaKeys, traces: Traces, *, now_ms: int, again: bool = False) -> Call[int]:
-    """Take away a saga and its traces; how many keys of its own there were.
+    """Remove a saga and its traces; returns the number of its own keys.
 
-    Its definition is looked at by the next sweep.  ``again``: it was taken away before, so that a
-    missing hash does not mean that its definition is not known.
+    The next sweep checks its definition.  ``again``: the saga was removed before, so a missing hash
+    does not make its definition unknown.
     """
     shard = saga.shard
     keys = (*saga.all, shard.dead_letters, shard.stuck, shard.aliases, shard.definitions)
@@ -165,5 +165,5 @@ async def _members(index: str, pattern: str) -> list[str]:
 
 
 def escaped(text: str) -> str:
-    """A text as a pattern of Redis that only it fits."""
+    """A Redis pattern that matches only this text."""
     return re.sub(r"([*?\[\]^\\-])", r"\\\1", text)

@@ -1,8 +1,8 @@
-"""What do the indexes hold of what waits for a person?
+"""What do the indexes of dead letters and attention hold?
 
-Sagas that ask for attention and dead letters, each by since when, Unix ms.  The commits write
-them (`apply` of lib.lua); here they are read, and mended where a commit of an engine without them
-left a gap.
+Sagas that ask for attention, and dead letters, each by the time since which it waits, Unix ms.
+Commits write them (`apply` of lib.lua).  This module reads them, and fills gaps that the commits of
+an older engine left.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SCANNED = 500
 
 
 def waiting(index: str, *, until_ms: int | None, offset: int, limit: int) -> Plain[Ages]:
-    """Members that wait longest first; ``until_ms``: only those that do since then or longer."""
+    """Members, longest waiting first; ``until_ms``: only those that wait since then or longer."""
     last = "+inf" if until_ms is None else until_ms
     place = ("LIMIT", offset, limit)
     return Plain(("ZRANGEBYSCORE", index, "-inf", last, "WITHSCORES", *place), pairs_of)
@@ -36,27 +36,27 @@ def _first(index: str, limit: int) -> Plain[Ages]:
 
 
 def count(index: str) -> Plain[int]:
-    """How many wait."""
+    """The number of members."""
     return Plain(("ZCARD", index), int)
 
 
 def enter(index: str, member: str, since_ms: int) -> Plain[int]:
-    """List what is not listed; 1 if it was not."""
+    """Add a member unless it is there; 1 if it was added."""
     return Plain(("ZADD", index, "NX", since_ms, member), int)
 
 
 def strike(index: str, member: str, since_ms: int) -> Call[int]:
-    """Take out a member, unless it has been entered anew meanwhile; 1 if it was."""
+    """Remove a member, unless it was entered anew meanwhile; 1 if it was removed."""
     return Call("drop", (index,), (member, since_ms, ""), int)
 
 
 def scan(
     index: str, cursor: str, pattern: str = "*", *, count: int = SCANNED
 ) -> Plain[tuple[str, Ages]]:
-    """Those of some members (about ``count``) that fit a pattern of Redis, and where to go on.
+    """The next cursor, and those of about ``count`` members that match a Redis pattern.
 
-    Where that is "0" it is the end, as at the beginning.
-    What is there all the time is found, once at least.
+    The cursor "0" is the beginning, and the end.  A scan returns each member that is there all the
+    time at least once.
     """
     return Plain(("ZSCAN", index, cursor, "MATCH", pattern, "COUNT", count), _page)
 
@@ -67,12 +67,12 @@ def _page(reply: Any) -> tuple[str, Ages]:
 
 
 def has(index: str, member: str) -> Plain[bool]:
-    """Whether something is listed."""
+    """Whether an index has a member."""
     return Plain(("ZSCORE", index, member), lambda reply: reply is not None)
 
 
 def since(index: str, members: Sequence[str]) -> Plain[list[int | None]]:
-    """When each of these is due, or since when it waits; None for what is not there."""
+    """The scores of members: since when each waits, or when it is due; None for a missing one."""
     return Plain(("ZMSCORE", index, *members), _scores)
 
 
@@ -82,20 +82,20 @@ def _scores(reply: Any) -> list[int | None]:
 
 @dataclass(frozen=True, slots=True)
 class WaitingHealth:
-    """What waits for a person on several shards together."""
+    """The sagas and dead letters that wait for an operator on several shards together."""
 
     sagas: tuple[str, ...] = ()
-    """Some of those that ask for attention or are paused, the first of each shard."""
+    """Some sagas that ask for attention or are paused, the first of each shard."""
     saga_count: int = 0
     paused_count: int = 0
-    """How many of them are paused."""
+    """The number of paused sagas."""
     letter_count: int = 0
     oldest_ms: int | None = None
-    """Since when the first dead letter waits."""
+    """The time since which the oldest dead letter waits."""
 
 
 async def read_waiting(shards: Iterable[int], *, some: int = 10) -> WaitingHealth:
-    """Count what waits on these shards, by the indexes alone."""
+    """Count what waits on these shards, from the indexes alone."""
     first: Ages = []
     oldest: list[float] = []
     sagas = letters = paused = 0
@@ -114,7 +114,7 @@ async def read_waiting(shards: Iterable[int], *, some: int = 10) -> WaitingHealt
 
 
 async def _only_paused(shard: Shard) -> Ages:
-    """The sagas that are paused and ask for attention for no other reason, by their creation."""
+    """The sagas that are paused and do not ask for attention, by their creation."""
     index, offset = shard.state(SagaState.PAUSED), 0
     found: Ages = []
     while True:

@@ -1,8 +1,8 @@
-"""Which definitions does no saga run by any more?
+"""Which definitions does no saga use any more?
 
-A purge marks the definition of the saga that it removes, a start takes the mark away.  What is
-marked is looked for among all sagas of the shard before it is removed: an engine that sets no marks
-may have started one.
+A purge marks the definition of the saga that it removes; a start removes the mark.  Before a marked
+definition is removed, all sagas of the shard are searched for it: an engine that sets no marks may
+have started one.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from multiagents.storage.keys import Shard
 from multiagents.storage.replies import hash_of, text_of
 
 PAGE = 500
-"""Sagas of which one call is asked."""
+"""Sagas that one call reads."""
 MOST = 1000
-"""Definitions that are dealt with at once; the rest is next."""
+"""Definitions in one round; the rest follows in the next."""
 UNREADABLE = "?"
 AGAIN_MS = 60_000
-"""When to look again where a saga cannot be read: it may run by any of them; or where whoever
-looks is gone."""
+"""When to search again if a saga cannot be read, since it may use any of them; or if the process
+that searches is gone."""
 REST = 50
-"""So many times as long as a look at all sagas has taken there is none: each takes 5 µs of its
-server's time, and a purge may mark a definition every second."""
+"""The pause after a search, in multiples of its duration.  Each saga costs 5 µs of the server's
+time, and a purge may mark a definition every second."""
 MOST_REST_MS = 3_600_000
 
 
 async def collect(shard: Shard, *, clock_ms: Callable[[], int], lease_ms: int) -> int:
-    """Remove what is unused on a shard; how many.  The next look is a lease later, or a `REST`."""
+    """Remove a shard's unused definitions; how many.  The next search: a lease or `REST` later."""
     began_ms = clock_ms()
     marked = dict(list((await _marked(shard)).items())[:MOST])
     if marked:
@@ -50,7 +50,7 @@ async def collect(shard: Shard, *, clock_ms: Callable[[], int], lease_ms: int) -
 
 
 def _hide(shard: Shard, until_ms: int) -> Plain[int]:
-    """From other sweepers, while this one looks: a look may take longer than a sweep hides it."""
+    """Hide it from other sweepers during a search, which may outlast the hiding by a sweep."""
     return Plain(("ZADD", shard.due, "XX", until_ms, k.due_definitions(shard)), int)
 
 

@@ -1,7 +1,7 @@
-"""How often has what is due failed, and when is it tried again?
+"""How often has a due member failed, and when is it tried again?
 
-The counts stand beside the due set, so that all sweepers know them.  They outlast the last failure
-by some minutes.
+The counts are beside the due set, so all sweepers share them.  They expire some minutes after the
+last failure.
 """
 
 from __future__ import annotations
@@ -15,22 +15,21 @@ from multiagents.storage.replies import hash_of, text_or_none
 from multiagents.storage.sagas import PUT_OFF_MS, Guard
 
 MOST_PUT_OFF_MS = 60_000
-"""What fails again and again is tried once in so long; at first, after `PUT_OFF_MS`."""
+"""The longest delay of a member that keeps failing; the first is `PUT_OFF_MS`."""
 FAILURES_KEPT_MS = 600_000
-"""So long after the last failure of any due member it is forgotten how often each has failed."""
+"""How long the counts are kept after the last failure of any due member."""
 MOST_FAILURES = 1000
-"""Members of a shard whose failures are counted."""
+"""The most members of a shard whose failures are counted."""
 NOT_COUNTED = -1
-"""What `put_off` answers for one beyond these."""
+"""The reply of `put_off` for a member beyond these."""
 REASON_LENGTH = 300
-"""Characters that are kept of why."""
+"""Characters of the reason that are kept."""
 
 
 def put_off(shard: Shard, item: Guard, *, now_ms: int, why: str) -> Call[int]:
-    """Look later at a due member whose handling has failed, longer each time.
+    """Delay a due member whose handling failed, longer each time.
 
-    Returns how often it has failed, or NOT_COUNTED; 0: it has been dealt with meanwhile, or is due
-    anew.
+    Returns how often it has failed, or NOT_COUNTED; 0: it was handled meanwhile, or is due anew.
     """
     times = (PUT_OFF_MS, MOST_PUT_OFF_MS, FAILURES_KEPT_MS, MOST_FAILURES)
     args: tuple[Arg, ...] = (item.member, item.token, now_ms, why[:REASON_LENGTH], *times)
@@ -38,7 +37,7 @@ def put_off(shard: Shard, item: Guard, *, now_ms: int, why: str) -> Call[int]:
 
 
 class Failing(NamedTuple):
-    """What sweeps have tried without success."""
+    """How often, when last and why the handling of a due member failed."""
 
     times: int
     last_ms: int
@@ -46,12 +45,12 @@ class Failing(NamedTuple):
 
 
 def stuck(shard: Shard) -> Plain[dict[str, Failing]]:
-    """Due members whose handling has failed."""
+    """The due members whose handling failed."""
     return Plain(("HGETALL", shard.stuck), lambda reply: _failing(hash_of(reply)))
 
 
 def stuck_among(shard: Shard, members: Sequence[str]) -> Plain[dict[str, Failing]]:
-    """Which of these due members are among them."""
+    """Those of these due members whose handling failed."""
 
     def parse(reply: Any) -> dict[str, Failing]:
         found = zip(members, map(text_or_none, reply), strict=True)

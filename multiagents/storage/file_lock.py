@@ -1,7 +1,8 @@
 """Which process may use a file's neighbours now?
 
-A lock that the kernel holds for whoever has the file open, and drops at the moment the last
-holder is gone, however it died: no stale locks, no pids to compare.  Nothing here waits.
+The kernel holds the lock for the processes that have the file open.  It drops the lock when the
+last of them ends, however it died: there are no stale locks, and no pids to compare.  Nothing here
+waits.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ class FileLock:
         self.fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
 
     def share(self) -> bool:
-        """Hold it together with others; False, and not held, if somebody owns it."""
+        """Hold it together with others; False, and not held, if another process owns it."""
         return self._take(fcntl.LOCK_SH)
 
     def own(self) -> bool:
-        """Hold it alone; False, and not held, if anybody else holds it."""
+        """Hold it alone; False, and not held, if another process holds it."""
         return self._take(fcntl.LOCK_EX)
 
     def close(self) -> None:

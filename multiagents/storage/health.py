@@ -1,7 +1,7 @@
-"""How is a server itself?
+"""How healthy is a server?
 
-Reads only, each as a value to be run by an edge: what INFO and CONFIG tell, and how much is due.
-Servers that are rented often forbid CONFIG; that is an answer, not an error.
+Reads only, each a value that an edge runs: INFO, CONFIG, and the due sets.  Hosted servers often
+forbid CONFIG; that is an answer, not an error.
 """
 
 from __future__ import annotations
@@ -30,34 +30,34 @@ PARAMETERS = (
     "stop-writes-on-bgsave-error",
     "min-replicas-to-write",
 )
-"""What is asked of CONFIG."""
+"""The parameters that are read from CONFIG."""
 
 YEAR_MS = 366 * 86_400_000
-"""More than any time-out, back-off or deadline may be."""
+"""Longer than any timeout, backoff or deadline may be."""
 LATEST_MS = {"d": 2 * 3600_000, "o": 31 * 86_400_000, "x": 10 * YEAR_MS}
-"""How far in the future a due member can be meant to be, by its letter; others a year."""
+"""The latest intended time of a due member, from now, by its letter; others a year."""
 LOOKED_AT = 10_000
-"""Members of a shard at which is looked for strays."""
+"""Members of a shard that a search for strays reads."""
 
 DENIED = AuthenticationError
-"""The server is there and does not let us in."""
+"""The server answers and rejects the credentials."""
 REFUSED = ResponseError
-"""The server is there and refuses one command."""
+"""The server answers and refuses one command."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerHealth:
-    """What the server says of itself."""
+    """A server's own figures and settings."""
 
     info: dict[str, str]
-    """Of INFO, all sections; empty if that is forbidden."""
+    """All sections of INFO; empty if that is forbidden."""
     config: dict[str, str] = field(default_factory=dict)
-    """Those of `PARAMETERS` that CONFIG GET told."""
+    """The values of `PARAMETERS` that CONFIG GET returned."""
     refused: tuple[str, ...] = ()
-    """Commands that the server does not allow us."""
+    """Commands that the server forbids."""
 
     def setting(self, name: str) -> str | None:
-        """A server's parameter, as CONFIG or else INFO tells it; None if neither does."""
+        """A server's parameter from CONFIG, else from INFO; None if neither has it."""
         if name in self.config:
             return self.config[name]
         if name == "appendonly" and "aof_enabled" in self.info:
@@ -65,7 +65,7 @@ class ServerHealth:
         return self.info.get(name.replace("-", "_"))
 
     def number(self, name: str) -> int:
-        """A number of INFO; 0 if it is not told."""
+        """A number of INFO; 0 if INFO lacks it."""
         text = self.info.get(name, "0")
         return int(text) if text.lstrip("-").isdigit() else 0
 
@@ -77,13 +77,13 @@ class DueHealth:
     members: int = 0
     overdue: int = 0
     oldest_ms: int | None = None
-    """When the oldest member was or will be due."""
+    """The time of the first due member."""
     stray: tuple[tuple[str, int], ...] = ()
-    """Members that are due later than anything puts them off, with their times, the first first."""
+    """Members that are due later than any legal time, with their times, earliest first."""
 
 
 async def read_server(*, key: str = "") -> ServerHealth:
-    """Ask a server about itself: of several the one that has this key, by default the first."""
+    """Read the health of the server that has this key; by default of the first."""
     refused = []
     info = await read_info(key=key)
     if info is None:
@@ -99,12 +99,12 @@ async def read_server(*, key: str = "") -> ServerHealth:
 
 
 async def read_info(*, key: str = "") -> dict[str, str] | None:
-    """What INFO tells, likewise; None if that is forbidden."""
+    """The reply to INFO, likewise; None if that is forbidden."""
     return await _allowed(Plain(("INFO",), _info, key))
 
 
 async def read_due(shards: Iterable[int], now_ms: int) -> DueHealth:
-    """Count what is due on these shards and what should have been done by ``now_ms``."""
+    """Count the due members of these shards, and those overdue at ``now_ms``."""
     members = overdue = 0
     oldest: list[int] = []
     stray: list[tuple[str, int]] = []
@@ -126,7 +126,7 @@ def _latest_ms(member: str) -> int:
 
 
 async def read_missing(shards: Iterable[int], *, each: int) -> list[str]:
-    """Sagas that are listed and not there, among the newest ``each`` of each state and shard."""
+    """Sagas that are listed but missing, among the newest ``each`` of each state and shard."""
     found: list[str] = []
     for shard in map(Shard, shards):
         for state in SagaState:
@@ -152,7 +152,7 @@ async def _allowed(operation: Plain[T]) -> T | None:
 
 
 def _info(reply: Any) -> dict[str, str]:
-    """The client parses INFO by itself; its numbers become text again, as CONFIG's are."""
+    """INFO as text: the client parses its numbers, and CONFIG's stay text."""
     return {text_of(name): text_of(value) for name, value in reply.items()}
 
 
@@ -165,15 +165,15 @@ def _scores(reply: Any) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class Sweeps:
-    """How the sweeps of a shard go; see sweep.lua."""
+    """The state of a shard's sweeps; see sweep.lua."""
 
     last_ms: int = 0
-    """Of the last one, Unix ms, or a little before."""
+    """The time of the last sweep, Unix ms, or a little earlier."""
     grace_ms: int = 0
-    """Until then leases stand that had run out in a gap."""
+    """Until then, leases that expired in a gap stay valid."""
 
     def gives_a_term(self, now_ms: int, lease_ms: int) -> bool:
-        """Whether leases that have run out stand for one more term: there was, or is, a gap."""
+        """Whether expired leases stay valid for one more term: there was, or is, a gap."""
         return now_ms < self.grace_ms or now_ms - self.last_ms > lease_ms / 2
 
 

@@ -1,7 +1,7 @@
 """What are all keys in Redis called?
 
-Every key of a saga carries its shard's tag, so that a saga, its shard's due set and its indexes
-always lie in one slot and can move to a server of their own.
+Every key of a saga has its shard's tag.  So a saga, its shard's due set and its indexes are always
+in one slot, and can move to another server together.
 
     ma:{s00}:saga:<id>     hash    v version nonce, c cursor, w definition, q reads values?,
                                    h head row, s:<step> step rows, p last versions (wide sagas),
@@ -10,12 +10,12 @@ always lie in one slot and can move to a server of their own.
     ma:{s00}:data:<id>     hash    input, meta, r:<step> results, u:<step> undo results,
                                    l:<nonce> late results, by claim,
                                    f:<step> refused results, k:<step> checkpoints,
-                                   p:<step> progress, alias:<task id> canvas of who waits,
+                                   p:<step> progress, alias:<task id> canvas of a waiter,
                                    told:<task id> if it was started,
-                                   part:<task id> the names of its targets that were told, JSON,
-                                   where others could not be,
-                                   telling:<task id> who starts it and until when,
-                                   digest of the input, where a key was given
+                                   part:<task id> its targets that have the outcome, JSON, if
+                                   others have not,
+                                   telling:<task id> the process that starts it and until when,
+                                   digest of the input, if a key was given
     ma:{s00}:log:<id>      list    entries, oldest first; of an ended saga as one compressed item
     ma:{s00}:ids:<id>      set     hashes of the ids of the entries in the log
     ma:{s00}:due           zset    member by due time, Unix ms; see `due_…`
@@ -23,14 +23,14 @@ always lie in one slot and can move to a server of their own.
     ma:{s00}:tick          hash    at last sweep, grace leases stand until, Unix ms
     ma:{s00}:sagas         zset    saga id by creation, Unix ms
     ma:{s00}:state:<s>     zset    likewise, of one state; also workflow:<w> and tag:<t>
-    ma:{s00}:aliases       hash    Celery id of a start -> its saga's, where that is another
-    ma:{s00}:attention     zset    id of a saga that asks for attention by since when, Unix ms
-    ma:{s00}:dead-letters  zset    `dead_letter` by since when it is parked, Unix ms
-    ma:{s00}:wanted        zset    `wanted`, a command that no worker can do, by its sending
+    ma:{s00}:aliases       hash    Celery id of a start -> its saga's, if that differs
+    ma:{s00}:attention     zset    id of a saga that asks for attention, by when it began, Unix ms
+    ma:{s00}:dead-letters  zset    `dead_letter` by when it was parked, Unix ms
+    ma:{s00}:wanted        zset    `wanted`, a command that no worker can run, by its sending
     ma:{s00}:definitions   hash    version -> canonical JSON
     ma:{s00}:unused        hash    version that may be unused -> id of the saga removed last
     ma:{s00}:format        string  number of the newest format that was written; see `formats`
-    ma:{s00}:catalog:…     what running workers publish: workflows, examples, fleet, …
+    ma:{s00}:catalog:…     data that running workers publish: workflows, examples, fleet, …
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Shard:
 
 
 def all_shards(count: int) -> list[Shard]:
-    """Every shard, where there are so many."""
+    """The shards of so many."""
     return [Shard(number) for number in range(count)]
 
 
@@ -141,12 +141,12 @@ class SagaKeys:
 
 
 def shard_of(saga_id: str, shards: int) -> Shard:
-    """Where a saga lives: a fixed hash of its id."""
+    """The shard of a saga: a fixed hash of its id."""
     return Shard(zlib.crc32(saga_id.encode()) % shards if shards > 1 else 0)
 
 
 class DueKind(Enum):
-    """What may be due, as a row: its letter in Redis, how many parts follow its owner, and whose.
+    """The kinds of due members: letter in Redis, number of parts after the owner, type of owner.
 
     `engine.sweeper` has the handler of each kind.
     """
@@ -176,7 +176,7 @@ class DueKind(Enum):
 
 
 class Due(NamedTuple):
-    """A due member's kind, the id of its saga (or what else owns it), and the parts after it."""
+    """A due member's kind, its owner (a saga's id or a shard's number), and the parts after it."""
 
     kind: DueKind
     owner: str
@@ -197,7 +197,7 @@ def due_outbox(saga_id: str, field: str) -> str:
 
 
 def wanted(queue: str, function: str, due: str) -> str:
-    """A due command whose function no consumer of its queue has."""
+    """The member for a due command whose function no consumer of its queue has."""
     return f"{queue}\n{function}\n{due}"
 
 
@@ -217,14 +217,14 @@ def due_purge(saga_id: str) -> str:
 
 
 def due_definitions(shard: Shard) -> str:
-    """Some definitions of a shard may be unused; it is no saga's."""
+    """Some definitions of a shard may be unused; the owner is the shard."""
     return DueKind.DEFINITIONS.member(shard.number)
 
 
 def parse_due(member: str) -> Due | None:
-    """What a due member says; None for one that is none of ours.
+    """The parts of a due member; None for a foreign one.
 
-    Read from its end: only the owner's name may hold what stands between the parts.
+    It is parsed from its end: only the owner may contain the separator.
     """
     letter, _, rest = member.partition("|")
     kind = _BY_LETTER.get(letter)

@@ -1,7 +1,7 @@
-"""Which sagas of a shard have an id that begins so?
+"""Which sagas of a shard have an id with this prefix?
 
-There is no index of ids by their letters: a start would have to write it.  The index of all sagas
-is searched, page by page, so that the server does other work between two pages.
+There is no index by prefix: every start would have to write it.  The search reads the index of all
+sagas page by page, so the server does other work between two pages.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from multiagents.storage.dead_letter_index import scan
 from multiagents.storage.keys import Shard
 
 SCANNED = 1000
-"""Ids that the server compares at once: it took 3 ms for them on a busy machine."""
+"""Ids that the server compares at once: that took 3 ms on a busy machine."""
 
 
 async def beginning(shard: Shard, text: str, *, most: int) -> list[str]:
-    """Ids that begin with a text; the search ends where there are more than ``most``."""
+    """Ids that begin with a text; the search ends once it has more than ``most``."""
     cursor, found = "0", set[str]()
     while True:
         page = scan(shard.sagas, cursor, f"{escaped(text)}*", count=SCANNED)

@@ -1,7 +1,7 @@
-"""Which sagas were started last, of one index of each shard, page by page?
+"""Which sagas were started last, in one index of each shard, page by page?
 
-A page begins where the one before it ended: at a time, and after so many of that time.  Sagas that
-are started meanwhile move nothing, and the millionth page costs what the first did.
+A page begins at the end of the page before it: at a time, and after a number of sagas of that time.
+So new sagas shift no page, and the millionth page costs no more than the first.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ class _Index:
 
     name: str
     first_ms: int | None
-    """Sagas started before it are not meant."""
+    """Sagas that started earlier are left out."""
     place: str
-    """Where to read on: the time of the last that was read."""
+    """The score at which the next read begins: the time of the last saga read."""
     passed: int = 0
-    """How many of just that time were read."""
+    """The number of sagas with exactly that time that were read."""
     read: Ages = field(default_factory=list)
-    """Read and not yet given, newest first."""
+    """Read and not yet returned, newest first."""
     ended: bool = False
 
     async def fill(self, count: int) -> None:
-        """Read on if nothing that was read is left."""
+        """Read the next page if all that was read has been returned."""
         if self.read or self.ended:
             return
         first = "-inf" if self.first_ms is None else str(self.first_ms)
@@ -61,7 +61,7 @@ class Newest:
         self._indexes = [_Index(name, since_ms, place) for name in indexes]
 
     async def page(self, count: int) -> list[str]:
-        """The next ``count`` ids at the most; none is the end."""
+        """The next ids, ``count`` at most; an empty list is the end."""
         found: list[str] = []
         while len(found) < count:
             for index in self._indexes:
@@ -73,7 +73,7 @@ class Newest:
         return found
 
     def _take(self, count: int) -> Iterator[str]:
-        """What is known to be newest, until an index must be read on."""
+        """The newest ids, until an index needs another read."""
         for _ in range(count):
             unread = [index for index in self._indexes if not index.read]
             full = [index for index in self._indexes if index.read]
@@ -84,12 +84,12 @@ class Newest:
 
 
 def inputs(sagas: Sequence[SagaKeys]) -> Call[list[str | None]]:
-    """What each of these sagas of one shard was started with, JSON; None where nothing is."""
+    """The inputs of these sagas of one shard, JSON; None for a missing one."""
     return _fields([saga.data for saga in sagas], "input")
 
 
 def states(sagas: Sequence[SagaKeys]) -> Call[list[str | None]]:
-    """All that the hash of each of these sagas of one shard holds; None where it is none."""
+    """All values in the hashes of these sagas of one shard; None for a missing one."""
     return _fields([saga.saga for saga in sagas], "")
 
 

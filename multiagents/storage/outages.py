@@ -1,6 +1,7 @@
 """Why does a server not answer?
 
-In plain words, never in those of the client's error, which may quote a URL with its password.
+The reason is in plain words.  It never quotes the client's error, which may have a URL with its
+password.
 """
 
 from __future__ import annotations
@@ -30,6 +31,6 @@ _SIGNS = (
 
 
 def reason_of(error: BaseException) -> str:
-    """The reason that an error tells; its type where that is all one can say."""
+    """The reason behind an error; its type if no reason is known."""
     text = str(error).lower()
     return next((reason for sign, reason in _SIGNS if sign in text), type(error).__name__)

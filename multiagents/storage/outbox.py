@@ -1,4 +1,4 @@
-"""Which operations send commands, note that they were sent, or take them back?"""
+"""Which operations send commands, record that they were sent, or take them back?"""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from multiagents.storage.replies import refused_of
 from multiagents.storage.sagas import Attempt
 
 WANTED_MS = 3_600_000
-"""A command that waits for a worker is given back again within minutes; older marks are stale."""
+"""A waiting command is given back again within minutes, so older marks are stale."""
 GIVEN_BACK, UNCONFIRMED = 1, 2
-"""What `hand_back` answers where the command still stands."""
+"""The replies of `hand_back` if the command still stands."""
 WAKE_SPACE_MS = 2
-"""Between two commands that a new worker wakes, so that not all of them come at once."""
+"""The time between two commands that a new worker wakes: it spreads their messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """How many commands still stood, and which of them their queues did not take."""
+    """The number of commands that still stood, and those that their queues refused."""
 
     standing: int
     refused: tuple[RefusedWrite, ...] = ()
@@ -46,10 +46,10 @@ def plain_sent(
     ends_ms: int | None = None,
     again_ms: int | None = None,
 ) -> Call[Sent]:
-    """Send a plain task, once, and let its claim say so: ``value`` is the claim's new one.
+    """Send a plain task once, and record that in its claim: ``value`` is the claim's new one.
 
-    ``ends_ms``: when its lease ends then; ``again_ms``: when the claim is looked at again should
-    its queue refuse the message; None: as before.
+    ``ends_ms``: the new end of its lease.  ``again_ms``: when the claim is due again if its queue
+    refuses the message.  None: unchanged.
     """
     member = k.due_lease(saga.id, held.ref, held.nonce)
     times = ["" if each is None else each for each in (again_ms, ends_ms)]
@@ -60,10 +60,10 @@ def plain_sent(
 def hand_on(
     saga: SagaKeys, waiting: Sequence[tuple[str, tuple[str, int], Letter | None]]
 ) -> Call[int]:
-    """Send the first of these commands that was held back; answers which, from 1 (0 = none was).
+    """Send the first of these commands that is withheld; replies which, from 1 (0 = none).
 
-    ``waiting``: outbox field, its value when sent and when to look again, the message if it can
-    be sent right here.
+    ``waiting``: outbox field, its value once sent and its next due time, and the message if this
+    call can send it.
     """
     args: list[Arg] = []
     for name, (value, due_ms), letter in waiting:
@@ -76,9 +76,9 @@ def published(
     sent: dict[str, tuple[str, int]],
     letters: Mapping[str, Letter] = MappingProxyType({}),
 ) -> Call[Sent]:
-    """Note that commands were sent: outbox field -> (value, when to look again).
+    """Record that commands were sent: outbox field -> (value, next due time).
 
-    Those with a letter are sent by this very call; what its queue refuses stays as it was.
+    This call itself sends those with a letter.  A command that its queue refuses stays unchanged.
     """
     args: list[Arg] = [""]
     for name, (value, due_ms) in sent.items():
@@ -96,10 +96,10 @@ def hand_back(
     has_home: bool,
     now_ms: int,
 ) -> Call[int]:
-    """Give a command back whose message came to a worker without its function.
+    """Give back a command whose message came to a worker without its function.
 
-    ``sent_ms``: when that message was sent; ``due_ms``: when it is sent again; ``wanted``: the
-    mark by which `wake` finds it, unless it ``has_home``: a worker that has the function.
+    ``sent_ms``: when that message was sent.  ``due_ms``: when it is sent again.  ``has_home``:
+    whether a worker has the function.  ``wanted``: without one, the mark by which `wake` finds it.
     """
     member = k.due_outbox(saga.id, field)
     flag = "1" if has_home else ""
@@ -111,7 +111,7 @@ def hand_back(
 def wake(
     shard: Shard, queues: Iterable[str], functions: Iterable[str], *, now_ms: int
 ) -> Call[int]:
-    """Make due what waits on these queues for these functions; answers how many commands."""
+    """Make the commands due that wait on these queues for these functions; replies how many."""
     named = tuple(queues)
     args: tuple[Arg, ...] = (now_ms, WAKE_SPACE_MS, len(named), *named, *functions)
     return Call("wake", (shard.wanted, shard.due), args, int)

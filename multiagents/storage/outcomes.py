@@ -1,6 +1,6 @@
 """Which operations are there on a saga that has ended?
 
-Its outcome is owed to who waits, until that is settled; later its retention is over.
+Its waiters are owed the outcome until that is settled.  Later its retention ends.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from multiagents.storage.refusals import word_of
 from multiagents.storage.replies import End, log_of, packed, refused_of, text_of
 
 MOST_PACKED = 5000
-"""Entries of a log that are compressed at the end; a longer one stays as it is."""
+"""Entries of the longest log that is compressed at the end."""
 LOG_PAGE = 1000
 """Entries of a log that are read at once."""
 WAITING = ("alias:", "told:", "part:")
-"""How the data fields begin that say who waits, and what they were told; in lib.lua as well."""
+"""The prefixes of the data fields of waiters and their deliveries; in lib.lua as well."""
 
 
 async def read_data(saga: SagaKeys, outcome: Sequence[str]) -> dict[str, str]:
-    """Of the data hash the fields that an outcome is made of, and who waits.
+    """The data fields of an outcome and of the waiters.
 
-    Who waits is read last: of a saga that is just being removed it is nobody.
+    The waiters are read last: a saga that is just being removed has none.
     """
     names = await Plain(("HKEYS", saga.data), lambda reply: list(map(text_of, reply)))
     fields = [*outcome, *(name for name in names if name.startswith(WAITING))]
@@ -46,7 +46,7 @@ async def read_data(saga: SagaKeys, outcome: Sequence[str]) -> dict[str, str]:
 
 
 async def read_log(saga: SagaKeys) -> tuple[str, ...]:
-    """The whole log, oldest first, in pages; anew if it is compressed meanwhile."""
+    """The whole log, oldest first, in pages; starts over if it is compressed meanwhile."""
     while True:
         items: list[Any] = []
         page = await _page(saga, 0)
@@ -62,9 +62,9 @@ def _page(saga: SagaKeys, start: int, size: int = LOG_PAGE) -> Plain[list[Any]]:
 
 
 def owe(saga: SagaKeys, version: str, due_ms: int, *, nonce: str) -> Call[bool]:
-    """Have a sweep tell the outcome of a saga that has ended by this version, unless it is settled.
+    """Have a sweep deliver the outcome of a saga that ended at this version.
 
-    ``nonce``: of who asks, 16 hex digits.  False if it has another version by now, or is gone.
+    ``nonce``: the caller's, 16 hex digits.  False if the saga has another version now, or is gone.
     """
     member = k.due_outbox(saga.id, OUTBOX_END)
     token = int(nonce[:10], 16)  # 40 bits: a number to Lua as well
@@ -72,21 +72,21 @@ def owe(saga: SagaKeys, version: str, due_ms: int, *, nonce: str) -> Call[bool]:
 
 
 Parts = dict[str, frozenset[str]]
-"""By task id the names of the targets of its canvas that were told."""
+"""By task id, the targets of its canvas that have the outcome."""
 
 
 def take(
     saga: SagaKeys, task_ids: Sequence[str], *, teller: str, now_ms: int, until_ms: int
 ) -> Call[Parts]:
-    """Of these task ids those whose canvas the teller is to start: nobody else does until then.
+    """Reserve canvases for one process until ``until_ms``; returns those that it got.
 
-    With what of each was told before.
+    ``teller``: that process's nonce.  Each comes with the targets that have the outcome already.
     """
     return Call("telling", saga.all, (teller, now_ms, until_ms, *task_ids), _parts)
 
 
 def give_back(saga: SagaKeys, parts: Parts, *, teller: str) -> Call[Parts]:
-    """All of them could not be told, but these parts; whoever comes next may tell the rest."""
+    """Return canvases with the targets that have the outcome; another process may do the rest."""
     rows = [(task_id, dumps(sorted(names)) if names else "") for task_id, names in parts.items()]
     return Call(
         "telling", saga.all, (teller, 0, "", *(item for row in rows for item in row)), _parts
@@ -102,13 +102,13 @@ def _parts(reply: Any) -> Parts:
 def settle(
     saga: SagaKeys, end: End, answers: Sequence[StoredResult] = (), *, told: Sequence[str] = ()
 ) -> Call[int | tuple[RefusedWrite, ...]]:
-    """Note that a saga's end is told, by these answers or already; and compress its log.
+    """Record that an outcome is delivered, by these answers or before; compress the log.
 
-    ``told``: the task ids with a canvas, which is not to be started once more.  Who has joined
-    since ``end`` was read is still owed it: then only that is left in the outbox.
+    ``told``: the task ids with a canvas, which must not start again.  A waiter that joined since
+    ``end`` was read is still owed the outcome: then the outbox keeps its value.
 
-    Returns 1; 0 if it is owed still, or is settled already; or the answers that were refused, with
-    which it is owed still.
+    Returns 1; 0 if the outcome is still owed, or settled already; or the answers that were refused:
+    then it is still owed.
     """
     entries = end.log or ()
     text = packed(entries) if len(entries) <= MOST_PACKED else ""
@@ -124,16 +124,16 @@ def _settled(reply: Any) -> int | tuple[RefusedWrite, ...]:
     refused = refused_of(reply)
     for each in refused:
         error = ResponseError(each.reason)
-        if word_of(error):  # the server takes no writes at all, as the edge then says
+        if word_of(error):  # the server takes no writes at all: the edge names the reason
             raise error
     return refused
 
 
 def purge(saga: SagaKeys, version: str, indexes: Sequence[str], *, later_ms: int) -> Call[int]:
-    """Remove a finished saga that is still as it was looked at.
+    """Remove an ended saga that still has this version.
 
-    ``later_ms``: when to look again, Unix ms, should its outcome not be told yet; else, when to
-    look whether its definition is used any more.
+    ``later_ms``: when to retry if its outcome is not delivered yet; else, when to check whether
+    another saga uses its definition.  Unix ms.
     """
     shard = saga.shard
     unused = k.due_definitions(shard)

@@ -1,8 +1,8 @@
-"""With which words does a server say that it has done nothing of what it was asked?
+"""Which error words does a server use when it executes nothing?
 
-Some refuse writes, some any command; all pass by themselves or by an operator's hand.  Each is
-said before a command or a script has changed anything, so the same may be asked again.  Others
-refuse what is done to one key.
+Some refuse writes, some refuse any command.  They pass with time or after an operator acts.  Each
+comes before a command or script has changed anything, so a retry is safe.  Others refuse commands
+on one key.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ REFUSALS = {
     "MISCONF": "it cannot write to its disk",
     "NOREPLICAS": "too few of its replicas are connected",
 }
-"""Of writes: what each word means."""
+"""The meaning of each word that refuses writes."""
 PAUSES = {
     "BUSY": "a script has been running on it for long, see SCRIPT KILL",
     "LOADING": "it is still reading its data",
@@ -34,9 +34,9 @@ PAUSES = {
     "CLUSTERDOWN": "its cluster is down",
     "TRYAGAIN": "its cluster is moving these keys",
     "UNBLOCKED": "it has just become a replica",
-    "KILLED": "somebody has ended the script with SCRIPT KILL",
+    "KILLED": "an operator has ended the script with SCRIPT KILL",
 }
-"""Of any command: what each word means."""
+"""The meaning of each word that refuses any command."""
 CLASSES: dict[type[Exception], str] = {
     OutOfMemoryError: "OOM",
     ReadOnlyError: "READONLY",
@@ -44,7 +44,7 @@ CLASSES: dict[type[Exception], str] = {
     ClusterDownError: "CLUSTERDOWN",
     TryAgainError: "TRYAGAIN",
 }
-"""redis-py takes the word of these away; it has no class for the others."""
+"""redis-py removes these words from the message; it has no class for the others."""
 _WORDS = "|".join(word for word in (*REFUSALS, *PAUSES) if word != "KILLED")
 _FIRST = re.compile(rf"(?:^|-|because of: )({_WORDS})\b")
 """The first word, or the one after those of a script (Redis 6.2) or of a transaction."""
@@ -55,7 +55,7 @@ _WRONGTYPE = re.compile(r"(?:^|[\s'-])WRONGTYPE\b")
 
 
 def word_of(error: Exception) -> str | None:
-    """The word of `REFUSALS` or `PAUSES` that a server answered; None if it is another error."""
+    """The word of `REFUSALS` or `PAUSES` in an error; None for any other error."""
     if not isinstance(error, ResponseError):
         return None
     word = CLASSES.get(type(error))
@@ -70,9 +70,9 @@ def is_of_another_type(error: Exception) -> bool:
 
 
 def concerns_a_key(error: Exception) -> bool:
-    """Whether the server refuses a command for its key or the user's rights: others may go.
+    """Whether the server refuses a command for its key or the user's rights: others may work.
 
-    Also where a library has wrapped the refusal, as kombu does.
+    Also if a library wrapped the refusal, as kombu does.
     """
     found = (error, error.__cause__)
     return any(isinstance(each, NoPermissionError) for each in found) or any(

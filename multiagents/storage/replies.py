@@ -1,6 +1,6 @@
-"""What does the store answer?
+"""Which replies do the saga scripts have?
 
-The replies of the saga scripts as values; payloads stay as they are.
+They are parsed into values; payloads stay text.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from multiagents.core.json_text import loads
 from multiagents.storage.commit import RefusedWrite
 
 Known = tuple[str, str]
-"""The version and cursor of a state that the reader has: ``("", "")`` for none."""
+"""The version and cursor of the state that a reader has: ``("", "")`` for none."""
 NOTHING: Known = ("", "")
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a decision over a saga needs.
+    """The data that a decision over a saga needs.
 
     ``head``, ``steps`` (rows by step, changed ones only) and ``definition`` are None for a reader
-    that knew this version, or one of the last before it: then ``passed`` are the entries that
-    others have decided over since.  ``values`` is None where no condition reads any.
+    that had this version, or one of the last before it.  Then ``passed`` has the entries that other
+    processes have decided since.  ``values`` is None if no condition reads any.
     """
 
     version: str
@@ -47,7 +47,7 @@ VIEW_PARTS = 8
 GONE = "gone"
 """The saga does not exist."""
 MOVED = "moved"
-"""A guard did not hold: what was to be acted on has changed."""
+"""A guard did not hold: the item has changed since it was found."""
 
 
 def text_of(reply: Any) -> str:
@@ -56,7 +56,7 @@ def text_of(reply: Any) -> str:
 
 
 def text_or_none(reply: Any) -> str | None:
-    """A reply as text; None for what is not there."""
+    """A reply as text; None for a missing value."""
     return None if reply is None else text_of(reply)
 
 
@@ -91,10 +91,10 @@ def parse_view(reply: Any) -> View | str:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """A saga as its end leaves it: its version, and the log as texts.
+    """A saga at its end: its version, and the log as texts.
 
-    ``data``: of the data hash what the outcome is made of, and who waits.  ``log``: None if it is
-    still to be read.  ``owed``: what its outbox holds until its outcome is told; "" = nothing.
+    ``data``: the fields of the data hash for the outcome and the waiters.  ``log``: None if it is
+    not read yet.  ``owed``: the outbox value that stands until the outcome is delivered; "" = none.
     """
 
     version: str
@@ -104,10 +104,10 @@ class End:
 
 
 def log_of(items: Sequence[Any]) -> tuple[str, ...]:
-    """The entries of a log; its first item may hold many of them, as `packed` makes it.
+    """The entries of a log; its first item may hold many of them, made by `packed`.
 
-    An entry is a JSON array, so the item itself says which it is: whoever reads it needs to know
-    nothing that may have changed meanwhile.
+    An entry is a JSON array, so the item's first byte shows which it is.  A reader needs no other
+    value, which may have changed meanwhile.
     """
     if not items or items[0][:1] == b"[":
         return tuple(map(text_of, items))
@@ -121,21 +121,21 @@ def packed(log: Sequence[str]) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """The decision stands.
+    """The decision is written.
 
-    ``more`` says that the log holds entries it did not see, ``cursor`` how far it goes.
+    ``more``: the log has entries after the decision.  ``cursor``: the last decided position.
     """
 
     more: bool
     cursor: str
     end: End | None = None
-    """What is needed to tell of the saga's end, where that is to be done now."""
+    """The data for delivering the outcome, if that is due now."""
     refused: tuple[RefusedWrite, ...] = ()
-    """Letters that their queues did not take; none where the reply was lost."""
+    """Letters that their queues refused; none if the reply was lost."""
 
 
 def parse_committed(reply: Any) -> Committed | View | str:
-    """What a commit answers: done, the view of whoever was faster, or GONE."""
+    """The reply of a commit: done, the view after a faster process, or GONE."""
     if reply == 0:
         return GONE
     if len(reply) == VIEW_PARTS:
@@ -146,7 +146,7 @@ def parse_committed(reply: Any) -> Committed | View | str:
 
 
 def refused_of(flat: Sequence[Any]) -> tuple[RefusedWrite, ...]:
-    """What the server refused of a script: field, key, error, field, …"""
+    """The writes of a script that the server refused: field, key, error, field, …"""
     texts = iter(map(text_of, flat))
     return tuple(RefusedWrite(*row) for row in zip(texts, texts, texts, strict=True))
 
@@ -160,7 +160,7 @@ def _end(version: Any, data: Any, items: list[Any] | int) -> End:
 class Claim:
     """A claim that holds: the definition, the saga's head, the step's row and its data.
 
-    ``view``: the saga's state, where it was asked for and is not large.
+    ``view``: the saga's state, if it was requested and is not large.
     """
 
     view: View | None
@@ -186,7 +186,7 @@ def parse_claim(reply: Any) -> Claim | None:
 
 
 def deadline_of(value: str | None, nonce: str) -> int:
-    """Until when the claim of that nonce lasts at the latest, Unix ms; 0: no end, or another's."""
+    """The deadline of the claim with this nonce, Unix ms; 0: none, or another nonce."""
     if value is None:
         return 0
     _, holder, deadline_ms, _ = value.split("|", 3)

@@ -1,7 +1,7 @@
-"""May a key be written that is not the engine's: a queue's list, a result?
+"""May a foreign key be written: a queue's list, a result?
 
-Asked without rights of an administrator and without a trace.  A server that lets the user ask (ACL
-DRYRUN) tells for the very commands that are needed; else a command is tried that changes nothing.
+The check needs no administrator's rights and leaves no trace.  A server that allows ACL DRYRUN
+answers for the needed commands.  Otherwise the check tries a command that changes nothing.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from multiagents.storage.refusals import is_of_another_type
 from multiagents.storage.replies import text_of
 
 NO_INDEX = 2**31 - 1
-"""No list has so many items: setting one is refused, after a look at type and rights.  A greater
-number would not fit into what the server reads it into."""
+"""No list is so long: the server refuses to set this item, after it checked type and rights.  It
+cannot parse a greater number."""
 
 
 async def of_list(key: str) -> str:
-    """Why no message can be put into a queue's list; "" if one can, or it is not told."""
+    """Why no message can be put into a queue's list; "" if one can, or that is unknown."""
     kind, refused = await _try("TYPE", key)
     if kind not in ("none", "list", ""):
         return f"the key is a {kind}, and has to be a list"
@@ -31,7 +31,7 @@ async def of_list(key: str) -> str:
 
 
 async def of_result(key: str) -> str:
-    """Why no result can be stored under a key, and told by a channel of that name; likewise."""
+    """Why no result can be stored under a key and published on a channel of that name; likewise."""
     told = None
     for command in (("GET", key), ("SET", key, "x"), ("EXPIRE", key, 1), ("PUBLISH", key, "x")):
         told = await _dry_run(command)
@@ -47,21 +47,21 @@ async def of_result(key: str) -> str:
 
 
 async def _dry_run(command: Sequence[Arg]) -> str | None:
-    """Why the user may not do this, "" if it may; None: the server does not tell us."""
+    """Why the user may not run a command, "" if it may; None: the server does not say."""
     try:
         user = await Plain(("ACL", "WHOAMI"), text_of)
         reply = await Plain(("ACL", "DRYRUN", user, *command), text_of)
-    except ResponseError:  # no right to ask, or a server older than that
+    except ResponseError:  # no right to ACL, or an older server
         return None
     return "" if reply == "OK" else reply
 
 
 async def _try(*command: Arg) -> tuple[str, str]:
-    """A command's reply, and why it was refused, as far as that is for its key or channel."""
+    """A command's reply, and the reason of a refusal for its key or channel."""
     try:
         return await Plain(command, text_of), ""
     except NoPermissionError as error:
-        # Which command the engine needs is another: what it lacks is not the right to this one.
+        # The engine needs another command: it does not need the right to this one.
         about_command = "permissions to run the" in str(error)
         return "", "" if about_command else str(error)
     except ResponseError as error:

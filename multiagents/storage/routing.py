@@ -1,13 +1,13 @@
 """On which server does a saga live, and how is a flow run when there are several?
 
-Shard n lives on server n modulo their count, for good.  A flow knows nothing of servers: its edge
-reads the shard out of the first key of each operation.  What spans sagas (the catalog, circuit
-breakers) lives on the first server.
+Shard n is always on server n modulo their count.  Flows do not depend on servers: the edge reads
+the shard from the first key of each operation.  Data that spans sagas (the catalog, circuit
+breakers) is on the first server.
 
-Rules: one server alone gets a plain `Edge`, so that nothing is slower where nothing is spread.  A
-server that does not answer is named by the error, without its password, and concerns only what
-lives there.  Clocks are corrected by the first server that answers: leases are judged by one
-clock, whichever server keeps them, so the servers' own clocks need not agree while it is up.
+Rules: a single server gets a plain `Edge`, which routes nothing and costs nothing extra.  The error
+names a server that does not answer, without its password.  Such a server affects only its own
+shards.  The first server that answers corrects the clocks: one clock judges all leases, whichever
+server stores them.  So the servers' own clocks may differ while it is up.
 """
 
 from __future__ import annotations
@@ -44,11 +44,10 @@ from multiagents.storage.outages import reason_of
 E = TypeVar("E", bound=Edge | AsyncEdge)
 
 MANY_S = 2.0
-"""How long the other servers' answers to `many` wait for one that is silent; a renewal of leases
-must not be late because of it."""
+"""How long `many` waits for a silent server: it must not delay a renewal of leases."""
 
 CORRECT_S = 1.0
-"""How long one server may take to tell the time; no process begins to work before one has."""
+"""How long one server may take to return the time; a process starts no work before that."""
 
 
 class ServerAway(RedisConnectionError):
@@ -58,7 +57,7 @@ class ServerAway(RedisConnectionError):
 
 
 def away(url: str, shards: Sequence[int], total: int, error: BaseException) -> ServerAway:
-    """The error that names the server and what stands still without it."""
+    """The error that names the server, and how many shards are on it."""
     shown = shown_url(url)
     message = (
         f"no server answers at {shown} ({type(error).__name__}), which holds {len(shards)} of"
@@ -70,14 +69,14 @@ def away(url: str, shards: Sequence[int], total: int, error: BaseException) -> S
 
 
 def told(edge: Edge, error: BaseException) -> str:
-    """Which server is away or refuses, and why, without its password."""
+    """The server that is away or refuses, and the reason, without its password."""
     if isinstance(error, ServerAway | NothingDone):
         return str(error)
     return told_at(edge.url, error)
 
 
 def told_at(url: str, error: BaseException) -> str:
-    """What an error says about the server at a URL, without its password."""
+    """The meaning of an error of the server at a URL, without its password."""
     if isinstance(error, NothingDone):
         return str(error)
     if isinstance(error, AuthenticationError):
@@ -86,10 +85,10 @@ def told_at(url: str, error: BaseException) -> str:
 
 
 def no_server(home: Home, error: BaseException, tried_s: float, *, hint: str = "") -> NoServer:
-    """What a program is told when its sagas cannot be reached: which server, why, what to do.
+    """The error of a program that cannot reach its sagas: which server, why, and what to do.
 
-    To be raised ``from None``: it says all that its cause does.  ``hint``: what else may be meant,
-    a clause.
+    Raise it ``from None``: it has all facts of its cause.  ``hint``: another possible reason, a
+    clause.
     """
     if isinstance(error, WritesRefused):
         return NotWritable(f"{error}; nothing was stored: see `multiagents doctor`")
@@ -111,7 +110,7 @@ def open_edge(
 ) -> Edge:
     """The edge to the servers of these settings; connects to nothing yet."""
     options: dict[str, Any] = {"perform": perform, "timeout_s": timeout_s, "retries": retries}
-    if not settings.state_urls:  # an app may not have loaded yet what names its server
+    if not settings.state_urls:  # the app may not have loaded its URL yet
         return Edge(lambda: settings.home.url, shards=range(settings.shards), **options)
     servers = settings.servers
     if len(servers) == 1:
@@ -140,7 +139,7 @@ class _Homes(dict[str, E]):
             self.update((Shard(number).tag.partition("}")[0], edge) for number in shards)
 
     def of(self, operation: Call[Any] | Plain[Any]) -> E:
-        """The home of an operation's first key; the first server for what has no shard."""
+        """The edge to the server of an operation's first key; the first server without a shard."""
         if isinstance(operation, Call):
             key: Any = operation.keys[0] if operation.keys else ""
         else:
@@ -182,8 +181,8 @@ class RoutedEdge(Edge):
     def many(self, calls: list[Call[Any]]) -> list[Any]:
         """Run independent calls in one round trip to each server, all at the same time.
 
-        A failure of one is returned in its place, so is that of a whole server; none of the
-        others waits for a silent server longer than `MANY_S`.
+        The reply of a failed call is its error, also if its whole server failed.  The call waits
+        for a silent server no longer than `MANY_S`.
         """
         groups: dict[str, list[int]] = {}
         for number, call in enumerate(calls):
@@ -196,7 +195,7 @@ class RoutedEdge(Edge):
                 replies[number] = reply
 
         _at_once([partial(ask, numbers) for numbers in groups.values()])
-        return list(replies)  # a late answer changes nothing that was returned
+        return list(replies)  # a late answer must not change the returned list
 
     def _group(self, calls: list[Call[Any]]) -> list[Any]:
         edge = self._homes.of(calls[0])
@@ -204,11 +203,11 @@ class RoutedEdge(Edge):
             return edge.many(calls)
         except BROKEN as error:
             return [self._homes.away(edge, error)] * len(calls)
-        except Exception as error:  # noqa: BLE001 - returned in the place of each, for the caller
+        except Exception as error:  # noqa: BLE001 - the caller gets it as the reply of each
             return [error] * len(calls)
 
     def correct(self, clock: Clock) -> None:
-        """Teach a `SystemClock` the time of the first server that answers within `CORRECT_S`.
+        """Correct a `SystemClock` by the first server that answers within `CORRECT_S`.
 
         Raises ServerAway, or NothingDone, if none does.
         """
@@ -237,7 +236,7 @@ class AsyncRoutedEdge(AsyncEdge):
     """`RoutedEdge` for an event loop."""
 
     def __init__(self, servers: Mapping[str, Sequence[int]], *, perform: Perform) -> None:
-        # Not the inherited constructor, which would make a client besides those of the edges.
+        # The inherited constructor would open one more client than the edges have.
         self._homes = _Homes(servers, AsyncEdge)
         self.url, self.perform = self._homes.first.url, perform
         self.client = self._homes.first.client
@@ -259,7 +258,7 @@ class AsyncRoutedEdge(AsyncEdge):
 
 
 def _at_once(asks: list[Callable[[], None]]) -> None:
-    """Do all at the same time, and wait no longer than `MANY_S`; one alone gets all its time."""
+    """Run all at the same time, for at most `MANY_S`; a single one has no limit."""
     if len(asks) == 1:
         asks[0]()
         return

@@ -1,7 +1,7 @@
 """Which operations on a saga are there?
 
-Each function builds one `Call`; nothing is sent here and nothing is decided here.  Payloads are
-text that this room does not look into.  All times are Unix milliseconds.
+Each function builds one `Call`.  It sends and decides nothing.  Payloads are text that this room
+does not parse.  All times are Unix milliseconds.
 """
 
 from __future__ import annotations
@@ -42,21 +42,21 @@ from multiagents.storage.replies import (
 )
 
 DIRTY_AFTER_MS = 2000
-"""An appended entry that nobody has decided over is looked at again after this long (E1)."""
+"""How long an appended entry may stay undecided before a sweep takes it up (E1)."""
 PUT_OFF_MS = 2000
-"""What a sweep returns stays hidden from other sweeps for this long."""
+"""How long the items that a sweep returned stay hidden from other sweeps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """A due member that must still stand with the score a sweep gave it."""
+    """A due member that must still have the score that a sweep gave it."""
 
     member: str
     token: str
 
 
 Reason = tuple[str, str, str]
-"""A hash, a field of it, and the value that it has ("" = none): why a due member is dropped."""
+"""A hash, a field and its value ("" = none): the reason for dropping a due member."""
 
 
 def load(saga: SagaKeys, *, known: Known = NOTHING) -> Call[View | str]:
@@ -77,7 +77,7 @@ def append(
     guard: Guard | None = None,
     taken: str = "",
 ) -> Call[View | str]:
-    """Put an entry into the log and load.  ``taken``: an outbox field to take out with it."""
+    """Append an entry to the log and load.  ``taken``: an outbox field to remove with it."""
     due_ms = entry.at_ms + DIRTY_AFTER_MS if dirty_at is None else dirty_at
     member, token = (guard.member, guard.token) if guard else ("", "")
     claim = NO_CLAIM
@@ -89,14 +89,14 @@ def append(
 
 
 def result_field_of(entry: Report) -> str:
-    """Where a report's result is kept: one that was refused is not what other steps are given."""
+    """The data field of a report's result: other steps do not read a refused result."""
     if entry.kind is Kind.RUN and isinstance(entry, Failed):
         return refused_field(entry.step)
     return result_field(entry.kind, entry.step)
 
 
 def result_of(entry: Report, result: str | None) -> dict[str, str]:
-    """What a report adds to the data hash."""
+    """The data fields that a report adds."""
     return {} if result is None else {result_field_of(entry): result}
 
 
@@ -118,7 +118,7 @@ def report(
     known: Known = NOTHING,
     dirty_at: int | None = None,
 ) -> Call[View | str]:
-    """Append the end of an attempt: its claim and lease go, its result is kept."""
+    """Append the end of an attempt: removes its claim and lease, keeps its result."""
     due_ms = entry.at_ms + DIRTY_AFTER_MS if dirty_at is None else dirty_at
     head: tuple[Arg, ...] = (saga.id, known[0], due_ms, entry_key(entry), encode(entry), "", "")
     args = (*head, *_claim_args(saga, entry, result), "", known[1])
@@ -134,13 +134,13 @@ def _index_keys(saga: SagaKeys, plan: Commit) -> tuple[str, ...]:
 def commit(
     saga: SagaKeys, known: Known, plan: Commit, texts: Sequence[str] = ()
 ) -> Call[Committed | View | str]:
-    """Write a decision over the state of a version and the entries that follow it in the log.
+    """Write a decision over one version of the state and the entries after it in the log.
 
-    ``texts``: those entries as the log has them, so that a log that lost some is noticed (E5).
-    Answers with the fresh view if it is not that any more.
+    ``texts``: those entries as the log has them, which reveals a log that lost some (E5).
+    The reply is the fresh view if the version has changed.
     """
     keys = (*saga.all, *_index_keys(saga, plan))
-    # Entries that were decided over before they stand in the log may only follow what was read.
+    # Entries that are decided before they are logged may only follow the entries that were read.
     needs_clean_log = int(bool(plan.decided))
     pending = (len(texts), "\n".join(texts))
     args = (*known, *pending, needs_clean_log, *plan_args(saga, plan))
@@ -156,11 +156,11 @@ def advance(
     entry: Report | Requested,
     result: str | None = None,
 ) -> Call[Committed | View | str]:
-    """`report` and, if nothing else has happened since, `commit` in one trip.
+    """`report` and, if the saga has not changed since, `commit` in one trip.
 
-    Likewise `append` of what a person asks for.
+    Likewise `append` of an operator's action.
 
-    ``known``: the state that was decided over, ``texts``: the entries after it.
+    ``known``: the state under the decision, ``texts``: the entries after it.
     """
     keys = (*saga.all, *_index_keys(saga, plan))
     head: tuple[Arg, ...] = (saga.id, known[0], entry.at_ms + DIRTY_AFTER_MS)
@@ -172,7 +172,7 @@ def advance(
 
 CREATED, EXISTED, SEND_DEFINITION, OTHER_INPUT = 1, 2, 3, 4
 DIGEST = "digest"
-"""In the data hash: of the input, by which starts under one idempotency key are compared."""
+"""Data field: the digest of the input, which compares starts under one idempotency key."""
 
 
 def start(
@@ -190,12 +190,12 @@ def start(
     """Record a new saga.
 
     ``waiting``: the task id that gets the outcome, and its canvas as JSON.  ``definition``:
-    version and canonical JSON ("" if believed stored).  ``digest``: what a saga that exists must
-    have been started with ("" = anything).
+    version and canonical JSON ("" if believed stored).  ``digest``: the digest that an existing
+    saga must have ("" = any).
 
     Returns CREATED, EXISTED (the task id then waits for that saga too), SEND_DEFINITION or
-    OTHER_INPUT (by the digest, or without one; then it does not wait); created as well: the letters
-    that their queues did not take.
+    OTHER_INPUT (another digest, or none; then the task id does not wait).  The letters that their
+    queues refused stand for CREATED.
     """
     version, text = definition
     pairs = [item for pair in data.items() for item in pair]
@@ -211,7 +211,7 @@ def _started(reply: Any) -> int | tuple[RefusedWrite, ...]:
 
 
 def claim_value(attempt: int, nonce: str, deadline_ms: int, delivery: str) -> str:
-    """What stands in a claim field; ``deadline_ms`` 0 = none."""
+    """The value of a claim field; ``deadline_ms`` 0 = none."""
     return f"{attempt}|{nonce}|{deadline_ms}|{delivery}"
 
 
@@ -226,11 +226,11 @@ def claim(
     known: Known | None = None,
     alone: bool = False,
 ) -> Call[Claim | None]:
-    """Begin the recorded attempt; None if there is no such command any more.
+    """Begin the recorded attempt; None if its command is gone.
 
     ``deadline_ms``: no renewal moves the lease past it (0 = none).  ``fields``: of the data hash.
-    ``known``: what the caller knows of the state that it would like to be sent; None: it would not.
-    ``alone``: None, too, if the delivery holds something of this saga already.
+    ``known``: the state that the caller has, if it wants the present one; None: it does not.
+    ``alone``: None, too, if the delivery already holds a claim of this saga.
     """
     outbox = outbox_field(entry.ref)
     args: tuple[Arg, ...] = (
@@ -254,7 +254,7 @@ def claim(
 
 @dataclass(frozen=True, slots=True)
 class Attempt(OfAttempt):
-    """One claimed attempt, as its holder names it."""
+    """One claimed attempt."""
 
     saga_id: str
     kind: Kind
@@ -264,7 +264,7 @@ class Attempt(OfAttempt):
 
 
 def renew(saga: SagaKeys, held: Attempt, *, lease_ends: int, notes: dict[str, str]) -> Call[bool]:
-    """Move the end of a lease; False if it is lost.  ``notes`` go into the data hash."""
+    """Extend a lease; False if it is lost.  ``notes`` go into the data hash."""
     member = k.due_lease(saga.id, held.ref, held.nonce)
     pairs = [item for pair in notes.items() for item in pair]
     field_ = claim_field(held.kind, held.step)
@@ -278,7 +278,7 @@ def _due(reply: Any) -> tuple[Guard, ...]:
 
 
 def sweep(shard: Shard, now_ms: int, *, limit: int, lease_ms: int) -> Call[tuple[Guard, ...]]:
-    """What is due on a shard, each member with the token that acting on it must present."""
+    """The due members of a shard, each with the token that a later action must present."""
     return Call("sweep", (shard.due, shard.tick), (now_ms, limit, PUT_OFF_MS, lease_ms), _due)
 
 
@@ -293,7 +293,7 @@ def _first_score(reply: Any) -> float | None:
 
 
 def drop(shard: Shard, item: Guard, *, because: Reason, later_ms: int | None = None) -> Call[int]:
-    """Forget a due member, or put it off, unless it has become due anew since it was found."""
+    """Remove or delay a due member, unless it has become due anew since it was found."""
     later: Arg = "" if later_ms is None else later_ms
     key, *reason = because
     return Call("drop", (shard.due, key), (item.member, item.token, later, *reason), int)
@@ -310,7 +310,7 @@ def pinned(saga: SagaKeys) -> Plain[str | None]:
 
 
 def command(saga: SagaKeys, name: str) -> Plain[str | None]:
-    """What stands in one outbox field."""
+    """The value of one outbox field."""
     return Plain(("HGET", saga.work, name), text_or_none)
 
 
@@ -320,7 +320,7 @@ def work(saga: SagaKeys) -> Plain[dict[str, str]]:
 
 
 def data(saga: SagaKeys) -> Plain[dict[str, str]]:
-    """Input, results, checkpoints, progress and who waits."""
+    """Input, results, checkpoints, progress and waiters."""
     return Plain(("HGETALL", saga.data), hash_of)
 
 
@@ -338,7 +338,7 @@ def rows(saga: SagaKeys, steps: Sequence[str]) -> Plain[list[list[Any]]]:
 
 
 def meta(saga: SagaKeys) -> Plain[str | None]:
-    """What was noted at the start, JSON."""
+    """The notes of the start, JSON."""
     return Plain(("HGET", saga.data, "meta"), text_or_none)
 
 
@@ -350,7 +350,7 @@ def log(saga: SagaKeys) -> Plain[tuple[str, ...]]:
 def load_held(
     saga: SagaKeys, delivery: str, *, known: Known = NOTHING
 ) -> Call[tuple[View | None, dict[str, str] | None, list[Attempt]]]:
-    """The attempts that a Celery delivery holds; state and data where they are not large."""
+    """The attempts that a Celery delivery holds; state and data if they are not large."""
 
     def parse(reply: Any) -> tuple[View | None, dict[str, str] | None, list[Attempt]]:
         if reply == 0:
@@ -370,7 +370,7 @@ def held_by(saga_id: str, work: dict[str, str], delivery: str) -> list[Attempt]:
 
 
 def claims(saga_id: str, work: dict[str, str]) -> Iterator[tuple[str, Attempt]]:
-    """All claims in a work hash: the delivery that holds it, and the attempt."""
+    """All claims in a work hash: each with the delivery that holds it."""
     for name, value in work.items():
         if name.startswith("c:"):
             attempt, nonce, _, holder = value.split("|", 3)
@@ -392,7 +392,7 @@ def ids(index: str, *, offset: int, limit: int) -> Plain[list[str]]:
 def pairs_of(reply: Any) -> list[tuple[str, float]]:
     """Members with their scores.
 
-    The client makes pairs of a flat reply by itself, unless it speaks by another protocol.
+    The client makes pairs of a flat reply, unless it uses another protocol.
     """
     if reply and not isinstance(reply[0], list | tuple):
         reply = zip(reply[::2], reply[1::2], strict=True)

@@ -1,6 +1,6 @@
 """Where is the text of a script?
 
-Scripts are files in ``lua/``; those over a saga's keys are loaded with ``lib.lua`` before them.
+Scripts are files in ``lua/``.  ``lib.lua`` is put before those that use a saga's keys.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _WITH_LIB = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A script's text and the hash by which the server knows it."""
+    """A script's text and its hash on the server."""
 
     text: str
     sha: str

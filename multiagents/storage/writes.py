@@ -1,6 +1,6 @@
-"""Does a server take writes now, as far as it tells without being written to?
+"""Does a server take writes now, judged by reads alone?
 
-The words are those with which it would refuse, see `refusals`.  Nothing is written to find out.
+The words are those of its refusals, see `refusals`.  The check writes nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from multiagents.storage.health import ServerHealth, read_info, read_server
 async def read_refusal(key: str) -> str | None:
     """The word with which the server that has this key refuses writes.
 
-    None: it takes them, or does not tell.  One request where nothing is wrong.
+    None: it takes them, or that is unknown.  One request if the server is healthy.
     """
     health = ServerHealth(await read_info(key=key) or {})
     if snapshots_stop(health) is None or replicas_of(health) is not None:
@@ -20,7 +20,7 @@ async def read_refusal(key: str) -> str | None:
 
 
 def refusal_of(health: ServerHealth) -> str | None:
-    """One of `REFUSALS`; None: it takes writes, or whether it does is not known."""
+    """One of `REFUSALS`; None: it takes writes, or that is unknown."""
     if is_replica(health):
         return "READONLY"
     if is_full(health):
@@ -32,25 +32,25 @@ def refusal_of(health: ServerHealth) -> str | None:
 
 
 def is_replica(health: ServerHealth) -> bool:
-    """Whether it follows another server, which alone is written to."""
+    """Whether it is a replica of another server."""
     return health.info.get("role") == "slave"
 
 
 def is_full(health: ServerHealth) -> bool:
-    """Whether what it holds has reached its maxmemory, and it makes no room by itself."""
+    """Whether its data has reached its maxmemory, and it evicts nothing."""
     limit = health.number("maxmemory")
     used = health.number("used_memory") - health.number("mem_not_counted_for_evict")
     return 0 < limit <= used and health.setting("maxmemory-policy") == "noeviction"
 
 
 def file_failed(health: ServerHealth) -> bool:
-    """Whether the last write to its append-only file has failed."""
+    """Whether the last write to its append-only file failed."""
     failed = health.info.get("aof_last_write_status", "ok") != "ok"
     return failed and health.setting("appendonly") == "yes"
 
 
 def snapshots_stop(health: ServerHealth) -> bool | None:
-    """Whether its last snapshot has failed and stops writes; None: only CONFIG would tell."""
+    """Whether its last snapshot failed and stops writes; None: only CONFIG has the answer."""
     if health.info.get("rdb_last_bgsave_status", "ok") == "ok":
         return False
     stops = health.config.get("stop-writes-on-bgsave-error")
@@ -60,9 +60,9 @@ def snapshots_stop(health: ServerHealth) -> bool | None:
 
 
 def replicas_of(health: ServerHealth) -> tuple[int, int] | None:
-    """How many are in time, and how many it needs to take writes; None: it needs none."""
+    """How many replicas are in time, and how many writes need; None: writes need none."""
     told = health.config.get("min-replicas-to-write", "")
-    # INFO has the number of good ones only where some are wanted.
+    # INFO has the number of good replicas only if the server requires some.
     wanted = int(told) if told.isdigit() else int("min_slaves_good_slaves" in health.info)
     if not wanted or "min_slaves_good_slaves" not in health.info:
         return None

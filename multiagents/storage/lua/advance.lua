@@ -1,8 +1,8 @@
--- advance: append an entry and, if nothing else has happened, write the decision over it at once.
+-- advance: append an entry and, if the saga has not changed, write the decision over it at once.
 --
--- The entry is the end of an attempt, whose claim must still stand, or what a person asks for.
--- The caller decided over a state and the entries it knows to be pending; that decision holds only
--- if neither has changed.  Otherwise only the entry is written.
+-- The entry is the end of an attempt, whose claim must still stand, or an operator's action.
+-- The caller decided over a state and its pending entries.  That decision holds only if neither has
+-- changed.  Otherwise only the entry is written.
 --
 -- KEYS[1..6] as in lib.lua   KEYS[7] state index to leave   KEYS[8] state index to enter
 -- ARGV[1] saga id   ARGV[2] known version   ARGV[3] dirty at, Unix ms
@@ -28,7 +28,7 @@ if last then
 end
 if not clean then
   if last then redis.call("ZREM", DUE, ARGV[8]) end
-  -- Sent again after a lost reply, nothing may be pending: then nothing would make it clean.
+  -- A repeat after a lost reply may find nothing pending: then no commit would clear the mark.
   if tonumber(f[2]) ~= log_end(f[4]) then
     redis.call("ZADD", DUE, "LT", ARGV[3], "d|" .. ARGV[1])
   end

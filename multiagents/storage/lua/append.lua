@@ -1,4 +1,4 @@
--- append: put one entry into a saga's log and return what a decision over it needs.
+-- append: add one entry to a saga's log and return the data that a decision over it needs.
 --
 -- KEYS[1..6] as in lib.lua
 -- ARGV[1] saga id            ARGV[2] known version ("" = none)   ARGV[3] dirty at, Unix ms
@@ -7,12 +7,12 @@
 -- ARGV[6] due member that must still stand ("" = no such guard)  ARGV[7] its score
 -- ARGV[8] claim field that this report ends ("" = none)          ARGV[9] nonce
 -- ARGV[10] lease member      ARGV[11] result field               ARGV[12] result JSON ("" = none)
--- ARGV[13] outbox field that must still stand and is taken out ("" = none)
--- ARGV[15] Celery delivery whose claims are wanted besides, optional
+-- ARGV[13] outbox field that must still stand and is removed ("" = none)
+-- ARGV[15] Celery delivery whose claims are returned as well, optional
 --
 -- Returns the view of lib.lua; 0 if the saga does not exist; 1 if a guard did not hold.  With a
--- delivery: {view or false, data hash or false, claim field, value, …}; the state of a wide saga is
--- then only sent as far as the reader does not know it, as with a claim, and data only if small.
+-- delivery: {view or false, data hash or false, claim field, value, …}.  Then a wide saga's state
+-- is sent only as changes since the known version, as with a claim, and data only if small.
 local SMALL = 65536  -- characters
 if redis.call("EXISTS", SAGA) == 0 then
   if ARGV[6] ~= "" then redis.call("ZREM", DUE, ARGV[6]) end

@@ -1,19 +1,19 @@
--- breaker: may a guarded call be made, and what became of it?
+-- breaker: allow or refuse a guarded call, and count its outcome.
 --
--- Closed: no field "until"; calls are counted in ten buckets of the window.  Not closed: "until" is
--- when the next probe may go.  A probe moves it on by the open time, so that one goes at a time
--- and a probe whose process died is followed by another.
+-- Closed: no field "until"; calls are counted in ten buckets of the window.  Open: "until" is the
+-- time of the next probe.  A probe moves it by the open time.  So there is one probe at a time, and
+-- another follows if its process dies.
 --
 -- KEYS[1] hash    until Unix ms, probe nonce, <bucket>:ok and <bucket>:bad counts
 -- ARGV[1] "ask" or "tell"    ARGV[2] now, Unix ms    ARGV[3] open time, ms
--- ask:  ARGV[4] nonce of the call; asked twice, a probe is granted twice
+-- ask:  ARGV[4] nonce of the call; a repeat is granted the same probe
 --       returns {allowed 0|1, is a probe 0|1, ms until the next probe}
 -- tell: ARGV[4] "ok" or "bad"   ARGV[5] was a probe 0|1   ARGV[6] window, ms
 --       ARGV[7] calls below which nothing opens           ARGV[8] share of failures that opens
---       returns "closed" or "open"; told twice, it counts twice
+--       returns "closed" or "open"; a repeat counts twice
 local KEY = KEYS[1]
 local op, now, open_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local KEEP_OPEN_MS = 86400000 -- an open circuit that nobody asks is forgotten after a day
+local KEEP_OPEN_MS = 86400000 -- an open circuit without calls is forgotten after a day
 local opens_at = tonumber(redis.call("HGET", KEY, "until"))
 
 local function open_until(moment)
@@ -31,7 +31,7 @@ if op == "ask" then
 end
 
 if opens_at then
-  if ARGV[5] ~= "1" then return "open" end -- began before it opened: says nothing of today
+  if ARGV[5] ~= "1" then return "open" end -- it began before the circuit opened
   redis.call("DEL", KEY)
   if ARGV[4] == "ok" then return "closed" end
   open_until(now + open_ms)

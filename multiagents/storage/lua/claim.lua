@@ -4,12 +4,12 @@
 -- ARGV[1] outbox field   ARGV[2] outbox due member   ARGV[3] claim field   ARGV[4] nonce
 -- ARGV[5] claim value    ARGV[6] lease member        ARGV[7] lease ends, Unix ms
 -- ARGV[8] entry id       ARGV[9] entry               ARGV[10] step
--- ARGV[11] "1" if the state is wanted   ARGV[12] known version   ARGV[13] its cursor
--- ARGV[14] delivery that may hold nothing yet ("" = it may)   ARGV[15..] data fields
+-- ARGV[11] "1" to return the state   ARGV[12] known version   ARGV[13] its cursor
+-- ARGV[14] delivery that must hold no claim yet ("" = any)   ARGV[15..] data fields
 --
--- Returns {view of lib.lua or false, definition, head, step row or false, data values …}, also when
--- this very claim stands already (its reply was lost); 0 if there is no such command: done,
--- withdrawn or taken, or the delivery holds something.  The state of a wide saga is not sent, only what a reader does not know yet.
+-- Returns {view of lib.lua or false, definition, head, step row or false, data values …}, also if
+-- this claim stands already (its reply was lost); 0 if the command is done, withdrawn or taken, or
+-- the delivery holds a claim.  A wide saga's state is sent only as changes since the known version.
 local claim = redis.call("HGET", WORK, ARGV[3])
 local mine = claim and string.match(claim, "|(%x+)|") == ARGV[4]
 if not mine then

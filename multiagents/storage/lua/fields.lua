@@ -1,4 +1,4 @@
--- fields: one field of several hashes, or all of each, for a search that reads many sagas.
+-- fields: read one field of several hashes, or all of each, for a search over many sagas.
 --
 -- KEYS[1..] hashes of one shard   ARGV[1] the field ("" = all values, joined by line breaks)
 --

@@ -1,10 +1,10 @@
--- forget: remove definitions by which no saga runs any more.
+-- forget: remove definitions that no saga uses any more.
 --
--- A start takes its definition's mark away, and a purge marks it anew with another saga's id: one
--- that bears the mark with which it was looked at has not been used since.
+-- A start removes its definition's mark, and a purge marks it anew with another saga's id.  So a
+-- definition with the same mark as at the search has not been used since.
 --
 -- KEYS[1] definitions hash   KEYS[2] hash of unused ones: version, mark   KEYS[3] due zset
--- ARGV[1] due member   ARGV[2] when to look at what is left, or has been marked by then, Unix ms
+-- ARGV[1] due member   ARGV[2] time of the next search, Unix ms
 -- ARGV[3..] version, mark, "1" if it is in use … (none = the member goes if nothing is marked)
 --
 -- Returns how many were removed.

@@ -1,9 +1,9 @@
--- format: note that workers of a format write here, unless newer ones do.
+-- format: record that workers of a format write here, unless newer ones do.
 --
 -- KEYS[1..] format string of each shard on the server
 -- ARGV[1] the caller's format
 --
--- Returns the newest format that had been noted, 0 if none was.
+-- Returns the newest format recorded before, 0 if none was.
 local newest = 0
 for _, key in ipairs(KEYS) do
   newest = math.max(newest, tonumber(redis.call("GET", key) or "0"))

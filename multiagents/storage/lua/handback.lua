@@ -1,9 +1,9 @@
 -- handback: a worker without a command's function gives the command back to its outbox.
 --
--- What stands there then, 0|sends, is sent without a look at its queue: its message is known to be
--- gone.  Where a running worker has the function, this sending does not count (rule 9).  Else the
--- command is marked as wanted, with the time of the message as score: so a repeated call, whose
--- reply was lost, is known, and whoever finds a worker after all may give it back once more.
+-- Its new value, 0|sends, is sent without a look at its queue: its message is known to be gone.  If
+-- a running worker has the function, this sending does not count (rule 9).  Otherwise the command
+-- is marked as wanted, with the time of the message as score.  The score identifies a repeated
+-- call, whose reply was lost.  A later call that finds a worker may give the command back again.
 --
 -- KEYS[1] work hash   KEYS[2] due zset   KEYS[3] wanted zset of the shard
 -- ARGV[1] outbox field   ARGV[2] due member   ARGV[3] when the message was sent, Unix ms
@@ -11,7 +11,7 @@
 -- ARGV[6] wanted member  ARGV[7] now, Unix ms ARGV[8] wanted members are kept for, ms
 --
 -- Returns 1; 0 if there is nothing to give back: done, withdrawn, claimed, or sent again since;
--- 2 if this sending is not noted yet, so that whoever is about to note it would undo this.
+-- 2 if this sending is not recorded yet: its record would overwrite this one.
 local value = redis.call("HGET", KEYS[1], ARGV[1])
 if not value then return 0 end
 local sent, sends = string.match(value, "^(%d+)|(%d+)$")

@@ -1,14 +1,14 @@
--- handover: send the first command that was held back, so that a place in a fan-out stays at work.
+-- handover: send the first withheld command, so that a slot of a fan-out stays in use.
 --
--- Of two processes that leave their places at the same time each sends another one.  Sent twice
--- because its reply was lost, it sends two: one more is at work than there was before.
+-- Two processes that leave their slots at the same time send different commands.  A repeat after a
+-- lost reply sends two: then one command more runs than before.
 --
 -- KEYS[1] work hash   KEYS[2] due zset
 -- ARGV[1..] field, value, due member, due ms, queue list of the broker, message ("" = it is sent
 --           by the caller) …
 --
--- Returns which of them, from 1; 0 if each was sent, is claimed, or was refused by its queue: then it
--- is held back as before, and looked at again at the time given.
+-- Returns which of them, from 1; 0 if each was sent, is claimed, or was refused by its queue.  A
+-- refused one stays withheld, and is due at the given time.
 for i = 1, #ARGV, 6 do
   local value = redis.call("HGET", KEYS[1], ARGV[i])
   if value and string.match(value, "|0$") then

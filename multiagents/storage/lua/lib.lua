@@ -1,4 +1,4 @@
--- lib: what several scripts share; put before each of them when it is loaded.
+-- lib: functions that several scripts share; put before each of them when it is loaded.
 --
 -- Every saga script takes the same first keys:
 -- KEYS[1] saga   hash     KEYS[2] work  hash     KEYS[3] data  hash
@@ -6,17 +6,17 @@
 -- Replies are built as JSON text by concatenation: step names need no escaping (they are checked
 -- when a workflow is built) and all values are JSON already.
 --
--- A key that is not the engine's (a queue of the broker, a result of Celery's) may be refused for a
--- reason of its own: another type, a right that the user lacks.  What a script does with it comes
--- after all that it writes of the saga, by pcall, and what was refused stays owed.
+-- The server may refuse a foreign key (a queue of the broker, a result of Celery's) for a reason of
+-- its own: another type, a right that the user lacks.  A script uses it by pcall, after all its
+-- writes to the saga, and a refused write stays owed.
 --
--- An entry's position is its number in the log, from 1; a cursor is the last position that was
--- decided over.  Of an ended saga the first entries, b of them, lie compressed in the first item.
+-- An entry's position is its number in the log, from 1; a cursor is the last decided position.  In
+-- an ended saga the first item holds the first b entries, compressed.
 local SAGA, WORK, DATA, LOG, IDS, DUE = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local PAGE = 500     -- log entries read at once
 local KEPT = 16      -- versions that a wide saga remembers
-local FIELDS = 1000  -- arguments that one command is given
-local CARRIED = 65536  -- bytes of a log that the reply to a saga's end brings along
+local FIELDS = 1000  -- arguments of one command at most
+local CARRIED = 65536  -- bytes of the longest log that the reply to a saga's end includes
 
 local position = 0
 local function take()
@@ -24,12 +24,12 @@ local function take()
   return ARGV[position]
 end
 
--- How many items a list has that comes next in ARGV.
+-- The length of the list that comes next in ARGV.
 local function count()
   return tonumber(take())
 end
 
--- A command with any number of arguments, in pieces; all of them pairs if there are several.
+-- Run a command with any number of arguments, in pieces; FIELDS is even, so pairs stay whole.
 local function bulk(command, key, list)
   for i = 1, #list, FIELDS do
     redis.call(command, key, unpack(list, i, math.min(i + FIELDS - 1, #list)))
@@ -37,7 +37,7 @@ local function bulk(command, key, list)
 end
 
 -- The position of the last of so many items of the log.
--- b: how many entries lie compressed in the first item (false = none do).
+-- b: number of entries that are compressed in the first item (false = none).
 local function place(items, b)
   return b and tonumber(b) + items - 1 or items
 end
@@ -52,15 +52,15 @@ local function append(id, entry, b)
   return redis.call("SADD", IDS, id) == 1 and place(redis.call("RPUSH", LOG, entry), b)
 end
 
--- Keep a result.  Only that of the attempt that holds the claim counts; another's, which had been
--- given up, is put aside until a decision adopts it: what other steps have read stays true.
+-- Keep a result.  Only the result of the attempt that holds the claim counts.  That of a given-up
+-- attempt is put aside until a decision adopts it, so the results that other steps read stay true.
 local function keep(field, text, nonce, current)
   if current then return redis.call("HSET", DATA, field, text) end
   redis.call("HSETNX", DATA, string.sub(field, 1, 2) == "r:" and "l:" .. nonce or field, text)
 end
 
--- Whether just these entries follow a position: so many, their texts line by line.  After a server
--- lost its last second others may stand there, while the version is still the same (E5).
+-- Whether exactly these entries follow a position: their number, and their texts line by line.
+-- After a server lost its last second others may be there, with the same version (E5).
 local function follow(after, b, count, texts)
   if count == "0" then return true end
   local first = b and tonumber(after) - tonumber(b) + 1 or tonumber(after)
@@ -68,8 +68,8 @@ local function follow(after, b, count, texts)
   return table.concat(found, "\n") == texts
 end
 
--- What reads a saga.  A script makes all its functions anew in each run, and most runs need none
--- of these.
+-- The functions that read a saga.  A script defines all its functions anew in each run, and most
+-- runs need none of these.
 local function readers()
   -- The log after a position, oldest first, one page at most.
   local function entries(after, b)
@@ -77,7 +77,7 @@ local function readers()
     return redis.call("LRANGE", LOG, first, first + PAGE - 1)
   end
 
-  -- The fields of a hash, as HGETALL gives it, that begin with prefix: as JSON without it.
+  -- The fields of a hash (a reply to HGETALL) with a prefix, as a JSON object without the prefix.
   local function object(flat, prefix)
     local parts = {}
     for i = 1, #flat, 2 do
@@ -93,10 +93,10 @@ local function readers()
     return known ~= "" and p and string.find(p, "," .. known .. ",", 1, true)
   end
 
-  -- What a decision needs: {version, cursor, position before the log's first entry here, log,
+  -- The data of a decision: {version, cursor, position before the log's first entry here, log,
   -- definition, head, steps, values}.
-  -- A reader that knows this version, or one of the last before it (wide sagas keep their versions
-  -- in p), gets the log after its own cursor and false for the state: it brings itself up to date.
+  -- A reader that has this version, or one of the last before it (wide sagas keep their versions in
+  -- p), gets the log after its own cursor, and false for the state: it folds the log itself.
   local function view(known, known_cursor)
     local f = redis.call("HMGET", SAGA, "v", "c", "w", "h", "p", "b")
     local cursor, b = f[2], f[6]
@@ -132,20 +132,20 @@ end
 -- Write a decision, whose arguments are next in ARGV.
 -- Order: new version, cursor ("" = the end of the log as it is), head, now_ms, saga id, state
 -- index to leave and to enter ("" = the same), created_ms, and if the saga's outcome is to be
--- delivered now a counted list of the data fields that it is made of ("" = it is not); then counted
--- lists: steps (name, row); entries already decided over (id, entry);
+-- delivered now a counted list of its data fields ("" = it is not); then counted lists: steps
+-- (name, row); entries that are decided already (id, entry);
 -- outbox (field, value, due member, due ms); letters (field, queue list of the broker, message);
 -- withdrawals (field, due member, entry id, entry); due members to set (member, ms) and to clear
 -- (member); claims (field, value); outbox fields that they take (field, due member); late results
--- that count from now on (field, result field).  Then, to the end, what begins or ceases to wait
--- for a person: 0 KEYS[9] or 1 KEYS[10], member, since when ("" = no longer).
--- versions: the field p; b: see place; last: the position of the last entry; gone: due members to
--- clear besides.
+-- that count from now on (field, result field).  Then, to the end, changes to the indexes of
+-- attention and dead letters: 0 KEYS[9] or 1 KEYS[10], member, since when ("" = no longer).
+-- versions: the field p; b: see place; last: the position of the last entry; gone: more due members
+-- to clear.
 --
--- Returns {1 if the log holds more, cursor}; where the outcome is to be delivered also the version,
--- of the data hash those fields and who waits, as HGETALL gives them, and the items of the log, or
--- their number if they are many or large; at the end, if queues refused letters, a list of these:
--- {field, queue list, error, …}, which is returned a second time beside the reply.
+-- Returns {1 if the log holds more, cursor}.  If the outcome is to be delivered, then also the
+-- version, those fields and the waiters' fields of the data hash (as in HGETALL), and the items of
+-- the log, or their number if they are many or large.  At the end, if queues refused letters, a
+-- list of these: {field, queue list, error, …}, which is also the second return value.
 local function apply(versions, b, last, gone)
   local version, cursor, head, now, saga_id, leaves, enters, created, ends =
     unpack(ARGV, position + 1, position + 9)
@@ -235,8 +235,8 @@ local function apply(versions, b, last, gone)
   for i = letters + 1, letters + 3 * tonumber(ARGV[letters]), 3 do
     local field, sent = ARGV[i], redis.pcall("LPUSH", ARGV[i + 1], ARGV[i + 2])
     if type(sent) == "table" then
-      -- It is unsent, and looked at again soon.  Of a plain task, whose claim this commit has
-      -- written, the holder is marked by a "-".
+      -- The command is unsent, and due again soon.  For a plain task, whose claim this commit has
+      -- written, a "-" marks the holder.
       local value, member = "0|0", "o|" .. saga_id .. "|" .. field
       if string.sub(field, 1, 2) == "c:" then
         local start, holder = string.match(redis.call("HGET", WORK, field), "^(%d+|%x+|%d+|)(.*)$")

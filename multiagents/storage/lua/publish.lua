@@ -1,14 +1,13 @@
--- publish: note when commands were sent, and when to look at them again; or send them right here.
+-- publish: record when commands were sent, and when they are due again; or send them right here.
 --
 -- KEYS[1] work hash   KEYS[2] due zset
--- ARGV[1] when to look again at a command whose queue refuses its message, Unix ms ("" = when it
---         would have been looked at without this call)
+-- ARGV[1] when a command is due again if its queue refuses its message, Unix ms ("" = as before)
 -- ARGV[2..] field, value, due member, due ms ("" = its time stays), queue list of the broker,
 --           message ("" = it has been sent already) …
 --
--- Returns how many of them still stand; what was claimed meanwhile is left alone, and so is a claim
--- that is not the one of the new value: attempt|nonce|deadline|delivery.  If queues refused messages,
--- whose commands then are as they were before: {how many, field, queue list, error, …}.
+-- Returns how many of them still stand.  A command that was claimed meanwhile stays unchanged, and
+-- so does a claim other than that of the new value: attempt|nonce|deadline|delivery.  If queues
+-- refused messages, their commands stay unchanged: {how many, field, queue list, error, …}.
 local function is_same(field, value, new)
   if string.sub(field, 1, 2) ~= "c:" then return true end
   return string.match(value, "^%d+|%x+|") == string.match(new, "^%d+|%x+|")
@@ -31,7 +30,7 @@ for i = 2, #ARGV, 6 do
   local value = redis.call("HGET", KEYS[1], ARGV[i])
   if value and is_same(ARGV[i], value, ARGV[i + 1]) then
     local why = nil
-    -- The new value stands already when this call is repeated because its reply was lost.
+    -- A repeat after a lost reply finds the new value already.
     if ARGV[i + 5] ~= "" and value ~= ARGV[i + 1] then
       why = send(i, value)
     else

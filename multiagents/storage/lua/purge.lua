@@ -1,14 +1,14 @@
--- purge: remove a finished saga whole, unless it has moved since it was looked at (E16).
+-- purge: remove an ended saga, unless it has moved since it was read (E16).
 --
--- The definition by which it ran is marked: perhaps nothing runs by it any more.
+-- Its definition is marked: perhaps no saga uses it any more.
 --
 -- KEYS[1..6] as in lib.lua   KEYS[7] aliases hash   KEYS[8] hash of unused definitions
 -- KEYS[9..] indexes that list it
--- ARGV[1] saga id   ARGV[2] version that was looked at   ARGV[3] purge member
--- ARGV[4] when to try again while its outcome is not told (rule 14), and when to look at what is
---         unused, Unix ms   ARGV[5] due member for that
+-- ARGV[1] saga id   ARGV[2] version that was read   ARGV[3] purge member
+-- ARGV[4] when to retry while its outcome is not delivered (rule 14), and when to search for unused
+--         definitions, Unix ms   ARGV[5] due member of that search
 --
--- Returns 1 removed, 0 left alone.
+-- Returns 1 removed, 0 unchanged.
 if redis.call("HEXISTS", WORK, "o:end") == 1 then
   redis.call("ZADD", DUE, "XX", ARGV[4], ARGV[3])
   return 0

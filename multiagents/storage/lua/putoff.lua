@@ -1,15 +1,16 @@
--- putoff: look at a due member later whose handling has failed, longer each time.
+-- putoff: delay a due member whose handling failed, longer each time.
 --
--- How often it has failed is counted beside the due set, so that all sweepers know it.  The counts are
--- forgotten when nothing has failed for a while.  There are so many of them at most: when as many
--- fail, old counts go, and what finds no place is not counted, and put off for the longest time.
+-- The failures are counted beside the due set, so all sweepers share them.  The counts expire some
+-- time after the last failure.  Their number is limited: at the limit old counts go.  A member
+-- without a place is not counted, and gets the longest delay.
 --
 -- KEYS[1] due zset   KEYS[2] stuck hash: member -> how often|when last, Unix ms|why
 -- ARGV[1] member     ARGV[2] the score that the sweep gave it   ARGV[3] now, Unix ms
 -- ARGV[4] why        ARGV[5] the first delay, ms   ARGV[6] the longest one, ms
 -- ARGV[7] forget after, ms   ARGV[8] most counts
 --
--- Returns how often it has failed, or -1 if it is not counted; 0 if it has become due anew or was dealt with: it is left alone.
+-- Returns how often it has failed, or -1 if it is not counted; 0 if it is due anew or was handled:
+-- then it stays unchanged.
 if redis.call("ZSCORE", KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
 local function is_full()
   return redis.call("HLEN", KEYS[2]) >= tonumber(ARGV[8])
@@ -17,7 +18,7 @@ end
 
 local before = redis.call("HGET", KEYS[2], ARGV[1])
 if not before and is_full() then
-  -- Old ones are looked for now and then, because that reads all of them.
+  -- Old ones are searched only now and then: that reads all of them.
   local counts = ARGV[3] % 32 == 0 and redis.call("HGETALL", KEYS[2]) or {}
   for i = 1, #counts, 2 do
     local last = tonumber(string.match(counts[i + 1], "^%d+|(%d+)|"))

@@ -1,17 +1,17 @@
--- remove: take away a damaged saga, with all that lists it; nothing else is looked at.
+-- remove: remove a damaged saga and all its entries elsewhere; it reads nothing else.
 --
--- The definition by which it ran is marked: perhaps nothing runs by it any more.  Where its hash does
--- not name that, all of the shard are.
+-- Its definition is marked: perhaps no saga uses it any more.  If its hash does not name the
+-- definition, all of the shard are marked.
 --
 -- KEYS[1..6] as in lib.lua   KEYS[7] dead letters, zset   KEYS[8] stuck hash   KEYS[9] aliases hash
 -- KEYS[10] definitions hash   KEYS[11] hash of unused definitions
 -- KEYS[12..] indexes that may list it, zset
--- ARGV[1] saga id   ARGV[2] due member of what is unused   ARGV[3] when to look at it, Unix ms
--- ARGV[4] "1" if all are marked where its own is not known
+-- ARGV[1] saga id   ARGV[2] due member of the search for unused ones   ARGV[3] its time, Unix ms
+-- ARGV[4] "1" if all are marked when its own is unknown
 -- ARGV[5..] three lists, each with its length before it: due members, members of the dead letters,
 -- aliases
 --
--- Returns how many of its own keys there were.
+-- Returns the number of its own keys that it removed.
 local at = 5
 local function each(take_out)
   local last = at + tonumber(ARGV[at])

@@ -1,10 +1,10 @@
--- renew: move the end of a lease that still stands, and keep what the step says of itself.
+-- renew: extend a lease that still stands, and keep the step's notes.
 --
 -- KEYS[1] work hash   KEYS[2] due zset   KEYS[3] data hash
 -- ARGV[1] claim field   ARGV[2] nonce   ARGV[3] lease member   ARGV[4] new end, Unix ms
 -- ARGV[5] number of data pairs, then field, value …
 --
--- Returns 1 renewed, 0 lost: the worker must stop (E2).
+-- Returns 1 renewed; 0 lost: the worker must stop (E2).
 local claim = redis.call("HGET", KEYS[1], ARGV[1])
 if not claim then return 0 end
 local nonce, deadline = string.match(claim, "^%d+|(%x+)|(%d+)|")

@@ -1,4 +1,4 @@
--- settle: take a command that is done out of the outbox; compress the log of a saga at its end.
+-- settle: remove a finished command from the outbox; compress the log of an ended saga.
 --
 -- KEYS[1..6] as in lib.lua
 -- ARGV[1] field   ARGV[2] due member
@@ -7,8 +7,8 @@
 -- ARGV[6] value of the field   ARGV[7] number of task ids whose canvas was started, then these
 -- then results for Celery's backend: key, text, expires after, s (0 = never) …
 --
--- Returns 1 taken out, 0 it was gone, or somebody has joined meanwhile who is owed it still; a list of
--- the results that were refused, {field, key, error, …}: then it is owed still.
+-- Returns 1 removed; 0 if it was gone, or is still owed to a waiter that joined meanwhile; a list
+-- of the results that were refused, {field, key, error, …}: then it is still owed.
 local told = tonumber(ARGV[7])
 local f = redis.call("HMGET", SAGA, "v", "c", "b")
 local all = tonumber(ARGV[4])
@@ -36,7 +36,7 @@ end
 local function answer(key, text, expires_s)
   local stored = redis.pcall("GET", key)
   local why = refusal(stored)
-  -- A success is never overwritten, as with Celery; it is told again, for it may not have been.
+  -- A success is never overwritten, as in Celery; it is published again, since that may be missing.
   if stored and not why and string.find(stored, '"status": "SUCCESS"', 1, true) then
     text = stored
   elseif not why then

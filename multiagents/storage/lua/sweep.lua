@@ -1,15 +1,15 @@
--- sweep: list what is due, without taking it out (E2).
+-- sweep: list the due members, without removing them (E2).
 --
--- What is returned is put off by a moment, so that the other sweepers leave it alone; its new
--- score is the token that acting on it must present.  Each gets a score of its own, in the order in
--- which they were due: members with one score come in the order of their names, so that some of a
--- large batch would never come.  After a gap in the sweeping, leases stand
--- for one full term before any of them counts as run out (E9).  The tick is written only when it
--- is no longer young: a thousand workers sweep far more often than it is needed.
+-- The returned members are delayed by a moment, which hides them from other sweepers.  The new
+-- score is the token that a later action must present.  Each gets a different score, in the order
+-- in which they were due: members with one score would be sorted by name, and some of a large batch
+-- would never come.  After a gap in the sweeping, leases stay valid for one full term before any
+-- counts as expired (E9).  The tick is written only when it is old: a thousand workers sweep far
+-- more often than needed.
 --
--- A tick that lies more than a term ahead means that a sweeper's clock was, or that the server's
--- was set back: that is a gap, too, and leases, commands, dirty marks and retries that were put off
--- by that clock are looked at after one term.  It does no harm if one of them comes too early.
+-- A tick more than a term ahead means that a sweeper's clock was ahead, or that the server's was
+-- set back.  That is a gap, too: leases, commands, dirty marks and retries that such a clock
+-- delayed are due after one term.  It does no harm if one of them comes too early.
 --
 -- KEYS[1] due zset   KEYS[2] tick hash
 -- ARGV[1] now, Unix ms   ARGV[2] most members   ARGV[3] put off by, ms   ARGV[4] lease, ms

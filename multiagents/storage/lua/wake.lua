@@ -1,10 +1,10 @@
--- wake: what waits for a worker's functions on its queues is due now.
+-- wake: make the commands due that wait for a worker's functions on its queues.
 --
 -- KEYS[1] wanted zset of the shard   KEYS[2] due zset
--- ARGV[1] now, Unix ms   ARGV[2] between two of them, ms   ARGV[3] number of queues
+-- ARGV[1] now, Unix ms   ARGV[2] time between two of them, ms   ARGV[3] number of queues
 -- ARGV[4..] queues, then functions
 --
--- Returns how many.  What is no longer in the due set has been claimed, or its saga is gone.
+-- Returns how many.  A member that is not in the due set was claimed, or its saga is gone.
 local wanted = redis.call("ZRANGE", KEYS[1], 0, -1)
 if #wanted == 0 then return 0 end
 local queues, functions, woken = {}, {}, 0
