@@ -114,7 +114,7 @@ def environment() -> Settings:
 def connect(settings: Settings | None = None) -> Session:
     """A session with the server of these settings (by default the environment's).
 
-    Raises UnreachableError where no server answers, CommandError where it does not let us in.
+    Raises UnreachableError where no server answers, CommandError if it rejects the credentials.
     """
     runtime = make_runtime(settings or environment())
     probe(runtime)
@@ -232,7 +232,7 @@ def denied(url: str, named_by: str) -> CommandError:
     from multiagents.cli.errors import masked
 
     return CommandError(
-        f"the server at {masked(url)} does not let us in; put the user and password that it expects"
+        f"the server at {masked(url)} rejects the user or password; put the expected ones"
         f" into {named_by}: redis://USER:PASSWORD@HOST:PORT/0"
     )
 

@@ -80,7 +80,7 @@ def told_at(url: str, error: BaseException) -> str:
     if isinstance(error, NothingDone):
         return str(error)
     if isinstance(error, AuthenticationError):
-        return f"the server at {shown_url(url)} does not let us in"
+        return f"the server at {shown_url(url)} rejects the user or password"
     return f"no server answers at {shown_url(url)} ({type(error).__name__})"
 
 

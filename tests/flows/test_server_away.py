@@ -119,7 +119,10 @@ def test_a_wait_that_is_over_likewise() -> None:
         (redis.ConnectionError("Error 111 connecting to h:1. Connection refused."), "refused"),
         (redis.ConnectionError("[Errno 111] Connect call failed ('h', 1)"), "connection refused"),
         (redis.TimeoutError("Timeout reading from socket"), "no answer in time"),
-        (redis.AuthenticationError("invalid username-password pair"), "does not let us in"),
+        (
+            redis.AuthenticationError("invalid username-password pair"),
+            "rejects the user or password",
+        ),
         (redis.ConnectionError("Error -2 connecting. Name or service not known."), "unknown host"),
         (redis.ConnectionError("pass=secret"), "ConnectionError"),
     ],
