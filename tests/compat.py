@@ -1,9 +1,9 @@
 """Do the fast tests pass with the oldest and with the newest packages that pyproject.toml allows?
 
-By hand, with uv and the Pythons that are here: ``make compat``.  Each combination gets an
-environment of its own in .compat/: the lowest version of every direct dependency, with the newest
-tools for the tests, or the newest version of everything.  A warning is no failure here: an old
-package may be told of by a new one.
+Run it by hand, with uv and the installed Pythons: ``make compat``.  Each combination gets its own
+environment in .compat/: the lowest version of every direct dependency with the newest tools for
+the tests, or the newest version of everything.  A warning is no failure here, because a new
+package may warn about an old one.
 """
 
 from __future__ import annotations

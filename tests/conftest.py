@@ -1,7 +1,7 @@
 """Which real server do the tests run on?
 
-One embedded server for the whole session, in a folder of its own; no server is a failure, never
-a skip.  A test that asks for ``redis_url`` gets it empty.
+One embedded server serves the whole session, in its own folder; a missing server is a failure,
+never a skip.  The fixture ``redis_url`` gives it emptied.
 """
 
 from __future__ import annotations

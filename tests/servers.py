@@ -1,11 +1,12 @@
-"""Do the tests that depend on the server pass on every server that is here?
+"""Do the tests that depend on the server pass on every installed server?
 
     python -m tests.servers [--at-least N] [--rabbitmq] [--bundled]
 
 The whole suite runs on one server: the binary that MULTIAGENTS_REDIS_SERVER names, else one on
-PATH, else the bundled one.  This runs what depends on the server most (scripts and their errors,
-refusals of writes, streams, the transport, a worker through a restart) on each of the others.
-Then it runs the tests with RabbitMQ as the broker, if that is here; ``--rabbitmq``: it must be.
+PATH, else the bundled one.  This module runs the tests that depend on the server most (scripts and
+their errors, refused writes, streams, the transport, a worker through a restart) on each of the
+others.  Then it runs the tests with RabbitMQ as the broker, if it is installed; with
+``--rabbitmq`` it must be.
 ``--bundled`` prints the path of the bundled one instead.
 """
 

@@ -314,7 +314,7 @@ class TestSandbox:
 
 
 def _users_of(folder: Path) -> list[int]:
-    """The processes that were told of this folder, or work in it."""
+    """The processes with this folder in their environment, or as their working folder."""
     found = []
     for process in psutil.process_iter():
         try:

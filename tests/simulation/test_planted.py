@@ -3,8 +3,8 @@
 A simulator that finds nothing proves nothing.  Each bug of tests/simulation/planted is found from
 the seed that its patch names, within the number of histories that it names.
 ``python -m tests.simulation.planted.bugs`` prints how many a search from seed 0 takes.  A patch
-names a seed a few histories before the one that finds it, which spares the test minutes; where the
-engine's changes move it, the number of histories still holds.
+names a seed a few histories before the one that finds it, which saves the test minutes; if a change
+of the engine moves it, the number of histories still holds.
 """
 
 from __future__ import annotations

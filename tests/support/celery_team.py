@@ -1,8 +1,8 @@
-"""A team's own Celery app whose tasks meet all that Celery does to a task.
+"""Which tasks of a team's own Celery app meet everything that Celery does to a task?
 
-As in `kill_workers`, what happens is noted in files of KILL_DIR: ``plain`` has a line per run of a
-plain task, ``TAG NAME PID``.  TEAM_BACKEND and TEAM_CONF (JSON) change the app.  What its workers
-send goes through Celery, because the team listens to it; so only its workers import this.
+As in `kill_workers`, files of KILL_DIR record the events: ``plain`` has a line per run of a plain
+task, ``TAG NAME PID``.  TEAM_BACKEND and TEAM_CONF (JSON) change the app.  Its workers' messages go
+through Celery, because the team receives publishing signals; so only its workers import this.
 """
 
 from __future__ import annotations

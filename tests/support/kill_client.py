@@ -1,8 +1,8 @@
-"""A program that starts sagas, each in a process of its own that may die of it.
+"""How does a program start sagas, each in a separate process that may die of it?
 
     python -m tests.support.kill_client WORKFLOW SAGA_ID ...
 
-A saga's id carries the call before or after which its process is killed; see `kill_points`.
+A saga's id contains the call before or after which its process is killed; see `kill_points`.
 Every process is a client that has only imported its modules (MULTIAGENTS_IMPORTS).
 """
 

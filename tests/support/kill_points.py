@@ -1,14 +1,14 @@
 """Where can a worker's child, or a client, be killed?
 
-Imported by a worker (MULTIAGENTS_IMPORTS), this module notes every round trip to Redis that the
-main thread of a pool process makes for one saga: the engine's calls, Celery's and kombu's alike.
-A client says itself which saga it starts (`_Recorder.begin`).  A call is named by what it is and
-how many of that kind came before it in this saga (``claim.2``), because a fresh child makes some
-calls that a used one does not.
+A worker imports this module (MULTIAGENTS_IMPORTS).  It records every round trip to Redis that the
+main thread of a pool process makes for one saga: calls of the engine, Celery and kombu alike.  A
+client names the saga that it starts (`_Recorder.begin`).  A call's name is its kind and its number
+of that kind in this saga (``claim.2``), because a fresh child makes some calls that a used one
+does not.
 
-A saga whose id is made by `Point.saga_id` has its process (or its whole worker) killed with
-SIGKILL before or after that call.  Calls are counted in a file over all processes, so a saga is
-killed once: its count never passes there again.
+For a saga with an id of `Point.saga_id`, SIGKILL ends the process (or the whole worker) before or
+after that call.  A file counts the calls of all processes, so each saga causes one kill: its count
+never passes there again.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
 Runs a page's blocks in order, in one namespace, against the server and the workers that its
 environment names, in a folder that holds the files of all pages:
 
-- Python is run; a file of tests is given to pytest; another file has been imported by a worker.
-- Of shell, each command is run, or stands in `ELSEWHERE` with the test that runs it.
-- ``text`` is what the block before it has printed; ``...`` stands for anything.
-- JSON and YAML are workflow definitions, what was printed, or monitoring's configuration.
+- Python is run; pytest runs a file of tests; a worker has imported any other file.
+- Each shell command is run, or is in `ELSEWHERE` with the test that runs it.
+- ``text`` is the output of the block before it; ``...`` stands for anything.
+- JSON and YAML are workflow definitions, output, or monitoring's configuration.
 
 ``ID`` in a command is the saga that was started last.
 """

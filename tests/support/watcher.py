@@ -1,8 +1,8 @@
 """What ends the processes of a test run that was killed?
 
-A run that ends by SIGTERM or SIGKILL unwinds nothing: its workers and servers would stay.  `guard`
-starts a process that outlives it, waits for its end and kills what carries its mark, a variable
-of the environment that every process started from here inherits.  (PR_SET_PDEATHSIG would be no
+A run that ends by SIGTERM or SIGKILL unwinds nothing, so its workers and servers would stay.
+`guard` starts a process that outlives the run, waits for its end and kills every process with its
+mark, an environment variable that all processes of the run inherit.  (PR_SET_PDEATHSIG would not
 help: it fires when the *thread* that started a process ends, and for no grandchild.)
 
     python watcher.py PID MARK

@@ -1,7 +1,7 @@
-"""What happens while workers with new code stand beside workers with old code?
+"""What happens while workers with new code run beside workers with old code?
 
-Two real workers of one module in two versions (`tests.support.release`) on one server.  The
-client has no code at all: it knows workflows from what the workers publish.
+Two real workers have one module in two versions (`tests.support.release`) on one server.  The
+client has no code: it knows the workflows that the workers publish.
 """
 
 from __future__ import annotations

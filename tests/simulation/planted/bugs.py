@@ -1,13 +1,13 @@
 """Which bugs are planted, and does the simulator find them?
 
 Each ``*.patch`` here breaks one rule of the engine.  It is applied to a copy of the package, and
-the simulator lives through histories in that copy until a law breaks.  The head of a patch says
-what it breaks, and where a search finds it quickly: the seed to begin with, and within how many
-histories it must be found.
+the simulator runs histories in that copy until a law breaks.  The head of a patch says what it
+breaks, and where a search finds it quickly: the first seed, and the number of histories within
+which the search has to find it.
 
     python -m tests.simulation.planted.bugs [NAME ...] [--count 10000] [--seed 0]
 
-searches from the seed on without any such help, and prints how many histories each took.
+searches from the seed on without such help, and prints the number of histories for each.
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
 """Does the test that tests/rules.toml names for a rule fail when the rule is broken?
 
-Each `Mutant` breaks a rule in one place: a piece of text of one file, which must stand there just
-once, is replaced.
+Each `Mutant` breaks a rule in one place: it replaces a text that occurs once in one file.
 
     python -m tests.simulation.planted.rules [E1 ...]
 
-makes a copy of the project with each in turn, runs its test there, and says which survived.  A
-test that fails without the mutant too shows nothing: each is run once on the whole code before.
+makes a copy of the project with each in turn, runs its test there, and reports the survivors.  A
+test that also fails without the mutant proves nothing, so each first runs on the whole code.
 """
 
 from __future__ import annotations

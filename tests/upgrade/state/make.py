@@ -1,8 +1,8 @@
 """How is a state stored?  ``python -m tests.upgrade.state.make``
 
-Lives through all `stories` on a server of its own, stores what lies there then, and goes on to see
-how every saga ends.  To be run once for each format that is released, by the code that is released
-with it; a file that is there is not written again without ``--again``.
+It runs all `stories` on a separate server, stores the server's data, and then brings every saga to
+its end.  Run it once per released format, with the code of that release; it overwrites an existing
+file only with ``--again``.
 """
 
 from __future__ import annotations

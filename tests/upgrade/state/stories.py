@@ -1,7 +1,7 @@
-"""How does each saga of a stored state come to be where it is?
+"""How does each saga of a stored state get into its situation?
 
-One function for each; its name is the saga's id.  It leaves the saga in the midst of something.
-What it returns happens to it when the state is read again: ``["ask", COMMAND]`` of a person, or
+Each saga has one function, whose name is the saga's id and which leaves the saga unfinished.  Its
+return value happens after the state is read again: ``["ask", COMMAND]`` of an operator, or
 ``["report", step, attempt, nonce]`` of a worker that was taken for dead.
 """
 

@@ -1,8 +1,8 @@
 """What do the sagas of the stored states do?
 
-Workers whose results and errors depend on nothing but step and attempt, so that a saga that was
-stored half-way ends the same by whichever engine; and the workflows.  What stands here is part of
-every stored state: add to it, change nothing.
+Their workers' results and errors depend only on step and attempt, so a half-way stored saga ends
+the same under any engine.  Workers and workflows here are part of every stored state: add to them,
+change none.
 """
 
 from __future__ import annotations
