@@ -6,9 +6,11 @@ never a skip.  The fixture ``redis_url`` gives it emptied.
 
 from __future__ import annotations
 
+import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -22,6 +24,7 @@ from multiagents.devserver.binary import locate
 from multiagents.devserver.server import EmbeddedServer
 from multiagents.hosting import attached
 from multiagents.worker_sdk import breaker
+from multiagents.worker_sdk import registry as worker_registry
 from multiagents.workflows import registry
 from tests.support.watcher import guard
 
@@ -65,21 +68,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(autouse=True)
-def _no_app_attached(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test is a program that has attached no app yet."""
+def _no_app_attached(_without_a_delivery: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test is a program that has attached no app yet.
+
+    The reset after a delivery begins before ``monkeypatch``, so it ends after its undo.
+    """
     monkeypatch.setattr(attached, "_latest", None)
     monkeypatch.setattr(program, "_name_of_app", None)
 
 
 @pytest.fixture(autouse=True)
 def _as_in_a_new_process(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Reset the process state that a test set: log, settings and workflows.
+    """Reset the process state that a test set: log, settings and registries.
 
     A command in this process sets up its log and reads its settings once, so the next test would
-    lose warnings or print them elsewhere. Workflows that a test's own lines registered are removed;
-    those of modules stay, because a module is imported once.
+    lose warnings or print them elsewhere. Workflows and workers that a test's own lines registered
+    are removed; those of modules stay, because a module is imported once.
     """
-    before = registry.registered().keys()
+    before, workers_before = registry.registered().keys(), worker_registry.workers().keys()
     yield
     if logs := sys.modules.get("multiagents.monitoring.logs"):
         logs.close_logs()
@@ -90,6 +96,14 @@ def _as_in_a_new_process(request: pytest.FixtureRequest) -> Iterator[None]:
         place = registry.place_of(name)
         if place is not None and Path(place.file).resolve() == request.path:
             registry.forget(name)
+    for name, worker in worker_registry.workers().items():
+        if name not in workers_before and _stands_in(request.path, worker.function):
+            del worker_registry._registry._workers[name]
+
+
+def _stands_in(path: Path, function: Callable[..., Any]) -> bool:
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return code is not None and Path(code.co_filename).resolve() == path
 
 
 @pytest.fixture(autouse=True)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from multiagents import worker
 from multiagents.core.clock import SystemClock
 from multiagents.hosting import fence, plain_reports, step_task
 from multiagents.hosting.step_request import channel, sight
 from multiagents.worker_sdk import breaker
+from multiagents.worker_sdk.registry import find
 
 
 @pytest.mark.parametrize("turn", [1, 2])
@@ -29,3 +33,15 @@ def test_a_test_finds_no_embedded_worker_of_another(turn: int) -> None:
     channel.open(print)
     sight.open(dict)
     breaker.connect(print, SystemClock())
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_a_test_finds_no_worker_function_of_another(turn: int) -> None:
+    """The name is free in the second turn, although the first one has registered a function."""
+    assert find("process_state.work") is None
+
+    @worker("process_state.work")
+    def work(context: dict[str, Any]) -> dict[str, Any]:
+        return {}
+
+    assert find("process_state.work") is work

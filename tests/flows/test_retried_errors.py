@@ -132,7 +132,7 @@ def test_a_step_names_what_is_tried_again_and_what_is_not(
 def test_a_compensation_names_errors_likewise(
     saga_lab: Any, target: Any, compensation: Any
 ) -> None:
-    """Named mistakes are retried as often as the policy says, useless ones never."""
+    """An error in ``on`` gets the policy's tries, one in ``not_on`` a single try."""
     policy = {"max_attempts": 5, "backoff_s": 0, "on": KeyError, "not_on": "ConnectionError"}
     for error, attempts in (
         (KeyError("x"), 5),
