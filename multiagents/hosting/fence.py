@@ -1,8 +1,8 @@
 """How is a plain task kept from running again once its attempt has ended (E13)?
 
 A broker may deliver a message twice, and a plain task claims nothing itself.  So the engine checks
-the claim before the task begins, in `before_start` of the task's class, and ignores the task if
-another attempt holds the step.  Nothing of the user's class is lost: its own method runs after it.
+the claim before the task begins, in `before_start` of the task's class.  If another attempt holds
+the step, Celery ignores the task.  After the check the class's own `before_start` runs.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@ Celery's tracer calls the task's link, or its errback, in the thread that has ju
 task's effect has happened and must not happen twice for nothing.  So that thread keeps the report
 until the store takes it, like the report of a `@worker` step.
 
-Rules: a success is never reported as a failure, whatever stops its report (a time limit's signal,
-the store, the broker), although Celery's tracer takes all of these for a failure of the task.  A
-worker's main process runs no task and must not wait (E20), so it calls nothing here.
+Rules: a success is never reported as a failure, whatever stops its report: a time limit's signal,
+the store, the broker.  Celery's tracer takes all of these for a failure of the task.  A worker's
+main process runs no task and must not wait (E20), so it calls nothing here.
 """
 
 from __future__ import annotations

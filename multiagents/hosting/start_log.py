@@ -1,8 +1,8 @@
 """What does a starting worker log about its workflows?
 
-Their names and modules; and each mistake in a line with its fix.  Mistakes are workflows that are
-not registered, functions and plain tasks that are missing or have other arguments, and queues that
-no worker consumes.  No I/O here.
+Their names and modules; and each mistake in a line with its fix.  Such are unregistered workflows,
+functions and plain tasks that are missing or have other arguments, and queues without a worker.  No
+I/O here.
 """
 
 from __future__ import annotations

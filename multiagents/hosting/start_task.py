@@ -106,9 +106,9 @@ class StartSaga(Task):  # type: ignore[misc]  # celery has no types
     def delay_on_commit(self, *args: Any, **kwargs: Any) -> None:
         """`delay` once the present Django transaction is committed; never if it is rolled back.
 
-        Raises TypeError at once for wrong arguments, and InvalidInput for an input, or a key, that
-        cannot be stored, so that the rows can still be rolled back.  Other errors are raised at the
-        commit of the transaction.
+        Raises at once, so that the rows can still be rolled back: TypeError for wrong arguments,
+        and InvalidInput for an input or a key that cannot be stored.  Other errors are raised at
+        the commit of the transaction.
         """
         self.home.host.service.check_call(**arguments(*args, **kwargs))
         after_commit("delay_on_commit", partial(self.delay, *args, **kwargs))

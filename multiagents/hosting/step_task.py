@@ -2,7 +2,7 @@
 
 Every worker is a Celery task with its own name, so that Flower and ``celery inspect`` show the
 user's names.  A message names an attempt.  The task claims it, runs the function inside Celery's
-tracer, and reports after that, outside the tracer: so an error of the engine never looks like an
+tracer, and reports after that, outside the tracer.  So an error of the engine never looks like an
 error of the function.  A failure is reported by `hosting.failures`, which the tracer calls inline
 as the errback.
 

@@ -44,8 +44,8 @@ class HostingAMQP(AMQP):  # type: ignore[misc]  # celery has no types
     """Celery's class, with two differences.
 
     ``broker_transport`` holds for a broker on a unix socket too.  And the app has the engine's
-    queue even if ``task_create_missing_queues`` is off, so that its messages can be sent, and a
-    worker without ``-Q`` consumes it.
+    queue even if ``task_create_missing_queues`` is off.  So its messages can be sent, and a worker
+    without ``-Q`` consumes it.
     """
 
     Connection = FaithfulConnection

@@ -28,7 +28,7 @@ def arguments(
     """The arguments of a start by their names.
 
     Raises TypeError for a call without a workflow, for an unknown name, and for a third argument
-    that is no key: in a canvas the previous result comes first, so a given input comes third.
+    that is no key.  In a canvas the previous result comes first, so a given input comes third.
     """
     workflow, given = in_order(workflow, input)
     if unknown:

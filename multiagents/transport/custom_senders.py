@@ -1,8 +1,8 @@
 """Does an app or a task have a way of its own to send messages?
 
-A package for many tenants, or for tracing, adds data of the call to each message: by an app's
-`send_task`, a task's `apply_async`, or a replacement of Celery's own.  So each of these messages
-must be made by that code.
+A package for many tenants, or for tracing, adds data of the call to each message.  It does so in an
+app's `send_task`, a task's `apply_async`, or a replacement of Celery's own.  So each of these
+messages must be made by that code.
 
 For Celery 5.7.
 """

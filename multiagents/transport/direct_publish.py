@@ -2,9 +2,9 @@
 
 If the broker is the server that holds the state, a message is an LPUSH like any other write.  The
 commit's script does it, so a command is recorded and sent in one step, or not at all.  `Letters`
-writes a message as Celery and kombu would.  It declines if they would do more: another broker,
-receivers of the publishing signals, special queues, an app's or a task's own way of sending.  Then
-the message goes through Celery after the commit.
+writes a message as Celery and kombu would.  It declines if they would do more, so that the message
+goes through Celery after the commit.  Reasons are another broker, receivers of the publishing
+signals, special queues, and an app's or a task's own way of sending.
 
 For the wire format of Celery 5.7 and kombu 5.7 (message protocol 2); `tests/flows/test_letters.py`
 compares it with what they send.

@@ -1,7 +1,8 @@
 """How does one script store a saga's outcome and mark it as delivered?
 
-If Celery's results are on the server that holds the state, the script that settles a saga's end
-stores them too, as Celery's Redis backend would: one round trip instead of three.  `Answers` writes
+Celery's results may be on the server that holds the state.  Then the script that settles a saga's
+end stores them too, as Celery's Redis backend would.  That is one round trip, not three.  `Answers`
+writes
 the value that `AsyncResult` reads.  It declines if there is more to do (a failure, links, a chord,
 another backend), and the outcome goes through Celery.
 

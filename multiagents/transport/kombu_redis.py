@@ -1,30 +1,30 @@
 """How does a worker survive its broker's outage, and why do engine messages need no ack emulation?
 
-**A broker that goes away.**  With Celery 5.7 and kombu 5.7 a prefork or threads worker that holds
-messages when its Redis goes away ends with ``AttributeError: 'NoneType' object has no attribute
-'hostname'`` (or ``'client'``).  kombu cannot close its channel, because it first reads and restores
+**A broker that goes away.**  With Celery 5.7 and kombu 5.7 this ends a prefork or threads worker
+that holds messages: ``AttributeError: 'NoneType' object has no attribute 'hostname'`` (or
+``'client'``).  kombu cannot close its channel, because it first reads and restores
 through dead sockets.  So Celery closes it again when the connection is gone.  `SteadyChannel`
 closes all the same.  The held messages stay on the server, and kombu's visibility timeout returns
 them.
 `SteadyTransport` does only that.  Any Celery app on Redis may name it as its ``broker_transport``
 (`SentinelSteadyTransport` with Sentinels); `WorkerTransport` includes it.
 
-**A broker that takes no writes.**  A Redis that is full, has become a replica, cannot write to its
-disk or lacks replicas answers with an error that is fatal to Celery.  A worker that starts or
-reconnects then ends; except for the first reason any worker does, since a fetch is a write.  Here
-such an answer counts as a lost connection, so that the worker retries until the server takes
-writes.  redis-py has no error class for the last two; `Refusals` adds one.  A server that does
-nothing for now, such as one kept busy by a script (BUSY), is treated alike.
+**A broker that takes no writes.**  A Redis may be full, have become a replica, fail to write to its
+disk, or lack replicas.  Its answer is then a fatal error to Celery.  A worker ends when it starts
+or reconnects.  Unless the server is only full, a running worker ends too, since a fetch is a write.
+Here such an answer counts as a lost connection: the worker retries until the server takes writes.
+redis-py has no error class for the last two cases; `Refusals` adds one.  A server that does nothing
+for now, such as one kept busy by a script (BUSY), is treated alike.
 
 **A message that cannot be read.**  kombu and Celery read parts of a message before any check.  A
-message that Celery did not send (no JSON, a header or a tag of another type) ends a worker, again
-and again while kombu redelivers it.  Here it is logged and dropped, as Celery does with a body that
-it cannot decode.
+message that Celery did not send (no JSON, a header or a tag of another type) ends a worker, at each
+redelivery by kombu.  Here it is logged and dropped, as Celery does with a body that it cannot
+decode.
 
-**Ack emulation.**  kombu keeps every message that a worker holds in a hash on the server until it
-is acknowledged: over half of Celery's cost for a small task.  An engine message is in an outbox and
-is sent again if no worker claims it, so it is kept in memory only.  All other messages are treated
-as by kombu (E11: when this was off for a whole connection, a SIGKILL lost tasks of other users).
+**Ack emulation.**  kombu keeps every message in a hash on the server until the worker acknowledges
+it.  That is over half of Celery's cost for a small task.  An engine message is in an outbox, and is
+sent again if no worker claims it.  So it is kept in memory only.  All other messages are treated as
+by kombu (E11: without it for a whole connection, a SIGKILL lost tasks of other users).
 
 For kombu 5.7; `WorkerTransport` is only used by consumers of the package's own app.
 """

@@ -1,9 +1,9 @@
 """How is a saga's outcome delivered to its waiters?
 
-Its result is stored, and its links or errbacks and the next task of its chain are sent, as Celery's
-tracer does at the end of a task.  But each target is handled alone: one that Celery refuses to send
-is reported as refused, and does not stop the others.  If a server is away, no target counts as
-refused, and a sweep delivers the rest.
+Its result is stored, and its links or errbacks and the next task of its chain are sent.  Celery's
+tracer does the same at the end of a task.  But here each target is handled alone: one that Celery
+refuses to send is reported as refused, and the others follow.  If a server is away, no target
+counts as refused, and a sweep delivers the rest.
 
 For Celery 5.7.
 """

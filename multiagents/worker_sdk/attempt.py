@@ -1,7 +1,7 @@
 """How does a claimed attempt become a call of its function?
 
-From the assignment's JSON to a `Context`, through `execute`, to the JSON of the result; and from an
-exception to its verdict for the step.
+From the assignment's JSON to a `Context`, and through `execute` to the JSON of the result.  An
+exception becomes a verdict for the step.
 """
 
 from __future__ import annotations

@@ -1,8 +1,13 @@
 """When are calls to a failing service refused?
 
-A circuit is closed (calls go through and are counted), open (calls are refused before they are
-made) or half-open (one call goes through as a probe: its success closes the circuit, its failure
-opens it again).  All processes share the state; see `storage.breaker`.
+A circuit has three states, which all processes share (see `storage.breaker`):
+
+- closed: calls go through and are counted.
+- open: calls are refused before they are made.
+- half-open: one call goes through as a probe.  Its success closes the circuit, its failure opens it
+  again.
+
+Rules:
 
 - A guard must never be an outage itself: when Redis does not answer, the call is made.
 - Outside an engine (`connect` was not called) the function is the plain function.

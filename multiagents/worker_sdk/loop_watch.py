@@ -5,9 +5,9 @@ attempts, a thread checks twice a second that it answers.  Rules:
 
 1. A loop that has not answered for a second is *blocked*.  The log names the attempt whose code it
    runs, with its stack, and a report is stored for `doctor` and `explain`.
-2. A blocked loop is *retired* when the attempt that blocks it was given up (its timeout and its
-   second to clean up are over), or after `STUCK_S` if another attempt is on it.  A new loop, under
-   prefork a new process, takes its place.  Among greenlets none can, so the watch waits.
+2. A blocked loop is *retired* when the attempt that blocks it was given up: its timeout and its
+   second to clean up are over.  If another attempt is on the loop, `STUCK_S` is enough.  A new
+   loop, under prefork a new process, takes its place.  Among greenlets none can: the watch waits.
 3. An attempt that was not entered moves to the new loop, or is given back.  An entered one is given
    up, and does not count as a try: see `LoopBlocked`.
 
