@@ -122,12 +122,6 @@ def base() -> type[Task]:
     return type("Base", (Task,), {"abstract": True})
 
 
-@pytest.fixture(autouse=True)
-def _nothing_fenced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test has fenced does not reach a later test of this thread."""
-    monkeypatch.setattr(fence.fenced, "last", ("", []))
-
-
 def begin(task_class: type[Task], *, mark: bool = True) -> None:
     """What Celery's tracer does first with a delivery."""
     task = task_class()

@@ -317,7 +317,7 @@ def test_a_return_that_is_told_by_message_says_what_it_held(
         if len(told) == 1:
             raise UNREACHABLE[0]("away")
 
-    monkeypatch.setattr(fence.fenced, "last", ("t", held))
+    fence.fenced.last = ("t", held)
     for name in ("returned", "report"):
         monkeypatch.setattr(rig.runtime.plain_ends, name, ended)
     task.apply_async(({"ok": 1},), {"saga_id": "s", "task_id": "t"}, queue="io")
