@@ -127,9 +127,9 @@ class Host:
         needed = start_log.queues_of(known, self.catalog.queue_of, self.catalog.route_of)
         own = self.catalog.local_names
         functions = {*own, *(name for each in there for name in each["workers"])}
-        lacking = start_log.lacking(known, functions, told_of=own)
-        start_log.tell_queues(needed - consumed - self._unconsumed, queues)
-        start_log.tell_functions(lacking - self._lacking)
+        lacking = start_log.lacking(known, functions, own=own)
+        start_log.warn_of_queues(needed - consumed - self._unconsumed, queues)
+        start_log.warn_of_functions(lacking - self._lacking)
         self._unconsumed |= needed - consumed
         self._lacking |= lacking
 

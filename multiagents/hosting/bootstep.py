@@ -136,11 +136,11 @@ class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has n
         start_log.warn_of_no_functions(parent.app, own=self.own)
         if isinstance(parent, parent.app.Worker):  # else of a program that may still register
             if not self.own:
-                start_log.tell_workflows()
+                start_log.log_workflows()
             start_log.warn_of_forgotten()
             start_log.warn_of_misfits(parent.app)
             start_log.warn_of_unregistered(parent.app)
-            start_log.tell_missing(workers.workers())
+            start_log.log_missing(workers.workers())
 
     def _prepare(self, parent: Any) -> None:
         """Before the pool forks: children need their limit, the worker's name and its stop flag."""
@@ -261,7 +261,7 @@ def _log_home(home: Home) -> None:
 
 @signals.after_setup_logger.connect  # type: ignore[untyped-decorator]  # celery has no types
 @signals.after_setup_task_logger.connect  # type: ignore[untyped-decorator]
-def _know_steps(logger: Any = None, **_: Any) -> None:
+def _show_steps(logger: Any = None, **_: Any) -> None:
     """Add the step of each line to a worker's log, for a format that shows it.
 
     Celery's two loggers and their handlers exist by now.

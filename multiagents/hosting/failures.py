@@ -2,7 +2,7 @@
 
 1. The function raises inside Celery's tracer, and the tracer calls the errback
    `multiagents.compensate` (`saga_tasks`) in the same thread.
-2. `Failures.heard` looks for the attempt in this thread's slot (`step_task`), then among the plain
+2. `Failures.report` looks for the attempt in this thread's slot (`step_task`), then among the plain
    tasks that this thread has fenced.  A worker's main process finds it by the delivery alone.
 3. `Engine.fail` logs the failure and decides over it in one trip.  A slot may continue with the
    attempt that the commit has claimed, such as the first undo.
@@ -63,7 +63,7 @@ class Failures:
         self._main_engine = main_engine
         self._persist = persist
 
-    def heard(self, saga_id: str, delivery: str, error: BaseException | None, task: str) -> None:
+    def report(self, saga_id: str, delivery: str, error: BaseException | None, task: str) -> None:
         """Report the failure of a delivery's attempt; the errback calls this.
 
         ``error`` None: it came by message, without the error.  ``task``: its name, "" if unknown.

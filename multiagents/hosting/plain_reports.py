@@ -80,7 +80,7 @@ class PlainEnds:
         """Report a success.  Raises the store's error if the report is given up."""
         _returned.report = partial(self.report, saga_id, delivery, result, held)
         _returned.delivery, _returned.held = delivery, held
-        self._tell()
+        self._send()
 
     def report(self, saga_id: str, delivery: str, result: Any, held: Held) -> None:
         """Report a success, once.  Raises the store's error."""
@@ -97,7 +97,7 @@ class PlainEnds:
         if _returned.delivery == delivery and _returned.held is held:
             why = f"{type(error).__name__}: {error}"
             log.warning("a plain task has succeeded, what came after failed", saga=saga_id, why=why)
-            self._tell()
+            self._send()
             return
         self._keep(self._failure(saga_id, delivery, error, held))
 
@@ -107,7 +107,7 @@ class PlainEnds:
             self._engine.fail_delivery, saga_id, delivery, verdict, decide=True, attempts=held
         )
 
-    def _tell(self) -> None:
+    def _send(self) -> None:
         report = _returned.report
         if report is None:
             return

@@ -116,9 +116,9 @@ def install(app: Celery, home: SagaHome) -> Any:
         from a worker that lacks this task.
         """
         if isinstance(request, str):
-            home.failures.heard(str(exc), request, None, "")
+            home.failures.report(str(exc), request, None, "")
         else:
-            home.failures.heard(what[1], request.id, exc, request.get("task") or "")
+            home.failures.report(what[1], request.id, exc, request.get("task") or "")
 
     options = {"shared": False, "ignore_result": True}
     app.register_task(type("Coordinate", (Coordinate,), {"home": home})())

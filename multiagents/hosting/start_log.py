@@ -52,7 +52,7 @@ def warn_of_no_functions(app: Celery, *, own: bool) -> None:
     )
 
 
-def tell_workflows() -> None:
+def log_workflows() -> None:
     """Log the workflows that the modules of a team's app have registered; warn if none are."""
     workflows = sorted(registry.registered())
     modules = sorted(
@@ -91,7 +91,7 @@ def warn_of_unregistered(app: Celery) -> None:
         log.warning(f"{place}: {why}", fix="correct the name, unless another worker has the task")
 
 
-def tell_missing(functions: Collection[str]) -> None:
+def log_missing(functions: Collection[str]) -> None:
     """Log the functions of workflows that are none of these; often a name is mistyped."""
     if not functions:
         return  # `warn_of_no_functions` has logged it
@@ -99,7 +99,7 @@ def tell_missing(functions: Collection[str]) -> None:
         (missing_log.warning if each.meant else missing_log.info)(each.text)
 
 
-def tell_queues(missing: Collection[str], consumed: Iterable[str]) -> None:
+def warn_of_queues(missing: Collection[str], consumed: Iterable[str]) -> None:
     """Warn of queues that no running worker consumes."""
     if missing:
         log.warning(
@@ -110,7 +110,7 @@ def tell_queues(missing: Collection[str], consumed: Iterable[str]) -> None:
         )
 
 
-def tell_functions(lacking: Collection[str]) -> None:
+def warn_of_functions(lacking: Collection[str]) -> None:
     """Warn of worker functions that no running worker has."""
     if lacking:
         missing_log.warning(
@@ -122,14 +122,14 @@ def tell_functions(lacking: Collection[str]) -> None:
 
 
 def lacking(
-    workflows: Iterable[Workflow], functions: Collection[str], *, told_of: Collection[str]
+    workflows: Iterable[Workflow], functions: Collection[str], *, own: Collection[str]
 ) -> set[str]:
     """The worker functions of workflows that are none of these.
 
-    ``told_of``: this worker's own.  A name like one of them is left out: `tell_missing` logs it.
+    ``own``: this worker's functions.  A name like one of them is left out: `log_missing` logs it.
     """
     known = list(workflows)
-    mistyped = {each.function for each in missing(known, told_of) if each.meant}
+    mistyped = {each.function for each in missing(known, own) if each.meant}
     return {each.function for each in missing(known, functions)} - mistyped
 
 

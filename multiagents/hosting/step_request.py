@@ -60,7 +60,7 @@ class StepRequest(Request):  # type: ignore[misc]  # celery has no types
             self._came: float | None = time.time()
             _telling[self.id] = self
 
-    def told(self, at: str | None, events: list[Event]) -> None:
+    def report(self, at: str | None, events: list[Event]) -> None:
         """Note the running step, and send these events."""
         self.at = at
         eventer = self.eventer
@@ -68,11 +68,11 @@ class StepRequest(Request):  # type: ignore[misc]  # celery has no types
             return
         eventer.buffer_limit = max(eventer.buffer_limit, TOGETHER)
         if any(task_id == self.id for _, task_id, _ in events):
-            self._say_received()
+            self._send_received()
         for kind, task_id, fields in events:
             eventer.send(kind, uuid=task_id, **fields)
 
-    def _say_received(self) -> None:
+    def _send_received(self) -> None:
         """Send once, before any other event of the delivery's own step."""
         came, self._came = self._came, None
         if came is not None:
@@ -98,7 +98,7 @@ class StepRequest(Request):  # type: ignore[misc]  # celery has no types
             return  # the process that claims the attempt reports it
         channel.drain()
         if self.at in (None, self.id):
-            self._say_received()
+            self._send_received()
             super().send_event(type, **fields)
         elif self.at and not (self.returned or type == "task-succeeded"):
             # Its process has died, or was killed, in a later step.
@@ -148,7 +148,7 @@ def receive(delivery: str, at: str | None, events: list[Event]) -> None:
     """Pass a child's report to its delivery."""
     request = _telling.get(delivery)
     if request is not None:
-        request.told(at, events)
+        request.report(at, events)
 
 
 def _listens(eventer: Any) -> bool:

@@ -51,16 +51,16 @@ class Leaving:
         self._over.set()
         if self._thread.is_alive():
             self._thread.join(JOIN_S)
-        self._say(self._retire)
+        self._announce_safely(self._retire)
 
     def _run(self) -> None:
         while not self._over.is_set():
-            self._say(self._announce)
+            self._announce_safely(self._announce)
             if not self._over.wait(self._pause_s) and not self._worker.is_alive():
                 self._over.set()
-                self._say(self._retire)
+                self._announce_safely(self._retire)
 
-    def _say(self, what: Say) -> None:
+    def _announce_safely(self, what: Say) -> None:
         try:
             self._edge.run(what())
         except (*UNREACHABLE, StoreError) as error:  # then its missing heartbeat shows it

@@ -72,7 +72,7 @@ class OutcomeDelivery:
         told = _Progress()
         try:
             for task_id, canvas in effect.waiting.items():
-                self._tell_one(effect, task_id, canvas, told)
+                self._deliver_one(effect, task_id, canvas, told)
         except _Away as away:
             # If it were raised, it would look like a failure of the step that has just ended.
             error = away.__cause__
@@ -83,7 +83,7 @@ class OutcomeDelivery:
             return told.made(done=False)
         return told.made(done=True)
 
-    def _tell_one(
+    def _deliver_one(
         self, effect: SagaOutcome, task_id: str, canvas: dict[str, Any], told: _Progress
     ) -> None:
         request = _context(task_id, canvas)
@@ -132,7 +132,7 @@ class OutcomeDelivery:
     ) -> None:
         runs_here = target.kind == ERRBACK and self._runs_here(target)
         try:
-            self._tell(effect, request, target, error)
+            self._deliver(effect, request, target, error)
         except Exception as refused:
             if not runs_here and self._is_away(target, refused):
                 self._results.note(refused)
@@ -150,7 +150,7 @@ class OutcomeDelivery:
         else:
             told.note(request.id, target.name)
 
-    def _tell(
+    def _deliver(
         self, effect: SagaOutcome, request: Any, target: Target, error: Exception | None
     ) -> None:
         if target.kind == CHORD:

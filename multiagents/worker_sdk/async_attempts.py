@@ -164,7 +164,7 @@ class AwaitedCall:
         lost_s = loop_watch.watch.lost_s(self.home, to_others_than=self.activity)
         eaten_s = lost_s - self._lost_s
         if timeout_s is not None and eaten_s >= timeout_s / 2:
-            return loop_watch.told_of(None, eaten_s)
+            return loop_watch.blockage_by(None, eaten_s)
         return ""
 
     @property
@@ -225,7 +225,7 @@ class AwaitedCall:
         home.ended(self.activity)
 
 
-loop.tells(AwaitedCall._entered.__code__, lambda frame: frame.f_locals["self"].activity)
+loop.register_code(AwaitedCall._entered.__code__, lambda frame: frame.f_locals["self"].activity)
 
 
 def await_attempt(
@@ -309,7 +309,7 @@ def _judged(waiting: AwaitedCall, timeout_s: float | None) -> Any:
     if waiting.displaced:
         raise LoopBlocked(f"worker {name!r}: {waiting.displaced}", waiting.is_entered) from error
     if waiting.is_overdue and not waiting.is_entered:
-        why = waiting.blocked_by(timeout_s) or loop_watch.told_of(None, timeout_s or 0.0)
+        why = waiting.blocked_by(timeout_s) or loop_watch.blockage_by(None, timeout_s or 0.0)
         raise LoopBlocked(f"worker {name!r} was not entered: {why}", False) from error
     if waiting.is_overdue and (why := waiting.blocked_by(timeout_s)):
         raise LoopBlocked(f"worker {name!r} did not end in time: {why}", True) from error

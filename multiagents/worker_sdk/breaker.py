@@ -188,15 +188,15 @@ class _Guard:
     def _around_plain(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def guarded(*args: Any, **kwargs: Any) -> Any:
-            permit = self._ask()
+            permit = self._permit()
             if not permit.allowed:
                 return self._refuse(permit, args, kwargs)
             try:
                 result = function(*args, **kwargs)
             except Exception as error:
-                self._tell(permit, ok=isinstance(error, NonRetryableError))
+                self._report(permit, ok=isinstance(error, NonRetryableError))
                 raise
-            self._tell(permit, ok=True)
+            self._report(permit, ok=True)
             return result
 
         return guarded
@@ -205,21 +205,21 @@ class _Guard:
         # The calls to Redis run in a thread, because all async workers share the loop.
         @functools.wraps(function)
         async def guarded(*args: Any, **kwargs: Any) -> Any:
-            permit = _GO if _connection is None else await asyncio.to_thread(self._ask)
+            permit = _GO if _connection is None else await asyncio.to_thread(self._permit)
             if not permit.allowed:
                 instead = self._refuse(permit, args, kwargs)
                 return await instead if inspect.isawaitable(instead) else instead
             try:
                 result = await function(*args, **kwargs)
             except (Exception, asyncio.CancelledError) as error:  # a cancellation means a timeout
-                await self._tell_async(permit, ok=isinstance(error, NonRetryableError))
+                await self._report_async(permit, ok=isinstance(error, NonRetryableError))
                 raise
-            await self._tell_async(permit, ok=True)
+            await self._report_async(permit, ok=True)
             return result
 
         return guarded
 
-    def _ask(self) -> Permit:
+    def _permit(self) -> Permit:
         connection = _connection
         if connection is None:
             return _GO
@@ -227,7 +227,7 @@ class _Guard:
         call = store.ask(self.name, self.limits, now_ms=now_ms, nonce=nonce())
         return self._run(connection, call, otherwise=_GO)
 
-    def _tell(self, permit: Permit, *, ok: bool) -> None:
+    def _report(self, permit: Permit, *, ok: bool) -> None:
         connection = _connection
         if connection is None:
             return
@@ -235,9 +235,9 @@ class _Guard:
         call = store.tell(self.name, self.limits, now_ms=now_ms, ok=ok, probe=permit.probe)
         self._run(connection, call, otherwise="")
 
-    async def _tell_async(self, permit: Permit, *, ok: bool) -> None:
+    async def _report_async(self, permit: Permit, *, ok: bool) -> None:
         if _connection is not None:
-            await asyncio.to_thread(self._tell, permit, ok=ok)
+            await asyncio.to_thread(self._report, permit, ok=ok)
 
     def _run(self, connection: _Connection, call: Call[T], *, otherwise: T) -> T:
         try:

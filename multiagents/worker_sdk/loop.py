@@ -168,7 +168,7 @@ def home() -> AttemptLoop:
         return _home
 
 
-def tells(code: CodeType, whose: Whose) -> None:
+def register_code(code: CodeType, whose: Whose) -> None:
     """Register code whose frame shows the attempt that runs it, on any kind of loop."""
     _whose[code] = whose
 

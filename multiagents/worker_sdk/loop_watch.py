@@ -197,13 +197,13 @@ class LoopWatch:
         """Keep the loop: all greenlets share one thread, and asyncio runs one loop in each."""
         if not pulse.is_told_kept:
             pulse.is_told_kept = True
-            why = told_of(pulse.blocker, pulse.silent_s)
+            why = blockage_by(pulse.blocker, pulse.silent_s)
             fix = "if it does not answer again, end this worker and start another"
             log.error("an event loop cannot be given up among greenlets", why=why, fix=fix)
 
     def _retire(self, pulse: Pulse) -> None:
         home, blocker = pulse.home, pulse.blocker
-        why = told_of(blocker, pulse.silent_s)
+        why = blockage_by(blocker, pulse.silent_s)
         instead = "process" if self.ends_process else "loop"
         log.error("an event loop is given up, a new one takes its place", why=why, instead=instead)
         home.retire()
@@ -234,10 +234,10 @@ def blocked_by_another(home: AttemptLoop, activity: Activity) -> str:
     blocker = home.running()
     if blocker is None or blocker is activity:
         return ""
-    return told_of(blocker, 0.0)
+    return blockage_by(blocker, 0.0)
 
 
-def told_of(blocker: Activity | None, silent_s: float) -> str:
+def blockage_by(blocker: Activity | None, silent_s: float) -> str:
     """The attempt that blocks a loop, for people."""
     long = f", for {silent_s:.0f} s" if silent_s else ""
     if blocker is None:

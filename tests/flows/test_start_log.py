@@ -25,9 +25,9 @@ from multiagents.hosting.start_log import (
     NO_FUNCTION,
     NO_WORKFLOW,
     WHERE,
+    log_workflows,
     queues_of,
-    tell_queues,
-    tell_workflows,
+    warn_of_queues,
 )
 from multiagents.storage.client import Edge
 from multiagents.workflows import registry
@@ -56,7 +56,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> dict[str, Workflow]:
 
 def told() -> list[Any]:
     with structlog.testing.capture_logs() as lines:
-        tell_workflows()
+        log_workflows()
     return lines
 
 
@@ -206,5 +206,5 @@ def test_doctor_knows_the_queues_that_workers_route_plain_tasks_to(redis_url: st
 def test_queues_that_are_consumed_are_no_news() -> None:
     """The consumer may be this worker or another one."""
     with structlog.testing.capture_logs() as lines:
-        tell_queues([], ["io"])
+        warn_of_queues([], ["io"])
     assert lines == []

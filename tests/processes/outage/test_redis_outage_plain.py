@@ -264,4 +264,4 @@ def test_a_process_that_has_not_run_the_task_does_not_wait() -> None:
     settings = Settings(redis_url=NO_SERVER)
     runtime = Runtime(make_app(settings), settings)
     with pytest.raises(UNREACHABLE):
-        runtime.failures.heard("s", "d", Reject("not mine"), "team.reject")
+        runtime.failures.report("s", "d", Reject("not mine"), "team.reject")

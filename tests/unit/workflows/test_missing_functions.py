@@ -77,7 +77,7 @@ def test_a_starting_worker_logs_the_functions_that_it_lacks() -> None:
     registry.register(TRIP)
     try:
         with structlog.testing.capture_logs() as said:
-            start_log.tell_missing(workers())
+            start_log.log_missing(workers())
     finally:
         registry.forget(TRIP.name)
     told = {line["log_level"]: line["event"] for line in said if "mf_trip" in line["event"]}
