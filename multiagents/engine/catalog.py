@@ -152,27 +152,22 @@ class Catalog:
             "alone": [name for name, info in self._local.items() if info.alone],
             "workflows": len(known),
         }
-        fleet = self._shard.catalog("fleet")
-        if launch is not None:
-            about |= {"app": launch.app, "imports": launch.imports}
-        if at_work is not None:
-            about |= {"state": STOPPING, "at_work": at_work}
-        if routes:
-            about["routes"] = dict(routes)
-        if busy is not None:
-            about["busy"] = busy
+        about |= _optional(launch, at_work=at_work, routes=routes, busy=busy)
         self._said[hostname] = about
         await self._tell_examples(known)
-        told = await self._tell(
-            {each.name: each.canonical() for each in known}
-        )  # first: who sees this worker may ask for them
+        # First: a client that sees this worker may ask for its workflows.
+        told = await self._tell({each.name: each.canonical() for each in known})
+        fleet = self._shard.catalog("fleet")
         is_new = await Plain(("HSET", fleet, hostname, json.dumps(about)), int)
-        if launch is not None and now_ms - self._launched_ms >= TELL_MS:
-            await launches.remember(replace(launch, at_ms=now_ms))
-            self._launched_ms = now_ms
+        await self._remember(launch, now_ms)
         # A server that did not know this worker has perhaps lost everything.
         if is_new and not told:
             await self._fill_in()
+
+    async def _remember(self, launch: Launch | None, now_ms: int) -> None:
+        if launch is not None and now_ms - self._launched_ms >= TELL_MS:
+            await launches.remember(replace(launch, at_ms=now_ms))
+            self._launched_ms = now_ms
 
     async def _tell(self, named: dict[str, str]) -> bool:
         """Publish what is new here; of the rest only what is not there at all.
@@ -357,6 +352,26 @@ class Catalog:
 
     def _known(self) -> set[str]:
         return {*self._local, *(n for member in self._fleet.values() for n in member["workers"])}
+
+
+def _optional(
+    launch: Launch | None,
+    *,
+    at_work: int | None,
+    routes: Mapping[str, str] | None,
+    busy: int | None,
+) -> dict[str, Any]:
+    """What only some processes publish about themselves."""
+    found: dict[str, Any] = {}
+    if launch is not None:
+        found |= {"app": launch.app, "imports": launch.imports}
+    if at_work is not None:
+        found |= {"state": STOPPING, "at_work": at_work}
+    if routes:
+        found["routes"] = dict(routes)
+    if busy is not None:
+        found["busy"] = busy
+    return found
 
 
 def _has_ended(member: Mapping[str, Any]) -> bool:

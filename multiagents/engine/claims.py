@@ -28,7 +28,7 @@ from multiagents.storage import sagas as store
 from multiagents.storage.calls import Call
 from multiagents.storage.commit import Commit
 from multiagents.storage.keys import SagaKeys
-from multiagents.storage.replies import Known, View
+from multiagents.storage.replies import Claim, Known, View
 from multiagents.workflows.step import worker_name
 from multiagents.workflows.workflow import Workflow
 
@@ -103,7 +103,6 @@ class Claims:
         ``deadline_ms`` is given for work that sends no heartbeats: its lease lasts until then.
         ``known``, ``alone``: see `store.claim`; the view is the state that it brings.
         """
-        kind, step, _ = ref
         now_ms = self.clock.now_ms()
         entry = self._entry(workflow, ref, now_ms)
         heartbeats = deadline_ms is None
@@ -111,7 +110,7 @@ class Claims:
         if deadline_ms is not None:
             terms = replace(terms, deadline_ms=deadline_ms)
         deadline = terms.deadline_ms
-        fields = _data_fields(workflow, kind, step)
+        fields = _data_fields(workflow, ref.kind, ref.step)
         claim = await store.claim(
             keys,
             entry,
@@ -124,14 +123,28 @@ class Claims:
         )
         if claim is None:
             return None, None
+        read = dict(zip(fields, claim.data, strict=True))
+        held = await self._begun(keys, workflow, entry, terms=terms, claim=claim, data=read)
+        return held, claim.view
+
+    async def _begun(
+        self,
+        keys: SagaKeys,
+        workflow: Workflow,
+        entry: Claimed,
+        *,
+        terms: Terms,
+        claim: Claim,
+        data: dict[str, str | None],
+    ) -> Assignment:
+        """What the claim script has begun; an undo may need a late result too."""
+        step = entry.step
         names = (workflow.name, workflow.version)
         saga = decode_saga(keys.id, names, head=claim.head, steps={step: claim.step})
-        found = dict(zip(fields, claim.data, strict=True))
         late = late_fields(saga.steps[step])
-        if kind is Kind.UNDO and late and found[result_field(Kind.RUN, step)] is None:
-            found |= zip(late, await store.some_data(keys, late), strict=True)
-        brought = _brought(workflow, saga, entry, found)
-        return _assignment(saga, workflow, entry, brought, terms), claim.view
+        if entry.kind is Kind.UNDO and late and data[result_field(Kind.RUN, step)] is None:
+            data |= zip(late, await store.some_data(keys, late), strict=True)
+        return _assignment(saga, workflow, entry, _brought(workflow, saga, entry, data), terms)
 
     def next_ready(
         self, workflow: Workflow, decision: Decision, slot: Continuation

@@ -132,13 +132,16 @@ class PlainTasks:
             )
             if not sent.standing:  # refused; or given up: this process was silent for too long
                 return next(iter(sent.refused), None)
-        if letter is None:
-            try:
-                await Publish((message,))
-            except Unsendable as error:
-                return refused(held, error, self.clock.now_ms())
-            except NotTaken as error:
-                return refused(held, error, self.clock.now_ms(), retryable=True)
+        return await self._publish(held, message) if letter is None else None
+
+    async def _publish(self, held: Assignment, message: Message) -> Failed | None:
+        """Send a claimed task through Celery; the failure if that refuses it."""
+        try:
+            await Publish((message,))
+        except Unsendable as error:
+            return refused(held, error, self.clock.now_ms())
+        except NotTaken as error:
+            return refused(held, error, self.clock.now_ms(), retryable=True)
         return None
 
     async def send_claimed(
