@@ -1,6 +1,6 @@
 """How does a worker process reach the coordinator?
 
-`StoreEngine` is `core.ports.Engine` over the sync edge: what `worker_sdk` is handed.
+`StoreEngine` is `core.ports.Engine` over the sync edge; `hosting` hands it to `worker_sdk`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class StoreEngine:
         return self._edge.run(flow)
 
     def unclaimed(self, saga_id: str, ref: AttemptRef) -> Unclaimed:
-        """Why `claim` has just given nothing."""
+        """Why `claim` has just returned None."""
         return self._edge.run(self._unclaimed(saga_id, ref))
 
     async def _unclaimed(self, saga_id: str, ref: AttemptRef) -> Unclaimed:
@@ -73,7 +73,7 @@ class StoreEngine:
         return Unclaimed.LATER if comes and saga.state is SagaState.PAUSED else Unclaimed.WITHDRAWN
 
     def at_work(self, saga_id: str) -> dict[str, AtWork]:
-        """What each Celery delivery is at that holds something of a saga."""
+        """The attempt that each Celery delivery of a saga runs: delivery -> attempt."""
         return self._edge.run(self._at_work(saga_id))
 
     async def _at_work(self, saga_id: str) -> dict[str, AtWork]:
@@ -86,7 +86,7 @@ class StoreEngine:
         return dict(sorted(found, key=lambda each: each[1].since_ms))
 
     def succeed(self, done: Assignment, result: str, *, go_on: bool) -> Assignment | None:
-        """Report a result; perhaps the next attempt, claimed already."""
+        """Report a result; returns the next attempt, if it is claimed."""
         return self._edge.run(self._succeed(done, result, go_on))
 
     async def _succeed(self, done: Assignment, result: str, go_on: bool) -> Assignment | None:
@@ -106,7 +106,7 @@ class StoreEngine:
 
     def _failed(self, done: Assignment | store.Attempt, verdict: Verdict) -> Failed:
         retryable = verdict.retryable
-        if verdict.classes:  # of a plain task its kind is known only here
+        if verdict.classes:  # a plain task's kind is known only here
             retryable = is_repeated(verdict.classes, done.kind)
         return Failed(
             self._clock.now_ms(),
@@ -131,8 +131,8 @@ class StoreEngine:
     def renew(self, held: list[Assignment], notes: dict[str, dict[str, str]]) -> list[Assignment]:
         """Renew leases in one round trip; return those that are lost.
 
-        Of those whose server could not be asked nothing is known.  Raises the store's error if
-        that is so of all.
+        A lease whose server does not answer does not count as lost.  Raises the store's error if no
+        server answers.
         """
         calls = [self._slots.renewal(one, notes.get(one.nonce, {})) for one in held]
         replies = self._edge.many(calls)
@@ -144,11 +144,11 @@ class StoreEngine:
         return [one for one, renewed in zip(held, replies, strict=True) if not renewed]
 
     def count_late(self) -> None:
-        """Note that a renewal came late, for `doctor` to show (E9)."""
+        """Count a late renewal, which `doctor` shows (E9)."""
         self._edge.run(self._catalog.count_late(self._coordinator.claims.hostname))
 
     def tell_loop(self, report: dict[str, Any]) -> None:
-        """Say that an event loop of this process does not answer, for `doctor` and `explain`."""
+        """Publish that an event loop of this process is blocked, for `doctor` and `explain`."""
         self._edge.run(self._catalog.tell_loop(self._coordinator.claims.hostname, report))
 
     def fail_delivery(
@@ -160,10 +160,10 @@ class StoreEngine:
         decide: bool,
         attempts: list[store.Attempt] | None = None,
     ) -> bool:
-        """Report the failure of whatever a Celery delivery holds; False if it holds nothing.
+        """Report the failure of all attempts that a Celery delivery holds; False if it holds none.
 
-        Without ``decide`` it is only written down, and a sweep decides at once (E14, E20).
-        ``attempts``: what it holds, where that is known.
+        Without ``decide`` it is only logged, and a sweep decides at once (E14, E20).
+        ``attempts``: these, if they are known.
         """
         flow = self._coordinator.log_failure(
             saga_id, delivery, lambda held: self._failed(held, verdict), attempts=attempts
@@ -174,9 +174,9 @@ class StoreEngine:
         return found
 
     def fence(self, saga_id: str, task_id: str, version: str = "") -> list[store.Attempt]:
-        """What a plain task holds that is about to run; nothing: it must not run (E13).
+        """The attempts of a plain task that is about to run; none: it must not run (E13).
 
-        ``version`` of its saga's definition, where its message says so.
+        ``version`` of its saga's definition, if its message has it.
         """
         return self._edge.run(self._slots.fence(saga_id, task_id, version))
 
@@ -188,9 +188,9 @@ class StoreEngine:
         *,
         attempts: list[store.Attempt] | None = None,
     ) -> None:
-        """Report what a plain task, claimed on its behalf, has returned (JSON).
+        """Report the result (JSON) of a plain task.
 
-        ``attempts``: what it holds, where that is known.
+        ``attempts``: those that it holds, if they are known.
         """
         self._edge.run(self._plain_ended(saga_id, task_id, result, attempts))
 

@@ -1,7 +1,7 @@
 """What does a process remember of the sagas it has moved?
 
-The state after its own last commit, by which the next report can be decided without asking
-first.  Never trusted: every use is checked against the store's version (E5).  Thread-safe.
+The state after its own last commit, so that it can decide over the next report without a read.
+Every use is checked against the stored revision (E5).  Thread-safe.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 DEFINITIONS = 512
-"""Definitions that a process keeps parsed, and other things that it can make anew."""
+"""Parsed definitions that a process keeps, and other values that it can make anew."""
 CAPACITY = 256
 """Sagas remembered by a process; the least recently used goes first."""
 
@@ -28,8 +28,8 @@ CAPACITY = 256
 class Snapshot:
     """A saga as one commit left it: the commit's version and the position it reached.
 
-    ``pending``: what the log held beyond it when it was read, ``texts``: as it stands there;
-    ``data``: the data hash then.
+    ``pending``: the later entries of the log when it was read; ``texts``: these as stored;
+    ``data``: the data hash at that time.
     """
 
     version: str
@@ -41,7 +41,7 @@ class Snapshot:
 
 
 class Recent(Generic[K, V]):
-    """The values last used; what is not there any more can be made anew.  Thread-safe."""
+    """The values used last; a dropped one can be made anew.  Thread-safe."""
 
     def __init__(self, capacity: int = DEFINITIONS) -> None:
         self._capacity = capacity
@@ -52,7 +52,7 @@ class Recent(Generic[K, V]):
         return key in self._values
 
     def get(self, key: K) -> V | None:
-        """A value, which is thereby used."""
+        """A value; this counts as a use."""
         with self._lock:
             found = self._values.get(key)
             if found is not None:
@@ -77,7 +77,7 @@ class SagaCache:
         self._snapshots: OrderedDict[str, Snapshot] = OrderedDict()
 
     def get(self, saga_id: str) -> Snapshot | None:
-        """What is remembered of a saga."""
+        """The snapshot of a saga."""
         return self._snapshots.get(saga_id)
 
     def put(self, snapshot: Snapshot) -> None:

@@ -1,11 +1,11 @@
 """What do the running workers know?
 
-A starting worker process publishes its worker functions and workflows and keeps saying that it is
-alive, so that a client starts a saga by name without the code, and a name that nobody has is
-found before a saga starts.  Answers are cached for a moment: a catalog is asked at every start.
+A starting worker process publishes its worker functions and workflows, then signs of life.  So a
+client can start a saga by name without the code, and an unknown name is found before the saga
+starts.  Answers are cached for a moment, since every start reads the catalog.
 
-One that ends says so.  What it knew is believed for as long as after its last word: it may just be
-starting anew, and its steps are to find their queue then.
+A process that ends publishes its end.  Its functions still count for `ALIVE_MS`: it may be
+restarting, and its steps must find their queue then.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from multiagents.storage.replies import hash_of, text_of, text_or_none
 from multiagents.workflows.workflow import Workflow, from_canonical
 
 FRESH_MS = 3000
-"""How long an answer about workers is believed."""
+"""How long an answer about workers is cached."""
 ALIVE_MS = 30_000
-"""A process that has not said anything for so long is taken to be gone."""
+"""A process without a sign of life for this long counts as gone."""
 FORGET_MS = 3_600_000
-"""After so long nothing is kept of it either: it may have been killed, and never come back."""
+"""After this long its record is removed too: a killed process may never come back."""
 PEER_MS = 100
-"""A worker reads the fleet once in so long for each member of it, so that all of them together
-read it ten times a second, however many there are."""
+"""A worker reads the fleet at an interval of this time for each member, so that a fleet of any size
+reads it ten times a second."""
 TELL_MS = 300_000
-"""How often it is looked whether workflows that have not changed are still there."""
+"""Interval between two checks that unchanged workflows are still stored."""
 
 
 STOPPING, ENDED = "stopping", "ended"
-"""The ``state`` of a process that takes no more work, or has ended; a running one says none."""
+"""The ``state`` of a process that takes no more work, or has ended; a running one has none."""
 
 
 Members = Mapping[str, dict[str, Any]]
@@ -74,7 +74,7 @@ class Catalog:
         """The examples that were published with them."""
         self._told_ms = self._launched_ms = 0
         self._said: dict[str, dict[str, Any]] = {}
-        """What workers of this process have said of themselves last."""
+        """What workers of this process published last about themselves."""
 
     def add_local(self, info: WorkerInfo) -> None:
         """A worker function of this very process."""
@@ -90,7 +90,7 @@ class Catalog:
         return tuple(self._local)
 
     def queue_of(self, name: str) -> str:
-        """The queue of a worker by the last answer; the default one if nobody knew it."""
+        """The queue of a worker by the last answer; the default queue for an unknown worker."""
         if name in self._local:
             return self._local[name].queue
         for member in self._fleet.values():
@@ -135,12 +135,12 @@ class Catalog:
         routes: Mapping[str, str] | None = None,
         busy: int | None = None,
     ) -> None:
-        """Say what this process knows and that it is alive; repeated while it lives.
+        """Publish what this process has, and a sign of life; repeated while it lives.
 
-        ``slots``: how many steps it can do at once.  ``launch``: how it was started.  ``broker``:
-        the kind of its broker.  ``at_work``: it takes no more, and is still at so many tasks.
-        ``routes``: plain task -> the queue to which its app's routing sends it.  ``busy``: how many
-        of its slots are at work.
+        ``slots``: how many steps it can run at once.  ``launch``: how it was started.  ``broker``:
+        the kind of its broker.  ``at_work``: how many tasks it still runs while it stops; None: it
+        takes work.  ``routes``: plain task -> the queue to which its app's routing sends it.
+        ``busy``: how many of its slots are busy.
         """
         now_ms, known = self._clock.now_ms(), list(workflows)
         about = {
@@ -160,7 +160,7 @@ class Catalog:
         fleet = self._shard.catalog("fleet")
         is_new = await Plain(("HSET", fleet, hostname, json.dumps(about)), int)
         await self._remember(launch, now_ms)
-        # A server that did not know this worker has perhaps lost everything.
+        # A server without this worker's record may have lost everything.
         if is_new and not told:
             await self._fill_in()
 
@@ -170,10 +170,10 @@ class Catalog:
             self._launched_ms = now_ms
 
     async def _tell(self, named: dict[str, str]) -> bool:
-        """Publish what is new here; of the rest only what is not there at all.
+        """Publish the workflows that are new here; fill in the others where the server has none.
 
-        So a name means what the worker says that began last: one that still has last week's
-        workflow does not bring it back.  False if it was not even looked.
+        So the worker that started last defines a name: one that still has last week's workflow
+        does not bring it back.  False if the server was not checked.
         """
         new = [text for pair in named.items() - self._told.items() for text in pair]
         if new:
@@ -185,7 +185,7 @@ class Catalog:
         return tell
 
     async def _tell_examples(self, workflows: list[Workflow]) -> None:
-        """Likewise for their examples, which are no part of the definitions."""
+        """Publish their examples likewise, which are no part of the definitions."""
         named = {each.name: dumps(each.examples) if each.examples else "" for each in workflows}
         changed = dict(named.items() - self._shown.items())
         key = self._shard.catalog("examples")
@@ -204,7 +204,7 @@ class Catalog:
         self._told_ms = self._clock.now_ms()
 
     async def retire(self, hostname: str) -> None:
-        """That worker of this process has ended: it is not shown any more."""
+        """Record that a worker of this process has ended, so that it is no longer shown."""
         about = self._said.pop(hostname, None)
         if about is None:
             return
@@ -214,12 +214,12 @@ class Catalog:
             await Plain(("HDEL", self._shard.catalog(what), hostname), int)
 
     async def withdraw(self, hostname: str) -> None:
-        """Forget a process that has ended, and what it knew."""
+        """Remove the record of a process that has ended."""
         for what in ("fleet", "late", "loops"):
             await Plain(("HDEL", self._shard.catalog(what), hostname), int)
 
     async def count_late(self, hostname: str) -> None:
-        """One more renewal of a lease on that host came late."""
+        """Count one more late renewal of a lease on this host."""
         await Plain(("HINCRBY", self._shard.catalog("late"), hostname, 1), int)
 
     async def late(self) -> dict[str, int]:
@@ -229,7 +229,7 @@ class Catalog:
         return {host: int(count) for host, count in counts.items() if host in fleet}
 
     async def tell_loop(self, hostname: str, report: dict[str, Any]) -> None:
-        """An event loop of that worker does not answer, or does so again.  Its last report stands.
+        """Record that an event loop of a worker is blocked, or no more; the last report counts.
 
         ``report``: ``blocked``, ``lag_ms``, ``place`` in the code, ``by`` (saga, step, attempt and
         worker of the attempt that blocks it; empty: not known), ``token`` of that attempt's claim,
@@ -245,13 +245,13 @@ class Catalog:
         return {host: json.loads(text) for host, text in texts.items() if host in fleet}
 
     async def refresh(self, *, force: bool = False) -> None:
-        """Ask again who is there, unless the last answer is fresh."""
+        """Read the fleet again, unless the last answer is fresh."""
         now_ms = self._clock.now_ms()
         if not force and abs(now_ms - self._read_ms) < FRESH_MS:
             return
         fleet = await Plain(("HGETALL", self._shard.catalog("fleet")), hash_of)
         members = {name: found for name, text in fleet.items() if (found := _member(text))}
-        # One that spoke in the future did so before a clock was set back.
+        # A sign of life from the future dates from before a clock was set back.
         silent_ms = {name: abs(now_ms - member["at_ms"]) for name, member in members.items()}
         self._fleet = {
             name: member for name, member in members.items() if silent_ms[name] < ALIVE_MS
@@ -263,30 +263,30 @@ class Catalog:
             await Plain(("HDEL", self._shard.catalog("fleet"), *gone), int)
 
     async def keep_up(self) -> None:
-        """Know roughly who is there; call it as often as you like.
+        """Keep the fleet roughly up to date; cheap, so call it as often as you like.
 
-        The answer of a large fleet is long, so it is asked for less often.
+        The answer of a large fleet is long, so it is read less often.
         """
         if abs(self._clock.now_ms() - self._read_ms) < max(FRESH_MS, PEER_MS * len(self._fleet)):
             return
         try:
             await self.refresh(force=True)
         except UNREACHABLE:
-            # The first server is away: what was last heard is believed, or every claim and start
-            # on the others would wait for it.
+            # The first server is away: keep the last answer, or every claim and start on the
+            # other servers would wait for it.
             self._read_ms = self._clock.now_ms()
 
     @property
     def peers(self) -> int:
-        """How many processes were running when that was last asked; at least one, this one."""
+        """How many processes ran by the last answer; at least 1, this one."""
         return max(1, len(self._fleet))
 
     async def fleet(self) -> dict[str, dict[str, Any]]:
         """Running worker processes: hostname -> queues, workers (name -> queue), at_ms, slots,
         workflows (how many they register).
 
-        Those that ``celery worker`` started also tell app and imports; those that are stopping also
-        state and at_work; those whose workflows call plain tasks also the routes of these.
+        A process that ``celery worker`` started also has app and imports.  A stopping one has state
+        and at_work.  One whose workflows call plain tasks has their routes.
         """
         await self.refresh(force=True)
         found = self._fleet.items()
@@ -294,13 +294,13 @@ class Catalog:
 
     @property
     def hears_somebody(self) -> bool:
-        """Whether any process was able to say lately that it runs, when that was last asked."""
+        """Whether any process had given a recent sign of life, by the last answer."""
         return bool(self._fleet)
 
     async def missing(self, names: set[str]) -> set[str]:
         """Which of these worker names neither this process nor any running one has.
 
-        The last answer is believed for longer while the store cannot be asked.
+        The last answer counts for longer while the server is unreachable.
         """
         if names <= self._local.keys():
             return set()
@@ -309,7 +309,7 @@ class Catalog:
         except UNREACHABLE:
             if names - self._known():
                 raise
-            self._read_ms = self._clock.now_ms()  # each start would wait for the store otherwise
+            self._read_ms = self._clock.now_ms()  # or each start would wait for the server
         missing = names - self._known()
         if missing:
             await self.refresh(force=True)
@@ -317,16 +317,16 @@ class Catalog:
         return missing
 
     def nobody_knows(self, name: str) -> bool:
-        """Whether there are running workers and none of them has this name, as last heard."""
+        """Whether workers run and none of them has this name, by the last answer."""
         return bool(self._fleet) and name not in self._known()
 
     async def worker_names(self) -> list[str]:
-        """All names that are known now."""
+        """All worker names that are known now."""
         await self.refresh()
         return sorted(self._known())
 
     async def workflow(self, name: str) -> Workflow | None:
-        """A published workflow; as it was last seen here while the store cannot be asked."""
+        """A published workflow; the copy last read here while the server is unreachable."""
         key = self._shard.catalog("workflows")
         try:
             text = await Plain(("HGET", key, name), text_or_none)
@@ -379,7 +379,7 @@ def _has_ended(member: Mapping[str, Any]) -> bool:
 
 
 def _member(text: str) -> dict[str, Any] | None:
-    """What a process has said of itself; None if it cannot be read: others have said theirs."""
+    """What a process published about itself; None if unreadable, so that the others still count."""
     try:
         found: dict[str, Any] = json.loads(text)
         return found if found.keys() >= {"at_ms", "queues", "workers"} else None

@@ -1,7 +1,7 @@
 """How does an attempt begin?
 
-A claim is written by `storage`'s script for a message, or by a commit that goes on with the next
-step in the same process; both end as an `Assignment`, which carries all that the function needs.
+A script writes the claim for a message; a commit writes it for a step with which its process
+continues.  Both give an `Assignment`, which carries all data for the function.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from multiagents.workflows.step import worker_name
 from multiagents.workflows.workflow import Workflow
 
 OVERRUN_MS = 5000
-"""An attempt is ended, or given up, by the process that runs it; should that one go on renewing
-past the time-out all the same, the lease ends so much later."""
+"""The process that runs an attempt ends it, or gives it up, at its timeout.  If that process renews
+the lease all the same, the lease ends this much later."""
 _NOT_KNOWN = StepRun()
 
 
@@ -42,8 +42,8 @@ _NOT_KNOWN = StepRun()
 class Continuation:
     """The slot of a process that has just ended an attempt, ``done``.
 
-    ``queue``: the one this process is delivering from; ``delivery``: the Celery delivery that
-    pays for it; ``allowed``: whether it may go on with another step, or has to leave it to others.
+    ``queue``: of the process's delivery; ``delivery``: the Celery delivery whose slot it is;
+    ``allowed``: whether it may continue with another step, or must leave it to others.
     """
 
     queue: str
@@ -67,7 +67,7 @@ class Brought:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """Under which terms an attempt is held.  ``deadline_ms`` 0 = none."""
+    """The terms on which an attempt is held.  ``deadline_ms`` 0 = none."""
 
     worker: str
     queue: str
@@ -101,7 +101,7 @@ class Claims:
         """Claim an attempt; None if it is no longer to be done.
 
         ``deadline_ms`` is given for work that sends no heartbeats: its lease lasts until then.
-        ``known``, ``alone``: see `store.claim`; the view is the state that it brings.
+        ``known``, ``alone``: see `store.claim`; the view is the state that its reply brings.
         """
         now_ms = self.clock.now_ms()
         entry = self._entry(workflow, ref, now_ms)
@@ -149,7 +149,7 @@ class Claims:
     def next_ready(
         self, workflow: Workflow, decision: Decision, slot: Continuation
     ) -> Dispatch | None:
-        """The first of a decision's commands that this process could do."""
+        """The first of a decision's commands that this process could run."""
         for command in decision.to_begin:
             if self._is_for(workflow, command, slot.queue):
                 return command
@@ -158,9 +158,9 @@ class Claims:
     def waiting(
         self, workflow: Workflow, saga: Saga, step: str, queue: str, *, most: int | None = None
     ) -> list[Dispatch]:
-        """The steps of a fan-out that were dispatched and not begun, and could be done here.
+        """The unclaimed steps of a fan-out that this process could run.
 
-        From ``step`` backwards, and then from the last one: what was sent lies in front.
+        From ``step`` backwards, and then from the last one: published steps lie in front.
         """
         found: list[Dispatch] = []
         if saga.state is not SagaState.RUNNING or saga.halting:
@@ -178,7 +178,7 @@ class Claims:
         return found
 
     def _is_for(self, workflow: Workflow, dispatch: Dispatch, queue: str) -> bool:
-        """Whether this process may do it without leaving the queue it works for."""
+        """Whether this process has the function, and the step belongs to this queue."""
         spec = workflow.by_name[dispatch.step]
         target = spec.target(dispatch.kind)
         info = self.directory.local(target) if isinstance(target, str) else None
@@ -194,7 +194,7 @@ class Claims:
         data: Mapping[str, str | None],
         deadline_ms: int,
     ) -> Assignment:
-        """What a plain task is claimed for."""
+        """The assignment of a plain task that the engine claims."""
         terms = Terms(_name(workflow, entry.kind, entry.step), "", "", deadline_ms)
         return _assignment(saga, workflow, entry, _brought(workflow, saga, entry, data), terms)
 
@@ -223,7 +223,7 @@ class Claims:
         begun: tuple[Claimed, Terms],
         go_on: Continuation,
     ) -> Assignment:
-        """What a claim written by a commit has begun."""
+        """The assignment of a claim that a commit has written."""
         claim, terms = begun
         brought = _at_hand(workflow, saga, claim, go_on)
         if brought is None:
@@ -294,11 +294,11 @@ def _found(steps: tuple[str, ...], data: Mapping[str, str | None]) -> Iterator[t
 
 
 def _at_hand(workflow: Workflow, saga: Saga, claim: Claimed, go_on: Continuation) -> Brought | None:
-    """The next step's data without asking, when it follows only the step just done.
+    """The next step's data without a read, if it follows only the step just done.
 
-    Its context is then the one before, overlaid with the new result, if that is the one that
-    counts: a late attempt's is not, where another attempt or a person has settled the step before
-    it (fencing).  A step with the same steps before it has the same context.
+    Its context is then that step's context, overlaid with the new result.  The result must count:
+    a late one does not, if another attempt or an operator has settled the step (fencing).  A step
+    with the same ancestors has the same context.
     """
     done = go_on.done
     if claim.kind is not Kind.RUN or done.kind is not Kind.RUN or claim.attempt != 1:

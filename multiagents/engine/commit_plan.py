@@ -1,7 +1,7 @@
 """What does a decision become in the store?
 
-A `Commit`: commands as outbox entries with a time at which somebody looks at them again, timers as
-due members, changed steps as rows.  Pure but for the version's nonce, which is handed in.
+A `Commit`: commands as outbox entries with the time of the next look, timers as due members,
+changed steps as rows.  Pure: the nonce of the revision is handed in.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def plan_of(
     for command in decision.commands:
         ROWS[type(command)](plan, saga.id, command)
     _add_retention(plan, before, saga, retention_ms)
-    if before.attention or saga.attention:  # what is parked asks for it too
+    if before.attention or saga.attention:  # a parked step asks for it too
         plan.waiting = changes(before, saga, decision.changed)
     return plan
 
@@ -88,7 +88,7 @@ def _deliver(plan: Commit, saga_id: str, command: Deliver) -> None:
 
 
 def _tell_again(plan: Commit, saga_id: str, command: TellAgain) -> None:
-    # A number that no earlier delivery has: a delivery that runs now does not settle it (E12).
+    # No earlier delivery has this number, so one that runs now cannot settle it (E12).
     token = int(plan.version[:10], 16)
     _, due_ms = messages.unsent(plan.now_ms)
     plan.outbox[OUTBOX_END] = (f"0|{token}", due_ms)

@@ -1,11 +1,11 @@
-"""What does a process make of what happened: which commit, and what does it do next?
+"""Which commit follows from a decision, and with which step does the process continue?
 
-`decide` says what the saga does; here it is planned how: what goes into the outbox and which
-message goes out with the commit, and whether this process goes on with a step itself.
+`decide` says what the saga does.  This file plans the commit: the outbox, the messages that the
+commit itself publishes, and the step that this process claims.
 
-A process that ends an attempt has a slot to give.  It goes on with a step that just became ready
-on its queue, or takes over one of a fan-out that waits in the outbox (E14); where it may not, it
-hands its place on with a message, so that a fan-out always has as many at work as it began with.
+A process that ends an attempt has a free slot.  It continues with a step that just became ready on
+its queue, or with a withheld step of a fan-out (E14).  If it may not continue, it publishes one
+withheld step, so that a fan-out loses no slot.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ class Move:
     decision: Decision
     plan: Commit
     begun: tuple[Claimed, Terms] | None = None
-    """What the process that commits it goes on with."""
+    """The claim with which the committing process continues."""
     waiting: list[Dispatch] = field(default_factory=list)
-    """What waits already; it leaves its place to another process, for one of these."""
+    """Withheld steps, one of which it publishes: another process takes its place."""
     entries: tuple[Entry, ...] = ()
-    """What is decided over."""
+    """The entries of the decision."""
 
     def holds(self, saga: Saga) -> bool:
-        """Whether a later state has the attempt that this commit began as still under way."""
+        """Whether the attempt that this commit began is still under way in a later state."""
         if self.begun is None:
             return False
         claim = self.begun[0]
@@ -54,7 +54,7 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What is decided over: a saga at a position of its log ("" = wherever that ends)."""
+    """What a decision builds on: a saga at a position of its log ("" = its end)."""
 
     keys: SagaKeys
     workflow: Workflow
@@ -99,7 +99,7 @@ class Planner:
         return self._going_on(ground, decision, following, slot)
 
     def _leaving(self, ground: Ground, decision: Decision, waiting: list[Dispatch]) -> Move:
-        """All that follows goes out by message, and so does what another could go on with."""
+        """The commit publishes all its commands; this process continues with none."""
         decision, begun = self._begin_plain(ground, decision)
         plan = self._plan(ground, decision)
         for each in begun:
@@ -110,7 +110,7 @@ class Planner:
     def _going_on(
         self, ground: Ground, decision: Decision, following: Dispatch, slot: Continuation
     ) -> Move:
-        """The commit claims what this process does next."""
+        """The commit claims the step with which this process continues."""
         claim = self.claims.begin(ground.workflow, following)
         after = fold(ground.workflow, decision.saga, (claim,))
         rest = tuple(each for each in decision.commands if each is not following)
@@ -123,7 +123,7 @@ class Planner:
         return Move(ground.workflow, after, plan, (claim, terms))
 
     def _begin_plain(self, ground: Ground, decision: Decision) -> tuple[Decision, list[Begun]]:
-        """Claim the plain tasks that the commit itself can send."""
+        """Claim the plain tasks that the commit itself can publish."""
         if ground.data is None:
             return decision, []
         found = [
@@ -149,6 +149,6 @@ class Planner:
             now_ms=self.clock.now_ms(),
             retention_ms=self.settings.retention_ms,
         )
-        if decision.end is decision.saga.state:  # else a sweep has to find the first end
+        if decision.end is decision.saga.state:  # else a sweep must find the first outcome
             plan.outcome = fields_of(ground.workflow, decision.end)
         return plan

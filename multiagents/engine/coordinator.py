@@ -1,15 +1,15 @@
 """How does a saga move: append, decide, commit, send?
 
-Everything here is a `Flow`: it yields Redis calls and effects and knows no connection, so that
-the sync and async edges and the simulator all run this very code.  A process may die at any
-yield.  What makes that safe:
+Everything here is a `Flow`: it awaits Redis calls and effects and has no connection, so that the
+sync and async edges and the simulator all run this very code.  A process may die at any await.
+Three rules make that safe:
 
-- what happened is in the log before anything is decided over it, and the saga is marked dirty;
-- a commit is all or nothing and only over the version that was read;
-- a committed command stands in the outbox with a time at which somebody looks at it again.
+- an entry is in the log before any decision over it, and the saga is marked dirty;
+- a commit is all or nothing, and only over the revision that was read;
+- a committed command stays in the outbox with the time of the next look at it.
 
-Two processes may work on one saga at once; the loser of a commit gets the fresh state in reply
-and decides again, or finds that its entry has been dealt with.
+Two processes may work on one saga at once.  The loser of a commit gets the fresh state in reply
+and decides again, or finds that its entry is already decided.
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ Recording = Callable[..., Call[StartReply]]
 """Makes the call that writes a new saga, given its definition."""
 
 PATIENCE = 3
-"""So often overtaken, a process gives up going on with a step: its commit is then more likely to
-succeed, because it need not be the last word."""
+"""After this many lost commits, a process stops continuing with a step: a commit that claims none
+wins more easily."""
 REPORTED_TO_NOBODY = (
     "a step has ended whose saga is gone, so nothing undoes it: its server has lost the saga, or"
     " its retention is over"
 )
 WIDE = 20
-"""With more steps, a process that was overtaken reads what happened since, not all the state."""
+"""With more steps, a process that lost a commit reads the later entries, not all the state."""
 
 
 class Coordinator:
@@ -91,9 +91,9 @@ class Coordinator:
         self.ends = ends
         self.clock = clock
         self.observers: list[Callable[[str, SagaState], None]] = []
-        """Told of each state that a commit made here brings about; they must not block or raise."""
+        """Called with each new state that a commit made here brings; must not block or raise."""
         self.watchers: list[Callable[[Move], None]] = []
-        """Likewise of each commit made here: every entry of a log is decided over in one commit."""
+        """Called with each commit made here; every entry of a log is decided in one commit."""
         self._planner = planner
         self._wide = wide
 
@@ -109,11 +109,11 @@ class Coordinator:
         tags: tuple[str, ...] = (),
         digest: str = "",
     ) -> int:
-        """Record a saga with its first decision, then send its first commands.
+        """Record a saga with its first decision, then publish its first commands.
 
         Durable when it returns.  ``waiting``: the Celery task id that gets the outcome, and its
-        canvas as JSON ("" = none).  ``digest`` and what is returned: see `storage.sagas.start`.
-        Raises DamagedSaga where something is left of a saga with this id.
+        canvas as JSON ("" = none).  ``digest`` and the reply: see `storage.sagas.start`.
+        Raises DamagedSaga if remains of a saga with this id exist.
         """
         keys = self.repository.keys(saga_id)
         self.dispatcher.headers.start(saga_id, data.get("meta"))
@@ -172,7 +172,7 @@ class Coordinator:
     # ---- what happens to a saga ----
 
     async def coordinate(self, saga_id: str) -> None:
-        """Decide over whatever is pending in a saga's log; nothing for a saga that is gone."""
+        """Decide over the pending entries of a saga's log; no effect if the saga is gone."""
         keys, base = self.repository.keys(saga_id), self.repository.snapshots.get(saga_id)
         view = await store.load(keys, known=known_of(base))
         await self._drive(keys, view, base)
@@ -193,9 +193,9 @@ class Coordinator:
         return view != replies.MOVED
 
     async def order(self, found: Reading, entry: Requested) -> Saga:
-        """Log what a person asks for and decide, in one trip if nothing has happened since.
+        """Log an operator's action and decide, in one trip if nothing has happened since.
 
-        ``found``: the saga as that person saw it.  Returns the saga after it.  Raises UnknownSaga.
+        ``found``: the saga as the operator saw it.  Returns the saga after it.  Raises UnknownSaga.
         """
         keys, view = found.keys, found.view
         await self.dispatcher.headers.learn(keys)
@@ -211,7 +211,7 @@ class Coordinator:
                 return after.saga
             if move.decision.saga.state in ENDED:
                 return move.decision.saga
-            # What the commit has sent, or what came in meanwhile, may have ended it.
+            # A published command, or a later entry, may have ended it.
         else:
             await self._drive(keys, done, base)
         return (await self.repository.current(keys.id))[0]
@@ -224,10 +224,10 @@ class Coordinator:
         result: str | None = None,
         go_on: Continuation | None = None,
     ) -> Assignment | None:
-        """Log the end of an attempt and decide; perhaps the next attempt, claimed already.
+        """Log the end of an attempt and decide; returns the next attempt, if it is claimed.
 
-        A process that remembers the saga decides before it asks: one trip for both, if nothing
-        else has happened since.
+        With the saga in its cache, a process decides first: one trip logs and commits, if nothing
+        has happened since.
         """
         keys, base = self.repository.keys(saga_id), self.repository.snapshots.get(saga_id)
         if saga_id not in self.dispatcher.headers:
@@ -265,10 +265,10 @@ class Coordinator:
         *,
         attempts: list[store.Attempt] | None = None,
     ) -> bool:
-        """Log that whatever a delivery holds has failed, and leave deciding to a sweep.
+        """Log the failure of all attempts that a delivery holds; a sweep decides.
 
         For callbacks in a worker's main process, where nothing may take long (E14, E20).
-        ``attempts``: what it holds, where that is known.
+        ``attempts``: these, if they are known.
         """
         keys = self.repository.keys(saga_id)
         held = attempts
@@ -291,8 +291,8 @@ class Coordinator:
     ) -> Assignment | None:
         """Decide over pending entries until there are none.
 
-        ``base``: what the view builds on.  ``tried``: the last commit that was overtaken, or so it
-        seems: its reply may have been lost, and what another has decided then follows it.
+        ``base``: the snapshot on which the view builds.  ``tried``: the last lost commit.  It may
+        stand after all, if its reply was lost and another process has decided after it.
         """
         overtaken = 0
         if isinstance(view, View) and view.entries:
@@ -323,7 +323,7 @@ class Coordinator:
     async def _committed(
         self, keys: SagaKeys, move: Move, reply: Committed, go_on: Continuation | None
     ) -> Assignment | None:
-        """Our decision stands: send its commands, then look at what came in meanwhile."""
+        """Our decision stands: publish its commands, then decide over later entries."""
         base = Snapshot(move.plan.version, reply.cursor, move.decision.saga)
         self.repository.snapshots.put(base)
         self._tell(keys, move)
@@ -339,7 +339,7 @@ class Coordinator:
     async def _go_on(
         self, keys: SagaKeys, saga: Saga, move: Move, go_on: Continuation
     ) -> Assignment | None:
-        """What a commit has begun for this process."""
+        """The attempt that a commit has claimed for this process."""
         if move.begun is None:
             return None
         return await self.claims.next_assignment(keys, saga, move.workflow, move.begun, go_on)
@@ -351,7 +351,7 @@ class Coordinator:
             tell(keys.id, move.plan.state)
 
     async def _send(self, keys: SagaKeys, move: Move, end: End | None = None) -> None:
-        """``end``: as the commit's reply brought it, unless that reply was lost."""
+        """Publish a commit's commands.  ``end``: from the commit's reply, unless that was lost."""
         saga = move.decision.saga
         if move.plan.outcome is not None:
             owed = move.plan.outbox[OUTBOX_END][0]
@@ -366,9 +366,9 @@ class Coordinator:
     async def send_again(
         self, keys: SagaKeys, workflow: Workflow, commands: dict[str, int]
     ) -> None:
-        """Send commands of the outbox that nobody has claimed: field -> how often it was sent.
+        """Publish unclaimed commands of the outbox: field -> how often it was published before.
 
-        Raises NotTaken for what its queue refuses.
+        Raises NotTaken if a queue refuses one.
         """
         await self.dispatcher.headers.learn(keys)
         done = await self.dispatcher.dispatch(keys, workflow, commands)
@@ -378,7 +378,7 @@ class Coordinator:
             raise error
 
     async def send_claimed(self, keys: SagaKeys, claim: Unsent) -> None:
-        """Send a plain task that is claimed and not sent.  Raises NotTaken likewise."""
+        """Publish a plain task that is claimed and not sent.  Raises NotTaken likewise."""
         saga, workflow = await self.repository.current(keys.id)
         found = await self.dispatcher.plain.send_claimed(keys, workflow, saga, claim)
         if isinstance(found, Failed):
@@ -388,7 +388,7 @@ class Coordinator:
 
 
 def _own(move: Move, reply: Committed | View | str) -> Committed | View | str:
-    """A view that shows our own version: the commit was sent twice, and the first one stands."""
+    """A view of our own revision is a success: the commit was sent twice, and the first stands."""
     if isinstance(reply, View) and reply.version == move.plan.version:
         return Committed(bool(reply.entries), reply.cursor)
     return reply

@@ -1,7 +1,7 @@
-"""How are commands sent?
+"""How are commands published?
 
-What stands in the outbox is sent by the process that committed it, and again by a sweep if it is
-not claimed in time.  Sending may fail anywhere without harm.
+The process that committed a command publishes it.  A sweep publishes it again if no worker claims
+it in time.  Publishing may fail anywhere without harm.
 """
 
 from __future__ import annotations
@@ -51,16 +51,16 @@ from multiagents.workflows.workflow import Workflow
 log = structlog.get_logger(__name__)
 
 CHUNK = 100
-"""Messages sent before their sending is confirmed: a wide fan-out is confirmed as it goes, so
-that no sweep takes what is still being sent for lost.  And the most that one script sends."""
+"""Messages published before they are confirmed.  A wide fan-out is confirmed in parts, so that no
+sweep takes the rest for lost.  Also the most that one script publishes."""
 
 TELLING_MS = 30_000
-"""So long one process has for starting what hangs on a saga's end, before another does."""
+"""How long one process may take to fire a saga's callbacks before another takes over."""
 MOST_LEAVING = 64
-"""So many processes may leave their places in a fan-out in the same moment and lose none."""
+"""How many processes may leave a fan-out at the same moment without losing a slot."""
 
 Crew = frozenset[str]
-"""Hostnames; or a queue whose workers nobody knows."""
+"""Hostnames; or a queue whose workers are not known."""
 
 
 def _nowhere(saga_id: str, entry: Unroutable) -> Flow[bool]:
@@ -69,15 +69,15 @@ def _nowhere(saga_id: str, entry: Unroutable) -> Flow[bool]:
 
 @dataclass(slots=True)
 class Dispatched:
-    """What could not be sent."""
+    """The commands that could not be published."""
 
     failed: list[Failed] = field(default_factory=list)
     """Attempts that could not even begin, to be reported."""
     refused: list[RefusedWrite] = field(default_factory=list)
-    """What queues did not take, and a sweep sends later."""
+    """Writes that queues refused; a sweep repeats them."""
 
     def add(self, found: Failed | RefusedWrite | None) -> None:
-        """Note what became of a plain task; None: it is sent, or not to be."""
+        """Add what a plain task's publishing returned; None: it is published, or withdrawn."""
         if isinstance(found, Failed):
             self.failed.append(found)
         elif found is not None:
@@ -86,7 +86,7 @@ class Dispatched:
 
 @dataclass(slots=True)
 class Dispatcher:
-    """Sends what the outbox holds."""
+    """Publishes the commands of the outbox."""
 
     settings: Settings
     clock: Clock
@@ -97,11 +97,11 @@ class Dispatcher:
     headers: SagaHeaders = field(default_factory=SagaHeaders)
     nonce: Callable[[], str] = ids.nonce
     record: Callable[[str, Unroutable], Flow[bool]] = _nowhere
-    """Writes into a saga's log what of its end cannot be told."""
+    """Logs which callbacks of a saga's end Celery refuses to send."""
 
     def enclose(self, keys: SagaKeys, workflow: Workflow, plan: Commit) -> None:
-        """Have a commit send its own commands, as far as that can be done."""
-        if not plan.outbox:  # as with each step that is gone on with
+        """Let a commit publish its own commands, as far as it can."""
+        if not plan.outbox:  # as for each continued step
             return
         if self.settings.continuation:
             self._hold_back(workflow, plan)
@@ -120,14 +120,14 @@ class Dispatcher:
             plan.outbox[name] = self._sent(message, 1)
 
     def holds_back(self, workflow: Workflow, queue: str) -> bool:
-        """Whether commands for a queue may be waiting that nobody has been sent."""
+        """Whether commands for a queue may be withheld."""
         return workflow.fans_out and self.directory.slots(queue) > 0
 
     def _hold_back(self, workflow: Workflow, plan: Commit) -> None:
-        """Leave in the outbox what no worker has a slot for: who ends a step goes on with it.
+        """Withhold the commands for which no worker has a slot; a free slot continues with one.
 
-        Sent all at once, the messages of a wide fan-out would keep everybody else waiting.  The
-        slots that count are those of the workers that have the function: nobody else goes on.
+        Published all at once, the messages of a wide fan-out would delay all other sagas.  Only
+        the slots of workers with the function count: only these can continue.
         """
         sent: Counter[Crew] = Counter()
         crews: dict[tuple[str, str], tuple[Crew, int]] = {}
@@ -147,7 +147,7 @@ class Dispatcher:
                     plan.outbox[name] = held
 
     def _crew(self, queue: str, worker: str) -> tuple[Crew, int]:
-        """Who does a function's steps, and in how many slots; the whole queue if nobody can."""
+        """The workers that have a function, and their slots; the whole queue if none has it."""
         crew = self.directory.crew(queue, worker)
         if not crew:
             return frozenset((queue,)), self.directory.slots(queue)
@@ -162,7 +162,7 @@ class Dispatcher:
         plan: Commit,
         end: End | None = None,
     ) -> Dispatched:
-        """Send what a commit has just put into the outbox."""
+        """Publish the commands that a commit has just put into the outbox."""
         untold: Sequence[RefusedWrite] = ()
         if end is not None:
             untold = await self.deliver(keys, workflow, saga, end)
@@ -176,7 +176,7 @@ class Dispatcher:
     async def dispatch(
         self, keys: SagaKeys, workflow: Workflow, commands: dict[str, int]
     ) -> Dispatched:
-        """Send commands: outbox field -> how often it was sent before."""
+        """Publish commands: outbox field -> how often it was published before."""
         messages: dict[str, Message] = {}
         done = Dispatched()
         for name in commands:
@@ -198,9 +198,9 @@ class Dispatcher:
     async def _publish(
         self, keys: SagaKeys, workflow: Workflow, chunk: dict[str, Message], done: Dispatched
     ) -> bool:
-        """Whether the broker took these, but those that move from ``chunk`` to ``done``.
+        """Publish messages; False if the broker did not take them.
 
-        Celery can make no message of them, or their queue does not take any.
+        A message that Celery cannot make, or that its queue refuses, moves to ``done``.
         """
         left = list(chunk)
         while left:
@@ -218,10 +218,10 @@ class Dispatcher:
         return True
 
     async def hand_on(self, keys: SagaKeys, workflow: Workflow, waiting: list[Dispatch]) -> None:
-        """Send one of these that was held back: a place in a fan-out stays at work.
+        """Publish one of these withheld commands, so that the fan-out keeps its slot.
 
-        Only what still stands in the outbox: another may have begun it since it was read, and a
-        command that is put there again can be claimed again (E3).
+        Only one that is still in the outbox: another process may have begun it since it was read,
+        and a command that is written again can be claimed again (E3).
         """
         messages = []
         for found in waiting[:MOST_LEAVING]:
@@ -236,11 +236,11 @@ class Dispatcher:
         ]
         which = await outbox.hand_on(keys, rows)
         if which and letters[which - 1] is None:
-            with suppress(Unsendable, NotTaken):  # not sent or lost, it is looked for after a lease
+            with suppress(Unsendable, NotTaken):  # then a sweep looks at it after a lease
                 await Publish((messages[which - 1],))
 
     def _sent(self, message: Message, sends: int) -> tuple[str, int]:
-        """What an outbox field holds from now on, and when it is looked at again."""
+        """The new value of an outbox field, and the time of the next look at it."""
         value = outbox_value(message.sent_ms, sends)
         return value, self.clock.now_ms() + self.settings.lease_ms
 
@@ -255,7 +255,7 @@ class Dispatcher:
         return found
 
     def message(self, keys: SagaKeys, workflow: Workflow, ref: AttemptRef, worker: str) -> Message:
-        """The message that asks a worker for an attempt."""
+        """The message for an attempt."""
         spec = workflow.by_name[ref.step]
         queue = spec.queue if ref.kind is Kind.RUN else None
         return Message(
@@ -274,10 +274,10 @@ class Dispatcher:
     async def deliver(
         self, keys: SagaKeys, workflow: Workflow, saga: Saga, end: End, *, now: Saga | None = None
     ) -> Sequence[RefusedWrite]:
-        """Tell who waits; the outbox keeps the command until that is done (rule 14).
+        """Deliver an outcome; the outbox keeps the command until that is done (rule 14).
 
-        ``now``: the saga as it is by now, if it has moved since that end.  Returns the results that
-        the server refused.
+        ``now``: the present saga, if it has moved since that end.  Returns the results that the
+        server refused.
         """
         outcome = outcome_of(saga, workflow, end.data, now=now)
         canvases = [task_id for task_id, canvas in outcome.waiting.items() if canvas]
@@ -294,10 +294,9 @@ class Dispatcher:
     async def _tell_canvases(
         self, keys: SagaKeys, outcome: SagaOutcome, canvases: list[str], end: End
     ) -> Sequence[RefusedWrite]:
-        """Start those that nobody else is starting; while somebody is, the end stays owed.
+        """Fire the canvases that no other process fires now; while one does, the end stays owed.
 
-        What Celery refuses to send is logged before anything is settled: once too often rather
-        than never.
+        A callback that Celery refuses is logged before the end is settled: twice rather than never.
         """
         teller, now_ms = self.nonce(), self.clock.now_ms()
         until_ms = now_ms + TELLING_MS
@@ -314,7 +313,7 @@ class Dispatcher:
             with suppress(UnknownSaga):  # its retention has just ended
                 await self.record(keys.id, entry)
         left = {each.task_id for each in told.refused} if told.done else set(mine)
-        # Of what a person had been asked about before, the rest may be told by now.
+        # The rest of a canvas that an operator was asked about may be fired by now.
         left |= {each for each in mine if parked.get(each)}
         parts = {each: mine[each] | set(told.parts.get(each, ())) for each in left}
         if parts:
@@ -327,12 +326,12 @@ class Dispatcher:
 
 
 def _untold(told: Told) -> Sequence[RefusedWrite]:
-    """What the server has refused of telling an end; none if it is told, or nobody answers."""
+    """The result that the server refused; none if it is stored, or the server is away."""
     return (RefusedWrite(OUTBOX_END, "a result", told.refusal),) if told.refusal else ()
 
 
 def _to_send(plan: Commit) -> list[str]:
-    """The outbox fields of a plan that ask for an attempt."""
+    """The outbox fields of a commit whose attempts are to be published."""
     if not plan.outbox:
         return []
     left_out = {OUTBOX_END, *plan.withdrawals, *plan.held}
@@ -346,7 +345,7 @@ def _chunks(messages: dict[str, Message]) -> Iterator[dict[str, Message]]:
 
 
 def note_refused(keys: SagaKeys, refused: Sequence[RefusedWrite]) -> None:
-    """Tell of what a server has refused of a saga; a sweep does it as soon as it can be done."""
+    """Log the writes of a saga that the server refused; a sweep repeats them."""
     for each in refused:
         what = {"saga": keys.id, "command": each.field, "key": each.key, "why": each.reason}
         log.error("refused by the server; it is tried again", **what)

@@ -1,8 +1,8 @@
 """What does a sweep do with a due timer, lease, retention or decision?
 
 Each kind of due member has one handler, which takes a `Duty`.  The table of them stands in
-`sweeper`; `resender` handles commands that may have to be published again.  A handler takes nothing
-out before it is dealt with (E2).
+`sweeper`; `resender` handles commands that may have to be published again.  A handler removes a
+member only when it is dealt with (E2).
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ class Duty:
 
     @property
     def lease_ms(self) -> int:
-        """How long a lease lasts, and what a sweep hides from others."""
+        """How long a lease lasts; a long duty is hidden from other sweeps for as long."""
         return self.coordinator.repository.settings.lease_ms
 
 
 Handler = Callable[[Duty], Flow[None]]
-"""Acts on one due member.  Raises what goes wrong, which concerns this member alone."""
+"""Acts on one due member.  An error that it raises concerns this member alone."""
 
 
 async def finish_decision(duty: Duty) -> None:
@@ -67,14 +67,14 @@ async def finish_decision(duty: Duty) -> None:
 
 
 async def fire_timer(duty: Duty) -> None:
-    """Note that a timer is due."""
+    """Log that a timer is due."""
     (timer,) = duty.due.parts
     entry = TimerDue(duty.clock_ms(), timer)
     await duty.coordinator.append(duty.saga_id, entry, guard=duty.item)
 
 
 async def end_lease(duty: Duty) -> None:
-    """An attempt is lost; or its message, a plain task's, was refused by the queue."""
+    """Log a lost attempt, or publish a plain task whose message its queue had refused."""
     kind, step, attempt, nonce = duty.due.parts
     held = store.Attempt(duty.saga_id, Kind(kind), step, int(attempt), nonce)
     keys, now_ms = duty.keys, duty.clock_ms()
@@ -89,9 +89,9 @@ async def end_lease(duty: Duty) -> None:
 
 
 async def _is_in_time(duty: Duty, lost: Lost, claim: str | None) -> bool:
-    """Whether a plain task may still be running, which renews nothing; then it is put back.
+    """Whether a plain task, which renews no lease, may still run; then put the member back.
 
-    Its lease lasts until its time-out, and is due before where a clock was ahead (sweep.lua).
+    Its lease lasts until its timeout; a clock that was ahead makes it due earlier (sweep.lua).
     """
     keys = duty.keys
     deadline_ms = replies.deadline_of(claim, lost.nonce)
@@ -120,7 +120,7 @@ async def purge(duty: Duty) -> None:
     if saga.state not in ENDED or has_dead_letters(saga):
         await store.drop(keys.shard, duty.item, because=as_read)
         return
-    # It may have ended by a faster clock than this one, or again: then it is not over yet.
+    # It may have ended by a faster clock, or ended again: then its retention is not over.
     over_ms = saga.ended_at + repository.settings.retention_ms
     if view.entries or over_ms > duty.clock_ms():
         later_ms = max(over_ms, int(float(duty.item.token)))

@@ -1,7 +1,7 @@
-"""How did the steps before one end that have no result?
+"""How did a step's ancestors without a result end?
 
-Results lie in the data hash.  What has none there was skipped, or a person has taken it for done
-by hand: only the saga's own rows tell which.
+Results lie in the data hash.  A step without one was skipped, or an operator settled it by hand:
+only its row in the saga's hash says which.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from multiagents.workflows.workflow import Workflow
 
 
 def without_result(workflow: Workflow, step: str, results: Container[str]) -> list[str]:
-    """Of the steps before one, the names of those that have no result."""
+    """The names of a step's ancestors that have no result."""
     return [name for name in workflow.ancestors(step) if name not in results]
 
 
 async def states_of(
     keys: SagaKeys, workflow: Workflow, step: str, results: Container[str]
 ) -> States:
-    """Ask how those without a result ended; all had ended when the step began."""
+    """The states of its ancestors without a result; all had ended when the step began."""
     names = without_result(workflow, step, results)
     if not names:
         return {}

@@ -1,6 +1,6 @@
-"""How does a waiter learn of an end that came before it?
+"""How does a late waiter get the outcome?
 
-A second start of a saga waits for the same outcome.  The first end is what it gets, though an
+A second start of a saga waits for the same outcome.  Waiters get the first outcome, even if an
 operator has acted since.
 """
 
@@ -25,7 +25,7 @@ from multiagents.workflows.workflow import Workflow
 
 
 class Ends:
-    """Delivers the outcome of a saga that has ended to those who come late."""
+    """Delivers the outcome of an ended saga to late waiters."""
 
     def __init__(
         self,
@@ -41,9 +41,9 @@ class Ends:
         self._nonce = nonce
 
     async def join(self, keys: SagaKeys) -> None:
-        """A second start of a saga that has ended gets its outcome at once.
+        """Deliver the outcome of an ended saga to a second start.
 
-        Of one that has not, the end to come will find who waits.
+        If the saga has not ended, its end will deliver to this waiter too.
         """
         while True:
             found = await self._repository.reading(keys)
@@ -52,11 +52,11 @@ class Ends:
             due_ms = self._clock.now_ms() + messages.UNCONFIRMED_MS
             owed = outcomes.owe(keys, found.view.version, due_ms, nonce=self._nonce())
             if await owed:
-                # From here on a sweep does it, should this process die or the results be away.
+                # From here on a sweep delivers, should this process die or the results be away.
                 return note_refused(keys, await self.deliver_again(keys, found.workflow))
 
     async def deliver_again(self, keys: SagaKeys, workflow: Workflow) -> Sequence[RefusedWrite]:
-        """Tell who waits of the first end: what an operator did after it is not delivered.
+        """Deliver the first outcome to all waiters, even if an operator has acted since.
 
         Returns the results that the server refused.
         """

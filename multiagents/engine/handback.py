@@ -1,18 +1,18 @@
 """What becomes of a command whose message came to a worker without its function?
 
-Workers that consume one queue may have different functions: during a roll-out, or by design.  The
-worker that lacks one gives the command back to its outbox, and a sweep sends it again.
+Workers that consume one queue may have different functions: during a roll-out, or by design.  A
+worker without the function gives the command back to its outbox, and a sweep publishes it again.
 
-- A running worker consumes the queue and has the function: at once, later each time that the
-  command comes here again, never more than `LATER_MS` later.  So it finds its worker soon, and a
-  worker that is busy does not make the others spin.
-- None does: the command waits for a lease, and is marked as wanted.  A worker that brings the
-  function makes what is wanted due (`wake`).  Where no worker at all has it, three sendings park
-  it (rule 9).
+- If a running worker of the queue has the function, the command is published again soon.  The
+  delay grows with each arrival here, up to `LATER_MS`.  So the command finds its worker quickly,
+  and a busy worker does not make the others spin.
+- If no running worker of the queue has it, the command waits for a lease and is marked as wanted.
+  A worker that brings the function makes wanted commands due (`wake`).  If no worker at all has
+  the function, the third publication parks the command (rule 9).
 
-A process may die anywhere: the command stands in its outbox with the time of its sending, and is
-sent again after a lease.  Only the last message of a command gives it back, so messages never
-multiply.
+A process may die anywhere: the outbox holds the command and when it was published, and a sweep
+publishes it again after a lease.  Only the latest message of a command can give it back, so
+messages never multiply.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ from multiagents.storage.client import UNREACHABLE, StoreError
 from multiagents.storage.keys import SagaKeys, Shard
 
 SOON_MS, LATER_MS = 20, 1000
-"""Until a command is sent again: for each time that it came here, and the longest."""
+"""Delay until a command is published again: for each arrival here, and at most."""
 SPACE_MS = 2
 """Between two commands of one worker: it gives back 500 a second at most."""
 MOST_SPACED_MS = 60_000
-"""A slot that lies farther ahead was given before the clock was set back."""
+"""A slot farther ahead dates from before the clock was set back."""
 MOST_DOUBLED = 4
 """No command waits longer than 2 ** n leases for a worker that consumes its queue."""
 REMEMBERED = 10_000
-"""Commands of which a worker remembers how often they came."""
+"""Commands whose arrivals a worker counts."""
 TELL_MS = 300_000
 """Between two log lines about one function."""
 SHOWN = 3
@@ -68,12 +68,12 @@ class Foreign(OfAttempt):
 
     @property
     def field(self) -> str:
-        """Where its command stands in the outbox."""
+        """The outbox field of its command."""
         return outbox_field(self.ref)
 
 
 def foreign_of(name: str, headers: Any, queue: object) -> Foreign | None:
-    """What a message stands for; None if it is not a command to a worker function."""
+    """The command of a message; None if it is not for a worker function."""
     mark = read_mark(headers)
     if mark is None or mark.timeout_s is not None or not (is_text(name) and is_text(queue)):
         return None
@@ -82,7 +82,7 @@ def foreign_of(name: str, headers: Any, queue: object) -> Foreign | None:
 
 
 class HandBack:
-    """Gives commands back, and wakes those that wait.  For one thread of one process."""
+    """Gives commands back, and wakes commands that wait.  For one thread of one process."""
 
     def __init__(self, settings: Settings, clock: Clock, catalog: Catalog) -> None:
         self._settings = settings
@@ -93,10 +93,10 @@ class HandBack:
         self._told_ms: dict[tuple[str, str], int] = {}
 
     async def hand_back(self, messages: Sequence[Foreign]) -> list[Foreign]:
-        """Give these back; those that are not known to be sent yet are to be given again.
+        """Give these back; return those to give again, whose publication is not confirmed yet.
 
-        A worker that brings the function announces it, then wakes what is marked; here a command
-        is marked, then it is looked whether anybody has announced it: neither misses the other.
+        A new worker announces its functions, then wakes the marked commands.  This method marks a
+        command, then looks for an announcement.  So neither misses the other.
         """
         if not messages:
             return []
@@ -121,16 +121,16 @@ class HandBack:
             await self._look_again(waiting)
         self._tell(given)
         now_ms = self._clock.now_ms()
-        # One that was sent in the future was sent by a clock that was ahead: a sweep finds it.
+        # A message from the future was sent by a clock that was ahead: a sweep handles it.
         return [each for each in left if abs(now_ms - each.sent_ms) < 2 * UNCONFIRMED_MS]
 
     @property
     def functions(self) -> tuple[str, ...]:
-        """What this process brings."""
+        """The worker functions of this process."""
         return self._catalog.local_names
 
     async def wake(self, shards: Iterable[Shard], queues: Sequence[str]) -> None:
-        """Make due what waits on these queues for a function of this process."""
+        """Make due the commands on these queues that wait for a function of this process."""
         for shard in shards if self.functions else ():
             call = outbox.wake(shard, queues, self.functions, now_ms=self._clock.now_ms())
             woken = await call
@@ -141,7 +141,7 @@ class HandBack:
         try:
             await self._catalog.refresh(force=True)
         except UNREACHABLE:
-            return  # the first server of several is away, and nobody can announce anything
+            return  # the first of several servers is away, so no worker can announce anything
         for message in filter(self._has_home, waiting):
             await self._give(message, has_home=True)
 

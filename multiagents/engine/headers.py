@@ -1,7 +1,7 @@
 """Which message headers travel with a saga?
 
-Those of its start (a tenant, the context of a trace): they are noted with the saga and go out with
-the messages of all its steps.  What a process knows of them only spares reading.
+The headers of its start, such as a tenant or a trace context.  They are stored with the saga and
+travel in the messages of all its steps.  A process caches them only to save reads.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from multiagents.storage import sagas as store
 from multiagents.storage.keys import SagaKeys
 
 MOST_BYTES = 4096
-"""Of JSON: they travel in every message of the saga, and each of its steps reads them."""
+"""Limit of their JSON: they travel in every message of the saga, and each step reads them."""
 CAPACITY = 10_000
-"""Sagas of which a process remembers them, more than it moves at once; the first known goes first.
-Most have none, and cost little."""
+"""Sagas whose headers a process caches, more than it moves at once; the oldest item goes first.
+Most sagas have no headers and cost little."""
 META = "headers"
-"""Under which name they stand in what is noted at the start."""
+"""Their name in the saga's stored meta data."""
 
 log = structlog.get_logger(__name__)
 
@@ -58,9 +58,9 @@ def checked(given: Any) -> dict[str, Any]:
 
 
 def found_in(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of a start's message, as far as a saga can keep them.
+    """The headers of a start's message; none if a saga cannot keep them.
 
-    Others may have come without the caller's doing.
+    No error: a library may have added them.
     """
     headers = custom(request)
     try:
@@ -71,7 +71,7 @@ def found_in(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def headers_of(meta: str | None) -> Headers:
-    """The headers in what was noted at a saga's start (JSON)."""
+    """The headers in a saga's stored meta data (JSON)."""
     if not meta or f'"{META}"' not in meta:
         return NONE
     found: Headers = json.loads(meta).get(META, NONE)
@@ -79,7 +79,7 @@ def headers_of(meta: str | None) -> Headers:
 
 
 class SagaHeaders:
-    """What a process knows of the headers of sagas.  Thread-safe: a loss only costs a reading."""
+    """The cached headers of sagas.  Thread-safe: a loss only costs a read."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[str, Headers] = OrderedDict()
@@ -88,20 +88,20 @@ class SagaHeaders:
         return saga_id in self._known
 
     def __getitem__(self, saga_id: str) -> Headers:
-        """The headers of a saga; none if it is not known."""
+        """The headers of a saga; none if they are not cached."""
         return self._known.get(saga_id, NONE)
 
     def note(self, saga_id: str, meta: str | None) -> None:
-        """Remember the headers in what was noted at a saga's start, unless they are known."""
+        """Cache the headers in a saga's meta data, unless they are cached."""
         if saga_id not in self._known:
             self.start(saga_id, meta)
 
     def forget(self, saga_id: str) -> None:
-        """They were those of a start that has only joined the saga."""
+        """Drop the headers of a start that has only joined its saga."""
         self._known.pop(saga_id, None)
 
     def start(self, saga_id: str, meta: str | None) -> None:
-        """Remember those of a saga that begins."""
+        """Cache the headers of a new saga."""
         self._known[saga_id] = headers_of(meta)
         if len(self._known) > CAPACITY:
             try:
@@ -110,6 +110,6 @@ class SagaHeaders:
                 return
 
     async def learn(self, keys: SagaKeys) -> None:
-        """Read them, unless they are known."""
+        """Read and cache them, unless they are cached."""
         if keys.id not in self._known:
             self.note(keys.id, await store.meta(keys))

@@ -25,10 +25,10 @@ from multiagents.storage.keys import Shard
 from multiagents.storage.replies import hash_of
 
 KEPT_MS = 30 * 86_400_000
-"""So long after its last worker a launch is remembered."""
+"""How long a launch is kept after its last worker."""
 OWN_APP = "multiagents"
 MEND = "correct the name, or have a worker import the module that has it, and start it again"
-"""What to do where another worker like those that run would lack a function, too."""
+"""The advice where another worker like the running ones would lack a function too."""
 UNKNOWN_MODULE = "YOUR_MODULE"
 UNKNOWN_APP = "YOUR_APP"
 _KEY = Shard(0).catalog("launches")
@@ -44,14 +44,14 @@ class Launch:
     queues: tuple[str, ...] = ()
     functions: tuple[str, ...] = ()
     at_ms: int = 0
-    """When such a worker last said that it is there."""
+    """When such a worker last gave a sign of life."""
     tasks: tuple[str, ...] | None = None
-    """The names of the app's own tasks; None: not told, by an earlier version."""
+    """The names of the app's own tasks; None: not known, from an earlier version."""
     routes: Mapping[str, str] = field(default_factory=dict, compare=False)
-    """Plain task -> the queue to which the app's routing sends it, as far as workflows ask."""
+    """Plain task -> the queue to which the app routes it, for the tasks that workflows call."""
 
     def command(self, queues: Iterable[str]) -> str:
-        """What starts such a worker, for these queues; if there are none, for its functions'."""
+        """The command that starts such a worker, for these queues, else for its functions'."""
         words = ["celery", "-A", self.app, "worker"]
         if names := ",".join(sorted(queues)):
             words += ["-Q", names]
@@ -61,13 +61,13 @@ class Launch:
 
     @property
     def name(self) -> str:
-        """What tells it from other launches."""
+        """What identifies it among launches."""
         return json.dumps([self.app, self.imports, self.queues])
 
 
 @contextmanager
 def called_for(app: str) -> Iterator[None]:
-    """Meanwhile, where no launch is known, a worker of this app is meant: that of the caller."""
+    """Within the block, advice without a known launch names this app, the caller's."""
     token = _of_caller.set(Launch(app) if app else None)
     try:
         yield
@@ -76,12 +76,12 @@ def called_for(app: str) -> Iterator[None]:
 
 
 def unknown_app() -> Launch:
-    """The launch of a team's own app of which no worker is known."""
+    """The launch of a team's own app without a known worker."""
     return _askers() or Launch(UNKNOWN_APP)
 
 
 def _askers() -> Launch | None:
-    """Of the team's app that the command line names, or that this program has attached."""
+    """The launch of the app that the command line names, or that this program has attached."""
     if (named := _of_caller.get()) is not None:
         return named
     name = program.app_name()
@@ -97,9 +97,9 @@ def launch_of(
     tasks: tuple[str, ...] | None = None,
     routes: Mapping[str, str] | None = None,
 ) -> Launch | None:
-    """How this very process was started; None if it has nothing to offer, or no command.
+    """How this very process was started; None without functions, or without a command.
 
-    ``app``: its name, if the command line does not tell.
+    ``app``: its name, if the command line has none.
     """
     name, known = app_named(sys.argv, app), tuple(sorted(functions))
     own = app == OWN_APP
@@ -113,7 +113,7 @@ def launch_of(
 def app_named(argv: Sequence[str], default: str) -> str:
     """The app's name as a command line gave it to Celery, else the default.
 
-    Empty if that is not how this worker was started: it lives in a program of its own.
+    Empty if no command line started this worker: it runs inside another program.
     """
     return (app_option(argv) or default) if "worker" in argv[1:] else ""
 
@@ -130,7 +130,7 @@ def app_option(argv: Sequence[str]) -> str:
 
 
 async def remember(launch: Launch) -> None:
-    """Publish a launch, and forget those that have not been seen for long."""
+    """Publish a launch, and remove those unseen for `KEPT_MS`."""
     told = {
         "at_ms": launch.at_ms,
         "functions": launch.functions,
@@ -147,14 +147,14 @@ async def remember(launch: Launch) -> None:
 
 
 async def read() -> list[Launch]:
-    """All launches that are known, the last one seen first."""
+    """All known launches, the last one seen first."""
     known = await Plain(("HGETALL", _KEY), hash_of)
     found = [_launch(name, json.loads(text)) for name, text in known.items()]
     return sorted(found, key=lambda launch: -launch.at_ms)
 
 
 def routes_of(fleet: Mapping[str, Mapping[str, Any]], launches: Iterable[Launch]) -> dict[str, str]:
-    """Plain task -> the queue to which its app sends it, as running workers say; else launches."""
+    """Plain task -> the queue to which its app sends it, by running workers, else by launches."""
     found: dict[str, str] = {}
     for launch in launches:
         found = {**launch.routes, **found}
@@ -173,20 +173,20 @@ def advice(
 ) -> str:
     """The command that starts a worker for these queues with these functions.
 
-    ``launches``: the last one seen first.  ``imports``: of who asks, for want of any launch.
-    ``alone``: no worker runs, so this one is to consume all that such a worker did.
+    ``launches``: the last one seen first.  ``imports``: the caller's modules, if no launch is
+    known.  ``alone``: no worker runs, so this one is to consume all queues of such a worker.
     """
     places = set(queues)
     found = launch_for(launches, functions, imports)
     if alone or not places:
-        # Without -Q a worker consumes the queues of its functions, which nobody here knows.
+        # Without -Q a worker consumes the queues of its functions, which are not known here.
         is_default = not found.queues and places <= set(DEFAULT_QUEUES)
         places = set() if is_default else places | set(found.queues or DEFAULT_QUEUES)
     return found.command(places)
 
 
 def is_running(launch: Launch, fleet: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Whether workers of the same app and modules run: what they lack, another one would lack."""
+    """Whether workers of the same app and modules run: another would lack the same."""
     running = {(each.get("app"), tuple(each.get("imports") or ())) for each in fleet.values()}
     return (launch.app, launch.imports) in running
 
@@ -194,14 +194,14 @@ def is_running(launch: Launch, fleet: Mapping[str, Mapping[str, Any]]) -> bool:
 def launch_for(
     launches: Sequence[Launch], functions: Iterable[str], imports: Sequence[str] = ()
 ) -> Launch:
-    """The launch to repeat; where none had the functions, with modules of who asks, or a gap."""
+    """The launch to repeat; if none has the functions, with the caller's modules or a gap."""
     wanted, imports = set(functions), tuple(imports)
     able = [each for each in launches if wanted <= set(each.functions)]
     if able:
         return able[0]
     theirs = next((each for each in launches[:1] if each.app != OWN_APP), None) or _askers()
     if theirs is not None:
-        return theirs  # which has its modules by itself
+        return theirs  # an app of its own imports its own modules
     if not launches:
         return Launch(imports=imports or (UNKNOWN_MODULE,))
     last = launches[0]

@@ -1,8 +1,8 @@
 """How do a decision's commands leave the process?
 
-A commit has already recorded each command with a time at which it is looked at again, so sending
-is free to fail: what was not sent, or was lost, is sent again by a sweep.  Messages are values
-here; `tasks` hands them to Celery.
+A commit has already stored each command with the time of the next look at it.  So publishing may
+fail: a sweep publishes the command again.  Messages are values here; `transport.courier` hands
+them to Celery.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from multiagents.storage.commit import Letter, RefusedWrite, StoredResult
 from multiagents.workflows.workflow import Workflow
 
 UNCONFIRMED_MS = 2000
-"""A command whose sending was not confirmed is looked at again after this long (E10)."""
+"""A command whose publishing was not confirmed is looked at again after this long (E10)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Message(OfAttempt):
 
     @property
     def headers(self) -> dict[str, Any]:
-        """Those of the start, and what marks an engine message and says for which attempt it is."""
+        """The start's headers, and the engine's mark, which names the attempt."""
         mark = [*self.signature, self.version, self.sent_ms]
         return {**self.travelling, HEADER: [*mark, self.timeout_s] if self.plain else mark}
 
@@ -60,7 +60,7 @@ class Message(OfAttempt):
 
 
 class Unsendable(MultiAgentsError):
-    """Celery cannot make a message of a command: it has not been sent, and never will be so."""
+    """Celery cannot make a message of a command, and another try would fail too."""
 
     def __init__(self, task: str, reason: str) -> None:
         super().__init__(task, reason)
@@ -75,9 +75,9 @@ class Unsendable(MultiAgentsError):
 
 
 class NotTaken(MultiAgentsError):
-    """The server refuses what one saga is to put under a key: its commands stay in the outbox.
+    """The server refuses a saga's write to a key, so its commands stay in the outbox.
 
-    It is tried again, for the key or the user's rights may be put right.
+    A sweep tries again, since an operator may mend the key or the user's rights.
     """
 
     def __init__(self, key: str, reason: str) -> None:
@@ -93,7 +93,7 @@ class NotTaken(MultiAgentsError):
 
 
 def not_taken(refused: Sequence[RefusedWrite]) -> NotTaken | None:
-    """The error that tells of the first of these; None if there are none."""
+    """The error for the first of these; None if there are none."""
     return NotTaken(refused[0].key, refused[0].reason) if refused else None
 
 
@@ -123,27 +123,27 @@ def no_answer(end: SagaOutcome) -> list[StoredResult] | None:
 
 
 def timeout_of(workflow: Workflow, step: str, kind: Kind, default_s: float | None) -> float | None:
-    """Seconds that an attempt may take: the step's word, else the worker's."""
+    """Seconds that an attempt may take: the step's setting, else the worker's."""
     spec = workflow.by_name[step]
     chosen = spec.timeout_s if kind is Kind.RUN else spec.compensation_timeout_s
     return default_s if chosen is None else chosen
 
 
 def outbox_value(sent_ms: int, sends: int) -> str:
-    """What stands in an outbox field: when it was last sent and how often.
+    """The value of an outbox field: when its command was last published, and how often.
 
-    ``0|0``: to be sent, or not confirmed; ``at|0``: held back since then, until a worker has a slot
-    for it; ``0|n``: given back by a worker without its function after n sendings.
+    ``0|0``: not published, or not confirmed; ``at|0``: withheld since then, until a worker has a
+    slot for it; ``0|n``: given back by a worker without its function after n publications.
     """
     return f"{sent_ms}|{sends}"
 
 
 def unsent(now_ms: int) -> tuple[str, int]:
-    """The value of a command that is being sent, and when it is looked at if that fails."""
+    """The value of a command about to be published, and when to look at it if that fails."""
     return outbox_value(0, 0), now_ms + UNCONFIRMED_MS
 
 
 def parse_outbox_value(value: str) -> tuple[int, int]:
-    """When a command was last sent, Unix ms, and how often."""
+    """When a command was last published, Unix ms, and how often."""
     sent_ms, sends = value.split("|")
     return int(sent_ms), int(sends)

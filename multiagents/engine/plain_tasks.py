@@ -1,8 +1,8 @@
-"""How is a user's own Celery task sent, at most once?
+"""How is a plain task published, at most once?
 
-It knows nothing of claims, so it is claimed on its behalf before its message is out (E13); its
-lease lasts as long as its time-out.  Where the step's data is at hand and the broker is the
-store's own server, claim and message are part of the commit that dispatches it.
+A plain task has no code for claims, so the engine claims its attempt before its message is out
+(E13); the lease lasts until the timeout.  If the step's data is at hand and the broker is the
+saga's own server, the commit that dispatches the task also writes claim and message.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Unsent(OfAttempt):
 
 
 def unsent(kind: Kind, step: str, claim: str | None) -> Unsent | None:
-    """What a claim's value says of a task that is not sent; None: it is, or there is none."""
+    """The unsent task of a claim's value; None if it is sent, or there is no claim."""
     if claim is None:
         return None
     attempt, nonce, deadline_ms, holder = claim.split("|", 3)
@@ -72,7 +72,7 @@ def unsent(kind: Kind, step: str, claim: str | None) -> Unsent | None:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A plain task that a commit claims and sends."""
+    """A plain task that a commit claims and publishes."""
 
     command: Dispatch
     entry: Claimed
@@ -81,7 +81,7 @@ class Begun:
     letter: Letter
 
     def put_into(self, plan: Commit, saga_id: str) -> None:
-        """Have the commit write it."""
+        """Put the claim and the message into the commit."""
         entry = self.entry
         value = store.claim_value(entry.attempt, entry.nonce, self.deadline_ms, self.task_id)
         plan.decided.append(entry)
@@ -102,9 +102,9 @@ class PlainTasks:
     async def send(
         self, keys: SagaKeys, workflow: Workflow, ref: AttemptRef, call: TaskCall
     ) -> Failed | RefusedWrite | None:
-        """Claim, then send.  Should this process die in between, the step's time-out decides.
+        """Claim, then publish.  If this process dies in between, the step's timeout decides.
 
-        What its queue refuses is sent by a sweep, see `send_claimed`.
+        A message that its queue refuses is published by a sweep, see `send_claimed`.
         """
         task_id = ids.step_id(keys.id, *ref)
         deadline_ms = self._deadline_ms(workflow, ref, call)
@@ -123,14 +123,14 @@ class PlainTasks:
         except (ConditionError, Unsendable) as error:
             return refused(held, error, self.clock.now_ms())
         if holder != task_id:
-            # By a letter in one step.  Else the claim says so first: once too few, never twice.
+            # Direct publish does both at once.  Else the claim changes first: lost, never twice.
             value = store.claim_value(held.attempt, held.nonce, deadline_ms, task_id)
             attempt = store.Attempt(keys.id, *ref, held.nonce)
             again_ms = self.clock.now_ms() + UNCONFIRMED_MS
             sent = await outbox.plain_sent(
                 keys, attempt, value, letter or Letter("", ""), again_ms=again_ms
             )
-            if not sent.standing:  # refused; or given up: this process was silent for too long
+            if not sent.standing:  # refused; or given up after too long a silence
                 return next(iter(sent.refused), None)
         return await self._publish(held, message) if letter is None else None
 
@@ -147,9 +147,9 @@ class PlainTasks:
     async def send_claimed(
         self, keys: SagaKeys, workflow: Workflow, saga: Saga, claim: Unsent
     ) -> Failed | RefusedWrite | None:
-        """Send a task that was claimed and whose message its queue has refused.
+        """Publish a claimed task whose message its queue has refused.
 
-        Only by a letter, with which the claim says in the same step that it is sent (E13).
+        Only by direct publish, which marks the claim as sent in the same step (E13).
         """
         work = saga.steps[claim.step].of(claim.kind)
         call = workflow.by_name[claim.step].target(claim.kind)
@@ -177,7 +177,7 @@ class PlainTasks:
     async def refuse(
         self, keys: SagaKeys, workflow: Workflow, ref: AttemptRef, error: Unsendable
     ) -> Failed | None:
-        """Claim what a worker's function cannot be asked for, so that it has failed like a task."""
+        """Claim an attempt whose message Celery cannot make, so that it fails like a task."""
         delivery = ids.step_id(keys.id, *ref)
         held, _ = await self.claims.claim(keys, workflow, ref, delivery=delivery, queue="")
         return None if held is None else refused(held, error, self.clock.now_ms())
@@ -185,7 +185,7 @@ class PlainTasks:
     def begin(
         self, keys: SagaKeys, workflow: Workflow, saga: Saga, command: Dispatch, data: Data
     ) -> Begun | None:
-        """What a commit needs to claim and send a task; None if that takes more than is known."""
+        """What a commit needs to claim and publish a task; None if the data at hand does not do."""
         ref = command.ref
         call = workflow.by_name[command.step].target(command.kind)
         known = isinstance(call, TaskCall) and _is_known(workflow, saga, command, data)
@@ -200,7 +200,7 @@ class PlainTasks:
         try:
             letter = self.letter_of(self._message(workflow, call, held, task_id, states))
         except (ConditionError, Unsendable):
-            return None  # `send` meets it again, and reports it
+            return None  # `send` gets the same error, and reports it
         return letter and Begun(command, entry, deadline_ms, task_id, letter)
 
     def _deadline_ms(self, workflow: Workflow, ref: AttemptRef, call: TaskCall) -> int:
@@ -242,7 +242,7 @@ Data = Mapping[str, str | None]
 
 
 def _is_known(workflow: Workflow, saga: Saga, command: Dispatch, data: Data) -> bool:
-    """Whether the data holds all results that a step gets: another may have ended since."""
+    """Whether the data holds all results for a step: another step may have ended since."""
     return command.kind is Kind.RUN and all(
         result_field(Kind.RUN, name) in data
         for name in workflow.ancestors(command.step)
@@ -265,7 +265,7 @@ def refused(held: Assignment, error: Exception, now_ms: int, *, retryable: bool 
 def plain_arguments(
     call: TaskCall, held: Assignment, states: States
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What a plain task is called with.  Raises ConditionError for an expression that fails."""
+    """The arguments of a plain task.  Raises ConditionError for an expression that fails."""
     given = json.loads(held.input)
     results = {step: json.loads(text) for step, text in held.results.items()}
     if held.step_result is not None:

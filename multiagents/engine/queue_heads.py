@@ -1,6 +1,6 @@
-"""What does a look at a queue ask, and what does it see?
+"""How does a flow look into a queue?
 
-Effects and replies: the edge asks the broker, so that flows need none.
+By effects and their replies: the edge queries the broker, so that flows need none.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class QueueHead(Effect["Backlog"]):
 
 @dataclass(frozen=True, slots=True)
 class QueueDepth(QueueHead):
-    """Effect: count what waits in a queue; a `Backlog` of no known length if no broker answers."""
+    """Effect: count the messages of a queue; a `Backlog` of unknown length if no broker answers."""
 
     any_priority: bool = False
     """In the lists of all priorities, not only in that of ``priority``."""
@@ -30,10 +30,10 @@ class QueueDepth(QueueHead):
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What a queue holds.  ``head_sent_ms``: of the oldest message; None if it does not say."""
+    """The contents of a queue.  ``head_sent_ms``: of its oldest message; None: not known."""
 
     length: int | None
-    """None: this broker cannot be looked into."""
+    """None: this broker gives no length."""
     head_sent_ms: int | None = None
     is_whole: bool = False
-    """It is of all priorities together: this broker has one queue for them."""
+    """It counts all priorities: this broker has one queue for them."""

@@ -1,7 +1,7 @@
-"""What does a process know of sagas, and how does it read what it does not know?
+"""What does a process cache of sagas, and how does it read the rest?
 
-It keeps the definitions that it has seen and the last state of the sagas that it has moved; both
-only spare reading, and neither is trusted unchecked.
+It caches definitions, and the last state of the sagas that it has moved.  Both only save reads, and
+every use is checked.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class Reading:
     workflow: Workflow
     view: View
     decided: Saga
-    """As it was decided last: what the view builds on."""
+    """The state after the last decision, on which the view builds."""
     saga: Saga
-    """As it is now: pending entries worked in."""
+    """The present state: pending entries folded in."""
 
 
 class Repository:
-    """Reads sagas and definitions, and remembers them; thread-safe."""
+    """Reads sagas and definitions, and caches them; thread-safe."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -53,7 +53,7 @@ class Repository:
         return SagaKeys(saga_id, self.settings.shards)
 
     async def current(self, saga_id: str) -> tuple[Saga, Workflow]:
-        """The saga as it is now, pending entries worked in, nothing written.
+        """The present saga, pending entries folded in; writes nothing.
 
         Raises UnknownSaga if there is no such saga.
         """
@@ -61,7 +61,7 @@ class Repository:
         return found.saga, found.workflow
 
     async def reading(self, keys: SagaKeys) -> Reading:
-        """Likewise, with what a decision over it needs.
+        """The present saga, with what a decision over it needs.
 
         Raises UnknownSaga, and DamagedSaga for one that cannot be read.
         """
@@ -79,7 +79,7 @@ class Repository:
             raise
 
     async def check_damage(self, keys: SagaKeys, error: Exception | None = None) -> None:
-        """Raise DamagedSaga if a saga is damaged; ``error``: with which reading it has failed."""
+        """Raise DamagedSaga if a saga is damaged; ``error``: of the read that failed."""
         found = await damage.examine(keys)
         problems = found.problems
         if not problems and found.there and error is not None:
@@ -88,7 +88,7 @@ class Repository:
             raise DamagedSaga(keys.id, problems) from error
 
     async def meta(self, keys: SagaKeys) -> dict[str, Any]:
-        """What was noted at the start: correlation id, tags, idempotency key."""
+        """The meta data of the start: correlation id, tags, idempotency key."""
         found: dict[str, Any] = json.loads(await store.meta(keys) or "{}")
         return found
 
@@ -103,12 +103,12 @@ class Repository:
         return found
 
     def workflow_name(self, version: str) -> str:
-        """The workflow of a definition that this process has read; empty if it has not."""
+        """The workflow's name of a cached definition; empty if it is not cached."""
         known = self.definitions.get(version)
         return "" if known is None else known.name
 
     def remembered(self, saga_id: str) -> Workflow | None:
-        """The definition of a saga whose state this process remembers."""
+        """The definition of a saga whose state is cached; else None."""
         base = self.snapshots.get(saga_id)
         return self.definitions.get(base.saga.version) if base else None
 
@@ -118,7 +118,7 @@ class Repository:
         return store.held_by(saga_id, work, delivery)
 
     async def end(self, keys: SagaKeys) -> End:
-        """An ended saga without its data, which is read after this: so no joining is missed."""
+        """An ended saga without its data, which the caller reads later, to miss no waiter."""
         owed = await store.command(keys, OUTBOX_END)
         version = await store.version(keys)
         return End(version or "", {}, await outcomes.read_log(keys), owed or "")
@@ -126,7 +126,7 @@ class Repository:
     async def complete(
         self, keys: SagaKeys, end: End | None, fields: Sequence[str], owed: str
     ) -> End:
-        """What a commit's reply has left out of an end: a long log; None: the reply was lost."""
+        """The whole end: adds a long log, which a reply leaves out.  None: the reply was lost."""
         if end is None:
             found = await self.end(keys)
             return replace(found, data=await outcomes.read_data(keys, fields))
@@ -148,7 +148,7 @@ class Repository:
     async def read(
         self, keys: SagaKeys, view: View, base: Snapshot | None
     ) -> tuple[Saga, Workflow]:
-        """The state that a view shows: its own, or what we knew brought up to its cursor."""
+        """The state of a view: its own, or the snapshot's brought up to the view's cursor."""
         if view.head is None or view.steps is None or view.definition is None:
             if base is None:
                 raise AssertionError("the store left out a state that we do not have")
@@ -163,12 +163,12 @@ class Repository:
 
 
 def known_of(base: Snapshot | None) -> Known:
-    """What to tell the store that one has already."""
+    """The revision and cursor of a snapshot, which the server need not send again."""
     return (base.version, base.cursor) if base else ("", "")
 
 
 def _unreadable(error: Exception) -> tuple[str, ...]:
-    """What an error says of a saga whose keys are in order; another may just have made it."""
+    """The problem of a saga with sound keys that cannot be read; none if it may be readable."""
     if isinstance(error, StoreError | UnknownSaga):
         return ()
     return (f"it cannot be read ({type(error).__name__}: {error})",)

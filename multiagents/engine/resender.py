@@ -24,17 +24,17 @@ from multiagents.storage.keys import SagaKeys
 from multiagents.workflows.step import worker_name
 
 LOOK_MS = 1000
-"""So long a look at a queue is good for all that waits in it: with a hundred thousand messages in
-it, a look for each would take half a worker's main process, as measured."""
+"""How long one look at a queue serves all its commands.  With 100,000 messages, a look for each
+took half the time of a worker's main process, as measured."""
 LATER = 4
-"""What has waited behind others is looked for again after a quarter of that time."""
+"""A command that has waited behind others is looked at again after a quarter of that time."""
 MOST_MOVES = 6
-"""A command behind an unknown message waits 2 ** n leases at most before it is sent again."""
+"""A command behind an unknown message waits 2 ** n leases at most before it is published again."""
 UNROUTABLE_AFTER = 3
-"""A command is parked when it was sent so often and no running worker knows its name (rule 9)."""
+"""Publications after which a command that no running worker can do is parked (rule 9)."""
 
 UNKNOWN_WORKER = "UnknownWorker"
-"""Type of the error with which it is parked."""
+"""Error type of such a parked command."""
 
 
 class Resender:
@@ -84,7 +84,7 @@ class Resender:
             await self._coordinator.send_again(keys, workflow, {name: sends})
 
     async def _is_unknown(self, worker: str) -> bool:
-        """Whether no running worker knows this name; what was last heard may be old."""
+        """Whether no running worker has this function; an old answer is refreshed first."""
         if self._ask_around is not None and self._nobody_knows(worker):
             await self._ask_around()
         return self._nobody_knows(worker)
@@ -98,7 +98,7 @@ class Resender:
         await self._coordinator.append(saga_id, entry, taken=taken)
 
     async def _still_queued(self, message: Message, keys: SagaKeys, name: str, value: str) -> bool:
-        """Whether the message may well be waiting in its queue; then its time is moved (E10)."""
+        """Whether the message may still wait in its queue; then put the next look off (E10)."""
         sent_ms, sends = messages.parse_outbox_value(value)
         backlog = await self._look(QueueHead(message.queue, message.priority))
         now_ms, lease_ms = self._clock_ms(), self._settings.lease_ms
@@ -107,8 +107,8 @@ class Resender:
         if backlog.length and backlog.head_sent_ms is not None:
             waits = backlog.head_sent_ms <= sent_ms <= now_ms + lease_ms  # else a clock was ahead
         else:
-            # A head that does not say when it was sent, or a broker that knows no heads:
-            # wait twice as long each time, so that re-sending stays rare but does happen.
+            # The head has no sending time, or the broker shows no heads: wait twice as long each
+            # time, so that publishing again stays rare but does happen.
             waits = -lease_ms <= now_ms - sent_ms < lease_ms * 2 ** min(sends, MOST_MOVES)
         if waits:
             later_ms = max(lease_ms, (now_ms - sent_ms) // LATER)

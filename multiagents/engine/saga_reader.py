@@ -26,12 +26,12 @@ def read_saga(saga_id: str, workflow: Workflow, view: View) -> Saga:
 
 
 def late_fields(run: StepRun) -> tuple[str, ...]:
-    """Where late results of a step may lie; whether they do, no decision need have noted yet."""
+    """The fields where late results of a step may lie, even if no decision has noted one yet."""
     return tuple(map(late_field, run.given_up))
 
 
 def own_fields(step: str, run: StepRun) -> tuple[str, ...]:
-    """Where what an undo is given of its step may lie, the first that is there.
+    """The fields that may hold a step's result for its undo; the first that exists counts.
 
     A late or refused result, too, may say what there is to undo.
     """
@@ -39,7 +39,7 @@ def own_fields(step: str, run: StepRun) -> tuple[str, ...]:
 
 
 def own_result(step: str, run: StepRun, data: Mapping[str, str | None]) -> str | None:
-    """What an undo is given of its step."""
+    """The step's result that its undo gets."""
     return next((text for field in own_fields(step, run) if (text := data.get(field))), None)
 
 
@@ -58,7 +58,7 @@ def blank_saga(workflow: Workflow, saga_id: str, now_ms: int, data: dict[str, st
 
 
 def _values(workflow: Workflow, data: Mapping[str, str]) -> dict[str, Any]:
-    """What conditions read, as `Saga.values` holds it."""
+    """The values for conditions, as `Saga.values` holds them."""
     results = {
         name: json.loads(data[field])
         for name in workflow.names

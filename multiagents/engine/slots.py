@@ -1,7 +1,7 @@
-"""Who holds an attempt?
+"""Which process holds an attempt?
 
-A worker claims one by a message; a plain task's is claimed before it is sent, and asked for when
-the task begins, and when it has ended.
+A worker claims an attempt by its message.  The attempt of a plain task is claimed before its
+message is published, and looked up when the task begins and when it has ended.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from multiagents.storage.replies import View
 from multiagents.workflows.workflow import Workflow
 
 TRIES = 8
-"""So many steps of a fan-out are tried for one to begin: others take them at the same time."""
+"""Steps of a fan-out that a process tries to claim: others claim them at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """A saga, and the delivery and queue of the process that claims something of it."""
+    """A saga, and the delivery and queue of the process that claims one of its attempts."""
 
     keys: SagaKeys
     workflow: Workflow
@@ -67,9 +67,9 @@ class Slots:
     ) -> Assignment | None:
         """Begin an attempt; None if it is no longer to be done.
 
-        A message also stands for a place at work in its fan-out.  If another has begun its step
-        already, the place is taken by a step that waits: then that is what is returned.
-        ``version`` spares a look-up of the definition where the message brought it.
+        A message also stands for a slot of its fan-out.  If another process has begun its step, an
+        unclaimed step of the fan-out takes the slot, and is returned.  ``version`` of the
+        definition, if the message has it, saves a read.
         """
         keys = self._repository.keys(saga_id)
         if version not in self._repository.definitions:
@@ -90,7 +90,7 @@ class Slots:
     async def keep_place(
         self, keys: SagaKeys, workflow: Workflow, saga: Saga, go_on: Continuation
     ) -> Assignment | None:
-        """Go on with a fan-out, or have another do so, though somebody else has decided."""
+        """Keep a fan-out's slot after another process has decided: claim or publish a step."""
         holds_back = self._dispatcher.holds_back(workflow, go_on.queue)
         if not (holds_back and self._repository.settings.continuation):
             return None
@@ -121,7 +121,7 @@ class Slots:
         return held
 
     async def _claim_another(self, where: Where, step: str) -> Assignment | None:
-        """A step of the fan-out that was dispatched and not begun; none if all are sent at once."""
+        """Claim an unclaimed step of the fan-out; none if all are published at once."""
         if not self._dispatcher.holds_back(where.workflow, where.queue):
             return None
         base = self._repository.snapshots.get(where.keys.id)
@@ -134,10 +134,10 @@ class Slots:
         return await self._claim_first(where, waiting)
 
     async def _claim_first(self, where: Where, waiting: list[Dispatch]) -> Assignment | None:
-        """The first of these steps that nobody else has begun.
+        """Claim the first of these steps that no other process has begun.
 
-        A message that was sent again has the id of the first one.  If that one is at work, this
-        one takes nothing: an errback fails all that its delivery holds (E14).
+        A message that was published again has the id of the first one.  If that one is at work,
+        this one claims nothing: an errback fails all attempts of its delivery (E14).
         """
         for found in waiting[:TRIES]:
             held = await self._claim(where, found.ref, alone=True)
@@ -150,7 +150,7 @@ class Slots:
         return self._claims.renewal(self._repository.keys(held.saga_id), held, notes)
 
     async def owed(self, saga_id: str, delivery: str) -> list[store.Attempt]:
-        """What a delivery may report: what it holds, or what was given up while it ran (E6)."""
+        """The attempts that a delivery may report: it holds them, or they were given up (E6)."""
         held = await self._repository.held(saga_id, delivery)
         if held:
             return held
@@ -166,9 +166,9 @@ class Slots:
         return [each for each in given_up if delivery in _ids_of(each)]
 
     async def fence(self, saga_id: str, delivery: str, version: str = "") -> list[store.Attempt]:
-        """Likewise, and remember the saga's state for what the delivery reports.
+        """The attempts that a delivery holds; caches the saga's state for its report.
 
-        ``version`` of the definition, by which its workflow is known then.
+        ``version`` of the definition: its workflow is cached then, too.
         """
         keys, base = self._repository.keys(saga_id), self._repository.snapshots.get(saga_id)
         view, data, attempts = await store.load_held(keys, delivery, known=known_of(base))
@@ -177,12 +177,12 @@ class Slots:
         if view is not None:
             await self._repository.remember(keys, view, base, data)
         elif attempts and version:
-            with suppress(UnknownSaga):  # a server that has lost it: nothing hangs on a name
+            with suppress(UnknownSaga):  # the server has lost it: only a name is missing
                 await self._repository.workflow(keys, version)
         return attempts
 
     async def look_around(self, workflow: Workflow) -> None:
-        """Know who else is there, where it matters how many, or on which queue, others work."""
+        """Refresh the fleet, if the slots or queues of other workers matter."""
         if workflow.fans_out or not all(map(self._directory.local, workflow.workers)):
             await self._directory.keep_up()
 

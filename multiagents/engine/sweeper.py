@@ -1,8 +1,8 @@
 """What happens to what is due, late or lost?
 
-One sweep lists the due members of a shard and acts on each: it fires timers, ends leases, sends
-commands again, finishes decisions that a dead process left, and removes what is past its
-retention.  Nothing is taken out before it is dealt with (E2), so a sweeper may die anywhere.
+One sweep lists the due members of a shard and acts on each: it fires timers, ends leases,
+publishes commands again, finishes the decisions of a dead process, and removes sagas past their
+retention.  A member stays due until it is dealt with (E2), so a sweeper may die anywhere.
 
 The thread that repeats this is a worker's bootstep; see `hosting.bootstep`.
 """
@@ -27,7 +27,7 @@ BATCH = 100
 
 
 class Sweeper:
-    """Deals with what is due.  Thread-safe."""
+    """Handles due members.  Thread-safe."""
 
     def __init__(
         self,
@@ -56,24 +56,24 @@ class Sweeper:
         """One for each kind of due member."""
 
     async def due(self, shard: Shard) -> tuple[Guard, ...]:
-        """What is due on a shard now, hidden from other sweepers for a moment."""
+        """The due members of a shard, hidden from other sweepers for a moment."""
         call = store.sweep(
             shard, self._clock_ms(), limit=self.batch, lease_ms=self._settings.lease_ms
         )
         return await call
 
     async def tick(self, shard: Shard) -> None:
-        """Note that sweeping goes on: a batch that takes long must not look like a gap (E9)."""
+        """Record that sweeping goes on: a batch that takes long must not look like a gap (E9)."""
         lease_ms = self._settings.lease_ms
         await store.sweep(shard, self._clock_ms(), limit=0, lease_ms=lease_ms)
 
     async def put_off(self, shard: Shard, item: Guard, error: Exception) -> int:
-        """Look later at what could not be handled; how often that has been so, see `put_off`."""
+        """Put off a member that could not be handled; returns how often, see `failures.put_off`."""
         why = f"{type(error).__name__}: {error}"
         return await failures.put_off(shard, item, now_ms=self._clock_ms(), why=why)
 
     async def handle(self, item: Guard) -> None:
-        """Act on one due member.  Raises what goes wrong, which concerns this member alone."""
+        """Act on one due member.  An error that it raises concerns this member alone."""
         due = k.parse_due(item.member)
         if due is None:
             raise ValueError("no due member that the engine has written")
