@@ -124,7 +124,7 @@ class Fleet:
         rng, settings = self._rng, self._settings
         clock = HostClock(self, rng.randint(-SKEW_MS, SKEW_MS))
         coordinator = compose(settings=settings, clock=clock, directory=Catalog(clock))
-        sweeper = Sweeper(coordinator, nobody_knows=lambda _: False, clock_ms=clock.now_ms)
+        sweeper = Sweeper(coordinator, has_no_worker=lambda _: False, clock_ms=clock.now_ms)
         return SweeperThread(
             sweeper,
             self.edge,

@@ -147,9 +147,9 @@ class StoreEngine:
         """Count a late renewal, which `doctor` shows (E9)."""
         self._edge.run(self._catalog.count_late(self._coordinator.claims.hostname))
 
-    def tell_loop(self, report: dict[str, Any]) -> None:
+    def report_loop(self, report: dict[str, Any]) -> None:
         """Publish that an event loop of this process is blocked, for `doctor` and `explain`."""
-        self._edge.run(self._catalog.tell_loop(self._coordinator.claims.hostname, report))
+        self._edge.run(self._catalog.report_loop(self._coordinator.claims.hostname, report))
 
     def fail_delivery(
         self,

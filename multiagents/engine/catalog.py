@@ -228,7 +228,7 @@ class Catalog:
         fleet = await self.fleet()
         return {host: int(count) for host, count in counts.items() if host in fleet}
 
-    async def tell_loop(self, hostname: str, report: dict[str, Any]) -> None:
+    async def report_loop(self, hostname: str, report: dict[str, Any]) -> None:
         """Record that an event loop of a worker is blocked, or no more; the last report counts.
 
         ``report``: ``blocked``, ``lag_ms``, ``place`` in the code, ``by`` (saga, step, attempt and
@@ -293,7 +293,7 @@ class Catalog:
         return {name: member for name, member in found if not _has_ended(member)}
 
     @property
-    def hears_somebody(self) -> bool:
+    def has_signs_of_life(self) -> bool:
         """Whether any process had given a recent sign of life, by the last answer."""
         return bool(self._fleet)
 
@@ -316,7 +316,7 @@ class Catalog:
             missing = names - self._known()
         return missing
 
-    def nobody_knows(self, name: str) -> bool:
+    def has_no_worker(self, name: str) -> bool:
         """Whether workers run and none of them has this name, by the last answer."""
         return bool(self._fleet) and name not in self._known()
 

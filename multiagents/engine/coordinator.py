@@ -58,7 +58,7 @@ Recording = Callable[..., Call[StartReply]]
 PATIENCE = 3
 """After this many lost commits, a process stops continuing with a step: a commit that claims none
 wins more easily."""
-REPORTED_TO_NOBODY = (
+REPORT_WITHOUT_SAGA = (
     "a step has ended whose saga is gone, so nothing undoes it: its server has lost the saga, or"
     " its retention is over"
 )
@@ -254,7 +254,7 @@ class Coordinator:
             view = await store.report(keys, entry, result=result, known=known_of(base))
         if view == replies.GONE:
             what = {"saga": saga_id, "step": entry.step, "attempt": entry.attempt}
-            log.error(REPORTED_TO_NOBODY, **what)
+            log.error(REPORT_WITHOUT_SAGA, **what)
         return await self._drive(keys, view, base, go_on, move)
 
     async def log_failure(

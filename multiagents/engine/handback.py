@@ -171,7 +171,7 @@ class HandBack:
         return self._slot_ms + min(LATER_MS, SOON_MS * count)
 
     def _later(self, now_ms: int, count: int, message: Foreign) -> int:
-        parks = self._catalog.nobody_knows(message.function)
+        parks = self._catalog.has_no_worker(message.function)
         doubled = 0 if parks else min(count - 1, MOST_DOUBLED)
         return now_ms + (self._settings.lease_ms << doubled)
 

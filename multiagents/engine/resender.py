@@ -44,15 +44,15 @@ class Resender:
         self,
         coordinator: Coordinator,
         *,
-        nobody_knows: Callable[[str], bool],
+        has_no_worker: Callable[[str], bool],
         clock_ms: Callable[[], int],
-        ask_around: Callable[[], Flow[None]] | None = None,
+        refresh: Callable[[], Flow[None]] | None = None,
     ) -> None:
         self._coordinator = coordinator
         self._repository = coordinator.repository
         self._settings = coordinator.repository.settings
-        self._nobody_knows = nobody_knows
-        self._ask_around = ask_around
+        self._has_no_worker = has_no_worker
+        self._refresh = refresh
         self._clock_ms = clock_ms
         self._looks: Recent[QueueHead, tuple[int, Backlog]] = Recent()
 
@@ -85,9 +85,9 @@ class Resender:
 
     async def _is_unknown(self, worker: str) -> bool:
         """Whether no running worker has this function; an old answer is refreshed first."""
-        if self._ask_around is not None and self._nobody_knows(worker):
-            await self._ask_around()
-        return self._nobody_knows(worker)
+        if self._refresh is not None and self._has_no_worker(worker):
+            await self._refresh()
+        return self._has_no_worker(worker)
 
     async def park(self, saga_id: str, ref: AttemptRef, worker: str) -> None:
         """Park a step or undo whose function no running worker has (rule 9)."""

@@ -33,9 +33,9 @@ class Sweeper:
         self,
         coordinator: Coordinator,
         *,
-        nobody_knows: Callable[[str], bool],
+        has_no_worker: Callable[[str], bool],
         clock_ms: Callable[[], int],
-        ask_around: Callable[[], Flow[None]] | None = None,
+        refresh: Callable[[], Flow[None]] | None = None,
         batch: int = BATCH,
     ) -> None:
         self.batch = batch
@@ -43,7 +43,7 @@ class Sweeper:
         self._settings = coordinator.repository.settings
         self._clock_ms = clock_ms
         self.resender = Resender(
-            coordinator, nobody_knows=nobody_knows, clock_ms=clock_ms, ask_around=ask_around
+            coordinator, has_no_worker=has_no_worker, clock_ms=clock_ms, refresh=refresh
         )
         self.handlers: Mapping[DueKind, Handler] = {
             DueKind.DIRTY: duties.finish_decision,

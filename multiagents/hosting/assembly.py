@@ -59,9 +59,9 @@ class Host:
         self.engine = StoreEngine(self.coordinator, edge, clock, catalog)
         self.sweeper = Sweeper(
             self.coordinator,
-            nobody_knows=catalog.nobody_knows,
+            has_no_worker=catalog.has_no_worker,
             clock_ms=clock.now_ms,
-            ask_around=catalog.refresh,
+            refresh=catalog.refresh,
         )
         self.service = SagaService(
             self.coordinator,
@@ -117,7 +117,7 @@ class Host:
         )
         await self.catalog.keep_up()
         self._announced += 1
-        if self._announced in JUDGED_AT and self.catalog.hears_somebody and not stops:
+        if self._announced in JUDGED_AT and self.catalog.has_signs_of_life and not stops:
             self._judge(known, queues)
 
     def _judge(self, known: Collection[Workflow], queues: Collection[str]) -> None:

@@ -191,7 +191,7 @@ class Runtime:
         )
         self.timekeeper.keep(self.edge)
         loop_watch.watch.report_to(
-            lambda report: self.main_engine().tell_loop(report), ends_process=_can_be_ended()
+            lambda report: self.main_engine().report_loop(report), ends_process=_can_be_ended()
         )
         return TaskProcess(
             engine=self.host.engine,

@@ -80,7 +80,7 @@ class Insistence:
         if not isinstance(error, UnknownWorker):
             self._away_at = now
             return True
-        return not self._catalog.hears_somebody or now - self._away_at < HEARD_S
+        return not self._catalog.has_signs_of_life or now - self._away_at < HEARD_S
 
     def _note(self, task: Any, error: Exception) -> None:
         """Log the wait once for each process and outage."""

@@ -38,9 +38,9 @@ class Stranger(Bench):
         self.desk = HandBack(self.settings, self.clock, self.empty)
         self._look = Sweeper(
             self.coordinator,
-            nobody_knows=self.empty.nobody_knows,
+            has_no_worker=self.empty.has_no_worker,
             clock_ms=self.clock.now_ms,
-            ask_around=lambda: self.empty.refresh(force=True),
+            refresh=lambda: self.empty.refresh(force=True),
         )
         self.run(self.empty.publish("stranger@h", ["io"], []))
         self.pass_time(0)

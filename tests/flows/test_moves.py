@@ -86,7 +86,7 @@ class _Slow(Sweeper):
 
     def __init__(self, bench: Bench) -> None:
         clock_ms = bench.clock.now_ms
-        super().__init__(bench.coordinator, nobody_knows=lambda name: False, clock_ms=clock_ms)
+        super().__init__(bench.coordinator, has_no_worker=lambda name: False, clock_ms=clock_ms)
         self._bench = bench
 
     async def handle(self, item: Guard) -> None:

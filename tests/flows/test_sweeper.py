@@ -44,7 +44,7 @@ class World:
         self.unknown: set[str] = set()
         self.sweeper = Sweeper(
             self.coordinator,
-            nobody_knows=lambda name: name in self.unknown,
+            has_no_worker=lambda name: name in self.unknown,
             clock_ms=self.clock.now_ms,
         )
         self.sent: list[Any] = []

@@ -132,7 +132,7 @@ class Bench:
     def sweeper(self) -> Sweeper:
         """A sweeper without memory."""
         return Sweeper(
-            self.coordinator, nobody_knows=lambda name: False, clock_ms=self.clock.now_ms
+            self.coordinator, has_no_worker=lambda name: False, clock_ms=self.clock.now_ms
         )
 
     def beside(self) -> Bench:

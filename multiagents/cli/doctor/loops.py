@@ -9,7 +9,7 @@ from multiagents.operations.explain.blocked_loops import Report, lately, told_of
 
 
 def loops(reports: Mapping[str, Report], now_ms: int) -> Check:
-    """Event loops answer.  ``reports``: host -> its last report, see `Catalog.tell_loop`."""
+    """Event loops answer.  ``reports``: host -> its last report, see `Catalog.report_loop`."""
     recent = lately(reports, now_ms)
     if not recent:
         return Check("event loops", "ok", "no worker's event loop was blocked in the last hour")

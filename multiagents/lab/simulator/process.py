@@ -108,7 +108,7 @@ class SimulatedProcess:
         self._engine = StoreEngine(self.coordinator, cast(Edge, None), self.clock, catalog)
         sweeper = make_sweeper(
             self.coordinator,
-            nobody_knows=self._nobody_knows,
+            has_no_worker=self._has_no_worker,
             clock_ms=lambda: self.clock.now_ms() + self._ahead_ms,
             batch=world.batch,
         )
@@ -155,7 +155,7 @@ class SimulatedProcess:
         self.held = {}
         self.wake_ms = self.world.now_ms + self.world.rng.randint(100, 8000)
 
-    def _nobody_knows(self, name: str) -> bool:
+    def _has_no_worker(self, name: str) -> bool:
         return self.world.happens(self.world.faults.freeze * 20, "worker unknown")
 
     # ---- messages ----

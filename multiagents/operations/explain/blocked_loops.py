@@ -1,6 +1,6 @@
 """What do texts say about a blocked event loop?
 
-Their source is the last report of each worker (see `Catalog.tell_loop`).  Pure.
+Their source is the last report of each worker (see `Catalog.report_loop`).  Pure.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class Surroundings:
     imports: Sequence[str] = ()
     """MULTIAGENTS_IMPORTS of the calling process."""
     loops: Sequence[Mapping[str, Any]] = ()
-    """Blocked event loops; see `Catalog.tell_loop`."""
+    """Blocked event loops; see `Catalog.report_loop`."""
     earlier: Earliers = field(default_factory=dict)
     """The ends of the attempts before the present ones."""
     stopping: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
