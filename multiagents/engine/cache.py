@@ -1,4 +1,4 @@
-"""What does a process remember of the sagas it has moved?
+"""What does a process cache of the sagas that it has moved?
 
 The state after its own last commit, so that it can decide over the next report without a read.
 Every use is checked against the stored revision (E5).  Thread-safe.
@@ -21,12 +21,12 @@ V = TypeVar("V")
 DEFINITIONS = 512
 """Parsed definitions that a process keeps, and other values that it can make anew."""
 CAPACITY = 256
-"""Sagas remembered by a process; the least recently used goes first."""
+"""Sagas cached by a process; the oldest snapshot goes first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A saga as one commit left it: the commit's version and the position it reached.
+    """A saga as one commit left it: the commit's revision and the position that it reached.
 
     ``pending``: the later entries of the log when it was read; ``texts``: these as stored;
     ``data``: the data hash at that time.
@@ -70,7 +70,7 @@ class Recent(Generic[K, V]):
 
 
 class SagaCache:
-    """The last snapshot of each saga, for the most recently used ones."""
+    """The last snapshot of each saga, for the sagas moved last."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -81,7 +81,7 @@ class SagaCache:
         return self._snapshots.get(saga_id)
 
     def put(self, snapshot: Snapshot) -> None:
-        """Remember a saga, unless it has ended."""
+        """Cache a saga, unless it has ended."""
         saga = snapshot.saga
         with self._lock:
             self._snapshots.pop(saga.id, None)

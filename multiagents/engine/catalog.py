@@ -1,4 +1,4 @@
-"""What do the running workers know?
+"""Which functions and workflows do the running workers have?
 
 A starting worker process publishes its worker functions and workflows, then signs of life.  So a
 client can start a saga by name without the code, and an unknown name is found before the saga

@@ -258,7 +258,7 @@ class Claims:
 
 
 def _last_moment(deadline_ms: int) -> int:
-    """When an attempt's lease ends at the latest; 0 for one without a time-out."""
+    """When an attempt's lease ends at the latest; 0 for one without a timeout."""
     return deadline_ms + OVERRUN_MS if deadline_ms else 0
 
 

@@ -1,4 +1,4 @@
-"""How does a saga move: append, decide, commit, send?
+"""How does a saga move: append, decide, commit, publish?
 
 Everything here is a `Flow`: it awaits Redis calls and effects and has no connection, so that the
 sync and async edges and the simulator all run this very code.  A process may die at any await.
@@ -279,7 +279,7 @@ class Coordinator:
             await store.report(keys, entry, dirty_at=entry.at_ms)
         return bool(held)
 
-    # ---- decide, commit, send ----
+    # ---- decide, commit, publish ----
 
     async def _drive(
         self,

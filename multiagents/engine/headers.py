@@ -37,7 +37,7 @@ NONE: Headers = MappingProxyType({})
 def checked(given: Any) -> dict[str, Any]:
     """The headers of a start, as they are stored.
 
-    Raises InvalidInput for what is no JSON, too large, or a name that Celery uses itself.
+    Raises InvalidInput if they are no JSON, too large, or named like Celery's own headers.
     """
     if not given:
         return {}

@@ -108,7 +108,7 @@ def no_letter(message: Message) -> Letter | None:
 
 @dataclass(frozen=True, slots=True)
 class Publish(Effect[bool]):
-    """Effect: send these messages; the reply is whether the broker took all of them."""
+    """Effect: publish these messages; the reply is whether the broker took all of them."""
 
     messages: tuple[Message, ...]
 

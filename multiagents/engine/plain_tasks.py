@@ -92,7 +92,7 @@ class Begun:
 
 @dataclass(slots=True)
 class PlainTasks:
-    """Sends users' own Celery tasks."""
+    """Publishes users' own Celery tasks."""
 
     clock: Clock
     directory: Directory
@@ -135,7 +135,7 @@ class PlainTasks:
         return await self._publish(held, message) if letter is None else None
 
     async def _publish(self, held: Assignment, message: Message) -> Failed | None:
-        """Send a claimed task through Celery; the failure if that refuses it."""
+        """Publish a claimed task through Celery; the failure if that refuses it."""
         try:
             await Publish((message,))
         except Unsendable as error:

@@ -79,7 +79,7 @@ class Resender:
             await self.park(duty.saga_id, ref, target)
             return
         message = self._coordinator.dispatcher.message(keys, workflow, ref, worker_name(target))
-        # Not known to be sent, or given back by a worker: no message of it waits in its queue.
+        # Not confirmed, or given back by a worker: no message of it waits in its queue.
         if not sent_ms or not await self._still_queued(message, keys, name, value):
             await self._coordinator.send_again(keys, workflow, {name: sends})
 
