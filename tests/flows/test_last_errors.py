@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from multiagents import WorkflowBuilder, worker
+from multiagents.core.attempt_ref import AttemptRef
 from multiagents.core.entries import TimerDue
 from multiagents.core.states import Kind
 from multiagents.saga.commands import retry_timer
@@ -69,7 +70,7 @@ def test_a_running_attempt_shows_how_the_one_before_was_lost(office: Office) -> 
     """The state forgets an error as soon as the next attempt is claimed."""
     saga_id = office.start(FLOW)
     office.lose(office.claim(saga_id, "book"))
-    due = TimerDue(office.runtime.clock.now_ms(), retry_timer(Kind.RUN, "book", 1))
+    due = TimerDue(office.runtime.clock.now_ms(), retry_timer(AttemptRef(Kind.RUN, "book", 1)))
     office.runtime.edge.run(office.runtime.host.coordinator.append(saga_id, due))
     office.claim(saga_id, "book", attempt=2)
     step = office.runtime.call("get", saga_id)["steps"]["book"]
