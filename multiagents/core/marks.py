@@ -93,4 +93,4 @@ def _is_number(found: Any) -> bool:
 @lru_cache(maxsize=1000)
 def _tell(shown: str) -> None:
     """Log a header once, although several places read a message."""
-    log.warning("a message's header is not one of the engine's, it is ignored", header=shown)
+    log.warning("ignored a message header that is not the engine's", header=shown)
