@@ -86,8 +86,8 @@ def check_reasoning(worker: str, reasoning: str, tools: Sequence[Any], max_iters
     twice = sorted({name for name in names if names.count(name) > 1 or name == FINISH})
     if twice:
         raise InvalidInput(
-            f"worker {worker!r} cannot tell its tools apart: {', '.join(twice)} stands twice"
-            f' ({FINISH!r} is taken); give one another name with @tool("name")'
+            f"worker {worker!r} has tools of one name: {', '.join(twice)} ({FINISH!r} is reserved);"
+            ' give one another name with @tool("name")'
         )
     if max_iters < 1:
         raise InvalidInput(f"worker {worker!r} has max_iters={max_iters}; expected at least 1")

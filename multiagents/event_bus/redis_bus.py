@@ -1,11 +1,11 @@
 """How do events travel between processes?
 
-On Redis Streams, one for each event type (`event_bus.keys`), so that an event waits for whoever
-is away; `event_bus.bus` says what that promises.  Constructing connects to nothing.  Use a bus
-from the event loop that started it; each process and each loop has its own.
+By Redis Streams, one for each event type (`event_bus.keys`), so that an event waits for subscribers
+that are away; `event_bus.bus` has the promises.  The constructor does not connect.  Use a bus from
+the event loop that started it; each process and each loop has its own.
 
-Streams are cut to about ``max_stream_length`` events: the server's memory is bounded, and a group
-that falls further behind loses the oldest.
+Streams are cut to about ``max_stream_length`` events, so the server's memory is bounded.  A group
+that is further behind loses the oldest events.
 """
 
 from __future__ import annotations

@@ -119,9 +119,9 @@ class EventMonitor:
         self._all = _Measures()
 
     def track_event_lifecycle(self, event: BaseEvent, stage: str) -> NothingToAwait:
-        """Count the stage and tell the observers; call it or await it, both are complete.
+        """Count the stage and call the observers; awaiting the result is optional.
 
-        Raises InvalidInput for a stage that is none of `Stage`.
+        Raises InvalidInput for a stage that is not in `Stage`.
         """
         known = _stage(stage)
         now_ms = self._clock.now_ms()

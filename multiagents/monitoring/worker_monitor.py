@@ -107,7 +107,7 @@ class _Record:
 
 
 class WorkerMonitor:
-    """Counts what workers do; give it to a `WorkerManager` as ``worker_monitor``.
+    """Counts the attempts of workers; give it to a `WorkerManager` as ``worker_monitor``.
 
     A change of a worker's health is logged, checked at most every ``health_check_interval_s``.
     """

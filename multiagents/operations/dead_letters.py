@@ -335,7 +335,7 @@ def _is_open(saga: Saga, step: str, kind: Kind, wanted: LetterFilter) -> bool:
 
 def _refuse_filters(*filters: object) -> None:
     if any(each is not None for each in filters):
-        raise InvalidInput("letters are named one by one: leave out the filters and the limit")
+        raise InvalidInput("letters are given one by one; leave out the filters and the limit")
 
 
 def _named(letters: Sequence[Mapping[str, Any]]) -> Rows:
@@ -345,7 +345,7 @@ def _named(letters: Sequence[Mapping[str, Any]]) -> Rows:
         try:
             _one(row)
         except (KeyError, TypeError, ValueError) as error:
-            raise InvalidInput(f"no letter as dead_letters lists them: {row}") from error
+            raise InvalidInput(f"not a letter as dead_letters lists them: {row}") from error
     return rows
 
 

@@ -104,7 +104,7 @@ class Listing:
         until_ms = None if until is None else moment_ms(until, now_ms, name="until")
         if since_ms is not None and until_ms is not None and until_ms < since_ms:
             raise InvalidInput(
-                f"until ({until}) is before since ({since}), so that no saga fits; since is the"
+                f"until ({until}) is before since ({since}), so no saga fits; since is the"
                 " earlier time"
             )
         return Wanted(**filters, since_ms=since_ms, until_ms=until_ms)

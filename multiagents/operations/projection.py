@@ -153,7 +153,7 @@ def current_step(saga: Saga) -> str | None:
 
 
 def person_awaited(shown: Mapping[str, Any]) -> str:
-    """Why a saga, as `describe` shows it, waits for a person; empty: it does not."""
+    """Why a saga, as `describe` shows it, waits for an operator; empty: it does not."""
     found = ["it is paused"] if shown["state"] == SagaState.PAUSED else []
     for name, step in shown["steps"].items():
         if step["state"] == StepState.PARKED:

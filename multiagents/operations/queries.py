@@ -44,8 +44,8 @@ class Queries:
             total += await dead_letter_index.count(shard.sagas)
         if total > MOST_SEARCHED:
             raise InvalidInput(
-                f"{text!r} is no saga's whole id, and there are {total} sagas, more than the"
-                f" {MOST_SEARCHED} that are searched for one that begins so; give the whole id"
+                f"no saga has the id {text!r}, and {total} sagas are too many for a search by the"
+                f" beginning of an id (at most {MOST_SEARCHED}); give the whole id"
             )
         found: list[str] = []
         for shard in all_shards(self._settings.shards):
@@ -83,7 +83,7 @@ class Queries:
         return await store.pinned(self._repository.keys(saga_id)) is not None
 
     async def person_awaited(self, saga_id: str) -> str:
-        """Why a saga waits for a person; empty if it does not, or is not there."""
+        """Why a saga waits for an operator; empty if it does not wait, or does not exist."""
         try:
             saga, workflow = await self._repository.current(saga_id)
         except UnknownSaga:
@@ -94,7 +94,7 @@ class Queries:
 
     @by_any_id
     async def history(self, saga_id: str) -> Rows:
-        """What happened, oldest first, replayed from the log: entries and what they moved."""
+        """The events of a saga, oldest first: its log entries, and the moves that they caused."""
         _, workflow = await self.sound(saga_id)
         keys = self._repository.keys(saga_id)
         log = await store.log(keys)

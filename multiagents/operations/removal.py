@@ -51,8 +51,8 @@ class Removal:
         problems = await self._problems(saga_id)
         if not problems:
             raise NotAllowed(
-                f"saga {saga_id!r} is whole, and only a damaged one can be removed; to end it use"
-                " cancel or terminate: it is removed when its retention is over"
+                f"saga {saga_id!r} is not damaged, and only damaged sagas can be removed; to end it"
+                " use cancel or terminate: it is removed after its retention"
             )
         keys = self._repository.keys(saga_id)
         traces = await damage.find(keys)

@@ -157,7 +157,7 @@ def test_what_others_have_settled_meanwhile_is_not_told_as_done(
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"letters": [{"transaction_id": "s", "step": "charge"}]}, "no letter as dead_letters"),
+        ({"letters": [{"transaction_id": "s", "step": "charge"}]}, "not a letter as dead_letters"),
         ({"letters": [], "limit": 2}, "leave out the filters"),
         ({"letters": [], "kind": "undo"}, "leave out the filters"),
     ],

@@ -142,7 +142,8 @@ def test_an_attempt_that_succeeds_after_it_was_given_up_is_told(office: Office) 
     reason = office.reason(saga_id, "parked")
     assert "Attempt 1 reported success at" in reason["text"]
     assert (
-        "after it was given up: what it does may well be done. Only an operator" in reason["text"]
+        "after it was given up: its effect has probably happened. Only an operator"
+        in reason["text"]
     )
     (late,) = reason["late_successes"]
     (event,) = [

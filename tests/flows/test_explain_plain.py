@@ -37,9 +37,9 @@ def test_a_plain_task_that_waits_is_not_said_to_run(office: Office) -> None:
     reason = office.reason(saga_id, "unreported")
     text = reason["text"]
     assert text.startswith("Step 'pay' (attempt 1) is the Celery task 'team.pay'. It was sent ")
-    assert "ago to queue 'billing' and has not reported; whether it has begun is not known" in text
+    assert "ago to queue 'billing' and has not reported; whether it has begun is unknown" in text
     assert "1 message waits there, perhaps its own." in text
-    assert "If it does not report, its time-out decides, at" in text
+    assert "If it does not report, its timeout decides, at" in text
     assert "running for" not in office.explain(saga_id)["text"]
     assert (reason["step"], reason["kind"], reason["worker_function"]) == (
         "pay",
@@ -67,7 +67,7 @@ def test_of_a_plain_tasks_queue_only_what_is_known_is_said(office: Office) -> No
         client.delete("billing")
     taken = office.reason(saga_id, "unreported")
     assert "consumed by celery@one, with 2 slots" in taken["text"]
-    assert "the queue is empty, so a worker has the message, at work on it or not" in taken["text"]
+    assert "the queue is empty, so the message is lost, or a worker has it" in taken["text"]
     assert (taken["waiting"], taken["consumers"]) == (0, ["celery@one"])
 
 
@@ -76,7 +76,7 @@ def test_a_plain_task_that_no_worker_takes_does_not_go_on(office: Office) -> Non
     saga_id = office.start(paying())
     start = "celery -A YOUR_APP worker -Q billing"
     reason = office.reason(saga_id, "unreported")
-    assert "No worker that hosts sagas is running, so that nothing moves it." in reason["text"]
+    assert "No worker that hosts sagas is running, so nothing moves it." in reason["text"]
     assert reason["commands"] == [start]
     why = "no worker that hosts sagas consumes queue 'billing', where its message waits"
     stranded = f"nothing moves it, because {why}: start one with `{start}`"
@@ -140,7 +140,7 @@ def test_a_plain_task_that_was_perhaps_not_sent_says_so(office: Office) -> None:
         client.hset(work, claim_field(Kind.RUN, "pay"), f"{head}|{NOT_SENT}{delivery}")
     reason = office.reason(saga_id, "not_sent")
     assert "Its message has perhaps not been sent, and is not sent again." in reason["text"]
-    assert "its time-out decides, at" in reason["text"]
+    assert "its timeout decides, at" in reason["text"]
     assert reason["sent_at"] is None
 
 
@@ -156,7 +156,7 @@ def test_the_command_tells_of_a_plain_task(office: Office) -> None:
     saga_id = office.start(paying())
     told = cli("explain", saga_id, url=office.url).out
     assert "is the Celery task 'team.pay'. It was sent" in told
-    assert "its time-out decides" in told
+    assert "its timeout decides" in told
     (reason,) = cli("explain", saga_id, "--json", url=office.url).json["reasons"]
     assert (reason["code"], reason["queue"], reason["waiting"]) == ("unreported", "billing", 1)
 

@@ -99,7 +99,7 @@ def test_a_parked_step_says_that_a_worker_has_its_function_now(office: Office) -
     assert "has that function now" not in office.reason(saga_id, "parked")["text"]
     office.worker_runs("io", host="celery@two")
     text = office.reason(saga_id, "parked")["text"]
-    assert "celery@two has that function now: try it again" in text
+    assert "celery@two has that function now: retry it" in text
 
 
 def test_messages_before_it_are_counted(office: Office) -> None:
@@ -207,7 +207,7 @@ def test_a_broker_that_does_not_answer_keeps_nothing_else_untold(office: Office)
         check_input=check_input,
     )
     told = host.call("explain", saga_id)
-    assert "the broker cannot be looked into from here" in told["text"]
+    assert "the broker's queues cannot be read from here" in told["text"]
     host.edge.close()
 
 

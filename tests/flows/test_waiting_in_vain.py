@@ -117,7 +117,7 @@ def test_a_lease_that_ran_out_with_no_worker_gives_the_command_that_starts_one(
     reason = office.reason(saga_id, "running")
     # An earlier test may have run a worker in this process and named it so.
     assert re.match(r"Step 'ship' \(attempt 1\) began (in a worker|on \S+) ", reason["text"])
-    assert ", and no worker runs. The first one to be started takes the attempt" in reason["text"]
+    assert ", and no worker runs. The first one that starts counts the attempt" in reason["text"]
     assert reason["commands"] == [START]
     assert office.explain(saga_id)["text"].endswith(f"\n  {START}")
     assert office.runtime.outcomes.stranded(saga_id) == IN_VAIN
@@ -144,16 +144,16 @@ def test_after_a_gap_in_the_sweeps_each_lease_has_one_more_term_and_explain_says
     office.worker_runs("io", functions=("vain.do",))
     end_lease(office, held)
     swept(office, ago_ms=100)
-    assert office.reason(saga_id, "running")["text"].endswith("a worker takes it for lost.")
+    assert office.reason(saga_id, "running")["text"].endswith("a worker counts it as lost.")
     swept(office, ago_ms=LEASE_MS)
     text = office.reason(saga_id, "running")["text"]
     assert text.endswith(
-        "a worker takes it for lost, after one more term, because no worker swept for a while."
+        "a worker counts it as lost, after one more term, because no worker swept for a while."
     )
     assert office.runtime.edge.run(office.runtime.host.sweeper.due(Shard())) == ()
     text = office.reason(saga_id, "running")["text"]
     assert "its lease lasts until" in text
     assert text.endswith(
-        ", one more term, because no worker swept for a while; then a worker takes it for lost."
+        ", one more term, because no worker swept for a while; then a worker counts it as lost."
     )
     assert "renewed" not in text

@@ -46,12 +46,12 @@ from multiagents.workflows.step import worker_name
 def kept_definition(workflow: str) -> str:
     """Why a retry repeats the failure although the definition was corrected."""
     return (
-        f"This saga keeps the definition of {workflow!r} with which it began, and that has changed"
-        " since: a retry goes by the old one, so resolve or skip what the change was to mend."
+        f"This saga keeps the definition of {workflow!r} with which it began, which has changed"
+        " since. A retry uses the old one, so resolve or skip a step that the change was to fix."
     )
 
 
-NO_WORKER = "No worker that hosts sagas is running, so that nothing moves it."
+NO_WORKER = "No worker that hosts sagas is running, so nothing moves it."
 
 
 def underway(now: Situation, around: Surroundings, tasks: Sequence[Task]) -> Iterator[Reason]:
@@ -164,12 +164,12 @@ def _lease(now: Situation, around: Surroundings, worker: str, lease_ms: int | No
     if lease_ms <= now.now_ms:
         return _over(now, when)
     if worker and worker not in around.fleet and worker not in around.stopping:
-        then = "then a worker takes it for lost" if now.workers else "no worker runs to notice that"
+        then = "then a worker counts it as lost" if now.workers else "no worker runs to notice that"
         again = ", one more term, because no worker swept for a while" if now.one_more_term else ""
         return f"its lease lasts until {when}{again}; {then}."
     return (
         f"its lease lasts until {when} and is renewed while its worker lives;"
-        " should it run out, the attempt counts as lost."
+        " if it runs out, the attempt counts as lost."
     )
 
 
@@ -179,15 +179,15 @@ def _over(now: Situation, when: str) -> str:
         ", after one more term, because no worker swept for a while" if now.one_more_term else ""
     )
     if now.workers:
-        return f"its lease ran out at {when}: a worker takes it for lost{again}."
+        return f"its lease ran out at {when}: a worker counts it as lost{again}."
     return (
-        f"its lease ran out at {when}, and no worker runs. The first one to be started takes the"
-        f" attempt for lost{again}; then the saga goes on."
+        f"its lease ran out at {when}, and no worker runs. The first one that starts counts the"
+        f" attempt as lost{again}; then the saga continues."
     )
 
 
 def _who_notices(now: Situation) -> str:
-    return "a worker will take it for lost" if now.workers else "no worker runs to notice it"
+    return "a worker will count it as lost" if now.workers else "no worker runs to notice it"
 
 
 # ---- sent, and not reported: plain tasks ----
@@ -207,9 +207,9 @@ def _unreported(now: Situation, around: Surroundings, task: Task) -> Reason:
         f"{task.name} (attempt {work.attempt}) is the Celery task {call and call.task!r}. {known}"
     )
     if end_ms:
-        over = f"If it does not report, its time-out decides, at {now.when(end_ms)}"
+        over = f"If it does not report, its timeout decides, at {now.when(end_ms)}"
         if end_ms <= now.now_ms:
-            over = f"Its time-out was over at {now.when(end_ms)}: {_who_notices(now)}"
+            over = f"Its timeout was over at {now.when(end_ms)}: {_who_notices(now)}"
         text += f" {over}."
     facts = {
         "worker_function": call and call.task,
@@ -239,24 +239,24 @@ def _known_of(
     if not queue:
         return (
             f"It was sent {ago} ago, to the queue that the routes of its app give it, and has not"
-            f" reported; whether it has begun is not known.{_unhosted(around)}"
+            f" reported; whether it has begun is unknown.{_unhosted(around)}"
         )
     sent = f"It was sent {ago} ago to queue {queue!r} and has not reported; whether it has begun is"
     match backlog.length:
         case None:
-            waits = "the broker cannot be looked into from here"
+            waits = "the broker's queues cannot be read from here"
         case 0 if busy := all_busy(consumers_of(around, queue)):
             waits = f"{busy}, so it is at work, or a worker has fetched it before it has a slot"
         case 0:
             waits = (
-                "the queue is empty, so a worker has the message, at work on it or not, or it is"
-                " lost"
+                "the queue is empty, so the message is lost, or a worker has it, perhaps already"
+                " running it"
             )
         case 1:
             waits = "1 message waits there, perhaps its own"
         case count:
             waits = f"{count} messages wait there, perhaps its own among them"
-    return f"{sent} not known: {waits}. {_consumed(around, queue)}."
+    return f"{sent} unknown: {waits}. {_consumed(around, queue)}."
 
 
 def _consumed(around: Surroundings, queue: str) -> str:
@@ -269,7 +269,7 @@ def _consumed(around: Surroundings, queue: str) -> str:
         return NO_WORKER.removesuffix(".")
     return (
         "No running worker that hosts sagas consumes that queue; whether another worker of its app"
-        " does is not known here"
+        " does is unknown here"
     )
 
 
@@ -292,7 +292,7 @@ def _retrying(now: Situation, around: Surroundings, task: Task) -> Reason:
     text += f", at {now.when(at_ms)}" if at_ms else ", which is due"
     text += f"; last error: {sentence(_error(now, task))}"
     if not now.workers:
-        text += " No worker runs that would begin it."
+        text += " No worker runs to begin it."
     facts = {"tries": work.tries, "max_attempts": most}
     at, commands = iso(at_ms) if at_ms else None, _start(now, around, task)
     return reason_of(now, task, "retrying", text, at=at, commands=commands, facts=facts)
@@ -306,10 +306,10 @@ def _parked(now: Situation, around: Surroundings, task: Task) -> Reason:
     text = f"{task.name} is parked since {since}, after {attempts}: {sentence(_error(now, task))}"
     for each in (one for one in late if not one.left):
         when = now.when(each.at_ms)
-        text += f" Attempt {each.attempt} reported success at {when}, after it was given up: what"
-        text += " it does may well be done."
+        text += f" Attempt {each.attempt} reported success at {when}, after it was given up: its"
+        text += " effect has probably happened."
     for each in (one for one in late if one.left):
-        text += f" Late, at {now.when(each.at_ms)}: {each.left}. See what it has done."
+        text += f" Late, at {now.when(each.at_ms)}: {each.left}. Check its effects."
     text += _brought(now, around, task)
     text += f" {kept_definition(now.saga.workflow)}" if now.is_changed else ""
     text += (
@@ -327,13 +327,13 @@ def _parked(now: Situation, around: Surroundings, task: Task) -> Reason:
 
 
 def _brought(now: Situation, around: Surroundings, task: Task) -> str:
-    """That a worker has by now the function for want of which it was parked (rule 9)."""
+    """The sentence that a worker now has the function whose absence parked it (rule 9)."""
     error = now.saga.steps[task.step].of(task.kind).error
     if error is None or error.type != UNKNOWN_WORKER:
         return ""
     function = worker_name(now.workflow.by_name[task.step].target(task.kind))
     capable = able(around, function)
-    return f" {hosts(capable)} has that function now: try it again." if capable else ""
+    return f" {hosts(capable)} has that function now: retry it." if capable else ""
 
 
 def _error(now: Situation, task: Task) -> str:

@@ -149,7 +149,7 @@ def _not_claimed(around: Surroundings, name: str, function: str) -> tuple[str, s
         )
     backlog = around.backlogs.get(name)
     if backlog is None or backlog.length is None:
-        return "sent", "the broker cannot be looked into from here."
+        return "sent", "the broker's queues cannot be read from here."
     if backlog.length:
         slots = sum(each.get("slots", 1) for each in consumers.values())
         count = "1 message waits" if backlog.length == 1 else f"{backlog.length} messages wait"

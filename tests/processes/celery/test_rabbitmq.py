@@ -167,7 +167,7 @@ def test_explain_and_doctor_say_what_rabbitmq_knows(rig: RabbitRig, pair: list[W
     settings = Settings(redis_url=rig.url)
     elsewhere = attach(make_app(settings), settings)
     reason = elsewhere.call("explain", sagas[0])["reasons"][0]
-    assert "cannot be looked into from here" in reason["text"]
+    assert "cannot be read from here" in reason["text"]
     (found,) = broker.of_broker(rig.app, rig.runtime.settings)
     assert (found.name, found.status) == ("broker", "ok")
     assert re.search(r"amqp://guest:\*\*@127\.0\.0\.1", found.message)

@@ -234,7 +234,7 @@ def test_many_steps_ask_at_once(provider: StubProvider) -> None:
     [
         ({"reasoning": "guess"}, "unknown reasoning 'guess'; expected one of: predict"),
         ({"tools": [str.upper]}, 'set reasoning="react"'),
-        ({"tools": [run, run], "reasoning": "react"}, "run stands twice"),
+        ({"tools": [run, run], "reasoning": "react"}, "tools of one name: run"),
         ({"reasoning": "react", "max_iters": 0}, "max_iters=0"),
         ({"lm_settings": {"num_retries": 3}}, "sets num_retries"),
         ({"lm_settings": {"cache": True}}, "sets cache"),

@@ -240,7 +240,7 @@ def test_too_many_sagas_are_not_searched(office: Office, monkeypatch: pytest.Mon
     start(office, task_id="c1a199b8-0e8f-487e-b62a-c280d72dd82e")
     monkeypatch.setattr(queries, "MOST_SEARCHED", 0)
     refused = cli("show", "c1a1", url=office.url)
-    assert "there are 1 sagas" in refused.err
+    assert "1 sagas are too many for a search" in refused.err
     assert "give the whole id" in refused.err
 
 
