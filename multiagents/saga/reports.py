@@ -81,21 +81,27 @@ def on_report(draft: Draft, entry: Report) -> None:
     elif step.of(entry.kind).nonce != entry.nonce:
         draft.call_for_attention(f"report of an unknown attempt of {entry.step!r}")
     elif step.of(entry.kind).is_in(StepState.RUNNING):
-        if entry.kind is Kind.RUN:
-            _on_run_report(draft, entry, step)
-        else:
-            _on_undo_report(draft, entry, step)
+        _on_end(draft, entry, step)
     elif isinstance(entry, Succeeded) and step.run.state is not StepState.SUCCEEDED:
         _on_late(draft, entry)  # another process reported its failure before
 
 
-def _on_run_report(draft: Draft, entry: Report, step: StepRun) -> None:
-    if isinstance(entry, Succeeded):
+def _on_end(draft: Draft, entry: Report, step: StepRun) -> None:
+    """The present attempt ended, or was given up."""
+    is_run = entry.kind is Kind.RUN
+    if not isinstance(entry, Succeeded):
+        if isinstance(entry, Lost) or entry.running:
+            claim = (entry.kind.value, entry.attempt, entry.nonce)
+            draft.set_step(entry.step, lost=(*step.lost, claim))
+        again, error = _count(draft, entry)
+        if is_run:
+            _fail(draft, entry, again, error)
+        else:
+            _fail_undo(draft, entry, again)
+    elif is_run:
         succeed(draft, entry.step, ended_at=draft.now_ms)
     else:
-        if isinstance(entry, Lost) or entry.running:
-            draft.set_step(entry.step, lost=(*step.lost, ("run", entry.attempt, entry.nonce)))
-        _fail(draft, entry)
+        _succeed_undo(draft, entry.step)
 
 
 def succeed(draft: Draft, name: str, **changes: Any) -> None:
@@ -110,11 +116,10 @@ def succeed(draft: Draft, name: str, **changes: Any) -> None:
         surface(draft, name)
 
 
-def _fail(draft: Draft, entry: Failed | Lost) -> None:
+def _fail(draft: Draft, entry: Failed | Lost, again: bool, error: Failure) -> None:
     """An attempt to run a step did not succeed: retry it, park it, or give the step up."""
     name, step = entry.step, draft.steps[entry.step]
     unknown = isinstance(entry, Lost) or entry.effect is FailureEffect.UNKNOWN
-    again, error = _count(draft, entry)
     draft.set_step(name, unknown=step.unknown or unknown)
     if draft.saga.state not in LIVE:
         draft.give_up(name)
@@ -132,17 +137,16 @@ def _fail(draft: Draft, entry: Failed | Lost) -> None:
         rewind(draft)
 
 
-def _on_undo_report(draft: Draft, entry: Report, step: StepRun) -> None:
-    if isinstance(entry, Succeeded):
-        draft.move_work(entry.step, Kind.UNDO, StepState.SUCCEEDED, ended_at=draft.now_ms)
-        if step.again:
-            undo_afresh(draft, entry.step)
-        rewind(draft)
-        return
-    if isinstance(entry, Lost) or entry.running:
-        lost = (*step.lost, ("undo", entry.attempt, entry.nonce))
-        draft.set_step(entry.step, lost=lost)
-    again, _ = _count(draft, entry)
+def _succeed_undo(draft: Draft, name: str) -> None:
+    """A step is undone: undo it afresh if an effect came to light meanwhile."""
+    draft.move_work(name, Kind.UNDO, StepState.SUCCEEDED, ended_at=draft.now_ms)
+    if draft.steps[name].again:
+        undo_afresh(draft, name)
+    rewind(draft)
+
+
+def _fail_undo(draft: Draft, entry: Failed | Lost, again: bool) -> None:
+    """An attempt to undo a step did not succeed: retry it, or park it."""
     if draft.saga.terminated:
         draft.move_work(entry.step, Kind.UNDO, UndoState.SKIPPED)
     elif again:
