@@ -22,7 +22,7 @@ State = TypeVar("State", StepState, UndoState)
 
 @dataclass(frozen=True)
 class Work(Generic[State]):
-    """The attempts at one thing, run or undo.  Times are Unix milliseconds, 0 = not yet."""
+    """A step's run or its undo, with all attempts.  Times are Unix milliseconds, 0 = not yet."""
 
     state: State
     attempt: int = 0
@@ -30,7 +30,7 @@ class Work(Generic[State]):
     tries: int = 0
     """Failures since the work began or an operator last retried it."""
     nonce: str = ""
-    """Of the last claim; reports must present it."""
+    """The nonce of the last claim; reports must present it."""
     worker: str = ""
     started_at: int = 0
     ended_at: int = 0
@@ -39,7 +39,7 @@ class Work(Generic[State]):
     retry: RetryPolicy | None = None
     """The policy of the worker that claimed it, for steps whose definition sets none."""
     most: int = 0
-    """How many tries its last error allows, where those are fewer than the policy's; else 0."""
+    """The number of tries that its last error allows, if fewer than the policy's; else 0."""
 
     def is_in(self, state: StepState) -> bool:
         """Whether it is in the state of this name: run and undo share several."""

@@ -1,11 +1,11 @@
 """How is a flow run against Redis?
 
-`Edge` is the sync edge, `AsyncEdge` the async one.  Both send calls by their hash (EVALSHA, and
-the text once where the server does not know it) and hand every other effect to ``perform``.
+`Edge` is the sync edge, `AsyncEdge` the async one.  Both send a call by its hash (EVALSHA), and
+once as text if the server lacks the script.  They pass every other effect to ``perform``.
 Connections belong to the process that made them: after a fork each child makes its own.
 
-Every call may be sent twice: each script recognises its earlier run (E3, E4).  So the edge sends a
-call again after a lost reply, and after a reply that reports that the server did nothing.
+Every call may be sent twice: each script recognises its earlier run (E3, E4).  So the edge repeats
+a call after a lost reply, and after a refusal for now.
 """
 
 from __future__ import annotations

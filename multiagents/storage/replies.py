@@ -24,9 +24,9 @@ NOTHING: Known = ("", "")
 class View:
     """The data that a decision over a saga needs.
 
-    ``head``, ``steps`` (rows by step, changed ones only) and ``definition`` are None for a reader
-    that had this version, or one of the last before it.  Then ``passed`` has the entries that other
-    processes have decided since.  ``values`` is None if no condition reads any.
+    A reader may have this version, or one of the last before it.  Then ``head``, ``steps`` (rows of
+    changed steps) and ``definition`` are None, and ``passed`` has the entries that other processes
+    have decided since.  ``values`` is None if no condition reads any.
     """
 
     version: str

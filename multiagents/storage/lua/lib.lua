@@ -95,8 +95,8 @@ local function readers()
 
   -- The data of a decision: {version, cursor, position before the log's first entry here, log,
   -- definition, head, steps, values}.
-  -- A reader that has this version, or one of the last before it (wide sagas keep their versions in
-  -- p), gets the log after its own cursor, and false for the state: it folds the log itself.
+  -- A reader may have this version, or one of the last before it (wide sagas keep those in p).
+  -- Then it gets the log after its own cursor and false for the state, and folds the log itself.
   local function view(known, known_cursor)
     local f = redis.call("HMGET", SAGA, "v", "c", "w", "h", "p", "b")
     local cursor, b = f[2], f[6]
