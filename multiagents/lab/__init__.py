@@ -1,1 +1,1 @@
-"""Does it hold, and how fast is it?  Chaos, bench and simulator; no room imports this one."""
+"""Do sagas survive failures, and how fast are they?  No other room imports this one."""

@@ -1,5 +1,5 @@
 """How fast is a saga, and what does it cost?  ``multiagents bench``.
 
-Each file measures one kind of thing; `catalog` lists what can be measured.
-Everything is measured on an embedded server with workers of its own.
+Each file makes one kind of measurement; `catalog` lists them all.  Each uses an embedded server
+with workers of its own.
 """

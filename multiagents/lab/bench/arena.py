@@ -1,7 +1,7 @@
-"""Where is measured?
+"""Where do measurements run?
 
-An embedded server, a worker for each side with the same number of children, and this process as
-the client of both.  Only one side's work is in it at a time: `Arena.rest` waits for that.
+An arena has an embedded server, and a worker for each side with the same number of children.  This
+process is the client of both.  Only one side works at a time: `Arena.rest` waits for that.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from multiagents.cli.session import Session
 
 TIMEOUT_S = 300.0
-"""What takes longer has hung."""
+"""Work that takes longer hangs."""
 LISTEN_S = 1.0
-"""Until a result is asked for again: Celery's Redis client at times misses that it is there."""
+"""A result is polled again after this time: Celery's Redis client sometimes misses its message."""
 POLL_S = 0.005
 SOON_MS = 60_000
-"""What is due later than this does not concern the work at hand: retention, long timers."""
+"""Items due later than this do not belong to the current work: retentions, long timers."""
 TASKS = "multiagents.lab.bench.tasks"
 APPS: dict[SideName, str] = {"saga": "multiagents", "celery": f"{TASKS}:bare"}
 QUEUES: dict[SideName, str] = {"saga": QUEUE_IO, "celery": BARE_QUEUE}
@@ -46,7 +46,7 @@ QUEUES: dict[SideName, str] = {"saga": QUEUE_IO, "celery": BARE_QUEUE}
 
 @dataclass(slots=True)
 class SideResult:
-    """How a side's work went."""
+    """The time and the errors of one side's work."""
 
     steps: int
     seconds: float
@@ -61,7 +61,7 @@ class SideResult:
 
 @dataclass(slots=True)
 class Arena:
-    """Both sides, ready to be given work."""
+    """Both sides, ready for work."""
 
     server: EmbeddedServer
     session: Session
@@ -75,21 +75,21 @@ class Arena:
         return self.edge.client
 
     def starter(self, side: SideName, shape: Shape) -> Callable[[], Any]:
-        """What begins one piece of a side's work and returns its AsyncResult."""
+        """A function that starts one saga or canvas of a side and returns its AsyncResult."""
         if side == "saga":
             return lambda: self.start(shape.workflow)
         return lambda: shape.canvas(self.bare).apply_async()
 
     def start(self, workflow: Any) -> Any:
-        """Start one saga; its AsyncResult."""
+        """Start one saga, and return its AsyncResult."""
         return self.session.runtime.start_saga.delay(workflow, GIVEN)
 
     def meter(self, side: SideName) -> Meter:
-        """Reads the processor time of that side's processes."""
+        """A meter of the processor time of that side's processes."""
         return Meter(worker=self.workers[side].process.pid, server=self.server.pid)
 
     def work(self, begin: Callable[[], Any], count: int, *, steps: int) -> SideResult:
-        """Begin ``count`` pieces of ``steps`` steps at once, and wait for every outcome."""
+        """Start ``count`` sagas or canvases of ``steps`` steps at once; wait for every outcome."""
         self.rest()
         began = time.perf_counter()
         results = [begin() for _ in range(count)]
@@ -98,7 +98,7 @@ class Arena:
         return SideResult(count * steps, seconds, len(failures), (failures or [""])[0])
 
     def wait(self, result: Any, timeout_s: float = TIMEOUT_S) -> str:
-        """Wait for an outcome; "" or the error that it is."""
+        """Wait for an outcome; "" if it is a success, else the error."""
         from celery.exceptions import TimeoutError as CeleryTimeoutError
 
         ends = time.monotonic() + timeout_s
@@ -107,37 +107,37 @@ class Arena:
                 result.get(timeout=min(LISTEN_S, timeout_s))
             except CeleryTimeoutError as error:
                 if time.monotonic() >= ends:
-                    why = f"the bench's work has not ended after {timeout_s:g} s"
+                    why = f"the bench's work has not ended within {timeout_s:g} s"
                     raise self._stuck(why) from error
-            except Exception as error:  # noqa: BLE001 - counted and told: the figure says "errors"
+            except Exception as error:  # noqa: BLE001 - the figure counts it under "errors"
                 return f"{type(error).__name__}: {error}"
             else:
                 return ""
 
     def rest(self) -> None:
-        """Return when nothing is queued and nothing is due soon: the last work is really over."""
+        """Return when no message is queued and no item is due soon: the last work is over."""
         self.until(lambda: not (self.queued() or self.due_soon()), "the bench's workers to rest")
 
     def queued(self) -> int:
-        """Messages that wait in the queues of both sides."""
+        """The number of messages in the queues of both sides."""
         return sum(int(self.client.llen(queue)) for queue in QUEUES.values())
 
     def due_soon(self) -> int:
-        """What the engine has still to deal with."""
+        """The number of items that the engine still has to handle."""
         return self.due("-inf", self.session.now_ms + SOON_MS)
 
     def due(self, first: float | str, last: float | str) -> int:
-        """Due members between two times, in Unix ms."""
+        """The number of due members between two times, in Unix ms."""
         shards = map(Shard, range(self.session.runtime.settings.shards))
         return sum(int(self.client.zcount(shard.due, first, last)) for shard in shards)
 
     def until(self, condition: Callable[[], bool], what: str, timeout_s: float = TIMEOUT_S) -> None:
-        """Wait for a condition.  Raises CommandError after a time-out."""
+        """Wait for a condition.  Raises CommandError after the timeout."""
         if not until(condition, timeout_s, poll_s=POLL_S):
             raise self._stuck(f"waited {timeout_s:g} s for {what}")
 
     def _stuck(self, message: str) -> CommandError:
-        """The error of work that does not end, with what the workers say."""
+        """The error of work that does not end, with the last lines of the workers' logs."""
         for worker in self.workers.values():
             if worker.process.poll() is not None:
                 return worker.ended()
@@ -149,7 +149,7 @@ class Arena:
 def arena(
     plan: MeasurementPlan, *, workers: bool = True, log_level: str = "WARNING"
 ) -> Iterator[Arena]:
-    """A place to measure in; nothing of it is left afterwards.
+    """An arena; afterwards none of its processes and files remains.
 
     ``workers=False``: a server and a client alone.
     """
@@ -185,7 +185,7 @@ def _worker(side: SideName, plan: MeasurementPlan, folder: Path, log_level: str)
 
 
 def _greet(made: Arena) -> None:
-    """Wait until both sides work."""
+    """Wait until both sides have run a first step."""
     made.workers["saga"].wait_ready(made.session)
     shape = chain_of(1)
     for side in APPS:
@@ -202,7 +202,7 @@ def _close(made: Arena) -> None:
 
 
 def machine() -> str:
-    """What the figures depend on, in a line."""
+    """The versions and the hardware that the figures depend on, in one line."""
     import platform
 
     import celery

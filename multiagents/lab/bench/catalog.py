@@ -1,7 +1,7 @@
-"""What can be measured?
+"""Which measurements exist?
 
-`MEASURES` is the one table.  What disturbs nothing else shares an arena, in the table's order;
-the rest have one of their own, so that what they leave behind is in nobody's way.
+`ENTRIES` is the table.  Measurements that do not disturb each other share an arena, in the table's
+order.  The others have an arena each, because what they leave behind would disturb the next.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ SHARED: Place = partial(arena)
 OWN: Place = partial(arena)
 NO_WORKERS: Place = partial(arena, workers=False)
 ALONE: Place = partial(arena, workers=False)
-"""For what starts workers of its own."""
+"""For a measurement that starts workers of its own."""
 QUIET: Place = partial(arena, log_level="CRITICAL")
-"""Where thousands of steps fail on purpose: their tracebacks would fill the disk."""
+"""For thousands of steps that fail on purpose: their tracebacks would fill the disk."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A line of the table."""
+    """A row of the table."""
 
     name: str
     what: str
     measure: Measure
     place: Place = SHARED
     usual: bool = True
-    """Whether it is measured unless something is chosen."""
+    """Whether it runs if the caller names no measurement."""
 
 
-# So many pieces of work that a round takes some 0.7 s or more: in a shorter one the first start and
-# the last outcome, where a process has nothing to do, weigh more than the work.
+# The counts make a round last some 0.7 s or more.  In a shorter one, the idle time at the first
+# start and the last outcome would weigh more than the work.
 TEN, HUNDRED = partial(chain_of, 10), partial(chain_of, 100)
 FAN, WIDE = partial(fan_of, 10), partial(fan_of, 1000)
 PLAIN = partial(chain_of, 10, plain=True)
@@ -97,7 +97,7 @@ NAMES = tuple(entry.name for entry in ENTRIES)
 def chosen(only: str | None, *, everything: bool = False) -> tuple[Entry, ...]:
     """The entries that a comma-separated list names; without one, the usual ones or all.
 
-    Raises CommandError for a name that there is not.
+    Raises CommandError for an unknown name.
     """
     if only is None:
         return tuple(entry for entry in ENTRIES if everything or entry.usual)
@@ -105,13 +105,13 @@ def chosen(only: str | None, *, everything: bool = False) -> tuple[Entry, ...]:
     unknown = sorted(wanted - set(NAMES))
     if unknown or not wanted:
         raise CommandError(
-            f"--only names {', '.join(unknown) or 'nothing'}; there are: {', '.join(NAMES)}"
+            f"--only names {', '.join(unknown) or 'nothing'}; known: {', '.join(NAMES)}"
         )
     return tuple(entry for entry in ENTRIES if entry.name in wanted)
 
 
 def run(entries: Collection[Entry], plan: MeasurementPlan, say: Say) -> Iterator[Measurement]:
-    """Measure; each figure comes as soon as it is known."""
+    """Run these measurements; yield each figure as soon as it is known."""
     for place, group in groupby(entries, key=lambda entry: entry.place):
         with place(plan) as ready:
             for entry in group:

@@ -14,23 +14,36 @@ if TYPE_CHECKING:
     from multiagents.lab.bench.measurement import Measurement
 
 Only = Annotated[
-    str | None, typer.Option("--only", metavar="NAME,...", help="Measure these and no others.")
+    str | None, typer.Option("--only", metavar="NAME,...", help="Run only these measurements.")
 ]
-Everything = Annotated[bool, typer.Option("--all", help="Measure what takes minutes, too.")]
-Rounds = Annotated[int, typer.Option("--rounds", min=1, help="Pairs of measurements.")]
-Concurrency = Annotated[int, typer.Option("--concurrency", "-c", min=1, help="Worker children.")]
+Everything = Annotated[
+    bool, typer.Option("--all", help="Also run the measurements that take minutes.")
+]
+Rounds = Annotated[int, typer.Option("--rounds", min=1, help="Number of rounds.")]
+Concurrency = Annotated[
+    int, typer.Option("--concurrency", "-c", min=1, help="Children of each worker.")
+]
 Fsync = Annotated[
-    str, typer.Option("--appendfsync", metavar="always|everysec|no", help="The server's setting.")
+    str,
+    typer.Option(
+        "--appendfsync", metavar="always|everysec|no", help="The server's durability setting."
+    ),
 ]
-Events = Annotated[bool, typer.Option("--events", help="With Celery's task events (-E).")]
+Events = Annotated[
+    bool, typer.Option("--events", help="Switch Celery's task events on for both sides (-E).")
+]
 Scale = Annotated[
-    float, typer.Option("--scale", min=0.001, help="How much work a round holds, as a factor.")
+    float, typer.Option("--scale", min=0.001, help="Factor for the amount of work in a round.")
 ]
 Waiting = Annotated[
-    int, typer.Option("--waiting", min=1, help="How many sagas wait for a timer in `waiting`.")
+    int,
+    typer.Option("--waiting", min=1, help="Number of sagas that wait for a timer in `waiting`."),
 ]
 Minutes = Annotated[
-    float, typer.Option("--minutes", min=0.01, help="How long `leases` keeps all processors busy.")
+    float,
+    typer.Option(
+        "--minutes", min=0.01, help="Minutes for which `leases` keeps all processors busy."
+    ),
 ]
 HEADS = ("NAME", "WHAT", "SAGA", "CELERY", "RATIO (MIN TO MAX)", "ERRORS")
 
@@ -47,10 +60,10 @@ def bench(
     minutes: Minutes = 10,
     json_output: Json = False,
 ) -> None:
-    """Measure sagas beside bare Celery canvases, on a server and workers of their own.
+    """Compare sagas with bare Celery canvases, on a server and workers that the command starts.
 
-    There are chain10, plain10, chain100, fan10, wide1000, latency, cpu, growth, start, memory;
-    and waiting, leases, recovery, which take minutes and are only run if named, or with --all.
+    The measurements are chain10, plain10, chain100, fan10, wide1000, latency, cpu, growth, start
+    and memory. Three more, waiting, leases and recovery, take minutes: name them, or use --all.
     """
     with stopped_by_signals(INTERRUPTED):
         from multiagents.lab.bench import catalog
@@ -66,7 +79,7 @@ def bench(
                 found.append(one)
                 if json_output:
                     emit(one.to_dict(plan))
-        finally:  # what is known is shown, though the bench was stopped
+        finally:  # a stopped bench still prints the figures that it has
             if found and not json_output:
                 console().print(table(HEADS, map(_row, found)))
 

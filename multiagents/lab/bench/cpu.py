@@ -1,7 +1,7 @@
 """How much processor time have some processes used?
 
-Read from ``/proc``; where there is none, nothing is known.  A process's time is told to 10 ms, that
-of its living threads to the nanosecond where the kernel keeps it: what is more is nearer.
+The source is ``/proc``; without it the answer is None.  It gives a process's time to 10 ms, and
+that of its living threads to the nanosecond if the kernel keeps it.  The larger sum is closer.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ PROC = Path("/proc")
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Processor seconds of all that takes part in a side's work."""
+    """Processor seconds of all processes that do a side's work."""
 
     main: float = 0.0
     """The worker's main process."""
@@ -32,21 +32,21 @@ class Usage:
         return Usage(*(a - b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
     def per(self, steps: int) -> dict[str, float]:
-        """Milliseconds a step, by process and in all."""
+        """Milliseconds per step, by process and in all."""
         parts = {name: 1000 * getattr(self, name) / steps for name in self.__slots__}
         return {"total": sum(parts.values()), **parts}
 
 
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """Reads what a worker, the server and this process have used so far."""
+    """Reads the processor time of a worker, the server and this process so far."""
 
     worker: int
     """The pid of the worker's main process."""
     server: int
 
     def read(self) -> Usage | None:
-        """None where there is no /proc."""
+        """The usage so far; None without /proc."""
         if not (PROC / "self/stat").exists():
             return None
         return Usage(
@@ -58,14 +58,14 @@ class Meter:
 
 
 def tree_seconds(pid: int) -> float | None:
-    """Processor seconds of a process and all that descends from it; None without /proc."""
+    """Processor seconds of a process and all its descendants; None without /proc."""
     if not (PROC / "self/stat").exists():
         return None
     return seconds(pid) + sum(map(seconds, descendants(pid)))
 
 
 def idle_seconds() -> float | None:
-    """Seconds that all processors of this machine have had nothing to do; None without /proc."""
+    """Idle seconds of all processors of this machine; None without /proc."""
     words = _read(PROC / "stat").split(maxsplit=6)
     if not words:
         return None
@@ -88,7 +88,7 @@ def _thread_seconds(thread: Path) -> float:
 
 
 def descendants(pid: int) -> list[int]:
-    """The pids of a process's children, and of theirs."""
+    """The pids of a process's descendants, at any depth."""
     parents = {int(path.name): _parent(int(path.name)) for path in PROC.glob("[0-9]*")}
     found, new = [], [pid]
     while new:
@@ -103,12 +103,12 @@ def _parent(pid: int) -> int | None:
 
 
 def _stat(pid: int) -> list[str]:
-    """What follows the name in /proc/PID/stat (proc(5)), from the state on; [] if it has ended."""
+    """The fields of /proc/PID/stat after the name (proc(5)); [] if the process has ended."""
     return _read(PROC / str(pid) / "stat").rpartition(")")[2].split()
 
 
 def _read(path: Path) -> str:
     try:
         return path.read_text()
-    except (FileNotFoundError, ProcessLookupError):  # it has ended, or the kernel does not tell
+    except (FileNotFoundError, ProcessLookupError):  # ended, or the kernel has no such file
         return ""

@@ -1,8 +1,8 @@
 """Does a step cost more in a large saga?
 
-Small sagas and large ones take turns.  A round holds the same number of steps in either size; of
-large chains it runs as many at once as the worker has children, because one chain keeps only one
-child busy and small ones keep them all.
+Small and large sagas alternate.  A round has the same number of steps in both sizes.  It runs as
+many large chains at once as the worker has children: one chain keeps only one child busy, but many
+small ones keep all of them busy.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SMALL, LARGE = 10, 1000
 
 
 def growth() -> Measure:
-    """Milliseconds a step of large chains and fan-outs, against small ones."""
+    """Milliseconds per step of large chains and fan-outs, against small ones."""
 
     def measure(job: Job) -> list[Measurement]:
         large = job.plan.many(LARGE, least=2 * SMALL)

@@ -1,4 +1,4 @@
-"""What is one measurement told: where, how, and what its figure is called?"""
+"""What does one measurement get: an arena, a plan, and the name of its figure?"""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from multiagents.lab.bench.shapes import Shape
 
 ORDER: tuple[SideName, SideName] = ("celery", "saga")
 WARM_UP = 4
-"""Pieces of work done before the first round; every child has had some then."""
+"""Sagas or canvases run before the first round, so that every child has run some."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One figure to be found."""
+    """One figure to measure."""
 
     name: str
     what: str
@@ -33,11 +33,11 @@ class Job:
     say: Say
 
     def part(self, name: str, what: str) -> Job:
-        """One of several figures that are found together."""
+        """The job of one of several figures that are measured together."""
         return replace(self, name=f"{self.name}.{name}", what=what)
 
     def warm_up(self, shape: Shape, count: int = WARM_UP) -> None:
-        """Let both sides do a little of it."""
+        """Run a little of the work on both sides."""
         for side in APPS:
             self.arena.work(self.arena.starter(side, shape), count, steps=shape.steps)
 
@@ -59,9 +59,9 @@ class Job:
         )
 
     def found(self, pairs: list[Pair], **more: Any) -> Measurement:
-        """The figure that rounds of pairs come to."""
+        """The figure of rounds of pairs."""
         return paired(pairs, name=self.name, what=self.what, **more)
 
     def alone(self, value: float, **more: Any) -> Measurement:
-        """A figure of sagas that is compared with nothing."""
+        """A figure of sagas alone, without a comparison."""
         return Measurement(name=self.name, what=self.what, saga=value, **more)

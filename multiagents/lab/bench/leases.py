@@ -1,7 +1,7 @@
-"""Does a short lease hold on a machine that is busy?
+"""Does a short lease hold on a busy machine?
 
-Steps burn processor time in Python, in more children than there are processors, all the time.  No
-worker dies meanwhile, so every lease that is lost is lost by mistake.
+Steps burn processor time in Python all the time, in more children than there are processors.  No
+worker dies meanwhile, so each lost lease is an error.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ from multiagents.storage.client import UNREACHABLE
 LEASE_S = 5.0
 CHILDREN_PER_CPU = 3
 STEP_S = (8.0, 20.0)
-"""How long a step burns; it renews its lease five times and more."""
+"""Least and most seconds of a step; it renews its lease at least five times."""
 SAY_S = 30.0
+"""Seconds between two lines of progress."""
 LAST_WORK_S = 6 * STEP_S[1]
-"""For the steps that are under way at the end: many share a processor."""
+"""How long the last steps may take: several share a processor."""
 
 
 def leases(lease_s: float = LEASE_S, step_s: tuple[float, float] = STEP_S) -> Measure:
-    """Leases lost by mistake, and renewals that came late, at full load."""
+    """Leases lost in error, and late renewals, at full load."""
 
     def measure(job: Job) -> list[Measurement]:
         cpus = _cpus()
@@ -56,14 +57,14 @@ def leases(lease_s: float = LEASE_S, step_s: tuple[float, float] = STEP_S) -> Me
 
 @dataclass(slots=True)
 class _Load:
-    """What was done under load.
+    """The counts under load.
 
-    ``late``: renewals after two thirds of a lease; ``silent``: looks that got no answer.
+    ``late``: renewals after two thirds of a lease.  ``silent``: reads without an answer.
     """
 
     seconds: float = 0.0
     busy: float | None = None
-    """Share of the time in which the machine's processors had something to do."""
+    """The share of time in which the machine's processors were busy."""
     steps: int = 0
     lost: int = 0
     late: int = 0
@@ -77,7 +78,7 @@ class _Load:
 
 
 def _burn(job: Job, worker: WorkerProcess, children: int, step_s: tuple[float, float]) -> _Load:
-    """Keep all children at work for the time of the plan; one saga more for each waits."""
+    """Keep all children busy for the plan's minutes; as many sagas again wait for them."""
     load, chance, workflow = _Load(), random.Random(0), burning()
     began = said = time.monotonic()
     idle = idle_seconds()
@@ -105,9 +106,9 @@ def _busy(before: float | None, after: float | None, seconds: float) -> float | 
 
 
 def _finish(job: Job, load: _Load) -> None:
-    """What has not begun is cancelled; what is at work may end."""
+    """Cancel sagas that have not begun, and wait for the running steps."""
     for saga_id in load.waiting:
-        with suppress(NotAllowed):  # it has ended since we looked
+        with suppress(NotAllowed):  # it has ended since the last read
             job.arena.session.call("cancel", saga_id, reason="the bench is over")
 
     def over() -> bool:
@@ -118,14 +119,14 @@ def _finish(job: Job, load: _Load) -> None:
 
 
 def _reap(arena: Arena, load: _Load) -> None:
-    """Count what became of the sagas that have ended."""
+    """Count the outcomes of the sagas that have ended."""
     running = []
     for saga_id in load.waiting:
         try:
             state = arena.session.call("get", saga_id)["state"]
             kinds = [row["type"] for row in arena.session.call("history", saga_id)]
         except UNREACHABLE:
-            load.silent += 1  # there is no processor left for the server, or for this program
+            load.silent += 1  # the server, or this process, got no processor time
             running.append(saga_id)
             continue
         if state in ("running", "compensating"):
@@ -139,7 +140,7 @@ def _reap(arena: Arena, load: _Load) -> None:
 
 @contextmanager
 def leased_worker(name: str, children: int, lease_s: float) -> Iterator[WorkerProcess]:
-    """A worker whose steps have such a lease."""
+    """A worker whose steps have leases of ``lease_s``."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         made = WorkerProcess(
             name,

@@ -1,4 +1,4 @@
-"""What does a bench find?
+"""What does a measurement return?
 
 Values only.  `Measurement.to_dict` is what ``--json`` prints;
 docs/reference/cli.md names its fields.
@@ -12,28 +12,28 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Say = Callable[[str], None]
-"""Takes a line that says how far a bench is."""
+"""Takes a line of progress."""
 SideName = Literal["saga", "celery"]
 KIB = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class MeasurementPlan:
-    """How to measure."""
+    """The options of a bench."""
 
     rounds: int = 5
     scale: float = 1.0
-    """How much work a round holds, as a factor."""
+    """A factor for the amount of work in a round."""
     concurrency: int = 2
     appendfsync: str = "everysec"
     events: bool = False
     waiting: int = 20_000
-    """Sagas that wait for a timer, where that is measured."""
+    """The number of sagas that wait for a timer in `waiting`."""
     minutes: float = 10.0
-    """How long leases are watched under load, where that is measured."""
+    """How long `leases` keeps all processors busy."""
 
     def many(self, usual: int, *, least: int = 1) -> int:
-        """So many instead of the usual number."""
+        """The usual number, multiplied by `scale`."""
         return max(least, round(usual * self.scale))
 
 
@@ -46,7 +46,7 @@ class Pair:
 
     @property
     def ratio(self) -> float | None:
-        """None where there is nothing to divide by."""
+        """``saga`` divided by ``celery``; None if that is 0."""
         return self.saga / self.celery if self.celery else None
 
 
@@ -54,9 +54,8 @@ class Pair:
 class Measurement:
     """One figure: medians over the rounds, and the ratio of each round's pair.
 
-    ``celery`` and the ratios are None where a saga is compared with nothing.  ``base`` is what
-    the ratio divides by where that is another figure of sagas.  ``saga`` is None where this
-    machine does not tell.
+    ``celery`` and the ratios are None without a comparison.  ``base`` is the divisor of the ratio
+    if that is another figure of sagas.  ``saga`` is None if this machine cannot measure it.
     """
 
     name: str
@@ -73,7 +72,7 @@ class Measurement:
     detail: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self, plan: MeasurementPlan) -> dict[str, Any]:
-        """As JSON shows it, with the settings that it was measured under."""
+        """The figure as JSON shows it, with its settings."""
         settings = {
             "concurrency": plan.concurrency,
             "appendfsync": plan.appendfsync,
@@ -86,7 +85,7 @@ class Measurement:
 def paired(
     pairs: Sequence[Pair], *, against: Literal["celery", "base"] = "celery", **more: Any
 ) -> Measurement:
-    """What rounds of pairs come to.  ``against``: what the second of a pair is."""
+    """The figure of rounds of pairs.  ``against``: the meaning of a pair's second number."""
     ratios = [pair.ratio for pair in pairs if pair.ratio is not None]
     second = statistics.median(pair.celery for pair in pairs)
     return Measurement(
@@ -102,7 +101,7 @@ def paired(
 
 
 def _short(value: Any) -> Any:
-    """Four digits say all that a bench can know."""
+    """The value rounded to four digits: a bench is not more precise."""
     if isinstance(value, float):
         return float(f"{value:.4g}")
     if isinstance(value, dict):

@@ -1,8 +1,8 @@
 """How much memory in Redis does a saga take?
 
-The sum of MEMORY USAGE over all that the engine keeps, so indexes and due times are in it.  The
-server's ``used_memory`` is of no use: the buffers of connections make it rise and fall by more
-than a hundred sagas.  Messages in queues and Celery's own result keys are told beside it.
+The figure is the sum of MEMORY USAGE over all keys of the engine, with indexes and due times.  The
+server's ``used_memory`` is useless here: the buffers of connections change it by more than a
+hundred sagas.  Messages in queues and Celery's own result keys are reported separately.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from multiagents.lab.bench.speed import Measure
 from multiagents.storage.keys import PREFIX
 
 SAGAS = 200
-"""In a round."""
+"""The number of sagas in a round."""
 NOBODY = "bench_nobody"
 """A queue that no worker consumes."""
 SETTLE_S = 0.1
-"""What has not changed for so long is final: the last saga's end has been dealt with."""
+"""A sum that is unchanged for this long is final: the engine has handled the last saga's end."""
 CATALOG = ":catalog:"
-"""In the keys that are not of sagas but of workers."""
+"""Part of the keys that belong to workers, not to sagas."""
 
 Bytes = tuple[float, float]
-"""Of a saga, and of what belongs to it but is not counted."""
+"""Bytes of a saga, and of its message or result, which do not count."""
 
 
 def memory(steps: int) -> Measure:
     """KiB of a saga in flight and of one that has ended."""
 
     def measure(job: Job) -> list[Measurement]:
-        # Ended ones first: while some are in flight, something is always due soon.
+        # Ended sagas come first: with sagas in flight, an item is always due soon.
         ended = _rounds(job, _ended, steps)
         flight = _rounds(job, _in_flight, steps)
         return [
@@ -52,7 +52,7 @@ def memory(steps: int) -> Measure:
 
 
 def _rounds(job: Job, weigh: Callable[[Arena, int, int], Bytes], steps: int) -> list[Bytes]:
-    weigh(job.arena, steps, 1)  # brings the definition, which all sagas share
+    weigh(job.arena, steps, 1)  # stores the definition, which all sagas share
     count = job.plan.many(SAGAS)
     return [weigh(job.arena, steps, count) for _ in range(job.plan.rounds)]
 
@@ -71,7 +71,7 @@ def _figure(job: Job, rounds: list[Bytes], beside: str) -> Measurement:
             f"{beside}_kib": statistics.median(other / KIB for _, other in rounds),
         },
     )
-    job.say(f"{job.name}: {found.saga:.3g} KiB a saga")
+    job.say(f"{job.name}: {found.saga:.3g} KiB per saga")
     return found
 
 
@@ -101,7 +101,7 @@ def _in_flight(arena: Arena, steps: int, count: int) -> Bytes:
 
 
 def _used(arena: Arena) -> int:
-    """Bytes of all that the engine keeps, once that no longer changes."""
+    """Bytes of all keys of the engine, when the sum no longer changes."""
     seen = [-1]
 
     def same() -> bool:

@@ -1,7 +1,7 @@
-"""How soon does a step go on whose worker was killed?
+"""How soon does a step continue after its worker was killed?
 
-The worker that has it is killed with all its children, again and again, while another one stands
-by; each time at another moment between two renewals of the lease.
+Each round kills the step's worker with all its children while another worker is idle.  The rounds
+kill at different moments between two renewals of the lease.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PATIENCE_S = 120.0
 
 
 def recovery(lease_s: float = LEASE_S) -> Measure:
-    """Seconds from the death of a worker to the next attempt of the step that it was at."""
+    """Seconds from the death of a worker to the next attempt of its step."""
 
     def measure(job: Job) -> list[Measurement]:
         took, rounds = [], job.plan.rounds
@@ -46,12 +46,12 @@ def _ready(job: Job, stack: ExitStack, number: int, lease_s: float) -> WorkerPro
 
 
 def _kill_one(job: Job, alive: list[WorkerProcess], after_s: float) -> float:
-    """Kill whoever has the step, so long into it; how long until another has it."""
+    """Kill the step's worker ``after_s`` into it; the seconds until another worker claims it."""
     session = job.arena.session
     saga_id = session.call("start", held_once(), {})
 
     def begun() -> list[tuple[str, float]]:
-        """By whom the step was begun, and when, Unix time."""
+        """The worker of each claim of the step, and its Unix time in seconds."""
         return [
             (row["worker"], datetime.fromisoformat(row["at"]).timestamp())
             for row in session.call("history", saga_id)

@@ -1,6 +1,6 @@
-"""What work is done on both sides?
+"""Which work do both sides do?
 
-A shape is the same work twice: as a workflow, and as a canvas of bare Celery tasks.
+A shape is the same work in two forms: a workflow, and a canvas of bare Celery tasks.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ WORKER = "bench_noop"
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """So many steps, as a saga and as a canvas."""
+    """A number of steps, as a saga and as a canvas."""
 
     steps: int
     workflow: Workflow
@@ -31,7 +31,7 @@ class Shape:
 
 
 def chain_of(steps: int, *, plain: bool = False) -> Shape:
-    """One step after the other.  ``plain``: the saga's steps are plain Celery tasks, too."""
+    """Steps in a chain.  ``plain``: the saga's steps are plain Celery tasks, too."""
     builder = WorkflowBuilder(f"bench_{'plain' if plain else 'chain'}_{steps}")
     for number in range(steps):
         builder.add_step(f"s{number}", task(PLAIN_NOOP) if plain else WORKER)
@@ -44,7 +44,7 @@ def chain_of(steps: int, *, plain: bool = False) -> Shape:
 
 
 def fan_of(width: int) -> Shape:
-    """So many steps at the same time, and one that waits for all of them."""
+    """``width`` steps at the same time, and one that waits for all of them."""
     builder = WorkflowBuilder(f"bench_fan_{width}")
     builder.parallel([(f"p{number}", WORKER) for number in range(width)])
     builder.add_step("join", WORKER)
@@ -65,15 +65,15 @@ def held_before_last(steps: int, queue: str) -> Workflow:
 
 
 def waiting_for_a_timer() -> Workflow:
-    """A saga whose one step fails and is to be tried again long after the bench."""
+    """A saga whose only step fails, and whose retry is long after the bench."""
     return WorkflowBuilder("bench_waiting").add_step("fail", "bench_fail").build()
 
 
 def burning() -> Workflow:
-    """A saga whose one step uses a processor for as long as its input says."""
+    """A saga whose only step burns processor time, for the seconds in its input."""
     return WorkflowBuilder("bench_burning").add_step("burn", "bench_burn").build()
 
 
 def held_once() -> Workflow:
-    """A saga whose one step ends only when it is tried again."""
+    """A saga whose only step ends at its second attempt."""
     return WorkflowBuilder("bench_held_once").add_step("hold", "bench_hold").build()

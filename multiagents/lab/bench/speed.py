@@ -1,7 +1,7 @@
-"""How fast is a saga beside the same work as a bare Celery canvas, and what CPU does it take?
+"""How fast is a saga against the same work as a bare Celery canvas, and how much CPU does it take?
 
-Each round measures both sides, one after the other, and the next round begins with the other
-side: the ratio of such a pair means something on a machine whose speed changes by the minute.
+Each round measures both sides, one after the other, and the next round begins with the other side.
+The ratio of such a pair is meaningful even if the machine's speed changes by the minute.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ Measure = Callable[[Job], list[Measurement]]
 MakeShape = Callable[[], Shape]
 
 LATENCY_RUNS = 20
-"""Of each side in a round; their median counts."""
+"""Runs of each side in a round; their median counts."""
 STARTS = 200
-"""Of each side in a round."""
+"""Starts of each side in a round."""
 
 
 def throughput(make: MakeShape, count: int) -> Measure:
-    """Steps per second of ``count`` pieces of work that are begun at once."""
+    """Steps per second of ``count`` sagas or canvases that start at once."""
 
     def measure(job: Job) -> list[Measurement]:
         shape, tally = make(), Tally(job)
@@ -40,7 +40,7 @@ def throughput(make: MakeShape, count: int) -> Measure:
 
 
 def cpu(make: MakeShape, count: int) -> Measure:
-    """Processor milliseconds a step: in all, and by process."""
+    """Processor milliseconds per step: in all, and by process."""
 
     def measure(job: Job) -> list[Measurement]:
         shape, tally = make(), Tally(job)
@@ -110,13 +110,13 @@ def starts(make: MakeShape) -> Measure:
 
 
 class Tally:
-    """Adds up what the rounds of both sides show beside their rates."""
+    """Collects errors and processor times of both sides' rounds."""
 
     def __init__(self, job: Job) -> None:
         self._arena = job.arena
         self.errors: dict[SideName, int] = {"saga": 0, "celery": 0}
         self.used: defaultdict[SideName, list[dict[str, float]]] = defaultdict(list)
-        """Processor milliseconds a step of each round, by process; empty where not known."""
+        """Processor milliseconds per step of each round, by process; empty if unknown."""
         self._first: dict[SideName, str] = {}
 
     def once(self, side: SideName, shape: Shape, pieces: int) -> SideResult:
@@ -137,7 +137,7 @@ class Tally:
         return {"first_error": self._first} if self._first else {}
 
     def detail(self) -> dict[str, Any]:
-        """The medians of the processor time, and what `failures` tells."""
+        """The medians of the processor times, and the `failures`."""
         if not self.used:
             return self.failures()
         medians = {side: _medians(self.used[side]) for side in ORDER}

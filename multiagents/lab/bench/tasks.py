@@ -1,7 +1,7 @@
-"""What do the two sides of the bench run?
+"""Which tasks do the two sides of the bench run?
 
-The bare side is a Celery app with default settings and a result backend; ours is the package's
-own.  Both do the same nothing.
+The bare side is a Celery app with default settings and a result backend.  The saga side is the
+package's own app.  The tasks of both do nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BARE_NOOP = "bench.bare_noop"
 BARE_JOIN = "bench.bare_join"
 PLAIN_NOOP = "bench.plain_noop"
 WAIT_S = 86_400.0
-"""How long a step that has failed waits to be tried again: longer than any bench."""
+"""Seconds until the retry of a failed step: longer than any bench."""
 TOMORROW = RetryPolicy(max_attempts=2, backoff_s=WAIT_S, cap_s=WAIT_S, jitter=False)
 
 
@@ -30,7 +30,7 @@ def bare_noop(context: dict[str, Any]) -> dict[str, Any]:
 
 
 def bare_join(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """What follows a bare fan-out."""
+    """The join of a bare fan-out."""
     return {"ok": 1}
 
 
@@ -44,7 +44,7 @@ def make_bare(url: str) -> Celery:
 
 
 bare = make_bare(get_settings().redis_url)
-"""What the bare side's worker runs."""
+"""The app of the bare side's worker."""
 
 
 @shared_task(name=PLAIN_NOOP)  # type: ignore[untyped-decorator]  # celery has no types
@@ -61,13 +61,13 @@ def noop(context: dict[str, Any]) -> dict[str, Any]:
 
 @worker("bench_fail", retry=TOMORROW)
 def fail(context: dict[str, Any]) -> dict[str, Any]:
-    """One step that fails, and is to be tried again tomorrow."""
+    """One step that fails, and whose retry is tomorrow."""
     raise RuntimeError("fails so that its saga waits for a retry timer")
 
 
 @worker("bench_burn")
 def burn(context: dict[str, Any]) -> dict[str, Any]:
-    """Use a processor, in Python, so that this thread and that of the leases share the GIL."""
+    """Burn processor time in Python, so that this thread and that of the leases share the GIL."""
     ends, rounds = time.monotonic() + context["seconds"], 0
     while time.monotonic() < ends:
         rounds += sum(range(1000)) > 0
@@ -76,7 +76,7 @@ def burn(context: dict[str, Any]) -> dict[str, Any]:
 
 @worker("bench_hold")
 def hold(context: Any) -> dict[str, Any]:
-    """Be at work until the process is killed; the next attempt ends at once."""
+    """Run until the process is killed; the next attempt ends at once."""
     if context.attempt == 1:
         time.sleep(WAIT_S)
     return {"attempt": context.attempt}

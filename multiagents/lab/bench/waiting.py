@@ -1,7 +1,7 @@
-"""What do sagas cost that only wait?
+"""What do waiting sagas cost?
 
-Many sagas are brought to a retry timer that ends long after the bench; then the worker's
-processes are watched while nothing happens, as they were before.
+The bench brings many sagas to a retry timer that ends long after it.  It measures the worker's idle
+processes before and after that.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from multiagents.lab.bench.shapes import GIVEN, waiting_for_a_timer
 from multiagents.lab.bench.speed import Measure
 
 WINDOW_S = 4.0
-"""How long the processes are watched at a time: a few sweeps, which come once a second."""
+"""Seconds of one measurement: some sweeps, which run once a second."""
 PATIENCE_S = 1800.0
 BATCH = 5000
-"""Started between two lines of progress."""
+"""Starts between two lines of progress."""
 
 Load = tuple[float, float]
 """Processor milliseconds per second: of the worker's processes, and of the server."""
 
 
 def waiting(window_s: float = WINDOW_S) -> Measure:
-    """Processor milliseconds per second of a worker, with sagas that wait and without."""
+    """Processor milliseconds per second of a worker, with waiting sagas and without."""
 
     def measure(job: Job) -> list[Measurement]:
         count, rounds = job.plan.many(job.plan.waiting), range(job.plan.rounds)
@@ -38,7 +38,7 @@ def waiting(window_s: float = WINDOW_S) -> Measure:
         idle = [_watch(job.arena, window_s) for _ in rounds]
         job.say(f"{job.name}: {_median(idle):.3g} CPU ms/s without sagas")
         _bring_to_wait(job, count)
-        _watch(job.arena, window_s)  # what the many steps left to be tidied up is no waiting
+        _watch(job.arena, window_s)  # the cleanup after the many steps does not count
         busy = [_watch(job.arena, window_s) for _ in rounds]
         job.say(f"{job.name}: {_median(busy):.3g} CPU ms/s with {count:,}")
         pairs = [Pair(now, before) for (now, _), (before, _) in zip(busy, idle, strict=True)]
@@ -63,7 +63,7 @@ def _watch(arena: Arena, window_s: float) -> Load:
 
 
 def _bring_to_wait(job: Job, count: int) -> None:
-    """Start so many sagas, and return when each of them has its timer."""
+    """Start ``count`` sagas, and return when each of them has its timer."""
     arena, workflow = job.arena, waiting_for_a_timer()
     for number in range(count):
         if number and number % BATCH == 0:

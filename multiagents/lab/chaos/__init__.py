@@ -1,5 +1,5 @@
-"""Is anything lost when everything fails?  ``multiagents chaos``.
+"""Is anything lost when processes and connections fail?  ``multiagents chaos``.
 
-Real workers and a real server are killed, frozen and cut off while sagas of a small shop run.
-`run` puts it together; `audit` compares what the engine says with what the shop's ledger shows.
+While sagas of a small shop run, chaos kills and freezes real workers, kills a real server, and cuts
+connections.  `run` is the whole run; `audit` compares the engine's records with the shop's ledger.
 """

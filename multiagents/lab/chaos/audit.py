@@ -1,8 +1,7 @@
 """Was anything lost, or done twice?
 
-Three witnesses are compared: what was ordered, what the engine says of each saga, and what the
-shop's ledger holds.  A check that has nothing to say returns nothing; no check repairs anything.
-No I/O.
+The audit compares three records: the orders, the engine's state of each saga, and the shop's
+ledger.  A check yields only violations, and repairs nothing.  No I/O.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ from multiagents.lab.chaos.orders import MAY_COMPLETE, REPEATS, SHIPPED, SHOP, S
 
 BY_ORDERS, BY_FAULTS = "by orders", "by faults"
 DELIVERED = {"completed": "SUCCESS", "compensated": "FAILURE", "failed": "FAILURE"}
-"""What Celery's result of a saga says, by the saga's state."""
+"""The state of a saga -> the status of its Celery result."""
 ENDS = frozenset(state.value for state in ENDED)
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """Something that must not be.  ``saga``: whose; "" where it is the whole shop's."""
+    """A broken rule.  ``saga``: the saga's id; "" if it concerns the whole shop."""
 
     what: str
     saga: str
@@ -33,22 +32,22 @@ class Violation:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What the witnesses say, after everything has come to rest."""
+    """All records, after every saga has come to rest."""
 
     orders: Mapping[str, Mapping[str, Any]]
-    """Saga id -> its input, of every start that returned."""
+    """Saga id -> its input, for each start that returned."""
     sagas: Mapping[str, Mapping[str, Any] | None]
-    """Saga id -> what `get` says; None: it is not known."""
+    """Saga id -> the answer of `get`; None: the engine has no such saga."""
     results: Mapping[str, str]
     """Saga id -> the status of its Celery result."""
     known: int
     """How many sagas the server has."""
     books: Books
     opening: Mapping[str, Mapping[str, int]]
-    """What the shop began with."""
+    """The shop's stock and money at the beginning."""
 
     def found(self) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
-        """The sagas that are known: id, order, and what `get` says."""
+        """The sagas that the engine has: id, order, and the answer of `get`."""
         for saga_id, given in self.orders.items():
             saga = self.sagas.get(saga_id)
             if saga is not None:
@@ -56,12 +55,12 @@ class Evidence:
 
 
 def violations(evidence: Evidence) -> list[Violation]:
-    """Everything that is wrong; [] is right."""
+    """All violations; [] if every rule holds."""
     return [violation for check in CHECKS for violation in check(evidence)]
 
 
 def is_parked(saga: Mapping[str, Any]) -> bool:
-    """Whether a saga waits for a person: a step or an undo of it is a dead letter."""
+    """Whether a saga waits for an operator: one of its steps or undos is a dead letter."""
     states = {step["state"] for step in saga["steps"].values()}
     undos = {undo["state"] for step in saga["steps"].values() if (undo := step["compensation"])}
     return bool(saga["needs_attention"]) and (
@@ -70,12 +69,12 @@ def is_parked(saga: Mapping[str, Any]) -> bool:
 
 
 def outcome(saga: Mapping[str, Any]) -> str:
-    """Under which word the report counts a saga."""
+    """The word under which the report counts a saga."""
     return "parked" if is_parked(saga) else str(saga["state"])
 
 
 def undone_by_faults(evidence: Evidence) -> int:
-    """How many sagas did not complete though their orders let them."""
+    """The number of sagas that could have completed by their orders, and did not."""
     return sum(
         Trouble(given["trouble"]) in MAY_COMPLETE and saga["state"] != SagaState.COMPLETED
         for _, given, saga in evidence.found()
@@ -83,7 +82,7 @@ def undone_by_faults(evidence: Evidence) -> int:
 
 
 def absorbed(evidence: Evidence) -> dict[str, dict[str, int]]:
-    """How often keys absorbed a duplicate, by what it was and what had brought it about."""
+    """How often keys absorbed a duplicate, by its kind and its cause."""
     counts = {word: {BY_ORDERS: 0, BY_FAULTS: 0} for word in ABSORBED}
     for row in evidence.books.journal:
         if row.what in counts:
@@ -100,17 +99,17 @@ def _cause(row: Row, evidence: Evidence) -> str:
 
 
 def _lost(evidence: Evidence) -> Iterator[Violation]:
-    """Every start that returned is known, and no other saga is."""
+    """The server has a saga for each start that returned, and no other saga."""
     for saga_id in evidence.orders:
         if evidence.sagas.get(saga_id) is None:
-            yield Violation("saga lost", saga_id, "its start returned, and nobody knows it")
+            yield Violation("saga lost", saga_id, "its start returned, and no server has it")
     if evidence.known != len(evidence.orders):
         detail = f"{evidence.known} on the server, {len(evidence.orders)} started"
         yield Violation("sagas do not add up", "", detail)
 
 
 def _unsettled(evidence: Evidence) -> Iterator[Violation]:
-    """Every saga is at an end or parked."""
+    """Every saga has ended or is parked."""
     for saga_id, _, saga in evidence.found():
         if saga["state"] not in ENDS and not is_parked(saga):
             steps = {name: step["state"] for name, step in saga["steps"].items()}
@@ -123,19 +122,19 @@ def _unsettled(evidence: Evidence) -> Iterator[Violation]:
 
 
 def _wrong_end(evidence: Evidence) -> Iterator[Violation]:
-    """An order that cannot be paid is not completed; what failed says what needs attention."""
+    """An order that cannot be paid does not complete; a failed saga has a dead letter."""
     for saga_id, given, saga in evidence.found():
         trouble = Trouble(given["trouble"])
         if saga["state"] == SagaState.COMPLETED and trouble not in MAY_COMPLETE:
-            yield Violation("wrong end", saga_id, f"completed, though {trouble.value}")
+            yield Violation("wrong end", saga_id, f"completed, although {trouble.value}")
         if saga["state"] == SagaState.FAILED and not is_parked(saga):
-            yield Violation("wrong end", saga_id, "failed, and nothing of it is parked")
+            yield Violation("wrong end", saga_id, "failed, but none of its steps is parked")
         if saga["state"] == SagaState.CANCELLED:
-            yield Violation("wrong end", saga_id, "cancelled, which nobody asked for")
+            yield Violation("wrong end", saga_id, "cancelled, without a request")
 
 
 def _not_delivered(evidence: Evidence) -> Iterator[Violation]:
-    """Who waits for an ended saga gets its outcome."""
+    """A caller that waits for an ended saga gets its outcome."""
     for saga_id, _, saga in evidence.found():
         expected = DELIVERED.get(saga["state"])
         found = evidence.results.get(saga_id, "PENDING")
@@ -148,7 +147,7 @@ def _not_delivered(evidence: Evidence) -> Iterator[Violation]:
 
 
 def _effects(evidence: Evidence) -> Iterator[Violation]:
-    """Each step's effect is in place once or not at all, as the saga's end says."""
+    """Each step took effect once or not at all, as the saga's state requires."""
     done: Counter[tuple[str, str]] = Counter()
     undone: Counter[tuple[str, str]] = Counter()
     keys: dict[tuple[str, str], set[str]] = {}
@@ -166,7 +165,7 @@ def _effects(evidence: Evidence) -> Iterator[Violation]:
                 yield Violation("effect twice", saga_id, f"{detail}, {under}")
             in_place = done[place] - undone[place]
             if in_place not in _allowed(saga, step):
-                detail = f"{saga['state']}, and {step} is in place {in_place} ×"
+                detail = f"{saga['state']}, but {step} is in place {in_place} ×"
                 yield Violation("wrong effect", saga_id, detail)
 
 
@@ -184,7 +183,7 @@ def _allowed(saga: Mapping[str, Any], step: str) -> tuple[int, ...]:
 
 
 def _strangers(evidence: Evidence) -> Iterator[Violation]:
-    """Nothing is done for a saga that nobody started."""
+    """No effect belongs to a saga that was never started."""
     for saga_id in sorted({row.saga for row in evidence.books.journal} - evidence.orders.keys()):
         yield Violation("effect of a stranger", saga_id, "no start of this saga returned")
 
@@ -193,7 +192,7 @@ def _strangers(evidence: Evidence) -> Iterator[Violation]:
 
 
 def _books(evidence: Evidence) -> Iterator[Violation]:
-    """Stock and money are conserved, and are what the changes on record come to."""
+    """Stock and money are conserved, and equal the sum of the recorded changes."""
     books = evidence.books
     expected = {name: dict(values) for name, values in evidence.opening.items()}
     for _, moves, is_undone in books.changes:
@@ -204,27 +203,27 @@ def _books(evidence: Evidence) -> Iterator[Violation]:
         if before != after:
             yield Violation(f"{where} not conserved", "", f"{before} at first, {after} now")
         if expected[where] != books.balance[where]:
-            detail = f"changes come to {expected[where]}, found {books.balance[where]}"
+            detail = f"by the changes {expected[where]}, in the books {books.balance[where]}"
             yield Violation(f"{where} does not add up", "", detail)
 
 
 def _records(evidence: Evidence) -> Iterator[Violation]:
-    """The journal and the changes tell the same."""
+    """The journal and the changes agree."""
     counts = {what: Counter[str]() for what in ("done", "undone")}
     for row in evidence.books.journal:
         if row.what in counts:
             counts[row.what][row.key] += 1
     changed = {key: undone for key, moves, undone in evidence.books.changes if moves}
     for key in sorted(changed.keys() | counts["done"].keys() | counts["undone"].keys()):
-        told = (counts["done"][key], counts["undone"][key])
-        found = (int(key in changed), int(changed.get(key, False)))
-        if told != found:
-            detail = f"{key}: done and undone {told} by the journal, {found} by the changes"
+        journal = (counts["done"][key], counts["undone"][key])
+        changes = (int(key in changed), int(changed.get(key, False)))
+        if journal != changes:
+            detail = f"{key}: (done, undone) is {journal} in the journal, {changes} in the changes"
             yield Violation("records disagree", key.partition(":")[0], detail)
 
 
 def _sales(evidence: Evidence) -> Iterator[Violation]:
-    """Completed sagas account for what was shipped and paid; parked ones may."""
+    """Completed sagas account for the shipped and paid totals; parked ones may add to them."""
     balance = evidence.books.balance
     found = {"shipped": balance["stock"][SHIPPED], "paid": balance["money"][SHOP]}
     surely, perhaps = Counter[str](), Counter[str]()
@@ -236,7 +235,7 @@ def _sales(evidence: Evidence) -> Iterator[Violation]:
             perhaps.update(sold)
     for what, amount in found.items():
         if not surely[what] <= amount <= surely[what] + perhaps[what]:
-            detail = f"{amount}; completed sagas come to {surely[what]}, parked to {perhaps[what]}"
+            detail = f"{amount}; completed sagas: {surely[what]}, parked ones: {perhaps[what]}"
             yield Violation(f"what was {what} does not add up", "", detail)
 
 

@@ -15,28 +15,49 @@ if TYPE_CHECKING:
     from multiagents.lab.chaos.recovery import Recovery
     from multiagents.lab.chaos.report import ChaosReport
 
-Seconds = Annotated[float, typer.Option("--seconds", min=1, help="How long orders come in.")]
-Sagas = Annotated[int, typer.Option("--sagas", min=1, help="Orders, spread over that time.")]
-Workers = Annotated[int, typer.Option("--workers", min=1, help="Prefork and threads in turns.")]
-Kills = Annotated[int, typer.Option("--kills", min=0, help="SIGKILLs of workers.")]
+Seconds = Annotated[
+    float, typer.Option("--seconds", min=1, help="How long orders come in and faults occur.")
+]
+Sagas = Annotated[
+    int, typer.Option("--sagas", min=1, help="Number of orders, spread over that time.")
+]
+Workers = Annotated[
+    int, typer.Option("--workers", min=1, help="Worker processes, alternately prefork and threads.")
+]
+Kills = Annotated[int, typer.Option("--kills", min=0, help="Number of SIGKILLs of workers.")]
 Pauses = Annotated[
-    int, typer.Option("--pauses", min=0, help="Workers stopped for longer than the lease.")
+    int,
+    typer.Option("--pauses", min=0, help="How often a worker is frozen for longer than its lease."),
 ]
 ServerKills = Annotated[
-    int, typer.Option("--server-kills", min=0, help="SIGKILLs of the server, which comes back.")
+    int,
+    typer.Option(
+        "--server-kills", min=0, help="Number of SIGKILLs of the server, which restarts each time."
+    ),
 ]
-Cuts = Annotated[int, typer.Option("--cuts", min=0, help="Half of all connections closed.")]
-Seed = Annotated[int, typer.Option("--seed", help="Chooses orders, faults and their times.")]
-Lease = Annotated[float, typer.Option("--lease", min=0.5, max=3600, help="In seconds.")]
+Cuts = Annotated[
+    int, typer.Option("--cuts", min=0, help="How often half of all connections are closed.")
+]
+Seed = Annotated[
+    int, typer.Option("--seed", help="Chooses the orders, the faults' times and their targets.")
+]
+Lease = Annotated[
+    float, typer.Option("--lease", min=0.5, max=3600, help="Lease of a step, in seconds.")
+]
 Settle = Annotated[
-    float, typer.Option("--settle", min=1, help="Seconds that may pass after the last fault.")
+    float,
+    typer.Option(
+        "--settle", min=1, help="Seconds after the last fault until all sagas must be at rest."
+    ),
 ]
 Keep = Annotated[
     Path | None,
-    typer.Option("--keep", help="An empty folder, for the ledger, the logs and the server's data."),
+    typer.Option(
+        "--keep", help="An empty folder that keeps the ledger, the logs and the server's data."
+    ),
 ]
 MOST_SHOWN = 20
-"""Violations in the table; `--json` has all."""
+"""How many violations the table shows; `--json` has all."""
 
 
 def chaos(
@@ -53,10 +74,10 @@ def chaos(
     keep: Keep = None,
     json_output: Json = False,
 ) -> None:
-    """Kill workers and server of a small shop, again and again, and check that nothing is lost.
+    """Kill workers and the server of a small shop repeatedly; check that nothing is lost.
 
-    Needs no server: everything runs on an embedded one, and ends with the command.  Exit code 1
-    if anything is wrong.
+    Needs no server: the command starts its own, and stops it at the end.  Exit code 1 means that
+    a check failed.
     """
     with stopped_by_signals(INTERRUPTED):
         from multiagents.lab.chaos.plan import ChaosPlan
@@ -90,9 +111,9 @@ def _show(report: ChaosReport) -> None:
     out.print(table(("SAGAS", "COUNT"), [("started", report.started), *report.states.items()]))
     say("")
     out.print(_absorbed(report))
-    say(f"\nattempts lost without such a fault: {report.unexplained_losses}")
+    say(f"\nattempts lost without a fault of their worker: {report.unexplained_losses}")
     say(f"sagas undone because of faults alone: {report.undone_by_faults}")
-    say(f"starts that had to be repeated: {report.repeated_starts}")
+    say(f"repeated starts: {report.repeated_starts}")
     say(f"violations: {len(report.violations)}")
     if not report.ok:
         rows = [(one.what, one.saga, one.detail) for one in report.violations[:MOST_SHOWN]]

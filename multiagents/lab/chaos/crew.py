@@ -1,8 +1,8 @@
-"""Which workers run, and how do they die?
+"""Which workers run, and how do they end?
 
-A crew of real worker processes, prefork and threads in turns.  Whoever ends, by our hand or by
-itself, is replaced under a new name, so that a saga's log says which of them held a step.  What
-is left of the dead (orphans of a main process that was killed alone) is ended after a while.
+The crew consists of real worker processes, alternately prefork and threads.  Each worker that ends
+is replaced under a new name, so a saga's log says which process held a step.  After a while the
+crew also kills the orphans of a main process that was killed alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from multiagents.lab.chaos.plan import CONCURRENCY, ChaosPlan, FaultKind
 
 POOLS = ("prefork", "threads")
 ORPHANS_S = 30.0
-"""How long children may go on after their main process was killed."""
+"""How long children may continue after their main process was killed."""
 
 
 @dataclass(slots=True)
@@ -37,22 +37,22 @@ class Member:
 
     @property
     def name(self) -> str:
-        """Its hostname, by which logs know it."""
+        """Its hostname, as in the logs."""
         return self.worker.hostname
 
     @property
     def pid(self) -> int:
-        """Of the main process, which is the leader of its group."""
+        """The pid of the main process, which leads its process group."""
         return self.worker.process.pid
 
     @property
     def has_ended(self) -> bool:
-        """Whether the main process is gone."""
+        """Whether the main process has ended."""
         return self.worker.process.poll() is not None
 
 
 class Crew:
-    """The workers of a run.  ``env`` is theirs, beside our own; logs go to ``folder``."""
+    """The workers of a run.  ``env`` is added to their environment; logs go to ``folder``."""
 
     def __init__(self, plan: ChaosPlan, folder: Path, env: Mapping[str, str]) -> None:
         self._plan = plan
@@ -63,19 +63,19 @@ class Crew:
         self._dead: list[tuple[Member, float]] = []
         self.members: list[Member] = []
         self.ended_by_themselves: list[str] = []
-        """What to tell of workers that nobody killed."""
+        """A line for each worker that ended without a kill."""
 
     def __enter__(self) -> Crew:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End everything at once; `stop` is the way to end in order."""
+        """Kill all workers at once; `stop` stops them in order."""
         for worker in self._workers:
             worker.kill()
         self.members, self._workers, self._dead = [], [], []
 
     def start(self) -> None:
-        """Start all; they work some seconds later."""
+        """Start all workers; they are ready some seconds later."""
         for slot in range(self._plan.workers):
             self.members.append(self._start(slot))
 
@@ -91,24 +91,24 @@ class Crew:
             cwd=self._folder,
             log=self._folder / f"{name}.log",
         )
-        self._workers.append(worker)  # before it exists: whatever comes between, it is ended
+        self._workers.append(worker)  # before it exists, so that `__exit__` always kills it
         worker.__enter__()
         return Member(slot, pool, worker)
 
     # ---- while it runs ----
 
     def note_ready(self, hostnames: Mapping[str, object]) -> None:
-        """Remember who has said that it works."""
+        """Mark the workers that have published themselves as ready."""
         for member in self.members:
             member.ready = member.ready or member.name in hostnames
 
     @property
     def all_ready(self) -> bool:
-        """Whether every worker takes work."""
+        """Whether every worker claims work."""
         return all(member.ready for member in self.members)
 
     def tend(self) -> None:
-        """Replace who has ended by itself, and end what is left of the dead."""
+        """Replace workers that ended without a kill, and kill orphans after `ORPHANS_S`."""
         for member in list(self.members):
             if member.has_ended:
                 self.ended_by_themselves.append(f"{member.name}: {member.worker.ended()}")
@@ -123,17 +123,17 @@ class Crew:
         self.members[self.members.index(member)] = self._start(member.slot)
 
     def _bury(self, member: Member) -> None:
-        """Let what is left of a dead worker end by itself, for a while."""
+        """Give the children of a dead main process time to end."""
         self._dead.append((member, time.monotonic() + ORPHANS_S))
 
     def _end(self, member: Member) -> None:
         member.worker.kill()
         self._workers.remove(member.worker)
 
-    # ---- what is done to it ----
+    # ---- faults ----
 
     def target(self, kind: FaultKind, chance: random.Random) -> Member | None:
-        """Somebody who works; None while nobody does to whom this can happen."""
+        """A ready worker that this fault fits; None while there is none."""
         pools = POOLS[:1] if kind is FaultKind.KILL_CHILD else POOLS
         fit = [
             member
@@ -143,7 +143,7 @@ class Crew:
         return chance.choice(fit) if fit else None
 
     def kill(self, member: Member, kind: FaultKind, chance: random.Random) -> bool:
-        """Kill a worker, or what the kind says of it; False if there was nothing to kill."""
+        """Kill the part of a worker that the kind names; False if it has no such process."""
         if kind is FaultKind.KILL_CHILD:
             children = sorted(descendants(member.pid))
             return bool(children) and _signal(chance.choice(children), signal.SIGKILL)
@@ -162,13 +162,13 @@ class Crew:
         _signal_group(member.pid, signal.SIGSTOP)
 
     def wake(self, member: Member) -> None:
-        """Let it go on, late; nothing if it was ended meanwhile."""
+        """Continue a frozen worker; nothing happens if it has been killed meanwhile."""
         member.frozen = False
         if member in self.members:
             _signal_group(member.pid, signal.SIGCONT)
 
     def stop(self) -> None:
-        """End in order: running steps end first.  All at the same time."""
+        """Stop all workers at the same time, each after its running steps."""
         for member in self.members:
             self.wake(member)
         with ThreadPoolExecutor(max(1, len(self.members))) as pool:
@@ -179,7 +179,7 @@ class Crew:
 def _signal(pid: int, number: signal.Signals) -> bool:
     try:
         os.kill(pid, number)
-    except ProcessLookupError:  # it has just ended
+    except ProcessLookupError:  # the process has just ended
         return False
     return True
 
@@ -187,7 +187,7 @@ def _signal(pid: int, number: signal.Signals) -> bool:
 def _signal_group(pid: int, number: signal.Signals) -> None:
     try:
         os.killpg(pid, number)
-    except ProcessLookupError:  # the whole group has ended, which no signal changes
+    except ProcessLookupError:  # the whole group has ended
         return
 
 

@@ -1,7 +1,7 @@
-"""How do orders come in while the server comes and goes?
+"""How do orders come in while the server fails and restarts?
 
-A thread starts one saga after the other, evenly over the run.  A start that fails is repeated
-under the same idempotency key until it returns; only then is the saga expected to exist.
+A thread starts the sagas one by one, evenly over the run.  It repeats a failed start under the same
+idempotency key until it returns.  Only then must the saga exist.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from multiagents.lab.chaos.plan import ChaosPlan
 from multiagents.storage.client import UNREACHABLE
 
 AGAIN_S = 0.1
-"""Between two tries of one start."""
+"""Seconds between two tries of one start."""
 
 
 class Feeder:
-    """Starts the plan's sagas.  ``started``: saga id -> its order, of each start that returned."""
+    """Starts the plan's sagas.  ``started``: saga id -> its order, for each start that returned."""
 
     def __init__(self, plan: ChaosPlan, session: Session) -> None:
         self.started: dict[str, dict[str, Any]] = {}
         self.retried = 0
-        """Starts that had to be repeated."""
+        """How many starts were repeated."""
         self._plan = plan
         self._session = session
         self._error: BaseException | None = None
@@ -42,7 +42,7 @@ class Feeder:
 
     @property
     def done(self) -> bool:
-        """Whether all are started.  Raises what the thread has died of."""
+        """Whether all sagas are started.  Raises the error that ended the thread."""
         if self._error is not None:
             raise self._error
         return len(self.started) == self._plan.sagas
@@ -54,7 +54,7 @@ class Feeder:
             for number in range(self._plan.sagas):
                 self._stop.wait(began + number * gap_s - time.monotonic())
                 self._start(number)
-        except Exception as error:  # noqa: BLE001 - `done` raises it where somebody sees it
+        except Exception as error:  # noqa: BLE001 - `done` raises it in the main thread
             self._error = error
 
     def _start(self, number: int) -> None:
@@ -65,7 +65,7 @@ class Feeder:
             tries += 1
             try:
                 saga_id = self._session.call("start", WORKFLOW, given, idempotency_key=key)
-            except UNREACHABLE:  # no answer says nothing: the saga may be there, or not
+            except UNREACHABLE:  # without an answer the saga may exist or not
                 self._stop.wait(AGAIN_S)
                 continue
             self.started[saga_id] = given

@@ -1,9 +1,9 @@
-"""Who does the damage, and who clears up after it?
+"""When does each fault occur, and when does it end?
 
-One loop carries out the schedule: faults when their time comes, and the ends of those that last (a
-frozen worker is woken, a dead server comes back).  A fault that finds nobody to hurt is tried
-again until it does; one of the server also waits until the last has been over for a lease, so that
-each can be recovered from.  In the same loop dead workers are replaced and progress is told.
+One loop runs the schedule: it injects faults at their times, wakes frozen workers and restarts the
+server.  A fault without a target is tried again.  A fault of the server also waits until a lease
+has passed since the last one, so that sagas can recover.  The loop also replaces dead workers and
+prints progress.
 """
 
 from __future__ import annotations
@@ -25,17 +25,18 @@ from multiagents.storage.client import UNREACHABLE
 
 POLL_S = 0.05
 AGAIN_S = 0.2
-"""Before a fault that found nobody is tried again."""
+"""Seconds before a fault without a target is tried again."""
 LOOK_S = 0.5
-"""How often the workers that work are asked for."""
+"""Seconds between two reads of the ready workers."""
 TELL_S = 10.0
+"""Seconds between two lines of progress."""
 
 Act = Callable[[], bool]
-"""Something to be done; False if it has to be tried again."""
+"""An action of the agenda; False if it must be tried again."""
 
 
 class Injector:
-    """Carries out the plan's faults.  ``tell`` is called now and then."""
+    """Injects the plan's faults.  ``tell`` prints progress, every `TELL_S`."""
 
     def __init__(
         self,
@@ -62,11 +63,11 @@ class Injector:
 
     @property
     def done(self) -> bool:
-        """Whether every fault was done and is over."""
+        """Whether every fault has occurred and ended."""
         return not self._agenda
 
     def run(self, fed: Callable[[], bool], *, until_s: float) -> None:
-        """Do all faults, and watch until the sagas are ``fed``; gives up after ``until_s``."""
+        """Inject all faults, and watch until all sagas are ``fed``; give up after ``until_s``."""
         self._began = time.monotonic()
         while not (self.done and fed()) and self._now_s < until_s:
             while self._agenda and self._agenda[0][0] <= self._now_s:
@@ -78,7 +79,7 @@ class Injector:
         self._end_what_lasts()
 
     def watch(self) -> None:
-        """Replace the dead, see who works, tell how far it is."""
+        """Replace dead workers, note the ready ones, print progress."""
         self._crew.tend()
         now = time.monotonic()
         if now - self._looked >= LOOK_S and not self._down:
@@ -91,7 +92,7 @@ class Injector:
     def _look(self) -> None:
         try:
             self._crew.note_ready(self._session.fleet())
-        except UNREACHABLE:  # cut off, or the server has just come back: the next look will do
+        except UNREACHABLE:  # cut off, or the server has just restarted: the next look is enough
             return
 
     @property
@@ -159,14 +160,14 @@ class Injector:
         return True
 
     def _cut(self) -> bool:
-        """Close half of the connections, whoever has them; ours is spared."""
+        """Close half of the connections, except this client's."""
         try:
             mine = self._client.client_id()
             others = [one["id"] for one in self._client.client_list() if int(one["id"]) != mine]
             chosen = self._chance.sample(sorted(others, key=int), len(others) // 2)
             for number in chosen:
                 self._client.execute_command("CLIENT", "KILL", "ID", number)
-        except UNREACHABLE:  # the server has just come back: not a cut
+        except UNREACHABLE:  # the server has just restarted: not a cut
             return False
         self._note(FaultKind.CUT)
         self._calm_s = self._now_s + self._lease_s

@@ -1,8 +1,8 @@
-"""What has the chaos shop done, and how often did a key keep it from doing it again?
+"""Which effects has the chaos shop had, and how often did a key prevent a second one?
 
-The demo's shop with a journal: a row for each change and for each one that a key absorbed, written
-in the same transaction.  The journal names saga and step beside the key, so that an effect under
-two keys shows.
+The ledger is the demo's shop with a journal.  The journal has a row for each change and for each
+change that a key absorbed, written in the same transaction.  A row names the saga and the step
+beside the key, so the audit sees an effect under two keys.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Any, ClassVar
 from multiagents.cli.demo import store
 
 LEDGER_VARIABLE = "MULTIAGENTS_CHAOS_LEDGER"
-"""Names the ledger's file to the workers."""
+"""The environment variable through which workers get the ledger's file."""
 ABSORBED = ("done again", "late", "undone again")
-"""What a journal's row calls a change that a key absorbed; ``late``: done after its undo."""
-# What is written survives SIGKILL in the system's memory; only a crash of the host would need more.
+"""The journal's words for a change that a key absorbed; ``late``: done after its undo."""
+# Writes survive SIGKILL in the page cache; only a crash of the host would need synchronous ones.
 JOURNAL = """
 PRAGMA synchronous = OFF;
 CREATE TABLE IF NOT EXISTS journal (
@@ -41,7 +41,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """All that the ledger holds: ``changes`` are (key, moves, is undone)."""
+    """The whole ledger: ``changes`` are (key, moves, is undone)."""
 
     journal: list[Row]
     changes: list[tuple[str, list[tuple[str, str, int]], bool]]
@@ -49,7 +49,7 @@ class Books:
 
 
 class Ledger(store.Shop):
-    """The shop as one attempt of a step sees it, or as the audit does."""
+    """The shop for one attempt of a step, or for the audit."""
 
     schema: ClassVar[str] = store.SCHEMA + JOURNAL
     wait_s: ClassVar[float] = 60.0
@@ -60,7 +60,7 @@ class Ledger(store.Shop):
         self._who = (saga, step, attempt)
 
     def share(self) -> None:
-        """Let many processes write at once; said once, for the file."""
+        """Let many processes write at once; called once for the file."""
         db = sqlite3.connect(self._path)
         try:
             db.execute("PRAGMA journal_mode = WAL")
@@ -68,7 +68,7 @@ class Ledger(store.Shop):
             db.close()
 
     def books(self) -> Books:
-        """All of it, as it is now."""
+        """The whole ledger as it is now."""
         balance = self.balance()
         with self._transaction() as db:
             journal = db.execute("SELECT what, key, saga, step FROM journal ORDER BY number")

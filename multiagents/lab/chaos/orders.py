@@ -1,7 +1,7 @@
-"""What do the customers of the chaos shop order, and how does each order go?
+"""What do the customers of the chaos shop order, and which orders fail?
 
-Drawn from the seed: an order's number always gives the same order.  An order says what trouble
-its payment or its parcel makes; what the faults do comes on top of that.
+The seed and an order's number always give the same order.  An order names its own trouble, with the
+payment or the parcel.  The injected faults come on top of that.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MOST_PIECES = 3
 
 
 class Trouble(StrEnum):
-    """What goes wrong with an order, by itself."""
+    """The trouble of an order without any injected fault."""
 
     NONE = "none"
     STUMBLES_BEFORE = "the bank fails once, before it takes the money"
@@ -57,11 +57,11 @@ REPEATS = frozenset(
         (Trouble.REFUND_STUMBLES, "charge", "undone again"),
     }
 )
-"""The duplicates that an order brings about by itself."""
+"""The duplicates that an order causes without any injected fault."""
 
 
 def order(seed: int, number: int, step_s: float) -> dict[str, Any]:
-    """The input of the saga with this number, from 0.  ``step_s``: mean time of a step."""
+    """The input of the saga with this number, from 0.  ``step_s``: mean seconds of a step."""
     chance = random.Random(f"order {seed} {number}")
     (trouble,) = chance.choices(list(WEIGHTS), weights=list(WEIGHTS.values()))
     quantity = chance.randint(1, MOST_PIECES)
@@ -75,7 +75,7 @@ def order(seed: int, number: int, step_s: float) -> dict[str, Any]:
 
 
 def opening(sagas: int) -> dict[str, dict[str, int]]:
-    """What the shop begins with: enough for that many orders."""
+    """The shop's stock and money at the beginning, enough for that many orders."""
     pieces = sagas * MOST_PIECES
     return {
         "stock": {SKU: pieces, RESERVED: 0, SHIPPED: 0, BOXES: sagas, USED: 0},

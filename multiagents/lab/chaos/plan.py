@@ -1,6 +1,6 @@
-"""What is done to the system, and when?
+"""Which faults does a run inject, and when?
 
-Values only: the same plan, seed included, always gives the same schedule.
+Values only: the same plan with the same seed always gives the same schedule.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from pathlib import Path
 CONCURRENCY = 3
 """Steps that each worker process runs at once."""
 ATTEMPTS = 6
-"""Roughly what a saga of the shop takes, its retries and undos counted."""
+"""Roughly the attempts of one saga of the shop, with its retries and undos."""
 BUSY = 0.5
-"""How much of their time the workers should be in the middle of a step."""
+"""The share of time in which a worker's slots should be busy with steps."""
 LEAST_STEP_S, MOST_STEP_S = 0.005, 1.0
 FREEZE_LEASES = (1.5, 2.5)
-"""A frozen worker is woken after so many leases: by then its steps are somebody else's."""
+"""Least and most leases until a frozen worker continues: another worker then has its steps."""
 DOWN_LEASES = (0.1, 1.5)
-"""A killed server is brought back after so many leases."""
+"""Least and most leases until a killed server restarts."""
 
 
 class FaultKind(StrEnum):
-    """What can be done to the system; the words are those of the report."""
+    """The kinds of faults; the report uses these words."""
 
     KILL_CHILD = "kill child"
     """SIGKILL of one child of a prefork worker."""
@@ -35,18 +35,18 @@ class FaultKind(StrEnum):
     PAUSE = "pause"
     """SIGSTOP of a worker with its children for longer than the lease, then SIGCONT."""
     KILL_SERVER = "kill server"
-    """SIGKILL of the server, which comes back on the same data."""
+    """SIGKILL of the server, which restarts on the same data."""
     CUT = "cut"
-    """The server closes half of the connections that it has."""
+    """The server closes half of its connections."""
 
 
 KILLS = (FaultKind.KILL_CHILD, FaultKind.KILL_MAIN, FaultKind.KILL_ALL)
-"""What a kill of a worker is, in turns."""
+"""The kinds of a worker's kill, in turn."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChaosPlan:
-    """How much of everything.  ``keep``: where data and logs stay; None: nowhere."""
+    """The options of a run.  ``keep``: the folder for data and logs; None: they are deleted."""
 
     seconds: float = 60.0
     sagas: int = 300
@@ -62,14 +62,14 @@ class ChaosPlan:
 
     @property
     def step_s(self) -> float:
-        """The mean time of a step, with which the workers are `BUSY`."""
+        """The mean seconds of a step, at which the workers are `BUSY`."""
         slots = self.workers * CONCURRENCY
         fitting = BUSY * slots * self.seconds / (self.sagas * ATTEMPTS)
         return min(MOST_STEP_S, max(LEAST_STEP_S, fitting))
 
     @property
     def asked(self) -> dict[FaultKind, int]:
-        """How many faults of each kind."""
+        """How many faults of each kind are asked for."""
         kills = {kind: len(range(turn, self.kills, len(KILLS))) for turn, kind in enumerate(KILLS)}
         return {
             **kills,
@@ -81,7 +81,7 @@ class ChaosPlan:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Planned:
-    """One fault to come.  ``lasts_s``: of a pause, and of a server's absence."""
+    """A planned fault.  ``lasts_s``: how long a worker is frozen or the server is down."""
 
     at_s: float
     kind: FaultKind

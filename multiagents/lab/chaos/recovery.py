@@ -1,13 +1,13 @@
-"""How long did it take until sagas moved on?
+"""How long did sagas take to recover from a fault?
 
-Read from their logs alone.  Two rules, because two things can be known:
+The answer comes from their logs alone.  There are two rules:
 
-- A worker that is killed or frozen holds steps.  A step was hit if its attempt was claimed by that
-  worker before the fault and ended in the log as lost (its lease ran out, or its main process saw
-  the child die) after it.  It has recovered with the next claim after the loss: of the same step,
-  or of an undo.  Where none follows, with the loss itself.  The lease is part of the time.
-- A server that dies, or cuts connections, stops all sagas.  Those in flight at that moment have
-  recovered with the next entry of their log.
+- A killed or frozen worker holds steps.  A step was hit if that worker had claimed its attempt
+  before the fault, and the attempt ended as lost after it.  (Its lease ran out, or its main process
+  saw the child die.)  The step has recovered with the next claim after the loss, of the same step
+  or of an undo.  If no claim follows, the loss itself counts.  The lease is part of the time.
+- A server that dies or cuts connections stops all sagas.  A saga in flight at that moment has
+  recovered with the next entry in its log.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from multiagents.lab.chaos.plan import KILLS, FaultKind
 
 Log = Sequence[Entry]
 CHILD_DIED = frozenset({"WorkerLostError"})
-"""The errors by which a main process reports a child that was killed."""
+"""The errors with which a main process reports a killed child."""
 SKEW_MS = 50
-"""By so much may two processes' clocks, both corrected by the server's, disagree."""
+"""How far two processes' clocks may differ, although both are corrected by the server's."""
 OF_THE_SERVER = frozenset({FaultKind.KILL_SERVER, FaultKind.CUT})
 ALL_KILLS = "all kills of workers"
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What was done, and when it was done, Unix ms.  ``worker``: to whom; "" for the server."""
+    """An injected fault, and its time in Unix ms.  ``worker``: its target; "" for the server."""
 
     kind: FaultKind
     at_ms: int
@@ -42,7 +42,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """An attempt that was lost with its worker, and when its saga went on."""
+    """An attempt that was lost with its worker, and when its saga continued."""
 
     worker: str
     claimed_ms: int
@@ -52,7 +52,7 @@ class Loss:
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """How long it took, over ``count`` steps or sagas that were hit; None if none was."""
+    """Recovery times of the ``count`` steps or sagas that were hit; None if there are none."""
 
     count: int
     median_s: float | None
@@ -62,20 +62,20 @@ class Recovery:
 
 @dataclass(frozen=True, slots=True)
 class Recoveries:
-    """Times by kind of fault, in ms.  ``unexplained``: losses that no fault accounts for."""
+    """Times by kind of fault, in ms.  ``unexplained``: losses without a fault as their cause."""
 
     times_ms: Mapping[FaultKind, Sequence[int]]
     unexplained: int
 
     def summary(self) -> dict[str, Recovery]:
-        """By kind, and of all kills of workers together."""
+        """Times by kind, and for all kills of workers together."""
         kills = [ms for kind in KILLS for ms in self.times_ms.get(kind, ())]
         each = {kind.value: summary(self.times_ms.get(kind, ())) for kind in FaultKind}
         return {**each, ALL_KILLS: summary(kills)}
 
 
 def recoveries(faults: Iterable[Fault], logs: Iterable[Log]) -> Recoveries:
-    """The times of all faults, each loss counted for the first fault that explains it."""
+    """The recovery times of all faults; a loss counts for the first fault that explains it."""
     ordered = sorted(faults, key=lambda fault: fault.at_ms)
     times: dict[FaultKind, list[int]] = {}
     unexplained = 0
@@ -104,7 +104,7 @@ def losses(log: Log) -> Iterator[Loss]:
 
 
 def summary(times_ms: Sequence[int]) -> Recovery:
-    """Median, 99th percentile (nearest rank) and the longest, in seconds."""
+    """The median, the 99th percentile (nearest rank) and the maximum, in seconds."""
     if not times_ms:
         return Recovery(0, None, None, None)
     ordered = sorted(times_ms)

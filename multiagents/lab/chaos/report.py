@@ -19,41 +19,41 @@ from multiagents.lab.chaos.recovery import Fault, Recovery
 
 @dataclass(frozen=True, slots=True)
 class ChaosReport:
-    """The figures of one run, and what was wrong."""
+    """The figures and violations of one run."""
 
     plan: ChaosPlan
     started: int
     repeated_starts: int
-    """Starts that got no answer at first."""
+    """Starts whose first try got no answer."""
     states: Mapping[str, int]
-    """Sagas by state; ``parked`` ones are counted as that alone."""
+    """Sagas by state; ``parked`` ones count as that alone."""
     undone_by_faults: int
-    """Sagas that would have completed if nothing had been done to them."""
+    """Sagas that would have completed without the faults."""
     injected: Sequence[Fault]
     recovery: Mapping[str, Recovery]
     unexplained_losses: int
-    """Leases that ran out though nobody had killed or frozen their worker."""
+    """Leases that ran out although their worker was neither killed nor frozen."""
     absorbed: Mapping[str, Mapping[str, int]]
     ended_by_themselves: Sequence[str]
-    """Workers that nobody killed."""
+    """A line for each worker that ended without a kill."""
     seconds: float
-    """How long it took, to the last saga."""
+    """From the first start until all sagas were at rest."""
     found: Sequence[Violation]
-    """What the audit says."""
+    """The violations that the audit found."""
 
     @property
     def violations(self) -> list[Violation]:
-        """What the audit says, and whatever keeps this run from being the one asked for."""
+        """The audit's violations, and each deviation of the run from its plan."""
         return [*self.found, *self._not_as_asked(), *self._unasked()]
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether there is no violation."""
         return not self.violations
 
     @property
     def done(self) -> Mapping[FaultKind, int]:
-        """Faults that were done, by kind."""
+        """The number of injected faults, by kind."""
         return Counter(fault.kind for fault in self.injected)
 
     def _not_as_asked(self) -> Iterator[Violation]:
@@ -62,7 +62,7 @@ class ChaosReport:
             yield Violation("not as asked", "", detail)
         for kind, count in self.plan.asked.items():
             if self.done[kind] != count:
-                detail = f"{kind.value}: {self.done[kind]} of {count} were done"
+                detail = f"{kind.value}: {self.done[kind]} of {count} faults occurred"
                 yield Violation("not as asked", "", detail)
 
     def _unasked(self) -> Iterator[Violation]:
@@ -70,7 +70,7 @@ class ChaosReport:
             yield Violation("worker ended by itself", "", text)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON shows it."""
+        """The report as JSON shows it."""
         plan = {
             **asdict(self.plan),
             "keep": None if self.plan.keep is None else str(self.plan.keep),

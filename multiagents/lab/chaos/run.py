@@ -1,8 +1,8 @@
-"""How does a chaos run go, from its first worker to its report?
+"""Which phases does a chaos run have, from its first worker to its report?
 
-Start everything, do damage while orders come in, stop the damage, let what is in flight end,
-stop the workers in order, and only then ask the witnesses.  Whatever ends the block, nothing of it
-is left; with `ChaosPlan.keep`, its ledger, its logs and the server's data are.
+Start all processes; inject faults while orders come in; let running sagas end; stop the workers in
+order; only then read the evidence.  No process or file remains, however the run ends, except the
+ledger, the logs and the server's data with `ChaosPlan.keep`.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ Say = Callable[[str], None]
 SHOP = "multiagents.lab.chaos.shop"
 POLL_S = 0.1
 STILL_S = 2.0
-"""So long nothing must be left to do before the workers are stopped: no step takes longer."""
+"""The workers stop after this long without work; no step takes longer."""
 SOON_MS = 60_000
-"""What is due later than this is no work at hand: the end of a saga's retention."""
+"""Items due later than this are not pending work: they are the ends of retentions."""
 RETENTION_S = 7 * 86_400
 OPEN = tuple(state for state in SagaState if state not in ENDED)
 FEW = 200
-"""Sagas that are looked at one by one, to see whether they are parked."""
+"""At most this many sagas are read one by one, to see whether they are parked."""
 
 
 def run(plan: ChaosPlan, say: Say) -> ChaosReport:
-    """Do it, and report.  Raises CommandError where the workers do not even start."""
+    """Run the plan, and return the report.  Raises CommandError if the workers do not start."""
     with _scene(plan) as scene:
         _wait_ready(scene, say)
         began = time.monotonic()
@@ -69,7 +69,7 @@ def run(plan: ChaosPlan, say: Say) -> ChaosReport:
             )
             injector.run(lambda: feeder.done, until_s=plan.seconds + plan.settle_s)
         _tell(scene, feeder, injector, say, began)
-        say("no more faults: what is in flight may end")
+        say("no more faults: running sagas may end")
         _settle(scene, injector)
         seconds = time.monotonic() - began
         scene.crew.stop()
@@ -79,7 +79,7 @@ def run(plan: ChaosPlan, say: Say) -> ChaosReport:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Where it happens."""
+    """The processes and connections of a run."""
 
     plan: ChaosPlan
     server: EmbeddedServer
@@ -90,7 +90,7 @@ class Scene:
 
     @property
     def shards(self) -> list[Shard]:
-        """All of them."""
+        """All shards."""
         return [Shard(number) for number in range(self.session.runtime.settings.shards)]
 
     def count(self, states: Iterable[SagaState]) -> int:
@@ -108,7 +108,7 @@ class Scene:
         return found
 
     def work_left(self) -> int:
-        """What the engine, or a queue, has still to deal with."""
+        """The number of due items and queued messages that the engine still has to handle."""
         soon_ms = self.session.now_ms + SOON_MS
         due = sum(int(self.edge.client.zcount(shard.due, "-inf", soon_ms)) for shard in self.shards)
         return due + sum(int(self.edge.client.llen(queue)) for queue in DEFAULT_QUEUES)
@@ -134,7 +134,7 @@ def _scene(plan: ChaosPlan) -> Iterator[Scene]:
         env = {
             "MULTIAGENTS_IMPORTS": SHOP,
             LEDGER_VARIABLE: str(folder / "ledger.sqlite"),
-            "TMPDIR": str(folder),  # who is killed leaves its temporary files
+            "TMPDIR": str(folder),  # a killed process leaves its temporary files
         }
         crew = stack.enter_context(Crew(plan, folder, env))
         crew.start()
@@ -146,7 +146,7 @@ def _folder(stack: ExitStack, plan: ChaosPlan) -> Path:
         return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="multiagents-chaos-")))
     plan.keep.mkdir(parents=True, exist_ok=True)
     if any(plan.keep.iterdir()):
-        raise CommandError(f"--keep {plan.keep} is not empty; name a folder that is, or a new one")
+        raise CommandError(f"--keep {plan.keep} is not empty; name an empty or a new folder")
     return plan.keep.resolve()
 
 
@@ -167,7 +167,7 @@ def _wait_ready(scene: Scene, say: Say) -> None:
 
     if not until(are_ready, READY_S, poll_s=POLL_S):
         tail = scene.crew.members[0].worker.tail()
-        raise CommandError(f"no worker is ready in {READY_S:g} s{tail}")
+        raise CommandError(f"a worker was not ready within {READY_S:g} s{tail}")
 
 
 def _tell(scene: Scene, feeder: Feeder, injector: Injector, say: Say, began: float) -> None:
@@ -179,7 +179,7 @@ def _tell(scene: Scene, feeder: Feeder, injector: Injector, say: Say, began: flo
 
 
 def _settle(scene: Scene, injector: Injector) -> None:
-    """Return when all has come to rest, or after `ChaosPlan.settle_s`; the audit sees which."""
+    """Return when all sagas are at rest, or after `ChaosPlan.settle_s`; the audit sees which."""
     ends_at = time.monotonic() + scene.plan.settle_s
     still_since = None
     while (now := time.monotonic()) < ends_at:
@@ -194,7 +194,7 @@ def _settle(scene: Scene, injector: Injector) -> None:
 
 
 def _moving(scene: Scene) -> bool:
-    """Whether a saga is neither at an end nor parked."""
+    """Whether a saga has neither ended nor parked."""
     count = scene.count(OPEN)
     if not 0 < count <= FEW:
         return bool(count)
@@ -212,7 +212,7 @@ def _get(scene: Scene, saga_id: str) -> dict[str, Any] | None:
     return found
 
 
-# ---- the witnesses ----
+# ---- the evidence ----
 
 
 def _report(scene: Scene, feeder: Feeder, injector: Injector, seconds: float) -> ChaosReport:

@@ -1,7 +1,7 @@
 """What does a worker of the chaos shop do?
 
-Reserve, then charge and pack at the same time, then ship.  Each step takes a while, half of it
-before its effect and half after, so that a fault finds both; each effect moves stock or money in
+Reserve, then charge and pack at the same time, then ship.  Each step spends half of its time before
+its effect and half after it, so a fault can strike in both.  Each effect moves stock or money in
 the ledger, once under its key.  The order says what fails (`orders.Trouble`).
 """
 
@@ -28,12 +28,12 @@ from multiagents.lab.chaos.orders import (
 )
 
 PATIENT = {"max_attempts": 6, "backoff_s": 0.2, "cap_s": 1.0}
-"""For steps that only faults make fail, and for undos."""
+"""For undos, and for steps that fail only by injected faults."""
 USUAL = {"max_attempts": 3, "backoff_s": 0.2, "cap_s": 1.0}
 
 
 def ledger(context: Any) -> Ledger:
-    """The ledger, written in this attempt's name."""
+    """The ledger, for writes of this attempt."""
     return Ledger(
         Path(os.environ[LEDGER_VARIABLE]),
         saga=context.transaction_id,
@@ -52,7 +52,7 @@ def reserve(context: Any) -> dict[str, Any]:
 
 @worker("chaos.charge")
 def charge(context: Any) -> dict[str, Any]:
-    """Move the money from the customer to the shop, if the bank is in the mood."""
+    """Move the money from the customer to the shop, unless the order's trouble prevents it."""
     trouble, cents = Trouble(context["trouble"]), context["cents"]
     if trouble is Trouble.REFUSES:
         raise NonRetryableError("the bank refuses the card", clean=True)
@@ -76,7 +76,7 @@ async def pack(context: Any) -> dict[str, Any]:
 
 @worker("chaos.ship")
 def ship(context: Any) -> dict[str, Any]:
-    """Hand the parcel to the carrier."""
+    """Give the parcel to the carrier."""
     pieces = context["quantity"]
     _move(context, ("stock", RESERVED, -pieces), ("stock", SHIPPED, pieces))
     if Trouble(context["trouble"]) is Trouble.STRIKE:
@@ -86,14 +86,14 @@ def ship(context: Any) -> dict[str, Any]:
 
 @worker("chaos.put_back")
 def put_back(context: Any) -> dict[str, Any]:
-    """Undo any of the steps; nothing happens if there is nothing to undo."""
+    """Undo any of the steps; do nothing if it took no effect."""
     time.sleep(context["step_s"] / 2)
     return {"put_back": ledger(context).put_back(context.step_idempotency_key)}
 
 
 @worker("chaos.refund")
 def refund(context: Any) -> dict[str, Any]:
-    """Give the money back, if the bank does."""
+    """Give the money back, unless the order's trouble prevents it."""
     trouble = Trouble(context["trouble"])
     if trouble is Trouble.REFUND_STUCK:
         raise WorkerExecutionError("the bank does not give the money back")

@@ -119,7 +119,7 @@ def test_an_unknown_name_is_wrong_use() -> None:
     """The names that there are stand in the error."""
     done = cli("bench", "--only", "chain10,chain11")
     assert (done.code, done.out) == (2, "")
-    assert "--only names chain11; there are: chain10, plain10" in done.err
+    assert "--only names chain11; known: chain10, plain10" in done.err
 
 
 def test_processor_time_is_that_of_processes() -> None:
