@@ -106,7 +106,7 @@ def test_the_command_line_counts_what_was_injected(capsys: pytest.CaptureFixture
     assert "reply lost" in shown.out
 
 
-STUCK = r"LawBroken: (stuck|\S+: (nobody decided over|left in outbox))"
+STUCK = r"LawBroken: (stuck|\S+: (no decision over|left in outbox))"
 """Its state or its stored data says so."""
 
 

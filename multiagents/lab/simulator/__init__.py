@@ -1,1 +1,1 @@
-"""Does the engine keep its laws?  Simulated systems, in which everything fails."""
+"""Does the engine keep its laws in simulated systems with many faults?"""

@@ -2,11 +2,11 @@
 
     python -m multiagents.lab.simulator --seed 1 --count 1000 --processes 2
 
-lives through 1,000 histories (see `history`), with progress on stderr, and prints what was
-injected; a law that broke is printed with its seed, and the exit code is 1.
+runs 1,000 histories (see `history`) with progress on stderr, and prints a summary with the injected
+faults.  For each broken law it prints the seed, and the exit code is then 1.
 
-Redis is a server that is started for this, or the one that ``--server`` names; several servers are
-databases of it.
+The command starts a Redis server for this, or uses the one that ``--server`` names.  Several
+servers of a system are databases of that one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CHUNK = 50
 
 @dataclass(slots=True)
 class SimulationSummary:
-    """What was simulated."""
+    """The counts of some histories."""
 
     histories: int = 0
     calls: int = 0
@@ -57,7 +57,7 @@ class SimulationSummary:
             which[name.removeprefix("~")] += count
 
     def add(self, other: SimulationSummary) -> None:
-        """Count all that another has counted."""
+        """Add the counts of another summary."""
         self.histories += other.histories
         self.calls += other.calls
         self.states += other.states
@@ -67,7 +67,7 @@ class SimulationSummary:
 
     @property
     def line(self) -> str:
-        """How far and how fast."""
+        """The number of histories, and their speed."""
         rate = self.histories / self.seconds if self.seconds else 0.0
         return (
             f"{self.histories} histories in {self.seconds:.1f} s ({rate:.0f}/s),"
@@ -94,10 +94,10 @@ def simulate(
     shape: SystemShape | None = None,
     **make: Any,
 ) -> SimulationSummary:
-    """Live through the histories of these seeds.  Raises LawBroken, naming the seed.
+    """Run the histories of these seeds.  Raises LawBroken, which names the seed.
 
     The servers' databases are emptied before each.  ``faults`` and ``shape`` are drawn from the
-    seed unless they are given.
+    seed by default.
     """
     summary, began = SimulationSummary(), time.perf_counter()
     for seed in seeds:
@@ -112,7 +112,7 @@ def simulate(
 
 
 def survey(seeds: Iterable[int], servers: Servers, *, keep_going: bool) -> SimulationSummary:
-    """Likewise, but what breaks is noted, and perhaps the rest lived through."""
+    """Like `simulate`, but note a broken law instead of raising; ``keep_going``: run the rest."""
     summary = SimulationSummary()
     for seed in seeds:
         try:
@@ -126,7 +126,7 @@ def survey(seeds: Iterable[int], servers: Servers, *, keep_going: bool) -> Simul
 
 
 _servers: list[Servers] = []
-"""Of a process of the pool."""
+"""The servers of this process of the pool."""
 
 
 def _open(urls: Any) -> None:
@@ -135,7 +135,7 @@ def _open(urls: Any) -> None:
 
 
 def _hush() -> None:
-    """The engine tells of every fault, and here most calls have one."""
+    """Switch the engine's log off: it logs every fault, and here most calls have one."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
 
@@ -146,7 +146,7 @@ def _survey(seeds: range, keep_going: bool) -> SimulationSummary:
 def _surveys(
     seeds: range, *, processes: int, server: str | None, keep_going: bool
 ) -> Iterator[SimulationSummary]:
-    """Surveys of all the seeds, a few at a time, as they are done."""
+    """Surveys of all seeds in chunks, each as soon as it is done."""
     chunks = [seeds[start : start + CHUNK] for start in range(0, len(seeds), CHUNK)]
     with ExitStack() as stack:
         if processes == 1:
@@ -176,7 +176,7 @@ def run(
     keep_going: bool = False,
     quiet: bool = False,
 ) -> SimulationSummary:
-    """Survey the seeds, with progress on stderr; up to the first that breaks, or all."""
+    """Survey the seeds, with progress on stderr; stop at a broken law unless ``keep_going``."""
     summary, began = SimulationSummary(), time.perf_counter()
     for part in _surveys(seeds, processes=processes, server=server, keep_going=keep_going):
         summary.add(part)
@@ -191,18 +191,20 @@ def run(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Simulate as the command line says; 1 if a law broke."""
+    """Run the command line; 1 if a law was broken."""
     parser = argparse.ArgumentParser(prog="python -m multiagents.lab.simulator")
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
-    parser.add_argument("--count", type=int, default=300, help="how many seeds from there")
-    parser.add_argument("--processes", type=int, default=1, help="each with a server of its own")
-    parser.add_argument("--server", help="url of a server whose databases 0 to 2 are EMPTIED")
-    parser.add_argument("--keep-going", action="store_true", help="after a law broke, too")
-    parser.add_argument("--quiet", action="store_true", help="without progress")
-    parser.add_argument("--verbose", action="store_true", help="with tracebacks")
+    parser.add_argument("--count", type=int, default=300, help="the number of seeds")
+    parser.add_argument(
+        "--processes", type=int, default=1, help="parallel processes, each with its own server"
+    )
+    parser.add_argument("--server", help="URL of a server whose databases 0 to 2 are EMPTIED")
+    parser.add_argument("--keep-going", action="store_true", help="continue after a broken law")
+    parser.add_argument("--quiet", action="store_true", help="print no progress")
+    parser.add_argument("--verbose", action="store_true", help="print tracebacks")
     given = parser.parse_args(arguments)
     if given.server and given.processes > 1:
-        parser.error("--server is one server; --processes needs one for each: leave one out")
+        parser.error("--server names one server, but --processes needs one each: drop one option")
     _hush()
     summary = run(
         range(given.seed, given.seed + given.count),
@@ -218,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _last(broken: str) -> str:
-    """What a traceback says at its end."""
+    """The last message of a traceback."""
     return broken.rpartition("LawBroken: seed")[2].join(("seed", "")).rstrip()
 
 

@@ -1,7 +1,8 @@
 """Where do messages wait in a simulated system?
 
-In a broker that loses, doubles and reorders them.  What goes through Celery lies in its own
-memory; with letters, what commits sent lies in lists of the sagas' own server, and shares its fate.
+They wait in a broker that loses, doubles and reorders them.  Messages through Celery are in the
+broker's memory.  With direct publish, commits put messages into lists on the sagas' own server,
+which can lose them with everything else.
 """
 
 from __future__ import annotations
@@ -27,51 +28,51 @@ REFUSING = "queue:refusing"
 SENDING = frozenset({"start", "commit", "advance", "publish", "handover"})
 """Scripts that may put letters into the lists."""
 REDELIVERED_MS = (0, 0, 5000, 20_000)
-"""How long after the first a second delivery may come."""
+"""Milliseconds from the first delivery to a second one."""
 BLIND = 0.2
-"""How often a broker cannot say what a queue holds."""
+"""How often a broker cannot report the length of a queue."""
 
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """The link of a plain task: what it has returned."""
+    """The link of a plain task, with its result."""
 
     saga_id: str
     task_id: str
     result: str
     report: Succeeded
-    """What the engine is to make of it."""
+    """The report that the engine should record."""
     held: tuple[Attempt, ...]
-    """What the task held when it began."""
+    """The attempts that the task held at its start."""
 
 
 Mail = Message | Returned
 
 
 class SimulatedBroker:
-    """Takes messages and hands them out in any order."""
+    """Takes messages, and delivers them in any order."""
 
     def __init__(self, rng: Random, seen: Counter[str], store: Store, *, letters: bool) -> None:
         self.faults = NO_FAULTS
         self.messages: list[Mail] = []
-        """What went through Celery."""
+        """The messages through Celery."""
         self._redelivered: list[tuple[int, Mail]] = []
-        """What comes a second time, and when, Unix ms."""
+        """Second deliveries, each with its time in Unix ms."""
         self._now_ms = 0
         self._rng, self._seen, self._store = rng, seen, store
         self.has_lists = letters
         self.refusing: dict[str, int] = {}
-        """Queue or saga -> until when its messages are refused, Unix ms."""
+        """Queue or saga -> the Unix ms until which its messages are refused."""
         if letters:
             store.clients[0].hset(REFUSING, "a team's own", "value")
-        # Others are queues that a letter cannot be put into.
+        # Commits cannot publish directly into the other queues.
         self._accepted = {name for name in QUEUES if rng.random() > 0.15}
         self._lengths: list[int] | None = [0] * len(LISTS)
 
     # ---- what comes in ----
 
     def letter_of(self, message: Message) -> Letter | None:
-        """A message for the lists, unless it has to go through Celery."""
+        """The letter for a list; None if the message must go through Celery."""
         if not self.has_lists or message.queue not in self._accepted:
             return None
         self._refuse(message)
@@ -80,7 +81,7 @@ class SimulatedBroker:
         return Letter(f"queue:{message.queue}", _text(message))
 
     def publish(self, messages: tuple[Message, ...]) -> bool:
-        """Take messages, some never and some twice; whether to say so."""
+        """Take messages, of which some are lost and some doubled; False: the call fails."""
         for sent, message in enumerate(messages):
             self._refuse(message)
             if self._is_refused(message):
@@ -91,7 +92,7 @@ class SimulatedBroker:
         return self._rng.random() >= self.faults.fail_before
 
     def _refuse(self, message: Message) -> None:
-        """As if a router or an option of the user's task raised."""
+        """Sometimes raise, as a router or an option of the user's task may."""
         if message.plain and self._happens(self.faults.refuse_message, "message refused"):
             raise Unsendable(message.task, "injected")
 
@@ -111,18 +112,18 @@ class SimulatedBroker:
             self.messages.clear()
 
     def set_clock_back(self, ms: int) -> None:
-        """What comes a second time comes as long after the first."""
+        """Set the clock back; the gap between two deliveries stays the same."""
         self._now_ms -= ms
         self._redelivered = [(at - ms, mail) for at, mail in self._redelivered]
 
     def stir(self) -> None:
-        """A script may have sent letters: look again."""
+        """Read the lists again, because a script may have added letters."""
         self._lengths = None
 
     # ---- what goes out ----
 
     def waiting(self, now_ms: int) -> int:
-        """How many messages can be taken now."""
+        """The number of messages that can be delivered now."""
         self._now_ms = now_ms
         if self._redelivered:
             self._redeliver()
@@ -132,7 +133,7 @@ class SimulatedBroker:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no message is anywhere, and none will come again."""
+        """Whether no message waits, and none will be redelivered."""
         return not (self.messages or self._redelivered or (self.has_lists and sum(self._lists())))
 
     def _redeliver(self) -> None:
@@ -141,7 +142,7 @@ class SimulatedBroker:
         self.messages += [mail for _, mail in due]
 
     def take(self, now_ms: int) -> Mail | None:
-        """Any of the messages; None if the one that was taken is lost on its way."""
+        """Any of the messages; None if it is lost on its way."""
         at = self._rng.randrange(self.waiting(now_ms))
         if at < len(self.messages):
             return self.messages.pop(at)
@@ -150,7 +151,7 @@ class SimulatedBroker:
             if at < length:
                 return self._take_letter(name, at)
             at -= length
-        raise AssertionError("the lists hold fewer letters than they did")
+        raise AssertionError("the lists have fewer letters than at the last read")
 
     def _take_letter(self, name: str, at: int) -> Message | None:
         client = self._store.clients[0]
@@ -173,7 +174,7 @@ class SimulatedBroker:
         return self._lengths
 
     def backlog(self, queue: str) -> Backlog:
-        """What a queue holds; some brokers cannot say."""
+        """The length of a queue and its oldest message; sometimes unknown."""
         if self._rng.random() < BLIND:
             return Backlog(None)
         found = [m.sent_ms for m in self.messages if isinstance(m, Message) and m.queue == queue]

@@ -1,6 +1,7 @@
 """Which clocks of a simulated system are wrong?
 
-The servers' clock is set back, and all processes follow it; or that of one sweep is an hour ahead.
+Either the servers' clock is set back and all processes follow it, or the clock of one sweep is an
+hour ahead.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ from multiagents.storage.sagas import Guard
 Found = tuple[Guard, ...]
 
 SKEW_MS = 2500
-"""How wrong a process's clock is at most, usually."""
+"""The usual limit of the error of a process's clock."""
 HOUR_MS = 3_600_000
 SET_BACK = "servers' clock set back"
 BACK_MS = 20_000
-"""By how much.  Time-outs of plain tasks, deadlines, and retries of what was logged before and is
-decided after it, stay where they are: for an hour no history could wait."""
+"""How far the clock is set back.  Timeouts of plain tasks, deadlines, and retries of earlier
+entries keep their times, and no history could wait an hour for them."""
 
 
 def sweeps_go_on(world: World, kept: Store) -> bool:
-    """Whether all shards have been swept just now, and no clock has been set back before."""
+    """Whether all shards were swept recently, and no clock was set back before."""
     since_ms = world.now_ms - 2 * SKEW_MS
     ticks = [
         client.hget(shard.tick, "at")
@@ -42,9 +43,9 @@ def sweeps_go_on(world: World, kept: Store) -> bool:
 def set_clock_back(
     by_ms: int, world: World, kept: Store, broker: SimulatedBroker, processes: Iterable[Any]
 ) -> None:
-    """Set the servers' clock back; how long who sleeps, or is away, does not change.
+    """Set the servers' clock back; sleeps and outages keep their length.
 
-    What is on its way by the clock of before does not arrive.
+    Calls on their way, with times of the earlier clock, do not arrive.
     """
     world.seen[SET_BACK] += 1
     world.now_ms -= by_ms
@@ -67,7 +68,7 @@ def _shift(times: dict[Any, int], by_ms: int) -> None:
 async def by_a_clock_ahead(
     due: Callable[[Shard], Flow[Found]], set_ahead: Callable[[int], None], shard: Shard
 ) -> Found:
-    """What a sweep finds whose clock is an hour ahead for this once."""
+    """The findings of one sweep by a clock that is an hour ahead."""
     flow = due(shard)
     set_ahead(HOUR_MS)
     call = flow.send(None)

@@ -1,6 +1,6 @@
-"""What becomes of the effects of a simulated process that are not Redis'?
+"""How are a simulated process's effects outside Redis performed?
 
-Messages go to the broker; who waits for a saga's end is told target by target, as in Celery.
+Messages go to the broker.  A saga's outcome goes to its waiters target by target, as in Celery.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from multiagents.saga.outcome import SagaOutcome
 from multiagents.saga.targets import Refusal, Told, targets_of
 
 PICKY = "picky"
-"""A task that Celery refuses to send."""
+"""The name of a task that Celery refuses to send."""
 
 
 def carry_out(effect: Any, world: World, broker: SimulatedBroker) -> Any:
-    """Carry out what is not Redis'."""
+    """Perform an effect outside Redis."""
     match effect:
         case Take():
             return broker.take(world.now_ms)
@@ -32,11 +32,11 @@ def carry_out(effect: Any, world: World, broker: SimulatedBroker) -> Any:
         case SagaOutcome(saga_id):
             world.ends[saga_id].append(effect)
             return _tell(effect, world)
-    raise TypeError(f"the simulator does not know {effect!r}")
+    raise TypeError(f"the simulator cannot perform {effect!r}")
 
 
 def _tell(effect: SagaOutcome, world: World) -> Told:
-    """Tell the targets one by one, up to where the broker fails; the picky ones refuse."""
+    """Deliver to the targets one by one until the broker fails; Celery refuses `PICKY`."""
     parts: dict[str, tuple[str, ...]] = {}
     refused: list[Refusal] = []
     completed = effect.state == SagaState.COMPLETED

@@ -1,8 +1,8 @@
-"""What becomes of a few sagas in one history?
+"""How does one history go?
 
-Several processes and a client are moved on one yield at a time, in an order drawn from a seed, and
-faults strike between any two.  After a while the faults stop; then every saga must come to rest,
-and the laws are judged.  The same seed gives the same history.
+The scheduler moves several processes and a client on, one yield at a time, in an order drawn from a
+seed.  Faults strike between any two yields.  After a while the faults stop.  Then every saga must
+come to rest, and the laws are judged.  The same seed gives the same history.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ from multiagents.storage.client import UNREACHABLE, StoreError, refusal
 from multiagents.workflows.workflow import Workflow
 
 CALM_STEPS = 30_000
-"""More than any history needs after its faults have stopped."""
+"""More steps than any history needs after its faults have stopped."""
 FORGETS_MS = 1000
-"""A server loses no more than this."""
+"""A server loses at most this much."""
 MIXED = 0.25
-"""In so many histories some processes lack some functions."""
+"""The share of histories in which some processes lack some functions."""
 OUTAGES_MS = (300, 5000, 30_000)
 REFUSALS_MS = (1000, 10_000, 100_000)
 
@@ -85,7 +85,7 @@ class History:
         self.world.alone = rng.random() < 0.3
         self.world.wide = rng.choice((0, 2, 20))
         self.world.slots = rng.choice((0, 0, 1, 2))
-        mixed = Random(f"mixed {seed}")  # apart: what else a seed means is as it was without it
+        mixed = Random(f"mixed {seed}")  # a separate source keeps the rest of a seed's history
         self.world.mixed = mixed if mixed.random() < MIXED else None
         self.world.batch = rng.choice((1, 3, 100, 100))
         self.broker = SimulatedBroker(rng, self.world.seen, self.store, letters=shape.letters)
@@ -106,19 +106,19 @@ class History:
         )
         self.witness = Witness(self.store, self.workflows)
         self._pace_ms = rng.choice((1, 1, 500, 3000))
-        """Who sleeps wakes at a multiple of this: many at once, so that they meet in a saga."""
+        """Sleeps end at multiples of this, so that many processes meet in a saga."""
         self._memory: Memory | None = None
-        """What a server will be set back to."""
+        """The content to which a server will be set back."""
         self._mail: list[Mail] = []
         self._remembered_ms = self._forgets_in = self._busy_ms = 0
         self._refused: SimulatedProcess | None = None
-        """The one that the server refuses; None: all."""
+        """The process whose calls the server refuses; None: all of them."""
         self._answer = ""
 
     # ---- the scheduler ----
 
     def run(self) -> None:
-        """Live through it and judge it.  Raises LawBroken."""
+        """Run the history and judge it.  Raises LawBroken."""
         try:
             self._run()
         finally:
@@ -155,18 +155,18 @@ class History:
             self._go_on_beside(self.rng.choice(list(self.workflows)))
 
     def _go_on_without(self, server: int) -> None:
-        """A server that stays away concerns only what lives there."""
+        """Only sagas of a server that stays away are concerned."""
         self.world.seen["sagas elsewhere went on"] += 1
         self.store.away[server] = self.world.now_ms + 10**9
         for _ in range(CALM_STEPS):
             if not self._step() and self._at_rest_without(server):
                 break
         else:
-            raise LawBroken(f"server {server} is away, and others do not rest: {self.store.due()}")
+            raise LawBroken(f"server {server} is away, but others do not rest: {self.store.due()}")
         self.store.away.clear()
 
     def _go_on_beside(self, refused: str) -> None:
-        """A saga that the server refuses concerns no other: neither its calls nor its messages."""
+        """If the server refuses a saga's calls or messages, no other saga is concerned."""
         self.world.seen["sagas beside a refused one went on"] += 1
         trouble = self.rng.choice((self.store.refused, self.broker.refusing))
         trouble[refused] = self.world.now_ms + 10**9
@@ -174,7 +174,7 @@ class History:
             if not self._step() and self._at_rest_beside(refused):
                 break
         else:
-            raise LawBroken(f"{refused} is refused, and others do not rest: {self.store.due()}")
+            raise LawBroken(f"{refused} is refused, but others do not rest: {self.store.due()}")
         trouble.clear()
 
     def _at_rest_beside(self, refused: str) -> bool:
@@ -193,7 +193,7 @@ class History:
         return here <= started | lost and all(m[0] == "x" for m in self.store.due(others))
 
     def _trouble(self) -> None:
-        """What befalls whole servers."""
+        """Let faults of whole servers strike."""
         world, faults = self.world, self.world.faults
         server = self.rng.randrange(len(self.store.clients)) if self.shape.servers > 1 else 0
         if world.happens(faults.outage, "server away"):
@@ -221,7 +221,7 @@ class History:
                 self._set_back(self._memory)
 
     def _refuse_something(self) -> None:
-        """A key is of another type, or all calls about one saga fail, for a while."""
+        """For a while a key has another type, or all calls about one saga fail."""
         world, faults = self.world, self.world.faults
         if world.happens(faults.refuse_push, "queue refuses messages"):
             until_ms = world.now_ms + self.rng.choice(REFUSALS_MS)
@@ -231,7 +231,7 @@ class History:
             self.store.refused[self.rng.choice(list(self.workflows))] = until_ms
 
     def _set_back(self, memory: Memory) -> None:
-        """A server loses what came to it since, and needs a moment to start again."""
+        """A server loses its writes since then, and may need a moment to restart."""
         self._memory = None
         self.world.seen["server set back"] += 1
         self.store.restore(memory)
@@ -241,7 +241,7 @@ class History:
         self.store.away[memory.server] = self.world.now_ms + self.rng.choice((0, 0, 500, 5000))
 
     def _step(self) -> bool:
-        """Move one thread on by one yield; False if only time has passed."""
+        """Move one thread on by one yield; False if only time passed."""
         world = self.world
         world.now_ms += self.rng.choice((0, 0, 1, 5))
         now_ms = world.now_ms
@@ -280,7 +280,7 @@ class History:
             self._carry_out(process, thread)
 
     def _later(self, ms: int) -> int:
-        """When a sleep of so long is over."""
+        """The Unix ms at which a sleep of ``ms`` ends."""
         wake_ms = self.world.now_ms + ms
         return wake_ms + -wake_ms % self._pace_ms if ms else wake_ms
 
@@ -296,7 +296,7 @@ class History:
         return True
 
     def _carry_out(self, process: SimulatedProcess, thread: Thread) -> None:
-        """Carry out what the thread has asked for, and let faults strike."""
+        """Perform the thread's effect, and let faults strike."""
         world, faults = self.world, self.world.faults
         if world.happens(faults.die_before, "died before a call"):
             return process.die()
@@ -355,7 +355,7 @@ class History:
     # ---- the end ----
 
     def _at_rest(self) -> bool:
-        """Whether nothing will happen any more but the end of retention."""
+        """Whether only the ends of retentions remain."""
         idle = all(process.threads and process.is_idle for process in self.processes)
         if not idle or self.people.is_dead or self.people.threads or not self.broker.is_empty:
             return False
@@ -379,10 +379,10 @@ class History:
         self.world.seen["logs compressed"] += is_compressed(self.store, self.store.keys(saga_id))
 
     def _judge_absent(self, saga_id: str, set_back: bool) -> None:
-        """A saga is there as a whole, or not at all."""
+        """A saga is stored as a whole or not at all."""
         left = left_of(self.store, saga_id)
-        law(not left, f"{saga_id} is not there, and these are left: {left}")
-        law(set_back or not self.world.owed[saga_id], f"{saga_id} was started, and is gone")
+        law(not left, f"{saga_id} is not stored, but these remain: {left}")
+        law(set_back or not self.world.owed[saga_id], f"{saga_id} was started, but is gone")
         self.world.seen["~lost with its server's last second" if set_back else "~not started"] += 1
 
     def _judge_retention(self, due: list[str]) -> None:
@@ -396,5 +396,5 @@ class History:
             raise LawBroken(f"retention does not end: {self.store.due()}")
         for saga_id in purged:
             left = left_of(self.store, saga_id)
-            law(not left, f"{saga_id}: its retention is over, and these are left: {left}")
+            law(not left, f"{saga_id}: its retention is over, but these remain: {left}")
         judge_definitions(self.store)

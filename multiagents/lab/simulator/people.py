@@ -1,7 +1,7 @@
-"""What do those do who start sagas, and who look after them?
+"""What do clients and operators of a simulated system do?
 
-Programs in a process of their own, which dies and freezes like any other.  One that has died is
-begun anew, or never again: then a start that nobody confirmed may have happened or not.
+They are programs in a process of their own, which dies and freezes like any other.  A dead program
+runs again or never.  If it never does, an unconfirmed start may have happened or not.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ CANVAS = json.dumps(
         "errbacks": [{"task": PICKY}, {"task": "sorry"}],
     }
 )
-"""Of each kind one that can be sent, and one that Celery refuses."""
+"""Of each kind one target that can be sent, and one that Celery refuses."""
 
 
 class SimulatedOperators(SimulatedProcess):
-    """The programs of people, over one coordinator; it works for no queue."""
+    """The programs of clients and operators, over one coordinator; it consumes no queue."""
 
     def __init__(
         self,
@@ -74,11 +74,11 @@ class SimulatedOperators(SimulatedProcess):
         return [begin() for begin in (*(begin for _, begin in self._starters), *self._others)]
 
     def die(self) -> None:
-        """Some of the programs are not run again."""
+        """Die; some of the programs do not run again."""
         super().die()
         self._is_dead = True
         self._starters = [each for each in self._starters if self._rng.random() < 0.8]
-        self.world.seen["a person's program died"] += 1
+        self.world.seen["client or operator died"] += 1
 
     @property
     def is_dead(self) -> bool:
@@ -86,7 +86,7 @@ class SimulatedOperators(SimulatedProcess):
 
     @property
     def to_start(self) -> set[str]:
-        """The sagas that somebody starts, or has started, and does not give up."""
+        """The sagas whose client has started them or keeps trying."""
         return {name for name, _ in self._starters}
 
     async def _customer(self, saga_id: str) -> None:
@@ -104,12 +104,12 @@ class SimulatedOperators(SimulatedProcess):
             await self._ask(saga_id, Action.RESUME)
 
     async def _late_customer(self, saga_id: str) -> None:
-        """Starts the same saga for another task, at any time."""
+        """Start the same saga for another task, at any time."""
         await Sleep(self._rng.choice((0, 3000, 9000, 30_000)))
         await self._start(saga_id, f"{saga_id}-late")
 
     async def _operator(self, saga_id: str) -> None:
-        """Looks after dead letters a few times, also when nothing goes wrong any more."""
+        """Settle dead letters a few times, also after the faults have stopped."""
         for _ in range(self._rng.choice((2, 5, 10))):
             await Sleep(self._rng.choice((300, 1000, 4000)))
             try:
@@ -127,7 +127,7 @@ class SimulatedOperators(SimulatedProcess):
                 await self._ask(saga_id, decision, step, found=found)
 
     async def _start(self, saga_id: str, task_id: str) -> None:
-        """Start a saga, or join it, until that is confirmed: then its end is owed."""
+        """Start a saga, or join it, until that is confirmed: then its outcome is owed."""
         while not await self._started(saga_id, task_id):
             await Sleep(500)
         self.world.owed[saga_id].add(task_id)
@@ -143,19 +143,19 @@ class SimulatedOperators(SimulatedProcess):
         except StoreError:
             return False
         except UnknownSaga:
-            law(self._store.was_set_back(saga_id), f"{saga_id} was there, and is gone")
+            law(self._store.was_set_back(saga_id), f"{saga_id} was stored, but is gone")
             return False
         return True
 
     async def _ask(
         self, saga_id: str, action: Action, step: str = "", *, found: Reading | None = None
     ) -> None:
-        """``found``: the saga as the operator saw it, of whom it is asked."""
+        """Request an action.  ``found``: the saga as the operator saw it."""
         request = self.world.nonce()
-        # Not drawn, so that a seed's history stays what it was.
+        # Not drawn from the seed, so that its history stays the same.
         by, reason = ("ada", f"because {request}") if request[-1] in "02468ace" else ("", "")
         entry = Requested(self.clock.now_ms(), action, request, by, reason, step)
-        # As if it died before it decided: then whoever comes next does, who may be a late worker.
+        # As if it died before the decision: the next process decides, perhaps a late worker.
         hasty = self._rng.random() < 0.3
         while True:
             try:

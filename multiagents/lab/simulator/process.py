@@ -1,11 +1,11 @@
 """What runs in a simulated process?
 
-The engine's own flows: a thread here is a generator that yields Redis calls and effects, and is
-moved on by one of them at a time, so that its process may die, freeze and come back between any
-two.  A process works on messages, renews its leases and sweeps each server, as a worker does.
+The engine's own flows run here.  A thread is a generator that yields Redis calls and effects.  The
+scheduler moves it on by one of them at a time, so its process may die or freeze between any two.
+A process handles messages, renews its leases and sweeps each server, as a worker does.
 
-What a worker does around its function (`worker_sdk`) is told anew here, in short: it overruns, it
-fails, it is cancelled or cannot be, it reports again while the server is away, and gives up.
+This module imitates `worker_sdk` in short: a function overruns, fails, or is cancelled or cannot
+be.  Its report is repeated while the server is away, and may be given up.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from multiagents.storage.client import UNREACHABLE, Edge, StoreError
 from multiagents.storage.keys import Shard
 
 SLOTS = 2
-"""Messages that a worker process deals with at once."""
+"""The number of messages that a worker process handles at once."""
 WORKERS = (
     WorkerInfo("a"),
     WorkerInfo("b", timeout_s=4.0),
@@ -71,22 +71,22 @@ class SimulatedProcess:
         make_coordinator: MakeCoordinator = compose,
         make_sweeper: MakeSweeper = Sweeper,
     ) -> None:
-        """``number``: the first one, 0, has all functions, even where others do not."""
+        """``number``: the first process, 0, always has all functions."""
         self._number = number
         self.world, self.broker = world, broker
         self._store = kept
         self._make = make_coordinator, make_sweeper
         self.wake_ms = 0
-        """Dead or frozen until then."""
+        """The process is dead or frozen until this Unix ms."""
         self._ahead_ms = 0
-        """How far its clock is ahead for the sweep at hand."""
+        """How far its clock is ahead during the current sweep."""
         self.threads: list[Thread] = []
         self.held: dict[str, Assignment] = {}
         self._cancelled: set[str] = set()
         self.start()
 
     def start(self) -> None:
-        """Begin with nothing remembered."""
+        """Begin without any memory."""
         world, rng = self.world, self.world.rng
         make_coordinator, make_sweeper = self._make
         self.clock = ProcessClock(world, rng.randint(-SKEW_MS, SKEW_MS))
@@ -125,7 +125,7 @@ class SimulatedProcess:
         return lives + ([self._give_back()] if self._lacks else [])
 
     def _lacking(self) -> set[str]:
-        """Which functions this life of it does without."""
+        """The functions that this start of the process lacks."""
         mixed = self.world.mixed
         if mixed is None or not self._number:
             return set()
@@ -133,24 +133,24 @@ class SimulatedProcess:
 
     @property
     def is_dead(self) -> bool:
-        """Whether it has died, and nobody has started it again."""
+        """Whether it has died and has not been restarted."""
         return not self.threads
 
     @property
     def is_idle(self) -> bool:
-        """Whether all its message slots wait for one, and nothing else is under way."""
+        """Whether all its slots wait for a message, and its other threads are idle."""
         slots, others = self.threads[:SLOTS], self.threads[SLOTS:]
         waiting = all(isinstance(thread.effect, Take) for thread in slots)
         return waiting and all(thread.effect is None for thread in others)
 
     def close(self) -> None:
-        """End all its threads where they stand."""
+        """End all its threads at once."""
         for thread in self.threads:
             thread.life.close()
         self.threads = []
 
     def die(self) -> None:
-        """Forget everything; another takes its place after a while."""
+        """Lose all memory; another process replaces it after a while."""
         self.close()
         self.held = {}
         self.wake_ms = self.world.now_ms + self.world.rng.randint(100, 8000)
@@ -175,7 +175,7 @@ class SimulatedProcess:
             case Message(plain=True):
                 await self._run_plain(mail)
             case Message(task=task) if task in self._lacks:
-                self.world.seen["message came to a stranger"] += 1
+                self.world.seen["message for a function that is lacking"] += 1
                 row = (mail.saga_id, *mail.ref, mail.sent_ms)
                 self._foreign.append(Foreign(*row, task, mail.queue))
             case Message():
@@ -196,10 +196,10 @@ class SimulatedProcess:
         while held is not None:
             before, held = held, await self._perform(held, message.queue, delivery)
             alone = held is not None and self._catalog.alone(held.worker)
-            law(not alone, f"{before.step!r} is continued with what has to go alone (E14)")
+            law(not alone, f"{before.step!r} is continued with a step that must run alone (E14)")
 
     async def _perform(self, held: Assignment, queue: str, delivery: str) -> Assignment | None:
-        """Do the work and report it; perhaps the next attempt."""
+        """Run the attempt and report it; the next attempt, if the process continues."""
         rng = self.world.rng
         law(held.worker not in self._lacks, f"a process without {held.worker} began it")
         self.held[held.nonce] = held
@@ -226,14 +226,14 @@ class SimulatedProcess:
             self.held.pop(held.nonce, None)
 
     async def _end_late_in_part(self, held: Assignment, part: Failed, queue: str) -> None:
-        """One of two threads that were left at work has ended, and the other has not."""
+        """One of two threads that still ran has ended, and the other has not."""
         self.world.act(held)
         self.world.seen["ended late in part"] += 1
         await self._report(held, part, queue, "")
         await Sleep(self.world.rng.choice((0, 500, 3000)))
 
     def _overruns(self, held: Assignment) -> bool:
-        """Whether its process gives it up for overrunning its time-out, and cannot stop it."""
+        """Whether it overruns its timeout, and its process gives it up but cannot stop it."""
         late = 0 < held.deadline_ms < self.clock.now_ms()
         return late and self.world.rng.random() < 0.5
 
@@ -242,7 +242,7 @@ class SimulatedProcess:
         row = (self.clock.now_ms(), *held.ref, held.nonce)
         if rng.random() < max(self.world.skill, 0.95 if calm else 0):
             return Succeeded(*row)
-        if rng.random() < 0.1:  # cut off by another step, which had blocked its event loop
+        if rng.random() < 0.1:  # given up because another step had blocked its event loop
             blocked = Failure("LoopBlocked", "blocked")
             effect = rng.choice((FailureEffect.UNKNOWN, FailureEffect.CLEAN))
             return Failed(*row, error=blocked, effect=effect, retry_after_ms=500, counts=False)
@@ -258,14 +258,14 @@ class SimulatedProcess:
     async def _report(
         self, held: Assignment, entry: Report, queue: str, delivery: str
     ) -> Assignment | None:
-        """As a worker does: again while the server is away, until it gives up."""
+        """Report as a worker does: retry while the server is away, and give up at some point."""
         rng = self.world.rng
         result = result_of(held) if isinstance(entry, Succeeded) else None
         goes_on = bool(delivery) and rng.random() < 0.8
-        # Where its slice is over, or it is to end, a process leaves what follows to others.
+        # A process whose slice is over, or which is stopping, leaves the next step to others.
         allowed = rng.random() < 0.8
         go_on = Continuation(queue, delivery, held, result, allowed) if goes_on else None
-        # As if it died before it decided: then whoever comes next does, who may be late itself.
+        # As if it died before the decision: the next process decides, and may be late itself.
         hasty = rng.random() < 0.15
         while True:
             try:
@@ -283,7 +283,7 @@ class SimulatedProcess:
                 if rng.random() < 0.3:
                     return None
             await Sleep(200)
-            entry = replace(entry, at_ms=self.clock.now_ms())  # as it is reported now
+            entry = replace(entry, at_ms=self.clock.now_ms())  # the time of this report
 
     # ---- plain tasks ----
 
@@ -298,7 +298,7 @@ class SimulatedProcess:
         held = attempts[0]
         await Sleep(rng.choice((0, 50, 500, 3000, 9000)))
         entry = self.world.plain.get(held.nonce)
-        if entry is None:  # it has an idempotency key: redelivered, it does nothing again
+        if entry is None:  # by its idempotency key, a redelivered task does nothing again
             entry = self.world.plain[held.nonce] = self._outcome(held)
             if _has_effect(entry, rng.random()):
                 self.world.act(held)
@@ -308,10 +308,10 @@ class SimulatedProcess:
             await self._errback(message, entry, attempts)
 
     async def _link(self, message: Message, entry: Succeeded, held: list[store.Attempt]) -> None:
-        """What a plain task returned is told where it ended, or by message if that fails."""
+        """Report a plain task's result in its own process, or by a message if that fails."""
         saga_id, task_id, result = message.saga_id, message.task_id, result_of(held[0])
         try:
-            # The engine's own flow, which its face runs on a real edge.
+            # The engine's own flow, which runs on a real edge in production.
             await self._engine._plain_ended(saga_id, task_id, result, held)
             self.world.reports[saga_id].append(entry)
         except StoreError:
@@ -320,7 +320,7 @@ class SimulatedProcess:
     async def _errback(
         self, message: Message, failed: Failed, attempts: list[store.Attempt]
     ) -> None:
-        """In the tracer; or in a worker's main process, which leaves deciding to a sweep."""
+        """Run in the tracer, or in a worker's main process, which lets a sweep decide."""
         saga_id, inline = message.saga_id, self.world.rng.random() < 0.5
         failed = replace(failed, at_ms=self.clock.now_ms())
         held = await self.coordinator.log_failure(
@@ -341,7 +341,7 @@ class SimulatedProcess:
                 self.world.seen["not announced"] += 1
             await Sleep(round(LEASE_S * 1000 / 3))
             if self.world.happens(self.world.faults.freeze * 10, "renewals held up"):
-                # As when something else holds the interpreter: the work itself goes on.
+                # As if other code held the interpreter; the work itself continues.
                 await Sleep(round(LEASE_S * 2000))
             for held in list(self.held.values()):
                 try:
@@ -353,7 +353,7 @@ class SimulatedProcess:
                     self.held.pop(held.nonce, None)
 
     async def _announce(self) -> None:
-        """Say how much can be done at once, by which fan-outs are held back, and who can."""
+        """Publish functions and slots: the number of slots limits fan-outs."""
         queues = [info.queue for info in WORKERS]
         if self.world.mixed is not None:
             slots = self.world.slots or 1
@@ -363,7 +363,7 @@ class SimulatedProcess:
             await self._catalog.publish("all", queues, [], slots=self.world.slots)
 
     async def _give_back(self) -> None:
-        """Give back what this process lacks the functions for."""
+        """Give back messages whose function this process lacks."""
         while True:
             await Sleep(50 if self._foreign else 200)
             at_hand, self._foreign = self._foreign, []
@@ -379,7 +379,7 @@ class SimulatedProcess:
             try:
                 for shard in self._store.shards_of(server):
                     await sweeps.round(shard)
-            except ITEMS_OWN:  # as the thread does, which waits and begins another round
+            except ITEMS_OWN:  # like the real thread, wait and begin another round
                 self.world.seen["sweep broken off"] += 1
 
     async def _due(self, due: Callable[[Shard], Flow[Found]], shard: Shard) -> Found:
@@ -389,12 +389,12 @@ class SimulatedProcess:
 
 
 def result_of(held: Held) -> str:
-    """What every step returns: by whom, so that it is seen whose result was kept."""
+    """The result of every step: its nonce shows whose result was stored."""
     return json.dumps({"ok": True, "by": held.nonce})
 
 
 def _has_effect(entry: Succeeded | Failed, chance: float) -> bool:
-    """Whether an attempt that ends so has done something."""
+    """Whether an attempt with this end took effect."""
     return isinstance(entry, Succeeded) or (
         entry.effect is not FailureEffect.CLEAN and chance < 0.5
     )

@@ -1,11 +1,10 @@
-"""Where are the sagas of a simulated system kept?
+"""Where are the sagas of a simulated system stored?
 
-On a real server, reached by the engine's own edges: the scripts that run are those of production.
-Several servers are several databases of that one.  Here a server can be away, and it can be set
-back to how it was up to a second ago, as after a fail-over to a replica that was behind, or after
-a crash between two writes to its disk.
+They are on a real server, behind the engine's own edges, so the scripts are those of production.
+Several servers are databases of that one.  A server can be away.  It can also lose up to its last
+second, as after a failover to a late replica, or after a crash between two writes to its disk.
 
-`Store.look` is the observer's access, which no fault touches.
+`Store.look` is the observer's access, which no fault affects.
 """
 
 from __future__ import annotations
@@ -37,12 +36,12 @@ from multiagents.storage.routing import RoutedEdge, open_edge
 LEASE_S = 6.0
 RETENTION_S = 1_000_000.0
 DATABASES = 3
-"""Databases of the server that are used, and emptied."""
+"""How many databases of the server are used, and emptied."""
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What a server held at some time: its keys, dumped."""
+    """A server's content at some time: its keys, dumped."""
 
     server: int
     dumps: dict[bytes, bytes]
@@ -76,7 +75,7 @@ class Servers:
         return Store(settings, edge, self.clients[: shape.servers])
 
     def _edge(self, settings: Settings) -> Edge:
-        """The engine's edge over our connections."""
+        """The engine's edge over these connections."""
         edge = open_edge(settings, perform=_no_effect)
         homes = edge._homes.edges if isinstance(edge, RoutedEdge) else [edge]
         for home, client in zip(homes, self.clients, strict=False):
@@ -107,14 +106,14 @@ class Store:
         self.clients = clients
         self.calls = 0
         self.away: dict[int, int] = {}
-        """Server -> until when it is away, Unix ms."""
+        """Server -> the Unix ms until which it is away."""
         self.refused: dict[str, int] = {}
-        """Saga -> until when the server refuses whatever is asked about it, Unix ms."""
+        """Saga -> the Unix ms until which the server refuses all calls about it."""
         self.set_back: set[int] = set()
-        """Servers that have lost something at some time."""
+        """The servers that have lost writes at some time."""
 
     def execute(self, operation: Call[Any] | Plain[Any], now_ms: int) -> Any:
-        """Carry out what a process asks for."""
+        """Perform a process's call."""
         if self.away and self.is_away(self.home_of(operation), now_ms):
             raise UNREACHABLE[0]("injected: this server is away")
         if self.refused and self._is_refused(operation, now_ms):
@@ -139,7 +138,7 @@ class Store:
         )
 
     def shards_of(self, server: int) -> tuple[Shard, ...]:
-        """What one server holds."""
+        """The shards of one server."""
         return tuple(map(Shard, range(server, self.settings.shards, len(self.clients))))
 
     def keys(self, saga_id: str) -> SagaKeys:
@@ -147,11 +146,11 @@ class Store:
         return SagaKeys(saga_id, self.settings.shards)
 
     def server_of(self, saga_id: str) -> int:
-        """Where a saga lives."""
+        """The number of a saga's server."""
         return self.keys(saga_id).shard.number % len(self.clients)
 
     def client_of(self, saga_id: str) -> Any:
-        """The observer's connection to where a saga lives."""
+        """The observer's connection to a saga's server."""
         return self.clients[self.server_of(saga_id)]
 
     def was_set_back(self, saga_id: str) -> bool:
@@ -174,7 +173,7 @@ class Store:
     # ---- what a server forgets ----
 
     def remember(self, server: int) -> Memory:
-        """What a server holds now."""
+        """A server's content now."""
         client = self.clients[server]
         keys = client.keys("*")
         pipe = client.pipeline(transaction=False)
@@ -183,7 +182,7 @@ class Store:
         return Memory(server, dict(zip(keys, pipe.execute(), strict=True)))
 
     def restore(self, memory: Memory) -> None:
-        """Set a server back; all that came to it since is lost."""
+        """Set a server back; it loses all later writes."""
         pipe = self.clients[memory.server].pipeline(transaction=False)
         pipe.flushdb()
         for key, dump in memory.dumps.items():
@@ -200,7 +199,7 @@ def _homes(shards: int, servers: int) -> dict[str, int]:
 
 @contextmanager
 def own_servers(url: str | None = None) -> Iterator[Servers]:
-    """The databases of that server (they are EMPTIED), or of one that is started for this."""
+    """The databases of that server, which are EMPTIED, or of a server that this starts."""
     with _server() if url is None else _known(url) as found:
         servers = Servers(found)
         try:
@@ -216,7 +215,7 @@ def _known(url: str) -> Iterator[str]:
 
 @contextmanager
 def _server() -> Iterator[str]:
-    """The url of a server that listens on a Unix socket only: half the time of TCP per call."""
+    """The URL of a server on a Unix socket only: a call takes half the time of one by TCP."""
     with tempfile.TemporaryDirectory(prefix="ma-") as folder:
         socket = Path(folder) / "server.sock"
         options = {"port": 0, "unixsocket": socket, "dir": folder, "save": "", "appendonly": "no"}

@@ -1,8 +1,8 @@
 """How does a simulated process sweep?
 
-In the rounds of a worker's thread, with its handling of errors.  What may go wrong with a due item
-though the engine is in order is put off as in a worker; anything else is a fault of the engine, and
-ends the history.
+It sweeps in the rounds of a worker's thread, with the same handling of errors.  An error that a due
+item may have in a correct engine postpones the item, as in a worker.  Any other error is a bug in
+the engine, and ends the history.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from multiagents.storage.keys import Shard
 from multiagents.storage.sagas import Guard
 
 ITEMS_OWN = (StoreError, NotTaken, UnknownSaga)
-"""What may go wrong with a due item."""
+"""The errors that a due item may have in a correct engine."""
 
 
 class SimulatedSweeper(SweeperThread):

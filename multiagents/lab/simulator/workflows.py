@@ -1,7 +1,7 @@
-"""Which workflows are the laws tried on?
+"""Which workflows do the simulator and the laws use?
 
-Any sound definition of up to seven steps, drawn from a `random.Random`: a seed always gives the
-same one, and Hypothesis can hand in its own and shrink what it finds.
+A workflow is any valid definition of up to seven steps, drawn from a `random.Random`.  A seed
+always gives the same one.  Hypothesis can pass its own source, and shrink a failing workflow.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from multiagents.workflows.workflow import Workflow
 
 MOST_STEPS = 7
 ODD_NAMES = ("end", "run", "undo", "deadline", "input", "s.1-x_", "n" * 128)
-"""Of steps: words of the engine's own fields and members, and whatever else a name may be."""
+"""Names of steps: words of the engine's own fields and members, and other allowed names."""
 WORKERS = ("a", "b", "c")
 UNDO_WORKERS = ("undo_a", "undo_b")
 INPUT = {"yes": True, "no": False}
 INPUT_TEXT = json.dumps(INPUT)
 RESULT = {"ok": True}
-"""What every step returns; conditions read it."""
+"""The result of every step; conditions read it."""
 
 
 def random_workflow(
@@ -34,16 +34,16 @@ def random_workflow(
     odd: bool = False,
     naming: float = 0.0,
 ) -> Workflow:
-    """A sound workflow; ``conditions=False`` leaves out ``when``.
+    """A valid workflow; ``conditions=False`` leaves out ``when``.
 
-    ``plain``: how often a step or a compensation is a Celery task of the user's own.  ``odd``:
-    some steps have `ODD_NAMES`.  ``naming``: how often a policy names errors.
+    ``plain``: the share of steps and compensations that are plain Celery tasks.  ``odd``: some
+    steps have `ODD_NAMES`.  ``naming``: the share of policies that name errors.
     """
     names = [f"s{index}" for index in range(rng.randint(1, MOST_STEPS))]
     if odd:
         names = [rng.choice((usual, other)) for usual, other in zip(names, ODD_NAMES, strict=False)]
     chain = rng.random() < 0.4
-    # By workers of one queue, so that a process goes on with the next step itself.
+    # The workers of a chain share a queue, so that a process continues with the next step.
     before = {step: _dependencies(rng, names[:index], chain) for index, step in enumerate(names)}
     pivot = rng.choice(names) if rng.random() < 0.25 else None
     if pivot:
@@ -108,7 +108,7 @@ def _policy(rng: Random, naming: float) -> RetryPolicy | None:
 
 
 def _named(rng: Random, naming: float, policy: RetryPolicy) -> RetryPolicy:
-    """The policy, or one that also names errors."""
+    """The policy, perhaps with the names of errors."""
     if naming <= 0 or rng.random() >= naming:
         return policy
     on = rng.choice(((), ("KeyError",), ("Exception",), ("NonRetryableError", "LookupError")))
@@ -117,7 +117,7 @@ def _named(rng: Random, naming: float, policy: RetryPolicy) -> RetryPolicy:
 
 
 def _plain(rng: Random, share: float, before: tuple[str, ...] = ()) -> TaskCall | None:
-    """A plain task or none; its arguments cannot be made if what they read was skipped."""
+    """A plain task or none; its arguments fail if they read a skipped step."""
     if share <= 0 or rng.random() >= share:
         return None
     reads = before and rng.random() < 0.2 and before[0].isidentifier()

@@ -1,7 +1,7 @@
 """What do all processes of a simulated system share?
 
-Time, chance, the faults, and what an observer writes down: what was really done, which reports
-the engine has taken, and what those who wait were told.
+They share time, chance, the faults, and an observer's records: the real effects, the reports that
+the engine has recorded, and the outcomes that waiters got.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from multiagents.saga.outcome import SagaOutcome
 from multiagents.storage.sagas import Attempt
 
 Life = Flow[None]
-"""What a thread does."""
+"""The flow of a thread."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sleep(effects.Effect[None]):
-    """Effect: nothing for this long."""
+    """Effect: wait for ``ms``."""
 
     ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class Take(effects.Effect[Any]):
-    """Effect: the next message, when there is one; None if it was lost on its way."""
+    """Effect: wait for the next message; None if it is lost on its way."""
 
 
 @dataclass(eq=False, slots=True)
@@ -45,56 +45,56 @@ class Thread:
     life: Life
     wake_ms: int = 0
     effect: Any = None
-    """Yielded, but not carried out: its process froze, or there is no message to take."""
+    """Yielded but not performed yet: the process is frozen, or there is no message."""
     reply: Any = None
     error: BaseException | None = None
 
 
 @dataclass(slots=True)
 class World:
-    """What all processes share."""
+    """The state that all processes share."""
 
     rng: Random
     settings: Settings
     now_ms: int = 1_700_000_000_000
     faults: Faults = NO_FAULTS
     slots: int = 0
-    """How many steps a queue's workers are said to do at once; 0: nobody says."""
+    """How many slots a queue's workers publish; 0: none is published."""
     wide: int = 20
-    """Sagas with more steps are caught up with by their log."""
+    """A process catches up with sagas of more steps by their log."""
     mixed: Random | None = None
-    """Draws which functions each process lacks, but for the first one; None: all have all."""
+    """Draws the functions that each process but the first lacks; None: all have all."""
     batch: int = 100
     """How many due items a sweep takes."""
     skill: float = 0.8
-    """How often a worker succeeds."""
+    """The probability that a worker succeeds."""
     seen: Counter[str] = field(default_factory=Counter)
-    """What was injected, by name."""
+    """The number of faults and their effects, by name."""
     ledger: dict[str, dict[str, list[WorkerEffect]]] = field(
         default_factory=lambda: defaultdict(lambda: defaultdict(list))
     )
-    """By saga and step: what was really done."""
+    """The real effects, by saga and step."""
     ends: dict[str, list[SagaOutcome]] = field(default_factory=lambda: defaultdict(list))
     owed: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    """By saga: the task ids whose start was confirmed."""
+    """The task ids whose start was confirmed, by saga."""
     told: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     reports: dict[str, list[Report]] = field(default_factory=lambda: defaultdict(list))
-    """By saga: what the engine has said it has taken down."""
+    """The reports that the engine has confirmed, by saga."""
     canvases: dict[str, dict[str, list[int]]] = field(
         default_factory=lambda: defaultdict(lambda: defaultdict(list))
     )
-    """By saga and target of a canvas: when it was told, Unix ms."""
+    """When each target of a canvas was started, in Unix ms, by saga and target."""
     alone: bool = False
-    """Whether the steps of worker ``b`` have to be messages of their own."""
+    """Whether each step of worker ``b`` must be a message of its own."""
     is_picky: bool = True
     """Whether Celery refuses to send some targets."""
     begun: dict[str, list[Assignment]] = field(default_factory=lambda: defaultdict(list))
-    """By saga: what worker functions were called with."""
+    """The assignments that worker functions got, by saga."""
     plain: dict[str, Succeeded | Failed] = field(default_factory=dict)
-    """How each plain task ended, by the nonce of its claim."""
+    """The end of each plain task, by the nonce of its claim."""
 
     def nonce(self) -> str:
-        """As `ids.nonce`, from the seed."""
+        """Like `ids.nonce`, but drawn from the seed."""
         return f"{self.rng.getrandbits(64):016x}"
 
     def happens(self, probability: float, what: str) -> bool:
@@ -105,13 +105,13 @@ class World:
         return True
 
     def act(self, held: Assignment | Attempt) -> None:
-        """Whoever holds this attempt does to the world what it is for."""
+        """Record the effect of this attempt on the world."""
         self.ledger[held.saga_id][held.step].append(WorkerEffect(Kind(held.kind), held.nonce))
 
 
 @dataclass(slots=True)
 class ProcessClock:
-    """The world's time as one process sees it."""
+    """The world's time, with the error of one process's clock."""
 
     world: World
     skew_ms: int

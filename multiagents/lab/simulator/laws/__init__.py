@@ -1,1 +1,1 @@
-"""What must hold of a saga, whatever happens to it?"""
+"""Which laws must hold for each saga, whatever happens to it?"""

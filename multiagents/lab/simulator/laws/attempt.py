@@ -1,13 +1,14 @@
-"""What must hold of every attempt, from its dispatch to its last report?
+"""Which laws must hold for each attempt, from its dispatch to its last report?
 
-`AttemptLaws` keeps books of its own over a log, entry by entry, and compares what `decide` makes
-of each: who was dispatched, who holds a claim, who was given up and may yet report.
+`AttemptLaws` reads a log entry by entry and keeps its own records, which it compares with the
+decisions of `decide`.  It records dispatched attempts, held claims, and attempts that were given up
+and may still report.
 
-E3: only what is dispatched can be claimed, and once.  E5 and fencing: a report without the present
-claim's nonce changes nothing, one whose claim the log does not know also asks for attention.
-E7: what was given up (its lease ran out, or it overran its time-out and could not be stopped)
-stays on record until it reports.  Rule 4: no undo begins while an attempt runs, and undo follows
-the order of completion backwards.  Rule 6: an ended saga has nothing dispatched.
+E3: only a dispatched attempt can be claimed, and only once.  E5 and fencing: a report without the
+current claim's nonce changes nothing; if its claim is not in the log, it also asks for attention.
+E7: an attempt that was given up stays on record until it reports.  (Its lease ran out, or it could
+not be stopped after its timeout.)  Rule 4: no undo begins while an attempt runs, and undos follow
+the reverse order of completion.  Rule 6: an ended saga has no dispatched attempt.
 
 No Redis, no clock.
 """
@@ -36,11 +37,11 @@ from multiagents.saga.state import Saga
 from multiagents.workflows.workflow import Workflow
 
 Claim = tuple[str, int, str]
-"""Kind, attempt, nonce: as a step's row lists what it lost."""
+"""Kind, attempt, nonce: as a step's row lists its lost attempts."""
 
 
 def settled(saga: Saga) -> Saga:
-    """What a report that does not count must leave alone; that it was seen may be remarked upon."""
+    """The part of a saga that a fenced report must not change; it may add to ``attention``."""
     return evolve(saga, {"attention": (), "updated_at": 0})
 
 
@@ -51,9 +52,9 @@ class AttemptLaws:
         self._workflow = workflow
         self._dispatched: set[AttemptRef] = set()
         self._known: set[tuple[str, Claim]] = set()
-        """Every claim that the log holds, by step."""
+        """Every claim in the log, by step."""
         self._held: dict[tuple[Kind, str], str] = {}
-        """The nonce of who runs, until the first report."""
+        """The nonce of the running attempt, until its first report."""
         self._given_up: defaultdict[str, set[Claim]] = defaultdict(set)
         self._succeeded: list[str] = []
         self._undo_begun: set[str] = set()
@@ -67,7 +68,7 @@ class AttemptLaws:
                 self._reported(before, entry, decision)
             case Unroutable() if entry.target:
                 told = before.delivered or decision.saga.attention == before.attention
-                law(told, f"{entry.id}: noted, though its end is lost (E5)")
+                law(told, f"{entry.id}: noted, although its outcome is lost (E5)")
                 law(not decision.commands, f"{entry.id} gives {decision.commands}")
             case Withdrawn() | Unroutable():
                 law(
@@ -114,7 +115,7 @@ class AttemptLaws:
         holds = self._held.get((entry.kind, entry.step)) == entry.nonce
         if not holds and claim not in given_up:
             same = settled(before) == settled(decision.saga) and not decision.commands
-            law(same, f"{entry.id} has no claim, and changed the saga (fencing)")
+            law(same, f"{entry.id} has no claim, but changed the saga (fencing)")
         if (entry.step, claim) not in self._known:
             law(decision.saga.attention, f"{entry.id} has an unknown nonce: no attention (E5)")
         if holds:
@@ -125,7 +126,7 @@ class AttemptLaws:
         else:
             given_up.discard(claim)
         on_record = set(decision.saga.steps[entry.step].lost)
-        law(on_record == given_up, f"{entry.id}: {given_up} may yet report, on record {on_record}")
+        law(on_record == given_up, f"{entry.id}: {given_up} may report, on record {on_record}")
         first = before.steps[entry.step].run.state is not StepState.SUCCEEDED
         if holds and first and isinstance(entry, Succeeded) and entry.kind is Kind.RUN:
             self._succeeded.append(entry.step)

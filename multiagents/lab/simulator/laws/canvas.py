@@ -1,4 +1,4 @@
-"""What must hold of a saga's end, and of what hangs on it: links, errbacks, the rest of a chain?"""
+"""Which laws must hold for a saga's outcome, and for its links, errbacks and chains?"""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from multiagents.saga.state import Saga
 from multiagents.saga.targets import targets_of
 
 TOLD_MS = TELLING_MS - 2 * SKEW_MS - 5000
-"""Between two starts of one canvas, by clocks that differ and with some time to start it."""
+"""The least gap between two starts of one canvas, with differing clocks and time to start it."""
 
 
 def judge_canvases(world: World, saga: Saga, log: Sequence[Entry]) -> None:
-    """Each target is told, or parked; a second time only where its teller was silent (E12).
+    """Each target is started or parked; a second start needs a silent first process (E12).
 
     Raises LawBroken.
     """
@@ -37,16 +37,16 @@ def judge_canvases(world: World, saga: Saga, log: Sequence[Entry]) -> None:
         for target in targets_of(json.loads(CANVAS), completed=completed):
             name = f"{target.name} of {task_id}"
             parked = PICKY in name and (closed or name in " ".join(saga.attention))
-            law(told.get(name) or parked, f"{name} waits for ever (E12): {saga.attention}")
+            law(told.get(name) or parked, f"{name} waits forever (E12): {saga.attention}")
     if world.seen["froze"] or world.seen[SET_BACK]:
-        return  # who wakes late starts what another has been given since
+        return  # a process that wakes late may start a target that another one started meanwhile
     for name, times in told.items():
         gaps = [later - earlier for earlier, later in pairwise(times)]
-        law(min(gaps, default=TOLD_MS) >= TOLD_MS, f"{name}: told at {times} (E12)")
+        law(min(gaps, default=TOLD_MS) >= TOLD_MS, f"{name}: started at {times} (E12)")
 
 
 def judge_ends(world: World, saga: Saga, *, set_back: bool) -> None:
-    """All who wait are told of the end, and the same (rule 14).  Raises LawBroken."""
+    """All waiters get the outcome, and the same one (rule 14).  Raises LawBroken."""
     ends = world.ends[saga.id]
     for end in ends:
         law(end.state in ENDED, f"{saga.id}: delivered as {end.state}")
@@ -58,10 +58,10 @@ def judge_ends(world: World, saga: Saga, *, set_back: bool) -> None:
         same = _outcome(end) == _outcome(ends[0])
         law(same, f"{saga.id}: delivered as {ends[0]}, then as {end} (rule 14)")
     untold = world.owed[saga.id] - world.told[saga.id]
-    law(not untold or not saga.delivered, f"{saga.id}: {untold} wait for ever (rule 14)")
+    law(not untold or not saga.delivered, f"{saga.id}: {untold} wait forever (rule 14)")
 
 
 def _outcome(end: SagaOutcome) -> tuple[Any, ...]:
-    """What is told; how far the undo is may be told as of a moment later."""
+    """The delivered outcome without the progress of the undo, which may be newer."""
     failure = {name: value for name, value in end.failure.items() if name != "undo"}
     return end.state, end.result, failure

@@ -1,13 +1,12 @@
-"""What must hold of a saga to which nothing more will happen?
+"""Which laws must hold for a saga at rest?
 
-It has ended, is paused, or waits for a person; and what was really done (the ledger, which the
-engine does not see) fits its end.
+It has ended, is paused, or waits for an operator.  The real effects (the ledger, which the engine
+does not see) fit its state.
 
-A server that lost its last second (E5) may have lost claims.  Of an attempt whose claim is lost
-nobody knows: if it reports, that is recorded and asks for attention (`AttemptLaws`); its effect,
-if it leaves one, is no part of the saga.  So of a saga that was set back only the effects of claims
-that still stand in its log are judged, and by the same laws as ever.  Of any other saga every
-effect belongs to a claim in the log (rule 1).
+A server that lost its last second (E5) may have lost claims.  The engine has no record of such an
+attempt.  If it reports, the report is recorded and asks for attention (`AttemptLaws`); its effect
+is no part of the saga.  So for a saga that was set back, these laws judge only effects whose claims
+are in its log.  For any other saga, each effect belongs to a claim in the log (rule 1).
 
 No Redis, no clock.
 """
@@ -29,14 +28,14 @@ _BAD_ENDS = ENDED - {SagaState.COMPLETED}
 
 @dataclass(frozen=True, slots=True)
 class WorkerEffect:
-    """Something that a worker did to the world, in the order in which it was done."""
+    """A real effect of a worker; the ledger keeps their order."""
 
     kind: Kind
     nonce: str
 
 
 def has_dead_letters(saga: Saga) -> bool:
-    """Whether a step or an undo waits for a person."""
+    """Whether a step or an undo waits for an operator."""
     return any(
         step.run.state is StepState.PARKED or step.undo.state is UndoState.PARKED
         for step in saga.steps.values()
@@ -44,13 +43,13 @@ def has_dead_letters(saga: Saga) -> bool:
 
 
 def is_kept(saga: Saga) -> bool:
-    """Whether retention waits for a person: a dead letter, or what could not be told of its end."""
+    """Whether retention waits for an operator: for a dead letter, or a canvas that was refused."""
     untold = any(" cannot be told: " in note for note in saga.attention)
     return has_dead_letters(saga) or (untold and not saga.terminated)
 
 
 def has_come_to_rest(saga: Saga) -> bool:
-    """Whether nothing but a person can move the saga."""
+    """Whether only an operator can move the saga."""
     return saga.state in ENDED or saga.state is SagaState.PAUSED or has_dead_letters(saga)
 
 
@@ -62,10 +61,10 @@ def judge_end(
     *,
     set_back: bool = False,
 ) -> None:
-    """Judge a saga to which nothing more will happen.  Raises LawBroken.
+    """Judge a saga at rest.  Raises LawBroken.
 
-    ``ledger``: for each step what was really done, in order.  ``set_back``: its server lost its
-    last second at some time.
+    ``ledger``: the real effects of each step, in order.  ``set_back``: its server lost its last
+    second at some time.
     """
     law(has_come_to_rest(saga), f"stuck in {saga.state}: {_where(saga)}")
     law(not saga.halting, f"still waits to {saga.halting}")
@@ -78,7 +77,7 @@ def judge_end(
             continue
         if saga.state is SagaState.COMPLETED:
             law(all(e.kind is Kind.RUN for e in known), f"completed, but {name!r} was undone")
-            # A plain task's return counts for the claim of its day, though that one was forgotten.
+            # A plain task's return counts for its claim, even if the server lost that claim.
             _judge_kept(saga, name, effects if set_back else known)
         elif saga.state in _BAD_ENDS:
             _judge_undone(workflow, saga, name, [(e, e.nonce in done) for e in known])
@@ -97,9 +96,9 @@ def _judge_kept(saga: Saga, name: str, effects: Sequence[WorkerEffect]) -> None:
 def _judge_undone(
     workflow: Workflow, saga: Saga, name: str, effects: Sequence[tuple[WorkerEffect, bool]]
 ) -> None:
-    """Completed minus undone is 0, once what may still report has reported (E6).
+    """Completed minus undone is 0, after each open attempt has reported (E6).
 
-    ``effects``: each with whether its attempt was reported as a success.
+    ``effects``: each with whether its attempt reported a success.
     """
     step, spec = saga.steps[name], workflow.by_name[name]
     if spec.compensation is None or step.undo.state in _HELD:

@@ -1,7 +1,7 @@
-"""What must each attempt have been given?
+"""Which inputs must each attempt get?
 
-`World.begun` has what every worker function of a history was called with.  Of a saga that was set
-back nothing is judged: what its attempts were given may be lost.
+`World.begun` has the assignments of every worker function in a history.  A saga that was set back
+is not judged, because the inputs of its attempts may be lost.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from multiagents.workflows.workflow import Workflow
 def judge_given(
     kept: Store, workflow: Workflow, saga: Saga, log: Sequence[Entry], begun: Sequence[Assignment]
 ) -> None:
-    """Judge what the attempts of a saga were given.  Raises LawBroken."""
+    """Judge the inputs of a saga's attempts.  Raises LawBroken."""
     data = hash_of(kept.client_of(saga.id).hgetall(kept.keys(saga.id).data))
     for held in begun:
         fields = {name: result_field(Kind.RUN, name) for name in workflow.ancestors(held.step)}
@@ -34,7 +34,7 @@ def judge_given(
 
 
 def _judge_own_results(log: Sequence[Entry], undos: Sequence[Assignment]) -> None:
-    """An undo knows what its step has returned, however late that was, if it was told before."""
+    """An undo gets its step's result if the step reported it before, however late."""
     returned: set[str] = set()
     known: set[str] = set()
     informed = {held.nonce for held in undos if held.step_result is not None}
@@ -49,7 +49,7 @@ def _judge_own_results(log: Sequence[Entry], undos: Sequence[Assignment]) -> Non
 
 
 def _judge_keys(saga: Saga, begun: Sequence[Assignment]) -> None:
-    """E8: one key for all attempts of a step, another for its undo; a new one if it is afresh."""
+    """E8: one key for all attempts of a step, another for its undo, a new one for a fresh undo."""
     keys: defaultdict[tuple[Kind, str], set[str]] = defaultdict(set)
     for held in begun:
         keys[held.kind, held.step].add(held.idempotency_key)

@@ -1,11 +1,10 @@
-"""Which errors are tried again, and how often?
+"""After which errors is an attempt retried, and how often?
 
-Rule 2: a step is not tried again after an error that says that it is no use, or that is the
-programmer's own.  Rule 5: a compensation is, after a programmer's error three times at most.  What
-its policy names decides otherwise, by the nearest class of the error that it names.
+Rule 2: a step is not retried after an error that excludes a retry, or after a programmer's error.
+Rule 5: a compensation is retried, but after a programmer's error three times at most.  A policy
+that names errors overrides both, by the nearest class that it names.
 
-It is told here by the names of the errors in `KINDS`, without the engine's own tables.  No Redis,
-no clock.
+This law uses the names of the errors in `KINDS`, not the engine's own tables.  No Redis, no clock.
 """
 
 from __future__ import annotations
@@ -35,15 +34,14 @@ KINDS: dict[type[Exception], tuple[bool, bool, bool]] = {
     NonRetryableError: (False, False, False),
     BdbQuit: (False, False, False),
 }
-"""Of each error: whether a step, and whether an undo, is tried again, and whether only a mistake
-in the code raises it."""
+"""Error -> (a step is retried, an undo is retried, it is a programmer's error)."""
 _KINDS = {names_of_class(cls): kind for cls, kind in KINDS.items()}
 
 
 def some_error(
     rng: Random, kind: Kind, seen: Counter[str], *, often: float = 0.6
 ) -> tuple[str, ...]:
-    """The classes of one of these errors, or none: then its report says all that is known."""
+    """The classes of one of these errors, or none: then this law does not judge the failure."""
     if rng.random() >= often:
         return ()
     cls = rng.choice(list(KINDS))
@@ -53,7 +51,7 @@ def some_error(
 
 
 def judge_retry(workflow: Workflow, before: Saga, entry: Entry, decision: Decision) -> None:
-    """Judge the decision over a failure that has ended an attempt.  Raises LawBroken."""
+    """Judge the decision after a failed attempt.  Raises LawBroken."""
     if not isinstance(entry, Failed) or entry.classes not in _KINDS:
         return
     run = before.steps.get(entry.step)
@@ -70,7 +68,7 @@ def judge_retry(workflow: Workflow, before: Saga, entry: Entry, decision: Decisi
     else:
         wanted &= not before.terminated
     said = f"{entry.id}: {entry.classes[0]} of try {work.tries}"
-    law(again == wanted, f"{said} was {'' if again else 'not '}tried again (rules 2 and 5)")
+    law(again == wanted, f"{said} was {'' if again else 'not '}retried (rules 2 and 5)")
 
 
 def _most(policy: RetryPolicy, failed: Failed) -> int:

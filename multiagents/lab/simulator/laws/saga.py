@@ -1,7 +1,7 @@
-"""What must hold whatever happens to a saga?
+"""Which laws must hold for each decision over a saga?
 
-`SagaJudge` judges a history one decision at a time (`AttemptLaws` those about attempts),
-`judge_end` what it has come to; Hypothesis and the simulator use the same laws.  They follow from
+`SagaJudge` judges a history decision by decision, with `AttemptLaws` for attempts.  `judge_end`
+judges its final state.  Hypothesis and the simulator use the same laws.  They follow from
 docs/reference/rules.md and a ledger of effects, not from the code of `decide`.
 
 No Redis, no clock.
@@ -70,9 +70,9 @@ class SagaJudge:
         self._attempts = AttemptLaws(workflow)
 
     def decide(self, saga: Saga, entry: Entry) -> Decision:
-        """`decide`, judged.  Raises LawBroken."""
+        """The decision of `decide`, after its judgement.  Raises LawBroken."""
         decision = decide(self.workflow, saga, entry, entry.at_ms)
-        law(entry.id not in self._entries, f"{entry.id} stands in the log twice")
+        law(entry.id not in self._entries, f"{entry.id} is in the log twice")
         self._entries.add(entry.id)
         self._note(entry)
         self._moves(saga, entry, decision)
@@ -120,7 +120,7 @@ class SagaJudge:
             allowed = (Adopt, ClearTimer, Deliver, TellAgain, *([Withdraw] if terminates else []))
             law(all(isinstance(c, allowed) for c in commands), f"after the end: {commands}")
         if before.state is SagaState.PAUSED and saga.state is SagaState.PAUSED:
-            law(not any(isinstance(c, Dispatch) for c in commands), "paused, and dispatches")
+            law(not any(isinstance(c, Dispatch) for c in commands), "paused, but dispatches")
 
     def _dispatch(self, before: Saga, command: Dispatch, saga: Saga) -> None:
         step, kind = saga.steps[command.step], command.kind
@@ -141,7 +141,7 @@ class SagaJudge:
         busy = [n for n, step in saga.steps.items() if step.run.state in STEP_BUSY]
         law(not busy, f"undo of {name!r} before {busy} settled (rule 4)")
         undoing = [n for n, s in saga.steps.items() if s.undo.state in UNDO_BUSY and n != name]
-        # One that had begun before another step's effect came to light is only gone on with.
+        # An undo that began before a late effect of another step appeared only continues.
         begun = before.steps[name].undo.state is UndoState.RETRYING
         others = () if begun else (n for n in saga.steps if n != name)
         waiting = [n for n in others if _awaits_undo(self.workflow, saga, n)]
@@ -162,10 +162,10 @@ class SagaJudge:
     def _steps(self, before: Saga, decision: Decision) -> None:
         saga = decision.saga
         changed = {name for name, step in saga.steps.items() if step != before.steps[name]}
-        law(changed <= decision.changed, f"changed, but not said so: {changed}")
+        law(changed <= decision.changed, f"changed, but not named as changed: {changed}")
         if saga.state in {SagaState.RUNNING, SagaState.PAUSED, SagaState.COMPLETED}:
             open_steps = sum(step.run.state not in _PAST for step in saga.steps.values())
-            law(saga.open_steps == open_steps, f"{saga.open_steps} open, really {open_steps}")
+            law(saga.open_steps == open_steps, f"{saga.open_steps} open, in fact {open_steps}")
         if saga.state is SagaState.COMPLETED:
             law(not saga.open_steps, "completed with open steps")
         for name, step in saga.steps.items():
@@ -181,7 +181,7 @@ class SagaJudge:
 
 
 def _leads(old: SagaState, new: SagaState) -> bool:
-    """Whether legal moves lead there: one entry may cause up to three in a row."""
+    """Whether legal moves lead from old to new: one entry may cause up to three in a row."""
     reached = {old}
     for _ in range(3):
         reached |= {after for before, after in SAGA_MOVES if before in reached}
@@ -189,7 +189,7 @@ def _leads(old: SagaState, new: SagaState) -> bool:
 
 
 def _standing(commands: Sequence[Command]) -> list[Command]:
-    """Without what a later command of the same decision takes back."""
+    """The commands that no later command of the same decision takes back."""
     taken_back = {c.ref for c in commands if isinstance(c, Withdraw)}
     cleared = {c.timer for c in commands if isinstance(c, ClearTimer)}
     return [
@@ -212,7 +212,7 @@ def _awaits_undo(workflow: Workflow, saga: Saga, name: str) -> bool:
 
 
 def replayed(workflow: Workflow, saga: Saga, entries: Iterable[Entry]) -> Saga:
-    """The saga that a log makes, every decision judged.  Raises LawBroken."""
+    """The fold of a log, with every decision judged.  Raises LawBroken."""
     watch = SagaJudge(workflow)
     for entry in entries:
         saga = watch.decide(saga, entry).saga

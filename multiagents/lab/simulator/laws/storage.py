@@ -1,10 +1,12 @@
-"""What must hold of what is stored when nothing more happens?
+"""Which laws must hold for the stored data of a saga at rest?
 
-The state is the fold of the log, every decision judged; the log reads whole, compressed or not,
-and holds each entry once; nothing is left in outbox, claims and due set but the end of retention;
-the indexes say where the saga is, and what of it waits for a person; each result is that of the
-attempt that succeeded; everything the engine took down stands in the log.  Of a saga that a server
-has lost, nothing is left.
+- The state is the fold of the log, with every decision judged.
+- The log is complete, compressed or not, and has each entry once.
+- Outbox, claims and due set are empty, except for the end of the retention.
+- The indexes have the saga's state, and its dead letters.
+- Each result is that of the attempt that succeeded.
+- Each report that the engine confirmed is in the log.
+- No key remains of a saga that a server has lost.
 """
 
 from __future__ import annotations
@@ -35,26 +37,26 @@ from multiagents.storage.replies import View, hash_of
 from multiagents.workflows.workflow import Workflow
 
 LATEST_LEASE_MS = 60_000
-"""Neither a lease of these histories, nor the time of a plain task, nor the time for which a member
-that fails is put off is longer, by whoever's clock."""
+"""No lease, plain task or postponement of a failing item lasts longer in these histories, by any
+process's clock."""
 
 
 def stored(kept: Store, workflow: Workflow, saga_id: str) -> tuple[Saga, list[Entry]]:
-    """The saga as stored, and its log, which must give it.  Raises LawBroken."""
+    """The stored saga and its log, whose fold it must be.  Raises LawBroken."""
     keys, edge = kept.keys(saga_id), kept.look
     view = edge.execute(store.load(keys))
     law(isinstance(view, View), f"{saga_id} is not stored")
-    law(not view.entries, f"{saga_id}: nobody decided over {view.entries}")
+    law(not view.entries, f"{saga_id}: no decision over {view.entries}")
     log = [decode(text) for text in edge.execute(store.log(keys))]
     law(int(view.cursor) == len(log), f"{saga_id}: cursor {view.cursor}, {len(log)} entries")
     saga = read_saga(saga_id, workflow, view)
     again = replayed(workflow, blank_of(kept, workflow, saga_id, log[0].at_ms), log)
-    law(saga == again, f"{saga_id}: stored, and what its log gives: {_differences(saga, again)}")
+    law(saga == again, f"{saga_id}: (stored, fold of its log): {_differences(saga, again)}")
     return saga, log
 
 
 def _differences(saga: Saga, again: Saga) -> dict[str, Any]:
-    """Where two states differ: what is stored, then what the log gives."""
+    """The differing fields of two states: (stored, fold of the log)."""
     apart = {"steps", "values"}
     names = [spec.name for spec in fields(saga) if spec.name not in apart]
     pairs = {name: (getattr(saga, name), getattr(again, name)) for name in names}
@@ -63,9 +65,9 @@ def _differences(saga: Saga, again: Saga) -> dict[str, Any]:
 
 
 def judge_store(kept: Store, saga: Saga, log: Sequence[Entry], due: Sequence[str]) -> None:
-    """Judge what is stored beside the state.  Raises LawBroken.
+    """Judge the data that are stored beside the state.  Raises LawBroken.
 
-    What a plain task returned is that of its task, whose id outlives a claim that is forgotten.
+    The result of a plain task belongs to its task id, which outlives a lost claim.
     """
     keys, client = kept.keys(saga.id), kept.client_of(saga.id)
     pipe = client.pipeline(transaction=False)
@@ -77,7 +79,7 @@ def judge_store(kept: Store, saga: Saga, log: Sequence[Entry], due: Sequence[str
     work, ids, data, *scores = pipe.execute()
     _judge_waiting(saga, _waiting(kept, saga.id))
     law(not work, f"{saga.id}: left in outbox and claims: {work}")
-    law(ids == {entry_key(entry) for entry in log}, f"{saga.id}: ids are not those logged")
+    law(ids == {entry_key(entry) for entry in log}, f"{saga.id}: ids differ from the log's")
     if kept.server_of(saga.id) not in kept.set_back:
         _judge_results(saga, log, hash_of(data))
     for state, score in zip(SagaState, scores, strict=True):
@@ -96,7 +98,7 @@ def _judge_waiting(saga: Saga, found: list[Waiting]) -> None:
 
 
 def _waiting(kept: Store, saga_id: str) -> list[Waiting]:
-    """What the indexes of what waits for a person have of a saga."""
+    """A saga's items in the indexes of sagas and dead letters that wait for an operator."""
     shard, client = kept.keys(saga_id).shard, kept.client_of(saga_id)
     found = [
         Waiting(index, member.decode(), int(since))
@@ -112,25 +114,25 @@ def _judge_results(saga: Saga, log: Sequence[Entry], data: dict[str, str]) -> No
         if isinstance(entry, Succeeded) and entry.kind is Kind.RUN:
             step, text = saga.steps[entry.step], data.get(result_field(Kind.RUN, entry.step))
             kept = text or data.get(late_field(entry.nonce))
-            law(kept, f"{saga.id}: {entry.step!r} succeeded, and its result is gone")
+            law(kept, f"{saga.id}: {entry.step!r} succeeded, but its result is gone")
             if step.run.nonce == entry.nonce and entry.nonce not in given_up:
                 by = json.loads(text or "{}")["by"]
-                law(by == entry.nonce, f"{saga.id}: the result of {entry.step!r} is another's")
+                law(by == entry.nonce, f"{saga.id}: {entry.step!r} has another attempt's result")
     for name, step in saga.steps.items():
         counts = step.run.state is StepState.SUCCEEDED
         has = result_field(Kind.RUN, name) in data
-        law(counts or not has, f"{saga.id}: {name!r} is {step.run.state}, and has a result")
+        law(counts or not has, f"{saga.id}: {name!r} is {step.run.state}, but has a result")
 
 
 def judge_reports(log: Sequence[Entry], reports: Sequence[Report]) -> None:
-    """What the engine has taken down stands in the log (E1).  Raises LawBroken."""
+    """Each confirmed report is in the log (E1).  Raises LawBroken."""
     ids = {entry.id for entry in log}
     lost = [report.id for report in reports if report.id not in ids]
-    law(not lost, f"taken down, but not in the log: {lost}")
+    law(not lost, f"confirmed, but not in the log: {lost}")
 
 
 def judge_definitions(kept: Store) -> None:
-    """A definition is stored as long as a saga runs by it, and no longer (E16).
+    """A definition is stored exactly as long as a saga needs it (E16).
 
     Raises LawBroken.
     """
@@ -144,14 +146,14 @@ def judge_definitions(kept: Store) -> None:
 
 
 def judge_sweep(kept: Store, sweep: Call[Any], now_ms: int) -> None:
-    """After a sweep by a clock that is right no lease stands farther off than one may (E9).
+    """After a sweep by a correct clock, no lease ends later than a lease can (E9).
 
-    A sweep cannot tell a clock that is ahead by less than one lease, so that is added.
-    Raises LawBroken.
+    A sweep cannot detect a clock that is ahead by less than one lease, so the limit is one lease
+    higher.  Raises LawBroken.
     """
     due, args = sweep.keys[0], sweep.args
     latest_ms = now_ms + LATEST_LEASE_MS + int(args[3])
-    if int(args[0]) > latest_ms:  # by one that is ahead
+    if int(args[0]) > latest_ms:  # the sweep's own clock is ahead
         return
     client = kept.clients[kept.home_of(sweep)]
     far = client.zrangebyscore(due, latest_ms, "+inf")
@@ -160,7 +162,7 @@ def judge_sweep(kept: Store, sweep: Call[Any], now_ms: int) -> None:
 
 
 def left_of(kept: Store, saga_id: str) -> list[str]:
-    """Which keys there are of a saga, and which due members and ids of its starts."""
+    """The remaining keys, due members and start ids of a saga."""
     starts = kept.client_of(saga_id).hgetall(kept.keys(saga_id).shard.aliases)
     named = [name.decode() for name, saga in starts.items() if saga.decode() == saga_id]
     every = [key.decode() for key in kept.client_of(saga_id).keys("*")]
@@ -171,7 +173,7 @@ def left_of(kept: Store, saga_id: str) -> list[str]:
 
 
 def judge_starts(kept: Store, saga_id: str, task_ids: Iterable[str]) -> None:
-    """Each start that was confirmed is found by its own id.  Raises LawBroken."""
+    """The id of each confirmed start leads to its saga.  Raises LawBroken."""
     shard, edge = kept.keys(saga_id).shard, kept.look
     for task_id in sorted(set(task_ids) - {saga_id}):
         found = edge.execute(aliases.owner(shard, task_id))
@@ -179,6 +181,6 @@ def judge_starts(kept: Store, saga_id: str, task_ids: Iterable[str]) -> None:
 
 
 def is_compressed(kept: Store, keys: SagaKeys) -> bool:
-    """Whether the log lies compressed."""
+    """Whether the log is compressed."""
     found: Any = kept.client_of(keys.id).hget(keys.saga, "b")
     return bool(found)

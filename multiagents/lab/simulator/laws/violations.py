@@ -1,13 +1,13 @@
-"""What is said when a law does not hold?"""
+"""How is a broken law reported?"""
 
 from __future__ import annotations
 
 
 class LawBroken(AssertionError):
-    """A history in which something happened that must never happen."""
+    """A history that violates a law."""
 
 
 def law(holds: object, text: str) -> None:
-    """Raise LawBroken unless it holds."""
+    """Raise LawBroken with the text unless ``holds`` is true."""
     if not holds:
         raise LawBroken(text)

@@ -1,13 +1,12 @@
-"""What must hold at the very moment at which a process does something?
+"""Which laws must hold at the moment of a message or a renewal?
 
-Some laws cannot be told from what is left at the end: by then the engine has mended the matter.
-The witness looks at the store beside every process, when a message is sent and when a lease is
-renewed.
+The final state cannot show all violations, because the engine may have repaired them by then.  The
+witness reads the store when any process sends a message or renews a lease.
 
-Rule 1: no message is sent before its attempt is on record, and a plain task's not before it was
-claimed on its behalf, and only once (E13; what scripts send themselves is not seen here).  E2: a
-lease that was renewed stands; nobody brings back a lost one.  E21: what its queue has refused does
-not count as sent.
+Rule 1: no message is sent before its attempt is on record.  E13: a plain task's message is sent
+only once, and not before its claim.  (The witness does not see messages that scripts send.)  E2: a
+renewed lease exists; no process revives a lost one.  E21: a message that its queue refused does not
+count as sent.
 """
 
 from __future__ import annotations
@@ -36,14 +35,14 @@ UNSENT = outbox_value(0, 0)
 
 
 class Witness:
-    """Judges what is done while it is done.  Raises LawBroken."""
+    """Judges calls and messages as they happen.  Raises LawBroken."""
 
     def __init__(self, kept: Store, workflows: Mapping[str, Workflow]) -> None:
         self._store, self._workflows = kept, workflows
         self._sent: set[tuple[Any, ...]] = set()
 
     def called(self, call: Any, reply: Any) -> None:
-        """A call has been carried out."""
+        """Judge a call that has been performed."""
         if not isinstance(call, Call):
             return
         if call.script == "renew" and reply:
@@ -52,7 +51,7 @@ class Witness:
             self._refused(call)
 
     def publishes(self, effect: Publish) -> None:
-        """These messages are about to be sent."""
+        """Judge messages that are about to be sent."""
         for message in effect.messages:
             what = (message.saga_id, message.ref)
             if what not in self._sent:
@@ -62,7 +61,7 @@ class Witness:
                 law(self._store.was_set_back(message.saga_id), f"{message} is sent twice (E13)")
 
     def _refused(self, call: Call[Any]) -> None:
-        """A commit was to send messages that their queue does not take."""
+        """Judge a commit with messages that their queue refuses."""
         args = call.args
         for text in (args[at + 1] for at, each in enumerate(args[:-1]) if each == REFUSING):
             message = message_of(str(text))
@@ -72,7 +71,7 @@ class Witness:
             field = claim_field(message.kind, message.step) if message.plain else outbox
             value = (client.hget(keys.work, field) or b"").decode()
             unsent = "|-" in value if message.plain else value == UNSENT
-            law(unsent, f"{field} of {keys.id}: {value}, though its queue refused it (E21)")
+            law(unsent, f"{field} of {keys.id}: {value}, although its queue refused it (E21)")
 
     def _renewed(self, call: Call[Any]) -> None:
         work, due, _ = call.keys
@@ -86,10 +85,10 @@ class Witness:
     def _intended(self, message: Message) -> None:
         keys = self._store.keys(message.saga_id)
         if self._store.was_set_back(keys.id):
-            return  # what was on record may be lost
+            return  # the record may be lost
         client = self._store.client_of(keys.id)
         if client.hexists(keys.work, outbox_field(message.ref)):
-            law(not message.plain, f"{message}: a plain task is sent, and not claimed (E13)")
+            law(not message.plain, f"{message}: a plain task is sent without a claim (E13)")
             return
         claim = client.hget(keys.work, claim_field(message.kind, message.step))
         if claim is not None and claim.decode().startswith(f"{message.attempt}|"):
@@ -97,7 +96,7 @@ class Witness:
         law(self._was_decided(keys, message), f"{message} is not on record (rule 1)")
 
     def _was_decided(self, keys: k.SagaKeys, message: Message) -> bool:
-        """Whether the log, as far as it has been decided over, asks for this message."""
+        """Whether a decision over the log has requested this message."""
         log = [decode(text) for text in self._store.look.execute(store.log(keys))]
         decided = int(self._store.client_of(keys.id).hget(keys.saga, "c") or 0)
         workflow = self._workflows[keys.id]
@@ -118,5 +117,5 @@ def blank_of(kept: Store, workflow: Workflow, saga_id: str, now_ms: int) -> Saga
 
 
 def _stands(reply: Any) -> bool:
-    """Whether a commit has been written; CREATED, or what was refused, is a start's reply."""
+    """Whether a commit was written; the reply of a start is CREATED or a tuple of refusals."""
     return isinstance(reply, Committed | tuple) or reply == store.CREATED
