@@ -1,9 +1,9 @@
-"""What is left of a run when its worker is killed?  ``python -m bench.crash``.
+"""Which runs survive when their worker is killed?  ``python -m bench.crash``.
 
-For each peer that has workers: chains of ten steps of 100 ms each are begun, the worker and all
-its children are ended by SIGKILL in their midst, and another worker is started at once.  Told is
-how many of the chains gave their result within the time that was waited, and how many steps ran.
-Peers that live in one process are left out: with them the caller is what dies.
+For each peer with workers, the bench starts chains of ten steps of 100 ms each.  While they run, it
+kills the worker and all its children with SIGKILL, and starts another worker at once.  It prints
+how many chains returned their result in time, and how many steps ran.  Peers in one process are
+left out, because the caller would die with them.
 """
 
 from __future__ import annotations
@@ -35,13 +35,15 @@ PEERS = (
 CHAINS = 6
 AFTER_S = 0.5
 RESULT_S = 2
-"""How long to ask for one result before the others are asked."""
+"""How long to wait for one result before the next one is tried."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Kill each peer's worker once."""
     parser = argparse.ArgumentParser(prog="python -m bench.crash", description=__doc__)
-    parser.add_argument("--wait-s", type=float, default=75.0, help="for results, after the kill")
+    parser.add_argument(
+        "--wait-s", type=float, default=75.0, help="seconds to wait for results after the kill"
+    )
     asked = parser.parse_args(argv)
     found = []
     with ExitStack() as stack:

@@ -1,7 +1,7 @@
 """Where does each peer's virtual environment come from?
 
-``bench/.venvs/NAME``, made with venv and filled by pip from a file of exact pins.  It is made
-again when the pins change.  Where packages come from is this machine's own matter.
+It is ``bench/.venvs/NAME``, made with venv, and filled by pip from a file of exact pins.  A change
+of the pins makes it again.  The machine's own pip configuration names the package index.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def python_of(name: str, requirements: Path) -> Path:
 
 
 PIP_OPTIONS = ("--disable-pip-version-check", "--only-binary", ":all:")
-"""Wheels only: nothing is compiled."""
+"""Only wheels, so that pip compiles nothing."""
 
 
 def _call(*command: str) -> None:

@@ -1,17 +1,17 @@
 """What do all peers of the bench have in common?
 
-A peer is a module ``bench.peers.NAME.run`` that hands its variants to `main`.  It prints one JSON
-object per workload on stdout and nothing else there.  What holds:
+A peer is a module ``bench.peers.NAME.run`` that passes its variants to `main`.  It prints one JSON
+object per workload on stdout, and nothing else there.  Rules:
 
-- All peers run the same shapes: no-op steps that take and give a small dict.
-- A batch of ``runs`` is begun at once and waited for; batches repeat until ``min_s`` is over.
-  The clock counts from the first start to the last result, so starting and fetching are in it.
-- Before it a few runs are made without a clock: workers connect, code is imported.
-- Workers are processes that this one starts and ends; they stay in its process group, so that
-  whoever started this one can end all of them, and their CPU time can be summed.
-- With ``--crash-after-s`` nothing is timed: the workers are killed in the midst of some runs.
+- All peers run the same shapes: no-op steps that take and return a small dict.
+- A peer starts a batch of ``runs`` at once and waits for all results.  It repeats batches until
+  ``min_s`` is over.  The time includes the first start and the last result.
+- Some runs before that are not timed: workers connect, and code is imported.
+- This process starts and stops its workers.  They stay in its process group, so the runner can kill
+  all of them and sum their CPU time.
+- With ``--crash-after-s`` nothing is timed: the workers are killed during some runs.
 
-Only the standard library is imported: each peer runs in a virtual environment of its own.
+This module imports only the standard library, because each peer has its own virtual environment.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 URL_VARIABLE = "BENCH_REDIS_URL"
-"""Tells the server to worker processes that a peer starts."""
+"""The environment variable with the server's URL, for a peer's worker processes."""
 STEPS_VARIABLE = "BENCH_STEPS_FILE"
-"""Names a file that gets a line for each step begun; steps then take `CRASH_STEP_S`."""
+"""The variable with a file that gets a line for each started step; steps take `CRASH_STEP_S`."""
 WARM_RUNS = 4
 RESULT_S = float(os.environ.get("BENCH_RESULT_S", "60"))
-"""A run that gives no result within this time has hung."""
+"""A run without a result within this time hangs."""
 CRASH_STEP_S = 0.1
 START_S = 60.0
-"""For a worker's start, before it is killed."""
+"""How long a worker's start may take before the kill."""
 STOP_S = 15.0
 INPUT = {"n": 1}
 OUTPUT = {"ok": 1}
@@ -48,13 +48,13 @@ OUTPUT = {"ok": 1}
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A shape: ``steps`` counts all its steps, ``share`` the part of --runs begun at once."""
+    """A shape: ``steps`` counts all its steps, ``share`` is the part of --runs started at once."""
 
     steps: int
     share: float = 1.0
 
     def runs(self, asked: int) -> int:
-        """How many to begin at once."""
+        """The number of runs to start at once."""
         return max(1, round(asked * self.share))
 
 
@@ -63,17 +63,17 @@ WORKLOADS = {
     "chain100": Workload(100, share=0.1),
     "fanout10": Workload(11),
 }
-"""``fanout10``: ten steps side by side, then one that waits for all of them."""
+"""``fanout10``: ten steps at the same time, then one that waits for all of them."""
 
 Wait = Callable[[], Any]
-"""Gives a run's last result; called once."""
+"""Returns a run's last result; called once."""
 Begin = Callable[[], Wait]
 """Starts a run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Where a peer finds its server, and a folder for its files."""
+    """A peer's server, its folder for files, and its number of processes."""
 
     redis: str
     data: Path
@@ -81,7 +81,7 @@ class Options:
 
 
 def work() -> dict[str, int]:
-    """What a step of a peer with workers does: nothing, unless it is to be killed in its midst."""
+    """The work of a step: nothing, or in a crash run a line in a file and a sleep."""
     if path := os.environ.get(STEPS_VARIABLE):
         with Path(path).open("a") as steps:
             steps.write("step\n")
@@ -91,7 +91,7 @@ def work() -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class Guarantees:
-    """What is left after a crash, in words for a table."""
+    """What a peer guarantees after a crash, in words for a table."""
 
     durable: str
     after_sigkill: str
@@ -100,7 +100,7 @@ class Guarantees:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One way to run a peer.  ``arena`` starts what it needs and gives its workloads by name."""
+    """One way to run a peer.  ``arena`` starts its processes and yields its workloads by name."""
 
     title: str
     settings: str
@@ -109,7 +109,7 @@ class Variant:
 
 
 def main(peer: str, packages: tuple[str, ...], variants: Mapping[str, Variant]) -> None:
-    """Measure what the command line asks for; ``packages[0]`` gives the peer's version."""
+    """Run the measurements of the command line; ``packages[0]`` gives the peer's version."""
     asked = _arguments(peer, variants)
     variant = variants[asked.variant]
     options = Options(asked.redis, asked.data, asked.concurrency)
@@ -138,12 +138,16 @@ def _arguments(peer: str, variants: Mapping[str, Variant]) -> argparse.Namespace
     parser.add_argument("--data", required=True, type=Path, help="folder for files")
     parser.add_argument("--variant", default=next(iter(variants)), choices=list(variants))
     parser.add_argument("--workload", nargs="+", default=list(WORKLOADS), choices=list(WORKLOADS))
-    parser.add_argument("--runs", type=int, default=60, help="chains of 10 begun at once")
-    parser.add_argument("--min-s", type=float, default=1.0, help="measure at least so long")
-    parser.add_argument("--concurrency", type=int, default=2, help="worker processes")
-    parser.add_argument("--server-pid", type=int, help="whose CPU time counts too")
-    parser.add_argument("--crash-after-s", type=float, help="instead: kill the workers after that")
-    parser.add_argument("--crash-wait-s", type=float, default=75.0, help="and wait for results")
+    parser.add_argument("--runs", type=int, default=60, help="chains of 10 started at once")
+    parser.add_argument("--min-s", type=float, default=1.0, help="minimum seconds to measure")
+    parser.add_argument("--concurrency", type=int, default=2, help="number of worker processes")
+    parser.add_argument("--server-pid", type=int, help="server whose CPU time counts, too")
+    parser.add_argument(
+        "--crash-after-s", type=float, help="do not measure: kill the workers after these seconds"
+    )
+    parser.add_argument(
+        "--crash-wait-s", type=float, default=75.0, help="seconds to wait for results after a kill"
+    )
     return parser.parse_args()
 
 
@@ -169,7 +173,7 @@ def _measure(name: str, begin: Begin, asked: argparse.Namespace) -> dict[str, An
 
 
 def run_batch(begin: Begin, count: int) -> None:
-    """Begin ``count`` runs, then wait for all.  Raises ValueError for a wrong result."""
+    """Start ``count`` runs, then wait for all.  Raises ValueError for a wrong result."""
     for wait in [begin() for _ in range(count)]:
         result = wait()
         if not isinstance(result, dict) or result.get("ok") != OUTPUT["ok"]:
@@ -180,12 +184,12 @@ def run_batch(begin: Begin, count: int) -> None:
 
 
 def _cpu_s(server_pid: int | None) -> float:
-    """Used so far by this process group, its ended children, and the server; 0 without /proc."""
+    """CPU seconds of this process group, its ended children and the server; 0 without /proc."""
     ticks = 0
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:  # it has ended since it was listed
+        except OSError:  # the process has ended since the listing
             continue
         if int(fields[2]) == os.getpgrp() or int(stat.parent.name) == server_pid:
             ticks += sum(map(int, fields[11:15]))
@@ -204,15 +208,15 @@ class Worker:
         self._process = self._start()
 
     def replace_by_force(self) -> None:
-        """End it and all its children by SIGKILL, and start another."""
+        """Kill the process and all its children with SIGKILL, and start another."""
         for pid in [self._process.pid, *_descendants(self._process.pid)]:
-            with suppress(ProcessLookupError):  # a child that ended with its parent
+            with suppress(ProcessLookupError):  # a child may end with its parent
                 os.kill(pid, signal.SIGKILL)
         self._process.wait()
         self._process = self._start()
 
     def stop(self) -> None:
-        """End it, by force if it does not follow."""
+        """Stop the process; kill it if it does not stop within `STOP_S`."""
         self._process.terminate()
         try:
             self._process.wait(STOP_S)
@@ -236,7 +240,7 @@ _WORKERS: list[Worker] = []
 
 @contextmanager
 def worker(*command: str, log: Path) -> Iterator[None]:
-    """A worker for as long as the block lasts."""
+    """A worker that runs until the block ends."""
     running = Worker(command, log)
     _WORKERS.append(running)
     try:
@@ -256,7 +260,7 @@ def _descendants(pid: int) -> list[int]:
 
 
 def _crash(begin: Begin, asked: argparse.Namespace) -> dict[str, Any]:
-    """How many runs give their result although all workers were killed and replaced."""
+    """The number of runs with a result although all workers were killed and replaced."""
     _until_given([begin()], START_S)
     steps = Path(os.environ[STEPS_VARIABLE])
     steps.write_text("")
@@ -279,7 +283,7 @@ def _crash(begin: Begin, asked: argparse.Namespace) -> dict[str, Any]:
 
 
 def _until_given(waiting: list[Wait], within_s: float) -> list[float]:
-    """After how many seconds each run gave its result; runs that gave none are not in it."""
+    """The seconds until each run's result; runs without a result are left out."""
     given_s: list[float] = []
     began = time.monotonic()
     while waiting and time.monotonic() - began < within_s:
@@ -290,10 +294,10 @@ def _until_given(waiting: list[Wait], within_s: float) -> list[float]:
 
 
 def _gives(wait: Wait) -> bool:
-    """Whether a run has given its result within `RESULT_S`."""
+    """Whether a run returns its result within `RESULT_S`."""
     try:
         wait()
-    except Exception as error:  # noqa: BLE001 - each peer has a time-out of its own
+    except Exception as error:  # noqa: BLE001 - each peer has its own timeout error
         print(f"no result: {type(error).__name__}: {error}", file=sys.stderr)
         return False
     return True

@@ -1,16 +1,14 @@
-"""What do a thousand workers' sweepers do to one server?
+"""How much load do a thousand workers' sweepers put on one server?
 
     python -m bench.herd                    # a table; about a minute
-    python -m bench.herd --blind            # the same without spreading pauses, to compare
+    python -m bench.herd --blind            # the same without spread pauses, for comparison
 
-Every worker has one sweeper thread that looks at the due set.  Here 1 to 1,000 of them run the
-engine's own rounds (`SweeperThread.round`) and scripts, on a real server, but under one virtual
-clock: each call takes half a round trip to the server, waits for the calls before it, is carried
-out, and takes half a round trip back.  So looks and sweeps of different workers interleave as
-they would, and the same seed gives the same history.
+Each worker has one sweeper thread that reads the due set.  Here 1 to 1,000 of them run the engine's
+own rounds (`SweeperThread.round`) and scripts on a real server, under one virtual clock.  A call
+takes half a round trip, waits for earlier calls, runs, and takes half a round trip back.  So calls
+of different workers interleave as in production, and the same seed gives the same history.
 
-The items that become due are marks of sagas that are gone: dealing with one takes two calls, as
-few as any item does.
+The due items are marks of deleted sagas.  Handling one takes two calls, the minimum for any item.
 """
 
 from __future__ import annotations
@@ -39,34 +37,34 @@ from multiagents.storage.keys import Shard
 
 BEGAN_MS = 1_700_000_000_000
 ROUND_TRIP_US = 500
-"""Between two hosts of one data centre."""
+"""A round trip between two hosts of one data centre."""
 SERVICE_US = {"ZRANGE": 15, "sweep": 20}
-"""What a call costs the server, its socket included, as `bench.ops` measures it."""
+"""The server's time for a call, with its socket, as `bench.ops` measures it."""
 ITEM_US = 2
-"""For each item that a sweep brings."""
+"""The time for each item that a sweep returns."""
 OTHER_US = 40
 SKEW_MS = 2
-"""By how much two hosts' corrected clocks may differ."""
+"""How far two hosts' corrected clocks may differ."""
 LATE_WAKE_US = 300
-"""By how much a thread may wake too late."""
+"""How late a thread may wake."""
 SLOT_US = 10_000
-"""The peak is counted in slots of this length."""
+"""The length of the time slots in which the peak is counted."""
 
 
 @dataclass(slots=True)
 class Load:
-    """What the server and the items saw."""
+    """The load on the server, and the times of the items."""
 
     calls: Counter[str] = field(default_factory=Counter)
-    """By script or command; ``empty`` of the sweeps brought nothing."""
+    """Calls by script or command; ``empty``: sweeps that returned no item."""
     slots: Counter[int] = field(default_factory=Counter)
-    """Calls that arrived, by slot."""
+    """Calls by the time slot of their arrival."""
     busy_us: int = 0
     longest_wait_us: int = 0
     began: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
-    """By item: when a sweep handed it to a sweeper, virtual µs."""
+    """Item -> the times at which a sweep returned it, virtual µs."""
     done: dict[str, int] = field(default_factory=dict)
-    """By item: when it was out of the due set, virtual µs."""
+    """Item -> the time at which it left the due set, virtual µs."""
 
     @property
     def total(self) -> int:
@@ -74,18 +72,18 @@ class Load:
 
     @property
     def peak(self) -> int:
-        """Most calls in one slot."""
+        """The most calls in one slot."""
         return max(self.slots.values(), default=0)
 
     @property
     def twice(self) -> int:
-        """Items that were handed out more than once."""
+        """The number of items that sweeps returned more than once."""
         return sum(len(times) > 1 for times in self.began.values())
 
 
 @dataclass(slots=True)
 class HostClock:
-    """The fleet's time as one host sees it."""
+    """The fleet's time, with the error of one host's clock."""
 
     fleet: Fleet
     skew_ms: int
@@ -96,13 +94,13 @@ class HostClock:
 
 @dataclass(frozen=True, slots=True)
 class Pause(Effect[None]):
-    """Effect: nothing for this long."""
+    """Effect: wait for these seconds."""
 
     seconds: float
 
 
 class Fleet:
-    """Sweepers over one server, and the time that all of them share."""
+    """Sweepers on one server, and the time that all of them share."""
 
     def __init__(self, edge: Edge, *, workers: int, seed: int = 1, blind: bool = False) -> None:
         self.edge = edge
@@ -152,11 +150,11 @@ class Fleet:
         self.now_us = until_us
 
     def stall(self, for_us: int) -> None:
-        """Let the server answer nothing for so long, as while it forks or is cut off."""
+        """Let the server answer no call for this long, as while it forks or is cut off."""
         self._free_us = self.now_us + for_us
 
     def keep(self, workers: int) -> None:
-        """Let all but so many die at once, which those do not know."""
+        """Let all but ``workers`` die at once; the others do not notice it."""
         lives = list(dict.fromkeys(life for _, _, life, _, _ in self._queue))[:workers]
         dead = {entry[2] for entry in self._queue} - {*lives}
         self._queue = [entry for entry in self._queue if entry[2] in lives]
@@ -208,7 +206,7 @@ class Fleet:
             load.done[effect.args[0]] = self.now_us
 
     def lateness_ms(self) -> list[float]:
-        """How late each item was begun, sorted."""
+        """How late a sweep first returned each item, sorted."""
         began = self.load.began
         return sorted(
             (began[item][0] - at) / 1000 for item, at in self.due_us.items() if item in began
@@ -234,7 +232,7 @@ class Row:
 
     @classmethod
     def of(cls, scene: str, fleet: Fleet, workers: int, seconds: float) -> Row:
-        """What a fleet has shown for so long."""
+        """The row of a fleet's load over these seconds."""
         load, late = fleet.load, fleet.lateness_ms()
         shown = f"{late[len(late) // 2]:.0f} / {late[-1]:.0f}" if late else "-"
         return cls(
@@ -263,7 +261,7 @@ def idle(fleet: Fleet) -> float:
 
 
 def stall(fleet: Fleet) -> float:
-    """Nothing is due, some seconds after the server stood still and then answered all at once."""
+    """Nothing is due, but the server stalls for two seconds and then answers all calls at once."""
     fleet.run(2 * SECOND_US)
     fleet.stall(2 * SECOND_US)
     fleet.run(8 * SECOND_US)
@@ -273,7 +271,7 @@ def stall(fleet: Fleet) -> float:
 
 
 def timers(fleet: Fleet) -> float:
-    """Three timers, of which all know long before."""
+    """Three timers that are set long before they are due."""
     for number in range(3):
         fleet.add(f"timer{number}", due_us=(3 + 3 * number) * SECOND_US)
     fleet.run(12 * SECOND_US)
@@ -281,7 +279,7 @@ def timers(fleet: Fleet) -> float:
 
 
 def stream(fleet: Fleet) -> float:
-    """A hundred timers a second."""
+    """A hundred timers per second."""
     for number in range(1000):
         fleet.add(f"timer{number}", due_us=(2 * SECOND_US) + number * 10_000)
     fleet.run(14 * SECOND_US)
@@ -289,7 +287,7 @@ def stream(fleet: Fleet) -> float:
 
 
 def burst(fleet: Fleet) -> float:
-    """Ten thousand items in one moment."""
+    """Ten thousand items that are due at the same time."""
     for number in range(10_000):
         fleet.add(f"item{number}", due_us=3 * SECOND_US)
     for second in range(4, 60):
@@ -303,7 +301,7 @@ SCENES = {scene.__name__: scene for scene in (idle, stall, timers, stream, burst
 
 
 def measure(edge: Edge, scene: str, workers: int, *, blind: bool = False) -> Row:
-    """Play one scene on an empty server."""
+    """Run one scene on an empty server."""
     edge.client.flushall()
     fleet = Fleet(edge, workers=workers, blind=blind)
     return Row.of(scene, fleet, workers, SCENES[scene](fleet))
@@ -319,7 +317,7 @@ def table(rows: Iterator[Row]) -> Iterator[str]:
 
 
 def main() -> None:
-    """Play all scenes for fleets of several sizes."""
+    """Run all scenes for fleets of several sizes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--blind", action="store_true", help="do not spread pauses")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 10, 100, 1000])

@@ -1,4 +1,4 @@
-"""What was a run of the bench measured on?"""
+"""On which machine and server did a run of the bench take place?"""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import redis
 
 
 def facts(client: redis.Redis) -> dict[str, Any]:
-    """The day, the machine and the server, by the names that a table shows."""
+    """The date, the machine and the server, by the names in the table."""
     info: Any = client.info("server")
     server = info.get("server_name", "redis")
     version = info.get(f"{server}_version", info["redis_version"])

@@ -1,20 +1,20 @@
-"""What does one server carry?
+"""How much load can one server handle?
 
-    python -m bench.ops                     # all of it, about six minutes
+    python -m bench.ops                     # all parts, about six minutes
     python -m bench.ops --only steps
 
-A server and workers of its own.
+The bench starts its own server and workers.  It has these parts:
 
-- ``steps``: round trips, commands, bytes and server CPU for each step of several shapes, from
-  differences of INFO while real workers do them.
-- ``memory``: of a saga in flight and after its end.
-- ``connections``: how many a worker holds.
-- ``idle``: what workers ask that have nothing to do.
-- ``server``: what the calls of the sweepers and the catalog cost it.
-- ``crowd``: what 1,000 connections do to it that look at the due set in turn.
+- ``steps``: round trips, commands, bytes and server CPU per step of several shapes, from
+  differences of INFO while real workers run them.
+- ``memory``: the memory of a saga in flight and after its end.
+- ``connections``: the number of a worker's connections.
+- ``idle``: the calls of idle workers.
+- ``server``: the cost of the sweepers' and the catalog's calls.
+- ``crowd``: the load of 1,000 connections that read the due set in turn.
 
-A step's cost is the difference between a saga of eleven steps and one of one step, by ten; the
-rest is the cost of a start and an end.  Values are tiny: add your own bytes.
+A step's cost is the difference between sagas of eleven steps and of one step, divided by ten.  The
+rest is the cost of a start and an end.  The values are tiny: add your own bytes.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from multiagents.workflows.workflow import Workflow
 
 SAGAS = 300
 ROUNDS = 3
-"""Of which the one with the least CPU counts: others use the machine as well."""
+"""The round with the least CPU counts, because other programs use the machine, too."""
 MODULE = "bench.ops"
 NOBODY = "ops_nobody"
 TIMEOUT_S = 60.0
@@ -50,7 +50,7 @@ POLL_S = 0.05
 IDLE_S = 10.0
 WORKERS = 1000
 LOOKS_S = 1100
-"""What so many sweepers make in a second, see `bench.herd`."""
+"""The reads per second of that many sweepers, see `bench.herd`."""
 SETTLE_S = 4.0
 QUIET = ("--without-gossip", "--without-mingle")
 FLAGS: dict[str, tuple[str, ...]] = {
@@ -62,7 +62,7 @@ FLAGS: dict[str, tuple[str, ...]] = {
 
 @worker("ops_noop")
 def noop(context: dict[str, Any]) -> dict[str, Any]:
-    """A step of the package's own kind."""
+    """A worker function of the package."""
     return {"ok": 1}
 
 
@@ -73,7 +73,7 @@ def plain(context: dict[str, Any]) -> dict[str, Any]:
 
 
 def chain(steps: int, *, last_queue: str | None = None) -> Workflow:
-    """Steps one after the other."""
+    """A chain of steps."""
     builder = WorkflowBuilder(f"ops_chain_{steps}")
     for number in range(steps):
         builder.add_step(
@@ -83,7 +83,7 @@ def chain(steps: int, *, last_queue: str | None = None) -> Workflow:
 
 
 def plain_chain(steps: int) -> Workflow:
-    """Plain tasks one after the other."""
+    """A chain of plain tasks."""
     builder = WorkflowBuilder(f"ops_plain_{steps}")
     for number in range(steps):
         builder.add_step(f"s{number}", task("ops.plain", queue="io", timeout_s=60))
@@ -100,13 +100,13 @@ def fan(steps: int) -> Workflow:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What the server has done, in all or for each step."""
+    """The server's work, in all or per step."""
 
     round_trips: float
     """Reads from sockets: a pipeline counts once."""
     scripts: float
     commands: float
-    """Those inside scripts count too."""
+    """Commands inside scripts count, too."""
     bytes_in: float
     bytes_out: float
     cpu_us: float
@@ -116,7 +116,7 @@ class Cost:
         return Cost(*(getattr(self, f.name) - getattr(other, f.name) for f in fields(Cost)))
 
     def shown(self) -> dict[str, float]:
-        """Rounded, by name."""
+        """The rounded values by name."""
         return {f.name: round(getattr(self, f.name), 1) for f in fields(Cost)}
 
     def __truediv__(self, count: float) -> Cost:
@@ -124,7 +124,7 @@ class Cost:
 
 
 def cost(client: redis.Redis) -> Cost:
-    """What the server has done since it started."""
+    """The server's work since its start."""
     info: dict[str, Any] = {}
     for section in ("stats", "cpu", "persistence", "commandstats"):
         info |= client.info(section)
@@ -142,16 +142,16 @@ def cost(client: redis.Redis) -> Cost:
 
 
 def until(condition: Callable[[], bool], *, poll_s: float = POLL_S) -> None:
-    """Return when it is true."""
+    """Return when the condition is true.  Raises TimeoutError after `TIMEOUT_S`."""
     ends_at = time.monotonic() + TIMEOUT_S
     while not condition():
         if time.monotonic() > ends_at:
-            raise TimeoutError("the workers do not come to rest")
+            raise TimeoutError(f"the workers are not at rest after {TIMEOUT_S:g} s")
         time.sleep(poll_s)
 
 
 def spent(client: redis.Redis, workflow: Workflow) -> Cost:
-    """The cost of one saga, from the start to its delivered end, as many run."""
+    """The cost of one saga among many, from its start to its delivered outcome."""
     rounds = [_spent(client, workflow) for _ in range(ROUNDS)]
     return min(rounds, key=lambda found: found.cpu_us)
 
@@ -170,7 +170,7 @@ def _spent(client: redis.Redis, workflow: Workflow) -> Cost:
 def steps(url: str) -> Iterator[dict[str, Any]]:
     """The cost of a step, by shape, and of a start with an end."""
     with redis.Redis.from_url(url) as client, running(client, "steps", "-c", "2", *QUIET):
-        _spent(client, chain(1))  # connections, scripts and definitions are there from now on
+        _spent(client, chain(1))  # afterwards connections, scripts and definitions exist
         one = spent(client, chain(1))
         continued = (spent(client, chain(11)) - one) / 10
         branch = (spent(client, fan(20)) - spent(client, fan(10))) / 10
@@ -212,9 +212,9 @@ def used(client: redis.Redis) -> int:
 
 
 def server(url: str, *, times: int = 5_000) -> Iterator[dict[str, Any]]:
-    """What single calls cost the server, made so many times."""
+    """The server's cost of single calls, as the mean of ``times`` calls."""
     with redis.Redis.from_url(url) as client:
-        client.flushall()  # no worker is left
+        client.flushall()  # no worker runs any more
         edge, due, now_ms = Edge(url), Shard().due, 1_700_000_000_000
         client.zadd(due, {f"d|x{number}": now_ms + 10_000 for number in range(10_000)})
         look = store.first_due(Shard())
@@ -233,7 +233,7 @@ def server(url: str, *, times: int = 5_000) -> Iterator[dict[str, Any]]:
 
 
 def single(client: redis.Redis, what: str, call: Callable[[], Any], times: int) -> dict[str, Any]:
-    """One call's CPU and bytes."""
+    """The CPU and bytes of one call."""
     found = min((repeated(client, call, times) for _ in range(5)), key=lambda each: each.cpu_us)
     return {
         "what": what,
@@ -244,7 +244,7 @@ def single(client: redis.Redis, what: str, call: Callable[[], Any], times: int) 
 
 
 def idle(url: str) -> Iterator[dict[str, Any]]:
-    """What idle workers ask in a second, all together."""
+    """The cost of idle workers per second, for all of them together."""
     with redis.Redis.from_url(url) as client:
         yield {"what": "none", **a_second(client)}
         for how, flags in FLAGS.items():
@@ -256,7 +256,7 @@ def idle(url: str) -> Iterator[dict[str, Any]]:
 
 
 def a_second(client: redis.Redis) -> dict[str, float]:
-    """The cost of a second in which nothing happens."""
+    """The cost of an idle second."""
     time.sleep(SETTLE_S)
     before = cost(client)
     time.sleep(IDLE_S)
@@ -264,7 +264,7 @@ def a_second(client: redis.Redis) -> dict[str, float]:
 
 
 def repeated(client: redis.Redis, call: Callable[[], Any], times: int) -> Cost:
-    """The cost of one of so many calls."""
+    """The mean cost of one call."""
     before = cost(client)
     for _ in range(times):
         call()
@@ -272,7 +272,7 @@ def repeated(client: redis.Redis, call: Callable[[], Any], times: int) -> Cost:
 
 
 def crowd(url: str) -> Iterator[dict[str, Any]]:
-    """The server's load by looks at the due set, at the pace of an idle fleet."""
+    """The server's load by reads of the due set, at the rate of an idle fleet."""
     with redis.Redis.from_url(url) as client, ExitStack() as stack:
         before = used(client)
         alone = a_second(client)["cpu_us"]
@@ -294,7 +294,7 @@ def crowd(url: str) -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def running(client: redis.Redis, name: str, *flags: str, imports: str = MODULE) -> Iterator[None]:
-    """A worker that is ready."""
+    """A ready worker, which stops with the block."""
     hostname = f"{name}@ops"
     command = [sys.executable, "-m", "celery", "-A", "multiagents", "worker", "-l", "WARNING"]
     process = subprocess.Popen(
@@ -312,7 +312,7 @@ def running(client: redis.Redis, name: str, *flags: str, imports: str = MODULE) 
 
 
 def connections(url: str) -> Iterator[dict[str, Any]]:
-    """How many connections a worker holds that has had work for all its slots."""
+    """The number of a worker's connections, after all its slots have had work."""
     pools = (("prefork", 2), ("prefork", 6), ("threads", 2), ("threads", 6), ("solo", 1))
     with redis.Redis.from_url(url) as client:
         for pool, slots in pools:
@@ -323,7 +323,7 @@ def connections(url: str) -> Iterator[dict[str, Any]]:
 
 
 def connected(client: redis.Redis) -> int:
-    """Open connections, once their number stands still."""
+    """The number of open connections, when it no longer changes."""
     counts: list[int] = []
     while len(counts) < 3 or len(set(counts[-3:])) > 1:
         time.sleep(0.3)
@@ -350,9 +350,8 @@ def main() -> None:
     chosen = parser.parse_args().only
     with sandbox(worker=False, stub=False) as url:
         with redis.Redis.from_url(url) as client:
-            client.config_set(
-                "auto-aof-rewrite-percentage", 0
-            )  # its size is to grow by what is written
+            # The size of the file then grows by exactly the written bytes.
+            client.config_set("auto-aof-rewrite-percentage", 0)
         for name in chosen:
             show(PARTS[name](url))
 

@@ -1,6 +1,6 @@
-"""What does the table look like?  ``python plot.py TABLE.csv PICTURE.svg``.
+"""How does the table look as a picture?  ``python plot.py TABLE.csv PICTURE.svg``.
 
-Run in an environment of its own, which has matplotlib; it needs nothing else of the bench.
+This script runs in an environment of its own with matplotlib, and imports nothing of the bench.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ WORKLOADS = {
     "fanout10": "fan-out of 10 + join",
 }
 HEIGHT = 0.26
-"""Of a bar; three and a gap make a row."""
+"""The height of a bar; three bars and a gap make a row."""
 
 
 def draw(table: Path, picture: Path) -> None:
-    """Bars side by side for each peer, with a line from the smallest to the largest round."""
+    """Draw bars for each peer, each with a line from its minimum to its maximum."""
     with table.open(newline="") as source:
         found = list(csv.DictReader(source))
     matplotlib.rcParams["svg.hashsalt"] = "bench"  # the same table gives the same file

@@ -1,10 +1,10 @@
-"""Which pool for which work?
+"""Which pool fits which work?
 
     python -m bench.pools                   # about two minutes
 
-Sagas of one step are begun at once: a step that waits for the network, 0.2 s, as an ``async def``
-and as a plain function, and one that computes for 20 ms.  Told are steps a second, and the memory
-of the worker with all its processes, shared pages counted once.
+The bench starts sagas of one step at once.  One kind of step waits 0.2 s for the network, as an
+``async def`` and as a plain function.  Another computes for 20 ms.  The table has steps per second,
+and the memory of the worker with all its processes, with shared pages counted once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]  # it has none
+import psutil  # type: ignore[import-untyped]  # psutil has no types
 import redis
 
 from bench.ops import running, show, until
@@ -27,7 +27,7 @@ WAIT_S = 0.2
 BUSY_S = 0.02
 SAGAS = 32
 ROUNDS = 2
-"""Of which the faster one counts: others use the machine as well."""
+"""The faster round counts, because other programs use the machine, too."""
 POOLS = (("prefork", 2), ("prefork", 8), ("threads", 2), ("threads", 32), ("solo", 1))
 
 
@@ -47,7 +47,7 @@ def wait_plain(context: dict[str, Any]) -> dict[str, Any]:
 
 @worker("pools_busy", kind="cpu")
 def busy(context: dict[str, Any]) -> dict[str, Any]:
-    """Compute, holding Python's global lock."""
+    """Compute while holding Python's global lock."""
     ends_at = time.thread_time() + BUSY_S
     while time.thread_time() < ends_at:
         pass
@@ -60,7 +60,7 @@ def one_step(name: str) -> Workflow:
 
 
 def rate(client: redis.Redis, workflow: Workflow) -> float:
-    """Steps a second."""
+    """Steps per second."""
     from multiagents import start_saga
 
     done = Shard().state("completed")
@@ -72,7 +72,7 @@ def rate(client: redis.Redis, workflow: Workflow) -> float:
 
 
 def memory_mib() -> float:
-    """Of the worker that this process has started, its children and theirs."""
+    """The memory in MiB of the worker that this process has started, with all its descendants."""
     workers = [
         each for each in psutil.Process().children(recursive=True) if "worker" in each.cmdline()
     ]

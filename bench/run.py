@@ -1,9 +1,9 @@
-"""How do sagas compare with what others offer for the same work?  ``python -m bench.run``.
+"""How do sagas compare with other systems at the same work?  ``python -m bench.run``.
 
-Starts one embedded server and lets the peers take turns on it, each in a virtual environment and
-processes of its own, in several rounds; another peer begins each round.  The table goes to
-``bench/results`` as CSV, Markdown and a picture, with the lines that it is made of.  A peer that
-fails is named at the end and has no figure; the exit code is then 1.
+The runner starts one embedded server.  The peers use it in turn, in several rounds, each in its own
+virtual environment and processes.  Each round begins with another peer.  The table goes to
+``bench/results`` as CSV, Markdown and a picture, with the lines behind it.  A failed peer has no
+figure; the end of the output names it, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from multiagents.devserver.server import EmbeddedServer
 BENCH = ROOT / "bench"
 RESULTS = BENCH / "results"
 PART = RESULTS / "part"
-"""For a run that is no comparison of all."""
+"""The folder for a run of only some peers, or a quick one."""
 PAGE = ROOT / "docs" / "explanation" / "performance.md"
 PEERS = (
     ("celery", "default"),
@@ -50,14 +50,14 @@ PEERS = (
 )
 """Module and variant, in the order of the table."""
 OWN = "multiagents"
-"""Runs in the environment of the runner, where the package is."""
+"""The peer that runs in the runner's own environment, because the package is there."""
 PEER_S = 180.0
-"""A peer that takes longer for its workloads has hung."""
+"""A peer that takes longer for its workloads hangs."""
 QUICK = {"rounds": 1, "runs": 10, "min_s": 0.1}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, or draw up the table anew from recorded lines."""
+    """Measure, or make the table again from recorded lines."""
     asked = _arguments(argv)
     failed: list[str] = []
     if asked.again:
@@ -78,12 +78,14 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     names = sorted({peer for peer, _ in PEERS})
     parser.add_argument("--only", nargs="+", metavar="PEER", choices=names, help=", ".join(names))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--runs", type=int, default=60, help="chains of 10 begun at once")
-    parser.add_argument("--min-s", type=float, default=1.0, help="measure each at least so long")
-    parser.add_argument("--quick", action="store_true", help="one short round: does it work?")
+    parser.add_argument("--runs", type=int, default=60, help="chains of 10 started at once")
+    parser.add_argument(
+        "--min-s", type=float, default=1.0, help="minimum seconds of each measurement"
+    )
+    parser.add_argument("--quick", action="store_true", help="one short round, to test the peers")
     parser.add_argument("--results", type=Path, help="folder for the table")
-    parser.add_argument("--publish", action="store_true", help="put the table into the docs too")
-    parser.add_argument("--again", action="store_true", help="measure nothing: the last lines")
+    parser.add_argument("--publish", action="store_true", help="also put the table into the docs")
+    parser.add_argument("--again", action="store_true", help="use the last lines; do not measure")
     asked = parser.parse_args(argv)
     if asked.quick:
         vars(asked).update(QUICK)
@@ -102,7 +104,7 @@ def _measure(asked: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, 
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="bench-", dir=BENCH)))
         server = stack.enter_context(EmbeddedServer(folder / "server", appendfsync="everysec"))
         client = stack.enter_context(redis.Redis.from_url(server.url, decode_responses=True))
-        client.config_set("auto-aof-rewrite-percentage", 0)  # no fork in the midst of a peer
+        client.config_set("auto-aof-rewrite-percentage", 0)  # no fork while a peer runs
         found: list[dict[str, Any]] = []
         for number in range(asked.rounds):
             for peer, variant in _turned(chosen, number):
@@ -122,20 +124,20 @@ def _in_order(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def _missing(
     chosen: Sequence[tuple[str, str]], found: Sequence[dict[str, Any]], asked: argparse.Namespace
 ) -> list[str]:
-    """Who did not give a figure for each workload in each round."""
+    """The peers that lack a figure for a workload in a round."""
     counts = Counter((line["peer"], line["variant"]) for line in found)
     return [" ".join(pair) for pair in chosen if counts[pair] < asked.rounds * len(WORKLOADS)]
 
 
 def python_for(peer: str) -> Path:
-    """The interpreter of a peer's environment, which is made if need be."""
+    """The interpreter of a peer's environment; the first call makes the environment."""
     if peer == OWN:
         return Path(sys.executable)
     return python_of(peer, BENCH / "peers" / peer / "requirements.txt")
 
 
 def _turned(chosen: Sequence[tuple[str, str]], number: int) -> list[tuple[str, str]]:
-    """Each round begins a third further on: nobody is always first, or always after the same."""
+    """The peers from a third further on in each round, so that no peer is always first."""
     start = number * max(1, len(chosen) // 3) % len(chosen)
     return [*chosen[start:], *chosen[:start]]
 
@@ -148,7 +150,7 @@ def _run(
     data: Path,
     asked: argparse.Namespace,
 ) -> Iterator[dict[str, Any]]:
-    """What a peer says about each workload; its process and all that it started are then gone."""
+    """The lines of a peer; afterwards none of its processes remains."""
     command = [str(python), "-m", f"bench.peers.{peer}.run", "--variant", variant]
     command += ["--redis", server.url, "--server-pid", str(server.pid), "--data", str(data)]
     command += ["--runs", str(asked.runs), "--min-s", str(asked.min_s)]
@@ -173,7 +175,7 @@ def _run(
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """It leads a process group of its own, with its workers in it."""
+    """Kill the peer's process group, which includes its workers."""
     with suppress(ProcessLookupError):  # all have ended
         os.killpg(process.pid, signal.SIGKILL)
 
@@ -202,7 +204,7 @@ BEGIN, END = "<!-- table of the last run -->", "<!-- end of the table -->"
 
 
 def published(page: str, table: str) -> str:
-    """The page with the table between its two marks.  Raises ValueError if it has not both."""
+    """The page with the table between its two marks.  Raises ValueError without both marks."""
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):

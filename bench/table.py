@@ -1,11 +1,11 @@
-"""What does a run of the bench say, as a table?
+"""How do the lines of a bench run become a table?
 
-Pure: recorded lines in, text out.  A line is what a peer prints (see `bench.harness`) with the
-number of its ``round``; the machine is a dict that the runner records once.  What holds:
+Pure: recorded lines in, text out.  A line is a peer's output (see `bench.harness`) with the number
+of its ``round``.  The machine is a dict that the runner records once.  Rules:
 
-- A figure is the median over the rounds; its smallest and largest stand beside it.
-- A ratio is the median of the ratios within each round, to the base peer in the same round:
-  machines are noisy, and their noise is slow.
+- A figure is the median over the rounds, with its minimum and maximum.
+- A ratio is the median of each round's ratio to the base peer in the same round, because the speed
+  of a machine drifts slowly.
 - A workload that a peer did not run has no figure, never a zero.
 """
 
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 BASE = "celery default"
-"""Whose rate the ratios are to."""
+"""The divisor of the ratios."""
 WORKLOADS = {
     "chain10": "chain of 10",
     "chain100": "chain of 100",
@@ -31,15 +31,15 @@ Line = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """Steps a second of one peer at one workload, over the rounds."""
+    """Steps per second of one peer at one workload, over the rounds."""
 
     median: float
     low: float
     high: float
     ratio: float | None
-    """To the base peer; None if that did not run in any of these rounds."""
+    """The ratio to the base peer; None if that ran in none of these rounds."""
     cpu_ms: float
-    """CPU time of a step, of client, workers and server together: the median of the rounds."""
+    """CPU time per step, of client, workers and server together: the median of the rounds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ PARTS = ("steps_per_s", "min", "max", "ratio", "cpu_ms")
 
 
 def to_csv(found: Sequence[Row], machine: Mapping[str, Any]) -> str:
-    """A line for each row, all that is known about it in columns."""
+    """A line for each row, with all its data in columns."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     figures = [f"{w}_{part}" for w in WORKLOADS for part in PARTS]

@@ -1,9 +1,9 @@
-"""Does `multiagents bench` find what we hold ourselves to?
+"""Do the figures of `multiagents bench` meet the project's targets?
 
     multiagents bench --json | python -m bench.targets
 
-Prints a line for each figure that has a target; exit code 1 if one is missed.  The command itself
-reports and does not judge.
+This prints a line for each figure with a target; the exit code is 1 if one is missed.  The command
+`bench` itself only reports figures.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a figure should be.  ``of``: the median ratio, or the saga's own value."""
+    """The limit of a figure.  ``of``: the median ratio, or the saga's own value."""
 
     limit: float
     at_least: bool = True
     of: Literal["ratio", "saga"] = "ratio"
 
     def met(self, found: Mapping[str, Any]) -> bool | None:
-        """Whether a figure is good enough, without an error of ours; None: it is not known."""
+        """Whether a figure meets its limit and no saga failed; None: the figure is unknown."""
         value = found[self.of]
         if value is None:
             return None
@@ -48,12 +48,12 @@ TARGETS = {
     "leases": Target(0, at_least=False, of="saga"),
     "recovery": Target(7, at_least=False, of="saga"),
 }
-"""By a figure's name.  Memory in KiB, recovery in seconds, leases in lost ones."""
-WORDS = {True: "met", False: "MISSED", None: "not known"}
+"""Target by figure: memory in KiB, recovery in seconds, leases as the number of lost ones."""
+WORDS = {True: "met", False: "MISSED", None: "unknown"}
 
 
 def judged(lines: Iterable[str]) -> list[tuple[str, bool | None]]:
-    """What is to be said of each figure, and whether its target is met."""
+    """A line for each figure with a target, and whether the target is met."""
     told = []
     for found in map(json.loads, lines):
         target = TARGETS.get(found["name"])

@@ -1,7 +1,7 @@
 """Which tasks does the Celery peer run?
 
-``app`` has default settings and a result backend; ``late`` is the nearest that Celery's own
-settings come to surviving a killed worker.
+``app`` has default settings and a result backend.  ``late`` has the settings of Celery that protect
+best against a killed worker.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ late.conf.update(task_acks_late=True, task_reject_on_worker_lost=True)
 
 
 def noop(context: Any) -> dict[str, int]:
-    """One step.  After a fan-out it is given the list of all results."""
+    """One step.  After a fan-out it gets the list of all results."""
     return work()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from bench.harness import INPUT, RESULT_S, Begin, Guarantees, Options, Variant, Wait, main, worker
 
 POLL_S = 0.01
-"""Its result is polled; the default of 0.5 s would be most of the time measured."""
+"""The interval at which results are polled; the default of 0.5 s would dominate the figures."""
 
 
 @contextmanager

@@ -24,7 +24,7 @@ def noop(**context: Any) -> dict[str, int]:
 
 
 def chain(length: int) -> Saga:
-    """Steps one after the other, without compensations."""
+    """A chain of steps without compensations."""
     saga = Saga(f"chain{length}")
     for _ in range(length):
         saga.add_step(noop, no_compensation=True)
@@ -32,5 +32,5 @@ def chain(length: int) -> Saga:
 
 
 def fan(width: int) -> Saga:
-    """Steps side by side, then one."""
+    """Steps at the same time, then one."""
     return Saga(f"fan{width}").add_parallel(*[noop] * width).add_step(noop, no_compensation=True)

@@ -1,7 +1,7 @@
 """How fast is DBOS on SQLite?
 
-In one process, which is how it is used with SQLite.  Chains are called one after the other: that
-was faster than starting them in the background.  A fan-out needs an async workflow.
+DBOS runs in one process, as usual with SQLite.  Chains are called one after the other, which was
+faster than a start in the background.  A fan-out needs an async workflow.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from bench.harness import INPUT, OUTPUT, Begin, Guarantees, Options, Variant, Wait, main
 
 PRAGMAS = ("busy_timeout=30000", "foreign_keys=ON", "journal_mode=WAL", "synchronous=NORMAL")
-"""The first two are what DBOS sets itself."""
+"""DBOS itself sets the first two."""
 
 
 @contextmanager
@@ -72,7 +72,7 @@ def _call(workflow: Any, length: int) -> Wait:
 
 
 def _engine(url: str) -> Any:
-    """What DBOS makes itself, with a write-ahead log that is not synced at each commit."""
+    """DBOS's own engine, with a write-ahead log that is not synced at each commit."""
     import sqlalchemy as sa
 
     engine = sa.create_engine(url)

@@ -1,7 +1,7 @@
 """How fast is LangGraph with a synchronous SQLite checkpointer?
 
-In one process, graphs invoked one after the other: its saver holds a lock, and two threads were
-no faster.
+The graphs run in one process, one after the other: its saver holds a lock, and two threads were no
+faster.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bench.harness import INPUT, OUTPUT, Begin, Guarantees, Options, Variant, Wa
 
 
 class State(TypedDict, total=False):
-    """What the nodes share; side by side they may only add to ``parts``."""
+    """The nodes' shared state; nodes that run at the same time may only add to ``parts``."""
 
     n: int
     ok: int

@@ -1,6 +1,7 @@
-"""How fast are our own sagas?
+"""How fast are this package's sagas?
 
-In the environment of the runner, where the package is installed; only its public door is used.
+The peer runs in the runner's environment, where the package is installed, and uses only its public
+API.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which steps and workflows does our own side of the bench run?"""
+"""Which steps and workflows does the multiagents peer run?"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def noop(context: dict[str, Any]) -> dict[str, int]:
 
 
 def chain(length: int) -> None:
-    """Register a workflow of steps one after the other."""
+    """Register a workflow with a chain of steps."""
     builder = WorkflowBuilder(f"bench_chain{length}")
     for number in range(length):
         builder.add_step(f"s{number}", "bench_noop")
@@ -23,7 +23,7 @@ def chain(length: int) -> None:
 
 
 def fan(width: int) -> None:
-    """Register a workflow of steps side by side, then one."""
+    """Register a workflow with steps at the same time, then one."""
     builder = WorkflowBuilder(f"bench_fanout{width}")
     builder.parallel([(f"p{number}", "bench_noop") for number in range(width)])
     builder.add_step("join", "bench_noop")

@@ -1,4 +1,4 @@
--- Takes a listed step under a lease.  Returns the saga's input, or nil if it is not to be had.
+-- Claims a listed step under a lease.  Returns the saga's input, or nil if it cannot be claimed.
 -- KEYS[1] saga (hash)  KEYS[2] due (zset)
 -- ARGV[1] saga id  ARGV[2] step  ARGV[3] nonce  ARGV[4] end of the lease, ms
 if redis.call('HGET', KEYS[1], 's' .. ARGV[2]) ~= 'ready' then

@@ -1,8 +1,8 @@
--- Records a step's result; then lists the next step, or claims it for the caller.
+-- Records a step's result, then lists the next step or claims it for the caller.
 -- KEYS[1] saga (hash)  KEYS[2] log (stream)  KEYS[3] due (zset)  KEYS[4] queue (list)
 -- ARGV[1] saga id  ARGV[2] step  ARGV[3] its nonce  ARGV[4] result (JSON)  ARGV[5] due, ms
 -- ARGV[6] nonce to claim the next step with; '' lists it
--- Returns nil: not the claimant; -1: the saga has ended; -2: nothing to go on with; else the step.
+-- Returns nil: not the claimant; -1: the saga has ended; -2: no step to continue with; or the step.
 local field = 's' .. ARGV[2]
 if redis.call('HGET', KEYS[1], field) ~= ARGV[3] then
   return false

@@ -1,9 +1,9 @@
-"""What is the most that one Python process gets out of one Redis?
+"""What is the upper limit of one Python process with one Redis?
 
-No Celery and no engine: a step is claimed under a lease, and its result, the log, the due set and
-the next step are written in one script.  ``list``: each step comes from a list (three round trips
-a step).  ``continue``: the script that commits a step claims the next (one round trip a step).
-It is no product: there is no retry, no sweeper and no compensation.
+This peer uses neither Celery nor the engine.  It claims a step under a lease.  One script writes
+the result, the log, the due set and the next step.  ``list``: each step comes from a list (three
+round trips per step).  ``continue``: the script that commits a step claims the next one (one round
+trip per step).  It is not a product: it has no retry, no sweeper and no compensation.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from bench.harness import INPUT, OUTPUT, RESULT_S, Begin, Guarantees, Options, V
 LEASE_MS = 15_000
 QUEUE, DUE = "raw:queue", "raw:due"
 ENDED, NOTHING = -1, -2
-"""What commit.lua says instead of a step."""
+"""The answers of commit.lua that are not a step."""
 
 
 class Process:
-    """Client and worker in one: it starts sagas and does whatever is listed."""
+    """Client and worker in one process: it starts sagas and runs every listed step."""
 
     def __init__(self, url: str, *, goes_on: bool) -> None:
         self.client = redis.Redis.from_url(url, decode_responses=True)
@@ -39,7 +39,7 @@ class Process:
         self._commit = self._script("commit")
 
     def begin(self, steps: int, first: int = 1) -> Wait:
-        """Record a saga whose ``first`` steps stand side by side."""
+        """Record a saga whose ``first`` steps run at the same time."""
         saga = uuid.uuid4().hex
         keys = [f"raw:{saga}", f"raw:{saga}:log", DUE, QUEUE]
         self._start(keys=keys, args=[saga, steps, first, json.dumps(INPUT), _due_ms()])
