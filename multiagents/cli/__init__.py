@@ -1,6 +1,6 @@
 """What can be done from a shell?
 
-``multiagents COMMAND``.  What holds for every command:
+``multiagents COMMAND``.  Rules for every command:
 
 - ``--json`` prints one object, or one a line for lists and streams, and nothing else to stdout.
 - An error is one line on stderr, ``error: ...``; a traceback only with ``--debug``.

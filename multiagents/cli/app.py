@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from celery import Celery
 
 Row = tuple[str, Callable[..., None] | str, str]
-"""Name, function (or the place of one that stands above this room), example."""
+"""Name, function (or the place of one in a higher room), example."""
 COMMANDS: tuple[Row, ...] = (
     ("dev", dev, "MULTIAGENTS_IMPORTS=shop.workers multiagents dev"),
     ("demo", demo, "multiagents demo"),
@@ -150,7 +150,7 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 
 def run_for(app: Celery, name: str, words: Sequence[str]) -> int:
-    """The same for the sagas of a team's app.  ``name``: as after ``celery -A``; empty: not known.
+    """Like `run`, for the sagas of a team's app.  ``name``: as after ``celery -A``; empty: unknown.
 
     Messages do not repeat Celery's own options, because these may be secret.
     """

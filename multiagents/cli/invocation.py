@@ -1,8 +1,8 @@
 """How was the command line called, and for which app?
 
-As `multiagents` it speaks of the server that the environment names.  As ``celery -A proj saga`` it
-speaks of the sagas of that app, offers no command that brings servers of its own, and names itself
-so in all advice.
+`multiagents` works on the server that the environment names.  ``celery -A proj saga`` works on the
+sagas of that app, and has no command that starts its own servers.  All advice begins with the words
+of the call.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 PROGRAM = "multiagents"
 OWN_SERVERS = ("dev", "demo", "bench", "chaos")
-"""Commands that bring servers and workers of their own; they concern no app."""
+"""Commands that start their own servers and workers; they concern no app."""
 COPIED = frozenset({"commands", "fix"})
-"""What of a JSON answer holds commands to copy."""
+"""The fields of a JSON answer that hold commands to copy."""
 
 
 @dataclass(slots=True)
@@ -31,13 +31,13 @@ class Called:
     """One call of the command line."""
 
     program: str = PROGRAM
-    """What stands before the command."""
+    """The words before the command."""
     app: Celery | None = None
-    """Whose sagas are meant; None: those of the environment."""
+    """The app with the sagas; None: the sagas of the environment."""
     commands: Sequence[str] = ()
     """The commands that this program offers."""
     settings: Settings | None = None
-    """Of the engine that the command talks to, once that is known."""
+    """The settings of the command's engine, when they are known."""
 
     def __post_init__(self) -> None:
         if self.app is not None:
@@ -49,7 +49,7 @@ class Called:
 
 
 def program_for(app: str) -> str:
-    """What stands before a command for this app, named as after ``celery -A``; empty: not known."""
+    """The words before a command for this app, named as after ``celery -A``; empty: unknown."""
     return f"celery -A {app} saga" if app else "celery saga"
 
 
@@ -63,7 +63,7 @@ def called() -> Called:
 
 @contextmanager
 def calling(call: Called) -> Iterator[Called]:
-    """Let this be the present call meanwhile."""
+    """Make this the present call within the block."""
     global _now
     before, _now = _now, call
     try:
@@ -73,7 +73,7 @@ def calling(call: Called) -> Iterator[Called]:
 
 
 def as_called(text: str) -> str:
-    """A text for people, in which commands begin with the program as it was called."""
+    """A text whose commands begin with the program as it was called."""
     if _now.program == PROGRAM:
         return text
     pattern = _commands(tuple(_now.commands))
@@ -81,7 +81,7 @@ def as_called(text: str) -> str:
 
 
 def copied(value: Any) -> Any:
-    """A JSON answer in which commands to copy do; other data is left as it is."""
+    """A JSON answer whose commands do so; other data stays unchanged."""
     if _now.program == PROGRAM or not isinstance(value, dict | list):
         return value
     if isinstance(value, list):

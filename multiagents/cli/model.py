@@ -1,6 +1,6 @@
 """Which language model answers in `dev` and `demo`?
 
-The one of ``MULTIAGENTS_LM``; without one a stub on this machine, and that is said plainly.
+The model of ``MULTIAGENTS_LM``; without one a stub on this machine, and the output says so.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ STUB = "no language model is set (MULTIAGENTS_LM): a stub on this machine makes 
 def model_environment(
     stack: ExitStack, settings: Settings, answers: Mapping[str, Any] | None = None
 ) -> dict[str, str]:
-    """What a worker's environment needs; starts the stub, until the stack ends, if it is used."""
+    """The variables for a worker's environment; starts the stub until the stack ends, if needed."""
     if settings.lm:
         return {}
     from multiagents.testing.stub_lm import StubProvider

@@ -1,7 +1,7 @@
-"""How are answers printed for people and for programs?
+"""How are answers printed as text and as JSON?
 
-`emit` writes a line of JSON.  `say`, `hint` and `console` print for people; rich is imported only
-for tables.  User data is never read as markup, and its control characters are escaped.
+`emit` writes a line of JSON.  `say`, `hint` and `console` print text; rich is imported only for
+tables.  User data is never parsed as markup, and its control characters are escaped.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Json = Annotated[
 ]
 
 PIPED_WIDTH = 100_000
-"""The width without a terminal: each row is one line there, however long."""
+"""The width without a terminal: each row is then one line of any length."""
 
 NOTHING = "-"
 """Shown for a missing value."""
@@ -72,7 +72,7 @@ def emit_each(values: Iterable[Any]) -> None:
 
 
 def say(text: str) -> None:
-    """Print a line for people."""
+    """Print a line of text."""
     print(shown(as_called(text)), flush=True)
 
 
@@ -83,7 +83,7 @@ def hint(text: str, *, end: str = "\n") -> None:
 
 
 def console() -> Console:
-    """The console for people, as wide as their terminal."""
+    """The console for tables, as wide as the terminal."""
     width = None if sys.stdout.isatty() else PIPED_WIDTH
     made: Console = _console_class()(
         width=width,
@@ -122,7 +122,7 @@ def _console_class() -> Any:
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]] = ()) -> Table:
     """A plain table; a state among the cells gets its colour, None is shown as ``-``.
 
-    What does not fit is wrapped, never cut.  Rows that begin with an id are `multiagents.cli.rows`.
+    Long cells are wrapped, never cut.  `multiagents.cli.rows` prints rows that begin with an id.
     """
     made: Table = _table_class()(box=None, pad_edge=False, header_style="bold")
     for name in columns:

@@ -1,6 +1,6 @@
-"""How is a saga printed for people?
+"""How is a saga printed as text?
 
-Tables from the JSON shape of `projection.describe`; nothing here asks the server.  The words for
+Tables from the JSON shape of `projection.describe`; nothing here reads the server.  The words for
 events are those of `operations.event_words`, and ids are never cut (`cli.rows`).
 """
 
@@ -104,7 +104,7 @@ def saga_view(saga: Saga, now_ms: int, *, full: bool = False) -> RenderableType:
 
 
 def live_view(saga: Saga, now_ms: int) -> RenderableType:
-    """What `watch` shows: one line about the saga, then its steps."""
+    """The table of `watch`: one line about the saga, then its steps."""
     from rich.console import Group
     from rich.text import Text
 
@@ -125,8 +125,8 @@ def sagas_table(
 ) -> RenderableType:
     """A line per saga, or two where the window is narrow.
 
-    ``shows``: keys of the input that are columns, too; ``error``: the text by which sagas were
-    found: of each the error is shown that has it.
+    ``shows``: keys of the input that get a column.  ``error``: the text by which sagas were found;
+    each row then shows the matching error.
     """
     first, *rest = SAGA_COLUMNS
     columns = (first, *(key.upper() for key in shows), *rest)

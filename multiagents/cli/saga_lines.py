@@ -4,8 +4,8 @@ One line for each step event and for each state of a saga:
 
     order 3636fd8b  reserve  failed, attempt 1 of 3: OSError: no stock (shop.py:6); again in 1.4 s
 
-Each line is made from a commit, so one process prints it: the one that decided.  It says what
-follows: the next attempt, a dead letter, the end.  No I/O.
+Each line comes from a commit, so only the process that decided prints it.  The line names the
+consequence: the next attempt, a dead letter, the end.  No I/O.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _COLOURS = {
     "paused": MAGENTA,
     "cancelled": MAGENTA,
 }
-"""By the first word; failures are red."""
+"""The colour of a line, by its first word; failures are red."""
 _BAD = ("failed", "lost", "no worker", "undo ", "end not told")
 _REFUSED = (StepState.FAILED, StepState.PARKED)
 
@@ -130,7 +130,7 @@ def _of_entry(
         return None
     run = saga.steps.get(entry.step)
     if run is None or entry.step not in move.decision.changed:
-        return None  # it came too late to mean anything
+        return None  # it came too late to count
     if isinstance(entry, Succeeded):
         return _line(workflow, saga, *_success(workflow, entry, run))
     word = word_of(entry.kind, entry.type)
@@ -210,7 +210,9 @@ class _Trouble:
         tries = self._work.tries
         if self._entry.attempt < 2 and not self.is_retried:
             return ""
-        if self._entry.attempt != tries:  # a person has retried it, or some did not count
+        if (
+            self._entry.attempt != tries
+        ):  # an operator has retried it, or some attempts did not count
             return f", attempt {self._entry.attempt} (try {tries} of {self._most})"
         return f", attempt {tries} of {self._most}"
 
@@ -226,7 +228,7 @@ class _Trouble:
         rest = "; its function goes on" if goes_on else ""
         if self.is_retried:
             wait_ms = self._work.retry_at - self._entry.at_ms
-            soon = wait_ms < sweep_s * 1000  # a sweep that sleeps now does not know of it
+            soon = wait_ms < sweep_s * 1000  # a sweep that sleeps now has not seen it
             rest += f"; again in {f'about {sweep_s:g} s' if soon else _span(wait_ms)}"
         return rest
 
@@ -275,7 +277,7 @@ def _of_saga(move: Move) -> Line | None:
 
 
 def _reason(move: Move) -> str:
-    """Why a saga is undone or ends, if no line of a step or an operator has said it."""
+    """Why a saga is undone or ends, if no line of a step or an operator shows it."""
     saga = move.decision.saga
     if saga.error is None or saga.error_step or saga.state is SagaState.COMPLETED:
         return ""

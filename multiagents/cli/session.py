@@ -1,7 +1,7 @@
-"""Which engine does a command talk to?
+"""Which engine does a command use?
 
-The one of the present environment.  Each command makes it anew, so no command depends on an
-earlier one of the same process.
+The engine of the present environment.  Each command makes a new one, so no command depends on an
+earlier one in the same process.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class Session:
     """The whole ids of the beginnings that were looked up so far."""
 
     def call(self, operation: str, *args: Any, **kwargs: Any) -> Any:
-        """Run one of the operations on sagas; the unique beginning of an id is accepted.
+        """Run one of the operations on sagas; a unique beginning of an id is enough.
 
-        Raises CommandError for a beginning that several have.
+        Raises CommandError for a beginning that several ids have.
         """
         try:
             return self.runtime.host.call(operation, *args, **kwargs)
@@ -73,9 +73,9 @@ class Session:
         return self.found[given]
 
     def whole_id(self, text: str) -> str:
-        """The id of the only saga whose id begins so; the text itself if there is none.
+        """The id of the only saga whose id begins with the text; the text itself if there is none.
 
-        Raises CommandError if there are several, or the text is too short to tell.
+        Raises CommandError if there are several, or if the text is too short.
         """
         if is_whole(text):
             return text
@@ -106,7 +106,7 @@ class Session:
 
 
 def environment() -> Settings:
-    """The settings of the environment as it is now.  Raises InvalidInput naming what is wrong."""
+    """The settings of the present environment.  Raises InvalidInput, which names the mistake."""
     get_settings.cache_clear()
     return get_settings()
 
@@ -114,7 +114,7 @@ def environment() -> Settings:
 def connect(settings: Settings | None = None) -> Session:
     """A session with the server of these settings (by default the environment's).
 
-    Raises UnreachableError where no server answers, CommandError if it rejects the credentials.
+    Raises UnreachableError if no server answers, CommandError if it rejects the credentials.
     """
     runtime = make_runtime(settings or environment())
     probe(runtime)
@@ -122,10 +122,10 @@ def connect(settings: Settings | None = None) -> Session:
 
 
 def load_code(settings: Settings) -> None:
-    """Import MULTIAGENTS_IMPORTS and read MULTIAGENTS_WORKFLOWS, with all that they register.
+    """Import MULTIAGENTS_IMPORTS and read MULTIAGENTS_WORKFLOWS, so that they register.
 
-    Those modules are the package's own app's: an app of a team's has imported what it names.  What
-    modules print goes to stderr.  Raises InvalidInput for what cannot be read.
+    This is for the package's own app only: a team's app imports its own modules.  The modules'
+    output goes to stderr.  Raises InvalidInput for a module or file that cannot be read.
     """
     from multiagents.workflows import user_code
 
@@ -167,7 +167,7 @@ def find_app(name: str) -> Celery:
         found = utils.find_app(name)
     except (ImportError, AttributeError) as error:
         raise CommandError(joined(f"no Celery app {name!r}: {error}", _EXPECTED_APP)) from error
-    except ValueError as error:  # kombu's word for one that a module raises
+    except ValueError as error:  # kombu's message for an error that a module raises
         if isinstance(error.__context__, MultiAgentsError):
             raise error.__context__ from error
         raise
@@ -179,9 +179,9 @@ def find_app(name: str) -> Celery:
 
 
 def load_app(app: Celery, name: str = "") -> None:
-    """Import a team's app's modules: one of them may attach it, or register its workflows.
+    """Import the modules of a team's app: one may attach it, or register its workflows.
 
-    What they print goes to stderr.  Raises CommandError for an app that is not attached then.
+    Their output goes to stderr.  Raises CommandError if the app is not attached afterwards.
     """
     from multiagents.hosting.attached import how_to_attach, is_attached
 
@@ -192,9 +192,9 @@ def load_app(app: Celery, name: str = "") -> None:
 
 
 def probe(runtime: Runtime) -> None:
-    """Correct our clock by the first server that answers within `PROBE_S`.
+    """Correct this clock by the first server that answers within `PROBE_S`.
 
-    Raises CommandError about the first one if none does.
+    Raises CommandError about the first server if none answers.
     """
     errors: list[CommandError] = []
     for url in runtime.settings.servers:
@@ -208,7 +208,7 @@ def probe(runtime: Runtime) -> None:
 
 
 def probe_server(url: str, clock: Clock, *, named_by: str = REDIS_URL) -> None:
-    """Ask one server for its time, once, and correct the clock by it.  Raises CommandError."""
+    """Read one server's time once, and correct the clock by it.  Raises CommandError."""
     from multiagents.storage.client import UNREACHABLE, Edge
     from multiagents.storage.health import DENIED, REFUSED
     from multiagents.storage.outages import reason_of

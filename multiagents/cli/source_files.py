@@ -13,7 +13,7 @@ from pathlib import Path
 from multiagents.core.places import shown_path
 
 SETTLE_S = 0.1
-"""Files that are saved together are one change, and a half-written file is not read."""
+"""Files saved within this time are one change, and a half-written file is not read."""
 MOST_LOOKS = 20
 MOST_NAMES = 3
 
@@ -26,7 +26,7 @@ class SourceFiles:
         self._seen = self._stamps()
 
     def changed(self) -> list[str]:
-        """The files that have changed since the last call; a removed file has not."""
+        """The files that have changed since the last call, without removed ones."""
         before, now = self._seen, self._stamps()
         if now == before:
             return []
@@ -49,7 +49,7 @@ class SourceFiles:
         for path in self._paths:
             try:
                 about = os.stat(path)
-            except OSError:  # an editor is about to put the new one in its place
+            except OSError:  # an editor is replacing the file
                 continue
             found[path] = (about.st_mtime_ns, about.st_size)
         return found

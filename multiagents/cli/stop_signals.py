@@ -32,7 +32,7 @@ def hurried() -> bool:
 def stopped_by_signals(code: int = OK, *, then: Callable[[], None] | None = None) -> Iterator[None]:
     """Let the signals unwind the block, then call ``then`` and exit with ``code``.
 
-    The usual code says that each of them is a good end.
+    By default a signal is a normal end, with exit code 0.
     """
 
     def stop(number: int, frame: object) -> None:

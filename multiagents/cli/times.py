@@ -1,6 +1,6 @@
-"""How are times printed for people?
+"""How are times printed as text?
 
-Short, and in the zone of this computer; `--json` has ISO 8601 in UTC.  Pure.
+They are short, and in the zone of this computer; `--json` has ISO 8601 in UTC.  Pure.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How do `dev`, `demo`, `bench` and `chaos` run a real worker?
 
-As a subprocess, ``celery -A multiagents worker``, in its own session.  Ctrl-C in the terminal
-reaches only the owner, which stops the worker in order.  No process is left after the block.
+The worker is a subprocess, ``celery -A multiagents worker``, in its own session.  Ctrl-C in the
+terminal reaches only the owner, which stops the worker in order.  No process outlives the block.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ FOREIGN = (
     "MULTIAGENTS_STATE_URLS",
     "MULTIAGENTS_WORKFLOWS",
 )
-"""Variables that would lead a worker to other servers and workflows."""
+"""Variables that would make a worker use other servers and workflows."""
 
 
 class WorkerProcess:
-    """A worker with its children.  Its output goes to ``log``, or to our stderr."""
+    """A worker with its children.  Its output goes to ``log``, or to this process's stderr."""
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class WorkerProcess:
     def wait_until(self, condition: Callable[[], bool], ends_at: float) -> None:
         """Return once the condition holds; ``ends_at`` by the monotonic clock.
 
-        Raises CommandError if the worker ends before, or time is over.
+        Raises CommandError if the worker ends first, or at ``ends_at``.
         """
 
         def is_met() -> bool:
@@ -132,7 +132,7 @@ class WorkerProcess:
 
     @property
     def was_killed(self) -> bool:
-        """Whether a signal has ended it; its output does not say why."""
+        """Whether a signal has ended it; its output then shows no reason."""
         return self._process is not None and (self._process.poll() or 0) < 0
 
     @property
@@ -141,12 +141,12 @@ class WorkerProcess:
         return self._process is not None and self._process.poll() is None
 
     def leave(self) -> None:
-        """Begin a warm shutdown: the worker takes no more steps, and running ones end."""
+        """Begin a warm shutdown: the worker claims no more steps, and running ones end."""
         if self._process is not None:
             self._process.terminate()
 
     def stop(self, within_s: float = STOP_S) -> None:
-        """Stop it warm, then by force; a second call does nothing."""
+        """Stop it by a warm shutdown, then by SIGKILL; a second call does nothing."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -157,14 +157,14 @@ class WorkerProcess:
         _kill_group(process.pid)
 
     def kill(self) -> None:
-        """End it with its children, as the loss of a host would; a second call does nothing."""
+        """Kill it with its children, as the loss of a host would; a second call does nothing."""
         process, self._process = self._process, None
         if process is not None:
             _kill_group(process.pid)
             process.wait()
 
     def tail(self) -> str:
-        """Where the reason can be read: the end of the log, as the tail of a message."""
+        """The end of the log, which has the reason, as the tail of a message."""
         if self._log is None:
             return "" if self.was_killed else "; its output above says why"
         lines = self._log.read_text(errors="replace").splitlines()[-LOG_LINES:]

@@ -156,7 +156,7 @@ def _expected(text: str) -> str:
 def _is_file(text: str) -> bool:
     try:
         return Path(text).is_file()
-    except (OSError, ValueError):  # no name for a file
+    except (OSError, ValueError):  # not a valid file name
         return False
 
 

@@ -32,7 +32,7 @@ SagaId = Annotated[
 PERIOD_S = 0.25
 """The time between two reads of a saga; a shorter one makes no visible difference."""
 STILL_S = 5.0
-"""After so long without a change, it is checked, again and again, whether the saga can move."""
+"""After this long without a change, each look checks whether the saga can move."""
 AWAY_S = 1.0
 """The time between two reads while the server does not answer."""
 AWAY = "{}: waiting for it, and saga {} goes on when it is back (Ctrl-C ends only the waiting)"
@@ -89,8 +89,8 @@ def snapshots(
 ) -> Iterator[dict[str, Any]]:
     """Snapshots of the saga; the last one is at its end, or at the end of ``timeout_s``.
 
-    A server that goes away meanwhile is waited for.  Says on stderr, once, that, why a person is
-    waited for, and why no worker moves it; ``told``: what was said of that already.
+    It waits while the server does not answer.  Notes go to stderr, each once: that the server is
+    away, why the saga waits for an operator, and why no worker moves it.  ``told``: earlier notes.
     """
     from multiagents.operations.projection import person_awaited
 
@@ -98,7 +98,7 @@ def snapshots(
     said, stillness = "", _Stillness(session, told)
     while True:
         saga = _get(session, saga_id, ends_at)
-        saga_id = saga["transaction_id"]  # what was given may be the beginning of it, or a task's
+        saga_id = saga["transaction_id"]  # the given id may be a beginning, or a task's
         yield saga
         why = person_awaited(saga)
         if why and why != said:
@@ -120,7 +120,7 @@ class _Stillness:
         self._since = time.monotonic()
 
     def look(self, saga: dict[str, Any]) -> None:
-        """Once for each snapshot."""
+        """Print the reasons that are new; called for each snapshot."""
         now = time.monotonic()
         if saga != self._last:
             moved, self._last, self._since = bool(self._last), saga, now
@@ -135,7 +135,7 @@ class _Stillness:
 
         try:
             return self._session.runtime.outcomes.stranded(saga_id)
-        except UNREACHABLE:  # the next look at the saga waits for its server
+        except UNREACHABLE:  # the next read of the saga waits for its server
             return self._told
 
     def _say(self, why: str) -> None:

@@ -61,7 +61,7 @@ def _rows(session: Session) -> list[dict[str, Any]]:
 
     known = {workflow.name: workflow for workflow in published(session)}
     versions = {name: workflow.version for name, workflow in known.items()}
-    known |= registry.registered()  # which is what a start from here would take
+    known |= registry.registered()  # a start from here would take these
     taking, _ = split(session.fleet())
     running = {name for member in taking.values() for name in member["workers"]}
     return [
@@ -161,7 +161,7 @@ def _check_functions(read: Sequence[tuple[dict[str, Any], Workflow | None]]) -> 
     settings = environment()
     if not settings.import_names and called().app is None:
         return
-    with suppress(NoServer):  # of a module that asks for one: what it has registered is known
+    with suppress(NoServer):  # a module needs a server: what it registered before is known
         load_code(settings.model_copy(update={"workflows": None}))
     lacking = [
         (report, each)

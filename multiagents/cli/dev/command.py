@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class PoolName(StrEnum):
-    """Those of Celery's pools that need nothing installed."""
+    """Celery's pools that need no further package."""
 
     PREFORK = "prefork"
     SOLO = "solo"
@@ -143,7 +143,7 @@ class UsedServer:
     server: EmbeddedServer | None = None
 
     def server_runs(self) -> bool:
-        """Whether the server runs; True for a server of somebody else."""
+        """Whether the server runs; True for a server that `dev` did not start."""
         return self.server is None or self.server.is_running
 
 
@@ -177,7 +177,9 @@ def _check_there(settings: Settings) -> None:
     try:
         connect(settings)
     except UnreachableError as error:
-        if settings.state_urls:  # which may name the one that is away, and dev has none for it
+        if (
+            settings.state_urls
+        ):  # the environment may name the server that is away, and dev cannot start that one
             raise
         raise CommandError(
             f"no server answers at {masked(settings.redis_url)} ({error.reason});"
@@ -227,7 +229,7 @@ class Other:
     brings: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON shows it."""
+        """The worker as JSON shows it."""
         return asdict(self)
 
 
@@ -244,7 +246,7 @@ def _others(session: Session, hostname: str) -> list[Other]:
 
 
 def _missing(one: Mapping[str, Any], *, of: Mapping[str, Any]) -> tuple[str, ...]:
-    """The functions of one worker that the other lacks though it consumes their queue."""
+    """The functions of one worker that the other lacks, although it consumes their queue."""
     return tuple(
         sorted(
             name

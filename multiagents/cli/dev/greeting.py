@@ -75,10 +75,10 @@ def _end(place: DevServer) -> str:
 
 
 def start_command(report: WorkerReport, program: str = "") -> str:
-    """Starts the first example of the first workflow that has one, on one or two lines.
+    """The command that starts the first example of a workflow, on one or two lines.
 
-    Without any example it says where the input goes, and starts nothing as it is.  ``program``: how
-    this command is called; unless it is given, as in the user's shell.
+    Without any example it has a placeholder for the input, and starts nothing as it is.
+    ``program``: the words that call this command; by default those of the user's shell.
     """
     name, example = _first(report)
     words = f"{program or _program()} start {shlex.quote(name)}"
@@ -104,7 +104,7 @@ def _commands(place: DevServer, report: WorkerReport) -> list[str]:
 
 
 def _program() -> str:
-    """How this command is called in the user's shell."""
+    """The words that call this command in the user's shell."""
     if shutil.which("multiagents"):
         return "multiagents"
     called = Path(sys.argv[0])

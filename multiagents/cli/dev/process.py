@@ -152,13 +152,13 @@ class DevWorkers:
             last_words(
                 f"stopping: a running step has {STOP_S:g} s to end; Ctrl-C again does not wait"
             )
-        if kind is ServerEnded:  # no step can report, and nobody can be told who is gone
+        if kind is ServerEnded:  # without a server no step can report, and the list cannot change
             self._reported = False
         for each in all_of_them:
             self._stop(each, _LOOK_NOW_S if kind is ServerEnded else STOP_S)
 
     def _stop(self, worker: DevWorker, within_s: float = STOP_S) -> None:
-        """Stop it and remove it from the server's list, where the next `dev` would find it."""
+        """Stop the worker, and remove it from the server's list for the next `dev`."""
         worker.stop(within_s)
         if self._reported:
             self._session().runtime.leave(worker.worker.hostname)
@@ -177,7 +177,7 @@ class DevWorkers:
 
     @property
     def pid(self) -> int | None:
-        """Its main process."""
+        """The pid of its main process."""
         return None if self.now is None else self.now.worker.process.pid
 
     def ready(self) -> WorkerReport:

@@ -109,7 +109,7 @@ class _EngineLog(structlog.PrintLogger):
 
 def _logger_of(*names: Any) -> Any:
     if MISSING_LOG in names:
-        return structlog.ReturnLogger()  # the report tells it
+        return structlog.ReturnLogger()  # the report has it
     own = bool(names) and str(names[0]).startswith("multiagents.")
     return _EngineLog() if own else structlog.PrintLogger()
 

@@ -171,7 +171,7 @@ class SagaJudge:
         for name, step in saga.steps.items():
             if before.steps[name].run.state is StepState.SUCCEEDED:
                 now = step.run.state
-                law(now is StepState.SUCCEEDED, f"{name!r} succeeded, and is {now}")
+                law(now is StepState.SUCCEEDED, f"{name!r} succeeded, but is {now}")
 
     def _repeated(self, entry: Entry, decision: Decision) -> None:
         if isinstance(entry, Succeeded | Failed | Lost | TimerDue):
