@@ -1,1 +1,1 @@
-"""What does it look like in use?  Each module with an async ``main()`` is one example."""
+"""How is the package used?  Each module with an async ``main()`` is one example."""

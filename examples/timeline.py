@@ -1,4 +1,4 @@
-"""How does a saga's history look as lines for people?"""
+"""How does a saga's history look as text?"""
 
 from __future__ import annotations
 

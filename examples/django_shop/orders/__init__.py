@@ -1,1 +1,1 @@
-"""Orders, and what is in stock for them."""
+"""Orders, and the stock for them."""

@@ -13,7 +13,7 @@ class PurchaseTests(TestCase):
     """A saga runs to its end where a test's transaction would be committed."""
 
     def setUp(self):
-        """Begin with no sagas; ``self.lab`` can make steps fail."""
+        """Begin without sagas; ``self.lab`` can make steps fail."""
         self.lab = self.enterContext(eager(runtime))
 
     def post(self, sku="A1", amount="12.50"):

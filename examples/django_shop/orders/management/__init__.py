@@ -1,1 +1,1 @@
-"""What the shop adds to ``manage.py``."""
+"""The shop's additions to ``manage.py``."""
