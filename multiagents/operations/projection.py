@@ -228,7 +228,7 @@ def _event(entry: Entry, after: Saga, workers: Mapping[str, str]) -> dict[str, A
     )
 
 
-_PUBLIC = {"action": "command"}
+_PUBLIC = {"action": "command", "effect": "outcome"}
 """Fields of entries whose name in an event's ``data`` is another."""
 
 

@@ -192,6 +192,17 @@ def test_history_tells_the_classes_of_an_error(saga_lab: Any) -> None:
     ]
 
 
+def test_history_gives_a_failure_its_documented_fields(saga_lab: Any) -> None:
+    """The names in the JSON stay, whatever the fields of an entry are called."""
+    ERRORS["work"] = Declined("x")
+    (failed,) = [
+        event["data"]
+        for event in sagas.history(saga_lab.start(one()))
+        if event["type"] == "step_failed"
+    ]
+    assert {"error", "outcome", "classes", "retryable", "state"} <= failed.keys()
+
+
 # ---- definitions ----
 
 
