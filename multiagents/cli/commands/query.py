@@ -155,7 +155,7 @@ def print_list(
     as_json: bool = False,
     **filters: Any,
 ) -> None:
-    """Print the sagas that fit the filters of `Listing.list`, and the keys ``shows`` of their input."""
+    """Print the sagas that fit the filters of `Listing.list`, with the keys ``shows`` of inputs."""
     service = session.runtime.host.service
     wanted = service.wanted(**{"since": None, "until": None, **filters})
     rows = session.run(service.search(wanted, limit=limit, progress=_Progress()))
