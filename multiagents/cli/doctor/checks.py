@@ -227,13 +227,13 @@ def heartbeats(late: Mapping[str, int]) -> Check:
     return Check("heartbeats", "warn", f"leases were renewed late: {message}", fix)
 
 
-WHAT_IS_DUE = "for leases, retries, timeouts and the deletion of ended sagas"
+WHAT_IS_DUE = "leases, retries, timeouts and deletions of ended sagas"
 
 
 def due(health: DueHealth, now_ms: int) -> Check:
     """Workers handle due items in time."""
     late_ms = 0 if health.oldest_ms is None else max(0, now_ms - health.oldest_ms)
-    waiting = f"{count_of(health.members, 'time')} set, {health.overdue} overdue; {WHAT_IS_DUE}"
+    waiting = f"{count_of(health.members, 'item')}, {health.overdue} overdue: {WHAT_IS_DUE}"
     if health.stray:
         member, at_ms = health.stray[0]
         when = f"the first ({member}) in {span(at_ms - now_ms)}"
@@ -246,7 +246,7 @@ def due(health: DueHealth, now_ms: int) -> Check:
     status: Status = "warn" if late_ms < OVERDUE_FAIL_MS else "fail"
     fix = "start a worker, or more of them, because each one sweeps; check their logs for errors"
     late = f"{health.overdue} overdue, the oldest by {late_ms / 1000:.0f} s"
-    what = f"{count_of(health.members, 'time')} set, {late}; {WHAT_IS_DUE}"
+    what = f"{count_of(health.members, 'item')}, {late}: {WHAT_IS_DUE}"
     return Check("due set", status, what, fix)
 
 
@@ -355,7 +355,7 @@ def count_of(number: int, what: str) -> str:
     """The number and the noun, in the plural unless the number is 1."""
     if number == 1:
         return f"1 {what}"
-    if what.endswith("y"):
+    if what.endswith("y") and what[-2] not in "aeiou":
         return f"{number} {what[:-1]}ies"
     return f"{number} {what}es" if what.endswith("s") else f"{number} {what}s"
 

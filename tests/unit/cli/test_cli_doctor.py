@@ -235,6 +235,20 @@ def test_an_unfit_server_is_a_failure(info: dict[str, str], status: str) -> None
     assert checks.version(ServerHealth(info)).status == status
 
 
+@pytest.mark.parametrize(
+    ("number", "noun", "text"),
+    [
+        (1, "key", "1 key"),
+        (3, "key", "3 keys"),
+        (2, "entry", "2 entries"),
+        (0, "class", "0 classes"),
+    ],
+)
+def test_numbers_have_the_right_plural(number: int, noun: str, text: str) -> None:
+    """A noun in -y after a vowel only gets an s: the finding on evictions counted "keies"."""
+    assert checks.count_of(number, noun) == text
+
+
 def test_sagas_that_wait_for_a_person_are_named() -> None:
     """The finding names a few of the sagas that need attention, and counts all."""
     ids = [f"saga-{number}" for number in range(9)]

@@ -182,6 +182,4 @@ def test_a_retry_that_has_failed_again_is_not_called_under_way() -> None:
 def test_doctor_says_what_the_due_set_holds() -> None:
     """The finding says that most items concern sagas that have ended."""
     told = due(DueHealth(84, 2, 1000), 2000).message
-    assert told == (
-        "84 times set, 2 overdue; for leases, retries, timeouts and the deletion of ended sagas"
-    )
+    assert told == ("84 items, 2 overdue: leases, retries, timeouts and deletions of ended sagas")
