@@ -46,7 +46,7 @@ _COLOURS = {
     "cancelled": MAGENTA,
 }
 """The colour of a line, by its first word; failures are red."""
-_BAD = ("failed", "lost", "no worker", "undo ", "end not told")
+_BAD = ("failed", "lost", "no worker", "undo ", "callback refused")
 _REFUSED = (StepState.FAILED, StepState.PARKED)
 
 

@@ -27,7 +27,7 @@ WORDS: Mapping[str, str] = {
     "undo_lost": "undo lost",
     "undo_withdrawn": "undo withdrawn",
     "undo_unroutable": "undo no worker",
-    "end_unroutable": "end not told",
+    "end_unroutable": "callback refused",
     "timer": "retries",
     "asked": "asked",
 }

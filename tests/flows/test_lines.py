@@ -65,7 +65,7 @@ def test_without_faults_each_end_is_told_once_and_last_with_a_reason(servers: Se
         for saga_id in {line.saga_id for line in told.lines}:
             own = [line for line in told.lines if line.saga_id == saga_id]
             states = [line.word for line in own if not line.step and "asked" not in line.word]
-            assert [word for word in states if word != "end not told"][-1] in {*ENDS, "paused"}
+            assert [word for word in states if word != "callback refused"][-1] in {*ENDS, "paused"}
             for place, line in enumerate(own):
                 if not line.step and line.word in ENDS - {"completed"}:
                     assert any(map(gives_reason, own[: place + 1])), [each.text() for each in own]

@@ -23,8 +23,8 @@ TITLES = {
     "undo": "undo of {step} parked",
     "paused": "paused",
     "terminated": "terminated",
-    "end": "end not told",
-    "note": "something to know",
+    "end": "callback refused",
+    "note": "note",
     "damaged": "damaged",
 }
 """By kind; an unknown kind is shown by its own name."""

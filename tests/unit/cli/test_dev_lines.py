@@ -259,7 +259,7 @@ def test_an_end_that_celery_refuses_to_send_on_is_told() -> None:
     history(Requested(1100, Action.TERMINATE, "r1"))
     refused = Unroutable(1200, RUN, "", 0, Failure("KeyError", "'x'"), "link 1 (shop.mail) of T")
     assert history(refused) == (
-        "order 3636fd8b  end not told: link 1 (shop.mail) of T: KeyError: 'x';"
+        "order 3636fd8b  callback refused: link 1 (shop.mail) of T: KeyError: 'x';"
         " see multiagents explain 3636fd8b"
     )
 
