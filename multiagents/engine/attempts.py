@@ -92,9 +92,9 @@ class StoreEngine:
     async def _succeed(self, done: Assignment, result: str, go_on: bool) -> Assignment | None:
         returned = Succeeded(self._clock.now_ms(), *done.ref, done.nonce)
         report: Report = returned
-        keys = self._repository.keys(done.saga_id)
-        workflow = await self._repository.workflow(keys, done.version)
+        workflow = await self._repository.workflow(done.saga_id, done.version)
         if is_judged(workflow, returned):
+            keys = self._repository.keys(done.saga_id)
             states = await states_of(keys, workflow, done.step, done.results)
             given = Given(done.input, done.results, states)
             report = judged(workflow, returned, result, given)

@@ -15,7 +15,7 @@ from multiagents.core.clock import Clock
 from multiagents.core.entries import Claimed
 from multiagents.core.fields import claim_field, result_field
 from multiagents.core.json_text import dumps, loads
-from multiagents.core.ports import Assignment, Directory
+from multiagents.core.ports import Assignment, Directory, WorkerInfo
 from multiagents.core.settings import Settings
 from multiagents.core.states import Kind, SagaState, StepState
 from multiagents.engine import messages
@@ -76,6 +76,10 @@ class Terms:
     least_lease_s: float = 0.0
 
 
+Function = tuple[str, WorkerInfo | None]
+"""What does a step's work: its name, and the worker function if this process has it."""
+
+
 @dataclass(slots=True)
 class Claims:
     """Begins attempts."""
@@ -104,9 +108,10 @@ class Claims:
         ``known``, ``alone``: see `store.claim`; the view is the state that its reply brings.
         """
         now_ms = self.clock.now_ms()
-        entry = self._entry(workflow, ref, now_ms)
+        function = self._function(workflow, ref.kind, ref.step)
+        entry = self._entry(ref, now_ms, function)
         heartbeats = deadline_ms is None
-        terms = self._terms(workflow, entry, queue, delivery)
+        terms = self._terms(workflow, entry, function, (queue, delivery))
         if deadline_ms is not None:
             terms = replace(terms, deadline_ms=deadline_ms)
         deadline = terms.deadline_ms
@@ -200,20 +205,25 @@ class Claims:
 
     def begin(self, workflow: Workflow, dispatch: Dispatch) -> Claimed:
         """The entry of a claim that a commit is to write."""
-        return self._entry(workflow, dispatch.ref, self.clock.now_ms())
+        function = self._function(workflow, dispatch.kind, dispatch.step)
+        return self._entry(dispatch.ref, self.clock.now_ms(), function)
 
-    def plan_claim(
-        self, plan: Commit, workflow: Workflow, claim: Claimed, go_on: Continuation
-    ) -> Terms:
+    def begin_here(
+        self, workflow: Workflow, dispatch: Dispatch, slot: Continuation
+    ) -> tuple[Claimed, Terms]:
+        """Likewise, for what this process goes on with, and on which terms."""
+        function = self._function(workflow, dispatch.kind, dispatch.step)
+        claim = self._entry(dispatch.ref, self.clock.now_ms(), function)
+        return claim, self._terms(workflow, claim, function, (slot.queue, slot.delivery))
+
+    def plan_claim(self, plan: Commit, saga_id: str, claim: Claimed, terms: Terms) -> None:
         """Have a commit write a claim instead of the command."""
-        terms = self._terms(workflow, claim, go_on.queue, go_on.delivery)
         last_ms = _last_moment(terms.deadline_ms)
-        value = store.claim_value(claim.attempt, claim.nonce, last_ms, go_on.delivery)
+        value = store.claim_value(claim.attempt, claim.nonce, last_ms, terms.delivery)
         plan.decided.append(claim)
         plan.claims[claim_field(claim.kind, claim.step)] = value
-        lease = k.due_lease(go_on.done.saga_id, claim.ref, claim.nonce)
+        lease = k.due_lease(saga_id, claim.ref, claim.nonce)
         plan.due[lease] = self._lease_end(claim.at_ms, terms)
-        return terms
 
     async def next_assignment(
         self,
@@ -239,18 +249,24 @@ class Claims:
         attempt = store.Attempt(held.saga_id, *held.ref, held.nonce)
         return store.renew(keys, attempt, lease_ends=end, notes=notes)
 
-    def _entry(self, workflow: Workflow, ref: AttemptRef, now_ms: int) -> Claimed:
-        info = self.directory.local(_name(workflow, ref.kind, ref.step))
+    def _function(self, workflow: Workflow, kind: Kind, step: str) -> Function:
+        name = _name(workflow, kind, step)
+        return name, self.directory.local(name)
+
+    def _entry(self, ref: AttemptRef, now_ms: int, function: Function) -> Claimed:
+        _, info = function
         retry = info.retry if info else None
         return Claimed(now_ms, *ref, self.nonce(), self.hostname, retry)
 
-    def _terms(self, workflow: Workflow, claim: Claimed, queue: str, delivery: str) -> Terms:
-        name = _name(workflow, claim.kind, claim.step)
-        info = self.directory.local(name)
+    def _terms(
+        self, workflow: Workflow, claim: Claimed, function: Function, origin: tuple[str, str]
+    ) -> Terms:
+        """``origin``: the queue and the delivery that pay for it."""
+        name, info = function
         default_s = info.timeout_s if info else None
         timeout_s = messages.timeout_of(workflow, claim.step, claim.kind, default_s)
         deadline_ms = claim.at_ms + round(timeout_s * 1000) if timeout_s else 0
-        return Terms(name, queue, delivery, deadline_ms, info.least_lease_s if info else 0.0)
+        return Terms(name, *origin, deadline_ms, info.least_lease_s if info else 0.0)
 
     def _lease_end(self, now_ms: int, terms: Terms | Assignment) -> int:
         end = now_ms + max(self.settings.lease_ms, round(terms.least_lease_s * 1000))
@@ -330,8 +346,10 @@ def _assignment(
     saga: Saga, workflow: Workflow, entry: Claimed, brought: Brought, terms: Terms
 ) -> Assignment:
     kind, step = entry.kind, entry.step
-    generation = saga.steps[step].generation
     deadline_ms = terms.deadline_ms
+    key = step_key = ids.idempotency_key(saga.id, step)
+    if kind is Kind.UNDO:
+        key = ids.idempotency_key(saga.id, step, saga.steps[step].generation, True)
     return Assignment(
         saga_id=saga.id,
         workflow=saga.workflow,
@@ -347,12 +365,12 @@ def _assignment(
         least_lease_s=terms.least_lease_s,
         timeout_s=(deadline_ms - entry.at_ms) / 1000 if deadline_ms else None,
         meta=brought.meta,
-        idempotency_key=ids.idempotency_key(saga.id, step, generation, kind is Kind.UNDO),
+        idempotency_key=key,
         input=brought.input,
         results=brought.results,
         merged=brought.merged,
         checkpoint=brought.checkpoint,
         step_result=brought.step_result,
-        step_idempotency_key=ids.idempotency_key(saga.id, step),
+        step_idempotency_key=step_key,
         error=saga.error,
     )

@@ -104,22 +104,24 @@ class Planner:
         plan = self._plan(ground, decision)
         for each in begun:
             each.put_into(plan, ground.keys.id)
-        self.dispatcher.enclose(ground.keys, ground.workflow, plan)
+        if plan.outbox:
+            self.dispatcher.enclose(ground.keys, ground.workflow, plan)
         return Move(ground.workflow, decision, plan, waiting=waiting)
 
     def _going_on(
         self, ground: Ground, decision: Decision, following: Dispatch, slot: Continuation
     ) -> Move:
         """The commit claims the step with which this process continues."""
-        claim = self.claims.begin(ground.workflow, following)
+        claim, terms = self.claims.begin_here(ground.workflow, following, slot)
         after = fold(ground.workflow, decision.saga, (claim,))
         rest = tuple(each for each in decision.commands if each is not following)
         after = Decision(after.saga, rest, decision.changed | after.changed)
         plan = self._plan(ground, after)
         if len(rest) == len(decision.commands):
             plan.taken.append(outbox_field(following.ref))
-        terms = self.claims.plan_claim(plan, ground.workflow, claim, slot)
-        self.dispatcher.enclose(ground.keys, ground.workflow, plan)
+        self.claims.plan_claim(plan, ground.keys.id, claim, terms)
+        if plan.outbox:
+            self.dispatcher.enclose(ground.keys, ground.workflow, plan)
         return Move(ground.workflow, after, plan, (claim, terms))
 
     def _begin_plain(self, ground: Ground, decision: Decision) -> tuple[Decision, list[Begun]]:

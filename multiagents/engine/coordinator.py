@@ -327,8 +327,10 @@ class Coordinator:
         base = Snapshot(move.plan.version, reply.cursor, move.decision.saga)
         self.repository.snapshots.put(base)
         self._tell(keys, move)
-        note_refused(keys, reply.refused)
-        await self._send(keys, move, reply.end)
+        if reply.refused:
+            note_refused(keys, reply.refused)
+        if move.plan.outbox or move.waiting or reply.end:
+            await self._send(keys, move, reply.end)
         if reply.more:
             view = await store.load(keys, known=known_of(base))
             await self._drive(keys, view, base)
@@ -358,7 +360,8 @@ class Coordinator:
             end = await self.repository.complete(keys, end, move.plan.outcome, owed)
         plan, workflow = move.plan, move.workflow
         done = await self.dispatcher.send(keys, workflow, saga, plan=plan, end=end)
-        await self.dispatcher.hand_on(keys, workflow, move.waiting)
+        if move.waiting:
+            await self.dispatcher.hand_on(keys, workflow, move.waiting)
         note_refused(keys, done.refused)
         for entry in done.failed:
             await self.report(keys.id, entry)

@@ -101,8 +101,6 @@ class Dispatcher:
 
     def enclose(self, keys: SagaKeys, workflow: Workflow, plan: Commit) -> None:
         """Let a commit publish its own commands, as far as it can."""
-        if not plan.outbox:  # as for each continued step
-            return
         if self.settings.continuation:
             self._hold_back(workflow, plan)
         for name in _to_send(plan):

@@ -100,7 +100,7 @@ async def _is_in_time(duty: Duty, lost: Lost, claim: str | None) -> bool:
     version = await store.pinned(keys)
     if version is None:
         return False
-    workflow = await duty.coordinator.repository.workflow(keys, version)
+    workflow = await duty.coordinator.repository.workflow(keys.id, version)
     if isinstance(workflow.by_name[lost.step].target(lost.kind), str):
         return False
     because = (keys.work, claim_field(lost.kind, lost.step), claim)

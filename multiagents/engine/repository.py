@@ -92,13 +92,13 @@ class Repository:
         found: dict[str, Any] = json.loads(await store.meta(keys) or "{}")
         return found
 
-    async def workflow(self, keys: SagaKeys, version: str) -> Workflow:
-        """The definition with this content hash."""
+    async def workflow(self, saga_id: str, version: str) -> Workflow:
+        """The definition with this content hash, by which a saga runs."""
         found = self.definitions.get(version)
         if found is None:
-            text = await store.definition(keys.shard, version)
+            text = await store.definition(self.keys(saga_id).shard, version)
             if text is None:
-                raise UnknownSaga(f"definition {version} of saga {keys.id} is not stored")
+                raise UnknownSaga(f"definition {version} of saga {saga_id} is not stored")
             found = self.definitions.put(version, from_canonical(text))
         return found
 
@@ -152,10 +152,10 @@ class Repository:
         if view.head is None or view.steps is None or view.definition is None:
             if base is None:
                 raise AssertionError("the store left out a state that we do not have")
-            workflow = await self.workflow(keys, base.saga.version)
+            workflow = await self.workflow(keys.id, base.saga.version)
             saga = base.saga
         else:
-            workflow = await self.workflow(keys, view.definition)
+            workflow = await self.workflow(keys.id, view.definition)
             saga = read_saga(keys.id, workflow, view)
         if view.values is not None:
             saga = replace(saga, values=view.values)

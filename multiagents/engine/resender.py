@@ -66,7 +66,7 @@ class Resender:
             missing = (keys.work, name) if value is None else (keys.saga, "w")
             await store.drop(keys.shard, duty.item, because=(*missing, ""))
             return
-        workflow = await self._repository.workflow(keys, version)
+        workflow = await self._repository.workflow(keys.id, version)
         if name == OUTBOX_END:
             refused = await self._coordinator.ends.deliver_again(keys, workflow)
             if error := not_taken(refused):

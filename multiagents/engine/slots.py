@@ -77,7 +77,7 @@ class Slots:
             if pinned is None:
                 return None
             version = pinned
-        workflow = await self._repository.workflow(keys, version)
+        workflow = await self._repository.workflow(keys.id, version)
         if ref.step not in workflow.by_name:
             return None
         await self.look_around(workflow)
@@ -178,7 +178,7 @@ class Slots:
             await self._repository.remember(keys, view, base, data)
         elif attempts and version:
             with suppress(UnknownSaga):  # the server has lost it: only a name is missing
-                await self._repository.workflow(keys, version)
+                await self._repository.workflow(keys.id, version)
         return attempts
 
     async def look_around(self, workflow: Workflow) -> None:

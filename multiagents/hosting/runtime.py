@@ -196,9 +196,7 @@ class Runtime:
         return TaskProcess(
             engine=self.host.engine,
             leases=leases,
-            perform=lambda worker, held, keeper: perform(
-                worker, held, keeper, limit=settings.max_result_bytes
-            ),
+            perform=partial(perform, limit=settings.max_result_bytes),
             verdict_of=verdict_of,
             persist=self.persist,
             slice_s=settings.slice_s,

@@ -121,7 +121,7 @@ def all_shards(count: int) -> list[Shard]:
 class SagaKeys:
     """The keys of one saga."""
 
-    __slots__ = ("data", "due", "id", "ids", "log", "saga", "shard", "work")
+    __slots__ = ("all", "data", "due", "id", "ids", "log", "saga", "shard", "work")
 
     def __init__(self, saga_id: str, shards: int = 1) -> None:
         self.id = saga_id
@@ -133,11 +133,8 @@ class SagaKeys:
         self.log = f"{tag}:log:{saga_id}"
         self.ids = f"{tag}:ids:{saga_id}"
         self.due = self.shard.due
-
-    @property
-    def all(self) -> tuple[str, ...]:
+        self.all: tuple[str, ...] = (self.saga, self.work, self.data, self.log, self.ids, self.due)
         """In the order in which every script takes them."""
-        return (self.saga, self.work, self.data, self.log, self.ids, self.due)
 
 
 def shard_of(saga_id: str, shards: int) -> Shard:

@@ -126,8 +126,8 @@ def report(
 
 
 def _index_keys(saga: SagaKeys, plan: Commit) -> tuple[str, ...]:
-    before, shard = plan.state_before or plan.state, saga.shard
-    keys = (shard.state(before), shard.state(plan.state))
+    shard, now = saga.shard, saga.shard.state(plan.state)
+    keys = (shard.state(plan.state_before) if plan.moves and plan.state_before else now, now)
     return (*keys, shard.attention, shard.dead_letters) if plan.waiting else keys
 
 

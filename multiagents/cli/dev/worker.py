@@ -67,9 +67,7 @@ class Teller:
         if mark is None or mark.kind is not Kind.RUN or mark.attempt > 1:
             return
         coordinator = self._runtime.host.coordinator
-        flow = coordinator.repository.workflow(
-            coordinator.repository.keys(mark.saga_id), mark.version
-        )
+        flow = coordinator.repository.workflow(mark.saga_id, mark.version)
         workflow = self._runtime.edge.run(flow)
         if mark.step == first_step(workflow) and mark.saga_id not in self._started:
             self._started[mark.saga_id] = None
