@@ -133,7 +133,8 @@ class Coordinator:
         if isinstance(reply, int) and reply != store.CREATED:
             await self._join(keys, reply)
             return reply
-        note_refused(keys, () if isinstance(reply, int) else reply)
+        if not isinstance(reply, int):
+            note_refused(keys, reply)
         self._tell(keys, move)
         await self._send(keys, move)
         return store.CREATED

@@ -101,7 +101,7 @@ class Dispatcher:
 
     def enclose(self, keys: SagaKeys, workflow: Workflow, plan: Commit) -> None:
         """Let a commit publish its own commands, as far as it can."""
-        if self.settings.continuation:
+        if self.settings.continuation and len(plan.outbox) > 1:  # one always fits
             self._hold_back(workflow, plan)
         for name in _to_send(plan):
             ref = parse_outbox_field(name)

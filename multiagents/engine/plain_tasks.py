@@ -186,11 +186,10 @@ class PlainTasks:
         self, keys: SagaKeys, workflow: Workflow, saga: Saga, command: Dispatch, data: Data
     ) -> Begun | None:
         """What a commit needs to claim and publish a task; None if the data at hand does not do."""
-        ref = command.ref
         call = workflow.by_name[command.step].target(command.kind)
-        known = isinstance(call, TaskCall) and _is_known(workflow, saga, command, data)
-        if not known or not isinstance(call, TaskCall):
+        if not isinstance(call, TaskCall) or not _is_known(workflow, saga, command, data):
             return None
+        ref = command.ref
         task_id = ids.step_id(keys.id, *ref)
         deadline_ms = self._deadline_ms(workflow, ref, call)
         entry = self.claims.begin(workflow, command)

@@ -38,6 +38,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache, cached_property
 from typing import NamedTuple
 
 from multiagents.core.attempt_ref import AttemptRef
@@ -46,60 +47,60 @@ from multiagents.core.states import SagaState
 PREFIX = "ma"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Shard:
     """The keys that one shard's sagas share."""
 
     number: int = 0
 
-    @property
+    @cached_property
     def tag(self) -> str:
         return f"{PREFIX}:{{s{self.number:02d}}}"
 
-    @property
+    @cached_property
     def due(self) -> str:
         return f"{self.tag}:due"
 
-    @property
+    @cached_property
     def tick(self) -> str:
         return f"{self.tag}:tick"
 
-    @property
+    @cached_property
     def stuck(self) -> str:
         return f"{self.tag}:stuck"
 
-    @property
+    @cached_property
     def sagas(self) -> str:
         return f"{self.tag}:sagas"
 
-    @property
+    @cached_property
     def definitions(self) -> str:
         return f"{self.tag}:definitions"
 
-    @property
+    @cached_property
     def unused(self) -> str:
         return f"{self.tag}:unused"
 
-    @property
+    @cached_property
     def format(self) -> str:
         return f"{self.tag}:format"
 
     def state(self, state: SagaState | str) -> str:
         return f"{self.tag}:state:{state}"
 
-    @property
+    @cached_property
     def aliases(self) -> str:
         return f"{self.tag}:aliases"
 
-    @property
+    @cached_property
     def attention(self) -> str:
         return f"{self.tag}:attention"
 
-    @property
+    @cached_property
     def dead_letters(self) -> str:
         return f"{self.tag}:dead-letters"
 
-    @property
+    @cached_property
     def wanted(self) -> str:
         return f"{self.tag}:wanted"
 
@@ -113,9 +114,15 @@ class Shard:
         return f"{self.tag}:catalog:{what}"
 
 
+@cache
+def _shard(number: int) -> Shard:
+    """The same object each time: it keeps the names of its keys."""
+    return Shard(number)
+
+
 def all_shards(count: int) -> list[Shard]:
     """The shards of so many."""
-    return [Shard(number) for number in range(count)]
+    return [_shard(number) for number in range(count)]
 
 
 class SagaKeys:
@@ -139,7 +146,7 @@ class SagaKeys:
 
 def shard_of(saga_id: str, shards: int) -> Shard:
     """The shard of a saga: a fixed hash of its id."""
-    return Shard(zlib.crc32(saga_id.encode()) % shards if shards > 1 else 0)
+    return _shard(zlib.crc32(saga_id.encode()) % shards if shards > 1 else 0)
 
 
 class DueKind(Enum):

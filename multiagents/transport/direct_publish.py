@@ -240,16 +240,17 @@ def _headers(task: str) -> dict[str, Any]:
 
 
 def _envelope(message: Message, mould: _Mould) -> str:
-    args = message.args if message.plain else message.signature
+    attempt = message.signature
+    args = message.args if message.plain else attempt
     about = {"saga_id": message.saga_id, "task_id": message.task_id}
     callbacks = [link(**about)] if message.plain else None
     canvas = {
         "callbacks": callbacks,
-        "errbacks": [errback(message.signature)],
+        "errbacks": [errback(attempt)],
         "chain": None,
         "chord": None,
     }
-    task_id, shown = ids.step_id(*message.signature), ids.shown_args(*message.signature)
+    task_id, shown = ids.step_id(*attempt), ids.shown_args(*attempt)
     body = json.dumps([args, message.kwargs, canvas]).encode()
     envelope = {
         "body": base64.b64encode(body).decode(),
