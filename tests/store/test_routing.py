@@ -83,7 +83,7 @@ def test_fewer_shards_than_servers_are_refused(monkeypatch: pytest.MonkeyPatch) 
         get_settings()
     assert "s3cret" not in str(e.value)
     monkeypatch.setenv("MULTIAGENTS_STATE_URLS", "redis://a, :s3cret@b")
-    with pytest.raises(InvalidInput, match=r"number 2 of 2: no URL") as e:
+    with pytest.raises(InvalidInput, match=r"number 2 of 2: not the URL") as e:
         get_settings()
     assert "s3cret" not in str(e.value)
     get_settings.cache_clear()

@@ -157,7 +157,9 @@ def test_a_folder_that_is_not_there_likewise(tmp_path: Path, monkeypatch: Any) -
     monkeypatch.chdir(tmp_path)
     done = cli("workflows", "list", url=NO_SERVER, MULTIAGENTS_WORKFLOWS="flow")
     assert done.code == 2
-    assert done.err.startswith("error: MULTIAGENTS_WORKFLOWS: invalid workflow: flow: is no folder")
+    assert done.err.startswith(
+        "error: MULTIAGENTS_WORKFLOWS: invalid workflow: flow: is not a folder"
+    )
     assert "did you mean 'flows'? Expected one with .json" in done.err
 
 

@@ -223,7 +223,7 @@ def test_sentinels_stand_in_the_list_of_state_servers() -> None:
     ("url", "problem"),
     [
         ("sentinel://:s3cret@a:1/0", "must name the primary"),
-        ("sentinel://:s3cret@a:1/x?master_name=m", "database's number"),
+        ("sentinel://:s3cret@a:1/x?master_name=m", "not a database number"),
         ("sentinel://:s3cret@a:b/0?master_name=m", "port is not a number"),
         ("sentinel://:s3cret@a:1,/0?master_name=m", "host is missing"),
         ("sentinel://:s3cret@a:1/0?master_name=m&ssl=1", "unknown option ssl"),
