@@ -270,7 +270,7 @@ def _of_saga(move: Move) -> Line | None:
     if state in ENDED:
         rest = f" after {_span(saga.ended_at - saga.created_at)}{_reason(move)}"
         if saga.attention:
-            rest += f"; a person is needed{_advice(saga)}"
+            rest += f"; an operator is needed{_advice(saga)}"
     elif state is SagaState.COMPENSATING:
         rest = _reason(move)
     return _line(move.workflow, saga, str(state), rest=rest)

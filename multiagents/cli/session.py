@@ -232,8 +232,8 @@ def denied(url: str, named_by: str) -> CommandError:
     from multiagents.cli.errors import masked
 
     return CommandError(
-        f"the server at {masked(url)} rejects the user or password; put the expected ones"
-        f" into {named_by}: redis://USER:PASSWORD@HOST:PORT/0"
+        f"the server at {masked(url)} rejects the user or password; set the right ones"
+        f" in {named_by}: redis://USER:PASSWORD@HOST:PORT/0"
     )
 
 

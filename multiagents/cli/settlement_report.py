@@ -51,7 +51,7 @@ def settled(
         f"{_what(letter)} {PARKED_AGAIN if _of(letter) in again else SETTLED[decision]}"
         for letter in gone
     ]
-    done = done or [WITHOUT_LETTERS.get(decision, "nothing was parked any more")]
+    done = done or [WITHOUT_LETTERS.get(decision, "no dead letter was left")]
     return f"{', '.join(done)}; saga {saga['transaction_id']} is {saga['state']}, {_rest(saga)}"
 
 

@@ -166,7 +166,7 @@ class WorkerProcess:
     def tail(self) -> str:
         """The end of the log, which has the reason, as the tail of a message."""
         if self._log is None:
-            return "" if self.was_killed else "; its output above says why"
+            return "" if self.was_killed else "; see its output above"
         lines = self._log.read_text(errors="replace").splitlines()[-LOG_LINES:]
         return f"; the end of its log: {' | '.join(line for line in lines if line.strip())}"
 

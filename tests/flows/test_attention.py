@@ -254,7 +254,7 @@ def test_the_command_prints_blocks_or_lines_of_json(office: Office) -> None:
     assert first.startswith("paused (")
     assert second.splitlines()[0].endswith(f": attention-order {parked}")
     assert second.startswith("step mail parked (")
-    assert rest == "Why, and all that can be done about one:\n  multiagents explain ID\n"
+    assert rest == "The cause, and all possible actions for one saga:\n  multiagents explain ID\n"
     lines = cli("attention", "--json", url=office.url).lines
     assert [(row["kind"], row["transaction_id"]) for row in lines] == [
         ("paused", saga_id),

@@ -192,7 +192,7 @@ def test_ages_are_written_as_people_write_them(text: str, wanted: float) -> None
 
 def test_the_list_is_mended(letters: Any, parked: list[str]) -> None:
     """`reindex` changes nothing in a sound list."""
-    assert letters("reindex").out == "3 sagas looked at: 0 added, 0 removed\n"
+    assert letters("reindex").out == "3 sagas checked: 0 added, 0 removed\n"
     assert letters("reindex", "--json").json == {"sagas": 3, "added": 0, "removed": 0}
 
 

@@ -54,7 +54,7 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmat
 WILL = {
     "cancel": "No new step begins, and finished steps are undone, last step first.",
     "rollback": "All steps are undone, last step first.",
-    "terminate": "They end as failed and nothing is undone: what was done stays.",
+    "terminate": "They end as failed, and no step is undone.",
 }
 """The effect of actions that cannot be reverted, for several sagas."""
 DONE_ALREADY = {"pause": "paused", "cancel": "cancelled"}

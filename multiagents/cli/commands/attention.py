@@ -32,7 +32,7 @@ SHORT_ERROR = 60
 """How many characters of an error a command names, if these are distinct."""
 Row = Mapping[str, Any]
 NOTHING = "nothing waits for an operator"
-MORE = "Why, and all that can be done about one:\n  multiagents explain ID"
+MORE = "The cause, and all possible actions for one saga:\n  multiagents explain ID"
 
 
 def attention(limit: Limit = 100, json_output: Json = False) -> None:

@@ -159,7 +159,7 @@ def reindex(json_output: Json = False) -> None:
     if json_output:
         emit(told)
     else:
-        say(f"{told['sagas']} sagas looked at: {told['added']} added, {told['removed']} removed")
+        say(f"{told['sagas']} sagas checked: {told['added']} added, {told['removed']} removed")
 
 
 # ---- what the commands have in common ----

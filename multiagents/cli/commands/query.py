@@ -190,7 +190,7 @@ class _Progress:
     def __call__(self, looked: int, found: int) -> None:
         if time.monotonic() - self._said >= PROGRESS_S:
             self._said = time.monotonic()
-            hint(f"looked at {looked} sagas, {found} fit")
+            hint(f"{looked} sagas read, {found} fit")
 
 
 def read_pairs(words: Iterable[str]) -> dict[str, str]:

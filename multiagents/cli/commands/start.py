@@ -139,7 +139,7 @@ def read_input(text: str) -> dict[str, Any]:
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise CommandError(f"{place} is no JSON: {error}; {_expected(text)}") from error
+        raise CommandError(f"{place} is not JSON: {error}; {_expected(text)}") from error
     if not isinstance(value, dict):
         raise CommandError(
             f'{place} is {_kind(value)}; expected a JSON object such as \'{{"sku": "A1"}}\''

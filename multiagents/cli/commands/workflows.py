@@ -186,7 +186,7 @@ def _running(settings: Settings) -> tuple[set[str], str]:
     try:
         fleet = connect(settings).fleet()
     except CommandError as error:
-        return set(), f"; what running workers have is not known: {one_line(error)}"
+        return set(), f"; the functions of running workers are unknown: {one_line(error)}"
     return {name for member in fleet.values() for name in member["workers"]}, ""
 
 

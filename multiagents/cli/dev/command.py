@@ -258,9 +258,9 @@ def _missing(one: Mapping[str, Any], *, of: Mapping[str, Any]) -> tuple[str, ...
 
 def _warn(others: list[Other]) -> None:
     for other in others:
-        text = f"another worker, {other.hostname}, is on this server, and takes steps of yours"
+        text = f"another worker on this server, {other.hostname}, also claims your steps"
         if other.lacks:
-            text += f"; it lacks {', '.join(other.lacks)}, and gives their steps back"
+            text += f"; it lacks {', '.join(other.lacks)}, and gives back their steps"
         if other.brings:
             text += f"; this one lacks {', '.join(other.brings)}"
         hint(text)

@@ -68,7 +68,7 @@ def block(place: DevServer, wish: Wish, report: WorkerReport, *, stub: bool, sec
 def _end(place: DevServer) -> str:
     """The effect of Ctrl-C."""
     if place.data_dir is None:
-        return "Ctrl-C stops the worker; the server is left alone."
+        return "Ctrl-C stops the worker; the server keeps running."
     if place.joined:
         return "Ctrl-C stops this worker; the server goes on as long as another dev here uses it."
     return "Ctrl-C stops the server and the worker."

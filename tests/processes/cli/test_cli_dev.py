@@ -135,7 +135,7 @@ def test_dev_has_a_start_command_for_its_own_module(dev: Dev, tmp_path: Path) ->
     given = words[words.index("--input") + 1]
     refused = cli("start", "zoo", "--input", given, url=facts["redis_url"])
     assert refused.code == 2
-    assert "is no JSON" in refused.err
+    assert "is not JSON" in refused.err
 
     def fed() -> Any:
         return cli("start", "zoo", "--wait", "--json", url=facts["redis_url"]).json["result"]

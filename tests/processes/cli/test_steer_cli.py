@@ -138,11 +138,11 @@ def test_the_question_says_which_sagas_and_what_becomes_of_them() -> None:
         "  s0  w, running",
         "  s1  w, paused",
         "  s2  w, running",
-        "They end as failed and nothing is undone: what was done stays.",
+        "They end as failed, and no step is undone.",
         "terminate 3 sagas (2 running, 1 paused)?",
     ]
     assert question("terminate", sagas[:1]).splitlines()[1:] == [
-        "It ends as failed and nothing is undone: what was done stays.",
+        "It ends as failed, and no step is undone.",
         "terminate this saga?",
     ]
     assert "  and 20 more\n" in question("cancel", sagas * 10)
@@ -247,7 +247,7 @@ def test_a_person_at_a_terminal_is_asked_and_may_say_no(office: Office) -> None:
     """Nothing is changed without a yes; ``--yes`` spares the question."""
     saga_id = office.start(order())
     said, code = at_terminal(office.url, "terminate", saga_id, answer="n")
-    assert "nothing is undone: what was done stays." in said
+    assert "and no step is undone." in said
     assert f"{saga_id}  steer-order, running" in said
     assert (code, "nothing was changed" in said) == (1, True)
     assert state(office, saga_id) == "running"

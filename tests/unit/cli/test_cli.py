@@ -96,7 +96,7 @@ def test_importing_the_package_imports_nothing_slow() -> None:
         (("show",), "Missing argument 'ID'"),
         (("list", "--limit", "0"), "Invalid value for '--limit'"),
         (("list", "--state", "sleeping"), "'sleeping' is not one of"),
-        (("start", "order", "--input", "{"), "--input is no JSON"),
+        (("start", "order", "--input", "{"), "--input is not JSON"),
         (("start", "order", "--input", "in.json"), "is named after @: --input @in.json"),
         (("start", "order", "--input", "pyproject.toml"), "named after @: --input @pyproject.toml"),
         (("start", "order", "--input", "[1]"), "--input is an array; expected a JSON object"),

@@ -175,8 +175,8 @@ def test_a_long_search_says_how_far_it_is(office: Office, monkeypatch: pytest.Mo
     done = cli("list", "--input", "sku=A17", url=office.url)
     assert done.out == "no saga fits\n"
     assert done.err.splitlines() == [
-        "looked at 100 sagas, 0 fit",
-        "looked at 101 sagas, 0 fit",
+        "100 sagas read, 0 fit",
+        "101 sagas read, 0 fit",
     ]
 
 

@@ -180,7 +180,7 @@ def test_undo_parking_and_the_end() -> None:
     assert history(failed(62_000, "reserve", 2, "n4", kind=UNDO)) == (
         "order 3636fd8b  reserve  undo failed, parked, attempt 2 of 2: KeyError: 'sku';"
         " see multiagents explain 3636fd8b\n"
-        "order 3636fd8b  failed after 1 min 02 s; a person is needed;"
+        "order 3636fd8b  failed after 1 min 02 s; an operator is needed;"
         " see multiagents explain 3636fd8b"
     )
 

@@ -66,7 +66,7 @@ def test_the_last_line_says_what_ctrl_c_really_stops() -> None:
     assert ends == {
         "joined": "Ctrl-C stops this worker; the server goes on as long as another dev here uses"
         " it.",
-        "named": "Ctrl-C stops the worker; the server is left alone.",
+        "named": "Ctrl-C stops the worker; the server keeps running.",
     }
 
 

@@ -133,7 +133,7 @@ def test_validate_compares_with_the_modules_that_are_named(
     assert "no known function is called 'mv_cancle', its compensation" in wrong.out
     unsure = cli("workflows", "validate", str(other), "--json", url=NO_SERVER, **named)
     assert (unsure.code, unsure.json["missing"]) == (0, ["bank_pay"])
-    assert "what running workers have is not known: cannot reach the server" in unsure.err
+    assert "the functions of running workers are unknown: cannot reach the server" in unsure.err
     known = cli("workflows", "validate", str(other), url=redis_url, **named)
     assert (known.code, "not known" in known.err) == (0, False)
     assert "step 'b': no known function is called 'bank_pay', its worker" in known.err
