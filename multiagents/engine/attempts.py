@@ -140,7 +140,7 @@ class StoreEngine:
         if errors and len(errors) == len(replies):
             raise errors[0]
         if errors:
-            log.warning("leases not renewed", count=len(errors), error=str(errors[0]))
+            log.warning("could not renew leases", count=len(errors), error=str(errors[0]))
         return [one for one, renewed in zip(held, replies, strict=True) if not renewed]
 
     def count_late(self) -> None:

@@ -59,7 +59,7 @@ PATIENCE = 3
 """After this many lost commits, a process stops continuing with a step: a commit that claims none
 wins more easily."""
 REPORT_WITHOUT_SAGA = (
-    "a step has ended whose saga is gone, so nothing undoes it: its server has lost the saga, or"
+    "a step has ended, but its saga is gone, so nothing undoes it: its server has lost the saga, or"
     " its retention is over"
 )
 WIDE = 20
@@ -189,7 +189,7 @@ class Coordinator:
         call = store.append(keys, entry, known=known_of(base), guard=guard, taken=taken)
         view = await call
         if view == replies.GONE and guard is None:
-            raise UnknownSaga(f"no saga {saga_id!r}: it never was, or its retention is over")
+            raise UnknownSaga(f"no saga {saga_id!r}: it never existed, or its retention is over")
         await self._drive(keys, view, base)
         return view != replies.MOVED
 

@@ -64,7 +64,7 @@ Crew = frozenset[str]
 
 
 def _nowhere(saga_id: str, entry: Unroutable) -> Flow[bool]:
-    raise AssertionError("the coordinator says where")
+    raise AssertionError("the coordinator sets this function")
 
 
 @dataclass(slots=True)
@@ -346,4 +346,4 @@ def note_refused(keys: SagaKeys, refused: Sequence[RefusedWrite]) -> None:
     """Log the writes of a saga that the server refused; a sweep repeats them."""
     for each in refused:
         what = {"saga": keys.id, "command": each.field, "key": each.key, "why": each.reason}
-        log.error("refused by the server; it is tried again", **what)
+        log.error("the server refused a write; a sweep repeats it", **what)

@@ -109,7 +109,7 @@ class HandBack:
             except UNREACHABLE:
                 raise
             except StoreError as error:  # of this saga alone
-                log.error("a step is not given back", saga=message.saga_id, error=str(error))
+                log.error("could not give a step back", saga=message.saga_id, error=str(error))
                 continue
             if reply == outbox.UNCONFIRMED:
                 left.append(message)
@@ -135,7 +135,7 @@ class HandBack:
             call = outbox.wake(shard, queues, self.functions, now_ms=self._clock.now_ms())
             woken = await call
             if woken:
-                log.info("steps waited for functions of this worker", count=woken)
+                log.info("woke steps that waited for functions of this worker", count=woken)
 
     async def _look_again(self, waiting: list[Foreign]) -> None:
         try:

@@ -37,7 +37,7 @@ NONE: Headers = MappingProxyType({})
 def checked(given: Any) -> dict[str, Any]:
     """The headers of a start, as they are stored.
 
-    Raises InvalidInput if they are no JSON, too large, or named like Celery's own headers.
+    Raises InvalidInput if they are not JSON, too large, or named like Celery's own headers.
     """
     if not given:
         return {}
@@ -51,7 +51,7 @@ def checked(given: Any) -> dict[str, Any]:
         text = json.dumps(headers, allow_nan=False)
         dumps(headers)  # refuses what UTF-8 cannot hold
     except (TypeError, ValueError) as error:
-        raise InvalidInput(f"headers are no JSON: {error}") from error
+        raise InvalidInput(f"headers are not JSON: {error}") from error
     if len(text) > MOST_BYTES:
         raise InvalidInput(f"headers are {len(text):,} bytes of JSON; the limit is {MOST_BYTES:,}")
     return headers
@@ -66,7 +66,7 @@ def found_in(request: Mapping[str, Any]) -> dict[str, Any]:
     try:
         return checked(headers)
     except InvalidInput as error:
-        log.warning("a start's headers are not handed on to its steps", why=str(error))
+        log.warning("a start's headers do not travel with its steps", why=str(error))
         return {}
 
 

@@ -68,7 +68,9 @@ class Repository:
         try:
             view = await store.load(keys)
             if not isinstance(view, View):
-                raise UnknownSaga(f"no saga {keys.id!r}: it never was, or its retention is over")
+                raise UnknownSaga(
+                    f"no saga {keys.id!r}: it never existed, or its retention is over"
+                )
             decided, workflow = await self.read(keys, view, None)
             saga = fold(workflow, decided, view.entries).saga
             return Reading(keys, workflow, view, decided, saga)

@@ -76,5 +76,5 @@ class Sweeper:
         """Act on one due member.  An error that it raises concerns this member alone."""
         due = k.parse_due(item.member)
         if due is None:
-            raise ValueError("no due member that the engine has written")
+            raise ValueError("not a due member of the engine")
         await self.handlers[due.kind](Duty(due, item, self._coordinator, self._clock_ms))

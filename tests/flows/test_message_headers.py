@@ -180,8 +180,8 @@ def test_who_joins_a_saga_does_not_change_its_headers(settings, store):
     [
         ({"x": "a" * MOST_BYTES}, "bytes of JSON; the limit is 4,096"),
         ({"id": "1"}, "headers id belong to Celery"),
-        ({"x": object()}, "headers are no JSON"),
-        ({"x": "\udce9"}, "headers are no JSON"),
+        ({"x": object()}, "headers are not JSON"),
+        ({"x": "\udce9"}, "headers are not JSON"),
         ([1], "expected a dict"),
     ],
     ids=["large", "Celery's", "object", "surrogate", "list"],

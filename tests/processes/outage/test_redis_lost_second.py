@@ -23,7 +23,7 @@ from tests.support.processes import Worker, wait_for
 pytestmark = pytest.mark.processes
 
 FILES = "appendonlydir"
-GONE = "a step has ended whose saga is gone"
+GONE = "a step has ended, but its saga is gone"
 
 
 @dataclass

@@ -217,7 +217,7 @@ def test_a_beginning_that_several_ids_have_is_refused_with_their_names(office: O
     assert "and others" in refused.err
     assert "needs at least 4 characters" in cli("show", "c1a", url=office.url).err
     for unknown in ("c1a1*", "c1a1????", "[c]1a1", "ffff"):
-        assert "it never was" in cli("show", unknown, url=office.url).err
+        assert "it never existed" in cli("show", unknown, url=office.url).err
     assert {row["state"] for row in cli("list", "--json", url=office.url).lines} == {"running"}
 
 
