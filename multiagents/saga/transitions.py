@@ -1,8 +1,8 @@
 """Which moves of a saga, of a step and of an undo are legal?
 
 Three tables, each from a move to its cause.  The draft of a decision refuses every other move, and
-the diagrams in docs/concepts.md are drawn from them.  ``BY_OPERATOR``: only an operator's action
-causes the move, or it is the usual cause.  ``BY_ENGINE``: all other moves.  Pure.
+the diagrams in docs/explanation/concepts.md are drawn from them.  ``BY_OPERATOR``: only an
+operator's action causes the move, or it is the usual cause.  ``BY_ENGINE``: all other moves.  Pure.
 """
 
 from __future__ import annotations
