@@ -40,7 +40,10 @@ def flow(**more):
 
 
 def test_a_refused_result_is_tried_again(saga_lab):
-    """Without ``failed_when`` it would be a success (rule 2); the history has the reason."""
+    """Without ``failed_when`` it would be a success (rule 2).
+
+    The history has the reason, and under ``outcome`` what the attempt may have done.
+    """
     ANSWERS[:] = [{"status": "unavailable"}, {"status": "ok"}]
     saga_id = saga_lab.start(flow())
     saga = saga_lab.get(saga_id)
@@ -48,6 +51,7 @@ def test_a_refused_result_is_tried_again(saga_lab):
     assert saga["step_results"]["ask"] == {"status": "ok"}
     failed = [event for event in sagas.history(saga_id) if event["type"] == "step_failed"]
     assert [event["data"]["error"]["type"] for event in failed] == ["ResultRefused"]
+    assert [event["data"]["outcome"] for event in failed] == ["unknown"]
 
 
 def test_a_result_that_stays_refused_fails_the_step(saga_lab):
