@@ -21,6 +21,8 @@ from types import TracebackType
 from typing import Self, TypeVar
 from uuid import uuid4
 
+from tests.support.forks import Forked, forker, may_fork
+
 ROOT = Path(__file__).resolve().parents[2]
 READY_S = 40.0
 """The time for a worker to import its modules and connect, on a loaded machine."""
@@ -114,7 +116,7 @@ class Worker:
         self._args = (*args,)
         self._app = app
         self._env = environment(redis_url, imports, **(env or {}))
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Forked | None = None
         handle, path = tempfile.mkstemp(prefix="worker-", suffix=".log")
         os.close(handle)
         self.log_file = Path(path)
@@ -137,9 +139,13 @@ class Worker:
 
     def start(self) -> Self:
         """Start the process; `wait_ready` says when it takes work."""
+        words = ["-A", self._app, "worker", *self._options()]
+        if may_fork(words, self._env):
+            self._process = forker().start(words, self._env, self.log_file)
+            return self
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "celery", "-A", self._app, "worker", *self._options()],
+                [sys.executable, "-m", "celery", *words],
                 cwd=ROOT,
                 env=self._env,
                 stdin=subprocess.DEVNULL,
@@ -156,7 +162,7 @@ class Worker:
         return [*options, *self._args]
 
     @property
-    def process(self) -> subprocess.Popen[bytes]:
+    def process(self) -> subprocess.Popen[bytes] | Forked:
         if self._process is None:
             raise RuntimeError(f"worker {self.name} is not started; use it in a with block")
         return self._process
