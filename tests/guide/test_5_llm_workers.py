@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import dspy
 import pytest
 
 from multiagents import Orchestrator, WorkerManager, WorkflowBuilder, dspy_worker, tool, worker
@@ -20,23 +19,30 @@ from tests.guide.following import run_to_the_end
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
 
 
-class Reply(dspy.Signature):  # type: ignore[misc]  # dspy has no types
-    """Answer a customer's letter."""
+@pytest.fixture
+def answer_letter() -> Any:
+    """A worker with a class as its signature, which needs dspy: two seconds to import."""
+    import dspy
 
-    letter = dspy.InputField(desc="What the customer wrote")
-    reply = dspy.OutputField(desc="A friendly answer")
+    class Reply(dspy.Signature):  # type: ignore[misc]  # dspy has no types
+        """Answer a customer's letter."""
 
+        letter = dspy.InputField(desc="What the customer wrote")
+        reply = dspy.OutputField(desc="A friendly answer")
 
-@dspy_worker("guide.answer_letter", signature=Reply)
-async def answer_letter(context: dict[str, Any]) -> dict[str, Any]:
-    return {"written_by": "model"}
+    @dspy_worker("guide.answer_letter", signature=Reply)
+    async def answer_letter(context: dict[str, Any]) -> dict[str, Any]:
+        return {"written_by": "model"}
 
+    @answer_letter.post_process
+    async def sign(answer: dict[str, Any], context: dict[str, Any]) -> dict[str, Any]:
+        """Check the model's words and complete them; the input is there to compare with."""
+        answer["reply"] = (
+            f"{answer['reply'].strip()} To your letter of {len(context['letter'])} signs."
+        )
+        return answer
 
-@answer_letter.post_process
-async def sign(answer: dict[str, Any], context: dict[str, Any]) -> dict[str, Any]:
-    """Check the model's words and complete them; the input is there to compare with."""
-    answer["reply"] = f"{answer['reply'].strip()} To your letter of {len(context['letter'])} signs."
-    return answer
+    return answer_letter
 
 
 @dspy_worker("guide.classify_mood", signature="letter -> mood: str, confidence: float")
@@ -98,7 +104,7 @@ def run_workflow(workflow: Any, *functions: Any) -> dict[str, Any]:
     return asyncio.run(program())
 
 
-def test_steps_of_a_model_and_of_code_make_one_saga(provider: StubProvider):
+def test_steps_of_a_model_and_of_code_make_one_saga(provider: StubProvider, answer_letter: Any):
     """The model's workers use the queue ``llm``, the others ``io``; one manager runs both."""
     provider.script({"mood": "angry", "confidence": 0.6})
     provider.script({"reply": "We are sorry. "})
