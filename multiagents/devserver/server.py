@@ -291,6 +291,8 @@ class EmbeddedServer:
             "save": "",
             "daemonize": "no",
             "pidfile": str(self.data_dir / "server.pid"),
+            # A title would overwrite its command line, which names the folder, and environment.
+            "set-proc-title": "no",
         }
         return [word for name, value in options.items() for word in (f"--{name}", value)]
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -15,6 +16,8 @@ from tests.support.watcher import MARK
 
 RUN = """
 import subprocess, sys, threading
+from pathlib import Path
+from multiagents.devserver.server import EmbeddedServer
 from tests.support.watcher import guard
 
 guard()
@@ -24,18 +27,19 @@ nested = [sys.executable, "-W", "ignore", "-c", grand]
 child = subprocess.Popen(sleep, start_new_session=True)
 print(child.pid, flush=True)
 subprocess.run(nested, start_new_session=True)
+print(EmbeddedServer(Path(sys.argv[1])).start().pid, flush=True)
 threading.Event().wait(300)
 """
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_what_a_killed_run_has_started_ends_with_it(number: signal.Signals) -> None:
-    """This covers a child in its own session, and a grandchild whose parent has ended."""
+def test_what_a_killed_run_has_started_ends_with_it(number: signal.Signals, tmp_path: Path) -> None:
+    """This covers a child in its own session, an orphaned grandchild, and a server."""
     with subprocess.Popen(
-        [sys.executable, "-c", RUN], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", RUN, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
     ) as run:
         assert run.stdout is not None
-        started = [int(run.stdout.readline()) for _ in range(2)]
+        started = [int(run.stdout.readline()) for _ in range(3)]
         run.send_signal(number)
     wait_for(lambda: not any(map(_runs, started)), 20, f"the end of {started}")
 

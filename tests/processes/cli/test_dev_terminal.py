@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,14 @@ class Terminal(OnTerminal):
         env = {**os.environ, "PYTHONPATH": str(ROOT), "MULTIAGENTS_IMPORTS": "shop"}
         env.pop("MULTIAGENTS_REDIS_URL", None)
         super().__init__("dev", "--port", "0", "--pool", "solo", env=env, cwd=folder)
+
+    def __exit__(self, *raised: Any) -> None:
+        """After a failed test it still runs; Ctrl-C twice ends its worker and its server too."""
+        for _ in range(2):
+            self.process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(SLOW_S)
+        super().__exit__(*raised)
 
     @property
     def screen(self) -> str:
