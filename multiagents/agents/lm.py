@@ -59,7 +59,7 @@ def language_model(
     wanted = {**settings, **_ENGINE_OWNS}
     if isinstance(settings.get("engine", "auto"), str):  # an engine object has its own timeouts
         wanted.setdefault("timeout", timeout_s)
-    if model is None and environment.lm_api_base:  # a key goes only where its model was named
+    if model is None and environment.lm_api_base:  # a worker's own model sends no key there
         wanted.setdefault("api_base", environment.lm_api_base)
     if _needs_no_key(name, wanted):
         wanted["api_key"] = "none"

@@ -1,7 +1,7 @@
 """How often does a bus repeat a call that a server refuses for now?
 
 redis-py retries after a lost connection.  A server that refuses a call (it is busy with a script,
-full, or has become a replica) has done nothing, so the bus repeats the call as often.
+full, or has become a replica) has done nothing, so the bus repeats the call.
 """
 
 from __future__ import annotations

@@ -108,7 +108,9 @@ class Reader(ABC):
         try:
             await self.leave()
         except Exception:
-            self.deliverer.log.warning("event subscription left something behind", exc_info=True)
+            self.deliverer.log.warning(
+                "event subscription could not give back its entries", exc_info=True
+            )
 
 
 class Readers:

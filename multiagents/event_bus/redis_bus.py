@@ -195,7 +195,7 @@ class RedisEventBus:
 
 def _client(url: str, retry: Retry) -> Redis:
     times = {"socket_timeout": SOCKET_S}
-    if not is_socket(url):  # a socket connects at once
+    if not is_socket(url):  # a Unix socket connects at once
         times["socket_connect_timeout"] = SOCKET_S
     return open_async_client(url, retry=retry, **times)
 

@@ -140,7 +140,8 @@ class GroupReader(_StreamReader):
             if not str(error).startswith("NOGROUP"):
                 raise
             self.deliverer.log.warning(
-                "consumer group was gone; it is made again from the oldest event", group=self._group
+                "consumer group was missing; it is recreated from the oldest event",
+                group=self._group,
             )
             await self._create_group("0")
             return

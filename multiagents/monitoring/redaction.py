@@ -25,7 +25,7 @@ _SECRET_PAIRS = frozenset(
     {("api", "key"), ("access", "key"), ("private", "key"), ("encryption", "key"), ("auth", "key")}
 )
 _IN_TEXT = (
-    # To the last @: one in a password, or a /, ? or #, moves where the host seems to begin.
+    # Up to the last @, since a password may hold an @, a /, a ? or a #.
     (re.compile(r"(?<=://)[^@\s\"]*:[^\s\"]*(?=@)"), HIDDEN),
     (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}"), rf"\1 {HIDDEN}"),
     (

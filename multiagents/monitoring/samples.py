@@ -1,6 +1,6 @@
 """How do a few numbers summarise many durations?
 
-They cover a window of the newest values, so memory is bounded and old values do not hide new
+They cover a window of the newest values.  So memory is bounded, and old values do not hide new
 ones.  p95 is the nearest rank: a value that was really measured.
 """
 

@@ -82,7 +82,7 @@ class Actions:
     async def retry(
         self, saga_id: str, step: str = "", *, by: str | None = None, reason: str = ""
     ) -> Shown:
-        """Try a dead letter of the saga again, with all its attempts; "" = all of them."""
+        """Retry a dead letter of the saga with a new set of attempts; "" = all of them."""
         return await self.ask(saga_id, Action.RETRY, by, reason, step)
 
     async def skip(
@@ -99,8 +99,8 @@ class Actions:
     ) -> Shown:
         """Mark a parked step or undo as done by hand; "" = all of them.
 
-        The step's result is that of an attempt that was given up and then reported success before
-        this action, else an empty one; later reports do not change it.  For a saga without dead
+        If an attempt that was given up has reported success since then, the step gets its result;
+        else it gets an empty one.  Later reports do not change it.  For a saga without dead
         letters this closes its attention.  Raises InvalidInput without a reason.
         """
         return await self.ask(saga_id, Action.RESOLVE, by, reason, step)

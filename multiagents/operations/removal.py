@@ -1,8 +1,8 @@
 """Which sagas are damaged, and how is one removed?
 
-The keys of a damaged saga are partly missing, have another type, or cannot be read, because of an
-older engine, an operator or another program.  No worker can move it or undo its steps, so an
-operator can remove it as a whole.
+The keys of a damaged saga are partly missing, have another type, or cannot be read.  An older
+engine, an operator or another program has caused it.  No worker can move it or undo its steps.  So
+an operator can remove it as a whole.
 """
 
 from __future__ import annotations

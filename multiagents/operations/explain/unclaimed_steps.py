@@ -39,7 +39,7 @@ from multiagents.workflows.step import worker_name
 STRANDED = ("no_worker", "no_consumer", "unknown_function", "function_elsewhere")
 """Codes of reasons that only another worker can remove."""
 WITH_COMMAND = ("unreported", "running", "retrying")
-"""Codes of reasons for which this holds if they come with a command that starts a worker."""
+"""Codes of reasons that another worker can remove if they come with a command that starts one."""
 
 
 def dispatched(now: Situation, around: Surroundings, task: Task) -> Reason:
