@@ -183,10 +183,6 @@ def replay(
     return events
 
 
-_PUBLIC = {"action": "command", "effect": "outcome"}
-"""The names that some fields of an entry have in a history."""
-
-
 def _event(entry: Entry, after: Saga, workers: Mapping[str, str]) -> dict[str, Any]:
     """``after``: the saga after the entry; ``workers``: the claiming processes, by nonce."""
     kind = getattr(entry, "kind", None)
