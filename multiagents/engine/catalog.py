@@ -151,8 +151,8 @@ class Catalog:
             "workers": {name: info.queue for name, info in self._local.items()},
             "alone": [name for name, info in self._local.items() if info.alone],
             "workflows": len(known),
+            **_optional(launch, at_work=at_work, routes=routes, busy=busy),
         }
-        about |= _optional(launch, at_work=at_work, routes=routes, busy=busy)
         self._said[hostname] = about
         await self._tell_examples(known)
         # First: a client that sees this worker may ask for its workflows.

@@ -110,18 +110,18 @@ class Claims:
         now_ms = self.clock.now_ms()
         function = self._function(workflow, ref.kind, ref.step)
         entry = self._entry(ref, now_ms, function)
-        heartbeats = deadline_ms is None
         terms = self._terms(workflow, entry, function, (queue, delivery))
+        lease_ends, last_ms = self._lease_end(now_ms, terms), _last_moment(terms.deadline_ms)
         if deadline_ms is not None:
             terms = replace(terms, deadline_ms=deadline_ms)
-        deadline = terms.deadline_ms
+            lease_ends = last_ms = deadline_ms
         fields = _data_fields(workflow, ref.kind, ref.step)
         claim = await store.claim(
             keys,
             entry,
             delivery=delivery,
-            lease_ends=self._lease_end(now_ms, terms) if heartbeats else deadline,
-            deadline_ms=_last_moment(deadline) if heartbeats else deadline,
+            lease_ends=lease_ends,
+            deadline_ms=last_ms,
             fields=fields,
             known=known,
             alone=alone,
