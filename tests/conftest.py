@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,19 +52,33 @@ def pytest_report_header() -> str:
     return f"server: {found.path.name} {'.'.join(map(str, found.version))} ({found.source})"
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # around xdist, which reads the groups
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Generator[None]:
     """With several test processes, long tests begin first.
 
     A file's tests stay together, because they share what they start. Tests marked ``single`` share
     nothing and go to any process; a test's own group stays.
     """
-    if not hasattr(config, "workerinput"):
-        return
-    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+        for item in items:
+            if not (item.get_closest_marker("single") or item.get_closest_marker("xdist_group")):
+                item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    yield
     for item in items:
-        if not (item.get_closest_marker("single") or item.get_closest_marker("xdist_group")):
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+        _show_group(item)
+
+
+def _show_group(item: Any) -> None:
+    """Put xdist's group into the id of a test, by which its scheduler keeps the group together.
+
+    xdist 3.8 sets ``_nodeid``, which pytest reads no more since 9.2: each test was its own group.
+    """
+    grouped = getattr(item, "_nodeid", item.nodeid)
+    if grouped != item.nodeid:
+        item._id = type(item._id).parse(grouped)
 
 
 @pytest.fixture(autouse=True)

@@ -180,3 +180,9 @@ class TestRunExamples:
         reply = run("run_examples.py", "nothing", env=environment("redis://127.0.0.1:1/0"))
         assert (reply.returncode, reply.stderr.count("\n")) == (2, 1)
         assert "unknown example: nothing; known: " in reply.stderr
+
+
+def test_one_process_runs_all_tests_of_a_file(request: pytest.FixtureRequest) -> None:
+    """xdist finds the file's group in the test's id, so module fixtures are made once."""
+    by_group = request.config.getoption("loadgroup", False)
+    assert request.node.nodeid.endswith("@tests/docs/test_project.py") == by_group
