@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -31,15 +32,15 @@ def test_every_file_that_a_page_names_exists(page: Path) -> None:
 
 
 def test_the_page_names_each_room() -> None:
-    """A row of the first table for each package, in the order of the contract."""
+    """The levels of the first table are the layers of the contract."""
     table = prose(ARCHITECTURE).partition("## Rooms")[2].partition("More contracts")[0]
-    rows = [
-        re.findall(r"`(\w+)`", line.split("|")[1]) for line in table.splitlines() if "|" in line
-    ]
+    rooms: dict[int, set[str]] = defaultdict(set)
+    for level, room in re.findall(r"^\| (\d+) \| `(\w+)` \|", table, re.MULTILINE):
+        rooms[int(level)].add(room)
     contract = (ROOT / "pyproject.toml").read_text("utf-8").partition("layers = [")[2]
     layers = re.findall(r'"([\w| ]+)"', contract.partition("]")[0])
     wanted = [set(layer.split(" | ")) for layer in layers if layer != "__main__"]
-    assert [set(row) for row in rows if row] == wanted
+    assert [rooms[level] for level in sorted(rooms, reverse=True)] == wanted
 
 
 @pytest.mark.parametrize(("file", "names"), NAMED, ids=lambda value: value.strip("`"))
