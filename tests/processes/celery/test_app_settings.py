@@ -51,7 +51,7 @@ def test_message_protocol_1_is_refused_where_sagas_are_attached() -> None:
 
 
 def test_a_worker_of_an_app_that_was_changed_later_does_not_start() -> None:
-    """What `attach` has not seen, a worker's start does."""
+    """The start of a worker checks settings that `attach` has not seen."""
     app = made()
     attach(app)
     judge(app, homes(app))
@@ -111,7 +111,7 @@ def test_a_worker_names_the_url_of_which_celery_would_die() -> None:
 
 
 def test_a_worker_names_the_queues_that_it_lacks(capsys: pytest.CaptureFixture[str]) -> None:
-    """And starts: its other queues are served."""
+    """The worker starts, and it serves its other queues."""
     app = made(task_create_missing_queues=False)
     attach(app)
     worker("as_engraves", queue="as_engravers")(lambda context: {})

@@ -77,7 +77,7 @@ def test_workers_import_the_sagas_of_every_django_app(project: Path, lines: list
 
 
 def test_a_project_without_any_sagas_starts_as_before(project: Path) -> None:
-    """And nothing at all is imported before a worker asks for it."""
+    """Nothing is imported before a worker needs it."""
     (project / "first" / "sagas.py").unlink()
     assert run(project, "attach(app)", "print('attached')", IMPORT) == "attached\n"
 
@@ -103,7 +103,7 @@ def test_shared_tasks_of_every_thread_belong_to_the_projects_app(project: Path) 
 
 
 def test_without_django_a_start_on_commit_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not an attribute that is missing."""
+    """The error states what to do, instead of naming a missing attribute."""
     monkeypatch.setitem(sys.modules, "django.db", None)
     start = attach(Celery("plain", broker="redis://127.0.0.1:1/0"), NOWHERE).start_saga
     with pytest.raises(InvalidInput, match=r"delay_on_commit waits .* call start_saga\.delay once"):
@@ -113,7 +113,7 @@ def test_without_django_a_start_on_commit_says_what_to_do(monkeypatch: pytest.Mo
 
 
 def test_a_start_on_commit_with_wrong_arguments_fails_inside_the_transaction() -> None:
-    """Where it takes the row with it, not when that is committed."""
+    """The error rolls the row back; it does not come at the commit."""
     start = attach(Celery("plain", broker="redis://127.0.0.1:1/0"), NOWHERE).start_saga
     with pytest.raises(TypeError, match="the text of an idempotency_key"):
         start.delay_on_commit("order", {}, {"more": 1})

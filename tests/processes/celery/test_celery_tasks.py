@@ -62,7 +62,7 @@ def team(shared: Team) -> Iterator[Team]:
 
 
 def test_a_step_whose_task_no_worker_has_is_retried_and_compensated(team: Team) -> None:
-    """The worker that got the message says so at once; the time-out is not waited for."""
+    """The worker that received the message reports it at once, without waiting for the timeout."""
     saga_id = team.rig.begin(after_work(plain("nobody")))
     saga = ended(team.rig, saga_id, "UnknownTask")
     assert failures(team.rig, saga_id) == [("failed", 1), ("failed", 2)]
@@ -71,7 +71,7 @@ def test_a_step_whose_task_no_worker_has_is_retried_and_compensated(team: Team) 
 
 
 def test_a_step_whose_worker_function_nobody_has_is_parked(team: Team) -> None:
-    """Rule 9: sent three times, then left to a person, with a message that says what to do."""
+    """Rule 9: it is sent three times, then parked with a message that states what to do."""
     name = f"ct_gone_{uuid4().hex[:6]}"
     team.rig.runtime.host.catalog.add_local(_info(name))
     saga_id = team.rig.begin(after_work(name, queue=TEAM))
@@ -139,7 +139,7 @@ def revoked(team: Team, workflow: Workflow, kind: Kind = Kind.RUN, step: str = "
 
 @pytest.mark.parametrize("target", [plain("work"), "kp_do"], ids=["plain", "worker"])
 def test_a_revoked_step_is_not_done_and_not_retried(team: Team, target: Any) -> None:
-    """Somebody said that it shall not run: the saga goes back, and undoes only what was done."""
+    """After a revocation the saga compensates, and undoes only what was done."""
     queue = {"queue": TEAM} if isinstance(target, str) else {}
     saga_id = revoked(team, after_work(target, **queue))
     saga = ended(team.rig, saga_id, "TaskRevoked")
@@ -195,7 +195,7 @@ def test_revoking_a_step_that_was_continued_does_nothing(team: Team) -> None:
 
 
 def test_revoking_the_message_that_a_step_was_continued_from_ends_it(team: Team) -> None:
-    """With ``terminate=True``: its process ends, whatever step it is at."""
+    """With ``terminate=True`` its process ends, at any step."""
     saga_id = team.rig.begin(two_workers(TEAM, "kp_do", "kp_gate"), gates={"1": "never"})
     team.rig.wait_effect(saga_id, "run", step="b")
     task_id = ids.step_id(saga_id, Kind.RUN, "a", 1)
@@ -207,7 +207,7 @@ def test_revoking_the_message_that_a_step_was_continued_from_ends_it(team: Team)
 
 
 def test_without_continuation_every_step_can_be_revoked(shared: Team) -> None:
-    """Each is a message then, of which Celery knows."""
+    """Each step is then a message of its own, which Celery can revoke."""
     rig = shared.rig
     with rig.team("-c", "1", "-Q", "single", MULTIAGENTS_CONTINUATION="false") as worker:
         worker.wait_ready()
@@ -250,7 +250,7 @@ def test_a_hard_time_limit_is_one_failure(team: Team) -> None:
 
 @pytest.mark.parametrize("name", ["ct_bug", "ct_async_bug"])
 def test_the_traceback_in_the_log_is_the_functions_own(team: Team, name: str) -> None:
-    """Who looks for a bug in a step has no use for the engine's frames above it."""
+    """The log leaves out the engine's frames above the function."""
     saga_id = team.rig.begin(after_work(name, queue=TEAM))
     ended(team.rig, saga_id, "ZeroDivisionError")
     logged = re.findall(rf"Task {name}\[.*raised (?s:.*?)\nZeroDivisionError:", team.worker.log)
@@ -269,7 +269,7 @@ def test_an_exception_of_celerys_own_is_a_failed_attempt(team: Team, what: str) 
 
 
 def test_a_plain_task_that_ignores_itself_is_decided_by_its_time_out(team: Team) -> None:
-    """Nobody is told how it ended; the error says what is known."""
+    """No report of its end arrives; the error states what is known."""
     saga_id = team.rig.begin(after_work(plain("ignore", timeout_s=1)))
     saga = ended(team.rig, saga_id, "StepTimeout")
     assert "task 'team.ignore' reported nothing" in saga["error"]["message"]

@@ -158,7 +158,7 @@ def bought(shop: Shop, running: ShopWorker) -> dict[str, Any]:
 
 
 def test_an_order_is_paid_and_confirmed_by_unchanged_tasks(bought: dict[str, Any]) -> None:
-    """By a view that knows the workflow's name alone; the saga's id is the order's."""
+    """The view has only the workflow's name; the saga's id is the order's."""
     assert bought["paid"] == ["completed", "confirmed", 1]
     assert bought["shown"] == {"order": "confirmed", "saga": "completed", "step": None}
 
@@ -212,12 +212,12 @@ def test_every_step_begins_with_a_fresh_database_connection(
 
 
 def test_a_worker_says_where_its_sagas_are(running: ShopWorker) -> None:
-    """At its start, with what names it."""
+    """Its log names the server and the setting that chose it, at its start."""
     assert "named_by=\"broker_url of app 'proj'\"" in running.log
 
 
 def test_a_worker_names_the_workflows_that_it_has_found(running: ShopWorker) -> None:
-    """And the modules: a `sagas.py` that stands elsewhere is not among them."""
+    """The log also names the modules; a `sagas.py` elsewhere is not among them."""
     (line,) = [each for each in running.log.splitlines() if "workflows are registered" in each]
     assert "purchase" in line
     assert "orders.sagas, payments.sagas" in line

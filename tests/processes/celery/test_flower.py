@@ -228,7 +228,7 @@ def check_times(task: dict[str, Any], attempt: Attempt) -> None:
 
 
 def test_a_failed_attempt_shows_its_error(office: Office, ended: dict[str, str]) -> None:
-    """Of a continued one, too; what it raised, and where in the user's code."""
+    """The error and its line in the user's code are shown, for a continued step too."""
     task = office.get(f"/api/task/info/{ended['a saga that is undone']}:c:1")
     assert task["exception"].startswith("NonRetryableError('broken'")
     assert "kill_workers.py" in task["traceback"]
@@ -259,7 +259,7 @@ def test_a_second_message_of_an_attempt_changes_nothing_in_flower(
 
 
 def test_flower_finds_a_sagas_outcome(office: Office, ended: dict[str, str]) -> None:
-    """By its id, in the results of the app that it was given."""
+    """Flower finds it by the saga's id, in the results of its app."""
     assert office.status(f"/api/task/result/{ended['a chain']}") == 200
 
 
@@ -267,7 +267,7 @@ def test_flower_finds_a_sagas_outcome(office: Office, ended: dict[str, str]) -> 
 
 
 def test_a_continued_step_is_shown_at_work(office: Office) -> None:
-    """Not the step whose message came: that has ended, and says so already."""
+    """The step whose message arrived has ended, and is shown as ended."""
     gate = uuid4().hex
     saga_id = str(office.rig.runtime.start_saga.delay(LONG, {"gates": {"1": gate}}).id)
     office.rig.wait_effect(saga_id, "run", step="b")
@@ -285,7 +285,7 @@ def test_a_continued_step_is_shown_at_work(office: Office) -> None:
 
 @pytest.mark.parametrize("office", ["prefork"], indirect=True)
 def test_a_continued_step_whose_process_dies_has_failed(office: Office) -> None:
-    """Not the step whose message came, which had ended before."""
+    """The step whose message arrived had ended before, and stays successful."""
     workflow = chain("kp_do", "kp_suicide")
     saga_id = str(office.rig.runtime.start_saga.delay(workflow, {}).id)
     assert office.rig.wait_settled(saga_id)["state"] == "compensated"

@@ -100,7 +100,7 @@ def test_no_saga_waits_for_a_lease(halves: Halves) -> None:
 
 
 def test_each_worker_says_which_functions_it_lacks(halves: Halves) -> None:
-    """In its log, once for each, and who has it; Celery's own twenty lines are not there."""
+    """Its log names each function and its workers once, without Celery's traceback."""
     undone(halves)
     for own, other, names in (
         (halves.one, halves.two, ("half_charge", "half_refuse")),
@@ -150,7 +150,7 @@ def wanted(halves: Halves) -> bool:
 
 
 def test_a_worker_without_functions_says_so_at_its_start(halves: Halves) -> None:
-    """It would give back all that it takes: somebody has forgotten MULTIAGENTS_IMPORTS."""
+    """Without MULTIAGENTS_IMPORTS it would return every message, so it warns."""
     (line,) = [each for each in halves.empty.log.splitlines() if "no worker functions" in each]
     assert "MULTIAGENTS_IMPORTS" in line
     assert "no worker functions" not in halves.one.log

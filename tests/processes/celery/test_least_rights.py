@@ -94,7 +94,7 @@ def test_a_saga_completes_and_its_starter_is_told(site: Site, client: Any) -> No
 
 @pytest.mark.processes
 def test_a_saga_that_fails_is_undone(site: Site, client: Any) -> None:
-    """And its starter is told that, too."""
+    """The caller receives the failure too."""
     with pytest.raises(SagaFailed) as failed:
         client.start_saga.delay("fails_at_two", {}).get(timeout=DEADLINE_S)
     assert failed.value.undo["one"]["state"] == "succeeded"

@@ -214,7 +214,7 @@ def test_a_deadline_turns_a_saga_round(prefork: Rig) -> None:
 
 
 def test_a_paused_saga_ends_its_running_step_and_waits(prefork: Rig) -> None:
-    """What runs may end, nothing new begins; after the resume it goes on."""
+    """A running step may end, no step begins, and a resume continues the saga."""
     saga_id = prefork.start("kp_paced", gates={"1": "paced"})
     prefork.wait_effect(saga_id, "run", step="one")
     assert prefork.runtime.call("pause", saga_id)["state"] == "paused"

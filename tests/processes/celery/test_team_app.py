@@ -65,7 +65,7 @@ def test_a_failing_plain_task_undoes_the_plain_task_before_it(team):
 
 
 def test_a_saga_is_a_link_of_a_canvas(team):
-    """What stands before a saga in a chain is its input, what stands behind gets its result."""
+    """The task before a saga in a chain gives its input; the task behind gets its result."""
     body = (
         "from celery import chain, group, chord\n"
         "first = app.signature('team.release', args=({},))\n"
@@ -168,7 +168,7 @@ def test_a_plain_task_that_is_delivered_again_does_not_run_again(team):
 
 
 def test_a_start_that_a_canvas_refuses_fails_as_a_task_of_its_own(team):
-    """The task before it has succeeded, and whoever waits for the start is told why."""
+    """The task before it has succeeded, and a waiter for the start gets the reason."""
     body = (
         "from multiagents import IdempotencyConflict, InvalidInput\n"
         "order = {'sku': 'A1', 'amount': 3}\n"

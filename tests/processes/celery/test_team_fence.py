@@ -79,7 +79,7 @@ def test_a_task_of_any_kind_does_not_run_again(redis_url: str, pool: str) -> Non
 
 
 def test_the_link_of_a_task_with_a_base_counts_only_for_the_claim_it_held(redis_url: str) -> None:
-    """E5: it began under a claim that the log does not know, and the present one has its id."""
+    """E5: it began under a claim that is not in the log, and the present claim has its id."""
     assert client(redis_url, SENT_IN_A_LOST_SECOND)
     with Worker(redis_url, "-c", "1", "-P", "solo", app=APP) as worker:
         worker.wait_ready()

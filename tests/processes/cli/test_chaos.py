@@ -81,7 +81,7 @@ def steal_and_double(path: Path) -> bool:
 
 @pytest.mark.processes
 def test_a_ledger_that_somebody_lays_hands_on_is_found(tmp_path: Path) -> None:
-    """Planted while real workers run: the run says what is wrong, and exits 1."""
+    """A fault planted beside real workers is reported, and the run exits with 1."""
     tamper = partial(steal_and_double, tmp_path / "run" / "ledger.sqlite")
     with ThreadPoolExecutor(1) as pool:
         planted = pool.submit(wait_for, tamper, END_S)
@@ -139,7 +139,7 @@ def test_a_run_that_is_interrupted_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_the_page_names_every_option_with_its_default() -> None:
-    """And every kind of fault, and every word of the tables."""
+    """The page also names each kind of fault and each word of the tables."""
     plan, described = ChaosPlan(), cli("chaos", "--help").out
     named = {
         "--seconds": plan.seconds,

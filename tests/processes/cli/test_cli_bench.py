@@ -56,7 +56,7 @@ def test_a_ratio_is_the_median_of_the_rounds_own_ratios() -> None:
 
 
 def test_nothing_is_divided_by_nothing() -> None:
-    """Where the other side took no time that can be told, there is no ratio."""
+    """There is no ratio if the other side took no measurable time."""
     assert paired([Pair(1, 0)], name="n", what="w", unit="u").ratio is None
 
 
@@ -101,7 +101,7 @@ def test_a_measurement_is_json_with_its_settings() -> None:
 
 
 def test_the_page_and_the_help_name_every_measurement() -> None:
-    """What can be chosen is told."""
+    """Both list every choice."""
     described = cli("bench", "--help").out
     assert [name for name in catalog.NAMES if not re.search(rf"\b{name}\b", described)] == []
     assert [name for name in catalog.NAMES if f"| `{name}` |" not in PAGE] == []
@@ -123,7 +123,7 @@ def test_an_unknown_name_is_wrong_use() -> None:
 
 
 def test_processor_time_is_that_of_processes() -> None:
-    """What /proc says is what psutil says; what has ended counts nothing."""
+    """/proc and psutil agree; an ended process counts nothing."""
     process = psutil.Process()
     times = process.cpu_times()
     assert cpu.seconds(os.getpid()) == pytest.approx(times.user + times.system, abs=0.1)
@@ -197,7 +197,7 @@ def test_growth_compares_sagas_with_sagas(ready: Arena) -> None:
 
 @pytest.mark.processes
 def test_leases_are_watched_while_all_children_burn() -> None:
-    """None is lost where nobody dies; each step outlives its lease."""
+    """Without a death no lease is lost; each step outlives its lease."""
     with arena(PLAN, workers=False) as alone:
         (found,) = measured(leases(lease_s=1, step_s=(1.2, 1.6)), alone)
     assert (found.saga, found.errors["saga"], found.unit) == (0, 0, "lost")
@@ -240,7 +240,7 @@ def test_work_that_fails_is_counted(ready: Arena) -> None:
 
 @pytest.mark.processes
 def test_the_bench_prints_an_object_for_each_figure() -> None:
-    """The command that the pages tell to run; a user's own settings do not reach it."""
+    """This is the command on the pages; a user's own settings do not affect it."""
     words = ("--only", "chain10,latency,memory,start", "--rounds", "1", "--scale", "0.05")
     done = cli("bench", *words, "--json", **MISLEADING)
     assert done.code == 0, done.err
@@ -254,7 +254,7 @@ def test_the_bench_prints_an_object_for_each_figure() -> None:
 
 @pytest.mark.processes
 def test_the_bench_prints_a_table() -> None:
-    """For people: what, both sides and their ratio; it reports, and judges nothing."""
+    """The table has the measurement, both sides and their ratio, without a verdict."""
     done = cli("bench", "--only", "start", "--rounds", "2", "--scale", "0.02", "--events")
     assert done.code == 0, done.err
     heads, row = done.out.splitlines()

@@ -85,7 +85,7 @@ def row_of(name: str, url: str, **env: str) -> dict[str, Any]:
 
 
 def test_a_start_knows_what_the_modules_register(redis_url: str, module: Module) -> None:
-    """No worker has published it: the saga is recorded, and what it waits for is told."""
+    """No worker has published it: the saga is recorded, and the command states why it waits."""
     name = module("code_start")
     done = cli("start", name, url=redis_url, MULTIAGENTS_IMPORTS=name)
     assert done.code == 0
@@ -97,7 +97,7 @@ def test_a_start_knows_what_the_modules_register(redis_url: str, module: Module)
 
 
 def test_workflows_are_shown_and_listed_likewise(redis_url: str, module: Module) -> None:
-    """With what they lack: nobody has published them, and no worker has their functions."""
+    """The output states that they are unpublished and that no worker has their functions."""
     name = module("code_list")
     row = row_of(name, redis_url, MULTIAGENTS_IMPORTS=name)
     assert (row["published"], row["lacks"]) == (None, [f"{name}.do"])
@@ -194,7 +194,7 @@ def test_a_program_that_finds_it_published_imports_nothing(redis_url: str, modul
 
 
 def test_an_unknown_name_says_which_worker_to_start(redis_url: str) -> None:
-    """First what was probably meant; then who would publish it."""
+    """The error gives the nearest name first, then the worker that would publish it."""
     runtime = runtime_of(redis_url)
     with pytest.raises(UnknownWorkflow) as raised:
         runtime.start_saga.delay("code_unknown_xyz", {})

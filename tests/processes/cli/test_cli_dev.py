@@ -120,7 +120,7 @@ def test_dev_runs_sagas_until_it_is_stopped(dev: Dev, tmp_path: Path, sign: sign
 
 
 def test_dev_has_a_start_command_for_its_own_module(dev: Dev, tmp_path: Path) -> None:
-    """Not for what others have published; without an example nothing starts by accident.
+    """Workflows that others published have none; without an example nothing starts by accident.
 
     When the module changes, a pool's worker is replaced, too.
     """
@@ -173,7 +173,7 @@ def test_dev_says_at_once_that_it_starts(dev: Dev, tmp_path: Path) -> None:
 
 
 def test_a_closed_terminal_stops_dev_in_order(dev: Dev, tmp_path: Path) -> None:
-    """Though it cannot say so any more."""
+    """It cannot print that any more."""
     process = dev(MULTIAGENTS_IMPORTS="tests.support.cli_workers")
     assert process.stdout is not None
     assert process.stderr is not None
@@ -297,7 +297,7 @@ def test_the_demos_second_order_had_really_charged(
 
 
 def test_the_demo_prints_timelines_and_balances(tmp_path: Path) -> None:
-    """For people: both orders, what the shop owned before and after, and that a stub wrote.
+    """The output has both orders, the shop's balances before and after, and a note about the stub.
 
     README shows lines of the second order, in their order.
     """

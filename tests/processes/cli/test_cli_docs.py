@@ -68,7 +68,7 @@ def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
 def test_every_command_of_the_page_does_what_it_says(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """In the page's order, in one shell; each with the exit code that stands beside it."""
+    """One shell runs them in the page's order; each gives the exit code beside it."""
     steps = [
         f"{command}\ncode=$?; [ $code = {code} ] || {{ echo FAILED: $code; exit 9; }}"
         for command, code in commands()

@@ -44,7 +44,7 @@ def test_start_wait_prints_the_saga_at_its_end(url: str) -> None:
 
 
 def test_start_prints_the_id_alone(url: str) -> None:
-    """So that a script can keep it; `show` knows it at once."""
+    """A script can store it, and `show` finds it at once."""
     done = cli("start", "greeting", "--input", "{}", url=url)
     assert done.code == 0
     assert cli("show", done.out.strip(), "--json", url=url).json["workflow"] == "greeting"
@@ -61,7 +61,7 @@ def test_start_takes_its_input_from_a_file_or_stdin(url: str, tmp_path: Path) ->
 
 
 def test_start_takes_a_definition_file(url: str, tmp_path: Path) -> None:
-    """A workflow that nobody has published runs from its file."""
+    """An unpublished workflow runs from its file."""
     file = tmp_path / "adhoc.json"
     file.write_text(json.dumps({"name": "adhoc", "steps": [{"name": "a", "worker": "cli.greet"}]}))
     done = cli("start", str(file), "--wait", "--json", url=url)
@@ -94,7 +94,7 @@ def test_the_ids_that_show_lists_are_taken_by_every_command(url: str) -> None:
 
 
 def test_a_saga_that_failed_gives_exit_code_1(url: str) -> None:
-    """Undone is not done; the error is told, and user text is never read as markup."""
+    """A compensated saga is a failure; the error is printed, and user text is not markup."""
     done = cli("start", "failing", "--wait", "--json", url=url)
     assert (done.code, done.json["state"]) == (1, "compensated")
     saga_id = done.json["transaction_id"]
@@ -259,7 +259,7 @@ def test_workers_shows_the_fleet(url: str) -> None:
 
 
 def test_workflows_are_listed_and_shown(url: str, tmp_path: Path) -> None:
-    """What is shown is a definition that `validate` accepts."""
+    """The output of `show` is a definition that `validate` accepts."""
     names = [row["name"] for row in cli("workflows", "list", "--json", url=url).lines]
     assert {"greeting", "gated", "failing"} <= set(names)
     assert "Waits for a file" in cli("workflows", "list", url=url).out
@@ -287,7 +287,7 @@ def test_celery_saga_starts_lists_and_shows(url: str) -> None:
 
 
 def test_a_server_that_refuses_writes_is_one_line(url: str) -> None:
-    """A user who may not write: what was refused, by which server, without its password."""
+    """The line names the refused command and the server, without its password."""
     with redis.Redis.from_url(url) as client:
         rights = ["+@all", "-eval", "-evalsha"]
         client.acl_setuser("reader", enabled=True, passwords=["+pw"], keys=["*"], commands=rights)

@@ -38,7 +38,7 @@ def test_watch_prints_a_line_per_change_until_the_end(url: str, gate: Path) -> N
 
 
 def test_watch_without_a_terminal_prints_plain_lines(url: str, gate: Path) -> None:
-    """For logs: a line per step that changed, and the saga's end."""
+    """The output has a line for each changed step, and the saga's end."""
     gate.touch()
     saga_id = cli("start", "gated", "-i", json.dumps({"gate": str(gate)}), url=url).out.strip()
     lines = cli("watch", saga_id, url=url).out.splitlines()

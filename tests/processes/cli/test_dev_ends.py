@@ -77,7 +77,7 @@ def test_a_second_dev_says_that_it_joins(devs: tuple[Dev, Dev]) -> None:
 
 
 def test_a_killed_worker_is_said_to_be_killed(devs: tuple[Dev, Dev]) -> None:
-    """Its output says nothing of that; what becomes of its sagas is said."""
+    """Its own output cannot state that; `dev` also states what happens to its sagas."""
     assert devs[1].said[-1] == (
         "error: the worker was killed (SIGKILL); its sagas go on when dev runs again"
     )

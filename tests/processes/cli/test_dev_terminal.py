@@ -184,7 +184,7 @@ def test_a_failed_step_is_told_with_the_users_own_line(terminal: Terminal) -> No
 
 
 def test_breakpoint_takes_the_terminal(terminal: Terminal) -> None:
-    """With a pool that runs steps in the worker itself, a debugger reads what is typed."""
+    """With a pool that runs steps in the worker itself, a debugger reads the keyboard."""
     at = len(terminal.screen)
     saga_id = terminal.start("looked").json["transaction_id"]
     terminal.wait("(Pdb)", after=at)

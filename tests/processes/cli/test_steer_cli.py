@@ -47,7 +47,7 @@ def asked(office: Office, saga_id: str) -> list[dict[str, Any]]:
 
 
 def test_several_are_steered_by_one_word_with_its_reason(office: Office) -> None:
-    """Each has who and why in its history; twice the same id is once."""
+    """Each has operator and reason in its history; a repeated id counts once."""
     sagas = [office.start(order()) for _ in range(3)]
     for words, then in (
         (("pause",), "paused"),
@@ -66,7 +66,7 @@ def test_several_are_steered_by_one_word_with_its_reason(office: Office) -> None
 
 @pytest.mark.parametrize("command", ["pause", "cancel", "terminate"])
 def test_a_saga_shows_who_brought_it_where_it_is_and_why(office: Office, command: str) -> None:
-    """In `show`, `explain` and the history, for people; one that goes on by itself shows nobody."""
+    """`show`, `explain` and the history name the operator; without one they name none."""
     saga_id = office.start(order())
     assert "asked" not in cli("show", saga_id, url=office.url).out
     cli(command, saga_id, "--by", "ada", "--reason", "bank holiday", url=office.url)
@@ -180,7 +180,7 @@ def test_what_would_be_refused_is_refused_before_a_question(
 def test_of_several_only_those_that_can_be_steered_are_asked_about(
     office: Office, typed: Callable[..., Done]
 ) -> None:
-    """The others are told once, before the question; with none left there is no question."""
+    """The others are listed once, before the question; without any left there is no question."""
     good, ended = office.start(order()), office.start(order())
     office.runtime.call("terminate", ended)
     done = typed("cancel", good, ended, "zzzzz", url=office.url, answer="y\n")

@@ -135,7 +135,7 @@ def test_the_log_of_a_wide_saga_outlives_a_death_at_its_end(rig: Rig) -> None:
 
 @pytest.mark.parametrize("name", ["slots", "slots by kombu"])
 def test_a_fan_out_goes_on_when_all_its_slots_are_lost(rig: Rig, name: str) -> None:
-    """Nobody who holds a place is left: what waits in the outbox is sent to a new worker."""
+    """No holder of a slot is left, so the outbox is sent to a new worker."""
     point = Point("group", "after", "advance.50")
     with WAYS[name].worker(rig) as worker:
         worker.wait_ready()

@@ -79,7 +79,7 @@ def test_messages_in_a_dead_workers_memory_are_sent_again(rig: Rig, imports: str
 
 
 def test_messages_that_a_living_worker_holds_for_long_are_done_once(rig: Rig) -> None:
-    """Nobody can see that they are held: after a lease they are sent again, and the copies drop."""
+    """Held messages are invisible, so they are resent after a lease, and the copies are dropped."""
     with rig.worker(*FETCHES) as worker:
         blocked, held = fetch_all(rig, worker, FEW)
         twice = 1 + 2 * FEW

@@ -105,7 +105,7 @@ def test_two_hundred_sagas_outlive_two_crashes_of_their_server(
 
 
 def test_a_worker_that_holds_messages_outlives_a_crash_of_its_server(tmp_path: Path) -> None:
-    """It cannot put them back while nobody answers, and must not end of that."""
+    """It cannot return them while no server answers, and must not end because of that."""
     with EmbeddedServer(tmp_path / "server", appendfsync="always") as server:
         rig = Rig(server.url, 0, tmp_path)
         with rig.worker("-c", "1", "--prefetch-multiplier", str(2 * HELD)) as worker:

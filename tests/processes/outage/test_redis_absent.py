@@ -21,7 +21,7 @@ SWEEPER = "its sagas wait; it is tried again every 5 s, until this worker is sto
 
 @pytest.mark.processes
 def test_a_worker_waits_for_its_server_and_then_works(tmp_path: Path) -> None:
-    """It says once which one it waits for and how often it asks, without a traceback."""
+    """It logs once which server it waits for and how often it tries, without a traceback."""
     port = free_port()
     url = f"redis://:{SECRET}@127.0.0.1:{port}/0"
     env = {"KILL_DIR": str(tmp_path)}

@@ -92,7 +92,7 @@ def _refuses(client: Any) -> bool:
 
 @pytest.mark.parametrize(("reply", "reason"), REPLIES.items())
 def test_such_a_reply_is_waited_for(reply: str, reason: str) -> None:
-    """By the engine, which says why, and by a worker's connection to its broker."""
+    """The engine waits and logs why; so does a worker's connection to its broker."""
     error = PARSER.parse_error(reply)
     assert isinstance(error, SteadyTransport.connection_errors)
     with (
@@ -104,7 +104,7 @@ def test_such_a_reply_is_waited_for(reply: str, reason: str) -> None:
 
 
 def test_what_a_busy_server_refused_is_asked_again(own: EmbeddedServer) -> None:
-    """By either edge, by the clock's correction and by the bus; each is done once."""
+    """Both edges, the clock's correction and the bus try again; each call is done once."""
     edge = Edge(own.url)
     with busy(own, 300):
         first = edge.execute(ADD)
@@ -170,7 +170,7 @@ def test_a_report_that_is_wrong_is_not_repeated(redis_url: str) -> None:
 
 @pytest.mark.processes
 def test_a_step_that_returns_to_a_busy_server_runs_once(own: EmbeddedServer) -> None:
-    """Its report waits in its process, and so does the caller who waits for the outcome."""
+    """Its report waits in its process, and a caller of ``get`` waits too."""
     env = {"MULTIAGENTS_LEASE_S": "1"}
     arguments = ("-Q", "io,llm", "-P", "threads", "-c", "2")
     with Worker(own.url, *arguments, imports="tests.support.busy_workers", env=env) as worker:

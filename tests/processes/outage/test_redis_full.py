@@ -111,7 +111,7 @@ def test_a_refused_script_has_changed_nothing(redis_url: str) -> None:
     ],
 )
 def test_other_refusals_are_told_too(text: str, reason: str) -> None:
-    """By their first word, or, with Redis 6.2, the one inside a script's error."""
+    """They are recognized by their first word; with Redis 6.2, by the one in a script's error."""
     found = refusal("redis://:s3cret@host:1/0", redis.ResponseError(text))
     assert isinstance(found, WritesRefused)
     assert reason in str(found)
@@ -207,7 +207,7 @@ def test_asyncio_programs_are_told_that_the_server_is_full(redis_url: str) -> No
 
 
 def test_explain_says_that_nothing_moves_a_saga_on_a_full_server(redis_url: str) -> None:
-    """First and by a code of its own, with what tells what to do; and it writes nothing."""
+    """It comes first, under a code of its own, with the advice; `explain` writes nothing."""
     with open_office(redis_url) as office, redis.Redis.from_url(redis_url) as client:
         saga_id = office.start(registered()["kp_flakes"])
         office.fail(office.claim(saga_id, "one"), retryable=True)

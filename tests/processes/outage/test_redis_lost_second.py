@@ -67,7 +67,7 @@ def runs(rig: Rig, saga_id: str) -> list[str]:
 
 
 def test_a_report_that_the_server_cannot_know_calls_a_person(lost: Lost) -> None:
-    """The attempt ran twice: the saga ends, the other report is in its log, and it says so."""
+    """The attempt ran twice: the saga ends, logs the other report and asks for attention."""
     saga = lost.rig.wait_settled(lost.older)
     assert (saga["state"], saga["needs_attention"]) == ("completed", True)
     reported = [e for e in lost.rig.events(lost.older) if e == ("step_succeeded", "one", 1)]
@@ -79,7 +79,7 @@ def test_a_report_that_the_server_cannot_know_calls_a_person(lost: Lost) -> None
 
 
 def test_a_saga_that_is_gone_is_told_to_who_started_it(lost: Lost) -> None:
-    """In Python and in a shell, instead of waiting for ever; nothing makes it anew."""
+    """Python and the shell raise instead of waiting for ever; the saga is not made anew."""
     with pytest.raises(UnknownSaga, match="started and is gone"):
         lost.newer.get(timeout=30)
     done = cli("watch", lost.newer.id, url=lost.rig.url)
@@ -89,7 +89,7 @@ def test_a_saga_that_is_gone_is_told_to_who_started_it(lost: Lost) -> None:
 
 
 def test_a_step_that_ends_for_a_saga_that_is_gone_is_logged(lost: Lost) -> None:
-    """Its effect stands, and only the worker's log tells whose it is."""
+    """Its effect remains, and only the worker's log names its saga."""
     wait_for(lambda: GONE in lost.worker.log, 20.0, "the log entry")
     line = next(line for line in lost.worker.log.splitlines() if GONE in line)
     assert lost.newer.id in line

@@ -125,7 +125,7 @@ def test_an_orchestrator_whose_server_dies_says_so(server: EmbeddedServer, rig: 
 def test_everybody_waits_for_a_server_that_is_away(
     server: EmbeddedServer, rig: Rig, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Steps keep their leases, ``get``, ``start --wait`` and ``watch`` say what they wait for."""
+    """Steps keep their leases; ``get``, ``start --wait`` and ``watch`` name what they wait for."""
     with rig.worker("-c", "4") as worker:
         worker.wait_ready()
         running = rig.runtime.start_saga.delay("kp_long", {"gates": {"1": "up"}})
@@ -276,7 +276,7 @@ class Flaky:
 
 
 def test_a_lease_is_renewed_soon_after_a_short_outage() -> None:
-    """E9: an outage shorter than half a lease gives nobody a fresh term, so none may be lost."""
+    """E9: an outage shorter than half a lease extends no lease, so none may be lost."""
     engine = Flaky()
     keeper = LeaseKeeper(
         engine,
@@ -329,7 +329,7 @@ def test_a_return_that_is_told_by_message_says_what_it_held(
 
 @pytest.mark.processes
 def test_an_outcome_that_was_told_unheard_is_found_soon(rig: Rig) -> None:
-    """It was stored after the waiter asked for it, and told before it was heard to listen."""
+    """It was stored after the waiter's read, and published before the waiter's subscription."""
     result = rig.runtime.start_saga.delay("kp_completes", {})
     waiting = Getter(result, 40.0)
     channel = rig.runtime.app.backend.get_key_for_task(result.id).decode()

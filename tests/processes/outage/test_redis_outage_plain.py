@@ -201,7 +201,7 @@ def test_a_time_limits_signal_while_an_end_is_kept_changes_nothing() -> None:
 
 
 def test_a_success_whose_report_was_cut_short_is_told_by_the_errback() -> None:
-    """Celery calls it then with whatever went wrong; told once, nothing follows."""
+    """Celery calls the errback with any error; after one report nothing follows."""
     engine, mine = Engine(), held()
     kept = ends(engine, RuntimeError("anything"))
     with pytest.raises(RuntimeError, match="anything"):
@@ -240,7 +240,7 @@ def test_a_result_that_cannot_be_stored_is_a_failure() -> None:
 def test_a_message_about_an_end_leaves_its_slot(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is tried once, and comes again: nobody waits in the slot that others need."""
+    """It is tried once and delivered again, so it does not block a slot that others need."""
     runtime = attach(make_app(Settings(redis_url=redis_url)))
     task = runtime.app.tasks[COORDINATE]
     told: list[str] = []

@@ -104,7 +104,7 @@ every_parser = pytest.mark.parametrize("parser", PARSERS.values(), ids=PARSERS.k
     ],
 )
 def test_a_refusal_is_a_lost_connection(text: str, parser: Any) -> None:
-    """Whatever says it: a command, a script, a transaction."""
+    """A command, a script or a transaction may raise it."""
     error = telling_parser(parser).parse_error(text)
     assert isinstance(error, SteadyTransport.connection_errors)
 
@@ -120,7 +120,7 @@ def test_a_refusal_is_a_lost_connection(text: str, parser: Any) -> None:
     ],
 )
 def test_another_error_is_what_it_was(text: str, parser: Any) -> None:
-    """It is a fault; who takes it for an outage would try again for ever."""
+    """It is a fault: treated as an outage it would be retried for ever."""
     error = telling_parser(parser).parse_error(text)
     assert not isinstance(error, SteadyTransport.connection_errors)
     assert type(error) is type(parser.parse_error(text))
@@ -266,7 +266,7 @@ FULL = {**ROOM, "used_memory": "101"}
 def test_what_a_server_tells_of_itself_says_whether_it_takes_writes(
     info: dict[str, str], word: str | None
 ) -> None:
-    """By INFO alone; what only CONFIG would tell is not said."""
+    """INFO alone is read; facts that only CONFIG has are left out."""
     assert refusal_of(ServerHealth(info)) == word
 
 

@@ -259,7 +259,7 @@ def test_what_is_wrong_is_not_tried_again(stopping: list[float]) -> None:
 
 
 def test_nobody_is_missed_who_cannot_have_said_that_he_runs(stopping: list[float]) -> None:
-    """A server without room takes no such word: after 30 s nobody is known to run."""
+    """A full server stores no heartbeat: after 30 s no worker is known to run."""
     errors: list[Exception] = [UnknownWorker("w")]
 
     def act() -> None:
@@ -277,7 +277,7 @@ def test_nobody_is_missed_who_cannot_have_said_that_he_runs(stopping: list[float
 
 
 def test_a_message_does_not_wait_longer_than_kombu_does(stopping: list[float]) -> None:
-    """What lies in a worker until its time has come is delivered again after that."""
+    """A message that waits in a worker for its time is delivered again after that."""
     app = make_app(Settings(redis_url=NO_SERVER))
     app.conf.broker_transport_options = {"visibility_timeout": 8}
     assert Insistence(app, lambda: True, Catalog(FakeClock()))._most_s() == 2

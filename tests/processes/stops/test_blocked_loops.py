@@ -29,7 +29,7 @@ def test_a_child_whose_loop_is_blocked_is_replaced(rig: Rig) -> None:
 
 
 def test_a_blocked_loop_of_a_pool_of_threads_is_replaced(rig: Rig) -> None:
-    """The others of its process lose no attempt; `explain` and `doctor` say who blocks it."""
+    """The others of its process lose no attempt; `explain` and `doctor` name the blocking step."""
     with rig.worker("-P", "threads", "-c", "4") as worker:
         worker.wait_ready()
         bad = rig.start("kp_blocks")

@@ -184,7 +184,7 @@ def test_asyncio_programs_and_the_event_bus_use_sentinels(servers: Watched) -> N
 
 @pytest.mark.processes
 def test_the_command_line_uses_sentinels(servers: Watched) -> None:
-    """And says which primary is meant where there is none of that name."""
+    """The error names a primary that no Sentinel has."""
     assert cli("list", url=servers.url).code == 0
     assert "reachable" in cli("doctor", url=servers.url).out
     done = cli("list", url=servers.url.replace("=shop", "=nobody"))
@@ -207,7 +207,7 @@ def test_a_url_says_all_that_celery_is_told() -> None:
     "url", ["sentinel://a:1,b:2/3?master_name=m", "sentinel://a:1/3;sentinel://b:2/3?master_name=m"]
 )
 def test_both_ways_to_list_sentinels_are_understood(url: str) -> None:
-    """With commas, and as Celery has it."""
+    """The list may have commas, or Celery's form."""
     assert (parse(url).hosts, parse(url).db) == ((("a", 1), ("b", 2)), 3)
 
 

@@ -64,7 +64,7 @@ def test_the_command_line_and_the_event_bus_use_tls(server: Secured) -> None:
 
 @pytest.mark.processes
 def test_a_certificate_that_nobody_trusts_is_refused(server: Secured) -> None:
-    """By the client of the state, which says why, and by the broker's, which would not look."""
+    """The state's client refuses it with the reason; the broker's client refuses it too."""
     url = server.url(trusted=False)
     done = cli("list", url=url)
     assert (done.code, done.out) == (2, "")
@@ -87,5 +87,5 @@ def test_a_certificate_that_nobody_trusts_is_refused(server: Secured) -> None:
     ],
 )
 def test_a_url_says_whether_the_certificate_is_checked(url: str, expected: str) -> None:
-    """Celery refuses a URL that does not say it, and kombu then checks nothing."""
+    """Celery refuses a URL without the option for it, and kombu would then check nothing."""
     assert (explicit(url), celery_url(url)) == (expected, expected)
