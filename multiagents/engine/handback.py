@@ -104,13 +104,7 @@ class HandBack:
         given, waiting, left = [], [], []
         for message in messages:
             has_home = self._has_home(message)
-            try:
-                reply = await self._give(message, has_home=has_home)
-            except UNREACHABLE:
-                raise
-            except StoreError as error:  # of this saga alone
-                log.error("could not give a step back", saga=message.saga_id, error=str(error))
-                continue
+            reply = await self._give(message, has_home=has_home)
             if reply == outbox.UNCONFIRMED:
                 left.append(message)
             elif reply:
@@ -149,6 +143,7 @@ class HandBack:
         return bool(self._catalog.crew(message.queue, message.function))
 
     async def _give(self, message: Foreign, *, has_home: bool) -> int:
+        """The script's reply; 0 also if the store refuses calls about this saga."""
         keys = SagaKeys(message.saga_id, self._settings.shards)
         member = k.due_outbox(message.saga_id, message.field)
         now_ms, count = self._clock.now_ms(), self._came.get(_what(message), 0) + 1
@@ -162,7 +157,13 @@ class HandBack:
             has_home=has_home,
             now_ms=now_ms,
         )
-        return await call
+        try:
+            return await call
+        except UNREACHABLE:
+            raise
+        except StoreError as error:  # of this saga alone
+            log.error("could not give a step back", saga=message.saga_id, error=str(error))
+            return 0
 
     def _soon(self, now_ms: int, count: int) -> int:
         next_ms = self._slot_ms + SPACE_MS

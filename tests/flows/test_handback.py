@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from celery import Celery
 from kombu import Queue
+from structlog.testing import capture_logs
 
 from multiagents.core.ports import WorkerInfo
 from multiagents.core.states import Kind, StepState
@@ -277,6 +278,26 @@ def test_a_worker_that_announces_itself_meanwhile_is_not_missed(bench: Stranger)
     bench.interrupted(flow, "handback", arrives)
     bench.pass_time(0.1)
     assert len(bench.sent) == 2
+
+
+def test_a_saga_that_is_damaged_before_the_second_look_is_logged(
+    bench: Stranger,
+) -> None:
+    """The store refuses calls about that saga alone, so the worker's other steps go back."""
+    bench.start(step("one"))
+    message = bench.sent[0]
+    row = (message.saga_id, *message.ref, message.sent_ms)
+    flow = bench.desk.hand_back([Foreign(*row, message.task, message.queue)])
+    bench.run(bench.empty.refresh(force=True))
+    bench.colleague("a")
+
+    def damage() -> None:
+        bench.edge.client.rename(KEYS.work, f"{KEYS.work}:aside")
+        bench.edge.client.set(KEYS.work, "of another type")
+
+    with capture_logs() as lines:
+        assert bench.interrupted(flow, "handback", damage, before=2) == []
+    assert [line["saga"] for line in lines if line["log_level"] == "error"] == [SAGA]
 
 
 def test_a_woken_command_that_was_done_meanwhile_stays_done(bench: Stranger) -> None:

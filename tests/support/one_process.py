@@ -142,18 +142,21 @@ class Bench:
         other.sent, other.ends, other.told = self.sent, self.ends, self.told
         return other
 
-    def interrupted(self, flow: Flow[T], script: str, meanwhile: Callable[[], Any]) -> T:
-        """Run a flow; just before its first call of that script another action happens."""
-        reply, waits = None, True
+    def interrupted(
+        self, flow: Flow[T], script: str, meanwhile: Callable[[], Any], *, before: int = 1
+    ) -> T:
+        """Run a flow; another action happens just before this call of that script, 1-based."""
+        reply, calls = None, 0
         while True:
             try:
                 effect = flow.send(reply)
             except StopIteration as stop:
                 found: T = stop.value
                 return found
-            if waits and isinstance(effect, Call) and effect.script == script:
-                waits = False
-                meanwhile()
+            if isinstance(effect, Call) and effect.script == script:
+                calls += 1
+                if calls == before:
+                    meanwhile()
             reply = self.edge.execute(effect)
 
     def forget(self) -> None:
