@@ -25,7 +25,7 @@ from multiagents.saga.state import Saga
 from multiagents.saga.targets import NOT_TOLD, TOLD
 from multiagents.storage import sagas as store
 from multiagents.storage.calls import Call, Plain
-from multiagents.storage.client import Edge
+from multiagents.storage.client import Edge, StoreError
 from multiagents.storage.keys import SagaKeys, Shard, due_lease
 from multiagents.workflows.step import Step
 from multiagents.workflows.workflow import Workflow
@@ -146,10 +146,10 @@ class Bench:
         self, flow: Flow[T], script: str, meanwhile: Callable[[], Any], *, before: int = 1
     ) -> T:
         """Run a flow; another action happens just before this call of that script, 1-based."""
-        reply, calls = None, 0
+        reply, error, calls = None, None, 0
         while True:
             try:
-                effect = flow.send(reply)
+                effect = flow.send(reply) if error is None else flow.throw(error)
             except StopIteration as stop:
                 found: T = stop.value
                 return found
@@ -157,7 +157,11 @@ class Bench:
                 calls += 1
                 if calls == before:
                     meanwhile()
-            reply = self.edge.execute(effect)
+            reply, error = None, None
+            try:
+                reply = self.edge.execute(effect)
+            except StoreError as refused:
+                error = refused
 
     def forget(self) -> None:
         """Forget all sagas, as a new process would."""
