@@ -15,6 +15,8 @@ from multiagents.lab.simulator.store import Servers, own_servers
 from multiagents.storage import sagas as store
 from multiagents.storage.sagas import Guard
 
+pytestmark = pytest.mark.single
+
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[Servers]:
