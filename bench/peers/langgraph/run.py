@@ -82,8 +82,8 @@ def _invoke(graph: Any) -> Wait:
 
 
 SIGKILL = (
-    "nothing resumes a run by itself: whoever calls the graph again with its thread id goes on"
-    " from the last checkpoint"
+    "nothing resumes a run by itself: a new call of the graph with its thread id continues from the"
+    " last checkpoint"
 )
 COMPENSATION = "none"
 SHAPE = "durability='sync'; one process, no workers, graphs invoked in turn"
