@@ -12,11 +12,13 @@ from dataclasses import dataclass
 
 from multiagents.core.effects import Flow
 from multiagents.core.entries import Lost, TimerDue
+from multiagents.core.exceptions import UnknownSaga
 from multiagents.core.fields import claim_field
 from multiagents.core.states import ENDED, Kind
 from multiagents.engine.commit_plan import index_keys
 from multiagents.engine.coordinator import Coordinator
 from multiagents.engine.plain_tasks import unsent
+from multiagents.saga.commands import DEADLINE
 from multiagents.saga.outcome import has_dead_letters
 from multiagents.storage import definitions, outcomes, replies
 from multiagents.storage import sagas as store
@@ -69,8 +71,27 @@ async def finish_decision(duty: Duty) -> None:
 async def fire_timer(duty: Duty) -> None:
     """Log that a timer is due."""
     (timer,) = duty.due.parts
+    if timer == DEADLINE and await _is_before_deadline(duty):
+        return
     entry = TimerDue(duty.clock_ms(), timer)
     await duty.coordinator.append(duty.saga_id, entry, guard=duty.item)
+
+
+async def _is_before_deadline(duty: Duty) -> bool:
+    """Whether a saga's deadline is still to come; then put the member back.
+
+    A clock that was ahead makes it due earlier (sweep.lua), and a saga logs its deadline once.
+    """
+    try:
+        saga, workflow = await duty.coordinator.repository.current(duty.saga_id)
+    except UnknownSaga:
+        return False  # the guarded append takes the member away
+    at_ms = saga.created_at + round((workflow.timeout_s or 0) * 1000)
+    if at_ms <= duty.clock_ms():
+        return False
+    keys = duty.keys
+    await store.drop(keys.shard, duty.item, because=(keys.saga, "w", saga.version), later_ms=at_ms)
+    return True
 
 
 async def end_lease(duty: Duty) -> None:

@@ -101,7 +101,7 @@ def test_what_is_said_is_what_the_deadline_does(
     for act in acts:
         act(office, saga_id)
     saga, workflow = office.current(saga_id)
-    after = fold(workflow, saga, [TimerDue(DEADLINE_MS, DEADLINE)]).saga
+    after = fold(workflow, saga, [TimerDue(saga.created_at + DEADLINE_MS, DEADLINE)]).saga
     stops = bool(after.halting) or after.state is not saga.state
     reasons = [each for each in office.explain(saga_id)["reasons"] if each["code"] == "deadline"]
     assert (saga.state.value, len(reasons)) == (state, int(says is not None))
@@ -116,7 +116,10 @@ def test_a_saga_that_is_about_to_stop_is_told_of_no_deadline(office: Office, hal
     saga, workflow = office.current(saga_id)
     saga = evolve(saga, {"halting": halting})
     assert told(saga, workflow) == []
-    assert fold(workflow, saga, [TimerDue(DEADLINE_MS, DEADLINE)]).saga.halting == halting
+    assert (
+        fold(workflow, saga, [TimerDue(saga.created_at + DEADLINE_MS, DEADLINE)]).saga.halting
+        == halting
+    )
 
 
 def test_an_ended_saga_is_told_of_no_deadline(office: Office) -> None:

@@ -11,9 +11,9 @@ from multiagents.cli.saga_lines import Line, lines_of
 from multiagents.core.states import ENDED
 from multiagents.engine.composition import compose
 from multiagents.engine.coordinator import Coordinator
-from multiagents.lab.simulator.__main__ import simulate
 from multiagents.lab.simulator.faults import NO_FAULTS
 from multiagents.lab.simulator.store import Servers, own_servers
+from multiagents.lab.simulator.survey import simulate
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from multiagents.lab.simulator.__main__ import simulate
 from multiagents.lab.simulator.store import Servers, own_servers
+from multiagents.lab.simulator.survey import simulate
 from tests.simulation.planted.bugs import MOST, Bug, bugs, search
 
 pytestmark = pytest.mark.single

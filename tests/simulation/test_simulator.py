@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
 from multiagents.engine.sweeper import Sweeper
-from multiagents.lab.simulator.__main__ import main, simulate
 from multiagents.lab.simulator.faults import NO_FAULTS, SystemShape
 from multiagents.lab.simulator.laws.saga import LawBroken
 from multiagents.lab.simulator.store import Servers, own_servers
+from multiagents.lab.simulator.survey import main, simulate
 from multiagents.storage import sagas as store
 from multiagents.storage.sagas import Guard
 
@@ -145,3 +147,23 @@ def test_a_lease_that_nobody_ends_is_found_out(servers: Servers) -> None:
     """A dropped lease leaves a dead worker's saga stuck."""
     with pytest.raises(LawBroken, match=STUCK):
         simulate(range(200, 500), servers, make_sweeper=CarelessSweeper)
+
+
+def test_the_command_spreads_its_seeds_over_processes() -> None:
+    """Each process imports the survey anew and has a server of its own."""
+    command = [sys.executable, "-m", "multiagents.lab.simulator", "--processes", "2"]
+    ran = subprocess.run(
+        [*command, "--count", "4"], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "4 histories" in ran.stderr
+
+
+def test_a_deadline_survives_a_sweep_by_a_clock_that_is_ahead(servers: Servers) -> None:
+    """That sweep died before it acted, so the deadline was hidden for an hour (E9)."""
+    simulate([96022094], servers)
+
+
+def test_a_refused_saga_does_not_stop_the_hand_back_of_others(servers: Servers) -> None:
+    """Its second look was refused, after the fleet had been read again."""
+    simulate([95002044], servers)

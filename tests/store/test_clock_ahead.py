@@ -13,8 +13,8 @@ import pytest
 
 from multiagents.cli.doctor import checks
 from multiagents.core.attempt_ref import AttemptRef
-from multiagents.core.entries import decode
-from multiagents.core.states import Kind
+from multiagents.core.entries import Failure, decode
+from multiagents.core.states import Kind, SagaState
 from multiagents.storage import sagas as store
 from multiagents.storage.health import read_due
 from multiagents.storage.keys import Shard, due_dirty, due_lease, due_outbox, due_purge, due_timer
@@ -109,7 +109,7 @@ def test_a_plain_task_keeps_its_time(bench: Bench) -> None:
 
 
 def test_only_what_may_be_looked_at_early_is_brought_forward(bench: Bench) -> None:
-    """A deadline or retention must not come early; a retry may."""
+    """A retention must not end early; a retry may, and a deadline is put back."""
     now_ms, lease_ms = bench.clock.now_ms(), bench.settings.lease_ms
     far_ms = now_ms + 2 * HOUR_S * 1000
     early = [
@@ -117,12 +117,8 @@ def test_only_what_may_be_looked_at_early_is_brought_forward(bench: Bench) -> No
         due_outbox("s", "o:run:x:1"),
         due_lease("s", AttemptRef(Kind.RUN, "x", 1), "ab"),
     ]
-    early.append(due_timer("s:t|u", "undo:x:2"))
-    late = [
-        due_timer("s", "deadline"),
-        due_purge("s"),
-        *(due_timer("s", f"t{n}") for n in range(9)),
-    ]
+    early += [due_timer("s:t|u", "undo:x:2"), due_timer("s", "deadline")]
+    late = [due_purge(f"s{n}") for n in range(9)]
     many = [due_dirty(f"s{n}") for n in range(2500)]
     bench.edge.client.zadd(DUE, dict.fromkeys([*early, *late, *many], far_ms))
     bench.edge.client.hset(SHARD.tick, mapping={"at": far_ms - 1, "grace": far_ms})
@@ -130,6 +126,19 @@ def test_only_what_may_be_looked_at_early_is_brought_forward(bench: Bench) -> No
     scores = {m.decode(): s for m, s in bench.edge.client.zrange(DUE, 0, -1, withscores=True)}
     assert {scores[each] for each in (*early, *many)} == {now_ms + lease_ms}
     assert {scores[each] for each in late} == {far_ms}
+
+
+def test_one_sweep_an_hour_ahead_delays_no_deadline_by_an_hour(bench: Bench) -> None:
+    """That sweep hides the deadline by its own clock; the next one makes it due in a term."""
+    bench.start(Step(name="x", worker="a"), timeout_s=600)
+    bench.clock.advance(3600)
+    bench.edge.run(bench.sweeper().due(SHARD))  # dies before it acts
+    bench.clock.advance(-3600)
+    sweep_for(bench, 2 * bench.settings.lease_s)
+    assert bench.saga().state is SagaState.RUNNING
+    bench.clock.advance(600)
+    sweep_for(bench, 2 * bench.settings.lease_s)
+    assert bench.saga().error == Failure("SagaDeadline", "not done in 600 s")
 
 
 def test_whatever_stands_among_many_that_stay_is_brought_forward(bench: Bench) -> None:

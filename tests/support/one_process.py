@@ -76,9 +76,10 @@ class Bench:
                 return Backlog(0)
         raise TypeError(effect)
 
-    def start(self, *steps: Step, data: dict[str, Any] | None = None) -> None:
+    def start(self, *steps: Step, data: dict[str, Any] | None = None, **options: Any) -> None:
+        """Start a saga of these steps.  ``options``: of its workflow."""
         given = {"input": json.dumps(data or {}), "meta": "{}"}
-        workflow = Workflow(name="w", steps=steps)
+        workflow = Workflow(name="w", steps=steps, **options)
         flow = self.coordinator.start(workflow, saga_id=SAGA, waiting=(SAGA, ""), data=given)
         self.edge.run(flow)
 

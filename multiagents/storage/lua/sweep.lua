@@ -8,8 +8,9 @@
 -- more often than needed.
 --
 -- A tick more than a term ahead means that a sweeper's clock was ahead, or that the server's was
--- set back.  That is a gap, too: leases, commands, dirty marks and retries that such a clock
--- delayed are due after one term.  It does no harm if one of them comes too early.
+-- set back.  That is a gap, too: leases, commands, dirty marks and timers that such a clock
+-- delayed are due after one term.  It does no harm if one of them comes too early: a deadline is
+-- put back (`engine.duties`).
 --
 -- KEYS[1] due zset   KEYS[2] tick hash
 -- ARGV[1] now, Unix ms   ARGV[2] most members   ARGV[3] put off by, ms   ARGV[4] lease, ms
@@ -30,7 +31,7 @@ if ahead then
     local far = redis.call("ZRANGEBYSCORE", KEYS[1], unpack(range))
     for i = 1, #far, 2 do
       local member, score = far[i], far[i + 1]
-      if string.find(member, "^[lod]|") or string.find(member, "^t|.+|%l+:[^:|]+:%d+$") then
+      if string.find(member, "^[lodt]|") then
         redis.call("ZADD", KEYS[1], term, member)
       elseif score == from then
         kept = kept + 1

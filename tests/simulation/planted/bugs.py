@@ -98,7 +98,7 @@ def _apply(bug: Bug, folder: Path) -> None:
 
 def search(bug: Bug, *, seed: int, count: int) -> Found | None:
     """Run histories with the bug until a law breaks; None if all are clean."""
-    command = [sys.executable, "-m", "multiagents.lab.simulator.__main__", "--quiet"]
+    command = [sys.executable, "-m", "multiagents.lab.simulator", "--quiet"]
     with planted(bug) as folder:
         ended = subprocess.run(
             [*command, "--seed", str(seed), "--count", str(count)],
