@@ -38,6 +38,9 @@ from multiagents.workflows.registry import registered
 from tests.support.kill_rig import Rig, second_starts
 from tests.support.processes import ROOT, environment, wait_for
 
+pytestmark = pytest.mark.alone
+"""Beside other tests a server that had restarted answered seconds late."""
+
 AWAY_S = 60.0
 """Many leases, and longer than every time-out of a call and pause between two attempts."""
 BOUNDED_S = 5.0
